@@ -1,0 +1,35 @@
+# Needs Python 3.11 or newer and nothing else; every target makes .venv by itself.
+ifeq ($(OS),Windows_NT)
+PYTHON ?= python
+BIN := .venv/Scripts
+else
+PYTHON ?= python3
+BIN := .venv/bin
+endif
+
+INSTALLED := .venv/installed
+
+.PHONY: demo test test-long lint clean
+
+demo: $(INSTALLED)
+	$(BIN)/vidrestore demo demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+test-long: $(INSTALLED)
+	$(BIN)/python -m pytest -m long
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	$(BIN)/python -c "open('$(INSTALLED)', 'w').close()"
+
+clean:
+	$(PYTHON) -c "import shutil; [shutil.rmtree(d, True) for d in ('.venv', 'demo', 'dist', '.mypy_cache', '.ruff_cache', '.pytest_cache')]"

@@ -1,0 +1,52 @@
+"""Makes the faces in a video clear and leaves everything else exactly as it was."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidrestore.analyze import analyze_video
+    from vidrestore.config import Settings, load_profile, load_settings
+    from vidrestore.errors import (
+        ConfigError,
+        InputError,
+        OutputError,
+        UsageError,
+        VidrestoreError,
+        WeightsError,
+    )
+    from vidrestore.frame import Analysis, Summary
+    from vidrestore.job import restore_video
+
+__all__ = [
+    "Analysis",
+    "ConfigError",
+    "InputError",
+    "OutputError",
+    "Settings",
+    "Summary",
+    "UsageError",
+    "VidrestoreError",
+    "WeightsError",
+    "analyze_video",
+    "load_profile",
+    "load_settings",
+    "restore_video",
+]
+
+_HOMES = {
+    "analyze": ("analyze_video",),
+    "config": ("Settings", "load_profile", "load_settings"),
+    "frame": ("Analysis", "Summary"),
+    "job": ("restore_video",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are loaded on first use, so that `import vidrestore` stays light."""
+    import importlib
+
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = next((home for home, names in _HOMES.items() if name in names), "errors")
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

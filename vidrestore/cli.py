@@ -1,0 +1,274 @@
+"""Arguments in, tables and progress out, exit status. Heavy modules load where needed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from vidrestore.errors import UsageError, VidrestoreError
+
+if TYPE_CHECKING:
+    from vidrestore.config import Settings
+    from vidrestore.stages.decode import Span
+
+_INTERRUPTED = 130
+
+Source = Annotated[Path, typer.Argument(metavar="INPUT", help="The video.", show_default=False)]
+Profile = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|FILE", help="home-video, face-swap, film, or a TOML file."),
+]
+DetectorName = Annotated[
+    str | None, typer.Option("--detector", metavar="NAME", help="insightface, yunet or haar.")
+]
+WeightsFolder = Annotated[
+    Path | None, typer.Option("--weights", metavar="DIR", help="Where weight files are.")
+]
+Offline = Annotated[
+    bool | None, typer.Option("--offline", help="Never fetch a missing weight file.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change any setting; repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON event per line on standard output.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and leave with its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [a for a in given if a != "--debug"]
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        _build()(given, prog_name="vidrestore", standalone_mode=False)
+        status = 0
+    except KeyboardInterrupt:
+        status = _fail("interrupted", "interrupted; no output was written", _INTERRUPTED, given)
+    except VidrestoreError as error:
+        if debug:
+            raise
+        status = _fail(type(error).__name__, str(error), error.exit_status, given)
+    except (typer.Exit, SystemExit) as leaving:
+        status = int(getattr(leaving, "exit_code", getattr(leaving, "code", 0)) or 0)
+    except Exception as error:
+        status = _unexpected(error, given, debug=debug)
+    sys.exit(status)
+
+
+def _unexpected(error: Exception, given: Sequence[str], *, debug: bool) -> int:
+    """A usage error of the parser, which knows how to show itself; else a defect."""
+    show = getattr(error, "show", None)
+    if show is not None:
+        show()
+        return int(getattr(error, "exit_code", 2))
+    if type(error).__name__ == "Abort":
+        return _fail("interrupted", "interrupted; no output was written", _INTERRUPTED, given)
+    if debug:
+        raise error
+    message = f"{type(error).__name__}: {error}; run again with --debug and report what it prints"
+    return _fail(type(error).__name__, message, 1, given)
+
+
+def _fail(kind: str, message: str, status: int, given: Sequence[str]) -> int:
+    if "--json" in given:
+        print(json.dumps({"event": "error", "kind": kind, "message": message}), flush=True)
+    else:
+        print(f"vidrestore: {message}", file=sys.stderr)
+    return status
+
+
+def _interrupt(signal_number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _build() -> typer.Typer:
+    app = typer.Typer(
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        help="Makes the faces in a video clear and leaves everything else exactly as it was.",
+        epilog="--debug, anywhere, shows the traceback of an error.",
+    )
+    for command in (restore, analyze, evaluate, demo):
+        app.command()(command)
+    table = typer.Typer(no_args_is_help=True, help="The weight files of networks and detectors.")
+    table.command("list")(weights_list)
+    app.add_typer(table, name="weights")
+    return app
+
+
+def restore(
+    source: Source,
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUTPUT", help="The new file: .mp4, .mov or .mkv.", show_default=False
+        ),
+    ],
+    profile: Profile = None,
+    restorer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="fusion: no weights, no invented detail.")
+    ] = None,
+    detector: DetectorName = None,
+    weights: WeightsFolder = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where networks run.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Faces at once.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(metavar="0..1", help="How much of the restored face is used.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only from here on: 75.5 or 1:15.5.")
+    ] = None,
+    end: Annotated[str | None, typer.Option(metavar="TIME", help="Only up to here.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT.")] = False,
+    offline: Offline = None,
+    changes: Changes = None,
+    as_json: Json = False,
+) -> None:
+    """Restore the faces of INPUT; sound, subtitles, times and all other pixels stay."""
+    settings = _settings(
+        profile,
+        changes,
+        {
+            "restore.restorer": restorer,
+            "detect.detector": detector,
+            "weights.folder": weights,
+            "weights.offline": offline,
+            "restore.device": device,
+            "restore.batch_size": batch_size,
+            "paste.strength": strength,
+        },
+    )
+    from vidrestore import console
+    from vidrestore.job import check_paths, restore_video
+
+    # Before anything heavy is loaded, so that a slip is answered at once.
+    check_paths(source, target, overwrite=overwrite)
+    span = _span(start, end)
+    with console.events(as_json) as on_event:
+        summary = restore_video(
+            source, target, settings, span=span, overwrite=overwrite, on_event=on_event
+        )
+    if as_json:
+        print(json.dumps({"event": "done", "summary": summary.as_dict()}))
+    else:
+        console.show_summary(summary, target)
+
+
+def analyze(
+    source: Source,
+    profile: Profile = None,
+    detector: DetectorName = None,
+    weights: WeightsFolder = None,
+    offline: Offline = None,
+    changes: Changes = None,
+) -> None:
+    """Say what and who is in INPUT, and what was guessed about the file."""
+    settings = _settings(
+        profile,
+        changes,
+        {
+            "detect.detector": detector,
+            "weights.folder": weights,
+            "weights.offline": offline,
+        },
+    )
+    from vidrestore import console
+    from vidrestore.analyze import analyze_video
+
+    with console.events(False) as on_event:
+        analysis = analyze_video(source, settings, on_event=on_event)
+    console.show_analysis(analysis, source)
+
+
+def evaluate(
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The restored video.")],
+    source: Annotated[Path, typer.Option(metavar="INPUT", help="What it was made from.")],
+    reference: Annotated[
+        Path | None, typer.Option(metavar="TRUTH", help="The clean video, where there is one.")
+    ] = None,
+    profile: Profile = None,
+    detector: DetectorName = None,
+    weights: WeightsFolder = None,
+    offline: Offline = None,
+    changes: Changes = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what the faces of OUTPUT gained, and compare frames and times with the source."""
+    settings = _settings(
+        profile,
+        changes,
+        {
+            "detect.detector": detector,
+            "weights.folder": weights,
+            "weights.offline": offline,
+        },
+    )
+    from vidrestore import console
+    from vidrestore.evaluate import evaluate as measure
+
+    with console.events(as_json) as on_event:
+        result = measure(output, source, settings, reference=reference, on_event=on_event)
+    if as_json:
+        print(json.dumps({"event": "done", "evaluation": result.as_dict()}))
+    else:
+        console.show_evaluation(result)
+
+
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.")] = Path(
+        "demo"
+    ),
+) -> None:
+    """Make a small worn video, restore it, and show what was gained; nothing is downloaded."""
+    from vidrestore import console
+    from vidrestore.demo import run_demo
+
+    with console.events(False) as on_event:
+        result = run_demo(folder, on_event)
+    console.show_demo(result)
+
+
+def weights_list(weights: WeightsFolder = None) -> None:
+    """Show which weight files are here, where, and under which licence."""
+    from vidrestore import console
+    from vidrestore.weights import list_weights, search_folders
+
+    folders = search_folders(weights)
+    console.show_weights(list_weights(folders), folders)
+
+
+def _settings(profile: str | None, changes: list[str] | None, options: dict[str, Any]) -> Settings:
+    from vidrestore.config import load_settings
+
+    return load_settings(profile, changes or (), options=options)
+
+
+def _span(start: str | None, end: str | None) -> Span | None:
+    from vidrestore.stages.decode import Span
+
+    if start is None and end is None:
+        return None
+    return Span(_seconds(start), _seconds(end))
+
+
+def _seconds(text: str | None) -> Fraction | None:
+    """75.5, 1:15.5 or 0:01:15.5 as exact seconds."""
+    if text is None:
+        return None
+    try:
+        parts = [Fraction(part) for part in text.split(":")]
+    except (ValueError, ZeroDivisionError):
+        parts = []
+    if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts):
+        raise UsageError(f"a time is written as seconds or [H:]M:S, such as 1:15.5, not {text!r}")
+    return Fraction(sum(part * 60**i for i, part in enumerate(reversed(parts))))

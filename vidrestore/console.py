@@ -1,0 +1,200 @@
+"""What a person sees: progress, tables, messages. Everything but results goes to standard error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from vidrestore.demo import Demo
+    from vidrestore.evaluate import Evaluation
+    from vidrestore.frame import Analysis, Summary, VideoInfo
+    from vidrestore.weights import Row
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if speed is None or task.fields.get("unit") != "frames":
+            return Text("")
+        return Text(f"{speed:.1f} fps")
+
+
+@contextmanager
+def events(as_json: bool, console: Console | None = None) -> Iterator[OnEvent]:
+    """A receiver of events: JSON lines on standard output, or a progress bar for people."""
+    if as_json:
+        yield lambda event: print(json.dumps(event), flush=True)
+        return
+    console = console or Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Speed(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as progress:
+        yield _Receiver(progress, console)
+
+
+class _Receiver:
+    """Turns events into bars, one per stage; without a terminal, into one line per stage."""
+
+    def __init__(self, progress: Progress, console: Console) -> None:
+        self._progress = progress
+        self._console = console
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if event["event"] == "notice":
+            self._console.print(event["message"], markup=False, highlight=False)
+        if event["event"] != "progress":
+            return
+        stage = event["stage"]
+        unit = "bytes" if "bytes" in event else "frames"
+        done, total = (
+            (event["bytes"], event["of_bytes"])
+            if unit == "bytes"
+            else (event["frame"], event["frames"])
+        )
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total, unit=unit)
+            if not self._console.is_terminal:
+                self._console.print(f"{stage}: {total or '?'} {unit}")
+        self._progress.update(self._tasks[stage], completed=done, total=total)
+
+
+def show_summary(summary: Summary, target: Path) -> None:
+    console = Console()
+    table = Table(title=str(target), show_header=False, title_justify="left")
+    table.add_row("frames", str(summary.frames))
+    table.add_row("faces restored", f"{summary.faces} in {summary.tracks} tracks")
+    table.add_row("shots", str(summary.shots))
+    for reason, count in summary.skipped.items():
+        table.add_row("faces left as they were", f"{count}: {reason}")
+    if summary.missing_frames:
+        table.add_row("frames lost", str(summary.missing_frames))
+    for stage, seconds in summary.seconds.items():
+        table.add_row(stage, f"{seconds:.1f} s")
+    console.print(table)
+    _warn(summary.warnings)
+
+
+def show_analysis(analysis: Analysis, source: Path) -> None:
+    console = Console()
+    facts = Table(title=str(source), show_header=False, title_justify="left")
+    for name, value in _facts(analysis.info):
+        facts.add_row(name, value)
+    facts.add_row("frames", str(analysis.frame_count))
+    facts.add_row("shots", ", ".join(f"{a}-{b - 1}" for a, b in analysis.shots))
+    facts.add_row("faces to restore", str(analysis.face_count))
+    for reason, count in analysis.skipped.items():
+        facts.add_row("faces left as they are", f"{count}: {reason}")
+    console.print(facts)
+    if analysis.tracks:
+        console.print(_track_table(analysis))
+    else:
+        console.print("no face was found")
+    if analysis.coarse_landmarks:
+        _warn(["landmarks were guessed from face boxes; a detector with weights aligns better"])
+
+
+def _facts(info: VideoInfo) -> Iterator[tuple[str, str]]:
+    yield "video", f"{info.codec}, {info.width} x {info.height}, {info.pixel_format}"
+    yield "frame rate", f"{float(info.frame_rate):.6g} nominal{_guess(info, 'frame rate')}"
+    yield "matrix", f"{info.matrix}{_guess(info, 'matrix')}"
+    yield "range", f"{'full' if info.full_range else 'limited'}{_guess(info, 'range')}"
+    if info.sample_aspect_ratio != 1:
+        yield "pixel aspect", str(info.sample_aspect_ratio)
+    if info.display_orientation != (1, 0, 0, 1):
+        yield "orientation", "turned or mirrored by its display matrix"
+
+
+def _guess(info: VideoInfo, name: str) -> str:
+    return " (guessed: the file does not say)" if name in info.guessed else ""
+
+
+def _track_table(analysis: Analysis) -> Table:
+    table = Table("track", "frames", "seconds", "eye distance", "seen", "confidence")
+    for track in analysis.tracks:
+        eyes = track.landmarks[:, 1] - track.landmarks[:, 0]
+        size = float((eyes**2).sum(axis=-1).mean() ** 0.5)
+        last = min(track.end_frame, analysis.frame_count) - 1
+        ticks = int(analysis.pts[last] - analysis.pts[track.first_frame])
+        table.add_row(
+            str(track.track_id),
+            f"{track.first_frame}-{track.end_frame - 1}",
+            f"{float(ticks * analysis.info.time_base):.2f}",
+            f"{size:.0f} px",
+            f"{100 * float(track.detected.mean()):.0f} %",
+            f"{float(track.score.mean()):.2f}",
+        )
+    return table
+
+
+def show_evaluation(result: Evaluation) -> None:
+    from vidrestore.evaluate import table_rows
+
+    console = Console()
+    against = "the reference" if result.source else "the source"
+    table = Table("", "source", "output", title=f"against {against}", title_justify="left")
+    for row in table_rows(result):
+        table.add_row(*row)
+    console.print(table)
+    same = "the same number of frames" if result.frame_counts_equal else "DIFFERENT frame counts"
+    error = result.largest_time_error_seconds
+    times = "the same times" if error == 0 else f"times that differ by up to {error * 1000:.3f} ms"
+    console.print(
+        f"{result.frames} frames compared, {result.frames_with_faces} with faces; {same}, {times}"
+    )
+
+
+def show_demo(demo: Demo) -> None:
+    console = Console()
+    show_evaluation(demo.evaluation)
+    sign = "gained" if demo.gain_db >= 0 else "LOST"
+    console.print(f"The face {sign} {abs(demo.gain_db):.2f} dB over its worn source.")
+    console.print(f"Look at {demo.folder / 'compare.png'} and play {demo.folder / 'restored.mp4'}.")
+    console.print("\nThe same on a video of your own, with nothing to download:")
+    console.print(
+        "  vidrestore restore YOUR.mp4 CLEAR.mp4 --restorer fusion --detector haar",
+        markup=False,
+        highlight=False,
+    )
+
+
+def show_weights(rows: Sequence[Row], folders: Sequence[Path]) -> None:
+    console = Console()
+    table = Table("name", "where", "size", "licence")
+    for row in rows:
+        size = f"{row.size_bytes / 1e6:.1f} MB" if row.size_bytes else ""
+        where = row.message or (str(row.path) if row.path else "missing")
+        table.add_row(row.name, where, size, row.licence)
+    console.print(table)
+    console.print("looked in: " + ", ".join(map(str, folders)), markup=False, highlight=False)
+
+
+def _warn(messages: Sequence[str]) -> None:
+    console = Console(stderr=True)
+    for message in messages:
+        console.print(f"warning: {message}", markup=False, highlight=False)

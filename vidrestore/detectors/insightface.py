@@ -1,0 +1,49 @@
+"""SCRFD from an InsightFace pack."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vidrestore.detectors import detection
+from vidrestore.errors import WeightsError
+from vidrestore.frame import Detection
+
+
+class InsightFace:
+    """The detector of a pack folder that is known to be complete (see weights.py).
+
+    The picture is fitted into a square of `size_px`. Only that size is used: of two sizes the
+    better score wins frame by frame, and the landmarks hop between them.
+    """
+
+    coarse = False
+
+    def __init__(self, pack_folder: Path, *, size_px: int, score: float) -> None:
+        # The library reports what it loads on standard output, which belongs to the user.
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from insightface.app import FaceAnalysis
+
+            try:
+                analysis = FaceAnalysis(
+                    name=str(pack_folder.resolve()),
+                    allowed_modules=["detection"],
+                    providers=["CPUExecutionProvider"],
+                )
+                analysis.prepare(ctx_id=-1, det_thresh=score, det_size=(size_px, size_px))
+            except Exception as error:
+                raise WeightsError(
+                    f"the InsightFace pack in {pack_folder} cannot be loaded "
+                    f"({error or type(error).__name__}); delete it and fetch it again"
+                ) from error
+        self._model = analysis.det_model
+
+    def __call__(self, picture: npt.NDArray[np.uint8]) -> list[Detection]:
+        boxes, landmarks = self._model.detect(picture)
+        return [detection(b[:4], p, b[4]) for b, p in zip(boxes, landmarks, strict=True)]

@@ -1,0 +1,52 @@
+"""Everything that can go wrong and is not a defect of vidrestore itself.
+
+    VidrestoreError                what a caller catches
+    +-- UsageError                 the request itself cannot be carried out      exit status 2
+    |   +-- ConfigError            an unknown or ill-valued setting or profile
+    +-- InputError                 the source cannot be read as video
+    +-- OutputError                the result cannot be written or encoded
+    +-- WeightsError               a weight file is missing, damaged or the wrong one
+
+Each message is one sentence: what was wrong, the value, what is allowed, what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VidrestoreError(Exception):
+    """Base of every error that vidrestore raises on purpose."""
+
+    exit_status = 1
+
+
+class UsageError(VidrestoreError, ValueError):
+    """The request contradicts itself or names something that does not exist."""
+
+    exit_status = 2
+
+
+class ConfigError(UsageError):
+    """A setting or profile is unknown or has a value that is not allowed."""
+
+
+class InputError(VidrestoreError):
+    """The source is missing, unreadable, or holds no video."""
+
+
+class OutputError(VidrestoreError):
+    """The result cannot be encoded or written."""
+
+
+class WeightsError(VidrestoreError):
+    """A weight file is missing, damaged, or belongs to something else."""
+
+
+def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
+    """The sentence for a name that is not in `allowed`, with the nearest ones first."""
+    choices = sorted(allowed)
+    near = difflib.get_close_matches(name, choices, n=2, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"there is no {kind} {name!r}, only {', '.join(choices)}{hint}"

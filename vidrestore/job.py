@@ -1,0 +1,199 @@
+"""From a request to a finished file: check, analyze, restore, join, rename."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import imageio_ffmpeg
+
+from vidrestore.analyze import analyze_video, frames_expected
+from vidrestore.config import Settings
+from vidrestore.errors import InputError, OutputError, UsageError
+from vidrestore.frame import Analysis, Summary, Tally
+from vidrestore.restore import choose_device, restore_segment
+from vidrestore.restorers import Restorer, open_restorer
+from vidrestore.stages.decode import Span, open_source, probe
+from vidrestore.stages.encode import choose_codec
+from vidrestore.stages.remux import RemuxPlan, container_of, packet_count, plan_streams, remux
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+def restore_video(
+    source: str | Path,
+    target: str | Path,
+    settings: Settings | None = None,
+    *,
+    restorer: Restorer | None = None,
+    analysis: Analysis | None = None,
+    span: Span | None = None,
+    overwrite: bool = False,
+    on_event: OnEvent | None = None,
+) -> Summary:
+    """Restore the faces of `source` and write the whole file anew as `target`.
+
+    `restorer` may be any object that keeps the contract of `vidrestore.restorers`; `analysis` is
+    that of the same source, span and settings where it is already known. `target` appears only
+    when it is whole; until then, and after any error, whatever was there stays.
+    Raises VidrestoreError; see `vidrestore.errors`.
+    """
+    source, target, settings = Path(source), Path(target), settings or Settings()
+    started = time.monotonic()
+    check_paths(source, target, overwrite=overwrite)
+    info = probe(source)
+    codec = choose_codec(settings.encode.codec, info)
+    with open_source(source) as container:
+        plan = plan_streams(container, info, target, codec)
+        container_start = Fraction(container.start_time or 0, 1_000_000)
+    choose_device(settings.restore.device)
+    restorer = restorer or open_restorer(
+        settings.restore.restorer, fusion_sharpness=settings.restore.fusion_sharpness
+    )
+    with _work_folder(target) as folder:
+        analysis = analysis or analyze_video(source, settings, span=span, on_event=on_event)
+        analyzed = time.monotonic()
+        video, whole = folder / "video.mp4", folder / f"whole{target.suffix}"
+        tally = restore_segment(
+            source, video, analysis, restorer, settings, codec=codec, span=span, on_event=on_event
+        )
+        _join(video, source, whole, plan, analysis, span, container_start)
+        whole.replace(target)
+    seconds = {"analyze": analyzed - started, "restore": time.monotonic() - analyzed}
+    return _summary(analysis, tally, plan, span, seconds)
+
+
+def check_paths(source: Path, target: Path, *, overwrite: bool) -> None:
+    """Refuse before any work what could harm a file or cannot end well."""
+    container_of(target)
+    if not source.exists():
+        raise InputError(f"the file {source} does not exist")
+    if target.is_dir():
+        raise UsageError(f"the output {target} is a folder; give a file name in it")
+    if target.exists() and source.samefile(target):
+        raise UsageError(f"the output {target} is the input itself; choose another name")
+    if target.exists() and not overwrite:
+        raise UsageError(f"the output {target} exists already; add --overwrite to replace it")
+    if not target.parent.is_dir():
+        raise OutputError(f"the folder {target.parent} for the output does not exist; create it")
+
+
+def ffmpeg_program() -> str:
+    """VIDRESTORE_FFMPEG, else the binary of imageio-ffmpeg."""
+    chosen = os.environ.get("VIDRESTORE_FFMPEG")
+    return chosen or str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+@contextmanager
+def _work_folder(target: Path) -> Iterator[Path]:
+    """`TARGET.vidrestore` beside the output, gone again afterwards whatever happened."""
+    folder = target.with_name(target.name + ".vidrestore")
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    except OSError as error:
+        raise OutputError(
+            f"the folder {target.parent} cannot be written to: {(error.strerror or '').lower()}"
+        ) from error
+    try:
+        yield folder
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise OutputError(f"no space is left in {target.parent}") from error
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _join(
+    video: Path,
+    source: Path,
+    whole: Path,
+    plan: RemuxPlan,
+    analysis: Analysis,
+    span: Span | None,
+    container_start: Fraction,
+) -> None:
+    """The restored stream with everything else, checked to hold every frame."""
+    window: tuple[Fraction | None, Fraction | None] = (None, None)
+    shift = Fraction(0)
+    if span is not None:
+        time_base = analysis.info.time_base
+        first, last = (int(analysis.pts[i]) * time_base for i in (0, -1))
+        window = (first - container_start, last + 1 / analysis.info.frame_rate - container_start)
+        shift = -first
+    remux(
+        video,
+        source,
+        whole,
+        plan,
+        analysis.info,
+        ffmpeg_program=ffmpeg_program(),
+        span_seconds=window,
+        shift_seconds=shift,
+    )
+    written = packet_count(whole, plan.kept.index(analysis.info.stream_index))
+    if written != analysis.frame_count:
+        raise OutputError(
+            f"the joined file holds {written} frames instead of {analysis.frame_count}; "
+            "nothing was changed"
+        )
+
+
+def _summary(
+    analysis: Analysis,
+    tally: Tally,
+    plan: RemuxPlan,
+    span: Span | None,
+    seconds: dict[str, float],
+) -> Summary:
+    missing = 0 if span is not None else _missing_frames(analysis)
+    skipped = dict(analysis.skipped)
+    for reason, count in tally.not_restored.items():
+        skipped[reason] = skipped.get(reason, 0) + count
+    return Summary(
+        frames=analysis.frame_count,
+        faces=tally.faces,
+        tracks=len(analysis.tracks),
+        people=len({track.person_id for track in analysis.tracks}),
+        shots=len(analysis.shots),
+        skipped=skipped,
+        corrupt_frames=analysis.corrupt_frames,
+        missing_frames=missing,
+        warnings=tuple(_warnings(analysis, missing)) + plan.lost,
+        seconds=seconds,
+    )
+
+
+def _missing_frames(analysis: Analysis) -> int:
+    """Frames that the file claims beyond the last one that could be decoded.
+
+    The header's count alone proves nothing: edit lists hide frames that it includes. So the
+    time that is missing at the end decides, and the count only says how many.
+    """
+    info = analysis.info
+    shown = int(analysis.pts[-1] - analysis.pts[0]) * info.time_base + 1 / info.frame_rate
+    absent = info.duration_seconds_from_header - float(shown)
+    if absent <= 2 / info.frame_rate and not analysis.decode_errors:
+        return 0
+    return max(0, frames_expected(info) - analysis.frame_count)
+
+
+def _warnings(analysis: Analysis, missing: int) -> Iterator[str]:
+    if missing:
+        yield f"{missing} frames that the file announces could not be decoded; they are missing"
+    if analysis.corrupt_frames:
+        yield f"{analysis.corrupt_frames} frames are damaged in the source"
+    if analysis.repaired_times:
+        yield f"{analysis.repaired_times} frames had no time of their own or a repeated one"
+    if not analysis.tracks:
+        yield "no face was found; every frame was left as it was"
+    elif analysis.coarse_landmarks:
+        yield "landmarks were guessed from face boxes; a detector with weights aligns better"

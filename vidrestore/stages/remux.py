@@ -1,0 +1,164 @@
+"""The restored stream and everything else of the source become the output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import ffmpeg
+from av.stream import Disposition
+
+from vidrestore.errors import OutputError, UsageError
+from vidrestore.frame import VideoInfo
+
+_CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+_TEXT_SUBTITLES = {"mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text"}
+_ERROR_LINES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RemuxPlan:
+    """What becomes of each stream of the source."""
+
+    container: str
+    kept: tuple[int, ...]
+    """Stream indices of the source in their order; the restored one among them."""
+    codecs: dict[int, str]
+    """Source stream index -> codec, where a stream cannot be copied as it is."""
+    lost: tuple[str, ...] = ()
+    """What the container cannot hold, one sentence each."""
+    restored_metadata: dict[str, str] = field(default_factory=dict)
+    restored_disposition: str = "0"
+
+
+def container_of(target: Path) -> str:
+    """The output's container by its suffix."""
+    container = _CONTAINERS.get(target.suffix.lower())
+    if container is None:
+        raise UsageError(
+            f"the output {target.name} must end in one of {', '.join(_CONTAINERS)}; .mkv holds most"
+        )
+    return container
+
+
+def plan_streams(source: Any, info: VideoInfo, target: Path, codec: str) -> RemuxPlan:
+    """Decide before the work begins what is copied, converted or lost.
+
+    `source` is the opened container. OutputError where the restored stream itself does not fit.
+    """
+    container = container_of(target)
+    if codec == "ffv1" and container != "matroska":
+        raise OutputError(f"ffv1 belongs into an .mkv file; name the output {target.stem}.mkv")
+    kept, codecs, lost = [], {}, []
+    for stream in source.streams:
+        change, loss = _fate(stream, container)
+        if stream.index == info.stream_index or loss is None:
+            kept.append(stream.index)
+            if change is not None:
+                codecs[stream.index] = change
+        else:
+            lost.append(loss)
+    restored = source.streams[info.stream_index]
+    return RemuxPlan(
+        container,
+        tuple(kept),
+        codecs,
+        tuple(lost),
+        {k: v for k, v in restored.metadata.items() if k.lower() in ("language", "title")},
+        _disposition(restored.disposition),
+    )
+
+
+def remux(
+    video: Path,
+    source: Path,
+    target: Path,
+    plan: RemuxPlan,
+    info: VideoInfo,
+    *,
+    ffmpeg_program: str,
+    span_seconds: tuple[Fraction | None, Fraction | None] = (None, None),
+    shift_seconds: Fraction = Fraction(0),
+) -> list[str]:
+    """Write `target` from the restored `video` and the other streams of `source`, none re-encoded.
+
+    Times are the source's own, moved by `shift_seconds`; of the other streams only `span_seconds`
+    is taken. Returns what ffmpeg had to say. OutputError where it fails.
+    """
+    restored = ffmpeg.input(str(video))
+    window = {k: str(float(v)) for k, v in zip(("ss", "to"), span_seconds, strict=True) if v}
+    others = ffmpeg.input(str(source), **window)
+    mapped = [
+        restored["v:0"] if index == info.stream_index else others[str(index)] for index in plan.kept
+    ]
+    run = ffmpeg.output(*mapped, str(target), **_arguments(plan, info, shift_seconds))
+    try:
+        _, said = run.overwrite_output().run(cmd=ffmpeg_program, capture_stderr=True, quiet=True)
+    except ffmpeg.Error as error:
+        raise OutputError(
+            f"the streams of {source} cannot be joined in {target.name}: {_tail(error.stderr)}"
+        ) from error
+    except OSError as error:
+        raise OutputError(f"{ffmpeg_program} cannot be run: {error.strerror}") from error
+    return [line for line in said.decode(errors="replace").splitlines() if line.strip()]
+
+
+def packet_count(path: Path, stream_index: int) -> int:
+    """How many packets one stream of a finished file holds."""
+    with av.open(str(path)) as container:
+        stream = container.streams[stream_index]
+        return sum(1 for packet in container.demux(stream) if packet.size)
+
+
+def _fate(stream: Any, container: str) -> tuple[str | None, str | None]:
+    """(codec to convert to, or None to copy; what to say if it is lost, or None)."""
+    name = stream.codec_context.name if stream.codec_context else None
+    where = f"stream {stream.index} ({name or stream.type})"
+    if stream.type == "subtitle":
+        if container == "matroska":
+            return ("srt" if name == "mov_text" else None), None
+        if name in _TEXT_SUBTITLES:
+            return (None if name == "mov_text" else "mov_text"), None
+        return None, f"{where} holds subtitles as pictures, which only an .mkv file can keep"
+    if stream.type == "attachment" and container != "matroska":
+        return None, f"{where} is an attached file, which only an .mkv file can keep"
+    if stream.type not in ("video", "audio", "subtitle", "attachment"):
+        return None, f"{where} holds data that no player shows; it is left out"
+    return None, None
+
+
+def _arguments(plan: RemuxPlan, info: VideoInfo, shift_seconds: Fraction) -> dict[str, Any]:
+    at = plan.kept.index(info.stream_index)
+    arguments: dict[str, Any] = {
+        "f": plan.container,
+        "c": "copy",
+        "map_metadata": "1",
+        "map_chapters": "1",
+        # Without it each input is moved to start at zero by itself, and sound and picture part.
+        "copyts": None,
+        "loglevel": "warning",
+        f"disposition:{at}": plan.restored_disposition,
+        f"metadata:s:{at}": [f"{k}={v}" for k, v in plan.restored_metadata.items()],
+    }
+    for index, codec in plan.codecs.items():
+        arguments[f"c:{plan.kept.index(index)}"] = codec
+    if plan.container != "matroska":
+        # Start times are rounded to the movie's clock, which is otherwise a thousandth of a second.
+        arguments |= {"movie_timescale": "90000", "movflags": "+faststart"}
+    if shift_seconds:
+        arguments["output_ts_offset"] = f"{float(shift_seconds):.6f}"
+    return {key: value for key, value in arguments.items() if value != []}
+
+
+def _disposition(flags: Disposition) -> str:
+    names = [flag.name for flag in Disposition if flag.name and flag & flags]
+    return "+".join(names) or "0"
+
+
+def _tail(stderr: bytes) -> str:
+    lines: Sequence[str] = stderr.decode(errors="replace").strip().splitlines()
+    return " / ".join(line.strip() for line in lines[-_ERROR_LINES:])
