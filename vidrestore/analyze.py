@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +147,16 @@ def weight_finder(settings: Settings, on_event: OnEvent | None) -> Callable[[str
 
 def _report(on_event: OnEvent | None, info: VideoInfo, span: Span | None, done: int) -> None:
     if on_event is not None:
-        expected = frames_expected(info) if span is None else 0
-        on_event(
-            {"event": "progress", "stage": "analyze", "frame": done, "frames": max(expected, done)}
-        )
+        expected = max(_frames_expected_in(span, info), done)
+        on_event({"event": "progress", "stage": "analyze", "frame": done, "frames": expected})
+
+
+def _frames_expected_in(span: Span | None, info: VideoInfo) -> int:
+    if span is None:
+        return frames_expected(info)
+    whole = Fraction(info.duration_seconds_from_header)
+    end = whole if span.end_seconds is None else min(span.end_seconds, whole)
+    return round((end - (span.start_seconds or 0)) * info.frame_rate)
 
 
 def frames_expected(info: VideoInfo) -> int:

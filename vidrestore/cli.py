@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 
-Source = Annotated[Path, typer.Argument(metavar="INPUT", help="The video.", show_default=False)]
+# readable=False: Typer leaves it to the command to say what is wrong with a file.
+Source = Annotated[
+    Path,
+    typer.Argument(metavar="INPUT", help="The video.", show_default=False, readable=False),
+]
 Profile = Annotated[
     str | None,
     typer.Option(metavar="NAME|FILE", help="home-video, face-swap, film, or a TOML file."),
@@ -48,8 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = [a for a in given if a != "--debug"]
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        _build()(given, prog_name="vidrestore", standalone_mode=False)
-        status = 0
+        # Typer turns an interruption into a status that it returns, and raises other failures.
+        status = int(_build()(given, prog_name="vidrestore", standalone_mode=False) or 0)
+        if status == _INTERRUPTED:
+            raise KeyboardInterrupt
     except KeyboardInterrupt:
         status = _fail("interrupted", "interrupted; no output was written", _INTERRUPTED, given)
     except VidrestoreError as error:
@@ -109,7 +115,10 @@ def restore(
     target: Annotated[
         Path,
         typer.Argument(
-            metavar="OUTPUT", help="The new file: .mp4, .mov or .mkv.", show_default=False
+            metavar="OUTPUT",
+            help="The new file: .mp4, .mov or .mkv.",
+            show_default=False,
+            readable=False,
         ),
     ],
     profile: Profile = None,

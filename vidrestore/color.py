@@ -105,28 +105,48 @@ def region_rgb(image: av.VideoFrame, rect: Rect, info: VideoInfo) -> torch.Tenso
     return torch.stack([red, green, blue])
 
 
-def add_rgb(image: av.VideoFrame, rect: Rect, difference: torch.Tensor, info: VideoInfo) -> None:
-    """Add an R'G'B' difference (3, h, w) to the planes of a writable frame, in place.
+def blend_rgb(
+    image: av.VideoFrame, rect: Rect, rgb: torch.Tensor, weight: torch.Tensor, info: VideoInfo
+) -> None:
+    """Move the samples of a writable frame towards `rgb`, in place: all the way where weight is 1.
 
-    Each plane's difference is rounded by itself, so that zero leaves the sample untouched.
+    `rgb` is R'G'B' (3, h, w) in [0, 1], `weight` (1, h, w) in [0, 1]. The change is computed for
+    each plane and rounded by itself, so a weight of zero leaves the sample untouched. What the
+    planes hold beyond black and white stays on top.
+
+    With D taking chroma to its samples, U bringing it back and w the weight, a chroma sample c
+    becomes c + D(w (C(rgb) - U c)) + D(w) (D(U c) - c), which is D(C(rgb)) where w is 1: without
+    the last term, chroma noise too fine for D would shine through.
     """
     how = layout(image)
+    original = region_rgb(image, rect, info)
+    change = weight * (rgb - original.clamp(0, 1))
     _, scale = _luma_range(info, how)
     if how.is_rgb:
-        for index, channel in zip(how.planes, difference, strict=True):
+        for index, channel in zip(how.planes, change, strict=True):
             _add(image, index, rect, channel * scale, how.bits)
         return
     kr, kb = _LUMA_WEIGHTS[info.matrix]
-    red, green, blue = difference
-    luma = kr * red + (1 - kr - kb) * green + kb * blue
+    luma = _luma(change, kr, kb)
     _add(image, how.planes[0], rect, luma * scale, how.bits)
     if len(how.planes) == 1:
         return
-    _, chroma_scale = _chroma_range(info, how)
+    middle, chroma_scale = _chroma_range(info, how)
     small = chroma_rect(rect, how.grid)
-    for index, channel, k in ((1, blue, kb), (2, red, kr)):
-        chroma = _downsampled((channel - luma) / (2 * (1 - k)), how.grid, info)
-        _add(image, how.planes[index], small, chroma * chroma_scale, how.bits)
+    small_weight = _downsampled(weight[0], how.grid, info)
+    original_luma = _luma(original, kr, kb)
+    for index, channel, k in ((1, 2, kb), (2, 0, kr)):
+        moved = _downsampled((change[channel] - luma) / (2 * (1 - k)), how.grid, info)
+        upsampled = (original[channel] - original_luma) / (2 * (1 - k))
+        samples = (_samples(image, how.planes[index], small) - middle) / chroma_scale
+        fine = _downsampled(upsampled, how.grid, info) - samples
+        _add(
+            image, how.planes[index], small, (moved + small_weight * fine) * chroma_scale, how.bits
+        )
+
+
+def _luma(rgb: torch.Tensor, kr: float, kb: float) -> torch.Tensor:
+    return kr * rgb[0] + (1 - kr - kb) * rgb[1] + kb * rgb[2]
 
 
 def chroma_rect(rect: Rect, grid: tuple[int, int]) -> Rect:

@@ -11,6 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vidrestore.errors import ConfigError, unknown_name
 
+Preset = Literal[
+    "ultrafast", "superfast", "veryfast", "faster", "fast",
+    "medium", "slow", "slower", "veryslow", "placebo",
+]  # fmt: skip
+
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,7 +96,8 @@ class Encode(Section):
     """auto: the source's own where it is one of these, else hevc."""
     crf: int = Field(16, ge=0, le=51)
     """h264 and hevc: constant rate factor; lower is better and larger."""
-    preset: str = "medium"
+    preset: Preset = "medium"
+    """h264 and hevc: how long the encoder looks for what makes the file smaller."""
     threads: int = Field(4, ge=1)
     """Fixed, because the output of x264 depends on it."""
 

@@ -19,7 +19,7 @@ class DenseFlow:
     """Dense inverse search (Kroeger et al., ECCV 2016, arXiv:1603.03590), fast preset.
 
     Convention: a field f of shape (H, W, 2), in pixels (x, y), leads from each pixel of the first
-    picture to its place in the second: first(x) = second(x + f(x)). Not to be shared between threads.
+    picture to its place in the second: first(x) = second(x + f(x)). For one thread at a time.
     """
 
     def __init__(self) -> None:

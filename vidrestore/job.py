@@ -21,7 +21,7 @@ from vidrestore.frame import Analysis, Summary, Tally
 from vidrestore.restore import choose_device, restore_segment
 from vidrestore.restorers import Restorer, open_restorer
 from vidrestore.stages.decode import Span, open_source, probe
-from vidrestore.stages.encode import choose_codec
+from vidrestore.stages.encode import choose_codec, stream_suffix
 from vidrestore.stages.remux import RemuxPlan, container_of, packet_count, plan_streams, remux
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -60,7 +60,7 @@ def restore_video(
     with _work_folder(target) as folder:
         analysis = analysis or analyze_video(source, settings, span=span, on_event=on_event)
         analyzed = time.monotonic()
-        video, whole = folder / "video.mp4", folder / f"whole{target.suffix}"
+        video, whole = folder / f"video{stream_suffix(codec)}", folder / f"whole{target.suffix}"
         tally = restore_segment(
             source, video, analysis, restorer, settings, codec=codec, span=span, on_event=on_event
         )
@@ -73,6 +73,14 @@ def restore_video(
 def check_paths(source: Path, target: Path, *, overwrite: bool) -> None:
     """Refuse before any work what could harm a file or cannot end well."""
     container_of(target)
+    try:
+        _check_files(source, target, overwrite=overwrite)
+    except PermissionError as error:
+        kind = InputError if error.filename == str(source) else OutputError
+        raise kind(f"{error.filename} cannot be reached: permission denied") from error
+
+
+def _check_files(source: Path, target: Path, *, overwrite: bool) -> None:
     if not source.exists():
         raise InputError(f"the file {source} does not exist")
     if target.is_dir():
@@ -122,13 +130,10 @@ def _join(
     container_start: Fraction,
 ) -> None:
     """The restored stream with everything else, checked to hold every frame."""
-    window: tuple[Fraction | None, Fraction | None] = (None, None)
-    shift = Fraction(0)
+    part = None
     if span is not None:
-        time_base = analysis.info.time_base
-        first, last = (int(analysis.pts[i]) * time_base for i in (0, -1))
-        window = (first - container_start, last + 1 / analysis.info.frame_rate - container_start)
-        shift = -first
+        first, last = (int(analysis.pts[i]) * analysis.info.time_base for i in (0, -1))
+        part = (first - container_start, last + 1 / analysis.info.frame_rate - container_start)
     remux(
         video,
         source,
@@ -136,8 +141,7 @@ def _join(
         plan,
         analysis.info,
         ffmpeg_program=ffmpeg_program(),
-        span_seconds=window,
-        shift_seconds=shift,
+        part_seconds=part,
     )
     written = packet_count(whole, plan.kept.index(analysis.info.stream_index))
     if written != analysis.frame_count:

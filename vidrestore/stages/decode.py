@@ -60,13 +60,13 @@ class Span:
 @contextmanager
 def open_source(path: Path) -> Iterator[Any]:
     """The opened container; InputError, in one sentence, for whatever is not readable as video."""
-    if not path.exists():
-        raise InputError(f"the file {path} does not exist")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the path of a video file in it")
-    if path.stat().st_size == 0:
-        raise InputError(f"the file {path} is empty")
     try:
+        if not path.exists():
+            raise InputError(f"the file {path} does not exist")
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; give the path of a video file in it")
+        if path.stat().st_size == 0:
+            raise InputError(f"the file {path} is empty")
         container = av.open(str(path), metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         reason = (error.strerror or str(error)).lower()

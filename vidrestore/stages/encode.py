@@ -43,6 +43,14 @@ def encoded_format(info: VideoInfo) -> str:
     return _FULL_RANGE_NAMES.get(info.pixel_format, info.pixel_format)
 
 
+def stream_suffix(codec: str) -> str:
+    """Of the file that holds the encoded stream alone: mp4 keeps every time exactly.
+
+    FFV1 says its range and matrix in Matroska only, to which its output goes anyway.
+    """
+    return ".mkv" if codec == "ffv1" else ".mp4"
+
+
 class VideoWriter:
     """Encodes frames into a file of its own that holds nothing else.
 
@@ -57,10 +65,7 @@ class VideoWriter:
         self._format = encoded_format(info)
         self.frame_count = 0
         try:
-            # The edit list that keeps the first pts is counted in the movie's time scale.
-            self._container = av.open(
-                str(path), "w", format="mp4", container_options={"movie_timescale": "90000"}
-            )
+            self._container = av.open(str(path), "w", container_options=_container_options(path))
         except OSError as error:
             raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
         self._stream: Any = self._container.add_stream(
@@ -128,6 +133,11 @@ class VideoWriter:
         with suppress(av.error.FFmpegError, OSError, ValueError):
             self._container.close()
         self._path.unlink(missing_ok=True)
+
+
+def _container_options(path: Path) -> dict[str, str]:
+    # The edit list that keeps the first pts is counted in the movie's time scale.
+    return {"movie_timescale": "90000"} if path.suffix == ".mp4" else {}
 
 
 def _options(codec: str, crf: int, preset: str, threads: int) -> dict[str, str]:

@@ -70,7 +70,4 @@ def _paste_face(
     soft = F.interpolate(mask[None].to(differs.device), size, mode="bilinear")[0] * differs
     crop = torch.cat([face.restored, soft])
     warped = warp(crop, shifted(face.matrix, rect), rect.height, rect.width, mode="bilinear").cpu()
-    original = color.region_rgb(frame.image, rect, info)
-    # Clipped as the crop was: what the planes hold beyond black and white stays on top.
-    difference = (warped[:3] - original.clamp(0, 1)) * (warped[3:] * strength)
-    color.add_rgb(frame.image, rect, difference, info)
+    color.blend_rgb(frame.image, rect, warped[:3], warped[3:] * strength, info)

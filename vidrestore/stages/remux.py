@@ -18,6 +18,7 @@ from vidrestore.frame import VideoInfo
 _CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _TEXT_SUBTITLES = {"mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text"}
 _ERROR_LINES = 3
+_NO_STREAM = "9999?"  # names no stream, and "?" lets that pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,30 +82,42 @@ def remux(
     info: VideoInfo,
     *,
     ffmpeg_program: str,
-    span_seconds: tuple[Fraction | None, Fraction | None] = (None, None),
-    shift_seconds: Fraction = Fraction(0),
-) -> list[str]:
+    part_seconds: tuple[Fraction, Fraction] | None = None,
+) -> None:
     """Write `target` from the restored `video` and the other streams of `source`, none re-encoded.
 
-    Times are the source's own, moved by `shift_seconds`; of the other streams only `span_seconds`
-    is taken. Returns what ffmpeg had to say. OutputError where it fails.
+    Times are the source's own. With `part_seconds`, [start, end) from the start of the source file,
+    only that part of the other streams is taken, and times begin at zero with the first frame.
+    OutputError where ffmpeg fails.
     """
     restored = ffmpeg.input(str(video))
-    window = {k: str(float(v)) for k, v in zip(("ss", "to"), span_seconds, strict=True) if v}
-    others = ffmpeg.input(str(source), **window)
+    window = dict(zip(("ss", "to"), part_seconds, strict=True)) if part_seconds else {}
+    others = ffmpeg.input(str(source), **{k: f"{float(v):.6f}" for k, v in window.items()})
     mapped = [
         restored["v:0"] if index == info.stream_index else others[str(index)] for index in plan.kept
     ]
-    run = ffmpeg.output(*mapped, str(target), **_arguments(plan, info, shift_seconds))
+    # Metadata and chapters come from the source, also where no stream does.
+    mapped.append(others[_NO_STREAM])
+    run = ffmpeg.output(*mapped, str(target), **_arguments(plan, info, whole=part_seconds is None))
+    _run(run.overwrite_output().global_args("-nostdin"), ffmpeg_program, source, target)
+
+
+def _run(command: Any, ffmpeg_program: str, source: Path, target: Path) -> None:
+    """Run ffmpeg, which does not outlive an interruption."""
     try:
-        _, said = run.overwrite_output().run(cmd=ffmpeg_program, capture_stderr=True, quiet=True)
-    except ffmpeg.Error as error:
-        raise OutputError(
-            f"the streams of {source} cannot be joined in {target.name}: {_tail(error.stderr)}"
-        ) from error
+        process = command.run_async(cmd=ffmpeg_program, quiet=True)
     except OSError as error:
         raise OutputError(f"{ffmpeg_program} cannot be run: {error.strerror}") from error
-    return [line for line in said.decode(errors="replace").splitlines() if line.strip()]
+    try:
+        said = process.communicate()[1]
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    if process.returncode:
+        raise OutputError(
+            f"the streams of {source} cannot be joined in {target.name}: {_tail(said)}"
+        )
 
 
 def packet_count(path: Path, stream_index: int) -> int:
@@ -131,15 +144,15 @@ def _fate(stream: Any, container: str) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _arguments(plan: RemuxPlan, info: VideoInfo, shift_seconds: Fraction) -> dict[str, Any]:
+def _arguments(plan: RemuxPlan, info: VideoInfo, *, whole: bool) -> dict[str, Any]:
     at = plan.kept.index(info.stream_index)
+    # Inputs are numbered as their streams are first mapped.
+    source_input = "1" if at == 0 else "0"
     arguments: dict[str, Any] = {
         "f": plan.container,
         "c": "copy",
-        "map_metadata": "1",
-        "map_chapters": "1",
-        # Without it each input is moved to start at zero by itself, and sound and picture part.
-        "copyts": None,
+        "map_metadata": source_input,
+        "map_chapters": source_input,
         "loglevel": "warning",
         f"disposition:{at}": plan.restored_disposition,
         f"metadata:s:{at}": [f"{k}={v}" for k, v in plan.restored_metadata.items()],
@@ -149,8 +162,17 @@ def _arguments(plan: RemuxPlan, info: VideoInfo, shift_seconds: Fraction) -> dic
     if plan.container != "matroska":
         # Start times are rounded to the movie's clock, which is otherwise a thousandth of a second.
         arguments |= {"movie_timescale": "90000", "movflags": "+faststart"}
-    if shift_seconds:
-        arguments["output_ts_offset"] = f"{float(shift_seconds):.6f}"
+    elif info.sample_aspect_ratio != 1:
+        # Matroska has it from the stream alone, where not every codec repeats it.
+        aspect = info.sample_aspect_ratio * Fraction(info.width, info.height)
+        arguments[f"aspect:{at}"] = f"{aspect.numerator}:{aspect.denominator}"
+    if whole:
+        # Without it each input is moved to start at zero by itself, and sound and picture part.
+        # For a part that is just what is wanted: both inputs start where the part does.
+        arguments["copyts"] = None
+    else:
+        others = (i for i in range(len(plan.kept)) if i != at)
+        arguments |= {f"copypriorss:{i}": "0" for i in others}
     return {key: value for key, value in arguments.items() if value != []}
 
 

@@ -1,0 +1,102 @@
+"""The restore stage: batches, order, windows, bounds."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from media import Painter, plain_face, random_image
+
+from vidrestore.frame import FaceFrame, Frame
+from vidrestore.stages.restore import restore
+
+
+class Recorder:
+    """Returns the mean of its window and keeps what it saw."""
+
+    name = "recorder"
+
+    def __init__(self, reach_frames=0, size=None):
+        self.reach_frames, self.size = reach_frames, size
+        self.windows = []
+
+    def __call__(self, windows):
+        self.windows.append(windows.clone())
+        return windows[:, self.reach_frames]
+
+
+def face_frames(faces_per_frame, side=8):
+    """Crops of frame i and track k are flat with the level (10 i + k) / 1000."""
+    image = random_image(16, 16, "yuv420p", 0)
+    for i, tracks in enumerate(faces_per_frame):
+        faces = tuple(
+            plain_face(torch.full((3, side, side), (10 * i + k) / 1000), track_id=k) for k in tracks
+        )
+        yield FaceFrame(Frame(i, i, image), faces)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7])
+@pytest.mark.parametrize("reach", [0, 2])
+def test_every_face_is_restored_once_and_frames_keep_their_order(batch_size, reach):
+    random = np.random.default_rng(batch_size)
+    faces = [[k for k in range(3) if random.random() < 0.5] for _ in range(30)]
+    recorder = Recorder(reach)
+    out = list(restore(face_frames(faces), recorder, batch_size=batch_size, max_waiting_frames=9))
+    assert [f.frame.index for f in out] == list(range(30))
+    assert [[face.track_id for face in f.faces] for f in out] == faces
+    for frame, face in ((f, face) for f in out for face in f.faces):
+        torch.testing.assert_close(face.restored, face.source)
+        assert face.source[0, 0, 0] == pytest.approx(
+            (10 * frame.frame.index + face.track_id) / 1000
+        )
+    sizes = [len(w) for w in recorder.windows]
+    assert sum(sizes) == sum(map(len, faces))
+    assert max(sizes) <= batch_size
+
+
+def test_batches_are_full_across_frames_and_faces():
+    painter = Painter()
+    list(restore(face_frames([[0, 1]] * 12), painter, batch_size=4, max_waiting_frames=16))
+    assert painter.batches == [4] * 6
+
+
+def test_windows_hold_the_neighbours_and_repeat_the_ends():
+    recorder = Recorder(reach_frames=2)
+    list(restore(face_frames([[0]] * 5), recorder, batch_size=2, max_waiting_frames=16))
+    levels = [[round(float(w[i, 0, 0, 0]) * 100) for i in range(5)]
+              for w in itertools.chain(*recorder.windows)]  # fmt: skip
+    assert levels == [
+        [0, 0, 0, 1, 2], [0, 0, 1, 2, 3], [0, 1, 2, 3, 4], [1, 2, 3, 4, 4], [2, 3, 4, 4, 4],
+    ]  # fmt: skip
+
+
+def test_a_window_never_takes_another_track():
+    recorder = Recorder(reach_frames=1)
+    list(restore(face_frames([[0], [1], [0, 1]]), recorder, batch_size=1, max_waiting_frames=4))
+    for window in itertools.chain(*recorder.windows):
+        tracks = {round(float(level) * 1000) % 10 for level in window[:, 0, 0, 0]}
+        assert len(tracks) == 1
+
+
+def test_frames_without_faces_pass_at_once_and_waiting_is_bounded():
+    taken = []
+
+    def counted():
+        for frame in face_frames([[]] * 5 + [[0]] * 40):
+            taken.append(frame.frame.index)
+            yield frame
+
+    out = restore(counted(), Painter(), batch_size=100, max_waiting_frames=6)
+    assert next(out).frame.index == 0
+    assert len(taken) == 1
+    for frame in out:
+        assert len(taken) - frame.frame.index <= 7
+
+
+def test_crops_of_other_sizes_go_through_the_networks_own():
+    recorder = Recorder(size=16)
+    small = face_frames([[0]], side=8)
+    large = face_frames([[1]], side=32)
+    out = list(restore(itertools.chain(small, large), recorder, batch_size=4, max_waiting_frames=4))
+    assert [tuple(f.faces[0].restored.shape) for f in out] == [(3, 8, 8), (3, 32, 32)]
+    assert all(w.shape[-1] == 16 for w in recorder.windows)
