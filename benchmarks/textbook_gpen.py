@@ -63,8 +63,9 @@ def modulated(layer: network.ModulatedConv2d, x: Tensor, latent: Tensor) -> Tens
 def fir(x: Tensor, kernel: Tensor, *, up: int = 1, pad: tuple[int, int]) -> Tensor:
     """Insert `up` - 1 zeros behind every sample, pad with zeros, filter."""
     batch, channels, height, width = x.shape
-    x = x.reshape(-1, 1, height, 1, width, 1)
-    x = nn.functional.pad(x, (0, up - 1, 0, 0, 0, up - 1))
-    x = x.view(-1, 1, height * up, width * up)
+    if up > 1:
+        x = x.reshape(-1, 1, height, 1, width, 1)
+        x = nn.functional.pad(x, (0, up - 1, 0, 0, 0, up - 1))
+    x = x.reshape(-1, 1, height * up, width * up)
     x = nn.functional.conv2d(nn.functional.pad(x, (*pad, *pad)), kernel.flip(0, 1)[None, None])
     return x.view(batch, channels, *x.shape[2:])

@@ -126,6 +126,7 @@ class Painter:
     name = "painter"
     size: int | None = None
     reach_frames = 0
+    template = "gpen"
 
     def __init__(self, rgb: tuple[float, float, float] = (0.2, 0.7, 0.4)) -> None:
         self.rgb = torch.tensor(rgb)[:, None, None]
@@ -142,6 +143,7 @@ class Unchanged:
     name = "unchanged"
     size: int | None = None
     reach_frames = 0
+    template = "gpen"
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         return windows[:, self.reach_frames].clone()

@@ -216,7 +216,7 @@ def test_a_part_beyond_the_end(place: Path, command: Command) -> None:
 )
 def test_weights_that_are_missing(place: Path, command: Command, detector: str, file: str) -> None:
     before = contents(place)
-    given = ("--detector", detector, "--weights", "mine", "--offline")
+    given = ("--restorer", "fusion", "--detector", detector, "--weights", "mine", "--offline")
     result = command("restore", "good.mp4", "out.mp4", *given)
     folder = str(place / "mine")
     assert_refused(result, 1, file, folder, "--offline", "--restorer fusion --detector haar")

@@ -29,7 +29,7 @@ def through(images, tracks, restorer, info, *, strength=1.0, largest_px=2048):
     """Crop, restore and paste; the planes afterwards and the tally."""
     tally = Tally()
     cut = crop(frames_of(images), tracks, info, largest_px=largest_px, device=torch.device("cpu"))
-    done = restore(cut, restorer, batch_size=3, max_waiting_frames=4)
+    done = restore(cut, restorer, tally, batch_size=3, max_waiting_frames=4)
     out = [planes_of(f.image) for f in paste(done, info, tally, strength=strength)]
     return out, tally
 

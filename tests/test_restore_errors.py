@@ -76,6 +76,7 @@ class Darker:
     name = "darker"
     size: int | None = None
     reach_frames = 1
+    template = "gpen"
 
     def __init__(self, fuse: Fuse | None = None) -> None:
         self._fuse = fuse

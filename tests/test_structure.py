@@ -24,8 +24,17 @@ ROOMS = {
     "restorers": {"restorers/"},
     "stages": {"stages/"},
     "passes": {"analyze", "restore", "job"},
-    "programs": {"cluster", "evaluate", "demo", "report", "doctor"},
-    "top": {"cli", "console", "ui", "__init__", "__main__"},
+    "programs": {
+        "cluster",
+        "convert",
+        "evaluate",
+        "demo",
+        "portrait",
+        "report",
+        "doctor",
+        "tryout",
+    },
+    "top": {"cli", "cli_options", "cli_weights", "console", "ui", "__init__", "__main__"},
 }
 _BELOW_PASSES = {"ground", "weights", "gpen", "detectors", "restorers", "stages"}
 
@@ -41,7 +50,7 @@ ALLOWED = {
     "programs": {"programs", "passes", *_BELOW_PASSES},
     "top": set(ROOMS),
 }
-ALSO = {"restorers.gpen": {"gpen"}}
+ALSO = {"restorers.gpen": {"gpen"}, "restorers.openvino": {"gpen"}}
 NEVER = {("stages", "config"): "only the passes read settings"}
 
 

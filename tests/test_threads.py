@@ -81,6 +81,7 @@ def test_reads_ahead_as_far_as_depth_and_no_further(depth: int) -> None:
         items = threads.background(make(), depth=depth, name="make")
         assert is_full.wait(_PATIENCE_SECONDS), "the stage does not run ahead"
         time.sleep(0.2)  # an unbounded stage would come far in this time
+        assert furthest == depth + 1
         for _ in itertools.islice(items, 50):
             used += 1
     assert furthest <= depth + 2
@@ -178,6 +179,7 @@ def test_every_stage_cleans_up_in_its_own_thread(
     ran: dict[str, set[str]] = {name: set() for name in STAGES}
     cleaned: dict[str, str] = {}
     started = {name: threading.Event() for name in STAGES}
+    kept: list[Iterator[int]] = []  # so that it is not its end that cleans a stage up
 
     def stage(name: str, items: Iterable[int]) -> Iterator[int]:
         try:
@@ -192,7 +194,8 @@ def test_every_stage_cleans_up_in_its_own_thread(
         with StageThreads() as threads:
             items: Iterable[int] = itertools.count()
             for name in STAGES:
-                items = threads.background(stage(name, items), depth=2, name=name)
+                kept.append(stage(name, items))
+                items = threads.background(kept[-1], depth=2, name=name)
             assert all(event.wait(_PATIENCE_SECONDS) for event in started.values())
             leave(iter(items))
 

@@ -93,7 +93,7 @@ def _aligned(
     return align(
         raw,
         info,
-        template_name=how.template,
+        template_name="gpen" if how.template == "auto" else how.template,
         smoothness=how.coarse_smoothness if coarse else how.smoothness,
         min_face_px=how.min_face_px,
         fade_seconds=how.fade_seconds,

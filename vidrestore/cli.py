@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from vidrestore.cli_options import (
+    Changes,
+    DetectorName,
+    Device,
+    Json,
+    Offline,
+    Profile,
+    Source,
+    WeightsFolder,
+)
+from vidrestore.cli_weights import weights_app
 from vidrestore.errors import UsageError, VidrestoreError
 
 if TYPE_CHECKING:
@@ -19,30 +31,6 @@ if TYPE_CHECKING:
     from vidrestore.stages.decode import Span
 
 _INTERRUPTED = 130
-
-# readable=False: Typer leaves it to the command to say what is wrong with a file.
-Source = Annotated[
-    Path,
-    typer.Argument(metavar="INPUT", help="The video.", show_default=False, readable=False),
-]
-Profile = Annotated[
-    str | None,
-    typer.Option(metavar="NAME|FILE", help="home-video, face-swap, film, or a TOML file."),
-]
-DetectorName = Annotated[
-    str | None, typer.Option("--detector", metavar="NAME", help="insightface, yunet or haar.")
-]
-WeightsFolder = Annotated[
-    Path | None, typer.Option("--weights", metavar="DIR", help="Where weight files are.")
-]
-Offline = Annotated[
-    bool | None, typer.Option("--offline", help="Never fetch a missing weight file.")
-]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change any setting; repeatable."),
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON event per line on standard output.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -102,11 +90,9 @@ def _build() -> typer.Typer:
         help="Makes the faces in a video clear and leaves everything else exactly as it was.",
         epilog="--debug, anywhere, shows the traceback of an error.",
     )
-    for command in (restore, analyze, evaluate, demo):
+    for command in (restore, analyze, evaluate, demo, doctor):
         app.command()(command)
-    table = typer.Typer(no_args_is_help=True, help="The weight files of networks and detectors.")
-    table.command("list")(weights_list)
-    app.add_typer(table, name="weights")
+    app.add_typer(weights_app(), name="weights")
     return app
 
 
@@ -127,9 +113,7 @@ def restore(
     ] = None,
     detector: DetectorName = None,
     weights: WeightsFolder = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where networks run.")
-    ] = None,
+    device: Device = None,
     batch_size: Annotated[int | None, typer.Option(metavar="N", help="Faces at once.")] = None,
     strength: Annotated[
         float | None, typer.Option(metavar="0..1", help="How much of the restored face is used.")
@@ -247,13 +231,15 @@ def demo(
     console.show_demo(result)
 
 
-def weights_list(weights: WeightsFolder = None) -> None:
-    """Show which weight files are here, where, and under which licence."""
+def doctor(weights: WeightsFolder = None) -> None:
+    """Say what this machine has and lacks, what will be slow, and what runs right now."""
     from vidrestore import console
-    from vidrestore.weights import list_weights, search_folders
+    from vidrestore.doctor import diagnose
 
-    folders = search_folders(weights)
-    console.show_weights(list_weights(folders), folders)
+    diagnosis = diagnose(weights)
+    console.show_diagnosis(diagnosis)
+    if not diagnosis.can_run:
+        raise typer.Exit(1)
 
 
 def _settings(profile: str | None, changes: list[str] | None, options: dict[str, Any]) -> Settings:
@@ -274,10 +260,7 @@ def _seconds(text: str | None) -> Fraction | None:
     """75.5, 1:15.5 or 0:01:15.5 as exact seconds."""
     if text is None:
         return None
-    try:
-        parts = [Fraction(part) for part in text.split(":")]
-    except (ValueError, ZeroDivisionError):
-        parts = []
-    if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts):
+    if not re.fullmatch(r"(\d{1,6}:){0,2}\d{1,9}(\.\d{1,9})?", text):
         raise UsageError(f"a time is written as seconds or [H:]M:S, such as 1:15.5, not {text!r}")
+    parts = [Fraction(part) for part in text.split(":")]
     return Fraction(sum(part * 60**i for i, part in enumerate(reversed(parts))))

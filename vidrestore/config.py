@@ -59,8 +59,11 @@ class Tracking(Section):
 class Align(Section):
     """From landmarks to a crop that does not tremble."""
 
-    template: Literal["gpen", "ffhq"] = "gpen"
-    """Where the five points stand in the crop: the GPEN authors' place, or that of FFHQ."""
+    template: Literal["auto", "gpen", "ffhq"] = "auto"
+    """Where the five points stand in the crop: the GPEN authors' place, or that of FFHQ.
+
+    auto: where the restorer wants them.
+    """
     smoothness: float = Field(0.2, gt=0)
     """Weight of the third difference against the landmarks, at 25 frames per second."""
     coarse_smoothness: float = Field(20.0, gt=0)
@@ -74,9 +77,17 @@ class Align(Section):
 class Restore(Section):
     """The network, or what stands in for it."""
 
-    restorer: str = "fusion"
+    restorer: str = "gpen-2048"
+    """gpen-2048, gpen-1024, gpen-512, gpen-256, fusion, or a .pth, .safetensors or .onnx file."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    batch_size: int = Field(4, ge=1)
+    batch_size: int | None = Field(None, ge=1)
+    """Faces at once; None: 4 on a GPU, 1 on a CPU, where more only cost memory."""
+    number_format: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Of the network's convolutions; auto: the fastest that is safe on this machine."""
+    engine: Literal["auto", "torch", "openvino"] = "auto"
+    """What runs GPEN; auto: on a CPU OpenVINO where it is installed and agrees, else torch."""
+    codeformer_fidelity: float = Field(0.7, ge=0, le=1)
+    """The second input of CodeFormer files: 0 invents more, 1 keeps more."""
     max_waiting_frames: int = Field(16, ge=1)
     """Bound on frames held back while a batch fills."""
     fusion_sharpness: float = Field(0.8, ge=0, le=1)

@@ -22,10 +22,13 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from vidrestore.convert import Converted
     from vidrestore.demo import Demo
+    from vidrestore.doctor import Diagnosis
     from vidrestore.evaluate import Evaluation
     from vidrestore.frame import Analysis, Summary, VideoInfo
-    from vidrestore.weights import Row
+    from vidrestore.tryout import Tryout
+    from vidrestore.weights import Checked, Row
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -192,6 +195,71 @@ def show_weights(rows: Sequence[Row], folders: Sequence[Path]) -> None:
         table.add_row(row.name, where, size, row.licence)
     console.print(table)
     console.print("looked in: " + ", ".join(map(str, folders)), markup=False, highlight=False)
+
+
+def show_fetched(name: str, path: Path, licence: str, *, found: bool) -> None:
+    _say(f"{name} is {'here already' if found else 'here'}: {path}")
+    if licence:
+        _say(f"licence: {licence}")
+
+
+def show_verified(rows: Sequence[tuple[str, Sequence[Checked]]], folders: Sequence[Path]) -> None:
+    """What is wrong stands below the table, where it is not broken into a column."""
+    table = Table("name", "path", "state")
+    for name, checked in rows:
+        for one in checked:
+            table.add_row(name, Text(str(one.path), overflow="fold"), one.state)
+        if not checked:
+            table.add_row(name, "", "missing")
+    Console().print(table)
+    for _, checked in rows:
+        for one in checked:
+            if one.message:
+                _say(f"{one.state}: {one.message}")
+    _say("looked in: " + ", ".join(map(str, folders)))
+
+
+def show_converted(converted: Converted) -> None:
+    _say(
+        f"wrote {converted.path}: GPEN for faces of {converted.size_px} px, {converted.entries} "
+        f"entries, {converted.parameters / 1e6:.1f} million parameters"
+    )
+    _say(f"use it: --restorer {converted.path}")
+
+
+def show_tryout(tryout: Tryout, sheet: Path) -> None:
+    table = Table("worn", "template", "landmarks off", "true detail", "PSNR", title=tryout.restorer)
+    for row in sorted(tryout.rows, key=lambda row: [r.wear for r in tryout.rows].index(row.wear)):
+        score = row.score
+        table.add_row(
+            row.wear,
+            row.template or "(not restored)",
+            f"{score.landmark_error_px:.2f} px",
+            f"{100 * score.true_detail:.0f} %",
+            f"{score.psnr_db:.2f} dB",
+        )
+    Console().print(table)
+    _say(tryout.verdict)
+    _say(f"Look at {sheet}: clean, worn, restored.")
+
+
+def show_diagnosis(diagnosis: Diagnosis) -> None:
+    table = Table("what", "found", "what follows")
+    for finding in diagnosis.findings:
+        cells = (finding.what, finding.found, finding.follows)
+        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
+    Console().print(table)
+    for sentence in diagnosis.slow:
+        _say(f"slow: {sentence}")
+    for sentence in diagnosis.runs_now:
+        _say(f"runs now: {sentence}")
+    if not diagnosis.can_run:
+        _say("Nothing can run until what is marked BROKEN is mended.")
+
+
+def _say(line: str) -> None:
+    """One line of a result, never broken or coloured, so that paths can be copied."""
+    Console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _warn(messages: Sequence[str]) -> None:

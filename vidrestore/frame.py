@@ -264,6 +264,8 @@ class Tally:
     """(face, frame) pairs pasted."""
     not_restored: Counter[str] = field(default_factory=Counter)
     """Reason -> (face, frame) pairs left as they were."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """What a person should know, one sentence for each cause."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import imageio_ffmpeg
 
-from vidrestore.analyze import analyze_video, frames_expected
+from vidrestore.analyze import analyze_video, frames_expected, weight_finder
 from vidrestore.config import Settings
 from vidrestore.errors import InputError, OutputError, UsageError
 from vidrestore.frame import Analysis, Summary, Tally
@@ -23,6 +23,7 @@ from vidrestore.restorers import Restorer, open_restorer
 from vidrestore.stages.decode import Span, open_source, probe
 from vidrestore.stages.encode import choose_codec, stream_suffix
 from vidrestore.stages.remux import RemuxPlan, container_of, packet_count, plan_streams, remux
+from vidrestore.weights import user_cache
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -53,10 +54,8 @@ def restore_video(
     with open_source(source) as container:
         plan = plan_streams(container, info, target, codec)
         container_start = Fraction(container.start_time or 0, 1_000_000)
-    choose_device(settings.restore.device)
-    restorer = restorer or open_restorer(
-        settings.restore.restorer, fusion_sharpness=settings.restore.fusion_sharpness
-    )
+    restorer = restorer or chosen_restorer(settings, on_event)
+    settings = _with_template(settings, restorer)
     with _work_folder(target) as folder:
         analysis = analysis or analyze_video(source, settings, span=span, on_event=on_event)
         analyzed = time.monotonic()
@@ -97,6 +96,35 @@ def ffmpeg_program() -> str:
     """VIDRESTORE_FFMPEG, else the binary of imageio-ffmpeg."""
     chosen = os.environ.get("VIDRESTORE_FFMPEG")
     return chosen or str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
+    """The restorer that the settings name, its weights fetched where they are missing."""
+    how = settings.restore
+
+    def notice(message: str) -> None:
+        if on_event is not None:
+            on_event({"event": "notice", "message": message})
+
+    return open_restorer(
+        how.restorer,
+        device=choose_device(how.device),
+        number_format=how.number_format,
+        engine=how.engine,
+        cache_folder=user_cache() / "openvino",
+        fusion_sharpness=how.fusion_sharpness,
+        codeformer_fidelity=how.codeformer_fidelity,
+        find_weights=weight_finder(settings, on_event),
+        on_notice=notice,
+    )
+
+
+def _with_template(settings: Settings, restorer: Restorer) -> Settings:
+    """The settings, with the restorer's template where none was asked for."""
+    if settings.align.template != "auto":
+        return settings
+    align = settings.align.model_copy(update={"template": restorer.template})
+    return settings.model_copy(update={"align": align})
 
 
 @contextmanager
@@ -171,7 +199,7 @@ def _summary(
         skipped=skipped,
         corrupt_frames=analysis.corrupt_frames,
         missing_frames=missing,
-        warnings=tuple(_warnings(analysis, missing)) + plan.lost,
+        warnings=(*_warnings(analysis, missing), *tally.notes.values(), *plan.lost),
         seconds=seconds,
     )
 

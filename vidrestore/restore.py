@@ -40,6 +40,7 @@ def restore_segment(
     Leaves no file and no thread behind where it fails.
     """
     info, tally = analysis.info, Tally()
+    device = choose_device(settings.restore.device)
     with _writer(target, analysis, settings, codec) as writer, StageThreads() as threads:
         frames = threads.background(decode(source, Damage(), span), depth=_DEPTH, name="decode")
         cropped = crop(
@@ -47,13 +48,14 @@ def restore_segment(
             analysis.tracks,
             info,
             largest_px=restorer.size or _LARGEST_CROP_PX,
-            device=choose_device(settings.restore.device),
+            device=device,
         )
         faces = threads.background(cropped, depth=_DEPTH, name="crop")
         restored = restore(
             faces,
             restorer,
-            batch_size=settings.restore.batch_size,
+            tally,
+            batch_size=_batch_size(settings, device),
             max_waiting_frames=settings.restore.max_waiting_frames,
         )
         clear = threads.background(restored, depth=_DEPTH, name="restore")
@@ -82,6 +84,11 @@ def choose_device(name: str) -> torch.device:
             "use --device cpu or --device auto"
         )
     return device
+
+
+def _batch_size(settings: Settings, device: torch.device) -> int:
+    """As asked for, else what suits the device: on a CPU batches cost memory and gain nothing."""
+    return settings.restore.batch_size or (4 if device.type == "cuda" else 1)
 
 
 def _writer(target: Path, analysis: Analysis, settings: Settings, codec: str) -> VideoWriter:

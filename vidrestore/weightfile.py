@@ -5,12 +5,13 @@ Nothing in a file is ever run.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
@@ -165,29 +166,27 @@ def _read_state_dict(path: Path) -> dict[str, Any]:
 
 
 class Notes:
-    """Hashes and licences seen before, as JSON in the first of `paths` that can be written.
+    """Hashes and licences seen before, as JSON in `path`.
 
     {"files": {path: {"sha256": ..., "bytes": ..., "mtime_ns": ...}}, "licences": {name: ...}}.
     What cannot be read is forgotten, and noted anew; where nothing can be written, nothing is.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
-    def sha256_noted(self, path: Path) -> tuple[str, Path] | None:
-        """The hash that `path` had, and the file where that is noted; None if it is new."""
-        for notes in self.paths:
-            entry = _read_notes(notes)["files"].get(str(path.absolute()))
-            if entry:
-                return entry["sha256"], notes
-        return None
+    def sha256_noted(self, path: Path) -> str | None:
+        """The hash that `path` had; None if it is new."""
+        entry = self._entry(path)
+        return entry["sha256"] if entry else None
 
     def is_unchanged(self, path: Path) -> bool:
         """True if size and time of change are those noted, so that hashing can be saved."""
-        state, key = path.stat(), str(path.absolute())
-        entries = (_read_notes(notes)["files"].get(key) for notes in self.paths)
-        entry = next(filter(None, entries), {"bytes": None, "mtime_ns": None})
-        return (entry["bytes"], entry["mtime_ns"]) == (state.st_size, state.st_mtime_ns)
+        state, entry = path.stat(), self._entry(path)
+        return entry is not None and (entry["bytes"], entry["mtime_ns"]) == (
+            state.st_size,
+            state.st_mtime_ns,
+        )
 
     def note_file(self, path: Path) -> str:
         """Note the sha256 of `path` and return it."""
@@ -199,24 +198,24 @@ class Notes:
 
     def note_licence(self, name: str, licence: str) -> bool:
         """True the first time."""
-        if any(name in _read_notes(notes)["licences"] for notes in self.paths):
+        if name in _read_notes(self.path)["licences"]:
             return False
         self._write("licences", name, licence)
         return True
 
+    def _entry(self, path: Path) -> dict[str, Any] | None:
+        entry: dict[str, Any] | None = _read_notes(self.path)["files"].get(str(path.absolute()))
+        return entry
+
     def _write(self, section: str, key: str, value: Any) -> None:
-        for path in self.paths:
-            content = _read_notes(path)
-            content[section][key] = value
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".hashes-")
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    json.dump(content, file, indent=1)
-                Path(temporary).replace(path)
-            except OSError:
-                continue
-            return
+        content = _read_notes(self.path)
+        content[section][key] = value
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".hashes-")
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(content, file, indent=1)
+            Path(temporary).replace(self.path)
 
 
 def _read_notes(path: Path) -> dict[str, dict[str, Any]]:

@@ -197,7 +197,7 @@ def require(
     if problem := _problem(weight, path):
         raise WeightsError(f"{problem}; remove it, then {_by_hand(weight, target)}")
     for file in _files(path):
-        _check_unchanged(weight, file, folders)
+        _check_unchanged(weight, file)
     return path
 
 
@@ -274,14 +274,14 @@ def fetch(
                 timeout_seconds=timeout_seconds,
             )
             for file in _files(place):
-                record(file, (target,))
+                record(file)
     return place
 
 
 def _problem(weight: Weight, place: Path) -> str:
     try:
         _check(weight, place)
-    except (WeightsError, FileNotFoundError) as error:
+    except (WeightsError, OSError) as error:
         return str(error)
     return ""
 
@@ -309,20 +309,20 @@ def _files(path: Path) -> list[Path]:
     return sorted(path.glob("*.onnx")) if path.is_dir() else [path]
 
 
-def record(path: Path, folders: Sequence[Path]) -> str:
+def record(path: Path) -> str:
     """Note the sha256 of `path`, to be compared from now on, and return it."""
-    return _notes(folders).note_file(path)
+    return _notes().note_file(path)
 
 
-def _check_unchanged(weight: Weight, path: Path, folders: Sequence[Path]) -> None:
-    if _notes(folders).is_unchanged(path):
+def _check_unchanged(weight: Weight, path: Path) -> None:
+    if _notes().is_unchanged(path):
         return
-    if message := _difference(weight, path, sha256_of(path), folders):
+    if message := _difference(weight, path, sha256_of(path)):
         raise WeightsError(message)
-    record(path, folders)
+    record(path)
 
 
-def _difference(weight: Weight, path: Path, sha256: str, folders: Sequence[Path]) -> str:
+def _difference(weight: Weight, path: Path, sha256: str) -> str:
     """What is wrong with the hash of a file; empty if nothing is."""
     if weight.kind != "pack" and weight.sha256 and _is_published_form(weight, path.name):
         if sha256 == weight.sha256:
@@ -331,12 +331,13 @@ def _difference(weight: Weight, path: Path, sha256: str, folders: Sequence[Path]
             f"{path} is not {weight.name}: its sha256 is {sha256} instead of the published "
             f"{weight.sha256}; remove it and run vidrestore weights fetch {weight.name}"
         )
-    noted = _notes(folders).sha256_noted(path)
-    if noted and noted[0] != sha256:
+    notes = _notes()
+    noted = notes.sha256_noted(path)
+    if noted and noted != sha256:
         return (
-            f"{path} has changed since its first use: its sha256 was {noted[0]} and is {sha256}; "
+            f"{path} has changed since its first use: its sha256 was {noted} and is {sha256}; "
             f"remove it to have it fetched anew, or if you replaced it yourself take its entry "
-            f"out of {noted[1]}"
+            f"out of {notes.path}"
         )
     return ""
 
@@ -360,16 +361,16 @@ def verify(
         _check(weight, path)
         if weight.kind != "pack":
             structure(path, weight)
-    except WeightsError as error:
+    except (WeightsError, OSError) as error:
         return [Checked(path, "damaged", str(error))]
-    return [_checked(weight, file, folders) for file in _files(path)]
+    return [_checked(weight, file) for file in _files(path)]
 
 
-def _checked(weight: Weight, path: Path, folders: Sequence[Path]) -> Checked:
-    noted = _notes(folders).sha256_noted(path)
-    if message := _difference(weight, path, sha256_of(path), folders):
+def _checked(weight: Weight, path: Path) -> Checked:
+    noted = _notes().sha256_noted(path)
+    if message := _difference(weight, path, sha256_of(path)):
         return Checked(path, "changed" if noted else "damaged", message)
-    sha256 = record(path, folders)
+    sha256 = record(path)
     if noted or weight.sha256 == sha256:
         return Checked(path, "good", "")
     return Checked(path, "recorded", f"no hash was known; noted {sha256} for the next time")
@@ -378,7 +379,7 @@ def _checked(weight: Weight, path: Path, folders: Sequence[Path]) -> Checked:
 def licence_notice(name: str, folders: Sequence[Path], *, table: Table | None = None) -> str | None:
     """The licence, the first time that this is asked for this weight, else None."""
     licence = _named(name, folders, table).licence
-    return licence if _notes(folders).note_licence(name, licence) else None
+    return licence if _notes().note_licence(name, licence) else None
 
 
 def list_weights(folders: Sequence[Path], *, table: Table | None = None) -> list[Row]:
@@ -394,6 +395,6 @@ def list_weights(folders: Sequence[Path], *, table: Table | None = None) -> list
     return rows
 
 
-def _notes(folders: Sequence[Path]) -> Notes:
-    places = dict.fromkeys((folders[0], user_cache()))
-    return Notes([folder / "hashes.json" for folder in places])
+def _notes() -> Notes:
+    """In the user cache: the folders of weights may be shared, or belong to other programs."""
+    return Notes(user_cache() / "hashes.json")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from vidrestore.errors import ConfigError, unknown_name
+from vidrestore.errors import ConfigError, WeightsError, unknown_name
 
-NAMES = ("fusion",)
+NAMES = ("gpen-2048", "gpen-1024", "gpen-512", "gpen-256", "fusion")
+FILES = (".pth", ".pt", ".safetensors", ".onnx")
 
 
 class Restorer(Protocol):
@@ -19,20 +23,96 @@ class Restorer(Protocol):
     """Side S of the square it works on; None: it takes the crops at any size."""
     reach_frames: int
     """How many frames before and after it looks at; 0 for a network that sees one picture."""
+    template: str
+    """Where it wants the landmarks: "gpen" or "ffhq"."""
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """(B, 2 * reach_frames + 1, 3, S, S) -> (B, 3, S, S), RGB in [0, 1], float32.
 
         The middle of each window is the face to restore. Where the track ends within reach, its
-        nearest frame is repeated.
+        nearest frame is repeated. Raises MemoryError where the batch is too large for the device.
+        A face for which it has no answer comes back as NaN.
         """
         ...
 
 
-def open_restorer(name: str, *, fusion_sharpness: float) -> Restorer:
-    """The restorer `name`; ConfigError where there is none."""
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turns the out-of-memory errors of torch and onnxruntime into MemoryError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from error
+    except Exception as error:
+        text = str(error)
+        if "can't allocate memory" in text or "Failed to allocate memory" in text:
+            raise MemoryError(text) from error
+        raise
+
+
+def open_restorer(
+    name: str,
+    *,
+    device: torch.device,
+    number_format: str,
+    engine: str,
+    cache_folder: Path,
+    fusion_sharpness: float,
+    codeformer_fidelity: float,
+    find_weights: Callable[[str], Path],
+    on_notice: Callable[[str], None] = lambda message: None,
+) -> Restorer:
+    """The restorer `name`, or the network in a file of that name.
+
+    `find_weights` leads from a weight's name to its file; `on_notice` is told what a person should
+    know. ConfigError where there is no such restorer, WeightsError where its file is no good.
+    """
     if name == "fusion":
         from vidrestore.restorers.fusion import Fusion
 
         return Fusion(sharpness=fusion_sharpness)
-    raise ConfigError(unknown_name("restorer", name, NAMES))
+    if name in NAMES:
+        path, expected_size = find_weights(name), int(name.removeprefix("gpen-"))
+    elif Path(name).suffix.lower() in FILES:
+        path, expected_size = Path(name), None
+        if not path.is_file():
+            raise WeightsError(f"the weight file {path} does not exist")
+    else:
+        raise ConfigError(unknown_name("restorer", name, NAMES) + f"; or a {', '.join(FILES)} file")
+
+    from vidrestore.restorers.gpen import Gpen
+
+    def gpen() -> Gpen:
+        return Gpen(
+            path,
+            expected_size=expected_size,
+            device=device,
+            number_format=number_format,
+            engine=engine,
+            cache_folder=cache_folder,
+            on_notice=on_notice,
+        )
+
+    if path.suffix.lower() != ".onnx":
+        return gpen()
+    return _from_onnx(path, gpen, device, codeformer_fidelity, on_notice)
+
+
+def _from_onnx(
+    path: Path,
+    gpen: Callable[[], Restorer],
+    device: torch.device,
+    codeformer_fidelity: float,
+    on_notice: Callable[[str], None],
+) -> Restorer:
+    """The exact network where the file holds its weights unchanged, else onnxruntime."""
+    from vidrestore.restorers.gpen import holds_gpen
+    from vidrestore.restorers.onnx import Onnx
+
+    if holds_gpen(path):
+        exact = gpen()
+        on_notice(f"{path.name} holds the weights of {exact.name}, which runs as the exact network")
+        return exact
+    restorer = Onnx(path, device=device, fidelity=codeformer_fidelity)
+    on_notice(f"{path.name} runs through onnxruntime")
+    return restorer

@@ -33,6 +33,7 @@ class Fusion:
     name = "fusion"
     size: int | None = None
     reach_frames = _REACH_FRAMES
+    template = "gpen"
 
     def __init__(self, *, sharpness: float) -> None:
         self._sharpness = sharpness
@@ -81,8 +82,8 @@ def _distinct_neighbors(window: torch.Tensor) -> list[int]:
 def _small_lumas(window: torch.Tensor) -> list[_Field]:
     """Luma of every frame at the flow's size, in 8-bit levels."""
     side = int(np.clip(window.shape[-1] // 2, *_FLOW_PX))
-    rgb = window.new_tensor([0.299, 0.587, 0.114])[:, None, None]
-    luma = (255 * window * rgb).sum(dim=1)
+    rgb = 255 * window.new_tensor([[0.299, 0.587, 0.114]])
+    luma = (rgb @ window.flatten(2)).reshape(len(window), *window.shape[-2:])
     return [np.ascontiguousarray(x) for x in _resized(luma, side).cpu().numpy()]
 
 
@@ -111,8 +112,9 @@ def _blurred(image: torch.Tensor) -> torch.Tensor:
     x = torch.arange(-reach, reach + 1, dtype=image.dtype, device=image.device)
     kernel = torch.exp(-(x**2) / (2 * _BLUR_SIGMA_PX**2))
     kernel = kernel / kernel.sum()
-    padded = F.pad(image[:, None], (reach,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, kernel[None, None, None]), kernel[None, None, :, None])[:, 0]
+    padded = F.pad(image[None], (reach,) * 4, mode="replicate")
+    across = kernel.expand(3, 1, 1, -1)
+    return F.conv2d(F.conv2d(padded, across, groups=3), across.mT, groups=3)[0]
 
 
 def _gaussian(luma: _Field, sigma_px: float) -> _Field:

@@ -9,37 +9,45 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from vidrestore.frame import Face, FaceFrame
+from vidrestore.frame import Face, FaceFrame, Tally
 from vidrestore.restorers import Restorer
 
 
 def restore(
-    frames: Iterator[FaceFrame], restorer: Restorer, *, batch_size: int, max_waiting_frames: int
+    frames: Iterator[FaceFrame],
+    restorer: Restorer,
+    tally: Tally,
+    *,
+    batch_size: int,
+    max_waiting_frames: int,
 ) -> Iterator[FaceFrame]:
     """Give every face its `restored` crop; frames come out as they came in, in order.
 
     A batch is run as soon as `batch_size` faces are ready, or when `max_waiting_frames` frames
-    wait. A face is ready once the frames after it that the restorer looks at have arrived.
+    wait. A face is ready once the frames after it that the restorer looks at have arrived. Where
+    memory does not suffice the batch is halved for good; a face that does not fit alone, or for
+    which the restorer has no answer, keeps `restored` None and is counted in `tally`.
 
     Memory: the crops of at most max_waiting_frames + 2 * reach_frames + 1 frames.
     """
     reach = restorer.reach_frames
+    batches = _Batches(restorer, batch_size, tally)
     held: deque[FaceFrame] = deque()  # the last `reach` frames given out, then those that wait
     given = 0  # how many of `held` have been given out
     for frame in frames:
         held.append(frame)
         waiting = len(held) - given - reach
         if waiting > 0 and (
-            _face_count(held, given, waiting) >= batch_size
-            or waiting >= max_waiting_frames
+            waiting >= max_waiting_frames
+            or _face_count(held, given, waiting) >= batches.size
             or _face_count(held, given, waiting) == 0
         ):
-            yield from _restored(held, given, waiting, restorer, batch_size)
+            yield from _restored(held, given, waiting, batches)
             given += waiting
         while given > reach:
             held.popleft()
             given -= 1
-    yield from _restored(held, given, len(held) - given, restorer, batch_size)
+    yield from _restored(held, given, len(held) - given, batches)
 
 
 def _face_count(held: deque[FaceFrame], start: int, count: int) -> int:
@@ -47,30 +55,56 @@ def _face_count(held: deque[FaceFrame], start: int, count: int) -> int:
 
 
 def _restored(
-    held: deque[FaceFrame], start: int, count: int, restorer: Restorer, batch_size: int
+    held: deque[FaceFrame], start: int, count: int, batches: _Batches
 ) -> Iterator[FaceFrame]:
     """The `count` frames of `held` from `start` on, their faces restored batch by batch."""
-    places = [(i, j) for i in range(start, start + count) for j in range(len(held[i].faces))]
-    done: dict[tuple[int, int], Face] = {}
-    for batch in _batches(held, places, restorer, batch_size):
-        windows = torch.stack([_window(held, i, j, restorer) for i, j in batch])
-        for (i, j), result in zip(batch, restorer(windows), strict=True):
-            face = held[i].faces[j]
-            done[i, j] = replace(face, restored=_resized(result, face.work_px))
-    for i in range(start, start + count):
-        faces = tuple(done[i, j] for j in range(len(held[i].faces)))
-        yield held[i].with_faces(faces)
-
-
-def _batches(
-    held: deque[FaceFrame], places: list[tuple[int, int]], restorer: Restorer, batch_size: int
-) -> Iterator[list[tuple[int, int]]]:
-    """At most `batch_size` faces at a time, all of one size."""
     by_side: dict[int, list[tuple[int, int]]] = {}
-    for i, j in places:
-        by_side.setdefault(restorer.size or held[i].faces[j].work_px, []).append((i, j))
-    for same in by_side.values():
-        yield from (same[k : k + batch_size] for k in range(0, len(same), batch_size))
+    for i in range(start, start + count):
+        for j, face in enumerate(held[i].faces):
+            side = batches.restorer.size or face.work_px
+            by_side.setdefault(side, []).append((i, j))
+    done: dict[tuple[int, int], Face] = {}
+    for places in by_side.values():
+        while places:
+            batch = places[: batches.size]
+            results = batches.run([_window(held, i, j, batches.restorer) for i, j in batch])
+            for (i, j), result in zip(places, results, strict=False):
+                face = held[i].faces[j]
+                restored = None if result is None else _resized(result, face.work_px)
+                done[i, j] = replace(face, restored=restored)
+            del places[: len(results)]
+    for i in range(start, start + count):
+        yield held[i].with_faces(tuple(done[i, j] for j in range(len(held[i].faces))))
+
+
+class _Batches:
+    """Runs the restorer on at most `size` windows, which shrinks where memory does not suffice."""
+
+    def __init__(self, restorer: Restorer, size: int, tally: Tally) -> None:
+        self.restorer = restorer
+        self.size = size
+        self._tally = tally
+
+    def run(self, windows: list[torch.Tensor]) -> list[torch.Tensor | None]:
+        """Results for the first windows: all of them, or fewer where memory gave out."""
+        while True:
+            try:
+                results = self.restorer(torch.stack(windows))
+                break
+            except MemoryError:
+                # Counted here, handled below: the error's traceback holds on to the memory.
+                pass
+            if len(windows) == 1:
+                self._tally.not_restored["did not fit into memory"] += 1
+                return [None]
+            self.size = len(windows) // 2
+            windows = windows[: self.size]
+            note = f"memory did not suffice for larger batches; faces ran {self.size} at a time"
+            self._tally.notes["batch"] = note
+        finite = torch.isfinite(results).flatten(1).all(dim=1).tolist()
+        if not all(finite):
+            self._tally.not_restored["the network gave no finite result"] += finite.count(False)
+        return [result if ok else None for result, ok in zip(results, finite, strict=True)]
 
 
 def _window(held: deque[FaceFrame], i: int, j: int, restorer: Restorer) -> torch.Tensor:

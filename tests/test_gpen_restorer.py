@@ -1,0 +1,269 @@
+"""The restorers that run networks: GPEN in each number format, and ONNX files."""
+
+from fractions import Fraction
+
+import gpen_formula
+import numpy as np
+import pytest
+import torch
+from media import analysis_of, mild_image, plain_track, write_video
+
+from vidrestore import load_settings, restore_video
+from vidrestore.errors import ConfigError, UsageError, WeightsError
+from vidrestore.gpen import InferenceGPEN, export_onnx
+from vidrestore.restorers import open_restorer
+from vidrestore.restorers.gpen import Gpen, probe_image, psnr_to_float32_db
+from vidrestore.stages.decode import Span, probe
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def small_weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "GPEN-64.pth"
+    torch.save(gpen_formula.build("gpen-64").state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def small_onnx(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "gpen-64.onnx"
+    export_onnx(gpen_formula.build("gpen-64"), path)
+    return path
+
+
+def opened(name, notices=None, **changes):
+    how = {"device": CPU, "number_format": "float32", "engine": "torch",
+           "cache_folder": None, "fusion_sharpness": 0.8,
+           "codeformer_fidelity": 0.7, "find_weights": lambda name: None}  # fmt: skip
+    told = notices.append if notices is not None else lambda message: None
+    return open_restorer(str(name), **(how | changes), on_notice=told)
+
+
+def faces(count, side=64):
+    return torch.rand(count, 1, 3, side, side, generator=torch.Generator().manual_seed(count))
+
+
+def test_the_restorer_gives_the_networks_own_result_in_0_to_1(small_weights):
+    windows = faces(2)
+    wanted = gpen_formula.build("gpen-64")(windows[:, 0] * 2 - 1) / 2 + 0.5
+    got = opened(small_weights)(windows)
+    torch.testing.assert_close(got, wanted.clamp(0, 1), atol=1e-5, rtol=0)
+    assert got.min() >= 0
+    assert got.max() <= 1
+
+
+def pictures_weights(folder):
+    """Formula weights whose output spreads as pictures do; as they are it is five times as wide."""
+    state = gpen_formula.build("gpen-64").state_dict()
+    for key in state:
+        if ".to_rgb" in key and key.endswith("conv.weight"):
+            state[key] = state[key] * 0.25
+    path = folder / "pictures.pth"
+    torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize(("number_format", "tolerance"), [("float32", 1e-5), ("bfloat16", 1 / 255)])
+def test_a_batch_is_its_faces_one_by_one(tmp_path, number_format, tolerance):
+    restorer = opened(pictures_weights(tmp_path), number_format=number_format)
+    windows = faces(5)
+    alone = torch.cat([restorer(w[None]) for w in windows])
+    assert 0.1 < alone.std() < 0.4
+    torch.testing.assert_close(restorer(windows), alone, atol=tolerance, rtol=0)
+
+
+def test_a_face_without_a_finite_result_runs_in_float32_and_that_is_said_once(small_weights):
+    notices = []
+    restorer = opened(small_weights, notices, number_format="bfloat16")
+    exact = opened(small_weights)(faces(2))
+    broken = restorer._network
+
+    def overflowing(image):
+        result = broken(image)
+        result[0] = float("inf")
+        return result
+
+    restorer._network = overflowing
+    for _ in range(2):
+        torch.testing.assert_close(restorer(faces(2))[0], exact[0], atol=1e-5, rtol=0)
+    assert len(notices) == 1
+    assert "float32" in notices[0]
+    restorer._exact = overflowing  # now float32 has no answer either
+    result = restorer(faces(2))
+    assert result[0].isnan().all()
+    assert result[1].isfinite().all()
+
+
+def test_float16_is_measured_before_it_is_chosen():
+    gpen = gpen_formula.build("gpen-64")
+    assert psnr_to_float32_db(InferenceGPEN(gpen, torch.float16), gpen, CPU) > 60
+    with torch.no_grad():
+        gpen.generator.to_rgb1.conv.weight *= 1e30  # beyond what float16 can hold
+    assert psnr_to_float32_db(InferenceGPEN(gpen, torch.float16), gpen, CPU) < 60
+    assert probe_image(64).abs().max() <= 1
+
+
+def test_openvino_is_measured_kept_in_a_cache_and_refused_where_it_differs(small_weights, tmp_path):
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    how = {"engine": "auto", "number_format": "auto", "cache_folder": tmp_path / "cache"}
+    windows = faces(3)
+    notices = []
+    first = opened(small_weights, notices, **how)
+    assert first.engine == "openvino"
+    assert len(notices) == 1
+    assert "once" in notices[0]
+    exact = opened(small_weights)(windows)
+    assert -10 * torch.log10((first(windows) - exact).square().mean()) > 38
+    (graph,) = (tmp_path / "cache").glob("*.onnx")
+    written = graph.stat().st_mtime_ns
+    again = opened(small_weights, notices, **how)
+    assert graph.stat().st_mtime_ns == written
+    assert len(notices) == 1
+    torch.testing.assert_close(again(windows), first(windows))
+    with pytest.raises(WeightsError, match="64 px where one for 512 px"):
+        opened("gpen-512", find_weights=lambda name: small_weights, **how)
+    other = gpen_formula.build("gpen-64").state_dict()
+    other["generator.to_rgb1.bias"] += 1
+    torch.save(other, tmp_path / "GPEN-64.pth")  # another network, but OpenVINO's old graph
+    (stale,) = (tmp_path / "cache").glob("*.onnx")
+    changed = opened(tmp_path / "GPEN-64.pth", **how)
+    assert len(list((tmp_path / "cache").glob("*.onnx"))) == 2
+    assert stale.exists()
+    assert not torch.allclose(changed(windows), first(windows), atol=0.05)
+
+
+def test_an_engine_that_is_missing_is_said(small_weights, monkeypatch):
+    monkeypatch.setattr("vidrestore.restorers.openvino.is_installed", lambda: False)
+    assert opened(small_weights, engine="auto").engine == "torch"
+    with pytest.raises(UsageError, match=r"pip install 'vidrestore\[openvino\]'"):
+        opened(small_weights, engine="openvino")
+
+
+def test_an_onnx_that_holds_the_weights_runs_as_the_exact_network(small_onnx):
+    notices = []
+    restorer = opened(small_onnx, notices)
+    assert isinstance(restorer, Gpen)
+    assert restorer.size == 64
+    assert "exact network" in notices[0]
+
+
+def test_the_networks_own_onnx_agrees_through_onnxruntime(small_onnx, small_weights):
+    from vidrestore.restorers.onnx import Onnx
+
+    through = Onnx(small_onnx, device=CPU, fidelity=0.7)
+    assert through.size == 64
+    assert through.template == "gpen"
+    torch.testing.assert_close(
+        through(faces(3)), opened(small_weights)(faces(3)), atol=1e-4, rtol=0
+    )
+
+
+class OtherNetwork(torch.nn.Module):
+    """Brightens by a tenth of the fidelity weight: a CodeFormer in its calling only."""
+
+    def forward(self, image, weight):
+        return image + weight.to(image.dtype) * 0.1
+
+
+def exported(path, batch=1, side=32, weight=True):
+    image = torch.zeros(batch, 3, side, side)
+    model, arguments = OtherNetwork(), (image, torch.tensor(0.5, dtype=torch.float64))
+    if not weight:
+        model, arguments = torch.nn.Conv2d(3, 3, 1), (image,)
+    torch.onnx.export(model, arguments, str(path), dynamo=False, input_names=["x", "w"])
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_another_network_runs_through_onnxruntime_one_face_at_a_time(tmp_path):
+    notices = []
+    restorer = opened(exported(tmp_path / "codeformer.onnx"), notices)
+    assert notices == ["codeformer.onnx runs through onnxruntime"]
+    assert restorer.template == "ffhq"
+    windows = faces(3, 32) * 0.8
+    torch.testing.assert_close(restorer(windows), windows[:, 0] + 0.07 / 2, atol=1e-5, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_files_that_are_no_face_restorer_are_refused_in_one_sentence(tmp_path):
+    odd = exported(tmp_path / "odd.onnx", side=48, weight=False)
+    with pytest.raises(WeightsError, match="power of two"):
+        opened(odd)
+    text = tmp_path / "text.onnx"
+    text.write_text("<html>not here</html>")
+    with pytest.raises(WeightsError, match=r"text\.onnx"):
+        opened(text)
+    with pytest.raises(WeightsError, match="does not exist"):
+        opened(tmp_path / "absent.pth")
+    with pytest.raises(ConfigError, match="did you mean gpen-2048"):
+        opened("gpen2048")
+
+
+def test_another_size_than_the_name_says_is_refused(small_weights):
+    with pytest.raises(WeightsError, match=r"64 px where one for 512 px"):
+        opened("gpen-512", find_weights=lambda name: small_weights)
+
+
+def test_a_clip_goes_through_the_network_in_batches_of_the_asked_size(small_weights, tmp_path):
+    images = [mild_image(160, 120, "yuv420p", i) for i in range(7)]
+    source = write_video(tmp_path / "source.mkv", images, time_base=Fraction(1, 1000),
+                         pts=[40 * i for i in range(7)])  # fmt: skip
+    restorer = opened(small_weights)
+    network, sizes = restorer._network, []
+
+    def counted(image):
+        sizes.append(len(image))
+        return network(image)
+
+    restorer._network = counted
+    tracks = [plain_track(7, centre=(50, 50), side=60.0),
+              plain_track(7, centre=(110, 60), side=50.0, track_id=1)]  # fmt: skip
+    summary = restore_video(
+        source,
+        tmp_path / "out.mkv",
+        load_settings(options={"encode.codec": "ffv1", "restore.batch_size": 4}),
+        restorer=restorer,
+        analysis=analysis_of(probe(source), 7, tracks),
+    )
+    assert summary.faces == 14
+    assert sizes == [4, 4, 4, 2]
+
+
+@pytest.mark.long
+def test_two_seconds_of_a_real_clip_through_gpen_2048(shared, tmp_path):
+    torch.save(gpen_formula.build("gpen-2048").state_dict(), tmp_path / "GPEN-BFR-2048.pth")
+    source = shared / "clips" / "lp_s18.mp4"
+    target = tmp_path / "out.mp4"
+    notices = []
+    summary = restore_video(
+        source,
+        target,
+        load_settings(
+            options={
+                "weights.folder": tmp_path,
+                "weights.also": (shared / "models",),
+                "weights.offline": True,
+                "detect.detector": "yunet",
+                "restore.restorer": "gpen-2048",
+                "restore.batch_size": 2,
+            }
+        ),
+        span=Span(Fraction(0), Fraction(2)),
+        on_event=lambda e: notices.append(e["message"]) if e["event"] == "notice" else None,
+    )
+    assert summary.frames == summary.faces == 60
+    assert not summary.skipped
+    assert any("non-commercial" in notice for notice in notices)
+    from media import frame_times
+
+    from vidrestore import color
+    from vidrestore.stages.decode import Damage, decode
+
+    assert frame_times(target) == [t - frame_times(source)[0] for t in frame_times(source)[:60]]
+    before = [f.image for f in decode(source, Damage(), Span(None, Fraction(2)))]
+    after = [f.image for f in decode(target, Damage())]
+    for a, b in zip(before, after, strict=True):
+        change = np.abs(color.plane(a, 0).astype(int) - color.plane(b, 0))
+        assert change[120:320, 680:860].mean() > 20  # formula weights paint a dark pattern
+        assert change[:, :300].mean() < 2

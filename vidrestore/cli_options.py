@@ -1,0 +1,35 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# readable=False: Typer leaves it to the command to say what is wrong with a file.
+Source = Annotated[
+    Path,
+    typer.Argument(metavar="INPUT", help="The video.", show_default=False, readable=False),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|FILE", help="home-video, face-swap, film, or a TOML file."),
+]
+DetectorName = Annotated[
+    str | None, typer.Option("--detector", metavar="NAME", help="insightface, yunet or haar.")
+]
+WeightsFolder = Annotated[
+    Path | None, typer.Option("--weights", metavar="DIR", help="Where weight files are.")
+]
+Device = Annotated[
+    str | None, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where networks run.")
+]
+Offline = Annotated[
+    bool | None, typer.Option("--offline", help="Never fetch a missing weight file.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change any setting; repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON event per line on standard output.")]

@@ -1,0 +1,22 @@
+"""GPEN, blind face restoration with a StyleGAN2 decoder (Yang et al. 2021, arXiv:2105.06070)."""
+
+from vidrestore.gpen.checkpoint import (
+    CheckpointError,
+    export_onnx,
+    load_checkpoint,
+    load_gpen,
+    state_dict_from_onnx,
+)
+from vidrestore.gpen.inference import InferenceGPEN
+from vidrestore.gpen.network import GPEN, GPENConfig
+
+__all__ = [
+    "GPEN",
+    "CheckpointError",
+    "GPENConfig",
+    "InferenceGPEN",
+    "export_onnx",
+    "load_checkpoint",
+    "load_gpen",
+    "state_dict_from_onnx",
+]

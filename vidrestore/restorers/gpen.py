@@ -1,0 +1,208 @@
+"""GPEN-BFR on batches of faces, in the number format that suits the machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from vidrestore.errors import UsageError, WeightsError
+from vidrestore.gpen import GPEN, CheckpointError, InferenceGPEN, load_checkpoint, load_gpen
+from vidrestore.restorers import memory_errors
+
+if TYPE_CHECKING:
+    from vidrestore.restorers import openvino
+
+FORMATS = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+# float16 is about 70 dB from float32 on sound weights; below this something overflowed.
+_LEAST_FLOAT16_DB = 60.0
+# OpenVINO rounds to bfloat16 more often than torch does; about 45 dB on sound weights.
+_LEAST_OPENVINO_DB = 38.0
+
+Network = Callable[[torch.Tensor], torch.Tensor]
+_Loaded = tuple[Network, int, torch.dtype]
+
+
+class Gpen:
+    """A GPEN of any size; each face by itself, several at once.
+
+    `number_format` "auto": on CUDA float16 if a built-in picture comes out as in float32, else
+    bfloat16; on a CPU bfloat16 where its instructions have it, else float32. `engine` "auto": on a
+    CPU OpenVINO where it is installed and a built-in picture comes out as in float32, else torch.
+    A face whose result is not finite is computed again in float32. `on_notice` is told what was
+    chosen or repeated. `cache_folder` is where OpenVINO keeps what it compiled.
+    """
+
+    reach_frames = 0
+    template = "gpen"
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        expected_size: int | None = None,
+        device: torch.device,
+        number_format: str = "auto",
+        engine: str = "torch",
+        cache_folder: Path | None = None,
+        on_notice: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self._path, self._device, self._say = path, device, on_notice
+        self._cache_folder = cache_folder or path.parent
+        self._exact: Network | None = None
+        self.engine = "torch"
+        with memory_errors():
+            found = self._from_openvino(expected_size, engine, number_format)
+            if found is not None:
+                self.engine = "openvino"
+            else:
+                found = self._from_torch(expected_size, number_format)
+        self._network: Network
+        self.size: int | None
+        self._network, self.size, self.dtype = found
+        self.name = f"gpen-{self.size}"
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        """(B, 1, 3, S, S) -> (B, 3, S, S), RGB in [0, 1]."""
+        image = windows[:, 0] * 2 - 1
+        with memory_errors():
+            restored = self._network(image)
+            bad = _not_finite(restored)
+            if bad.any() and self.dtype != torch.float32:
+                restored[bad] = self._in_float32(image[bad])
+                bad = _not_finite(restored)
+        restored.mul_(0.5).add_(0.5).clamp_(0, 1)
+        restored[bad] = math.nan  # clipping would have made a colour of infinity
+        return restored
+
+    def _in_float32(self, image: torch.Tensor) -> torch.Tensor:
+        if self._exact is None:
+            name = str(self.dtype).removeprefix("torch.")
+            self._say(f"{self.name} gave no finite result in {name}; such faces run in float32")
+            self._exact = InferenceGPEN(self._load(self.size), torch.float32).to(self._device)
+        return self._exact(image)
+
+    def _load(self, expected_size: int | None) -> GPEN:
+        try:
+            return load_gpen(self._path, expected_size)
+        except CheckpointError as error:
+            raise WeightsError(str(error)) from error
+        except OSError as error:
+            raise WeightsError(f"{self._path} cannot be read: {error.strerror}") from error
+
+    def _from_torch(self, expected_size: int | None, wanted: str) -> _Loaded:
+        gpen = self._load(expected_size)
+        dtype = self._cpu_format(wanted)
+        if self._device.type != "cpu" and wanted == "auto":
+            half = InferenceGPEN(gpen, torch.float16).to(self._device)
+            psnr_db = psnr_to_float32_db(half, gpen, self._device)
+            dtype = torch.float16
+            if psnr_db < _LEAST_FLOAT16_DB:
+                dtype = torch.bfloat16
+                self._say_too_far(
+                    gpen.config.size, psnr_db, "float16", _LEAST_FLOAT16_DB, "bfloat16"
+                )
+        return InferenceGPEN(gpen, dtype).to(self._device), gpen.config.size, dtype
+
+    def _cpu_format(self, wanted: str) -> torch.dtype:
+        if wanted == "auto":
+            return torch.bfloat16 if has_bfloat16() else torch.float32
+        return FORMATS[wanted]
+
+    def _from_openvino(self, expected_size: int | None, engine: str, wanted: str) -> _Loaded | None:
+        """The network as OpenVINO runs it, or None where torch is to run it.
+
+        Once it was measured against float32, the weights need not be loaded again.
+        """
+        from vidrestore.restorers import openvino
+
+        if engine == "torch" or (engine == "auto" and self._device.type != "cpu"):
+            return None
+        if not openvino.is_installed():
+            if engine == "auto":
+                return None
+            raise UsageError(
+                "the engine openvino is not installed; pip install 'vidrestore[openvino]', or "
+                "--set restore.engine=torch"
+            )
+        dtype = self._cpu_format(wanted)
+        kept = openvino.Kept(self._path, self._cache_folder)
+        measured = kept.measured(str(dtype))
+        if measured is None or expected_size not in (None, measured[0]):
+            measured = self._measured(kept, expected_size, dtype)
+        size, psnr_db = measured
+        if psnr_db < _LEAST_OPENVINO_DB:
+            self._say_too_far(size, psnr_db, "OpenVINO", _LEAST_OPENVINO_DB, "torch")
+            return None
+        compiled = openvino.CompiledGPEN(kept, size, bfloat16=dtype == torch.bfloat16)
+        return compiled, size, dtype
+
+    def _measured(
+        self, kept: openvino.Kept, expected_size: int | None, dtype: torch.dtype
+    ) -> tuple[int, float]:
+        """(S, PSNR to float32), noted for the next time; exports and compiles on the way."""
+        from vidrestore.restorers import openvino
+
+        gpen = self._load(expected_size)
+        self._say(f"{self._path.name} is compiled for OpenVINO and measured, which is done once")
+        kept.export(gpen)
+        size = gpen.config.size
+        compiled = openvino.CompiledGPEN(kept, size, bfloat16=dtype == torch.bfloat16)
+        psnr_db = psnr_to_float32_db(compiled, gpen, torch.device("cpu"))
+        kept.note(str(dtype), size, psnr_db)
+        return size, psnr_db
+
+    def _say_too_far(
+        self, size: int, psnr_db: float, what: str, least_db: float, instead: str
+    ) -> None:
+        self._say(
+            f"gpen-{size} is {psnr_db:.0f} dB from float32 in {what}, less than {least_db:.0f}; "
+            f"it runs in {instead}"
+        )
+
+
+def holds_gpen(path: Path) -> bool:
+    """The file holds the weights of a GPEN as they are, so that the exact network can take them."""
+    try:
+        load_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _not_finite(restored: torch.Tensor) -> torch.Tensor:
+    """(B,) of bool."""
+    return ~torch.isfinite(restored).flatten(1).all(dim=1)
+
+
+def has_bfloat16() -> bool:
+    """The processor multiplies bfloat16 matrices itself; without that the format is slower."""
+    found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(bool(found.get(name)) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
+def psnr_to_float32_db(network: Network, gpen: GPEN, device: torch.device) -> float:
+    """PSNR of `network` against float32, both clipped as pictures are, on a built-in input."""
+    image = probe_image(gpen.config.size).to(device)
+    exact = InferenceGPEN(gpen, torch.float32).to(device)(image).clamp(-1, 1)
+    error = float(((exact - network(image).clamp(-1, 1)) / 2).square().mean())
+    if math.isnan(error):
+        return -math.inf
+    return math.inf if error == 0 else -10 * math.log10(error)
+
+
+def probe_image(size: int) -> torch.Tensor:
+    """(1, 3, S, S) in [-1, 1]: smooth shapes and fine texture in all channels."""
+    v, u = torch.meshgrid(*(torch.linspace(0, 1, size),) * 2, indexing="ij")
+    waves = [
+        0.6 * torch.sin(2 * math.pi * ((c + 1) * u + v)) + 0.4 * torch.sin(60 * (7 + c) * u * v)
+        for c in range(3)
+    ]
+    return torch.stack(waves)[None]

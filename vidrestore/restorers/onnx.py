@@ -1,0 +1,90 @@
+"""Any face-restoration network that people own as an ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidrestore.errors import WeightsError
+from vidrestore.restorers import memory_errors
+
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+
+
+class Onnx:
+    """GPEN, GFPGAN, RestoreFormer, CodeFormer and their kin, through onnxruntime.
+
+    The graph takes (1 or N, 3, S, S) RGB in [-1, 1] and gives the same first. A second input of one
+    number is CodeFormer's fidelity weight, set to `fidelity`.
+    """
+
+    reach_frames = 0
+
+    def __init__(self, path: Path, *, device: torch.device, fidelity: float) -> None:
+        import onnxruntime
+
+        self._path = path
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=_providers(device, onnxruntime)
+            )
+        except Exception as error:  # onnxruntime has no base class for its errors
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise WeightsError(f"{path} cannot be loaded as an ONNX network: {first}") from error
+        image, *others = self._session.get_inputs()
+        self.size: int | None = self._side(image)
+        self.name = f"{path.name} (onnxruntime, {self._session.get_providers()[0]})"
+        self.template = "gpen" if "gpen" in path.name.lower() else "ffhq"
+        self._image, self._dtype = image.name, self._type(image)
+        self._one_by_one = isinstance(image.shape[0], int)
+        self._fixed_batch = image.shape[0] if self._one_by_one else None
+        self._others = {o.name: self._weight(o, fidelity) for o in others}
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        """(B, 1, 3, S, S) -> (B, 3, S, S), RGB in [0, 1]."""
+        image = (windows[:, 0] * 2 - 1).cpu().numpy().astype(self._dtype)
+        parts = np.split(image, len(image)) if self._one_by_one else [image]
+        with memory_errors():
+            results = [self._session.run(None, {self._image: p, **self._others})[0] for p in parts]
+        restored = torch.from_numpy(np.concatenate(results).astype(np.float32))
+        return restored.mul_(0.5).add_(0.5).clamp_(0, 1).to(windows.device)
+
+    def _side(self, image: Any) -> int:
+        shape = image.shape
+        side = shape[-1] if len(shape) == 4 else None
+        if isinstance(side, int) and shape[1:] == [3, side, side] and side & (side - 1) == 0:
+            return side
+        raise WeightsError(
+            f"the network in {self._path} takes {shape}; a face restorer takes (1 or N, 3, S, S) "
+            "with S a power of two"
+        )
+
+    def _type(self, value: Any) -> Any:
+        if value.type not in _TYPES:
+            raise WeightsError(
+                f"the input {value.name} of {self._path} is {value.type}; only "
+                f"{', '.join(_TYPES)} can be fed"
+            )
+        return _TYPES[value.type]
+
+    def _weight(self, value: Any, fidelity: float) -> Any:
+        numbers = [n for n in value.shape if isinstance(n, int)]
+        if int(np.prod(numbers)) != 1 or len(numbers) != len(value.shape):
+            raise WeightsError(
+                f"the network in {self._path} wants a second input {value.name} of shape "
+                f"{value.shape}; only a single number, CodeFormer's weight, is known"
+            )
+        return np.full(value.shape, fidelity, self._type(value))
+
+
+def _providers(device: torch.device, onnxruntime: Any) -> list[Any]:
+    available = onnxruntime.get_available_providers()
+    if device.type == "cuda" and "CUDAExecutionProvider" in available:
+        cuda = ("CUDAExecutionProvider", {"device_id": device.index or 0})
+        return [cuda, "CPUExecutionProvider"]
+    return ["CPUExecutionProvider"]
