@@ -29,7 +29,7 @@ from vidrestore.stages.encode import VideoWriter
 _FRAMES = 20
 _BAD_FRAME = 12
 _PROMPT_SECONDS = 2
-_INTERRUPT_SECONDS = 5
+_INTERRUPT_SECONDS = 20.0
 
 Break = Callable[[pytest.MonkeyPatch, "Run"], None]
 
@@ -298,7 +298,14 @@ def command(source: Path, target: Path, *more: str) -> list[str]:
 
 
 def start(given: list[str]) -> "subprocess.Popen[str]":
-    return subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        given,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job, as a test run may be, hands down that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def assert_interrupted(process: "subprocess.Popen[str]", signal_number: int) -> None:
@@ -306,7 +313,7 @@ def assert_interrupted(process: "subprocess.Popen[str]", signal_number: int) -> 
     sent = time.monotonic()
     process.send_signal(signal_number)
     try:
-        said, errors = process.communicate(timeout=10 * _INTERRUPT_SECONDS)
+        said, errors = process.communicate(timeout=2 * _INTERRUPT_SECONDS)
     finally:
         process.kill()
     seconds = time.monotonic() - sent

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,14 +13,12 @@ from vidrestore import weights
 from vidrestore.config import Settings
 from vidrestore.detectors import Detector, open_detector
 from vidrestore.errors import InputError
-from vidrestore.frame import Analysis, Observation, RawTrack, Track, VideoInfo
+from vidrestore.frame import Analysis, Observation, OnEvent, RawTrack, Track, VideoInfo
 from vidrestore.stages.align import align
 from vidrestore.stages.decode import Damage, Span, decode, probe
 from vidrestore.stages.detect import detect
 from vidrestore.stages.track import find_shots, track
 from vidrestore.threads import StageThreads
-
-OnEvent = Callable[[dict[str, Any]], None]
 
 
 def analyze_video(
@@ -57,8 +55,9 @@ def _understood(
     seen: list[Observation], info: VideoInfo, settings: Settings, damage: Damage, *, coarse: bool
 ) -> Analysis:
     """Shots, tracks and geometry from what was seen in every frame."""
+    info = replace(info, frame_rate=_plausible_rate(info, seen))
     shots = find_shots(
-        np.stack([o.thumbnail for o in seen]),
+        [o.thumbnail for o in seen],
         cut=settings.shots.cut,
         contrast=settings.shots.contrast,
     )
@@ -83,7 +82,17 @@ def _understood(
         decode_errors=damage.decode_errors,
         repaired_times=damage.repaired_times,
         coarse_landmarks=coarse,
+        template=_template(settings),
     )
+
+
+def _plausible_rate(info: VideoInfo, seen: list[Observation]) -> Fraction:
+    """The nominal rate, unless the frames are far apart: then it is the clock's, not theirs."""
+    if len(seen) < 2:
+        return info.frame_rate
+    steps = np.diff([o.pts for o in seen])
+    typical = 1 / (int(np.median(steps)) * info.time_base)
+    return typical if info.frame_rate > 2 * typical else info.frame_rate
 
 
 def _aligned(
@@ -93,11 +102,16 @@ def _aligned(
     return align(
         raw,
         info,
-        template_name="gpen" if how.template == "auto" else how.template,
+        template_name=_template(settings),
         smoothness=how.coarse_smoothness if coarse else how.smoothness,
         min_face_px=how.min_face_px,
         fade_seconds=how.fade_seconds,
     )
+
+
+def _template(settings: Settings) -> str:
+    """GPEN's where nobody said which restorer is to follow."""
+    return "gpen" if settings.align.template == "auto" else settings.align.template
 
 
 def _open_detector(settings: Settings, on_event: OnEvent | None) -> Detector:

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status = _fail("interrupted", "interrupted; no output was written", _INTERRUPTED, given)
     except VidrestoreError as error:
         if debug:
-            raise
+            traceback.print_exc()
         status = _fail(type(error).__name__, str(error), error.exit_status, given)
     except (typer.Exit, SystemExit) as leaving:
         status = int(getattr(leaving, "exit_code", getattr(leaving, "code", 0)) or 0)
@@ -66,7 +67,7 @@ def _unexpected(error: Exception, given: Sequence[str], *, debug: bool) -> int:
     if type(error).__name__ == "Abort":
         return _fail("interrupted", "interrupted; no output was written", _INTERRUPTED, given)
     if debug:
-        raise error
+        traceback.print_exception(error)
     message = f"{type(error).__name__}: {error}; run again with --debug and report what it prints"
     return _fail(type(error).__name__, message, 1, given)
 
@@ -109,7 +110,11 @@ def restore(
     ],
     profile: Profile = None,
     restorer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="fusion: no weights, no invented detail.")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="gpen-2048, gpen-1024, gpen-512, gpen-256, a weight file, or fusion: no weights.",
+        ),
     ] = None,
     detector: DetectorName = None,
     weights: WeightsFolder = None,
@@ -212,7 +217,7 @@ def evaluate(
     with console.events(as_json) as on_event:
         result = measure(output, source, settings, reference=reference, on_event=on_event)
     if as_json:
-        print(json.dumps({"event": "done", "evaluation": result.as_dict()}))
+        print(json.dumps({"event": "done", "evaluation": result.as_dict()}, allow_nan=False))
     else:
         console.show_evaluation(result)
 

@@ -30,27 +30,36 @@ def weights_app() -> typer.Typer:
     return app
 
 
-def list_all(weights: WeightsFolder = None) -> None:
+def list_all(weights: WeightsFolder = None, changes: Changes = None) -> None:
     """Show which weight files are here, where, and under which licence."""
     from vidrestore import console
-    from vidrestore.weights import list_weights, search_folders
+    from vidrestore.weights import list_weights
 
-    folders = search_folders(weights)
+    folders = _folders(weights, changes)
     console.show_weights(list_weights(folders), folders)
 
 
-def fetch(name: Name, weights: WeightsFolder = None) -> None:
+def fetch(name: Name, weights: WeightsFolder = None, changes: Changes = None) -> None:
     """Download NAME unless it is here; after a break, run it again to go on."""
     from vidrestore import console
-    from vidrestore.weights import load_table, search_folders
+    from vidrestore.weights import load_table
 
-    folders = search_folders(weights)
+    folders = _folders(weights, changes)
     path = _whole(name, folders)
     found = path is not None
     if path is None:
         path = _fetched(name, folders)
     known = load_table().get(name)
     console.show_fetched(name, path, known.licence if known else "", found=found)
+
+
+def _folders(weights: Path | None, changes: list[str] | None) -> tuple[Path, ...]:
+    """Where to look, the settings' own folders included."""
+    from vidrestore.config import load_settings
+    from vidrestore.weights import search_folders
+
+    how = load_settings(changes=changes or (), options={"weights.folder": weights}).weights
+    return search_folders(how.folder, how.also)
 
 
 def _whole(name: str, folders: tuple[Path, ...]) -> Path | None:
@@ -85,13 +94,13 @@ def _fetched(name: str, folders: tuple[Path, ...]) -> Path:
     return weights.require(name, folders, target=folders[0], offline=True)
 
 
-def verify(weights: WeightsFolder = None) -> None:
+def verify(weights: WeightsFolder = None, changes: Changes = None) -> None:
     """Read every weight file in full and compare it with all that is known of it."""
     from vidrestore import console
-    from vidrestore.weights import load_table, search_folders
+    from vidrestore.weights import load_table
     from vidrestore.weights import verify as check
 
-    folders = search_folders(weights)
+    folders = _folders(weights, changes)
     rows = [(name, check(name, folders, structure=check_network)) for name in load_table()]
     console.show_verified(rows, folders)
     if any(one.state in ("changed", "damaged") for _, checked in rows for one in checked):

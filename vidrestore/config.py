@@ -69,7 +69,7 @@ class Align(Section):
     coarse_smoothness: float = Field(20.0, gt=0)
     """The same where the detector only guesses landmarks from a box."""
     min_face_px: float = Field(12.0, ge=0)
-    """Faces whose eyes are nearer to each other are left as they are."""
+    """Distance of the eyes at which a face gets half the strength; below 0.8 of it, none."""
     fade_seconds: float = Field(0.2, ge=0)
     """Over which strength rises and falls where a track begins or ends inside a shot."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,10 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
+
+from vidrestore.frame import OnEvent
 
 if TYPE_CHECKING:
     from vidrestore.convert import Converted
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from vidrestore.frame import Analysis, Summary, VideoInfo
     from vidrestore.tryout import Tryout
     from vidrestore.weights import Checked, Row
-
-OnEvent = Callable[[dict[str, Any]], None]
 
 
 class _Speed(ProgressColumn):
@@ -89,7 +89,7 @@ class _Receiver:
 
 def show_summary(summary: Summary, target: Path) -> None:
     console = Console()
-    table = Table(title=str(target), show_header=False, title_justify="left")
+    table = Table(title=Text(str(target)), show_header=False, title_justify="left")
     table.add_row("frames", str(summary.frames))
     table.add_row("faces restored", f"{summary.faces} in {summary.tracks} tracks")
     table.add_row("shots", str(summary.shots))
@@ -105,7 +105,7 @@ def show_summary(summary: Summary, target: Path) -> None:
 
 def show_analysis(analysis: Analysis, source: Path) -> None:
     console = Console()
-    facts = Table(title=str(source), show_header=False, title_justify="left")
+    facts = Table(title=Text(str(source)), show_header=False, title_justify="left")
     for name, value in _facts(analysis.info):
         facts.add_row(name, value)
     facts.add_row("frames", str(analysis.frame_count))
@@ -188,7 +188,7 @@ def show_demo(demo: Demo) -> None:
 
 def show_weights(rows: Sequence[Row], folders: Sequence[Path]) -> None:
     console = Console()
-    table = Table("name", "where", "size", "licence")
+    table = Table("name", Column("where", overflow="fold"), "size", "licence")
     for row in rows:
         size = f"{row.size_bytes / 1e6:.1f} MB" if row.size_bytes else ""
         where = row.message or (str(row.path) if row.path else "missing")
@@ -205,7 +205,7 @@ def show_fetched(name: str, path: Path, licence: str, *, found: bool) -> None:
 
 def show_verified(rows: Sequence[tuple[str, Sequence[Checked]]], folders: Sequence[Path]) -> None:
     """What is wrong stands below the table, where it is not broken into a column."""
-    table = Table("name", "path", "state")
+    table = Table("name", Column("path", overflow="fold"), "state")
     for name, checked in rows:
         for one in checked:
             table.add_row(name, Text(str(one.path), overflow="fold"), one.state)

@@ -21,11 +21,11 @@ import torch
 from skimage.metrics import structural_similarity
 
 from vidrestore import color
-from vidrestore.analyze import OnEvent, analyze_video
+from vidrestore.analyze import analyze_video
 from vidrestore.config import Settings
 from vidrestore.errors import InputError
-from vidrestore.frame import Analysis, Frame, VideoInfo
-from vidrestore.geometry import Rect, shifted, warp
+from vidrestore.frame import Analysis, Frame, OnEvent, VideoInfo
+from vidrestore.geometry import Rect, crop_matrix, shifted, warp
 from vidrestore.stages.decode import Damage, decode, probe
 from vidrestore.stages.paste import face_mask, mask_rect
 
@@ -56,7 +56,8 @@ class Evaluation:
     """The source against the reference."""
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain values, for JSON, which knows neither inf nor nan: both become None."""
+        return dict(_finite(asdict(self)))
 
 
 def evaluate(
@@ -107,6 +108,12 @@ def evaluate(
     )
 
 
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def frame_mask(analysis: Analysis, index: int) -> _Picture:
     """(H, W) in [0, 1]: the largest of the masks of all faces that are restored in a frame."""
     info = analysis.info
@@ -116,8 +123,7 @@ def frame_mask(analysis: Analysis, index: int) -> _Picture:
         at = index - track.first_frame
         if not 0 <= at < len(track.matrices) or track.strength[at] == 0:
             continue
-        matrix = track.matrices[at] * np.float32(_MASK_PX)
-        matrix[:, 2] -= 0.5
+        matrix = crop_matrix(track.matrices[at], _MASK_PX)
         rect = mask_rect(matrix, _MASK_PX, info, (1, 1))
         if not rect.is_empty:
             part = warp(unit, shifted(matrix, rect), rect.height, rect.width, mode="bilinear")

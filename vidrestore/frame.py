@@ -7,7 +7,7 @@ Pixel coordinates are (x, y) with (0, 0) at the centre of the top-left pixel; bo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import av
     import torch
 
+OnEvent = Callable[[dict[str, Any]], None]
+"""Receives what the command line shows: {"event": "progress" or "notice", ...}."""
+
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
@@ -29,7 +32,8 @@ class VideoInfo:
 
     `matrix` and `full_range` are resolved: what the file leaves unsaid is guessed from its size
     and format, and the names of the guessed fields stand in `guessed`. `tags` are the four numbers
-    as the file has them (range, matrix, primaries, transfer; ISO/IEC 23091-2), passed on unchanged.
+    as the file has them (range, matrix, primaries, transfer; ISO/IEC 23091-2), passed on unchanged
+    but for a range that is full by the pixel format's name.
     """
 
     stream_index: int
@@ -199,6 +203,8 @@ class Analysis:
     repaired_times: int = 0
     coarse_landmarks: bool = False
     """The detector guessed landmarks from boxes."""
+    template: str = "gpen"
+    """Where the matrices lead the landmarks; see `vidrestore.geometry.template`."""
 
     def __post_init__(self) -> None:
         if len(self.pts) != len(self.crc32):

@@ -161,10 +161,9 @@ def covering_rect(
     return Rect(x0, y0, min(x1, info.width), min(y1, info.height))
 
 
-def unit_corners(inset: float = 0.0) -> npt.NDArray[np.float64]:
-    """(4, 2) corners of the unit crop, drawn in by `inset`."""
-    a, b = inset, 1 - inset
-    return np.array([[a, a], [b, a], [a, b], [b, b]])
+def unit_corners() -> npt.NDArray[np.float64]:
+    """(4, 2) corners of the unit crop."""
+    return np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 
 
 def shifted(matrix: Matrix, rect: Rect) -> Matrix:

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import imageio_ffmpeg
 
 from vidrestore.analyze import analyze_video, frames_expected, weight_finder
 from vidrestore.config import Settings
-from vidrestore.errors import InputError, OutputError, UsageError
-from vidrestore.frame import Analysis, Summary, Tally
+from vidrestore.errors import InputError, OutputError, UsageError, WeightsError
+from vidrestore.frame import Analysis, OnEvent, Summary, Tally
 from vidrestore.restore import choose_device, restore_segment
 from vidrestore.restorers import Restorer, open_restorer
 from vidrestore.stages.decode import Span, open_source, probe
 from vidrestore.stages.encode import choose_codec, stream_suffix
-from vidrestore.stages.remux import RemuxPlan, container_of, packet_count, plan_streams, remux
+from vidrestore.stages.remux import (
+    RemuxPlan,
+    container_of,
+    packet_count,
+    plan_streams,
+    remux,
+    try_remux,
+)
 from vidrestore.weights import user_cache
-
-OnEvent = Callable[[dict[str, Any]], None]
 
 
 def restore_video(
@@ -46,24 +51,35 @@ def restore_video(
     when it is whole; until then, and after any error, whatever was there stays.
     Raises VidrestoreError; see `vidrestore.errors`.
     """
-    source, target, settings = Path(source), Path(target), settings or Settings()
+    settings = settings or Settings()
+    # Absolute, because libraries take names such as "-o.mp4" and "12:30.mp4" for something else.
+    source, target = Path(source).absolute(), Path(target).absolute()
     started = time.monotonic()
     check_paths(source, target, overwrite=overwrite)
+    program = ffmpeg_program()
     info = probe(source)
     codec = choose_codec(settings.encode.codec, info)
     with open_source(source) as container:
         plan = plan_streams(container, info, target, codec)
         container_start = Fraction(container.start_time or 0, 1_000_000)
-    restorer = restorer or chosen_restorer(settings, on_event)
-    settings = _with_template(settings, restorer)
     with _work_folder(target) as folder:
+        try_remux(source, folder / f"trial{target.suffix}", plan, info, ffmpeg_program=program)
+        restorer = restorer or chosen_restorer(settings, on_event)
+        settings = _with_template(settings, restorer)
+        if analysis is not None and analysis.template != settings.align.template:
+            raise UsageError(
+                f"the analysis was made for the template {analysis.template} and {restorer.name} "
+                f"wants {settings.align.template}; analyze with align.template set to that"
+            )
         analysis = analysis or analyze_video(source, settings, span=span, on_event=on_event)
         analyzed = time.monotonic()
         video, whole = folder / f"video{stream_suffix(codec)}", folder / f"whole{target.suffix}"
         tally = restore_segment(
             source, video, analysis, restorer, settings, codec=codec, span=span, on_event=on_event
         )
-        _join(video, source, whole, plan, analysis, span, container_start)
+        part = None if span is None else _part_seconds(analysis, container_start)
+        remux(video, source, whole, plan, info, ffmpeg_program=program, part_seconds=part)
+        _check_whole(whole, plan, analysis)
         whole.replace(target)
     seconds = {"analyze": analyzed - started, "restore": time.monotonic() - analyzed}
     return _summary(analysis, tally, plan, span, seconds)
@@ -93,9 +109,13 @@ def _check_files(source: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def ffmpeg_program() -> str:
-    """VIDRESTORE_FFMPEG, else the binary of imageio-ffmpeg."""
-    chosen = os.environ.get("VIDRESTORE_FFMPEG")
-    return chosen or str(imageio_ffmpeg.get_ffmpeg_exe())
+    """VIDRESTORE_FFMPEG, else the binary of imageio-ffmpeg; OutputError if it cannot be run."""
+    program = os.environ.get("VIDRESTORE_FFMPEG") or str(imageio_ffmpeg.get_ffmpeg_exe())
+    if shutil.which(program) is None:
+        raise OutputError(
+            f"{program} cannot be run; let VIDRESTORE_FFMPEG name an ffmpeg that can, or unset it"
+        )
+    return program
 
 
 def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
@@ -106,17 +126,23 @@ def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
         if on_event is not None:
             on_event({"event": "notice", "message": message})
 
-    return open_restorer(
-        how.restorer,
-        device=choose_device(how.device),
-        number_format=how.number_format,
-        engine=how.engine,
-        cache_folder=user_cache() / "openvino",
-        fusion_sharpness=how.fusion_sharpness,
-        codeformer_fidelity=how.codeformer_fidelity,
-        find_weights=weight_finder(settings, on_event),
-        on_notice=notice,
-    )
+    try:
+        return open_restorer(
+            how.restorer,
+            device=choose_device(how.device),
+            number_format=how.number_format,
+            engine=how.engine,
+            cache_folder=user_cache() / "openvino",
+            fusion_sharpness=how.fusion_sharpness,
+            codeformer_fidelity=how.codeformer_fidelity,
+            find_weights=weight_finder(settings, on_event),
+            on_notice=notice,
+        )
+    except MemoryError as error:
+        raise WeightsError(
+            f"{how.restorer} does not fit into the memory of the device; use a smaller one such as "
+            "gpen-512, or --device cpu"
+        ) from error
 
 
 def _with_template(settings: Settings, restorer: Restorer) -> Settings:
@@ -136,41 +162,26 @@ def _work_folder(target: Path) -> Iterator[Path]:
         folder.mkdir()
     except OSError as error:
         raise OutputError(
-            f"the folder {target.parent} cannot be written to: {(error.strerror or '').lower()}"
+            f"the folder {folder} cannot be made: {(error.strerror or '').lower()}"
         ) from error
     try:
         yield folder
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise OutputError(f"no space is left in {target.parent}") from error
-        raise
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"{error.filename or target} cannot be used: {reason}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _join(
-    video: Path,
-    source: Path,
-    whole: Path,
-    plan: RemuxPlan,
-    analysis: Analysis,
-    span: Span | None,
-    container_start: Fraction,
-) -> None:
-    """The restored stream with everything else, checked to hold every frame."""
-    part = None
-    if span is not None:
-        first, last = (int(analysis.pts[i]) * analysis.info.time_base for i in (0, -1))
-        part = (first - container_start, last + 1 / analysis.info.frame_rate - container_start)
-    remux(
-        video,
-        source,
-        whole,
-        plan,
-        analysis.info,
-        ffmpeg_program=ffmpeg_program(),
-        part_seconds=part,
-    )
+def _part_seconds(analysis: Analysis, container_start: Fraction) -> tuple[Fraction, Fraction]:
+    """[start, end) of the analysed frames, counted from the start of the file."""
+    first, last = (int(analysis.pts[i]) * analysis.info.time_base for i in (0, -1))
+    return first - container_start, last + 1 / analysis.info.frame_rate - container_start
+
+
+def _check_whole(whole: Path, plan: RemuxPlan, analysis: Analysis) -> None:
     written = packet_count(whole, plan.kept.index(analysis.info.stream_index))
     if written != analysis.frame_count:
         raise OutputError(
@@ -215,7 +226,8 @@ def _missing_frames(analysis: Analysis) -> int:
     absent = info.duration_seconds_from_header - float(shown)
     if absent <= 2 / info.frame_rate and not analysis.decode_errors:
         return 0
-    return max(0, frames_expected(info) - analysis.frame_count)
+    most = math.ceil(max(absent, 0) * info.frame_rate) + analysis.decode_errors
+    return min(max(0, frames_expected(info) - analysis.frame_count), most)
 
 
 def _warnings(analysis: Analysis, missing: int) -> Iterator[str]:

@@ -72,12 +72,11 @@ class Gpen:
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """(B, 1, 3, S, S) -> (B, 3, S, S), RGB in [0, 1]."""
         image = windows[:, 0] * 2 - 1
-        with memory_errors():
-            restored = self._network(image)
+        restored = self._network(image)
+        bad = _not_finite(restored)
+        if bad.any() and self.dtype != torch.float32:
+            restored[bad] = self._in_float32(image[bad])
             bad = _not_finite(restored)
-            if bad.any() and self.dtype != torch.float32:
-                restored[bad] = self._in_float32(image[bad])
-                bad = _not_finite(restored)
         restored.mul_(0.5).add_(0.5).clamp_(0, 1)
         restored[bad] = math.nan  # clipping would have made a colour of infinity
         return restored
@@ -135,8 +134,19 @@ class Gpen:
         dtype = self._cpu_format(wanted)
         kept = openvino.Kept(self._path, self._cache_folder)
         measured = kept.measured(str(dtype))
-        if measured is None or expected_size not in (None, measured[0]):
-            measured = self._measured(kept, expected_size, dtype)
+        try:
+            if measured is None or expected_size not in (None, measured[0]):
+                measured = self._measured(kept, expected_size, dtype)
+        except OSError as error:
+            if engine != "auto":
+                raise WeightsError(
+                    f"{kept.folder}, where OpenVINO keeps what it compiles, cannot be written: "
+                    f"{(error.strerror or str(error)).lower()}"
+                ) from error
+            self._say(
+                f"{kept.folder} cannot be written, which OpenVINO needs; torch runs the network"
+            )
+            return None
         size, psnr_db = measured
         if psnr_db < _LEAST_OPENVINO_DB:
             self._say_too_far(size, psnr_db, "OpenVINO", _LEAST_OPENVINO_DB, "torch")

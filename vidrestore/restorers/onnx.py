@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from vidrestore.errors import WeightsError
-from vidrestore.restorers import memory_errors
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
@@ -42,21 +41,22 @@ class Onnx:
         self.template = "gpen" if "gpen" in path.name.lower() else "ffhq"
         self._image, self._dtype = image.name, self._type(image)
         self._one_by_one = isinstance(image.shape[0], int)
-        self._fixed_batch = image.shape[0] if self._one_by_one else None
         self._others = {o.name: self._weight(o, fidelity) for o in others}
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """(B, 1, 3, S, S) -> (B, 3, S, S), RGB in [0, 1]."""
         image = (windows[:, 0] * 2 - 1).cpu().numpy().astype(self._dtype)
         parts = np.split(image, len(image)) if self._one_by_one else [image]
-        with memory_errors():
-            results = [self._session.run(None, {self._image: p, **self._others})[0] for p in parts]
+        results = [self._session.run(None, {self._image: p, **self._others})[0] for p in parts]
         restored = torch.from_numpy(np.concatenate(results).astype(np.float32))
         return restored.mul_(0.5).add_(0.5).clamp_(0, 1).to(windows.device)
 
     def _side(self, image: Any) -> int:
         shape = image.shape
         side = shape[-1] if len(shape) == 4 else None
+        batch = shape[0] if shape else None
+        if isinstance(batch, int) and batch != 1:
+            side = None
         if isinstance(side, int) and shape[1:] == [3, side, side] and side & (side - 1) == 0:
             return side
         raise WeightsError(

@@ -35,6 +35,8 @@ class Kept:
 
     def measured(self, number_format: str) -> tuple[int, float] | None:
         """(side S, PSNR to float32 in decibel) where that was measured before, else None."""
+        if not self.graph.is_file():
+            return None
         try:
             noted = json.loads(self._note(number_format).read_text(encoding="utf-8"))
             return int(noted["size"]), float(noted["psnr_db"])

@@ -35,7 +35,6 @@ def align(
     smoothness: float,
     min_face_px: float,
     fade_seconds: float,
-    outlier_eyes: float = _OUTLIER_EYES,
 ) -> list[Track]:
     """Smooth every track by itself, so that nothing leaks across a cut.
 
@@ -49,7 +48,7 @@ def align(
     aligned = []
     for track_id, raw in enumerate(tracks):
         seen = apply(to_upright, raw.landmarks.astype(np.float64))
-        smooth = smooth_landmarks(seen, weight, outlier_eyes=outlier_eyes)
+        smooth = smooth_landmarks(seen, weight)
         upright_to_unit = fit_similarity(smooth, points)
         detected = np.isfinite(raw.score)
         aligned.append(
@@ -70,9 +69,7 @@ def align(
     return aligned
 
 
-def smooth_landmarks(
-    seen: npt.NDArray[Any], weight: float, *, outlier_eyes: float = _OUTLIER_EYES
-) -> npt.NDArray[np.float64]:
+def smooth_landmarks(seen: npt.NDArray[Any], weight: float) -> npt.NDArray[np.float64]:
     """(n, 5, 2) landmarks, NaN where missing -> smooth ones for every frame.
 
     Each landmark for itself: min over x of sum w |x - z|^2 + weight * |D3 x|^2 (Whittaker 1923;
@@ -81,7 +78,7 @@ def smooth_landmarks(
     """
     found = np.isfinite(seen[:, :, 0])
     eyes = np.linalg.norm(seen[:, 1] - seen[:, 0], axis=-1)
-    limit = max(outlier_eyes * float(np.nanmedian(eyes)), 1e-6)
+    limit = max(_OUTLIER_EYES * float(np.nanmedian(eyes)), 1e-6)
     smooth = np.empty(seen.shape)
     for point in range(seen.shape[1]):
         z = np.where(found[:, point, None], seen[:, point], 0.0)

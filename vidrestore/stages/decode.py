@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from vidrestore.frame import Frame, VideoInfo
 
 _DISPLAY_ONE = 65536  # the display matrix is in 16.16 fixed point
 _NO_ROTATION = (1, 0, 0, 1)
+# Seeking in these lands anywhere, not on a key frame.
+_WITHOUT_INDEX = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v")
 
 
 @dataclass(slots=True)
@@ -67,7 +71,7 @@ def open_source(path: Path) -> Iterator[Any]:
             raise InputError(f"{path} is a folder; give the path of a video file in it")
         if path.stat().st_size == 0:
             raise InputError(f"the file {path} is empty")
-        container = av.open(str(path), metadata_errors="replace")
+        container = av.open(str(path.absolute()), metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"the file {path} cannot be read as video: {reason}") from error
@@ -106,14 +110,12 @@ def decode(path: Path, damage: Damage, span: Span | None = None) -> Iterator[Fra
 
     What cannot be decoded is counted in `damage` and left out. Times come from the stream; a
     frame without one, or not later than its predecessor, is put right after it and counted.
+    InputError where the picture changes its size or pixel format midway.
     """
-    with open_source(path) as container:
-        stream = main_video_stream(container)
+    with _opened_at(path, span or Span(), damage) as (stream, images):
         first, end = (span or Span()).pts_range(stream)
-        if span is not None:
-            container.seek(first, stream=stream)
-        index, last_pts = 0, None
-        for image in _decoded(container, stream, damage):
+        index, last_pts, shape = 0, None, None
+        for image in images:
             pts = image.pts
             step = max(int(image.duration or 0), 1)
             if pts is None or (last_pts is not None and pts <= last_pts):
@@ -123,9 +125,42 @@ def decode(path: Path, damage: Damage, span: Span | None = None) -> Iterator[Fra
             if end is not None and pts >= end:
                 return
             if span is None or pts >= first:
+                shape = shape or _shape(image)
+                if shape != _shape(image):
+                    raise InputError(
+                        f"{path} changes from {shape} to {_shape(image)} at frame {index}; "
+                        "cut it there and restore the parts"
+                    )
                 damage.corrupt_frames += bool(image.is_corrupt)
                 yield Frame(index, pts, image, int(image.duration or 0))
                 index += 1
+
+
+def _shape(image: av.VideoFrame) -> str:
+    return f"{image.width} x {image.height} in {image.format.name}"
+
+
+@contextmanager
+def _opened_at(
+    path: Path, span: Span, damage: Damage
+) -> Iterator[tuple[Any, Iterator[av.VideoFrame]]]:
+    """The video stream and its frames from the start of `span` or somewhat before it.
+
+    A seek that turns out to have landed too late is given up for decoding from the beginning.
+    """
+    with open_source(path) as container:
+        stream = main_video_stream(container)
+        first, _ = span.pts_range(stream)
+        if span.start_seconds and container.format.name not in _WITHOUT_INDEX:
+            container.seek(first, stream=stream)
+            images = _decoded(container, stream, damage)
+            head = next(images, None)
+            if head is not None and head.pts is not None and head.pts <= first:
+                yield stream, chain([head], images)
+                return
+    with open_source(path) as container:
+        stream = main_video_stream(container)
+        yield stream, _decoded(container, stream, damage)
 
 
 def _decoded(container: Any, stream: Any, damage: Damage) -> Iterator[av.VideoFrame]:
@@ -193,9 +228,16 @@ def _info(container: Any, stream: Any, first: av.VideoFrame) -> VideoInfo:
 
 
 def _duration_seconds(container: Any, stream: Any) -> float:
+    """Of the video stream by its own word; 0 where only the whole file has a duration."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    return float((container.duration or 0) / av.time_base)
+    said = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    if said:  # Matroska: the end of the stream, counted from the start of the file
+        hours, minutes, seconds = map(float, said.groups())
+        begin = float((stream.start_time or 0) * stream.time_base)
+        return 3600 * hours + 60 * minutes + seconds - begin
+    alone = len(container.streams) == 1
+    return float((container.duration or 0) / av.time_base) if alone else 0.0
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:

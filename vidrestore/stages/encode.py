@@ -93,7 +93,7 @@ class VideoWriter:
 
     def write(self, frame: Frame) -> None:
         image: Any = frame.image
-        if image.format.name != self._format:
+        if image.format.name in _FULL_RANGE_NAMES:
             image = image.reformat(format=self._format, dst_color_range="JPEG")
         image.pts, image.time_base = frame.pts, self._info.time_base
         image.duration = frame.duration
@@ -123,13 +123,20 @@ class VideoWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
-            self._mux(None)
-            try:
-                self._container.close()
-            except (av.error.FFmpegError, OSError) as close_error:
-                raise self._failure(close_error) from close_error
+        if error is not None:
+            self._discard()
             return
+        try:
+            self._mux(None)
+            self._container.close()
+        except (av.error.FFmpegError, OSError) as failed:
+            self._discard()
+            raise self._failure(failed) from failed
+        except OutputError:
+            self._discard()
+            raise
+
+    def _discard(self) -> None:
         with suppress(av.error.FFmpegError, OSError, ValueError):
             self._container.close()
         self._path.unlink(missing_ok=True)

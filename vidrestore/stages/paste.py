@@ -33,8 +33,7 @@ def paste(
         if changed:
             frame.frame.image.make_writable()
         for face in changed:
-            _paste_face(frame.frame, face, info, mask, face.strength * strength)
-            tally.faces += 1
+            tally.faces += _paste_face(frame.frame, face, info, mask, face.strength * strength)
         yield frame.frame
 
 
@@ -59,15 +58,17 @@ def mask_rect(matrix: FloatArray, work_px: int, info: VideoInfo, grid: tuple[int
 
 def _paste_face(
     frame: Frame, face: Face, info: VideoInfo, mask: torch.Tensor, strength: float
-) -> None:
+) -> bool:
+    """Whether any of it lies in the frame."""
     assert face.restored is not None
     grid = color.layout(frame.image).grid
     rect = mask_rect(face.matrix, face.work_px, info, grid)
     if rect.is_empty:
-        return
+        return False
     differs = (face.restored != face.source).any(dim=0, keepdim=True)
     size = (face.work_px, face.work_px)
     soft = F.interpolate(mask[None].to(differs.device), size, mode="bilinear")[0] * differs
     crop = torch.cat([face.restored, soft])
     warped = warp(crop, shifted(face.matrix, rect), rect.height, rect.width, mode="bilinear").cpu()
     color.blend_rgb(frame.image, rect, warped[:3], warped[3:] * strength, info)
+    return True

@@ -120,6 +120,30 @@ def _run(command: Any, ffmpeg_program: str, source: Path, target: Path) -> None:
         )
 
 
+def try_remux(
+    source: Path, trial: Path, plan: RemuxPlan, info: VideoInfo, *, ffmpeg_program: str
+) -> None:
+    """Join a moment of the other streams into `trial`, to learn before the work if they fit.
+
+    OutputError, naming a container that holds more, where they do not.
+    """
+    others = [index for index in plan.kept if index != info.stream_index]
+    if not others:
+        return
+    whole = ffmpeg.input(str(source), t="0.2")
+    arguments: dict[str, Any] = {"f": plan.container, "c": "copy", "loglevel": "error"}
+    arguments |= {f"c:{others.index(index)}": codec for index, codec in plan.codecs.items()}
+    run = ffmpeg.output(*(whole[str(index)] for index in others), str(trial), **arguments)
+    try:
+        _run(run.overwrite_output().global_args("-nostdin"), ffmpeg_program, source, trial)
+    except OutputError as error:
+        raise OutputError(
+            f"{error}; an .mkv file holds more" if plan.container != "matroska" else str(error)
+        ) from error
+    finally:
+        trial.unlink(missing_ok=True)
+
+
 def packet_count(path: Path, stream_index: int) -> int:
     """How many packets one stream of a finished file holds."""
     with av.open(str(path)) as container:

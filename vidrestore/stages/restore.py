@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from vidrestore.frame import Face, FaceFrame, Tally
-from vidrestore.restorers import Restorer
+from vidrestore.restorers import Restorer, memory_errors
 
 
 def restore(
@@ -89,10 +89,11 @@ class _Batches:
         """Results for the first windows: all of them, or fewer where memory gave out."""
         while True:
             try:
-                results = self.restorer(torch.stack(windows))
+                with memory_errors():
+                    results = self.restorer(torch.stack(windows))
                 break
             except MemoryError:
-                # Counted here, handled below: the error's traceback holds on to the memory.
+                # Handled below: until then the error's traceback holds on to the memory.
                 pass
             if len(windows) == 1:
                 self._tally.not_restored["did not fit into memory"] += 1

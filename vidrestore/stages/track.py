@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,17 @@ _AROUND = 4
 
 
 def find_shots(
-    thumbnails: npt.NDArray[np.uint8], *, cut: float, contrast: float
+    thumbnails: Sequence[npt.NDArray[np.uint8]], *, cut: float, contrast: float
 ) -> tuple[tuple[int, int], ...]:
-    """Half-open [start, end) ranges that together cover all (n, 36, 64) thumbnails.
+    """Half-open [start, end) ranges that together cover all thumbnails.
 
-    A cut is a mean absolute change of at least `cut` 8-bit levels that is also `contrast` times
-    the largest change around it, so that fast motion and shaking do not cut.
+    A cut is a mean absolute change of at least `cut` 8-bit levels that is the largest around it and
+    `contrast` times their median, so that fast motion and shaking do not cut.
     """
     count = len(thumbnails)
     if count == 0:
         return ()
-    change = np.abs(np.diff(thumbnails.astype(np.int16), axis=0)).mean(axis=(1, 2))
+    change = np.array([np.abs(b.astype(np.int16) - a).mean() for a, b in pairwise(thumbnails)])
     starts = [0]
     for t in range(len(change)):
         near = np.concatenate([change[max(0, t - _AROUND) : t], change[t + 1 : t + 1 + _AROUND]])

@@ -1,0 +1,187 @@
+"""Files that are whole and yet mislead about their rate, length, start, or sound."""
+
+import json
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from media import Painter, Unchanged, analysis_of, mild_image, plain_track, write_video
+
+from vidrestore import InputError, OutputError, UsageError, analyze_video, restore_video
+from vidrestore.cli import main
+from vidrestore.config import load_settings
+from vidrestore.frame import Detection
+from vidrestore.stages.decode import Damage, Span, decode, probe
+
+HAAR = load_settings(options={"detect.detector": "haar", "restore.restorer": "fusion"})
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mpg", ".mp4", ".avi", ".mkv"])
+@pytest.mark.parametrize("start", [0, Fraction(3, 2), Fraction(29, 10)])
+def test_a_part_begins_on_its_exact_frame_in_every_container(tmp_path, suffix, start):
+    """Key frames four seconds apart; MPEG streams have no index to seek by."""
+    codec = "mpeg2video" if suffix in (".ts", ".mpg") else "libx264"
+    if suffix == ".avi":
+        codec = "mpeg4"
+    base = Fraction(1, 25)
+    images = [mild_image(64, 48, "yuv420p", i) for i in range(100)]
+    source = write_video(tmp_path / f"source{suffix}", images, codec=codec, time_base=base,
+                         pts=range(100), options={"g": "100", "bf": "0"})  # fmt: skip
+    whole = [f.pts for f in decode(source, Damage())]
+    assert len(whole) == 100
+    info = probe(source)
+    first = whole[0] + start / info.time_base
+    wanted = [p for p in whole if first <= p < first + Fraction(1, 2) / info.time_base]
+    span = Span(Fraction(start) or None, start + Fraction(1, 2))
+    got = [f.pts for f in decode(source, Damage(), span)]
+    assert len(got) >= 10
+    assert got == wanted
+
+
+class OneFace:
+    """Sees the same face everywhere, but for one frame."""
+
+    coarse = False
+
+    def __init__(self):
+        self.seen = 0
+
+    def __call__(self, picture):
+        self.seen += 1
+        points = np.array([[24, 20], [40, 20], [32, 28], [26, 36], [38, 36]], np.float32)
+        box = np.array([16, 10, 48, 44], np.float32)
+        return [] if self.seen == 40 else [Detection(box, points, 0.9)]
+
+
+def test_a_rate_that_is_only_the_clocks_is_not_believed(tmp_path, monkeypatch):
+    """Recorders that stamp milliseconds make a nominal rate of 1000."""
+    random = np.random.default_rng(0)
+    pts = np.cumsum(random.integers(28, 42, 90)).tolist()
+    images = [mild_image(64, 48, "yuv420p", 0) for _ in pts]
+
+    def at_1000(stream):
+        stream.codec_context.framerate = Fraction(1000)
+
+    source = write_video(tmp_path / "source.mkv", images, codec="libx264", pts=pts,
+                         time_base=Fraction(1, 1000), prepare=at_1000)  # fmt: skip
+    monkeypatch.setattr("vidrestore.analyze.open_detector", lambda *a, **k: OneFace())
+    analysis = analyze_video(source, HAAR)
+    assert 25 < analysis.info.frame_rate < 40
+    assert [len(track.score) for track in analysis.tracks] == [90]
+
+
+def with_sound(path, codec, seconds=2, rate=44100, sample_format="s16", frames=25):
+    """One second of picture and `seconds` of sound."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound = container.add_stream(codec, rate=rate, layout="mono")
+        for i in range(frames):
+            image = mild_image(64, 48, "yuv420p", i)
+            image.pts, image.time_base = i, Fraction(1, 25)
+            container.mux(video.encode(image))
+        container.mux(video.encode(None))
+        silence = np.full((1, seconds * rate), 128 if sample_format == "u8" else 0)
+        samples = av.AudioFrame.from_ndarray(
+            silence.astype(np.uint8 if sample_format == "u8" else np.int16),
+            format=sample_format, layout="mono",
+        )  # fmt: skip
+        samples.sample_rate, samples.pts, samples.time_base = rate, 0, Fraction(1, rate)
+        container.mux(sound.encode(samples))
+        container.mux(sound.encode(None))
+    return path
+
+
+def test_sound_that_lasts_longer_is_no_missing_picture(tmp_path):
+    source = with_sound(tmp_path / "source.mkv", "pcm_s16le", seconds=5)
+    summary = restore_video(
+        source, tmp_path / "out.mkv", restorer=Unchanged(),
+        analysis=analysis_with_times(source),
+    )  # fmt: skip
+    assert summary.missing_frames == 0
+
+
+def analysis_with_times(source, tracks=()):
+    made = analysis_of(probe(source), 0 or sum(1 for _ in decode(source, Damage())), tracks)
+    pts = np.array([f.pts for f in decode(source, Damage())], np.int64)
+    return type(made)(**{n: getattr(made, n) for n in made.__dataclass_fields__} | {"pts": pts})
+
+
+def test_sound_that_the_output_cannot_hold_is_said_before_the_work(tmp_path):
+    source = with_sound(tmp_path / "source.mkv", "pcm_u8", sample_format="u8")
+    painter = Painter()
+    track = plain_track(25, centre=(30, 20), side=30)
+    with pytest.raises(OutputError, match=r"an \.mkv file holds more"):
+        restore_video(source, tmp_path / "out.mp4", restorer=painter,
+                      analysis=analysis_with_times(source, [track]))  # fmt: skip
+    assert painter.batches == []
+    assert [p.name for p in tmp_path.iterdir()] == ["source.mkv"]
+
+
+def test_an_ffmpeg_that_is_not_there_is_said_before_the_work(tmp_path, monkeypatch):
+    source = with_sound(tmp_path / "source.mkv", "pcm_s16le")
+    monkeypatch.setenv("VIDRESTORE_FFMPEG", str(tmp_path / "nowhere"))
+    painter = Painter()
+    with pytest.raises(OutputError, match="VIDRESTORE_FFMPEG"):
+        restore_video(source, tmp_path / "out.mkv", restorer=painter,
+                      analysis=analysis_with_times(source))  # fmt: skip
+    assert painter.batches == []
+
+
+def test_a_picture_that_changes_its_shape_midway_is_refused(tmp_path):
+    """Two H.264 streams of different size, one after the other in one MPEG-TS."""
+    parts = []
+    for number, width in enumerate((64, 96)):
+        images = [mild_image(width, 48, "yuv420p", i) for i in range(6)]
+        pts = [2 * number + i for i in range(6)] if number == 0 else [20 + i for i in range(6)]
+        part = write_video(tmp_path / f"{number}.ts", images, codec="libx264", pts=pts,
+                           time_base=Fraction(1, 25), options={"bf": "0"})  # fmt: skip
+        parts.append(part.read_bytes())
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(parts))
+    with pytest.raises(InputError, match=r"changes from 64 x 48 in yuv420p to 96 x 48"):
+        list(decode(joined, Damage()))
+
+
+@pytest.mark.parametrize("name", ["12:30.mkv", "-i.mkv", "[bold]x.mkv", "Ü ö.mkv"])
+def test_names_that_mean_something_to_libraries_are_just_names(tmp_path, name, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    images = [mild_image(64, 48, "yuv420p", i) for i in range(3)]
+    source = write_video(tmp_path / "plain.mkv", images, codec="libx264")
+    source.rename(tmp_path / name)
+    with pytest.raises(SystemExit) as left:
+        main(["restore", "--restorer", "fusion", "--detector", "haar", "--", name, f"o{name}"])
+    assert left.value.code == 0, capsys.readouterr().err
+    assert (tmp_path / f"o{name}").is_file()
+    assert f"o{name}" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_an_analysis_for_another_template_is_refused(tmp_path):
+    source = with_sound(tmp_path / "source.mkv", "pcm_s16le")
+    restorer = Unchanged()
+    restorer.template = "ffhq"
+    with pytest.raises(UsageError, match=r"template gpen .* wants ffhq"):
+        restore_video(source, tmp_path / "out.mkv", restorer=restorer,
+                      analysis=analysis_with_times(source))  # fmt: skip
+
+
+def test_debug_keeps_the_exit_status_and_json_stays_json(tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["restore", "absent.mp4", str(tmp_path / "o.mp4"), "--debug", "--json"])
+    assert left.value.code == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)["kind"] == "InputError"
+    assert "Traceback" in said.err
+
+
+def test_evaluate_says_identical_in_strict_json(tmp_path, capsys):
+    images = [mild_image(64, 48, "yuv420p", i) for i in range(3)]
+    source = write_video(tmp_path / "a.mkv", images, codec="ffv1")
+    with pytest.raises(SystemExit) as left:
+        main(["evaluate", str(source), "--source", str(source), "--detector", "haar", "--json"])
+    assert left.value.code == 0
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    result = json.loads(last, parse_constant=lambda name: pytest.fail(name))["evaluation"]
+    assert result["output"]["outside_psnr_db"] is None
+    assert result["frame_counts_equal"]
