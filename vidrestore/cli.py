@@ -18,10 +18,12 @@ from vidrestore.cli_options import (
     Changes,
     DetectorName,
     Device,
+    End,
     Json,
     Offline,
     Profile,
     Source,
+    Start,
     WeightsFolder,
 )
 from vidrestore.cli_weights import weights_app
@@ -86,6 +88,8 @@ def _interrupt(signal_number: int, frame: object) -> NoReturn:
 
 def _build() -> typer.Typer:
     app = typer.Typer(
+        callback=_version,
+        invoke_without_command=True,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         help="Makes the faces in a video clear and leaves everything else exactly as it was.",
@@ -95,6 +99,16 @@ def _build() -> typer.Typer:
         app.command()(command)
     app.add_typer(weights_app(), name="weights")
     return app
+
+
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"vidrestore {installed('vidrestore')}")
+        raise typer.Exit
 
 
 def restore(
@@ -123,10 +137,8 @@ def restore(
     strength: Annotated[
         float | None, typer.Option(metavar="0..1", help="How much of the restored face is used.")
     ] = None,
-    start: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only from here on: 75.5 or 1:15.5.")
-    ] = None,
-    end: Annotated[str | None, typer.Option(metavar="TIME", help="Only up to here.")] = None,
+    start: Start = None,
+    end: End = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT.")] = False,
     offline: Offline = None,
     changes: Changes = None,
@@ -198,6 +210,8 @@ def evaluate(
     detector: DetectorName = None,
     weights: WeightsFolder = None,
     offline: Offline = None,
+    start: Start = None,
+    end: End = None,
     changes: Changes = None,
     as_json: Json = False,
 ) -> None:
@@ -214,8 +228,11 @@ def evaluate(
     from vidrestore import console
     from vidrestore.evaluate import evaluate as measure
 
+    span = _span(start, end)
     with console.events(as_json) as on_event:
-        result = measure(output, source, settings, reference=reference, on_event=on_event)
+        result = measure(
+            output, source, settings, reference=reference, span=span, on_event=on_event
+        )
     if as_json:
         print(json.dumps({"event": "done", "evaluation": result.as_dict()}, allow_nan=False))
     else:

@@ -19,6 +19,10 @@ Profile = Annotated[
 DetectorName = Annotated[
     str | None, typer.Option("--detector", metavar="NAME", help="insightface, yunet or haar.")
 ]
+Start = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Only from here on: 75.5 or 1:15.5.")
+]
+End = Annotated[str | None, typer.Option(metavar="TIME", help="Only up to here.")]
 WeightsFolder = Annotated[
     Path | None, typer.Option("--weights", metavar="DIR", help="Where weight files are.")
 ]

@@ -79,7 +79,9 @@ class Restore(Section):
 
     restorer: str = "gpen-2048"
     """gpen-2048, gpen-1024, gpen-512, gpen-256, fusion, or a .pth, .safetensors or .onnx file."""
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
+    )
     batch_size: int | None = Field(None, ge=1)
     """Faces at once; None: 4 on a GPU, 1 on a CPU, where more only cost memory."""
     number_format: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -175,9 +177,9 @@ def read_profile(name: str | Path) -> dict[str, Any]:
     known = {path.stem: path for path in profile_folder().glob("*.toml")}
     path = known.get(str(name), Path(name))
     if not path.is_file():
-        raise ConfigError(
-            f"{unknown_name('profile', str(name), known)}, and it is not a TOML file either"
-        )
+        if Path(name).suffix:
+            raise ConfigError(f"the profile file {name} does not exist")
+        raise ConfigError(unknown_name("profile", str(name), known))
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -220,6 +222,9 @@ def _sentence(problem: Any) -> str:
     if problem["type"] == "literal_error":
         allowed = get_args(_model_at(path[:-1]).model_fields[path[-1]].annotation)
         return unknown_name(path[-1], str(problem["input"]), allowed)
+    if problem["type"] == "string_pattern_mismatch":
+        allowed_text = _model_at(path[:-1]).model_fields[path[-1]].description
+        return f"{'.'.join(path)} cannot be {problem['input']!r}; allowed is {allowed_text}"
     return f"{'.'.join(path)} cannot be {problem['input']!r}: {problem['msg'].lower()}"
 
 

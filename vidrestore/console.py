@@ -91,7 +91,8 @@ def show_summary(summary: Summary, target: Path) -> None:
     console = Console()
     table = Table(title=Text(str(target)), show_header=False, title_justify="left")
     table.add_row("frames", str(summary.frames))
-    table.add_row("faces restored", f"{summary.faces} in {summary.tracks} tracks")
+    plural = "" if summary.tracks == 1 else "s"
+    table.add_row("faces restored", f"{summary.faces} in {summary.tracks} track{plural}")
     table.add_row("shots", str(summary.shots))
     for reason, count in summary.skipped.items():
         table.add_row("faces left as they were", f"{count}: {reason}")
@@ -164,7 +165,9 @@ def show_evaluation(result: Evaluation) -> None:
     for row in table_rows(result):
         table.add_row(*row)
     console.print(table)
-    same = "the same number of frames" if result.frame_counts_equal else "DIFFERENT frame counts"
+    same = "the same number of frames"
+    if not result.frame_counts_equal:
+        same = "DIFFERENT frame counts (of a sample, give its --start and --end)"
     error = result.largest_time_error_seconds
     times = "the same times" if error == 0 else f"times that differ by up to {error * 1000:.3f} ms"
     console.print(

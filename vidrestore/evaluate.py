@@ -26,7 +26,7 @@ from vidrestore.config import Settings
 from vidrestore.errors import InputError
 from vidrestore.frame import Analysis, Frame, OnEvent, VideoInfo
 from vidrestore.geometry import Rect, crop_matrix, shifted, warp
-from vidrestore.stages.decode import Damage, decode, probe
+from vidrestore.stages.decode import Damage, Span, decode, probe
 from vidrestore.stages.paste import face_mask, mask_rect
 
 _Picture = npt.NDArray[np.float32]
@@ -67,14 +67,15 @@ def evaluate(
     *,
     reference: Path | None = None,
     analysis: Analysis | None = None,
+    span: Span | None = None,
     on_event: OnEvent | None = None,
 ) -> Evaluation:
     """Compare `output` with `source`, and both with the clean `reference` where there is one.
 
-    Faces are those of `analysis`, else of a new pass over the source. InputError where the
-    pictures differ in size.
+    Faces are those of `analysis`, else of a new pass over the source. `span` says which part of
+    source and reference the output is a sample of. InputError where the pictures differ in size.
     """
-    analysis = analysis or analyze_video(source, settings, on_event=on_event)
+    analysis = analysis or analyze_video(source, settings, span=span, on_event=on_event)
     paths = [output, source] + ([reference] if reference is not None else [])
     infos = [probe(path) for path in paths]
     for path, info in zip(paths, infos, strict=True):
@@ -85,12 +86,17 @@ def evaluate(
             )
     of_output, of_source = _Mean(), _Mean()
     frames, equal, time_error = 0, True, 0.0
-    for together in zip_longest(*(decode(path, Damage()) for path in paths)):
+    spans = [None, span, span]
+    videos = (decode(path, Damage(), part) for path, part in zip(paths, spans, strict=False))
+    begin: list[Fraction] = []
+    for together in zip_longest(*videos):
         if any(frame is None for frame in together):
             equal = False
             break
         frames += 1
-        time_error = max(time_error, _time_difference(together, infos))
+        times = _times(together, infos)
+        begin = begin or (times if span is not None else [Fraction(0), Fraction(0)])
+        time_error = max(time_error, float(abs((times[0] - begin[0]) - (times[1] - begin[1]))))
         pictures = [_rgb(f, info) for f, info in zip(together, infos, strict=True)]
         mask = frame_mask(analysis, together[1].index)
         of_output.add(pictures[0], pictures[-1], mask)
@@ -184,12 +190,10 @@ def _rgb(frame: Frame, info: VideoInfo) -> _Picture:
     return np.ascontiguousarray(rgb.permute(1, 2, 0).numpy())
 
 
-def _time_difference(frames: tuple[Frame, ...], infos: list[VideoInfo]) -> float:
-    """Between the output's and the source's time of one frame, in seconds."""
-    output, source = (
-        Fraction(f.pts) * info.time_base for f, info in zip(frames[:2], infos[:2], strict=True)
-    )
-    return float(abs(output - source))
+def _times(frames: tuple[Frame, ...], infos: list[VideoInfo]) -> list[Fraction]:
+    """The output's and the source's time of one frame, in seconds."""
+    both = zip(frames[:2], infos[:2], strict=True)
+    return [Fraction(f.pts) * info.time_base for f, info in both]
 
 
 def table_rows(result: Evaluation) -> Iterator[tuple[str, str, str]]:

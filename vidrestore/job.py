@@ -52,17 +52,16 @@ def restore_video(
     Raises VidrestoreError; see `vidrestore.errors`.
     """
     settings = settings or Settings()
-    # Absolute, because libraries take names such as "-o.mp4" and "12:30.mp4" for something else.
-    source, target = Path(source).absolute(), Path(target).absolute()
+    source, target = Path(source), Path(target)
     started = time.monotonic()
     check_paths(source, target, overwrite=overwrite)
-    program = ffmpeg_program()
     info = probe(source)
     codec = choose_codec(settings.encode.codec, info)
     with open_source(source) as container:
-        plan = plan_streams(container, info, target, codec)
+        plan = plan_streams(container, info, target, codec, whole=span is None)
         container_start = Fraction(container.start_time or 0, 1_000_000)
     with _work_folder(target) as folder:
+        program = ffmpeg_program()
         try_remux(source, folder / f"trial{target.suffix}", plan, info, ffmpeg_program=program)
         restorer = restorer or chosen_restorer(settings, on_event)
         settings = _with_template(settings, restorer)
@@ -87,8 +86,9 @@ def restore_video(
 
 def check_paths(source: Path, target: Path, *, overwrite: bool) -> None:
     """Refuse before any work what could harm a file or cannot end well."""
-    container_of(target)
     try:
+        if not target.is_dir():
+            container_of(target)
         _check_files(source, target, overwrite=overwrite)
     except PermissionError as error:
         kind = InputError if error.filename == str(source) else OutputError
@@ -162,7 +162,7 @@ def _work_folder(target: Path) -> Iterator[Path]:
         folder.mkdir()
     except OSError as error:
         raise OutputError(
-            f"the folder {folder} cannot be made: {(error.strerror or '').lower()}"
+            f"the folder {target.parent} cannot be written to: {(error.strerror or '').lower()}"
         ) from error
     try:
         yield folder
@@ -238,6 +238,6 @@ def _warnings(analysis: Analysis, missing: int) -> Iterator[str]:
     if analysis.repaired_times:
         yield f"{analysis.repaired_times} frames had no time of their own or a repeated one"
     if not analysis.tracks:
-        yield "no face was found; every frame was left as it was"
+        yield "no face was found; nothing was restored"
     elif analysis.coarse_landmarks:
         yield "landmarks were guessed from face boxes; a detector with weights aligns better"

@@ -23,6 +23,7 @@ _FLOW_SIGMA_PX = 0.8
 # Of the blur that the light back-projection undoes, in crop pixels, of which one to two lie on a
 # frame pixel.
 _BLUR_SIGMA_PX = 2.0
+_RIM_PX = 2
 
 _Field = npt.NDArray[np.float32]
 
@@ -54,8 +55,10 @@ class Fusion:
             share = _resized(torch.from_numpy(gate)[None], middle.shape[-1]).to(middle.device)
             total += share * _moved(window[index], flow)
             weight += share
-        fused = total / weight
-        return (fused + self._sharpness * (fused - _blurred(fused))).clamp(0, 1)
+        fused = (total / weight).clamp(0, 1)
+        sharper = fused + self._sharpness * (fused - _blurred(fused))
+        # Within what stands around each pixel, so that contours get no bright or dark rims.
+        return sharper.clamp(-_largest_around(-fused), _largest_around(fused))
 
     def _motion(self, first: _Field, second: _Field) -> tuple[FlowField, _Field]:
         """Flow from the first luma to the second, and the trust in it, at the lumas' size."""
@@ -115,6 +118,10 @@ def _blurred(image: torch.Tensor) -> torch.Tensor:
     padded = F.pad(image[None], (reach,) * 4, mode="replicate")
     across = kernel.expand(3, 1, 1, -1)
     return F.conv2d(F.conv2d(padded, across, groups=3), across.mT, groups=3)[0]
+
+
+def _largest_around(image: torch.Tensor) -> torch.Tensor:
+    return F.max_pool2d(image[None], 2 * _RIM_PX + 1, stride=1, padding=_RIM_PX)[0]
 
 
 def _gaussian(luma: _Field, sigma_px: float) -> _Field:

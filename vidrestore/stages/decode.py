@@ -76,6 +76,11 @@ def open_source(path: Path) -> Iterator[Any]:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"the file {path} cannot be read as video: {reason}") from error
     with container:
+        kind = container.format.name
+        if kind == "tty":
+            raise InputError(f"{path} is text, not a video")
+        if kind == "image2" or kind.endswith("_pipe"):
+            raise InputError(f"{path} is a picture; give a video")
         yield container
 
 

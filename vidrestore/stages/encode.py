@@ -31,10 +31,10 @@ def choose_codec(wanted: str, info: VideoInfo) -> str:
     odd = codec != "ffv1" and "444" not in pixel_format and (info.width % 2 or info.height % 2)
     if pixel_format not in formats or odd:
         shape = f"{info.width} x {info.height} pixels in {info.pixel_format}"
-        raise OutputError(
-            f"{codec} cannot hold {shape} unchanged; write to an .mkv file with "
-            "--set encode.codec=ffv1"
-        )
+        instead = "write to an .mkv file with --set encode.codec=ffv1"
+        if codec == "ffv1":
+            instead = "convert the video to a common pixel format first"
+        raise OutputError(f"{codec} cannot hold {shape} unchanged; {instead}")
     return codec
 
 
@@ -65,7 +65,9 @@ class VideoWriter:
         self._format = encoded_format(info)
         self.frame_count = 0
         try:
-            self._container = av.open(str(path), "w", container_options=_container_options(path))
+            self._container = av.open(
+                str(path.absolute()), "w", container_options=_container_options(path)
+            )
         except OSError as error:
             raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
         self._stream: Any = self._container.add_stream(

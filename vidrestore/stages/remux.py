@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -46,10 +47,13 @@ def container_of(target: Path) -> str:
     return container
 
 
-def plan_streams(source: Any, info: VideoInfo, target: Path, codec: str) -> RemuxPlan:
+def plan_streams(
+    source: Any, info: VideoInfo, target: Path, codec: str, *, whole: bool
+) -> RemuxPlan:
     """Decide before the work begins what is copied, converted or lost.
 
-    `source` is the opened container. OutputError where the restored stream itself does not fit.
+    `source` is the opened container; only sound goes with a part of it that is not `whole`.
+    OutputError where the restored stream itself does not fit.
     """
     container = container_of(target)
     if codec == "ffv1" and container != "matroska":
@@ -57,6 +61,8 @@ def plan_streams(source: Any, info: VideoInfo, target: Path, codec: str) -> Remu
     kept, codecs, lost = [], {}, []
     for stream in source.streams:
         change, loss = _fate(stream, container)
+        if not whole and stream.type != "audio":
+            loss = f"{_named(stream)} is left out of a sample, which has picture and sound only"
         if stream.index == info.stream_index or loss is None:
             kept.append(stream.index)
             if change is not None:
@@ -90,15 +96,17 @@ def remux(
     only that part of the other streams is taken, and times begin at zero with the first frame.
     OutputError where ffmpeg fails.
     """
-    restored = ffmpeg.input(str(video))
+    restored = ffmpeg.input(_name(video))
     window = dict(zip(("ss", "to"), part_seconds, strict=True)) if part_seconds else {}
-    others = ffmpeg.input(str(source), **{k: f"{float(v):.6f}" for k, v in window.items()})
+    others = ffmpeg.input(_name(source), **{k: f"{float(v):.6f}" for k, v in window.items()})
     mapped = [
         restored["v:0"] if index == info.stream_index else others[str(index)] for index in plan.kept
     ]
     # Metadata and chapters come from the source, also where no stream does.
     mapped.append(others[_NO_STREAM])
-    run = ffmpeg.output(*mapped, str(target), **_arguments(plan, info, whole=part_seconds is None))
+    run = ffmpeg.output(
+        *mapped, _name(target), **_arguments(plan, info, whole=part_seconds is None)
+    )
     _run(run.overwrite_output().global_args("-nostdin"), ffmpeg_program, source, target)
 
 
@@ -114,6 +122,8 @@ def _run(command: Any, ffmpeg_program: str, source: Path, target: Path) -> None:
         process.kill()
         process.wait()
         raise
+    if b"No space left on device" in said:
+        raise OSError(errno.ENOSPC, "no space left on device")
     if process.returncode:
         raise OutputError(
             f"the streams of {source} cannot be joined in {target.name}: {_tail(said)}"
@@ -130,10 +140,10 @@ def try_remux(
     others = [index for index in plan.kept if index != info.stream_index]
     if not others:
         return
-    whole = ffmpeg.input(str(source), t="0.2")
+    whole = ffmpeg.input(_name(source), t="0.2")
     arguments: dict[str, Any] = {"f": plan.container, "c": "copy", "loglevel": "error"}
     arguments |= {f"c:{others.index(index)}": codec for index, codec in plan.codecs.items()}
-    run = ffmpeg.output(*(whole[str(index)] for index in others), str(trial), **arguments)
+    run = ffmpeg.output(*(whole[str(index)] for index in others), _name(trial), **arguments)
     try:
         _run(run.overwrite_output().global_args("-nostdin"), ffmpeg_program, source, trial)
     except OutputError as error:
@@ -146,15 +156,14 @@ def try_remux(
 
 def packet_count(path: Path, stream_index: int) -> int:
     """How many packets one stream of a finished file holds."""
-    with av.open(str(path)) as container:
+    with av.open(_name(path)) as container:
         stream = container.streams[stream_index]
         return sum(1 for packet in container.demux(stream) if packet.size)
 
 
 def _fate(stream: Any, container: str) -> tuple[str | None, str | None]:
     """(codec to convert to, or None to copy; what to say if it is lost, or None)."""
-    name = stream.codec_context.name if stream.codec_context else None
-    where = f"stream {stream.index} ({name or stream.type})"
+    name, where = _codec_name(stream), _named(stream)
     if stream.type == "subtitle":
         if container == "matroska":
             return ("srt" if name == "mov_text" else None), None
@@ -166,6 +175,19 @@ def _fate(stream: Any, container: str) -> tuple[str | None, str | None]:
     if stream.type not in ("video", "audio", "subtitle", "attachment"):
         return None, f"{where} holds data that no player shows; it is left out"
     return None, None
+
+
+def _name(path: Path) -> str:
+    """As ffmpeg takes it for a file whatever its name: "-o.mp4" and "12:30.mp4" are no options."""
+    return str(path.absolute())
+
+
+def _codec_name(stream: Any) -> str | None:
+    return stream.codec_context.name if stream.codec_context else None
+
+
+def _named(stream: Any) -> str:
+    return f"stream {stream.index} ({_codec_name(stream) or stream.type})"
 
 
 def _arguments(plan: RemuxPlan, info: VideoInfo, *, whole: bool) -> dict[str, Any]:
