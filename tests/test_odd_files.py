@@ -4,6 +4,7 @@ import json
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 import pytest
 from media import Painter, Unchanged, analysis_of, mild_image, plain_track, write_video
@@ -11,6 +12,7 @@ from media import Painter, Unchanged, analysis_of, mild_image, plain_track, writ
 from vidrestore import InputError, OutputError, UsageError, analyze_video, restore_video
 from vidrestore.cli import main
 from vidrestore.config import load_settings
+from vidrestore.evaluate import evaluate
 from vidrestore.frame import Detection
 from vidrestore.stages.decode import Damage, Span, decode, probe
 
@@ -185,3 +187,54 @@ def test_evaluate_says_identical_in_strict_json(tmp_path, capsys):
     result = json.loads(last, parse_constant=lambda name: pytest.fail(name))["evaluation"]
     assert result["output"]["outside_psnr_db"] is None
     assert result["frame_counts_equal"]
+
+
+def test_what_is_no_video_is_called_what_it_is(tmp_path):
+    cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((40, 60, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "photo.jpg"), np.zeros((40, 60, 3), np.uint8))
+    (tmp_path / "letter.txt").write_text("Dear all,\n" * 40)
+    for name in ("photo.png", "photo.jpg"):
+        with pytest.raises(InputError, match=rf"{name} is a picture"):
+            probe(tmp_path / name)
+    # Some text is what ffmpeg knows how to draw on a terminal.
+    with pytest.raises(InputError, match=r"letter\.txt (is text|cannot be read as video)"):
+        probe(tmp_path / "letter.txt")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_sample_of_a_file_with_many_streams_has_its_picture_and_sound(shared, tmp_path, suffix):
+    source = shared / "clips" / "torchcodec_nasa.mp4"
+    span = Span(Fraction(6), Fraction(7))
+    frames = list(decode(source, Damage(), span))
+    info = probe(source)
+    made = analysis_of(info, len(frames), ())
+    pts = np.array([f.pts for f in frames], np.int64)
+    made = type(made)(**{n: getattr(made, n) for n in made.__dataclass_fields__} | {"pts": pts})
+    target = tmp_path / f"sample{suffix}"
+    summary = restore_video(source, target, restorer=Unchanged(), analysis=made, span=span)
+    assert summary.frames == len(frames) == 30
+    assert sum("left out of a sample" in warning for warning in summary.warnings) == 3
+    with av.open(str(target)) as container:
+        assert [s.type for s in container.streams] == ["audio", "video", "audio"]
+        times = {s.index: [] for s in container.streams}
+        for packet in container.demux():
+            if packet.size:
+                times[packet.stream.index].append(float(packet.pts * packet.time_base))
+    assert min(times[1]) == 0
+    assert len(times[1]) == 30
+    for index in (0, 2):
+        assert -0.1 < min(times[index]) < 0.15
+        assert 0.8 < max(times[index]) < 1.1
+
+
+def test_a_sample_is_evaluated_against_its_own_part(tmp_path):
+    images = [mild_image(64, 48, "yuv420p", i) for i in range(50)]
+    base = Fraction(1, 1000)
+    source = write_video(tmp_path / "a.mkv", images, pts=range(0, 2000, 40), time_base=base)
+    sample = write_video(tmp_path / "b.mkv", images[25:], pts=range(0, 1000, 40), time_base=base)
+    result = evaluate(sample, source, HAAR, span=Span(Fraction(1)))
+    assert result.frames == 25
+    assert result.frame_counts_equal
+    assert result.largest_time_error_seconds == 0
+    assert result.output.outside_psnr_db == float("inf")
+    assert not evaluate(sample, source, HAAR).frame_counts_equal
