@@ -71,7 +71,7 @@ def script(path: Path, content: str) -> Path:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (None, "No such file"),
+        (None, "cannot be run"),
         ("exit 3", "status 3"),
         ("echo hello", "is no ffmpeg"),
         ("exec sleep 5", "does not answer"),
