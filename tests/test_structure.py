@@ -17,7 +17,7 @@ LONGEST_FILE = 400
 
 # A room's modules, or the folder whose files they are ("stages/").
 ROOMS = {
-    "ground": {"errors", "config", "frame", "threads", "color", "geometry", "flow"},
+    "ground": {"errors", "config", "frame", "threads", "color", "geometry", "flow", "locks"},
     "weights": {"weights", "weightfile", "fetch"},
     "gpen": {"gpen/"},
     "detectors": {"detectors/"},
@@ -41,7 +41,7 @@ _BELOW_PASSES = {"ground", "weights", "gpen", "detectors", "restorers", "stages"
 # What a room may import: whole rooms, or single modules.
 ALLOWED = {
     "ground": {"ground"},
-    "weights": {"weights", "errors", "config"},
+    "weights": {"weights", "errors", "config", "locks"},
     "gpen": {"gpen"},
     "detectors": {"ground", "weights", "detectors"},
     "restorers": {"ground", "weights", "restorers"},

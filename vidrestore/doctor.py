@@ -284,7 +284,7 @@ def _slow() -> Iterator[str]:
         return
     yield (
         "gpen-2048 on the processor takes seconds a face (two cores took 0.8 with openvino, 2.3 "
-        "without), and a minute of video has 1500 frames; gpen-512 is about four times faster"
+        "without), and a minute of video has 1500 frames; gpen-512 is two to three times faster"
     )
     if not fast_format:
         yield (

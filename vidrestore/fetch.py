@@ -17,11 +17,12 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vidrestore.errors import WeightsError
+from vidrestore.locks import held
 
 Progress = Callable[[int, int | None], None]
 """Told the bytes that are here and the bytes there will be, None where the server does not say."""
@@ -114,29 +115,11 @@ def sync_folder(folder: Path) -> None:
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """Wait until no other process or thread fetches into `folder`; a killed one frees it."""
-    with _disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".fetch.lock").open("ab")
-    with file:
-        if sys.platform == "win32":
-            import msvcrt
-
-            while True:
-                try:
-                    msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-                    break
-                except OSError:  # it gives up after ten seconds; a download takes longer
-                    continue
-            yield
-        else:
-            import fcntl
-
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError as error:
-                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
-                    raise
-            yield
+    with ExitStack() as stack:
+        with _disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(folder / ".fetch.lock", wait=True))
+        yield
 
 
 def _discard(part: Path) -> None:

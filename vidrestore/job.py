@@ -6,9 +6,10 @@ import errno
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from vidrestore.analyze import analyze_video, frames_expected, weight_finder
 from vidrestore.config import Settings
 from vidrestore.errors import InputError, OutputError, UsageError, WeightsError
 from vidrestore.frame import Analysis, OnEvent, Summary, Tally
+from vidrestore.locks import held
 from vidrestore.restore import choose_device, restore_segment
 from vidrestore.restorers import Restorer, open_restorer
 from vidrestore.stages.decode import Span, open_source, probe
@@ -155,24 +157,36 @@ def _with_template(settings: Settings, restorer: Restorer) -> Settings:
 
 @contextmanager
 def _work_folder(target: Path) -> Iterator[Path]:
-    """`TARGET.vidrestore` beside the output, gone again afterwards whatever happened."""
+    """`TARGET.vidrestore` beside the output, gone again afterwards whatever happened.
+
+    What a killed run left there is removed; UsageError while another run works in it.
+    """
     folder = target.with_name(target.name + ".vidrestore")
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-    except OSError as error:
-        raise OutputError(
-            f"the folder {target.parent} cannot be written to: {(error.strerror or '').lower()}"
-        ) from error
-    try:
-        yield folder
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise OutputError(f"no space is left in {target.parent}") from error
-        reason = (error.strerror or str(error)).lower()
-        raise OutputError(f"{error.filename or target} cannot be used: {reason}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as last, ExitStack() as stack:
+        try:
+            folder.mkdir(exist_ok=True)
+            stack.enter_context(held(folder / "lock", wait=False))
+            if sys.platform == "win32":  # which removes no file that is open, as the lock is
+                last.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            for left in folder.iterdir():
+                if left.name != "lock":
+                    left.unlink()
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another run is writing {target}; wait for it or choose another name"
+            ) from error
+        except OSError as error:
+            raise OutputError(
+                f"the folder {target.parent} cannot be written to: {(error.strerror or '').lower()}"
+            ) from error
+        try:
+            yield folder
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise OutputError(f"no space is left in {target.parent}") from error
+            reason = (error.strerror or str(error)).lower()
+            raise OutputError(f"{error.filename or target} cannot be used: {reason}") from error
 
 
 def _part_seconds(analysis: Analysis, container_start: Fraction) -> tuple[Fraction, Fraction]:
