@@ -100,8 +100,9 @@ class Gpen:
         gpen = self._load(expected_size)
         dtype = self._cpu_format(wanted)
         if self._device.type != "cpu" and wanted == "auto":
+            exact = float32_result(gpen, self._device)
             half = InferenceGPEN(gpen, torch.float16).to(self._device)
-            psnr_db = psnr_to_float32_db(half, gpen, self._device)
+            psnr_db = psnr_to_float32_db(half, exact, self._device)
             dtype = torch.float16
             if psnr_db < _LEAST_FLOAT16_DB:
                 dtype = torch.bfloat16
@@ -162,10 +163,13 @@ class Gpen:
 
         gpen = self._load(expected_size)
         self._say(f"{self._path.name} is compiled for OpenVINO and measured, which is done once")
-        kept.export(gpen)
         size = gpen.config.size
+        # First, so that its memory is free again when OpenVINO asks for its own.
+        exact = float32_result(gpen, torch.device("cpu"))
+        kept.export(gpen)
+        del gpen
         compiled = openvino.CompiledGPEN(kept, size, bfloat16=dtype == torch.bfloat16)
-        psnr_db = psnr_to_float32_db(compiled, gpen, torch.device("cpu"))
+        psnr_db = psnr_to_float32_db(compiled, exact, torch.device("cpu"))
         kept.note(str(dtype), size, psnr_db)
         return size, psnr_db
 
@@ -198,11 +202,17 @@ def has_bfloat16() -> bool:
     return any(bool(found.get(name)) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
-def psnr_to_float32_db(network: Network, gpen: GPEN, device: torch.device) -> float:
-    """PSNR of `network` against float32, both clipped as pictures are, on a built-in input."""
+def float32_result(gpen: GPEN, device: torch.device) -> torch.Tensor:
+    """(1, 3, S, S) on the CPU: what the built-in input gives in float32, clipped like a picture."""
     image = probe_image(gpen.config.size).to(device)
-    exact = InferenceGPEN(gpen, torch.float32).to(device)(image).clamp(-1, 1)
-    error = float(((exact - network(image).clamp(-1, 1)) / 2).square().mean())
+    result: torch.Tensor = InferenceGPEN(gpen, torch.float32).to(device)(image)
+    return result.clamp(-1, 1).cpu()
+
+
+def psnr_to_float32_db(network: Network, exact: torch.Tensor, device: torch.device) -> float:
+    """PSNR of what `network` makes of the built-in input against `float32_result`."""
+    result = network(probe_image(exact.shape[-1]).to(device)).clamp(-1, 1).cpu()
+    error = float(((exact - result) / 2).square().mean())
     if math.isnan(error):
         return -math.inf
     return math.inf if error == 0 else -10 * math.log10(error)
