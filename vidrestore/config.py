@@ -92,7 +92,7 @@ class Restore(Section):
     """The second input of CodeFormer files: 0 invents more, 1 keeps more."""
     max_waiting_frames: int = Field(16, ge=1)
     """Bound on frames held back while a batch fills."""
-    fusion_sharpness: float = Field(0.8, ge=0, le=1)
+    fusion_sharpness: float = Field(0.5, ge=0, le=1)
     """fusion: share of the back-projection step that undoes its own blur."""
 
 
