@@ -15,6 +15,7 @@ import torch
 
 from vidrestore import color
 from vidrestore.frame import Analysis, Face, Frame, Track, VideoInfo
+from vidrestore.stages.decode import Damage, Span, decode, probe
 
 PLANAR_FORMATS = (
     "yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuv411p", "gray", "yuv420p10le", "yuv422p10le",
@@ -112,6 +113,14 @@ def analysis_of(info: VideoInfo, frame_count: int, tracks: Sequence[Track]) -> A
         shots=((0, frame_count),),
         tracks=tuple(tracks),
     )
+
+
+def analysis_of_file(
+    path: Path, tracks: Sequence[Track] = (), span: Span | None = None
+) -> Analysis:
+    """One shot with the given tracks, at the times of the file's own frames."""
+    pts = np.array([frame.pts for frame in decode(path, Damage(), span)], np.int64)
+    return replace(analysis_of(probe(path), len(pts), tracks), pts=pts)
 
 
 def plain_face(source: torch.Tensor, *, track_id: int = 0, strength: float = 1.0) -> Face:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from media import (
     Unchanged,
-    analysis_of,
+    analysis_of_file,
     frame_times,
     mild_image,
     packets,
@@ -28,18 +28,10 @@ def decoded_planes(path):
     return [planes_of(frame.image) for frame in decode(path, Damage())]
 
 
-def analysis_for(path, tracks=()):
-    info = probe(path)
-    pts = [f.pts for f in decode(path, Damage())]
-    made = analysis_of(info, len(pts), tracks)
-    return type(made)(**{n: getattr(made, n) for n in made.__dataclass_fields__}
-                      | {"pts": np.array(pts, np.int64)})  # fmt: skip
-
-
 def run(source, target, settings=None, tracks=()):
     return restore_video(
         source, target, settings or Settings(), restorer=Unchanged(),
-        analysis=analysis_for(source, tracks),
+        analysis=analysis_of_file(source, tracks),
     )  # fmt: skip
 
 
@@ -175,10 +167,7 @@ def test_a_sample_starts_at_zero_with_its_own_sound(tmp_path):
     chosen = list(decode(source, Damage(), span))
     assert [f.index for f in chosen] == list(range(10))
     assert [f.pts for f in chosen] == list(range(400, 800, 40))
-    info = probe(source)
-    made = analysis_of(info, 10, ())
-    made = type(made)(**{n: getattr(made, n) for n in made.__dataclass_fields__}
-                      | {"pts": np.array([f.pts for f in chosen])})  # fmt: skip
+    made = analysis_of_file(source, span=span)
     restore_video(source, target, restorer=Unchanged(), analysis=made, span=span)
     assert frame_times(target) == [Fraction(i, 25) for i in range(10)]
     sound = packets(target, 1)

@@ -7,7 +7,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from media import Painter, Unchanged, analysis_of, mild_image, plain_track, write_video
+from media import Painter, Unchanged, analysis_of_file, mild_image, plain_track, write_video
 
 from vidrestore import InputError, OutputError, UsageError, analyze_video, restore_video
 from vidrestore.cli import main
@@ -99,15 +99,9 @@ def test_sound_that_lasts_longer_is_no_missing_picture(tmp_path):
     source = with_sound(tmp_path / "source.mkv", "pcm_s16le", seconds=5)
     summary = restore_video(
         source, tmp_path / "out.mkv", restorer=Unchanged(),
-        analysis=analysis_with_times(source),
+        analysis=analysis_of_file(source),
     )  # fmt: skip
     assert summary.missing_frames == 0
-
-
-def analysis_with_times(source, tracks=()):
-    made = analysis_of(probe(source), 0 or sum(1 for _ in decode(source, Damage())), tracks)
-    pts = np.array([f.pts for f in decode(source, Damage())], np.int64)
-    return type(made)(**{n: getattr(made, n) for n in made.__dataclass_fields__} | {"pts": pts})
 
 
 def test_sound_that_the_output_cannot_hold_is_said_before_the_work(tmp_path):
@@ -116,7 +110,7 @@ def test_sound_that_the_output_cannot_hold_is_said_before_the_work(tmp_path):
     track = plain_track(25, centre=(30, 20), side=30)
     with pytest.raises(OutputError, match=r"an \.mkv file holds more"):
         restore_video(source, tmp_path / "out.mp4", restorer=painter,
-                      analysis=analysis_with_times(source, [track]))  # fmt: skip
+                      analysis=analysis_of_file(source, [track]))  # fmt: skip
     assert painter.batches == []
     assert [p.name for p in tmp_path.iterdir()] == ["source.mkv"]
 
@@ -127,7 +121,7 @@ def test_an_ffmpeg_that_is_not_there_is_said_before_the_work(tmp_path, monkeypat
     painter = Painter()
     with pytest.raises(OutputError, match="VIDRESTORE_FFMPEG"):
         restore_video(source, tmp_path / "out.mkv", restorer=painter,
-                      analysis=analysis_with_times(source))  # fmt: skip
+                      analysis=analysis_of_file(source))  # fmt: skip
     assert painter.batches == []
 
 
@@ -165,7 +159,7 @@ def test_an_analysis_for_another_template_is_refused(tmp_path):
     restorer.template = "ffhq"
     with pytest.raises(UsageError, match=r"template gpen .* wants ffhq"):
         restore_video(source, tmp_path / "out.mkv", restorer=restorer,
-                      analysis=analysis_with_times(source))  # fmt: skip
+                      analysis=analysis_of_file(source))  # fmt: skip
 
 
 def test_debug_keeps_the_exit_status_and_json_stays_json(tmp_path, capsys):
@@ -206,10 +200,7 @@ def test_a_sample_of_a_file_with_many_streams_has_its_picture_and_sound(shared, 
     source = shared / "clips" / "torchcodec_nasa.mp4"
     span = Span(Fraction(6), Fraction(7))
     frames = list(decode(source, Damage(), span))
-    info = probe(source)
-    made = analysis_of(info, len(frames), ())
-    pts = np.array([f.pts for f in frames], np.int64)
-    made = type(made)(**{n: getattr(made, n) for n in made.__dataclass_fields__} | {"pts": pts})
+    made = analysis_of_file(source, span=span)
     target = tmp_path / f"sample{suffix}"
     summary = restore_video(source, target, restorer=Unchanged(), analysis=made, span=span)
     assert summary.frames == len(frames) == 30

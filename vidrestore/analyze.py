@@ -13,6 +13,7 @@ from vidrestore import weights
 from vidrestore.config import Settings
 from vidrestore.detectors import Detector, open_detector
 from vidrestore.errors import InputError
+from vidrestore.fetch import as_events
 from vidrestore.frame import Analysis, Observation, OnEvent, RawTrack, Track, VideoInfo
 from vidrestore.stages.align import align
 from vidrestore.stages.decode import Damage, Span, decode, probe
@@ -133,23 +134,12 @@ def weight_finder(settings: Settings, on_event: OnEvent | None) -> Callable[[str
     folders = weights.search_folders(how.folder, how.also)
 
     def find(name: str) -> Path:
-        def report(done_bytes: int, total_bytes: int | None) -> None:
-            if on_event is not None:
-                on_event(
-                    {
-                        "event": "progress",
-                        "stage": f"fetch {name}",
-                        "bytes": done_bytes,
-                        "of_bytes": total_bytes,
-                    }
-                )
-
         path = weights.require(
             name,
             folders,
             target=weights.target_folder(how.folder),
             offline=how.offline,
-            on_progress=report,
+            on_progress=as_events(name, on_event),
         )
         notice = weights.licence_notice(name, folders)
         if notice is not None and on_event is not None:

@@ -76,20 +76,10 @@ def _whole(name: str, folders: tuple[Path, ...]) -> Path | None:
 
 def _fetched(name: str, folders: tuple[Path, ...]) -> Path:
     from vidrestore import console, weights
+    from vidrestore.fetch import as_events
 
     with console.events(False) as on_event:
-
-        def report(done_bytes: int, total_bytes: int | None) -> None:
-            on_event(
-                {
-                    "event": "progress",
-                    "stage": f"fetch {name}",
-                    "bytes": done_bytes,
-                    "of_bytes": total_bytes,
-                }
-            )
-
-        weights.fetch(name, folders[0], on_progress=report)
+        weights.fetch(name, folders[0], on_progress=as_events(name, on_event))
     # What was there before may stand in the way; then this says so.
     return weights.require(name, folders, target=folders[0], offline=True)
 

@@ -20,6 +20,7 @@ from vidrestore.errors import OutputError
 from vidrestore.evaluate import Evaluation, evaluate
 from vidrestore.frame import Summary
 from vidrestore.job import restore_video
+from vidrestore.portrait import bleed_chroma
 
 _WIDTH, _HEIGHT = 640, 480
 _FRAMES, _RATE = 100, 25
@@ -101,13 +102,7 @@ def _worn(pictures: list[_Picture]) -> Iterator[_Picture]:
     noise = np.random.default_rng(20)
     for picture in pictures:
         soft = cv2.GaussianBlur(picture, (0, 0), 1.1).astype(np.float32)
-        ycc = cv2.cvtColor(soft, cv2.COLOR_RGB2YCrCb)
-        shift = np.array([[1, 0, 1.5], [0, 1, 0]], np.float32)
-        chroma = cv2.GaussianBlur(ycc[..., 1:], (0, 0), sigmaX=2.5, sigmaY=0.5)
-        ycc[..., 1:] = cv2.warpAffine(
-            chroma, shift, (_WIDTH, _HEIGHT), borderMode=cv2.BORDER_REPLICATE
-        )
-        bled = cv2.cvtColor(ycc, cv2.COLOR_YCrCb2RGB)
+        bled = bleed_chroma(soft, (2.5, 0.5), 1.5)
         grainy = bled + noise.normal(0, _NOISE_SIGMA, bled.shape)
         yield np.clip(np.rint(grainy), 0, 255).astype(np.uint8)
 

@@ -86,6 +86,21 @@ def fetch_file(
     raise WeightsError(f"{name} could not be fetched: {'; '.join(reasons)}; {otherwise}")
 
 
+def as_events(
+    name: str, on_event: Callable[[dict[str, Any]], None] | None
+) -> Callable[[int, int | None], None]:
+    """A receiver of (done, total) bytes that passes them on as progress events."""
+
+    def report(done_bytes: int, total_bytes: int | None) -> None:
+        if on_event is not None:
+            stage = f"fetch {name}"
+            on_event(
+                {"event": "progress", "stage": stage, "bytes": done_bytes, "of_bytes": total_bytes}
+            )
+
+    return report
+
+
 def part_path(folder: Path, name: str, url: str) -> Path:
     """Where an unfinished download is kept: one per address, since mirrors may differ in bytes."""
     return folder / f".{name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part"

@@ -9,6 +9,7 @@ here holds finer detail than the portrait's own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -79,12 +80,22 @@ def _small(picture: Picture) -> Picture:
 
 def _old(picture: Picture) -> Picture:
     """Tape: half the resolution, chroma that bleeds to the right, noise, compression."""
-    ycc = cv2.cvtColor(_reduced(picture, 2), cv2.COLOR_RGB2YCrCb)
-    chroma = cv2.GaussianBlur(ycc[..., 1:], (0, 0), sigmaX=4, sigmaY=1)
-    shift = np.array([[1, 0, 3], [0, 1, 0]], np.float32)
-    ycc[..., 1:] = cv2.warpAffine(chroma, shift, ycc.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
-    bled = np.asarray(cv2.cvtColor(ycc, cv2.COLOR_YCrCb2RGB), np.uint8)
+    bled = np.asarray(bleed_chroma(_reduced(picture, 2), (4, 1), 3), np.uint8)
     return _enlarged(_jpeg(_noisy(bled, 12), quality=60), picture)
+
+
+def bleed_chroma(
+    picture: npt.NDArray[Any], sigma_px: tuple[float, float], shift_px: float
+) -> npt.NDArray[Any]:
+    """(H, W, 3) RGB, uint8 or float32 in 8-bit levels, with chroma blurred in (x, y), moved right.
+
+    What composite video does, whose chroma has a fraction of the luma's bandwidth.
+    """
+    ycc = cv2.cvtColor(picture, cv2.COLOR_RGB2YCrCb)
+    chroma = cv2.GaussianBlur(ycc[..., 1:], (0, 0), sigmaX=sigma_px[0], sigmaY=sigma_px[1])
+    shift = np.array([[1, 0, shift_px], [0, 1, 0]], np.float32)
+    ycc[..., 1:] = cv2.warpAffine(chroma, shift, ycc.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.cvtColor(ycc, cv2.COLOR_YCrCb2RGB))
 
 
 WEAR: dict[str, Callable[[Picture], Picture]] = {"soft": _soft, "small": _small, "old": _old}

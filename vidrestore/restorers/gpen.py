@@ -103,12 +103,10 @@ class Gpen:
             exact = float32_result(gpen, self._device)
             half = InferenceGPEN(gpen, torch.float16).to(self._device)
             psnr_db = psnr_to_float32_db(half, exact, self._device)
-            dtype = torch.float16
-            if psnr_db < _LEAST_FLOAT16_DB:
-                dtype = torch.bfloat16
-                self._say_too_far(
-                    gpen.config.size, psnr_db, "float16", _LEAST_FLOAT16_DB, "bfloat16"
-                )
+            if psnr_db >= _LEAST_FLOAT16_DB:
+                return half, gpen.config.size, torch.float16
+            dtype = torch.bfloat16
+            self._say_too_far(gpen.config.size, psnr_db, "float16", _LEAST_FLOAT16_DB, "bfloat16")
         return InferenceGPEN(gpen, dtype).to(self._device), gpen.config.size, dtype
 
     def _cpu_format(self, wanted: str) -> torch.dtype:
