@@ -11,7 +11,16 @@ import av
 import numpy as np
 import pytest
 
-_STAGE_NAMES = {"decode", "detect", "crop", "restore", "paste"}
+_STAGE_NAMES = {
+    "decode",
+    "detect",
+    "follow",
+    "crop",
+    "restore",
+    "paste",
+    "decode source",
+    "decode output",
+}
 _SOUND_RATE = 48000
 
 MakeVideo = Callable[..., Path]

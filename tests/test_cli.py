@@ -168,8 +168,8 @@ SETTINGS = {
     "restorer": (["--restorer", "fuson"], "restorer 'fuson'", "did you mean fusion?"),
     "number too large": (["--strength", "1.5"], "paste.strength", "1.5"),
     "number too small": (["--batch-size", "0"], "restore.batch_size", "0"),
-    "no number": (["--set", "encode.crf=good"], "encode.crf", "'good'"),
-    "no change": (["--set", "encode.crf"], "SECTION.KEY=VALUE", "'encode.crf'"),
+    "no quality": (["--set", "encode.quality=good"], "encode.quality", "archive"),
+    "no change": (["--set", "encode.threads"], "SECTION.KEY=VALUE", "'encode.threads'"),
     "preset": (["--set", "encode.preset=slowly"], "preset 'slowly'", "did you mean slow"),
     "device": (["--device", "gpu"], "restore.device", "'gpu'"),
     "device not there": (["--device", "cuda:99"], "cuda:99", "--device cpu"),
@@ -436,8 +436,9 @@ def test_json_is_one_event_per_line_and_ends_with_done(
     result = command("restore", make_video(frames=8), tmp_path / "out.mp4", *PLAIN, "--json")
     assert result.status == 0
     events = [json.loads(line) for line in result.out.splitlines()]
-    assert [event["event"] for event in events] == ["progress"] * 16 + ["done"]
-    for stage, seen in (("analyze", events[:8]), ("restore", events[8:16])):
+    assert [event["event"] for event in events] == ["progress"] * 24 + ["done"]
+    for place, stage in enumerate(("analyze", "restore", "check")):
+        seen = events[8 * place : 8 * place + 8]
         assert [(e["stage"], e["frame"], e["frames"]) for e in seen] == [
             (stage, done, 8) for done in range(1, 9)
         ]
@@ -451,7 +452,7 @@ def test_json_counts_the_frames_of_a_sample(
     given = ("--start", "0.2", "--end", "0.6", "--json")
     result = command("restore", make_video(frames=20), tmp_path / "out.mp4", *PLAIN, *given)
     events = [json.loads(line) for line in result.out.splitlines()]
-    assert [event["frames"] for event in events[:-1]] == [10] * 20
+    assert [event["frames"] for event in events[:-1]] == [10] * 30
 
 
 def test_json_ends_with_the_error(place: Path, command: Command) -> None:

@@ -9,8 +9,8 @@ from media import frame_times, packets, planes_of
 
 from vidrestore import analyze_video, color, load_settings, restore_video
 from vidrestore.geometry import crop_matrix
+from vidrestore.masks import mask_rect
 from vidrestore.stages.decode import Damage, decode, probe
-from vidrestore.stages.paste import mask_rect
 
 
 def settings(shared, detector, **options):
@@ -127,3 +127,12 @@ def test_full_range_of_a_real_clip_stays_full_range(shared, tmp_path):
     means = [np.mean([color.plane(f.image, 0).mean() for f in decode(p, Damage())])
              for p in (source, target)]  # fmt: skip
     assert means[0] == pytest.approx(means[1], abs=0.5)
+
+
+@pytest.mark.parametrize("detector", ["yunet", pytest.param("insightface", marks=pytest.mark.long)])
+def test_nobody_is_found_where_nobody_shows_a_face(shared, detector):
+    """A hood seen from behind, of which SCRFD thinks it may be a face."""
+    analysis = analyze_video(shared / "clips" / "torchcodec_nasa.mp4", settings(shared, detector))
+    assert analysis.tracks == ()
+    if detector == "insightface":
+        assert analysis.skipped["too small or too doubtful"] > 0

@@ -23,22 +23,24 @@ PROFILES = sorted(path.stem for path in profile_folder().glob("*.toml"))
 @pytest.fixture
 def profile(tmp_path: Path) -> Path:
     path = tmp_path / "mine.toml"
-    path.write_text("[paste]\nstrength = 0.1\n[encode]\ncrf = 1\nthreads = 1\n")
+    path.write_text("[paste]\nstrength = 0.1\n[encode]\nquality = 1\nthreads = 1\n")
     return path
 
 
 def test_the_last_one_wins(profile: Path) -> None:
     """Defaults, then the profile, then options, then --set."""
-    options = {"paste.strength": 0.2, "encode.crf": 2}
+    options = {"paste.strength": 0.2, "encode.quality": 2}
     settings = load_settings(profile, ["paste.strength=0.3"], options=options)
     assert settings.encode.preset == Settings().encode.preset
     assert settings.encode.threads == 1
-    assert settings.encode.crf == 2
+    assert settings.encode.quality == "2"
     assert settings.paste.strength == 0.3
 
 
 def test_the_last_of_several_changes_wins() -> None:
-    assert load_settings(None, ["encode.crf=1", "encode.crf=2"]).encode.crf == 2
+    assert (
+        load_settings(None, ["encode.quality=1", "encode.quality=small"]).encode.quality == "small"
+    )
 
 
 def test_an_option_that_was_not_given_changes_nothing(profile: Path) -> None:
@@ -52,8 +54,8 @@ def test_nothing_given_is_the_default() -> None:
 @pytest.mark.parametrize(
     ("change", "section", "key", "value"),
     [
-        ("encode.crf=20", "encode", "crf", 20),
-        ("encode.crf = 20 ", "encode", "crf", 20),
+        ("encode.quality=20", "encode", "quality", "20"),
+        ("encode.threads = 20 ", "encode", "threads", 20),
         ("paste.strength=1", "paste", "strength", 1.0),
         ("encode.codec=ffv1", "encode", "codec", "ffv1"),
         ('encode.codec="ffv1"', "encode", "codec", "ffv1"),
@@ -69,7 +71,9 @@ def test_a_change_is_read(change: str, section: str, key: str, value: object) ->
     assert type(read) is type(value)
 
 
-@pytest.mark.parametrize("change", ["", "crf", "crf=1", "encode.crf", "encode.=1", ".crf=1", "=1"])
+@pytest.mark.parametrize(
+    "change", ["", "quality", "quality=1", "encode.quality", "encode.=1", ".quality=1", "=1"]
+)
 def test_a_change_that_is_not_one(change: str) -> None:
     with pytest.raises(ConfigError, match=r"SECTION\.KEY=VALUE"):
         load_settings(None, [change])
@@ -78,11 +82,11 @@ def test_a_change_that_is_not_one(change: str) -> None:
 @pytest.mark.parametrize(
     ("change", "near"),
     [
-        ("encoder.crf=1", "did you mean encode?"),
-        ("encode.cfr=1", "did you mean crf?"),
-        ("encode.codec=h265", "only auto, ffv1, h264, hevc"),
+        ("encoder.quality=1", "did you mean encode?"),
+        ("encode.qualty=1", "did you mean quality?"),
+        ("encode.codec=h265", "only auto, av1, dnxhr, ffv1, h264, hevc, prores"),
         ("align.template=gpn", "did you mean gpen?"),
-        ("zzz.crf=1", "only align, detect, encode"),
+        ("zzz.quality=1", "only align, deflicker, detect"),
     ],
 )
 def test_the_nearest_names_are_offered(change: str, near: str) -> None:
@@ -95,10 +99,10 @@ def test_the_nearest_names_are_offered(change: str, near: str) -> None:
     ("change", "parts"),
     [
         ("paste.strength=2", ("paste.strength", "2", "less than or equal to 1")),
-        ("encode.crf=1.5", ("encode.crf", "1.5", "integer")),
+        ("encode.threads=1.5", ("encode.threads", "1.5", "integer")),
         ("restore.device=cuda:x", ("restore.device", "'cuda:x'")),
         ("detect.size_px=650", ("detect.size_px", "650", "multiple of 32")),
-        ("encode.crf.deep=1", ("encode",)),
+        ("encode.quality.deep=1", ("encode",)),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(change: str, parts: tuple[str, ...]) -> None:
@@ -163,10 +167,25 @@ def test_settings_are_frozen() -> None:
 
 def test_a_profile_survives_being_written_down() -> None:
     """What --set takes is what a profile holds, so one can be turned into the other."""
-    table: dict[str, Any] = tomllib.loads("[encode]\ncrf = 3\n[paste]\nstrength = 0.5")
+    table: dict[str, Any] = tomllib.loads("[encode]\nthreads = 3\n[paste]\nstrength = 0.5")
     changes = [f"{s}.{k}={v}" for s, entries in table.items() for k, v in entries.items()]
     assert load_settings(None, changes) == Settings.model_validate(table)
 
 
 def test_resources_are_found_in_the_checkout() -> None:
     assert (resource_folder("weights") / "manifest.toml").is_file()
+
+
+@pytest.mark.parametrize(("text", "amount"), [("off", 0), ("0.25", 0.25), ("0", 0), ("1", 1)])
+def test_deflicker_is_switched_off_by_its_name(text: str, amount: float) -> None:
+    assert load_settings(None, [f"deflicker.amount={text}"]).deflicker.amount == amount
+
+
+def test_a_section_within_a_section_is_reached_and_checked() -> None:
+    settings = load_settings(None, ["paste.regions.mouth=0.2", "paste.strength=0.5"])
+    assert settings.paste.regions.mouth == 0.2
+    assert settings.paste.regions.eyes == 1
+    with pytest.raises(ConfigError, match=r"paste\.regions.*did you mean mouth"):
+        load_settings(None, ["paste.regions.mouht=0.2"])
+    with pytest.raises(ConfigError, match="is a section of settings"):
+        load_settings(None, ["paste.regions=1", "paste.regions.mouth=1"])

@@ -18,4 +18,4 @@ def test_the_demo_gains_a_decibel_and_leaves_its_files(tmp_path):
     with av.open(str(tmp_path / "demo" / "restored.mp4")) as container:
         assert len(container.streams.audio) == 1
     stages = {event["stage"] for event in events if event["event"] == "progress"}
-    assert stages == {"analyze", "restore"}
+    assert stages == {"analyze", "restore", "check"}

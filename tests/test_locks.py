@@ -5,7 +5,7 @@ import sys
 import threading
 
 import pytest
-from media import Painter, analysis_of, mild_image, plain_track, write_video
+from media import Painter, analysis_of_file, mild_image, plain_track, write_video
 
 from vidrestore import UsageError, restore_video
 from vidrestore.locks import held
@@ -29,7 +29,7 @@ class Waiting(Painter):
 def request_of(tmp_path):
     images = [mild_image(96, 80, "yuv420p", i) for i in range(3)]
     source = write_video(tmp_path / "source.mp4", images, codec="libx264")
-    analysis = analysis_of(probe(source), 3, [plain_track(3, centre=(50, 40), side=40)])
+    analysis = analysis_of_file(source, [plain_track(3, centre=(50, 40), side=40)])
     return source, tmp_path / "out.mp4", analysis
 
 

@@ -17,7 +17,7 @@ import vidrestore
 from vidrestore.config import profile_folder
 from vidrestore.weights import load_table
 print(Path(vidrestore.__file__).parent)
-print(vidrestore.load_profile("film").encode.codec)
+print(vidrestore.load_profile("film").encode.quality)
 print(*sorted(path.stem for path in profile_folder().glob("*.toml")))
 print(*load_table())
 """
@@ -65,9 +65,9 @@ def test_an_installed_copy_finds_its_profiles_and_weights(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    package, codec, profiles, weights = done.stdout.splitlines()
+    package, quality, profiles, weights = done.stdout.splitlines()
     assert Path(package) == unpacked / "vidrestore"
-    assert codec == "ffv1"
+    assert quality == "archive"
     assert profiles.split() == sorted(path.stem for path in (PROJECT / "configs").glob("*.toml"))
     assert {"gpen-2048", "yunet", "buffalo_l"} <= set(weights.split())
 

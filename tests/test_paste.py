@@ -16,11 +16,12 @@ from media import (
 )
 
 from vidrestore import color
-from vidrestore.frame import Tally
 from vidrestore.geometry import Rect, apply, crop_matrix
+from vidrestore.masks import face_mask, mask_rect
 from vidrestore.stages.crop import crop
-from vidrestore.stages.paste import face_mask, mask_rect, paste
+from vidrestore.stages.paste import paste
 from vidrestore.stages.restore import restore
+from vidrestore.summary import Tally
 
 WIDTH, HEIGHT = 96, 80
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from media import Painter, plain_face, random_image
 
-from vidrestore.frame import FaceFrame, Frame, Tally
+from vidrestore.frame import FaceFrame, Frame
 from vidrestore.stages.restore import restore
+from vidrestore.summary import Tally
 
 
 class Recorder:

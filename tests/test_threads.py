@@ -1,11 +1,13 @@
 """StageThreads: order, bounds, errors, and that nothing outlives the scope."""
 
+import contextlib
 import itertools
 import random
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pytest
 from conftest import stage_threads
@@ -264,3 +266,73 @@ def test_no_order_of_events_hangs(seed: int) -> None:
     within(_PATIENCE_SECONDS, run)
     assert outcomes in (["whole"], ["error"])
     assert stage_threads() == []
+
+
+def slowly(seed: int) -> Callable[[int], int]:
+    random_waits = random.Random(seed)
+
+    def work(item: int) -> int:
+        time.sleep(random_waits.choice([0, 0, 0.002]))
+        return item
+
+    return work
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [0, 1, 4, 23])
+def test_each_gives_every_result_once_and_in_order(workers: int, count: int) -> None:
+    with StageThreads() as threads:
+        works = [slowly(seed) for seed in range(workers)]
+        made = threads.each(range(count), works, depth=2, name="work")
+        assert list(made) == list(range(count))
+
+
+def test_each_works_at_the_same_time() -> None:
+    meet = threading.Barrier(3)
+
+    def work(item: int) -> int:
+        meet.wait(_PATIENCE_SECONDS)
+        return item
+
+    with StageThreads() as threads:
+        assert list(threads.each(range(6), [work] * 3, depth=1, name="work")) == list(range(6))
+
+
+def test_each_runs_ahead_no_further_than_it_says() -> None:
+    dealt = []
+
+    def items() -> Iterator[int]:
+        for item in range(100):
+            dealt.append(item)
+            yield item
+
+    with StageThreads() as threads:
+        results = threads.each(items(), [abs] * 2, depth=3, name="work")
+        assert [next(results) for _ in range(3)] == [0, 1, 2]
+        time.sleep(0.2)
+        # In each lane the queue, one that waits to be put, and what was read.
+        assert len(dealt) <= 3 + 2 * (3 + 1)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("bad", [0, 4, 9])
+@pytest.mark.parametrize("where", ["items", "work"])
+def test_an_error_in_each_follows_the_items_before_it(workers: int, bad: int, where: str) -> None:
+    def work(item: int) -> int:
+        if where == "work" and item == bad:
+            raise StageError(f"at {item}")
+        return item
+
+    items = breaks_at(bad, range(20)) if where == "items" else iter(range(20))
+    came = []
+    with pytest.raises(StageError), StageThreads() as threads:
+        came.extend(threads.each(items, [work] * workers, depth=2, name="work"))
+    assert came == list(range(bad))
+    assert not stage_threads()
+
+
+@pytest.mark.parametrize(("leave", "error"), LEAVING)
+def test_leaving_each_stops_all(leave: Callable[[Iterator[int]], None], error: Any) -> None:
+    with contextlib.suppress(*([error] if error else [])), StageThreads() as threads:
+        leave(threads.each(itertools.count(), [slowly(s) for s in range(3)], depth=2, name="work"))
+    assert not stage_threads()

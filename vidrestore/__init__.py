@@ -15,8 +15,9 @@ if TYPE_CHECKING:
         VidrestoreError,
         WeightsError,
     )
-    from vidrestore.frame import Analysis, Summary
+    from vidrestore.frame import Analysis
     from vidrestore.job import restore_video
+    from vidrestore.summary import Summary
 
 __all__ = [
     "Analysis",
@@ -37,7 +38,8 @@ __all__ = [
 _HOMES = {
     "analyze": ("analyze_video",),
     "config": ("Settings", "load_profile", "load_settings"),
-    "frame": ("Analysis", "Summary"),
+    "frame": ("Analysis",),
+    "summary": ("Summary",),
     "job": ("restore_video",),
 }
 

@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
-from vidrestore import weights
+from vidrestore import store
 from vidrestore.config import Settings
-from vidrestore.detectors import Detector, open_detector
+from vidrestore.detectors import Detector
+from vidrestore.detectors.haar import CERTAIN_NEIGHBORS
+from vidrestore.detectors.recognizer import Embedder
+from vidrestore.edl import read_cuts
 from vidrestore.errors import InputError
-from vidrestore.fetch import as_events
-from vidrestore.frame import Analysis, Observation, OnEvent, RawTrack, Track, VideoInfo
-from vidrestore.stages.align import align
+from vidrestore.frame import (
+    Analysis,
+    Frame,
+    Observation,
+    OnEvent,
+    RawTrack,
+    Track,
+    VideoInfo,
+    notify,
+)
+from vidrestore.openers import chosen_detector, chosen_recognizer
+from vidrestore.stages.align import align, broken
 from vidrestore.stages.decode import Damage, Span, decode, probe
-from vidrestore.stages.detect import detect
-from vidrestore.stages.track import find_shots, track
+from vidrestore.stages.detect import FirstLook, Recognise, detect
+from vidrestore.stages.odometry import Odometer, follow
+from vidrestore.stages.people import join_people
+from vidrestore.stages.shots import find_shots
+from vidrestore.stages.strength import with_strength
+from vidrestore.stages.track import track
 from vidrestore.threads import StageThreads
+
+# A detector's memory is about a hundred megabytes, and decoding keeps up with no more.
+_MOST_LOOKING_THREADS = 4
+_READ_AGAIN = (
+    "the file is damaged; it is read again from its beginning, so that every run gives the same"
+)
 
 
 def analyze_video(
@@ -31,25 +54,99 @@ def analyze_video(
 ) -> Analysis:
     """Everything that must be known of a video before a face is restored.
 
+    The same source and settings give the same result: one thread decodes. Where a part that was
+    sought turns out to be damaged, the file is read again from its beginning, which is said.
     Raises InputError where the source is not readable as video, WeightsError where the detector's
     weights are missing.
     """
     source, settings = Path(source), settings or Settings()
-    info = probe(source)
-    detector = _open_detector(settings, on_event)
+    info, content = probe(source), store.fingerprint(source)
+    at_once = _looking_threads(settings)
+    each = max(1, (os.cpu_count() or 1) // at_once)
+    detectors = [chosen_detector(settings, on_event, threads=each) for _ in range(at_once + 1)]
+    recognizer = chosen_recognizer(settings, on_event)
+
+    def watch(*, may_seek: bool) -> tuple[list[Observation], Damage]:
+        every = settings.people.every_seconds
+        recognise = None if recognizer is None else Embedder(recognizer, every_seconds=every)
+        looked = _looked(info, detectors, recognise, settings)
+        return _watched(source, looked, info, span, on_event, may_seek=may_seek)
+
+    seen, damage = watch(may_seek=True)
+    if damage.found and damage.sought:
+        notify(on_event, _READ_AGAIN)
+        seen, damage = watch(may_seek=False)
+    if not seen:
+        raise InputError(f"no frame of {source} lies in the part that was asked for")
+    return replace(
+        _understood(seen, info, settings, damage, coarse=detectors[0].coarse),
+        fingerprint=content,
+        people_are_joined=recognizer is not None,
+    )
+
+
+_Looked = Callable[[Iterator[Frame], StageThreads], Iterator[Observation]]
+
+
+def _looked(
+    info: VideoInfo,
+    detectors: Sequence[Detector],
+    recognise: Recognise | None,
+    settings: Settings,
+) -> _Looked:
+    """What leads from frames to observations; all detectors but the last look at once."""
+    how = settings.detect
+    odometer = Odometer(
+        info,
+        carry_frames=_gap_frames(settings, info),
+        least_support=settings.align.least_support,
+    )
+    first = [
+        FirstLook(detector, info, size_px=how.size_px, every=how.every)
+        for detector in detectors[:-1]
+    ]
+
+    def looked(frames: Iterator[Frame], threads: StageThreads) -> Iterator[Observation]:
+        looks = threads.each(frames, first, depth=4, name="look")
+        found = detect(
+            looks,
+            detectors[-1],
+            info,
+            size_px=how.size_px,
+            again_seconds=how.again_seconds,
+            recognise=recognise,
+        )
+        observations = follow(threads.background(found, depth=4, name="detect"), odometer)
+        return threads.background(observations, depth=8, name="follow")
+
+    return looked
+
+
+def _looking_threads(settings: Settings) -> int:
+    return settings.detect.threads or min(os.cpu_count() or 1, _MOST_LOOKING_THREADS)
+
+
+def _watched(
+    source: Path,
+    looked: _Looked,
+    info: VideoInfo,
+    span: Span | None,
+    on_event: OnEvent | None,
+    *,
+    may_seek: bool,
+) -> tuple[list[Observation], Damage]:
+    """What is seen in every frame; breaks off where a part that was sought is damaged."""
     damage = Damage()
     seen: list[Observation] = []
     with StageThreads() as threads:
-        frames = threads.background(decode(source, damage, span), depth=8, name="decode")
-        observations = threads.background(
-            detect(frames, detector, info, size_px=settings.detect.size_px), depth=8, name="detect"
-        )
-        for observation in observations:
+        decoded = decode(source, damage, span, one_thread=True, may_seek=may_seek)
+        frames = threads.background(decoded, depth=8, name="decode")
+        for observation in looked(frames, threads):
+            if damage.found and damage.sought:
+                break
             seen.append(observation)
             _report(on_event, info, span, len(seen))
-    if not seen:
-        raise InputError(f"no frame of {source} lies in the part that was asked for")
-    return _understood(seen, info, settings, damage, coarse=detector.coarse)
+    return seen, damage
 
 
 def _understood(
@@ -57,21 +154,36 @@ def _understood(
 ) -> Analysis:
     """Shots, tracks and geometry from what was seen in every frame."""
     info = replace(info, frame_rate=_plausible_rate(info, seen))
-    shots = find_shots(
-        [o.thumbnail for o in seen],
-        cut=settings.shots.cut,
-        contrast=settings.shots.contrast,
-    )
+    shots = _shots(seen, info, settings)
+    min_frames = round(settings.track.min_seconds * info.frame_rate / settings.detect.every)
     raw, brief = track(
         seen,
         shots,
         overlap=settings.track.overlap,
-        gap_frames=round(settings.track.gap_seconds * info.frame_rate),
-        min_frames=round(settings.track.min_seconds * info.frame_rate),
+        gap_frames=_gap_frames(settings, info),
+        min_frames=min_frames,
+        similarity=settings.people.similarity,
     )
-    tracks = _aligned(raw, info, settings, coarse=coarse)
-    small = int(sum((t.strength == 0).sum() for t in tracks))
-    skipped = {"seen too briefly to be sure of": brief, "too small": small}
+    how = settings.align
+    parts = broken(raw, least_support=how.least_support, break_eyes=how.break_eyes)
+    raw = [part for part in parts if _sightings(part) >= min(min_frames, _shot_frames(part))]
+    brief += sum(map(_sightings, parts)) - sum(map(_sightings, raw))
+    aligned, reasons = with_strength(
+        _aligned(raw, info, settings, coarse=coarse),
+        raw,
+        template_name=_template(settings),
+        min_face_px=how.min_face_px,
+        least_score=_least_score(settings),
+        least_support=how.least_support,
+        fade_frames=round(how.fade_seconds * info.frame_rate),
+    )
+    kept = [(track, was) for track, was in zip(aligned, raw, strict=True) if track is not None]
+    people = join_people([was for _, was in kept], similarity=settings.people.similarity)
+    tracks = [
+        replace(track, track_id=track_id, person_id=person, embedding=was.embedding)
+        for track_id, ((track, was), person) in enumerate(zip(kept, people, strict=True))
+    ]
+    skipped = {"seen too briefly to be sure of": brief, **reasons}
     return Analysis(
         info=info,
         pts=np.array([o.pts for o in seen], np.int64),
@@ -82,9 +194,33 @@ def _understood(
         corrupt_frames=damage.corrupt_frames,
         decode_errors=damage.decode_errors,
         repaired_times=damage.repaired_times,
+        one_thread=damage.found,
         coarse_landmarks=coarse,
         template=_template(settings),
     )
+
+
+def _sightings(track: RawTrack) -> int:
+    return int(np.count_nonzero(np.isfinite(track.score)))
+
+
+def _shot_frames(track: RawTrack) -> int:
+    return track.shot[1] - track.shot[0]
+
+
+def _shots(
+    seen: Sequence[Observation], info: VideoInfo, settings: Settings
+) -> tuple[tuple[int, int], ...]:
+    how = settings.shots
+    if how.edl is None:
+        return find_shots([o.thumbnail for o in seen], cut=how.cut, contrast=how.contrast)
+    pts = np.array([o.pts for o in seen], np.int64)
+    cuts = read_cuts(how.edl, pts, info.time_base, info.frame_rate)
+    return tuple(zip(cuts, [*cuts[1:], len(seen)], strict=True))
+
+
+def _gap_frames(settings: Settings, info: VideoInfo) -> int:
+    return max(round(settings.track.gap_seconds * info.frame_rate), settings.detect.every - 1)
 
 
 def _plausible_rate(info: VideoInfo, seen: list[Observation]) -> Fraction:
@@ -105,48 +241,24 @@ def _aligned(
         info,
         template_name=_template(settings),
         smoothness=how.coarse_smoothness if coarse else how.smoothness,
-        min_face_px=how.min_face_px,
-        fade_seconds=how.fade_seconds,
+        motion_smoothness=how.motion_smoothness,
+        least_support=how.least_support,
     )
+
+
+def _least_score(settings: Settings) -> float:
+    """From which the detector calls something a face."""
+    how = settings.detect
+    return {
+        "insightface": how.score,
+        "yunet": how.yunet_score,
+        "haar": how.haar_neighbors / CERTAIN_NEIGHBORS,
+    }[how.detector]
 
 
 def _template(settings: Settings) -> str:
     """GPEN's where nobody said which restorer is to follow."""
     return "gpen" if settings.align.template == "auto" else settings.align.template
-
-
-def _open_detector(settings: Settings, on_event: OnEvent | None) -> Detector:
-    how = settings.detect
-    return open_detector(
-        how.detector,
-        pack=how.pack,
-        size_px=how.size_px,
-        score=how.score,
-        yunet_score=how.yunet_score,
-        haar_neighbors=how.haar_neighbors,
-        find_weights=weight_finder(settings, on_event),
-    )
-
-
-def weight_finder(settings: Settings, on_event: OnEvent | None) -> Callable[[str], Path]:
-    """Leads from a weight's name to its file, fetched where it is missing and may be."""
-    how = settings.weights
-    folders = weights.search_folders(how.folder, how.also)
-
-    def find(name: str) -> Path:
-        path = weights.require(
-            name,
-            folders,
-            target=weights.target_folder(how.folder),
-            offline=how.offline,
-            on_progress=as_events(name, on_event),
-        )
-        notice = weights.licence_notice(name, folders)
-        if notice is not None and on_event is not None:
-            on_event({"event": "notice", "message": notice})
-        return path
-
-    return find
 
 
 def _report(on_event: OnEvent | None, info: VideoInfo, span: Span | None, done: int) -> None:

@@ -16,12 +16,14 @@ import typer
 
 from vidrestore.cli_options import (
     Changes,
+    Cuts,
     DetectorName,
     Device,
     End,
     Json,
     Offline,
     Profile,
+    RestorerName,
     Source,
     Start,
     WeightsFolder,
@@ -123,13 +125,7 @@ def restore(
         ),
     ],
     profile: Profile = None,
-    restorer: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="gpen-2048, gpen-1024, gpen-512, gpen-256, a weight file, or fusion: no weights.",
-        ),
-    ] = None,
+    restorer: RestorerName = None,
     detector: DetectorName = None,
     weights: WeightsFolder = None,
     device: Device = None,
@@ -137,9 +133,60 @@ def restore(
     strength: Annotated[
         float | None, typer.Option(metavar="0..1", help="How much of the restored face is used.")
     ] = None,
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="auto (the source's own), h264, hevc, av1, prores, dnxhr or ffv1."
+        ),
+    ] = None,
+    quality: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|N",
+            help="archive (lossless), high, small, or the codec's number, 0 the best.",
+        ),
+    ] = None,
+    people: Annotated[
+        str | None,
+        typer.Option(metavar="IDS", help="Only these people: 1,3; or -2: all but that one."),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PHOTO", help="Only the person whose face this shows.", readable=False
+        ),
+    ] = None,
+    min_face: Annotated[
+        float | None,
+        typer.Option(metavar="PX", help="Only people whose eyes are this many pixels apart."),
+    ] = None,
+    shots: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml", help="What `analyze --shots` wrote, edited.", readable=False
+        ),
+    ] = None,
+    cuts: Cuts = None,
+    known: Annotated[
+        Path | None,
+        typer.Option(
+            "--analysis", metavar="FILE.npz", help="What `analyze -o` wrote.", readable=False
+        ),
+    ] = None,
     start: Start = None,
     end: End = None,
+    framemd5: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write, for each frame, the hash in source and output and what changed.",
+            readable=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT.")] = False,
+    no_resume: Annotated[
+        bool, typer.Option("--no-resume", help="Begin anew instead of going on.")
+    ] = False,
     offline: Offline = None,
     changes: Changes = None,
     as_json: Json = False,
@@ -156,17 +203,32 @@ def restore(
             "restore.device": device,
             "restore.batch_size": batch_size,
             "paste.strength": strength,
+            "encode.codec": codec,
+            "encode.quality": quality,
+            "shots.edl": cuts,
         },
     )
-    from vidrestore import console
+    from vidrestore import console, store
     from vidrestore.job import check_paths, restore_video
+    from vidrestore.selection import Choice
 
     # Before anything heavy is loaded, so that a slip is answered at once.
-    check_paths(source, target, overwrite=overwrite)
+    check_paths(source, target, framemd5, overwrite=overwrite)
     span = _span(start, end)
+    if known is not None and span is not None:
+        raise UsageError("an analysis is of a whole video; leave out --start and --end with it")
     with console.events(as_json) as on_event:
         summary = restore_video(
-            source, target, settings, span=span, overwrite=overwrite, on_event=on_event
+            source,
+            target,
+            settings,
+            analysis=None if known is None else store.load(known),
+            span=span,
+            choice=Choice(people, reference, shots, min_face),
+            framemd5=framemd5,
+            overwrite=overwrite,
+            resume=not no_resume,
+            on_event=on_event,
         )
     if as_json:
         print(json.dumps({"event": "done", "summary": summary.as_dict()}))
@@ -180,24 +242,63 @@ def analyze(
     detector: DetectorName = None,
     weights: WeightsFolder = None,
     offline: Offline = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", metavar="FILE.npz", help="Keep the whole analysis.")
+    ] = None,
+    shots: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml|FILE.edl", help="Write the shots, to be edited.", readable=False
+        ),
+    ] = None,
+    contact_sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="A picture of everybody.", readable=False),
+    ] = None,
+    cuts: Cuts = None,
+    restorer: RestorerName = None,
+    device: Device = None,
+    no_estimate: Annotated[
+        bool, typer.Option("--no-estimate", help="Do not measure how long it would take.")
+    ] = False,
     changes: Changes = None,
+    as_json: Json = False,
 ) -> None:
-    """Say what and who is in INPUT, and what was guessed about the file."""
+    """Say what and who is in INPUT, what was guessed about the file, and how long it will take."""
     settings = _settings(
         profile,
         changes,
         {
+            "restore.restorer": restorer,
+            "restore.device": device,
             "detect.detector": detector,
             "weights.folder": weights,
             "weights.offline": offline,
+            "shots.edl": cuts,
         },
     )
-    from vidrestore import console
-    from vidrestore.analyze import analyze_video
+    from vidrestore import console, store
+    from vidrestore.contactsheet import write_contact_sheet
+    from vidrestore.estimate import estimate
+    from vidrestore.findings import as_dict
+    from vidrestore.remembered import known_analysis
+    from vidrestore.selection import write_shots
 
-    with console.events(False) as on_event:
-        analysis = analyze_video(source, settings, on_event=on_event)
-    console.show_analysis(analysis, source)
+    with console.events(as_json) as on_event:
+        analysis = known_analysis(source, settings, on_event=on_event)
+        if output is not None:
+            store.save(analysis, output)
+        if shots is not None:
+            write_shots(analysis, source, shots)
+        if contact_sheet is not None:
+            write_contact_sheet(analysis, source, contact_sheet)
+        cost = None if no_estimate else estimate(source, analysis, settings, on_event)
+    if as_json:
+        plain = cost if cost is None or isinstance(cost, str) else cost.as_dict()
+        found = as_dict(analysis) | {"estimate": plain}
+        print(json.dumps({"event": "done", "analysis": found}, allow_nan=False))
+    else:
+        console.show_analysis(analysis, source, cost)
 
 
 def evaluate(

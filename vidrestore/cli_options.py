@@ -16,6 +16,14 @@ Profile = Annotated[
     str | None,
     typer.Option(metavar="NAME|FILE", help="home-video, face-swap, film, or a TOML file."),
 ]
+RestorerName = Annotated[
+    str | None,
+    typer.Option(
+        "--restorer",
+        metavar="NAME|FILE",
+        help="gpen-2048, gpen-1024, gpen-512, gpen-256, a weight file, or fusion: no weights.",
+    ),
+]
 DetectorName = Annotated[
     str | None, typer.Option("--detector", metavar="NAME", help="insightface, yunet or haar.")
 ]
@@ -31,6 +39,10 @@ Device = Annotated[
 ]
 Offline = Annotated[
     bool | None, typer.Option("--offline", help="Never fetch a missing weight file.")
+]
+Cuts = Annotated[
+    Path | None,
+    typer.Option("--cuts", metavar="FILE.edl", help="Take the cuts of an edit decision list."),
 ]
 Changes = Annotated[
     list[str] | None,

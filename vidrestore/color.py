@@ -1,86 +1,94 @@
 """Matrices, ranges, and R'G'B' <-> Y'CbCr of one region of a frame.
 
 R'G'B' is (3, H, W) float32, 0 black and 1 white, not clipped: values that the planes can hold
-beyond black and white survive. Formulas: Rec. ITU-R BT.601-7, BT.709-6, BT.2020-2.
+beyond black and white survive. Formulas: Rec. ITU-R BT.601-7, BT.709-6, BT.2020-2; the code values
+of both ranges: ISO/IEC 23091-2. float32 is within 0.05 code values at 16 bits.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from vidrestore import transfer
 from vidrestore.errors import InputError
 from vidrestore.frame import VideoInfo
 from vidrestore.geometry import Rect
+from vidrestore.planes import Layout as Layout
+from vidrestore.planes import add, samples
+from vidrestore.planes import chroma_rect as chroma_rect
+from vidrestore.planes import layout as layout
+from vidrestore.planes import plane as plane
 
 if TYPE_CHECKING:
     import av
 
 _LUMA_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
 
-# ISO/IEC 23091-2 MatrixCoefficients that this module computes with.
+# ISO/IEC 23091-2 MatrixCoefficients that this module computes with, and those it does not.
+_OTHER_MATRICES = {8: "YCgCo", 10: "BT.2020 with constant luminance", 11: "ST 2085",
+                   12: "derived from primaries", 13: "derived from primaries, constant luminance",
+                   14: "ICtCp", 15: "IPT-C2", 16: "YCgCo-Re", 17: "YCgCo-Ro"}  # fmt: skip
 _MATRIX_OF_TAG = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020"}
+_TRANSFER_OF_TAG = {16: "pq", 18: "hlg"}
+_PRIMARIES_OF_TAG = {9: "bt2020", 11: "p3", 12: "p3"}
+# Beginnings of the names of formats that are full range unless they say otherwise.
+_FULL_RANGE_NAMES = (
+    "yuvj",
+    "gray",
+    "gbr",
+    "rgb",
+    "bgr",
+    "argb",
+    "abgr",
+    "0rgb",
+    "0bgr",
+    "pal8",
+    "x2",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What the samples of a stream stand for; the fields of `VideoInfo` of the same names."""
+
+    matrix: str
+    full_range: bool
+    transfer: str
+    primaries: str
+    guessed: frozenset[str]
 
 
 def resolve(
-    *, pixel_format: str, codec: str, width: int, height: int, range_tag: int, matrix_tag: int
-) -> tuple[str, bool, frozenset[str]]:
-    """(matrix, full range, what was guessed) of a stream whose tags may be missing."""
+    *, pixel_format: str, codec: str, width: int, height: int, tags: tuple[int, int, int, int]
+) -> Meaning:
+    """The meaning of a stream whose tags (range, matrix, primaries, transfer) may be missing.
+
+    InputError for a matrix whose colours are not computed here.
+    """
+    range_tag, matrix_tag, primaries_tag, transfer_tag = tags
     guessed = set()
     if range_tag in (1, 2):
         full = range_tag == 2
     else:
-        full = pixel_format.startswith(("yuvj", "gray", "gbr")) or codec == "mjpeg"
+        full = pixel_format.startswith(_FULL_RANGE_NAMES) or codec == "mjpeg"
         guessed.add("range")
+    if matrix_tag in _OTHER_MATRICES:
+        raise InputError(
+            f"the colours of this video are coded as {_OTHER_MATRICES[matrix_tag]}, which is not "
+            "supported; convert it to bt709 or bt2020 first"
+        )
     matrix = _MATRIX_OF_TAG.get(matrix_tag)
     if matrix is None:
         # SD material that says nothing was made for SD equipment.
         matrix = "bt601" if height <= 576 and width <= 1024 else "bt709"
         guessed.add("matrix")
-    return matrix, full, frozenset(guessed)
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How the planes of a pixel format are to be read."""
-
-    planes: tuple[int, ...]
-    """Plane numbers of Y, Cb, Cr; of Y; or of R, G, B."""
-    is_rgb: bool
-    grid: tuple[int, int]
-    """Luma pixels per chroma sample, (x, y)."""
-    bits: int
-
-
-def layout(image: av.VideoFrame) -> Layout:
-    """The layout of a decoded frame; InputError for formats whose faces cannot be changed."""
-    fmt = image.format
-    components = fmt.components
-    bits = components[0].bits
-    planar = all(c.plane == i for i, c in enumerate(components)) or fmt.name.startswith("gbr")
-    if not planar or fmt.is_big_endian or fmt.name.endswith(("f32le", "f16le")) or bits > 16:
-        raise InputError(f"the pixel format {fmt.name} of this video is not supported")
-    if fmt.name.startswith("gbr"):
-        return Layout((2, 0, 1), True, (1, 1), bits)
-    if len(components) < 3:
-        return Layout((0,), False, (1, 1), bits)
-    # The widths of a 64 x 64 picture's planes give the subsampling.
-    grid = (64 // fmt.chroma_width(64), 64 // fmt.chroma_height(64))
-    return Layout((0, 1, 2), False, grid, bits)
-
-
-def plane(image: av.VideoFrame, index: int) -> npt.NDArray[Any]:
-    """A view (rows, columns) of one plane; writable once image.make_writable() was called."""
-    source = image.planes[index]
-    dtype = np.dtype(np.uint8 if image.format.components[0].bits <= 8 else "<u2")
-    samples = np.frombuffer(source, dtype)  # type: ignore[call-overload]
-    view: npt.NDArray[Any] = samples.reshape(source.height, source.line_size // dtype.itemsize)
-    return view[:, : source.width]
+    transfer = _TRANSFER_OF_TAG.get(transfer_tag, "sdr")
+    primaries = _PRIMARIES_OF_TAG.get(primaries_tag, "bt709")
+    return Meaning(matrix, full, transfer, primaries, frozenset(guessed))
 
 
 def region_rgb(image: av.VideoFrame, rect: Rect, info: VideoInfo) -> torch.Tensor:
@@ -88,14 +96,14 @@ def region_rgb(image: av.VideoFrame, rect: Rect, info: VideoInfo) -> torch.Tenso
     how = layout(image)
     offset, scale = _luma_range(info, how)
     if how.is_rgb:
-        return torch.stack([(_samples(image, p, rect) - offset) / scale for p in how.planes])
-    luma = (_samples(image, how.planes[0], rect) - offset) / scale
+        return torch.stack([(samples(image, p, rect) - offset) / scale for p in how.planes])
+    luma = (samples(image, how.planes[0], rect) - offset) / scale
     if len(how.planes) == 1:
         return luma.expand(3, -1, -1).clone()
     middle, chroma_scale = _chroma_range(info, how)
     small = chroma_rect(rect, how.grid)
     cb, cr = (
-        _upsampled((_samples(image, p, small) - middle) / chroma_scale, rect, how.grid, info)
+        _upsampled((samples(image, p, small) - middle) / chroma_scale, rect, how.grid, info)
         for p in how.planes[1:]
     )
     kr, kb = _LUMA_WEIGHTS[info.matrix]
@@ -110,9 +118,10 @@ def blend_rgb(
 ) -> None:
     """Move the samples of a writable frame towards `rgb`, in place: all the way where weight is 1.
 
-    `rgb` is R'G'B' (3, h, w) in [0, 1], `weight` (1, h, w) in [0, 1]. The change is computed for
+    `rgb` is (3, h, w) in [0, 1], in display values (`vidrestore.transfer`: for SDR of BT.709
+    primaries the stream's own R'G'B'); `weight` (1, h, w) in [0, 1]. The change is computed for
     each plane and rounded by itself, so a weight of zero leaves the sample untouched. What the
-    planes hold beyond black and white stays on top.
+    planes hold beyond black and white stays on top. Alpha stays as it is.
 
     With D taking chroma to its samples, U bringing it back and w the weight, a chroma sample c
     becomes c + D(w (C(rgb) - U c)) + D(w) (D(U c) - c), which is D(C(rgb)) where w is 1: without
@@ -120,15 +129,15 @@ def blend_rgb(
     """
     how = layout(image)
     original = region_rgb(image, rect, info)
-    change = weight * (rgb - original.clamp(0, 1))
+    change = transfer.change(original, rgb, weight, info)
     _, scale = _luma_range(info, how)
     if how.is_rgb:
         for index, channel in zip(how.planes, change, strict=True):
-            _add(image, index, rect, channel * scale, how.bits)
+            add(image, index, rect, channel * scale, how.bits)
         return
     kr, kb = _LUMA_WEIGHTS[info.matrix]
     luma = _luma(change, kr, kb)
-    _add(image, how.planes[0], rect, luma * scale, how.bits)
+    add(image, how.planes[0], rect, luma * scale, how.bits)
     if len(how.planes) == 1:
         return
     middle, chroma_scale = _chroma_range(info, how)
@@ -138,21 +147,14 @@ def blend_rgb(
     for index, channel, k in ((1, 2, kb), (2, 0, kr)):
         moved = _downsampled((change[channel] - luma) / (2 * (1 - k)), how.grid, info)
         upsampled = (original[channel] - original_luma) / (2 * (1 - k))
-        samples = (_samples(image, how.planes[index], small) - middle) / chroma_scale
-        fine = _downsampled(upsampled, how.grid, info) - samples
-        _add(
-            image, how.planes[index], small, (moved + small_weight * fine) * chroma_scale, how.bits
-        )
+        chroma = (samples(image, how.planes[index], small) - middle) / chroma_scale
+        fine = _downsampled(upsampled, how.grid, info) - chroma
+        difference = (moved + small_weight * fine) * chroma_scale
+        add(image, how.planes[index], small, difference, how.bits)
 
 
 def _luma(rgb: torch.Tensor, kr: float, kb: float) -> torch.Tensor:
     return kr * rgb[0] + (1 - kr - kb) * rgb[1] + kb * rgb[2]
-
-
-def chroma_rect(rect: Rect, grid: tuple[int, int]) -> Rect:
-    """The chroma samples of a luma rectangle."""
-    x, y = grid
-    return Rect(rect.x0 // x, rect.y0 // y, -(-rect.x1 // x), -(-rect.y1 // y))
 
 
 def _luma_range(info: VideoInfo, how: Layout) -> tuple[float, float]:
@@ -165,43 +167,40 @@ def _chroma_range(info: VideoInfo, how: Layout) -> tuple[float, float]:
     return 128 * step, (2.0**how.bits - 1 if info.full_range else 224 * step)
 
 
-def _samples(image: av.VideoFrame, index: int, rect: Rect) -> torch.Tensor:
-    view = plane(image, index)[rect.y0 : rect.y1, rect.x0 : rect.x1]
-    return torch.from_numpy(view.astype(np.float32))
+def _site(info: VideoInfo, grid: tuple[int, int]) -> tuple[float, float]:
+    """Where in its group of luma pixels a chroma sample lies: (x, y) from the first one's centre.
 
-
-def _add(image: av.VideoFrame, index: int, rect: Rect, difference: torch.Tensor, bits: int) -> None:
-    view = plane(image, index)[rect.y0 : rect.y1, rect.x0 : rect.x1]
-    rounded = torch.round(difference).to("cpu", torch.int32).numpy()
-    np.copyto(view, np.clip(view + rounded, 0, 2**bits - 1), casting="unsafe")
-
-
-def _is_left_sited(info: VideoInfo) -> bool:
-    """Chroma lies on the first luma column of its group, as in MPEG-2; JPEG centres it."""
-    return info.codec != "mjpeg"
+    H.264 figure E-1, for groups of any size: on the first or last pixel, or in the middle.
+    """
+    x, y = (grid[0] - 1) / 2, (grid[1] - 1) / 2
+    if info.chroma_location.endswith("left"):
+        x = 0.0
+    if info.chroma_location.startswith(("top", "bottom")):
+        y = 0.0 if info.chroma_location.startswith("top") else grid[1] - 1.0
+    return x, y
 
 
 def _upsampled(
     chroma: torch.Tensor, rect: Rect, grid: tuple[int, int], info: VideoInfo
 ) -> torch.Tensor:
     """Bilinear, from the places where the samples lie to every luma pixel of `rect`."""
-    across = 0.0 if _is_left_sited(info) else (grid[0] - 1) / 2
-    wide = _interpolated(chroma, rect.width, grid[0], across, dim=1)
-    return _interpolated(wide, rect.height, grid[1], (grid[1] - 1) / 2, dim=0)
+    x, y = _site(info, grid)
+    wide = _interpolated(chroma, rect.width, grid[0], x, dim=1)
+    return _interpolated(wide, rect.height, grid[1], y, dim=0)
 
 
 def _interpolated(
-    samples: torch.Tensor, length: int, step: int, first: float, *, dim: int
+    chroma: torch.Tensor, length: int, step: int, first: float, *, dim: int
 ) -> torch.Tensor:
     if step == 1:
-        return samples
+        return chroma
     position = (torch.arange(length, dtype=torch.float32) - first) / step
-    position = position.clamp(0, samples.shape[dim] - 1)
+    position = position.clamp(0, chroma.shape[dim] - 1)
     low = position.floor().long()
-    high = (low + 1).clamp(max=samples.shape[dim] - 1)
+    high = (low + 1).clamp(max=chroma.shape[dim] - 1)
     share = position - low
     share = share[None, :] if dim == 1 else share[:, None]
-    return torch.lerp(samples.index_select(dim, low), samples.index_select(dim, high), share)
+    return torch.lerp(chroma.index_select(dim, low), chroma.index_select(dim, high), share)
 
 
 def _downsampled(full: torch.Tensor, grid: tuple[int, int], info: VideoInfo) -> torch.Tensor:
@@ -210,12 +209,26 @@ def _downsampled(full: torch.Tensor, grid: tuple[int, int], info: VideoInfo) -> 
     padded = F.pad(
         full[None, None], (0, -full.shape[1] % x, 0, -full.shape[0] % y), mode="replicate"
     )
-    small = F.avg_pool2d(padded, (y, 1)) if y > 1 else padded
-    if x > 1 and _is_left_sited(info):
-        ramp = torch.arange(1, x + 1, dtype=full.dtype, device=full.device)
-        triangle = torch.cat([ramp, ramp[:-1].flip(0)]) / x**2
-        reach = F.pad(small, (x - 1, x - 1, 0, 0), mode="replicate")
-        small = F.conv2d(reach, triangle[None, None, None], stride=(1, x))
-    elif x > 1:
-        small = F.avg_pool2d(small, (1, x))
-    return small[0, 0]
+    across, down = _site(info, grid)
+    small = _decimated(padded, y, down, dim=2)
+    return _decimated(small, x, across, dim=3)[0, 0]
+
+
+def _decimated(picture: torch.Tensor, step: int, first: float, *, dim: int) -> torch.Tensor:
+    """Every `step`-th place of (1, 1, H, W) along `dim`, from `first` on, which is the middle of a
+    group or a pixel: by a box over the group, or by a triangle around the pixel."""
+    if step == 1:
+        return picture
+    window, margin = [1, 1], [0, 0, 0, 0]
+    window[dim - 2] = step
+    if first == (step - 1) / 2:
+        return F.avg_pool2d(picture, (window[0], window[1]))
+    ramp = torch.arange(1, step + 1, dtype=picture.dtype, device=picture.device)
+    triangle = torch.cat([ramp, ramp[:-1].flip(0)]) / step**2
+    shape = [1, 1, 1, 1]
+    shape[dim] = -1
+    # The pixel's distance to the group's start and end, less than the triangle's reach.
+    before, after = int(step - 1 - first), int(first)
+    margin[2 * (3 - dim) : 2 * (3 - dim) + 2] = before, after
+    reach = F.pad(picture, margin, mode="replicate")
+    return F.conv2d(reach, triangle.reshape(shape), stride=(window[0], window[1]))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from vidrestore.errors import ConfigError, unknown_name
 
@@ -15,6 +15,10 @@ Preset = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast",
     "medium", "slow", "slower", "veryslow", "placebo",
 ]  # fmt: skip
+
+
+def _off_is_zero(value: object) -> object:
+    return 0 if value == "off" or value is False else value
 
 
 class Section(BaseModel):
@@ -34,6 +38,14 @@ class Detect(Section):
     yunet_score: float = Field(0.7, ge=0, le=1)
     haar_neighbors: int = Field(6, ge=1)
     """haar: how many overlapping windows must agree."""
+    every: int = Field(1, ge=1, le=25)
+    """Look for faces in each N-th frame; in between they are followed by their pixels."""
+    again_seconds: float = Field(0.5, gt=0)
+    """How often a second look is taken for faces too large or too small for the first."""
+    threads: int | None = Field(None, ge=1, le=64)
+    """How many frames are looked at at once; None: one for each core, four at most."""
+    remember: bool = True
+    """Keep analyses in the user cache, and use them again for the same video and settings."""
 
 
 class Shots(Section):
@@ -43,6 +55,8 @@ class Shots(Section):
     """Least mean change of a small grey picture, in 8-bit levels."""
     contrast: float = Field(3.0, gt=1)
     """How many times the changes around it a cut must stand out."""
+    edl: Path | None = None
+    """A CMX 3600 edit decision list, whose cuts are taken instead of looking for them."""
 
 
 class Tracking(Section):
@@ -54,6 +68,17 @@ class Tracking(Section):
     """Longest miss of the detector that is bridged."""
     min_seconds: float = Field(0.2, ge=0)
     """Shorter tracks are taken for false alarms, unless they last as long as their shot."""
+
+
+class People(Section):
+    """Telling whose face it is, where the InsightFace pack holds a recogniser."""
+
+    recognise: bool = True
+    """Join the tracks of a person across shots."""
+    every_seconds: float = Field(0.5, gt=0)
+    """How often a face in plain sight is looked at again."""
+    similarity: float = Field(0.45, gt=0, lt=1)
+    """Least cosine of two embeddings of one person."""
 
 
 class Align(Section):
@@ -68,6 +93,12 @@ class Align(Section):
     """Weight of the third difference against the landmarks, at 25 frames per second."""
     coarse_smoothness: float = Field(20.0, gt=0)
     """The same where the detector only guesses landmarks from a box."""
+    motion_smoothness: float = Field(300.0, gt=0)
+    """Stiffness of what is left of the landmarks once their measured motion is taken out."""
+    least_support: float = Field(0.3, ge=0, le=1)
+    """Share of the followed points that must agree on a motion for it to be used."""
+    break_eyes: float = Field(0.5, gt=0)
+    """Jump, in eye distances, at which a track ends where its pixels do not support it either."""
     min_face_px: float = Field(12.0, ge=0)
     """Distance of the eyes at which a face gets half the strength; below 0.8 of it, none."""
     fade_seconds: float = Field(0.2, ge=0)
@@ -96,23 +127,80 @@ class Restore(Section):
     """fusion: share of the back-projection step that undoes its own blur."""
 
 
+class Deflicker(Section):
+    """Steadying restored faces over time, against the frames around them."""
+
+    amount: Annotated[float, BeforeValidator(_off_is_zero)] = Field(1.0, ge=0, le=1)
+    """How much of wobble and boiling texture is taken away; 0 or off: none.
+
+    Not where every restorer looks at several frames by itself, as fusion does."""
+    detail: float = Field(0.5, ge=0, le=1)
+    """Share of the fine contrast lost by that which is given back."""
+
+
+class Regions(Section):
+    """How much of the restored face is used where, each times `paste.strength`."""
+
+    eyes: float = Field(1.0, ge=0, le=1)
+    brows: float = Field(1.0, ge=0, le=1)
+    mouth: float = Field(1.0, ge=0, le=1)
+    skin: float = Field(1.0, ge=0, le=1)
+
+
 class Paste(Section):
     """Bringing the restored face back into the picture."""
 
     strength: float = Field(1.0, ge=0, le=1)
+    regions: Regions = Regions()
+    detail: float = Field(1.0, ge=0, le=1)
+    """Share of the restored fine detail that is used; the rest is the source's own."""
+    occluders: bool = True
+    """Keep the source where a hand, a microphone or glasses cover the face."""
+    color: float = Field(1.0, ge=0, le=1)
+    """How far broad colours follow the source's; film without colours stays so."""
+    sharpness: float = Field(1.0, ge=0, le=1)
+    """Share of the source's blur by motion that the restored face is given."""
+
+
+class Grain(Section):
+    """Noise of the source, for the restored face."""
+
+    match: float = Field(0.5, ge=0, le=1)
+    """Share of the noise around a face that is given to it; 0 where the result shall be clean."""
 
 
 class Encode(Section):
     """The new video stream."""
 
-    codec: Literal["auto", "h264", "hevc", "ffv1"] = "auto"
-    """auto: the source's own where it is one of these, else hevc."""
-    crf: int = Field(16, ge=0, le=51)
-    """h264 and hevc: constant rate factor; lower is better and larger."""
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    codec: Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1"] = "auto"
+    """auto: the source's own where it is one of these, else hevc; where that cannot hold the
+    picture, the next that can, which is said."""
+    quality: str = Field(
+        "high",
+        pattern=r"^(archive|high|small|\d{1,2})$",
+        description="archive (lossless ffv1), high, small, or the codec's own number (0 is best)",
+    )
     preset: Preset = "medium"
-    """h264 and hevc: how long the encoder looks for what makes the file smaller."""
+    """h264, hevc and av1: how long the encoder looks for what makes the file smaller."""
     threads: int = Field(4, ge=1)
     """Fixed, because the output of x264 depends on it."""
+    hardware: bool = False
+    """Encode on a GPU: faster, and larger at the same quality."""
+    pixel_format: str = "source"
+    """Another than the source's, for a codec that cannot hold that; converts the whole picture."""
+    provenance: bool = True
+    """Say in the output's tags that faces were restored, and with what."""
+    check: bool = True
+    """Read the finished file back and compare its frames and times with the source's."""
+
+
+class Job(Section):
+    """A long video in segments, so that what is done survives."""
+
+    segment_frames: int = Field(300, ge=48)
+    """Most frames of a segment; it begins at a cut where that is possible."""
 
 
 class Weights(Section):
@@ -128,10 +216,14 @@ class Settings(Section):
     detect: Detect = Detect()
     shots: Shots = Shots()
     track: Tracking = Tracking()
+    people: People = People()
     align: Align = Align()
     restore: Restore = Restore()
+    deflicker: Deflicker = Deflicker()
     paste: Paste = Paste()
+    grain: Grain = Grain()
     encode: Encode = Encode()
+    job: Job = Job()
     weights: Weights = Weights()
 
 
@@ -188,23 +280,28 @@ def read_profile(name: str | Path) -> dict[str, Any]:
 
 def _parse_change(change: str) -> dict[str, Any]:
     key, equals, text = change.partition("=")
-    section, dot, name = key.strip().partition(".")
-    if not (equals and dot and section and name):
+    names = key.strip().split(".")
+    if not (equals and len(names) > 1 and all(names)):
         raise ConfigError(f"a setting is written SECTION.KEY=VALUE, not {change!r}")
     try:
         value = tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()  # a bare word is a string, so that quotes are not needed in a shell
-    return {section: {name: value}}
+    for name in reversed(names[1:]):
+        value = {name: value}
+    return {names[0]: value}
 
 
-def _merge(values: dict[str, Any], change: dict[str, Any]) -> None:
-    for section, entries in change.items():
-        if not isinstance(values.setdefault(section, {}), dict):
+def _merge(values: dict[str, Any], change: dict[str, Any], where: str = "") -> None:
+    for name, entry in change.items():
+        if not isinstance(entry, dict):
+            values[name] = entry
+        elif isinstance(values.setdefault(name, {}), dict):
+            _merge(values[name], entry, f"{where}{name}.")
+        else:
             raise ConfigError(
-                f"{section} is a section of settings, not the value {values[section]!r}"
+                f"{where}{name} is a section of settings, not the value {values[name]!r}"
             )
-        values[section].update(entries)
 
 
 def _validated(values: dict[str, Any]) -> Settings:
@@ -217,7 +314,11 @@ def _validated(values: dict[str, Any]) -> Settings:
 def _sentence(problem: Any) -> str:
     path = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
-        kind = "section of settings" if len(path) == 1 else f"setting in section {path[0]}:"
+        kind = (
+            "section of settings"
+            if len(path) == 1
+            else f"setting in section {'.'.join(path[:-1])}:"
+        )
         return unknown_name(kind, path[-1], _model_at(path[:-1]).model_fields)
     if problem["type"] == "literal_error":
         allowed = get_args(_model_at(path[:-1]).model_fields[path[-1]].annotation)

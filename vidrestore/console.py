@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from vidrestore.convert import Converted
     from vidrestore.demo import Demo
     from vidrestore.doctor import Diagnosis
+    from vidrestore.estimate import Estimate
     from vidrestore.evaluate import Evaluation
-    from vidrestore.frame import Analysis, Summary, VideoInfo
+    from vidrestore.frame import Analysis
+    from vidrestore.summary import Summary
     from vidrestore.tryout import Tryout
     from vidrestore.weights import Checked, Row
 
@@ -98,57 +100,86 @@ def show_summary(summary: Summary, target: Path) -> None:
         table.add_row("faces left as they were", f"{count}: {reason}")
     if summary.missing_frames:
         table.add_row("frames lost", str(summary.missing_frames))
+    table.add_row("picture", _picture(summary))
     for stage, seconds in summary.seconds.items():
         table.add_row(stage, f"{seconds:.1f} s")
     console.print(table)
     _warn(summary.warnings)
 
 
-def show_analysis(analysis: Analysis, source: Path) -> None:
+def _picture(summary: Summary) -> str:
+    """How far what is no face came through the encoder."""
+    if summary.identical_outside is None:
+        return summary.codec
+    if summary.identical_outside == summary.frames:
+        return f"{summary.codec}; every sample outside the faces is the source's"
+    if summary.psnr_outside_db is None:
+        return summary.codec
+    return f"{summary.codec}; outside the faces {summary.psnr_outside_db:.1f} dB PSNR"
+
+
+def show_analysis(analysis: Analysis, source: Path, cost: Estimate | str | None) -> None:
+    from vidrestore.findings import duration_text, facts_of
+
     console = Console()
     facts = Table(title=Text(str(source)), show_header=False, title_justify="left")
-    for name, value in _facts(analysis.info):
+    for name, value in facts_of(analysis.info):
         facts.add_row(name, value)
     facts.add_row("frames", str(analysis.frame_count))
     facts.add_row("shots", ", ".join(f"{a}-{b - 1}" for a, b in analysis.shots))
     facts.add_row("faces to restore", str(analysis.face_count))
     for reason, count in analysis.skipped.items():
         facts.add_row("faces left as they are", f"{count}: {reason}")
+    if cost is not None and not isinstance(cost, str):
+        facts.add_row(
+            f"time with {cost.restorer}",
+            f"about {duration_text(cost.seconds)} on this machine ({cost.seconds_per_face:.3g} s "
+            f"for a face, {cost.seconds_per_frame:.3g} s for the rest of a frame)",
+        )
     console.print(facts)
+    if isinstance(cost, str):
+        _say(cost)
     if analysis.tracks:
+        console.print(_people_table(analysis))
         console.print(_track_table(analysis))
     else:
         console.print("no face was found")
+    if analysis.tracks and not analysis.people_are_joined and len(analysis.shots) > 1:
+        from vidrestore.selection import NOT_JOINED
+
+        _warn([NOT_JOINED])
     if analysis.coarse_landmarks:
         _warn(["landmarks were guessed from face boxes; a detector with weights aligns better"])
 
 
-def _facts(info: VideoInfo) -> Iterator[tuple[str, str]]:
-    yield "video", f"{info.codec}, {info.width} x {info.height}, {info.pixel_format}"
-    yield "frame rate", f"{float(info.frame_rate):.6g} nominal{_guess(info, 'frame rate')}"
-    yield "matrix", f"{info.matrix}{_guess(info, 'matrix')}"
-    yield "range", f"{'full' if info.full_range else 'limited'}{_guess(info, 'range')}"
-    if info.sample_aspect_ratio != 1:
-        yield "pixel aspect", str(info.sample_aspect_ratio)
-    if info.display_orientation != (1, 0, 0, 1):
-        yield "orientation", "turned or mirrored by its display matrix"
+def _people_table(analysis: Analysis) -> Table:
+    from vidrestore.findings import people_of
 
-
-def _guess(info: VideoInfo, name: str) -> str:
-    return " (guessed: the file does not say)" if name in info.guessed else ""
+    table = Table("person", "shots", "seconds on screen", "eye distance", "turned away", "tracks")
+    for person in people_of(analysis):
+        table.add_row(
+            str(person.person_id),
+            ", ".join(map(str, person.shots)),
+            f"{person.seconds_on_screen:.2f}",
+            f"{person.eye_distance_px:.0f} px",
+            f"{100 * person.share_turned_away:.0f} %",
+            ", ".join(map(str, person.tracks)),
+        )
+    return table
 
 
 def _track_table(analysis: Analysis) -> Table:
-    table = Table("track", "frames", "seconds", "eye distance", "seen", "confidence")
+    from vidrestore.findings import seconds_of_track
+
+    table = Table("track", "person", "frames", "seconds", "eye distance", "seen", "confidence")
     for track in analysis.tracks:
         eyes = track.landmarks[:, 1] - track.landmarks[:, 0]
         size = float((eyes**2).sum(axis=-1).mean() ** 0.5)
-        last = min(track.end_frame, analysis.frame_count) - 1
-        ticks = int(analysis.pts[last] - analysis.pts[track.first_frame])
         table.add_row(
             str(track.track_id),
+            str(track.person_id),
             f"{track.first_frame}-{track.end_frame - 1}",
-            f"{float(ticks * analysis.info.time_base):.2f}",
+            f"{seconds_of_track(analysis, track):.2f}",
             f"{size:.0f} px",
             f"{100 * float(track.detected.mean()):.0f} %",
             f"{float(track.score.mean()):.2f}",
@@ -160,10 +191,9 @@ def show_evaluation(result: Evaluation) -> None:
     from vidrestore.evaluate import table_rows
 
     console = Console()
-    against = "the reference" if result.source else "the source"
-    table = Table("", "source", "output", title=f"against {against}", title_justify="left")
+    table = Table("measure", "source", "output", "better", "what it says")
     for row in table_rows(result):
-        table.add_row(*row)
+        table.add_row(row.name, row.source, row.output, row.better, row.meaning)
     console.print(table)
     same = "the same number of frames"
     if not result.frame_counts_equal:

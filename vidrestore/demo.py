@@ -18,9 +18,9 @@ from vidrestore.analyze import analyze_video
 from vidrestore.config import Settings, load_settings
 from vidrestore.errors import OutputError
 from vidrestore.evaluate import Evaluation, evaluate
-from vidrestore.frame import Summary
 from vidrestore.job import restore_video
 from vidrestore.portrait import bleed_chroma
+from vidrestore.summary import Summary
 
 _WIDTH, _HEIGHT = 640, 480
 _FRAMES, _RATE = 100, 25

@@ -22,11 +22,12 @@ _ENCODERS = {
     "libx264": "writes h264",
     "libx265": "writes hevc",
     "ffv1": "writes ffv1, without any loss",
-    "libsvtav1": "",
-    "prores_ks": "",
-    "h264_nvenc": "",
-    "hevc_nvenc": "",
-    "av1_nvenc": "",
+    "libsvtav1": "writes av1",
+    "prores_ks": "writes prores",
+    "dnxhd": "writes dnxhr",
+    "h264_nvenc": "writes h264 on a GPU if encode.hardware is set",
+    "hevc_nvenc": "writes hevc likewise",
+    "av1_nvenc": "writes av1 likewise",
 }
 """Known encoders, and what they are used for; "" for those that nothing uses."""
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
@@ -112,7 +113,7 @@ def _opencv() -> Finding:
 
 
 def _ffmpeg() -> Finding:
-    from vidrestore.job import ffmpeg_program
+    from vidrestore.programs import ffmpeg_program
 
     what, program = "ffmpeg", ffmpeg_program()
     chosen = "VIDRESTORE_FFMPEG" if os.environ.get("VIDRESTORE_FFMPEG") else "imageio-ffmpeg"

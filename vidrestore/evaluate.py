@@ -1,15 +1,15 @@
 """How much a restored video gained, and whether it kept its frames and times.
 
-PSNR = 10 log10(1 / mse) over R'G'B' in [0, 1], mse weighted by the face mask.
-SSIM by Wang et al. (IEEE TIP 13, 2004) on luma, Gaussian window of sigma 1.5, mean over the mask.
-Both are means over the frames that show a face.
+PSNR and SSIM are those of the frames, R'G'B' in [0, 1], under the masks of all faces of a frame,
+and means over the frames that show a face. All other measures are taken in the aligned crops of
+each face, and are means over faces and frames. The formulas stand in `vidrestore.measures`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from itertools import zip_longest
 from pathlib import Path
@@ -18,20 +18,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from skimage.metrics import structural_similarity
 
-from vidrestore import color
+from vidrestore import color, measures
 from vidrestore.analyze import analyze_video
 from vidrestore.config import Settings
 from vidrestore.errors import InputError
-from vidrestore.frame import Analysis, Frame, OnEvent, VideoInfo
+from vidrestore.facescores import FaceScores, Pair
+from vidrestore.frame import Analysis, FaceFrame, Frame, OnEvent, Track, VideoInfo
 from vidrestore.geometry import Rect, crop_matrix, shifted, warp
+from vidrestore.masks import face_mask, mask_rect
+from vidrestore.openers import chosen_recognizer
+from vidrestore.stages.crop import crop
 from vidrestore.stages.decode import Damage, Span, decode, probe
-from vidrestore.stages.paste import face_mask, mask_rect
 
 _Picture = npt.NDArray[np.float32]
 _MASK_PX = 128
-_LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
+# Of the crops that are measured; in smaller ones flow finds nothing.
+_SMALLEST_PX, _LARGEST_PX = 64, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,10 @@ class Evaluation:
     """The output against the reference, or against the source where there is none."""
     source: Scores | None
     """The source against the reference."""
+    measures: Mapping[str, Pair]
+    """By name, those of the faces: WORST, FLK, FLKlo, DTL, Ewarp, tOF and BLINK where there is a
+    reference, else FLKb, Ewarp, SHP, GEO and JIT; identity where there is a recogniser. Those that
+    the faces gave no occasion for are left out or nan."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON, which knows neither inf nor nan: both become None."""
@@ -77,28 +84,30 @@ def evaluate(
     """
     analysis = analysis or analyze_video(source, settings, span=span, on_event=on_event)
     paths = [output, source] + ([reference] if reference is not None else [])
-    infos = [probe(path) for path in paths]
-    for path, info in zip(paths, infos, strict=True):
-        if (info.width, info.height) != (analysis.info.width, analysis.info.height):
-            raise InputError(
-                f"{path} has {info.width} x {info.height} pixels, the source "
-                f"{analysis.info.width} x {analysis.info.height}; only equal sizes can be compared"
-            )
-    of_output, of_source = _Mean(), _Mean()
-    frames, equal, time_error = 0, True, 0.0
+    infos = [_probed(path, analysis.info) for path in paths]
     spans = [None, span, span]
-    videos = (decode(path, Damage(), part) for path, part in zip(paths, spans, strict=False))
-    begin: list[Fraction] = []
+    videos = [
+        _faces_of(path, part, analysis.tracks, info)
+        for path, part, info in zip(paths, spans, infos, strict=False)
+    ]
+    of_output, of_source = _Mean(), _Mean()
+    of_faces = FaceScores(
+        analysis,
+        chosen_recognizer(settings, None),
+        recognise_seconds=settings.people.every_seconds,
+    )
+    clock = _Clock(starts_late=span is not None)
+    frames, equal = 0, True
     for together in zip_longest(*videos):
-        if any(frame is None for frame in together):
+        if any(video is None for video in together):
             equal = False
             break
         frames += 1
-        times = _times(together, infos)
-        begin = begin or (times if span is not None else [Fraction(0), Fraction(0)])
-        time_error = max(time_error, float(abs((times[0] - begin[0]) - (times[1] - begin[1]))))
-        pictures = [_rgb(f, info) for f, info in zip(together, infos, strict=True)]
-        mask = frame_mask(analysis, together[1].index)
+        of_faces.add(dict(zip(("output", "source", "truth"), together, strict=False)))
+        whole = [video.frame for video in together]
+        clock.add(whole, infos)
+        pictures = [_rgb(f, info) for f, info in zip(whole, infos, strict=True)]
+        mask = frame_mask(analysis, whole[1].index)
         of_output.add(pictures[0], pictures[-1], mask)
         if reference is not None:
             of_source.add(pictures[1], pictures[-1], mask)
@@ -108,10 +117,30 @@ def evaluate(
         frames,
         of_output.faces,
         equal,
-        time_error,
+        clock.largest_error_seconds,
         of_output.scores(),
         of_source.scores() if reference is not None else None,
+        of_faces.result(),
     )
+
+
+def _probed(path: Path, source: VideoInfo) -> VideoInfo:
+    info = probe(path)
+    if (info.width, info.height) != (source.width, source.height):
+        raise InputError(
+            f"{path} has {info.width} x {info.height} pixels, the source "
+            f"{source.width} x {source.height}; only equal sizes can be compared"
+        )
+    return info
+
+
+def _faces_of(
+    path: Path, span: Span | None, tracks: tuple[Track, ...], info: VideoInfo
+) -> Iterator[FaceFrame]:
+    """Every frame with the crops that are measured."""
+    measured = [replace(t, work_px=max(t.work_px, _SMALLEST_PX)) for t in tracks]
+    frames, cpu = decode(path, Damage(), span), torch.device("cpu")
+    return crop(frames, measured, info, largest_px=_LARGEST_PX, device=cpu)
 
 
 def _finite(value: Any) -> Any:
@@ -147,7 +176,7 @@ class _Mean:
         self._outside_error, self._outside_count = 0.0, 0
 
     def add(self, picture: _Picture, truth: _Picture, mask: _Picture) -> None:
-        error = np.mean((picture - truth) ** 2, axis=-1)
+        error = measures.squared_error(picture, truth)
         outside = mask == 0
         self._outside_error += float(error[outside].sum(dtype=np.float64))
         self._outside_count += int(outside.sum())
@@ -155,7 +184,7 @@ class _Mean:
             return
         self.faces += 1
         self._psnr += _decibel(float((error * mask).sum() / mask.sum()))
-        self._ssim += _masked_ssim(picture @ _LUMA, truth @ _LUMA, mask)
+        self._ssim += float(measures.ssim(picture[None], truth[None], mask)[0])
 
     def scores(self) -> Scores:
         n = max(self.faces, 1)
@@ -165,19 +194,6 @@ class _Mean:
             self._ssim / n if self.faces else math.nan,
             _decibel(outside),
         )
-
-
-def _masked_ssim(picture: _Picture, truth: _Picture, mask: _Picture) -> float:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    margin = 8  # the window's reach beyond the mask
-    part = (
-        slice(max(0, rows[0] - margin), rows[-1] + margin + 1),
-        slice(max(0, columns[0] - margin), columns[-1] + margin + 1),
-    )
-    _, each = structural_similarity(
-        picture[part], truth[part], data_range=1.0, gaussian_weights=True, full=True
-    )
-    return float((each * mask[part]).sum() / mask[part].sum())
 
 
 def _decibel(mean_squared_error: float) -> float:
@@ -190,25 +206,73 @@ def _rgb(frame: Frame, info: VideoInfo) -> _Picture:
     return np.ascontiguousarray(rgb.permute(1, 2, 0).numpy())
 
 
-def _times(frames: tuple[Frame, ...], infos: list[VideoInfo]) -> list[Fraction]:
-    """The output's and the source's time of one frame, in seconds."""
-    both = zip(frames[:2], infos[:2], strict=True)
-    return [Fraction(f.pts) * info.time_base for f, info in both]
+class _Clock:
+    """How far the times of output and source are apart."""
 
+    def __init__(self, *, starts_late: bool) -> None:
+        """`starts_late`: the source's first time counts as zero, as that of a sample does."""
+        self.largest_error_seconds = 0.0
+        self._begin = None if starts_late else (Fraction(0), Fraction(0))
 
-def table_rows(result: Evaluation) -> Iterator[tuple[str, str, str]]:
-    """(what, source, output) as text, for people."""
-    before, after = result.source, result.output
-    for name, attribute, form in (
-        ("face PSNR", "face_psnr_db", "{:.2f} dB"),
-        ("face SSIM", "face_ssim", "{:.4f}"),
-        ("PSNR outside the faces", "outside_psnr_db", "{:.2f} dB"),
-    ):
-        yield (
-            name,
-            _text(getattr(before, attribute), form) if before else "",
-            _text(getattr(after, attribute), form),
+    def add(self, frames: Sequence[Frame], infos: Sequence[VideoInfo]) -> None:
+        """Of output and source, in this order; what follows them is ignored."""
+        output, source = (
+            Fraction(frame.pts) * info.time_base
+            for frame, info in zip(frames[:2], infos[:2], strict=True)
         )
+        self._begin = self._begin or (output, source)
+        error = (output - self._begin[0]) - (source - self._begin[1])
+        self.largest_error_seconds = max(self.largest_error_seconds, float(abs(error)))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A measure as people read it."""
+
+    name: str
+    source: str
+    output: str
+    better: str
+    meaning: str
+
+
+# Name, unit, decimals, which way is better, what it says.
+_MEANINGS = (
+    ("WORST", "dB", 2, "higher", "least gain in PSNR of any face in any frame"),
+    ("FLK", "", 2, "lower", "flicker: error that changes with every frame, in 8-bit levels"),
+    ("FLKlo", "", 2, "lower", "the same of light and colour over whole parts of the face"),
+    ("FLKb", "", 2, "lower", "flicker as far as it shows without a clean video, in 8-bit levels"),
+    ("DTL", "%", 0, "100", "share of the true fine detail that is there"),
+    ("Ewarp", "e-3", 2, "lower", "change from frame to frame that motion does not explain"),
+    ("tOF", "px", 2, "lower", "how far its motion is from the true motion"),
+    ("BLINK", "dB", 2, "higher", "PSNR of the eyes while they blink"),
+    ("SHP", "", 2, "1 or more", "fine detail and noise, times that of the source"),
+    ("GEO", "px", 2, "lower", "wobble: bending from frame to frame that the source has not"),
+    ("JIT", "px", 2, "lower", "trembling of the face within its aligned crop"),
+    ("identity", "", 3, "higher", "likeness to the same person, as a recogniser sees it; most 1"),
+)
+
+
+def table_rows(result: Evaluation) -> Iterator[Row]:
+    """What was measured, as text for people."""
+    before, after = result.source, result.output
+    against = "clean video" if before else "source"
+    # That the faces differ from the source is what they were restored for.
+    faces = "higher" if before else ""
+    for name, attribute, form, better, meaning in (
+        ("PSNR", "face_psnr_db", "{:.2f} dB", faces, f"likeness of the faces to the {against}"),
+        ("SSIM", "face_ssim", "{:.4f}", faces, "the same, as structure; most 1"),
+        ("PSNR outside", "outside_psnr_db", "{:.2f} dB", "higher", "of all but the faces"),
+    ):
+        old = _text(getattr(before, attribute), form) if before else ""
+        yield Row(name, old, _text(getattr(after, attribute), form), better, meaning)
+    for name, unit, decimals, better, meaning in _MEANINGS:
+        pair = result.measures.get(name)
+        if pair is not None and not math.isnan(pair.output):
+            scale = 100 if unit == "%" else 1
+            form = f"{{:.{decimals}f}} {unit}".rstrip()
+            old = "" if math.isnan(pair.source) else _text(scale * pair.source, form)
+            yield Row(name, old, _text(scale * pair.output, form), better, meaning)
 
 
 def _text(value: float, form: str) -> str:

@@ -6,8 +6,7 @@ Pixel coordinates are (x, y) with (0, 0) at the centre of the top-left pixel; bo
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,22 @@ if TYPE_CHECKING:
 
 OnEvent = Callable[[dict[str, Any]], None]
 """Receives what the command line shows: {"event": "progress" or "notice", ...}."""
+
+
+def notify(on_event: OnEvent | None, *messages: str) -> None:
+    """Say each to whoever listens."""
+    if on_event is not None:
+        for message in messages:
+            on_event({"event": "notice", "message": message})
+
+
+_ALLOWED = {
+    "matrix": ("bt601", "bt709", "bt2020"),
+    "transfer": ("sdr", "pq", "hlg"),
+    "primaries": ("bt709", "bt2020", "p3"),
+    "field_order": ("progressive", "tff", "bff"),
+    "chroma_location": ("left", "center", "topleft", "top", "bottomleft", "bottom"),
+}
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -57,7 +72,20 @@ class VideoInfo:
     """bt601, bt709 or bt2020: the constants of R'G'B' <-> Y'CbCr."""
     full_range: bool
     tags: tuple[int, int, int, int]
-    field_order: int
+    field_order: str
+    """progressive, tff or bff: which field of an interlaced frame is the earlier one."""
+    chroma_location: str = "left"
+    """Where a chroma sample lies in its group of luma samples (H.264 figure E-1): left, center,
+    topleft, top, bottomleft or bottom."""
+    transfer: str = "sdr"
+    """sdr, pq or hlg (Rec. ITU-R BT.2100)."""
+    primaries: str = "bt709"
+    """bt709 (and its near kin of 525 and 625 lines), bt2020 or p3."""
+    mastering_display: tuple[Fraction, ...] | None = None
+    """x, y of red, green, blue and white (CIE 1931), then least and greatest luminance in cd/m2;
+    SMPTE ST 2086."""
+    content_light: tuple[int, int] | None = None
+    """Greatest light level of a pixel and of a frame's average, in cd/m2; CTA-861.3."""
     guessed: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -68,8 +96,14 @@ class VideoInfo:
                 f"time base {self.time_base}, frame rate {self.frame_rate} and sample aspect ratio "
                 f"{self.sample_aspect_ratio} must be positive"
             )
-        if self.matrix not in ("bt601", "bt709", "bt2020"):
-            raise ValueError(f"matrix must be bt601, bt709 or bt2020, not {self.matrix!r}")
+        for name, allowed in _ALLOWED.items():
+            if getattr(self, name) not in allowed:
+                known = ", ".join(allowed)
+                raise ValueError(f"{name} must be one of {known}, not {getattr(self, name)!r}")
+
+    @property
+    def is_interlaced(self) -> bool:
+        return self.field_order != "progressive"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,10 +133,31 @@ class Detection:
     """(5, 2) x, y in pixels: image-left eye, image-right eye, nose, image-left mouth corner,
     image-right mouth corner, as they stand in the upright picture."""
     score: float
+    embedding: FloatArray | None = None
+    """(d,) of unit length: whose face it is, as far as a recogniser can tell."""
 
     def __post_init__(self) -> None:
         _check("box", self.box, (4,), np.float32)
         _check("landmarks", self.landmarks, (5, 2), np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Motion:
+    """How one face moved since the frame before, measured in its pixels rather than landmarks."""
+
+    matrix: npt.NDArray[np.float64]
+    """(2, 3).
+
+    Convention: frame pixel centres (x, y) of the earlier frame -> of the later one; a similarity
+    in the upright, square-pixel view.
+    """
+    support: float
+    """Share of the followed points that agree with it, in [0, 1]."""
+    points: int
+    """How many agree."""
+
+    def __post_init__(self) -> None:
+        _check("matrix", self.matrix, (2, 3), np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,6 +172,11 @@ class Observation:
     """(36, 64) grey, upright: enough to see a cut."""
     detections: tuple[Detection, ...]
     """In frame pixels."""
+    motions: Mapping[tuple[int, int], Motion] = field(default_factory=dict)
+    """(place in the detections of the frame before, place in these) -> how that face moved."""
+    sharpness: tuple[float, ...] = ()
+    """Of each detection: the share of its contrast that is in its finest detail; NaN where it was
+    not looked at, empty where none was."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,11 +190,28 @@ class RawTrack:
     """(n, 5, 2) frame pixels, NaN where the detector found nothing."""
     score: FloatArray
     """(n,), NaN likewise."""
+    motions: tuple[Motion | None, ...] = ()
+    """(n,) each since the frame before; the first, and those that were not measured, None. Empty
+    where none was."""
+    embeddings: Mapping[int, FloatArray] = field(default_factory=dict)
+    """Frame -> (d,) of unit length, where a recogniser looked at the face."""
+    sharpness: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+    """(n,) the share of the face's contrast that is in its finest detail, NaN where it was not
+    measured; or empty."""
 
     def __post_init__(self) -> None:
         n = len(self.landmarks)
+        if len(self.sharpness) not in (0, n):
+            raise ValueError(f"{len(self.sharpness)} values of sharpness for {n} frames")
+        if len(self.motions) not in (0, n):
+            raise ValueError(f"{len(self.motions)} motions for {n} frames")
         _check("landmarks", self.landmarks, (n, 5, 2), np.float32)
         _check("score", self.score, (n,), np.float32)
+
+    @property
+    def embedding(self) -> FloatArray | None:
+        """(d,) of unit length: the mean direction of the embeddings; None where there is none."""
+        return mean_direction(list(self.embeddings.values()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,6 +239,8 @@ class Track:
     """(n,) in [0, 1]: how much of the restored face is used."""
     detected: BoolArray
     """(n,) True where the detector found it, False where it was interpolated."""
+    embedding: FloatArray | None = None
+    """(d,) of unit length: whose face it is, as far as a recogniser can tell."""
 
     def __post_init__(self) -> None:
         n = len(self.matrices)
@@ -201,10 +280,16 @@ class Analysis:
     corrupt_frames: int = 0
     decode_errors: int = 0
     repaired_times: int = 0
+    one_thread: bool = False
+    """The source is damaged: only one decoding thread, from the start, gives the same again."""
     coarse_landmarks: bool = False
     """The detector guessed landmarks from boxes."""
     template: str = "gpen"
     """Where the matrices lead the landmarks; see `vidrestore.geometry.template`."""
+    fingerprint: str = ""
+    """Of the source file's content; see `vidrestore.store`."""
+    people_are_joined: bool = False
+    """A recogniser joined the tracks of a person across shots."""
 
     def __post_init__(self) -> None:
         if len(self.pts) != len(self.crc32):
@@ -262,48 +347,11 @@ class FaceFrame:
         return replace(self, faces=faces)
 
 
-@dataclass(slots=True)
-class Tally:
-    """What pass two did, counted while it runs."""
-
-    faces: int = 0
-    """(face, frame) pairs pasted."""
-    not_restored: Counter[str] = field(default_factory=Counter)
-    """Reason -> (face, frame) pairs left as they were."""
-    notes: dict[str, str] = field(default_factory=dict)
-    """What a person should know, one sentence for each cause."""
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What was done and what was not."""
-
-    frames: int
-    faces: int
-    """(face, frame) pairs that were restored."""
-    tracks: int
-    people: int
-    shots: int
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    """Reason -> how many (face, frame) pairs were left as they were."""
-    corrupt_frames: int = 0
-    missing_frames: int = 0
-    """Frames that the file claims but that could not be decoded."""
-    warnings: tuple[str, ...] = ()
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    """Pass -> wall seconds."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value
+def mean_direction(vectors: Sequence[FloatArray]) -> FloatArray | None:
+    """(d,) of unit length; None of no vectors, or of such as add up to nothing."""
+    mean = np.mean(vectors, axis=0) if vectors else np.zeros(1)
+    length = float(np.linalg.norm(mean))
+    return np.asarray(mean / length, np.float32) if length else None
 
 
 def _check(name: str, array: npt.NDArray[Any], shape: tuple[int, ...], dtype: Any) -> None:

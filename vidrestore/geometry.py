@@ -46,6 +46,15 @@ def template(name: str) -> npt.NDArray[np.float64]:
     return {"gpen": (_ARCFACE_112 + 28) / 168, "ffhq": _FFHQ_512 / 512}[name]
 
 
+# Mean place of the five points in the box of a frontal face, in units of the box.
+_IN_BOX = np.array([[0.31, 0.385], [0.69, 0.385], [0.50, 0.59], [0.355, 0.78], [0.645, 0.78]])
+
+
+def landmarks_in_box(xyxy: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """(5, 2) where the landmarks of a frontal face are likely to be in its box (4,)."""
+    return np.asarray(_IN_BOX * (xyxy[2:] - xyxy[:2]) + xyxy[:2])
+
+
 @dataclass(frozen=True, slots=True)
 class Rect:
     """Half-open ranges of pixels."""
@@ -198,3 +207,12 @@ def warp(
     return F.grid_sample(
         image[None], grid[None], mode=mode, padding_mode="border", align_corners=False
     )[0]
+
+
+def overlaps(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """(n, m) intersection over union of (n, 4) and (m, 4) boxes x1 y1 x2 y2."""
+    p, q = a.reshape(-1, 1, 4), b.reshape(1, -1, 4)
+    low, high = np.maximum(p[..., :2], q[..., :2]), np.minimum(p[..., 2:], q[..., 2:])
+    shared = np.prod(np.maximum(high - low, 0), axis=-1)
+    areas = np.prod(p[..., 2:] - p[..., :2], axis=-1) + np.prod(q[..., 2:] - q[..., :2], axis=-1)
+    return np.asarray(shared / np.maximum(areas - shared, 1e-6), np.float64)

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
-import shutil
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
+from importlib.metadata import version
 from pathlib import Path
 
-import imageio_ffmpeg
-
-from vidrestore.analyze import analyze_video, frames_expected, weight_finder
+from vidrestore import store
+from vidrestore.analyze import frames_expected
+from vidrestore.codecs import Encoding, plan_encoding
 from vidrestore.config import Settings
-from vidrestore.errors import InputError, OutputError, UsageError, WeightsError
-from vidrestore.frame import Analysis, OnEvent, Summary, Tally
-from vidrestore.locks import held
-from vidrestore.restore import choose_device, restore_segment
-from vidrestore.restorers import Restorer, open_restorer
+from vidrestore.containers import RemuxPlan, container_of, plan_streams
+from vidrestore.errors import InputError, OutputError, UsageError
+from vidrestore.fixity import Fixity, check_output
+from vidrestore.frame import Analysis, OnEvent, VideoInfo, notify
+from vidrestore.framemd5 import check_listing_path
+from vidrestore.openers import chosen_restorer
+from vidrestore.remembered import known_analysis
+from vidrestore.rendering import Rendering
+from vidrestore.restore import last_duration
+from vidrestore.restorers import Restorer
+from vidrestore.selection import EVERYONE, Choice
 from vidrestore.stages.decode import Span, open_source, probe
-from vidrestore.stages.encode import choose_codec, stream_suffix
-from vidrestore.stages.remux import (
-    RemuxPlan,
-    container_of,
-    packet_count,
-    plan_streams,
-    remux,
-    try_remux,
-)
-from vidrestore.weights import user_cache
+from vidrestore.stages.encode import first_that_opens
+from vidrestore.stages.remux import packet_count, plan_that_fits, remux
+from vidrestore.summary import Summary, Tally
+from vidrestore.workfolder import work_folder
 
 
 def restore_video(
@@ -43,55 +41,188 @@ def restore_video(
     restorer: Restorer | None = None,
     analysis: Analysis | None = None,
     span: Span | None = None,
+    choice: Choice = EVERYONE,
+    framemd5: Path | None = None,
     overwrite: bool = False,
+    resume: bool = True,
     on_event: OnEvent | None = None,
 ) -> Summary:
     """Restore the faces of `source` and write the whole file anew as `target`.
 
     `restorer` may be any object that keeps the contract of `vidrestore.restorers`; `analysis` is
-    that of the same source, span and settings where it is already known. `target` appears only
-    when it is whole; until then, and after any error, whatever was there stays.
+    that of the same source, span and settings where it is already known. `choice` says whom to
+    restore, and how in which shot. `framemd5` is a text file to write, with the hashes of each
+    frame and what changed in it. `target` appears only when it is whole; until then, and after
+    any error, whatever was there stays. Until then finished segments are kept in a folder beside
+    it, and the same call goes on from there unless `resume` is False.
     Raises VidrestoreError; see `vidrestore.errors`.
     """
     settings = settings or Settings()
     source, target = Path(source), Path(target)
     started = time.monotonic()
-    check_paths(source, target, overwrite=overwrite)
-    info = probe(source)
-    codec = choose_codec(settings.encode.codec, info)
-    with open_source(source) as container:
-        plan = plan_streams(container, info, target, codec, whole=span is None)
-        container_start = Fraction(container.start_time or 0, 1_000_000)
-    with _work_folder(target) as folder:
-        program = ffmpeg_program()
-        try_remux(source, folder / f"trial{target.suffix}", plan, info, ffmpeg_program=program)
+    check_paths(source, target, framemd5, overwrite=overwrite)
+    with work_folder(target, lambda message: notify(on_event, message)) as work:
+        info = probe(source)
+        if (lost := work.begin(store.fingerprint(source), resume=resume)) is not None:
+            notify(on_event, lost)
+        ways = ways_to_encode(info, target, settings)
+        with open_source(source) as container:
+            plan = plan_streams(container, info, target, whole=span is None)
+            container_start = Fraction(container.start_time or 0, 1_000_000)
+        encoding, header = first_that_opens(
+            ways, source, work.path, info, threads=settings.encode.threads
+        )
+        plan = plan_that_fits(source, work.path / f"trial{target.suffix}", plan, info)
+        notify(on_event, *encoding.notes, *plan.lost)
         restorer = restorer or chosen_restorer(settings, on_event)
         settings = _with_template(settings, restorer)
-        if analysis is not None and analysis.template != settings.align.template:
-            raise UsageError(
-                f"the analysis was made for the template {analysis.template} and {restorer.name} "
-                f"wants {settings.align.template}; analyze with align.template set to that"
-            )
-        analysis = analysis or analyze_video(source, settings, span=span, on_event=on_event)
+        if analysis is not None:
+            _check_analysis(analysis, source, restorer, settings)
+        else:
+            analysis = known_analysis(source, settings, span=span, on_event=on_event)
+        analysis, names = choice.applied(analysis, source, settings, on_event)
+        restorers = _schedule(names, restorer, settings, on_event)
         analyzed = time.monotonic()
-        video, whole = folder / f"video{stream_suffix(codec)}", folder / f"whole{target.suffix}"
-        tally = restore_segment(
-            source, video, analysis, restorer, settings, codec=codec, span=span, on_event=on_event
+        rendering = Rendering(
+            source, work, analysis, restorers, settings, encoding, header, span, on_event
         )
-        part = None if span is None else _part_seconds(analysis, container_start)
-        remux(video, source, whole, plan, info, ffmpeg_program=program, part_seconds=part)
+        video, tally = rendering.video()
+        whole = work.path / f"whole{target.suffix}"
+        remux(
+            video,
+            source,
+            whole,
+            plan,
+            info,
+            last_frame=_last_frame(analysis),
+            provenance=_provenance(settings, restorers, tally),
+            part_seconds=None if span is None else _part_seconds(analysis, container_start),
+        )
+        restored = time.monotonic()
         _check_whole(whole, plan, analysis)
+        fixity = None
+        if settings.encode.check or framemd5 is not None:
+            fixity = check_output(
+                source,
+                whole,
+                analysis,
+                stream_index=plan.kept.index(info.stream_index),
+                span=span,
+                strength=settings.paste.strength,
+                listing=framemd5,
+                target=target,
+                on_event=on_event,
+            )
+            _check_lossless(fixity, encoding)
         whole.replace(target)
-    seconds = {"analyze": analyzed - started, "restore": time.monotonic() - analyzed}
-    return _summary(analysis, tally, plan, span, seconds)
+        work.is_kept = False
+    seconds = {
+        "analyze": analyzed - started,
+        "restore": restored - analyzed,
+        "check": time.monotonic() - restored,
+    }
+    summary = replace(
+        _summary(analysis, tally, (*encoding.notes, *plan.lost), span, seconds),
+        codec=encoding.codec,
+    )
+    return summary if fixity is None else _with_fixity(summary, fixity)
 
 
-def check_paths(source: Path, target: Path, *, overwrite: bool) -> None:
+def _check_analysis(
+    analysis: Analysis, source: Path, restorer: Restorer, settings: Settings
+) -> None:
+    store.check_source(analysis, source, "the given analysis")
+    if analysis.template != settings.align.template:
+        raise UsageError(
+            f"the analysis was made for the template {analysis.template} and {restorer.name} "
+            f"wants {settings.align.template}; analyze with align.template set to that"
+        )
+
+
+def _check_lossless(fixity: Fixity, encoding: Encoding) -> None:
+    """Decoders conceal broken slices without a word; samples that differ cannot be missed."""
+    if encoding.is_lossless and fixity.identical_outside not in (None, fixity.frames):
+        raise OutputError(
+            f"the finished file differs from its source outside the faces, which {encoding.codec} "
+            "does not do by itself; check the disk, nothing was changed"
+        )
+
+
+def _with_fixity(summary: Summary, fixity: Fixity) -> Summary:
+    why_not = () if fixity.not_compared is None else (fixity.not_compared,)
+    return replace(
+        summary,
+        identical_frames=fixity.identical_frames,
+        identical_outside=fixity.identical_outside,
+        psnr_outside_db=fixity.psnr_outside_db,
+        warnings=(*summary.warnings, *why_not),
+    )
+
+
+def ways_to_encode(info: VideoInfo, target: Path, settings: Settings) -> tuple[Encoding, ...]:
+    how = settings.encode
+    return plan_encoding(
+        info,
+        target,
+        codec=how.codec,
+        quality=how.quality,
+        preset=how.preset,
+        threads=how.threads,
+        hardware=how.hardware,
+        pixel_format=how.pixel_format,
+    )
+
+
+def _last_frame(analysis: Analysis) -> tuple[Fraction, Fraction]:
+    """Its time and how long it lasts, in seconds."""
+    clock = analysis.info.time_base
+    return int(analysis.pts[-1]) * clock, last_duration(analysis) * clock
+
+
+def _schedule(
+    names: Sequence[tuple[int, str | None]],
+    usual: Restorer,
+    settings: Settings,
+    on_event: OnEvent | None,
+) -> list[tuple[int, Restorer]]:
+    """The restorers of stretches of frames, each opened once; None stands for the usual one.
+
+    UsageError where they want their crops framed differently.
+    """
+    opened: dict[str | None, Restorer] = {None: usual}
+    for _, name in names:
+        if name not in opened:
+            how = settings.restore.model_copy(update={"restorer": name})
+            other = chosen_restorer(settings.model_copy(update={"restore": how}), on_event)
+            if other.template != settings.align.template:
+                raise UsageError(
+                    f"{usual.name} wants the template {settings.align.template} and {other.name} "
+                    f"wants {other.template}; one run cannot mix them, run them one by one"
+                )
+            opened[name] = other
+    return [(first, opened[name]) for first, name in names]
+
+
+def _provenance(
+    settings: Settings, restorers: Sequence[tuple[int, Restorer]], tally: Tally
+) -> str | None:
+    """What the output's tags say of how it was made; nothing where no face was restored."""
+    if not settings.encode.provenance or not tally.faces:
+        return None
+    names = ", ".join(dict.fromkeys(restorer.name for _, restorer in restorers))
+    return f"faces restored by vidrestore {version('vidrestore')} with {names}"
+
+
+def check_paths(
+    source: Path, target: Path, framemd5: Path | None = None, *, overwrite: bool
+) -> None:
     """Refuse before any work what could harm a file or cannot end well."""
     try:
         if not target.is_dir():
             container_of(target)
         _check_files(source, target, overwrite=overwrite)
+        if framemd5 is not None:
+            check_listing_path(framemd5, source, target, overwrite=overwrite)
     except PermissionError as error:
         kind = InputError if error.filename == str(source) else OutputError
         raise kind(f"{error.filename} cannot be reached: permission denied") from error
@@ -100,6 +231,8 @@ def check_paths(source: Path, target: Path, *, overwrite: bool) -> None:
 def _check_files(source: Path, target: Path, *, overwrite: bool) -> None:
     if not source.exists():
         raise InputError(f"the file {source} does not exist")
+    if not os.access(source, os.R_OK):
+        raise InputError(f"the file {source} cannot be read: permission denied")
     if target.is_dir():
         raise UsageError(f"the output {target} is a folder; give a file name in it")
     if target.exists() and source.samefile(target):
@@ -110,83 +243,12 @@ def _check_files(source: Path, target: Path, *, overwrite: bool) -> None:
         raise OutputError(f"the folder {target.parent} for the output does not exist; create it")
 
 
-def ffmpeg_program() -> str:
-    """VIDRESTORE_FFMPEG, else the binary of imageio-ffmpeg; OutputError if it cannot be run."""
-    program = os.environ.get("VIDRESTORE_FFMPEG") or str(imageio_ffmpeg.get_ffmpeg_exe())
-    if shutil.which(program) is None:
-        raise OutputError(
-            f"{program} cannot be run; let VIDRESTORE_FFMPEG name an ffmpeg that can, or unset it"
-        )
-    return program
-
-
-def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
-    """The restorer that the settings name, its weights fetched where they are missing."""
-    how = settings.restore
-
-    def notice(message: str) -> None:
-        if on_event is not None:
-            on_event({"event": "notice", "message": message})
-
-    try:
-        return open_restorer(
-            how.restorer,
-            device=choose_device(how.device),
-            number_format=how.number_format,
-            engine=how.engine,
-            cache_folder=user_cache() / "openvino",
-            fusion_sharpness=how.fusion_sharpness,
-            codeformer_fidelity=how.codeformer_fidelity,
-            find_weights=weight_finder(settings, on_event),
-            on_notice=notice,
-        )
-    except MemoryError as error:
-        raise WeightsError(
-            f"{how.restorer} does not fit into the memory of the device; use a smaller one such as "
-            "gpen-512, or --device cpu"
-        ) from error
-
-
 def _with_template(settings: Settings, restorer: Restorer) -> Settings:
     """The settings, with the restorer's template where none was asked for."""
     if settings.align.template != "auto":
         return settings
     align = settings.align.model_copy(update={"template": restorer.template})
     return settings.model_copy(update={"align": align})
-
-
-@contextmanager
-def _work_folder(target: Path) -> Iterator[Path]:
-    """`TARGET.vidrestore` beside the output, gone again afterwards whatever happened.
-
-    What a killed run left there is removed; UsageError while another run works in it.
-    """
-    folder = target.with_name(target.name + ".vidrestore")
-    with ExitStack() as last, ExitStack() as stack:
-        try:
-            folder.mkdir(exist_ok=True)
-            stack.enter_context(held(folder / "lock", wait=False))
-            if sys.platform == "win32":  # which removes no file that is open, as the lock is
-                last.callback(shutil.rmtree, folder, ignore_errors=True)
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            for left in folder.iterdir():
-                if left.name != "lock":
-                    left.unlink()
-        except BlockingIOError as error:
-            raise UsageError(
-                f"another run is writing {target}; wait for it or choose another name"
-            ) from error
-        except OSError as error:
-            raise OutputError(
-                f"the folder {target.parent} cannot be written to: {(error.strerror or '').lower()}"
-            ) from error
-        try:
-            yield folder
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise OutputError(f"no space is left in {target.parent}") from error
-            reason = (error.strerror or str(error)).lower()
-            raise OutputError(f"{error.filename or target} cannot be used: {reason}") from error
 
 
 def _part_seconds(analysis: Analysis, container_start: Fraction) -> tuple[Fraction, Fraction]:
@@ -207,7 +269,7 @@ def _check_whole(whole: Path, plan: RemuxPlan, analysis: Analysis) -> None:
 def _summary(
     analysis: Analysis,
     tally: Tally,
-    plan: RemuxPlan,
+    losses: tuple[str, ...],
     span: Span | None,
     seconds: dict[str, float],
 ) -> Summary:
@@ -224,7 +286,7 @@ def _summary(
         skipped=skipped,
         corrupt_frames=analysis.corrupt_frames,
         missing_frames=missing,
-        warnings=(*_warnings(analysis, missing), *tally.notes.values(), *plan.lost),
+        warnings=(*_warnings(analysis, missing), *tally.notes.values(), *losses),
         seconds=seconds,
     )
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import cycle
 from types import TracebackType
-from typing import NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.05  # longest wait before a blocked thread notices that the scope is left
@@ -23,6 +25,40 @@ class _End:
 
 class _Cancelled(BaseException):
     """Unwinds a stage whose scope has been left; no caller ever sees it."""
+
+
+class _Deal:
+    """Gives the items of an iterator to several threads, turn by turn."""
+
+    def __init__(self, items: Iterator[Any], lanes: int, left: threading.Event) -> None:
+        self._items = items
+        self._lanes = lanes
+        self._left = left
+        self._turn = threading.Condition()
+        self._next_lane = 0
+        self._is_over = False
+
+    def lane(self, k: int) -> Iterator[Any]:
+        while True:
+            with self._turn:
+                while self._next_lane != k and not self._is_over:
+                    if self._left.is_set():
+                        raise _Cancelled
+                    self._turn.wait(_POLL_SECONDS)
+                if self._is_over:
+                    return
+                try:
+                    item = next(self._items, _End)
+                    self._is_over = item is _End
+                except BaseException:
+                    self._is_over = True
+                    raise
+                finally:
+                    self._next_lane = (k + 1) % self._lanes
+                    self._turn.notify_all()
+            if item is _End:
+                return
+            yield item
 
 
 class StageThreads:
@@ -76,6 +112,24 @@ class StageThreads:
         self._threads.append(thread)
         thread.start()
         return self._take(results)
+
+    def each(
+        self, items: Iterable[S], works: Sequence[Callable[[S], T]], *, depth: int, name: str
+    ) -> Iterator[T]:
+        """Yield work(item) in order; each of `works` has a thread and every so-manieth item.
+
+        Together they run at most len(works) * (depth + 1) items ahead.
+        """
+        deal = _Deal(iter(items), len(works), self._left)
+        lanes = [
+            self.background(map(work, deal.lane(k)), depth=depth, name=f"{name} {k}")
+            for k, work in enumerate(works)
+        ]
+        for lane in cycle(lanes):
+            item = next(lane, _End)
+            if item is _End:
+                return
+            yield cast(T, item)
 
     def _put(self, results: queue.Queue[T], item: T) -> None:
         while not self._left.is_set():

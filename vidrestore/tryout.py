@@ -18,7 +18,7 @@ from vidrestore.config import Settings
 from vidrestore.errors import OutputError, UsageError, WeightsError
 from vidrestore.flow import DenseFlow
 from vidrestore.geometry import Matrix, apply, compose, invert, template
-from vidrestore.job import chosen_restorer
+from vidrestore.openers import chosen_restorer
 from vidrestore.portrait import (
     CROP_PX,
     WEAR,

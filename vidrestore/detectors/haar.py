@@ -10,14 +10,10 @@ import numpy.typing as npt
 
 from vidrestore.detectors import detection
 from vidrestore.frame import Detection, FloatArray
-from vidrestore.geometry import apply, fit_similarity
+from vidrestore.geometry import apply, fit_similarity, landmarks_in_box
 
-# Mean place of the five points in the boxes of this cascade, in units of the box.
-_POINTS_IN_BOX = np.array(
-    [[0.31, 0.385], [0.69, 0.385], [0.50, 0.59], [0.355, 0.78], [0.645, 0.78]]
-)
 # Windows that agree on a face; from here on it counts as certain.
-_CERTAIN_NEIGHBORS = 30
+CERTAIN_NEIGHBORS = 30
 
 
 class Haar:
@@ -39,7 +35,7 @@ class Haar:
             detection(
                 [x, y, x + w, y + h],
                 self._landmarks(grey, x, y, w, h),
-                min(1.0, count / _CERTAIN_NEIGHBORS),
+                min(1.0, count / CERTAIN_NEIGHBORS),
             )
             for (x, y, w, h), count in zip(boxes, counts, strict=True)
         ]
@@ -47,7 +43,7 @@ class Haar:
     def _landmarks(
         self, grey: npt.NDArray[np.uint8], x: int, y: int, w: int, h: int
     ) -> npt.NDArray[np.float64]:
-        points = _POINTS_IN_BOX * [w, h] + [x, y]
+        points = landmarks_in_box(np.array([x, y, x + w, y + h], np.float64))
         upper = grey[y : y + int(0.6 * h), x : x + w]
         found = self._eyes.detectMultiScale(upper, 1.1, 3, minSize=(w // 8, w // 8))
         eyes = _pair([(x + ex + ew / 2, y + ey + eh / 2) for ex, ey, ew, eh in found], points, w)

@@ -24,7 +24,14 @@ class InsightFace:
 
     coarse = False
 
-    def __init__(self, pack_folder: Path, *, size_px: int, score: float) -> None:
+    def __init__(
+        self, pack_folder: Path, *, size_px: int, score: float, threads: int | None = None
+    ) -> None:
+        """`threads`: of one look; None leaves that to onnxruntime, which takes all cores."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
         # The library reports what it loads on standard output, which belongs to the user.
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -35,6 +42,7 @@ class InsightFace:
                     name=str(pack_folder.resolve()),
                     allowed_modules=["detection"],
                     providers=["CPUExecutionProvider"],
+                    sess_options=options,
                 )
                 analysis.prepare(ctx_id=-1, det_thresh=score, det_size=(size_px, size_px))
             except Exception as error:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from vidrestore import color
+from vidrestore import color, transfer
 from vidrestore.frame import Face, FaceFrame, Frame, Track, VideoInfo
 from vidrestore.geometry import (
+    Matrix,
     apply,
     covering_rect,
     crop_matrix,
@@ -32,6 +33,7 @@ def crop(
 ) -> Iterator[FaceFrame]:
     """Cut every face whose strength is above zero; only the planes under it are converted.
 
+    Crops are in display values (`vidrestore.transfer`), which for ordinary video are its R'G'B'.
     `largest_px` bounds the side of the crops: there is no use for more than the restorer gives.
     """
     for frame in frames:
@@ -49,12 +51,26 @@ def _face(
     frame: Frame, track: Track, at: int, info: VideoInfo, side: int, device: torch.device
 ) -> Face | None:
     unit = track.matrices[at]
+    source = cut_out(frame, unit, info, side, device)
+    if source is None:
+        return None
+    matrix = crop_matrix(unit, side)
+    return Face(track.track_id, side, matrix, source, float(track.strength[at]))
+
+
+def cut_out(
+    frame: Frame, unit: Matrix, info: VideoInfo, side: int, device: torch.device
+) -> torch.Tensor | None:
+    """(3, side, side) RGB in [0, 1], display values, of the square that `unit` (2, 3) leads to.
+
+    Convention: `unit` is frame pixel centres (x, y) -> unit crop. None outside the frame.
+    """
     grid = color.layout(frame.image).grid
     corners = apply(invert(unit), unit_corners())
     rect = covering_rect(corners, info, grid=grid, margin_px=_MARGIN_PX)
     if rect.is_empty:
         return None
-    region = color.region_rgb(frame.image, rect, info).clamp(0, 1).to(device)
-    matrix = crop_matrix(unit, side)
-    source = warp(region, invert(shifted(matrix, rect)), side, side, mode="bicubic").clamp(0, 1)
-    return Face(track.track_id, side, matrix, source, float(track.strength[at]))
+    shown = transfer.to_display(color.region_rgb(frame.image, rect, info), info)
+    region = shown.clamp(0, 1).to(device, torch.float32)
+    matrix = shifted(crop_matrix(unit, side), rect)
+    return warp(region, invert(matrix), side, side, mode="bicubic").clamp(0, 1)

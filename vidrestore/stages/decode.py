@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import math
-import re
-import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import av
 import av.error
-import numpy as np
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 
 from vidrestore import color
 from vidrestore.errors import InputError, UsageError
 from vidrestore.frame import Frame, VideoInfo
+from vidrestore.planes import planar_format, to_planar
+from vidrestore.streaminfo import video_info
 
-_DISPLAY_ONE = 65536  # the display matrix is in 16.16 fixed point
-_NO_ROTATION = (1, 0, 0, 1)
 # Seeking in these lands anywhere, not on a key frame.
 _WITHOUT_INDEX = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v")
+_READ_FAILURES = 100  # in a row: the container has no more to give
+_FRAMES_TO_PROBE = 100
+_LONGEST_SECONDS = 24 * 3600
+_LONGEST_TICKS = 2**31 - 1  # mp4 cannot hold a frame that lasts longer
+_MOST_STRAYS = 300  # in a row: the picture changed for good
+
+_Timed = Iterator[tuple[int, av.VideoFrame]]
 
 
 @dataclass(slots=True)
@@ -33,8 +37,16 @@ class Damage:
     """What a decoder met on its way; filled while the frames are read."""
 
     corrupt_frames: int = 0
+    """Frames that were given, and are damaged."""
     decode_errors: int = 0
+    """Packets that could not be read or decoded, and frames left out for their shape."""
     repaired_times: int = 0
+    sought: bool = False
+    """The frames were not reached from the beginning of the file."""
+
+    @property
+    def found(self) -> bool:
+        return bool(self.corrupt_frames or self.decode_errors or self.repaired_times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +101,12 @@ def main_video_stream(container: Any) -> Any:
     moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not moving:
         raise InputError(f"the file {container.name} has no video stream")
+    moving = [s for s in moving if s.codec_context is not None]
+    if not moving:
+        raise InputError(f"the video of {container.name} is in a format that cannot be decoded")
     best = container.streams.best("video")
     marked = [s for s in moving if s.disposition & Disposition.default]
-    if best in marked or not (marked or best not in moving):
+    if best in marked or (best in moving and not marked):
         return best
     return (marked or moving)[0]
 
@@ -100,170 +115,278 @@ def probe(path: Path) -> VideoInfo:
     """Everything about the main video stream that its frames do not carry themselves."""
     with open_source(path) as container:
         stream = main_video_stream(container)
-        try:
-            first = next(_decoded(container, stream, Damage()), None)
-        except av.error.FFmpegError as error:
-            raise InputError(f"the video of {path} cannot be decoded: {error}") from error
+        first = _first_whole(_decoded(container, stream, Damage(), True))
         if first is None:
             raise InputError(f"no frame of the video in {path} can be decoded")
         color.layout(first)
-        return _info(container, stream, first)
+        return video_info(container, stream, first)
 
 
-def decode(path: Path, damage: Damage, span: Span | None = None) -> Iterator[Frame]:
-    """All frames of the main video stream, or those of `span`, in order of presentation.
+def decode(
+    path: Path,
+    damage: Damage,
+    span: Span | None = None,
+    *,
+    stream_index: int | None = None,
+    one_thread: bool = False,
+    may_seek: bool = False,
+) -> Iterator[Frame]:
+    """All frames of the main (or the given) video stream, or those of `span`, in order of
+    presentation.
 
-    What cannot be decoded is counted in `damage` and left out. Times come from the stream; a
-    frame without one, or not later than its predecessor, is put right after it and counted.
-    InputError where the picture changes its size or pixel format midway.
+    Several threads decode, which is not repeatable where the file is damaged. `one_thread` gives
+    the same frames every time, and reads the file from its beginning unless `may_seek`.
+
+    What cannot be decoded is counted in `damage` and left out, as are stray frames of another size
+    or pixel format. Times come from the stream; one that is missing or does not fit between its
+    neighbours is replaced by one that does, and counted.
+    InputError where the picture changes its size or pixel format for good.
     """
-    with _opened_at(path, span or Span(), damage) as (stream, images):
-        first, end = (span or Span()).pts_range(stream)
-        index, last_pts, shape = 0, None, None
-        for image in images:
-            pts = image.pts
-            step = max(int(image.duration or 0), 1)
-            if pts is None or (last_pts is not None and pts <= last_pts):
-                damage.repaired_times += 1
-                pts = 0 if last_pts is None else last_pts + (step if pts is None else 1)
-            last_pts = pts
-            if end is not None and pts >= end:
-                return
-            if span is None or pts >= first:
-                shape = shape or _shape(image)
-                if shape != _shape(image):
-                    raise InputError(
-                        f"{path} changes from {shape} to {_shape(image)} at frame {index}; "
-                        "cut it there and restore the parts"
-                    )
-                damage.corrupt_frames += bool(image.is_corrupt)
-                yield Frame(index, pts, image, int(image.duration or 0))
-                index += 1
+    may_seek = may_seek or not one_thread
+    with _opened_at(path, span, damage, stream_index, one_thread, may_seek) as (stream, images):
+        chosen = _within(span, stream, _timed(images, damage, Fraction(stream.time_base)))
+        for index, (pts, image) in enumerate(_alike(chosen, damage, path, stream_index)):
+            damage.corrupt_frames += bool(image.is_corrupt)
+            yield Frame(index, pts, image, _duration(image))
+
+
+def decode_from(path: Path, pts: int, *, stream_index: int) -> Iterator[Frame]:
+    """Frames from that time on, or from somewhat before or after it, numbered from 0.
+
+    Wherever a seek leads to; nothing is promised of the first frames but their times.
+    """
+    with open_source(path) as container:
+        stream = _chosen_stream(container, stream_index)
+        with suppress(av.error.FFmpegError):
+            container.seek(pts, stream=stream)
+            damage = Damage()
+            timed = _timed(
+                _decoded(container, stream, damage, False), damage, Fraction(stream.time_base)
+            )
+            for index, (time, image) in enumerate(timed):
+                yield Frame(index, time, image, _duration(image))
+
+
+def _timed(images: Iterator[av.VideoFrame], damage: Damage, time_base: Fraction) -> _Timed:
+    """Each frame with a time later than the one before: its own, where that fits."""
+    longest = min(_LONGEST_TICKS, int(_LONGEST_SECONDS / time_base))
+    last, step = None, 1
+    for image, *following in _with_next_two(images):
+        pts = image.pts
+        then, later = (None if near is None else near.pts for near in following)
+        if last is None:
+            step = max(_duration(image), 1)
+        if pts is not None and _fits(pts, last, then, later, longest):
+            step = step if last is None else pts - last
+        else:
+            damage.repaired_times += 1
+            pts = _repaired(last, then, step, longest)
+        last = pts
+        yield pts, image
+
+
+def _with_next_two(images: Iterator[av.VideoFrame]) -> Iterator[tuple[Any, Any, Any]]:
+    """Each frame, the next and the one behind that, None where there is none."""
+    image, then = next(images, None), next(images, None)
+    while image is not None:
+        later = next(images, None)
+        yield image, then, later
+        image, then = then, later
+
+
+def _fits(pts: int, last: int | None, then: int | None, later: int | None, longest: int) -> bool:
+    """Whether a time follows `last`, and those of the next two frames do not belie it."""
+    if last is not None and not last < pts <= last + longest:
+        return False
+    belied = then is not None and then < pts and (later is None or then < later < pts)
+    return not belied or (last is not None and then is not None and then <= last)
+
+
+def _repaired(last: int | None, then: int | None, step: int, longest: int) -> int:
+    """A time between those of the neighbours, as far as these make sense."""
+    if last is None:
+        return 0 if then is None else then - step
+    if then is None or not last + 1 < then <= last + longest:
+        return last + step
+    return last + min(step, (then - last) // 2)
+
+
+def _duration(image: av.VideoFrame) -> int:
+    duration = int(image.duration or 0)
+    return duration if 0 < duration <= _LONGEST_TICKS else 0
+
+
+def _within(span: Span | None, stream: Any, timed: _Timed) -> _Timed:
+    first, end = (span or Span()).pts_range(stream)
+    for pts, image in timed:
+        if end is not None and pts >= end:
+            return
+        if span is None or pts >= first:
+            yield pts, image
+
+
+def _alike(timed: _Timed, damage: Damage, path: Path, stream_index: int | None) -> _Timed:
+    """Without stray frames of another shape, which damaged headers make.
+
+    The shape is that of the first frame, or of the file's first undamaged one. Undamaged frames of
+    another are a change for good if they are many in a row, or a good part of all up to the end.
+    """
+    shape, given, strays = None, 0, 0
+    for pts, image in timed:
+        if shape is None:
+            shape = _whole_shape(path, stream_index) if image.is_corrupt else _shape(image)
+        if _shape(image) == shape:
+            given, strays = given + 1, 0
+            yield pts, image
+        else:
+            damage.decode_errors += 1
+            strays += not image.is_corrupt
+            other = _shape(image)
+            if strays > _MOST_STRAYS:
+                break
+    if strays > min(_MOST_STRAYS, given // 4):
+        raise InputError(
+            f"{path} changes from {shape} to {other} at frame {given}; "
+            "cut it there and restore the parts"
+        )
 
 
 def _shape(image: av.VideoFrame) -> str:
     return f"{image.width} x {image.height} in {image.format.name}"
 
 
+def _whole_shape(path: Path, stream_index: int | None) -> str:
+    with open_source(path) as container:
+        stream = _chosen_stream(container, stream_index)
+        first = _first_whole(_decoded(container, stream, Damage(), True))
+        return "" if first is None else _shape(first)
+
+
+def _first_whole(images: Iterator[av.VideoFrame]) -> av.VideoFrame | None:
+    """The first undamaged frame, or the first of all where the beginning has none."""
+    first = None
+    for image in islice(images, _FRAMES_TO_PROBE):
+        if not image.is_corrupt:
+            return image
+        first = image if first is None else first
+    return first
+
+
 @contextmanager
 def _opened_at(
-    path: Path, span: Span, damage: Damage
+    path: Path,
+    span: Span | None,
+    damage: Damage,
+    stream_index: int | None,
+    one_thread: bool,
+    may_seek: bool,
 ) -> Iterator[tuple[Any, Iterator[av.VideoFrame]]]:
-    """The video stream and its frames from the start of `span` or somewhat before it.
-
-    A seek that turns out to have landed too late is given up for decoding from the beginning.
-    """
-    with open_source(path) as container:
-        stream = main_video_stream(container)
-        first, _ = span.pts_range(stream)
-        if span.start_seconds and container.format.name not in _WITHOUT_INDEX:
-            container.seek(first, stream=stream)
-            images = _decoded(container, stream, damage)
-            head = next(images, None)
-            if head is not None and head.pts is not None and head.pts <= first:
-                yield stream, chain([head], images)
+    """The video stream and its frames from the start of `span` or somewhat before it."""
+    if may_seek and span is not None and span.start_seconds:
+        with open_source(path) as container:
+            stream = _chosen_stream(container, stream_index)
+            images = _sought(container, stream, span, damage, one_thread)
+            if images is not None:
+                damage.sought = True
+                yield stream, images
                 return
     with open_source(path) as container:
-        stream = main_video_stream(container)
-        yield stream, _decoded(container, stream, damage)
+        stream = _chosen_stream(container, stream_index)
+        yield stream, _decoded(container, stream, damage, one_thread)
 
 
-def _decoded(container: Any, stream: Any, damage: Damage) -> Iterator[av.VideoFrame]:
+def _sought(
+    container: Any, stream: Any, span: Span, damage: Damage, one_thread: bool
+) -> Iterator[av.VideoFrame] | None:
+    """None where a seek does not land at the start of `span` or before it."""
+    if container.format.name in _WITHOUT_INDEX:
+        return None
+    first, _ = span.pts_range(stream)
+    met = damage.decode_errors
+    with suppress(av.error.FFmpegError):
+        container.seek(first, stream=stream)
+        images = _decoded(container, stream, damage, one_thread)
+        head = next(images, None)
+        if head is not None and head.pts is not None and head.pts <= first:
+            return chain([head], images)
+    damage.decode_errors = met
+    return None
+
+
+def _chosen_stream(container: Any, stream_index: int | None) -> Any:
+    if stream_index is None:
+        return main_video_stream(container)
+    return container.streams[stream_index]
+
+
+def _decoded(
+    container: Any, stream: Any, damage: Damage, one_thread: bool
+) -> Iterator[av.VideoFrame]:
     """Frames packet by packet, so that one bad packet does not end the stream."""
-    stream.thread_type = "AUTO"
-    packets = container.demux(stream)
-    flushed = False
-    while not flushed:
+    context = stream.codec_context
+    stream.thread_type = "NONE" if one_thread else "AUTO"
+    copied = _Copier(stream.time_base)
+    for packet in _packets(container, stream, damage):
         try:
-            packet = next(packets)
-        except StopIteration:
-            return
+            images = context.decode(packet)
         except av.error.FFmpegError:
             damage.decode_errors += 1
-            packet = None  # the container ends here: hand out what the decoder still holds
-        flushed = packet is None or not packet.size
+            continue
+        for image in images:
+            yield _planar(copied(image) if one_thread else image)
+
+
+def _planar(image: av.VideoFrame) -> av.VideoFrame:
+    """With a plane for each component; what has no such form is refused where it is probed."""
+    return image if planar_format(image.format.name) is None else to_planar(image)
+
+
+def _packets(container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
+    """All packets of the stream, also those behind what cannot be read, and an empty one."""
+    for other in container.streams:
+        if other.index != stream.index:  # what is damaged in them must not end this one
+            other.discard = Discard.all
+    failures = 0
+    while failures < _READ_FAILURES:
         try:
-            yield from stream.codec_context.decode(packet)
-        except (av.error.InvalidDataError, av.error.EOFError):
-            damage.decode_errors += 1
+            for packet in container.demux(stream):
+                failures = 0
+                yield packet
+            return
+        except av.error.FFmpegError:
+            damage.decode_errors += failures == 0
+            failures += 1
+    yield None
 
 
-def _info(container: Any, stream: Any, first: av.VideoFrame) -> VideoInfo:
-    context = stream.codec_context
-    codec = context.codec.name
-    tags = tuple(
-        int(value or 0)
-        for value in (
-            context.color_range or first.color_range,
-            context.colorspace if context.colorspace != 2 else first.colorspace,
-            context.color_primaries,
-            context.color_trc,
-        )
-    )
-    matrix, full_range, guessed = color.resolve(
-        pixel_format=first.format.name,
-        codec=codec,
-        width=first.width,
-        height=first.height,
-        range_tag=tags[0],
-        matrix_tag=tags[1],
-    )
-    rate = stream.guessed_rate or stream.average_rate
-    display = _display_matrix(first)
-    return VideoInfo(
-        stream_index=stream.index,
-        codec=codec,
-        width=first.width,
-        height=first.height,
-        time_base=Fraction(stream.time_base),
-        frame_rate=Fraction(rate or 25),
-        frame_count_from_header=int(stream.frames or 0),
-        duration_seconds_from_header=_duration_seconds(container, stream),
-        sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 1),
-        display_orientation=_orientation(display),
-        display_matrix=display,
-        pixel_format=first.format.name,
-        bit_depth=first.format.components[0].bits,
-        matrix=matrix,
-        full_range=full_range,
-        tags=(tags[0], tags[1], tags[2], tags[3]),
-        field_order=int(context.field_order or 0),
-        guessed=guessed if rate else guessed | {"frame rate"},
-    )
+class _Copier:
+    """Gives every picture memory of its own.
 
-
-def _duration_seconds(container: Any, stream: Any) -> float:
-    """Of the video stream by its own word; 0 where only the whole file has a duration."""
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    said = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
-    if said:  # Matroska: the end of the stream, counted from the start of the file
-        hours, minutes, seconds = map(float, said.groups())
-        begin = float((stream.start_time or 0) * stream.time_base)
-        return 3600 * hours + 60 * minutes + seconds - begin
-    alone = len(container.streams) == 1
-    return float((container.duration or 0) / av.time_base) if alone else 0.0
-
-
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
-    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
-    return None if side_data is None else struct.unpack("<9i", bytes(side_data)[:36])
-
-
-def _orientation(display: tuple[int, ...] | None) -> tuple[int, int, int, int]:
-    """The nearest rotation by quarter turns, with or without a flip.
-
-    The file's (a, b, u, c, d, v, x, y, w) shows pixel (p, q) at (a p + c q + x, b p + d q + y).
+    What a damaged frame leaves unwritten shows what lay in its memory before. Were that memory
+    given back at the pace of whoever reads the frames, it would depend on the clock.
     """
-    if display is None:
-        return _NO_ROTATION
-    a, b, _, c, d = (value / _DISPLAY_ONE for value in display[:5])
-    linear = np.array([[a, c], [b, d]])
-    if abs(linear[0, 0] * linear[1, 1]) >= abs(linear[0, 1] * linear[1, 0]):
-        linear[0, 1] = linear[1, 0] = 0
-    else:
-        linear[0, 0] = linear[1, 1] = 0
-    signs = np.sign(linear).astype(int)
-    if abs(int(np.linalg.det(signs))) != 1:
-        return _NO_ROTATION
-    return int(signs[0, 0]), int(signs[0, 1]), int(signs[1, 0]), int(signs[1, 1])
+
+    def __init__(self, time_base: Fraction) -> None:
+        self._time_base = time_base
+        self._graph: Any = None
+        self._shape = ""
+
+    def __call__(self, image: av.VideoFrame) -> av.VideoFrame:
+        if _shape(image) != self._shape:
+            self._graph, self._shape = self._made(image), _shape(image)
+        self._graph.push(image)
+        copy: av.VideoFrame = self._graph.pull()
+        return copy
+
+    def _made(self, image: av.VideoFrame) -> Any:
+        graph = av.filter.Graph()
+        graph.threads = 1
+        source = graph.add_buffer(
+            width=image.width,
+            height=image.height,
+            format=image.format,
+            time_base=self._time_base,
+        )
+        graph.link_nodes(source, graph.add("copy"), graph.add("buffersink"))
+        graph.configure()
+        return graph

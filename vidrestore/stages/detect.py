@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
@@ -12,32 +13,175 @@ import numpy.typing as npt
 from av.video.reformatter import Interpolation
 
 from vidrestore import color
-from vidrestore.detectors import Detector
+from vidrestore.detectors import Detector, look_closely, look_from_afar, moved, with_others
 from vidrestore.frame import Detection, Frame, Observation, VideoInfo
-from vidrestore.geometry import Upright, apply, invert, upright
+from vidrestore.geometry import Rect, Upright, apply, invert, overlaps, upright
 
 if TYPE_CHECKING:
     import av
 
+Picture = npt.NDArray[np.uint8]
+Recognise = Callable[[Picture, Sequence[Detection], float], list[Detection]]
+
 _THUMBNAIL_SIZE = (64, 36)
 _SWSCALE_MATRIX = {"bt601": "ITU601", "bt709": "ITU709", "bt2020": "BT2020"}
+# Mean change of the small grey picture, in 8-bit levels, that may be a cut.
+_CHANGE = 8.0
+# Share of its area that a face keeps from one frame to the next.
+_SAME_FACE = 0.1
+# A closer look has 20 pixels for a face that has 24 in the frame, and looks at square tiles which
+# overlap by the largest face that it is for.
+_CLOSER, _TILE_OVERLAP_PX = 5 / 6, 96
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """What the first look at a frame gave."""
+
+    frame: Frame
+    picture: Picture
+    """(H, W, 3) BGR, upright."""
+    thumbnail: Picture
+    crc32: int
+    found: list[Detection] | None
+    """In pixels of `picture`; None where nobody looked."""
+
+
+class FirstLook:
+    """Looks for faces in each `every`-th frame as a person would see it, scaled to `size_px`.
+
+    Every thread has one of its own: detectors are not for two threads at a time.
+    """
+
+    def __init__(self, detector: Detector, info: VideoInfo, *, size_px: int, every: int) -> None:
+        self._detector = detector
+        self._info = info
+        self._view = upright(info, size_px)
+        self._every = every
+
+    def __call__(self, frame: Frame) -> Look:
+        picture = upright_picture(frame.image, self._info, self._view)
+        grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+        small = cv2.resize(grey, _THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA)
+        found = None if frame.index % self._every else self._detector(picture)
+        return Look(frame, picture, np.asarray(small, np.uint8), checksum(frame.image), found)
 
 
 def detect(
-    frames: Iterator[Frame], detector: Detector, info: VideoInfo, *, size_px: int
-) -> Iterator[Observation]:
-    """Look for faces in each frame as a person would see it, scaled down to `size_px`."""
+    looks: Iterator[Look],
+    detector: Detector,
+    info: VideoInfo,
+    *,
+    size_px: int,
+    again_seconds: float,
+    recognise: Recognise | None = None,
+) -> Iterator[tuple[Frame, Observation]]:
+    """The faces of every frame, looked for once more where the first look may have missed some.
+
+    A face that fills the picture is seen from afar: where nothing was found or a face of the frame
+    before is gone. Small ones in large frames are seen closely, tile by tile. Where neither a lost
+    face nor a new picture asks for it, both are done every `again_seconds` only. `recognise` adds
+    embeddings to the faces of a picture, given its time in seconds.
+    """
     view = upright(info, size_px)
-    for frame in frames:
-        picture = upright_picture(frame.image, info, view)
-        grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-        yield Observation(
-            frame.index,
-            frame.pts,
-            checksum(frame.image),
-            np.asarray(cv2.resize(grey, _THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA), np.uint8),
-            tuple(_in_frame(found, view) for found in detector(picture)),
-        )
+    again = _SecondLook(detector, info, view, size_px, again_seconds)
+    for look in looks:
+        frame, found = look.frame, look.found
+        seconds = float(frame.pts * info.time_base)
+        if found is not None:
+            found = again(look, found, seconds)
+            if recognise is not None:
+                found = recognise(look.picture, found, seconds)
+        faces = tuple(_in_frame(face, view) for face in found or ())
+        yield frame, Observation(frame.index, frame.pts, look.crc32, look.thumbnail, faces)
+
+
+class _SecondLook:
+    """Finds what the first look missed; called for the frames of one stream in order."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        info: VideoInfo,
+        view: Upright,
+        size_px: int,
+        again_seconds: float,
+    ) -> None:
+        self._detector = detector
+        self._info = info
+        self._again_seconds = again_seconds
+        longer = round(_CLOSER * max(upright(info).coded_size))
+        self._close = upright(info, longer) if longer > size_px else None
+        self._larger = longer / max(view.coded_size)
+        if self._close is not None:
+            width, height = self._close.coded_size
+            if self._close.orientation[0] == 0:
+                width, height = height, width
+            self._tiles = _tiles(width, height, size_px)
+        self._before: list[Detection] = []
+        self._thumbnail: Picture | None = None
+        self._looked_seconds = -np.inf
+
+    def __call__(self, look: Look, found: list[Detection], seconds: float) -> list[Detection]:
+        """`found` and what else there is, in the same pixels."""
+        lost = [face for face in self._before if not _is_among(face, found)]
+        due = self._is_new(look.thumbnail) or seconds - self._looked_seconds >= self._again_seconds
+        if due:
+            self._looked_seconds = seconds
+        if lost or (due and not found):
+            found = with_others(found, look_from_afar(look.picture, self._detector))
+            lost = [face for face in lost if not _is_among(face, found)]
+        if self._close is not None:
+            tiles = self._tiles if due else self._tiles_of(lost)
+            if tiles:
+                found = with_others(found, self._closely(look.frame, tiles))
+        self._before = found
+        return found
+
+    def _is_new(self, thumbnail: Picture) -> bool:
+        before, self._thumbnail = self._thumbnail, thumbnail
+        return before is None or float(cv2.absdiff(before, thumbnail).mean()) > _CHANGE
+
+    def _tiles_of(self, lost: Sequence[Detection]) -> list[Rect]:
+        """For each small face that is gone the tile in the middle of which it was."""
+        wanted = []
+        for face in lost:
+            x0, y0, x1, y1 = face.box * self._larger
+            if max(x1 - x0, y1 - y0) <= _TILE_OVERLAP_PX:
+                wanted.append(
+                    min(
+                        self._tiles,
+                        key=lambda t: abs(t.x0 + t.x1 - x0 - x1) + abs(t.y0 + t.y1 - y0 - y1),
+                    )
+                )
+        return list(dict.fromkeys(wanted))
+
+    def _closely(self, frame: Frame, tiles: Sequence[Rect]) -> list[Detection]:
+        assert self._close is not None
+        picture = upright_picture(frame.image, self._info, self._close)
+        found = look_closely(picture, self._detector, tiles, largest_px=_TILE_OVERLAP_PX)
+        scale = 1 / self._larger
+        back = np.array([[scale, 0, 0.5 * scale - 0.5], [0, scale, 0.5 * scale - 0.5]])
+        return [moved(face, back) for face in found]
+
+
+def _is_among(face: Detection, found: Sequence[Detection]) -> bool:
+    boxes = np.array([f.box for f in found]).reshape(-1, 4)
+    return bool((overlaps(face.box, boxes) > _SAME_FACE).any())
+
+
+def _tiles(width: int, height: int, side: int) -> list[Rect]:
+    """Squares of `side`, or less, that cover the picture and overlap."""
+    return [
+        Rect(x, y, min(x + side, width), min(y + side, height))
+        for y in _starts(height, side)
+        for x in _starts(width, side)
+    ]
+
+
+def _starts(length: int, side: int) -> list[int]:
+    count = max(1, -(-(length - _TILE_OVERLAP_PX) // (side - _TILE_OVERLAP_PX)))
+    return [round(start) for start in np.linspace(0, max(length - side, 0), count)]
 
 
 def upright_picture(image: av.VideoFrame, info: VideoInfo, view: Upright) -> npt.NDArray[np.uint8]:
@@ -70,4 +214,5 @@ def _in_frame(found: Detection, view: Upright) -> Detection:
         np.concatenate([corners.min(axis=0), corners.max(axis=0)]).astype(np.float32),
         apply(back, found.landmarks).astype(np.float32),
         found.score,
+        found.embedding,
     )

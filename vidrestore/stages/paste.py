@@ -1,74 +1,334 @@
-"""Restored crops go back into the planes of their frame, as a difference."""
+"""Restored crops go back into the planes of their frame, as a difference, and belong there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vidrestore import color
-from vidrestore.frame import Face, FaceFrame, FloatArray, Frame, Tally, VideoInfo
-from vidrestore.geometry import Rect, apply, covering_rect, invert, shifted, warp
+from vidrestore import color, grain, masks, occlusion, smear, tone, transfer
+from vidrestore.frame import Face, FaceFrame, FloatArray, Frame, Track, VideoInfo
+from vidrestore.geometry import Matrix, Rect, crop_side_px, shifted
+from vidrestore.looks import (
+    Course,
+    Look,
+    Place,
+    grain_planes,
+    look_at,
+    place_of,
+    scaled,
+    unit_of,
+)
+from vidrestore.masks import intersection, mask_rect
+from vidrestore.planes import add, chroma_rect, samples
+from vidrestore.resample import resample, sampling_grid, seen_part
+from vidrestore.summary import Tally
 
-# The mask: an upright ellipse over the face in the unit crop, and the width of its soft edge.
-_CENTRE = (0.5, 0.53)
-_RADII = (0.33, 0.41)
-_FEATHER = 0.25  # share of the radius over which the mask falls from 1 to 0
-_MASK_PX = 128
+if TYPE_CHECKING:
+    import av
+
+REACH_FRAMES = 2
+"""What is pasted into a frame depends on so many frames before and after it, and on no other."""
+
+# Fine detail is what a box over so large a share of the crop takes away.
+_DETAIL_SHARE = 1 / 40
+
+_Window = list[tuple[int, Look]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How a restored face is made to belong to the picture; what is not asked for is not done."""
+
+    occluders: bool = False
+    """Keep the source where it contradicts the restored face: hands, microphones, glasses."""
+    color: float = 0.0
+    """How far broad colours follow the source, in [0, 1]."""
+    grain: float = 0.0
+    """Share of the source's noise that the restored face is given, in [0, 1]."""
+    sharpness: float = 0.0
+    """Share of the source's blur by motion that the restored face is given, in [0, 1]."""
+    detail: float = 1.0
+    """Share of the restored fine detail that is used, in [0, 1]; the rest is the source's."""
+    regions: Mapping[str, float] = field(default_factory=dict)
+    """Strength in [0, 1] of eyes, brows, mouth and skin; 1 where it is not said."""
+
+    @property
+    def looks_around(self) -> bool:
+        return self.occluders or self.color > 0 or self.grain > 0 or self.sharpness > 0
 
 
 def paste(
-    frames: Iterator[FaceFrame], info: VideoInfo, tally: Tally, *, strength: float
+    frames: Iterator[FaceFrame],
+    info: VideoInfo,
+    tally: Tally,
+    *,
+    strength: float,
+    tracks: Sequence[Track] = (),
+    finish: Finish | None = None,
 ) -> Iterator[Frame]:
     """Change the samples under the masks of restored faces, and no other sample.
 
-    out = in + (restored - in) * mask * strength, converted to each plane and rounded there. The
-    mask is zero also where `restored` equals `source`, so what was not restored is not resampled.
+    out = in + (restored - in) * mask * strength, converted to each plane and rounded there; in
+    display values (`vidrestore.transfer`), as the crops are. The mask follows the smoothed
+    landmarks of `tracks`, a face of no track gets that of an average one, and it never leaves its
+    `mask_rect`. It is zero also where `restored` equals `source`, so what was not restored is not
+    resampled. Where faces overlap the larger one, by the median over its track, is in front.
+
+    Frames come out in order, up to `REACH_FRAMES` later. Memory: the crops of as many frames.
     """
-    mask = face_mask(_MASK_PX)
-    for frame in frames:
-        changed = [f for f in frame.faces if f.restored is not None and f.strength * strength > 0]
-        if changed:
+    stage = _Stage(info, strength, tracks, finish or Finish())
+    reach = REACH_FRAMES if stage.finish.looks_around else 0
+    held: deque[FaceFrame] = deque()
+    for last, frame in enumerate(chain(frames, repeat(None, reach))):
+        if frame is not None:
+            held.append(frame)
+            stage.look(last, frame)
+        if (at := last - reach) >= 0 and held:
+            done = held.popleft()
+            pasted = stage.paste(at, done)
+            tally.faces += pasted if tally.counts(done.frame.index) else 0
+            yield done.frame
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    place: Place
+    look: Look
+    usual_px: float
+    """Side of the crop in the frame, by the median over the track."""
+
+
+class _Stage:
+    """What is known of the faces of the frames around the one in hand."""
+
+    def __init__(
+        self, info: VideoInfo, strength: float, tracks: Sequence[Track], finish: Finish
+    ) -> None:
+        self.finish = finish
+        self._info, self._strength = info, strength
+        self._courses = {track.track_id: Course(track) for track in tracks}
+        self._seen: dict[int, dict[int, _Seen]] = {}
+
+    def look(self, at: int, frame: FaceFrame) -> None:
+        """Of a frame as it was decoded."""
+        self._seen[at] = {
+            face.track_id: self._look(face, frame.frame)
+            for face in frame.faces
+            if face.restored is not None and face.strength * self._strength > 0
+        }
+
+    def _look(self, face: Face, frame: Frame) -> _Seen:
+        finish, course = self.finish, self._courses.get(face.track_id)
+        place = place_of(unit_of(face), course.landmarks(frame.index) if course else None)
+        motion = None
+        if finish.sharpness > 0 and course:
+            motion = smear.motion_px(place.unit, [course.unit(frame.index + d) for d in (-1, 1)])
+        look = look_at(
+            face,
+            frame,
+            place,
+            self._info,
+            occluders=finish.occluders,
+            tones=finish.color > 0,
+            noise=finish.grain > 0,
+            motion=motion,
+        )
+        return _Seen(place, look, course.side_px if course else crop_side_px(place.unit))
+
+    def paste(self, at: int, frame: FaceFrame) -> int:
+        """How many faces lie in the frame."""
+        seen = self._seen[at]
+        faces = sorted(
+            (face for face in frame.faces if face.track_id in seen),
+            key=lambda face: (seen[face.track_id].usual_px, face.track_id),
+        )
+        if faces:
             frame.frame.image.make_writable()
-        for face in changed:
-            tally.faces += _paste_face(frame.frame, face, info, mask, face.strength * strength)
-        yield frame.frame
+        count = sum(self._paste(at, face, frame.frame) for face in faces)
+        self._seen.pop(at - REACH_FRAMES, None)
+        return count
+
+    def _paste(self, at: int, face: Face, frame: Frame) -> bool:
+        assert face.restored is not None
+        seen, window = self._seen[at][face.track_id], self._window(at, face.track_id)
+        grid = color.layout(frame.image).grid
+        bound = mask_rect(face.matrix, face.work_px, self._info, grid)
+        rect = intersection(bound, seen.place.rect(self._info, grid))
+        if rect.is_empty:
+            return False
+        matrix = shifted(face.matrix, rect)
+        changed = _changed(face, matrix, rect)
+        if isinstance(changed, float) and changed == 0:
+            return True
+        rgb, weight = self._corrected(face, rect, seen, window)
+        weight = weight * (face.strength * self._strength) * changed
+        weight = weight * self._in_front(frame, face, seen, rect)
+        if self.finish.detail < 1:
+            rgb = self._with_own_detail(rgb, frame, rect, seen.place)
+        image, before = frame.image, []
+        if self.finish.grain > 0:
+            before = [samples(image, i, _part(rect, image, i)) for i in grain_planes(image)]
+        color.blend_rgb(image, rect, rgb, weight, self._info)
+        if self.finish.grain > 0:
+            seed = (frame.pts, face.track_id)
+            self._add_grain(image, before, rect, weight[0].numpy(), window, seed)
+        return True
+
+    def _window(self, at: int, track_id: int) -> list[tuple[int, Look]]:
+        """(frames from here, what it looked like), in order, this frame among them."""
+        steps = range(-REACH_FRAMES, REACH_FRAMES + 1)
+        near = [(step, self._seen.get(at + step, {}).get(track_id)) for step in steps]
+        return [(step, seen.look) for step, seen in near if seen is not None]
+
+    def _corrected(
+        self, face: Face, rect: Rect, seen: _Seen, window: _Window
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(3, h, w) in [0, 1] what is to be pasted into `rect`, and (1, h, w) its mask."""
+        assert face.restored is not None
+        fields = [seen.place.distance, self._visible(seen, window)]
+        tones = [look.tone for _, look in window if look.tone is not None]
+        found = tone.correction(tones) if tones else None
+        if found is not None:
+            fields += [found.gain, *np.moveaxis(found.offset, -1, 0)]
+        small = _at_rect(fields, seen.place, rect)
+        weight = masks.soft(small[:1], seen.place.feather) * small[1:2].clamp(0, 1)
+        restored = transfer.limit_highlights(face.restored, face.source, self._info)
+        rgb = resample(restored, shifted(face.matrix, rect), rect.height, rect.width).cpu()
+        if found is not None:
+            broad = tone.with_toning(rgb * small[2:3] + small[3:6], found)
+            rgb = broad if self.finish.color == 1 else torch.lerp(rgb, broad, self.finish.color)
+        return self._smeared(rgb.clamp(0, 1), window), weight
+
+    def _visible(self, seen: _Seen, window: _Window) -> FloatArray:
+        """(n, n) in [0, 1]: how much of the restored face each place of it may show."""
+        shown = np.ones((masks.GRID_PX, masks.GRID_PX), np.float32)
+        if self.finish.regions:
+            shown = masks.region_strength(seen.place.landmarks, self.finish.regions)
+        if seen.look.unclipped is not None:
+            blown = np.float32(self.finish.color) * (1 - seen.look.unclipped)
+            shown = shown * (1 - blown)
+        found = [(i, look.contradiction) for i, look in window if look.contradiction is not None]
+        if not found:
+            return shown
+        here = [step for step, _ in found].index(0)
+        uncovered = occlusion.visible([each for _, each in found], here, REACH_FRAMES)
+        return scaled(shown, len(uncovered)) * uncovered
+
+    def _in_front(self, frame: Frame, face: Face, seen: _Seen, rect: Rect) -> torch.Tensor | float:
+        """(1, h, w) in [0, 1]: 0 where a nearer face is, restored or not; 1.0 if there is none."""
+        shown: torch.Tensor | float = 1.0
+        own = (seen.usual_px, face.track_id)
+        for track_id, course in self._courses.items():
+            unit = course.unit(frame.index)
+            if unit is None or (course.side_px, track_id) <= own:
+                continue
+            other = place_of(unit, course.landmarks(frame.index))
+            if not intersection(rect, other.rect(self._info, (1, 1))).is_empty:
+                distance = _at_rect([other.distance], other, rect)
+                shown = shown * (1 - masks.soft(distance - other.feather, other.feather))
+        return shown
+
+    def _smeared(self, rgb: torch.Tensor, window: _Window) -> torch.Tensor:
+        smears = [(step, look.smear) for step, look in window if look.smear is not None]
+        if not smears:
+            return rgb
+        share = self.finish.sharpness * float(np.mean([each.share for _, each in smears]))
+        motion = next(each.motion_px for step, each in smears if step == 0)
+        blurred = smear.smeared(np.ascontiguousarray(rgb.permute(1, 2, 0).numpy()), motion * share)
+        return torch.from_numpy(blurred).permute(2, 0, 1)
+
+    def _with_own_detail(
+        self, rgb: torch.Tensor, frame: Frame, rect: Rect, place: Place
+    ) -> torch.Tensor:
+        """Part of the restored fine detail given up for the source's own."""
+        shown = transfer.to_display(color.region_rgb(frame.image, rect, self._info), self._info)
+        apart = shown.clamp(0, 1).float() - rgb
+        side = 2 * round(crop_side_px(place.unit) * _DETAIL_SHARE / 2) + 1
+        low = F.avg_pool2d(apart[None], side, 1, side // 2, count_include_pad=False)[0]
+        return (rgb + (1 - self.finish.detail) * (apart - low)).clamp(0, 1)
+
+    def _add_grain(
+        self,
+        image: av.VideoFrame,
+        before: Sequence[torch.Tensor],
+        rect: Rect,
+        weight: FloatArray,
+        window: _Window,
+        seed: tuple[int, int],
+    ) -> None:
+        """`before` are the samples of `rect` in each of `grain_planes`, before the face came."""
+        how = color.layout(image)
+        most = float(weight.max(initial=0))
+        if most == 0:
+            return
+        share = grain.share_of(weight) / np.float32(math.sqrt(most * (2 - most)))
+        mask = weight / np.float32(most)
+        for order, (index, was) in enumerate(zip(grain_planes(image), before, strict=True)):
+            spectra = [look.noise[order] for _, look in window]
+            wanted = np.asarray(np.mean(spectra, axis=0), np.float64)
+            if not grain.missing(wanted, 0, how.bits).any():
+                continue
+            part = _part(rect, image, index)
+            now = samples(image, index, part).numpy()
+            kept = grain.kept_share(was.numpy(), now, _resized(mask, part), how.bits)
+            lost = grain.missing(wanted, kept, how.bits)
+            made = grain.grain(lost, part.height, part.width, (*seed, order))
+            made *= _resized(share, part) * np.float32(self.finish.grain)
+            for each in how.planes if how.is_rgb else (index,):
+                add(image, each, part, torch.from_numpy(made), how.bits)
 
 
-def face_mask(side: int) -> torch.Tensor:
-    """(1, side, side) in [0, 1]: the soft ellipse on the unit crop."""
-    centres = (torch.arange(side, dtype=torch.float32) + 0.5) / side
-    v, u = torch.meshgrid(centres, centres, indexing="ij")
-    radius = torch.hypot((u - _CENTRE[0]) / _RADII[0], (v - _CENTRE[1]) / _RADII[1])
-    edge = ((1 - radius) / _FEATHER).clamp(0, 1)
-    return (edge * edge * (3 - 2 * edge))[None]
+def _part(rect: Rect, image: av.VideoFrame, index: int) -> Rect:
+    """In the samples of a plane."""
+    how = color.layout(image)
+    return chroma_rect(rect, how.grid) if index in how.planes[1:] and not how.is_rgb else rect
 
 
-def mask_rect(matrix: FloatArray, work_px: int, info: VideoInfo, grid: tuple[int, int]) -> Rect:
-    """The part of the frame that pasting through this frame -> crop matrix can change."""
-    (cx, cy), (rx, ry) = _CENTRE, _RADII
-    # One texel of the small mask beyond the ellipse, which interpolation reaches.
-    rx, ry = rx + 1 / _MASK_PX, ry + 1 / _MASK_PX
-    box = np.array([[cx - rx, cy - ry], [cx + rx, cy - ry], [cx - rx, cy + ry], [cx + rx, cy + ry]])
-    corners = apply(invert(matrix), box * work_px - 0.5)
-    return covering_rect(corners, info, grid=grid, margin_px=1)
-
-
-def _paste_face(
-    frame: Frame, face: Face, info: VideoInfo, mask: torch.Tensor, strength: float
-) -> bool:
-    """Whether any of it lies in the frame."""
+def _changed(face: Face, crop_from_rect: Matrix, rect: Rect) -> torch.Tensor | float:
+    """1.0 where the restorer changed every pixel that is seen, 0.0 where none, else (1, h, w)."""
     assert face.restored is not None
-    grid = color.layout(frame.image).grid
-    rect = mask_rect(face.matrix, face.work_px, info, grid)
-    if rect.is_empty:
-        return False
-    differs = (face.restored != face.source).any(dim=0, keepdim=True)
     size = (face.work_px, face.work_px)
-    soft = F.interpolate(mask[None].to(differs.device), size, mode="bilinear")[0] * differs
-    crop = torch.cat([face.restored, soft])
-    warped = warp(crop, shifted(face.matrix, rect), rect.height, rect.width, mode="bilinear").cpu()
-    color.blend_rgb(frame.image, rect, warped[:3], warped[3:] * strength, info)
-    return True
+    rows, columns = seen_part(size, crop_from_rect, rect.height, rect.width)
+    own, source = (each[:, rows, columns] for each in (face.restored, face.source))
+    same = torch.eq(own[0], source[0])
+    if bool(same.any()):
+        same &= torch.eq(own[1:], source[1:]).all(dim=0)
+    if not bool(same.any()):
+        return 1.0
+    if bool(same.all()):
+        return 0.0
+    matrix = np.array(crop_from_rect, np.float64)
+    matrix[:, 2] -= columns.start, rows.start
+    changed = resample((~same).float()[None], matrix, rect.height, rect.width)
+    return changed.clamp(0, 1).cpu()
+
+
+def _at_rect(fields: Sequence[FloatArray], place: Place, rect: Rect) -> torch.Tensor:
+    """(n, h, w): small square pictures of the unit crop, at every pixel of a part of the frame."""
+    side = max(len(each) for each in fields)
+    stack = torch.from_numpy(np.stack([scaled(each, side) for each in fields]))
+    matrix = place.unit * side
+    matrix[:, 2] -= 0.5
+    grid = sampling_grid(
+        shifted(matrix, rect), rect.height, rect.width, (side, side), torch.device("cpu")
+    )
+    return F.grid_sample(
+        stack[None], grid, mode="bilinear", padding_mode="border", align_corners=False
+    )[0]
+
+
+def _resized(picture: FloatArray, part: Rect) -> FloatArray:
+    """To the samples of a plane."""
+    size = (part.width, part.height)
+    if picture.shape == size[::-1]:
+        return picture
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)

@@ -3,81 +3,25 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import ffmpeg
-from av.stream import Disposition
 
-from vidrestore.errors import OutputError, UsageError
+from vidrestore.containers import RemuxPlan, codec_name, suffix_for
+from vidrestore.errors import OutputError
 from vidrestore.frame import VideoInfo
+from vidrestore.programs import run_ffmpeg
 
-_CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-_TEXT_SUBTITLES = {"mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text"}
 _ERROR_LINES = 3
+_ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
 _NO_STREAM = "9999?"  # names no stream, and "?" lets that pass
-
-
-@dataclass(frozen=True, slots=True)
-class RemuxPlan:
-    """What becomes of each stream of the source."""
-
-    container: str
-    kept: tuple[int, ...]
-    """Stream indices of the source in their order; the restored one among them."""
-    codecs: dict[int, str]
-    """Source stream index -> codec, where a stream cannot be copied as it is."""
-    lost: tuple[str, ...] = ()
-    """What the container cannot hold, one sentence each."""
-    restored_metadata: dict[str, str] = field(default_factory=dict)
-    restored_disposition: str = "0"
-
-
-def container_of(target: Path) -> str:
-    """The output's container by its suffix."""
-    container = _CONTAINERS.get(target.suffix.lower())
-    if container is None:
-        raise UsageError(
-            f"the output {target.name} must end in one of {', '.join(_CONTAINERS)}; .mkv holds most"
-        )
-    return container
-
-
-def plan_streams(
-    source: Any, info: VideoInfo, target: Path, codec: str, *, whole: bool
-) -> RemuxPlan:
-    """Decide before the work begins what is copied, converted or lost.
-
-    `source` is the opened container; only sound goes with a part of it that is not `whole`.
-    OutputError where the restored stream itself does not fit.
-    """
-    container = container_of(target)
-    if codec == "ffv1" and container != "matroska":
-        raise OutputError(f"ffv1 belongs into an .mkv file; name the output {target.stem}.mkv")
-    kept, codecs, lost = [], {}, []
-    for stream in source.streams:
-        change, loss = _fate(stream, container)
-        if not whole and stream.type != "audio":
-            loss = f"{_named(stream)} is left out of a sample, which has picture and sound only"
-        if stream.index == info.stream_index or loss is None:
-            kept.append(stream.index)
-            if change is not None:
-                codecs[stream.index] = change
-        else:
-            lost.append(loss)
-    restored = source.streams[info.stream_index]
-    return RemuxPlan(
-        container,
-        tuple(kept),
-        codecs,
-        tuple(lost),
-        {k: v for k, v in restored.metadata.items() if k.lower() in ("language", "title")},
-        _disposition(restored.disposition),
-    )
+_TRIAL_SECONDS = 0.2
+_PROVENANCE_KEY = "vidrestore"
 
 
 def remux(
@@ -87,107 +31,113 @@ def remux(
     plan: RemuxPlan,
     info: VideoInfo,
     *,
-    ffmpeg_program: str,
+    last_frame: tuple[Fraction, Fraction],
+    provenance: str | None = None,
     part_seconds: tuple[Fraction, Fraction] | None = None,
 ) -> None:
     """Write `target` from the restored `video` and the other streams of `source`, none re-encoded.
 
     Times are the source's own. With `part_seconds`, [start, end) from the start of the source file,
     only that part of the other streams is taken, and times begin at zero with the first frame.
-    OutputError where ffmpeg fails.
+    `last_frame` is its time and how long it lasts, in seconds. `provenance` goes into the tags of
+    the file. OutputError where ffmpeg fails.
     """
-    restored = ffmpeg.input(_name(video))
+    restored = ffmpeg.input(str(video.absolute()))
     window = dict(zip(("ss", "to"), part_seconds, strict=True)) if part_seconds else {}
-    others = ffmpeg.input(_name(source), **{k: f"{float(v):.6f}" for k, v in window.items()})
+    others = ffmpeg.input(
+        str(source.absolute()), **{k: f"{float(v):.6f}" for k, v in window.items()}
+    )
     mapped = [
         restored["v:0"] if index == info.stream_index else others[str(index)] for index in plan.kept
     ]
     # Metadata and chapters come from the source, also where no stream does.
     mapped.append(others[_NO_STREAM])
-    run = ffmpeg.output(
-        *mapped, _name(target), **_arguments(plan, info, whole=part_seconds is None)
-    )
-    _run(run.overwrite_output().global_args("-nostdin"), ffmpeg_program, source, target)
+    covers = _write_covers(source, plan, video.parent)
+    arguments = _arguments(plan, info, whole=part_seconds is None)
+    own_tags, repeated = _tags_and_covers(plan, info, provenance, covers)
+    arguments |= _container_arguments(plan, info, has_own_tags=own_tags)
+    if part_seconds is None:
+        arguments[f"bsf:{plan.kept.index(info.stream_index)}"] = _durations(*last_frame)
+    run = ffmpeg.output(*mapped, str(target.absolute()), **arguments)
+    _run(run, source, target, repeated)
 
 
-def _run(command: Any, ffmpeg_program: str, source: Path, target: Path) -> None:
-    """Run ffmpeg, which does not outlive an interruption."""
-    try:
-        process = command.run_async(cmd=ffmpeg_program, quiet=True)
-    except OSError as error:
-        raise OutputError(f"{ffmpeg_program} cannot be run: {error.strerror}") from error
-    try:
-        said = process.communicate()[1]
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    if b"No space left on device" in said:
-        raise OSError(errno.ENOSPC, "no space left on device")
-    if process.returncode:
-        raise OutputError(
-            f"the streams of {source} cannot be joined in {target.name}: {_tail(said)}"
-        )
+def _durations(last_seconds: Fraction, lasts_seconds: Fraction) -> str:
+    """A filter that has the stream end where its last frame does.
+
+    Containers state durations by the order of coding, in which the last packet is another frame.
+    """
+    # Half a microsecond is less than any tick and more than the error of such an expression.
+    is_last = f"gte(PTS*TB,{float(last_seconds) - 5e-7!r})"
+    end = float(last_seconds + lasts_seconds)
+    lasts = f"round({float(lasts_seconds)!r}/TB)"
+    others = f"min(DURATION,round({end!r}/TB)-PTS)"
+    return f"setts=pts=PTS:dts=DTS:duration=if({is_last},{lasts},{others})".replace(",", "\\,")
 
 
-def try_remux(
-    source: Path, trial: Path, plan: RemuxPlan, info: VideoInfo, *, ffmpeg_program: str
-) -> None:
+def plan_that_fits(source: Path, trial: Path, plan: RemuxPlan, info: VideoInfo) -> RemuxPlan:
     """Join a moment of the other streams into `trial`, to learn before the work if they fit.
 
-    OutputError, naming a container that holds more, where they do not.
+    Streams that no container holds, because their headers are damaged for one, leave the plan.
+    OutputError, naming the streams and a container that holds them, where another one would do.
     """
     others = [index for index in plan.kept if index != info.stream_index]
-    if not others:
-        return
-    whole = ffmpeg.input(_name(source), t="0.2")
-    arguments: dict[str, Any] = {"f": plan.container, "c": "copy", "loglevel": "error"}
-    arguments |= {f"c:{others.index(index)}": codec for index, codec in plan.codecs.items()}
-    run = ffmpeg.output(*(whole[str(index)] for index in others), _name(trial), **arguments)
+    if not others or _fits(source, trial, plan, others, plan.container) is None:
+        return plan
+    reasons = {i: _fits(source, trial, plan, [i], plan.container) for i in others}
+    culprits = [index for index, reason in reasons.items() if reason is not None] or others
+    reason = next(filter(None, reasons.values()), "they do not fit together")
+    with av.open(str(source.absolute()), metadata_errors="replace") as container:
+        named = ", ".join(
+            f"{i} ({codec_name(container.streams[i]) or 'of no known codec'})" for i in culprits
+        )
+    for other in ("matroska", "mov", "mp4"):
+        if other != plan.container and _fits(source, trial, plan, others, other) is None:
+            raise OutputError(
+                f"{suffix_for(plan.container)} cannot hold stream {named} of {source}, an "
+                f"{suffix_for(other)} file can: {reason}"
+            )
+    why = f"stream {named} fits into no container that is written here and is left out: {reason}"
+    return plan.without(culprits, why)
+
+
+def _fits(
+    source: Path, trial: Path, plan: RemuxPlan, streams: Sequence[int], container: str
+) -> str | None:
+    """Why these streams cannot be joined in such a file, or None."""
+    part = ffmpeg.input(str(source.absolute()), t=str(_TRIAL_SECONDS))
+    arguments: dict[str, Any] = {"f": container, "c": "copy", "loglevel": "error"}
+    if container == plan.container:
+        arguments |= {f"c:{at}": plan.codecs[i] for at, i in enumerate(streams) if i in plan.codecs}
+    run = ffmpeg.output(*(part[str(i)] for i in streams), str(trial.absolute()), **arguments)
     try:
-        _run(run.overwrite_output().global_args("-nostdin"), ffmpeg_program, source, trial)
+        _run(run, source, trial)
     except OutputError as error:
-        raise OutputError(
-            f"{error}; an .mkv file holds more" if plan.container != "matroska" else str(error)
-        ) from error
+        return str(error).partition(": ")[2]
     finally:
         trial.unlink(missing_ok=True)
+    return None
 
 
 def packet_count(path: Path, stream_index: int) -> int:
     """How many packets one stream of a finished file holds."""
-    with av.open(_name(path)) as container:
+    with av.open(str(path.absolute())) as container:
         stream = container.streams[stream_index]
         return sum(1 for packet in container.demux(stream) if packet.size)
 
 
-def _fate(stream: Any, container: str) -> tuple[str | None, str | None]:
-    """(codec to convert to, or None to copy; what to say if it is lost, or None)."""
-    name, where = _codec_name(stream), _named(stream)
-    if stream.type == "subtitle":
-        if container == "matroska":
-            return ("srt" if name == "mov_text" else None), None
-        if name in _TEXT_SUBTITLES:
-            return (None if name == "mov_text" else "mov_text"), None
-        return None, f"{where} holds subtitles as pictures, which only an .mkv file can keep"
-    if stream.type == "attachment" and container != "matroska":
-        return None, f"{where} is an attached file, which only an .mkv file can keep"
-    if stream.type not in ("video", "audio", "subtitle", "attachment"):
-        return None, f"{where} holds data that no player shows; it is left out"
-    return None, None
-
-
-def _name(path: Path) -> str:
-    """As ffmpeg takes it for a file whatever its name: "-o.mp4" and "12:30.mp4" are no options."""
-    return str(path.absolute())
-
-
-def _codec_name(stream: Any) -> str | None:
-    return stream.codec_context.name if stream.codec_context else None
-
-
-def _named(stream: Any) -> str:
-    return f"stream {stream.index} ({_codec_name(stream) or stream.type})"
+def _write_covers(source: Path, plan: RemuxPlan, folder: Path) -> list[tuple[Path, str, str]]:
+    """(file, name, media type) of every cover picture that becomes an attachment."""
+    covers = []
+    for index, (name, media_type) in plan.attached.items():
+        with av.open(str(source.absolute())) as container:
+            packets = container.demux(container.streams[index])
+            picture = next((bytes(p) for p in packets if p.size), None)
+        if picture is not None:
+            path = folder / f"cover{index}"
+            path.write_bytes(picture)
+            covers.append((path, name, media_type))
+    return covers
 
 
 def _arguments(plan: RemuxPlan, info: VideoInfo, *, whole: bool) -> dict[str, Any]:
@@ -200,18 +150,11 @@ def _arguments(plan: RemuxPlan, info: VideoInfo, *, whole: bool) -> dict[str, An
         "map_metadata": source_input,
         "map_chapters": source_input,
         "loglevel": "warning",
-        f"disposition:{at}": plan.restored_disposition,
-        f"metadata:s:{at}": [f"{k}={v}" for k, v in plan.restored_metadata.items()],
     }
-    for index, codec in plan.codecs.items():
-        arguments[f"c:{plan.kept.index(index)}"] = codec
-    if plan.container != "matroska":
-        # Start times are rounded to the movie's clock, which is otherwise a thousandth of a second.
-        arguments |= {"movie_timescale": "90000", "movflags": "+faststart"}
-    elif info.sample_aspect_ratio != 1:
-        # Matroska has it from the stream alone, where not every codec repeats it.
-        aspect = info.sample_aspect_ratio * Fraction(info.width, info.height)
-        arguments[f"aspect:{at}"] = f"{aspect.numerator}:{aspect.denominator}"
+    for place, index in enumerate(plan.kept):
+        arguments[f"disposition:{place}"] = plan.dispositions[index]
+        if index in plan.codecs:
+            arguments[f"c:{place}"] = plan.codecs[index]
     if whole:
         # Without it each input is moved to start at zero by itself, and sound and picture part.
         # For a part that is just what is wanted: both inputs start where the part does.
@@ -219,14 +162,63 @@ def _arguments(plan: RemuxPlan, info: VideoInfo, *, whole: bool) -> dict[str, An
     else:
         others = (i for i in range(len(plan.kept)) if i != at)
         arguments |= {f"copypriorss:{i}": "0" for i in others}
-    return {key: value for key, value in arguments.items() if value != []}
+    return arguments
 
 
-def _disposition(flags: Disposition) -> str:
-    names = [flag.name for flag in Disposition if flag.name and flag & flags]
-    return "+".join(names) or "0"
+def _tags_and_covers(
+    plan: RemuxPlan,
+    info: VideoInfo,
+    provenance: str | None,
+    covers: Sequence[tuple[Path, str, str]],
+) -> tuple[bool, list[str]]:
+    """(whether the file has tags of its own invention, options of ffmpeg that repeat)."""
+    options: list[str] = []
+    for path, _, _ in covers:
+        options += ["-attach", str(path.absolute())]
+    for place, index in enumerate(plan.kept):
+        options += _metadata(f"s:{place}", plan.tags[index])
+    for place, (_, name, media_type) in enumerate(covers, start=len(plan.kept)):
+        options += _metadata(f"s:{place}", {"filename": name, "mimetype": media_type})
+    if provenance is None:
+        return plan.has_own_tags, options
+    plain = plan.container != "matroska" and not plan.has_comment
+    key = "comment" if plain else _PROVENANCE_KEY
+    return plan.has_own_tags or not plain, options + _metadata("g", {key: provenance})
 
 
-def _tail(stderr: bytes) -> str:
-    lines: Sequence[str] = stderr.decode(errors="replace").strip().splitlines()
-    return " / ".join(line.strip() for line in lines[-_ERROR_LINES:])
+def _metadata(where: str, tags: Mapping[str, str]) -> list[str]:
+    return [word for k, v in tags.items() for word in (f"-metadata:{where}", f"{k}={v}")]
+
+
+def _container_arguments(plan: RemuxPlan, info: VideoInfo, *, has_own_tags: bool) -> dict[str, Any]:
+    at = plan.kept.index(info.stream_index)
+    if plan.container == "matroska":
+        # Its muxer would otherwise mark the first track of each kind as the default.
+        arguments = {"default_mode": "passthrough"}
+        if info.sample_aspect_ratio != 1:
+            # It has the aspect from the stream alone, where not every codec repeats it.
+            aspect = info.sample_aspect_ratio * Fraction(info.width, info.height)
+            arguments[f"aspect:{at}"] = f"{aspect.numerator}:{aspect.denominator}"
+        return arguments
+    flags = "+faststart"
+    if has_own_tags and plan.can_have_own_tags:
+        flags += "+use_metadata_tags"
+    # Start times are rounded to the movie's clock, which is otherwise a thousandth of a second.
+    return {"movie_timescale": "90000", "movflags": flags}
+
+
+def _run(command: Any, source: Path, target: Path, repeated: Sequence[str] = ()) -> None:
+    """`repeated` are options of the output that a mapping cannot hold."""
+    *arguments, name = command.get_args()
+    status, said = run_ffmpeg(["-y", *arguments, *repeated, name])
+    if "No space left on device" in said:
+        raise OSError(errno.ENOSPC, "no space left on device")
+    if status:
+        raise OutputError(
+            f"the streams of {source} cannot be joined in {target.name}: {_tail(said)}"
+        )
+
+
+def _tail(said: str) -> str:
+    lines = said.strip().splitlines()[-_ERROR_LINES:]
+    return " / ".join(_ADDRESS.sub("", line).strip() for line in lines)

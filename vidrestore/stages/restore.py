@@ -9,8 +9,9 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from vidrestore.frame import Face, FaceFrame, Tally
+from vidrestore.frame import Face, FaceFrame
 from vidrestore.restorers import Restorer, memory_errors
+from vidrestore.summary import Tally
 
 
 def restore(
@@ -67,7 +68,10 @@ def _restored(
     for places in by_side.values():
         while places:
             batch = places[: batches.size]
-            results = batches.run([_window(held, i, j, batches.restorer) for i, j in batch])
+            results = batches.run(
+                [_window(held, i, j, batches.restorer) for i, j in batch],
+                [held[i].frame.index for i, _ in batch],
+            )
             for (i, j), result in zip(places, results, strict=False):
                 face = held[i].faces[j]
                 restored = None if result is None else _resized(result, face.work_px)
@@ -85,8 +89,11 @@ class _Batches:
         self.size = size
         self._tally = tally
 
-    def run(self, windows: list[torch.Tensor]) -> list[torch.Tensor | None]:
-        """Results for the first windows: all of them, or fewer where memory gave out."""
+    def run(self, windows: list[torch.Tensor], frames: list[int]) -> list[torch.Tensor | None]:
+        """Results for the first windows: all of them, or fewer where memory gave out.
+
+        `frames` are the indices of their frames.
+        """
         while True:
             try:
                 with memory_errors():
@@ -96,16 +103,21 @@ class _Batches:
                 # Handled below: until then the error's traceback holds on to the memory.
                 pass
             if len(windows) == 1:
-                self._tally.not_restored["did not fit into memory"] += 1
+                self._leave("did not fit into memory", frames[0])
                 return [None]
             self.size = len(windows) // 2
             windows = windows[: self.size]
             note = f"memory did not suffice for larger batches; faces ran {self.size} at a time"
             self._tally.notes["batch"] = note
         finite = torch.isfinite(results).flatten(1).all(dim=1).tolist()
-        if not all(finite):
-            self._tally.not_restored["the network gave no finite result"] += finite.count(False)
+        for index, ok in zip(frames, finite, strict=False):
+            if not ok:
+                self._leave("the network gave no finite result", index)
         return [result if ok else None for result, ok in zip(results, finite, strict=True)]
+
+    def _leave(self, reason: str, index: int) -> None:
+        if self._tally.counts(index):
+            self._tally.not_restored[reason] += 1
 
 
 def _window(held: deque[FaceFrame], i: int, j: int, restorer: Restorer) -> torch.Tensor:

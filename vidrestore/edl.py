@@ -1,0 +1,121 @@
+"""Cuts from and for editing programs: CMX 3600 edit decision lists.
+
+Time codes follow SMPTE ST 12-1: at 30000/1001 and 60000/1001 frames per second with "drop frame",
+the first two or four numbers of every minute that is no tenth one are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vidrestore.errors import ConfigError, OutputError
+
+_CODE = r"(\d{2}):(\d{2}):(\d{2})([:;.,])(\d{2})"
+_EVENT = re.compile(
+    rf"\s*\d+\s+\S+\s+(?P<track>\S+)\s+(?:C|[DWK]\S*(?:\s+\d+)?)\s+{_CODE}\s+{_CODE}\s+{_CODE}\s+{_CODE}"
+)
+_RECORD_IN = slice(10, 15)
+_WITH_PICTURE = re.compile(r"V|V\d+|B|.*/V")
+
+
+def read_cuts(
+    path: Path, pts: npt.NDArray[np.int64], time_base: Fraction, frame_rate: Fraction
+) -> tuple[int, ...]:
+    """The frames at which a list's pictures begin; the first is 0, the list's earliest.
+
+    ConfigError, naming the line, for a time code that there is not at this rate, and for a list
+    that has no picture or runs past the end of the video.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(f"the edit decision list {path} cannot be read: {reason}") from error
+    drops = bool(re.search(r"^\s*FCM:\s*DROP", text, re.MULTILINE | re.IGNORECASE))
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        event = _EVENT.match(line)
+        if event is not None and _WITH_PICTURE.fullmatch(event["track"]):
+            code = event.groups()[1:][_RECORD_IN]
+            where = f"{path}, line {number}"
+            found.append((_count(code, frame_rate, where, drops=drops), where))
+    if not found:
+        raise ConfigError(f"{path} has no picture in it, or is no CMX 3600 edit decision list")
+    begin = min(count for count, _ in found)
+    return tuple(sorted({_frame(n - begin, pts, time_base, frame_rate, w) for n, w in found}))
+
+
+def write_cuts(
+    path: Path,
+    shots: Sequence[tuple[int, int]],
+    pts: npt.NDArray[np.int64],
+    time_base: Fraction,
+    frame_rate: Fraction,
+    title: str,
+) -> None:
+    """An event for each half-open shot [start, end); `read_cuts` gives the starts back."""
+    lines = _lines(shots, pts, time_base, frame_rate, title)
+    try:
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"the edit decision list {path} cannot be written: {reason}") from error
+
+
+def _lines(
+    shots: Sequence[tuple[int, int]],
+    pts: npt.NDArray[np.int64],
+    time_base: Fraction,
+    frame_rate: Fraction,
+    title: str,
+) -> Iterator[str]:
+    yield f"TITLE: {' '.join(title.split())}"
+    yield "FCM: NON-DROP FRAME"
+    yield ""
+    rate = round(frame_rate)
+    counts = [round((int(p) - int(pts[0])) * time_base * frame_rate) for p in pts]
+    counts.append(counts[-1] + 1)
+    for number, (start, end) in enumerate(shots, 1):
+        span = " ".join(_code(counts[frame], rate) for frame in (start, end))
+        yield f"{number:03d}  AX       V     C        {span} {span}"
+
+
+def _code(count: int, rate: int) -> str:
+    seconds, frames = divmod(count, rate)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}:{frames:02d}"
+
+
+def _count(code: Sequence[str], frame_rate: Fraction, where: str, *, drops: bool) -> int:
+    """Frames since 00:00:00:00."""
+    hours, minutes, seconds, mark, frames = code
+    rate = round(frame_rate)
+    if int(frames) >= rate or int(minutes) > 59 or int(seconds) > 59:
+        text = f"{hours}:{minutes}:{seconds}{mark}{frames}"
+        raise ConfigError(f"{where}: there is no time code {text} at {rate} frames per second")
+    whole_minutes = int(hours) * 60 + int(minutes)
+    count = (whole_minutes * 60 + int(seconds)) * rate + int(frames)
+    is_ntsc = frame_rate.denominator != 1 and rate in (30, 60)
+    if (drops or mark in ";,") and is_ntsc:
+        count -= rate // 15 * (whole_minutes - whole_minutes // 10)
+    return count
+
+
+def _frame(
+    count: int,
+    pts: npt.NDArray[np.int64],
+    time_base: Fraction,
+    frame_rate: Fraction,
+    where: str,
+) -> int:
+    """The frame nearest to a number of nominal frames from the beginning."""
+    ticks = int(pts[0]) + count / frame_rate / time_base
+    nearest = int(np.abs(pts - float(ticks)).argmin())
+    if ticks - int(pts[-1]) > 1 / frame_rate / time_base:
+        raise ConfigError(f"{where}: it lies beyond the end of the video")
+    return nearest

@@ -1,0 +1,162 @@
+"""How long a restoration will take on this machine, from a short probe."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidrestore import weights
+from vidrestore.config import Settings
+from vidrestore.errors import VidrestoreError
+from vidrestore.frame import Analysis, OnEvent, Track
+from vidrestore.job import ways_to_encode
+from vidrestore.openers import chosen_restorer
+from vidrestore.restore import choose_device, restore_segment
+from vidrestore.restorers import Restorer
+from vidrestore.segments import Segment
+from vidrestore.stages.decode import Span
+from vidrestore.stages.encode import first_that_opens
+
+_PROBED_FRAMES = 24
+# The restorer is run until it took so long, or so often; once more before that, to warm up.
+_ENOUGH_SECONDS, _MOST_RUNS = 2.0, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What the second pass costs."""
+
+    restorer: str
+    seconds: float
+    seconds_per_face: float
+    """Of the restorer alone."""
+    seconds_per_frame: float
+    """Of everything else: decode, crop, paste, encode."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def estimate(
+    source: Path, analysis: Analysis, settings: Settings, on_event: OnEvent | None = None
+) -> Estimate | str:
+    """How long the faces of the analysis will take, or in a sentence why that cannot be said.
+
+    A second of the video from where the first face is goes through the whole way with a restorer
+    that does nothing; then the real one runs on a few crops by itself. Nothing is fetched for it,
+    and what runs in parallel is counted as if it did not: it will rather take less.
+    """
+    name, how = settings.restore.restorer, settings.weights
+    folders = weights.search_folders(how.folder, how.also)
+    if name in weights.load_table() and weights.find(name, folders) is None:
+        return (
+            f"how long it will take cannot be said before {name} is here; "
+            f"get it by vidrestore weights fetch {name}"
+        )
+    here_only = settings.weights.model_copy(update={"offline": True})
+    try:
+        restorer = chosen_restorer(settings.model_copy(update={"weights": here_only}), on_event)
+        per_frame = _seconds_per_frame(source, analysis, settings)
+    except VidrestoreError as error:
+        return f"how long it will take cannot be said: {error}"
+    per_face = _seconds_per_face(restorer, analysis, settings)
+    total = analysis.frame_count * per_frame + analysis.face_count * per_face
+    return Estimate(restorer.name, total, per_face, per_frame)
+
+
+class _Nothing:
+    """A restorer that gives every face back as it is."""
+
+    name = "nothing"
+    size: int | None = None
+    reach_frames = 0
+    template = "gpen"
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        # Another value, however little: a face that is just as before would not be pasted.
+        return windows[:, 0] + 1e-4
+
+
+def _seconds_per_frame(source: Path, analysis: Analysis, settings: Settings) -> float:
+    part, span = _part(analysis)
+    with tempfile.TemporaryDirectory(prefix="vidrestore") as name:
+        folder = Path(name)
+        ways = ways_to_encode(analysis.info, folder / "probe.mkv", settings)
+        threads = settings.encode.threads
+        encoding, header = first_that_opens(ways, source, folder, analysis.info, threads=threads)
+        target = folder / f"probe{encoding.suffix}"
+        started = time.monotonic()
+        restore_segment(
+            source,
+            target,
+            part,
+            Segment(0, 0, part.frame_count),
+            [(0, _Nothing())],
+            settings,
+            encoding=encoding,
+            header=header,
+            span=span,
+        )
+        return (time.monotonic() - started) / part.frame_count
+
+
+def _part(analysis: Analysis) -> tuple[Analysis, Span]:
+    """The frames from the first face on, as an analysis of their own, and where they are."""
+    starts = (t.first_frame + int(np.argmax(t.strength > 0)) for t in analysis.tracks)
+    first = min(starts, default=0)
+    end = min(first + _PROBED_FRAMES, analysis.frame_count)
+    clock, pts = analysis.info.time_base, analysis.pts
+    begin, last = (int(pts[i] - pts[0]) * clock for i in (first, end - 1))
+    tracks = [_cut(t, first, end) for t in analysis.tracks if t.first_frame < end <= t.end_frame]
+    part = replace(
+        analysis,
+        pts=pts[first:end],
+        crc32=analysis.crc32[first:end],
+        shots=((0, end - first),),
+        tracks=tuple(tracks),
+    )
+    # Half a tick before and after, so that rounding leaves out none of them.
+    return part, Span(max(begin - clock / 2, Fraction(0)), last + clock / 2)
+
+
+def _cut(track: Track, first: int, end: int) -> Track:
+    frames = slice(max(first - track.first_frame, 0), end - track.first_frame)
+    return replace(
+        track,
+        first_frame=max(track.first_frame - first, 0),
+        matrices=track.matrices[frames],
+        landmarks=track.landmarks[frames],
+        score=track.score[frames],
+        strength=track.strength[frames],
+        detected=track.detected[frames],
+    )
+
+
+def _seconds_per_face(restorer: Restorer, analysis: Analysis, settings: Settings) -> float:
+    """On noise as large as the faces of most frames."""
+    if not analysis.face_count:
+        return 0.0
+    faces = {t.work_px: 0 for t in analysis.tracks}
+    for track in analysis.tracks:
+        faces[track.work_px] += int(np.count_nonzero(track.strength))
+    device = choose_device(settings.restore.device)
+    total = 0.0
+    # A network's time does not depend on the size of the crop, that of others does.
+    sides = {restorer.size: sum(faces.values())} if restorer.size else faces
+    for side, count in sides.items():
+        window = torch.rand(1, 2 * restorer.reach_frames + 1, 3, side, side, device=device)
+        restorer(window)
+        runs, started = 0, time.monotonic()
+        while runs < _MOST_RUNS and time.monotonic() - started < _ENOUGH_SECONDS:
+            restorer(window).cpu()
+            runs += 1
+        total += count * (time.monotonic() - started) / runs
+    return total / analysis.face_count

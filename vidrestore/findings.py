@@ -1,0 +1,121 @@
+"""What an analysis says of a video and of the people in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from vidrestore.frame import Analysis, Track, VideoInfo
+from vidrestore.geometry import crop_side_px, template
+from vidrestore.stages.strength import turned_degrees
+
+# A head turned further shows one cheek only.
+_AWAY_DEGREES = 45.0
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody, over the whole video."""
+
+    person_id: int
+    shots: tuple[int, ...]
+    """From 1."""
+    tracks: tuple[int, ...]
+    seconds_on_screen: float
+    eye_distance_px: float
+    """Mean, in frame pixels, of the face if it looked straight ahead."""
+    share_turned_away: float
+    """Of the frames, how many show the head turned by more than 45 degrees."""
+
+
+def people_of(analysis: Analysis) -> list[Person]:
+    """By number."""
+    people = sorted({track.person_id for track in analysis.tracks})
+    return [_person(analysis, person) for person in people]
+
+
+def _person(analysis: Analysis, person: int) -> Person:
+    tracks = [track for track in analysis.tracks if track.person_id == person]
+    shots = tuple(
+        number
+        for number, (start, end) in enumerate(analysis.shots, 1)
+        if any(t.first_frame < end and t.end_frame > start for t in tracks)
+    )
+    points = template(analysis.template)
+    sides = [crop_side_px(matrix) for track in tracks for matrix in track.matrices]
+    degrees = np.concatenate([turned_degrees(track) for track in tracks])
+    return Person(
+        person,
+        shots,
+        tuple(track.track_id for track in tracks),
+        sum(seconds_of_track(analysis, track) for track in tracks),
+        float(np.linalg.norm(points[1] - points[0]) * np.mean(sides)),
+        float((degrees > _AWAY_DEGREES).mean()),
+    )
+
+
+def seconds_of_track(analysis: Analysis, track: Track) -> float:
+    """How long it is on screen, to the beginning of its last frame."""
+    last = min(track.end_frame, analysis.frame_count) - 1
+    ticks = int(analysis.pts[last] - analysis.pts[track.first_frame])
+    return float(ticks * analysis.info.time_base)
+
+
+def as_dict(analysis: Analysis) -> dict[str, Any]:
+    """Plain values, for JSON."""
+    return {
+        "video": dict(facts_of(analysis.info)),
+        "guessed": sorted(analysis.info.guessed),
+        "frames": analysis.frame_count,
+        "shots": [[start, end] for start, end in analysis.shots],
+        "faces": analysis.face_count,
+        "skipped": dict(analysis.skipped),
+        "corrupt_frames": analysis.corrupt_frames,
+        "people_are_joined": analysis.people_are_joined,
+        "people": [asdict(person) for person in people_of(analysis)],
+        "fingerprint": analysis.fingerprint,
+    }
+
+
+def duration_text(seconds: float) -> str:
+    """For people: 8 s, 3 min 20 s, 2 h 5 min, 3 days 4 h."""
+    whole = max(1, round(seconds))
+    units = [("day", 86400), ("h", 3600), ("min", 60), ("s", 1)]
+    for (name, size), (smaller_name, smaller) in pairwise(units):
+        if whole >= size:
+            count, rest = divmod(whole, size)
+            plural = "s" if name == "day" and count > 1 else ""
+            return f"{count} {name}{plural} {rest // smaller} {smaller_name}"
+    return f"{whole} s"
+
+
+def facts_of(info: VideoInfo) -> Iterator[tuple[str, str]]:
+    """(what, how it is) of the video stream; what the file leaves unsaid is marked as guessed."""
+    yield "video", f"{info.codec}, {info.width} x {info.height}, {info.pixel_format}"
+    yield "frame rate", f"{float(info.frame_rate):.6g} nominal{_guess(info, 'frame rate')}"
+    yield "matrix", f"{info.matrix}{_guess(info, 'matrix')}"
+    yield "range", f"{'full' if info.full_range else 'limited'}{_guess(info, 'range')}"
+    if info.sample_aspect_ratio != 1:
+        yield "pixel aspect", str(info.sample_aspect_ratio)
+    if info.display_orientation != (1, 0, 0, 1):
+        yield "orientation", "turned or mirrored by its display matrix"
+    if info.is_interlaced:
+        first = "top" if info.field_order == "tff" else "bottom"
+        yield "fields", f"interlaced, {first} field first{_guess(info, 'field order')}"
+    if "chroma location" in info.guessed:
+        yield "chroma location", f"{info.chroma_location}{_guess(info, 'chroma location')}"
+    if info.transfer != "sdr" or info.primaries != "bt709":
+        yield "colours", f"{info.transfer.upper()}, {info.primaries} primaries"
+    if (light := info.mastering_display) is not None:
+        yield "mastered on", f"{float(light[8]):g} to {float(light[9]):g} cd/m2"
+    if info.content_light is not None:
+        most, average = info.content_light
+        yield "light levels", f"at most {most} cd/m2, frames on average at most {average} cd/m2"
+
+
+def _guess(info: VideoInfo, name: str) -> str:
+    return " (guessed: the file does not say)" if name in info.guessed else ""

@@ -1,0 +1,203 @@
+"""What one frame says of a face that is pasted into it: where it is, and how it looks.
+
+Everything is small and depends on that frame alone, so that what a window of frames says together
+does not depend on where a segment begins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from vidrestore import color, grain, masks, occlusion, smear, tone
+from vidrestore.frame import Face, FloatArray, Frame, Track, VideoInfo
+from vidrestore.geometry import Matrix, Rect, apply, covering_rect, crop_side_px, invert
+from vidrestore.planes import chroma_rect, samples
+
+# Width of a mask's soft edge in pixels of the frame, and as a share of the crop's side at most.
+_FEATHER_PX, _WIDEST_FEATHER = 14.0, 0.07
+# How far around a face noise is measured, as a share of its own width and height.
+_AROUND = 0.2
+# How far within its own edges, likewise.
+_INSIDE = 0.1
+
+
+class Course:
+    """What a track says of its face: how large it is, and where in each frame."""
+
+    def __init__(self, track: Track) -> None:
+        self._track = track
+        self.track_id = track.track_id
+        self.side_px = float(np.median([crop_side_px(matrix) for matrix in track.matrices]))
+
+    def unit(self, index: int) -> Matrix | None:
+        """(2, 3) frame -> unit crop; None before and after the track."""
+        at = index - self._track.first_frame
+        inside = 0 <= at < len(self._track.matrices)
+        return self._track.matrices[at].astype(np.float64) if inside else None
+
+    def landmarks(self, index: int) -> masks.Points:
+        """(5, 2) in the unit crop of a frame of the track."""
+        at = index - self._track.first_frame
+        points = self._track.landmarks[at].astype(np.float64)
+        return apply(self._track.matrices[at].astype(np.float64), points)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """A face in a frame."""
+
+    unit: Matrix
+    """(2, 3).
+
+    Convention: frame pixel centres (x, y) -> unit crop.
+    """
+    landmarks: masks.Points
+    """(5, 2) in the unit crop."""
+    feather: float
+    """Width of the mask's soft edge, in unit crops; likewise:"""
+    distance: FloatArray
+    """(64, 64) signed distance to the outline of the face."""
+
+    def rect(self, info: VideoInfo, grid: tuple[int, int], *, around: float = 0.0) -> Rect:
+        """What the mask covers of the frame, and so many times its size around it."""
+        directions, support = masks.hull_support(self.landmarks)
+        quarter = len(directions) // 4
+        right, bottom, left, top = (support[i * quarter] + self.feather for i in range(4))
+        wide, high = (right + left) * around, (bottom + top) * around
+        left, right, top, bottom = -left - wide, right + wide, -top - high, bottom + high
+        box = np.array([[left, top], [right, top], [left, bottom], [right, bottom]])
+        return covering_rect(apply(invert(self.unit), box), info, grid=grid, margin_px=1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """The face itself; None and empty where nobody asked."""
+
+    contradiction: occlusion.Contradiction | None = None
+    tone: tone.Tone | None = None
+    unclipped: FloatArray | None = None
+    """(64, 64) in [0, 1]"""
+    smear: smear.Smear | None = None
+    noise: tuple[grain.Spectrum, ...] = ()
+    """Of each plane that `grain_planes` names, around the face."""
+
+
+def place_of(unit: Matrix, landmarks: masks.Points | None) -> Place:
+    """`landmarks` (5, 2) in the unit crop, or None for those of an average face."""
+    feather = min(_FEATHER_PX / crop_side_px(unit), _WIDEST_FEATHER)
+    points = masks.usual_landmarks() if landmarks is None else masks.believable(landmarks)
+    return Place(unit, points, feather, masks.hull_distance(points, feather))
+
+
+def unit_of(face: Face) -> Matrix:
+    """(2, 3) frame -> unit crop."""
+    matrix = face.matrix.astype(np.float64)
+    matrix[:, 2] += 0.5
+    return matrix / face.work_px
+
+
+def look_at(
+    face: Face,
+    frame: Frame,
+    place: Place,
+    info: VideoInfo,
+    *,
+    occluders: bool,
+    tones: bool,
+    noise: bool,
+    motion: npt.NDArray[np.float64] | None,
+) -> Look:
+    """Each only where it is asked for; `motion` is that of `smear.motion_px`."""
+    assert face.restored is not None
+    inside = _inside_frame(place.unit, info)
+    mask = masks.soft(torch.from_numpy(place.distance), place.feather).numpy() * inside
+    found: dict[str, Any] = {}
+    if occluders or tones:
+        source, restored = (_small(c, occlusion.GRID_PX) for c in (face.source, face.restored))
+        large = scaled(mask, occlusion.GRID_PX)
+        contradiction = occlusion.contradiction(255 * source, 255 * restored, large)
+        if occluders:
+            found["contradiction"] = contradiction
+        if tones:
+            side = tone.GRID_PX
+            weight = scaled(large * contradiction.agrees, side)
+            pictures = scaled(source, side), scaled(restored, side)
+            found["tone"] = tone.tone_of(*pictures, weight)
+            found["unclipped"] = tone.unclipped(pictures[0])
+    if motion is not None:
+        found["smear"] = _smear(face, mask, place, motion)
+    if noise:
+        found["noise"] = _noise(frame, place, info)
+    return Look(**found)
+
+
+def grain_planes(image: Any) -> tuple[int, ...]:
+    """The planes whose noise is measured: each, or green where they are red, green and blue."""
+    how = color.layout(image)
+    return (how.planes[1],) if how.is_rgb else how.planes
+
+
+def _smear(
+    face: Face, mask: FloatArray, place: Place, motion: npt.NDArray[np.float64]
+) -> smear.Smear:
+    assert face.restored is not None
+    side = smear.GRID_PX
+    if not smear.is_fast(place.unit, motion):
+        return smear.Smear(motion, 0.0)
+    source, restored = (_small(crop, side) for crop in (face.source, face.restored))
+    return smear.smear_of(source, restored, scaled(mask, side), place.unit, motion)
+
+
+def _noise(frame: Frame, place: Place, info: VideoInfo) -> tuple[grain.Spectrum, ...]:
+    """The weaker of what the surroundings show and of what the face itself does.
+
+    Noise is in both, while leaves behind a face, or stubble, are not.
+    """
+    how = color.layout(frame.image)
+    rects = [place.rect(info, how.grid, around=around) for around in (_AROUND, -_INSIDE)]
+    found = []
+    for index in grain_planes(frame.image):
+        is_chroma = index in how.planes[1:] and not how.is_rgb
+        parts = [chroma_rect(rect, how.grid) if is_chroma else rect for rect in rects]
+        spectra = [
+            grain.spectrum_of(samples(frame.image, index, part).numpy(), how.bits)
+            for part in parts
+            if not part.is_empty
+        ]
+        known = [each for each in spectra if each.any()] or spectra[:1]
+        found.append(min(known, key=grain.sigma_of))
+    return tuple(found)
+
+
+def _inside_frame(unit: Matrix, info: VideoInfo) -> FloatArray:
+    """(64, 64) 1 where the unit crop shows the frame, 0 where it repeats its border."""
+    inverse = invert(unit)
+    centres = (np.arange(masks.GRID_PX) + 0.5) / masks.GRID_PX
+    x, y = (inverse[i, 0] * centres + (inverse[i, 1] * centres + inverse[i, 2])[:, None]
+            for i in (0, 1))  # fmt: skip
+    inside = (x >= -0.5) & (y >= -0.5) & (x < info.width - 0.5) & (y < info.height - 0.5)
+    return np.asarray(inside, np.float32)
+
+
+def _small(crop: torch.Tensor, side: int) -> FloatArray:
+    """(3, W, W) -> (side, side, 3) on the CPU."""
+    if crop.shape[-1] > side:
+        small = F.avg_pool2d(crop[None], crop.shape[-1] // side)  # both are powers of two
+    else:
+        small = F.interpolate(crop[None], (side, side), mode="bilinear", align_corners=False)
+    return np.ascontiguousarray(small[0].permute(1, 2, 0).cpu().numpy())
+
+
+def scaled(picture: FloatArray, side: int) -> FloatArray:
+    """A square picture with another side."""
+    if len(picture) == side:
+        return picture
+    how = cv2.INTER_AREA if side < picture.shape[0] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, (side, side), interpolation=how), np.float32)

@@ -1,0 +1,174 @@
+"""Which part of a crop is face: a soft hull around the landmarks, and what it never leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vidrestore.frame import FloatArray, VideoInfo
+from vidrestore.geometry import Matrix, Rect, apply, covering_rect, fit_similarity, invert, template
+
+# An upright ellipse in the unit crop, which no mask leaves, and the width of its soft edge.
+_CENTRE = (0.5, 0.53)
+_RADII = (0.33, 0.41)
+_FEATHER = 0.25  # share of the radius over which the ellipse falls from 1 to 0
+_ELLIPSE_PX = 128
+
+GRID_PX = 64
+"""Side of the small pictures of the unit crop in which masks are drawn."""
+
+# The outline of a face seen from the front, one half, from the middle of the eyes in distances of
+# the eyes: hairline, temple, cheek, jaw, chin.
+_OUTLINE = np.array(
+    [[0, -1.2], [0.6, -1.05], [1.02, -0.5], [1.12, 0.1], [1.05, 0.75], [0.85, 1.35], [0.48, 1.8],
+     [0, 1.98]]
+)  # fmt: skip
+_NOSE_MARGIN = 0.2  # of a turned face stands out so far; distances of the eyes
+_DIRECTIONS = 40
+# How far, in unit crops, landmarks may be from their template before they are doubted, and until
+# they count nothing.
+_DOUBT, _DISBELIEF = 0.12, 0.3
+# Weight of "a similarity" against what the landmarks say of how a turned face is narrowed.
+_RIGIDITY = 0.15
+_BROW = 0.38  # above the eye, in distances of the eyes
+
+Points = npt.NDArray[np.float64]
+
+
+def face_mask(side: int) -> torch.Tensor:
+    """(1, side, side) in [0, 1]: the soft ellipse on the unit crop, where faces are measured."""
+    radius = torch.from_numpy(_ellipse_radius(side))
+    edge = ((1 - radius) / _FEATHER).clamp(0, 1)
+    return (edge * edge * (3 - 2 * edge))[None]
+
+
+def mask_rect(matrix: FloatArray, work_px: int, info: VideoInfo, grid: tuple[int, int]) -> Rect:
+    """The part of the frame that pasting through this frame -> crop matrix can change."""
+    (cx, cy), (rx, ry) = _CENTRE, _RADII
+    # One texel of a small mask beyond the ellipse, which interpolation reaches.
+    rx, ry = rx + 1 / _ELLIPSE_PX, ry + 1 / _ELLIPSE_PX
+    box = np.array([[cx - rx, cy - ry], [cx + rx, cy - ry], [cx - rx, cy + ry], [cx + rx, cy + ry]])
+    corners = apply(invert(matrix), box * work_px - 0.5)
+    return covering_rect(corners, info, grid=grid, margin_px=1)
+
+
+def intersection(a: Rect, b: Rect) -> Rect:
+    """What lies in both; it may be empty."""
+    return Rect(max(a.x0, b.x0), max(a.y0, b.y0), min(a.x1, b.x1), min(a.y1, b.y1))
+
+
+def believable(landmarks: npt.NDArray[Any]) -> Points:
+    """(5, 2) landmarks in the unit crop, led back to where crops have them if they are far off."""
+    usual = usual_landmarks()
+    off = np.asarray(landmarks, np.float64) - usual
+    far = np.linalg.norm(off, axis=1, keepdims=True)
+    share = np.clip((_DISBELIEF - far) / (_DISBELIEF - _DOUBT), 0, 1)
+    return np.asarray(usual + off * share, np.float64)
+
+
+def hull_distance(landmarks: Points, feather: float) -> FloatArray:
+    """(64, 64) signed distance to the outline of a face, in unit crops: negative inside.
+
+    `landmarks` (5, 2) are those of the unit crop. The outline with its forehead is led to them by
+    an affine map, and taken as the intersection of half-planes (the support function of its
+    convex hull), so that it moves as smoothly as they do. `feather` is the width of the soft edge:
+    where the ellipse of `mask_rect` ends, the distance is at least half of it.
+    """
+    directions, support = hull_support(landmarks)
+    centres = (np.arange(GRID_PX, dtype=np.float32) + 0.5) / GRID_PX
+    distance = np.full((GRID_PX, GRID_PX), -np.inf, np.float32)
+    for (x, y), reach in zip(directions.astype(np.float32), support, strict=True):
+        line = centres * x + (centres * y - np.float32(reach))[:, None]
+        np.maximum(distance, line, out=distance)
+    bound = (_ellipse_radius(GRID_PX) - 1) * np.float32(min(_RADII)) + np.float32(feather / 2)
+    return np.asarray(np.maximum(distance, bound), np.float32)
+
+
+def hull_support(landmarks: Points) -> tuple[Points, Points]:
+    """(n, 2) unit vectors, and (n,) how far the hull of a face reaches along each of them."""
+    eyes = landmarks[1] - landmarks[0]
+    outline = _outline() @ _shape(landmarks)[:, :2].T + _shape(landmarks)[:, 2]
+    angles = np.arange(_DIRECTIONS) * (2 * np.pi / _DIRECTIONS)
+    directions = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    reach = (outline @ directions.T).max(axis=0)
+    margin = _NOSE_MARGIN * float(np.linalg.norm(eyes))
+    return directions, np.maximum(reach, (landmarks @ directions.T).max(axis=0) + margin)
+
+
+def region_strength(landmarks: Points, strengths: Mapping[str, float]) -> FloatArray:
+    """(64, 64) strength of each place of a face: of its "eyes", "brows" and "mouth", else "skin".
+
+    1 for what is not named. `landmarks` (5, 2) are those of the unit crop.
+    """
+    right = landmarks[1] - landmarks[0]
+    unit = float(np.linalg.norm(right))
+    down = np.array([-right[1], right[0]])
+    mouth = landmarks[3:].mean(axis=0)
+    wide = max(float(np.linalg.norm(landmarks[4] - landmarks[3])) / unit, 0.5)
+    places = [
+        ("brows", landmarks[0] - _BROW * down, (0.46, 0.17)),
+        ("brows", landmarks[1] - _BROW * down, (0.46, 0.17)),
+        ("eyes", landmarks[0], (0.4, 0.25)),
+        ("eyes", landmarks[1], (0.4, 0.25)),
+        ("mouth", mouth, (0.7 * wide, 0.42)),
+    ]
+    found = np.full((GRID_PX, GRID_PX), strengths.get("skin", 1.0), np.float32)
+    for name, centre, (across, high) in places:
+        inside = _spot(centre, right * across, down * high)
+        found += inside * (np.float32(strengths.get(name, 1.0)) - found)
+    return found
+
+
+def soft(distance: torch.Tensor, feather: float) -> torch.Tensor:
+    """Signed distance -> [0, 1]: 1 inside, falling over `feather` around zero, smooth at both."""
+    edge = (0.5 - distance / feather).clamp(0, 1)
+    return edge * edge * (3 - 2 * edge)
+
+
+def _spot(centre: Points, right: Points, down: Points) -> FloatArray:
+    """(64, 64) 1 inside the ellipse with these half-axes, falling to 0 around its edge."""
+    centres = (np.arange(GRID_PX) + 0.5) / GRID_PX
+    x, y = centres - centre[0], (centres - centre[1])[:, None]
+    across = (x * right[0] + y * right[1]) / (right @ right)
+    high = (x * down[0] + y * down[1]) / (down @ down)
+    edge = np.clip(1.5 - np.hypot(across, high), 0, 1)
+    return np.asarray(edge * edge * (3 - 2 * edge), np.float32)
+
+
+def _ellipse_radius(side: int) -> FloatArray:
+    """(side, side) distance from the ellipse's centre, 1 at its edge."""
+    centres = (np.arange(side, dtype=np.float32) + np.float32(0.5)) / np.float32(side)
+    across = (centres - np.float32(_CENTRE[0])) / np.float32(_RADII[0])
+    down = (centres - np.float32(_CENTRE[1])) / np.float32(_RADII[1])
+    return np.asarray(np.hypot(across, down[:, None]), np.float32)
+
+
+def usual_landmarks() -> Points:
+    """(5, 2) in the unit crop: between the templates, which differ by less than a mask's edge."""
+    return (template("gpen") + template("ffhq")) / 2
+
+
+def _outline() -> Points:
+    return np.concatenate([_OUTLINE, _OUTLINE[1:-1] * [-1, 1]])
+
+
+def _shape(landmarks: Points) -> Matrix:
+    """(2, 3) from distances of the eyes around their middle to the unit crop.
+
+    The similarity that fits best, and on top of it as much of the affine map as `_RIGIDITY` lets.
+    """
+    usual = usual_landmarks()
+    middle, eye_distance = usual[:2].mean(axis=0), float(np.linalg.norm(usual[1] - usual[0]))
+    face = (usual - middle) / eye_distance
+    similarity = fit_similarity(face[None], landmarks)[0]
+    centre = face.mean(axis=0)
+    off = landmarks - apply(similarity, face)
+    spread = (face - centre).T @ (face - centre)
+    spread += _RIGIDITY * np.trace(spread) / 2 * np.eye(2)
+    bend = np.linalg.solve(spread, (face - centre).T @ (off - off.mean(axis=0))).T
+    bent = np.column_stack([bend, off.mean(axis=0) - bend @ centre])
+    return np.asarray(similarity + bent)

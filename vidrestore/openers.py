@@ -1,0 +1,112 @@
+"""What the settings name, opened: detector, recogniser and restorer, with the weights they need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from vidrestore import weights
+from vidrestore.config import Settings
+from vidrestore.detectors import Detector, open_detector
+from vidrestore.detectors.recognizer import Recognizer, embedding_of_photo, find_recognizer
+from vidrestore.errors import ConfigError, UsageError, WeightsError
+from vidrestore.fetch import as_events
+from vidrestore.frame import FloatArray, OnEvent, notify
+from vidrestore.restore import choose_device
+from vidrestore.restorers import Restorer, open_restorer
+
+
+def chosen_detector(
+    settings: Settings, on_event: OnEvent | None, *, threads: int | None = None
+) -> Detector:
+    how = settings.detect
+    return open_detector(
+        how.detector,
+        pack=how.pack,
+        size_px=how.size_px,
+        score=how.score,
+        yunet_score=how.yunet_score,
+        haar_neighbors=how.haar_neighbors,
+        threads=threads,
+        find_weights=weight_finder(settings, on_event),
+    )
+
+
+def chosen_recognizer(settings: Settings, on_event: OnEvent | None) -> Recognizer | None:
+    """That of the InsightFace pack, whichever detector is used; None where there is none.
+
+    Nothing is fetched for it; that it is broken is said.
+    """
+    folder = recognizer_folder(settings) if settings.people.recognise else None
+    if folder is None:
+        return None
+    try:
+        model = find_recognizer(weight_finder(settings, on_event)(settings.detect.pack))
+        return None if model is None else Recognizer(model)
+    except WeightsError as error:
+        notify(on_event, f"nobody is recognised from one shot to the next: {error}")
+        return None
+
+
+def recognizer_folder(settings: Settings) -> Path | None:
+    """Where the pack is whose recogniser would be used."""
+    how = settings.weights
+    try:
+        return weights.find(settings.detect.pack, weights.search_folders(how.folder, how.also))
+    except ConfigError:  # neither in the table of weights nor in a folder
+        return None
+
+
+def reference_embedding(photo: Path, settings: Settings, on_event: OnEvent | None) -> FloatArray:
+    """Of the one face in a photo; UsageError where there is no recogniser to tell it by."""
+    detector = chosen_detector(settings, on_event)
+    recognizer = chosen_recognizer(settings, on_event)
+    if recognizer is None:
+        raise UsageError(
+            f"a reference photo needs the recogniser of an InsightFace pack, and the pack "
+            f"{settings.detect.pack} is not here or has none; choose by --people instead"
+        )
+    return embedding_of_photo(photo, detector, recognizer)
+
+
+def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
+    """The restorer that the settings name, its weights fetched where they are missing."""
+    how = settings.restore
+    try:
+        return open_restorer(
+            how.restorer,
+            device=choose_device(how.device),
+            number_format=how.number_format,
+            engine=how.engine,
+            cache_folder=weights.user_cache() / "openvino",
+            fusion_sharpness=how.fusion_sharpness,
+            codeformer_fidelity=how.codeformer_fidelity,
+            find_weights=weight_finder(settings, on_event),
+            on_notice=lambda message: notify(on_event, message),
+        )
+    except MemoryError as error:
+        raise WeightsError(
+            f"{how.restorer} does not fit into the memory of the device; use a smaller one such as "
+            "gpen-512, or --device cpu"
+        ) from error
+
+
+def weight_finder(settings: Settings, on_event: OnEvent | None) -> Callable[[str], Path]:
+    """Leads from a weight's name to its file, fetched where it is missing and may be."""
+    how = settings.weights
+    folders = weights.search_folders(how.folder, how.also)
+
+    def find(name: str) -> Path:
+        path = weights.require(
+            name,
+            folders,
+            target=weights.target_folder(how.folder),
+            offline=how.offline,
+            on_progress=as_events(name, on_event),
+        )
+        notice = weights.licence_notice(name, folders)
+        if notice is not None:
+            notify(on_event, notice)
+        return path
+
+    return find

@@ -1,0 +1,150 @@
+"""The planes of a decoded picture: what they hold, their samples, and packed formats unpacked."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+import torch
+from av.video.reformatter import Interpolation
+
+from vidrestore.errors import InputError
+from vidrestore.geometry import Rect
+
+# Planar formats that hold the very samples of packed ones; what only fills up a pixel is left out.
+_UNPACKED = {
+    "gbrp": "rgb24 bgr24 rgb0 bgr0 0rgb 0bgr pal8",
+    "gbrap": "rgba bgra argb abgr",
+    "gbrp10le": "x2rgb10le x2bgr10le",
+    "gbrp16le": "rgb48le rgb48be bgr48le bgr48be",
+    "gbrap16le": "rgba64le rgba64be bgra64le bgra64be",
+    "yuv420p": "nv12 nv21",
+    "yuv422p": "yuyv422 uyvy422 yvyu422 nv16",
+    "yuv444p": "nv24 nv42 vyu444 vuyx",
+    "yuva444p": "vuya ayuv uyva",
+    "yuv420p10le": "p010le p010be",
+    "yuv422p10le": "p210le p210be nv20le nv20be y210le",
+    "yuv444p10le": "p410le p410be xv30le v30xle",
+    "yuv420p12le": "p012le p012be",
+    "yuv422p12le": "p212le p212be y212le",
+    "yuv444p12le": "p412le p412be xv36le",
+    "yuv420p16le": "p016le p016be",
+    "yuv422p16le": "p216le p216be y216le",
+    "yuv444p16le": "p416le p416be xv48le",
+}
+_REFUSAL = "the pixel format {} of this video is not supported"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the planes of a pixel format are to be read."""
+
+    planes: tuple[int, ...]
+    """Plane numbers of Y, Cb, Cr; of Y; or of R, G, B."""
+    is_rgb: bool
+    grid: tuple[int, int]
+    """Luma pixels per chroma sample, (x, y)."""
+    bits: int
+
+
+def layout(image: av.VideoFrame) -> Layout:
+    """The layout of a decoded frame; InputError for formats whose faces cannot be changed.
+
+    Packed formats have none before `to_planar` took them apart. Alpha is in no layout.
+    """
+    fmt = image.format
+    if not _is_planar(fmt):
+        raise InputError(_REFUSAL.format(fmt.name))
+    bits = fmt.components[0].bits
+    if fmt.name.startswith("gbr"):
+        return Layout((2, 0, 1), True, (1, 1), bits)
+    if len(fmt.components) < 3:
+        return Layout((0,), False, (1, 1), bits)
+    # The widths of a 64 x 64 picture's planes give the subsampling.
+    grid = (64 // fmt.chroma_width(64), 64 // fmt.chroma_height(64))
+    return Layout((0, 1, 2), False, grid, bits)
+
+
+def planar_format(name: str) -> str | None:
+    """The planar little-endian format with the same samples: `name` itself where it is one.
+
+    None for what is not supported: samples in floating point, of one bit, XYZ, and rare packings.
+    """
+    for target, packed in _UNPACKED.items():
+        if name in packed.split():
+            return target
+    little = re.sub("be$", "le", name)
+    return little if _is_planar(av.VideoFormat(little)) else None
+
+
+def to_planar(image: av.VideoFrame) -> av.VideoFrame:
+    """The frame itself where it is planar, else a writable copy in its `planar_format`.
+
+    Every sample keeps its value, and the copy its times, tags, side data and interlaced flag.
+    InputError where there is no such format, or where a palette makes some pixels transparent.
+    """
+    name = image.format.name
+    target = planar_format(name)
+    if target is None:
+        raise InputError(_REFUSAL.format(name))
+    if target == name:
+        return image
+    if name == "pal8" and _differs_in_opacity(image):
+        raise InputError(
+            "the palette of this video makes some of its pixels transparent, which is not "
+            "supported; convert it to the pixel format rgba first"
+        )
+    copy = image.reformat(format=target, interpolation=Interpolation.POINT, threads=1)
+    copy.colorspace = image.colorspace  # swscale takes 5 for 6, both of which mean BT.601
+    return copy
+
+
+def plane(image: av.VideoFrame, index: int) -> npt.NDArray[Any]:
+    """A view (rows, columns) of one plane; writable once image.make_writable() was called."""
+    source = image.planes[index]
+    dtype = np.dtype(np.uint8 if image.format.components[0].bits <= 8 else "<u2")
+    samples = np.frombuffer(source, dtype)  # type: ignore[call-overload]
+    view: npt.NDArray[Any] = samples.reshape(source.height, source.line_size // dtype.itemsize)
+    return view[:, : source.width]
+
+
+def samples(image: av.VideoFrame, index: int, rect: Rect) -> torch.Tensor:
+    """(h, w) float32 code values of the part `rect` of one plane."""
+    view = plane(image, index)[rect.y0 : rect.y1, rect.x0 : rect.x1]
+    return torch.from_numpy(view.astype(np.float32))
+
+
+def add(image: av.VideoFrame, index: int, rect: Rect, difference: torch.Tensor, bits: int) -> None:
+    """Add the (h, w) `difference`, rounded by itself, to the part `rect` of a writable plane.
+
+    What it carries beyond the code values of `bits` is cut off.
+    """
+    view = plane(image, index)[rect.y0 : rect.y1, rect.x0 : rect.x1]
+    rounded = torch.round(difference).to("cpu", torch.int32).numpy()
+    np.copyto(view, np.clip(view + rounded, 0, 2**bits - 1), casting="unsafe")
+
+
+def chroma_rect(rect: Rect, grid: tuple[int, int]) -> Rect:
+    """The chroma samples of a luma rectangle."""
+    x, y = grid
+    return Rect(rect.x0 // x, rect.y0 // y, -(-rect.x1 // x), -(-rect.y1 // y))
+
+
+def _is_planar(fmt: av.VideoFormat) -> bool:
+    """Whether each component has a plane of its own, of little-endian integers from bit 0 on."""
+    own = all(c.plane == i for i, c in enumerate(fmt.components)) or fmt.name.startswith("gbr")
+    other = fmt.is_big_endian or fmt.has_palette or fmt.is_bit_stream or "msb" in fmt.name
+    is_float = re.search(r"f(16|32)le$", fmt.name) is not None
+    bits = max((c.bits for c in fmt.components), default=0)
+    return own and not other and not is_float and 8 <= bits <= 16
+
+
+def _differs_in_opacity(image: av.VideoFrame) -> bool:
+    """Of a frame with a palette: whether its pixels have more than one value of alpha."""
+    palette = np.frombuffer(image.planes[1], np.uint8)  # type: ignore[call-overload]
+    alpha = palette.reshape(-1, 4)[:, 3]  # a word 0xAARRGGBB, little-endian
+    return bool(np.ptp(alpha[np.unique(plane(image, 0))]) > 0)

@@ -1,0 +1,54 @@
+"""Analyses of earlier runs, kept in the user cache."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+from vidrestore import store, weights
+from vidrestore.analyze import analyze_video
+from vidrestore.config import Settings
+from vidrestore.errors import InputError, VidrestoreError
+from vidrestore.frame import Analysis, OnEvent, notify
+from vidrestore.openers import recognizer_folder
+from vidrestore.stages.decode import Span, open_source
+
+
+def known_analysis(
+    source: Path,
+    settings: Settings,
+    *,
+    span: Span | None = None,
+    on_event: OnEvent | None = None,
+) -> Analysis:
+    """That of an earlier run with the same settings on the same content, else a new one.
+
+    It is kept in the user cache unless the settings forbid that.
+    """
+    if not settings.detect.remember:
+        return analyze_video(source, settings, span=span, on_event=on_event)
+    folder = weights.user_cache() / "analyses"
+    with open_source(source):  # which says what is wrong with a file that is no video
+        path = store.cached(source, folder, _settings_hash(settings, span))
+    with suppress(InputError):
+        analysis = store.load(path)
+        notify(on_event, "the analysis of an earlier run is used")
+        return analysis
+    analysis = analyze_video(source, settings, span=span, on_event=on_event)
+    with suppress(OSError, VidrestoreError):  # a cache that cannot be written only costs time
+        folder.mkdir(parents=True, exist_ok=True)
+        store.save(analysis, path)
+    return analysis
+
+
+def _settings_hash(settings: Settings, span: Span | None) -> str:
+    """Of all that pass one depends on but the source."""
+    parts = [getattr(settings, name) for name in ("detect", "shots", "track", "people", "align")]
+    text = "\n".join([version("vidrestore"), repr(span), *(p.model_dump_json() for p in parts)])
+    digest = hashlib.sha256(text.encode())
+    digest.update(str(recognizer_folder(settings)).encode())
+    if (cuts := settings.shots.edl) is not None and cuts.is_file():
+        digest.update(cuts.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,112 @@
+"""A long video in parts that are restored one by one, and whose frames do not depend on that."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import pairwise
+
+from vidrestore.codecs import Encoding
+from vidrestore.config import Settings
+from vidrestore.frame import Analysis
+from vidrestore.restorers import Restorer
+
+# Encoders write no times of their own for streams that are shorter than their delay.
+_FEWEST_FRAMES = 24
+# A damaged source is decoded from its beginning for every segment.
+_MOST_OF_DAMAGED = 8
+
+Schedule = Sequence[tuple[int, Restorer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Frames [first, end) of the analysis."""
+
+    number: int
+    first: int
+    end: int
+
+    @property
+    def frame_count(self) -> int:
+        return self.end - self.first
+
+
+def plan_segments(analysis: Analysis, *, most_frames: int) -> list[Segment]:
+    """Segments that begin at cuts where that is possible, of at most `most_frames`, or a few more
+    where the rest would be too short for some encoders.
+
+    Shots are put together as long as they fit; one that is longer is cut into equal parts. Depends
+    on nothing but the analysis and that number.
+    """
+    if analysis.one_thread:
+        most_frames = max(most_frames, -(-analysis.frame_count // _MOST_OF_DAMAGED))
+    edges = [0]
+    for start, end in _pieces(analysis.shots, most_frames):
+        if end - edges[-1] > most_frames and start - edges[-1] >= _FEWEST_FRAMES:
+            edges.append(start)
+    if len(edges) > 1 and analysis.frame_count - edges[-1] < _FEWEST_FRAMES:
+        edges.pop()
+    edges.append(analysis.frame_count)
+    return [Segment(i, a, b) for i, (a, b) in enumerate(pairwise(edges))]
+
+
+def _pieces(shots: Sequence[tuple[int, int]], most_frames: int) -> Iterator[tuple[int, int]]:
+    for start, end in shots:
+        parts = -(-(end - start) // most_frames)
+        for i in range(parts):
+            yield start + (end - start) * i // parts, start + (end - start) * (i + 1) // parts
+
+
+def context(segment: Segment, analysis: Analysis, reach_frames: int) -> tuple[int, int]:
+    """[first, end) of the frames that the segment's own depend on: within its shots."""
+    first = next(start for start, end in analysis.shots if start <= segment.first < end)
+    end = next(end for start, end in analysis.shots if start < segment.end <= end)
+    return max(first, segment.first - reach_frames), min(end, segment.end + reach_frames)
+
+
+def restorers_within(restorers: Schedule, segment: Segment) -> list[tuple[int, str]]:
+    """(first frame, name) of those that the segment's frames meet."""
+    return [
+        (max(first, segment.first), restorer.name)
+        for i, (first, restorer) in enumerate(restorers)
+        if first < segment.end and (i + 1 == len(restorers) or restorers[i + 1][0] > segment.first)
+    ]
+
+
+def made_from(
+    segment: Segment,
+    analysis: Analysis,
+    reach_frames: int,
+    restorers: Schedule,
+    settings: Settings,
+    encoding: Encoding,
+) -> str:
+    """A hash of all that the segment's frames and packets depend on."""
+    first, end = context(segment, analysis, reach_frames)
+    digest = hashlib.sha256()
+    sections = (settings.restore, settings.deflicker, settings.paste, settings.grain)
+    how = encoding.encoder, encoding.pixel_format, sorted(encoding.options.items())
+    for part in (
+        version("vidrestore"),
+        analysis.fingerprint,
+        analysis.template,
+        (segment.first, segment.end, first, end),
+        restorers_within(restorers, segment),
+        *(section.model_dump_json() for section in sections),
+        (how, settings.encode.threads),
+    ):
+        digest.update(repr(part).encode())
+    for array in (analysis.pts[first:end], analysis.crc32[first:end]):
+        digest.update(array.tobytes())
+    for track in analysis.tracks:
+        if track.first_frame < end and first < track.end_frame:
+            frames = slice(max(0, first - track.first_frame), end - track.first_frame)
+            digest.update(repr((track.track_id, track.work_px, track.first_frame)).encode())
+            # The whole course of a track, since medians over it are used.
+            for rows in (track.matrices, track.landmarks):
+                digest.update(rows.tobytes())
+            digest.update(track.strength[frames].tobytes())
+    return digest.hexdigest()

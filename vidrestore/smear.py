@@ -1,0 +1,114 @@
+"""Blur by motion: how much of it a source shows along the way its face goes, and the same again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vidrestore.frame import FloatArray
+from vidrestore.geometry import Matrix, invert
+
+GRID_PX = 256
+"""Side of the small pictures of the unit crop that are compared."""
+
+Vector = npt.NDArray[np.float64]
+
+# Motion per frame, in pixels of the grid, below which blur is not looked for.
+_LEAST_PX = 1.5
+# Lengths of blur that are tried, as shares of the motion per frame: an open shutter gives 1.
+_SHARES = np.linspace(0, 1, 9)
+# As much more of gradients along the motion than the source has is no difference.
+_TOLERANCE = 1.05
+# Noise is blurred away before gradients are compared.
+_SIGMA_PX = 1.0
+# A blur shorter than this, in pixels of the frame, is none.
+_LEAST_BLUR_PX = 0.7
+_SUBSTEPS = 8
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Smear:
+    """What one frame says."""
+
+    motion_px: Vector
+    """(2,) x, y, frame pixels per frame."""
+    share: float
+    """Length of the source's blur as a share of it, in [0, 1]."""
+
+
+def motion_px(unit: Matrix, neighbors: Sequence[Matrix | None]) -> Vector:
+    """(2,) motion per frame of the middle of a crop, from frame -> unit crop matrices.
+
+    `neighbors` are those of the frame before and after, None where there is none.
+    """
+    here = _middle(unit)
+    steps = [sign * (_middle(each) - here) for sign, each in zip((-1, 1), neighbors, strict=True)
+             if each is not None]  # fmt: skip
+    return np.mean(steps, axis=0) if steps else np.zeros(2)
+
+
+def is_fast(unit: Matrix, motion: Vector) -> bool:
+    """Whether a blur by this motion would show in the small pictures."""
+    return bool(np.linalg.norm(unit[:, :2] @ motion * GRID_PX) >= _LEAST_PX)
+
+
+def smear_of(
+    source: FloatArray, restored: FloatArray, face: FloatArray, unit: Matrix, motion: Vector
+) -> Smear:
+    """Of (256, 256, 3) pictures and (256, 256) `face` in [0, 1]; `unit` is frame -> unit crop.
+
+    Blur along the motion leaves gradients across it as they were. The least length is taken with
+    which the restored face has no more of the one against the other than the source.
+    """
+    along = unit[:, :2] @ motion * GRID_PX
+    wanted = _TOLERANCE * _anisotropy(source @ _LUMA, face, along)
+    luma = restored @ _LUMA
+    for share in _SHARES:
+        if _anisotropy(_along(luma, along * share), face, along) <= wanted:
+            return Smear(motion, float(share))
+    return Smear(motion, float(_SHARES[-1]))
+
+
+def smeared(rgb: npt.NDArray[np.float32], blur_px: Vector) -> npt.NDArray[np.float32]:
+    """(h, w, 3) averaged along (2,) `blur_px`, x, y in its own pixels; itself if that is none."""
+    if np.linalg.norm(blur_px) < _LEAST_BLUR_PX:
+        return rgb
+    return _along(rgb, blur_px)
+
+
+def _along(picture: npt.NDArray[Any], blur_px: Vector) -> npt.NDArray[np.float32]:
+    length = float(np.linalg.norm(blur_px))
+    if length == 0:
+        return picture
+    reach = int(np.ceil(np.abs(blur_px).max() / 2)) + 1
+    kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float64)
+    count = max(2, round(_SUBSTEPS * length))
+    for x, y in (np.arange(count)[:, None] + 0.5) / count * blur_px - blur_px / 2:
+        i, j = int(np.floor(y)), int(np.floor(x))
+        v, u = y - i, x - j
+        corner = np.outer([1 - v, v], [1 - u, u])
+        kernel[reach + i : reach + i + 2, reach + j : reach + j + 2] += corner / count
+    border = cv2.BORDER_REPLICATE
+    return np.asarray(cv2.filter2D(picture, -1, kernel.astype(np.float32), borderType=border))
+
+
+def _anisotropy(luma: npt.NDArray[Any], face: FloatArray, along: Vector) -> float:
+    """Energy of the gradient along a direction over that across it."""
+    low = cv2.GaussianBlur(luma, (0, 0), _SIGMA_PX)
+    x, y = np.gradient(low, axis=1), np.gradient(low, axis=0)
+    u, v = along / np.linalg.norm(along)
+    own = float((face * (u * x + v * y) ** 2).sum())
+    across = float((face * (u * y - v * x) ** 2).sum())
+    return own / max(across, 1e-12)
+
+
+def _middle(unit: Matrix) -> Vector:
+    inverse = invert(np.asarray(unit, np.float64))
+    return np.asarray(inverse[:, :2] @ [0.5, 0.5] + inverse[:, 2])

@@ -1,0 +1,168 @@
+"""What a container and the first frame say of a video stream."""
+
+from __future__ import annotations
+
+import re
+import struct
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+
+from vidrestore import color
+from vidrestore.frame import VideoInfo
+from vidrestore.programs import inspected
+
+_DISPLAY_ONE = 65536  # the display matrix is in 16.16 fixed point
+_NO_ROTATION = (1, 0, 0, 1)
+_MOST_ANAMORPHIC = Fraction(16)
+_CHROMA_LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
+# AVFieldOrder. 4 and 5 mean fields stored line by line, in ffmpeg's and QuickTime's practice.
+_FIELD_ORDERS = {2: "tff", 3: "bff", 4: "tff", 5: "bff"}
+
+
+def video_info(container: Any, stream: Any, first: av.VideoFrame) -> VideoInfo:
+    """Everything about a stream that its frames do not carry themselves.
+
+    `first` is a frame of it whose size and pixel format are those of the others.
+    """
+    context = stream.codec_context
+    codec = context.codec.canonical_name
+    tags = _tags(context, first)
+    meaning = color.resolve(
+        pixel_format=first.format.name,
+        codec=codec,
+        width=first.width,
+        height=first.height,
+        tags=tags,
+    )
+    guessed = set(meaning.guessed)
+    rate = _positive(stream.guessed_rate) or _positive(stream.average_rate)
+    if rate is None:
+        guessed.add("frame rate")
+    field_order = _field_order(context, first)
+    if field_order is None:
+        # Of consumer formats only DV has the bottom field first.
+        field_order = "bff" if codec == "dvvideo" else "tff"
+        guessed.add("field order")
+    location = _chroma_location(container.name, stream.index)
+    if location is None:
+        location = "center" if codec in ("mjpeg", "mpeg1video") else "left"
+        if meaning.transfer != "sdr":
+            location = "topleft"  # Rec. ITU-R BT.2100
+        guessed |= {"chroma location"} if color.layout(first).grid != (1, 1) else set()
+    aspect = _positive(stream.sample_aspect_ratio)
+    if aspect is not None and not 1 / _MOST_ANAMORPHIC <= aspect <= _MOST_ANAMORPHIC:
+        aspect = None  # of a damaged header, as no player could show it
+        guessed.add("sample aspect ratio")
+    display = _display_matrix(first)
+    mastering, content_light = _light(first)
+    return VideoInfo(
+        stream_index=stream.index,
+        codec=codec,
+        width=first.width,
+        height=first.height,
+        time_base=Fraction(stream.time_base),
+        frame_rate=rate or Fraction(25),
+        frame_count_from_header=int(stream.frames or 0),
+        duration_seconds_from_header=_duration_seconds(container, stream),
+        sample_aspect_ratio=aspect or Fraction(1),
+        display_orientation=_orientation(display),
+        display_matrix=display,
+        pixel_format=first.format.name,
+        bit_depth=first.format.components[0].bits,
+        matrix=meaning.matrix,
+        full_range=meaning.full_range,
+        tags=tags,
+        field_order=field_order,
+        chroma_location=location,
+        transfer=meaning.transfer,
+        primaries=meaning.primaries,
+        mastering_display=mastering,
+        content_light=content_light,
+        guessed=frozenset(guessed),
+    )
+
+
+def _positive(ratio: Any) -> Fraction | None:
+    """None also for what only a damaged header says."""
+    return Fraction(ratio) if ratio and ratio > 0 else None
+
+
+def _tags(context: Any, first: av.VideoFrame) -> tuple[int, int, int, int]:
+    """Range, matrix, primaries, transfer; 0 or 2 where the file does not say."""
+    colorspace = context.colorspace if context.colorspace != 2 else first.colorspace
+    return (
+        int(context.color_range or first.color_range or 0),
+        int(colorspace or 0),
+        int(context.color_primaries or 0),
+        int(context.color_trc or 0),
+    )
+
+
+def _field_order(context: Any, first: av.VideoFrame) -> str | None:
+    """None where the picture is interlaced and nothing says how."""
+    said = _FIELD_ORDERS.get(int(context.field_order or 0))
+    if said is not None:
+        return said
+    return None if first.interlaced_frame else "progressive"
+
+
+def _chroma_location(path: str, stream_index: int) -> str | None:
+    """As ffmpeg names it, since PyAV has no word for it; None where ffmpeg does not either."""
+    line = re.search(rf"Stream #0:{stream_index}\b.*: Video: (.*)", inspected(path))
+    entries = re.split(r"[()]|, ", line[1]) if line else []
+    return next((entry for entry in entries if entry in _CHROMA_LOCATIONS), None)
+
+
+def _light(frame: av.VideoFrame) -> tuple[tuple[Fraction, ...] | None, tuple[int, int] | None]:
+    """Mastering display and content light level, from the layouts of libavutil's
+    AVMasteringDisplayMetadata and AVContentLightMetadata."""
+    mastering, content = None, None
+    side_data: Any = frame.side_data
+    if (raw := side_data.get("MASTERING_DISPLAY_METADATA")) is not None:
+        numbers = struct.unpack("<22i", bytes(raw)[:88])
+        ratios = zip(numbers[0:20:2], numbers[1:20:2], strict=True)
+        if numbers[20:] == (1, 1) and all(numbers[1:20:2]):
+            mastering = tuple(Fraction(*ratio) for ratio in ratios)
+    if (raw := side_data.get("CONTENT_LIGHT_LEVEL")) is not None:
+        content = struct.unpack("<2I", bytes(raw)[:8])
+    return mastering, content
+
+
+def _duration_seconds(container: Any, stream: Any) -> float:
+    """Of the video stream by its own word; 0 where only the whole file has a duration."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    said = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    if said:  # Matroska: the end of the stream, counted from the start of the file
+        hours, minutes, seconds = map(float, said.groups())
+        begin = float((stream.start_time or 0) * stream.time_base)
+        return 3600 * hours + 60 * minutes + seconds - begin
+    alone = len(container.streams) == 1
+    return float((container.duration or 0) / av.time_base) if alone else 0.0
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
+    return None if side_data is None else struct.unpack("<9i", bytes(side_data)[:36])
+
+
+def _orientation(display: tuple[int, ...] | None) -> tuple[int, int, int, int]:
+    """The nearest rotation by quarter turns, with or without a flip.
+
+    The file's (a, b, u, c, d, v, x, y, w) shows pixel (p, q) at (a p + c q + x, b p + d q + y).
+    """
+    if display is None:
+        return _NO_ROTATION
+    a, b, _, c, d = (value / _DISPLAY_ONE for value in display[:5])
+    linear = np.array([[a, c], [b, d]])
+    if abs(linear[0, 0] * linear[1, 1]) >= abs(linear[0, 1] * linear[1, 0]):
+        linear[0, 1] = linear[1, 0] = 0
+    else:
+        linear[0, 0] = linear[1, 1] = 0
+    signs = np.sign(linear).astype(int)
+    if abs(int(np.linalg.det(signs))) != 1:
+        return _NO_ROTATION
+    return int(signs[0, 0]), int(signs[0, 1]), int(signs[1, 0]), int(signs[1, 1])

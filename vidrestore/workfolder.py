@@ -1,0 +1,177 @@
+"""The folder beside the output in which a job keeps what is done, so that it can be resumed.
+
+OUTPUT.vidrestore/
+    lock                held while a run works
+    job.json            which source and which segments
+    segments/0007.mp4   a part of the new video stream, and 0007.json: what it is made from
+    video.mp4           all of them, once they are joined, and video.json
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidrestore.errors import OutputError, UsageError
+from vidrestore.locks import held
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A part of the video that is finished, and what was counted while it was made."""
+
+    path: Path
+    counts: Mapping[str, Any]
+
+
+class WorkFolder:
+    """Nothing in it counts until a note says that it is whole; notes appear all at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.is_kept = True
+        """Whether the folder stays when the run ends, if anything in it is done."""
+        self._segments = path / "segments"
+
+    def begin(self, source: str, *, resume: bool) -> str | None:
+        """Keep what an earlier run on the same source finished, and remove all else.
+
+        Why nothing is kept of what there was, or None.
+        """
+        left = self._read(self.path / "job.json")
+        known = left is not None and left.get("version") == _VERSION
+        fits = resume and known and left is not None and left.get("source") == source
+        for entry in self.path.iterdir():
+            if entry.name == "lock" or (fits and entry.name in ("job.json", "segments")):
+                continue
+            if fits and entry.stem == "video":
+                continue
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        self._segments.mkdir(exist_ok=True)
+        self._note(self.path / "job.json", {"version": _VERSION, "source": source})
+        if fits or left is None or not resume:
+            return None
+        return f"what an earlier run left in {self.path} is of another source and is not used"
+
+    def place(self, name: str, suffix: str) -> Path:
+        """Where a part is written before it is done."""
+        return self._folder(name) / f"{name}.part{suffix}"
+
+    def find(self, name: str, suffix: str, made_from: str) -> Done | None:
+        """The part of that name, if it is whole and made from the same."""
+        path = self._folder(name) / f"{name}{suffix}"
+        note = self._read(path.with_suffix(".json"))
+        if note is None or note.get("made_from") != made_from or not path.is_file():
+            return None
+        if note.get("size") != path.stat().st_size or note.get("sha256") != _sha256(path):
+            return None
+        return Done(path, note.get("counts", {}))
+
+    def finish(self, name: str, suffix: str, made_from: str, counts: Mapping[str, Any]) -> Done:
+        """The part that was written to `place` is whole."""
+        part, path = self.place(name, suffix), self._folder(name) / f"{name}{suffix}"
+        _sync(part)
+        note = {"made_from": made_from, "size": part.stat().st_size, "sha256": _sha256(part),
+                "counts": dict(counts)}  # fmt: skip
+        # Without its note a file counts for nothing, so that the two can never disagree.
+        path.with_suffix(".json").unlink(missing_ok=True)
+        part.replace(path)
+        self._note(path.with_suffix(".json"), note)
+        return Done(path, counts)
+
+    def forget_segments(self) -> None:
+        """Once they are joined."""
+        shutil.rmtree(self._segments)
+        self._segments.mkdir()
+
+    def done_count(self) -> int:
+        """How many parts are finished."""
+        if (self.path / "video.json").is_file():
+            return 1
+        return sum(1 for _ in self._segments.glob("*.json")) if self._segments.is_dir() else 0
+
+    def _folder(self, name: str) -> Path:
+        return self.path if name == "video" else self._segments
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        """None where there is no note, or half of one."""
+        with suppress(OSError, ValueError):
+            note = json.loads(path.read_text(encoding="utf-8"))
+            return note if isinstance(note, dict) else None
+        return None
+
+    def _note(self, path: Path, note: Mapping[str, Any]) -> None:
+        part = path.with_suffix(".note")
+        part.write_text(json.dumps(note, indent=1), encoding="utf-8")
+        _sync(part)
+        part.replace(path)
+
+
+@contextmanager
+def work_folder(target: Path, on_kept: Callable[[str], None]) -> Iterator[WorkFolder]:
+    """`TARGET.vidrestore` beside the output; gone again if nothing in it is worth keeping.
+
+    `on_kept` is told where it stays, in a sentence.
+    UsageError while another run works in it, OutputError where it cannot be written to.
+    """
+    path = target.with_name(target.name + ".vidrestore")
+    folder = WorkFolder(path)
+    with ExitStack() as last, ExitStack() as stack:
+        try:
+            path.mkdir(exist_ok=True)
+            stack.enter_context(held(path / "lock", wait=False))
+            # Windows removes no file that is open, as the lock is until the folder is let go.
+            (last if sys.platform == "win32" else stack).callback(_leave, folder, on_kept)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another run is writing {target}; wait for it or choose another name"
+            ) from error
+        except OSError as error:
+            raise OutputError(
+                f"the folder {target.parent} cannot be written to: {(error.strerror or '').lower()}"
+            ) from error
+        try:
+            yield folder
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise OutputError(f"no space is left in {target.parent}") from error
+            reason = (error.strerror or str(error)).lower()
+            raise OutputError(f"{error.filename or target} cannot be used: {reason}") from error
+
+
+def _leave(folder: WorkFolder, on_kept: Callable[[str], None]) -> None:
+    if folder.is_kept and (count := folder.done_count()):
+        parts = "a part is" if count == 1 else f"{count} parts are"
+        on_kept(
+            f"{parts} done and kept in {folder.path}; the same command goes on from there, "
+            "--no-resume begins anew"
+        )
+    else:
+        shutil.rmtree(folder.path, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+    if sys.platform != "win32":  # where folders cannot be opened
+        number = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
