@@ -127,6 +127,7 @@ def _restored(
             tally,
             batch_size=_batch_size(settings, device),
             max_waiting_frames=settings.restore.max_waiting_frames,
+            repeats=settings.restore.repeats,
         )
 
 
