@@ -163,7 +163,16 @@ class Paste(Section):
     color: float = Field(1.0, ge=0, le=1)
     """How far broad colours follow the source's; film without colours stays so."""
     sharpness: float = Field(1.0, ge=0, le=1)
-    """Share of the source's blur by motion that the restored face is given."""
+    """Share of the source's blur by motion that the restored face is given.
+
+    Measured along the way the face goes, against its edges across it, so what is soft for another
+    reason, a tape say, is not blurred further."""
+    focus: float = Field(0.0, ge=0, le=1)
+    """Share of the blur after which the restored face is at most 1.2 times as sharp as the source
+    is, on the face or around it.
+
+    For film and camera originals, where what is soft is out of focus. Not the default: tapes and
+    enlarged files are soft everywhere, and what was restored would be blurred again."""
 
 
 class Grain(Section):

@@ -139,6 +139,7 @@ def _finish(settings: Settings) -> Finish:
         color=wanted.color,
         grain=settings.grain.match,
         sharpness=wanted.sharpness,
+        focus=wanted.focus,
         detail=wanted.detail,
         regions=regions if min(regions.values()) < 1 else {},
     )
