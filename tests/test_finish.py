@@ -32,7 +32,7 @@ from vidrestore.stages.restore import restore
 from vidrestore.summary import Tally
 
 SIZE, SIDE_PX, WORK_PX = 320, 200.0, 256
-ALL = Finish(occluders=True, color=1.0, grain=1.0, sharpness=1.0)
+ALL = Finish(occluders=True, color=1.0, grain=1.0, sharpness=1.0, focus=1.0)
 CPU = torch.device("cpu")
 
 
@@ -128,8 +128,19 @@ def sharpness(plane: np.ndarray, other: np.ndarray, part) -> float:
     return float(np.sqrt((own**2).mean() / (others**2).mean()))
 
 
+def worn(plane: torch.Tensor, softness_px: float, noise: float) -> torch.Tensor:
+    """As a tape shows it."""
+    soft = plane[0].numpy()
+    if softness_px:
+        soft = cv2.GaussianBlur(soft, (0, 0), softness_px)
+    grain = np.random.default_rng(5).normal(0, noise / 255, soft.shape)
+    return torch.from_numpy((soft + grain).astype(np.float32))[None]
+
+
+@pytest.mark.parametrize("wear", [(0, 0), (1.5, 4)])
 @pytest.mark.parametrize("shutter", [0.5, 1.0])
-def test_a_face_in_a_blurred_pan_is_hardly_sharper_than_its_surroundings(shutter):
+def test_a_face_in_a_blurred_pan_is_hardly_sharper_than_its_surroundings(shutter, wear):
+    """Than they would be without their wear, which is to be taken away."""
     large, speed = picture(), 12.0
     offsets = np.array([[speed * i - 24, 0] for i in range(5)])
     track = moving_track(offsets)
@@ -138,7 +149,7 @@ def test_a_face_in_a_blurred_pan_is_hardly_sharper_than_its_surroundings(shutter
     # The whole picture was blurred alike, so its face was as sharp as the surroundings are.
     face, results = np.s_[130:200, 130:190], []
     for finish in (Finish(sharpness=1.0), None):
-        frames = [frame_of(plane, i) for i, plane in enumerate(pan)]
+        frames = [frame_of(worn(plane, *wear), i) for i, plane in enumerate(pan)]
         results.append(pasted(frames, track, crops, finish)[2])
     own, without = (sharpness(result, 255 * pan[2][0].numpy(), face) for result in results)
     assert 0.85 <= own <= 1.2

@@ -67,7 +67,7 @@ def tape(tmp_path_factory) -> Path:
     images = []
     for index in range(FRAMES):
         image = mild_image(*SIZE, "yuv420p", next(i for i, s in enumerate(SHOTS) if index < s[1]))
-        level = np.frombuffer(bytes(image.planes[0]), np.uint8) // 2 + index // 2
+        level = np.frombuffer(bytes(image.planes[0]), np.uint8) // 2 + index % 97
         image.planes[0].update(level.astype(np.uint8).tobytes())
         images.append(image)
     return write_video(folder / "tape.mkv", images)
@@ -234,7 +234,9 @@ def test_another_analysis_redoes_only_the_segments_that_it_changes(tape, tmp_pat
 def test_what_another_source_left_is_said_and_not_used(tape, tmp_path):
     target = tmp_path / "out.mkv"
     broken_off(tape, target)
-    other = write_video(tmp_path / "other.mkv", [mild_image(*SIZE, "yuv420p", 5)] * 60)
+    other = write_video(
+        tmp_path / "other.mkv", [mild_image(*SIZE, "yuv420p", 5 + i % 2) for i in range(60)]
+    )
     told, painter = [], Boiling()
     restore_video(other, target, load_settings(options=OPTIONS), restorer=painter,
                   analysis=analysis_of_file(other, [plain_track(60, centre=(48, 32), side=32)]),

@@ -42,6 +42,7 @@ ROOMS = {
         "tone",
         "grain",
         "smear",
+        "focus",
         "looks",
     },
     "weights": {"weights", "weightfile", "fetch"},

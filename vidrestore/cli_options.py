@@ -21,7 +21,8 @@ RestorerName = Annotated[
     typer.Option(
         "--restorer",
         metavar="NAME|FILE",
-        help="gpen-2048, gpen-1024, gpen-512, gpen-256, a weight file, or fusion: no weights.",
+        help="gpen-2048, gpen-1024, gpen-512, gpen-256, gpen-auto (the smallest that suffices), "
+        "a weight file, or fusion: no weights.",
     ),
 ]
 DetectorName = Annotated[

@@ -109,7 +109,9 @@ class Restore(Section):
     """The network, or what stands in for it."""
 
     restorer: str = "gpen-2048"
-    """gpen-2048, gpen-1024, gpen-512, gpen-256, fusion, or a .pth, .safetensors or .onnx file."""
+    """gpen-2048, gpen-1024, gpen-512, gpen-256, fusion, or a .pth, .safetensors or .onnx file.
+
+    gpen-auto: for each track the smallest GPEN that the size of its face can show."""
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
     )
@@ -121,6 +123,8 @@ class Restore(Section):
     """What runs GPEN; auto: on a CPU OpenVINO where it is installed and agrees, else torch."""
     codeformer_fidelity: float = Field(0.7, ge=0, le=1)
     """The second input of CodeFormer files: 0 invents more, 1 keeps more."""
+    repeats: bool = True
+    """A face that shows, bit by bit, what the frame before showed is not computed again."""
     max_waiting_frames: int = Field(16, ge=1)
     """Bound on frames held back while a batch fills."""
     fusion_sharpness: float = Field(0.5, ge=0, le=1)
@@ -159,7 +163,16 @@ class Paste(Section):
     color: float = Field(1.0, ge=0, le=1)
     """How far broad colours follow the source's; film without colours stays so."""
     sharpness: float = Field(1.0, ge=0, le=1)
-    """Share of the source's blur by motion that the restored face is given."""
+    """Share of the source's blur by motion that the restored face is given.
+
+    Measured along the way the face goes, against its edges across it, so what is soft for another
+    reason, a tape say, is not blurred further."""
+    focus: float = Field(0.0, ge=0, le=1)
+    """Share of the blur after which the restored face is at most 1.2 times as sharp as the source
+    is, on the face or around it.
+
+    For film and camera originals, where what is soft is out of focus. Not the default: tapes and
+    enlarged files are soft everywhere, and what was restored would be blurred again."""
 
 
 class Grain(Section):

@@ -95,6 +95,11 @@ def show_summary(summary: Summary, target: Path) -> None:
     table.add_row("frames", str(summary.frames))
     plural = "" if summary.tracks == 1 else "s"
     table.add_row("faces restored", f"{summary.faces} in {summary.tracks} track{plural}")
+    if summary.repeated:
+        row = f"{summary.repeated} of them repeat the frame before and were not computed again"
+        table.add_row("", row)
+    if summary.restorers:
+        table.add_row("restored with", ", ".join(summary.restorers))
     table.add_row("shots", str(summary.shots))
     for reason, count in summary.skipped.items():
         table.add_row("faces left as they were", f"{count}: {reason}")

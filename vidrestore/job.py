@@ -25,6 +25,7 @@ from vidrestore.remembered import known_analysis
 from vidrestore.rendering import Rendering
 from vidrestore.restore import last_duration
 from vidrestore.restorers import Restorer
+from vidrestore.segments import Schedule, restorers_used
 from vidrestore.selection import EVERYONE, Choice
 from vidrestore.stages.decode import Span, open_source, probe
 from vidrestore.stages.encode import first_that_opens
@@ -86,6 +87,7 @@ def restore_video(
         rendering = Rendering(
             source, work, analysis, restorers, settings, encoding, header, span, on_event
         )
+        used = _names_used(restorers, analysis)
         video, tally = rendering.video()
         whole = work.path / f"whole{target.suffix}"
         remux(
@@ -95,7 +97,7 @@ def restore_video(
             plan,
             info,
             last_frame=_last_frame(analysis),
-            provenance=_provenance(settings, restorers, tally),
+            provenance=_provenance(settings, used, tally),
             part_seconds=None if span is None else _part_seconds(analysis, container_start),
         )
         restored = time.monotonic()
@@ -124,6 +126,7 @@ def restore_video(
     summary = replace(
         _summary(analysis, tally, (*encoding.notes, *plan.lost), span, seconds),
         codec=encoding.codec,
+        restorers=used,
     )
     return summary if fixity is None else _with_fixity(summary, fixity)
 
@@ -203,14 +206,16 @@ def _schedule(
     return [(first, opened[name]) for first, name in names]
 
 
-def _provenance(
-    settings: Settings, restorers: Sequence[tuple[int, Restorer]], tally: Tally
-) -> str | None:
+def _names_used(restorers: Schedule, analysis: Analysis) -> tuple[str, ...]:
+    used = restorers_used(restorers, analysis, 0, analysis.frame_count)
+    return tuple(dict.fromkeys(name for _, name in used))
+
+
+def _provenance(settings: Settings, names: Sequence[str], tally: Tally) -> str | None:
     """What the output's tags say of how it was made; nothing where no face was restored."""
     if not settings.encode.provenance or not tally.faces:
         return None
-    names = ", ".join(dict.fromkeys(restorer.name for _, restorer in restorers))
-    return f"faces restored by vidrestore {version('vidrestore')} with {names}"
+    return f"faces restored by vidrestore {version('vidrestore')} with {', '.join(names)}"
 
 
 def check_paths(
@@ -280,6 +285,7 @@ def _summary(
     return Summary(
         frames=analysis.frame_count,
         faces=tally.faces,
+        repeated=tally.repeated,
         tracks=len(analysis.tracks),
         people=len({track.person_id for track in analysis.tracks}),
         shots=len(analysis.shots),

@@ -28,6 +28,18 @@ _CUTOFF, _LOBES, _KAISER = 0.49, 3, 3.0
 _REACH = _LOBES + 0.5
 
 
+def squared(crops: torch.Tensor, side: int) -> torch.Tensor:
+    """(..., W, W) in [0, 1] -> (..., side, side), by boxes downwards and bicubic upwards."""
+    if crops.shape[-1] == side:
+        return crops
+    flat = crops.flatten(0, -4) if crops.dim() > 3 else crops[None]
+    if crops.shape[-1] > side:
+        flat = F.adaptive_avg_pool2d(flat, side)
+    else:
+        flat = F.interpolate(flat, (side, side), mode="bicubic", align_corners=False).clamp(0, 1)
+    return flat.reshape(*crops.shape[:-2], side, side)
+
+
 def sampling_grid(
     source_from_target: Matrix, height: int, width: int, size: tuple[int, int], device: torch.device
 ) -> torch.Tensor:

@@ -127,6 +127,7 @@ def _restored(
             tally,
             batch_size=_batch_size(settings, device),
             max_waiting_frames=settings.restore.max_waiting_frames,
+            repeats=settings.restore.repeats,
         )
 
 
@@ -138,6 +139,7 @@ def _finish(settings: Settings) -> Finish:
         color=wanted.color,
         grain=settings.grain.match,
         sharpness=wanted.sharpness,
+        focus=wanted.focus,
         detail=wanted.detail,
         regions=regions if min(regions.values()) < 1 else {},
     )

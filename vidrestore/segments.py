@@ -11,7 +11,7 @@ from itertools import pairwise
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.frame import Analysis
-from vidrestore.restorers import Restorer
+from vidrestore.restorers import Restorer, restorer_for
 
 # Encoders write no times of their own for streams that are shorter than their delay.
 _FEWEST_FRAMES = 24
@@ -76,6 +76,21 @@ def restorers_within(restorers: Schedule, segment: Segment) -> list[tuple[int, s
     ]
 
 
+def restorers_used(
+    restorers: Schedule, analysis: Analysis, first: int, end: int
+) -> list[tuple[int, str]]:
+    """(track, name) of what restores the faces of frames [first, end)."""
+    used = []
+    for i, (start, restorer) in enumerate(restorers):
+        last = restorers[i + 1][0] if i + 1 < len(restorers) else end
+        for track in sorted(analysis.tracks, key=lambda track: track.work_px):
+            frames = slice(*(max(0, at - track.first_frame)
+                             for at in (max(first, start), min(end, last))))  # fmt: skip
+            if track.strength[frames].any():
+                used.append((track.track_id, restorer_for(restorer, track.work_px).name))
+    return used
+
+
 def made_from(
     segment: Segment,
     analysis: Analysis,
@@ -95,6 +110,7 @@ def made_from(
         analysis.template,
         (segment.first, segment.end, first, end),
         restorers_within(restorers, segment),
+        restorers_used(restorers, analysis, first, end),
         *(section.model_dump_json() for section in sections),
         (how, settings.encode.threads),
     ):

@@ -14,6 +14,8 @@ class Tally:
 
     faces: int = 0
     """(face, frame) pairs pasted."""
+    repeated: int = 0
+    """(face, frame) pairs that show what the frame before showed, and have its result."""
     not_restored: Counter[str] = field(default_factory=Counter)
     """Reason -> (face, frame) pairs left as they were."""
     notes: dict[str, str] = field(default_factory=dict)
@@ -29,6 +31,7 @@ class Tally:
         """Plain values, for JSON."""
         return {
             "faces": self.faces,
+            "repeated": self.repeated,
             "not_restored": dict(self.not_restored),
             "notes": dict(self.notes),
         }
@@ -36,6 +39,7 @@ class Tally:
     def add(self, counts: Mapping[str, Any]) -> None:
         """What another part counted, as `as_dict` gives it."""
         self.faces += counts["faces"]
+        self.repeated += counts["repeated"]
         self.not_restored.update(counts["not_restored"])
         self.notes.update(counts["notes"])
 
@@ -50,6 +54,10 @@ class Summary:
     tracks: int
     people: int
     shots: int
+    restorers: tuple[str, ...] = ()
+    """Names of those that some face needed."""
+    repeated: int = 0
+    """Of `faces`, those that repeat the frame before and were not computed again."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Reason -> how many (face, frame) pairs were left as they were."""
     corrupt_frames: int = 0

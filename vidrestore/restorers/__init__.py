@@ -31,9 +31,15 @@ class Restorer(Protocol):
 
         The middle of each window is the face to restore. Where the track ends within reach, its
         nearest frame is repeated. Raises MemoryError where the batch is too large for the device.
-        A face for which it has no answer comes back as NaN.
+        A face for which it has no answer comes back as NaN. The same window gives the same.
         """
         ...
+
+
+def restorer_for(restorer: Restorer, work_px: int) -> Restorer:
+    """What restores crops of that side: itself, or what its `for_side` gives where it has one."""
+    choose: Callable[[int], Restorer] | None = getattr(restorer, "for_side", None)
+    return restorer if choose is None else choose(work_px)
 
 
 @contextmanager
@@ -78,7 +84,8 @@ def open_restorer(
         if not path.is_file():
             raise WeightsError(f"the weight file {path} does not exist")
     else:
-        raise ConfigError(unknown_name("restorer", name, NAMES) + f"; or a {', '.join(FILES)} file")
+        known = unknown_name("restorer", name, (*NAMES, "gpen-auto"))
+        raise ConfigError(f"{known}; or a {', '.join(FILES)} file")
 
     from vidrestore.restorers.gpen import Gpen
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from vidrestore import color, grain, masks, occlusion, smear, tone, transfer
+from vidrestore import color, focus, grain, masks, occlusion, smear, tone, transfer
 from vidrestore.frame import Face, FaceFrame, FloatArray, Frame, Track, VideoInfo
 from vidrestore.geometry import Matrix, Rect, crop_side_px, shifted
 from vidrestore.looks import (
@@ -56,6 +57,9 @@ class Finish:
     """Share of the source's noise that the restored face is given, in [0, 1]."""
     sharpness: float = 0.0
     """Share of the source's blur by motion that the restored face is given, in [0, 1]."""
+    focus: float = 0.0
+    """Share of the blur after which the restored face is hardly sharper than the source around it,
+    in [0, 1]."""
     detail: float = 1.0
     """Share of the restored fine detail that is used, in [0, 1]; the rest is the source's."""
     regions: Mapping[str, float] = field(default_factory=dict)
@@ -63,7 +67,8 @@ class Finish:
 
     @property
     def looks_around(self) -> bool:
-        return self.occluders or self.color > 0 or self.grain > 0 or self.sharpness > 0
+        amounts = (self.color, self.grain, self.sharpness, self.focus)
+        return self.occluders or max(amounts) > 0
 
 
 def paste(
@@ -140,6 +145,7 @@ class _Stage:
             occluders=finish.occluders,
             tones=finish.color > 0,
             noise=finish.grain > 0,
+            edges=finish.focus > 0,
             motion=motion,
         )
         return _Seen(place, look, course.side_px if course else crop_side_px(place.unit))
@@ -206,7 +212,8 @@ class _Stage:
         if found is not None:
             broad = tone.with_toning(rgb * small[2:3] + small[3:6], found)
             rgb = broad if self.finish.color == 1 else torch.lerp(rgb, broad, self.finish.color)
-        return self._smeared(rgb.clamp(0, 1), window), weight
+        rgb = self._smeared(rgb.clamp(0, 1), window)
+        return self._out_of_focus(rgb, weight[0].numpy() > 0.5, window), weight
 
     def _visible(self, seen: _Seen, window: _Window) -> FloatArray:
         """(n, n) in [0, 1]: how much of the restored face each place of it may show."""
@@ -245,6 +252,18 @@ class _Stage:
         motion = next(each.motion_px for step, each in smears if step == 0)
         blurred = smear.smeared(np.ascontiguousarray(rgb.permute(1, 2, 0).numpy()), motion * share)
         return torch.from_numpy(blurred).permute(2, 0, 1)
+
+    def _out_of_focus(
+        self, rgb: torch.Tensor, where: npt.NDArray[np.bool_], window: _Window
+    ) -> torch.Tensor:
+        """As far as the surroundings are."""
+        widths = [look.edges_px for _, look in window if look.edges_px is not None]
+        if not widths:
+            return rgb
+        picture = np.ascontiguousarray(rgb.permute(1, 2, 0).numpy())
+        own = focus.width_px(picture, where)
+        sigma = self.finish.focus * focus.blur_px(own, float(np.mean(widths)))
+        return torch.from_numpy(focus.blurred(picture, sigma)).permute(2, 0, 1)
 
     def _with_own_detail(
         self, rgb: torch.Tensor, frame: Frame, rect: Rect, place: Place
