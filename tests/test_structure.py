@@ -42,6 +42,7 @@ ROOMS = {
         "tone",
         "grain",
         "smear",
+        "swap",
         "looks",
     },
     "weights": {"weights", "weightfile", "fetch"},
@@ -62,6 +63,7 @@ ROOMS = {
         "segments",
         "rendering",
         "workfolder",
+        "pairing",
     },
     "others": {
         "contactsheet",

@@ -309,6 +309,19 @@ class Analysis:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """A part of a frame that may be changed; nothing outside of it may."""
+
+    corner: tuple[int, int]
+    """(x, y) of the top-left pixel of `weight` in the frame."""
+    weight: FloatArray
+    """(h, w) in [0, 1]: how far."""
+
+    def __post_init__(self) -> None:
+        _check("weight", self.weight, self.weight.shape[:2], np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Face:
     """One face of one frame, aligned."""
 
@@ -325,6 +338,8 @@ class Face:
     strength: float
     restored: torch.Tensor | None = None
     """As `source`, or None where the face is left as it was."""
+    region: Region | None = None
+    """The only part of the frame that it may change; None: no bound but its mask."""
 
     def __post_init__(self) -> None:
         _check("matrix", self.matrix, (2, 3), np.float32)

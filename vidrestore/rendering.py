@@ -10,6 +10,7 @@ from pathlib import Path
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.frame import Analysis, OnEvent, notify
+from vidrestore.pairing import Pairing
 from vidrestore.restore import reach_frames, restore_segment
 from vidrestore.segments import Schedule, Segment, made_from, plan_segments
 from vidrestore.stages.decode import Span
@@ -30,6 +31,7 @@ class Rendering:
     encoding: Encoding
     header: Path | None
     span: Span | None
+    pairing: Pairing
     on_event: OnEvent | None
 
     def video(self) -> tuple[Path, Tally]:
@@ -83,6 +85,7 @@ class Rendering:
             encoding=self.encoding,
             header=self.header,
             span=self.span,
+            pairing=self.pairing,
             on_event=self.on_event,
         )
         return self.work.finish(name, suffix, origin, tally.as_dict())
@@ -95,6 +98,7 @@ class Rendering:
             self.restorers,
             self.settings,
             self.encoding,
+            self.pairing,
         )
 
 

@@ -17,6 +17,7 @@ from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.errors import InputError, UsageError
 from vidrestore.frame import Analysis, FaceFrame, Frame
+from vidrestore.pairing import ALONE, Companion, Pairing
 from vidrestore.restorers import Restorer
 from vidrestore.segments import Schedule, Segment, context
 from vidrestore.stages import deflicker as deflicker_stage
@@ -28,6 +29,7 @@ from vidrestore.stages.detect import checksum
 from vidrestore.stages.encode import VideoWriter
 from vidrestore.stages.paste import Finish, paste
 from vidrestore.stages.restore import restore
+from vidrestore.stages.swap import only_swapped
 from vidrestore.summary import Tally
 from vidrestore.threads import StageThreads
 
@@ -50,6 +52,7 @@ def restore_segment(
     encoding: Encoding,
     header: Path | None = None,
     span: Span | None = None,
+    pairing: Pairing = ALONE,
     on_event: Callable[[dict[str, Any]], None] | None = None,
 ) -> Tally:
     """Write the segment's part of the video stream, with its faces restored, to `target`.
@@ -81,6 +84,11 @@ def restore_segment(
             largest_px=max(restorer.size or _LARGEST_CROP_PX for _, restorer in restorers),
             device=device,
         )
+        if (before := pairing.before_swap) is not None:
+            was = threads.background(
+                _beside(before, first, end), depth=_DEPTH, name="decode before"
+            )
+            cropped = only_swapped(cropped, was, info, before.analysis.info, tally)
         faces = threads.background(cropped, depth=_DEPTH, name="crop")
         restored = _restored(faces, restorers, tally, settings, device)
         clear = threads.background(restored, depth=_DEPTH, name="restore")
@@ -141,6 +149,10 @@ def _finish(settings: Settings) -> Finish:
         detail=wanted.detail,
         regions=regions if min(regions.values()) < 1 else {},
     )
+
+
+def _beside(companion: Companion, first: int, end: int) -> Iterator[Frame]:
+    return frames_again(companion.path, companion.analysis, companion.span, first=first, end=end)
 
 
 def _at(restorers: Schedule, index: int) -> Restorer:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vidrestore import color, grain, masks, occlusion, smear, tone, transfer
+from vidrestore import color, grain, masks, occlusion, smear, swap, tone, transfer
 from vidrestore.frame import Face, FaceFrame, FloatArray, Frame, Track, VideoInfo
 from vidrestore.geometry import Matrix, Rect, crop_side_px, shifted
 from vidrestore.looks import (
@@ -172,6 +172,8 @@ class _Stage:
         rgb, weight = self._corrected(face, rect, seen, window)
         weight = weight * (face.strength * self._strength) * changed
         weight = weight * self._in_front(frame, face, seen, rect)
+        if face.region is not None:
+            weight = weight * swap.weight_in(face.region, rect)
         if self.finish.detail < 1:
             rgb = self._with_own_detail(rgb, frame, rect, seen.place)
         image, before = frame.image, []
