@@ -41,6 +41,7 @@ ROOMS = {
         "occlusion",
         "tone",
         "grain",
+        "grade",
         "smear",
         "swap",
         "looks",

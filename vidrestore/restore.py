@@ -17,17 +17,18 @@ from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.errors import InputError, UsageError
 from vidrestore.frame import Analysis, FaceFrame, Frame
-from vidrestore.pairing import ALONE, Companion, Pairing
+from vidrestore.pairing import ALONE, Companion, Pairing, target_from_source
 from vidrestore.restorers import Restorer
 from vidrestore.segments import Schedule, Segment, context
 from vidrestore.stages import deflicker as deflicker_stage
 from vidrestore.stages import paste as paste_stage
-from vidrestore.stages.crop import crop
+from vidrestore.stages.crop import crop, cut_out
 from vidrestore.stages.decode import Damage, Span, decode, decode_from
 from vidrestore.stages.deflicker import deflicker
 from vidrestore.stages.detect import checksum
 from vidrestore.stages.encode import VideoWriter
 from vidrestore.stages.paste import Finish, paste
+from vidrestore.stages.plate import onto_plate
 from vidrestore.stages.restore import restore
 from vidrestore.stages.swap import only_swapped
 from vidrestore.summary import Tally
@@ -58,21 +59,24 @@ def restore_segment(
     """Write the segment's part of the video stream, with its faces restored, to `target`.
 
     `restorers` are pairs (first frame, restorer), each from there to the next; the first from 0.
+    With a plate in `pairing` the stream is the plate's, which `encoding` and `header` are for.
     The frames are the same however the video is cut into segments: those around the segment on
     which its own depend are restored, too, and not written.
     Leaves no file and no thread behind where it fails.
     """
-    info = analysis.info
+    info, plate = analysis.info, pairing.plate
+    # What the output is but for the faces.
+    shown = analysis if plate is None else plate.analysis
     tally = Tally(frames=range(segment.first, segment.end))
     first, end = context(segment, analysis, reach_frames(restorers, settings))
     # Those of decoders are packets' durations, which follow the order of coding.
-    durations = [*np.diff(analysis.pts).tolist(), last_duration(analysis)]
+    durations = [*np.diff(shown.pts).tolist(), last_duration(shown)]
     device = choose_device(settings.restore.device)
     encoder_threads = settings.encode.threads
     if analysis.frame_count < _FEW_FRAMES:
         encoding = encoding.of_few_frames()
     with (
-        VideoWriter(target, info, encoding, threads=encoder_threads, header=header) as writer,
+        VideoWriter(target, shown.info, encoding, threads=encoder_threads, header=header) as writer,
         StageThreads() as threads,
     ):
         again = frames_again(source, analysis, span, first=first, end=end)
@@ -98,12 +102,16 @@ def restore_segment(
             detail=settings.deflicker.detail,
         )
         calm = threads.background(steady, depth=_DEPTH, name="deflicker")
+        if plate is not None:
+            onto = threads.background(_beside(plate, first, end), depth=_DEPTH, name="decode plate")
+            to_plate = target_from_source(shown.info, info)
+            calm = onto_plate(calm, onto, shown.tracks, shown.info, to_plate, cut_out)
         pasted = paste(
             calm,
-            info,
+            shown.info,
             tally,
             strength=settings.paste.strength,
-            tracks=analysis.tracks,
+            tracks=shown.tracks,
             finish=_finish(settings),
         )
         for frame in threads.background(pasted, depth=_DEPTH, name="paste"):
