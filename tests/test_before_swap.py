@@ -21,8 +21,8 @@ from media import (
 
 from vidrestore import load_settings, restore_video
 from vidrestore.errors import InputError, UsageError
-from vidrestore.frame import Region
 from vidrestore.geometry import Rect
+from vidrestore.parts import Region
 from vidrestore.stages.decode import Damage, Span, decode
 from vidrestore.swap import moved, swapped_region, weight_in
 

@@ -14,6 +14,7 @@ from media import (
     Painter,
     Unchanged,
     analysis_of_file,
+    frame_times,
     info_of,
     mild_image,
     plain_track,
@@ -71,12 +72,14 @@ class Dotted:
         return (windows[:, 0] + dots + 0.004).clamp(0, 1)
 
 
-def restored(source: Path, target: Path, plate: Path | None = None, *, restorer=None, **options):
+def restored(
+    source: Path, target: Path, plate: Path | None = None, *, restorer=None, tracks=None, **options
+):
     span = options.pop("span", None)
     settings = load_settings(options=AS_PAINTED | {"encode.codec": "ffv1"} | options)
     analysis = analysis_of_file(source, span=span)
     track = plain_track(analysis.frame_count, centre=(CENTRE, CENTRE), side=SIDE, work_px=128)
-    analysis = replace(analysis, tracks=(track,))
+    analysis = replace(analysis, tracks=tuple(tracks or [track]))
     return restore_video(source, target, settings, restorer=restorer or Dotted(SIDE, CENTRE),
                          analysis=analysis, plate=plate, span=span)  # fmt: skip
 
@@ -217,6 +220,23 @@ def test_everything_else_is_the_plates(tmp_path):
         greys(tmp_path / "part.mov"), greys(tmp_path / "out.mov")[4:9], strict=True
     ):
         assert np.abs(now - whole).mean() < 2
+
+
+def test_segments_of_a_plate_have_its_own_times(tmp_path):
+    source = video(tmp_path / "source.mkv", [image_of(background(i)) for i in range(100)])
+    plate = video(
+        tmp_path / "plate.mov",
+        [image_of(background(i, 2), "yuv420p") for i in range(100)],
+        codec="libx264",
+        pts=[1001 * i + 9000 for i in range(100)],
+        time_base=Fraction(1, 25025),
+        options={"preset": "ultrafast"},
+    )
+    options = {"encode.codec": "h264", "encode.preset": "ultrafast", "job.segment_frames": 48}
+    face = plain_track(4, centre=(CENTRE, CENTRE), side=SIDE, first_frame=32)
+    summary = restored(source, tmp_path / "out.mov", plate, tracks=[face], **options)
+    assert summary.frames == 100
+    assert frame_times(tmp_path / "out.mov") == frame_times(plate)
 
 
 @pytest.mark.parametrize(

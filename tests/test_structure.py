@@ -45,6 +45,8 @@ ROOMS = {
         "smear",
         "swap",
         "looks",
+        "layers",
+        "parts",
     },
     "weights": {"weights", "weightfile", "fetch"},
     "gpen": {"gpen/"},
@@ -65,6 +67,7 @@ ROOMS = {
         "rendering",
         "workfolder",
         "pairing",
+        "layering",
     },
     "others": {
         "contactsheet",

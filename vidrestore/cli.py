@@ -20,6 +20,7 @@ from vidrestore.cli_options import (
     Device,
     End,
     Json,
+    LayerFolder,
     Offline,
     Plate,
     Profile,
@@ -177,6 +178,7 @@ def restore(
     end: End = None,
     before_swap: BeforeSwap = None,
     plate: Plate = None,
+    layer: LayerFolder = None,
     framemd5: Annotated[
         Path | None,
         typer.Option(
@@ -230,6 +232,7 @@ def restore(
             choice=Choice(people, reference, shots, min_face),
             before_swap=before_swap,
             plate=plate,
+            layer=layer,
             framemd5=framemd5,
             overwrite=overwrite,
             resume=not no_resume,

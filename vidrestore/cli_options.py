@@ -65,6 +65,15 @@ Plate = Annotated[
         readable=False,
     ),
 ]
+LayerFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--layer",
+        metavar="DIR",
+        help="Write the restored faces by themselves, unpremultiplied, and their matte.",
+        readable=False,
+    ),
+]
 Cuts = Annotated[
     Path | None,
     typer.Option("--cuts", metavar="FILE.edl", help="Take the cuts of an edit decision list."),

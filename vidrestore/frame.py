@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import av
     import torch
 
+    from vidrestore.parts import Layer, Region
+
 OnEvent = Callable[[dict[str, Any]], None]
 """Receives what the command line shows: {"event": "progress" or "notice", ...}."""
 
@@ -117,6 +119,8 @@ class Frame:
     image: av.VideoFrame
     duration: int = 0
     """In the stream's time_base; 0 where the file does not say."""
+    layer: Layer | None = None
+    """What was pasted into the image, where that is asked for and there is anything."""
 
     def __post_init__(self) -> None:
         if self.index < 0:
@@ -306,19 +310,6 @@ class Analysis:
     def face_count(self) -> int:
         """(face, frame) pairs with a strength above zero."""
         return int(sum(np.count_nonzero(track.strength) for track in self.tracks))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Region:
-    """A part of a frame that may be changed; nothing outside of it may."""
-
-    corner: tuple[int, int]
-    """(x, y) of the top-left pixel of `weight` in the frame."""
-    weight: FloatArray
-    """(h, w) in [0, 1]: how far."""
-
-    def __post_init__(self) -> None:
-        _check("weight", self.weight, self.weight.shape[:2], np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,6 +20,7 @@ from vidrestore.errors import InputError, OutputError, UsageError
 from vidrestore.fixity import Fixity, check_output
 from vidrestore.frame import Analysis, OnEvent, VideoInfo, notify
 from vidrestore.framemd5 import check_listing_path
+from vidrestore.layering import Layering
 from vidrestore.openers import chosen_restorer
 from vidrestore.pairing import Companion, check_before_swap, check_plate, pair, with_room_for
 from vidrestore.remembered import known_analysis
@@ -45,6 +46,7 @@ def restore_video(
     choice: Choice = EVERYONE,
     before_swap: Path | None = None,
     plate: Path | None = None,
+    layer: Path | None = None,
     framemd5: Path | None = None,
     overwrite: bool = False,
     resume: bool = True,
@@ -56,8 +58,9 @@ def restore_video(
     that of the same source, span and settings where it is already known. `choice` says whom to
     restore, and how in which shot. `before_swap` is the same video before faces were swapped in
     it: only what differs is restored. `plate` is a version of it, larger or graded: faces are
-    pasted onto that, and everything else of the output is the plate's. `framemd5` is a text file
-    to write, with the hashes of each frame and what changed in it. `target` appears only when it is
+    pasted onto that, and everything else of the output is the plate's. `layer` is a folder into
+    which the restored faces are written by themselves, with a matte. `framemd5` is a text file to
+    write, with the hashes of each frame and what changed in it. `target` appears only when it is
     whole; until then, and after any error, whatever was there stays. Until then finished segments
     are kept in a folder beside it, and the same call goes on from there unless `resume` is False.
     Raises VidrestoreError; see `vidrestore.errors`.
@@ -68,6 +71,10 @@ def restore_video(
     check_paths(source, target, framemd5, overwrite=overwrite, beside=(before_swap, plate))
     with work_folder(target, lambda message: notify(on_event, message)) as work:
         info, shown = probe(source), plate or source
+        layering = None
+        if layer is not None:
+            layering = Layering(layer, source.stem, settings.layer.format, work)
+            layering.check(target, (source, shown), overwrite=overwrite)
         if before_swap is not None:
             check_before_swap(before_swap, source, info)
         if plate is not None:
@@ -98,7 +105,17 @@ def restore_video(
         base = pairing.plate or Companion(source, analysis, span)
         analyzed = time.monotonic()
         rendering = Rendering(
-            source, work, analysis, restorers, settings, encoding, header, span, pairing, on_event
+            source,
+            work,
+            analysis,
+            restorers,
+            settings,
+            encoding,
+            header,
+            span,
+            pairing,
+            layering,
+            on_event,
         )
         video, tally = rendering.video()
         whole = work.path / f"whole{target.suffix}"
@@ -128,6 +145,8 @@ def restore_video(
                 on_event=on_event,
             )
             _check_lossless(fixity, encoding)
+        if layering is not None:
+            layering.deliver(base.path, base.analysis, is_part=span is not None)
         whole.replace(target)
         work.is_kept = False
     seconds = {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from vidrestore.stages.decode import Damage, Span, decode, decode_from
 from vidrestore.stages.deflicker import deflicker
 from vidrestore.stages.detect import checksum
 from vidrestore.stages.encode import VideoWriter
+from vidrestore.stages.layer import LayerFiles, layer_writer
 from vidrestore.stages.paste import Finish, paste
 from vidrestore.stages.plate import onto_plate
 from vidrestore.stages.restore import restore
@@ -54,12 +57,14 @@ def restore_segment(
     header: Path | None = None,
     span: Span | None = None,
     pairing: Pairing = ALONE,
+    layer: LayerFiles | None = None,
     on_event: Callable[[dict[str, Any]], None] | None = None,
 ) -> Tally:
     """Write the segment's part of the video stream, with its faces restored, to `target`.
 
     `restorers` are pairs (first frame, restorer), each from there to the next; the first from 0.
     With a plate in `pairing` the stream is the plate's, which `encoding` and `header` are for.
+    `layer` are files for the restored faces by themselves.
     The frames are the same however the video is cut into segments: those around the segment on
     which its own depend are restored, too, and not written.
     Leaves no file and no thread behind where it fails.
@@ -77,6 +82,9 @@ def restore_segment(
         encoding = encoding.of_few_frames()
     with (
         VideoWriter(target, shown.info, encoding, threads=encoder_threads, header=header) as writer,
+        nullcontext()
+        if layer is None
+        else layer_writer(layer, shown.info, threads=encoder_threads) as write_layer,
         StageThreads() as threads,
     ):
         again = frames_again(source, analysis, span, first=first, end=end)
@@ -113,10 +121,14 @@ def restore_segment(
             strength=settings.paste.strength,
             tracks=shown.tracks,
             finish=_finish(settings),
+            layer=None if layer is None else layer.holds,
         )
         for frame in threads.background(pasted, depth=_DEPTH, name="paste"):
             if segment.first <= frame.index < segment.end:
-                writer.write(replace(frame, duration=durations[frame.index]))
+                timed = replace(frame, duration=durations[frame.index])
+                writer.write(timed)
+                if write_layer is not None:
+                    write_layer(timed)
                 if on_event is not None:
                     on_event(_progress(frame.index + 1, analysis))
         if writer.frame_count != segment.frame_count:

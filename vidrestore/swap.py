@@ -14,8 +14,9 @@ import numpy.typing as npt
 import torch
 
 from vidrestore import color, transfer
-from vidrestore.frame import FloatArray, Region, VideoInfo
+from vidrestore.frame import FloatArray, VideoInfo
 from vidrestore.geometry import Matrix, Rect, apply, covering_rect, crop_side_px, invert
+from vidrestore.parts import Region
 
 if TYPE_CHECKING:
     import av
