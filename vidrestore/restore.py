@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -18,7 +18,7 @@ import torch
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.errors import InputError, UsageError
-from vidrestore.frame import Analysis, FaceFrame, Frame
+from vidrestore.frame import Analysis, FaceFrame, Frame, VideoInfo
 from vidrestore.pairing import ALONE, Companion, Pairing, target_from_source
 from vidrestore.restorers import Restorer
 from vidrestore.segments import Schedule, Segment, context
@@ -82,9 +82,7 @@ def restore_segment(
         encoding = encoding.of_few_frames()
     with (
         VideoWriter(target, shown.info, encoding, threads=encoder_threads, header=header) as writer,
-        nullcontext()
-        if layer is None
-        else layer_writer(layer, shown.info, threads=encoder_threads) as write_layer,
+        _layer_writer(layer, shown.info, encoder_threads) as write_layer,
         StageThreads() as threads,
     ):
         again = frames_again(source, analysis, span, first=first, end=end)
@@ -169,6 +167,14 @@ def _finish(settings: Settings) -> Finish:
         detail=wanted.detail,
         regions=regions if min(regions.values()) < 1 else {},
     )
+
+
+def _layer_writer(
+    layer: LayerFiles | None, info: VideoInfo, threads: int
+) -> AbstractContextManager[Callable[[Frame], None] | None]:
+    if layer is None:
+        return nullcontext()
+    return layer_writer(layer, info, partial(VideoWriter, threads=threads))
 
 
 def _beside(companion: Companion, first: int, end: int) -> Iterator[Frame]:
