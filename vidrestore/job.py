@@ -260,10 +260,11 @@ def check_paths(
             container_of(target)
         for each in (source, *filter(None, beside)):
             _check_files(each, target, overwrite=overwrite)
-        if framemd5 is not None:
-            check_listing_path(framemd5, source, target, overwrite=overwrite)
+            if framemd5 is not None:
+                check_listing_path(framemd5, each, target, overwrite=overwrite)
     except PermissionError as error:
-        kind = InputError if error.filename == str(source) else OutputError
+        inputs = map(str, (source, *filter(None, beside)))
+        kind = InputError if error.filename in inputs else OutputError
         raise kind(f"{error.filename} cannot be reached: permission denied") from error
 
 

@@ -11,7 +11,7 @@ from vidrestore.frame import FloatArray
 class Region:
     """A part of a frame that may be changed; nothing outside of it may."""
 
-    corner: tuple[int, int]
+    corner_px: tuple[int, int]
     """(x, y) of the top-left pixel of `weight` in the frame."""
     weight: FloatArray
     """(h, w) in [0, 1]: how far."""
@@ -21,7 +21,7 @@ class Region:
 class Layer:
     """What was pasted into a frame: out = in + (fill - in) * matte."""
 
-    corner: tuple[int, int]
+    corner_px: tuple[int, int]
     """(x, y) of the top-left pixel in the frame; outside the matte is 0."""
     fill: FloatArray
     """(3, h, w) R'G'B' of the stream, 0 where the matte is 0."""

@@ -26,16 +26,17 @@ _AROUND = 0.25
 # Standard deviation of the blur that takes noise out of the difference; its least, in pixels.
 _SIGMA, _LEAST_SIGMA_PX = 0.006, 1.0
 # Length of the blurred difference that shows a swap, and down to which it then reaches: the least,
-# and as multiples of the median of what is around.
+# and as multiples of what a quarter of the surroundings exceeds, which another face may be in.
 _SEEN, _REACHED = 4.0, 1.2
-_SEEN_OF_NOISE, _REACHED_OF_NOISE = 6.0, 3.0
+_SEEN_OF_NOISE, _REACHED_OF_NOISE = 4.5, 2.3
+_QUIET = 0.75
 # Gaps so wide are closed, and holes and specks of so many squared lengths do not count.
 _CLOSED, _LEAST_AREA = 0.015, 0.04**2
 # A step of 255 levels in three channels, so blurred, is below `_REACHED` that many deviations off.
 _EDGE_SIGMAS = 3.0
 # Width over which what is restored fades out inside the edge of the swapped region.
 _FEATHER = 0.04
-# Median and noise are taken from so many pixels at least.
+# Colour and noise are taken from so many pixels at least.
 _LEAST_PIXELS = 64
 
 
@@ -50,8 +51,8 @@ def swapped_region(
 
     Convention: `unit` (2, 3) is frame pixel centres (x, y) -> unit crop. The weight is exactly 0
     outside the changed pixels, and rises inside of their edge. What a re-encoding changed is
-    noise: differences count from a multiple of the median around the crop, without the median
-    colour there.
+    noise: differences count from a multiple of those around the crop, without the median colour
+    there.
     """
     grids = color.layout(after).grid, color.layout(before).grid
     grid = max(grids[0][0], grids[1][0]), max(grids[0][1], grids[1][1])
@@ -69,7 +70,7 @@ def swapped_region(
     sigma = max(_LEAST_SIGMA_PX, _SIGMA * side)
     blurred = cv2.GaussianBlur(difference, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
     length = np.sqrt(np.einsum("...k,...k->...", blurred, blurred))
-    noise = float(np.median(length[around])) if has_around else 0.0
+    noise = float(np.quantile(length[around], _QUIET)) if has_around else 0.0
     changed = _changed(
         length,
         seen=max(_SEEN, _SEEN_OF_NOISE * noise),
@@ -82,7 +83,7 @@ def swapped_region(
 
 def weight_in(region: Region, rect: Rect) -> torch.Tensor:
     """(1, h, w) how far each pixel of `rect` may be changed."""
-    x, y = region.corner
+    x, y = region.corner_px
     height, width = region.weight.shape
     found = np.zeros((rect.height, rect.width), np.float32)
     x0, x1 = max(rect.x0, x), min(rect.x1, x + width)
@@ -103,7 +104,7 @@ def moved(region: Region, target_from_frame: Matrix) -> Region:
         return region
     matrix = np.asarray(target_from_frame, np.float64)
     height, width = region.weight.shape
-    x, y = region.corner
+    x, y = region.corner_px
     corners = np.array([[x - 1, y - 1], [x + width, y + height]], np.float64)
     ends = apply(matrix, corners)
     low = np.floor(ends.min(axis=0)).astype(int).clip(min=0)

@@ -62,7 +62,7 @@ def layer_writer(
             gray = np.repeat(layer.matte[None], 3, axis=0)
             for writer, picture, how in ((fills, layer.fill, plain[0]), (mattes, gray, plain[1])):
                 image = picture_of(
-                    picture.clip(files.holds.least, files.holds.most), layer.corner, how
+                    picture.clip(files.holds.least, files.holds.most), layer.corner_px, how
                 )
                 writer.write(replace(frame, image=image))
 
