@@ -63,13 +63,13 @@ def videos(folder: Path, *, count: int = FRAMES, pixel_format: str = "yuv444p", 
 
 
 def restored(source: Path, target: Path, before: Path | None, *, tracks=None, **options):
-    span = options.pop("span", None)
+    span, plate = options.pop("span", None), options.pop("plate", None)
     settings = load_settings(options=AS_PAINTED | {"encode.codec": "ffv1"} | options)
     analysis = analysis_of_file(source, span=span)
     track = plain_track(analysis.frame_count, centre=(80, 80), side=SIDE_PX, work_px=256)
     analysis = replace(analysis, tracks=tuple(tracks or [track]))
     return restore_video(source, target, settings, restorer=Painter(), analysis=analysis,
-                         span=span, before_swap=before)  # fmt: skip
+                         span=span, before_swap=before, plate=plate)  # fmt: skip
 
 
 def samples(path: Path) -> list[list[np.ndarray]]:
@@ -184,6 +184,20 @@ def test_a_part_of_both_is_the_same_part(tmp_path):
         touched = np.any([a != b for a, b in zip(samples(after)[index], now, strict=True)], axis=0)
         assert touched.any()
         assert not touched[~swapped_place(index)].any()
+
+
+def test_on_a_plate_of_twice_the_size_it_is_the_same_region(tmp_path):
+    before, after = videos(tmp_path, count=2)
+    images = [
+        image_of(cv2.resize(pictures(i)[1], None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR))
+        for i in range(2)
+    ]
+    plate = write_video(tmp_path / "plate.mkv", images)
+    assert restored(after, tmp_path / "out.mkv", before, plate=plate).faces == 2
+    for index, touched in enumerate(changed(plate, tmp_path / "out.mkv")):
+        place = swapped_place(index).astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+        assert not touched[place == 0].any()
+        assert touched[cv2.erode(place, np.ones((27, 27))) > 0].mean() > 0.95
 
 
 def test_segments_change_nothing(tmp_path):

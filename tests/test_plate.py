@@ -23,6 +23,7 @@ from media import (
 )
 
 from vidrestore import load_settings, restore_video
+from vidrestore.cli import main
 from vidrestore.errors import InputError, UsageError
 from vidrestore.framemd5 import frame_md5
 from vidrestore.geometry import apply, upright
@@ -280,3 +281,26 @@ def test_another_shape_is_refused_before_any_work(tmp_path):
     plate = video(tmp_path / "plate.mkv", [mild_image(320, 180, "gray", 0)] * FRAMES)
     with pytest.raises(UsageError, match=r"shown as 320 x 180 .* as 128 x 128.* another shape"):
         restore_video(source, tmp_path / "out.mkv", restorer=Painter(), plate=plate)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--plate", "none.mkv"], "none.mkv does not exist"),
+        (["--before-swap", "none.mkv"], "none.mkv does not exist"),
+        (["--plate", "source.mkv", "--overwrite"], "out.mkv is the input itself"),
+        (["--layer", "source.mkv"], "source.mkv is a file; give a folder"),
+    ],
+)
+def test_the_command_line_knows_them(tmp_path, monkeypatch, capsys, options, said):
+    monkeypatch.chdir(tmp_path)
+    images = [image_of(background(0), "yuv420p")] * 2
+    source = video(tmp_path / "source.mkv", images)
+    if "itself" in said:
+        (tmp_path / "out.mkv").hardlink_to(source)
+        source = video(tmp_path / "other.mkv", images)
+    with pytest.raises(SystemExit) as leaving:
+        main(["restore", source.name, "out.mkv", "--restorer", "fusion", "--detector", "haar",
+              *options])  # fmt: skip
+    assert leaving.value.code
+    assert said in capsys.readouterr().err
