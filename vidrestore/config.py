@@ -182,6 +182,14 @@ class Grain(Section):
     """Share of the noise around a face that is given to it; 0 where the result shall be clean."""
 
 
+class Layer(Section):
+    """The restored faces by themselves, where `--layer` asks for them."""
+
+    format: Literal["prores", "tiff"] = "prores"
+    """prores: two .mov files in ProRes 4444 XQ, of ten bits; tiff: two pictures of sixteen bits for
+    each frame, which give the output to the code value."""
+
+
 class Encode(Section):
     """The new video stream."""
 
@@ -235,6 +243,7 @@ class Settings(Section):
     deflicker: Deflicker = Deflicker()
     paste: Paste = Paste()
     grain: Grain = Grain()
+    layer: Layer = Layer()
     encode: Encode = Encode()
     job: Job = Job()
     weights: Weights = Weights()

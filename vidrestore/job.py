@@ -20,7 +20,9 @@ from vidrestore.errors import InputError, OutputError, UsageError
 from vidrestore.fixity import Fixity, check_output
 from vidrestore.frame import Analysis, OnEvent, VideoInfo, notify
 from vidrestore.framemd5 import check_listing_path
+from vidrestore.layering import Layering
 from vidrestore.openers import chosen_restorer
+from vidrestore.pairing import Companion, check_before_swap, check_plate, pair, with_room_for
 from vidrestore.remembered import known_analysis
 from vidrestore.rendering import Rendering
 from vidrestore.restore import last_duration
@@ -43,6 +45,9 @@ def restore_video(
     analysis: Analysis | None = None,
     span: Span | None = None,
     choice: Choice = EVERYONE,
+    before_swap: Path | None = None,
+    plate: Path | None = None,
+    layer: Path | None = None,
     framemd5: Path | None = None,
     overwrite: bool = False,
     resume: bool = True,
@@ -52,28 +57,39 @@ def restore_video(
 
     `restorer` may be any object that keeps the contract of `vidrestore.restorers`; `analysis` is
     that of the same source, span and settings where it is already known. `choice` says whom to
-    restore, and how in which shot. `framemd5` is a text file to write, with the hashes of each
-    frame and what changed in it. `target` appears only when it is whole; until then, and after
-    any error, whatever was there stays. Until then finished segments are kept in a folder beside
-    it, and the same call goes on from there unless `resume` is False.
+    restore, and how in which shot. `before_swap` is the same video before faces were swapped in
+    it: only what differs is restored. `plate` is a version of it, larger or graded: faces are
+    pasted onto that, and everything else of the output is the plate's. `layer` is a folder into
+    which the restored faces are written by themselves, with a matte. `framemd5` is a text file to
+    write, with the hashes of each frame and what changed in it. `target` appears only when it is
+    whole; until then, and after any error, whatever was there stays. Until then finished segments
+    are kept in a folder beside it, and the same call goes on from there unless `resume` is False.
     Raises VidrestoreError; see `vidrestore.errors`.
     """
     settings = settings or Settings()
     source, target = Path(source), Path(target)
     started = time.monotonic()
-    check_paths(source, target, framemd5, overwrite=overwrite)
+    check_paths(source, target, framemd5, overwrite=overwrite, beside=(before_swap, plate))
     with work_folder(target, lambda message: notify(on_event, message)) as work:
-        info = probe(source)
+        info, shown = probe(source), plate or source
+        layering = None
+        if layer is not None:
+            layering = Layering(layer, source.stem, settings.layer.format, work)
+            layering.check(target, (source, shown), overwrite=overwrite)
+        if before_swap is not None:
+            check_before_swap(before_swap, source, info)
+        if plate is not None:
+            info = check_plate(plate, source, info)
         if (lost := work.begin(store.fingerprint(source), resume=resume)) is not None:
             notify(on_event, lost)
         ways = ways_to_encode(info, target, settings)
-        with open_source(source) as container:
+        with open_source(shown) as container:
             plan = plan_streams(container, info, target, whole=span is None)
             container_start = Fraction(container.start_time or 0, 1_000_000)
         encoding, header = first_that_opens(
-            ways, source, work.path, info, threads=settings.encode.threads
+            ways, shown, work.path, info, threads=settings.encode.threads
         )
-        plan = plan_that_fits(source, work.path / f"trial{target.suffix}", plan, info)
+        plan = plan_that_fits(shown, work.path / f"trial{target.suffix}", plan, info)
         notify(on_event, *encoding.notes, *plan.lost)
         restorer = restorer or chosen_restorer(settings, on_event)
         settings = _with_template(settings, restorer)
@@ -83,39 +99,56 @@ def restore_video(
             analysis = known_analysis(source, settings, span=span, on_event=on_event)
         analysis, names = choice.applied(analysis, source, settings, on_event)
         restorers = _schedule(names, restorer, settings, on_event)
+        pairing = pair(
+            source, analysis, span, before_swap=before_swap, plate=plate, on_event=on_event
+        )
+        analysis = with_room_for(analysis, pairing)
+        base = pairing.plate or Companion(source, analysis, span)
         analyzed = time.monotonic()
         rendering = Rendering(
-            source, work, analysis, restorers, settings, encoding, header, span, on_event
+            source,
+            work,
+            analysis,
+            restorers,
+            settings,
+            encoding,
+            header,
+            span,
+            pairing,
+            layering,
+            on_event,
         )
         used = _names_used(restorers, analysis)
         video, tally = rendering.video()
         whole = work.path / f"whole{target.suffix}"
         remux(
             video,
-            source,
+            base.path,
             whole,
             plan,
             info,
-            last_frame=_last_frame(analysis),
+            last_frame=_last_frame(base.analysis),
             provenance=_provenance(settings, used, tally),
-            part_seconds=None if span is None else _part_seconds(analysis, container_start),
+            part_seconds=None if span is None else _part_seconds(base.analysis, container_start),
         )
         restored = time.monotonic()
-        _check_whole(whole, plan, analysis)
+        _check_whole(whole, plan, base.analysis)
         fixity = None
         if settings.encode.check or framemd5 is not None:
             fixity = check_output(
-                source,
+                base.path,
                 whole,
-                analysis,
+                base.analysis,
                 stream_index=plan.kept.index(info.stream_index),
-                span=span,
+                span=base.span,
                 strength=settings.paste.strength,
                 listing=framemd5,
                 target=target,
                 on_event=on_event,
             )
             _check_lossless(fixity, encoding)
+        if layering is not None:
+            layering.deliver(base.path, base.analysis, is_part=span is not None)
         whole.replace(target)
         work.is_kept = False
     seconds = {
@@ -124,7 +157,7 @@ def restore_video(
         "check": time.monotonic() - restored,
     }
     summary = replace(
-        _summary(analysis, tally, (*encoding.notes, *plan.lost), span, seconds),
+        _summary(analysis, tally, (*encoding.notes, *plan.lost, *pairing.notes()), span, seconds),
         codec=encoding.codec,
         restorers=used,
     )
@@ -219,17 +252,24 @@ def _provenance(settings: Settings, names: Sequence[str], tally: Tally) -> str |
 
 
 def check_paths(
-    source: Path, target: Path, framemd5: Path | None = None, *, overwrite: bool
+    source: Path,
+    target: Path,
+    framemd5: Path | None = None,
+    *,
+    overwrite: bool,
+    beside: Sequence[Path | None] = (),
 ) -> None:
     """Refuse before any work what could harm a file or cannot end well."""
     try:
         if not target.is_dir():
             container_of(target)
-        _check_files(source, target, overwrite=overwrite)
-        if framemd5 is not None:
-            check_listing_path(framemd5, source, target, overwrite=overwrite)
+        for each in (source, *filter(None, beside)):
+            _check_files(each, target, overwrite=overwrite)
+            if framemd5 is not None:
+                check_listing_path(framemd5, each, target, overwrite=overwrite)
     except PermissionError as error:
-        kind = InputError if error.filename == str(source) else OutputError
+        inputs = map(str, (source, *filter(None, beside)))
+        kind = InputError if error.filename in inputs else OutputError
         raise kind(f"{error.filename} cannot be reached: permission denied") from error
 
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.frame import Analysis
+from vidrestore.pairing import ALONE, Pairing
 from vidrestore.restorers import Restorer, restorer_for
 
 # Encoders write no times of their own for streams that are shorter than their delay.
@@ -98,6 +99,7 @@ def made_from(
     restorers: Schedule,
     settings: Settings,
     encoding: Encoding,
+    pairing: Pairing = ALONE,
 ) -> str:
     """A hash of all that the segment's frames and packets depend on."""
     first, end = context(segment, analysis, reach_frames)
@@ -115,8 +117,10 @@ def made_from(
         (how, settings.encode.threads),
     ):
         digest.update(repr(part).encode())
-    for array in (analysis.pts[first:end], analysis.crc32[first:end]):
-        digest.update(array.tobytes())
+    for role, each in (("source", analysis), *pairing.analyses()):
+        digest.update(repr((role, each.fingerprint)).encode())
+        for array in (each.pts[first:end], each.crc32[first:end]):
+            digest.update(array.tobytes())
     for track in analysis.tracks:
         if track.first_frame < end and first < track.end_frame:
             frames = slice(max(0, first - track.first_frame), end - track.first_frame)

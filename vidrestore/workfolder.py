@@ -5,6 +5,7 @@ OUTPUT.vidrestore/
     job.json            which source and which segments
     segments/0007.mp4   a part of the new video stream, and 0007.json: what it is made from
     video.mp4           all of them, once they are joined, and video.json
+    *.fill.mov, *.matte.mov     the same parts of a layer, where one is written, each with its note
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class WorkFolder:
         for entry in self.path.iterdir():
             if entry.name == "lock" or (fits and entry.name in ("job.json", "segments")):
                 continue
-            if fits and entry.stem == "video":
+            if fits and entry.name.startswith("video.") and ".part." not in entry.name:
                 continue
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         self._segments.mkdir(exist_ok=True)
@@ -99,10 +100,12 @@ class WorkFolder:
         """How many parts are finished."""
         if (self.path / "video.json").is_file():
             return 1
-        return sum(1 for _ in self._segments.glob("*.json")) if self._segments.is_dir() else 0
+        if not self._segments.is_dir():
+            return 0
+        return sum("." not in note.stem for note in self._segments.glob("*.json"))
 
     def _folder(self, name: str) -> Path:
-        return self.path if name == "video" else self._segments
+        return self.path if name.partition(".")[0] == "video" else self._segments
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         """None where there is no note, or half of one."""

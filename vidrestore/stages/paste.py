@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from vidrestore import color, focus, grain, masks, occlusion, smear, tone, transfer
+from vidrestore import color, focus, grain, masks, occlusion, smear, swap, tone, transfer
 from vidrestore.frame import Face, FaceFrame, FloatArray, Frame, Track, VideoInfo
 from vidrestore.geometry import Matrix, Rect, crop_side_px, shifted
+from vidrestore.layers import Pasted
 from vidrestore.looks import (
     Course,
     Look,
@@ -29,6 +30,7 @@ from vidrestore.looks import (
     unit_of,
 )
 from vidrestore.masks import intersection, mask_rect
+from vidrestore.parts import LayerRange
 from vidrestore.planes import add, chroma_rect, samples
 from vidrestore.resample import resample, sampling_grid, seen_part
 from vidrestore.summary import Tally
@@ -79,6 +81,7 @@ def paste(
     strength: float,
     tracks: Sequence[Track] = (),
     finish: Finish | None = None,
+    layer: LayerRange | None = None,
 ) -> Iterator[Frame]:
     """Change the samples under the masks of restored faces, and no other sample.
 
@@ -87,6 +90,8 @@ def paste(
     landmarks of `tracks`, a face of no track gets that of an average one, and it never leaves its
     `mask_rect`. It is zero also where `restored` equals `source`, so what was not restored is not
     resampled. Where faces overlap the larger one, by the median over its track, is in front.
+
+    With `layer`, which says what its files can hold, frames come with theirs.
 
     Frames come out in order, up to `REACH_FRAMES` later. Memory: the crops of as many frames.
     """
@@ -99,9 +104,10 @@ def paste(
             stage.look(last, frame)
         if (at := last - reach) >= 0 and held:
             done = held.popleft()
-            pasted = stage.paste(at, done)
+            told = Pasted(done.frame.image, info, layer) if layer and done.faces else None
+            pasted = stage.paste(at, done, told)
             tally.faces += pasted if tally.counts(done.frame.index) else 0
-            yield done.frame
+            yield told.with_layer(done.frame) if told else done.frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,8 +156,8 @@ class _Stage:
         )
         return _Seen(place, look, course.side_px if course else crop_side_px(place.unit))
 
-    def paste(self, at: int, frame: FaceFrame) -> int:
-        """How many faces lie in the frame."""
+    def paste(self, at: int, frame: FaceFrame, pasted: Pasted | None) -> int:
+        """How many faces lie in the frame; each is told to `pasted`."""
         seen = self._seen[at]
         faces = sorted(
             (face for face in frame.faces if face.track_id in seen),
@@ -159,11 +165,11 @@ class _Stage:
         )
         if faces:
             frame.frame.image.make_writable()
-        count = sum(self._paste(at, face, frame.frame) for face in faces)
+        count = sum(self._paste(at, face, frame.frame, pasted) for face in faces)
         self._seen.pop(at - REACH_FRAMES, None)
         return count
 
-    def _paste(self, at: int, face: Face, frame: Frame) -> bool:
+    def _paste(self, at: int, face: Face, frame: Frame, pasted: Pasted | None) -> bool:
         assert face.restored is not None
         seen, window = self._seen[at][face.track_id], self._window(at, face.track_id)
         grid = color.layout(frame.image).grid
@@ -178,11 +184,15 @@ class _Stage:
         rgb, weight = self._corrected(face, rect, seen, window)
         weight = weight * (face.strength * self._strength) * changed
         weight = weight * self._in_front(frame, face, seen, rect)
+        if face.region is not None:
+            weight = weight * swap.weight_in(face.region, rect)
         if self.finish.detail < 1:
             rgb = self._with_own_detail(rgb, frame, rect, seen.place)
         image, before = frame.image, []
         if self.finish.grain > 0:
             before = [samples(image, i, _part(rect, image, i)) for i in grain_planes(image)]
+        if pasted is not None:
+            pasted.add(rect, rgb, weight)
         color.blend_rgb(image, rect, rgb, weight, self._info)
         if self.finish.grain > 0:
             seed = (frame.pts, face.track_id)
