@@ -43,6 +43,7 @@ ROOMS = {
         "grain",
         "smear",
         "looks",
+        "likeness",
     },
     "weights": {"weights", "weightfile", "fetch"},
     "gpen": {"gpen/"},

@@ -20,7 +20,7 @@ from vidrestore.errors import InputError, OutputError, UsageError
 from vidrestore.fixity import Fixity, check_output
 from vidrestore.frame import Analysis, OnEvent, VideoInfo, notify
 from vidrestore.framemd5 import check_listing_path
-from vidrestore.openers import chosen_restorer
+from vidrestore.openers import chosen_judge, chosen_restorer
 from vidrestore.remembered import known_analysis
 from vidrestore.rendering import Rendering
 from vidrestore.restore import last_duration
@@ -29,7 +29,7 @@ from vidrestore.selection import EVERYONE, Choice
 from vidrestore.stages.decode import Span, open_source, probe
 from vidrestore.stages.encode import first_that_opens
 from vidrestore.stages.remux import packet_count, plan_that_fits, remux
-from vidrestore.summary import Summary, Tally
+from vidrestore.summary import Summary, Tally, likeness_by_track
 from vidrestore.workfolder import work_folder
 
 
@@ -82,9 +82,10 @@ def restore_video(
             analysis = known_analysis(source, settings, span=span, on_event=on_event)
         analysis, names = choice.applied(analysis, source, settings, on_event)
         restorers = _schedule(names, restorer, settings, on_event)
+        judge = chosen_judge(settings, on_event)
         analyzed = time.monotonic()
         rendering = Rendering(
-            source, work, analysis, restorers, settings, encoding, header, span, on_event
+            source, work, analysis, restorers, judge, settings, encoding, header, span, on_event
         )
         video, tally = rendering.video()
         whole = work.path / f"whole{target.suffix}"
@@ -284,6 +285,7 @@ def _summary(
         people=len({track.person_id for track in analysis.tracks}),
         shots=len(analysis.shots),
         skipped=skipped,
+        likeness=likeness_by_track(tally, analysis),
         corrupt_frames=analysis.corrupt_frames,
         missing_frames=missing,
         warnings=(*_warnings(analysis, missing), *tally.notes.values(), *losses),

@@ -1,4 +1,4 @@
-"""Pass two, for one segment: decode -> crop -> restore -> deflicker -> paste -> encode."""
+"""Pass two, for one segment: decode -> crop -> restore -> deflicker -> guard -> paste -> encode."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.errors import InputError, UsageError
 from vidrestore.frame import Analysis, FaceFrame, Frame
+from vidrestore.likeness import Judge
 from vidrestore.restorers import Restorer
 from vidrestore.segments import Schedule, Segment, context
 from vidrestore.stages import deflicker as deflicker_stage
+from vidrestore.stages import guard as guard_stage
 from vidrestore.stages import paste as paste_stage
 from vidrestore.stages.crop import crop
 from vidrestore.stages.decode import Damage, Span, decode, decode_from
 from vidrestore.stages.deflicker import deflicker
 from vidrestore.stages.detect import checksum
 from vidrestore.stages.encode import VideoWriter
+from vidrestore.stages.guard import guard
 from vidrestore.stages.paste import Finish, paste
 from vidrestore.stages.restore import restore
 from vidrestore.summary import Tally
@@ -45,6 +48,7 @@ def restore_segment(
     analysis: Analysis,
     segment: Segment,
     restorers: Schedule,
+    judge: Judge,
     settings: Settings,
     *,
     encoding: Encoding,
@@ -55,6 +59,7 @@ def restore_segment(
     """Write the segment's part of the video stream, with its faces restored, to `target`.
 
     `restorers` are pairs (first frame, restorer), each from there to the next; the first from 0.
+    `judge` says whether what they made still is the same face.
     The frames are the same however the video is cut into segments: those around the segment on
     which its own depend are restored, too, and not written.
     Leaves no file and no thread behind where it fails.
@@ -90,8 +95,18 @@ def restore_segment(
             detail=settings.deflicker.detail,
         )
         calm = threads.background(steady, depth=_DEPTH, name="deflicker")
-        pasted = paste(
+        guarded = guard(
             calm,
+            judge,
+            tally,
+            identity=settings.guard.identity,
+            features=settings.guard.features,
+            tracks=analysis.tracks,
+        )
+        # Each face that waits holds 24 W^2 bytes, of which the guard keeps some frames itself.
+        sure = threads.background(guarded, depth=1, name="guard")
+        pasted = paste(
+            sure,
             info,
             tally,
             strength=settings.paste.strength,
@@ -152,6 +167,8 @@ def reach_frames(restorers: Schedule, settings: Settings) -> int:
     reach = max(restorer.reach_frames for _, restorer in restorers) + paste_stage.REACH_FRAMES
     if _deflicker_amount(restorers, settings):
         reach += deflicker_stage.REACH_FRAMES
+    if settings.guard.identity > 0 or settings.guard.features > 0:
+        reach += guard_stage.REACH_FRAMES
     return reach
 
 
