@@ -30,6 +30,9 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # and those among which the restored face becomes as soft as that, or as the source by itself.
 _SIGMA_PX, _SOFTNESS_PX = 2.0, (2.0, 2.8, 4.0, 5.7)
 _SHARPNESS_PX = (0.0, 0.6, 1.2, 2.4)
+# Share of that by which both are blurred before a recogniser sees them: at an eighth of the
+# resolution the least cosine of 57 faithful faces rose from 0.32 to 0.41.
+_CALM = 0.5
 # Squared 8-bit levels, of the noise that is left in the low frequencies of a bad source.
 _RIDGE = 25.0
 # Half-axes of what is compared, in distances of the eyes: an eye, the mouth, of which the first
@@ -87,17 +90,18 @@ class Judge:
         it could be anybody."""
         if self._recognise is None:
             return None
-        own = self._embedding(pair.source, pair.landmarks)
-        if own is None:
-            return None
         luma = _luma(pair.restored)
         blurs = [_blurred(luma, sigma) for sigma in _SHARPNESS_PX]
         sigma_px = _SHARPNESS_PX[_likest(_luma(pair.source), blurs, _areas(pair.landmarks)[-1])]
-        as_soft = _blurred(pair.restored, sigma_px * PICTURE_PX / _GRID_PX)
-        other = self._embedding(as_soft, pair.landmarks)
-        if other is None:  # not even its own blur let it be recognised
-            other = self._embedding(pair.restored, pair.landmarks)
-        return None if other is None else float(own @ other)
+        # Somebody else is found likest where it is too soft to be anybody; then with less blur.
+        soft, calm = sigma_px * PICTURE_PX / _GRID_PX, _CALM * sigma_px * PICTURE_PX / _GRID_PX
+        ways = [(calm, float(np.hypot(soft, calm))), (0.0, soft), (0.0, 0.0)]
+        for own_px, other_px in ways if sigma_px > 0 else ways[-1:]:
+            own = self._embedding(_blurred(pair.source, own_px), pair.landmarks)
+            other = self._embedding(_blurred(pair.restored, other_px), pair.landmarks)
+            if own is not None and other is not None:
+                return float(own @ other)
+        return None
 
     def _embedding(self, picture: FloatArray, landmarks: Points) -> FloatArray | None:
         assert self._recognise is not None
