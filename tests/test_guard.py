@@ -128,7 +128,7 @@ def someone_else(n: int) -> np.ndarray:
 
 @pytest.mark.parametrize("knows_people", [False, True])
 def test_the_strength_is_monotone_in_likeness_and_smooth(knows_people):
-    values = np.linspace(0, 1, 51)
+    values = np.linspace(0, 1, 26)
     judge = Said(knows_people=knows_people)
     steady = [strengths(guarded(said([value]), judge))[0] for value in values]
     rises = np.diff(steady)
@@ -138,19 +138,20 @@ def test_the_strength_is_monotone_in_likeness_and_smooth(knows_people):
     sure = floor + (0.15 if knows_people else 0.2)
     assert all(s == 0 for s, value in zip(steady, values, strict=True) if value < floor - 0.01)
     assert all(s == 1 for s, value in zip(steady, values, strict=True) if value > sure + 0.01)
-    assert rises.max() <= 1.6 * 0.02 / (sure - floor)
+    assert rises.max() <= 1.6 * 0.04 / (sure - floor)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, 1])
 def test_no_course_of_likenesses_makes_a_step_or_a_recursion(seed):
     random = np.random.default_rng(seed)
-    values = random.choice([0.0, 0.75, 0.8, 1.0], 40)
+    levels = (0.0, 0.75, 0.8, 1.0)
+    values = random.choice(levels, 24)
     whole = guarded(said(values), Said())
     found = strengths(whole)
     assert np.abs(np.diff(found)).max() <= LARGEST_STEP + 1e-9
-    alone = np.array([strengths(guarded(said([value]), Said()))[0] for value in values])
-    assert (found <= alone + 1e-9).all()
-    for first in (1, 7, 20):
+    alone = {level: strengths(guarded(said([level]), Said()))[0] for level in levels}
+    assert (found <= [alone[value] + 1e-9 for value in values]).all()
+    for first in (1, 13):
         part = strengths(guarded(said(values)[first:], Said()))
         np.testing.assert_array_equal(part[REACH_FRAMES:], found[first + REACH_FRAMES :])
         part = strengths(guarded(said(values)[:first], Said()))
