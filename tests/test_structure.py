@@ -48,6 +48,7 @@ ROOMS = {
         "looks",
         "layers",
         "parts",
+        "likeness",
     },
     "weights": {"weights", "weightfile", "fetch"},
     "gpen": {"gpen/"},

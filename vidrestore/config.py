@@ -142,6 +142,17 @@ class Deflicker(Section):
     """Share of the fine contrast lost by that which is given back."""
 
 
+class Guard(Section):
+    """Using less of a restored face, down to nothing, where it does not look like its source."""
+
+    identity: Annotated[float, BeforeValidator(_off_is_zero)] = Field(0.2, ge=0, le=0.8)
+    """Least cosine of both to the recogniser of `detect.pack`, where it has one and
+    `people.recognise` is on; 0.15 above, all is used. 0 or off: it is not asked."""
+    features: Annotated[float, BeforeValidator(_off_is_zero)] = Field(0.7, ge=0, le=0.95)
+    """Least correlation of their eyes, mouths and faces at low frequencies; from 2/3 of the way to
+    1 on, all is used. 0 or off: not looked at."""
+
+
 class Regions(Section):
     """How much of the restored face is used where, each times `paste.strength`."""
 
@@ -241,6 +252,7 @@ class Settings(Section):
     align: Align = Align()
     restore: Restore = Restore()
     deflicker: Deflicker = Deflicker()
+    guard: Guard = Guard()
     paste: Paste = Paste()
     grain: Grain = Grain()
     layer: Layer = Layer()

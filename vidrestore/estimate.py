@@ -18,7 +18,7 @@ from vidrestore.config import Settings
 from vidrestore.errors import VidrestoreError
 from vidrestore.frame import Analysis, OnEvent, Track
 from vidrestore.job import ways_to_encode
-from vidrestore.openers import chosen_restorer, weights_needed
+from vidrestore.openers import chosen_judge, chosen_restorer, weights_needed
 from vidrestore.restore import choose_device, restore_segment
 from vidrestore.restorers import Restorer, restorer_for
 from vidrestore.segments import Segment, restorers_used
@@ -104,6 +104,7 @@ def _seconds_per_frame(source: Path, analysis: Analysis, settings: Settings) -> 
             part,
             Segment(0, 0, part.frame_count),
             [(0, _Nothing())],
+            chosen_judge(settings, None),
             settings,
             encoding=encoding,
             header=header,

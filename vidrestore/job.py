@@ -21,7 +21,7 @@ from vidrestore.fixity import Fixity, check_output
 from vidrestore.frame import Analysis, OnEvent, VideoInfo, notify
 from vidrestore.framemd5 import check_listing_path
 from vidrestore.layering import Layering
-from vidrestore.openers import chosen_restorer
+from vidrestore.openers import chosen_judge, chosen_restorer
 from vidrestore.pairing import Companion, check_before_swap, check_plate, pair, with_room_for
 from vidrestore.remembered import known_analysis
 from vidrestore.rendering import Rendering
@@ -32,7 +32,7 @@ from vidrestore.selection import EVERYONE, Choice
 from vidrestore.stages.decode import Span, open_source, probe
 from vidrestore.stages.encode import first_that_opens
 from vidrestore.stages.remux import packet_count, plan_that_fits, remux
-from vidrestore.summary import Summary, Tally
+from vidrestore.summary import Summary, Tally, likeness_by_track
 from vidrestore.workfolder import work_folder
 
 
@@ -99,6 +99,7 @@ def restore_video(
             analysis = known_analysis(source, settings, span=span, on_event=on_event)
         analysis, names = choice.applied(analysis, source, settings, on_event)
         restorers = _schedule(names, restorer, settings, on_event)
+        judge = chosen_judge(settings, on_event)
         pairing = pair(
             source, analysis, span, before_swap=before_swap, plate=plate, on_event=on_event
         )
@@ -110,6 +111,7 @@ def restore_video(
             work,
             analysis,
             restorers,
+            judge,
             settings,
             encoding,
             header,
@@ -330,6 +332,7 @@ def _summary(
         people=len({track.person_id for track in analysis.tracks}),
         shots=len(analysis.shots),
         skipped=skipped,
+        likeness=likeness_by_track(tally, analysis),
         corrupt_frames=analysis.corrupt_frames,
         missing_frames=missing,
         warnings=(*_warnings(analysis, missing), *tally.notes.values(), *losses),

@@ -12,6 +12,7 @@ from vidrestore.detectors.recognizer import Recognizer, embedding_of_photo, find
 from vidrestore.errors import ConfigError, UsageError, WeightsError
 from vidrestore.fetch import as_events
 from vidrestore.frame import FloatArray, OnEvent, notify
+from vidrestore.likeness import Judge
 from vidrestore.restore import choose_device
 from vidrestore.restorers import Restorer, open_restorer, tiers
 
@@ -46,6 +47,12 @@ def chosen_recognizer(settings: Settings, on_event: OnEvent | None) -> Recognize
     except WeightsError as error:
         notify(on_event, f"nobody is recognised from one shot to the next: {error}")
         return None
+
+
+def chosen_judge(settings: Settings, on_event: OnEvent | None) -> Judge:
+    """Of restored faces: with a recogniser where there is one and it is asked for."""
+    recognizer = chosen_recognizer(settings, on_event) if settings.guard.identity > 0 else None
+    return Judge() if recognizer is None else Judge(recognizer, recognizer.name)
 
 
 def recognizer_folder(settings: Settings) -> Path | None:

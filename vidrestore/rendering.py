@@ -11,6 +11,7 @@ from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.frame import Analysis, OnEvent, notify
 from vidrestore.layering import Layering
+from vidrestore.likeness import Judge
 from vidrestore.pairing import Pairing
 from vidrestore.restore import reach_frames, restore_segment
 from vidrestore.segments import Schedule, Segment, made_from, plan_segments
@@ -28,6 +29,7 @@ class Rendering:
     work: WorkFolder
     analysis: Analysis
     restorers: Schedule
+    judge: Judge
     settings: Settings
     encoding: Encoding
     header: Path | None
@@ -99,6 +101,7 @@ class Rendering:
             self.analysis,
             segment,
             self.restorers,
+            self.judge,
             self.settings,
             encoding=self.encoding,
             header=self.header,
@@ -117,6 +120,7 @@ class Rendering:
             self.analysis,
             reach_frames(self.restorers, self.settings),
             self.restorers,
+            self.judge,
             self.settings,
             self.encoding,
             self.pairing,

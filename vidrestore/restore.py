@@ -1,4 +1,4 @@
-"""Pass two, for one segment: decode -> crop -> restore -> deflicker -> paste -> encode."""
+"""Pass two, for one segment: decode -> crop -> restore -> deflicker -> guard -> paste -> encode."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.errors import InputError, UsageError
 from vidrestore.frame import Analysis, FaceFrame, Frame, VideoInfo
+from vidrestore.likeness import Judge
 from vidrestore.pairing import ALONE, Companion, Pairing, target_from_source
 from vidrestore.restorers import Restorer
 from vidrestore.segments import Schedule, Segment, context
 from vidrestore.stages import deflicker as deflicker_stage
+from vidrestore.stages import guard as guard_stage
 from vidrestore.stages import paste as paste_stage
 from vidrestore.stages.crop import crop, cut_out
 from vidrestore.stages.decode import Damage, Span, decode, decode_from
 from vidrestore.stages.deflicker import deflicker
 from vidrestore.stages.detect import checksum
 from vidrestore.stages.encode import VideoWriter
+from vidrestore.stages.guard import guard
 from vidrestore.stages.layer import LayerFiles, layer_writer
 from vidrestore.stages.paste import Finish, paste
 from vidrestore.stages.plate import onto_plate
@@ -51,6 +54,7 @@ def restore_segment(
     analysis: Analysis,
     segment: Segment,
     restorers: Schedule,
+    judge: Judge,
     settings: Settings,
     *,
     encoding: Encoding,
@@ -63,8 +67,9 @@ def restore_segment(
     """Write the segment's part of the video stream, with its faces restored, to `target`.
 
     `restorers` are pairs (first frame, restorer), each from there to the next; the first from 0.
-    With a plate in `pairing` the stream is the plate's, which `encoding` and `header` are for.
-    `layer` are files for the restored faces by themselves.
+    `judge` says whether what they made still is the same face. With a plate in `pairing` the
+    stream is the plate's, which `encoding` and `header` are for. `layer` are files for the restored
+    faces by themselves.
     The frames are the same however the video is cut into segments: those around the segment on
     which its own depend are restored, too, and not written.
     Leaves no file and no thread behind where it fails.
@@ -108,12 +113,22 @@ def restore_segment(
             detail=settings.deflicker.detail,
         )
         calm = threads.background(steady, depth=_DEPTH, name="deflicker")
+        guarded = guard(
+            calm,
+            judge,
+            tally,
+            identity=settings.guard.identity,
+            features=settings.guard.features,
+            tracks=analysis.tracks,
+        )
+        # Each face that waits holds 24 W^2 bytes, of which the guard keeps some frames itself.
+        sure = threads.background(guarded, depth=1, name="guard")
         if plate is not None:
             onto = threads.background(_beside(plate, first, end), depth=_DEPTH, name="decode plate")
             to_plate = target_from_source(shown.info, info)
-            calm = onto_plate(calm, onto, shown.tracks, shown.info, to_plate, cut_out)
+            sure = onto_plate(sure, onto, shown.tracks, shown.info, to_plate, cut_out)
         pasted = paste(
-            calm,
+            sure,
             shown.info,
             tally,
             strength=settings.paste.strength,
@@ -192,6 +207,8 @@ def reach_frames(restorers: Schedule, settings: Settings) -> int:
     reach = max(restorer.reach_frames for _, restorer in restorers) + paste_stage.REACH_FRAMES
     if _deflicker_amount(restorers, settings):
         reach += deflicker_stage.REACH_FRAMES
+    if settings.guard.identity > 0 or settings.guard.features > 0:
+        reach += guard_stage.REACH_FRAMES
     return reach
 
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.frame import Analysis
+from vidrestore.likeness import Judge
 from vidrestore.pairing import ALONE, Pairing
 from vidrestore.restorers import Restorer, restorer_for
 
@@ -97,6 +98,7 @@ def made_from(
     analysis: Analysis,
     reach_frames: int,
     restorers: Schedule,
+    judge: Judge,
     settings: Settings,
     encoding: Encoding,
     pairing: Pairing = ALONE,
@@ -104,7 +106,9 @@ def made_from(
     """A hash of all that the segment's frames and packets depend on."""
     first, end = context(segment, analysis, reach_frames)
     digest = hashlib.sha256()
-    sections = (settings.restore, settings.deflicker, settings.paste, settings.grain)
+    sections = (
+        settings.restore, settings.deflicker, settings.guard, settings.paste, settings.grain,
+    )  # fmt: skip
     how = encoding.encoder, encoding.pixel_format, sorted(encoding.options.items())
     for part in (
         version("vidrestore"),
@@ -113,6 +117,7 @@ def made_from(
         (segment.first, segment.end, first, end),
         restorers_within(restorers, segment),
         restorers_used(restorers, analysis, first, end),
+        judge.name,
         *(section.model_dump_json() for section in sections),
         (how, settings.encode.threads),
     ):
