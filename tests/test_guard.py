@@ -331,7 +331,7 @@ def run(tape: Path, target: Path, *changes: str, calls: range = range(10, 14)):
     track = plain_track(24, centre=(64, 64), side=SIDE, work_px=SIDE)
     settings = load_settings(None, [
         "encode.codec=ffv1", "encode.check=false", "deflicker.amount=off", "paste.occluders=false",
-        "paste.color=0", "paste.sharpness=0", "grain.match=0", *changes,
+        "paste.color=0", "paste.sharpness=0", "grain.match=0", "restore.repeats=false", *changes,
     ])  # fmt: skip
     restorer = Swapping(as_crop(someone_else(1)[0]), calls)
     summary = restore_video(tape, target, settings, restorer=restorer,

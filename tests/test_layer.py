@@ -234,7 +234,7 @@ def test_what_is_done_is_not_done_again_unless_its_layer_lacks(tmp_path):
     faces = [plain_track(100, centre=(62, 64), side=40)]
     options = {"job.segment_frames": 48, "encode.check": False, "layer.format": "tiff"}
     with pytest.raises(OutputError, match="a defect"):
-        layered(source, target, tmp_path / "layer", restorer=Sharp(breaks_at=90), tracks=faces,
+        layered(source, target, tmp_path / "layer", restorer=Sharp(breaks_at=100), tracks=faces,
                 **options)  # fmt: skip
     assert not (tmp_path / "layer").exists()
     (matte,) = (tmp_path / "out.mkv.vidrestore" / "segments").glob("0001.matte.mkv")
