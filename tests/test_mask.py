@@ -29,7 +29,9 @@ ALL = Finish(occluders=True, color=1.0)
 
 
 def mask_of(landmarks: np.ndarray, feather: float = 0.05) -> np.ndarray:
-    distance = torch.from_numpy(masks.hull_distance(masks.believable(landmarks), feather))
+    distance = torch.from_numpy(
+        masks.hull_distance(masks.hull_support(masks.believable(landmarks)), feather)
+    )
     return masks.soft(distance, feather).numpy()
 
 

@@ -67,7 +67,7 @@ def restored(rgb, track, pixel_format="yuv444p", finish=FOLLOW, restorer=None):
 
 def face() -> np.ndarray:
     """(256, 256) True where the mask is 1."""
-    distance = masks.hull_distance(masks.usual_landmarks(), 0.06)
+    distance = masks.hull_distance(masks.hull_support(masks.usual_landmarks()), 0.06)
     inside = masks.soft(torch.from_numpy(distance), 0.06)
     return torch.nn.functional.interpolate(inside[None, None], (SIDE, SIDE))[0, 0].numpy() == 1
 

@@ -6,6 +6,7 @@ scaled so that its mean over all 16 x 16 frequencies is the variance.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import cv2
@@ -79,16 +80,27 @@ def _flattest(
 def _density(flat: npt.NDArray[np.float32]) -> Spectrum:
     """By the autocorrelation (Blackman and Tukey, 1958), since a block so small smears a spectrum:
     that of windowed blocks, without wrapping around, over that of the window."""
-    wide = (2 * _BLOCK_PX, 2 * _BLOCK_PX)
-    own, window = (
-        np.fft.irfft2(np.mean(np.abs(np.fft.rfft2(each, s=wide)) ** 2, axis=0), s=wide)
-        for each in (flat * _window(), _window()[None])
-    )
-    lags = np.r_[: _BLOCK_PX // 2, -_BLOCK_PX // 2 : 0]
-    at = np.ix_(lags, lags)
-    taper = 1 - (lags / (_BLOCK_PX // 2)) ** 4
-    correlation = own[at] / window[at] * np.outer(taper, taper)
+    correlation = _autocorrelation(flat * _window()) * _lag_window()
     return np.asarray(np.maximum(np.fft.rfft2(correlation).real, 0))
+
+
+def _autocorrelation(blocks: npt.NDArray[np.float32]) -> Spectrum:
+    """(16, 16) the mean over (n, 16, 16), at lags of up to half a block."""
+    wide = (2 * _BLOCK_PX, 2 * _BLOCK_PX)
+    power = np.mean(np.abs(np.fft.rfft2(blocks, s=wide)) ** 2, axis=0)
+    lags = _lags()
+    return np.asarray(np.fft.irfft2(power, s=wide)[np.ix_(lags, lags)])
+
+
+def _lags() -> npt.NDArray[np.intp]:
+    return np.asarray(np.r_[: _BLOCK_PX // 2, -_BLOCK_PX // 2 : 0])
+
+
+@cache
+def _lag_window() -> Spectrum:
+    """(16, 16): undoes the blocks' window, and fades out towards the longest lags."""
+    taper = 1 - (_lags() / (_BLOCK_PX // 2)) ** 4
+    return np.asarray(np.outer(taper, taper) / _autocorrelation(_window()[None]))
 
 
 def sigma_of(spectrum: Spectrum) -> float:
@@ -142,6 +154,7 @@ def _without_slope(blocks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.asarray(level - down - across, np.float32)
 
 
+@cache
 def _window() -> npt.NDArray[np.float32]:
     line = np.hanning(_BLOCK_PX + 1)[:-1]
     return np.asarray(np.outer(line, line), np.float32)

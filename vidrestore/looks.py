@@ -44,6 +44,11 @@ class Course:
         inside = 0 <= at < len(self._track.matrices)
         return self._track.matrices[at].astype(np.float64) if inside else None
 
+    def is_sampled(self, index: int, *, reach_frames: int) -> bool:
+        """True for so few frames that each of the track has just about one within its reach."""
+        ends = self._track.first_frame, self._track.end_frame - 1
+        return index in ends or index % (2 * reach_frames + 1) == 0
+
     def landmarks(self, index: int) -> masks.Points:
         """(5, 2) in the unit crop of a frame of the track."""
         at = index - self._track.first_frame
@@ -64,14 +69,15 @@ class Place:
     """(5, 2) in the unit crop."""
     feather: float
     """Width of the mask's soft edge, in unit crops; likewise:"""
+    reach: masks.Points
+    """(n,) of its outline; see `masks.hull_support`."""
     distance: FloatArray
     """(64, 64) signed distance to the outline of the face."""
 
     def rect(self, info: VideoInfo, grid: tuple[int, int], *, around: float = 0.0) -> Rect:
         """What the mask covers of the frame, and so many times its size around it."""
-        directions, support = masks.hull_support(self.landmarks)
-        quarter = len(directions) // 4
-        right, bottom, left, top = (support[i * quarter] + self.feather for i in range(4))
+        quarter = len(self.reach) // 4
+        right, bottom, left, top = (self.reach[i * quarter] + self.feather for i in range(4))
         wide, high = (right + left) * around, (bottom + top) * around
         left, right, top, bottom = -left - wide, right + wide, -top - high, bottom + high
         box = np.array([[left, top], [right, top], [left, bottom], [right, bottom]])
@@ -91,14 +97,16 @@ class Look:
     """Width of the source's edges, on the face or around it, whichever are sharper; pixels of the
     frame. None where there are none around it."""
     noise: tuple[grain.Spectrum, ...] = ()
-    """Of each plane that `grain_planes` names, around the face."""
+    """Of each plane that `grain_planes` names, around the face; it is the same for many frames, so
+    that not every one is measured."""
 
 
 def place_of(unit: Matrix, landmarks: masks.Points | None) -> Place:
     """`landmarks` (5, 2) in the unit crop, or None for those of an average face."""
     feather = min(_FEATHER_PX / crop_side_px(unit), _WIDEST_FEATHER)
     points = masks.usual_landmarks() if landmarks is None else masks.believable(landmarks)
-    return Place(unit, points, feather, masks.hull_distance(points, feather))
+    reach = masks.hull_support(points)
+    return Place(unit, points, feather, reach, masks.hull_distance(reach, feather))
 
 
 def unit_of(face: Face) -> Matrix:
@@ -142,7 +150,7 @@ def look_at(
     if edges:
         found["edges_px"] = _edges_px(frame, place, info)
     if noise:
-        found["noise"] = _noise(frame, place, info)
+        found["noise"] = noise_of(frame, place, info)
     return Look(**found)
 
 
@@ -183,8 +191,8 @@ def _edges_px(frame: Frame, place: Place, info: VideoInfo) -> float | None:
     return around if around is None or inside is None else min(around, inside)
 
 
-def _noise(frame: Frame, place: Place, info: VideoInfo) -> tuple[grain.Spectrum, ...]:
-    """The weaker of what the surroundings show and of what the face itself does.
+def noise_of(frame: Frame, place: Place, info: VideoInfo) -> tuple[grain.Spectrum, ...]:
+    """Of each of `grain_planes`, the weaker of what the surroundings show and what the face does.
 
     Noise is in both, while leaves behind a face, or stubble, are not.
     """
@@ -217,9 +225,9 @@ def _inside_frame(unit: Matrix, info: VideoInfo) -> FloatArray:
 def _small(crop: torch.Tensor, side: int) -> FloatArray:
     """(3, W, W) -> (side, side, 3) on the CPU."""
     if crop.shape[-1] > side:
-        small = F.avg_pool2d(crop[None], crop.shape[-1] // side)  # both are powers of two
-    else:
-        small = F.interpolate(crop[None], (side, side), mode="bilinear", align_corners=False)
+        # On a CPU half the time that torch takes.
+        return np.dstack([scaled(plane.numpy(), side) for plane in crop.cpu()])
+    small = F.interpolate(crop[None], (side, side), mode="bilinear", align_corners=False)
     return np.ascontiguousarray(small[0].permute(1, 2, 0).cpu().numpy())
 
 

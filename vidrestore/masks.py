@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -70,15 +71,13 @@ def believable(landmarks: npt.NDArray[Any]) -> Points:
     return np.asarray(usual + off * share, np.float64)
 
 
-def hull_distance(landmarks: Points, feather: float) -> FloatArray:
+def hull_distance(reach: Points, feather: float) -> FloatArray:
     """(64, 64) signed distance to the outline of a face, in unit crops: negative inside.
 
-    `landmarks` (5, 2) are those of the unit crop. The outline with its forehead is led to them by
-    an affine map, and taken as the intersection of half-planes (the support function of its
-    convex hull), so that it moves as smoothly as they do. `feather` is the width of the soft edge:
-    where the ellipse of `mask_rect` ends, the distance is at least half of it.
+    `reach` (n,) is that of `hull_support`. `feather` is the width of the soft edge: where the
+    ellipse of `mask_rect` ends, the distance is at least half of it.
     """
-    directions, support = hull_support(landmarks)
+    directions, support = _directions(), reach
     centres = (np.arange(GRID_PX, dtype=np.float32) + 0.5) / GRID_PX
     distance = np.full((GRID_PX, GRID_PX), -np.inf, np.float32)
     for (x, y), reach in zip(directions.astype(np.float32), support, strict=True):
@@ -88,15 +87,27 @@ def hull_distance(landmarks: Points, feather: float) -> FloatArray:
     return np.asarray(np.maximum(distance, bound), np.float32)
 
 
-def hull_support(landmarks: Points) -> tuple[Points, Points]:
-    """(n, 2) unit vectors, and (n,) how far the hull of a face reaches along each of them."""
+def hull_support(landmarks: Points) -> Points:
+    """(n,) how far the outline of a face reaches along directions all around, the first along x.
+
+    `landmarks` (5, 2) are those of the unit crop. The outline with its forehead is led to them by
+    an affine map, and taken as the intersection of half-planes (the support function of its
+    convex hull), so that it moves as smoothly as they do.
+    """
     eyes = landmarks[1] - landmarks[0]
-    outline = _outline() @ _shape(landmarks)[:, :2].T + _shape(landmarks)[:, 2]
-    angles = np.arange(_DIRECTIONS) * (2 * np.pi / _DIRECTIONS)
-    directions = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    outline = apply(_shape(landmarks), _outline())
+    directions = _directions()
     reach = (outline @ directions.T).max(axis=0)
     margin = _NOSE_MARGIN * float(np.linalg.norm(eyes))
-    return directions, np.maximum(reach, (landmarks @ directions.T).max(axis=0) + margin)
+    return np.maximum(reach, (landmarks @ directions.T).max(axis=0) + margin)
+
+
+@cache
+def _directions() -> Points:
+    """(n, 2) of unit length."""
+    angles = np.arange(_DIRECTIONS) * (2 * np.pi / _DIRECTIONS)
+    directions: Points = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    return directions
 
 
 def region_strength(landmarks: Points, strengths: Mapping[str, float]) -> FloatArray:
@@ -139,6 +150,7 @@ def _spot(centre: Points, right: Points, down: Points) -> FloatArray:
     return np.asarray(edge * edge * (3 - 2 * edge), np.float32)
 
 
+@cache
 def _ellipse_radius(side: int) -> FloatArray:
     """(side, side) distance from the ellipse's centre, 1 at its edge."""
     centres = (np.arange(side, dtype=np.float32) + np.float32(0.5)) / np.float32(side)
@@ -152,6 +164,7 @@ def usual_landmarks() -> Points:
     return (template("gpen") + template("ffhq")) / 2
 
 
+@cache
 def _outline() -> Points:
     return np.concatenate([_OUTLINE, _OUTLINE[1:-1] * [-1, 1]])
 

@@ -25,6 +25,7 @@ from vidrestore.looks import (
     Place,
     grain_planes,
     look_at,
+    noise_of,
     place_of,
     scaled,
     unit_of,
@@ -150,7 +151,8 @@ class _Stage:
             self._info,
             occluders=finish.occluders,
             tones=finish.color > 0,
-            noise=finish.grain > 0,
+            noise=finish.grain > 0
+            and (not course or course.is_sampled(frame.index, reach_frames=REACH_FRAMES)),
             edges=finish.focus > 0,
             motion=motion,
         )
@@ -188,15 +190,19 @@ class _Stage:
             weight = weight * swap.weight_in(face.region, rect)
         if self.finish.detail < 1:
             rgb = self._with_own_detail(rgb, frame, rect, seen.place)
-        image, before = frame.image, []
+        image = frame.image
+        before: list[torch.Tensor] = []
+        noises: list[tuple[grain.Spectrum, ...]] = []
         if self.finish.grain > 0:
             before = [samples(image, i, _part(rect, image, i)) for i in grain_planes(image)]
+            noises = [look.noise for _, look in window if look.noise]
+            noises = noises or [noise_of(frame, seen.place, self._info)]
         if pasted is not None:
             pasted.add(rect, rgb, weight)
         color.blend_rgb(image, rect, rgb, weight, self._info)
         if self.finish.grain > 0:
             seed = (frame.pts, face.track_id)
-            self._add_grain(image, before, rect, weight[0].numpy(), window, seed)
+            self._add_grain(image, before, rect, weight[0].numpy(), noises, seed)
         return True
 
     def _window(self, at: int, track_id: int) -> list[tuple[int, Look]]:
@@ -291,10 +297,11 @@ class _Stage:
         before: Sequence[torch.Tensor],
         rect: Rect,
         weight: FloatArray,
-        window: _Window,
+        noises: Sequence[tuple[grain.Spectrum, ...]],
         seed: tuple[int, int],
     ) -> None:
-        """`before` are the samples of `rect` in each of `grain_planes`, before the face came."""
+        """`before` are the samples of `rect` in each of `grain_planes`, before the face came;
+        `noises` what frames around say of the source's noise in each."""
         how = color.layout(image)
         most = float(weight.max(initial=0))
         if most == 0:
@@ -302,8 +309,7 @@ class _Stage:
         share = grain.share_of(weight) / np.float32(math.sqrt(most * (2 - most)))
         mask = weight / np.float32(most)
         for order, (index, was) in enumerate(zip(grain_planes(image), before, strict=True)):
-            spectra = [look.noise[order] for _, look in window]
-            wanted = np.asarray(np.mean(spectra, axis=0), np.float64)
+            wanted = np.asarray(np.mean([noise[order] for noise in noises], axis=0), np.float64)
             if not grain.missing(wanted, 0, how.bits).any():
                 continue
             part = _part(rect, image, index)
