@@ -67,6 +67,7 @@ ROOMS = {
         "contactsheet",
         "findings",
         "cluster",
+        "crew",
         "convert",
         "evaluate",
         "measures",

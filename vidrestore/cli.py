@@ -16,6 +16,7 @@ import typer
 
 from vidrestore.cli_options import (
     Changes,
+    Cluster,
     Cuts,
     DetectorName,
     Device,
@@ -27,6 +28,7 @@ from vidrestore.cli_options import (
     Source,
     Start,
     WeightsFolder,
+    Workers,
 )
 from vidrestore.cli_weights import weights_app
 from vidrestore.errors import UsageError, VidrestoreError
@@ -187,6 +189,8 @@ def restore(
     no_resume: Annotated[
         bool, typer.Option("--no-resume", help="Begin anew instead of going on.")
     ] = False,
+    workers: Workers = None,
+    cluster: Cluster = None,
     offline: Offline = None,
     changes: Changes = None,
     as_json: Json = False,
@@ -209,6 +213,7 @@ def restore(
         },
     )
     from vidrestore import console, store
+    from vidrestore.cluster import open_crew
     from vidrestore.job import check_paths, restore_video
     from vidrestore.selection import Choice
 
@@ -217,7 +222,7 @@ def restore(
     span = _span(start, end)
     if known is not None and span is not None:
         raise UsageError("an analysis is of a whole video; leave out --start and --end with it")
-    with console.events(as_json) as on_event:
+    with open_crew(workers, cluster) as crew, console.events(as_json) as on_event:
         summary = restore_video(
             source,
             target,
@@ -228,6 +233,7 @@ def restore(
             framemd5=framemd5,
             overwrite=overwrite,
             resume=not no_resume,
+            workers=crew,
             on_event=on_event,
         )
     if as_json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vidrestore import weights
@@ -14,6 +14,7 @@ from vidrestore.fetch import as_events
 from vidrestore.frame import FloatArray, OnEvent, notify
 from vidrestore.restore import choose_device
 from vidrestore.restorers import Restorer, open_restorer
+from vidrestore.segments import Schedule
 
 
 def chosen_detector(
@@ -89,6 +90,30 @@ def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
             f"{how.restorer} does not fit into the memory of the device; use a smaller one such as "
             "gpen-512, or --device cpu"
         ) from error
+
+
+def chosen_restorers(
+    names: Sequence[tuple[int, str | None]],
+    usual: Restorer,
+    settings: Settings,
+    on_event: OnEvent | None,
+) -> Schedule:
+    """The restorers of stretches of frames, each opened once; None stands for the usual one.
+
+    UsageError where they want their crops framed differently.
+    """
+    opened: dict[str | None, Restorer] = {None: usual}
+    for _, name in names:
+        if name not in opened:
+            how = settings.restore.model_copy(update={"restorer": name})
+            other = chosen_restorer(settings.model_copy(update={"restore": how}), on_event)
+            if other.template != settings.align.template:
+                raise UsageError(
+                    f"{usual.name} wants the template {settings.align.template} and {other.name} "
+                    f"wants {other.template}; one run cannot mix them, run them one by one"
+                )
+            opened[name] = other
+    return [(first, opened[name]) for first, name in names]
 
 
 def weight_finder(settings: Settings, on_event: OnEvent | None) -> Callable[[str], Path]:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.frame import Analysis
-from vidrestore.restorers import Restorer
+from vidrestore.restorers import Described, Restorer
 
 # Encoders write no times of their own for streams that are shorter than their delay.
 _FEWEST_FRAMES = 24
@@ -67,7 +67,9 @@ def context(segment: Segment, analysis: Analysis, reach_frames: int) -> tuple[in
     return max(first, segment.first - reach_frames), min(end, segment.end + reach_frames)
 
 
-def restorers_within(restorers: Schedule, segment: Segment) -> list[tuple[int, str]]:
+def restorers_within(
+    restorers: Sequence[tuple[int, Described]], segment: Segment
+) -> list[tuple[int, str]]:
     """(first frame, name) of those that the segment's frames meet."""
     return [
         (max(first, segment.first), restorer.name)
@@ -80,7 +82,7 @@ def made_from(
     segment: Segment,
     analysis: Analysis,
     reach_frames: int,
-    restorers: Schedule,
+    restorers: Sequence[tuple[int, Described]],
     settings: Settings,
     encoding: Encoding,
 ) -> str:
