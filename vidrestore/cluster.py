@@ -10,7 +10,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -29,9 +29,9 @@ _LONGEST_FOLDER = 40
 @contextmanager
 def local(count: int) -> Iterator[Crew]:
     """`count` workers on this machine, which share its GPUs, or its processor where it has none."""
-    ray = _ray("--workers")
     surroundings = {
-        "RAY_USAGE_STATS_ENABLED": "0",
+        # Else Ray puts the address of the network in the place of 127.0.0.1, and listens there.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # Threads of several workers on the same cores must not spin while they wait.
         "OMP_WAIT_POLICY": "PASSIVE",
     }
@@ -42,7 +42,7 @@ def local(count: int) -> Iterator[Crew]:
         tempfile.TemporaryDirectory(
             prefix="vidrestore-", dir=short, ignore_cleanup_errors=True
         ) as temporary,
-        _connection(ray, surroundings) as connect,
+        _ray("--workers", surroundings) as (_, connect),
     ):
         connect(
             address="local",
@@ -64,13 +64,12 @@ def connected(address: str, count: int | None = None) -> Iterator[Crew]:
 
     Every node needs the source and the folder of the output under the same absolute paths.
     """
-    ray = _ray("--cluster")
     host = re.fullmatch(r"([^:/]+):(\d+)", address)
     if host is None and address != "auto":
         raise UsageError(f"the address of a cluster is HOST:PORT or auto, not {address!r}")
-    if host is not None:
-        _knock(host[1], int(host[2]))
-    with _connection(ray, {"RAY_USAGE_STATS_ENABLED": "0"}) as connect:
+    with _ray("--cluster", {}) as (ray, connect):
+        if host is not None:
+            _knock(host[1], int(host[2]))
         connect(address=address)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         yield _crew(nodes, count)
@@ -101,14 +100,6 @@ def _crew(nodes: Sequence[dict[str, float]], count: int | None) -> Crew:
     return Crew(count or sum(each // cpus for each in cores), cpus=cpus, gpus=0)
 
 
-def _ray(option: str) -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError(f"{option} needs the extra: pip install 'vidrestore[cluster]'") from error
-    return ray
-
-
 def _knock(host: str, port: int) -> None:
     try:
         socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
@@ -121,33 +112,44 @@ def _knock(host: str, port: int) -> None:
 
 
 @contextmanager
-def _connection(ray: Any, surroundings: dict[str, str]) -> Iterator[Any]:
-    """A function that starts or joins Ray, which is left again; this process is as it was then."""
-    if ray.is_initialized():
-        raise UsageError("this process uses Ray already; leave that first, by ray.shutdown()")
+def _ray(option: str, surroundings: dict[str, str]) -> Iterator[tuple[Any, Callable[..., None]]]:
+    """Ray, and a function that starts or joins it; leaving the scope stops or leaves it.
 
-    def connect(**how: Any) -> None:
-        try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
-        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ClusterError(f"Ray cannot be started or joined: {reason}") from error
-
-    before = {name: os.environ.get(name) for name in surroundings}
-    logger = logging.getLogger("ray")
+    `surroundings` are environment variables meanwhile.
+    """
+    surroundings = surroundings | {"RAY_USAGE_STATS_ENABLED": "0"}
     with ExitStack() as stack:
-        stack.callback(_set_environment, before)
-        _set_environment(dict(surroundings))
+        stack.callback(_set_environment, {name: os.environ.get(name) for name in surroundings})
+        _set_environment(surroundings)
+        try:
+            import ray  # which reads some of them at once
+        except ImportError as error:
+            raise UsageError(
+                f"{option} needs the extra: pip install 'vidrestore[cluster]'"
+            ) from error
+        if ray.is_initialized():
+            raise UsageError("this process uses Ray already; leave that first, by ray.shutdown()")
+
+        def connect(**how: Any) -> None:
+            handler = signal.getsignal(signal.SIGTERM)
+            try:
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
+            except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise ClusterError(f"Ray cannot be started or joined: {reason}") from error
+            finally:
+                # Ray puts one there that ends the process.
+                if threading.current_thread() is threading.main_thread():
+                    signal.signal(signal.SIGTERM, handler)
+
+        logger = logging.getLogger("ray")
         stack.callback(logger.setLevel, logger.level)
         logger.setLevel(logging.ERROR)
-        if threading.current_thread() is threading.main_thread():
-            # Ray ends the process by handlers of its own.
-            stack.callback(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
         stack.callback(ray.shutdown)
-        yield connect
+        yield ray, connect
 
 
-def _set_environment(values: dict[str, str | None] | dict[str, str]) -> None:
+def _set_environment(values: Mapping[str, str | None]) -> None:
     for name, value in values.items():
         if value is None:
             os.environ.pop(name, None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
@@ -32,7 +33,7 @@ from vidrestore.workfolder import Part
 
 _MOST_LOSSES = 3
 _NEWS_SECONDS = 0.3  # between two reports of a worker
-_PATIENCE_SECONDS = 5.0  # without any answer, before it is asked whether one can come
+_PATIENCE_SECONDS = 10.0  # without any answer, before it is asked whether one can come
 _STOP_SECONDS = 5.0
 
 
@@ -111,6 +112,8 @@ class _Order(NamedTuple):
     threads: int
     """Of torch. With another number sums of float32 are rounded otherwise, so that all workers
     take the one of a run without workers, wherever they are."""
+    folders: tuple[str, ...]
+    """Where modules are looked for, that of an own restorer for one."""
     work: bytes
 
 
@@ -130,7 +133,13 @@ class _Worker:
                 f"{order.version}; install the same on all nodes"
             )
         torch.set_num_threads(order.threads)
-        work: Work = pickle.loads(order.work)
+        sys.path += [folder for folder in order.folders if folder not in sys.path]
+        try:
+            work: Work = pickle.loads(order.work)
+        except ImportError as error:
+            raise UsageError(
+                f"the given restorer cannot be used on {here}: {error}; install it on all nodes"
+            ) from error
         if not work.source.is_file():
             raise InputError(
                 f"{work.source} is not there on {here}; share its folder with all nodes"
@@ -205,7 +214,8 @@ class _Shift:
         self._progress = progress
         self._crew = crew
         packed = _packed(_sendable(work))
-        self._order = ray.put(_Order(version("vidrestore"), torch.get_num_threads(), packed))
+        threads, folders = torch.get_num_threads(), tuple(map(os.path.abspath, sys.path))
+        self._order = ray.put(_Order(version("vidrestore"), threads, folders, packed))
         self._worker = ray.remote(_Worker).options(
             num_cpus=crew.cpus,
             num_gpus=crew.gpus,
@@ -320,7 +330,7 @@ class _Shift:
             has = node["Resources"]
             if node["Alive"] and has.get("CPU", 0) >= crew.cpus and has.get("GPU", 0) >= crew.gpus:
                 if not any(hand.is_open for hand in self._hands):
-                    self._say(["waiting until the cluster has room for a worker"])
+                    self._say(["waiting for a first worker"])
                 return
         raise ClusterError(
             "no node is left that could take a worker; what is done is kept, mend the cluster and "
