@@ -413,4 +413,5 @@ def test_nobody_outlives_the_command(tape, faces, tmp_path, how):
         assert run.returncode == 130
         assert json.loads(said.splitlines()[-1])["kind"] == "interrupted"
         assert not parts_of(target)
-    wait_for(lambda: not below & descendants(below), seconds=30)
+    # Nobody tells Ray's own agents that the rest was killed; they look now and then.
+    wait_for(lambda: not below & descendants(below))
