@@ -1,17 +1,13 @@
 """Workers: the same frames whoever renders them, and whatever happens to who does."""
 
-import json
 import os
 import pickle
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,8 +15,15 @@ from pathlib import Path
 import pytest
 import sources
 import torch
-from media import AS_PAINTED, analysis_of_file, mild_image, packets, plain_track, planes_of
-from media import write_video as write
+from media import (
+    AS_PAINTED,
+    analysis_of_file,
+    mild_image,
+    packets,
+    plain_track,
+    planes_of,
+    write_video,
+)
 
 from vidrestore import cluster, load_settings, restore_video, store
 from vidrestore.errors import ClusterError, InputError, OutputError, UsageError, WeightsError
@@ -35,7 +38,6 @@ SIZE, FRAMES = (96, 64), 150
 OPTIONS = {
     "encode.codec": "ffv1", "encode.check": False, "job.segment_frames": 48, **AS_PAINTED,
 }  # fmt: skip
-RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 
 class Tinted:
@@ -47,9 +49,8 @@ class Tinted:
     template = "gpen"
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-        return (0.6 * windows[:, 1] + 0.4 * windows.mean(dim=(1, 3, 4), keepdim=True)[:, 0]).clamp(
-            0, 1
-        )
+        mean = windows.mean(dim=(1, 3, 4), keepdim=True)[:, 0]
+        return (0.6 * windows[:, 1] + 0.4 * mean).clamp(0, 1)
 
 
 class Failing(Tinted):
@@ -76,20 +77,27 @@ class Unsendable(Tinted):
         self.lock = threading.Lock()
 
 
+def make_tape(folder: Path) -> Path:
+    """Picture and sound."""
+    images = [mild_image(*SIZE, "yuv420p", index // 10) for index in range(FRAMES)]
+    picture, tape = write_video(folder / "picture.mkv", images), folder / "tape.mkv"
+    sources.ffmpeg("-i", picture, "-f lavfi -i sine=440:d=6 -c:v copy -c:a flac", tape)
+    return tape
+
+
+def faces_of(tape: Path) -> Analysis:
+    found = analysis_of_file(tape, [plain_track(FRAMES, centre=(48, 32), side=32)])
+    return replace(found, fingerprint=store.fingerprint(tape))
+
+
 @pytest.fixture(scope="module")
 def tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tape")
-    images = [mild_image(*SIZE, "yuv420p", index // 10) for index in range(FRAMES)]
-    picture = write(folder / "picture.mkv", images)
-    sources.ffmpeg("-i", picture, "-f lavfi -i sine=440:d=6 -c:v copy -c:a flac",
-                   folder / "tape.mkv")  # fmt: skip
-    return folder / "tape.mkv"
+    return make_tape(tmp_path_factory.mktemp("tape"))
 
 
 @pytest.fixture(scope="module")
 def faces(tape: Path) -> Analysis:
-    found = analysis_of_file(tape, [plain_track(FRAMES, centre=(48, 32), side=32)])
-    return replace(found, fingerprint=store.fingerprint(tape))
+    return faces_of(tape)
 
 
 @pytest.fixture(scope="module")
@@ -293,125 +301,3 @@ def test_two_tries_at_one_segment_do_not_meet(tmp_path):
     assert done.path.read_bytes() == b"whole"
     folder.begin("source", resume=True)
     assert sorted(path.name for path in done.path.parent.iterdir()) == ["0000.json", "0000.mkv"]
-
-
-def command(tape: Path, faces: Analysis, target: Path, *more: str) -> list[str]:
-    known = target.parent / "faces.npz"
-    store.save(faces, known)
-    return [
-        *(sys.executable, "-m", "vidrestore", "restore", str(tape), str(target), "--json"),
-        *("--restorer", "fusion", "--detector", "haar", "--codec", "ffv1"),
-        *("--analysis", str(known), "--set", "job.segment_frames=48", *more),
-    ]
-
-
-def descendants(of: set[int]) -> set[int]:
-    """The living processes below these, and these."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True)
-    pairs = [tuple(map(int, line.split())) for line in listed.stdout.splitlines()]
-    found: set[int] = set()
-    while found != (more := of | {pid for pid, parent in pairs if parent in found | of}):
-        found, of = more, more
-    return found & {pid for pid, _ in pairs}
-
-
-def kill(pids: set[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-@contextmanager
-def two_nodes(port: int) -> Iterator[list["subprocess.Popen[bytes]"]]:
-    """The head of a cluster and another node, of one core each."""
-    with tempfile.TemporaryDirectory(prefix="vr", ignore_cleanup_errors=True) as folder:
-        common = ["--num-cpus=1", "--block", "--disable-usage-stats"]
-        head = ["--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"]
-        nodes = []
-        try:
-            for where in (head, [f"--address=127.0.0.1:{port}"]):
-                start = [*RAY, "start", *where, *common, "--node-ip-address=127.0.0.1"]
-                nodes.append(subprocess.Popen(start, stdout=subprocess.DEVNULL,
-                                              stderr=subprocess.DEVNULL))  # fmt: skip
-                wait_for(lambda: answers(port))
-            yield nodes
-        finally:
-            kill(descendants({node.pid for node in nodes}))
-            for node in nodes:
-                node.wait()
-
-
-def answers(port: int) -> bool:
-    with suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        return True
-    return False
-
-
-def wait_for(is_so, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def parts_of(target: Path) -> list[Path]:
-    """What is being written."""
-    return list(target.with_name(target.name + ".vidrestore").glob("segments/*.part.mkv"))
-
-
-@pytest.mark.long
-def test_a_node_that_is_killed_changes_nothing(tape, faces, tmp_path):
-    pytest.importorskip("ray")
-    expected, target, port = tmp_path / "alone.mkv", tmp_path / "out.mkv", free_port()
-    subprocess.run(command(tape, faces, expected), check=True, capture_output=True)
-    with two_nodes(port) as (_, other):
-        given = command(tape, faces, target, "--cluster", f"127.0.0.1:{port}", "--workers", "2")
-        run = subprocess.Popen(given, stdout=subprocess.PIPE, text=True)
-        try:
-            wait_for(lambda: len(parts_of(target)) == 2 or run.poll() is not None)
-            kill(descendants({other.pid}))
-            said = [json.loads(line) for line in run.communicate(timeout=400)[0].splitlines()]
-        finally:
-            run.kill()
-            run.wait()
-    assert run.returncode == 0, said[-1]
-    messages = [event["message"] for event in said if event["event"] == "notice"]
-    assert any("a worker was lost" in message for message in messages), messages
-    assert_same(target, expected)
-    kept = {path.name for path in tmp_path.iterdir()}
-    assert kept == {"alone.mkv", "out.mkv", "faces.npz"}
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nobody_outlives_the_command(tape, faces, tmp_path, how):
-    pytest.importorskip("ray")
-    target = tmp_path / "out.mkv"
-    run = subprocess.Popen(
-        command(tape, faces, target, "--workers", "2"), stdout=subprocess.PIPE, text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
-    try:
-        wait_for(lambda: parts_of(target) or run.poll() is not None)
-        below = descendants({run.pid}) - {run.pid}
-        assert len(below) > 4
-        # A terminal sends Ctrl-C to all processes in front.
-        (os.killpg if how == signal.SIGINT else os.kill)(run.pid, how)
-        said = run.communicate(timeout=120)[0]
-    finally:
-        run.kill()
-        run.wait()
-    if how != signal.SIGKILL:
-        assert run.returncode == 130
-        assert json.loads(said.splitlines()[-1])["kind"] == "interrupted"
-        assert not parts_of(target)
-    # Nobody tells Ray's own agents that the rest was killed; they look now and then.
-    wait_for(lambda: not below & descendants(below))

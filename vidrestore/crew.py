@@ -279,7 +279,7 @@ class _Shift:
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except self._ray.exceptions.RayError as error:
-            self._lose(hand, _first_line(error))
+            self._lose(hand, _reason(error))
             return
         segment = hand.segment
         if kind == "open":
@@ -345,5 +345,7 @@ class _Shift:
                 notify(self._progress.on_event, notice)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+def _reason(error: Exception) -> str:
+    """Of what Ray says in many lines, the one that says why."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    return (lines[-1] if "creation task" in lines[0] else lines[0]).strip().rstrip(".")
