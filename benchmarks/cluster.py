@@ -1,6 +1,6 @@
 """What several workers gain: measured here, and by simulation for a two-hour film.
 
-    python benchmarks/cluster.py [CLIP] [FRAMES]
+    python benchmarks/cluster.py [CLIP] [FRAMES] [ROUNDS]
 
 The first table: frames per second of the rendering alone, from the first frame that is told to the
 last, so that the start of Ray and of the first worker stands apart; the ways take turns. The
@@ -28,7 +28,6 @@ from vidrestore import analyze_video, cluster, load_settings, restore_video
 from vidrestore.segments import context, plan_segments
 from vidrestore.stages.decode import Span
 
-ROUNDS = 3
 FILM_FRAMES, FILM_RATE, SEGMENT_FRAMES = 172_800, 24, 300
 WORKERS = (1, 8, 64, 512)
 # Shots of films: lognormal, of 4 seconds at the median and 6 on average.
@@ -41,6 +40,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 def main() -> None:
     clip = Path(sys.argv[1]) if len(sys.argv) > 1 else SHARED / "clips" / "lp_s18.mp4"
     frames = int(sys.argv[2]) if len(sys.argv) > 2 else 192
+    rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 3
     rates: dict[str, list[float]] = {"no workers": [], "1 worker": [], "2 workers": []}
     times: list[dict[str, float]] = []
     span = Span(Fraction(0), Fraction(frames, 30))
@@ -71,12 +71,14 @@ def main() -> None:
             times.append({"render": 1 / rates[name][-1], "join": joined / analysis.frame_count,
                           "check": summary.seconds["check"] / analysis.frame_count})  # fmt: skip
 
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         measure("no workers", None)
         for count in (1, 2):
             with cluster.local(count) as crew:
                 measure(f"{count} worker{'s' if count > 1 else ''}", crew)
-    print(f"{clip.name}, {analysis.frame_count} frames, {analysis.face_count} faces, fusion")
+    print(
+        f"{clip.name}, {analysis.frame_count} frames, {analysis.face_count} faces, fusion, {rounds} rounds"
+    )
     for name, found in rates.items():
         ratio = statistics.median(found) / statistics.median(rates["no workers"])
         print(f"{name:12} {statistics.median(found):6.2f} frames per second   {ratio:4.2f}x")

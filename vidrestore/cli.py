@@ -222,7 +222,7 @@ def restore(
     span = _span(start, end)
     if known is not None and span is not None:
         raise UsageError("an analysis is of a whole video; leave out --start and --end with it")
-    with open_crew(workers, cluster) as crew, console.events(as_json) as on_event:
+    with console.events(as_json) as on_event, open_crew(workers, cluster) as crew:
         summary = restore_video(
             source,
             target,

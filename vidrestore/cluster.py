@@ -8,10 +8,11 @@ import os
 import re
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import Any
 
 import torch
@@ -77,15 +78,19 @@ def connected(address: str, count: int | None = None) -> Iterator[Crew]:
 
 @contextmanager
 def open_crew(count: int | None, address: str | None) -> Iterator[Crew | None]:
-    """Those that a command asks for; None where it asks for none."""
-    if address is not None:
-        with connected(address, count) as crew:
-            yield crew
-    elif count is not None:
-        with local(count) as crew:
-            yield crew
-    else:
+    """The workers that a command asks for; None where it asks for none.
+
+    What Ray prints of lost nodes goes to standard error meanwhile.
+    """
+    if count is None and address is None:
         yield None
+        return
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(sys.stderr))
+        if address is not None:
+            yield stack.enter_context(connected(address, count))
+        elif count is not None:
+            yield stack.enter_context(local(count))
 
 
 def _crew(nodes: Sequence[dict[str, float]], count: int | None) -> Crew:
@@ -115,12 +120,11 @@ def _knock(host: str, port: int) -> None:
 def _ray(option: str, surroundings: dict[str, str]) -> Iterator[tuple[Any, Callable[..., None]]]:
     """Ray, and a function that starts or joins it; leaving the scope stops or leaves it.
 
-    `surroundings` are environment variables meanwhile.
+    `surroundings` are environment variables meanwhile; those that Ray itself sets go, too.
     """
-    surroundings = surroundings | {"RAY_USAGE_STATS_ENABLED": "0"}
     with ExitStack() as stack:
-        stack.callback(_set_environment, {name: os.environ.get(name) for name in surroundings})
-        _set_environment(surroundings)
+        stack.callback(_restore_environment, dict(os.environ))
+        os.environ.update(surroundings, RAY_USAGE_STATS_ENABLED="0")
         try:
             import ray  # which reads some of them at once
         except ImportError as error:
@@ -149,9 +153,7 @@ def _ray(option: str, surroundings: dict[str, str]) -> Iterator[tuple[Any, Calla
         yield ray, connect
 
 
-def _set_environment(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+def _restore_environment(before: Mapping[str, str]) -> None:
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+    os.environ.update(before)
