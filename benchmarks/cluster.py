@@ -76,9 +76,8 @@ def main() -> None:
         for count in (1, 2):
             with cluster.local(count) as crew:
                 measure(f"{count} worker{'s' if count > 1 else ''}", crew)
-    print(
-        f"{clip.name}, {analysis.frame_count} frames, {analysis.face_count} faces, fusion, {rounds} rounds"
-    )
+    faces = analysis.face_count
+    print(f"{clip.name}, {analysis.frame_count} frames, {faces} faces, fusion, {rounds} rounds")
     for name, found in rates.items():
         ratio = statistics.median(found) / statistics.median(rates["no workers"])
         print(f"{name:12} {statistics.median(found):6.2f} frames per second   {ratio:4.2f}x")
