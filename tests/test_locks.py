@@ -5,11 +5,13 @@ import sys
 import threading
 
 import pytest
-from media import Painter, analysis_of_file, mild_image, plain_track, write_video
+from media import AS_PAINTED, Painter, analysis_of_file, mild_image, plain_track, write_video
 
-from vidrestore import UsageError, restore_video
+from vidrestore import UsageError, load_settings, restore_video
 from vidrestore.locks import held
 from vidrestore.stages.decode import probe
+
+PAINTED = load_settings(options=AS_PAINTED)
 
 
 class Waiting(Painter):
@@ -38,14 +40,14 @@ def test_a_second_run_on_the_same_output_is_refused_and_harms_nothing(request_of
     first, results = Waiting(), []
 
     def run():
-        results.append(restore_video(source, target, restorer=first, analysis=analysis))
+        results.append(restore_video(source, target, PAINTED, restorer=first, analysis=analysis))
 
     thread = threading.Thread(target=run)
     thread.start()
     try:
         assert first.reached.wait(20)
         with pytest.raises(UsageError, match=r"another run is writing .*out\.mp4"):
-            restore_video(source, target, restorer=Painter(), analysis=analysis)
+            restore_video(source, target, PAINTED, restorer=Painter(), analysis=analysis)
     finally:
         first.go.set()
         thread.join()
@@ -70,10 +72,10 @@ def test_what_a_killed_run_left_is_cleared_away(request_of):
         assert holder.stdout.readline() == "held\n"
         (left / "video.mp4").write_bytes(b"half")
         with pytest.raises(UsageError, match="another run"):
-            restore_video(source, target, restorer=Painter(), analysis=analysis)
+            restore_video(source, target, PAINTED, restorer=Painter(), analysis=analysis)
         assert (left / "video.mp4").read_bytes() == b"half"
         holder.kill()
-    assert restore_video(source, target, restorer=Painter(), analysis=analysis).faces == 3
+    assert restore_video(source, target, PAINTED, restorer=Painter(), analysis=analysis).faces == 3
     assert not left.exists()
 
 

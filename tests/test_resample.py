@@ -19,7 +19,7 @@ PLATE_PX = 1024
 INSIDE = 0.19  # radius of a circle in the unit crop on which every mask is 1
 GROWTH = 0.5 / INSIDE
 SHIFTS = [(0.0, 0.0), (0.37, 0.81), (0.5, 0.5)]
-# What differs between a picture and its ideal, in 8-bit levels, at two sizes of a face of 2048.
+# Most shimmer and rms error to the ideal, in 8-bit levels, at two sizes of a face of 2048.
 LIMITS = {150: (1.6, 1.6), 400: (1.2, 1.8)}
 
 
@@ -68,7 +68,7 @@ def pasted(scale: float, shift: tuple[float, float]) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("scale", "least_db"),
-    [(0.05, 29), (0.1, 25), (0.2, 25), (0.35, 17.5), (0.5, 11.5), (0.65, 9.5)],
+    [(0.05, 30), (0.1, 25), (0.2, 28), (0.35, 25), (0.5, 20), (0.65, 20)],
 )
 def test_rings_too_fine_for_the_picture_do_not_fold(scale, least_db):
     own, plain = [], []
@@ -85,11 +85,15 @@ def test_rings_too_fine_for_the_picture_do_not_fold(scale, least_db):
 
 
 def sharp_portrait() -> torch.Tensor:
-    """(1, 2048, 2048) in [0, 1], with detail down to two pixels: hair, pores."""
+    """(1, 2048, 2048) in [0, 1], with detail down to two pixels: hair, pores.
+
+    Weighed so that a bilinear warp shimmers as much as on the portrait on which `LIMITS` were set.
+    """
     head = torch.from_numpy(data.astronaut()[:256, 96:352].astype(np.float32)).mean(dim=2) / 255
     large = F.interpolate(head[None, None], (2048, 2048), mode="bicubic", align_corners=False)
+    large = 0.25 + large / 2
     random = torch.Generator().manual_seed(3)
-    for cell, levels in ((2, 7), (4, 5), (8, 5), (16, 5)):
+    for cell, levels in ((2, 4.2), (4, 6), (8, 2), (16, 0.7)):
         noise = torch.randn((1, 1, 2048 // cell, 2048 // cell), generator=random)
         large += F.interpolate(noise, (2048, 2048), mode="bicubic") * levels / 255
     return large[0].clamp(0, 1)
@@ -121,7 +125,7 @@ def test_a_sharp_portrait_neither_shimmers_nor_goes_soft(side):
                 errors.append((levels - 255 * ideal)[inner])
     shimmer, plain_shimmer = (float(np.std(each, axis=0).mean()) for each in (results, plain))
     most_shimmer, most_error = LIMITS[side]
-    assert plain_shimmer > 2.5 * shimmer
+    assert plain_shimmer == pytest.approx({150: 5.5, 400: 3.3}[side], abs=0.2)
     assert shimmer <= most_shimmer
     assert float(np.sqrt(np.mean(np.square(errors)))) <= most_error
 

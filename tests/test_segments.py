@@ -27,7 +27,7 @@ from media import (
 from vidrestore import load_settings, restore_video
 from vidrestore.errors import OutputError
 from vidrestore.frame import Analysis
-from vidrestore.restore import frames_again
+from vidrestore.restore import frames_again, reach_frames
 from vidrestore.segments import Segment, context, plan_segments
 from vidrestore.stages.decode import Damage, decode, probe
 from vidrestore.stages.join import join
@@ -67,7 +67,7 @@ def tape(tmp_path_factory) -> Path:
     images = []
     for index in range(FRAMES):
         image = mild_image(*SIZE, "yuv420p", next(i for i, s in enumerate(SHOTS) if index < s[1]))
-        level = np.frombuffer(bytes(image.planes[0]), np.uint8) // 2 + index // 2
+        level = np.frombuffer(bytes(image.planes[0]), np.uint8) // 2 + index % 97
         image.planes[0].update(level.astype(np.uint8).tobytes())
         images.append(image)
     return write_video(folder / "tape.mkv", images)
@@ -166,10 +166,12 @@ def test_what_is_done_is_not_done_again(tape, tmp_path, broken_at):
     summary = restored(tape, target, again)
     assert frames_of(target) == frames_of(expected)
     assert summary.faces == FRAMES
-    # All but the segments that were whole, and the frames around the cut in the long shot.
+    # All but the segments that were whole, and the frames around the two cuts in the long shot,
+    # which were restored twice before the defect, too.
+    around = 4 * reach_frames([(0, again)], load_settings())
     done = sum(s.frame_count for s in plan_segments(faces_of(tape), most_frames=48)
-               if s.end <= broken_at - 8)  # fmt: skip
-    assert again.faces <= FRAMES - done + 2 * 16
+               if s.end <= broken_at - around - 8)  # fmt: skip
+    assert again.faces <= FRAMES - done + around
     assert {path.name for path in tmp_path.iterdir()} == {"expected.mkv", "out.mkv"}
 
 
@@ -228,13 +230,15 @@ def test_another_analysis_redoes_only_the_segments_that_it_changes(tape, tmp_pat
     again = Boiling()
     settings = load_settings(options=OPTIONS | {"encode.codec": "ffv1"})
     restore_video(tape, target, settings, restorer=again, analysis=changed)
-    assert again.faces < FRAMES - 40
+    assert again.faces < FRAMES - 30
 
 
 def test_what_another_source_left_is_said_and_not_used(tape, tmp_path):
     target = tmp_path / "out.mkv"
     broken_off(tape, target)
-    other = write_video(tmp_path / "other.mkv", [mild_image(*SIZE, "yuv420p", 5)] * 60)
+    other = write_video(
+        tmp_path / "other.mkv", [mild_image(*SIZE, "yuv420p", 5 + i % 2) for i in range(60)]
+    )
     told, painter = [], Boiling()
     restore_video(other, target, load_settings(options=OPTIONS), restorer=painter,
                   analysis=analysis_of_file(other, [plain_track(60, centre=(48, 32), side=32)]),

@@ -217,7 +217,11 @@ def test_the_whole_way_from_a_file(aspect, turn, suffix, codec, square, tmp_path
                          prepare=as_coded)  # fmt: skip
     monkeypatch.setattr("vidrestore.openers.open_detector", lambda *a, **k: DotDetector())
     settings = Settings.model_validate(
-        {"detect": {"detector": "haar"}, "track": {"min_seconds": 0}}
+        {
+            "detect": {"detector": "haar"},
+            "track": {"min_seconds": 0},
+            "restore": {"repeats": False},
+        }
     )
     recorder = Recorder()
     summary = restore_video(source, tmp_path / f"out.{suffix}", settings, restorer=recorder)

@@ -200,7 +200,8 @@ def test_everything_of_the_source_is_in_the_output(tmp_path, find, held, analyse
 @pytest.mark.parametrize("name", SOURCES)
 def test_ffv1_gives_every_sample_outside_the_face_back(tmp_path, find, held, analysed, name):
     target = tmp_path / "out.mkv"
-    options = {"encode.codec": "ffv1"}
+    # The painter does another thing each time, also where a frame repeats the one before.
+    options = {"encode.codec": "ffv1", "restore.repeats": False}
     summary = run(find(name), target, analysed(name), EveryOtherPainter(), **options)
     check_samples(find(name), target, analysed(name))
     check_whole(held(name), target, "ffv1", summary)

@@ -19,6 +19,7 @@ from vidrestore.edl import read_cuts
 from vidrestore.errors import InputError
 from vidrestore.frame import (
     Analysis,
+    BoolArray,
     Frame,
     Observation,
     OnEvent,
@@ -169,7 +170,7 @@ def _understood(
     raw = [part for part in parts if _sightings(part) >= min(min_frames, _shot_frames(part))]
     brief += sum(map(_sightings, parts)) - sum(map(_sightings, raw))
     aligned, reasons = with_strength(
-        _aligned(raw, info, settings, coarse=coarse),
+        _aligned(raw, info, settings, coarse=coarse, repeats=_repeats(seen)),
         raw,
         template_name=_template(settings),
         min_face_px=how.min_face_px,
@@ -233,7 +234,7 @@ def _plausible_rate(info: VideoInfo, seen: list[Observation]) -> Fraction:
 
 
 def _aligned(
-    raw: list[RawTrack], info: VideoInfo, settings: Settings, *, coarse: bool
+    raw: list[RawTrack], info: VideoInfo, settings: Settings, *, coarse: bool, repeats: BoolArray
 ) -> list[Track]:
     how = settings.align
     return align(
@@ -243,7 +244,14 @@ def _aligned(
         smoothness=how.coarse_smoothness if coarse else how.smoothness,
         motion_smoothness=how.motion_smoothness,
         least_support=how.least_support,
+        repeats=repeats,
     )
+
+
+def _repeats(seen: Sequence[Observation]) -> BoolArray:
+    """(frames,) whether a frame has all samples of the one before: pulldown, a frame held."""
+    crc32 = np.array([o.crc32 for o in seen], np.int64)
+    return np.asarray(np.diff(crc32, prepend=-1) == 0)
 
 
 def _least_score(settings: Settings) -> float:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from vidrestore.cli_options import (
+    BeforeSwap,
     Changes,
     Cluster,
     Cuts,
@@ -22,20 +21,22 @@ from vidrestore.cli_options import (
     Device,
     End,
     Json,
+    LayerFolder,
     Offline,
+    Plate,
     Profile,
     RestorerName,
     Source,
     Start,
     WeightsFolder,
     Workers,
+    span_of,
 )
 from vidrestore.cli_weights import weights_app
 from vidrestore.errors import UsageError, VidrestoreError
 
 if TYPE_CHECKING:
     from vidrestore.config import Settings
-    from vidrestore.stages.decode import Span
 
 _INTERRUPTED = 130
 
@@ -177,6 +178,9 @@ def restore(
     ] = None,
     start: Start = None,
     end: End = None,
+    before_swap: BeforeSwap = None,
+    plate: Plate = None,
+    layer: LayerFolder = None,
     framemd5: Annotated[
         Path | None,
         typer.Option(
@@ -218,8 +222,9 @@ def restore(
     from vidrestore.selection import Choice
 
     # Before anything heavy is loaded, so that a slip is answered at once.
-    check_paths(source, target, framemd5, overwrite=overwrite)
-    span = _span(start, end)
+    beside = (before_swap, plate)
+    check_paths(source, target, framemd5, overwrite=overwrite, beside=beside)
+    span = span_of(start, end)
     if known is not None and span is not None:
         raise UsageError("an analysis is of a whole video; leave out --start and --end with it")
     with console.events(as_json) as on_event, open_crew(workers, cluster) as crew:
@@ -230,6 +235,9 @@ def restore(
             analysis=None if known is None else store.load(known),
             span=span,
             choice=Choice(people, reference, shots, min_face),
+            before_swap=before_swap,
+            plate=plate,
+            layer=layer,
             framemd5=framemd5,
             overwrite=overwrite,
             resume=not no_resume,
@@ -335,7 +343,7 @@ def evaluate(
     from vidrestore import console
     from vidrestore.evaluate import evaluate as measure
 
-    span = _span(start, end)
+    span = span_of(start, end)
     with console.events(as_json) as on_event:
         result = measure(
             output, source, settings, reference=reference, span=span, on_event=on_event
@@ -375,21 +383,3 @@ def _settings(profile: str | None, changes: list[str] | None, options: dict[str,
     from vidrestore.config import load_settings
 
     return load_settings(profile, changes or (), options=options)
-
-
-def _span(start: str | None, end: str | None) -> Span | None:
-    from vidrestore.stages.decode import Span
-
-    if start is None and end is None:
-        return None
-    return Span(_seconds(start), _seconds(end))
-
-
-def _seconds(text: str | None) -> Fraction | None:
-    """75.5, 1:15.5 or 0:01:15.5 as exact seconds."""
-    if text is None:
-        return None
-    if not re.fullmatch(r"(\d{1,6}:){0,2}\d{1,9}(\.\d{1,9})?", text):
-        raise UsageError(f"a time is written as seconds or [H:]M:S, such as 1:15.5, not {text!r}")
-    parts = [Fraction(part) for part in text.split(":")]
-    return Fraction(sum(part * 60**i for i, part in enumerate(reversed(parts))))

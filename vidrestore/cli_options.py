@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from vidrestore.errors import UsageError
+
+if TYPE_CHECKING:
+    from vidrestore.stages.decode import Span
 
 # readable=False: Typer leaves it to the command to say what is wrong with a file.
 Source = Annotated[
@@ -21,7 +28,8 @@ RestorerName = Annotated[
     typer.Option(
         "--restorer",
         metavar="NAME|FILE",
-        help="gpen-2048, gpen-1024, gpen-512, gpen-256, a weight file, or fusion: no weights.",
+        help="gpen-2048, gpen-1024, gpen-512, gpen-256, gpen-auto (the smallest that suffices), "
+        "a weight file, or fusion: no weights.",
     ),
 ]
 DetectorName = Annotated[
@@ -50,6 +58,33 @@ Cluster = Annotated[
 Offline = Annotated[
     bool | None, typer.Option("--offline", help="Never fetch a missing weight file.")
 ]
+BeforeSwap = Annotated[
+    Path | None,
+    typer.Option(
+        "--before-swap",
+        metavar="FILE",
+        help="INPUT before faces were swapped in it: only what differs is restored.",
+        readable=False,
+    ),
+]
+Plate = Annotated[
+    Path | None,
+    typer.Option(
+        "--plate",
+        metavar="FILE",
+        help="A larger or graded version of INPUT, onto which the faces are pasted.",
+        readable=False,
+    ),
+]
+LayerFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--layer",
+        metavar="DIR",
+        help="Write the restored faces by themselves, unpremultiplied, and their matte.",
+        readable=False,
+    ),
+]
 Cuts = Annotated[
     Path | None,
     typer.Option("--cuts", metavar="FILE.edl", help="Take the cuts of an edit decision list."),
@@ -59,3 +94,22 @@ Changes = Annotated[
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change any setting; repeatable."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON event per line on standard output.")]
+
+
+def span_of(start: str | None, end: str | None) -> Span | None:
+    """The part between two times, None where neither is given; UsageError for what is no time."""
+    from vidrestore.stages.decode import Span
+
+    if start is None and end is None:
+        return None
+    return Span(_seconds(start), _seconds(end))
+
+
+def _seconds(text: str | None) -> Fraction | None:
+    """75.5, 1:15.5 or 0:01:15.5 as exact seconds."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"(\d{1,6}:){0,2}\d{1,9}(\.\d{1,9})?", text):
+        raise UsageError(f"a time is written as seconds or [H:]M:S, such as 1:15.5, not {text!r}")
+    parts = [Fraction(part) for part in text.split(":")]
+    return Fraction(sum(part * 60**i for i, part in enumerate(reversed(parts))))

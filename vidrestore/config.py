@@ -109,7 +109,9 @@ class Restore(Section):
     """The network, or what stands in for it."""
 
     restorer: str = "gpen-2048"
-    """gpen-2048, gpen-1024, gpen-512, gpen-256, fusion, or a .pth, .safetensors or .onnx file."""
+    """gpen-2048, gpen-1024, gpen-512, gpen-256, fusion, or a .pth, .safetensors or .onnx file.
+
+    gpen-auto: for each track the smallest GPEN that the size of its face can show."""
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
     )
@@ -121,6 +123,8 @@ class Restore(Section):
     """What runs GPEN; auto: on a CPU OpenVINO where it is installed and agrees, else torch."""
     codeformer_fidelity: float = Field(0.7, ge=0, le=1)
     """The second input of CodeFormer files: 0 invents more, 1 keeps more."""
+    repeats: bool = True
+    """A face that shows, bit by bit, what the frame before showed is not computed again."""
     max_waiting_frames: int = Field(16, ge=1)
     """Bound on frames held back while a batch fills."""
     fusion_sharpness: float = Field(0.5, ge=0, le=1)
@@ -136,6 +140,17 @@ class Deflicker(Section):
     Not where every restorer looks at several frames by itself, as fusion does."""
     detail: float = Field(0.5, ge=0, le=1)
     """Share of the fine contrast lost by that which is given back."""
+
+
+class Guard(Section):
+    """Using less of a restored face, down to nothing, where it does not look like its source."""
+
+    identity: Annotated[float, BeforeValidator(_off_is_zero)] = Field(0.2, ge=0, le=0.8)
+    """Least cosine of both to the recogniser of `detect.pack`, where it has one and
+    `people.recognise` is on; 0.15 above, all is used. 0 or off: it is not asked."""
+    features: Annotated[float, BeforeValidator(_off_is_zero)] = Field(0.7, ge=0, le=0.95)
+    """Least correlation of their eyes, mouths and faces at low frequencies; from 2/3 of the way to
+    1 on, all is used. 0 or off: not looked at."""
 
 
 class Regions(Section):
@@ -159,7 +174,16 @@ class Paste(Section):
     color: float = Field(1.0, ge=0, le=1)
     """How far broad colours follow the source's; film without colours stays so."""
     sharpness: float = Field(1.0, ge=0, le=1)
-    """Share of the source's blur by motion that the restored face is given."""
+    """Share of the source's blur by motion that the restored face is given.
+
+    Measured along the way the face goes, against its edges across it, so what is soft for another
+    reason, a tape say, is not blurred further."""
+    focus: float = Field(0.0, ge=0, le=1)
+    """Share of the blur after which the restored face is at most 1.2 times as sharp as the source
+    is, on the face or around it.
+
+    For film and camera originals, where what is soft is out of focus. Not the default: tapes and
+    enlarged files are soft everywhere, and what was restored would be blurred again."""
 
 
 class Grain(Section):
@@ -167,6 +191,14 @@ class Grain(Section):
 
     match: float = Field(0.5, ge=0, le=1)
     """Share of the noise around a face that is given to it; 0 where the result shall be clean."""
+
+
+class Layer(Section):
+    """The restored faces by themselves, where `--layer` asks for them."""
+
+    format: Literal["prores", "tiff"] = "prores"
+    """prores: two .mov files in ProRes 4444 XQ, of ten bits; tiff: two pictures of sixteen bits for
+    each frame, which give the output to the code value."""
 
 
 class Encode(Section):
@@ -220,8 +252,10 @@ class Settings(Section):
     align: Align = Align()
     restore: Restore = Restore()
     deflicker: Deflicker = Deflicker()
+    guard: Guard = Guard()
     paste: Paste = Paste()
     grain: Grain = Grain()
+    layer: Layer = Layer()
     encode: Encode = Encode()
     job: Job = Job()
     weights: Weights = Weights()

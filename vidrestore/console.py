@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vidrestore.estimate import Estimate
     from vidrestore.evaluate import Evaluation
     from vidrestore.frame import Analysis
-    from vidrestore.summary import Summary
+    from vidrestore.summary import Summary, TrackLikeness
     from vidrestore.tryout import Tryout
     from vidrestore.weights import Checked, Row
 
@@ -97,9 +97,17 @@ def show_summary(summary: Summary, target: Path) -> None:
     table.add_row("frames", str(summary.frames))
     plural = "" if summary.tracks == 1 else "s"
     table.add_row("faces restored", f"{summary.faces} in {summary.tracks} track{plural}")
+    if summary.repeated:
+        row = f"{summary.repeated} of them repeat the frame before and were not computed again"
+        table.add_row("", row)
+    if summary.restorers:
+        table.add_row("restored with", ", ".join(summary.restorers))
     table.add_row("shots", str(summary.shots))
     for reason, count in summary.skipped.items():
         table.add_row("faces left as they were", f"{count}: {reason}")
+    for track in summary.likeness:
+        if track.reduced_frames:
+            table.add_row("not alike", _unlike(track))
     if summary.missing_frames:
         table.add_row("frames lost", str(summary.missing_frames))
     table.add_row("picture", _picture(summary))
@@ -107,6 +115,15 @@ def show_summary(summary: Summary, target: Path) -> None:
         table.add_row(stage, f"{seconds:.1f} s")
     console.print(table)
     _warn(summary.warnings)
+
+
+def _unlike(track: TrackLikeness) -> str:
+    """What the guard did about a track."""
+    plural = "" if track.reduced_frames == 1 else "s"
+    return (
+        f"person {track.person} in shot {track.shot}: the restored face does not look like the "
+        f"source in {track.reduced_frames} frame{plural}; less of it is used there"
+    )
 
 
 def _picture(summary: Summary) -> str:

@@ -25,10 +25,10 @@ from vidrestore import store, weights
 from vidrestore.config import Settings
 from vidrestore.errors import ClusterError, InputError, OutputError, UsageError
 from vidrestore.frame import notify
-from vidrestore.openers import chosen_restorer, chosen_restorers
+from vidrestore.openers import chosen_judge, chosen_restorer, chosen_restorers
 from vidrestore.rendering import Progress, Work, render
 from vidrestore.restorers import FILES, Restorer
-from vidrestore.segments import Schedule, Segment
+from vidrestore.segments import Schedule, Segment, networks_chosen
 from vidrestore.workfolder import Part
 
 _MOST_LOSSES = 3
@@ -140,15 +140,9 @@ class _Worker:
             raise UsageError(
                 f"the given restorer cannot be used on {here}: {error}; install it on all nodes"
             ) from error
-        if not work.source.is_file():
-            raise InputError(
-                f"{work.source} is not there on {here}; share its folder with all nodes"
-            )
-        if store.fingerprint(work.source) != work.fingerprint:
-            raise InputError(
-                f"{work.source} on {here} is another file than where the run was started; share "
-                "one folder with all nodes"
-            )
+        beside = [(each.path, each.analysis.fingerprint) for each in work.pairing.companions()]
+        for path, fingerprint in ((work.source, work.fingerprint), *beside):
+            _check_input(path, fingerprint, here)
         if not os.access(work.folder / "segments", os.W_OK):
             raise OutputError(
                 f"{work.folder} is not there or cannot be written to on {here}; share the folder "
@@ -159,6 +153,17 @@ class _Worker:
         self._restorers: Schedule = chosen_restorers(
             work.restorers, usual, work.settings, self._hear
         )
+        networks = networks_chosen(self._restorers, work.analysis)
+        self._judge = chosen_judge(work.settings, self._hear)
+        for what, other, own in (
+            ("restorer", _names(work.networks), _names(networks)),
+            ("recogniser", work.judge, self._judge.name),
+        ):
+            if own != other:
+                raise ClusterError(
+                    f"{here} would use another {what} than where the run was started, "
+                    f"{own or 'none'} and not {other or 'none'}; have the same weights on all nodes"
+                )
         return self._taken_notices()
 
     def render(self, segment: Segment) -> tuple[Part, list[str]]:
@@ -167,7 +172,8 @@ class _Worker:
         def write(written: int) -> None:
             self._at = segment.number, written
 
-        return render(self._work, self._restorers, segment, write), self._taken_notices()
+        part = render(self._work, self._restorers, self._judge, segment, write)
+        return part, self._taken_notices()
 
     def news(self) -> tuple[int, int, list[str]]:
         """After a while: a segment's number, how many of its frames are written, what is said."""
@@ -183,6 +189,20 @@ class _Worker:
             self._notices.append(event["message"])
         elif event["event"] == "progress":  # a weight file is on its way
             self._notices.append(f"{socket.gethostname()}: {event['stage']}")
+
+
+def _check_input(path: Path, fingerprint: str, here: str) -> None:
+    if not path.is_file():
+        raise InputError(f"{path} is not there on {here}; share its folder with all nodes")
+    if store.fingerprint(path) != fingerprint:
+        raise InputError(
+            f"{path} on {here} is another file than where the run was started; share one folder "
+            "with all nodes"
+        )
+
+
+def _names(networks: Sequence[tuple[int, str]]) -> str:
+    return ", ".join(f"{name} for track {track}" for track, name in networks)
 
 
 @dataclass(eq=False, slots=True)

@@ -91,6 +91,28 @@ def _code(count: int, rate: int) -> str:
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}:{frames:02d}"
 
 
+def later(code: str, frames: int, frame_rate: Fraction) -> str:
+    """The time code so many frames after another one; the code itself where it is not one."""
+    match = re.fullmatch(_CODE, code.strip())
+    rate = round(frame_rate)
+    if match is None or int(match[5]) >= rate or int(match[2]) > 59 or int(match[3]) > 59:
+        return code
+    count = _count(match.groups(), frame_rate, code, drops=False) + frames
+    mark = match[4]
+    if mark in ";," and _is_ntsc(frame_rate):
+        # The numbers that are left out, two or four in each minute but every tenth.
+        left_out = rate // 15
+        tens, rest = divmod(count, 600 * rate - 9 * left_out)
+        count += 9 * left_out * tens
+        count += left_out * max(0, (rest - left_out) // (60 * rate - left_out))
+    whole = _code(count % (24 * 3600 * rate), rate)
+    return whole[:-3] + mark + whole[-2:]
+
+
+def _is_ntsc(frame_rate: Fraction) -> bool:
+    return frame_rate.denominator != 1 and round(frame_rate) in (30, 60)
+
+
 def _count(code: Sequence[str], frame_rate: Fraction, where: str, *, drops: bool) -> int:
     """Frames since 00:00:00:00."""
     hours, minutes, seconds, mark, frames = code
@@ -100,8 +122,7 @@ def _count(code: Sequence[str], frame_rate: Fraction, where: str, *, drops: bool
         raise ConfigError(f"{where}: there is no time code {text} at {rate} frames per second")
     whole_minutes = int(hours) * 60 + int(minutes)
     count = (whole_minutes * 60 + int(seconds)) * rate + int(frames)
-    is_ntsc = frame_rate.denominator != 1 and rate in (30, 60)
-    if (drops or mark in ";,") and is_ntsc:
+    if (drops or mark in ";,") and _is_ntsc(frame_rate):
         count -= rate // 15 * (whole_minutes - whole_minutes // 10)
     return count
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,10 +18,10 @@ from vidrestore.config import Settings
 from vidrestore.errors import VidrestoreError
 from vidrestore.frame import Analysis, OnEvent, Track
 from vidrestore.job import ways_to_encode
-from vidrestore.openers import chosen_restorer
+from vidrestore.openers import chosen_judge, chosen_restorer, weights_needed
 from vidrestore.restore import choose_device, restore_segment
-from vidrestore.restorers import Restorer
-from vidrestore.segments import Segment
+from vidrestore.restorers import Restorer, restorer_for
+from vidrestore.segments import Segment, restorers_used
 from vidrestore.stages.decode import Span
 from vidrestore.stages.encode import first_that_opens
 
@@ -54,22 +55,25 @@ def estimate(
     that does nothing; then the real one runs on a few crops by itself. Nothing is fetched for it,
     and what runs in parallel is counted as if it did not: it will rather take less.
     """
-    name, how = settings.restore.restorer, settings.weights
+    how = settings.weights
     folders = weights.search_folders(how.folder, how.also)
-    if name in weights.load_table() and weights.find(name, folders) is None:
-        return (
-            f"how long it will take cannot be said before {name} is here; "
-            f"get it by vidrestore weights fetch {name}"
-        )
+    for name in weights_needed(settings, _faces_by_side(analysis)):
+        if weights.find(name, folders) is None:
+            return (
+                f"how long it will take cannot be said before {name} is here; "
+                f"get it by vidrestore weights fetch {name}"
+            )
     here_only = settings.weights.model_copy(update={"offline": True})
     try:
         restorer = chosen_restorer(settings.model_copy(update={"weights": here_only}), on_event)
         per_frame = _seconds_per_frame(source, analysis, settings)
+        per_face = _seconds_per_face(restorer, analysis, settings)
     except VidrestoreError as error:
         return f"how long it will take cannot be said: {error}"
-    per_face = _seconds_per_face(restorer, analysis, settings)
     total = analysis.frame_count * per_frame + analysis.face_count * per_face
-    return Estimate(restorer.name, total, per_face, per_frame)
+    used = restorers_used([(0, restorer)], analysis, 0, analysis.frame_count)
+    names = dict.fromkeys(name for _, name in used) or (restorer.name,)
+    return Estimate(", ".join(names), total, per_face, per_frame)
 
 
 class _Nothing:
@@ -100,6 +104,7 @@ def _seconds_per_frame(source: Path, analysis: Analysis, settings: Settings) -> 
             part,
             Segment(0, 0, part.frame_count),
             [(0, _Nothing())],
+            chosen_judge(settings, None),
             settings,
             encoding=encoding,
             header=header,
@@ -144,19 +149,33 @@ def _seconds_per_face(restorer: Restorer, analysis: Analysis, settings: Settings
     """On noise as large as the faces of most frames."""
     if not analysis.face_count:
         return 0.0
-    faces = {t.work_px: 0 for t in analysis.tracks}
+    # A network's time does not depend on the size of the crop, that of others does.
+    runs: dict[tuple[str, int], tuple[Restorer, int]] = {}
+    for work_px, count in _faces_by_side(analysis).items():
+        network = restorer_for(restorer, work_px)
+        key = network.name, network.size or work_px
+        runs[key] = network, count + (runs[key][1] if key in runs else 0)
+    device = choose_device(settings.restore.device)
+    total = sum(
+        count * _seconds_of(network, side, device) for (_, side), (network, count) in runs.items()
+    )
+    return total / analysis.face_count
+
+
+def _faces_by_side(analysis: Analysis) -> dict[int, int]:
+    """Side of the crop -> (face, frame) pairs."""
+    faces = Counter[int]()
     for track in analysis.tracks:
         faces[track.work_px] += int(np.count_nonzero(track.strength))
-    device = choose_device(settings.restore.device)
-    total = 0.0
-    # A network's time does not depend on the size of the crop, that of others does.
-    sides = {restorer.size: sum(faces.values())} if restorer.size else faces
-    for side, count in sides.items():
-        window = torch.rand(1, 2 * restorer.reach_frames + 1, 3, side, side, device=device)
-        restorer(window)
-        runs, started = 0, time.monotonic()
-        while runs < _MOST_RUNS and time.monotonic() - started < _ENOUGH_SECONDS:
-            restorer(window).cpu()
-            runs += 1
-        total += count * (time.monotonic() - started) / runs
-    return total / analysis.face_count
+    return +faces
+
+
+def _seconds_of(network: Restorer, side: int, device: torch.device) -> float:
+    """For one face."""
+    window = torch.rand(1, 2 * network.reach_frames + 1, 3, side, side, device=device)
+    network(window)
+    runs, started = 0, time.monotonic()
+    while runs < _MOST_RUNS and time.monotonic() - started < _ENOUGH_SECONDS:
+        network(window).cpu()
+        runs += 1
+    return (time.monotonic() - started) / runs

@@ -61,11 +61,11 @@ def gap(forward: FlowField, backward: FlowField, tolerance_px: float = 1.0) -> F
     |f + b(x + f)|^2 / (tolerance^2 + 0.01 |f|^2): at 1 a match counts for 1/e.
     """
     closing = forward + sample(backward, forward)
-    allowed = tolerance_px**2 + 0.01 * _squared(forward)
-    return np.asarray(_squared(closing) / allowed, dtype=np.float32)
+    allowed = tolerance_px**2 + 0.01 * squared(forward)
+    return np.asarray(squared(closing) / allowed, dtype=np.float32)
 
 
-def _squared(field: FlowField) -> npt.NDArray[np.float32]:
+def squared(field: FlowField) -> npt.NDArray[np.float32]:
     """(H, W) squared lengths; several times as fast as a sum over the last axis."""
     return np.asarray(field[..., 0] ** 2 + field[..., 1] ** 2, np.float32)
 

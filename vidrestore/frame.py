@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import av
     import torch
 
+    from vidrestore.parts import Layer, Region
+
 OnEvent = Callable[[dict[str, Any]], None]
 """Receives what the command line shows: {"event": "progress" or "notice", ...}."""
 
@@ -117,6 +119,8 @@ class Frame:
     image: av.VideoFrame
     duration: int = 0
     """In the stream's time_base; 0 where the file does not say."""
+    layer: Layer | None = None
+    """What was pasted into the image, where that is asked for and there is anything."""
 
     def __post_init__(self) -> None:
         if self.index < 0:
@@ -325,6 +329,8 @@ class Face:
     strength: float
     restored: torch.Tensor | None = None
     """As `source`, or None where the face is left as it was."""
+    region: Region | None = None
+    """The only part of the frame that it may change; None: no bound but its mask."""
 
     def __post_init__(self) -> None:
         _check("matrix", self.matrix, (2, 3), np.float32)

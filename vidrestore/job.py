@@ -20,16 +20,19 @@ from vidrestore.errors import InputError, OutputError, UsageError
 from vidrestore.fixity import Fixity, check_output
 from vidrestore.frame import Analysis, OnEvent, VideoInfo, notify
 from vidrestore.framemd5 import check_listing_path
-from vidrestore.openers import chosen_restorer, chosen_restorers
+from vidrestore.layering import Layering
+from vidrestore.openers import chosen_judge, chosen_restorer, chosen_restorers
+from vidrestore.pairing import Companion, check_before_swap, check_plate, pair, with_room_for
 from vidrestore.remembered import known_analysis
 from vidrestore.rendering import Here, Rendering, Work, Workers
 from vidrestore.restore import last_duration
 from vidrestore.restorers import Described, Restorer
+from vidrestore.segments import Schedule, networks_chosen, restorers_used
 from vidrestore.selection import EVERYONE, Choice
 from vidrestore.stages.decode import Span, open_source, probe
 from vidrestore.stages.encode import first_that_opens
 from vidrestore.stages.remux import packet_count, plan_that_fits, remux
-from vidrestore.summary import Summary, Tally
+from vidrestore.summary import Summary, Tally, likeness_by_track
 from vidrestore.workfolder import work_folder
 
 
@@ -42,6 +45,9 @@ def restore_video(
     analysis: Analysis | None = None,
     span: Span | None = None,
     choice: Choice = EVERYONE,
+    before_swap: Path | None = None,
+    plate: Path | None = None,
+    layer: Path | None = None,
     framemd5: Path | None = None,
     overwrite: bool = False,
     resume: bool = True,
@@ -52,32 +58,43 @@ def restore_video(
 
     `restorer` may be any object that keeps the contract of `vidrestore.restorers`; `analysis` is
     that of the same source, span and settings where it is already known. `choice` says whom to
-    restore, and how in which shot. `framemd5` is a text file to write, with the hashes of each
-    frame and what changed in it. `target` appears only when it is whole; until then, and after
-    any error, whatever was there stays. Until then finished segments are kept in a folder beside
-    it, and the same call goes on from there unless `resume` is False. `workers`, from
-    `vidrestore.cluster`, render segments side by side; the frames are the same.
+    restore, and how in which shot. `before_swap` is the same video before faces were swapped in
+    it: only what differs is restored. `plate` is a version of it, larger or graded: faces are
+    pasted onto that, and everything else of the output is the plate's. `layer` is a folder into
+    which the restored faces are written by themselves, with a matte. `framemd5` is a text file to
+    write, with the hashes of each frame and what changed in it. `target` appears only when it is
+    whole; until then, and after any error, whatever was there stays. Until then finished segments
+    are kept in a folder beside it, and the same call goes on from there unless `resume` is False.
+    `workers`, from `vidrestore.cluster`, render segments side by side; the frames are the same.
     Raises VidrestoreError; see `vidrestore.errors`.
     """
     settings = settings or Settings()
     source, target = Path(source), Path(target)
     started = time.monotonic()
-    check_paths(source, target, framemd5, overwrite=overwrite)
+    check_paths(source, target, framemd5, overwrite=overwrite, beside=(before_swap, plate))
     if workers is not None:
         workers.check(settings, restorer)
     with work_folder(target, lambda message: notify(on_event, message)) as work:
-        info = probe(source)
+        info, shown = probe(source), plate or source
+        layering = None
+        if layer is not None:
+            layering = Layering(layer, source.stem, settings.layer.format, work)
+            layering.check(target, (source, shown), overwrite=overwrite)
+        if before_swap is not None:
+            check_before_swap(before_swap, source, info)
+        if plate is not None:
+            info = check_plate(plate, source, info)
         fingerprint = store.fingerprint(source)
         if (lost := work.begin(fingerprint, resume=resume)) is not None:
             notify(on_event, lost)
         ways = ways_to_encode(info, target, settings)
-        with open_source(source) as container:
+        with open_source(shown) as container:
             plan = plan_streams(container, info, target, whole=span is None)
             container_start = Fraction(container.start_time or 0, 1_000_000)
         encoding, header = first_that_opens(
-            ways, source, work.path, info, threads=settings.encode.threads
+            ways, shown, work.path, info, threads=settings.encode.threads
         )
-        plan = plan_that_fits(source, work.path / f"trial{target.suffix}", plan, info)
+        plan = plan_that_fits(shown, work.path / f"trial{target.suffix}", plan, info)
         notify(on_event, *encoding.notes, *plan.lost)
         usual = restorer or chosen_restorer(settings, on_event)
         settings = _with_template(settings, usual)
@@ -87,10 +104,14 @@ def restore_video(
             analysis = known_analysis(source, settings, span=span, on_event=on_event)
         analysis, names = choice.applied(analysis, source, settings, on_event)
         restorers = chosen_restorers(names, usual, settings, on_event)
-        used = [(first, _description(restorer)) for first, restorer in restorers]
-        renderer = workers or Here(restorers)
-        del usual, restorers  # with workers, which open their own, nothing else needs them
-        analyzed = time.monotonic()
+        judge = chosen_judge(settings, on_event)
+        pairing = pair(
+            source, analysis, span, before_swap=before_swap, plate=plate, on_event=on_event
+        )
+        analysis = with_room_for(analysis, pairing)
+        base = pairing.plate or Companion(source, analysis, span)
+        used = _names_used(restorers, analysis)
+        described = [(first, _described(each)) for first, each in restorers]
         job = Work(
             source=source.absolute(),
             fingerprint=fingerprint,
@@ -98,39 +119,48 @@ def restore_video(
             analysis=analysis,
             restorers=names,
             own_restorer=restorer,
+            networks=networks_chosen(restorers, analysis),
+            judge=judge.name,
             settings=settings,
             encoding=encoding,
             header=header and header.absolute(),
             span=span,
+            pairing=pairing.absolute(),
+            layering=layering,
         )
-        video, tally = Rendering(job, work, used, renderer, on_event).video()
+        renderer = workers or Here(restorers, judge)
+        del usual, restorers, judge  # with workers, which open their own, nothing else needs them
+        analyzed = time.monotonic()
+        video, tally = Rendering(job, work, described, renderer, on_event).video()
         whole = work.path / f"whole{target.suffix}"
         remux(
             video,
-            source,
+            base.path,
             whole,
             plan,
             info,
-            last_frame=_last_frame(analysis),
+            last_frame=_last_frame(base.analysis),
             provenance=_provenance(settings, used, tally),
-            part_seconds=None if span is None else _part_seconds(analysis, container_start),
+            part_seconds=None if span is None else _part_seconds(base.analysis, container_start),
         )
         restored = time.monotonic()
-        _check_whole(whole, plan, analysis)
+        _check_whole(whole, plan, base.analysis)
         fixity = None
         if settings.encode.check or framemd5 is not None:
             fixity = check_output(
-                source,
+                base.path,
                 whole,
-                analysis,
+                base.analysis,
                 stream_index=plan.kept.index(info.stream_index),
-                span=span,
+                span=base.span,
                 strength=settings.paste.strength,
                 listing=framemd5,
                 target=target,
                 on_event=on_event,
             )
             _check_lossless(fixity, encoding)
+        if layering is not None:
+            layering.deliver(base.path, base.analysis, is_part=span is not None)
         whole.replace(target)
         work.is_kept = False
     seconds = {
@@ -139,8 +169,9 @@ def restore_video(
         "check": time.monotonic() - restored,
     }
     summary = replace(
-        _summary(analysis, tally, (*encoding.notes, *plan.lost), span, seconds),
+        _summary(analysis, tally, (*encoding.notes, *plan.lost, *pairing.notes()), span, seconds),
         codec=encoding.codec,
+        restorers=used,
     )
     return summary if fixity is None else _with_fixity(summary, fixity)
 
@@ -204,32 +235,44 @@ class _Description:
     template: str
 
 
-def _description(restorer: Restorer) -> _Description:
+def _described(restorer: Restorer) -> Described:
+    """It without its network; itself where it chooses one by the face, and opens none before."""
+    if hasattr(restorer, "for_side"):
+        return restorer
     return _Description(restorer.name, restorer.size, restorer.reach_frames, restorer.template)
 
 
-def _provenance(
-    settings: Settings, restorers: Sequence[tuple[int, Described]], tally: Tally
-) -> str | None:
+def _names_used(restorers: Schedule, analysis: Analysis) -> tuple[str, ...]:
+    used = restorers_used(restorers, analysis, 0, analysis.frame_count)
+    return tuple(dict.fromkeys(name for _, name in used))
+
+
+def _provenance(settings: Settings, names: Sequence[str], tally: Tally) -> str | None:
     """What the output's tags say of how it was made; nothing where no face was restored."""
     if not settings.encode.provenance or not tally.faces:
         return None
-    names = ", ".join(dict.fromkeys(restorer.name for _, restorer in restorers))
-    return f"faces restored by vidrestore {version('vidrestore')} with {names}"
+    return f"faces restored by vidrestore {version('vidrestore')} with {', '.join(names)}"
 
 
 def check_paths(
-    source: Path, target: Path, framemd5: Path | None = None, *, overwrite: bool
+    source: Path,
+    target: Path,
+    framemd5: Path | None = None,
+    *,
+    overwrite: bool,
+    beside: Sequence[Path | None] = (),
 ) -> None:
     """Refuse before any work what could harm a file or cannot end well."""
     try:
         if not target.is_dir():
             container_of(target)
-        _check_files(source, target, overwrite=overwrite)
-        if framemd5 is not None:
-            check_listing_path(framemd5, source, target, overwrite=overwrite)
+        for each in (source, *filter(None, beside)):
+            _check_files(each, target, overwrite=overwrite)
+            if framemd5 is not None:
+                check_listing_path(framemd5, each, target, overwrite=overwrite)
     except PermissionError as error:
-        kind = InputError if error.filename == str(source) else OutputError
+        inputs = map(str, (source, *filter(None, beside)))
+        kind = InputError if error.filename in inputs else OutputError
         raise kind(f"{error.filename} cannot be reached: permission denied") from error
 
 
@@ -285,10 +328,12 @@ def _summary(
     return Summary(
         frames=analysis.frame_count,
         faces=tally.faces,
+        repeated=tally.repeated,
         tracks=len(analysis.tracks),
         people=len({track.person_id for track in analysis.tracks}),
         shots=len(analysis.shots),
         skipped=skipped,
+        likeness=likeness_by_track(tally, analysis),
         corrupt_frames=analysis.corrupt_frames,
         missing_frames=missing,
         warnings=(*_warnings(analysis, missing), *tally.notes.values(), *losses),

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from vidrestore import color, grain, masks, occlusion, smear, tone
+from vidrestore import color, focus, grain, masks, occlusion, smear, tone, transfer
 from vidrestore.frame import Face, FloatArray, Frame, Track, VideoInfo
-from vidrestore.geometry import Matrix, Rect, apply, covering_rect, crop_side_px, invert
+from vidrestore.geometry import Matrix, Rect, apply, covering_rect, crop_side_px, invert, shifted
 from vidrestore.planes import chroma_rect, samples
 
 # Width of a mask's soft edge in pixels of the frame, and as a share of the crop's side at most.
@@ -26,6 +26,8 @@ _FEATHER_PX, _WIDEST_FEATHER = 14.0, 0.07
 _AROUND = 0.2
 # How far within its own edges, likewise.
 _INSIDE = 0.1
+# How far around it edges are looked at; from where on the mask is surely face.
+_NEAR, _SURELY = 0.3, 0.9
 
 
 class Course:
@@ -85,6 +87,9 @@ class Look:
     unclipped: FloatArray | None = None
     """(64, 64) in [0, 1]"""
     smear: smear.Smear | None = None
+    edges_px: float | None = None
+    """Width of the source's edges, on the face or around it, whichever are sharper; pixels of the
+    frame. None where there are none around it."""
     noise: tuple[grain.Spectrum, ...] = ()
     """Of each plane that `grain_planes` names, around the face."""
 
@@ -112,6 +117,7 @@ def look_at(
     occluders: bool,
     tones: bool,
     noise: bool,
+    edges: bool,
     motion: npt.NDArray[np.float64] | None,
 ) -> Look:
     """Each only where it is asked for; `motion` is that of `smear.motion_px`."""
@@ -133,6 +139,8 @@ def look_at(
             found["unclipped"] = tone.unclipped(pictures[0])
     if motion is not None:
         found["smear"] = _smear(face, mask, place, motion)
+    if edges:
+        found["edges_px"] = _edges_px(frame, place, info)
     if noise:
         found["noise"] = _noise(frame, place, info)
     return Look(**found)
@@ -153,6 +161,26 @@ def _smear(
         return smear.Smear(motion, 0.0)
     source, restored = (_small(crop, side) for crop in (face.source, face.restored))
     return smear.smear_of(source, restored, scaled(mask, side), place.unit, motion)
+
+
+def _edges_px(frame: Frame, place: Place, info: VideoInfo) -> float | None:
+    rect = place.rect(info, color.layout(frame.image).grid, around=_NEAR)
+    if rect.is_empty:
+        return None
+    shown = transfer.to_display(color.region_rgb(frame.image, rect, info), info).clamp(0, 1)
+    rgb = shown.float().permute(1, 2, 0).numpy()
+    to_grid = shifted(place.unit * masks.GRID_PX - np.array([[0, 0, 0.5]] * 2), rect)
+    distance = cv2.warpAffine(
+        place.distance,
+        to_grid,
+        (rect.width, rect.height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    mask = masks.soft(torch.from_numpy(distance), place.feather).numpy()
+    around = focus.width_px(rgb, mask == 0)
+    inside = focus.width_px(rgb, mask > _SURELY)
+    return around if around is None or inside is None else min(around, inside)
 
 
 def _noise(frame: Frame, place: Place, info: VideoInfo) -> tuple[grain.Spectrum, ...]:

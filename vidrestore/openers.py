@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from vidrestore import weights
@@ -12,8 +12,9 @@ from vidrestore.detectors.recognizer import Recognizer, embedding_of_photo, find
 from vidrestore.errors import ConfigError, UsageError, WeightsError
 from vidrestore.fetch import as_events
 from vidrestore.frame import FloatArray, OnEvent, notify
+from vidrestore.likeness import Judge
 from vidrestore.restore import choose_device
-from vidrestore.restorers import Restorer, open_restorer
+from vidrestore.restorers import Restorer, open_restorer, tiers
 from vidrestore.segments import Schedule
 
 
@@ -49,6 +50,12 @@ def chosen_recognizer(settings: Settings, on_event: OnEvent | None) -> Recognize
         return None
 
 
+def chosen_judge(settings: Settings, on_event: OnEvent | None) -> Judge:
+    """Of restored faces: with a recogniser where there is one and it is asked for."""
+    recognizer = chosen_recognizer(settings, on_event) if settings.guard.identity > 0 else None
+    return Judge() if recognizer is None else Judge(recognizer, recognizer.name)
+
+
 def recognizer_folder(settings: Settings) -> Path | None:
     """Where the pack is whose recogniser would be used."""
     how = settings.weights
@@ -71,25 +78,64 @@ def reference_embedding(photo: Path, settings: Settings, on_event: OnEvent | Non
 
 
 def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
-    """The restorer that the settings name, its weights fetched where they are missing."""
+    """The restorer that the settings name, its weights fetched where they are missing.
+
+    Of gpen-auto, no network is opened before a face needs it.
+    """
     how = settings.restore
-    try:
-        return open_restorer(
-            how.restorer,
-            device=choose_device(how.device),
-            number_format=how.number_format,
-            engine=how.engine,
-            cache_folder=weights.user_cache() / "openvino",
-            fusion_sharpness=how.fusion_sharpness,
-            codeformer_fidelity=how.codeformer_fidelity,
-            find_weights=weight_finder(settings, on_event),
-            on_notice=lambda message: notify(on_event, message),
+    find_weights = weight_finder(settings, on_event)
+
+    def say(message: str) -> None:
+        notify(on_event, message)
+
+    def opened(name: str) -> Restorer:
+        try:
+            return open_restorer(
+                name,
+                device=choose_device(how.device),
+                number_format=how.number_format,
+                engine=how.engine,
+                cache_folder=weights.user_cache() / "openvino",
+                fusion_sharpness=how.fusion_sharpness,
+                codeformer_fidelity=how.codeformer_fidelity,
+                find_weights=find_weights,
+                on_notice=say,
+            )
+        except MemoryError as error:
+            raise WeightsError(
+                f"{name} does not fit into the memory of the device; use a smaller one such as "
+                "gpen-512, or --device cpu"
+            ) from error
+
+    if how.restorer != tiers.NAME:
+        return opened(how.restorer)
+    choose_device(how.device)
+    return tiers.Tiers(
+        opened,
+        find_weights=find_weights,
+        is_to_be_had=lambda name: _is_to_be_had(name, settings),
+        on_notice=say,
+    )
+
+
+def weights_needed(settings: Settings, sides_px: Iterable[int]) -> list[str]:
+    """Names of the weights that the settings' restorer needs for crops of these sides."""
+    name = settings.restore.restorer
+    if name == tiers.NAME:
+        chosen = (
+            tiers.tier_for(side, lambda each: _is_to_be_had(each, settings))
+            for side in sorted(sides_px)
         )
-    except MemoryError as error:
-        raise WeightsError(
-            f"{how.restorer} does not fit into the memory of the device; use a smaller one such as "
-            "gpen-512, or --device cpu"
-        ) from error
+        return list(dict.fromkeys(chosen))
+    return [name] if name in weights.load_table() else []
+
+
+def _is_to_be_had(name: str, settings: Settings) -> bool:
+    """Its file is here, or there is an address from which it may be fetched."""
+    how = settings.weights
+    if weights.find(name, weights.search_folders(how.folder, how.also)) is not None:
+        return True
+    return not how.offline and bool(weights.load_table()[name].urls)
 
 
 def chosen_restorers(

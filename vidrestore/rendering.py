@@ -13,6 +13,9 @@ from typing import Protocol
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.frame import Analysis, OnEvent, notify
+from vidrestore.layering import Layering
+from vidrestore.likeness import Judge
+from vidrestore.pairing import Pairing
 from vidrestore.restore import reach_frames, restore_segment
 from vidrestore.restorers import Described, Restorer
 from vidrestore.segments import Schedule, Segment, made_from, plan_segments
@@ -34,36 +37,49 @@ class Work:
     restorers: Sequence[tuple[int, str | None]]
     """(first frame, name) of the restorers; None: the one that the settings name, or the own."""
     own_restorer: Restorer | None
+    networks: Sequence[tuple[int, str]]
+    """As `networks_chosen` gives them, which depends on the weights that are here."""
+    judge: str
+    """Its name, which depends on whether there is a recogniser."""
     settings: Settings
     encoding: Encoding
     header: Path | None
     span: Span | None
+    pairing: Pairing
+    layering: Layering | None
 
 
 def render(
     work: Work,
     restorers: Schedule,
+    judge: Judge,
     segment: Segment,
     on_frames: Callable[[int], None] | None = None,
 ) -> Part:
     """Write one segment to a place of its own in the work folder.
 
-    `restorers` are those of the work, opened; `on_frames` is told how many frames are written.
+    `restorers` and `judge` are those of the work, opened; `on_frames` is told how many frames are
+    written.
     """
-    path = WorkFolder(work.folder).place(name_of(segment), work.encoding.suffix)
+    folder, name = WorkFolder(work.folder), name_of(segment)
+    path = folder.place(name, work.encoding.suffix)
+    layer = None if work.layering is None else work.layering.files(name, folder)
     tally = restore_segment(
         work.source,
         path,
         work.analysis,
         segment,
         restorers,
+        judge,
         work.settings,
         encoding=work.encoding,
         header=work.header,
         span=work.span,
+        pairing=work.pairing,
+        layer=layer,
         on_frames=on_frames,
     )
-    return sealed(path, tally.as_dict())
+    return sealed(path, tally.as_dict(), *(() if layer is None else (layer.fill, layer.matte)))
 
 
 def name_of(segment: Segment) -> str:
@@ -119,12 +135,14 @@ class Here:
     """Renders one segment after the other in this process."""
 
     restorers: Schedule
+    judge: Judge
 
     def render(
         self, work: Work, segments: Sequence[Segment], progress: Progress
     ) -> Generator[tuple[Segment, Part]]:
         for segment in segments:
-            yield segment, render(work, self.restorers, segment, partial(progress.tell, segment))
+            tell = partial(progress.tell, segment)
+            yield segment, render(work, self.restorers, self.judge, segment, tell)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,30 +164,46 @@ class Rendering:
         segments = plan_segments(self.work.analysis, most_frames=most_frames)
         hashes = [self._made_from(segment) for segment in segments]
         all_hash = sha256("".join(hashes).encode()).hexdigest()
-        joined = self.folder.find("video", self.work.encoding.suffix, all_hash)
+        joined = self._found("video", all_hash)
         if joined is None:
             parts = self._segments(segments, hashes)
-            whole = sealed(self._join(segments, parts), _sum_of(parts).as_dict())
+            whole = sealed(self._join(segments, parts, hashes, all_hash), _sum_of(parts).as_dict())
             joined = self.folder.finish("video", all_hash, whole)
             self.folder.forget_segments()
         return joined.path, _sum_of([joined])
 
-    def _join(self, segments: Sequence[Segment], parts: Sequence[Done]) -> Path:
+    def _join(
+        self,
+        segments: Sequence[Segment],
+        parts: Sequence[Done],
+        hashes: Sequence[str],
+        all_hash: str,
+    ) -> Path:
+        plate, layering = self.work.pairing.plate, self.work.layering
+        shown = self.work.analysis if plate is None else plate.analysis
+        times = [shown.pts[segment.first : segment.end].tolist() for segment in segments]
+        if layering is not None:
+            named = [(name_of(s), origin) for s, origin in zip(segments, hashes, strict=True)]
+            layering.join(named, times, shown.info, all_hash)
         whole = self.folder.place("video", self.work.encoding.suffix)
         if len(parts) == 1:
             parts[0].path.replace(whole)
-            return whole
-        pts = self.work.analysis.pts
-        times = [pts[segment.first : segment.end].tolist() for segment in segments]
-        join([part.path for part in parts], whole, times, self.work.analysis.info)
+        else:
+            join([part.path for part in parts], whole, times, shown.info)
         return whole
+
+    def _found(self, name: str, origin: str) -> Done | None:
+        """A part that is done, with its layer where that is wanted, too."""
+        layering = self.work.layering
+        if layering is not None and not layering.has(name, origin):
+            return None
+        return self.folder.find(name, self.work.encoding.suffix, origin)
 
     def _segments(self, segments: Sequence[Segment], hashes: Sequence[str]) -> list[Done]:
         progress = Progress(self.work.analysis.frame_count, self.on_event)
         done: dict[Segment, Done] = {}
         for segment, origin in zip(segments, hashes, strict=True):
-            found = self.folder.find(name_of(segment), self.work.encoding.suffix, origin)
-            if found is not None:
+            if (found := self._found(name_of(segment), origin)) is not None:
                 done[segment] = found
         if done:
             notify(self.on_event, f"{len(done)} of {len(segments)} segments are done already")
@@ -179,6 +213,8 @@ class Rendering:
         with closing(self.renderer.render(self.work, left, progress)) as rendered:
             for segment, part in rendered:
                 name, origin = name_of(segment), hashes[segment.number]
+                if self.work.layering is not None:
+                    self.work.layering.finish(name, origin, part.layer)
                 done[segment] = self.folder.finish(name, origin, part)
         return [done[segment] for segment in segments]
 
@@ -188,8 +224,10 @@ class Rendering:
             self.work.analysis,
             reach_frames(self.restorers, self.work.settings),
             self.restorers,
+            self.work.judge,
             self.work.settings,
             self.work.encoding,
+            self.work.pairing,
         )
 
 

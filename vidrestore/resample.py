@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import cv2
@@ -18,6 +19,25 @@ from vidrestore.geometry import Matrix
 _HALVE_FROM = 8.0
 # Steps up to this are taken for enlarging, where bicubic interpolation alone is right.
 _NEARLY_ONE = 1.02
+# The filter comes in as there is more and more to keep out, up to this step: a face that comes
+# nearer must not change its sharpness at once.
+_FULL_FROM = 1.5
+# Of the filter: where it cuts off, in cycles per pixel of the target; its half width before a
+# pixel's own, in such pixels; the shape of its window.
+_CUTOFF, _LOBES, _KAISER = 0.49, 3, 3.0
+_REACH = _LOBES + 0.5
+
+
+def squared(crops: torch.Tensor, side: int) -> torch.Tensor:
+    """(..., W, W) in [0, 1] -> (..., side, side), by boxes downwards and bicubic upwards."""
+    if crops.shape[-1] == side:
+        return crops
+    flat = crops.flatten(0, -4) if crops.dim() > 3 else crops[None]
+    if crops.shape[-1] > side:
+        flat = F.adaptive_avg_pool2d(flat, side)
+    else:
+        flat = F.interpolate(flat, (side, side), mode="bicubic", align_corners=False).clamp(0, 1)
+    return flat.reshape(*crops.shape[:-2], side, side)
 
 
 def sampling_grid(
@@ -45,9 +65,9 @@ def resample(
 
     Convention: `source_from_target` maps target pixel centres to pixel centres of `image`; beyond
     its edge the image repeats its border. Where several pixels fall on one of the target they are
-    weighed by the cubic kernel of Keys (IEEE TASSP 29(6), 1981), a = -1/2, stretched over them; a
-    grid is read from that by bicubic interpolation, so the result does not depend on where in a
-    target pixel they lie. Values may exceed those of the image a little, at edges.
+    low-passed first; a grid is read from that by bicubic interpolation (Keys, IEEE TASSP 29(6),
+    1981), so the result does not depend on where in a target pixel they lie. Values may exceed
+    those of the image a little, at edges.
     """
     matrix = np.asarray(source_from_target, dtype=np.float64)
     rows, columns = seen_part((image.shape[1], image.shape[2]), matrix, height, width)
@@ -80,7 +100,7 @@ def seen_part(
     matrix = np.asarray(source_from_target, dtype=np.float64)
     x, y = np.array([0, width - 1.0]), np.array([0, height - 1.0])
     corners = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2) @ matrix[:, :2].T + matrix[:, 2]
-    margin = 2 + np.ceil(2 * max(*_steps(matrix), 1.0))
+    margin = 2 + np.ceil(_REACH * max(*_steps(matrix), 1.0))
     sides = np.array(size[::-1])
     low = np.clip(np.floor(corners.min(axis=0)) - margin, 0, sides - 1).astype(int)
     high = np.clip(np.ceil(corners.max(axis=0)) + margin + 1, low + 1, sides).astype(int)
@@ -88,14 +108,29 @@ def seen_part(
 
 
 def _kernel(step: float) -> npt.NDArray[np.float32]:
-    """The cubic kernel over `step` pixels, at their centres; its sum is 1."""
+    """The filter for `step` pixels on one of the target, at their centres; its sum is 1."""
     step = max(step, 1.0)
-    reach = math.ceil(2 * step) - 1
-    x = np.abs(np.arange(-reach, reach + 1)) / step
-    near = (1.5 * x - 2.5) * x**2 + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    kernel = np.where(x < 1, near, np.where(x < 2, far, 0))
-    return np.asarray(kernel / kernel.sum(), np.float32)
+    reach = math.ceil(step * _REACH)
+    places = np.arange(-reach, reach + 1)
+    filtered = np.interp(places / step, *_impulse())
+    filtered /= filtered.sum()
+    share = min((step - 1) / (_FULL_FROM - 1), 1.0)
+    share *= share * (3 - 2 * share)
+    return np.asarray(share * filtered + (1 - share) * (places == 0), np.float32)
+
+
+@cache
+def _impulse() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(n,) places in pixels of the target, and the filter there.
+
+    What a pixel averages of a picture that an ideal low-pass has cut off at `_CUTOFF`: a sinc
+    under a Kaiser window (Kaiser and Schafer, IEEE TASSP 28(1), 1980), integrated over a pixel.
+    """
+    fine = 64
+    x = np.arange(-_LOBES * fine, _LOBES * fine + 1) / fine
+    window = np.i0(_KAISER * np.sqrt(1 - (x / _LOBES) ** 2))
+    low = np.convolve(np.sinc(2 * _CUTOFF * x) * window, np.ones(fine + 1))
+    return np.linspace(-_REACH, _REACH, len(low)), low
 
 
 def _filtered(

@@ -1,11 +1,13 @@
-"""Pass two, for one segment: decode -> crop -> restore -> deflicker -> paste -> encode."""
+"""Pass two, for one segment: decode -> crop -> restore -> deflicker -> guard -> paste -> encode."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -15,18 +17,25 @@ import torch
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.errors import InputError, UsageError
-from vidrestore.frame import Analysis, FaceFrame, Frame
+from vidrestore.frame import Analysis, FaceFrame, Frame, VideoInfo
+from vidrestore.likeness import Judge
+from vidrestore.pairing import ALONE, Companion, Pairing, target_from_source
 from vidrestore.restorers import Described, Restorer
 from vidrestore.segments import Schedule, Segment, context
 from vidrestore.stages import deflicker as deflicker_stage
+from vidrestore.stages import guard as guard_stage
 from vidrestore.stages import paste as paste_stage
-from vidrestore.stages.crop import crop
+from vidrestore.stages.crop import crop, cut_out
 from vidrestore.stages.decode import Damage, Span, decode, decode_from
 from vidrestore.stages.deflicker import deflicker
 from vidrestore.stages.detect import checksum
 from vidrestore.stages.encode import VideoWriter
+from vidrestore.stages.guard import guard
+from vidrestore.stages.layer import LayerFiles, layer_writer
 from vidrestore.stages.paste import Finish, paste
+from vidrestore.stages.plate import onto_plate
 from vidrestore.stages.restore import restore
+from vidrestore.stages.swap import only_swapped
 from vidrestore.summary import Tally
 from vidrestore.threads import StageThreads
 
@@ -44,32 +53,41 @@ def restore_segment(
     analysis: Analysis,
     segment: Segment,
     restorers: Schedule,
+    judge: Judge,
     settings: Settings,
     *,
     encoding: Encoding,
     header: Path | None = None,
     span: Span | None = None,
+    pairing: Pairing = ALONE,
+    layer: LayerFiles | None = None,
     on_frames: Callable[[int], None] | None = None,
 ) -> Tally:
     """Write the segment's part of the video stream, with its faces restored, to `target`.
 
     `restorers` are pairs (first frame, restorer), each from there to the next; the first from 0.
+    `judge` says whether what they made still is the same face. With a plate in `pairing` the
+    stream is the plate's, which `encoding` and `header` are for. `layer` are files for the restored
+    faces by themselves.
     The frames are the same however the video is cut into segments: those around the segment on
     which its own depend are restored, too, and not written.
     `on_frames` is told how many frames of the segment are written.
     Leaves no file and no thread behind where it fails.
     """
-    info = analysis.info
+    info, plate = analysis.info, pairing.plate
+    # What the output is but for the faces.
+    shown = analysis if plate is None else plate.analysis
     tally = Tally(frames=range(segment.first, segment.end))
     first, end = context(segment, analysis, reach_frames(restorers, settings))
     # Those of decoders are packets' durations, which follow the order of coding.
-    durations = [*np.diff(analysis.pts).tolist(), last_duration(analysis)]
+    durations = [*np.diff(shown.pts).tolist(), last_duration(shown)]
     device = choose_device(settings.restore.device)
     encoder_threads = settings.encode.threads
     if analysis.frame_count < _FEW_FRAMES:
         encoding = encoding.of_few_frames()
     with (
-        VideoWriter(target, info, encoding, threads=encoder_threads, header=header) as writer,
+        VideoWriter(target, shown.info, encoding, threads=encoder_threads, header=header) as writer,
+        _layer_writer(layer, shown.info, encoder_threads) as write_layer,
         StageThreads() as threads,
     ):
         again = frames_again(source, analysis, span, first=first, end=end)
@@ -81,6 +99,11 @@ def restore_segment(
             largest_px=max(restorer.size or _LARGEST_CROP_PX for _, restorer in restorers),
             device=device,
         )
+        if (before := pairing.before_swap) is not None:
+            was = threads.background(
+                _beside(before, first, end), depth=_DEPTH, name="decode before"
+            )
+            cropped = only_swapped(cropped, was, info, before.analysis.info, tally)
         faces = threads.background(cropped, depth=_DEPTH, name="crop")
         restored = _restored(faces, restorers, tally, settings, device)
         clear = threads.background(restored, depth=_DEPTH, name="restore")
@@ -90,17 +113,35 @@ def restore_segment(
             detail=settings.deflicker.detail,
         )
         calm = threads.background(steady, depth=_DEPTH, name="deflicker")
-        pasted = paste(
+        guarded = guard(
             calm,
-            info,
+            judge,
+            tally,
+            identity=settings.guard.identity,
+            features=settings.guard.features,
+            tracks=analysis.tracks,
+        )
+        # Each face that waits holds 24 W^2 bytes, of which the guard keeps some frames itself.
+        sure = threads.background(guarded, depth=1, name="guard")
+        if plate is not None:
+            onto = threads.background(_beside(plate, first, end), depth=_DEPTH, name="decode plate")
+            to_plate = target_from_source(shown.info, info)
+            sure = onto_plate(sure, onto, shown.tracks, shown.info, to_plate, cut_out)
+        pasted = paste(
+            sure,
+            shown.info,
             tally,
             strength=settings.paste.strength,
-            tracks=analysis.tracks,
+            tracks=shown.tracks,
             finish=_finish(settings),
+            layer=None if layer is None else layer.holds,
         )
         for frame in threads.background(pasted, depth=_DEPTH, name="paste"):
             if segment.first <= frame.index < segment.end:
-                writer.write(replace(frame, duration=durations[frame.index]))
+                timed = replace(frame, duration=durations[frame.index])
+                writer.write(timed)
+                if write_layer is not None:
+                    write_layer(timed)
                 if on_frames is not None:
                     on_frames(writer.frame_count)
         if writer.frame_count != segment.frame_count:
@@ -127,6 +168,7 @@ def _restored(
             tally,
             batch_size=_batch_size(settings, device),
             max_waiting_frames=settings.restore.max_waiting_frames,
+            repeats=settings.restore.repeats,
         )
 
 
@@ -138,9 +180,22 @@ def _finish(settings: Settings) -> Finish:
         color=wanted.color,
         grain=settings.grain.match,
         sharpness=wanted.sharpness,
+        focus=wanted.focus,
         detail=wanted.detail,
         regions=regions if min(regions.values()) < 1 else {},
     )
+
+
+def _layer_writer(
+    layer: LayerFiles | None, info: VideoInfo, threads: int
+) -> AbstractContextManager[Callable[[Frame], None] | None]:
+    if layer is None:
+        return nullcontext()
+    return layer_writer(layer, info, partial(VideoWriter, threads=threads))
+
+
+def _beside(companion: Companion, first: int, end: int) -> Iterator[Frame]:
+    return frames_again(companion.path, companion.analysis, companion.span, first=first, end=end)
 
 
 def _at(restorers: Schedule, index: int) -> Restorer:
@@ -152,6 +207,8 @@ def reach_frames(restorers: Sequence[tuple[int, Described]], settings: Settings)
     reach = max(restorer.reach_frames for _, restorer in restorers) + paste_stage.REACH_FRAMES
     if _deflicker_amount(restorers, settings):
         reach += deflicker_stage.REACH_FRAMES
+    if settings.guard.identity > 0 or settings.guard.features > 0:
+        reach += guard_stage.REACH_FRAMES
     return reach
 
 

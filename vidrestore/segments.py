@@ -11,7 +11,8 @@ from itertools import pairwise
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.frame import Analysis
-from vidrestore.restorers import Described, Restorer
+from vidrestore.pairing import ALONE, Pairing
+from vidrestore.restorers import Described, Restorer, restorer_for
 
 # Encoders write no times of their own for streams that are shorter than their delay.
 _FEWEST_FRAMES = 24
@@ -78,18 +79,46 @@ def restorers_within(
     ]
 
 
+def restorers_used(
+    restorers: Sequence[tuple[int, Described]], analysis: Analysis, first: int, end: int
+) -> list[tuple[int, str]]:
+    """(track, name) of what restores the faces of frames [first, end)."""
+    used = []
+    for i, (start, restorer) in enumerate(restorers):
+        last = restorers[i + 1][0] if i + 1 < len(restorers) else end
+        for track in sorted(analysis.tracks, key=lambda track: track.work_px):
+            frames = slice(*(max(0, at - track.first_frame)
+                             for at in (max(first, start), min(end, last))))  # fmt: skip
+            if track.strength[frames].any():
+                used.append((track.track_id, restorer_for(restorer, track.work_px).name))
+    return used
+
+
+def networks_chosen(
+    restorers: Sequence[tuple[int, Described]], analysis: Analysis
+) -> list[tuple[int, str]]:
+    """(track, name) of the networks that were chosen by the face and the weights that are here."""
+    named = {restorer.name for _, restorer in restorers}
+    used = restorers_used(restorers, analysis, 0, analysis.frame_count)
+    return [(track, name) for track, name in used if name not in named]
+
+
 def made_from(
     segment: Segment,
     analysis: Analysis,
     reach_frames: int,
     restorers: Sequence[tuple[int, Described]],
+    judge: str,
     settings: Settings,
     encoding: Encoding,
+    pairing: Pairing = ALONE,
 ) -> str:
-    """A hash of all that the segment's frames and packets depend on."""
+    """A hash of all that the segment's frames and packets depend on; `judge` is a name."""
     first, end = context(segment, analysis, reach_frames)
     digest = hashlib.sha256()
-    sections = (settings.restore, settings.deflicker, settings.paste, settings.grain)
+    sections = (
+        settings.restore, settings.deflicker, settings.guard, settings.paste, settings.grain,
+    )  # fmt: skip
     how = encoding.encoder, encoding.pixel_format, sorted(encoding.options.items())
     for part in (
         version("vidrestore"),
@@ -97,12 +126,16 @@ def made_from(
         analysis.template,
         (segment.first, segment.end, first, end),
         restorers_within(restorers, segment),
+        restorers_used(restorers, analysis, first, end),
+        judge,
         *(section.model_dump_json() for section in sections),
         (how, settings.encode.threads),
     ):
         digest.update(repr(part).encode())
-    for array in (analysis.pts[first:end], analysis.crc32[first:end]):
-        digest.update(array.tobytes())
+    for role, each in (("source", analysis), *pairing.analyses()):
+        digest.update(repr((role, each.fingerprint)).encode())
+        for array in (each.pts[first:end], each.crc32[first:end]):
+            digest.update(array.tobytes())
     for track in analysis.tracks:
         if track.first_frame < end and first < track.end_frame:
             frames = slice(max(0, first - track.first_frame), end - track.first_frame)

@@ -29,6 +29,8 @@ _SIGMA_PX = 1.0
 # A blur shorter than this, in pixels of the frame, is none.
 _LEAST_BLUR_PX = 0.7
 _SUBSTEPS = 8
+# Softness of a source that is not its motion, in pixels of the grid, as far as it is looked for.
+_SOFTNESS_PX = np.linspace(0, 5, 11)
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -64,12 +66,14 @@ def smear_of(
 ) -> Smear:
     """Of (256, 256, 3) pictures and (256, 256) `face` in [0, 1]; `unit` is frame -> unit crop.
 
-    Blur along the motion leaves gradients across it as they were. The least length is taken with
-    which the restored face has no more of the one against the other than the source.
+    Blur along the motion leaves gradients across it as they were. The restored face is first made
+    as soft as these are in the source. Then the least length is taken with which it has no more
+    along the motion against across it than the source.
     """
     along = unit[:, :2] @ motion * GRID_PX
-    wanted = _TOLERANCE * _anisotropy(source @ _LUMA, face, along)
-    luma = restored @ _LUMA
+    given = source @ _LUMA
+    wanted = _TOLERANCE * _anisotropy(given, face, along)
+    luma = _as_soft(restored @ _LUMA, _energies(given, face, along)[1], face, along)
     for share in _SHARES:
         if _anisotropy(_along(luma, along * share), face, along) <= wanted:
             return Smear(motion, float(share))
@@ -99,14 +103,31 @@ def _along(picture: npt.NDArray[Any], blur_px: Vector) -> npt.NDArray[np.float32
     return np.asarray(cv2.filter2D(picture, -1, kernel.astype(np.float32), borderType=border))
 
 
+def _as_soft(
+    luma: npt.NDArray[Any], across: float, face: FloatArray, along: Vector
+) -> npt.NDArray[Any]:
+    """Blurred as little as leaves no more than `across` of the gradient across the motion."""
+    for sigma in _SOFTNESS_PX:
+        softer = cv2.GaussianBlur(luma, (0, 0), sigma) if sigma else luma
+        if _energies(softer, face, along)[1] <= _TOLERANCE * across:
+            break
+    return softer
+
+
 def _anisotropy(luma: npt.NDArray[Any], face: FloatArray, along: Vector) -> float:
     """Energy of the gradient along a direction over that across it."""
+    own, across = _energies(luma, face, along)
+    return own / max(across, 1e-12)
+
+
+def _energies(luma: npt.NDArray[Any], face: FloatArray, along: Vector) -> tuple[float, float]:
+    """Of the gradient along a direction, and across it."""
     low = cv2.GaussianBlur(luma, (0, 0), _SIGMA_PX)
     x, y = np.gradient(low, axis=1), np.gradient(low, axis=0)
     u, v = along / np.linalg.norm(along)
     own = float((face * (u * x + v * y) ** 2).sum())
     across = float((face * (u * y - v * x) ** 2).sum())
-    return own / max(across, 1e-12)
+    return own, across
 
 
 def _middle(unit: Matrix) -> Vector:

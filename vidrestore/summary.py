@@ -4,8 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from vidrestore.frame import Analysis
+
+
+@dataclass(slots=True)
+class Likeness:
+    """How like its source a restored face was, summed over the frames of a track."""
+
+    frames: int = 0
+    reduced: int = 0
+    """Of these, in how many less of it was used for that."""
+    looks: int = 0
+    """How often a recogniser could tell."""
+    features: float = 0.0
+    """Of the restored face; likewise, as the guard let it through:"""
+    features_used: float = 0.0
+    identity: float = 0.0
+    """Cosines, of the restored face; likewise, as the guard let it through:"""
+    identity_used: float = 0.0
+
+    def add(self, other: Likeness) -> None:
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 @dataclass(slots=True)
@@ -14,10 +37,14 @@ class Tally:
 
     faces: int = 0
     """(face, frame) pairs pasted."""
+    repeated: int = 0
+    """(face, frame) pairs that show what the frame before showed, and have its result."""
     not_restored: Counter[str] = field(default_factory=Counter)
     """Reason -> (face, frame) pairs left as they were."""
     notes: dict[str, str] = field(default_factory=dict)
     """What a person should know, one sentence for each cause."""
+    likeness: dict[int, Likeness] = field(default_factory=dict)
+    """Track -> what the guard found."""
     frames: range | None = None
     """Faces of frames outside do not count: they are only looked at; None: all count."""
 
@@ -29,15 +56,63 @@ class Tally:
         """Plain values, for JSON."""
         return {
             "faces": self.faces,
+            "repeated": self.repeated,
             "not_restored": dict(self.not_restored),
             "notes": dict(self.notes),
+            "likeness": {str(track): asdict(found) for track, found in self.likeness.items()},
         }
 
     def add(self, counts: Mapping[str, Any]) -> None:
         """What another part counted, as `as_dict` gives it."""
         self.faces += counts["faces"]
+        self.repeated += counts["repeated"]
         self.not_restored.update(counts["not_restored"])
         self.notes.update(counts["notes"])
+        for track, found in counts["likeness"].items():
+            self.likeness.setdefault(int(track), Likeness()).add(Likeness(**found))
+
+
+@dataclass(frozen=True, slots=True)
+class TrackLikeness:
+    """How like its source the restored face of a track was."""
+
+    track: int
+    person: int
+    shot: int
+    """From 1."""
+    frames: int
+    reduced_frames: int
+    """In which less of it was used for that."""
+    features: float
+    """Mean correlation of eyes, mouth and face, at most 1; likewise, of what was used:"""
+    features_used: float
+    identity: float | None
+    """Mean cosine to a recogniser; None where none could tell. Likewise, of what was used:"""
+    identity_used: float | None
+
+
+def likeness_by_track(tally: Tally, analysis: Analysis) -> tuple[TrackLikeness, ...]:
+    """In the order of the tracks, without those that nobody looked at."""
+    found = []
+    for track in analysis.tracks:
+        if (sums := tally.likeness.get(track.track_id)) is None:
+            continue
+        shot = sum(start <= track.first_frame for start, _ in analysis.shots)
+        looks = sums.looks
+        found.append(
+            TrackLikeness(
+                track.track_id,
+                track.person_id,
+                shot,
+                sums.frames,
+                sums.reduced,
+                sums.features / sums.frames,
+                sums.features_used / sums.frames,
+                sums.identity / looks if looks else None,
+                sums.identity_used / looks if looks else None,
+            )
+        )
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +125,14 @@ class Summary:
     tracks: int
     people: int
     shots: int
+    restorers: tuple[str, ...] = ()
+    """Names of those that some face needed."""
+    repeated: int = 0
+    """Of `faces`, those that repeat the frame before and were not computed again."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Reason -> how many (face, frame) pairs were left as they were."""
+    likeness: tuple[TrackLikeness, ...] = ()
+    """Of each track at which the guard looked."""
     corrupt_frames: int = 0
     missing_frames: int = 0
     """Frames that the file claims but that could not be decoded."""
@@ -78,4 +159,6 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, TrackLikeness):
+        return asdict(value)
     return value

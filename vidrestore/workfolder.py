@@ -6,6 +6,7 @@ OUTPUT.vidrestore/
     segments/0007.mp4   a part of the new video stream, and 0007.json: what it is made from;
                         0007.*.part.mp4 while it is being written
     video.mp4           all of them, once they are joined, and video.json
+    *.fill.mov, *.matte.mov     the same parts of a layer, where one is written, each with its note
 """
 
 from __future__ import annotations
@@ -37,12 +38,15 @@ class Part:
     size: int
     sha256: str
     counts: Mapping[str, Any]
+    layer: tuple[Part, ...] = ()
+    """The streams of its layer, where one is written."""
 
 
-def sealed(path: Path, counts: Mapping[str, Any]) -> Part:
-    """What was written to `path`, once it is on the disk."""
+def sealed(path: Path, counts: Mapping[str, Any], *layer: Path) -> Part:
+    """What was written to `path`, and its layer to others, once it is on the disk."""
     _sync(path)
-    return Part(path, path.stat().st_size, _sha256(path), counts)
+    streams = tuple(sealed(each, {}) for each in layer)
+    return Part(path, path.stat().st_size, _sha256(path), counts, streams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class WorkFolder:
         for entry in self.path.iterdir():
             if entry.name == "lock" or (fits and entry.name in ("job.json", "segments")):
                 continue
-            if fits and entry.stem == "video":
+            if fits and entry.name.startswith("video.") and ".part." not in entry.name:
                 continue
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         self._segments.mkdir(exist_ok=True)
@@ -120,10 +124,12 @@ class WorkFolder:
         """How many parts are finished."""
         if (self.path / "video.json").is_file():
             return 1
-        return sum(1 for _ in self._segments.glob("*.json")) if self._segments.is_dir() else 0
+        if not self._segments.is_dir():
+            return 0
+        return sum("." not in note.stem for note in self._segments.glob("*.json"))
 
     def _folder(self, name: str) -> Path:
-        return self.path if name == "video" else self._segments
+        return self.path if name.partition(".")[0] == "video" else self._segments
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         """None where there is no note, or half of one."""

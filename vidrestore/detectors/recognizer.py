@@ -71,6 +71,7 @@ class Recognizer:
                 "fetch its pack again"
             ) from error
         self._nobody = _unit(nobody.mean(axis=0))
+        self.name = f"{model.parent.name}/{model.name}"
 
     @property
     def dimension(self) -> int:

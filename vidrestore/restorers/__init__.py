@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -35,9 +35,18 @@ class Restorer(Described, Protocol):
 
         The middle of each window is the face to restore. Where the track ends within reach, its
         nearest frame is repeated. Raises MemoryError where the batch is too large for the device.
-        A face for which it has no answer comes back as NaN.
+        A face for which it has no answer comes back as NaN. The same window gives the same.
         """
         ...
+
+
+_Any = TypeVar("_Any", bound=Described)
+
+
+def restorer_for(restorer: _Any, work_px: int) -> _Any:
+    """What restores crops of that side: itself, or what its `for_side` gives where it has one."""
+    choose: Callable[[int], _Any] | None = getattr(restorer, "for_side", None)
+    return restorer if choose is None else choose(work_px)
 
 
 @contextmanager
@@ -82,7 +91,8 @@ def open_restorer(
         if not path.is_file():
             raise WeightsError(f"the weight file {path} does not exist")
     else:
-        raise ConfigError(unknown_name("restorer", name, NAMES) + f"; or a {', '.join(FILES)} file")
+        known = unknown_name("restorer", name, (*NAMES, "gpen-auto"))
+        raise ConfigError(f"{known}; or a {', '.join(FILES)} file")
 
     from vidrestore.restorers.gpen import Gpen
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import solveh_banded
 
-from vidrestore.frame import FloatArray, Motion, RawTrack, Track, VideoInfo
+from vidrestore.frame import BoolArray, FloatArray, Motion, RawTrack, Track, VideoInfo
 from vidrestore.geometry import (
     Matrix,
     apply,
@@ -41,6 +41,7 @@ _AROUND_BREAK = 3
 _SMALLEST_WORK_PX, _LARGEST_WORK_PX = 64, 2048
 
 Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 
 def align(
@@ -51,13 +52,16 @@ def align(
     smoothness: float,
     motion_smoothness: float = 300.0,
     least_support: float = 0.3,
+    repeats: BoolArray | None = None,
 ) -> list[Track]:
     """Smooth every track by itself, so that nothing leaks across a cut.
 
     `smoothness` and `motion_smoothness` are meant for 25 frames per second and scaled with the
     rate: a weight of the p-th difference stands for the same time constant as its power 2 p. Motion
-    on which less than `least_support` of its points agree is not used. The crop is fitted in the
-    upright, square-pixel view; the matrices carry rotation, flips and pixel aspect ratio.
+    on which less than `least_support` of its points agree is not used. `repeats` (frames,) is True
+    where a frame of the video shows what the one before showed: smoothing leaves these out, and
+    they get the geometry of the one before, so that their crops are equal too. The crop is fitted
+    in the upright, square-pixel view; the matrices carry rotation, flips and pixel aspect ratio.
     `stages.strength` gives the strengths, which are 1 here.
     """
     to_upright = upright(info).matrix
@@ -67,10 +71,13 @@ def align(
     for track_id, raw in enumerate(tracks):
         seen = apply(to_upright, raw.landmarks.astype(np.float64))
         seen[np.isnan(raw.score)] = np.nan
-        smooth = smooth_landmarks(seen, smoothness * faster ** (2 * _LANDMARK_ORDER))
         moves = upright_motions(raw.motions, to_upright, least_support)
+        starts, sightings, picture = _pictures(raw, repeats)
+        seen, moves = seen[sightings], moves[starts] if len(moves) else moves
+        smooth = smooth_landmarks(seen, smoothness * faster ** (2 * _LANDMARK_ORDER))
         if np.isfinite(moves).any():
             smooth = follow_motion(seen, smooth, moves, smoothness=motion_smoothness, faster=faster)
+        smooth = smooth[picture]
         upright_to_unit = fit_similarity(smooth, points)
         aligned.append(
             Track(
@@ -86,6 +93,18 @@ def align(
             )
         )
     return aligned
+
+
+def _pictures(raw: RawTrack, repeats: BoolArray | None) -> tuple[list[int], list[int], IntArray]:
+    """Of each picture that the track shows the first frame, and one in which the face was found
+    if there is any; and (n,) which picture each frame shows, from 0."""
+    n = len(raw.score)
+    again = np.zeros(n, bool) if repeats is None else repeats[raw.first_frame :][:n].copy()
+    again[0] = False
+    starts = np.flatnonzero(~again).tolist()
+    found = np.isfinite(raw.score)
+    sightings = [a + int(np.argmax(found[a:b])) for a, b in pairwise([*starts, n])]
+    return starts, sightings, np.cumsum(~again) - 1
 
 
 def broken(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain, repeat
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -30,6 +31,7 @@ from vidrestore.flow import (
     reduced,
     resized,
     sample,
+    squared,
 )
 from vidrestore.frame import Face, FaceFrame
 from vidrestore.masks import face_mask
@@ -40,11 +42,12 @@ REACH_FRAMES = 3
 # have made every segment overlap by as many.
 
 _TIME_SIGMA_FRAMES = 2.0
-# Side of the pictures in which the source's motion is looked for, and everything is weighed. Finer
-# ones follow the noise of bad sources: at a face of 32 px, FLK fell by 43 instead of 53 %.
-_GUIDE_PX = 128
-# Least and greatest side for the motion of restored crops, which are sharp.
-_FLOW_PX = (128, 256)
+# Least and greatest side of the pictures in which motion is looked for, and everything is weighed.
+_GUIDE_PX = (128, 256)
+# How much of the contrast of a source must be in the octave below half the side, against the next,
+# or its motion is looked for at half the side: there flow follows the noise of bad sources less.
+# Measured: 0.43 and more on sources reduced by 4, 0.42 and less by 8.
+_FINE = 0.42
 # Standard deviations of blurs, in pixels at a side of 512.
 _GATE_SIGMA_PX = 3.0
 _WOBBLE_SIGMA_PX = 8.0
@@ -53,7 +56,7 @@ _FLOW_SIGMA_PX = 1.2
 # Differences, in 8-bit levels, at which a neighbour counts for 1/e: between sources, between
 # restored crops, which differ by what was invented, and of the light as a whole.
 _SOURCE_TOLERANCE = 12.0
-_RESTORED_TOLERANCE = 24.0
+_RESTORED_TOLERANCE = 40.0
 _LIGHT_TOLERANCE = 30.0
 # Wobble, in pixels at a side of 512, at which a neighbour counts for 1/e: usual are one or two, and
 # more is a flow that went astray, as it does behind a hand.
@@ -70,6 +73,7 @@ _LARGEST_GAIN = 1.6  # of fine texture
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 _Plane = npt.NDArray[np.float32]
+_Level = TypeVar("_Level", np.uint8, np.float32)
 
 
 def deflicker(
@@ -86,7 +90,7 @@ def deflicker(
     does a pixel at which the restorer changed nothing, and a face without `restored`.
 
     Memory for each track: the restored crops of 2 * REACH_FRAMES + 1 frames, the sources of
-    REACH_FRAMES + 1, 12 W^2 bytes each, and up to 25 MB of small fields.
+    REACH_FRAMES + 1, 12 W^2 bytes each, and up to 40 MB of small fields.
     """
     if amount == 0:
         yield from frames
@@ -120,14 +124,15 @@ class _Crop:
 
     restored: torch.Tensor
     grey_source: Grey
-    """(128, 128)"""
+    """(S, S), S between 128 and 256; likewise:"""
     grey_restored: Grey
-    """(S, S), S between 128 and 256."""
     source: _Plane
-    """(128, 128, 3) low-passed, in 8-bit levels; likewise:"""
+    """(S, S, 3) low-passed, in 8-bit levels; likewise:"""
     result: _Plane
     changed: _Plane | None
-    """(128, 128) share of the pixels that the restorer changed; None where it is all."""
+    """(S, S) share of the pixels that the restorer changed; None where it is all."""
+    is_fine: bool
+    """Whether the source shows anything that half the side would not."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,12 +140,10 @@ class _Step:
     """From one crop to a neighbour."""
 
     flow: FlowField
-    """(S, S, 2) of the restored crops; px of S."""
-    slow: FlowField
-    """(128, 128, 2) the same, px of 128; likewise:"""
+    """(S, S, 2) of the restored crops, px of S; likewise:"""
     source_flow: FlowField
     gate: _Plane
-    """(128, 128) in [0, 1]: how surely both show the same."""
+    """(S, S) in [0, 1]: how surely both show the same."""
     light: _Plane
     """(2, 3) gain and offset in 8-bit levels that bring the neighbour into this crop's light."""
 
@@ -164,19 +167,19 @@ class _Window:
         if face.restored is None:
             return
         differs = (face.restored != face.source).any(dim=0, keepdim=True).float()
-        share = F.adaptive_avg_pool2d(differs[None], _GUIDE_PX)[0, 0].cpu().numpy()
+        side = int(np.clip(face.work_px, *_GUIDE_PX))
+        share = F.adaptive_avg_pool2d(differs[None], side)[0, 0].cpu().numpy()
         if share.max() == 0:
             return
-        flow_px = int(np.clip(face.work_px, *_FLOW_PX))
-        source, result = reduced(face.source, _GUIDE_PX), reduced(face.restored, flow_px)
-        coarse = _shrunk(result)
+        source, result = reduced(face.source, side), reduced(face.restored, side)
         self._crops[at] = _Crop(
             face.restored,
             _grey(source),
             _grey(result),
             _blurred(source, _GATE_SIGMA_PX),
-            _blurred(coarse, _GATE_SIGMA_PX),
+            _blurred(result, _GATE_SIGMA_PX),
             None if share.min() == 1 else share,
+            _is_fine(source),
         )
 
     def forget(self, at: int) -> None:
@@ -212,15 +215,16 @@ class _Window:
         return replace(face, restored=torch.where(same, crop.restored, mean.clamp(0, 1)))
 
     def _wobble(self, at: int, steps: dict[int, _Step]) -> FlowField:
-        """(128, 128, 2) how far the crop's features stand from where their neighbours have them.
+        """(S, S, 2) how far the crop's features stand from where their neighbours have them.
 
         The mean over the neighbours of the flow of restored crops less that of sources, and "none"
         among them; as much of it as is likely not to be the noise of the sources' flow.
         """
-        apart = np.zeros((_GUIDE_PX, _GUIDE_PX, 2), np.float32)
-        weight = np.full((_GUIDE_PX, _GUIDE_PX, 1), _STILLNESS, np.float32)
+        side = len(self._crops[at].source)
+        apart = np.zeros((side, side, 2), np.float32)
+        weight = np.full((side, side, 1), _STILLNESS, np.float32)
         for step in steps.values():
-            apart += step.gate[..., None] * (step.slow - step.source_flow)
+            apart += step.gate[..., None] * (step.flow - step.source_flow)
             weight += step.gate[..., None]
         return _blurred(apart / weight, _WOBBLE_SIGMA_PX) * np.float32(self._confidence(at))
 
@@ -243,11 +247,11 @@ class _Window:
         """Mean squares over the face of the acceleration in restored crops and in sources."""
         if at not in self._unrest:
             after, before = self._step(at, at + 1), self._step(at, at - 1)
-            inside = _face_ellipse()
+            inside = _face_ellipse(len(after.gate))
             restored, source = (
                 float((_blurred(a + b, _WOBBLE_SIGMA_PX)[inside] ** 2).sum(axis=-1).mean())
                 for a, b in (
-                    (after.slow, before.slow),
+                    (after.flow, before.flow),
                     (after.source_flow, before.source_flow),
                 )
             )
@@ -257,10 +261,7 @@ class _Window:
     def _step(self, first: int, second: int) -> _Step:
         if (first, second) not in self._steps:
             a, b = self._crops[first], self._crops[second]
-            sources = (
-                self._flow(a.grey_source, b.grey_source),
-                self._flow(b.grey_source, a.grey_source),
-            )
+            sources = self._source_flow(a, b), self._source_flow(b, a)
             self._steps[first, second] = _step(
                 a, b, *sources, self._flow(a.grey_restored, b.grey_restored)
             )
@@ -269,25 +270,31 @@ class _Window:
             )
         return self._steps[first, second]
 
+    def _source_flow(self, a: _Crop, b: _Crop) -> FlowField:
+        if a.is_fine and b.is_fine:
+            return self._flow(a.grey_source, b.grey_source)
+        coarse = self._flow(_halved(a.grey_source), _halved(b.grey_source))
+        return resized(coarse, len(a.grey_source))
+
 
 def _step(a: _Crop, b: _Crop, forward: FlowField, backward: FlowField, flow: FlowField) -> _Step:
-    slow = resized(flow, _GUIDE_PX)
+    side = len(a.source)
     there = sample(b.source, forward)
     light = _light_change(a.source, there)
     change = ((there * light[0] + light[1] - a.source) ** 2).mean(axis=-1)
-    drift = ((sample(b.result, slow) * light[0] + light[1] - a.result) ** 2).mean(axis=-1)
+    drift = ((sample(b.result, flow) * light[0] + light[1] - a.result) ** 2).mean(axis=-1)
     jump = float(((a.source - there).mean(axis=(0, 1)) ** 2).mean())
     doubt = (
-        gap(forward, backward, _GUIDE_PX / 256)
+        gap(forward, backward, side / 256)
         + change / _SOURCE_TOLERANCE**2
         + drift / _RESTORED_TOLERANCE**2
-        + np.sum((slow - forward) ** 2, axis=-1) / (_WOBBLE_TOLERANCE_PX * _GUIDE_PX / 512) ** 2
+        + squared(flow - forward) / (_WOBBLE_TOLERANCE_PX * side / 512) ** 2
         + np.float32(jump / _LIGHT_TOLERANCE**2)
     )
     gate = np.exp(-doubt)
     if b.changed is not None:
         gate = gate * sample(b.changed, forward)
-    return _Step(flow, slow, forward, gate, light)
+    return _Step(flow, forward, gate, light)
 
 
 def _light_change(target: _Plane, picture: _Plane) -> _Plane:
@@ -296,8 +303,9 @@ def _light_change(target: _Plane, picture: _Plane) -> _Plane:
     Least squares over the face, first from the median offset, then without what does not fit: a
     hand that comes in is no change of light.
     """
-    inside = _face_ellipse()[::4, ::4]
-    x, y = (plane[::4, ::4][inside].astype(np.float64) for plane in (picture, target))
+    apart = len(target) // 32
+    inside = _face_ellipse(len(target))[::apart, ::apart]
+    x, y = (plane[::apart, ::apart][inside].astype(np.float64) for plane in (picture, target))
     gain, offset = np.ones(3), np.median(y - x, axis=0)
     for _ in range(_LIGHT_ROUNDS):
         misfit = (((x * gain + offset - y) / _SOURCE_TOLERANCE) ** 2).mean(axis=1)
@@ -315,8 +323,7 @@ def _light_change(target: _Plane, picture: _Plane) -> _Plane:
 
 def _path(flow: FlowField, wobble: FlowField) -> FlowField:
     """From a crop bent back by its wobble straight to the neighbour, so that both cost one warp."""
-    bend = resized(wobble, flow.shape[0])
-    return np.asarray(sample(flow, -bend) - bend)
+    return np.asarray(sample(flow, -wobble) - wobble)
 
 
 def _with_texture(mean: torch.Tensor, own: torch.Tensor, amount: float) -> torch.Tensor:
@@ -341,9 +348,27 @@ def _up(planes: torch.Tensor, side: int) -> torch.Tensor:
 
 
 @cache
-def _face_ellipse() -> npt.NDArray[np.bool_]:
-    """(128, 128) True on the face."""
-    return np.asarray(face_mask(_GUIDE_PX)[0].numpy() > 0)
+def _face_ellipse(side: int) -> npt.NDArray[np.bool_]:
+    """(side, side) True on the face."""
+    return np.asarray(face_mask(side)[0].numpy() > 0)
+
+
+def _is_fine(levels: _Plane) -> bool:
+    """By the octaves of a Laplacian pyramid (Burt and Adelson, 1983); small pictures always are."""
+    if len(levels) == _GUIDE_PX[0]:
+        return True
+    half = _halved(levels @ _LUMA)
+    quarter = _halved(half)
+    finer, coarser = (
+        float((large - cv2.resize(small, large.shape))[_face_ellipse(len(large))].std())
+        for large, small in ((half, quarter), (quarter, _halved(quarter)))
+    )
+    return finer > _FINE * coarser
+
+
+def _halved(picture: npt.NDArray[_Level]) -> npt.NDArray[_Level]:
+    half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return np.asarray(half, picture.dtype)
 
 
 def _grey(levels: _Plane) -> Grey:
@@ -355,8 +380,3 @@ def _blurred(field: npt.NDArray[np.float32], sigma_px: float) -> npt.NDArray[np.
     """By a sigma in pixels at a side of 512."""
     sigma = sigma_px * field.shape[0] / 512
     return np.asarray(cv2.GaussianBlur(field, (0, 0), sigma), dtype=np.float32)
-
-
-def _shrunk(levels: _Plane) -> _Plane:
-    side = (_GUIDE_PX, _GUIDE_PX)
-    return np.asarray(cv2.resize(levels, side, interpolation=cv2.INTER_AREA), dtype=np.float32)

@@ -38,6 +38,8 @@ def join(
             source: Any = first.streams.video[0]
             stream: Any = joined.add_stream_from_template(source, opaque=True)
             stream.time_base = source.time_base
+            # The profile of ProRes, and with it the depth that it is decoded to.
+            stream.codec_context.codec_tag = source.codec_context.codec_tag
             # Not every codec says its own, and the template has only what the codec says.
             stream.codec_context.sample_aspect_ratio = info.sample_aspect_ratio
             if info.display_matrix is not None:

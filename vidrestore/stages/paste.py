@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from vidrestore import color, grain, masks, occlusion, smear, tone, transfer
+from vidrestore import color, focus, grain, masks, occlusion, smear, swap, tone, transfer
 from vidrestore.frame import Face, FaceFrame, FloatArray, Frame, Track, VideoInfo
 from vidrestore.geometry import Matrix, Rect, crop_side_px, shifted
+from vidrestore.layers import Pasted
 from vidrestore.looks import (
     Course,
     Look,
@@ -28,6 +30,7 @@ from vidrestore.looks import (
     unit_of,
 )
 from vidrestore.masks import intersection, mask_rect
+from vidrestore.parts import LayerRange
 from vidrestore.planes import add, chroma_rect, samples
 from vidrestore.resample import resample, sampling_grid, seen_part
 from vidrestore.summary import Tally
@@ -56,6 +59,9 @@ class Finish:
     """Share of the source's noise that the restored face is given, in [0, 1]."""
     sharpness: float = 0.0
     """Share of the source's blur by motion that the restored face is given, in [0, 1]."""
+    focus: float = 0.0
+    """Share of the blur after which the restored face is hardly sharper than the source around it,
+    in [0, 1]."""
     detail: float = 1.0
     """Share of the restored fine detail that is used, in [0, 1]; the rest is the source's."""
     regions: Mapping[str, float] = field(default_factory=dict)
@@ -63,7 +69,8 @@ class Finish:
 
     @property
     def looks_around(self) -> bool:
-        return self.occluders or self.color > 0 or self.grain > 0 or self.sharpness > 0
+        amounts = (self.color, self.grain, self.sharpness, self.focus)
+        return self.occluders or max(amounts) > 0
 
 
 def paste(
@@ -74,6 +81,7 @@ def paste(
     strength: float,
     tracks: Sequence[Track] = (),
     finish: Finish | None = None,
+    layer: LayerRange | None = None,
 ) -> Iterator[Frame]:
     """Change the samples under the masks of restored faces, and no other sample.
 
@@ -82,6 +90,8 @@ def paste(
     landmarks of `tracks`, a face of no track gets that of an average one, and it never leaves its
     `mask_rect`. It is zero also where `restored` equals `source`, so what was not restored is not
     resampled. Where faces overlap the larger one, by the median over its track, is in front.
+
+    With `layer`, which says what its files can hold, frames come with theirs.
 
     Frames come out in order, up to `REACH_FRAMES` later. Memory: the crops of as many frames.
     """
@@ -94,9 +104,10 @@ def paste(
             stage.look(last, frame)
         if (at := last - reach) >= 0 and held:
             done = held.popleft()
-            pasted = stage.paste(at, done)
+            told = Pasted(done.frame.image, info, layer) if layer and done.faces else None
+            pasted = stage.paste(at, done, told)
             tally.faces += pasted if tally.counts(done.frame.index) else 0
-            yield done.frame
+            yield told.with_layer(done.frame) if told else done.frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,12 +151,13 @@ class _Stage:
             occluders=finish.occluders,
             tones=finish.color > 0,
             noise=finish.grain > 0,
+            edges=finish.focus > 0,
             motion=motion,
         )
         return _Seen(place, look, course.side_px if course else crop_side_px(place.unit))
 
-    def paste(self, at: int, frame: FaceFrame) -> int:
-        """How many faces lie in the frame."""
+    def paste(self, at: int, frame: FaceFrame, pasted: Pasted | None) -> int:
+        """How many faces lie in the frame; each is told to `pasted`."""
         seen = self._seen[at]
         faces = sorted(
             (face for face in frame.faces if face.track_id in seen),
@@ -153,11 +165,11 @@ class _Stage:
         )
         if faces:
             frame.frame.image.make_writable()
-        count = sum(self._paste(at, face, frame.frame) for face in faces)
+        count = sum(self._paste(at, face, frame.frame, pasted) for face in faces)
         self._seen.pop(at - REACH_FRAMES, None)
         return count
 
-    def _paste(self, at: int, face: Face, frame: Frame) -> bool:
+    def _paste(self, at: int, face: Face, frame: Frame, pasted: Pasted | None) -> bool:
         assert face.restored is not None
         seen, window = self._seen[at][face.track_id], self._window(at, face.track_id)
         grid = color.layout(frame.image).grid
@@ -172,11 +184,15 @@ class _Stage:
         rgb, weight = self._corrected(face, rect, seen, window)
         weight = weight * (face.strength * self._strength) * changed
         weight = weight * self._in_front(frame, face, seen, rect)
+        if face.region is not None:
+            weight = weight * swap.weight_in(face.region, rect)
         if self.finish.detail < 1:
             rgb = self._with_own_detail(rgb, frame, rect, seen.place)
         image, before = frame.image, []
         if self.finish.grain > 0:
             before = [samples(image, i, _part(rect, image, i)) for i in grain_planes(image)]
+        if pasted is not None:
+            pasted.add(rect, rgb, weight)
         color.blend_rgb(image, rect, rgb, weight, self._info)
         if self.finish.grain > 0:
             seed = (frame.pts, face.track_id)
@@ -206,7 +222,8 @@ class _Stage:
         if found is not None:
             broad = tone.with_toning(rgb * small[2:3] + small[3:6], found)
             rgb = broad if self.finish.color == 1 else torch.lerp(rgb, broad, self.finish.color)
-        return self._smeared(rgb.clamp(0, 1), window), weight
+        rgb = self._smeared(rgb.clamp(0, 1), window)
+        return self._out_of_focus(rgb, weight[0].numpy() > 0.5, window), weight
 
     def _visible(self, seen: _Seen, window: _Window) -> FloatArray:
         """(n, n) in [0, 1]: how much of the restored face each place of it may show."""
@@ -245,6 +262,18 @@ class _Stage:
         motion = next(each.motion_px for step, each in smears if step == 0)
         blurred = smear.smeared(np.ascontiguousarray(rgb.permute(1, 2, 0).numpy()), motion * share)
         return torch.from_numpy(blurred).permute(2, 0, 1)
+
+    def _out_of_focus(
+        self, rgb: torch.Tensor, where: npt.NDArray[np.bool_], window: _Window
+    ) -> torch.Tensor:
+        """As far as the surroundings are."""
+        widths = [look.edges_px for _, look in window if look.edges_px is not None]
+        if not widths:
+            return rgb
+        picture = np.ascontiguousarray(rgb.permute(1, 2, 0).numpy())
+        own = focus.width_px(picture, where)
+        sigma = self.finish.focus * focus.blur_px(own, float(np.mean(widths)))
+        return torch.from_numpy(focus.blurred(picture, sigma)).permute(2, 0, 1)
 
     def _with_own_detail(
         self, rgb: torch.Tensor, frame: Frame, rect: Rect, place: Place

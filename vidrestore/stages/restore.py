@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
 
 import torch
-import torch.nn.functional as F
 
 from vidrestore.frame import Face, FaceFrame
-from vidrestore.restorers import Restorer, memory_errors
+from vidrestore.resample import squared
+from vidrestore.restorers import Restorer, memory_errors, restorer_for
 from vidrestore.summary import Tally
 
 
@@ -21,118 +22,156 @@ def restore(
     *,
     batch_size: int,
     max_waiting_frames: int,
+    repeats: bool = True,
 ) -> Iterator[FaceFrame]:
     """Give every face its `restored` crop; frames come out as they came in, in order.
 
-    A batch is run as soon as `batch_size` faces are ready, or when `max_waiting_frames` frames
-    wait. A face is ready once the frames after it that the restorer looks at have arrived. Where
-    memory does not suffice the batch is halved for good; a face that does not fit alone, or for
-    which the restorer has no answer, keeps `restored` None and is counted in `tally`.
+    A batch is run as soon as `batch_size` faces are ready for the same network, or when
+    `max_waiting_frames` frames wait. A face is ready once the frames after it that the restorer
+    looks at have arrived. Where memory does not suffice the batch is halved for good; a face that
+    does not fit alone, or for which the restorer has no answer, keeps `restored` None and is
+    counted in `tally`.
 
-    Memory: the crops of at most max_waiting_frames + 2 * reach_frames + 1 frames.
+    With `repeats` a face whose window is, bit by bit, that of the frame before gets the same
+    result without another run, and is counted. Where a result does not depend on the batch it is
+    in, as on a CPU with batches of one, that is exactly what another run would give.
+
+    Memory: the crops of at most max_waiting_frames + 2 * reach_frames + 1 frames, and of each face
+    the window and the result of the frame before.
     """
     reach = restorer.reach_frames
-    batches = _Batches(restorer, batch_size, tally)
-    held: deque[FaceFrame] = deque()  # the last `reach` frames given out, then those that wait
-    given = 0  # how many of `held` have been given out
-    for frame in frames:
-        held.append(frame)
-        waiting = len(held) - given - reach
-        if waiting > 0 and (
-            waiting >= max_waiting_frames
-            or _face_count(held, given, waiting) >= batches.size
-            or _face_count(held, given, waiting) == 0
-        ):
-            yield from _restored(held, given, waiting, batches)
-            given += waiting
-        while given > reach:
+    batches = _Batches(batch_size, tally)
+    held: deque[FaceFrame] = deque()  # those that a window may still show
+    at = 0  # of `held`: the first whose windows are not whole yet
+    waiting: deque[_Waiting] = deque()
+    before: dict[int, _Task] = {}
+    for frame in chain(frames, repeat(None, reach)):
+        if frame is not None:
+            held.append(frame)
+        if at < len(held) and (frame is None or at + reach < len(held)):
+            found = [_task(held, at, face, restorer) for face in held[at].faces]
+            faces = [_or_before(task, before if repeats else {}) for task in found]
+            before = {task.track_id: task for task, _ in faces}
+            batches.add(task for task, is_repeat in faces if not is_repeat)
+            waiting.append(_Waiting(held[at], faces))
+            at += 1
+        while at > reach:
             held.popleft()
-            given -= 1
-    yield from _restored(held, given, len(held) - given, batches)
+            at -= 1
+        batches.run(also_partly=len(waiting) >= max_waiting_frames)
+        while waiting and waiting[0].is_done:
+            yield waiting.popleft().with_results(tally)
+    batches.run(also_partly=True)
+    for one in waiting:
+        yield one.with_results(tally)
 
 
-def _face_count(held: deque[FaceFrame], start: int, count: int) -> int:
-    return sum(len(held[i].faces) for i in range(start, start + count))
+@dataclass(slots=True, eq=False)
+class _Task:
+    """A window for the restorer, once for all faces that show it."""
+
+    track_id: int
+    crops: list[torch.Tensor]
+    """(3, W, W) each, 2 reach + 1 of them: the face and its neighbours in time."""
+    network: Restorer
+    result: torch.Tensor | str | None = None
+    """(3, W, W); or in words why there is none; None before it was run."""
+
+    def window(self) -> torch.Tensor:
+        """(2 reach + 1, 3, S, S), S being the network's own."""
+        size = self.network.size or self.crops[0].shape[-1]
+        return torch.stack([squared(crop, size) for crop in self.crops])
 
 
-def _restored(
-    held: deque[FaceFrame], start: int, count: int, batches: _Batches
-) -> Iterator[FaceFrame]:
-    """The `count` frames of `held` from `start` on, their faces restored batch by batch."""
-    by_side: dict[int, list[tuple[int, int]]] = {}
-    for i in range(start, start + count):
-        for j, face in enumerate(held[i].faces):
-            side = batches.restorer.size or face.work_px
-            by_side.setdefault(side, []).append((i, j))
-    done: dict[tuple[int, int], Face] = {}
-    for places in by_side.values():
-        while places:
-            batch = places[: batches.size]
-            results = batches.run(
-                [_window(held, i, j, batches.restorer) for i, j in batch],
-                [held[i].frame.index for i, _ in batch],
-            )
-            for (i, j), result in zip(places, results, strict=False):
-                face = held[i].faces[j]
-                restored = None if result is None else _resized(result, face.work_px)
-                done[i, j] = replace(face, restored=restored)
-            del places[: len(results)]
-    for i in range(start, start + count):
-        yield held[i].with_faces(tuple(done[i, j] for j in range(len(held[i].faces))))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """A frame, and for each of its faces the task and whether it repeats the frame before."""
+
+    frame: FaceFrame
+    faces: list[tuple[_Task, bool]]
+
+    @property
+    def is_done(self) -> bool:
+        return all(task.result is not None for task, _ in self.faces)
+
+    def with_results(self, tally: Tally) -> FaceFrame:
+        counts = tally.counts(self.frame.frame.index)
+        faces = []
+        for face, (task, is_repeat) in zip(self.frame.faces, self.faces, strict=True):
+            if isinstance(task.result, torch.Tensor):
+                face = replace(face, restored=task.result)
+                tally.repeated += counts and is_repeat
+            elif counts:
+                tally.not_restored[str(task.result)] += 1
+            faces.append(face)
+        return self.frame.with_faces(tuple(faces))
 
 
 class _Batches:
-    """Runs the restorer on at most `size` windows, which shrinks where memory does not suffice."""
+    """Runs at most `_size` windows at once, which shrinks where memory does not suffice."""
 
-    def __init__(self, restorer: Restorer, size: int, tally: Tally) -> None:
-        self.restorer = restorer
-        self.size = size
+    def __init__(self, size: int, tally: Tally) -> None:
+        self._size = size
         self._tally = tally
+        # A network takes windows of one side at a time.
+        self._pending: dict[tuple[int, int], list[_Task]] = {}
 
-    def run(self, windows: list[torch.Tensor], frames: list[int]) -> list[torch.Tensor | None]:
-        """Results for the first windows: all of them, or fewer where memory gave out.
+    def add(self, tasks: Iterator[_Task]) -> None:
+        for task in tasks:
+            side = task.network.size or task.crops[0].shape[-1]
+            self._pending.setdefault((id(task.network), side), []).append(task)
 
-        `frames` are the indices of their frames.
-        """
+    def run(self, *, also_partly: bool) -> None:
+        """Whole batches, or everything there is."""
+        for tasks in self._pending.values():
+            while len(tasks) >= (1 if also_partly else self._size):
+                del tasks[: self._run(tasks[: self._size])]
+
+    def _run(self, tasks: list[_Task]) -> int:
+        """How many of them, from the first on, have their result now: fewer where memory gave
+        out."""
         while True:
             try:
                 with memory_errors():
-                    results = self.restorer(torch.stack(windows))
+                    results = tasks[0].network(torch.stack([task.window() for task in tasks]))
                 break
             except MemoryError:
                 # Handled below: until then the error's traceback holds on to the memory.
                 pass
-            if len(windows) == 1:
-                self._leave("did not fit into memory", frames[0])
-                return [None]
-            self.size = len(windows) // 2
-            windows = windows[: self.size]
-            note = f"memory did not suffice for larger batches; faces ran {self.size} at a time"
+            if len(tasks) == 1:
+                tasks[0].result = "did not fit into memory"
+                return 1
+            self._size = len(tasks) // 2
+            tasks = tasks[: self._size]
+            note = f"memory did not suffice for larger batches; faces ran {self._size} at a time"
             self._tally.notes["batch"] = note
         finite = torch.isfinite(results).flatten(1).all(dim=1).tolist()
-        for index, ok in zip(frames, finite, strict=False):
-            if not ok:
-                self._leave("the network gave no finite result", index)
-        return [result if ok else None for result, ok in zip(results, finite, strict=True)]
-
-    def _leave(self, reason: str, index: int) -> None:
-        if self._tally.counts(index):
-            self._tally.not_restored[reason] += 1
+        for task, result, ok in zip(tasks, results, finite, strict=True):
+            side = task.crops[0].shape[-1]
+            task.result = squared(result, side) if ok else "the network gave no finite result"
+        return len(tasks)
 
 
-def _window(held: deque[FaceFrame], i: int, j: int, restorer: Restorer) -> torch.Tensor:
-    """(2 reach + 1, 3, S, S): the face and its neighbours in time, the ends repeated."""
-    face = held[i].faces[j]
+def _or_before(task: _Task, before: dict[int, _Task]) -> tuple[_Task, bool]:
+    """That of the frame before where its window is the same, and whether it is."""
+    known = before.get(task.track_id)
+    if known is None or known.network is not task.network:
+        return task, False
+    same = all(a is b or torch.equal(a, b) for a, b in zip(known.crops, task.crops, strict=True))
+    return (known, True) if same else (task, False)
+
+
+def _task(held: deque[FaceFrame], at: int, face: Face, restorer: Restorer) -> _Task:
+    """The face of frame `at` and its neighbours in time, the ends repeated."""
     crops = [face.source]
     for step in (-1, 1):
         last = face.source
         side = []
         for distance in range(1, restorer.reach_frames + 1):
-            last = _source_at(held, i + step * distance, face.track_id, last)
+            last = _source_at(held, at + step * distance, face.track_id, last)
             side.append(last)
         crops = side[::-1] + crops if step < 0 else crops + side
-    size = restorer.size or face.work_px
-    return torch.stack([_resized(crop, size) for crop in crops])
+    return _Task(face.track_id, crops, restorer_for(restorer, face.work_px))
 
 
 def _source_at(
@@ -143,13 +182,3 @@ def _source_at(
             if face.track_id == track_id:
                 return face.source
     return otherwise
-
-
-def _resized(crop: torch.Tensor, side: int) -> torch.Tensor:
-    """(3, W, W) -> (3, side, side), by boxes downwards and bicubic upwards."""
-    if crop.shape[-1] == side:
-        return crop
-    if crop.shape[-1] > side:
-        return F.adaptive_avg_pool2d(crop[None], side)[0]
-    larger = F.interpolate(crop[None], (side, side), mode="bicubic", align_corners=False)
-    return larger[0].clamp(0, 1)
