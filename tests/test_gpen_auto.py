@@ -22,7 +22,6 @@ from vidrestore import load_settings, restore_video
 from vidrestore.errors import WeightsError
 from vidrestore.estimate import Estimate, estimate
 from vidrestore.frame import FaceFrame, Frame
-from vidrestore.likeness import Judge
 from vidrestore.openers import chosen_restorer, weights_needed
 from vidrestore.restorers import restorer_for
 from vidrestore.restorers.tiers import Tiers, tier_for
@@ -171,7 +170,9 @@ def test_a_segment_is_redone_where_its_faces_get_another_network_and_only_there(
 
     def hashes(*sizes):
         restorers = [(0, Shelf(*sizes).tiers())]
-        return [made_from(s, analysis, 2, restorers, Judge(), settings, encoding) for s in segments]
+        return [
+            made_from(s, analysis, 2, restorers, "features", settings, encoding) for s in segments
+        ]
 
     assert restorers_used([(0, Shelf(256, 512).tiers())], analysis, 0, 60) == [
         (0, "gpen-256"), (1, "gpen-512"),

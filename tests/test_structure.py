@@ -75,6 +75,7 @@ ROOMS = {
         "contactsheet",
         "findings",
         "cluster",
+        "crew",
         "convert",
         "evaluate",
         "measures",

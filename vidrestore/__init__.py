@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from vidrestore.analyze import analyze_video
     from vidrestore.config import Settings, load_profile, load_settings
     from vidrestore.errors import (
+        ClusterError,
         ConfigError,
         InputError,
         OutputError,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Analysis",
+    "ClusterError",
     "ConfigError",
     "InputError",
     "OutputError",

@@ -15,6 +15,7 @@ import typer
 from vidrestore.cli_options import (
     BeforeSwap,
     Changes,
+    Cluster,
     Cuts,
     DetectorName,
     Device,
@@ -28,6 +29,7 @@ from vidrestore.cli_options import (
     Source,
     Start,
     WeightsFolder,
+    Workers,
     span_of,
 )
 from vidrestore.cli_weights import weights_app
@@ -191,6 +193,8 @@ def restore(
     no_resume: Annotated[
         bool, typer.Option("--no-resume", help="Begin anew instead of going on.")
     ] = False,
+    workers: Workers = None,
+    cluster: Cluster = None,
     offline: Offline = None,
     changes: Changes = None,
     as_json: Json = False,
@@ -213,6 +217,7 @@ def restore(
         },
     )
     from vidrestore import console, store
+    from vidrestore.cluster import open_crew
     from vidrestore.job import check_paths, restore_video
     from vidrestore.selection import Choice
 
@@ -222,7 +227,7 @@ def restore(
     span = span_of(start, end)
     if known is not None and span is not None:
         raise UsageError("an analysis is of a whole video; leave out --start and --end with it")
-    with console.events(as_json) as on_event:
+    with console.events(as_json) as on_event, open_crew(workers, cluster) as crew:
         summary = restore_video(
             source,
             target,
@@ -236,6 +241,7 @@ def restore(
             framemd5=framemd5,
             overwrite=overwrite,
             resume=not no_resume,
+            workers=crew,
             on_event=on_event,
         )
     if as_json:

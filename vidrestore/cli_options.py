@@ -45,6 +45,16 @@ WeightsFolder = Annotated[
 Device = Annotated[
     str | None, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where networks run.")
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", metavar="N", min=1, help="So many processes side by side (extra: cluster)."
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="HOST:PORT|auto", help="Work on a Ray cluster."),
+]
 Offline = Annotated[
     bool | None, typer.Option("--offline", help="Never fetch a missing weight file.")
 ]

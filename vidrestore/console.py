@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,8 @@ class _Speed(ProgressColumn):
 def events(as_json: bool, console: Console | None = None) -> Iterator[OnEvent]:
     """A receiver of events: JSON lines on standard output, or a progress bar for people."""
     if as_json:
-        yield lambda event: print(json.dumps(event), flush=True)
+        output = sys.stdout  # which a library that prints may be kept from meanwhile
+        yield lambda event: print(json.dumps(event), file=output, flush=True)
         return
     console = console or Console(stderr=True)
     with Progress(

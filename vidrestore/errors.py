@@ -6,6 +6,7 @@
     +-- InputError                 the source cannot be read as video
     +-- OutputError                the result cannot be written or encoded
     +-- WeightsError               a weight file is missing, damaged or the wrong one
+    +-- ClusterError               the workers cannot be reached, or get lost again and again
 
 Each message is one sentence: what was wrong, the value, what is allowed, what to do.
 """
@@ -42,6 +43,10 @@ class OutputError(VidrestoreError):
 
 class WeightsError(VidrestoreError):
     """A weight file is missing, damaged, or belongs to something else."""
+
+
+class ClusterError(VidrestoreError):
+    """The workers of a cluster cannot be reached, or get lost again and again."""
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
@@ -21,13 +21,13 @@ from vidrestore.fixity import Fixity, check_output
 from vidrestore.frame import Analysis, OnEvent, VideoInfo, notify
 from vidrestore.framemd5 import check_listing_path
 from vidrestore.layering import Layering
-from vidrestore.openers import chosen_judge, chosen_restorer
+from vidrestore.openers import chosen_judge, chosen_restorer, chosen_restorers
 from vidrestore.pairing import Companion, check_before_swap, check_plate, pair, with_room_for
 from vidrestore.remembered import known_analysis
-from vidrestore.rendering import Rendering
+from vidrestore.rendering import Here, Rendering, Work, Workers
 from vidrestore.restore import last_duration
-from vidrestore.restorers import Restorer
-from vidrestore.segments import Schedule, restorers_used
+from vidrestore.restorers import Described, Restorer
+from vidrestore.segments import Schedule, networks_chosen, restorers_used
 from vidrestore.selection import EVERYONE, Choice
 from vidrestore.stages.decode import Span, open_source, probe
 from vidrestore.stages.encode import first_that_opens
@@ -51,6 +51,7 @@ def restore_video(
     framemd5: Path | None = None,
     overwrite: bool = False,
     resume: bool = True,
+    workers: Workers | None = None,
     on_event: OnEvent | None = None,
 ) -> Summary:
     """Restore the faces of `source` and write the whole file anew as `target`.
@@ -64,12 +65,15 @@ def restore_video(
     write, with the hashes of each frame and what changed in it. `target` appears only when it is
     whole; until then, and after any error, whatever was there stays. Until then finished segments
     are kept in a folder beside it, and the same call goes on from there unless `resume` is False.
+    `workers`, from `vidrestore.cluster`, render segments side by side; the frames are the same.
     Raises VidrestoreError; see `vidrestore.errors`.
     """
     settings = settings or Settings()
     source, target = Path(source), Path(target)
     started = time.monotonic()
     check_paths(source, target, framemd5, overwrite=overwrite, beside=(before_swap, plate))
+    if workers is not None:
+        workers.check(settings, restorer)
     with work_folder(target, lambda message: notify(on_event, message)) as work:
         info, shown = probe(source), plate or source
         layering = None
@@ -80,7 +84,8 @@ def restore_video(
             check_before_swap(before_swap, source, info)
         if plate is not None:
             info = check_plate(plate, source, info)
-        if (lost := work.begin(store.fingerprint(source), resume=resume)) is not None:
+        fingerprint = store.fingerprint(source)
+        if (lost := work.begin(fingerprint, resume=resume)) is not None:
             notify(on_event, lost)
         ways = ways_to_encode(info, target, settings)
         with open_source(shown) as container:
@@ -91,37 +96,42 @@ def restore_video(
         )
         plan = plan_that_fits(shown, work.path / f"trial{target.suffix}", plan, info)
         notify(on_event, *encoding.notes, *plan.lost)
-        restorer = restorer or chosen_restorer(settings, on_event)
-        settings = _with_template(settings, restorer)
+        usual = restorer or chosen_restorer(settings, on_event)
+        settings = _with_template(settings, usual)
         if analysis is not None:
-            _check_analysis(analysis, source, restorer, settings)
+            _check_analysis(analysis, source, usual, settings)
         else:
             analysis = known_analysis(source, settings, span=span, on_event=on_event)
         analysis, names = choice.applied(analysis, source, settings, on_event)
-        restorers = _schedule(names, restorer, settings, on_event)
+        restorers = chosen_restorers(names, usual, settings, on_event)
         judge = chosen_judge(settings, on_event)
         pairing = pair(
             source, analysis, span, before_swap=before_swap, plate=plate, on_event=on_event
         )
         analysis = with_room_for(analysis, pairing)
         base = pairing.plate or Companion(source, analysis, span)
-        analyzed = time.monotonic()
-        rendering = Rendering(
-            source,
-            work,
-            analysis,
-            restorers,
-            judge,
-            settings,
-            encoding,
-            header,
-            span,
-            pairing,
-            layering,
-            on_event,
-        )
         used = _names_used(restorers, analysis)
-        video, tally = rendering.video()
+        described = [(first, _described(each)) for first, each in restorers]
+        job = Work(
+            source=source.absolute(),
+            fingerprint=fingerprint,
+            folder=work.path.absolute(),
+            analysis=analysis,
+            restorers=names,
+            own_restorer=restorer,
+            networks=networks_chosen(restorers, analysis),
+            judge=judge.name,
+            settings=settings,
+            encoding=encoding,
+            header=header and header.absolute(),
+            span=span,
+            pairing=pairing.absolute(),
+            layering=layering,
+        )
+        renderer = workers or Here(restorers, judge)
+        del usual, restorers, judge  # with workers, which open their own, nothing else needs them
+        analyzed = time.monotonic()
+        video, tally = Rendering(job, work, described, renderer, on_event).video()
         whole = work.path / f"whole{target.suffix}"
         remux(
             video,
@@ -217,28 +227,19 @@ def _last_frame(analysis: Analysis) -> tuple[Fraction, Fraction]:
     return int(analysis.pts[-1]) * clock, last_duration(analysis) * clock
 
 
-def _schedule(
-    names: Sequence[tuple[int, str | None]],
-    usual: Restorer,
-    settings: Settings,
-    on_event: OnEvent | None,
-) -> list[tuple[int, Restorer]]:
-    """The restorers of stretches of frames, each opened once; None stands for the usual one.
+@dataclass(slots=True)
+class _Description:
+    name: str
+    size: int | None
+    reach_frames: int
+    template: str
 
-    UsageError where they want their crops framed differently.
-    """
-    opened: dict[str | None, Restorer] = {None: usual}
-    for _, name in names:
-        if name not in opened:
-            how = settings.restore.model_copy(update={"restorer": name})
-            other = chosen_restorer(settings.model_copy(update={"restore": how}), on_event)
-            if other.template != settings.align.template:
-                raise UsageError(
-                    f"{usual.name} wants the template {settings.align.template} and {other.name} "
-                    f"wants {other.template}; one run cannot mix them, run them one by one"
-                )
-            opened[name] = other
-    return [(first, opened[name]) for first, name in names]
+
+def _described(restorer: Restorer) -> Described:
+    """It without its network; itself where it chooses one by the face, and opens none before."""
+    if hasattr(restorer, "for_side"):
+        return restorer
+    return _Description(restorer.name, restorer.size, restorer.reach_frames, restorer.template)
 
 
 def _names_used(restorers: Schedule, analysis: Analysis) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from vidrestore.programs import run_ffmpeg
 from vidrestore.stages.decode import Damage, decode, open_source
 from vidrestore.stages.join import join
 from vidrestore.stages.layer import LayerFiles
-from vidrestore.workfolder import WorkFolder
+from vidrestore.workfolder import Part, WorkFolder, sealed
 
 _STREAMS = ("fill", "matte")
 _PICTURE = re.compile(r"(fill|matte)_\d{6,}\.tif")
@@ -50,9 +50,9 @@ class Layering:
     """prores or tiff: see the setting."""
     work: WorkFolder
 
-    def files(self, part: str) -> LayerFiles:
-        """For a part of the video by its name in the work folder."""
-        fill, matte = (self.work.place(f"{part}.{stream}", self._suffix) for stream in _STREAMS)
+    def files(self, part: str, work: WorkFolder) -> LayerFiles:
+        """For a try at a part of the video, by its name in the work folder."""
+        fill, matte = (work.place(f"{part}.{stream}", self._suffix) for stream in _STREAMS)
         if self.form == "prores":
             # In narrow range, as editing programs take every ProRes file to be.
             one = Encoding("prores", "prores_ks", "yuv444p10le", ".mov", _PRORES)
@@ -66,10 +66,10 @@ class Layering:
         """Whether both streams of a part are done."""
         return all(self._find(part, stream, origin) is not None for stream in _STREAMS)
 
-    def finish(self, part: str, origin: str) -> None:
-        """Both streams of the part were written."""
-        for stream in _STREAMS:
-            self.work.finish(f"{part}.{stream}", self._suffix, self._origin(origin), {})
+    def finish(self, part: str, origin: str, streams: Sequence[Part]) -> None:
+        """Both streams of the part, in the order of `files`, are those of that name."""
+        for stream, written in zip(_STREAMS, streams, strict=True):
+            self.work.finish(f"{part}.{stream}", self._origin(origin), written)
 
     def join(
         self,
@@ -79,6 +79,7 @@ class Layering:
         all_origin: str,
     ) -> None:
         """Make one stream of all parts, which are given by name and origin, with their pts."""
+        wholes = []
         for stream in _STREAMS:
             found = [self._find(name, stream, origin) for name, origin in parts]
             paths = [path for path in found if path is not None]
@@ -87,7 +88,8 @@ class Layering:
                 paths[0].replace(whole)
             else:
                 join(paths, whole, times, info)
-        self.finish("video", all_origin)
+            wholes.append(sealed(whole, {}))
+        self.finish("video", all_origin, wholes)
 
     def deliver(self, source: Path, analysis: Analysis, *, is_part: bool) -> None:
         """Write the files into the folder, from the joined streams.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from vidrestore import weights
@@ -15,6 +15,7 @@ from vidrestore.frame import FloatArray, OnEvent, notify
 from vidrestore.likeness import Judge
 from vidrestore.restore import choose_device
 from vidrestore.restorers import Restorer, open_restorer, tiers
+from vidrestore.segments import Schedule
 
 
 def chosen_detector(
@@ -135,6 +136,30 @@ def _is_to_be_had(name: str, settings: Settings) -> bool:
     if weights.find(name, weights.search_folders(how.folder, how.also)) is not None:
         return True
     return not how.offline and bool(weights.load_table()[name].urls)
+
+
+def chosen_restorers(
+    names: Sequence[tuple[int, str | None]],
+    usual: Restorer,
+    settings: Settings,
+    on_event: OnEvent | None,
+) -> Schedule:
+    """The restorers of stretches of frames, each opened once; None stands for the usual one.
+
+    UsageError where they want their crops framed differently.
+    """
+    opened: dict[str | None, Restorer] = {None: usual}
+    for _, name in names:
+        if name not in opened:
+            how = settings.restore.model_copy(update={"restorer": name})
+            other = chosen_restorer(settings.model_copy(update={"restore": how}), on_event)
+            if other.template != settings.align.template:
+                raise UsageError(
+                    f"{usual.name} wants the template {settings.align.template} and {other.name} "
+                    f"wants {other.template}; one run cannot mix them, run them one by one"
+                )
+            opened[name] = other
+    return [(first, opened[name]) for first, name in names]
 
 
 def weight_finder(settings: Settings, on_event: OnEvent | None) -> Callable[[str], Path]:

@@ -48,10 +48,20 @@ class Pairing:
             if companion is not None:
                 yield role, companion.analysis
 
+    def absolute(self) -> Pairing:
+        """The same by names that hold in any folder."""
+        return Pairing(*(
+            companion and replace(companion, path=companion.path.absolute())
+            for companion in (self.before_swap, self.plate)
+        ))  # fmt: skip
+
+    def companions(self) -> Iterator[Companion]:
+        yield from filter(None, (self.before_swap, self.plate))
+
     def notes(self) -> Iterator[str]:
         """What a person should know of damage."""
-        for companion in (self.before_swap, self.plate):
-            if companion is not None and (count := companion.analysis.corrupt_frames):
+        for companion in self.companions():
+            if count := companion.analysis.corrupt_frames:
                 yield f"{count} frames are damaged in {companion.path}"
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
@@ -14,46 +17,159 @@ from vidrestore.layering import Layering
 from vidrestore.likeness import Judge
 from vidrestore.pairing import Pairing
 from vidrestore.restore import reach_frames, restore_segment
+from vidrestore.restorers import Described, Restorer
 from vidrestore.segments import Schedule, Segment, made_from, plan_segments
 from vidrestore.stages.decode import Span
 from vidrestore.stages.join import join
 from vidrestore.summary import Tally
-from vidrestore.workfolder import Done, WorkFolder
+from vidrestore.workfolder import Done, Part, WorkFolder, sealed
 
 
 @dataclass(frozen=True, slots=True)
-class Rendering:
-    """What the new video stream is made from, segment by segment."""
+class Work:
+    """What the segments of a video are made from, as another process can be told it."""
 
     source: Path
-    work: WorkFolder
+    fingerprint: str
+    folder: Path
+    """Of the `WorkFolder`."""
     analysis: Analysis
-    restorers: Schedule
-    judge: Judge
+    restorers: Sequence[tuple[int, str | None]]
+    """(first frame, name) of the restorers; None: the one that the settings name, or the own."""
+    own_restorer: Restorer | None
+    networks: Sequence[tuple[int, str]]
+    """As `networks_chosen` gives them, which depends on the weights that are here."""
+    judge: str
+    """Its name, which depends on whether there is a recogniser."""
     settings: Settings
     encoding: Encoding
     header: Path | None
     span: Span | None
     pairing: Pairing
     layering: Layering | None
+
+
+def render(
+    work: Work,
+    restorers: Schedule,
+    judge: Judge,
+    segment: Segment,
+    on_frames: Callable[[int], None] | None = None,
+) -> Part:
+    """Write one segment to a place of its own in the work folder.
+
+    `restorers` and `judge` are those of the work, opened; `on_frames` is told how many frames are
+    written.
+    """
+    folder, name = WorkFolder(work.folder), name_of(segment)
+    path = folder.place(name, work.encoding.suffix)
+    layer = None if work.layering is None else work.layering.files(name, folder)
+    tally = restore_segment(
+        work.source,
+        path,
+        work.analysis,
+        segment,
+        restorers,
+        judge,
+        work.settings,
+        encoding=work.encoding,
+        header=work.header,
+        span=work.span,
+        pairing=work.pairing,
+        layer=layer,
+        on_frames=on_frames,
+    )
+    return sealed(path, tally.as_dict(), *(() if layer is None else (layer.fill, layer.matte)))
+
+
+def name_of(segment: Segment) -> str:
+    return f"{segment.number:04}"
+
+
+@dataclass(slots=True)
+class Progress:
+    """Frames done in all segments together, told as events; the count never goes back."""
+
+    frames: int
+    on_event: OnEvent | None
+    _written: dict[int, int] = field(default_factory=dict)
+    _done: int = 0
+    _told: int = 0
+
+    def tell(self, segment: Segment, written: int) -> None:
+        """So many frames of the segment are written; fewer than before where it begins anew."""
+        self._done += written - self._written.get(segment.number, 0)
+        self._written[segment.number] = written
+        if self._done > self._told:
+            self._told = self._done
+            if self.on_event is not None:
+                self.on_event({
+                    "event": "progress", "stage": "restore",
+                    "frame": self._done, "frames": self.frames,
+                })  # fmt: skip
+
+
+class Renderer(Protocol):
+    """Whatever renders the segments of a work."""
+
+    def render(
+        self, work: Work, segments: Sequence[Segment], progress: Progress
+    ) -> Generator[tuple[Segment, Part]]:
+        """Every segment as `render` gives it, in any order, as soon as it is there.
+
+        Closing it stops what is under way. An error in a segment is raised as it was there.
+        """
+        ...
+
+
+class Workers(Renderer, Protocol):
+    """Processes, here or elsewhere, that render segments side by side."""
+
+    def check(self, settings: Settings, own_restorer: Restorer | None) -> None:
+        """UsageError, before any work, for what they cannot be sent or do not have."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """Renders one segment after the other in this process."""
+
+    restorers: Schedule
+    judge: Judge
+
+    def render(
+        self, work: Work, segments: Sequence[Segment], progress: Progress
+    ) -> Generator[tuple[Segment, Part]]:
+        for segment in segments:
+            tell = partial(progress.tell, segment)
+            yield segment, render(work, self.restorers, self.judge, segment, tell)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """The whole stream of a work."""
+
+    work: Work
+    folder: WorkFolder
+    restorers: Sequence[tuple[int, Described]]
+    renderer: Renderer
     on_event: OnEvent | None
 
     def video(self) -> tuple[Path, Tally]:
         """The whole stream in one file, and what was counted; what is done already is not redone.
 
-        Where a segment cannot be finished, those before it stay for the next run.
+        Where a segment cannot be finished, those that are stay for the next run.
         """
-        segments = plan_segments(self.analysis, most_frames=self.settings.job.segment_frames)
+        most_frames = self.work.settings.job.segment_frames
+        segments = plan_segments(self.work.analysis, most_frames=most_frames)
         hashes = [self._made_from(segment) for segment in segments]
         all_hash = sha256("".join(hashes).encode()).hexdigest()
-        suffix = self.encoding.suffix
         joined = self._found("video", all_hash)
         if joined is None:
             parts = self._segments(segments, hashes)
-            tally = _sum_of(parts)
-            self._join(segments, parts, hashes, all_hash)
-            joined = self.work.finish("video", suffix, all_hash, tally.as_dict())
-            self.work.forget_segments()
+            whole = sealed(self._join(segments, parts, hashes, all_hash), _sum_of(parts).as_dict())
+            joined = self.folder.finish("video", all_hash, whole)
+            self.folder.forget_segments()
         return joined.path, _sum_of([joined])
 
     def _join(
@@ -62,73 +178,57 @@ class Rendering:
         parts: Sequence[Done],
         hashes: Sequence[str],
         all_hash: str,
-    ) -> None:
-        shown = self.pairing.plate.analysis if self.pairing.plate else self.analysis
+    ) -> Path:
+        plate, layering = self.work.pairing.plate, self.work.layering
+        shown = self.work.analysis if plate is None else plate.analysis
         times = [shown.pts[segment.first : segment.end].tolist() for segment in segments]
-        if self.layering is not None:
-            named = [(_name(s), origin) for s, origin in zip(segments, hashes, strict=True)]
-            self.layering.join(named, times, shown.info, all_hash)
-        whole = self.work.place("video", self.encoding.suffix)
+        if layering is not None:
+            named = [(name_of(s), origin) for s, origin in zip(segments, hashes, strict=True)]
+            layering.join(named, times, shown.info, all_hash)
+        whole = self.folder.place("video", self.work.encoding.suffix)
         if len(parts) == 1:
             parts[0].path.replace(whole)
-            return
-        join([part.path for part in parts], whole, times, shown.info)
+        else:
+            join([part.path for part in parts], whole, times, shown.info)
+        return whole
 
     def _found(self, name: str, origin: str) -> Done | None:
         """A part that is done, with its layer where that is wanted, too."""
-        if self.layering is not None and not self.layering.has(name, origin):
+        layering = self.work.layering
+        if layering is not None and not layering.has(name, origin):
             return None
-        return self.work.find(name, self.encoding.suffix, origin)
+        return self.folder.find(name, self.work.encoding.suffix, origin)
 
     def _segments(self, segments: Sequence[Segment], hashes: Sequence[str]) -> list[Done]:
-        done = []
-        found = [
-            self._found(_name(segment), origin)
-            for segment, origin in zip(segments, hashes, strict=True)
-        ]
-        count = sum(part is not None for part in found)
-        if count:
-            notify(self.on_event, f"{count} of {len(segments)} segments are done already")
-        for segment, origin, part in zip(segments, hashes, found, strict=True):
-            done.append(part or self._segment(segment, origin))
-        return done
-
-    def _segment(self, segment: Segment, origin: str) -> Done:
-        name, suffix, layering = _name(segment), self.encoding.suffix, self.layering
-        tally = restore_segment(
-            self.source,
-            self.work.place(name, suffix),
-            self.analysis,
-            segment,
-            self.restorers,
-            self.judge,
-            self.settings,
-            encoding=self.encoding,
-            header=self.header,
-            span=self.span,
-            pairing=self.pairing,
-            layer=None if layering is None else layering.files(name),
-            on_event=self.on_event,
-        )
-        if layering is not None:
-            layering.finish(name, origin)
-        return self.work.finish(name, suffix, origin, tally.as_dict())
+        progress = Progress(self.work.analysis.frame_count, self.on_event)
+        done: dict[Segment, Done] = {}
+        for segment, origin in zip(segments, hashes, strict=True):
+            if (found := self._found(name_of(segment), origin)) is not None:
+                done[segment] = found
+        if done:
+            notify(self.on_event, f"{len(done)} of {len(segments)} segments are done already")
+        for segment in done:
+            progress.tell(segment, segment.frame_count)
+        left = [segment for segment in segments if segment not in done]
+        with closing(self.renderer.render(self.work, left, progress)) as rendered:
+            for segment, part in rendered:
+                name, origin = name_of(segment), hashes[segment.number]
+                if self.work.layering is not None:
+                    self.work.layering.finish(name, origin, part.layer)
+                done[segment] = self.folder.finish(name, origin, part)
+        return [done[segment] for segment in segments]
 
     def _made_from(self, segment: Segment) -> str:
         return made_from(
             segment,
-            self.analysis,
-            reach_frames(self.restorers, self.settings),
+            self.work.analysis,
+            reach_frames(self.restorers, self.work.settings),
             self.restorers,
-            self.judge,
-            self.settings,
-            self.encoding,
-            self.pairing,
+            self.work.judge,
+            self.work.settings,
+            self.work.encoding,
+            self.work.pairing,
         )
-
-
-def _name(segment: Segment) -> str:
-    return f"{segment.number:04}"
 
 
 def _sum_of(parts: Sequence[Done]) -> Tally:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from vidrestore.errors import InputError, UsageError
 from vidrestore.frame import Analysis, FaceFrame, Frame, VideoInfo
 from vidrestore.likeness import Judge
 from vidrestore.pairing import ALONE, Companion, Pairing, target_from_source
-from vidrestore.restorers import Restorer
+from vidrestore.restorers import Described, Restorer
 from vidrestore.segments import Schedule, Segment, context
 from vidrestore.stages import deflicker as deflicker_stage
 from vidrestore.stages import guard as guard_stage
@@ -62,7 +61,7 @@ def restore_segment(
     span: Span | None = None,
     pairing: Pairing = ALONE,
     layer: LayerFiles | None = None,
-    on_event: Callable[[dict[str, Any]], None] | None = None,
+    on_frames: Callable[[int], None] | None = None,
 ) -> Tally:
     """Write the segment's part of the video stream, with its faces restored, to `target`.
 
@@ -72,6 +71,7 @@ def restore_segment(
     faces by themselves.
     The frames are the same however the video is cut into segments: those around the segment on
     which its own depend are restored, too, and not written.
+    `on_frames` is told how many frames of the segment are written.
     Leaves no file and no thread behind where it fails.
     """
     info, plate = analysis.info, pairing.plate
@@ -142,8 +142,8 @@ def restore_segment(
                 writer.write(timed)
                 if write_layer is not None:
                     write_layer(timed)
-                if on_event is not None:
-                    on_event(_progress(frame.index + 1, analysis))
+                if on_frames is not None:
+                    on_frames(writer.frame_count)
         if writer.frame_count != segment.frame_count:
             raise InputError(
                 f"{source} gave {segment.frame_count} frames from frame {segment.first} on in the "
@@ -202,7 +202,7 @@ def _at(restorers: Schedule, index: int) -> Restorer:
     return next(restorer for first, restorer in reversed(restorers) if first <= index)
 
 
-def reach_frames(restorers: Schedule, settings: Settings) -> int:
+def reach_frames(restorers: Sequence[tuple[int, Described]], settings: Settings) -> int:
     """How many frames to either side may have a part in what becomes of one."""
     reach = max(restorer.reach_frames for _, restorer in restorers) + paste_stage.REACH_FRAMES
     if _deflicker_amount(restorers, settings):
@@ -212,7 +212,7 @@ def reach_frames(restorers: Schedule, settings: Settings) -> int:
     return reach
 
 
-def _deflicker_amount(restorers: Schedule, settings: Settings) -> float:
+def _deflicker_amount(restorers: Sequence[tuple[int, Described]], settings: Settings) -> float:
     """None where every restorer looks at several frames by itself."""
     is_needed = any(restorer.reach_frames == 0 for _, restorer in restorers)
     return settings.deflicker.amount if is_needed else 0.0
@@ -330,9 +330,3 @@ def choose_device(name: str) -> torch.device:
 def _batch_size(settings: Settings, device: torch.device) -> int:
     """As asked for, else what suits the device: on a CPU batches cost memory and gain nothing."""
     return settings.restore.batch_size or (4 if device.type == "cuda" else 1)
-
-
-def _progress(done: int, analysis: Analysis) -> dict[str, Any]:
-    return {
-        "event": "progress", "stage": "restore", "frame": done, "frames": analysis.frame_count,
-    }  # fmt: skip

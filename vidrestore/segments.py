@@ -11,9 +11,8 @@ from itertools import pairwise
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.frame import Analysis
-from vidrestore.likeness import Judge
 from vidrestore.pairing import ALONE, Pairing
-from vidrestore.restorers import Restorer, restorer_for
+from vidrestore.restorers import Described, Restorer, restorer_for
 
 # Encoders write no times of their own for streams that are shorter than their delay.
 _FEWEST_FRAMES = 24
@@ -69,7 +68,9 @@ def context(segment: Segment, analysis: Analysis, reach_frames: int) -> tuple[in
     return max(first, segment.first - reach_frames), min(end, segment.end + reach_frames)
 
 
-def restorers_within(restorers: Schedule, segment: Segment) -> list[tuple[int, str]]:
+def restorers_within(
+    restorers: Sequence[tuple[int, Described]], segment: Segment
+) -> list[tuple[int, str]]:
     """(first frame, name) of those that the segment's frames meet."""
     return [
         (max(first, segment.first), restorer.name)
@@ -79,7 +80,7 @@ def restorers_within(restorers: Schedule, segment: Segment) -> list[tuple[int, s
 
 
 def restorers_used(
-    restorers: Schedule, analysis: Analysis, first: int, end: int
+    restorers: Sequence[tuple[int, Described]], analysis: Analysis, first: int, end: int
 ) -> list[tuple[int, str]]:
     """(track, name) of what restores the faces of frames [first, end)."""
     used = []
@@ -93,17 +94,26 @@ def restorers_used(
     return used
 
 
+def networks_chosen(
+    restorers: Sequence[tuple[int, Described]], analysis: Analysis
+) -> list[tuple[int, str]]:
+    """(track, name) of the networks that were chosen by the face and the weights that are here."""
+    named = {restorer.name for _, restorer in restorers}
+    used = restorers_used(restorers, analysis, 0, analysis.frame_count)
+    return [(track, name) for track, name in used if name not in named]
+
+
 def made_from(
     segment: Segment,
     analysis: Analysis,
     reach_frames: int,
-    restorers: Schedule,
-    judge: Judge,
+    restorers: Sequence[tuple[int, Described]],
+    judge: str,
     settings: Settings,
     encoding: Encoding,
     pairing: Pairing = ALONE,
 ) -> str:
-    """A hash of all that the segment's frames and packets depend on."""
+    """A hash of all that the segment's frames and packets depend on; `judge` is a name."""
     first, end = context(segment, analysis, reach_frames)
     digest = hashlib.sha256()
     sections = (
@@ -117,7 +127,7 @@ def made_from(
         (segment.first, segment.end, first, end),
         restorers_within(restorers, segment),
         restorers_used(restorers, analysis, first, end),
-        judge.name,
+        judge,
         *(section.model_dump_json() for section in sections),
         (how, settings.encode.threads),
     ):

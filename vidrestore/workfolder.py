@@ -3,7 +3,8 @@
 OUTPUT.vidrestore/
     lock                held while a run works
     job.json            which source and which segments
-    segments/0007.mp4   a part of the new video stream, and 0007.json: what it is made from
+    segments/0007.mp4   a part of the new video stream, and 0007.json: what it is made from;
+                        0007.*.part.mp4 while it is being written
     video.mp4           all of them, once they are joined, and video.json
     *.fill.mov, *.matte.mov     the same parts of a layer, where one is written, each with its note
 """
@@ -14,6 +15,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +28,25 @@ from vidrestore.errors import OutputError, UsageError
 from vidrestore.locks import held
 
 _VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file that is whole and on the disk under a name of its own, and what was counted."""
+
+    path: Path
+    size: int
+    sha256: str
+    counts: Mapping[str, Any]
+    layer: tuple[Part, ...] = ()
+    """The streams of its layer, where one is written."""
+
+
+def sealed(path: Path, counts: Mapping[str, Any], *layer: Path) -> Part:
+    """What was written to `path`, and its layer to others, once it is on the disk."""
+    _sync(path)
+    streams = tuple(sealed(each, {}) for each in layer)
+    return Part(path, path.stat().st_size, _sha256(path), counts, streams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +81,17 @@ class WorkFolder:
                 continue
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         self._segments.mkdir(exist_ok=True)
+        for stale in (*self._segments.glob("*.part.*"), *self._segments.glob("*.note")):
+            stale.unlink()
         self._note(self.path / "job.json", {"version": _VERSION, "source": source})
         if fits or left is None or not resume:
             return None
         return f"what an earlier run left in {self.path} is of another source and is not used"
 
     def place(self, name: str, suffix: str) -> Path:
-        """Where a part is written before it is done."""
-        return self._folder(name) / f"{name}.part{suffix}"
+        """Where a part may be written before it is done: another place each time, so that two
+        tries at one part, of which one was given up for lost, do not meet."""
+        return self._folder(name) / f"{name}.{secrets.token_hex(4)}.part{suffix}"
 
     def find(self, name: str, suffix: str, made_from: str) -> Done | None:
         """The part of that name, if it is whole and made from the same."""
@@ -79,22 +103,22 @@ class WorkFolder:
             return None
         return Done(path, note.get("counts", {}))
 
-    def finish(self, name: str, suffix: str, made_from: str, counts: Mapping[str, Any]) -> Done:
-        """The part that was written to `place` is whole."""
-        part, path = self.place(name, suffix), self._folder(name) / f"{name}{suffix}"
-        _sync(part)
-        note = {"made_from": made_from, "size": part.stat().st_size, "sha256": _sha256(part),
-                "counts": dict(counts)}  # fmt: skip
+    def finish(self, name: str, made_from: str, part: Part) -> Done:
+        """The part is the one of that name; whoever holds the folder alone may call this."""
+        path = self._folder(name) / f"{name}{part.path.suffix}"
+        note = {"made_from": made_from, "size": part.size, "sha256": part.sha256,
+                "counts": dict(part.counts)}  # fmt: skip
         # Without its note a file counts for nothing, so that the two can never disagree.
         path.with_suffix(".json").unlink(missing_ok=True)
-        part.replace(path)
+        part.path.replace(path)
         self._note(path.with_suffix(".json"), note)
-        return Done(path, counts)
+        return Done(path, part.counts)
 
     def forget_segments(self) -> None:
         """Once they are joined."""
-        shutil.rmtree(self._segments)
-        self._segments.mkdir()
+        # A worker that was given up for lost may be writing there still.
+        shutil.rmtree(self._segments, ignore_errors=True)
+        self._segments.mkdir(exist_ok=True)
 
     def done_count(self) -> int:
         """How many parts are finished."""

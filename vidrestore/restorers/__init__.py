@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -15,8 +15,8 @@ NAMES = ("gpen-2048", "gpen-1024", "gpen-512", "gpen-256", "fusion")
 FILES = (".pth", ".pt", ".safetensors", ".onnx")
 
 
-class Restorer(Protocol):
-    """Makes aligned faces clear, several at once."""
+class Described(Protocol):
+    """What must be known of a restorer where it does not work itself."""
 
     name: str
     size: int | None
@@ -25,6 +25,10 @@ class Restorer(Protocol):
     """How many frames before and after it looks at; 0 for a network that sees one picture."""
     template: str
     """Where it wants the landmarks: "gpen" or "ffhq"."""
+
+
+class Restorer(Described, Protocol):
+    """Makes aligned faces clear, several at once."""
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """(B, 2 * reach_frames + 1, 3, S, S) -> (B, 3, S, S), RGB in [0, 1], float32.
@@ -36,9 +40,12 @@ class Restorer(Protocol):
         ...
 
 
-def restorer_for(restorer: Restorer, work_px: int) -> Restorer:
+_Any = TypeVar("_Any", bound=Described)
+
+
+def restorer_for(restorer: _Any, work_px: int) -> _Any:
     """What restores crops of that side: itself, or what its `for_side` gives where it has one."""
-    choose: Callable[[int], Restorer] | None = getattr(restorer, "for_side", None)
+    choose: Callable[[int], _Any] | None = getattr(restorer, "for_side", None)
     return restorer if choose is None else choose(work_px)
 
 
