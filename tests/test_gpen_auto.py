@@ -170,7 +170,7 @@ def test_a_segment_is_redone_where_its_faces_get_another_network_and_only_there(
 
     def hashes(*sizes):
         restorers = [(0, Shelf(*sizes).tiers())]
-        return [made_from(s, analysis, 2, restorers, settings, encoding) for s in segments]
+        return [made_from(s, analysis, 2, restorers, None, settings, encoding) for s in segments]
 
     assert restorers_used([(0, Shelf(256, 512).tiers())], analysis, 0, 60) == [
         (0, "gpen-256"), (1, "gpen-512"),

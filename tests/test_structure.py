@@ -44,6 +44,8 @@ ROOMS = {
         "smear",
         "focus",
         "looks",
+        "onnxfile",
+        "parsing",
     },
     "weights": {"weights", "weightfile", "fetch"},
     "gpen": {"gpen/"},

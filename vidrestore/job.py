@@ -20,7 +20,7 @@ from vidrestore.errors import InputError, OutputError, UsageError
 from vidrestore.fixity import Fixity, check_output
 from vidrestore.frame import Analysis, OnEvent, VideoInfo, notify
 from vidrestore.framemd5 import check_listing_path
-from vidrestore.openers import chosen_restorer
+from vidrestore.openers import chosen_parser, chosen_restorer
 from vidrestore.remembered import known_analysis
 from vidrestore.rendering import Rendering
 from vidrestore.restore import last_duration
@@ -76,6 +76,7 @@ def restore_video(
         plan = plan_that_fits(source, work.path / f"trial{target.suffix}", plan, info)
         notify(on_event, *encoding.notes, *plan.lost)
         restorer = restorer or chosen_restorer(settings, on_event)
+        parser = chosen_parser(settings)
         settings = _with_template(settings, restorer)
         if analysis is not None:
             _check_analysis(analysis, source, restorer, settings)
@@ -85,7 +86,7 @@ def restore_video(
         restorers = _schedule(names, restorer, settings, on_event)
         analyzed = time.monotonic()
         rendering = Rendering(
-            source, work, analysis, restorers, settings, encoding, header, span, on_event
+            source, work, analysis, restorers, parser, settings, encoding, header, span, on_event
         )
         used = _names_used(restorers, analysis)
         video, tally = rendering.video()
@@ -292,9 +293,17 @@ def _summary(
         skipped=skipped,
         corrupt_frames=analysis.corrupt_frames,
         missing_frames=missing,
-        warnings=(*_warnings(analysis, missing), *tally.notes.values(), *losses),
+        warnings=(*_warnings(analysis, missing), *_unparsed(tally), *tally.notes.values(), *losses),
         seconds=seconds,
     )
+
+
+def _unparsed(tally: Tally) -> Iterator[str]:
+    if tally.unparsed:
+        yield (
+            f"the face parser saw no face in {tally.unparsed} crops; there landmarks alone said "
+            "what is face"
+        )
 
 
 def _missing_frames(analysis: Analysis) -> int:

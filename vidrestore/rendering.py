@@ -10,6 +10,7 @@ from pathlib import Path
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.frame import Analysis, OnEvent, notify
+from vidrestore.parsing import Parser
 from vidrestore.restore import reach_frames, restore_segment
 from vidrestore.segments import Schedule, Segment, made_from, plan_segments
 from vidrestore.stages.decode import Span
@@ -26,6 +27,7 @@ class Rendering:
     work: WorkFolder
     analysis: Analysis
     restorers: Schedule
+    parser: Parser | None
     settings: Settings
     encoding: Encoding
     header: Path | None
@@ -79,6 +81,7 @@ class Rendering:
             self.analysis,
             segment,
             self.restorers,
+            self.parser,
             self.settings,
             encoding=self.encoding,
             header=self.header,
@@ -93,6 +96,7 @@ class Rendering:
             self.analysis,
             reach_frames(self.restorers, self.settings),
             self.restorers,
+            self.parser,
             self.settings,
             self.encoding,
         )

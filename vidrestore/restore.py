@@ -17,6 +17,7 @@ from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.errors import InputError, UsageError
 from vidrestore.frame import Analysis, FaceFrame, Frame
+from vidrestore.parsing import Parser
 from vidrestore.restorers import Restorer
 from vidrestore.segments import Schedule, Segment, context
 from vidrestore.stages import deflicker as deflicker_stage
@@ -45,6 +46,7 @@ def restore_segment(
     analysis: Analysis,
     segment: Segment,
     restorers: Schedule,
+    parser: Parser | None,
     settings: Settings,
     *,
     encoding: Encoding,
@@ -55,6 +57,7 @@ def restore_segment(
     """Write the segment's part of the video stream, with its faces restored, to `target`.
 
     `restorers` are pairs (first frame, restorer), each from there to the next; the first from 0.
+    `parser` says what is no face and stays as it was, where there is one.
     The frames are the same however the video is cut into segments: those around the segment on
     which its own depend are restored, too, and not written.
     Leaves no file and no thread behind where it fails.
@@ -96,7 +99,7 @@ def restore_segment(
             tally,
             strength=settings.paste.strength,
             tracks=analysis.tracks,
-            finish=_finish(settings),
+            finish=_finish(settings, parser),
         )
         for frame in threads.background(pasted, depth=_DEPTH, name="paste"):
             if segment.first <= frame.index < segment.end:
@@ -131,7 +134,7 @@ def _restored(
         )
 
 
-def _finish(settings: Settings) -> Finish:
+def _finish(settings: Settings, parser: Parser | None) -> Finish:
     wanted = settings.paste
     regions = wanted.regions.model_dump()
     return Finish(
@@ -142,6 +145,7 @@ def _finish(settings: Settings) -> Finish:
         focus=wanted.focus,
         detail=wanted.detail,
         regions=regions if min(regions.values()) < 1 else {},
+        parser=parser,
     )
 
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.frame import Analysis
+from vidrestore.parsing import Parser
 from vidrestore.restorers import Restorer, restorer_for
 
 # Encoders write no times of their own for streams that are shorter than their delay.
@@ -96,6 +97,7 @@ def made_from(
     analysis: Analysis,
     reach_frames: int,
     restorers: Schedule,
+    parser: Parser | None,
     settings: Settings,
     encoding: Encoding,
 ) -> str:
@@ -111,6 +113,7 @@ def made_from(
         (segment.first, segment.end, first, end),
         restorers_within(restorers, segment),
         restorers_used(restorers, analysis, first, end),
+        None if parser is None else parser.name,
         *(section.model_dump_json() for section in sections),
         (how, settings.encode.threads),
     ):

@@ -16,6 +16,8 @@ class Tally:
     """(face, frame) pairs pasted."""
     repeated: int = 0
     """(face, frame) pairs that show what the frame before showed, and have its result."""
+    unparsed: int = 0
+    """(face, frame) pairs in which the parser saw no face."""
     not_restored: Counter[str] = field(default_factory=Counter)
     """Reason -> (face, frame) pairs left as they were."""
     notes: dict[str, str] = field(default_factory=dict)
@@ -32,6 +34,7 @@ class Tally:
         return {
             "faces": self.faces,
             "repeated": self.repeated,
+            "unparsed": self.unparsed,
             "not_restored": dict(self.not_restored),
             "notes": dict(self.notes),
         }
@@ -40,6 +43,7 @@ class Tally:
         """What another part counted, as `as_dict` gives it."""
         self.faces += counts["faces"]
         self.repeated += counts["repeated"]
+        self.unparsed += counts["unparsed"]
         self.not_restored.update(counts["not_restored"])
         self.notes.update(counts["notes"])
 
