@@ -38,7 +38,7 @@ _LEAST_FACE = 0.1
 _KEPT = 0.4
 # In cells: by how much what is kept is grown, of which interpolation takes one, and over how much
 # the face then fades.
-_GROWN_PX, _FADE_PX = 2, 2
+_GROWN_PX, _FADE_PX = 2, 1
 # By how much regions are grown: lids and the lip line are restored like what they frame.
 _REGION_PX = 2
 
