@@ -49,6 +49,8 @@ ROOMS = {
         "layers",
         "parts",
         "likeness",
+        "onnxfile",
+        "parsing",
     },
     "weights": {"weights", "weightfile", "fetch"},
     "gpen": {"gpen/"},

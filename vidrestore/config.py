@@ -171,6 +171,9 @@ class Paste(Section):
     """Share of the restored fine detail that is used; the rest is the source's own."""
     occluders: bool = True
     """Keep the source where a hand, a microphone or glasses cover the face."""
+    parser: Path | None = None
+    """An ONNX face-parsing network with the 19 classes of CelebAMask-HQ, such as BiSeNet. Its hair,
+    hats, ears, necks and glasses, with what is seen through them, stay the source's."""
     color: float = Field(1.0, ge=0, le=1)
     """How far broad colours follow the source's; film without colours stays so."""
     sharpness: float = Field(1.0, ge=0, le=1)

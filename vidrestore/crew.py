@@ -25,7 +25,7 @@ from vidrestore import store, weights
 from vidrestore.config import Settings
 from vidrestore.errors import ClusterError, InputError, OutputError, UsageError
 from vidrestore.frame import notify
-from vidrestore.openers import chosen_judge, chosen_restorer, chosen_restorers
+from vidrestore.openers import chosen_judge, chosen_parser, chosen_restorer, chosen_restorers
 from vidrestore.rendering import Progress, Work, render
 from vidrestore.restorers import FILES, Restorer
 from vidrestore.segments import Schedule, Segment, networks_chosen
@@ -155,9 +155,11 @@ class _Worker:
         )
         networks = networks_chosen(self._restorers, work.analysis)
         self._judge = chosen_judge(work.settings, self._hear)
+        self._parser = chosen_parser(work.settings)
         for what, other, own in (
             ("restorer", _names(work.networks), _names(networks)),
             ("recogniser", work.judge, self._judge.name),
+            ("face parser", work.parser, self._parser and self._parser.name),
         ):
             if own != other:
                 raise ClusterError(
@@ -172,7 +174,7 @@ class _Worker:
         def write(written: int) -> None:
             self._at = segment.number, written
 
-        part = render(self._work, self._restorers, self._judge, segment, write)
+        part = render(self._work, self._restorers, self._judge, self._parser, segment, write)
         return part, self._taken_notices()
 
     def news(self) -> tuple[int, int, list[str]]:

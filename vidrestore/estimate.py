@@ -18,7 +18,7 @@ from vidrestore.config import Settings
 from vidrestore.errors import VidrestoreError
 from vidrestore.frame import Analysis, OnEvent, Track
 from vidrestore.job import ways_to_encode
-from vidrestore.openers import chosen_judge, chosen_restorer, weights_needed
+from vidrestore.openers import chosen_judge, chosen_parser, chosen_restorer, weights_needed
 from vidrestore.restore import choose_device, restore_segment
 from vidrestore.restorers import Restorer, restorer_for
 from vidrestore.segments import Segment, restorers_used
@@ -97,6 +97,7 @@ def _seconds_per_frame(source: Path, analysis: Analysis, settings: Settings) -> 
         threads = settings.encode.threads
         encoding, header = first_that_opens(ways, source, folder, analysis.info, threads=threads)
         target = folder / f"probe{encoding.suffix}"
+        parser = chosen_parser(settings)
         started = time.monotonic()
         restore_segment(
             source,
@@ -106,6 +107,7 @@ def _seconds_per_frame(source: Path, analysis: Analysis, settings: Settings) -> 
             [(0, _Nothing())],
             chosen_judge(settings, None),
             settings,
+            parser=parser,
             encoding=encoding,
             header=header,
             span=span,

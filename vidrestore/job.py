@@ -21,7 +21,7 @@ from vidrestore.fixity import Fixity, check_output
 from vidrestore.frame import Analysis, OnEvent, VideoInfo, notify
 from vidrestore.framemd5 import check_listing_path
 from vidrestore.layering import Layering
-from vidrestore.openers import chosen_judge, chosen_restorer, chosen_restorers
+from vidrestore.openers import chosen_judge, chosen_parser, chosen_restorer, chosen_restorers
 from vidrestore.pairing import Companion, check_before_swap, check_plate, pair, with_room_for
 from vidrestore.remembered import known_analysis
 from vidrestore.rendering import Here, Rendering, Work, Workers
@@ -97,6 +97,7 @@ def restore_video(
         plan = plan_that_fits(shown, work.path / f"trial{target.suffix}", plan, info)
         notify(on_event, *encoding.notes, *plan.lost)
         usual = restorer or chosen_restorer(settings, on_event)
+        parser = chosen_parser(settings)
         settings = _with_template(settings, usual)
         if analysis is not None:
             _check_analysis(analysis, source, usual, settings)
@@ -121,6 +122,7 @@ def restore_video(
             own_restorer=restorer,
             networks=networks_chosen(restorers, analysis),
             judge=judge.name,
+            parser=None if parser is None else parser.name,
             settings=settings,
             encoding=encoding,
             header=header and header.absolute(),
@@ -128,8 +130,13 @@ def restore_video(
             pairing=pairing.absolute(),
             layering=layering,
         )
-        renderer = workers or Here(restorers, judge)
-        del usual, restorers, judge  # with workers, which open their own, nothing else needs them
+        renderer = workers or Here(restorers, judge, parser)
+        del (
+            usual,
+            restorers,
+            judge,
+            parser,
+        )  # with workers, which open their own, nothing else needs them
         analyzed = time.monotonic()
         video, tally = Rendering(job, work, described, renderer, on_event).video()
         whole = work.path / f"whole{target.suffix}"
@@ -336,9 +343,17 @@ def _summary(
         likeness=likeness_by_track(tally, analysis),
         corrupt_frames=analysis.corrupt_frames,
         missing_frames=missing,
-        warnings=(*_warnings(analysis, missing), *tally.notes.values(), *losses),
+        warnings=(*_warnings(analysis, missing), *_unparsed(tally), *tally.notes.values(), *losses),
         seconds=seconds,
     )
+
+
+def _unparsed(tally: Tally) -> Iterator[str]:
+    if tally.unparsed:
+        yield (
+            f"the face parser saw no face in {tally.unparsed} crops; there landmarks alone said "
+            "what is face"
+        )
 
 
 def _missing_frames(analysis: Analysis) -> int:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from vidrestore import color, focus, grain, masks, occlusion, smear, tone, transfer
 from vidrestore.frame import Face, FloatArray, Frame, Track, VideoInfo
 from vidrestore.geometry import Matrix, Rect, apply, covering_rect, crop_side_px, invert, shifted
+from vidrestore.parsing import Parsed, Parser
 from vidrestore.planes import chroma_rect, samples
 
 # Width of a mask's soft edge in pixels of the frame, and as a share of the crop's side at most.
@@ -92,6 +93,8 @@ class Look:
     tone: tone.Tone | None = None
     unclipped: FloatArray | None = None
     """(64, 64) in [0, 1]"""
+    parsed: Parsed | None = None
+    """What a parser sees in the source."""
     smear: smear.Smear | None = None
     edges_px: float | None = None
     """Width of the source's edges, on the face or around it, whichever are sharper; pixels of the
@@ -127,6 +130,7 @@ def look_at(
     noise: bool,
     edges: bool,
     motion: npt.NDArray[np.float64] | None,
+    parser: Parser | None,
 ) -> Look:
     """Each only where it is asked for; `motion` is that of `smear.motion_px`."""
     assert face.restored is not None
@@ -145,6 +149,8 @@ def look_at(
             pictures = scaled(source, side), scaled(restored, side)
             found["tone"] = tone.tone_of(*pictures, weight)
             found["unclipped"] = tone.unclipped(pictures[0])
+    if parser is not None:
+        found["parsed"] = parser(face.source, mask)
     if motion is not None:
         found["smear"] = _smear(face, mask, place, motion)
     if edges:

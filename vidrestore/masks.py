@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -35,6 +35,8 @@ _DIRECTIONS = 40
 _DOUBT, _DISBELIEF = 0.12, 0.3
 # Weight of "a similarity" against what the landmarks say of how a turned face is narrowed.
 _RIGIDITY = 0.15
+# Of its ellipse's area, what a parsed region has when it is surely there.
+_SEEN_SHARE = 0.15
 _BROW = 0.38  # above the eye, in distances of the eyes
 
 Points = npt.NDArray[np.float64]
@@ -99,7 +101,7 @@ def hull_support(landmarks: Points) -> Points:
     directions = _directions()
     reach = (outline @ directions.T).max(axis=0)
     margin = _NOSE_MARGIN * float(np.linalg.norm(eyes))
-    return np.maximum(reach, (landmarks @ directions.T).max(axis=0) + margin)
+    return np.asarray(np.maximum(reach, (landmarks @ directions.T).max(axis=0) + margin))
 
 
 @cache
@@ -110,10 +112,16 @@ def _directions() -> Points:
     return directions
 
 
-def region_strength(landmarks: Points, strengths: Mapping[str, float]) -> FloatArray:
+def region_strength(
+    landmarks: Points,
+    strengths: Mapping[str, float],
+    parsed: Mapping[str, FloatArray] | None = None,
+) -> FloatArray:
     """(64, 64) strength of each place of a face: of its "eyes", "brows" and "mouth", else "skin".
 
-    1 for what is not named. `landmarks` (5, 2) are those of the unit crop.
+    1 for what is not named. `landmarks` (5, 2) are those of the unit crop, around which regions
+    are ellipses; where regions (64, 64) are given they are these, as far as there is something in
+    them: closed eyes are not parsed.
     """
     right = landmarks[1] - landmarks[0]
     unit = float(np.linalg.norm(right))
@@ -127,10 +135,28 @@ def region_strength(landmarks: Points, strengths: Mapping[str, float]) -> FloatA
         ("eyes", landmarks[1], (0.4, 0.25)),
         ("mouth", mouth, (0.7 * wide, 0.42)),
     ]
+    spots = [
+        (name, _spot(centre, right * across, down * high))
+        for name, centre, (across, high) in places
+    ]
+    if parsed is not None:
+        spots = _with_parsed(spots, parsed)
     found = np.full((GRID_PX, GRID_PX), strengths.get("skin", 1.0), np.float32)
-    for name, centre, (across, high) in places:
-        inside = _spot(centre, right * across, down * high)
+    for name, inside in spots:
         found += inside * (np.float32(strengths.get(name, 1.0)) - found)
+    return found
+
+
+def _with_parsed(
+    spots: Sequence[tuple[str, FloatArray]], parsed: Mapping[str, FloatArray]
+) -> list[tuple[str, FloatArray]]:
+    """Each region as it is parsed; the less of it there is, the more the spots stand for it."""
+    found = []
+    for name, region in parsed.items():
+        own = [spot for kind, spot in spots if kind == name]
+        usual = _SEEN_SHARE * float(np.sum(own))
+        seen = np.float32(min(float(region.sum()) / usual, 1.0))
+        found += [(name, spot * (1 - seen)) for spot in own] + [(name, region * seen)]
     return found
 
 

@@ -13,9 +13,11 @@ from vidrestore.errors import ConfigError, UsageError, WeightsError
 from vidrestore.fetch import as_events
 from vidrestore.frame import FloatArray, OnEvent, notify
 from vidrestore.likeness import Judge
+from vidrestore.parsing import Parser
 from vidrestore.restore import choose_device
 from vidrestore.restorers import Restorer, open_restorer, tiers
 from vidrestore.segments import Schedule
+from vidrestore.weightfile import sha256_of
 
 
 def chosen_detector(
@@ -116,6 +118,16 @@ def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
         is_to_be_had=lambda name: _is_to_be_had(name, settings),
         on_notice=say,
     )
+
+
+def chosen_parser(settings: Settings) -> Parser | None:
+    """The face parser that the settings name, told from others by the content of its file."""
+    path = settings.paste.parser
+    if path is None:
+        return None
+    if not path.is_file():
+        raise WeightsError(f"the face parser {path} does not exist; set paste.parser to its file")
+    return Parser(path, device=choose_device(settings.restore.device), name=sha256_of(path))
 
 
 def weights_needed(settings: Settings, sides_px: Iterable[int]) -> list[str]:

@@ -16,6 +16,7 @@ from vidrestore.frame import Analysis, OnEvent, notify
 from vidrestore.layering import Layering
 from vidrestore.likeness import Judge
 from vidrestore.pairing import Pairing
+from vidrestore.parsing import Parser
 from vidrestore.restore import reach_frames, restore_segment
 from vidrestore.restorers import Described, Restorer
 from vidrestore.segments import Schedule, Segment, made_from, plan_segments
@@ -41,6 +42,8 @@ class Work:
     """As `networks_chosen` gives them, which depends on the weights that are here."""
     judge: str
     """Its name, which depends on whether there is a recogniser."""
+    parser: str | None
+    """The name of the face parser, by its content."""
     settings: Settings
     encoding: Encoding
     header: Path | None
@@ -53,13 +56,14 @@ def render(
     work: Work,
     restorers: Schedule,
     judge: Judge,
+    parser: Parser | None,
     segment: Segment,
     on_frames: Callable[[int], None] | None = None,
 ) -> Part:
     """Write one segment to a place of its own in the work folder.
 
-    `restorers` and `judge` are those of the work, opened; `on_frames` is told how many frames are
-    written.
+    `restorers`, `judge` and `parser` are those of the work, opened; `on_frames` is told how many
+    frames are written.
     """
     folder, name = WorkFolder(work.folder), name_of(segment)
     path = folder.place(name, work.encoding.suffix)
@@ -72,6 +76,7 @@ def render(
         restorers,
         judge,
         work.settings,
+        parser=parser,
         encoding=work.encoding,
         header=work.header,
         span=work.span,
@@ -136,13 +141,14 @@ class Here:
 
     restorers: Schedule
     judge: Judge
+    parser: Parser | None
 
     def render(
         self, work: Work, segments: Sequence[Segment], progress: Progress
     ) -> Generator[tuple[Segment, Part]]:
         for segment in segments:
             tell = partial(progress.tell, segment)
-            yield segment, render(work, self.restorers, self.judge, segment, tell)
+            yield segment, render(work, self.restorers, self.judge, self.parser, segment, tell)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +234,7 @@ class Rendering:
             self.work.settings,
             self.work.encoding,
             self.work.pairing,
+            parser=self.work.parser,
         )
 
 

@@ -20,6 +20,7 @@ from vidrestore.errors import InputError, UsageError
 from vidrestore.frame import Analysis, FaceFrame, Frame, VideoInfo
 from vidrestore.likeness import Judge
 from vidrestore.pairing import ALONE, Companion, Pairing, target_from_source
+from vidrestore.parsing import Parser
 from vidrestore.restorers import Described, Restorer
 from vidrestore.segments import Schedule, Segment, context
 from vidrestore.stages import deflicker as deflicker_stage
@@ -56,6 +57,7 @@ def restore_segment(
     judge: Judge,
     settings: Settings,
     *,
+    parser: Parser | None = None,
     encoding: Encoding,
     header: Path | None = None,
     span: Span | None = None,
@@ -66,9 +68,9 @@ def restore_segment(
     """Write the segment's part of the video stream, with its faces restored, to `target`.
 
     `restorers` are pairs (first frame, restorer), each from there to the next; the first from 0.
-    `judge` says whether what they made still is the same face. With a plate in `pairing` the
-    stream is the plate's, which `encoding` and `header` are for. `layer` are files for the restored
-    faces by themselves.
+    `judge` says whether what they made still is the same face; `parser` what is no face and stays
+    as it was. With a plate in `pairing` the stream is the plate's, which `encoding` and `header`
+    are for. `layer` are files for the restored faces by themselves.
     The frames are the same however the video is cut into segments: those around the segment on
     which its own depend are restored, too, and not written.
     `on_frames` is told how many frames of the segment are written.
@@ -133,7 +135,7 @@ def restore_segment(
             tally,
             strength=settings.paste.strength,
             tracks=shown.tracks,
-            finish=_finish(settings),
+            finish=_finish(settings, parser),
             layer=None if layer is None else layer.holds,
         )
         for frame in threads.background(pasted, depth=_DEPTH, name="paste"):
@@ -172,7 +174,7 @@ def _restored(
         )
 
 
-def _finish(settings: Settings) -> Finish:
+def _finish(settings: Settings, parser: Parser | None) -> Finish:
     wanted = settings.paste
     regions = wanted.regions.model_dump()
     return Finish(
@@ -183,6 +185,7 @@ def _finish(settings: Settings) -> Finish:
         focus=wanted.focus,
         detail=wanted.detail,
         regions=regions if min(regions.values()) < 1 else {},
+        parser=parser,
     )
 
 

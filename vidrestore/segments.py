@@ -112,8 +112,11 @@ def made_from(
     settings: Settings,
     encoding: Encoding,
     pairing: Pairing = ALONE,
+    *,
+    parser: str | None = None,
 ) -> str:
-    """A hash of all that the segment's frames and packets depend on; `judge` is a name."""
+    """A hash of all that the segment's frames and packets depend on; `judge` and `parser` are
+    names."""
     first, end = context(segment, analysis, reach_frames)
     digest = hashlib.sha256()
     sections = (
@@ -128,6 +131,7 @@ def made_from(
         restorers_within(restorers, segment),
         restorers_used(restorers, analysis, first, end),
         judge,
+        parser,
         *(section.model_dump_json() for section in sections),
         (how, settings.encode.threads),
     ):

@@ -39,6 +39,8 @@ class Tally:
     """(face, frame) pairs pasted."""
     repeated: int = 0
     """(face, frame) pairs that show what the frame before showed, and have its result."""
+    unparsed: int = 0
+    """(face, frame) pairs in which the parser saw no face."""
     not_restored: Counter[str] = field(default_factory=Counter)
     """Reason -> (face, frame) pairs left as they were."""
     notes: dict[str, str] = field(default_factory=dict)
@@ -57,6 +59,7 @@ class Tally:
         return {
             "faces": self.faces,
             "repeated": self.repeated,
+            "unparsed": self.unparsed,
             "not_restored": dict(self.not_restored),
             "notes": dict(self.notes),
             "likeness": {str(track): asdict(found) for track, found in self.likeness.items()},
@@ -66,6 +69,7 @@ class Tally:
         """What another part counted, as `as_dict` gives it."""
         self.faces += counts["faces"]
         self.repeated += counts["repeated"]
+        self.unparsed += counts["unparsed"]
         self.not_restored.update(counts["not_restored"])
         self.notes.update(counts["notes"])
         for track, found in counts["likeness"].items():

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from vidrestore.errors import WeightsError
-
-_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+from vidrestore.onnxfile import open_network, type_of
 
 
 class Onnx:
@@ -23,23 +22,13 @@ class Onnx:
     reach_frames = 0
 
     def __init__(self, path: Path, *, device: torch.device, fidelity: float) -> None:
-        import onnxruntime
-
         self._path = path
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=_providers(device, onnxruntime)
-            )
-        except Exception as error:  # onnxruntime has no base class for its errors
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise WeightsError(f"{path} cannot be loaded as an ONNX network: {first}") from error
+        self._session = open_network(path, device)
         image, *others = self._session.get_inputs()
         self.size: int | None = self._side(image)
         self.name = f"{path.name} (onnxruntime, {self._session.get_providers()[0]})"
         self.template = "gpen" if "gpen" in path.name.lower() else "ffhq"
-        self._image, self._dtype = image.name, self._type(image)
+        self._image, self._dtype = image.name, type_of(image, path)
         self._one_by_one = isinstance(image.shape[0], int)
         self._others = {o.name: self._weight(o, fidelity) for o in others}
 
@@ -64,14 +53,6 @@ class Onnx:
             "with S a power of two"
         )
 
-    def _type(self, value: Any) -> Any:
-        if value.type not in _TYPES:
-            raise WeightsError(
-                f"the input {value.name} of {self._path} is {value.type}; only "
-                f"{', '.join(_TYPES)} can be fed"
-            )
-        return _TYPES[value.type]
-
     def _weight(self, value: Any, fidelity: float) -> Any:
         numbers = [n for n in value.shape if isinstance(n, int)]
         if int(np.prod(numbers)) != 1 or len(numbers) != len(value.shape):
@@ -79,12 +60,4 @@ class Onnx:
                 f"the network in {self._path} wants a second input {value.name} of shape "
                 f"{value.shape}; only a single number, CodeFormer's weight, is known"
             )
-        return np.full(value.shape, fidelity, self._type(value))
-
-
-def _providers(device: torch.device, onnxruntime: Any) -> list[Any]:
-    available = onnxruntime.get_available_providers()
-    if device.type == "cuda" and "CUDAExecutionProvider" in available:
-        cuda = ("CUDAExecutionProvider", {"device_id": device.index or 0})
-        return [cuda, "CPUExecutionProvider"]
-    return ["CPUExecutionProvider"]
+        return np.full(value.shape, fidelity, type_of(value, self._path))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from vidrestore import color, focus, grain, masks, occlusion, smear, swap, tone, transfer
+from vidrestore import color, focus, grain, masks, occlusion, parsing, smear, swap, tone, transfer
 from vidrestore.frame import Face, FaceFrame, FloatArray, Frame, Track, VideoInfo
 from vidrestore.geometry import Matrix, Rect, crop_side_px, shifted
 from vidrestore.layers import Pasted
@@ -31,6 +31,7 @@ from vidrestore.looks import (
     unit_of,
 )
 from vidrestore.masks import intersection, mask_rect
+from vidrestore.parsing import Parser
 from vidrestore.parts import LayerRange
 from vidrestore.planes import add, chroma_rect, samples
 from vidrestore.resample import resample, sampling_grid, seen_part
@@ -67,11 +68,13 @@ class Finish:
     """Share of the restored fine detail that is used, in [0, 1]; the rest is the source's."""
     regions: Mapping[str, float] = field(default_factory=dict)
     """Strength in [0, 1] of eyes, brows, mouth and skin; 1 where it is not said."""
+    parser: Parser | None = None
+    """Keep what it sees that is no face: hair, hats, glasses; and where the regions are."""
 
     @property
     def looks_around(self) -> bool:
         amounts = (self.color, self.grain, self.sharpness, self.focus)
-        return self.occluders or max(amounts) > 0
+        return self.occluders or self.parser is not None or max(amounts) > 0
 
 
 def paste(
@@ -96,7 +99,7 @@ def paste(
 
     Frames come out in order, up to `REACH_FRAMES` later. Memory: the crops of as many frames.
     """
-    stage = _Stage(info, strength, tracks, finish or Finish())
+    stage = _Stage(info, strength, tracks, finish or Finish(), tally)
     reach = REACH_FRAMES if stage.finish.looks_around else 0
     held: deque[FaceFrame] = deque()
     for last, frame in enumerate(chain(frames, repeat(None, reach))):
@@ -123,9 +126,14 @@ class _Stage:
     """What is known of the faces of the frames around the one in hand."""
 
     def __init__(
-        self, info: VideoInfo, strength: float, tracks: Sequence[Track], finish: Finish
+        self,
+        info: VideoInfo,
+        strength: float,
+        tracks: Sequence[Track],
+        finish: Finish,
+        tally: Tally,
     ) -> None:
-        self.finish = finish
+        self.finish, self._tally = finish, tally
         self._info, self._strength = info, strength
         self._courses = {track.track_id: Course(track) for track in tracks}
         self._seen: dict[int, dict[int, _Seen]] = {}
@@ -155,6 +163,7 @@ class _Stage:
             and (not course or course.is_sampled(frame.index, reach_frames=REACH_FRAMES)),
             edges=finish.focus > 0,
             motion=motion,
+            parser=finish.parser,
         )
         return _Seen(place, look, course.side_px if course else crop_side_px(place.unit))
 
@@ -167,6 +176,9 @@ class _Stage:
         )
         if faces:
             frame.frame.image.make_writable()
+        if self._tally.counts(frame.frame.index):
+            looks = [seen[face.track_id].look.parsed for face in faces]
+            self._tally.unparsed += sum(not parsed.is_face for parsed in looks if parsed)
         count = sum(self._paste(at, face, frame.frame, pasted) for face in faces)
         self._seen.pop(at - REACH_FRAMES, None)
         return count
@@ -234,8 +246,12 @@ class _Stage:
     def _visible(self, seen: _Seen, window: _Window) -> FloatArray:
         """(n, n) in [0, 1]: how much of the restored face each place of it may show."""
         shown = np.ones((masks.GRID_PX, masks.GRID_PX), np.float32)
+        parsed = [look.parsed for _, look in window if look.parsed is not None]
         if self.finish.regions:
-            shown = masks.region_strength(seen.place.landmarks, self.finish.regions)
+            finer = parsing.regions(parsed) if parsed else None
+            shown = masks.region_strength(seen.place.landmarks, self.finish.regions, finer)
+        if parsed:
+            shown = shown * parsing.visible(parsed)
         if seen.look.unclipped is not None:
             blown = np.float32(self.finish.color) * (1 - seen.look.unclipped)
             shown = shown * (1 - blown)
