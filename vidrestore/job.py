@@ -131,12 +131,8 @@ def restore_video(
             layering=layering,
         )
         renderer = workers or Here(restorers, judge, parser)
-        del (
-            usual,
-            restorers,
-            judge,
-            parser,
-        )  # with workers, which open their own, nothing else needs them
+        # With workers, which open their own, nothing else needs them.
+        del usual, restorers, judge, parser
         analyzed = time.monotonic()
         video, tally = Rendering(job, work, described, renderer, on_event).video()
         whole = work.path / f"whole{target.suffix}"
