@@ -22,7 +22,7 @@ from vidrestore.portrait import clean_portrait
 from vidrestore.stages.paste import Finish, paste
 from vidrestore.summary import Tally
 
-WIDTH, HEIGHT, FRAMES, ROUNDS = 1920, 1080, 6, 4
+WIDTH, HEIGHT, FRAMES, ROUNDS = 1920, 1080, 15, 4
 NOISE = 6.0
 TARGET_MS = 12.0
 FINISHES = {
