@@ -63,6 +63,7 @@ ROOMS = {
         "segments",
         "rendering",
         "workfolder",
+        "redo",
     },
     "others": {
         "contactsheet",

@@ -16,13 +16,18 @@ import typer
 
 from vidrestore.cli_options import (
     Changes,
+    Codec,
     Cuts,
     DetectorName,
     Device,
     End,
+    FrameMd5,
     Json,
+    KeepJob,
     Offline,
     Profile,
+    Quality,
+    RedoShots,
     RestorerName,
     Source,
     Start,
@@ -133,19 +138,8 @@ def restore(
     strength: Annotated[
         float | None, typer.Option(metavar="0..1", help="How much of the restored face is used.")
     ] = None,
-    codec: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="auto (the source's own), h264, hevc, av1, prores, dnxhr or ffv1."
-        ),
-    ] = None,
-    quality: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|N",
-            help="archive (lossless), high, small, or the codec's number, 0 the best.",
-        ),
-    ] = None,
+    codec: Codec = None,
+    quality: Quality = None,
     people: Annotated[
         str | None,
         typer.Option(metavar="IDS", help="Only these people: 1,3; or -2: all but that one."),
@@ -175,18 +169,13 @@ def restore(
     ] = None,
     start: Start = None,
     end: End = None,
-    framemd5: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write, for each frame, the hash in source and output and what changed.",
-            readable=False,
-        ),
-    ] = None,
+    framemd5: FrameMd5 = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT.")] = False,
     no_resume: Annotated[
         bool, typer.Option("--no-resume", help="Begin anew instead of going on.")
     ] = False,
+    keep_job: KeepJob = False,
+    redo_shots: RedoShots = None,
     offline: Offline = None,
     changes: Changes = None,
     as_json: Json = False,
@@ -213,7 +202,8 @@ def restore(
     from vidrestore.selection import Choice
 
     # Before anything heavy is loaded, so that a slip is answered at once.
-    check_paths(source, target, framemd5, overwrite=overwrite)
+    is_redo = redo_shots is not None
+    check_paths(source, target, framemd5, overwrite=overwrite, is_redo=is_redo)
     span = _span(start, end)
     if known is not None and span is not None:
         raise UsageError("an analysis is of a whole video; leave out --start and --end with it")
@@ -228,6 +218,8 @@ def restore(
             framemd5=framemd5,
             overwrite=overwrite,
             resume=not no_resume,
+            keep_job=keep_job,
+            redo_shots=redo_shots,
             on_event=on_event,
         )
     if as_json:

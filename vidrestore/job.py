@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 from vidrestore import store
@@ -21,11 +22,12 @@ from vidrestore.fixity import Fixity, check_output
 from vidrestore.frame import Analysis, OnEvent, VideoInfo, notify
 from vidrestore.framemd5 import check_listing_path
 from vidrestore.openers import chosen_restorer
+from vidrestore.redo import check_encoding, kept_job, names_used, note_job, plan_redo, take_segments
 from vidrestore.remembered import known_analysis
-from vidrestore.rendering import Rendering
+from vidrestore.rendering import Rendering, sum_of
 from vidrestore.restore import last_duration
 from vidrestore.restorers import Restorer
-from vidrestore.segments import Schedule, restorers_used
+from vidrestore.segments import plan_segments
 from vidrestore.selection import EVERYONE, Choice
 from vidrestore.stages.decode import Span, open_source, probe
 from vidrestore.stages.encode import first_that_opens
@@ -46,6 +48,8 @@ def restore_video(
     framemd5: Path | None = None,
     overwrite: bool = False,
     resume: bool = True,
+    keep_job: bool = False,
+    redo_shots: str | None = None,
     on_event: OnEvent | None = None,
 ) -> Summary:
     """Restore the faces of `source` and write the whole file anew as `target`.
@@ -55,14 +59,18 @@ def restore_video(
     restore, and how in which shot. `framemd5` is a text file to write, with the hashes of each
     frame and what changed in it. `target` appears only when it is whole; until then, and after
     any error, whatever was there stays. Until then finished segments are kept in a folder beside
-    it, and the same call goes on from there unless `resume` is False.
+    it, and the same call goes on from there unless `resume` is False. With `keep_job` a note on
+    the finished job stays there, by which `redo_shots`, such as "3,7-9" counted from 1, renders
+    these shots anew under the settings given now and takes all else from `target`, bit by bit.
     Raises VidrestoreError; see `vidrestore.errors`.
     """
     settings = settings or Settings()
     source, target = Path(source), Path(target)
     started = time.monotonic()
-    check_paths(source, target, framemd5, overwrite=overwrite)
+    is_redo = redo_shots is not None
+    check_paths(source, target, framemd5, overwrite=overwrite, is_redo=is_redo)
     with work_folder(target, lambda message: notify(on_event, message)) as work:
+        kept = None if redo_shots is None else kept_job(work, source, target, redo_shots)
         info = probe(source)
         if (lost := work.begin(store.fingerprint(source), resume=resume)) is not None:
             notify(on_event, lost)
@@ -73,8 +81,11 @@ def restore_video(
         encoding, header = first_that_opens(
             ways, source, work.path, info, threads=settings.encode.threads
         )
+        if kept is not None:
+            check_encoding(kept, encoding, target)
         plan = plan_that_fits(source, work.path / f"trial{target.suffix}", plan, info)
-        notify(on_event, *encoding.notes, *plan.lost)
+        losses = (*encoding.notes, *plan.lost)
+        notify(on_event, *losses)
         restorer = restorer or chosen_restorer(settings, on_event)
         settings = _with_template(settings, restorer)
         if analysis is not None:
@@ -84,11 +95,25 @@ def restore_video(
         analysis, names = choice.applied(analysis, source, settings, on_event)
         restorers = _schedule(names, restorer, settings, on_event)
         analyzed = time.monotonic()
+        if kept is None:
+            most_frames = settings.job.segment_frames
+            segments = plan_segments(analysis, most_frames=most_frames, at_every_cut=keep_job)
+            redo, taken = None, dict[int, str]()
+        else:
+            redo = plan_redo(kept, analysis, source)
+            notify(on_event, *redo.notes)
+            losses = (*losses, *redo.notes)
+            segments, analysis = kept.segments, redo.analysis
+            taken = take_segments(redo, work, target, encoding.suffix)
         rendering = Rendering(
-            source, work, analysis, restorers, settings, encoding, header, span, on_event
-        )
-        used = _names_used(restorers, analysis)
-        video, tally = rendering.video()
+            source, work, segments, taken, analysis, restorers, settings, encoding, header, span,
+            on_event,
+        )  # fmt: skip
+        video, counts = rendering.video()
+        tally = sum_of(counts)
+        names_by_segment = names_used(segments, analysis, restorers, redo)
+        used = tuple(dict.fromkeys(chain.from_iterable(names_by_segment)))
+        strength = max(settings.paste.strength, 0 if kept is None else kept.strength)
         whole = work.path / f"whole{target.suffix}"
         remux(
             video,
@@ -110,23 +135,30 @@ def restore_video(
                 analysis,
                 stream_index=plan.kept.index(info.stream_index),
                 span=span,
-                strength=settings.paste.strength,
+                strength=strength,
                 listing=framemd5,
                 target=target,
                 on_event=on_event,
             )
             _check_lossless(fixity, encoding)
+        if keep_job:
+            note_job(
+                work, whole, analysis, segments, counts=counts, restorers=names_by_segment,
+                strength=strength, encoding=encoding,
+                stream_index=plan.kept.index(info.stream_index),
+            )  # fmt: skip
         whole.replace(target)
-        work.is_kept = False
+        work.end(keep_job=keep_job)
     seconds = {
         "analyze": analyzed - started,
         "restore": restored - analyzed,
         "check": time.monotonic() - restored,
     }
     summary = replace(
-        _summary(analysis, tally, (*encoding.notes, *plan.lost), span, seconds),
+        _summary(analysis, tally, losses, span, seconds),
         codec=encoding.codec,
         restorers=used,
+        redone_shots=() if redo is None else redo.shots,
     )
     return summary if fixity is None else _with_fixity(summary, fixity)
 
@@ -206,11 +238,6 @@ def _schedule(
     return [(first, opened[name]) for first, name in names]
 
 
-def _names_used(restorers: Schedule, analysis: Analysis) -> tuple[str, ...]:
-    used = restorers_used(restorers, analysis, 0, analysis.frame_count)
-    return tuple(dict.fromkeys(name for _, name in used))
-
-
 def _provenance(settings: Settings, names: Sequence[str], tally: Tally) -> str | None:
     """What the output's tags say of how it was made; nothing where no face was restored."""
     if not settings.encode.provenance or not tally.faces:
@@ -219,13 +246,26 @@ def _provenance(settings: Settings, names: Sequence[str], tally: Tally) -> str |
 
 
 def check_paths(
-    source: Path, target: Path, framemd5: Path | None = None, *, overwrite: bool
+    source: Path,
+    target: Path,
+    framemd5: Path | None = None,
+    *,
+    overwrite: bool,
+    is_redo: bool = False,
 ) -> None:
-    """Refuse before any work what could harm a file or cannot end well."""
+    """Refuse before any work what could harm a file or cannot end well.
+
+    A redo needs its target and always replaces it.
+    """
     try:
         if not target.is_dir():
             container_of(target)
-        _check_files(source, target, overwrite=overwrite)
+        _check_files(source, target, overwrite=overwrite or is_redo)
+        if is_redo and not target.exists():
+            raise UsageError(
+                f"the output {target} does not exist, so none of its shots can be redone; restore "
+                "it with --keep-job first"
+            )
         if framemd5 is not None:
             check_listing_path(framemd5, source, target, overwrite=overwrite)
     except PermissionError as error:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.frame import Analysis, OnEvent, notify
 from vidrestore.restore import reach_frames, restore_segment
-from vidrestore.segments import Schedule, Segment, made_from, plan_segments
+from vidrestore.segments import Schedule, Segment, made_from
 from vidrestore.stages.decode import Span
 from vidrestore.stages.join import join
 from vidrestore.summary import Tally
@@ -24,6 +25,9 @@ class Rendering:
 
     source: Path
     work: WorkFolder
+    segments: Sequence[Segment]
+    taken: Mapping[int, str]
+    """Numbers of segments that lie in the work folder already, as what: not to be rendered."""
     analysis: Analysis
     restorers: Schedule
     settings: Settings
@@ -32,23 +36,24 @@ class Rendering:
     span: Span | None
     on_event: OnEvent | None
 
-    def video(self) -> tuple[Path, Tally]:
-        """The whole stream in one file, and what was counted; what is done already is not redone.
+    def video(self) -> tuple[Path, list[Mapping[str, Any]]]:
+        """The whole stream in one file, and what was counted in each segment (see `Tally`); what is
+        done already is not redone.
 
         Where a segment cannot be finished, those before it stay for the next run.
         """
-        segments = plan_segments(self.analysis, most_frames=self.settings.job.segment_frames)
+        segments = self.segments
         hashes = [self._made_from(segment) for segment in segments]
         all_hash = sha256("".join(hashes).encode()).hexdigest()
         suffix = self.encoding.suffix
         joined = self.work.find("video", suffix, all_hash)
         if joined is None:
             parts = self._segments(segments, hashes)
-            tally = _sum_of(parts)
+            counts = [part.counts for part in parts]
             self._join(segments, parts)
-            joined = self.work.finish("video", suffix, all_hash, tally.as_dict())
+            joined = self.work.finish("video", suffix, all_hash, {"segments": counts})
             self.work.forget_segments()
-        return joined.path, _sum_of([joined])
+        return joined.path, list(joined.counts["segments"])
 
     def _join(self, segments: Sequence[Segment], parts: Sequence[Done]) -> None:
         whole, pts = self.work.place("video", self.encoding.suffix), self.analysis.pts
@@ -88,6 +93,8 @@ class Rendering:
         return self.work.finish(name, suffix, origin, tally.as_dict())
 
     def _made_from(self, segment: Segment) -> str:
+        if (taken := self.taken.get(segment.number)) is not None:
+            return taken
         return made_from(
             segment,
             self.analysis,
@@ -98,8 +105,8 @@ class Rendering:
         )
 
 
-def _sum_of(parts: Sequence[Done]) -> Tally:
+def sum_of(counts: Sequence[Mapping[str, Any]]) -> Tally:
     tally = Tally()
-    for part in parts:
-        tally.add(part.counts)
+    for part in counts:
+        tally.add(part)
     return tally

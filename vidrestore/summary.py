@@ -54,6 +54,8 @@ class Summary:
     tracks: int
     people: int
     shots: int
+    redone_shots: tuple[int, ...] = ()
+    """Numbers, from 1, of those that were rendered; all else is of the output before. Empty: all."""
     restorers: tuple[str, ...] = ()
     """Names of those that some face needed."""
     repeated: int = 0
