@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,7 @@ FRAMES = SHOTS[-1][1]
 def tape(tmp_path_factory) -> Path:
     """Three shots, with sound."""
     folder = tmp_path_factory.mktemp("tape")
-    pictures = [
-        mild_image(*SIZE, "yuv420p", next(i for i, shot in enumerate(SHOTS) if at < shot[1]))
-        for at in range(FRAMES)
-    ]
+    pictures = [mild_image(*SIZE, "yuv420p", seed) for seed in range(FRAMES)]
     silent = write_video(folder / "silent.mkv", pictures)
     sources.ffmpeg("-i", silent, "-f lavfi -i sine=440:d=4 -map 0 -map 1 -c:v copy -c:a aac "
                    "-strict -2", tape := folder / "tape.mkv")  # fmt: skip
@@ -155,7 +153,7 @@ def test_a_face_left_out_now_stays_restored_elsewhere(tape, faces, tmp_path):
 
 def of_shots(faces, lengths):
     edges = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
-    return replace(faces, shots=tuple(zip(edges, edges[1:], strict=False)))
+    return replace(faces, shots=tuple(pairwise(edges)))
 
 
 def kept(analysis, segments, *shots):
@@ -208,7 +206,7 @@ def test_shots_that_do_not_exist_are_refused(tape, faces, finished, shots, words
 
 def test_what_does_not_fit_the_kept_job_is_refused(tape, faces, finished, tmp_path):
     h264 = {"encode.codec": "h264"}
-    with pytest.raises(UsageError, match="encoded with options .* leave codec, quality"):
+    with pytest.raises(UsageError, match=r"encoded with options .* leave codec, quality"):
         run(tape, finished, faces, redo_shots="2", **h264, **{"encode.quality": "small"})
     with pytest.raises(UsageError, match="has other shots"):
         run(tape, finished, of_shots(faces, [50, 50]), redo_shots="2", **h264)

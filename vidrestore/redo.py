@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,12 +26,12 @@ class Kept:
 
     analysis: Analysis
     """As it was restored, with all choices."""
-    segments: tuple[Segment, ...]
+    segments: list[Segment]
     restorers: tuple[tuple[str, ...], ...]
     """Names of those that each segment's faces needed."""
     strength: float
     """The greatest of all pasting in it."""
-    encoding: Mapping[str, Any]
+    encoding: Mapping[str, str]
     stream_index: int
     """Of the restored stream in the output."""
     sha256: str
@@ -87,7 +86,7 @@ def kept_job(work: WorkFolder, source: Path, target: Path, shots: str) -> Kept:
     parts = note["segments"]
     return Kept(
         analysis=analysis,
-        segments=tuple(Segment(i, *part["frames"]) for i, part in enumerate(parts)),
+        segments=[Segment(i, *part["frames"]) for i, part in enumerate(parts)],
         restorers=tuple(tuple(part["restorers"]) for part in parts),
         counts=tuple(part["counts"] for part in parts),
         strength=note["strength"],
@@ -124,9 +123,7 @@ def check_encoding(kept: Kept, encoding: Encoding, target: Path) -> None:
     """UsageError where new packets would not go with the old ones."""
     was, now = dict(kept.encoding), _described(encoding)
     if was != now:
-        differ = [
-            f"{name} {was[name]} and not {now[name]}" for name in was if was[name] != now[name]
-        ]
+        differ = [f"{k} {was[k]} and not {now[k]}" for k in was if was[k] != now[k]]
         raise UsageError(
             f"{target} was encoded with {', '.join(differ)}, and its shots can only be redone with "
             "the same; leave codec, quality and preset as they were"
@@ -162,7 +159,7 @@ def plan_redo(kept: Kept, analysis: Analysis, source: Path) -> Redo:
     tracks = [track for track in old.tracks if not _lies_in(track.first_frame, frames)]
     tracks += [track for track in analysis.tracks if _lies_in(track.first_frame, frames)]
     neighbours = [str(number) for number in shots if number not in kept.shots]
-    notes = ()
+    notes: tuple[str, ...] = ()
     if neighbours:
         notes = (
             f"redone as well: shots {', '.join(neighbours)}, encoded in one piece with those asked "
@@ -237,16 +234,13 @@ def _numbers(text: str, count: int) -> frozenset[int]:
     return frozenset(chain.from_iterable(range(first, last + 1) for first, last in pairs))
 
 
-def _described(encoding: Encoding) -> dict[str, Any]:
-    """As it comes back from JSON."""
-    how = {
+def _described(encoding: Encoding) -> dict[str, str]:
+    return {
         "encoder": encoding.encoder,
         "pixels": encoding.pixel_format,
         "container": encoding.suffix,
         "options": " ".join(f"{k}={v}" for k, v in sorted(encoding.options.items())),
     }
-    plain: dict[str, Any] = json.loads(json.dumps(how))
-    return plain
 
 
 def _lies_in(frame: int, frames: Sequence[tuple[int, int]]) -> bool:

@@ -121,6 +121,9 @@ def _write_part(
     times = [pts[number] for number in numbers]
     with av.open(str(path.absolute()), "w", container_options=container_options(path)) as part:
         copy: Any = part.add_stream_from_template(stream, opaque=True)
+        if stream.codec_context.name == "prores":
+            # Matroska states its fourcc as private data, of which it has none.
+            copy.codec_context.extradata = None
         copy.time_base = info.time_base
         copy.codec_context.sample_aspect_ratio = info.sample_aspect_ratio
         if info.display_matrix is not None:
@@ -172,8 +175,8 @@ def _packets(part: Path, extradata: bytes | None) -> Iterator[Any]:
         stream: Any = container.streams.video[0]
         if stream.codec_context.extradata != extradata:
             raise OutputError(
-                f"the segment {part} was not made by the same encoder as the first; leave codec and "
-                "quality as they were, or restore the whole anew with --no-resume"
+                f"the segment {part} was not made by the same encoder as the first; leave codec "
+                "and quality as they were, or restore the whole anew with --no-resume"
             )
         for packet in container.demux(stream):
             if packet.size:
