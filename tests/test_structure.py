@@ -72,6 +72,8 @@ ROOMS = {
         "workfolder",
         "pairing",
         "layering",
+        "redo",
+        "outcome",
     },
     "others": {
         "contactsheet",

@@ -16,15 +16,20 @@ from vidrestore.cli_options import (
     BeforeSwap,
     Changes,
     Cluster,
+    Codec,
     Cuts,
     DetectorName,
     Device,
     End,
+    FrameMd5,
     Json,
+    KeepJob,
     LayerFolder,
     Offline,
     Plate,
     Profile,
+    Quality,
+    RedoShots,
     RestorerName,
     Source,
     Start,
@@ -136,19 +141,8 @@ def restore(
     strength: Annotated[
         float | None, typer.Option(metavar="0..1", help="How much of the restored face is used.")
     ] = None,
-    codec: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="auto (the source's own), h264, hevc, av1, prores, dnxhr or ffv1."
-        ),
-    ] = None,
-    quality: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|N",
-            help="archive (lossless), high, small, or the codec's number, 0 the best.",
-        ),
-    ] = None,
+    codec: Codec = None,
+    quality: Quality = None,
     people: Annotated[
         str | None,
         typer.Option(metavar="IDS", help="Only these people: 1,3; or -2: all but that one."),
@@ -181,18 +175,13 @@ def restore(
     before_swap: BeforeSwap = None,
     plate: Plate = None,
     layer: LayerFolder = None,
-    framemd5: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write, for each frame, the hash in source and output and what changed.",
-            readable=False,
-        ),
-    ] = None,
+    framemd5: FrameMd5 = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT.")] = False,
     no_resume: Annotated[
         bool, typer.Option("--no-resume", help="Begin anew instead of going on.")
     ] = False,
+    keep_job: KeepJob = False,
+    redo_shots: RedoShots = None,
     workers: Workers = None,
     cluster: Cluster = None,
     offline: Offline = None,
@@ -219,11 +208,13 @@ def restore(
     from vidrestore import console, store
     from vidrestore.cluster import open_crew
     from vidrestore.job import check_paths, restore_video
+    from vidrestore.redo import check_alone
     from vidrestore.selection import Choice
 
     # Before anything heavy is loaded, so that a slip is answered at once.
-    beside = (before_swap, plate)
-    check_paths(source, target, framemd5, overwrite=overwrite, beside=beside)
+    beside, is_redo = (before_swap, plate), redo_shots is not None
+    check_alone(plate, layer, keep_job=keep_job, is_redo=is_redo)
+    check_paths(source, target, framemd5, overwrite=overwrite, beside=beside, is_redo=is_redo)
     span = span_of(start, end)
     if known is not None and span is not None:
         raise UsageError("an analysis is of a whole video; leave out --start and --end with it")
@@ -241,6 +232,8 @@ def restore(
             framemd5=framemd5,
             overwrite=overwrite,
             resume=not no_resume,
+            keep_job=keep_job,
+            redo_shots=redo_shots,
             workers=crew,
             on_event=on_event,
         )

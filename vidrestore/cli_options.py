@@ -55,6 +55,39 @@ Cluster = Annotated[
     str | None,
     typer.Option("--cluster", metavar="HOST:PORT|auto", help="Work on a Ray cluster."),
 ]
+Codec = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="auto (the source's own), h264, hevc, av1, prores, dnxhr or ffv1."
+    ),
+]
+Quality = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|N",
+        help="archive (lossless), high, small, or the codec's number, 0 the best.",
+    ),
+]
+FrameMd5 = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write, for each frame, the hash in source and output and what changed.",
+        readable=False,
+    ),
+]
+KeepJob = Annotated[
+    bool,
+    typer.Option("--keep-job", help="Keep beside OUTPUT what --redo-shots needs: a small folder."),
+]
+RedoShots = Annotated[
+    str | None,
+    typer.Option(
+        "--redo-shots",
+        metavar="N,N",
+        help="Render these shots of OUTPUT anew, 1 being the first; take the rest from it.",
+    ),
+]
 Offline = Annotated[
     bool | None, typer.Option("--offline", help="Never fetch a missing weight file.")
 ]

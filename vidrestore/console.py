@@ -103,6 +103,8 @@ def show_summary(summary: Summary, target: Path) -> None:
     if summary.restorers:
         table.add_row("restored with", ", ".join(summary.restorers))
     table.add_row("shots", str(summary.shots))
+    if summary.redone_shots:
+        table.add_row("shots redone", ", ".join(map(str, summary.redone_shots)))
     for reason, count in summary.skipped.items():
         table.add_row("faces left as they were", f"{count}: {reason}")
     for track in summary.likeness:

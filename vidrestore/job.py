@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 from vidrestore import store
-from vidrestore.analyze import frames_expected
 from vidrestore.codecs import Encoding, plan_encoding
 from vidrestore.config import Settings
 from vidrestore.containers import RemuxPlan, container_of, plan_streams
@@ -22,17 +21,27 @@ from vidrestore.frame import Analysis, OnEvent, VideoInfo, notify
 from vidrestore.framemd5 import check_listing_path
 from vidrestore.layering import Layering
 from vidrestore.openers import chosen_judge, chosen_parser, chosen_restorer, chosen_restorers
+from vidrestore.outcome import summarize
 from vidrestore.pairing import Companion, check_before_swap, check_plate, pair, with_room_for
+from vidrestore.redo import (
+    check_alone,
+    check_encoding,
+    kept_job,
+    names_used,
+    note_job,
+    plan_redo,
+    take_segments,
+)
 from vidrestore.remembered import known_analysis
-from vidrestore.rendering import Here, Rendering, Work, Workers
+from vidrestore.rendering import Here, Rendering, Work, Workers, sum_of
 from vidrestore.restore import last_duration
 from vidrestore.restorers import Described, Restorer
-from vidrestore.segments import Schedule, networks_chosen, restorers_used
+from vidrestore.segments import networks_chosen, plan_segments
 from vidrestore.selection import EVERYONE, Choice
 from vidrestore.stages.decode import Span, open_source, probe
 from vidrestore.stages.encode import first_that_opens
 from vidrestore.stages.remux import packet_count, plan_that_fits, remux
-from vidrestore.summary import Summary, Tally, likeness_by_track
+from vidrestore.summary import Summary, Tally
 from vidrestore.workfolder import work_folder
 
 
@@ -51,6 +60,8 @@ def restore_video(
     framemd5: Path | None = None,
     overwrite: bool = False,
     resume: bool = True,
+    keep_job: bool = False,
+    redo_shots: str | None = None,
     workers: Workers | None = None,
     on_event: OnEvent | None = None,
 ) -> Summary:
@@ -65,16 +76,24 @@ def restore_video(
     write, with the hashes of each frame and what changed in it. `target` appears only when it is
     whole; until then, and after any error, whatever was there stays. Until then finished segments
     are kept in a folder beside it, and the same call goes on from there unless `resume` is False.
+    With `keep_job` a note on the finished job stays there, by which `redo_shots`, such as "3,7-9"
+    counted from 1, renders these shots anew under the settings given now and takes all else from
+    `target`, bit by bit; neither goes with `plate` or `layer`.
     `workers`, from `vidrestore.cluster`, render segments side by side; the frames are the same.
     Raises VidrestoreError; see `vidrestore.errors`.
     """
     settings = settings or Settings()
     source, target = Path(source), Path(target)
     started = time.monotonic()
-    check_paths(source, target, framemd5, overwrite=overwrite, beside=(before_swap, plate))
+    is_redo = redo_shots is not None
+    check_alone(plate, layer, keep_job=keep_job, is_redo=is_redo)
+    check_paths(
+        source, target, framemd5, overwrite=overwrite, beside=(before_swap, plate), is_redo=is_redo
+    )
     if workers is not None:
         workers.check(settings, restorer)
     with work_folder(target, lambda message: notify(on_event, message)) as work:
+        kept = None if redo_shots is None else kept_job(work, source, target, redo_shots)
         info, shown = probe(source), plate or source
         layering = None
         if layer is not None:
@@ -94,8 +113,11 @@ def restore_video(
         encoding, header = first_that_opens(
             ways, shown, work.path, info, threads=settings.encode.threads
         )
+        if kept is not None:
+            check_encoding(kept, encoding, target)
         plan = plan_that_fits(shown, work.path / f"trial{target.suffix}", plan, info)
-        notify(on_event, *encoding.notes, *plan.lost)
+        losses = (*encoding.notes, *plan.lost)
+        notify(on_event, *losses)
         usual = restorer or chosen_restorer(settings, on_event)
         parser = chosen_parser(settings)
         settings = _with_template(settings, usual)
@@ -106,12 +128,15 @@ def restore_video(
         analysis, names = choice.applied(analysis, source, settings, on_event)
         restorers = chosen_restorers(names, usual, settings, on_event)
         judge = chosen_judge(settings, on_event)
+        redo = None if kept is None else plan_redo(kept, analysis, source)
+        if redo is not None:
+            notify(on_event, *redo.notes)
+            losses, analysis = (*losses, *redo.notes), redo.analysis
         pairing = pair(
             source, analysis, span, before_swap=before_swap, plate=plate, on_event=on_event
         )
-        analysis = with_room_for(analysis, pairing)
+        analysis, losses = with_room_for(analysis, pairing), (*losses, *pairing.notes())
         base = pairing.plate or Companion(source, analysis, span)
-        used = _names_used(restorers, analysis)
         described = [(first, _described(each)) for first, each in restorers]
         job = Work(
             source=source.absolute(),
@@ -134,7 +159,18 @@ def restore_video(
         # With workers, which open their own, nothing else needs them.
         del usual, restorers, judge, parser
         analyzed = time.monotonic()
-        video, tally = Rendering(job, work, described, renderer, on_event).video()
+        if redo is None:
+            most_frames, taken = settings.job.segment_frames, dict[int, str]()
+            segments = plan_segments(analysis, most_frames=most_frames, at_every_cut=keep_job)
+        else:
+            segments = redo.kept.segments
+            taken = take_segments(redo, work, target, encoding.suffix)
+        rendering = Rendering(job, work, segments, taken, described, renderer, on_event)
+        video, counts = rendering.video()
+        tally = sum_of(counts)
+        names_by_segment = names_used(segments, analysis, described, redo)
+        used = tuple(dict.fromkeys(chain.from_iterable(names_by_segment)))
+        strength = max(settings.paste.strength, 0 if kept is None else kept.strength)
         whole = work.path / f"whole{target.suffix}"
         remux(
             video,
@@ -156,7 +192,7 @@ def restore_video(
                 base.analysis,
                 stream_index=plan.kept.index(info.stream_index),
                 span=base.span,
-                strength=settings.paste.strength,
+                strength=strength,
                 listing=framemd5,
                 target=target,
                 on_event=on_event,
@@ -164,19 +200,26 @@ def restore_video(
             _check_lossless(fixity, encoding)
         if layering is not None:
             layering.deliver(base.path, base.analysis, is_part=span is not None)
+        if keep_job:
+            note_job(
+                work, whole, analysis, segments, counts=counts, restorers=names_by_segment,
+                strength=strength, encoding=encoding,
+                stream_index=plan.kept.index(info.stream_index),
+            )  # fmt: skip
         whole.replace(target)
-        work.is_kept = False
+        work.end(keep_job=keep_job)
     seconds = {
         "analyze": analyzed - started,
         "restore": restored - analyzed,
         "check": time.monotonic() - restored,
     }
-    summary = replace(
-        _summary(analysis, tally, (*encoding.notes, *plan.lost, *pairing.notes()), span, seconds),
+    summary = summarize(analysis, tally, losses, seconds, is_part=span is not None, fixity=fixity)
+    return replace(
+        summary,
         codec=encoding.codec,
         restorers=used,
+        redone_shots=() if redo is None else redo.shots,
     )
-    return summary if fixity is None else _with_fixity(summary, fixity)
 
 
 def _check_analysis(
@@ -197,17 +240,6 @@ def _check_lossless(fixity: Fixity, encoding: Encoding) -> None:
             f"the finished file differs from its source outside the faces, which {encoding.codec} "
             "does not do by itself; check the disk, nothing was changed"
         )
-
-
-def _with_fixity(summary: Summary, fixity: Fixity) -> Summary:
-    why_not = () if fixity.not_compared is None else (fixity.not_compared,)
-    return replace(
-        summary,
-        identical_frames=fixity.identical_frames,
-        identical_outside=fixity.identical_outside,
-        psnr_outside_db=fixity.psnr_outside_db,
-        warnings=(*summary.warnings, *why_not),
-    )
 
 
 def ways_to_encode(info: VideoInfo, target: Path, settings: Settings) -> tuple[Encoding, ...]:
@@ -245,11 +277,6 @@ def _described(restorer: Restorer) -> Described:
     return _Description(restorer.name, restorer.size, restorer.reach_frames, restorer.template)
 
 
-def _names_used(restorers: Schedule, analysis: Analysis) -> tuple[str, ...]:
-    used = restorers_used(restorers, analysis, 0, analysis.frame_count)
-    return tuple(dict.fromkeys(name for _, name in used))
-
-
 def _provenance(settings: Settings, names: Sequence[str], tally: Tally) -> str | None:
     """What the output's tags say of how it was made; nothing where no face was restored."""
     if not settings.encode.provenance or not tally.faces:
@@ -264,15 +291,24 @@ def check_paths(
     *,
     overwrite: bool,
     beside: Sequence[Path | None] = (),
+    is_redo: bool = False,
 ) -> None:
-    """Refuse before any work what could harm a file or cannot end well."""
+    """Refuse before any work what could harm a file or cannot end well.
+
+    A redo needs its target and always replaces it.
+    """
     try:
         if not target.is_dir():
             container_of(target)
         for each in (source, *filter(None, beside)):
-            _check_files(each, target, overwrite=overwrite)
+            _check_files(each, target, overwrite=overwrite or is_redo)
             if framemd5 is not None:
                 check_listing_path(framemd5, each, target, overwrite=overwrite)
+        if is_redo and not target.exists():
+            raise UsageError(
+                f"the output {target} does not exist, so none of its shots can be redone; restore "
+                "it with --keep-job first"
+            )
     except PermissionError as error:
         inputs = map(str, (source, *filter(None, beside)))
         kind = InputError if error.filename in inputs else OutputError
@@ -315,66 +351,3 @@ def _check_whole(whole: Path, plan: RemuxPlan, analysis: Analysis) -> None:
             f"the joined file holds {written} frames instead of {analysis.frame_count}; "
             "nothing was changed"
         )
-
-
-def _summary(
-    analysis: Analysis,
-    tally: Tally,
-    losses: tuple[str, ...],
-    span: Span | None,
-    seconds: dict[str, float],
-) -> Summary:
-    missing = 0 if span is not None else _missing_frames(analysis)
-    skipped = dict(analysis.skipped)
-    for reason, count in tally.not_restored.items():
-        skipped[reason] = skipped.get(reason, 0) + count
-    return Summary(
-        frames=analysis.frame_count,
-        faces=tally.faces,
-        repeated=tally.repeated,
-        tracks=len(analysis.tracks),
-        people=len({track.person_id for track in analysis.tracks}),
-        shots=len(analysis.shots),
-        skipped=skipped,
-        likeness=likeness_by_track(tally, analysis),
-        corrupt_frames=analysis.corrupt_frames,
-        missing_frames=missing,
-        warnings=(*_warnings(analysis, missing), *_unparsed(tally), *tally.notes.values(), *losses),
-        seconds=seconds,
-    )
-
-
-def _unparsed(tally: Tally) -> Iterator[str]:
-    if tally.unparsed:
-        yield (
-            f"the face parser saw no face in {tally.unparsed} crops; there landmarks alone said "
-            "what is face"
-        )
-
-
-def _missing_frames(analysis: Analysis) -> int:
-    """Frames that the file claims beyond the last one that could be decoded.
-
-    The header's count alone proves nothing: edit lists hide frames that it includes. So the
-    time that is missing at the end decides, and the count only says how many.
-    """
-    info = analysis.info
-    shown = int(analysis.pts[-1] - analysis.pts[0]) * info.time_base + 1 / info.frame_rate
-    absent = info.duration_seconds_from_header - float(shown)
-    if absent <= 2 / info.frame_rate and not analysis.decode_errors:
-        return 0
-    most = math.ceil(max(absent, 0) * info.frame_rate) + analysis.decode_errors
-    return min(max(0, frames_expected(info) - analysis.frame_count), most)
-
-
-def _warnings(analysis: Analysis, missing: int) -> Iterator[str]:
-    if missing:
-        yield f"{missing} frames that the file announces could not be decoded; they are missing"
-    if analysis.corrupt_frames:
-        yield f"{analysis.corrupt_frames} frames are damaged in the source"
-    if analysis.repaired_times:
-        yield f"{analysis.repaired_times} frames had no time of their own or a repeated one"
-    if not analysis.tracks:
-        yield "no face was found; nothing was restored"
-    elif analysis.coarse_landmarks:
-        yield "landmarks were guessed from face boxes; a detector with weights aligns better"

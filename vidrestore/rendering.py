@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
@@ -19,7 +19,7 @@ from vidrestore.pairing import Pairing
 from vidrestore.parsing import Parser
 from vidrestore.restore import reach_frames, restore_segment
 from vidrestore.restorers import Described, Restorer
-from vidrestore.segments import Schedule, Segment, made_from, plan_segments
+from vidrestore.segments import Schedule, Segment, made_from
 from vidrestore.stages.decode import Span
 from vidrestore.stages.join import join
 from vidrestore.summary import Tally
@@ -157,26 +157,30 @@ class Rendering:
 
     work: Work
     folder: WorkFolder
+    segments: Sequence[Segment]
+    taken: Mapping[int, str]
+    """Numbers of segments that lie in the folder already, as what: not to be rendered."""
     restorers: Sequence[tuple[int, Described]]
     renderer: Renderer
     on_event: OnEvent | None
 
-    def video(self) -> tuple[Path, Tally]:
-        """The whole stream in one file, and what was counted; what is done already is not redone.
+    def video(self) -> tuple[Path, list[Mapping[str, Any]]]:
+        """The whole stream in one file, and what was counted in each segment (see `Tally`); what is
+        done already is not redone.
 
         Where a segment cannot be finished, those that are stay for the next run.
         """
-        most_frames = self.work.settings.job.segment_frames
-        segments = plan_segments(self.work.analysis, most_frames=most_frames)
+        segments = self.segments
         hashes = [self._made_from(segment) for segment in segments]
         all_hash = sha256("".join(hashes).encode()).hexdigest()
         joined = self._found("video", all_hash)
         if joined is None:
             parts = self._segments(segments, hashes)
-            whole = sealed(self._join(segments, parts, hashes, all_hash), _sum_of(parts).as_dict())
+            counts = {"segments": [part.counts for part in parts]}
+            whole = sealed(self._join(segments, parts, hashes, all_hash), counts)
             joined = self.folder.finish("video", all_hash, whole)
             self.folder.forget_segments()
-        return joined.path, _sum_of([joined])
+        return joined.path, list(joined.counts["segments"])
 
     def _join(
         self,
@@ -225,6 +229,8 @@ class Rendering:
         return [done[segment] for segment in segments]
 
     def _made_from(self, segment: Segment) -> str:
+        if (taken := self.taken.get(segment.number)) is not None:
+            return taken
         return made_from(
             segment,
             self.work.analysis,
@@ -238,8 +244,8 @@ class Rendering:
         )
 
 
-def _sum_of(parts: Sequence[Done]) -> Tally:
+def sum_of(counts: Sequence[Mapping[str, Any]]) -> Tally:
     tally = Tally()
-    for part in parts:
-        tally.add(part.counts)
+    for part in counts:
+        tally.add(part)
     return tally

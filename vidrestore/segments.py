@@ -35,18 +35,23 @@ class Segment:
         return self.end - self.first
 
 
-def plan_segments(analysis: Analysis, *, most_frames: int) -> list[Segment]:
+def plan_segments(
+    analysis: Analysis, *, most_frames: int, at_every_cut: bool = False
+) -> list[Segment]:
     """Segments that begin at cuts where that is possible, of at most `most_frames`, or a few more
     where the rest would be too short for some encoders.
 
-    Shots are put together as long as they fit; one that is longer is cut into equal parts. Depends
-    on nothing but the analysis and that number.
+    Shots are put together as long as they fit, or with `at_every_cut` only where one would be too
+    short; one that is longer is cut into equal parts. Depends on nothing but the analysis and what
+    is given. Damaged sources are cut where they are without `at_every_cut`.
     """
     if analysis.one_thread:
+        at_every_cut = False
         most_frames = max(most_frames, -(-analysis.frame_count // _MOST_OF_DAMAGED))
     edges = [0]
     for start, end in _pieces(analysis.shots, most_frames):
-        if end - edges[-1] > most_frames and start - edges[-1] >= _FEWEST_FRAMES:
+        is_due = at_every_cut or end - edges[-1] > most_frames
+        if is_due and start - edges[-1] >= _FEWEST_FRAMES:
             edges.append(start)
     if len(edges) > 1 and analysis.frame_count - edges[-1] < _FEWEST_FRAMES:
         edges.pop()

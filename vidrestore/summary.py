@@ -129,6 +129,8 @@ class Summary:
     tracks: int
     people: int
     shots: int
+    redone_shots: tuple[int, ...] = ()
+    """Numbers, from 1, of those that were rendered; the rest is of the old output. Empty: all."""
     restorers: tuple[str, ...] = ()
     """Names of those that some face needed."""
     repeated: int = 0

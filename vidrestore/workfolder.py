@@ -7,6 +7,8 @@ OUTPUT.vidrestore/
                         0007.*.part.mp4 while it is being written
     video.mp4           all of them, once they are joined, and video.json
     *.fill.mov, *.matte.mov     the same parts of a layer, where one is written, each with its note
+    kept.json           with --keep-job, once the output is written: what its segments are,
+    analysis.npz        and the analysis that they were made from
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from vidrestore.errors import OutputError, UsageError
 from vidrestore.locks import held
 
 _VERSION = 1
+ANALYSIS = "analysis.npz"
+_KEPT = "kept.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +77,12 @@ class WorkFolder:
         """
         left = self._read(self.path / "job.json")
         known = left is not None and left.get("version") == _VERSION
-        fits = resume and known and left is not None and left.get("source") == source
+        is_same = known and left is not None and left.get("source") == source
+        fits = resume and is_same
         for entry in self.path.iterdir():
             if entry.name == "lock" or (fits and entry.name in ("job.json", "segments")):
+                continue
+            if is_same and entry.name in (_KEPT, ANALYSIS):
                 continue
             if fits and entry.name.startswith("video.") and ".part." not in entry.name:
                 continue
@@ -84,7 +91,7 @@ class WorkFolder:
         for stale in (*self._segments.glob("*.part.*"), *self._segments.glob("*.note")):
             stale.unlink()
         self._note(self.path / "job.json", {"version": _VERSION, "source": source})
-        if fits or left is None or not resume:
+        if is_same or left is None or not resume:
             return None
         return f"what an earlier run left in {self.path} is of another source and is not used"
 
@@ -119,6 +126,37 @@ class WorkFolder:
         # A worker that was given up for lost may be writing there still.
         shutil.rmtree(self._segments, ignore_errors=True)
         self._segments.mkdir(exist_ok=True)
+
+    def keep(self, output: Path, note: Mapping[str, Any]) -> None:
+        """Note what a later run must know of the job that made `output`."""
+        own = {"version": _VERSION, "sha256": _sha256(output)}
+        self._note(self.path / _KEPT, {**note, **own})
+
+    def kept(self) -> dict[str, Any] | None:
+        """What `keep` noted, the "sha256" of the output with it; None where there is nothing."""
+        note = self._read(self.path / _KEPT)
+        return note if note is not None and note.get("version") == _VERSION else None
+
+    def source(self) -> str | None:
+        """The fingerprint of the source of what is kept."""
+        return (self._read(self.path / "job.json") or {}).get("source")
+
+    def end(self, *, keep_job: bool) -> None:
+        """The output is written; nothing stays but what `keep` noted, if that is wanted."""
+        self.is_kept = False
+        if not keep_job:
+            (self.path / _KEPT).unlink(missing_ok=True)
+
+    def clear(self) -> bool:
+        """Remove all but a kept job; False where there is none."""
+        if not (self.path / _KEPT).is_file():
+            return False
+        for entry in self.path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name not in ("lock", "job.json", _KEPT, ANALYSIS):
+                entry.unlink()
+        return True
 
     def done_count(self) -> int:
         """How many parts are finished."""
@@ -184,7 +222,7 @@ def _leave(folder: WorkFolder, on_kept: Callable[[str], None]) -> None:
             f"{parts} done and kept in {folder.path}; the same command goes on from there, "
             "--no-resume begins anew"
         )
-    else:
+    elif not folder.clear():
         shutil.rmtree(folder.path, ignore_errors=True)
 
 
@@ -197,6 +235,10 @@ def _sync(path: Path) -> None:
             os.fsync(number)
         finally:
             os.close(number)
+
+
+def has_sha256(path: Path, sha256: str) -> bool:
+    return _sha256(path) == sha256
 
 
 def _sha256(path: Path) -> str:
