@@ -68,7 +68,7 @@ def videos(tmp_path_factory) -> tuple[Path, Path, Path]:
     return source, before, write_video(folder / "plate.mkv", plate)
 
 
-@pytest.mark.parametrize("form", ["tiff", "prores"])
+@pytest.mark.parametrize("form", ["tiff", pytest.param("prores", marks=pytest.mark.long)])
 def test_all_that_a_segment_is_made_from_is_sent(videos, tmp_path, monkeypatch, form):
     source, before, plate = videos
     monkeypatch.chdir(source.parent)

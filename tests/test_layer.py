@@ -210,7 +210,7 @@ def digest(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-@pytest.mark.parametrize("form", ["tiff", "prores"])
+@pytest.mark.parametrize("form", ["tiff", pytest.param("prores", marks=pytest.mark.long)])
 def test_a_layer_in_segments_is_that_of_one(tmp_path, form):
     source = source_of(tmp_path / "tape.mkv", count=100)
     faces = [plain_track(14, centre=(62, 64), side=60, first_frame=27)]
