@@ -111,12 +111,10 @@ def alone(tape: Path, faces: Analysis, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
-def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Crew]:
+def crew() -> Iterator[cluster.Crew]:
     pytest.importorskip("ray")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # Ray keeps a secret there
-        with cluster.local(3) as three:
-            yield three
+    with cluster.local(3) as three:
+        yield three
 
 
 def frames_of(path: Path) -> list[tuple[int, list[bytes]]]:

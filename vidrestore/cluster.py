@@ -138,7 +138,7 @@ def _ray(option: str, surroundings: dict[str, str]) -> Iterator[tuple[Any, Calla
             handler = signal.getsignal(signal.SIGTERM)
             try:
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
-            except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise ClusterError(f"Ray cannot be started or joined: {reason}") from error
             finally:
