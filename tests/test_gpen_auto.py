@@ -49,7 +49,8 @@ class Counted(Painter):
 class Shelf:
     """Weights that are here, and networks that were opened."""
 
-    def __init__(self, *sizes, template="gpen"):
+    def __init__(self, *sizes, template="gpen", file=Path(__file__)):
+        self.file = file
         self.here = {f"gpen-{size}" for size in sizes}
         self.template = template
         self.asked, self.told = [], []
@@ -63,7 +64,7 @@ class Shelf:
         self.asked.append(name)
         if name not in self.here:
             raise WeightsError(f"{name} is missing")
-        return Path(name)
+        return self.file
 
     def open(self, name):
         assert name not in self.opened
@@ -162,25 +163,28 @@ def test_a_track_keeps_its_network_and_the_summary_names_those_used(tape, tmp_pa
     assert any("with gpen-256, gpen-512" in text for text in tags.values())
 
 
-def test_a_segment_is_redone_where_its_faces_get_another_network_and_only_there(tape):
+def test_a_segment_is_redone_where_its_faces_get_another_network_and_only_there(tape, tmp_path):
     analysis, settings = analysis_of_tape(tape), load_settings()
     encoding = type("Encoding", (), {"encoder": "e", "pixel_format": "p", "options": {}})()
     segments = plan_segments(analysis, most_frames=48)
     assert len(segments) == 2
 
-    def hashes(*sizes):
-        restorers = [(0, Shelf(*sizes).tiers())]
+    def hashes(*sizes, **how):
+        restorers = [(0, Shelf(*sizes, **how).tiers())]
         return [
             made_from(s, analysis, 2, restorers, "features", settings, encoding) for s in segments
         ]
 
-    assert restorers_used([(0, Shelf(256, 512).tiers())], analysis, 0, 60) == [
+    used = restorers_used([(0, Shelf(256, 512).tiers())], analysis, 0, 60)
+    assert [(track, restorer.name) for track, restorer in used] == [
         (0, "gpen-256"), (1, "gpen-512"),
     ]  # fmt: skip
     before, same, after = hashes(256, 512), hashes(256, 512, 1024), hashes(256, 2048)
     assert before == same
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, False]
     assert Segment(0, 0, 30) == segments[0]
+    (other := tmp_path / "weights").write_bytes(b"other weights of the same name")
+    assert not set(hashes(256, 512, file=other)) & set(before)
 
 
 @pytest.fixture(scope="module")

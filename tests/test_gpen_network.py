@@ -45,7 +45,10 @@ def test_both_forms_give_the_authors_numbers(name: str) -> None:
     assert_parity(name, prepared(image))
 
 
-@pytest.mark.parametrize("name", ["gpen-64", "gpen-256", "gpen-512", "gpen-2048"])
+@pytest.mark.parametrize(
+    "name",
+    ["gpen-64", "gpen-256", "gpen-512", pytest.param("gpen-2048", marks=pytest.mark.long)],
+)
 def test_half_precision_stays_close(name: str) -> None:
     bounds = {torch.bfloat16: 1e-2, torch.float16: 1.5e-3}
     gpen, image = formula.build(name), formula.inputs(name)

@@ -50,6 +50,7 @@ ROOMS = {
         "parts",
         "likeness",
         "onnxfile",
+        "crops",
         "parsing",
     },
     "weights": {"weights", "weightfile", "fetch"},

@@ -125,6 +125,10 @@ class Restore(Section):
     """The second input of CodeFormer files: 0 invents more, 1 keeps more."""
     repeats: bool = True
     """A face that shows, bit by bit, what the frame before showed is not computed again."""
+    cache_crops: bool = False
+    """Keep every restored crop beside the output, so that whatever comes after the network can be
+    changed without it: 12 W^2 bytes a face and frame, 3 MB for a crop of 512 px. Stays there until
+    the folder is deleted."""
     max_waiting_frames: int = Field(16, ge=1)
     """Bound on frames held back while a batch fills."""
     fusion_sharpness: float = Field(0.5, ge=0, le=1)

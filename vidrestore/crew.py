@@ -28,7 +28,7 @@ from vidrestore.frame import notify
 from vidrestore.openers import chosen_judge, chosen_parser, chosen_restorer, chosen_restorers
 from vidrestore.rendering import Progress, Work, render
 from vidrestore.restorers import FILES, Restorer
-from vidrestore.segments import Schedule, Segment, networks_chosen
+from vidrestore.segments import Schedule, Segment, networks_used
 from vidrestore.workfolder import Part
 
 _MOST_LOSSES = 3
@@ -153,7 +153,7 @@ class _Worker:
         self._restorers: Schedule = chosen_restorers(
             work.restorers, usual, work.settings, self._hear
         )
-        networks = networks_chosen(self._restorers, work.analysis)
+        networks = networks_used(self._restorers, work.analysis, 0, work.analysis.frame_count)
         self._judge = chosen_judge(work.settings, self._hear)
         self._parser = chosen_parser(work.settings)
         for what, other, own in (

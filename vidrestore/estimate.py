@@ -72,7 +72,7 @@ def estimate(
         return f"how long it will take cannot be said: {error}"
     total = analysis.frame_count * per_frame + analysis.face_count * per_face
     used = restorers_used([(0, restorer)], analysis, 0, analysis.frame_count)
-    names = dict.fromkeys(name for _, name in used) or (restorer.name,)
+    names = dict.fromkeys(each.name for _, each in used) or (restorer.name,)
     return Estimate(", ".join(names), total, per_face, per_frame)
 
 

@@ -36,7 +36,7 @@ from vidrestore.remembered import known_analysis
 from vidrestore.rendering import Here, Rendering, Work, Workers, sum_of
 from vidrestore.restore import last_duration
 from vidrestore.restorers import Described, Restorer
-from vidrestore.segments import networks_chosen, plan_segments
+from vidrestore.segments import networks_used, plan_segments
 from vidrestore.selection import EVERYONE, Choice
 from vidrestore.stages.decode import Span, open_source, probe
 from vidrestore.stages.encode import first_that_opens
@@ -145,7 +145,7 @@ def restore_video(
             analysis=analysis,
             restorers=names,
             own_restorer=restorer,
-            networks=networks_chosen(restorers, analysis),
+            networks=networks_used(restorers, analysis, 0, analysis.frame_count),
             judge=judge.name,
             parser=None if parser is None else parser.name,
             settings=settings,
@@ -268,13 +268,17 @@ class _Description:
     size: int | None
     reach_frames: int
     template: str
+    weights_sha256: str | None
 
 
 def _described(restorer: Restorer) -> Described:
     """It without its network; itself where it chooses one by the face, and opens none before."""
     if hasattr(restorer, "for_side"):
         return restorer
-    return _Description(restorer.name, restorer.size, restorer.reach_frames, restorer.template)
+    sha256 = getattr(restorer, "weights_sha256", None)
+    return _Description(
+        restorer.name, restorer.size, restorer.reach_frames, restorer.template, sha256
+    )
 
 
 def _provenance(settings: Settings, names: Sequence[str], tally: Tally) -> str | None:

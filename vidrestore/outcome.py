@@ -31,6 +31,7 @@ def summarize(
         frames=analysis.frame_count,
         faces=tally.faces,
         repeated=tally.repeated,
+        kept=tally.kept,
         tracks=len(analysis.tracks),
         people=len({track.person_id for track in analysis.tracks}),
         shots=len(analysis.shots),

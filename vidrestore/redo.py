@@ -220,7 +220,7 @@ def names_used(
             names.append(redo.kept.restorers[segment.number])
         else:
             used = restorers_used(restorers, analysis, segment.first, segment.end)
-            names.append(tuple(dict.fromkeys(name for _, name in used)))
+            names.append(tuple(dict.fromkeys(restorer.name for _, restorer in used)))
     return names
 
 

@@ -7,11 +7,15 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
+from vidrestore.crops import Crops
 from vidrestore.frame import Analysis, OnEvent, notify
 from vidrestore.layering import Layering
 from vidrestore.likeness import Judge
@@ -39,7 +43,7 @@ class Work:
     """(first frame, name) of the restorers; None: the one that the settings name, or the own."""
     own_restorer: Restorer | None
     networks: Sequence[tuple[int, str]]
-    """As `networks_chosen` gives them, which depends on the weights that are here."""
+    """As `networks_used` gives them, which depends on the weights that are here."""
     judge: str
     """Its name, which depends on whether there is a recogniser."""
     parser: str | None
@@ -82,9 +86,19 @@ def render(
         span=work.span,
         pairing=work.pairing,
         layer=layer,
+        crops=_crops(work.settings, folder),
         on_frames=on_frames,
     )
     return sealed(path, tally.as_dict(), *(() if layer is None else (layer.fill, layer.matte)))
+
+
+def _crops(settings: Settings, folder: WorkFolder) -> Crops | None:
+    how = settings.restore
+    if not how.cache_crops:
+        return None
+    run_as = how.device, how.number_format, how.engine, how.batch_size
+    with_what = how.fusion_sharpness, how.codeformer_fidelity
+    return Crops(folder.crops, repr((version("vidrestore"), torch.__version__, run_as, with_what)))
 
 
 def name_of(segment: Segment) -> str:

@@ -16,6 +16,7 @@ import torch
 
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
+from vidrestore.crops import Crops
 from vidrestore.errors import InputError, UsageError
 from vidrestore.frame import Analysis, FaceFrame, Frame, VideoInfo
 from vidrestore.likeness import Judge
@@ -63,6 +64,7 @@ def restore_segment(
     span: Span | None = None,
     pairing: Pairing = ALONE,
     layer: LayerFiles | None = None,
+    crops: Crops | None = None,
     on_frames: Callable[[int], None] | None = None,
 ) -> Tally:
     """Write the segment's part of the video stream, with its faces restored, to `target`.
@@ -70,7 +72,8 @@ def restore_segment(
     `restorers` are pairs (first frame, restorer), each from there to the next; the first from 0.
     `judge` says whether what they made still is the same face; `parser` what is no face and stays
     as it was. With a plate in `pairing` the stream is the plate's, which `encoding` and `header`
-    are for. `layer` are files for the restored faces by themselves.
+    are for. `layer` are files for the restored faces by themselves; `crops` keeps what the
+    restorers make.
     The frames are the same however the video is cut into segments: those around the segment on
     which its own depend are restored, too, and not written.
     `on_frames` is told how many frames of the segment are written.
@@ -107,7 +110,7 @@ def restore_segment(
             )
             cropped = only_swapped(cropped, was, info, before.analysis.info, tally)
         faces = threads.background(cropped, depth=_DEPTH, name="crop")
-        restored = _restored(faces, restorers, tally, settings, device)
+        restored = _restored(faces, restorers, tally, settings, device, crops)
         clear = threads.background(restored, depth=_DEPTH, name="restore")
         steady = deflicker(
             clear,
@@ -161,6 +164,7 @@ def _restored(
     tally: Tally,
     settings: Settings,
     device: torch.device,
+    crops: Crops | None,
 ) -> Iterator[FaceFrame]:
     """The stretches of frames one after the other, each by its own restorer."""
     for restorer, stretch in groupby(faces, lambda face: _at(restorers, face.frame.index)):
@@ -171,6 +175,7 @@ def _restored(
             batch_size=_batch_size(settings, device),
             max_waiting_frames=settings.restore.max_waiting_frames,
             repeats=settings.restore.repeats,
+            crops=crops,
         )
 
 

@@ -12,7 +12,7 @@ from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.frame import Analysis
 from vidrestore.pairing import ALONE, Pairing
-from vidrestore.restorers import Described, Restorer, restorer_for
+from vidrestore.restorers import Described, Restorer, restorer_for, told_apart
 
 # Encoders write no times of their own for streams that are shorter than their delay.
 _FEWEST_FRAMES = 24
@@ -76,9 +76,9 @@ def context(segment: Segment, analysis: Analysis, reach_frames: int) -> tuple[in
 def restorers_within(
     restorers: Sequence[tuple[int, Described]], segment: Segment
 ) -> list[tuple[int, str]]:
-    """(first frame, name) of those that the segment's frames meet."""
+    """(first frame, `told_apart`) of those that the segment's frames meet."""
     return [
-        (max(first, segment.first), restorer.name)
+        (max(first, segment.first), told_apart(restorer))
         for i, (first, restorer) in enumerate(restorers)
         if first < segment.end and (i + 1 == len(restorers) or restorers[i + 1][0] > segment.first)
     ]
@@ -86,8 +86,8 @@ def restorers_within(
 
 def restorers_used(
     restorers: Sequence[tuple[int, Described]], analysis: Analysis, first: int, end: int
-) -> list[tuple[int, str]]:
-    """(track, name) of what restores the faces of frames [first, end)."""
+) -> list[tuple[int, Described]]:
+    """(track, restorer) of what restores the faces of frames [first, end)."""
     used = []
     for i, (start, restorer) in enumerate(restorers):
         last = restorers[i + 1][0] if i + 1 < len(restorers) else end
@@ -95,17 +95,16 @@ def restorers_used(
             frames = slice(*(max(0, at - track.first_frame)
                              for at in (max(first, start), min(end, last))))  # fmt: skip
             if track.strength[frames].any():
-                used.append((track.track_id, restorer_for(restorer, track.work_px).name))
+                used.append((track.track_id, restorer_for(restorer, track.work_px)))
     return used
 
 
-def networks_chosen(
-    restorers: Sequence[tuple[int, Described]], analysis: Analysis
+def networks_used(
+    restorers: Sequence[tuple[int, Described]], analysis: Analysis, first: int, end: int
 ) -> list[tuple[int, str]]:
-    """(track, name) of the networks that were chosen by the face and the weights that are here."""
-    named = {restorer.name for _, restorer in restorers}
-    used = restorers_used(restorers, analysis, 0, analysis.frame_count)
-    return [(track, name) for track, name in used if name not in named]
+    """(track, `told_apart`) of the same, which depends on the weights that are here."""
+    used = restorers_used(restorers, analysis, first, end)
+    return [(track, told_apart(restorer)) for track, restorer in used]
 
 
 def made_from(
@@ -124,8 +123,10 @@ def made_from(
     names."""
     first, end = context(segment, analysis, reach_frames)
     digest = hashlib.sha256()
+    # Where results are kept changes none.
+    networks = settings.restore.model_copy(update={"cache_crops": False})
     sections = (
-        settings.restore, settings.deflicker, settings.guard, settings.paste, settings.grain,
+        networks, settings.deflicker, settings.guard, settings.paste, settings.grain,
     )  # fmt: skip
     how = encoding.encoder, encoding.pixel_format, sorted(encoding.options.items())
     for part in (
@@ -134,7 +135,7 @@ def made_from(
         analysis.template,
         (segment.first, segment.end, first, end),
         restorers_within(restorers, segment),
-        restorers_used(restorers, analysis, first, end),
+        networks_used(restorers, analysis, first, end),
         judge,
         parser,
         *(section.model_dump_json() for section in sections),

@@ -39,6 +39,8 @@ class Tally:
     """(face, frame) pairs pasted."""
     repeated: int = 0
     """(face, frame) pairs that show what the frame before showed, and have its result."""
+    kept: int = 0
+    """(face, frame) pairs whose result was found among the crops that are kept."""
     unparsed: int = 0
     """(face, frame) pairs in which the parser saw no face."""
     not_restored: Counter[str] = field(default_factory=Counter)
@@ -59,6 +61,7 @@ class Tally:
         return {
             "faces": self.faces,
             "repeated": self.repeated,
+            "kept": self.kept,
             "unparsed": self.unparsed,
             "not_restored": dict(self.not_restored),
             "notes": dict(self.notes),
@@ -69,6 +72,7 @@ class Tally:
         """What another part counted, as `as_dict` gives it."""
         self.faces += counts["faces"]
         self.repeated += counts["repeated"]
+        self.kept += counts["kept"]
         self.unparsed += counts["unparsed"]
         self.not_restored.update(counts["not_restored"])
         self.notes.update(counts["notes"])
@@ -135,6 +139,8 @@ class Summary:
     """Names of those that some face needed."""
     repeated: int = 0
     """Of `faces`, those that repeat the frame before and were not computed again."""
+    kept: int = 0
+    """Likewise, those found among the crops that `restore.cache_crops` keeps."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Reason -> how many (face, frame) pairs were left as they were."""
     likeness: tuple[TrackLikeness, ...] = ()

@@ -7,6 +7,7 @@ OUTPUT.vidrestore/
                         0007.*.part.mp4 while it is being written
     video.mp4           all of them, once they are joined, and video.json
     *.fill.mov, *.matte.mov     the same parts of a layer, where one is written, each with its note
+    crops/              restored crops, with restore.cache_crops; they stay when the job is done
     kept.json           with --keep-job, once the output is written: what its segments are,
     analysis.npz        and the analysis that they were made from
 """
@@ -23,13 +24,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from vidrestore.crops import bytes_in
 from vidrestore.errors import OutputError, UsageError
 from vidrestore.locks import held
 
-_VERSION = 1
+_VERSION = 2
 ANALYSIS = "analysis.npz"
 _KEPT = "kept.json"
 
@@ -69,6 +72,7 @@ class WorkFolder:
         self.is_kept = True
         """Whether the folder stays when the run ends, if anything in it is done."""
         self._segments = path / "segments"
+        self.crops = path / "crops"
 
     def begin(self, source: str, *, resume: bool) -> str | None:
         """Keep what an earlier run on the same source finished, and remove all else.
@@ -84,11 +88,14 @@ class WorkFolder:
                 continue
             if is_same and entry.name in (_KEPT, ANALYSIS):
                 continue
+            if fits and entry == self.crops:
+                continue
             if fits and entry.name.startswith("video.") and ".part." not in entry.name:
                 continue
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         self._segments.mkdir(exist_ok=True)
-        for stale in (*self._segments.glob("*.part.*"), *self._segments.glob("*.note")):
+        halves = ("segments/*.part.*", "segments/*.note", "crops/*/*.part.npz")
+        for stale in chain.from_iterable(map(self.path.glob, halves)):
             stale.unlink()
         self._note(self.path / "job.json", {"version": _VERSION, "source": source})
         if is_same or left is None or not resume:
@@ -148,13 +155,13 @@ class WorkFolder:
             (self.path / _KEPT).unlink(missing_ok=True)
 
     def clear(self) -> bool:
-        """Remove all but a kept job; False where there is none."""
-        if not (self.path / _KEPT).is_file():
+        """Remove all but a kept job and crops; False where there is neither."""
+        if not ((self.path / _KEPT).is_file() or self.crops.is_dir()):
             return False
         for entry in self.path.iterdir():
-            if entry.is_dir():
+            if entry.is_dir() and entry != self.crops:
                 shutil.rmtree(entry, ignore_errors=True)
-            elif entry.name not in ("lock", "job.json", _KEPT, ANALYSIS):
+            elif entry.is_file() and entry.name not in ("lock", "job.json", _KEPT, ANALYSIS):
                 entry.unlink()
         return True
 
@@ -224,6 +231,12 @@ def _leave(folder: WorkFolder, on_kept: Callable[[str], None]) -> None:
         )
     elif not folder.clear():
         shutil.rmtree(folder.path, ignore_errors=True)
+    if folder.crops.is_dir():
+        size = bytes_in(folder.crops) / 1e6
+        on_kept(
+            f"restored faces are kept in {folder.crops} ({size:,.1f} MB); with "
+            "restore.cache_crops they are used again, and the folder can be deleted at any time"
+        )
 
 
 def _sync(path: Path) -> None:

@@ -40,6 +40,12 @@ class Restorer(Described, Protocol):
         ...
 
 
+def told_apart(restorer: Described) -> str:
+    """Its name, with a hash where it has a file of weights: another file is another network."""
+    sha256 = getattr(restorer, "weights_sha256", None)
+    return restorer.name if sha256 is None else f"{restorer.name} {sha256[:16]}"
+
+
 _Any = TypeVar("_Any", bound=Described)
 
 

@@ -12,6 +12,7 @@ import torch
 from vidrestore.errors import UsageError, WeightsError
 from vidrestore.gpen import GPEN, CheckpointError, InferenceGPEN, load_checkpoint, load_gpen
 from vidrestore.restorers import memory_errors
+from vidrestore.weightfile import sha256_of
 
 if TYPE_CHECKING:
     from vidrestore.restorers import openvino
@@ -68,6 +69,7 @@ class Gpen:
         self.size: int | None
         self._network, self.size, self.dtype = found
         self.name = f"gpen-{self.size}"
+        self.weights_sha256 = sha256_of(path)
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """(B, 1, 3, S, S) -> (B, 3, S, S), RGB in [0, 1]."""

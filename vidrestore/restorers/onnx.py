@@ -10,6 +10,7 @@ import torch
 
 from vidrestore.errors import WeightsError
 from vidrestore.onnxfile import open_network, type_of
+from vidrestore.weightfile import sha256_of
 
 
 class Onnx:
@@ -27,6 +28,7 @@ class Onnx:
         image, *others = self._session.get_inputs()
         self.size: int | None = self._side(image)
         self.name = f"{path.name} (onnxruntime, {self._session.get_providers()[0]})"
+        self.weights_sha256 = sha256_of(path)
         self.template = "gpen" if "gpen" in path.name.lower() else "ffhq"
         self._image, self._dtype = image.name, type_of(image, path)
         self._one_by_one = isinstance(image.shape[0], int)

@@ -10,6 +10,7 @@ import torch
 from vidrestore.errors import WeightsError
 from vidrestore.resample import squared
 from vidrestore.restorers import Restorer
+from vidrestore.weightfile import sha256_of
 
 NAME = "gpen-auto"
 SIZES_PX = (256, 512, 1024, 2048)
@@ -60,8 +61,7 @@ class Tiers:
         if work_px not in self._by_side:
             name = tier_for(work_px, self._has)
             if name not in self._tiers:
-                self._find(name)
-                self._tiers[name] = _Tier(name, self._open)
+                self._tiers[name] = _Tier(name, self._find(name), self._open)
             self._by_side[work_px] = self._tiers[name]
             self._say_which(name, tier_for(work_px, lambda name: True))
         return self._by_side[work_px]
@@ -83,8 +83,9 @@ class _Tier:
     reach_frames = 0
     template = Tiers.template
 
-    def __init__(self, name: str, open_tier: Callable[[str], Restorer]) -> None:
+    def __init__(self, name: str, path: Path, open_tier: Callable[[str], Restorer]) -> None:
         self.name = name
+        self.weights_sha256 = sha256_of(path)
         self.size: int | None = int(name.removeprefix("gpen-"))
         self._open = open_tier
         self._network: Restorer | None = None

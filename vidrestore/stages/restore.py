@@ -9,9 +9,10 @@ from itertools import chain, repeat
 
 import torch
 
+from vidrestore.crops import Crops
 from vidrestore.frame import Face, FaceFrame
 from vidrestore.resample import squared
-from vidrestore.restorers import Restorer, memory_errors, restorer_for
+from vidrestore.restorers import Restorer, memory_errors, restorer_for, told_apart
 from vidrestore.summary import Tally
 
 
@@ -23,6 +24,7 @@ def restore(
     batch_size: int,
     max_waiting_frames: int,
     repeats: bool = True,
+    crops: Crops | None = None,
 ) -> Iterator[FaceFrame]:
     """Give every face its `restored` crop; frames come out as they came in, in order.
 
@@ -36,11 +38,13 @@ def restore(
     result without another run, and is counted. Where a result does not depend on the batch it is
     in, as on a CPU with batches of one, that is exactly what another run would give.
 
+    Results are kept in `crops`, and those that an earlier run kept there are taken and counted.
+
     Memory: the crops of at most max_waiting_frames + 2 * reach_frames + 1 frames, and of each face
     the window and the result of the frame before.
     """
     reach = restorer.reach_frames
-    batches = _Batches(batch_size, tally)
+    batches = _Batches(batch_size, tally, crops)
     held: deque[FaceFrame] = deque()  # those that a window may still show
     at = 0  # of `held`: the first whose windows are not whole yet
     waiting: deque[_Waiting] = deque()
@@ -76,6 +80,9 @@ class _Task:
     network: Restorer
     result: torch.Tensor | str | None = None
     """(3, W, W); or in words why there is none; None before it was run."""
+    key: str | None = None
+    """Of the result among those kept."""
+    was_kept: bool = False
 
     def window(self) -> torch.Tensor:
         """(2 reach + 1, 3, S, S), S being the network's own."""
@@ -101,6 +108,7 @@ class _Waiting:
             if isinstance(task.result, torch.Tensor):
                 face = replace(face, restored=task.result)
                 tally.repeated += counts and is_repeat
+                tally.kept += counts and task.was_kept and not is_repeat
             elif counts:
                 tally.not_restored[str(task.result)] += 1
             faces.append(face)
@@ -110,16 +118,26 @@ class _Waiting:
 class _Batches:
     """Runs at most `_size` windows at once, which shrinks where memory does not suffice."""
 
-    def __init__(self, size: int, tally: Tally) -> None:
+    def __init__(self, size: int, tally: Tally, crops: Crops | None) -> None:
         self._size = size
         self._tally = tally
+        self._crops = crops
         # A network takes windows of one side at a time.
         self._pending: dict[tuple[int, int], list[_Task]] = {}
 
     def add(self, tasks: Iterator[_Task]) -> None:
         for task in tasks:
+            if self._crops is not None and self._is_known(task, self._crops):
+                continue
             side = task.network.size or task.crops[0].shape[-1]
             self._pending.setdefault((id(task.network), side), []).append(task)
+
+    def _is_known(self, task: _Task, crops: Crops) -> bool:
+        task.key = crops.key(told_apart(task.network), task.crops)
+        if (known := crops.find(task.key)) is None:
+            return False
+        task.result, task.was_kept = known.to(task.crops[0].device), True
+        return True
 
     def run(self, *, also_partly: bool) -> None:
         """Whole batches, or everything there is."""
@@ -148,7 +166,12 @@ class _Batches:
         finite = torch.isfinite(results).flatten(1).all(dim=1).tolist()
         for task, result, ok in zip(tasks, results, finite, strict=True):
             side = task.crops[0].shape[-1]
-            task.result = squared(result, side) if ok else "the network gave no finite result"
+            if not ok:
+                task.result = "the network gave no finite result"
+                continue
+            task.result = squared(result, side)
+            if self._crops is not None and task.key is not None:
+                self._crops.keep(task.key, task.result)
         return len(tasks)
 
 
