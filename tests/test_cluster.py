@@ -28,8 +28,8 @@ from media import (
 from vidrestore import cluster, load_settings, restore_video, store
 from vidrestore.errors import ClusterError, InputError, OutputError, UsageError, WeightsError
 from vidrestore.frame import Analysis
-from vidrestore.job import ways_to_encode
 from vidrestore.pairing import ALONE, Companion, Pairing
+from vidrestore.planning import ways_to_encode
 from vidrestore.rendering import Progress, Work
 from vidrestore.segments import Segment
 from vidrestore.stages.decode import Damage, decode, probe

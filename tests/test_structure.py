@@ -62,6 +62,7 @@ ROOMS = {
         "analyze",
         "restore",
         "job",
+        "planning",
         "fixity",
         "framemd5",
         "selection",

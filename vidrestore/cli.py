@@ -207,7 +207,8 @@ def restore(
     )
     from vidrestore import console, store
     from vidrestore.cluster import open_crew
-    from vidrestore.job import check_paths, restore_video
+    from vidrestore.job import restore_video
+    from vidrestore.planning import check_paths
     from vidrestore.redo import check_alone
     from vidrestore.selection import Choice
 

@@ -17,8 +17,8 @@ from vidrestore import weights
 from vidrestore.config import Settings
 from vidrestore.errors import VidrestoreError
 from vidrestore.frame import Analysis, OnEvent, Track
-from vidrestore.job import ways_to_encode
 from vidrestore.openers import chosen_judge, chosen_parser, chosen_restorer, weights_needed
+from vidrestore.planning import ways_to_encode
 from vidrestore.restore import choose_device, restore_segment
 from vidrestore.restorers import Restorer, restorer_for
 from vidrestore.segments import Segment, restorers_used

@@ -1,0 +1,325 @@
+"""All of a job that is settled before the first face is restored."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from vidrestore import store
+from vidrestore.codecs import Encoding, plan_encoding
+from vidrestore.config import Settings
+from vidrestore.containers import RemuxPlan, container_of, plan_streams
+from vidrestore.errors import InputError, OutputError, UsageError
+from vidrestore.frame import Analysis, OnEvent, VideoInfo, notify
+from vidrestore.framemd5 import check_listing_path
+from vidrestore.layering import Layering
+from vidrestore.openers import chosen_judge, chosen_parser, chosen_restorer, chosen_restorers
+from vidrestore.pairing import Companion, check_before_swap, check_plate, pair, with_room_for
+from vidrestore.redo import (
+    Kept,
+    Redo,
+    check_alone,
+    check_encoding,
+    kept_job,
+    names_used,
+    plan_redo,
+    take_segments,
+)
+from vidrestore.remembered import known_analysis
+from vidrestore.rendering import Here, Rendering, Work, Workers
+from vidrestore.restorers import Described, Restorer
+from vidrestore.segments import networks_used, plan_segments
+from vidrestore.selection import Choice
+from vidrestore.stages.decode import Span, open_source, probe
+from vidrestore.stages.encode import first_that_opens
+from vidrestore.stages.remux import plan_that_fits
+from vidrestore.workfolder import WorkFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for; see `restore_video`."""
+
+    source: Path
+    target: Path
+    settings: Settings
+    restorer: Restorer | None
+    analysis: Analysis | None
+    span: Span | None
+    choice: Choice
+    before_swap: Path | None
+    plate: Path | None
+    layer: Path | None
+    framemd5: Path | None
+    overwrite: bool
+    resume: bool
+    keep_job: bool
+    redo_shots: str | None
+    workers: Workers | None
+
+    @property
+    def shown(self) -> Path:
+        """What the output is but for the faces."""
+        return self.plate or self.source
+
+    def check(self) -> None:
+        """Refuse before any work what could harm a file or cannot end well."""
+        is_redo = self.redo_shots is not None
+        check_alone(self.plate, self.layer, keep_job=self.keep_job, is_redo=is_redo)
+        check_paths(
+            self.source,
+            self.target,
+            self.framemd5,
+            overwrite=self.overwrite,
+            beside=(self.before_swap, self.plate),
+            is_redo=is_redo,
+        )
+        if self.workers is not None:
+            self.workers.check(self.settings, self.restorer)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How it will be done."""
+
+    rendering: Rendering
+    streams: RemuxPlan
+    info: VideoInfo
+    """Of the output's picture."""
+    base: Companion
+    """Whose frames the output has but for the faces."""
+    container_start: Fraction
+    redo: Redo | None
+    losses: tuple[str, ...]
+    """What could not be kept, in sentences."""
+    restorers: list[tuple[str, ...]]
+    """Of each segment, the names of those that its faces need."""
+
+    @property
+    def job(self) -> Work:
+        return self.rendering.work
+
+    @property
+    def strength(self) -> float:
+        """The greatest of all pasting in the output."""
+        before = 0.0 if self.redo is None else self.redo.kept.strength
+        return max(self.job.settings.paste.strength, before)
+
+
+def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Plan:
+    """Probe, choose codec, streams and networks, analyze where nobody did, and cut in segments.
+
+    Anything that may be refused is looked at before what takes long.
+    """
+    source, target, settings, span = (
+        request.source, request.target, request.settings, request.span,
+    )  # fmt: skip
+    kept = None
+    if request.redo_shots is not None:
+        kept = kept_job(work, source, target, request.redo_shots)
+    info = probe(source)
+    layering = _layering(request, work)
+    info = _checked_beside(request, info)
+    fingerprint = store.fingerprint(source)
+    if (lost := work.begin(fingerprint, resume=request.resume)) is not None:
+        notify(on_event, lost)
+    output = _plan_output(request, work, info, kept)
+    losses = (*output.encoding.notes, *output.streams.lost)
+    notify(on_event, *losses)
+    usual = request.restorer or chosen_restorer(settings, on_event)
+    parser = chosen_parser(settings)
+    settings = _with_template(settings, usual)
+    if (analysis := request.analysis) is not None:
+        _check_analysis(analysis, source, usual, settings)
+    else:
+        analysis = known_analysis(source, settings, span=span, on_event=on_event)
+    analysis, names = request.choice.applied(analysis, source, settings, on_event)
+    restorers = chosen_restorers(names, usual, settings, on_event)
+    judge = chosen_judge(settings, on_event)
+    redo = None if kept is None else plan_redo(kept, analysis, source)
+    if redo is not None:
+        notify(on_event, *redo.notes)
+        losses, analysis = (*losses, *redo.notes), redo.analysis
+    pairing = pair(
+        source, analysis, span,
+        before_swap=request.before_swap, plate=request.plate, on_event=on_event,
+    )  # fmt: skip
+    analysis, losses = with_room_for(analysis, pairing), (*losses, *pairing.notes())
+    described = [(first, _described(each)) for first, each in restorers]
+    job = Work(
+        source=source.absolute(),
+        fingerprint=fingerprint,
+        folder=work.path.absolute(),
+        analysis=analysis,
+        restorers=names,
+        own_restorer=request.restorer,
+        networks=networks_used(restorers, analysis, 0, analysis.frame_count),
+        judge=judge.name,
+        parser=None if parser is None else parser.name,
+        settings=settings,
+        encoding=output.encoding,
+        header=output.header and output.header.absolute(),
+        span=span,
+        pairing=pairing.absolute(),
+        layering=layering,
+    )
+    if redo is None:
+        segments = plan_segments(
+            analysis, most_frames=settings.job.segment_frames, at_every_cut=request.keep_job
+        )
+        taken = dict[int, str]()
+    else:
+        segments = redo.kept.segments
+        taken = take_segments(redo, work, target, output.encoding.suffix)
+    # With workers, which open their own, nothing here holds on to the networks.
+    renderer = request.workers or Here(restorers, judge, parser)
+    return Plan(
+        rendering=Rendering(job, work, segments, taken, described, renderer, on_event),
+        streams=output.streams,
+        info=info,
+        base=pairing.plate or Companion(source, analysis, span),
+        container_start=output.container_start,
+        redo=redo,
+        losses=losses,
+        restorers=names_used(segments, analysis, described, redo),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    encoding: Encoding
+    header: Path | None
+    streams: RemuxPlan
+    container_start: Fraction
+
+
+def _plan_output(request: Request, work: WorkFolder, info: VideoInfo, kept: Kept | None) -> _Output:
+    target, shown = request.target, request.shown
+    ways = ways_to_encode(info, target, request.settings)
+    with open_source(shown) as container:
+        plan = plan_streams(container, info, target, whole=request.span is None)
+        container_start = Fraction(container.start_time or 0, 1_000_000)
+    threads = request.settings.encode.threads
+    encoding, header = first_that_opens(ways, shown, work.path, info, threads=threads)
+    if kept is not None:
+        check_encoding(kept, encoding, target)
+    plan = plan_that_fits(shown, work.path / f"trial{target.suffix}", plan, info)
+    return _Output(encoding, header, plan, container_start)
+
+
+def _layering(request: Request, work: WorkFolder) -> Layering | None:
+    if request.layer is None:
+        return None
+    layering = Layering(request.layer, request.source.stem, request.settings.layer.format, work)
+    layering.check(request.target, (request.source, request.shown), overwrite=request.overwrite)
+    return layering
+
+
+def _checked_beside(request: Request, info: VideoInfo) -> VideoInfo:
+    """`info` of the output's picture, once the videos beside the source are seen to go with it."""
+    if request.before_swap is not None:
+        check_before_swap(request.before_swap, request.source, info)
+    if request.plate is not None:
+        return check_plate(request.plate, request.source, info)
+    return info
+
+
+def _check_analysis(
+    analysis: Analysis, source: Path, restorer: Restorer, settings: Settings
+) -> None:
+    store.check_source(analysis, source, "the given analysis")
+    if analysis.template != settings.align.template:
+        raise UsageError(
+            f"the analysis was made for the template {analysis.template} and {restorer.name} "
+            f"wants {settings.align.template}; analyze with align.template set to that"
+        )
+
+
+def ways_to_encode(info: VideoInfo, target: Path, settings: Settings) -> tuple[Encoding, ...]:
+    how = settings.encode
+    return plan_encoding(
+        info,
+        target,
+        codec=how.codec,
+        quality=how.quality,
+        preset=how.preset,
+        threads=how.threads,
+        hardware=how.hardware,
+        pixel_format=how.pixel_format,
+    )
+
+
+@dataclass(slots=True)
+class _Description:
+    name: str
+    size: int | None
+    reach_frames: int
+    template: str
+    weights_sha256: str | None
+
+
+def _described(restorer: Restorer) -> Described:
+    """It without its network; itself where it chooses one by the face, and opens none before."""
+    if hasattr(restorer, "for_side"):
+        return restorer
+    sha256 = getattr(restorer, "weights_sha256", None)
+    return _Description(
+        restorer.name, restorer.size, restorer.reach_frames, restorer.template, sha256
+    )
+
+
+def check_paths(
+    source: Path,
+    target: Path,
+    framemd5: Path | None = None,
+    *,
+    overwrite: bool,
+    beside: Sequence[Path | None] = (),
+    is_redo: bool = False,
+) -> None:
+    """Refuse before any work what could harm a file or cannot end well.
+
+    A redo needs its target and always replaces it.
+    """
+    try:
+        if not target.is_dir():
+            container_of(target)
+        for each in (source, *filter(None, beside)):
+            _check_files(each, target, overwrite=overwrite or is_redo)
+            if framemd5 is not None:
+                check_listing_path(framemd5, each, target, overwrite=overwrite)
+        if is_redo and not target.exists():
+            raise UsageError(
+                f"the output {target} does not exist, so none of its shots can be redone; restore "
+                "it with --keep-job first"
+            )
+    except PermissionError as error:
+        inputs = map(str, (source, *filter(None, beside)))
+        kind = InputError if error.filename in inputs else OutputError
+        raise kind(f"{error.filename} cannot be reached: permission denied") from error
+
+
+def _check_files(source: Path, target: Path, *, overwrite: bool) -> None:
+    if not source.exists():
+        raise InputError(f"the file {source} does not exist")
+    if not os.access(source, os.R_OK):
+        raise InputError(f"the file {source} cannot be read: permission denied")
+    if target.is_dir():
+        raise UsageError(f"the output {target} is a folder; give a file name in it")
+    if target.exists() and source.samefile(target):
+        raise UsageError(f"the output {target} is the input itself; choose another name")
+    if target.exists() and not overwrite:
+        raise UsageError(f"the output {target} exists already; add --overwrite to replace it")
+    if not target.parent.is_dir():
+        raise OutputError(f"the folder {target.parent} for the output does not exist; create it")
+
+
+def _with_template(settings: Settings, restorer: Restorer) -> Settings:
+    """The settings, with the restorer's template where none was asked for."""
+    if settings.align.template != "auto":
+        return settings
+    align = settings.align.model_copy(update={"template": restorer.template})
+    return settings.model_copy(update={"align": align})
