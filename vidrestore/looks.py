@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from vidrestore import color, focus, grain, masks, occlusion, smear, tone, transfer
 from vidrestore.frame import Face, FloatArray, Frame, Track, VideoInfo
@@ -135,7 +134,7 @@ def look_at(
     """Each only where it is asked for; `motion` is that of `smear.motion_px`."""
     assert face.restored is not None
     inside = _inside_frame(place.unit, info)
-    mask = masks.soft(torch.from_numpy(place.distance), place.feather).numpy() * inside
+    mask = masks.soft(place.distance, place.feather) * inside
     found: dict[str, Any] = {}
     if occluders or tones:
         source, restored = (_small(c, occlusion.GRID_PX) for c in (face.source, face.restored))
@@ -191,7 +190,7 @@ def _edges_px(frame: Frame, place: Place, info: VideoInfo) -> float | None:
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    mask = masks.soft(torch.from_numpy(distance), place.feather).numpy()
+    mask = masks.soft(np.asarray(distance, np.float32), place.feather)
     around = focus.width_px(rgb, mask == 0)
     inside = focus.width_px(rgb, mask > _SURELY)
     return around if around is None or inside is None else min(around, inside)
@@ -230,11 +229,7 @@ def _inside_frame(unit: Matrix, info: VideoInfo) -> FloatArray:
 
 def _small(crop: torch.Tensor, side: int) -> FloatArray:
     """(3, W, W) -> (side, side, 3) on the CPU."""
-    if crop.shape[-1] > side:
-        # On a CPU half the time that torch takes.
-        return np.dstack([scaled(plane.numpy(), side) for plane in crop.cpu()])
-    small = F.interpolate(crop[None], (side, side), mode="bilinear", align_corners=False)
-    return np.ascontiguousarray(small[0].permute(1, 2, 0).cpu().numpy())
+    return np.asarray(cv2.merge([scaled(plane, side) for plane in crop.cpu().numpy()]))
 
 
 def scaled(picture: FloatArray, side: int) -> FloatArray:
