@@ -12,7 +12,6 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from vidrestore.frame import FloatArray
 
@@ -87,16 +86,17 @@ def correction(window: Sequence[Tone]) -> Correction:
     )
 
 
-def with_toning(rgb: torch.Tensor, found: Correction) -> torch.Tensor:
-    """(3, h, w) with its chroma led to what the source has at its luma, neutral exactly so."""
+def add_toning(rgb: FloatArray, found: Correction) -> None:
+    """Lead the chroma of (3, h, w), in place, to what the source has at its luma, neutral exactly
+    so."""
     if found.toned == 0:
-        return rgb
-    red, _, blue = (float(k) for k in _LUMA)
-    luma = torch.einsum("c,chw->hw", torch.from_numpy(_LUMA), rgb)
+        return
+    red, green, blue = (float(k) for k in _LUMA)
+    luma = red * rgb[0] + green * rgb[1] + blue * rgb[2]
     from_red, from_blue = ((k[2] * luma + k[1]) * luma + k[0] for k in found.chroma.T.tolist())
-    green = (red * from_red + blue * from_blue) / (red + blue - 1)
-    toned = luma + torch.stack([from_red, green, from_blue])
-    return toned if found.toned == 1 else torch.lerp(rgb, toned, found.toned)
+    from_green = (red * from_red + blue * from_blue) / (red + blue - 1)
+    for channel, chroma in zip(rgb, (from_red, from_green, from_blue), strict=True):
+        channel += np.float32(found.toned) * (luma + chroma - channel)
 
 
 def unclipped(source: FloatArray) -> FloatArray:
