@@ -120,8 +120,8 @@ def blend_rgb(
     how = layout(image)
     _, scale = _luma_range(info, how)
     if how.is_rgb:
-        change = transfer.change(region_rgb(image, rect, info), rgb, weight, info)
-        for index, channel in zip(how.planes, change, strict=True):
+        moved = transfer.change(region_rgb(image, rect, info), rgb, weight, info)
+        for index, channel in zip(how.planes, moved, strict=True):
             add(image, index, rect, channel * scale, how.bits)
         return
     original, upsampled = _components(image, rect, info, how)
@@ -138,10 +138,11 @@ def blend_rgb(
     small = chroma_rect(rect, how.grid)
     small_weight = _downsampled(weight[0].numpy(), how.grid, info)
     for index, channel, k in ((1, 2, kb), (2, 0, kr)):
-        moved = _downsampled(change[channel] - luma, how.grid, info) / (2 * (1 - k))
+        difference = _downsampled(change[channel] - luma, how.grid, info) / (2 * (1 - k))
         chroma = _values(image, how.planes[index], small, middle, chroma_scale)
-        moved += small_weight * (_there_and_back(chroma, rect, how.grid, info) - chroma)
-        add(image, how.planes[index], small, torch.from_numpy(moved * chroma_scale), how.bits)
+        difference += small_weight * (_there_and_back(chroma, rect, how.grid, info) - chroma)
+        difference *= chroma_scale
+        add(image, how.planes[index], small, torch.from_numpy(difference), how.bits)
 
 
 def _components(
@@ -202,7 +203,9 @@ def _site(info: VideoInfo, grid: tuple[int, int]) -> tuple[float, float]:
     return x, y
 
 
-def _upsampled(chroma: FloatArray, rect: Rect, grid: tuple[int, int], info: VideoInfo) -> FloatArray:
+def _upsampled(
+    chroma: FloatArray, rect: Rect, grid: tuple[int, int], info: VideoInfo
+) -> FloatArray:
     """Bilinear, from the places where the samples lie to every luma pixel of `rect`."""
     x, y = _site(info, grid)
     high = _interpolated(chroma, rect.height, grid[1], y, axis=0)

@@ -100,16 +100,15 @@ def _density(flat: npt.NDArray[np.float32]) -> Spectrum:
     down = smoothing @ power
     # The half of the columns that `rfft2` leaves out mirrors the other through the origin.
     mirrored = down[..., -np.arange(_BLOCK_PX) % _BLOCK_PX, last - 2 : 0 : -1]
-    return np.asarray(
-        np.maximum(down @ across[:, :last].T + mirrored @ across[:, last:].T, 0)
-    )
+    return np.asarray(np.maximum(down @ across[:, :last].T + mirrored @ across[:, last:].T, 0))
 
 
 @cache
 def _smoothing() -> Spectrum:
     """(16, 32) from power at 32 frequencies to the density at 16, along one axis.
 
-    Lags of up to half a block count. They undo the blocks' window, and fade out towards the longest.
+    Lags of up to half a block count, without what the blocks' window did to them, and fading out
+    towards the longest.
     """
     lags = np.arange(1 - _BLOCK_PX // 2, _BLOCK_PX // 2)
     line = _window_line()

@@ -6,6 +6,7 @@ does not depend on where a segment begins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,6 +160,32 @@ def look_at(
     return Look(**found)
 
 
+def at_rect(picture: FloatArray, place: Place, rect: Rect, *, step_px: int = 1) -> FloatArray:
+    """A small (n, n) or (n, n, 4) picture of the unit crop, bilinear at every pixel of a part of
+    the frame, or in the middle of each `step_px` by `step_px` pixels of it."""
+    matrix = place.unit * len(picture)
+    matrix[:, 2] -= 0.5
+    matrix = shifted(matrix, rect)
+    matrix[:, 2] += matrix[:, :2] @ np.full(2, (step_px - 1) / 2)
+    matrix[:, :2] *= step_px
+    found = cv2.warpAffine(
+        picture,
+        matrix,
+        (-(-rect.width // step_px), -(-rect.height // step_px)),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return np.asarray(found, np.float32)
+
+
+def broad_at_rect(fields: Sequence[npt.NDArray[Any]], place: Place, rect: Rect) -> list[FloatArray]:
+    """The same of four (n, n) that are so smooth that every other pixel says it all."""
+    halves = cv2.split(at_rect(np.dstack(fields), place, rect, step_px=2))
+    size = tuple(2 * side for side in halves[0].shape[::-1])
+    doubled = [cv2.resize(half, size, interpolation=cv2.INTER_LINEAR) for half in halves]
+    return [np.asarray(each[: rect.height, : rect.width], np.float32) for each in doubled]
+
+
 def grain_planes(image: Any) -> tuple[int, ...]:
     """The planes whose noise is measured: each, or green where they are red, green and blue."""
     how = color.layout(image)
@@ -182,15 +209,7 @@ def _edges_px(frame: Frame, place: Place, info: VideoInfo) -> float | None:
         return None
     shown = transfer.to_display(color.region_rgb(frame.image, rect, info), info).clamp(0, 1)
     rgb = shown.float().permute(1, 2, 0).numpy()
-    to_grid = shifted(place.unit * masks.GRID_PX - np.array([[0, 0, 0.5]] * 2), rect)
-    distance = cv2.warpAffine(
-        place.distance,
-        to_grid,
-        (rect.width, rect.height),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    mask = masks.soft(np.asarray(distance, np.float32), place.feather)
+    mask = masks.soft(at_rect(place.distance, place, rect), place.feather)
     around = focus.width_px(rgb, mask == 0)
     inside = focus.width_px(rgb, mask > _SURELY)
     return around if around is None or inside is None else min(around, inside)

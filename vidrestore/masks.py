@@ -162,7 +162,7 @@ def _with_parsed(
 
 def soft(distance: Field, feather: float) -> Field:
     """Signed distance -> [0, 1]: 1 inside, falling over `feather` around zero, smooth at both."""
-    edge = (0.5 - distance / feather).clip(0, 1)
+    edge: Field = (0.5 - distance / feather).clip(0, 1)
     return edge * edge * (3 - 2 * edge)
 
 

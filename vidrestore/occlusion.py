@@ -63,7 +63,8 @@ def contradiction(source: FloatArray, restored: FloatArray, face: FloatArray) ->
     """
     # Blurs so wide are made, and compared, on half as many pixels each way.
     given = _blurred(cv2.pyrDown(source), _halved(_SIGMA_PX))
-    blurs = _ever_softer(_without_tint(cv2.pyrDown(restored), source, face))
+    half = np.asarray(cv2.pyrDown(restored), np.float32)
+    blurs = _ever_softer(_without_tint(half, source, face))
     where = face[::2, ::2]
     alike = [float((where * np.minimum(_length(blur - given), _SEEN)).sum()) for blur in blurs]
     best = int(np.argmin(alike))

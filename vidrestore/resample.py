@@ -98,13 +98,15 @@ def seen_part(
     """Rows and columns of a picture of `size` (rows, columns) that `resample` looks at; some at
     least."""
     matrix = np.asarray(source_from_target, dtype=np.float64)
-    x, y = np.array([0, width - 1.0]), np.array([0, height - 1.0])
-    corners = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2) @ matrix[:, :2].T + matrix[:, 2]
-    margin = 2 + np.ceil(_REACH * max(*_steps(matrix), 1.0))
-    sides = np.array(size[::-1])
-    low = np.clip(np.floor(corners.min(axis=0)) - margin, 0, sides - 1).astype(int)
-    high = np.clip(np.ceil(corners.max(axis=0)) + margin + 1, low + 1, sides).astype(int)
-    return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
+    margin = 2 + math.ceil(_REACH * max(*_steps(matrix), 1.0))
+    parts = []
+    for length, (from_x, from_y, start) in zip(size, matrix[::-1].tolist(), strict=True):
+        far_x, far_y = from_x * (width - 1), from_y * (height - 1)
+        low = math.floor(start + min(far_x, 0) + min(far_y, 0)) - margin
+        high = math.ceil(start + max(far_x, 0) + max(far_y, 0)) + margin + 1
+        low = min(max(low, 0), length - 1)
+        parts.append(slice(low, min(max(high, low + 1), length)))
+    return parts[0], parts[1]
 
 
 def _kernel(step: float) -> npt.NDArray[np.float32]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import cv2
@@ -101,8 +102,8 @@ def add_toning(rgb: FloatArray, found: Correction) -> None:
 
 def unclipped(source: FloatArray) -> FloatArray:
     """(h, w) in [0, 1]: 0 where `source` (h, w, 3) is blown out, and has nothing to restore."""
-    least = cv2.GaussianBlur(source, (0, 0), 1.0).min(axis=2)
-    return np.asarray(np.clip((_BLOWN - least) / (_BLOWN - _CLIPPED), 0, 1), np.float32)
+    least = reduce(cv2.min, cv2.split(cv2.GaussianBlur(source, (0, 0), 1.0)))
+    return np.asarray(((_BLOWN - least) / (_BLOWN - _CLIPPED)).clip(0, 1), np.float32)
 
 
 def _broad(picture: FloatArray, face: FloatArray) -> FloatArray:
@@ -119,8 +120,9 @@ def _broad(picture: FloatArray, face: FloatArray) -> FloatArray:
 
 def _toning(source: FloatArray, face: FloatArray) -> tuple[npt.NDArray[np.float64], float]:
     """(3, 2) chroma as a parabola of the luma, and the standard deviation around it."""
-    low = cv2.GaussianBlur(source, (0, 0), _CHROMA_SIGMA_PX).reshape(-1, 3).astype(np.float64)
-    weight = face.reshape(-1).astype(np.float64)
+    # Every other pixel of what is so blurred says it all.
+    low = cv2.GaussianBlur(source, (0, 0), _CHROMA_SIGMA_PX)[::2, ::2].reshape(-1, 3).astype(float)
+    weight = face[::2, ::2].reshape(-1).astype(np.float64)
     luma = low @ _LUMA
     # Equal channels must give a chroma of exactly nothing, which their weighted sum would not.
     chroma = (low - low[:, 1:2])[:, ::2]

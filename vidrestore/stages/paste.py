@@ -23,6 +23,8 @@ from vidrestore.looks import (
     Course,
     Look,
     Place,
+    at_rect,
+    broad_at_rect,
     grain_planes,
     look_at,
     noise_of,
@@ -230,8 +232,10 @@ class _Stage:
         """(3, h, w) in [0, 1] what is to be pasted into `rect`, and (h, w) its mask."""
         assert face.restored is not None
         place = seen.place
-        weight = masks.soft(_at_rect(place.distance, place, rect), place.feather)
-        weight *= _at_rect(self._visible(seen, window), place, rect).clip(0, 1)
+        weight = masks.soft(at_rect(place.distance, place, rect), place.feather)
+        visible = self._visible(seen, window)
+        if visible.min() < 1:
+            weight *= at_rect(visible, place, rect).clip(0, 1)
         restored = transfer.limit_highlights(face.restored, face.source, self._info)
         rgb: FloatArray = (
             resample(restored, shifted(face.matrix, rect), rect.height, rect.width).cpu().numpy()
@@ -246,7 +250,7 @@ class _Stage:
     def _tint(self, rgb: FloatArray, found: tone.Correction, place: Place, rect: Rect) -> None:
         """Lead (3, h, w) broad colours to those of the source, in place."""
         plain = rgb.copy() if self.finish.color < 1 else rgb
-        gain, *offset = cv2.split(_at_rect(np.dstack([found.gain, found.offset]), place, rect))
+        gain, *offset = broad_at_rect([found.gain, *np.moveaxis(found.offset, -1, 0)], place, rect)
         for channel, added in zip(rgb, offset, strict=True):
             channel *= gain
             channel += added
@@ -286,7 +290,7 @@ class _Stage:
                 continue
             other = place_of(unit, course.landmarks(frame.index))
             if not intersection(rect, other.rect(self._info, (1, 1))).is_empty:
-                distance = _at_rect(other.distance, other, rect)
+                distance = at_rect(other.distance, other, rect)
                 weight *= 1 - masks.soft(distance - np.float32(other.feather), other.feather)
 
     def _smear(self, rgb: FloatArray, window: _Window) -> None:
@@ -379,22 +383,7 @@ def _equal(one: torch.Tensor, other: torch.Tensor) -> npt.NDArray[np.bool_]:
     if one.device.type != "cpu":
         return np.asarray(torch.eq(one, other).cpu().numpy())
     # Torch would wake other threads for it.
-    return np.equal(one.numpy(), other.numpy())
-
-
-def _at_rect(picture: FloatArray, place: Place, rect: Rect) -> FloatArray:
-    """(n, n) or (n, n, c), a small picture of the unit crop, at every pixel of a part of the
-    frame; bilinear."""
-    matrix = place.unit * len(picture)
-    matrix[:, 2] -= 0.5
-    found = cv2.warpAffine(
-        picture,
-        shifted(matrix, rect),
-        (rect.width, rect.height),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return np.asarray(found, np.float32)
+    return np.asarray(one.numpy() == other.numpy())
 
 
 def _resized(picture: FloatArray, part: Rect) -> FloatArray:
