@@ -129,7 +129,8 @@ def _without_tint(restored: FloatArray, source: FloatArray, face: FloatArray) ->
     weight = base
     gain, offset = np.ones(3), np.zeros(3)
     for _ in range(_FIT_ROUNDS):
-        mean_a, mean_b, squares, both = (weight @ products / weight.sum()).reshape(4, 3)
+        sums = np.einsum("n,nk->k", weight, products)
+        mean_a, mean_b, squares, both = (sums / weight.sum()).reshape(4, 3)
         own = squares - mean_a**2 + 25.0
         gain = ((both - mean_a * mean_b + 25.0) / own).clip(1 / _LARGEST_GAIN, _LARGEST_GAIN)
         offset = mean_b - gain * mean_a
