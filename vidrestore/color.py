@@ -7,15 +7,18 @@ of both ranges: ISO/IEC 23091-2. float32 is within 0.05 code values at 16 bits.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
 import torch
-import torch.nn.functional as F
 
 from vidrestore import transfer
 from vidrestore.errors import InputError
-from vidrestore.frame import VideoInfo
+from vidrestore.frame import FloatArray, VideoInfo
 from vidrestore.geometry import Rect
 from vidrestore.planes import Layout as Layout
 from vidrestore.planes import add, samples
@@ -94,23 +97,10 @@ def resolve(
 def region_rgb(image: av.VideoFrame, rect: Rect, info: VideoInfo) -> torch.Tensor:
     """R'G'B' (3, h, w) float32 of `rect`, which lies on the chroma grid or ends at the frame."""
     how = layout(image)
-    offset, scale = _luma_range(info, how)
-    if how.is_rgb:
-        return torch.stack([(samples(image, p, rect) - offset) / scale for p in how.planes])
-    luma = (samples(image, how.planes[0], rect) - offset) / scale
-    if len(how.planes) == 1:
-        return luma.expand(3, -1, -1).clone()
-    middle, chroma_scale = _chroma_range(info, how)
-    small = chroma_rect(rect, how.grid)
-    cb, cr = (
-        _upsampled((samples(image, p, small) - middle) / chroma_scale, rect, how.grid, info)
-        for p in how.planes[1:]
-    )
-    kr, kb = _LUMA_WEIGHTS[info.matrix]
-    red = luma + 2 * (1 - kr) * cr
-    blue = luma + 2 * (1 - kb) * cb
-    green = (luma - kr * red - kb * blue) / (1 - kr - kb)
-    return torch.stack([red, green, blue])
+    if not how.is_rgb:
+        return torch.from_numpy(_rgb(*_components(image, rect, info, how), info))
+    found = [_values(image, index, rect, *_luma_range(info, how)) for index in how.planes]
+    return torch.from_numpy(np.stack(found))
 
 
 def blend_rgb(
@@ -128,33 +118,66 @@ def blend_rgb(
     the last term, chroma noise too fine for D would shine through.
     """
     how = layout(image)
-    original = region_rgb(image, rect, info)
-    change = transfer.change(original, rgb, weight, info)
     _, scale = _luma_range(info, how)
     if how.is_rgb:
-        for index, channel in zip(how.planes, change, strict=True):
+        moved = transfer.change(region_rgb(image, rect, info), rgb, weight, info)
+        for index, channel in zip(how.planes, moved, strict=True):
             add(image, index, rect, channel * scale, how.bits)
         return
+    original, upsampled = _components(image, rect, info, how)
+    before = torch.from_numpy(_rgb(original, upsampled, info))
+    change = transfer.change(before, rgb, weight, info).numpy()
     kr, kb = _LUMA_WEIGHTS[info.matrix]
-    luma = _luma(change, kr, kb)
-    add(image, how.planes[0], rect, luma * scale, how.bits)
+    luma = kr * change[0]
+    luma += (1 - kr - kb) * change[1]
+    luma += kb * change[2]
+    add(image, how.planes[0], rect, torch.from_numpy(luma * scale), how.bits)
     if len(how.planes) == 1:
         return
     middle, chroma_scale = _chroma_range(info, how)
     small = chroma_rect(rect, how.grid)
-    small_weight = _downsampled(weight[0], how.grid, info)
-    original_luma = _luma(original, kr, kb)
+    small_weight = _downsampled(weight[0].numpy(), how.grid, info)
     for index, channel, k in ((1, 2, kb), (2, 0, kr)):
-        moved = _downsampled((change[channel] - luma) / (2 * (1 - k)), how.grid, info)
-        upsampled = (original[channel] - original_luma) / (2 * (1 - k))
-        chroma = (samples(image, how.planes[index], small) - middle) / chroma_scale
-        fine = _downsampled(upsampled, how.grid, info) - chroma
-        difference = (moved + small_weight * fine) * chroma_scale
-        add(image, how.planes[index], small, difference, how.bits)
+        difference = _downsampled(change[channel] - luma, how.grid, info) / (2 * (1 - k))
+        chroma = _values(image, how.planes[index], small, middle, chroma_scale)
+        difference += small_weight * (_there_and_back(chroma, rect, how.grid, info) - chroma)
+        difference *= chroma_scale
+        add(image, how.planes[index], small, torch.from_numpy(difference), how.bits)
 
 
-def _luma(rgb: torch.Tensor, kr: float, kb: float) -> torch.Tensor:
-    return kr * rgb[0] + (1 - kr - kb) * rgb[1] + kb * rgb[2]
+def _components(
+    image: av.VideoFrame, rect: Rect, info: VideoInfo, how: Layout
+) -> tuple[FloatArray, list[FloatArray]]:
+    """(h, w) Y' in [0, 1]; Cb and Cr in [-1/2, 1/2] at the same pixels, none of grey."""
+    luma = _values(image, how.planes[0], rect, *_luma_range(info, how))
+    small = chroma_rect(rect, how.grid)
+    chroma = [_values(image, p, small, *_chroma_range(info, how)) for p in how.planes[1:]]
+    return luma, [_upsampled(each, rect, how.grid, info) for each in chroma]
+
+
+def _values(
+    image: av.VideoFrame, index: int, rect: Rect, offset: float, scale: float
+) -> FloatArray:
+    found = samples(image, index, rect).numpy()
+    found -= offset
+    found /= scale
+    return np.asarray(found)
+
+
+def _rgb(luma: FloatArray, chroma: Sequence[FloatArray], info: VideoInfo) -> FloatArray:
+    """(3, h, w)"""
+    if not chroma:
+        return np.stack([luma] * 3)
+    cb, cr = chroma
+    kr, kb = _LUMA_WEIGHTS[info.matrix]
+    kg = 1 - kr - kb
+    rgb = np.empty((3, *luma.shape), np.float32)
+    np.multiply(cr, 2 * (1 - kr), out=rgb[0])
+    np.multiply(cb, 2 * (1 - kb), out=rgb[2])
+    np.multiply(rgb[0], -kr / kg, out=rgb[1])
+    rgb[1] -= kb / kg * rgb[2]
+    rgb += luma
+    return rgb
 
 
 def _luma_range(info: VideoInfo, how: Layout) -> tuple[float, float]:
@@ -181,58 +204,76 @@ def _site(info: VideoInfo, grid: tuple[int, int]) -> tuple[float, float]:
 
 
 def _upsampled(
-    chroma: torch.Tensor, rect: Rect, grid: tuple[int, int], info: VideoInfo
-) -> torch.Tensor:
+    chroma: FloatArray, rect: Rect, grid: tuple[int, int], info: VideoInfo
+) -> FloatArray:
     """Bilinear, from the places where the samples lie to every luma pixel of `rect`."""
     x, y = _site(info, grid)
-    wide = _interpolated(chroma, rect.width, grid[0], x, dim=1)
-    return _interpolated(wide, rect.height, grid[1], y, dim=0)
+    high = _interpolated(chroma, rect.height, grid[1], y, axis=0)
+    return _interpolated(high, rect.width, grid[0], x, axis=1)
+
+
+def _downsampled(full: FloatArray, grid: tuple[int, int], info: VideoInfo) -> FloatArray:
+    """Low-passed and taken at the places of the chroma samples; a constant stays constant."""
+    x, y = _site(info, grid)
+    return _decimated(_decimated(full, grid[1], y, axis=0), grid[0], x, axis=1)
+
+
+def _there_and_back(
+    chroma: FloatArray, rect: Rect, grid: tuple[int, int], info: VideoInfo
+) -> FloatArray:
+    """What `_downsampled` makes of what `_upsampled` gives, one axis after the other."""
+    for axis, length in enumerate((rect.height, rect.width)):
+        step, first = grid[1 - axis], _site(info, grid)[1 - axis]
+        chroma = _interpolated(chroma, length, step, first, axis=axis)
+        chroma = _decimated(chroma, step, first, axis=axis)
+    return chroma
 
 
 def _interpolated(
-    chroma: torch.Tensor, length: int, step: int, first: float, *, dim: int
-) -> torch.Tensor:
+    chroma: FloatArray, length: int, step: int, first: float, *, axis: int
+) -> FloatArray:
     if step == 1:
         return chroma
-    position = (torch.arange(length, dtype=torch.float32) - first) / step
-    position = position.clamp(0, chroma.shape[dim] - 1)
-    low = position.floor().long()
-    high = (low + 1).clamp(max=chroma.shape[dim] - 1)
-    share = position - low
-    share = share[None, :] if dim == 1 else share[:, None]
-    return torch.lerp(chroma.index_select(dim, low), chroma.index_select(dim, high), share)
+    count = chroma.shape[axis]
+    padded = _padded(chroma, 1, 1, axis)
+    shape = list(chroma.shape)
+    shape[axis] = count * step
+    found = np.empty(shape, np.float32)
+    for phase in range(step):
+        place = (phase - first) / step
+        low = math.floor(place)
+        near, far = (_taken(padded, axis, 1 + low + i, count) for i in (0, 1))
+        share = np.float32(place - low)
+        _taken(found, axis, phase, count, step)[...] = near + share * (far - near)
+    return _taken(found, axis, 0, length)
 
 
-def _downsampled(full: torch.Tensor, grid: tuple[int, int], info: VideoInfo) -> torch.Tensor:
-    """Low-passed and taken at the places of the chroma samples; a constant stays constant."""
-    x, y = grid
-    padded = F.pad(
-        full[None, None], (0, -full.shape[1] % x, 0, -full.shape[0] % y), mode="replicate"
-    )
-    across, down = _site(info, grid)
-    small = _decimated(padded, y, down, dim=2)
-    return _decimated(small, x, across, dim=3)[0, 0]
-
-
-def _decimated(picture: torch.Tensor, step: int, first: float, *, dim: int) -> torch.Tensor:
-    """Every `step`-th place of (1, 1, H, W) along `dim`, from `first` on, which is the middle of a
-    group or a pixel: by a box over the group, or by a triangle around the pixel.
-
-    As sums of slices, which take a tenth of the time of a pooling or a convolution.
-    """
+def _decimated(picture: FloatArray, step: int, first: float, *, axis: int) -> FloatArray:
+    """Every `step`-th place along an axis, from `first` on, which is the middle of a group or a
+    pixel: by a box over the group, or by a triangle around the pixel."""
     if step == 1:
         return picture
-    weights = [1] * step
+    weights, before, after = [1] * step, 0, -picture.shape[axis] % step
     if first != (step - 1) / 2:
         # The pixel's distance to the group's start and end, less than the triangle's reach.
-        margin = [0, 0, 0, 0]
-        margin[2 * (3 - dim) : 2 * (3 - dim) + 2] = int(step - 1 - first), int(first)
-        picture = F.pad(picture, margin, mode="replicate")
+        before, after = int(step - 1 - first), after + int(first)
         weights = [*range(1, step + 1), *range(step - 1, 0, -1)]
-    count = (picture.shape[dim] - len(weights)) // step + 1
-    total = picture.new_zeros(())
-    for start, weight in enumerate(weights):
-        at = [slice(None)] * 4
-        at[dim] = slice(start, start + step * (count - 1) + 1, step)
-        total = total + weight * picture[tuple(at)]
-    return total / sum(weights)
+    count = -(-picture.shape[axis] // step)
+    padded = _padded(picture, before, after, axis)
+    total = _taken(padded, axis, 0, count, step) / np.float32(sum(weights))
+    for start, weight in enumerate(weights[1:], start=1):
+        total += _taken(padded, axis, start, count, step) * np.float32(weight / sum(weights))
+    return np.asarray(total)
+
+
+def _padded(picture: FloatArray, before: int, after: int, axis: int) -> FloatArray:
+    if before == after == 0:
+        return picture
+    sides = (before, after, 0, 0) if axis == 0 else (0, 0, before, after)
+    return np.asarray(cv2.copyMakeBorder(picture, *sides, cv2.BORDER_REPLICATE), np.float32)
+
+
+def _taken(picture: FloatArray, axis: int, start: int, count: int, step: int = 1) -> FloatArray:
+    """`count` places along an axis, as a view."""
+    part = slice(start, start + step * (count - 1) + 1, step)
+    return picture[part] if axis == 0 else picture[:, part]

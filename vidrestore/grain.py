@@ -7,11 +7,13 @@ scaled so that its mean over all 16 x 16 frequencies is the variance.
 from __future__ import annotations
 
 from functools import cache
+from statistics import NormalDist
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy import fft
 
 from vidrestore.frame import FloatArray
 
@@ -27,6 +29,11 @@ _CLEAN, _NOISY = 0.5, 0.8
 _FLATTEST_SHARE = 0.9
 # A fifth less than all counts as all: interpolation alone takes about that.
 _NEARLY_ALL = 1.3
+# Normal numbers are drawn from so many of equal probability.
+_NORMAL_BITS = 12
+# Half width of the filter that shapes noise; what lies beyond is the error of the estimate, mostly,
+# and takes three times as long.
+_REACH_PX = 5
 
 Spectrum = npt.NDArray[np.float64]
 
@@ -47,19 +54,19 @@ def kept_share(
     `after` has there, too. Only blocks in which `mask` (h, w) is above 1/2 throughout are looked
     at; zeros where there are too few."""
     blocks = _blocks(before)
-    usable = _is_exposed(blocks, bits) & (_blocks(mask).min(axis=(1, 2)) > 0.5)
+    usable = _is_exposed(blocks, bits) & (_blocks(mask).min(axis=1) > 0.5)
     flat = _flattest(blocks, usable)
     if len(flat) == 0:
         return np.zeros((_BLOCK_PX, _BLOCK_PX // 2 + 1))
-    was, now = (
-        cv2.blur(_density(_without_slope(each[flat])), (3, 3)) for each in (blocks, _blocks(after))
-    )
+    both = np.concatenate([blocks[flat], _blocks(after)[flat]])
+    power = _density(_without_slope(both).reshape(2, len(flat), -1))
+    was, now = (cv2.blur(each, (3, 3)) for each in power)
     share = np.divide(now, was, out=np.ones_like(now), where=was > 0)
     return np.asarray(np.clip(share * _NEARLY_ALL, 0, 1))
 
 
 def _is_exposed(blocks: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.bool_]:
-    means = blocks.mean(axis=(1, 2)) / (2**bits - 1)
+    means = blocks.mean(axis=1) / (2**bits - 1)
     return np.asarray((means > _DARKEST) & (means < _BRIGHTEST))
 
 
@@ -72,35 +79,44 @@ def _flattest(
         return places[:0]
     places = places[:: -(-len(places) // _MOST_BLOCKS)]
     level = _without_slope(blocks[places])
-    power = np.einsum("nij,nij->n", level, level)
+    power = np.einsum("ni,ni->n", level, level)
     count = max(_FEWEST_BLOCKS // 2, round(_FLAT_SHARE * len(places)))
     return places[np.argpartition(power, count - 1)[:count]]
 
 
 def _density(flat: npt.NDArray[np.float32]) -> Spectrum:
-    """By the autocorrelation (Blackman and Tukey, 1958), since a block so small smears a spectrum:
-    that of windowed blocks, without wrapping around, over that of the window."""
-    correlation = _autocorrelation(flat * _window()) * _lag_window()
-    return np.asarray(np.maximum(np.fft.rfft2(correlation).real, 0))
+    """(..., 16, 9) of (..., n, 256) blocks.
 
-
-def _autocorrelation(blocks: npt.NDArray[np.float32]) -> Spectrum:
-    """(16, 16) the mean over (n, 16, 16), at lags of up to half a block."""
-    wide = (2 * _BLOCK_PX, 2 * _BLOCK_PX)
-    power = np.mean(np.abs(np.fft.rfft2(blocks, s=wide)) ** 2, axis=0)
-    lags = _lags()
-    return np.asarray(np.fft.irfft2(power, s=wide)[np.ix_(lags, lags)])
-
-
-def _lags() -> npt.NDArray[np.intp]:
-    return np.asarray(np.r_[: _BLOCK_PX // 2, -_BLOCK_PX // 2 : 0])
+    By the autocorrelation (Blackman and Tukey, 1958), since a block so small smears a spectrum:
+    that of windowed blocks, without wrapping around, over that of the window. What leads from the
+    windowed blocks' power to the autocorrelation, and from there to a spectrum, is linear and
+    separable, so that both are one matrix for each axis.
+    """
+    windowed = flat.reshape(*flat.shape[:-1], _BLOCK_PX, _BLOCK_PX) * _window()
+    waves = fft.rfft2(windowed, s=(2 * _BLOCK_PX, 2 * _BLOCK_PX))
+    power = (waves.real**2 + waves.imag**2).mean(axis=-3, dtype=np.float64)
+    smoothing = _smoothing()
+    across, last = smoothing[: _BLOCK_PX // 2 + 1], _BLOCK_PX + 1
+    down = smoothing @ power
+    # The half of the columns that `rfft2` leaves out mirrors the other through the origin.
+    mirrored = down[..., -np.arange(_BLOCK_PX) % _BLOCK_PX, last - 2 : 0 : -1]
+    return np.asarray(np.maximum(down @ across[:, :last].T + mirrored @ across[:, last:].T, 0))
 
 
 @cache
-def _lag_window() -> Spectrum:
-    """(16, 16): undoes the blocks' window, and fades out towards the longest lags."""
-    taper = 1 - (_lags() / (_BLOCK_PX // 2)) ** 4
-    return np.asarray(np.outer(taper, taper) / _autocorrelation(_window()[None]))
+def _smoothing() -> Spectrum:
+    """(16, 32) from power at 32 frequencies to the density at 16, along one axis.
+
+    Lags of up to half a block count, without what the blocks' window did to them, and fading out
+    towards the longest.
+    """
+    lags = np.arange(1 - _BLOCK_PX // 2, _BLOCK_PX // 2)
+    line = _window_line()
+    own = np.correlate(line, line, "full")[lags + _BLOCK_PX - 1]
+    weights = (1 - (lags / (_BLOCK_PX // 2)) ** 4) / own
+    places = np.arange(2 * _BLOCK_PX) / (2 * _BLOCK_PX) - np.arange(_BLOCK_PX)[:, None] / _BLOCK_PX
+    waves = np.cos(2 * np.pi * lags * places[..., None])
+    return np.asarray(waves @ weights / (2 * _BLOCK_PX))
 
 
 def sigma_of(spectrum: Spectrum) -> float:
@@ -112,19 +128,29 @@ def sigma_of(spectrum: Spectrum) -> float:
 def missing(source: Spectrum, kept: Spectrum | float, bits: int) -> Spectrum:
     """What must be added to noise of which a share is kept; nothing where `source` is clean."""
     sigma = sigma_of(source) / 2 ** (bits - 8)
-    share = np.clip((sigma - _CLEAN) / (_NOISY - _CLEAN), 0, 1)
+    share = min(max((sigma - _CLEAN) / (_NOISY - _CLEAN), 0.0), 1.0)
     return np.asarray(source * (1 - kept) * share)
 
 
 def grain(spectrum: Spectrum, height: int, width: int, seed: tuple[int, ...]) -> FloatArray:
     """(height, width) Gaussian noise of that spectrum; the same for the same seed."""
     random = np.random.default_rng([each % 2**32 for each in seed])
-    white = random.standard_normal((height + _BLOCK_PX, width + _BLOCK_PX), np.float32)
-    response = np.fft.irfft2(np.sqrt(spectrum), s=(_BLOCK_PX, _BLOCK_PX))
-    kernel = np.fft.fftshift(response)[1:, 1:].astype(np.float32)  # symmetric around its middle
-    margin = _BLOCK_PX // 2
+    size = (height + 2 * _REACH_PX, width + 2 * _REACH_PX)
+    drawn = random.integers(0, 2**16, size, np.uint16)
+    white = np.take(_normal(), drawn >> (16 - _NORMAL_BITS))
+    response = fft.irfft2(np.sqrt(spectrum), s=(_BLOCK_PX, _BLOCK_PX))
+    near = np.arange(-_REACH_PX, _REACH_PX + 1)
+    kernel = response[np.ix_(near, near)].astype(np.float32)  # symmetric around its middle
     shaped = cv2.filter2D(white, -1, kernel)
-    return np.asarray(shaped[margin : margin + height, margin : margin + width])
+    return np.asarray(shaped[_REACH_PX:-_REACH_PX, _REACH_PX:-_REACH_PX])
+
+
+@cache
+def _normal() -> npt.NDArray[np.float32]:
+    """(4096,) numbers of equal probability with a normal distribution of variance 1."""
+    count = 2**_NORMAL_BITS
+    numbers = np.array([NormalDist().inv_cdf((i + 0.5) / count) for i in range(count)])
+    return np.asarray(numbers / numbers.std(), np.float32)
 
 
 def share_of(weight: FloatArray) -> FloatArray:
@@ -137,24 +163,32 @@ def share_of(weight: FloatArray) -> FloatArray:
 
 
 def _blocks(plane: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """(n, 16, 16)"""
+    """(n, 256)"""
     rows, columns = plane.shape[0] // _BLOCK_PX, plane.shape[1] // _BLOCK_PX
-    whole = plane[: rows * _BLOCK_PX, : columns * _BLOCK_PX].astype(np.float32)
+    whole = plane[: rows * _BLOCK_PX, : columns * _BLOCK_PX]
     tiles = whole.reshape(rows, _BLOCK_PX, columns, _BLOCK_PX).swapaxes(1, 2)
-    return np.asarray(tiles.reshape(-1, _BLOCK_PX, _BLOCK_PX), np.float32)
+    return np.asarray(tiles.reshape(-1, _BLOCK_PX**2), np.float32)
 
 
 def _without_slope(blocks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Each less the plane that fits it best."""
-    ramp = np.arange(_BLOCK_PX, dtype=np.float32) - (_BLOCK_PX - 1) / 2
-    ramp /= np.linalg.norm(ramp) * np.sqrt(_BLOCK_PX)
-    level = blocks - blocks.mean(axis=(1, 2), keepdims=True)
-    down = np.einsum("nij,i->n", level, ramp)[:, None, None] * ramp[:, None]
-    across = np.einsum("nij,j->n", level, ramp)[:, None, None] * ramp
-    return np.asarray(level - down - across, np.float32)
+    """Each (256,) less the plane that fits it best."""
+    planes = _planes()
+    return np.asarray(blocks - (blocks @ planes) @ planes.T)
+
+
+@cache
+def _planes() -> npt.NDArray[np.float32]:
+    """(256, 3) of length 1 and at right angles: level, down, across."""
+    ramp = np.arange(_BLOCK_PX) - (_BLOCK_PX - 1) / 2
+    level = np.ones(_BLOCK_PX)
+    planes = [np.outer(a, b).ravel() for a, b in ((level, level), (ramp, level), (level, ramp))]
+    return np.stack([each / np.linalg.norm(each) for each in planes], axis=1).astype(np.float32)
 
 
 @cache
 def _window() -> npt.NDArray[np.float32]:
-    line = np.hanning(_BLOCK_PX + 1)[:-1]
-    return np.asarray(np.outer(line, line), np.float32)
+    return np.asarray(np.outer(_window_line(), _window_line()), np.float32)
+
+
+def _window_line() -> npt.NDArray[np.float64]:
+    return np.asarray(np.hanning(_BLOCK_PX + 1)[:-1])

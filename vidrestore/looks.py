@@ -6,6 +6,7 @@ does not depend on where a segment begins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from vidrestore import color, focus, grain, masks, occlusion, smear, tone, transfer
 from vidrestore.frame import Face, FloatArray, Frame, Track, VideoInfo
@@ -135,7 +135,7 @@ def look_at(
     """Each only where it is asked for; `motion` is that of `smear.motion_px`."""
     assert face.restored is not None
     inside = _inside_frame(place.unit, info)
-    mask = masks.soft(torch.from_numpy(place.distance), place.feather).numpy() * inside
+    mask = masks.soft(place.distance, place.feather) * inside
     found: dict[str, Any] = {}
     if occluders or tones:
         source, restored = (_small(c, occlusion.GRID_PX) for c in (face.source, face.restored))
@@ -158,6 +158,32 @@ def look_at(
     if noise:
         found["noise"] = noise_of(frame, place, info)
     return Look(**found)
+
+
+def at_rect(picture: FloatArray, place: Place, rect: Rect, *, step_px: int = 1) -> FloatArray:
+    """A small (n, n) or (n, n, 4) picture of the unit crop, bilinear at every pixel of a part of
+    the frame, or in the middle of each `step_px` by `step_px` pixels of it."""
+    matrix = place.unit * len(picture)
+    matrix[:, 2] -= 0.5
+    matrix = shifted(matrix, rect)
+    matrix[:, 2] += matrix[:, :2] @ np.full(2, (step_px - 1) / 2)
+    matrix[:, :2] *= step_px
+    found = cv2.warpAffine(
+        picture,
+        matrix,
+        (-(-rect.width // step_px), -(-rect.height // step_px)),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return np.asarray(found, np.float32)
+
+
+def broad_at_rect(fields: Sequence[npt.NDArray[Any]], place: Place, rect: Rect) -> list[FloatArray]:
+    """The same of four (n, n) that are so smooth that every other pixel says it all."""
+    halves = cv2.split(at_rect(np.dstack(fields), place, rect, step_px=2))
+    size = tuple(2 * side for side in halves[0].shape[::-1])
+    doubled = [cv2.resize(half, size, interpolation=cv2.INTER_LINEAR) for half in halves]
+    return [np.asarray(each[: rect.height, : rect.width], np.float32) for each in doubled]
 
 
 def grain_planes(image: Any) -> tuple[int, ...]:
@@ -183,15 +209,7 @@ def _edges_px(frame: Frame, place: Place, info: VideoInfo) -> float | None:
         return None
     shown = transfer.to_display(color.region_rgb(frame.image, rect, info), info).clamp(0, 1)
     rgb = shown.float().permute(1, 2, 0).numpy()
-    to_grid = shifted(place.unit * masks.GRID_PX - np.array([[0, 0, 0.5]] * 2), rect)
-    distance = cv2.warpAffine(
-        place.distance,
-        to_grid,
-        (rect.width, rect.height),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    mask = masks.soft(torch.from_numpy(distance), place.feather).numpy()
+    mask = masks.soft(at_rect(place.distance, place, rect), place.feather)
     around = focus.width_px(rgb, mask == 0)
     inside = focus.width_px(rgb, mask > _SURELY)
     return around if around is None or inside is None else min(around, inside)
@@ -230,11 +248,7 @@ def _inside_frame(unit: Matrix, info: VideoInfo) -> FloatArray:
 
 def _small(crop: torch.Tensor, side: int) -> FloatArray:
     """(3, W, W) -> (side, side, 3) on the CPU."""
-    if crop.shape[-1] > side:
-        # On a CPU half the time that torch takes.
-        return np.dstack([scaled(plane.numpy(), side) for plane in crop.cpu()])
-    small = F.interpolate(crop[None], (side, side), mode="bilinear", align_corners=False)
-    return np.ascontiguousarray(small[0].permute(1, 2, 0).cpu().numpy())
+    return np.asarray(cv2.merge([scaled(plane, side) for plane in crop.cpu().numpy()]))
 
 
 def scaled(picture: FloatArray, side: int) -> FloatArray:

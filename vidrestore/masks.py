@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ _SEEN_SHARE = 0.15
 _BROW = 0.38  # above the eye, in distances of the eyes
 
 Points = npt.NDArray[np.float64]
+Field = TypeVar("Field", torch.Tensor, FloatArray)
 
 
 def face_mask(side: int) -> torch.Tensor:
@@ -79,12 +80,11 @@ def hull_distance(reach: Points, feather: float) -> FloatArray:
     `reach` (n,) is that of `hull_support`. `feather` is the width of the soft edge: where the
     ellipse of `mask_rect` ends, the distance is at least half of it.
     """
-    directions, support = _directions(), reach
+    directions = _directions().astype(np.float32)
     centres = (np.arange(GRID_PX, dtype=np.float32) + 0.5) / GRID_PX
-    distance = np.full((GRID_PX, GRID_PX), -np.inf, np.float32)
-    for (x, y), reach in zip(directions.astype(np.float32), support, strict=True):
-        line = centres * x + (centres * y - np.float32(reach))[:, None]
-        np.maximum(distance, line, out=distance)
+    across, down = directions[:, :1] * centres, directions[:, 1:] * centres
+    down -= reach.astype(np.float32)[:, None]
+    distance = (across[:, None] + down[..., None]).max(axis=0)
     bound = (_ellipse_radius(GRID_PX) - 1) * np.float32(min(_RADII)) + np.float32(feather / 2)
     return np.asarray(np.maximum(distance, bound), np.float32)
 
@@ -160,9 +160,9 @@ def _with_parsed(
     return found
 
 
-def soft(distance: torch.Tensor, feather: float) -> torch.Tensor:
+def soft(distance: Field, feather: float) -> Field:
     """Signed distance -> [0, 1]: 1 inside, falling over `feather` around zero, smooth at both."""
-    edge = (0.5 - distance / feather).clamp(0, 1)
+    edge: Field = (0.5 - distance / feather).clip(0, 1)
     return edge * edge * (3 - 2 * edge)
 
 

@@ -6,8 +6,10 @@ Everything happens in small pictures of the unit crop, in 8-bit levels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import cv2
@@ -59,19 +61,24 @@ def contradiction(source: FloatArray, restored: FloatArray, face: FloatArray) ->
     restorer's tint is taken out first, and the restored face made as soft as the source is in most
     places. A pixel contradicts by as much as the source lies beyond what is within a pixel around.
     """
-    low = _blurred(source, _SIGMA_PX)
-    tinted = _without_tint(restored, source, face)
-    blurs = _ever_softer(tinted)
-    alike = [float((face * np.minimum(_length(blur - low), _SEEN)).sum()) for blur in blurs]
+    # Blurs so wide are made, and compared, on half as many pixels each way.
+    given = _blurred(cv2.pyrDown(source), _halved(_SIGMA_PX))
+    half = np.asarray(cv2.pyrDown(restored), np.float32)
+    blurs = _ever_softer(_without_tint(half, source, face))
+    where = face[::2, ::2]
+    alike = [float((where * np.minimum(_length(blur - given), _SEEN)).sum()) for blur in blurs]
     best = int(np.argmin(alike))
-    near = blurs[max(0, best - 1) : best + 2]
+    low, *near = (cv2.pyrUp(each) for each in (given, *blurs[max(0, best - 1) : best + 2]))
     around = np.ones((2 * _MOVED_PX + 1, 2 * _MOVED_PX + 1), np.uint8)
-    least = cv2.erode(np.min(near, axis=0), around)
-    most = cv2.dilate(np.max(near, axis=0), around)
-    levels = _length(np.maximum(low - most, 0) + np.maximum(least - low, 0))
-    light = float((face[..., None] * low).sum() / max(3 * face.sum(), 1e-6))
-    darkness = np.clip(light / _BRIGHT, _DARKEST, 1)
-    return Contradiction(np.asarray(levels / darkness * (face > 0), np.float32))
+    least = cv2.erode(reduce(cv2.min, near), around)
+    most = cv2.dilate(reduce(cv2.max, near), around)
+    # What lies between the two is led to itself, and anything else to the nearer of them.
+    levels = _length(low - cv2.min(cv2.max(low, least), most))
+    light = float((where * given.mean(axis=2)).sum()) / max(float(where.sum()), 1e-6)
+    darkness = min(max(light / _BRIGHT, _DARKEST), 1.0)
+    levels *= np.float32(1 / darkness)
+    levels[face == 0] = 0
+    return Contradiction(levels)
 
 
 def visible(window: Sequence[Contradiction], at: int, reach: int) -> FloatArray:
@@ -109,36 +116,48 @@ def _covered(window: Sequence[Contradiction], at: int) -> FloatArray:
 
 
 def _without_tint(restored: FloatArray, source: FloatArray, face: FloatArray) -> FloatArray:
-    """`restored` with the gain and offset of each channel that bring it to `source`, robustly."""
+    """`restored`, of any size, with the gain and offset of each channel that bring it to `source`,
+    robustly."""
     side = GRID_PX // 4
     a, b = (_reduced(picture, side).reshape(-1, 3) for picture in (restored, source))
     base = _reduced(face, side).reshape(-1).astype(np.float64)
     if base.sum() < 1:
         return restored
+    # Weighted means of these are all that the fit needs.
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    products = np.concatenate([a, b, a * a, a * b], axis=1)
     weight = base
     gain, offset = np.ones(3), np.zeros(3)
     for _ in range(_FIT_ROUNDS):
-        mean_a, mean_b = (np.average(x, axis=0, weights=weight) for x in (a, b))
-        both = np.average((a - mean_a) * (b - mean_b), axis=0, weights=weight)
-        own = np.average((a - mean_a) ** 2, axis=0, weights=weight) + 25.0
-        gain = np.clip((both + 25.0) / own, 1 / _LARGEST_GAIN, _LARGEST_GAIN)
+        sums = np.einsum("n,nk->k", weight, products)
+        mean_a, mean_b, squares, both = (sums / weight.sum()).reshape(4, 3)
+        own = squares - mean_a**2 + 25.0
+        gain = ((both - mean_a * mean_b + 25.0) / own).clip(1 / _LARGEST_GAIN, _LARGEST_GAIN)
         offset = mean_b - gain * mean_a
-        off = np.linalg.norm(a * gain + offset - b, axis=1)
-        weight = base / (1 + (off / _FIT_LEVELS) ** 2) + 1e-9
-    return np.asarray(restored * gain + offset, np.float32)
+        off = a * gain + offset - b
+        distance = np.einsum("nk,nk->n", off, off) / _FIT_LEVELS**2
+        weight = base / (1 + distance) + 1e-9
+    return restored * gain.astype(np.float32) + offset.astype(np.float32)
 
 
-def _ever_softer(picture: FloatArray) -> list[FloatArray]:
-    """Blurred by each of `_SOFTNESS_PX`, one from the other, since variances add."""
-    blurs, before = [picture], 0.0
-    for sigma in _SOFTNESS_PX:
-        blurs.append(_blurred(blurs[-1], float(np.sqrt(sigma**2 - before**2))))
+def _ever_softer(half: FloatArray) -> list[FloatArray]:
+    """A picture of half the size, blurred by each of `_SOFTNESS_PX`, one from the other, since
+    variances add."""
+    blurs, before = [half], 0.0
+    for sigma in map(_halved, _SOFTNESS_PX):
+        blurs.append(_blurred(blurs[-1], math.sqrt(sigma**2 - before**2)))
         before = sigma
     return blurs[1:]
 
 
+def _halved(sigma_px: float) -> float:
+    """What is left to blur by between `pyrDown` and `pyrUp`, whose variances are 1 each."""
+    return math.sqrt(sigma_px**2 - 2) / 2
+
+
 def _length(vectors: FloatArray) -> FloatArray:
-    return np.asarray(np.sqrt(np.einsum("...k,...k->...", vectors, vectors)), np.float32)
+    squares = cv2.transform(vectors * vectors, np.ones((1, 3), np.float32))
+    return np.asarray(np.sqrt(squares, out=squares), np.float32)
 
 
 def _reduced(picture: FloatArray, side: int) -> FloatArray:

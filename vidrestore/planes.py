@@ -124,8 +124,9 @@ def add(image: av.VideoFrame, index: int, rect: Rect, difference: torch.Tensor, 
     What it carries beyond the code values of `bits` is cut off.
     """
     view = plane(image, index)[rect.y0 : rect.y1, rect.x0 : rect.x1]
-    rounded = torch.round(difference).to("cpu", torch.int32).numpy()
-    np.copyto(view, np.clip(view + rounded, 0, 2**bits - 1), casting="unsafe")
+    total = np.rint(difference.cpu().numpy())
+    total += view
+    np.copyto(view, total.clip(0, 2**bits - 1, out=total), casting="unsafe")
 
 
 def chroma_rect(rect: Rect, grid: tuple[int, int]) -> Rect:

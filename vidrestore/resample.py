@@ -50,12 +50,12 @@ def sampling_grid(
     scale = np.array([[2 / size[1]], [2 / size[0]]])
     a = np.asarray(source_from_target, dtype=np.float64) * scale
     a[:, 2:] += scale / 2 - 1
-    x, y = (torch.arange(n, dtype=torch.float64) for n in (width, height))
-    grid = torch.empty((1, height, width, 2), device=device)
+    x, y = np.arange(width), np.arange(height)[:, None]
+    grid = np.empty((1, height, width, 2), np.float32)
     for axis, (from_x, from_y, start) in enumerate(a.tolist()):
-        row, column = ((from_x * x).float(), (from_y * y + start).float())
-        torch.add(row.to(device), column.to(device)[:, None], out=grid[0, ..., axis])
-    return grid
+        row, column = (from_x * x).astype(np.float32), (from_y * y + start).astype(np.float32)
+        np.add(row, column, out=grid[0, ..., axis])
+    return torch.from_numpy(grid).to(device)
 
 
 def resample(
@@ -98,13 +98,15 @@ def seen_part(
     """Rows and columns of a picture of `size` (rows, columns) that `resample` looks at; some at
     least."""
     matrix = np.asarray(source_from_target, dtype=np.float64)
-    x, y = np.array([0, width - 1.0]), np.array([0, height - 1.0])
-    corners = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2) @ matrix[:, :2].T + matrix[:, 2]
-    margin = 2 + np.ceil(_REACH * max(*_steps(matrix), 1.0))
-    sides = np.array(size[::-1])
-    low = np.clip(np.floor(corners.min(axis=0)) - margin, 0, sides - 1).astype(int)
-    high = np.clip(np.ceil(corners.max(axis=0)) + margin + 1, low + 1, sides).astype(int)
-    return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
+    margin = 2 + math.ceil(_REACH * max(*_steps(matrix), 1.0))
+    parts = []
+    for length, (from_x, from_y, start) in zip(size, matrix[::-1].tolist(), strict=True):
+        far_x, far_y = from_x * (width - 1), from_y * (height - 1)
+        low = math.floor(start + min(far_x, 0) + min(far_y, 0)) - margin
+        high = math.ceil(start + max(far_x, 0) + max(far_y, 0)) + margin + 1
+        low = min(max(low, 0), length - 1)
+        parts.append(slice(low, min(max(high, low + 1), length)))
+    return parts[0], parts[1]
 
 
 def _kernel(step: float) -> npt.NDArray[np.float32]:
@@ -138,11 +140,10 @@ def _filtered(
 ) -> torch.Tensor:
     if image.device.type == "cpu":
         # An eighth of the time that torch takes for one channel at a time.
-        planes = [
-            cv2.sepFilter2D(plane.numpy(), -1, across, down, borderType=cv2.BORDER_REPLICATE)
-            for plane in image
-        ]
-        return torch.from_numpy(np.stack(planes))
+        planes = np.empty(image.shape, np.float32)
+        for plane, found in zip(image.numpy(), planes, strict=True):
+            cv2.sepFilter2D(plane, -1, across, down, found, borderType=cv2.BORDER_REPLICATE)
+        return torch.from_numpy(planes)
     x, y = (torch.from_numpy(kernel).to(image.device) for kernel in (across, down))
     margin = (len(x) // 2, len(x) // 2, len(y) // 2, len(y) // 2)
     padded = F.pad(image[:, None], margin, mode="replicate")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,14 +71,22 @@ def smear_of(
     as soft as these are in the source. Then the least length is taken with which it has no more
     along the motion against across it than the source.
     """
+    x, y, width, height = cv2.boundingRect((face > 0).view(np.uint8))
+    if min(width, height) < 3:
+        return Smear(motion, 0.0)
+    part = np.s_[y : y + height, x : x + width]
+    source, restored, face = source[part], restored[part], face[part]
     along = unit[:, :2] @ motion * GRID_PX
     given = source @ _LUMA
-    wanted = _TOLERANCE * _anisotropy(given, face, along)
-    luma = _as_soft(restored @ _LUMA, _energies(given, face, along)[1], face, along)
-    for share in _SHARES:
-        if _anisotropy(_along(luma, along * share), face, along) <= wanted:
-            return Smear(motion, float(share))
-    return Smear(motion, float(_SHARES[-1]))
+    own, across = _energies(given, face, along)
+    wanted = _TOLERANCE * own / max(across, 1e-12)
+    luma = _as_soft(restored @ _LUMA, across, face, along)
+
+    def is_enough(share: float) -> bool:
+        own, across = _energies(_along(luma, along * share), face, along)
+        return own <= wanted * max(across, 1e-12)
+
+    return Smear(motion, _first(_SHARES, is_enough))
 
 
 def smeared(rgb: npt.NDArray[np.float32], blur_px: Vector) -> npt.NDArray[np.float32]:
@@ -107,27 +116,32 @@ def _as_soft(
     luma: npt.NDArray[Any], across: float, face: FloatArray, along: Vector
 ) -> npt.NDArray[Any]:
     """Blurred as little as leaves no more than `across` of the gradient across the motion."""
-    for sigma in _SOFTNESS_PX:
-        softer = cv2.GaussianBlur(luma, (0, 0), sigma) if sigma else luma
-        if _energies(softer, face, along)[1] <= _TOLERANCE * across:
-            break
-    return softer
+
+    def softer(sigma: float) -> npt.NDArray[Any]:
+        return cv2.GaussianBlur(luma, (0, 0), sigma) if sigma else luma
+
+    def is_enough(sigma: float) -> bool:
+        return _energies(softer(sigma), face, along)[1] <= _TOLERANCE * across
+
+    return softer(_first(_SOFTNESS_PX, is_enough))
 
 
-def _anisotropy(luma: npt.NDArray[Any], face: FloatArray, along: Vector) -> float:
-    """Energy of the gradient along a direction over that across it."""
-    own, across = _energies(luma, face, along)
-    return own / max(across, 1e-12)
+def _first(lengths: npt.NDArray[Any], is_enough: Callable[[float], bool]) -> float:
+    """The least of rising lengths of blur that is enough, else the last: the longer, the more of a
+    gradient is gone, so that halving leads there."""
+    return float(lengths[bisect_left(lengths[:-1].tolist(), True, key=is_enough)])
 
 
 def _energies(luma: npt.NDArray[Any], face: FloatArray, along: Vector) -> tuple[float, float]:
     """Of the gradient along a direction, and across it."""
     low = cv2.GaussianBlur(luma, (0, 0), _SIGMA_PX)
-    x, y = np.gradient(low, axis=1), np.gradient(low, axis=0)
+    x, y = low[1:-1, 2:] - low[1:-1, :-2], low[2:, 1:-1] - low[:-2, 1:-1]
+    inner = face[1:-1, 1:-1] / 4
+    weighted = inner * x
+    xx, xy = (float(np.einsum("ij,ij->", weighted, each)) for each in (x, y))
+    yy = float(np.einsum("ij,ij->", inner * y, y))
     u, v = along / np.linalg.norm(along)
-    own = float((face * (u * x + v * y) ** 2).sum())
-    across = float((face * (u * y - v * x) ** 2).sum())
-    return own, across
+    return u * u * xx + 2 * u * v * xy + v * v * yy, u * u * yy - 2 * u * v * xy + v * v * xx
 
 
 def _middle(unit: Matrix) -> Vector:

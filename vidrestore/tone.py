@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from vidrestore.frame import FloatArray
 
@@ -87,22 +87,23 @@ def correction(window: Sequence[Tone]) -> Correction:
     )
 
 
-def with_toning(rgb: torch.Tensor, found: Correction) -> torch.Tensor:
-    """(3, h, w) with its chroma led to what the source has at its luma, neutral exactly so."""
+def add_toning(rgb: FloatArray, found: Correction) -> None:
+    """Lead the chroma of (3, h, w), in place, to what the source has at its luma, neutral exactly
+    so."""
     if found.toned == 0:
-        return rgb
-    red, _, blue = (float(k) for k in _LUMA)
-    luma = torch.einsum("c,chw->hw", torch.from_numpy(_LUMA), rgb)
+        return
+    red, green, blue = (float(k) for k in _LUMA)
+    luma = red * rgb[0] + green * rgb[1] + blue * rgb[2]
     from_red, from_blue = ((k[2] * luma + k[1]) * luma + k[0] for k in found.chroma.T.tolist())
-    green = (red * from_red + blue * from_blue) / (red + blue - 1)
-    toned = luma + torch.stack([from_red, green, from_blue])
-    return toned if found.toned == 1 else torch.lerp(rgb, toned, found.toned)
+    from_green = (red * from_red + blue * from_blue) / (red + blue - 1)
+    for channel, chroma in zip(rgb, (from_red, from_green, from_blue), strict=True):
+        channel += np.float32(found.toned) * (luma + chroma - channel)
 
 
 def unclipped(source: FloatArray) -> FloatArray:
     """(h, w) in [0, 1]: 0 where `source` (h, w, 3) is blown out, and has nothing to restore."""
-    least = cv2.GaussianBlur(source, (0, 0), 1.0).min(axis=2)
-    return np.asarray(np.clip((_BLOWN - least) / (_BLOWN - _CLIPPED), 0, 1), np.float32)
+    least = reduce(cv2.min, cv2.split(cv2.GaussianBlur(source, (0, 0), 1.0)))
+    return np.asarray(((_BLOWN - least) / (_BLOWN - _CLIPPED)).clip(0, 1), np.float32)
 
 
 def _broad(picture: FloatArray, face: FloatArray) -> FloatArray:
@@ -119,8 +120,9 @@ def _broad(picture: FloatArray, face: FloatArray) -> FloatArray:
 
 def _toning(source: FloatArray, face: FloatArray) -> tuple[npt.NDArray[np.float64], float]:
     """(3, 2) chroma as a parabola of the luma, and the standard deviation around it."""
-    low = cv2.GaussianBlur(source, (0, 0), _CHROMA_SIGMA_PX).reshape(-1, 3).astype(np.float64)
-    weight = face.reshape(-1).astype(np.float64)
+    # Every other pixel of what is so blurred says it all.
+    low = cv2.GaussianBlur(source, (0, 0), _CHROMA_SIGMA_PX)[::2, ::2].reshape(-1, 3).astype(float)
+    weight = face[::2, ::2].reshape(-1).astype(np.float64)
     luma = low @ _LUMA
     # Equal channels must give a chroma of exactly nothing, which their weighted sum would not.
     chroma = (low - low[:, 1:2])[:, ::2]

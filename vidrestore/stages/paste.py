@@ -23,6 +23,8 @@ from vidrestore.looks import (
     Course,
     Look,
     Place,
+    at_rect,
+    broad_at_rect,
     grain_planes,
     look_at,
     noise_of,
@@ -34,7 +36,7 @@ from vidrestore.masks import intersection, mask_rect
 from vidrestore.parsing import Parser
 from vidrestore.parts import LayerRange
 from vidrestore.planes import add, chroma_rect, samples
-from vidrestore.resample import resample, sampling_grid, seen_part
+from vidrestore.resample import resample, seen_part
 from vidrestore.summary import Tally
 
 if TYPE_CHECKING:
@@ -191,30 +193,31 @@ class _Stage:
         rect = intersection(bound, seen.place.rect(self._info, grid))
         if rect.is_empty:
             return False
-        matrix = shifted(face.matrix, rect)
-        changed = _changed(face, matrix, rect)
+        changed = _changed(face, shifted(face.matrix, rect), rect)
         if isinstance(changed, float) and changed == 0:
             return True
         rgb, weight = self._corrected(face, rect, seen, window)
-        weight = weight * (face.strength * self._strength) * changed
-        weight = weight * self._in_front(frame, face, seen, rect)
+        weight *= changed
+        weight *= face.strength * self._strength
+        self._hide_behind_others(weight, frame, face, seen, rect)
         if face.region is not None:
-            weight = weight * swap.weight_in(face.region, rect)
+            weight *= swap.weight_in(face.region, rect)[0].numpy()
         if self.finish.detail < 1:
             rgb = self._with_own_detail(rgb, frame, rect, seen.place)
         image = frame.image
-        before: list[torch.Tensor] = []
+        before: list[FloatArray] = []
         noises: list[tuple[grain.Spectrum, ...]] = []
         if self.finish.grain > 0:
-            before = [samples(image, i, _part(rect, image, i)) for i in grain_planes(image)]
+            before = [samples(image, i, _part(rect, image, i)).numpy() for i in grain_planes(image)]
             noises = [look.noise for _, look in window if look.noise]
             noises = noises or [noise_of(frame, seen.place, self._info)]
+        restored, share = torch.from_numpy(rgb), torch.from_numpy(weight[None])
         if pasted is not None:
-            pasted.add(rect, rgb, weight)
-        color.blend_rgb(image, rect, rgb, weight, self._info)
+            pasted.add(rect, restored, share)
+        color.blend_rgb(image, rect, restored, share, self._info)
         if self.finish.grain > 0:
             seed = (frame.pts, face.track_id)
-            self._add_grain(image, before, rect, weight[0].numpy(), noises, seed)
+            self._add_grain(image, before, rect, weight, noises, seed)
         return True
 
     def _window(self, at: int, track_id: int) -> list[tuple[int, Look]]:
@@ -225,23 +228,37 @@ class _Stage:
 
     def _corrected(
         self, face: Face, rect: Rect, seen: _Seen, window: _Window
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(3, h, w) in [0, 1] what is to be pasted into `rect`, and (1, h, w) its mask."""
+    ) -> tuple[FloatArray, FloatArray]:
+        """(3, h, w) in [0, 1] what is to be pasted into `rect`, and (h, w) its mask."""
         assert face.restored is not None
-        fields = [seen.place.distance, self._visible(seen, window)]
-        tones = [look.tone for _, look in window if look.tone is not None]
-        found = tone.correction(tones) if tones else None
-        if found is not None:
-            fields += [found.gain, *np.moveaxis(found.offset, -1, 0)]
-        small = _at_rect(fields, seen.place, rect)
-        weight = masks.soft(small[:1], seen.place.feather) * small[1:2].clamp(0, 1)
+        place = seen.place
+        weight = masks.soft(at_rect(place.distance, place, rect), place.feather)
+        visible = self._visible(seen, window)
+        if visible.min() < 1:
+            weight *= at_rect(visible, place, rect).clip(0, 1)
         restored = transfer.limit_highlights(face.restored, face.source, self._info)
-        rgb = resample(restored, shifted(face.matrix, rect), rect.height, rect.width).cpu()
-        if found is not None:
-            broad = tone.with_toning(rgb * small[2:3] + small[3:6], found)
-            rgb = broad if self.finish.color == 1 else torch.lerp(rgb, broad, self.finish.color)
-        rgb = self._smeared(rgb.clamp(0, 1), window)
-        return self._out_of_focus(rgb, weight[0].numpy() > 0.5, window), weight
+        rgb: FloatArray = (
+            resample(restored, shifted(face.matrix, rect), rect.height, rect.width).cpu().numpy()
+        )
+        tones = [look.tone for _, look in window if look.tone is not None]
+        if tones:
+            self._tint(rgb, tone.correction(tones), place, rect)
+        np.clip(rgb, 0, 1, out=rgb)
+        self._smear(rgb, window)
+        return self._out_of_focus(rgb, weight > 0.5, window), weight
+
+    def _tint(self, rgb: FloatArray, found: tone.Correction, place: Place, rect: Rect) -> None:
+        """Lead (3, h, w) broad colours to those of the source, in place."""
+        plain = rgb.copy() if self.finish.color < 1 else rgb
+        gain, *offset = broad_at_rect([found.gain, *np.moveaxis(found.offset, -1, 0)], place, rect)
+        for channel, added in zip(rgb, offset, strict=True):
+            channel *= gain
+            channel += added
+        tone.add_toning(rgb, found)
+        if self.finish.color < 1:
+            rgb -= plain
+            rgb *= self.finish.color
+            rgb += plain
 
     def _visible(self, seen: _Seen, window: _Window) -> FloatArray:
         """(n, n) in [0, 1]: how much of the restored face each place of it may show."""
@@ -262,9 +279,10 @@ class _Stage:
         uncovered = occlusion.visible([each for _, each in found], here, REACH_FRAMES)
         return scaled(shown, len(uncovered)) * uncovered
 
-    def _in_front(self, frame: Frame, face: Face, seen: _Seen, rect: Rect) -> torch.Tensor | float:
-        """(1, h, w) in [0, 1]: 0 where a nearer face is, restored or not; 1.0 if there is none."""
-        shown: torch.Tensor | float = 1.0
+    def _hide_behind_others(
+        self, weight: FloatArray, frame: Frame, face: Face, seen: _Seen, rect: Rect
+    ) -> None:
+        """(h, w) becomes 0 where a nearer face is, restored or not."""
         own = (seen.usual_px, face.track_id)
         for track_id, course in self._courses.items():
             unit = course.unit(frame.index)
@@ -272,45 +290,43 @@ class _Stage:
                 continue
             other = place_of(unit, course.landmarks(frame.index))
             if not intersection(rect, other.rect(self._info, (1, 1))).is_empty:
-                distance = _at_rect([other.distance], other, rect)
-                shown = shown * (1 - masks.soft(distance - other.feather, other.feather))
-        return shown
+                distance = at_rect(other.distance, other, rect)
+                weight *= 1 - masks.soft(distance - np.float32(other.feather), other.feather)
 
-    def _smeared(self, rgb: torch.Tensor, window: _Window) -> torch.Tensor:
+    def _smear(self, rgb: FloatArray, window: _Window) -> None:
         smears = [(step, look.smear) for step, look in window if look.smear is not None]
-        if not smears:
-            return rgb
-        share = self.finish.sharpness * float(np.mean([each.share for _, each in smears]))
-        motion = next(each.motion_px for step, each in smears if step == 0)
-        blurred = smear.smeared(np.ascontiguousarray(rgb.permute(1, 2, 0).numpy()), motion * share)
-        return torch.from_numpy(blurred).permute(2, 0, 1)
+        if smears:
+            share = self.finish.sharpness * float(np.mean([each.share for _, each in smears]))
+            motion = next(each.motion_px for step, each in smears if step == 0)
+            for channel in rgb:
+                channel[...] = smear.smeared(channel, motion * share)
 
     def _out_of_focus(
-        self, rgb: torch.Tensor, where: npt.NDArray[np.bool_], window: _Window
-    ) -> torch.Tensor:
+        self, rgb: FloatArray, where: npt.NDArray[np.bool_], window: _Window
+    ) -> FloatArray:
         """As far as the surroundings are."""
         widths = [look.edges_px for _, look in window if look.edges_px is not None]
         if not widths:
             return rgb
-        picture = np.ascontiguousarray(rgb.permute(1, 2, 0).numpy())
+        picture = cv2.merge([*rgb])
         own = focus.width_px(picture, where)
         sigma = self.finish.focus * focus.blur_px(own, float(np.mean(widths)))
-        return torch.from_numpy(focus.blurred(picture, sigma)).permute(2, 0, 1)
+        return np.stack(cv2.split(focus.blurred(picture, sigma)))
 
     def _with_own_detail(
-        self, rgb: torch.Tensor, frame: Frame, rect: Rect, place: Place
-    ) -> torch.Tensor:
+        self, rgb: FloatArray, frame: Frame, rect: Rect, place: Place
+    ) -> FloatArray:
         """Part of the restored fine detail given up for the source's own."""
         shown = transfer.to_display(color.region_rgb(frame.image, rect, self._info), self._info)
-        apart = shown.clamp(0, 1).float() - rgb
+        apart = shown.clamp(0, 1).float() - torch.from_numpy(rgb)
         side = 2 * round(crop_side_px(place.unit) * _DETAIL_SHARE / 2) + 1
         low = F.avg_pool2d(apart[None], side, 1, side // 2, count_include_pad=False)[0]
-        return (rgb + (1 - self.finish.detail) * (apart - low)).clamp(0, 1)
+        return (rgb + (1 - self.finish.detail) * (apart - low).numpy()).clip(0, 1)
 
     def _add_grain(
         self,
         image: av.VideoFrame,
-        before: Sequence[torch.Tensor],
+        before: Sequence[FloatArray],
         rect: Rect,
         weight: FloatArray,
         noises: Sequence[tuple[grain.Spectrum, ...]],
@@ -330,7 +346,7 @@ class _Stage:
                 continue
             part = _part(rect, image, index)
             now = samples(image, index, part).numpy()
-            kept = grain.kept_share(was.numpy(), now, _resized(mask, part), how.bits)
+            kept = grain.kept_share(was, now, _resized(mask, part), how.bits)
             lost = grain.missing(wanted, kept, how.bits)
             made = grain.grain(lost, part.height, part.width, (*seed, order))
             made *= _resized(share, part) * np.float32(self.finish.grain)
@@ -344,37 +360,30 @@ def _part(rect: Rect, image: av.VideoFrame, index: int) -> Rect:
     return chroma_rect(rect, how.grid) if index in how.planes[1:] and not how.is_rgb else rect
 
 
-def _changed(face: Face, crop_from_rect: Matrix, rect: Rect) -> torch.Tensor | float:
-    """1.0 where the restorer changed every pixel that is seen, 0.0 where none, else (1, h, w)."""
+def _changed(face: Face, crop_from_rect: Matrix, rect: Rect) -> FloatArray | float:
+    """1.0 where the restorer changed every pixel that is seen, 0.0 where none, else (h, w)."""
     assert face.restored is not None
     size = (face.work_px, face.work_px)
     rows, columns = seen_part(size, crop_from_rect, rect.height, rect.width)
-    own, source = (each[:, rows, columns] for each in (face.restored, face.source))
-    same = torch.eq(own[0], source[0])
-    if bool(same.any()):
-        same &= torch.eq(own[1:], source[1:]).all(dim=0)
-    if not bool(same.any()):
-        return 1.0
-    if bool(same.all()):
+    pairs = zip(face.restored[:, rows, columns], face.source[:, rows, columns], strict=True)
+    same = _equal(*next(pairs))
+    for own, source in pairs:
+        if not same.any():
+            return 1.0
+        same &= _equal(own, source)
+    if same.all():
         return 0.0
     matrix = np.array(crop_from_rect, np.float64)
     matrix[:, 2] -= columns.start, rows.start
-    changed = resample((~same).float()[None], matrix, rect.height, rect.width)
-    return changed.clamp(0, 1).cpu()
+    changed = torch.from_numpy((~same).astype(np.float32)[None])
+    return resample(changed, matrix, rect.height, rect.width)[0].numpy().clip(0, 1)
 
 
-def _at_rect(fields: Sequence[FloatArray], place: Place, rect: Rect) -> torch.Tensor:
-    """(n, h, w): small square pictures of the unit crop, at every pixel of a part of the frame."""
-    side = max(len(each) for each in fields)
-    stack = torch.from_numpy(np.stack([scaled(each, side) for each in fields]))
-    matrix = place.unit * side
-    matrix[:, 2] -= 0.5
-    grid = sampling_grid(
-        shifted(matrix, rect), rect.height, rect.width, (side, side), torch.device("cpu")
-    )
-    return F.grid_sample(
-        stack[None], grid, mode="bilinear", padding_mode="border", align_corners=False
-    )[0]
+def _equal(one: torch.Tensor, other: torch.Tensor) -> npt.NDArray[np.bool_]:
+    if one.device.type != "cpu":
+        return np.asarray(torch.eq(one, other).cpu().numpy())
+    # Torch would wake other threads for it.
+    return np.asarray(one.numpy() == other.numpy())
 
 
 def _resized(picture: FloatArray, part: Rect) -> FloatArray:
