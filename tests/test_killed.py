@@ -32,7 +32,7 @@ from media import (
     write_video,
 )
 
-from vidrestore import fixity, load_settings, openers, restore_video, store
+from vidrestore import analyze_video, fixity, load_settings, openers, restore_video, store
 from vidrestore.frame import Analysis
 from vidrestore.restore import reach_frames
 from vidrestore.segments import Segment, context, plan_segments
@@ -338,9 +338,9 @@ def portrait(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cv2.imwrite(str(picture), cv2.resize(data.astronaut()[..., ::-1], (300, 300)))
     look = "crop=160:120:x='40+20*sin(t)':y='20+10*sin(0.7*t)',noise=alls=6:allf=t"
     # Light that changes every two seconds is taken for a cut.
-    look += ",eq=brightness='0.2*mod(floor(t/2)\\\\,2)':eval=frame"
-    sources.ffmpeg("-loop 1 -framerate 25 -i", picture, "-f lavfi -i sine=440 -t 12 -vf", look,
-                   "-c:v libx264 -crf 20 -pix_fmt yuv420p -c:a flac", path)  # fmt: skip
+    look += ",eq=brightness='0.2*mod(floor(t/2),2)':eval=frame"
+    moving = "-loop 1 -framerate 25 -i", picture, "-f lavfi -i sine=440 -t 12"
+    sources.ffmpeg(*moving, f'-vf "{look}" -c:v libx264 -crf 20 -pix_fmt yuv420p -c:a flac', path)
     return path
 
 
@@ -354,6 +354,8 @@ def command(tape: Path, target: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def in_one_go(portrait: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Contents, float]:
+    settings = load_settings(options=OPTIONS | {"detect.detector": "haar"})
+    segments_of(analyze_video(portrait, settings))
     target = tmp_path_factory.mktemp("whole") / "out.mkv"
     started = time.monotonic()
     subprocess.run(command(portrait, target), check=True, capture_output=True, timeout=600)
@@ -383,6 +385,20 @@ def test_a_command_killed_twice_anywhere_gives_the_same(portrait, in_one_go, tmp
                               capture_output=True, text=True, timeout=600)  # fmt: skip
         assert json.loads(done.stdout.splitlines()[-1])["event"] == "done"
     assert contents(target) == whole
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_of_two_commands_at_once_one_writes_and_one_is_refused(portrait, in_one_go, tmp_path):
+    target = tmp_path / "out.mkv"
+    both = [
+        subprocess.Popen(command(portrait, target), stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=600)[0].splitlines()[-1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2]
+    (refused,) = [json.loads(line) for line in said if "UsageError" in line]
+    assert str(target) in refused["message"]
+    assert contents(target) == in_one_go[0]
     assert list(tmp_path.iterdir()) == [target]
 
 
