@@ -55,17 +55,19 @@ class Sharper:
 
 
 class Resident:
-    """A receiver of events that notes, for each pass and minute of video, the memory in use."""
+    """A receiver of events that notes, for each pass and stretch of video, the memory in use."""
 
-    def __init__(self) -> None:
+    def __init__(self, frames: int = 60 * RATE) -> None:
+        """`frames` in a stretch; by default a minute of it."""
+        self._frames = frames
         self._bytes: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
 
     def __call__(self, event: dict[str, Any]) -> None:
         if event["event"] == "progress":
-            minute = (event["frame"] - 1) // (60 * RATE)
-            self._bytes[event["stage"]][minute].append(resident_bytes())
+            stretch = (event["frame"] - 1) // self._frames
+            self._bytes[event["stage"]][stretch].append(resident_bytes())
 
-    def by_minute(self, stage: str) -> list[float]:
+    def medians(self, stage: str) -> list[float]:
         return [statistics.median(found) for _, found in sorted(self._bytes[stage].items())]
 
 
@@ -125,7 +127,7 @@ def main() -> None:
         written = target.stat().st_size
     print(f"{summary.frames} frames, {summary.faces} faces, {summary.shots} shots, "
           f"{', '.join(f'{k} {v:.0f} s' for k, v in summary.seconds.items())}")  # fmt: skip
-    stages = {stage: resident.by_minute(stage) for stage in ("analyze", "restore", "check")}
+    stages = {stage: resident.medians(stage) for stage in ("analyze", "restore", "check")}
     print(f"{'minute':8}" + "".join(f"{stage:>14}" for stage in stages))
     for minute, row in enumerate(zip(*stages.values(), strict=True), start=1):
         print(f"{minute:<8}" + "".join(f"{value / 2**20:11.1f} MB" for value in row))
