@@ -28,6 +28,7 @@ from vidrestore.frame import (
     VideoInfo,
     notify,
 )
+from vidrestore.observed import Observations
 from vidrestore.openers import chosen_detector, chosen_recognizer
 from vidrestore.stages.align import align, broken
 from vidrestore.stages.decode import Damage, Span, decode, probe
@@ -94,20 +95,19 @@ class _Watched:
     """What is known of the frames once all were looked at."""
 
     def __init__(self, settings: Settings) -> None:
-        self.seen: list[Observation] = []
+        self.seen = Observations()
         self.damage, self.failures = Damage(), Failures()
         self._shots = ShotFinder(cut=settings.shots.cut, contrast=settings.shots.contrast)
 
     def add(self, observation: Observation) -> None:
-        """Without its thumbnail, of which a film has hundreds of megabytes."""
         assert observation.thumbnail is not None
         self._shots.add(observation.thumbnail)
-        self.seen.append(replace(observation, thumbnail=None))
+        self.seen.append(observation)
 
     def shots(self, settings: Settings, info: VideoInfo) -> tuple[tuple[int, int], ...]:
         if settings.shots.edl is None:
             return self._shots.shots()
-        pts = np.array([o.pts for o in self.seen], np.int64)
+        pts = np.array(self.seen.pts, np.int64)
         cuts = read_cuts(settings.shots.edl, pts, info.time_base, info.frame_rate)
         return tuple(zip(cuts, [*cuts[1:], len(self.seen)], strict=True))
 
@@ -215,8 +215,8 @@ def _understood(
     skipped = {"seen too briefly to be sure of": brief, **reasons}
     return Analysis(
         info=info,
-        pts=np.array([o.pts for o in seen], np.int64),
-        crc32=np.array([o.crc32 for o in seen], np.uint32),
+        pts=np.array(seen.pts, np.int64),
+        crc32=np.array(seen.crc32, np.uint32),
         shots=shots,
         tracks=tuple(tracks),
         skipped={reason: count for reason, count in skipped.items() if count},
@@ -242,11 +242,11 @@ def _gap_frames(settings: Settings, info: VideoInfo) -> int:
     return max(round(settings.track.gap_seconds * info.frame_rate), settings.detect.every - 1)
 
 
-def _plausible_rate(info: VideoInfo, seen: list[Observation]) -> Fraction:
+def _plausible_rate(info: VideoInfo, seen: Observations) -> Fraction:
     """The nominal rate, unless the frames are far apart: then it is the clock's, not theirs."""
     if len(seen) < 2:
         return info.frame_rate
-    steps = np.diff([o.pts for o in seen])
+    steps = np.diff(seen.pts)
     typical = 1 / (int(np.median(steps)) * info.time_base)
     return typical if info.frame_rate > 2 * typical else info.frame_rate
 
@@ -266,9 +266,9 @@ def _aligned(
     )
 
 
-def _repeats(seen: Sequence[Observation]) -> BoolArray:
+def _repeats(seen: Observations) -> BoolArray:
     """(frames,) whether a frame has all samples of the one before: pulldown, a frame held."""
-    crc32 = np.array([o.crc32 for o in seen], np.int64)
+    crc32 = np.array(seen.crc32, np.int64)
     return np.asarray(np.diff(crc32, prepend=-1) == 0)
 
 

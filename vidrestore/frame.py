@@ -173,7 +173,7 @@ class Observation:
     crc32: int
     """Of the samples of all planes."""
     thumbnail: npt.NDArray[np.uint8] | None
-    """(36, 64) grey, upright: enough to see a cut; None once that was looked for."""
+    """(36, 64) grey, upright: enough to see a cut; None once it was looked for."""
     detections: tuple[Detection, ...]
     """In frame pixels."""
     motions: Mapping[tuple[int, int], Motion] = field(default_factory=dict)

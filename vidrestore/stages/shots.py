@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
@@ -42,8 +43,7 @@ class ShotFinder:
         # One whose flash is settled, and those after it with flashes replaced; and as they were.
         self._steady: deque[Picture] = deque()
         self._pictures: deque[Picture] = deque()
-        self._restless: list[float] = []
-        self._change: list[float] = []
+        self._restless, self._change = array("d"), array("d")
 
     def add(self, thumbnail: Picture) -> None:
         if self._steady:
