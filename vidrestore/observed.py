@@ -15,7 +15,7 @@ class Observations(Sequence[Observation]):
     """Observations by frame, which come out as they went in, but without their thumbnails.
 
     Memory: about 400 bytes for a frame with one face, and its embedding where it has one; as
-    objects, with their thumbnails, they take nine times that. Those that are asked for are made anew.
+    objects, with their thumbnails, they take nine times that. What is asked for is made anew.
     """
 
     def __init__(self) -> None:
