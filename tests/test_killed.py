@@ -18,19 +18,11 @@ from hashlib import md5
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import imageio_ffmpeg
+import media
 import pytest
 import sources
 import torch
-from media import (
-    AS_PAINTED,
-    OneFace,
-    analysis_of_file,
-    mild_image,
-    packets,
-    plain_track,
-    planes_of,
-    write_video,
-)
 
 from vidrestore import analyze_video, fixity, load_settings, openers, restore_video, store
 from vidrestore.frame import Analysis
@@ -47,7 +39,7 @@ SIZE, FRAMES, SEGMENTS = (96, 64), 300, 12
 SHOTS = tuple((first, first + 50) for first in range(0, FRAMES, 50))
 OPTIONS = {
     "encode.codec": "ffv1", "job.segment_frames": 48, "deflicker.amount": 0,
-    "detect.remember": False, **AS_PAINTED,
+    "detect.remember": False, **media.AS_PAINTED,
 }  # fmt: skip
 # Half of this segment's frames, and all those before it, are done when something happens in it.
 _AT_SEGMENT = 5
@@ -87,9 +79,8 @@ def segments_of(analysis: Analysis) -> list[Segment]:
 
 def faces_needed(analysis: Analysis, done: int) -> int:
     """How many faces the restorer is given for all segments but the first ones."""
-    segments = segments_of(analysis)
     reach = reach_frames([(0, Tinted())], load_settings(options=OPTIONS))
-    spans = [context(segment, analysis, reach) for segment in segments[done:]]
+    spans = [context(segment, analysis, reach) for segment in segments_of(analysis)[done:]]
     return sum(end - first for first, end in spans)
 
 
@@ -104,7 +95,7 @@ Moment = Callable[[Job], Job]
 
 
 def in_the_analysis(job: Job) -> Job:
-    class Deadly(OneFace):
+    class Deadly(media.OneFace):
         def __call__(self, picture: Any) -> list[Any]:
             if self.pictures == 60:
                 kill()
@@ -185,13 +176,9 @@ def in_a_remux_whose_program_goes_on(job: Job) -> Job:
     def deadly(arguments: list[str]) -> Any:
         if Path(arguments[-1]).stem != "whole":
             return run(arguments)
-        import imageio_ffmpeg
-
         given = [word for a in arguments for word in (("-re", a) if a == "-i" else (a,))]
-        process = subprocess.Popen(
-            [imageio_ffmpeg.get_ffmpeg_exe(), *given],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        process = subprocess.Popen([imageio_ffmpeg.get_ffmpeg_exe(), *given], **quiet)
         while not Path(arguments[-1]).exists():
             time.sleep(0.01)
         time.sleep(_SLOW_SECONDS)
@@ -264,10 +251,13 @@ class Contents(NamedTuple):
 
 def contents(path: Path) -> Contents:
     frames = [
-        (frame.pts, md5(b"".join(plane.tobytes() for plane in planes_of(frame.image))).hexdigest())
+        (
+            frame.pts,
+            md5(b"".join(plane.tobytes() for plane in media.planes_of(frame.image))).hexdigest(),
+        )
         for frame in decode(path, Damage())
     ]
-    sound = packets(path, 1)
+    sound = media.packets(path, 1)
     assert (len(frames), len(sound) > 10) == (FRAMES, True)
     return Contents(frames, sound)
 
@@ -275,8 +265,8 @@ def contents(path: Path) -> Contents:
 @pytest.fixture(scope="module")
 def tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tape")
-    images = [mild_image(*SIZE, "yuv420p", index) for index in range(FRAMES)]
-    picture, path = write_video(folder / "picture.mkv", images), folder / "tape.mkv"
+    images = [media.mild_image(*SIZE, "yuv420p", index) for index in range(FRAMES)]
+    picture, path = media.write_video(folder / "picture.mkv", images), folder / "tape.mkv"
     sources.ffmpeg("-i", picture, "-f lavfi -i sine=440:d=12 -c:v copy -c:a flac", path)
     return path
 
@@ -284,10 +274,10 @@ def tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def faces(tape: Path) -> Analysis:
     tracks = [
-        plain_track(end - first, centre=(48, 32), side=32, first_frame=first, track_id=number)
+        media.plain_track(end - first, centre=(48, 32), side=32, first_frame=first, track_id=number)
         for number, (first, end) in enumerate(SHOTS)
     ]
-    found = analysis_of_file(tape, tracks)
+    found = media.analysis_of_file(tape, tracks)
     return replace(found, shots=SHOTS, fingerprint=store.fingerprint(tape))
 
 
@@ -299,7 +289,7 @@ def uninterrupted(
     restored(tape, target, Job(restorer, faces))
     assert restorer.faces == faces_needed(faces, 0)
     whole = contents(target)
-    assert whole.sound == packets(tape, 1)
+    assert whole.sound == media.packets(tape, 1)
     return whole
 
 
