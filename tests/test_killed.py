@@ -3,8 +3,6 @@
 As a script it is such a job: `test_killed.py MOMENT TAPE ANALYSIS TARGET` kills itself just then.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -41,9 +39,8 @@ OPTIONS = {
     "encode.codec": "ffv1", "job.segment_frames": 48, "deflicker.amount": 0,
     "detect.remember": False, **media.AS_PAINTED,
 }  # fmt: skip
-# Half of this segment's frames, and all those before it, are done when something happens in it.
+# Those before it are done when something happens in this one.
 _AT_SEGMENT = 5
-_SLOW_SECONDS = 0.5
 
 
 class Tinted:
@@ -181,7 +178,7 @@ def in_a_remux_whose_program_goes_on(job: Job) -> Job:
         process = subprocess.Popen([imageio_ffmpeg.get_ffmpeg_exe(), *given], **quiet)
         while not Path(arguments[-1]).exists():
             time.sleep(0.01)
-        time.sleep(_SLOW_SECONDS)
+        time.sleep(0.5)
         print(process.pid, flush=True)
         kill()
 
