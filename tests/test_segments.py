@@ -1,11 +1,5 @@
 """Segments: the same frames however a video is cut, and nothing that is done is done twice."""
 
-import json
-import random
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -314,62 +308,3 @@ def test_every_segment_begins_at_the_exact_frame(tmp_path, kind):
             again = list(frames_again(source, analysis, first=first, end=end))
             assert [frame.index for frame in again] == list(range(first, end))
             assert [frame.pts for frame in again] == analysis.pts[first:end].tolist()
-
-
-def job(tape: Path, target: Path) -> list[str]:
-    return [
-        *(sys.executable, "-m", "vidrestore", "restore", str(tape), str(target), "--json"),
-        *("--restorer", "fusion", "--detector", "haar", "--codec", "ffv1"),
-        *("--set", "job.segment_frames=48", "--set", "encode.preset=ultrafast"),
-    ]
-
-
-@pytest.fixture(scope="module")
-def portrait_tape(tmp_path_factory) -> Path:
-    """The demo's worn portrait, several times over, with sound."""
-    from vidrestore.demo import run_demo
-
-    folder = tmp_path_factory.mktemp("portrait")
-    run_demo(folder)
-    tape = folder / "long.mkv"
-    sources.ffmpeg("-stream_loop 14", "-i", folder / "source.mp4", "-f lavfi -i sine=440:d=20",
-                   "-shortest -vf scale=176:-2 -c:v libx264 -crf 20 -c:a flac", tape)  # fmt: skip
-    return tape
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(portrait_tape, tmp_path_factory) -> tuple[list[tuple[int, bytes]], float]:
-    target = tmp_path_factory.mktemp("whole") / "out.mkv"
-    started = time.monotonic()
-    subprocess.run(job(portrait_tape, target), check=True, capture_output=True, timeout=600)
-    return frames_of(target), time.monotonic() - started
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("seed", range(10))
-def test_a_killed_job_goes_on_and_gives_the_same(portrait_tape, uninterrupted, tmp_path, seed):
-    """Twice each, wherever it is then: twenty moments."""
-    frames, seconds = uninterrupted
-    target = tmp_path / "out.mkv"
-    moment = random.Random(seed)
-    for _ in range(2):
-        process = subprocess.Popen(
-            job(portrait_tape, target), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            process.wait(timeout=moment.uniform(0.05, 1.0) * seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-        process.wait()
-        if target.exists():
-            break
-    killed_at_the_end = target.exists() and process.returncode != 0
-    if not target.exists():
-        done = subprocess.run(
-            job(portrait_tape, target), check=True, capture_output=True, text=True, timeout=600
-        )
-        assert json.loads(done.stdout.splitlines()[-1])["event"] == "done"
-    assert frames_of(target) == frames
-    # Killed between the last two steps, a run leaves its folder, which the next one removes.
-    if not killed_at_the_end:
-        assert list(tmp_path.iterdir()) == [target]

@@ -21,6 +21,7 @@ ROOMS = {
         "errors",
         "config",
         "frame",
+        "observed",
         "summary",
         "threads",
         "color",

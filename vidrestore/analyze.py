@@ -28,13 +28,14 @@ from vidrestore.frame import (
     VideoInfo,
     notify,
 )
+from vidrestore.observed import Observations
 from vidrestore.openers import chosen_detector, chosen_recognizer
 from vidrestore.stages.align import align, broken
 from vidrestore.stages.decode import Damage, Span, decode, probe
-from vidrestore.stages.detect import FirstLook, Recognise, detect
+from vidrestore.stages.detect import Failures, FirstLook, Recognise, detect
 from vidrestore.stages.odometry import Odometer, follow
 from vidrestore.stages.people import join_people
-from vidrestore.stages.shots import find_shots
+from vidrestore.stages.shots import ShotFinder
 from vidrestore.stages.strength import with_strength
 from vidrestore.stages.track import track
 from vidrestore.threads import StageThreads
@@ -67,23 +68,48 @@ def analyze_video(
     detectors = [chosen_detector(settings, on_event, threads=each) for _ in range(at_once + 1)]
     recognizer = chosen_recognizer(settings, on_event)
 
-    def watch(*, may_seek: bool) -> tuple[list[Observation], Damage]:
+    def watch(*, may_seek: bool) -> _Watched:
         every = settings.people.every_seconds
         recognise = None if recognizer is None else Embedder(recognizer, every_seconds=every)
-        looked = _looked(info, detectors, recognise, settings)
-        return _watched(source, looked, info, span, on_event, may_seek=may_seek)
+        watched = _Watched(settings)
+        looked = _looked(info, detectors, recognise, settings, watched.failures)
+        _watch(watched, source, looked, info, span, on_event, may_seek=may_seek)
+        return watched
 
-    seen, damage = watch(may_seek=True)
-    if damage.found and damage.sought:
+    watched = watch(may_seek=True)
+    if watched.damage.found and watched.damage.sought:
         notify(on_event, _READ_AGAIN)
-        seen, damage = watch(may_seek=False)
-    if not seen:
+        watched = watch(may_seek=False)
+    if not watched.seen:
         raise InputError(f"no frame of {source} lies in the part that was asked for")
+    if watched.failures.frames:
+        notify(on_event, f"the detector broke first at {watched.failures.first}")
     return replace(
-        _understood(seen, info, settings, damage, coarse=detectors[0].coarse),
+        _understood(watched, info, settings, coarse=detectors[0].coarse),
         fingerprint=content,
         people_are_joined=recognizer is not None,
     )
+
+
+class _Watched:
+    """What is known of the frames once all were looked at."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.seen = Observations()
+        self.damage, self.failures = Damage(), Failures()
+        self._shots = ShotFinder(cut=settings.shots.cut, contrast=settings.shots.contrast)
+
+    def add(self, observation: Observation) -> None:
+        assert observation.thumbnail is not None
+        self._shots.add(observation.thumbnail)
+        self.seen.append(observation)
+
+    def shots(self, settings: Settings, info: VideoInfo) -> tuple[tuple[int, int], ...]:
+        if settings.shots.edl is None:
+            return self._shots.shots()
+        pts = np.array(self.seen.pts, np.int64)
+        cuts = read_cuts(settings.shots.edl, pts, info.time_base, info.frame_rate)
+        return tuple(zip(cuts, [*cuts[1:], len(self.seen)], strict=True))
 
 
 _Looked = Callable[[Iterator[Frame], StageThreads], Iterator[Observation]]
@@ -94,6 +120,7 @@ def _looked(
     detectors: Sequence[Detector],
     recognise: Recognise | None,
     settings: Settings,
+    failures: Failures,
 ) -> _Looked:
     """What leads from frames to observations; all detectors but the last look at once."""
     how = settings.detect
@@ -116,6 +143,7 @@ def _looked(
             size_px=how.size_px,
             again_seconds=how.again_seconds,
             recognise=recognise,
+            failures=failures,
         )
         observations = follow(threads.background(found, depth=4, name="detect"), odometer)
         return threads.background(observations, depth=8, name="follow")
@@ -127,7 +155,8 @@ def _looking_threads(settings: Settings) -> int:
     return settings.detect.threads or min(os.cpu_count() or 1, _MOST_LOOKING_THREADS)
 
 
-def _watched(
+def _watch(
+    watched: _Watched,
     source: Path,
     looked: _Looked,
     info: VideoInfo,
@@ -135,27 +164,26 @@ def _watched(
     on_event: OnEvent | None,
     *,
     may_seek: bool,
-) -> tuple[list[Observation], Damage]:
-    """What is seen in every frame; breaks off where a part that was sought is damaged."""
-    damage = Damage()
-    seen: list[Observation] = []
+) -> None:
+    """Look at every frame; breaks off where a part that was sought is damaged."""
+    damage = watched.damage
     with StageThreads() as threads:
         decoded = decode(source, damage, span, one_thread=True, may_seek=may_seek)
         frames = threads.background(decoded, depth=8, name="decode")
         for observation in looked(frames, threads):
             if damage.found and damage.sought:
                 break
-            seen.append(observation)
-            _report(on_event, info, span, len(seen))
-    return seen, damage
+            watched.add(observation)
+            _report(on_event, info, span, len(watched.seen))
 
 
 def _understood(
-    seen: list[Observation], info: VideoInfo, settings: Settings, damage: Damage, *, coarse: bool
+    watched: _Watched, info: VideoInfo, settings: Settings, *, coarse: bool
 ) -> Analysis:
     """Shots, tracks and geometry from what was seen in every frame."""
+    seen, damage = watched.seen, watched.damage
     info = replace(info, frame_rate=_plausible_rate(info, seen))
-    shots = _shots(seen, info, settings)
+    shots = watched.shots(settings, info)
     min_frames = round(settings.track.min_seconds * info.frame_rate / settings.detect.every)
     raw, brief = track(
         seen,
@@ -187,14 +215,15 @@ def _understood(
     skipped = {"seen too briefly to be sure of": brief, **reasons}
     return Analysis(
         info=info,
-        pts=np.array([o.pts for o in seen], np.int64),
-        crc32=np.array([o.crc32 for o in seen], np.uint32),
+        pts=np.array(seen.pts, np.int64),
+        crc32=np.array(seen.crc32, np.uint32),
         shots=shots,
         tracks=tuple(tracks),
         skipped={reason: count for reason, count in skipped.items() if count},
         corrupt_frames=damage.corrupt_frames,
         decode_errors=damage.decode_errors,
         repaired_times=damage.repaired_times,
+        detector_errors=watched.failures.frames,
         one_thread=damage.found,
         coarse_landmarks=coarse,
         template=_template(settings),
@@ -209,26 +238,15 @@ def _shot_frames(track: RawTrack) -> int:
     return track.shot[1] - track.shot[0]
 
 
-def _shots(
-    seen: Sequence[Observation], info: VideoInfo, settings: Settings
-) -> tuple[tuple[int, int], ...]:
-    how = settings.shots
-    if how.edl is None:
-        return find_shots([o.thumbnail for o in seen], cut=how.cut, contrast=how.contrast)
-    pts = np.array([o.pts for o in seen], np.int64)
-    cuts = read_cuts(how.edl, pts, info.time_base, info.frame_rate)
-    return tuple(zip(cuts, [*cuts[1:], len(seen)], strict=True))
-
-
 def _gap_frames(settings: Settings, info: VideoInfo) -> int:
     return max(round(settings.track.gap_seconds * info.frame_rate), settings.detect.every - 1)
 
 
-def _plausible_rate(info: VideoInfo, seen: list[Observation]) -> Fraction:
+def _plausible_rate(info: VideoInfo, seen: Observations) -> Fraction:
     """The nominal rate, unless the frames are far apart: then it is the clock's, not theirs."""
     if len(seen) < 2:
         return info.frame_rate
-    steps = np.diff([o.pts for o in seen])
+    steps = np.diff(seen.pts)
     typical = 1 / (int(np.median(steps)) * info.time_base)
     return typical if info.frame_rate > 2 * typical else info.frame_rate
 
@@ -248,9 +266,9 @@ def _aligned(
     )
 
 
-def _repeats(seen: Sequence[Observation]) -> BoolArray:
+def _repeats(seen: Observations) -> BoolArray:
     """(frames,) whether a frame has all samples of the one before: pulldown, a frame held."""
-    crc32 = np.array([o.crc32 for o in seen], np.int64)
+    crc32 = np.array(seen.crc32, np.int64)
     return np.asarray(np.diff(crc32, prepend=-1) == 0)
 
 

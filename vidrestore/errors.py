@@ -14,7 +14,9 @@ Each message is one sentence: what was wrong, the value, what is allowed, what t
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class VidrestoreError(Exception):
@@ -47,6 +49,23 @@ class WeightsError(VidrestoreError):
 
 class ClusterError(VidrestoreError):
     """The workers of a cluster cannot be reached, or get lost again and again."""
+
+
+def not_written(what: str, folder: Path, error: Exception) -> OutputError:
+    """The sentence for a file in `folder` that could not be written; `what` says which, as the
+    start of one."""
+    number = getattr(error, "errno", None)
+    if number == errno.ENOSPC:
+        return OutputError(
+            f"no space is left in {folder}; make room and run the same command again"
+        )
+    if number == errno.ENOMEM or isinstance(error, MemoryError):
+        return OutputError(
+            f"{what} failed: there is not enough memory; free some, or choose a quicker "
+            "encode.preset or fewer encode.threads, and run the command again"
+        )
+    reason = getattr(error, "strerror", None) or str(error)
+    return OutputError(f"{what} failed: {reason.lower()}")
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:

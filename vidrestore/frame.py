@@ -172,8 +172,8 @@ class Observation:
     pts: int
     crc32: int
     """Of the samples of all planes."""
-    thumbnail: npt.NDArray[np.uint8]
-    """(36, 64) grey, upright: enough to see a cut."""
+    thumbnail: npt.NDArray[np.uint8] | None
+    """(36, 64) grey, upright: enough to see a cut; None once it was looked for."""
     detections: tuple[Detection, ...]
     """In frame pixels."""
     motions: Mapping[tuple[int, int], Motion] = field(default_factory=dict)
@@ -284,6 +284,8 @@ class Analysis:
     corrupt_frames: int = 0
     decode_errors: int = 0
     repaired_times: int = 0
+    detector_errors: int = 0
+    """Frames at which the detector broke."""
     one_thread: bool = False
     """The source is damaged: only one decoding thread, from the start, gives the same again."""
     coarse_landmarks: bool = False

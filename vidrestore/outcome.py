@@ -86,6 +86,10 @@ def _warnings(analysis: Analysis, missing: int) -> Iterator[str]:
         yield f"{analysis.corrupt_frames} frames are damaged in the source"
     if analysis.repaired_times:
         yield f"{analysis.repaired_times} frames had no time of their own or a repeated one"
+    if analysis.detector_errors:
+        yield (
+            f"the detector broke at {analysis.detector_errors} frames; faces may be missing there"
+        )
     if not analysis.tracks:
         yield "no face was found; nothing was restored"
     elif analysis.coarse_landmarks:

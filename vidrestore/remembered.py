@@ -37,6 +37,8 @@ def known_analysis(
         notify(on_event, "the analysis of an earlier run is used")
         return analysis
     analysis = analyze_video(source, settings, span=span, on_event=on_event)
+    if analysis.detector_errors:  # the next run may have better luck
+        return analysis
     with suppress(OSError, VidrestoreError):  # a cache that cannot be written only costs time
         folder.mkdir(parents=True, exist_ok=True)
         store.save(analysis, path)

@@ -17,13 +17,15 @@ import numpy as np
 from vidrestore.errors import InputError, OutputError
 from vidrestore.frame import Analysis, Track, VideoInfo
 
-_VERSION = 1
+_VERSION = 2
 _SAMPLE_BYTES = 1 << 20
 # Of a track, what has one row for each of its frames.
 _PER_FRAME = ("matrices", "landmarks", "score", "strength", "detected")
 _PER_TRACK = ("track_id", "person_id", "first_frame", "work_px")
-_PLAIN = ("skipped", "shots", "corrupt_frames", "decode_errors", "repaired_times", "one_thread",
-          "coarse_landmarks", "template", "fingerprint", "people_are_joined")  # fmt: skip
+_PLAIN = (
+    "skipped", "shots", "corrupt_frames", "decode_errors", "repaired_times", "detector_errors",
+    "one_thread", "coarse_landmarks", "template", "fingerprint", "people_are_joined",
+)  # fmt: skip
 
 
 def fingerprint(source: Path) -> str:

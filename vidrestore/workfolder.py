@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from vidrestore.crops import bytes_in
-from vidrestore.errors import OutputError, UsageError
+from vidrestore.errors import OutputError, UsageError, not_written
 from vidrestore.locks import held
 
 _VERSION = 2
@@ -165,6 +165,12 @@ class WorkFolder:
                 entry.unlink()
         return True
 
+    def drop_unfinished(self) -> None:
+        """Give back the room of what no later run can use."""
+        for path in (*self.path.glob("whole.*"), *self.path.rglob("*.part.*")):
+            with suppress(OSError):  # a worker that was given up for lost may be writing it still
+                path.unlink()
+
     def done_count(self) -> int:
         """How many parts are finished."""
         if (self.path / "video.json").is_file():
@@ -217,13 +223,14 @@ def work_folder(target: Path, on_kept: Callable[[str], None]) -> Iterator[WorkFo
             yield folder
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                raise OutputError(f"no space is left in {target.parent}") from error
+                raise not_written("writing", target.parent, error) from error
             reason = (error.strerror or str(error)).lower()
             raise OutputError(f"{error.filename or target} cannot be used: {reason}") from error
 
 
 def _leave(folder: WorkFolder, on_kept: Callable[[str], None]) -> None:
     if folder.is_kept and (count := folder.done_count()):
+        folder.drop_unfinished()
         parts = "a part is" if count == 1 else f"{count} parts are"
         on_kept(
             f"{parts} done and kept in {folder.path}; the same command goes on from there, "

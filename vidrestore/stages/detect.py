@@ -29,9 +29,32 @@ _SWSCALE_MATRIX = {"bt601": "ITU601", "bt709": "ITU709", "bt2020": "BT2020"}
 _CHANGE = 8.0
 # Share of its area that a face keeps from one frame to the next.
 _SAME_FACE = 0.1
+# Frames in a row at which a detector may break: with more it is no accident.
+_MOST_FAILURES = 5
 # A closer look has 20 pixels for a face that has 24 in the frame, and looks at square tiles which
 # overlap by the largest face that it is for.
 _CLOSER, _TILE_OVERLAP_PX = 5 / 6, 96
+
+
+@dataclass(slots=True)
+class Failures:
+    """Frames at which a detector or a recogniser broke; filled while they are looked at."""
+
+    frames: int = 0
+    first: str = ""
+    """Which was the first, and what the error said."""
+    _in_a_row: int = 0
+
+    def add(self, index: int, error: Exception | None) -> None:
+        """Of the next frame; raises the error where too many frames in a row have one."""
+        if error is None:
+            self._in_a_row = 0
+            return
+        self.frames += 1
+        self._in_a_row += 1
+        self.first = self.first or f"frame {index}, {type(error).__name__}: {error}"
+        if self._in_a_row == _MOST_FAILURES:
+            raise error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +68,8 @@ class Look:
     crc32: int
     found: list[Detection] | None
     """In pixels of `picture`; None where nobody looked."""
+    error: Exception | None = None
+    """Why not, where the detector broke."""
 
 
 class FirstLook:
@@ -63,8 +88,14 @@ class FirstLook:
         picture = upright_picture(frame.image, self._info, self._view)
         grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
         small = cv2.resize(grey, _THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA)
-        found = None if frame.index % self._every else self._detector(picture)
-        return Look(frame, picture, np.asarray(small, np.uint8), checksum(frame.image), found)
+        found, error = None, None
+        if frame.index % self._every == 0:
+            try:
+                found = self._detector(picture)
+            except Exception as broken:  # of whatever kind; `detect` counts it
+                error = broken
+        crc32 = checksum(frame.image)
+        return Look(frame, picture, np.asarray(small, np.uint8), crc32, found, error)
 
 
 def detect(
@@ -75,6 +106,7 @@ def detect(
     size_px: int,
     again_seconds: float,
     recognise: Recognise | None = None,
+    failures: Failures | None = None,
 ) -> Iterator[tuple[Frame, Observation]]:
     """The faces of every frame, looked for once more where the first look may have missed some.
 
@@ -82,16 +114,25 @@ def detect(
     before is gone. Small ones in large frames are seen closely, tile by tile. Where neither a lost
     face nor a new picture asks for it, both are done every `again_seconds` only. `recognise` adds
     embeddings to the faces of a picture, given its time in seconds.
+
+    Where one of them breaks at a frame, that is counted in `failures`, and the frame keeps the
+    faces found until then; the error is raised where several frames in a row have one.
     """
+    failures = failures or Failures()
     view = upright(info, size_px)
     again = _SecondLook(detector, info, view, size_px, again_seconds)
     for look in looks:
-        frame, found = look.frame, look.found
+        frame, found, error = look.frame, look.found, look.error
         seconds = float(frame.pts * info.time_base)
         if found is not None:
-            found = again(look, found, seconds)
-            if recognise is not None:
-                found = recognise(look.picture, found, seconds)
+            try:
+                found = again(look, found, seconds)
+                if recognise is not None:
+                    found = recognise(look.picture, found, seconds)
+            except Exception as broken:
+                error = broken
+        if found is not None or error is not None:
+            failures.add(frame.index, error)
         faces = tuple(_in_frame(face, view) for face in found or ())
         yield frame, Observation(frame.index, frame.pts, look.crc32, look.thumbnail, faces)
 

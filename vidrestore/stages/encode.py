@@ -13,7 +13,7 @@ import av
 import av.error
 
 from vidrestore.codecs import Encoding, container_options
-from vidrestore.errors import OutputError
+from vidrestore.errors import OutputError, not_written
 from vidrestore.frame import Frame, VideoInfo
 from vidrestore.programs import run_ffmpeg
 
@@ -166,14 +166,12 @@ class VideoWriter:
             for packet in self._context.encode(image):
                 packet.stream = self._stream
                 self._container.mux(packet)
-        except (av.error.FFmpegError, OSError) as error:
+        except (av.error.FFmpegError, OSError, MemoryError) as error:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> OutputError:
-        reason = getattr(error, "strerror", None) or str(error)
-        return OutputError(
-            f"encoding frame {self.frame_count} into {self._path} failed: {reason.lower()}"
-        )
+        what = f"encoding frame {self.frame_count} into {self._path}"
+        return not_written(what, self._path.parent, error)
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -190,7 +188,7 @@ class VideoWriter:
         try:
             self._mux(None)
             self._container.close()
-        except (av.error.FFmpegError, OSError) as failed:
+        except (av.error.FFmpegError, OSError, MemoryError) as failed:
             self._discard()
             raise self._failure(failed) from failed
         except OutputError:

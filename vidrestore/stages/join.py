@@ -11,7 +11,7 @@ from typing import Any
 import av
 
 from vidrestore.codecs import container_options
-from vidrestore.errors import OutputError
+from vidrestore.errors import OutputError, not_written
 from vidrestore.frame import VideoInfo
 
 
@@ -51,8 +51,7 @@ def join(
                     packet.stream = stream
                     joined.mux(packet)
     except (av.error.FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OutputError(f"the segments cannot be joined: {reason.lower()}") from error
+        raise not_written("joining the segments", target.parent, error) from error
 
 
 def take(

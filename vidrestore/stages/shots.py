@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from array import array
+from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+Picture = npt.NDArray[Any]
 
 # Frames on either side of a change that show how much the picture changes anyway, and within which
 # there is but one cut.
@@ -18,40 +19,70 @@ _FLASH_FRAMES = 2
 
 
 def find_shots(
-    thumbnails: Sequence[npt.NDArray[np.uint8]], *, cut: float, contrast: float
+    thumbnails: Iterable[Picture], *, cut: float, contrast: float
 ) -> tuple[tuple[int, int], ...]:
-    """Half-open [start, end) ranges that together cover all thumbnails.
+    """Half-open [start, end) ranges that together cover all thumbnails; see `ShotFinder`."""
+    finder = ShotFinder(cut=cut, contrast=contrast)
+    for thumbnail in thumbnails:
+        finder.add(thumbnail)
+    return finder.shots()
+
+
+class ShotFinder:
+    """Is given the small pictures of all frames in order, and then says where the shots are.
 
     A cut is a mean absolute change of at least `cut` 8-bit levels that is the largest around it and
     `contrast` times their median, so that fast motion, shaking, fades and dissolves do not cut.
     Neither do one or two bright frames after which the picture is as before.
+
+    Memory: the last few pictures, and two numbers for each.
     """
-    count = len(thumbnails)
-    if count == 0:
-        return ()
-    restless = _changes(thumbnails)
-    change = _changes(_without_flashes(thumbnails, restless, cut))
-    starts = [0]
-    for t in np.flatnonzero(change >= cut).tolist():
-        around = [*restless[max(0, t - _AROUND) : t], *restless[t + 1 : t + 1 + _AROUND]]
-        least = max(cut, contrast * float(np.median(around))) if around else cut
-        earlier = change[max(0, t - _APART) : t].max(initial=0)
-        if change[t] >= max(least, change[t : t + 1 + _APART].max()) and change[t] > earlier:
-            starts.append(t + 1)
-    return tuple(zip(starts, [*starts[1:], count], strict=True))
+
+    def __init__(self, *, cut: float, contrast: float) -> None:
+        self._cut, self._contrast = cut, contrast
+        # One whose flash is settled, and those after it with flashes replaced; and as they were.
+        self._steady: deque[Picture] = deque()
+        self._pictures: deque[Picture] = deque()
+        self._restless, self._change = array("d"), array("d")
+
+    def add(self, thumbnail: Picture) -> None:
+        if self._steady:
+            last = self._pictures[-1] if self._pictures else self._steady[0]
+            self._restless.append(_change(last, thumbnail))
+            self._pictures.append(thumbnail)
+        self._steady.append(thumbnail)
+        if len(self._pictures) > _FLASH_FRAMES:
+            self._settle()
+
+    def shots(self) -> tuple[tuple[int, int], ...]:
+        """Half-open [start, end) ranges that together cover all pictures."""
+        if not self._steady:
+            return ()
+        while self._pictures:
+            self._settle()
+        restless, change = np.array(self._restless), np.array(self._change)
+        starts = [0]
+        for t in np.flatnonzero(change >= self._cut).tolist():
+            around = [*restless[max(0, t - _AROUND) : t], *restless[t + 1 : t + 1 + _AROUND]]
+            typical = float(np.median(around)) if around else 0.0
+            least = max(self._cut, self._contrast * typical)
+            earlier = change[max(0, t - _APART) : t].max(initial=0)
+            if change[t] >= max(least, change[t : t + 1 + _APART].max()) and change[t] > earlier:
+                starts.append(t + 1)
+        return tuple(zip(starts, [*starts[1:], len(change) + 1], strict=True))
+
+    def _settle(self) -> None:
+        """Replace the flash that begins at the oldest picture, if one does, by what was before."""
+        before, pictures = self._steady.popleft(), list(self._pictures)
+        if self._restless[len(self._change)] >= self._cut:
+            for end in range(1, min(1 + _FLASH_FRAMES, len(pictures))):
+                is_brighter = all(p.mean() - before.mean() >= self._cut for p in pictures[:end])
+                if is_brighter and _change(before, pictures[end]) < self._cut:
+                    for i in range(end):
+                        self._steady[i] = before
+        self._change.append(_change(before, self._steady[0]))
+        self._pictures.popleft()
 
 
-def _without_flashes(pictures: Sequence[Array], restless: Array, cut: float) -> list[Array]:
-    """The same with brighter frames, after which the picture is as before, replaced by that."""
-    steady = list(pictures)
-    for start in (np.flatnonzero(restless >= cut) + 1).tolist():
-        before = steady[start - 1]
-        for end in range(start + 1, min(start + 1 + _FLASH_FRAMES, len(pictures))):
-            is_brighter = all(p.mean() - before.mean() >= cut for p in pictures[start:end])
-            if is_brighter and _changes([before, pictures[end]])[0] < cut:
-                steady[start:end] = [before] * (end - start)
-    return steady
-
-
-def _changes(pictures: Sequence[Array]) -> Array:
-    return np.array([np.abs(b.astype(np.int16) - a).mean() for a, b in pairwise(pictures)])
+def _change(before: Picture, after: Picture) -> float:
+    return float(np.abs(after.astype(np.int16) - before).mean())

@@ -1,0 +1,143 @@
+"""Whether hours of film need more memory or disk than minutes: pass one, pass two and the check.
+
+    python benchmarks/memory.py [MINUTES]
+
+A portrait moves through a clip of 320 x 180 at 25 frames per second with sound, ten minutes by
+default. Of each minute of the clip the table has the median of this process's resident memory, in
+the order in which the passes work; of the disk the most that the work folder held at any moment,
+beside the size of the finished file. Linux only: memory is read from /proc.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import cv2
+import imageio_ffmpeg
+import torch
+from skimage import data
+
+from vidrestore import load_settings, restore_video
+
+RATE, MINUTES = 25, 10
+MOST_GROWTH, MOST_DISK = 0.05, 2.0
+_POLL_SECONDS = 0.02
+# What costs time and keeps nothing from one frame to the next is left out.
+OPTIONS = {
+    "detect.detector": "haar", "detect.every": 5, "detect.remember": False, "guard.features": 0,
+    "deflicker.amount": 0, "paste.occluders": False, "paste.sharpness": 0, "grain.match": 0,
+    "encode.preset": "ultrafast",
+}  # fmt: skip
+
+
+class Sharper:
+    """A restorer that costs next to nothing."""
+
+    name = "sharper"
+    size = None
+    reach_frames = 0
+    template = "gpen"
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        crops = windows[:, 0]
+        soft = torch.nn.functional.avg_pool2d(crops, 3, stride=1, padding=1)
+        return (crops + 0.3 * (crops - soft)).clamp(0, 1)
+
+
+class Resident:
+    """A receiver of events that notes, for each pass and stretch of video, the memory in use."""
+
+    def __init__(self, frames: int = 60 * RATE) -> None:
+        """`frames` in a stretch; by default a minute of it."""
+        self._frames = frames
+        self._bytes: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if event["event"] == "progress":
+            stretch = (event["frame"] - 1) // self._frames
+            self._bytes[event["stage"]][stretch].append(resident_bytes())
+
+    def medians(self, stage: str) -> list[float]:
+        return [statistics.median(found) for _, found in sorted(self._bytes[stage].items())]
+
+
+def resident_bytes() -> int:
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def disk_use(folder: Path) -> Iterator[list[int]]:
+    """The one number in the list is the most bytes that all files in it had together."""
+    most, is_over = [0], threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(_POLL_SECONDS):
+            total = 0
+            for place, _, names in os.walk(folder):
+                for name in names:
+                    with suppress(OSError):  # it has gone meanwhile
+                        total += (Path(place) / name).stat().st_size
+            most[0] = max(most[0], total)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield most
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def write_clip(folder: Path, minutes: float) -> Path:
+    """The portrait wanders under noise, and jumps every eight seconds, which is a cut."""
+    picture, clip = folder / "portrait.png", folder / "clip.mkv"
+    cv2.imwrite(str(picture), cv2.resize(data.astronaut()[..., ::-1], (400, 400)))
+    jump = "40*mod(floor(t/8),2)"
+    look = f"crop=320:180:x='20+20*sin(t)+{jump}':y='12+12*sin(0.7*t)',noise=alls=8:allf=t"
+    subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-loop", "1", "-framerate", str(RATE),
+         "-i", str(picture), "-f", "lavfi", "-i", "sine=440", "-vf", look, "-c:v", "libx264",
+         "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac", "-t", str(60 * minutes),
+         str(clip)],
+        check=True,
+    )  # fmt: skip
+    return clip
+
+
+def main() -> None:
+    minutes = float(sys.argv[1]) if len(sys.argv) > 1 else MINUTES
+    settings = load_settings(options=OPTIONS)
+    resident = Resident()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        clip, target = write_clip(Path(folder), minutes), Path(folder) / "out" / "clear.mkv"
+        target.parent.mkdir()
+        with disk_use(target.parent) as most:
+            summary = restore_video(clip, target, settings, restorer=Sharper(), on_event=resident)
+        written = target.stat().st_size
+    print(f"{summary.frames} frames, {summary.faces} faces, {summary.shots} shots, "
+          f"{', '.join(f'{k} {v:.0f} s' for k, v in summary.seconds.items())}")  # fmt: skip
+    stages = {stage: resident.medians(stage) for stage in ("analyze", "restore", "check")}
+    print(f"{'minute':8}" + "".join(f"{stage:>14}" for stage in stages))
+    for minute, row in enumerate(zip(*stages.values(), strict=True), start=1):
+        print(f"{minute:<8}" + "".join(f"{value / 2**20:11.1f} MB" for value in row))
+    for stage, found in stages.items():
+        print(f"{stage}: last minute {found[-1] / found[0] - 1:+.1%} against the first "
+              f"(at most {MOST_GROWTH:.0%})")  # fmt: skip
+    print(f"disk: {most[0] / 2**20:.1f} MB at most for a file of {written / 2**20:.1f} MB, "
+          f"{most[0] / written:.2f}x (at most {MOST_DISK:g}x)")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
