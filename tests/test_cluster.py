@@ -238,7 +238,8 @@ def order_of(source: Path, folder: Path, faces: Analysis, /, **changes: object):
     (encoding, *_) = ways_to_encode(probe(source), folder / "out.mkv", settings)
     work = Work(
         source=source, fingerprint=store.fingerprint(source), folder=folder, analysis=faces,
-        restorers=[(0, None)], own_restorer=Tinted(), networks=[], judge="features", parser=None,
+        restorers=[(0, None)], own_restorer=Tinted(), networks=[(0, "tinted")],
+        judge="features", parser=None,
         settings=settings, encoding=encoding, header=None, span=None, pairing=ALONE, layering=None,
     )  # fmt: skip
     packed = pickle.dumps(replace(work, **changes))

@@ -38,6 +38,7 @@ from vidrestore.stages.people import join_people
 from vidrestore.stages.shots import ShotFinder
 from vidrestore.stages.strength import with_strength
 from vidrestore.stages.track import track
+from vidrestore.summary import Stopwatch
 from vidrestore.threads import StageThreads
 
 # A detector's memory is about a hundred megabytes, and decoding keeps up with no more.
@@ -167,7 +168,8 @@ def _watch(
 ) -> None:
     """Look at every frame; breaks off where a part that was sought is damaged."""
     damage = watched.damage
-    with StageThreads() as threads:
+    watch = Stopwatch()
+    with StageThreads(caller="collect") as threads:
         decoded = decode(source, damage, span, one_thread=True, may_seek=may_seek)
         frames = threads.background(decoded, depth=8, name="decode")
         for observation in looked(frames, threads):
@@ -175,6 +177,7 @@ def _watch(
                 break
             watched.add(observation)
             _report(on_event, info, span, len(watched.seen))
+    watch.report(on_event, "analyze", threads.times)
 
 
 def _understood(

@@ -32,6 +32,7 @@ from vidrestore.cli_options import (
     RedoShots,
     RestorerName,
     Source,
+    StageTimes,
     Start,
     WeightsFolder,
     Workers,
@@ -186,6 +187,7 @@ def restore(
     cluster: Cluster = None,
     offline: Offline = None,
     changes: Changes = None,
+    stage_times: StageTimes = False,
     as_json: Json = False,
 ) -> None:
     """Restore the faces of INPUT; sound, subtitles, times and all other pixels stay."""
@@ -219,7 +221,8 @@ def restore(
     span = span_of(start, end)
     if known is not None and span is not None:
         raise UsageError("an analysis is of a whole video; leave out --start and --end with it")
-    with console.events(as_json) as on_event, open_crew(workers, cluster) as crew:
+    listener = console.events(as_json, stage_times=stage_times)
+    with listener as on_event, open_crew(workers, cluster) as crew:
         summary = restore_video(
             source,
             target,
@@ -270,6 +273,7 @@ def analyze(
         bool, typer.Option("--no-estimate", help="Do not measure how long it would take.")
     ] = False,
     changes: Changes = None,
+    stage_times: StageTimes = False,
     as_json: Json = False,
 ) -> None:
     """Say what and who is in INPUT, what was guessed about the file, and how long it will take."""
@@ -292,7 +296,7 @@ def analyze(
     from vidrestore.remembered import known_analysis
     from vidrestore.selection import write_shots
 
-    with console.events(as_json) as on_event:
+    with console.events(as_json, stage_times=stage_times) as on_event:
         analysis = known_analysis(source, settings, on_event=on_event)
         if output is not None:
             store.save(analysis, output)

@@ -126,6 +126,10 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change any setting; repeatable."),
 ]
+StageTimes = Annotated[
+    bool,
+    typer.Option("--stage-times", help="Say what each stage cost, and which one limits the speed."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON event per line on standard output.")]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from vidrestore.frame import OnEvent
+from vidrestore.threads import StageTime
 
 if TYPE_CHECKING:
     from vidrestore.convert import Converted
@@ -45,8 +47,13 @@ class _Speed(ProgressColumn):
 
 
 @contextmanager
-def events(as_json: bool, console: Console | None = None) -> Iterator[OnEvent]:
-    """A receiver of events: JSON lines on standard output, or a progress bar for people."""
+def events(
+    as_json: bool, console: Console | None = None, *, stage_times: bool = False
+) -> Iterator[OnEvent]:
+    """A receiver of events: JSON lines on standard output, or a progress bar for people.
+
+    `stage_times` adds a table for each pass for people, what it cost by stage.
+    """
     if as_json:
         output = sys.stdout  # which a library that prints may be kept from meanwhile
         yield lambda event: print(json.dumps(event), file=output, flush=True)
@@ -61,7 +68,11 @@ def events(as_json: bool, console: Console | None = None) -> Iterator[OnEvent]:
         console=console,
         disable=not console.is_terminal,
     ) as progress:
-        yield _Receiver(progress, console)
+        receiver = _Receiver(progress, console)
+        yield receiver
+    if stage_times:
+        for event in receiver.stages:
+            show_stage_times(event, console)
 
 
 class _Receiver:
@@ -71,8 +82,11 @@ class _Receiver:
         self._progress = progress
         self._console = console
         self._tasks: dict[str, Any] = {}
+        self.stages: list[dict[str, Any]] = []
 
     def __call__(self, event: dict[str, Any]) -> None:
+        if event["event"] == "stages":
+            self.stages.append(event)
         if event["event"] == "notice":
             self._console.print(event["message"], markup=False, highlight=False)
         if event["event"] != "progress":
@@ -89,6 +103,28 @@ class _Receiver:
             if not self._console.is_terminal:
                 self._console.print(f"{stage}: {total or '?'} {unit}")
         self._progress.update(self._tasks[stage], completed=done, total=total)
+
+
+def show_stage_times(event: Mapping[str, Any], console: Console) -> None:
+    """The table of one pass, from the event that tells of it; see `StageTime`."""
+    stages = {name: StageTime(**own) for name, own in event["stages"].items()}
+    if not stages:
+        return
+    table = Table(
+        "stage", "frames", "busy", "processor", "no input", "no room", title=event["pass"]
+    )
+    for name, own in stages.items():
+        seconds = own.busy_seconds, own.processor_seconds, own.starved_seconds, own.held_seconds
+        table.add_row(name, str(own.items or ""), *(f"{each:.2f} s" for each in seconds))
+    console.print(table)
+    name, slowest = max(stages.items(), key=lambda pair: pair[1].busy_seconds)
+    share = slowest.busy_seconds / max(slowest.seconds, 1e-9)
+    cores = os.cpu_count() or 1
+    used = event["processor_seconds"] / max(event["seconds"], 1e-9)
+    console.print(
+        f"{name} limits: it was busy {100 * share:.0f} % of its time; this process kept {used:.2f} "
+        f"of {cores} cores busy for {event['seconds']:.1f} s"
+    )
 
 
 def show_summary(summary: Summary, target: Path) -> None:

@@ -25,7 +25,7 @@ from vidrestore.restorers import Restorer
 from vidrestore.selection import EVERYONE, Choice
 from vidrestore.stages.decode import Span
 from vidrestore.stages.remux import packet_count, remux
-from vidrestore.summary import Summary, Tally
+from vidrestore.summary import Stopwatch, Summary, Tally
 from vidrestore.workfolder import work_folder
 
 
@@ -89,8 +89,10 @@ def restore_video(
     with work_folder(request.target, lambda message: notify(on_event, message)) as work:
         plan = plan_job(request, work, on_event)
         planned = time.monotonic()
+        watch = Stopwatch()
         video, counts = plan.rendering.video()
         tally = sum_of(counts)
+        watch.report(on_event, "restore", tally.stages)
         used = tuple(dict.fromkeys(chain.from_iterable(plan.restorers)))
         whole = work.path / f"whole{request.target.suffix}"
         _join_all(video, whole, plan, used, tally)

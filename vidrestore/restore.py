@@ -93,7 +93,7 @@ def restore_segment(
     with (
         VideoWriter(target, shown.info, encoding, threads=encoder_threads, header=header) as writer,
         _layer_writer(layer, shown.info, encoder_threads) as write_layer,
-        StageThreads() as threads,
+        StageThreads(caller="encode") as threads,
     ):
         again = frames_again(source, analysis, span, first=first, end=end)
         frames = threads.background(again, depth=_DEPTH, name="decode")
@@ -155,6 +155,7 @@ def restore_segment(
                 f"first pass and {writer.frame_count} in the second; it changed meanwhile or "
                 "cannot be read reliably"
             )
+    tally.add_stages(threads.times)
     return tally
 
 

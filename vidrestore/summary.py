@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from vidrestore.frame import Analysis
+from vidrestore.frame import Analysis, OnEvent
+from vidrestore.threads import StageTime
 
 
 @dataclass(slots=True)
@@ -49,12 +51,18 @@ class Tally:
     """What a person should know, one sentence for each cause."""
     likeness: dict[int, Likeness] = field(default_factory=dict)
     """Track -> what the guard found."""
+    stages: dict[str, StageTime] = field(default_factory=dict)
+    """Where the time of each stage went, in order."""
     frames: range | None = None
     """Faces of frames outside do not count: they are only looked at; None: all count."""
 
     def counts(self, index: int) -> bool:
         """Whether the faces of that frame count."""
         return self.frames is None or index in self.frames
+
+    def add_stages(self, times: Mapping[str, StageTime]) -> None:
+        for name, own in times.items():
+            self.stages.setdefault(name, StageTime()).add(own)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -66,6 +74,7 @@ class Tally:
             "not_restored": dict(self.not_restored),
             "notes": dict(self.notes),
             "likeness": {str(track): asdict(found) for track, found in self.likeness.items()},
+            "stages": {name: asdict(own) for name, own in self.stages.items()},
         }
 
     def add(self, counts: Mapping[str, Any]) -> None:
@@ -78,6 +87,24 @@ class Tally:
         self.notes.update(counts["notes"])
         for track, found in counts["likeness"].items():
             self.likeness.setdefault(int(track), Likeness()).add(Likeness(**found))
+        self.add_stages({name: StageTime(**own) for name, own in counts["stages"].items()})
+
+
+class Stopwatch:
+    """Of a pass, from where it is made."""
+
+    def __init__(self) -> None:
+        self._wall, self._processor = time.monotonic(), time.process_time()
+
+    def report(self, on_event: OnEvent | None, name: str, stages: Mapping[str, StageTime]) -> None:
+        """Tell as an event what each stage of the pass cost, and how busy this process was."""
+        if on_event is not None:
+            on_event({
+                "event": "stages", "pass": name,
+                "seconds": time.monotonic() - self._wall,
+                "processor_seconds": time.process_time() - self._processor,
+                "stages": {each: asdict(own) for each, own in stages.items()},
+            })  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import cycle
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar, cast
@@ -13,6 +16,29 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.05  # longest wait before a blocked thread notices that the scope is left
+
+
+@dataclass(slots=True)
+class StageTime:
+    """Where the seconds of a stage's thread went, and how many items it gave on."""
+
+    items: int = 0
+    busy_seconds: float = 0.0
+    """At work, or waiting for a processor."""
+    processor_seconds: float = 0.0
+    """Of the thread itself; what libraries do in threads of their own is not in it."""
+    starved_seconds: float = 0.0
+    """Waiting for the stages before."""
+    held_seconds: float = 0.0
+    """Waiting for the stages after, which have enough."""
+
+    @property
+    def seconds(self) -> float:
+        return self.busy_seconds + self.starved_seconds + self.held_seconds
+
+    def add(self, other: StageTime) -> None:
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 class _Failure(NamedTuple):
@@ -30,8 +56,15 @@ class _Cancelled(BaseException):
 class _Deal:
     """Gives the items of an iterator to several threads, turn by turn."""
 
-    def __init__(self, items: Iterator[Any], lanes: int, left: threading.Event) -> None:
+    def __init__(
+        self,
+        items: Iterator[Any],
+        lanes: int,
+        left: threading.Event,
+        own_time: Callable[[], StageTime],
+    ) -> None:
         self._items = items
+        self._own_time = own_time
         self._lanes = lanes
         self._left = left
         self._turn = threading.Condition()
@@ -41,10 +74,12 @@ class _Deal:
     def lane(self, k: int) -> Iterator[Any]:
         while True:
             with self._turn:
+                began = time.perf_counter()
                 while self._next_lane != k and not self._is_over:
                     if self._left.is_set():
                         raise _Cancelled
                     self._turn.wait(_POLL_SECONDS)
+                self._own_time().starved_seconds += time.perf_counter() - began
                 if self._is_over:
                     return
                 try:
@@ -70,13 +105,20 @@ class StageThreads:
     stage to the caller. An error in the caller, Ctrl-C included, leaves the scope and stops all.
 
     Memory: each boundary holds at most depth + 2 items (the queue, one being made, one being used).
+
+    `caller` names the stage that the thread of the `with` block itself is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, caller: str = "caller") -> None:
         self._left = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._here = threading.local()
+        self._as_caller = self._clocked(caller)
+        self.times: dict[str, StageTime] = {}
+        """By the names of the stages, in order; whole once the scope is left."""
 
     def __enter__(self) -> StageThreads:
+        self._as_caller.__enter__()
         return self
 
     def __exit__(
@@ -85,28 +127,35 @@ class StageThreads:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._as_caller.__exit__(None, None, None)
         self._left.set()
         for thread in self._threads:
             thread.join()
+        # The caller comes last and was entered first.
+        caller = next(iter(self.times))
+        self.times[caller] = self.times.pop(caller)
 
     def background(self, items: Iterable[T], *, depth: int, name: str) -> Iterator[T]:
         """Yield `items` in order, computed by a thread named `name` at most `depth` items ahead."""
         results: queue.Queue[T | _Failure | type[_End]] = queue.Queue(maxsize=depth)
 
         def run() -> None:
-            try:
-                for item in items:
-                    self._put(results, item)
-                self._put(results, _End)
-            except _Cancelled:
-                pass
-            except BaseException as error:
-                self._report(results, _Failure(error))
-            finally:
-                # Closed here, in the thread that ran it, so that a stage's `finally` runs at once.
-                close = getattr(items, "close", None)
-                if close is not None:
-                    close()
+            with self._clocked(name):
+                try:
+                    for item in items:
+                        self._put(results, item)
+                        self._own_time().items += 1
+                    self._put(results, _End)
+                except _Cancelled:
+                    pass
+                except BaseException as error:
+                    self._report(results, _Failure(error))
+                finally:
+                    # Closed here, in the thread that ran it, so that a stage's `finally` runs at
+                    # once.
+                    close = getattr(items, "close", None)
+                    if close is not None:
+                        close()
 
         thread = threading.Thread(target=run, name=name, daemon=True)
         self._threads.append(thread)
@@ -120,7 +169,7 @@ class StageThreads:
 
         Together they run at most len(works) * (depth + 1) items ahead.
         """
-        deal = _Deal(iter(items), len(works), self._left)
+        deal = _Deal(iter(items), len(works), self._left, self._own_time)
         lanes = [
             self.background(map(work, deal.lane(k)), depth=depth, name=f"{name} {k}")
             for k, work in enumerate(works)
@@ -131,13 +180,34 @@ class StageThreads:
                 return
             yield cast(T, item)
 
+    @contextmanager
+    def _clocked(self, name: str) -> Iterator[None]:
+        """Count the seconds of this thread as those of the stage `name`."""
+        total = self.times.setdefault(name, StageTime())
+        own = self._here.time = StageTime()
+        wall, processor = time.perf_counter(), time.thread_time()
+        try:
+            yield
+        finally:
+            own.processor_seconds = time.thread_time() - processor
+            own.busy_seconds = time.perf_counter() - wall - own.starved_seconds - own.held_seconds
+            total.add(own)
+
+    def _own_time(self) -> StageTime:
+        """That of the thread which asks; of no stage where another than those of the scope does."""
+        return getattr(self._here, "time", None) or StageTime()
+
     def _put(self, results: queue.Queue[T], item: T) -> None:
-        while not self._left.is_set():
-            try:
-                return results.put(item, timeout=_POLL_SECONDS)
-            except queue.Full:
-                continue
-        raise _Cancelled
+        began = time.perf_counter()
+        try:
+            while not self._left.is_set():
+                try:
+                    return results.put(item, timeout=_POLL_SECONDS)
+                except queue.Full:
+                    continue
+            raise _Cancelled
+        finally:
+            self._own_time().held_seconds += time.perf_counter() - began
 
     def _report(self, results: queue.Queue[T], failure: T) -> None:
         try:
@@ -147,10 +217,13 @@ class StageThreads:
 
     def _take(self, results: queue.Queue[T | _Failure | type[_End]]) -> Iterator[T]:
         while not self._left.is_set():
+            began = time.perf_counter()
             try:
                 item = results.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 continue
+            finally:
+                self._own_time().starved_seconds += time.perf_counter() - began
             if item is _End:
                 return
             if isinstance(item, _Failure):
