@@ -106,7 +106,8 @@ def write_clip(folder: Path, minutes: float) -> Path:
     jump = "40*mod(floor(t/8),2)"
     look = f"crop=320:180:x='20+20*sin(t)+{jump}':y='12+12*sin(0.7*t)',noise=alls=8:allf=t"
     subprocess.run(
-        [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", "-loop", "1", "-framerate", str(RATE),
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", "-loop", "1",
+         "-framerate", str(RATE),
          "-i", str(picture), "-f", "lavfi", "-i", "sine=440", "-vf", look, "-c:v", "libx264",
          "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac", "-t", str(60 * minutes),
          str(clip)],
