@@ -166,8 +166,8 @@ def full_analysis():
         analysis_of(info, 12, tracks),
         crc32=random.integers(0, 1 << 32, 12).astype(np.uint32),
         shots=((0, 5), (5, 12)), skipped={"too small": 3}, corrupt_frames=1, decode_errors=2,
-        repaired_times=3, detector_errors=4, one_thread=True, coarse_landmarks=True, template="ffhq",
-        fingerprint="f" * 64, people_are_joined=True,
+        repaired_times=3, detector_errors=4, one_thread=True, coarse_landmarks=True,
+        template="ffhq", fingerprint="f" * 64, people_are_joined=True,
     )  # fmt: skip
 
 
