@@ -48,8 +48,10 @@ def test_cuts_and_tracks_of_real_shots(hamilton):
 def test_a_real_clip_in_mp4(hamilton, shared, tmp_path):
     source, analysis = hamilton
     target = tmp_path / "out.mp4"
-    summary = restore_video(source, target, settings(shared, "insightface"),
-                            analysis=analysis)  # fmt: skip
+    summary = restore_video(
+        source, target, settings(shared, "insightface", deflicker__amount=0, **AS_PAINTED),
+        analysis=analysis, restorer=Painter(),
+    )  # fmt: skip
     assert summary.frames == 275
     assert summary.faces == analysis.face_count > 300
     assert frame_times(target) == frame_times(source)

@@ -153,7 +153,7 @@ def test_the_command_speaks_json(tape, capsys, monkeypatch):
     *events, last = map(
         json.loads, run(capsys, tape, "--restorer", "fusion", "--json").splitlines()
     )
-    assert {event["event"] for event in events} <= {"progress", "notice"}
+    assert {event["event"] for event in events} <= {"progress", "notice", "stages"}
     found = last["analysis"]
     assert (found["frames"], found["faces"], len(found["people"])) == (FRAMES, FRAMES, 1)
     assert found["estimate"]["seconds"] > 0

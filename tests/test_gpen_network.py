@@ -47,7 +47,11 @@ def test_both_forms_give_the_authors_numbers(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["gpen-64", "gpen-256", "gpen-512", pytest.param("gpen-2048", marks=pytest.mark.long)],
+    [
+        "gpen-64",
+        "gpen-256",
+        *(pytest.param(f"gpen-{size}", marks=pytest.mark.long) for size in (512, 2048)),
+    ],
 )
 def test_half_precision_stays_close(name: str) -> None:
     bounds = {torch.bfloat16: 1e-2, torch.float16: 1.5e-3}

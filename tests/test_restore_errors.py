@@ -250,7 +250,7 @@ def test_an_encoder_that_cannot_start(run: Run) -> None:
 
 def test_a_source_that_vanishes_between_the_passes(run: Run) -> None:
     def remove(event: dict[str, Any]) -> None:
-        if event["frame"] == _FRAMES:
+        if event.get("frame") == _FRAMES:
             run.source.unlink()
 
     run.analysis, run.on_event = None, remove
@@ -263,7 +263,7 @@ def test_a_source_that_changes_between_the_passes(run: Run, make_video: MakeVide
     shorter = make_video("shorter.mp4", frames=_FRAMES - 5, size=(160, 120))
 
     def swap(event: dict[str, Any]) -> None:
-        if event["stage"] == "analyze" and event["frame"] == _FRAMES:
+        if (event.get("stage"), event.get("frame")) == ("analyze", _FRAMES):
             shorter.replace(run.source)
 
     run.analysis, run.on_event = None, swap
