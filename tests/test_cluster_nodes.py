@@ -64,7 +64,9 @@ def two_nodes(port: int) -> Iterator[list["subprocess.Popen[bytes]"]]:
             for where in (head, [f"--address=127.0.0.1:{port}"]):
                 start = [*RAY, "start", *where, *common, "--node-ip-address=127.0.0.1"]
                 nodes.append(subprocess.Popen(start, stdout=subprocess.DEVNULL,
-                                              stderr=subprocess.DEVNULL))  # fmt: skip
+                                              stderr=subprocess.DEVNULL,
+                                              env=os.environ | {"RAY_AUTH_MODE": "token"},
+                                              ))  # fmt: skip
                 wait_for(lambda: answers(port))
             yield nodes
         finally:

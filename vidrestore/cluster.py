@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def connected(address: str, count: int | None = None) -> Iterator[Crew]:
     host = re.fullmatch(r"([^:/]+):(\d+)", address)
     if host is None and address != "auto":
         raise UsageError(f"the address of a cluster is HOST:PORT or auto, not {address!r}")
-    with _ray("--cluster", {}) as (ray, connect):
+    with _ray("--cluster", _token_mode()) as (ray, connect):
         if host is not None:
             _knock(host[1], int(host[2]))
         connect(address=address)
@@ -103,6 +104,15 @@ def _crew(nodes: Sequence[dict[str, float]], count: int | None) -> Crew:
         raise ClusterError("the cluster has no node with a GPU or a CPU to give")
     cpus = min(torch.get_num_threads(), *cores)
     return Crew(count or sum(each // cpus for each in cores), cpus=cpus, gpus=0)
+
+
+def _token_mode() -> dict[str, str]:
+    """`ray start` asks for the user's token where there is one; to join, that must be said."""
+    if "RAY_AUTH_MODE" in os.environ:
+        return {}
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    has_one = bool(os.environ.get("RAY_AUTH_TOKEN")) or Path(named).is_file()
+    return {"RAY_AUTH_MODE": "token"} if has_one else {}
 
 
 def _knock(host: str, port: int) -> None:
