@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +19,7 @@ from vidrestore.frame import Analysis, Detection, Face, Frame, Track, VideoInfo
 from vidrestore.geometry import apply, invert, template
 from vidrestore.stages.decode import Damage, Span, decode, probe
 from vidrestore.stages.detect import checksum
+from vidrestore.stages.shots import ShotFinder
 
 PLANAR_FORMATS = (
     "yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuv411p", "gray", "yuv420p10le", "yuv422p10le",
@@ -225,3 +226,13 @@ class OneFace:
         self.pictures += 1
         points = [[65, 50], [95, 50], [80, 65], [68, 80], [92, 80]]
         return [detection([45, 25, 115, 95], points, 0.9)]
+
+
+def find_shots(
+    thumbnails: Iterable[Any], *, cut: float, contrast: float
+) -> tuple[tuple[int, int], ...]:
+    """Shots of these small pictures; see `ShotFinder`."""
+    finder = ShotFinder(cut=cut, contrast=contrast)
+    for thumbnail in thumbnails:
+        finder.add(thumbnail)
+    return finder.shots()

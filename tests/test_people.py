@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from media import plain_track
+from media import find_shots, plain_track
 from onnx import TensorProto, helper
 from scenes import (
     PEOPLE,
@@ -43,7 +43,6 @@ from vidrestore.stages.people import (
     people_embeddings,
     wanted_people,
 )
-from vidrestore.stages.shots import find_shots
 from vidrestore.stages.track import track
 
 SIMILARITY = 0.45

@@ -3,6 +3,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from media import find_shots
 from scenes import Simulated, composed, found_trajectories, idf1, observed, visits
 
 from vidrestore.detectors.yunet import YuNet
@@ -10,7 +11,6 @@ from vidrestore.frame import Detection, Motion, Observation
 from vidrestore.geometry import upright
 from vidrestore.stages.decode import Damage, decode, probe
 from vidrestore.stages.detect import upright_picture
-from vidrestore.stages.shots import find_shots
 from vidrestore.stages.track import track
 
 HOW = {"overlap": 0.3, "gap_frames": 5, "min_frames": 5, "similarity": 0.45}

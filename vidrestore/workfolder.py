@@ -24,7 +24,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +93,9 @@ class WorkFolder:
                 continue
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         self._segments.mkdir(exist_ok=True)
-        halves = ("segments/*.part.*", "segments/*.note", "crops/*/*.part.npz")
-        for stale in chain.from_iterable(map(self.path.glob, halves)):
-            stale.unlink()
+        self.drop_unfinished()
+        for half in self._segments.glob("*.note"):
+            half.unlink()
         self._note(self.path / "job.json", {"version": _VERSION, "source": source})
         if is_same or left is None or not resume:
             return None

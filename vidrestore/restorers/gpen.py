@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,10 @@ class Gpen:
         self.size: int | None
         self._network, self.size, self.dtype = found
         self.name = f"gpen-{self.size}"
-        self.weights_sha256 = sha256_of(path)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        return sha256_of(self._path)
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """(B, 1, 3, S, S) -> (B, 3, S, S), RGB in [0, 1]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,14 @@ class Onnx:
         image, *others = self._session.get_inputs()
         self.size: int | None = self._side(image)
         self.name = f"{path.name} (onnxruntime, {self._session.get_providers()[0]})"
-        self.weights_sha256 = sha256_of(path)
         self.template = "gpen" if "gpen" in path.name.lower() else "ffhq"
         self._image, self._dtype = image.name, type_of(image, path)
         self._one_by_one = isinstance(image.shape[0], int)
         self._others = {o.name: self._weight(o, fidelity) for o in others}
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        return sha256_of(self._path)
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """(B, 1, 3, S, S) -> (B, 3, S, S), RGB in [0, 1]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -85,10 +86,14 @@ class _Tier:
 
     def __init__(self, name: str, path: Path, open_tier: Callable[[str], Restorer]) -> None:
         self.name = name
-        self.weights_sha256 = sha256_of(path)
+        self._path = path
         self.size: int | None = int(name.removeprefix("gpen-"))
         self._open = open_tier
         self._network: Restorer | None = None
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        return sha256_of(self._path)
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         if self._network is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,6 @@ Picture = npt.NDArray[Any]
 # there is but one cut.
 _AROUND, _APART = 4, 2
 _FLASH_FRAMES = 2
-
-
-def find_shots(
-    thumbnails: Iterable[Picture], *, cut: float, contrast: float
-) -> tuple[tuple[int, int], ...]:
-    """Half-open [start, end) ranges that together cover all thumbnails; see `ShotFinder`."""
-    finder = ShotFinder(cut=cut, contrast=contrast)
-    for thumbnail in thumbnails:
-        finder.add(thumbnail)
-    return finder.shots()
 
 
 class ShotFinder:
