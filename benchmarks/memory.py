@@ -1,18 +1,20 @@
 """Whether hours of film need more memory or disk than minutes: pass one, pass two and the check.
 
-    python benchmarks/memory.py [MINUTES] [--everything]
+    python benchmarks/memory.py [MINUTES] [--everything] [--picture 3840x2160]
 
 A portrait moves through a clip of 320 x 180 at 25 frames per second with sound, ten minutes by
-default. What costs time and keeps nothing from one frame to the next is left out, unless
-`--everything` is given. Of each minute of the clip the table has the median of this process's
-resident memory, in the order in which the passes work; of the disk the most that the work folder
-held at any moment, beside the size of the finished file. Linux only: memory is read from /proc.
+default; its head is half as high as the picture. What costs time and keeps nothing from one frame
+to the next is left out, unless `--everything` is given. Of each minute of the clip the table has
+the median of this process's resident memory, in the order in which the passes work; of the disk the
+most that the work folder held at any moment, beside the size of the finished file; then the most
+memory of the whole run. Linux only: memory is read from /proc.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import tempfile
@@ -99,12 +101,13 @@ def disk_use(folder: Path) -> Iterator[list[int]]:
         thread.join()
 
 
-def write_clip(folder: Path, minutes: float) -> Path:
+def write_clip(folder: Path, minutes: float, picture_px: tuple[int, int] = (320, 180)) -> Path:
     """The portrait wanders under noise, and jumps every eight seconds, which is a cut."""
     picture, clip = folder / "portrait.png", folder / "clip.mkv"
     cv2.imwrite(str(picture), cv2.resize(data.astronaut()[..., ::-1], (400, 400)))
     jump = "40*mod(floor(t/8),2)"
-    look = f"crop=320:180:x='20+20*sin(t)+{jump}':y='12+12*sin(0.7*t)',noise=alls=8:allf=t"
+    look = f"crop=320:180:x='20+20*sin(t)+{jump}':y='12+12*sin(0.7*t)'"
+    look += f",scale={picture_px[0]}:{picture_px[1]},noise=alls=8:allf=t"
     subprocess.run(
         [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", "-loop", "1",
          "-framerate", str(RATE),
@@ -117,13 +120,18 @@ def write_clip(folder: Path, minutes: float) -> Path:
 
 
 def measure(
-    minutes: float, options: dict[str, Any], *, stretch_seconds: float = 60
+    minutes: float,
+    options: dict[str, Any],
+    *,
+    stretch_seconds: float = 60,
+    picture_px: tuple[int, int] = (320, 180),
 ) -> tuple[dict[str, list[float]], float]:
     """Median bytes of memory in each stretch, by pass; the most disk per byte of the output."""
     resident = Resident(round(stretch_seconds * RATE))
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        clip, target = write_clip(Path(folder), minutes), Path(folder) / "out" / "clear.mkv"
+        clip = write_clip(Path(folder), minutes, picture_px)
+        target = Path(folder) / "out" / "clear.mkv"
         target.parent.mkdir()
         with disk_use(target.parent) as most:
             restore_video(clip, target, load_settings(options=options), restorer=Sharper(),
@@ -136,8 +144,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("minutes", nargs="?", type=float, default=MINUTES)
     parser.add_argument("--everything", action="store_true")
+    parser.add_argument("--picture", default="320x180")
     args = parser.parse_args()
-    stages, disk = measure(args.minutes, {} if args.everything else OPTIONS)
+    width, height = map(int, args.picture.split("x"))
+    options = {"encode.preset": "ultrafast"} if args.everything else OPTIONS
+    stages, disk = measure(args.minutes, options, picture_px=(width, height))
     print(f"{'minute':8}" + "".join(f"{stage:>14}" for stage in stages))
     for minute, row in enumerate(zip(*stages.values(), strict=True), start=1):
         print(f"{minute:<8}" + "".join(f"{value / 2**20:11.1f} MB" for value in row))
@@ -145,6 +156,8 @@ def main() -> None:
         print(f"{stage}: last minute {found[-1] / found[0] - 1:+.1%} against the first "
               f"(at most {MOST_GROWTH:.0%})")  # fmt: skip
     print(f"disk: {disk:.2f}x the finished file at most (at most {MOST_DISK:g}x)")
+    most_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"memory of the whole run at {args.picture}: {most_kib / 2**20:.2f} GiB at most")
 
 
 if __name__ == "__main__":

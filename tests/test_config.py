@@ -82,11 +82,11 @@ def test_a_change_that_is_not_one(change: str) -> None:
 @pytest.mark.parametrize(
     ("change", "near"),
     [
-        ("encoder.quality=1", "did you mean encode?"),
+        ("encoder.quality=1", "did you mean encode or decode?"),
         ("encode.qualty=1", "did you mean quality?"),
         ("encode.codec=h265", "only auto, av1, dnxhr, ffv1, h264, hevc, prores"),
         ("align.template=gpn", "did you mean gpen?"),
-        ("zzz.quality=1", "only align, deflicker, detect"),
+        ("zzz.quality=1", "only align, decode, deflicker"),
     ],
 )
 def test_the_nearest_names_are_offered(change: str, near: str) -> None:

@@ -389,8 +389,8 @@ def test_what_lies_behind_an_unreadable_place_is_read_too(whole, monkeypatch):
     opened = stage.open_source
 
     @contextmanager
-    def stumbling(path):
-        with opened(path) as container:
+    def stumbling(path, device):
+        with opened(path, device) as container:
             numbers = count()
 
             def demux(stream):

@@ -51,6 +51,7 @@ ROOMS = {
         "parts",
         "likeness",
         "onnxfile",
+        "opening",
         "crops",
         "parsing",
     },

@@ -25,6 +25,12 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Decode(Section):
+    hardware: bool = False
+    """Pass two decodes on a GPU where that gives the picture of the processor; each frame is
+    checked against pass one, and from one that differs on the processor decodes."""
+
+
 class Detect(Section):
     """Finding faces in the upright, square-pixel picture."""
 
@@ -240,6 +246,9 @@ class Job(Section):
 
     segment_frames: int = Field(300, ge=48)
     """Most frames of a segment; it begins at a cut where that is possible."""
+    queue_frames: int = Field(4, ge=1, le=64)
+    """Frames by which a stage of pass two may run ahead of the next: more even out what differs
+    from frame to frame, and take memory."""
 
 
 class Weights(Section):
@@ -252,6 +261,7 @@ class Weights(Section):
 
 
 class Settings(Section):
+    decode: Decode = Decode()
     detect: Detect = Detect()
     shots: Shots = Shots()
     track: Tracking = Tracking()

@@ -18,10 +18,11 @@ from vidrestore.color import plane
 from vidrestore.edl import later
 from vidrestore.errors import OutputError, UsageError
 from vidrestore.frame import Analysis, VideoInfo
+from vidrestore.opening import open_source
 from vidrestore.parts import LayerRange
 from vidrestore.planes import layout
 from vidrestore.programs import run_ffmpeg
-from vidrestore.stages.decode import Damage, decode, open_source
+from vidrestore.stages.decode import Damage, decode
 from vidrestore.stages.join import join
 from vidrestore.stages.layer import LayerFiles
 from vidrestore.workfolder import Part, WorkFolder, sealed

@@ -14,7 +14,8 @@ from vidrestore import store
 from vidrestore.errors import InputError, UsageError
 from vidrestore.frame import Analysis, OnEvent, Track, VideoInfo
 from vidrestore.geometry import Matrix, apply, compose, crop_side_px, invert, upright
-from vidrestore.stages.decode import Damage, Span, decode, open_source, probe
+from vidrestore.opening import open_source
+from vidrestore.stages.decode import Damage, Span, decode, probe
 from vidrestore.stages.detect import checksum
 
 _LARGEST_WORK_PX = 2048

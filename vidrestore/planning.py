@@ -17,6 +17,7 @@ from vidrestore.frame import Analysis, OnEvent, VideoInfo, notify
 from vidrestore.framemd5 import check_listing_path
 from vidrestore.layering import Layering
 from vidrestore.openers import chosen_judge, chosen_parser, chosen_restorer, chosen_restorers
+from vidrestore.opening import open_source
 from vidrestore.pairing import Companion, check_before_swap, check_plate, pair, with_room_for
 from vidrestore.redo import (
     Kept,
@@ -33,7 +34,7 @@ from vidrestore.rendering import Here, Rendering, Work, Workers
 from vidrestore.restorers import Described, Restorer
 from vidrestore.segments import networks_used, plan_segments
 from vidrestore.selection import Choice
-from vidrestore.stages.decode import Span, open_source, probe
+from vidrestore.stages.decode import Span, probe
 from vidrestore.stages.encode import first_that_opens
 from vidrestore.stages.remux import plan_that_fits
 from vidrestore.workfolder import WorkFolder

@@ -13,7 +13,8 @@ from vidrestore.config import Settings
 from vidrestore.errors import InputError, VidrestoreError
 from vidrestore.frame import Analysis, OnEvent, notify
 from vidrestore.openers import recognizer_folder
-from vidrestore.stages.decode import Span, open_source
+from vidrestore.opening import open_source
+from vidrestore.stages.decode import Span
 
 
 def known_analysis(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -28,7 +28,7 @@ from vidrestore.stages import deflicker as deflicker_stage
 from vidrestore.stages import guard as guard_stage
 from vidrestore.stages import paste as paste_stage
 from vidrestore.stages.crop import crop, cut_out
-from vidrestore.stages.decode import Damage, Span, decode, decode_from
+from vidrestore.stages.decode import Damage, Span, decode, decode_from, decoding_device
 from vidrestore.stages.deflicker import deflicker
 from vidrestore.stages.detect import checksum
 from vidrestore.stages.encode import VideoWriter
@@ -41,8 +41,6 @@ from vidrestore.stages.swap import only_swapped
 from vidrestore.summary import Tally
 from vidrestore.threads import StageThreads
 
-# Frames on which each boundary between threads may run ahead; see StageThreads for the memory.
-_DEPTH = 4
 _LARGEST_CROP_PX = 2048
 _FEW_FRAMES = 8
 # How long before a frame to seek where the seek to it led elsewhere.
@@ -95,8 +93,9 @@ def restore_segment(
         _layer_writer(layer, shown.info, encoder_threads) as write_layer,
         StageThreads(caller="encode") as threads,
     ):
-        again = frames_again(source, analysis, span, first=first, end=end)
-        frames = threads.background(again, depth=_DEPTH, name="decode")
+        decoder = _decoder(source, info, settings, tally)
+        again = frames_again(source, analysis, span, first=first, end=end, device=decoder)
+        frames = threads.background(again, depth=settings.job.queue_frames, name="decode")
         cropped = crop(
             frames,
             analysis.tracks,
@@ -106,18 +105,18 @@ def restore_segment(
         )
         if (before := pairing.before_swap) is not None:
             was = threads.background(
-                _beside(before, first, end), depth=_DEPTH, name="decode before"
+                _beside(before, first, end), depth=settings.job.queue_frames, name="decode before"
             )
             cropped = only_swapped(cropped, was, info, before.analysis.info, tally)
-        faces = threads.background(cropped, depth=_DEPTH, name="crop")
+        faces = threads.background(cropped, depth=settings.job.queue_frames, name="crop")
         restored = _restored(faces, restorers, tally, settings, device, crops)
-        clear = threads.background(restored, depth=_DEPTH, name="restore")
+        clear = threads.background(restored, depth=settings.job.queue_frames, name="restore")
         steady = deflicker(
             clear,
             amount=_deflicker_amount(restorers, settings),
             detail=settings.deflicker.detail,
         )
-        calm = threads.background(steady, depth=_DEPTH, name="deflicker")
+        calm = threads.background(steady, depth=settings.job.queue_frames, name="deflicker")
         guarded = guard(
             calm,
             judge,
@@ -129,7 +128,9 @@ def restore_segment(
         # Each face that waits holds 24 W^2 bytes, of which the guard keeps some frames itself.
         sure = threads.background(guarded, depth=1, name="guard")
         if plate is not None:
-            onto = threads.background(_beside(plate, first, end), depth=_DEPTH, name="decode plate")
+            onto = threads.background(
+                _beside(plate, first, end), depth=settings.job.queue_frames, name="decode plate"
+            )
             to_plate = target_from_source(shown.info, info)
             sure = onto_plate(sure, onto, shown.tracks, shown.info, to_plate, cut_out)
         pasted = paste(
@@ -141,7 +142,7 @@ def restore_segment(
             finish=_finish(settings, parser),
             layer=None if layer is None else layer.holds,
         )
-        for frame in threads.background(pasted, depth=_DEPTH, name="paste"):
+        for frame in threads.background(pasted, depth=settings.job.queue_frames, name="paste"):
             if segment.first <= frame.index < segment.end:
                 timed = replace(frame, duration=durations[frame.index])
                 writer.write(timed)
@@ -234,6 +235,7 @@ def frames_again(
     *,
     first: int = 0,
     end: int | None = None,
+    device: str | None = None,
 ) -> Iterator[Frame]:
     """Frames [first, end) of the analysis once more, with the times and checksums that they have
     there. `span` is the part of the source that was analysed.
@@ -241,12 +243,13 @@ def frames_again(
     Begins at the exact frame: where a seek leads to another one, from further and further before
     it, in the end from the start. Several threads decode until a frame is another: some damage, of
     HEVC for one, shows only in that. The rest then comes from one thread, as in the analysis.
+    `device` is what decodes instead of them, under the same condition.
     InputError where that does not help: the file is no longer the one that was analysed.
     """
     end = analysis.frame_count if end is None else end
     given = first
     ends_with_source = end == analysis.frame_count and span is None
-    for frames in _attempts(source, analysis, span, first):
+    for frames in _attempts(source, analysis, span, first, device):
         for frame in frames:
             if frame.index < given:
                 continue
@@ -278,20 +281,32 @@ def frames_again(
 
 
 def _attempts(
-    source: Path, analysis: Analysis, span: Span | None, first: int
+    source: Path, analysis: Analysis, span: Span | None, first: int, device: str | None
 ) -> Iterator[Iterator[Frame]]:
     """Ways to read from frame `first` on, with indices of the analysis; the quickest first."""
     if analysis.one_thread:
         return
-    info = analysis.info
-    for earlier_seconds in _EARLIER_SECONDS if first else ():
-        begin = int(analysis.pts[first]) - math.ceil(earlier_seconds / info.time_base)
-        if begin <= analysis.pts[0]:
-            break
-        # Which of the frames it is that is met first, its time says.
-        known = {int(pts): i for i, pts in enumerate(analysis.pts[: first + 1].tolist())}
-        yield _numbered(decode_from(source, begin, stream_index=info.stream_index), known)
-    yield decode(source, Damage(), span, stream_index=info.stream_index)
+    index = analysis.info.stream_index
+    # Which of the frames it is that is met first, its time says.
+    known = {int(pts): i for i, pts in enumerate(analysis.pts[: first + 1].tolist())}
+    for kind in dict.fromkeys((device, None)):
+        frames: Iterator[Frame]
+        for earlier_seconds in _EARLIER_SECONDS if first else ():
+            earlier = math.ceil(earlier_seconds / analysis.info.time_base)
+            begin = int(analysis.pts[first]) - earlier
+            if begin <= analysis.pts[0]:
+                break
+            frames = decode_from(source, begin, stream_index=index, device=kind)
+            yield _numbered(_while_there(frames, kind), known)
+        if kind is None or not first:
+            frames = decode(source, Damage(), span, stream_index=index, device=kind)
+            yield _while_there(frames, kind)
+
+
+def _while_there(frames: Iterator[Frame], device: str | None) -> Iterator[Frame]:
+    """As long as the device, if it is one, does its work."""
+    with suppress(InputError) if device else nullcontext():
+        yield from frames
 
 
 def _numbered(frames: Iterator[Frame], known: Mapping[int, int]) -> Iterator[Frame]:
@@ -332,6 +347,19 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(
             f"there is no device {name}: {torch.cuda.device_count()} CUDA devices are found; "
             "use --device cpu or --device auto"
+        )
+    return device
+
+
+def _decoder(source: Path, info: VideoInfo, settings: Settings, tally: Tally) -> str | None:
+    """The device that decodes, None where it is the processor."""
+    if not settings.decode.hardware:
+        return None
+    device = decoding_device(source, info.stream_index)
+    if device is None:
+        tally.notes["decoder"] = (
+            "decode.hardware is set, and no device of this machine gives the pictures of this "
+            "video; the processor decoded them"
         )
     return device
 

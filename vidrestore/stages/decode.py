@@ -13,11 +13,13 @@ from typing import Any
 
 import av
 import av.error
-from av.stream import Discard, Disposition
+from av.codec.hwaccel import hwdevices_available
+from av.stream import Discard
 
 from vidrestore import color
 from vidrestore.errors import InputError, UsageError
 from vidrestore.frame import Frame, VideoInfo
+from vidrestore.opening import main_video_stream, open_source
 from vidrestore.planes import planar_format, to_planar
 from vidrestore.streaminfo import video_info
 
@@ -73,44 +75,6 @@ class Span:
         return first, None if end is None else begin + math.ceil(end * ticks)
 
 
-@contextmanager
-def open_source(path: Path) -> Iterator[Any]:
-    """The opened container; InputError, in one sentence, for whatever is not readable as video."""
-    try:
-        if not path.exists():
-            raise InputError(f"the file {path} does not exist")
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; give the path of a video file in it")
-        if path.stat().st_size == 0:
-            raise InputError(f"the file {path} is empty")
-        container = av.open(str(path.absolute()), metadata_errors="replace")
-    except (av.error.FFmpegError, OSError) as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(f"the file {path} cannot be read as video: {reason}") from error
-    with container:
-        kind = container.format.name
-        if kind == "tty":
-            raise InputError(f"{path} is text, not a video")
-        if kind == "image2" or kind.endswith("_pipe"):
-            raise InputError(f"{path} is a picture; give a video")
-        yield container
-
-
-def main_video_stream(container: Any) -> Any:
-    """The video stream to restore: the default one that is not cover art, else the best."""
-    moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not moving:
-        raise InputError(f"the file {container.name} has no video stream")
-    moving = [s for s in moving if s.codec_context is not None]
-    if not moving:
-        raise InputError(f"the video of {container.name} is in a format that cannot be decoded")
-    best = container.streams.best("video")
-    marked = [s for s in moving if s.disposition & Disposition.default]
-    if best in marked or (best in moving and not marked):
-        return best
-    return (marked or moving)[0]
-
-
 def probe(path: Path) -> VideoInfo:
     """Everything about the main video stream that its frames do not carry themselves."""
     with open_source(path) as container:
@@ -130,12 +94,14 @@ def decode(
     stream_index: int | None = None,
     one_thread: bool = False,
     may_seek: bool = False,
+    device: str | None = None,
 ) -> Iterator[Frame]:
     """All frames of the main (or the given) video stream, or those of `span`, in order of
     presentation.
 
     Several threads decode, which is not repeatable where the file is damaged. `one_thread` gives
-    the same frames every time, and reads the file from its beginning unless `may_seek`.
+    the same frames every time, and reads the file from its beginning unless `may_seek`. `device`
+    is one that `decoding_device` found.
 
     What cannot be decoded is counted in `damage` and left out, as are stray frames of another size
     or pixel format. Times come from the stream; one that is missing or does not fit between its
@@ -143,19 +109,23 @@ def decode(
     InputError where the picture changes its size or pixel format for good.
     """
     may_seek = may_seek or not one_thread
-    with _opened_at(path, span, damage, stream_index, one_thread, may_seek) as (stream, images):
+    at = _opened_at(path, span, damage, stream_index, one_thread, may_seek, device)
+    with at as (stream, images):
         chosen = _within(span, stream, _timed(images, damage, Fraction(stream.time_base)))
         for index, (pts, image) in enumerate(_alike(chosen, damage, path, stream_index)):
             damage.corrupt_frames += bool(image.is_corrupt)
             yield Frame(index, pts, image, _duration(image))
 
 
-def decode_from(path: Path, pts: int, *, stream_index: int) -> Iterator[Frame]:
+def decode_from(
+    path: Path, pts: int, *, stream_index: int, device: str | None = None
+) -> Iterator[Frame]:
     """Frames from that time on, or from somewhat before or after it, numbered from 0.
 
-    Wherever a seek leads to; nothing is promised of the first frames but their times.
+    Wherever a seek leads to; nothing is promised of the first frames but their times. `device`
+    is one that `decoding_device` found.
     """
-    with open_source(path) as container:
+    with open_source(path, device) as container:
         stream = _chosen_stream(container, stream_index)
         with suppress(av.error.FFmpegError):
             container.seek(pts, stream=stream)
@@ -165,6 +135,28 @@ def decode_from(path: Path, pts: int, *, stream_index: int) -> Iterator[Frame]:
             )
             for index, (time, image) in enumerate(timed):
                 yield Frame(index, time, image, _duration(image))
+
+
+def decoding_device(path: Path, stream_index: int) -> str | None:
+    """The first kind of device, such as cuda, that gives the stream's first picture as the
+    processor does, or None."""
+    expected = next(decode(path, Damage(), stream_index=stream_index, one_thread=True))
+    for device in hwdevices_available():
+        # What a driver, or a machine without one, answers with is not known beforehand.
+        with (
+            suppress(InputError, OSError, RuntimeError, ValueError),
+            open_source(path, device) as container,
+        ):
+            stream = _chosen_stream(container, stream_index)
+            image = next(_decoded(container, stream, Damage(), False), None)
+            if stream.codec_context.is_hwaccel and image is not None and _same(image, expected):
+                return device
+    return None
+
+
+def _same(image: av.VideoFrame, other: Frame) -> bool:
+    pairs = zip(image.planes, other.image.planes, strict=False)
+    return _shape(image) == _shape(other.image) and all(bytes(a) == bytes(b) for a, b in pairs)
 
 
 def _timed(images: Iterator[av.VideoFrame], damage: Damage, time_base: Fraction) -> _Timed:
@@ -280,17 +272,18 @@ def _opened_at(
     stream_index: int | None,
     one_thread: bool,
     may_seek: bool,
+    device: str | None,
 ) -> Iterator[tuple[Any, Iterator[av.VideoFrame]]]:
     """The video stream and its frames from the start of `span` or somewhat before it."""
     if may_seek and span is not None and span.start_seconds:
-        with open_source(path) as container:
+        with open_source(path, device) as container:
             stream = _chosen_stream(container, stream_index)
             images = _sought(container, stream, span, damage, one_thread)
             if images is not None:
                 damage.sought = True
                 yield stream, images
                 return
-    with open_source(path) as container:
+    with open_source(path, device) as container:
         stream = _chosen_stream(container, stream_index)
         yield stream, _decoded(container, stream, damage, one_thread)
 
