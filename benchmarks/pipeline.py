@@ -5,7 +5,9 @@
 1. Pass two of CLIP (lp_s18) with gpen-512 on random weights: frames per second, the table of
    `--stage-times`, the share of wall x cores in which the process was at work, and that of the time
    in which the busiest stage was.
-2. Pass two by length (10, 100 and 1000 s unless given) and by faces in a frame (0, 1, 2, 4), of a
+2. The same with `fusion` by how many frames the stages may run ahead of one another
+   (`job.queue_frames`), which take turns: wall time.
+3. Pass two by length (10, 100 and 1000 s unless given) and by faces in a frame (0, 1, 2, 4), of a
    small generated clip and a restorer that costs next to nothing. Processor time per frame, which
    neighbours disturb least; wall time beside it.
 """
@@ -13,6 +15,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -33,6 +36,7 @@ from vidrestore.frame import Analysis, Track
 from vidrestore.stages.decode import Span
 
 SHARED = Path(__file__).parents[2] / "shared"
+DEPTHS, ROUNDS = (1, 2, 4, 8, 16), 3
 LENGTHS_SECONDS, FACES = (10.0, 100.0, 1000.0), (0, 1, 2, 4)
 FACES_SECONDS = 40.0
 CORNERS_PX = ((30.0, 20.0), (180.0, 20.0), (30.0, 95.0), (180.0, 95.0))
@@ -48,6 +52,7 @@ def main() -> None:
         os.environ["XDG_CACHE_HOME"] = name
         if frames:
             efficiency(clip, frames, folder)
+            by_depth(clip, frames)
         by_length(folder, lengths)
         by_faces(folder)
 
@@ -75,6 +80,28 @@ def efficiency(clip: Path, frames: int, folder: Path) -> None:
         f"{event['processor_seconds'] / wall / cores:.2f}, busiest stage over wall "
         f"{busiest / wall:.2f} (each at least {LEAST_BUSY})"
     )
+
+
+def by_depth(clip: Path, frames: int) -> None:
+    span = Span(Fraction(0), Fraction(frames, 30))
+    options = OPTIONS | {"restore.restorer": "fusion", "detect.every": 1, "encode.check": False}
+    options |= {"deflicker.amount": 1.0, "paste.occluders": True, "grain.match": 0.5}
+    analysis = analyze_video(clip, load_settings(options=options), span=span)
+    walls: dict[int, list[float]] = {depth: [] for depth in DEPTHS}
+    for _ in range(ROUNDS):
+        for depth, found in walls.items():
+            settings = load_settings(options=options | {"job.queue_frames": depth})
+            with tempfile.TemporaryDirectory() as folder:
+                start = time.monotonic()
+                restore_video(
+                    clip, Path(folder) / "out.mp4", settings, analysis=analysis, span=span
+                )
+                found.append(time.monotonic() - start)
+    medians = {depth: statistics.median(found) for depth, found in walls.items()}
+    print(f"{'frames ahead':18}{'frames/s':>10}{'against 4':>12}")
+    for depth, wall in medians.items():
+        rate = analysis.frame_count / wall
+        print(f"{depth:<18}{rate:10.2f}{medians[4] / wall - 1:+12.1%}")
 
 
 def by_length(folder: Path, lengths: tuple[float, ...]) -> None:
@@ -106,9 +133,7 @@ def with_faces(clip: Path, count: int) -> Analysis:
     tracks = [
         still_track(track_id, start, end, corner)
         for start, end in analysis.shots
-        for track_id, corner in enumerate(
-            ((30.0, 20.0), (180.0, 20.0), (30.0, 95.0), (180.0, 95.0))
-        )
+        for track_id, corner in enumerate(CORNERS_PX)
         if track_id < count
     ]
     numbered = [replace(track, track_id=i) for i, track in enumerate(tracks)]

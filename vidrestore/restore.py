@@ -85,7 +85,7 @@ def restore_segment(
     # Those of decoders are packets' durations, which follow the order of coding.
     durations = [*np.diff(shown.pts).tolist(), last_duration(shown)]
     device = choose_device(settings.restore.device)
-    encoder_threads = settings.encode.threads
+    encoder_threads, depth = settings.encode.threads, settings.job.queue_frames
     if analysis.frame_count < _FEW_FRAMES:
         encoding = encoding.of_few_frames()
     with (
@@ -95,7 +95,7 @@ def restore_segment(
     ):
         decoder = _decoder(source, info, settings, tally)
         again = frames_again(source, analysis, span, first=first, end=end, device=decoder)
-        frames = threads.background(again, depth=settings.job.queue_frames, name="decode")
+        frames = threads.background(again, depth=depth, name="decode")
         cropped = crop(
             frames,
             analysis.tracks,
@@ -104,19 +104,17 @@ def restore_segment(
             device=device,
         )
         if (before := pairing.before_swap) is not None:
-            was = threads.background(
-                _beside(before, first, end), depth=settings.job.queue_frames, name="decode before"
-            )
+            was = threads.background(_beside(before, first, end), depth=depth, name="decode before")
             cropped = only_swapped(cropped, was, info, before.analysis.info, tally)
-        faces = threads.background(cropped, depth=settings.job.queue_frames, name="crop")
+        faces = threads.background(cropped, depth=depth, name="crop")
         restored = _restored(faces, restorers, tally, settings, device, crops)
-        clear = threads.background(restored, depth=settings.job.queue_frames, name="restore")
+        clear = threads.background(restored, depth=depth, name="restore")
         steady = deflicker(
             clear,
             amount=_deflicker_amount(restorers, settings),
             detail=settings.deflicker.detail,
         )
-        calm = threads.background(steady, depth=settings.job.queue_frames, name="deflicker")
+        calm = threads.background(steady, depth=depth, name="deflicker")
         guarded = guard(
             calm,
             judge,
@@ -128,9 +126,7 @@ def restore_segment(
         # Each face that waits holds 24 W^2 bytes, of which the guard keeps some frames itself.
         sure = threads.background(guarded, depth=1, name="guard")
         if plate is not None:
-            onto = threads.background(
-                _beside(plate, first, end), depth=settings.job.queue_frames, name="decode plate"
-            )
+            onto = threads.background(_beside(plate, first, end), depth=depth, name="decode plate")
             to_plate = target_from_source(shown.info, info)
             sure = onto_plate(sure, onto, shown.tracks, shown.info, to_plate, cut_out)
         pasted = paste(
@@ -142,7 +138,7 @@ def restore_segment(
             finish=_finish(settings, parser),
             layer=None if layer is None else layer.holds,
         )
-        for frame in threads.background(pasted, depth=settings.job.queue_frames, name="paste"):
+        for frame in threads.background(pasted, depth=depth, name="paste"):
             if segment.first <= frame.index < segment.end:
                 timed = replace(frame, duration=durations[frame.index])
                 writer.write(timed)
