@@ -42,6 +42,9 @@ OPTIONS = {
 }  # fmt: skip
 
 
+EVERYTHING = {key: OPTIONS[key] for key in ("detect.detector", "detect.remember", "encode.preset")}
+
+
 class Sharper:
     """A restorer that costs next to nothing."""
 
@@ -147,7 +150,7 @@ def main() -> None:
     parser.add_argument("--picture", default="320x180")
     args = parser.parse_args()
     width, height = map(int, args.picture.split("x"))
-    options = {"encode.preset": "ultrafast"} if args.everything else OPTIONS
+    options = EVERYTHING if args.everything else OPTIONS
     stages, disk = measure(args.minutes, options, picture_px=(width, height))
     print(f"{'minute':8}" + "".join(f"{stage:>14}" for stage in stages))
     for minute, row in enumerate(zip(*stages.values(), strict=True), start=1):
