@@ -157,14 +157,14 @@ def test_a_painted_face_has_no_combs_and_the_rest_is_untouched(tmp_path, a_face,
     pictures = footage.images(footage.pan(2 * FRAMES, 360, 288, speed_px=5), "yuv420p")
     source = footage.film(tmp_path / "clip.mkv", footage.woven_by_hand(pictures, order), flag=order)
     target = tmp_path / "out.mkv"
-    assert max(map(combs, decode(source, Damage()))) > 10
+    assert max(map(combs, decode(source, Damage()))) > 50
     summary = restored(source, target, "keep", Painter((0.8, 0.4, 0.3)))
     assert summary.identical_outside == FRAMES
     assert summary.identical_frames == 0
     assert probe(target).field_order == order
     for frame in decode(target, Damage()):
         assert frame.image.interlaced_frame
-        assert combs(frame) < 0.5
+        assert combs(frame) < 1
 
 
 def test_the_frames_do_not_depend_on_segments(tmp_path, a_face):
