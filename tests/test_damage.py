@@ -24,9 +24,9 @@ from media import AS_PAINTED, Painter, frame_times, mild_image, planes_of, write
 from sources import ffmpeg, picture, tone
 
 from vidrestore import analyze, load_settings, openers, restore_video
+from vidrestore.again import frames_again
 from vidrestore.detectors import detection
 from vidrestore.errors import InputError, VidrestoreError
-from vidrestore.restore import frames_again
 from vidrestore.stages import decode as stage
 from vidrestore.stages.decode import Damage, Span, decode, probe
 from vidrestore.stages.detect import checksum

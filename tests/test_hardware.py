@@ -10,8 +10,8 @@ import sources
 from media import AS_PAINTED, Painter, analysis_of_file, packets, plain_track
 
 from vidrestore import load_settings, restore_video
+from vidrestore.again import frames_again
 from vidrestore.errors import InputError
-from vidrestore.restore import frames_again
 from vidrestore.stages import decode as stage
 from vidrestore.stages.decode import decoding_device
 from vidrestore.stages.detect import checksum

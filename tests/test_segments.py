@@ -19,9 +19,10 @@ from media import (
 )
 
 from vidrestore import load_settings, restore_video
+from vidrestore.again import frames_again
 from vidrestore.errors import OutputError
 from vidrestore.frame import Analysis
-from vidrestore.restore import frames_again, reach_frames
+from vidrestore.restore import reach_frames
 from vidrestore.segments import Segment, context, plan_segments
 from vidrestore.stages.decode import Damage, decode, probe
 from vidrestore.stages.join import join

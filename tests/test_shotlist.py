@@ -9,6 +9,7 @@ from media import analysis_of, info_of, plain_track, random_image, write_video
 
 from vidrestore import edl, shotlist, store
 from vidrestore.errors import ConfigError, InputError
+from vidrestore.frame import Fields
 from vidrestore.shotlist import Shot, ShotList
 
 CLOCKS = {
@@ -162,8 +163,10 @@ def full_analysis():
         mastering_display=tuple(Fraction(i + 1, 50000) for i in range(10)),
         content_light=(1000, 400), guessed=frozenset({"matrix", "range"}),
     )  # fmt: skip
+    own = Fields("keep", "bff", info, np.arange(6), random.integers(0, 1 << 32, 6, np.uint32))
     return replace(
         analysis_of(info, 12, tracks),
+        fields=own,
         crc32=random.integers(0, 1 << 32, 12).astype(np.uint32),
         shots=((0, 5), (5, 12)), skipped={"too small": 3}, corrupt_frames=1, decode_errors=2,
         repaired_times=3, detector_errors=4, one_thread=True, coarse_landmarks=True,

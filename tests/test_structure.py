@@ -52,6 +52,7 @@ ROOMS = {
         "likeness",
         "onnxfile",
         "opening",
+        "interlace",
         "crops",
         "parsing",
     },
@@ -61,6 +62,7 @@ ROOMS = {
     "restorers": {"restorers/"},
     "stages": {"stages/"},
     "passes": {
+        "again",
         "analyze",
         "restore",
         "job",
@@ -70,6 +72,7 @@ ROOMS = {
         "selection",
         "openers",
         "remembered",
+        "deinterlacing",
         "estimate",
         "segments",
         "rendering",

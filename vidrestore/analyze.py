@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -12,6 +13,7 @@ import numpy as np
 
 from vidrestore import store
 from vidrestore.config import Settings
+from vidrestore.deinterlacing import Interlacing, choose_interlacing
 from vidrestore.detectors import Detector
 from vidrestore.detectors.haar import CERTAIN_NEIGHBORS
 from vidrestore.detectors.recognizer import Embedder
@@ -20,6 +22,7 @@ from vidrestore.errors import InputError
 from vidrestore.frame import (
     Analysis,
     BoolArray,
+    Fields,
     Frame,
     Observation,
     OnEvent,
@@ -28,11 +31,13 @@ from vidrestore.frame import (
     VideoInfo,
     notify,
 )
+from vidrestore.interlace import info_of_pictures
 from vidrestore.observed import Observations
 from vidrestore.openers import chosen_detector, chosen_recognizer
 from vidrestore.stages.align import align, broken
 from vidrestore.stages.decode import Damage, Span, decode, probe
-from vidrestore.stages.detect import Failures, FirstLook, Recognise, detect
+from vidrestore.stages.detect import Failures, FirstLook, Recognise, checksum, detect
+from vidrestore.stages.fields import pictures
 from vidrestore.stages.odometry import Odometer, follow
 from vidrestore.stages.people import join_people
 from vidrestore.stages.shots import ShotFinder
@@ -53,9 +58,13 @@ def analyze_video(
     settings: Settings | None = None,
     *,
     span: Span | None = None,
+    interlacing: Interlacing | None = None,
     on_event: OnEvent | None = None,
 ) -> Analysis:
     """Everything that must be known of a video before a face is restored.
+
+    Where the footage is interlaced, it is of the pictures of its fields unless the settings say
+    otherwise (see `vidrestore.interlace`); `interlacing` is what was measured of that already.
 
     The same source and settings give the same result: one thread decodes. Where a part that was
     sought turns out to be damaged, the file is read again from its beginning, which is said.
@@ -64,6 +73,9 @@ def analyze_video(
     """
     source, settings = Path(source), settings or Settings()
     info, content = probe(source), store.fingerprint(source)
+    if interlacing is None:
+        interlacing = choose_interlacing(source, info, settings, span)
+        notify(on_event, *filter(None, [interlacing.notice()]))
     at_once = _looking_threads(settings)
     each = max(1, (os.cpu_count() or 1) // at_once)
     detectors = [chosen_detector(settings, on_event, threads=each) for _ in range(at_once + 1)]
@@ -72,9 +84,9 @@ def analyze_video(
     def watch(*, may_seek: bool) -> _Watched:
         every = settings.people.every_seconds
         recognise = None if recognizer is None else Embedder(recognizer, every_seconds=every)
-        watched = _Watched(settings)
-        looked = _looked(info, detectors, recognise, settings, watched.failures)
-        _watch(watched, source, looked, info, span, on_event, may_seek=may_seek)
+        watched = _Watched(settings, info, interlacing)
+        looked = _looked(watched.info, detectors, recognise, settings, watched.failures)
+        _watch(watched, source, looked, span, on_event, may_seek=may_seek)
         return watched
 
     watched = watch(may_seek=True)
@@ -86,7 +98,7 @@ def analyze_video(
     if watched.failures.frames:
         notify(on_event, f"the detector broke first at {watched.failures.first}")
     return replace(
-        _understood(watched, info, settings, coarse=detectors[0].coarse),
+        _understood(watched, settings, coarse=detectors[0].coarse),
         fingerprint=content,
         people_are_joined=recognizer is not None,
     )
@@ -95,7 +107,13 @@ def analyze_video(
 class _Watched:
     """What is known of the frames once all were looked at."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, info: VideoInfo, interlacing: Interlacing) -> None:
+        self._file, self._interlacing = info, interlacing
+        self.info = info
+        if interlacing.mode != "off":
+            self.info = info_of_pictures(info, interlacing.mode)
+        # Of the file's own frames, where those that are looked at are others.
+        self._pts, self._crc32 = array("q"), array("L")
         self.seen = Observations()
         self.damage, self.failures = Damage(), Failures()
         self._shots = ShotFinder(cut=settings.shots.cut, contrast=settings.shots.contrast)
@@ -104,6 +122,24 @@ class _Watched:
         assert observation.thumbnail is not None
         self._shots.add(observation.thumbnail)
         self.seen.append(observation)
+
+    def pictures(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """The file's frames, or those made of their fields."""
+        how = self._interlacing
+        return frames if how.mode == "off" else pictures(self._noted(frames), how.mode, how.order)
+
+    def _noted(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        for frame in frames:
+            self._pts.append(frame.pts)
+            self._crc32.append(checksum(frame.image))
+            yield frame
+
+    def fields(self) -> Fields | None:
+        how = self._interlacing
+        if how.mode == "off":
+            return None
+        pts, crc32 = np.array(self._pts, np.int64), np.array(self._crc32, np.uint32)
+        return Fields(how.mode, how.order, self._file, pts, crc32)
 
     def shots(self, settings: Settings, info: VideoInfo) -> tuple[tuple[int, int], ...]:
         if settings.shots.edl is None:
@@ -160,7 +196,6 @@ def _watch(
     watched: _Watched,
     source: Path,
     looked: _Looked,
-    info: VideoInfo,
     span: Span | None,
     on_event: OnEvent | None,
     *,
@@ -171,21 +206,19 @@ def _watch(
     watch = Stopwatch()
     with StageThreads(caller="collect") as threads:
         decoded = decode(source, damage, span, one_thread=True, may_seek=may_seek)
-        frames = threads.background(decoded, depth=8, name="decode")
+        frames = threads.background(watched.pictures(decoded), depth=8, name="decode")
         for observation in looked(frames, threads):
             if damage.found and damage.sought:
                 break
             watched.add(observation)
-            _report(on_event, info, span, len(watched.seen))
+            _report(on_event, watched.info, span, len(watched.seen))
     watch.report(on_event, "analyze", threads.times)
 
 
-def _understood(
-    watched: _Watched, info: VideoInfo, settings: Settings, *, coarse: bool
-) -> Analysis:
+def _understood(watched: _Watched, settings: Settings, *, coarse: bool) -> Analysis:
     """Shots, tracks and geometry from what was seen in every frame."""
     seen, damage = watched.seen, watched.damage
-    info = replace(info, frame_rate=_plausible_rate(info, seen))
+    info = replace(watched.info, frame_rate=_plausible_rate(watched.info, seen))
     shots = watched.shots(settings, info)
     min_frames = round(settings.track.min_seconds * info.frame_rate / settings.detect.every)
     raw, brief = track(
@@ -230,6 +263,7 @@ def _understood(
         one_thread=damage.found,
         coarse_landmarks=coarse,
         template=_template(settings),
+        fields=watched.fields(),
     )
 
 

@@ -45,6 +45,14 @@ WeightsFolder = Annotated[
 Device = Annotated[
     str | None, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where networks run.")
 ]
+Deinterlace = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODE",
+        help="Of interlaced footage: keep (restore both fields, weave again), bob (a frame for "
+        "each field), frame (one for each frame), off (take frames as they are).",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

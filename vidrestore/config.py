@@ -31,6 +31,15 @@ class Decode(Section):
     checked against pass one, and from one that differs on the processor decodes."""
 
 
+class Fields(Section):
+    """Interlaced footage, which is measured, whatever the file says."""
+
+    deinterlace: Literal["keep", "bob", "frame", "off"] = "keep"
+    """keep: restore the picture of every field and weave them again: twice the faces, and all else
+    stays as it is. bob: a frame for each field. frame: one for each frame, from its earlier field.
+    off: take frames as they are, and do not measure."""
+
+
 class Detect(Section):
     """Finding faces in the upright, square-pixel picture."""
 
@@ -262,6 +271,7 @@ class Weights(Section):
 
 class Settings(Section):
     decode: Decode = Decode()
+    fields: Fields = Fields()
     detect: Detect = Detect()
     shots: Shots = Shots()
     track: Tracking = Tracking()

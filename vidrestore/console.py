@@ -180,13 +180,15 @@ def _picture(summary: Summary) -> str:
 
 def show_analysis(analysis: Analysis, source: Path, cost: Estimate | str | None) -> None:
     from vidrestore.findings import duration_text, facts_of
+    from vidrestore.interlace import of_output
 
     console = Console()
     facts = Table(title=Text(str(source)), show_header=False, title_justify="left")
-    for name, value in facts_of(analysis.info):
+    for name, value in facts_of(analysis):
         facts.add_row(name, value)
-    facts.add_row("frames", str(analysis.frame_count))
-    facts.add_row("shots", ", ".join(f"{a}-{b - 1}" for a, b in analysis.shots))
+    output = of_output(analysis)
+    facts.add_row("frames", str(output.frame_count))
+    facts.add_row("shots", ", ".join(f"{a}-{b - 1}" for a, b in output.shots))
     facts.add_row("faces to restore", str(analysis.face_count))
     for reason, count in analysis.skipped.items():
         facts.add_row("faces left as they are", f"{count}: {reason}")

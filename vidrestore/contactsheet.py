@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vidrestore.again import frames_again
 from vidrestore.errors import OutputError, UsageError
 from vidrestore.frame import Analysis, Frame, Track
-from vidrestore.restore import frames_again
 from vidrestore.stages.crop import cut_out
 
 _TILE_PX, _LABEL_PX, _GAP_PX = 160, 24, 8

@@ -11,6 +11,7 @@ import numpy as np
 
 from vidrestore.frame import Analysis, Track, VideoInfo
 from vidrestore.geometry import crop_side_px, template
+from vidrestore.interlace import of_file, of_output
 from vidrestore.stages.strength import turned_degrees
 
 # A head turned further shows one cheek only.
@@ -68,10 +69,10 @@ def seconds_of_track(analysis: Analysis, track: Track) -> float:
 def as_dict(analysis: Analysis) -> dict[str, Any]:
     """Plain values, for JSON."""
     return {
-        "video": dict(facts_of(analysis.info)),
+        "video": dict(facts_of(analysis)),
         "guessed": sorted(analysis.info.guessed),
-        "frames": analysis.frame_count,
-        "shots": [[start, end] for start, end in analysis.shots],
+        "frames": of_output(analysis).frame_count,
+        "shots": [[start, end] for start, end in of_output(analysis).shots],
         "faces": analysis.face_count,
         "skipped": dict(analysis.skipped),
         "corrupt_frames": analysis.corrupt_frames,
@@ -93,8 +94,16 @@ def duration_text(seconds: float) -> str:
     return f"{whole} s"
 
 
-def facts_of(info: VideoInfo) -> Iterator[tuple[str, str]]:
+_FIELDS_MODES = {
+    "keep": "faces are restored in both fields of each frame, which are woven again",
+    "bob": "the output has a frame for each field",
+    "frame": "the output has the earlier field of each frame",
+}
+
+
+def facts_of(analysis: Analysis) -> Iterator[tuple[str, str]]:
     """(what, how it is) of the video stream; what the file leaves unsaid is marked as guessed."""
+    info = of_file(analysis).info
     yield "video", f"{info.codec}, {info.width} x {info.height}, {info.pixel_format}"
     yield "frame rate", f"{float(info.frame_rate):.6g} nominal{_guess(info, 'frame rate')}"
     yield "matrix", f"{info.matrix}{_guess(info, 'matrix')}"
@@ -106,6 +115,9 @@ def facts_of(info: VideoInfo) -> Iterator[tuple[str, str]]:
     if info.is_interlaced:
         first = "top" if info.field_order == "tff" else "bottom"
         yield "fields", f"interlaced, {first} field first{_guess(info, 'field order')}"
+    if (fields := analysis.fields) is not None:
+        first = "top" if fields.order == "tff" else "bottom"
+        yield "fields as measured", f"{first} field first; {_FIELDS_MODES[fields.mode]}"
     if "chroma location" in info.guessed:
         yield "chroma location", f"{info.chroma_location}{_guess(info, 'chroma location')}"
     if info.transfer != "sdr" or info.primaries != "bt709":

@@ -21,13 +21,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vidrestore.again import frames_again
 from vidrestore.errors import InputError, OutputError
 from vidrestore.frame import Analysis, Frame, OnEvent
 from vidrestore.framemd5 import Listing, frame_md5
 from vidrestore.geometry import Rect, crop_matrix
 from vidrestore.masks import mask_rect
 from vidrestore.planes import Layout, chroma_rect, layout, plane
-from vidrestore.restore import frames_again
 from vidrestore.stages.decode import Damage, Span, decode
 from vidrestore.threads import StageThreads
 

@@ -268,6 +268,20 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Fields:
+    """The file's own frames, where faces are found and restored in pictures of their fields."""
+
+    mode: str
+    """keep: both fields of each frame, woven again in the output; bob: both, and so they stay;
+    frame: the earlier one."""
+    order: str
+    """tff or bff, as measured."""
+    info: VideoInfo
+    pts: npt.NDArray[np.int64]
+    crc32: npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Analysis:
     """What pass one found: all that must be known about a whole shot before pass two begins."""
 
@@ -296,6 +310,8 @@ class Analysis:
     """Of the source file's content; see `vidrestore.store`."""
     people_are_joined: bool = False
     """A recogniser joined the tracks of a person across shots."""
+    fields: Fields | None = None
+    """Where all the rest is of pictures of fields; see `vidrestore.interlace`."""
 
     def __post_init__(self) -> None:
         if len(self.pts) != len(self.crc32):

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
+from vidrestore.again import last_duration
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.containers import RemuxPlan
@@ -20,7 +21,6 @@ from vidrestore.outcome import summarize
 from vidrestore.planning import Plan, Request, plan_job
 from vidrestore.redo import note_job
 from vidrestore.rendering import Workers, sum_of
-from vidrestore.restore import last_duration
 from vidrestore.restorers import Restorer
 from vidrestore.selection import EVERYONE, Choice
 from vidrestore.stages.decode import Span

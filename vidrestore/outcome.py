@@ -9,6 +9,7 @@ from dataclasses import replace
 from vidrestore.analyze import frames_expected
 from vidrestore.fixity import Fixity
 from vidrestore.frame import Analysis
+from vidrestore.interlace import of_file, of_output
 from vidrestore.summary import Summary, Tally, likeness_by_track
 
 
@@ -28,7 +29,7 @@ def summarize(
     for reason, count in tally.not_restored.items():
         skipped[reason] = skipped.get(reason, 0) + count
     summary = Summary(
-        frames=analysis.frame_count,
+        frames=of_output(analysis).frame_count,
         faces=tally.faces,
         repeated=tally.repeated,
         kept=tally.kept,
@@ -70,6 +71,7 @@ def _missing_frames(analysis: Analysis) -> int:
     The header's count alone proves nothing: edit lists hide frames that it includes. So the
     time that is missing at the end decides, and the count only says how many.
     """
+    analysis = of_file(analysis)
     info = analysis.info
     shown = int(analysis.pts[-1] - analysis.pts[0]) * info.time_base + 1 / info.frame_rate
     absent = info.duration_seconds_from_header - float(shown)

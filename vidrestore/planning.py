@@ -12,9 +12,11 @@ from vidrestore import store
 from vidrestore.codecs import Encoding, plan_encoding
 from vidrestore.config import Settings
 from vidrestore.containers import RemuxPlan, container_of, plan_streams
+from vidrestore.deinterlacing import NOT_INTERLACED, Interlacing, choose_interlacing
 from vidrestore.errors import InputError, OutputError, UsageError
 from vidrestore.frame import Analysis, OnEvent, VideoInfo, notify
 from vidrestore.framemd5 import check_listing_path
+from vidrestore.interlace import info_of_pictures, of_output
 from vidrestore.layering import Layering
 from vidrestore.openers import chosen_judge, chosen_parser, chosen_restorer, chosen_restorers
 from vidrestore.opening import open_source
@@ -122,11 +124,14 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
     if request.redo_shots is not None:
         kept = kept_job(work, source, target, request.redo_shots)
     info = probe(source)
+    interlacing = _interlacing(request, info, on_event)
     layering = _layering(request, work)
     info = _checked_beside(request, info)
     fingerprint = store.fingerprint(source)
     if (lost := work.begin(fingerprint, resume=request.resume)) is not None:
         notify(on_event, lost)
+    if interlacing.mode in ("bob", "frame"):
+        info = info_of_pictures(info, interlacing.mode)
     output = _plan_output(request, work, info, kept)
     losses = (*output.encoding.notes, *output.streams.lost)
     notify(on_event, *losses)
@@ -136,7 +141,9 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
     if (analysis := request.analysis) is not None:
         _check_analysis(analysis, source, usual, settings)
     else:
-        analysis = known_analysis(source, settings, span=span, on_event=on_event)
+        analysis = known_analysis(
+            source, settings, span=span, interlacing=interlacing, on_event=on_event
+        )
     analysis, names = request.choice.applied(analysis, source, settings, on_event)
     restorers = chosen_restorers(names, usual, settings, on_event)
     judge = chosen_judge(settings, on_event)
@@ -181,12 +188,31 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
         rendering=Rendering(job, work, segments, taken, described, renderer, on_event),
         streams=output.streams,
         info=info,
-        base=pairing.plate or Companion(source, analysis, span),
+        base=pairing.plate or Companion(source, of_output(analysis), span),
         container_start=output.container_start,
         redo=redo,
         losses=losses,
         restorers=names_used(segments, analysis, described, redo),
     )
+
+
+def _interlacing(request: Request, info: VideoInfo, on_event: OnEvent | None) -> Interlacing:
+    """What is made of interlaced footage; what cannot be done with its fields is refused."""
+    if (analysis := request.analysis) is not None:
+        fields = analysis.fields
+        return NOT_INTERLACED if fields is None else Interlacing(fields.mode, fields.order)
+    found = choose_interlacing(request.source, info, request.settings, request.span)
+    if found.mode == "off":
+        return found
+    beside = {"--plate": request.plate, "--before-swap": request.before_swap,
+              "--layer": request.layer}  # fmt: skip
+    if given := [option for option, path in beside.items() if path is not None]:
+        raise UsageError(
+            f"{request.source} is {found.found}, and {' and '.join(given)} cannot go with faces "
+            "restored field by field; add --deinterlace off to take its frames as they are"
+        )
+    notify(on_event, *filter(None, [found.notice()]))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

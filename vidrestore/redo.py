@@ -15,6 +15,7 @@ from vidrestore import store
 from vidrestore.codecs import Encoding
 from vidrestore.errors import InputError, UsageError
 from vidrestore.frame import Analysis, Track
+from vidrestore.interlace import in_output, of_output
 from vidrestore.rendering import name_of
 from vidrestore.restorers import Described
 from vidrestore.segments import Segment, restorers_used
@@ -196,10 +197,13 @@ def take_segments(redo: Redo, work: WorkFolder, target: Path, suffix: str) -> di
     origins = {s.number: f"{kept.sha256} {s.first} {s.end}" for s in left}
     missing = [s for s in left if work.find(name_of(s), suffix, origins[s.number]) is None]
     places = [work.place(name_of(segment), suffix) for segment in missing]
-    wanted = [(s.first, s.end, path) for s, path in zip(missing, places, strict=True)]
+    wanted = [
+        (*in_output(redo.analysis, s.first, s.end), path)
+        for s, path in zip(missing, places, strict=True)
+    ]
     if not missing:
         return origins
-    analysis = redo.analysis
+    analysis = of_output(redo.analysis)
     take(target, kept.stream_index, wanted, analysis.pts.tolist(), analysis.info)
     for segment, path in zip(missing, places, strict=True):
         number = segment.number

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from vidrestore import store, weights
 from vidrestore.analyze import analyze_video
 from vidrestore.config import Settings
+from vidrestore.deinterlacing import Interlacing
 from vidrestore.errors import InputError, VidrestoreError
 from vidrestore.frame import Analysis, OnEvent, notify
 from vidrestore.openers import recognizer_folder
@@ -22,14 +24,17 @@ def known_analysis(
     settings: Settings,
     *,
     span: Span | None = None,
+    interlacing: Interlacing | None = None,
     on_event: OnEvent | None = None,
 ) -> Analysis:
     """That of an earlier run with the same settings on the same content, else a new one.
 
-    It is kept in the user cache unless the settings forbid that.
+    It is kept in the user cache unless the settings forbid that. `interlacing` is what was measured
+    of the source's fields already.
     """
+    analyze = partial(analyze_video, span=span, interlacing=interlacing, on_event=on_event)
     if not settings.detect.remember:
-        return analyze_video(source, settings, span=span, on_event=on_event)
+        return analyze(source, settings)
     folder = weights.user_cache() / "analyses"
     with open_source(source):  # which says what is wrong with a file that is no video
         path = store.cached(source, folder, _settings_hash(settings, span))
@@ -37,7 +42,7 @@ def known_analysis(
         analysis = store.load(path)
         notify(on_event, "the analysis of an earlier run is used")
         return analysis
-    analysis = analyze_video(source, settings, span=span, on_event=on_event)
+    analysis = analyze(source, settings)
     if analysis.detector_errors:  # the next run may have better luck
         return analysis
     with suppress(OSError, VidrestoreError):  # a cache that cannot be written only costs time
@@ -48,7 +53,10 @@ def known_analysis(
 
 def _settings_hash(settings: Settings, span: Span | None) -> str:
     """Of all that pass one depends on but the source."""
-    parts = [getattr(settings, name) for name in ("detect", "shots", "track", "people", "align")]
+    parts = [
+        getattr(settings, name)
+        for name in ("fields", "detect", "shots", "track", "people", "align")
+    ]
     text = "\n".join([version("vidrestore"), repr(span), *(p.model_dump_json() for p in parts)])
     digest = hashlib.sha256(text.encode())
     digest.update(str(recognizer_folder(settings)).encode())

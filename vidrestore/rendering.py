@@ -19,6 +19,7 @@ from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.crops import Crops
 from vidrestore.frame import Analysis, OnEvent, notify
+from vidrestore.interlace import in_output, of_output
 from vidrestore.layering import Layering
 from vidrestore.likeness import Judge
 from vidrestore.pairing import Pairing
@@ -216,8 +217,8 @@ class Rendering:
         all_hash: str,
     ) -> Path:
         plate, layering = self.work.pairing.plate, self.work.layering
-        shown = self.work.analysis if plate is None else plate.analysis
-        times = [shown.pts[segment.first : segment.end].tolist() for segment in segments]
+        shown = of_output(self.work.analysis if plate is None else plate.analysis)
+        times = [shown.pts[slice(*self._in_output(segment))].tolist() for segment in segments]
         if layering is not None:
             named = [(name_of(s), origin) for s, origin in zip(segments, hashes, strict=True)]
             layering.join(named, times, shown.info, all_hash)
@@ -236,7 +237,7 @@ class Rendering:
         return self.folder.find(name, self.work.encoding.suffix, origin)
 
     def _segments(self, segments: Sequence[Segment], hashes: Sequence[str]) -> list[Done]:
-        progress = Progress(self.work.analysis.frame_count, self.on_event)
+        progress = Progress(of_output(self.work.analysis).frame_count, self.on_event)
         done: dict[Segment, Done] = {}
         for segment, origin in zip(segments, hashes, strict=True):
             if (found := self._found(name_of(segment), origin)) is not None:
@@ -244,7 +245,8 @@ class Rendering:
         if done:
             notify(self.on_event, f"{len(done)} of {len(segments)} segments are done already")
         for segment in done:
-            progress.tell(segment, segment.frame_count)
+            first, end = self._in_output(segment)
+            progress.tell(segment, end - first)
         left = [segment for segment in segments if segment not in done]
         with closing(self.renderer.render(self.work, left, progress)) as rendered:
             for segment, part in rendered:
@@ -253,6 +255,9 @@ class Rendering:
                     self.work.layering.finish(name, origin, part.layer)
                 done[segment] = self.folder.finish(name, origin, part)
         return [done[segment] for segment in segments]
+
+    def _in_output(self, segment: Segment) -> tuple[int, int]:
+        return in_output(self.work.analysis, segment.first, segment.end)
 
     def _made_from(self, segment: Segment) -> str:
         if (taken := self.taken.get(segment.number)) is not None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from fractions import Fraction
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -14,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vidrestore.again import frames_again, last_duration
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.crops import Crops
 from vidrestore.errors import InputError, UsageError
 from vidrestore.frame import Analysis, FaceFrame, Frame, VideoInfo
+from vidrestore.interlace import in_output, is_woven, of_output
 from vidrestore.likeness import Judge
 from vidrestore.pairing import ALONE, Companion, Pairing, target_from_source
 from vidrestore.parsing import Parser
@@ -28,10 +28,10 @@ from vidrestore.stages import deflicker as deflicker_stage
 from vidrestore.stages import guard as guard_stage
 from vidrestore.stages import paste as paste_stage
 from vidrestore.stages.crop import crop, cut_out
-from vidrestore.stages.decode import Damage, Span, decode, decode_from, decoding_device
+from vidrestore.stages.decode import Span, decoding_device
 from vidrestore.stages.deflicker import deflicker
-from vidrestore.stages.detect import checksum
 from vidrestore.stages.encode import VideoWriter
+from vidrestore.stages.fields import woven
 from vidrestore.stages.guard import guard
 from vidrestore.stages.layer import LayerFiles, layer_writer
 from vidrestore.stages.paste import Finish, paste
@@ -43,8 +43,6 @@ from vidrestore.threads import StageThreads
 
 _LARGEST_CROP_PX = 2048
 _FEW_FRAMES = 8
-# How long before a frame to seek where the seek to it led elsewhere.
-_EARLIER_SECONDS = (Fraction(0), Fraction(2), Fraction(10))
 
 
 def restore_segment(
@@ -78,19 +76,22 @@ def restore_segment(
     Leaves no file and no thread behind where it fails.
     """
     info, plate = analysis.info, pairing.plate
-    # What the output is but for the faces.
+    # What the output is but for the faces; it may be woven of what is restored.
     shown = analysis if plate is None else plate.analysis
+    output = of_output(shown)
     tally = Tally(frames=range(segment.first, segment.end))
     first, end = context(segment, analysis, reach_frames(restorers, settings))
     # Those of decoders are packets' durations, which follow the order of coding.
-    durations = [*np.diff(shown.pts).tolist(), last_duration(shown)]
+    durations = [*np.diff(output.pts).tolist(), last_duration(output)]
     device = choose_device(settings.restore.device)
     encoder_threads, depth = settings.encode.threads, settings.job.queue_frames
     if analysis.frame_count < _FEW_FRAMES:
         encoding = encoding.of_few_frames()
     with (
-        VideoWriter(target, shown.info, encoding, threads=encoder_threads, header=header) as writer,
-        _layer_writer(layer, shown.info, encoder_threads) as write_layer,
+        VideoWriter(
+            target, output.info, encoding, threads=encoder_threads, header=header
+        ) as writer,
+        _layer_writer(layer, output.info, encoder_threads) as write_layer,
         StageThreads(caller="encode") as threads,
     ):
         decoder = _decoder(source, info, settings, tally)
@@ -138,17 +139,18 @@ def restore_segment(
             finish=_finish(settings, parser),
             layer=None if layer is None else layer.holds,
         )
-        for frame in threads.background(pasted, depth=depth, name="paste"):
-            if segment.first <= frame.index < segment.end:
-                timed = replace(frame, duration=durations[frame.index])
-                writer.write(timed)
-                if write_layer is not None:
-                    write_layer(timed)
-                if on_frames is not None:
-                    on_frames(writer.frame_count)
-        if writer.frame_count != segment.frame_count:
+        own = _woven((f for f in pasted if segment.first <= f.index < segment.end), analysis)
+        for frame in threads.background(own, depth=depth, name="paste"):
+            timed = replace(frame, duration=durations[frame.index])
+            writer.write(timed)
+            if write_layer is not None:
+                write_layer(timed)
+            if on_frames is not None:
+                on_frames(writer.frame_count)
+        begin, stop = in_output(analysis, segment.first, segment.end)
+        if writer.frame_count != stop - begin:
             raise InputError(
-                f"{source} gave {segment.frame_count} frames from frame {segment.first} on in the "
+                f"{source} gave {stop - begin} frames from frame {begin} on in the "
                 f"first pass and {writer.frame_count} in the second; it changed meanwhile or "
                 "cannot be read reliably"
             )
@@ -175,6 +177,13 @@ def _restored(
             repeats=settings.restore.repeats,
             crops=crops,
         )
+
+
+def _woven(frames: Iterator[Frame], analysis: Analysis) -> Iterator[Frame]:
+    """The output's frames: these, or those that these are the fields of."""
+    if not is_woven(analysis) or (fields := analysis.fields) is None:
+        return frames
+    return woven(frames, fields.order, flagged=fields.info.is_interlaced)
 
 
 def _finish(settings: Settings, parser: Parser | None) -> Finish:
@@ -222,116 +231,6 @@ def _deflicker_amount(restorers: Sequence[tuple[int, Described]], settings: Sett
     """None where every restorer looks at several frames by itself."""
     is_needed = any(restorer.reach_frames == 0 for _, restorer in restorers)
     return settings.deflicker.amount if is_needed else 0.0
-
-
-def frames_again(
-    source: Path,
-    analysis: Analysis,
-    span: Span | None = None,
-    *,
-    first: int = 0,
-    end: int | None = None,
-    device: str | None = None,
-) -> Iterator[Frame]:
-    """Frames [first, end) of the analysis once more, with the times and checksums that they have
-    there. `span` is the part of the source that was analysed.
-
-    Begins at the exact frame: where a seek leads to another one, from further and further before
-    it, in the end from the start. Several threads decode until a frame is another: some damage, of
-    HEVC for one, shows only in that. The rest then comes from one thread, as in the analysis.
-    `device` is what decodes instead of them, under the same condition.
-    InputError where that does not help: the file is no longer the one that was analysed.
-    """
-    end = analysis.frame_count if end is None else end
-    given = first
-    ends_with_source = end == analysis.frame_count and span is None
-    for frames in _attempts(source, analysis, span, first, device):
-        for frame in frames:
-            if frame.index < given:
-                continue
-            if not ends_with_source and given == end:
-                return
-            if not _is_known(frame, analysis):
-                break
-            yield frame
-            given += 1
-        else:
-            if given == end:
-                return
-    may_seek = not analysis.one_thread
-    index = analysis.info.stream_index
-    for frame in decode(
-        source, Damage(), span, stream_index=index, one_thread=True, may_seek=may_seek
-    ):
-        if frame.index < given:
-            continue
-        if not ends_with_source and given == end:
-            return
-        if not _is_known(frame, analysis):
-            raise InputError(
-                f"frame {frame.index} of {source} is not the one of the first pass, so the file "
-                "changed meanwhile or cannot be read reliably; run the command again"
-            )
-        yield frame
-        given += 1
-
-
-def _attempts(
-    source: Path, analysis: Analysis, span: Span | None, first: int, device: str | None
-) -> Iterator[Iterator[Frame]]:
-    """Ways to read from frame `first` on, with indices of the analysis; the quickest first."""
-    if analysis.one_thread:
-        return
-    index = analysis.info.stream_index
-    # Which of the frames it is that is met first, its time says.
-    known = {int(pts): i for i, pts in enumerate(analysis.pts[: first + 1].tolist())}
-    for kind in dict.fromkeys((device, None)):
-        frames: Iterator[Frame]
-        for earlier_seconds in _EARLIER_SECONDS if first else ():
-            earlier = math.ceil(earlier_seconds / analysis.info.time_base)
-            begin = int(analysis.pts[first]) - earlier
-            if begin <= analysis.pts[0]:
-                break
-            frames = decode_from(source, begin, stream_index=index, device=kind)
-            yield _numbered(_while_there(frames, kind), known)
-        if kind is None or not first:
-            frames = decode(source, Damage(), span, stream_index=index, device=kind)
-            yield _while_there(frames, kind)
-
-
-def _while_there(frames: Iterator[Frame], device: str | None) -> Iterator[Frame]:
-    """As long as the device, if it is one, does its work."""
-    with suppress(InputError) if device else nullcontext():
-        yield from frames
-
-
-def _numbered(frames: Iterator[Frame], known: Mapping[int, int]) -> Iterator[Frame]:
-    index = None
-    for frame in frames:
-        index = known.get(frame.pts) if index is None else index + 1
-        if index is not None:
-            yield replace(frame, index=index)
-
-
-def _is_known(frame: Frame, analysis: Analysis) -> bool:
-    at = frame.index
-    if at >= analysis.frame_count or frame.pts != analysis.pts[at]:
-        return False
-    return checksum(frame.image) == int(analysis.crc32[at])
-
-
-def last_duration(analysis: Analysis) -> int:
-    """How many ticks the last frame lasts: until the end that the file states.
-
-    An end that would hold it more than twice as long as any other belongs to frames that were
-    lost, and none at all gives it the nominal rate.
-    """
-    pts, info = analysis.pts, analysis.info
-    shown = int(pts[-1] - pts[0]) * info.time_base
-    left = round((Fraction(info.duration_seconds_from_header) - shown) / info.time_base)
-    nominal = max(1, round(1 / (info.frame_rate * info.time_base)))
-    longest = int(np.diff(pts).max(initial=nominal))
-    return left if 0 < left <= 2 * longest else nominal
 
 
 def choose_device(name: str) -> torch.device:

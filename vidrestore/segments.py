@@ -11,6 +11,7 @@ from itertools import pairwise
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.frame import Analysis
+from vidrestore.interlace import is_woven
 from vidrestore.pairing import ALONE, Pairing
 from vidrestore.restorers import Described, Restorer, restorer_for, told_apart
 
@@ -56,6 +57,8 @@ def plan_segments(
     if len(edges) > 1 and analysis.frame_count - edges[-1] < _FEWEST_FRAMES:
         edges.pop()
     edges.append(analysis.frame_count)
+    if is_woven(analysis):  # both fields of a frame are in one segment
+        edges = [edge - edge % 2 for edge in edges]
     return [Segment(i, a, b) for i, (a, b) in enumerate(pairwise(edges))]
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from zipfile import BadZipFile
 import numpy as np
 
 from vidrestore.errors import InputError, OutputError
-from vidrestore.frame import Analysis, Track, VideoInfo
+from vidrestore.frame import Analysis, Fields, Track, VideoInfo
 
-_VERSION = 2
+_VERSION = 3
 _SAMPLE_BYTES = 1 << 20
 # Of a track, what has one row for each of its frames.
 _PER_FRAME = ("matrices", "landmarks", "score", "strength", "detected")
@@ -48,8 +48,11 @@ def save(analysis: Analysis, path: Path) -> None:
     """Write `path`, which appears only when it is whole. OutputError where that cannot be done."""
     header: dict[str, Any] = {name: _as_json(getattr(analysis, name)) for name in _PLAIN}
     header["version"] = _VERSION
-    header["info"] = {f.name: _as_json(getattr(analysis.info, f.name)) for f in fields(VideoInfo)}
+    header["info"] = _info_as_json(analysis.info)
     arrays: dict[str, Any] = {"pts": analysis.pts, "crc32": analysis.crc32}
+    if (own := analysis.fields) is not None:
+        header["fields"] = {"mode": own.mode, "order": own.order, "info": _info_as_json(own.info)}
+        arrays |= {"file_pts": own.pts, "file_crc32": own.crc32}
     tracks = analysis.tracks
     arrays["lengths"] = np.array([len(t.matrices) for t in tracks], np.int64)
     for name in _PER_TRACK:
@@ -103,7 +106,12 @@ def cached(source: Path, folder: Path, settings_hash: str) -> Path:
 
 
 def _analysis(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Analysis:
-    info = VideoInfo(**{k: _from_json(v) for k, v in header["info"].items()})
+    info = _info_from_json(header["info"])
+    fields = None
+    if (own := header.get("fields")) is not None:
+        of_file = _info_from_json(own["info"])
+        pts, crc32 = arrays["file_pts"], arrays["file_crc32"]
+        fields = Fields(own["mode"], own["order"], of_file, pts, crc32)
     ends = np.cumsum(arrays["lengths"])
     embeddings = iter(arrays.get("embedding", ()))
     tracks = []
@@ -117,8 +125,21 @@ def _analysis(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Analysis:
         tracks.append(track)
     plain: dict[str, Any] = {name: _from_json(header[name]) for name in _PLAIN}
     return Analysis(
-        info=info, pts=arrays["pts"], crc32=arrays["crc32"], tracks=tuple(tracks), **plain
+        info=info,
+        pts=arrays["pts"],
+        crc32=arrays["crc32"],
+        tracks=tuple(tracks),
+        fields=fields,
+        **plain,
     )
+
+
+def _info_as_json(info: VideoInfo) -> dict[str, Any]:
+    return {name: _as_json(getattr(info, name)) for name in info.__dataclass_fields__}
+
+
+def _info_from_json(stored: Mapping[str, Any]) -> VideoInfo:
+    return VideoInfo(**{name: _from_json(value) for name, value in stored.items()})
 
 
 def _as_json(value: Any) -> Any:

@@ -1,0 +1,128 @@
+"""Whether footage is interlaced, measured in frames from all of it, and what follows from that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from vidrestore.config import Settings
+from vidrestore.frame import VideoInfo
+from vidrestore.stages.decode import Damage, Span, decode, decode_from
+from vidrestore.stages.fields import FieldScan, scan
+
+_PLACES, _FRAMES_AT_EACH = 10, 24
+# No interlaced system has more lines; below the other bound filters have no neighbours to go by.
+_MOST_LINES, _LEAST_LINES = 1088, 16
+# Share of the frames with motion that must look interlaced, by what the stream says of them.
+_LEAST_SHARE_FLAGGED, _LEAST_SHARE = 0.1, 0.2
+_CLEAR_ORDER = 5  # times as many frames of one order as of the other
+_FEWEST_DECIDED = 3
+# Of all frames; 3:2 pulldown repeats a field in two of five.
+_LEAST_REPEATED = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Interlacing:
+    """What the footage is, and what is to be made of it."""
+
+    mode: str
+    """keep, bob, frame, or off where frames are taken as they are."""
+    order: str = "tff"
+    """tff or bff."""
+    found: str = ""
+    """In words; empty where nobody looked."""
+
+    def notice(self) -> str | None:
+        """What a person should know before the work begins; None where it goes without saying."""
+        if self.mode == "off":
+            return None
+        follows = {
+            "keep": "faces are restored in both fields of each frame, twice as many, and woven "
+            "again (--deinterlace keep)",
+            "bob": "the output has a frame for each field (--deinterlace bob)",
+            "frame": "the output's frames come from the earlier fields (--deinterlace frame)",
+        }[self.mode]
+        return f"the picture is {self.found}; {follows}"
+
+
+NOT_INTERLACED = Interlacing("off")
+
+
+def choose_interlacing(
+    source: Path, info: VideoInfo, settings: Settings, span: Span | None
+) -> Interlacing:
+    """Measure, unless that is not wanted, and decide by the settings."""
+    mode = settings.fields.deinterlace
+    if mode == "off" or not _LEAST_LINES <= info.height <= _MOST_LINES:
+        return NOT_INTERLACED
+    seen = scanned(source, info, span)
+    order, found = judged(seen, info.field_order)
+    return Interlacing("off" if order is None else mode, order or "tff", found)
+
+
+def judged(seen: FieldScan, said: str) -> tuple[str | None, str]:
+    """(tff, bff or None for progressive, the same in words); `said` is the stream's field order."""
+    flagged = 2 * seen.flagged > seen.frames
+    by_flag = None if said == "progressive" else said
+    decided = seen.progressive + seen.tff + seen.bff
+    if decided < _FEWEST_DECIDED:
+        if not flagged or by_flag is None or seen.frames < 2:
+            return None, "taken for progressive: too little moves to tell"
+        return by_flag, f"interlaced by what the file says, {_order(by_flag)}: too little moves"
+    most, least = max(seen.tff, seen.bff), min(seen.tff, seen.bff)
+    share = (seen.tff + seen.bff) / decided
+    if share < (_LEAST_SHARE_FLAGGED if flagged else _LEAST_SHARE):
+        says = ", whatever the file says" if flagged else ""
+        return None, f"progressive{says}"
+    if most < _CLEAR_ORDER * least:
+        if by_flag is None:
+            return None, "taken for progressive: its fields have no clear order"
+        return by_flag, f"interlaced, {_order(by_flag)} by what the file says"
+    order = "tff" if seen.tff > seen.bff else "bff"
+    kind = f"interlaced, {_order(order)}"
+    if seen.repeated >= _LEAST_REPEATED * seen.frames:
+        kind = f"film with repeated fields (3:2 pulldown), {_order(order)}"
+    if order != said:
+        kind += f", though the file says {_SAID[said]}"
+    return order, kind
+
+
+_SAID = {"progressive": "progressive", "tff": "top field first", "bff": "bottom field first"}
+
+
+def _order(order: str) -> str:
+    return _SAID[order]
+
+
+def scanned(source: Path, info: VideoInfo, span: Span | None) -> FieldScan:
+    """Of some frames each at places all through the video, or through `span` of it."""
+    whole = Fraction(info.duration_seconds_from_header).limit_denominator(1000)
+    start = (span and span.start_seconds) or Fraction(0)
+    end = (span and span.end_seconds) or whole
+    seconds = min(end, whole) - start
+    if seconds * info.frame_rate <= _PLACES * _FRAMES_AT_EACH:
+        frames = decode(source, Damage(), span, stream_index=info.stream_index)
+        return scan(_images(frames, _PLACES * _FRAMES_AT_EACH))
+    total = FieldScan()
+    first = _first_pts(source, info)
+    for place in range(_PLACES):
+        at = start + seconds * (2 * place + 1) / (2 * _PLACES)
+        frames = decode_from(
+            source, first + round(at / info.time_base), stream_index=info.stream_index
+        )
+        total += scan(_images(frames, _FRAMES_AT_EACH))
+    return total
+
+
+def _first_pts(source: Path, info: VideoInfo) -> int:
+    frames = decode(source, Damage(), stream_index=info.stream_index)
+    first = next(frames, None)
+    return 0 if first is None else first.pts
+
+
+def _images(frames: Iterator[Any], most: int) -> Iterator[Any]:
+    return (frame.image for frame in islice(frames, most))

@@ -1,0 +1,183 @@
+"""Interlaced frames become one picture for each field, and are woven again from these.
+
+A field's picture keeps the lines of the field, sample by sample, and has the others interpolated
+(bwdif, with the fields before and after). So frames woven from pictures that nobody changed are the
+frames that were there; each plane by itself, which is what 4:2:0 with fields asks for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import av
+import av.error
+
+from vidrestore.frame import Frame
+from vidrestore.planes import plane
+
+# How much more a frame's lines must differ than those of its fields, and less: idet's own measures.
+_IDET = "intl_thres=1.04:prog_thres=1.5"
+# The first line of the later field, from 0.
+_LATER_ROWS = {"tff": 1, "bff": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldScan:
+    """How many frames look how; one more is the first of each stretch, which nothing is said of."""
+
+    progressive: int = 0
+    tff: int = 0
+    bff: int = 0
+    undecided: int = 0
+    """Too little moves."""
+    repeated: int = 0
+    """Of all, those of which a field repeats that of the frame before."""
+    flagged: int = 0
+    """Of all, those that the stream calls interlaced."""
+
+    def __add__(self, other: FieldScan) -> FieldScan:
+        return FieldScan(*(getattr(self, n) + getattr(other, n) for n in self.__dataclass_fields__))
+
+    @property
+    def frames(self) -> int:
+        return self.progressive + self.tff + self.bff + self.undecided
+
+
+def scan(images: Iterable[Any]) -> FieldScan:
+    """Look at successive frames with ffmpeg's idet."""
+    looks: Counter[str] = Counter()
+    repeated = flagged = 0
+    graph = None
+    for image in images:
+        graph = graph or _Graph(image, "idet", _IDET)
+        for seen in graph.through(image):
+            found = seen.metadata
+            looks[found.get("lavfi.idet.multiple.current_frame", "undetermined")] += 1
+            repeated += found.get("lavfi.idet.repeated.current_frame") in ("top", "bottom")
+            flagged += bool(seen.interlaced_frame)
+    return FieldScan(
+        looks["progressive"], looks["tff"], looks["bff"], looks["undetermined"], repeated, flagged
+    )
+
+
+def pictures(frames: Iterator[Frame], mode: str, order: str) -> Iterator[Frame]:
+    """Those in which faces are found and restored; see `vidrestore.frame.Fields`."""
+    return first_fields(frames, order) if mode == "frame" else bobbed(frames, order)
+
+
+def bobbed(frames: Iterator[Frame], order: str) -> Iterator[Frame]:
+    """Two frames for each: the earlier field and the later one, every line of them.
+
+    `order` is tff or bff. Frame i becomes 2 i and 2 i + 1, times count half ticks of the clock, and
+    the later field comes halfway to the next frame. The first and the last frame given are
+    interpolated without a neighbour on one side.
+    """
+    for i, field, image in _split(frames, order):
+        half = i.until - i.frame.pts
+        yield replace(
+            i.frame,
+            index=2 * i.frame.index + field,
+            pts=2 * i.frame.pts + field * half,
+            duration=half,
+            image=image,
+        )
+
+
+def first_fields(frames: Iterator[Frame], order: str) -> Iterator[Frame]:
+    """Of each frame the picture of its earlier field, at the frame's own time."""
+    for i, field, image in _split(frames, order):
+        if field == 0:
+            yield replace(i.frame, image=image)
+
+
+def woven(frames: Iterator[Frame], order: str, *, flagged: bool) -> Iterator[Frame]:
+    """The opposite of `bobbed`, of frames from an even one on. `flagged`: they say that they are
+    interlaced."""
+    mark = None
+    second = _LATER_ROWS[order]
+    for earlier in frames:
+        later = next(frames)
+        earlier.image.make_writable()
+        for number in range(len(earlier.image.planes)):
+            into = plane(earlier.image, number)
+            into[second::2] = plane(later.image, number)[second::2]
+        image = earlier.image
+        if flagged:
+            mark = mark or _Graph(image, "setfield", order)
+            (image,) = mark.through(image)
+        yield replace(
+            earlier, index=earlier.index // 2, pts=earlier.pts // 2, duration=0, image=image
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    frame: Frame
+    until: int
+    """The time of the next frame."""
+
+
+def _split(frames: Iterator[Frame], order: str) -> Iterator[tuple[_Timed, int, Any]]:
+    """(frame, 0 or 1 for its earlier or later field, the field's picture)."""
+    how = f"mode=send_field:parity={order}:deint=all"
+    graph, waiting, fields = None, deque[_Timed](), 0
+    last: Frame | None = None
+    for frame in frames:
+        if last is not None:
+            waiting.append(_Timed(last, frame.pts))
+        last = frame
+        graph = graph or _Graph(frame.image, "bwdif", how)
+        for image in graph.through(frame.image):
+            yield waiting[0], fields, image
+            if fields == 1:
+                waiting.popleft()
+            fields = 1 - fields
+    if graph is None or last is None:
+        return
+    waiting.append(_Timed(last, last.pts + (last.duration or 1)))
+    for image in graph.rest():
+        yield waiting[0], fields, image
+        if fields == 1:
+            waiting.popleft()
+        fields = 1 - fields
+
+
+class _Graph:
+    """One of ffmpeg's filters."""
+
+    def __init__(self, image: Any, name: str, options: str) -> None:
+        self._graph = av.filter.Graph()
+        self._graph.threads = 1
+        source = self._graph.add_buffer(
+            width=image.width,
+            height=image.height,
+            format=image.format,
+            time_base=Fraction(1, 1000),
+        )
+        self._graph.link_nodes(
+            source, self._graph.add(name, options), self._graph.add("buffersink")
+        ).configure()
+        self._count = 0
+
+    def through(self, image: Any) -> Iterator[Any]:
+        """What comes out once the image went in."""
+        # bwdif wants times that grow; those of the frames are set later.
+        image.pts, image.time_base = self._count, Fraction(1, 1000)
+        self._count += 1
+        self._graph.push(image)
+        yield from self._ready()
+
+    def rest(self) -> Iterator[Any]:
+        self._graph.push(None)
+        yield from self._ready()
+
+    def _ready(self) -> Iterator[Any]:
+        while True:
+            try:
+                yield self._graph.pull()
+            except (av.error.EOFError, BlockingIOError):
+                return
