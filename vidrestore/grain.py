@@ -6,6 +6,7 @@ scaled so that its mean over all 16 x 16 frequencies is the variance.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from statistics import NormalDist
 from typing import Any
@@ -34,6 +35,8 @@ _NORMAL_BITS = 12
 # Half width of the filter that shapes noise; what lies beyond is the error of the estimate, mostly,
 # and takes three times as long.
 _REACH_PX = 5
+# A share of its power so small is left out where the filter becomes smaller by that.
+_WORTHLESS = 0.005
 
 Spectrum = npt.NDArray[np.float64]
 
@@ -66,8 +69,9 @@ def kept_share(
 
 
 def _is_exposed(blocks: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.bool_]:
-    means = blocks.mean(axis=1) / (2**bits - 1)
-    return np.asarray((means > _DARKEST) & (means < _BRIGHTEST))
+    most = 2**bits - 1
+    means = blocks @ np.full(_BLOCK_PX**2, 1 / _BLOCK_PX**2, np.float32)
+    return np.asarray((means > _DARKEST * most) & (means < _BRIGHTEST * most))
 
 
 def _flattest(
@@ -93,8 +97,11 @@ def _density(flat: npt.NDArray[np.float32]) -> Spectrum:
     separable, so that both are one matrix for each axis.
     """
     windowed = flat.reshape(*flat.shape[:-1], _BLOCK_PX, _BLOCK_PX) * _window()
-    waves = fft.rfft2(windowed, s=(2 * _BLOCK_PX, 2 * _BLOCK_PX))
-    power = (waves.real**2 + waves.imag**2).mean(axis=-3, dtype=np.float64)
+    # One axis after the other: the first needs no more than the rows that are there.
+    waves = fft.fft(fft.rfft(windowed, 2 * _BLOCK_PX), 2 * _BLOCK_PX, axis=-2)
+    parts = waves.view(np.float32)
+    squares = (parts * parts).sum(axis=-3)
+    power = (squares[..., ::2] + squares[..., 1::2]).astype(np.float64) / flat.shape[-2]
     smoothing = _smoothing()
     across, last = smoothing[: _BLOCK_PX // 2 + 1], _BLOCK_PX + 1
     down = smoothing @ power
@@ -134,15 +141,28 @@ def missing(source: Spectrum, kept: Spectrum | float, bits: int) -> Spectrum:
 
 def grain(spectrum: Spectrum, height: int, width: int, seed: tuple[int, ...]) -> FloatArray:
     """(height, width) Gaussian noise of that spectrum; the same for the same seed."""
-    random = np.random.default_rng([each % 2**32 for each in seed])
-    size = (height + 2 * _REACH_PX, width + 2 * _REACH_PX)
-    drawn = random.integers(0, 2**16, size, np.uint16)
-    white = np.take(_normal(), drawn >> (16 - _NORMAL_BITS))
-    response = fft.irfft2(np.sqrt(spectrum), s=(_BLOCK_PX, _BLOCK_PX))
-    near = np.arange(-_REACH_PX, _REACH_PX + 1)
-    kernel = response[np.ix_(near, near)].astype(np.float32)  # symmetric around its middle
+    kernel = _filter(spectrum)
+    reach = len(kernel) // 2
+    size = (height + 2 * reach, width + 2 * reach)
+    drawn = np.random.SFC64([each % 2**32 for each in seed]).random_raw(-(-math.prod(size) // 4))
+    bits = drawn.view(np.uint16)[: math.prod(size)].reshape(size)
+    white = np.take(_normal(), bits >> (16 - _NORMAL_BITS))
     shaped = cv2.filter2D(white, -1, kernel)
-    return np.asarray(shaped[_REACH_PX:-_REACH_PX, _REACH_PX:-_REACH_PX])
+    return np.asarray(shaped[reach:-reach, reach:-reach])
+
+
+def _filter(spectrum: Spectrum) -> FloatArray:
+    """(n, n) what shapes white noise, symmetric around its middle; no wider than what it does."""
+    response = fft.irfft2(np.sqrt(spectrum), s=(_BLOCK_PX, _BLOCK_PX))
+    middle = np.roll(response, (_REACH_PX, _REACH_PX), axis=(0, 1))
+    widest = middle[: 2 * _REACH_PX + 1, : 2 * _REACH_PX + 1]
+    power = widest**2
+    most = (1 - _WORTHLESS) * power.sum()
+    for cut in range(_REACH_PX - 1, 0, -1):
+        inner = np.s_[cut:-cut, cut:-cut]
+        if (within := power[inner].sum()) >= most:
+            return (widest[inner] * math.sqrt(power.sum() / within)).astype(np.float32)
+    return widest.astype(np.float32)
 
 
 @cache

@@ -137,8 +137,19 @@ def look_at(
     inside = _inside_frame(place.unit, info)
     mask = masks.soft(place.distance, place.feather) * inside
     found: dict[str, Any] = {}
+    pair, fine = (face.source, face.restored), []
+    if motion is not None:
+        found["smear"] = smear.Smear(motion, 0.0)
+        if smear.is_fast(place.unit, motion):
+            side = smear.GRID_PX
+            fine = [_small(crop, side) for crop in pair]
+            found["smear"] = smear.smear_of(*fine, scaled(mask, side), place.unit, motion)
     if occluders or tones:
-        source, restored = (_small(c, occlusion.GRID_PX) for c in (face.source, face.restored))
+        side = occlusion.GRID_PX
+        if fine and face.work_px >= len(fine[0]):
+            source, restored = (scaled(each, side) for each in fine)
+        else:
+            source, restored = (_small(crop, side) for crop in pair)
         large = scaled(mask, occlusion.GRID_PX)
         contradiction = occlusion.contradiction(255 * source, 255 * restored, large)
         if occluders:
@@ -151,8 +162,6 @@ def look_at(
             found["unclipped"] = tone.unclipped(pictures[0])
     if parser is not None:
         found["parsed"] = parser(face.source, mask)
-    if motion is not None:
-        found["smear"] = _smear(face, mask, place, motion)
     if edges:
         found["edges_px"] = _edges_px(frame, place, info)
     if noise:
@@ -190,17 +199,6 @@ def grain_planes(image: Any) -> tuple[int, ...]:
     """The planes whose noise is measured: each, or green where they are red, green and blue."""
     how = color.layout(image)
     return (how.planes[1],) if how.is_rgb else how.planes
-
-
-def _smear(
-    face: Face, mask: FloatArray, place: Place, motion: npt.NDArray[np.float64]
-) -> smear.Smear:
-    assert face.restored is not None
-    side = smear.GRID_PX
-    if not smear.is_fast(place.unit, motion):
-        return smear.Smear(motion, 0.0)
-    source, restored = (_small(crop, side) for crop in (face.source, face.restored))
-    return smear.smear_of(source, restored, scaled(mask, side), place.unit, motion)
 
 
 def _edges_px(frame: Frame, place: Place, info: VideoInfo) -> float | None:
@@ -253,7 +251,9 @@ def _small(crop: torch.Tensor, side: int) -> FloatArray:
 
 def scaled(picture: FloatArray, side: int) -> FloatArray:
     """A square picture with another side."""
-    if len(picture) == side:
-        return picture
-    how = cv2.INTER_AREA if side < picture.shape[0] else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(picture, (side, side), interpolation=how), np.float32)
+    while (own := len(picture)) != side:
+        # By halves, as long as these lead there: that is less than half the work of one step.
+        to = own // 2 if own % (2 * side) == 0 else side
+        how = cv2.INTER_AREA if to < own else cv2.INTER_LINEAR
+        picture = np.asarray(cv2.resize(picture, (to, to), interpolation=how), np.float32)
+    return picture

@@ -129,13 +129,13 @@ def _without_tint(restored: FloatArray, source: FloatArray, face: FloatArray) ->
     weight = base
     gain, offset = np.ones(3), np.zeros(3)
     for _ in range(_FIT_ROUNDS):
-        sums = np.einsum("n,nk->k", weight, products)
+        sums = weight @ products
         mean_a, mean_b, squares, both = (sums / weight.sum()).reshape(4, 3)
         own = squares - mean_a**2 + 25.0
         gain = ((both - mean_a * mean_b + 25.0) / own).clip(1 / _LARGEST_GAIN, _LARGEST_GAIN)
         offset = mean_b - gain * mean_a
-        off = a * gain + offset - b
-        distance = np.einsum("nk,nk->n", off, off) / _FIT_LEVELS**2
+        off = (a * gain + offset - b) / _FIT_LEVELS
+        distance = np.einsum("nk,nk->n", off, off)
         weight = base / (1 + distance) + 1e-9
     return restored * gain.astype(np.float32) + offset.astype(np.float32)
 
