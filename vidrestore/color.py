@@ -239,9 +239,7 @@ def _kernel(step: int, first: float) -> FloatArray:
     return _and_back(impulse, 5 * step, step, first, axis=1)[0, ::-1].copy()
 
 
-def _and_back(
-    chroma: FloatArray, length: int, step: int, first: float, *, axis: int
-) -> FloatArray:
+def _and_back(chroma: FloatArray, length: int, step: int, first: float, *, axis: int) -> FloatArray:
     there = _interpolated(chroma, length, step, first, axis=axis)
     return _decimated(there, step, first, axis=axis)
 

@@ -21,6 +21,8 @@ from vidrestore.frame import FloatArray
 _BLOCK_PX = 16
 # So many blocks are looked at at most, and of these the flattest share is taken for flat.
 _MOST_BLOCKS, _FEWEST_BLOCKS = 240, 8
+# Of the same blocks before and after fewer will do: what one has by chance, the other has as well.
+_MOST_PAIRS = 96
 _FLAT_SHARE = 0.25
 # Shares of the range beyond which a plane is clipped and shows no noise of its own.
 _DARKEST, _BRIGHTEST = 0.04, 0.96
@@ -35,8 +37,8 @@ _NORMAL_BITS = 12
 # Half width of the filter that shapes noise; what lies beyond is the error of the estimate, mostly,
 # and takes three times as long.
 _REACH_PX = 5
-# A share of its power so small is left out where the filter becomes smaller by that.
-_WORTHLESS = 0.005
+# A share of its power so small is left out: estimates of white noise are wrong by as much.
+_WORTHLESS = 0.01
 
 Spectrum = npt.NDArray[np.float64]
 
@@ -58,7 +60,7 @@ def kept_share(
     at; zeros where there are too few."""
     blocks = _blocks(before)
     usable = _is_exposed(blocks, bits) & (_blocks(mask).min(axis=1) > 0.5)
-    flat = _flattest(blocks, usable)
+    flat = _flattest(blocks, usable, _MOST_PAIRS)
     if len(flat) == 0:
         return np.zeros((_BLOCK_PX, _BLOCK_PX // 2 + 1))
     both = np.concatenate([blocks[flat], _blocks(after)[flat]])
@@ -75,13 +77,13 @@ def _is_exposed(blocks: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.bo
 
 
 def _flattest(
-    blocks: npt.NDArray[np.float32], usable: npt.NDArray[np.bool_]
+    blocks: npt.NDArray[np.float32], usable: npt.NDArray[np.bool_], most: int = _MOST_BLOCKS
 ) -> npt.NDArray[np.intp]:
     """Which blocks; none where too few are usable."""
     places = np.flatnonzero(usable)
     if len(places) < _FEWEST_BLOCKS:
         return places[:0]
-    places = places[:: -(-len(places) // _MOST_BLOCKS)]
+    places = places[:: -(-len(places) // most)]
     level = _without_slope(blocks[places])
     power = np.einsum("ni,ni->n", level, level)
     count = max(_FEWEST_BLOCKS // 2, round(_FLAT_SHARE * len(places)))

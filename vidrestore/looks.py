@@ -17,7 +17,16 @@ import torch
 
 from vidrestore import color, focus, grain, masks, occlusion, smear, tone, transfer
 from vidrestore.frame import Face, FloatArray, Frame, Track, VideoInfo
-from vidrestore.geometry import Matrix, Rect, apply, covering_rect, crop_side_px, invert, shifted
+from vidrestore.geometry import (
+    Matrix,
+    Rect,
+    apply,
+    covering_rect,
+    crop_side_px,
+    invert,
+    shifted,
+    unit_corners,
+)
 from vidrestore.parsing import Parsed, Parser
 from vidrestore.planes import chroma_rect, samples
 
@@ -237,6 +246,9 @@ def noise_of(frame: Frame, place: Place, info: VideoInfo) -> tuple[grain.Spectru
 def _inside_frame(unit: Matrix, info: VideoInfo) -> FloatArray:
     """(64, 64) 1 where the unit crop shows the frame, 0 where it repeats its border."""
     inverse = invert(unit)
+    corners = apply(inverse, unit_corners())
+    if (corners >= 0).all() and (corners <= [info.width - 1, info.height - 1]).all():
+        return np.ones((masks.GRID_PX, masks.GRID_PX), np.float32)
     centres = (np.arange(masks.GRID_PX) + 0.5) / masks.GRID_PX
     x, y = (inverse[i, 0] * centres + (inverse[i, 1] * centres + inverse[i, 2])[:, None]
             for i in (0, 1))  # fmt: skip

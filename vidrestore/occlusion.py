@@ -120,12 +120,12 @@ def _without_tint(restored: FloatArray, source: FloatArray, face: FloatArray) ->
     robustly."""
     side = GRID_PX // 4
     a, b = (_reduced(picture, side).reshape(-1, 3) for picture in (restored, source))
-    base = _reduced(face, side).reshape(-1).astype(np.float64)
+    base = _reduced(face, side).reshape(-1)
     if base.sum() < 1:
         return restored
     # Weighted means of these are all that the fit needs.
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    products = np.concatenate([a, b, a * a, a * b], axis=1)
+    products = np.concatenate([a, b, a * a, a * b], axis=1, dtype=np.float64)
+    a, b, base = products[:, :3], products[:, 3:6], base.astype(np.float64)
     weight = base
     gain, offset = np.ones(3), np.zeros(3)
     for _ in range(_FIT_ROUNDS):
