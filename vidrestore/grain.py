@@ -163,8 +163,8 @@ def _filter(spectrum: Spectrum) -> FloatArray:
     for cut in range(_REACH_PX - 1, 0, -1):
         inner = np.s_[cut:-cut, cut:-cut]
         if (within := power[inner].sum()) >= most:
-            return (widest[inner] * math.sqrt(power.sum() / within)).astype(np.float32)
-    return widest.astype(np.float32)
+            return np.asarray(widest[inner] * math.sqrt(power.sum() / within), np.float32)
+    return np.asarray(widest, np.float32)
 
 
 @cache

@@ -146,19 +146,17 @@ def look_at(
     inside = _inside_frame(place.unit, info)
     mask = masks.soft(place.distance, place.feather) * inside
     found: dict[str, Any] = {}
-    pair, fine = (face.source, face.restored), []
+    pair: list[torch.Tensor] | list[FloatArray] = [face.source, face.restored]
     if motion is not None:
         found["smear"] = smear.Smear(motion, 0.0)
         if smear.is_fast(place.unit, motion):
             side = smear.GRID_PX
-            fine = [_small(crop, side) for crop in pair]
-            found["smear"] = smear.smear_of(*fine, scaled(mask, side), place.unit, motion)
+            source, restored = fine = [_small(crop, side) for crop in pair]
+            face_there = scaled(mask, side)
+            found["smear"] = smear.smear_of(source, restored, face_there, place.unit, motion)
+            pair = fine if face.work_px >= side else pair
     if occluders or tones:
-        side = occlusion.GRID_PX
-        if fine and face.work_px >= len(fine[0]):
-            source, restored = (scaled(each, side) for each in fine)
-        else:
-            source, restored = (_small(crop, side) for crop in pair)
+        source, restored = (_small(each, occlusion.GRID_PX) for each in pair)
         large = scaled(mask, occlusion.GRID_PX)
         contradiction = occlusion.contradiction(255 * source, 255 * restored, large)
         if occluders:
@@ -256,8 +254,10 @@ def _inside_frame(unit: Matrix, info: VideoInfo) -> FloatArray:
     return np.asarray(inside, np.float32)
 
 
-def _small(crop: torch.Tensor, side: int) -> FloatArray:
-    """(3, W, W) -> (side, side, 3) on the CPU."""
+def _small(crop: torch.Tensor | FloatArray, side: int) -> FloatArray:
+    """(3, W, W), or what this made of one, -> (side, side, 3) on the CPU."""
+    if isinstance(crop, np.ndarray):
+        return scaled(crop, side)
     return np.asarray(cv2.merge([scaled(plane, side) for plane in crop.cpu().numpy()]))
 
 

@@ -119,13 +119,14 @@ def _without_tint(restored: FloatArray, source: FloatArray, face: FloatArray) ->
     """`restored`, of any size, with the gain and offset of each channel that bring it to `source`,
     robustly."""
     side = GRID_PX // 4
-    a, b = (_reduced(picture, side).reshape(-1, 3) for picture in (restored, source))
-    base = _reduced(face, side).reshape(-1)
+    a, b = (
+        _reduced(picture, side).reshape(-1, 3).astype(np.float64) for picture in (restored, source)
+    )
+    base: npt.NDArray[Any] = _reduced(face, side).reshape(-1).astype(np.float64)
     if base.sum() < 1:
         return restored
     # Weighted means of these are all that the fit needs.
-    products = np.concatenate([a, b, a * a, a * b], axis=1, dtype=np.float64)
-    a, b, base = products[:, :3], products[:, 3:6], base.astype(np.float64)
+    products = np.concatenate([a, b, a * a, a * b], axis=1)
     weight = base
     gain, offset = np.ones(3), np.zeros(3)
     for _ in range(_FIT_ROUNDS):

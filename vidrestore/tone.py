@@ -110,10 +110,10 @@ def unclipped(source: FloatArray) -> FloatArray:
 def _broad(picture: FloatArray, face: FloatArray) -> FloatArray:
     """Blurred, from the face alone, and beyond it what is nearest."""
     weight = face + np.float32(_LEAST_WEIGHT)
-    weighted = cv2.merge([*(channel * weight for channel in cv2.split(picture)), weight])
+    weighted = cv2.merge([*(cv2.multiply(each, weight) for each in cv2.split(picture)), weight])
     sums = cv2.GaussianBlur(weighted, (0, 0), _SIGMA_PX, borderType=cv2.BORDER_REPLICATE)
     *colors, total = cv2.split(sums)
-    return np.asarray(cv2.merge([each / total for each in colors]), np.float32)
+    return np.asarray(cv2.merge([cv2.divide(each, total) for each in colors]), np.float32)
 
 
 def _toning(source: FloatArray, face: FloatArray) -> tuple[npt.NDArray[np.float64], float]:
