@@ -37,7 +37,8 @@ _NORMAL_BITS = 12
 # Half width of the filter that shapes noise; what lies beyond is the error of the estimate, mostly,
 # and takes three times as long.
 _REACH_PX = 5
-# A share of its power so small is left out: estimates of white noise are wrong by as much.
+# A share so small of the power of all noise is left out: estimates of white noise are wrong by as
+# much.
 _WORTHLESS = 0.01
 
 Spectrum = npt.NDArray[np.float64]
@@ -141,9 +142,14 @@ def missing(source: Spectrum, kept: Spectrum | float, bits: int) -> Spectrum:
     return np.asarray(source * (1 - kept) * share)
 
 
-def grain(spectrum: Spectrum, height: int, width: int, seed: tuple[int, ...]) -> FloatArray:
-    """(height, width) Gaussian noise of that spectrum; the same for the same seed."""
-    kernel = _filter(spectrum)
+def grain(
+    spectrum: Spectrum, height: int, width: int, seed: tuple[int, ...], *, among: float = 0.0
+) -> FloatArray:
+    """(height, width) Gaussian noise of that spectrum; the same for the same seed.
+
+    `among` is the standard deviation of all noise, where this is only what others lack.
+    """
+    kernel = _filter(spectrum, among)
     reach = len(kernel) // 2
     size = (height + 2 * reach, width + 2 * reach)
     drawn = np.random.SFC64([each % 2**32 for each in seed]).random_raw(-(-math.prod(size) // 4))
@@ -153,16 +159,16 @@ def grain(spectrum: Spectrum, height: int, width: int, seed: tuple[int, ...]) ->
     return np.asarray(shaped[reach:-reach, reach:-reach])
 
 
-def _filter(spectrum: Spectrum) -> FloatArray:
+def _filter(spectrum: Spectrum, among: float) -> FloatArray:
     """(n, n) what shapes white noise, symmetric around its middle; no wider than what it does."""
     response = fft.irfft2(np.sqrt(spectrum), s=(_BLOCK_PX, _BLOCK_PX))
     middle = np.roll(response, (_REACH_PX, _REACH_PX), axis=(0, 1))
     widest = middle[: 2 * _REACH_PX + 1, : 2 * _REACH_PX + 1]
     power = widest**2
-    most = (1 - _WORTHLESS) * power.sum()
+    most = power.sum() - _WORTHLESS * max(power.sum(), among**2)
     for cut in range(_REACH_PX - 1, 0, -1):
         inner = np.s_[cut:-cut, cut:-cut]
-        if (within := power[inner].sum()) >= most:
+        if (within := power[inner].sum()) >= most and within > 0:
             return np.asarray(widest[inner] * math.sqrt(power.sum() / within), np.float32)
     return np.asarray(widest, np.float32)
 

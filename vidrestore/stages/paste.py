@@ -351,7 +351,8 @@ class _Stage:
             mask, share = _resized(mask, part), _resized(share, part)
             kept = grain.kept_share(was, now, mask, how.bits)
             lost = grain.missing(wanted, kept, how.bits)
-            made = grain.grain(lost, part.height, part.width, (*seed, order))
+            among = grain.sigma_of(wanted)
+            made = grain.grain(lost, part.height, part.width, (*seed, order), among=among)
             made *= share
             for each in how.planes if how.is_rgb else (index,):
                 add(image, each, part, torch.from_numpy(made), how.bits)
