@@ -265,3 +265,15 @@ def test_colours_that_cannot_be_computed_are_refused(matrix_tag):
     ask = {"pixel_format": "yuv420p", "codec": "hevc", "width": 64, "height": 64}
     with pytest.raises(InputError, match=r"coded as .* convert it"):
         color.resolve(**ask, tags=(1, matrix_tag, 9, 16))
+
+
+@pytest.mark.parametrize("location", ["left", "center", "topleft", "bottom"])
+@pytest.mark.parametrize("grid", [(2, 2), (2, 1), (4, 1), (4, 4)])
+@pytest.mark.parametrize("groups", [(1, 1), (7, 5)])
+def test_chroma_goes_to_every_pixel_and_back_by_one_filter(location, grid, groups):
+    info = info_of(64, 64, chroma_location=location)
+    rect = Rect(0, 0, groups[0] * grid[0], groups[1] * grid[1])
+    chroma = np.random.default_rng(0).random(groups[::-1], np.float32)
+    there = color._upsampled(chroma, rect, grid, info)
+    back = color._downsampled(there, grid, info)
+    np.testing.assert_allclose(color._there_and_back(chroma, rect, grid, info), back, atol=1e-6)

@@ -122,7 +122,8 @@ LayerFolder = Annotated[
     typer.Option(
         "--layer",
         metavar="DIR",
-        help="Write the restored faces by themselves, unpremultiplied, and their matte.",
+        help="Write the restored faces by themselves, unpremultiplied, and their matte: in ProRes, "
+        "which is lossy, or exactly with --set layer.format=tiff.",
         readable=False,
     ),
 ]

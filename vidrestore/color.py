@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import cv2
@@ -222,11 +223,25 @@ def _there_and_back(
     chroma: FloatArray, rect: Rect, grid: tuple[int, int], info: VideoInfo
 ) -> FloatArray:
     """What `_downsampled` makes of what `_upsampled` gives, one axis after the other."""
-    for axis, length in enumerate((rect.height, rect.width)):
-        step, first = grid[1 - axis], _site(info, grid)[1 - axis]
-        chroma = _interpolated(chroma, length, step, first, axis=axis)
-        chroma = _decimated(chroma, step, first, axis=axis)
-    return chroma
+    x, y = _site(info, grid)
+    if rect.height % grid[1] == rect.width % grid[0] == 0:
+        kernels = _kernel(grid[0], x), _kernel(grid[1], y)
+        found = cv2.sepFilter2D(chroma, -1, *kernels, borderType=cv2.BORDER_REPLICATE)
+        return np.asarray(found, np.float32)
+    chroma = _and_back(chroma, rect.height, grid[1], y, axis=0)
+    return _and_back(chroma, rect.width, grid[0], x, axis=1)
+
+
+@cache
+def _kernel(step: int, first: float) -> FloatArray:
+    """What `_and_back` is where no group is cut off: a filter, at the border, too."""
+    impulse = np.eye(1, 5, 2, dtype=np.float32)
+    return _and_back(impulse, 5 * step, step, first, axis=1)[0, ::-1].copy()
+
+
+def _and_back(chroma: FloatArray, length: int, step: int, first: float, *, axis: int) -> FloatArray:
+    there = _interpolated(chroma, length, step, first, axis=axis)
+    return _decimated(there, step, first, axis=axis)
 
 
 def _interpolated(
@@ -243,8 +258,9 @@ def _interpolated(
         place = (phase - first) / step
         low = math.floor(place)
         near, far = (_taken(padded, axis, 1 + low + i, count) for i in (0, 1))
-        share = np.float32(place - low)
-        _taken(found, axis, phase, count, step)[...] = near + share * (far - near)
+        share = place - low
+        between = cv2.addWeighted(near, 1 - share, far, share, 0) if share else near
+        _taken(found, axis, phase, count, step)[...] = between
     return _taken(found, axis, 0, length)
 
 

@@ -219,8 +219,8 @@ class Layer(Section):
     """The restored faces by themselves, where `--layer` asks for them."""
 
     format: Literal["prores", "tiff"] = "prores"
-    """prores: two .mov files in ProRes 4444 XQ, of ten bits; tiff: two pictures of sixteen bits for
-    each frame, which give the output to the code value."""
+    """prores: two .mov files in ProRes 4444 XQ, of ten bits and lossy; tiff: two pictures of
+    sixteen bits for each frame, which give the output to the code value."""
 
 
 class Encode(Section):

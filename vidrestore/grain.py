@@ -6,6 +6,7 @@ scaled so that its mean over all 16 x 16 frequencies is the variance.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from statistics import NormalDist
 from typing import Any
@@ -20,6 +21,8 @@ from vidrestore.frame import FloatArray
 _BLOCK_PX = 16
 # So many blocks are looked at at most, and of these the flattest share is taken for flat.
 _MOST_BLOCKS, _FEWEST_BLOCKS = 240, 8
+# Of the same blocks before and after fewer will do: what one has by chance, the other has as well.
+_MOST_PAIRS = 96
 _FLAT_SHARE = 0.25
 # Shares of the range beyond which a plane is clipped and shows no noise of its own.
 _DARKEST, _BRIGHTEST = 0.04, 0.96
@@ -34,6 +37,9 @@ _NORMAL_BITS = 12
 # Half width of the filter that shapes noise; what lies beyond is the error of the estimate, mostly,
 # and takes three times as long.
 _REACH_PX = 5
+# A share so small of the power of all noise is left out: estimates of white noise are wrong by as
+# much.
+_WORTHLESS = 0.01
 
 Spectrum = npt.NDArray[np.float64]
 
@@ -55,7 +61,7 @@ def kept_share(
     at; zeros where there are too few."""
     blocks = _blocks(before)
     usable = _is_exposed(blocks, bits) & (_blocks(mask).min(axis=1) > 0.5)
-    flat = _flattest(blocks, usable)
+    flat = _flattest(blocks, usable, _MOST_PAIRS)
     if len(flat) == 0:
         return np.zeros((_BLOCK_PX, _BLOCK_PX // 2 + 1))
     both = np.concatenate([blocks[flat], _blocks(after)[flat]])
@@ -66,18 +72,19 @@ def kept_share(
 
 
 def _is_exposed(blocks: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.bool_]:
-    means = blocks.mean(axis=1) / (2**bits - 1)
-    return np.asarray((means > _DARKEST) & (means < _BRIGHTEST))
+    most = 2**bits - 1
+    means = blocks @ np.full(_BLOCK_PX**2, 1 / _BLOCK_PX**2, np.float32)
+    return np.asarray((means > _DARKEST * most) & (means < _BRIGHTEST * most))
 
 
 def _flattest(
-    blocks: npt.NDArray[np.float32], usable: npt.NDArray[np.bool_]
+    blocks: npt.NDArray[np.float32], usable: npt.NDArray[np.bool_], most: int = _MOST_BLOCKS
 ) -> npt.NDArray[np.intp]:
     """Which blocks; none where too few are usable."""
     places = np.flatnonzero(usable)
     if len(places) < _FEWEST_BLOCKS:
         return places[:0]
-    places = places[:: -(-len(places) // _MOST_BLOCKS)]
+    places = places[:: -(-len(places) // most)]
     level = _without_slope(blocks[places])
     power = np.einsum("ni,ni->n", level, level)
     count = max(_FEWEST_BLOCKS // 2, round(_FLAT_SHARE * len(places)))
@@ -93,8 +100,11 @@ def _density(flat: npt.NDArray[np.float32]) -> Spectrum:
     separable, so that both are one matrix for each axis.
     """
     windowed = flat.reshape(*flat.shape[:-1], _BLOCK_PX, _BLOCK_PX) * _window()
-    waves = fft.rfft2(windowed, s=(2 * _BLOCK_PX, 2 * _BLOCK_PX))
-    power = (waves.real**2 + waves.imag**2).mean(axis=-3, dtype=np.float64)
+    # One axis after the other: the first needs no more than the rows that are there.
+    waves = fft.fft(fft.rfft(windowed, 2 * _BLOCK_PX), 2 * _BLOCK_PX, axis=-2)
+    parts = waves.view(np.float32)
+    squares = (parts * parts).sum(axis=-3)
+    power = (squares[..., ::2] + squares[..., 1::2]).astype(np.float64) / flat.shape[-2]
     smoothing = _smoothing()
     across, last = smoothing[: _BLOCK_PX // 2 + 1], _BLOCK_PX + 1
     down = smoothing @ power
@@ -132,17 +142,35 @@ def missing(source: Spectrum, kept: Spectrum | float, bits: int) -> Spectrum:
     return np.asarray(source * (1 - kept) * share)
 
 
-def grain(spectrum: Spectrum, height: int, width: int, seed: tuple[int, ...]) -> FloatArray:
-    """(height, width) Gaussian noise of that spectrum; the same for the same seed."""
-    random = np.random.default_rng([each % 2**32 for each in seed])
-    size = (height + 2 * _REACH_PX, width + 2 * _REACH_PX)
-    drawn = random.integers(0, 2**16, size, np.uint16)
-    white = np.take(_normal(), drawn >> (16 - _NORMAL_BITS))
-    response = fft.irfft2(np.sqrt(spectrum), s=(_BLOCK_PX, _BLOCK_PX))
-    near = np.arange(-_REACH_PX, _REACH_PX + 1)
-    kernel = response[np.ix_(near, near)].astype(np.float32)  # symmetric around its middle
+def grain(
+    spectrum: Spectrum, height: int, width: int, seed: tuple[int, ...], *, among: float = 0.0
+) -> FloatArray:
+    """(height, width) Gaussian noise of that spectrum; the same for the same seed.
+
+    `among` is the standard deviation of all noise, where this is only what others lack.
+    """
+    kernel = _filter(spectrum, among)
+    reach = len(kernel) // 2
+    size = (height + 2 * reach, width + 2 * reach)
+    drawn = np.random.SFC64([each % 2**32 for each in seed]).random_raw(-(-math.prod(size) // 4))
+    bits = drawn.view(np.uint16)[: math.prod(size)].reshape(size)
+    white = np.take(_normal(), bits >> (16 - _NORMAL_BITS))
     shaped = cv2.filter2D(white, -1, kernel)
-    return np.asarray(shaped[_REACH_PX:-_REACH_PX, _REACH_PX:-_REACH_PX])
+    return np.asarray(shaped[reach:-reach, reach:-reach])
+
+
+def _filter(spectrum: Spectrum, among: float) -> FloatArray:
+    """(n, n) what shapes white noise, symmetric around its middle; no wider than what it does."""
+    response = fft.irfft2(np.sqrt(spectrum), s=(_BLOCK_PX, _BLOCK_PX))
+    middle = np.roll(response, (_REACH_PX, _REACH_PX), axis=(0, 1))
+    widest = middle[: 2 * _REACH_PX + 1, : 2 * _REACH_PX + 1]
+    power = widest**2
+    most = power.sum() - _WORTHLESS * max(power.sum(), among**2)
+    for cut in range(_REACH_PX - 1, 0, -1):
+        inner = np.s_[cut:-cut, cut:-cut]
+        if (within := power[inner].sum()) >= most and within > 0:
+            return np.asarray(widest[inner] * math.sqrt(power.sum() / within), np.float32)
+    return np.asarray(widest, np.float32)
 
 
 @cache

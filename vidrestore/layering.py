@@ -31,8 +31,13 @@ _STREAMS = ("fill", "matte")
 _PICTURE = re.compile(r"(fill|matte)_\d{6,}\.tif")
 _DEFLATE = 8  # libtiff's COMPRESSION_ADOBE_DEFLATE
 # ProRes has no number for how finely it codes, but for how many bits of a macroblock it may use:
-# with so many it is as fine as it gets.
-_PRORES = {"profile": "4444xq", "bits_per_mb": "8192"}
+# with so many, and no frequency coded more coarsely than another, it is as fine as it gets: of ten
+# bits half a code value off, by the root of the mean square.
+_PRORES = {"profile": "4444xq", "bits_per_mb": "8192", "quant_mat": "default"}
+_LOSSY = (
+    "the layer is in ProRes, which is lossy: with it the source comes to the output but for two "
+    "code values of 8 bits or six of 10; --set layer.format=tiff gives it to one"
+)
 # Ten bits of narrow range, but for the codes of synchronisation.
 _PRORES_HOLDS = LayerRange(219 * 4, -0.06, 1.08)
 _TIFF_HOLDS = LayerRange(2**16 - 1, 0.0, 1.0)
@@ -50,6 +55,11 @@ class Layering:
     form: str
     """prores or tiff: see the setting."""
     work: WorkFolder
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user must know of the files, in sentences."""
+        return (_LOSSY,) if self.form == "prores" else ()
 
     def files(self, part: str, work: WorkFolder) -> LayerFiles:
         """For a try at a part of the video, by its name in the work folder."""

@@ -17,7 +17,16 @@ import torch
 
 from vidrestore import color, focus, grain, masks, occlusion, smear, tone, transfer
 from vidrestore.frame import Face, FloatArray, Frame, Track, VideoInfo
-from vidrestore.geometry import Matrix, Rect, apply, covering_rect, crop_side_px, invert, shifted
+from vidrestore.geometry import (
+    Matrix,
+    Rect,
+    apply,
+    covering_rect,
+    crop_side_px,
+    invert,
+    shifted,
+    unit_corners,
+)
 from vidrestore.parsing import Parsed, Parser
 from vidrestore.planes import chroma_rect, samples
 
@@ -137,8 +146,17 @@ def look_at(
     inside = _inside_frame(place.unit, info)
     mask = masks.soft(place.distance, place.feather) * inside
     found: dict[str, Any] = {}
+    pair: list[torch.Tensor] | list[FloatArray] = [face.source, face.restored]
+    if motion is not None:
+        found["smear"] = smear.Smear(motion, 0.0)
+        if smear.is_fast(place.unit, motion):
+            side = smear.GRID_PX
+            source, restored = fine = [_small(crop, side) for crop in pair]
+            face_there = scaled(mask, side)
+            found["smear"] = smear.smear_of(source, restored, face_there, place.unit, motion)
+            pair = fine if face.work_px >= side else pair
     if occluders or tones:
-        source, restored = (_small(c, occlusion.GRID_PX) for c in (face.source, face.restored))
+        source, restored = (_small(each, occlusion.GRID_PX) for each in pair)
         large = scaled(mask, occlusion.GRID_PX)
         contradiction = occlusion.contradiction(255 * source, 255 * restored, large)
         if occluders:
@@ -151,8 +169,6 @@ def look_at(
             found["unclipped"] = tone.unclipped(pictures[0])
     if parser is not None:
         found["parsed"] = parser(face.source, mask)
-    if motion is not None:
-        found["smear"] = _smear(face, mask, place, motion)
     if edges:
         found["edges_px"] = _edges_px(frame, place, info)
     if noise:
@@ -192,17 +208,6 @@ def grain_planes(image: Any) -> tuple[int, ...]:
     return (how.planes[1],) if how.is_rgb else how.planes
 
 
-def _smear(
-    face: Face, mask: FloatArray, place: Place, motion: npt.NDArray[np.float64]
-) -> smear.Smear:
-    assert face.restored is not None
-    side = smear.GRID_PX
-    if not smear.is_fast(place.unit, motion):
-        return smear.Smear(motion, 0.0)
-    source, restored = (_small(crop, side) for crop in (face.source, face.restored))
-    return smear.smear_of(source, restored, scaled(mask, side), place.unit, motion)
-
-
 def _edges_px(frame: Frame, place: Place, info: VideoInfo) -> float | None:
     rect = place.rect(info, color.layout(frame.image).grid, around=_NEAR)
     if rect.is_empty:
@@ -239,6 +244,9 @@ def noise_of(frame: Frame, place: Place, info: VideoInfo) -> tuple[grain.Spectru
 def _inside_frame(unit: Matrix, info: VideoInfo) -> FloatArray:
     """(64, 64) 1 where the unit crop shows the frame, 0 where it repeats its border."""
     inverse = invert(unit)
+    corners = apply(inverse, unit_corners())
+    if (corners >= 0).all() and (corners <= [info.width - 1, info.height - 1]).all():
+        return np.ones((masks.GRID_PX, masks.GRID_PX), np.float32)
     centres = (np.arange(masks.GRID_PX) + 0.5) / masks.GRID_PX
     x, y = (inverse[i, 0] * centres + (inverse[i, 1] * centres + inverse[i, 2])[:, None]
             for i in (0, 1))  # fmt: skip
@@ -246,14 +254,18 @@ def _inside_frame(unit: Matrix, info: VideoInfo) -> FloatArray:
     return np.asarray(inside, np.float32)
 
 
-def _small(crop: torch.Tensor, side: int) -> FloatArray:
-    """(3, W, W) -> (side, side, 3) on the CPU."""
+def _small(crop: torch.Tensor | FloatArray, side: int) -> FloatArray:
+    """(3, W, W), or what this made of one, -> (side, side, 3) on the CPU."""
+    if isinstance(crop, np.ndarray):
+        return scaled(crop, side)
     return np.asarray(cv2.merge([scaled(plane, side) for plane in crop.cpu().numpy()]))
 
 
 def scaled(picture: FloatArray, side: int) -> FloatArray:
     """A square picture with another side."""
-    if len(picture) == side:
-        return picture
-    how = cv2.INTER_AREA if side < picture.shape[0] else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(picture, (side, side), interpolation=how), np.float32)
+    while (own := len(picture)) != side:
+        # By halves, as long as these lead there: that is less than half the work of one step.
+        to = own // 2 if own % (2 * side) == 0 else side
+        how = cv2.INTER_AREA if to < own else cv2.INTER_LINEAR
+        picture = np.asarray(cv2.resize(picture, (to, to), interpolation=how), np.float32)
+    return picture

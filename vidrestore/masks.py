@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
@@ -80,12 +81,10 @@ def hull_distance(reach: Points, feather: float) -> FloatArray:
     `reach` (n,) is that of `hull_support`. `feather` is the width of the soft edge: where the
     ellipse of `mask_rect` ends, the distance is at least half of it.
     """
-    directions = _directions().astype(np.float32)
-    centres = (np.arange(GRID_PX, dtype=np.float32) + 0.5) / GRID_PX
-    across, down = directions[:, :1] * centres, directions[:, 1:] * centres
-    down -= reach.astype(np.float32)[:, None]
+    across, down = _along_directions()
+    down = down - reach.astype(np.float32)[:, None]
     distance = (across[:, None] + down[..., None]).max(axis=0)
-    bound = (_ellipse_radius(GRID_PX) - 1) * np.float32(min(_RADII)) + np.float32(feather / 2)
+    bound = _beyond_ellipse() + np.float32(feather / 2)
     return np.asarray(np.maximum(distance, bound), np.float32)
 
 
@@ -96,12 +95,25 @@ def hull_support(landmarks: Points) -> Points:
     an affine map, and taken as the intersection of half-planes (the support function of its
     convex hull), so that it moves as smoothly as they do.
     """
-    eyes = landmarks[1] - landmarks[0]
     outline = apply(_shape(landmarks), _outline())
     directions = _directions()
     reach = (outline @ directions.T).max(axis=0)
-    margin = _NOSE_MARGIN * float(np.linalg.norm(eyes))
+    margin = _NOSE_MARGIN * math.dist(landmarks[0], landmarks[1])
     return np.asarray(np.maximum(reach, (landmarks @ directions.T).max(axis=0) + margin))
+
+
+@cache
+def _along_directions() -> tuple[FloatArray, FloatArray]:
+    """(n, 64) how far along each of `_directions` a column lies, and a row."""
+    centres = (np.arange(GRID_PX, dtype=np.float32) + 0.5) / GRID_PX
+    x, y = _directions().astype(np.float32).T[..., None]
+    return x * centres, y * centres
+
+
+@cache
+def _beyond_ellipse() -> FloatArray:
+    """(64, 64) in unit crops."""
+    return (_ellipse_radius(GRID_PX) - 1) * np.float32(min(_RADII))
 
 
 @cache
@@ -200,14 +212,22 @@ def _shape(landmarks: Points) -> Matrix:
 
     The similarity that fits best, and on top of it as much of the affine map as `_RIGIDITY` lets.
     """
+    face, centre, bending = _usual_shape()
+    similarity = fit_similarity(face[None], landmarks)[0]
+    off = landmarks - apply(similarity, face)
+    middle = off.mean(axis=0)
+    bend = (bending @ (off - middle)).T
+    return np.asarray(similarity + np.column_stack([bend, middle - bend @ centre]))
+
+
+@cache
+def _usual_shape() -> tuple[Points, Points, Points]:
+    """(5, 2) in distances of the eyes around their middle; (2,) its centre; and (2, 5) what makes
+    the bend of how far landmarks are off."""
     usual = usual_landmarks()
     middle, eye_distance = usual[:2].mean(axis=0), float(np.linalg.norm(usual[1] - usual[0]))
     face = (usual - middle) / eye_distance
-    similarity = fit_similarity(face[None], landmarks)[0]
     centre = face.mean(axis=0)
-    off = landmarks - apply(similarity, face)
     spread = (face - centre).T @ (face - centre)
     spread += _RIGIDITY * np.trace(spread) / 2 * np.eye(2)
-    bend = np.linalg.solve(spread, (face - centre).T @ (off - off.mean(axis=0))).T
-    bent = np.column_stack([bend, off.mean(axis=0) - bend @ centre])
-    return np.asarray(similarity + bent)
+    return face, centre, np.linalg.solve(spread, (face - centre).T)

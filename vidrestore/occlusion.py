@@ -119,23 +119,24 @@ def _without_tint(restored: FloatArray, source: FloatArray, face: FloatArray) ->
     """`restored`, of any size, with the gain and offset of each channel that bring it to `source`,
     robustly."""
     side = GRID_PX // 4
-    a, b = (_reduced(picture, side).reshape(-1, 3) for picture in (restored, source))
-    base = _reduced(face, side).reshape(-1).astype(np.float64)
+    a, b = (
+        _reduced(picture, side).reshape(-1, 3).astype(np.float64) for picture in (restored, source)
+    )
+    base: npt.NDArray[Any] = _reduced(face, side).reshape(-1).astype(np.float64)
     if base.sum() < 1:
         return restored
     # Weighted means of these are all that the fit needs.
-    a, b = a.astype(np.float64), b.astype(np.float64)
     products = np.concatenate([a, b, a * a, a * b], axis=1)
     weight = base
     gain, offset = np.ones(3), np.zeros(3)
     for _ in range(_FIT_ROUNDS):
-        sums = np.einsum("n,nk->k", weight, products)
+        sums = weight @ products
         mean_a, mean_b, squares, both = (sums / weight.sum()).reshape(4, 3)
         own = squares - mean_a**2 + 25.0
         gain = ((both - mean_a * mean_b + 25.0) / own).clip(1 / _LARGEST_GAIN, _LARGEST_GAIN)
         offset = mean_b - gain * mean_a
-        off = a * gain + offset - b
-        distance = np.einsum("nk,nk->n", off, off) / _FIT_LEVELS**2
+        off = (a * gain + offset - b) / _FIT_LEVELS
+        distance = np.einsum("nk,nk->n", off, off)
         weight = base / (1 + distance) + 1e-9
     return restored * gain.astype(np.float32) + offset.astype(np.float32)
 

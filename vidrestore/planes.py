@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import av
@@ -56,9 +57,14 @@ def layout(image: av.VideoFrame) -> Layout:
 
     Packed formats have none before `to_planar` took them apart. Alpha is in no layout.
     """
-    fmt = image.format
+    return _layout_of(image.format.name)
+
+
+@cache
+def _layout_of(name: str) -> Layout:
+    fmt = av.VideoFormat(name)
     if not _is_planar(fmt):
-        raise InputError(_REFUSAL.format(fmt.name))
+        raise InputError(_REFUSAL.format(name))
     bits = fmt.components[0].bits
     if fmt.name.startswith("gbr"):
         return Layout((2, 0, 1), True, (1, 1), bits)

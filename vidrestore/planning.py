@@ -156,6 +156,9 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
         before_swap=request.before_swap, plate=request.plate, on_event=on_event,
     )  # fmt: skip
     analysis, losses = with_room_for(analysis, pairing), (*losses, *pairing.notes())
+    if layering is not None:
+        notify(on_event, *layering.notes)
+        losses = (*losses, *layering.notes)
     described = [(first, _described(each)) for first, each in restorers]
     job = Work(
         source=source.absolute(),

@@ -75,12 +75,12 @@ def smear_of(
     if min(width, height) < 3:
         return Smear(motion, 0.0)
     part = np.s_[y : y + height, x : x + width]
-    source, restored, face = source[part], restored[part], face[part]
+    source, restored, face = source[part], restored[part], face[part].copy()
     along = unit[:, :2] @ motion * GRID_PX
-    given = source @ _LUMA
+    given = cv2.transform(source, _LUMA[None])
     own, across = _energies(given, face, along)
     wanted = _TOLERANCE * own / max(across, 1e-12)
-    luma = _as_soft(restored @ _LUMA, across, face, along)
+    luma = _as_soft(cv2.transform(restored, _LUMA[None]), across, face, along)
 
     def is_enough(share: float) -> bool:
         own, across = _energies(_along(luma, along * share), face, along)
@@ -103,11 +103,12 @@ def _along(picture: npt.NDArray[Any], blur_px: Vector) -> npt.NDArray[np.float32
     reach = int(np.ceil(np.abs(blur_px).max() / 2)) + 1
     kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float64)
     count = max(2, round(_SUBSTEPS * length))
-    for x, y in (np.arange(count)[:, None] + 0.5) / count * blur_px - blur_px / 2:
-        i, j = int(np.floor(y)), int(np.floor(x))
-        v, u = y - i, x - j
-        corner = np.outer([1 - v, v], [1 - u, u])
-        kernel[reach + i : reach + i + 2, reach + j : reach + j + 2] += corner / count
+    x, y = (((np.arange(count) + 0.5) / count - 0.5) * along for along in blur_px)
+    i, j = np.floor(y).astype(np.intp), np.floor(x).astype(np.intp)
+    v, u = y - i, x - j
+    for down, right, share in ((0, 0, (1 - v) * (1 - u)), (0, 1, (1 - v) * u),
+                               (1, 0, v * (1 - u)), (1, 1, v * u)):  # fmt: skip
+        np.add.at(kernel, (reach + i + down, reach + j + right), share / count)
     border = cv2.BORDER_REPLICATE
     return np.asarray(cv2.filter2D(picture, -1, kernel.astype(np.float32), borderType=border))
 
@@ -136,10 +137,10 @@ def _energies(luma: npt.NDArray[Any], face: FloatArray, along: Vector) -> tuple[
     """Of the gradient along a direction, and across it."""
     low = cv2.GaussianBlur(luma, (0, 0), _SIGMA_PX)
     x, y = low[1:-1, 2:] - low[1:-1, :-2], low[2:, 1:-1] - low[:-2, 1:-1]
-    inner = face[1:-1, 1:-1] / 4
+    inner = face[1:-1, 1:-1]
     weighted = inner * x
-    xx, xy = (float(np.einsum("ij,ij->", weighted, each)) for each in (x, y))
-    yy = float(np.einsum("ij,ij->", inner * y, y))
+    xx, xy = (float(np.vdot(weighted, each)) / 4 for each in (x, y))
+    yy = float(np.vdot(np.multiply(inner, y, out=weighted), y)) / 4
     u, v = along / np.linalg.norm(along)
     return u * u * xx + 2 * u * v * xy + v * v * yy, u * u * yy - 2 * u * v * xy + v * v * xx
 

@@ -75,13 +75,14 @@ def correction(window: Sequence[Tone]) -> Correction:
     than its source the contrast of that falls in proportion, so that dark shots stay dark.
     """
     source, restored = (
-        np.mean([getattr(tone, name) for tone in window], axis=0) for name in ("source", "restored")
+        reduce(np.add, [getattr(tone, name) for tone in window]) / np.float32(len(window))
+        for name in ("source", "restored")
     )
-    light, own = (picture @ _LUMA + np.float32(_BLACK) for picture in (source, restored))
-    gain = np.clip(light / own, _LEAST_GAIN, 1).astype(np.float32)
+    light, own = (cv2.transform(p, _LUMA[None]) + np.float32(_BLACK) for p in (source, restored))
+    gain = (light / own).clip(_LEAST_GAIN, 1)
     return Correction(
         gain,
-        np.asarray(source - gain[..., None] * restored, np.float32),
+        np.asarray(source - cv2.merge([gain] * 3) * restored, np.float32),
         np.mean([tone.chroma for tone in window], axis=0),
         float(np.mean([tone.toned for tone in window])),
     )
@@ -108,14 +109,11 @@ def unclipped(source: FloatArray) -> FloatArray:
 
 def _broad(picture: FloatArray, face: FloatArray) -> FloatArray:
     """Blurred, from the face alone, and beyond it what is nearest."""
-    weight = face[..., None] + np.float32(_LEAST_WEIGHT)
-    sums = cv2.GaussianBlur(
-        np.concatenate([picture * weight, weight], axis=2),
-        (0, 0),
-        _SIGMA_PX,
-        borderType=cv2.BORDER_REPLICATE,
-    )
-    return np.asarray(sums[..., :3] / sums[..., 3:], np.float32)
+    weight = face + np.float32(_LEAST_WEIGHT)
+    weighted = cv2.merge([*(cv2.multiply(each, weight) for each in cv2.split(picture)), weight])
+    sums = cv2.GaussianBlur(weighted, (0, 0), _SIGMA_PX, borderType=cv2.BORDER_REPLICATE)
+    *colors, total = cv2.split(sums)
+    return np.asarray(cv2.merge([cv2.divide(each, total) for each in colors]), np.float32)
 
 
 def _toning(source: FloatArray, face: FloatArray) -> tuple[npt.NDArray[np.float64], float]:

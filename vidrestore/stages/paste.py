@@ -338,7 +338,8 @@ class _Stage:
         most = float(weight.max(initial=0))
         if most == 0:
             return
-        share = grain.share_of(weight) / np.float32(math.sqrt(most * (2 - most)))
+        share = grain.share_of(weight)
+        share *= np.float32(self.finish.grain / math.sqrt(most * (2 - most)))
         mask = weight / np.float32(most)
         for order, (index, was) in enumerate(zip(grain_planes(image), before, strict=True)):
             wanted = np.asarray(np.mean([noise[order] for noise in noises], axis=0), np.float64)
@@ -346,10 +347,13 @@ class _Stage:
                 continue
             part = _part(rect, image, index)
             now = samples(image, index, part).numpy()
-            kept = grain.kept_share(was, now, _resized(mask, part), how.bits)
+            # Luma comes first, and both planes of chroma are of one size.
+            mask, share = _resized(mask, part), _resized(share, part)
+            kept = grain.kept_share(was, now, mask, how.bits)
             lost = grain.missing(wanted, kept, how.bits)
-            made = grain.grain(lost, part.height, part.width, (*seed, order))
-            made *= _resized(share, part) * np.float32(self.finish.grain)
+            among = grain.sigma_of(wanted)
+            made = grain.grain(lost, part.height, part.width, (*seed, order), among=among)
+            made *= share
             for each in how.planes if how.is_rgb else (index,):
                 add(image, each, part, torch.from_numpy(made), how.bits)
 
