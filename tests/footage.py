@@ -57,13 +57,19 @@ def woven_by_hand(pictures: Sequence[Any], order: str) -> list[av.VideoFrame]:
     return frames
 
 
-def film(path: Path, frames: Sequence[Any], *, flag: str, suffix: str = "", rate: int = 25) -> Path:
+def film(
+    path: Path,
+    frames: Sequence[Any],
+    *,
+    flag: str,
+    rate: Fraction | int = 25,
+    lossless: bool = False,
+) -> Path:
     """`frames` in H.264 whose stream calls itself `flag`: tff, bff or progressive."""
-    plain = write_video(path.with_name(f"plain{suffix}.mkv"), frames,
-                        pts=range(len(frames)), time_base=Fraction(1, rate))  # fmt: skip
-    how = "-c:v libx264 -qp 12 -preset veryfast"
+    plain = write_video(path.with_name("plain.mkv"), frames)
+    how = f"-c:v libx264 -qp {0 if lossless else 12} -preset veryfast -fps_mode passthrough"
     if flag != "progressive":
         how += f" -vf setfield={flag} -flags +ildct+ilme -x264-params {flag}=1"
-    sources.ffmpeg("-i", plain, how, path)
+    sources.ffmpeg(f"-r {rate} -i", plain, how, path)
     plain.unlink()
     return path

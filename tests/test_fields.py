@@ -70,10 +70,7 @@ def kinds(size):
         yield f"still, flagged {order}", still, order, order
         mixed = [*whole[: FRAMES // 2], *fields[FRAMES // 2 :]]
         yield f"half of it {order}", mixed, "progressive", order
-        # A B C D in five frames: A, B, B/C, C/D, D, the first field of each from the left.
-        pulled = [each for a, b, c, d in zip(*[iter(whole[:24])] * 4, strict=True)
-                  for each in (a, a, b, b, b, c, c, d, d, d)]  # fmt: skip
-        yield f"3:2 pulldown, {order}", footage.woven_by_hand(pulled, order), order, order
+        yield f"3:2 pulldown, {order}", pulled_down(whole[:24], order), order, order
     yield "progressive", whole, "progressive", "progressive"
     yield "still", still, "progressive", "progressive"
 
@@ -248,6 +245,67 @@ def test_frame_gives_one_whole_picture_of_each(tmp_path, a_face):
     for frame, was in zip(decode(target, Damage()), decode(source, Damage()), strict=True):
         for now, before in zip(planes_of(frame.image), planes_of(was.image), strict=True):
             np.testing.assert_array_equal(now[1::2], before[1::2])  # the earlier field's own lines
+
+
+def pulled_down(film, order):
+    """Frames of 3:2 pulldown: of A B C D the frames A, B, B/C, C/D, D."""
+    pictures = [each for a, b, c, d in zip(*[iter(film)] * 4, strict=True)
+                for each in (a, a, b, b, b, c, c, d, d, d)]  # fmt: skip
+    return footage.woven_by_hand(pictures, order)
+
+
+@pytest.mark.parametrize(("order", "skipped"), [("tff", 0), ("bff", 0), ("tff", 2)])
+def test_film_comes_back_as_it_was_before_pulldown(tmp_path, a_face, order, skipped):
+    film = footage.images(footage.pan(40, 240, 192), "yuv420p")
+    source = tmp_path / "clip.mkv"
+    footage.film(source, pulled_down(film, order)[skipped:], flag=order, rate=30, lossless=True)
+    frames = len(list(decode(source, Damage())))
+    target = tmp_path / "out.mkv"
+    summary = restored(source, target, "film", Unchanged(), **{"job.segment_frames": 48})
+    shown = list(decode(target, Damage()))
+    assert len(shown) == summary.frames == frames * 4 // 5 + (frames % 5 > 0)
+    assert summary.faces == summary.frames  # each picture of the film once
+    assert summary.identical_frames == summary.frames
+    known = {checksum(image) for image in film}
+    whole = sum(checksum(frame.image) in known for frame in shown)
+    assert whole >= len(shown) - 2  # at both ends a field has no other half
+    assert len({checksum(frame.image) for frame in shown}) >= len(shown) - 1
+    times = np.diff([float(time) for time in frame_times(target)])
+    np.testing.assert_allclose(
+        times[: len(shown) // 4 * 4 - 4], 1 / 24, atol=0.0011
+    )  # matroska counts milliseconds
+    assert probe(target).field_order == "progressive"
+
+
+def test_times_of_film_are_exact_where_the_clock_allows(tmp_path, a_face):
+    film = footage.images(footage.pan(40, 160, 96), "yuv420p")
+    source = footage.film(tmp_path / "clip.mp4", pulled_down(film, "tff"), flag="tff",
+                          rate=Fraction(30000, 1001))  # fmt: skip
+    target = tmp_path / "out.mp4"
+    restored(source, target, "film", Unchanged(), **{"encode.quality": "high"})
+    times = frame_times(target)
+    assert len(times) == 40
+    assert set(np.diff(times)) == {Fraction(1001, 24000)}
+
+
+def test_film_is_made_again_from_any_frame(tmp_path, a_face):
+    film = footage.images(footage.pan(40, 160, 96), "yuv420p")
+    source = footage.film(tmp_path / "clip.mkv", pulled_down(film, "tff"), flag="tff", rate=30)
+    settings = load_settings(options={"detect.detector": "haar", "fields.deinterlace": "film"})
+    analysis = analyze_video(source, settings)
+    known = list(zip(analysis.pts.tolist(), analysis.crc32.tolist(), strict=True))
+    for first, end in ((0, 40), (7, 8), (21, 40)):
+        again = frames_again(source, analysis, first=first, end=end)
+        assert [(f.pts, checksum(f.image)) for f in again] == known[first:end]
+
+
+def test_film_is_not_looked_for_where_there_is_none(tmp_path):
+    pictures = footage.images(footage.pan(2 * FRAMES, 160, 96), "yuv420p")
+    fields = footage.woven_by_hand(pictures, "tff")
+    source = footage.film(tmp_path / "clip.mkv", fields, flag="tff")
+    settings = load_settings(options={"detect.detector": "haar", "fields.deinterlace": "film"})
+    with pytest.raises(UsageError, match="pulldown"):
+        analyze_video(source, settings)
 
 
 @pytest.mark.parametrize("option", ["before_swap", "plate", "layer"])

@@ -17,6 +17,7 @@ from vidrestore.interlace import of_file
 from vidrestore.stages.decode import Damage, Span, decode, decode_from
 from vidrestore.stages.detect import checksum
 from vidrestore.stages.fields import pictures
+from vidrestore.stages.film import film_again
 
 # How long before a frame to seek where the seek to it led elsewhere.
 _EARLIER_SECONDS = (Fraction(0), Fraction(2), Fraction(10))
@@ -36,7 +37,14 @@ def frames_again(
     if (fields := analysis.fields) is None:
         yield from _file_again(source, analysis, span, first=first, end=end, device=device)
         return
-    each, end = 1 if fields.mode == "frame" else 2, analysis.frame_count if end is None else end
+    end = analysis.frame_count if end is None else end
+    if fields.sources is not None:
+        named = fields.sources[first:end]
+        begin, stop = int(named.min()), int(named.max()) + 1
+        own = _file_again(source, of_file(analysis), span, first=begin, end=stop, device=device)
+        yield from film_again(own, fields.order, fields.sources, analysis.pts, first, end)
+        return
+    each = 1 if fields.mode == "frame" else 2
     # A field is interpolated with the help of the frames around its own.
     begin, stop = max(0, first // each - 1), min(len(fields.pts), -(-end // each) + 1)
     own = _file_again(source, of_file(analysis), span, first=begin, end=stop, device=device)

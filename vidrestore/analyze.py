@@ -38,6 +38,7 @@ from vidrestore.stages.align import align, broken
 from vidrestore.stages.decode import Damage, Span, decode, probe
 from vidrestore.stages.detect import Failures, FirstLook, Recognise, checksum, detect
 from vidrestore.stages.fields import pictures
+from vidrestore.stages.film import Matches, film_pictures
 from vidrestore.stages.odometry import Odometer, follow
 from vidrestore.stages.people import join_people
 from vidrestore.stages.shots import ShotFinder
@@ -95,6 +96,12 @@ def analyze_video(
         watched = watch(may_seek=False)
     if not watched.seen:
         raise InputError(f"no frame of {source} lies in the part that was asked for")
+    if combed := watched.film.combed:
+        notify(
+            on_event,
+            f"{combed} of {len(watched.seen)} pictures are made of fields that do not belong "
+            "together: parts of this are not film; --deinterlace bob is for those",
+        )
     if watched.failures.frames:
         notify(on_event, f"the detector broke first at {watched.failures.first}")
     return replace(
@@ -114,6 +121,7 @@ class _Watched:
             self.info = info_of_pictures(info, interlacing.mode)
         # Of the file's own frames, where those that are looked at are others.
         self._pts, self._crc32 = array("q"), array("L")
+        self.film = Matches()
         self.seen = Observations()
         self.damage, self.failures = Damage(), Failures()
         self._shots = ShotFinder(cut=settings.shots.cut, contrast=settings.shots.contrast)
@@ -126,7 +134,11 @@ class _Watched:
     def pictures(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         """The file's frames, or those made of their fields."""
         how = self._interlacing
-        return frames if how.mode == "off" else pictures(self._noted(frames), how.mode, how.order)
+        if how.mode == "off":
+            return frames
+        if how.mode == "film":
+            return film_pictures(self._noted(frames), how.order, self.film)
+        return pictures(self._noted(frames), how.mode, how.order)
 
     def _noted(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         for frame in frames:
@@ -139,7 +151,8 @@ class _Watched:
         if how.mode == "off":
             return None
         pts, crc32 = np.array(self._pts, np.int64), np.array(self._crc32, np.uint32)
-        return Fields(how.mode, how.order, self._file, pts, crc32)
+        sources = np.array(self.film.sources, np.int64) if how.mode == "film" else None
+        return Fields(how.mode, how.order, self._file, pts, crc32, sources)
 
     def shots(self, settings: Settings, info: VideoInfo) -> tuple[tuple[int, int], ...]:
         if settings.shots.edl is None:

@@ -50,7 +50,8 @@ Deinterlace = Annotated[
     typer.Option(
         metavar="MODE",
         help="Of interlaced footage: keep (restore both fields, weave again), bob (a frame for "
-        "each field), frame (one for each frame), off (take frames as they are).",
+        "each field), frame (one for each frame), film (undo 3:2 pulldown), off (take frames as "
+        "they are).",
     ),
 ]
 Workers = Annotated[

@@ -34,9 +34,10 @@ class Decode(Section):
 class Fields(Section):
     """Interlaced footage, which is measured, whatever the file says."""
 
-    deinterlace: Literal["keep", "bob", "frame", "off"] = "keep"
+    deinterlace: Literal["keep", "bob", "frame", "film", "off"] = "keep"
     """keep: restore the picture of every field and weave them again: twice the faces, and all else
     stays as it is. bob: a frame for each field. frame: one for each frame, from its earlier field.
+    film: the film that 3:2 pulldown spread over them, four pictures from each five frames.
     off: take frames as they are, and do not measure."""
 
 

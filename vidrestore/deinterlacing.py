@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidrestore.config import Settings
+from vidrestore.errors import UsageError
 from vidrestore.frame import VideoInfo
 from vidrestore.stages.decode import Damage, Span, decode, decode_from
 from vidrestore.stages.fields import FieldScan, scan
@@ -30,7 +31,7 @@ class Interlacing:
     """What the footage is, and what is to be made of it."""
 
     mode: str
-    """keep, bob, frame, or off where frames are taken as they are."""
+    """keep, bob, frame, film, or off where frames are taken as they are."""
     order: str = "tff"
     """tff or bff."""
     found: str = ""
@@ -45,6 +46,8 @@ class Interlacing:
             "again (--deinterlace keep)",
             "bob": "the output has a frame for each field (--deinterlace bob)",
             "frame": "the output's frames come from the earlier fields (--deinterlace frame)",
+            "film": "the output has the film that is in it, four pictures for each five frames "
+            "(--deinterlace film)",
         }[self.mode]
         return f"the picture is {self.found}; {follows}"
 
@@ -61,7 +64,16 @@ def choose_interlacing(
         return NOT_INTERLACED
     seen = scanned(source, info, span)
     order, found = judged(seen, info.field_order)
+    if mode == "film" and order is not None and not is_pulldown(seen):
+        raise UsageError(
+            f"{source} is {found}, and its fields do not repeat as 3:2 pulldown repeats them, so "
+            "there is no film to bring back; use --deinterlace keep or bob"
+        )
     return Interlacing("off" if order is None else mode, order or "tff", found)
+
+
+def is_pulldown(seen: FieldScan) -> bool:
+    return seen.repeated >= _LEAST_REPEATED * seen.frames
 
 
 def judged(seen: FieldScan, said: str) -> tuple[str | None, str]:
@@ -84,7 +96,7 @@ def judged(seen: FieldScan, said: str) -> tuple[str | None, str]:
         return by_flag, f"interlaced, {_order(by_flag)} by what the file says"
     order = "tff" if seen.tff > seen.bff else "bff"
     kind = f"interlaced, {_order(order)}"
-    if seen.repeated >= _LEAST_REPEATED * seen.frames:
+    if is_pulldown(seen):
         kind = f"film with repeated fields (3:2 pulldown), {_order(order)}"
     if order != said:
         kind += f", though the file says {_SAID[said]}"

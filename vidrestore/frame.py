@@ -273,12 +273,14 @@ class Fields:
 
     mode: str
     """keep: both fields of each frame, woven again in the output; bob: both, and so they stay;
-    frame: the earlier one."""
+    frame: the earlier one; film: four pictures from each five frames."""
     order: str
     """tff or bff, as measured."""
     info: VideoInfo
     pts: npt.NDArray[np.int64]
     crc32: npt.NDArray[np.uint32]
+    sources: npt.NDArray[np.int64] | None = None
+    """(pictures, 2) of film: the frames that their earlier and their later field are from."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

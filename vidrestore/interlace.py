@@ -13,13 +13,20 @@ import numpy as np
 
 from vidrestore.frame import Analysis, Track, VideoInfo
 
-MODES = ("keep", "bob", "frame", "off")
-
 
 def info_of_pictures(info: VideoInfo, mode: str) -> VideoInfo:
-    """Of the pictures of fields: no longer interlaced, and where both are made, twice as many."""
+    """Of the pictures of fields: no longer interlaced; where both are made, twice as many, and of
+    film four for five frames."""
     if mode == "frame":
         return replace(info, field_order="progressive")
+    if mode == "film":
+        return replace(
+            info,
+            field_order="progressive",
+            time_base=info.time_base / 4,
+            frame_rate=info.frame_rate * 4 / 5,
+            frame_count_from_header=info.frame_count_from_header * 4 // 5,
+        )
     return replace(
         info,
         field_order="progressive",

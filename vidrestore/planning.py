@@ -130,7 +130,7 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
     fingerprint = store.fingerprint(source)
     if (lost := work.begin(fingerprint, resume=request.resume)) is not None:
         notify(on_event, lost)
-    if interlacing.mode in ("bob", "frame"):
+    if interlacing.mode in ("bob", "frame", "film"):
         info = info_of_pictures(info, interlacing.mode)
     output = _plan_output(request, work, info, kept)
     losses = (*output.encoding.notes, *output.streams.lost)

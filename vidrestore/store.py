@@ -53,6 +53,8 @@ def save(analysis: Analysis, path: Path) -> None:
     if (own := analysis.fields) is not None:
         header["fields"] = {"mode": own.mode, "order": own.order, "info": _info_as_json(own.info)}
         arrays |= {"file_pts": own.pts, "file_crc32": own.crc32}
+        if own.sources is not None:
+            arrays["file_sources"] = own.sources
     tracks = analysis.tracks
     arrays["lengths"] = np.array([len(t.matrices) for t in tracks], np.int64)
     for name in _PER_TRACK:
@@ -111,7 +113,8 @@ def _analysis(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Analysis:
     if (own := header.get("fields")) is not None:
         of_file = _info_from_json(own["info"])
         pts, crc32 = arrays["file_pts"], arrays["file_crc32"]
-        fields = Fields(own["mode"], own["order"], of_file, pts, crc32)
+        sources = arrays.get("file_sources")
+        fields = Fields(own["mode"], own["order"], of_file, pts, crc32, sources)
     ends = np.cumsum(arrays["lengths"])
     embeddings = iter(arrays.get("embedding", ()))
     tracks = []
