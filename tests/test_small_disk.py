@@ -21,7 +21,7 @@ from media import (
 )
 
 from vidrestore import load_settings, restore_video
-from vidrestore.errors import InputError, OutputError
+from vidrestore.errors import FaultyOutputError, InputError, OutputError
 from vidrestore.frame import Analysis
 from vidrestore.stages.decode import Damage, decode
 
@@ -200,3 +200,27 @@ def test_a_source_that_goes_while_it_is_restored_may_come_back(tape, faces, whol
     assert contents(target) == contents(whole)
     assert again.faces == FRAMES // 2
     assert sorted(tmp_path.iterdir()) == [target, source]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_used_again"), [(FaultyOutputError, False), (OutputError, True)]
+)
+def test_a_joined_stream_is_used_again_unless_it_is_faulty(
+    tmp_path, monkeypatch, error, is_used_again
+):
+    images = [mild_image(*SIZE, "yuv420p", i) for i in range(9)]
+    source, target = write_video(tmp_path / "source.mkv", images), tmp_path / "out.mkv"
+    analysis = analysis_of_file(source, [plain_track(9, centre=(48, 32), side=30)])
+    settings = load_settings(options=OPTIONS)
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise error("on purpose")
+
+    first, second = Tinted(), Tinted()
+    with monkeypatch.context() as during:
+        during.setattr("vidrestore.job.check_output", broken)
+        with pytest.raises(error):
+            restore_video(source, target, settings, restorer=first, analysis=analysis)
+    restore_video(source, target, settings, restorer=second, analysis=analysis)
+    assert first.faces == 9
+    assert second.faces == (0 if is_used_again else 9)

@@ -5,6 +5,7 @@
     |   +-- ConfigError            an unknown or ill-valued setting or profile
     +-- InputError                 the source cannot be read as video
     +-- OutputError                the result cannot be written or encoded
+    |   +-- FaultyOutputError      it was written, and is not what it has to be
     +-- WeightsError               a weight file is missing, damaged or the wrong one
     +-- ClusterError               the workers cannot be reached, or get lost again and again
 
@@ -41,6 +42,10 @@ class InputError(VidrestoreError):
 
 class OutputError(VidrestoreError):
     """The result cannot be encoded or written."""
+
+
+class FaultyOutputError(OutputError):
+    """The finished file is not what it has to be, so that nothing of it may be used again."""
 
 
 class WeightsError(VidrestoreError):

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrestore.again import frames_again
-from vidrestore.errors import InputError, OutputError
+from vidrestore.errors import FaultyOutputError, InputError
 from vidrestore.frame import Analysis, Frame, OnEvent
 from vidrestore.framemd5 import Listing, frame_md5
 from vidrestore.geometry import Rect, crop_matrix
@@ -88,8 +88,8 @@ def check_output(
 
     Every frame must stand at its source's time, counted from the first frame where `span` is
     given: to the tick where the output's clock has that tick, else off by one tick of it at most.
-    OutputError where a time or the count of frames is another or the file does not decode whole;
-    InputError where the source is no longer what was analysed.
+    FaultyOutputError where a time or the count of frames is another or the file does not decode
+    whole; InputError where the source is no longer what was analysed.
     """
     damage, begin, n = Damage(), None, analysis.frame_count
     decoders = {
@@ -141,8 +141,8 @@ def _check_source(index: int, was: _Read | None, analysis: Analysis, source: Pat
         )
 
 
-def _mismatch(what: str) -> OutputError:
-    return OutputError(f"the finished file {what}; nothing was changed")
+def _mismatch(what: str) -> FaultyOutputError:
+    return FaultyOutputError(f"the finished file {what}; nothing was changed")
 
 
 def _check_time(index: int, frame: Frame, analysis: Analysis, begin: Frame | None) -> None:

@@ -14,7 +14,7 @@ from vidrestore.again import last_duration
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.containers import RemuxPlan
-from vidrestore.errors import OutputError
+from vidrestore.errors import FaultyOutputError
 from vidrestore.fixity import Fixity, check_output
 from vidrestore.frame import Analysis, OnEvent, notify
 from vidrestore.outcome import summarize
@@ -95,9 +95,13 @@ def restore_video(
         watch.report(on_event, "restore", tally.stages)
         used = tuple(dict.fromkeys(chain.from_iterable(plan.restorers)))
         whole = work.path / f"whole{request.target.suffix}"
-        _join_all(video, whole, plan, used, tally)
-        restored = time.monotonic()
-        fixity = _checked(whole, plan, request, on_event)
+        try:
+            _join_all(video, whole, plan, used, tally)
+            restored = time.monotonic()
+            fixity = _checked(whole, plan, request, on_event)
+        except FaultyOutputError:
+            work.forget_video()  # else the next run would begin with it
+            raise
         if plan.job.layering is not None:
             plan.job.layering.deliver(plan.base.path, plan.base.analysis, is_part=span is not None)
         if keep_job:
@@ -169,7 +173,7 @@ def _stream_index(plan: Plan) -> int:
 def _check_lossless(fixity: Fixity, encoding: Encoding) -> None:
     """Decoders conceal broken slices without a word; samples that differ cannot be missed."""
     if encoding.is_lossless and fixity.identical_outside not in (None, fixity.frames):
-        raise OutputError(
+        raise FaultyOutputError(
             f"the finished file differs from its source outside the faces, which {encoding.codec} "
             "does not do by itself; check the disk, nothing was changed"
         )
@@ -197,7 +201,7 @@ def _part_seconds(analysis: Analysis, container_start: Fraction) -> tuple[Fracti
 def _check_whole(whole: Path, plan: RemuxPlan, analysis: Analysis) -> None:
     written = packet_count(whole, plan.kept.index(analysis.info.stream_index))
     if written != analysis.frame_count:
-        raise OutputError(
+        raise FaultyOutputError(
             f"the joined file holds {written} frames instead of {analysis.frame_count}; "
             "nothing was changed"
         )

@@ -133,6 +133,11 @@ class WorkFolder:
         shutil.rmtree(self._segments, ignore_errors=True)
         self._segments.mkdir(exist_ok=True)
 
+    def forget_video(self) -> None:
+        """The joined stream is of no use."""
+        for path in (self.path / "video.json", *self.path.glob("video.*")):
+            path.unlink(missing_ok=True)
+
     def keep(self, output: Path, note: Mapping[str, Any]) -> None:
         """Note what a later run must know of the job that made `output`."""
         own = {"version": _VERSION, "sha256": _sha256(output)}
