@@ -6,7 +6,17 @@ import footage
 import numpy as np
 import pytest
 import sources
-from media import AS_PAINTED, Painter, Unchanged, frame_times, frames_of, packets, planes_of
+from media import (
+    AS_PAINTED,
+    PLANAR_FORMATS,
+    Painter,
+    Unchanged,
+    frame_times,
+    frames_of,
+    packets,
+    planes_of,
+    random_image,
+)
 from skimage import data
 
 from vidrestore import analyze_video, load_settings, restore_video, store
@@ -17,7 +27,7 @@ from vidrestore.errors import UsageError
 from vidrestore.interlace import of_output
 from vidrestore.stages.decode import Damage, decode, probe
 from vidrestore.stages.detect import checksum
-from vidrestore.stages.fields import bobbed, woven
+from vidrestore.stages.fields import bobbed, can_split, woven
 
 SIZES = {"480i": (360, 480), "576i": (360, 576)}  # half as wide, which costs less
 FRAMES = 30
@@ -102,14 +112,27 @@ def test_real_clips_are_judged_right(shared, name, truth):
 
 
 @pytest.mark.parametrize("order", ["tff", "bff"])
-@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv411p", "yuv422p10le"])
+@pytest.mark.parametrize("pixel_format", PLANAR_FORMATS)
 def test_weaving_undoes_the_pictures_of_fields(order, pixel_format):
-    pictures = footage.images(footage.pan(8, 96, 64), pixel_format)
+    assert can_split(pixel_format)
+    pictures = [random_image(64, 48, pixel_format, seed) for seed in range(5)]
     before = [[plane.copy() for plane in planes_of(image)] for image in pictures]
     pairs = bobbed(frames_of(pictures), order)
     for frame, was in zip(woven(pairs, order, flagged=True), before, strict=True):
         assert all(map(np.array_equal, planes_of(frame.image), was))
         assert frame.image.interlaced_frame
+
+
+def test_a_format_that_has_no_fields_is_taken_as_it_is(tmp_path, a_face):
+    assert not can_split("gray12le")
+    pictures = footage.images(footage.pan(2 * FRAMES, 160, 96), "gray12le")
+    frames = footage.woven_by_hand(pictures, "tff")
+    source = footage.write_video(tmp_path / "clip.mkv", frames)
+    said = []
+    analysis = analyze_video(source, load_settings(options={"detect.detector": "haar"}),
+                             on_event=said.append)  # fmt: skip
+    assert analysis.fields is None
+    assert any("gray12le" in event.get("message", "") for event in said)
 
 
 @pytest.mark.parametrize("order", ["tff", "bff"])

@@ -13,7 +13,7 @@ from vidrestore.config import Settings
 from vidrestore.errors import UsageError
 from vidrestore.frame import VideoInfo
 from vidrestore.stages.decode import Damage, Span, decode, decode_from
-from vidrestore.stages.fields import FieldScan, scan
+from vidrestore.stages.fields import FieldScan, can_split, scan
 
 _PLACES, _FRAMES_AT_EACH = 10, 24
 # No interlaced system has more lines; below the other bound filters have no neighbours to go by.
@@ -36,11 +36,13 @@ class Interlacing:
     """tff or bff."""
     found: str = ""
     """In words; empty where nobody looked."""
+    obstacle: str = ""
+    """Why interlaced frames are taken as they are, although that was not asked for."""
 
     def notice(self) -> str | None:
         """What a person should know before the work begins; None where it goes without saying."""
         if self.mode == "off":
-            return None
+            return self.obstacle or None
         follows = {
             "keep": "faces are restored in both fields of each frame, twice as many, and woven "
             "again (--deinterlace keep)",
@@ -64,6 +66,10 @@ def choose_interlacing(
         return NOT_INTERLACED
     seen = scanned(source, info, span)
     order, found = judged(seen, info.field_order)
+    if order is not None and not can_split(info.pixel_format):
+        why = f"pictures of fields cannot be made in {info.pixel_format}"
+        obstacle = f"the picture is {found}, and {why}; its frames are taken as they are"
+        return Interlacing("off", order, found, obstacle)
     if mode == "film" and order is not None and not is_pulldown(seen):
         raise UsageError(
             f"{source} is {found}, and its fields do not repeat as 3:2 pulldown repeats them, so "

@@ -64,6 +64,15 @@ def scan(images: Iterable[Any]) -> FieldScan:
     )
 
 
+def can_split(pixel_format: str) -> bool:
+    """Whether the filter takes the format itself, and not one like it."""
+    graph = _Graph(av.VideoFrame(64, 48, pixel_format), "bwdif", "mode=send_field")
+    for _ in range(2):
+        for field in graph.through(av.VideoFrame(64, 48, pixel_format)):
+            return bool(field.format.name == pixel_format)
+    return False
+
+
 def pictures(frames: Iterator[Frame], mode: str, order: str) -> Iterator[Frame]:
     """Those in which faces are found and restored; see `vidrestore.frame.Fields`."""
     return first_fields(frames, order) if mode == "frame" else bobbed(frames, order)
