@@ -52,6 +52,7 @@ ROOMS = {
         "likeness",
         "onnxfile",
         "crops",
+        "crossing",
         "parsing",
     },
     "weights": {"weights", "weightfile", "fetch"},
@@ -62,6 +63,7 @@ ROOMS = {
     "passes": {
         "analyze",
         "restore",
+        "devices",
         "job",
         "planning",
         "fixity",

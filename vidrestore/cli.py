@@ -25,6 +25,7 @@ from vidrestore.cli_options import (
     Json,
     KeepJob,
     LayerFolder,
+    MaxVram,
     Offline,
     Plate,
     Profile,
@@ -138,6 +139,7 @@ def restore(
     detector: DetectorName = None,
     weights: WeightsFolder = None,
     device: Device = None,
+    max_vram: MaxVram = None,
     batch_size: Annotated[int | None, typer.Option(metavar="N", help="Faces at once.")] = None,
     strength: Annotated[
         float | None, typer.Option(metavar="0..1", help="How much of the restored face is used.")
@@ -200,6 +202,7 @@ def restore(
             "weights.folder": weights,
             "weights.offline": offline,
             "restore.device": device,
+            "restore.max_vram_gb": max_vram,
             "restore.batch_size": batch_size,
             "paste.strength": strength,
             "encode.codec": codec,
@@ -269,6 +272,7 @@ def analyze(
     cuts: Cuts = None,
     restorer: RestorerName = None,
     device: Device = None,
+    max_vram: MaxVram = None,
     no_estimate: Annotated[
         bool, typer.Option("--no-estimate", help="Do not measure how long it would take.")
     ] = False,
@@ -283,6 +287,7 @@ def analyze(
         {
             "restore.restorer": restorer,
             "restore.device": device,
+            "restore.max_vram_gb": max_vram,
             "detect.detector": detector,
             "weights.folder": weights,
             "weights.offline": offline,

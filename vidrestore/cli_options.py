@@ -45,6 +45,10 @@ WeightsFolder = Annotated[
 Device = Annotated[
     str | None, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where networks run.")
 ]
+MaxVram = Annotated[
+    float | None,
+    typer.Option("--max-vram", metavar="GB", help="Most that networks take of a GPU's memory."),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

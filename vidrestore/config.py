@@ -116,7 +116,10 @@ class Restore(Section):
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
     )
     batch_size: int | None = Field(None, ge=1)
-    """Faces at once; None: 4 on a GPU, 1 on a CPU, where more only cost memory."""
+    """Faces at once; None: at most 4 on a GPU, as its memory allows, and 1 on a CPU, where more
+    only cost memory."""
+    max_vram_gb: float = Field(0.0, ge=0)
+    """Most that torch takes of a GPU's memory in a process, in GB (10^9 bytes); 0: all there is."""
     number_format: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Of the network's convolutions; auto: the fastest that is safe on this machine."""
     engine: Literal["auto", "torch", "openvino"] = "auto"

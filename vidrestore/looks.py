@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from vidrestore import color, focus, grain, masks, occlusion, smear, tone, transfer
+from vidrestore.crossing import to_host
 from vidrestore.frame import Face, FloatArray, Frame, Track, VideoInfo
 from vidrestore.geometry import Matrix, Rect, apply, covering_rect, crop_side_px, invert, shifted
 from vidrestore.parsing import Parsed, Parser
@@ -248,7 +249,7 @@ def _inside_frame(unit: Matrix, info: VideoInfo) -> FloatArray:
 
 def _small(crop: torch.Tensor, side: int) -> FloatArray:
     """(3, W, W) -> (side, side, 3) on the CPU."""
-    return np.asarray(cv2.merge([scaled(plane, side) for plane in crop.cpu().numpy()]))
+    return np.asarray(cv2.merge([scaled(plane, side) for plane in to_host(crop).numpy()]))
 
 
 def scaled(picture: FloatArray, side: int) -> FloatArray:

@@ -44,31 +44,23 @@ def weight_bytes(config: GPENConfig, dtype: torch.dtype) -> int:
     return int(count)
 
 
-def batch_that_fits(free_bytes: int, config: GPENConfig, dtype: torch.dtype, most: int) -> int:
+def batch_that_fits(free_bytes: float, config: GPENConfig, dtype: torch.dtype, most: int) -> int:
     """How many faces at once have room in `free_bytes`, at most `most`; 0 where not even one."""
     fitting = (n for n in range(most, 0, -1) if bytes_needed(config, dtype, n) <= free_bytes)
     return next(fitting, 0)
 
 
-def sizes_that_fit(free_bytes: int, dtype: torch.dtype, sizes: tuple[int, ...]) -> list[int]:
-    """Those of the sizes in px of which one face has room."""
-    return [s for s in sizes if batch_that_fits(free_bytes, GPENConfig(s), dtype, 1)]
-
-
 def free_bytes(device: torch.device) -> int:
-    """What torch may still take on a CUDA device: of what is free there and of its own share.
+    """What torch may still take on a CUDA device."""
+    return room_bytes(device) - torch.cuda.memory_allocated(device.index or 0)
 
-    Memory that torch holds and does not use counts as free.
-    """
+
+def room_bytes(device: torch.device) -> int:
+    """What torch could take if it used nothing yet: of what others leave, and of its own share."""
     index = device.index or 0
     free, total = torch.cuda.mem_get_info(index)
-    used, held = torch.cuda.memory_allocated(index), torch.cuda.memory_reserved(index)
-    return min(free + held, share_bytes(device, total)) - used
-
-
-def share_bytes(device: torch.device, total: int) -> int:
-    """What torch may take in all; see `torch.cuda.set_per_process_memory_fraction`."""
-    return int(torch.cuda.get_per_process_memory_fraction(device.index or 0) * total)
+    share = torch.cuda.get_per_process_memory_fraction(index) * total
+    return min(free + torch.cuda.memory_reserved(index), int(share))
 
 
 def _item_bytes(dtype: torch.dtype) -> int:
