@@ -169,7 +169,7 @@ def _device() -> Finding:
 
 
 def _kernels() -> Finding:
-    """What does GPEN's pointwise work on CUDA; it is tried, since Triton compiles when first run."""
+    """What does GPEN's pointwise work on CUDA; tried, since Triton compiles when first run."""
     what = "Triton"
     if not _cuda_devices():
         follows = "GPEN's kernels for CUDA are not needed: there is no CUDA device"
