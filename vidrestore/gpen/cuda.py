@@ -5,6 +5,7 @@ is one.  See "CUDA Graphs" in torch's notes on CUDA semantics for what recording
 """
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -37,7 +38,9 @@ def triton_kernels(device: torch.device, on_notice: OnNotice) -> forms.Kernels |
         return None
     try:
         kernels = TritonKernels()
-        error = _probe_error(kernels, device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a compiler's, to programmers
+            error = _probe_error(kernels, device)
     except Exception as problem:  # a compiler or driver that is missing may raise anything
         lines = str(problem).strip().splitlines() or [type(problem).__name__]
         on_notice(f"Triton cannot be used here ({lines[0]}); torch does its part, more slowly")
