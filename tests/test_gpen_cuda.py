@@ -3,6 +3,7 @@
 Needs torch, numpy and pytest alone, so that it runs on a machine that is only lent.
 """
 
+import pickle
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -127,6 +128,15 @@ def test_where_there_is_no_room_smaller_batches_still_go(
     assert recording.recorded == [2, 1]
     assert network.uses_graphs
     assert told == []
+
+
+def test_a_copy_for_another_process_records_its_own(
+    recording: Recording, small: InferenceGPEN
+) -> None:
+    network = CudaGPEN(small, on_notice=print)
+    wanted = network(faces(1))
+    assert torch.equal(pickle.loads(pickle.dumps(network))(faces(1)), wanted)
+    assert recording.recorded == [1, 1]
 
 
 def test_a_wrong_shape_is_named(small: InferenceGPEN) -> None:

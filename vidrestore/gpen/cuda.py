@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -73,10 +74,13 @@ def _probe_error(kernels: forms.Kernels, device: torch.device) -> float:
 @contextmanager
 def repeatable_convolutions() -> Iterator[None]:
     """float32 is float32, not TensorFloat-32, and the same input gives the same result."""
-    with torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    ):
-        yield
+    with warnings.catch_warnings():
+        # Some versions of torch announce another name for allow_tf32, which older ones lack.
+        warnings.filterwarnings("ignore", message=".*TF32")
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        ):
+            yield
 
 
 class CudaGPEN:
@@ -106,6 +110,11 @@ class CudaGPEN:
         self._use_graphs = use_graphs
         self._recorder: _Recorder | None = None
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Callable[[], "CudaGPEN"], tuple[()]]:
+        """What is recorded stays in its process; a worker's copy records its own."""
+        again = partial(CudaGPEN, self._network, use_graphs=self._use_graphs, on_notice=self._say)
+        return again, ()
 
     @property
     def uses_graphs(self) -> bool:
