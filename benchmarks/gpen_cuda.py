@@ -126,7 +126,7 @@ def exactly(run: Run) -> Run:
 def compiled(gpen: GPEN) -> Run:
     """The plain form in float16, its numbers as good as they come, as torch.compile makes it."""
     half = gpen.to(DEVICE, HALF, memory_format=torch.channels_last)
-    run = torch.no_grad()(torch.compile(half, mode="max-autotune-no-cudagraphs"))
+    run = torch.no_grad()(torch.compile(half))
     return lambda image: run(image.to(HALF))
 
 
