@@ -173,6 +173,7 @@ SETTINGS = {
     "preset": (["--set", "encode.preset=slowly"], "preset 'slowly'", "did you mean slow"),
     "device": (["--device", "gpu"], "restore.device", "'gpu'"),
     "device not there": (["--device", "cuda:99"], "cuda:99", "--device cpu"),
+    "a bound on nothing": (["--device", "cpu", "--max-vram", "6"], "--max-vram 6", "--device cpu"),
 }
 
 

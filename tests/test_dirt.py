@@ -1,4 +1,4 @@
-"""A speck of dirt on an eye, in one frame of an old film: nothing is made of it, and it shows in no other frame."""
+"""A speck of dirt on an eye, in one frame of an old film, becomes no feature in any frame."""
 
 import av
 import cv2

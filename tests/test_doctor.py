@@ -150,6 +150,20 @@ def test_a_cuda_device_is_named_and_nothing_is_called_slow(monkeypatch: pytest.M
     assert diagnosis.slow == ()
 
 
+def test_what_does_the_pointwise_work_on_cuda_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "not needed" in found(diagnose(), "Triton").follows
+    monkeypatch.setattr(doctor, "_cuda_devices", lambda: [("NVIDIA H200", 139.8)])
+    kernels: list[object] = [object()]
+    monkeypatch.setattr(
+        "vidrestore.gpen.cuda.triton_kernels",
+        lambda device, say: kernels.pop() if kernels else say("Triton cannot be used here (why)"),
+    )
+    assert found(diagnose(), "Triton").follows == "runs GPEN's pointwise work on CUDA"
+    follows = found(diagnose(), "Triton").follows
+    assert follows.startswith("torch does GPEN's pointwise work on CUDA")
+    assert follows.endswith("(why)")
+
+
 def test_what_is_slow_is_said_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_cuda_devices", list)
     monkeypatch.setattr("vidrestore.restorers.gpen.has_bfloat16", lambda: False)

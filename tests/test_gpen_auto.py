@@ -169,11 +169,14 @@ def test_a_segment_is_redone_where_its_faces_get_another_network_and_only_there(
     segments = plan_segments(analysis, most_frames=48)
     assert len(segments) == 2
 
-    def hashes(*sizes, **how):
+    def hashes(*sizes, settings=settings, **how):
         restorers = [(0, Shelf(*sizes, **how).tiers())]
         return [
             made_from(s, analysis, 2, restorers, "features", settings, encoding) for s in segments
         ]
+
+    bounded = load_settings(options={"restore.max_vram_gb": 6})
+    assert hashes(256, 512, settings=bounded) == hashes(256, 512)
 
     used = restorers_used([(0, Shelf(256, 512).tiers())], analysis, 0, 60)
     assert [(track, restorer.name) for track, restorer in used] == [

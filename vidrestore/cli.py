@@ -26,6 +26,7 @@ from vidrestore.cli_options import (
     Json,
     KeepJob,
     LayerFolder,
+    MaxVram,
     Offline,
     Plate,
     Profile,
@@ -140,6 +141,7 @@ def restore(
     weights: WeightsFolder = None,
     device: Device = None,
     deinterlace: Deinterlace = None,
+    max_vram: MaxVram = None,
     batch_size: Annotated[int | None, typer.Option(metavar="N", help="Faces at once.")] = None,
     strength: Annotated[
         float | None, typer.Option(metavar="0..1", help="How much of the restored face is used.")
@@ -203,6 +205,7 @@ def restore(
             "weights.offline": offline,
             "restore.device": device,
             "fields.deinterlace": deinterlace,
+            "restore.max_vram_gb": max_vram,
             "restore.batch_size": batch_size,
             "paste.strength": strength,
             "encode.codec": codec,
@@ -273,6 +276,7 @@ def analyze(
     restorer: RestorerName = None,
     device: Device = None,
     deinterlace: Deinterlace = None,
+    max_vram: MaxVram = None,
     no_estimate: Annotated[
         bool, typer.Option("--no-estimate", help="Do not measure how long it would take.")
     ] = False,
@@ -288,6 +292,7 @@ def analyze(
             "restore.restorer": restorer,
             "restore.device": device,
             "fields.deinterlace": deinterlace,
+            "restore.max_vram_gb": max_vram,
             "detect.detector": detector,
             "weights.folder": weights,
             "weights.offline": offline,

@@ -54,6 +54,10 @@ Deinterlace = Annotated[
         "they are).",
     ),
 ]
+MaxVram = Annotated[
+    float | None,
+    typer.Option("--max-vram", metavar="GB", help="Most that networks take of a GPU's memory."),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

@@ -27,8 +27,7 @@ class Section(BaseModel):
 
 class Decode(Section):
     hardware: bool = False
-    """Pass two decodes on a GPU where that gives the picture of the processor; each frame is
-    checked against pass one, and from one that differs on the processor decodes."""
+    """Pass two decodes on a GPU; from a frame that is not that of pass one, the processor does."""
 
 
 class Fields(Section):
@@ -132,7 +131,10 @@ class Restore(Section):
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
     )
     batch_size: int | None = Field(None, ge=1)
-    """Faces at once; None: 4 on a GPU, 1 on a CPU, where more only cost memory."""
+    """Faces at once; None: at most 4 on a GPU, as its memory allows, and 1 on a CPU, where more
+    only cost memory."""
+    max_vram_gb: float = Field(0.0, ge=0)
+    """Most that torch takes of a GPU's memory in a process, in GB (10^9 bytes); 0: all there is."""
     number_format: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Of the network's convolutions; auto: the fastest that is safe on this machine."""
     engine: Literal["auto", "torch", "openvino"] = "auto"
@@ -257,8 +259,7 @@ class Job(Section):
     segment_frames: int = Field(300, ge=48)
     """Most frames of a segment; it begins at a cut where that is possible."""
     queue_frames: int = Field(4, ge=1, le=64)
-    """Frames by which a stage of pass two may run ahead of the next: more even out what differs
-    from frame to frame, and take memory."""
+    """Frames by which a stage of pass two may run ahead of the next; more of them take memory."""
 
 
 class Weights(Section):

@@ -160,9 +160,29 @@ def _encoders() -> Finding:
 def _device() -> Finding:
     devices = _cuda_devices()
     if not devices:
-        return Finding("CUDA device", "none", "networks run on the processor")
+        from vidrestore.devices import why_not
+
+        follows = "networks run on the processor"
+        return Finding("CUDA device", "none", f"{follows}: {why_not('cuda')}")
     found = ", ".join(f"cuda:{i} {name}, {size:.0f} GiB" for i, (name, size) in enumerate(devices))
     return Finding("CUDA device", found, "networks run there unless --device cpu is given")
+
+
+def _kernels() -> Finding:
+    """What does GPEN's pointwise work on CUDA; tried, since Triton compiles when first run."""
+    what = "Triton"
+    if not _cuda_devices():
+        follows = "GPEN's kernels for CUDA are not needed: there is no CUDA device"
+        return Finding(what, _version("triton") or "not installed", follows)
+    from vidrestore.gpen.cuda import triton_kernels
+
+    torch: Any = importlib.import_module("torch")
+    problems: list[str] = []
+    if triton_kernels(torch.device("cuda", 0), problems.append) is not None:
+        return Finding(what, str(_version("triton")), "runs GPEN's pointwise work on CUDA")
+    follows = "torch does GPEN's pointwise work on CUDA, more slowly; "
+    follows += problems[0] if problems else "pip install triton, where there is one"
+    return Finding(what, _version("triton") or "not installed", follows)
 
 
 def _cuda_devices() -> list[tuple[str, float]]:
@@ -255,6 +275,7 @@ _VITAL: Sequence[tuple[str, Callable[[], Finding]]] = (
 )
 _PROBES: Sequence[tuple[str, Callable[[], Finding]]] = (
     ("CUDA device", _device),
+    ("Triton", _kernels),
     ("processor", _processor),
     ("cores", _cores),
     ("memory", _memory),

@@ -15,11 +15,12 @@ import torch
 
 from vidrestore import weights
 from vidrestore.config import Settings
+from vidrestore.devices import choose_device
 from vidrestore.errors import VidrestoreError
 from vidrestore.frame import Analysis, OnEvent, Track
 from vidrestore.openers import chosen_judge, chosen_parser, chosen_restorer, weights_needed
 from vidrestore.planning import ways_to_encode
-from vidrestore.restore import choose_device, restore_segment
+from vidrestore.restore import restore_segment
 from vidrestore.restorers import Restorer, restorer_for
 from vidrestore.segments import Segment, restorers_used
 from vidrestore.stages.decode import Span
@@ -157,7 +158,7 @@ def _seconds_per_face(restorer: Restorer, analysis: Analysis, settings: Settings
         network = restorer_for(restorer, work_px)
         key = network.name, network.size or work_px
         runs[key] = network, count + (runs[key][1] if key in runs else 0)
-    device = choose_device(settings.restore.device)
+    device = choose_device(settings.restore)
     total = sum(
         count * _seconds_of(network, side, device) for (_, side), (network, count) in runs.items()
     )

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from vidrestore import color, focus, grain, masks, occlusion, smear, tone, transfer
+from vidrestore.crossing import to_host
 from vidrestore.frame import Face, FloatArray, Frame, Track, VideoInfo
 from vidrestore.geometry import (
     Matrix,
@@ -258,7 +259,7 @@ def _small(crop: torch.Tensor | FloatArray, side: int) -> FloatArray:
     """(3, W, W), or what this made of one, -> (side, side, 3) on the CPU."""
     if isinstance(crop, np.ndarray):
         return scaled(crop, side)
-    return np.asarray(cv2.merge([scaled(plane, side) for plane in crop.cpu().numpy()]))
+    return np.asarray(cv2.merge([scaled(plane, side) for plane in to_host(crop).numpy()]))
 
 
 def scaled(picture: FloatArray, side: int) -> FloatArray:

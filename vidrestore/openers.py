@@ -9,12 +9,12 @@ from vidrestore import weights
 from vidrestore.config import Settings
 from vidrestore.detectors import Detector, open_detector
 from vidrestore.detectors.recognizer import Recognizer, embedding_of_photo, find_recognizer
+from vidrestore.devices import choose_device, has_room, what_fits
 from vidrestore.errors import ConfigError, UsageError, WeightsError
 from vidrestore.fetch import as_events
 from vidrestore.frame import FloatArray, OnEvent, notify
 from vidrestore.likeness import Judge
 from vidrestore.parsing import Parser
-from vidrestore.restore import choose_device
 from vidrestore.restorers import Restorer, open_restorer, tiers
 from vidrestore.segments import Schedule
 from vidrestore.weightfile import sha256_of
@@ -90,11 +90,13 @@ def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
     def say(message: str) -> None:
         notify(on_event, message)
 
+    device = choose_device(how, say)
+
     def opened(name: str) -> Restorer:
         try:
             return open_restorer(
                 name,
-                device=choose_device(how.device),
+                device=device,
                 number_format=how.number_format,
                 engine=how.engine,
                 cache_folder=weights.user_cache() / "openvino",
@@ -105,17 +107,16 @@ def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
             )
         except MemoryError as error:
             raise WeightsError(
-                f"{name} does not fit into the memory of the device; use a smaller one such as "
-                "gpen-512, or --device cpu"
+                f"{name} does not fit into the memory of the device; use {what_fits(how, device)}"
             ) from error
 
     if how.restorer != tiers.NAME:
         return opened(how.restorer)
-    choose_device(how.device)
     return tiers.Tiers(
         opened,
         find_weights=find_weights,
         is_to_be_had=lambda name: _is_to_be_had(name, settings),
+        has_room=lambda name: has_room(name, how, device),
         on_notice=say,
     )
 
@@ -127,15 +128,20 @@ def chosen_parser(settings: Settings) -> Parser | None:
         return None
     if not path.is_file():
         raise WeightsError(f"the face parser {path} does not exist; set paste.parser to its file")
-    return Parser(path, device=choose_device(settings.restore.device), name=sha256_of(path))
+    return Parser(path, device=choose_device(settings.restore), name=sha256_of(path))
 
 
 def weights_needed(settings: Settings, sides_px: Iterable[int]) -> list[str]:
     """Names of the weights that the settings' restorer needs for crops of these sides."""
     name = settings.restore.restorer
     if name == tiers.NAME:
+        device = choose_device(settings.restore)
         chosen = (
-            tiers.tier_for(side, lambda each: _is_to_be_had(each, settings))
+            tiers.tier_for(
+                side,
+                lambda each: _is_to_be_had(each, settings),
+                lambda each: has_room(each, settings.restore, device),
+            )
             for side in sorted(sides_px)
         )
         return list(dict.fromkeys(chosen))

@@ -16,13 +16,14 @@ from vidrestore.again import frames_again, last_duration
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.crops import Crops
-from vidrestore.errors import InputError, UsageError
+from vidrestore.devices import choose_device
+from vidrestore.errors import InputError
 from vidrestore.frame import Analysis, FaceFrame, Frame, VideoInfo
 from vidrestore.interlace import in_output, is_woven, of_output
 from vidrestore.likeness import Judge
 from vidrestore.pairing import ALONE, Companion, Pairing, target_from_source
 from vidrestore.parsing import Parser
-from vidrestore.restorers import Described, Restorer
+from vidrestore.restorers import MOST_AT_ONCE, Described, Restorer, most_at_once
 from vidrestore.segments import Schedule, Segment, context
 from vidrestore.stages import deflicker as deflicker_stage
 from vidrestore.stages import guard as guard_stage
@@ -83,7 +84,7 @@ def restore_segment(
     first, end = context(segment, analysis, reach_frames(restorers, settings))
     # Those of decoders are packets' durations, which follow the order of coding.
     durations = [*np.diff(output.pts).tolist(), last_duration(output)]
-    device = choose_device(settings.restore.device)
+    device = choose_device(settings.restore)
     encoder_threads, depth = settings.encode.threads, settings.job.queue_frames
     if analysis.frame_count < _FEW_FRAMES:
         encoding = encoding.of_few_frames()
@@ -233,19 +234,6 @@ def _deflicker_amount(restorers: Sequence[tuple[int, Described]], settings: Sett
     return settings.deflicker.amount if is_needed else 0.0
 
 
-def choose_device(name: str) -> torch.device:
-    """auto: the first CUDA device where there is one; UsageError for one that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(
-            f"there is no device {name}: {torch.cuda.device_count()} CUDA devices are found; "
-            "use --device cpu or --device auto"
-        )
-    return device
-
-
 def _decoder(source: Path, info: VideoInfo, settings: Settings, tally: Tally) -> str | None:
     """The device that decodes, None where it is the processor."""
     if not settings.decode.hardware:
@@ -259,6 +247,9 @@ def _decoder(source: Path, info: VideoInfo, settings: Settings, tally: Tally) ->
     return device
 
 
-def _batch_size(settings: Settings, device: torch.device) -> int:
+def _batch_size(settings: Settings, device: torch.device) -> Callable[[Restorer], int]:
     """As asked for, else what suits the device: on a CPU batches cost memory and gain nothing."""
-    return settings.restore.batch_size or (4 if device.type == "cuda" else 1)
+    if (asked := settings.restore.batch_size) is not None:
+        return lambda network: asked
+    usual = MOST_AT_ONCE if device.type == "cuda" else 1
+    return lambda network: min(usual, most_at_once(network) or usual)

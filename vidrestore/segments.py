@@ -126,8 +126,8 @@ def made_from(
     names."""
     first, end = context(segment, analysis, reach_frames)
     digest = hashlib.sha256()
-    # Where results are kept changes none.
-    networks = settings.restore.model_copy(update={"cache_crops": False})
+    # Where results are kept, and in how much memory they are made, changes none.
+    networks = settings.restore.model_copy(update={"cache_crops": False, "max_vram_gb": 0.0})
     sections = (
         networks, settings.deflicker, settings.guard, settings.paste, settings.grain,
     )  # fmt: skip

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from vidrestore.config import Settings
+from vidrestore.devices import choose_device
 from vidrestore.errors import OutputError, UsageError, WeightsError
 from vidrestore.flow import DenseFlow
 from vidrestore.geometry import Matrix, apply, compose, invert, template
@@ -31,7 +32,6 @@ from vidrestore.portrait import (
     cut,
     place_in_crop,
 )
-from vidrestore.restore import choose_device
 from vidrestore.restorers import Restorer
 
 Template = Literal["gpen", "ffhq"]
@@ -149,7 +149,7 @@ def run_tryout(
     if sheet.exists() and not overwrite:
         raise UsageError(f"the sheet {sheet} exists already; add --overwrite to replace it")
     restorer = chosen_restorer(settings, on_event)
-    device = choose_device(settings.restore.device)
+    device = choose_device(settings.restore)
     try:
         result = try_restorer(restorer, device, on_event)
     except MemoryError as error:

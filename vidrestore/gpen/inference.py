@@ -14,10 +14,13 @@ All of it is exact algebra up to rounding:
   levels share, on CPU a few rows at a time while they are in cache.
 """
 
+from copy import copy
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from vidrestore.gpen import layers, network, ops
+from vidrestore.gpen import forms, layers, network, ops
 
 ENCODE_FLOAT32_BELOW = 64  # px.  Cheap, and an error of the latent code is one of every style
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -30,6 +33,7 @@ class InferenceGPEN(nn.Module):
         gpen: the network; it is not changed and may be freed afterwards.
         dtype: of convolutions and activations: float32, float16 or bfloat16.  The mapping network
             runs in float64; styles, demodulation and the RGB image stay float32.
+        form: which of several ways to the same numbers is taken.
 
     A batch gives what its images give one by one.  `forward` may be called from several threads.
     The memory it works in is kept for the next call (at 2048 px 0.8 GB per image in 16 bits,
@@ -41,13 +45,19 @@ class InferenceGPEN(nn.Module):
 
     constant: Tensor
 
-    def __init__(self, gpen: network.GPEN, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        gpen: network.GPEN,
+        dtype: torch.dtype = torch.float32,
+        form: forms.Form = forms.PLAIN,
+    ) -> None:
         super().__init__()
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be float32, float16 or bfloat16, got {dtype}")
         self.config = gpen.config
         self.dtype = dtype
-        self._spare: list[_Workspace] = []
+        self.form = form
+        self._spare: list[Workspace] = []
         with torch.no_grad():
             self._prepare_encoder(gpen)
             self._prepare_decoder(gpen.generator)
@@ -55,7 +65,7 @@ class InferenceGPEN(nn.Module):
 
     def _prepare_encoder(self, gpen: network.GPEN) -> None:
         self.encoder = nn.ModuleList(
-            layers.Encode(stage, side, _encoder_dtype(side, self.dtype))
+            layers.Encode(stage, side, _encoder_dtype(side, self.dtype), self.form)
             for stage, side in zip(gpen.encoder(), reversed(self.config.sides), strict=True)
         )
         code, *mapping = (
@@ -71,7 +81,7 @@ class InferenceGPEN(nn.Module):
         rgbs = [generator.to_rgb1, *generator.to_rgbs]
         sides = self.config.sides
         self.convs = nn.ModuleList(
-            layers.StyledConv(conv, sides[(index + 1) // 2], self.dtype)
+            layers.StyledConv(conv, sides[(index + 1) // 2], self.dtype, self.form)
             for index, conv in enumerate(convs)
         )
         self.rgbs = nn.ModuleList(layers.ToRGB(rgb, self.dtype) for rgb in rgbs)
@@ -88,10 +98,24 @@ class InferenceGPEN(nn.Module):
         Raises:
             ValueError: `image` has another shape.
         """
+        self.check(image)
+        workspace = self._workspace(len(image), image.device)
+        restored = self.compute(image, workspace)
+        self._spare = [workspace]
+        return restored
+
+    def check(self, image: Tensor) -> None:
+        """Raise ValueError unless `image` is (B, 3, S, S)."""
         size = self.config.size
         if image.dim() != 4 or image.shape[1:] != (3, size, size):
             raise ValueError(f"image must be (B, 3, {size}, {size}), got {tuple(image.shape)}")
-        workspace = self._workspace(len(image), image.device)
+
+    @torch.no_grad()
+    def compute(self, image: Tensor, workspace: "Workspace") -> Tensor:
+        """`forward` in memory that is given, which must be for as many images.
+
+        Nothing here waits for the device or depends on a value, so that CUDA can record it.
+        """
         x = image
         for stage, feature in zip(self.encoder, reversed(workspace.features), strict=True):
             stage(x, feature)
@@ -99,15 +123,13 @@ class InferenceGPEN(nn.Module):
         code = self.code(x.flatten(1))  # (B, 16 C) -> (B, D)
         latent = self.mapping(ops.pixel_norm(code))  # (B, D)
         styles = self.styles(latent).float().split(self.style_widths, dim=1)  # each (B, I)
-        restored = self._decode(workspace, styles)
-        self._spare = [workspace]
-        return restored
+        return self._decode(workspace, styles)
 
     def release(self) -> None:
         """Free the memory kept for the next call."""
         self._spare = []
 
-    def _workspace(self, batch: int, device: torch.device) -> "_Workspace":
+    def _workspace(self, batch: int, device: torch.device) -> "Workspace":
         try:  # a thread that finds none makes its own
             workspace = self._spare.pop()
             if (workspace.batch, workspace.device) == (batch, device):
@@ -115,21 +137,39 @@ class InferenceGPEN(nn.Module):
             del workspace  # before its successor is made
         except IndexError:
             pass
-        return _Workspace(self.config, batch, self.dtype, device)
+        return Workspace(self.config, batch, self.dtype, device)
 
-    def _decode(self, workspace: "_Workspace", styles: tuple[Tensor, ...]) -> Tensor:
+    def _decode(self, workspace: "Workspace", styles: tuple[Tensor, ...]) -> Tensor:
         x = self.constant.expand(workspace.batch, -1, -1, -1)  # (B, C, 4, 4)
         image = torch.empty(0)  # the first level has nothing to upsample
         for level, to_rgb in enumerate(self.rgbs):
-            for index in range(max(2 * level - 1, 0), 2 * level + 1):
-                maps = workspace.maps(level, index)  # (B, side, side, 2 C)
-                self.convs[index](x, workspace.features[level], styles[index], maps)
-                x = maps.permute(0, 3, 1, 2)  # (B, 2 C, side, side)
-            image = to_rgb(x, styles[len(self.convs) + level], image)  # (B, 3, side, side)
+            feature, style = workspace.features[level], styles[len(self.convs) + level]
+            if level:
+                x = self._styled(2 * level - 1, x, feature, styles, workspace, None)
+            if self.form.kernels is None:
+                x = self._styled(2 * level, x, feature, styles, workspace, None)
+                image = to_rgb(x, style, image)  # (B, 3, side, side)
+            else:
+                rgb = cast(layers.ToRGB, to_rgb).partial_sum(feature.shape, style, image)
+                x = self._styled(2 * level, x, feature, styles, workspace, rgb)
+                image = rgb.out
         return image
 
+    def _styled(
+        self,
+        index: int,
+        x: Tensor,
+        feature: Tensor,
+        styles: tuple[Tensor, ...],
+        workspace: "Workspace",
+        rgb: forms.RgbSum | None,
+    ) -> Tensor:
+        maps = workspace.maps(feature, index)  # (B, side, side, 2 C)
+        self.convs[index](x, feature, styles[index], maps, rgb)
+        return maps.permute(0, 3, 1, 2)  # (B, 2 C, side, side)
 
-class _Workspace:
+
+class Workspace:
     """Memory for one batch: the encoder features, and two buffers for decoder maps.
 
     A styled convolution reads one buffer and writes the other.  All of it is used again by the
@@ -140,7 +180,7 @@ class _Workspace:
         self, config: network.GPENConfig, batch: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.batch, self.device = batch, device
-        self.features = []  # (B, C, side, side), channels last in memory, 4 px first
+        self.features: list[Tensor] = []  # (B, C, side, side), channels last in memory, 4 px first
         for side in config.sides:
             shape = (batch, side, side, config.channels(side))
             feature = torch.empty(shape, dtype=_encoder_dtype(side, dtype), device=device)
@@ -148,11 +188,22 @@ class _Workspace:
         largest = max(2 * feature.numel() for feature in self.features)
         self.buffers = [torch.empty(largest, dtype=dtype, device=device) for _ in range(2)]
 
-    def maps(self, level: int, index: int) -> Tensor:
+    def maps(self, feature: Tensor, index: int) -> Tensor:
         """Return room for the result (B, side, side, 2 C) of styled convolution `index`."""
-        batch, channels, side, _ = self.features[level].shape
-        room = self.buffers[index % 2][: 2 * self.features[level].numel()]
+        batch, channels, side, _ = feature.shape
+        room = self.buffers[index % 2][: 2 * feature.numel()]
         return room.view(batch, side, side, 2 * channels)
+
+    def of_first(self, batch: int) -> "Workspace":
+        """The same memory for fewer images."""
+        part = copy(self)
+        part.batch = batch
+        part.features = [feature[:batch] for feature in self.features]
+        return part
+
+    @property
+    def byte_count(self) -> int:
+        return sum(each.numel() * each.element_size() for each in (*self.features, *self.buffers))
 
 
 def _encoder_dtype(side: int, dtype: torch.dtype) -> torch.dtype:

@@ -1,16 +1,14 @@
 """The layers of `InferenceGPEN`, each made from one or several of `vidrestore.gpen.network`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from vidrestore.gpen import network, ops
+from vidrestore.gpen import forms, network, ops
 
-MODULATE_WEIGHTS_FROM = 64  # px, side of the result, as the next two
-FOLD_UP_FROM = 256
-FOLD_DOWN_FROM = 512
+MODULATE_WEIGHTS_FROM = 64  # px, side of the result
 STRIP_ELEMENTS = 2**21  # of a result on CPU: few enough for the cache, enough to hide a call's cost
 SMALLEST_STYLE = 1e-20  # in place of zero where a style is divided by its largest value
 
@@ -45,15 +43,22 @@ class Encode(nn.Module):
     bias: Tensor
     kernel: Tensor | None
 
-    def __init__(self, stage: nn.Sequential, side: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        stage: nn.Sequential,
+        side: int,
+        dtype: torch.dtype,
+        form: forms.Form = forms.PLAIN,
+    ) -> None:
         super().__init__()
+        self.kernels = form.kernels
         first = stage[0]
         conv, activation = cast(network.EqualConv2d, stage[-2]), cast(network.Activation, stage[-1])
         weight = conv.weight * (conv.scale * ops.LEAKY_GAIN)  # (O, I, k, k)
         kernel = None
         self.stride, self.padding = conv.stride, 0
         if isinstance(first, network.Blur):
-            if side >= FOLD_DOWN_FROM:
+            if side >= form.fold_down_from:
                 weight, self.padding = ops.convolve_kernels(weight, first.kernel), 2
             else:
                 kernel = first.per_channel().to(dtype)
@@ -65,9 +70,14 @@ class Encode(nn.Module):
         """Write the stage's result for `x` (B, I, H, W) into `out` (B, O, side, side)."""
         if self.kernel is not None:
             x = ops.blur(x.to(self.kernel.dtype), self.kernel, padding=2)
+        if self.kernels is not None:
+            x = x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
+            y = nn.functional.conv2d(x, self.weight, None, self.stride, self.padding)
+            return self.kernels.activate(y, self.bias, out)
         for images, rows in _tiles(out, out.shape[1]):
             y = _convolve(x[images], rows, self.weight, self.bias, self.stride, self.padding)
             torch.ops.aten.leaky_relu.out(y, ops.LEAKY_SLOPE, out=out[images, :, rows])
+        return None
 
 
 class StyledConv(nn.Module):
@@ -79,13 +89,20 @@ class StyledConv(nn.Module):
     energy: Tensor
     kernel: Tensor | None
 
-    def __init__(self, layer: network.StyledConv, side: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        layer: network.StyledConv,
+        side: int,
+        dtype: torch.dtype,
+        form: forms.Form = forms.PLAIN,
+    ) -> None:
         super().__init__()
+        self.kernels = form.kernels
         conv = layer.conv
         weight = conv.weight[0] * conv.scale  # (O, I, 3, 3)
         self.register_buffer("energy", weight.square().sum((2, 3)))  # (O, I), see ops.demodulation
         kernel = None
-        self.fold = conv.blur is not None and side >= FOLD_UP_FROM
+        self.fold = conv.blur is not None and side >= max(form.fold_up_from, MODULATE_WEIGHTS_FROM)
         if conv.blur is not None:
             if self.fold:
                 weight = ops.phases(ops.convolve_kernels(weight, conv.blur.kernel))
@@ -102,10 +119,17 @@ class StyledConv(nn.Module):
         self.register_buffer("bias", own.repeat(4) if self.fold else own.clone())
         self.register_buffer("feature_bias", beside.repeat(side))  # (side O,), a row of pixels
 
-    def forward(self, x: Tensor, feature: Tensor, style: Tensor, out: Tensor) -> None:
+    def forward(
+        self,
+        x: Tensor,
+        feature: Tensor,
+        style: Tensor,
+        out: Tensor,
+        rgb: forms.RgbSum | None = None,
+    ) -> None:
         """Write the activation of `x` (B, I, H, W) and `feature` into `out` (B, side, side, 2 O).
 
-        `style` is (B, I) float32.
+        `style` is (B, I) float32.  `rgb` is made, too, which only `kernels` can.
         """
         # Divided by its largest value no style overflows float16; the demodulation takes it back.
         largest = _largest(style)  # (B, 1)
@@ -115,20 +139,34 @@ class StyledConv(nn.Module):
         if self.modulate_weights:
             for b in range(len(x)):
                 one = slice(b, b + 1)
-                self._modulated_weights(x[one], feature[one], style[b], gain[b], out[one])
+                part = None if rgb is None else rgb.of(one)
+                self._modulated_weights(x[one], feature[one], style[b], gain[b], out[one], part)
+        elif self.kernels is not None:
+            y = self._convolved(x * _maps(style, self.dtype), self.weight)
+            self._join_at_once(self.kernels, y, feature, out, rgb, gain)
         else:
             x = self._resample(x * _maps(style, self.dtype), self.weight, None)
             x = torch.addcmul(_maps(self.bias[None], self.dtype), x, _maps(gain, self.dtype))
             self._join(x, feature, out)
 
     def _modulated_weights(
-        self, x: Tensor, feature: Tensor, style: Tensor, gain: Tensor, out: Tensor
+        self,
+        x: Tensor,
+        feature: Tensor,
+        style: Tensor,
+        gain: Tensor,
+        out: Tensor,
+        rgb: forms.RgbSum | None,
     ) -> None:
         if self.kernel is not None:
-            weight = self.weight * torch.outer(style, gain)[:, :, None, None]
-            return self._join(self._resample(x, weight.to(self.dtype), self.bias), feature, out)
-        factors = torch.outer(gain.repeat(len(self.bias) // len(gain)), style)  # (O or 4 O, I)
+            factors = torch.outer(style, gain)
+        else:
+            factors = torch.outer(gain.repeat(len(self.bias) // len(gain)), style)  # (O or 4 O, I)
         weight = (self.weight * factors[:, :, None, None]).to(self.dtype)
+        if self.kernels is not None:
+            return self._join_at_once(self.kernels, self._convolved(x, weight), feature, out, rgb)
+        if self.kernel is not None:
+            return self._join(self._resample(x, weight, self.bias), feature, out)
         scale = 2 if self.fold else 1
         for _, rows in _tiles(x, len(self.bias)):
             y = _convolve(x, rows, weight, self.bias, 1, 1)  # (1, O or 4 O, rows, W)
@@ -137,11 +175,38 @@ class StyledConv(nn.Module):
             self._join(y, feature[:, :, written], out[:, written])
         return None
 
+    def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Without bias; not yet blurred, nor its phases interleaved."""
+        if self.kernel is None:
+            return nn.functional.conv2d(x, weight, padding=1)
+        return nn.functional.conv_transpose2d(x, weight, stride=2)
+
     def _resample(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.kernel is None:
             return nn.functional.conv2d(x, weight, bias, padding=1)
-        x = nn.functional.conv_transpose2d(x, weight, stride=2)
-        return ops.blur(x, self.kernel, padding=1, bias=bias)
+        return ops.blur(self._convolved(x, weight), self.kernel, padding=1, bias=bias)
+
+    def _join_at_once(
+        self,
+        kernels: forms.Kernels,
+        y: Tensor,
+        feature: Tensor,
+        out: Tensor,
+        rgb: forms.RgbSum | None,
+        gain: Tensor | None = None,
+    ) -> None:
+        kernels.join(
+            y,
+            feature,
+            out,
+            bias=self.bias,
+            feature_bias=self.feature_bias,
+            feature_gain=self.feature_gain,
+            gain=gain,
+            blur=None if self.kernel is None else self.kernel[0, 0],
+            folded=self.fold,
+            rgb=rgb,
+        )
 
     def _join(self, x: Tensor, feature: Tensor, out: Tensor) -> None:
         """Put `x`, bias included, and `feature` (both (B, O, H, W)) into `out` and activate."""
@@ -186,6 +251,14 @@ class ToRGB(nn.Module):
             part = out[images, :, rows].permute(0, 2, 3, 1)  # (b, rows, W, 3)
             part += rgb.view(part.shape)
         return out
+
+    def partial_sum(self, shape: Sequence[int], style: Tensor, image: Tensor) -> forms.RgbSum:
+        """What makes `forward`'s result for maps beside a feature of `shape` (B, O, H, W)."""
+        batch, _, height, width = shape
+        room = torch.empty((batch, height, width, 3), dtype=torch.float32, device=style.device)
+        kernel = None if self.kernel is None else self.kernel[0, 0]
+        weight = self.weight * style[:, None]
+        return forms.RgbSum(weight, self.bias, kernel, image, room.permute(0, 3, 1, 2))
 
 
 def _convolve(

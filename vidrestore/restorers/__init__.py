@@ -12,6 +12,8 @@ import torch
 from vidrestore.errors import ConfigError, WeightsError, unknown_name
 
 NAMES = ("gpen-2048", "gpen-1024", "gpen-512", "gpen-256", "fusion")
+MOST_AT_ONCE = 4
+"""Faces on a CUDA device where nothing else was asked for."""
 FILES = (".pth", ".pt", ".safetensors", ".onnx")
 
 
@@ -53,6 +55,21 @@ def restorer_for(restorer: _Any, work_px: int) -> _Any:
     """What restores crops of that side: itself, or what its `for_side` gives where it has one."""
     choose: Callable[[int], _Any] | None = getattr(restorer, "for_side", None)
     return restorer if choose is None else choose(work_px)
+
+
+def most_at_once(restorer: Restorer) -> int | None:
+    """How many faces there is memory for, where it says so; this may open its network."""
+    most: int | None = getattr(restorer, "most_at_once", None)
+    return most
+
+
+def all_finite(faces: torch.Tensor) -> torch.Tensor:
+    """(B, 3, S, S) -> (B,) of bool.
+
+    By their sums, which one pass gives: what is not finite stays so in them, and what is overflows
+    in none below 10^31.
+    """
+    return torch.isfinite(faces.sum(dim=(1, 2, 3), dtype=torch.float32))
 
 
 @contextmanager

@@ -12,7 +12,9 @@ import torch
 
 from vidrestore.errors import UsageError, WeightsError
 from vidrestore.gpen import GPEN, CheckpointError, InferenceGPEN, load_checkpoint, load_gpen
-from vidrestore.restorers import memory_errors
+from vidrestore.gpen.cuda import CudaGPEN, form_for, repeatable_convolutions
+from vidrestore.gpen.memory import batch_that_fits, free_bytes
+from vidrestore.restorers import MOST_AT_ONCE, all_finite, memory_errors
 from vidrestore.weightfile import sha256_of
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ class Gpen:
     CPU OpenVINO where it is installed and a built-in picture comes out as in float32, else torch.
     A face whose result is not finite is computed again in float32. `on_notice` is told what was
     chosen or repeated. `cache_folder` is where OpenVINO keeps what it compiled.
+
+    `most_at_once`: on CUDA how many faces there is memory for; None on a CPU.
     """
 
     reach_frames = 0
@@ -59,6 +63,7 @@ class Gpen:
         self._path, self._device, self._say = path, device, on_notice
         self._cache_folder = cache_folder or path.parent
         self._exact: Network | None = None
+        self.most_at_once: int | None = None
         self.engine = "torch"
         with memory_errors():
             found = self._from_openvino(expected_size, engine, number_format)
@@ -78,11 +83,15 @@ class Gpen:
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """(B, 1, 3, S, S) -> (B, 3, S, S), RGB in [0, 1]."""
         image = windows[:, 0] * 2 - 1
-        restored = self._network(image)
-        bad = _not_finite(restored)
+        try:
+            restored = self._network(image)
+        except torch.OutOfMemoryError:
+            self.most_at_once = max(len(image) // 2, 1)
+            raise
+        bad = ~all_finite(restored)
         if bad.any() and self.dtype != torch.float32:
             restored[bad] = self._in_float32(image[bad])
-            bad = _not_finite(restored)
+            bad = ~all_finite(restored)
         restored.mul_(0.5).add_(0.5).clamp_(0, 1)
         restored[bad] = math.nan  # clipping would have made a colour of infinity
         return restored
@@ -91,8 +100,14 @@ class Gpen:
         if self._exact is None:
             name = str(self.dtype).removeprefix("torch.")
             self._say(f"{self.name} gave no finite result in {name}; such faces run in float32")
-            self._exact = InferenceGPEN(self._load(self.size), torch.float32).to(self._device)
-        return self._exact(image)
+            self._exact = self._prepared(self._load(self.size), torch.float32, 1)
+        return torch.cat([self._exact(image[b : b + 1]) for b in range(len(image))])
+
+    def release(self) -> None:
+        """Free the memory that is kept between calls; the next one takes it again."""
+        for network in (self._network, self._exact):
+            if isinstance(network, CudaGPEN | InferenceGPEN):
+                network.release()
 
     def _load(self, expected_size: int | None) -> GPEN:
         try:
@@ -104,16 +119,34 @@ class Gpen:
 
     def _from_torch(self, expected_size: int | None, wanted: str) -> _Loaded:
         gpen = self._load(expected_size)
-        dtype = self._cpu_format(wanted)
-        if self._device.type != "cpu" and wanted == "auto":
-            exact = float32_result(gpen, self._device)
-            half = InferenceGPEN(gpen, torch.float16).to(self._device)
-            psnr_db = psnr_to_float32_db(half, exact, self._device)
-            if psnr_db >= _LEAST_FLOAT16_DB:
-                return half, gpen.config.size, torch.float16
+        size = gpen.config.size
+        if self._device.type == "cpu":
+            dtype = self._cpu_format(wanted)
+            return self._prepared(gpen, dtype), size, dtype
+        dtype = FORMATS.get(wanted, torch.float16)
+        exact = float32_result(gpen, self._device) if wanted == "auto" else None
+        network = self._prepared(gpen, dtype)
+        if exact is None:
+            # So that what does not fit is known before the work begins.
+            network(probe_image(size).to(self._device))
+        elif (psnr_db := psnr_to_float32_db(network, exact, self._device)) < _LEAST_FLOAT16_DB:
             dtype = torch.bfloat16
-            self._say_too_far(gpen.config.size, psnr_db, "float16", _LEAST_FLOAT16_DB, "bfloat16")
-        return InferenceGPEN(gpen, dtype).to(self._device), gpen.config.size, dtype
+            self._say_too_far(size, psnr_db, "float16", _LEAST_FLOAT16_DB, "bfloat16")
+            del network  # before its successor is made
+            network = self._prepared(gpen, dtype)
+        return network, size, dtype
+
+    def _prepared(self, gpen: GPEN, dtype: torch.dtype, batch: int | None = None) -> Network:
+        """For `batch` faces; None: for as many as there is memory for, which becomes known."""
+        if self._device.type == "cpu":
+            return InferenceGPEN(gpen, dtype)
+        torch.cuda.empty_cache()
+        if batch is None:
+            free = free_bytes(self._device)
+            batch = max(batch_that_fits(free, gpen.config, dtype, MOST_AT_ONCE), 1)
+            self.most_at_once = batch
+        network = InferenceGPEN(gpen, dtype, form_for(self._device, self._say)).to(self._device)
+        return CudaGPEN(network, batch=batch, on_notice=self._say)
 
     def _cpu_format(self, wanted: str) -> torch.dtype:
         if wanted == "auto":
@@ -195,11 +228,6 @@ def holds_gpen(path: Path) -> bool:
     return True
 
 
-def _not_finite(restored: torch.Tensor) -> torch.Tensor:
-    """(B,) of bool."""
-    return ~torch.isfinite(restored).flatten(1).all(dim=1)
-
-
 def has_bfloat16() -> bool:
     """The processor multiplies bfloat16 matrices itself; without that the format is slower."""
     found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -208,9 +236,17 @@ def has_bfloat16() -> bool:
 
 def float32_result(gpen: GPEN, device: torch.device) -> torch.Tensor:
     """(1, 3, S, S) on the CPU: what the built-in input gives in float32, clipped like a picture."""
-    image = probe_image(gpen.config.size).to(device)
-    result: torch.Tensor = InferenceGPEN(gpen, torch.float32).to(device)(image)
-    return result.clamp(-1, 1).cpu()
+    image = probe_image(gpen.config.size)
+    if device.type != "cpu":
+        try:
+            with repeatable_convolutions():
+                exact = InferenceGPEN(gpen, torch.float32).to(device)
+                result: torch.Tensor = exact(image.to(device))
+            return result.clamp(-1, 1).cpu()
+        except torch.OutOfMemoryError:
+            pass  # it takes twice what is wanted in the end, and the processor has room
+    result = InferenceGPEN(gpen, torch.float32)(image)
+    return result.clamp(-1, 1)
 
 
 def psnr_to_float32_db(network: Network, exact: torch.Tensor, device: torch.device) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from vidrestore import color, transfer
+from vidrestore.crossing import to_device
 from vidrestore.frame import Face, FaceFrame, Frame, Track, VideoInfo
 from vidrestore.geometry import (
     Matrix,
@@ -71,6 +72,6 @@ def cut_out(
     if rect.is_empty:
         return None
     shown = transfer.to_display(color.region_rgb(frame.image, rect, info), info)
-    region = shown.clamp(0, 1).to(device, torch.float32)
+    region = to_device(shown.clamp(0, 1).to(torch.float32), device)
     matrix = shifted(crop_matrix(unit, side), rect)
     return warp(region, invert(matrix), side, side, mode="bicubic").clamp(0, 1)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from vidrestore import color, focus, grain, masks, occlusion, parsing, smear, swap, tone, transfer
+from vidrestore.crossing import to_host
 from vidrestore.frame import Face, FaceFrame, FloatArray, Frame, Track, VideoInfo
 from vidrestore.geometry import Matrix, Rect, crop_side_px, shifted
 from vidrestore.layers import Pasted
@@ -237,9 +238,8 @@ class _Stage:
         if visible.min() < 1:
             weight *= at_rect(visible, place, rect).clip(0, 1)
         restored = transfer.limit_highlights(face.restored, face.source, self._info)
-        rgb: FloatArray = (
-            resample(restored, shifted(face.matrix, rect), rect.height, rect.width).cpu().numpy()
-        )
+        shown = resample(restored, shifted(face.matrix, rect), rect.height, rect.width)
+        rgb: FloatArray = to_host(shown).numpy()
         tones = [look.tone for _, look in window if look.tone is not None]
         if tones:
             self._tint(rgb, tone.correction(tones), place, rect)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
 
@@ -12,7 +12,7 @@ import torch
 from vidrestore.crops import Crops
 from vidrestore.frame import Face, FaceFrame
 from vidrestore.resample import squared
-from vidrestore.restorers import Restorer, memory_errors, restorer_for, told_apart
+from vidrestore.restorers import Restorer, all_finite, memory_errors, restorer_for, told_apart
 from vidrestore.summary import Tally
 
 
@@ -21,18 +21,18 @@ def restore(
     restorer: Restorer,
     tally: Tally,
     *,
-    batch_size: int,
+    batch_size: int | Callable[[Restorer], int],
     max_waiting_frames: int,
     repeats: bool = True,
     crops: Crops | None = None,
 ) -> Iterator[FaceFrame]:
     """Give every face its `restored` crop; frames come out as they came in, in order.
 
-    A batch is run as soon as `batch_size` faces are ready for the same network, or when
-    `max_waiting_frames` frames wait. A face is ready once the frames after it that the restorer
-    looks at have arrived. Where memory does not suffice the batch is halved for good; a face that
-    does not fit alone, or for which the restorer has no answer, keeps `restored` None and is
-    counted in `tally`.
+    A batch is run as soon as `batch_size` faces are ready for the same network, of which it may
+    depend, or when `max_waiting_frames` frames wait. A face is ready once the frames after it that
+    the restorer looks at have arrived. Where memory does not suffice the batch is halved for good;
+    a face that does not fit alone, or for which the restorer has no answer, keeps `restored` None
+    and is counted in `tally`.
 
     With `repeats` a face whose window is, bit by bit, that of the frame before gets the same
     result without another run, and is counted. Where a result does not depend on the batch it is
@@ -116,10 +116,13 @@ class _Waiting:
 
 
 class _Batches:
-    """Runs at most `_size` windows at once, which shrinks where memory does not suffice."""
+    """Runs at most so many windows at once, and fewer once memory did not suffice."""
 
-    def __init__(self, size: int, tally: Tally, crops: Crops | None) -> None:
-        self._size = size
+    def __init__(
+        self, size: int | Callable[[Restorer], int], tally: Tally, crops: Crops | None
+    ) -> None:
+        self._wanted = size
+        self._most: int | None = None
         self._tally = tally
         self._crops = crops
         # A network takes windows of one side at a time.
@@ -142,8 +145,13 @@ class _Batches:
     def run(self, *, also_partly: bool) -> None:
         """Whole batches, or everything there is."""
         for tasks in self._pending.values():
-            while len(tasks) >= (1 if also_partly else self._size):
-                del tasks[: self._run(tasks[: self._size])]
+            # Where nothing waits, no network is asked: it might have to be opened for that.
+            while tasks and (len(tasks) >= (size := self._size(tasks[0].network)) or also_partly):
+                del tasks[: self._run(tasks[:size])]
+
+    def _size(self, network: Restorer) -> int:
+        wanted = self._wanted if isinstance(self._wanted, int) else self._wanted(network)
+        return wanted if self._most is None else min(wanted, self._most)
 
     def _run(self, tasks: list[_Task]) -> int:
         """How many of them, from the first on, have their result now: fewer where memory gave
@@ -159,11 +167,11 @@ class _Batches:
             if len(tasks) == 1:
                 tasks[0].result = "did not fit into memory"
                 return 1
-            self._size = len(tasks) // 2
-            tasks = tasks[: self._size]
-            note = f"memory did not suffice for larger batches; faces ran {self._size} at a time"
+            self._most = len(tasks) // 2
+            tasks = tasks[: self._most]
+            note = f"memory did not suffice for larger batches; faces ran {self._most} at a time"
             self._tally.notes["batch"] = note
-        finite = torch.isfinite(results).flatten(1).all(dim=1).tolist()
+        finite = all_finite(results).tolist()
         for task, result, ok in zip(tasks, results, finite, strict=True):
             side = task.crops[0].shape[-1]
             if not ok:
