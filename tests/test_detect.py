@@ -6,6 +6,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 from media import info_of, random_image
 from skimage import data
 
@@ -39,6 +40,17 @@ def detector(request, shared):
         request.param, pack="det_only", size_px=640, score=0.5, yunet_score=0.7, haar_neighbors=6,
         find_weights=where.__getitem__,
     )  # fmt: skip
+
+
+def test_a_cuda_that_onnxruntime_only_claims_leaves_it_to_the_processor(shared, monkeypatch):
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: both)
+    pack = shared / "models" / "insightface" / "models" / "det_only"
+    detector = open_detector(
+        "insightface", pack="det_only", size_px=640, score=0.5, yunet_score=0.7, haar_neighbors=6,
+        find_weights={"det_only": pack}.__getitem__, device=torch.device("cuda"),
+    )  # fmt: skip
+    assert len(detector(data.astronaut()[..., ::-1])) == 1
 
 
 def frame_of(picture: np.ndarray, index: int = 0) -> Frame:

@@ -150,6 +150,15 @@ def test_a_cuda_device_is_named_and_nothing_is_called_slow(monkeypatch: pytest.M
     assert diagnosis.slow == ()
 
 
+def test_an_onnxruntime_without_cuda_beside_a_cuda_device_is_said(monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "_cuda_devices", lambda: [("NVIDIA H200", 139.8)])
+    installed(monkeypatch, onnxruntime="1.20")
+    assert "pip install onnxruntime-gpu" in found(diagnose(), "onnxruntime").follows
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: both)
+    assert "run on the CUDA device" in found(diagnose(), "onnxruntime").follows
+
+
 def test_what_does_the_pointwise_work_on_cuda_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not needed" in found(diagnose(), "Triton").follows
     monkeypatch.setattr(doctor, "_cuda_devices", lambda: [("NVIDIA H200", 139.8)])

@@ -240,9 +240,16 @@ def _onnxruntime() -> Finding:
         return Finding(
             what, found, "they overwrite each other; uninstall all of them, then install one"
         )
-    on_cuda = "CUDAExecutionProvider" in providers and _cuda_devices()
-    where = "the CUDA device" if on_cuda else "the processor"
-    return Finding(what, found, f".onnx restorers run on {where}")
+    if not _cuda_devices():
+        return Finding(what, found, ".onnx networks run on the processor")
+    if "CUDAExecutionProvider" in providers:
+        return Finding(what, found, ".onnx networks and insightface run on the CUDA device")
+    return Finding(
+        what,
+        found,
+        ".onnx networks and insightface run on the processor; `pip uninstall onnxruntime` and "
+        "`pip install onnxruntime-gpu` bring them to the CUDA device",
+    )
 
 
 def _openvino() -> Finding:

@@ -23,12 +23,17 @@ def open_network(path: Path, device: torch.device) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(
-            str(path), options, providers=_providers(device, onnxruntime)
-        )
+        return onnxruntime.InferenceSession(str(path), options, providers=providers(device))
     except Exception as error:  # onnxruntime has no base class for its errors
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path} cannot be loaded as an ONNX network: {first}") from error
+
+
+def can_use_cuda() -> bool:
+    """The installed onnxruntime is built for it."""
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
 def type_of(value: Any, path: Path) -> Any:
@@ -40,9 +45,9 @@ def type_of(value: Any, path: Path) -> Any:
     return _TYPES[value.type]
 
 
-def _providers(device: torch.device, onnxruntime: Any) -> list[Any]:
-    available = onnxruntime.get_available_providers()
-    if device.type == "cuda" and "CUDAExecutionProvider" in available:
+def providers(device: torch.device) -> list[Any]:
+    """What onnxruntime is to run a network with there; of these it takes the first that works."""
+    if device.type == "cuda" and can_use_cuda():
         cuda = ("CUDAExecutionProvider", {"device_id": device.index or 0})
         return [cuda, "CPUExecutionProvider"]
     return ["CPUExecutionProvider"]

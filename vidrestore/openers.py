@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import torch
+
 from vidrestore import weights
 from vidrestore.config import Settings
 from vidrestore.detectors import Detector, open_detector
@@ -14,6 +16,7 @@ from vidrestore.errors import ConfigError, UsageError, WeightsError
 from vidrestore.fetch import as_events
 from vidrestore.frame import FloatArray, OnEvent, notify
 from vidrestore.likeness import Judge
+from vidrestore.onnxfile import can_use_cuda
 from vidrestore.parsing import Parser
 from vidrestore.restorers import Restorer, open_restorer, tiers
 from vidrestore.segments import Schedule
@@ -32,8 +35,15 @@ def chosen_detector(
         yunet_score=how.yunet_score,
         haar_neighbors=how.haar_neighbors,
         threads=threads,
+        device=_device_for_looking(settings),
         find_weights=weight_finder(settings, on_event),
     )
+
+
+def _device_for_looking(settings: Settings) -> torch.device:
+    if settings.detect.detector == "insightface" and can_use_cuda():
+        return choose_device(settings.restore)
+    return torch.device("cpu")
 
 
 def chosen_recognizer(settings: Settings, on_event: OnEvent | None) -> Recognizer | None:

@@ -10,11 +10,13 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from vidrestore.frame import Detection
 from vidrestore.geometry import Matrix, Rect, apply, overlaps
 
 NAMES = ("insightface", "yunet", "haar")
+_CPU = torch.device("cpu")
 
 
 class Detector(Protocol):
@@ -38,15 +40,20 @@ def open_detector(
     haar_neighbors: int,
     find_weights: Callable[[str], Path],
     threads: int | None = None,
+    device: torch.device = _CPU,
 ) -> Detector:
     """The detector `name`; `find_weights` leads from a weight's name to its file or folder.
 
-    `threads` is how many one look may take, where the detector lets that be chosen.
+    `threads` is how many one look may take, and `device` where it runs, where the detector lets
+    that be chosen.
     """
     if name == "insightface":
         from vidrestore.detectors.insightface import InsightFace
 
-        return InsightFace(find_weights(pack), size_px=size_px, score=score, threads=threads)
+        pack_folder = find_weights(pack)
+        return InsightFace(
+            pack_folder, size_px=size_px, score=score, threads=threads, device=device
+        )
     if name == "yunet":
         from vidrestore.detectors.yunet import YuNet
 

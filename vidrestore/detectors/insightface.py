@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from vidrestore.detectors import detection
 from vidrestore.errors import WeightsError
 from vidrestore.frame import Detection
+from vidrestore.onnxfile import providers
 
 
 class InsightFace:
@@ -25,9 +27,16 @@ class InsightFace:
     coarse = False
 
     def __init__(
-        self, pack_folder: Path, *, size_px: int, score: float, threads: int | None = None
+        self,
+        pack_folder: Path,
+        *,
+        size_px: int,
+        score: float,
+        threads: int | None = None,
+        device: torch.device,
     ) -> None:
-        """`threads`: of one look; None leaves that to onnxruntime, which takes all cores."""
+        """`threads`: of one look; None leaves that to onnxruntime, which takes all cores. On a CUDA
+        `device` it looks there if the installed onnxruntime can."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -41,10 +50,11 @@ class InsightFace:
                 analysis = FaceAnalysis(
                     name=str(pack_folder.resolve()),
                     allowed_modules=["detection"],
-                    providers=["CPUExecutionProvider"],
+                    providers=providers(device),
                     sess_options=options,
                 )
-                analysis.prepare(ctx_id=-1, det_thresh=score, det_size=(size_px, size_px))
+                number = (device.index or 0) if device.type == "cuda" else -1
+                analysis.prepare(ctx_id=number, det_thresh=score, det_size=(size_px, size_px))
             except Exception as error:
                 raise WeightsError(
                     f"the InsightFace pack in {pack_folder} cannot be loaded "
