@@ -50,7 +50,7 @@ def frames_again(
     own = _file_again(source, of_file(analysis), span, first=begin, end=stop, device=device)
     for frame in pictures(own, fields.mode, fields.order):
         if first <= frame.index < end:
-            yield frame
+            yield replace(frame, pts=int(analysis.pts[frame.index]))
 
 
 def _file_again(

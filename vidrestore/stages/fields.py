@@ -103,20 +103,21 @@ def first_fields(frames: Iterator[Frame], order: str) -> Iterator[Frame]:
             yield replace(i.frame, image=image)
 
 
-def woven(frames: Iterator[Frame], order: str, *, flagged: bool) -> Iterator[Frame]:
-    """The opposite of `bobbed`, of frames from an even one on. `flagged`: they say that they are
-    interlaced."""
+def woven(frames: Iterator[Frame], order: str, *, said: str) -> Iterator[Frame]:
+    """The opposite of `bobbed`, of frames from an even one on. `said` is the field order that they
+    state, true or not, or progressive."""
     mark = None
     second = _LATER_ROWS[order]
     for earlier in frames:
-        later = next(frames)
+        if (later := next(frames, None)) is None:
+            return  # who counts the frames will say it
         earlier.image.make_writable()
         for number in range(len(earlier.image.planes)):
             into = plane(earlier.image, number)
             into[second::2] = plane(later.image, number)[second::2]
         image = earlier.image
-        if flagged:
-            mark = mark or _Graph(image, "setfield", order)
+        if said != "progressive":
+            mark = mark or _Graph(image, "setfield", said)
             (image,) = mark.through(image)
         yield replace(
             earlier, index=earlier.index // 2, pts=earlier.pts // 2, duration=0, image=image
