@@ -198,6 +198,28 @@ def test_the_frames_do_not_depend_on_segments(tmp_path, a_face):
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("mode", ["keep", "bob"])
+def test_one_shot_can_be_redone(tmp_path, a_face, mode):
+    shots = [footage.pan(60, 160, 96), footage.pan(60, 160, 96, photo=data.astronaut())]
+    pictures = footage.images([*shots[0], *shots[1]], "yuv420p")
+    source = footage.film(tmp_path / "clip.mkv", footage.woven_by_hand(pictures, "tff"), flag="tff")
+    target = tmp_path / "out.mkv"
+    settings = load_settings(
+        options={"detect.detector": "haar", "fields.deinterlace": mode, "deflicker.amount": 0,
+                 "encode.quality": "archive", **AS_PAINTED}
+    )  # fmt: skip
+    restore_video(source, target, settings, restorer=Painter(), keep_job=True)
+    before = [(f.pts, checksum(f.image)) for f in decode(target, Damage())]
+    summary = restore_video(source, target, settings, restorer=Painter((0.9, 0.9, 0.1)),
+                            redo_shots="2", keep_job=True)  # fmt: skip
+    after = [(f.pts, checksum(f.image)) for f in decode(target, Damage())]
+    assert summary.redone_shots == (2,)
+    assert summary.shots == 2
+    assert len(after) == len(before) == summary.frames
+    assert after[: len(after) // 2] == before[: len(after) // 2]
+    assert all(a != b for a, b in zip(after, before, strict=True) if a[0] > before[-20][0])
+
+
 def test_bobbed_frames_come_once_more_from_anywhere(tmp_path, a_face):
     pictures = footage.images(footage.pan(2 * FRAMES, 160, 96), "yuv420p")
     source = footage.film(tmp_path / "clip.mkv", footage.woven_by_hand(pictures, "tff"), flag="tff")
