@@ -55,6 +55,7 @@ ROOMS = {
         "interlace",
         "crops",
         "parsing",
+        "pictures/",
     },
     "weights": {"weights", "weightfile", "fetch"},
     "gpen": {"gpen/"},
@@ -81,6 +82,7 @@ ROOMS = {
         "layering",
         "redo",
         "outcome",
+        "stills",
     },
     "others": {
         "contactsheet",

@@ -22,6 +22,7 @@ from vidrestore.cli_options import (
     DetectorName,
     Device,
     End,
+    Fps,
     FrameMd5,
     Json,
     KeepJob,
@@ -129,7 +130,7 @@ def restore(
         Path,
         typer.Argument(
             metavar="OUTPUT",
-            help="The new file: .mp4, .mov or .mkv.",
+            help="The new file: .mp4, .mov or .mkv; of pictures .tif, .png, .jpg or .dpx.",
             show_default=False,
             readable=False,
         ),
@@ -140,6 +141,7 @@ def restore(
     weights: WeightsFolder = None,
     device: Device = None,
     deinterlace: Deinterlace = None,
+    fps: Fps = None,
     batch_size: Annotated[int | None, typer.Option(metavar="N", help="Faces at once.")] = None,
     strength: Annotated[
         float | None, typer.Option(metavar="0..1", help="How much of the restored face is used.")
@@ -203,6 +205,7 @@ def restore(
             "weights.offline": offline,
             "restore.device": device,
             "fields.deinterlace": deinterlace,
+            "decode.fps": fps,
             "restore.batch_size": batch_size,
             "paste.strength": strength,
             "encode.codec": codec,
@@ -273,6 +276,7 @@ def analyze(
     restorer: RestorerName = None,
     device: Device = None,
     deinterlace: Deinterlace = None,
+    fps: Fps = None,
     no_estimate: Annotated[
         bool, typer.Option("--no-estimate", help="Do not measure how long it would take.")
     ] = False,
@@ -288,6 +292,7 @@ def analyze(
             "restore.restorer": restorer,
             "restore.device": device,
             "fields.deinterlace": deinterlace,
+            "decode.fps": fps,
             "detect.detector": detector,
             "weights.folder": weights,
             "weights.offline": offline,

@@ -29,6 +29,8 @@ class Decode(Section):
     hardware: bool = False
     """Pass two decodes on a GPU where that gives the picture of the processor; each frame is
     checked against pass one, and from one that differs on the processor decodes."""
+    fps: float | None = Field(None, gt=0, le=1000)
+    """Of numbered pictures, by which all that is set in seconds goes; None: 24."""
 
 
 class Fields(Section):
