@@ -46,7 +46,7 @@ from vidrestore.threads import StageThreads
 _USUAL_FPS = 24
 _CLOCK = 1001  # the largest denominator of a rate, as 24000/1001 has it
 _MOST_WRITING = 4
-_JPEG_LEVELS = {"high": (2, 95), "small": (6, 80)}
+_JPEG_LEVELS = {"high": (1, 98), "small": (5, 86)}
 """Quantiser of the encoder of Y'CbCr, quality of that of R'G'B'."""
 
 
@@ -76,8 +76,6 @@ def probed(source: Path, settings: Settings) -> VideoInfo:
         display_orientation=turn_of(header.orientation),
         sample_aspect_ratio=Fraction(1),
         field_order="progressive",
-        mastering_display=None,
-        content_light=None,
     )
 
 
@@ -202,10 +200,10 @@ class Job:
     def _file(self, was: Path, frame: Frame, info: VideoInfo) -> bytes:
         image = frame.image
         if self.kind != "jpeg":
-            return files.with_samples(was, _samples(image, self.header, info), self.kind)
+            return files.with_samples(was, samples_of(image, self.header, info), self.kind)
         quantiser, quality = _jpeg_level(self.quality)
         if (encoded := jpeg.encoded_of(image, quantiser)) is None:
-            samples = _samples(image, self.header, info)
+            samples = samples_of(image, self.header, info)
             how = [
                 *(cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1),
                 *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
@@ -250,7 +248,7 @@ def _check_dpx(path: Path, header: Header, info: VideoInfo) -> None:
     """Refuse a file that its own pixels do not give again."""
     frame = next(decode(path, Damage()))
     with files.opened(path) as data:
-        if not dpx.holds(data, _samples(frame.image, header, info)):
+        if not dpx.holds(data, samples_of(frame.image, header, info)):
             raise InputError(
                 f"{path} holds its pixels in a way that is not written here; save it as R'G'B' of "
                 "10 bits in filled words, or of 16 bits"
@@ -290,8 +288,8 @@ def check_all_decoded(source: Path, analysis: Analysis) -> None:
         )
 
 
-def _samples(image: Any, header: Header, info: VideoInfo) -> Samples:
-    """Of a frame of a picture whose header is given; Y'CbCr becomes R'G'B' of 8 bits."""
+def samples_of(image: Any, header: Header, info: VideoInfo) -> Samples:
+    """Of a decoded picture whose header is given; Y'CbCr becomes R'G'B' of 8 bits."""
     how = layout(image)
     if how.is_rgb:
         order = [*how.planes, *([3] if header.channels == 4 else [])]

@@ -56,8 +56,12 @@ def video_info(container: Any, stream: Any, first: av.VideoFrame) -> VideoInfo:
     if aspect is not None and not 1 / _MOST_ANAMORPHIC <= aspect <= _MOST_ANAMORPHIC:
         aspect = None  # of a damaged header, as no player could show it
         guessed.add("sample aspect ratio")
-    display = _display_matrix(first)
-    mastering, content_light = _light(first)
+    display, mastering, content_light = None, None, None
+    if container.format.name != "image2":
+        # Where a picture has a colour profile, looking at its side data makes PyAV 18 crash later,
+        # when the garbage collector meets the frame.
+        display = _display_matrix(first)
+        mastering, content_light = _light(first)
     return VideoInfo(
         stream_index=stream.index,
         codec=codec,
