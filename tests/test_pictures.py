@@ -88,7 +88,7 @@ def test_grey_and_alpha_stay(tmp_path, out, suffix, channels, bits):
     assert restored(source, target).faces == 1
     assert files.read_header(target) == files.read_header(source)
     after = decoded(target)
-    x, y, width, height = changed_box(before, after)
+    x, _, width, _ = changed_box(before, after)
     assert width > 40
     assert 30 < x < x + width < 130
     if channels in (2, 4):
@@ -113,8 +113,8 @@ DPX = ["gbrp10le", "gbrp10be", "gbrp12le", "gbrp12be", "rgb48le", "rgb24", "gray
 def test_dpx_keeps_its_header_and_its_depth(tmp_path, out, pixel_format):
     (tmp_path / "in").mkdir()
     for number in (1, 2):
-        image = planar_image(pixel_format.replace("be", "le"), number) if "rgb" not in pixel_format \
-            else planar_image("gbrp16le" if "48" in pixel_format else "gbrp", number)  # fmt: skip
+        planar = {"rgb48le": "gbrp16le", "rgb24": "gbrp"}.get(pixel_format, pixel_format)
+        image = planar_image(planar.replace("be", "le"), number)
         file = bytearray(encoded("dpx", image.reformat(format=pixel_format)))
         file[160:260] = bytes(range(100))  # the creator, in the generic header
         (tmp_path / "in" / f"f{number:04d}.dpx").write_bytes(file)
@@ -169,9 +169,10 @@ def test_a_crash_while_pictures_are_written_costs_no_face(tmp_path, out, monkeyp
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as broken, pytest.raises(OutputError, match="no space is left"):
+    with monkeypatch.context() as broken:
         broken.setattr("vidrestore.stills.files.with_samples", full)
-        restored(source, out / "a_%06d.tif")
+        with pytest.raises(OutputError, match="no space is left"):
+            restored(source, out / "a_%06d.tif")
     assert not contents(out)
     again = Breaks()
     restored(source, out / "a_%06d.tif", again)
@@ -181,7 +182,7 @@ def test_a_crash_while_pictures_are_written_costs_no_face(tmp_path, out, monkeyp
 
 def test_a_missing_number_is_said_before_the_work_begins(tmp_path, out):
     source = write_scans(tmp_path / "in", [n for n in NUMBERS if n not in (1004, 1009)])
-    with pytest.raises(InputError, match="lacks scan_001004.tif, the first of 2 missing"):
+    with pytest.raises(InputError, match=r"lacks scan_001004.tif, the first of 2 missing"):
         restored(source, out / "a_%06d.tif", Breaks(at=0))
     assert not list(out.iterdir())
 
@@ -199,7 +200,7 @@ def test_pictures_of_the_output_are_replaced_only_where_that_is_asked_for(tmp_pa
     assert len(contents(out)) == len(NUMBERS)
     assert all(contents(out)[name] != old for name, old in before.items())
     write_scans(out, [1099])
-    with pytest.raises(UsageError, match="scan_001099.tif has the name of an output"):
+    with pytest.raises(UsageError, match=r"scan_001099.tif has the name of an output"):
         restored(source, target, overwrite=True)
 
 

@@ -38,6 +38,7 @@ _UNPACKED = {
     "yuv444p16le": "p416le p416be xv48le",
     "yuva444p16le": "ya16le ya16be",
 }
+_FULL_RANGE = 2
 _REFUSAL = "the pixel format {} of this video is not supported"
 
 
@@ -122,9 +123,10 @@ def _with_chroma(image: av.VideoFrame, target: str) -> av.VideoFrame:
     middle = 1 << (8 * dtype.itemsize - 1)
     for index, samples_there in enumerate((pairs[..., 0], middle, middle, pairs[..., 1])):
         plane(copy, index)[...] = samples_there
-    copy.pts, copy.time_base = image.pts, image.time_base
-    copy.duration = image.duration
-    copy.color_range = 2
+    copy.pts, copy.duration = image.pts, image.duration
+    if image.time_base is not None:
+        copy.time_base = image.time_base
+    copy.color_range, copy.colorspace = _FULL_RANGE, image.colorspace
     return copy
 
 
