@@ -265,7 +265,8 @@ def test_a_picture_with_damaged_pixels_is_named(tmp_path):
         ("in/scan_%06d.tif", "out/a.tif", "names many pictures and the other path one"),
         ("in/scan_000001.tif", "out/a_%06d.tif", "names many pictures and the other path one"),
         ("in/scan_000001.tif", "out/a.mp4", "a.mp4 is no picture and scan_000001.tif is one"),
-        ("in/scan_000001.tif", "out/a.exr", "of the kind .exr are neither read nor written"),
+        ("in/scan_000001.tif", "out/a.webp", "of the kind .webp are neither read nor written"),
+        ("in/scan_000001.tif", "out/a.exr", "a.exr holds light in floating point"),
         ("in/scan_000001.tif", "out/a.jpg", "a JPEG cannot hold 160 x 120 pixels of 16 bits"),
         ("in/scan_000001.tif", "out/a.dpx", "tiff pictures do not become dpx ones"),
         ("in/scan_000001.tif", "in/scan_000001.tif", "is the input itself"),
@@ -274,7 +275,8 @@ def test_a_picture_with_damaged_pixels_is_named(tmp_path):
         ("in/scan_%06d.tif", "none/a_%06d.tif", "folder .*none for the output does not exist"),
         ("in/%d_%06d.tif", "out/%06d.tif", "must hold one number"),
         ("in/nothing.tif", "out/a.tif", "in/nothing.tif does not exist"),
-        ("in", "out/a.tif", "in is no picture and a.tif is one"),
+        ("in", "out/a.tif", "in is a folder; name the pictures in it by a pattern"),
+        ("in/scan_%06d.tif", "in/scan_0%05d.tif", "is the input itself"),
     ],
 )
 def test_paths_that_do_not_go_together_are_one_sentence(tmp_path, out, source, target, sentence):
@@ -304,6 +306,27 @@ def test_what_makes_no_sense_of_pictures_is_refused(tmp_path, out, asked, name):
     assert not list(out.iterdir())
 
 
-def test_a_rate_for_a_video_is_refused(tmp_path, make_video):
-    with pytest.raises(UsageError, match=r"decode.fps is for numbered pictures"):
+def test_names_of_every_sort_are_understood(tmp_path, out):
+    folder = tmp_path / "50%d of %% scans"
+    write_scans(folder, (98, 99, 100, 101), ".TIFF")
+    for path in list(folder.iterdir()):
+        path.rename(folder / f"a%5f {int(path.stem[5:])} b.TIFF")
+    write_scans(folder, (1, 3), ".TIFF")
+    listing = tmp_path / "md5.txt"
+    summary = restored(folder / "a%5f %d b.TIFF", out / "%04d%.Tif", framemd5=listing)
+    assert summary.faces == summary.identical_outside == 4
+    assert [path.name for path in sorted(out.iterdir())] == [
+        f"{n:04d}%.Tif" for n in range(98, 102)
+    ]
+    lines = [line for line in listing.read_text().splitlines() if not line.startswith("#")]
+    assert len(lines) == 4
+    with pytest.raises(UsageError, match="has the name of a picture"):
+        restored(folder / "a%5f %d b.TIFF", out / "x%d.Tif", framemd5=folder / "a%5f 99 b.TIFF")
+
+
+def test_a_rate_for_one_picture_or_a_video_is_refused(tmp_path, make_video):
+    with pytest.raises(UsageError, match=r"--fps is for numbered pictures"):
         probed(make_video(), load_settings(options={"decode.fps": 24}))
+    write_scans(tmp_path, [1])
+    with pytest.raises(UsageError, match=r"--fps is for numbered pictures"):
+        probed(tmp_path / "scan_000001.tif", load_settings(options={"decode.fps": 24}))

@@ -93,7 +93,7 @@ class Request:
         if is_pictures(self.source):
             check_options(self.settings, {
                 "--plate": self.plate, "--before-swap": self.before_swap, "--layer": self.layer,
-                "--start or --end": self.span, "--framemd5": self.framemd5,
+                "--start or --end": self.span,
                 "--keep-job": self.keep_job, "--redo-shots": is_redo,
                 "--workers or --cluster": self.workers,
             })  # fmt: skip
@@ -346,7 +346,7 @@ def check_paths(
     """
     try:
         if is_pictures(source) or is_pictures(target):
-            check_picture_paths(source, target, overwrite=overwrite)
+            check_picture_paths(source, target, framemd5, overwrite=overwrite)
             return
         if not target.is_dir():
             container_of(target)

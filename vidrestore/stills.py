@@ -22,6 +22,7 @@ from vidrestore.config import Settings
 from vidrestore.containers import RemuxPlan
 from vidrestore.errors import InputError, OutputError, UsageError, not_written
 from vidrestore.frame import Analysis, Frame, VideoInfo
+from vidrestore.framemd5 import check_listing_path
 from vidrestore.geometry import Rect
 from vidrestore.opening import PICTURES_PER_SECOND
 from vidrestore.pictures import (
@@ -55,12 +56,9 @@ def probed(source: Path, settings: Settings) -> VideoInfo:
 
     InputError, naming the file, for one that is not like the first or cannot be written again.
     """
+    if settings.decode.fps is not None and not is_pattern(source):
+        raise UsageError(f"--fps is for numbered pictures, such as name_%06d.tif, not for {source}")
     if not is_pictures(source):
-        if settings.decode.fps is not None:
-            raise UsageError(
-                f"{source} is a video, whose frames have times of their own; decode.fps is for "
-                "numbered pictures"
-            )
         return probe(source)
     pictures = pictures_of(source)
     header = files.check_alike(pictures)
@@ -79,8 +77,15 @@ def probed(source: Path, settings: Settings) -> VideoInfo:
     )
 
 
-def check_picture_paths(source: Path, target: Path, *, overwrite: bool) -> None:
+def check_picture_paths(
+    source: Path, target: Path, framemd5: Path | None, *, overwrite: bool
+) -> None:
     """Refuse before any work what could harm a file or cannot end well."""
+    if source.is_dir():
+        raise InputError(
+            f"{source} is a folder; name the pictures in it by a pattern, such as "
+            f"{source / 'name_%06d.tif'}"
+        )
     for path, other in ((source, target), (target, source)):
         if not is_pictures(path):
             raise UsageError(
@@ -95,6 +100,10 @@ def check_picture_paths(source: Path, target: Path, *, overwrite: bool) -> None:
             "such as name_%06d.tif, or none"
         )
     pictures = pictures_of(source)
+    if framemd5 is not None:
+        if is_pictures(framemd5):
+            raise UsageError(f"the listing {framemd5} has the name of a picture; name it .txt")
+        check_listing_path(framemd5, source, target, overwrite=overwrite)
     if target.is_dir():
         raise UsageError(f"the output {target} is a folder; give a file name in it")
     if not target.parent.is_dir():
@@ -105,11 +114,15 @@ def check_picture_paths(source: Path, target: Path, *, overwrite: bool) -> None:
         if target.exists() and not overwrite:
             raise UsageError(f"the output {target} exists already; add --overwrite to replace it")
         return
+    first = pictures.numbers[0]
+    if (
+        target.parent.samefile(source.parent)
+        and numbered(target, first).name == numbered(source, first).name
+    ):
+        raise UsageError(f"the output {target} is the input itself; choose another folder or name")
     if not (there := numbers_of(target)):
         return
     example = numbered(target, there[0])
-    if target.parent.samefile(source.parent) and target.name == source.name:
-        raise UsageError(f"the output {target} is the input itself; choose another folder or name")
     if not overwrite:
         raise UsageError(
             f"{len(there)} pictures of the output exist already, such as {example}; add "

@@ -36,7 +36,7 @@ def fingerprint(source: Path) -> str:
     """
     digest = hashlib.sha256()
     try:
-        if is_pattern(source) and not source.exists():
+        if is_pattern(source):
             first, *others = pictures_of(source).files
             for path in (first, *others):
                 known = path.stat()

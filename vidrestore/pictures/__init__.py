@@ -11,8 +11,9 @@ from vidrestore.errors import InputError, UsageError
 
 KIND_OF_SUFFIX = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".tif": "tiff", ".tiff": "tiff",
                   ".dpx": "dpx"}  # fmt: skip
-_NOT_SUPPORTED = {".exr", ".heic", ".heif", ".avif", ".webp", ".bmp", ".gif", ".jp2", ".dng",
+_NOT_SUPPORTED = {".heic", ".heif", ".avif", ".webp", ".bmp", ".gif", ".jp2", ".dng",
                   ".cr2", ".nef", ".arw", ".psd", ".tga", ".cin"}  # fmt: skip
+_FLOATING_POINT = ".exr"
 _PLACE = re.compile(r"%(?:0(\d+))?d")
 
 
@@ -54,16 +55,22 @@ class Pictures:
 
 def is_pictures(path: Path) -> bool:
     """By its name alone."""
-    return path.suffix.lower() in KIND_OF_SUFFIX or path.suffix.lower() in _NOT_SUPPORTED
+    return path.suffix.lower() in (*KIND_OF_SUFFIX, *_NOT_SUPPORTED, _FLOATING_POINT)
 
 
 def is_pattern(path: Path) -> bool:
-    return is_pictures(path) and _PLACE.search(path.name) is not None
+    """Whether it names many pictures; a file may have any name."""
+    return is_pictures(path) and _PLACE.search(path.name) is not None and not path.is_file()
 
 
 def kind_of(path: Path) -> str:
     """jpeg, png, tiff or dpx, by the name; UsageError for kinds of pictures not dealt with here."""
     suffix = path.suffix.lower()
+    if suffix == _FLOATING_POINT:
+        raise UsageError(
+            f"{path.name} holds light in floating point, with which nothing is computed here; make "
+            "it .tif or .dpx of 16 bits first"
+        )
     if suffix in _NOT_SUPPORTED:
         raise UsageError(
             f"pictures of the kind {suffix} are neither read nor written here; use .tif, .png, "
@@ -85,7 +92,7 @@ def pictures_of(path: Path) -> Pictures:
     InputError where nothing is there, or where a number is missing between the first and the last.
     """
     kind_of(path)
-    if not is_pattern(path) or path.exists():
+    if not is_pattern(path):
         if not path.exists():
             raise InputError(f"the file {path} does not exist")
         return Pictures(path, None)
@@ -118,7 +125,7 @@ def numbers_of(pattern: Path) -> list[int]:
     shape = re.compile(re.escape(before) + r"(\d{1,9})" + re.escape(after))
     if not pattern.parent.is_dir():
         return []
-    found = (shape.fullmatch(entry.name) for entry in pattern.parent.iterdir())
-    numbers = sorted({int(match[1]) for match in found if match})
+    names = {entry.name for entry in pattern.parent.iterdir()}
+    numbers = sorted({int(match[1]) for match in map(shape.fullmatch, names) if match})
     # Names with other counts of digits belong to another sequence.
-    return [number for number in numbers if numbered(pattern, number).exists()]
+    return [number for number in numbers if numbered(pattern, number).name in names]
