@@ -1,5 +1,6 @@
 """Stills and numbered pictures: through both passes and back, and what is refused before."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from scans import (
 )
 
 from vidrestore import analyze_video, load_settings
+from vidrestore.cli import main
 from vidrestore.errors import InputError, OutputError, UsageError, VidrestoreError
 from vidrestore.pictures import files
 from vidrestore.pictures.header import Carried
@@ -330,3 +332,18 @@ def test_a_rate_for_one_picture_or_a_video_is_refused(tmp_path, make_video):
     write_scans(tmp_path, [1])
     with pytest.raises(UsageError, match=r"--fps is for numbered pictures"):
         probed(tmp_path / "scan_000001.tif", load_settings(options={"decode.fps": 24}))
+
+
+def test_the_command_line_restores_a_sequence(tmp_path, out, capsys):
+    source = write_scans(tmp_path / "in", NUMBERS, dark=DARK)
+    arguments = ["restore", str(source), str(out / "b_%06d.tif"), "--fps", "18", "--json"]
+    options = ["--restorer", "fusion", "--set", "people.recognise=false"]
+    with pytest.raises(SystemExit) as left:
+        main([*arguments, *options])
+    assert left.value.code == 0
+    done = json.loads(capsys.readouterr().out.splitlines()[-1])["summary"]
+    assert (done["frames"], done["faces"], done["codec"]) == (12, 8, "tiff")
+    with pytest.raises(SystemExit) as left:
+        main([*arguments, *options])
+    assert left.value.code == 2
+    assert "exist already" in capsys.readouterr().out

@@ -118,6 +118,17 @@ def test_every_segment_of_a_jpeg_about_anything_but_its_coding_stays(tmp_path):
     assert target.read_bytes().startswith(b"\xff\xd8" + added)
 
 
+def test_what_lies_behind_a_jpeg_is_left_out_and_said(tmp_path):
+    source, target = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    plain, preview = photo("jpeg"), photo("jpeg")
+    index = b"MPF\0II*\0"
+    source.write_bytes(plain[:2] + b"\xff\xe2" + struct.pack(">H", len(index) + 2) + index
+                       + plain[2:] + preview)  # fmt: skip
+    summary = restored(source, target)
+    assert any("further pictures in a.jpg" in warning for warning in summary.warnings)
+    assert index not in target.read_bytes()
+
+
 @pytest.mark.parametrize("pixel_format", ["yuvj420p", "yuvj422p", "yuvj444p", "gray"])
 def test_a_jpeg_changes_little_outside_the_face(tmp_path, monkeypatch, pixel_format):
     monkeypatch.setattr("vidrestore.openers.open_detector", lambda *a, **k: OneFace())
@@ -211,6 +222,14 @@ def cmyk(path: Path) -> str:
     return "is neither RGB nor grey, 0 being black, of 8 or 16 bits"
 
 
+def cmyk_jpeg(path: Path) -> str:
+    data = bytearray(photo("jpeg"))
+    at = data.index(b"\xff\xc0")
+    data[at + 9] = 4
+    path.with_suffix(".jpg").write_bytes(data)
+    return "is neither a colour nor a grey JPEG of 8 bits"
+
+
 def palette(path: Path) -> str:
     header = png_chunk(b"IHDR", struct.pack(">IIBB3x", 4, 4, 8, 3))
     path.with_suffix(".png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IEND", b""))
@@ -251,7 +270,8 @@ def packed_dpx(path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "kind", [cmyk, palette, transparent_colour, animation, misnamed, two_pages, packed_dpx]
+    "kind",
+    [cmyk, cmyk_jpeg, palette, transparent_colour, animation, misnamed, two_pages, packed_dpx],
 )
 def test_a_picture_that_could_not_be_written_again_is_refused_in_a_sentence(tmp_path, kind):
     sentence = kind(tmp_path / "a")
