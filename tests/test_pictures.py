@@ -22,11 +22,13 @@ from scans import (
 
 from vidrestore import analyze_video, load_settings
 from vidrestore.cli import main
+from vidrestore.crew import _check_input
 from vidrestore.errors import InputError, OutputError, UsageError, VidrestoreError
 from vidrestore.pictures import files
 from vidrestore.pictures.header import Carried
 from vidrestore.pictures.tiff import made as made_tiff
 from vidrestore.stills import probed
+from vidrestore.store import fingerprint
 
 NUMBERS = range(1001, 1013)
 DARK = range(1005, 1009)
@@ -332,6 +334,15 @@ def test_a_rate_for_one_picture_or_a_video_is_refused(tmp_path, make_video):
     write_scans(tmp_path, [1])
     with pytest.raises(UsageError, match=r"--fps is for numbered pictures"):
         probed(tmp_path / "scan_000001.tif", load_settings(options={"decode.fps": 24}))
+
+
+def test_a_worker_knows_the_pictures_again(tmp_path):
+    source = write_scans(tmp_path, (1, 2))
+    known = fingerprint(source)
+    _check_input(source, known, "here")
+    write_scans(tmp_path, (3,))
+    with pytest.raises(InputError, match="is another file than where the run was started"):
+        _check_input(source, known, "here")
 
 
 def test_the_command_line_restores_a_sequence(tmp_path, out, capsys):

@@ -95,7 +95,6 @@ class Request:
                 "--plate": self.plate, "--before-swap": self.before_swap, "--layer": self.layer,
                 "--start or --end": self.span,
                 "--keep-job": self.keep_job, "--redo-shots": is_redo,
-                "--workers or --cluster": self.workers,
             })  # fmt: skip
         if self.workers is not None:
             self.workers.check(self.settings, self.restorer)

@@ -10,7 +10,7 @@ import numpy as np
 from vidrestore.pictures.header import Header, Samples, UnreadableError
 
 _ORDERS = {b"SDPX": ">", b"XPDS": "<"}
-_HEAD_BYTES = 2048
+_HEAD_BYTES = 812  # up to the end of the first image element
 _ELEMENTS, _ELEMENT = 770, 800
 _CHANNELS_OF_DESCRIPTOR = {6: 1, 50: 3, 51: 4}
 _FILLED = 1

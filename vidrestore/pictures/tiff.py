@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import zlib
 from typing import Any
 
@@ -19,6 +18,7 @@ _GREY, _RGB = 1, 2
 _UNASSOCIATED_ALPHA = 2
 _STRIP_BYTES = 1 << 20
 _LEVEL = 6
+_MOST_BYTES = (1 << 32) - (1 << 26)  # which leaves room for the tags
 # Of how pixels are stored, and what only holds in a TIFF file: XMP, IPTC, Photoshop's.
 _NOT_EXIF = (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, 266, _OFFSETS, _CHANNELS,
              _ROWS_PER_STRIP, _BYTE_COUNTS, 280, 281, _PLANAR, 288, 289, _PREDICTOR, *_TILES,
@@ -104,6 +104,8 @@ def _file(found: Tags, samples: Samples, how: int, predictor: int) -> bytes:
     for strip in strips:
         places.append(at)
         at += len(strip) + len(strip) % 2
+    if at >= _MOST_BYTES:
+        raise UnreadableError("would take more than the 4 GB that a TIFF file can hold")
     found.set(_COMPRESSION, how, short=True)
     found.set(_PLANAR, 1, short=True)
     found.set(_ROWS_PER_STRIP, each)
@@ -114,8 +116,6 @@ def _file(found: Tags, samples: Samples, how: int, predictor: int) -> bytes:
         found.set(_PREDICTOR, predictor, short=True)
     even = (strip + bytes(len(strip) % 2) for strip in strips)
     directory = tags.packed(found.first, found.order, at)
-    if at + len(directory) >= 1 << 32:
-        raise struct.error("a TIFF file cannot hold 4 GB")
     return b"".join([tags.start_of(found.order, at), *even, directory])
 
 
