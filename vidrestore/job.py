@@ -51,6 +51,7 @@ def restore_video(
 ) -> Summary:
     """Restore the faces of `source` and write the whole file anew as `target`.
 
+    Both may be pictures: one each, or numbered ones by a pattern (see `vidrestore.pictures`).
     `restorer` may be any object that keeps the contract of `vidrestore.restorers`; `analysis` is
     that of the same source, span and settings where it is already known. `choice` says whom to
     restore, and how in which shot. `before_swap` is the same video before faces were swapped in

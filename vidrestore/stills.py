@@ -10,6 +10,7 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +249,10 @@ def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Setting
         _jpeg_level(quality)
     elif quality not in ("high", "archive"):
         raise OutputError(f"{kind} pictures are lossless; leave encode.quality {quality} out")
-    notes = files.changes_beside(first, kind)
+    # What is lost is looked for in all of them.
+    looked_at = pictures.files if "jpeg" in (kind, own) else [first]
+    found = chain.from_iterable(files.changes_beside(path, kind) for path in looked_at)
+    notes = list(dict.fromkeys(found))
     if kind == "jpeg":
         notes.append(
             "pictures with restored faces are encoded as JPEG anew, which is lossy: pixels outside "

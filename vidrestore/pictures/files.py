@@ -92,13 +92,16 @@ def changes_beside(path: Path, target_kind: str) -> list[str]:
     with opened(path) as data:
         said = []
         if kind == "jpeg" and jpeg.has_further_pictures(data):
-            said.append(f"further pictures in {path.name}, a preview or a map, are left out")
+            said.append(
+                "of pictures with restored faces, further ones in the same file, a preview or a "
+                "map of gains, are left out"
+            )
         if kind == target_kind == "tiff" and tiff.becomes_deflate(data):
             said.append("pictures with restored faces are compressed by Deflate, as lossless as "
                         "before")  # fmt: skip
         if kind != target_kind:
             if target_kind == "jpeg" and not jpeg.fits(carried(data, kind)):
-                said.append(f"the Exif data of {path.name} is too large for a JPEG and left out")
+                said.append("Exif data that is too large for a JPEG is left out")
             said.append("of what goes with the pixels, the colour profile and Exif data are kept, "
                         "other notes are not; an output of the same kind keeps all")  # fmt: skip
         return said
