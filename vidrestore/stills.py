@@ -115,11 +115,8 @@ def check_picture_paths(
         if target.exists() and not overwrite:
             raise UsageError(f"the output {target} exists already; add --overwrite to replace it")
         return
-    first = pictures.numbers[0]
-    if (
-        target.parent.samefile(source.parent)
-        and numbered(target, first).name == numbered(source, first).name
-    ):
+    names = {numbered(target, number).name for number in pictures.numbers}
+    if target.parent.samefile(source.parent) and names & {path.name for path in pictures.files}:
         raise UsageError(f"the output {target} is the input itself; choose another folder or name")
     if not (there := numbers_of(target)):
         return
