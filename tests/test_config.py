@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from vidrestore.config import (
-    Settings,
+from vidrestore.config import Settings
+from vidrestore.errors import ConfigError
+from vidrestore.profiles import (
     load_profile,
     load_settings,
     profile_folder,
     read_profile,
     resource_folder,
 )
-from vidrestore.errors import ConfigError
 
 PROFILES = sorted(path.stem for path in profile_folder().glob("*.toml"))
 

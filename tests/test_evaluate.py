@@ -13,7 +13,6 @@ from media import analysis_of, analysis_of_file, info_of, plain_face, plain_trac
 
 from vidrestore import InputError
 from vidrestore import evaluate as module
-from vidrestore.config import load_settings
 from vidrestore.console import show_evaluation
 from vidrestore.evaluate import evaluate, table_rows
 from vidrestore.facescores import FaceScores, Pair, blink_frames, crop_mask
@@ -21,6 +20,7 @@ from vidrestore.frame import FaceFrame, Frame
 from vidrestore.geometry import fit_similarity, template
 from vidrestore.masks import face_mask
 from vidrestore.portrait import as_picture, clean_portrait
+from vidrestore.profiles import load_settings
 
 SETTINGS = load_settings(options={"people.recognise": False})
 FRAME, CROP, COUNT = 160, 128, 30

@@ -11,9 +11,9 @@ from media import Painter, Unchanged, analysis_of_file, mild_image, plain_track,
 
 from vidrestore import InputError, OutputError, UsageError, analyze_video, restore_video
 from vidrestore.cli import main
-from vidrestore.config import load_settings
 from vidrestore.evaluate import evaluate
 from vidrestore.frame import Detection
+from vidrestore.profiles import load_settings
 from vidrestore.stages.decode import Damage, Span, decode, probe
 
 HAAR = load_settings(options={"detect.detector": "haar", "restore.restorer": "fusion"})
@@ -189,10 +189,11 @@ def test_evaluate_says_identical_in_strict_json(tmp_path, capsys):
 
 
 def test_what_is_no_video_is_called_what_it_is(tmp_path):
-    cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((40, 60, 3), np.uint8))
-    cv2.imwrite(str(tmp_path / "photo.jpg"), np.zeros((40, 60, 3), np.uint8))
+    for kind in (".png", ".jpg"):
+        picture = cv2.imencode(kind, np.zeros((40, 60, 3), np.uint8))[1]
+        (tmp_path / f"photo{kind}.mp4").write_bytes(picture.tobytes())
     (tmp_path / "letter.txt").write_text("Dear all,\n" * 40)
-    for name in ("photo.png", "photo.jpg"):
+    for name in ("photo.png.mp4", "photo.jpg.mp4"):
         with pytest.raises(InputError, match=rf"{name} is a picture"):
             probe(tmp_path / name)
     # Some text is what ffmpeg knows how to draw on a terminal.

@@ -14,7 +14,7 @@ PROJECT = Path(__file__).parents[1]
 _READ_FROM_INSTALLED = """
 from pathlib import Path
 import vidrestore
-from vidrestore.config import profile_folder
+from vidrestore.profiles import profile_folder
 from vidrestore.weights import load_table
 print(Path(vidrestore.__file__).parent)
 print(vidrestore.load_profile("film").encode.quality)

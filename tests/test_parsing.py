@@ -23,12 +23,12 @@ from media import (
 from onnx import TensorProto, helper, numpy_helper
 
 from vidrestore import masks, parsing
-from vidrestore.config import load_settings
 from vidrestore.errors import WeightsError
 from vidrestore.frame import Frame
 from vidrestore.job import restore_video
 from vidrestore.openers import chosen_parser
 from vidrestore.parsing import Parsed, Parser
+from vidrestore.profiles import load_settings
 from vidrestore.segments import made_from, plan_segments
 from vidrestore.stages.crop import crop
 from vidrestore.stages.decode import Damage, decode

@@ -57,6 +57,10 @@ for (code, grid), bits, end in product(
 ):
     PAIRED_CHROMA[f"p{code}{bits}{end}"] = f"yuv{grid}p{bits}le"
 
+# Grey with alpha, as luma and alpha of full range beside chroma that is none.
+GREY = {"ya8": ("yuva444p", "u1"), "ya16le": ("yuva444p16le", "<u2"),
+        "ya16be": ("yuva444p16le", ">u2")}  # fmt: skip
+
 BIG_ENDIAN = ("gray10be", "gray16be", "yuv420p10be", "yuv422p12be", "yuv444p16be", "yuva420p10be",
               "gbrp10be", "gbrp16be", "gbrap12be")  # fmt: skip
 
@@ -152,8 +156,19 @@ def test_big_endian_samples_are_turned_round(name, size):
     assert_planes(image, target, [rows(image, i, ">u2")[:, :w] for i, w in enumerate(widths)])
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", GREY)
+def test_grey_with_alpha_is_taken_apart(name, size):
+    target, word = GREY[name]
+    image = randomized(name, size, word)
+    grey, alpha = np.moveaxis(rows(image, 0, word)[:, : 2 * size[0]].reshape(size[1], -1, 2), -1, 0)
+    none = np.full_like(grey, 2 ** (8 * grey.dtype.itemsize - 1))
+    assert_planes(image, target, [grey, none, none, alpha])
+    assert to_planar(image).color_range == 2
+
+
 def test_every_packed_format_has_its_test():
-    tested = {*PIXELS, *FIELDS, "xv36le", *PAIRS, *PAIRED_CHROMA, "nv20le", "nv20be", "pal8"}
+    tested = {*PIXELS, *FIELDS, "xv36le", *PAIRS, *PAIRED_CHROMA, "nv20le", "nv20be", "pal8", *GREY}
     assert tested == set(" ".join(planes._UNPACKED.values()).split())
 
 
@@ -186,8 +201,8 @@ def test_a_planar_frame_is_handed_on_as_it_is(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["gbrpf32le", "gbrpf32be", "grayf32le", "grayf16be", "monow", "monob", "xyz12le", "ya8",
-     "rgb8", "rgb565le", "gbrp10msble", "yuv444p12msbbe", "gray32le", "bayer_rggb8", "cuda"],
+    ["gbrpf32le", "gbrpf32be", "grayf32le", "grayf16be", "monow", "monob", "xyz12le", "rgb8",
+     "rgb565le", "gbrp10msble", "yuv444p12msbbe", "gray32le", "bayer_rggb8", "cuda"],
 )  # fmt: skip
 def test_other_formats_are_refused(name):
     assert planar_format(name) is None

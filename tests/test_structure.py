@@ -20,6 +20,7 @@ ROOMS = {
     "ground": {
         "errors",
         "config",
+        "profiles",
         "frame",
         "observed",
         "summary",
@@ -56,6 +57,7 @@ ROOMS = {
         "crops",
         "crossing",
         "parsing",
+        "pictures/",
     },
     "weights": {"weights", "weightfile", "fetch"},
     "gpen": {"gpen/"},
@@ -83,6 +85,7 @@ ROOMS = {
         "layering",
         "redo",
         "outcome",
+        "stills",
     },
     "others": {
         "contactsheet",
@@ -106,7 +109,7 @@ _BELOW_PASSES = {"ground", "weights", "gpen", "detectors", "restorers", "stages"
 # What a room may import: whole rooms, or single modules.
 ALLOWED = {
     "ground": {"ground"},
-    "weights": {"weights", "errors", "config", "locks"},
+    "weights": {"weights", "errors", "config", "profiles", "locks"},
     "gpen": {"gpen"},
     "detectors": {"ground", "weights", "detectors"},
     "restorers": {"ground", "weights", "restorers"},
@@ -116,7 +119,7 @@ ALLOWED = {
     "top": set(ROOMS),
 }
 ALSO = {"restorers.gpen": {"gpen"}, "restorers.openvino": {"gpen"}}
-NEVER = {("stages", "config"): "only the passes read settings"}
+NEVER = {("stages", name): "only the passes read settings" for name in ("config", "profiles")}
 
 
 def room_of(module: str) -> str | None:

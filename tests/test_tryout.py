@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vidrestore.config import load_settings
 from vidrestore.errors import UsageError, WeightsError
 from vidrestore.geometry import apply, template
 from vidrestore.portrait import CROP_PX, WEAR, as_picture, clean_portrait, cut, place_in_crop
+from vidrestore.profiles import load_settings
 from vidrestore.tryout import TEMPLATES, Row, Score, Template, Tryout, run_tryout, try_restorer
 
 

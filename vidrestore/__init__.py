@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vidrestore.analyze import analyze_video
-    from vidrestore.config import Settings, load_profile, load_settings
+    from vidrestore.config import Settings
     from vidrestore.errors import (
         ClusterError,
         ConfigError,
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
     from vidrestore.frame import Analysis
     from vidrestore.job import restore_video
+    from vidrestore.profiles import load_profile, load_settings
     from vidrestore.summary import Summary
 
 __all__ = [
@@ -39,8 +40,9 @@ __all__ = [
 
 _HOMES = {
     "analyze": ("analyze_video",),
-    "config": ("Settings", "load_profile", "load_settings"),
+    "config": ("Settings",),
     "frame": ("Analysis",),
+    "profiles": ("load_profile", "load_settings"),
     "summary": ("Summary",),
     "job": ("restore_video",),
 }

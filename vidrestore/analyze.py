@@ -35,7 +35,7 @@ from vidrestore.interlace import info_of_pictures
 from vidrestore.observed import Observations
 from vidrestore.openers import chosen_detector, chosen_recognizer
 from vidrestore.stages.align import align, broken
-from vidrestore.stages.decode import Damage, Span, decode, probe
+from vidrestore.stages.decode import Damage, Span, decode
 from vidrestore.stages.detect import Failures, FirstLook, Recognise, checksum, detect
 from vidrestore.stages.fields import pictures
 from vidrestore.stages.film import Matches, film_pictures
@@ -44,6 +44,7 @@ from vidrestore.stages.people import join_people
 from vidrestore.stages.shots import ShotFinder
 from vidrestore.stages.strength import with_strength
 from vidrestore.stages.track import track
+from vidrestore.stills import check_all_decoded, probed
 from vidrestore.summary import Stopwatch
 from vidrestore.threads import StageThreads
 
@@ -73,7 +74,7 @@ def analyze_video(
     weights are missing.
     """
     source, settings = Path(source), settings or Settings()
-    info, content = probe(source), store.fingerprint(source)
+    info, content = probed(source, settings), store.fingerprint(source)
     if interlacing is None:
         interlacing = choose_interlacing(source, info, settings, span)
         notify(on_event, *filter(None, [interlacing.notice()]))
@@ -104,11 +105,13 @@ def analyze_video(
         )
     if watched.failures.frames:
         notify(on_event, f"the detector broke first at {watched.failures.first}")
-    return replace(
+    analysis = replace(
         _understood(watched, settings, coarse=detectors[0].coarse),
         fingerprint=content,
         people_are_joined=recognizer is not None,
     )
+    check_all_decoded(source, analysis)
+    return analysis
 
 
 class _Watched:

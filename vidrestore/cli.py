@@ -22,6 +22,7 @@ from vidrestore.cli_options import (
     DetectorName,
     Device,
     End,
+    Fps,
     FrameMd5,
     Json,
     KeepJob,
@@ -130,7 +131,7 @@ def restore(
         Path,
         typer.Argument(
             metavar="OUTPUT",
-            help="The new file: .mp4, .mov or .mkv.",
+            help="The new file: .mp4, .mov or .mkv; of pictures .tif, .png, .jpg or .dpx.",
             show_default=False,
             readable=False,
         ),
@@ -142,6 +143,7 @@ def restore(
     device: Device = None,
     deinterlace: Deinterlace = None,
     max_vram: MaxVram = None,
+    fps: Fps = None,
     batch_size: Annotated[int | None, typer.Option(metavar="N", help="Faces at once.")] = None,
     strength: Annotated[
         float | None, typer.Option(metavar="0..1", help="How much of the restored face is used.")
@@ -206,6 +208,7 @@ def restore(
             "restore.device": device,
             "fields.deinterlace": deinterlace,
             "restore.max_vram_gb": max_vram,
+            "decode.fps": fps,
             "restore.batch_size": batch_size,
             "paste.strength": strength,
             "encode.codec": codec,
@@ -277,6 +280,7 @@ def analyze(
     device: Device = None,
     deinterlace: Deinterlace = None,
     max_vram: MaxVram = None,
+    fps: Fps = None,
     no_estimate: Annotated[
         bool, typer.Option("--no-estimate", help="Do not measure how long it would take.")
     ] = False,
@@ -293,6 +297,7 @@ def analyze(
             "restore.device": device,
             "fields.deinterlace": deinterlace,
             "restore.max_vram_gb": max_vram,
+            "decode.fps": fps,
             "detect.detector": detector,
             "weights.folder": weights,
             "weights.offline": offline,
@@ -388,6 +393,6 @@ def doctor(weights: WeightsFolder = None) -> None:
 
 
 def _settings(profile: str | None, changes: list[str] | None, options: dict[str, Any]) -> Settings:
-    from vidrestore.config import load_settings
+    from vidrestore.profiles import load_settings
 
     return load_settings(profile, changes or (), options=options)

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 # readable=False: Typer leaves it to the command to say what is wrong with a file.
 Source = Annotated[
     Path,
-    typer.Argument(metavar="INPUT", help="The video.", show_default=False, readable=False),
+    typer.Argument(
+        metavar="INPUT",
+        help="The video, a picture, or name_%06d.tif for many.",
+        show_default=False,
+        readable=False,
+    ),
 ]
 Profile = Annotated[
     str | None,
@@ -57,6 +62,10 @@ Deinterlace = Annotated[
 MaxVram = Annotated[
     float | None,
     typer.Option("--max-vram", metavar="GB", help="Most that networks take of a GPU's memory."),
+]
+Fps = Annotated[
+    float | None,
+    typer.Option("--fps", metavar="N", help="Of numbered pictures: how many make a second (24)."),
 ]
 Workers = Annotated[
     int | None,

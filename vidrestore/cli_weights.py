@@ -55,7 +55,7 @@ def fetch(name: Name, weights: WeightsFolder = None, changes: Changes = None) ->
 
 def _folders(weights: Path | None, changes: list[str] | None) -> tuple[Path, ...]:
     """Where to look, the settings' own folders included."""
-    from vidrestore.config import load_settings
+    from vidrestore.profiles import load_settings
     from vidrestore.weights import search_folders
 
     how = load_settings(changes=changes or (), options={"weights.folder": weights}).weights
@@ -155,7 +155,7 @@ def try_out(
 ) -> None:
     """Restore a built-in portrait worn three ways, score it, and name the better template."""
     from vidrestore import console
-    from vidrestore.config import load_settings
+    from vidrestore.profiles import load_settings
 
     options = {
         "restore.restorer": name,

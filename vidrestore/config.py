@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-
-from vidrestore.errors import ConfigError, unknown_name
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Preset = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast",
@@ -28,6 +24,8 @@ class Section(BaseModel):
 class Decode(Section):
     hardware: bool = False
     """Pass two decodes on a GPU; from a frame that is not that of pass one, the processor does."""
+    fps: float | None = Field(None, gt=0, le=1000)
+    """Of numbered pictures, by which all that is set in seconds goes; None: 24."""
 
 
 class Fields(Section):
@@ -288,112 +286,3 @@ class Settings(Section):
     encode: Encode = Encode()
     job: Job = Job()
     weights: Weights = Weights()
-
-
-def load_settings(
-    profile: str | Path | None = None,
-    changes: Sequence[str] = (),
-    *,
-    options: Mapping[str, Any] | None = None,
-) -> Settings:
-    """Defaults, then the profile, then `options`, then `changes`; the last one wins.
-
-    `options` are values by dotted name, None meaning "not given"; `changes` are texts such as
-    "restore.batch_size=4". Raises ConfigError naming the nearest allowed names.
-    """
-    values = read_profile(profile) if profile is not None else {}
-    for key, value in (options or {}).items():
-        section, _, name = key.partition(".")
-        if value is not None:
-            _merge(values, {section: {name: value}})
-    for change in changes:
-        _merge(values, _parse_change(change))
-    return _validated(values)
-
-
-def load_profile(name: str | Path) -> Settings:
-    """The settings of a named profile or of a TOML file."""
-    return load_settings(name)
-
-
-def profile_folder() -> Path:
-    """`configs/`: inside an installed package, beside it in a checkout."""
-    return resource_folder("configs")
-
-
-def resource_folder(name: str) -> Path:
-    """A top-level folder of the checkout that an installed copy carries inside the package."""
-    package = Path(__file__).parent
-    installed = package / name
-    return installed if installed.is_dir() else package.parent / name
-
-
-def read_profile(name: str | Path) -> dict[str, Any]:
-    known = {path.stem: path for path in profile_folder().glob("*.toml")}
-    path = known.get(str(name), Path(name))
-    if not path.is_file():
-        if Path(name).suffix:
-            raise ConfigError(f"the profile file {name} does not exist")
-        raise ConfigError(unknown_name("profile", str(name), known))
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the profile {path} is not valid TOML: {error}") from error
-
-
-def _parse_change(change: str) -> dict[str, Any]:
-    key, equals, text = change.partition("=")
-    names = key.strip().split(".")
-    if not (equals and len(names) > 1 and all(names)):
-        raise ConfigError(f"a setting is written SECTION.KEY=VALUE, not {change!r}")
-    try:
-        value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()  # a bare word is a string, so that quotes are not needed in a shell
-    for name in reversed(names[1:]):
-        value = {name: value}
-    return {names[0]: value}
-
-
-def _merge(values: dict[str, Any], change: dict[str, Any], where: str = "") -> None:
-    for name, entry in change.items():
-        if not isinstance(entry, dict):
-            values[name] = entry
-        elif isinstance(values.setdefault(name, {}), dict):
-            _merge(values[name], entry, f"{where}{name}.")
-        else:
-            raise ConfigError(
-                f"{where}{name} is a section of settings, not the value {values[name]!r}"
-            )
-
-
-def _validated(values: dict[str, Any]) -> Settings:
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(_sentence(error.errors()[0])) from error
-
-
-def _sentence(problem: Any) -> str:
-    path = [str(part) for part in problem["loc"]]
-    if problem["type"] == "extra_forbidden":
-        kind = (
-            "section of settings"
-            if len(path) == 1
-            else f"setting in section {'.'.join(path[:-1])}:"
-        )
-        return unknown_name(kind, path[-1], _model_at(path[:-1]).model_fields)
-    if problem["type"] == "literal_error":
-        allowed = get_args(_model_at(path[:-1]).model_fields[path[-1]].annotation)
-        return unknown_name(path[-1], str(problem["input"]), allowed)
-    if problem["type"] == "string_pattern_mismatch":
-        allowed_text = _model_at(path[:-1]).model_fields[path[-1]].description
-        return f"{'.'.join(path)} cannot be {problem['input']!r}; allowed is {allowed_text}"
-    return f"{'.'.join(path)} cannot be {problem['input']!r}: {problem['msg'].lower()}"
-
-
-def _model_at(path: Sequence[str]) -> type[BaseModel]:
-    model: type[BaseModel] = Settings
-    for part in path:
-        model = type(model.model_fields[part].get_default())
-    return model

@@ -26,6 +26,7 @@ from vidrestore.config import Settings
 from vidrestore.errors import ClusterError, InputError, OutputError, UsageError
 from vidrestore.frame import notify
 from vidrestore.openers import chosen_judge, chosen_parser, chosen_restorer, chosen_restorers
+from vidrestore.pictures import is_pattern
 from vidrestore.rendering import Progress, Work, render
 from vidrestore.restorers import FILES, Restorer
 from vidrestore.segments import Schedule, Segment, networks_used
@@ -194,7 +195,7 @@ class _Worker:
 
 
 def _check_input(path: Path, fingerprint: str, here: str) -> None:
-    if not path.is_file():
+    if not is_pattern(path) and not path.is_file():
         raise InputError(f"{path} is not there on {here}; share its folder with all nodes")
     if store.fingerprint(path) != fingerprint:
         raise InputError(

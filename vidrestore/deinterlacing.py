@@ -12,6 +12,7 @@ from typing import Any
 from vidrestore.config import Settings
 from vidrestore.errors import UsageError
 from vidrestore.frame import VideoInfo
+from vidrestore.pictures import is_pictures
 from vidrestore.stages.decode import Damage, Span, decode, decode_from
 from vidrestore.stages.fields import FieldScan, can_split, scan
 
@@ -62,7 +63,7 @@ def choose_interlacing(
 ) -> Interlacing:
     """Measure, unless that is not wanted, and decide by the settings."""
     mode = settings.fields.deinterlace
-    if mode == "off" or not _LEAST_LINES <= info.height <= _MOST_LINES:
+    if mode == "off" or is_pictures(source) or not _LEAST_LINES <= info.height <= _MOST_LINES:
         return NOT_INTERLACED
     seen = scanned(source, info, span)
     order, found = judged(seen, info.field_order)

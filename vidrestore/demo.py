@@ -15,11 +15,12 @@ import numpy.typing as npt
 from skimage import data
 
 from vidrestore.analyze import analyze_video
-from vidrestore.config import Settings, load_settings
+from vidrestore.config import Settings
 from vidrestore.errors import OutputError
 from vidrestore.evaluate import Evaluation, evaluate
 from vidrestore.job import restore_video
 from vidrestore.portrait import bleed_chroma
+from vidrestore.profiles import load_settings
 from vidrestore.summary import Summary
 
 _WIDTH, _HEIGHT = 640, 480

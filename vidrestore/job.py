@@ -11,7 +11,6 @@ from itertools import chain
 from pathlib import Path
 
 from vidrestore.again import last_duration
-from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.containers import RemuxPlan
 from vidrestore.errors import FaultyOutputError
@@ -25,6 +24,7 @@ from vidrestore.restorers import Restorer
 from vidrestore.selection import EVERYONE, Choice
 from vidrestore.stages.decode import Span
 from vidrestore.stages.remux import packet_count, remux
+from vidrestore.stills import at_own_clock
 from vidrestore.summary import Stopwatch, Summary, Tally
 from vidrestore.workfolder import work_folder
 
@@ -51,6 +51,7 @@ def restore_video(
 ) -> Summary:
     """Restore the faces of `source` and write the whole file anew as `target`.
 
+    Both may be pictures: one each, or numbered ones by a pattern (see `vidrestore.pictures`).
     `restorer` may be any object that keeps the contract of `vidrestore.restorers`; `analysis` is
     that of the same source, span and settings where it is already known. `choice` says whom to
     restore, and how in which shot. `before_swap` is the same video before faces were swapped in
@@ -94,9 +95,12 @@ def restore_video(
         tally = sum_of(counts)
         watch.report(on_event, "restore", tally.stages)
         used = tuple(dict.fromkeys(chain.from_iterable(plan.restorers)))
-        whole = work.path / f"whole{request.target.suffix}"
         try:
-            _join_all(video, whole, plan, used, tally)
+            if plan.pictures is not None:
+                whole = plan.pictures.write(video, work.path / "whole", plan.base.analysis)
+            else:
+                whole = work.path / f"whole{request.target.suffix}"
+                _join_all(video, whole, plan, used, tally)
             restored = time.monotonic()
             fixity = _checked(whole, plan, request, on_event)
         except FaultyOutputError:
@@ -110,7 +114,10 @@ def restore_video(
                 restorers=plan.restorers, strength=plan.strength, encoding=plan.job.encoding,
                 stream_index=_stream_index(plan),
             )  # fmt: skip
-        whole.replace(request.target)
+        if plan.pictures is not None:
+            plan.pictures.deliver(whole.parent)
+        else:
+            whole.replace(request.target)
         work.end(keep_job=keep_job)
     seconds = {
         "analyze": planned - started,
@@ -122,10 +129,14 @@ def restore_video(
     )
     return replace(
         summary,
-        codec=plan.job.encoding.codec,
+        codec=_codec(plan),
         restorers=used,
         redone_shots=() if plan.redo is None else plan.redo.shots,
     )
+
+
+def _codec(plan: Plan) -> str:
+    return plan.job.encoding.codec if plan.pictures is None else plan.pictures.kind
 
 
 def _join_all(video: Path, whole: Path, plan: Plan, restorers: Sequence[str], tally: Tally) -> None:
@@ -150,10 +161,11 @@ def _checked(whole: Path, plan: Plan, request: Request, on_event: OnEvent | None
     """What reading the file back shows; None where nobody wants that."""
     if not plan.job.settings.encode.check and request.framemd5 is None:
         return None
+    analysis = plan.base.analysis
     fixity = check_output(
         plan.base.path,
         whole,
-        plan.base.analysis,
+        analysis if plan.pictures is None else at_own_clock(analysis),
         stream_index=_stream_index(plan),
         span=plan.base.span,
         strength=plan.strength,
@@ -161,7 +173,7 @@ def _checked(whole: Path, plan: Plan, request: Request, on_event: OnEvent | None
         target=request.target,
         on_event=on_event,
     )
-    _check_lossless(fixity, plan.job.encoding)
+    _check_lossless(fixity, plan)
     return fixity
 
 
@@ -170,11 +182,12 @@ def _stream_index(plan: Plan) -> int:
     return plan.streams.kept.index(plan.info.stream_index)
 
 
-def _check_lossless(fixity: Fixity, encoding: Encoding) -> None:
+def _check_lossless(fixity: Fixity, plan: Plan) -> None:
     """Decoders conceal broken slices without a word; samples that differ cannot be missed."""
-    if encoding.is_lossless and fixity.identical_outside not in (None, fixity.frames):
+    is_lossless = plan.job.encoding.is_lossless and _codec(plan) != "jpeg"
+    if is_lossless and fixity.identical_outside not in (None, fixity.frames):
         raise FaultyOutputError(
-            f"the finished file differs from its source outside the faces, which {encoding.codec} "
+            f"the finished file differs from its source outside the faces, which {_codec(plan)} "
             "does not do by itself; check the disk, nothing was changed"
         )
 

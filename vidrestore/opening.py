@@ -13,24 +13,26 @@ from av.codec.hwaccel import HWAccel
 from av.stream import Disposition
 
 from vidrestore.errors import InputError
+from vidrestore.pictures import is_pictures, pictures_of
+
+# Of pictures as they are read; what they are shown at is a setting.
+PICTURES_PER_SECOND = 25
 
 
 @contextmanager
 def open_source(path: Path, device: str | None = None) -> Iterator[Any]:
     """The opened container; InputError, in one sentence, for whatever is not readable as video.
 
+    `path` may be that of pictures, see `vidrestore.pictures`, which are the frames of a video.
     `device`, such as cuda, decodes what it can; an InputError, too, where it cannot be used.
     """
     try:
-        if not path.exists():
-            raise InputError(f"the file {path} does not exist")
         if path.is_dir():
-            raise InputError(f"{path} is a folder; give the path of a video file in it")
-        if path.stat().st_size == 0:
-            raise InputError(f"the file {path} is empty")
-        # The pictures come down to the memory of the processor.
-        hwaccel = None if device is None else HWAccel(device)
-        container = av.open(str(path.absolute()), metadata_errors="replace", hwaccel=hwaccel)
+            raise InputError(
+                f"{path} is a folder; give the path of a video in it, or of pictures by a pattern "
+                f"such as {path / 'name_%06d.tif'}"
+            )
+        container = _opened_pictures(path) if is_pictures(path) else _opened(path, device)
     except (av.error.FFmpegError, OSError) as error:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"the file {path} cannot be read as video: {reason}") from error
@@ -38,9 +40,25 @@ def open_source(path: Path, device: str | None = None) -> Iterator[Any]:
         kind = container.format.name
         if kind == "tty":
             raise InputError(f"{path} is text, not a video")
-        if kind == "image2" or kind.endswith("_pipe"):
-            raise InputError(f"{path} is a picture; give a video")
+        if not is_pictures(path) and (kind == "image2" or kind.endswith("_pipe")):
+            raise InputError(f"{path} is a picture with the name of a video; rename it")
         yield container
+
+
+def _opened(path: Path, device: str | None) -> Any:
+    if not path.exists():
+        raise InputError(f"the file {path} does not exist")
+    if path.stat().st_size == 0:
+        raise InputError(f"the file {path} is empty")
+    # The pictures come down to the memory of the processor.
+    hwaccel = None if device is None else HWAccel(device)
+    return av.open(str(path.absolute()), metadata_errors="replace", hwaccel=hwaccel)
+
+
+def _opened_pictures(path: Path) -> Any:
+    pictures = pictures_of(path)
+    options = pictures.demuxer_options | {"framerate": str(PICTURES_PER_SECOND)}
+    return av.open(pictures.address, format="image2", options=options)
 
 
 def main_video_stream(container: Any) -> Any:

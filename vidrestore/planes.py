@@ -26,7 +26,7 @@ _UNPACKED = {
     "yuv420p": "nv12 nv21",
     "yuv422p": "yuyv422 uyvy422 yvyu422 nv16",
     "yuv444p": "nv24 nv42 vyu444 vuyx",
-    "yuva444p": "vuya ayuv uyva",
+    "yuva444p": "vuya ayuv uyva ya8",
     "yuv420p10le": "p010le p010be",
     "yuv422p10le": "p210le p210be nv20le nv20be y210le",
     "yuv444p10le": "p410le p410be xv30le v30xle",
@@ -36,7 +36,9 @@ _UNPACKED = {
     "yuv420p16le": "p016le p016be",
     "yuv422p16le": "p216le p216be y216le",
     "yuv444p16le": "p416le p416be xv48le",
+    "yuva444p16le": "ya16le ya16be",
 }
+_FULL_RANGE = 2
 _REFUSAL = "the pixel format {} of this video is not supported"
 
 
@@ -99,6 +101,8 @@ def to_planar(image: av.VideoFrame) -> av.VideoFrame:
         raise InputError(_REFUSAL.format(name))
     if target == name:
         return image
+    if name.startswith("ya"):
+        return _with_chroma(image, target)
     if name == "pal8" and _differs_in_opacity(image):
         raise InputError(
             "the palette of this video makes some of its pixels transparent, which is not "
@@ -106,6 +110,23 @@ def to_planar(image: av.VideoFrame) -> av.VideoFrame:
         )
     copy = image.reformat(format=target, interpolation=Interpolation.POINT, threads=1)
     copy.colorspace = image.colorspace  # swscale takes 5 for 6, both of which mean BT.601
+    return copy
+
+
+def _with_chroma(image: av.VideoFrame, target: str) -> av.VideoFrame:
+    """Grey with alpha as Y'CbCr with alpha, in full range, which has the form of one."""
+    copy = av.VideoFrame(image.width, image.height, target)
+    form = image.format
+    dtype = np.dtype(f"{'>' if form.is_big_endian else '<'}u{form.components[0].bits // 8}")
+    packed = np.frombuffer(image.planes[0], dtype)  # type: ignore[call-overload]
+    pairs = packed.reshape(image.height, -1)[:, : 2 * image.width].reshape(image.height, -1, 2)
+    middle = 1 << (8 * dtype.itemsize - 1)
+    for index, samples_there in enumerate((pairs[..., 0], middle, middle, pairs[..., 1])):
+        plane(copy, index)[...] = samples_there
+    copy.pts, copy.duration = image.pts, image.duration
+    if image.time_base is not None:
+        copy.time_base = image.time_base
+    copy.color_range, copy.colorspace = _FULL_RANGE, image.colorspace
     return copy
 
 

@@ -21,6 +21,7 @@ from vidrestore.layering import Layering
 from vidrestore.openers import chosen_judge, chosen_parser, chosen_restorer, chosen_restorers
 from vidrestore.opening import open_source
 from vidrestore.pairing import Companion, check_before_swap, check_plate, pair, with_room_for
+from vidrestore.pictures import is_pictures
 from vidrestore.redo import (
     Kept,
     Redo,
@@ -36,9 +37,18 @@ from vidrestore.rendering import Here, Rendering, Work, Workers
 from vidrestore.restorers import Described, Restorer
 from vidrestore.segments import networks_used, plan_segments
 from vidrestore.selection import Choice
-from vidrestore.stages.decode import Span, probe
+from vidrestore.stages.decode import Span
 from vidrestore.stages.encode import first_that_opens
 from vidrestore.stages.remux import plan_that_fits
+from vidrestore.stills import (
+    Job,
+    check_options,
+    check_picture_paths,
+    lossless_ways,
+    plan_pictures,
+    probed,
+    streams_of_pictures,
+)
 from vidrestore.workfolder import WorkFolder
 
 
@@ -80,6 +90,12 @@ class Request:
             beside=(self.before_swap, self.plate),
             is_redo=is_redo,
         )
+        if is_pictures(self.source):
+            check_options(self.settings, {
+                "--plate": self.plate, "--before-swap": self.before_swap, "--layer": self.layer,
+                "--start or --end": self.span,
+                "--keep-job": self.keep_job, "--redo-shots": is_redo,
+            })  # fmt: skip
         if self.workers is not None:
             self.workers.check(self.settings, self.restorer)
 
@@ -90,6 +106,8 @@ class Plan:
 
     rendering: Rendering
     streams: RemuxPlan
+    pictures: Job | None
+    """How they are written, where the output is pictures and no video."""
     info: VideoInfo
     """Of the output's picture."""
     base: Companion
@@ -123,7 +141,7 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
     kept = None
     if request.redo_shots is not None:
         kept = kept_job(work, source, target, request.redo_shots)
-    info = probe(source)
+    info = probed(source, settings)
     interlacing = _interlacing(request, info, on_event)
     layering = _layering(request, work)
     info = _checked_beside(request, info)
@@ -134,6 +152,8 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
         info = info_of_pictures(info, interlacing.mode)
     output = _plan_output(request, work, info, kept)
     losses = (*output.encoding.notes, *output.streams.lost)
+    if output.pictures is not None:
+        losses = output.pictures.notes
     notify(on_event, *losses)
     usual = request.restorer or chosen_restorer(settings, on_event)
     parser = chosen_parser(settings)
@@ -190,6 +210,7 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
     return Plan(
         rendering=Rendering(job, work, segments, taken, described, renderer, on_event),
         streams=output.streams,
+        pictures=output.pictures,
         info=info,
         base=pairing.plate or Companion(source, of_output(analysis), span),
         container_start=output.container_start,
@@ -224,10 +245,18 @@ class _Output:
     header: Path | None
     streams: RemuxPlan
     container_start: Fraction
+    pictures: Job | None = None
 
 
 def _plan_output(request: Request, work: WorkFolder, info: VideoInfo, kept: Kept | None) -> _Output:
     target, shown = request.target, request.shown
+    if is_pictures(target):
+        pictures = plan_pictures(request.source, target, info, request.settings)
+        encoding, header = first_that_opens(
+            lossless_ways(info, request.settings), shown, work.path, info,
+            threads=request.settings.encode.threads,
+        )  # fmt: skip
+        return _Output(encoding, header, streams_of_pictures(info), Fraction(0), pictures)
     ways = ways_to_encode(info, target, request.settings)
     with open_source(shown) as container:
         plan = plan_streams(container, info, target, whole=request.span is None)
@@ -315,6 +344,9 @@ def check_paths(
     A redo needs its target and always replaces it.
     """
     try:
+        if is_pictures(source) or is_pictures(target):
+            check_picture_paths(source, target, framemd5, overwrite=overwrite)
+            return
         if not target.is_dir():
             container_of(target)
         for each in (source, *filter(None, beside)):

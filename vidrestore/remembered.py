@@ -57,7 +57,8 @@ def _settings_hash(settings: Settings, span: Span | None) -> str:
         getattr(settings, name)
         for name in ("fields", "detect", "shots", "track", "people", "align")
     ]
-    text = "\n".join([version("vidrestore"), repr(span), *(p.model_dump_json() for p in parts)])
+    asked = repr((span, settings.decode.fps))
+    text = "\n".join([version("vidrestore"), asked, *(p.model_dump_json() for p in parts)])
     digest = hashlib.sha256(text.encode())
     digest.update(str(recognizer_folder(settings)).encode())
     if (cuts := settings.shots.edl) is not None and cuts.is_file():

@@ -16,6 +16,7 @@ import numpy as np
 
 from vidrestore.errors import InputError, OutputError
 from vidrestore.frame import Analysis, Fields, Track, VideoInfo
+from vidrestore.pictures import is_pattern, pictures_of
 
 _VERSION = 3
 _SAMPLE_BYTES = 1 << 20
@@ -29,9 +30,18 @@ _PLAIN = (
 
 
 def fingerprint(source: Path) -> str:
-    """Of a file's content, whatever its name: its size and its first, middle and last MiB."""
+    """Of a file's content, whatever its name: its size and its first, middle and last MiB.
+
+    Of a sequence of pictures: that of the first, and of all their sizes and times.
+    """
     digest = hashlib.sha256()
     try:
+        if is_pattern(source):
+            first, *others = pictures_of(source).files
+            for path in (first, *others):
+                known = path.stat()
+                digest.update(f"{known.st_size} {known.st_mtime_ns}\n".encode())
+            source = first
         size = source.stat().st_size
         digest.update(str(size).encode())
         with source.open("rb") as file:

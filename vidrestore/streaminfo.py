@@ -56,8 +56,12 @@ def video_info(container: Any, stream: Any, first: av.VideoFrame) -> VideoInfo:
     if aspect is not None and not 1 / _MOST_ANAMORPHIC <= aspect <= _MOST_ANAMORPHIC:
         aspect = None  # of a damaged header, as no player could show it
         guessed.add("sample aspect ratio")
-    display = _display_matrix(first)
-    mastering, content_light = _light(first)
+    display, mastering, content_light = None, None, None
+    if container.format.name != "image2":
+        # Where a picture has a colour profile, looking at its side data makes PyAV 18 crash later,
+        # when the garbage collector meets the frame.
+        display = _display_matrix(first)
+        mastering, content_light = _light(first)
     return VideoInfo(
         stream_index=stream.index,
         codec=codec,
@@ -120,7 +124,7 @@ def _light(frame: av.VideoFrame) -> tuple[tuple[Fraction, ...] | None, tuple[int
     """Mastering display and content light level, from the layouts of libavutil's
     AVMasteringDisplayMetadata and AVContentLightMetadata."""
     mastering, content = None, None
-    side_data: Any = frame.side_data
+    side_data = _side_data(frame)
     if (raw := side_data.get("MASTERING_DISPLAY_METADATA")) is not None:
         numbers = struct.unpack("<22i", bytes(raw)[:88])
         ratios = zip(numbers[0:20:2], numbers[1:20:2], strict=True)
@@ -145,8 +149,15 @@ def _duration_seconds(container: Any, stream: Any) -> float:
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
-    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
-    return None if side_data is None else struct.unpack("<9i", bytes(side_data)[:36])
+    matrix = _side_data(frame).get("DISPLAYMATRIX")
+    return None if matrix is None else struct.unpack("<9i", bytes(matrix)[:36])
+
+
+def _side_data(frame: av.VideoFrame) -> Any:
+    try:
+        return frame.side_data
+    except ValueError:  # PyAV gives none where it has no name for one of them, such as Exif
+        return {}
 
 
 def _orientation(display: tuple[int, ...] | None) -> tuple[int, int, int, int]:

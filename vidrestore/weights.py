@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vidrestore.config import resource_folder
 from vidrestore.errors import ConfigError, WeightsError, unknown_name
 from vidrestore.fetch import Progress, fetch_file, one_at_a_time, put_in_place, unpack
+from vidrestore.profiles import resource_folder
 from vidrestore.weightfile import Notes, check_kind, check_pack, check_state_dict, sha256_of
 
 Table = Mapping[str, "Weight"]

@@ -6,6 +6,7 @@ OUTPUT.vidrestore/
     segments/0007.mp4   a part of the new video stream, and 0007.json: what it is made from;
                         0007.*.part.mp4 while it is being written
     video.mp4           all of them, once they are joined, and video.json
+    whole/              the pictures of the output, until all are there
     *.fill.mov, *.matte.mov     the same parts of a layer, where one is written, each with its note
     crops/              restored crops, with restore.cache_crops; they stay when the job is done
     kept.json           with --keep-job, once the output is written: what its segments are,
@@ -171,6 +172,7 @@ class WorkFolder:
 
     def drop_unfinished(self) -> None:
         """Give back the room of what no later run can use."""
+        shutil.rmtree(self.path / "whole", ignore_errors=True)
         for path in (*self.path.glob("whole.*"), *self.path.rglob("*.part.*")):
             with suppress(OSError):  # a worker that was given up for lost may be writing it still
                 path.unlink()
