@@ -118,6 +118,19 @@ Plate = Annotated[
         readable=False,
     ),
 ]
+Scale = Annotated[
+    int | None,
+    typer.Option("--scale", metavar="1|2|4", help="Enlarge the picture; faces keep their detail."),
+]
+UpscalerFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--upscaler",
+        metavar="FILE.onnx",
+        help="With --scale: enlarge all but the faces by a Real-ESRGAN-like network.",
+        readable=False,
+    ),
+]
 LayerFolder = Annotated[
     Path | None,
     typer.Option(

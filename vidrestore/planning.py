@@ -13,6 +13,15 @@ from vidrestore.codecs import Encoding, plan_encoding
 from vidrestore.config import Settings
 from vidrestore.containers import RemuxPlan, container_of, plan_streams
 from vidrestore.deinterlacing import NOT_INTERLACED, Interlacing, choose_interlacing
+from vidrestore.enlarging import (
+    check_fields,
+    check_goes_with,
+    check_memory,
+    chosen_scaling,
+    memory_for_faces,
+    memory_for_frames,
+    notice,
+)
 from vidrestore.errors import InputError, OutputError, UsageError
 from vidrestore.frame import Analysis, OnEvent, VideoInfo, notify
 from vidrestore.framemd5 import check_listing_path
@@ -33,7 +42,9 @@ from vidrestore.redo import (
 )
 from vidrestore.remembered import known_analysis
 from vidrestore.rendering import Here, Rendering, Work, Workers
+from vidrestore.restore import choose_device
 from vidrestore.restorers import Described, Restorer
+from vidrestore.scaling import scaled_info
 from vidrestore.segments import networks_used, plan_segments
 from vidrestore.selection import Choice
 from vidrestore.stages.decode import Span, probe
@@ -72,6 +83,7 @@ class Request:
         """Refuse before any work what could harm a file or cannot end well."""
         is_redo = self.redo_shots is not None
         check_alone(self.plate, self.layer, keep_job=self.keep_job, is_redo=is_redo)
+        check_goes_with(self.settings, self.plate, keep_job=self.keep_job, is_redo=is_redo)
         check_paths(
             self.source,
             self.target,
@@ -132,8 +144,16 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
         notify(on_event, lost)
     if interlacing.mode in ("bob", "frame", "film"):
         info = info_of_pictures(info, interlacing.mode)
+    scaling = chosen_scaling(settings, choose_device(settings.restore.device))
+    needed_bytes, losses = 0, tuple[str, ...]()
+    if scaling is not None:
+        small, info = info, scaled_info(info, scaling.factor)
+        codec = ways_to_encode(info, target, settings)[0].codec
+        needed_bytes = memory_for_frames(small, info, scaling, settings, codec)
+        losses = (notice(scaling, info),)
+        notify(on_event, check_memory(needed_bytes, info))
     output = _plan_output(request, work, info, kept)
-    losses = (*output.encoding.notes, *output.streams.lost)
+    losses = (*losses, *output.encoding.notes, *output.streams.lost)
     notify(on_event, *losses)
     usual = request.restorer or chosen_restorer(settings, on_event)
     parser = chosen_parser(settings)
@@ -153,13 +173,15 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
         losses, analysis = (*losses, *redo.notes), redo.analysis
     pairing = pair(
         source, analysis, span,
-        before_swap=request.before_swap, plate=request.plate, on_event=on_event,
+        before_swap=request.before_swap, plate=request.plate, scaling=scaling, on_event=on_event,
     )  # fmt: skip
     analysis, losses = with_room_for(analysis, pairing), (*losses, *pairing.notes())
     if layering is not None:
         notify(on_event, *layering.notes)
         losses = (*losses, *layering.notes)
     described = [(first, _described(each)) for first, each in restorers]
+    if scaling is not None:
+        check_memory(needed_bytes + memory_for_faces(analysis, settings, described), info)
     job = Work(
         source=source.absolute(),
         fingerprint=fingerprint,
@@ -203,7 +225,9 @@ def _interlacing(request: Request, info: VideoInfo, on_event: OnEvent | None) ->
     """What is made of interlaced footage; what cannot be done with its fields is refused."""
     if (analysis := request.analysis) is not None:
         fields = analysis.fields
-        return NOT_INTERLACED if fields is None else Interlacing(fields.mode, fields.order)
+        known = NOT_INTERLACED if fields is None else Interlacing(fields.mode, fields.order)
+        check_fields(request.source, known, factor=request.settings.scale.factor)
+        return known
     found = choose_interlacing(request.source, info, request.settings, request.span)
     if found.mode == "off":
         return found
@@ -214,6 +238,7 @@ def _interlacing(request: Request, info: VideoInfo, on_event: OnEvent | None) ->
             f"{request.source} is {found.found}, and {' and '.join(given)} cannot go with faces "
             "restored field by field; add --deinterlace off to take its frames as they are"
         )
+    check_fields(request.source, found, factor=request.settings.scale.factor)
     notify(on_event, *filter(None, [found.notice()]))
     return found
 
