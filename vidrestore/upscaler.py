@@ -58,8 +58,11 @@ class Upscaler:
         """(3, h, w) RGB -> (3, factor h, factor w), in [0, 1]; what the network gives beyond that
         size is brought down by area. What lies beyond black and white is cut off before.
 
-        Tiles overlap, and fade into each other. Memory: the result twice.
+        Tiles overlap, and fade into each other; around the picture its border is repeated, so that
+        they see as much there as elsewhere. Memory: the result twice.
         """
+        margin = _UNUSED_PX
+        picture = np.pad(picture.clip(0, 1), ((0, 0), (margin, margin), (margin, margin)), "edge")
         _, height, width = picture.shape
         total = np.zeros((3, factor * height, factor * width), np.float32)
         sides = [side or _TILE_PX for side in self._fixed]
@@ -69,7 +72,8 @@ class Upscaler:
                 part = self._enlarged(picture[:, y, x], factor)
                 rows, cells = (slice(factor * at.start, factor * at.stop) for at in (y, x))
                 total[:, rows, cells] += part * (down[:, None] * across)
-        return total.clip(0, 1, out=total)
+        inner = slice(factor * margin, -factor * margin)
+        return total[:, inner, inner].clip(0, 1)
 
     def _enlarged(self, part: FloatArray, factor: int) -> FloatArray:
         """One tile; to a side that the network takes its border is repeated."""
@@ -78,7 +82,7 @@ class Upscaler:
             (side or -(-length // _MULTIPLE_PX) * _MULTIPLE_PX) - length
             for side, length in zip(self._fixed, (height, width), strict=True)
         ]
-        padded = np.pad(part.clip(0, 1), ((0, 0), (0, missing[0]), (0, missing[1])), "edge")
+        padded = np.pad(part, ((0, 0), (0, missing[0]), (0, missing[1])), "edge")
         found = self._run(padded)[:, : self.factor * height, : self.factor * width]
         step = self.factor // factor
         if step == 1:
