@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -21,6 +22,7 @@ _TRIED_PX = 64
 # next to them fade into the neighbour's.
 _UNUSED_PX, _FADE_PX = 20, 24
 _FACTORS = (2, 4)
+_BROAD_PX = 8.0  # sigma of what is broad, in pixels of the source
 # Networks that begin by halving the picture want sides that can be halved; none has more to halve.
 _MULTIPLE_PX = 8
 
@@ -57,23 +59,24 @@ class Upscaler:
     def __call__(self, picture: FloatArray, factor: int) -> FloatArray:
         """(3, h, w) RGB -> (3, factor h, factor w), in [0, 1]; what the network gives beyond that
         size is brought down by area. What lies beyond black and white is cut off before.
+        Broad colours stay the picture's, which networks shift by some code values.
 
         Tiles overlap, and fade into each other; around the picture its border is repeated, so that
         they see as much there as elsewhere. Memory: the result twice.
         """
-        margin = _UNUSED_PX
-        picture = np.pad(picture.clip(0, 1), ((0, 0), (margin, margin), (margin, margin)), "edge")
-        _, height, width = picture.shape
+        margin, picture = _UNUSED_PX, picture.clip(0, 1)
+        padded = np.pad(picture, ((0, 0), (margin, margin), (margin, margin)), "edge")
+        _, height, width = padded.shape
         total = np.zeros((3, factor * height, factor * width), np.float32)
         sides = [side or _TILE_PX for side in self._fixed]
         columns = list(_tiles(width, sides[1], factor))
         for y, down in _tiles(height, sides[0], factor):
             for x, across in columns:
-                part = self._enlarged(picture[:, y, x], factor)
+                part = self._enlarged(padded[:, y, x], factor)
                 rows, cells = (slice(factor * at.start, factor * at.stop) for at in (y, x))
                 total[:, rows, cells] += part * (down[:, None] * across)
         inner = slice(factor * margin, -factor * margin)
-        return total[:, inner, inner].clip(0, 1)
+        return _with_broad_colors_of(picture, total[:, inner, inner], factor)
 
     def _enlarged(self, part: FloatArray, factor: int) -> FloatArray:
         """One tile; to a side that the network takes its border is repeated."""
@@ -84,11 +87,7 @@ class Upscaler:
         ]
         padded = np.pad(part, ((0, 0), (0, missing[0]), (0, missing[1])), "edge")
         found = self._run(padded)[:, : self.factor * height, : self.factor * width]
-        step = self.factor // factor
-        if step == 1:
-            return found
-        boxes = found.reshape(3, factor * height, step, factor * width, step)
-        return np.asarray(boxes.mean(axis=(2, 4)), np.float32)
+        return _by_area(found, self.factor // factor)
 
     def _run(self, tile: FloatArray) -> FloatArray:
         given = np.ascontiguousarray(tile[None], self._dtype)
@@ -111,6 +110,26 @@ class Upscaler:
             f"the network in {self._path} makes {tuple(shape)} of (1, 3, {height}, {width}); an "
             "upscaler gives the same picture 2 or 4 times as wide and high"
         )
+
+
+def _by_area(picture: FloatArray, step: int) -> FloatArray:
+    """(3, h, w) -> (3, h / step, w / step)."""
+    if step == 1:
+        return picture
+    _, height, width = picture.shape
+    boxes = picture.reshape(3, height // step, step, width // step, step)
+    return np.asarray(boxes.mean(axis=(2, 4)), np.float32)
+
+
+def _with_broad_colors_of(picture: FloatArray, larger: FloatArray, factor: int) -> FloatArray:
+    """(3, factor h, factor w) `larger`, whose difference to (3, h, w) `picture` is low-passed and
+    taken away."""
+    found = larger.copy()
+    apart = picture - _by_area(larger, factor)
+    for channel, difference in zip(found, apart, strict=True):
+        broad = cv2.GaussianBlur(difference, (0, 0), _BROAD_PX, borderType=cv2.BORDER_REPLICATE)
+        channel += cv2.resize(broad, channel.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return found.clip(0, 1, out=found)
 
 
 def _tiles(length: int, side: int, factor: int) -> Iterator[tuple[slice, FloatArray]]:
