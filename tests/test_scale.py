@@ -10,6 +10,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+import sources
 import torch
 from media import (
     AS_PAINTED,
@@ -27,7 +28,6 @@ from media import (
 )
 
 from vidrestore import enlarging, load_settings, restore_video
-from vidrestore.cli import main
 from vidrestore.color import chroma_site
 from vidrestore.errors import OutputError, UsageError
 from vidrestore.frame import Fields, VideoInfo
@@ -320,6 +320,42 @@ def test_fields_are_not_woven_into_larger_frames(tmp_path):
         scaled(source, tmp_path / "out.mkv", analysis=replace(known, fields=fields))
 
 
+def test_fields_that_nobody_looked_at_are_said(tmp_path):
+    source = clip(
+        tmp_path / "source.mp4", (128, 96), codec="libx264",
+        options={"x264-params": "tff=1", "flags": "+ildct"},
+    )  # fmt: skip
+    assert probe(source).field_order == "tff"
+    summary = scaled(source, tmp_path / "out.mkv", tracks=[], **{"fields.deinterlace": "off"})
+    assert any("enlarged as whole pictures" in said for said in summary.warnings)
+    assert probe(tmp_path / "out.mkv").field_order == "progressive"
+
+
+def test_light_levels_in_a_header_are_of_the_larger_picture(tmp_path):
+    source = sources.build("hdr10_mkv", tmp_path)
+    scaled(source, tmp_path / "out.mkv", tracks=[])
+    was, now = probe(source), probe(tmp_path / "out.mkv")
+    assert (now.width, now.height) == (2 * was.width, 2 * was.height)
+    assert was.mastering_display is not None
+    assert (now.mastering_display, now.content_light) == (was.mastering_display, was.content_light)
+
+
+def test_what_a_swap_changed_is_enlarged_with_the_rest(tmp_path):
+    before = clip(tmp_path / "before.mkv")
+    images = [frame.image for frame in decode(before, Damage())]
+    for image in images:
+        next(planes_in(image))[30:70, 40:85] += 60
+    source = write_video(tmp_path / "source.mkv", images)
+    summary = scaled(source, tmp_path / "out.mkv", restorer=Painter(), before_swap=before)
+    assert summary.faces == summary.identical_outside == FRAMES
+    info = probe(source)
+    for image, found in zip(images, greys(tmp_path / "out.mkv"), strict=True):
+        changed = found != planes_of(larger(image, 2, info))[0]
+        assert changed[70:130, 90:160].mean() > 0.9
+        assert not changed[:56].any()
+        assert not changed[:, :76].any()
+
+
 def test_too_little_memory_is_said_with_its_figure_before_any_work(tmp_path, monkeypatch):
     source = clip(tmp_path / "source.mkv", frames=1)
     monkeypatch.setattr(enlarging, "machine_memory", lambda: 2**20)
@@ -328,12 +364,6 @@ def test_too_little_memory_is_said_with_its_figure_before_any_work(tmp_path, mon
     ):
         scaled(source, tmp_path / "out.mkv")
     monkeypatch.setattr(enlarging, "machine_memory", lambda: 16 * 2**30)
-    uhd = info_of(3840, 2160, "yuv420p10le")
-    settings, scaling = load_settings(), enlarging.Scaling(2)
-    large = scaled_info(uhd, 2)
-    frames = enlarging.memory_for_frames(uhd, large, scaling, settings, "hevc")
-    with pytest.raises(OutputError, match=r"7680 x 4320 pixels takes about 19\.8 GiB .* 16\.0 G"):
-        enlarging.check_memory(frames, large)
     heard: list[dict[str, Any]] = []
     scaled(source, tmp_path / "out.mkv", on_event=heard.append)
     said = [event["message"] for event in heard if event["event"] == "notice"]
@@ -345,26 +375,3 @@ def test_what_no_encoder_takes_is_said_before_the_work(tmp_path):
     source = clip(tmp_path / "source.mkv", (4100, 16), frames=1)
     with pytest.raises(OutputError, match="h264 cannot be made of 16400 x 64 pixels"):
         scaled(source, tmp_path / "out.mkv", 4, tracks=[], **{"encode.codec": "h264"})
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--scale", "2", "--plate", "source.mkv"], "is as large as the plate"),
-        (["--scale", "2", "--keep-job"], "--keep-job cannot go with it"),
-        (["--scale", "2", "--redo-shots", "1"], "--redo-shots cannot go with it"),
-        (["--scale", "3"], "there is no factor '3', only 1, 2, 4"),
-        (["--upscaler", "net.onnx"], "add --scale 2 or 4"),
-        (["--scale", "2", "--upscaler", "net.onnx"], "net.onnx does not exist"),
-    ],
-)
-def test_the_command_line_refuses(tmp_path, monkeypatch, capsys, options, said):
-    monkeypatch.chdir(tmp_path)
-    clip(tmp_path / "source.mkv", frames=1)
-    if "--redo-shots" in options:
-        (tmp_path / "out.mkv").touch()
-    with pytest.raises(SystemExit) as leaving:
-        main(["restore", "source.mkv", "out.mkv", "--restorer", "fusion", "--detector", "haar",
-              *options])  # fmt: skip
-    assert leaving.value.code
-    assert said in " ".join(capsys.readouterr().err.split())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from vidrestore.errors import OutputError, UsageError, WeightsError
 from vidrestore.frame import Analysis, VideoInfo
 from vidrestore.restorers import Described
 from vidrestore.scaling import Scaler, Scaling
-from vidrestore.stages.paste import REACH_FRAMES
+from vidrestore.stages import deflicker, guard, paste
 from vidrestore.upscaler import Upscaler
 from vidrestore.weightfile import sha256_of
 
@@ -36,6 +36,8 @@ _DEEP_QUEUES, _IN_HAND = 4, 2
 _BYTES_IN_NETWORK = 3 * 4 * 4
 # A crop and what it became, of float32 and three channels.
 _BYTES_OF_CROP_PX = 24
+# What stages make of crops while they work, in such pairs; measured with crops of 1024 px.
+_CROPS_IN_STAGES = 20
 _ROOM = 0.9  # the share of a machine's memory that may be planned with
 
 
@@ -70,6 +72,15 @@ def check_fields(source: Path, interlacing: Interlacing, *, factor: int) -> None
         raise UsageError(
             f"{source} is {interlacing.found or 'interlaced'}, and larger frames cannot be woven "
             "of its fields; add --deinterlace bob to make a frame of each field"
+        )
+
+
+def unseen_fields(info: VideoInfo, interlacing: Interlacing) -> Iterator[str]:
+    """What a person should know of frames of `info` that are enlarged as they are."""
+    if info.is_interlaced and interlacing.mode == "off" and not interlacing.found:
+        yield (
+            "the file says that its frames are interlaced, and nobody looked whether they are; "
+            "they were enlarged as whole pictures"
         )
 
 
@@ -113,7 +124,7 @@ def memory_for_frames(
     """Bytes that pass two takes for whole pictures, about; not for faces and their networks."""
     depth = settings.job.queue_frames
     small = _DEEP_QUEUES * (depth + _IN_HAND) + settings.restore.max_waiting_frames
-    large = 1 + _IN_HAND + 2 * REACH_FRAMES + 1 + depth + _IN_HAND
+    large = 1 + _IN_HAND + 2 * paste.REACH_FRAMES + 1 + depth + _IN_HAND
     large += _FRAMES_IN_ENCODER.get(codec, _FRAMES_IN_OTHERS)
     in_network = 0
     if scaling.upscaler is not None:
@@ -125,7 +136,9 @@ def memory_for_faces(
     analysis: Analysis, settings: Settings, restorers: Sequence[tuple[int, Described]]
 ) -> int:
     """Likewise for the crops of the faces that are in sight together."""
-    waiting = 3 * (settings.job.queue_frames + _IN_HAND) + 2 * (1 + _IN_HAND) + 2 * REACH_FRAMES
+    waiting = 3 * (settings.job.queue_frames + _IN_HAND) + 2 * (1 + _IN_HAND) + _CROPS_IN_STAGES
+    for stage in (deflicker, guard, paste):
+        waiting += 2 * stage.REACH_FRAMES + 1
     pixels = np.zeros(analysis.frame_count, np.int64)
     for track in analysis.tracks:
         sides = (min(track.work_px, restorer.size or track.work_px) for _, restorer in restorers)

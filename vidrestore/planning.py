@@ -21,6 +21,7 @@ from vidrestore.enlarging import (
     memory_for_faces,
     memory_for_frames,
     notice,
+    unseen_fields,
 )
 from vidrestore.errors import InputError, OutputError, UsageError
 from vidrestore.frame import Analysis, OnEvent, VideoInfo, notify
@@ -145,14 +146,15 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
     if interlacing.mode in ("bob", "frame", "film"):
         info = info_of_pictures(info, interlacing.mode)
     scaling = chosen_scaling(settings, choose_device(settings.restore.device))
-    needed_bytes = 0
+    needed_bytes, losses = 0, tuple[str, ...]()
     if scaling is not None:
+        losses = tuple(unseen_fields(info, interlacing))
         small, info = info, scaled_info(info, scaling.factor)
         codec = ways_to_encode(info, target, settings)[0].codec
         needed_bytes = memory_for_frames(small, info, scaling, settings, codec)
         notify(on_event, notice(scaling, info), check_memory(needed_bytes, info))
     output = _plan_output(request, work, info, kept)
-    losses = (*output.encoding.notes, *output.streams.lost)
+    losses = (*losses, *output.encoding.notes, *output.streams.lost)
     notify(on_event, *losses)
     usual = request.restorer or chosen_restorer(settings, on_event)
     parser = chosen_parser(settings)

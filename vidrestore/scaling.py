@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
@@ -16,9 +17,6 @@ from vidrestore.geometry import Rect
 from vidrestore.lanczos import Axis, edge_to_edge, resampled, strips
 from vidrestore.planes import layout, plane
 from vidrestore.upscaler import Upscaler
-
-if TYPE_CHECKING:
-    import av
 
 # ISO/IEC 23091-2 MatrixCoefficients.
 _TAG_OF_MATRIX = {"bt709": 1, "bt601": 6, "bt2020": 9}
@@ -77,6 +75,7 @@ class Scaler:
     def __init__(self, info: VideoInfo, target: VideoInfo, upscaler: Upscaler | None) -> None:
         self._info, self._target, self._upscaler = info, target, upscaler
         self._factor = target.height // info.height
+        self._unflag: Any = None
 
     def __call__(self, image: av.VideoFrame) -> av.VideoFrame:
         """A new picture, with the time and the side data of the one given."""
@@ -89,6 +88,8 @@ class Scaler:
             interpolation=Interpolation.POINT,
             threads=1,
         )
+        if larger.interlaced_frame:
+            larger = self._without_fields(larger)
         larger.colorspace = image.colorspace  # swscale takes 5 for 6, both of which mean BT.601
         larger.make_writable()
         how = layout(image)
@@ -100,6 +101,24 @@ class Scaler:
             is_chroma = not how.is_rgb and index in how.planes[1:]
             self._resample(image, larger, index, how.grid if is_chroma else (1, 1), how.bits)
         return larger
+
+    def _without_fields(self, image: av.VideoFrame) -> av.VideoFrame:
+        """The same, no longer said to be interlaced, for which PyAV has no word."""
+        if self._unflag is None:
+            graph = av.filter.Graph()
+            graph.threads = 1
+            begin = graph.add_buffer(
+                width=image.width,
+                height=image.height,
+                format=image.format,
+                time_base=self._info.time_base,
+            )
+            ends = graph.add("setfield", "prog"), graph.add("buffersink")
+            graph.link_nodes(begin, *ends).configure()
+            self._unflag = graph
+        self._unflag.push(image)
+        found: av.VideoFrame = self._unflag.pull()
+        return found
 
     def _resample(
         self,
