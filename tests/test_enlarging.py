@@ -1,13 +1,18 @@
 """What `--scale` does not go with, and what it costs in memory."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from media import analysis_of, info_of, mild_image, plain_track, write_video
 
 from vidrestore import enlarging, load_settings
 from vidrestore.cli import main
+from vidrestore.codecs import Encoding
 from vidrestore.errors import OutputError
+from vidrestore.pairing import Pairing, enlarged
 from vidrestore.scaling import Scaling, scaled_info
+from vidrestore.segments import Segment, made_from
 
 UHD = info_of(3840, 2160, "yuv420p10le")
 
@@ -24,10 +29,25 @@ def test_eight_k_is_refused_with_its_figure_where_memory_does_not_suffice(monkey
     assert enlarging.memory_for_frames(UHD, large, Scaling(2), deeper, "hevc") > 1.2 * needed
 
 
-def test_faces_in_sight_together_count_together():
-    class Network:
-        name, size, reach_frames, template = "network", 512, 0, "gpen"
+class Network:
+    name, size, reach_frames, template = "network", 512, 0, "gpen"
 
+
+def test_segments_are_made_anew_for_another_size_and_another_network():
+    def origin(factor, sha256=None):
+        settings = load_settings(options={"scale.factor": factor})
+        scaling = Scaling(factor, sha256 and Path("net.onnx"), sha256)
+        pairing = Pairing(plate=enlarged(Path("source.mkv"), analysis, None, scaling))
+        return made_from(Segment(0, 0, 5), analysis, 0, [(0, Network())], "judge", settings,
+                         Encoding("ffv1", "ffv1", "yuv420p10le", ".mkv"), pairing)  # fmt: skip
+
+    analysis = analysis_of(UHD, 5, [])
+    origins = [origin(2), origin(4), origin(2, "a"), origin(2, "b")]
+    assert len(set(origins)) == 4
+    assert origin(2) == origins[0]
+
+
+def test_faces_in_sight_together_count_together():
     tracks = [
         plain_track(5, centre=(500, 500), side=400, first_frame=first, track_id=i, work_px=1024)
         for i, first in enumerate((0, 4, 9))

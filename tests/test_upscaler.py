@@ -1,5 +1,6 @@
 """`--upscaler`: the background through a network, in tiles that nobody sees."""
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +104,10 @@ def test_what_a_network_leaves_alone_keeps_its_colours(tmp_path, pixel_format, f
             assert abs(now.mean() - was.mean()) < 0.2
 
 
+@pytest.mark.parametrize("aspect", [Fraction(1), Fraction(16, 15), Fraction(8, 9)])
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p10le"])
-def test_a_constant_colour_is_the_same_code_values(tmp_path, pixel_format):
-    info = info_of(51, 37, pixel_format)
+def test_a_constant_colour_is_the_same_code_values(tmp_path, pixel_format, aspect):
+    info = info_of(51, 37, pixel_format, sample_aspect_ratio=aspect)
     image = av.VideoFrame(51, 37, pixel_format)
     step = 2 ** (info.bit_depth - 8)
     for plane, code in zip(image.planes, (120, 100, 150), strict=True):
@@ -113,6 +115,7 @@ def test_a_constant_colour_is_the_same_code_values(tmp_path, pixel_format):
     network = Upscaler(repeating(tmp_path / "net.onnx", 4), device=CPU)
     for factor in (2, 4):
         larger = Scaler(info, scaled_info(info, factor), network)(image)
+        assert (larger.width, larger.height) == (2 * round(51 * aspect * factor / 2), 37 * factor)
         for plane, code in zip(planes_of(larger), (120, 100, 150), strict=True):
             assert (plane == code * step + step // 2).all()
 
