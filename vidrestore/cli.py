@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -34,18 +34,18 @@ from vidrestore.cli_options import (
     Quality,
     RedoShots,
     RestorerName,
+    Scale,
     Source,
     StageTimes,
     Start,
+    UpscalerFile,
     WeightsFolder,
     Workers,
+    settings_from,
     span_of,
 )
 from vidrestore.cli_weights import weights_app
 from vidrestore.errors import UsageError, VidrestoreError
-
-if TYPE_CHECKING:
-    from vidrestore.config import Settings
 
 _INTERRUPTED = 130
 
@@ -181,6 +181,8 @@ def restore(
     end: End = None,
     before_swap: BeforeSwap = None,
     plate: Plate = None,
+    scale: Scale = None,
+    upscaler: UpscalerFile = None,
     layer: LayerFolder = None,
     framemd5: FrameMd5 = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT.")] = False,
@@ -197,7 +199,7 @@ def restore(
     as_json: Json = False,
 ) -> None:
     """Restore the faces of INPUT; sound, subtitles, times and all other pixels stay."""
-    settings = _settings(
+    settings = settings_from(
         profile,
         changes,
         {
@@ -211,6 +213,8 @@ def restore(
             "decode.fps": fps,
             "restore.batch_size": batch_size,
             "paste.strength": strength,
+            "scale.factor": scale,
+            "scale.upscaler": upscaler,
             "encode.codec": codec,
             "encode.quality": quality,
             "shots.edl": cuts,
@@ -219,7 +223,7 @@ def restore(
     from vidrestore import console, store
     from vidrestore.cluster import open_crew
     from vidrestore.job import restore_video
-    from vidrestore.planning import check_paths
+    from vidrestore.paths import check_paths
     from vidrestore.redo import check_alone
     from vidrestore.selection import Choice
 
@@ -289,7 +293,7 @@ def analyze(
     as_json: Json = False,
 ) -> None:
     """Say what and who is in INPUT, what was guessed about the file, and how long it will take."""
-    settings = _settings(
+    settings = settings_from(
         profile,
         changes,
         {
@@ -344,7 +348,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure what the faces of OUTPUT gained, and compare frames and times with the source."""
-    settings = _settings(
+    settings = settings_from(
         profile,
         changes,
         {
@@ -390,9 +394,3 @@ def doctor(weights: WeightsFolder = None) -> None:
     console.show_diagnosis(diagnosis)
     if not diagnosis.can_run:
         raise typer.Exit(1)
-
-
-def _settings(profile: str | None, changes: list[str] | None, options: dict[str, Any]) -> Settings:
-    from vidrestore.profiles import load_settings
-
-    return load_settings(profile, changes or (), options=options)

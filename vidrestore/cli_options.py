@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vidrestore.errors import UsageError
 
 if TYPE_CHECKING:
+    from vidrestore.config import Settings
     from vidrestore.stages.decode import Span
 
 # readable=False: Typer leaves it to the command to say what is wrong with a file.
@@ -131,6 +132,19 @@ Plate = Annotated[
         readable=False,
     ),
 ]
+Scale = Annotated[
+    int | None,
+    typer.Option("--scale", metavar="1|2|4", help="Enlarge the picture; faces keep their detail."),
+]
+UpscalerFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--upscaler",
+        metavar="FILE.onnx",
+        help="With --scale: enlarge all but the faces by a Real-ESRGAN-like network.",
+        readable=False,
+    ),
+]
 LayerFolder = Annotated[
     Path | None,
     typer.Option(
@@ -173,3 +187,11 @@ def _seconds(text: str | None) -> Fraction | None:
         raise UsageError(f"a time is written as seconds or [H:]M:S, such as 1:15.5, not {text!r}")
     parts = [Fraction(part) for part in text.split(":")]
     return Fraction(sum(part * 60**i for i, part in enumerate(reversed(parts))))
+
+
+def settings_from(
+    profile: str | None, changes: list[str] | None, options: dict[str, Any]
+) -> Settings:
+    from vidrestore.profiles import load_settings
+
+    return load_settings(profile, changes or (), options=options)

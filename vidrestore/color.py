@@ -146,6 +146,36 @@ def blend_rgb(
         add(image, how.planes[index], small, torch.from_numpy(difference), how.bits)
 
 
+def write_rgb(image: av.VideoFrame, rgb: FloatArray, info: VideoInfo) -> None:
+    """Make (3, height, width) R'G'B' the whole picture of a writable frame; alpha stays as it is.
+
+    The opposite of `region_rgb` of the whole frame, but for chroma that is finer than the planes
+    and for rounding.
+    """
+    how = layout(image)
+    offset, scale = _luma_range(info, how)
+    if how.is_rgb:
+        for index, channel in zip(how.planes, rgb, strict=True):
+            _write(image, index, channel, offset, scale, how)
+        return
+    kr, kb = _LUMA_WEIGHTS[info.matrix]
+    luma = np.float32(kr) * rgb[0]
+    luma += np.float32(1 - kr - kb) * rgb[1]
+    luma += np.float32(kb) * rgb[2]
+    _write(image, how.planes[0], luma, offset, scale, how)
+    offset, scale = _chroma_range(info, how)
+    for index, channel, k in zip(how.planes[1:], (2, 0), (kb, kr), strict=False):
+        chroma = _downsampled(rgb[channel] - luma, how.grid, info)
+        _write(image, index, chroma, offset, scale / (2 * (1 - k)), how)
+
+
+def _write(
+    image: av.VideoFrame, index: int, values: FloatArray, offset: float, scale: float, how: Layout
+) -> None:
+    codes = np.rint(values * np.float32(scale) + np.float32(offset))
+    np.copyto(plane(image, index), codes.clip(0, 2**how.bits - 1), casting="unsafe")
+
+
 def _components(
     image: av.VideoFrame, rect: Rect, info: VideoInfo, how: Layout
 ) -> tuple[FloatArray, list[FloatArray]]:
@@ -191,7 +221,7 @@ def _chroma_range(info: VideoInfo, how: Layout) -> tuple[float, float]:
     return 128 * step, (2.0**how.bits - 1 if info.full_range else 224 * step)
 
 
-def _site(info: VideoInfo, grid: tuple[int, int]) -> tuple[float, float]:
+def chroma_site(info: VideoInfo, grid: tuple[int, int]) -> tuple[float, float]:
     """Where in its group of luma pixels a chroma sample lies: (x, y) from the first one's centre.
 
     H.264 figure E-1, for groups of any size: on the first or last pixel, or in the middle.
@@ -208,14 +238,14 @@ def _upsampled(
     chroma: FloatArray, rect: Rect, grid: tuple[int, int], info: VideoInfo
 ) -> FloatArray:
     """Bilinear, from the places where the samples lie to every luma pixel of `rect`."""
-    x, y = _site(info, grid)
+    x, y = chroma_site(info, grid)
     high = _interpolated(chroma, rect.height, grid[1], y, axis=0)
     return _interpolated(high, rect.width, grid[0], x, axis=1)
 
 
 def _downsampled(full: FloatArray, grid: tuple[int, int], info: VideoInfo) -> FloatArray:
     """Low-passed and taken at the places of the chroma samples; a constant stays constant."""
-    x, y = _site(info, grid)
+    x, y = chroma_site(info, grid)
     return _decimated(_decimated(full, grid[1], y, axis=0), grid[0], x, axis=1)
 
 
@@ -223,7 +253,7 @@ def _there_and_back(
     chroma: FloatArray, rect: Rect, grid: tuple[int, int], info: VideoInfo
 ) -> FloatArray:
     """What `_downsampled` makes of what `_upsampled` gives, one axis after the other."""
-    x, y = _site(info, grid)
+    x, y = chroma_site(info, grid)
     if rect.height % grid[1] == rect.width % grid[0] == 0:
         kernels = _kernel(grid[0], x), _kernel(grid[1], y)
         found = cv2.sepFilter2D(chroma, -1, *kernels, borderType=cv2.BORDER_REPLICATE)

@@ -7,10 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Preset = Literal[
-    "ultrafast", "superfast", "veryfast", "faster", "fast",
-    "medium", "slow", "slower", "veryslow", "placebo",
-]  # fmt: skip
+Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast",
+                 "medium", "slow", "slower", "veryslow", "placebo"]  # fmt: skip
 
 
 def _off_is_zero(value: object) -> object:
@@ -142,9 +140,8 @@ class Restore(Section):
     repeats: bool = True
     """A face that shows, bit by bit, what the frame before showed is not computed again."""
     cache_crops: bool = False
-    """Keep every restored crop beside the output, so that whatever comes after the network can be
-    changed without it: 12 W^2 bytes a face and frame, 3 MB for a crop of 512 px. Stays there until
-    the folder is deleted."""
+    """Keep every restored crop beside the output, 12 W^2 bytes a face and frame, so that whatever
+    comes after the network can be changed without it. Stays there until the folder is deleted."""
     max_waiting_frames: int = Field(16, ge=1)
     """Bound on frames held back while a batch fills."""
     fusion_sharpness: float = Field(0.5, ge=0, le=1)
@@ -216,6 +213,15 @@ class Grain(Section):
     """Share of the noise around a face that is given to it; 0 where the result shall be clean."""
 
 
+class Scale(Section):
+    """A picture `factor` times as wide and high, in square pixels; faces keep their crops' detail.
+
+    `upscaler` is an ONNX network of the Real-ESRGAN kind for all but the faces; None: Lanczos."""
+
+    factor: Literal[1, 2, 4] = 1
+    upscaler: Path | None = None
+
+
 class Layer(Section):
     """The restored faces by themselves, where `--layer` asks for them."""
 
@@ -282,6 +288,7 @@ class Settings(Section):
     guard: Guard = Guard()
     paste: Paste = Paste()
     grain: Grain = Grain()
+    scale: Scale = Scale()
     layer: Layer = Layer()
     encode: Encode = Encode()
     job: Job = Job()

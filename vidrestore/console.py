@@ -172,7 +172,8 @@ def _picture(summary: Summary) -> str:
     if summary.identical_outside is None:
         return summary.codec
     if summary.identical_outside == summary.frames:
-        return f"{summary.codec}; every sample outside the faces is the source's"
+        whose = "the source's" if summary.enlarged == 1 else "the enlarged source's"
+        return f"{summary.codec}; every sample outside the faces is {whose}"
     if summary.psnr_outside_db is None:
         return summary.codec
     return f"{summary.codec}; outside the faces {summary.psnr_outside_db:.1f} dB PSNR"

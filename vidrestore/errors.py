@@ -73,9 +73,9 @@ def not_written(what: str, folder: Path, error: Exception) -> OutputError:
     return OutputError(f"{what} failed: {reason.lower()}")
 
 
-def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
+def unknown_name(kind: str, name: str, allowed: Iterable[object]) -> str:
     """The sentence for a name that is not in `allowed`, with the nearest ones first."""
-    choices = sorted(allowed)
+    choices = sorted(map(str, allowed))
     near = difflib.get_close_matches(name, choices, n=2, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return f"there is no {kind} {name!r}, only {', '.join(choices)}{hint}"

@@ -15,13 +15,17 @@ import torch
 
 from vidrestore import weights
 from vidrestore.config import Settings
+from vidrestore.deinterlacing import Interlacing
 from vidrestore.devices import choose_device
+from vidrestore.enlarging import check_fields, chosen_scaling
 from vidrestore.errors import VidrestoreError
 from vidrestore.frame import Analysis, OnEvent, Track
 from vidrestore.openers import chosen_judge, chosen_parser, chosen_restorer, weights_needed
+from vidrestore.pairing import ALONE, Pairing, enlarged, with_room_for
 from vidrestore.planning import ways_to_encode
 from vidrestore.restore import restore_segment
 from vidrestore.restorers import Restorer, restorer_for
+from vidrestore.scaling import Scaling
 from vidrestore.segments import Segment, restorers_used
 from vidrestore.stages.decode import Span
 from vidrestore.stages.encode import first_that_opens
@@ -58,6 +62,14 @@ def estimate(
     """
     how = settings.weights
     folders = weights.search_folders(how.folder, how.also)
+    try:
+        scaling = chosen_scaling(settings)
+        if (fields := analysis.fields) is not None:
+            known = Interlacing(fields.mode, fields.order)
+            check_fields(source, known, factor=settings.scale.factor)
+    except VidrestoreError as error:
+        return f"how long it will take cannot be said: {error}"
+    analysis = with_room_for(analysis, _pairing(source, analysis, None, scaling))
     for name in weights_needed(settings, _faces_by_side(analysis)):
         if weights.find(name, folders) is None:
             return (
@@ -67,7 +79,7 @@ def estimate(
     here_only = settings.weights.model_copy(update={"offline": True})
     try:
         restorer = chosen_restorer(settings.model_copy(update={"weights": here_only}), on_event)
-        per_frame = _seconds_per_frame(source, analysis, settings)
+        per_frame = _seconds_per_frame(source, analysis, settings, scaling)
         per_face = _seconds_per_face(restorer, analysis, settings)
     except VidrestoreError as error:
         return f"how long it will take cannot be said: {error}"
@@ -90,13 +102,23 @@ class _Nothing:
         return windows[:, 0] + 1e-4
 
 
-def _seconds_per_frame(source: Path, analysis: Analysis, settings: Settings) -> float:
+def _pairing(
+    source: Path, analysis: Analysis, span: Span | None, scaling: Scaling | None
+) -> Pairing:
+    return ALONE if scaling is None else Pairing(plate=enlarged(source, analysis, span, scaling))
+
+
+def _seconds_per_frame(
+    source: Path, analysis: Analysis, settings: Settings, scaling: Scaling | None
+) -> float:
     part, span = _part(analysis)
+    pairing = _pairing(source, part, span, scaling)
+    info = part.info if pairing.plate is None else pairing.plate.analysis.info
     with tempfile.TemporaryDirectory(prefix="vidrestore") as name:
         folder = Path(name)
-        ways = ways_to_encode(analysis.info, folder / "probe.mkv", settings)
+        ways = ways_to_encode(info, folder / "probe.mkv", settings)
         threads = settings.encode.threads
-        encoding, header = first_that_opens(ways, source, folder, analysis.info, threads=threads)
+        encoding, header = first_that_opens(ways, source, folder, info, threads=threads)
         target = folder / f"probe{encoding.suffix}"
         parser = chosen_parser(settings)
         started = time.monotonic()
@@ -112,6 +134,7 @@ def _seconds_per_frame(source: Path, analysis: Analysis, settings: Settings) -> 
             encoding=encoding,
             header=header,
             span=span,
+            pairing=pairing,
         )
         return (time.monotonic() - started) / part.frame_count
 

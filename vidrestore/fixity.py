@@ -7,9 +7,9 @@ samples, not from a mean of decibels; planes weigh by their samples, as in ffmpe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from itertools import pairwise, zip_longest
 from pathlib import Path
@@ -32,6 +32,7 @@ from vidrestore.stages.decode import Damage, Span, decode
 from vidrestore.threads import StageThreads
 
 _DEPTH = 4  # frames on which each of the two decoders may run ahead
+Larger = Callable[[av.VideoFrame], av.VideoFrame]
 _UNCHANGED, _NOT_COMPARED = "----", "????"
 
 
@@ -66,6 +67,8 @@ class _Read(NamedTuple):
     frame: Frame
     md5: str
     """Of the samples of all planes; empty where nobody asked for it."""
+    form: str
+    """Size and pixel format, of which `md5` is."""
 
 
 def check_output(
@@ -76,6 +79,7 @@ def check_output(
     stream_index: int,
     span: Span | None,
     strength: float,
+    larger: Larger | None = None,
     listing: Path | None = None,
     target: Path | None = None,
     on_event: OnEvent | None = None,
@@ -83,6 +87,7 @@ def check_output(
     """Decode the finished file `output` once more, beside `span` of the source, and compare.
 
     `stream_index` is that of the restored stream in `output`, `strength` that of all pasting.
+    `larger` makes the source's pictures as large as the output's; `analysis` is then of these.
     `listing` receives one line per frame (see `Listing`); it appears only when it is whole, and
     names the output as `target`.
 
@@ -92,16 +97,16 @@ def check_output(
     whole; InputError where the source is no longer what was analysed.
     """
     damage, begin, n = Damage(), None, analysis.frame_count
-    decoders = {
-        "decode source": frames_again(source, analysis, span),
-        "decode output": _read_back(output, stream_index, damage),
+    wanted = listing is not None
+    readers = {
+        "decode source": _hashed(frames_again(source, analysis, span), wanted, larger),
+        "decode output": _hashed(_read_back(output, stream_index, damage), wanted),
     }
     writer = nullcontext() if listing is None else Listing(listing, source, target or output)
     with writer as lines, StageThreads() as threads:
         comparison = _Comparison(analysis, strength, lines)
         reads = (
-            threads.background(_hashed(frames, listing is not None), depth=_DEPTH, name=name)
-            for name, frames in decoders.items()
+            threads.background(read, depth=_DEPTH, name=name) for name, read in readers.items()
         )
         for index, (was, now) in enumerate(zip_longest(*reads)):
             _check_source(index, was, analysis, source)
@@ -127,9 +132,12 @@ def _read_back(output: Path, stream_index: int, damage: Damage) -> Iterator[Fram
         raise _mismatch(f"cannot be read: {error}") from error
 
 
-def _hashed(frames: Iterator[Frame], wanted: bool) -> Iterator[_Read]:
+def _hashed(frames: Iterator[Frame], wanted: bool, larger: Larger | None = None) -> Iterator[_Read]:
     for frame in frames:
-        yield _Read(frame, frame_md5(frame.image) if wanted else "")
+        image = frame.image
+        form = f"{image.width}x{image.height} {image.format.name}"
+        md5 = frame_md5(image) if wanted else ""
+        yield _Read(replace(frame, image=larger(image)) if larger else frame, md5, form)
 
 
 def _check_source(index: int, was: _Read | None, analysis: Analysis, source: Path) -> None:
@@ -177,7 +185,7 @@ class _Comparison:
         if self.frames == 0:
             self._not_compared = _difference(before, after)
             if self._lines is not None:
-                self._lines.write_header(self._analysis.info.time_base, before, after)
+                self._lines.write_header(self._analysis.info.time_base, was.form, now.form)
         box = _NOT_COMPARED if self._not_compared else self._compare(before, after)
         if self._lines is not None:
             self._lines.write(was.frame, was.md5, now.md5, box)

@@ -67,7 +67,7 @@ class Listing:
             self._file = self._part.open("wb")
         return self
 
-    def write_header(self, clock: Fraction, before: av.VideoFrame, after: av.VideoFrame) -> None:
+    def write_header(self, clock: Fraction, source_format: str, output_format: str) -> None:
         lines = {
             "format": "frame checksums of a video and its restored output",
             "version": "1",
@@ -76,8 +76,8 @@ class Listing:
             "source": self._source.name,
             "output": self._target.name,
             "tb": str(clock),
-            "source_format": f"{before.width}x{before.height} {before.format.name}",
-            "output_format": f"{after.width}x{after.height} {after.format.name}",
+            "source_format": source_format,
+            "output_format": output_format,
         }
         text = "".join(f"#{name}: {' '.join(v.splitlines())}\n" for name, v in lines.items())
         self._write(f"{text}#frame, pts, source md5, output md5, x0, y0, x1, y1\n")

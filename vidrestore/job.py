@@ -14,13 +14,14 @@ from vidrestore.again import last_duration
 from vidrestore.config import Settings
 from vidrestore.containers import RemuxPlan
 from vidrestore.errors import FaultyOutputError
-from vidrestore.fixity import Fixity, check_output
+from vidrestore.fixity import Fixity, Larger, check_output
 from vidrestore.frame import Analysis, OnEvent, notify
 from vidrestore.outcome import summarize
 from vidrestore.planning import Plan, Request, plan_job
 from vidrestore.redo import note_job
 from vidrestore.rendering import Workers, sum_of
 from vidrestore.restorers import Restorer
+from vidrestore.scaling import Scaler
 from vidrestore.selection import EVERYONE, Choice
 from vidrestore.stages.decode import Span
 from vidrestore.stages.remux import packet_count, remux
@@ -132,6 +133,7 @@ def restore_video(
         codec=_codec(plan),
         restorers=used,
         redone_shots=() if plan.redo is None else plan.redo.shots,
+        enlarged=plan.job.settings.scale.factor,
     )
 
 
@@ -169,12 +171,21 @@ def _checked(whole: Path, plan: Plan, request: Request, on_event: OnEvent | None
         stream_index=_stream_index(plan),
         span=plan.base.span,
         strength=plan.strength,
+        larger=_larger(plan),
         listing=request.framemd5,
         target=request.target,
         on_event=on_event,
     )
     _check_lossless(fixity, plan)
     return fixity
+
+
+def _larger(plan: Plan) -> Larger | None:
+    """What the picture was enlarged by, as far as that does not take long."""
+    scaling = plan.base.scaling
+    if scaling is None or scaling.upscaler is not None:
+        return None
+    return Scaler(plan.job.analysis.info, plan.base.analysis.info, None)
 
 
 def _stream_index(plan: Plan) -> int:

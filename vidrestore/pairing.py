@@ -1,5 +1,6 @@
 """Another version of the video, read beside it frame by frame: as it was before a face swap, or
-the plate onto which faces are pasted. What does not go with it is refused at the first mismatch."""
+the plate onto which faces are pasted. What does not go with it is refused at the first mismatch.
+The video enlarged is such a plate, too, made of its frames instead of read."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from vidrestore.errors import InputError, UsageError
 from vidrestore.frame import Analysis, OnEvent, Track, VideoInfo
 from vidrestore.geometry import Matrix, apply, compose, crop_side_px, invert, upright
 from vidrestore.opening import open_source
+from vidrestore.scaling import Scaling, scaled_info
 from vidrestore.stages.decode import Damage, Span, decode, probe
 from vidrestore.stages.detect import checksum
 
@@ -31,6 +33,15 @@ class Companion:
     its own pixels, times in its own ticks."""
     span: Span | None
     """The part of it that was analysed."""
+    scaling: Scaling | None = None
+    """How its frames are made of those of the video; None where they are its file's own."""
+
+    def absolute(self) -> Companion:
+        """The same by names that hold in any folder."""
+        scaling = self.scaling
+        if scaling is not None and scaling.upscaler is not None:
+            scaling = replace(scaling, upscaler=scaling.upscaler.absolute())
+        return replace(self, path=self.path.absolute(), scaling=scaling)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +63,7 @@ class Pairing:
     def absolute(self) -> Pairing:
         """The same by names that hold in any folder."""
         return Pairing(*(
-            companion and replace(companion, path=companion.path.absolute())
+            companion and companion.absolute()
             for companion in (self.before_swap, self.plate)
         ))  # fmt: skip
 
@@ -62,7 +73,7 @@ class Pairing:
     def notes(self) -> Iterator[str]:
         """What a person should know of damage."""
         for companion in self.companions():
-            if count := companion.analysis.corrupt_frames:
+            if companion.scaling is None and (count := companion.analysis.corrupt_frames):
                 yield f"{count} frames are damaged in {companion.path}"
 
 
@@ -109,10 +120,12 @@ def pair(
     *,
     before_swap: Path | None,
     plate: Path | None,
+    scaling: Scaling | None = None,
     on_event: OnEvent | None = None,
 ) -> Pairing:
     """Read what goes with the analysed part of the source once, so that its frames are known.
 
+    With `scaling` the plate is the source's own frames, enlarged, and nothing is read for it.
     UsageError for a picture of another shape, InputError for the first frame that does not match:
     each must come as long after the first one as the source's does, to what their clocks can say.
     """
@@ -125,9 +138,23 @@ def pair(
         own = check(path, source, info)
         part = _part(span, source, analysis)
         known = _known(path, own, source, analysis, part, on_event)
-        tracks = tuple(_in_pixels_of(own, info, track) for track in analysis.tracks)
-        found.append(Companion(path, replace(known, tracks=tracks), part))
-    return Pairing(*found)
+        found.append(Companion(path, _seen_in(own, known, info), part))
+    before, shown = found
+    if scaling is not None:
+        shown = enlarged(source, analysis, span, scaling)
+    return Pairing(before, shown)
+
+
+def enlarged(source: Path, analysis: Analysis, span: Span | None, scaling: Scaling) -> Companion:
+    """The analysed part of the source as a plate of its own."""
+    larger = scaled_info(analysis.info, scaling.factor)
+    return Companion(source, _seen_in(larger, analysis, analysis.info), span, scaling)
+
+
+def _seen_in(info: VideoInfo, analysis: Analysis, source: VideoInfo) -> Analysis:
+    """The analysis, whose tracks are in pixels of `source`, of pictures of `info`."""
+    tracks = tuple(_in_pixels_of(info, source, track) for track in analysis.tracks)
+    return replace(analysis, info=info, tracks=tracks)
 
 
 def with_room_for(analysis: Analysis, pairing: Pairing) -> Analysis:

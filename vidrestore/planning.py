@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,16 +9,26 @@ from pathlib import Path
 from vidrestore import store
 from vidrestore.codecs import Encoding, plan_encoding
 from vidrestore.config import Settings
-from vidrestore.containers import RemuxPlan, container_of, plan_streams
+from vidrestore.containers import RemuxPlan, plan_streams
 from vidrestore.deinterlacing import NOT_INTERLACED, Interlacing, choose_interlacing
-from vidrestore.errors import InputError, OutputError, UsageError
+from vidrestore.enlarging import (
+    check_fields,
+    check_goes_with,
+    check_memory,
+    chosen_scaling,
+    memory_for_faces,
+    memory_for_frames,
+    notice,
+    unseen_fields,
+)
+from vidrestore.errors import UsageError
 from vidrestore.frame import Analysis, OnEvent, VideoInfo, notify
-from vidrestore.framemd5 import check_listing_path
 from vidrestore.interlace import info_of_pictures, of_output
 from vidrestore.layering import Layering
 from vidrestore.openers import chosen_judge, chosen_parser, chosen_restorer, chosen_restorers
 from vidrestore.opening import open_source
 from vidrestore.pairing import Companion, check_before_swap, check_plate, pair, with_room_for
+from vidrestore.paths import check_paths
 from vidrestore.pictures import is_pictures
 from vidrestore.redo import (
     Kept,
@@ -35,6 +43,7 @@ from vidrestore.redo import (
 from vidrestore.remembered import known_analysis
 from vidrestore.rendering import Here, Rendering, Work, Workers
 from vidrestore.restorers import Described, Restorer
+from vidrestore.scaling import scaled_info
 from vidrestore.segments import networks_used, plan_segments
 from vidrestore.selection import Choice
 from vidrestore.stages.decode import Span
@@ -43,7 +52,6 @@ from vidrestore.stages.remux import plan_that_fits
 from vidrestore.stills import (
     Job,
     check_options,
-    check_picture_paths,
     lossless_ways,
     plan_pictures,
     probed,
@@ -82,6 +90,7 @@ class Request:
         """Refuse before any work what could harm a file or cannot end well."""
         is_redo = self.redo_shots is not None
         check_alone(self.plate, self.layer, keep_job=self.keep_job, is_redo=is_redo)
+        check_goes_with(self.settings, self.plate, keep_job=self.keep_job, is_redo=is_redo)
         check_paths(
             self.source,
             self.target,
@@ -150,8 +159,16 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
         notify(on_event, lost)
     if interlacing.mode in ("bob", "frame", "film"):
         info = info_of_pictures(info, interlacing.mode)
+    scaling = chosen_scaling(settings)
+    needed_bytes, losses = 0, tuple[str, ...]()
+    if scaling is not None:
+        losses = tuple(unseen_fields(info, interlacing))
+        small, info = info, scaled_info(info, scaling.factor)
+        codec = ways_to_encode(info, target, settings)[0].codec
+        needed_bytes = memory_for_frames(small, info, scaling, settings, codec)
+        notify(on_event, notice(scaling, info), check_memory(needed_bytes, info))
     output = _plan_output(request, work, info, kept)
-    losses = (*output.encoding.notes, *output.streams.lost)
+    losses = (*losses, *output.encoding.notes, *output.streams.lost)
     if output.pictures is not None:
         losses = output.pictures.notes
     notify(on_event, *losses)
@@ -173,13 +190,15 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
         losses, analysis = (*losses, *redo.notes), redo.analysis
     pairing = pair(
         source, analysis, span,
-        before_swap=request.before_swap, plate=request.plate, on_event=on_event,
+        before_swap=request.before_swap, plate=request.plate, scaling=scaling, on_event=on_event,
     )  # fmt: skip
     analysis, losses = with_room_for(analysis, pairing), (*losses, *pairing.notes())
     if layering is not None:
         notify(on_event, *layering.notes)
         losses = (*losses, *layering.notes)
     described = [(first, _described(each)) for first, each in restorers]
+    if scaling is not None:
+        check_memory(needed_bytes + memory_for_faces(analysis, settings, described), info)
     job = Work(
         source=source.absolute(),
         fingerprint=fingerprint,
@@ -224,7 +243,9 @@ def _interlacing(request: Request, info: VideoInfo, on_event: OnEvent | None) ->
     """What is made of interlaced footage; what cannot be done with its fields is refused."""
     if (analysis := request.analysis) is not None:
         fields = analysis.fields
-        return NOT_INTERLACED if fields is None else Interlacing(fields.mode, fields.order)
+        known = NOT_INTERLACED if fields is None else Interlacing(fields.mode, fields.order)
+        check_fields(request.source, known, factor=request.settings.scale.factor)
+        return known
     found = choose_interlacing(request.source, info, request.settings, request.span)
     if found.mode == "off":
         return found
@@ -235,6 +256,7 @@ def _interlacing(request: Request, info: VideoInfo, on_event: OnEvent | None) ->
             f"{request.source} is {found.found}, and {' and '.join(given)} cannot go with faces "
             "restored field by field; add --deinterlace off to take its frames as they are"
         )
+    check_fields(request.source, found, factor=request.settings.scale.factor)
     notify(on_event, *filter(None, [found.notice()]))
     return found
 
@@ -328,55 +350,6 @@ def _described(restorer: Restorer) -> Described:
     return _Description(
         restorer.name, restorer.size, restorer.reach_frames, restorer.template, sha256
     )
-
-
-def check_paths(
-    source: Path,
-    target: Path,
-    framemd5: Path | None = None,
-    *,
-    overwrite: bool,
-    beside: Sequence[Path | None] = (),
-    is_redo: bool = False,
-) -> None:
-    """Refuse before any work what could harm a file or cannot end well.
-
-    A redo needs its target and always replaces it.
-    """
-    try:
-        if is_pictures(source) or is_pictures(target):
-            check_picture_paths(source, target, framemd5, overwrite=overwrite)
-            return
-        if not target.is_dir():
-            container_of(target)
-        for each in (source, *filter(None, beside)):
-            _check_files(each, target, overwrite=overwrite or is_redo)
-            if framemd5 is not None:
-                check_listing_path(framemd5, each, target, overwrite=overwrite)
-        if is_redo and not target.exists():
-            raise UsageError(
-                f"the output {target} does not exist, so none of its shots can be redone; restore "
-                "it with --keep-job first"
-            )
-    except PermissionError as error:
-        inputs = map(str, (source, *filter(None, beside)))
-        kind = InputError if error.filename in inputs else OutputError
-        raise kind(f"{error.filename} cannot be reached: permission denied") from error
-
-
-def _check_files(source: Path, target: Path, *, overwrite: bool) -> None:
-    if not source.exists():
-        raise InputError(f"the file {source} does not exist")
-    if not os.access(source, os.R_OK):
-        raise InputError(f"the file {source} cannot be read: permission denied")
-    if target.is_dir():
-        raise UsageError(f"the output {target} is a folder; give a file name in it")
-    if target.exists() and source.samefile(target):
-        raise UsageError(f"the output {target} is the input itself; choose another name")
-    if target.exists() and not overwrite:
-        raise UsageError(f"the output {target} exists already; add --overwrite to replace it")
-    if not target.parent.is_dir():
-        raise OutputError(f"the folder {target.parent} for the output does not exist; create it")
 
 
 def _with_template(settings: Settings, restorer: Restorer) -> Settings:

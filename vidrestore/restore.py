@@ -17,6 +17,7 @@ from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.crops import Crops
 from vidrestore.devices import choose_device
+from vidrestore.enlarging import open_scaler
 from vidrestore.errors import InputError
 from vidrestore.frame import Analysis, FaceFrame, Frame, VideoInfo
 from vidrestore.interlace import in_output, is_woven, of_output
@@ -36,7 +37,7 @@ from vidrestore.stages.fields import woven
 from vidrestore.stages.guard import guard
 from vidrestore.stages.layer import LayerFiles, layer_writer
 from vidrestore.stages.paste import Finish, paste
-from vidrestore.stages.plate import onto_plate
+from vidrestore.stages.plate import enlarged, onto_plate
 from vidrestore.stages.restore import restore
 from vidrestore.stages.swap import only_swapped
 from vidrestore.summary import Tally
@@ -69,8 +70,8 @@ def restore_segment(
     `restorers` are pairs (first frame, restorer), each from there to the next; the first from 0.
     `judge` says whether what they made still is the same face; `parser` what is no face and stays
     as it was. With a plate in `pairing` the stream is the plate's, which `encoding` and `header`
-    are for. `layer` are files for the restored faces by themselves; `crops` keeps what the
-    restorers make.
+    are for; it may be the source's own frames, enlarged. `layer` are files for the restored faces
+    by themselves; `crops` keeps what the restorers make.
     The frames are the same however the video is cut into segments: those around the segment on
     which its own depend are restored, too, and not written.
     `on_frames` is told how many frames of the segment are written.
@@ -128,9 +129,21 @@ def restore_segment(
         # Each face that waits holds 24 W^2 bytes, of which the guard keeps some frames itself.
         sure = threads.background(guarded, depth=1, name="guard")
         if plate is not None:
-            onto = threads.background(_beside(plate, first, end), depth=depth, name="decode plate")
-            to_plate = target_from_source(shown.info, info)
-            sure = onto_plate(sure, onto, shown.tracks, shown.info, to_plate, cut_out)
+            if plate.scaling is not None:
+                larger = open_scaler(plate.scaling, info, shown.info, device)
+                pairs = threads.background(enlarged(sure, larger), depth=1, name="scale")
+            else:
+                beside = _beside(plate, first, end)
+                onto = threads.background(beside, depth=depth, name="decode plate")
+                pairs = zip(sure, onto, strict=True)
+            sure = onto_plate(
+                pairs,
+                shown.tracks,
+                shown.info,
+                target_from_source(shown.info, info),
+                cut_out,
+                may_be_graded=plate.scaling is None,
+            )
         pasted = paste(
             sure,
             shown.info,

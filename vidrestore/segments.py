@@ -130,6 +130,7 @@ def made_from(
     networks = settings.restore.model_copy(update={"cache_crops": False, "max_vram_gb": 0.0})
     sections = (
         networks, settings.deflicker, settings.guard, settings.paste, settings.grain,
+        settings.scale,
     )  # fmt: skip
     how = encoding.encoder, encoding.pixel_format, sorted(encoding.options.items())
     for part in (
@@ -145,6 +146,8 @@ def made_from(
         (how, settings.encode.threads),
     ):
         digest.update(repr(part).encode())
+    scaling = pairing.plate and pairing.plate.scaling
+    digest.update(repr(scaling and scaling.upscaler_sha256).encode())
     for role, each in (("source", analysis), *pairing.analyses()):
         digest.update(repr((role, each.fingerprint)).encode())
         for array in (each.pts[first:end], each.crc32[first:end]):

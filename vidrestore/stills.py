@@ -141,7 +141,7 @@ def check_options(settings: Settings, given: dict[str, Any]) -> None:
         "--codec": encode.codec != "auto",
         "encode.hardware": encode.hardware,
         "encode.pixel_format": encode.pixel_format != "source",
-        "--deinterlace": settings.fields.deinterlace not in ("keep", "off"),
+        "--scale": settings.scale.factor > 1,
     }
     if asked := [name for name, value in given.items() if value]:
         raise UsageError(f"{' and '.join(asked)} cannot go with pictures; leave it out")

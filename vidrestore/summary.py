@@ -177,6 +177,8 @@ class Summary:
     """Frames that the file claims but that could not be decoded."""
     codec: str = ""
     """Of the new video stream."""
+    enlarged: int = 1
+    """How many times as high the output is; its samples are compared with the enlarged source's."""
     identical_frames: int | None = None
     """Frames of the finished file in which no sample differs from the source's; None where that
     was not looked at."""

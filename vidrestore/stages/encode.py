@@ -68,9 +68,12 @@ def _light_header(source: Path, path: Path, info: VideoInfo, encoding: Encoding)
     if not encoding.needs_light_header:
         return None
     options = [item for k, v in encoding.options.items() for item in (f"-{k}:v", v)]
+    aspect = info.sample_aspect_ratio
+    shape = f"scale={info.width}:{info.height},setsar={aspect.numerator}/{aspect.denominator}"
     status, said = run_ffmpeg(
         ["-v", "error", "-y", "-noautorotate", "-i", str(source.absolute()),
-         "-map", f"0:{info.stream_index}", "-frames:v", "1", "-c:v", encoding.encoder,
+         "-map", f"0:{info.stream_index}", "-frames:v", "1", "-vf", shape,
+         "-c:v", encoding.encoder,
          "-pix_fmt", encoding.pixel_format, *options, str(path.absolute())],
     )  # fmt: skip
     if status:

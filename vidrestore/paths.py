@@ -1,0 +1,62 @@
+"""What could harm a file, or cannot end well, is refused before any work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from vidrestore.containers import container_of
+from vidrestore.errors import InputError, OutputError, UsageError
+from vidrestore.framemd5 import check_listing_path
+from vidrestore.pictures import is_pictures
+from vidrestore.stills import check_picture_paths
+
+
+def check_paths(
+    source: Path,
+    target: Path,
+    framemd5: Path | None = None,
+    *,
+    overwrite: bool,
+    beside: Sequence[Path | None] = (),
+    is_redo: bool = False,
+) -> None:
+    """Refuse before any work what could harm a file or cannot end well.
+
+    A redo needs its target and always replaces it.
+    """
+    try:
+        if is_pictures(source) or is_pictures(target):
+            check_picture_paths(source, target, framemd5, overwrite=overwrite)
+            return
+        if not target.is_dir():
+            container_of(target)
+        for each in (source, *filter(None, beside)):
+            _check_files(each, target, overwrite=overwrite or is_redo)
+            if framemd5 is not None:
+                check_listing_path(framemd5, each, target, overwrite=overwrite)
+        if is_redo and not target.exists():
+            raise UsageError(
+                f"the output {target} does not exist, so none of its shots can be redone; restore "
+                "it with --keep-job first"
+            )
+    except PermissionError as error:
+        inputs = map(str, (source, *filter(None, beside)))
+        kind = InputError if error.filename in inputs else OutputError
+        raise kind(f"{error.filename} cannot be reached: permission denied") from error
+
+
+def _check_files(source: Path, target: Path, *, overwrite: bool) -> None:
+    if not source.exists():
+        raise InputError(f"the file {source} does not exist")
+    if not os.access(source, os.R_OK):
+        raise InputError(f"the file {source} cannot be read: permission denied")
+    if target.is_dir():
+        raise UsageError(f"the output {target} is a folder; give a file name in it")
+    if target.exists() and source.samefile(target):
+        raise UsageError(f"the output {target} is the input itself; choose another name")
+    if target.exists() and not overwrite:
+        raise UsageError(f"the output {target} exists already; add --overwrite to replace it")
+    if not target.parent.is_dir():
+        raise OutputError(f"the folder {target.parent} for the output does not exist; create it")
