@@ -59,6 +59,7 @@ ROOMS = {
         "parsing",
         "pictures/",
         "lanczos",
+        "logcurves",
         "scaling",
         "upscaler",
     },

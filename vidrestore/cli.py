@@ -24,6 +24,7 @@ from vidrestore.cli_options import (
     End,
     Fps,
     FrameMd5,
+    InputCurve,
     Json,
     KeepJob,
     LayerFolder,
@@ -33,6 +34,7 @@ from vidrestore.cli_options import (
     Profile,
     Quality,
     RedoShots,
+    Reference,
     RestorerName,
     Scale,
     Source,
@@ -144,6 +146,7 @@ def restore(
     deinterlace: Deinterlace = None,
     max_vram: MaxVram = None,
     fps: Fps = None,
+    input_curve: InputCurve = None,
     batch_size: Annotated[int | None, typer.Option(metavar="N", help="Faces at once.")] = None,
     strength: Annotated[
         float | None, typer.Option(metavar="0..1", help="How much of the restored face is used.")
@@ -154,12 +157,7 @@ def restore(
         str | None,
         typer.Option(metavar="IDS", help="Only these people: 1,3; or -2: all but that one."),
     ] = None,
-    reference: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PHOTO", help="Only the person whose face this shows.", readable=False
-        ),
-    ] = None,
+    reference: Reference = None,
     min_face: Annotated[
         float | None,
         typer.Option(metavar="PX", help="Only people whose eyes are this many pixels apart."),
@@ -211,6 +209,7 @@ def restore(
             "fields.deinterlace": deinterlace,
             "restore.max_vram_gb": max_vram,
             "decode.fps": fps,
+            "decode.input_curve": input_curve,
             "restore.batch_size": batch_size,
             "paste.strength": strength,
             "scale.factor": scale,
@@ -234,8 +233,8 @@ def restore(
     span = span_of(start, end)
     if known is not None and span is not None:
         raise UsageError("an analysis is of a whole video; leave out --start and --end with it")
-    listener = console.events(as_json, stage_times=stage_times)
-    with listener as on_event, open_crew(workers, cluster) as crew:
+    listen = console.events(as_json, stage_times=stage_times)
+    with listen as on_event, open_crew(workers, cluster) as crew:
         summary = restore_video(
             source,
             target,
@@ -285,6 +284,7 @@ def analyze(
     deinterlace: Deinterlace = None,
     max_vram: MaxVram = None,
     fps: Fps = None,
+    input_curve: InputCurve = None,
     no_estimate: Annotated[
         bool, typer.Option("--no-estimate", help="Do not measure how long it would take.")
     ] = False,
@@ -302,6 +302,7 @@ def analyze(
             "fields.deinterlace": deinterlace,
             "restore.max_vram_gb": max_vram,
             "decode.fps": fps,
+            "decode.input_curve": input_curve,
             "detect.detector": detector,
             "weights.folder": weights,
             "weights.offline": offline,

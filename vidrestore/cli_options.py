@@ -41,6 +41,10 @@ RestorerName = Annotated[
 DetectorName = Annotated[
     str | None, typer.Option("--detector", metavar="NAME", help="insightface, yunet or haar.")
 ]
+Reference = Annotated[
+    Path | None,
+    typer.Option(metavar="PHOTO", help="Only the person whose face this shows.", readable=False),
+]
 Start = Annotated[
     str | None, typer.Option(metavar="TIME", help="Only from here on: 75.5 or 1:15.5.")
 ]
@@ -63,6 +67,14 @@ Deinterlace = Annotated[
 MaxVram = Annotated[
     float | None,
     typer.Option("--max-vram", metavar="GB", help="Most that networks take of a GPU's memory."),
+]
+InputCurve = Annotated[
+    str | None,
+    typer.Option(
+        "--input-curve",
+        metavar="cineon|slog3|FILE.cube",
+        help="How INPUT codes light, for networks only; the output keeps its own values.",
+    ),
 ]
 Fps = Annotated[
     float | None,

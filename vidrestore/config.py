@@ -22,6 +22,10 @@ class Section(BaseModel):
 class Decode(Section):
     hardware: bool = False
     """Pass two decodes on a GPU; from a frame that is not that of pass one, the processor does."""
+    input_curve: str = Field(
+        "", pattern=r"^(|cineon|slog3|.+\.cube)$", description="cineon, slog3 or a .cube file"
+    )
+    """How the pictures code light, where the file does not say: for detectors and networks only."""
     fps: float | None = Field(None, gt=0, le=1000)
     """Of numbered pictures, by which all that is set in seconds goes; None: 24."""
 

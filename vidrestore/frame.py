@@ -33,7 +33,7 @@ def notify(on_event: OnEvent | None, *messages: str) -> None:
 
 _ALLOWED = {
     "matrix": ("bt601", "bt709", "bt2020"),
-    "transfer": ("sdr", "pq", "hlg"),
+    "transfer": ("sdr", "pq", "hlg", "cineon", "slog3", "table"),
     "primaries": ("bt709", "bt2020", "p3"),
     "field_order": ("progressive", "tff", "bff"),
     "chroma_location": ("left", "center", "topleft", "top", "bottomleft", "bottom"),
@@ -80,7 +80,9 @@ class VideoInfo:
     """Where a chroma sample lies in its group of luma samples (H.264 figure E-1): left, center,
     topleft, top, bottomleft or bottom."""
     transfer: str = "sdr"
-    """sdr, pq or hlg (Rec. ITU-R BT.2100)."""
+    """sdr, pq or hlg (Rec. ITU-R BT.2100); or as somebody said, see `vidrestore.logcurves`."""
+    curve: tuple[tuple[float, float, float], ...] = ()
+    """Where `transfer` is table: display values of R', G', B' over signals from 0 to 1."""
     primaries: str = "bt709"
     """bt709 (and its near kin of 525 and 625 lines), bt2020 or p3."""
     mastering_display: tuple[Fraction, ...] | None = None

@@ -137,6 +137,7 @@ def made_from(
         version("vidrestore"),
         analysis.fingerprint,
         analysis.template,
+        (analysis.info.transfer, analysis.info.curve),
         (segment.first, segment.end, first, end),
         restorers_within(restorers, segment),
         networks_used(restorers, analysis, first, end),

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from vidrestore import logcurves
 from vidrestore.codecs import Encoding, plan_encoding
 from vidrestore.color import region_rgb
 from vidrestore.config import Settings
@@ -60,10 +61,10 @@ def probed(source: Path, settings: Settings) -> VideoInfo:
     if settings.decode.fps is not None and not is_pattern(source):
         raise UsageError(f"--fps is for numbered pictures, such as name_%06d.tif, not for {source}")
     if not is_pictures(source):
-        return probe(source)
+        return _with_curve(probe(source), settings.decode.input_curve)
     pictures = pictures_of(source)
     header = files.check_alike(pictures)
-    info = probe(source)
+    info = _with_curve(probe(source), settings.decode.input_curve)
     rate = Fraction(settings.decode.fps or _USUAL_FPS).limit_denominator(_CLOCK)
     count = len(pictures.files)
     return replace(
@@ -76,6 +77,14 @@ def probed(source: Path, settings: Settings) -> VideoInfo:
         sample_aspect_ratio=Fraction(1),
         field_order="progressive",
     )
+
+
+def _with_curve(info: VideoInfo, name: str) -> VideoInfo:
+    if not name:
+        return info
+    if name in logcurves.NAMES:
+        return replace(info, transfer=name)
+    return replace(info, transfer="table", curve=logcurves.read_cube(Path(name)))
 
 
 def check_picture_paths(

@@ -2,7 +2,8 @@
 
 Face networks were trained on ordinary pictures: BT.709 primaries, a display gamma, white at 1.
 "Display" values are such pictures. A stream with those primaries and an ordinary transfer curve is
-one already; any other is led there and back by curves without a flat part:
+one already; any other, of HDR or in a log curve, is led there and back by curves without a flat
+part; a table leads there by itself:
 
     stream R'G'B' -> light -> BT.709 primaries -> display coding -> shoulder
 
@@ -23,6 +24,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from vidrestore import logcurves
 from vidrestore.frame import VideoInfo
 
 # Of an ordinary display, Rec. ITU-R BT.1886.
@@ -50,6 +52,8 @@ _CHROMATICITIES = {
 _D65 = (0.3127, 0.3290)
 # The highlights of a source are looked up in this many cells across a crop.
 _HIGHLIGHT_CELLS = 16
+# Black of limited range, and how many values lie above it up to white, of all 1023.
+_LIMITED = 64 / 1023, 876 / 1023
 # Rows that are worked on at once: what lies between the steps then stays in the processor's cache.
 _BAND_ROWS = 32
 
@@ -68,10 +72,12 @@ def to_display(rgb: torch.Tensor, info: VideoInfo) -> torch.Tensor:
     """
     if is_display(info):
         return rgb
+    if info.transfer == "table":
+        return logcurves.looked_up(rgb, info.curve)
     mixing = _to_bt709(info.primaries)
 
     def shown(band: torch.Tensor) -> torch.Tensor:
-        light = _mixed(_light(band.double(), info.transfer), mixing)
+        light = _mixed(_light(_levels(band.double(), info), info.transfer), mixing)
         return _bent(_coded(light, info.transfer), info.transfer)
 
     return _in_bands(shown, rgb)
@@ -81,8 +87,11 @@ def from_display(display: torch.Tensor, info: VideoInfo) -> torch.Tensor:
     """The inverse of `to_display`."""
     if is_display(info):
         return display
+    if info.transfer == "table":
+        return logcurves.looked_back(display, info.curve)
     light = _uncoded(_straight(display.double(), info.transfer), info.transfer)
-    return _signal(_mixed(light, np.linalg.inv(_to_bt709(info.primaries))), info.transfer)
+    signal = _signal(_mixed(light, np.linalg.inv(_to_bt709(info.primaries))), info.transfer)
+    return _levels(signal, info, back=True)
 
 
 def change(
@@ -120,7 +129,7 @@ def limit_highlights(restored: torch.Tensor, source: torch.Tensor, info: VideoIn
     the brightest channel that the source has within one to two sixteenths of the crop, so that a
     highlight may become sharper but none appears. SDR is returned as it is.
     """
-    if info.transfer == "sdr":
+    if info.transfer in ("sdr", "table"):
         return restored
     cells = F.adaptive_max_pool2d(source.amax(dim=0)[None, None], _HIGHLIGHT_CELLS)
     # Bilinear interpolation of the cells' neighbourhoods is never below the source itself.
@@ -140,7 +149,17 @@ def _white(transfer: str) -> float:
     return float(_bent(torch.ones((), dtype=torch.float64), transfer))
 
 
+def _levels(signal: torch.Tensor, info: VideoInfo, *, back: bool = False) -> torch.Tensor:
+    """Of limited range as the share of all code values, which log curves count; and back."""
+    if info.transfer not in logcurves.NAMES or info.full_range:
+        return signal
+    first, count = _LIMITED
+    return (signal - first) / count if back else first + count * signal
+
+
 def _light(signal: torch.Tensor, transfer: str) -> torch.Tensor:
+    if transfer in logcurves.NAMES:
+        return logcurves.light(signal, transfer)
     size = signal.abs()
     if transfer == "pq":
         size = _pq_light(size)
@@ -152,6 +171,8 @@ def _light(signal: torch.Tensor, transfer: str) -> torch.Tensor:
 
 
 def _signal(light: torch.Tensor, transfer: str) -> torch.Tensor:
+    if transfer in logcurves.NAMES:
+        return logcurves.signal(light, transfer)
     size = light.abs()
     if transfer == "pq":
         size = _pq_signal(size)
@@ -239,7 +260,11 @@ def _straight(display: torch.Tensor, transfer: str) -> torch.Tensor:
 
 def _top(transfer: str) -> float:
     """The greatest u of `_bent`: of the greatest signal."""
-    peak = 1 / _WHITE_HLG if transfer == "hlg" else math.pow(_PQ_NITS / _WHITE_NITS, 1 / _GAMMA)
+    if transfer in logcurves.NAMES:
+        greatest = float(logcurves.light(torch.ones((), dtype=torch.float64), transfer))
+        peak = math.pow(greatest, 1 / _GAMMA)
+    else:
+        peak = 1 / _WHITE_HLG if transfer == "hlg" else math.pow(_PQ_NITS / _WHITE_NITS, 1 / _GAMMA)
     return (peak - _KNEE) / (1 - _KNEE)
 
 
