@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -16,11 +17,15 @@ from media import (
     random_image,
     write_video,
 )
+from skimage import data
 
 from vidrestore import load_settings, restore_video, transfer
+from vidrestore.detectors.yunet import YuNet
 from vidrestore.errors import ConfigError, UsageError
+from vidrestore.geometry import upright
 from vidrestore.logcurves import read_cube
 from vidrestore.stages.decode import Damage, decode
+from vidrestore.stages.detect import upright_picture
 from vidrestore.stills import probed
 
 CUBE = """# made for a test
@@ -151,3 +156,19 @@ def test_a_table_that_cannot_be_used_is_said(tmp_path, text, said):
 def test_other_curves_are_refused():
     with pytest.raises(ConfigError, match=r"cineon, slog3 or a \.cube file"):
         load_settings(options={"decode.input_curve": "logc"})
+
+
+def test_a_face_in_a_log_curve_is_found_as_on_a_display(shared, tmp_path):
+    """The astronaut, printed down to a fifth of her contrast and lifted, as a scanner sees it."""
+    info = replace(infos(tmp_path)["cineon"], width=512, height=512, pixel_format="gbrp")
+    display = torch.from_numpy(data.astronaut() / 255.0).permute(2, 0, 1)
+    coded = transfer.from_display(display * 0.7, info).clamp(0, 1).mul(255).round()
+    picture = coded.permute(1, 2, 0).to(torch.uint8).numpy()
+    image = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="gbrp")
+    shown = upright_picture(image, info, upright(info, 512))
+    assert (
+        np.abs(shown[..., ::-1].astype(float) / 255 - display.permute(1, 2, 0).numpy() * 0.7).mean()
+        < 0.01
+    )
+    yunet = YuNet(shared / "models" / "face_detection_yunet_2023mar.onnx", score=0.7)
+    assert len(yunet(shown)) == 1

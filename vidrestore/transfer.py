@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -81,6 +82,17 @@ def to_display(rgb: torch.Tensor, info: VideoInfo) -> torch.Tensor:
         return _bent(_coded(light, info.transfer), info.transfer)
 
     return _in_bands(shown, rgb)
+
+
+def looked_at(bgr: npt.NDArray[np.uint8], info: VideoInfo) -> npt.NDArray[np.uint8]:
+    """A picture (h, w, 3) as detectors know them, where the stream's is in a log curve or goes
+    through a table; by neutrals alone."""
+    if info.transfer not in (*logcurves.NAMES, "table"):
+        return bgr
+    ramp = torch.linspace(0, 1, 256, dtype=torch.float64).expand(3, 1, -1)
+    shown = to_display(ramp, info)[:, 0].clamp(0, 1).mul(255).round()
+    table = shown.flip(0).T.to(torch.uint8)[None]  # (1, 256, B G R)
+    return np.asarray(cv2.LUT(bgr, table.contiguous().numpy()), np.uint8)
 
 
 def from_display(display: torch.Tensor, info: VideoInfo) -> torch.Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Interpolation
 
-from vidrestore import color
+from vidrestore import color, transfer
 from vidrestore.detectors import Detector, look_closely, look_from_afar, moved, with_others
 from vidrestore.frame import Detection, Frame, Observation, VideoInfo
 from vidrestore.geometry import Rect, Upright, apply, invert, overlaps, upright
@@ -236,7 +236,7 @@ def upright_picture(image: av.VideoFrame, info: VideoInfo, view: Upright) -> npt
         src_color_range="JPEG" if info.full_range else "MPEG",
         interpolation=Interpolation.AREA,
     )
-    return np.ascontiguousarray(view.turn(scaled.to_ndarray()))
+    return np.ascontiguousarray(view.turn(transfer.looked_at(scaled.to_ndarray(), info)))
 
 
 def checksum(image: av.VideoFrame) -> int:
