@@ -166,9 +166,7 @@ def test_a_face_in_a_log_curve_is_found_as_on_a_display(shared, tmp_path):
     picture = coded.permute(1, 2, 0).to(torch.uint8).numpy()
     image = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="gbrp")
     shown = upright_picture(image, info, upright(info, 512))
-    assert (
-        np.abs(shown[..., ::-1].astype(float) / 255 - display.permute(1, 2, 0).numpy() * 0.7).mean()
-        < 0.01
-    )
+    wanted = display.permute(1, 2, 0).numpy() * 0.7
+    assert np.abs(shown[..., ::-1] / 255 - wanted).mean() < 0.01
     yunet = YuNet(shared / "models" / "face_detection_yunet_2023mar.onnx", score=0.7)
     assert len(yunet(shown)) == 1

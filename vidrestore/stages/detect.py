@@ -236,7 +236,9 @@ def upright_picture(image: av.VideoFrame, info: VideoInfo, view: Upright) -> npt
         src_color_range="JPEG" if info.full_range else "MPEG",
         interpolation=Interpolation.AREA,
     )
-    return np.ascontiguousarray(view.turn(transfer.looked_at(scaled.to_ndarray(), info)))
+    return np.ascontiguousarray(
+        view.turn(transfer.looked_at(np.asarray(scaled.to_ndarray(), np.uint8), info))
+    )
 
 
 def checksum(image: av.VideoFrame) -> int:
