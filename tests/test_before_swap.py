@@ -200,6 +200,7 @@ def test_on_a_plate_of_twice_the_size_it_is_the_same_region(tmp_path):
         assert touched[cv2.erode(place, np.ones((27, 27))) > 0].mean() > 0.95
 
 
+@pytest.mark.long
 def test_segments_change_nothing(tmp_path):
     before, after = videos(tmp_path, count=100)
     face = plain_track(12, centre=(80, 80), side=SIDE_PX, work_px=256, first_frame=28)

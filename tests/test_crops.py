@@ -129,6 +129,7 @@ def test_another_strength_needs_no_network_and_gives_the_frames_of_a_full_run(ta
     assert not plain.with_name("plain.mkv.vidrestore").exists()
 
 
+@pytest.mark.long
 def test_crops_outlast_a_run_without_them_but_not_another_source_or_a_new_start(tape, tmp_path):
     target = tmp_path / "out.mkv"
     folder = tmp_path / "out.mkv.vidrestore" / "crops"

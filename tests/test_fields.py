@@ -85,7 +85,7 @@ def kinds(size):
     yield "still", still, "progressive", "progressive"
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", ["480i", pytest.param("576i", marks=pytest.mark.long)])
 def test_what_footage_is_its_pictures_tell_and_not_its_flags(tmp_path, size):
     wrong = {}
     for name, frames, flag, truth in kinds(size):

@@ -335,8 +335,15 @@ def wait_for_frame(process: "subprocess.Popen[str]", stage: str, frame: int) -> 
     pytest.fail(f"{stage} never came to frame {frame}: {process.communicate()[1]}")
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(("stage", "part"), [("analyze", "9"), ("restore", "0.6")])
+@pytest.mark.parametrize(
+    ("stage", "part", "signal_number"),
+    [
+        ("analyze", "9", signal.SIGINT),
+        ("restore", "0.6", signal.SIGINT),
+        pytest.param("analyze", "9", signal.SIGTERM, marks=pytest.mark.long),
+        ("restore", "0.6", signal.SIGTERM),
+    ],
+)
 def test_an_interrupted_command_leaves_nothing(
     shared: Path, tmp_path: Path, stage: str, part: str, signal_number: int
 ) -> None:
