@@ -1,5 +1,6 @@
 """Interlaced footage: what it is, its fields restored and woven again, and other outputs of it."""
 
+import re
 from fractions import Fraction
 
 import footage
@@ -19,7 +20,7 @@ from media import (
 )
 from skimage import data
 
-from vidrestore import analyze_video, load_settings, restore_video, store
+from vidrestore import analyze_video, console, load_settings, restore_video, store
 from vidrestore.again import frames_again
 from vidrestore.deinterlacing import choose_interlacing
 from vidrestore.detectors import detection
@@ -234,7 +235,7 @@ def test_bobbed_frames_come_once_more_from_anywhere(tmp_path, a_face):
             assert [(f.pts, checksum(f.image)) for f in again] == known[first:end]
 
 
-def test_the_analysis_of_fields_is_kept_exactly(tmp_path, a_face):
+def test_the_analysis_of_fields_is_kept_exactly_and_speaks_of_frames(tmp_path, a_face, capsys):
     pictures = footage.images(footage.pan(2 * FRAMES, 160, 96), "yuv420p")
     source = footage.film(tmp_path / "clip.mkv", footage.woven_by_hand(pictures, "tff"), flag="tff")
     analysis = analyze_video(source, load_settings(options={"detect.detector": "haar"}))
@@ -245,6 +246,11 @@ def test_the_analysis_of_fields_is_kept_exactly(tmp_path, a_face):
             other.info, other.pts.tolist(), other.crc32.tolist()
         )  # fmt: skip
     assert (loaded.fields.mode, loaded.fields.order) == ("keep", "tff")
+    console.show_analysis(analysis, source, None)
+    shown = capsys.readouterr().out
+    assert re.search(rf"frames .*{FRAMES}", shown)
+    assert f"0-{FRAMES - 1}" in shown
+    assert f"0-{2 * FRAMES - 1}" not in shown
     (track,) = analysis.tracks
     early, late = of_output(loaded).tracks
     np.testing.assert_array_equal(early.matrices, track.matrices[0::2])

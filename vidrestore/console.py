@@ -233,15 +233,17 @@ def _people_table(analysis: Analysis) -> Table:
 
 def _track_table(analysis: Analysis) -> Table:
     from vidrestore.findings import seconds_of_track
+    from vidrestore.interlace import in_output
 
     table = Table("track", "person", "frames", "seconds", "eye distance", "seen", "confidence")
     for track in analysis.tracks:
         eyes = track.landmarks[:, 1] - track.landmarks[:, 0]
         size = float((eyes**2).sum(axis=-1).mean() ** 0.5)
+        first, last = in_output(analysis, track.first_frame, track.end_frame - 1)
         table.add_row(
             str(track.track_id),
             str(track.person_id),
-            f"{track.first_frame}-{track.end_frame - 1}",
+            f"{first}-{last}",
             f"{seconds_of_track(analysis, track):.2f}",
             f"{size:.0f} px",
             f"{100 * float(track.detected.mean()):.0f} %",

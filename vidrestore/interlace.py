@@ -67,7 +67,8 @@ def is_woven(analysis: Analysis) -> bool:
 
 
 def in_output(analysis: Analysis, first: int, end: int) -> tuple[int, int]:
-    """[first, end) of the output's frames that show these of the analysis; even, where woven."""
+    """The output's frames that show these two of the analysis, or end where these end: then even,
+    where woven."""
     return (first // 2, end // 2) if is_woven(analysis) else (first, end)
 
 
