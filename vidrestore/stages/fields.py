@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import chain
 from typing import Any
 
 import av
@@ -134,26 +135,24 @@ class _Timed:
 def _split(frames: Iterator[Frame], order: str) -> Iterator[tuple[_Timed, int, Any]]:
     """(frame, 0 or 1 for its earlier or later field, the field's picture)."""
     how = f"mode=send_field:parity={order}:deint=all"
-    graph, waiting, fields = None, deque[_Timed](), 0
+    graph, waiting, field = None, deque[_Timed](), 0
     last: Frame | None = None
-    for frame in frames:
+    for frame in chain(frames, (None,)):
         if last is not None:
-            waiting.append(_Timed(last, frame.pts))
+            until = last.pts + (last.duration or 1) if frame is None else frame.pts
+            waiting.append(_Timed(last, until))
         last = frame
-        graph = graph or _Graph(frame.image, "bwdif", how)
-        for image in graph.through(frame.image):
-            yield waiting[0], fields, image
-            if fields == 1:
+        images: Iterator[Any] = iter(())
+        if frame is not None:
+            graph = graph or _Graph(frame.image, "bwdif", how)
+            images = graph.through(frame.image)
+        elif graph is not None:
+            images = graph.rest()
+        for image in images:
+            yield waiting[0], field, image
+            if field == 1:
                 waiting.popleft()
-            fields = 1 - fields
-    if graph is None or last is None:
-        return
-    waiting.append(_Timed(last, last.pts + (last.duration or 1)))
-    for image in graph.rest():
-        yield waiting[0], fields, image
-        if fields == 1:
-            waiting.popleft()
-        fields = 1 - fields
+            field = 1 - field
 
 
 class _Graph:
