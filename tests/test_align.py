@@ -270,6 +270,7 @@ def test_carried_faces_do_not_count_as_found():
     )
 
 
+@pytest.mark.long
 def test_more_frames_a_second_do_not_bring_more_trembling():
     """Both scored at 25 frames per second, so that the second difference is the same."""
     results = {}

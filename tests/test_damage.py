@@ -51,7 +51,7 @@ OTHERS = {
     "hevc": ("hevc.mkv", "-c:v libx265 -preset ultrafast -x265-params log-level=error:pools=1 -an"),
 }
 CASES = [
-    pytest.param(kind, seed, marks=[] if seed < 3 + 3 * ("mp4" not in kind) else pytest.mark.long)
+    pytest.param(kind, seed, marks=[] if seed < 2 + 2 * ("mp4" not in kind) else pytest.mark.long)
     for kind in KINDS
     for seed in range(25 if "mp4" in kind else 50)
 ]

@@ -67,13 +67,12 @@ def check_x4(found: Score) -> None:
     assert found.worst_db >= 0
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_face_that_boils_comes_to_rest(seed):
-    check_x4(scored(synthetic(N, SIDE, seed), seed))
+def test_a_face_that_boils_comes_to_rest():
+    check_x4(scored(synthetic(N, SIDE, 0), 0))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(2, 10))
+@pytest.mark.parametrize("seed", range(1, 10))
 def test_a_face_that_boils_comes_to_rest_for_other_seeds(seed):
     check_x4(scored(synthetic(N, SIDE, seed), seed))
 

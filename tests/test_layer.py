@@ -230,6 +230,7 @@ def test_a_layer_in_segments_is_that_of_one(tmp_path, form):
                 np.testing.assert_array_equal(was, now)
 
 
+@pytest.mark.long
 def test_what_is_done_is_not_done_again_unless_its_layer_lacks(tmp_path):
     source, target = source_of(tmp_path / "tape.mkv", count=100), tmp_path / "out.mkv"
     faces = [plain_track(100, centre=(62, 64), side=40)]

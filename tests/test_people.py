@@ -389,6 +389,7 @@ def test_people_of_composed_scenes_with_a_simulated_recogniser():
     assert min(scores) >= 0.95
 
 
+@pytest.mark.long
 def test_people_of_composed_scenes_with_a_real_recogniser(yunet, recognizer):
     scores = [score(composed(seed), yunet, recognizer) for seed in range(6)]
     assert np.mean(scores) >= 0.95
