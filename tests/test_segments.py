@@ -18,7 +18,7 @@ from media import (
     write_video,
 )
 
-from vidrestore import load_settings, restore_video
+from vidrestore import load_settings, restore, restore_video
 from vidrestore.again import frames_again
 from vidrestore.errors import OutputError
 from vidrestore.frame import Analysis
@@ -248,6 +248,21 @@ def test_what_another_source_left_is_said_and_not_used(tape, tmp_path):
                   on_event=told.append)  # fmt: skip
     assert 60 <= painter.faces <= 60 + 2 * 16
     assert any("is of another source" in event.get("message", "") for event in told)
+
+
+def test_a_segment_costs_no_more_for_the_tracks_of_others(tape, tmp_path, monkeypatch):
+    """Else the cost of a film grows with the square of its length."""
+    given = []
+    real = restore.paste
+
+    def noted(frames, *args, tracks, **kwargs):
+        given.append([track.track_id for track in tracks])
+        return real(frames, *args, tracks=tracks, **kwargs)
+
+    monkeypatch.setattr("vidrestore.restore.paste", noted)
+    restored(tape, tmp_path / "out.mkv")
+    assert len(given) > 2
+    assert all(1 <= len(tracks) <= 2 for tracks in given), given
 
 
 def test_nothing_is_resumed_where_nobody_wants_that(tape, tmp_path):

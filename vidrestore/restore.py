@@ -25,7 +25,7 @@ from vidrestore.likeness import Judge
 from vidrestore.pairing import ALONE, Companion, Pairing, target_from_source
 from vidrestore.parsing import Parser
 from vidrestore.restorers import MOST_AT_ONCE, Described, Restorer, most_at_once
-from vidrestore.segments import Schedule, Segment, context
+from vidrestore.segments import Schedule, Segment, context, tracks_within
 from vidrestore.stages import deflicker as deflicker_stage
 from vidrestore.stages import guard as guard_stage
 from vidrestore.stages import paste as paste_stage
@@ -83,6 +83,8 @@ def restore_segment(
     output = of_output(shown)
     tally = Tally(frames=range(segment.first, segment.end))
     first, end = context(segment, analysis, reach_frames(restorers, settings))
+    # All others would cost every segment as much as the whole video has.
+    tracks, shown_tracks = (tracks_within(of.tracks, first, end) for of in (analysis, shown))
     # Those of decoders are packets' durations, which follow the order of coding.
     durations = [*np.diff(output.pts).tolist(), last_duration(output)]
     device = choose_device(settings.restore)
@@ -101,7 +103,7 @@ def restore_segment(
         frames = threads.background(again, depth=depth, name="decode")
         cropped = crop(
             frames,
-            analysis.tracks,
+            tracks,
             info,
             largest_px=max(restorer.size or _LARGEST_CROP_PX for _, restorer in restorers),
             device=device,
@@ -124,7 +126,7 @@ def restore_segment(
             tally,
             identity=settings.guard.identity,
             features=settings.guard.features,
-            tracks=analysis.tracks,
+            tracks=tracks,
         )
         # Each face that waits holds 24 W^2 bytes, of which the guard keeps some frames itself.
         sure = threads.background(guarded, depth=1, name="guard")
@@ -138,7 +140,7 @@ def restore_segment(
                 pairs = zip(sure, onto, strict=True)
             sure = onto_plate(
                 pairs,
-                shown.tracks,
+                shown_tracks,
                 shown.info,
                 target_from_source(shown.info, info),
                 cut_out,
@@ -149,7 +151,7 @@ def restore_segment(
             shown.info,
             tally,
             strength=settings.paste.strength,
-            tracks=shown.tracks,
+            tracks=shown_tracks,
             finish=_finish(settings, parser),
             layer=None if layer is None else layer.holds,
         )

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
-from vidrestore.frame import Analysis
+from vidrestore.frame import Analysis, Track
 from vidrestore.interlace import is_woven
 from vidrestore.pairing import ALONE, Pairing
 from vidrestore.restorers import Described, Restorer, restorer_for, told_apart
@@ -74,6 +74,11 @@ def context(segment: Segment, analysis: Analysis, reach_frames: int) -> tuple[in
     first = next(start for start, end in analysis.shots if start <= segment.first < end)
     end = next(end for start, end in analysis.shots if start < segment.end <= end)
     return max(first, segment.first - reach_frames), min(end, segment.end + reach_frames)
+
+
+def tracks_within(tracks: Sequence[Track], first: int, end: int) -> list[Track]:
+    """Those that have a face in frames [first, end)."""
+    return [track for track in tracks if track.first_frame < end and first < track.end_frame]
 
 
 def restorers_within(
@@ -153,12 +158,11 @@ def made_from(
         digest.update(repr((role, each.fingerprint)).encode())
         for array in (each.pts[first:end], each.crc32[first:end]):
             digest.update(array.tobytes())
-    for track in analysis.tracks:
-        if track.first_frame < end and first < track.end_frame:
-            frames = slice(max(0, first - track.first_frame), end - track.first_frame)
-            digest.update(repr((track.track_id, track.work_px, track.first_frame)).encode())
-            # The whole course of a track, since medians over it are used.
-            for rows in (track.matrices, track.landmarks):
-                digest.update(rows.tobytes())
-            digest.update(track.strength[frames].tobytes())
+    for track in tracks_within(analysis.tracks, first, end):
+        frames = slice(max(0, first - track.first_frame), end - track.first_frame)
+        digest.update(repr((track.track_id, track.work_px, track.first_frame)).encode())
+        # The whole course of a track, since medians over it are used.
+        for rows in (track.matrices, track.landmarks):
+            digest.update(rows.tobytes())
+        digest.update(track.strength[frames].tobytes())
     return digest.hexdigest()
