@@ -16,6 +16,8 @@ from vidrestore.errors import WeightsError
 from vidrestore.frame import Detection
 from vidrestore.onnxfile import providers
 
+_CPU = torch.device("cpu")
+
 
 class InsightFace:
     """The detector of a pack folder that is known to be complete (see weights.py).
@@ -33,7 +35,7 @@ class InsightFace:
         size_px: int,
         score: float,
         threads: int | None = None,
-        device: torch.device,
+        device: torch.device = _CPU,
     ) -> None:
         """`threads`: of one look; None leaves that to onnxruntime, which takes all cores. On a CUDA
         `device` it looks there if the installed onnxruntime can."""
