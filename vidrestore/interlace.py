@@ -61,6 +61,11 @@ def of_output(analysis: Analysis) -> Analysis:
     return replace(of_file(analysis), shots=shots, tracks=tuple(tracks))
 
 
+def frames_of_output(analysis: Analysis) -> Analysis:
+    """The same without the work of telling where faces are: without them, where it is woven."""
+    return of_file(analysis) if is_woven(analysis) else analysis
+
+
 def is_woven(analysis: Analysis) -> bool:
     """The output's frames each show two pictures of the analysis."""
     return analysis.fields is not None and analysis.fields.mode == "keep"

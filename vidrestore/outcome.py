@@ -9,7 +9,7 @@ from dataclasses import replace
 from vidrestore.analyze import frames_expected
 from vidrestore.fixity import Fixity
 from vidrestore.frame import Analysis
-from vidrestore.interlace import of_file, of_output
+from vidrestore.interlace import frames_of_output, of_file
 from vidrestore.summary import Summary, Tally, likeness_by_track
 
 
@@ -29,7 +29,7 @@ def summarize(
     for reason, count in tally.not_restored.items():
         skipped[reason] = skipped.get(reason, 0) + count
     summary = Summary(
-        frames=of_output(analysis).frame_count,
+        frames=frames_of_output(analysis).frame_count,
         faces=tally.faces,
         repeated=tally.repeated,
         kept=tally.kept,

@@ -15,7 +15,7 @@ from vidrestore import store
 from vidrestore.codecs import Encoding
 from vidrestore.errors import InputError, UsageError
 from vidrestore.frame import Analysis, Track
-from vidrestore.interlace import in_output, of_output
+from vidrestore.interlace import frames_of_output, in_output
 from vidrestore.rendering import name_of
 from vidrestore.restorers import Described
 from vidrestore.segments import Segment, restorers_used
@@ -203,7 +203,7 @@ def take_segments(redo: Redo, work: WorkFolder, target: Path, suffix: str) -> di
     ]
     if not missing:
         return origins
-    analysis = of_output(redo.analysis)
+    analysis = frames_of_output(redo.analysis)
     take(target, kept.stream_index, wanted, analysis.pts.tolist(), analysis.info)
     for segment, path in zip(missing, places, strict=True):
         number = segment.number

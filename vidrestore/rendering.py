@@ -19,7 +19,7 @@ from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
 from vidrestore.crops import Crops
 from vidrestore.frame import Analysis, OnEvent, notify
-from vidrestore.interlace import in_output, of_output
+from vidrestore.interlace import frames_of_output, in_output
 from vidrestore.layering import Layering
 from vidrestore.likeness import Judge
 from vidrestore.pairing import Pairing
@@ -217,7 +217,7 @@ class Rendering:
         all_hash: str,
     ) -> Path:
         plate, layering = self.work.pairing.plate, self.work.layering
-        shown = of_output(self.work.analysis if plate is None else plate.analysis)
+        shown = frames_of_output(self.work.analysis if plate is None else plate.analysis)
         times = [shown.pts[slice(*self._in_output(segment))].tolist() for segment in segments]
         if layering is not None:
             named = [(name_of(s), origin) for s, origin in zip(segments, hashes, strict=True)]
@@ -237,7 +237,7 @@ class Rendering:
         return self.folder.find(name, self.work.encoding.suffix, origin)
 
     def _segments(self, segments: Sequence[Segment], hashes: Sequence[str]) -> list[Done]:
-        progress = Progress(of_output(self.work.analysis).frame_count, self.on_event)
+        progress = Progress(frames_of_output(self.work.analysis).frame_count, self.on_event)
         done: dict[Segment, Done] = {}
         for segment, origin in zip(segments, hashes, strict=True):
             if (found := self._found(name_of(segment), origin)) is not None:

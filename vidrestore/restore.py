@@ -20,7 +20,7 @@ from vidrestore.devices import choose_device
 from vidrestore.enlarging import open_scaler
 from vidrestore.errors import InputError
 from vidrestore.frame import Analysis, FaceFrame, Frame, VideoInfo
-from vidrestore.interlace import in_output, is_woven, of_output
+from vidrestore.interlace import frames_of_output, in_output, is_woven
 from vidrestore.likeness import Judge
 from vidrestore.pairing import ALONE, Companion, Pairing, target_from_source
 from vidrestore.parsing import Parser
@@ -80,7 +80,7 @@ def restore_segment(
     info, plate = analysis.info, pairing.plate
     # What the output is but for the faces; it may be woven of what is restored.
     shown = analysis if plate is None else plate.analysis
-    output = of_output(shown)
+    output = frames_of_output(shown)
     tally = Tally(frames=range(segment.first, segment.end))
     first, end = context(segment, analysis, reach_frames(restorers, settings))
     # All others would cost every segment as much as the whole video has.
