@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,21 +35,21 @@ def frames_again(
 ) -> Iterator[Frame]:
     """Frames [first, end) of the analysis once more: those of the file as `_file_again` gives them,
     or what is made of their fields."""
-    if (fields := analysis.fields) is None:
-        yield from _file_again(source, analysis, span, first=first, end=end, device=device)
-        return
     end = analysis.frame_count if end is None else end
+    read = partial(_file_again, source, of_file(analysis), span, device)
+    if (fields := analysis.fields) is None:
+        yield from read(first, end)
+        return
     if fields.sources is not None:
         named = fields.sources[first:end]
         begin, stop = int(named.min()), int(named.max()) + 1
-        own = _file_again(source, of_file(analysis), span, first=begin, end=stop, device=device)
+        own = read(begin, stop)
         yield from film_again(own, fields.order, fields.sources, analysis.pts, first, end)
         return
     each = 1 if fields.mode == "frame" else 2
     # A field is interpolated with the help of the frames around its own.
     begin, stop = max(0, first // each - 1), min(len(fields.pts), -(-end // each) + 1)
-    own = _file_again(source, of_file(analysis), span, first=begin, end=stop, device=device)
-    for frame in pictures(own, fields.mode, fields.order):
+    for frame in pictures(read(begin, stop), fields.mode, fields.order):
         if first <= frame.index < end:
             yield replace(frame, pts=int(analysis.pts[frame.index]))
 
@@ -56,11 +57,10 @@ def frames_again(
 def _file_again(
     source: Path,
     analysis: Analysis,
-    span: Span | None = None,
-    *,
-    first: int = 0,
-    end: int | None = None,
-    device: str | None = None,
+    span: Span | None,
+    device: str | None,
+    first: int,
+    end: int,
 ) -> Iterator[Frame]:
     """Frames [first, end) of the file once more, with the times and checksums that they have
     there. `span` is the part of the source that was analysed.
@@ -71,7 +71,6 @@ def _file_again(
     `device` is what decodes instead of them, under the same condition.
     InputError where that does not help: the file is no longer the one that was analysed.
     """
-    end = analysis.frame_count if end is None else end
     given = first
     ends_with_source = end == analysis.frame_count and span is None
     for frames in _attempts(source, analysis, span, first, device):

@@ -11,7 +11,7 @@ from typing import Any
 
 from vidrestore.config import Settings
 from vidrestore.errors import UsageError
-from vidrestore.frame import VideoInfo
+from vidrestore.frame import Analysis, VideoInfo
 from vidrestore.pictures import is_pictures
 from vidrestore.stages.decode import Damage, Span, decode, decode_from
 from vidrestore.stages.fields import FieldScan, can_split, scan
@@ -58,6 +58,12 @@ class Interlacing:
 NOT_INTERLACED = Interlacing("off")
 
 
+def interlacing_of(analysis: Analysis) -> Interlacing:
+    """What an analysis was made with."""
+    fields = analysis.fields
+    return NOT_INTERLACED if fields is None else Interlacing(fields.mode, fields.order)
+
+
 def choose_interlacing(
     source: Path, info: VideoInfo, settings: Settings, span: Span | None
 ) -> Interlacing:
@@ -91,7 +97,7 @@ def judged(seen: FieldScan, said: str) -> tuple[str | None, str]:
     if decided < _FEWEST_DECIDED:
         if not flagged or by_flag is None or seen.frames < 2:
             return None, "taken for progressive: too little moves to tell"
-        return by_flag, f"interlaced by what the file says, {_order(by_flag)}: too little moves"
+        return by_flag, f"interlaced by what the file says, {_SAID[by_flag]}: too little moves"
     most, least = max(seen.tff, seen.bff), min(seen.tff, seen.bff)
     share = (seen.tff + seen.bff) / decided
     if share < (_LEAST_SHARE_FLAGGED if flagged else _LEAST_SHARE):
@@ -100,21 +106,17 @@ def judged(seen: FieldScan, said: str) -> tuple[str | None, str]:
     if most < _CLEAR_ORDER * least:
         if by_flag is None:
             return None, "taken for progressive: its fields have no clear order"
-        return by_flag, f"interlaced, {_order(by_flag)} by what the file says"
+        return by_flag, f"interlaced, {_SAID[by_flag]} by what the file says"
     order = "tff" if seen.tff > seen.bff else "bff"
-    kind = f"interlaced, {_order(order)}"
+    kind = f"interlaced, {_SAID[order]}"
     if is_pulldown(seen):
-        kind = f"film with repeated fields (3:2 pulldown), {_order(order)}"
+        kind = f"film with repeated fields (3:2 pulldown), {_SAID[order]}"
     if order != said:
         kind += f", though the file says {_SAID[said]}"
     return order, kind
 
 
 _SAID = {"progressive": "progressive", "tff": "top field first", "bff": "bottom field first"}
-
-
-def _order(order: str) -> str:
-    return _SAID[order]
 
 
 def scanned(source: Path, info: VideoInfo, span: Span | None) -> FieldScan:

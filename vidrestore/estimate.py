@@ -15,7 +15,7 @@ import torch
 
 from vidrestore import weights
 from vidrestore.config import Settings
-from vidrestore.deinterlacing import Interlacing
+from vidrestore.deinterlacing import interlacing_of
 from vidrestore.devices import choose_device
 from vidrestore.enlarging import check_fields, chosen_scaling
 from vidrestore.errors import VidrestoreError
@@ -64,9 +64,7 @@ def estimate(
     folders = weights.search_folders(how.folder, how.also)
     try:
         scaling = chosen_scaling(settings)
-        if (fields := analysis.fields) is not None:
-            known = Interlacing(fields.mode, fields.order)
-            check_fields(source, known, factor=settings.scale.factor)
+        check_fields(source, interlacing_of(analysis), factor=settings.scale.factor)
     except VidrestoreError as error:
         return f"how long it will take cannot be said: {error}"
     analysis = with_room_for(analysis, _pairing(source, analysis, None, scaling))

@@ -10,7 +10,7 @@ from vidrestore import store
 from vidrestore.codecs import Encoding, plan_encoding
 from vidrestore.config import Settings
 from vidrestore.containers import RemuxPlan, plan_streams
-from vidrestore.deinterlacing import NOT_INTERLACED, Interlacing, choose_interlacing
+from vidrestore.deinterlacing import Interlacing, choose_interlacing, interlacing_of
 from vidrestore.enlarging import (
     check_fields,
     check_goes_with,
@@ -242,8 +242,7 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
 def _interlacing(request: Request, info: VideoInfo, on_event: OnEvent | None) -> Interlacing:
     """What is made of interlaced footage; what cannot be done with its fields is refused."""
     if (analysis := request.analysis) is not None:
-        fields = analysis.fields
-        known = NOT_INTERLACED if fields is None else Interlacing(fields.mode, fields.order)
+        known = interlacing_of(analysis)
         check_fields(request.source, known, factor=request.settings.scale.factor)
         return known
     found = choose_interlacing(request.source, info, request.settings, request.span)
