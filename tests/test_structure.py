@@ -48,6 +48,7 @@ ROOMS = {
         "focus",
         "swap",
         "looks",
+        "showing",
         "layers",
         "parts",
         "likeness",
@@ -95,7 +96,10 @@ ROOMS = {
     },
     "others": {
         "contactsheet",
+        "preview",
+        "compare",
         "findings",
+        "batch",
         "cluster",
         "crew",
         "convert",
@@ -108,7 +112,18 @@ ROOMS = {
         "doctor",
         "tryout",
     },
-    "top": {"cli", "cli_options", "cli_weights", "console", "ui", "__init__", "__main__"},
+    "top": {
+        "cli",
+        "cli_options",
+        "cli_look",
+        "cli_restore",
+        "cli_weights",
+        "console",
+        "progress",
+        "ui",
+        "__init__",
+        "__main__",
+    },
 }
 _BELOW_PASSES = {"ground", "weights", "gpen", "detectors", "restorers", "stages"}
 
@@ -290,9 +305,10 @@ def _writes_to_stdout(node: ast.AST) -> bool:
     return (called == "print" and not to_file) or called.startswith("sys.stdout.")
 
 
-@pytest.mark.parametrize("module", sorted(set(files()) - {"cli", "console"}))
+@pytest.mark.parametrize("module", sorted(set(files()) - {"console"}))
 def test_only_the_command_line_prints(module: str) -> None:
-    assert prints(files()[module].read_text(encoding="utf-8")) == []
+    if not module.startswith("cli"):
+        assert prints(files()[module].read_text(encoding="utf-8")) == []
 
 
 def test_a_print_is_seen() -> None:

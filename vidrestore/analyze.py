@@ -342,20 +342,17 @@ def _template(settings: Settings) -> str:
 
 def _report(on_event: OnEvent | None, info: VideoInfo, span: Span | None, done: int) -> None:
     if on_event is not None:
-        expected = max(_frames_expected_in(span, info), done)
+        expected = max(frames_expected(info, span), done)
         on_event({"event": "progress", "stage": "analyze", "frame": done, "frames": expected})
 
 
-def _frames_expected_in(span: Span | None, info: VideoInfo) -> int:
-    if span is None:
-        return frames_expected(info)
-    whole = Fraction(info.duration_seconds_from_header)
-    end = whole if span.end_seconds is None else min(span.end_seconds, whole)
-    return round((end - (span.start_seconds or 0)) * info.frame_rate)
-
-
-def frames_expected(info: VideoInfo) -> int:
-    """Frames that the container claims, from its duration where it gives no count."""
-    if info.frame_count_from_header:
+def frames_expected(info: VideoInfo, span: Span | None = None) -> int:
+    """Frames that the container claims, of all or of `span`; from its duration where it gives no
+    count."""
+    if span is None and info.frame_count_from_header:
         return info.frame_count_from_header
-    return round(info.duration_seconds_from_header * info.frame_rate)
+    whole = Fraction(info.duration_seconds_from_header)
+    begin, end = (
+        (Fraction(0), None) if span is None else (span.start_seconds or 0, span.end_seconds)
+    )
+    return round(((whole if end is None else min(end, whole)) - begin) * info.frame_rate)

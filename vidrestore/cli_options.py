@@ -80,6 +80,27 @@ Fps = Annotated[
     float | None,
     typer.Option("--fps", metavar="N", help="Of numbered pictures: how many make a second (24)."),
 ]
+Strength = Annotated[
+    float | None, typer.Option(metavar="0..1", help="How much of the restored face is used.")
+]
+People = Annotated[
+    str | None, typer.Option(metavar="IDS", help="Only these people: 1,3; or -2: all but that one.")
+]
+MinFace = Annotated[
+    float | None,
+    typer.Option(metavar="PX", help="Only people whose eyes are this many pixels apart."),
+]
+ShotsToObey = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.toml", help="What `analyze --shots` wrote, edited.", readable=False),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
+PrintConfig = Annotated[
+    bool,
+    typer.Option(
+        "--print-config", help="Print all settings as they would hold, as a profile, and stop."
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(
@@ -188,13 +209,11 @@ def span_of(start: str | None, end: str | None) -> Span | None:
 
     if start is None and end is None:
         return None
-    return Span(_seconds(start), _seconds(end))
+    return Span(*(None if text is None else seconds_of(text) for text in (start, end)))
 
 
-def _seconds(text: str | None) -> Fraction | None:
-    """75.5, 1:15.5 or 0:01:15.5 as exact seconds."""
-    if text is None:
-        return None
+def seconds_of(text: str) -> Fraction:
+    """75.5, 1:15.5 or 0:01:15.5 as exact seconds; UsageError for what is no time."""
     if not re.fullmatch(r"(\d{1,6}:){0,2}\d{1,9}(\.\d{1,9})?", text):
         raise UsageError(f"a time is written as seconds or [H:]M:S, such as 1:15.5, not {text!r}")
     parts = [Fraction(part) for part in text.split(":")]
@@ -207,3 +226,9 @@ def settings_from(
     from vidrestore.profiles import load_settings
 
     return load_settings(profile, changes or (), options=options)
+
+
+def print_settings(settings: Settings) -> None:
+    from vidrestore.profiles import as_toml
+
+    print(as_toml(settings), end="")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidrestore.cli_options import Changes, Device, Offline, WeightsFolder
+from vidrestore.cli_options import Changes, Device, Offline, Overwrite, WeightsFolder
 from vidrestore.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="As `weights list` shows it.", show_default=False)
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
 
 
 def weights_app() -> typer.Typer:
@@ -75,10 +74,11 @@ def _whole(name: str, folders: tuple[Path, ...]) -> Path | None:
 
 
 def _fetched(name: str, folders: tuple[Path, ...]) -> Path:
-    from vidrestore import console, weights
+    from vidrestore import weights
     from vidrestore.fetch import as_events
+    from vidrestore.progress import events
 
-    with console.events(False) as on_event:
+    with events(False) as on_event:
         weights.fetch(name, folders[0], on_progress=as_events(name, on_event))
     # What was there before may stand in the way; then this says so.
     return weights.require(name, folders, target=folders[0], offline=True)
@@ -156,6 +156,7 @@ def try_out(
     """Restore a built-in portrait worn three ways, score it, and name the better template."""
     from vidrestore import console
     from vidrestore.profiles import load_settings
+    from vidrestore.progress import events
 
     options = {
         "restore.restorer": name,
@@ -167,6 +168,6 @@ def try_out(
     from vidrestore.tryout import run_tryout
 
     target = sheet or Path(f"try-{Path(name).stem}.png")
-    with console.events(False) as on_event:
+    with events(False) as on_event:
         result = run_tryout(settings, target, overwrite=overwrite, on_event=on_event)
     console.show_tryout(result, target)

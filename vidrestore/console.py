@@ -1,130 +1,28 @@
-"""What a person sees: progress, tables, messages. Everything but results goes to standard error."""
+"""What a person sees of a result: tables and sentences. All but results goes to standard error."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Column, Table
 from rich.text import Text
 
-from vidrestore.frame import OnEvent
-from vidrestore.threads import StageTime
-
 if TYPE_CHECKING:
+    from vidrestore.batch import Outcome
+    from vidrestore.compare import Comparison
     from vidrestore.convert import Converted
     from vidrestore.demo import Demo
     from vidrestore.doctor import Diagnosis
     from vidrestore.estimate import Estimate
     from vidrestore.evaluate import Evaluation
     from vidrestore.frame import Analysis
+    from vidrestore.preview import Preview
     from vidrestore.summary import Summary, TrackLikeness
     from vidrestore.tryout import Tryout
     from vidrestore.weights import Checked, Row
-
-
-class _Speed(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        if speed is None or task.fields.get("unit") != "frames":
-            return Text("")
-        return Text(f"{speed:.1f} fps")
-
-
-@contextmanager
-def events(
-    as_json: bool, console: Console | None = None, *, stage_times: bool = False
-) -> Iterator[OnEvent]:
-    """A receiver of events: JSON lines on standard output, or a progress bar for people.
-
-    `stage_times` adds a table for each pass for people, what it cost by stage.
-    """
-    if as_json:
-        output = sys.stdout  # which a library that prints may be kept from meanwhile
-        yield lambda event: print(json.dumps(event), file=output, flush=True)
-        return
-    console = console or Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Speed(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    ) as progress:
-        receiver = _Receiver(progress, console)
-        yield receiver
-    if stage_times:
-        for event in receiver.stages:
-            show_stage_times(event, console)
-
-
-class _Receiver:
-    """Turns events into bars, one per stage; without a terminal, into one line per stage."""
-
-    def __init__(self, progress: Progress, console: Console) -> None:
-        self._progress = progress
-        self._console = console
-        self._tasks: dict[str, Any] = {}
-        self.stages: list[dict[str, Any]] = []
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        if event["event"] == "stages":
-            self.stages.append(event)
-        if event["event"] == "notice":
-            self._console.print(event["message"], markup=False, highlight=False)
-        if event["event"] != "progress":
-            return
-        stage = event["stage"]
-        unit = "bytes" if "bytes" in event else "frames"
-        done, total = (
-            (event["bytes"], event["of_bytes"])
-            if unit == "bytes"
-            else (event["frame"], event["frames"])
-        )
-        if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total, unit=unit)
-            if not self._console.is_terminal:
-                self._console.print(f"{stage}: {total or '?'} {unit}")
-        self._progress.update(self._tasks[stage], completed=done, total=total)
-
-
-def show_stage_times(event: Mapping[str, Any], console: Console) -> None:
-    """The table of one pass, from the event that tells of it; see `StageTime`."""
-    stages = {name: StageTime(**own) for name, own in event["stages"].items()}
-    if not stages:
-        return
-    table = Table(
-        "stage", "frames", "busy", "processor", "no input", "no room", title=event["pass"]
-    )
-    for name, own in stages.items():
-        seconds = own.busy_seconds, own.processor_seconds, own.starved_seconds, own.held_seconds
-        table.add_row(name, str(own.items or ""), *(f"{each:.2f} s" for each in seconds))
-    console.print(table)
-    name, slowest = max(stages.items(), key=lambda pair: pair[1].busy_seconds)
-    share = slowest.busy_seconds / max(slowest.seconds, 1e-9)
-    cores = os.cpu_count() or 1
-    used = event["processor_seconds"] / max(event["seconds"], 1e-9)
-    console.print(
-        f"{name} limits: it was busy {100 * share:.0f} % of its time; this process kept {used:.2f} "
-        f"of {cores} cores busy for {event['seconds']:.1f} s"
-    )
 
 
 def show_summary(summary: Summary, target: Path) -> None:
@@ -250,6 +148,46 @@ def _track_table(analysis: Analysis) -> Table:
             f"{float(track.score.mean()):.2f}",
         )
     return table
+
+
+def show_preview(shown: Preview) -> None:
+    what = "1 frame" if shown.frames == 1 else f"{shown.frames} frames"
+    _say(f"{', '.join(shown.files)}: {what} from {shown.at_seconds:.3f} s on")
+    if not shown.faces:
+        _say("no face was restored there; another moment may show one")
+    for reason, count in shown.not_restored.items():
+        _say(f"faces left as they were: {count}: {reason}")
+
+
+def show_comparison(found: Comparison, target: Path) -> None:
+    _say(f"{target}: {found.frames} frame{'' if found.frames == 1 else 's'}")
+    if found.alone:
+        _warn([f"the second file ended {found.alone} frames earlier; its last picture stood then"])
+
+
+def show_outcome(outcome: Outcome, number: int, of: int) -> None:
+    """As soon as it is there, on standard error."""
+    words = outcome.message or outcome.status
+    console = Console(stderr=True)
+    line = f"{number} of {of}: {outcome.source}: {words}"
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if outcome.summary is not None:
+        _warn(outcome.summary.warnings)
+
+
+def show_outcomes(outcomes: Sequence[Outcome], of: int) -> None:
+    table = Table(Column("input", overflow="fold"), Column("output", overflow="fold"), "frames",
+                  "faces", "result")  # fmt: skip
+    for one in outcomes:
+        done = one.summary
+        counts = ("", "") if done is None else (str(done.frames), str(done.faces))
+        table.add_row(Text(str(one.source)), Text(str(one.target)), *counts, one.status)
+    Console().print(table)
+    failed = [one for one in outcomes if one.status == "failed"]
+    for one in failed:
+        _say(f"failed: {one.source}: {one.message}")
+    if len(outcomes) < of:
+        _say(f"{of - len(outcomes)} of {of} were not begun; the same command goes on with them")
 
 
 def show_evaluation(result: Evaluation) -> None:

@@ -82,6 +82,11 @@ def container_of(target: Path) -> str:
     return container
 
 
+def is_container(path: Path) -> bool:
+    """Whether an output can have such a name."""
+    return path.suffix.lower() in _CONTAINERS
+
+
 def suffix_for(container: str) -> str:
     """The usual ending of a file's name."""
     return next(suffix for suffix, name in _CONTAINERS.items() if name == container)

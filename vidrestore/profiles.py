@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -37,6 +38,30 @@ def load_settings(
 def load_profile(name: str | Path) -> Settings:
     """The settings of a named profile or of a TOML file."""
     return load_settings(name)
+
+
+def as_toml(settings: Settings) -> str:
+    """A profile that gives these settings; what has no value stands there as a comment."""
+    return "\n".join(_tables("", settings.model_dump(mode="json"))).strip() + "\n"
+
+
+def _tables(name: str, values: Mapping[str, Any]) -> Iterator[str]:
+    plain = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
+    if plain:
+        yield f"\n[{name}]"
+    for key, value in plain.items():
+        yield f"# {key} has no value" if value is None else f"{key} = {_toml(value)}"
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _tables(f"{name}.{key}" if name else key, value)
+
+
+def _toml(value: Any) -> str:
+    """A text, a number, a truth value, or a list of such."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    # Texts of JSON are texts of TOML, but for this one character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def profile_folder() -> Path:

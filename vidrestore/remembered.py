@@ -35,20 +35,34 @@ def known_analysis(
     analyze = partial(analyze_video, span=span, interlacing=interlacing, on_event=on_event)
     if not settings.detect.remember:
         return analyze(source, settings)
-    folder = weights.user_cache() / "analyses"
-    with open_source(source):  # which says what is wrong with a file that is no video
-        path = store.cached(source, folder, _settings_hash(settings, span))
-    with suppress(InputError):
-        analysis = store.load(path)
+    path = _kept_at(source, settings, span)
+    if (known := _loaded(path)) is not None:
         notify(on_event, "the analysis of an earlier run is used")
-        return analysis
+        return known
     analysis = analyze(source, settings)
     if analysis.detector_errors:  # the next run may have better luck
         return analysis
     with suppress(OSError, VidrestoreError):  # a cache that cannot be written only costs time
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         store.save(analysis, path)
     return analysis
+
+
+def remembered_analysis(source: Path, settings: Settings) -> Analysis | None:
+    """That of the whole source, where an earlier run with the same settings made it."""
+    return _loaded(_kept_at(source, settings, None)) if settings.detect.remember else None
+
+
+def _kept_at(source: Path, settings: Settings, span: Span | None) -> Path:
+    folder = weights.user_cache() / "analyses"
+    with open_source(source):  # which says what is wrong with a file that is no video
+        return store.cached(source, folder, _settings_hash(settings, span))
+
+
+def _loaded(path: Path) -> Analysis | None:
+    with suppress(InputError):
+        return store.load(path)
+    return None
 
 
 def _settings_hash(settings: Settings, span: Span | None) -> str:
