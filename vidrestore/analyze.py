@@ -96,7 +96,10 @@ def analyze_video(
         notify(on_event, _READ_AGAIN)
         watched = watch(may_seek=False)
     if not watched.seen:
-        raise InputError(f"no frame of {source} lies in the part that was asked for")
+        raise InputError(
+            f"no frame of {source} lies in the part that was asked for; it lasts "
+            f"{info.duration_seconds_from_header:.3f} s"
+        )
     if combed := watched.film.combed:
         notify(
             on_event,
@@ -252,7 +255,7 @@ def _understood(watched: _Watched, settings: Settings, *, coarse: bool) -> Analy
     aligned, reasons = with_strength(
         _aligned(raw, info, settings, coarse=coarse, repeats=_repeats(seen)),
         raw,
-        template_name=_template(settings),
+        template_name=template_of(settings),
         min_face_px=how.min_face_px,
         least_score=_least_score(settings),
         least_support=how.least_support,
@@ -278,7 +281,7 @@ def _understood(watched: _Watched, settings: Settings, *, coarse: bool) -> Analy
         detector_errors=watched.failures.frames,
         one_thread=damage.found,
         coarse_landmarks=coarse,
-        template=_template(settings),
+        template=template_of(settings),
         fields=watched.fields(),
     )
 
@@ -311,7 +314,7 @@ def _aligned(
     return align(
         raw,
         info,
-        template_name=_template(settings),
+        template_name=template_of(settings),
         smoothness=how.coarse_smoothness if coarse else how.smoothness,
         motion_smoothness=how.motion_smoothness,
         least_support=how.least_support,
@@ -335,7 +338,7 @@ def _least_score(settings: Settings) -> float:
     }[how.detector]
 
 
-def _template(settings: Settings) -> str:
+def template_of(settings: Settings) -> str:
     """GPEN's where nobody said which restorer is to follow."""
     return "gpen" if settings.align.template == "auto" else settings.align.template
 

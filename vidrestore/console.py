@@ -301,4 +301,4 @@ def _say(line: str) -> None:
 def _warn(messages: Sequence[str]) -> None:
     console = Console(stderr=True)
     for message in messages:
-        console.print(f"warning: {message}", markup=False, highlight=False)
+        console.print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)

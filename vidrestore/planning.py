@@ -174,7 +174,7 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
     notify(on_event, *losses)
     usual = request.restorer or chosen_restorer(settings, on_event)
     parser = chosen_parser(settings)
-    settings = _with_template(settings, usual)
+    settings = with_template(settings, usual)
     if (analysis := request.analysis) is not None:
         _check_analysis(analysis, source, usual, settings)
     else:
@@ -351,7 +351,7 @@ def _described(restorer: Restorer) -> Described:
     )
 
 
-def _with_template(settings: Settings, restorer: Restorer) -> Settings:
+def with_template(settings: Settings, restorer: Restorer) -> Settings:
     """The settings, with the restorer's template where none was asked for."""
     if settings.align.template != "auto":
         return settings

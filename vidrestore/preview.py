@@ -18,9 +18,11 @@ from vidrestore.config import Settings
 from vidrestore.errors import UsageError
 from vidrestore.frame import Analysis, OnEvent, notify
 from vidrestore.geometry import apply, invert, unit_corners, upright
+from vidrestore.interlace import is_woven
+from vidrestore.openers import chosen_restorer
 from vidrestore.opening import main_video_stream, open_source
 from vidrestore.pictures import is_pictures
-from vidrestore.planning import Plan, Request, plan_job
+from vidrestore.planning import Plan, Request, plan_job, with_template
 from vidrestore.remembered import known_analysis, remembered_analysis
 from vidrestore.rendering import sum_of
 from vidrestore.restorers import Restorer
@@ -69,8 +71,9 @@ def write_preview(
     target: Path,
     settings: Settings,
     *,
-    choice: Choice = EVERYONE,
     restorer: Restorer | None = None,
+    analysis: Analysis | None = None,
+    choice: Choice = EVERYONE,
     close: bool = False,
     apart: bool = False,
     on_event: OnEvent | None = None,
@@ -79,16 +82,24 @@ def write_preview(
     seconds from there as a video, by the suffix of `target`.
 
     `close` shows the surroundings of the largest face alone. `apart` writes two pictures instead,
-    NAME.before.png and NAME.after.png for NAME.png. Where the whole source was analysed under the
-    same settings before, the faces are those that the whole output would have; else a second to
-    either side of what is shown is looked at.
+    NAME.before.png and NAME.after.png for NAME.png. Where the whole source is analysed already, by
+    `analysis` or an earlier run under the same settings, the faces are those of the whole output;
+    else a second to either side of what is shown is looked at. What would be woven of fields is
+    shown field by field.
     VidrestoreError, as `restore_video` raises it.
     """
     moves = is_movie(target)
     if moves and apart:
         raise UsageError(f"two pictures apart are written to a .png or .jpg file, not {target}")
+    restorer = restorer or chosen_restorer(settings, on_event)
+    settings = with_template(settings, restorer)
     files, seconds = files_of(target, apart=apart), LOOP_SECONDS if moves else Fraction(0)
-    with _rendered(source, at_seconds, seconds, settings, choice, restorer, on_event) as shown:
+    span = None
+    if analysis is None:
+        analysis, span = _known(source, at_seconds, seconds, settings, choice, on_event)
+    with _rendered(
+        source, at_seconds, seconds, settings, restorer, analysis, span, choice, on_event
+    ) as shown:
         pairs = shown.pairs(close=close)
         if moves:
             last = last_duration(shown.analysis) * shown.analysis.info.time_base
@@ -194,16 +205,19 @@ def _rendered(
     at_seconds: Fraction,
     seconds: Fraction,
     settings: Settings,
+    restorer: Restorer,
+    analysis: Analysis | None,
+    span: Span | None,
     choice: Choice,
-    restorer: Restorer | None,
     on_event: OnEvent | None,
 ) -> Iterator[_Shown]:
     """Pass two for the frames from `at_seconds` on, in a folder of its own that is gone after."""
-    analysis, span = _known(source, at_seconds, seconds, settings, choice, on_event)
     suffix = source.suffix if is_pictures(source) else ".mkv"
     with tempfile.TemporaryDirectory(prefix="vidrestore-") as folder:
         target = Path(folder) / f"{source.stem}{suffix}"
-        request = _request(source, target, _quick(settings), restorer, analysis, span, choice)
+        request = _request(
+            source, target, _quick(settings), restorer, _as_pictures(analysis), span, choice
+        )
         request.check()
         with work_folder(target, lambda message: None) as work:
             plan = plan_job(request, work, on_event)
@@ -217,7 +231,7 @@ def _request(
     source: Path,
     target: Path,
     settings: Settings,
-    restorer: Restorer | None,
+    restorer: Restorer,
     analysis: Analysis | None,
     span: Span | None,
     choice: Choice,
@@ -282,7 +296,7 @@ def _known(
 ) -> tuple[Analysis | None, Span | None]:
     """The analysis of the whole where there is one, and else the part to be looked at."""
     if (whole := remembered_analysis(source, settings)) is not None:
-        return _as_pictures(whole), None
+        return whole, None
     if is_pictures(source):
         return known_analysis(source, settings, on_event=on_event), None
     if choice.people is not None:
@@ -295,11 +309,12 @@ def _known(
     return None, Span(begin, at_seconds + seconds + _AROUND_SECONDS)
 
 
-def _as_pictures(analysis: Analysis) -> Analysis:
+def _as_pictures(analysis: Analysis | None) -> Analysis | None:
     """What would be woven of fields is shown field by field, without combs."""
-    fields = analysis.fields
-    if fields is None or fields.mode != "keep":
+    if analysis is None or not is_woven(analysis):
         return analysis
+    fields = analysis.fields
+    assert fields is not None
     return replace(analysis, fields=replace(fields, mode="bob"))
 
 

@@ -77,7 +77,7 @@ class _Receiver:
         if event["event"] == "stages":
             self.stages.append(event)
         if event["event"] == "notice":
-            self._console.print(event["message"], markup=False, highlight=False)
+            self._console.print(event["message"], markup=False, highlight=False, soft_wrap=True)
         if event["event"] != "progress":
             return
         stage = event["stage"]
@@ -100,7 +100,7 @@ class _Receiver:
             self._console.print(f"{stage}: {total or '?'} {unit}")
         elif tenth > self._tenths[stage]:
             (task,) = (t for t in self._progress.tasks if t.id == self._tasks[stage])
-            left = "" if task.time_remaining is None else f", {_clock(task.time_remaining)} left"
+            left = f", {_clock(task.time_remaining)} left" if task.time_remaining else ""
             self._console.print(f"{stage}: {10 * tenth} %{left}")
         self._tenths[stage] = max(tenth, self._tenths.get(stage, 0))
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from vidrestore import store, weights
-from vidrestore.analyze import analyze_video
+from vidrestore.analyze import analyze_video, template_of
 from vidrestore.config import Settings
 from vidrestore.deinterlacing import Interlacing
 from vidrestore.errors import InputError, VidrestoreError
@@ -67,9 +67,10 @@ def _loaded(path: Path) -> Analysis | None:
 
 def _settings_hash(settings: Settings, span: Span | None) -> str:
     """Of all that pass one depends on but the source."""
+    align = settings.align.model_copy(update={"template": template_of(settings)})
     parts = [
-        getattr(settings, name)
-        for name in ("fields", "detect", "shots", "track", "people", "align")
+        *(getattr(settings, name) for name in ("fields", "detect", "shots", "track", "people")),
+        align,
     ]
     asked = repr((span, settings.decode.fps, settings.decode.input_curve))
     text = "\n".join([version("vidrestore"), asked, *(p.model_dump_json() for p in parts)])

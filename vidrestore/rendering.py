@@ -237,7 +237,8 @@ class Rendering:
         return self.folder.find(name, self.work.encoding.suffix, origin)
 
     def _segments(self, segments: Sequence[Segment], hashes: Sequence[str]) -> list[Done]:
-        progress = Progress(frames_of_output(self.work.analysis).frame_count, self.on_event)
+        spans = [self._in_output(segment) for segment in segments]
+        progress = Progress(sum(end - first for first, end in spans), self.on_event)
         done: dict[Segment, Done] = {}
         for segment, origin in zip(segments, hashes, strict=True):
             if (found := self._found(name_of(segment), origin)) is not None:
