@@ -1,8 +1,10 @@
 """What every test stands on: its own empty home, no thread left over, small videos."""
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+
+from vidrestore.cli import main
 
 _STAGE_NAMES = {
     "decode",
@@ -135,3 +139,32 @@ def _mux_sound(container: Any, sound: Any, tone: Iterator[av.AudioFrame], until:
         container.mux(sound.encode(frame))
         if (frame.pts + frame.samples) >= until * _SOUND_RATE:
             return
+
+
+@dataclass
+class Result:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        """Standard error as one line: where it is broken depends on the terminal."""
+        return " ".join(self.err.split())
+
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """Runs the command line in this process; libraries' own words to stderr are seen too."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: object) -> Result:
+        with pytest.raises(SystemExit) as leaving:
+            main([str(argument) for argument in arguments])
+        return Result(int(leaving.value.code or 0), *capfd.readouterr())
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)

@@ -4,21 +4,16 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from conftest import MakeVideo, write_video
-
-from vidrestore.cli import main
+from conftest import Command, MakeVideo, Result, write_video
 
 PLAIN = ("--restorer", "fusion", "--detector", "haar")
 
@@ -39,35 +34,6 @@ for arguments in json.loads(sys.argv[1]):
                 status = leaving.code
     print(json.dumps([status, out.getvalue(), err.getvalue()]))
 """
-
-
-@dataclass
-class Result:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def said(self) -> str:
-        """Standard error as one line: where it is broken depends on the terminal."""
-        return " ".join(self.err.split())
-
-
-Command = Callable[..., Result]
-
-
-@pytest.fixture
-def command(capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    """Runs the command line in this process; libraries' own words to stderr are seen too."""
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def run(*arguments: object) -> Result:
-        with pytest.raises(SystemExit) as leaving:
-            main([str(argument) for argument in arguments])
-        return Result(int(leaving.value.code or 0), *capfd.readouterr())
-
-    yield run
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture
