@@ -434,3 +434,28 @@ def test_json_ends_with_the_error(place: Path, command: Command) -> None:
     assert (event["event"], event["kind"]) == ("error", "InputError")
     assert "text.mp4" in event["message"]
     assert result.err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("vidrestore re", ["restore"]),
+        ("vidrestore restore --prof", ["--profile"]),
+        ("vidrestore restore --profile f", ["face-swap", "film"]),
+        ("vidrestore preview --restorer gpen-2", ["gpen-2048", "gpen-256"]),
+        ("vidrestore analyze --detector y", ["yunet"]),
+        ("vidrestore restore --deinterlace f", ["frame", "film"]),
+        ("vidrestore restore --codec ", ["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1"]),
+        ("vidrestore restore --scale ", ["1", "2", "4"]),
+        ("vidrestore weights f", ["fetch"]),
+    ],
+)
+def test_a_shell_is_told_how_a_word_may_end(
+    words: str, offered: list[str], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_VIDRESTORE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
+    found = command()
+    assert found.status == 0
+    assert sorted(found.out.split()) == sorted(offered)

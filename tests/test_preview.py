@@ -24,7 +24,7 @@ from media import (
 )
 
 from vidrestore import load_settings, openers, restore_video
-from vidrestore.compare import compare
+from vidrestore.compare import write_comparison
 from vidrestore.errors import InputError, OutputError, UsageError
 from vidrestore.frame import Analysis
 from vidrestore.preview import write_preview
@@ -235,7 +235,7 @@ def test_frames_of_the_same_time_are_compared(tmp_path: Path) -> None:
     after = write_video(
         tmp_path / "b.mkv", list(stripes(20)), pts=[7000 + 256 * i for i in range(20)]
     )
-    found = compare(before, after, tmp_path / "c.mp4", SETTINGS)
+    found = write_comparison(before, after, tmp_path / "c.mp4", SETTINGS)
     assert (found.frames, found.alone) == (10, 0)
     pictures = pictures_of(tmp_path / "c.mp4")
     for i, picture in enumerate(pictures):
@@ -247,14 +247,14 @@ def test_frames_of_the_same_time_are_compared(tmp_path: Path) -> None:
 def test_frames_that_only_the_first_has_are_counted(tmp_path: Path) -> None:
     before = write_video(tmp_path / "a.mkv", list(stripes(10)))
     after = write_video(tmp_path / "b.mkv", list(stripes(7)))
-    found = compare(before, after, tmp_path / "c.mp4", SETTINGS)
+    found = write_comparison(before, after, tmp_path / "c.mp4", SETTINGS)
     assert (found.frames, found.alone) == (10, 3)
 
 
 def test_a_smaller_one_is_enlarged(tmp_path: Path) -> None:
     before = write_video(tmp_path / "a.mkv", list(stripes(1, (48, 32))))
     after = write_video(tmp_path / "b.mkv", list(stripes(1)))
-    compare(before, after, tmp_path / "c.png", SETTINGS)
+    write_comparison(before, after, tmp_path / "c.png", SETTINGS)
     assert without_strip(picture_in(tmp_path / "c.png"), 64).shape[1] > 192
 
 
@@ -274,7 +274,7 @@ def test_the_line_of_a_video_wanders(tmp_path: Path) -> None:
     dark, light = (np.full((64, 96, 3), level, np.uint8) for level in (0, 255))
     images = [av.VideoFrame.from_ndarray(light, "rgb24").reformat(format="yuv444p")] * 50
     after = write_video(tmp_path / "b.mkv", images)
-    compare(before, after, tmp_path / "c.mp4", SETTINGS, wipe=True)
+    write_comparison(before, after, tmp_path / "c.mp4", SETTINGS, wipe=True)
     shares = [
         float((without_strip(picture, 64)[30].mean(axis=1) < 100).mean())
         for picture in pictures_of(tmp_path / "c.mp4")

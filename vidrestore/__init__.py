@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vidrestore.analyze import analyze_video
+    from vidrestore.compare import write_comparison
     from vidrestore.config import Settings
     from vidrestore.errors import (
         ClusterError,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     )
     from vidrestore.frame import Analysis
     from vidrestore.job import restore_video
+    from vidrestore.preview import write_preview
     from vidrestore.profiles import load_profile, load_settings
     from vidrestore.summary import Summary
 
@@ -36,12 +38,16 @@ __all__ = [
     "load_profile",
     "load_settings",
     "restore_video",
+    "write_comparison",
+    "write_preview",
 ]
 
 _HOMES = {
     "analyze": ("analyze_video",),
+    "compare": ("write_comparison",),
     "config": ("Settings",),
     "frame": ("Analysis",),
+    "preview": ("write_preview",),
     "profiles": ("load_profile", "load_settings"),
     "summary": ("Summary",),
     "job": ("restore_video",),

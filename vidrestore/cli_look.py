@@ -226,7 +226,7 @@ def compare(
 ) -> None:
     """Put two videos, or two pictures, of the same side by side."""
     from vidrestore import console
-    from vidrestore.compare import compare as write_comparison
+    from vidrestore.compare import write_comparison
     from vidrestore.config import Settings
     from vidrestore.errors import UsageError
     from vidrestore.progress import events

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -14,6 +15,32 @@ from vidrestore.errors import UsageError
 if TYPE_CHECKING:
     from vidrestore.config import Settings
     from vidrestore.stages.decode import Span
+
+
+def _values(section: str, name: str) -> Callable[[str], list[str]]:
+    """What a shell offers for an option whose setting has a few values."""
+
+    def beginning_with(incomplete: str) -> list[str]:
+        from vidrestore.config import Settings
+
+        values = type(getattr(Settings(), section)).model_fields[name].annotation
+        return [str(v) for v in get_args(values) if str(v).startswith(incomplete)]
+
+    return beginning_with
+
+
+def _profiles(incomplete: str) -> list[str]:
+    from vidrestore.profiles import profile_folder
+
+    names = sorted(path.stem for path in profile_folder().glob("*.toml"))
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _restorers(incomplete: str) -> list[str]:
+    from vidrestore.config import RESTORERS
+
+    return [name for name in RESTORERS if name.startswith(incomplete)]
+
 
 # readable=False: Typer leaves it to the command to say what is wrong with a file.
 Source = Annotated[
@@ -27,7 +54,11 @@ Source = Annotated[
 ]
 Profile = Annotated[
     str | None,
-    typer.Option(metavar="NAME|FILE", help="home-video, face-swap, film, or a TOML file."),
+    typer.Option(
+        metavar="NAME|FILE",
+        help="home-video, face-swap, film, or a TOML file.",
+        autocompletion=_profiles,
+    ),
 ]
 RestorerName = Annotated[
     str | None,
@@ -36,10 +67,17 @@ RestorerName = Annotated[
         metavar="NAME|FILE",
         help="gpen-2048, gpen-1024, gpen-512, gpen-256, gpen-auto (the smallest that suffices), "
         "a weight file, or fusion: no weights.",
+        autocompletion=_restorers,
     ),
 ]
 DetectorName = Annotated[
-    str | None, typer.Option("--detector", metavar="NAME", help="insightface, yunet or haar.")
+    str | None,
+    typer.Option(
+        "--detector",
+        metavar="NAME",
+        help="insightface, yunet or haar.",
+        autocompletion=_values("detect", "detector"),
+    ),
 ]
 Reference = Annotated[
     Path | None,
@@ -62,6 +100,7 @@ Deinterlace = Annotated[
         help="Of interlaced footage: keep (restore both fields, weave again), bob (a frame for "
         "each field), frame (one for each frame), film (undo 3:2 pulldown), off (take frames as "
         "they are).",
+        autocompletion=_values("fields", "deinterlace"),
     ),
 ]
 MaxVram = Annotated[
@@ -114,7 +153,9 @@ Cluster = Annotated[
 Codec = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="auto (the source's own), h264, hevc, av1, prores, dnxhr or ffv1."
+        metavar="NAME",
+        help="auto (the source's own), h264, hevc, av1, prores, dnxhr or ffv1.",
+        autocompletion=_values("encode", "codec"),
     ),
 ]
 Quality = Annotated[
@@ -167,7 +208,12 @@ Plate = Annotated[
 ]
 Scale = Annotated[
     int | None,
-    typer.Option("--scale", metavar="1|2|4", help="Enlarge the picture; faces keep their detail."),
+    typer.Option(
+        "--scale",
+        metavar="1|2|4",
+        help="Enlarge the picture; faces keep their detail.",
+        autocompletion=_values("scale", "factor"),
+    ),
 ]
 UpscalerFile = Annotated[
     Path | None,

@@ -44,7 +44,7 @@ class Comparison:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def compare(
+def write_comparison(
     before: Path,
     after: Path,
     target: Path,

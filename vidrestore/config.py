@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast",
                  "medium", "slow", "slower", "veryslow", "placebo"]  # fmt: skip
+RESTORERS = ("gpen-2048", "gpen-1024", "gpen-512", "gpen-256", "gpen-auto", "fusion")
 
 
 def _off_is_zero(value: object) -> object:

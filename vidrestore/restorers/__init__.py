@@ -9,9 +9,9 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from vidrestore.config import RESTORERS
 from vidrestore.errors import ConfigError, WeightsError, unknown_name
 
-NAMES = ("gpen-2048", "gpen-1024", "gpen-512", "gpen-256", "fusion")
 MOST_AT_ONCE = 4
 """Faces on a CUDA device where nothing else was asked for."""
 FILES = (".pth", ".pt", ".safetensors", ".onnx")
@@ -107,14 +107,14 @@ def open_restorer(
         from vidrestore.restorers.fusion import Fusion
 
         return Fusion(sharpness=fusion_sharpness)
-    if name in NAMES:
+    if name in RESTORERS and name != "gpen-auto":
         path, expected_size = find_weights(name), int(name.removeprefix("gpen-"))
     elif Path(name).suffix.lower() in FILES:
         path, expected_size = Path(name), None
         if not path.is_file():
             raise WeightsError(f"the weight file {path} does not exist")
     else:
-        known = unknown_name("restorer", name, (*NAMES, "gpen-auto"))
+        known = unknown_name("restorer", name, RESTORERS)
         raise ConfigError(f"{known}; or a {', '.join(FILES)} file")
 
     from vidrestore.restorers.gpen import Gpen
