@@ -21,6 +21,8 @@ class Section(BaseModel):
 
 
 class Decode(Section):
+    """Reading the source."""
+
     hardware: bool = False
     """Pass two decodes on a GPU; from a frame that is not that of pass one, the processor does."""
     input_curve: str = Field(
@@ -45,6 +47,7 @@ class Detect(Section):
     """Finding faces in the upright, square-pixel picture."""
 
     detector: Literal["insightface", "yunet", "haar"] = "insightface"
+    """insightface: SCRFD of the pack; yunet: small and free; haar: guesses, and needs no file."""
     pack: str = "buffalo_l"
     """Folder of an InsightFace pack under weights/insightface/models."""
     size_px: int = Field(640, ge=64, le=4096, multiple_of=32)
@@ -52,6 +55,7 @@ class Detect(Section):
     score: float = Field(0.5, ge=0, le=1)
     """insightface: least confidence of a face."""
     yunet_score: float = Field(0.7, ge=0, le=1)
+    """yunet: least confidence of a face."""
     haar_neighbors: int = Field(6, ge=1)
     """haar: how many overlapping windows must agree."""
     every: int = Field(1, ge=1, le=25)
@@ -131,6 +135,7 @@ class Restore(Section):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
     )
+    """Where networks run; auto: a CUDA device that can be used, else the processor, which is said."""
     batch_size: int | None = Field(None, ge=1)
     """Faces at once; None: at most 4 on a GPU, as its memory allows, and 1 on a CPU, where more
     only cost memory."""
@@ -179,15 +184,20 @@ class Regions(Section):
     """How much of the restored face is used where, each times `paste.strength`."""
 
     eyes: float = Field(1.0, ge=0, le=1)
+    """Of the eyes."""
     brows: float = Field(1.0, ge=0, le=1)
+    """Of the brows."""
     mouth: float = Field(1.0, ge=0, le=1)
+    """Of the mouth."""
     skin: float = Field(1.0, ge=0, le=1)
+    """Of all else."""
 
 
 class Paste(Section):
     """Bringing the restored face back into the picture."""
 
     strength: float = Field(1.0, ge=0, le=1)
+    """How much of the restored face is used; the rest is the source's."""
     regions: Regions = Regions()
     detail: float = Field(1.0, ge=0, le=1)
     """Share of the restored fine detail that is used; the rest is the source's own."""
@@ -219,12 +229,12 @@ class Grain(Section):
 
 
 class Scale(Section):
-    """A picture `factor` times as wide and high, in square pixels; faces keep their crops' detail.
-
-    `upscaler` is an ONNX network of the Real-ESRGAN kind for all but the faces; None: Lanczos."""
+    """A larger picture, in square pixels; faces keep the detail of their crops."""
 
     factor: Literal[1, 2, 4] = 1
+    """How many times as wide and high."""
     upscaler: Path | None = None
+    """An ONNX network of the Real-ESRGAN kind for all but the faces; None: Lanczos."""
 
 
 class Layer(Section):
@@ -248,6 +258,7 @@ class Encode(Section):
         pattern=r"^(archive|high|small|\d{1,2})$",
         description="archive (lossless ffv1), high, small, or the codec's own number (0 is best)",
     )
+    """high: visually the same as the source; small: for sharing."""
     preset: Preset = "medium"
     """h264, hevc and av1: how long the encoder looks for what makes the file smaller."""
     threads: int = Field(4, ge=1)

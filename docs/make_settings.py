@@ -1,0 +1,131 @@
+"""Writes docs/settings.md from vidrestore/config.py and configs/: `make docs`."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MultipleOf
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from vidrestore import config
+from vidrestore.config import Settings
+from vidrestore.profiles import profile_folder
+
+TARGET = Path(__file__).with_name("settings.md")
+_HEAD = """# Settings
+
+Every setting, its default and its meaning. Give one with `--set SECTION.KEY=VALUE`, as often as needed, or many in a
+TOML file with `--profile FILE`; `vidrestore restore --print-config` prints what would hold. The last one wins:
+defaults, the profile, options, `--set`. This page is made from `vidrestore/config.py` by `make docs`.
+
+"""
+
+
+def main() -> None:
+    TARGET.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    return _HEAD + "\n".join([*profiles(), *sections("", type(Settings()))]) + "\n"
+
+
+def profiles() -> Iterator[str]:
+    yield "## Profiles\n"
+    for path in sorted(profile_folder().glob("*.toml")):
+        text = path.read_text(encoding="utf-8")
+        tomllib.loads(text)
+        about, _, rest = text.partition("\n")
+        yield f"`--profile {path.stem}`: {about.removeprefix('# ')}\n"
+        yield "| setting | why |\n|---|---|"
+        section = ""
+        for line in rest.splitlines():
+            if line.startswith("["):
+                section = line.strip("[]")
+            elif line:
+                change, _, why = line.partition("  # ")
+                yield f"| `{section}.{change}` | {why} |"
+        yield ""
+
+
+def sections(prefix: str, model: type[BaseModel]) -> Iterator[str]:
+    own, nested = [], []
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        is_section = isinstance(inner, type) and issubclass(inner, BaseModel)
+        (nested if is_section else own).append((name, field))
+    if own:
+        meanings = _docstrings()[model.__name__]
+        yield f"## {prefix}\n\n{_one_line(str(model.__doc__))}\n"
+        yield "| key | default | allowed | meaning |\n|---|---|---|---|"
+        for name, field in own:
+            cells = (f"`{name}`", _value(field.default), allowed(field), meanings[name])
+            yield f"| {' | '.join(cells)} |"
+        yield ""
+    for name, field in nested:
+        assert isinstance(field.annotation, type)
+        yield from sections(f"{prefix}.{name}" if prefix else name, field.annotation)
+
+
+def allowed(field: FieldInfo) -> str:
+    if field.description:
+        return field.description.replace("|", "\\|")
+    kinds = [
+        kind for kind in get_args(field.annotation) or [field.annotation] if kind is not NoneType
+    ]
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in kinds)
+    if bool in kinds:
+        return "`true`, `false`"
+    bounds = [_bound(rule) for rule in field.metadata]
+    words = " ".join(filter(None, bounds))
+    return words or {Path: "a path", str: "a text", tuple: "paths"}.get(kinds[0], "paths")
+
+
+def _bound(rule: Any) -> str:
+    for kind, word in ((Ge, "from"), (Gt, "above"), (Le, "to"), (Lt, "below")):
+        if isinstance(rule, kind):
+            return f"{word} {getattr(rule, kind.__name__.lower()):g}"
+    return f"in steps of {rule.multiple_of}" if isinstance(rule, MultipleOf) else ""
+
+
+def _value(default: Any) -> str:
+    if default is None:
+        return "none"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{default}`" if default not in ("", ()) else "empty"
+
+
+def _docstrings() -> dict[str, dict[str, str]]:
+    """Class -> key -> the text below it, which Python itself throws away."""
+    tree = ast.parse(Path(config.__file__).read_text(encoding="utf-8"))
+    found: dict[str, dict[str, str]] = {}
+    for node in tree.body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        texts = found[node.name] = {}
+        for at, line in enumerate(node.body):
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                after = node.body[at + 1] if at + 1 < len(node.body) else None
+                texts[line.target.id] = _text(after)
+    return found
+
+
+def _text(node: ast.stmt | None) -> str:
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return _one_line(str(node.value.value)).replace("|", "\\|")
+    return ""
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    main()
