@@ -20,9 +20,10 @@ from vidrestore.profiles import profile_folder
 TARGET = Path(__file__).with_name("settings.md")
 _HEAD = """# Settings
 
-Every setting, its default and its meaning. Give one with `--set SECTION.KEY=VALUE`, as often as needed, or many in a
-TOML file with `--profile FILE`; `vidrestore restore --print-config` prints what would hold. The last one wins:
-defaults, the profile, options, `--set`. This page is made from `vidrestore/config.py` by `make docs`.
+Every setting, its default and its meaning. Give one with `--set SECTION.KEY=VALUE`, as often as
+needed, or many in a TOML file with `--profile FILE`; `vidrestore restore --print-config` prints
+what would hold. The last one wins: defaults, the profile, options, `--set`. This page is made from
+`vidrestore/config.py` by `make docs`.
 
 """
 
