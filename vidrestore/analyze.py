@@ -98,7 +98,7 @@ def analyze_video(
     if not watched.seen:
         raise InputError(
             f"no frame of {source} lies in the part that was asked for; it lasts "
-            f"{info.duration_seconds_from_header:.3f} s"
+            f"{info.duration_seconds_from_header:.3f} s, ask for an earlier one"
         )
     if combed := watched.film.combed:
         notify(

@@ -71,7 +71,9 @@ def write_comparison(
     pairs = _together(left, right)
     if not moves:
         if (first := next(pairs, None)) is None:
-            raise InputError(f"there is no picture at that time in both {before} and {after}")
+            raise InputError(
+                f"{before} or {after} has no picture at that time; give an earlier one"
+            )
         _, was, now, _ = first
         write_picture(target, wiped(was, now, 0.5) if wipe else beside(was, now))
         return Comparison(1, 0)

@@ -135,7 +135,8 @@ class Restore(Section):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
     )
-    """Where networks run; auto: a CUDA device that can be used, else the processor, which is said."""
+    """Where networks run; auto: a CUDA device that can be used, else the processor, which is "
+    "said."""
     batch_size: int | None = Field(None, ge=1)
     """Faces at once; None: at most 4 on a GPU, as its memory allows, and 1 on a CPU, where more
     only cost memory."""

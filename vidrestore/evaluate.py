@@ -112,7 +112,9 @@ def evaluate(
         if reference is not None:
             of_source.add(pictures[1], pictures[-1], mask)
     if frames == 0:
-        raise InputError(f"{output} and {source} have no frame in common")
+        raise InputError(
+            f"{output} and {source} have no frame in common; give what it was made from"
+        )
     return Evaluation(
         frames,
         of_output.faces,

@@ -31,9 +31,13 @@ def check_listing_path(listing: Path, source: Path, target: Path, *, overwrite: 
         if listing.is_file() and not overwrite:
             raise UsageError(f"the listing {listing} exists already; add --overwrite to replace it")
         if not listing.parent.is_dir():
-            raise OutputError(f"the folder {listing.parent} for the listing does not exist")
+            raise OutputError(
+                f"the folder {listing.parent} for the listing does not exist; create it"
+            )
         if not os.access(listing.parent, os.W_OK | os.X_OK):
-            raise OutputError(f"the folder {listing.parent} for the listing cannot be written to")
+            raise OutputError(
+                f"the folder {listing.parent} for the listing cannot be written to; choose another"
+            )
 
 
 def _are_one_file(one: Path, other: Path) -> bool:

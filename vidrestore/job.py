@@ -227,5 +227,5 @@ def _check_whole(whole: Path, plan: RemuxPlan, analysis: Analysis) -> None:
     if written != analysis.frame_count:
         raise FaultyOutputError(
             f"the joined file holds {written} frames instead of {analysis.frame_count}; "
-            "nothing was changed"
+            "nothing was changed, run the same command again"
         )

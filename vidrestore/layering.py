@@ -128,9 +128,13 @@ class Layering:
             if self.folder.exists() and not self.folder.is_dir():
                 raise UsageError(f"the layer {self.folder} is a file; give a folder")
             if not self.folder.exists() and not self.folder.absolute().parent.is_dir():
-                raise OutputError(f"the folder {self.folder.parent} for the layer does not exist")
+                raise OutputError(
+                    f"the folder {self.folder.parent} for the layer does not exist; create it"
+                )
             if self.folder.is_dir() and not os.access(self.folder, os.W_OK | os.X_OK):
-                raise OutputError(f"the folder {self.folder} for the layer cannot be written to")
+                raise OutputError(
+                    f"the folder {self.folder} for the layer cannot be written to; choose another"
+                )
             movies = [self.folder / f"{self.stem}.{stream}.mov" for stream in _STREAMS]
             known = {path.resolve() for path in (target, *others)}
             if self.form == "prores" and known.intersection(path.resolve() for path in movies):

@@ -49,7 +49,7 @@ def _opened(path: Path, device: str | None) -> Any:
     if not path.exists():
         raise InputError(f"the file {path} does not exist")
     if path.stat().st_size == 0:
-        raise InputError(f"the file {path} is empty")
+        raise InputError(f"the file {path} is empty; copy it again from where it came")
     # The pictures come down to the memory of the processor.
     hwaccel = None if device is None else HWAccel(device)
     return av.open(str(path.absolute()), metadata_errors="replace", hwaccel=hwaccel)
@@ -65,10 +65,12 @@ def main_video_stream(container: Any) -> Any:
     """The video stream to restore: the default one that is not cover art, else the best."""
     moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not moving:
-        raise InputError(f"the file {container.name} has no video stream")
+        raise InputError(
+            f"the file {container.name} has no video stream, so there is no face to restore"
+        )
     moving = [s for s in moving if s.codec_context is not None]
     if not moving:
-        raise InputError(f"the video of {container.name} is in a format that cannot be decoded")
+        raise InputError(f"the video of {container.name} cannot be decoded here; convert it first")
     best = container.streams.best("video")
     marked = [s for s in moving if s.disposition & Disposition.default]
     if best in marked or (best in moving and not marked):
