@@ -227,7 +227,6 @@ def compare(
     """Put two videos, or two pictures, of the same side by side."""
     from vidrestore import console
     from vidrestore.compare import write_comparison
-    from vidrestore.config import Settings
     from vidrestore.errors import UsageError
     from vidrestore.progress import events
     from vidrestore.showing import check_new, is_movie
@@ -239,9 +238,7 @@ def compare(
     check_new(output, overwrite=overwrite)
     span = span_of(at or start, end)
     with events(as_json) as on_event:
-        found = write_comparison(
-            before, after, output, Settings(), span=span, wipe=wipe, on_event=on_event
-        )
+        found = write_comparison(before, after, output, span=span, wipe=wipe, on_event=on_event)
     if as_json:
         print(json.dumps({"event": "done", "comparison": found.as_dict()}))
     else:

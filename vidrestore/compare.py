@@ -45,10 +45,10 @@ class Comparison:
 
 
 def write_comparison(
-    before: Path,
-    after: Path,
-    target: Path,
-    settings: Settings,
+    before: str | Path,
+    after: str | Path,
+    target: str | Path,
+    settings: Settings | None = None,
     *,
     span: Span | None = None,
     wipe: bool = False,
@@ -61,10 +61,11 @@ def write_comparison(
     picture, `before` to the left of a line, which in a video wanders.
     InputError for what cannot be read, UsageError and OutputError for `target`.
     """
+    before, after, target = Path(before), Path(after), Path(target)
     moves = is_movie(target)
     if moves and (is_pictures(before) or is_pictures(after)):
         raise UsageError(f"pictures are compared in a picture, .png or .jpg, not in {target.name}")
-    infos = [probed(path, settings) for path in (before, after)]
+    infos = [probed(path, settings or Settings()) for path in (before, after)]
     left, right = (
         _shown(path, info, span) for path, info in zip((before, after), infos, strict=True)
     )

@@ -66,10 +66,10 @@ class Preview:
 
 
 def write_preview(
-    source: Path,
-    at_seconds: Fraction,
-    target: Path,
-    settings: Settings,
+    source: str | Path,
+    at_seconds: float | Fraction,
+    target: str | Path,
+    settings: Settings | None = None,
     *,
     restorer: Restorer | None = None,
     analysis: Analysis | None = None,
@@ -88,7 +88,8 @@ def write_preview(
     shown field by field.
     VidrestoreError, as `restore_video` raises it.
     """
-    moves = is_movie(target)
+    source, target, at_seconds = Path(source), Path(target), Fraction(at_seconds)
+    settings, moves = settings or Settings(), is_movie(target)
     if moves and apart:
         raise UsageError(f"two pictures apart are written to a .png or .jpg file, not {target}")
     restorer = restorer or chosen_restorer(settings, on_event)
