@@ -1,0 +1,232 @@
+"""README and docs: every command and every example in them runs, as it is written.
+
+Weights cannot be had here: for the names of GPEN files stands a restorer that sharpens, for the
+detectors that need a file the one that needs none.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+import typer
+from conftest import Command
+from media import write_video
+from skimage import data
+from test_upscaler import repeating
+
+from vidrestore import openers
+from vidrestore.cli import _build
+from vidrestore.restorers import open_restorer
+
+ROOT = Path(__file__).parents[1]
+# docs/first-run.md is a record of what was typed once.
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("[!f]*.md"))]
+# What cannot be run here, and where it is tested instead.
+ELSEWHERE = {
+    "--cluster": "needs machines: test_cluster_nodes.py",
+    "--workers": "stand-ins do not reach other processes: test_cluster.py",
+    "--reference": "needs a recogniser: test_people.py",
+    "vidrestore ui": "a server: test_ui.py",
+}
+
+
+def commands() -> Iterator[str]:
+    """Every `vidrestore ...`: in blocks of code, and with its arguments in the text."""
+    for page in PAGES:
+        text = re.sub(r"```python\n.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+        for line in re.findall(r"^    (?:\.venv/bin/)?(vidrestore [^|\n]+)$", text, flags=re.M):
+            yield re.split(r"\s+#", line)[0]
+        for line in re.findall(r"`(?:\.venv/bin/)?(vidrestore [^`]+)`", text):
+            words = shlex.split(line)
+            if len(words) > (3 if words[1] == "weights" else 2):  # else it is named, not run
+                yield " ".join(line.split())
+
+
+COMMANDS = list(dict.fromkeys(commands()))
+EXAMPLES = [
+    (f"{page.name}-{number}", code)
+    for page in PAGES
+    for number, code in enumerate(
+        re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S), 1
+    )
+]
+
+
+def test_there_are_some() -> None:
+    assert len(COMMANDS) > 30
+    assert len(EXAMPLES) >= 6
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_is_understood(line: str) -> None:
+    program, *arguments = shlex.split(line)
+    assert program == "vidrestore"
+    command: Any = typer.main.get_command(_build())
+    context = command.make_context("vidrestore", arguments)
+    while hasattr(command, "resolve_command"):
+        name, command, rest = command.resolve_command(
+            context, [*context._protected_args, *context.args]
+        )
+        context = command.make_context(name, rest, parent=context)
+    assert command.name == name
+
+
+@pytest.mark.parametrize(("name", "code"), EXAMPLES, ids=[name for name, _ in EXAMPLES])
+def test_an_example_can_be_read(name: str, code: str) -> None:
+    compile(code, name, "exec")
+
+
+class Sharper:
+    """In the place of a network."""
+
+    reach_frames, template = 0, "gpen"
+
+    def __init__(self, name: str) -> None:
+        self.name, size = name, name.removeprefix("gpen-")
+        self.size = int(size) if size.isdigit() else 512
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        faces = windows[:, 0]
+        padded = torch.nn.functional.pad(faces, (2, 2, 2, 2), mode="replicate")
+        soft = torch.nn.functional.avg_pool2d(padded, 5, stride=1)
+        return (faces + 0.7 * (faces - soft)).clamp(0, 1)
+
+
+def picture(i: int, *, face: bool, scale: int = 1, swapped: bool = False) -> Any:
+    """256 x 192, a portrait that moves, or what stands behind it."""
+    width, height = 256 * scale, 192 * scale
+    photo = data.astronaut() if face else cv2.resize(data.coffee(), (512, 512))
+    x, y = 225.0 + 6 * np.sin(i / 3), 130.0 + 4 * np.cos(i / 4)
+    matrix = np.array([[0.75, 0, 128 - 0.75 * x], [0, 0.75, 90 - 0.75 * y]]) * scale
+    shown = cv2.warpAffine(photo, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+    if swapped:
+        inside = shown[60:120, 100:156]
+        shown[60:120, 100:156] = cv2.GaussianBlur(inside, (0, 0), 2) // 8 * 8 + 6
+    return shown
+
+
+def clip(path: Path, shown: list[Any], *, codec: str = "libx264", fps: int = 25) -> Path:
+    images = [av.VideoFrame.from_ndarray(p, "rgb24").reformat(format="yuv420p") for p in shown]
+    pts, clock = [i * 12800 // fps for i in range(len(images))], Fraction(1, 12800)
+    return write_video(path, images, codec=codec, pts=pts, time_base=clock)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All that the commands are given."""
+    folder = tmp_path_factory.mktemp("documents")
+    seen = {*range(20, 30), *range(48, 60), *range(152, 162)}  # three visits, 2 frames a second
+    clip(folder / "tape.mp4", [picture(i, face=i in seen) for i in range(174)], fps=2)
+    short = [picture(i, face=True) for i in range(12)]
+    for name in ("scan.mov", "film.mov", "shot.mov", "proxy.mp4", "camera.mov", "clear.mp4"):
+        clip(folder / name, short)
+    shutil.copy(folder / "tape.mp4", folder / "clear.mp4")
+    clip(folder / "swapped.mov", [picture(i, face=True, swapped=True) for i in range(12)])
+    clip(folder / "graded_4k.mov", [picture(i, face=True, scale=2) for i in range(12)])
+    for name in ("scans", "clear", "tapes"):
+        (folder / name).mkdir()
+    for i, shown in enumerate(short[:3], 1):
+        cv2.imwrite(str(folder / "scans" / f"scan_{i:06}.tif"), shown[..., ::-1].astype("u2") * 257)
+    for name in ("photo.jpg", "anna.jpg"):
+        cv2.imwrite(str(folder / name), short[0][..., ::-1])
+    for name in ("one.mp4", "two.mov"):
+        clip(folder / "tapes" / name, short[:6])
+    repeating(folder / "x4.onnx", 4)
+    (folder / "GFPGANv1.4.onnx").write_bytes(b"in its place stands another")
+    return folder
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, in which one is, with stand-ins for what needs weights."""
+    place = tmp_path / "place"
+    shutil.copytree(made, place)
+    monkeypatch.chdir(place)
+    opened = openers.open_detector
+
+    def restorer(name: str, **how: Any) -> Any:
+        return Sharper(name) if name != "fusion" else open_restorer(name, **how)
+
+    monkeypatch.setattr(openers, "open_restorer", restorer)
+    monkeypatch.setattr(openers.weights, "require", lambda *_, **__: place / "GFPGANv1.4.onnx")
+    monkeypatch.setattr(openers, "open_detector", lambda _, **how: opened("haar", **how))
+    return place
+
+
+def written(arguments: list[str]) -> list[Path]:
+    """What a command is to write."""
+    found = [
+        Path(value)
+        for option, value in pairwise(arguments)
+        if option in ("-o", "--framemd5", "--contact-sheet", "--report", "--layer")
+        or (option == "--shots" and arguments[0] == "analyze")
+    ]
+    if arguments[0] == "restore" and "--print-config" not in arguments:
+        plain = [a for a in arguments[1:] if not a.startswith("-")]
+        after = arguments.index("--output-dir") if "--output-dir" in arguments else 0
+        found.append(
+            Path(arguments[after + 1]) if after else Path(plain[1].replace("%06d", "000002"))
+        )
+    return found
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_runs(line: str, place: Path, command: Command) -> None:
+    if why := [reason for part, reason in ELSEWHERE.items() if part in line]:
+        pytest.skip(why[0])
+    arguments = shlex.split(line)[1:]
+    if needs := {"--shots shots.toml": "shots.toml", "--cuts edit.edl": "edit.edl"}.get(
+        " ".join(arguments[-2:]) if arguments[0] == "restore" else ""
+    ):
+        assert command("analyze", "tape.mp4", "--shots", needs, "--no-estimate").status == 0
+    expected = written(arguments)
+    for path in expected:
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+    found = command(*arguments)
+    assert found.status == 0, found.err
+    for path in expected:
+        assert path.exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "code"), EXAMPLES, ids=[name for name, _ in EXAMPLES])
+def test_an_example_runs(name: str, code: str, place: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", code],
+        cwd=place, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "refused" not in done.stdout
+
+
+def test_the_settings_page_is_that_of_the_code() -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import make_settings
+    finally:
+        sys.path.pop(0)
+    page = make_settings.page()
+    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == page, "run make docs"
+    assert not re.search(r"\|\s*\|$", page, flags=re.M), "a setting without a meaning"
+
+
+def test_links_lead_to_files() -> None:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
