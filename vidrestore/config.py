@@ -44,6 +44,9 @@ class Detect(Section):
     """Finding faces in the upright, square-pixel picture."""
 
     detector: Literal["insightface", "yunet", "haar"] = "insightface"
+    margins: bool = True
+    """Measure black borders and the noise of a tape's head switching: no face is taken from them,
+    and the noise is covered for the detector. The output has them as they are. Not of pictures."""
     pack: str = "buffalo_l"
     """Folder of an InsightFace pack under weights/insightface/models."""
     size_px: int = Field(640, ge=64, le=4096, multiple_of=32)
