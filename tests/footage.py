@@ -57,25 +57,30 @@ def switched(picture: Picture, lines: int, random: np.random.Generator) -> Pictu
 
 
 def taped(
-    picture: Picture, random: np.random.Generator, *, luma: float = 5, chroma: float = 9
+    picture: Picture,
+    random: np.random.Generator,
+    *,
+    luma: float = 5,
+    chroma: float = 9,
+    line_px: float | None = None,
 ) -> Picture:
     """As a VHS tape gives it back: soft, colours softer and shifted, and both noisy.
 
-    `luma` and `chroma` are standard deviations of the noise, in levels of 8 bits.
+    `luma` and `chroma` are standard deviations of the noise, in levels of 8 bits; `line_px` is how
+    many pixels a whole line of the tape would have, those of the picture if None.
     """
     ycc = cv2.cvtColor(picture, cv2.COLOR_RGB2YCrCb).astype(np.float32)
-    wide = picture.shape[1] / 720
-    noisy = []
-    for plane, blur_px, grain_px, level in zip(
-        cv2.split(ycc), (1.3, 5, 5), (1.2, 6, 6), (luma, chroma, chroma), strict=True
-    ):
+    wide = (line_px or picture.shape[1]) / 720
+    worn = []
+    for i, plane in enumerate(cv2.split(ycc)):
+        blur_px, grain_px, lines, level = (5, 6, 1.0, chroma) if i else (1.3, 1.2, 0.6, luma)
         soft = cv2.GaussianBlur(plane, (0, 0), blur_px * wide, sigmaY=0.4)
-        if level is chroma:
+        if i:
             soft = np.roll(soft, round(3 * wide), axis=1)
         noise = random.normal(0, 1, plane.shape).astype(np.float32)
-        noise = cv2.GaussianBlur(noise, (0, 0), grain_px * wide, sigmaY=0.6 if level is luma else 1)
-        noisy.append(soft + level * noise / noise.std())
-    return np.asarray(cv2.cvtColor(_picture(cv2.merge(noisy)), cv2.COLOR_YCrCb2RGB))
+        noise = cv2.GaussianBlur(noise, (0, 0), grain_px * wide, sigmaY=lines)
+        worn.append(soft + level * noise / noise.std())
+    return np.asarray(cv2.cvtColor(_picture(cv2.merge(worn)), cv2.COLOR_YCrCb2RGB))
 
 
 def _picture(values: Any) -> Picture:
