@@ -11,7 +11,9 @@ import simulation
 import torch
 from media import (
     AS_PAINTED,
+    analysis_of,
     analysis_of_file,
+    info_of,
     mild_image,
     plain_face,
     plain_track,
@@ -26,6 +28,7 @@ from vidrestore.crops import Crops
 from vidrestore.frame import FaceFrame, Frame
 from vidrestore.restore import reach_frames
 from vidrestore.restorers.denoise import Denoise
+from vidrestore.segments import Segment, made_from
 from vidrestore.stages.decode import Damage, decode
 from vidrestore.stages.restore import restore
 from vidrestore.summary import Tally
@@ -219,6 +222,17 @@ def test_frames_depend_on_the_amount_and_not_on_segments(tmp_path):
     np.testing.assert_array_equal(found[0], found[1])
     assert again[1] > again[0]  # the frames around each segment
     assert np.abs(found[1].astype(int) - found[2]).max() > 0
+
+
+def test_another_amount_makes_another_segment():
+    analysis = analysis_of(info_of(96, 64), 60, [plain_track(60, centre=(48, 32), side=32)])
+    encoding = type("Encoding", (), {"encoder": "e", "pixel_format": "p", "options": {}})()
+    hashes = {
+        made_from(Segment(0, 0, 60), analysis, 2, [(0, Sharp())], "", load_settings(
+            options={"restore.denoise": amount}), encoding)
+        for amount in (0, 0.5, 0.5, 1)
+    }  # fmt: skip
+    assert len(hashes) == 3
 
 
 def film(path, noise):
