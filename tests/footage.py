@@ -35,6 +35,58 @@ def pan(
     return pictures
 
 
+def borders(picture: Picture, left: int, right: int, random: np.random.Generator) -> Picture:
+    """As captures have them: black, a little noisy, and soft towards the picture."""
+    width = picture.shape[1]
+    inside = np.zeros(width, np.float32)
+    inside[left : width - right] = 1
+    soft = cv2.GaussianBlur(inside[None], (0, 0), 1.0)[0][:, None]
+    black = random.normal(2, 1.5, (*picture.shape[:2], 1))
+    return _picture(picture * soft + black * (1 - soft))
+
+
+def switched(picture: Picture, lines: int, random: np.random.Generator) -> Picture:
+    """The last lines as where one head takes over from the other: shifted, noisy, grey."""
+    torn = picture.astype(np.float32)
+    start = random.uniform(15, 60)
+    for line in range(picture.shape[0] - lines, picture.shape[0]):
+        grey = np.roll(torn[line].mean(axis=1), round(start + random.normal(0, 12)))
+        noise = cv2.GaussianBlur(random.normal(0, 1, (1, len(grey))), (0, 0), 1.2)[0]
+        torn[line] = (0.7 * grey + 30 + 45 * noise / noise.std())[:, None]
+    return _picture(torn)
+
+
+def taped(
+    picture: Picture,
+    random: np.random.Generator,
+    *,
+    luma: float = 5,
+    chroma: float = 9,
+    line_px: float | None = None,
+) -> Picture:
+    """As a VHS tape gives it back: soft, colours softer and shifted, and both noisy.
+
+    `luma` and `chroma` are standard deviations of the noise, in levels of 8 bits; `line_px` is how
+    many pixels a whole line of the tape would have, those of the picture if None.
+    """
+    ycc = cv2.cvtColor(picture, cv2.COLOR_RGB2YCrCb).astype(np.float32)
+    wide = (line_px or picture.shape[1]) / 720
+    worn = []
+    for i, plane in enumerate(cv2.split(ycc)):
+        blur_px, grain_px, lines, level = (5, 6, 1.0, chroma) if i else (1.3, 1.2, 0.6, luma)
+        soft = cv2.GaussianBlur(plane, (0, 0), blur_px * wide, sigmaY=0.4)
+        if i:
+            soft = np.roll(soft, round(3 * wide), axis=1)
+        noise = random.normal(0, 1, plane.shape).astype(np.float32)
+        noise = cv2.GaussianBlur(noise, (0, 0), grain_px * wide, sigmaY=lines)
+        worn.append(soft + level * noise / noise.std())
+    return np.asarray(cv2.cvtColor(_picture(cv2.merge(worn)), cv2.COLOR_YCrCb2RGB))
+
+
+def _picture(values: Any) -> Picture:
+    return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
+
+
 def images(pictures: Sequence[Picture], pixel_format: str) -> list[av.VideoFrame]:
     return [av.VideoFrame.from_ndarray(p, "rgb24").reformat(format=pixel_format) for p in pictures]
 

@@ -32,8 +32,10 @@ from vidrestore.frame import (
     notify,
 )
 from vidrestore.interlace import info_of_pictures
+from vidrestore.margins import Margins
 from vidrestore.observed import Observations
 from vidrestore.openers import chosen_detector, chosen_recognizer
+from vidrestore.sampling import find_margins
 from vidrestore.stages.align import align, broken
 from vidrestore.stages.decode import Damage, Span, decode
 from vidrestore.stages.detect import Failures, FirstLook, Recognise, checksum, detect
@@ -78,6 +80,8 @@ def analyze_video(
     if interlacing is None:
         interlacing = choose_interlacing(source, info, settings, span)
         notify(on_event, *filter(None, [interlacing.notice()]))
+    margins = find_margins(source, info, settings, span)
+    notify(on_event, *filter(None, [margins.notice()]))
     at_once = _looking_threads(settings)
     each = max(1, (os.cpu_count() or 1) // at_once)
     detectors = [chosen_detector(settings, on_event, threads=each) for _ in range(at_once + 1)]
@@ -87,7 +91,7 @@ def analyze_video(
         every = settings.people.every_seconds
         recognise = None if recognizer is None else Embedder(recognizer, every_seconds=every)
         watched = _Watched(settings, info, interlacing)
-        looked = _looked(watched.info, detectors, recognise, settings, watched.failures)
+        looked = _looked(watched.info, detectors, recognise, settings, margins, watched.failures)
         _watch(watched, source, looked, span, on_event, may_seek=may_seek)
         return watched
 
@@ -111,6 +115,7 @@ def analyze_video(
     analysis = replace(
         _understood(watched, settings, coarse=detectors[0].coarse),
         fingerprint=content,
+        margins=margins or None,
         people_are_joined=recognizer is not None,
     )
     check_all_decoded(source, analysis)
@@ -128,7 +133,7 @@ class _Watched:
         # Of the file's own frames, where those that are looked at are others.
         self._pts, self._crc32 = array("q"), array("L")
         self.film = Matches()
-        self.seen = Observations()
+        self.seen, self.in_margins = Observations(), 0
         self.damage, self.failures = Damage(), Failures()
         self._shots = ShotFinder(cut=settings.shots.cut, contrast=settings.shots.contrast)
 
@@ -136,6 +141,7 @@ class _Watched:
         assert observation.thumbnail is not None
         self._shots.add(observation.thumbnail)
         self.seen.append(observation)
+        self.in_margins += observation.in_margins
 
     def pictures(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         """The file's frames, or those made of their fields."""
@@ -176,6 +182,7 @@ def _looked(
     detectors: Sequence[Detector],
     recognise: Recognise | None,
     settings: Settings,
+    margins: Margins,
     failures: Failures,
 ) -> _Looked:
     """What leads from frames to observations; all detectors but the last look at once."""
@@ -186,7 +193,7 @@ def _looked(
         least_support=settings.align.least_support,
     )
     first = [
-        FirstLook(detector, info, size_px=how.size_px, every=how.every)
+        FirstLook(detector, info, size_px=how.size_px, every=how.every, margins=margins)
         for detector in detectors[:-1]
     ]
 
@@ -198,6 +205,7 @@ def _looked(
             info,
             size_px=how.size_px,
             again_seconds=how.again_seconds,
+            margins=margins,
             recognise=recognise,
             failures=failures,
         )
@@ -267,7 +275,11 @@ def _understood(watched: _Watched, settings: Settings, *, coarse: bool) -> Analy
         replace(track, track_id=track_id, person_id=person, embedding=was.embedding)
         for track_id, ((track, was), person) in enumerate(zip(kept, people, strict=True))
     ]
-    skipped = {"seen too briefly to be sure of": brief, **reasons}
+    skipped = {
+        "seen too briefly to be sure of": brief,
+        "seen in a border or in a tape's head-switching noise": watched.in_margins,
+        **reasons,
+    }
     return Analysis(
         info=info,
         pts=np.array(seen.pts, np.int64),

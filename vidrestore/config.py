@@ -48,6 +48,9 @@ class Detect(Section):
 
     detector: Literal["insightface", "yunet", "haar"] = "insightface"
     """insightface: SCRFD of the pack; yunet: small and free; haar: guesses, and needs no file."""
+    margins: bool = True
+    """Measure black borders and the noise of a tape's head switching: no face is taken from them,
+    and the noise is covered for the detector. The output has them as they are. Not of pictures."""
     pack: str = "buffalo_l"
     """Folder of an InsightFace pack under weights/insightface/models."""
     size_px: int = Field(640, ge=64, le=4096, multiple_of=32)
@@ -146,6 +149,9 @@ class Restore(Section):
     """Of the network's convolutions; auto: the fastest that is safe on this machine."""
     engine: Literal["auto", "torch", "openvino"] = "auto"
     """What runs GPEN; auto: on a CPU OpenVINO where it is installed and agrees, else torch."""
+    denoise: Annotated[float, BeforeValidator(_off_is_zero)] = Field(0.0, ge=0, le=1)
+    """Share of a tape's noise that is taken out of what a network is shown, by the frames around
+    it; the output keeps its own. 0 or off: none. Not for fusion, which takes noise out anyway."""
     codeformer_fidelity: float = Field(0.7, ge=0, le=1)
     """The second input of CodeFormer files: 0 invents more, 1 keeps more."""
     repeats: bool = True

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from vidrestore.config import Settings
 from vidrestore.errors import UsageError
 from vidrestore.frame import Analysis, VideoInfo
 from vidrestore.pictures import is_pictures
-from vidrestore.stages.decode import Damage, Span, decode, decode_from
+from vidrestore.sampling import stretches
+from vidrestore.stages.decode import Span
 from vidrestore.stages.fields import FieldScan, can_split, scan
 
-_PLACES, _FRAMES_AT_EACH = 10, 24
+_FRAMES_AT_EACH = 24
 # No interlaced system has more lines; below the other bound filters have no neighbours to go by.
 _MOST_LINES, _LEAST_LINES = 1088, 16
 # Share of the frames with motion that must look interlaced, by what the stream says of them.
@@ -121,29 +118,5 @@ _SAID = {"progressive": "progressive", "tff": "top field first", "bff": "bottom 
 
 def scanned(source: Path, info: VideoInfo, span: Span | None) -> FieldScan:
     """Of some frames each at places all through the video, or through `span` of it."""
-    whole = Fraction(info.duration_seconds_from_header).limit_denominator(1000)
-    start = (span and span.start_seconds) or Fraction(0)
-    end = (span and span.end_seconds) or whole
-    seconds = min(end, whole) - start
-    if seconds * info.frame_rate <= _PLACES * _FRAMES_AT_EACH:
-        frames = decode(source, Damage(), span, stream_index=info.stream_index)
-        return scan(_images(frames, _PLACES * _FRAMES_AT_EACH))
-    total = FieldScan()
-    first = _first_pts(source, info)
-    for place in range(_PLACES):
-        at = start + seconds * (2 * place + 1) / (2 * _PLACES)
-        frames = decode_from(
-            source, first + round(at / info.time_base), stream_index=info.stream_index
-        )
-        total += scan(_images(frames, _FRAMES_AT_EACH))
-    return total
-
-
-def _first_pts(source: Path, info: VideoInfo) -> int:
-    frames = decode(source, Damage(), stream_index=info.stream_index)
-    first = next(frames, None)
-    return 0 if first is None else first.pts
-
-
-def _images(frames: Iterator[Any], most: int) -> Iterator[Any]:
-    return (frame.image for frame in islice(frames, most))
+    places = stretches(source, info, span, frames=_FRAMES_AT_EACH)
+    return sum(map(scan, places), FieldScan())

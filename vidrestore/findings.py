@@ -75,6 +75,7 @@ def as_dict(analysis: Analysis) -> dict[str, Any]:
         "shots": [[start, end] for start, end in of_output(analysis).shots],
         "faces": analysis.face_count,
         "skipped": dict(analysis.skipped),
+        "margins": None if analysis.margins is None else asdict(analysis.margins),
         "corrupt_frames": analysis.corrupt_frames,
         "people_are_joined": analysis.people_are_joined,
         "people": [asdict(person) for person in people_of(analysis)],
@@ -119,6 +120,8 @@ def facts_of(analysis: Analysis) -> Iterator[tuple[str, str]]:
     if (fields := analysis.fields) is not None:
         first = "top" if fields.order == "tff" else "bottom"
         yield "fields as measured", f"{first} field first; {_FIELDS_MODES[fields.mode]}"
+    if analysis.margins is not None:
+        yield "margins", f"no face is taken from {analysis.margins.in_words()}"
     if "chroma location" in info.guessed:
         yield "chroma location", f"{info.chroma_location}{_guess(info, 'chroma location')}"
     if info.transfer != "sdr" or info.primaries != "bt709":

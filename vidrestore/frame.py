@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import av
     import torch
 
+    from vidrestore.margins import Margins
     from vidrestore.parts import Layer, Region
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -183,6 +184,8 @@ class Observation:
     sharpness: tuple[float, ...] = ()
     """Of each detection: the share of its contrast that is in its finest detail; NaN where it was
     not looked at, empty where none was."""
+    in_margins: int = 0
+    """How many other detections lay in `Margins`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -314,6 +317,8 @@ class Analysis:
     """Of the source file's content; see `vidrestore.store`."""
     people_are_joined: bool = False
     """A recogniser joined the tracks of a person across shots."""
+    margins: Margins | None = None
+    """Edges from which no face was taken."""
     fields: Fields | None = None
     """Where all the rest is of pictures of fields; see `vidrestore.interlace`."""
 

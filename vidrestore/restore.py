@@ -25,6 +25,7 @@ from vidrestore.likeness import Judge
 from vidrestore.pairing import ALONE, Companion, Pairing, target_from_source
 from vidrestore.parsing import Parser
 from vidrestore.restorers import MOST_AT_ONCE, Described, Restorer, most_at_once
+from vidrestore.restorers.denoise import Denoise
 from vidrestore.segments import Schedule, Segment, context, tracks_within
 from vidrestore.stages import deflicker as deflicker_stage
 from vidrestore.stages import guard as guard_stage
@@ -183,6 +184,8 @@ def _restored(
     crops: Crops | None,
 ) -> Iterator[FaceFrame]:
     """The stretches of frames one after the other, each by its own restorer."""
+    amount = settings.restore.denoise
+    denoiser = Denoise(amount) if amount > 0 else None
     for restorer, stretch in groupby(faces, lambda face: _at(restorers, face.frame.index)):
         yield from restore(
             stretch,
@@ -192,6 +195,7 @@ def _restored(
             max_waiting_frames=settings.restore.max_waiting_frames,
             repeats=settings.restore.repeats,
             crops=crops,
+            denoiser=denoiser,
         )
 
 
@@ -235,7 +239,9 @@ def _at(restorers: Schedule, index: int) -> Restorer:
 
 def reach_frames(restorers: Sequence[tuple[int, Described]], settings: Settings) -> int:
     """How many frames to either side may have a part in what becomes of one."""
-    reach = max(restorer.reach_frames for _, restorer in restorers) + paste_stage.REACH_FRAMES
+    before = Denoise.reach_frames if settings.restore.denoise > 0 else 0
+    reach = max(restorer.reach_frames or before for _, restorer in restorers)
+    reach += paste_stage.REACH_FRAMES
     if _deflicker_amount(restorers, settings):
         reach += deflicker_stage.REACH_FRAMES
     if settings.guard.identity > 0 or settings.guard.features > 0:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 
 from vidrestore.errors import InputError, OutputError
 from vidrestore.frame import Analysis, Fields, Track, VideoInfo
+from vidrestore.margins import Margins
 from vidrestore.pictures import is_pattern, pictures_of
 
 _VERSION = 3
@@ -59,6 +60,8 @@ def save(analysis: Analysis, path: Path) -> None:
     header: dict[str, Any] = {name: _as_json(getattr(analysis, name)) for name in _PLAIN}
     header["version"] = _VERSION
     header["info"] = _info_as_json(analysis.info)
+    if analysis.margins is not None:
+        header["margins"] = asdict(analysis.margins)
     arrays: dict[str, Any] = {"pts": analysis.pts, "crc32": analysis.crc32}
     if (own := analysis.fields) is not None:
         header["fields"] = {"mode": own.mode, "order": own.order, "info": _info_as_json(own.info)}
@@ -142,6 +145,7 @@ def _analysis(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Analysis:
         pts=arrays["pts"],
         crc32=arrays["crc32"],
         tracks=tuple(tracks),
+        margins=Margins(**header["margins"]) if "margins" in header else None,
         fields=fields,
         **plain,
     )

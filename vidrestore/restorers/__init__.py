@@ -42,6 +42,18 @@ class Restorer(Described, Protocol):
         ...
 
 
+class Denoiser(Protocol):
+    """Prepares what a restorer that sees one frame is shown."""
+
+    name: str
+    reach_frames: int
+
+    def __call__(self, window: torch.Tensor) -> torch.Tensor:
+        """(2 * reach_frames + 1, 3, W, W) -> (3, W, W), of the frame in the middle; as restorers
+        take and give them."""
+        ...
+
+
 def told_apart(restorer: Described) -> str:
     """Its name, with a hash where it has a file of weights: another file is another network."""
     sha256 = getattr(restorer, "weights_sha256", None)

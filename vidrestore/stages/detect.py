@@ -16,6 +16,7 @@ from vidrestore import color, transfer
 from vidrestore.detectors import Detector, look_closely, look_from_afar, moved, with_others
 from vidrestore.frame import Detection, Frame, Observation, VideoInfo
 from vidrestore.geometry import Rect, Upright, apply, invert, overlaps, upright
+from vidrestore.margins import NO_MARGINS, Margins
 
 if TYPE_CHECKING:
     import av
@@ -78,14 +79,23 @@ class FirstLook:
     Every thread has one of its own: detectors are not for two threads at a time.
     """
 
-    def __init__(self, detector: Detector, info: VideoInfo, *, size_px: int, every: int) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        info: VideoInfo,
+        *,
+        size_px: int,
+        every: int,
+        margins: Margins = NO_MARGINS,
+    ) -> None:
         self._detector = detector
         self._info = info
+        self._margins = margins
         self._view = upright(info, size_px)
         self._every = every
 
     def __call__(self, frame: Frame) -> Look:
-        picture = upright_picture(frame.image, self._info, self._view)
+        picture = upright_picture(frame.image, self._info, self._view, self._margins)
         grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
         small = cv2.resize(grey, _THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA)
         found, error = None, None
@@ -105,6 +115,7 @@ def detect(
     *,
     size_px: int,
     again_seconds: float,
+    margins: Margins = NO_MARGINS,
     recognise: Recognise | None = None,
     failures: Failures | None = None,
 ) -> Iterator[tuple[Frame, Observation]]:
@@ -113,20 +124,23 @@ def detect(
     A face that fills the picture is seen from afar: where nothing was found or a face of the frame
     before is gone. Small ones in large frames are seen closely, tile by tile. Where neither a lost
     face nor a new picture asks for it, both are done every `again_seconds` only. `recognise` adds
-    embeddings to the faces of a picture, given its time in seconds.
+    embeddings to the faces of a picture, given its time in seconds. What lies in the `margins` is
+    no face, and counted in the observation.
 
     Where one of them breaks at a frame, that is counted in `failures`, and the frame keeps the
     faces found until then; the error is raised where several frames in a row have one.
     """
     failures = failures or Failures()
     view = upright(info, size_px)
-    again = _SecondLook(detector, info, view, size_px, again_seconds)
+    again = _SecondLook(detector, info, view, size_px, again_seconds, margins)
     for look in looks:
         frame, found, error = look.frame, look.found, look.error
-        seconds = float(frame.pts * info.time_base)
+        seconds, in_margins = float(frame.pts * info.time_base), 0
         if found is not None:
             try:
-                found = again(look, found, seconds)
+                seen = again(look, found, seconds)
+                found = [f for f in seen if not margins.hold(_in_frame(f, view).box, info)]
+                in_margins = len(seen) - len(found)
                 if recognise is not None:
                     found = recognise(look.picture, found, seconds)
             except Exception as broken:
@@ -134,7 +148,10 @@ def detect(
         if found is not None or error is not None:
             failures.add(frame.index, error)
         faces = tuple(_in_frame(face, view) for face in found or ())
-        yield frame, Observation(frame.index, frame.pts, look.crc32, look.thumbnail, faces)
+        seen_here = Observation(
+            frame.index, frame.pts, look.crc32, look.thumbnail, faces, in_margins=in_margins
+        )
+        yield frame, seen_here
 
 
 class _SecondLook:
@@ -147,10 +164,12 @@ class _SecondLook:
         view: Upright,
         size_px: int,
         again_seconds: float,
+        margins: Margins,
     ) -> None:
         self._detector = detector
         self._info = info
         self._again_seconds = again_seconds
+        self._margins = margins
         longer = round(_CLOSER * max(upright(info).coded_size))
         self._close = upright(info, longer) if longer > size_px else None
         self._larger = longer / max(view.coded_size)
@@ -199,7 +218,7 @@ class _SecondLook:
 
     def _closely(self, frame: Frame, tiles: Sequence[Rect]) -> list[Detection]:
         assert self._close is not None
-        picture = upright_picture(frame.image, self._info, self._close)
+        picture = upright_picture(frame.image, self._info, self._close, self._margins)
         found = look_closely(picture, self._detector, tiles, largest_px=_TILE_OVERLAP_PX)
         scale = 1 / self._larger
         back = np.array([[scale, 0, 0.5 * scale - 0.5], [0, scale, 0.5 * scale - 0.5]])
@@ -225,8 +244,10 @@ def _starts(length: int, side: int) -> list[int]:
     return [round(start) for start in np.linspace(0, max(length - side, 0), count)]
 
 
-def upright_picture(image: av.VideoFrame, info: VideoInfo, view: Upright) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) uint8 BGR copy of a frame, for looking at only."""
+def upright_picture(
+    image: av.VideoFrame, info: VideoInfo, view: Upright, margins: Margins = NO_MARGINS
+) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) uint8 BGR copy of a frame, with its noise covered, for looking at only."""
     width, height = view.coded_size
     scaled = image.reformat(
         width=width,
@@ -236,9 +257,10 @@ def upright_picture(image: av.VideoFrame, info: VideoInfo, view: Upright) -> npt
         src_color_range="JPEG" if info.full_range else "MPEG",
         interpolation=Interpolation.AREA,
     )
-    return np.ascontiguousarray(
+    picture = np.ascontiguousarray(
         view.turn(transfer.looked_at(np.asarray(scaled.to_ndarray(), np.uint8), info))
     )
+    return margins.covered(picture, view.matrix, info)
 
 
 def checksum(image: av.VideoFrame) -> int:

@@ -12,7 +12,14 @@ import torch
 from vidrestore.crops import Crops
 from vidrestore.frame import Face, FaceFrame
 from vidrestore.resample import squared
-from vidrestore.restorers import Restorer, all_finite, memory_errors, restorer_for, told_apart
+from vidrestore.restorers import (
+    Denoiser,
+    Restorer,
+    all_finite,
+    memory_errors,
+    restorer_for,
+    told_apart,
+)
 from vidrestore.summary import Tally
 
 
@@ -25,6 +32,7 @@ def restore(
     max_waiting_frames: int,
     repeats: bool = True,
     crops: Crops | None = None,
+    denoiser: Denoiser | None = None,
 ) -> Iterator[FaceFrame]:
     """Give every face its `restored` crop; frames come out as they came in, in order.
 
@@ -38,12 +46,21 @@ def restore(
     result without another run, and is counted. Where a result does not depend on the batch it is
     in, as on a CPU with batches of one, that is exactly what another run would give.
 
+    A restorer that sees one frame is shown what the `denoiser` makes of the frames around it; the
+    faces keep their `source`. One that sees several by itself is not, which is noted.
+
     Results are kept in `crops`, and those that an earlier run kept there are taken and counted.
 
     Memory: the crops of at most max_waiting_frames + 2 * reach_frames + 1 frames, and of each face
     the window and the result of the frame before.
     """
-    reach = restorer.reach_frames
+    if denoiser is not None and restorer.reach_frames:
+        tally.notes["denoise"] = (
+            f"restore.denoise is not for {restorer.name}, which looks at several frames by itself; "
+            "it was shown the faces as they are"
+        )
+        denoiser = None
+    reach = restorer.reach_frames if denoiser is None else denoiser.reach_frames
     batches = _Batches(batch_size, tally, crops)
     held: deque[FaceFrame] = deque()  # those that a window may still show
     at = 0  # of `held`: the first whose windows are not whole yet
@@ -53,7 +70,7 @@ def restore(
         if frame is not None:
             held.append(frame)
         if at < len(held) and (frame is None or at + reach < len(held)):
-            found = [_task(held, at, face, restorer) for face in held[at].faces]
+            found = [_task(held, at, face, restorer, reach, denoiser) for face in held[at].faces]
             faces = [_or_before(task, before if repeats else {}) for task in found]
             before = {task.track_id: task for task, _ in faces}
             batches.add(task for task, is_repeat in faces if not is_repeat)
@@ -78,6 +95,7 @@ class _Task:
     crops: list[torch.Tensor]
     """(3, W, W) each, 2 reach + 1 of them: the face and its neighbours in time."""
     network: Restorer
+    denoiser: Denoiser | None = None
     result: torch.Tensor | str | None = None
     """(3, W, W); or in words why there is none; None before it was run."""
     key: str | None = None
@@ -85,9 +103,18 @@ class _Task:
     was_kept: bool = False
 
     def window(self) -> torch.Tensor:
-        """(2 reach + 1, 3, S, S), S being the network's own."""
-        size = self.network.size or self.crops[0].shape[-1]
-        return torch.stack([squared(crop, size) for crop in self.crops])
+        """(2 reach + 1, 3, S, S), S being the network's own, and reach."""
+        crops = self.crops
+        if self.denoiser is not None:
+            crops = [self.denoiser(torch.stack(crops))]
+        size = self.network.size or crops[0].shape[-1]
+        return torch.stack([squared(crop, size) for crop in crops])
+
+    @property
+    def made_by(self) -> str:
+        """What makes the result of the crops."""
+        name = told_apart(self.network)
+        return name if self.denoiser is None else f"{name}, {self.denoiser.name}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +163,7 @@ class _Batches:
             self._pending.setdefault((id(task.network), side), []).append(task)
 
     def _is_known(self, task: _Task, crops: Crops) -> bool:
-        task.key = crops.key(told_apart(task.network), task.crops)
+        task.key = crops.key(task.made_by, task.crops)
         if (known := crops.find(task.key)) is None:
             return False
         task.result, task.was_kept = known.to(task.crops[0].device), True
@@ -192,17 +219,24 @@ def _or_before(task: _Task, before: dict[int, _Task]) -> tuple[_Task, bool]:
     return (known, True) if same else (task, False)
 
 
-def _task(held: deque[FaceFrame], at: int, face: Face, restorer: Restorer) -> _Task:
+def _task(
+    held: deque[FaceFrame],
+    at: int,
+    face: Face,
+    restorer: Restorer,
+    reach: int,
+    denoiser: Denoiser | None,
+) -> _Task:
     """The face of frame `at` and its neighbours in time, the ends repeated."""
     crops = [face.source]
     for step in (-1, 1):
         last = face.source
         side = []
-        for distance in range(1, restorer.reach_frames + 1):
+        for distance in range(1, reach + 1):
             last = _source_at(held, at + step * distance, face.track_id, last)
             side.append(last)
         crops = side[::-1] + crops if step < 0 else crops + side
-    return _Task(face.track_id, crops, restorer_for(restorer, face.work_px))
+    return _Task(face.track_id, crops, restorer_for(restorer, face.work_px), denoiser)
 
 
 def _source_at(
