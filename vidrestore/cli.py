@@ -35,6 +35,7 @@ from vidrestore.cli_options import (
     Quality,
     RedoShots,
     Reference,
+    Report,
     RestorerName,
     Scale,
     Source,
@@ -183,6 +184,7 @@ def restore(
     upscaler: UpscalerFile = None,
     layer: LayerFolder = None,
     framemd5: FrameMd5 = None,
+    report: Report = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT.")] = False,
     no_resume: Annotated[
         bool, typer.Option("--no-resume", help="Begin anew instead of going on.")
@@ -229,7 +231,10 @@ def restore(
     # Before anything heavy is loaded, so that a slip is answered at once.
     beside, is_redo = (before_swap, plate), redo_shots is not None
     check_alone(plate, layer, keep_job=keep_job, is_redo=is_redo)
-    check_paths(source, target, framemd5, overwrite=overwrite, beside=beside, is_redo=is_redo)
+    check_paths(
+        source, target, framemd5,
+        report=report, overwrite=overwrite, beside=beside, is_redo=is_redo,
+    )  # fmt: skip
     span = span_of(start, end)
     if known is not None and span is not None:
         raise UsageError("an analysis is of a whole video; leave out --start and --end with it")
@@ -246,6 +251,7 @@ def restore(
             plate=plate,
             layer=layer,
             framemd5=framemd5,
+            report=report,
             overwrite=overwrite,
             resume=not no_resume,
             keep_job=keep_job,
@@ -352,11 +358,7 @@ def evaluate(
     settings = settings_from(
         profile,
         changes,
-        {
-            "detect.detector": detector,
-            "weights.folder": weights,
-            "weights.offline": offline,
-        },
+        {"detect.detector": detector, "weights.folder": weights, "weights.offline": offline},
     )
     from vidrestore import console
     from vidrestore.evaluate import evaluate as measure
