@@ -24,7 +24,7 @@ from vidrestore.frame import Analysis, OnEvent, notify
 from vidrestore.interlace import is_woven
 from vidrestore.planning import Plan, Request
 from vidrestore.reportpage import Run, ShownPerson, page
-from vidrestore.reportplots import MOST_POINTS, Curve, Row, clock_text, courses, timeline
+from vidrestore.reportplots import MOST_POINTS, Curve, Part, Row, clock_text, courses, timeline
 from vidrestore.reportviews import MOST_TRIPLES, Flicker, Onlooker, used_strength
 from vidrestore.segments import restorers_used
 from vidrestore.summary import STRETCH_FRAMES, Likeness, Summary, Tally
@@ -33,6 +33,15 @@ from vidrestore.threads import StageTime
 _MOST_ROWS = 24
 """Of the timeline, for people; the others are put together in one more."""
 _MOST_NOTICES = 40
+_BY_IDENTITY = (
+    "Likeness is the cosine of the embeddings of a recogniser, which looks at each third frame."
+)
+_BY_FEATURES = (
+    "Likeness is the correlation of eyes, mouth and whole face at low frequencies; no recogniser "
+    "told who it is."
+)
+_SAME = 0.002
+"""Likenesses that are drawn as one curve where they are nowhere further apart."""
 
 Values = npt.NDArray[np.float64]
 
@@ -106,7 +115,9 @@ class Reporter:
             frames_each=each,
             base=_base(plan, request),
             people=shown,
-            more_people=len({t.person_id for t in analysis.tracks}) - len(shown),
+            measured=list(_measured(onlooker, is_woven(analysis))),
+            unseen_people=onlooker.unseen_people,
+            untouched_people=onlooker.untouched_people,
             timeline=drawn,
             timeline_says=says,
             broken=onlooker.broken,
@@ -140,57 +151,67 @@ def _shown_people(
     analysis, guard = plan.job.analysis, plan.job.settings.guard
     people = {person.person_id: person for person in people_of(analysis)}
     found = []
-    for number in onlooker.people:
+    for number in sorted(onlooker.people):
         views = sorted(
             (view for view in onlooker.views if view.person == number),
             key=lambda view: (-view.side_px, view.index),
         )
         flicker = [one for one in onlooker.flicker if one.person == number]
-        by_identity, likeness = _likeness(analysis, tally, number, seconds)
-        says = []
-        if flicker:
-            says.append(_flicker_says(onlooker, is_woven(analysis)))
-        if likeness:
-            says.append(_likeness_says(by_identity, guard.identity, guard.features))
+        part = _on_screen(analysis, number, seconds)
+        by_identity, likeness = _likeness(analysis, tally, number, seconds, part)
         drawn = None
-        if says:
+        if flicker or likeness:
             drawn = courses(
-                _flicker(flicker, seconds), likeness, float(seconds[-1]), f"person{number}",
+                _flicker(flicker, seconds, part), likeness, part, f"person{number}",
                 likeness_axis="cosine to\nthe source" if by_identity else "likeness of\nfeatures",
                 floor=guard.identity if by_identity else guard.features,
             )  # fmt: skip
-        found.append(ShownPerson(people[number], views, drawn, " ".join(says)))
+        says = "" if not likeness else (_BY_IDENTITY if by_identity else _BY_FEATURES)
+        found.append(ShownPerson(people[number], views, drawn, says))
     return found
 
 
-def _flicker(found: Sequence[Flicker], seconds: Values) -> dict[str, Curve]:
+def _on_screen(analysis: Analysis, person: int, seconds: Values) -> Part:
+    tracks = [track for track in analysis.tracks if track.person_id == person]
+    first, end = min(t.first_frame for t in tracks), max(t.end_frame for t in tracks)
+    return float(seconds[first]), float(seconds[end])
+
+
+def _flicker(found: Sequence[Flicker], seconds: Values, part: Part) -> dict[str, Curve]:
     if not found:
         return {}
     order = sorted(found, key=lambda one: one.frame)
     at = seconds[[one.frame for one in order]]
     values = {"before": [one.source for one in order], "after": [one.output for one in order]}
     return {
-        name: Curve(at, np.array(squares)).binned(float(seconds[-1]), squares=True)
+        name: Curve(at, np.array(squares)).binned(part, squares=True)
         for name, squares in values.items()
     }
 
 
-def _flicker_says(onlooker: Onlooker, woven: bool) -> str:
+def _measured(onlooker: Onlooker, woven: bool) -> Iterator[str]:
+    """What the drawings of people show."""
     where = " of their earlier fields" if woven else ""
-    much = (
-        f"It was measured in a sample of {MOST_TRIPLES} faces{where}, spread over all of them."
-        if onlooker.is_sample
-        else f"It was measured in every frame{where} whose neighbours show the face restored, too."
-    )
-    return (
-        "Flicker is what each frame differs by from the frames before and after it once they are "
-        "moved to where it is (FLKb, by its root mean square under the face's mask). Lower is "
-        f"calmer; what truly changes in the face counts, too. {much}"
+    if onlooker.flicker:
+        much = (
+            f"It was measured in a sample of {MOST_TRIPLES} faces{where}, spread over all of them."
+            if onlooker.is_sample
+            else f"It was measured in every frame{where} around which the face is restored, too."
+        )
+        yield (
+            "Flicker is what a frame differs by from those before and after it once they are moved "
+            "to where it is: FLKb, the root of its mean square under the face's mask. Lower is "
+            f"calmer; what truly changes in the face counts, too. {much}"
+        )
+    yield (
+        "Likeness compares the restored face, and as much of it as the guard let through, with the "
+        "source; 1 is the same. At the dashed line nothing of the restored face is used. Each "
+        f"point is the mean of {STRETCH_FRAMES} frames or more."
     )
 
 
 def _likeness(
-    analysis: Analysis, tally: Tally, person: int, seconds: Values
+    analysis: Analysis, tally: Tally, person: int, seconds: Values, part: Part
 ) -> tuple[bool, dict[str, Curve]]:
     """Whether it is what a recogniser says, else that of features; and its course."""
     found = sorted(_stretches(analysis, tally, person), key=lambda each: each[0])
@@ -205,8 +226,9 @@ def _likeness(
     if not rows:
         return by_identity, {}
     at, restored, used = np.array(rows).T
-    end = float(seconds[-1])
-    curves = {"restored": Curve(at, restored).binned(end), "used": Curve(at, used).binned(end)}
+    if np.abs(restored - used).max() < _SAME:
+        return by_identity, {"restored and used": Curve(at, used).binned(part)}
+    curves = {"restored": Curve(at, restored).binned(part), "used": Curve(at, used).binned(part)}
     return by_identity, curves
 
 
@@ -217,24 +239,6 @@ def _stretches(analysis: Analysis, tally: Tally, person: int) -> Iterator[tuple[
             for number, found in tally.likeness.get(track.track_id, {}).items():
                 middle = number * STRETCH_FRAMES + STRETCH_FRAMES // 2
                 yield min(max(middle, track.first_frame), track.end_frame - 1), found
-
-
-def _likeness_says(by_identity: bool, identity: float, features: float) -> str:
-    what = (
-        "the cosine of the restored face and its source to a recogniser, which looks at each third "
-        "frame"
-        if by_identity
-        else "the correlation of eyes, mouth and whole face with the source at low frequencies; no "
-        "recogniser told who it is"
-    )
-    floor = identity if by_identity else features
-    limit = (
-        f"; at the dashed line, {floor:g}, nothing of the restored face is used" if floor else ""
-    )
-    return (
-        f"Likeness is {what}: of the restored face, and of what the guard let through{limit}. Each "
-        f"point is a mean over {STRETCH_FRAMES} frames or more."
-    )
 
 
 def _timeline(plan: Plan, tally: Tally, seconds: Values) -> tuple[str | None, str]:
@@ -311,9 +315,10 @@ def _how(plan: Plan, summary: Summary) -> Iterator[tuple[str, str]]:
         if scaling.upscaler is not None:
             yield "upscaler", f"{scaling.upscaler.name}, SHA-256 {scaling.upscaler_sha256}"
     yield "codec of the new stream", f"{summary.codec}, {job.encoding.pixel_format}"
-    for package in ("vidrestore", "torch", "av", "opencv-python", "numpy"):
-        yield package, version(package)
-    yield "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    packages = ("vidrestore", "torch", "av", "opencv-python", "numpy")
+    versions = [f"{package} {version(package)}" for package in packages]
+    yield "versions", ", ".join([*versions, f"Python {platform.python_version()}"])
+    yield "run on", f"{platform.system()}, {platform.machine()}"
 
 
 def _options(request: Request) -> Iterator[tuple[str, str]]:
@@ -336,8 +341,14 @@ def _changed(settings: BaseModel, usual: BaseModel, where: str = "") -> Iterator
         if isinstance(value, BaseModel) and isinstance(other, BaseModel):
             yield from _changed(value, other, f"{where}{name}.")
         elif value != other:
-            text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            yield f"{where}{name}", f"{text} (usually {other})"
+            yield f"{where}{name}", f"{_plain(value)} (usually {_plain(other)})"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    words = {None: "not set", True: "on", False: "off", "": "not set"}
+    return words[value] if value is None or isinstance(value, bool) or value == "" else str(value)
 
 
 def _part(plan: Plan) -> str | None:

@@ -63,8 +63,11 @@ class Run:
     base: str
     """Whose picture it is but for the faces: the source, the enlarged source or the plate."""
     people: Sequence[ShownPerson]
-    more_people: int
-    """How many are not shown by themselves."""
+    measured: Sequence[str]
+    """What the plots of people show."""
+    unseen_people: int
+    """How many more are not shown by themselves; and how many of whom no face was restored:"""
+    untouched_people: int
     timeline: str | None
     timeline_says: str
     broken: str | None
@@ -75,7 +78,7 @@ def page(run: Run) -> str:
     """The whole page."""
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     sections = (
-        _head(run), _to_know(run), _pictures(run), _course(run), _skipped(run),
+        _head(run), _to_know(run), _course(run), _pictures(run), _skipped(run),
         _rest(run), _made_with(run), _times(run), _foot(run),
     )  # fmt: skip
     title = escape(f"{run.target.name}: what was restored")
@@ -93,8 +96,8 @@ def _head(run: Run) -> str:
         ("people", f"{done.people:,}"),
         ("faces restored", f"{done.faces:,}"),
         ("faces left as they were", f"{left:,}"),
-        ("picture outside the faces", _outside_tile(done)),
-        ("time it took", duration_text(seconds)),
+        ("outside the faces", _outside_tile(done)),
+        ("took", duration_text(seconds)),
     ]
     boxes = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in tiles)
     return (
@@ -163,18 +166,22 @@ def _pictures(run: Run) -> str:
             "right; drag it, or use the arrow keys. Views are from different times, the largest "
             "first.</p>"
         )
+    if any(shown.plot for shown in run.people):
+        parts += [f'<p class="soft">{escape(text)}</p>' for text in run.measured]
     if run.broken is not None:
         parts.append(
             "<p>Pictures and flicker are missing here, since making them failed: "
             f"{escape(run.broken)}. The output is not touched by that.</p>"
         )
     parts += [_person(run, shown) for shown in run.people]
-    if run.more_people:
-        more = counted(run.more_people, "more person is", "more people are")
+    if run.unseen_people:
+        more = counted(run.unseen_people, "more person is", "more people are")
         parts.append(
-            f"<p>{more} not shown by themselves, to keep this page small: they are on screen for "
-            "less time.</p>"
+            f"<p>To keep this page small, {more} not shown: fewer of their faces were restored.</p>"
         )
+    if run.untouched_people:
+        nobody = counted(run.untouched_people, "person is", "people are")
+        parts.append(f"<p>{nobody} left as they were in every frame.</p>")
     return "\n".join(parts)
 
 
@@ -306,7 +313,9 @@ def _made_with(run: Run) -> str:
     parts = ["<h2>How it was made</h2>"]
     if run.restorers:
         parts.append("<h3>Restorers, and the SHA-256 of their files of weights</h3>")
-        parts.append(facts([(name, sha or "none is known") for name, sha in run.restorers]))
+        parts.append(
+            facts([(name, sha or "no file of weights is known") for name, sha in run.restorers])
+        )
     parts += ["<h3>With</h3>", facts(run.how), "<h3>Asked for, other than the defaults</h3>"]
     parts.append(facts(run.asked) if run.asked else "<p>Nothing; all settings are the usual.</p>")
     parts += ["<h3>The source</h3>", facts(run.source_facts)]
@@ -320,6 +329,11 @@ def _times(run: Run) -> str:
     names = {"analyze": "analysis", "restore": "restoration", "check": "reading back"}
     rows = [(names.get(k, k), f"{seconds:,.1f} s") for k, seconds in run.summary.seconds.items()]
     parts = ["<h2>Where the time went</h2>", facts(rows)]
+    if any(run.stages.values()):
+        parts.append(
+            "<p>Stages run side by side, so their times overlap. They are sums over all segments, "
+            "also those of earlier runs and of workers.</p>"
+        )
     for name, stages in run.stages.items():
         if stages:
             parts.append(_stage_table(names.get(name, name), stages))
@@ -346,8 +360,7 @@ def _stage_table(name: str, stages: Mapping[str, StageTime]) -> str:
     return (
         f"<h3>Stages of the {escape(name)}</h3>"
         f"<p>The stage {escape(limit)} limits the speed: it was busy {busy:.0f} % of its time. "
-        "Stages run side by side, so their times overlap; they are sums over all segments, those "
-        "of earlier runs and of workers too.</p>"
+        "</p>"
         f'<div class="scroll"><table><thead><tr><th>stage</th>{head}<th></th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )

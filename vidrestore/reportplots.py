@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Values = npt.NDArray[np.float64]
+Part = tuple[float, float]
+"""From when to when, in seconds."""
 
 MOST_POINTS = 400
 """Of a curve; more are binned."""
@@ -29,7 +32,7 @@ _INCHES_WIDE, _ROW_INCHES = 9.0, 0.34
 _STEPS_SECONDS = (
     0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800,
 )  # fmt: skip
-_MOST_TICKS, _MOST_NUMBERED = 9, 24
+_MOST_TICKS = 9
 _LEAST_NUMBERED = 0.025  # of the width, which a shot must have for its number to fit in
 
 
@@ -51,12 +54,12 @@ class Curve:
     seconds: Values
     values: Values
 
-    def binned(self, end_seconds: float, *, squares: bool = False) -> Curve:
-        """Means within `MOST_POINTS` parts of the time; of `squares`, their roots."""
+    def binned(self, part: Part, *, squares: bool = False) -> Curve:
+        """Means within `MOST_POINTS` parts of that time; of `squares`, their roots."""
         if len(self.seconds) == 0:
             return self
-        width = max(end_seconds, 1e-9) / MOST_POINTS
-        bins = np.minimum((self.seconds / width).astype(int), MOST_POINTS - 1)
+        width = max(part[1] - part[0], 1e-9) / MOST_POINTS
+        bins = ((self.seconds - part[0]) / width).astype(int).clip(0, MOST_POINTS - 1)
         where = np.unique(bins, return_inverse=True)[1]
         counts = np.bincount(where)
         values = np.bincount(where, weights=self.values) / counts
@@ -82,7 +85,7 @@ def timeline(
     axes.set_yticklabels(["shots", *(row.label for row in rows)])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    _clock(axes, end_seconds)
+    _clock(axes, (0, end_seconds))
     return _svg(figure, name, "Shots and people over time, with the strength of the restoration.")
 
 
@@ -112,7 +115,7 @@ def _joined(
 def courses(
     flicker: Mapping[str, Curve],
     likeness: Mapping[str, Curve],
-    end_seconds: float,
+    part: Part,
     name: str,
     *,
     likeness_axis: str,
@@ -129,7 +132,7 @@ def courses(
         is_flicker = panel is flicker
         for label, curve in panel.items():
             color = _COLORS["before" if label in ("before", "restored") else "after"]
-            _curve(axes, curve, end_seconds, color, label)
+            _curve(axes, curve, part, color, label)
         axes.set_ylabel("flicker\n8-bit levels" if is_flicker else likeness_axis)
         if is_flicker:
             axes.set_ylim(bottom=0)
@@ -143,15 +146,15 @@ def courses(
         axes.locator_params(axis="y", nbins=4)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8,
                     labelcolor=_COLORS["soft"], borderaxespad=0.1, handlelength=1.4)  # fmt: skip
-        _clock(axes, end_seconds)
+        _clock(axes, part)
     return _svg(figure, name, "Flicker and likeness over time.")
 
 
-def _curve(axes: Axes, curve: Curve, end_seconds: float, color: str, label: str) -> None:
+def _curve(axes: Axes, curve: Curve, part: Part, color: str, label: str) -> None:
     seconds, values = curve.seconds, curve.values
     steps = np.diff(seconds)
     usual = float(np.median(steps)) if len(steps) else 0.0
-    breaks = np.flatnonzero(steps > max(3 * usual, end_seconds / 60)) + 1
+    breaks = np.flatnonzero(steps > max(3 * usual, (part[1] - part[0]) / 60)) + 1
     seconds, values = (np.insert(v.astype(float), breaks, np.nan) for v in (seconds, values))
     dots = "o" if len(curve.values) <= 60 else ""
     axes.plot(seconds, values, color=color, linewidth=1.4, marker=dots, markersize=2.6, label=label)
@@ -167,10 +170,11 @@ def clock_text(seconds: float, *, decimals: int = 0) -> str:
     return f"{text}.{part:0{decimals}}" if decimals else text
 
 
-def _clock(axes: Axes, end_seconds: float) -> None:
-    step = next((s for s in _STEPS_SECONDS if end_seconds / s <= _MOST_TICKS), _STEPS_SECONDS[-1])
-    at = np.arange(0, end_seconds + step / 1000, step)
-    axes.set_xlim(0, end_seconds)
+def _clock(axes: Axes, part: Part) -> None:
+    start, end = part
+    step = next((s for s in _STEPS_SECONDS if (end - start) / s <= _MOST_TICKS), _STEPS_SECONDS[-1])
+    at = np.arange(math.ceil(start / step - 1e-6) * step, end + step / 1000, step)
+    axes.set_xlim(start, end)
     axes.set_xticks(at)
     axes.set_xticklabels([clock_text(t, decimals=int(step < 1)) for t in at])
 
@@ -203,7 +207,10 @@ def _svg(figure: Figure, name: str, says: str) -> str:
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
     text = drawn.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(
+        r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", text, flags=re.DOTALL
+    )
+    text = re.sub(r"(\d\.\d\d)\d+", r"\1", text)
     view = re.search(r'viewBox="[^"]*"', text)
     head = f'<svg {view[0] if view else ""} role="img" aria-label="{says}">'
     text = re.sub(r"<svg[^>]*>", head, text, count=1)

@@ -25,12 +25,12 @@ from vidrestore.planes import plane
 from vidrestore.stages.crop import cut_out
 from vidrestore.summary import STRETCH_FRAMES, Tally
 
-MOST_PEOPLE = 12
+MOST_PEOPLE = 8
 """Who are shown by themselves: those whose faces were restored in most frames."""
-MOST_TRIPLES = 900
+MOST_TRIPLES = 600
 """Frames, each with the one before and the one after, in which flicker is measured."""
 
-_VIEWS_EACH = 3
+_VIEWS_EACH, _APART = 3, 5
 _SMALLEST_VIEW_PX, _LARGEST_VIEW_PX = 160, 512
 _LARGEST_FILE, _JPEG_QUALITIES = 90_000, (90, 80, 65, 50, 30)
 _SMALLEST_PX, _LARGEST_PX = 64, 256  # sides at which flicker is measured
@@ -103,8 +103,12 @@ class Onlooker:
         self._analysis, self._shown = analysis, shown
         self._step = 2 if is_woven(analysis) else 1
         used = [used_strength(track, tally, strength) for track in analysis.tracks]
-        self.people = _most_restored(analysis.tracks, used)
-        """Those with most restored faces, most first; at most `MOST_PEOPLE`."""
+        restored = _most_restored(analysis.tracks, used)
+        self.people = restored[:MOST_PEOPLE]
+        """Those with most restored faces, most first; and how many there are besides:"""
+        self.unseen_people = len(restored) - len(self.people)
+        self.untouched_people = len({track.person_id for track in analysis.tracks}) - len(restored)
+        """Of whom no face was restored."""
         self._views = _planned_views(analysis.tracks, used, self.people, self._step)
         triples = _triples(analysis.tracks, used, self._step)
         chosen = np.linspace(0, len(triples) - 1, min(len(triples), MOST_TRIPLES)).round()
@@ -224,7 +228,7 @@ def _most_restored(tracks: Sequence[Track], used: Sequence[Strengths]) -> list[i
     for track, strength in zip(tracks, used, strict=True):
         frames[track.person_id] += int(np.count_nonzero(strength))
     order = sorted(frames, key=lambda person: (-frames[person], person))
-    return [person for person in order if frames[person]][:MOST_PEOPLE]
+    return [person for person in order if frames[person]]
 
 
 def _planned_views(
@@ -248,6 +252,8 @@ def _planned_views(
         count = rows.shape[1]
         edges = np.linspace(0, count, min(_VIEWS_EACH, count) + 1).astype(int)
         for a, b in pairwise(edges):
+            margin = (b - a) // _APART  # neighbours of one edge would show the same
+            a, b = a + margin, b - margin
             index, place, _ = rows[:, a + int(np.argmax(rows[2, a:b]))]
             planned.setdefault(int(index) // step, []).append(int(place))
     return planned
