@@ -186,4 +186,4 @@ def test_the_page_of_ten_minutes_stays_small(tmp_path, monkeypatch):
     assert len(page.all("img")) == 2 * 3 * MOST_PEOPLE
     assert (tmp_path / "page.html").stat().st_size < 15e6
     assert "6 more" in page.text
-    assert "in a sample of 600 faces" in page.text
+    assert "in a sample of 300 faces" in page.text

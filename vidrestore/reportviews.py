@@ -4,7 +4,8 @@ before and after, and how faces flicker, in a sample of their frames."""
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -27,7 +28,7 @@ from vidrestore.summary import STRETCH_FRAMES, Tally
 
 MOST_PEOPLE = 8
 """Who are shown by themselves: those whose faces were restored in most frames."""
-MOST_TRIPLES = 600
+MOST_TRIPLES = 300
 """Frames, each with the one before and the one after, in which flicker is measured."""
 
 _VIEWS_EACH, _APART = 3, 5
@@ -102,36 +103,51 @@ class Onlooker:
     def __init__(self, analysis: Analysis, shown: Analysis, tally: Tally, strength: float) -> None:
         self._analysis, self._shown = analysis, shown
         self._step = 2 if is_woven(analysis) else 1
-        used = [used_strength(track, tally, strength) for track in analysis.tracks]
-        restored = _most_restored(analysis.tracks, used)
-        self.people = restored[:MOST_PEOPLE]
+        self.people: list[int] = []
         """Those with most restored faces, most first; and how many there are besides:"""
-        self.unseen_people = len(restored) - len(self.people)
-        self.untouched_people = len({track.person_id for track in analysis.tracks}) - len(restored)
+        self.unseen_people = 0
+        self.untouched_people = 0
         """Of whom no face was restored."""
-        self._views = _planned_views(analysis.tracks, used, self.people, self._step)
-        triples = _triples(analysis.tracks, used, self._step)
-        chosen = np.linspace(0, len(triples) - 1, min(len(triples), MOST_TRIPLES)).round()
-        self._middles = {(int(at), int(place)) for at, place in triples[chosen.astype(int)]}
-        self.is_sample = len(self._middles) < len(triples)
+        self.is_sample = False
         """Whether flicker is not measured wherever it could be."""
-        self._around: dict[int, set[int]] = {}
-        for at, place in self._middles:
-            for near in (at - 1, at, at + 1):
-                self._around.setdefault(near, set()).add(place)
-        self._recent: dict[int, deque[_Crops]] = {}
-        self._flow = DenseFlow()
         self.views: list[View] = []
         self.flicker: list[Flicker] = []
         self.broken: str | None = None
+        self._views: Mapping[int, list[int]] = {}
+        self._middles: set[tuple[int, int]] = set()
+        self._around: dict[int, set[int]] = {}
+        self._recent: dict[int, deque[_Crops]] = {}
+        self._flow = DenseFlow()
+        with self._unharmed():
+            self._plan(tally, strength)
+
+    def _plan(self, tally: Tally, strength: float) -> None:
+        tracks = self._analysis.tracks
+        used = [used_strength(track, tally, strength) for track in tracks]
+        restored = _most_restored(tracks, used)
+        self.people = restored[:MOST_PEOPLE]
+        self.unseen_people = len(restored) - len(self.people)
+        self.untouched_people = len({track.person_id for track in tracks}) - len(restored)
+        self._views = _planned_views(tracks, used, self.people, self._step)
+        triples = _triples(tracks, used, self._step)
+        chosen = np.linspace(0, len(triples) - 1, min(len(triples), MOST_TRIPLES)).round()
+        self._middles = {(int(at), int(place)) for at, place in triples[chosen.astype(int)]}
+        self.is_sample = len(self._middles) < len(triples)
+        for at, place in self._middles:
+            for near in (at - 1, at, at + 1):
+                self._around.setdefault(near, set()).add(place)
 
     def __call__(self, was: Frame, now: Frame) -> None:
-        if self.broken is not None:
-            return
+        if self.broken is None:
+            with self._unharmed():
+                self._look(was, now)
+
+    @contextmanager
+    def _unharmed(self) -> Iterator[None]:
+        """The file is whole, and hours of work must not be lost to a picture of it."""
         try:
-            self._look(was, now)
+            yield
         except Exception as error:
-            # The file itself is whole, and hours of work must not be lost to a picture of it.
             self.broken = f"{type(error).__name__}: {error}"
 
     def _look(self, was: Frame, now: Frame) -> None:
@@ -162,9 +178,10 @@ class Onlooker:
         side = round(crop_side_px(known.tracks[place].matrices[row]))
         side_px = min(max(side, _SMALLEST_VIEW_PX), _LARGEST_VIEW_PX)
         crops = [seen.crop(place, index, side_px) for seen in (source, output)]
-        before, after = (crop and _jpeg(crop[0]) for crop in crops)
-        if before and after:
-            self.views.append(View(track.person_id, index, side_px, before, after))
+        before, after = crops
+        if before is not None and after is not None:
+            view = View(track.person_id, index, side_px, _jpeg(before), _jpeg(after))
+            self.views.append(view)
 
     def _follow(self, source: _Seen, output: _Seen, at: int, place: int) -> None:
         track = self._analysis.tracks[place]
@@ -176,7 +193,7 @@ class Onlooker:
             self._recent.pop(place, None)
             return
         crops = self._recent.setdefault(place, deque(maxlen=3))
-        crops.append(_Crops(at, own[0], other[0], own[1]))
+        crops.append(_Crops(at, own, other, source.mask(place, at * self._step, side)))
         if len(crops) < 3 or (at - 1, place) not in self._middles:
             return
         pictures = [np.stack([getattr(c, role) for c in crops]) for role in ("source", "output")]
@@ -197,17 +214,20 @@ class _Seen:
     to_whole: Matrix | None = None
     """(2, 3). Convention: pixel centres (x, y) of it -> of the frame that `tracks` are of."""
 
-    def crop(self, place: int, index: int, side: int) -> tuple[Stack, Mask] | None:
-        """(side, side, 3) display values, and the mask; None outside the frame."""
+    def crop(self, place: int, index: int, side: int) -> Stack | None:
+        """(side, side, 3) display values; None outside the frame."""
+        unit = self._unit(place, index)
+        crop = cut_out(self.frame, unit, self.info, side, torch.device("cpu"))
+        return None if crop is None else np.ascontiguousarray(crop.permute(1, 2, 0).numpy())
+
+    def mask(self, place: int, index: int, side: int) -> Mask:
+        """(side, side)."""
+        return crop_mask(crop_matrix(self._unit(place, index), side), side, self.info)
+
+    def _unit(self, place: int, index: int) -> Matrix:
         track = self.tracks[place]
         unit = track.matrices[index - track.first_frame].astype(np.float64)
-        if self.to_whole is not None:
-            unit = compose(unit, self.to_whole)
-        crop = cut_out(self.frame, unit, self.info, side, torch.device("cpu"))
-        if crop is None:
-            return None
-        picture = np.ascontiguousarray(crop.permute(1, 2, 0).numpy())
-        return picture, crop_mask(crop_matrix(unit, side), side, self.info)
+        return unit if self.to_whole is None else compose(unit, self.to_whole)
 
 
 def _earlier_field(frame: Frame, info: VideoInfo, order: str, tracks: Sequence[Track]) -> _Seen:
