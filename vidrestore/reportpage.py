@@ -162,9 +162,9 @@ def _pictures(run: Run) -> str:
     parts = ["<h2>Person by person</h2>"]
     if any(shown.views for shown in run.people):
         parts.append(
-            f"<p>{escape(capital(run.base))} lies on the left of each line, the output on the "
-            "right; drag it, or use the arrow keys. Views are from different times, the largest "
-            "first.</p>"
+            f"<p>{escape(capital(run.base))} is on the left, the output on the right; where a line "
+            "parts them, drag it or use the arrow keys. Views are from different times, the "
+            "largest first.</p>"
         )
     if any(shown.plot for shown in run.people):
         parts += [f'<p class="soft">{escape(text)}</p>' for text in run.measured]
@@ -326,7 +326,7 @@ def _made_with(run: Run) -> str:
 
 
 def _times(run: Run) -> str:
-    names = {"analyze": "analysis", "restore": "restoration", "check": "reading back"}
+    names = {"analyze": "analysis", "restore": "restoration", "check": "reading back, measuring"}
     rows = [(names.get(k, k), f"{seconds:,.1f} s") for k, seconds in run.summary.seconds.items()]
     parts = ["<h2>Where the time went</h2>", facts(rows)]
     if any(run.stages.values()):
