@@ -97,7 +97,7 @@ def _head(run: Run) -> str:
         ("faces restored", f"{done.faces:,}"),
         ("faces left as they were", f"{left:,}"),
         ("outside the faces", _outside_tile(done)),
-        ("took", duration_text(seconds)),
+        ("took", duration_text(seconds).replace(" ", "\N{NO-BREAK SPACE}")),
     ]
     boxes = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in tiles)
     return (
