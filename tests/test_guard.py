@@ -92,7 +92,7 @@ def test_a_faithful_restorer_is_not_touched(wear, seed):
     frames = face_frames(worn(clip.truth, wear, seed), restored(clip, Boil(), seed))
     for given, out in zip(frames, guarded(frames, tally=tally, features=0.8), strict=True):
         assert out is given
-    assert tally.likeness[0].reduced == 0
+    assert tally.likeness_of(0).reduced == 0
     assert not tally.not_restored
 
 
@@ -109,13 +109,13 @@ def test_a_face_that_becomes_another_is_let_be_there(swapped):
     far = [t for t in range(N) if min(abs(t - s) for s in swapped) > REACH_FRAMES]
     assert all(out[t] is frames[t] for t in far)
     assert tally.not_restored[UNLIKE] == np.count_nonzero(found == 0)
-    assert tally.likeness[0].reduced == np.count_nonzero(found < 1)
+    assert tally.likeness_of(0).reduced == np.count_nonzero(found < 1)
     # What is pasted never is under the floor, in any frame.
     for frame in out:
         (face,) = frame.faces
         pasted = torch.lerp(face.source, face.restored, face.strength)
         assert Judge().features(pair_of(face.source, pasted, POINTS)) >= FLOORS["features"]
-    known = tally.likeness[0]
+    known = tally.likeness_of(0)
     assert known.features / known.frames < known.features_used / known.frames
 
 
@@ -278,7 +278,7 @@ def test_a_real_recogniser_tells_another_person_and_knows_the_same(models, recog
         tally, floors = Tally(), FLOORS | {"features": 0.0}
         frames = iter(face_frames(sources, results))
         list(guard(frames, recogniser, tally, tracks=[track], **floors))
-        known = tally.likeness[0]
+        known = tally.likeness_of(0)
         assert known.looks == 2
         assert known.reduced == reduced
         assert known.identity_used / known.looks >= FLOORS["identity"]
@@ -294,10 +294,13 @@ def test_counts_add_up_over_segments_and_survive_json():
         guarded(said(values)[near], Said(), part)
         parts.add(json.loads(json.dumps(part.as_dict())))
     assert parts.not_restored == whole.not_restored
-    one, other = parts.likeness[0], whole.likeness[0]
+    one, other = parts.likeness_of(0), whole.likeness_of(0)
     assert (one.frames, one.reduced) == (other.frames, other.reduced) == (20, 12)
     assert one.features == pytest.approx(other.features)
     assert one.features_used == pytest.approx(other.features_used)
+    courses = [{at: each.share for at, each in t.likeness[0].items()} for t in (parts, whole)]
+    assert courses[0] == pytest.approx(courses[1])
+    assert list(courses[0]) == [0, 1]
 
 
 class Swapping(Unchanged):

@@ -173,6 +173,15 @@ FrameMd5 = Annotated[
         readable=False,
     ),
 ]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="FILE.html",
+        help="Write a page about the run: before and after, who, when, and what was left out.",
+        readable=False,
+    ),
+]
 KeepJob = Annotated[
     bool,
     typer.Option("--keep-job", help="Keep beside OUTPUT what --redo-shots needs: a small folder."),

@@ -36,6 +36,7 @@ from vidrestore.cli_options import (
     Quality,
     RedoShots,
     Reference,
+    Report,
     RestorerName,
     Scale,
     ShotsToObey,
@@ -114,6 +115,7 @@ def restore(
     upscaler: UpscalerFile = None,
     layer: LayerFolder = None,
     framemd5: FrameMd5 = None,
+    report: Report = None,
     overwrite: Overwrite = False,
     no_resume: Annotated[
         bool, typer.Option("--no-resume", help="Begin anew instead of going on.")
@@ -161,7 +163,7 @@ def restore(
         {
             "--people": people, "--shots": shots, "--cuts": cuts, "--analysis": known,
             "--before-swap": before_swap, "--plate": plate, "--layer": layer,
-            "--framemd5": framemd5, "--redo-shots": redo_shots,
+            "--framemd5": framemd5, "--report": report, "--redo-shots": redo_shots,
         },
     )  # fmt: skip
     from vidrestore import console, store
@@ -177,7 +179,10 @@ def restore(
     check_alone(plate, layer, keep_job=keep_job, is_redo=is_redo)
     if output_dir is None:
         source, target = pairs[0]
-        check_paths(source, target, framemd5, overwrite=overwrite, beside=beside, is_redo=is_redo)
+        check_paths(
+            source, target, framemd5,
+            report=report, overwrite=overwrite, beside=beside, is_redo=is_redo,
+        )  # fmt: skip
     if known is not None and span is not None:
         raise UsageError("an analysis is of a whole video; leave out --start and --end with it")
     with open_crew(workers, cluster) as crew:
@@ -195,6 +200,7 @@ def restore(
                     plate=plate,
                     layer=layer,
                     framemd5=framemd5,
+                    report=report,
                     overwrite=overwrite,
                     resume=not no_resume,
                     keep_job=keep_job,

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from vidrestore import measures
 from vidrestore.detectors.recognizer import Recognition
 from vidrestore.flow import DenseFlow
-from vidrestore.frame import Analysis, Detection, Face, FaceFrame, FloatArray, VideoInfo
-from vidrestore.geometry import apply, invert, template, unit_corners
-from vidrestore.masks import face_mask
+from vidrestore.frame import Analysis, Detection, Face, FaceFrame, FloatArray
+from vidrestore.geometry import template
+from vidrestore.masks import crop_mask
 from vidrestore.measures import Flows, Mask, Stack, Values
 
 # What is kept as mean squares until the end.
@@ -77,7 +77,9 @@ class FaceScores:
             crops = {role: _picture(faces[track_id]) for role, faces in by_track.items()}
             if track_id not in self._faces:
                 self._faces[track_id] = self._new(face.work_px)
-            self._faces[track_id].add(index, crops, crop_mask(face, self._info))
+            self._faces[track_id].add(
+                index, crops, crop_mask(face.matrix, face.work_px, self._info)
+            )
             if self._recognizer is not None and index % self._recognise_every == 0:
                 self._identify(crops, self._recognizer)
 
@@ -114,18 +116,6 @@ class FaceScores:
         return vector
 
 
-def crop_mask(face: Face, info: VideoInfo) -> Mask:
-    """(W, W) in [0, 1]: the mask that the face is pasted with, 0 beyond the edge of the frame."""
-    side = face.work_px
-    mask = np.asarray(face_mask(side)[0].numpy(), np.float32)
-    to_frame = invert(face.matrix.astype(np.float64))
-    if _inside(apply(to_frame, unit_corners() * side - 0.5), info).all():
-        return mask
-    x, y = np.meshgrid(np.arange(side), np.arange(side))
-    at = apply(to_frame, np.stack([x, y], axis=-1).reshape(-1, 2))
-    return mask * _inside(at, info).reshape(side, side)
-
-
 def blink_frames(eyes: npt.NDArray[Any], reach_frames: int) -> npt.NDArray[np.bool_]:
     """(n,) True where eyes are for a moment unlike what they are in most frames around.
 
@@ -141,12 +131,6 @@ def blink_frames(eyes: npt.NDArray[Any], reach_frames: int) -> npt.NDArray[np.bo
         unlike[t] = np.abs(eye - np.median(around, axis=0)).mean()
     usual = np.median(unlike) if len(unlike) else 0.0
     return np.asarray(unlike > max(_BLINK_LEVELS, _BLINK_RATIO * usual))
-
-
-def _inside(points_px: npt.NDArray[np.float64], info: VideoInfo) -> npt.NDArray[np.bool_]:
-    """(n, 2) -> (n,) whether they lie on a pixel of the frame."""
-    size = np.array([info.width, info.height])
-    return np.asarray(((points_px >= -0.5) & (points_px <= size - 0.5)).all(axis=-1))
 
 
 class _Sums:

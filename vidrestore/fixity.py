@@ -33,6 +33,8 @@ from vidrestore.threads import StageThreads
 
 _DEPTH = 4  # frames on which each of the two decoders may run ahead
 Larger = Callable[[av.VideoFrame], av.VideoFrame]
+Onlooker = Callable[[Frame, Frame], None]
+"""Is shown each frame of the source, or what it was enlarged to, and that of the output."""
 _UNCHANGED, _NOT_COMPARED = "----", "????"
 
 
@@ -82,6 +84,7 @@ def check_output(
     larger: Larger | None = None,
     listing: Path | None = None,
     target: Path | None = None,
+    onlooker: Onlooker | None = None,
     on_event: OnEvent | None = None,
 ) -> Fixity:
     """Decode the finished file `output` once more, beside `span` of the source, and compare.
@@ -117,6 +120,8 @@ def check_output(
             begin = begin or (now.frame if span is not None else None)
             _check_time(index, now.frame, analysis, begin)
             comparison.add(was, now)
+            if onlooker is not None:
+                onlooker(was.frame, now.frame)
             if on_event is not None:
                 on_event({"event": "progress", "stage": "check", "frame": index + 1, "frames": n})
         _check_source(comparison.frames, None, analysis, source)

@@ -18,25 +18,29 @@ from vidrestore.frame import Frame
 from vidrestore.planes import plane
 
 
-def check_listing_path(listing: Path, source: Path, target: Path, *, overwrite: bool) -> None:
-    """Refuse, before any work, a place for the listing that cannot be used or would harm a file."""
-    with _writing(listing):
-        for other, what in ((source, "input"), (target, "output")):
+def check_listing_path(
+    listing: Path, source: Path, target: Path, *, overwrite: bool, what: str = "listing"
+) -> None:
+    """Refuse, before any work, a place for the listing that cannot be used or would harm a file.
+
+    `what` names another file that is written beside the output likewise."""
+    with _writing(listing, what):
+        for other, role in ((source, "input"), (target, "output")):
             if listing.resolve() == other.resolve() or _are_one_file(listing, other):
-                raise UsageError(f"the listing {listing} is the {what} itself; choose another name")
+                raise UsageError(f"the {what} {listing} is the {role} itself; choose another name")
         if listing.is_dir():
-            raise OutputError(f"the listing {listing} is a folder; give a file name in it")
+            raise OutputError(f"the {what} {listing} is a folder; give a file name in it")
         if listing.exists() and not listing.is_file():
-            raise OutputError(f"the listing {listing} is no ordinary file; choose another name")
+            raise OutputError(f"the {what} {listing} is no ordinary file; choose another name")
         if listing.is_file() and not overwrite:
-            raise UsageError(f"the listing {listing} exists already; add --overwrite to replace it")
+            raise UsageError(f"the {what} {listing} exists already; add --overwrite to replace it")
         if not listing.parent.is_dir():
             raise OutputError(
-                f"the folder {listing.parent} for the listing does not exist; create it"
+                f"the folder {listing.parent} for the {what} does not exist; create it"
             )
         if not os.access(listing.parent, os.W_OK | os.X_OK):
             raise OutputError(
-                f"the folder {listing.parent} for the listing cannot be written to; choose another"
+                f"the folder {listing.parent} for the {what} cannot be written to; choose another"
             )
 
 
@@ -110,10 +114,10 @@ class Listing:
 
 
 @contextmanager
-def _writing(listing: Path) -> Iterator[None]:
+def _writing(listing: Path, what: str = "listing") -> Iterator[None]:
     """OutputError, in one sentence, for what the file system refuses."""
     try:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise OutputError(f"the listing {listing} cannot be written: {reason}") from error
+        raise OutputError(f"the {what} {listing} cannot be written: {reason}") from error

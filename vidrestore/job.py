@@ -9,12 +9,13 @@ from fractions import Fraction
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vidrestore.again import last_duration
 from vidrestore.config import Settings
 from vidrestore.containers import RemuxPlan
 from vidrestore.errors import FaultyOutputError
-from vidrestore.fixity import Fixity, Larger, check_output
+from vidrestore.fixity import Fixity, Larger, Onlooker, check_output
 from vidrestore.frame import Analysis, OnEvent, notify
 from vidrestore.outcome import summarize
 from vidrestore.planning import Plan, Request, plan_job
@@ -28,6 +29,9 @@ from vidrestore.stages.remux import packet_count, remux
 from vidrestore.stills import at_own_clock
 from vidrestore.summary import Stopwatch, Summary, Tally
 from vidrestore.workfolder import work_folder
+
+if TYPE_CHECKING:
+    from vidrestore.report import Reporter
 
 
 def restore_video(
@@ -43,6 +47,7 @@ def restore_video(
     plate: Path | None = None,
     layer: Path | None = None,
     framemd5: Path | None = None,
+    report: Path | None = None,
     overwrite: bool = False,
     resume: bool = True,
     keep_job: bool = False,
@@ -59,9 +64,10 @@ def restore_video(
     it: only what differs is restored. `plate` is a version of it, larger or graded: faces are
     pasted onto that, and everything else of the output is the plate's. `layer` is a folder into
     which the restored faces are written by themselves, with a matte. `framemd5` is a text file to
-    write, with the hashes of each frame and what changed in it. `target` appears only when it is
-    whole; until then, and after any error, whatever was there stays. Until then finished segments
-    are kept in a folder beside it, and the same call goes on from there unless `resume` is False.
+    write, with the hashes of each frame and what changed in it; `report` is an .html page to write
+    about the run. `target` appears only when it is whole; until then, and after any error, whatever
+    was there stays. Until then finished segments are kept in a folder beside it, and the same call
+    goes on from there unless `resume` is False.
     With `keep_job` a note on the finished job stays there, by which `redo_shots`, such as "3,7-9"
     counted from 1, renders these shots anew under the settings given now and takes all else from
     `target`, bit by bit; neither goes with `plate` or `layer`.
@@ -80,6 +86,7 @@ def restore_video(
         plate=plate,
         layer=layer,
         framemd5=framemd5,
+        report=report,
         overwrite=overwrite,
         resume=resume,
         keep_job=keep_job,
@@ -88,6 +95,9 @@ def restore_video(
     )
     started = time.monotonic()
     request.check()
+    reporter = _reporter(request, on_event)
+    if reporter is not None:
+        on_event = reporter.hear
     with work_folder(request.target, lambda message: notify(on_event, message)) as work:
         plan = plan_job(request, work, on_event)
         planned = time.monotonic()
@@ -103,7 +113,8 @@ def restore_video(
                 whole = work.path / f"whole{request.target.suffix}"
                 _join_all(video, whole, plan, used, tally)
             restored = time.monotonic()
-            fixity = _checked(whole, plan, request, on_event)
+            onlooker = None if reporter is None else reporter.onlooker(plan, tally)
+            fixity = _checked(whole, plan, request, onlooker, on_event)
         except FaultyOutputError:
             work.forget_video()  # else the next run would begin with it
             raise
@@ -128,13 +139,22 @@ def restore_video(
     summary = summarize(
         plan.job.analysis, tally, plan.losses, seconds, is_part=span is not None, fixity=fixity
     )
-    return replace(
+    summary = replace(
         summary,
         codec=_codec(plan),
         restorers=used,
         redone_shots=() if plan.redo is None else plan.redo.shots,
         enlarged=plan.job.settings.scale.factor,
     )
+    return summary if reporter is None else reporter.written(plan, tally, summary, fixity)
+
+
+def _reporter(request: Request, on_event: OnEvent | None) -> Reporter | None:
+    if request.report is None:
+        return None
+    from vidrestore.report import Reporter  # what it measures with takes a while to load
+
+    return Reporter(request.report, request, on_event)
 
 
 def _codec(plan: Plan) -> str:
@@ -159,9 +179,16 @@ def _join_all(video: Path, whole: Path, plan: Plan, restorers: Sequence[str], ta
     _check_whole(whole, plan.streams, analysis)
 
 
-def _checked(whole: Path, plan: Plan, request: Request, on_event: OnEvent | None) -> Fixity | None:
+def _checked(
+    whole: Path,
+    plan: Plan,
+    request: Request,
+    onlooker: Onlooker | None,
+    on_event: OnEvent | None,
+) -> Fixity | None:
     """What reading the file back shows; None where nobody wants that."""
-    if not plan.job.settings.encode.check and request.framemd5 is None:
+    is_wanted = request.framemd5 is not None or onlooker is not None
+    if not plan.job.settings.encode.check and not is_wanted:
         return None
     analysis = plan.base.analysis
     fixity = check_output(
@@ -174,6 +201,7 @@ def _checked(whole: Path, plan: Plan, request: Request, on_event: OnEvent | None
         larger=_larger(plan),
         listing=request.framemd5,
         target=request.target,
+        onlooker=onlooker,
         on_event=on_event,
     )
     _check_lossless(fixity, plan)

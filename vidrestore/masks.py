@@ -12,7 +12,16 @@ import numpy.typing as npt
 import torch
 
 from vidrestore.frame import FloatArray, VideoInfo
-from vidrestore.geometry import Matrix, Rect, apply, covering_rect, fit_similarity, invert, template
+from vidrestore.geometry import (
+    Matrix,
+    Rect,
+    apply,
+    covering_rect,
+    fit_similarity,
+    invert,
+    template,
+    unit_corners,
+)
 
 # An upright ellipse in the unit crop, which no mask leaves, and the width of its soft edge.
 _CENTRE = (0.5, 0.53)
@@ -49,6 +58,23 @@ def face_mask(side: int) -> torch.Tensor:
     radius = torch.from_numpy(_ellipse_radius(side))
     edge = ((1 - radius) / _FEATHER).clamp(0, 1)
     return (edge * edge * (3 - 2 * edge))[None]
+
+
+def crop_mask(matrix: FloatArray, work_px: int, info: VideoInfo) -> FloatArray:
+    """(W, W) in [0, 1]: that mask on the crop of this frame -> crop matrix, 0 beyond the frame."""
+    mask = np.asarray(face_mask(work_px)[0].numpy(), np.float32)
+    to_frame = invert(matrix.astype(np.float64))
+    if _lies_in(apply(to_frame, unit_corners() * work_px - 0.5), info).all():
+        return mask
+    x, y = np.meshgrid(np.arange(work_px), np.arange(work_px))
+    at = apply(to_frame, np.stack([x, y], axis=-1).reshape(-1, 2))
+    return mask * _lies_in(at, info).reshape(work_px, work_px)
+
+
+def _lies_in(points_px: Points, info: VideoInfo) -> npt.NDArray[np.bool_]:
+    """(n, 2) -> (n,) whether they lie on a pixel of the frame."""
+    size = np.array([info.width, info.height])
+    return np.asarray(((points_px >= -0.5) & (points_px <= size - 0.5)).all(axis=-1))
 
 
 def mask_rect(matrix: FloatArray, work_px: int, info: VideoInfo, grid: tuple[int, int]) -> Rect:

@@ -18,6 +18,7 @@ def check_paths(
     target: Path,
     framemd5: Path | None = None,
     *,
+    report: Path | None = None,
     overwrite: bool,
     beside: Sequence[Path | None] = (),
     is_redo: bool = False,
@@ -27,6 +28,9 @@ def check_paths(
     A redo needs its target and always replaces it.
     """
     try:
+        if report is not None:
+            read = (source, *filter(None, beside))
+            _check_report(report, read, target, framemd5, overwrite=overwrite)
         if is_pictures(source) or is_pictures(target):
             check_picture_paths(source, target, framemd5, overwrite=overwrite)
             return
@@ -45,6 +49,19 @@ def check_paths(
         inputs = map(str, (source, *filter(None, beside)))
         kind = InputError if error.filename in inputs else OutputError
         raise kind(f"{error.filename} cannot be reached: permission denied") from error
+
+
+def _check_report(
+    report: Path, inputs: Sequence[Path], target: Path, framemd5: Path | None, *, overwrite: bool
+) -> None:
+    if report.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(
+            f"the report is a web page, so its name ends in .html, not {report.name!r}"
+        )
+    if framemd5 is not None and report.resolve() == framemd5.resolve():
+        raise UsageError(f"the report {report} is the listing, too; give them two names")
+    for each in inputs:
+        check_listing_path(report, each, target, overwrite=overwrite, what="report")
 
 
 def _check_files(source: Path, target: Path, *, overwrite: bool) -> None:

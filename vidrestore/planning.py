@@ -75,6 +75,7 @@ class Request:
     plate: Path | None
     layer: Path | None
     framemd5: Path | None
+    report: Path | None
     overwrite: bool
     resume: bool
     keep_job: bool
@@ -95,6 +96,7 @@ class Request:
             self.source,
             self.target,
             self.framemd5,
+            report=self.report,
             overwrite=self.overwrite,
             beside=(self.before_swap, self.plate),
             is_redo=is_redo,

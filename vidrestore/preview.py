@@ -249,6 +249,7 @@ def _request(
         plate=None,
         layer=None,
         framemd5=None,
+        report=None,
         overwrite=False,
         resume=False,
         keep_job=False,

@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 from vidrestore.frame import Analysis, OnEvent
 from vidrestore.threads import StageTime
 
+STRETCH_FRAMES = 12
+"""Frames whose likeness is summed, so that its course over time can be told in little room."""
+
 
 @dataclass(slots=True)
 class Likeness:
-    """How like its source a restored face was, summed over the frames of a track."""
+    """How like its source a restored face was, summed over frames of a track."""
 
     frames: int = 0
     reduced: int = 0
@@ -27,6 +30,12 @@ class Likeness:
     identity: float = 0.0
     """Cosines, of the restored face; likewise, as the guard let it through:"""
     identity_used: float = 0.0
+    share: float = 0.0
+    """How much of the restored face the guard let through, 1 being all."""
+
+    def as_list(self) -> list[float]:
+        """Its values in order, to the sixth decimal."""
+        return [round(value, 6) for value in astuple(self)]
 
     def add(self, other: Likeness) -> None:
         for name in self.__dataclass_fields__:
@@ -49,8 +58,8 @@ class Tally:
     """Reason -> (face, frame) pairs left as they were."""
     notes: dict[str, str] = field(default_factory=dict)
     """What a person should know, one sentence for each cause."""
-    likeness: dict[int, Likeness] = field(default_factory=dict)
-    """Track -> what the guard found."""
+    likeness: dict[int, dict[int, Likeness]] = field(default_factory=dict)
+    """Track -> stretch of `STRETCH_FRAMES` frames, by number from 0 -> what the guard found."""
     stages: dict[str, StageTime] = field(default_factory=dict)
     """Where the time of each stage went, in order."""
     frames: range | None = None
@@ -64,6 +73,18 @@ class Tally:
         for name, own in times.items():
             self.stages.setdefault(name, StageTime()).add(own)
 
+    def add_likeness(self, track: int, index: int, found: Likeness) -> None:
+        """Of a face of frame `index`."""
+        stretches = self.likeness.setdefault(track, {})
+        stretches.setdefault(index // STRETCH_FRAMES, Likeness()).add(found)
+
+    def likeness_of(self, track: int) -> Likeness:
+        """Of all frames of a track."""
+        whole = Likeness()
+        for found in self.likeness.get(track, {}).values():
+            whole.add(found)
+        return whole
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
@@ -73,7 +94,10 @@ class Tally:
             "unparsed": self.unparsed,
             "not_restored": dict(self.not_restored),
             "notes": dict(self.notes),
-            "likeness": {str(track): asdict(found) for track, found in self.likeness.items()},
+            "likeness": {
+                str(track): {str(at): found.as_list() for at, found in stretches.items()}
+                for track, stretches in self.likeness.items()
+            },
             "stages": {name: asdict(own) for name, own in self.stages.items()},
         }
 
@@ -85,8 +109,9 @@ class Tally:
         self.unparsed += counts["unparsed"]
         self.not_restored.update(counts["not_restored"])
         self.notes.update(counts["notes"])
-        for track, found in counts["likeness"].items():
-            self.likeness.setdefault(int(track), Likeness()).add(Likeness(**found))
+        for track, stretches in counts["likeness"].items():
+            for at, found in stretches.items():
+                self.add_likeness(int(track), int(at) * STRETCH_FRAMES, Likeness(*found))
         self.add_stages({name: StageTime(**own) for name, own in counts["stages"].items()})
 
 
@@ -130,8 +155,9 @@ def likeness_by_track(tally: Tally, analysis: Analysis) -> tuple[TrackLikeness, 
     """In the order of the tracks, without those that nobody looked at."""
     found = []
     for track in analysis.tracks:
-        if (sums := tally.likeness.get(track.track_id)) is None:
+        if track.track_id not in tally.likeness:
             continue
+        sums = tally.likeness_of(track.track_id)
         shot = sum(start <= track.first_frame for start, _ in analysis.shots)
         looks = sums.looks
         found.append(

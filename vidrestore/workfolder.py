@@ -32,7 +32,7 @@ from vidrestore.crops import bytes_in
 from vidrestore.errors import OutputError, UsageError, not_written
 from vidrestore.locks import held
 
-_VERSION = 2
+_VERSION = 3
 ANALYSIS = "analysis.npz"
 _KEPT = "kept.json"
 

@@ -162,12 +162,13 @@ class _Stage:
         one = Likeness(
             frames=1,
             reduced=int(factor < 1),
+            share=factor,
             features=found.features,
             features_used=used.features,
         )
         if found.identity is not None and used.identity is not None:
             one = replace(one, looks=1, identity=found.identity, identity_used=used.identity)
-        self._tally.likeness.setdefault(face.track_id, Likeness()).add(one)
+        self._tally.add_likeness(face.track_id, index, one)
 
 
 def _rise(value: float, low: float, high: float) -> float:
