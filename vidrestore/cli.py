@@ -133,7 +133,7 @@ def restore(
         Path,
         typer.Argument(
             metavar="OUTPUT",
-            help="The new file: .mp4, .mov or .mkv; of pictures .tif, .png, .jpg or .dpx.",
+            help="The new file: .mp4, .mov or .mkv; of pictures .tif, .png, .jpg, .dpx, .exr.",
             show_default=False,
             readable=False,
         ),
