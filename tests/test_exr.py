@@ -1,13 +1,14 @@
 """Half floats of OpenEXR files through both passes and back: light, exact outside the faces."""
 
 import struct
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from media import OneFace, Painter, Unchanged
+from media import OneFace, Painter, Unchanged, analysis_of_file, plain_track
 from scans import changed_box, restored
 from skimage import data
 
@@ -237,3 +238,20 @@ def test_light_has_no_other_curve_and_becomes_no_other_kind(tmp_path):
         probed(path, load_settings(options={"decode.input_curve": "cineon"}))
     with pytest.raises(VidrestoreError, match="exr pictures do not become tiff ones"):
         restored(path, tmp_path / "b.tif")
+
+
+def test_a_face_has_the_noise_of_the_light_around_it(tmp_path):
+    random, sigma = np.random.default_rng(0), 0.02
+    lit = 0.3 + random.normal(0, sigma, (240, 320, 1)) + np.zeros(3)
+    track = plain_track(1, centre=(160, 120), side=150, work_px=128)
+    source = write_exr(tmp_path / "a.exr", lit.astype(np.float16))
+    info = probed(source, load_settings())
+    analysis = replace(analysis_of_file(source, [track]), info=info, pts=np.zeros(1, np.int64))
+    found = {}
+    for match in (0, 1):
+        restored(source, tmp_path / f"{match}.exr", Painter((0.58, 0.58, 0.58)), analysis=analysis,
+                 **{"grain.match": match})  # fmt: skip
+        shown = read(tmp_path / f"{match}.exr").view(np.float16).astype(float)
+        found[match] = shown[100:140, 140:180].std()
+    assert found[0] < 0.1 * sigma
+    assert found[1] == pytest.approx(sigma, rel=0.3)

@@ -84,6 +84,16 @@ def to_display(rgb: torch.Tensor, info: VideoInfo) -> torch.Tensor:
     return _in_bands(shown, rgb)
 
 
+def codes_per_level(info: VideoInfo, bits: int) -> float:
+    """How many code values of so many bits make one level of 8 bits; of a table, where it leads to
+    the middle of what a display shows."""
+    if info.transfer != "table":
+        return float(2 ** (bits - 8))
+    green = np.array(info.curve)[:, 1]
+    low, high = np.interp([0.45, 0.55], green, np.linspace(0, 1, len(green)))
+    return float((high - low) / 0.1 * (2**bits - 1) / 255)
+
+
 def looked_at(bgr: npt.NDArray[Any], info: VideoInfo) -> npt.NDArray[np.uint8]:
     """A picture (h, w, 3) of 8 or 16 bits as detectors know them, of 8 bits, where the stream's is
     in a log curve or goes through a table; by neutrals alone."""
