@@ -166,8 +166,7 @@ def with_a_face(x, y, *, width=720, height=480):
     return pictures
 
 
-@pytest.mark.parametrize(("x", "y"), [(14, 40), (200, 190)])
-@pytest.mark.parametrize("mode", ["off", "bob"])
+@pytest.mark.parametrize(("x", "y", "mode"), [(14, 40, "off"), (200, 190, "bob")])
 def test_a_face_at_the_border_is_found_where_it_is(tmp_path, shared, x, y, mode):
     pictures = tape(with_a_face(x, y), 14, 14, 10)
     images = footage.images(pictures, "yuv420p")

@@ -63,7 +63,7 @@ def restore(
         typer.Argument(
             metavar="INPUT OUTPUT",
             help="A video, a picture, or name_%06d.tif for many, and the new file: .mp4, .mov or "
-            ".mkv; of pictures .tif, .png, .jpg or .dpx. With --output-dir: inputs only.",
+            ".mkv; of pictures .tif, .png, .jpg, .dpx, .exr. With --output-dir: inputs only.",
             show_default=False,
             readable=False,
         ),

@@ -135,9 +135,10 @@ def sigma_of(spectrum: Spectrum) -> float:
     return float(np.sqrt(both / _BLOCK_PX**2))
 
 
-def missing(source: Spectrum, kept: Spectrum | float, bits: int) -> Spectrum:
-    """What must be added to noise of which a share is kept; nothing where `source` is clean."""
-    sigma = sigma_of(source) / 2 ** (bits - 8)
+def missing(source: Spectrum, kept: Spectrum | float, step: float) -> Spectrum:
+    """What must be added to noise of which a share is kept; nothing where `source` is clean. `step`
+    is how many code values make one level of 8 bits."""
+    sigma = sigma_of(source) / step
     share = min(max((sigma - _CLEAN) / (_NOISY - _CLEAN), 0.0), 1.0)
     return np.asarray(source * (1 - kept) * share)
 

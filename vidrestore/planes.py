@@ -38,6 +38,9 @@ _UNPACKED = {
     "yuv444p16le": "p416le p416be xv48le",
     "yuva444p16le": "ya16le ya16be",
 }
+_HALF_FLOATS = {"gbrpf16le": "gbrp16le", "gbrapf16le": "gbrap16le"}
+GREATEST_HALF = 0x7BFF
+"""Its bits; beyond them are infinity and what is no number."""
 _FULL_RANGE = 2
 _REFUSAL = "the pixel format {} of this video is not supported"
 
@@ -128,6 +131,34 @@ def _with_chroma(image: av.VideoFrame, target: str) -> av.VideoFrame:
         copy.time_base = image.time_base
     copy.color_range, copy.colorspace = _FULL_RANGE, image.colorspace
     return copy
+
+
+def with_codes_of_halves(image: av.VideoFrame) -> av.VideoFrame:
+    """A picture of half floats as one of 16 bits, by `codes_of_halves`; any other is handed on."""
+    target = _HALF_FLOATS.get(image.format.name)
+    if target is None:
+        return image
+    copy = av.VideoFrame(image.width, image.height, target)
+    for index in range(len(copy.planes)):
+        plane(copy, index)[...] = codes_of_halves(plane(image, index))
+    copy.pts, copy.duration = image.pts, image.duration
+    if image.time_base is not None:
+        copy.time_base = image.time_base
+    copy.color_range, copy.colorspace = _FULL_RANGE, image.colorspace
+    return copy
+
+
+def codes_of_halves(bits: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+    """The bits of half floats (IEEE 754 binary16) as integers that grow with what they stand for.
+
+    0 is 32768, -0 one less. Every pattern has its own code, so nothing is lost on the way back.
+    """
+    return np.where(bits < 0x8000, bits + np.uint16(0x8000), 0xFFFF - bits).astype(np.uint16)
+
+
+def halves_of_codes(codes: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+    """The inverse of `codes_of_halves`."""
+    return np.where(codes >= 0x8000, codes - np.uint16(0x8000), 0xFFFF - codes).astype(np.uint16)
 
 
 def plane(image: av.VideoFrame, index: int) -> npt.NDArray[Any]:

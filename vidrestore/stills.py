@@ -30,6 +30,7 @@ from vidrestore.opening import PICTURES_PER_SECOND
 from vidrestore.pictures import (
     Pictures,
     dpx,
+    exr,
     files,
     is_pattern,
     is_pictures,
@@ -64,7 +65,13 @@ def probed(source: Path, settings: Settings) -> VideoInfo:
         return _with_curve(probe(source), settings.decode.input_curve)
     pictures = pictures_of(source)
     header = files.check_alike(pictures)
+    if (is_light := kind_of(source) == "exr") and settings.decode.input_curve:
+        raise UsageError(
+            f"{source.name} holds light itself, not light in a curve; leave --input-curve out"
+        )
     info = _with_curve(probe(source), settings.decode.input_curve)
+    if is_light:
+        info = replace(info, transfer="table", curve=exr.display_table())
     rate = Fraction(settings.decode.fps or _USUAL_FPS).limit_denominator(_CLOCK)
     count = len(pictures.files)
     return replace(
@@ -100,7 +107,7 @@ def check_picture_paths(
         if not is_pictures(path):
             raise UsageError(
                 f"{path.name} is no picture and {other.name} is one; pictures become pictures, "
-                "in .tif, .png, .jpg or .dpx, and videos become videos"
+                "in .tif, .png, .jpg, .dpx or .exr, and videos become videos"
             )
         kind_of(path)
     if is_pattern(source) != is_pattern(target):
@@ -243,7 +250,7 @@ def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Setting
             f"a JPEG cannot hold {header.shape}, which {first.name} has; name the output .png or "
             ".tif"
         )
-    if kind != own and "dpx" in (kind, own):
+    if kind != own and {"dpx", "exr"} & {kind, own}:
         raise OutputError(f"{own} pictures do not become {kind} ones here; name the output .{own}")
     if kind == "dpx":
         _check_dpx(first, header, info)

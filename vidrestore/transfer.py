@@ -84,15 +84,28 @@ def to_display(rgb: torch.Tensor, info: VideoInfo) -> torch.Tensor:
     return _in_bands(shown, rgb)
 
 
-def looked_at(bgr: npt.NDArray[np.uint8], info: VideoInfo) -> npt.NDArray[np.uint8]:
-    """A picture (h, w, 3) as detectors know them, where the stream's is in a log curve or goes
-    through a table; by neutrals alone."""
+def codes_per_level(info: VideoInfo, bits: int) -> float:
+    """How many code values of so many bits make one level of 8 bits; of a table, where it leads to
+    the middle of what a display shows."""
+    if info.transfer != "table":
+        return float(2 ** (bits - 8))
+    green = np.array(info.curve)[:, 1]
+    low, high = np.interp([0.45, 0.55], green, np.linspace(0, 1, len(green)))
+    return float((high - low) / 0.1 * (2**bits - 1) / 255)
+
+
+def looked_at(bgr: npt.NDArray[Any], info: VideoInfo) -> npt.NDArray[np.uint8]:
+    """A picture (h, w, 3) of 8 or 16 bits as detectors know them, of 8 bits, where the stream's is
+    in a log curve or goes through a table; by neutrals alone."""
     if info.transfer not in (*logcurves.NAMES, "table"):
         return bgr
-    ramp = torch.linspace(0, 1, 256, dtype=torch.float64).expand(3, 1, -1)
+    levels = 2 ** (8 * bgr.itemsize)
+    ramp = torch.linspace(0, 1, levels, dtype=torch.float64).expand(3, 1, -1)
     shown = to_display(ramp, info)[:, 0].clamp(0, 1).mul(255).round()
-    table = shown.flip(0).T.to(torch.uint8)[None]  # (1, 256, B G R)
-    return np.asarray(cv2.LUT(bgr, table.contiguous().numpy()), np.uint8)
+    table = shown.flip(0).T.to(torch.uint8).contiguous().numpy()  # (levels, B G R)
+    if bgr.itemsize == 1:
+        return np.asarray(cv2.LUT(bgr, table[None]), np.uint8)
+    return np.stack([table[bgr[..., i], i] for i in range(3)], axis=-1)
 
 
 def from_display(display: torch.Tensor, info: VideoInfo) -> torch.Tensor:

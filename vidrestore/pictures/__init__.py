@@ -10,10 +10,9 @@ from pathlib import Path
 from vidrestore.errors import InputError, UsageError
 
 KIND_OF_SUFFIX = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".tif": "tiff", ".tiff": "tiff",
-                  ".dpx": "dpx"}  # fmt: skip
+                  ".dpx": "dpx", ".exr": "exr"}  # fmt: skip
 _NOT_SUPPORTED = {".heic", ".heif", ".avif", ".webp", ".bmp", ".gif", ".jp2", ".dng",
                   ".cr2", ".nef", ".arw", ".psd", ".tga", ".cin"}  # fmt: skip
-_FLOATING_POINT = ".exr"
 _PLACE = re.compile(r"%(?:0(\d+))?d")
 
 
@@ -55,7 +54,7 @@ class Pictures:
 
 def is_pictures(path: Path) -> bool:
     """By its name alone."""
-    return path.suffix.lower() in (*KIND_OF_SUFFIX, *_NOT_SUPPORTED, _FLOATING_POINT)
+    return path.suffix.lower() in (*KIND_OF_SUFFIX, *_NOT_SUPPORTED)
 
 
 def is_pattern(path: Path) -> bool:
@@ -64,17 +63,12 @@ def is_pattern(path: Path) -> bool:
 
 
 def kind_of(path: Path) -> str:
-    """jpeg, png, tiff or dpx, by the name; UsageError for kinds of pictures not dealt with here."""
+    """jpeg, png, tiff, dpx or exr, by the name; UsageError for kinds not dealt with here."""
     suffix = path.suffix.lower()
-    if suffix == _FLOATING_POINT:
-        raise UsageError(
-            f"{path.name} holds light in floating point, with which nothing is computed here; make "
-            "it .tif or .dpx of 16 bits first"
-        )
     if suffix in _NOT_SUPPORTED:
         raise UsageError(
             f"pictures of the kind {suffix} are neither read nor written here; use .tif, .png, "
-            ".jpg or .dpx"
+            ".jpg, .dpx or .exr"
         )
     return KIND_OF_SUFFIX[suffix]
 

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 
 from vidrestore.errors import InputError
-from vidrestore.pictures import Pictures, dpx, jpeg, kind_of, png, tiff
+from vidrestore.pictures import Pictures, dpx, exr, jpeg, kind_of, png, tiff
 from vidrestore.pictures.header import Carried, Header, Samples, UnreadableError
 
-_READ = {"jpeg": jpeg.read, "png": png.read, "tiff": tiff.read, "dpx": dpx.read}
+_READ = {"jpeg": jpeg.read, "png": png.read, "tiff": tiff.read, "dpx": dpx.read, "exr": exr.read}
+_REWRITTEN = {
+    "png": png.rewritten, "tiff": tiff.rewritten, "dpx": dpx.rewritten, "exr": exr.rewritten,
+}  # fmt: skip
 _CARRIED = {"jpeg": jpeg.carried, "png": png.carried, "tiff": tiff.carried}
 _MADE = {"png": png.made, "tiff": tiff.made}
 
@@ -69,8 +72,7 @@ def with_samples(path: Path, samples: Samples, target_kind: str) -> bytes:
     with opened(path) as data:
         if kind != target_kind:
             return _MADE[target_kind](np.ascontiguousarray(samples), carried(data, kind))
-        rewritten = {"png": png.rewritten, "tiff": tiff.rewritten, "dpx": dpx.rewritten}[kind]
-        return rewritten(data, np.ascontiguousarray(samples))
+        return _REWRITTEN[kind](data, np.ascontiguousarray(samples))
 
 
 def with_jpeg(path: Path, encoded: bytes) -> bytes:
@@ -98,6 +100,9 @@ def changes_beside(path: Path, target_kind: str) -> list[str]:
             )
         if kind == target_kind == "tiff" and tiff.becomes_deflate(data):
             said.append("pictures with restored faces are compressed by Deflate, as lossless as "
+                        "before")  # fmt: skip
+        if kind == target_kind == "exr" and exr.is_rle(data):
+            said.append("pictures with restored faces are compressed by ZIPS, as lossless as "
                         "before")  # fmt: skip
         if kind != target_kind:
             if target_kind == "jpeg" and not jpeg.fits(carried(data, kind)):

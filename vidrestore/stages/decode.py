@@ -20,7 +20,7 @@ from vidrestore import color
 from vidrestore.errors import InputError, UsageError
 from vidrestore.frame import Frame, VideoInfo
 from vidrestore.opening import main_video_stream, open_source
-from vidrestore.planes import planar_format, to_planar
+from vidrestore.planes import planar_format, to_planar, with_codes_of_halves
 from vidrestore.streaminfo import video_info
 
 # Seeking in these lands anywhere, not on a key frame.
@@ -319,6 +319,7 @@ def _decoded(
     context = stream.codec_context
     stream.thread_type = "NONE" if one_thread else "AUTO"
     copied = _Copier(stream.time_base)
+    is_picture = container.format.name == "image2"
     for packet in _packets(container, stream, damage):
         try:
             images = context.decode(packet)
@@ -326,7 +327,8 @@ def _decoded(
             damage.decode_errors += 1
             continue
         for image in images:
-            yield _planar(copied(image) if one_thread else image)
+            own = copied(image) if one_thread else image
+            yield _planar(with_codes_of_halves(own) if is_picture else own)
 
 
 def _planar(image: av.VideoFrame) -> av.VideoFrame:

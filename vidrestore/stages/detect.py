@@ -249,17 +249,21 @@ def upright_picture(
 ) -> npt.NDArray[np.uint8]:
     """(H, W, 3) uint8 BGR copy of a frame, with its noise covered, for looking at only."""
     width, height = view.coded_size
+    # A table may leave few of 256 levels to a picture, as that of half floats does.
+    is_fine = info.transfer == "table" and info.bit_depth == 16
     scaled = image.reformat(
         width=width,
         height=height,
-        format="bgr24",
+        format="gbrp16le" if is_fine else "bgr24",
         src_colorspace=_SWSCALE_MATRIX[info.matrix],
         src_color_range="JPEG" if info.full_range else "MPEG",
         interpolation=Interpolation.AREA,
     )
-    picture = np.ascontiguousarray(
-        view.turn(transfer.looked_at(np.asarray(scaled.to_ndarray(), np.uint8), info))
-    )
+    if is_fine:
+        bgr = np.dstack([color.plane(scaled, index) for index in (1, 0, 2)])
+    else:
+        bgr = np.asarray(scaled.to_ndarray(), np.uint8)
+    picture = np.ascontiguousarray(view.turn(transfer.looked_at(bgr, info)))
     return margins.covered(picture, view.matrix, info)
 
 

@@ -335,6 +335,7 @@ class _Stage:
         """`before` are the samples of `rect` in each of `grain_planes`, before the face came;
         `noises` what frames around say of the source's noise in each."""
         how = color.layout(image)
+        step = transfer.codes_per_level(self._info, how.bits)
         most = float(weight.max(initial=0))
         if most == 0:
             return
@@ -343,14 +344,14 @@ class _Stage:
         mask = weight / np.float32(most)
         for order, (index, was) in enumerate(zip(grain_planes(image), before, strict=True)):
             wanted = np.asarray(np.mean([noise[order] for noise in noises], axis=0), np.float64)
-            if not grain.missing(wanted, 0, how.bits).any():
+            if not grain.missing(wanted, 0, step).any():
                 continue
             part = _part(rect, image, index)
             now = samples(image, index, part).numpy()
             # Luma comes first, and both planes of chroma are of one size.
             mask, share = _resized(mask, part), _resized(share, part)
             kept = grain.kept_share(was, now, mask, how.bits)
-            lost = grain.missing(wanted, kept, how.bits)
+            lost = grain.missing(wanted, kept, step)
             among = grain.sigma_of(wanted)
             made = grain.grain(lost, part.height, part.width, (*seed, order), among=among)
             made *= share
