@@ -19,6 +19,7 @@ LONGEST_FILE = 400
 ROOMS = {
     "ground": {
         "errors",
+        "clock",
         "config",
         "profiles",
         "frame",
@@ -95,6 +96,7 @@ ROOMS = {
     },
     "others": {
         "contactsheet",
+        "jobs",
         "findings",
         "cluster",
         "crew",
@@ -108,7 +110,19 @@ ROOMS = {
         "doctor",
         "tryout",
     },
-    "top": {"cli", "cli_options", "cli_weights", "console", "ui", "__init__", "__main__"},
+    "top": {
+        "cli",
+        "cli_options",
+        "cli_ui",
+        "cli_weights",
+        "console",
+        "ui",
+        "ui_desk",
+        "ui_server",
+        "ui_words",
+        "__init__",
+        "__main__",
+    },
 }
 _BELOW_PASSES = {"ground", "weights", "gpen", "detectors", "restorers", "stages"}
 

@@ -46,6 +46,7 @@ from vidrestore.cli_options import (
     settings_from,
     span_of,
 )
+from vidrestore.cli_ui import ui
 from vidrestore.cli_weights import weights_app
 from vidrestore.errors import UsageError, VidrestoreError
 
@@ -111,7 +112,7 @@ def _build() -> typer.Typer:
         help="Makes the faces in a video clear and leaves everything else exactly as it was.",
         epilog="--debug, anywhere, shows the traceback of an error.",
     )
-    for command in (restore, analyze, evaluate, demo, doctor):
+    for command in (restore, analyze, evaluate, demo, doctor, ui):
         app.command()(command)
     app.add_typer(weights_app(), name="weights")
     return app
