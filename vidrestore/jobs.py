@@ -162,27 +162,25 @@ class Jobs:
             job = next((job for job in self.jobs if job.state == "waiting"), None)
             if job is None:
                 await self._wake.wait()
-            else:
+                continue
+            try:
                 await self._run(job)
-                if job.is_unwanted:
-                    self.remove(job)
+            except Exception as error:  # whatever it was, the others shall have their turn
+                job.state, job.message = "failed", f"{type(error).__name__}: {error}"
+            if job.is_unwanted:
+                self.remove(job)
 
     async def _run(self, job: Job) -> None:
         job.state = "running"
         command = [*self._command, *job.arguments, "--json"]
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                limit=_LONGEST_LINE,
-                **_apart(),
-            )
-        except OSError as error:
-            job.state = "failed"
-            job.message = f"{command[0]} cannot be started: {(error.strerror or '').lower()}"
-            return
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            limit=_LONGEST_LINE,
+            **_apart(),
+        )
         job.process = process
         try:
             if job.state != "running":  # stopped while it was being started

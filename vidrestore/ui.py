@@ -8,8 +8,8 @@ commands are, so nothing is locked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
+import math
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,6 @@ _HOLDS_ALL = ".mkv"
 
 Shown = dict[Any, Any]
 """What becomes of which component."""
-States = tuple[tuple[int, str], ...]
-"""Which jobs there are and how they stand; only a change of it builds the list anew."""
 
 
 class Page:
@@ -70,7 +68,6 @@ class Page:
 
     def _build_people(self) -> None:
         gr.HTML(words.step(2, "Who is to be restored"))
-        self._faces = gr.HTML()
         self._people = gr.CheckboxGroup(
             label="Tick everybody whose face is to be made clear", elem_id="people"
         )
@@ -89,6 +86,7 @@ class Page:
             1,
             value=usual.paste.strength,
             step=0.05,
+            buttons=[],
             label="Strength (0 leaves the faces as they are, 1 uses the restored ones alone)",
             elem_id="strength",
         )
@@ -113,7 +111,9 @@ class Page:
     def _build_trial(self) -> None:
         gr.HTML(words.step(4, "Try it on one moment"))
         self._jump = gr.Dropdown([], label="Go to where somebody is seen best", elem_id="jump")
-        self._moment = gr.Slider(0, 1, value=0, step=0.01, label=_moment_label(0), elem_id="moment")
+        self._moment = gr.Slider(
+            0, 1, value=0, step=0.01, buttons=[], label=_moment_label(0), elem_id="moment"
+        )
         self._try_button = gr.Button("Show before and after", elem_id="try")
         self._tried = gr.HTML(elem_id="tried")
         self._slider = gr.ImageSlider(
@@ -126,40 +126,13 @@ class Page:
         )
 
     def _build_list(self) -> None:
-        self._states = gr.State(())
-        timer = gr.Timer(_TICK_SECONDS)
-        _quiet(timer.tick, self._states_now, [], [self._states])
-        jobs = self._desk.restorations.jobs
-
-        def show(states: States) -> None:
-            if not jobs:
-                gr.HTML(words.said("Nothing yet."))
-            rows = [self._build_row(job) for job in jobs]
-            if any(job.state in ("running", "stopping") for job in jobs):
-                tick = gr.Timer(_TICK_SECONDS)
-                _quiet(tick.tick, partial(self._rows_now, list(jobs)), [], rows)
-
-        gr.render(inputs=[self._states], show_progress="hidden")(show)
-
-    def _build_row(self, job: Job) -> gr.HTML:
-        jobs = self._desk.restorations
-        buttons: list[tuple[str, Callable[[Job], None]]] = []
-        if job.state in ("waiting", "running"):
-            buttons.append(("Stop", jobs.stop))
-        if job.state in ("stopped", "failed"):
-            buttons.append(("Go on" if job.state == "stopped" else "Try again", jobs.again))
-        if job.is_over:
-            buttons.append(("Remove", jobs.remove))
-        with gr.Group(), gr.Row(elem_classes="row"):
-            row = gr.HTML(_row(job), scale=5)
-            for label, change in buttons:
-                button = gr.Button(label, size="sm", scale=1, min_width=90)
-                _quiet(button.click, partial(self._changed, change, job), [], [self._states])
-        return row
+        self._list = gr.HTML(self._listed(), js_on_load=words.ON_BUTTONS, elem_id="list")
+        _quiet(gr.Timer(_TICK_SECONDS).tick, self._list_now, [], [self._list])
+        _quiet(self._list.click, self._change, [], [self._list])
 
     def _connect(self, blocks: gr.Blocks) -> None:
-        shown = [self._look_id, self._found, self._steps, self._faces, self._people, self._jump,
-                 self._moment, self._suffix, self._slider, self._tried, self._started]  # fmt: skip
+        shown = [self._look_id, self._found, self._steps, self._people, self._jump, self._moment,
+                 self._suffix, self._slider, self._tried, self._started]  # fmt: skip
         kind = [self._profile, self._detector]
         of_profile = [self._strength, self._quality]
         again = [self._look_id, *kind]
@@ -176,13 +149,14 @@ class Page:
         trial = [self._moment, *order]
         _quiet(self._try_button.click, self._try, trial, [self._tried, self._slider])
         whole = [self._quality, self._suffix, *order]
-        _quiet(self._start_button.click, self._start, whole, [self._started, self._states])
+        _quiet(self._start_button.click, self._start, whole, [self._started, self._list])
 
     async def _look(
         self, upload: str | None, look_id: int | None, profile: str, detector: str
     ) -> AsyncIterator[Shown]:
         """Look at a new video, or at the same one in another way."""
         if upload is None:
+            yield {self._found: ""}
             return
         look = self._desk.look(Path(upload), Kind(profile, detector))
         self._drop(look_id)
@@ -210,6 +184,7 @@ class Page:
         """A page that is opened shows the video that was looked at last."""
         look = self._desk.last_look()
         if look is None or look.state == "failed":
+            yield {self._found: ""}
             return
         kind = kind_of(look)
         known = {self._look_id: look.job_id, self._profile: kind.profile,
@@ -229,21 +204,20 @@ class Page:
 
     def _people_of(self, look: Job) -> Shown:
         analysis, people = look.outcome["analysis"], people_in(look)
-        found = {self._found: words.said(f"{look.source.name}: {words.people_text(analysis)}")}
-        if not people:
-            return found
         choices = words.people_choices(people)
-        links = [f"/person/{look.job_id}/{number}.png" for _, number in choices]
+        faces = words.faces_css([f"/person/{look.job_id}/{number}.png" for _, number in choices])
+        found = words.said(f"{look.source.name}: {words.people_text(analysis)}")
+        if not people:
+            return {self._found: found}
         most = max(people, key=lambda person: float(person["seconds_on_screen"]))
         suffix = look.source.suffix.lower()
-        return found | {
+        last_seconds = math.floor(100 * analysis["last_frame_seconds"]) / 100
+        return {
+            self._found: found + faces,
             self._steps: gr.update(visible=True),
-            self._faces: words.faces_css(links),
             self._people: gr.update(choices=choices, value=[number for _, number in choices]),
             self._jump: gr.update(choices=choices, value=str(most["person_id"])),
-            self._moment: gr.update(
-                maximum=analysis["last_frame_seconds"], value=most["clearest_seconds"]
-            ),
+            self._moment: gr.update(maximum=last_seconds, value=_clearest(most)),
             self._suffix: suffix if suffix in _SUFFIXES else _HOLDS_ALL,
         }
 
@@ -262,7 +236,7 @@ class Page:
         look = self._desk.looks.find(look_id)
         for person in () if look is None else people_in(look):
             if str(person["person_id"]) == number:
-                return person["clearest_seconds"]
+                return _clearest(person)
         return gr.skip()
 
     async def _try(
@@ -289,18 +263,22 @@ class Page:
             return {self._started: words.said(words.nobody(look), wrong=True)}
         job = self._desk.restore(look, quality, suffix, _order(people, *how))
         text = f"{target_of(job).name} is on the list below. You can go on with another video."
-        return {self._started: words.said(text), self._states: await self._states_now()}
+        return {self._started: words.said(text), self._list: self._listed()}
 
-    async def _states_now(self) -> States:
-        return tuple((job.job_id, job.state) for job in self._desk.restorations.jobs)
+    async def _change(self, event: gr.EventData) -> str:
+        """One of the buttons of the list."""
+        jobs = self._desk.restorations
+        does = {"stop": jobs.stop, "again": jobs.again, "remove": jobs.remove}
+        if (job := jobs.find(event.job)) is not None:
+            does[event.does](job)
+        return self._listed()
 
-    async def _rows_now(self, jobs: Sequence[Job]) -> Any:
-        rows = [_row(job) for job in jobs]
-        return rows[0] if len(rows) == 1 else rows
+    async def _list_now(self) -> str:
+        return self._listed()
 
-    async def _changed(self, change: Callable[[Job], None], job: Job) -> States:
-        change(job)
-        return await self._states_now()
+    def _listed(self) -> str:
+        jobs = self._desk.restorations.jobs
+        return words.list_html([(job, target_of(job), f"/result/{job.job_id}") for job in jobs])
 
 
 def _order(
@@ -309,8 +287,9 @@ def _order(
     return Order(Kind(profile, detector), restorer, strength, tuple(people))
 
 
-def _row(job: Job) -> str:
-    return words.job_html(job, target_of(job), f"/result/{job.job_id}")
+def _clearest(person: Mapping[str, Any]) -> float:
+    """In steps of the slider."""
+    return math.floor(100 * float(person["clearest_seconds"])) / 100
 
 
 async def _progress(job: Job) -> AsyncIterator[str]:

@@ -10,13 +10,14 @@ import secrets
 import shutil
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vidrestore.errors import OutputError, UsageError
+from vidrestore.jobs import COMMAND
 from vidrestore.locks import held
 from vidrestore.weights import user_cache
 
@@ -60,6 +61,8 @@ class Serving:
     """Of one video, in GB (10^9 bytes)."""
     weights: Path | None = None
     offline: bool = False
+    command: Sequence[str] = COMMAND
+    """What does the work."""
 
     @property
     def is_local(self) -> bool:
@@ -100,7 +103,7 @@ def _app(serving: Serving, folder: Path) -> App:
     from vidrestore.ui import Page
     from vidrestore.ui_desk import Desk
 
-    desk = Desk(folder, weights=serving.weights, offline=serving.offline)
+    desk = Desk(folder, weights=serving.weights, offline=serving.offline, command=serving.command)
 
     @asynccontextmanager
     async def at_work(app: FastAPI) -> AsyncIterator[None]:
@@ -139,6 +142,7 @@ def _app(serving: Serving, folder: Path) -> App:
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
+        allowed_paths=[str(folder)],
         max_file_size=round(serving.max_upload_gb * 1e9),
         theme=gradio.themes.Base(font=font, font_mono=("ui-monospace", "monospace")),
         css=ui_words.CSS,
@@ -152,7 +156,8 @@ def _guarded(app: Any, serving: Serving) -> App:
 
     async def guarded(scope: Scope, receive: Any, send: Send) -> None:
         if scope["type"] != "http":
-            return await app(scope, receive, send)
+            await app(scope, receive, send)
+            return
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
         origin = headers.get(b"origin", b"").decode("latin-1")
@@ -161,7 +166,8 @@ def _guarded(app: Any, serving: Serving) -> App:
         name = host.rpartition(":")[0].strip("[]") or host
         if not is_ours or (serving.is_local and name not in _LOCAL):
             await send({"type": "http.response.start", "status": 403, "headers": []})
-            return await send({"type": "http.response.body", "body": b"not for other sites"})
+            await send({"type": "http.response.body", "body": b"not for other sites"})
+            return
 
         async def send_with_headers(message: Scope) -> None:
             if message["type"] == "http.response.start":

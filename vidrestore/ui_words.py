@@ -46,31 +46,48 @@ _STATES = {
 }
 
 CSS = """
-.gradio-container { max-width: 860px !important; margin: 0 auto !important; }
-.gradio-container h1 { font-size: 1.6rem; margin: .6rem 0 .1rem; }
-.gradio-container h2 { font-size: 1.15rem; margin: 1.4rem 0 .1rem; }
-.said { min-height: 1.4em; }
-.said progress, .job progress { width: 100%; height: .55rem; margin-top: .35rem; display: block; }
-.said .wrong, .job .wrong { color: #b42318; font-weight: 600; }
-.dark .said .wrong, .dark .job .wrong { color: #ff9b8f; }
+.gradio-container { max-width: 820px !important; margin: 0 auto !important; }
+.gradio-container h1 { font-size: 1.6rem; margin: .6rem 0 .2rem; }
+.gradio-container h2 { font-size: 1.15rem; margin: 1rem 0 0; }
+.foot { font-size: .9rem; opacity: .8; margin-top: 1rem; }
+progress { width: 100%; height: .5rem; margin-top: .4rem; display: block; appearance: none;
+  border: 0; border-radius: 4px; overflow: hidden; background: #8883; accent-color: #2563eb; }
+progress::-webkit-progress-bar { background: #8883; }
+progress::-webkit-progress-value { background: #2563eb; }
+progress::-moz-progress-bar { background: #2563eb; }
+.wrong { color: #b42318; font-weight: 600; }
+.dark .wrong { color: #ff9b8f; }
+.job { display: flex; flex-wrap: wrap; gap: .6rem; justify-content: space-between;
+  border: 1px solid #8885; border-radius: 8px; padding: .7rem .9rem; margin-top: .6rem; }
+.job > :first-child { flex: 1 1 20rem; }
+.job button { border: 1px solid #8888; border-radius: 6px; padding: .25rem .8rem;
+  margin-left: .4rem; background: none; cursor: pointer; }
+.job button:hover { background: #8882; }
 .job .name { font-weight: 600; overflow-wrap: anywhere; }
-.job .note { font-size: .85rem; opacity: .8; }
-.job a.result { display: inline-block; margin-top: .4rem; font-weight: 600; }
-#people .wrap { gap: .8rem; }
-#people .wrap label { flex-direction: column; align-items: center; padding: .5rem;
-  background: none; }
-#people .wrap label .face { display: none; }
-#people .wrap label::before { content: ""; width: 112px; height: 112px; border-radius: 6px;
-  background: #8884 center / cover; }
-#people .wrap label:not(.selected)::before { filter: grayscale(1); opacity: .45; }
+.job .note { font-size: .85rem; opacity: .8; margin-top: .2rem; }
+.job a { display: inline-block; margin-top: .4rem; font-weight: 600; text-decoration: underline; }
+#people [data-testid="checkbox-group"] { gap: .7rem; }
+#people label { display: grid; grid-template-columns: auto 1fr; align-items: center;
+  gap: .4rem; padding: .4rem; background: none; width: 130px; cursor: pointer; }
+#people label span { margin: 0; }
+#people label::before { content: ""; grid-column: 1 / 3; aspect-ratio: 1; border-radius: 6px;
+  background: #8883 var(--face, none) center / cover; }
+#people label:not(.selected)::before { filter: grayscale(1); opacity: .4; }
 """
-
 
 HEADING = """<h1>Make the faces in a video clear</h1>
 <p>Everything else stays exactly as it was: picture, sound, times. Your video does not leave this
 computer.</p>"""
 FOOT = """<p class="foot">Results are kept only until this page's program is ended, so download what
 you want to keep. You can close the page meanwhile: the work goes on.</p>"""
+
+# Of the list: says to the server which button of which job was pressed.
+ON_BUTTONS = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-does]");
+  if (button) trigger("click", { does: button.dataset.does, job: Number(button.dataset.job) });
+});
+"""
 
 
 def step(number: int | None, title: str) -> str:
@@ -79,8 +96,10 @@ def step(number: int | None, title: str) -> str:
 
 
 def profile_choices() -> Choices:
-    names = sorted(path.stem for path in profile_folder().glob("*.toml"))
-    names.sort(key=lambda name: name not in _PROFILES)
+    """The named profiles, the usual one first, and none of them."""
+    there = sorted(path.stem for path in profile_folder().glob("*.toml"))
+    names = [*(name for name in _PROFILES if name in there),
+             *(name for name in there if name not in _PROFILES)]  # fmt: skip
     return [*((_PROFILES.get(name, name), name) for name in names), ("Something else", NO_PROFILE)]
 
 
@@ -178,14 +197,20 @@ def share_done(job: Job) -> float | None:
     return min(1.0, progress.done / progress.total)
 
 
-def job_html(job: Job, target: Path, link: str) -> str:
-    """A job of the list; `link` is where its result is."""
+def list_html(rows: Sequence[tuple[Job, Path, str]]) -> str:
+    """The list of restorations, each with its target and the link to it."""
+    if not rows:
+        return said("Nothing yet.")
+    return "".join(_job_html(*row) for row in rows)
+
+
+def _job_html(job: Job, target: Path, link: str) -> str:
     parts = [f'<div class="name">{escape(target.name)}</div>']
     if job.state == "done":
         parts.append(f"<div>{escape(summary_text(job.outcome['summary']))}</div>")
         size = target.stat().st_size / 1e6 if target.exists() else 0
         parts.append(
-            f'<a class="result" href="{escape(link)}" download="{escape(target.name)}">'
+            f'<a href="{escape(link)}" download="{escape(target.name)}">'
             f"Download {escape(target.name)} ({size:,.1f} MB)</a>"
         )
     elif job.state == "failed":
@@ -196,7 +221,19 @@ def job_html(job: Job, target: Path, link: str) -> str:
     notes = [*job.notices, *job.outcome.get("summary", {}).get("warnings", ())]
     for note in dict.fromkeys(notes):
         parts.append(f'<div class="note">{escape(sentence(note))}</div>')
-    return f'<div class="job">{"".join(parts)}</div>'
+    return f'<div class="job"><div>{"".join(parts)}</div><div>{_buttons(job)}</div></div>'
+
+
+def _buttons(job: Job) -> str:
+    there = {"remove": "Remove"} if job.is_over else {}
+    if job.state in ("waiting", "running"):
+        there = {"stop": "Stop"}
+    elif job.state in ("stopped", "failed"):
+        there = {"again": "Go on" if job.state == "stopped" else "Try again"} | there
+    return "".join(
+        f'<button type="button" data-does="{does}" data-job="{job.job_id}">{label}</button>'
+        for does, label in there.items()
+    )
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:
@@ -206,16 +243,17 @@ def summary_text(summary: Mapping[str, Any]) -> str:
 
 
 def people_text(analysis: Mapping[str, Any]) -> str:
-    people = analysis["people"]
-    if not people:
-        return "No face was found in this video, so there is nothing to restore."
-    who = "1 person was" if len(people) == 1 else f"{len(people)} people were"
-    joined = (
-        "" if analysis["people_are_joined"] or len(analysis["shots"]) == 1 else
-        " Nobody is recognised from one shot to the next here, so the same person may be shown "
-        "several times."
-    )  # fmt: skip
-    return f"{who} found in {len(analysis['shots'])} shots.{joined}"
+    count, shots = len(analysis["people"]), len(analysis["shots"])
+    if not count:
+        return "no face was found, so there is nothing to restore."
+    text = "1 person was found" if count == 1 else f"{count} people were found"
+    text += "." if shots == 1 else f" in {shots} shots."
+    if shots > 1 and not analysis["people_are_joined"]:
+        text += (
+            " Nobody is recognised from one shot to the next here, so the same person may be "
+            "shown several times."
+        )
+    return text
 
 
 def people_choices(people: Sequence[Mapping[str, Any]]) -> Choices:
@@ -232,7 +270,7 @@ def people_choices(people: Sequence[Mapping[str, Any]]) -> Choices:
 def faces_css(links: Sequence[str]) -> str:
     """The pictures of the people, each above its box, in their order."""
     rules = (
-        f'#people .wrap label:nth-of-type({i})::before {{ background-image: url("{link}"); }}'
+        f'#people label:nth-of-type({i}) {{ --face: url("{link}"); }}'
         for i, link in enumerate(links, 1)
     )
     return f"<style>{''.join(rules)}</style>"
