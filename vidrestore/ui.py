@@ -79,7 +79,11 @@ class Page:
         usual = load_settings(words.profile_choices()[0][1])
         gr.HTML(words.step(3, "How"))
         self._restorer = gr.Dropdown(
-            restorers, value=restorer, label="Way of restoring", elem_id="restorer"
+            restorers,
+            value=restorer,
+            label="Way of restoring",
+            info="A network repaints the face and may invent what is not there; look at step 4.",
+            elem_id="restorer",
         )
         self._strength = gr.Slider(
             0,
@@ -95,10 +99,15 @@ class Page:
                 words.QUALITIES,
                 value=usual.encode.quality,
                 label="Quality of the new file",
+                min_width=300,
                 elem_id="quality",
             )
             self._suffix = gr.Radio(
-                words.CONTAINERS, value=_HOLDS_ALL, label="Kind of file", elem_id="container"
+                words.CONTAINERS,
+                value=_HOLDS_ALL,
+                label="Kind of file",
+                min_width=300,
+                elem_id="container",
             )
         with gr.Accordion("More", open=False):
             self._detector = gr.Dropdown(
@@ -114,13 +123,15 @@ class Page:
         self._moment = gr.Slider(
             0, 1, value=0, step=0.01, buttons=[], label=_moment_label(0), elem_id="moment"
         )
+        self._close = gr.Checkbox(False, label="Show the largest face alone", elem_id="close")
         self._try_button = gr.Button("Show before and after", elem_id="try")
         self._tried = gr.HTML(elem_id="tried")
         self._slider = gr.ImageSlider(
             visible=False,
             type="filepath",
             format="png",
-            label="Left of the handle: before. Right of it: after. Drag the handle.",
+            show_label=False,
+            buttons=["fullscreen"],
             max_height=560,
             elem_id="slider",
         )
@@ -146,7 +157,7 @@ class Page:
         _quiet(self._jump.input, self._jump_to, [self._look_id, self._jump], [self._moment])
         _quiet(self._moment.change, _label_moment, [self._moment], [self._moment])
         order = [self._look_id, self._people, *kind, self._restorer, self._strength]
-        trial = [self._moment, *order]
+        trial = [self._moment, self._close, *order]
         _quiet(self._try_button.click, self._try, trial, [self._tried, self._slider])
         whole = [self._quality, self._suffix, *order]
         _quiet(self._start_button.click, self._start, whole, [self._started, self._list])
@@ -240,20 +251,23 @@ class Page:
         return gr.skip()
 
     async def _try(
-        self, moment: float, look_id: int | None, people: Sequence[str], *how: Any
+        self, moment: float, close: bool, look_id: int | None, people: Sequence[str], *how: Any
     ) -> AsyncIterator[Shown]:
         look = self._desk.looks.find(look_id)
         if look is None or not people:
             yield {self._tried: words.said(words.nobody(look), wrong=True)}
             return
-        job = self._desk.try_out(look, moment, _order(people, *how))
+        job = self._desk.try_out(look, moment, _order(people, *how), close=close)
         async for text in _progress(job):
             yield {self._tried: words.said(text, share=words.share_done(job))}
         if job.state == "failed":
             yield {self._tried: words.said(words.sentence(job.message), wrong=True)}
         elif job.state == "done":
             pair = tuple(map(str, pair_of(job)))
-            yield {self._tried: "", self._slider: gr.update(value=pair, visible=True)}
+            yield {
+                self._tried: words.said(words.BEFORE_AFTER),
+                self._slider: gr.update(value=pair, visible=True),
+            }
 
     async def _start(
         self, quality: str, suffix: str, look_id: int | None, people: Sequence[str], *how: Any

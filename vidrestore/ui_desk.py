@@ -74,7 +74,7 @@ class Desk:
         looks = [job for job in self.looks.jobs if job.arguments[0] == "analyze"]
         return looks[-1] if looks else None
 
-    def try_out(self, look: Job, at_seconds: float, order: Order) -> Job:
+    def try_out(self, look: Job, at_seconds: float, order: Order, *, close: bool) -> Job:
         """One moment, before and after; see `pair_of`. It takes the place of earlier ones."""
         for job in [*self.looks.jobs]:
             if job.arguments[0] == "preview":
@@ -83,6 +83,7 @@ class Desk:
             look.source,
             lambda folder: [
                 *("preview", str(look.source), "--at", f"{at_seconds:.3f}", "--apart"),
+                *(("--close",) if close else ()),
                 *("-o", str(folder / "moment.png"), *self._of_order(look, order)),
             ],
         )

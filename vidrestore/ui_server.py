@@ -78,7 +78,7 @@ def serve(serving: Serving, on_ready: Callable[[str], None]) -> None:
         raise UsageError(
             "the page needs gradio, which is not installed; pip install 'vidrestore[ui]'"
         )
-    with _work_folder() as folder, _listener(serving) as listener:
+    with work_folder() as folder, _listener(serving) as listener:
         _keep_to_itself(folder)
         import uvicorn
 
@@ -208,7 +208,7 @@ def _listener(serving: Serving) -> socket.socket:
 
 
 @contextmanager
-def _work_folder() -> Iterator[Path]:
+def work_folder() -> Iterator[Path]:
     """A folder of its own that goes when the page ends; what an earlier one left goes now."""
     above = user_cache().parent / "ui"
     folder = above / secrets.token_hex(8)

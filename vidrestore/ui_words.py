@@ -24,9 +24,9 @@ _PROFILES = {
     "face-swap": "Output of a face-swap program",
 }
 QUALITIES: Choices = [
-    ("High: looks like your video", "high"),
+    ("High: looks like yours", "high"),
     ("Small file", "small"),
-    ("Archive: lossless and very large (.mkv only)", "archive"),
+    ("Archive: lossless, very large, .mkv", "archive"),
 ]
 CONTAINERS: Choices = [
     (".mp4, plays nearly anywhere", ".mp4"),
@@ -65,7 +65,8 @@ progress::-moz-progress-bar { background: #2563eb; }
 .job button:hover { background: #8882; }
 .job .name { font-weight: 600; overflow-wrap: anywhere; }
 .job .note { font-size: .85rem; opacity: .8; margin-top: .2rem; }
-.job a { display: inline-block; margin-top: .4rem; font-weight: 600; text-decoration: underline; }
+.job a { display: inline-block; margin: .4rem 0 0; text-align: left; font-weight: 600;
+  text-decoration: underline; }
 #people [data-testid="checkbox-group"] { gap: .7rem; }
 #people label { display: grid; grid-template-columns: auto 1fr; align-items: center;
   gap: .4rem; padding: .4rem; background: none; width: 130px; cursor: pointer; }
@@ -75,9 +76,10 @@ progress::-moz-progress-bar { background: #2563eb; }
 #people label:not(.selected)::before { filter: grayscale(1); opacity: .4; }
 """
 
+BEFORE_AFTER = "Drag the handle: left of it is before, right of it is after."
 HEADING = """<h1>Make the faces in a video clear</h1>
-<p>Everything else stays exactly as it was: picture, sound, times. Your video does not leave this
-computer.</p>"""
+<p>Everything else stays exactly as it was: picture, sound, times. Your video stays on the computer
+that this page runs on.</p>"""
 FOOT = """<p class="foot">Results are kept only until this page's program is ended, so download what
 you want to keep. You can close the page meanwhile: the work goes on.</p>"""
 
@@ -113,8 +115,8 @@ def restorer_choices(folders: Sequence[Path], *, offline: bool) -> tuple[Choices
         **networks,
     }
     labels = {
-        "fusion": "Gentle: cleans the faces with what the video itself shows; invents nothing",
-        "gpen-auto": "Repaint, as finely as each face can show",
+        "fusion": "Gentle: invents nothing",
+        "gpen-auto": "Repaint, as finely as each face shows",
         **{name: f"Repaint at {name.removeprefix('gpen-')} pixels" for name in networks},
     }
     return _offered(labels, needs, folders, offline, Settings().restore.restorer, "fusion")
