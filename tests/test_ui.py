@@ -24,7 +24,7 @@ from vidrestore.errors import UsageError
 from vidrestore.ui_server import Serving, serve, work_folder
 
 SECONDS = 60
-FRAMES = 40
+FRAMES = 24
 # Every connection to another machine fails, and is noted.
 BLOCKED = """
 import os, socket
@@ -64,16 +64,21 @@ class Served:
         return [path.name for path in (self.cache / "vidrestore/ui").iterdir() if path.is_dir()]
 
 
+def shut_in(folder: Path) -> dict[str, str]:
+    """The environment of a process that reaches no other machine; what it tried is in a log."""
+    (folder / "blocker").mkdir()
+    (folder / "blocker" / "sitecustomize.py").write_text(BLOCKED)
+    (folder / "blocked.log").touch()
+    paths = [str(folder / "blocker"), str(Path(__file__).parents[1])]
+    own = {"BLOCKED_LOG": str(folder / "blocked.log"), "PYTHONPATH": os.pathsep.join(paths)}
+    return os.environ | own
+
+
 @contextmanager
 def served(folder: Path, *options: str) -> Iterator[Served]:
     """The page, served by the command; its end must leave nothing behind."""
-    blocker, cache, log = folder / "blocker", folder / "cache", folder / "blocked.log"
-    blocker.mkdir()
-    (blocker / "sitecustomize.py").write_text(BLOCKED)
-    log.touch()
-    paths = [str(blocker), str(Path(__file__).parents[1])]
-    environment = os.environ | {"XDG_CACHE_HOME": str(cache), "BLOCKED_LOG": str(log),
-                                "PYTHONPATH": os.pathsep.join(paths)}  # fmt: skip
+    cache, log = folder / "cache", folder / "blocked.log"
+    environment = shut_in(folder) | {"XDG_CACHE_HOME": str(cache)}
     command = [sys.executable, "-m", "vidrestore", "ui", "--no-browser", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
         try:
@@ -146,6 +151,21 @@ def frame_count(path: Path) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import socket; socket.create_connection(('192.0.2.1', 80))",
+        "import urllib.request; urllib.request.urlopen('http://example.invalid')",
+    ],
+)
+def test_a_way_out_is_seen(tmp_path, code):
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=shut_in(tmp_path), capture_output=True, check=False
+    )
+    assert b"blocked" in done.stderr
+    assert (tmp_path / "blocked.log").read_text() != ""
+
+
 def test_a_video_is_restored_from_the_page(tmp_path, weights, clip, browser):
     with served(tmp_path, "--weights", str(weights)) as page:
         tab, expect = opened(browser, page)
@@ -177,10 +197,10 @@ def test_a_video_is_restored_from_the_page(tmp_path, weights, clip, browser):
         expect(after).to_have_css("clip-path", re.compile(r"inset\(0px 0px 0px [123]\d\.?\d*%\)"))
 
         tab.locator("#start").click()
-        expect(tab.locator("#list")).to_contain_text(re.compile(r"frame \d+ of 40"))
+        expect(tab.locator("#list")).to_contain_text(re.compile(rf"frame \d+ of {FRAMES}"))
         link = tab.get_by_role("link", name="Download grandma 1987-clear.mp4")
         expect(link).to_be_visible()
-        expect(tab.locator("#list")).to_contain_text("40 frames restored")
+        expect(tab.locator("#list")).to_contain_text(f"{FRAMES} frames restored")
         with tab.expect_download() as download:
             link.click()
         result = tmp_path / "result.mp4"
@@ -231,7 +251,8 @@ def test_what_goes_wrong_or_is_interrupted(tmp_path, weights, shared, browser):
 
 def answer(address: str, data: bytes | None = None, **headers: str) -> tuple[int, str, str]:
     """Status, policy and text."""
-    request = urllib.request.Request(address, data, {k.replace("_", "-"): headers[k] for k in headers})  # fmt: skip
+    own = {name.replace("_", "-"): text for name, text in headers.items()}
+    request = urllib.request.Request(address, data, own)
     try:
         with urllib.request.urlopen(request, timeout=SECONDS) as got:
             text = got.read().decode()
