@@ -8,6 +8,7 @@ commands are, so nothing is locked.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
@@ -329,11 +330,18 @@ def _moment_label(seconds: float) -> str:
 def _quiet(
     event: Callable[..., Any], handler: Callable[..., Any], inputs: Sequence[Any], outputs: Any
 ) -> None:
-    """Connect a handler that says by itself what it does, as often at once as there are pages."""
+    """Connect a handler that says by itself what it does.
+
+    What goes on for a while is given through the queue, as often at once as there are pages. All
+    else is answered at once: a word lost in the queue would leave a page that never moves again.
+    """
+    goes_on = inspect.isasyncgenfunction(handler)
     event(
         handler,
         inputs=list(inputs),
         outputs=outputs,
+        queue=goes_on,
+        trigger_mode="once" if goes_on else "multiple",
         show_progress="hidden",
         concurrency_limit=None,
         api_visibility="private",
