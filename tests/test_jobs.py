@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vidrestore.jobs import Job, Jobs, Progress
+from vidrestore.ui_desk import Desk
 
 # Speaks as `vidrestore --json` does. It is told what to do by its first argument, and in which
 # folder; a gate is a file there that the test makes when the command may go on.
@@ -208,6 +209,23 @@ def test_the_one_that_runs_ends_with_the_list(run):
 
     run(test)
     assert kept[0].returncode is not None
+
+
+def test_both_lists_of_a_desk_end_with_their_commands(tmp_path):
+    program = tmp_path / "command.py"
+    program.write_text(COMMAND)
+
+    async def test():
+        desk = Desk(tmp_path / "desk", command=(sys.executable, str(program)))
+        jobs = [add(desk.looks, "gated"), add(desk.restorations, "gated")]
+        work = asyncio.create_task(desk.work())
+        await until(lambda: all(map(at_gate, jobs)))
+        processes = [job.process for job in jobs]
+        work.cancel()
+        await asyncio.wait([work])
+        assert all(process.returncode is not None for process in processes)
+
+    asyncio.run(test())
 
 
 def test_what_is_removed_takes_its_folder_along(tmp_path):

@@ -80,7 +80,12 @@ def served(folder: Path, *options: str) -> Iterator[Served]:
     cache, log = folder / "cache", folder / "blocked.log"
     environment = shut_in(folder) | {"XDG_CACHE_HOME": str(cache)}
     command = [sys.executable, "-m", "vidrestore", "ui", "--no-browser", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+    with (
+        (folder / "stderr").open("w+") as stderr,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, env=environment, text=True
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             said = process.stdout.readline()
@@ -90,6 +95,7 @@ def served(folder: Path, *options: str) -> Iterator[Served]:
             assert process.wait(SECONDS) == 0
             assert page.left() == []
             assert log.read_text() == ""
+            assert (folder / "stderr").read_text() == ""
             assert {urlsplit(url).hostname for url in page.requests} <= {"127.0.0.1"}
         finally:
             process.kill()

@@ -185,8 +185,11 @@ class Jobs:
         try:
             if job.state != "running":  # stopped while it was being started
                 _end(process)
-            said, _ = await asyncio.gather(_last_lines(process.stderr), _listen(job, process))
-            _settle(job, await process.wait(), said)
+            # Not gather, which is over, when cancelled, before what it gathers is.
+            async with asyncio.TaskGroup() as pipes:
+                said = pipes.create_task(_last_lines(process.stderr))
+                pipes.create_task(_listen(job, process))
+            _settle(job, await process.wait(), said.result())
         finally:
             job.process = None
             if process.returncode is None:

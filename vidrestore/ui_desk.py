@@ -57,7 +57,9 @@ class Desk:
 
     async def work(self) -> None:
         """Run the commands of both lists until cancelled."""
-        await asyncio.gather(self.looks.work(), self.restorations.work())
+        async with asyncio.TaskGroup() as lists:
+            lists.create_task(self.looks.work())
+            lists.create_task(self.restorations.work())
 
     def look(self, source: Path, kind: Kind) -> Job:
         """Find out who is in a video."""

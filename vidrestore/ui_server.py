@@ -86,7 +86,7 @@ def serve(serving: Serving, on_ready: Callable[[str], None]) -> None:
         on_ready(f"http://{host}:{listener.getsockname()[1]}")
         config = uvicorn.Config(
             _app(serving, folder),
-            log_level="warning",
+            log_level="critical",  # else it shows a traceback for each page open at the end
             access_log=False,
             timeout_graceful_shutdown=_SECONDS_TO_SAY_GOODBYE,
         )
