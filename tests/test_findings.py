@@ -19,10 +19,11 @@ from media import (
 
 from vidrestore import load_settings
 from vidrestore.cli import main
-from vidrestore.contactsheet import best_views, write_contact_sheet
+from vidrestore.clock import duration_text
+from vidrestore.contactsheet import write_contact_sheet
 from vidrestore.errors import OutputError, UsageError
 from vidrestore.estimate import Estimate, estimate
-from vidrestore.findings import as_dict, duration_text, people_of
+from vidrestore.findings import as_dict, best_views, people_of
 
 SIZE = (160, 120)
 FRAMES = 12
@@ -105,9 +106,9 @@ def test_views_are_spread_in_time_and_the_clearest_there():
     track = plain_track(50, centre=(20, 20), side=20)
     score = np.full(50, 0.5, np.float32)
     score[[3, 17, 22, 36, 49]] = 0.9
-    places = best_views([replace(track, score=score)], 1)
+    places = best_views([replace(track, score=score)], 1, 5)
     assert places == [(0, 3), (0, 17), (0, 22), (0, 36), (0, 49)]
-    assert best_views([plain_track(2, centre=(20, 20), side=20)], 1) == [(0, 0), (0, 1)]
+    assert best_views([plain_track(2, centre=(20, 20), side=20)], 1, 5) == [(0, 0), (0, 1)]
 
 
 def test_a_sheet_shows_everybody_in_rows(tape, tmp_path):
@@ -119,6 +120,20 @@ def test_a_sheet_shows_everybody_in_rows(tape, tmp_path):
     assert all(view.std() > 3 for view in views)
     source = cv2.cvtColor(mild_image(*SIZE, "yuv420p", 0).to_ndarray(format="bgr24"), 6)
     assert abs(views[0].mean() - source[40:80, 30:70].mean()) < 25
+
+
+def test_a_folder_gets_a_picture_of_each(tape, tmp_path):
+    analysis = with_people(tape)
+    write_contact_sheet(analysis, tape, tmp_path)
+    pictures = {path.name: cv2.imread(str(path)) for path in tmp_path.glob("*.png")}
+    assert sorted(pictures) == ["person_1.png", "person_2.png"]
+    assert {picture.shape for picture in pictures.values()} == {(160, 160, 3)}
+    for person in people_of(analysis):
+        assert 0 <= person.clearest_seconds <= as_dict(analysis)["last_frame_seconds"]
+    empty = tmp_path / "nobody"
+    empty.mkdir()
+    write_contact_sheet(analysis_of_file(tape, []), tape, empty)
+    assert list(empty.iterdir()) == []
 
 
 def test_a_sheet_that_cannot_be_made_says_why(tape, tmp_path):

@@ -15,6 +15,7 @@ import typer
 from vidrestore.cli_look import analyze, compare, evaluate, preview
 from vidrestore.cli_options import WeightsFolder
 from vidrestore.cli_restore import restore
+from vidrestore.cli_ui import ui
 from vidrestore.cli_weights import weights_app
 from vidrestore.errors import VidrestoreError
 
@@ -80,7 +81,7 @@ def _build() -> typer.Typer:
         help="Makes the faces in a video clear and leaves everything else exactly as it was.",
         epilog="--debug, anywhere, shows the traceback of an error.",
     )
-    for command in (restore, preview, analyze, compare, evaluate, demo, doctor):
+    for command in (restore, preview, analyze, compare, evaluate, demo, doctor, ui):
         app.command()(command)
     app.add_typer(weights_app(), name="weights")
     return app

@@ -78,7 +78,8 @@ def _picture(summary: Summary) -> str:
 
 
 def show_analysis(analysis: Analysis, source: Path, cost: Estimate | str | None) -> None:
-    from vidrestore.findings import duration_text, facts_of
+    from vidrestore.clock import duration_text
+    from vidrestore.findings import facts_of
     from vidrestore.interlace import of_output
 
     console = Console()
@@ -291,6 +292,12 @@ def show_diagnosis(diagnosis: Diagnosis) -> None:
         _say(f"runs now: {sentence}")
     if not diagnosis.can_run:
         _say("Nothing can run until what is marked BROKEN is mended.")
+
+
+def show_page(address: str, *, is_local: bool) -> None:
+    _say(f"The page is at {address}; Ctrl-C ends it and removes uploads and results.")
+    if not is_local:
+        _warn(["anyone who can reach this machine over the network can use the page"])
 
 
 def _say(line: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -13,8 +11,10 @@ import numpy.typing as npt
 import torch
 
 from vidrestore.again import frames_again
+from vidrestore.clock import time_text
 from vidrestore.errors import OutputError, UsageError
-from vidrestore.frame import Analysis, Frame, Track
+from vidrestore.findings import Place, best_views, seconds_at
+from vidrestore.frame import Analysis, Frame
 from vidrestore.stages.crop import cut_out
 
 _TILE_PX, _LABEL_PX, _GAP_PX = 160, 24, 8
@@ -23,52 +23,53 @@ _GREY, _WHITE = (40, 40, 40), (235, 235, 235)
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 
 Picture = npt.NDArray[np.uint8]
-Place = tuple[int, int]
-"""Which track, and which of its frames."""
 
 
 def write_contact_sheet(analysis: Analysis, source: Path, path: Path) -> None:
     """One row for each person, by number: clear views from different times, with their time code.
 
-    Reads the source once more, up to the last face that is shown. UsageError for another kind of
-    picture than PNG or JPEG, OutputError where it cannot be written.
+    Into a folder goes a picture of each person instead, `person_1.png` and so on; nothing where
+    there is nobody. Reads the source once more, up to the last face that is shown. UsageError for
+    another kind of picture than PNG or JPEG, OutputError where it cannot be written.
     """
+    if path.is_dir():
+        _write_portraits(analysis, source, path)
+        return
     if path.suffix.lower() not in _SUFFIXES:
         raise UsageError(f"the contact sheet is a .png or .jpg file, not {path.name}")
     if not analysis.tracks:
         raise UsageError(f"no face was found in {source}, so there is nobody to put on a sheet")
-    people = {
-        person: best_views(analysis.tracks, person)
-        for person in sorted({track.person_id for track in analysis.tracks})
-    }
+    people = _best_of_each(analysis, _TILES_EACH)
     views = _views(analysis, source, [place for places in people.values() for place in places])
     rows = [
-        _row(person, [views[place] for place in places], _times(analysis, places))
+        _row(
+            person,
+            [views[place] for place in places],
+            [time_text(seconds_at(analysis, place)) for place in places],
+        )
         for person, places in people.items()
     ]
-    done, data = cv2.imencode(path.suffix, np.vstack(rows))
+    _write_picture(path, np.vstack(rows))
+
+
+def _write_portraits(analysis: Analysis, source: Path, folder: Path) -> None:
+    people = _best_of_each(analysis, 1)
+    views = _views(analysis, source, [place for (place,) in people.values()])
+    for person, (place,) in people.items():
+        _write_picture(folder / f"person_{person}.png", views[place])
+
+
+def _best_of_each(analysis: Analysis, most: int) -> dict[int, list[Place]]:
+    people = sorted({track.person_id for track in analysis.tracks})
+    return {person: best_views(analysis.tracks, person, most) for person in people}
+
+
+def _write_picture(path: Path, picture: Picture) -> None:
+    done, data = cv2.imencode(path.suffix, picture)
     try:
         path.write_bytes(data.tobytes() if done else b"")
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {(error.strerror or '').lower()}") from error
-
-
-def best_views(tracks: Sequence[Track], person: int) -> list[Place]:
-    """Where one person is seen best: in parts of equal length of all their frames, the clearest."""
-    places = [
-        (i, at)
-        for i, track in enumerate(tracks)
-        if track.person_id == person
-        for at in range(len(track.matrices))
-    ]
-    places.sort(key=lambda place: tracks[place[0]].first_frame + place[1])
-    edges = np.linspace(0, len(places), min(_TILES_EACH, len(places)) + 1).astype(int)
-
-    def clearness(place: Place) -> float:
-        track, at = tracks[place[0]], place[1]
-        return float(track.strength[at] + track.score[at] + track.detected[at])
-
-    return [max(places[a:b], key=clearness) for a, b in pairwise(edges)]
 
 
 def _views(analysis: Analysis, source: Path, places: Sequence[Place]) -> Mapping[Place, Picture]:
@@ -110,16 +111,3 @@ def _write(
 ) -> None:
     font = cv2.FONT_HERSHEY_SIMPLEX
     cv2.putText(picture, text, at, font, scale, _WHITE, weight_px, cv2.LINE_AA)
-
-
-def _times(analysis: Analysis, places: Sequence[Place]) -> list[str]:
-    """From the first frame, as --start takes them."""
-    indices = [analysis.tracks[i].first_frame + at for i, at in places]
-    clock, pts = analysis.info.time_base, analysis.pts
-    return [_time_text(int(pts[index] - pts[0]) * clock) for index in indices]
-
-
-def _time_text(seconds: Fraction) -> str:
-    minutes, rest = divmod(float(seconds), 60)
-    hours, minutes = divmod(int(minutes), 60)
-    return f"{hours}:{minutes:02}:{rest:06.3f}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +17,9 @@ from vidrestore.stages.strength import turned_degrees
 
 # A head turned further shows one cheek only.
 _AWAY_DEGREES = 45.0
+
+Place = tuple[int, int]
+"""Which track, and which of its frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,8 @@ class Person:
     """Mean, in frame pixels, of the face if it looked straight ahead."""
     share_turned_away: float
     """Of the frames, how many show the head turned by more than 45 degrees."""
+    clearest_seconds: float
+    """When they are seen best, from the first frame on."""
 
 
 def people_of(analysis: Analysis) -> list[Person]:
@@ -49,6 +55,7 @@ def _person(analysis: Analysis, person: int) -> Person:
     points = template(analysis.template)
     sides = [crop_side_px(matrix) for track in tracks for matrix in track.matrices]
     degrees = np.concatenate([turned_degrees(track) for track in tracks])
+    (clearest,) = best_views(analysis.tracks, person, 1)
     return Person(
         person,
         shots,
@@ -56,7 +63,33 @@ def _person(analysis: Analysis, person: int) -> Person:
         sum(seconds_of_track(analysis, track) for track in tracks),
         float(np.linalg.norm(points[1] - points[0]) * np.mean(sides)),
         float((degrees > _AWAY_DEGREES).mean()),
+        float(seconds_at(analysis, clearest)),
     )
+
+
+def best_views(tracks: Sequence[Track], person: int, most: int) -> list[Place]:
+    """Where one person is seen best: in `most` parts of equal length of all their frames, the
+    clearest."""
+    places = [
+        (i, at)
+        for i, track in enumerate(tracks)
+        if track.person_id == person
+        for at in range(len(track.matrices))
+    ]
+    places.sort(key=lambda place: tracks[place[0]].first_frame + place[1])
+    edges = np.linspace(0, len(places), min(most, len(places)) + 1).astype(int)
+
+    def clearness(place: Place) -> float:
+        track, at = tracks[place[0]], place[1]
+        return float(track.strength[at] + track.score[at] + track.detected[at])
+
+    return [max(places[a:b], key=clearness) for a, b in pairwise(edges)]
+
+
+def seconds_at(analysis: Analysis, place: Place) -> Fraction:
+    """From the first frame on, as --start takes them."""
+    index = analysis.tracks[place[0]].first_frame + place[1]
+    return int(analysis.pts[index] - analysis.pts[0]) * analysis.info.time_base
 
 
 def seconds_of_track(analysis: Analysis, track: Track) -> float:
@@ -72,6 +105,9 @@ def as_dict(analysis: Analysis) -> dict[str, Any]:
         "video": dict(facts_of(analysis)),
         "guessed": sorted(analysis.info.guessed),
         "frames": of_output(analysis).frame_count,
+        "last_frame_seconds": float(
+            int(analysis.pts[-1] - analysis.pts[0]) * analysis.info.time_base
+        ),
         "shots": [[start, end] for start, end in of_output(analysis).shots],
         "faces": analysis.face_count,
         "skipped": dict(analysis.skipped),
@@ -81,18 +117,6 @@ def as_dict(analysis: Analysis) -> dict[str, Any]:
         "people": [asdict(person) for person in people_of(analysis)],
         "fingerprint": analysis.fingerprint,
     }
-
-
-def duration_text(seconds: float) -> str:
-    """For people: 8 s, 3 min 20 s, 2 h 5 min, 3 days 4 h."""
-    whole = max(1, round(seconds))
-    units = [("day", 86400), ("h", 3600), ("min", 60), ("s", 1)]
-    for (name, size), (smaller_name, smaller) in pairwise(units):
-        if whole >= size:
-            count, rest = divmod(whole, size)
-            plural = "s" if name == "day" and count > 1 else ""
-            return f"{count} {name}{plural} {rest // smaller} {smaller_name}"
-    return f"{whole} s"
 
 
 _FIELDS_MODES = {

@@ -10,7 +10,8 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from vidrestore.findings import Person, duration_text
+from vidrestore.clock import duration_text
+from vidrestore.findings import Person
 from vidrestore.fixity import Fixity
 from vidrestore.reporthtml import Rows, capital, counted, facts, listed, sentence, table
 from vidrestore.reportplots import clock_text
