@@ -110,7 +110,7 @@ def picture(i: int, *, face: bool, scale: int = 1, swapped: bool = False) -> Any
     width, height = 256 * scale, 192 * scale
     photo = data.astronaut() if face else cv2.resize(data.coffee(), (512, 512))
     x, y = 225.0 + 6 * np.sin(i / 3), 130.0 + 4 * np.cos(i / 4)
-    matrix = np.array([[0.75, 0, 128 - 0.75 * x], [0, 0.75, 90 - 0.75 * y]]) * scale
+    matrix = np.array([[1.0, 0, 128 - x], [0, 1.0, 100 - y]]) * scale
     shown = cv2.warpAffine(photo, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101)
     if swapped:
         inside = shown[60:120, 100:156]
@@ -128,8 +128,8 @@ def clip(path: Path, shown: list[Any], *, codec: str = "libx264", fps: int = 25)
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All that the commands are given."""
     folder = tmp_path_factory.mktemp("documents")
-    seen = {*range(20, 30), *range(48, 60), *range(152, 162)}  # three visits, 2 frames a second
-    clip(folder / "tape.mp4", [picture(i, face=i in seen) for i in range(174)], fps=2)
+    seen = {*range(9, 15), *range(40, 46), *range(75, 81)}  # three visits, a frame a second
+    clip(folder / "tape.mp4", [picture(i, face=i in seen) for i in range(86)], fps=1)
     short = [picture(i, face=True) for i in range(12)]
     for name in ("scan.mov", "film.mov", "shot.mov", "proxy.mp4", "camera.mov", "clear.mp4"):
         clip(folder / name, short)
@@ -206,6 +206,8 @@ def test_a_command_runs(line: str, place: Path, command: Command) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize(("name", "code"), EXAMPLES, ids=[name for name, _ in EXAMPLES])
 def test_an_example_runs(name: str, code: str, place: Path) -> None:
+    for path in place.glob("clear.*"):
+        path.unlink()
     done = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", code],
         cwd=place, env=os.environ | {"PYTHONPATH": str(ROOT)},

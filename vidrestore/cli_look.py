@@ -146,7 +146,11 @@ def analyze(
     ] = None,
     contact_sheet: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="A picture of everybody.", readable=False),
+        typer.Option(
+            metavar="FILE.png|DIR",
+            help="A picture of everybody; of each, in a folder.",
+            readable=False,
+        ),
     ] = None,
     cuts: Cuts = None,
     restorer: RestorerName = None,

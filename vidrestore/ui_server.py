@@ -131,7 +131,9 @@ def _app(serving: Serving, folder: Path) -> App:
         path = desk.result(job_id)
         return sent(path, None if path is None else path.name)
 
-    font = ("system-ui", "sans-serif")
+    theme = gradio.themes.Base(
+        font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")
+    ).set(block_info_text_color="*neutral_500", block_info_text_color_dark="*neutral_400")
     gradio.mount_gradio_app(
         app,
         Page(desk).blocks,
@@ -144,7 +146,7 @@ def _app(serving: Serving, folder: Path) -> App:
         enable_monitoring=False,
         allowed_paths=[str(folder)],
         max_file_size=round(serving.max_upload_gb * 1e9),
-        theme=gradio.themes.Base(font=font, font_mono=("ui-monospace", "monospace")),
+        theme=theme,
         css=ui_words.CSS,
     )
     return _guarded(app, serving)

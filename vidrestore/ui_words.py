@@ -286,6 +286,7 @@ def nobody(look: Job | None) -> str:
 
 
 def sentence(text: str) -> str:
-    """With a capital and a full stop."""
-    text = text[:1].upper() + text[1:]
+    """With a full stop, and a capital unless it begins with the name of a setting or a file."""
+    if "." not in text.partition(" ")[0]:
+        text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."
