@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vidrestore.jobs import Job, Jobs, Progress
-from vidrestore.ui_desk import Desk
+from vidrestore.ui.desk import Desk
+from vidrestore.ui.jobs import Job, Jobs, Progress
 
 # Speaks as `vidrestore --json` does. It is told what to do by its first argument, and in which
 # folder; a gate is a file there that the test makes when the command may go on.
@@ -187,7 +187,7 @@ def test_one_that_waits_is_stopped_without_having_run(run, tmp_path):
 
 
 def test_one_that_does_not_listen_is_killed(run, monkeypatch):
-    monkeypatch.setattr("vidrestore.jobs._PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("vidrestore.ui.jobs._PATIENCE_SECONDS", 0.2)
 
     async def test(jobs):
         job = add(jobs, "deaf")

@@ -20,7 +20,7 @@ print(Path(vidrestore.__file__).parent)
 print(vidrestore.load_profile("film").encode.quality)
 print(*sorted(path.stem for path in profile_folder().glob("*.toml")))
 print(*load_table())
-print((Path(vidrestore.__file__).parent / "report.html").is_file())
+print((Path(vidrestore.__file__).parent / "report" / "page.html").is_file())
 """
 
 

@@ -7,9 +7,10 @@ import pytest
 from media import Unchanged, mild_image, write_video
 from reports import FRAMES, SOURCE, TARGET, Brighter, Made, Page, run, settings_of, write_tape
 
-from vidrestore import report, reportviews, restore_video
+from vidrestore import report, restore_video
 from vidrestore.cli import main
 from vidrestore.errors import OutputError, UsageError
+from vidrestore.report import views
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +160,7 @@ def test_pictures_that_cannot_be_made_cost_nothing_but_themselves(tmp_path, tape
     def fail(*given):
         raise ValueError("no <picture>")
 
-    monkeypatch.setattr(reportviews, "cut_out", fail)
+    monkeypatch.setattr(views, "cut_out", fail)
     made = run(tape, tmp_path, known)
     assert made.summary.identical_outside == FRAMES
     assert "since making them failed: ValueError: no <picture>." in made.page.text

@@ -23,12 +23,13 @@ from reports import (
 )
 from scans import OneFaceInBright, restored, write_scans
 
-from vidrestore import load_settings, report, reportviews
+from vidrestore import load_settings, report
 from vidrestore.evaluate import evaluate
 from vidrestore.frame import Frame
 from vidrestore.planning import Plan
-from vidrestore.reportplots import MOST_POINTS, Curve, clock_text
-from vidrestore.reportviews import MOST_PEOPLE, MOST_TRIPLES, Flicker, Onlooker, used_strength
+from vidrestore.report import views
+from vidrestore.report.plots import MOST_POINTS, Curve, clock_text
+from vidrestore.report.views import MOST_PEOPLE, MOST_TRIPLES, Flicker, Onlooker, used_strength
 from vidrestore.selection import EVERYONE
 from vidrestore.summary import STRETCH_FRAMES, Likeness, Summary, Tally
 
@@ -134,7 +135,7 @@ def test_curves_are_binned_and_times_are_told():
 
 def test_the_page_of_ten_minutes_stays_small(tmp_path, monkeypatch):
     """Of 15000 frames, 30 people in 120 shots, and pictures that nothing can compress."""
-    monkeypatch.setattr(reportviews, "MOST_TRIPLES", 20)
+    monkeypatch.setattr(views, "MOST_TRIPLES", 20)
     info, frames, shots = info_of(960, 540), 15_000, 120
     each = frames // shots
     tracks = [

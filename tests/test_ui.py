@@ -21,7 +21,7 @@ import pytest
 
 from vidrestore.cli import main
 from vidrestore.errors import UsageError
-from vidrestore.ui_server import Serving, serve, work_folder
+from vidrestore.ui.server import Serving, serve, work_folder
 
 SECONDS = 60
 FRAMES = 24

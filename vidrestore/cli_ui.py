@@ -27,7 +27,7 @@ def ui(
 ) -> None:
     """Open a page in the browser: drop a video, choose whom, restore. It stays on this machine."""
     from vidrestore import console
-    from vidrestore.ui_server import Serving, serve
+    from vidrestore.ui.server import Serving, serve
 
     folder = None if weights is None else weights.absolute()
     serving = Serving(host, port, max_upload, folder, bool(offline))

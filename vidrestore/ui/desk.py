@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidrestore.jobs import COMMAND, Job, Jobs
+from vidrestore.ui.jobs import COMMAND, Job, Jobs
 
 NO_PROFILE = "none"
 

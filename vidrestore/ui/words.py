@@ -10,9 +10,9 @@ from typing import Any, get_args
 
 from vidrestore.clock import duration_text
 from vidrestore.config import Detect, Settings
-from vidrestore.jobs import Job
 from vidrestore.profiles import profile_folder
-from vidrestore.ui_desk import NO_PROFILE
+from vidrestore.ui.desk import NO_PROFILE
+from vidrestore.ui.jobs import Job
 from vidrestore.weights import Weight, find, load_table
 
 Choices = list[tuple[str, str]]

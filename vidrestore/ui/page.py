@@ -1,6 +1,6 @@
 """The local page: what stands on it, and what each thing on it does.
 
-What is shown is what the commands said so far (`vidrestore.ui_desk`), so that a page that is opened
+What is shown is what the commands said so far (`vidrestore.ui.desk`), so that a page that is opened
 again, or a second one, shows the same. Every handler is a coroutine on the server's loop, as the
 commands are, so nothing is locked.
 """
@@ -16,11 +16,11 @@ from typing import Any
 
 import gradio as gr
 
-from vidrestore import ui_words as words
 from vidrestore.clock import time_text
-from vidrestore.jobs import Job
 from vidrestore.profiles import load_settings
-from vidrestore.ui_desk import NO_PROFILE, Desk, Kind, Order, kind_of, pair_of, people_in, target_of
+from vidrestore.ui import words
+from vidrestore.ui.desk import NO_PROFILE, Desk, Kind, Order, kind_of, pair_of, people_in, target_of
+from vidrestore.ui.jobs import Job
 from vidrestore.weights import search_folders
 
 _POLL_SECONDS = 0.3

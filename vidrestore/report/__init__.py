@@ -23,9 +23,9 @@ from vidrestore.fixity import Fixity
 from vidrestore.frame import Analysis, OnEvent, notify
 from vidrestore.interlace import is_woven
 from vidrestore.planning import Plan, Request
-from vidrestore.reportpage import Run, ShownPerson, page
-from vidrestore.reportplots import MOST_POINTS, Curve, Part, Row, clock_text, courses, timeline
-from vidrestore.reportviews import MOST_TRIPLES, Flicker, Onlooker, used_strength
+from vidrestore.report.page import Run, ShownPerson, page
+from vidrestore.report.plots import MOST_POINTS, Curve, Part, Row, clock_text, courses, timeline
+from vidrestore.report.views import MOST_TRIPLES, Flicker, Onlooker, used_strength
 from vidrestore.segments import restorers_used
 from vidrestore.summary import STRETCH_FRAMES, Likeness, Summary, Tally
 from vidrestore.threads import StageTime

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from vidrestore.errors import OutputError, UsageError
-from vidrestore.jobs import COMMAND
 from vidrestore.locks import held
+from vidrestore.ui.jobs import COMMAND
 from vidrestore.weights import user_cache
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -99,9 +99,9 @@ def _app(serving: Serving, folder: Path) -> App:
     from fastapi import FastAPI, HTTPException
     from fastapi.responses import FileResponse
 
-    from vidrestore import ui_words
-    from vidrestore.ui import Page
-    from vidrestore.ui_desk import Desk
+    from vidrestore.ui import words
+    from vidrestore.ui.desk import Desk
+    from vidrestore.ui.page import Page
 
     desk = Desk(folder, weights=serving.weights, offline=serving.offline, command=serving.command)
 
@@ -147,7 +147,7 @@ def _app(serving: Serving, folder: Path) -> App:
         allowed_paths=[str(folder)],
         max_file_size=round(serving.max_upload_gb * 1e9),
         theme=theme,
-        css=ui_words.CSS,
+        css=words.CSS,
     )
     return _guarded(app, serving)
 

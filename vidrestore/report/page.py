@@ -13,9 +13,9 @@ from string import Template
 from vidrestore.clock import duration_text
 from vidrestore.findings import Person
 from vidrestore.fixity import Fixity
-from vidrestore.reporthtml import Rows, capital, counted, facts, listed, sentence, table
-from vidrestore.reportplots import clock_text
-from vidrestore.reportviews import View
+from vidrestore.report.markup import Rows, capital, counted, facts, listed, sentence, table
+from vidrestore.report.plots import clock_text
+from vidrestore.report.views import View
 from vidrestore.summary import Summary, TrackLikeness
 from vidrestore.threads import StageTime
 
@@ -77,7 +77,7 @@ class Run:
 
 def page(run: Run) -> str:
     """The whole page."""
-    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     sections = (
         _head(run), _to_know(run), _course(run), _pictures(run), _skipped(run),
         _rest(run), _made_with(run), _times(run), _foot(run),
