@@ -365,6 +365,7 @@ def test_the_shortest_tracks_follow_motion_too(n):
     np.testing.assert_allclose(result, true_matrices(course)[:n], rtol=0.02, atol=0.02)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("detector", "frames_to_see", "share"),
     [

@@ -70,6 +70,7 @@ def test_a_real_clip_in_mp4(hamilton, shared, tmp_path):
     assert np.mean(outside) < 1.0
 
 
+@pytest.mark.long
 def test_nothing_outside_the_mask_boxes_changes(hamilton, shared, tmp_path):
     source, analysis = hamilton
     target = tmp_path / "out.mkv"
@@ -92,6 +93,7 @@ def test_nothing_outside_the_mask_boxes_changes(hamilton, shared, tmp_path):
     assert changed > 10_000
 
 
+@pytest.mark.long
 def test_a_video_without_faces_comes_out_bit_identical_with_all_its_streams(shared, tmp_path):
     source = shared / "clips" / "torchcodec_nasa.mp4"
     target = tmp_path / "out.mkv"
@@ -113,6 +115,7 @@ def test_a_video_without_faces_comes_out_bit_identical_with_all_its_streams(shar
         assert [p for _, p in packets(target, index)] == [p for _, p in packets(source, index)]
 
 
+@pytest.mark.long
 def test_variable_frame_times_of_a_real_clip_are_exact(shared, tmp_path):
     source = shared / "clips" / "vrt_1.mp4"
     target = tmp_path / "out.mp4"
@@ -122,6 +125,7 @@ def test_variable_frame_times_of_a_real_clip_are_exact(shared, tmp_path):
     assert len(set(np.diff([float(t) for t in frame_times(source)]).round(6))) > 1
 
 
+@pytest.mark.long
 def test_full_range_of_a_real_clip_stays_full_range(shared, tmp_path):
     source = shared / "clips" / "intel_asl_thanks.mkv"
     target = tmp_path / "out.mkv"

@@ -68,6 +68,7 @@ def videos(tmp_path_factory) -> tuple[Path, Path, Path]:
     return source, before, write_video(folder / "plate.mkv", plate)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["tiff", pytest.param("prores", marks=pytest.mark.long)])
 def test_all_that_a_segment_is_made_from_is_sent(videos, tmp_path, monkeypatch, form):
     source, before, plate = videos
@@ -108,6 +109,7 @@ def weights(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("restorer", ["gpen-auto", "fusion"])
 @pytest.mark.parametrize("begun", ["alone", "sent"])
 def test_what_was_begun_without_workers_goes_on_with_them_and_back(

@@ -113,6 +113,7 @@ def test_no_answer_is_not_kept(tmp_path):
     assert bytes_in(tmp_path) == 0
 
 
+@pytest.mark.long
 def test_another_strength_needs_no_network_and_gives_the_frames_of_a_full_run(tape, tmp_path):
     target, plain = tmp_path / "out.mkv", tmp_path / "plain.mkv"
     first, told = run(tape, target)

@@ -113,6 +113,7 @@ TIMES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", TIMES)
 def test_what_passes_leaves_no_trace(what):
     """Nowhere: neither in any frame, nor where the frame before or after showed something else."""

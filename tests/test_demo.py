@@ -1,9 +1,11 @@
 import av
+import pytest
 
 from vidrestore.demo import run_demo
 from vidrestore.stages.decode import probe
 
 
+@pytest.mark.long
 def test_the_demo_gains_a_decibel_and_leaves_its_files(tmp_path):
     events = []
     demo = run_demo(tmp_path / "demo", events.append)

@@ -35,7 +35,7 @@ def test_state_dict_is_the_checkpoints(name: str) -> None:
     assert sum(parameter.numel() for parameter in gpen.parameters()) == entry["parameters"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES[:-1], pytest.param(NAMES[-1], marks=pytest.mark.long)])
 def test_both_forms_give_the_authors_numbers(name: str) -> None:
     gpen, image = formula.build(name), formula.inputs(name)
     with torch.no_grad():

@@ -396,6 +396,7 @@ def test_people_of_composed_scenes_with_a_real_recogniser(yunet, recognizer):
     assert min(scores) >= 0.9
 
 
+@pytest.mark.long
 def test_the_people_of_a_real_clip(shared, yunet, recognizer):
     source = shared / "clips" / "hamilton_short.mp4"
     info = probe(source)

@@ -162,6 +162,7 @@ def planes_in(path) -> list[bytes]:
             for frame in decode(path, Damage())]  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("shown", "otherwise"), CADENCES)
 def test_frames_that_repeat_are_found_on_the_whole_way(tmp_path, shown, otherwise, capsys):
     source = tape_of(tmp_path / "source.mkv", shown)

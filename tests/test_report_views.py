@@ -133,6 +133,7 @@ def test_curves_are_binned_and_times_are_told():
     assert clock_text(59.96, decimals=1) == "1:00.0"
 
 
+@pytest.mark.long
 def test_the_page_of_ten_minutes_stays_small(tmp_path, monkeypatch):
     """Of 15000 frames, 30 people in 120 shots, and pictures that nothing can compress."""
     monkeypatch.setattr(views, "MOST_TRIPLES", 20)

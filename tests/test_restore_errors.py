@@ -338,10 +338,10 @@ def wait_for_frame(process: "subprocess.Popen[str]", stage: str, frame: int) -> 
 @pytest.mark.parametrize(
     ("stage", "part", "signal_number"),
     [
-        ("analyze", "9", signal.SIGINT),
+        pytest.param("analyze", "9", signal.SIGINT, marks=pytest.mark.long),
         ("restore", "0.6", signal.SIGINT),
         pytest.param("analyze", "9", signal.SIGTERM, marks=pytest.mark.long),
-        ("restore", "0.6", signal.SIGTERM),
+        pytest.param("restore", "0.6", signal.SIGTERM, marks=pytest.mark.long),
     ],
 )
 def test_an_interrupted_command_leaves_nothing(

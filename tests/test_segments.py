@@ -133,7 +133,13 @@ def test_the_context_of_a_segment_stays_within_its_shots():
     assert context(Segment(0, 0, 180), analysis, 8) == (0, 180)
 
 
-@pytest.mark.parametrize("codec", ["ffv1", "h264", "hevc", "av1", "prores"])
+@pytest.mark.parametrize(
+    "codec",
+    [
+        "h264",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("ffv1", "hevc", "av1", "prores")),
+    ],
+)
 def test_a_video_in_segments_has_the_frames_and_times_of_one_in_one(tape, tmp_path, codec):
     target = {"prores": ".mov", "ffv1": ".mkv"}.get(codec, ".mp4")
     how: dict = {"encode.pixel_format": "yuv422p10le"} if codec == "prores" else {}
@@ -159,7 +165,9 @@ def expected(tape, tmp_path_factory) -> list[tuple[int, bytes]]:
     return frames_of(target)
 
 
-@pytest.mark.parametrize("broken_at", [10, 100, 175])
+@pytest.mark.parametrize(
+    "broken_at", [100, *(pytest.param(at, marks=pytest.mark.long) for at in (10, 175))]
+)
 def test_what_is_done_is_not_done_again(tape, expected, tmp_path, broken_at):
     target = tmp_path / "out.mkv"
     with pytest.raises(OutputError, match="a defect"):
@@ -199,6 +207,7 @@ def other_byte(path: Path) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("harm", [cut_short, other_byte, Path.unlink])
 @pytest.mark.parametrize("name", ["segments/0000.mkv", "segments/0000.json", "job.json"])
 def test_what_was_harmed_between_two_runs_is_done_again(tape, expected, tmp_path, harm, name):

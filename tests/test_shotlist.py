@@ -10,6 +10,7 @@ from media import analysis_of, info_of, plain_track, random_image, write_video
 from vidrestore import edl, shotlist, store
 from vidrestore.errors import ConfigError, InputError
 from vidrestore.frame import Fields
+from vidrestore.margins import Margins
 from vidrestore.shotlist import Shot, ShotList
 
 CLOCKS = {
@@ -171,6 +172,7 @@ def full_analysis():
         shots=((0, 5), (5, 12)), skipped={"too small": 3}, corrupt_frames=1, decode_errors=2,
         repaired_times=3, detector_errors=4, one_thread=True, coarse_landmarks=True,
         template="ffhq", fingerprint="f" * 64, people_are_joined=True,
+        margins=Margins(1, 2, 3, 4, 2),
     )  # fmt: skip
 
 

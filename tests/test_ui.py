@@ -172,6 +172,7 @@ def test_a_way_out_is_seen(tmp_path, code):
     assert (tmp_path / "blocked.log").read_text() != ""
 
 
+@pytest.mark.long
 def test_a_video_is_restored_from_the_page(tmp_path, weights, clip, browser):
     with served(tmp_path, "--weights", str(weights)) as page:
         tab, expect = opened(browser, page)
