@@ -124,8 +124,8 @@ def test_a_sheet_shows_everybody_in_rows(tape, tmp_path):
 
 def test_a_folder_gets_a_picture_of_each(tape, tmp_path):
     analysis = with_people(tape)
-    write_contact_sheet(analysis, tape, tmp_path)
-    pictures = {path.name: cv2.imread(str(path)) for path in tmp_path.glob("*.png")}
+    write_contact_sheet(analysis, tape, tmp_path / "who")
+    pictures = {path.name: cv2.imread(str(path)) for path in (tmp_path / "who").glob("*.png")}
     assert sorted(pictures) == ["person_1.png", "person_2.png"]
     assert {picture.shape for picture in pictures.values()} == {(160, 160, 3)}
     for person in people_of(analysis):

@@ -28,11 +28,12 @@ Picture = npt.NDArray[np.uint8]
 def write_contact_sheet(analysis: Analysis, source: Path, path: Path) -> None:
     """One row for each person, by number: clear views from different times, with their time code.
 
-    Into a folder goes a picture of each person instead, `person_1.png` and so on; nothing where
-    there is nobody. Reads the source once more, up to the last face that is shown. UsageError for
-    another kind of picture than PNG or JPEG, OutputError where it cannot be written.
+    Into a folder, which a path without a suffix names, too, goes a picture of each person instead,
+    `person_1.png` and so on; nothing where there is nobody. Reads the source once more, up to the
+    last face that is shown. UsageError for another kind of picture than PNG or JPEG, OutputError
+    where it cannot be written.
     """
-    if path.is_dir():
+    if path.is_dir() or not path.suffix:
         _write_portraits(analysis, source, path)
         return
     if path.suffix.lower() not in _SUFFIXES:
@@ -53,6 +54,11 @@ def write_contact_sheet(analysis: Analysis, source: Path, path: Path) -> None:
 
 
 def _write_portraits(analysis: Analysis, source: Path, folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise OutputError(f"the folder {folder} cannot be made: {reason}") from error
     people = _best_of_each(analysis, 1)
     views = _views(analysis, source, [place for (place,) in people.values()])
     for person, (place,) in people.items():
