@@ -2,6 +2,9 @@
 
 import io
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -162,6 +165,29 @@ def test_an_interruption_stops_all_and_says_what_is_left(
     found = command("restore", *inputs, "--output-dir", tmp_path / "out", *QUICK)
     assert found.status == 130
     assert "3 of 3 were not begun" in " ".join(found.out.split())
+
+
+@contextmanager
+def printing_crew(*_: object) -> Iterator[None]:
+    """Like Ray, it prints, and is kept from standard output."""
+    with redirect_stdout(sys.stderr):
+        print("a line of Ray")
+        yield None
+
+
+def test_results_stay_on_standard_output_while_a_crew_is_kept_from_it(
+    command: Command, inputs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidrestore.cluster.open_crew", printing_crew)
+    one = command("restore", inputs[0], tmp_path / "one.mp4", "--json", *QUICK)
+    many = command("restore", inputs[0], "--output-dir", tmp_path / "out", "--json", *QUICK)
+    for found in (one, many):
+        told = [json.loads(line)["event"] for line in found.out.splitlines()]
+        assert "progress" in told
+        assert told[-1] == "done"
+        assert "{" not in found.err
+    table = command("restore", inputs[2], "--output-dir", tmp_path / "out", *QUICK)
+    assert "restored" in table.out
 
 
 @pytest.mark.parametrize(

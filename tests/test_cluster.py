@@ -78,16 +78,19 @@ class Unsendable(Tinted):
         self.lock = threading.Lock()
 
 
-def make_tape(folder: Path) -> Path:
-    """Picture and sound."""
-    images = [mild_image(*SIZE, "yuv420p", index // 10) for index in range(FRAMES)]
+def make_tape(folder: Path, times: int = 1) -> Path:
+    """Picture and sound; so many times as large, which takes longer to restore."""
+    width, height = SIZE[0] * times, SIZE[1] * times
+    images = [mild_image(width, height, "yuv420p", index // 10) for index in range(FRAMES)]
     picture, tape = write_video(folder / "picture.mkv", images), folder / "tape.mkv"
     sources.ffmpeg("-i", picture, "-f lavfi -i sine=440:d=6 -c:v copy -c:a flac", tape)
     return tape
 
 
-def faces_of(tape: Path) -> Analysis:
-    found = analysis_of_file(tape, [plain_track(FRAMES, centre=(48, 32), side=32)])
+def faces_of(tape: Path, times: int = 1) -> Analysis:
+    centre, side = (48.0 * times, 32.0 * times), 32.0 * times
+    track = plain_track(FRAMES, centre=centre, side=side, work_px=64 * times)
+    found = analysis_of_file(tape, [track])
     return replace(found, fingerprint=store.fingerprint(tape))
 
 

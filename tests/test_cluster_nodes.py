@@ -18,22 +18,31 @@ from test_cluster import assert_same, faces_of, make_tape
 from vidrestore import store
 
 pytestmark = pytest.mark.long
+TIMES = 4  # so large that a segment takes seconds, and is met while it is being rendered
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 
 @pytest.fixture(scope="module")
 def tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("ray")
-    return make_tape(tmp_path_factory.mktemp("tape"))
+    return make_tape(tmp_path_factory.mktemp("tape"), TIMES)
 
 
 def command(tape: Path, target: Path, *more: str) -> list[str]:
     known = target.parent / "faces.npz"
-    store.save(faces_of(tape), known)
+    store.save(faces_of(tape, TIMES), known)
     return [
         *(sys.executable, "-m", "vidrestore", "restore", str(tape), str(target), "--json"),
         *("--restorer", "fusion", "--detector", "haar", "--codec", "ffv1"),
-        *("--analysis", str(known), "--set", "job.segment_frames=48", *more),
+        *(
+            "--analysis",
+            str(known),
+            "--set",
+            "job.segment_frames=48",
+            "--set",
+            "restore.repeats=false",
+            *more,
+        ),
     ]
 
 

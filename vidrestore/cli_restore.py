@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -185,10 +186,11 @@ def restore(
         )  # fmt: skip
     if known is not None and span is not None:
         raise UsageError("an analysis is of a whole video; leave out --start and --end with it")
+    output = sys.stdout  # from which Ray, which prints, is kept while there is a crew
     with open_crew(workers, cluster) as crew:
 
         def restored(source: Path, target: Path) -> Summary:
-            with events(as_json, stage_times=stage_times) as on_event:
+            with events(as_json, stage_times=stage_times, output=output) as on_event:
                 return restore_video(
                     source,
                     target,
@@ -210,7 +212,7 @@ def restore(
                 )
 
         if output_dir is not None:
-            _restore_all(pairs, restored, overwrite=overwrite, as_json=as_json)
+            _restore_all(pairs, restored, output, overwrite=overwrite, as_json=as_json)
             return
         summary = restored(source, target)
     if as_json:
@@ -252,6 +254,7 @@ def _check_alone(folder: Path | None, given: Mapping[str, object]) -> None:
 def _restore_all(
     pairs: Sequence[tuple[Path, Path]],
     restored: Callable[[Path, Path], Summary],
+    output: TextIO,
     *,
     overwrite: bool,
     as_json: bool,
@@ -265,14 +268,15 @@ def _restore_all(
         for outcome in restore_all(pairs, restored, overwrite=overwrite):
             outcomes.append(outcome)
             if as_json:
-                print(json.dumps({"event": "file"} | outcome.as_dict()), flush=True)
+                told = {"event": "file"} | outcome.as_dict()
+                print(json.dumps(told), file=output, flush=True)
             else:
                 console.show_outcome(outcome, len(outcomes), len(pairs))
     finally:
         if as_json:
             files = [outcome.as_dict() | {"summary": None} for outcome in outcomes]
-            print(json.dumps({"event": "done", "files": files}))
+            print(json.dumps({"event": "done", "files": files}), file=output)
         else:
-            console.show_outcomes(outcomes, len(pairs))
+            console.show_outcomes(outcomes, len(pairs), output)
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)

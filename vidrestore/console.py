@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.table import Column, Table
@@ -176,19 +176,23 @@ def show_outcome(outcome: Outcome, number: int, of: int) -> None:
         _warn(outcome.summary.warnings)
 
 
-def show_outcomes(outcomes: Sequence[Outcome], of: int) -> None:
+def show_outcomes(outcomes: Sequence[Outcome], of: int, output: TextIO) -> None:
+    console = Console(file=output)
     table = Table(Column("input", overflow="fold"), Column("output", overflow="fold"), "frames",
                   "faces", "result")  # fmt: skip
     for one in outcomes:
         done = one.summary
         counts = ("", "") if done is None else (str(done.frames), str(done.faces))
         table.add_row(Text(str(one.source)), Text(str(one.target)), *counts, one.status)
-    Console().print(table)
+    console.print(table)
     failed = [one for one in outcomes if one.status == "failed"]
     for one in failed:
-        _say(f"failed: {one.source}: {one.message}")
+        _say(f"failed: {one.source}: {one.message}", console)
     if len(outcomes) < of:
-        _say(f"{of - len(outcomes)} of {of} were not begun; the same command goes on with them")
+        _say(
+            f"{of - len(outcomes)} of {of} were not begun; the same command goes on with them",
+            console,
+        )
 
 
 def show_evaluation(result: Evaluation) -> None:
@@ -300,9 +304,9 @@ def show_page(address: str, *, is_local: bool) -> None:
         _warn(["anyone who can reach this machine over the network can use the page"])
 
 
-def _say(line: str) -> None:
+def _say(line: str, console: Console | None = None) -> None:
     """One line of a result, never broken or coloured, so that paths can be copied."""
-    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    (console or Console()).print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _warn(messages: Sequence[str]) -> None:

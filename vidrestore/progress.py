@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -36,15 +36,20 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def events(
-    as_json: bool, console: Console | None = None, *, stage_times: bool = False
+    as_json: bool,
+    console: Console | None = None,
+    *,
+    stage_times: bool = False,
+    output: TextIO | None = None,
 ) -> Iterator[OnEvent]:
     """A receiver of events: JSON lines on standard output, or a progress bar for people.
 
+    `output` is standard output as it was before a library that prints was kept from it.
     `stage_times` adds a table for each pass for people, what it cost by stage.
     """
     if as_json:
-        output = sys.stdout  # which a library that prints may be kept from meanwhile
-        yield lambda event: print(json.dumps(event), file=output, flush=True)
+        lines = output or sys.stdout
+        yield lambda event: print(json.dumps(event), file=lines, flush=True)
         return
     console = console or Console(stderr=True)
     with Progress(
