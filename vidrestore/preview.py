@@ -43,7 +43,7 @@ from vidrestore.workfolder import work_folder
 
 LOOP_SECONDS = Fraction(2)
 # Around the moment, so that faces are followed as they would be in the whole.
-_AROUND_SECONDS = Fraction(1)
+_AROUND_SECONDS = Fraction(1, 2)
 _CLOSE_SHARE = 0.1  # of a crop's side, to each side of it
 
 
@@ -84,7 +84,7 @@ def write_preview(
     `close` shows the surroundings of the largest face alone. `apart` writes two pictures instead,
     NAME.before.png and NAME.after.png for NAME.png. Where the whole source is analysed already, by
     `analysis` or an earlier run under the same settings, the faces are those of the whole output;
-    else a second to either side of what is shown is looked at. What would be woven of fields is
+    else half a second to either side of what is shown is looked at. What would be woven of fields is
     shown field by field.
     VidrestoreError, as `restore_video` raises it.
     """
@@ -329,4 +329,6 @@ def _quick(settings: Settings) -> Settings:
     fields = settings.fields
     if fields.deinterlace == "keep":
         fields = fields.model_copy(update={"deinterlace": "bob"})
-    return settings.model_copy(update={"encode": encode, "fields": fields})
+    # A moment is too short to measure margins by.
+    detect = settings.detect.model_copy(update={"margins": False})
+    return settings.model_copy(update={"encode": encode, "fields": fields, "detect": detect})
