@@ -84,8 +84,8 @@ def write_preview(
     `close` shows the surroundings of the largest face alone. `apart` writes two pictures instead,
     NAME.before.png and NAME.after.png for NAME.png. Where the whole source is analysed already, by
     `analysis` or an earlier run under the same settings, the faces are those of the whole output;
-    else half a second to either side of what is shown is looked at. What would be woven of fields is
-    shown field by field.
+    else half a second to either side of what is shown is looked at. What would be woven of fields
+    is shown field by field.
     VidrestoreError, as `restore_video` raises it.
     """
     source, target, at_seconds = Path(source), Path(target), Fraction(at_seconds)
