@@ -39,7 +39,7 @@ from vidrestore.cli_options import (
     seconds_of,
     settings_from,
     span_of,
-)  # fmt: skip
+)
 
 Picture = Annotated[
     Path,
@@ -87,20 +87,18 @@ def preview(
     settings = settings_from(
         profile,
         changes,
-        {
-            "restore.restorer": restorer,
-            "restore.device": device,
-            "fields.deinterlace": deinterlace,
-            "restore.max_vram_gb": max_vram,
-            "decode.fps": fps,
-            "decode.input_curve": input_curve,
-            "detect.detector": detector,
-            "weights.folder": weights,
-            "weights.offline": offline,
-            "paste.strength": strength,
-            "scale.factor": scale,
-            "scale.upscaler": upscaler,
-        },
+        restorer=restorer,
+        device=device,
+        deinterlace=deinterlace,
+        max_vram=max_vram,
+        fps=fps,
+        input_curve=input_curve,
+        detector=detector,
+        weights=weights,
+        offline=offline,
+        strength=strength,
+        scale=scale,
+        upscaler=upscaler,
     )
     at_seconds = seconds_of(at)
     from vidrestore import console
@@ -171,18 +169,16 @@ def analyze(
     settings = settings_from(
         profile,
         changes,
-        {
-            "restore.restorer": restorer,
-            "restore.device": device,
-            "fields.deinterlace": deinterlace,
-            "restore.max_vram_gb": max_vram,
-            "decode.fps": fps,
-            "decode.input_curve": input_curve,
-            "detect.detector": detector,
-            "weights.folder": weights,
-            "weights.offline": offline,
-            "shots.edl": cuts,
-        },
+        restorer=restorer,
+        device=device,
+        deinterlace=deinterlace,
+        max_vram=max_vram,
+        fps=fps,
+        input_curve=input_curve,
+        detector=detector,
+        weights=weights,
+        offline=offline,
+        cuts=cuts,
     )
     if print_config:
         print_settings(settings)
@@ -268,11 +264,9 @@ def evaluate(
     settings = settings_from(
         profile,
         changes,
-        {
-            "detect.detector": detector,
-            "weights.folder": weights,
-            "weights.offline": offline,
-        },
+        detector=detector,
+        weights=weights,
+        offline=offline,
     )
     from vidrestore import console
     from vidrestore.evaluate import evaluate as measure

@@ -16,6 +16,26 @@ if TYPE_CHECKING:
     from vidrestore.config import Settings
     from vidrestore.stages.decode import Span
 
+# Option -> the setting that it is a name of.
+_SETTINGS = {
+    "fps": "decode.fps",
+    "input_curve": "decode.input_curve",
+    "detector": "detect.detector",
+    "codec": "encode.codec",
+    "quality": "encode.quality",
+    "deinterlace": "fields.deinterlace",
+    "strength": "paste.strength",
+    "batch_size": "restore.batch_size",
+    "device": "restore.device",
+    "max_vram": "restore.max_vram_gb",
+    "restorer": "restore.restorer",
+    "scale": "scale.factor",
+    "upscaler": "scale.upscaler",
+    "cuts": "shots.edl",
+    "weights": "weights.folder",
+    "offline": "weights.offline",
+}
+
 
 def _values(section: str, name: str) -> Callable[[str], list[str]]:
     """What a shell offers for an option whose setting has a few values."""
@@ -275,12 +295,12 @@ def seconds_of(text: str) -> Fraction:
     return Fraction(sum(part * 60**i for i, part in enumerate(reversed(parts))))
 
 
-def settings_from(
-    profile: str | None, changes: list[str] | None, options: dict[str, Any]
-) -> Settings:
+def settings_from(profile: str | None, changes: list[str] | None, **options: Any) -> Settings:
+    """Of a command's options by the names in `_SETTINGS`; None: not given."""
     from vidrestore.profiles import load_settings
 
-    return load_settings(profile, changes or (), options=options)
+    given = {_SETTINGS[name]: value for name, value in options.items()}
+    return load_settings(profile, changes or (), options=given)
 
 
 def print_settings(settings: Settings) -> None:

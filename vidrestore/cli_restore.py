@@ -50,7 +50,7 @@ from vidrestore.cli_options import (
     print_settings,
     settings_from,
     span_of,
-)  # fmt: skip
+)
 from vidrestore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -135,24 +135,22 @@ def restore(
     settings = settings_from(
         profile,
         changes,
-        {
-            "restore.restorer": restorer,
-            "detect.detector": detector,
-            "weights.folder": weights,
-            "weights.offline": offline,
-            "restore.device": device,
-            "fields.deinterlace": deinterlace,
-            "restore.max_vram_gb": max_vram,
-            "decode.fps": fps,
-            "decode.input_curve": input_curve,
-            "restore.batch_size": batch_size,
-            "paste.strength": strength,
-            "scale.factor": scale,
-            "scale.upscaler": upscaler,
-            "encode.codec": codec,
-            "encode.quality": quality,
-            "shots.edl": cuts,
-        },
+        restorer=restorer,
+        detector=detector,
+        weights=weights,
+        offline=offline,
+        device=device,
+        deinterlace=deinterlace,
+        max_vram=max_vram,
+        fps=fps,
+        input_curve=input_curve,
+        batch_size=batch_size,
+        strength=strength,
+        scale=scale,
+        upscaler=upscaler,
+        codec=codec,
+        quality=quality,
+        cuts=cuts,
     )
     if print_config:
         print_settings(settings)

@@ -45,7 +45,7 @@ from vidrestore.rendering import Here, Rendering, Work, Workers
 from vidrestore.restorers import Described, Restorer
 from vidrestore.scaling import scaled_info
 from vidrestore.segments import networks_used, plan_segments
-from vidrestore.selection import Choice
+from vidrestore.selection import EVERYONE, Choice
 from vidrestore.stages.decode import Span
 from vidrestore.stages.encode import first_that_opens
 from vidrestore.stages.remux import plan_that_fits
@@ -67,20 +67,20 @@ class Request:
     source: Path
     target: Path
     settings: Settings
-    restorer: Restorer | None
-    analysis: Analysis | None
-    span: Span | None
-    choice: Choice
-    before_swap: Path | None
-    plate: Path | None
-    layer: Path | None
-    framemd5: Path | None
-    report: Path | None
-    overwrite: bool
-    resume: bool
-    keep_job: bool
-    redo_shots: str | None
-    workers: Workers | None
+    restorer: Restorer | None = None
+    analysis: Analysis | None = None
+    span: Span | None = None
+    choice: Choice = EVERYONE
+    before_swap: Path | None = None
+    plate: Path | None = None
+    layer: Path | None = None
+    framemd5: Path | None = None
+    report: Path | None = None
+    overwrite: bool = False
+    resume: bool = True
+    keep_job: bool = False
+    redo_shots: str | None = None
+    workers: Workers | None = None
 
     @property
     def shown(self) -> Path:

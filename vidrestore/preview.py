@@ -216,7 +216,7 @@ def _rendered(
     suffix = source.suffix if is_pictures(source) else ".mkv"
     with tempfile.TemporaryDirectory(prefix="vidrestore-") as folder:
         target = Path(folder) / f"{source.stem}{suffix}"
-        request = _request(
+        request = Request(
             source, target, _quick(settings), restorer, _as_pictures(analysis), span, choice
         )
         request.check()
@@ -226,36 +226,6 @@ def _rendered(
             segment = _segment(plan.job.analysis, at_seconds, start, seconds, source)
             video, counts = replace(plan.rendering, segments=[segment], taken={}).video()
             yield _Shown(plan, segment, video, sum_of(counts), start)
-
-
-def _request(
-    source: Path,
-    target: Path,
-    settings: Settings,
-    restorer: Restorer,
-    analysis: Analysis | None,
-    span: Span | None,
-    choice: Choice,
-) -> Request:
-    return Request(
-        source=source,
-        target=target,
-        settings=settings,
-        restorer=restorer,
-        analysis=analysis,
-        span=span,
-        choice=choice,
-        before_swap=None,
-        plate=None,
-        layer=None,
-        framemd5=None,
-        report=None,
-        overwrite=False,
-        resume=False,
-        keep_job=False,
-        redo_shots=None,
-        workers=None,
-    )
 
 
 def _clock_start(source: Path) -> Fraction:
