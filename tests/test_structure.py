@@ -13,7 +13,6 @@ import vidrestore
 
 PACKAGE = Path(vidrestore.__file__).parent
 HEAVY = ("torch", "av", "cv2", "insightface")
-LONGEST_FILE = 400
 
 # A room's modules, or the folder whose files they are ("stages/").
 ROOMS = {
@@ -288,12 +287,6 @@ def test_every_public_name_is_there() -> None:
     assert list(vidrestore.__all__) == sorted(vidrestore.__all__)
     with pytest.raises(AttributeError, match="restore_vidoe"):
         importlib.import_module("vidrestore").restore_vidoe  # noqa: B018
-
-
-@pytest.mark.parametrize("module", files())
-def test_files_stay_short(module: str) -> None:
-    lines = len(files()[module].read_text(encoding="utf-8").splitlines())
-    assert lines <= LONGEST_FILE, f"{module} has {lines} lines; let it be two"
 
 
 def prints(source: str) -> list[int]:
