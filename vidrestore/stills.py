@@ -252,8 +252,8 @@ def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Setting
         )
     if kind != own and {"dpx", "exr"} & {kind, own}:
         raise OutputError(f"{own} pictures do not become {kind} ones here; name the output .{own}")
-    if kind == "dpx":
-        _check_dpx(first, header, info)
+    if kind in ("dpx", "exr"):
+        _check_held(first, header, info)
     if kind == "jpeg" and quality == "archive":
         raise OutputError(
             "a JPEG is never lossless; name the output .png for encode.quality archive"
@@ -274,14 +274,20 @@ def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Setting
     return Job(pictures, target, header, quality, tuple(notes))
 
 
-def _check_dpx(path: Path, header: Header, info: VideoInfo) -> None:
-    """Refuse a file that its own pixels do not give again."""
+def _check_held(path: Path, header: Header, info: VideoInfo) -> None:
+    """Refuse a file that its decoded pixels do not give again."""
     frame = next(decode(path, Damage()))
+    samples = samples_of(frame.image, header, info)
     with files.opened(path) as data:
-        if not dpx.holds(data, samples_of(frame.image, header, info)):
+        if header.kind == "dpx" and not dpx.holds(data, samples):
             raise InputError(
                 f"{path} holds its pixels in a way that is not written here; save it as R'G'B' of "
                 "10 bits in filled words, or of 16 bits"
+            )
+        if header.kind == "exr" and not exr.holds(data, samples):
+            raise InputError(
+                f"{path} is decoded to other pixels than the OpenEXR library reads in it; save it "
+                "in scan lines of half floats with ZIP compression"
             )
 
 

@@ -1,94 +1,76 @@
-"""OpenEXR files of half floats in scan lines: the header as it was, and other pixels behind it.
+"""OpenEXR files whose R, G, B and A are half floats: the same file with other pixels.
 
-Layout: "Technical Introduction to OpenEXR" and "OpenEXR File Layout", openexr.com.
+The OpenEXR library reads and writes them. Its terms are those of "Technical
+Introduction to OpenEXR", openexr.com.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
-from dataclasses import dataclass
-from typing import Any
+import io
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidrestore.pictures.header import Header, Samples, UnreadableError
-from vidrestore.planes import GREATEST_HALF, halves_of_codes
+from vidrestore.planes import GREATEST_HALF, codes_of_halves, halves_of_codes
 
-_MAGIC, _VERSION, _LONG_NAMES = b"v/1\x01", 2, 0x400
-_KINDS = {0x200: "of tiles", 0x800: "of deep pixels", 0x1000: "of several parts"}
-_NONE, _RLE, _ZIPS, _ZIP = range(4)
-_LINES = {_NONE: 1, _RLE: 1, _ZIPS: 1, _ZIP: 16}
-_COMPRESSIONS = ("none", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
-_HALF = 1
-_LEVEL = 6
+if TYPE_CHECKING:
+    import OpenEXR
+
+_MAGIC = b"v/1\x01"
+_LOSSLESS = ("NO", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24")
+"""Compressions that give half floats back as they were."""
 _TABLE_ROWS = 513
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    order: str
-    """Of the channels in each line, one letter each."""
-    compression: int
-    compression_at: int
-    """Where in the file that byte is."""
-    first_line: int
-    width: int
-    height: int
-    end: int
-    """Of the header."""
-
-    @property
-    def lines(self) -> int:
-        """Of each chunk but the last."""
-        return _LINES[self.compression]
-
-    @property
-    def chunks(self) -> int:
-        return -(-self.height // self.lines)
-
-
 def read(data: Any) -> Header:
-    found = _layout(data)
-    offsets = struct.unpack_from(f"<{found.chunks}Q", data, found.end)
-    for at in offsets:
-        if at + 8 + struct.unpack_from("<4xI", data, at)[0] > len(data):
-            raise UnreadableError("is cut short")
-    return Header("exr", found.width, found.height, len(found.order), 16)
+    """Read a file and check that it can be written with other pixels.
 
+    Args:
+        data: The whole file: bytes or a memory map.
 
-def is_rle(data: Any) -> bool:
-    """Whether `rewritten` compresses in another way, as lossless as the one before."""
-    return _layout(data).compression == _RLE
+    Returns:
+        Size and channels; other channels than R, G, B and A do not count.
+
+    Raises:
+        UnreadableError: The file is no OpenEXR file, is cut short or damaged, or is of a kind that
+            vidrestore does not write.
+    """
+    part = _part(data)
+    _check(part)
+    return Header("exr", part.width(), part.height(), len(_order(part)), 16)
 
 
 def rewritten(data: Any, samples: Samples) -> bytes:
-    """The file with these pixels, in codes of halves (`vidrestore.planes`); RLE becomes ZIPS."""
-    found = _layout(data)
-    header = bytearray(data[: found.end])
-    how = _ZIPS if found.compression == _RLE else found.compression
-    header[found.compression_at] = how
-    halves = halves_of_codes(samples)[..., ["RGBA".index(letter) for letter in found.order]]
-    # Line by line, and in each channel by channel.
-    stored = np.ascontiguousarray(halves.transpose(0, 2, 1), "<u2")
-    at = found.end + 8 * found.chunks
-    offsets, chunks = [], []
-    for line in range(0, found.height, found.lines):
-        plain = stored[line : line + found.lines].tobytes()
-        packed = plain if how == _NONE else _compressed(plain)
-        chunks.append(struct.pack("<iI", found.first_line + line, len(packed)) + packed)
-        offsets.append(at)
-        at += len(chunks[-1])
-    return b"".join([header, struct.pack(f"<{len(offsets)}Q", *offsets), *chunks])
+    """Write the file with other pixels: same attributes, compression and tiles.
+
+    Args:
+        data: The whole file as it was.
+        samples: (rows, columns, channels) uint16, R, G, B and A where the file has it: codes of
+            half floats (`vidrestore.planes`).
+
+    Returns:
+        The new file. Other channels keep their values.
+    """
+    import OpenEXR
+
+    part = _part(data)
+    order = _order(part)
+    halves = halves_of_codes(samples)
+    for index, name in enumerate(order):
+        pixels = np.ascontiguousarray(halves[..., index]).view(np.float16)
+        part.channels[name].pixels = pixels
+    target = io.BytesIO()
+    OpenEXR.File([part]).write(target)
+    return target.getvalue()
 
 
-def _compressed(plain: bytes) -> bytes:
-    """Of halves first all low bytes, then all high ones, each as its difference to the last."""
-    values = np.frombuffer(plain, np.uint8)
-    parts = np.concatenate([values[0::2], values[1::2]])
-    parts[1:] -= parts[:-1].copy() - np.uint8(128)
-    packed = zlib.compress(parts.tobytes(), _LEVEL)
-    return packed if len(packed) < len(plain) else plain
+def holds(data: Any, samples: Samples) -> bool:
+    """Whether the decoder gave the pixels that the OpenEXR library reads."""
+    part = _part(data)
+    found = [part.channels[name].pixels.view(np.uint16) for name in _order(part)]
+    return np.array_equal(codes_of_halves(np.dstack(found)), samples)
 
 
 def display_table() -> tuple[tuple[float, float, float], ...]:
@@ -111,70 +93,66 @@ def display_table() -> tuple[tuple[float, float, float], ...]:
     return tuple((v, v, v) for v in shown.tolist())
 
 
-def _layout(data: Any) -> _Layout:
+def _part(data: Any) -> OpenEXR.Part:
+    """The file's only part, with its pixels."""
+    import OpenEXR
+
     if bytes(data[:4]) != _MAGIC:
         raise UnreadableError("is no OpenEXR file, whatever its name says")
-    (version,) = struct.unpack_from("<I", data, 4)
-    for flag, kind in _KINDS.items():
-        if version & flag:
-            raise UnreadableError(f"is an OpenEXR file {kind}; save it in scan lines of one part")
-    if version & ~_LONG_NAMES != _VERSION:
-        raise UnreadableError("is an OpenEXR file of another version than 2")
-    entries, end = _attributes(data)
+    headers = _parts(data, header_only=True)
+    if len(headers) > 1:
+        raise UnreadableError("is an OpenEXR file of several parts; save it as one part")
+    if headers[0].type() in (OpenEXR.deepscanline, OpenEXR.deeptile):
+        raise UnreadableError("is an OpenEXR file of deep pixels; save it in scan lines or tiles")
+    tiles = headers[0].header.get("tiles")
+    if tiles is not None and tiles.mode != OpenEXR.ONE_LEVEL:
+        raise UnreadableError("holds smaller copies of its picture (mipmaps); save it without them")
+    return _parts(data, header_only=False)[0]
+
+
+def _parts(data: Any, *, header_only: bool) -> list[OpenEXR.Part]:
+    import OpenEXR
+
     try:
-        channels, (compression,) = entries["channels"][1], entries["compression"][1]
-        data_window = struct.unpack("<4i", entries["dataWindow"][1])
-        (line_order,) = entries["lineOrder"][1]
-        display_window = struct.unpack("<4i", entries["displayWindow"][1])
-    except (KeyError, ValueError) as error:
-        raise UnreadableError("is an OpenEXR file without all it needs") from error
-    if compression not in _LINES:
-        name = dict(enumerate(_COMPRESSIONS)).get(compression, "another way")
-        raise UnreadableError(f"is compressed by {name}; save it with ZIP, ZIPS, RLE or none")
-    if line_order != 0:
-        raise UnreadableError("has its lines in another order than from the top down")
-    if data_window != display_window:
+        # The library prints a warning about pixels that it cannot read, and leaves their part out.
+        with redirect_stdout(io.StringIO()):
+            file = OpenEXR.File(io.BytesIO(data), separate_channels=True, header_only=header_only)
+    except (RuntimeError, ValueError, TypeError, MemoryError) as error:
+        raise UnreadableError(f"is damaged or cut short: {_reason(error)}") from error
+    if not file.parts:
+        raise UnreadableError("is damaged or cut short: its pixels cannot be read")
+    return list(file.parts)
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _check(part: OpenEXR.Part) -> None:
+    """Raise UnreadableError for a file that would not come out as it went in."""
+    compression = part.compression().name.removesuffix("_COMPRESSION")
+    if compression not in _LOSSLESS:
+        raise UnreadableError(
+            f"is compressed by {compression}, which changes pixels each time they are written; "
+            "save it with ZIP, ZIPS, PIZ, RLE, PXR24 or without compression"
+        )
+    if not np.array_equal(part.header["dataWindow"], part.header["displayWindow"]):
         raise UnreadableError(
             "has pixels in another part than it shows (data window and display window differ); "
             "crop or fill it to what it shows"
         )
-    x0, y0, x1, y1 = data_window
-    return _Layout(
-        _order(channels), compression, entries["compression"][0], y0, x1 - x0 + 1, y1 - y0 + 1, end
-    )
-
-
-def _attributes(data: Any) -> tuple[dict[str, tuple[int, bytes]], int]:
-    """Name -> (where its value begins, value); and where the header ends."""
-    found, at = {}, 8
-    while data[at] != 0:
-        name, at = _text(data, at)
-        _, at = _text(data, at)
-        (size,) = struct.unpack_from("<I", data, at)
-        found[name] = at + 4, bytes(data[at + 4 : at + 4 + size])
-        at += 4 + size
-    return found, at + 1
-
-
-def _text(data: Any, at: int) -> tuple[str, int]:
-    """Up to a zero, and what is behind that."""
-    end = at + bytes(data[at : at + 256]).index(0)
-    return bytes(data[at:end]).decode("latin-1"), end + 1
-
-
-def _order(channels: bytes) -> str:
-    """Of R, G, B and maybe A, of halves, a sample for each pixel; UnreadableError for others."""
-    order, at = "", 0
-    while channels[at] != 0:
-        name, at = _text(channels, at)
-        kind, x_step, y_step = struct.unpack_from("<I4xII", channels, at)
-        if name not in tuple("RGBA"):
-            raise UnreadableError(f"has a channel {name}; only R, G, B and A are written here")
-        if (kind, x_step, y_step) != (_HALF, 1, 1):
+    for name in (order := _order(part)):
+        channel = part.channels[name]
+        if channel.pixels.dtype != np.float16 or (channel.xSampling, channel.ySampling) != (1, 1):
             raise UnreadableError(
                 f"does not hold a half float for each pixel in its channel {name}; save it so"
             )
-        order, at = order + name, at + 16
-    if sorted(order) not in (sorted("RGB"), sorted("RGBA")):
-        raise UnreadableError(f"has the channels {order}; R, G and B, with A or without, are read")
-    return order
+    if order not in ("RGB", "RGBA"):
+        names = ", ".join(sorted(part.channels)) or "none"
+        raise UnreadableError(f"has the channels {names}; R, G and B, with A or without, are read")
+
+
+def _order(part: OpenEXR.Part) -> str:
+    """Those of the channels R, G, B and A that the file has."""
+    return "".join(name for name in "RGBA" if name in part.channels)

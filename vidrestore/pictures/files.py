@@ -101,9 +101,6 @@ def changes_beside(path: Path, target_kind: str) -> list[str]:
         if kind == target_kind == "tiff" and tiff.becomes_deflate(data):
             said.append("pictures with restored faces are compressed by Deflate, as lossless as "
                         "before")  # fmt: skip
-        if kind == target_kind == "exr" and exr.is_rle(data):
-            said.append("pictures with restored faces are compressed by ZIPS, as lossless as "
-                        "before")  # fmt: skip
         if kind != target_kind:
             if target_kind == "jpeg" and not jpeg.fits(carried(data, kind)):
                 said.append("Exif data that is too large for a JPEG is left out")
