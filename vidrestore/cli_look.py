@@ -36,10 +36,10 @@ from vidrestore.cli_options import (
     UpscalerFile,
     WeightsFolder,
     print_settings,
-    seconds_of,
     settings_from,
     span_of,
 )
+from vidrestore.clock import seconds_of
 
 Picture = Annotated[
     Path,
@@ -231,12 +231,12 @@ def compare(
     from vidrestore.progress import events
     from vidrestore.showing import check_new, is_movie
 
+    span = span_of(start if at is None else at, end)
     if is_movie(output) and at is not None:
         raise UsageError(f"--at is for a picture; for the video {output} give --start and --end")
-    if not is_movie(output) and (start or end):
+    if not is_movie(output) and (start is not None or end is not None):
         raise UsageError(f"--start and --end are for a video; for the picture {output} give --at")
     check_new(output, overwrite=overwrite)
-    span = span_of(at or start, end)
     with events(as_json) as on_event:
         found = write_comparison(before, after, output, span=span, wipe=wipe, on_event=on_event)
     if as_json:

@@ -73,9 +73,9 @@ def _settings_hash(settings: Settings, span: Span | None) -> str:
         align,
     ]
     asked = repr((span, settings.decode.fps, settings.decode.input_curve))
-    text = "\n".join([version("vidrestore"), asked, *(p.model_dump_json() for p in parts)])
+    text = "\n".join([version("vidrestore"), asked, *(p.as_text() for p in parts)])
     digest = hashlib.sha256(text.encode())
-    digest.update(str(recognizer_folder(settings)).encode())
+    digest.update(repr(recognizer_folder(settings)).encode())
     if (curve := Path(settings.decode.input_curve)).is_file():
         digest.update(curve.read_bytes())
     if (cuts := settings.shots.edl) is not None and cuts.is_file():
