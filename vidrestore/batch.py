@@ -14,6 +14,7 @@ from vidrestore.containers import is_container
 from vidrestore.errors import InputError, OutputError, UsageError, VidrestoreError, unknown_name
 from vidrestore.pictures import is_pattern, is_pictures
 from vidrestore.summary import Summary
+from vidrestore.wording import quoted
 
 USUAL_NAME = "{name}{suffix}"
 _FIELDS = ("name", "suffix", "number")
@@ -107,16 +108,20 @@ def restore_all(
 
 def _check_name(name: str) -> None:
     if Path(name).name != name or not name:
-        raise UsageError(f"the pattern {name!r} is no file name; leave folders to --output-dir")
+        raise UsageError(
+            f"the pattern {quoted(name)} is no file name; leave folders to --output-dir"
+        )
     try:
         fields = [field for _, field, _, _ in string.Formatter().parse(name) if field is not None]
     except ValueError as error:
-        raise UsageError(f"the pattern {name!r} cannot be read: {error}") from error
+        raise UsageError(f"the pattern {quoted(name)} cannot be read: {error}") from error
     for field in fields:
         if field not in _FIELDS:
             raise UsageError(unknown_name("part of a name", field, _FIELDS))
     if not {"name", "number"}.intersection(fields):
-        raise UsageError(f"the pattern {name!r} gives every output one name; add {{name}} to it")
+        raise UsageError(
+            f"the pattern {quoted(name)} gives every output one name; add {{name}} to it"
+        )
 
 
 def _suffix(source: Path, settings: Settings) -> str:
