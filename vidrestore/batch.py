@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from vidrestore.config import Settings
 from vidrestore.containers import is_container
 from vidrestore.errors import InputError, OutputError, UsageError, VidrestoreError, unknown_name
 from vidrestore.pictures import is_pattern, is_pictures
+from vidrestore.sidefiles import can_be_found
 from vidrestore.summary import Summary
 from vidrestore.wording import quoted
 
@@ -46,7 +48,7 @@ def expanded(paths: Sequence[Path]) -> list[Path]:
     """With the files that patterns such as *.mp4 stand for, where no shell has put them there."""
     found: list[Path] = []
     for path in paths:
-        if is_pattern(path) or path.exists() or not glob.has_magic(str(path)):
+        if is_pattern(path) or can_be_found(path) or not glob.has_magic(str(path)):
             found.append(path)
             continue
         root = Path(path.anchor)
@@ -82,6 +84,8 @@ def targets_in(
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise OutputError(f"the folder {folder} cannot be made: {reason}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"the folder {folder} cannot be written to; choose another")
     return pairs
 
 
@@ -94,7 +98,7 @@ def restore_all(
     """The outcome of each as it is there. What is there already was made by an earlier run of the
     same command, and stays unless `overwrite`."""
     for source, target in pairs:
-        if target.exists() and not overwrite:
+        if can_be_found(target) and not overwrite:
             yield Outcome(source, target, "there already")
             continue
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -55,7 +56,10 @@ def run_demo(folder: Path, on_event: Callable[[dict[str, Any]], None] | None = N
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"the folder {folder} cannot be made: {error.strerror}") from error
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"the folder {folder} cannot be made: {reason}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"the folder {folder} cannot be written to; choose another")
     source, truth, restored = (folder / f"{n}.mp4" for n in ("source", "truth", "restored"))
     pictures = list(_moving_portrait())
     _write(truth, iter(pictures), crf=4)

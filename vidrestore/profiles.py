@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from vidrestore.config import Settings
 from vidrestore.errors import ConfigError, unknown_name
+from vidrestore.sidefiles import can_be_found
 from vidrestore.tomlfile import parsed_toml, read_toml
 from vidrestore.wording import quoted, shortened
 
@@ -92,7 +93,7 @@ def resource_folder(name: str) -> Path:
 def read_profile(name: str | Path) -> dict[str, Any]:
     known = {path.stem: path for path in profile_folder().glob("*.toml")}
     path = known.get(str(name), Path(name))
-    if not path.is_file():
+    if not can_be_found(path) or not path.is_file():
         if Path(name).suffix:
             raise ConfigError(f"the profile file {name} does not exist")
         raise ConfigError(unknown_name("profile", str(name), known))

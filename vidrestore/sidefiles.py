@@ -10,6 +10,14 @@ from vidrestore.errors import ConfigError
 _MOST_BYTES = 16 << 20
 
 
+def can_be_found(path: Path) -> bool:
+    """Something has that name; False, too, for what can be no name of a file."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # it is too long, in a closed folder, or holds NUL
+        return False
+
+
 def read_text(path: Path, what: str, *, errors: str = "strict") -> str:
     """The text of a file, without the byte order mark that some editors write.
 
