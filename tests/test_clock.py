@@ -2,12 +2,14 @@
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Command, MakeVideo
 
 from vidrestore.clock import exact_seconds, seconds_of, time_text
 from vidrestore.errors import UsageError
+from vidrestore.stages.decode import Span
 
 TIMES = {
     "0": 0, "75.5": Fraction(151, 2), "1:15.5": Fraction(151, 2), "0:01:15.5": Fraction(151, 2),
@@ -65,6 +67,13 @@ def test_every_command_refuses_the_same(
         assert found.status == 2
         assert "a time is written as seconds, M:SS or H:MM:SS" in found.said
     assert [path.name for path in tmp_path.iterdir()] == [source.name]
+
+
+@pytest.mark.parametrize("ends", [(float("nan"), 1), (0, float("nan")), (0, float("inf")),
+                                  (float("inf"), None), (-1, None)])  # fmt: skip
+def test_a_part_lies_between_numbers(ends: tuple[Any, Any]) -> None:
+    with pytest.raises(UsageError, match="the part from"):
+        Span(*ends)
 
 
 def test_preview_refuses_a_moment_that_is_no_number(make_video: MakeVideo, tmp_path: Path) -> None:

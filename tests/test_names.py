@@ -8,7 +8,8 @@ import pytest
 from conftest import Command, MakeVideo
 
 from vidrestore import analyze_video, shotlist
-from vidrestore.profiles import load_settings
+from vidrestore.profiles import load_profile, load_settings
+from vidrestore.wording import printable
 
 QUICK = ("--restorer", "fusion", "--detector", "haar")
 NO_TEXT = os.fsdecode(b"caf\xe9\xff")
@@ -106,6 +107,16 @@ def test_keys_are_made_of_settings_with_such_names(key: str) -> None:
     section = getattr(settings, key.split(".")[0])
     assert NO_TEXT in json.loads(section.as_text())[key.split(".")[1]]
     assert section.as_text().isascii()
+
+
+@pytest.mark.parametrize("name", ["a\x9b31m", "\u202egnp", "a\u2028b", "\x7f\x1b", "\U000e0001"])
+def test_printed_settings_steer_no_terminal(name: str, command: Command, tmp_path: Path) -> None:
+    found = command("restore", "--print-config", "--weights", name)
+    assert found.status == 0
+    assert all(printable(line) == line for line in found.out.split("\n"))
+    path = tmp_path / "mine.toml"
+    path.write_text(found.out, encoding="utf-8")
+    assert load_profile(path).weights.folder == Path(name)
 
 
 def test_settings_that_no_profile_can_hold(command: Command) -> None:

@@ -22,6 +22,7 @@ from vidrestore.evaluate import Evaluation, evaluate
 from vidrestore.job import restore_video
 from vidrestore.portrait import bleed_chroma
 from vidrestore.profiles import load_settings
+from vidrestore.showing import write_picture
 from vidrestore.summary import Summary
 
 _WIDTH, _HEIGHT = 640, 480
@@ -159,5 +160,4 @@ def _write_comparison(path: Path, videos: list[Path]) -> None:
             label, video.stem, (8, 26), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (0, 0, 0), 1, cv2.LINE_AA
         )
         tiles.append(np.vstack([label, face]))
-    if not cv2.imwrite(str(path), np.hstack(tiles)):
-        raise OutputError(f"the picture {path} cannot be written")
+    write_picture(path, np.hstack(tiles)[..., ::-1])

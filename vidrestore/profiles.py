@@ -14,7 +14,7 @@ from vidrestore.config import Settings
 from vidrestore.errors import ConfigError, unknown_name
 from vidrestore.sidefiles import can_be_found
 from vidrestore.tomlfile import parsed_toml, read_toml
-from vidrestore.wording import quoted, shortened
+from vidrestore.wording import printable, quoted, shortened
 
 _DEEPEST_SETTING = 4
 
@@ -52,7 +52,7 @@ def as_toml(settings: Settings) -> str:
     """
     text = "\n".join(_tables("", settings.model_dump(mode="json"))).strip() + "\n"
     for line in text.splitlines():
-        if any("\ud800" <= character <= "\udfff" for character in line):
+        if any(map(_is_surrogate, line)):
             raise ConfigError(
                 f"a profile cannot hold {shortened(line)}, whose bytes are no UTF-8; rename it"
             )
@@ -74,8 +74,16 @@ def _toml(value: Any) -> str:
     """A text, a number, a truth value, or a list of such."""
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
-    # Texts of JSON are texts of TOML, but for this one character.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    # Texts of JSON are texts of TOML, but for characters that are to be escaped there, too.
+    text = json.dumps(value, ensure_ascii=False)
+    if printable(text) == text:
+        return text
+    return "".join(c if printable(c) == c or _is_surrogate(c) else f"\\U{ord(c):08x}" for c in text)
+
+
+def _is_surrogate(character: str) -> bool:
+    """A byte of the name of a file that is no UTF-8."""
+    return "\ud800" <= character <= "\udfff"
 
 
 def profile_folder() -> Path:

@@ -62,7 +62,8 @@ class Span:
 
     def __post_init__(self) -> None:
         start, end = self.start_seconds or Fraction(0), self.end_seconds
-        if start < 0 or (end is not None and end <= start):
+        # Nor is a part what does not lie between numbers.
+        if not 0 <= start < math.inf or not (end is None or start < end < math.inf):
             raise UsageError(
                 f"the part from {float(start):g} s to {float(end or 0):g} s is empty; "
                 "the end must lie after the start"
