@@ -105,7 +105,7 @@ def check_new(path: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> No
             raise OutputError(f"the folder {path.parent} does not exist; create it")
         if path.exists():
             if any(each.exists() and path.samefile(each) for each in inputs):
-                raise UsageError(f"{path} is read, too; choose another name for what is written")
+                raise UsageError(f"{path} is the input itself; choose another name")
             if not overwrite:
                 raise UsageError(f"{path} exists already; add --overwrite to replace it")
     except OSError as error:  # permissions, or a name that is too long
