@@ -20,6 +20,7 @@ import imageio_ffmpeg
 
 from vidrestore import analyze_video, load_settings
 from vidrestore.detectors.insightface import InsightFace
+from vidrestore.processors import usable_cores
 from vidrestore.stages.decode import Damage, decode, probe
 from vidrestore.stages.detect import FirstLook
 from vidrestore.threads import StageThreads
@@ -38,7 +39,7 @@ def main() -> None:
         run += ["-vf", "scale=640:360", "-crf", "16", str(small)]
         subprocess.run(run, check=True)
         os.environ["XDG_CACHE_HOME"] = folder
-        print(f"{os.cpu_count()} cores, medians of {ROUNDS} rounds, frames per second")
+        print(f"{usable_cores()} cores, medians of {ROUNDS} rounds, frames per second")
         whole_pass(small, models)
         callers(small, models)
 

@@ -33,6 +33,7 @@ from rich.console import Console
 from vidrestore import analyze_video, load_settings, restore_video
 from vidrestore.console import show_stage_times
 from vidrestore.frame import Analysis, Track
+from vidrestore.processors import usable_cores
 from vidrestore.stages.decode import Span
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -72,7 +73,7 @@ def efficiency(clip: Path, frames: int, folder: Path) -> None:
     )
     event = next(each for each in told if each["event"] == "stages")
     show_stage_times(event, Console())
-    cores, wall = os.cpu_count() or 1, event["seconds"]
+    cores, wall = usable_cores(), event["seconds"]
     busiest = max(each["busy_seconds"] for each in event["stages"].values())
     print(
         f"{clip.name}: {analysis.frame_count} frames, {analysis.face_count} faces, "

@@ -142,7 +142,7 @@ def test_the_network_sees_the_curve_and_the_output_keeps_its_values(tmp_path, cu
         ("LUT_1D_SIZE 3\n0 0 0\n.5 .5 .5\n.5 1 1\n", "does not rise"),
         ("LUT_1D_SIZE 2\nDOMAIN_MAX 4 4 4\n0 0 0\n1 1 1\n", "from 0 to 1"),
         ("hello\n", "no .cube file"),
-        (None, "cannot be read"),
+        (None, "does not exist"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_said(tmp_path, text, said):

@@ -49,7 +49,7 @@ def test_shots_come_back_as_they_were_written(tmp_path, clock):
 
 def test_times_by_hand_mean_the_nearest_frame(tmp_path):
     path = tmp_path / "shots.toml"
-    path.write_text('[[shot]]\nstart = "00:01.03"\nend = "0:00:99"\n')
+    path.write_text('[[shot]]\nstart = "00:01.03"\nend = "0:01:39"\n')
     pts, time_base, _ = CLOCKS["pal"]
     (shot,) = shotlist.read(path, pts, time_base).shots
     assert (shot.start, shot.end) == (26, 90)
@@ -66,6 +66,11 @@ def test_times_by_hand_mean_the_nearest_frame(tmp_path):
         ),
         ('[[shot]]\nstart="0:00:00"', ("line 1", "no end")),
         ('[[shot]]\nstart="1 s"\nend="0:00:02"', ("line 1", "H:MM:SS", "'1 s'")),
+        ('[[shot]]\nstart="0:00:00"\nend="0:99:99"', ("line 1", "H:MM:SS", "'0:99:99'")),
+        ('[[shot]]\nstart=0:00:00\nend="0:00:02"', ("is not valid TOML",)),
+        ('[[shot]]\nstart=00:00:00\nend="0:00:02"', ("line 1", "in quotes")),
+        ('[[shot]]\nstart=1\nend="0:00:02"', ("line 1", "in quotes", "not 1")),
+        ("video = 3", ("video must be a text",)),
         ('[[shot]]\nstart="0:00:00"\nend="0:00:02"\npeopel=[1]', ("line 1", "did you mean people")),
         ('[[shot]]\nstart="0:00:00"\nend="0:00:02"\npeople=["Ann"]', ("line 1", "people")),
         ('[[shot]]\nstart="0:00:00"\nend="0:00:02"\nstrength=2', ("line 1", "strength", "2")),
@@ -78,7 +83,7 @@ def test_times_by_hand_mean_the_nearest_frame(tmp_path):
         ('[[shot]]\nstart="0:00:00"\nend="0:00:02"\nfaces=[[1]]', ("line 1", "by hand")),
         ("shots = 3", ("did you mean shot?",)),
         ("shot = 3", ("[[shot]]",)),
-        ("[[shot", ("cannot be read",)),
+        ("[[shot", ("is not valid TOML",)),
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_a_shots_file_is_named_by_its_line(tmp_path, text, parts):

@@ -18,6 +18,10 @@ HEAVY = ("torch", "av", "cv2", "insightface")
 ROOMS = {
     "ground": {
         "errors",
+        "wording",
+        "processors",
+        "sidefiles",
+        "tomlfile",
         "clock",
         "config",
         "profiles",
@@ -133,7 +137,7 @@ _BELOW_PASSES = {"ground", "weights", "gpen", "detectors", "restorers", "stages"
 # What a room may import: whole rooms, or single modules.
 ALLOWED = {
     "ground": {"ground"},
-    "weights": {"weights", "errors", "config", "profiles", "locks"},
+    "weights": {"weights", "errors", "wording", "config", "profiles", "locks"},
     "gpen": {"gpen"},
     "detectors": {"ground", "weights", "detectors"},
     "restorers": {"ground", "weights", "restorers"},

@@ -370,7 +370,7 @@ def test_convert_into_what_cannot_be_written(
     assert_refused(command("convert", exported, "-o", folder), 2, "is a folder")
     assert_refused(command("convert", exported, "-o", tmp_path / "a.bin"), 2, "must end in")
     absent = tmp_path / "absent" / "a.pth"
-    assert_refused(command("convert", exported, "-o", absent), 1, "cannot be written")
+    assert_refused(command("convert", exported, "-o", absent), 1, "absent does not exist")
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     itself = command("convert", tmp_path / "a.safetensors", "--overwrite")
     assert_refused(itself, 2, "is the input itself")

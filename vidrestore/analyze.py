@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -35,6 +34,7 @@ from vidrestore.interlace import info_of_pictures
 from vidrestore.margins import Margins
 from vidrestore.observed import Observations
 from vidrestore.openers import chosen_detector, chosen_recognizer
+from vidrestore.processors import usable_cores
 from vidrestore.sampling import find_margins
 from vidrestore.stages.align import align, broken
 from vidrestore.stages.decode import Damage, Span, decode
@@ -83,7 +83,7 @@ def analyze_video(
     margins = find_margins(source, info, settings, span)
     notify(on_event, *filter(None, [margins.notice()]))
     at_once = _looking_threads(settings)
-    each = max(1, (os.cpu_count() or 1) // at_once)
+    each = max(1, usable_cores() // at_once)
     detectors = [chosen_detector(settings, on_event, threads=each) for _ in range(at_once + 1)]
     recognizer = chosen_recognizer(settings, on_event)
 
@@ -216,7 +216,7 @@ def _looked(
 
 
 def _looking_threads(settings: Settings) -> int:
-    return settings.detect.threads or min(os.cpu_count() or 1, _MOST_LOOKING_THREADS)
+    return settings.detect.threads or min(usable_cores(), _MOST_LOOKING_THREADS)
 
 
 def _watch(

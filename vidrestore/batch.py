@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from vidrestore.config import Settings
 from vidrestore.containers import is_container
 from vidrestore.errors import InputError, OutputError, UsageError, VidrestoreError, unknown_name
 from vidrestore.pictures import is_pattern, is_pictures
+from vidrestore.sidefiles import can_be_found
 from vidrestore.summary import Summary
+from vidrestore.wording import quoted
 
 USUAL_NAME = "{name}{suffix}"
 _FIELDS = ("name", "suffix", "number")
@@ -45,7 +48,7 @@ def expanded(paths: Sequence[Path]) -> list[Path]:
     """With the files that patterns such as *.mp4 stand for, where no shell has put them there."""
     found: list[Path] = []
     for path in paths:
-        if is_pattern(path) or path.exists() or not glob.has_magic(str(path)):
+        if is_pattern(path) or can_be_found(path) or not glob.has_magic(str(path)):
             found.append(path)
             continue
         root = Path(path.anchor)
@@ -81,6 +84,8 @@ def targets_in(
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise OutputError(f"the folder {folder} cannot be made: {reason}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"the folder {folder} cannot be written to; choose another")
     return pairs
 
 
@@ -93,7 +98,7 @@ def restore_all(
     """The outcome of each as it is there. What is there already was made by an earlier run of the
     same command, and stays unless `overwrite`."""
     for source, target in pairs:
-        if target.exists() and not overwrite:
+        if can_be_found(target) and not overwrite:
             yield Outcome(source, target, "there already")
             continue
         try:
@@ -107,16 +112,20 @@ def restore_all(
 
 def _check_name(name: str) -> None:
     if Path(name).name != name or not name:
-        raise UsageError(f"the pattern {name!r} is no file name; leave folders to --output-dir")
+        raise UsageError(
+            f"the pattern {quoted(name)} is no file name; leave folders to --output-dir"
+        )
     try:
         fields = [field for _, field, _, _ in string.Formatter().parse(name) if field is not None]
     except ValueError as error:
-        raise UsageError(f"the pattern {name!r} cannot be read: {error}") from error
+        raise UsageError(f"the pattern {quoted(name)} cannot be read: {error}") from error
     for field in fields:
         if field not in _FIELDS:
             raise UsageError(unknown_name("part of a name", field, _FIELDS))
     if not {"name", "number"}.intersection(fields):
-        raise UsageError(f"the pattern {name!r} gives every output one name; add {{name}} to it")
+        raise UsageError(
+            f"the pattern {quoted(name)} gives every output one name; add {{name}} to it"
+        )
 
 
 def _suffix(source: Path, settings: Settings) -> str:

@@ -18,6 +18,7 @@ from vidrestore.cli_restore import restore
 from vidrestore.cli_ui import ui
 from vidrestore.cli_weights import weights_app
 from vidrestore.errors import VidrestoreError
+from vidrestore.wording import printable
 
 _INTERRUPTED = 130
 
@@ -64,7 +65,7 @@ def _fail(kind: str, message: str, status: int, given: Sequence[str]) -> int:
     if "--json" in given:
         print(json.dumps({"event": "error", "kind": kind, "message": message}), flush=True)
     else:
-        print(f"vidrestore: {message}", file=sys.stderr)
+        print(f"vidrestore: {printable(message)}", file=sys.stderr)
     return status
 
 

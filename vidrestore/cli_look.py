@@ -36,10 +36,10 @@ from vidrestore.cli_options import (
     UpscalerFile,
     WeightsFolder,
     print_settings,
-    seconds_of,
     settings_from,
     span_of,
 )
+from vidrestore.clock import seconds_of
 
 Picture = Annotated[
     Path,
@@ -108,8 +108,9 @@ def preview(
     from vidrestore.showing import check_new, is_movie
 
     is_movie(output)
+    read = [path for path in (source, reference, shots) if path is not None]
     for path in files_of(output, apart=apart):
-        check_new(path, overwrite=overwrite)
+        check_new(path, overwrite=overwrite, inputs=read)
     with events(as_json) as on_event:
         shown = write_preview(
             source,
@@ -191,6 +192,7 @@ def analyze(
     from vidrestore.remembered import known_analysis
     from vidrestore.selection import write_shots
 
+    _check_written(source, output, shots, contact_sheet, cuts)
     with events(as_json, stage_times=stage_times) as on_event:
         analysis = known_analysis(source, settings, on_event=on_event)
         if output is not None:
@@ -206,6 +208,34 @@ def analyze(
         print(json.dumps({"event": "done", "analysis": found}, allow_nan=False))
     else:
         console.show_analysis(analysis, source, cost)
+
+
+def _check_written(
+    source: Path,
+    output: Path | None,
+    shots: Path | None,
+    contact_sheet: Path | None,
+    cuts: Path | None,
+) -> None:
+    """Refuse before any work what `analyze` could not write, or would write over what it reads."""
+    from vidrestore.contactsheet import check_sheet
+    from vidrestore.errors import UsageError
+    from vidrestore.selection import check_shots_path
+    from vidrestore.showing import check_new
+
+    written, read = [p for p in (output, shots, contact_sheet) if p is not None], [source]
+    if cuts is not None:
+        read.append(cuts)
+    for number, path in enumerate(written):
+        if path.absolute() in {other.absolute() for other in written[:number]}:
+            raise UsageError(f"{path} would be written twice; give each file a name of its own")
+    if shots is not None:
+        check_shots_path(shots)
+    for each in (output, shots):
+        if each is not None:
+            check_new(each, overwrite=True, inputs=read)
+    if contact_sheet is not None:
+        check_sheet(contact_sheet, inputs=read)
 
 
 def compare(
@@ -231,12 +261,12 @@ def compare(
     from vidrestore.progress import events
     from vidrestore.showing import check_new, is_movie
 
+    span = span_of(start if at is None else at, end)
     if is_movie(output) and at is not None:
         raise UsageError(f"--at is for a picture; for the video {output} give --start and --end")
-    if not is_movie(output) and (start or end):
+    if not is_movie(output) and (start is not None or end is not None):
         raise UsageError(f"--start and --end are for a video; for the picture {output} give --at")
-    check_new(output, overwrite=overwrite)
-    span = span_of(at or start, end)
+    check_new(output, overwrite=overwrite, inputs=(before, after))
     with events(as_json) as on_event:
         found = write_comparison(before, after, output, span=span, wipe=wipe, on_event=on_event)
     if as_json:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from vidrestore.errors import UsageError
+from vidrestore.clock import seconds_of
 
 if TYPE_CHECKING:
     from vidrestore.config import Settings
@@ -104,7 +102,7 @@ Reference = Annotated[
     typer.Option(metavar="PHOTO", help="Only the person whose face this shows.", readable=False),
 ]
 Start = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Only from here on: 75.5 or 1:15.5.")
+    str | None, typer.Option(metavar="TIME", help="Only from here on: 75.5, 1:15.5 or 0:01:15.5.")
 ]
 End = Annotated[str | None, typer.Option(metavar="TIME", help="Only up to here.")]
 WeightsFolder = Annotated[
@@ -285,14 +283,6 @@ def span_of(start: str | None, end: str | None) -> Span | None:
     if start is None and end is None:
         return None
     return Span(*(None if text is None else seconds_of(text) for text in (start, end)))
-
-
-def seconds_of(text: str) -> Fraction:
-    """75.5, 1:15.5 or 0:01:15.5 as exact seconds; UsageError for what is no time."""
-    if not re.fullmatch(r"(\d{1,6}:){0,2}\d{1,9}(\.\d{1,9})?", text):
-        raise UsageError(f"a time is written as seconds or [H:]M:S, such as 1:15.5, not {text!r}")
-    parts = [Fraction(part) for part in text.split(":")]
-    return Fraction(sum(part * 60**i for i, part in enumerate(reversed(parts))))
 
 
 def settings_from(profile: str | None, changes: list[str] | None, **options: Any) -> Settings:

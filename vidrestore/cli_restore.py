@@ -156,7 +156,6 @@ def restore(
         print_settings(settings)
         return
     span = span_of(start, end)
-    pairs = _pairs(paths or [], output_dir, name, settings)
     _check_alone(
         output_dir,
         {
@@ -165,6 +164,7 @@ def restore(
             "--framemd5": framemd5, "--report": report, "--redo-shots": redo_shots,
         },
     )  # fmt: skip
+    pairs = _pairs(paths or [], output_dir, name, settings)
     from vidrestore import console, store
     from vidrestore.cluster import open_crew
     from vidrestore.job import restore_video

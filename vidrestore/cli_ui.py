@@ -20,7 +20,10 @@ def ui(
         bool, typer.Option("--no-browser", help="Do not open it in the browser.")
     ] = False,
     max_upload: Annotated[
-        float, typer.Option("--max-upload", metavar="GB", min=0.001, help="Largest video taken.")
+        float,
+        typer.Option(
+            "--max-upload", metavar="GB", min=0.001, max=100_000, help="Largest video taken."
+        ),
     ] = 50,
     weights: WeightsFolder = None,
     offline: Offline = None,

@@ -20,6 +20,7 @@ import torch
 
 from vidrestore.crew import Crew
 from vidrestore.errors import ClusterError, UsageError
+from vidrestore.wording import quoted
 
 _CONNECT_SECONDS = 5.0
 # What is sent is one analysis; Ray takes a third of the memory unless told otherwise.
@@ -66,9 +67,9 @@ def connected(address: str, count: int | None = None) -> Iterator[Crew]:
 
     Every node needs the source and the folder of the output under the same absolute paths.
     """
-    host = re.fullmatch(r"([^:/]+):(\d+)", address)
+    host = re.fullmatch(r"([^:/]+):([0-9]{1,5})", address)
     if host is None and address != "auto":
-        raise UsageError(f"the address of a cluster is HOST:PORT or auto, not {address!r}")
+        raise UsageError(f"the address of a cluster is HOST:PORT or auto, not {quoted(address)}")
     with _ray("--cluster", _token_mode()) as (ray, connect):
         if host is not None:
             _knock(host[1], int(host[2]))

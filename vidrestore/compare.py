@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -70,18 +71,16 @@ def write_comparison(
         _shown(path, info, span) for path, info in zip((before, after), infos, strict=True)
     )
     pairs = _together(left, right)
+    if (first := next(pairs, None)) is None:
+        raise InputError(f"{before} or {after} has no picture at that time; give an earlier one")
     if not moves:
-        if (first := next(pairs, None)) is None:
-            raise InputError(
-                f"{before} or {after} has no picture at that time; give an earlier one"
-            )
         _, was, now, _ = first
         write_picture(target, wiped(was, now, 0.5) if wipe else beside(was, now))
         return Comparison(1, 0)
     counts, expected = [0, 0], frames_expected(infos[0], span)
 
     def drawn() -> Iterator[tuple[Fraction, Picture]]:
-        for seconds, was, now, is_alone in pairs:
+        for seconds, was, now, is_alone in chain([first], pairs):
             counts[0] += 1
             counts[1] += is_alone
             if on_event is not None:

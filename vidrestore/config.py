@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast",
                  "medium", "slow", "slower", "veryslow", "placebo"]  # fmt: skip
@@ -17,7 +18,20 @@ def _off_is_zero(value: object) -> object:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _names_a_file(cls, value: object) -> object:
+        """The one character that no name of a file can have, and no other text needs."""
+        for each in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(each, str | Path) and "\0" in str(each):
+                raise ValueError("a text must not hold the character NUL")
+        return value
+
+    def as_text(self) -> str:
+        """All values in ASCII, for keys: names of files may hold bytes that are no UTF-8."""
+        return json.dumps(self.model_dump(mode="json"))
 
 
 class Decode(Section):
@@ -59,11 +73,11 @@ class Detect(Section):
     """insightface: least confidence of a face."""
     yunet_score: float = Field(0.7, ge=0, le=1)
     """yunet: least confidence of a face."""
-    haar_neighbors: int = Field(6, ge=1)
+    haar_neighbors: int = Field(6, ge=1, le=1000)
     """haar: how many overlapping windows must agree."""
     every: int = Field(1, ge=1, le=25)
     """Look for faces in each N-th frame; in between they are followed by their pixels."""
-    again_seconds: float = Field(0.5, gt=0)
+    again_seconds: float = Field(0.5, gt=0, le=3600)
     """How often a second look is taken for faces too large or too small for the first."""
     threads: int | None = Field(None, ge=1, le=64)
     """How many frames are looked at at once; None: one for each core, four at most."""
@@ -74,9 +88,9 @@ class Detect(Section):
 class Shots(Section):
     """Cuts between shots."""
 
-    cut: float = Field(12.0, gt=0)
+    cut: float = Field(12.0, gt=0, le=255)
     """Least mean change of a small grey picture, in 8-bit levels."""
-    contrast: float = Field(3.0, gt=1)
+    contrast: float = Field(3.0, gt=1, le=1000)
     """How many times the changes around it a cut must stand out."""
     edl: Path | None = None
     """A CMX 3600 edit decision list, whose cuts are taken instead of looking for them."""
@@ -87,9 +101,9 @@ class Tracking(Section):
 
     overlap: float = Field(0.3, gt=0, le=1)
     """Least intersection over union with the predicted box."""
-    gap_seconds: float = Field(0.4, ge=0)
+    gap_seconds: float = Field(0.4, ge=0, le=60)
     """Longest miss of the detector that is bridged."""
-    min_seconds: float = Field(0.2, ge=0)
+    min_seconds: float = Field(0.2, ge=0, le=3600)
     """Shorter tracks are taken for false alarms, unless they last as long as their shot."""
 
 
@@ -98,7 +112,7 @@ class People(Section):
 
     recognise: bool = True
     """Join the tracks of a person across shots."""
-    every_seconds: float = Field(0.5, gt=0)
+    every_seconds: float = Field(0.5, gt=0, le=3600)
     """How often a face in plain sight is looked at again."""
     similarity: float = Field(0.45, gt=0, lt=1)
     """Least cosine of two embeddings of one person."""
@@ -112,19 +126,19 @@ class Align(Section):
 
     auto: where the restorer wants them.
     """
-    smoothness: float = Field(0.2, gt=0)
+    smoothness: float = Field(0.2, gt=0, le=1e6)
     """Weight of the third difference against the landmarks, at 25 frames per second."""
-    coarse_smoothness: float = Field(20.0, gt=0)
+    coarse_smoothness: float = Field(20.0, gt=0, le=1e6)
     """The same where the detector only guesses landmarks from a box."""
-    motion_smoothness: float = Field(300.0, gt=0)
+    motion_smoothness: float = Field(300.0, gt=0, le=1e6)
     """Stiffness of what is left of the landmarks once their measured motion is taken out."""
     least_support: float = Field(0.3, ge=0, le=1)
     """Share of the followed points that must agree on a motion for it to be used."""
-    break_eyes: float = Field(0.5, gt=0)
+    break_eyes: float = Field(0.5, gt=0, le=100)
     """Jump, in eye distances, at which a track ends where its pixels do not support it either."""
-    min_face_px: float = Field(12.0, ge=0)
+    min_face_px: float = Field(12.0, ge=0, le=4096)
     """Distance of the eyes at which a face gets half the strength; below 0.8 of it, none."""
-    fade_seconds: float = Field(0.2, ge=0)
+    fade_seconds: float = Field(0.2, ge=0, le=60)
     """Over which strength rises and falls where a track begins or ends inside a shot."""
 
 
@@ -136,14 +150,14 @@ class Restore(Section):
 
     gpen-auto: for each track the smallest GPEN that the size of its face can show."""
     device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
+        "auto", pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$", description="auto, cpu, cuda or cuda:N"
     )
     """Where networks run; auto: a CUDA device that can be used, else the processor, which is "
     "said."""
-    batch_size: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1, le=1024)
     """Faces at once; None: at most 4 on a GPU, as its memory allows, and 1 on a CPU, where more
     only cost memory."""
-    max_vram_gb: float = Field(0.0, ge=0)
+    max_vram_gb: float = Field(0.0, ge=0, le=10000)
     """Most that torch takes of a GPU's memory in a process, in GB (10^9 bytes); 0: all there is."""
     number_format: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Of the network's convolutions; auto: the fastest that is safe on this machine."""
@@ -159,7 +173,7 @@ class Restore(Section):
     cache_crops: bool = False
     """Keep every restored crop beside the output, 12 W^2 bytes a face and frame, so that whatever
     comes after the network can be changed without it. Stays there until the folder is deleted."""
-    max_waiting_frames: int = Field(16, ge=1)
+    max_waiting_frames: int = Field(16, ge=1, le=4096)
     """Bound on frames held back while a batch fills."""
     fusion_sharpness: float = Field(0.5, ge=0, le=1)
     """fusion: share of the back-projection step that undoes its own blur."""
@@ -255,20 +269,20 @@ class Layer(Section):
 class Encode(Section):
     """The new video stream."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(coerce_numbers_to_str=True)
 
     codec: Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1"] = "auto"
     """auto: the source's own where it is one of these, else hevc; where that cannot hold the
     picture, the next that can, which is said."""
     quality: str = Field(
         "high",
-        pattern=r"^(archive|high|small|\d{1,2})$",
+        pattern=r"^(archive|high|small|[0-9]{1,2})$",
         description="archive (lossless ffv1), high, small, or the codec's own number (0 is best)",
     )
     """high: visually the same as the source; small: for sharing."""
     preset: Preset = "medium"
     """h264, hevc and av1: how long the encoder looks for what makes the file smaller."""
-    threads: int = Field(4, ge=1)
+    threads: int = Field(4, ge=1, le=128)
     """Fixed, because the output of x264 depends on it."""
     hardware: bool = False
     """Encode on a GPU: faster, and larger at the same quality."""
@@ -283,7 +297,7 @@ class Encode(Section):
 class Job(Section):
     """A long video in segments, so that what is done survives."""
 
-    segment_frames: int = Field(300, ge=48)
+    segment_frames: int = Field(300, ge=48, le=1_000_000)
     """Most frames of a segment; it begins at a cut where that is possible."""
     queue_frames: int = Field(4, ge=1, le=64)
     """Frames by which a stage of pass two may run ahead of the next; more of them take memory."""

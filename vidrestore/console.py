@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
+from rich.console import Console, OverflowMethod
 from rich.table import Column, Table
 from rich.text import Text
+
+from vidrestore.wording import printable
 
 if TYPE_CHECKING:
     from vidrestore.batch import Outcome
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 def show_summary(summary: Summary, target: Path) -> None:
     console = Console()
-    table = Table(title=Text(str(target)), show_header=False, title_justify="left")
+    table = Table(title=_cell(str(target)), show_header=False, title_justify="left")
     table.add_row("frames", str(summary.frames))
     plural = "" if summary.tracks == 1 else "s"
     table.add_row("faces restored", f"{summary.faces} in {summary.tracks} track{plural}")
@@ -38,7 +40,7 @@ def show_summary(summary: Summary, target: Path) -> None:
         row = f"{summary.kept} of them were found among the kept crops and not computed again"
         table.add_row("", row)
     if summary.restorers:
-        table.add_row("restored with", ", ".join(summary.restorers))
+        table.add_row("restored with", _cell(", ".join(summary.restorers)))
     table.add_row("shots", str(summary.shots))
     if summary.redone_shots:
         table.add_row("shots redone", ", ".join(map(str, summary.redone_shots)))
@@ -83,9 +85,9 @@ def show_analysis(analysis: Analysis, source: Path, cost: Estimate | str | None)
     from vidrestore.interlace import of_output
 
     console = Console()
-    facts = Table(title=Text(str(source)), show_header=False, title_justify="left")
+    facts = Table(title=_cell(str(source)), show_header=False, title_justify="left")
     for name, value in facts_of(analysis):
-        facts.add_row(name, value)
+        facts.add_row(name, _cell(value))
     output = of_output(analysis)
     facts.add_row("frames", str(output.frame_count))
     facts.add_row("shots", ", ".join(f"{a}-{b - 1}" for a, b in output.shots))
@@ -94,7 +96,7 @@ def show_analysis(analysis: Analysis, source: Path, cost: Estimate | str | None)
         facts.add_row("faces left as they are", f"{count}: {reason}")
     if cost is not None and not isinstance(cost, str):
         facts.add_row(
-            f"time with {cost.restorer}",
+            _cell(f"time with {cost.restorer}"),
             f"about {duration_text(cost.seconds)} on this machine ({cost.seconds_per_face:.3g} s "
             f"for a face, {cost.seconds_per_frame:.3g} s for the rest of a frame)",
         )
@@ -171,7 +173,7 @@ def show_outcome(outcome: Outcome, number: int, of: int) -> None:
     words = outcome.message or outcome.status
     console = Console(stderr=True)
     line = f"{number} of {of}: {outcome.source}: {words}"
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    _say(line, console)
     if outcome.summary is not None:
         _warn(outcome.summary.warnings)
 
@@ -183,7 +185,7 @@ def show_outcomes(outcomes: Sequence[Outcome], of: int, output: TextIO) -> None:
     for one in outcomes:
         done = one.summary
         counts = ("", "") if done is None else (str(done.frames), str(done.faces))
-        table.add_row(Text(str(one.source)), Text(str(one.target)), *counts, one.status)
+        table.add_row(_cell(str(one.source)), _cell(str(one.target)), *counts, one.status)
     console.print(table)
     failed = [one for one in outcomes if one.status == "failed"]
     for one in failed:
@@ -218,7 +220,7 @@ def show_demo(demo: Demo) -> None:
     show_evaluation(demo.evaluation)
     sign = "gained" if demo.gain_db >= 0 else "LOST"
     console.print(f"The face {sign} {abs(demo.gain_db):.2f} dB over its worn source.")
-    console.print(f"Look at {demo.folder / 'compare.png'} and play {demo.folder / 'restored.mp4'}.")
+    _say(f"Look at {demo.folder / 'compare.png'} and play {demo.folder / 'restored.mp4'}.", console)
     console.print("\nThe same on a video of your own, with nothing to download:")
     console.print(
         "  vidrestore restore YOUR.mp4 CLEAR.mp4 --restorer fusion --detector haar",
@@ -233,9 +235,9 @@ def show_weights(rows: Sequence[Row], folders: Sequence[Path]) -> None:
     for row in rows:
         size = f"{row.size_bytes / 1e6:.1f} MB" if row.size_bytes else ""
         where = row.message or (str(row.path) if row.path else "missing")
-        table.add_row(row.name, where, size, row.licence)
+        table.add_row(row.name, _cell(where), size, row.licence)
     console.print(table)
-    console.print("looked in: " + ", ".join(map(str, folders)), markup=False, highlight=False)
+    _say("looked in: " + ", ".join(map(str, folders)), console)
 
 
 def show_fetched(name: str, path: Path, licence: str, *, found: bool) -> None:
@@ -249,7 +251,7 @@ def show_verified(rows: Sequence[tuple[str, Sequence[Checked]]], folders: Sequen
     table = Table("name", Column("path", overflow="fold"), "state")
     for name, checked in rows:
         for one in checked:
-            table.add_row(name, Text(str(one.path), overflow="fold"), one.state)
+            table.add_row(name, _cell(str(one.path), overflow="fold"), one.state)
         if not checked:
             table.add_row(name, "", "missing")
     Console().print(table)
@@ -269,7 +271,9 @@ def show_converted(converted: Converted) -> None:
 
 
 def show_tryout(tryout: Tryout, sheet: Path) -> None:
-    table = Table("worn", "template", "landmarks off", "true detail", "PSNR", title=tryout.restorer)
+    table = Table(
+        "worn", "template", "landmarks off", "true detail", "PSNR", title=_cell(tryout.restorer)
+    )
     for row in sorted(tryout.rows, key=lambda row: [r.wear for r in tryout.rows].index(row.wear)):
         score = row.score
         table.add_row(
@@ -288,7 +292,7 @@ def show_diagnosis(diagnosis: Diagnosis) -> None:
     table = Table("what", "found", "what follows")
     for finding in diagnosis.findings:
         cells = (finding.what, finding.found, finding.follows)
-        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
+        table.add_row(*(_cell(cell, overflow="fold") for cell in cells))
     Console().print(table)
     for sentence in diagnosis.slow:
         _say(f"slow: {sentence}")
@@ -304,12 +308,19 @@ def show_page(address: str, *, is_local: bool) -> None:
         _warn(["anyone who can reach this machine over the network can use the page"])
 
 
+def _cell(text: str, overflow: OverflowMethod | None = None) -> Text:
+    """Of a table: as it stands, without markup, and nothing in it steers the terminal."""
+    return Text(printable(text), overflow=overflow)
+
+
 def _say(line: str, console: Console | None = None) -> None:
     """One line of a result, never broken or coloured, so that paths can be copied."""
-    (console or Console()).print(line, markup=False, highlight=False, soft_wrap=True)
+    (console or Console()).print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _warn(messages: Sequence[str]) -> None:
     console = Console(stderr=True)
     for message in messages:
-        console.print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f"warning: {printable(message)}", markup=False, highlight=False, soft_wrap=True
+        )

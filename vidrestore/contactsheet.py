@@ -15,6 +15,8 @@ from vidrestore.clock import time_text
 from vidrestore.errors import OutputError, UsageError
 from vidrestore.findings import Place, best_views, seconds_at
 from vidrestore.frame import Analysis, Frame
+from vidrestore.showing import check_new
+from vidrestore.sidefiles import can_be_found
 from vidrestore.stages.crop import cut_out
 
 _TILE_PX, _LABEL_PX, _GAP_PX = 160, 24, 8
@@ -36,8 +38,7 @@ def write_contact_sheet(analysis: Analysis, source: Path, path: Path) -> None:
     if path.is_dir() or not path.suffix:
         _write_portraits(analysis, source, path)
         return
-    if path.suffix.lower() not in _SUFFIXES:
-        raise UsageError(f"the contact sheet is a .png or .jpg file, not {path.name}")
+    _check_suffix(path)
     if not analysis.tracks:
         raise UsageError(f"no face was found in {source}, so there is nobody to put on a sheet")
     people = _best_of_each(analysis, _TILES_EACH)
@@ -51,6 +52,33 @@ def write_contact_sheet(analysis: Analysis, source: Path, path: Path) -> None:
         for person, places in people.items()
     ]
     _write_picture(path, np.vstack(rows))
+
+
+def check_sheet(path: Path, *, inputs: Sequence[Path]) -> None:
+    """Refuse before any work a path at which `write_contact_sheet` could write nothing.
+
+    Args:
+        path: Of a picture, or of a folder.
+        inputs: Files that must stay as they are.
+
+    Raises:
+        UsageError, OutputError: In a sentence that names the path.
+    """
+    is_folder = can_be_found(path) and path.is_dir()
+    if path.suffix and not is_folder:
+        _check_suffix(path)
+        check_new(path, overwrite=True, inputs=inputs)
+    elif is_folder:
+        check_new(path / "person_1.png", overwrite=True, inputs=inputs)
+    else:
+        check_new(path, overwrite=True, inputs=inputs)
+        if path.is_file():
+            raise UsageError(f"{path} is a file; give a folder, or the name of a .png file")
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix.lower() not in _SUFFIXES:
+        raise UsageError(f"the contact sheet is a .png or .jpg file, not {path.name}")
 
 
 def _write_portraits(analysis: Analysis, source: Path, folder: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from vidrestore.errors import OutputError, UsageError, WeightsError
 from vidrestore.fetch import sync_folder
 from vidrestore.gpen import CheckpointError, load_checkpoint
+from vidrestore.showing import check_new
 from vidrestore.weightfile import check_kind
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -50,12 +51,7 @@ def convert_weights(
 def _check_target(source: Path, target: Path, *, overwrite: bool) -> None:
     if target.suffix.lower() not in SUFFIXES:
         raise UsageError(f"the output {target} must end in {', '.join(SUFFIXES)}")
-    if target.is_dir():
-        raise UsageError(f"the output {target} is a folder; give a file name in it")
-    if target.exists() and source.exists() and source.samefile(target):
-        raise UsageError(f"the output {target} is the input itself; name another with -o")
-    if target.exists() and not overwrite:
-        raise UsageError(f"the output {target} exists already; add --overwrite to replace it")
+    check_new(target, overwrite=overwrite, inputs=(source,))
 
 
 def _read(source: Path) -> tuple[dict[str, Tensor], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,6 +22,7 @@ from vidrestore.evaluate import Evaluation, evaluate
 from vidrestore.job import restore_video
 from vidrestore.portrait import bleed_chroma
 from vidrestore.profiles import load_settings
+from vidrestore.showing import write_picture
 from vidrestore.summary import Summary
 
 _WIDTH, _HEIGHT = 640, 480
@@ -55,7 +57,10 @@ def run_demo(folder: Path, on_event: Callable[[dict[str, Any]], None] | None = N
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"the folder {folder} cannot be made: {error.strerror}") from error
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"the folder {folder} cannot be made: {reason}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"the folder {folder} cannot be written to; choose another")
     source, truth, restored = (folder / f"{n}.mp4" for n in ("source", "truth", "restored"))
     pictures = list(_moving_portrait())
     _write(truth, iter(pictures), crf=4)
@@ -155,5 +160,4 @@ def _write_comparison(path: Path, videos: list[Path]) -> None:
             label, video.stem, (8, 26), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (0, 0, 0), 1, cv2.LINE_AA
         )
         tiles.append(np.vstack([label, face]))
-    if not cv2.imwrite(str(path), np.hstack(tiles)):
-        raise OutputError(f"the picture {path} cannot be written")
+    write_picture(path, np.hstack(tiles)[..., ::-1])

@@ -13,6 +13,7 @@ import torch
 from vidrestore.errors import UsageError
 from vidrestore.gpen import GPENConfig
 from vidrestore.gpen.memory import batch_that_fits, room_bytes
+from vidrestore.processors import usable_cores
 from vidrestore.restorers.gpen import FORMATS
 from vidrestore.restorers.tiers import SIZES_PX
 
@@ -27,10 +28,12 @@ def choose_device(
 ) -> torch.device:
     """auto: the first CUDA device where one can be used, else the processor.
 
-    Bounds what torch may take of a CUDA device to `how.max_vram_gb`. `on_notice` is told of a
+    Bounds the threads of torch to the cores that may be used, and what it may take of a CUDA device
+    to `how.max_vram_gb`. `on_notice` is told of a
     device that is there and cannot be used, and of a bound that has none to apply to. UsageError
     for a device that was asked for and is not there or cannot be used.
     """
+    _bound_threads()
     if how.device == "cpu":
         if how.max_vram_gb:
             raise UsageError(
@@ -116,6 +119,12 @@ def _problem(device: torch.device) -> str | None:
             f"{torch.__version__} for CUDA {built_for} and the driver or card do not go together"
         )
     return None
+
+
+def _bound_threads() -> None:
+    """Torch counts the cores that it may run on, and not the quota that a container gives."""
+    if torch.get_num_threads() > (cores := usable_cores()):
+        torch.set_num_threads(cores)
 
 
 def _bound_memory(device: torch.device, max_vram_gb: float) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vidrestore import weights
+from vidrestore.processors import usable_cores
 
 _PROGRAM_SECONDS = 15
 _GIB = 1 << 30
@@ -212,13 +213,6 @@ def _cores() -> Finding:
     usable, all_of_them = usable_cores(), os.cpu_count() or 1
     found = f"{usable}" if usable == all_of_them else f"{usable} of {all_of_them} may be used"
     return Finding("cores", found)
-
-
-def usable_cores() -> int:
-    """Those that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory() -> Finding:

@@ -15,10 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrestore.errors import ConfigError, OutputError
+from vidrestore.sidefiles import read_text
+from vidrestore.wording import printable
 
-_CODE = r"(\d{2}):(\d{2}):(\d{2})([:;.,])(\d{2})"
+# [0-9], since \d means the digits of every script; three of them from 101 frames a second on.
+_CODE = r"([0-9]{2}):([0-9]{2}):([0-9]{2})([:;.,])([0-9]{2,3})"
 _EVENT = re.compile(
-    rf"\s*\d+\s+\S+\s+(?P<track>\S+)\s+(?:C|[DWK]\S*(?:\s+\d+)?)\s+{_CODE}\s+{_CODE}\s+{_CODE}\s+{_CODE}"
+    r"\s*[0-9]+\s+\S+\s+(?P<track>\S+)\s+(?:C|[DWK]\S*(?:\s+[0-9]+)?)\s+"
+    rf"{_CODE}\s+{_CODE}\s+{_CODE}\s+{_CODE}(?![0-9])"
 )
 _RECORD_IN = slice(10, 15)
 _WITH_PICTURE = re.compile(r"V|V\d+|B|.*/V")
@@ -32,12 +36,8 @@ def read_cuts(
     ConfigError, naming the line, for a time code that there is not at this rate, and for a list
     that has no picture or runs past the end of the video.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ConfigError(f"the edit decision list {path} cannot be read: {reason}") from error
-    drops = bool(re.search(r"^\s*FCM:\s*DROP", text, re.MULTILINE | re.IGNORECASE))
+    text = read_text(path, "the edit decision list", errors="replace")
+    drops = bool(re.search(r"^[ \t]*FCM:\s*DROP", text, re.MULTILINE | re.IGNORECASE))
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         event = _EVENT.match(line)
@@ -75,10 +75,10 @@ def _lines(
     frame_rate: Fraction,
     title: str,
 ) -> Iterator[str]:
-    yield f"TITLE: {' '.join(title.split())}"
+    yield f"TITLE: {printable(' '.join(title.split()))}"
     yield "FCM: NON-DROP FRAME"
     yield ""
-    rate = round(frame_rate)
+    rate = max(1, round(frame_rate))
     counts = [round((int(p) - int(pts[0])) * time_base * frame_rate) for p in pts]
     counts.append(counts[-1] + 1)
     for number, (start, end) in enumerate(shots, 1):
@@ -94,7 +94,7 @@ def _code(count: int, rate: int) -> str:
 def later(code: str, frames: int, frame_rate: Fraction) -> str:
     """The time code so many frames after another one; the code itself where it is not one."""
     match = re.fullmatch(_CODE, code.strip())
-    rate = round(frame_rate)
+    rate = max(1, round(frame_rate))
     if match is None or int(match[5]) >= rate or int(match[2]) > 59 or int(match[3]) > 59:
         return code
     count = _count(match.groups(), frame_rate, code, drops=False) + frames
@@ -116,7 +116,7 @@ def _is_ntsc(frame_rate: Fraction) -> bool:
 def _count(code: Sequence[str], frame_rate: Fraction, where: str, *, drops: bool) -> int:
     """Frames since 00:00:00:00."""
     hours, minutes, seconds, mark, frames = code
-    rate = round(frame_rate)
+    rate = max(1, round(frame_rate))
     if int(frames) >= rate or int(minutes) > 59 or int(seconds) > 59:
         text = f"{hours}:{minutes}:{seconds}{mark}{frames}"
         raise ConfigError(f"{where}: there is no time code {text} at {rate} frames per second")

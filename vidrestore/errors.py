@@ -19,6 +19,10 @@ import errno
 from collections.abc import Iterable
 from pathlib import Path
 
+from vidrestore.wording import quoted
+
+_LONGEST_NAME = 100
+
 
 class VidrestoreError(Exception):
     """Base of every error that vidrestore raises on purpose."""
@@ -73,9 +77,10 @@ def not_written(what: str, folder: Path, error: Exception) -> OutputError:
     return OutputError(f"{what} failed: {reason.lower()}")
 
 
-def unknown_name(kind: str, name: str, allowed: Iterable[object]) -> str:
+def unknown_name(kind: str, name: object, allowed: Iterable[object]) -> str:
     """The sentence for a name that is not in `allowed`, with the nearest ones first."""
     choices = sorted(map(str, allowed))
-    near = difflib.get_close_matches(name, choices, n=2, cutoff=0.5)
+    name = name if isinstance(name, str) else quoted(name)
+    near = difflib.get_close_matches(name[:_LONGEST_NAME], choices, n=2, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"there is no {kind} {name!r}, only {', '.join(choices)}{hint}"
+    return f"there is no {kind} {quoted(name)}, only {', '.join(choices)}{hint}"

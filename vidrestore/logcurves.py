@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 
 from vidrestore.errors import UsageError
+from vidrestore.sidefiles import read_text
+from vidrestore.wording import quoted
 
 NAMES = ("cineon", "slog3")
 _CODES = 1023
@@ -25,6 +27,8 @@ _BREAK_CODE, _BREAK_LIGHT, _GREY_CODE, _CODES_PER_DECADE = 171.2102946929, 0.011
 _GREY, _LIFT = 0.18, 0.01
 _WHITE_REFLECTANCE = 0.9
 _LEAST = 1e-9
+# Of a .cube file: rows by its specification, and values as far as half floats go.
+_MOST_ROWS, _LARGEST_VALUE = 65536, 65504
 
 Table = tuple[tuple[float, float, float], ...]
 
@@ -71,10 +75,7 @@ def looked_back(display: torch.Tensor, table: Table) -> torch.Tensor:
 
 def read_cube(path: Path) -> Table:
     """The table of a .cube file with one dimension. UsageError for what has no way back."""
-    try:
-        lines = [line.split("#")[0].split() for line in path.read_text("utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the curve {path} cannot be read as a .cube file: {error}") from error
+    lines = [line.split("#")[0].split() for line in read_text(path, "the curve").splitlines()]
     words = {line[0]: line[1:] for line in lines if line and line[0].isupper()}
     if "LUT_3D_SIZE" in words:
         raise UsageError(
@@ -82,17 +83,34 @@ def read_cube(path: Path) -> Table:
             "dimension (LUT_1D_SIZE), or cineon or slog3"
         )
     try:
-        rows = [tuple(map(float, line)) for line in lines if line and not line[0][0].isalpha()]
-        size = int(words["LUT_1D_SIZE"][0])
+        rows = [tuple(map(_number, line)) for line in lines if line and not line[0][0].isupper()]
+        size = int(words["LUT_1D_SIZE"][0]) if words["LUT_1D_SIZE"][0].isascii() else 0
         ends = words.get("DOMAIN_MIN", ["0"] * 3) + words.get("DOMAIN_MAX", ["1"] * 3)
-        is_unit = list(map(float, ends)) == [0, 0, 0, 1, 1, 1]
+        is_unit = list(map(_number, ends)) == [0, 0, 0, 1, 1, 1]
     except (KeyError, ValueError, IndexError) as error:
         raise UsageError(f"{path} is no .cube file with a table of one dimension") from error
-    if len(rows) != size or size < 2 or any(len(row) != 3 for row in rows) or not is_unit:
+    if not 2 <= size <= _MOST_ROWS:
+        raise UsageError(
+            f"the LUT_1D_SIZE of {path} must be from 2 to {_MOST_ROWS}, not {quoted(size)}"
+        )
+    if len(rows) != size or any(len(row) != 3 for row in rows) or not is_unit:
         raise UsageError(f"{path} must have {size} rows of three values, over signals from 0 to 1")
+    for value in (value for row in rows for value in row):
+        if not abs(value) <= _LARGEST_VALUE:  # nor what is not a number
+            raise UsageError(
+                f"the values of {path} must be numbers from {-_LARGEST_VALUE} to "
+                f"{_LARGEST_VALUE}, not {value}"
+            )
     if (np.diff(np.array(rows), axis=0) <= 0).any():
         raise UsageError(f"the curve {path} does not rise everywhere, so it has no way back")
     return tuple((r, g, b) for r, g, b in rows)
+
+
+def _number(text: str) -> float:
+    """ValueError also for what only Python takes for a number."""
+    if not text.isascii() or "_" in text:
+        raise ValueError(text)
+    return float(text)
 
 
 def _power_of_ten(exponent: torch.Tensor) -> torch.Tensor:

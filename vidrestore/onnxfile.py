@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from vidrestore.errors import WeightsError
+from vidrestore.processors import usable_cores
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
@@ -22,6 +23,7 @@ def open_network(path: Path, device: torch.device) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = usable_cores()
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers(device))
     except Exception as error:  # onnxruntime has no base class for its errors

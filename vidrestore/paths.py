@@ -45,10 +45,11 @@ def check_paths(
                 f"the output {target} does not exist, so none of its shots can be redone; restore "
                 "it with --keep-job first"
             )
-    except PermissionError as error:
+    except OSError as error:  # permissions, or a name that is too long
         inputs = map(str, (source, *filter(None, beside)))
         kind = InputError if error.filename in inputs else OutputError
-        raise kind(f"{error.filename} cannot be reached: permission denied") from error
+        reason = (error.strerror or str(error)).lower()
+        raise kind(f"{error.filename} cannot be reached: {reason}") from error
 
 
 def _check_report(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vidrestore.again import frames_again, last_duration
+from vidrestore.clock import exact_seconds
 from vidrestore.config import Settings
 from vidrestore.errors import UsageError
 from vidrestore.frame import Analysis, OnEvent, notify
@@ -88,7 +89,8 @@ def write_preview(
     is shown field by field.
     VidrestoreError, as `restore_video` raises it.
     """
-    source, target, at_seconds = Path(source), Path(target), Fraction(at_seconds)
+    source, target = Path(source), Path(target)
+    at_seconds = exact_seconds(at_seconds, "the moment")
     settings, moves = settings or Settings(), is_movie(target)
     if moves and apart:
         raise UsageError(f"two pictures apart are written to a .png or .jpg file, not {target}")

@@ -12,6 +12,11 @@ from pydantic import BaseModel, ValidationError
 
 from vidrestore.config import Settings
 from vidrestore.errors import ConfigError, unknown_name
+from vidrestore.sidefiles import can_be_found
+from vidrestore.tomlfile import parsed_toml, read_toml
+from vidrestore.wording import printable, quoted, shortened
+
+_DEEPEST_SETTING = 4
 
 
 def load_settings(
@@ -41,8 +46,17 @@ def load_profile(name: str | Path) -> Settings:
 
 
 def as_toml(settings: Settings) -> str:
-    """A profile that gives these settings; what has no value stands there as a comment."""
-    return "\n".join(_tables("", settings.model_dump(mode="json"))).strip() + "\n"
+    """A profile that gives these settings; what has no value stands there as a comment.
+
+    ConfigError where the name of a file is no UTF-8, which TOML cannot hold.
+    """
+    text = "\n".join(_tables("", settings.model_dump(mode="json"))).strip() + "\n"
+    for line in text.splitlines():
+        if any(map(_is_surrogate, line)):
+            raise ConfigError(
+                f"a profile cannot hold {shortened(line)}, whose bytes are no UTF-8; rename it"
+            )
+    return text
 
 
 def _tables(name: str, values: Mapping[str, Any]) -> Iterator[str]:
@@ -60,8 +74,16 @@ def _toml(value: Any) -> str:
     """A text, a number, a truth value, or a list of such."""
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
-    # Texts of JSON are texts of TOML, but for this one character.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    # Texts of JSON are texts of TOML, but for characters that are to be escaped there, too.
+    text = json.dumps(value, ensure_ascii=False)
+    if printable(text) == text:
+        return text
+    return "".join(c if printable(c) == c or _is_surrogate(c) else f"\\U{ord(c):08x}" for c in text)
+
+
+def _is_surrogate(character: str) -> bool:
+    """A byte of the name of a file that is no UTF-8."""
+    return "\ud800" <= character <= "\udfff"
 
 
 def profile_folder() -> Path:
@@ -79,28 +101,33 @@ def resource_folder(name: str) -> Path:
 def read_profile(name: str | Path) -> dict[str, Any]:
     known = {path.stem: path for path in profile_folder().glob("*.toml")}
     path = known.get(str(name), Path(name))
-    if not path.is_file():
+    if not can_be_found(path) or not path.is_file():
         if Path(name).suffix:
             raise ConfigError(f"the profile file {name} does not exist")
         raise ConfigError(unknown_name("profile", str(name), known))
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the profile {path} is not valid TOML: {error}") from error
+    return read_toml(path, "the profile")[0]
 
 
 def _parse_change(change: str) -> dict[str, Any]:
     key, equals, text = change.partition("=")
     names = key.strip().split(".")
-    if not (equals and len(names) > 1 and all(names)):
-        raise ConfigError(f"a setting is written SECTION.KEY=VALUE, not {change!r}")
-    try:
-        value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()  # a bare word is a string, so that quotes are not needed in a shell
+    if not (equals and 1 < len(names) <= _DEEPEST_SETTING and all(names)):
+        raise ConfigError(f"a setting is written SECTION.KEY=VALUE, not {quoted(change)}")
+    value = _value(text.strip(), key.strip())
     for name in reversed(names[1:]):
         value = {name: value}
     return {names[0]: value}
+
+
+def _value(text: str, name: str) -> Any:
+    """A bare word is a text, so that quotes are not needed in a shell."""
+    try:
+        table = parsed_toml(f"value = {text}")
+        return table["value"] if table.keys() == {"value"} else text
+    except ConfigError as error:
+        if isinstance(error.__cause__, tomllib.TOMLDecodeError):
+            return text
+        raise ConfigError(f"{name} cannot be {quoted(text)}: {error}") from error
 
 
 def _merge(values: dict[str, Any], change: dict[str, Any], where: str = "") -> None:
@@ -111,7 +138,7 @@ def _merge(values: dict[str, Any], change: dict[str, Any], where: str = "") -> N
             _merge(values[name], entry, f"{where}{name}.")
         else:
             raise ConfigError(
-                f"{where}{name} is a section of settings, not the value {values[name]!r}"
+                f"{where}{name} is a section of settings, not the value {quoted(values[name])}"
             )
 
 
@@ -133,11 +160,12 @@ def _sentence(problem: Any) -> str:
         return unknown_name(kind, path[-1], _model_at(path[:-1]).model_fields)
     if problem["type"] == "literal_error":
         allowed = get_args(_model_at(path[:-1]).model_fields[path[-1]].annotation)
-        return unknown_name(path[-1], str(problem["input"]), allowed)
+        return unknown_name(path[-1], problem["input"], allowed)
     if problem["type"] == "string_pattern_mismatch":
         allowed_text = _model_at(path[:-1]).model_fields[path[-1]].description
-        return f"{'.'.join(path)} cannot be {problem['input']!r}; allowed is {allowed_text}"
-    return f"{'.'.join(path)} cannot be {problem['input']!r}: {problem['msg'].lower()}"
+        return f"{'.'.join(path)} cannot be {quoted(problem['input'])}; allowed is {allowed_text}"
+    message = problem["msg"].lower()
+    return f"{'.'.join(path)} cannot be {quoted(problem['input'])}: {shortened(message)}"
 
 
 def _model_at(path: Sequence[str]) -> type[BaseModel]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +22,9 @@ from rich.table import Table
 from rich.text import Text
 
 from vidrestore.frame import OnEvent
+from vidrestore.processors import usable_cores
 from vidrestore.threads import StageTime
+from vidrestore.wording import printable
 
 
 class _Speed(ProgressColumn):
@@ -82,7 +83,9 @@ class _Receiver:
         if event["event"] == "stages":
             self.stages.append(event)
         if event["event"] == "notice":
-            self._console.print(event["message"], markup=False, highlight=False, soft_wrap=True)
+            self._console.print(
+                printable(event["message"]), markup=False, highlight=False, soft_wrap=True
+            )
         if event["event"] != "progress":
             return
         stage = event["stage"]
@@ -129,7 +132,7 @@ def show_stage_times(event: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     name, slowest = max(stages.items(), key=lambda pair: pair[1].busy_seconds)
     share = slowest.busy_seconds / max(slowest.seconds, 1e-9)
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     used = event["processor_seconds"] / max(event["seconds"], 1e-9)
     console.print(
         f"{name} limits: it was busy {100 * share:.0f} % of its time; this process kept {used:.2f} "

@@ -20,6 +20,7 @@ from vidrestore.rendering import name_of
 from vidrestore.restorers import Described
 from vidrestore.segments import Segment, restorers_used
 from vidrestore.stages.join import take
+from vidrestore.wording import quoted
 from vidrestore.workfolder import ANALYSIS, WorkFolder, has_sha256, sealed
 
 
@@ -255,10 +256,14 @@ def _skipped(old: Analysis, new: Analysis, frames: Sequence[tuple[int, int]]) ->
 
 def _numbers(text: str, shots: int) -> frozenset[int]:
     """Those of "3,7-9"; UsageError for others than 1 to `shots`."""
-    parts = [re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part.strip()) for part in text.split(",")]
+    parts = [
+        re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part.strip()) for part in text.split(",")
+    ]
     pairs = [(int(part[1]), int(part[2] or part[1])) for part in parts if part is not None]
     if len(pairs) < len(parts) or any(last < first for first, last in pairs):
-        raise UsageError(f"shots to redo are written as numbers, such as 37 or 3,7-9, not {text!r}")
+        raise UsageError(
+            f"shots to redo are written as numbers, such as 37 or 3,7-9, not {quoted(text)}"
+        )
     wrong = [number for pair in pairs for number in pair if not 1 <= number <= shots]
     if wrong:
         allowed = f"shots 1 to {shots}" if shots > 1 else "only shot 1"

@@ -16,6 +16,7 @@ from vidrestore.errors import InputError, VidrestoreError
 from vidrestore.frame import Analysis, OnEvent, notify
 from vidrestore.openers import recognizer_folder
 from vidrestore.opening import open_source
+from vidrestore.sidefiles import can_be_found
 from vidrestore.stages.decode import Span
 
 
@@ -73,11 +74,11 @@ def _settings_hash(settings: Settings, span: Span | None) -> str:
         align,
     ]
     asked = repr((span, settings.decode.fps, settings.decode.input_curve))
-    text = "\n".join([version("vidrestore"), asked, *(p.model_dump_json() for p in parts)])
+    text = "\n".join([version("vidrestore"), asked, *(p.as_text() for p in parts)])
     digest = hashlib.sha256(text.encode())
-    digest.update(str(recognizer_folder(settings)).encode())
-    if (curve := Path(settings.decode.input_curve)).is_file():
+    digest.update(repr(recognizer_folder(settings)).encode())
+    if can_be_found(curve := Path(settings.decode.input_curve)) and curve.is_file():
         digest.update(curve.read_bytes())
-    if (cuts := settings.shots.edl) is not None and cuts.is_file():
+    if (cuts := settings.shots.edl) is not None and can_be_found(cuts) and cuts.is_file():
         digest.update(cuts.read_bytes())
     return digest.hexdigest()

@@ -148,7 +148,7 @@ def made_from(
         networks_used(restorers, analysis, first, end),
         judge,
         parser,
-        *(section.model_dump_json() for section in sections),
+        *(section.as_text() for section in sections),
         (how, settings.encode.threads),
     ):
         digest.update(repr(part).encode())

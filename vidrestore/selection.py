@@ -27,6 +27,7 @@ from vidrestore.stages.people import (
 )
 from vidrestore.stages.strength import with_strength
 
+_MOST_FACE_PX = 65536
 NOT_JOINED = (
     "nobody is recognised from one shot to the next, which needs the recognition model of an "
     "InsightFace pack; each track counts as a person of its own"
@@ -60,6 +61,10 @@ class Choice:
             similarity = settings.people.similarity
             analysis = with_reference(analysis, embedding, similarity=similarity)
         if self.min_face_px is not None:
+            if not 0 <= self.min_face_px <= _MOST_FACE_PX:  # nor what is not a number
+                raise UsageError(
+                    f"eyes are from 0 to {_MOST_FACE_PX} pixels apart, not {self.min_face_px:g}"
+                )
             analysis = with_large(analysis, self.min_face_px)
         if self.shots is not None:
             asked = shotlist.read(self.shots, analysis.pts, analysis.info.time_base)
@@ -73,17 +78,22 @@ class Choice:
 EVERYONE = Choice()
 
 
+def check_shots_path(path: Path) -> None:
+    """UsageError for a name under which `write_shots` writes nothing."""
+    if path.suffix.lower() not in (".toml", ".edl"):
+        raise UsageError(f"the shots go into a .toml or an .edl file, not {path.name}")
+
+
 def write_shots(analysis: Analysis, source: Path, path: Path) -> None:
     """The shots that were found, as TOML to be edited or as an edit decision list, by suffix."""
+    check_shots_path(path)
     info = analysis.info
     if path.suffix.lower() == ".edl":
         shots, rate = analysis.shots, info.frame_rate
         edl.write_cuts(path, shots, analysis.pts, info.time_base, rate, source.stem)
-    elif path.suffix.lower() == ".toml":
+    else:
         found = shotlist.of_analysis(analysis, source.name)
         shotlist.write(found, path, analysis.pts, info.time_base)
-    else:
-        raise UsageError(f"the shots go into a .toml or an .edl file, not {path.name}")
 
 
 def with_people(analysis: Analysis, people: str) -> Analysis:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import tomllib
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vidrestore.errors import ConfigError, OutputError, unknown_name
+from vidrestore.clock import seconds_of
+from vidrestore.errors import ConfigError, OutputError, UsageError, unknown_name
 from vidrestore.frame import Analysis
+from vidrestore.tomlfile import read_toml
+from vidrestore.wording import printable, quoted
 
-_TIME = re.compile(r"(?:(\d{1,6}):)?(\d{1,2}):(\d{1,2}(?:\.\d{1,9})?)")
+_HEADING = re.compile(r"""[ \t]*\[\[[ \t]*(?:shot|"shot"|'shot')[ \t]*\]\]""")
 _KEYS = ("start", "end", "people", "strength", "restorer", "skip", "faces")
-_TOP_KEYS = ("video", "fingerprint", "shot")
+_TOP_KEYS = ("video", "video_bytes", "fingerprint", "shot")
+_MOST_PEOPLE = 999_999
+_FARTHEST_PX = 65536
 _MICROSECONDS = 1_000_000
 _HEAD = """\
 # The shots of {video}, for: vidrestore restore --shots FILE
@@ -31,7 +36,7 @@ _HEAD = """\
 #   faces = [[["0:00:01", 10, 20, 90, 120]]]   by hand: time, left, top, right, bottom as shown
 
 video = {quoted}
-fingerprint = "{fingerprint}"
+{bytes}fingerprint = {fingerprint}
 """
 
 
@@ -70,8 +75,15 @@ def of_analysis(analysis: Analysis, video: str) -> ShotList:
 def write(shots: ShotList, path: Path, pts: npt.NDArray[np.int64], time_base: Fraction) -> None:
     """Write `path` as TOML that `read` gives back equal. `pts` are those of all frames."""
     clock = _Clock(pts, time_base)
-    quoted = _quoted(shots.video)
-    head = _HEAD.format(video=shots.video, quoted=quoted, fingerprint=shots.fingerprint)
+    shown = printable(shots.video)
+    is_text = _is_utf8(shots.video)
+    head = _HEAD.format(
+        video=shown,
+        quoted=_quoted(shots.video if is_text else shown),
+        # TOML cannot hold what is no text.
+        bytes="" if is_text else f'video_bytes = "{os.fsencode(shots.video).hex()}"\n',
+        fingerprint=_quoted(shots.fingerprint),
+    )
     text = "\n".join([head, *("\n".join(_lines(shot, clock)) + "\n" for shot in shots.shots)])
     try:
         path.write_text(text, encoding="utf-8")
@@ -85,17 +97,12 @@ def read(path: Path, pts: npt.NDArray[np.int64], time_base: Fraction) -> ShotLis
 
     ConfigError, naming the line, for what is no shot, and where times overlap or run backwards.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        table = tomllib.loads(text)
-    except FileNotFoundError as error:
-        raise ConfigError(f"the shots file {path} does not exist") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"the shots file {path} cannot be read: {error}") from error
+    table, text = read_toml(path, "the shots file")
     for key in table:
         if key not in _TOP_KEYS:
             raise ConfigError(unknown_name(f"entry in {path}:", key, _TOP_KEYS))
-    lines = [n for n, line in enumerate(text.splitlines(), 1) if re.match(r"\s*\[\[shot\]\]", line)]
+    # TOML has no other ends of lines.
+    lines = [n for n, line in enumerate(text.split("\n"), 1) if _HEADING.match(line)]
     entries = table.get("shot", [])
     if not isinstance(entries, list) or len(entries) != len(lines):
         raise ConfigError(f"the shots file {path} must list its shots under [[shot]] headings")
@@ -109,7 +116,29 @@ def read(path: Path, pts: npt.NDArray[np.int64], time_base: Fraction) -> ShotLis
             before = lines[len(shots) - 1]
             raise ConfigError(f"{where}: it begins before the shot in line {before} ends")
         shots.append(shot)
-    return ShotList(tuple(shots), str(table.get("video", "")), str(table.get("fingerprint", "")))
+    return ShotList(tuple(shots), _video(table, path), _text(table, "fingerprint", path))
+
+
+def _video(table: Mapping[str, Any], path: Path) -> str:
+    """Of which name `video_bytes` has every byte, in hexadecimal, where that is no UTF-8."""
+    name, coded = _text(table, "video", path), _text(table, "video_bytes", path)
+    try:
+        return os.fsdecode(bytes.fromhex(coded)) if coded else name
+    except ValueError as error:
+        raise ConfigError(
+            f"{path}: video_bytes must be hexadecimal digits, not {quoted(coded)}"
+        ) from error
+
+
+def _text(table: Mapping[str, Any], key: str, path: Path) -> str:
+    value = table.get(key, "")
+    if not isinstance(value, str):
+        raise ConfigError(f"{path}: {key} must be a text in quotes, not {quoted(value)}")
+    return value
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class _Clock:
@@ -133,11 +162,14 @@ class _Clock:
 
     def frame(self, text: object, where: str) -> int:
         """The frame nearest to a time; one past the last where the time lies beyond it."""
-        match = _TIME.fullmatch(text) if isinstance(text, str) else None
-        if match is None:
-            raise ConfigError(f'{where}: a time is written "H:MM:SS.fff", not {text!r}')
-        hours, minutes, seconds = match.groups()
-        ticks = (int(hours or 0) * 3600 + int(minutes) * 60 + Fraction(seconds)) / self._time_base
+        if not isinstance(text, str):
+            raise ConfigError(
+                f'{where}: a time is written in quotes, such as "0:01:15.5", not {quoted(text)}'
+            )
+        try:
+            ticks = seconds_of(text) / self._time_base
+        except UsageError as error:
+            raise ConfigError(f"{where}: {error}") from error
         after = bisect_left(self._ticks, ticks)
         if after == len(self._ticks):
             step = self._ticks[-1] - self._ticks[-2] if after > 1 else 1
@@ -159,6 +191,11 @@ def _lines(shot: Shot, clock: _Clock) -> Iterator[str]:
         keys = ", ".join(f'["{clock.text(frame)}", {value!r}]' for frame, value in shot.strength)
         yield f"strength = [{keys}]"
     if shot.restorer is not None:
+        if not _is_utf8(shot.restorer):
+            raise OutputError(
+                f"a list of shots cannot hold the restorer {quoted(shot.restorer)}, whose bytes "
+                "are no UTF-8; rename the file"
+            )
         yield f"restorer = {_quoted(shot.restorer)}"
     if shot.skip:
         yield "skip = true"
@@ -173,7 +210,7 @@ def _face_text(face: Sequence[tuple[int, tuple[float, ...]]], clock: _Clock) -> 
 
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
 
 
 def _shot(entry: Mapping[str, Any], clock: _Clock, where: str) -> Shot:
@@ -185,12 +222,14 @@ def _shot(entry: Mapping[str, Any], clock: _Clock, where: str) -> Shot:
             raise ConfigError(f"{where}: it has no {key}")
     start, end = clock.frame(entry["start"], where), clock.frame(entry["end"], where)
     people, restorer = entry.get("people"), entry.get("restorer")
-    if people is not None and not _is_list_of(people, int):
-        raise ConfigError(f"{where}: people must be numbers such as [1, 3], not {people!r}")
-    if not isinstance(restorer, str | None):
-        raise ConfigError(f"{where}: restorer must be a name in quotes, not {restorer!r}")
+    if people is not None and not (
+        _is_list_of(people, int) and all(0 <= number <= _MOST_PEOPLE for number in people)
+    ):
+        raise ConfigError(f"{where}: people must be numbers such as [1, 3], not {quoted(people)}")
+    if not isinstance(restorer, str | None) or "\0" in (restorer or ""):
+        raise ConfigError(f"{where}: restorer must be a name in quotes, not {quoted(restorer)}")
     if not isinstance(entry.get("skip", False), bool):
-        raise ConfigError(f"{where}: skip must be true or false, not {entry['skip']!r}")
+        raise ConfigError(f"{where}: skip must be true or false, not {quoted(entry['skip'])}")
     return Shot(
         start,
         end,
@@ -217,7 +256,7 @@ def _strength(value: Any, start: int, clock: _Clock, where: str) -> tuple[tuple[
         if not (isinstance(key, list) and len(key) == 2 and _is_list_of(key[1:], (int, float))):
             raise ConfigError(f'{where}: strength must be a number or [["0:00:01", 0.5], ...]')
         if not 0 <= key[1] <= 1:
-            raise ConfigError(f"{where}: strength must be within 0 and 1, not {key[1]}")
+            raise ConfigError(f"{where}: strength must be within 0 and 1, not {quoted(key[1])}")
         found.append((start if key[0] is None else clock.frame(key[0], where), float(key[1])))
     if [frame for frame, _ in found] != sorted({frame for frame, _ in found}):
         raise ConfigError(f"{where}: the times of strength must run forward")
@@ -235,6 +274,11 @@ def _faces(
             if not (isinstance(key, list) and len(key) == 5 and _is_list_of(key[1:], (int, float))):
                 raise ConfigError(
                     f'{where}: a face by hand is [["0:00:01", left, top, right, bottom], ...]'
+                )
+            if not all(abs(edge) <= _FARTHEST_PX for edge in key[1:]):  # nor what is no number
+                raise ConfigError(
+                    f"{where}: the edges of a face by hand are pixels from {-_FARTHEST_PX} to "
+                    f"{_FARTHEST_PX}, not {quoted(key[1:])}"
                 )
             box = tuple(float(edge) for edge in key[1:])
             if box[2] <= box[0] or box[3] <= box[1]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -86,14 +87,31 @@ def is_movie(path: Path) -> bool:
     return suffix in MOVIES
 
 
-def check_new(path: Path, *, overwrite: bool) -> None:
-    """Refuse before any work what cannot be written or would be lost."""
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; give a file name in it")
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} does not exist; create it")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists already; add --overwrite to replace it")
+def check_new(path: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
+    """Refuse before any work what cannot be written, or what would be lost by it.
+
+    Args:
+        path: A file that is to be written.
+        overwrite: What is there may be replaced.
+        inputs: Files that must not be, even so.
+
+    Raises:
+        UsageError, OutputError: In a sentence that names the file.
+    """
+    try:
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder; give a file name in it")
+        if not path.parent.is_dir():
+            raise OutputError(f"the folder {path.parent} does not exist; create it")
+        if path.exists():
+            if any(each.exists() and path.samefile(each) for each in inputs):
+                raise UsageError(f"{path} is the input itself; choose another name")
+            if not overwrite:
+                raise UsageError(f"{path} exists already; add --overwrite to replace it")
+    except OSError as error:  # permissions, or a name that is too long
+        raise not_written(f"writing {path}", path.parent, error) from error
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"the folder {path.parent} cannot be written to: permission denied")
 
 
 def write_picture(path: Path, picture: Picture) -> None:
@@ -119,6 +137,8 @@ def write_movie(
             frame.pts, frame.time_base = round(seconds * _TICKS), Fraction(1, _TICKS)
             frame.duration = round(last_seconds * _TICKS)
             container.mux(stream.encode(frame))
+        if stream is None:
+            raise OutputError(f"there is no picture for {path}")
         container.mux(stream.encode(None))
 
 

@@ -43,6 +43,7 @@ from vidrestore.pictures import (
 from vidrestore.pictures.header import Header, Samples
 from vidrestore.pictures.tags import turn_of
 from vidrestore.planes import layout, plane
+from vidrestore.processors import usable_cores
 from vidrestore.stages.decode import Damage, decode, probe
 from vidrestore.stages.detect import checksum
 from vidrestore.threads import StageThreads
@@ -186,7 +187,7 @@ class Job:
         """
         folder.mkdir()
         sources, targets = self.source.files, self._targets(folder)
-        several = min(os.cpu_count() or 1, _MOST_WRITING)
+        several = min(usable_cores(), _MOST_WRITING)
 
         def write(frame: Frame) -> int:
             was, now = sources[frame.index], targets[frame.index]

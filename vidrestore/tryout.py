@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from vidrestore.config import Settings
 from vidrestore.devices import choose_device
-from vidrestore.errors import OutputError, UsageError, WeightsError
+from vidrestore.errors import UsageError, WeightsError
 from vidrestore.flow import DenseFlow
 from vidrestore.geometry import Matrix, apply, compose, invert, template
 from vidrestore.openers import chosen_restorer
@@ -33,6 +33,7 @@ from vidrestore.portrait import (
     place_in_crop,
 )
 from vidrestore.restorers import Restorer
+from vidrestore.showing import check_new, write_picture
 
 Template = Literal["gpen", "ffhq"]
 TEMPLATES: tuple[Template, ...] = get_args(Template)
@@ -146,8 +147,7 @@ def run_tryout(
     """
     if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"the sheet {sheet} must end in .png or .jpg")
-    if sheet.exists() and not overwrite:
-        raise UsageError(f"the sheet {sheet} exists already; add --overwrite to replace it")
+    check_new(sheet, overwrite=overwrite)
     restorer = chosen_restorer(settings, on_event)
     device = choose_device(settings.restore)
     try:
@@ -157,7 +157,7 @@ def run_tryout(
             f"one face of {restorer.name} does not fit into the memory of {device.type}; use a "
             "smaller network or another --device"
         ) from error
-    _write(sheet, result.sheet)
+    write_picture(sheet, result.sheet)
     return result
 
 
@@ -288,12 +288,3 @@ def _text(words: str) -> Picture:
     black = (0, 0, 0)
     cv2.putText(line, words, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.55, black, 1, cv2.LINE_AA)
     return line
-
-
-def _write(path: Path, sheet: Picture) -> None:
-    _, coded = cv2.imencode(path.suffix, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-    try:
-        path.write_bytes(coded.tobytes())
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OutputError(f"the sheet {path} cannot be written: {reason}") from error

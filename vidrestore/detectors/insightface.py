@@ -15,6 +15,7 @@ from vidrestore.detectors import detection
 from vidrestore.errors import WeightsError
 from vidrestore.frame import Detection
 from vidrestore.onnxfile import providers
+from vidrestore.processors import usable_cores
 
 _CPU = torch.device("cpu")
 
@@ -37,12 +38,12 @@ class InsightFace:
         threads: int | None = None,
         device: torch.device = _CPU,
     ) -> None:
-        """`threads`: of one look; None leaves that to onnxruntime, which takes all cores. On a CUDA
+        """`threads`: of one look; None: one for each core that may be used. On a CUDA
         `device` it looks there if the installed onnxruntime can."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = threads or usable_cores()
         # The library reports what it loads on standard output, which belongs to the user.
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from vidrestore.gpen import GPEN, export_onnx
+from vidrestore.processors import usable_cores
 
 _KEY_DIGITS = 12
 
@@ -76,7 +77,11 @@ class CompiledGPEN:
         core.set_property({"CACHE_DIR": str(kept.folder)})
         model = core.read_model(kept.graph)
         model.reshape([1, 3, size, size])
-        hint = {"INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32", "NUM_STREAMS": 1}
+        hint = {
+            "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": usable_cores(),
+        }
         self._request = core.compile_model(model, "CPU", hint).create_infer_request()
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:

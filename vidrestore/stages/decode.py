@@ -21,12 +21,14 @@ from vidrestore.errors import InputError, UsageError
 from vidrestore.frame import Frame, VideoInfo
 from vidrestore.opening import main_video_stream, open_source
 from vidrestore.planes import planar_format, to_planar, with_codes_of_halves
+from vidrestore.processors import usable_cores
 from vidrestore.streaminfo import video_info
 
 # Seeking in these lands anywhere, not on a key frame.
 _WITHOUT_INDEX = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v")
 _READ_FAILURES = 100  # in a row: the container has no more to give
 _FRAMES_TO_PROBE = 100
+_MOST_THREADS = 16  # as ffmpeg has it, where it counts the cores
 _LONGEST_SECONDS = 24 * 3600
 _LONGEST_TICKS = 2**31 - 1  # mp4 cannot hold a frame that lasts longer
 _MOST_STRAYS = 300  # in a row: the picture changed for good
@@ -60,7 +62,8 @@ class Span:
 
     def __post_init__(self) -> None:
         start, end = self.start_seconds or Fraction(0), self.end_seconds
-        if start < 0 or (end is not None and end <= start):
+        # Nor is a part what does not lie between numbers.
+        if not 0 <= start < math.inf or not (end is None or start < end < math.inf):
             raise UsageError(
                 f"the part from {float(start):g} s to {float(end or 0):g} s is empty; "
                 "the end must lie after the start"
@@ -318,6 +321,8 @@ def _decoded(
     """Frames packet by packet, so that one bad packet does not end the stream."""
     context = stream.codec_context
     stream.thread_type = "NONE" if one_thread else "AUTO"
+    if not one_thread:
+        context.thread_count = min(usable_cores() + 1, _MOST_THREADS)
     copied = _Copier(stream.time_base)
     is_picture = container.format.name == "image2"
     for packet in _packets(container, stream, damage):

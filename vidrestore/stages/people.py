@@ -13,6 +13,7 @@ import numpy.typing as npt
 from vidrestore.errors import UsageError
 from vidrestore.frame import FloatArray, RawTrack, Track, mean_direction
 from vidrestore.geometry import crop_side_px, template
+from vidrestore.wording import quoted
 
 # Of the sizes of a face, the quantile that counts: some frames are wrong.
 _NOT_LARGEST = 0.9
@@ -69,16 +70,16 @@ def wanted_people(text: str) -> Wanted:
     Raises UsageError for anything else.
     """
     parts = [part.strip() for part in text.split(",")]
-    if not all(re.fullmatch(r"-?[1-9]\d{0,5}", part) for part in parts):
+    if not all(re.fullmatch(r"-?[1-9][0-9]{0,5}", part) for part in parts):
         raise UsageError(
             f"people are named by numbers from 1, such as 1,3 for these or -2 for all but that "
-            f"one, not {text!r}"
+            f"one, not {quoted(text)}"
         )
     numbers = [int(part) for part in parts]
     if len({number > 0 for number in numbers}) > 1:
         raise UsageError(
-            f"{text!r} names people to restore and people to leave out; name only the one or only "
-            "the other"
+            f"{quoted(text)} names people to restore and people to leave out; name only the one or "
+            "only the other"
         )
     return Wanted(frozenset(map(abs, numbers)), all_but=numbers[0] < 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -21,6 +22,7 @@ _ERROR_LINES = 3
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
 _NO_STREAM = "9999?"  # names no stream, and "?" lets that pass
 _TRIAL_SECONDS = 0.2
+_PATH = "path in hexadecimal:"
 _PROVENANCE_KEY = "vidrestore"
 
 
@@ -42,11 +44,9 @@ def remux(
     `last_frame` is its time and how long it lasts, in seconds. `provenance` goes into the tags of
     the file. OutputError where ffmpeg fails.
     """
-    restored = ffmpeg.input(str(video.absolute()))
+    restored = ffmpeg.input(_named(video))
     window = dict(zip(("ss", "to"), part_seconds, strict=True)) if part_seconds else {}
-    others = ffmpeg.input(
-        str(source.absolute()), **{k: f"{float(v):.6f}" for k, v in window.items()}
-    )
+    others = ffmpeg.input(_named(source), **{k: f"{float(v):.6f}" for k, v in window.items()})
     mapped = [
         restored["v:0"] if index == info.stream_index else others[str(index)] for index in plan.kept
     ]
@@ -58,7 +58,7 @@ def remux(
     arguments |= _container_arguments(plan, info, has_own_tags=own_tags)
     if part_seconds is None:
         arguments[f"bsf:{plan.kept.index(info.stream_index)}"] = _durations(*last_frame)
-    run = ffmpeg.output(*mapped, str(target.absolute()), **arguments)
+    run = ffmpeg.output(*mapped, _named(target), **arguments)
     _run(run, source, target, repeated)
 
 
@@ -105,11 +105,11 @@ def _fits(
     source: Path, trial: Path, plan: RemuxPlan, streams: Sequence[int], container: str
 ) -> str | None:
     """Why these streams cannot be joined in such a file, or None."""
-    part = ffmpeg.input(str(source.absolute()), t=str(_TRIAL_SECONDS))
+    part = ffmpeg.input(_named(source), t=str(_TRIAL_SECONDS))
     arguments: dict[str, Any] = {"f": container, "c": "copy", "loglevel": "error"}
     if container == plan.container:
         arguments |= {f"c:{at}": plan.codecs[i] for at, i in enumerate(streams) if i in plan.codecs}
-    run = ffmpeg.output(*(part[str(i)] for i in streams), str(trial.absolute()), **arguments)
+    run = ffmpeg.output(*(part[str(i)] for i in streams), _named(trial), **arguments)
     try:
         _run(run, source, trial)
     except OutputError as error:
@@ -210,13 +210,26 @@ def _container_arguments(plan: RemuxPlan, info: VideoInfo, *, has_own_tags: bool
 def _run(command: Any, source: Path, target: Path, repeated: Sequence[str] = ()) -> None:
     """`repeated` are options of the output that a mapping cannot hold."""
     *arguments, name = command.get_args()
-    status, said = run_ffmpeg(["-y", *arguments, *repeated, name])
+    status, said = run_ffmpeg([
+        "-y", *map(_name_itself, arguments), *repeated, _name_itself(name),
+    ])  # fmt: skip
     if "No space left on device" in said:
         raise OSError(errno.ENOSPC, "no space left on device")
     if status:
         raise OutputError(
             f"the streams of {source} cannot be joined in {target.name}: {_tail(said)}"
         )
+
+
+def _named(path: Path) -> str:
+    """A path for ffmpeg-python, which takes only text in UTF-8, while a path may be any bytes."""
+    return f"{_PATH}{os.fsencode(path.absolute()).hex()}"
+
+
+def _name_itself(argument: str) -> str:
+    if not argument.startswith(_PATH):
+        return argument
+    return os.fsdecode(bytes.fromhex(argument.removeprefix(_PATH)))
 
 
 def _tail(said: str) -> str:
