@@ -1,5 +1,6 @@
 """The local page in a browser, served by the command itself, with every way out blocked."""
 
+import asyncio
 import importlib.util
 import os
 import re
@@ -23,6 +24,8 @@ import pytest
 from vidrestore import cli_ui
 from vidrestore.cli import main
 from vidrestore.errors import UsageError
+from vidrestore.ui import words as page_words
+from vidrestore.ui.jobs import DEFECT
 from vidrestore.ui.server import Serving, serve, work_folder
 
 SECONDS = 60
@@ -438,6 +441,33 @@ def test_without_gradio_it_says_what_to_install(monkeypatch, capsys):
         main(["ui", "--no-browser"])
     assert ended.value.code == 2
     assert "pip install 'vidrestore[ui]'" in capsys.readouterr().err
+
+
+def test_an_error_in_a_handler_reaches_the_page_as_a_sentence(caplog):
+    gradio = pytest.importorskip("gradio", reason="gradio is not installed")
+    from vidrestore.ui.page import _said_plainly
+
+    async def once(error):
+        raise error
+
+    async def goes_on(error):
+        yield 1
+        raise error
+
+    async def drained(handler, error):
+        async for _ in handler(error):
+            pass
+
+    for error, sentence in [
+        (UsageError("the value <b> is not allowed"), "The value &lt;b&gt; is not allowed."),
+        (KeyError("faces"), None),
+    ]:
+        for call in (_said_plainly(once)(error), drained(_said_plainly(goes_on), error)):
+            with pytest.raises(gradio.Error) as raised:
+                asyncio.run(call)
+            assert raised.value.message == (sentence or page_words.sentence(DEFECT))
+            assert not raised.value.print_exception
+    assert "KeyError" in caplog.text  # for the terminal
 
 
 def test_a_port_that_is_taken_is_said(tmp_path):
