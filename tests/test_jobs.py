@@ -1,6 +1,7 @@
 """Commands as jobs: their order, what they say, how they are stopped, and what stays behind."""
 
 import asyncio
+import re
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -50,6 +51,19 @@ try:
     elif what == "crash":
         print("first line\\nSegmentation of the fault", file=sys.stderr)
         sys.exit(3)
+    elif what == "defect":
+        raise KeyError("faces")
+    elif what == "unexpected":
+        say(event="error", kind="KeyError", message="KeyError: 'faces'; run again with --debug")
+        sys.exit(1)
+    elif what == "strange":
+        say(event="progress", stage="restore")
+        say(event="notice")
+        say(event="error")
+        sys.exit(1)
+    elif what == "nested":
+        print("[" * 100000)
+        sys.exit(1)
     elif what == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     elif what == "deaf":
@@ -85,7 +99,11 @@ def run(tmp_path: Path) -> Callable[[Callable[[Jobs], Awaitable[None]]], None]:
 
 
 def add(jobs: Jobs, what: str) -> Job:
-    return jobs.add(Path("tape.mp4"), lambda folder: (what, str(folder)))
+    return jobs.add("me", Path("tape.mp4"), lambda folder: (what, str(folder)))
+
+
+def log_of(folder: Path) -> list[str]:
+    return (folder / "jobs" / "log").read_text().splitlines()
 
 
 async def until(is_so: Callable[[], object]) -> None:
@@ -113,7 +131,8 @@ def test_one_runs_and_the_others_wait_in_their_order(run, tmp_path):
             5,
             10,
         )
-        assert (tmp_path / "jobs" / "log").read_text() == "1 gated\n2 fetch\n3 fetch\n"
+        done = ((first, "gated"), (second, "fetch"), (third, "fetch"))
+        assert log_of(tmp_path) == [f"{job.folder.name} {what}" for job, what in done]
 
     run(test)
 
@@ -141,6 +160,29 @@ def test_a_failure_is_one_sentence_and_the_next_one_runs(run, what, message):
     run(test)
 
 
+@pytest.mark.parametrize("what", ["defect", "unexpected", "strange", "nested"])
+def test_a_defect_of_a_command_is_no_python_error_on_the_page(run, what, caplog):
+    async def test(jobs):
+        failed, after = add(jobs, what), add(jobs, "fetch")
+        await until(lambda: after.is_over)
+        assert (failed.state, after.state) == ("failed", "done")
+        assert failed.message.startswith("the work ")
+        assert not re.search(r"Error|Exception|Traceback|faces", failed.message)
+
+    run(test)
+    assert what == "nested" or caplog.records, "nothing says what it was"
+
+
+def test_a_visitor_finds_no_job_of_another(run):
+    async def test(jobs):
+        job = add(jobs, "fetch")
+        assert jobs.find("other", job.job_id) is None
+        assert jobs.of("other") == []
+        await until(lambda: job.is_over)
+
+    run(test)
+
+
 def test_a_command_that_cannot_be_started_is_a_failure(tmp_path):
     async def test():
         jobs = Jobs(tmp_path, (str(tmp_path / "absent"),))
@@ -150,6 +192,8 @@ def test_a_command_that_cannot_be_started_is_a_failure(tmp_path):
         work.cancel()
         assert job.state == "failed"
         assert "absent" in job.message
+        assert "could not be started" in job.message
+        assert "Error" not in job.message
 
     asyncio.run(test())
 
@@ -168,7 +212,8 @@ def test_what_is_stopped_goes_on_from_there_behind_the_others(run, tmp_path):
         await until(lambda: job.is_over)
         assert (job.state, job.progress.done) == ("done", 4)
         assert job.progress.first == 3  # two parts were there already
-        assert (tmp_path / "jobs" / "log").read_text() == "1 gated\n2 fetch\n1 gated\n"
+        done = ((job, "gated"), (other, "fetch"), (job, "gated"))
+        assert log_of(tmp_path) == [f"{each.folder.name} {what}" for each, what in done]
 
     run(test)
 
@@ -239,7 +284,7 @@ def test_what_is_removed_takes_its_folder_along(tmp_path):
         job, waits = add(jobs, "gated"), add(jobs, "fetch")
         await until(lambda: at_gate(job))
         jobs.remove(job)
-        assert jobs.find(job.job_id) is job  # until it has stopped
+        assert jobs.find("me", job.job_id) is job  # until it has stopped
         jobs.remove(waits)
         await until(lambda: not jobs.jobs)
         assert gone == [waits, job]

@@ -1,5 +1,6 @@
 """The local page in a browser, served by the command itself, with every way out blocked."""
 
+import asyncio
 import importlib.util
 import os
 import re
@@ -8,10 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,8 +21,11 @@ from urllib.parse import urlsplit
 import av
 import pytest
 
+from vidrestore import cli_ui
 from vidrestore.cli import main
 from vidrestore.errors import UsageError
+from vidrestore.ui import words as page_words
+from vidrestore.ui.jobs import DEFECT
 from vidrestore.ui.server import Serving, serve, work_folder
 
 SECONDS = 60
@@ -52,12 +57,18 @@ socket.getaddrinfo = _getaddrinfo
 
 @dataclass
 class Served:
-    address: str
+    entry: str
+    """As the terminal shows it."""
     process: subprocess.Popen[str]
     cache: Path
     log: Path
     requests: list[str] = field(default_factory=list)
     """Of all browsers."""
+
+    @property
+    def address(self) -> str:
+        """Without the token."""
+        return self.entry.partition("/?")[0]
 
     def left(self) -> list[str]:
         """Work folders of pages."""
@@ -143,7 +154,7 @@ def opened(browser, page: Served):
     tab = browser.new_page(viewport={"width": 1280, "height": 1000})
     tab.set_default_timeout(1000 * SECONDS)
     tab.on("request", lambda request: page.requests.append(request.url))
-    tab.goto(page.address)
+    tab.goto(page.entry)
     expect(tab.get_by_text("Your restorations")).to_be_visible()
     return tab, expect
 
@@ -256,23 +267,114 @@ def test_what_goes_wrong_or_is_interrupted(tmp_path, weights, shared, browser):
     ).stdout
 
 
-def answer(address: str, data: bytes | None = None, **headers: str) -> tuple[int, str, str]:
-    """Status, policy and text."""
-    own = {name.replace("_", "-"): text for name, text in headers.items()}
-    request = urllib.request.Request(address, data, own)
-    try:
-        with urllib.request.urlopen(request, timeout=SECONDS) as got:
-            text = got.read().decode()
-            return got.status, got.headers.get("content-security-policy", ""), text
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, "", error.read().decode()
+@pytest.mark.long
+def test_leaving_a_list_without_a_choice_changes_nothing(tmp_path, weights, clip, browser):
+    with served(tmp_path, "--weights", str(weights)) as page:
+        tab, expect = opened(browser, page)
+        choose(tab, clip)
+        person = tab.get_by_label("Person 1, 1 s", exact=True).first
+        expect(person).to_be_checked()
+        person.uncheck()
+        picture = tab.locator("#found style").text_content(timeout=1000)
+
+        tab.get_by_text("More", exact=True).click()
+        tab.locator("#moment input[type=number]").fill("0.5")
+        tab.locator("#moment input[type=number]").press("Enter")
+        for which in ("#detector", "#jump"):
+            tab.locator(f"{which} input").click()
+            tab.locator("h1").first.click()
+            tab.locator(f"{which} input").click()
+            tab.locator(f"{which} input").press("Escape")
+            tab.locator("h1").first.click()
+        tab.wait_for_timeout(1500)
+        expect(person).not_to_be_checked()
+        expect(tab.locator("#moment input[type=number]")).to_have_value("0.5")
+        assert tab.locator("#found style").text_content() == picture  # names the search
+
+        # A choice still does what it says.
+        tab.locator("#jump input").click()
+        tab.get_by_role("option", name=re.compile("^Person 1")).click()
+        expect(tab.locator("#moment input[type=number]")).not_to_have_value("0.5")
+        tab.locator("h1").first.click()
+        tab.locator("#detector input").click()
+        tab.locator("#detector input").fill("Haar")
+        tab.locator("#detector input").press("Enter")
+        expect(tab.locator("#found style")).not_to_have_text(picture)
+
+
+@pytest.mark.long
+def test_each_tab_has_a_video_of_its_own(tmp_path, weights, clip, browser):
+    other_clip = tmp_path / "grandpa.mp4"
+    shutil.copy(clip, other_clip)  # the same bytes
+    with served(tmp_path, "--weights", str(weights)) as page:
+        tab, expect = opened(browser, page)
+        choose(tab, clip)
+        expect(tab.locator("#found")).to_contain_text("1987.mp4: 1 person")
+        with tab.expect_popup() as popup:  # begins with a copy of the storage
+            tab.evaluate("() => { window.open(location.href) }")
+        other = popup.value
+        expect(other.get_by_text("Your restorations")).to_be_visible()
+        other.wait_for_timeout(1000)
+        expect(other.locator("#start")).to_be_hidden()
+        choose(other, other_clip)
+        expect(other.locator("#found")).to_contain_text("grandpa.mp4: 1 person")
+        other.get_by_role("button", name="Clear").click()
+        expect(other.locator("#start")).to_be_hidden()
+
+        tab.reload()
+        expect(tab.locator("#found")).to_contain_text("1987.mp4: 1 person")
+        tab.locator("#try").click()
+        expect(tab.locator("#slider img").nth(1)).to_be_visible()
+
+        stranger, expect = opened(browser, page)  # another browser, in effect
+        expect(stranger.locator("#start")).to_be_hidden()
+
+
+@pytest.mark.long
+def test_the_file_that_the_browser_is_given_leads_to_the_page(tmp_path, browser):
+    from vidrestore.cli_ui import _redirect
+
+    with served(tmp_path) as page, _redirect(page.entry, tmp_path) as file:
+        assert file.stat().st_mode & 0o777 == 0o600
+        tab = browser.new_page()
+        tab.set_default_timeout(1000 * SECONDS)
+        refused = []
+        tab.on("response", lambda got: refused.append(got.url) if got.status >= 400 else None)
+        tab.goto(file.as_uri())
+        tab.get_by_text("Your restorations").wait_for()
+        assert tab.url == f"{page.address}/"
+        assert tab.evaluate("document.cookie") == ""
+        (cookie,) = tab.context.cookies()
+        assert cookie["httpOnly"]
+        assert cookie["sameSite"] == "Strict"
+        assert cookie["name"].endswith(str(urlsplit(page.address).port))
+        assert refused == []
+    assert not file.exists()
+
+
+def answering() -> Callable[..., tuple[int, str, str]]:
+    """Asks as one browser does, which keeps its cookie; gets status, policy and text."""
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+
+    def answer(address: str, data: bytes | None = None, **headers: str) -> tuple[int, str, str]:
+        own = {name.replace("_", "-"): text for name, text in headers.items()}
+        request = urllib.request.Request(address, data, own)
+        try:
+            with opener.open(request, timeout=SECONDS) as got:
+                text = got.read().decode()
+                return got.status, got.headers.get("content-security-policy", ""), text
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, "", error.read().decode()
+
+    return answer
 
 
 def test_the_page_is_for_this_machine_and_of_this_machine(tmp_path):
     pytest.importorskip("gradio", reason="gradio is not installed")
+    answer = answering()
     with served(tmp_path, "--max-upload", "0.001") as page:
-        status, policy, text = answer(page.address)
+        status, policy, text = answer(page.entry)
         assert status == 200
         assert "default-src 'self'" in policy
         assert "http:" not in policy
@@ -294,6 +396,44 @@ def test_the_page_is_for_this_machine_and_of_this_machine(tmp_path):
         assert answer(upload, form + bytes(2 * 10**6) + b"\r\n--x--\r\n", **kind)[0] == 413
 
 
+@pytest.fixture
+def given(monkeypatch) -> list[str]:
+    """What a browser with windows is given as its argument."""
+    import webbrowser
+
+    addresses: list[str] = []
+
+    class Browser:
+        def open(self, address: str) -> None:
+            addresses.append(address)
+
+    monkeypatch.setattr(webbrowser, "get", Browser)
+    return addresses
+
+
+def test_the_browser_is_given_no_secret(tmp_path, given):
+    """Every user of a machine can read the arguments of its processes."""
+    address = "http://127.0.0.1:1/?token=secret"
+    with ExitStack() as at_end:
+        cli_ui._open(address, tmp_path, at_end)
+        (file,) = tmp_path.iterdir()
+        assert given == [file.as_uri()]
+        assert "secret" not in given[0]
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert f"url={address}" in file.read_text()
+    assert not file.exists()
+
+
+def test_the_file_for_the_browser_goes_after_a_while(tmp_path, given, monkeypatch):
+    monkeypatch.setattr(cli_ui, "_SECONDS_TO_OPEN", 0.02)
+    with ExitStack() as at_end:
+        cli_ui._open("http://127.0.0.1:1/?token=secret", tmp_path, at_end)
+        deadline = time.monotonic() + SECONDS
+        while [*tmp_path.iterdir()] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert [*tmp_path.iterdir()] == []
+
+
 def test_without_gradio_it_says_what_to_install(monkeypatch, capsys):
     find = importlib.util.find_spec
     absent = lambda name, *rest: None if name == "gradio" else find(name, *rest)  # noqa: E731
@@ -304,12 +444,39 @@ def test_without_gradio_it_says_what_to_install(monkeypatch, capsys):
     assert "pip install 'vidrestore[ui]'" in capsys.readouterr().err
 
 
+def test_an_error_in_a_handler_reaches_the_page_as_a_sentence(caplog):
+    gradio = pytest.importorskip("gradio", reason="gradio is not installed")
+    from vidrestore.ui.page import _said_plainly
+
+    async def once(error):
+        raise error
+
+    async def goes_on(error):
+        yield 1
+        raise error
+
+    async def drained(handler, error):
+        async for _ in handler(error):
+            pass
+
+    for error, sentence in [
+        (UsageError("the value <b> is not allowed"), "The value &lt;b&gt; is not allowed."),
+        (KeyError("faces"), None),
+    ]:
+        for call in (_said_plainly(once)(error), drained(_said_plainly(goes_on), error)):
+            with pytest.raises(gradio.Error) as raised:
+                asyncio.run(call)
+            assert raised.value.message == (sentence or page_words.sentence(DEFECT))
+            assert not raised.value.print_exception
+    assert "KeyError" in caplog.text  # for the terminal
+
+
 def test_a_port_that_is_taken_is_said(tmp_path):
     pytest.importorskip("gradio", reason="gradio is not installed")
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(UsageError, match=rf"port {port}.*--port"):
-            serve(Serving("127.0.0.1", port, 1), print)
+            serve(Serving("127.0.0.1", port, 1), lambda address, folder: None)
 
 
 def test_what_an_earlier_page_left_goes_and_what_another_uses_stays():

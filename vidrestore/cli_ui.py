@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vidrestore.cli_options import Offline, WeightsFolder
+
+_SECONDS_TO_OPEN = 60.0  # a browser on a busy machine may take long to start
 
 
 def ui(
@@ -35,16 +43,22 @@ def ui(
     folder = None if weights is None else weights.absolute()
     serving = Serving(host, port, max_upload, folder, bool(offline))
 
-    def ready(address: str) -> None:
-        console.show_page(address, is_local=serving.is_local)
-        if not no_browser:
-            _open(address)
+    with ExitStack() as at_end:
 
-    serve(serving, ready)
+        def ready(address: str, folder: Path) -> None:
+            console.show_page(address, is_local=serving.is_local)
+            if not no_browser:
+                _open(address, folder, at_end)
+
+        serve(serving, ready)
 
 
-def _open(address: str) -> None:
-    """In a browser with windows; one in the terminal would take it over."""
+def _open(address: str, folder: Path, at_end: ExitStack) -> None:
+    """In a browser with windows; one in the terminal would take it over.
+
+    Every user of the machine can read the arguments of a process, so the browser is given the
+    name of a file that only its user can read, and that file leads on to the address.
+    """
     import webbrowser
 
     try:
@@ -52,4 +66,25 @@ def _open(address: str) -> None:
     except webbrowser.Error:
         return
     if type(browser) is not webbrowser.GenericBrowser:
-        browser.open(address)
+        browser.open(at_end.enter_context(_redirect(address, folder)).as_uri())
+
+
+@contextmanager
+def _redirect(address: str, folder: Path) -> Iterator[Path]:
+    """A private file that leads to `address`; gone after a minute, or when the context ends."""
+    from html import escape
+
+    descriptor, name = tempfile.mkstemp(dir=folder, suffix=".html")  # made with 0600
+    path = Path(name)
+    target = escape(address)
+    text = f'<meta charset="utf-8"><meta http-equiv="refresh" content="0; url={target}">'
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(f'{text}<a href="{target}">The page of vidrestore</a>')
+    later = threading.Timer(_SECONDS_TO_OPEN, path.unlink, kwargs={"missing_ok": True})
+    later.daemon = True
+    later.start()
+    try:
+        yield path
+    finally:
+        later.cancel()
+        path.unlink(missing_ok=True)

@@ -303,9 +303,11 @@ def show_diagnosis(diagnosis: Diagnosis) -> None:
 
 
 def show_page(address: str, *, is_local: bool) -> None:
+    """`address` holds the secret of the page; the terminal is the only place that shows it."""
     _say(f"The page is at {address}; Ctrl-C ends it and removes uploads and results.")
+    _say("Keep the address to yourself: whoever has it can use the page.")
     if not is_local:
-        _warn(["anyone who can reach this machine over the network can use the page"])
+        _warn(["the page is sent over the network unencrypted, and the token in its address too"])
 
 
 def _cell(text: str, overflow: OverflowMethod | None = None) -> Text:

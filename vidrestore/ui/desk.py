@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vidrestore.ui.jobs import COMMAND, Job, Jobs
+from vidrestore.ui.uploads import Upload, Uploads
 
 NO_PROFILE = "none"
 
@@ -37,8 +37,9 @@ class Order:
 class Desk:
     """Looking at a video does not wait for restorations, which take hours: there are two lists.
 
-    Belongs to one event loop. All files lie in `folder`; an upload goes, with the folder that it
-    has for itself, when no command needs it any more.
+    Belongs to one event loop. All files lie in `folder`; an upload goes, with the folder that was
+    made for it, when no command needs it any more. Each job and each upload has one owner, a
+    visitor of the page, and is there for no other.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Desk:
     ) -> None:
         self.weights = weights
         self.offline = offline
+        self.uploads = Uploads(folder / "uploads")
         self.looks = Jobs(folder / "looks", command, self._gone)
         """Analyses and previews."""
         self.restorations = Jobs(folder / "restorations", command, self._gone)
@@ -61,9 +63,19 @@ class Desk:
             lists.create_task(self.looks.work())
             lists.create_task(self.restorations.work())
 
-    def look(self, source: Path, kind: Kind) -> Job:
+    def look(self, upload: Upload, kind: Kind) -> Job:
         """Find out who is in a video."""
+        return self._look(upload.owner, upload.path, kind)
+
+    def look_again(self, look: Job, kind: Kind) -> Job:
+        """The same video, looked at in another way; it takes the place of `look`."""
+        again = self._look(look.owner, look.source, kind)
+        self.looks.remove(look)
+        return again
+
+    def _look(self, owner: str, source: Path, kind: Kind) -> Job:
         return self.looks.add(
+            owner,
             source,
             lambda folder: [
                 *("analyze", str(source), "--contact-sheet", str(folder), "--no-estimate"),
@@ -71,17 +83,14 @@ class Desk:
             ],
         )
 
-    def last_look(self) -> Job | None:
-        """The newest of them."""
-        looks = [job for job in self.looks.jobs if job.arguments[0] == "analyze"]
-        return looks[-1] if looks else None
-
     def try_out(self, look: Job, at_seconds: float, order: Order, *, close: bool) -> Job:
-        """One moment, before and after; see `pair_of`. It takes the place of earlier ones."""
-        for job in [*self.looks.jobs]:
-            if job.arguments[0] == "preview":
+        """One moment, before and after; see `pair_of`. It takes the place of the video's earlier
+        ones."""
+        for job in self._previews(look.owner):
+            if job.source == look.source:
                 self.looks.remove(job)
         return self.looks.add(
+            look.owner,
             look.source,
             lambda folder: [
                 *("preview", str(look.source), "--at", f"{at_seconds:.3f}", "--apart"),
@@ -94,6 +103,7 @@ class Desk:
         """The whole video."""
         name = f"{look.source.stem}-clear{suffix}"
         return self.restorations.add(
+            look.owner,
             look.source,
             lambda folder: [
                 *("restore", str(look.source), str(folder / name), "--quality", quality),
@@ -101,15 +111,28 @@ class Desk:
             ],
         )
 
-    def portrait(self, look_id: int, person: int) -> Path | None:
+    def portrait(self, owner: str, look_id: int, person: int) -> Path | None:
         """The picture of a person."""
-        look = self.looks.find(look_id)
+        look = self.looks.find(owner, look_id)
         return None if look is None else look.folder / f"person_{person}.png"
 
-    def result(self, job_id: int) -> Path | None:
+    def result(self, owner: str, job_id: int) -> Path | None:
         """The finished file of a restoration."""
-        job = self.restorations.find(job_id)
+        job = self.restorations.find(owner, job_id)
         return None if job is None or job.state != "done" else target_of(job)
+
+    def shown(self, owner: str, named: str) -> Path | None:
+        """What the page itself asks for by a path: an upload, or a picture of a preview.
+
+        The path is only compared; what is returned is the desk's own.
+        """
+        if (upload := self.uploads.find(named, owner)) is not None:
+            return upload.path
+        pictures = (picture for job in self._previews(owner) for picture in pair_of(job))
+        return next((picture for picture in pictures if str(picture) == named), None)
+
+    def _previews(self, owner: str) -> list[Job]:
+        return [job for job in self.looks.of(owner) if job.arguments[0] == "preview"]
 
     def _of_order(self, look: Job, order: Order) -> list[str]:
         everybody = len(people_in(look))
@@ -131,7 +154,7 @@ class Desk:
     def _gone(self, gone: Job) -> None:
         left = (*self.looks.jobs, *self.restorations.jobs)
         if not any(job.source == gone.source for job in left):
-            shutil.rmtree(gone.source.parent, ignore_errors=True)
+            self.uploads.remove_at(gone.source)
 
 
 def kind_of(look: Job) -> Kind:

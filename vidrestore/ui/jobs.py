@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
+import logging
+import re
 import signal
 import subprocess
 import sys
@@ -15,13 +16,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from vidrestore.errors import VidrestoreError
+from vidrestore.ui.folders import OwnFolders
+
 COMMAND = (sys.executable, "-m", "vidrestore")
 
 State = Literal["waiting", "running", "stopping", "stopped", "failed", "done"]
 
 _PATIENCE_SECONDS = 20.0  # for a command that was asked to stop, then it is killed
 _LONGEST_LINE = 2**26  # what a command says of a long film when it is done
-_LINES_KEPT = 20
+_LINES_KEPT = 100
+DEFECT = (
+    "the work met an error of the program itself and was given up; "
+    "the terminal that runs the page shows what it was"
+)
+_PYTHON_ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b(:|$)")
+
+_log = logging.getLogger("vidrestore")
 
 
 @dataclass(slots=True)
@@ -50,6 +61,8 @@ class Job:
     """One command, and what it said so far."""
 
     job_id: int
+    owner: str
+    """The visitor whose it is; no other may see it."""
     source: Path
     folder: Path
     """Of its own; goes with it."""
@@ -71,17 +84,29 @@ class Job:
 
     def hear(self, line: bytes) -> None:
         """One line of its standard output; what is no event is of no use."""
-        with suppress(ValueError):
+        try:
             event = json.loads(line)
+        except (ValueError, RecursionError):
+            return
+        try:
             kind = event.get("event") if isinstance(event, dict) else None
             if kind == "progress":
                 self._hear_progress(event)
             elif kind == "notice":
-                self.notices.append(event["message"])
+                self.notices.append(str(event["message"]))
             elif kind == "error" and event["kind"] != "interrupted":
-                self.message = event["message"]
+                self._hear_error(event)
             elif kind == "done":
                 self.outcome = event
+        except (LookupError, TypeError, ValueError) as error:
+            _log.warning("an event of a command was not understood: %r", error)
+
+    def _hear_error(self, event: Mapping[str, Any]) -> None:
+        """An error that is no sentence of ours is for the terminal, not for the page."""
+        self.message = str(event["message"])
+        if event["kind"] not in _names_below(VidrestoreError):
+            _log.error("%s", self.message)
+            self.message = DEFECT
 
     def _hear_progress(self, event: Mapping[str, Any]) -> None:
         in_bytes = "bytes" in event
@@ -106,7 +131,7 @@ class Jobs:
         command: Sequence[str] = COMMAND,
         on_gone: Callable[[Job], None] = lambda job: None,
     ) -> None:
-        self._folder = folder
+        self._folders = OwnFolders(folder)
         self._command = tuple(command)
         self._on_gone = on_gone
         self._count = 0
@@ -114,18 +139,22 @@ class Jobs:
         self.jobs: list[Job] = []
         """In their order."""
 
-    def add(self, source: Path, arguments: Callable[[Path], Sequence[str]]) -> Job:
-        """A job at the end of the list; `arguments` are told its folder."""
+    def add(self, owner: str, source: Path, arguments: Callable[[Path], Sequence[str]]) -> Job:
+        """A job of `owner` at the end of the list; `arguments` are told its folder."""
         self._count += 1
-        folder = self._folder / str(self._count)
-        folder.mkdir(parents=True)
-        job = Job(self._count, source, folder, tuple(arguments(folder)))
+        folder = self._folders.make()
+        job = Job(self._count, owner, source, folder, tuple(arguments(folder)))
         self.jobs.append(job)
         self._wake.set()
         return job
 
-    def find(self, job_id: int | None) -> Job | None:
-        return next((job for job in self.jobs if job.job_id == job_id), None)
+    def of(self, owner: str) -> list[Job]:
+        """Those of one visitor, in their order."""
+        return [job for job in self.jobs if job.owner == owner]
+
+    def find(self, owner: str, job_id: int | None) -> Job | None:
+        """One of them."""
+        return next((job for job in self.of(owner) if job.job_id == job_id), None)
 
     def stop(self, job: Job) -> None:
         """What waits or runs comes to a stop; `again` goes on from there."""
@@ -152,7 +181,7 @@ class Jobs:
         job.is_unwanted = True
         if job.is_over and job in self.jobs:
             self.jobs.remove(job)
-            shutil.rmtree(job.folder, ignore_errors=True)
+            self._folders.remove(job.folder)
             self._on_gone(job)
 
     async def work(self) -> None:
@@ -165,8 +194,13 @@ class Jobs:
                 continue
             try:
                 await self._run(job)
-            except Exception as error:  # whatever it was, the others shall have their turn
-                job.state, job.message = "failed", f"{type(error).__name__}: {error}"
+            except OSError as error:
+                why = (error.strerror or "no reason was given").lower()
+                where = "" if error.filename is None else f": {error.filename}"
+                job.state, job.message = "failed", f"the work could not be started ({why}{where})"
+            except Exception:  # whatever it was, the others shall have their turn
+                _log.exception("a job of the page failed")
+                job.state, job.message = "failed", DEFECT
             if job.is_unwanted:
                 self.remove(job)
 
@@ -250,7 +284,23 @@ def _settle(job: Job, status: int, said: Sequence[str]) -> None:
 
 def _unsaid(status: int, said: Sequence[str]) -> str:
     """The sentence for a command that ended without one of its own."""
+    if said and ("Traceback (most recent call last):" in said or _PYTHON_ERROR.match(said[-1])):
+        _log.error("%s", "\n".join(said))
+        return DEFECT
     if status < 0:
-        name = signal.Signals(-status).name
+        name = _signal_name(-status)
         return f"the work was ended from outside ({name}); the machine may be short of memory"
     return f"the work ended without a result (status {status}): {said[-1] if said else 'no word'}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the real-time signals, which have no names
+        return f"signal {number}"
+
+
+def _names_below(kind: type[Exception]) -> set[str]:
+    """The name of a kind of error, and of all kinds below it."""
+    below = (_names_below(each) for each in kind.__subclasses__())
+    return {kind.__name__}.union(*below)

@@ -1,32 +1,41 @@
 """The local page: what stands on it, and what each thing on it does.
 
-What is shown is what the commands said so far (`vidrestore.ui.desk`), so that a page that is opened
-again, or a second one, shows the same. Every handler is a coroutine on the server's loop, as the
-commands are, so nothing is locked.
+What is shown is what the commands said so far (`vidrestore.ui.desk`), so that a tab that is loaded
+again shows the same. A visitor (`vidrestore.ui.access`) has one list of restorations; each of its
+tabs has a video of its own. Every handler is a coroutine on the server's loop, as the commands are,
+so nothing is locked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
+import logging
 import math
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from pathlib import Path
+from html import escape
 from typing import Any
 
 import gradio as gr
 
 from vidrestore.clock import time_text
+from vidrestore.errors import VidrestoreError
 from vidrestore.profiles import load_settings
 from vidrestore.ui import words
+from vidrestore.ui.access import visitor_of
 from vidrestore.ui.desk import NO_PROFILE, Desk, Kind, Order, kind_of, pair_of, people_in, target_of
-from vidrestore.ui.jobs import Job
+from vidrestore.ui.jobs import DEFECT, Job
 from vidrestore.weights import search_folders
 
 _POLL_SECONDS = 0.3
 _TICK_SECONDS = 1.0
 _SUFFIXES = tuple(suffix for _, suffix in words.CONTAINERS)
 _HOLDS_ALL = ".mkv"
+_TAB = re.compile(r"[0-9a-f]{32}")
+
+_log = logging.getLogger("vidrestore")
 
 Shown = dict[Any, Any]
 """What becomes of which component."""
@@ -37,6 +46,10 @@ class Page:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._looked: dict[tuple[str, str], int] = {}
+        """Visitor and open page -> what was looked at last there."""
+        self._opened: dict[tuple[str, str], str] = {}
+        """Visitor and name of a tab -> the page that was loaded last in that tab."""
         with gr.Blocks(title="vidrestore", analytics_enabled=False) as blocks:
             gr.HTML(words.HEADING)
             self._build_video()
@@ -57,7 +70,7 @@ class Page:
 
     def _build_video(self) -> None:
         profiles = words.profile_choices()
-        self._look_id = gr.State(None)
+        self._named = gr.Textbox(visible=False)
         gr.HTML(words.step(1, "Your video"))
         self._upload = gr.File(
             label="Drop a video here, or click to choose one", height=140, elem_id="upload"
@@ -120,7 +133,9 @@ class Page:
 
     def _build_trial(self) -> None:
         gr.HTML(words.step(4, "Try it on one moment"))
-        self._jump = gr.Dropdown([], label="Go to where somebody is seen best", elem_id="jump")
+        self._jump = gr.Dropdown(
+            [], label="Go to where somebody is seen best", interactive=True, elem_id="jump"
+        )
         self._moment = gr.Slider(
             0, 1, value=0, step=0.01, buttons=[], label=_moment_label(0), elem_id="moment"
         )
@@ -138,69 +153,96 @@ class Page:
         )
 
     def _build_list(self) -> None:
-        self._list = gr.HTML(self._listed(), js_on_load=words.ON_BUTTONS, elem_id="list")
+        self._list = gr.HTML(words.list_html([]), js_on_load=words.ON_BUTTONS, elem_id="list")
         _quiet(gr.Timer(_TICK_SECONDS).tick, self._list_now, [], [self._list])
         _quiet(self._list.click, self._change, [], [self._list])
 
     def _connect(self, blocks: gr.Blocks) -> None:
-        shown = [self._look_id, self._found, self._steps, self._people, self._jump, self._moment,
+        shown = [self._found, self._steps, self._people, self._jump, self._moment,
                  self._suffix, self._slider, self._tried, self._started]  # fmt: skip
         kind = [self._profile, self._detector]
         of_profile = [self._strength, self._quality]
-        again = [self._look_id, *kind]
-        _quiet(self._upload.upload, self._look, [self._upload, *again], shown)
-        _quiet(self._upload.clear, self._clear, [self._look_id], shown)
-        _quiet(self._detector.input, self._look_again, again, shown)
+        _quiet(self._upload.upload, self._look, [self._upload, *kind], shown)
+        _quiet(self._upload.clear, self._clear, [], shown)
+        _quiet(self._detector.input, self._look_again, kind, shown)
         _quiet(self._profile.input, self._set_profile, [self._profile], of_profile)
-        _quiet(self._profile.input, self._look_again, again, shown)
-        _quiet(blocks.load, self._load, [], [*shown, *kind, *of_profile])
+        _quiet(self._profile.input, self._look_again, kind, shown)
+        at_load = [*shown, *kind, *of_profile, self._list]
+        _quiet(blocks.load, self._load, [self._named], at_load, js=words.NAME_OF_TAB)
         _quiet(self._quality.change, _suffix_for, [self._quality, self._suffix], [self._suffix])
-        _quiet(self._jump.input, self._jump_to, [self._look_id, self._jump], [self._moment])
+        # Not `input`, which also comes when a list is left without a choice.
+        _quiet(self._jump.select, self._jump_to, [], [self._moment])
         _quiet(self._moment.change, _label_moment, [self._moment], [self._moment])
-        order = [self._look_id, self._people, *kind, self._restorer, self._strength]
+        order = [self._people, *kind, self._restorer, self._strength]
         trial = [self._moment, self._close, *order]
         _quiet(self._try_button.click, self._try, trial, [self._tried, self._slider])
         whole = [self._quality, self._suffix, *order]
         _quiet(self._start_button.click, self._start, whole, [self._started, self._list])
 
+    def _look_of(self, request: gr.Request) -> Job | None:
+        """What was looked at last in the page that asks."""
+        at = _place(request)
+        return self._desk.looks.find(at[0], self._looked.get(at))
+
     async def _look(
-        self, upload: str | None, look_id: int | None, profile: str, detector: str
+        self, upload: str | None, profile: str, detector: str, request: gr.Request
     ) -> AsyncIterator[Shown]:
-        """Look at a new video, or at the same one in another way."""
-        if upload is None:
-            yield {self._found: ""}
+        """Look at a new video."""
+        stored = None if upload is None else self._desk.uploads.find(upload, _visitor(request))
+        if stored is None:
+            yield {self._found: words.said(words.nobody(None), wrong=True) if upload else ""}
             return
-        look = self._desk.look(Path(upload), Kind(profile, detector))
-        self._drop(look_id)
-        yield {self._look_id: look.job_id} | self._hidden()
-        async for shown in self._watch(look):
+        self._drop(request)
+        look = self._desk.look(stored, Kind(profile, detector))
+        async for shown in self._follow(request, look):
             yield shown
 
     async def _look_again(
-        self, look_id: int | None, profile: str, detector: str
+        self, profile: str, detector: str, request: gr.Request
     ) -> AsyncIterator[Shown]:
-        look = self._desk.looks.find(look_id)
-        source = None if look is None else str(look.source)
-        async for shown in self._look(source, look_id, profile, detector):
+        """Look at the same video in another way, if it is another way."""
+        look, kind = self._look_of(request), Kind(profile, detector)
+        # A list that is left without a choice says so in the same words as one with a choice.
+        if look is None or kind_of(look) == kind:
+            return
+        look = self._desk.look_again(look, kind)
+        async for shown in self._follow(request, look):
             yield shown
 
-    async def _clear(self, look_id: int | None) -> Shown:
-        self._drop(look_id)
-        return {self._look_id: None} | self._hidden()
+    async def _follow(self, request: gr.Request, look: Job) -> AsyncIterator[Shown]:
+        self._looked[_place(request)] = look.job_id
+        yield self._hidden()
+        async for shown in self._watch(look):
+            yield shown
 
-    def _drop(self, look_id: int | None) -> None:
-        if (look := self._desk.looks.find(look_id)) is not None:
+    async def _clear(self, request: gr.Request) -> Shown:
+        self._drop(request)
+        return self._hidden()
+
+    def _drop(self, request: gr.Request) -> None:
+        if (look := self._look_of(request)) is not None:
             self._desk.looks.remove(look)
+            del self._looked[_place(request)]
 
-    async def _load(self) -> AsyncIterator[Shown]:
-        """A page that is opened shows the video that was looked at last."""
-        look = self._desk.last_look()
+    async def _load(self, named: str | None, request: gr.Request) -> AsyncIterator[Shown]:
+        """A tab that is loaded again shows the video that was looked at in it last."""
+        visitor, page = at = _place(request)
+        known: Shown = {self._list: self._listed(visitor)}
+        was_quicker = at in self._looked  # a video was chosen before this came
+        if named is not None and _TAB.fullmatch(named):
+            before = visitor, self._opened.get((visitor, named), "")
+            if not was_quicker and before in self._looked:
+                self._looked[at] = self._looked.pop(before)
+            self._opened[visitor, named] = page
+        if was_quicker:
+            yield known
+            return
+        look = self._look_of(request)
         if look is None or look.state == "failed":
-            yield {self._found: ""}
+            yield known | {self._found: ""}
             return
         kind = kind_of(look)
-        known = {self._look_id: look.job_id, self._profile: kind.profile,
-                 self._detector: kind.detector}  # fmt: skip
+        known |= {self._profile: kind.profile, self._detector: kind.detector}
         yield known | await self._set_profile(kind.profile)
         async for shown in self._watch(look):
             yield shown
@@ -212,7 +254,11 @@ class Page:
         if look.state == "failed":
             yield {self._found: words.said(words.sentence(look.message), wrong=True)}
         elif look.state == "done":
-            yield self._people_of(look)
+            try:
+                yield self._people_of(look)
+            except (LookupError, TypeError, ValueError):
+                _log.exception("what was found in a video was not understood")
+                yield {self._found: words.said(words.sentence(DEFECT), wrong=True)}
 
     def _people_of(self, look: Job) -> Shown:
         analysis, people = look.outcome["analysis"], people_in(look)
@@ -244,21 +290,30 @@ class Page:
         settings = load_settings(None if profile == NO_PROFILE else profile)
         return {self._strength: settings.paste.strength, self._quality: settings.encode.quality}
 
-    async def _jump_to(self, look_id: int | None, number: str) -> Any:
-        look = self._desk.looks.find(look_id)
+    async def _jump_to(self, chosen: gr.SelectData, request: gr.Request) -> Any:
+        look = self._look_of(request)
         for person in () if look is None else people_in(look):
-            if str(person["person_id"]) == number:
+            if str(person["person_id"]) == chosen.value:
                 return _clearest(person)
         return gr.skip()
 
     async def _try(
-        self, moment: float, close: bool, look_id: int | None, people: Sequence[str], *how: Any
+        self,
+        moment: float,
+        close: bool,
+        people: Sequence[str],
+        profile: str,
+        detector: str,
+        restorer: str,
+        strength: float,
+        request: gr.Request,
     ) -> AsyncIterator[Shown]:
-        look = self._desk.looks.find(look_id)
+        look = self._look_of(request)
         if look is None or not people:
             yield {self._tried: words.said(words.nobody(look), wrong=True)}
             return
-        job = self._desk.try_out(look, moment, _order(people, *how), close=close)
+        order = Order(Kind(profile, detector), restorer, strength, tuple(people))
+        job = self._desk.try_out(look, moment, order, close=close)
         async for text in _progress(job):
             yield {self._tried: words.said(text, share=words.share_done(job))}
         if job.state == "failed":
@@ -271,35 +326,51 @@ class Page:
             }
 
     async def _start(
-        self, quality: str, suffix: str, look_id: int | None, people: Sequence[str], *how: Any
+        self,
+        quality: str,
+        suffix: str,
+        people: Sequence[str],
+        profile: str,
+        detector: str,
+        restorer: str,
+        strength: float,
+        request: gr.Request,
     ) -> Shown:
-        look = self._desk.looks.find(look_id)
+        look = self._look_of(request)
         if look is None or not people:
             return {self._started: words.said(words.nobody(look), wrong=True)}
-        job = self._desk.restore(look, quality, suffix, _order(people, *how))
+        order = Order(Kind(profile, detector), restorer, strength, tuple(people))
+        job = self._desk.restore(look, quality, suffix, order)
         text = f"{target_of(job).name} is on the list below. You can go on with another video."
-        return {self._started: words.said(text), self._list: self._listed()}
+        return {self._started: words.said(text), self._list: self._listed(look.owner)}
 
-    async def _change(self, event: gr.EventData) -> str:
+    async def _change(self, event: gr.EventData, request: gr.Request) -> str:
         """One of the buttons of the list."""
-        jobs = self._desk.restorations
+        jobs, visitor = self._desk.restorations, _visitor(request)
         does = {"stop": jobs.stop, "again": jobs.again, "remove": jobs.remove}
-        if (job := jobs.find(event.job)) is not None:
-            does[event.does](job)
-        return self._listed()
+        asked = event._data or {}
+        job = jobs.find(visitor, asked.get("job"))
+        if job is not None and asked.get("does") in does:
+            does[asked["does"]](job)
+        return self._listed(visitor)
 
-    async def _list_now(self) -> str:
-        return self._listed()
+    async def _list_now(self, request: gr.Request) -> str:
+        return self._listed(_visitor(request))
 
-    def _listed(self) -> str:
-        jobs = self._desk.restorations.jobs
+    def _listed(self, visitor: str) -> str:
+        jobs = self._desk.restorations.of(visitor)
         return words.list_html([(job, target_of(job), f"/result/{job.job_id}") for job in jobs])
 
 
-def _order(
-    people: Sequence[str], profile: str, detector: str, restorer: str, strength: float
-) -> Order:
-    return Order(Kind(profile, detector), restorer, strength, tuple(people))
+def _visitor(request: gr.Request) -> str:
+    if request.request is None:
+        raise LookupError("a handler was called without a request")
+    return visitor_of(request.request.scope)
+
+
+def _place(request: gr.Request) -> tuple[str, str]:
+    """Visitor and open page."""
+    return _visitor(request), str(request.session_hash)
 
 
 def _clearest(person: Mapping[str, Any]) -> float:
@@ -328,7 +399,11 @@ def _moment_label(seconds: float) -> str:
 
 
 def _quiet(
-    event: Callable[..., Any], handler: Callable[..., Any], inputs: Sequence[Any], outputs: Any
+    event: Callable[..., Any],
+    handler: Callable[..., Any],
+    inputs: Sequence[Any],
+    outputs: Any,
+    js: str | None = None,
 ) -> None:
     """Connect a handler that says by itself what it does.
 
@@ -337,7 +412,7 @@ def _quiet(
     """
     goes_on = inspect.isasyncgenfunction(handler)
     event(
-        handler,
+        _said_plainly(handler),
         inputs=list(inputs),
         outputs=outputs,
         queue=goes_on,
@@ -345,4 +420,38 @@ def _quiet(
         show_progress="hidden",
         concurrency_limit=None,
         api_visibility="private",
+        js=js,
     )
+
+
+def _said_plainly(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """A handler whose errors reach the page as sentences."""
+    if inspect.isasyncgenfunction(handler):
+
+        @functools.wraps(handler)
+        async def goes_on(*given: Any, **more: Any) -> AsyncIterator[Any]:
+            try:
+                async for shown in handler(*given, **more):
+                    yield shown
+            except Exception as error:
+                raise _plain(error) from error
+
+        return goes_on
+
+    @functools.wraps(handler)
+    async def once(*given: Any, **more: Any) -> Any:
+        try:
+            return await handler(*given, **more)
+        except Exception as error:
+            raise _plain(error) from error
+
+    return once
+
+
+def _plain(error: Exception) -> gr.Error:
+    if isinstance(error, gr.Error):
+        return error
+    if isinstance(error, VidrestoreError):
+        return gr.Error(escape(words.sentence(str(error))), print_exception=False)
+    _log.error("a defect of the page", exc_info=error)
+    return gr.Error(words.sentence(DEFECT), print_exception=False)

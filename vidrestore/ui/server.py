@@ -10,44 +10,39 @@ import secrets
 import shutil
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from vidrestore.errors import OutputError, UsageError
 from vidrestore.locks import held
+from vidrestore.ui.access import LOCAL, Access, visitor_of
 from vidrestore.ui.jobs import COMMAND
 from vidrestore.weights import user_cache
 
-_LOCAL = ("127.0.0.1", "localhost", "::1")
-_SECONDS_TO_SAY_GOODBYE = 2
-# The page's own scripts stand in it, and its frames of HTML are filled in by templates.
-_POLICY = "; ".join(
-    [
-        "default-src 'self'",
-        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data: blob:",
-        "media-src 'self' blob:",
-        "font-src 'self' data:",
-        "connect-src 'self'",
-        "object-src 'none'",
-        "base-uri 'self'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-    ]
-)
-_HEADERS = (
-    (b"content-security-policy", _POLICY.encode()),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-)
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
-Scope = MutableMapping[str, Any]
-Send = Callable[[Scope], Awaitable[None]]
-App = Callable[[Scope, Any, Send], Awaitable[None]]
+    from vidrestore.ui.desk import Desk
+    from vidrestore.ui.uploads import Uploads
+
+_SECONDS_TO_SAY_GOODBYE = 2
+_GIGABYTE = 1e9
+# What a browser may show by itself; all else, a picture with a program in it too, it only saves.
+_SHOWN = {
+    ".gif": "image/gif",
+    ".jpeg": "image/jpeg",
+    ".jpg": "image/jpeg",
+    ".m4v": "video/mp4",
+    ".mkv": "video/x-matroska",
+    ".mov": "video/quicktime",
+    ".mp4": "video/mp4",
+    ".png": "image/png",
+    ".webm": "video/webm",
+    ".webp": "image/webp",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +61,20 @@ class Serving:
 
     @property
     def is_local(self) -> bool:
-        return self.host in _LOCAL
+        return self.host in LOCAL
 
 
-def serve(serving: Serving, on_ready: Callable[[str], None]) -> None:
+def serve(serving: Serving, on_ready: Callable[[str, Path], None]) -> None:
     """Serve the page until interrupted; then the command that runs is stopped and all is removed.
 
-    `on_ready` is told the address. UsageError where gradio is missing or the address cannot be had.
+    Args:
+        serving: Where, and what the page may do.
+        on_ready: Told the address, with the secret token in it: it is for the user's eyes and for
+            no log, file or argument that others can read; and a folder that no other user can
+            look into, which goes when the page ends.
+
+    Raises:
+        UsageError: gradio is missing or the address cannot be had.
     """
     if importlib.util.find_spec("gradio") is None:
         raise UsageError(
@@ -83,21 +85,23 @@ def serve(serving: Serving, on_ready: Callable[[str], None]) -> None:
         import uvicorn
 
         host = f"[{serving.host}]" if ":" in serving.host else serving.host
-        on_ready(f"http://{host}:{listener.getsockname()[1]}")
+        port = listener.getsockname()[1]
+        app = _app(serving, folder, port)
+        on_ready(f"http://{host}:{port}/?token={app.token}", folder)
         config = uvicorn.Config(
-            _app(serving, folder),
+            app,
             log_level="critical",  # else it shows a traceback for each page open at the end
-            access_log=False,
+            access_log=False,  # the token stands in an address
+            server_header=False,
             timeout_graceful_shutdown=_SECONDS_TO_SAY_GOODBYE,
         )
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
 
 
-def _app(serving: Serving, folder: Path) -> App:
+def _app(serving: Serving, folder: Path, port: int) -> Access:
     import gradio
-    from fastapi import FastAPI, HTTPException
-    from fastapi.responses import FileResponse
+    from fastapi import FastAPI
 
     from vidrestore.ui import words
     from vidrestore.ui.desk import Desk
@@ -116,27 +120,18 @@ def _app(serving: Serving, folder: Path) -> App:
                 await work
 
     app = FastAPI(lifespan=at_work, docs_url=None, redoc_url=None, openapi_url=None)
-
-    def sent(path: Path | None, name: str | None = None) -> FileResponse:
-        if path is None or not path.is_file():
-            raise HTTPException(404, "this is no longer here")
-        return FileResponse(path, filename=name)
-
-    @app.get("/person/{look_id}/{person}.png")
-    async def portrait(look_id: int, person: int) -> FileResponse:
-        return sent(desk.portrait(look_id, person))
-
-    @app.get("/result/{job_id}")
-    async def result(job_id: int) -> FileResponse:
-        path = desk.result(job_id)
-        return sent(path, None if path is None else path.name)
+    longest_bytes = round(serving.max_upload_gb * _GIGABYTE)
+    # Routes that stand here come before those of gradio that have the same address.
+    _add_files(app, desk)
+    _add_upload(app, desk.uploads, longest_bytes)
 
     theme = gradio.themes.Base(
         font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")
     ).set(block_info_text_color="*neutral_500", block_info_text_color_dark="*neutral_400")
+    blocks = Page(desk).blocks
     gradio.mount_gradio_app(
         app,
-        Page(desk).blocks,
+        blocks,
         path="/",
         footer_links=[],
         run_history=False,
@@ -144,48 +139,93 @@ def _app(serving: Serving, folder: Path) -> App:
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
-        allowed_paths=[str(folder)],
-        max_file_size=round(serving.max_upload_gb * 1e9),
+        max_file_size=longest_bytes,
         theme=theme,
         css=words.CSS,
     )
-    return _guarded(app, serving)
+    # Only a page of which this is set has gradio look whether a path was uploaded; launch() sets
+    # it, mounting does not.
+    blocks.has_launched = True
+    return Access(app, desk.uploads, port=port, is_local=serving.is_local)
 
 
-def _guarded(app: Any, serving: Serving) -> App:
-    """Refuses what another site sends through the user's browser, and says in every answer that
-    nothing may come from elsewhere."""
+def _add_files(app: FastAPI, desk: Desk) -> None:
+    """All files that leave the server; the visitor's own, each by the desk's own path."""
+    from fastapi import HTTPException, Request
+    from fastapi.responses import FileResponse
 
-    async def guarded(scope: Scope, receive: Any, send: Send) -> None:
-        if scope["type"] != "http":
-            await app(scope, receive, send)
-            return
-        headers = dict(scope["headers"])
-        host = headers.get(b"host", b"").decode("latin-1")
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        is_ours = not origin or origin.partition("://")[2] == host
-        # A name that leads to this machine only since the user's browser asked for it.
-        name = host.rpartition(":")[0].strip("[]") or host
-        if not is_ours or (serving.is_local and name not in _LOCAL):
-            await send({"type": "http.response.start", "status": 403, "headers": []})
-            await send({"type": "http.response.body", "body": b"not for other sites"})
-            return
+    def sent(path: Path | None, *, to_keep: bool = False) -> FileResponse:
+        if path is None or path.is_symlink() or not path.is_file():
+            raise HTTPException(404, "this is no longer here")
+        kind = _SHOWN.get(path.suffix.lower())
+        return FileResponse(
+            path,
+            filename=path.name,
+            media_type=kind or "application/octet-stream",
+            content_disposition_type="attachment" if to_keep or kind is None else "inline",
+            headers={"cache-control": "private, no-cache"},
+        )
 
-        async def send_with_headers(message: Scope) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *_HEADERS]
-            await send(message)
+    async def portrait(request: Request, look_id: int, person: int) -> FileResponse:
+        return sent(desk.portrait(visitor_of(request.scope), look_id, person))
 
-        await app(scope, receive, send_with_headers)
+    async def result(request: Request, job_id: int) -> FileResponse:
+        return sent(desk.result(visitor_of(request.scope), job_id), to_keep=True)
 
-    return guarded
+    async def shown(request: Request, named: str) -> FileResponse:
+        return sent(desk.shown(visitor_of(request.scope), named))
+
+    routes: dict[str, Callable[..., Awaitable[FileResponse]]] = {
+        "/person/{look_id}/{person}.png": portrait,
+        "/result/{job_id}": result,
+        "/gradio_api/file={named:path}": shown,
+    }
+    for address, answer in routes.items():
+        # The annotations of a function inside another one cannot be found by their names.
+        answer.__annotations__.update(request=Request, **{"return": FileResponse})
+        app.add_api_route(address, answer, methods=["GET", "HEAD"], response_model=None)
+
+
+def _add_upload(app: FastAPI, uploads: Uploads, longest_bytes: int) -> None:
+    """Takes the place of gradio's own, which stores files with the same bytes only once."""
+    from fastapi import HTTPException, Request
+    from fastapi.responses import JSONResponse, PlainTextResponse, Response
+    from gradio.route_utils import upload_fn
+    from gradio.routes import file_upload_statuses
+    from starlette.formparsers import MultiPartException
+
+    async def upload(request: Request, upload_id: str | None = None) -> Response:
+        folder = uploads.make_folder()
+        kept = None
+        try:
+            files, _, _ = await upload_fn(
+                request,
+                str(folder),
+                longest_bytes,
+                upload_id,
+                upload_progress=file_upload_statuses if upload_id else None,
+            )
+            if len(files) == 1:
+                kept = uploads.keep(folder, Path(files[0]), visitor_of(request.scope))
+        except MultiPartException as error:
+            status = 413 if "maximum allowed size" in error.message else 400
+            return PlainTextResponse(error.message, status_code=status)
+        finally:
+            if kept is None:  # also where the browser went away in the middle
+                uploads.drop_folder(folder)
+        if kept is None:
+            raise HTTPException(400, "one video is taken at a time, with a name")
+        return JSONResponse([str(kept.path)])
+
+    upload.__annotations__.update(request=Request, **{"return": Response})
+    app.add_api_route("/gradio_api/upload", upload, methods=["POST"], response_model=None)
 
 
 def _keep_to_itself(folder: Path) -> None:
     """Read by gradio when it is imported: no word to anybody, and files nowhere but in `folder`."""
     os.environ.update(
         GRADIO_ANALYTICS_ENABLED="False",
-        GRADIO_TEMP_DIR=str(folder / "files"),
+        GRADIO_TEMP_DIR=str(folder),
         GRADIO_SHARE="False",
         HF_HUB_OFFLINE="1",
         HF_HUB_DISABLE_TELEMETRY="1",

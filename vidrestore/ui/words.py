@@ -91,6 +91,23 @@ element.addEventListener("click", (event) => {
 });
 """
 
+# A tab keeps its name while it is loaded again, and gives none to a copy of itself: the name is in
+# the tab's storage, which a copy begins with, only between two loads.
+NAME_OF_TAB = """
+() => {
+  const key = "vidrestore-tab";
+  let name = sessionStorage.getItem(key);
+  if (!/^[0-9a-f]{32}$/.test(name || "")) {
+    const bytes = crypto.getRandomValues(new Uint8Array(16));
+    name = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  }
+  sessionStorage.removeItem(key);
+  window.addEventListener("pagehide", () => sessionStorage.setItem(key, name));
+  window.addEventListener("pageshow", () => sessionStorage.removeItem(key));
+  return [name];
+}
+"""
+
 
 def step(number: int | None, title: str) -> str:
     """A heading."""
