@@ -24,6 +24,7 @@ from media import (
 from skimage import data
 
 from vidrestore import load_settings, measures, restore_video
+from vidrestore.codecs import Encoding
 from vidrestore.crops import Crops
 from vidrestore.frame import FaceFrame, Frame
 from vidrestore.restore import reach_frames
@@ -225,7 +226,7 @@ def test_frames_do_not_depend_on_segments(tmp_path):
 
 def test_another_amount_makes_another_segment():
     analysis = analysis_of(info_of(96, 64), 60, [plain_track(60, centre=(48, 32), side=32)])
-    encoding = type("Encoding", (), {"encoder": "e", "pixel_format": "p", "options": {}})()
+    encoding = Encoding("e", "e", "p", ".mkv")
     hashes = {
         made_from(Segment(0, 0, 60), analysis, 2, [(0, Sharp())], "", load_settings(
             options={"restore.denoise": amount}), encoding)

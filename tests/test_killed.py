@@ -47,6 +47,7 @@ class Tinted:
     """A face that depends on what its frame and the next ones show."""
 
     name = "tinted"
+    cache_key = "tinted"
     size = None
     reach_frames = 1
     template = "gpen"

@@ -16,9 +16,10 @@ from vidrestore.restorers import (
     Denoiser,
     Restorer,
     all_finite,
+    cache_key_of,
+    is_cheap,
     memory_errors,
     restorer_for,
-    told_apart,
 )
 from vidrestore.summary import Tally
 
@@ -49,7 +50,8 @@ def restore(
     A restorer that sees one frame is shown what the `denoiser` makes of the frames around it; the
     faces keep their `source`. One that sees several by itself is not, which is noted.
 
-    Results are kept in `crops`, and those that an earlier run kept there are taken and counted.
+    Results are kept in `crops`, and those that an earlier run or the segment before kept there are
+    taken and counted. Not of a restorer without a `cache_key`.
 
     Memory: the crops of at most max_waiting_frames + 2 * reach_frames + 1 frames, and of each face
     the window and the result of the frame before.
@@ -91,6 +93,8 @@ def restore(
 class _Task:
     """A window for the restorer, once for all faces that show it."""
 
+    index: int
+    """Of the first frame that shows it."""
     track_id: int
     crops: list[torch.Tensor]
     """(3, W, W) each, 2 reach + 1 of them: the face and its neighbours in time."""
@@ -111,10 +115,12 @@ class _Task:
         return torch.stack([squared(crop, size) for crop in crops])
 
     @property
-    def made_by(self) -> str:
-        """What makes the result of the crops."""
-        name = told_apart(self.network)
-        return name if self.denoiser is None else f"{name}, {self.denoiser.name}"
+    def made_by(self) -> str | None:
+        """What makes the result of the crops; None where that is not known."""
+        key = cache_key_of(self.network)
+        if key is None or self.denoiser is None:
+            return key
+        return f"{key}, {self.denoiser.cache_key}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,8 +169,11 @@ class _Batches:
             self._pending.setdefault((id(task.network), side), []).append(task)
 
     def _is_known(self, task: _Task, crops: Crops) -> bool:
-        task.key = crops.key(task.made_by, task.crops)
-        if (known := crops.find(task.key)) is None:
+        made_by = task.made_by
+        if made_by is None or (is_cheap(task.network) and not crops.keeps_cheap):
+            return False
+        task.key = crops.key(made_by, task.crops)
+        if (known := crops.find(task.key, task.index)) is None:
             return False
         task.result, task.was_kept = known.to(task.crops[0].device), True
         return True
@@ -206,7 +215,7 @@ class _Batches:
                 continue
             task.result = squared(result, side)
             if self._crops is not None and task.key is not None:
-                self._crops.keep(task.key, task.result)
+                self._crops.keep(task.key, task.index, task.result)
         return len(tasks)
 
 
@@ -236,7 +245,8 @@ def _task(
             last = _source_at(held, at + step * distance, face.track_id, last)
             side.append(last)
         crops = side[::-1] + crops if step < 0 else crops + side
-    return _Task(face.track_id, crops, restorer_for(restorer, face.work_px), denoiser)
+    network = restorer_for(restorer, face.work_px)
+    return _Task(held[at].frame.index, face.track_id, crops, network, denoiser)
 
 
 def _source_at(
