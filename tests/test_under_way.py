@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,9 @@ from vidrestore.errors import OutputError
 from vidrestore.stages.decode import Damage, decode
 
 SIZE, FRAMES, STOPS_AT = (96, 64), 100, 61
-OPTIONS = {"encode.codec": "ffv1", "encode.check": False, "guard.features": 0}
+OPTIONS = {
+    "encode.codec": "ffv1", "encode.check": False, "guard.features": 0, "deflicker.amount": 0,
+}  # fmt: skip
 _MOST_LOST = 20
 
 
@@ -64,6 +68,24 @@ class Unkeyed(Tinted):
 
 class DefectiveUnkeyed(Defective):
     cache_key = None
+
+
+class Noted(Tinted):
+    """Notes what it is asked for in files of each process, of which one is killed."""
+
+    def __init__(self, notes: Path) -> None:
+        super().__init__()
+        self._notes = notes
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        result = super().__call__(windows)
+        with (self._notes / str(os.getpid())).open("a") as file:
+            file.write(sha256(windows.numpy().tobytes()).hexdigest() + "\n")
+        if self.faces == 20:
+            with suppress(FileExistsError):
+                (self._notes / "killed").symlink_to(str(os.getpid()))
+                os.kill(os.getpid(), signal.SIGKILL)
+        return result
 
 
 @pytest.fixture(scope="module")
@@ -129,14 +151,12 @@ def test_stopped_within_a_segment_only_what_was_not_kept_is_restored(tape, whole
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_no_segment_pays_for_what_lies_around_it(tape, tmp_path):
+@pytest.mark.parametrize("kind", [Single, Tinted])
+def test_no_segment_pays_for_what_lies_around_it(tape, tmp_path, kind):
     target = tmp_path / "out.mkv"
-    # One that sees several frames would be asked for those at the very ends of what is decoded,
-    # too, whose windows are cut there.
-    restorer = Single()
-    summary, _ = restored(tape, target, restorer, **{"job.segment_frames": 48})
+    summary, _ = restored(tape, target, restorer := kind(), **{"job.segment_frames": 48})
     assert restorer.faces == summary.faces == FRAMES
-    restored(tape, tmp_path / "one.mkv", Single())
+    restored(tape, tmp_path / "one.mkv", kind())
     assert frames_of(target) == frames_of(tmp_path / "one.mkv")
 
 
@@ -218,6 +238,30 @@ def test_where_there_is_little_room_faces_are_not_kept_and_the_run_ends_well(
     assert restorer.faces == FRAMES
     assert frames_of(target) == whole
     assert any("of room, so the restored faces" in warning for warning in summary.warnings)
+
+
+@pytest.mark.long
+def test_what_a_killed_worker_had_restored_is_not_restored_again(tape, whole, tmp_path):
+    pytest.importorskip("ray")
+    from vidrestore import cluster
+
+    notes, target = tmp_path / "notes", tmp_path / "out" / "out.mkv"
+    notes.mkdir()
+    target.parent.mkdir()
+    settings = load_settings(options=OPTIONS | {"job.segment_frames": 48})
+    track = plain_track(FRAMES, centre=(48, 32), side=32)
+    with cluster.local(2) as crew:
+        restore_video(tape, target, settings, restorer=Noted(notes), workers=crew,
+                      analysis=analysis_of_file(tape, [track]))  # fmt: skip
+    assert frames_of(target) == whole
+    assert list(target.parent.iterdir()) == [target]
+    killed = str((notes / "killed").readlink())
+    asked = {path.name: path.read_text().split() for path in notes.glob("[0-9]*")}
+    lost = set(asked.pop(killed))
+    assert len(lost) == 20
+    again = [face for faces in asked.values() for face in faces if face in lost]
+    # The one under way, and those around a cut that both workers restored at the same time.
+    assert len(again) <= 5
 
 
 @pytest.mark.parametrize("values", ["float32", "float16"])

@@ -34,6 +34,7 @@ def restore(
     repeats: bool = True,
     crops: Crops | None = None,
     denoiser: Denoiser | None = None,
+    needed: range | None = None,
 ) -> Iterator[FaceFrame]:
     """Give every face its `restored` crop; frames come out as they came in, in order.
 
@@ -49,6 +50,9 @@ def restore(
 
     A restorer that sees one frame is shown what the `denoiser` makes of the frames around it; the
     faces keep their `source`. One that sees several by itself is not, which is noted.
+
+    Faces of frames outside `needed` are only there for the windows of others, and keep `restored`
+    None; None: all are needed.
 
     Results are kept in `crops`, and those that an earlier run or the segment before kept there are
     taken and counted. Not of a restorer without a `cache_key`.
@@ -73,9 +77,13 @@ def restore(
             held.append(frame)
         if at < len(held) and (frame is None or at + reach < len(held)):
             found = [_task(held, at, face, restorer, reach, denoiser) for face in held[at].faces]
-            faces = [_or_before(task, before if repeats else {}) for task in found]
-            before = {task.track_id: task for task, _ in faces}
-            batches.add(task for task, is_repeat in faces if not is_repeat)
+            if needed is not None and held[at].frame.index not in needed:
+                faces = [(replace(task, result="is not needed"), False) for task in found]
+                before = {}
+            else:
+                faces = [_or_before(task, before if repeats else {}) for task in found]
+                before = {task.track_id: task for task, _ in faces}
+            batches.add(task for task, is_repeat in faces if not is_repeat and task.result is None)
             waiting.append(_Waiting(held[at], faces))
             at += 1
         while at > reach:
