@@ -42,7 +42,7 @@ GOOD, WORN = (5, 9), (8, 14)
 class Sharp:
     """A network to which noise is a feature: it makes the most of every contrast."""
 
-    name, size, reach_frames, template = "sharp", SIDE, 0, "gpen"
+    name, size, reach_frames, template, cache_key = "sharp", SIDE, 0, "gpen", "sharp"
 
     def __init__(self):
         self.shapes = []
