@@ -45,6 +45,7 @@ class Tinted:
     """Another colour for every face, which depends on what it shows."""
 
     name = "tinted"
+    cache_key = "tinted"
     size = None
     reach_frames = 1
     template = "gpen"

@@ -68,12 +68,11 @@ def test_what_was_kept_is_what_was_made(tmp_path, reach):
 def test_nothing_is_taken_for_another(tmp_path):
     levels = [0.1, 0.2]
     through(Crops(tmp_path, "so"), levels, Seen())
-    other_weights, other_name = Seen(), Seen()
-    other_weights.weights_sha256, other_name.name = "0" * 64, "other"
+    other = Seen()
+    other.cache_key = "boiling with other weights"
     for made_by, values, restorer in (
         ("otherwise", levels, Seen()),
-        ("so", levels, other_weights),
-        ("so", levels, other_name),
+        ("so", levels, other),
         ("so", [0.1 + 1e-7, 0.2 + 1e-7], Seen()),
     ):
         through(Crops(tmp_path, made_by), values, restorer)

@@ -24,7 +24,7 @@ from vidrestore import analyze_video, console, load_settings, restore_video, sto
 from vidrestore.again import frames_again
 from vidrestore.deinterlacing import choose_interlacing
 from vidrestore.detectors import detection
-from vidrestore.errors import UsageError
+from vidrestore.errors import OutputError, UsageError
 from vidrestore.interlace import of_output
 from vidrestore.stages.decode import Damage, decode, probe
 from vidrestore.stages.detect import checksum
@@ -197,6 +197,37 @@ def test_the_frames_do_not_depend_on_segments(tmp_path, a_face):
         restored(source, target, "keep", Painter(), **{"job.segment_frames": most})
         found.append([(f.pts, checksum(f.image)) for f in decode(target, Damage())])
     assert found[0] == found[1]
+
+
+class Green(Painter):
+    """Breaks at a face."""
+
+    cache_key = "green"
+
+    def __init__(self, breaks_at=None):
+        super().__init__()
+        self._breaks_at = breaks_at
+
+    def __call__(self, windows):
+        if len(self.batches) == self._breaks_at:
+            raise OSError("a defect of the restorer")
+        return super().__call__(windows)
+
+
+@pytest.mark.parametrize(("first", "second"), [("keep", "bob"), ("bob", "keep")])
+def test_segments_of_one_mode_are_not_joined_with_those_of_another(tmp_path, a_face, first, second):
+    pictures = footage.images(footage.pan(2 * 70, 160, 96), "yuv420p")
+    source = footage.film(tmp_path / "clip.mkv", footage.woven_by_hand(pictures, "tff"), flag="tff")
+    target, plain = tmp_path / "out.mkv", tmp_path / "plain.mkv"
+    short = {"job.segment_frames": 49}
+    with pytest.raises(OutputError, match="a defect"):
+        restored(source, target, first, Green(110), **short)
+    assert len(list((tmp_path / "out.mkv.vidrestore" / "segments").glob("*.json"))) == 2
+    restored(source, target, second, Green(), **short)
+    restored(source, plain, second, Green(), **short)
+    frames = [[(f.pts, checksum(f.image)) for f in decode(p, Damage())] for p in (target, plain)]
+    assert frames[0] == frames[1]
+    assert len(frames[0]) == {"keep": 70, "bob": 140}[second]
 
 
 @pytest.mark.parametrize("mode", ["keep", "bob"])

@@ -19,6 +19,7 @@ from media import (
 )
 
 from vidrestore import load_settings, restore_video
+from vidrestore.codecs import Encoding
 from vidrestore.errors import WeightsError
 from vidrestore.estimate import Estimate, estimate
 from vidrestore.frame import FaceFrame, Frame
@@ -165,7 +166,7 @@ def test_a_track_keeps_its_network_and_the_summary_names_those_used(tape, tmp_pa
 
 def test_a_segment_is_redone_where_its_faces_get_another_network_and_only_there(tape, tmp_path):
     analysis, settings = analysis_of_tape(tape), load_settings()
-    encoding = type("Encoding", (), {"encoder": "e", "pixel_format": "p", "options": {}})()
+    encoding = Encoding("e", "e", "p", ".mkv")
     segments = plan_segments(analysis, most_frames=48)
     assert len(segments) == 2
 

@@ -24,8 +24,7 @@ import torch
 
 from vidrestore import analyze_video, fixity, load_settings, openers, restore_video, store
 from vidrestore.frame import Analysis
-from vidrestore.restore import reach_frames
-from vidrestore.segments import Segment, context, plan_segments
+from vidrestore.segments import Segment, plan_segments
 from vidrestore.stages import join, remux
 from vidrestore.stages.decode import Damage, decode
 from vidrestore.workfolder import WorkFolder
@@ -39,14 +38,18 @@ OPTIONS = {
     "encode.codec": "ffv1", "job.segment_frames": 48, "deflicker.amount": 0,
     "detect.remember": False, **media.AS_PAINTED,
 }  # fmt: skip
-# Those before it are done when something happens in this one.
+# Those before it are done when something happens in this one, with which its shot ends.
 _AT_SEGMENT = 5
+# No face is restored twice, so that the count of faces says where a run is.
+_FACES_OF_THESE = (_AT_SEGMENT + 1) * (FRAMES // SEGMENTS)
+_KILLED_AT = _FACES_OF_THESE - 10
 
 
 class Tinted:
     """A face that depends on what its frame and the next ones show."""
 
     name = "tinted"
+    cache_key = "tinted"
     size = None
     reach_frames = 1
     template = "gpen"
@@ -74,13 +77,6 @@ def segments_of(analysis: Analysis) -> list[Segment]:
     return segments
 
 
-def faces_needed(analysis: Analysis, done: int) -> int:
-    """How many faces the restorer is given for all segments but the first ones."""
-    reach = reach_frames([(0, Tinted())], load_settings(options=OPTIONS))
-    spans = [context(segment, analysis, reach) for segment in segments_of(analysis)[done:]]
-    return sum(end - first for first, end in spans)
-
-
 class Job(NamedTuple):
     """What a job that shall be killed is given; a moment may change it."""
 
@@ -103,9 +99,7 @@ def in_the_analysis(job: Job) -> Job:
 
 
 def in_a_segment(job: Job) -> Job:
-    assert job.analysis is not None
-    before = faces_needed(job.analysis, 0) - faces_needed(job.analysis, _AT_SEGMENT)
-    return job._replace(restorer=Tinted(kills_at=before + FRAMES // SEGMENTS // 2))
+    return job._replace(restorer=Tinted(kills_at=_KILLED_AT))
 
 
 def at_note(name: str, share: float | None) -> Moment:
@@ -215,22 +209,22 @@ def at_the_renaming(*, is_done: bool) -> Moment:
     return aimed
 
 
-# When, and how many segments need not be done again.
+# When, and how many faces need not be restored again.
 MOMENTS: dict[str, tuple[Moment, int]] = {
     "in the analysis": (in_the_analysis, 0),
-    "in a segment": (in_a_segment, _AT_SEGMENT),
-    "between a segment and its note": (at_note("0005", None), _AT_SEGMENT),
-    "in a segment's note": (at_note("0005", 0.5), _AT_SEGMENT),
-    "before a segment's note has its name": (at_note("0005", 1), _AT_SEGMENT),
+    "in a segment": (in_a_segment, _KILLED_AT - 1),
+    "between a segment and its note": (at_note("0005", None), _FACES_OF_THESE),
+    "in a segment's note": (at_note("0005", 0.5), _FACES_OF_THESE),
+    "before a segment's note has its name": (at_note("0005", 1), _FACES_OF_THESE),
     "in the job's note": (at_note("job", 0.5), 0),
-    "in the join": (in_the_join, SEGMENTS),
-    "between the join and its note": (at_note("video", None), SEGMENTS),
-    "with half of the segments gone": (with_half_of_the_segments_gone, SEGMENTS),
-    "in the remux": (in_the_remux, SEGMENTS),
-    "in a remux whose program goes on": (in_a_remux_whose_program_goes_on, SEGMENTS),
-    "in the check": (in_the_check, SEGMENTS),
-    "before the renaming": (at_the_renaming(is_done=False), SEGMENTS),
-    "after the renaming": (at_the_renaming(is_done=True), SEGMENTS),
+    "in the join": (in_the_join, FRAMES),
+    "between the join and its note": (at_note("video", None), FRAMES),
+    "with half of the segments gone": (with_half_of_the_segments_gone, FRAMES),
+    "in the remux": (in_the_remux, FRAMES),
+    "in a remux whose program goes on": (in_a_remux_whose_program_goes_on, FRAMES),
+    "in the check": (in_the_check, FRAMES),
+    "before the renaming": (at_the_renaming(is_done=False), FRAMES),
+    "after the renaming": (at_the_renaming(is_done=True), FRAMES),
 }  # fmt: skip
 
 
@@ -284,7 +278,7 @@ def uninterrupted(
 ) -> Contents:
     target, restorer = tmp_path_factory.mktemp("whole") / "out.mkv", Tinted()
     restored(tape, target, Job(restorer, faces))
-    assert restorer.faces == faces_needed(faces, 0)
+    assert restorer.faces == FRAMES
     whole = contents(target)
     assert whole.sound == media.packets(tape, 1)
     return whole
@@ -311,7 +305,7 @@ def test_a_job_killed_at_any_step_goes_on_from_there(tape, faces, uninterrupted,
             os.kill(int(killed.stdout), signal.SIGKILL)
     assert contents(target) == uninterrupted
     assert list(folder.iterdir()) == [target]
-    assert again.faces == faces_needed(faces, MOMENTS[name][1])
+    assert again.faces == FRAMES - MOMENTS[name][1]
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from media import (
 from onnx import TensorProto, helper, numpy_helper
 
 from vidrestore import masks, parsing
+from vidrestore.codecs import Encoding
 from vidrestore.errors import WeightsError
 from vidrestore.frame import Frame
 from vidrestore.job import restore_video
@@ -269,7 +270,7 @@ def test_segments_are_redone_where_the_file_has_another_content(tmp_path):
     track = plain_track(48, centre=(96, 96), side=100.0)
     source = write_video(tmp_path / "source.mkv", [frame_of(scene())] * 2)
     analysis = analysis_of_file(source, [replace(track)])
-    encoding = type("Encoding", (), {"encoder": "e", "pixel_format": "p", "options": {}})()
+    encoding = Encoding("e", "e", "p", ".mkv")
     (segment,) = plan_segments(analysis, most_frames=48)
     path = tmp_path / "parser.onnx"
     settings = load_settings(None, [f"paste.parser={path}"])

@@ -35,6 +35,7 @@ class Tinted:
     """A face that depends on what its frame shows; the source may go while it is restored."""
 
     name = "tinted"
+    cache_key = "tinted"
     size = None
     reach_frames = 0
     template = "gpen"

@@ -37,7 +37,7 @@ def show_summary(summary: Summary, target: Path) -> None:
         row = f"{summary.repeated} of them repeat the frame before and were not computed again"
         table.add_row("", row)
     if summary.kept:
-        row = f"{summary.kept} of them were found among the kept crops and not computed again"
+        row = f"{summary.kept} of them were restored before and kept, and not computed again"
         table.add_row("", row)
     if summary.restorers:
         table.add_row("restored with", _cell(", ".join(summary.restorers)))

@@ -1,57 +1,133 @@
-"""Restored crops on disk, so that a change of anything after the network does not need it again."""
+"""Restored crops on disk, so that what a network made once is not asked of it again."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import logging
 import secrets
+import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.weak import WeakTensorKeyDictionary
+
+ROOM_BYTES = 10**9
+"""Crops of a segment under way are only written while so much of the disk stays free."""
+_log = logging.getLogger("vidrestore")
 
 
 class Crops:
     """What networks made of crops: a file for each, found again by all that it was made from.
 
-    Of a crop of side W a file holds 12 W^2 bytes: the float32 values, as they are. Several
-    processes may use one folder. `made_by` says how the networks are run.
+    Of a crop of side W a file holds 12 W^2 bytes, or half of that where 16-bit floats hold its
+    values exactly; what is read is what was kept, to the last bit. Several processes may use one
+    folder. `made_by` says how the networks are run.
     """
+
+    keeps_cheap = True
+    """Whether results of restorers that declare themselves cheap are kept, too."""
 
     def __init__(self, folder: Path, made_by: str) -> None:
         self._folder, self._made_by = folder, made_by
+        self.note: str | None = None
+        """Why not everything was kept, in a sentence."""
+        # A crop is in the windows of several frames.
+        self._digests: MutableMapping[torch.Tensor, bytes] = WeakTensorKeyDictionary()
 
     def key(self, network: str, crops: Sequence[torch.Tensor]) -> str:
         """Of the result for the window (3, W, W) each; `network` tells it from all others."""
         digest = hashlib.sha256(repr((self._made_by, network)).encode())
         for crop in crops:
-            digest.update(repr(crop.shape).encode())
-            digest.update(crop.cpu().numpy().tobytes())
+            digest.update(self._digest(crop))
         return digest.hexdigest()
 
-    def find(self, key: str) -> torch.Tensor | None:
-        """(3, W, W) float32 on the CPU; None where there is none, or none that is whole."""
+    def _digest(self, crop: torch.Tensor) -> bytes:
+        known = self._digests.get(crop)
+        if known is None:
+            digest = hashlib.sha256(repr(crop.shape).encode())
+            digest.update(np.ascontiguousarray(crop.cpu().numpy()).data)
+            known = self._digests[crop] = digest.digest()
+        return known
+
+    def find(self, key: str, index: int) -> torch.Tensor | None:
+        """(3, W, W) float32 on the CPU, of frame `index`; None where there is none, or none that is
+        whole."""
+        path = self._path(key, index)
         try:
-            with self._path(key).open("rb") as file, np.load(file) as arrays:
-                return torch.from_numpy(arrays["crop"])
-        except (FileNotFoundError, zipfile.BadZipFile, ValueError, KeyError, EOFError):
+            with path.open("rb") as file, np.load(file) as arrays:
+                return torch.from_numpy(arrays["crop"]).float()
+        except FileNotFoundError:
+            return None
+        except (OSError, zipfile.BadZipFile, ValueError, KeyError, EOFError, TypeError) as error:
+            _log.info("the restored crop %s is damaged and made again: %s", path, error)
             return None
 
-    def keep(self, key: str, crop: torch.Tensor) -> None:
+    def keep(self, key: str, index: int, crop: torch.Tensor) -> None:
         """Not forced onto the disk: a file's own checksum tells whether it got there."""
-        path = self._path(key)
+        path = self._path(key, index)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{secrets.token_hex(8)}.part.npz")
+        half = crop.half()
         try:
-            np.savez(part, crop=crop.cpu().numpy())
+            np.savez(part, crop=(half if torch.equal(half.float(), crop) else crop).cpu().numpy())
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
 
-    def _path(self, key: str) -> Path:
+    def _path(self, key: str, index: int) -> Path:
         # So that no folder holds hundreds of thousands.
         return self._folder / key[:2] / f"{key[2:]}.npz"
+
+
+class CropsUnderWay(Crops):
+    """Those of segments that are not finished, by frame, until these are.
+
+    Where the disk has no room for them, they are not kept, and `note` says so.
+    """
+
+    keeps_cheap = False
+
+    def keep(self, key: str, index: int, crop: torch.Tensor) -> None:
+        if self.note is not None:
+            return
+        size = crop.numel() * crop.element_size()
+        try:
+            self._folder.mkdir(exist_ok=True)
+            if shutil.disk_usage(self._folder).free >= ROOM_BYTES + size:
+                super().keep(key, index, crop)
+                return
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            _log.info("a restored crop was not kept: %s", error)
+        self.note = (
+            f"{self._folder.parent} has less than {ROOM_BYTES / 1e9:g} GB of room, so the restored "
+            "faces of unfinished segments were not kept there; a run that is interrupted goes on "
+            "from the last whole segment"
+        )
+
+    def _path(self, key: str, index: int) -> Path:
+        return self._folder / f"{index:08}" / f"{key}.npz"
+
+
+def forget_frames_outside(folder: Path, spans: Sequence[tuple[int, int]]) -> None:
+    """Remove what `CropsUnderWay` kept there of all frames but those in the [first, end)."""
+    if not folder.is_dir():
+        return
+    for of_frame in folder.iterdir():
+        index = int(of_frame.name) if of_frame.name.isdecimal() else -1
+        if not any(first <= index < end for first, end in spans):
+            # A worker that was given up for lost may be writing there still.
+            shutil.rmtree(of_frame, ignore_errors=True)
+
+
+def crops_in(folder: Path) -> list[Path]:
+    """The files of whole crops in it."""
+    return [path for path in folder.glob("*/*.npz") if ".part." not in path.name]
 
 
 def bytes_in(folder: Path) -> int:

@@ -94,6 +94,7 @@ class _Nothing:
     size: int | None = None
     reach_frames = 0
     template = "gpen"
+    cache_key = None
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         # Another value, however little: a face that is just as before would not be pasted.

@@ -122,12 +122,16 @@ def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
 
     if how.restorer != tiers.NAME:
         return opened(how.restorer)
+    from vidrestore.restorers.gpen import run_as
+
     return tiers.Tiers(
         opened,
         find_weights=find_weights,
         is_to_be_had=lambda name: _is_to_be_had(name, settings),
         has_room=lambda name: has_room(name, how, device),
         on_notice=say,
+        run_as=run_as(device, how.number_format, how.engine),
+        is_cheap=device.type != "cpu",
     )
 
 

@@ -42,9 +42,9 @@ from vidrestore.redo import (
 )
 from vidrestore.remembered import known_analysis
 from vidrestore.rendering import Here, Rendering, Work, Workers
-from vidrestore.restorers import Described, Restorer
+from vidrestore.restorers import Described, Restorer, cache_key_of
 from vidrestore.scaling import scaled_info
-from vidrestore.segments import networks_used, plan_segments
+from vidrestore.segments import networks_used, plan_segments, without_cache_key
 from vidrestore.selection import EVERYONE, Choice
 from vidrestore.stages.decode import Span
 from vidrestore.stages.encode import first_that_opens
@@ -199,6 +199,13 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
         notify(on_event, *layering.notes)
         losses = (*losses, *layering.notes)
     described = [(first, _described(each)) for first, each in restorers]
+    if unknown := without_cache_key(described):
+        work.is_kept = False  # nothing in it could be used again
+        notify(on_event, (
+            f"{' and '.join(unknown)} has no cache_key, so this run takes no restored face from an "
+            "earlier one, and nothing is kept if it is interrupted; give the restorer one that "
+            "names its weights and options"
+        ))  # fmt: skip
     if scaling is not None:
         check_memory(needed_bytes + memory_for_faces(analysis, settings, described), info)
     job = Work(
@@ -341,6 +348,7 @@ class _Description:
     reach_frames: int
     template: str
     weights_sha256: str | None
+    cache_key: str | None
 
 
 def _described(restorer: Restorer) -> Described:
@@ -349,8 +357,9 @@ def _described(restorer: Restorer) -> Described:
         return restorer
     sha256 = getattr(restorer, "weights_sha256", None)
     return _Description(
-        restorer.name, restorer.size, restorer.reach_frames, restorer.template, sha256
-    )
+        restorer.name, restorer.size, restorer.reach_frames, restorer.template, sha256,
+        cache_key_of(restorer),
+    )  # fmt: skip
 
 
 def with_template(settings: Settings, restorer: Restorer) -> Settings:

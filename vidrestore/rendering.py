@@ -11,13 +11,14 @@ from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Protocol
 
 import torch
 
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
-from vidrestore.crops import Crops
+from vidrestore.crops import Crops, CropsUnderWay
 from vidrestore.frame import Analysis, OnEvent, notify
 from vidrestore.interlace import frames_of_output, in_output
 from vidrestore.layering import Layering
@@ -26,7 +27,7 @@ from vidrestore.pairing import Pairing
 from vidrestore.parsing import Parser
 from vidrestore.restore import reach_frames, restore_segment
 from vidrestore.restorers import Described, Restorer
-from vidrestore.segments import Schedule, Segment, made_from
+from vidrestore.segments import Schedule, Segment, context, made_from, without_cache_key
 from vidrestore.stages.decode import Span
 from vidrestore.stages.join import join
 from vidrestore.summary import Tally
@@ -75,6 +76,7 @@ def render(
     folder, name = WorkFolder(work.folder), name_of(segment)
     path = folder.place(name, work.encoding.suffix)
     layer = None if work.layering is None else work.layering.files(name, folder)
+    crops = _crops(work.settings, folder)
     tally = restore_segment(
         work.source,
         path,
@@ -89,9 +91,11 @@ def render(
         span=work.span,
         pairing=work.pairing,
         layer=layer,
-        crops=_crops(work.settings, folder),
+        crops=crops,
         on_frames=on_frames,
     )
+    if crops.note is not None:
+        tally.notes["crops"] = crops.note
     _give_back_memory()
     return sealed(path, tally.as_dict(), *(() if layer is None else (layer.fill, layer.matte)))
 
@@ -105,13 +109,15 @@ def _give_back_memory() -> None:
             trim(0)
 
 
-def _crops(settings: Settings, folder: WorkFolder) -> Crops | None:
+def _crops(settings: Settings, folder: WorkFolder) -> Crops:
+    """Where restored faces are kept: for good, or until their segment is finished."""
     how = settings.restore
-    if not how.cache_crops:
-        return None
     run_as = how.device, how.number_format, how.engine, how.batch_size
     with_what = how.fusion_sharpness, how.codeformer_fidelity
-    return Crops(folder.crops, repr((version("vidrestore"), torch.__version__, run_as, with_what)))
+    made_by = repr((version("vidrestore"), torch.__version__, run_as, with_what))
+    if how.cache_crops:
+        return Crops(folder.crops, made_by)
+    return CropsUnderWay(folder.faces, made_by)
 
 
 def name_of(segment: Segment) -> str:
@@ -249,13 +255,22 @@ class Rendering:
             first, end = self._in_output(segment)
             progress.tell(segment, end - first)
         left = [segment for segment in segments if segment not in done]
+        needed = self._needed(left)
+        self.folder.forget_faces(list(needed.values()))
         with closing(self.renderer.render(self.work, left, progress)) as rendered:
             for segment, part in rendered:
                 name, origin = name_of(segment), hashes[segment.number]
                 if self.work.layering is not None:
                     self.work.layering.finish(name, origin, part.layer)
                 done[segment] = self.folder.finish(name, origin, part)
+                needed.pop(segment, None)
+                self.folder.forget_faces(list(needed.values()))
         return [done[segment] for segment in segments]
+
+    def _needed(self, segments: Sequence[Segment]) -> dict[Segment, tuple[int, int]]:
+        """[first, end) of the frames whose faces each segment needs."""
+        reach = reach_frames(self.restorers, self.work.settings)
+        return {segment: context(segment, self.work.analysis, reach) for segment in segments}
 
     def _in_output(self, segment: Segment) -> tuple[int, int]:
         return in_output(self.work.analysis, segment.first, segment.end)
@@ -263,6 +278,8 @@ class Rendering:
     def _made_from(self, segment: Segment) -> str:
         if (taken := self.taken.get(segment.number)) is not None:
             return taken
+        if without_cache_key(self.restorers):
+            return token_hex(32)  # it is not known what the next run's restorer would make
         return made_from(
             segment,
             self.work.analysis,
@@ -273,6 +290,7 @@ class Rendering:
             self.work.encoding,
             self.work.pairing,
             parser=self.work.parser,
+            span=self.work.span,
         )
 
 

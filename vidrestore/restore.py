@@ -113,7 +113,8 @@ def restore_segment(
             was = threads.background(_beside(before, first, end), depth=depth, name="decode before")
             cropped = only_swapped(cropped, was, info, before.analysis.info, tally)
         faces = threads.background(cropped, depth=depth, name="crop")
-        restored = _restored(faces, restorers, tally, settings, device, crops)
+        needed = _needed(first, end, analysis, restorers, settings)
+        restored = _restored(faces, restorers, tally, settings, device, crops, needed)
         clear = threads.background(restored, depth=depth, name="restore")
         steady = deflicker(
             clear,
@@ -182,6 +183,7 @@ def _restored(
     settings: Settings,
     device: torch.device,
     crops: Crops | None,
+    needed: range,
 ) -> Iterator[FaceFrame]:
     """The stretches of frames one after the other, each by its own restorer."""
     amount = settings.restore.denoise
@@ -196,6 +198,7 @@ def _restored(
             repeats=settings.restore.repeats,
             crops=crops,
             denoiser=denoiser,
+            needed=needed,
         )
 
 
@@ -237,11 +240,28 @@ def _at(restorers: Schedule, index: int) -> Restorer:
     return next(restorer for first, restorer in reversed(restorers) if first <= index)
 
 
+def _needed(
+    first: int,
+    end: int,
+    analysis: Analysis,
+    restorers: Sequence[tuple[int, Described]],
+    settings: Settings,
+) -> range:
+    """Of the context [first, end), the frames whose faces later stages look at: not those at its
+    ends that are only in the windows of others, unless a shot ends there."""
+    reach = _reach_of_restorers(restorers, settings)
+    starts, ends = zip(*analysis.shots, strict=True)
+    return range(first if first in starts else first + reach, end if end in ends else end - reach)
+
+
+def _reach_of_restorers(restorers: Sequence[tuple[int, Described]], settings: Settings) -> int:
+    before = Denoise.reach_frames if settings.restore.denoise > 0 else 0
+    return max(restorer.reach_frames or before for _, restorer in restorers)
+
+
 def reach_frames(restorers: Sequence[tuple[int, Described]], settings: Settings) -> int:
     """How many frames to either side may have a part in what becomes of one."""
-    before = Denoise.reach_frames if settings.restore.denoise > 0 else 0
-    reach = max(restorer.reach_frames or before for _, restorer in restorers)
-    reach += paste_stage.REACH_FRAMES
+    reach = _reach_of_restorers(restorers, settings) + paste_stage.REACH_FRAMES
     if _deflicker_amount(restorers, settings):
         reach += deflicker_stage.REACH_FRAMES
     if settings.guard.identity > 0 or settings.guard.features > 0:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel
 
 from vidrestore.codecs import Encoding
 from vidrestore.config import Settings
-from vidrestore.frame import Analysis, Track
+from vidrestore.frame import Analysis, Track, VideoInfo
 from vidrestore.interlace import is_woven
 from vidrestore.pairing import ALONE, Pairing
-from vidrestore.restorers import Described, Restorer, restorer_for, told_apart
+from vidrestore.restorers import Described, Restorer, cache_key_of, restorer_for, told_apart
 
 # Encoders write no times of their own for streams that are shorter than their delay.
 _FEWEST_FRAMES = 24
@@ -81,17 +89,6 @@ def tracks_within(tracks: Sequence[Track], first: int, end: int) -> list[Track]:
     return [track for track in tracks if track.first_frame < end and first < track.end_frame]
 
 
-def restorers_within(
-    restorers: Sequence[tuple[int, Described]], segment: Segment
-) -> list[tuple[int, str]]:
-    """(first frame, `told_apart`) of those that the segment's frames meet."""
-    return [
-        (max(first, segment.first), told_apart(restorer))
-        for i, (first, restorer) in enumerate(restorers)
-        if first < segment.end and (i + 1 == len(restorers) or restorers[i + 1][0] > segment.first)
-    ]
-
-
 def restorers_used(
     restorers: Sequence[tuple[int, Described]], analysis: Analysis, first: int, end: int
 ) -> list[tuple[int, Described]]:
@@ -115,6 +112,63 @@ def networks_used(
     return [(track, told_apart(restorer)) for track, restorer in used]
 
 
+# The analysis holds what became of it, and the segment's key holds the analysis.
+_ANALYSIS = "what it leads to is in the analysis: shots, tracks, times and checksums"
+_ENCODING = "what was chosen by it is in the encoding"
+_WEIGHTS = "networks go by the content of their files, wherever these are"
+NOT_IN_KEY: Mapping[str, str] = {
+    "decode.hardware": "every frame is compared with that of pass one",
+    "decode.input_curve": "the curve itself is in the analysis",
+    "decode.fps": "the times are in the analysis",
+    **dict.fromkeys(
+        (
+            "detect.detector", "detect.margins", "detect.size_px", "detect.score",
+            "detect.yunet_score", "detect.haar_neighbors", "detect.every", "detect.again_seconds",
+            "detect.threads", "detect.remember",
+            "shots.cut", "shots.contrast", "shots.edl",
+            "track.overlap", "track.gap_seconds", "track.min_seconds",
+            "people.every_seconds", "people.similarity",
+            "align.template", "align.smoothness", "align.coarse_smoothness",
+            "align.motion_smoothness", "align.least_support", "align.break_eyes",
+            "align.min_face_px", "align.fade_seconds",
+        ),
+        _ANALYSIS,
+    ),
+    "detect.pack": "the recognizer that judges goes by the content of its file",
+    "people.recognise": "whether there is a recognizer that judges is in the key by its name",
+    "restore.max_vram_gb": "how much memory a network may take does not change its results",
+    "restore.cache_crops": "where results are kept does not change them",
+    **dict.fromkeys(
+        ("encode.codec", "encode.quality", "encode.preset", "encode.hardware",
+         "encode.pixel_format"),
+        _ENCODING,
+    ),
+    "encode.provenance": "it is written when the segments are joined",
+    "encode.check": "it reads the finished file",
+    "layer.format": "the streams of a layer are found by their own names and kinds",
+    "job.segment_frames": "the first and the last frame of the segment are in the key",
+    "job.queue_frames": "how far stages run ahead does not change what they make",
+    **dict.fromkeys(("weights.folder", "weights.also", "weights.offline"), _WEIGHTS),
+}  # fmt: skip
+"""Settings, by section and name, that do not enter a segment's key, and why."""
+
+
+def leaves(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """(section.name, value) of every setting, those of sections within sections too."""
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def without_cache_key(restorers: Sequence[tuple[int, Described]]) -> list[str]:
+    """Names of the restorers of which it is not known what their results depend on."""
+    names = (each.name for _, each in restorers if cache_key_of(each) is None)
+    return list(dict.fromkeys(names))
+
+
 def made_from(
     segment: Segment,
     analysis: Analysis,
@@ -126,38 +180,48 @@ def made_from(
     pairing: Pairing = ALONE,
     *,
     parser: str | None = None,
+    span: object = None,
 ) -> str:
-    """A hash of all that the segment's frames and packets depend on; `judge` and `parser` are
-    names."""
+    """A hash of all that the segment's frames and packets depend on.
+
+    Args:
+        segment: The frames.
+        analysis: Of the source.
+        reach_frames: How many frames to either side have a part in what becomes of one.
+        restorers: (first frame, restorer) of each stretch; each with a `cache_key`.
+        judge: The name of what compares faces with their source.
+        settings: All; those of `NOT_IN_KEY` do not count.
+        encoding: Of the output's stream.
+        pairing: What is read beside the source.
+        parser: The name of the face parser, by its content.
+        span: The part of the source that was analyzed.
+
+    Returns:
+        Hexadecimal digits.
+    """
     first, end = context(segment, analysis, reach_frames)
     digest = hashlib.sha256()
-    # Where results are kept, and in how much memory they are made, changes none.
-    networks = settings.restore.model_copy(update={"cache_crops": False, "max_vram_gb": 0.0})
-    sections = (
-        networks, settings.deflicker, settings.guard, settings.paste, settings.grain,
-        settings.scale,
-    )  # fmt: skip
     how = encoding.encoder, encoding.pixel_format, sorted(encoding.options.items())
     for part in (
-        version("vidrestore"),
-        analysis.fingerprint,
-        analysis.template,
-        (analysis.info.transfer, analysis.info.curve),
+        _versions(),
+        [(name, value) for name, value in leaves(settings) if name not in NOT_IN_KEY],
         (segment.first, segment.end, first, end),
-        restorers_within(restorers, segment),
-        networks_used(restorers, analysis, first, end),
+        _restorers_within(restorers, segment),
+        [(track, cache_key_of(each)) for track, each in
+         restorers_used(restorers, analysis, first, end)],
         judge,
         parser,
-        *(section.as_text() for section in sections),
-        (how, settings.encode.threads),
-    ):
+        span,
+        (encoding.codec, encoding.suffix, *how),
+        (encoding.is_lossless, encoding.has_field_flags, encoding.needs_light_header),
+    ):  # fmt: skip
         digest.update(repr(part).encode())
     scaling = pairing.plate and pairing.plate.scaling
-    digest.update(repr(scaling and scaling.upscaler_sha256).encode())
+    # An upscaler goes by the content of its file.
+    digest.update(repr(scaling and (scaling.factor, scaling.upscaler_sha256)).encode())
     for role, each in (("source", analysis), *pairing.analyses()):
-        digest.update(repr((role, each.fingerprint)).encode())
-        for array in (each.pts[first:end], each.crc32[first:end]):
-            digest.update(array.tobytes())
+        digest.update(role.encode())
+        _add_frames(digest, each, first, end)
     for track in tracks_within(analysis.tracks, first, end):
         frames = slice(max(0, first - track.first_frame), end - track.first_frame)
         digest.update(repr((track.track_id, track.work_px, track.first_frame)).encode())
@@ -166,3 +230,48 @@ def made_from(
             digest.update(rows.tobytes())
         digest.update(track.strength[frames].tobytes())
     return digest.hexdigest()
+
+
+def _versions() -> tuple[str, ...]:
+    """Of the programs whose arithmetic is in the frames."""
+    libraries = (torch.__version__, np.__version__, cv2.__version__, av.__version__)
+    return version("vidrestore"), *map(str, libraries)
+
+
+def _restorers_within(
+    restorers: Sequence[tuple[int, Described]], segment: Segment
+) -> list[tuple[int, str | None]]:
+    """(first frame, cache key) of those that the segment's frames meet."""
+    return [
+        (max(first, segment.first), cache_key_of(restorer))
+        for i, (first, restorer) in enumerate(restorers)
+        if first < segment.end and (i + 1 == len(restorers) or restorers[i + 1][0] > segment.first)
+    ]
+
+
+def _add_frames(digest: hashlib._Hash, analysis: Analysis, first: int, end: int) -> None:
+    """What is known of frames [first, end) and of the whole that they are from."""
+    few = min(analysis.frame_count, _FEWEST_FRAMES)  # which some encoders treat otherwise
+    # The frame after the last says how long that lasts.
+    times: list[npt.NDArray[Any]] = [analysis.pts[first : end + 1], analysis.crc32[first:end]]
+    digest.update(repr((
+        analysis.fingerprint, analysis.template, analysis.one_thread, few, _plain(analysis.info),
+    )).encode())  # fmt: skip
+    if (fields := analysis.fields) is not None:
+        digest.update(repr((fields.mode, fields.order, _plain(fields.info))).encode())
+        begin, stop = first // 2, end  # wide enough for every mode
+        if fields.sources is not None:
+            named = fields.sources[first:end]
+            begin, stop = int(named.min()), int(named.max()) + 1
+            times.append(named)
+        # Pictures are made of the frames around their own, too.
+        around = slice(max(0, begin - 1), stop + 1)
+        times += [fields.pts[around], fields.crc32[around]]
+    for array in times:
+        digest.update(repr(array.shape).encode() + array.tobytes())
+
+
+def _plain(info: VideoInfo) -> list[tuple[str, object]]:
+    """Its values, those of sets in an order that is the same in all processes."""
+    values = ((name, getattr(info, name)) for name in info.__dataclass_fields__)
+    return [(name, sorted(v) if isinstance(v, frozenset) else v) for name, v in values]

@@ -51,7 +51,7 @@ class Tally:
     repeated: int = 0
     """(face, frame) pairs that show what the frame before showed, and have its result."""
     kept: int = 0
-    """(face, frame) pairs whose result was found among the crops that are kept."""
+    """(face, frame) pairs whose result an earlier run or segment kept."""
     unparsed: int = 0
     """(face, frame) pairs in which the parser saw no face."""
     not_restored: Counter[str] = field(default_factory=Counter)
@@ -193,7 +193,7 @@ class Summary:
     repeated: int = 0
     """Of `faces`, those that repeat the frame before and were not computed again."""
     kept: int = 0
-    """Likewise, those found among the crops that `restore.cache_crops` keeps."""
+    """Of `faces`, those that an earlier run restored, or this one for the segment before."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Reason -> how many (face, frame) pairs were left as they were."""
     likeness: tuple[TrackLikeness, ...] = ()

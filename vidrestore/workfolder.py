@@ -8,6 +8,7 @@ OUTPUT.vidrestore/
     video.mp4           all of them, once they are joined, and video.json
     whole/              the pictures of the output, until all are there
     *.fill.mov, *.matte.mov     the same parts of a layer, where one is written, each with its note
+    faces/00000123/     restored crops of frame 123, while a segment that needs them is not done
     crops/              restored crops, with restore.cache_crops; they stay when the job is done
     kept.json           with --keep-job, once the output is written: what its segments are,
     analysis.npz        and the analysis that they were made from
@@ -22,13 +23,13 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidrestore.crops import bytes_in
+from vidrestore.crops import bytes_in, crops_in, forget_frames_outside
 from vidrestore.errors import OutputError, UsageError, not_written
 from vidrestore.locks import held
 
@@ -73,6 +74,8 @@ class WorkFolder:
         """Whether the folder stays when the run ends, if anything in it is done."""
         self._segments = path / "segments"
         self.crops = path / "crops"
+        self.faces = path / "faces"
+        """Where the restored crops of unfinished segments are."""
 
     def begin(self, source: str, *, resume: bool) -> str | None:
         """Keep what an earlier run on the same source finished, and remove all else.
@@ -88,7 +91,7 @@ class WorkFolder:
                 continue
             if is_same and entry.name in (_KEPT, ANALYSIS):
                 continue
-            if fits and entry == self.crops:
+            if fits and entry in (self.crops, self.faces):
                 continue
             if fits and entry.name.startswith("video.") and ".part." not in entry.name:
                 continue
@@ -132,7 +135,16 @@ class WorkFolder:
         """Once they are joined."""
         # A worker that was given up for lost may be writing there still.
         shutil.rmtree(self._segments, ignore_errors=True)
+        shutil.rmtree(self.faces, ignore_errors=True)
         self._segments.mkdir(exist_ok=True)
+
+    def forget_faces(self, needed: Sequence[tuple[int, int]]) -> None:
+        """Remove the restored crops that no unfinished segment needs.
+
+        Args:
+            needed: [first, end) of the frames that the unfinished segments depend on.
+        """
+        forget_frames_outside(self.faces, needed)
 
     def forget_video(self) -> None:
         """The joined stream is of no use."""
@@ -177,13 +189,13 @@ class WorkFolder:
             with suppress(OSError):  # a worker that was given up for lost may be writing it still
                 path.unlink()
 
-    def done_count(self) -> int:
-        """How many parts are finished."""
+    def what_is_done(self) -> str:
+        """What a later run need not do again, in words; empty where there is nothing."""
         if (self.path / "video.json").is_file():
-            return 1
-        if not self._segments.is_dir():
-            return 0
-        return sum("." not in note.stem for note in self._segments.glob("*.json"))
+            return "the whole video stream"
+        segments = sum("." not in note.stem for note in self._segments.glob("*.json"))
+        found = _counted(segments, "segment"), _counted(len(crops_in(self.faces)), "restored face")
+        return " and ".join(filter(None, found))
 
     def _folder(self, name: str) -> Path:
         return self.path if name.partition(".")[0] == "video" else self._segments
@@ -235,12 +247,11 @@ def work_folder(target: Path, on_kept: Callable[[str], None]) -> Iterator[WorkFo
 
 
 def _leave(folder: WorkFolder, on_kept: Callable[[str], None]) -> None:
-    if folder.is_kept and (count := folder.done_count()):
+    if folder.is_kept and (done := folder.what_is_done()):
         folder.drop_unfinished()
-        parts = "a part is" if count == 1 else f"{count} parts are"
         on_kept(
-            f"{parts} done and kept in {folder.path}; the same command goes on from there, "
-            "--no-resume begins anew"
+            f"kept in {folder.path}: {done}; to go on from there, type the same command again, or "
+            "with --no-resume to begin anew"
         )
     elif not folder.clear():
         shutil.rmtree(folder.path, ignore_errors=True)
@@ -250,6 +261,10 @@ def _leave(folder: WorkFolder, on_kept: Callable[[str], None]) -> None:
             f"restored faces are kept in {folder.crops} ({size:,.1f} MB); with "
             "restore.cache_crops they are used again, and the folder can be deleted at any time"
         )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}" if count else ""
 
 
 def _sync(path: Path) -> None:

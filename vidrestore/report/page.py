@@ -246,7 +246,7 @@ def _skipped(run: Run) -> str:
         parts.append(f"<p>{counted(done.missing_frames, 'frame')} could not be decoded.</p>")
     for count, why in (
         (done.repeated, "show what the frame before showed, bit by bit, and have its result"),
-        (done.kept, "were found among the crops that an earlier run kept"),
+        (done.kept, "were restored by an earlier run, or for the segment before, and kept"),
     ):
         if count:
             parts.append(f"<p>{count:,} of the restored faces {why}.</p>")

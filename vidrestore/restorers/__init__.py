@@ -28,9 +28,20 @@ class Described(Protocol):
     template: str
     """Where it wants the landmarks: "gpen" or "ffhq"."""
 
+    @property
+    def cache_key(self) -> str | None:
+        """Names all that its results depend on besides the windows: the content of its weights, its
+        options, the version of its code. None, or no such attribute: what it makes is never taken
+        from an earlier run, so nothing of an interrupted run is used again."""
+        ...
+
 
 class Restorer(Described, Protocol):
-    """Makes aligned faces clear, several at once."""
+    """Makes aligned faces clear, several at once.
+
+    It may have `is_cheap`: True where a face costs less than a file of it on the disk is worth, so
+    that restored faces of an unfinished segment are not kept.
+    """
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """(B, 2 * reach_frames + 1, 3, S, S) -> (B, 3, S, S), RGB in [0, 1], float32.
@@ -48,6 +59,11 @@ class Denoiser(Protocol):
     name: str
     reach_frames: int
 
+    @property
+    def cache_key(self) -> str:
+        """Names all that its results depend on besides the window."""
+        ...
+
     def __call__(self, window: torch.Tensor) -> torch.Tensor:
         """(2 * reach_frames + 1, 3, W, W) -> (3, W, W), of the frame in the middle; as restorers
         take and give them."""
@@ -58,6 +74,28 @@ def told_apart(restorer: Described) -> str:
     """Its name, with a hash where it has a file of weights: another file is another network."""
     sha256 = getattr(restorer, "weights_sha256", None)
     return restorer.name if sha256 is None else f"{restorer.name} {sha256[:16]}"
+
+
+def cache_key_of(restorer: Described) -> str | None:
+    """The restorer's `cache_key`; None where it has none.
+
+    Raises:
+        ConfigError: The key is neither a text that says something nor None.
+    """
+    key: object = getattr(restorer, "cache_key", None)
+    if key is None:
+        return None
+    if not isinstance(key, str) or not key.strip():
+        raise ConfigError(
+            f"the cache_key of the restorer {restorer.name} is {key!r}; it must be a text that "
+            "names all that the restored faces depend on, or None"
+        )
+    return key
+
+
+def is_cheap(restorer: Described) -> bool:
+    """Whether the restorer declares its results not worth a file each."""
+    return bool(getattr(restorer, "is_cheap", False))
 
 
 _Any = TypeVar("_Any", bound=Described)

@@ -34,6 +34,7 @@ class Denoise:
         self.name = f"denoised by {amount:g}"
         self._amount = amount
         self._fusion = Fusion(sharpness=0.0)
+        self.cache_key = f"denoise, amount {amount}, {self._fusion.cache_key}"
 
     def __call__(self, window: torch.Tensor) -> torch.Tensor:
         """(2 * reach_frames + 1, 3, W, W) RGB in [0, 1] -> (3, W, W), of the middle frame."""

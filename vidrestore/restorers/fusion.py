@@ -47,9 +47,13 @@ class Fusion:
     size: int | None = None
     reach_frames = _REACH_FRAMES
     template = "gpen"
+    is_cheap = True
 
     def __init__(self, *, sharpness: float) -> None:
         self._sharpness = sharpness
+        self.cache_key = (
+            f"fusion, sharpness {sharpness}, torch {torch.__version__}, opencv {cv2.__version__}"
+        )
         self._flow = DenseFlow()
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:

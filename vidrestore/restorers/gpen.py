@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +45,8 @@ class Gpen:
     A face whose result is not finite is computed again in float32. `on_notice` is told what was
     chosen or repeated. `cache_folder` is where OpenVINO keeps what it compiled.
 
-    `most_at_once`: on CUDA how many faces there is memory for; None on a CPU.
+    `most_at_once`: on CUDA how many faces there is memory for; None on a CPU. `is_cheap` on CUDA,
+    where writing a large face takes longer than restoring it.
     """
 
     reach_frames = 0
@@ -64,6 +67,8 @@ class Gpen:
         self._cache_folder = cache_folder or path.parent
         self._exact: Network | None = None
         self.most_at_once: int | None = None
+        self.is_cheap = device.type != "cpu"
+        self._run_as = run_as(device, number_format, engine)
         self.engine = "torch"
         with memory_errors():
             found = self._from_openvino(expected_size, engine, number_format)
@@ -79,6 +84,11 @@ class Gpen:
     @cached_property
     def weights_sha256(self) -> str:
         return sha256_of(self._path)
+
+    @property
+    def cache_key(self) -> str:
+        run = f"{self.dtype}, {self.engine}, {self._run_as}"
+        return f"{self.name}, weights {self.weights_sha256}, {run}"
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """(B, 1, 3, S, S) -> (B, 3, S, S), RGB in [0, 1]."""
@@ -226,6 +236,27 @@ def holds_gpen(path: Path) -> bool:
     except CheckpointError:
         return False
     return True
+
+
+def run_as(device: torch.device, number_format: str, engine: str) -> str:
+    """All that decides how a GPEN is run, as far as it is known before one is opened.
+
+    Args:
+        device: Where it runs.
+        number_format: As asked for, "auto" included.
+        engine: As asked for, "auto" included.
+
+    Returns:
+        A text for `cache_key`.
+    """
+    parts = [f"torch {torch.__version__}"]
+    if device.type == "cuda":
+        parts.append(torch.cuda.get_device_name(device))
+    else:
+        parts.append(f"{device.type} with bfloat16" if has_bfloat16() else device.type)
+        if engine != "torch" and importlib.util.find_spec("openvino") is not None:
+            parts.append(f"openvino {version('openvino')}")
+    return ", ".join([*parts, f"format {number_format}", f"engine {engine}"])
 
 
 def has_bfloat16() -> bool:

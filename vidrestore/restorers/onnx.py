@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 
 from vidrestore.errors import WeightsError
@@ -33,10 +34,18 @@ class Onnx:
         self._image, self._dtype = image.name, type_of(image, path)
         self._one_by_one = isinstance(image.shape[0], int)
         self._others = {o.name: self._weight(o, fidelity) for o in others}
+        self._fidelity = fidelity
+        self.is_cheap = self._session.get_providers()[0] != "CPUExecutionProvider"
 
     @cached_property
     def weights_sha256(self) -> str:
         return sha256_of(self._path)
+
+    @property
+    def cache_key(self) -> str:
+        run = f"fidelity {self._fidelity}, template {self.template}"
+        run += f", onnxruntime {onnxruntime.__version__}"
+        return f"{self.name}, weights {self.weights_sha256}, {run}"
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """(B, 1, 3, S, S) -> (B, 3, S, S), RGB in [0, 1]."""

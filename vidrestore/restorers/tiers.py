@@ -44,6 +44,7 @@ class Tiers:
     whether it would succeed. Where it would not the next larger network is taken, and where the
     device has no room for that, as `has_room` says, the largest that fits; `on_notice` is told.
     Those opened stay open; where memory gives out, all but one free what they do not need.
+    `run_as` names how the networks are run, and `is_cheap` says whether their results are.
     """
 
     name = NAME
@@ -59,7 +60,12 @@ class Tiers:
         is_to_be_had: Callable[[str], bool],
         has_room: Callable[[str], bool] = lambda name: True,
         on_notice: Callable[[str], None] = lambda message: None,
+        run_as: str = "",
+        is_cheap: bool = False,
     ) -> None:
+        self.is_cheap, self._run_as = is_cheap, run_as
+        # Which network a face has, and its weights, are in the keys of those for each side.
+        self.cache_key = f"{NAME}, {run_as}"
         self._open, self._find, self._has, self._has_room, self._say = (
             open_tier, find_weights, is_to_be_had, has_room, on_notice,
         )  # fmt: skip
@@ -73,7 +79,14 @@ class Tiers:
         if work_px not in self._by_side:
             name = tier_for(work_px, self._has, self._has_room)
             if name not in self._tiers:
-                self._tiers[name] = _Tier(name, self._find(name), self._open, self._free_others)
+                self._tiers[name] = _Tier(
+                    name,
+                    self._find(name),
+                    self._open,
+                    self._free_others,
+                    run_as=self._run_as,
+                    is_cheap=self.is_cheap,
+                )
             self._by_side[work_px] = self._tiers[name]
             self._say_which(name, tier_for(work_px, lambda name: True))
         return self._by_side[work_px]
@@ -110,8 +123,12 @@ class _Tier:
         path: Path,
         open_tier: Callable[[str], Restorer],
         free_others: Callable[[_Tier], None],
+        *,
+        run_as: str,
+        is_cheap: bool,
     ) -> None:
         self.name = name
+        self.is_cheap, self._run_as = is_cheap, run_as
         self._path = path
         self.size: int | None = int(name.removeprefix("gpen-"))
         self._open, self._free_others = open_tier, free_others
@@ -120,6 +137,10 @@ class _Tier:
     @cached_property
     def weights_sha256(self) -> str:
         return sha256_of(self._path)
+
+    @property
+    def cache_key(self) -> str:
+        return f"{self.name}, weights {self.weights_sha256}, {self._run_as}"
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         network = self._opened()

@@ -16,9 +16,10 @@ from vidrestore.restorers import (
     Denoiser,
     Restorer,
     all_finite,
+    cache_key_of,
+    is_cheap,
     memory_errors,
     restorer_for,
-    told_apart,
 )
 from vidrestore.summary import Tally
 
@@ -33,6 +34,7 @@ def restore(
     repeats: bool = True,
     crops: Crops | None = None,
     denoiser: Denoiser | None = None,
+    needed: range | None = None,
 ) -> Iterator[FaceFrame]:
     """Give every face its `restored` crop; frames come out as they came in, in order.
 
@@ -49,7 +51,11 @@ def restore(
     A restorer that sees one frame is shown what the `denoiser` makes of the frames around it; the
     faces keep their `source`. One that sees several by itself is not, which is noted.
 
-    Results are kept in `crops`, and those that an earlier run kept there are taken and counted.
+    Faces of frames outside `needed` are only there for the windows of others, and keep `restored`
+    None; None: all are needed.
+
+    Results are kept in `crops`, and those that an earlier run or the segment before kept there are
+    taken and counted. Not of a restorer without a `cache_key`.
 
     Memory: the crops of at most max_waiting_frames + 2 * reach_frames + 1 frames, and of each face
     the window and the result of the frame before.
@@ -71,9 +77,13 @@ def restore(
             held.append(frame)
         if at < len(held) and (frame is None or at + reach < len(held)):
             found = [_task(held, at, face, restorer, reach, denoiser) for face in held[at].faces]
-            faces = [_or_before(task, before if repeats else {}) for task in found]
-            before = {task.track_id: task for task, _ in faces}
-            batches.add(task for task, is_repeat in faces if not is_repeat)
+            if needed is not None and held[at].frame.index not in needed:
+                faces = [(replace(task, result="is not needed"), False) for task in found]
+                before = {}
+            else:
+                faces = [_or_before(task, before if repeats else {}) for task in found]
+                before = {task.track_id: task for task, _ in faces}
+            batches.add(task for task, is_repeat in faces if not is_repeat and task.result is None)
             waiting.append(_Waiting(held[at], faces))
             at += 1
         while at > reach:
@@ -91,6 +101,8 @@ def restore(
 class _Task:
     """A window for the restorer, once for all faces that show it."""
 
+    index: int
+    """Of the first frame that shows it."""
     track_id: int
     crops: list[torch.Tensor]
     """(3, W, W) each, 2 reach + 1 of them: the face and its neighbours in time."""
@@ -111,10 +123,12 @@ class _Task:
         return torch.stack([squared(crop, size) for crop in crops])
 
     @property
-    def made_by(self) -> str:
-        """What makes the result of the crops."""
-        name = told_apart(self.network)
-        return name if self.denoiser is None else f"{name}, {self.denoiser.name}"
+    def made_by(self) -> str | None:
+        """What makes the result of the crops; None where that is not known."""
+        key = cache_key_of(self.network)
+        if key is None or self.denoiser is None:
+            return key
+        return f"{key}, {self.denoiser.cache_key}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,8 +177,11 @@ class _Batches:
             self._pending.setdefault((id(task.network), side), []).append(task)
 
     def _is_known(self, task: _Task, crops: Crops) -> bool:
-        task.key = crops.key(task.made_by, task.crops)
-        if (known := crops.find(task.key)) is None:
+        made_by = task.made_by
+        if made_by is None or (is_cheap(task.network) and not crops.keeps_cheap):
+            return False
+        task.key = crops.key(made_by, task.crops)
+        if (known := crops.find(task.key, task.index)) is None:
             return False
         task.result, task.was_kept = known.to(task.crops[0].device), True
         return True
@@ -206,7 +223,7 @@ class _Batches:
                 continue
             task.result = squared(result, side)
             if self._crops is not None and task.key is not None:
-                self._crops.keep(task.key, task.result)
+                self._crops.keep(task.key, task.index, task.result)
         return len(tasks)
 
 
@@ -236,7 +253,8 @@ def _task(
             last = _source_at(held, at + step * distance, face.track_id, last)
             side.append(last)
         crops = side[::-1] + crops if step < 0 else crops + side
-    return _Task(face.track_id, crops, restorer_for(restorer, face.work_px), denoiser)
+    network = restorer_for(restorer, face.work_px)
+    return _Task(held[at].frame.index, face.track_id, crops, network, denoiser)
 
 
 def _source_at(
