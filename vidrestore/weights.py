@@ -225,8 +225,9 @@ def check_structure(path: Path, weight: Weight) -> None:
 
     Reads the whole file, with torch; an ONNX file is left to those who run it.
     """
-    if weight.kind == "gpen" and path.suffix != ".onnx":
-        check_state_dict(path, weight.entries, weight.parameters)
+    if weight.kind == "gpen" and path.suffix.lower() != ".onnx":
+        name = weight.file if path.suffix == ".part" else path.name
+        check_state_dict(path, weight.entries, weight.parameters, name)
 
 
 def fetch(

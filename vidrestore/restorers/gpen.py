@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vidrestore.errors import UsageError, WeightsError
-from vidrestore.gpen import GPEN, CheckpointError, InferenceGPEN, load_checkpoint, load_gpen
+from vidrestore.gpen import GPEN, InferenceGPEN, load_checkpoint, load_gpen
 from vidrestore.gpen.cuda import CudaGPEN, form_for, repeatable_convolutions
 from vidrestore.gpen.memory import batch_that_fits, free_bytes
 from vidrestore.restorers import MOST_AT_ONCE, all_finite, memory_errors
@@ -112,8 +112,6 @@ class Gpen:
     def _load(self, expected_size: int | None) -> GPEN:
         try:
             return load_gpen(self._path, expected_size)
-        except CheckpointError as error:
-            raise WeightsError(str(error)) from error
         except OSError as error:
             raise WeightsError(f"{self._path} cannot be read: {error.strerror}") from error
 
@@ -223,7 +221,7 @@ def holds_gpen(path: Path) -> bool:
     """The file holds the weights of a GPEN as they are, so that the exact network can take them."""
     try:
         load_checkpoint(path)
-    except CheckpointError:
+    except WeightsError:
         return False
     return True
 
