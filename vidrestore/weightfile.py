@@ -112,6 +112,28 @@ def count_outputs(path: Path) -> int:
     return outputs
 
 
+def names_in_graph(path: Path) -> list[str]:
+    """Names of the nodes and weights of an ONNX graph, without reading the weights.
+
+    Raises WeightsError when the file is not ONNX or ends early.
+    """
+    model_graph, name_fields = 7, {1: 3, 5: 8}  # NodeProto.name, TensorProto.name
+    names = []
+    try:
+        with path.open("rb") as file:
+            for field, end in _fields(file, path.stat().st_size):
+                parts = _fields(file, end) if field == model_graph else ()
+                for part, part_end in parts:
+                    inner_fields = _fields(file, part_end) if part in name_fields else ()
+                    for inner, inner_end in inner_fields:
+                        if inner == name_fields[part]:
+                            text = file.read(inner_end - file.tell())
+                            names.append(text.decode(errors="replace"))
+    except ValueError as error:
+        raise WeightsError(f"{path} is not a whole ONNX file: {error}") from error
+    return names
+
+
 def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
     """Number and end of each protobuf field up to `end`; the file stands at its contents."""
     while file.tell() < end:
