@@ -1,5 +1,9 @@
 """The restorers that run networks: GPEN in each number format, and ONNX files."""
 
+import json
+import os
+import random
+import shutil
 from fractions import Fraction
 
 import gpen_formula
@@ -20,6 +24,7 @@ from vidrestore.restorers.gpen import (
     psnr_to_float32_db,
 )
 from vidrestore.stages.decode import Span
+from vidrestore.weightfile import sha256_of
 
 CPU = torch.device("cpu")
 
@@ -123,22 +128,164 @@ def test_openvino_is_measured_kept_in_a_cache_and_refused_where_it_differs(small
     assert "once" in notices[0]
     exact = opened(small_weights)(windows)
     assert -10 * torch.log10((first(windows) - exact).square().mean()) > 38
-    (graph,) = (tmp_path / "cache").glob("*.onnx")
-    written = graph.stat().st_mtime_ns
+    (blob,) = (tmp_path / "cache").glob("*.blob")
+    assert len(list((tmp_path / "cache").iterdir())) == 3  # with its note and the lock
+    written = blob.stat().st_mtime_ns
     again = opened(small_weights, notices, **how)
-    assert graph.stat().st_mtime_ns == written
+    assert blob.stat().st_mtime_ns == written
     assert len(notices) == 1
     torch.testing.assert_close(again(windows), first(windows))
     with pytest.raises(WeightsError, match="64 px where one for 512 px"):
         opened("gpen-512", find_weights=lambda name: small_weights, **how)
     other = gpen_formula.build("gpen-64").state_dict()
     other["generator.to_rgb1.bias"] += 1
-    torch.save(other, tmp_path / "GPEN-64.pth")  # another network, but OpenVINO's old graph
-    (stale,) = (tmp_path / "cache").glob("*.onnx")
-    changed = opened(tmp_path / "GPEN-64.pth", **how)
-    assert len(list((tmp_path / "cache").glob("*.onnx"))) == 2
-    assert stale.exists()
+    state = small_weights.stat()
+    replaced = tmp_path / "GPEN-64.pth"  # another network, but OpenVINO's old one is there
+    torch.save(other, replaced)
+    assert replaced.stat().st_size == state.st_size
+    os.utime(replaced, ns=(state.st_mtime_ns, state.st_mtime_ns))
+    changed = opened(replaced, **how)
+    assert len(list((tmp_path / "cache").glob("*.blob"))) == 2
+    assert blob.stat().st_mtime_ns == written
     assert not torch.allclose(changed(windows), first(windows), atol=0.05)
+
+
+@pytest.fixture(scope="module")
+def compiled(small_weights, tmp_path_factory):
+    """A folder with what OpenVINO made of the small weights, and three faces from it."""
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    folder = tmp_path_factory.mktemp("compiled")
+    restorer = opened(small_weights, engine="openvino", cache_folder=folder)
+    return folder, restorer(faces(3))
+
+
+def copy_of(folder, target):
+    shutil.copytree(folder, target)
+    (blob,) = target.glob("*.blob")
+    (note,) = target.glob("*.json")
+    return blob, note
+
+
+def flip(path, place, bit=0):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def blank(path):
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 65536] = bytes(65536)
+    path.write_bytes(content)
+
+
+COMPILED_DAMAGES = {
+    "64 kB of zeros": lambda blob, note: blank(blob),
+    "a cut network": lambda blob, note: blob.write_bytes(blob.read_bytes()[:-5000]),
+    "an empty network": lambda blob, note: blob.write_bytes(b""),
+    "no network": lambda blob, note: blob.unlink(),
+    "a folder for a network": lambda blob, note: (blob.unlink(), blob.mkdir()),
+    "an empty note": lambda blob, note: note.write_text(""),
+    "a nested note": lambda blob, note: note.write_text("[" * 100_000),
+    "a note of another kind": lambda blob, note: note.write_text("[7]"),
+    "a note without end": lambda blob, note: note.write_text(note.read_text()[:-9]),
+    "a note that is no text": lambda blob, note: note.write_bytes(b"\xff\xfe"),
+    "an edited side": lambda blob, note: edit(note, size=128),
+    "an infinite side": lambda blob, note: edit(note, size=float("inf")),
+    "an edited measure": lambda blob, note: edit(note, psnr_db=99.0),
+    "a measure that is a text": lambda blob, note: edit(note, psnr_db="good"),
+    "another hash": lambda blob, note: edit(note, sha256="0" * 64),
+    "another key": lambda blob, note: edit(note, more=1),
+    "another version": lambda blob, note: edit(note, openvino="2020.1"),
+}
+
+
+def edit(note, **changes):
+    note.write_text(json.dumps(json.loads(note.read_text()) | changes))
+
+
+def kept_at(folder, weights):
+    from vidrestore.restorers.openvino import Kept
+
+    return Kept(folder, weights.stem, sha256_of(weights), str(torch.float32))
+
+
+@pytest.mark.parametrize("what", COMPILED_DAMAGES)
+def test_a_damaged_compiled_network_is_not_used(compiled, small_weights, tmp_path, what):
+    from vidrestore.restorers.openvino import UnusableError
+
+    blob, note = copy_of(compiled[0], tmp_path / "cache")
+    assert kept_at(tmp_path / "cache", small_weights).load() is not None
+    COMPILED_DAMAGES[what](blob, note)
+    with pytest.raises(UnusableError):
+        kept_at(tmp_path / "cache", small_weights).load()
+
+
+def test_no_flipped_bit_of_a_compiled_network_or_its_note_is_used(
+    compiled, small_weights, tmp_path
+):
+    from vidrestore.restorers.openvino import UnusableError
+
+    blob, note = copy_of(compiled[0], tmp_path / "cache")
+    chance, kept = random.Random(24), kept_at(tmp_path / "cache", small_weights)
+    for path, times in ((blob, 20), (note, 200)):
+        whole = path.read_bytes()
+        for _ in range(times):
+            flip(path, chance.randrange(len(whole)), chance.randrange(8))
+            with pytest.raises(UnusableError):
+                kept.load()
+            path.write_bytes(whole)
+    assert kept.load() is not None
+
+
+@pytest.mark.parametrize("part", ["network", "version"])
+def test_a_damaged_compiled_network_is_compiled_anew_once_and_that_is_said(
+    compiled, small_weights, tmp_path, part
+):
+    folder, wanted = compiled
+    blob, note = copy_of(folder, tmp_path / "cache")
+    if part == "version":
+        fields = json.loads(note.read_text()) | {"openvino": "2020.1"}
+        del fields["sum"]
+        note.write_text(json.dumps(fields | {"sum": openvino_sum(fields)}))
+    else:
+        flip(blob, blob.stat().st_size // 2)
+    (tmp_path / "cache" / "left.part").write_bytes(b"by a killed run")
+    notices = []
+    how = {"engine": "openvino", "cache_folder": tmp_path / "cache"}
+    torch.testing.assert_close(opened(small_weights, notices, **how)(faces(3)), wanted)
+    assert len(notices) == 1
+    assert "it is compiled and measured anew" in notices[0]
+    assert ("2020.1" in notices[0]) == (part == "version")
+    torch.testing.assert_close(opened(small_weights, notices, **how)(faces(3)), wanted)
+    assert len(notices) == 1
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
+def openvino_sum(fields):
+    from vidrestore.restorers.openvino import _sum_of
+
+    return _sum_of(fields)
+
+
+def test_an_engine_that_fails_gives_way_to_torch_or_is_one_sentence(
+    compiled, small_weights, tmp_path, monkeypatch
+):
+    import openvino
+
+    def fails(*arguments):
+        raise RuntimeError("Exception from src/core.cpp\nmore of it")
+
+    monkeypatch.setattr(openvino.Core, "read_model", fails)
+    monkeypatch.setattr("vidrestore.restorers.openvino.export_onnx", lambda gpen, path: None)
+    notices = []
+    found = opened(small_weights, notices, engine="auto", cache_folder=tmp_path)
+    assert found.engine == "torch"
+    assert "torch runs the network" in notices[-1]
+    with pytest.raises(WeightsError, match=r"cannot run GPEN-64\.pth: OpenVINO says Exc") as no:
+        opened(small_weights, engine="openvino", cache_folder=tmp_path)
+    assert "\n" not in str(no.value)
+    assert [path.name for path in tmp_path.iterdir()] == [".openvino.lock"]
 
 
 def test_an_engine_that_is_missing_is_said(small_weights, monkeypatch):
