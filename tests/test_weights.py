@@ -589,6 +589,21 @@ def test_a_file_that_changed_after_its_first_use_is_refused(home: Path, target: 
     assert require() == file
 
 
+def test_a_damaged_file_is_refused_at_first_use_and_not_noted(target: Path) -> None:
+    target.mkdir()
+    file, table = target / "net.pth", table_of(kind="gpen", file="net.pth")
+    whole = zip_bytes({"net/data.pkl": b"N.", "net/data/0": b"b" * 100})
+    file.write_bytes(whole.replace(b"bbbb", b"bbcb", 1))
+
+    def require() -> Path:
+        return weights.require("net", [target], target=target, offline=True, table=table)
+
+    with pytest.raises(WeightsError, match=r"net\.pth is damaged: Bad CRC-32"):
+        require()
+    file.write_bytes(whole)  # what takes its place is no change
+    assert require() == file
+
+
 def test_verify_reads_everything_even_if_time_and_size_agree(target: Path) -> None:
     target.mkdir()
     file = target / "net.onnx"

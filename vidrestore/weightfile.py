@@ -17,6 +17,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
@@ -213,8 +214,25 @@ def read_checkpoint(path: Path, name: str | None = None) -> dict[str, torch.Tens
     if suffix not in readers:
         raise WeightsError(f"{path} ends in {suffix!r} where weights end in {', '.join(readers)}")
     check_kind(path, name)
-    try:
+    with _one_sentence(path):
         return readers[suffix](path)
+
+
+def check_sums(path: Path) -> None:
+    """Raise WeightsError where a weight file holds sums of its content, as a .pth that is a zip
+    does, and they are wrong. Nothing is loaded."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"
+    if zipped:
+        with _one_sentence(path):
+            _check_zip(path)
+
+
+@contextmanager
+def _one_sentence(path: Path) -> Iterator[None]:
+    """Turns whatever a damaged or odd file makes of its readers into WeightsError."""
+    try:
+        yield
     except WeightsError:
         raise
     except OSError as error:
@@ -280,6 +298,7 @@ def _check_zip(path: Path) -> None:
             with archive.open(member) as file:
                 while file.read(_CHUNK_BYTES):
                     pass
+        for member in archive.infolist():
             if member.filename.endswith("data.pkl"):
                 with archive.open(member) as file:
                     _check_pickle(path, file)
