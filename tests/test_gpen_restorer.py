@@ -251,6 +251,8 @@ def test_a_damaged_compiled_network_is_compiled_anew_once_and_that_is_said(
     else:
         flip(blob, blob.stat().st_size // 2)
     (tmp_path / "cache" / "left.part").write_bytes(b"by a killed run")
+    (tmp_path / "cache" / "graph.part").mkdir()
+    (tmp_path / "cache" / "graph.part" / "gpen.onnx").write_bytes(b"by another")
     notices = []
     how = {"engine": "openvino", "cache_folder": tmp_path / "cache"}
     torch.testing.assert_close(opened(small_weights, notices, **how)(faces(3)), wanted)

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,7 +97,10 @@ class Kept:
         self.folder.mkdir(parents=True, exist_ok=True)
         with held(self.folder / ".openvino.lock", wait=True):
             for left_behind in self.folder.glob("*.part"):
-                left_behind.unlink(missing_ok=True)
+                if left_behind.is_dir() and not left_behind.is_symlink():
+                    shutil.rmtree(left_behind, ignore_errors=True)
+                else:
+                    left_behind.unlink(missing_ok=True)
             yield
 
     @cached_property
@@ -156,7 +160,9 @@ class CompiledGPEN:
 
         core: Any = openvino.Core()
         size = gpen.config.size
-        with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as place:
+        with tempfile.TemporaryDirectory(
+            dir=folder, suffix=".part", ignore_cleanup_errors=True
+        ) as place:
             export_onnx(gpen, Path(place) / "gpen.onnx")
             with _errors():
                 model = core.read_model(Path(place) / "gpen.onnx")
