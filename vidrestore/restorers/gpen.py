@@ -210,15 +210,15 @@ class Gpen:
             try:
                 if (found := self._kept(kept, expected_size, dtype)) is not None:
                     return found
-                self._say(
-                    f"{self._path.name} is compiled for OpenVINO and measured, which is done once"
-                )
+                why = f"{self._path.name} is compiled for OpenVINO and measured, which is done once"
             except UnusableError as error:
-                self._say(
+                why = (
                     f"what OpenVINO had made of {self._path.name} is not used, since {error}; "
                     "it is compiled and measured anew"
                 )
-            return self._compiled(kept, expected_size, dtype)
+            gpen = self._load(expected_size)
+            self._say(why)
+            return self._compiled(kept, gpen, dtype)
 
     def _kept(
         self, kept: openvino.Kept, expected_size: int | None, dtype: torch.dtype
@@ -235,16 +235,14 @@ class Gpen:
         return network, measured.size, measured.psnr_db
 
     def _compiled(
-        self, kept: openvino.Kept, expected_size: int | None, dtype: torch.dtype
+        self, kept: openvino.Kept, gpen: GPEN, dtype: torch.dtype
     ) -> tuple[Network, int, float]:
         from vidrestore.restorers.openvino import CompiledGPEN
 
-        gpen = self._load(expected_size)
         size = gpen.config.size
         # First, so that its memory is free again when OpenVINO asks for its own.
         exact = float32_result(gpen, torch.device("cpu"))
         network = CompiledGPEN.compiled(gpen, kept.folder, bfloat16=dtype == torch.bfloat16)
-        del gpen
         psnr_db = psnr_to_float32_db(network, exact, torch.device("cpu"))
         kept.keep(network.content(), size, psnr_db)
         return network, size, psnr_db
