@@ -146,7 +146,11 @@ ALLOWED = {
     "others": {"others", "passes", *_BELOW_PASSES},
     "top": set(ROOMS),
 }
-ALSO = {"restorers.gpen": {"gpen"}, "restorers.openvino": {"gpen"}}
+ALSO = {
+    "restorers.gpen": {"gpen"},
+    "restorers.openvino": {"gpen"},
+    "gpen.checkpoint": {"weightfile", "errors"},
+}
 NEVER = {("stages", name): "only the passes read settings" for name in ("config", "profiles")}
 
 

@@ -22,6 +22,7 @@ from media import (
 
 from vidrestore import load_settings, restore_video, upscaler
 from vidrestore.errors import UsageError, WeightsError
+from vidrestore.parsing import Parser
 from vidrestore.scaling import Scaler, scaled_info
 from vidrestore.stages.decode import Damage, decode
 from vidrestore.upscaler import Upscaler
@@ -161,3 +162,41 @@ def test_a_network_that_does_not_serve_is_refused(tmp_path, factor, wanted, kind
     settings = load_settings(options={"scale.factor": wanted, "scale.upscaler": network})
     with pytest.raises(kind, match=said):
         restore_video(source, tmp_path / "out.mkv", settings, restorer=Painter())
+
+
+@pytest.mark.parametrize(("factor", "summand"), [(255, 0), (2, -1), (1, float("nan"))])
+def test_a_network_that_gives_another_range_is_refused(
+    tmp_path: Path, factor: float, summand: float
+) -> None:
+    path = repeating(tmp_path / "net.onnx", 2)
+    model = onnx.load(path)
+    (node,) = model.graph.node
+    output, node.output[0] = node.output[0], "large"
+    for name, value in (("a", factor), ("b", summand)):
+        tensor = onnx.numpy_helper.from_array(np.array(value, np.float32), name)
+        model.graph.initializer.append(tensor)
+    model.graph.node.append(onnx.helper.make_node("Mul", ["large", "a"], ["scaled"]))
+    model.graph.node.append(onnx.helper.make_node("Add", ["scaled", "b"], [output]))
+    onnx.save(model, str(path))
+    with pytest.raises(WeightsError, match=r"for a ramp from 0 to 1"):
+        Upscaler(path, device=CPU)
+
+
+def test_neither_an_upscaler_nor_a_parser_is_without_inputs(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    value = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    tensor = onnx.numpy_helper.from_array(np.zeros(1, np.float32), "c")
+    node = onnx.helper.make_node("Identity", ["c"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", [], [value], [tensor])
+    onnx.save(
+        onnx.helper.make_model(
+            graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=9
+        ),
+        str(path),
+    )
+    for opened in (
+        lambda: Upscaler(path, device=CPU),
+        lambda: Parser(path, device=CPU, name="none"),
+    ):
+        with pytest.raises(WeightsError, match="takes no input"):
+            opened()

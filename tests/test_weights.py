@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import struct
+import subprocess
 import sys
 import threading
 import zipfile
@@ -21,7 +23,7 @@ import pytest
 from vidrestore import weights
 from vidrestore.errors import ConfigError, WeightsError
 from vidrestore.fetch import part_path
-from vidrestore.weightfile import check_kind, check_pack, check_state_dict, count_outputs
+from vidrestore.weightfile import Notes, check_kind, check_pack, check_state_dict, count_outputs
 from vidrestore.weights import Weight
 
 SHARED_MODELS = Path(__file__).parents[2] / "shared/models"
@@ -457,11 +459,11 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     path, witness = tmp_path / "net.pth", tmp_path / "witness"
     torch.save({"g_ema": Malicious(witness)}, path)
-    with pytest.raises(WeightsError, match="cannot be read as a checkpoint"):
+    with pytest.raises(WeightsError, match="would run code"):
         check_state_dict(path, None, None)
     assert not witness.exists()
     torch.save([1, 2], path)
-    with pytest.raises(WeightsError, match="holds no state dict"):
+    with pytest.raises(WeightsError, match="where a state dict is wanted"):
         check_state_dict(path, None, None)
 
 
@@ -587,6 +589,21 @@ def test_a_file_that_changed_after_its_first_use_is_refused(home: Path, target: 
     assert require() == file
 
 
+def test_a_damaged_file_is_refused_at_first_use_and_not_noted(target: Path) -> None:
+    target.mkdir()
+    file, table = target / "net.pth", table_of(kind="gpen", file="net.pth")
+    whole = zip_bytes({"net/data.pkl": b"N.", "net/data/0": b"b" * 100})
+    file.write_bytes(whole.replace(b"bbbb", b"bbcb", 1))
+
+    def require() -> Path:
+        return weights.require("net", [target], target=target, offline=True, table=table)
+
+    with pytest.raises(WeightsError, match=r"net\.pth is damaged: Bad CRC-32"):
+        require()
+    file.write_bytes(whole)  # what takes its place is no change
+    assert require() == file
+
+
 def test_verify_reads_everything_even_if_time_and_size_agree(target: Path) -> None:
     target.mkdir()
     file = target / "net.onnx"
@@ -635,6 +652,96 @@ def test_notes_that_cannot_be_written_stop_nothing(home: Path, target: Path) -> 
     for _ in range(2):
         weights.require("net", [target], target=target, offline=True, table=table)
         assert weights.licence_notice("net", [target], table=table) == "free"
+
+
+NOTE_MANY = """
+import sys
+from pathlib import Path
+from vidrestore.weightfile import Notes
+
+notes, who = Notes(Path(sys.argv[1])), sys.argv[2]
+for number in range(30):
+    notes.note_licence(f"{who} {number}", "free")
+"""
+
+
+def test_two_processes_lose_no_note_of_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "hashes.json"
+    runs = [
+        subprocess.Popen([sys.executable, "-c", NOTE_MANY, str(path), who]) for who in ("a", "b")
+    ]
+    assert [run.wait(60) for run in runs] == [0, 0]
+    noted = json.loads(path.read_text(encoding="utf-8"))["licences"]
+    assert set(noted) == {f"{who} {number}" for who in "ab" for number in range(30)}
+    assert list(tmp_path.glob(".hashes-*")) == []
+
+
+def test_what_a_killed_run_left_of_the_notes_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "hashes.json"
+    for name in (".hashes-abcdef12", ".hashes-77.part"):
+        (tmp_path / name).write_text("{")
+    assert Notes(path).note_licence("net", "free")
+    assert list(tmp_path.glob(".hashes-*")) == []
+    assert not Notes(path).note_licence("net", "free")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 100_000,
+        '{"files": {"a": ' + "[" * 5_000 + "]" * 5_000 + '}, "licences": {}}',
+        '{"files": {"a": 7}, "licences": {}}',
+        '{"files": {}, "licences": 7}',
+        '{"files": {}, "licences": {"a": ' + "9" * 5_000 + "}}",
+        "\x00",
+    ],
+)
+def test_damaged_notes_are_begun_anew(tmp_path: Path, content: str) -> None:
+    path, file = tmp_path / "hashes.json", tmp_path / "a"
+    path.write_text(content)
+    file.write_bytes(b"weights")
+    notes = Notes(path)
+    assert notes.sha256_noted(file) is None
+    notes.note_file(file)
+    assert notes.is_unchanged(file)
+    assert set(json.loads(path.read_text(encoding="utf-8"))) == {"files", "licences"}
+
+
+def test_no_flipped_bit_of_the_notes_makes_a_good_file_a_changed_one(tmp_path: Path) -> None:
+    path, file = tmp_path / "hashes.json", tmp_path / "a"
+    file.write_bytes(b"weights")
+    sha256 = Notes(path).note_file(file)
+    whole, chance = path.read_bytes(), random.Random(27)
+    for _ in range(400):
+        content = bytearray(whole)
+        content[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
+        path.write_bytes(content)
+        assert Notes(path).sha256_noted(file) in (None, sha256)
+        Notes(path).is_unchanged(file)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "[" * 100_000,
+        "7",
+        "{}",
+        '{"total": "many", "validator": ""}',
+        '{"total": 1e99, "validator": ""}',
+        '{"total": 900, "validator": "a\\nb"}',
+        '{"total": 900, "validator": 7}',
+    ],
+)
+def test_a_damaged_note_of_a_download_begins_it_anew(
+    server: Server, target: Path, note: str
+) -> None:
+    url = server.serve("/net", DETECTOR)
+    target.mkdir()
+    part = part_path(target, "net.onnx", url)
+    part.write_bytes(DETECTOR[:5])
+    part.with_suffix(".json").write_text(note)
+    path = weights.fetch("net", target, table=table_of(url))
+    assert path.read_bytes() == DETECTOR
 
 
 def test_importing_loads_nothing_heavy() -> None:

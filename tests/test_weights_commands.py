@@ -239,6 +239,34 @@ def test_verify_finds_weights_that_are_no_numbers(
     assert "NaN" in result.out
 
 
+def test_a_flipped_bit_is_found_by_verify_convert_and_at_first_use(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpen: GPEN
+) -> None:
+    use_table(monkeypatch, small(gpen))
+    path = tmp_path / "GPEN-BFR-64.pth"
+    torch.save(gpen.state_dict(), path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    result = command("verify", "--weights", tmp_path)
+    assert (result.status, states(result)) == (1, {"gpen-64": "damaged"})
+    assert "Bad CRC-32" in result.out
+    assert_refused(command("convert", path), 1, "GPEN-BFR-64.pth is damaged: Bad CRC-32")
+    assert_refused(command("try", path), 1, "GPEN-BFR-64.pth is damaged: Bad CRC-32")
+
+
+def test_a_damaged_directory_of_a_pth_is_one_sentence(
+    command: Command, tmp_path: Path, gpen: GPEN
+) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(gpen.state_dict(), path)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02")] = 0
+    path.write_bytes(content)
+    assert_refused(command("convert", path), 1, "a.pth is damaged")
+    assert_refused(command("try", path), 1, "a.pth is damaged")
+
+
 def test_list_shows_the_licence(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

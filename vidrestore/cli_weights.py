@@ -101,12 +101,9 @@ def check_network(path: Path, weight: Weight) -> None:
     """Raise WeightsError unless a GPEN checkpoint holds finite weights of the network it names."""
     if weight.kind != "gpen" or path.suffix.lower() == ".onnx":
         return
-    from vidrestore.gpen import CheckpointError, load_gpen
+    from vidrestore.gpen import load_gpen
 
-    try:
-        state = load_gpen(path, int(weight.name.removeprefix("gpen-"))).state_dict()
-    except CheckpointError as error:
-        raise WeightsError(str(error)) from error
+    state = load_gpen(path, int(weight.name.removeprefix("gpen-"))).state_dict()
     parameters = sum(v.numel() for k, v in state.items() if not k.endswith(".kernel"))
     if weight.parameters not in (None, parameters):
         raise WeightsError(

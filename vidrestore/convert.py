@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vidrestore.errors import OutputError, UsageError, WeightsError
 from vidrestore.fetch import sync_folder
-from vidrestore.gpen import CheckpointError, load_checkpoint
+from vidrestore.gpen import load_checkpoint
 from vidrestore.showing import check_new
 from vidrestore.weightfile import check_kind
 
@@ -56,15 +56,23 @@ def _check_target(source: Path, target: Path, *, overwrite: bool) -> None:
 
 def _read(source: Path) -> tuple[dict[str, Tensor], int]:
     try:
-        check_kind(source, source.name)
         config, state = load_checkpoint(source)
     except OSError as error:
         raise WeightsError(f"{source} cannot be read: {(error.strerror or '').lower()}") from error
-    except CheckpointError as error:
-        if source.suffix.lower() != ".onnx":
-            raise WeightsError(str(error)) from error
+    except WeightsError as error:
+        if source.suffix.lower() != ".onnx" or not _is_whole(source):
+            raise
         raise WeightsError(f"{error}; {_as_it_is(source)}") from error
     return state, config.size
+
+
+def _is_whole(source: Path) -> bool:
+    """False for what nothing can run."""
+    try:
+        check_kind(source, source.name)
+    except WeightsError:
+        return False
+    return True
 
 
 def _as_it_is(source: Path) -> str:

@@ -15,7 +15,6 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
@@ -197,9 +196,17 @@ def _what_is_here(part: Path) -> tuple[int, dict[str, Any]]:
     try:
         note = json.loads(_note_path(part).read_text(encoding="utf-8"))
         have = part.stat().st_size
-    except (OSError, ValueError):
+        total, validator = note["total"], note["validator"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 0, {}
-    return (have, note) if have <= (note["total"] or 0) else (0, {})
+    if type(total) is not int or have > total or not _is_header(validator):
+        return 0, {}
+    return have, note
+
+
+def _is_header(text: object) -> bool:
+    """It can be sent as the value of a header."""
+    return isinstance(text, str) and text.isascii() and text.isprintable()
 
 
 def _write_note(part: Path, response: http.client.HTTPResponse, total: int | None) -> None:
@@ -354,8 +361,13 @@ def _extract(archive: Path, folder: Path, top: str) -> None:
                     shutil.copyfileobj(source, target, CHUNK_BYTES)
                     target.flush()
                     os.fsync(target.fileno())
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise WeightsError(f"the archive is damaged ({error})") from error
+    except WeightsError:
+        raise
+    except Exception as error:  # zipfile raises a dozen kinds, depending on what is damaged
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        reason = str(error) or type(error).__name__
+        raise WeightsError(f"the archive is damaged ({reason})") from error
 
 
 def _safe_parts(member: zipfile.ZipInfo) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,38 @@ def open_network(path: Path, device: torch.device) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers(device))
     except Exception as error:  # onnxruntime has no base class for its errors
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path} cannot be loaded as an ONNX network: {first}") from error
+        raise WeightsError(
+            f"{path} cannot be loaded as an ONNX network: {first_line(error)}"
+        ) from error
+
+
+def inputs_of(session: Any, path: Path) -> tuple[Any, list[Any]]:
+    """The first input of a session, which is the picture, and the others; WeightsError for none."""
+    inputs = session.get_inputs()
+    if not inputs:
+        raise WeightsError(f"the network in {path} takes no input, so it can be shown no picture")
+    return inputs[0], list(inputs[1:])
+
+
+def tried(
+    session: Any, path: Path, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None
+) -> list[Any]:
+    """What a session gives at its first run, which shows whether the network can be run at all.
+
+    WeightsError where it cannot, MemoryError where there is too little memory for it.
+    """
+    try:
+        found: list[Any] = session.run(outputs, dict(feeds))
+    except Exception as error:  # onnxruntime has no base class for its errors
+        if "allocate memory" in str(error):
+            raise MemoryError(str(error)) from error
+        raise WeightsError(f"the network in {path} cannot be run: {first_line(error)}") from error
+    return found
+
+
+def first_line(error: Exception) -> str:
+    """Of what onnxruntime says, which may be many lines; where it says nothing, the kind."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def can_use_cuda() -> bool:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from vidrestore.errors import WeightsError
 from vidrestore.frame import FloatArray
 from vidrestore.masks import GRID_PX
-from vidrestore.onnxfile import open_network, type_of
+from vidrestore.onnxfile import first_line, inputs_of, open_network, type_of
 
 _CLASSES = 19
 _REGIONS = {"brows": (2, 3), "eyes": (4, 5), "mouth": (11, 12, 13)}
@@ -68,7 +68,7 @@ class Parser:
         self.name = name
         self._path = path
         self._session = open_network(path, device)
-        image, *others = self._session.get_inputs()
+        image, others = inputs_of(self._session, path)
         if others:
             raise self._wrong(f"takes {1 + len(others)} inputs")
         self._image, self._dtype = image.name, type_of(image, path)
@@ -114,8 +114,9 @@ class Parser:
         try:
             found = self._run(gray)
         except Exception as error:  # onnxruntime has no base class for its errors
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise self._wrong(f"fails on a picture of {self._side} pixels ({first})") from error
+            raise self._wrong(
+                f"fails on a picture of {self._side} pixels ({first_line(error)})"
+            ) from error
         for value, given in zip(self._session.get_outputs(), found, strict=True):
             shape = np.shape(given)
             if shape[:2] == (1, _CLASSES) and len(shape) == 4 and min(shape[2:]) >= GRID_PX:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from vidrestore.errors import UsageError, WeightsError
 from vidrestore.frame import FloatArray
-from vidrestore.onnxfile import open_network, type_of
+from vidrestore.onnxfile import inputs_of, open_network, tried, type_of
 
 # Side of the tiles of a network that takes any: the network's memory grows with its square.
 _TILE_PX = 256
@@ -25,6 +23,8 @@ _FACTORS = (2, 4)
 _BROAD_PX = 8.0  # sigma of what is broad, in pixels of the source
 # Networks that begin by halving the picture want sides that can be halved; none has more to halve.
 _MULTIPLE_PX = 8
+# Mean difference of a ramp; of a network that gives [-1, 1] or [0, 255] it is 0.25 or more.
+_MOST_APART = 0.15
 
 
 class Upscaler:
@@ -36,7 +36,7 @@ class Upscaler:
     def __init__(self, path: Path, *, device: torch.device) -> None:
         self._path = path
         self._session = open_network(path, device)
-        image, *others = self._session.get_inputs()
+        image, others = inputs_of(self._session, path)
         if others or len(image.shape) != 4 or image.shape[1] != 3:
             takes = ", ".join(str(each.shape) for each in (image, *others))
             raise WeightsError(
@@ -97,19 +97,27 @@ class Upscaler:
     def _measured(self) -> int:
         """How many times it enlarges."""
         height, width = (side or _TRIED_PX for side in self._fixed)
-        given: npt.NDArray[Any] = np.zeros((1, 3, height, width), self._dtype)
-        try:
-            shape = self._session.run(None, {self._name: given})[0].shape
-        except Exception as error:  # onnxruntime has no base class for its errors
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise WeightsError(f"the network in {self._path} cannot be run: {first}") from error
+        # From black at the left to white at the right, which every upscaler leaves there.
+        ramp = np.tile(np.linspace(0, 1, width, dtype=np.float32), (3, height, 1))
+        first = tried(self._session, self._path, {self._name: ramp[None].astype(self._dtype)})[0]
+        shape = tuple(getattr(first, "shape", ()))
         for factor in _FACTORS:
             if shape == (1, 3, factor * height, factor * width):
+                self._check_range(ramp, np.asarray(first[0], np.float32), factor)
                 return factor
         raise WeightsError(
-            f"the network in {self._path} makes {tuple(shape)} of (1, 3, {height}, {width}); an "
+            f"the network in {self._path} makes {shape} of (1, 3, {height}, {width}); an "
             "upscaler gives the same picture 2 or 4 times as wide and high"
         )
+
+    def _check_range(self, given: FloatArray, found: FloatArray, factor: int) -> None:
+        apart = float(np.abs(_by_area(found, factor) - given).mean())
+        if not apart <= _MOST_APART:
+            raise WeightsError(
+                f"the network in {self._path} gives values from {found.min():.3g} to "
+                f"{found.max():.3g} for a ramp from 0 to 1, and another picture; an upscaler takes "
+                "and gives RGB in [0, 1]"
+            )
 
 
 def _by_area(picture: FloatArray, step: int) -> FloatArray:

@@ -13,7 +13,14 @@ from typing import Any, Literal
 from vidrestore.errors import ConfigError, WeightsError, unknown_name
 from vidrestore.fetch import Progress, fetch_file, one_at_a_time, put_in_place, unpack
 from vidrestore.profiles import resource_folder
-from vidrestore.weightfile import Notes, check_kind, check_pack, check_state_dict, sha256_of
+from vidrestore.weightfile import (
+    Notes,
+    check_kind,
+    check_pack,
+    check_state_dict,
+    check_sums,
+    sha256_of,
+)
 
 Table = Mapping[str, "Weight"]
 
@@ -225,8 +232,9 @@ def check_structure(path: Path, weight: Weight) -> None:
 
     Reads the whole file, with torch; an ONNX file is left to those who run it.
     """
-    if weight.kind == "gpen" and path.suffix != ".onnx":
-        check_state_dict(path, weight.entries, weight.parameters)
+    if weight.kind == "gpen" and path.suffix.lower() != ".onnx":
+        name = weight.file if path.suffix == ".part" else path.name
+        check_state_dict(path, weight.entries, weight.parameters, name)
 
 
 def fetch(
@@ -319,6 +327,7 @@ def _check_unchanged(weight: Weight, path: Path) -> None:
         return
     if message := _difference(weight, path, sha256_of(path)):
         raise WeightsError(message)
+    check_sums(path)  # so that no hash of a damaged file is noted as that of a good one
     record(path)
 
 

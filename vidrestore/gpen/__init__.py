@@ -1,7 +1,6 @@
 """GPEN, blind face restoration with a StyleGAN2 decoder (Yang et al. 2021, arXiv:2105.06070)."""
 
 from vidrestore.gpen.checkpoint import (
-    CheckpointError,
     export_onnx,
     load_checkpoint,
     load_gpen,
@@ -12,7 +11,6 @@ from vidrestore.gpen.network import GPEN, GPENConfig
 
 __all__ = [
     "GPEN",
-    "CheckpointError",
     "GPENConfig",
     "InferenceGPEN",
     "export_onnx",

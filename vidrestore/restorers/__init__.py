@@ -182,11 +182,12 @@ def open_restorer(
 
     if path.suffix.lower() != ".onnx":
         return gpen()
-    return _from_onnx(path, gpen, device, codeformer_fidelity, on_notice)
+    return _from_onnx(path, expected_size, gpen, device, codeformer_fidelity, on_notice)
 
 
 def _from_onnx(
     path: Path,
+    expected_size: int | None,
     gpen: Callable[[], Restorer],
     device: torch.device,
     codeformer_fidelity: float,
@@ -200,6 +201,18 @@ def _from_onnx(
         exact = gpen()
         on_notice(f"{path.name} holds the weights of {exact.name}, which runs as the exact network")
         return exact
-    restorer = Onnx(path, device=device, fidelity=codeformer_fidelity)
     on_notice(f"{path.name} runs through onnxruntime")
+    known_template = None if expected_size is None else "gpen"
+    restorer = Onnx(
+        path,
+        device=device,
+        fidelity=codeformer_fidelity,
+        template=known_template,
+        on_notice=on_notice,
+    )
+    if expected_size not in (None, restorer.size):
+        raise WeightsError(
+            f"{path} holds a network for {restorer.size} px where one for {expected_size} px is "
+            "wanted"
+        )
     return restorer

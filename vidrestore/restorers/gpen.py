@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vidrestore.errors import UsageError, WeightsError
-from vidrestore.gpen import GPEN, CheckpointError, InferenceGPEN, load_checkpoint, load_gpen
+from vidrestore.gpen import GPEN, InferenceGPEN, load_checkpoint, load_gpen
 from vidrestore.gpen.cuda import CudaGPEN, form_for, repeatable_convolutions
 from vidrestore.gpen.memory import batch_that_fits, free_bytes
 from vidrestore.restorers import MOST_AT_ONCE, all_finite, memory_errors
@@ -122,10 +122,12 @@ class Gpen:
     def _load(self, expected_size: int | None) -> GPEN:
         try:
             return load_gpen(self._path, expected_size)
-        except CheckpointError as error:
-            raise WeightsError(str(error)) from error
         except OSError as error:
-            raise WeightsError(f"{self._path} cannot be read: {error.strerror}") from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> WeightsError:
+        reason = (error.strerror or str(error)).lower()
+        return WeightsError(f"{self._path} cannot be read: {reason}")
 
     def _from_torch(self, expected_size: int | None, wanted: str) -> _Loaded:
         gpen = self._load(expected_size)
@@ -166,7 +168,7 @@ class Gpen:
     def _from_openvino(self, expected_size: int | None, engine: str, wanted: str) -> _Loaded | None:
         """The network as OpenVINO runs it, or None where torch is to run it.
 
-        Once it was measured against float32, the weights need not be loaded again.
+        Once it was measured against float32, the weights need not be loaded again, only hashed.
         """
         from vidrestore.restorers import openvino
 
@@ -180,45 +182,80 @@ class Gpen:
                 "--set restore.engine=torch"
             )
         dtype = self._cpu_format(wanted)
-        kept = openvino.Kept(self._path, self._cache_folder)
-        measured = kept.measured(str(dtype))
         try:
-            if measured is None or expected_size not in (None, measured[0]):
-                measured = self._measured(kept, expected_size, dtype)
+            sha256 = self.weights_sha256
         except OSError as error:
+            raise self._unreadable(error) from error
+        folder = self._cache_folder
+        kept = openvino.Kept(folder, self._path.stem, sha256, str(dtype))
+        try:
+            network, size, psnr_db = self._kept_or_compiled(kept, expected_size, dtype)
+        except (OSError, openvino.UnusableError) as error:
+            if isinstance(error, OSError):
+                reason = f"cannot be written: {(error.strerror or str(error)).lower()}"
+                reason = f"{folder}, where OpenVINO keeps what it compiles, {reason}"
+            else:
+                reason = f"OpenVINO cannot run {self._path.name}: {error}"
             if engine != "auto":
-                raise WeightsError(
-                    f"{kept.folder}, where OpenVINO keeps what it compiles, cannot be written: "
-                    f"{(error.strerror or str(error)).lower()}"
-                ) from error
-            self._say(
-                f"{kept.folder} cannot be written, which OpenVINO needs; torch runs the network"
-            )
+                raise WeightsError(f"{reason}; use --set restore.engine=torch") from error
+            self._say(f"{reason}; torch runs the network")
             return None
-        size, psnr_db = measured
         if psnr_db < _LEAST_OPENVINO_DB:
             self._say_too_far(size, psnr_db, "OpenVINO", _LEAST_OPENVINO_DB, "torch")
             return None
-        compiled = openvino.CompiledGPEN(kept, size, bfloat16=dtype == torch.bfloat16)
-        return compiled, size, dtype
+        return network, size, dtype
 
-    def _measured(
+    def _kept_or_compiled(
         self, kept: openvino.Kept, expected_size: int | None, dtype: torch.dtype
-    ) -> tuple[int, float]:
-        """(S, PSNR to float32), noted for the next time; exports and compiles on the way."""
-        from vidrestore.restorers import openvino
+    ) -> tuple[Network, int, float]:
+        """The network as OpenVINO runs it, S, and its PSNR to float32 in decibel."""
+        from vidrestore.restorers.openvino import UnusableError
 
-        gpen = self._load(expected_size)
-        self._say(f"{self._path.name} is compiled for OpenVINO and measured, which is done once")
+        try:
+            if (found := self._kept(kept, expected_size, dtype)) is not None:
+                return found
+        except UnusableError:
+            pass  # said below, unless another run is about to replace it
+        with kept.alone():
+            try:
+                if (found := self._kept(kept, expected_size, dtype)) is not None:
+                    return found
+                why = f"{self._path.name} is compiled for OpenVINO and measured, which is done once"
+            except UnusableError as error:
+                why = (
+                    f"what OpenVINO had made of {self._path.name} is not used, since {error}; "
+                    "it is compiled and measured anew"
+                )
+            gpen = self._load(expected_size)
+            self._say(why)
+            return self._compiled(kept, gpen, dtype)
+
+    def _kept(
+        self, kept: openvino.Kept, expected_size: int | None, dtype: torch.dtype
+    ) -> tuple[Network, int, float] | None:
+        from vidrestore.restorers.openvino import CompiledGPEN
+
+        found = kept.load()
+        if found is None:
+            return None
+        measured, content = found
+        if expected_size not in (None, measured.size):
+            self._load(expected_size)  # which says what is wrong
+        network = CompiledGPEN.from_content(content, bfloat16=dtype == torch.bfloat16)
+        return network, measured.size, measured.psnr_db
+
+    def _compiled(
+        self, kept: openvino.Kept, gpen: GPEN, dtype: torch.dtype
+    ) -> tuple[Network, int, float]:
+        from vidrestore.restorers.openvino import CompiledGPEN
+
         size = gpen.config.size
         # First, so that its memory is free again when OpenVINO asks for its own.
         exact = float32_result(gpen, torch.device("cpu"))
-        kept.export(gpen)
-        del gpen
-        compiled = openvino.CompiledGPEN(kept, size, bfloat16=dtype == torch.bfloat16)
-        psnr_db = psnr_to_float32_db(compiled, exact, torch.device("cpu"))
-        kept.note(str(dtype), size, psnr_db)
-        return size, psnr_db
+        network = CompiledGPEN.compiled(gpen, kept.folder, bfloat16=dtype == torch.bfloat16)
+        psnr_db = psnr_to_float32_db(network, exact, torch.device("cpu"))
+        kept.keep(network.content(), size, psnr_db)
+        return network, size, psnr_db
 
     def _say_too_far(
         self, size: int, psnr_db: float, what: str, least_db: float, instead: str
@@ -233,7 +270,7 @@ def holds_gpen(path: Path) -> bool:
     """The file holds the weights of a GPEN as they are, so that the exact network can take them."""
     try:
         load_checkpoint(path)
-    except CheckpointError:
+    except WeightsError:
         return False
     return True
 
