@@ -20,6 +20,7 @@ import torch
 
 from vidrestore.gpen import GPEN, export_onnx
 from vidrestore.locks import held
+from vidrestore.processors import usable_cores
 
 _KEY_DIGITS = 12
 
