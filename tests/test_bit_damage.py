@@ -563,12 +563,16 @@ class Bench:
         if all(str(self._now / name) in _OPENED for name in names):
             return True
         self.back()
-        for name in names:
-            (self._now / name).write_bytes(b"\0" * (self._now / name).stat().st_size)
+        empty = {name: b"\0" * (self._now / name).stat().st_size for name in names}
+        for name, zeros in empty.items():
+            (self._now / name).write_bytes(zeros)
         try:
-            return self.case.read() != self.read
+            found = self.case.read()
         except Exception:
             return True
+        paths = {self._now / name: zeros for name, zeros in empty.items()}
+        is_left = all(path.is_file() and path.read_bytes() == was for path, was in paths.items())
+        return not is_left or found != self.read
 
 
 _OPENED: set[str] = set()
