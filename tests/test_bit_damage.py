@@ -366,6 +366,7 @@ ROWS = (
     Row("note of a segment or stream", "joined", f"{_WORK}/video.json"),
     Row("stream of a layer", "joined", f"{_WORK}/video.*.mov"),
     Row("note of a stream of a layer", "joined", f"{_WORK}/video.*.json"),
+    Row("restored crop of an unfinished segment", "stopped", f"{_WORK}/faces/*/*.npz"),
     Row("restored crop", "cropped", f"{_WORK}/crops/*/*.npz"),
     Row("analysis in the cache", "stopped", "home/cache/vidrestore/weights/analyses/*.npz"),
     Row("note of a kept job", "finished", f"{_WORK}/kept.json"),
@@ -565,7 +566,8 @@ class Bench:
         try:
             result, detail = look(self.case, wanted)
         except Exception as error:
-            result, detail = type(error).__name__, str(error)[:500]
+            kind = type(error)
+            result, detail = f"{kind.__module__}.{kind.__qualname__}", str(error)[:500]
         if row.is_text and result == DIFFERENT and says_something_else(content, changed):
             result = OTHER_TEXT
         file = path.relative_to(self._now).as_posix()
@@ -624,7 +626,7 @@ def damage_all(name: str, root: Path, damages: int, left_out: set[str]) -> None:
     try:
         tell(event="ready", unknown=bench.unknown(), files=bench.files,
              missing=[row.where for row in rows_of(name) if not bench.of(row)])  # fmt: skip
-        for row in rows_of(name):
+        for row in filter(bench.of, rows_of(name)):
             tell(event="control", kind=row.kind, is_read=bench.is_read(row))
             for number in numbers_of(row, damages):
                 # The first of a kind go through the whole command.
