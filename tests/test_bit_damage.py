@@ -379,7 +379,6 @@ ROWS = (
     Row("profile", "asked", "profile.toml", is_text=True),
     Row("converted weights", "weighed", "weights/GPEN-BFR-256.safetensors"),
     Row("notes on weights", "weighed", "home/cache/vidrestore/weights/hashes.json"),
-    Row("exported network", "compiled", "home/cache/vidrestore/weights/openvino/*.onnx"),
     Row("compiled network", "compiled", "home/cache/vidrestore/weights/openvino/*.blob"),
     Row("note of a compiled network", "compiled", "home/cache/vidrestore/weights/openvino/*.json"),
     Row("download that broke off", "downloaded", "weights/.GPEN-64.pth.*.part"),
