@@ -1,5 +1,6 @@
 """Whom to restore, and how in which shot; analyses that are kept and found again."""
 
+import shutil
 import time
 from dataclasses import replace
 from fractions import Fraction
@@ -213,8 +214,7 @@ def test_an_analysis_is_used_again_for_the_same_content_and_settings(
     told = []
     first = remembered.known_analysis(tape, plain, on_event=told.append)
     seen = detector.pictures
-    copy = tmp_path / "copy.mkv"
-    copy.write_bytes(tape.read_bytes())
+    copy = shutil.copy2(tape, tmp_path / "copy.mkv")
     again = remembered.known_analysis(copy, plain, on_event=told.append)
     assert detector.pictures == seen
     assert any("earlier run" in event.get("message", "") for event in told)

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrestore.again import frames_again
-from vidrestore.errors import FaultyOutputError, InputError
+from vidrestore.errors import ChangedSourceError, FaultyOutputError, InputError
 from vidrestore.frame import Analysis, Frame, OnEvent, Track, TracksByFrame, VideoInfo
 from vidrestore.framemd5 import Listing, frame_md5
 from vidrestore.geometry import Rect, crop_matrix
@@ -148,7 +148,7 @@ def _hashed(frames: Iterator[Frame], wanted: bool, larger: Larger | None = None)
 def _check_source(index: int, was: _Read | None, analysis: Analysis, source: Path) -> None:
     expected = int(analysis.pts[index]) if index < analysis.frame_count else None
     if (was.frame.pts if was else None) != expected:
-        raise InputError(
+        raise ChangedSourceError(
             f"{source} does not give the {analysis.frame_count} frames of its analysis again; "
             "it changed meanwhile or cannot be read reliably"
         )

@@ -262,7 +262,7 @@ class Track:
             raise ValueError(f"track {self.track_id} has no frame")
         if self.work_px < 1 or self.work_px & (self.work_px - 1):
             raise ValueError(f"work_px must be a power of two, got {self.work_px}")
-        if self.strength.min() < 0 or self.strength.max() > 1:
+        if not (self.strength.min() >= 0 and self.strength.max() <= 1):  # which NaN is not
             raise ValueError(f"strength must be within [0, 1], got {self.strength.min()} .. "
                              f"{self.strength.max()}")  # fmt: skip
 

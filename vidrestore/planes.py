@@ -180,10 +180,10 @@ def luma_8bit(image: av.VideoFrame) -> npt.NDArray[np.uint8]:
     shift = how.bits - 8
     if not how.is_rgb:
         luma = plane(image, how.planes[0])
-        return (luma >> shift).astype(np.uint8) if shift else luma.copy()
+        return np.asarray(luma >> shift, np.uint8) if shift else luma.copy()
     red, green, blue = (plane(image, number).astype(np.uint32) for number in how.planes)
     luma = (77 * red + 150 * green + 29 * blue + (128 << shift)) >> (8 + shift)
-    return np.minimum(luma, 255).astype(np.uint8)
+    return np.asarray(np.minimum(luma, 255), np.uint8)
 
 
 def samples(image: av.VideoFrame, index: int, rect: Rect) -> torch.Tensor:

@@ -53,7 +53,7 @@ class FieldScan:
 def scan(images: Iterable[Any]) -> FieldScan:
     """Look at successive frames with ffmpeg's idet.
 
-    It is shown luma alone: where 4:4:4 was made of 4:2:0, every other line of chroma is like the one
+    It is shown luma alone: where 4:4:4 was made of 4:2:0, every other line of chroma is like that
     before it, as in no field.
     """
     looks: Counter[str] = Counter()
