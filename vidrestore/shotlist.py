@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrestore.errors import ConfigError, OutputError, unknown_name
-from vidrestore.frame import Analysis
+from vidrestore.frame import Analysis, TracksByFrame
 
 _TIME = re.compile(r"(?:(\d{1,6}):)?(\d{1,2}):(\d{1,2}(?:\.\d{1,9})?)")
 _KEYS = ("start", "end", "people", "strength", "restorer", "skip", "faces")
@@ -60,9 +60,9 @@ class ShotList:
 
 def of_analysis(analysis: Analysis, video: str) -> ShotList:
     """The shots that were found, with the people seen in each."""
-    shots = []
+    shots, by_frame = [], TracksByFrame(analysis.tracks)
     for start, end in analysis.shots:
-        seen = {t.person_id for t in analysis.tracks if t.first_frame < end and t.end_frame > start}
+        seen = {analysis.tracks[number].person_id for number in by_frame.within(start, end)}
         shots.append(Shot(start, end, tuple(sorted(seen))))
     return ShotList(tuple(shots), video, analysis.fingerprint)
 
