@@ -31,7 +31,7 @@ from motion import (
 )
 
 from vidrestore.detectors import open_detector
-from vidrestore.frame import RawTrack
+from vidrestore.frame import Motion, RawTrack
 from vidrestore.geometry import apply, compose, fit_similarity, invert, template, upright
 from vidrestore.stages.align import align, broken, smooth_landmarks, whittaker
 from vidrestore.stages.decode import Damage, decode, probe
@@ -55,6 +55,47 @@ def moving(n, noise=0.0, seed=0):
                      12 * np.sin(2.6 * t + 1)], axis=-1)  # fmt: skip
     truth = FACE[None] + sway[:, None] + [120, 60]
     return truth + random.normal(0, noise, truth.shape), truth
+
+
+RATES = (Fraction(1, 60), Fraction(1), Fraction(1000), Fraction(10_000), Fraction(90_000),
+         Fraction(10**6))  # fmt: skip
+
+
+@pytest.mark.parametrize("rate", RATES, ids=str)
+@pytest.mark.parametrize("frame_count", [1, 3, 8, 60, 2000])
+@pytest.mark.parametrize("share_seen", [1.0, 0.3])
+@pytest.mark.parametrize("is_followed", [False, True])
+def test_a_face_is_aligned_at_any_frame_rate(rate, frame_count, share_seen, is_followed):
+    """A face that moves evenly, and is one frame in ten found somewhere else."""
+    random = np.random.default_rng(1)
+    way = np.arange(frame_count)[:, None, None] * [0.15, 0.1] + [200, 150]
+    truth = FACE + way
+    points = truth + random.normal(0, 0.3, truth.shape)
+    points[5::10] += 40
+    points[1:][random.random(frame_count - 1) >= share_seen] = np.nan
+    track = raw_track(points.astype(np.float32))
+    if is_followed:
+        step = Motion(np.array([[1, 0, 0.15], [0, 1, 0.1]]), 1.0, 30)
+        track = replace(track, motions=(None, *[step] * (frame_count - 1)))
+    info = info_of(1280, 720, frame_rate=rate)
+    (found,) = align([track], info, **(HOW | {"template_name": "gpen"}))
+    steps = np.linalg.norm(found.landmarks - truth, axis=-1)
+    is_seen = np.isfinite(track.score)
+    is_seen[5::10] = False
+    assert np.median(steps[is_seen]) < 2
+    # What lies between is not taken for the corner of the picture.
+    assert steps.max() < 150
+
+
+@pytest.mark.parametrize("smoothness", [1e-30, 1e-6, 1.0, 1e6, 1e12, 1e20, 1e30])
+@pytest.mark.parametrize("order", [2, 3])
+def test_samples_are_smoothed_with_any_weights(smoothness, order):
+    random = np.random.default_rng(3)
+    truth = np.linspace(1000, 1100, 400)[:, None]
+    weights = np.where(random.random(400) < 0.1, 10 ** random.uniform(-6, 0, 400), 0.0)
+    weights[[40, 200, 360]] = 1.0
+    smooth = whittaker(truth, weights, smoothness, order=order)
+    assert np.abs(smooth - truth)[40:360].max() < 0.1
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -2,11 +2,13 @@
 
 import re
 from fractions import Fraction
+from itertools import islice
 
 import footage
 import numpy as np
 import pytest
 import sources
+from av.video.reformatter import Interpolation
 from media import (
     AS_PAINTED,
     PLANAR_FORMATS,
@@ -28,7 +30,7 @@ from vidrestore.errors import OutputError, UsageError
 from vidrestore.interlace import of_output
 from vidrestore.stages.decode import Damage, decode, probe
 from vidrestore.stages.detect import checksum
-from vidrestore.stages.fields import bobbed, can_split, woven
+from vidrestore.stages.fields import _Graph, bobbed, can_split, scan, woven
 
 SIZES = {"480i": (360, 480), "576i": (360, 576)}  # half as wide, which costs less
 FRAMES = 30
@@ -110,6 +112,46 @@ def test_pulldown_is_called_so(tmp_path):
 )  # fmt: skip
 def test_real_clips_are_judged_right(shared, name, truth):
     assert judged(shared / "clips" / name) == truth
+
+
+def with_doubled_chroma(images, pixel_format):
+    """4:2:0 as other formats, each of its chroma samples repeated."""
+    for image in images:
+        yield image.reformat(format=pixel_format, interpolation=Interpolation.POINT)
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv422p", "yuv444p", "yuv444p10le", "gbrp"])
+def test_chroma_that_was_doubled_is_not_taken_for_fields(pixel_format):
+    pictures = footage.images(footage.pan(2 * FRAMES, 360, 480, speed_px=1.0), "yuv420p")
+    seen = scan(with_doubled_chroma(pictures[:FRAMES], pixel_format))
+    assert (seen.tff, seen.bff) == (0, 0)
+    assert seen.progressive > 0
+    for order in ("tff", "bff"):
+        fields = footage.images(footage.pan(2 * FRAMES, 360, 480), pixel_format)
+        seen = scan(footage.woven_by_hand(fields, order))
+        assert getattr(seen, order) == seen.frames > 0
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p", "gbrp"])
+def test_a_real_clip_whose_chroma_was_doubled_is_progressive(shared, pixel_format):
+    path = shared / "real-restorers" / "ed2_lq.mp4"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    images = (frame.image for frame in islice(decode(path, Damage()), 240))
+    seen = scan(with_doubled_chroma(images, pixel_format))
+    assert (seen.tff, seen.bff) == (0, 0)
+    assert seen.progressive > 100
+
+
+def test_the_flags_that_are_counted_are_the_streams():
+    """And not those that the filter sets by what it sees."""
+    pictures = footage.images(footage.pan(2 * FRAMES, 360, 480), "yuv420p")
+    assert scan(footage.woven_by_hand(pictures, "tff")).flagged == 0
+    marked = [
+        next(iter(_Graph(image, "setfield", "tff").through(image))) for image in pictures[:FRAMES]
+    ]
+    seen = scan(marked)
+    assert seen.flagged == seen.frames == seen.progressive
 
 
 @pytest.mark.parametrize("order", ["tff", "bff"])

@@ -45,6 +45,7 @@ class OneFace:
     """Sees the same face in every whole picture, but for one."""
 
     coarse = False
+    POINTS = np.array([[24, 20], [40, 20], [32, 28], [26, 36], [38, 36]], np.float32)
 
     def __init__(self):
         self.seen = 0
@@ -53,9 +54,46 @@ class OneFace:
         if picture.shape[:2] != (48, 64):
             return []
         self.seen += 1
-        points = np.array([[24, 20], [40, 20], [32, 28], [26, 36], [38, 36]], np.float32)
         box = np.array([16, 10, 48, 44], np.float32)
-        return [] if self.seen == 40 else [Detection(box, points, 0.9)]
+        return [] if self.seen == 40 else [Detection(box, self.POINTS, 0.9)]
+
+
+class Trembling(OneFace):
+    """Sees it a little beside its place, and now and then its nose far beside."""
+
+    def __init__(self):
+        super().__init__()
+        self.random = np.random.default_rng(0)
+
+    def __call__(self, picture):
+        self.seen += 1
+        points = self.POINTS + np.float32(self.random.normal(0, 0.2, (5, 2)))
+        points[2, 0] += 20 * (self.seen % 9 == 5)
+        return [Detection(np.array([16, 10, 48, 44], np.float32), points, 0.9)]
+
+
+TWO_PARTS = [*range(30), *range(5000, 5030)]
+
+
+@pytest.mark.parametrize(
+    ("rate", "times"),
+    [(rate, range(30)) for rate in (Fraction(1, 60), 1, 10_000, 90_000, 1_000_000)]
+    + [(rate, TWO_PARTS) for rate in (1, 25, 90_000)],
+)
+def test_a_face_is_followed_at_any_frame_rate(tmp_path, monkeypatch, rate, times):
+    """One part of a video may lie far behind the other."""
+    images = [mild_image(64, 48, "yuv420p", 0) for _ in times]
+
+    def at_rate(stream):
+        stream.codec_context.framerate = Fraction(rate)
+
+    source = write_video(tmp_path / "source.mp4", images, codec="libx264", pts=times,
+                         time_base=1 / Fraction(rate), prepare=at_rate)  # fmt: skip
+    monkeypatch.setattr("vidrestore.openers.open_detector", lambda *a, **k: Trembling())
+    analysis = analyze_video(source, HAAR)
+    (found,) = analysis.tracks
+    assert found.strength.all()
+    assert np.median(np.abs(found.landmarks - OneFace.POINTS)) < 0.5
 
 
 def test_a_rate_that_is_only_the_clocks_is_not_believed(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Who is who: recognising, joining tracks, choosing people. Real faces come from scenes.py."""
 
+import itertools
+import time
 from dataclasses import replace
 
 import cv2
@@ -114,6 +116,85 @@ def test_joining_a_film_is_quick_and_right():
     tracks = [raw(40 * i, 30, faces[w] + random.normal(0, 0.05, 128)) for i, w in enumerate(who)]
     people = joined(*tracks)
     assert len(set(zip(people, who, strict=True))) == len(set(people)) == len(set(who))
+
+
+def joined_by_looking_at_all_pairs(tracks, similarity):
+    """The same by definition, in time that grows with the cube of the number of tracks."""
+    groups, sums = [[i] for i in range(len(tracks))], []
+    for one in tracks:
+        there = one.embedding is not None
+        sums.append(one.embedding * len(one.score) if there else np.zeros(DIMENSIONS))
+    sums = np.array(sums, np.float64)
+
+    def shares_a_frame(a, b):
+        return any(
+            tracks[i].first_frame < tracks[j].first_frame + len(tracks[j].score)
+            and tracks[j].first_frame < tracks[i].first_frame + len(tracks[i].score)
+            for i in a
+            for j in b
+        )
+
+    while True:
+        best = None
+        for a, b in itertools.combinations(range(len(tracks)), 2):
+            if not (groups[a] and groups[b] and sums[a].any() and sums[b].any()):
+                continue
+            cosine = sums[a] @ sums[b] / np.linalg.norm(sums[a]) / np.linalg.norm(sums[b])
+            better = best is None or cosine > best[0]
+            if cosine >= similarity and better and not shares_a_frame(groups[a], groups[b]):
+                best = cosine, a, b
+        if best is None:
+            break
+        _, a, b = best
+        groups[a], groups[b], sums[a] = groups[a] + groups[b], [], sums[a] + sums[b]
+    kept = sorted(filter(None, groups), key=lambda g: (-sum(len(tracks[i].score) for i in g), g[0]))
+    return [next(n for n, group in enumerate(kept, 1) if i in group) for i in range(len(tracks))]
+
+
+DIMENSIONS = 6
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_people_are_those_that_looking_at_all_pairs_gives(seed):
+    random = np.random.default_rng(seed)
+    faces = random.normal(size=(int(random.integers(1, 6)), DIMENSIONS))
+    noise, similarity = random.choice([0.05, 0.3, 0.8]), random.choice([-0.2, 0.3, 0.6, 0.9])
+    tracks = []
+    for _ in range(int(random.integers(2, 32))):
+        face = faces[random.integers(len(faces))] + random.normal(0, noise, DIMENSIONS)
+        embedding = None if random.random() < 0.1 else face
+        tracks.append(raw(int(random.integers(0, 200)), int(random.integers(1, 30)), embedding))
+    expected = joined_by_looking_at_all_pairs(tracks, similarity)
+    assert join_people(tracks, similarity=similarity) == expected
+
+
+def many_tracks(count, people, noise):
+    random = np.random.default_rng(count + people)
+    faces = random.normal(size=(people, 512))
+    who = random.integers(0, people, count)
+    vectors = faces[who] + random.normal(0, noise, (count, 512))
+    return [raw(40 * i, 30, vector) for i, vector in enumerate(vectors)], who
+
+
+@pytest.mark.parametrize(
+    ("count", "people", "noise", "most_seconds"),
+    [
+        (1500, 1, 0.5, 2), (1500, 200, 0.5, 2), (1500, 1, 1.15, 2),
+        pytest.param(5000, 1, 0.5, 10, marks=pytest.mark.long),
+        pytest.param(5000, 500, 0.5, 10, marks=pytest.mark.long),
+        pytest.param(5000, 1, 1.15, 10, marks=pytest.mark.long),
+        pytest.param(5000, 2500, 0.9, 10, marks=pytest.mark.long),
+    ],
+)  # fmt: skip
+def test_the_time_to_join_grows_with_little_more_than_the_square_of_the_tracks(
+    count, people, noise, most_seconds
+):
+    tracks, who = many_tracks(count, people, noise)
+    begun = time.process_time()
+    joined_to = join_people(tracks, similarity=SIMILARITY)
+    assert time.process_time() - begun < most_seconds
+    # Nobody is taken for somebody else.
+    assert len(set(zip(joined_to, who, strict=True))) == len(set(joined_to))
 
 
 def test_people_have_the_mean_of_their_tracks():

@@ -17,10 +17,10 @@ import pytest
 import torch
 from conftest import MakeVideo, stage_threads
 
-from vidrestore import analyze, openers
+from vidrestore import analyze, job, openers
 from vidrestore.config import Settings
 from vidrestore.detectors import detection
-from vidrestore.errors import InputError, OutputError
+from vidrestore.errors import ChangedSourceError, InputError, OutputError
 from vidrestore.frame import Analysis, Detection, Track
 from vidrestore.job import restore_video
 from vidrestore.stages import decode, paste
@@ -259,7 +259,7 @@ def test_a_source_that_vanishes_between_the_passes(run: Run) -> None:
     assert_nothing_changed(run)
 
 
-def test_a_source_that_changes_between_the_passes(run: Run, make_video: MakeVideo) -> None:
+def test_a_source_that_changes_during_the_first_pass(run: Run, make_video: MakeVideo) -> None:
     shorter = make_video("shorter.mp4", frames=_FRAMES - 5, size=(160, 120))
 
     def swap(event: dict[str, Any]) -> None:
@@ -267,7 +267,25 @@ def test_a_source_that_changes_between_the_passes(run: Run, make_video: MakeVide
             shorter.replace(run.source)
 
     run.analysis, run.on_event = None, swap
-    with pytest.raises(InputError, match="is not the one of the first pass"):
+    with pytest.raises(ChangedSourceError, match="changed while it was looked through"):
+        run()
+    assert_nothing_changed(run)
+
+
+def test_a_source_that_changes_between_the_passes(
+    run: Run, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorter = make_video("shorter.mp4", frames=_FRAMES - 5, size=(160, 120))
+    plan = job.plan_job
+
+    def plan_and_swap(*arguments: Any, **options: Any) -> Any:
+        planned = plan(*arguments, **options)
+        shorter.replace(run.source)
+        return planned
+
+    monkeypatch.setattr(job, "plan_job", plan_and_swap)
+    run.analysis = None
+    with pytest.raises(ChangedSourceError, match="is not the one of the first pass"):
         run()
     assert_nothing_changed(run)
 

@@ -1,5 +1,7 @@
 """Whom to restore, and how in which shot; analyses that are kept and found again."""
 
+import shutil
+import time
 from dataclasses import replace
 from fractions import Fraction
 
@@ -29,6 +31,7 @@ from vidrestore import (
 from vidrestore.cli import main
 from vidrestore.errors import ConfigError, InputError, UsageError, WeightsError
 from vidrestore.findings import people_of
+from vidrestore.frame import TracksByFrame
 from vidrestore.geometry import apply
 from vidrestore.selection import (
     Choice,
@@ -211,8 +214,7 @@ def test_an_analysis_is_used_again_for_the_same_content_and_settings(
     told = []
     first = remembered.known_analysis(tape, plain, on_event=told.append)
     seen = detector.pictures
-    copy = tmp_path / "copy.mkv"
-    copy.write_bytes(tape.read_bytes())
+    copy = shutil.copy2(tape, tmp_path / "copy.mkv")
     again = remembered.known_analysis(copy, plain, on_event=told.append)
     assert detector.pictures == seen
     assert any("earlier run" in event.get("message", "") for event in told)
@@ -294,6 +296,39 @@ def test_only_large_faces_are_chosen_by_their_size():
     assert strengths(with_large(analysis, 0.9 * size))[0].all()
     with pytest.raises(UsageError, match="nobody's eyes are"):
         with_large(analysis, 1.1 * size)
+
+
+def test_the_tracks_of_a_frame_are_those_that_a_look_at_all_finds():
+    random = np.random.default_rng(0)
+    tracks = [
+        plain_track(int(random.integers(1, 20)), centre=(9, 9), side=9, track_id=i,
+                    first_frame=int(random.integers(0, 60)))
+        for i in range(40)
+    ]  # fmt: skip
+    by_frame = TracksByFrame(tracks)
+    for index in range(-2, 100):
+        there = [t.track_id for t in tracks if t.first_frame <= index < t.end_frame]
+        assert [t.track_id for t in by_frame.at(index)] == there
+        first, end = sorted(random.integers(-5, 110, 2).tolist())
+        within = [
+            i for i, t in enumerate(tracks) if max(t.first_frame, first) < min(t.end_frame, end)
+        ]
+        assert by_frame.within(first, end) == within
+    assert TracksByFrame(()).at(0) == []
+
+
+def test_many_shots_of_many_tracks_take_no_time_for_each_pair():
+    count, each = 4000, 5
+    tracks = [
+        plain_track(each, centre=(9, 9), side=9, first_frame=each * i, track_id=i)
+        for i in range(count)
+    ]
+    analysis = analysis_of(info_of(64, 48), each * count, tracks)
+    shots = tuple(Shot(each * i, each * (i + 1), skip=i % 2 == 0) for i in range(count))
+    begun = time.process_time()
+    chosen = with_shots(analysis, ShotList(shots), Settings())
+    assert time.process_time() - begun < 2
+    assert [track.strength.any() for track in chosen.tracks] == [i % 2 == 1 for i in range(count)]
 
 
 def with_pack(tmp_path, name="det_rec"):

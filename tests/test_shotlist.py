@@ -1,16 +1,14 @@
 """shots.toml, edit decision lists and stored analyses: given back exactly, or refused by line."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from media import analysis_of, info_of, plain_track, random_image, write_video
+from media import analysis_of, info_of, plain_track
 
-from vidrestore import edl, shotlist, store
-from vidrestore.errors import ConfigError, InputError
-from vidrestore.frame import Fields
-from vidrestore.margins import Margins
+from vidrestore import edl, shotlist
+from vidrestore.errors import ConfigError
 from vidrestore.shotlist import Shot, ShotList
 
 CLOCKS = {
@@ -153,77 +151,3 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path, text, part):
     path.write_text(text)
     with pytest.raises(ConfigError, match=part):
         edl.read_cuts(path, *CLOCKS["ntsc"])
-
-
-def full_analysis():
-    """Every field away from its default."""
-    random = np.random.default_rng(0)
-    tracks = []
-    for i in range(3):
-        track = plain_track(7 + i, centre=(20, 20), side=19.3, first_frame=i, track_id=i)
-        embedding = random.normal(size=8).astype(np.float32) if i else None
-        score = random.random(7 + i).astype(np.float32)
-        tracks.append(replace(track, score=score, embedding=embedding, person_id=2))
-    info = info_of(
-        64, 48, display_matrix=(0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30), transfer="pq",
-        mastering_display=tuple(Fraction(i + 1, 50000) for i in range(10)),
-        content_light=(1000, 400), guessed=frozenset({"matrix", "range"}),
-    )  # fmt: skip
-    own = Fields("keep", "bff", info, np.arange(6), random.integers(0, 1 << 32, 6, np.uint32))
-    return replace(
-        analysis_of(info, 12, tracks),
-        fields=own,
-        crc32=random.integers(0, 1 << 32, 12).astype(np.uint32),
-        shots=((0, 5), (5, 12)), skipped={"too small": 3}, corrupt_frames=1, decode_errors=2,
-        repaired_times=3, detector_errors=4, one_thread=True, coarse_landmarks=True,
-        template="ffhq", fingerprint="f" * 64, people_are_joined=True,
-        margins=Margins(1, 2, 3, 4, 2),
-    )  # fmt: skip
-
-
-def same(a, b):
-    if isinstance(a, np.ndarray):
-        return isinstance(b, np.ndarray) and a.dtype == b.dtype and np.array_equal(a, b)
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    if hasattr(a, "__dataclass_fields__"):
-        return all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
-    return a == b
-
-
-def test_an_analysis_comes_back_to_the_last_bit(tmp_path):
-    analysis = full_analysis()
-    defaults = {f.name: f.default for f in fields(analysis)}
-    for name, default in defaults.items():
-        assert getattr(analysis, name) is not default, f"{name} proves nothing"
-    store.save(analysis, tmp_path / "a.npz")
-    assert same(store.load(tmp_path / "a.npz"), analysis)
-    empty = replace(analysis_of(info_of(64, 48), 3, []))
-    store.save(empty, tmp_path / "b.npz")
-    assert same(store.load(tmp_path / "b.npz"), empty)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", "b.npz"]
-
-
-@pytest.mark.parametrize("content", [b"", b"no zip", None])
-def test_what_is_no_analysis_is_refused(tmp_path, content):
-    path = tmp_path / "a.npz"
-    store.save(full_analysis(), path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2] if content is None else content)
-    with pytest.raises(InputError, match="analyze again"):
-        store.load(path)
-    with pytest.raises(InputError, match="does not exist"):
-        store.load(tmp_path / "none.npz")
-
-
-def test_an_analysis_of_another_video_is_refused(tmp_path):
-    videos = [
-        write_video(tmp_path / f"{i}.mkv", [random_image(64, 48, "yuv420p", i)]) for i in (1, 2)
-    ]
-    analysis = replace(full_analysis(), fingerprint=store.fingerprint(videos[0]))
-    store.check_source(analysis, videos[0], "a.npz")
-    copy = tmp_path / "copy.mkv"
-    copy.write_bytes(videos[0].read_bytes())
-    store.check_source(analysis, copy, "a.npz")
-    with pytest.raises(InputError, match=r"a\.npz is of another video"):
-        store.check_source(analysis, videos[1], "a.npz")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidrestore.errors import InputError
+from vidrestore.errors import ChangedSourceError, InputError
 from vidrestore.frame import Analysis, Frame
 from vidrestore.interlace import of_file
 from vidrestore.stages.decode import Damage, Span, decode, decode_from
@@ -69,7 +69,7 @@ def _file_again(
     it, in the end from the start. Several threads decode until a frame is another: some damage, of
     HEVC for one, shows only in that. The rest then comes from one thread, as in the analysis.
     `device` is what decodes instead of them, under the same condition.
-    InputError where that does not help: the file is no longer the one that was analysed.
+    ChangedSourceError where that does not help: the file is no longer the one that was analysed.
     """
     given = first
     ends_with_source = end == analysis.frame_count and span is None
@@ -96,12 +96,19 @@ def _file_again(
         if not ends_with_source and given == end:
             return
         if not _is_known(frame, analysis):
-            raise InputError(
+            raise ChangedSourceError(
                 f"frame {frame.index} of {source} is not the one of the first pass, so the file "
-                "changed meanwhile or cannot be read reliably; run the command again"
+                "changed meanwhile or cannot be read reliably; run the command again, without an "
+                "analysis of before if one was given"
             )
         yield frame
         given += 1
+    if given < end:
+        raise ChangedSourceError(
+            f"{source} ends before frame {given}, which the first pass met, so the file changed "
+            "meanwhile or cannot be read reliably; run the command again, without an analysis of "
+            "before if one was given"
+        )
 
 
 def _attempts(

@@ -17,7 +17,7 @@ from vidrestore.detectors import Detector
 from vidrestore.detectors.haar import CERTAIN_NEIGHBORS
 from vidrestore.detectors.recognizer import Embedder
 from vidrestore.edl import read_cuts
-from vidrestore.errors import InputError
+from vidrestore.errors import ChangedSourceError, InputError
 from vidrestore.frame import (
     Analysis,
     BoolArray,
@@ -72,8 +72,8 @@ def analyze_video(
 
     The same source and settings give the same result: one thread decodes. Where a part that was
     sought turns out to be damaged, the file is read again from its beginning, which is said.
-    Raises InputError where the source is not readable as video, WeightsError where the detector's
-    weights are missing.
+    Raises InputError where the source is not readable as video, ChangedSourceError where it changed
+    meanwhile, WeightsError where the detector's weights are missing.
     """
     source, settings = Path(source), settings or Settings()
     info, content = probed(source, settings), store.fingerprint(source)
@@ -99,6 +99,11 @@ def analyze_video(
     if watched.damage.found and watched.damage.sought:
         notify(on_event, _READ_AGAIN)
         watched = watch(may_seek=False)
+    if store.fingerprint(source) != content:
+        raise ChangedSourceError(
+            f"{source} changed while it was looked through; run the command again once it is no "
+            "longer written or copied"
+        )
     if not watched.seen:
         raise InputError(
             f"no frame of {source} lies in the part that was asked for; it lasts "

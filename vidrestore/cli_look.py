@@ -186,21 +186,30 @@ def analyze(
         return
     from vidrestore import console, store
     from vidrestore.contactsheet import write_contact_sheet
+    from vidrestore.errors import ChangedSourceError
     from vidrestore.estimate import estimate
     from vidrestore.findings import as_dict
     from vidrestore.progress import events
-    from vidrestore.remembered import known_analysis
+    from vidrestore.remembered import find_analysis, forget_analysis
     from vidrestore.selection import write_shots
 
     _check_written(source, output, shots, contact_sheet, cuts)
     with events(as_json, stage_times=stage_times) as on_event:
-        analysis = known_analysis(source, settings, on_event=on_event)
+        known = find_analysis(source, settings, on_event=on_event)
+        if contact_sheet is not None:
+            try:
+                write_contact_sheet(known.analysis, source, contact_sheet)
+            except ChangedSourceError:
+                if not known.is_kept:
+                    raise
+                forget_analysis(source, settings, on_event)
+                known = find_analysis(source, settings, may_be_kept=False, on_event=on_event)
+                write_contact_sheet(known.analysis, source, contact_sheet)
+        analysis = known.analysis
         if output is not None:
             store.save(analysis, output)
         if shots is not None:
             write_shots(analysis, source, shots)
-        if contact_sheet is not None:
-            write_contact_sheet(analysis, source, contact_sheet)
         cost = None if no_estimate else estimate(source, analysis, settings, on_event)
     if as_json:
         plain = cost if cost is None or isinstance(cost, str) else cost.as_dict()

@@ -4,6 +4,7 @@
     +-- UsageError                 the request itself cannot be carried out      exit status 2
     |   +-- ConfigError            an unknown or ill-valued setting or profile
     +-- InputError                 the source cannot be read as video
+    |   +-- ChangedSourceError     it no longer gives the frames of its analysis
     +-- OutputError                the result cannot be written or encoded
     |   +-- FaultyOutputError      it was written, and is not what it has to be
     +-- WeightsError               a weight file is missing, damaged or the wrong one
@@ -42,6 +43,10 @@ class ConfigError(UsageError):
 
 class InputError(VidrestoreError):
     """The source is missing, unreadable, or holds no video."""
+
+
+class ChangedSourceError(InputError):
+    """The source no longer gives the frames of its analysis, or changed during it."""
 
 
 class OutputError(VidrestoreError):

@@ -24,7 +24,15 @@ from vidrestore.analyze import analyze_video
 from vidrestore.config import Settings
 from vidrestore.errors import InputError
 from vidrestore.facescores import FaceScores, Pair
-from vidrestore.frame import Analysis, FaceFrame, Frame, OnEvent, Track, VideoInfo
+from vidrestore.frame import (
+    Analysis,
+    FaceFrame,
+    Frame,
+    OnEvent,
+    Track,
+    TracksByFrame,
+    VideoInfo,
+)
 from vidrestore.geometry import Rect, crop_matrix, shifted, warp
 from vidrestore.masks import face_mask, mask_rect
 from vidrestore.openers import chosen_recognizer
@@ -96,6 +104,7 @@ def evaluate(
         chosen_recognizer(settings, None),
         recognise_seconds=settings.people.every_seconds,
     )
+    tracks = TracksByFrame(analysis.tracks)
     clock = _Clock(starts_late=span is not None)
     frames, equal = 0, True
     for together in zip_longest(*videos):
@@ -107,7 +116,8 @@ def evaluate(
         whole = [video.frame for video in together]
         clock.add(whole, infos)
         pictures = [_rgb(f, info) for f, info in zip(whole, infos, strict=True)]
-        mask = frame_mask(analysis, whole[1].index)
+        index = whole[1].index
+        mask = frame_mask(tracks.at(index), index, analysis.info)
         of_output.add(pictures[0], pictures[-1], mask)
         if reference is not None:
             of_source.add(pictures[1], pictures[-1], mask)
@@ -151,14 +161,14 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def frame_mask(analysis: Analysis, index: int) -> _Picture:
-    """(H, W) in [0, 1]: the largest of the masks of all faces that are restored in a frame."""
-    info = analysis.info
+def frame_mask(tracks: Sequence[Track], index: int, info: VideoInfo) -> _Picture:
+    """(H, W) in [0, 1]: the largest of the masks of all faces that are restored in frame `index`;
+    `tracks` are those with a face in it."""
     whole = np.zeros((info.height, info.width), np.float32)
     unit = face_mask(_MASK_PX)
-    for track in analysis.tracks:
+    for track in tracks:
         at = index - track.first_frame
-        if not 0 <= at < len(track.matrices) or track.strength[at] == 0:
+        if track.strength[at] == 0:
             continue
         matrix = crop_matrix(track.matrices[at], _MASK_PX)
         rect = mask_rect(matrix, _MASK_PX, info, (1, 1))

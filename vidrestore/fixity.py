@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrestore.again import frames_again
-from vidrestore.errors import FaultyOutputError, InputError
-from vidrestore.frame import Analysis, Frame, OnEvent
+from vidrestore.errors import ChangedSourceError, FaultyOutputError, InputError
+from vidrestore.frame import Analysis, Frame, OnEvent, Track, TracksByFrame, VideoInfo
 from vidrestore.framemd5 import Listing, frame_md5
 from vidrestore.geometry import Rect, crop_matrix
 from vidrestore.masks import mask_rect
@@ -148,7 +148,7 @@ def _hashed(frames: Iterator[Frame], wanted: bool, larger: Larger | None = None)
 def _check_source(index: int, was: _Read | None, analysis: Analysis, source: Path) -> None:
     expected = int(analysis.pts[index]) if index < analysis.frame_count else None
     if (was.frame.pts if was else None) != expected:
-        raise InputError(
+        raise ChangedSourceError(
             f"{source} does not give the {analysis.frame_count} frames of its analysis again; "
             "it changed meanwhile or cannot be read reliably"
         )
@@ -178,6 +178,7 @@ class _Comparison:
 
     def __init__(self, analysis: Analysis, strength: float, lines: Listing | None) -> None:
         self._analysis, self._strength, self._lines = analysis, strength, lines
+        self._tracks = TracksByFrame(analysis.tracks)
         self._not_compared: str | None = None
         self.frames = self._identical = self._identical_outside = 0
         self._errors: npt.NDArray[np.float64] = np.zeros(2)
@@ -202,7 +203,8 @@ class _Comparison:
         grids = [how.grid if i in how.planes[1:] else (1, 1) for i in range(len(before.planes))]
         pairs = [_Pair(plane(before, i), plane(after, i), grid) for i, grid in enumerate(grids)]
         identical = all(np.array_equal(pair.before, pair.after) for pair in pairs)
-        boxes = mask_boxes(self._analysis, self.frames, self._strength, how.grid)
+        tracks = self._tracks.at(self.frames)
+        boxes = mask_boxes(tracks, self.frames, self._strength, self._analysis.info, how.grid)
         outside = _outside(boxes, before.width, before.height)
         errors = np.array([_errors(pair, outside, known_equal=identical) for pair in pairs])
         squares, samples = errors.sum(axis=0)
@@ -243,19 +245,20 @@ def _difference(before: av.VideoFrame, after: av.VideoFrame) -> str | None:
 
 
 def mask_boxes(
-    analysis: Analysis, index: int, strength: float, grid: tuple[int, int]
+    tracks: Sequence[Track], index: int, strength: float, info: VideoInfo, grid: tuple[int, int]
 ) -> list[Rect]:
-    """What pasting can have changed of frame `index`, in luma pixels on the chroma grid.
+    """What pasting can have changed of frame `index`, in luma pixels on the chroma grid; `tracks`
+    are those with a face in it.
 
     A restorer may work at less than `work_px`; that moves a box by rounding alone, while each has
     a pixel to spare around its mask.
     """
     boxes = []
-    for track in analysis.tracks:
+    for track in tracks:
         at = index - track.first_frame
-        if 0 <= at < len(track.matrices) and track.strength[at] * strength > 0:
+        if track.strength[at] * strength > 0:
             matrix = crop_matrix(track.matrices[at], track.work_px)
-            boxes.append(mask_rect(matrix, track.work_px, analysis.info, grid))
+            boxes.append(mask_rect(matrix, track.work_px, info, grid))
     return [box for box in boxes if not box.is_empty]
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vidrestore.again import last_duration
 from vidrestore.config import Settings
 from vidrestore.containers import RemuxPlan
-from vidrestore.errors import FaultyOutputError
+from vidrestore.errors import ChangedSourceError, FaultyOutputError
 from vidrestore.fixity import Fixity, Larger, Onlooker, check_output
 from vidrestore.frame import Analysis, OnEvent, notify
 from vidrestore.outcome import summarize
 from vidrestore.planning import Plan, Request, plan_job
 from vidrestore.redo import note_job
+from vidrestore.remembered import OTHER_FRAMES
 from vidrestore.rendering import Workers, sum_of
 from vidrestore.restorers import Restorer
 from vidrestore.scaling import Scaler
@@ -28,7 +30,7 @@ from vidrestore.stages.decode import Span
 from vidrestore.stages.remux import packet_count, remux
 from vidrestore.stills import at_own_clock
 from vidrestore.summary import Stopwatch, Summary, Tally
-from vidrestore.workfolder import work_folder
+from vidrestore.workfolder import WorkFolder, work_folder
 
 if TYPE_CHECKING:
     from vidrestore.report import Reporter
@@ -99,25 +101,8 @@ def restore_video(
     if reporter is not None:
         on_event = reporter.hear
     with work_folder(request.target, lambda message: notify(on_event, message)) as work:
-        plan = plan_job(request, work, on_event)
-        planned = time.monotonic()
-        watch = Stopwatch()
-        video, counts = plan.rendering.video()
-        tally = sum_of(counts)
-        watch.report(on_event, "restore", tally.stages)
-        used = tuple(dict.fromkeys(chain.from_iterable(plan.restorers)))
-        try:
-            if plan.pictures is not None:
-                whole = plan.pictures.write(video, work.path / "whole", plan.base.analysis)
-            else:
-                whole = work.path / f"whole{request.target.suffix}"
-                _join_all(video, whole, plan, used, tally)
-            restored = time.monotonic()
-            onlooker = None if reporter is None else reporter.onlooker(plan, tally)
-            fixity = _checked(whole, plan, request, onlooker, on_event)
-        except FaultyOutputError:
-            work.forget_video()  # else the next run would begin with it
-            raise
+        made = _made(request, work, reporter, on_event)
+        plan, whole, counts, tally = made.plan, made.whole, made.counts, made.tally
         if plan.job.layering is not None:
             plan.job.layering.deliver(plan.base.path, plan.base.analysis, is_part=span is not None)
         if keep_job:
@@ -132,21 +117,82 @@ def restore_video(
             whole.replace(request.target)
         work.end(keep_job=keep_job)
     seconds = {
-        "analyze": planned - started,
-        "restore": restored - planned,
-        "check": time.monotonic() - restored,
+        "analyze": made.planned - started,
+        "restore": made.restored - made.planned,
+        "check": time.monotonic() - made.restored,
     }
+    fixity = made.fixity
     summary = summarize(
         plan.job.analysis, tally, plan.losses, seconds, is_part=span is not None, fixity=fixity
     )
     summary = replace(
         summary,
         codec=_codec(plan),
-        restorers=used,
+        restorers=made.used,
         redone_shots=() if plan.redo is None else plan.redo.shots,
         enlarged=plan.job.settings.scale.factor,
     )
     return summary if reporter is None else reporter.written(plan, tally, summary, fixity)
+
+
+class _Made(NamedTuple):
+    """The whole output, checked, in the work folder."""
+
+    plan: Plan
+    whole: Path
+    counts: list[Mapping[str, Any]]
+    tally: Tally
+    used: tuple[str, ...]
+    """Names of the restorers."""
+    fixity: Fixity | None
+    planned: float
+    restored: float
+    """When that was done, by the monotonic clock."""
+
+
+def _made(
+    request: Request, work: WorkFolder, reporter: Reporter | None, on_event: OnEvent | None
+) -> _Made:
+    """Plan, restore, join and check; once more where the analysis of an earlier run is of other
+    frames than the source has."""
+    plan = plan_job(request, work, on_event)
+    try:
+        return _restored(plan, request, work, reporter, on_event)
+    except ChangedSourceError as error:
+        if not plan.has_kept_analysis:
+            raise
+        logging.getLogger("vidrestore").info("a kept analysis is of no use: %s", error)
+    notify(on_event, OTHER_FRAMES)
+    plan = plan_job(request, work, on_event, may_be_kept=False)
+    return _restored(plan, request, work, reporter, on_event)
+
+
+def _restored(
+    plan: Plan,
+    request: Request,
+    work: WorkFolder,
+    reporter: Reporter | None,
+    on_event: OnEvent | None,
+) -> _Made:
+    planned = time.monotonic()
+    watch = Stopwatch()
+    video, counts = plan.rendering.video()
+    tally = sum_of(counts)
+    watch.report(on_event, "restore", tally.stages)
+    used = tuple(dict.fromkeys(chain.from_iterable(plan.restorers)))
+    try:
+        if plan.pictures is not None:
+            whole = plan.pictures.write(video, work.path / "whole", plan.base.analysis)
+        else:
+            whole = work.path / f"whole{request.target.suffix}"
+            _join_all(video, whole, plan, used, tally)
+        restored = time.monotonic()
+        onlooker = None if reporter is None else reporter.onlooker(plan, tally)
+        fixity = _checked(whole, plan, request, onlooker, on_event)
+    except FaultyOutputError:
+        work.forget_video()  # else the next run would begin with it
+        raise
+    return _Made(plan, whole, counts, tally, used, fixity, planned, restored)
 
 
 def _reporter(request: Request, on_event: OnEvent | None) -> Reporter | None:

@@ -170,6 +170,22 @@ def plane(image: av.VideoFrame, index: int) -> npt.NDArray[Any]:
     return view[:, : source.width]
 
 
+def luma_8bit(image: av.VideoFrame) -> npt.NDArray[np.uint8]:
+    """(H, W) Y' of a planar picture, in its own range, without the bits beyond eight.
+
+    Of R'G'B' by the constants of BT.601: chroma of which only every other line was known then shows
+    in it as little as can be.
+    """
+    how = layout(image)
+    shift = how.bits - 8
+    if not how.is_rgb:
+        luma = plane(image, how.planes[0])
+        return np.asarray(luma >> shift, np.uint8) if shift else luma.copy()
+    red, green, blue = (plane(image, number).astype(np.uint32) for number in how.planes)
+    luma = (77 * red + 150 * green + 29 * blue + (128 << shift)) >> (8 + shift)
+    return np.asarray(np.minimum(luma, 255), np.uint8)
+
+
 def samples(image: av.VideoFrame, index: int, rect: Rect) -> torch.Tensor:
     """(h, w) float32 code values of the part `rect` of one plane."""
     view = plane(image, index)[rect.y0 : rect.y1, rect.x0 : rect.x1]

@@ -40,7 +40,7 @@ from vidrestore.redo import (
     plan_redo,
     take_segments,
 )
-from vidrestore.remembered import known_analysis
+from vidrestore.remembered import find_analysis
 from vidrestore.rendering import Here, Rendering, Work, Workers
 from vidrestore.restorers import Described, Restorer, cache_key_of
 from vidrestore.scaling import scaled_info
@@ -129,6 +129,8 @@ class Plan:
     """What could not be kept, in sentences."""
     restorers: list[tuple[str, ...]]
     """Of each segment, the names of those that its faces need."""
+    has_kept_analysis: bool
+    """Whether its analysis is that of an earlier run; see `vidrestore.remembered`."""
 
     @property
     def job(self) -> Work:
@@ -141,9 +143,12 @@ class Plan:
         return max(self.job.settings.paste.strength, before)
 
 
-def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Plan:
+def plan_job(
+    request: Request, work: WorkFolder, on_event: OnEvent | None, *, may_be_kept: bool = True
+) -> Plan:
     """Probe, choose codec, streams and networks, analyze where nobody did, and cut in segments.
 
+    `may_be_kept` is False where the analysis of an earlier run turned out to be of other frames.
     Anything that may be refused is looked at before what takes long.
     """
     source, target, settings, span = (
@@ -152,7 +157,7 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
     kept = None
     if request.redo_shots is not None:
         kept = kept_job(work, source, target, request.redo_shots)
-    info = probed(source, settings)
+    file_info = info = probed(source, settings)
     interlacing = _interlacing(request, info, on_event)
     layering = _layering(request, work)
     info = _checked_beside(request, info)
@@ -178,11 +183,14 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
     parser = chosen_parser(settings)
     settings = with_template(settings, usual)
     if (analysis := request.analysis) is not None:
-        _check_analysis(analysis, source, usual, settings)
+        _check_analysis(analysis, source, file_info, usual, settings)
+        has_kept = False
     else:
-        analysis = known_analysis(
-            source, settings, span=span, interlacing=interlacing, on_event=on_event
-        )
+        known = find_analysis(
+            source, settings,
+            span=span, interlacing=interlacing, may_be_kept=may_be_kept, on_event=on_event,
+        )  # fmt: skip
+        analysis, has_kept = known.analysis, known.is_kept
     analysis, names = request.choice.applied(analysis, source, settings, on_event)
     restorers = chosen_restorers(names, usual, settings, on_event)
     judge = chosen_judge(settings, on_event)
@@ -245,6 +253,7 @@ def plan_job(request: Request, work: WorkFolder, on_event: OnEvent | None) -> Pl
         redo=redo,
         losses=losses,
         restorers=names_used(segments, analysis, described, redo),
+        has_kept_analysis=has_kept,
     )
 
 
@@ -317,9 +326,10 @@ def _checked_beside(request: Request, info: VideoInfo) -> VideoInfo:
 
 
 def _check_analysis(
-    analysis: Analysis, source: Path, restorer: Restorer, settings: Settings
+    analysis: Analysis, source: Path, info: VideoInfo, restorer: Restorer, settings: Settings
 ) -> None:
     store.check_source(analysis, source, "the given analysis")
+    store.check_picture(analysis, info, "the given analysis")
     if analysis.template != settings.align.template:
         raise UsageError(
             f"the analysis was made for the template {analysis.template} and {restorer.name} "

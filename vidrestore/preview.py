@@ -16,7 +16,7 @@ import numpy as np
 from vidrestore.again import frames_again, last_duration
 from vidrestore.clock import exact_seconds
 from vidrestore.config import Settings
-from vidrestore.errors import UsageError
+from vidrestore.errors import ChangedSourceError, UsageError
 from vidrestore.frame import Analysis, OnEvent, notify
 from vidrestore.geometry import apply, invert, unit_corners, upright
 from vidrestore.interlace import is_woven
@@ -24,7 +24,7 @@ from vidrestore.openers import chosen_restorer
 from vidrestore.opening import main_video_stream, open_source
 from vidrestore.pictures import is_pictures
 from vidrestore.planning import Plan, Request, plan_job, with_template
-from vidrestore.remembered import known_analysis, remembered_analysis
+from vidrestore.remembered import forget_analysis, known_analysis, remembered_analysis
 from vidrestore.rendering import sum_of
 from vidrestore.restorers import Restorer
 from vidrestore.segments import Segment
@@ -96,10 +96,43 @@ def write_preview(
         raise UsageError(f"two pictures apart are written to a .png or .jpg file, not {target}")
     restorer = restorer or chosen_restorer(settings, on_event)
     settings = with_template(settings, restorer)
-    files, seconds = files_of(target, apart=apart), LOOP_SECONDS if moves else Fraction(0)
-    span = None
+    seconds = LOOP_SECONDS if moves else Fraction(0)
+    span, is_kept = None, False
     if analysis is None:
-        analysis, span = _known(source, at_seconds, seconds, settings, choice, on_event)
+        analysis, span, is_kept = _known(source, at_seconds, seconds, settings, choice, on_event)
+
+    def write(analysis: Analysis | None, span: Span | None) -> Preview:
+        return _written(
+            source, at_seconds, seconds, target, settings, restorer, analysis, span, choice,
+            close=close, apart=apart, on_event=on_event,
+        )  # fmt: skip
+
+    try:
+        return write(analysis, span)
+    except ChangedSourceError:
+        if not is_kept:
+            raise
+    forget_analysis(source, settings, on_event)
+    analysis, span, _ = _known(source, at_seconds, seconds, settings, choice, on_event)
+    return write(analysis, span)
+
+
+def _written(
+    source: Path,
+    at_seconds: Fraction,
+    seconds: Fraction,
+    target: Path,
+    settings: Settings,
+    restorer: Restorer,
+    analysis: Analysis | None,
+    span: Span | None,
+    choice: Choice,
+    *,
+    close: bool,
+    apart: bool,
+    on_event: OnEvent | None,
+) -> Preview:
+    moves, files = is_movie(target), files_of(target, apart=apart)
     with _rendered(
         source, at_seconds, seconds, settings, restorer, analysis, span, choice, on_event
     ) as shown:
@@ -267,12 +300,13 @@ def _known(
     settings: Settings,
     choice: Choice,
     on_event: OnEvent | None,
-) -> tuple[Analysis | None, Span | None]:
-    """The analysis of the whole where there is one, and else the part to be looked at."""
-    if (whole := remembered_analysis(source, settings)) is not None:
-        return whole, None
+) -> tuple[Analysis | None, Span | None, bool]:
+    """The analysis of the whole where there is one, and else the part to be looked at; and whether
+    an earlier run made it."""
+    if (whole := remembered_analysis(source, settings, on_event)) is not None:
+        return whole, None, True
     if is_pictures(source):
-        return known_analysis(source, settings, on_event=on_event), None
+        return known_analysis(source, settings, on_event=on_event), None, False
     if choice.people is not None:
         notify(
             on_event,
@@ -280,7 +314,7 @@ def _known(
             "and they have the numbers of the whole video",
         )
     begin = max(Fraction(0), at_seconds - _AROUND_SECONDS)
-    return None, Span(begin, at_seconds + seconds + _AROUND_SECONDS)
+    return None, Span(begin, at_seconds + seconds + _AROUND_SECONDS), False
 
 
 def _as_pictures(analysis: Analysis | None) -> Analysis | None:

@@ -91,7 +91,7 @@ def kept_job(work: WorkFolder, source: Path, target: Path, shots: str) -> Kept:
             f"{target} was made from another video than {source}, or that one changed since; give "
             "the one it was made from"
         )
-    analysis = store.load(work.path / ANALYSIS)
+    analysis = store.load(work.path / ANALYSIS, f"restore the whole of {source} with --keep-job")
     wanted = _numbers(shots, len(analysis.shots))
     if not has_sha256(target, note["sha256"]):
         raise UsageError(
@@ -162,6 +162,8 @@ def plan_redo(kept: Kept, analysis: Analysis, source: Path) -> Redo:
             f"under these settings {source} gives other frames than when it was restored; leave "
             "--start, --end and what decodes as they were"
         )
+    file_info = analysis.info if analysis.fields is None else analysis.fields.info
+    store.check_picture(old, file_info, "what the job kept")
     cuts = {start for start, _ in old.shots}
     edges = [segment.first for segment in kept.segments if segment.first in cuts]
     asked = [old.shots[number - 1][0] for number in kept.shots]

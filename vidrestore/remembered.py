@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
+import logging
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,40 +19,97 @@ from vidrestore.openers import recognizer_folder
 from vidrestore.opening import open_source
 from vidrestore.sidefiles import can_be_found
 from vidrestore.stages.decode import Span
+from vidrestore.stills import probed
+
+_LOG = logging.getLogger("vidrestore")
+OTHER_FRAMES = (
+    "the analysis of an earlier run is of other frames than the source has now; it is dropped, and "
+    "the source is analyzed again"
+)
+"""What is said before that is done."""
 
 
-def known_analysis(
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An analysis, and where it is from."""
+
+    analysis: Analysis
+    is_kept: bool
+    """Whether it is that of an earlier run, which nothing but the source's frames can prove."""
+
+
+def find_analysis(
     source: Path,
     settings: Settings,
     *,
     span: Span | None = None,
     interlacing: Interlacing | None = None,
+    may_be_kept: bool = True,
     on_event: OnEvent | None = None,
-) -> Analysis:
-    """That of an earlier run with the same settings on the same content, else a new one.
+) -> Known:
+    """The analysis of an earlier run with the same settings on the same content, else a new one.
 
-    It is kept in the user cache unless the settings forbid that. `interlacing` is what was measured
-    of the source's fields already.
+    It is kept in the user cache unless the settings forbid that.
+
+    Args:
+        source: The video.
+        settings: Those of the run.
+        span: The part of the source that is looked at; None: all.
+        interlacing: What was measured of the source's fields already.
+        may_be_kept: False where that of an earlier run turned out to be of other frames: it is made
+            anew, and takes the place of the other.
+        on_event: Is told what is used, and what is of no use.
+
+    Raises:
+        InputError: The source cannot be read as video.
+        ChangedSourceError: It changed while it was looked through.
     """
     analyze = partial(analyze_video, span=span, interlacing=interlacing, on_event=on_event)
     if not settings.detect.remember:
-        return analyze(source, settings)
+        return Known(analyze(source, settings), is_kept=False)
     path = _kept_at(source, settings, span)
-    if (known := _loaded(path)) is not None:
+    if not may_be_kept:
+        _drop(path)
+    elif (known := _loaded(path, source, settings, on_event)) is not None:
         notify(on_event, "the analysis of an earlier run is used")
-        return known
+        return Known(known, is_kept=True)
     analysis = analyze(source, settings)
     if analysis.detector_errors:  # the next run may have better luck
-        return analysis
-    with suppress(OSError, VidrestoreError):  # a cache that cannot be written only costs time
+        return Known(analysis, is_kept=False)
+    if _kept_at(source, settings, span) != path:
+        notify(
+            on_event,
+            f"{source} was written to while it was looked through, so its analysis is not kept",
+        )
+        return Known(analysis, is_kept=False)
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         store.save(analysis, path)
-    return analysis
+    except (OSError, VidrestoreError) as error:  # only costs time
+        _LOG.info("the analysis is not kept: %s", error)
+    return Known(analysis, is_kept=False)
 
 
-def remembered_analysis(source: Path, settings: Settings) -> Analysis | None:
+def known_analysis(
+    source: Path, settings: Settings, *, may_be_kept: bool = True, on_event: OnEvent | None = None
+) -> Analysis:
+    """`find_analysis` of the whole source, wherever it is from."""
+    return find_analysis(source, settings, may_be_kept=may_be_kept, on_event=on_event).analysis
+
+
+def remembered_analysis(
+    source: Path, settings: Settings, on_event: OnEvent | None = None
+) -> Analysis | None:
     """That of the whole source, where an earlier run with the same settings made it."""
-    return _loaded(_kept_at(source, settings, None)) if settings.detect.remember else None
+    if not settings.detect.remember:
+        return None
+    return _loaded(_kept_at(source, settings, None), source, settings, on_event)
+
+
+def forget_analysis(source: Path, settings: Settings, on_event: OnEvent | None) -> None:
+    """Drop what `remembered_analysis` gave, since the source has other frames, and say so."""
+    notify(on_event, OTHER_FRAMES)
+    _drop(_kept_at(source, settings, None))
 
 
 def _kept_at(source: Path, settings: Settings, span: Span | None) -> Path:
@@ -60,10 +118,34 @@ def _kept_at(source: Path, settings: Settings, span: Span | None) -> Path:
         return store.cached(source, folder, _settings_hash(settings, span))
 
 
-def _loaded(path: Path) -> Analysis | None:
-    with suppress(InputError):
-        return store.load(path)
-    return None
+def _loaded(
+    path: Path, source: Path, settings: Settings, on_event: OnEvent | None
+) -> Analysis | None:
+    """None where there is none, or one of no use, which is dropped and said."""
+    try:
+        path.lstat()
+    except OSError:  # there is none, or no cache
+        return None
+    try:
+        analysis = store.load(path)
+        store.check_source(analysis, source, str(path))
+        store.check_picture(analysis, probed(source, settings), str(path))
+    except InputError as error:
+        _LOG.info("a kept analysis is of no use: %s", error)
+        notify(
+            on_event,
+            f"the analysis that an earlier run kept in {path} cannot be used, so it is made anew",
+        )
+        _drop(path)
+        return None
+    return analysis
+
+
+def _drop(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _LOG.info("a kept analysis stays: %s", error)
 
 
 def _settings_hash(settings: Settings, span: Span | None) -> str:

@@ -18,7 +18,7 @@ from vidrestore.config import Settings
 from vidrestore.crops import Crops
 from vidrestore.devices import choose_device
 from vidrestore.enlarging import open_scaler
-from vidrestore.errors import InputError
+from vidrestore.errors import ChangedSourceError
 from vidrestore.frame import Analysis, FaceFrame, Frame, VideoInfo
 from vidrestore.interlace import frames_of_output, in_output, is_woven
 from vidrestore.likeness import Judge
@@ -167,7 +167,7 @@ def restore_segment(
                 on_frames(writer.frame_count)
         begin, stop = in_output(analysis, segment.first, segment.end)
         if writer.frame_count != stop - begin:
-            raise InputError(
+            raise ChangedSourceError(
                 f"{source} gave {stop - begin} frames from frame {begin} on in the "
                 f"first pass and {writer.frame_count} in the second; it changed meanwhile or "
                 "cannot be read reliably"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vidrestore import edl, shotlist
 from vidrestore.config import Settings
 from vidrestore.errors import ConfigError, InputError, UsageError
-from vidrestore.frame import Analysis, FloatArray, OnEvent, RawTrack, Track, notify
+from vidrestore.frame import Analysis, FloatArray, OnEvent, RawTrack, Track, TracksByFrame, notify
 from vidrestore.geometry import apply, invert, landmarks_in_box, upright
 from vidrestore.openers import reference_embedding
 from vidrestore.shotlist import Shot, ShotList
@@ -135,15 +135,17 @@ def with_shots(analysis: Analysis, asked: ShotList, settings: Settings) -> Analy
     """
     there = {track.person_id for track in analysis.tracks}
     factors = [np.ones(len(track.matrices), np.float32) for track in analysis.tracks]
+    by_frame = TracksByFrame(analysis.tracks)
     for shot in asked.shots:
         unknown = sorted(set(shot.people or ()) - there)
         if unknown:
             known = ", ".join(map(str, sorted(there))) or "nobody"
             raise ConfigError(f"the shots name person {unknown[0]}, but there is only {known}")
-        for track, factor in zip(analysis.tracks, factors, strict=True):
+        for number in by_frame.within(shot.start, shot.end):
+            track = analysis.tracks[number]
             frames = np.arange(max(shot.start, track.first_frame), min(shot.end, track.end_frame))
-            if len(frames):
-                factor[frames - track.first_frame] = _factors(shot, track.person_id, frames)
+            own = _factors(shot, track.person_id, frames)
+            factors[number][frames - track.first_frame] = own
     tracks = [
         replace(track, strength=track.strength * factor)
         for track, factor in zip(analysis.tracks, factors, strict=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from vidrestore.clock import seconds_of
 from vidrestore.errors import ConfigError, OutputError, UsageError, unknown_name
-from vidrestore.frame import Analysis
+from vidrestore.frame import Analysis, TracksByFrame
 from vidrestore.tomlfile import read_toml
 from vidrestore.wording import printable, quoted
 
@@ -65,9 +65,9 @@ class ShotList:
 
 def of_analysis(analysis: Analysis, video: str) -> ShotList:
     """The shots that were found, with the people seen in each."""
-    shots = []
+    shots, by_frame = [], TracksByFrame(analysis.tracks)
     for start, end in analysis.shots:
-        seen = {t.person_id for t in analysis.tracks if t.first_frame < end and t.end_frame > start}
+        seen = {analysis.tracks[number].person_id for number in by_frame.within(start, end)}
         shots.append(Shot(start, end, tuple(sorted(seen))))
     return ShotList(tuple(shots), video, analysis.fingerprint)
 

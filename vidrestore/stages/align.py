@@ -31,6 +31,11 @@ _OUTLIER_EYES, _DRIFT_OUTLIER_EYES = 0.06, 0.05
 # Weight of the third difference against motion that was measured; takes away its noise from frame
 # to frame, and a twentieth of shaking at 5 Hz.
 _STEADINESS = 0.02
+# Of a difference, against a sample's weight of 1: beyond this, rounding outweighs the samples.
+_MOST_SMOOTHNESS = 1e9
+_RIDGE, _RIDGE_OF_SMOOTHNESS = 1e-9, 1e-13
+# Frame rates, over 25 per second, at which smoothing stops to follow the rate.
+_SLOWEST, _FASTEST = 1 / 25, 40.0
 _LEAST_POINTS = 12
 # Second difference of the drift, in eye distances, at which motion counts half: it went wrong.
 _KINK_EYES = 0.0007
@@ -57,7 +62,8 @@ def align(
     """Smooth every track by itself, so that nothing leaks across a cut.
 
     `smoothness` and `motion_smoothness` are meant for 25 frames per second and scaled with the
-    rate: a weight of the p-th difference stands for the same time constant as its power 2 p. Motion
+    rate, from 1 to 1000: a weight of the p-th difference stands for the same time constant as its
+    power 2 p. A rate beyond these counts as the nearer of them. Motion
     on which less than `least_support` of its points agree is not used. `repeats` (frames,) is True
     where a frame of the video shows what the one before showed: smoothing leaves these out, and
     they get the geometry of the one before, so that their crops are equal too. The crop is fitted
@@ -66,7 +72,7 @@ def align(
     """
     to_upright = upright(info).matrix
     points = template(template_name)
-    faster = float(info.frame_rate / 25)
+    faster = min(max(float(info.frame_rate / 25), _SLOWEST), _FASTEST)
     aligned = []
     for track_id, raw in enumerate(tracks):
         seen = apply(to_upright, raw.landmarks.astype(np.float64))
@@ -260,7 +266,8 @@ def whittaker(
 
     min over x of sum weights |x - z|^2 + sum smoothness |D^order x|^2, `smoothness` being one
     number or one for each of the n - order differences. With too few samples the order is lower
-    and the smoothness their mean.
+    and the smoothness their mean. More smoothness than `_MOST_SMOOTHNESS` counts as that much.
+    Where neither samples nor smoothness say anything, x is linear between the samples.
     """
     n = len(z)
     possible = min(n - 1, max(int(np.count_nonzero(weights)) - 1, 0))
@@ -268,16 +275,23 @@ def whittaker(
         order, smoothness = possible, float(np.mean(smoothness)) if np.size(smoothness) else 0.0
     if order == 0:
         return np.repeat(np.average(z, axis=0, weights=weights)[None], n, axis=0)
+    smoothness = np.minimum(smoothness, _MOST_SMOOTHNESS)
     difference = np.diff(np.eye(order + 1), n=order, axis=0)[0]
     bands = np.zeros((order + 1, n))  # upper form: bands[order - k, k:] is the k-th diagonal
     for k in range(order + 1):
         for i in range(order + 1 - k):
             product = difference[i] * difference[i + k]
             bands[order - k, i + k : n - order + i + k] += smoothness * product
-    bands[order] += weights
-    # A tiny ridge keeps the system solvable where only a few frames carry weight.
-    bands[order] += 1e-9
-    return np.asarray(solveh_banded(bands, weights[:, None] * z))
+    # A tiny ridge keeps the system solvable where only a few frames carry weight: more than what
+    # rounding takes from the diagonal. It leads to the line between samples, not to zero.
+    ridge = _RIDGE + _RIDGE_OF_SMOOTHNESS * float(np.max(smoothness))
+    bands[order] += weights + ridge
+    carries = np.flatnonzero(weights)
+    # Rounding is relative to the values; no difference depends on where they are counted from.
+    origin = z[carries].mean(axis=0)
+    between = [np.interp(np.arange(n), carries, column[carries]) for column in z.T]
+    pulled = weights[:, None] * (z - origin) + ridge * (np.stack(between, axis=1) - origin)
+    return np.asarray(solveh_banded(bands, pulled) + origin)
 
 
 def _work_px(matrices: npt.NDArray[Any]) -> int:

@@ -8,7 +8,7 @@ import torch
 
 from vidrestore import color, transfer
 from vidrestore.crossing import to_device
-from vidrestore.frame import Face, FaceFrame, Frame, Track, VideoInfo
+from vidrestore.frame import Face, FaceFrame, Frame, Track, TracksByFrame, VideoInfo
 from vidrestore.geometry import (
     Matrix,
     apply,
@@ -37,11 +37,12 @@ def crop(
     Crops are in display values (`vidrestore.transfer`), which for ordinary video are its R'G'B'.
     `largest_px` bounds the side of the crops: there is no use for more than the restorer gives.
     """
+    by_frame = TracksByFrame(tracks)
     for frame in frames:
         faces = []
-        for track in tracks:
+        for track in by_frame.at(frame.index):
             at = frame.index - track.first_frame
-            if 0 <= at < len(track.matrices) and track.strength[at] > 0:
+            if track.strength[at] > 0:
                 face = _face(frame, track, at, info, min(track.work_px, largest_px), device)
                 if face is not None:
                     faces.append(face)

@@ -16,14 +16,16 @@ from typing import Any
 
 import av
 import av.error
+import numpy as np
 
 from vidrestore.frame import Frame
-from vidrestore.planes import plane
+from vidrestore.planes import layout, luma_8bit, plane
 
 # How much more a frame's lines must differ than those of its fields, and less: idet's own measures.
 _IDET = "intl_thres=1.04:prog_thres=1.5"
 # The first line of the later field, from 0.
 _LATER_ROWS = {"tff": 1, "bff": 0}
+_COLUMNS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +51,41 @@ class FieldScan:
 
 
 def scan(images: Iterable[Any]) -> FieldScan:
-    """Look at successive frames with ffmpeg's idet."""
+    """Look at successive frames with ffmpeg's idet.
+
+    It is shown luma alone: where 4:4:4 was made of 4:2:0, every other line of chroma is like that
+    before it, as in no field.
+    """
     looks: Counter[str] = Counter()
     repeated = flagged = 0
     graph = None
+    # What the stream says of those that the filter still holds; it writes its own flag over that.
+    said = deque[bool]()
     for image in images:
-        graph = graph or _Graph(image, "idet", _IDET)
-        for seen in graph.through(image):
+        said.append(bool(image.interlaced_frame))
+        grey = _grey(image)
+        graph = graph or _Graph(grey, "idet", _IDET)
+        for seen in graph.through(grey):
             found = seen.metadata
             looks[found.get("lavfi.idet.multiple.current_frame", "undetermined")] += 1
             repeated += found.get("lavfi.idet.repeated.current_frame") in ("top", "bottom")
-            flagged += bool(seen.interlaced_frame)
+            flagged += said.popleft()
     return FieldScan(
         looks["progressive"], looks["tff"], looks["bff"], looks["undetermined"], repeated, flagged
     )
+
+
+def _grey(image: Any) -> Any:
+    """Its luma. Of R'G'B' the mean of four columns: what rounding left in it of chroma and of the
+    matrix is as much as moves in quiet footage."""
+    luma = luma_8bit(image)
+    if layout(image).is_rgb and image.width >= _COLUMNS:
+        columns = luma[:, : image.width // _COLUMNS * _COLUMNS].reshape(len(luma), -1, _COLUMNS)
+        luma = np.rint(columns.mean(axis=2)).astype(np.uint8)
+    height, width = luma.shape
+    grey = av.VideoFrame(width, height, "gray")
+    plane(grey, 0)[...] = luma
+    return grey
 
 
 def can_split(pixel_format: str) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrestore.frame import Frame
-from vidrestore.planes import plane
+from vidrestore.planes import luma_8bit, plane
 
 CYCLE, KEPT = 5, 4
 # A line that stands out from both its neighbours by this much on average, of 255, is a comb's.
@@ -153,11 +153,10 @@ def _joined(earlier: Any, later: Any, order: str) -> Any:
 
 def _luma(earlier: Frame, later: Frame, order: str) -> Luma:
     """Of the picture that they make, every other column, in 8 bits."""
-    bits = earlier.image.format.components[0].bits
-    luma = plane(earlier.image, 0)[:, ::2].copy()
+    luma = luma_8bit(earlier.image)[:, ::2].astype(np.int16)
     rows = _LATER_ROWS[order]
-    luma[rows::2] = plane(later.image, 0)[rows::2, ::2]
-    return (luma >> (bits - 8) if bits > 8 else luma).astype(np.int16)
+    luma[rows::2] = luma_8bit(later.image)[rows::2, ::2]
+    return luma
 
 
 def _combs(luma: Luma) -> float:

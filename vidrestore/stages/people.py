@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +19,8 @@ from vidrestore.wording import quoted
 
 # Of the sizes of a face, the quantile that counts: some frames are wrong.
 _NOT_LARGEST = 0.9
+# How many of a list are looked at together for one that is still there.
+_LOOK_AHEAD = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +37,14 @@ def join_people(tracks: Sequence[RawTrack], *, similarity: float) -> list[int]:
     Agglomerative clustering with average linkage: of the groups that are never in the same frame,
     the two whose mean embeddings are most alike become one, while their cosine is at least
     `similarity`. A track without an embedding is a person by itself.
+
+    Takes time in n^2 log n for n tracks with d numbers in each embedding (and n^2 d for their
+    products), and at most 14 n^2 + 12 n d bytes at once: 0.4 GB for 5000 tracks.
     """
     groups = [[i] for i in range(len(tracks))]
-    sums = _weighted_embeddings(tracks)
-    apart = _never_one(tracks)
-    likeness = np.where(apart, -np.inf, _cosines(sums, sums))
-    while likeness.size and likeness.max() >= similarity:
-        a, b = sorted(divmod(int(likeness.argmax()), len(tracks)))
+    for a, b in _Linkage(tracks, similarity).merges():
         groups[a] += groups[b]
         groups[b] = []
-        sums[a] += sums[b]
-        apart[a] |= apart[b]
-        apart[:, a] = apart[a]
-        apart[b] = apart[:, b] = True
-        row = np.where(apart[a], -np.inf, _cosines(sums[a : a + 1], sums)[0])
-        likeness[a] = likeness[:, a] = row
-        likeness[b] = likeness[:, b] = -np.inf
     return _numbered(groups, tracks)
 
 
@@ -149,6 +145,94 @@ def only(tracks: Sequence[Track], people: Collection[int]) -> tuple[list[Track],
     return kept, left_out
 
 
+class _Linkage:
+    """Which groups become one, in order.
+
+    Each group has a list of the others that it may be joined with, the most alike first, made when
+    the group is. Two groups are in the list of the later one alone, so that a merge makes one list
+    and changes none; what is gone is passed over once in every list. A heap holds the front of each
+    list. Without this every merge would look at all pairs again.
+    """
+
+    def __init__(self, tracks: Sequence[RawTrack], similarity: float) -> None:
+        self._similarity = similarity
+        n = len(tracks)
+        sums = _weighted_embeddings(tracks)
+        self._apart = _never_one(tracks)
+        self._products = sums @ sums.T
+        self._lengths = np.sqrt(self._products.diagonal())
+        # Groups go by their first track. The number of merges before a group was made; -1: gone.
+        self._made: npt.NDArray[np.int64] = np.zeros(n, np.int64)
+        self._lists: list[npt.NDArray[np.int32]] = []
+        self._at = [0] * n
+        self._fronts: list[tuple[float, int, int, int, int]] = []
+        for group in range(n):
+            self._lists.append(self._alike(group, np.arange(group)))
+            self._push(group)
+
+    def merges(self) -> Iterator[tuple[int, int]]:
+        """(a, b) with a < b: group b becomes part of a."""
+        count = 0
+        while self._fronts:
+            _, a, b, owner, made = heapq.heappop(self._fronts)
+            if self._made[owner] != made:
+                continue
+            other = a if owner == b else b
+            if not self._is_in_list(other, made):
+                self._push(owner)
+                continue
+            count += 1
+            self._merge(a, b, count)
+            yield a, b
+
+    def _merge(self, a: int, b: int, count: int) -> None:
+        products, apart = self._products, self._apart
+        square = products[a, a] + 2 * products[a, b] + products[b, b]
+        products[a] += products[b]
+        products[a, a] = square
+        products[:, a] = products[a]
+        self._lengths[a] = math.sqrt(max(square, 0.0))
+        apart[a] |= apart[b]
+        apart[:, a] = apart[a]
+        self._made[a], self._made[b] = count, -1
+        self._lists[b] = self._lists[b][:0]
+        self._lists[a], self._at[a] = self._alike(a, np.flatnonzero(self._made >= 0)), 0
+        self._push(a)
+
+    def _alike(self, group: int, others: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """Those of the others that the group may be joined with, the most alike first."""
+        others = others[~self._apart[group, others]]
+        cosines = self._cosines(group, others)
+        enough = cosines >= self._similarity
+        order = np.argsort(-cosines[enough], kind="stable")
+        return others[enough][order].astype(np.int32)
+
+    def _cosines(self, group: int, others: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        lengths = self._lengths[group] * self._lengths[others]
+        return np.asarray(self._products[group, others] / np.maximum(lengths, 1e-9))
+
+    def _push(self, group: int) -> None:
+        """The front of the group's list, if anything in it is still there."""
+        known, made = self._lists[group], int(self._made[group])
+        at, step = self._at[group], _LOOK_AHEAD
+        while at < len(known):
+            there = self._is_in_list(known[at : at + step], made)
+            first = int(np.argmax(there))
+            if there[first]:
+                other = int(known[at + first])
+                self._at[group] = at + first
+                cosine = float(self._cosines(group, known[at + first : at + first + 1])[0])
+                pair = min(group, other), max(group, other)
+                heapq.heappush(self._fronts, (-cosine, *pair, group, made))
+                return
+            at, step = at + step, 2 * step
+        self._at[group] = len(known)
+
+    def _is_in_list(self, others: Any, made: int) -> Any:
+        """Whether these are what they were when the list was made after `made` merges."""
+        return (self._made[others] >= 0) & (self._made[others] <= made)
+
+
 def _weighted_embeddings(tracks: Sequence[RawTrack]) -> npt.NDArray[np.float64]:
     """(n, d) embeddings as long as the tracks have sightings; 0 where a track has none."""
     d = max((len(t.embedding) for t in tracks if t.embedding is not None), default=1)
@@ -166,11 +250,6 @@ def _never_one(tracks: Sequence[RawTrack]) -> npt.NDArray[np.bool_]:
     unknown = np.array([t.embedding is None for t in tracks], dtype=bool)
     together = (first[:, None] < end) & (first < end[:, None])
     return np.asarray(together | unknown[:, None] | unknown)
-
-
-def _cosines(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    lengths = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
-    return np.asarray(a @ b.T / np.maximum(lengths, 1e-9))
 
 
 def _numbered(groups: Sequence[Sequence[int]], tracks: Sequence[RawTrack]) -> list[int]:
