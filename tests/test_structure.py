@@ -28,6 +28,7 @@ ROOMS = {
         "color",
         "geometry",
         "flow",
+        "verdict",
         "locks",
         "planes",
         "programs",
