@@ -160,6 +160,12 @@ def test_results_are_plain_values_and_words(videos, analysis, against_truth, cap
     said = capsys.readouterr().out
     assert "lower" in said
     assert f"{COUNT} frames compared" in said
+    assert said.splitlines()[-1].startswith("Verdict: better. Flicker of the faces fell from ")
+    assert plain["verdict"] == "better"
+    swapped = evaluate(videos["source"], videos["output"], SETTINGS, analysis=analysis)
+    show_evaluation(swapped)
+    said = capsys.readouterr().out
+    assert said.splitlines()[-1].startswith("Verdict: worse. Flicker of the faces rose from ")
 
 
 def test_a_recogniser_says_whether_it_is_the_same_person(videos, analysis, monkeypatch):

@@ -45,6 +45,9 @@ def test_the_numbers_are_those_of_the_summary(made):
         assert sentence in text, sentence
     for name, seconds in summary.seconds.items():
         assert f"{seconds:.1f} s" in text, name
+    # It says so last, of the flicker that was measured.
+    ends = text.rindex("Verdict: ")
+    assert re.match(r"Verdict: (better|same|worse)\. .*\. This page holds", text[ends:])
     stages = ("decode", "crop", "restore", "deflicker", "guard", "paste", "encode")
     assert all(f"{stage} " in text for stage in stages)
 

@@ -32,6 +32,7 @@ ROOMS = {
         "color",
         "geometry",
         "flow",
+        "verdict",
         "locks",
         "planes",
         "programs",

@@ -213,6 +213,7 @@ def show_evaluation(result: Evaluation) -> None:
     console.print(
         f"{result.frames} frames compared, {result.frames_with_faces} with faces; {same}, {times}"
     )
+    console.print(result.verdict().sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_demo(demo: Demo) -> None:

@@ -38,6 +38,14 @@ from vidrestore.masks import face_mask, mask_rect
 from vidrestore.openers import chosen_recognizer
 from vidrestore.stages.crop import crop
 from vidrestore.stages.decode import Damage, Span, decode, probe
+from vidrestore.verdict import (
+    Verdict,
+    detail_change,
+    flicker_change,
+    identity_change,
+    psnr_change,
+    verdict,
+)
 
 _Picture = npt.NDArray[np.float32]
 _MASK_PX = 128
@@ -72,7 +80,23 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON, which knows neither inf nor nan: both become None."""
-        return dict(_finite(asdict(self)))
+        return dict(_finite({**asdict(self), "verdict": self.verdict().word}))
+
+    def verdict(self) -> Verdict:
+        """Better, same or worse, by the rule of `vidrestore.verdict`."""
+        clean, nothing = self.source is not None, Pair(math.nan)
+        flicker = self.measures.get("FLK" if clean else "FLKb", nothing)
+        detail = self.measures.get("DTL" if clean else "SHP", nothing)
+        identity = self.measures.get("identity", nothing)
+        changes = flicker_change(flicker.source, flicker.output)
+        before = detail.source if clean else 1.0
+        changes += detail_change(before, detail.output, clean=clean)
+        if self.source is not None:
+            changes += psnr_change(self.source.face_psnr_db, self.output.face_psnr_db)
+        # With a clean video a face that only one of the two shows clearly says nothing.
+        if not clean or not math.isnan(identity.source):
+            changes += identity_change(identity.source, identity.output)
+        return verdict(changes)
 
 
 def evaluate(

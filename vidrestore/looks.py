@@ -39,6 +39,9 @@ _AROUND = 0.2
 _INSIDE = 0.1
 # How far around it edges are looked at; from where on the mask is surely face.
 _NEAR, _SURELY = 0.3, 0.9
+# Sides of crops, in frame pixels, between which noise begins to be told from features: eyes are
+# 22 and 28 px apart there.
+_GRAIN_SIDE_PX = (104.0, 128.0)
 
 
 class Course:
@@ -224,8 +227,12 @@ def _edges_px(frame: Frame, place: Place, info: VideoInfo) -> float | None:
 def noise_of(frame: Frame, place: Place, info: VideoInfo) -> tuple[grain.Spectrum, ...]:
     """Of each of `grain_planes`, the weaker of what the surroundings show and what the face does.
 
-    Noise is in both, while leaves behind a face, or stubble, are not.
+    Noise is in both, while leaves behind a face, or stubble, are not. In a face so small that no
+    block of it is flat both show features instead, which as noise would flicker: the noise fades
+    out with the size of the crop.
     """
+    small, large = _GRAIN_SIDE_PX
+    share = min(max((crop_side_px(place.unit) - small) / (large - small), 0.0), 1.0)
     how = color.layout(frame.image)
     rects = [place.rect(info, how.grid, around=around) for around in (_AROUND, -_INSIDE)]
     found = []
@@ -238,7 +245,7 @@ def noise_of(frame: Frame, place: Place, info: VideoInfo) -> tuple[grain.Spectru
             if not part.is_empty
         ]
         known = [each for each in spectra if each.any()] or spectra[:1]
-        found.append(min(known, key=grain.sigma_of))
+        found.append(share**2 * min(known, key=grain.sigma_of))
     return tuple(found)
 
 

@@ -22,6 +22,7 @@ from vidrestore.findings import facts_of, people_of
 from vidrestore.fixity import Fixity
 from vidrestore.frame import Analysis, OnEvent, notify
 from vidrestore.interlace import is_woven
+from vidrestore.measures import rms
 from vidrestore.planning import Plan, Request
 from vidrestore.report.page import Run, ShownPerson, page
 from vidrestore.report.plots import MOST_POINTS, Curve, Part, Row, clock_text, courses, timeline
@@ -29,6 +30,7 @@ from vidrestore.report.views import MOST_TRIPLES, Flicker, Onlooker, used_streng
 from vidrestore.segments import restorers_used
 from vidrestore.summary import STRETCH_FRAMES, Likeness, Summary, Tally
 from vidrestore.threads import StageTime
+from vidrestore.verdict import flicker_change, verdict
 
 _MOST_ROWS = 24
 """Of the timeline, for people; the others are put together in one more."""
@@ -120,6 +122,7 @@ class Reporter:
             untouched_people=onlooker.untouched_people,
             timeline=drawn,
             timeline_says=says,
+            verdict=_verdict(onlooker.flicker),
             broken=onlooker.broken,
         )
 
@@ -187,6 +190,16 @@ def _flicker(found: Sequence[Flicker], seconds: Values, part: Part) -> dict[str,
         name: Curve(at, np.array(squares)).binned(part, squares=True)
         for name, squares in values.items()
     }
+
+
+def _verdict(found: Sequence[Flicker]) -> str | None:
+    """By flicker, the one of the measures that a run takes."""
+    source, output = (
+        rms(np.array(squares))
+        for squares in ([one.source for one in found], [one.output for one in found])
+    )
+    changes = flicker_change(source, output)
+    return verdict(changes).sentence if changes else None
 
 
 def _measured(onlooker: Onlooker, woven: bool) -> Iterator[str]:

@@ -71,6 +71,8 @@ class Run:
     untouched_people: int
     timeline: str | None
     timeline_says: str
+    verdict: str | None
+    """Better, same or worse; None where no face was measured."""
     broken: str | None
     """Why pictures and flicker are missing."""
 
@@ -80,7 +82,7 @@ def page(run: Run) -> str:
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     sections = (
         _head(run), _to_know(run), _course(run), _pictures(run), _skipped(run),
-        _rest(run), _made_with(run), _times(run), _foot(run),
+        _rest(run), _made_with(run), _times(run), _end(run), _foot(run),
     )  # fmt: skip
     title = escape(f"{run.target.name}: what was restored")
     return Template(template).substitute(title=title, body="\n".join(filter(None, sections)))
@@ -365,6 +367,10 @@ def _stage_table(name: str, stages: Mapping[str, StageTime]) -> str:
         f'<div class="scroll"><table><thead><tr><th>stage</th>{head}<th></th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
+
+
+def _end(run: Run) -> str:
+    return "" if run.verdict is None else f'<p class="lead">{escape(run.verdict)}</p>'
 
 
 def _foot(run: Run) -> str:
