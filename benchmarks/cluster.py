@@ -24,9 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from vidrestore import analyze_video, cluster, load_settings, restore_video
-from vidrestore.segments import context, plan_segments
-from vidrestore.stages.decode import Span
+from vidrestore.analysis.pipeline import analyze_video
+from vidrestore.common.profiles import load_settings
+from vidrestore.jobs import ray_cluster
+from vidrestore.jobs.run import restore_video
+from vidrestore.media.decode import Span
+from vidrestore.restoration.segments import context, plan_segments
 
 FILM_FRAMES, FILM_RATE, SEGMENT_FRAMES = 172_800, 24, 300
 WORKERS = (1, 8, 64, 512)
@@ -74,7 +77,7 @@ def main() -> None:
     for _ in range(rounds):
         measure("no workers", None)
         for count in (1, 2):
-            with cluster.local(count) as crew:
+            with ray_cluster.local(count) as crew:
                 measure(f"{count} worker{'s' if count > 1 else ''}", crew)
     faces = analysis.face_count
     print(f"{clip.name}, {analysis.frame_count} frames, {faces} faces, fusion, {rounds} rounds")

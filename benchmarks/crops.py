@@ -19,9 +19,11 @@ from gpen import random_gpen
 from rich.console import Console
 from rich.table import Table
 
-from vidrestore import analyze_video, load_settings, restore_video
-from vidrestore.crops import bytes_in
-from vidrestore.stages.decode import Damage, Span, decode
+from vidrestore.analysis.pipeline import analyze_video
+from vidrestore.common.profiles import load_settings
+from vidrestore.jobs.run import restore_video
+from vidrestore.media.decode import Damage, Span, decode
+from vidrestore.restoration.crop_cache import bytes_in
 
 SHARED = Path(__file__).parents[2] / "shared"
 

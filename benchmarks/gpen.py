@@ -23,7 +23,9 @@ from rich.table import Table
 from textbook_gpen import textbook
 from torch import Tensor
 
-from vidrestore.gpen import GPEN, InferenceGPEN, export_onnx
+from vidrestore.models.gpen.checkpoint import export_onnx
+from vidrestore.models.gpen.inference import InferenceGPEN
+from vidrestore.models.gpen.network import GPEN
 
 Form = Callable[[Tensor], object]
 BASE = "textbook float32"

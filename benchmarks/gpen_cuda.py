@@ -4,7 +4,7 @@ Everything in one run, within the minutes that `--minutes` gives; what did not c
 cannot run here, stands in the tables as not measured.  Times are medians of rounds, each between
 CUDA events around several calls, after calls that are not timed.  Ceilings are a large copy and a
 large float16 product, measured in the same run; the rates beside them follow from a model of the
-network's multiplications and traffic.  Needs torch, numpy and vidrestore.gpen alone.
+network's multiplications and traffic.  Needs torch, numpy and vidrestore.models.gpen alone.
 
     python benchmarks/gpen_cuda.py
     python benchmarks/gpen_cuda.py --sizes 2048 --batches 1 4 --profile
@@ -27,9 +27,12 @@ import torch
 from textbook_gpen import textbook
 from torch import Tensor
 
-from vidrestore.gpen import GPEN, GPENConfig, InferenceGPEN, cuda, export_onnx, layers
-from vidrestore.gpen.forms import Form
-from vidrestore.gpen.memory import batch_that_fits, bytes_needed, free_bytes
+from vidrestore.models.gpen import cuda, layers
+from vidrestore.models.gpen.checkpoint import export_onnx
+from vidrestore.models.gpen.inference import InferenceGPEN
+from vidrestore.models.gpen.memory import batch_that_fits, bytes_needed, free_bytes
+from vidrestore.models.gpen.network import GPEN, GPENConfig
+from vidrestore.models.gpen.variants import Form
 
 Run = Callable[[Tensor], object]
 DEVICE = torch.device("cuda", 0)
@@ -269,7 +272,7 @@ def relative_rms(value: Tensor, exact: Tensor) -> float:
 
 
 def levels(size: int, clock: Clock) -> None:
-    """Both ways for each level: for FOLD_UP_FROM and FOLD_DOWN_FROM of vidrestore.gpen.cuda."""
+    """Both ways for each level: for FOLD_UP_FROM and FOLD_DOWN_FROM of models.gpen.cuda."""
     gpen, rows = random_gpen(size), []
     kernels = cuda.triton_kernels(DEVICE, lambda m: None)
     forms = [Form(8192, 8192, kernels), Form(64, 8, kernels)]

@@ -18,12 +18,14 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
-from vidrestore import analyze_video, load_settings
-from vidrestore.detectors.insightface import InsightFace
-from vidrestore.processors import usable_cores
-from vidrestore.stages.decode import Damage, decode, probe
-from vidrestore.stages.detect import FirstLook
-from vidrestore.threads import StageThreads
+from vidrestore.analysis.detection import FirstLook
+from vidrestore.analysis.pipeline import analyze_video
+from vidrestore.common.profiles import load_settings
+from vidrestore.common.system import usable_cores
+from vidrestore.common.threads import StageThreads
+from vidrestore.media.decode import Damage, decode
+from vidrestore.media.probe import probe
+from vidrestore.models.detectors.insightface import InsightFace
 
 ROUNDS, LOOKS = 3, 60
 SHARED = Path(__file__).parents[2] / "shared"

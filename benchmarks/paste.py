@@ -15,11 +15,13 @@ import av
 import numpy as np
 import torch.nn.functional as F
 
-from vidrestore.frame import Face, FaceFrame, Frame, Track, VideoInfo
-from vidrestore.geometry import apply, crop_matrix, invert, template
-from vidrestore.portrait import clean_portrait
-from vidrestore.stages.paste import Finish, paste
-from vidrestore.summary import Tally
+from vidrestore.analysis.tracks import Track
+from vidrestore.imaging.frame import Frame, VideoInfo
+from vidrestore.imaging.geometry import apply, crop_matrix, invert, template
+from vidrestore.restoration.compositing.paste import Finish, paste
+from vidrestore.restoration.faces import Face, FaceFrame
+from vidrestore.restoration.statistics import Tally
+from vidrestore.review.portrait import clean_portrait
 
 WIDTH, HEIGHT, FRAMES, ROUNDS = 1920, 1080, 15, 4
 NOISE = 6.0

@@ -30,11 +30,14 @@ from gpen import random_gpen
 from memory import OPTIONS, Sharper, write_clip
 from rich.console import Console
 
-from vidrestore import analyze_video, load_settings, restore_video
-from vidrestore.console import show_stage_times
-from vidrestore.frame import Analysis, Track
-from vidrestore.processors import usable_cores
-from vidrestore.stages.decode import Span
+from vidrestore.analysis.pipeline import analyze_video
+from vidrestore.analysis.result import Analysis
+from vidrestore.analysis.tracks import Track
+from vidrestore.cli.console import show_stage_times
+from vidrestore.common.profiles import load_settings
+from vidrestore.common.system import usable_cores
+from vidrestore.jobs.run import restore_video
+from vidrestore.media.decode import Span
 
 SHARED = Path(__file__).parents[2] / "shared"
 DEPTHS, ROUNDS = (1, 2, 4, 8, 16), 3

@@ -65,7 +65,7 @@ class Seen:
     coarse = False
 
     def __call__(self, picture: Any) -> list[Any]:
-        from vidrestore.frame import Detection
+        from vidrestore.models.detectors import Detection
 
         height, width = picture.shape[:2]
         middle, side = np.array([width / 2, height / 2]), height / 3
@@ -86,10 +86,11 @@ class Unchanged:
 
 
 def with_stand_ins(source: str, at: str, target: str) -> None:
-    from vidrestore import load_settings, openers
-    from vidrestore.preview import write_preview
+    from vidrestore.common.profiles import load_settings
+    from vidrestore.models import factory
+    from vidrestore.review.preview import write_preview
 
-    openers.open_detector = lambda *_, **__: Seen()  # type: ignore[assignment, return-value]
+    factory.open_detector = lambda *_, **__: Seen()  # type: ignore[assignment, return-value]
     settings = load_settings(options={"detect.remember": False})
     write_preview(Path(source), Fraction(at), Path(target), settings, restorer=Unchanged())
 

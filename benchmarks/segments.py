@@ -19,10 +19,12 @@ from pathlib import Path
 
 from memory import OPTIONS, Sharper, write_clip
 
-from vidrestore import analyze_video, load_settings, restore_video
-from vidrestore.frame import Analysis
-from vidrestore.restore import reach_frames
-from vidrestore.segments import context, plan_segments
+from vidrestore.analysis.pipeline import analyze_video
+from vidrestore.analysis.result import Analysis
+from vidrestore.common.profiles import load_settings
+from vidrestore.jobs.run import restore_video
+from vidrestore.restoration.pipeline import reach_frames
+from vidrestore.restoration.segments import context, plan_segments
 
 MOST = 0.03
 _ENDLESS = 10**6

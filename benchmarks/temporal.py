@@ -23,13 +23,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from vidrestore import analyze_video, load_settings
-from vidrestore.stages.deflicker import REACH_FRAMES, deflicker
+from vidrestore.analysis.pipeline import analyze_video
+from vidrestore.common.profiles import load_settings
+from vidrestore.restoration.temporal import REACH_FRAMES, deflicker
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from simulation import (  # noqa: E402
+from helpers.simulation import (  # noqa: E402
     STABLE,
     X4,
     X8,

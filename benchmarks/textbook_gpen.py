@@ -8,7 +8,8 @@ features are concatenated; everything is float32.
 import torch
 from torch import Tensor, nn
 
-from vidrestore.gpen import GPEN, network, ops
+from vidrestore.models.gpen import network, ops
+from vidrestore.models.gpen.network import GPEN
 
 
 @torch.no_grad()

@@ -13,9 +13,9 @@ from annotated_types import Ge, Gt, Le, Lt, MultipleOf
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from vidrestore import config
-from vidrestore.config import Settings
-from vidrestore.profiles import profile_folder
+from vidrestore.common import settings
+from vidrestore.common.profiles import profile_folder
+from vidrestore.common.settings import Settings
 
 TARGET = Path(__file__).with_name("settings.md")
 _HEAD = """# Settings
@@ -105,7 +105,7 @@ def _value(default: Any) -> str:
 
 def _docstrings() -> dict[str, dict[str, str]]:
     """Class -> key -> the text below it, which Python itself throws away."""
-    tree = ast.parse(Path(config.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(settings.__file__).read_text(encoding="utf-8"))
     found: dict[str, dict[str, str]] = {}
     for node in tree.body:
         if not isinstance(node, ast.ClassDef):

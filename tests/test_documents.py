@@ -22,14 +22,14 @@ import numpy as np
 import pytest
 import torch
 import typer
-from conftest import Command
-from media import write_video
+from helpers.media import write_video
+from helpers.videos import Command
+from models.test_upscaler import repeating
 from skimage import data
-from test_upscaler import repeating
 
-from vidrestore import openers
 from vidrestore.cli import _build
-from vidrestore.restorers import open_restorer
+from vidrestore.models import factory
+from vidrestore.models.restorers import open_restorer
 
 ROOT = Path(__file__).parents[1]
 # docs/first-run.md is a record of what was typed once.
@@ -155,14 +155,14 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = tmp_path / "place"
     shutil.copytree(made, place)
     monkeypatch.chdir(place)
-    opened = openers.open_detector
+    opened = factory.open_detector
 
     def restorer(name: str, **how: Any) -> Any:
         return Sharper(name) if name != "fusion" else open_restorer(name, **how)
 
-    monkeypatch.setattr(openers, "open_restorer", restorer)
-    monkeypatch.setattr(openers.weights, "require", lambda *_, **__: place / "GFPGANv1.4.onnx")
-    monkeypatch.setattr(openers, "open_detector", lambda _, **how: opened("haar", **how))
+    monkeypatch.setattr(factory, "open_restorer", restorer)
+    monkeypatch.setattr(factory.weights, "require", lambda *_, **__: place / "GFPGANv1.4.onnx")
+    monkeypatch.setattr(factory, "open_detector", lambda _, **how: opened("haar", **how))
     return place
 
 

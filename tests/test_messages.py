@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import vidrestore
-from vidrestore import errors
+from vidrestore.common import errors
 
 PACKAGE = Path(vidrestore.__file__).parent
 ERRORS = {
@@ -40,7 +40,7 @@ def messages() -> Iterator[tuple[str, int, str, str]]:
 def _is_warning(node: ast.AST, file: str) -> bool:
     if isinstance(node, ast.Assign):
         return ".notes[" in ast.unparse(node.targets[0])
-    return isinstance(node, ast.Yield) and node.value is not None and file == "outcome.py"
+    return isinstance(node, ast.Yield) and node.value is not None and file == "jobs/summary.py"
 
 
 def _texts(name: str, kind: str, nodes: list[ast.expr]) -> Iterator[tuple[str, int, str, str]]:

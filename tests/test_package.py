@@ -14,13 +14,13 @@ PROJECT = Path(__file__).parents[1]
 _READ_FROM_INSTALLED = """
 from pathlib import Path
 import vidrestore
-from vidrestore.profiles import profile_folder
-from vidrestore.weights import load_table
+from vidrestore.common.profiles import profile_folder
+from vidrestore.models.weights import load_table
 print(Path(vidrestore.__file__).parent)
 print(vidrestore.load_profile("film").encode.quality)
 print(*sorted(path.stem for path in profile_folder().glob("*.toml")))
 print(*load_table())
-print((Path(vidrestore.__file__).parent / "report" / "page.html").is_file())
+print((Path(vidrestore.__file__).parent / "review/report" / "page.html").is_file())
 """
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidrestore.analyze import analyze_video
-    from vidrestore.compare import write_comparison
-    from vidrestore.config import Settings
-    from vidrestore.errors import (
+    from vidrestore.analysis.pipeline import analyze_video
+    from vidrestore.analysis.result import Analysis
+    from vidrestore.common.errors import (
         ClusterError,
         ConfigError,
         InputError,
@@ -17,11 +16,12 @@ if TYPE_CHECKING:
         VidrestoreError,
         WeightsError,
     )
-    from vidrestore.frame import Analysis
-    from vidrestore.job import restore_video
-    from vidrestore.preview import write_preview
-    from vidrestore.profiles import load_profile, load_settings
-    from vidrestore.summary import Summary
+    from vidrestore.common.profiles import load_profile, load_settings
+    from vidrestore.common.settings import Settings
+    from vidrestore.jobs.run import restore_video
+    from vidrestore.jobs.summary import Summary
+    from vidrestore.review.comparison import write_comparison
+    from vidrestore.review.preview import write_preview
 
 __all__ = [
     "Analysis",
@@ -43,14 +43,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "analyze": ("analyze_video",),
-    "compare": ("write_comparison",),
-    "config": ("Settings",),
-    "frame": ("Analysis",),
-    "preview": ("write_preview",),
-    "profiles": ("load_profile", "load_settings"),
-    "summary": ("Summary",),
-    "job": ("restore_video",),
+    "analysis.pipeline": ("analyze_video",),
+    "analysis.result": ("Analysis",),
+    "common.profiles": ("load_profile", "load_settings"),
+    "common.settings": ("Settings",),
+    "jobs.run": ("restore_video",),
+    "jobs.summary": ("Summary",),
+    "review.comparison": ("write_comparison",),
+    "review.preview": ("write_preview",),
 }
 
 
@@ -60,5 +60,5 @@ def __getattr__(name: str) -> Any:
 
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = next((home for home, names in _HOMES.items() if name in names), "errors")
+    home = next((home for home, names in _HOMES.items() if name in names), "common.errors")
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)

@@ -1,0 +1,175 @@
+"""What analyze says: people, how long it will take, and a sheet to choose from."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from helpers.media import (
+    OneFace,
+    analysis_of,
+    analysis_of_file,
+    info_of,
+    mild_image,
+    plain_track,
+    write_video,
+)
+
+from vidrestore.analysis.description import as_dict, best_views, people_of
+from vidrestore.cli import main
+from vidrestore.common.errors import OutputError, UsageError
+from vidrestore.common.profiles import load_settings
+from vidrestore.common.timecode import duration_text
+from vidrestore.jobs.estimate import Estimate, estimate
+from vidrestore.review.contact_sheet import write_contact_sheet
+
+SIZE = (160, 120)
+FRAMES = 12
+OPTIONS = {"restore.restorer": "fusion", "detect.detector": "haar", "detect.remember": False}
+
+
+@pytest.fixture
+def tape(tmp_path: Path) -> Path:
+    images = [mild_image(*SIZE, "yuv420p", i) for i in range(FRAMES)]
+    return write_video(tmp_path / "tape.mkv", images)
+
+
+def with_people(tape: Path):
+    """Person 2 in the first half, person 1 all along, of them in two tracks."""
+    tracks = [
+        plain_track(6, centre=(50, 60), side=40, track_id=0),
+        replace(plain_track(6, centre=(50, 60), side=40, track_id=1), first_frame=6),
+        replace(plain_track(6, centre=(110, 60), side=40, track_id=2), person_id=2),
+    ]
+    tracks = [replace(t, person_id=1) if t.track_id < 2 else t for t in tracks]
+    return analysis_of_file(tape, tracks)
+
+
+def test_people_are_counted_over_all_their_tracks():
+    tracks = [replace(plain_track(10, centre=(20, 20), side=20, track_id=i), person_id=i // 2 + 1)
+              for i in range(3)]  # fmt: skip
+    tracks[1] = replace(tracks[1], first_frame=10)
+    analysis = replace(analysis_of(info_of(64, 48), 20, tracks), shots=((0, 10), (10, 20)))
+    first, second = people_of(analysis)
+    assert (first.person_id, first.shots, first.tracks) == (1, (1, 2), (0, 1))
+    assert (second.person_id, second.shots, second.tracks) == (2, (1,), (2,))
+    assert first.seconds_on_screen == pytest.approx(2 * second.seconds_on_screen)
+    json.dumps(as_dict(analysis), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "1 s"), (59.4, "59 s"), (60, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"),
+     (86400, "1 day 0 h"), (273600, "3 days 4 h")],
+)  # fmt: skip
+def test_durations_are_said_in_two_units(seconds, text):
+    assert duration_text(seconds) == text
+
+
+def test_the_estimate_adds_faces_and_frames(tape):
+    analysis = with_people(tape)
+    cost = estimate(tape, analysis, load_settings(options=OPTIONS))
+    assert isinstance(cost, Estimate)
+    assert cost.restorer == "fusion"
+    assert cost.seconds_per_face > 0
+    assert cost.seconds_per_frame > 0
+    total = FRAMES * cost.seconds_per_frame + analysis.face_count * cost.seconds_per_face
+    assert cost.seconds == pytest.approx(total)
+
+
+def test_the_probe_begins_where_the_first_face_is(tape):
+    late = replace(plain_track(3, centre=(50, 60), side=40), first_frame=9)
+    cost = estimate(tape, analysis_of_file(tape, [late]), load_settings(options=OPTIONS))
+    assert isinstance(cost, Estimate)
+
+
+def test_without_faces_only_frames_cost(tape):
+    cost = estimate(tape, analysis_of_file(tape, []), load_settings(options=OPTIONS))
+    assert isinstance(cost, Estimate)
+    assert cost.seconds_per_face == 0
+
+
+def test_an_estimate_fetches_nothing_and_says_how_to_get_what_is_missing(tape, monkeypatch):
+    def fetch(*_, **__):
+        raise AssertionError("nothing may be fetched")
+
+    monkeypatch.setattr("vidrestore.models.weights.fetch", fetch)
+    settings = load_settings(options=OPTIONS | {"restore.restorer": "gpen-2048"})
+    assert "weights fetch gpen-2048" in estimate(tape, with_people(tape), settings)
+    settings = load_settings(options=OPTIONS | {"restore.restorer": "nowhere.pth"})
+    assert "nowhere.pth does not exist" in estimate(tape, with_people(tape), settings)
+
+
+def test_views_are_spread_in_time_and_the_clearest_there():
+    track = plain_track(50, centre=(20, 20), side=20)
+    score = np.full(50, 0.5, np.float32)
+    score[[3, 17, 22, 36, 49]] = 0.9
+    places = best_views([replace(track, score=score)], 1, 5)
+    assert places == [(0, 3), (0, 17), (0, 22), (0, 36), (0, 49)]
+    assert best_views([plain_track(2, centre=(20, 20), side=20)], 1, 5) == [(0, 0), (0, 1)]
+
+
+def test_a_sheet_shows_everybody_in_rows(tape, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    write_contact_sheet(with_people(tape), tape, sheet)
+    picture = cv2.imread(str(sheet))
+    assert picture.shape[0] == 2 * (160 + 24 + 8)
+    views = [picture[y : y + 160, x : x + 160] for y in (0, 192) for x in range(168, 1008, 168)]
+    assert all(view.std() > 3 for view in views)
+    source = cv2.cvtColor(mild_image(*SIZE, "yuv420p", 0).to_ndarray(format="bgr24"), 6)
+    assert abs(views[0].mean() - source[40:80, 30:70].mean()) < 25
+
+
+def test_a_folder_gets_a_picture_of_each(tape, tmp_path):
+    analysis = with_people(tape)
+    write_contact_sheet(analysis, tape, tmp_path / "who")
+    pictures = {path.name: cv2.imread(str(path)) for path in (tmp_path / "who").glob("*.png")}
+    assert sorted(pictures) == ["person_1.png", "person_2.png"]
+    assert {picture.shape for picture in pictures.values()} == {(160, 160, 3)}
+    for person in people_of(analysis):
+        assert 0 <= person.clearest_seconds <= as_dict(analysis)["last_frame_seconds"]
+    empty = tmp_path / "nobody"
+    empty.mkdir()
+    write_contact_sheet(analysis_of_file(tape, []), tape, empty)
+    assert list(empty.iterdir()) == []
+
+
+def test_a_sheet_that_cannot_be_made_says_why(tape, tmp_path):
+    with pytest.raises(UsageError, match=r"\.png or \.jpg"):
+        write_contact_sheet(with_people(tape), tape, tmp_path / "sheet.gif")
+    with pytest.raises(UsageError, match="no face was found"):
+        write_contact_sheet(analysis_of_file(tape, []), tape, tmp_path / "sheet.png")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_contact_sheet(with_people(tape), tape, tmp_path / "absent" / "sheet.png")
+
+
+def run(capsys, *arguments) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(["analyze", *map(str, arguments), "--detector", "haar"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_command_says_it_all(tape, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("vidrestore.models.factory.open_detector", lambda *_, **__: OneFace())
+    sheet = tmp_path / "sheet.jpg"
+    said = run(capsys, tape, "--restorer", "fusion", "--contact-sheet", sheet)
+    assert "time with fusion" in said
+    assert "(guessed" in said
+    assert "turned away" in said
+    assert cv2.imread(str(sheet)) is not None
+    assert "time with" not in run(capsys, tape, "--restorer", "fusion", "--no-estimate")
+
+
+def test_the_command_speaks_json(tape, capsys, monkeypatch):
+    monkeypatch.setattr("vidrestore.models.factory.open_detector", lambda *_, **__: OneFace())
+    *events, last = map(
+        json.loads, run(capsys, tape, "--restorer", "fusion", "--json").splitlines()
+    )
+    assert {event["event"] for event in events} <= {"progress", "notice", "stages"}
+    found = last["analysis"]
+    assert (found["frames"], found["faces"], len(found["people"])) == (FRAMES, FRAMES, 1)
+    assert found["estimate"]["seconds"] > 0
+    assert "matrix" in found["guessed"]

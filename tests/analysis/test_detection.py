@@ -1,0 +1,164 @@
+"""Faces of all sizes are found, and second looks are taken where they are needed."""
+
+from collections.abc import Sequence
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers.media import info_of, random_image
+from skimage import data
+
+from vidrestore.analysis.detection import FirstLook, detect
+from vidrestore.imaging.frame import Frame, VideoInfo
+from vidrestore.imaging.geometry import Rect
+from vidrestore.models.detectors import detection, look_closely, open_detector, with_others
+
+KINDS = ("yunet", "insightface")
+# Of the astronaut's face, x1 y1 x2 y2.
+_FACE = np.array([176, 62, 268, 192])
+
+
+def portrait_of_size(side: int, *, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """A square BGR picture of which the face takes that share of the height, and its box."""
+    height = _FACE[3] - _FACE[1]
+    wide = round(height / share)
+    corner = (_FACE[:2] + _FACE[2:] - wide) // 2
+    padded = np.pad(data.astronaut()[..., ::-1], ((99, 99), (99, 99), (0, 0)), mode="edge")
+    part = padded[corner[1] + 99 :, corner[0] + 99 :][:wide, :wide]
+    picture = cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA)
+    return picture, (_FACE - np.tile(corner, 2)) * side / wide
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def detector(request, shared):
+    models = shared / "models"
+    where = {"yunet": models / "face_detection_yunet_2023mar.onnx",
+             "det_only": models / "insightface" / "models" / "det_only"}  # fmt: skip
+    return open_detector(
+        request.param, pack="det_only", size_px=640, score=0.5, yunet_score=0.7, haar_neighbors=6,
+        find_weights=where.__getitem__,
+    )  # fmt: skip
+
+
+def test_a_cuda_that_onnxruntime_only_claims_leaves_it_to_the_processor(shared, monkeypatch):
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: both)
+    pack = shared / "models" / "insightface" / "models" / "det_only"
+    detector = open_detector(
+        "insightface", pack="det_only", size_px=640, score=0.5, yunet_score=0.7, haar_neighbors=6,
+        find_weights={"det_only": pack}.__getitem__, device=torch.device("cuda"),
+    )  # fmt: skip
+    assert len(detector(data.astronaut()[..., ::-1])) == 1
+
+
+def frame_of(picture: np.ndarray, index: int = 0) -> Frame:
+    return Frame(index, index * 512, av.VideoFrame.from_ndarray(picture, format="bgr24"))
+
+
+def faces_in(pictures: Sequence[np.ndarray], detector, **how) -> list[list[np.ndarray]]:
+    height, width = pictures[0].shape[:2]
+    info = info_of(width, height, "gbrp")
+    first = FirstLook(detector, info, size_px=640, every=1)
+    frames = (frame_of(picture, i) for i, picture in enumerate(pictures))
+    seen = detect(map(first, frames), detector, info, size_px=640, **({"again_seconds": 0.5} | how))
+    return [[d.box for d in observation.detections] for _, observation in seen]
+
+
+def placed(face: np.ndarray, width: int, height: int, x: int, y: int) -> np.ndarray:
+    canvas = np.full((height, width, 3), (90, 100, 95), np.uint8)
+    canvas[y : y + face.shape[0], x : x + face.shape[1]] = face
+    return canvas
+
+
+def test_a_face_that_fills_four_fifths_of_a_small_frame_is_found(detector):
+    picture, box = portrait_of_size(128, share=0.8)
+    ((found,),) = faces_in([picture], detector)
+    assert np.abs(found - box).max() < 0.15 * 128
+
+
+@pytest.mark.parametrize(("x", "y"), [(60, 40), (633, 500), (1275, 890), (1700, 20)])
+def test_a_face_of_25_pixels_in_a_large_frame_is_found(detector, x, y):
+    """Some of the places lie on the edges of tiles."""
+    patch, box = portrait_of_size(60, share=25 / 60)
+    ((found,),) = faces_in([placed(patch, 1920, 1080, x, y)], detector)
+    assert np.abs(found - box - np.tile([x, y], 2)).max() < 8
+
+
+def test_a_small_face_is_followed_through_every_frame(detector):
+    patch, _ = portrait_of_size(60, share=25 / 60)
+    pictures = [placed(patch, 1920, 1080, 700 + 3 * i, 400 + i) for i in range(6)]
+    assert [len(found) for found in faces_in(pictures, detector)] == [1] * 6
+
+
+class Counting:
+    """Sees nothing, and notes the sizes of what it is shown."""
+
+    coarse = False
+
+    def __init__(self):
+        self.shown: list[tuple[int, int]] = []
+
+    def __call__(self, picture):
+        self.shown.append(picture.shape[1::-1])
+        return []
+
+
+def looks(detector, count: int, info: VideoInfo, rate: int = 25) -> list[int]:
+    """How many pictures the second look is shown for each frame."""
+    first = FirstLook(Counting(), info, size_px=640, every=1)
+    image = random_image(info.width, info.height, "yuv420p", 0)
+    frames = (Frame(i, i * 512, image) for i in range(count))
+    seen, numbers = 0, []
+    for _ in detect(map(first, frames), detector, info, size_px=640, again_seconds=0.5):
+        numbers.append(len(detector.shown) - seen)
+        seen = len(detector.shown)
+    return numbers
+
+
+def test_empty_frames_are_looked_at_again_only_now_and_then():
+    detector = Counting()
+    assert looks(detector, 30, info_of(640, 360)) == [1 if i % 13 == 0 else 0 for i in range(30)]
+    assert set(detector.shown) == {(480, 270)}
+
+
+def test_large_empty_frames_are_looked_at_in_tiles_as_often():
+    detector = Counting()
+    numbers = looks(detector, 14, info_of(1920, 1080))
+    assert numbers == [1 + 6] + [0] * 12 + [1 + 6]
+    assert set(detector.shown) == {(480, 270), (640, 640)}
+
+
+def sees(boxes: Sequence[Sequence[int]]) -> list:
+    return [detection(box, np.zeros((5, 2)) + box[:2], 0.9) for box in boxes]
+
+
+def test_a_tile_leaves_what_its_edge_cuts_to_the_next():
+    picture = np.zeros((100, 300, 3), np.uint8)
+    tiles = [Rect(0, 0, 160, 100), Rect(100, 0, 260, 100), Rect(200, 0, 300, 100)]
+    answers = iter([
+        sees([[5, 5, 40, 40], [120, 20, 159.5, 60]]),  # the second is cut
+        sees([[20, 20, 60, 60], [70, 0, 150, 90]]),    # the first whole; too large a one
+        sees([[0, 10, 30, 50], [60, 70, 100, 100]]),   # cut; and one at the picture's own edge
+    ])  # fmt: skip
+    found = look_closely(picture, lambda part: next(answers), tiles, largest_px=50)
+    boxes = [face.box.tolist() for face in found]
+    assert boxes == [[5, 5, 40, 40], [120, 20, 160, 60], [260, 70, 300, 100]]
+
+
+def test_a_face_seen_twice_counts_once_as_it_was_seen_first():
+    first, again, other = sees([[0, 0, 40, 40], [4, 4, 44, 44], [60, 0, 90, 30]])
+    assert with_others([first], [again, other]) == [first, other]
+
+
+def test_crops_of_frames_beside_each_other_share_no_memory():
+    """A look keeps its picture while others are made."""
+    info = info_of(64, 48)
+    first = FirstLook(Counting(), info, size_px=64, every=2)
+    images = [random_image(64, 48, "yuv420p", seed) for seed in range(3)]
+    made = [first(Frame(i, i, image)) for i, image in enumerate(images)]
+    assert [look.found for look in made] == [[], None, []]
+    assert not np.array_equal(made[0].picture, made[1].picture)
+    again = first(Frame(0, 0, images[0]))
+    np.testing.assert_array_equal(again.picture, made[0].picture)

@@ -1,0 +1,96 @@
+"""Two runs on one output, and a run after one that was killed."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+from helpers.media import (
+    AS_PAINTED,
+    Painter,
+    analysis_of_file,
+    mild_image,
+    plain_track,
+    write_video,
+)
+
+from vidrestore.common.errors import UsageError
+from vidrestore.common.files import held
+from vidrestore.common.profiles import load_settings
+from vidrestore.jobs.run import restore_video
+from vidrestore.media.probe import probe
+
+PAINTED = load_settings(options=AS_PAINTED)
+
+
+class Waiting(Painter):
+    """Does not go on until it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.reached, self.go = threading.Event(), threading.Event()
+
+    def __call__(self, windows):
+        self.reached.set()
+        assert self.go.wait(20)
+        return super().__call__(windows)
+
+
+@pytest.fixture
+def request_of(tmp_path):
+    images = [mild_image(96, 80, "yuv420p", i) for i in range(3)]
+    source = write_video(tmp_path / "source.mp4", images, codec="libx264")
+    analysis = analysis_of_file(source, [plain_track(3, centre=(50, 40), side=40)])
+    return source, tmp_path / "out.mp4", analysis
+
+
+def test_a_second_run_on_the_same_output_is_refused_and_harms_nothing(request_of):
+    source, target, analysis = request_of
+    first, results = Waiting(), []
+
+    def run():
+        results.append(restore_video(source, target, PAINTED, restorer=first, analysis=analysis))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert first.reached.wait(20)
+        with pytest.raises(UsageError, match=r"another run is writing .*out\.mp4"):
+            restore_video(source, target, PAINTED, restorer=Painter(), analysis=analysis)
+    finally:
+        first.go.set()
+        thread.join()
+    assert results[0].faces == 3
+    assert probe(target).width == 96
+    assert not target.with_name("out.mp4.vidrestore").exists()
+
+
+def test_what_a_killed_run_left_is_cleared_away(request_of):
+    source, target, analysis = request_of
+    left = target.with_name("out.mp4.vidrestore")
+    left.mkdir()
+    code = (
+        "import sys; from pathlib import Path; from vidrestore.common.files import held\n"
+        "with held(Path(sys.argv[1]), wait=False): print('held', flush=True); input()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(left / "lock")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+        (left / "video.mp4").write_bytes(b"half")
+        with pytest.raises(UsageError, match="another run"):
+            restore_video(source, target, PAINTED, restorer=Painter(), analysis=analysis)
+        assert (left / "video.mp4").read_bytes() == b"half"
+        holder.kill()
+    assert restore_video(source, target, PAINTED, restorer=Painter(), analysis=analysis).faces == 3
+    assert not left.exists()
+
+
+def test_a_lock_whose_file_was_removed_is_no_lock(tmp_path):
+    path = tmp_path / "lock"
+    with held(path, wait=False):
+        path.unlink()
+        with held(path, wait=False), pytest.raises(BlockingIOError), held(path, wait=False):
+            pass

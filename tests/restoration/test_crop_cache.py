@@ -1,0 +1,160 @@
+"""Restored crops that are kept: found again exactly where they belong, and nowhere else."""
+
+import numpy as np
+import pytest
+import torch
+from helpers.media import plain_face, random_image
+from restoration.test_segments import Boiling, faces_of, frames_of
+
+from vidrestore.common.errors import OutputError
+from vidrestore.common.profiles import load_settings
+from vidrestore.imaging.frame import Frame
+from vidrestore.jobs.run import restore_video
+from vidrestore.restoration.batching import restore
+from vidrestore.restoration.crop_cache import Crops, bytes_in
+from vidrestore.restoration.faces import FaceFrame
+from vidrestore.restoration.statistics import Tally
+
+ON = {"restore.cache_crops": True, "job.segment_frames": 48, "encode.codec": "ffv1",
+      "encode.check": False, "deflicker.amount": 0, "guard.features": 0}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tape(tmp_path_factory):
+    from restoration.test_segments import tape as of_segments
+
+    return of_segments.__wrapped__(tmp_path_factory)
+
+
+def run(tape, target, restorer=None, **options):
+    told = []
+    settings = load_settings(options=ON | options)
+    summary = restore_video(
+        tape, target, settings, restorer=restorer or Boiling(), analysis=faces_of(tape),
+        overwrite=True, resume=options.get("resume", True), on_event=told.append,
+    )  # fmt: skip
+    return summary, [event["message"] for event in told if event["event"] == "notice"]
+
+
+class Seen(Boiling):
+    def __init__(self, reach_frames=0):
+        super().__init__()
+        self.reach_frames = reach_frames
+
+
+def through(crops, levels, restorer, tally=None):
+    image = random_image(16, 16, "yuv420p", 0)
+    frames = (
+        FaceFrame(Frame(i, i, image), (plain_face(torch.full((3, 8, 8), level)),))
+        for i, level in enumerate(levels)
+    )
+    out = restore(
+        frames, restorer, tally or Tally(), batch_size=2, max_waiting_frames=4, crops=crops
+    )
+    return [face.restored for frame in out for face in frame.faces]
+
+
+@pytest.mark.parametrize("reach", [0, 2])
+def test_what_was_kept_is_what_was_made(tmp_path, reach):
+    levels = [0.1, 0.2, 0.3, 0.3, 0.4]
+    crops, first, tally = Crops(tmp_path, "so"), Seen(reach), Tally()
+    made = through(crops, levels, first)
+    again = Seen(reach)
+    found = through(Crops(tmp_path, "so"), levels, again, tally)
+    assert first.faces >= 4
+    assert again.faces == 0
+    assert all(torch.equal(a, b) for a, b in zip(made, found, strict=True))
+    assert tally.kept + tally.repeated == len(levels)
+
+
+def test_nothing_is_taken_for_another(tmp_path):
+    levels = [0.1, 0.2]
+    through(Crops(tmp_path, "so"), levels, Seen())
+    other = Seen()
+    other.cache_key = "boiling with other weights"
+    for made_by, values, restorer in (
+        ("otherwise", levels, Seen()),
+        ("so", levels, other),
+        ("so", [0.1 + 1e-7, 0.2 + 1e-7], Seen()),
+    ):
+        through(Crops(tmp_path, made_by), values, restorer)
+        assert restorer.faces == 2
+
+
+@pytest.mark.parametrize("harm", ["cut", "empty", "other byte", "no zip"])
+def test_a_harmed_file_is_made_again(tmp_path, harm):
+    made = through(Crops(tmp_path, "so"), [0.1, 0.2], Seen())
+    for path in tmp_path.glob("*/*.npz"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        whole = {
+            "cut": data[: len(data) // 2],
+            "empty": b"",
+            "other byte": data,
+            "no zip": b"#" * 99,
+        }
+        path.write_bytes(whole[harm])
+    again = Seen()
+    assert all(map(torch.equal, through(Crops(tmp_path, "so"), [0.1, 0.2], again), made))
+    assert again.faces == 2
+    through(Crops(tmp_path, "so"), [0.1, 0.2], last := Seen())
+    assert last.faces == 0
+
+
+def test_no_answer_is_not_kept(tmp_path):
+    class Dumb(Seen):
+        def __call__(self, windows):
+            super().__call__(windows)
+            return torch.full_like(windows[:, 0], np.nan)
+
+    for _ in range(2):
+        restorer = Dumb()
+        assert through(Crops(tmp_path, "so"), [0.1, 0.2], restorer) == [None, None]
+        assert restorer.faces == 2
+    assert bytes_in(tmp_path) == 0
+
+
+@pytest.mark.long
+def test_another_strength_needs_no_network_and_gives_the_frames_of_a_full_run(tape, tmp_path):
+    target, plain = tmp_path / "out.mkv", tmp_path / "plain.mkv"
+    first, told = run(tape, target)
+    assert first.kept < 60  # around the borders of segments, from the one before
+    assert "restored faces are kept in" in told[-1]
+    before = frames_of(target)
+    again = Boiling()
+    changed = {"paste.strength": 0.4, "paste.color": 0.2, "guard.features": 0.5}
+    second, _ = run(tape, target, again, **changed)
+    assert again.faces == 0
+    assert second.kept == second.faces == first.faces > 100
+    run(tape, plain, **changed | {"restore.cache_crops": False})
+    assert frames_of(target) == frames_of(plain) != before
+    assert not plain.with_name("plain.mkv.vidrestore").exists()
+
+
+@pytest.mark.long
+def test_crops_outlast_a_run_without_them_but_not_another_source_or_a_new_start(tape, tmp_path):
+    target = tmp_path / "out.mkv"
+    folder = tmp_path / "out.mkv.vidrestore" / "crops"
+    run(tape, target)
+    size = bytes_in(folder)
+    assert size > 100 * 12 * 32**2
+    _, told = run(tape, target, **{"restore.cache_crops": False})
+    assert bytes_in(folder) == size
+    assert str(folder) in told[-1]
+    restore_video(tape, target, load_settings(options=ON | {"restore.cache_crops": False}),
+                  restorer=Boiling(), analysis=faces_of(tape), overwrite=True,
+                  resume=False)  # fmt: skip
+    assert not folder.parent.exists()
+
+
+def test_faces_of_a_segment_that_was_not_finished_are_not_lost(tape, tmp_path):
+    target = tmp_path / "out.mkv"
+    with pytest.raises(OutputError):
+        run(tape, target, Boiling(breaks_at=60))
+    half = next((tmp_path / "out.mkv.vidrestore" / "crops").iterdir()) / "x.part.npz"
+    half.write_bytes(b"half")
+    rest = Boiling()
+    summary, _ = run(tape, target, rest)
+    assert not half.exists()
+    assert summary.faces == 180
+    assert rest.faces <= 180 - 60  # some frames of the tape show the same again

@@ -1,0 +1,339 @@
+"""Segments: the same frames however a video is cut, and nothing that is done is done twice."""
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import sources
+from helpers.media import (
+    analysis_of,
+    analysis_of_file,
+    info_of,
+    mild_image,
+    plain_track,
+    planes_of,
+    write_video,
+)
+
+from vidrestore.analysis.replay import frames_again
+from vidrestore.analysis.result import Analysis
+from vidrestore.common.errors import OutputError
+from vidrestore.common.profiles import load_settings
+from vidrestore.jobs.run import restore_video
+from vidrestore.jobs.work_folder import WorkFolder
+from vidrestore.media.concat import join
+from vidrestore.media.decode import Damage, decode
+from vidrestore.media.probe import probe
+from vidrestore.restoration import pipeline
+from vidrestore.restoration.segments import Segment, context, plan_segments
+
+SIZE = (96, 64)
+FRAMES = 180
+SHOTS = ((0, 30), (30, 140), (140, 180))
+OPTIONS = {"encode.preset": "ultrafast", "job.segment_frames": 48, "encode.check": False,
+           "deflicker.amount": 0, "guard.features": 0}  # fmt: skip
+
+
+class Boiling:
+    """Another picture for every frame, of which some values depend on the frame's content."""
+
+    name = "boiling"
+    cache_key = "boiling"
+    size = None
+    reach_frames = 0
+    template = "gpen"
+
+    def __init__(self, *, breaks_at: int | None = None) -> None:
+        self.faces = 0
+        self._breaks_at = breaks_at
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        self.faces += len(windows)
+        if self._breaks_at is not None and self.faces > self._breaks_at:
+            raise OSError("a defect of the restorer")
+        crops = windows[:, 0]
+        seed = int(crops.sum().item() * 1000) % 2**31
+        noise = torch.rand(crops.shape, generator=torch.Generator().manual_seed(seed))
+        return (0.7 * crops + 0.3 * noise).clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def tape(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tape")
+    images = []
+    for index in range(FRAMES):
+        image = mild_image(*SIZE, "yuv420p", next(i for i, s in enumerate(SHOTS) if index < s[1]))
+        level = np.frombuffer(bytes(image.planes[0]), np.uint8) // 2 + index % 97
+        image.planes[0].update(level.astype(np.uint8).tobytes())
+        images.append(image)
+    return write_video(folder / "tape.mkv", images)
+
+
+def faces_of(tape: Path) -> Analysis:
+    """One face through all shots."""
+    tracks = [
+        replace(plain_track(end - start, centre=(48, 32), side=32, track_id=i), first_frame=start)
+        for i, (start, end) in enumerate(SHOTS)
+    ]
+    return replace(analysis_of_file(tape, tracks), shots=SHOTS)
+
+
+def frames_of(path: Path) -> list[tuple[int, bytes]]:
+    return [
+        (frame.pts, b"".join(plane.tobytes() for plane in planes_of(frame.image)))
+        for frame in decode(path, Damage())
+    ]
+
+
+def restored(tape: Path, target: Path, restorer=None, codec="ffv1", **options):
+    settings = load_settings(options=OPTIONS | {"encode.codec": codec} | options)
+    return restore_video(
+        tape, target, settings, restorer=restorer or Boiling(), analysis=faces_of(tape)
+    )
+
+
+def shots_of(random_lengths: list[int]) -> tuple[tuple[int, int], ...]:
+    edges = np.cumsum([0, *random_lengths]).tolist()
+    return tuple(pairwise(edges))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_segments_cover_everything_once_and_begin_at_cuts_where_they_can(seed):
+    random_lengths = np.random.default_rng(seed)
+    lengths = random_lengths.integers(1, [30, 400][seed % 2], 1 + seed).tolist()
+    shots, most = shots_of(lengths), 100
+    analysis = replace(analysis_of_count(sum(lengths)), shots=shots, one_thread=False)
+    segments = plan_segments(analysis, most_frames=most)
+    assert [s.first for s in segments] == [0, *(s.end for s in segments[:-1])]
+    assert segments[-1].end == sum(lengths)
+    assert [s.number for s in segments] == list(range(len(segments)))
+    assert max(s.frame_count for s in segments) <= most + 48
+    if len(segments) > 1:
+        assert min(s.frame_count for s in segments) >= 24
+    cuts = {start for start, _ in shots}
+    inside_long = [s.first for s in segments if s.first not in cuts]
+    for first in inside_long:
+        start, end = next(shot for shot in shots if shot[0] < first < shot[1])
+        assert end - start > most
+
+
+def analysis_of_count(count: int) -> Analysis:
+    return analysis_of(info_of(64, 48), count, [])
+
+
+def test_a_damaged_source_is_read_from_its_start_few_times():
+    analysis = replace(analysis_of_count(100_000), one_thread=True)
+    assert len(plan_segments(analysis, most_frames=300)) <= 8
+
+
+def test_the_context_of_a_segment_stays_within_its_shots():
+    analysis = replace(analysis_of_count(180), shots=SHOTS)
+    assert context(Segment(0, 30, 100), analysis, 8) == (30, 108)
+    assert context(Segment(1, 100, 140), analysis, 8) == (92, 140)
+    assert context(Segment(0, 0, 180), analysis, 8) == (0, 180)
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        "h264",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("ffv1", "hevc", "av1", "prores")),
+    ],
+)
+def test_a_video_in_segments_has_the_frames_and_times_of_one_in_one(tape, tmp_path, codec):
+    target = {"prores": ".mov", "ffv1": ".mkv"}.get(codec, ".mp4")
+    how: dict = {"encode.pixel_format": "yuv422p10le"} if codec == "prores" else {}
+    if codec == "ffv1":
+        how |= {"deflicker.amount": 1, "guard.features": 0.7}
+    whole, cut = tmp_path / f"whole{target}", tmp_path / f"cut{target}"
+    first = restored(tape, whole, codec=codec, **{"job.segment_frames": 1000}, **how)
+    second = restored(tape, cut, codec=codec, **how)
+    a, b = frames_of(whole), frames_of(cut)
+    assert [pts for pts, _ in a] == [pts for pts, _ in b]
+    assert len(a) == FRAMES
+    assert first.faces == second.faces == FRAMES
+    if codec == "ffv1":
+        assert a == b
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([whole.name, cut.name])
+
+
+@pytest.fixture(scope="module")
+def expected(tape, tmp_path_factory) -> list[tuple[int, bytes]]:
+    """Frames of a run that nothing interrupted."""
+    target = tmp_path_factory.mktemp("expected") / "out.mkv"
+    restored(tape, target)
+    return frames_of(target)
+
+
+@pytest.mark.parametrize(
+    "broken_at", [100, *(pytest.param(at, marks=pytest.mark.long) for at in (10, 175))]
+)
+def test_what_is_done_is_not_done_again(tape, expected, tmp_path, broken_at):
+    target = tmp_path / "out.mkv"
+    with pytest.raises(OutputError, match="a defect"):
+        restored(tape, target, Boiling(breaks_at=broken_at))
+    assert not target.exists()
+    kept = [path.name for path in tmp_path.iterdir()]
+    assert kept == ["out.mkv.vidrestore"]
+    again = Boiling()
+    summary = restored(tape, target, again)
+    assert frames_of(target) == expected
+    assert summary.faces == FRAMES
+    assert again.faces <= FRAMES - broken_at
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
+
+
+def broken_off(tape: Path, target: Path) -> Path:
+    """The work folder of a run of which the first two segments are done."""
+    with pytest.raises(OutputError):
+        restored(tape, target, Boiling(breaks_at=100))
+    folder = target.with_name(target.name + ".vidrestore")
+    assert len(list(folder.glob("segments/*.json"))) >= 2
+    return folder
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def other_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("harm", [cut_short, other_byte, Path.unlink])
+@pytest.mark.parametrize("name", ["segments/0000.mkv", "segments/0000.json", "job.json"])
+def test_what_was_harmed_between_two_runs_is_done_again(tape, expected, tmp_path, harm, name):
+    target = tmp_path / "out.mkv"
+    harm(broken_off(tape, target) / name)
+    again = Boiling()
+    restored(tape, target, again)
+    assert frames_of(target) == expected
+    assert again.faces > 0
+
+
+def test_a_changed_setting_redoes_what_depends_on_it_and_no_more(tape, tmp_path):
+    target = tmp_path / "out.mkv"
+    broken_off(tape, target)
+    everything = Boiling()
+    restored(tape, target, everything, **{"paste.strength": 0.5})
+    # But for the faces of the segment that was not finished, which the network gives just so.
+    assert everything.faces >= FRAMES - 48
+    target.unlink()
+    broken_off(tape, target)
+    rest = Boiling()
+    restored(tape, target, rest, **{"encode.provenance": False})
+    assert rest.faces < FRAMES
+
+
+def test_another_analysis_redoes_only_the_segments_that_it_changes(tape, tmp_path):
+    target = tmp_path / "out.mkv"
+    broken_off(tape, target)
+    analysis = faces_of(tape)
+    first, *others = analysis.tracks
+    changed = replace(analysis, tracks=(first, *others[:-1], replace(
+        others[-1], strength=others[-1].strength / 2)))  # fmt: skip
+    again = Boiling()
+    settings = load_settings(options=OPTIONS | {"encode.codec": "ffv1"})
+    restore_video(tape, target, settings, restorer=again, analysis=changed)
+    assert again.faces < FRAMES - 30
+
+
+def test_what_another_source_left_is_said_and_not_used(tape, tmp_path):
+    target = tmp_path / "out.mkv"
+    broken_off(tape, target)
+    other = write_video(
+        tmp_path / "other.mkv", [mild_image(*SIZE, "yuv420p", 5 + i % 2) for i in range(60)]
+    )
+    told, painter = [], Boiling()
+    restore_video(other, target, load_settings(options=OPTIONS), restorer=painter,
+                  analysis=analysis_of_file(other, [plain_track(60, centre=(48, 32), side=32)]),
+                  on_event=told.append)  # fmt: skip
+    assert 60 <= painter.faces <= 60 + 2 * 16
+    assert any("is of another source" in event.get("message", "") for event in told)
+
+
+def test_a_segment_costs_no_more_for_the_tracks_of_others(tape, tmp_path, monkeypatch):
+    """Else the cost of a film grows with the square of its length."""
+    given = []
+    real = pipeline.paste
+
+    def noted(frames, *args, tracks, **kwargs):
+        given.append([track.track_id for track in tracks])
+        return real(frames, *args, tracks=tracks, **kwargs)
+
+    monkeypatch.setattr("vidrestore.restoration.pipeline.paste", noted)
+    restored(tape, tmp_path / "out.mkv")
+    assert len(given) > 2
+    assert all(1 <= len(tracks) <= 2 for tracks in given), given
+
+
+def test_nothing_is_resumed_where_nobody_wants_that(tape, tmp_path):
+    target = tmp_path / "out.mkv"
+    broken_off(tape, target)
+    again = Boiling()
+    settings = load_settings(options=OPTIONS | {"encode.codec": "ffv1"})
+    restore_video(tape, target, settings, restorer=again, analysis=faces_of(tape), resume=False)
+    assert again.faces >= FRAMES
+
+
+def test_a_full_disk_keeps_what_is_done(tape, tmp_path, monkeypatch):
+    target = tmp_path / "out.mkv"
+    finish, done = WorkFolder.finish, []
+
+    def full(self, name, *rest):
+        if name == "video":
+            raise OSError(28, "No space left on device")
+        done.append(name)
+        return finish(self, name, *rest)
+
+    monkeypatch.setattr(WorkFolder, "finish", full)
+    with pytest.raises(OutputError, match="no space is left"):
+        restored(tape, target)
+    monkeypatch.undo()
+    assert len(done) >= 3
+    again = Boiling()
+    restored(tape, target, again)
+    assert again.faces == 0
+
+
+def test_segments_of_another_encoder_are_not_joined(tmp_path):
+    parts = []
+    for name, size in (("a", "64x48"), ("b", "96x48")):
+        part = tmp_path / f"{name}.mp4"
+        sources.ffmpeg(sources.picture(size), "-c:v libx264 -an", part)
+        parts.append(part)
+    times = [[f.pts for f in decode(part, Damage())] for part in parts]
+    with pytest.raises(OutputError, match="not made by the same encoder"):
+        join(parts, tmp_path / "out.mp4", times, probe(parts[0]))
+    with pytest.raises(OutputError, match="does not hold the frames"):
+        join(parts, tmp_path / "out.mp4", [times[0][:-1], times[1]], probe(parts[0]))
+
+
+STARTS = {
+    "open gop hevc": ("open.mp4", "-c:v libx265 -x265-params "
+                      "log-level=error:open-gop=1:keyint=12:bframes=3"),
+    "mpeg-ps": ("ps.mpg", "-c:v mpeg2video -bf 2 -g 12 -q:v 5"),
+    "mpeg-ts": ("ts.ts", "-c:v libx264 -g 12 -bf 3"),
+    "b frames in avi": ("b.avi", "-c:v mpeg4 -vtag DIVX -bf 2 -g 12"),
+    "intra": ("intra.mkv", "-c:v ffv1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", STARTS)
+def test_every_segment_begins_at_the_exact_frame(tmp_path, kind):
+    name, how = STARTS[kind]
+    source = tmp_path / name
+    sources.ffmpeg(sources.picture(frames=60), how, source)
+    analysis = analysis_of_file(source, [])
+    assert analysis.frame_count == 60
+    for first in (1, 5, 11, 12, 13, 30, 47, 59):
+        for end in {first + 1, 60}:
+            again = list(frames_again(source, analysis, first=first, end=end))
+            assert [frame.index for frame in again] == list(range(first, end))
+            assert [frame.pts for frame in again] == analysis.pts[first:end].tolist()

@@ -1,0 +1,223 @@
+"""The page about a run: what it says is what was done, and it needs nothing but itself."""
+
+import re
+import shutil
+
+import pytest
+from helpers.media import Unchanged, mild_image, write_video
+from helpers.reports import (
+    FRAMES,
+    SOURCE,
+    TARGET,
+    Brighter,
+    Made,
+    Page,
+    run,
+    settings_of,
+    write_tape,
+)
+
+from vidrestore.cli import main
+from vidrestore.common.errors import OutputError, UsageError
+from vidrestore.jobs.run import restore_video
+from vidrestore.review import report
+from vidrestore.review.report import samples
+
+
+@pytest.fixture(scope="module")
+def taped(tmp_path_factory):
+    return write_tape(tmp_path_factory.mktemp("tape"))
+
+
+@pytest.fixture(scope="module")
+def made(taped, tmp_path_factory) -> Made:
+    tape, known = taped
+    return run(tape, tmp_path_factory.mktemp("made"), known)
+
+
+def test_the_numbers_are_those_of_the_summary(made):
+    summary, text = made.summary, made.page.text
+    assert summary.faces == 56
+    assert summary.identical_outside == FRAMES
+    for sentence in (
+        "56 frames in 2 shots show 3 people. 56 faces were restored with brighter.",
+        "7 faces were left as they were.",
+        "faces restored 56",
+        "7 too <small>",
+        "it holds all 56 frames, each at its time. Every sample outside the faces is that of the",
+        f"brighter {'ab' * 32}",
+        "ffv1, yuv420p",
+        "guard.identity 0.0 (usually 0.2)",
+        "The guard found every restored face like its source.",
+        "1 person is left as they were in every frame.",
+        "own restorer brighter",
+        "The stage",
+    ):
+        assert sentence in text, sentence
+    for name, seconds in summary.seconds.items():
+        assert f"{seconds:.1f} s" in text, name
+    # It says so last, of the flicker that was measured.
+    ends = text.rindex("Verdict: ")
+    assert re.match(r"Verdict: (better|same|worse)\. .*\. This page holds", text[ends:])
+    stages = ("decode", "crop", "restore", "deflicker", "guard", "paste", "encode")
+    assert all(f"{stage} " in text for stage in stages)
+
+
+def test_everybody_is_shown_before_and_after_the_largest_first(made):
+    images = made.page.all("img")
+    assert len(images) == 2 * len(made.page.all("input")) == 12
+    assert [image["alt"].split(",")[-1] for image in images] == [" before", " after"] * 6
+    shown = [(image["alt"][:8], int(image["width"])) for image in images]
+    assert [name for name, _ in shown] == ["person 1"] * 6 + ["person 3"] * 6
+    labels = re.findall(r'aria-label="([^"]*)"', made.page.source)
+    assert sum("flicker" in label.lower() for label in labels) == 2
+    for unit in ("8-bit levels", "likeness of", "features", "0:00.5", "person 1", "shots"):
+        assert unit in made.page.text, unit
+
+
+def test_nothing_is_loaded_and_names_do_not_become_markup(made):
+    page = made.page
+    assert not re.search(r"https?:", page.source)
+    assert not re.search(r"@import|url\((?!#)", page.source)
+    for tag, attributes in page.tags:
+        assert tag not in ("link", "iframe", "object", "base", "b")
+        assert not any(name.startswith("on") for name in attributes)
+        assert (attributes.get("src") or "data:").startswith("data:")
+        assert (attributes.get("href") or "#").startswith("#")
+    assert SOURCE in page.text
+    assert TARGET in page.text
+    names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(names) == len(set(names))
+    used = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', page.source)
+    assert {a or b for a, b in used} <= set(names)
+
+
+def test_shots_that_are_redone_stand_beside_those_that_were_done_before(taped, tmp_path):
+    tape, known = taped
+    how = {"encode.codec": "ffv1", "job.segment_frames": 48}
+    restore_video(tape, tmp_path / "out.mkv", settings_of(**how), restorer=Brighter(),
+                  analysis=known, keep_job=True)  # fmt: skip
+    made = run(tape, tmp_path, known, target="out.mkv", restorer=Unchanged(), redo_shots="2",
+               keep_job=True, **how)  # fmt: skip
+    assert made.summary.redone_shots == (2,)
+    text = made.page.text
+    assert "this run rendered shot 2; all other packets" in text
+    assert "brighter no file of weights is known" in text
+    assert "--redo-shots 2" in text
+    # Likeness of the shot that was not rendered now, too.
+    assert len(re.findall("Likeness is the correlation", text)) == 2
+
+
+def test_a_part_in_which_nobody_is(tmp_path, capfd):
+    source = write_video(tmp_path / "in.mkv", [mild_image(96, 64, "yuv420p", i) for i in range(9)])
+    page_at = tmp_path / "a.html"
+    with pytest.raises(SystemExit) as leaving:
+        main(["restore", str(source), str(tmp_path / "out.mkv"), "--restorer", "fusion",
+              "--detector", "haar", "--start", "0.1", "--report", str(page_at)])  # fmt: skip
+    assert not leaving.value.code
+    assert f"the report is in {page_at}" in " ".join(capfd.readouterr().err.split())
+    page = Page(page_at)
+    assert "6 frames in 1 shot show no face that could be restored" in page.text
+    assert "Only a part was asked for: from 0:00.1." in page.text
+    assert "No face was found; nothing was restored." in page.text
+    assert "Person by person" not in page.text
+    assert "Stages of the analysis" in page.text
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "reason"),
+    [
+        ("page.txt", UsageError, "name ends in .html, not 'page.txt'"),
+        ("none/page.html", OutputError, "for the report does not exist"),
+        ("there.html", UsageError, "there.html exists already; add --overwrite"),
+        ("folder.html", OutputError, "is a folder"),
+        ("tape.html", UsageError, "is the input itself"),
+        ("md5.html", UsageError, "is the listing, too"),
+    ],
+)
+def test_a_page_that_cannot_be_is_refused_before_any_work(tmp_path, taped, name, error, reason):
+    tape, _ = taped
+    (tmp_path / "there.html").write_text("of an earlier run")
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "tape.html").symlink_to(tape)
+    with pytest.raises(error, match=re.escape(reason)):
+        restore_video(tape, tmp_path / "out.mkv", report=tmp_path / name, overwrite="tape" in name,
+                      framemd5=tmp_path / "md5.html")  # fmt: skip
+    assert not (tmp_path / "out.mkv").exists()
+    assert (tmp_path / "there.html").read_text() == "of an earlier run"
+    assert not list(tmp_path.glob("*.vidrestore"))
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_where_the_page_cannot_be_written_the_output_stays(tmp_path, taped, monkeypatch,
+                                                           error):  # fmt: skip
+    tape, known = taped
+
+    def fail(path, text):
+        raise error
+
+    monkeypatch.setattr(report, "_write", fail)
+    said = []
+    summary = restore_video(tape, tmp_path / "out.mkv", settings_of(), restorer=Brighter(),
+                            analysis=known, report=tmp_path / "a.html",
+                            on_event=said.append)  # fmt: skip
+    (sentence,) = summary.warnings
+    why = "No space left on device" if isinstance(error, OSError) else "interrupted"
+    assert f"could not be written ({why}); the output is whole" in sentence
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
+
+
+def test_pictures_that_cannot_be_made_cost_nothing_but_themselves(tmp_path, taped,
+                                                                  monkeypatch):  # fmt: skip
+    tape, known = taped
+
+    def fail(*given):
+        raise ValueError("no <picture>")
+
+    monkeypatch.setattr(samples, "cut_out", fail)
+    made = run(tape, tmp_path, known)
+    assert made.summary.identical_outside == FRAMES
+    assert "since making them failed: ValueError: no <picture>." in made.page.text
+    assert not made.page.all("img")
+
+
+def test_in_a_browser_it_asks_for_nothing_and_the_slider_moves(made):
+    browsers = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.skip("chromium is not installed")
+    asked, said = [], []
+    with browsers.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        try:
+            for scripts in (True, False):
+                context = browser.new_context(java_script_enabled=scripts, color_scheme="dark")
+                page = context.new_page()
+                page.on("request", lambda request: asked.append(request.url))
+                page.on("console", lambda message: said.append(message.text))
+                page.on("pageerror", lambda error: said.append(str(error)))
+                page.goto((made.folder / "report.html").as_uri())
+                before, after = (page.locator(f".pair .{kind} img").first for kind in
+                                 ("was", "now"))  # fmt: skip
+                boxes = before.bounding_box(), after.bounding_box()
+                if not scripts:  # both, side by side
+                    assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
+                    continue
+                assert boxes[0] == boxes[1]
+                widths = page.eval_on_selector_all("img", "all => all.map(i => i.naturalWidth)")
+                assert len(widths) == 12
+                assert min(widths) > 0
+                pair, slide = page.locator(".pair").first, page.locator(".pair input").first
+                at = "pair => getComputedStyle(pair.querySelector('.now')).clipPath"
+                assert "50%" in pair.evaluate(at)
+                slide.focus()
+                page.keyboard.press("ArrowRight")
+                assert "51%" in pair.evaluate(at)
+                slide.click(position={"x": 0.2 * boxes[0]["width"], "y": 40})
+                share = float(re.search(r"([\d.]+)%", pair.evaluate(at))[1])
+                assert share == pytest.approx(20, abs=3)
+                wide = page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+                assert wide
+        finally:
+            browser.close()
+    assert not said
+    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}

@@ -1,0 +1,192 @@
+"""`weights try`: does the score tell good restorers from bad ones, and templates apart?"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vidrestore.common.errors import UsageError, WeightsError
+from vidrestore.common.profiles import load_settings
+from vidrestore.imaging.geometry import apply, template
+from vidrestore.review.portrait import CROP_PX, WEAR, as_picture, clean_portrait, cut, place_in_crop
+from vidrestore.review.trial import (
+    TEMPLATES,
+    Row,
+    Score,
+    Template,
+    Tryout,
+    run_tryout,
+    try_restorer,
+)
+
+
+class Fake:
+    """Does `change` to (B, 3, S, S)."""
+
+    name, reach_frames, template = "fake", 0, "gpen"
+
+    def __init__(self, change: Callable[[torch.Tensor], torch.Tensor], size: int = 256) -> None:
+        self.change, self.size = change, size
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        return self.change(windows[:, 0])
+
+
+def blurred(image: torch.Tensor) -> torch.Tensor:
+    return F.avg_pool2d(F.pad(image, (4,) * 4, mode="replicate"), 9, 1)
+
+
+class Knowing(Fake):
+    """Gives back the clean face, but only where it stands in its own template."""
+
+    def __init__(self, own: Template) -> None:
+        super().__init__(lambda image: image)
+        clean, landmarks = clean_portrait()
+        crops = {
+            name: cut(clean, place_in_crop(landmarks, template(name), self.size), self.size)
+            for name in TEMPLATES
+        }
+        self._clean, self._other = (
+            crops[own],
+            next(crop for name, crop in crops.items() if name != own),
+        )
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        image = windows[0, 0]
+        ours = (image - self._clean).square().mean() < (image - self._other).square().mean()
+        return self._clean[None] if ours else blurred(image[None])
+
+
+@pytest.fixture(scope="module")
+def plain() -> Tryout:
+    return try_restorer(Fake(lambda image: image))
+
+
+def mean(tryout: Tryout, value: Callable[[Score], float], where: Template | None) -> float:
+    return float(np.mean([value(row.score) for row in tryout.rows if row.template == where]))
+
+
+def test_the_landmarks_stand_on_the_face() -> None:
+    clean, landmarks = clean_portrait()
+    grey = cv2.cvtColor(as_picture(clean), cv2.COLOR_RGB2GRAY)
+    eyes = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_eye_tree_eyeglasses.xml")
+    boxes = eyes.detectMultiScale(grey, minNeighbors=6)
+    for x, y in landmarks[:2]:
+        assert any(np.hypot(x - (u + w / 2), y - (v + h / 2)) < 12 for u, v, w, h in boxes)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_crop_puts_them_where_the_template_says(name: Template) -> None:
+    _, landmarks = clean_portrait()
+    placed = apply(place_in_crop(landmarks, template(name), CROP_PX), landmarks)
+    assert np.abs(placed - (template(name) * CROP_PX - 0.5)).max() < 20
+
+
+@pytest.mark.parametrize("wear", WEAR)
+def test_wear_wears_and_is_the_same_each_time(wear: str, plain: Tryout) -> None:
+    picture = as_picture(clean_portrait()[0])
+    once, again = WEAR[wear](picture), WEAR[wear](picture)
+    assert np.array_equal(once, again)
+    assert once.shape == picture.shape
+    assert np.abs(once.astype(int) - picture).mean() > 2
+
+
+def test_nothing_done_scores_as_the_worn_portrait(plain: Tryout) -> None:
+    assert [(row.wear, row.template) for row in plain.rows] == [
+        *((wear, None) for wear in WEAR),
+        *((wear, name) for wear in WEAR for name in TEMPLATES),
+    ]
+    worn = mean(plain, lambda score: score.psnr_db, None)
+    for name in TEMPLATES:
+        assert mean(plain, lambda score: score.psnr_db, name) == pytest.approx(worn, abs=1.0)
+        assert mean(plain, lambda score: score.landmark_error_px, name) < 0.5
+
+
+def test_a_blurring_restorer_has_less_true_detail(plain: Tryout) -> None:
+    worse = try_restorer(Fake(blurred))
+    for name in TEMPLATES:
+        detail = [mean(each, lambda s: s.true_detail, name) for each in (worse, plain)]
+        assert detail[0] < 0.5 * detail[1]
+
+
+def test_a_shift_is_measured_in_pixels_at_512() -> None:
+    shifted = try_restorer(Fake(lambda image: torch.roll(image, (3, 4), dims=(-2, -1)), CROP_PX))
+    for name in TEMPLATES:
+        error_px = mean(shifted, lambda score: score.landmark_error_px, name)
+        assert error_px == pytest.approx(5.0, abs=0.7)
+
+
+@pytest.mark.parametrize("own", TEMPLATES)
+def test_the_template_that_the_restorer_knows_is_named(own: Template) -> None:
+    tryout = try_restorer(Knowing(own))
+    assert tryout.restores
+    assert tryout.better_template == own
+    assert f"--set align.template={own}" in tryout.verdict
+    assert tryout.verdict.startswith(f"The template {own} is better in ")
+    clean = mean(tryout, lambda score: score.true_detail, own)
+    assert clean == pytest.approx(1.0, abs=0.15)
+
+
+def test_numbers_of_untrained_weights_are_said_to_mean_nothing() -> None:
+    tryout = try_restorer(Fake(lambda image: torch.rand_like(image)))
+    assert not tryout.restores
+    assert tryout.better_template is None
+    assert "mean nothing" in tryout.verdict
+    assert "align.template" not in tryout.verdict
+
+
+def scored(gpen: Score, ffhq: Score) -> Tryout:
+    rows = [Row(wear, None, Score(0.2, 0.2, 28.0)) for wear in WEAR]
+    rows += [Row(w, t, s) for w in WEAR for t, s in (("gpen", gpen), ("ffhq", ffhq))]
+    return Tryout("fake", "gpen", tuple(rows), np.zeros((1, 1, 3), np.uint8))
+
+
+def test_a_tie_names_no_template() -> None:
+    tryout = scored(Score(1.0, 0.5, 27.0), Score(1.01, 0.501, 27.01))
+    assert tryout.better_template is None
+    assert "Neither" in tryout.verdict
+
+
+def test_the_verdict_counts_both_ways() -> None:
+    tryout = scored(Score(1.0, 0.5, 27.0), Score(0.5, 0.7, 26.0))
+    assert (tryout.wins("gpen"), tryout.wins("ffhq")) == (3, 6)
+    assert "ffhq is better in 6 of 9 comparisons and worse in 3" in tryout.verdict
+
+
+def test_what_is_not_finite_is_refused() -> None:
+    with pytest.raises(WeightsError, match="no finite result"):
+        try_restorer(Fake(lambda image: image * torch.nan))
+
+
+def test_restorers_that_look_at_neighbours_get_them(tmp_path: Path) -> None:
+    settings = load_settings(options={"restore.restorer": "fusion", "restore.device": "cpu"})
+    events: list[dict] = []
+    tryout = run_tryout(settings, tmp_path / "sheet.png", on_event=events.append)
+    assert tryout.restores
+    assert [event["frame"] for event in events] == [1, 2, 3, 4, 5, 6]
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    assert sheet is not None
+    assert np.array_equal(sheet[..., ::-1], tryout.sheet)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sheet that cannot be is refused before anything is loaded."""
+
+    def fail(*arguments: object) -> None:
+        raise AssertionError("it came too late")
+
+    monkeypatch.setattr("vidrestore.review.trial.chosen_restorer", fail)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("a.txt", "must end in"), ("b.png", "--overwrite")])
+@pytest.mark.usefixtures("no_network")
+def test_a_sheet_that_cannot_be(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "b.png").write_bytes(b"a photo")
+    with pytest.raises(UsageError, match=reason):
+        run_tryout(load_settings(), tmp_path / name)
+    assert (tmp_path / "b.png").read_bytes() == b"a photo"

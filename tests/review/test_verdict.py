@@ -1,0 +1,48 @@
+"""Better, same or worse: each aspect on either side of its threshold, and all together."""
+
+import math
+
+import pytest
+
+from vidrestore.review.verdict import (
+    detail_change,
+    flicker_change,
+    identity_change,
+    psnr_change,
+    verdict,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        (flicker_change(1.2, 2.9), "worse"),
+        (flicker_change(2.9, 1.2), "better"),
+        (flicker_change(4.0, 4.15), "same"),
+        (flicker_change(0.1, 0.19), "same"),
+        (detail_change(1.0, 0.6, clean=False), "worse"),
+        (detail_change(1.0, 2.0, clean=False), "same"),
+        (detail_change(0.6, 0.7, clean=True), "better"),
+        (detail_change(0.9, 1.3, clean=True), "worse"),
+        (psnr_change(30, 30.5), "better"),
+        (psnr_change(30, 29.5), "worse"),
+        (psnr_change(math.inf, math.inf), "same"),
+        (identity_change(math.nan, 0.3), "worse"),
+        (identity_change(math.nan, 0.9), "same"),
+        (identity_change(0.5, 0.6), "better"),
+        (flicker_change(2.9, 1.2) + psnr_change(30, 29), "worse"),
+        (flicker_change(math.nan, 1.0), "not known"),
+    ],
+)
+def test_one_aspect_that_is_worse_decides(changes, word):
+    found = verdict(changes)
+    assert found.word == word
+    assert found.sentence.startswith(f"Verdict: {word}. ")
+    assert ("--strength" in found.sentence) == (word == "worse")
+
+
+def test_the_sentence_says_what_rose_and_what_to_do():
+    assert verdict(flicker_change(1.2, 2.9)).sentence == (
+        "Verdict: worse. Flicker of the faces rose from 1.2 to 2.9 levels; "
+        "use a lower --strength or another restorer."
+    )

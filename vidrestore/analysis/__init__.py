@@ -1,0 +1,1 @@
+"""Pass one: decode, detect, track, align; gives an Analysis."""

@@ -1,0 +1,162 @@
+"""What an analysis says of a video and of the people in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from vidrestore.analysis.result import Analysis, of_file, of_output
+from vidrestore.analysis.strength import turned_degrees
+from vidrestore.analysis.tracks import Track
+from vidrestore.imaging.frame import VideoInfo
+from vidrestore.imaging.geometry import crop_side_px, template
+
+# A head turned further shows one cheek only.
+_AWAY_DEGREES = 45.0
+
+Place = tuple[int, int]
+"""Which track, and which of its frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody, over the whole video."""
+
+    person_id: int
+    shots: tuple[int, ...]
+    """From 1."""
+    tracks: tuple[int, ...]
+    seconds_on_screen: float
+    eye_distance_px: float
+    """Mean, in frame pixels, of the face if it looked straight ahead."""
+    share_turned_away: float
+    """Of the frames, how many show the head turned by more than 45 degrees."""
+    clearest_seconds: float
+    """When they are seen best, from the first frame on."""
+
+
+def people_of(analysis: Analysis) -> list[Person]:
+    """By number."""
+    people = sorted({track.person_id for track in analysis.tracks})
+    return [_person(analysis, person) for person in people]
+
+
+def _person(analysis: Analysis, person: int) -> Person:
+    tracks = [track for track in analysis.tracks if track.person_id == person]
+    shots = tuple(
+        number
+        for number, (start, end) in enumerate(analysis.shots, 1)
+        if any(t.first_frame < end and t.end_frame > start for t in tracks)
+    )
+    points = template(analysis.template)
+    sides = [crop_side_px(matrix) for track in tracks for matrix in track.matrices]
+    degrees = np.concatenate([turned_degrees(track) for track in tracks])
+    (clearest,) = best_views(analysis.tracks, person, 1)
+    return Person(
+        person,
+        shots,
+        tuple(track.track_id for track in tracks),
+        sum(seconds_of_track(analysis, track) for track in tracks),
+        float(np.linalg.norm(points[1] - points[0]) * np.mean(sides)),
+        float((degrees > _AWAY_DEGREES).mean()),
+        float(seconds_at(analysis, clearest)),
+    )
+
+
+def best_views(tracks: Sequence[Track], person: int, most: int) -> list[Place]:
+    """Where one person is seen best: in `most` parts of equal length of all their frames, the
+    clearest."""
+    places = [
+        (i, at)
+        for i, track in enumerate(tracks)
+        if track.person_id == person
+        for at in range(len(track.matrices))
+    ]
+    places.sort(key=lambda place: tracks[place[0]].first_frame + place[1])
+    edges = np.linspace(0, len(places), min(most, len(places)) + 1).astype(int)
+
+    def clearness(place: Place) -> float:
+        track, at = tracks[place[0]], place[1]
+        return float(track.strength[at] + track.score[at] + track.detected[at])
+
+    return [max(places[a:b], key=clearness) for a, b in pairwise(edges)]
+
+
+def seconds_at(analysis: Analysis, place: Place) -> Fraction:
+    """From the first frame on, as --start takes them."""
+    index = analysis.tracks[place[0]].first_frame + place[1]
+    return int(analysis.pts[index] - analysis.pts[0]) * analysis.info.time_base
+
+
+def seconds_of_track(analysis: Analysis, track: Track) -> float:
+    """How long it is on screen, to the beginning of its last frame."""
+    last = min(track.end_frame, analysis.frame_count) - 1
+    ticks = int(analysis.pts[last] - analysis.pts[track.first_frame])
+    return float(ticks * analysis.info.time_base)
+
+
+def as_dict(analysis: Analysis) -> dict[str, Any]:
+    """Plain values, for JSON."""
+    return {
+        "video": dict(facts_of(analysis)),
+        "guessed": sorted(analysis.info.guessed),
+        "frames": of_output(analysis).frame_count,
+        "last_frame_seconds": float(
+            int(analysis.pts[-1] - analysis.pts[0]) * analysis.info.time_base
+        ),
+        "shots": [[start, end] for start, end in of_output(analysis).shots],
+        "faces": analysis.face_count,
+        "skipped": dict(analysis.skipped),
+        "margins": None if analysis.margins is None else asdict(analysis.margins),
+        "corrupt_frames": analysis.corrupt_frames,
+        "people_are_joined": analysis.people_are_joined,
+        "people": [asdict(person) for person in people_of(analysis)],
+        "fingerprint": analysis.fingerprint,
+    }
+
+
+_FIELDS_MODES = {
+    "keep": "faces are restored in both fields of each frame, which are woven again",
+    "bob": "the output has a frame for each field",
+    "frame": "the output has the earlier field of each frame",
+    "film": "the output has the film that 3:2 pulldown spread over the frames",
+}
+
+
+def facts_of(analysis: Analysis) -> Iterator[tuple[str, str]]:
+    """(what, how it is) of the video stream; what the file leaves unsaid is marked as guessed."""
+    info = of_file(analysis).info
+    yield "video", f"{info.codec}, {info.width} x {info.height}, {info.pixel_format}"
+    yield "frame rate", f"{float(info.frame_rate):.6g} nominal{_guess(info, 'frame rate')}"
+    yield "matrix", f"{info.matrix}{_guess(info, 'matrix')}"
+    yield "range", f"{'full' if info.full_range else 'limited'}{_guess(info, 'range')}"
+    if info.sample_aspect_ratio != 1:
+        yield "pixel aspect", str(info.sample_aspect_ratio)
+    if info.display_orientation != (1, 0, 0, 1):
+        yield "orientation", "turned or mirrored by its display matrix"
+    if info.is_interlaced:
+        first = "top" if info.field_order == "tff" else "bottom"
+        yield "fields", f"interlaced, {first} field first{_guess(info, 'field order')}"
+    if (fields := analysis.fields) is not None:
+        first = "top" if fields.order == "tff" else "bottom"
+        yield "fields as measured", f"{first} field first; {_FIELDS_MODES[fields.mode]}"
+    if analysis.margins is not None:
+        yield "margins", f"no face is taken from {analysis.margins.in_words()}"
+    if "chroma location" in info.guessed:
+        yield "chroma location", f"{info.chroma_location}{_guess(info, 'chroma location')}"
+    if info.transfer != "sdr" or info.primaries != "bt709":
+        yield "colours", f"{info.transfer.upper()}, {info.primaries} primaries"
+    if (light := info.mastering_display) is not None:
+        yield "mastered on", f"{float(light[8]):g} to {float(light[9]):g} cd/m2"
+    if info.content_light is not None:
+        most, average = info.content_light
+        yield "light levels", f"at most {most} cd/m2, frames on average at most {average} cd/m2"
+
+
+def _guess(info: VideoInfo, name: str) -> str:
+    return " (guessed: the file does not say)" if name in info.guessed else ""

@@ -1,0 +1,142 @@
+"""Cuts from and for editing programs: CMX 3600 edit decision lists.
+
+Time codes follow SMPTE ST 12-1: at 30000/1001 and 60000/1001 frames per second with "drop frame",
+the first two or four numbers of every minute that is no tenth one are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vidrestore.common.errors import ConfigError, OutputError
+from vidrestore.common.quoting import printable
+from vidrestore.common.text_files import read_text
+
+# [0-9], since \d means the digits of every script; three of them from 101 frames a second on.
+_CODE = r"([0-9]{2}):([0-9]{2}):([0-9]{2})([:;.,])([0-9]{2,3})"
+_EVENT = re.compile(
+    r"\s*[0-9]+\s+\S+\s+(?P<track>\S+)\s+(?:C|[DWK]\S*(?:\s+[0-9]+)?)\s+"
+    rf"{_CODE}\s+{_CODE}\s+{_CODE}\s+{_CODE}(?![0-9])"
+)
+_RECORD_IN = slice(10, 15)
+_WITH_PICTURE = re.compile(r"V|V\d+|B|.*/V")
+
+
+def read_cuts(
+    path: Path, pts: npt.NDArray[np.int64], time_base: Fraction, frame_rate: Fraction
+) -> tuple[int, ...]:
+    """The frames at which a list's pictures begin; the first is 0, the list's earliest.
+
+    ConfigError, naming the line, for a time code that there is not at this rate, and for a list
+    that has no picture or runs past the end of the video.
+    """
+    text = read_text(path, "the edit decision list", errors="replace")
+    drops = bool(re.search(r"^[ \t]*FCM:\s*DROP", text, re.MULTILINE | re.IGNORECASE))
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        event = _EVENT.match(line)
+        if event is not None and _WITH_PICTURE.fullmatch(event["track"]):
+            code = event.groups()[1:][_RECORD_IN]
+            where = f"{path}, line {number}"
+            found.append((_count(code, frame_rate, where, drops=drops), where))
+    if not found:
+        raise ConfigError(f"{path} has no picture in it, or is no CMX 3600 edit decision list")
+    begin = min(count for count, _ in found)
+    return tuple(sorted({_frame(n - begin, pts, time_base, frame_rate, w) for n, w in found}))
+
+
+def write_cuts(
+    path: Path,
+    shots: Sequence[tuple[int, int]],
+    pts: npt.NDArray[np.int64],
+    time_base: Fraction,
+    frame_rate: Fraction,
+    title: str,
+) -> None:
+    """An event for each half-open shot [start, end); `read_cuts` gives the starts back."""
+    lines = _lines(shots, pts, time_base, frame_rate, title)
+    try:
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"the edit decision list {path} cannot be written: {reason}") from error
+
+
+def _lines(
+    shots: Sequence[tuple[int, int]],
+    pts: npt.NDArray[np.int64],
+    time_base: Fraction,
+    frame_rate: Fraction,
+    title: str,
+) -> Iterator[str]:
+    yield f"TITLE: {printable(' '.join(title.split()))}"
+    yield "FCM: NON-DROP FRAME"
+    yield ""
+    rate = max(1, round(frame_rate))
+    counts = [round((int(p) - int(pts[0])) * time_base * frame_rate) for p in pts]
+    counts.append(counts[-1] + 1)
+    for number, (start, end) in enumerate(shots, 1):
+        span = " ".join(_code(counts[frame], rate) for frame in (start, end))
+        yield f"{number:03d}  AX       V     C        {span} {span}"
+
+
+def _code(count: int, rate: int) -> str:
+    seconds, frames = divmod(count, rate)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}:{frames:02d}"
+
+
+def later(code: str, frames: int, frame_rate: Fraction) -> str:
+    """The time code so many frames after another one; the code itself where it is not one."""
+    match = re.fullmatch(_CODE, code.strip())
+    rate = max(1, round(frame_rate))
+    if match is None or int(match[5]) >= rate or int(match[2]) > 59 or int(match[3]) > 59:
+        return code
+    count = _count(match.groups(), frame_rate, code, drops=False) + frames
+    mark = match[4]
+    if mark in ";," and _is_ntsc(frame_rate):
+        # The numbers that are left out, two or four in each minute but every tenth.
+        left_out = rate // 15
+        tens, rest = divmod(count, 600 * rate - 9 * left_out)
+        count += 9 * left_out * tens
+        count += left_out * max(0, (rest - left_out) // (60 * rate - left_out))
+    whole = _code(count % (24 * 3600 * rate), rate)
+    return whole[:-3] + mark + whole[-2:]
+
+
+def _is_ntsc(frame_rate: Fraction) -> bool:
+    return frame_rate.denominator != 1 and round(frame_rate) in (30, 60)
+
+
+def _count(code: Sequence[str], frame_rate: Fraction, where: str, *, drops: bool) -> int:
+    """Frames since 00:00:00:00."""
+    hours, minutes, seconds, mark, frames = code
+    rate = max(1, round(frame_rate))
+    if int(frames) >= rate or int(minutes) > 59 or int(seconds) > 59:
+        text = f"{hours}:{minutes}:{seconds}{mark}{frames}"
+        raise ConfigError(f"{where}: there is no time code {text} at {rate} frames per second")
+    whole_minutes = int(hours) * 60 + int(minutes)
+    count = (whole_minutes * 60 + int(seconds)) * rate + int(frames)
+    if (drops or mark in ";,") and _is_ntsc(frame_rate):
+        count -= rate // 15 * (whole_minutes - whole_minutes // 10)
+    return count
+
+
+def _frame(
+    count: int,
+    pts: npt.NDArray[np.int64],
+    time_base: Fraction,
+    frame_rate: Fraction,
+    where: str,
+) -> int:
+    """The frame nearest to a number of nominal frames from the beginning."""
+    ticks = int(pts[0]) + count / frame_rate / time_base
+    nearest = int(np.abs(pts - float(ticks)).argmin())
+    if ticks - int(pts[-1]) > 1 / frame_rate / time_base:
+        raise ConfigError(f"{where}: it lies beyond the end of the video")
+    return nearest

@@ -1,0 +1,294 @@
+"""How each face moved since the frame before, measured in its pixels rather than its landmarks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vidrestore.analysis.tracks import Motion, Observation
+from vidrestore.imaging import planes
+from vidrestore.imaging.frame import Frame, VideoInfo
+from vidrestore.imaging.geometry import (
+    Matrix,
+    apply,
+    compose,
+    covering_rect,
+    crop_matrix,
+    fit_similarity,
+    invert,
+    overlaps,
+    shifted,
+    template,
+    unit_corners,
+    upright,
+)
+from vidrestore.models.detectors import Detection
+
+if TYPE_CHECKING:
+    import av
+
+Grey = npt.NDArray[np.uint8]
+
+# The template with the wider view: in the crop the eyes are 31 pixels apart.
+_CROP_PX, _TEMPLATE = 128, "ffhq"
+# Around a pixel, whose mean is taken away; how far a crop's corners may be off to be kept.
+_AROUND_PX, _KEPT_PX = 31, 5.0
+# Of the crop: centre and half axes of the inner face, clear of a background that moves otherwise.
+_CENTRE, _HALF_AXES = (0.5, 0.53), (0.22, 0.30)
+_CORNERS, _CORNER_QUALITY, _CORNER_DISTANCE_PX = 96, 0.01, 4
+_WINDOW_PX, _LEVELS = (15, 15), 2
+_STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01)
+# Most that the way there and back may leave open; residual at which a point counts half in the
+# fit; most with which it agrees.
+_OPEN_PX, _DOUBT_PX, _AGREEING_PX = 0.5, 0.33, 1.0
+_ROUNDS = 8
+# What is finer than this is detail that blur takes first, and coarser than most noise.
+_FINE_PX = 1.5
+_LEAST_POINTS = 8
+_LEAST_OVERLAP = 0.1
+# A crop that much larger than the frame is of no face.
+_LARGEST_CROP = 10
+
+
+def follow(seen: Iterator[tuple[Frame, Observation]], odometer: Odometer) -> Iterator[Observation]:
+    """Observations with the motion of their faces, and with faces that are only followed."""
+    for frame, observation in seen:
+        faces, motions = odometer.follow(frame.image, observation.detections)
+        sharpness = odometer.sharpness()
+        yield replace(observation, detections=faces, motions=motions, sharpness=sharpness)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Look:
+    """A face as it stands in one frame."""
+
+    face: Detection
+    carried_frames: int
+    """Since it was found last."""
+    crop: Grey
+    matrix: Matrix
+    """Convention: frame pixel centres -> pixel centres of `crop`."""
+
+
+class Odometer:
+    """Follows the faces of one stream; called for every frame, in order, from one thread.
+
+    It keeps a grey crop of 128 x 128 pixels of each face of the last frame, and no picture: Y', or
+    G, around the face upright in square pixels, without its local mean, so that light that changes
+    is not taken for motion.
+    """
+
+    def __init__(self, info: VideoInfo, *, carry_frames: int, least_support: float) -> None:
+        """`carry_frames`: for how many frames a face is followed without being found again;
+        `least_support`: the share of points that must agree where it is."""
+        self._size = (info.width, info.height)
+        self._info = info
+        self._carry_frames = carry_frames
+        self._least_support = least_support
+        self._to_upright = upright(info).matrix
+        self._inner_face = _ellipse()
+        self._before: list[_Look | None] = []
+
+    def follow(
+        self, image: av.VideoFrame, found: Sequence[Detection]
+    ) -> tuple[tuple[Detection, ...], dict[tuple[int, int], Motion]]:
+        """The faces of the next frame, and how they moved since the frame before.
+
+        `image` is planar, of 8 to 16 bits; `found`, in frame pixels, is empty where the detector
+        did not run. The faces are `found` and, after them, those of the frame before that share
+        no place with any of these but can still be followed: moved, with a score of NaN. The
+        motions are those of all pairs (place in the faces before, place in these) that share a
+        place and have enough to be followed by.
+        """
+        faces = list(found)
+        looks = [self._look(image, face) for face in faces]
+        boxes = np.array([face.box for face in found]).reshape(-1, 4)
+        motions = {}
+        for i, before in enumerate(self._before):
+            if before is None:
+                continue
+            near = np.flatnonzero(overlaps(before.face.box, boxes)[0] > _LEAST_OVERLAP).tolist()
+            for j in near:
+                after = looks[j]
+                motion = None if after is None else self._motion(before, after)
+                if motion is not None:
+                    motions[i, j] = motion
+            carried = None if near else self._carried(image, before)
+            if carried is not None:
+                look, motions[i, len(faces)] = carried
+                faces.append(look.face)
+                looks.append(look)
+        self._before = looks
+        return tuple(faces), motions
+
+    def sharpness(self) -> tuple[float, ...]:
+        """Of each face of the last frame, the share of its contrast that is in its finest detail.
+
+        NaN of a face outside the frame.
+        """
+        return tuple(
+            math.nan if look is None else self._fineness(look.crop) for look in self._before
+        )
+
+    def _fineness(self, crop: Grey) -> float:
+        inside = self._inner_face > 0
+        grey = crop.astype(np.float32)
+        fine = grey - cv2.GaussianBlur(grey, (0, 0), _FINE_PX)
+        return float(fine[inside].std() / max(float(grey[inside].std()), 1.0))
+
+    def _carried(self, image: av.VideoFrame, before: _Look) -> tuple[_Look, Motion] | None:
+        """The face that nobody found, looked for around the place where it was."""
+        crop = self._crop(image, before.matrix)
+        age = before.carried_frames + 1
+        if age > self._carry_frames or crop is None:
+            return None
+        motion = self._motion(before, _Look(before.face, age, crop, before.matrix))
+        if motion is None or motion.support < self._least_support:
+            return None
+        face = _moved(before.face, motion.matrix)
+        middle = face.landmarks.mean(axis=0)
+        look = self._look(image, face, age)
+        if look is None or (middle < 0).any() or (middle > self._size).any():
+            return None
+        return look, motion
+
+    def _look(self, image: av.VideoFrame, face: Detection, age: int = 0) -> _Look | None:
+        """None where the face lies outside the frame, or its landmarks are no face's."""
+        seen = apply(self._to_upright, face.landmarks.astype(np.float64))
+        to_unit = fit_similarity(seen[None], template(_TEMPLATE))[0]
+        if not np.hypot(*to_unit[:, 0]) * max(self._size) > 1 / _LARGEST_CROP:
+            return None
+        matrix = crop_matrix(compose(to_unit, self._to_upright), _CROP_PX).astype(np.float64)
+        matrix = self._kept(matrix)
+        crop = self._crop(image, matrix)
+        return None if crop is None else _Look(face, age, crop, matrix)
+
+    def _kept(self, matrix: Matrix) -> Matrix:
+        """That of a crop of the frame before where it differs little.
+
+        A face that is still is then sampled alike, and nothing but its noise moves.
+        """
+        corners = unit_corners() * _CROP_PX
+        for before in self._before:
+            if before is not None:
+                off = apply(compose(before.matrix, invert(matrix)), corners) - corners
+                if np.linalg.norm(off, axis=-1).max() < _KEPT_PX:
+                    return before.matrix
+        return matrix
+
+    def _crop(self, image: av.VideoFrame, matrix: Matrix) -> Grey | None:
+        """(128, 128) around 128, or None outside the frame, whose border is repeated.
+
+        Averaged over areas first where the frame has more pixels than the crop.
+        """
+        how = planes.layout(image)
+        samples = planes.plane(image, how.planes[1 if how.is_rgb else 0])
+        corners = apply(invert(matrix), unit_corners() * _CROP_PX - 0.5)
+        rect = covering_rect(corners, self._info, grid=(1, 1), margin_px=2)
+        if rect.is_empty:
+            return None
+        part = np.ascontiguousarray(samples[rect.y0 : rect.y1, rect.x0 : rect.x1])
+        matrix = shifted(matrix, rect)
+        scale = np.minimum(np.linalg.norm(matrix[:, :2], axis=0), 1)
+        if scale.min() < 1:
+            size = np.array(part.shape[::-1])
+            smaller = np.maximum(1, np.round(scale * size)).astype(int)
+            part = np.asarray(cv2.resize(part, smaller.tolist(), interpolation=cv2.INTER_AREA))
+            step = size / smaller
+            matrix = compose(matrix, np.column_stack([np.diag(step), (step - 1) / 2]))
+        crop = cv2.warpAffine(part, matrix, (_CROP_PX, _CROP_PX), borderMode=cv2.BORDER_REPLICATE)
+        grey = cv2.convertScaleAbs(crop, alpha=2.0 ** (8 - how.bits))
+        local_mean = cv2.blur(grey, (_AROUND_PX, _AROUND_PX))
+        return np.asarray(cv2.addWeighted(grey, 1, local_mean, -1, 128), np.uint8)
+
+    def _motion(self, before: _Look, after: _Look) -> Motion | None:
+        """The similarity on which most points of the inner face agree; None with too few points.
+
+        Both crops are cut around the face, so that little is left to be followed.
+        """
+        start = cv2.goodFeaturesToTrack(
+            before.crop, _CORNERS, _CORNER_QUALITY, _CORNER_DISTANCE_PX, mask=self._inner_face
+        )
+        if start is None:
+            return None
+        p = start[self._in_frame(start[:, 0], before), 0]
+        if len(p) < _LEAST_POINTS:
+            return None
+        q, closes = _followed(before.crop, after.crop, p)
+        closes &= self._in_frame(q, after)
+        if np.count_nonzero(closes) < _LEAST_POINTS:
+            return None
+        similarity, off = _robust_similarity(p[closes], q[closes])
+        agreeing = int(np.count_nonzero(off < _AGREEING_PX))
+        matrix = compose(invert(after.matrix), compose(similarity, before.matrix))
+        return Motion(matrix, agreeing / len(p), agreeing)
+
+    def _in_frame(self, points: npt.NDArray[Any], look: _Look) -> npt.NDArray[np.bool_]:
+        """(n,) whether crop points show the frame, not its border's repetition."""
+        at = apply(invert(look.matrix), points.astype(np.float64))
+        return np.asarray(((at >= 0) & (at <= np.array(self._size) - 1)).all(axis=-1))
+
+
+def _followed(
+    before: Grey, after: Grey, points: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Where (n, 2) points went, and (n,) whether the way back leads to them again.
+
+    Pyramidal Lucas-Kanade (Bouguet, 2000), there and back (Kalal et al., ICPR 2010).
+    """
+    there, found, _ = cv2.calcOpticalFlowPyrLK(
+        before, after, points, points.copy(), winSize=_WINDOW_PX, maxLevel=_LEVELS, criteria=_STOP
+    )
+    back, again, _ = cv2.calcOpticalFlowPyrLK(
+        after, before, there, points.copy(), winSize=_WINDOW_PX, maxLevel=_LEVELS, criteria=_STOP
+    )
+    open_px = np.linalg.norm(np.asarray(back) - points, axis=-1)
+    closes = (np.asarray(found) > 0)[:, 0] & (np.asarray(again) > 0)[:, 0] & (open_px < _OPEN_PX)
+    return np.asarray(there, np.float32), closes
+
+
+def _robust_similarity(
+    p: npt.NDArray[Any], q: npt.NDArray[Any]
+) -> tuple[Matrix, npt.NDArray[np.float64]]:
+    """(2, 3) from (n, 2) p to q, and the (n,) residuals.
+
+    Least squares as `fit_similarity`, each point weighted 1 / (1 + (residual / 0.33)^2), which is
+    Cauchy's weight, over eight rounds (Holland and Welsch, 1977).
+    """
+    start, end = p @ [1, 1j], q @ [1, 1j]
+    weights = np.ones(len(p))
+    for _ in range(_ROUNDS):
+        share = weights / weights.sum()
+        a, b = start - share @ start, end - share @ end
+        factor = (share * a.conj()) @ b / max((share * abs(a) ** 2).sum(), 1e-9)
+        off = abs(b - factor * a)
+        weights = 1 / (1 + (off / _DOUBT_PX) ** 2)
+    shift = share @ end - factor * (share @ start)
+    rows = [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]]
+    return np.array(rows), off
+
+
+def _moved(face: Detection, motion: Matrix) -> Detection:
+    """The face carried along, its box still parallel to the frame."""
+    middle, half = (face.box[:2] + face.box[2:]) / 2, (face.box[2:] - face.box[:2]) / 2
+    middle = apply(motion, middle[None])[0]
+    half = half * math.sqrt(abs(np.linalg.det(motion[:, :2])))
+    return Detection(
+        np.concatenate([middle - half, middle + half]).astype(np.float32),
+        apply(motion, face.landmarks.astype(np.float64)).astype(np.float32),
+        math.nan,
+    )
+
+
+def _ellipse() -> Grey:
+    """(128, 128) 255 in the inner face, else 0."""
+    mask = np.zeros((_CROP_PX, _CROP_PX), np.uint8)
+    centre, half_axes = ([round(x * _CROP_PX) for x in pair] for pair in (_CENTRE, _HALF_AXES))
+    cv2.ellipse(mask, centre, half_axes, 0, 0, 360, (255,), -1)
+    return mask

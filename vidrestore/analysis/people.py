@@ -1,0 +1,268 @@
+"""Tracks become people, and people are chosen."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vidrestore.analysis.tracks import RawTrack, Track, mean_direction
+from vidrestore.common.errors import UsageError
+from vidrestore.common.quoting import quoted
+from vidrestore.imaging.frame import FloatArray
+from vidrestore.imaging.geometry import crop_side_px, template
+
+# Of the sizes of a face, the quantile that counts: some frames are wrong.
+_NOT_LARGEST = 0.9
+# How many of a list are looked at together for one that is still there.
+_LOOK_AHEAD = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Whom `--people` names: these, or all but these."""
+
+    ids: frozenset[int]
+    all_but: bool = False
+
+
+def join_people(tracks: Sequence[RawTrack], *, similarity: float) -> list[int]:
+    """The person of each track, from 1: the one seen in the most frames is 1.
+
+    Agglomerative clustering with average linkage: of the groups that are never in the same frame,
+    the two whose mean embeddings are most alike become one, while their cosine is at least
+    `similarity`. A track without an embedding is a person by itself.
+
+    Takes time in n^2 log n for n tracks with d numbers in each embedding (and n^2 d for their
+    products), and at most 14 n^2 + 12 n d bytes at once: 0.4 GB for 5000 tracks.
+    """
+    groups = [[i] for i in range(len(tracks))]
+    for a, b in _Linkage(tracks, similarity).merges():
+        groups[a] += groups[b]
+        groups[b] = []
+    return _numbered(groups, tracks)
+
+
+def people_embeddings(
+    people: Sequence[int], embeddings: Sequence[FloatArray | None]
+) -> dict[int, FloatArray]:
+    """Person -> mean direction of the embeddings of its tracks; without those that have none."""
+    known: dict[int, list[FloatArray]] = {}
+    for person, embedding in zip(people, embeddings, strict=True):
+        if embedding is not None:
+            known.setdefault(person, []).append(embedding)
+    means = {person: mean_direction(vectors) for person, vectors in known.items()}
+    return {person: mean for person, mean in means.items() if mean is not None}
+
+
+def wanted_people(text: str) -> Wanted:
+    """ "1,3" -> these; "-2" or "-2,-4" -> all but these.
+
+    Raises UsageError for anything else.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"-?[1-9][0-9]{0,5}", part) for part in parts):
+        raise UsageError(
+            f"people are named by numbers from 1, such as 1,3 for these or -2 for all but that "
+            f"one, not {quoted(text)}"
+        )
+    numbers = [int(part) for part in parts]
+    if len({number > 0 for number in numbers}) > 1:
+        raise UsageError(
+            f"{quoted(text)} names people to restore and people to leave out; name only the one or "
+            "only the other"
+        )
+    return Wanted(frozenset(map(abs, numbers)), all_but=numbers[0] < 0)
+
+
+def chosen(wanted: Wanted, people: Collection[int]) -> frozenset[int]:
+    """The people out of `people`; UsageError for one that does not exist."""
+    there = frozenset(people)
+    if missing := sorted(wanted.ids - there):
+        who = f"person {missing[0]}" if len(missing) == 1 else f"people {_listed(missing)}"
+        known = f"only {_listed(sorted(there))}" if there else "nobody at all"
+        raise UsageError(
+            f"there is no {who} in this video, {known}; vidrestore analyze shows who is who"
+        )
+    return there - wanted.ids if wanted.all_but else wanted.ids
+
+
+def like_reference(
+    reference: FloatArray, embeddings: Mapping[int, FloatArray], *, similarity: float
+) -> frozenset[int]:
+    """The people who look like the reference photo; UsageError where nobody does.
+
+    Several where one person was not recognised as such in all shots.
+    """
+    likeness = {person: float(reference @ vector) for person, vector in embeddings.items()}
+    alike = frozenset(person for person, cosine in likeness.items() if cosine >= similarity)
+    if not alike:
+        nearest = max(likeness, key=likeness.__getitem__, default=None)
+        most = (
+            "no face of the video is clear enough to compare"
+            if nearest is None
+            else f"the most alike is person {nearest} with {likeness[nearest]:.2f}"
+        )
+        raise UsageError(
+            f"nobody in the video has a likeness of {similarity:g} to the reference photo, "
+            f"{most}; take another photo, or choose by --people"
+        )
+    return alike
+
+
+def large_people(
+    tracks: Sequence[Track], *, min_face_px: float, template_name: str
+) -> frozenset[int]:
+    """The people whose eyes are so far apart, in frame pixels, in a tenth of their frames or more.
+
+    The distance is that of a face looking straight ahead, which the crop of `template_name` shows.
+    """
+    points = template(template_name)
+    eyes = float(np.linalg.norm(points[1] - points[0]))
+    sizes_px: dict[int, list[float]] = {}
+    for track in tracks:
+        sides = [eyes * crop_side_px(matrix) for matrix in track.matrices]
+        sizes_px.setdefault(track.person_id, []).extend(sides)
+    return frozenset(
+        person for person, px in sizes_px.items() if np.quantile(px, _NOT_LARGEST) >= min_face_px
+    )
+
+
+def only(tracks: Sequence[Track], people: Collection[int]) -> tuple[list[Track], int]:
+    """The tracks with strength 0 for all other people, and how many faces that leaves out."""
+    kept, left_out = [], 0
+    for track in tracks:
+        if track.person_id in people:
+            kept.append(track)
+        else:
+            left_out += int(np.count_nonzero(track.strength))
+            kept.append(replace(track, strength=np.zeros_like(track.strength)))
+    return kept, left_out
+
+
+class _Linkage:
+    """Which groups become one, in order.
+
+    Each group has a list of the others that it may be joined with, the most alike first, made when
+    the group is. Two groups are in the list of the later one alone, so that a merge makes one list
+    and changes none; what is gone is passed over once in every list. A heap holds the front of each
+    list. Without this every merge would look at all pairs again.
+    """
+
+    def __init__(self, tracks: Sequence[RawTrack], similarity: float) -> None:
+        self._similarity = similarity
+        n = len(tracks)
+        sums = _weighted_embeddings(tracks)
+        self._apart = _never_one(tracks)
+        self._products = sums @ sums.T
+        self._lengths = np.sqrt(self._products.diagonal())
+        # Groups go by their first track. The number of merges before a group was made; -1: gone.
+        self._made: npt.NDArray[np.int64] = np.zeros(n, np.int64)
+        self._lists: list[npt.NDArray[np.int32]] = []
+        self._at = [0] * n
+        self._fronts: list[tuple[float, int, int, int, int]] = []
+        for group in range(n):
+            self._lists.append(self._alike(group, np.arange(group)))
+            self._push(group)
+
+    def merges(self) -> Iterator[tuple[int, int]]:
+        """(a, b) with a < b: group b becomes part of a."""
+        count = 0
+        while self._fronts:
+            _, a, b, owner, made = heapq.heappop(self._fronts)
+            if self._made[owner] != made:
+                continue
+            other = a if owner == b else b
+            if not self._is_in_list(other, made):
+                self._push(owner)
+                continue
+            count += 1
+            self._merge(a, b, count)
+            yield a, b
+
+    def _merge(self, a: int, b: int, count: int) -> None:
+        products, apart = self._products, self._apart
+        square = products[a, a] + 2 * products[a, b] + products[b, b]
+        products[a] += products[b]
+        products[a, a] = square
+        products[:, a] = products[a]
+        self._lengths[a] = math.sqrt(max(square, 0.0))
+        apart[a] |= apart[b]
+        apart[:, a] = apart[a]
+        self._made[a], self._made[b] = count, -1
+        self._lists[b] = self._lists[b][:0]
+        self._lists[a], self._at[a] = self._alike(a, np.flatnonzero(self._made >= 0)), 0
+        self._push(a)
+
+    def _alike(self, group: int, others: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """Those of the others that the group may be joined with, the most alike first."""
+        others = others[~self._apart[group, others]]
+        cosines = self._cosines(group, others)
+        enough = cosines >= self._similarity
+        order = np.argsort(-cosines[enough], kind="stable")
+        return others[enough][order].astype(np.int32)
+
+    def _cosines(self, group: int, others: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        lengths = self._lengths[group] * self._lengths[others]
+        return np.asarray(self._products[group, others] / np.maximum(lengths, 1e-9))
+
+    def _push(self, group: int) -> None:
+        """The front of the group's list, if anything in it is still there."""
+        known, made = self._lists[group], int(self._made[group])
+        at, step = self._at[group], _LOOK_AHEAD
+        while at < len(known):
+            there = self._is_in_list(known[at : at + step], made)
+            first = int(np.argmax(there))
+            if there[first]:
+                other = int(known[at + first])
+                self._at[group] = at + first
+                cosine = float(self._cosines(group, known[at + first : at + first + 1])[0])
+                pair = min(group, other), max(group, other)
+                heapq.heappush(self._fronts, (-cosine, *pair, group, made))
+                return
+            at, step = at + step, 2 * step
+        self._at[group] = len(known)
+
+    def _is_in_list(self, others: Any, made: int) -> Any:
+        """Whether these are what they were when the list was made after `made` merges."""
+        return (self._made[others] >= 0) & (self._made[others] <= made)
+
+
+def _weighted_embeddings(tracks: Sequence[RawTrack]) -> npt.NDArray[np.float64]:
+    """(n, d) embeddings as long as the tracks have sightings; 0 where a track has none."""
+    d = max((len(t.embedding) for t in tracks if t.embedding is not None), default=1)
+    sums = np.zeros((len(tracks), d))
+    for row, track in zip(sums, tracks, strict=True):
+        if track.embedding is not None:
+            row[:] = track.embedding * np.count_nonzero(np.isfinite(track.score))
+    return sums
+
+
+def _never_one(tracks: Sequence[RawTrack]) -> npt.NDArray[np.bool_]:
+    """(n, n) True for pairs that share a frame, or of which one has no embedding, or one track."""
+    first = np.array([t.first_frame for t in tracks])
+    end = first + [len(t.score) for t in tracks]
+    unknown = np.array([t.embedding is None for t in tracks], dtype=bool)
+    together = (first[:, None] < end) & (first < end[:, None])
+    return np.asarray(together | unknown[:, None] | unknown)
+
+
+def _numbered(groups: Sequence[Sequence[int]], tracks: Sequence[RawTrack]) -> list[int]:
+    def rank(group: Sequence[int]) -> tuple[int, int]:
+        return -sum(len(tracks[i].score) for i in group), min(group)
+
+    people = [0] * len(tracks)
+    for person, group in enumerate(sorted(filter(None, groups), key=rank), start=1):
+        for i in group:
+            people[i] = person
+    return people
+
+
+def _listed(people: Sequence[int]) -> str:
+    return ", ".join(map(str, people))

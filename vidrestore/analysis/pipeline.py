@@ -1,0 +1,388 @@
+"""Pass one: decode -> detect -> track -> align."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from vidrestore.analysis.alignment import align, broken
+from vidrestore.analysis.borders import Margins, find_margins
+from vidrestore.analysis.detection import Failures, FirstLook, Recognise, detect
+from vidrestore.analysis.edl import read_cuts
+from vidrestore.analysis.interlacing import Interlacing, choose_interlacing
+from vidrestore.analysis.motion import Odometer, follow
+from vidrestore.analysis.people import join_people
+from vidrestore.analysis.result import Analysis, Fields, info_of_pictures
+from vidrestore.analysis.shots import ShotFinder
+from vidrestore.analysis.strength import with_strength
+from vidrestore.analysis.tracking import track
+from vidrestore.analysis.tracks import Observation, Observations, RawTrack, Track
+from vidrestore.common.errors import (
+    ChangedSourceError,
+    InputError,
+)
+from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.settings import Settings
+from vidrestore.common.system import usable_cores
+from vidrestore.common.threads import StageThreads, Stopwatch
+from vidrestore.imaging.frame import BoolArray, Frame, VideoInfo
+from vidrestore.imaging.planes import checksum
+from vidrestore.media.decode import Damage, Span, decode
+from vidrestore.media.fields import pictures
+from vidrestore.media.images import (
+    is_pictures,
+    pictures_of,
+)
+from vidrestore.media.probe import fingerprint, probed
+from vidrestore.media.pulldown import Matches, film_pictures
+from vidrestore.models.detectors import Detector
+from vidrestore.models.detectors.haar import CERTAIN_NEIGHBORS
+from vidrestore.models.factory import chosen_detector, chosen_recognizer
+from vidrestore.models.recognizer import Embedder
+
+# A detector's memory is about a hundred megabytes, and decoding keeps up with no more.
+_MOST_LOOKING_THREADS = 4
+_READ_AGAIN = (
+    "the file is damaged; it is read again from its beginning, so that every run gives the same"
+)
+
+
+def analyze_video(
+    source: str | Path,
+    settings: Settings | None = None,
+    *,
+    span: Span | None = None,
+    interlacing: Interlacing | None = None,
+    on_event: OnEvent | None = None,
+) -> Analysis:
+    """Everything that must be known of a video before a face is restored.
+
+    Where the footage is interlaced, it is of the pictures of its fields unless the settings say
+    otherwise (see `vidrestore.analysis.result`); `interlacing` is what was measured of that
+    already.
+
+    The same source and settings give the same result: one thread decodes. Where a part that was
+    sought turns out to be damaged, the file is read again from its beginning, which is said.
+    Raises InputError where the source is not readable as video, ChangedSourceError where it changed
+    meanwhile, WeightsError where the detector's weights are missing.
+    """
+    source, settings = Path(source), settings or Settings()
+    info, content = probed(source, settings), fingerprint(source)
+    if interlacing is None:
+        interlacing = choose_interlacing(source, info, settings, span)
+        notify(on_event, *filter(None, [interlacing.notice()]))
+    margins = find_margins(source, info, settings, span)
+    notify(on_event, *filter(None, [margins.notice()]))
+    at_once = _looking_threads(settings)
+    each = max(1, usable_cores() // at_once)
+    detectors = [chosen_detector(settings, on_event, threads=each) for _ in range(at_once + 1)]
+    recognizer = chosen_recognizer(settings, on_event)
+
+    def watch(*, may_seek: bool) -> _Watched:
+        every = settings.people.every_seconds
+        recognise = None if recognizer is None else Embedder(recognizer, every_seconds=every)
+        watched = _Watched(settings, info, interlacing)
+        looked = _looked(watched.info, detectors, recognise, settings, margins, watched.failures)
+        _watch(watched, source, looked, span, on_event, may_seek=may_seek)
+        return watched
+
+    watched = watch(may_seek=True)
+    if watched.damage.found and watched.damage.sought:
+        notify(on_event, _READ_AGAIN)
+        watched = watch(may_seek=False)
+    if fingerprint(source) != content:
+        raise ChangedSourceError(
+            f"{source} changed while it was looked through; run the command again once it is no "
+            "longer written or copied"
+        )
+    if not watched.seen:
+        raise InputError(
+            f"no frame of {source} lies in the part that was asked for; it lasts "
+            f"{info.duration_seconds_from_header:.3f} s, ask for an earlier one"
+        )
+    if combed := watched.film.combed:
+        notify(
+            on_event,
+            f"{combed} of {len(watched.seen)} pictures are made of fields that do not belong "
+            "together: parts of this are not film; --deinterlace bob is for those",
+        )
+    if watched.failures.frames:
+        notify(on_event, f"the detector broke first at {watched.failures.first}")
+    analysis = replace(
+        _understood(watched, settings, coarse=detectors[0].coarse),
+        fingerprint=content,
+        margins=margins or None,
+        people_are_joined=recognizer is not None,
+    )
+    check_all_decoded(source, analysis)
+    return analysis
+
+
+class _Watched:
+    """What is known of the frames once all were looked at."""
+
+    def __init__(self, settings: Settings, info: VideoInfo, interlacing: Interlacing) -> None:
+        self._file, self._interlacing = info, interlacing
+        self.info = info
+        if interlacing.mode != "off":
+            self.info = info_of_pictures(info, interlacing.mode)
+        # Of the file's own frames, where those that are looked at are others.
+        self._pts, self._crc32 = array("q"), array("L")
+        self.film = Matches()
+        self.seen, self.in_margins = Observations(), 0
+        self.damage, self.failures = Damage(), Failures()
+        self._shots = ShotFinder(cut=settings.shots.cut, contrast=settings.shots.contrast)
+
+    def add(self, observation: Observation) -> None:
+        assert observation.thumbnail is not None
+        self._shots.add(observation.thumbnail)
+        self.seen.append(observation)
+        self.in_margins += observation.in_margins
+
+    def pictures(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """The file's frames, or those made of their fields."""
+        how = self._interlacing
+        if how.mode == "off":
+            return frames
+        if how.mode == "film":
+            return film_pictures(self._noted(frames), how.order, self.film)
+        return pictures(self._noted(frames), how.mode, how.order)
+
+    def _noted(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        for frame in frames:
+            self._pts.append(frame.pts)
+            self._crc32.append(checksum(frame.image))
+            yield frame
+
+    def fields(self) -> Fields | None:
+        how = self._interlacing
+        if how.mode == "off":
+            return None
+        pts, crc32 = np.array(self._pts, np.int64), np.array(self._crc32, np.uint32)
+        sources = np.array(self.film.sources, np.int64) if how.mode == "film" else None
+        return Fields(how.mode, how.order, self._file, pts, crc32, sources)
+
+    def shots(self, settings: Settings, info: VideoInfo) -> tuple[tuple[int, int], ...]:
+        if settings.shots.edl is None:
+            return self._shots.shots()
+        pts = np.array(self.seen.pts, np.int64)
+        cuts = read_cuts(settings.shots.edl, pts, info.time_base, info.frame_rate)
+        return tuple(zip(cuts, [*cuts[1:], len(self.seen)], strict=True))
+
+
+_Looked = Callable[[Iterator[Frame], StageThreads], Iterator[Observation]]
+
+
+def _looked(
+    info: VideoInfo,
+    detectors: Sequence[Detector],
+    recognise: Recognise | None,
+    settings: Settings,
+    margins: Margins,
+    failures: Failures,
+) -> _Looked:
+    """What leads from frames to observations; all detectors but the last look at once."""
+    how = settings.detect
+    odometer = Odometer(
+        info,
+        carry_frames=_gap_frames(settings, info),
+        least_support=settings.align.least_support,
+    )
+    first = [
+        FirstLook(detector, info, size_px=how.size_px, every=how.every, margins=margins)
+        for detector in detectors[:-1]
+    ]
+
+    def looked(frames: Iterator[Frame], threads: StageThreads) -> Iterator[Observation]:
+        looks = threads.each(frames, first, depth=4, name="look")
+        found = detect(
+            looks,
+            detectors[-1],
+            info,
+            size_px=how.size_px,
+            again_seconds=how.again_seconds,
+            margins=margins,
+            recognise=recognise,
+            failures=failures,
+        )
+        observations = follow(threads.background(found, depth=4, name="detect"), odometer)
+        return threads.background(observations, depth=8, name="follow")
+
+    return looked
+
+
+def _looking_threads(settings: Settings) -> int:
+    return settings.detect.threads or min(usable_cores(), _MOST_LOOKING_THREADS)
+
+
+def _watch(
+    watched: _Watched,
+    source: Path,
+    looked: _Looked,
+    span: Span | None,
+    on_event: OnEvent | None,
+    *,
+    may_seek: bool,
+) -> None:
+    """Look at every frame; breaks off where a part that was sought is damaged."""
+    damage = watched.damage
+    watch = Stopwatch()
+    with StageThreads(caller="collect") as threads:
+        decoded = decode(source, damage, span, one_thread=True, may_seek=may_seek)
+        frames = threads.background(watched.pictures(decoded), depth=8, name="decode")
+        for observation in looked(frames, threads):
+            if damage.found and damage.sought:
+                break
+            watched.add(observation)
+            _report(on_event, watched.info, span, len(watched.seen))
+    watch.report(on_event, "analyze", threads.times)
+
+
+def _understood(watched: _Watched, settings: Settings, *, coarse: bool) -> Analysis:
+    """Shots, tracks and geometry from what was seen in every frame."""
+    seen, damage = watched.seen, watched.damage
+    info = replace(watched.info, frame_rate=_plausible_rate(watched.info, seen))
+    shots = watched.shots(settings, info)
+    min_frames = round(settings.track.min_seconds * info.frame_rate / settings.detect.every)
+    raw, brief = track(
+        seen,
+        shots,
+        overlap=settings.track.overlap,
+        gap_frames=_gap_frames(settings, info),
+        min_frames=min_frames,
+        similarity=settings.people.similarity,
+    )
+    how = settings.align
+    parts = broken(raw, least_support=how.least_support, break_eyes=how.break_eyes)
+    raw = [part for part in parts if _sightings(part) >= min(min_frames, _shot_frames(part))]
+    brief += sum(map(_sightings, parts)) - sum(map(_sightings, raw))
+    aligned, reasons = with_strength(
+        _aligned(raw, info, settings, coarse=coarse, repeats=_repeats(seen)),
+        raw,
+        template_name=template_of(settings),
+        min_face_px=how.min_face_px,
+        least_score=_least_score(settings),
+        least_support=how.least_support,
+        fade_frames=round(how.fade_seconds * info.frame_rate),
+    )
+    kept = [(track, was) for track, was in zip(aligned, raw, strict=True) if track is not None]
+    people = join_people([was for _, was in kept], similarity=settings.people.similarity)
+    tracks = [
+        replace(track, track_id=track_id, person_id=person, embedding=was.embedding)
+        for track_id, ((track, was), person) in enumerate(zip(kept, people, strict=True))
+    ]
+    skipped = {
+        "seen too briefly to be sure of": brief,
+        "seen in a border or in a tape's head-switching noise": watched.in_margins,
+        **reasons,
+    }
+    return Analysis(
+        info=info,
+        pts=np.array(seen.pts, np.int64),
+        crc32=np.array(seen.crc32, np.uint32),
+        shots=shots,
+        tracks=tuple(tracks),
+        skipped={reason: count for reason, count in skipped.items() if count},
+        corrupt_frames=damage.corrupt_frames,
+        decode_errors=damage.decode_errors,
+        repaired_times=damage.repaired_times,
+        detector_errors=watched.failures.frames,
+        one_thread=damage.found,
+        coarse_landmarks=coarse,
+        template=template_of(settings),
+        fields=watched.fields(),
+    )
+
+
+def _sightings(track: RawTrack) -> int:
+    return int(np.count_nonzero(np.isfinite(track.score)))
+
+
+def _shot_frames(track: RawTrack) -> int:
+    return track.shot[1] - track.shot[0]
+
+
+def _gap_frames(settings: Settings, info: VideoInfo) -> int:
+    return max(round(settings.track.gap_seconds * info.frame_rate), settings.detect.every - 1)
+
+
+def _plausible_rate(info: VideoInfo, seen: Observations) -> Fraction:
+    """The nominal rate, unless the frames are far apart: then it is the clock's, not theirs."""
+    if len(seen) < 2:
+        return info.frame_rate
+    steps = np.diff(seen.pts)
+    typical = 1 / (int(np.median(steps)) * info.time_base)
+    return typical if info.frame_rate > 2 * typical else info.frame_rate
+
+
+def _aligned(
+    raw: list[RawTrack], info: VideoInfo, settings: Settings, *, coarse: bool, repeats: BoolArray
+) -> list[Track]:
+    how = settings.align
+    return align(
+        raw,
+        info,
+        template_name=template_of(settings),
+        smoothness=how.coarse_smoothness if coarse else how.smoothness,
+        motion_smoothness=how.motion_smoothness,
+        least_support=how.least_support,
+        repeats=repeats,
+    )
+
+
+def _repeats(seen: Observations) -> BoolArray:
+    """(frames,) whether a frame has all samples of the one before: pulldown, a frame held."""
+    crc32 = np.array(seen.crc32, np.int64)
+    return np.asarray(np.diff(crc32, prepend=-1) == 0)
+
+
+def _least_score(settings: Settings) -> float:
+    """From which the detector calls something a face."""
+    how = settings.detect
+    return {
+        "insightface": how.score,
+        "yunet": how.yunet_score,
+        "haar": how.haar_neighbors / CERTAIN_NEIGHBORS,
+    }[how.detector]
+
+
+def template_of(settings: Settings) -> str:
+    """GPEN's where nobody said which restorer is to follow."""
+    return "gpen" if settings.align.template == "auto" else settings.align.template
+
+
+def _report(on_event: OnEvent | None, info: VideoInfo, span: Span | None, done: int) -> None:
+    if on_event is not None:
+        expected = max(frames_expected(info, span), done)
+        on_event({"event": "progress", "stage": "analyze", "frame": done, "frames": expected})
+
+
+def frames_expected(info: VideoInfo, span: Span | None = None) -> int:
+    """Frames that the container claims, of all or of `span`; from its duration where it gives no
+    count."""
+    if span is None and info.frame_count_from_header:
+        return info.frame_count_from_header
+    whole = Fraction(info.duration_seconds_from_header)
+    begin, end = (
+        (Fraction(0), None) if span is None else (span.start_seconds or 0, span.end_seconds)
+    )
+    return round(((whole if end is None else min(end, whole)) - begin) * info.frame_rate)
+
+
+def check_all_decoded(source: Path, analysis: Analysis) -> None:
+    """InputError, naming the first, where a picture was left out or is damaged."""
+    if not is_pictures(source):
+        return
+    paths = pictures_of(source).files
+    known = set(analysis.pts.tolist())
+    if (lost := next((i for i in range(len(paths)) if i not in known), None)) is not None:
+        raise InputError(f"{paths[lost]} is damaged and cannot be decoded; put a whole one there")
+    if analysis.corrupt_frames:
+        raise InputError(
+            f"{analysis.corrupt_frames} of the pictures {source} are damaged; put whole ones there"
+        )

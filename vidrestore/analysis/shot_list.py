@@ -1,0 +1,291 @@
+"""What a person asks for, shot by shot: shots.toml, and cuts from edit decision lists."""
+
+from __future__ import annotations
+
+import os
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vidrestore.analysis.result import Analysis
+from vidrestore.analysis.tracks import TracksByFrame
+from vidrestore.common.errors import ConfigError, OutputError, UsageError, unknown_name
+from vidrestore.common.quoting import printable, quoted
+from vidrestore.common.text_files import read_toml
+from vidrestore.common.timecode import seconds_of
+
+_HEADING = re.compile(r"""[ \t]*\[\[[ \t]*(?:shot|"shot"|'shot')[ \t]*\]\]""")
+_KEYS = ("start", "end", "people", "strength", "restorer", "skip", "faces")
+_TOP_KEYS = ("video", "video_bytes", "fingerprint", "shot")
+_MOST_PEOPLE = 999_999
+_FARTHEST_PX = 65536
+_MICROSECONDS = 1_000_000
+_HEAD = """\
+# The shots of {video}, for: vidrestore restore --shots FILE
+# Times count from the first frame. Leave lines out, change them, or add to a [[shot]]:
+#   people = [1, 3]            only these; none: []
+#   strength = 0.5             of what would be used; over time: [["0:00:01", 0.2], ["0:00:03", 1]]
+#   restorer = "gpen-512"      another one than for the rest
+#   skip = true                leave the shot as it is
+#   faces = [[["0:00:01", 10, 20, 90, 120]]]   by hand: time, left, top, right, bottom as shown
+
+video = {quoted}
+{bytes}fingerprint = {fingerprint}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One shot, half-open [start, end) in frames, and what is asked for in it."""
+
+    start: int
+    end: int
+    people: tuple[int, ...] | None = None
+    """None: all."""
+    strength: tuple[tuple[int, float], ...] = ()
+    """(frame, factor in [0, 1]) in order; between them linear in frames, outside constant."""
+    restorer: str | None = None
+    skip: bool = False
+    faces: tuple[tuple[tuple[int, tuple[float, ...]], ...], ...] = ()
+    """For each face pointed at by hand: (frame, x1 y1 x2 y2 in pixels of the upright picture)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShotList:
+    shots: tuple[Shot, ...]
+    video: str = ""
+    fingerprint: str = ""
+
+
+def of_analysis(analysis: Analysis, video: str) -> ShotList:
+    """The shots that were found, with the people seen in each."""
+    shots, by_frame = [], TracksByFrame(analysis.tracks)
+    for start, end in analysis.shots:
+        seen = {analysis.tracks[number].person_id for number in by_frame.within(start, end)}
+        shots.append(Shot(start, end, tuple(sorted(seen))))
+    return ShotList(tuple(shots), video, analysis.fingerprint)
+
+
+def write(shots: ShotList, path: Path, pts: npt.NDArray[np.int64], time_base: Fraction) -> None:
+    """Write `path` as TOML that `read` gives back equal. `pts` are those of all frames."""
+    clock = _Clock(pts, time_base)
+    shown = printable(shots.video)
+    is_text = _is_utf8(shots.video)
+    head = _HEAD.format(
+        video=shown,
+        quoted=_quoted(shots.video if is_text else shown),
+        # TOML cannot hold what is no text.
+        bytes="" if is_text else f'video_bytes = "{os.fsencode(shots.video).hex()}"\n',
+        fingerprint=_quoted(shots.fingerprint),
+    )
+    text = "\n".join([head, *("\n".join(_lines(shot, clock)) + "\n" for shot in shots.shots)])
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"the shots {path} cannot be written: {reason}") from error
+
+
+def read(path: Path, pts: npt.NDArray[np.int64], time_base: Fraction) -> ShotList:
+    """The shots in a file that `write` or a person wrote.
+
+    ConfigError, naming the line, for what is no shot, and where times overlap or run backwards.
+    """
+    table, text = read_toml(path, "the shots file")
+    for key in table:
+        if key not in _TOP_KEYS:
+            raise ConfigError(unknown_name(f"entry in {path}:", key, _TOP_KEYS))
+    # TOML has no other ends of lines.
+    lines = [n for n, line in enumerate(text.split("\n"), 1) if _HEADING.match(line)]
+    entries = table.get("shot", [])
+    if not isinstance(entries, list) or len(entries) != len(lines):
+        raise ConfigError(f"the shots file {path} must list its shots under [[shot]] headings")
+    clock, shots = _Clock(pts, time_base), list[Shot]()
+    for entry, line in zip(entries, lines, strict=True):
+        where = f"{path}, the shot in line {line}"
+        shot = _shot(entry, clock, where)
+        if shot.end <= shot.start:
+            raise ConfigError(f"{where}: its end does not lie after its start")
+        if shots and shot.start < shots[-1].end:
+            before = lines[len(shots) - 1]
+            raise ConfigError(f"{where}: it begins before the shot in line {before} ends")
+        shots.append(shot)
+    return ShotList(tuple(shots), _video(table, path), _text(table, "fingerprint", path))
+
+
+def _video(table: Mapping[str, Any], path: Path) -> str:
+    """Of which name `video_bytes` has every byte, in hexadecimal, where that is no UTF-8."""
+    name, coded = _text(table, "video", path), _text(table, "video_bytes", path)
+    try:
+        return os.fsdecode(bytes.fromhex(coded)) if coded else name
+    except ValueError as error:
+        raise ConfigError(
+            f"{path}: video_bytes must be hexadecimal digits, not {quoted(coded)}"
+        ) from error
+
+
+def _text(table: Mapping[str, Any], key: str, path: Path) -> str:
+    value = table.get(key, "")
+    if not isinstance(value, str):
+        raise ConfigError(f"{path}: {key} must be a text in quotes, not {quoted(value)}")
+    return value
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+class _Clock:
+    """Frames as times from the first one, and back."""
+
+    def __init__(self, pts: npt.NDArray[np.int64], time_base: Fraction) -> None:
+        self._ticks = [int(p) - int(pts[0]) for p in pts]
+        self._time_base = time_base
+
+    def text(self, frame: int) -> str:
+        if frame < len(self._ticks):
+            ticks = self._ticks[frame]
+        else:
+            last = self._ticks[-1]
+            ticks = last + (last - self._ticks[-2] if len(self._ticks) > 1 else 1)
+        total = round(ticks * self._time_base * _MICROSECONDS)
+        seconds, micro = divmod(total, _MICROSECONDS)
+        minutes, seconds = divmod(seconds, 60)
+        tail = f".{micro:06d}".rstrip("0").rstrip(".")
+        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}{tail}"
+
+    def frame(self, text: object, where: str) -> int:
+        """The frame nearest to a time; one past the last where the time lies beyond it."""
+        if not isinstance(text, str):
+            raise ConfigError(
+                f'{where}: a time is written in quotes, such as "0:01:15.5", not {quoted(text)}'
+            )
+        try:
+            ticks = seconds_of(text) / self._time_base
+        except UsageError as error:
+            raise ConfigError(f"{where}: {error}") from error
+        after = bisect_left(self._ticks, ticks)
+        if after == len(self._ticks):
+            step = self._ticks[-1] - self._ticks[-2] if after > 1 else 1
+            return after if ticks - self._ticks[-1] > Fraction(step, 2) else after - 1
+        if after and ticks - self._ticks[after - 1] < self._ticks[after] - ticks:
+            return after - 1
+        return after
+
+
+def _lines(shot: Shot, clock: _Clock) -> Iterator[str]:
+    yield "[[shot]]"
+    yield f'start = "{clock.text(shot.start)}"'
+    yield f'end = "{clock.text(shot.end)}"'
+    if shot.people is not None:
+        yield f"people = {list(shot.people)}"
+    if len(shot.strength) == 1 and shot.strength[0][0] == shot.start:
+        yield f"strength = {shot.strength[0][1]!r}"
+    elif shot.strength:
+        keys = ", ".join(f'["{clock.text(frame)}", {value!r}]' for frame, value in shot.strength)
+        yield f"strength = [{keys}]"
+    if shot.restorer is not None:
+        if not _is_utf8(shot.restorer):
+            raise OutputError(
+                f"a list of shots cannot hold the restorer {quoted(shot.restorer)}, whose bytes "
+                "are no UTF-8; rename the file"
+            )
+        yield f"restorer = {_quoted(shot.restorer)}"
+    if shot.skip:
+        yield "skip = true"
+    if shot.faces:
+        yield f"faces = [{', '.join(_face_text(face, clock) for face in shot.faces)}]"
+
+
+def _face_text(face: Sequence[tuple[int, tuple[float, ...]]], clock: _Clock) -> str:
+    keys = (f'["{clock.text(f)}", {", ".join(map(repr, box))}]' for f, box in face)
+    return f"[{', '.join(keys)}]"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
+
+
+def _shot(entry: Mapping[str, Any], clock: _Clock, where: str) -> Shot:
+    for key in entry:
+        if key not in _KEYS:
+            raise ConfigError(f"{where}: {unknown_name('entry', key, _KEYS)}")
+    for key in ("start", "end"):
+        if key not in entry:
+            raise ConfigError(f"{where}: it has no {key}")
+    start, end = clock.frame(entry["start"], where), clock.frame(entry["end"], where)
+    people, restorer = entry.get("people"), entry.get("restorer")
+    if people is not None and not (
+        _is_list_of(people, int) and all(0 <= number <= _MOST_PEOPLE for number in people)
+    ):
+        raise ConfigError(f"{where}: people must be numbers such as [1, 3], not {quoted(people)}")
+    if not isinstance(restorer, str | None) or "\0" in (restorer or ""):
+        raise ConfigError(f"{where}: restorer must be a name in quotes, not {quoted(restorer)}")
+    if not isinstance(entry.get("skip", False), bool):
+        raise ConfigError(f"{where}: skip must be true or false, not {quoted(entry['skip'])}")
+    return Shot(
+        start,
+        end,
+        None if people is None else tuple(people),
+        _strength(entry.get("strength"), start, clock, where),
+        restorer,
+        entry.get("skip", False),
+        _faces(entry.get("faces", []), clock, where),
+    )
+
+
+def _is_list_of(value: object, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(item, kind) and not isinstance(item, bool) for item in value
+    )
+
+
+def _strength(value: Any, start: int, clock: _Clock, where: str) -> tuple[tuple[int, float], ...]:
+    if value is None:
+        return ()
+    keys = value if isinstance(value, list) else [[None, value]]
+    found = []
+    for key in keys:
+        if not (isinstance(key, list) and len(key) == 2 and _is_list_of(key[1:], (int, float))):
+            raise ConfigError(f'{where}: strength must be a number or [["0:00:01", 0.5], ...]')
+        if not 0 <= key[1] <= 1:
+            raise ConfigError(f"{where}: strength must be within 0 and 1, not {quoted(key[1])}")
+        found.append((start if key[0] is None else clock.frame(key[0], where), float(key[1])))
+    if [frame for frame, _ in found] != sorted({frame for frame, _ in found}):
+        raise ConfigError(f"{where}: the times of strength must run forward")
+    return tuple(found)
+
+
+def _faces(
+    value: Any, clock: _Clock, where: str
+) -> tuple[tuple[tuple[int, tuple[float, ...]], ...], ...]:
+    faces = []
+    for face in value if isinstance(value, list) else [None]:
+        keys = face if isinstance(face, list) and face else [None]
+        boxes = []
+        for key in keys:
+            if not (isinstance(key, list) and len(key) == 5 and _is_list_of(key[1:], (int, float))):
+                raise ConfigError(
+                    f'{where}: a face by hand is [["0:00:01", left, top, right, bottom], ...]'
+                )
+            if not all(abs(edge) <= _FARTHEST_PX for edge in key[1:]):  # nor what is no number
+                raise ConfigError(
+                    f"{where}: the edges of a face by hand are pixels from {-_FARTHEST_PX} to "
+                    f"{_FARTHEST_PX}, not {quoted(key[1:])}"
+                )
+            box = tuple(float(edge) for edge in key[1:])
+            if box[2] <= box[0] or box[3] <= box[1]:
+                raise ConfigError(f"{where}: the box {list(box)} is empty")
+            boxes.append((clock.frame(key[0], where), box))
+        if [frame for frame, _ in boxes] != sorted({frame for frame, _ in boxes}):
+            raise ConfigError(f"{where}: the times of a face by hand must run forward")
+        faces.append(tuple(boxes))
+    return tuple(faces)

@@ -1,0 +1,204 @@
+"""Arguments in, tables and progress out, exit status. Heavy modules load where needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from vidrestore.cli.inspect import analyze, compare, evaluate, preview
+from vidrestore.cli.options import Offline, WeightsFolder
+from vidrestore.cli.restore import restore
+from vidrestore.cli.weights import weights_app
+from vidrestore.common.errors import VidrestoreError
+from vidrestore.common.quoting import printable
+
+_SECONDS_TO_OPEN = 60.0  # a browser on a busy machine may take long to start
+
+
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and leave with its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [a for a in given if a != "--debug"]
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        # Typer turns an interruption into a status that it returns, and raises other failures.
+        status = int(_build()(given, prog_name="vidrestore", standalone_mode=False) or 0)
+        if status == _INTERRUPTED:
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        status = _fail("interrupted", "interrupted; no output was written", _INTERRUPTED, given)
+    except VidrestoreError as error:
+        if debug:
+            traceback.print_exc()
+        status = _fail(type(error).__name__, str(error), error.exit_status, given)
+    except (typer.Exit, SystemExit) as leaving:
+        status = int(getattr(leaving, "exit_code", getattr(leaving, "code", 0)) or 0)
+    except Exception as error:
+        status = _unexpected(error, given, debug=debug)
+    sys.exit(status)
+
+
+def _unexpected(error: Exception, given: Sequence[str], *, debug: bool) -> int:
+    """A usage error of the parser, which knows how to show itself; else a defect."""
+    show = getattr(error, "show", None)
+    if show is not None:
+        show()
+        return int(getattr(error, "exit_code", 2))
+    if type(error).__name__ == "Abort":
+        return _fail("interrupted", "interrupted; no output was written", _INTERRUPTED, given)
+    if debug:
+        traceback.print_exception(error)
+    message = f"{type(error).__name__}: {error}; run again with --debug and report what it prints"
+    return _fail(type(error).__name__, message, 1, given)
+
+
+def _fail(kind: str, message: str, status: int, given: Sequence[str]) -> int:
+    if "--json" in given:
+        print(json.dumps({"event": "error", "kind": kind, "message": message}), flush=True)
+    else:
+        print(f"vidrestore: {printable(message)}", file=sys.stderr)
+    return status
+
+
+def _interrupt(signal_number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _build() -> typer.Typer:
+    app = typer.Typer(
+        callback=_version,
+        invoke_without_command=True,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        help="Makes the faces in a video clear and leaves everything else exactly as it was.",
+        epilog="--debug, anywhere, shows the traceback of an error.",
+    )
+    for command in (restore, preview, analyze, compare, evaluate, demo, ui):
+        app.command()(command)
+    app.command("doctor")(diagnose_machine)
+    app.add_typer(weights_app(), name="weights")
+    return app
+
+
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"vidrestore {installed('vidrestore')}")
+        raise typer.Exit
+
+
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.")] = Path(
+        "demo"
+    ),
+) -> None:
+    """Make a small worn video, restore it, and show what was gained; nothing is downloaded."""
+    from vidrestore.cli import console
+    from vidrestore.cli.progress import events
+    from vidrestore.review.demo import run_demo
+
+    with events(False) as on_event:
+        result = run_demo(folder, on_event)
+    console.show_demo(result)
+
+
+def diagnose_machine(weights: WeightsFolder = None) -> None:
+    """Say what this machine has and lacks, what will be slow, and what runs right now."""
+    from vidrestore.cli import console
+    from vidrestore.cli.doctor import diagnose
+
+    diagnosis = diagnose(weights)
+    console.show_diagnosis(diagnosis)
+    if not diagnosis.can_run:
+        raise typer.Exit(1)
+
+
+def ui(
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where it is served; default: to this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=65535, help="Default: a free one.")
+    ] = None,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Do not open it in the browser.")
+    ] = False,
+    max_upload: Annotated[
+        float,
+        typer.Option(
+            "--max-upload", metavar="GB", min=0.001, max=100_000, help="Largest video taken."
+        ),
+    ] = 50,
+    weights: WeightsFolder = None,
+    offline: Offline = None,
+) -> None:
+    """Open a page in the browser: drop a video, choose whom, restore. It stays on this machine."""
+    from vidrestore.cli import console
+    from vidrestore.web.server import Serving, serve
+
+    folder = None if weights is None else weights.absolute()
+    serving = Serving(host, port, max_upload, folder, bool(offline))
+
+    with ExitStack() as at_end:
+
+        def ready(address: str, folder: Path) -> None:
+            console.show_page(address, is_local=serving.is_local)
+            if not no_browser:
+                _open(address, folder, at_end)
+
+        serve(serving, ready)
+
+
+def _open(address: str, folder: Path, at_end: ExitStack) -> None:
+    """In a browser with windows; one in the terminal would take it over.
+
+    Every user of the machine can read the arguments of a process, so the browser is given the
+    name of a file that only its user can read, and that file leads on to the address.
+    """
+    import webbrowser
+
+    try:
+        browser = webbrowser.get()
+    except webbrowser.Error:
+        return
+    if type(browser) is not webbrowser.GenericBrowser:
+        browser.open(at_end.enter_context(_redirect(address, folder)).as_uri())
+
+
+@contextmanager
+def _redirect(address: str, folder: Path) -> Iterator[Path]:
+    """A private file that leads to `address`; gone after a minute, or when the context ends."""
+    from html import escape
+
+    descriptor, name = tempfile.mkstemp(dir=folder, suffix=".html")  # made with 0600
+    path = Path(name)
+    target = escape(address)
+    text = f'<meta charset="utf-8"><meta http-equiv="refresh" content="0; url={target}">'
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(f'{text}<a href="{target}">The page of vidrestore</a>')
+    later = threading.Timer(_SECONDS_TO_OPEN, path.unlink, kwargs={"missing_ok": True})
+    later.daemon = True
+    later.start()
+    try:
+        yield path
+    finally:
+        later.cancel()
+        path.unlink(missing_ok=True)

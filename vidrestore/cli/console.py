@@ -1,0 +1,329 @@
+"""What a person sees of a result: tables and sentences. All but results goes to standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console, OverflowMethod
+from rich.table import Column, Table
+from rich.text import Text
+
+from vidrestore.common.quoting import printable
+
+if TYPE_CHECKING:
+    from vidrestore.analysis.result import Analysis
+    from vidrestore.cli.doctor import Diagnosis
+    from vidrestore.jobs.batch import Outcome
+    from vidrestore.jobs.estimate import Estimate
+    from vidrestore.jobs.summary import Summary, TrackLikeness
+    from vidrestore.models.convert import Converted
+    from vidrestore.models.weights import Checked, Row
+    from vidrestore.review.comparison import Comparison
+    from vidrestore.review.demo import Demo
+    from vidrestore.review.evaluate import Evaluation
+    from vidrestore.review.preview import Preview
+    from vidrestore.review.trial import Tryout
+
+
+def show_summary(summary: Summary, target: Path) -> None:
+    console = Console()
+    table = Table(title=_cell(str(target)), show_header=False, title_justify="left")
+    table.add_row("frames", str(summary.frames))
+    plural = "" if summary.tracks == 1 else "s"
+    table.add_row("faces restored", f"{summary.faces} in {summary.tracks} track{plural}")
+    if summary.repeated:
+        row = f"{summary.repeated} of them repeat the frame before and were not computed again"
+        table.add_row("", row)
+    if summary.kept:
+        row = f"{summary.kept} of them were restored before and kept, and not computed again"
+        table.add_row("", row)
+    if summary.restorers:
+        table.add_row("restored with", _cell(", ".join(summary.restorers)))
+    table.add_row("shots", str(summary.shots))
+    if summary.redone_shots:
+        table.add_row("shots redone", ", ".join(map(str, summary.redone_shots)))
+    for reason, count in summary.skipped.items():
+        table.add_row("faces left as they were", f"{count}: {reason}")
+    for track in summary.likeness:
+        if track.reduced_frames:
+            table.add_row("not alike", _unlike(track))
+    if summary.missing_frames:
+        table.add_row("frames lost", str(summary.missing_frames))
+    table.add_row("picture", _picture(summary))
+    for stage, seconds in summary.seconds.items():
+        table.add_row(stage, f"{seconds:.1f} s")
+    console.print(table)
+    _warn(summary.warnings)
+
+
+def _unlike(track: TrackLikeness) -> str:
+    """What the guard did about a track."""
+    plural = "" if track.reduced_frames == 1 else "s"
+    return (
+        f"person {track.person} in shot {track.shot}: the restored face does not look like the "
+        f"source in {track.reduced_frames} frame{plural}; less of it is used there"
+    )
+
+
+def _picture(summary: Summary) -> str:
+    """How far what is no face came through the encoder."""
+    if summary.identical_outside is None:
+        return summary.codec
+    if summary.identical_outside == summary.frames:
+        whose = "the source's" if summary.enlarged == 1 else "the enlarged source's"
+        return f"{summary.codec}; every sample outside the faces is {whose}"
+    if summary.psnr_outside_db is None:
+        return summary.codec
+    return f"{summary.codec}; outside the faces {summary.psnr_outside_db:.1f} dB PSNR"
+
+
+def show_analysis(analysis: Analysis, source: Path, cost: Estimate | str | None) -> None:
+    from vidrestore.analysis.description import facts_of
+    from vidrestore.analysis.result import of_output
+    from vidrestore.common.timecode import duration_text
+
+    console = Console()
+    facts = Table(title=_cell(str(source)), show_header=False, title_justify="left")
+    for name, value in facts_of(analysis):
+        facts.add_row(name, _cell(value))
+    output = of_output(analysis)
+    facts.add_row("frames", str(output.frame_count))
+    facts.add_row("shots", ", ".join(f"{a}-{b - 1}" for a, b in output.shots))
+    facts.add_row("faces to restore", str(analysis.face_count))
+    for reason, count in analysis.skipped.items():
+        facts.add_row("faces left as they are", f"{count}: {reason}")
+    if cost is not None and not isinstance(cost, str):
+        facts.add_row(
+            _cell(f"time with {cost.restorer}"),
+            f"about {duration_text(cost.seconds)} on this machine ({cost.seconds_per_face:.3g} s "
+            f"for a face, {cost.seconds_per_frame:.3g} s for the rest of a frame)",
+        )
+    console.print(facts)
+    if isinstance(cost, str):
+        _say(cost)
+    if analysis.tracks:
+        console.print(_people_table(analysis))
+        console.print(_track_table(analysis))
+    else:
+        console.print("no face was found")
+    if analysis.tracks and not analysis.people_are_joined and len(analysis.shots) > 1:
+        from vidrestore.analysis.selection import NOT_JOINED
+
+        _warn([NOT_JOINED])
+    if analysis.coarse_landmarks:
+        _warn(["landmarks were guessed from face boxes; a detector with weights aligns better"])
+
+
+def _people_table(analysis: Analysis) -> Table:
+    from vidrestore.analysis.description import people_of
+
+    table = Table("person", "shots", "seconds on screen", "eye distance", "turned away", "tracks")
+    for person in people_of(analysis):
+        table.add_row(
+            str(person.person_id),
+            ", ".join(map(str, person.shots)),
+            f"{person.seconds_on_screen:.2f}",
+            f"{person.eye_distance_px:.0f} px",
+            f"{100 * person.share_turned_away:.0f} %",
+            ", ".join(map(str, person.tracks)),
+        )
+    return table
+
+
+def _track_table(analysis: Analysis) -> Table:
+    from vidrestore.analysis.description import seconds_of_track
+    from vidrestore.analysis.result import in_output
+
+    table = Table("track", "person", "frames", "seconds", "eye distance", "seen", "confidence")
+    for track in analysis.tracks:
+        eyes = track.landmarks[:, 1] - track.landmarks[:, 0]
+        size = float((eyes**2).sum(axis=-1).mean() ** 0.5)
+        first, last = in_output(analysis, track.first_frame, track.end_frame - 1)
+        table.add_row(
+            str(track.track_id),
+            str(track.person_id),
+            f"{first}-{last}",
+            f"{seconds_of_track(analysis, track):.2f}",
+            f"{size:.0f} px",
+            f"{100 * float(track.detected.mean()):.0f} %",
+            f"{float(track.score.mean()):.2f}",
+        )
+    return table
+
+
+def show_preview(shown: Preview) -> None:
+    what = "1 frame" if shown.frames == 1 else f"{shown.frames} frames"
+    _say(f"{', '.join(shown.files)}: {what} from {shown.at_seconds:.3f} s on")
+    if not shown.faces:
+        _say("no face was restored there; another moment may show one")
+    for reason, count in shown.not_restored.items():
+        _say(f"faces left as they were: {count}: {reason}")
+
+
+def show_comparison(found: Comparison, target: Path) -> None:
+    _say(f"{target}: {found.frames} frame{'' if found.frames == 1 else 's'}")
+    if found.alone:
+        _warn([f"the second file ended {found.alone} frames earlier; its last picture stood then"])
+
+
+def show_outcome(outcome: Outcome, number: int, of: int) -> None:
+    """As soon as it is there, on standard error."""
+    words = outcome.message or outcome.status
+    console = Console(stderr=True)
+    line = f"{number} of {of}: {outcome.source}: {words}"
+    _say(line, console)
+    if outcome.summary is not None:
+        _warn(outcome.summary.warnings)
+
+
+def show_outcomes(outcomes: Sequence[Outcome], of: int, output: TextIO) -> None:
+    console = Console(file=output)
+    table = Table(Column("input", overflow="fold"), Column("output", overflow="fold"), "frames",
+                  "faces", "result")  # fmt: skip
+    for one in outcomes:
+        done = one.summary
+        counts = ("", "") if done is None else (str(done.frames), str(done.faces))
+        table.add_row(_cell(str(one.source)), _cell(str(one.target)), *counts, one.status)
+    console.print(table)
+    failed = [one for one in outcomes if one.status == "failed"]
+    for one in failed:
+        _say(f"failed: {one.source}: {one.message}", console)
+    if len(outcomes) < of:
+        _say(
+            f"{of - len(outcomes)} of {of} were not begun; the same command goes on with them",
+            console,
+        )
+
+
+def show_evaluation(result: Evaluation) -> None:
+    from vidrestore.review.evaluate import table_rows
+
+    console = Console()
+    table = Table("measure", "source", "output", "better", "what it says")
+    for row in table_rows(result):
+        table.add_row(row.name, row.source, row.output, row.better, row.meaning)
+    console.print(table)
+    same = "the same number of frames"
+    if not result.frame_counts_equal:
+        same = "DIFFERENT frame counts (of a sample, give its --start and --end)"
+    error = result.largest_time_error_seconds
+    times = "the same times" if error == 0 else f"times that differ by up to {error * 1000:.3f} ms"
+    console.print(
+        f"{result.frames} frames compared, {result.frames_with_faces} with faces; {same}, {times}"
+    )
+    console.print(result.verdict().sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_demo(demo: Demo) -> None:
+    console = Console()
+    show_evaluation(demo.evaluation)
+    sign = "gained" if demo.gain_db >= 0 else "LOST"
+    console.print(f"The face {sign} {abs(demo.gain_db):.2f} dB over its worn source.")
+    _say(f"Look at {demo.folder / 'compare.png'} and play {demo.folder / 'restored.mp4'}.", console)
+    console.print("\nThe same on a video of your own, with nothing to download:")
+    console.print(
+        "  vidrestore restore YOUR.mp4 CLEAR.mp4 --restorer fusion --detector haar",
+        markup=False,
+        highlight=False,
+    )
+
+
+def show_weights(rows: Sequence[Row], folders: Sequence[Path]) -> None:
+    console = Console()
+    table = Table("name", Column("where", overflow="fold"), "size", "licence")
+    for row in rows:
+        size = f"{row.size_bytes / 1e6:.1f} MB" if row.size_bytes else ""
+        where = row.message or (str(row.path) if row.path else "missing")
+        table.add_row(row.name, _cell(where), size, row.licence)
+    console.print(table)
+    _say("looked in: " + ", ".join(map(str, folders)), console)
+
+
+def show_fetched(name: str, path: Path, licence: str, *, found: bool) -> None:
+    _say(f"{name} is {'here already' if found else 'here'}: {path}")
+    if licence:
+        _say(f"licence: {licence}")
+
+
+def show_verified(rows: Sequence[tuple[str, Sequence[Checked]]], folders: Sequence[Path]) -> None:
+    """What is wrong stands below the table, where it is not broken into a column."""
+    table = Table("name", Column("path", overflow="fold"), "state")
+    for name, checked in rows:
+        for one in checked:
+            table.add_row(name, _cell(str(one.path), overflow="fold"), one.state)
+        if not checked:
+            table.add_row(name, "", "missing")
+    Console().print(table)
+    for _, checked in rows:
+        for one in checked:
+            if one.message:
+                _say(f"{one.state}: {one.message}")
+    _say("looked in: " + ", ".join(map(str, folders)))
+
+
+def show_converted(converted: Converted) -> None:
+    _say(
+        f"wrote {converted.path}: GPEN for faces of {converted.size_px} px, {converted.entries} "
+        f"entries, {converted.parameters / 1e6:.1f} million parameters"
+    )
+    _say(f"use it: --restorer {converted.path}")
+
+
+def show_tryout(tryout: Tryout, sheet: Path) -> None:
+    table = Table(
+        "worn", "template", "landmarks off", "true detail", "PSNR", title=_cell(tryout.restorer)
+    )
+    for row in sorted(tryout.rows, key=lambda row: [r.wear for r in tryout.rows].index(row.wear)):
+        score = row.score
+        table.add_row(
+            row.wear,
+            row.template or "(not restored)",
+            f"{score.landmark_error_px:.2f} px",
+            f"{100 * score.true_detail:.0f} %",
+            f"{score.psnr_db:.2f} dB",
+        )
+    Console().print(table)
+    _say(tryout.verdict)
+    _say(f"Look at {sheet}: clean, worn, restored.")
+
+
+def show_diagnosis(diagnosis: Diagnosis) -> None:
+    table = Table("what", "found", "what follows")
+    for finding in diagnosis.findings:
+        cells = (finding.what, finding.found, finding.follows)
+        table.add_row(*(_cell(cell, overflow="fold") for cell in cells))
+    Console().print(table)
+    for sentence in diagnosis.slow:
+        _say(f"slow: {sentence}")
+    for sentence in diagnosis.runs_now:
+        _say(f"runs now: {sentence}")
+    if not diagnosis.can_run:
+        _say("Nothing can run until what is marked BROKEN is mended.")
+
+
+def show_page(address: str, *, is_local: bool) -> None:
+    """`address` holds the secret of the page; the terminal is the only place that shows it."""
+    _say(f"The page is at {address}; Ctrl-C ends it and removes uploads and results.")
+    _say("Keep the address to yourself: whoever has it can use the page.")
+    if not is_local:
+        _warn(["the page is sent over the network unencrypted, and the token in its address too"])
+
+
+def _cell(text: str, overflow: OverflowMethod | None = None) -> Text:
+    """Of a table: as it stands, without markup, and nothing in it steers the terminal."""
+    return Text(printable(text), overflow=overflow)
+
+
+def _say(line: str, console: Console | None = None) -> None:
+    """One line of a result, never broken or coloured, so that paths can be copied."""
+    (console or Console()).print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def _warn(messages: Sequence[str]) -> None:
+    console = Console(stderr=True)
+    for message in messages:
+        console.print(
+            f"warning: {printable(message)}", markup=False, highlight=False, soft_wrap=True
+        )

@@ -1,0 +1,325 @@
+"""Commands that look and measure, and restore nothing whole. Heavy modules load where needed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidrestore.cli.options import (
+    Changes,
+    Cuts,
+    Deinterlace,
+    DetectorName,
+    Device,
+    End,
+    Fps,
+    InputCurve,
+    Json,
+    MaxVram,
+    MinFace,
+    Offline,
+    Overwrite,
+    People,
+    PrintConfig,
+    Profile,
+    Reference,
+    RestorerName,
+    Scale,
+    ShotsToObey,
+    Source,
+    StageTimes,
+    Start,
+    Strength,
+    UpscalerFile,
+    WeightsFolder,
+    print_settings,
+    settings_from,
+    span_of,
+)
+from vidrestore.common.timecode import seconds_of
+
+Picture = Annotated[
+    Path,
+    typer.Option(
+        "-o", metavar="FILE", help="A picture, .png or .jpg, or a video, .mp4.", readable=False
+    ),
+]
+
+
+def preview(
+    source: Source,
+    output: Picture,
+    at: Annotated[
+        str, typer.Option(metavar="TIME", help="The moment: 75.5 or 1:15.5.", show_default=False)
+    ] = "0",
+    close: Annotated[
+        bool, typer.Option("--close", help="Show only the surroundings of the largest face.")
+    ] = False,
+    apart: Annotated[
+        bool,
+        typer.Option("--apart", help="Two pictures, NAME.before.png and NAME.after.png."),
+    ] = False,
+    overwrite: Overwrite = False,
+    profile: Profile = None,
+    restorer: RestorerName = None,
+    detector: DetectorName = None,
+    weights: WeightsFolder = None,
+    offline: Offline = None,
+    device: Device = None,
+    deinterlace: Deinterlace = None,
+    max_vram: MaxVram = None,
+    fps: Fps = None,
+    input_curve: InputCurve = None,
+    strength: Strength = None,
+    scale: Scale = None,
+    upscaler: UpscalerFile = None,
+    people: People = None,
+    reference: Reference = None,
+    min_face: MinFace = None,
+    shots: ShotsToObey = None,
+    changes: Changes = None,
+    as_json: Json = False,
+) -> None:
+    """Show a moment of INPUT before and after: a picture, or two seconds as a video to loop."""
+    settings = settings_from(
+        profile,
+        changes,
+        restorer=restorer,
+        device=device,
+        deinterlace=deinterlace,
+        max_vram=max_vram,
+        fps=fps,
+        input_curve=input_curve,
+        detector=detector,
+        weights=weights,
+        offline=offline,
+        strength=strength,
+        scale=scale,
+        upscaler=upscaler,
+    )
+    at_seconds = seconds_of(at)
+    from vidrestore.analysis.selection import Choice
+    from vidrestore.cli import console
+    from vidrestore.cli.progress import events
+    from vidrestore.common.files import check_new
+    from vidrestore.review.drawing import is_movie
+    from vidrestore.review.preview import files_of, write_preview
+
+    is_movie(output)
+    read = [path for path in (source, reference, shots) if path is not None]
+    for path in files_of(output, apart=apart):
+        check_new(path, overwrite=overwrite, inputs=read)
+    with events(as_json) as on_event:
+        shown = write_preview(
+            source,
+            at_seconds,
+            output,
+            settings,
+            choice=Choice(people, reference, shots, min_face),
+            close=close,
+            apart=apart,
+            on_event=on_event,
+        )
+    if as_json:
+        print(json.dumps({"event": "done", "preview": shown.as_dict()}))
+    else:
+        console.show_preview(shown)
+
+
+def analyze(
+    source: Source,
+    profile: Profile = None,
+    detector: DetectorName = None,
+    weights: WeightsFolder = None,
+    offline: Offline = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", metavar="FILE.npz", help="Keep the whole analysis.")
+    ] = None,
+    shots: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml|FILE.edl", help="Write the shots, to be edited.", readable=False
+        ),
+    ] = None,
+    contact_sheet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png|DIR",
+            help="A picture of everybody; of each, in a folder.",
+            readable=False,
+        ),
+    ] = None,
+    cuts: Cuts = None,
+    restorer: RestorerName = None,
+    device: Device = None,
+    deinterlace: Deinterlace = None,
+    max_vram: MaxVram = None,
+    fps: Fps = None,
+    input_curve: InputCurve = None,
+    no_estimate: Annotated[
+        bool, typer.Option("--no-estimate", help="Do not measure how long it would take.")
+    ] = False,
+    changes: Changes = None,
+    print_config: PrintConfig = False,
+    stage_times: StageTimes = False,
+    as_json: Json = False,
+) -> None:
+    """Say what and who is in INPUT, what was guessed about the file, and how long it will take."""
+    settings = settings_from(
+        profile,
+        changes,
+        restorer=restorer,
+        device=device,
+        deinterlace=deinterlace,
+        max_vram=max_vram,
+        fps=fps,
+        input_curve=input_curve,
+        detector=detector,
+        weights=weights,
+        offline=offline,
+        cuts=cuts,
+    )
+    if print_config:
+        print_settings(settings)
+        return
+    from vidrestore.analysis import storage
+    from vidrestore.analysis.cache import find_analysis, forget_analysis
+    from vidrestore.analysis.description import as_dict
+    from vidrestore.analysis.selection import write_shots
+    from vidrestore.cli import console
+    from vidrestore.cli.progress import events
+    from vidrestore.common.errors import ChangedSourceError
+    from vidrestore.jobs.estimate import estimate
+    from vidrestore.review.contact_sheet import write_contact_sheet
+
+    _check_written(source, output, shots, contact_sheet, cuts)
+    with events(as_json, stage_times=stage_times) as on_event:
+        known = find_analysis(source, settings, on_event=on_event)
+        if contact_sheet is not None:
+            try:
+                write_contact_sheet(known.analysis, source, contact_sheet)
+            except ChangedSourceError:
+                if not known.is_kept:
+                    raise
+                forget_analysis(source, settings, on_event)
+                known = find_analysis(source, settings, may_be_kept=False, on_event=on_event)
+                write_contact_sheet(known.analysis, source, contact_sheet)
+        analysis = known.analysis
+        if output is not None:
+            storage.save(analysis, output)
+        if shots is not None:
+            write_shots(analysis, source, shots)
+        cost = None if no_estimate else estimate(source, analysis, settings, on_event)
+    if as_json:
+        plain = cost if cost is None or isinstance(cost, str) else cost.as_dict()
+        found = as_dict(analysis) | {"estimate": plain}
+        print(json.dumps({"event": "done", "analysis": found}, allow_nan=False))
+    else:
+        console.show_analysis(analysis, source, cost)
+
+
+def _check_written(
+    source: Path,
+    output: Path | None,
+    shots: Path | None,
+    contact_sheet: Path | None,
+    cuts: Path | None,
+) -> None:
+    """Refuse before any work what `analyze` could not write, or would write over what it reads."""
+    from vidrestore.analysis.selection import check_shots_path
+    from vidrestore.common.errors import UsageError
+    from vidrestore.common.files import check_new
+    from vidrestore.review.contact_sheet import check_sheet
+
+    written, read = [p for p in (output, shots, contact_sheet) if p is not None], [source]
+    if cuts is not None:
+        read.append(cuts)
+    for number, path in enumerate(written):
+        if path.absolute() in {other.absolute() for other in written[:number]}:
+            raise UsageError(f"{path} would be written twice; give each file a name of its own")
+    if shots is not None:
+        check_shots_path(shots)
+    for each in (output, shots):
+        if each is not None:
+            check_new(each, overwrite=True, inputs=read)
+    if contact_sheet is not None:
+        check_sheet(contact_sheet, inputs=read)
+
+
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="The source, say.")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="What was made of it.")],
+    output: Picture,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Of a picture: the moment (the start).")
+    ] = None,
+    start: Start = None,
+    end: End = None,
+    wipe: Annotated[
+        bool,
+        typer.Option("--wipe", help="One picture, split by a line that wanders in a video."),
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Put two videos, or two pictures, of the same side by side."""
+    from vidrestore.cli import console
+    from vidrestore.cli.progress import events
+    from vidrestore.common.errors import UsageError
+    from vidrestore.common.files import check_new
+    from vidrestore.review.comparison import write_comparison
+    from vidrestore.review.drawing import is_movie
+
+    span = span_of(start if at is None else at, end)
+    if is_movie(output) and at is not None:
+        raise UsageError(f"--at is for a picture; for the video {output} give --start and --end")
+    if not is_movie(output) and (start is not None or end is not None):
+        raise UsageError(f"--start and --end are for a video; for the picture {output} give --at")
+    check_new(output, overwrite=overwrite, inputs=(before, after))
+    with events(as_json) as on_event:
+        found = write_comparison(before, after, output, span=span, wipe=wipe, on_event=on_event)
+    if as_json:
+        print(json.dumps({"event": "done", "comparison": found.as_dict()}))
+    else:
+        console.show_comparison(found, output)
+
+
+def evaluate(
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The restored video.")],
+    source: Annotated[Path, typer.Option(metavar="INPUT", help="What it was made from.")],
+    reference: Annotated[
+        Path | None, typer.Option(metavar="TRUTH", help="The clean video, where there is one.")
+    ] = None,
+    profile: Profile = None,
+    detector: DetectorName = None,
+    weights: WeightsFolder = None,
+    offline: Offline = None,
+    start: Start = None,
+    end: End = None,
+    changes: Changes = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what the faces of OUTPUT gained, and compare frames and times with the source."""
+    settings = settings_from(
+        profile,
+        changes,
+        detector=detector,
+        weights=weights,
+        offline=offline,
+    )
+    from vidrestore.cli import console
+    from vidrestore.cli.progress import events
+    from vidrestore.review.evaluate import evaluate as measure
+
+    span = span_of(start, end)
+    with events(as_json) as on_event:
+        result = measure(
+            output, source, settings, reference=reference, span=span, on_event=on_event
+        )
+    if as_json:
+        print(json.dumps({"event": "done", "evaluation": result.as_dict()}, allow_nan=False))
+    else:
+        console.show_evaluation(result)

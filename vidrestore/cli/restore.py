@@ -1,0 +1,281 @@
+"""`vidrestore restore`: of one video, or of many. Heavy modules load where needed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from vidrestore.cli.options import (
+    BeforeSwap,
+    Changes,
+    Cluster,
+    Codec,
+    Cuts,
+    Deinterlace,
+    DetectorName,
+    Device,
+    End,
+    Fps,
+    FrameMd5,
+    InputCurve,
+    Json,
+    KeepJob,
+    LayerFolder,
+    MaxVram,
+    MinFace,
+    Offline,
+    Overwrite,
+    People,
+    Plate,
+    PrintConfig,
+    Profile,
+    Quality,
+    RedoShots,
+    Reference,
+    Report,
+    RestorerName,
+    Scale,
+    ShotsToObey,
+    StageTimes,
+    Start,
+    Strength,
+    UpscalerFile,
+    WeightsFolder,
+    Workers,
+    print_settings,
+    settings_from,
+    span_of,
+)
+from vidrestore.common.errors import UsageError
+
+if TYPE_CHECKING:
+    from vidrestore.common.settings import Settings
+    from vidrestore.jobs.summary import Summary
+
+
+def restore(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="INPUT OUTPUT",
+            help="A video, a picture, or name_%06d.tif for many, and the new file: .mp4, .mov or "
+            ".mkv; of pictures .tif, .png, .jpg, .dpx, .exr. With --output-dir: inputs only.",
+            show_default=False,
+            readable=False,
+        ),
+    ] = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--output-dir",
+            metavar="DIR",
+            help="Restore every INPUT into this folder; one that fails does not stop the rest.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="With --output-dir: how outputs are called ({name}{suffix}); {number} counts.",
+        ),
+    ] = None,
+    profile: Profile = None,
+    restorer: RestorerName = None,
+    detector: DetectorName = None,
+    weights: WeightsFolder = None,
+    device: Device = None,
+    deinterlace: Deinterlace = None,
+    max_vram: MaxVram = None,
+    fps: Fps = None,
+    input_curve: InputCurve = None,
+    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Faces at once.")] = None,
+    strength: Strength = None,
+    codec: Codec = None,
+    quality: Quality = None,
+    people: People = None,
+    reference: Reference = None,
+    min_face: MinFace = None,
+    shots: ShotsToObey = None,
+    cuts: Cuts = None,
+    known: Annotated[
+        Path | None,
+        typer.Option(
+            "--analysis", metavar="FILE.npz", help="What `analyze -o` wrote.", readable=False
+        ),
+    ] = None,
+    start: Start = None,
+    end: End = None,
+    before_swap: BeforeSwap = None,
+    plate: Plate = None,
+    scale: Scale = None,
+    upscaler: UpscalerFile = None,
+    layer: LayerFolder = None,
+    framemd5: FrameMd5 = None,
+    report: Report = None,
+    overwrite: Overwrite = False,
+    no_resume: Annotated[
+        bool, typer.Option("--no-resume", help="Begin anew instead of going on.")
+    ] = False,
+    keep_job: KeepJob = False,
+    redo_shots: RedoShots = None,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    offline: Offline = None,
+    changes: Changes = None,
+    print_config: PrintConfig = False,
+    stage_times: StageTimes = False,
+    as_json: Json = False,
+) -> None:
+    """Restore the faces of INPUT; sound, subtitles, times and all other pixels stay."""
+    settings = settings_from(
+        profile,
+        changes,
+        restorer=restorer,
+        detector=detector,
+        weights=weights,
+        offline=offline,
+        device=device,
+        deinterlace=deinterlace,
+        max_vram=max_vram,
+        fps=fps,
+        input_curve=input_curve,
+        batch_size=batch_size,
+        strength=strength,
+        scale=scale,
+        upscaler=upscaler,
+        codec=codec,
+        quality=quality,
+        cuts=cuts,
+    )
+    if print_config:
+        print_settings(settings)
+        return
+    span = span_of(start, end)
+    _check_alone(
+        output_dir,
+        {
+            "--people": people, "--shots": shots, "--cuts": cuts, "--analysis": known,
+            "--before-swap": before_swap, "--plate": plate, "--layer": layer,
+            "--framemd5": framemd5, "--report": report, "--redo-shots": redo_shots,
+        },
+    )  # fmt: skip
+    pairs = _pairs(paths or [], output_dir, name, settings)
+    from vidrestore.analysis import storage
+    from vidrestore.analysis.selection import Choice
+    from vidrestore.cli import console
+    from vidrestore.cli.progress import events
+    from vidrestore.jobs.ray_cluster import open_crew
+    from vidrestore.jobs.redo import check_alone
+    from vidrestore.jobs.request import check_paths
+    from vidrestore.jobs.run import restore_video
+
+    # Before anything heavy is loaded, so that a slip is answered at once.
+    beside, is_redo = (before_swap, plate), redo_shots is not None
+    check_alone(plate, layer, keep_job=keep_job, is_redo=is_redo)
+    if output_dir is None:
+        source, target = pairs[0]
+        check_paths(
+            source, target, framemd5,
+            report=report, overwrite=overwrite, beside=beside, is_redo=is_redo,
+        )  # fmt: skip
+    if known is not None and span is not None:
+        raise UsageError("an analysis is of a whole video; leave out --start and --end with it")
+    output = sys.stdout  # from which Ray, which prints, is kept while there is a crew
+    with open_crew(workers, cluster) as crew:
+
+        def restored(source: Path, target: Path) -> Summary:
+            with events(as_json, stage_times=stage_times, output=output) as on_event:
+                return restore_video(
+                    source,
+                    target,
+                    settings,
+                    analysis=None if known is None else storage.load(known),
+                    span=span,
+                    choice=Choice(people, reference, shots, min_face),
+                    before_swap=before_swap,
+                    plate=plate,
+                    layer=layer,
+                    framemd5=framemd5,
+                    report=report,
+                    overwrite=overwrite,
+                    resume=not no_resume,
+                    keep_job=keep_job,
+                    redo_shots=redo_shots,
+                    workers=crew,
+                    on_event=on_event,
+                )
+
+        if output_dir is not None:
+            _restore_all(pairs, restored, output, overwrite=overwrite, as_json=as_json)
+            return
+        summary = restored(source, target)
+    if as_json:
+        print(json.dumps({"event": "done", "summary": summary.as_dict()}))
+    else:
+        console.show_summary(summary, target)
+
+
+def _pairs(
+    paths: Sequence[Path], folder: Path | None, name: str | None, settings: Settings
+) -> list[tuple[Path, Path]]:
+    """(INPUT, OUTPUT), of many where a folder is given."""
+    from vidrestore.jobs.batch import USUAL_NAME, expanded, targets_in
+
+    if folder is not None:
+        if not paths:
+            raise UsageError("no INPUT was named; give one or more before --output-dir")
+        return targets_in(folder, expanded(paths), name or USUAL_NAME, settings)
+    if name is not None:
+        raise UsageError("--name is for many outputs; give --output-dir with it")
+    if len(paths) != 2:
+        raise UsageError(
+            f"restore takes INPUT and OUTPUT, and {len(paths)} paths were given; for many inputs "
+            "add --output-dir DIR"
+        )
+    return [(paths[0], paths[1])]
+
+
+def _check_alone(folder: Path | None, given: Mapping[str, object]) -> None:
+    if folder is None:
+        return
+    if named := [option for option, value in given.items() if value is not None]:
+        raise UsageError(
+            f"{' and '.join(named)} cannot hold for many inputs; restore them one by one, with "
+            "OUTPUT instead of --output-dir"
+        )
+
+
+def _restore_all(
+    pairs: Sequence[tuple[Path, Path]],
+    restored: Callable[[Path, Path], Summary],
+    output: TextIO,
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Exit status 1 where one or more failed."""
+    from vidrestore.cli import console
+    from vidrestore.jobs.batch import restore_all
+
+    outcomes = []
+    try:
+        for outcome in restore_all(pairs, restored, overwrite=overwrite):
+            outcomes.append(outcome)
+            if as_json:
+                told = {"event": "file"} | outcome.as_dict()
+                print(json.dumps(told), file=output, flush=True)
+            else:
+                console.show_outcome(outcome, len(outcomes), len(pairs))
+    finally:
+        if as_json:
+            files = [outcome.as_dict() | {"summary": None} for outcome in outcomes]
+            print(json.dumps({"event": "done", "files": files}), file=output)
+        else:
+            console.show_outcomes(outcomes, len(pairs), output)
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise typer.Exit(1)

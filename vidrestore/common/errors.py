@@ -1,0 +1,91 @@
+"""Everything that can go wrong and is not a defect of vidrestore itself.
+
+    VidrestoreError                what a caller catches
+    +-- UsageError                 the request itself cannot be carried out      exit status 2
+    |   +-- ConfigError            an unknown or ill-valued setting or profile
+    +-- InputError                 the source cannot be read as video
+    |   +-- ChangedSourceError     it no longer gives the frames of its analysis
+    +-- OutputError                the result cannot be written or encoded
+    |   +-- FaultyOutputError      it was written, and is not what it has to be
+    +-- WeightsError               a weight file is missing, damaged or the wrong one
+    +-- ClusterError               the workers cannot be reached, or get lost again and again
+
+Each message is one sentence: what was wrong, the value, what is allowed, what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Iterable
+from pathlib import Path
+
+from vidrestore.common.quoting import quoted
+
+_LONGEST_NAME = 100
+
+
+class VidrestoreError(Exception):
+    """Base of every error that vidrestore raises on purpose."""
+
+    exit_status = 1
+
+
+class UsageError(VidrestoreError, ValueError):
+    """The request contradicts itself or names something that does not exist."""
+
+    exit_status = 2
+
+
+class ConfigError(UsageError):
+    """A setting or profile is unknown or has a value that is not allowed."""
+
+
+class InputError(VidrestoreError):
+    """The source is missing, unreadable, or holds no video."""
+
+
+class ChangedSourceError(InputError):
+    """The source no longer gives the frames of its analysis, or changed during it."""
+
+
+class OutputError(VidrestoreError):
+    """The result cannot be encoded or written."""
+
+
+class FaultyOutputError(OutputError):
+    """The finished file is not what it has to be, so that nothing of it may be used again."""
+
+
+class WeightsError(VidrestoreError):
+    """A weight file is missing, damaged, or belongs to something else."""
+
+
+class ClusterError(VidrestoreError):
+    """The workers of a cluster cannot be reached, or get lost again and again."""
+
+
+def not_written(what: str, folder: Path, error: Exception) -> OutputError:
+    """The sentence for a file in `folder` that could not be written; `what` says which, as the
+    start of one."""
+    number = getattr(error, "errno", None)
+    if number == errno.ENOSPC:
+        return OutputError(
+            f"no space is left in {folder}; make room and run the same command again"
+        )
+    if number == errno.ENOMEM or isinstance(error, MemoryError):
+        return OutputError(
+            f"{what} failed: there is not enough memory; free some, or choose a quicker "
+            "encode.preset or fewer encode.threads, and run the command again"
+        )
+    reason = getattr(error, "strerror", None) or str(error)
+    return OutputError(f"{what} failed: {reason.lower()}")
+
+
+def unknown_name(kind: str, name: object, allowed: Iterable[object]) -> str:
+    """The sentence for a name that is not in `allowed`, with the nearest ones first."""
+    choices = sorted(map(str, allowed))
+    name = name if isinstance(name, str) else quoted(name)
+    near = difflib.get_close_matches(name[:_LONGEST_NAME], choices, n=2, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"there is no {kind} {quoted(name)}, only {', '.join(choices)}{hint}"

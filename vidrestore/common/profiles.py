@@ -1,0 +1,174 @@
+"""Settings from profiles, options and single changes; what is wrong with them, in a sentence."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from vidrestore.common.errors import ConfigError, unknown_name
+from vidrestore.common.quoting import printable, quoted, shortened
+from vidrestore.common.settings import Settings
+from vidrestore.common.text_files import can_be_found, parsed_toml, read_toml
+
+_DEEPEST_SETTING = 4
+
+
+def load_settings(
+    profile: str | Path | None = None,
+    changes: Sequence[str] = (),
+    *,
+    options: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Defaults, then the profile, then `options`, then `changes`; the last one wins.
+
+    `options` are values by dotted name, None meaning "not given"; `changes` are texts such as
+    "restore.batch_size=4". Raises ConfigError naming the nearest allowed names.
+    """
+    values = read_profile(profile) if profile is not None else {}
+    for key, value in (options or {}).items():
+        section, _, name = key.partition(".")
+        if value is not None:
+            _merge(values, {section: {name: value}})
+    for change in changes:
+        _merge(values, _parse_change(change))
+    return _validated(values)
+
+
+def load_profile(name: str | Path) -> Settings:
+    """The settings of a named profile or of a TOML file."""
+    return load_settings(name)
+
+
+def as_toml(settings: Settings) -> str:
+    """A profile that gives these settings; what has no value stands there as a comment.
+
+    ConfigError where the name of a file is no UTF-8, which TOML cannot hold.
+    """
+    text = "\n".join(_tables("", settings.model_dump(mode="json"))).strip() + "\n"
+    for line in text.splitlines():
+        if any(map(_is_surrogate, line)):
+            raise ConfigError(
+                f"a profile cannot hold {shortened(line)}, whose bytes are no UTF-8; rename it"
+            )
+    return text
+
+
+def _tables(name: str, values: Mapping[str, Any]) -> Iterator[str]:
+    plain = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
+    if plain:
+        yield f"\n[{name}]"
+    for key, value in plain.items():
+        yield f"# {key} has no value" if value is None else f"{key} = {_toml(value)}"
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _tables(f"{name}.{key}" if name else key, value)
+
+
+def _toml(value: Any) -> str:
+    """A text, a number, a truth value, or a list of such."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    # Texts of JSON are texts of TOML, but for characters that are to be escaped there, too.
+    text = json.dumps(value, ensure_ascii=False)
+    if printable(text) == text:
+        return text
+    return "".join(c if printable(c) == c or _is_surrogate(c) else f"\\U{ord(c):08x}" for c in text)
+
+
+def _is_surrogate(character: str) -> bool:
+    """A byte of the name of a file that is no UTF-8."""
+    return "\ud800" <= character <= "\udfff"
+
+
+def profile_folder() -> Path:
+    """`configs/`: inside an installed package, beside it in a checkout."""
+    return resource_folder("configs")
+
+
+def resource_folder(name: str) -> Path:
+    """A top-level folder of the checkout that an installed copy carries inside the package."""
+    package = Path(__file__).parents[1]
+    installed = package / name
+    return installed if installed.is_dir() else package.parent / name
+
+
+def read_profile(name: str | Path) -> dict[str, Any]:
+    known = {path.stem: path for path in profile_folder().glob("*.toml")}
+    path = known.get(str(name), Path(name))
+    if not can_be_found(path) or not path.is_file():
+        if Path(name).suffix:
+            raise ConfigError(f"the profile file {name} does not exist")
+        raise ConfigError(unknown_name("profile", str(name), known))
+    return read_toml(path, "the profile")[0]
+
+
+def _parse_change(change: str) -> dict[str, Any]:
+    key, equals, text = change.partition("=")
+    names = key.strip().split(".")
+    if not (equals and 1 < len(names) <= _DEEPEST_SETTING and all(names)):
+        raise ConfigError(f"a setting is written SECTION.KEY=VALUE, not {quoted(change)}")
+    value = _value(text.strip(), key.strip())
+    for name in reversed(names[1:]):
+        value = {name: value}
+    return {names[0]: value}
+
+
+def _value(text: str, name: str) -> Any:
+    """A bare word is a text, so that quotes are not needed in a shell."""
+    try:
+        table = parsed_toml(f"value = {text}")
+        return table["value"] if table.keys() == {"value"} else text
+    except ConfigError as error:
+        if isinstance(error.__cause__, tomllib.TOMLDecodeError):
+            return text
+        raise ConfigError(f"{name} cannot be {quoted(text)}: {error}") from error
+
+
+def _merge(values: dict[str, Any], change: dict[str, Any], where: str = "") -> None:
+    for name, entry in change.items():
+        if not isinstance(entry, dict):
+            values[name] = entry
+        elif isinstance(values.setdefault(name, {}), dict):
+            _merge(values[name], entry, f"{where}{name}.")
+        else:
+            raise ConfigError(
+                f"{where}{name} is a section of settings, not the value {quoted(values[name])}"
+            )
+
+
+def _validated(values: dict[str, Any]) -> Settings:
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error.errors()[0])) from error
+
+
+def _sentence(problem: Any) -> str:
+    path = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        kind = (
+            "section of settings"
+            if len(path) == 1
+            else f"setting in section {'.'.join(path[:-1])}:"
+        )
+        return unknown_name(kind, path[-1], _model_at(path[:-1]).model_fields)
+    if problem["type"] == "literal_error":
+        allowed = get_args(_model_at(path[:-1]).model_fields[path[-1]].annotation)
+        return unknown_name(path[-1], problem["input"], allowed)
+    if problem["type"] == "string_pattern_mismatch":
+        allowed_text = _model_at(path[:-1]).model_fields[path[-1]].description
+        return f"{'.'.join(path)} cannot be {quoted(problem['input'])}; allowed is {allowed_text}"
+    message = problem["msg"].lower()
+    return f"{'.'.join(path)} cannot be {quoted(problem['input'])}: {shortened(message)}"
+
+
+def _model_at(path: Sequence[str]) -> type[BaseModel]:
+    model: type[BaseModel] = Settings
+    for part in path:
+        model = type(model.model_fields[part].get_default())
+    return model

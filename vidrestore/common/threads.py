@@ -1,0 +1,251 @@
+"""Run pipeline stages in threads that never outlive the pipeline."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import cycle
+from types import TracebackType
+from typing import Any, NamedTuple, TypeVar, cast
+
+from vidrestore.common.events import OnEvent
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+_POLL_SECONDS = 0.05  # longest wait before a blocked thread notices that the scope is left
+
+
+@dataclass(slots=True)
+class StageTime:
+    """Where the seconds of a stage's thread went, and how many items it gave on."""
+
+    items: int = 0
+    busy_seconds: float = 0.0
+    """At work, or waiting for a processor."""
+    processor_seconds: float = 0.0
+    """Of the thread itself; what libraries do in threads of their own is not in it."""
+    starved_seconds: float = 0.0
+    """Waiting for the stages before."""
+    held_seconds: float = 0.0
+    """Waiting for the stages after, which have enough."""
+
+    @property
+    def seconds(self) -> float:
+        return self.busy_seconds + self.starved_seconds + self.held_seconds
+
+    def add(self, other: StageTime) -> None:
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+class _Failure(NamedTuple):
+    error: BaseException
+
+
+class _End:
+    """Follows the last item of a stage."""
+
+
+class _Cancelled(BaseException):
+    """Unwinds a stage whose scope has been left; no caller ever sees it."""
+
+
+class _Deal:
+    """Gives the items of an iterator to several threads, turn by turn."""
+
+    def __init__(
+        self,
+        items: Iterator[Any],
+        lanes: int,
+        left: threading.Event,
+        own_time: Callable[[], StageTime],
+    ) -> None:
+        self._items = items
+        self._own_time = own_time
+        self._lanes = lanes
+        self._left = left
+        self._turn = threading.Condition()
+        self._next_lane = 0
+        self._is_over = False
+
+    def lane(self, k: int) -> Iterator[Any]:
+        while True:
+            with self._turn:
+                began = time.perf_counter()
+                while self._next_lane != k and not self._is_over:
+                    if self._left.is_set():
+                        raise _Cancelled
+                    self._turn.wait(_POLL_SECONDS)
+                self._own_time().starved_seconds += time.perf_counter() - began
+                if self._is_over:
+                    return
+                try:
+                    item = next(self._items, _End)
+                    self._is_over = item is _End
+                except BaseException:
+                    self._is_over = True
+                    raise
+                finally:
+                    self._next_lane = (k + 1) % self._lanes
+                    self._turn.notify_all()
+            if item is _End:
+                return
+            yield item
+
+
+class StageThreads:
+    """The one owner of all stage threads: leaving the `with` block stops and joins them.
+
+    Each `background` line puts the stages above it into a thread of their own, joined to the
+    reader by a queue of at most `depth` items. An error in any stage is raised in the reader, with
+    its own traceback, after every item that came before it; from there it travels stage by
+    stage to the caller. An error in the caller, Ctrl-C included, leaves the scope and stops all.
+
+    Memory: each boundary holds at most depth + 2 items (the queue, one being made, one being used).
+
+    `caller` names the stage that the thread of the `with` block itself is.
+    """
+
+    def __init__(self, caller: str = "caller") -> None:
+        self._left = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._here = threading.local()
+        self._as_caller = self._clocked(caller)
+        self.times: dict[str, StageTime] = {}
+        """By the names of the stages, in order; whole once the scope is left."""
+
+    def __enter__(self) -> StageThreads:
+        self._as_caller.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._as_caller.__exit__(None, None, None)
+        self._left.set()
+        for thread in self._threads:
+            thread.join()
+        # The caller comes last and was entered first.
+        caller = next(iter(self.times))
+        self.times[caller] = self.times.pop(caller)
+
+    def background(self, items: Iterable[T], *, depth: int, name: str) -> Iterator[T]:
+        """Yield `items` in order, computed by a thread named `name` at most `depth` items ahead."""
+        results: queue.Queue[T | _Failure | type[_End]] = queue.Queue(maxsize=depth)
+
+        def run() -> None:
+            with self._clocked(name):
+                try:
+                    for item in items:
+                        self._put(results, item)
+                        self._own_time().items += 1
+                    self._put(results, _End)
+                except _Cancelled:
+                    pass
+                except BaseException as error:
+                    self._report(results, _Failure(error))
+                finally:
+                    # Closed here, in the thread that ran it, so that a stage's `finally` runs at
+                    # once.
+                    close = getattr(items, "close", None)
+                    if close is not None:
+                        close()
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return self._take(results)
+
+    def each(
+        self, items: Iterable[S], works: Sequence[Callable[[S], T]], *, depth: int, name: str
+    ) -> Iterator[T]:
+        """Yield work(item) in order; each of `works` has a thread and every so-manieth item.
+
+        Together they run at most len(works) * (depth + 1) items ahead.
+        """
+        deal = _Deal(iter(items), len(works), self._left, self._own_time)
+        lanes = [
+            self.background(map(work, deal.lane(k)), depth=depth, name=f"{name} {k}")
+            for k, work in enumerate(works)
+        ]
+        for lane in cycle(lanes):
+            item = next(lane, _End)
+            if item is _End:
+                return
+            yield cast(T, item)
+
+    @contextmanager
+    def _clocked(self, name: str) -> Iterator[None]:
+        """Count the seconds of this thread as those of the stage `name`."""
+        total = self.times.setdefault(name, StageTime())
+        own = self._here.time = StageTime()
+        wall, processor = time.perf_counter(), time.thread_time()
+        try:
+            yield
+        finally:
+            own.processor_seconds = time.thread_time() - processor
+            own.busy_seconds = time.perf_counter() - wall - own.starved_seconds - own.held_seconds
+            total.add(own)
+
+    def _own_time(self) -> StageTime:
+        """That of the thread which asks; of no stage where another than those of the scope does."""
+        return getattr(self._here, "time", None) or StageTime()
+
+    def _put(self, results: queue.Queue[T], item: T) -> None:
+        began = time.perf_counter()
+        try:
+            while not self._left.is_set():
+                try:
+                    return results.put(item, timeout=_POLL_SECONDS)
+                except queue.Full:
+                    continue
+            raise _Cancelled
+        finally:
+            self._own_time().held_seconds += time.perf_counter() - began
+
+    def _report(self, results: queue.Queue[T], failure: T) -> None:
+        try:
+            self._put(results, failure)
+        except _Cancelled:
+            return
+
+    def _take(self, results: queue.Queue[T | _Failure | type[_End]]) -> Iterator[T]:
+        while not self._left.is_set():
+            began = time.perf_counter()
+            try:
+                item = results.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                continue
+            finally:
+                self._own_time().starved_seconds += time.perf_counter() - began
+            if item is _End:
+                return
+            if isinstance(item, _Failure):
+                raise item.error
+            yield cast(T, item)
+        raise _Cancelled
+
+
+class Stopwatch:
+    """Of a pass, from where it is made."""
+
+    def __init__(self) -> None:
+        self._wall, self._processor = time.monotonic(), time.process_time()
+
+    def report(self, on_event: OnEvent | None, name: str, stages: Mapping[str, StageTime]) -> None:
+        """Tell as an event what each stage of the pass cost, and how busy this process was."""
+        if on_event is not None:
+            on_event({
+                "event": "stages", "pass": name,
+                "seconds": time.monotonic() - self._wall,
+                "processor_seconds": time.process_time() - self._processor,
+                "stages": {each: asdict(own) for each, own in stages.items()},
+            })  # fmt: skip

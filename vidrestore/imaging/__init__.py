@@ -1,0 +1,1 @@
+"""Samples of pictures: planes, color, geometry, resampling, optical flow."""

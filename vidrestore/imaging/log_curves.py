@@ -1,0 +1,128 @@
+"""How film scanners and cameras code light, and tables that somebody else made of it.
+
+Light is linear, 1 at white that reflects nine tenths. Signals are code values of 10 bits / 1023.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vidrestore.common.errors import UsageError
+from vidrestore.common.quoting import quoted
+from vidrestore.common.text_files import read_text
+
+NAMES = ("cineon", "slog3")
+_CODES = 1023
+# Printing density of Kodak's Cineon system (Cineon Image File Format Draft, 1995): code values of
+# black and white, density of a code value, gamma of the negative.
+_BLACK, _WHITE, _DENSITY, _NEGATIVE_GAMMA = 95, 685, 0.002, 0.6
+_STEP = _DENSITY / _NEGATIVE_GAMMA
+_OFFSET: float = 10.0 ** ((_BLACK - _WHITE) * _STEP)
+# S-Log3, Sony, "Technical Summary for S-Gamut3.Cine/S-Log3 and S-Gamut3/S-Log3".
+_BREAK_CODE, _BREAK_LIGHT, _GREY_CODE, _CODES_PER_DECADE = 171.2102946929, 0.01125, 420.0, 261.5
+_GREY, _LIFT = 0.18, 0.01
+_WHITE_REFLECTANCE = 0.9
+_LEAST = 1e-9
+# Of a .cube file: rows by its specification, and values as far as half floats go.
+_MOST_ROWS, _LARGEST_VALUE = 65536, 65504
+
+Table = tuple[tuple[float, float, float], ...]
+
+
+def light(signal: torch.Tensor, name: str) -> torch.Tensor:
+    code = signal * _CODES
+    if name == "cineon":
+        relative: torch.Tensor = _power_of_ten((code - _WHITE) * _STEP) - _OFFSET
+        return relative / (1 - _OFFSET)
+    slope = _BREAK_LIGHT / (_BREAK_CODE - _BLACK)
+    upper = _power_of_ten((code - _GREY_CODE) / _CODES_PER_DECADE) * (_GREY + _LIFT) - _LIFT
+    reflected: torch.Tensor = torch.where(code >= _BREAK_CODE, upper, (code - _BLACK) * slope)
+    return reflected / _WHITE_REFLECTANCE
+
+
+def signal(light: torch.Tensor, name: str) -> torch.Tensor:
+    """The inverse of `light`."""
+    if name == "cineon":
+        density: torch.Tensor = (light * (1 - _OFFSET) + _OFFSET).clamp(min=_LEAST).log10() / _STEP
+        return (_WHITE + density) / _CODES
+    reflected = light * _WHITE_REFLECTANCE
+    slope = _BREAK_LIGHT / (_BREAK_CODE - _BLACK)
+    share = ((reflected + _LIFT) / (_GREY + _LIFT)).clamp(min=_LEAST)
+    upper = _GREY_CODE + share.log10() * _CODES_PER_DECADE
+    return torch.where(reflected >= _BREAK_LIGHT, upper, reflected / slope + _BLACK) / _CODES
+
+
+def looked_up(rgb: torch.Tensor, table: Table) -> torch.Tensor:
+    """(3, h, w) through a table of display values over signals in [0, 1]; straight on beyond."""
+    rows = np.array(table)
+    return _interpolated(rgb, np.linspace(0, 1, len(rows)), rows)
+
+
+def looked_back(display: torch.Tensor, table: Table) -> torch.Tensor:
+    """The inverse of `looked_up`."""
+    rows = np.array(table)
+    places = np.linspace(0, 1, len(rows))
+    planes = [
+        _interpolated(plane[None], column, places[:, None])
+        for plane, column in zip(display, rows.T, strict=True)
+    ]
+    return torch.cat(planes)
+
+
+def read_cube(path: Path) -> Table:
+    """The table of a .cube file with one dimension. UsageError for what has no way back."""
+    lines = [line.split("#")[0].split() for line in read_text(path, "the curve").splitlines()]
+    words = {line[0]: line[1:] for line in lines if line and line[0].isupper()}
+    if "LUT_3D_SIZE" in words:
+        raise UsageError(
+            f"{path} is a table of three dimensions, which has no way back; give one of a single "
+            "dimension (LUT_1D_SIZE), or cineon or slog3"
+        )
+    try:
+        rows = [tuple(map(_number, line)) for line in lines if line and not line[0][0].isupper()]
+        size = int(words["LUT_1D_SIZE"][0]) if words["LUT_1D_SIZE"][0].isascii() else 0
+        ends = words.get("DOMAIN_MIN", ["0"] * 3) + words.get("DOMAIN_MAX", ["1"] * 3)
+        is_unit = list(map(_number, ends)) == [0, 0, 0, 1, 1, 1]
+    except (KeyError, ValueError, IndexError) as error:
+        raise UsageError(f"{path} is no .cube file with a table of one dimension") from error
+    if not 2 <= size <= _MOST_ROWS:
+        raise UsageError(
+            f"the LUT_1D_SIZE of {path} must be from 2 to {_MOST_ROWS}, not {quoted(size)}"
+        )
+    if len(rows) != size or any(len(row) != 3 for row in rows) or not is_unit:
+        raise UsageError(f"{path} must have {size} rows of three values, over signals from 0 to 1")
+    for value in (value for row in rows for value in row):
+        if not abs(value) <= _LARGEST_VALUE:  # nor what is not a number
+            raise UsageError(
+                f"the values of {path} must be numbers from {-_LARGEST_VALUE} to "
+                f"{_LARGEST_VALUE}, not {value}"
+            )
+    if (np.diff(np.array(rows), axis=0) <= 0).any():
+        raise UsageError(f"the curve {path} does not rise everywhere, so it has no way back")
+    return tuple((r, g, b) for r, g, b in rows)
+
+
+def _number(text: str) -> float:
+    """ValueError also for what only Python takes for a number."""
+    if not text.isascii() or "_" in text:
+        raise ValueError(text)
+    return float(text)
+
+
+def _power_of_ten(exponent: torch.Tensor) -> torch.Tensor:
+    return (exponent * float(np.log(10))).exp()
+
+
+def _interpolated(
+    planes: torch.Tensor, places: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
+) -> torch.Tensor:
+    """Each plane through its column of `values` (n, planes), which stand at `places` (n,)."""
+    found = []
+    for plane, column in zip(planes.double().numpy(), values.T, strict=True):
+        inside = plane.clip(places[0], places[-1])
+        found.append(np.interp(inside, places, column) + (plane - inside))
+    return torch.from_numpy(np.stack(found))

@@ -1,0 +1,150 @@
+"""One filtered resample: a picture read on a coarser grid, without what that cannot hold."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from vidrestore.imaging.geometry import Matrix
+
+# Pictures are halved by boxes while so many of their pixels fall on one of the target: what that
+# folds lies far above what the filter lets through afterwards.
+_HALVE_FROM = 8.0
+# Steps up to this are taken for enlarging, where bicubic interpolation alone is right.
+_NEARLY_ONE = 1.02
+# The filter comes in as there is more and more to keep out, up to this step: a face that comes
+# nearer must not change its sharpness at once.
+_FULL_FROM = 1.5
+# Of the filter: where it cuts off, in cycles per pixel of the target; its half width before a
+# pixel's own, in such pixels; the shape of its window.
+_CUTOFF, _LOBES, _KAISER = 0.49, 3, 3.0
+_REACH = _LOBES + 0.5
+
+
+def squared(crops: torch.Tensor, side: int) -> torch.Tensor:
+    """(..., W, W) in [0, 1] -> (..., side, side), by boxes downwards and bicubic upwards."""
+    if crops.shape[-1] == side:
+        return crops
+    flat = crops.flatten(0, -4) if crops.dim() > 3 else crops[None]
+    if crops.shape[-1] > side:
+        flat = F.adaptive_avg_pool2d(flat, side)
+    else:
+        flat = F.interpolate(flat, (side, side), mode="bicubic", align_corners=False).clamp(0, 1)
+    return flat.reshape(*crops.shape[:-2], side, side)
+
+
+def sampling_grid(
+    source_from_target: Matrix, height: int, width: int, size: tuple[int, int], device: torch.device
+) -> torch.Tensor:
+    """(1, height, width, 2) for `grid_sample` of a picture of `size` (rows, columns).
+
+    Convention: the (2, 3) matrix maps target pixel centres to pixel centres of the picture.
+    """
+    scale = np.array([[2 / size[1]], [2 / size[0]]])
+    a = np.asarray(source_from_target, dtype=np.float64) * scale
+    a[:, 2:] += scale / 2 - 1
+    x, y = np.arange(width), np.arange(height)[:, None]
+    grid = np.empty((1, height, width, 2), np.float32)
+    for axis, (from_x, from_y, start) in enumerate(a.tolist()):
+        row, column = (from_x * x).astype(np.float32), (from_y * y + start).astype(np.float32)
+        np.add(row, column, out=grid[0, ..., axis])
+    return torch.from_numpy(grid).to(device)
+
+
+def resample(
+    image: torch.Tensor, source_from_target: Matrix, height: int, width: int
+) -> torch.Tensor:
+    """(C, H, W) float32 `image` at every pixel centre of a height x width target, (C, h, w).
+
+    Convention: `source_from_target` maps target pixel centres to pixel centres of `image`; beyond
+    its edge the image repeats its border. Where several pixels fall on one of the target they are
+    low-passed first; a grid is read from that by bicubic interpolation (Keys, IEEE TASSP 29(6),
+    1981), so the result does not depend on where in a target pixel they lie. Values may exceed
+    those of the image a little, at edges.
+    """
+    matrix = np.asarray(source_from_target, dtype=np.float64)
+    rows, columns = seen_part((image.shape[1], image.shape[2]), matrix, height, width)
+    image, matrix = image[:, rows, columns], matrix.copy()
+    matrix[:, 2] -= columns.start, rows.start
+    while min(steps := _steps(matrix)) >= _HALVE_FROM and min(image.shape[1:]) > 1:
+        image = F.avg_pool2d(image[None], 2, ceil_mode=True, count_include_pad=False)[0]
+        matrix = matrix / 2
+        matrix[:, 2] -= 0.25
+    if max(steps) > _NEARLY_ONE:
+        image = _filtered(image, *(_kernel(step) for step in steps))
+    size = (image.shape[1], image.shape[2])
+    grid = sampling_grid(matrix, height, width, size, image.device)
+    return F.grid_sample(
+        image[None], grid, mode="bicubic", padding_mode="border", align_corners=False
+    )[0]
+
+
+def _steps(matrix: Matrix) -> tuple[float, float]:
+    """How many pixels of the image, along its x and its y, fall on one of the target."""
+    x, y = np.linalg.norm(matrix[:, :2], axis=1)
+    return float(x), float(y)
+
+
+def seen_part(
+    size: tuple[int, int], source_from_target: Matrix, height: int, width: int
+) -> tuple[slice, slice]:
+    """Rows and columns of a picture of `size` (rows, columns) that `resample` looks at; some at
+    least."""
+    matrix = np.asarray(source_from_target, dtype=np.float64)
+    margin = 2 + math.ceil(_REACH * max(*_steps(matrix), 1.0))
+    parts = []
+    for length, (from_x, from_y, start) in zip(size, matrix[::-1].tolist(), strict=True):
+        far_x, far_y = from_x * (width - 1), from_y * (height - 1)
+        low = math.floor(start + min(far_x, 0) + min(far_y, 0)) - margin
+        high = math.ceil(start + max(far_x, 0) + max(far_y, 0)) + margin + 1
+        low = min(max(low, 0), length - 1)
+        parts.append(slice(low, min(max(high, low + 1), length)))
+    return parts[0], parts[1]
+
+
+def _kernel(step: float) -> npt.NDArray[np.float32]:
+    """The filter for `step` pixels on one of the target, at their centres; its sum is 1."""
+    step = max(step, 1.0)
+    reach = math.ceil(step * _REACH)
+    places = np.arange(-reach, reach + 1)
+    filtered = np.interp(places / step, *_impulse())
+    filtered /= filtered.sum()
+    share = min((step - 1) / (_FULL_FROM - 1), 1.0)
+    share *= share * (3 - 2 * share)
+    return np.asarray(share * filtered + (1 - share) * (places == 0), np.float32)
+
+
+@cache
+def _impulse() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(n,) places in pixels of the target, and the filter there.
+
+    What a pixel averages of a picture that an ideal low-pass has cut off at `_CUTOFF`: a sinc
+    under a Kaiser window (Kaiser and Schafer, IEEE TASSP 28(1), 1980), integrated over a pixel.
+    """
+    fine = 64
+    x = np.arange(-_LOBES * fine, _LOBES * fine + 1) / fine
+    window = np.i0(_KAISER * np.sqrt(1 - (x / _LOBES) ** 2))
+    low = np.convolve(np.sinc(2 * _CUTOFF * x) * window, np.ones(fine + 1))
+    return np.linspace(-_REACH, _REACH, len(low)), low
+
+
+def _filtered(
+    image: torch.Tensor, across: npt.NDArray[Any], down: npt.NDArray[Any]
+) -> torch.Tensor:
+    if image.device.type == "cpu":
+        # An eighth of the time that torch takes for one channel at a time.
+        planes = np.empty(image.shape, np.float32)
+        for plane, found in zip(image.numpy(), planes, strict=True):
+            cv2.sepFilter2D(plane, -1, across, down, found, borderType=cv2.BORDER_REPLICATE)
+        return torch.from_numpy(planes)
+    x, y = (torch.from_numpy(kernel).to(image.device) for kernel in (across, down))
+    margin = (len(x) // 2, len(x) // 2, len(y) // 2, len(y) // 2)
+    padded = F.pad(image[:, None], margin, mode="replicate")
+    return F.conv2d(F.conv2d(padded, x[None, None, None]), y[None, None, :, None])[:, 0]

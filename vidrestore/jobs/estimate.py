@@ -1,0 +1,209 @@
+"""How long a restoration will take on this machine, from a short probe."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidrestore.analysis.interlacing import interlacing_of
+from vidrestore.analysis.result import Analysis
+from vidrestore.analysis.tracks import Track
+from vidrestore.common.errors import VidrestoreError
+from vidrestore.common.events import OnEvent
+from vidrestore.common.settings import Settings
+from vidrestore.jobs.plan import ways_to_encode
+from vidrestore.jobs.request import check_fields
+from vidrestore.media.decode import Span
+from vidrestore.media.encode import first_that_opens
+from vidrestore.models import weights
+from vidrestore.models.devices import choose_device
+from vidrestore.models.factory import chosen_parser, chosen_restorer, weights_needed
+from vidrestore.models.restorers import Restorer, restorer_for
+from vidrestore.restoration.companion import ALONE, Pairing, enlarged, with_room_for
+from vidrestore.restoration.guard import chosen_judge
+from vidrestore.restoration.pipeline import restore_segment
+from vidrestore.restoration.segments import Segment, restorers_used
+from vidrestore.restoration.upscaling import Scaling, chosen_scaling
+
+_PROBED_FRAMES = 24
+# The restorer is run until it took so long, or so often; once more before that, to warm up.
+_ENOUGH_SECONDS, _MOST_RUNS = 2.0, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What the second pass costs."""
+
+    restorer: str
+    seconds: float
+    seconds_per_face: float
+    """Of the restorer alone."""
+    seconds_per_frame: float
+    """Of everything else: decode, crop, paste, encode."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def estimate(
+    source: Path, analysis: Analysis, settings: Settings, on_event: OnEvent | None = None
+) -> Estimate | str:
+    """How long the faces of the analysis will take, or in a sentence why that cannot be said.
+
+    A second of the video from where the first face is goes through the whole way with a restorer
+    that does nothing; then the real one runs on a few crops by itself. Nothing is fetched for it,
+    and what runs in parallel is counted as if it did not: it will rather take less.
+    """
+    how = settings.weights
+    folders = weights.search_folders(how.folder, how.also)
+    try:
+        scaling = chosen_scaling(settings)
+        check_fields(source, interlacing_of(analysis), factor=settings.scale.factor)
+    except VidrestoreError as error:
+        return f"how long it will take cannot be said: {error}"
+    analysis = with_room_for(analysis, _pairing(source, analysis, None, scaling))
+    for name in weights_needed(settings, _faces_by_side(analysis)):
+        if weights.find(name, folders) is None:
+            return (
+                f"how long it will take cannot be said before {name} is here; "
+                f"get it by vidrestore weights fetch {name}"
+            )
+    here_only = settings.weights.model_copy(update={"offline": True})
+    try:
+        restorer = chosen_restorer(settings.model_copy(update={"weights": here_only}), on_event)
+        per_frame = _seconds_per_frame(source, analysis, settings, scaling)
+        per_face = _seconds_per_face(restorer, analysis, settings)
+    except VidrestoreError as error:
+        return f"how long it will take cannot be said: {error}"
+    total = analysis.frame_count * per_frame + analysis.face_count * per_face
+    used = restorers_used([(0, restorer)], analysis, 0, analysis.frame_count)
+    names = dict.fromkeys(each.name for _, each in used) or (restorer.name,)
+    return Estimate(", ".join(names), total, per_face, per_frame)
+
+
+class _Nothing:
+    """A restorer that gives every face back as it is."""
+
+    name = "nothing"
+    size: int | None = None
+    reach_frames = 0
+    template = "gpen"
+    cache_key = None
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        # Another value, however little: a face that is just as before would not be pasted.
+        return windows[:, 0] + 1e-4
+
+
+def _pairing(
+    source: Path, analysis: Analysis, span: Span | None, scaling: Scaling | None
+) -> Pairing:
+    return ALONE if scaling is None else Pairing(plate=enlarged(source, analysis, span, scaling))
+
+
+def _seconds_per_frame(
+    source: Path, analysis: Analysis, settings: Settings, scaling: Scaling | None
+) -> float:
+    part, span = _part(analysis)
+    pairing = _pairing(source, part, span, scaling)
+    info = part.info if pairing.plate is None else pairing.plate.analysis.info
+    with tempfile.TemporaryDirectory(prefix="vidrestore") as name:
+        folder = Path(name)
+        ways = ways_to_encode(info, folder / "probe.mkv", settings)
+        threads = settings.encode.threads
+        encoding, header = first_that_opens(ways, source, folder, info, threads=threads)
+        target = folder / f"probe{encoding.suffix}"
+        parser = chosen_parser(settings)
+        started = time.monotonic()
+        restore_segment(
+            source,
+            target,
+            part,
+            Segment(0, 0, part.frame_count),
+            [(0, _Nothing())],
+            chosen_judge(settings, None),
+            settings,
+            parser=parser,
+            encoding=encoding,
+            header=header,
+            span=span,
+            pairing=pairing,
+        )
+        return (time.monotonic() - started) / part.frame_count
+
+
+def _part(analysis: Analysis) -> tuple[Analysis, Span]:
+    """The frames from the first face on, as an analysis of their own, and where they are."""
+    starts = (t.first_frame + int(np.argmax(t.strength > 0)) for t in analysis.tracks)
+    first = min(starts, default=0)
+    end = min(first + _PROBED_FRAMES, analysis.frame_count)
+    clock, pts = analysis.info.time_base, analysis.pts
+    begin, last = (int(pts[i] - pts[0]) * clock for i in (first, end - 1))
+    tracks = [_cut(t, first, end) for t in analysis.tracks if t.first_frame < end <= t.end_frame]
+    part = replace(
+        analysis,
+        pts=pts[first:end],
+        crc32=analysis.crc32[first:end],
+        shots=((0, end - first),),
+        tracks=tuple(tracks),
+    )
+    # Half a tick before and after, so that rounding leaves out none of them.
+    return part, Span(max(begin - clock / 2, Fraction(0)), last + clock / 2)
+
+
+def _cut(track: Track, first: int, end: int) -> Track:
+    frames = slice(max(first - track.first_frame, 0), end - track.first_frame)
+    return replace(
+        track,
+        first_frame=max(track.first_frame - first, 0),
+        matrices=track.matrices[frames],
+        landmarks=track.landmarks[frames],
+        score=track.score[frames],
+        strength=track.strength[frames],
+        detected=track.detected[frames],
+    )
+
+
+def _seconds_per_face(restorer: Restorer, analysis: Analysis, settings: Settings) -> float:
+    """On noise as large as the faces of most frames."""
+    if not analysis.face_count:
+        return 0.0
+    # A network's time does not depend on the size of the crop, that of others does.
+    runs: dict[tuple[str, int], tuple[Restorer, int]] = {}
+    for work_px, count in _faces_by_side(analysis).items():
+        network = restorer_for(restorer, work_px)
+        key = network.name, network.size or work_px
+        runs[key] = network, count + (runs[key][1] if key in runs else 0)
+    device = choose_device(settings.restore)
+    total = sum(
+        count * _seconds_of(network, side, device) for (_, side), (network, count) in runs.items()
+    )
+    return total / analysis.face_count
+
+
+def _faces_by_side(analysis: Analysis) -> dict[int, int]:
+    """Side of the crop -> (face, frame) pairs."""
+    faces = Counter[int]()
+    for track in analysis.tracks:
+        faces[track.work_px] += int(np.count_nonzero(track.strength))
+    return +faces
+
+
+def _seconds_of(network: Restorer, side: int, device: torch.device) -> float:
+    """For one face."""
+    window = torch.rand(1, 2 * network.reach_frames + 1, 3, side, side, device=device)
+    network(window)
+    runs, started = 0, time.monotonic()
+    while runs < _MOST_RUNS and time.monotonic() - started < _ENOUGH_SECONDS:
+        network(window).cpu()
+        runs += 1
+    return (time.monotonic() - started) / runs

@@ -1,0 +1,218 @@
+"""Pictures in place of a video: what is refused, how they are probed, and how they are written.
+
+They go through both passes as the frames of a video, which is encoded without loss in the work
+folder. In the end each frame that changed becomes a file again; of the others the file is copied.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from vidrestore.analysis.result import Analysis
+from vidrestore.common.errors import InputError, OutputError, not_written
+from vidrestore.common.settings import Settings
+from vidrestore.common.system import usable_cores
+from vidrestore.common.threads import StageThreads
+from vidrestore.imaging.color import region_rgb
+from vidrestore.imaging.frame import Frame, VideoInfo
+from vidrestore.imaging.geometry import Rect
+from vidrestore.imaging.planes import checksum, layout, plane
+from vidrestore.media.codecs import Encoding, plan_encoding
+from vidrestore.media.containers import RemuxPlan
+from vidrestore.media.decode import Damage, decode
+from vidrestore.media.images import (
+    Pictures,
+    dpx,
+    exr,
+    files,
+    jpeg,
+    kind_of,
+    numbered,
+    pictures_of,
+)
+from vidrestore.media.images.header import Header, Samples
+from vidrestore.media.source import PICTURES_PER_SECOND
+
+_MOST_WRITING = 4
+_JPEG_LEVELS = {"high": (1, 98), "small": (5, 86)}
+"""Quantiser of the encoder of Y'CbCr, quality of that of R'G'B'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """How the frames become files again."""
+
+    source: Pictures
+    target: Path
+    header: Header
+    quality: str
+    notes: tuple[str, ...]
+    """What a person should know before the work begins."""
+
+    @property
+    def kind(self) -> str:
+        return kind_of(self.target)
+
+    def write(self, video: Path, folder: Path, analysis: Analysis) -> Path:
+        """Write all pictures of the lossless `video` into the empty `folder`, and give their path
+        there; one that shows what its source shows is a copy of that file, where the kinds agree.
+
+        OutputError where one cannot be written.
+        """
+        folder.mkdir()
+        sources, targets = self.source.files, self._targets(folder)
+        several = min(usable_cores(), _MOST_WRITING)
+
+        def write(frame: Frame) -> int:
+            was, now = sources[frame.index], targets[frame.index]
+            unchanged = checksum(frame.image) == int(analysis.crc32[frame.index])
+            if unchanged and kind_of(was) == self.kind:
+                shutil.copyfile(was, now)
+            else:
+                now.write_bytes(self._file(was, frame, analysis.info))
+            with now.open("rb+") as file:
+                os.fsync(file.fileno())
+            return frame.index
+
+        try:
+            with StageThreads() as threads:
+                frames = threads.background(decode(video, Damage()), depth=2, name="decode")
+                done = list(threads.each(frames, [write] * several, depth=1, name="write"))
+        except OSError as error:
+            raise not_written("writing the pictures", self.target.parent, error) from error
+        if done != list(range(len(targets))):
+            raise OutputError(
+                f"{len(done)} of {len(targets)} pictures came out of the work folder; run the "
+                "command again with --no-resume"
+            )
+        return folder / self.target.name
+
+    def deliver(self, folder: Path) -> None:
+        """Bring the pictures under their names; all of them are whole."""
+        for part, target in zip(self._targets(folder), self._targets(self.target.parent),
+                                strict=True):  # fmt: skip
+            part.replace(target)
+
+    def _targets(self, folder: Path) -> list[Path]:
+        path = folder / self.target.name
+        if self.source.numbers is None:
+            return [path]
+        return [numbered(path, number) for number in self.source.numbers]
+
+    def _file(self, was: Path, frame: Frame, info: VideoInfo) -> bytes:
+        image = frame.image
+        if self.kind != "jpeg":
+            return files.with_samples(was, samples_of(image, self.header, info), self.kind)
+        quantiser, quality = _jpeg_level(self.quality)
+        if (encoded := jpeg.encoded_of(image, quantiser)) is None:
+            samples = samples_of(image, self.header, info)
+            how = [
+                *(cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1),
+                *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+            ]
+            _, found = cv2.imencode(".jpg", samples[..., ::-1], how)
+            encoded = found.tobytes()
+        return files.with_jpeg(was, encoded)
+
+
+def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Settings) -> Job:
+    """OutputError, before any work, for what the output cannot hold."""
+    pictures, kind, quality = pictures_of(source), kind_of(target), settings.encode.quality
+    first = pictures.files[0]
+    header, own = files.read_header(first), kind_of(source)
+    if kind == "jpeg" and (header.bits > 8 or header.channels in (2, 4)):
+        raise OutputError(
+            f"a JPEG cannot hold {header.shape}, which {first.name} has; name the output .png or "
+            ".tif"
+        )
+    if kind != own and {"dpx", "exr"} & {kind, own}:
+        raise OutputError(f"{own} pictures do not become {kind} ones here; name the output .{own}")
+    if kind in ("dpx", "exr"):
+        _check_held(first, header, info)
+    if kind == "jpeg" and quality == "archive":
+        raise OutputError(
+            "a JPEG is never lossless; name the output .png for encode.quality archive"
+        )
+    if kind == "jpeg":
+        _jpeg_level(quality)
+    elif quality not in ("high", "archive"):
+        raise OutputError(f"{kind} pictures are lossless; leave encode.quality {quality} out")
+    # What is lost is looked for in all of them.
+    looked_at = pictures.files if "jpeg" in (kind, own) else [first]
+    found = chain.from_iterable(files.changes_beside(path, kind) for path in looked_at)
+    notes = list(dict.fromkeys(found))
+    if kind == "jpeg":
+        notes.append(
+            "pictures with restored faces are encoded as JPEG anew, which is lossy: pixels outside "
+            "the faces change a little; .png or .tif keeps them"
+        )
+    return Job(pictures, target, header, quality, tuple(notes))
+
+
+def _check_held(path: Path, header: Header, info: VideoInfo) -> None:
+    """Refuse a file that its decoded pixels do not give again."""
+    frame = next(decode(path, Damage()))
+    samples = samples_of(frame.image, header, info)
+    with files.opened(path) as data:
+        if header.kind == "dpx" and not dpx.holds(data, samples):
+            raise InputError(
+                f"{path} holds its pixels in a way that is not written here; save it as R'G'B' of "
+                "10 bits in filled words, or of 16 bits"
+            )
+        if header.kind == "exr" and not exr.holds(data, samples):
+            raise InputError(
+                f"{path} is decoded to other pixels than the OpenEXR library reads in it; save it "
+                "in scan lines of half floats with ZIP compression"
+            )
+
+
+def lossless_ways(info: VideoInfo, settings: Settings) -> tuple[Encoding, ...]:
+    """How the frames are kept in the work folder."""
+    how = settings.encode
+    return plan_encoding(
+        info, Path("video.mkv"), codec="ffv1", quality="high", preset=how.preset,
+        threads=how.threads, hardware=False, pixel_format="source",
+    )  # fmt: skip
+
+
+def streams_of_pictures(info: VideoInfo) -> RemuxPlan:
+    return RemuxPlan("matroska", (info.stream_index,), {}, {}, {})
+
+
+def at_own_clock(analysis: Analysis) -> Analysis:
+    """With the times that the files have as they are read."""
+    clock = Fraction(1, PICTURES_PER_SECOND)
+    return replace(analysis, info=replace(analysis.info, time_base=clock))
+
+
+def samples_of(image: Any, header: Header, info: VideoInfo) -> Samples:
+    """Of a decoded picture whose header is given; Y'CbCr becomes R'G'B' of 8 bits."""
+    how = layout(image)
+    if how.is_rgb:
+        order = [*how.planes, *([3] if header.channels == 4 else [])]
+    elif header.channels <= 2:
+        order = [0, 3][: header.channels]
+    else:
+        whole = Rect(0, 0, image.width, image.height)
+        rgb = region_rgb(image, whole, info).numpy() * 255
+        return np.ascontiguousarray(np.rint(rgb).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+    return np.dstack([plane(image, index) for index in order])
+
+
+def _jpeg_level(quality: str) -> tuple[int, int]:
+    """Quantiser, 1 the best to 31; and the quality that is about the same, 100 the best."""
+    if quality in _JPEG_LEVELS:
+        return _JPEG_LEVELS[quality]
+    quantiser = int(quality)
+    if not 1 <= quantiser <= 31:
+        raise OutputError(f"the quality of JPEG cannot be {quality}; allowed is 1 (best) to 31")
+    return quantiser, max(1, 101 - 3 * quantiser)

@@ -1,0 +1,323 @@
+"""All of a job that is settled before the first face is restored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from vidrestore.analysis import storage
+from vidrestore.analysis.cache import find_analysis
+from vidrestore.analysis.interlacing import Interlacing, choose_interlacing, interlacing_of
+from vidrestore.analysis.result import Analysis, info_of_pictures, of_output
+from vidrestore.common.errors import UsageError
+from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.settings import Settings
+from vidrestore.imaging.frame import VideoInfo
+from vidrestore.jobs.image_output import Job, lossless_ways, plan_pictures, streams_of_pictures
+from vidrestore.jobs.layer_output import Layering
+from vidrestore.jobs.memory import check_memory, memory_for_faces, memory_for_frames
+from vidrestore.jobs.redo import (
+    Kept,
+    Redo,
+    check_encoding,
+    kept_job,
+    names_used,
+    plan_redo,
+    take_segments,
+)
+from vidrestore.jobs.render import Here, Rendering, Work
+from vidrestore.jobs.request import (
+    Request,
+    check_fields,
+)
+from vidrestore.jobs.work_folder import WorkFolder
+from vidrestore.media import probe
+from vidrestore.media.codecs import Encoding, plan_encoding
+from vidrestore.media.containers import RemuxPlan, plan_streams
+from vidrestore.media.encode import first_that_opens
+from vidrestore.media.images import is_pictures
+from vidrestore.media.probe import probed
+from vidrestore.media.remux import plan_that_fits
+from vidrestore.media.source import open_source
+from vidrestore.models.factory import chosen_parser, chosen_restorer, chosen_restorers
+from vidrestore.models.restorers import Described, Restorer, cache_key_of
+from vidrestore.restoration.companion import (
+    Companion,
+    check_before_swap,
+    check_plate,
+    pair,
+    with_room_for,
+)
+from vidrestore.restoration.guard import chosen_judge
+from vidrestore.restoration.segments import networks_used, plan_segments, without_cache_key
+from vidrestore.restoration.upscaling import chosen_scaling, notice, scaled_info, unseen_fields
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How it will be done."""
+
+    rendering: Rendering
+    streams: RemuxPlan
+    pictures: Job | None
+    """How they are written, where the output is pictures and no video."""
+    info: VideoInfo
+    """Of the output's picture."""
+    base: Companion
+    """Whose frames the output has but for the faces."""
+    container_start: Fraction
+    redo: Redo | None
+    losses: tuple[str, ...]
+    """What could not be kept, in sentences."""
+    restorers: list[tuple[str, ...]]
+    """Of each segment, the names of those that its faces need."""
+    has_kept_analysis: bool
+    """Whether its analysis is that of an earlier run; see `vidrestore.analysis.cache`."""
+
+    @property
+    def job(self) -> Work:
+        return self.rendering.work
+
+    @property
+    def strength(self) -> float:
+        """The greatest of all pasting in the output."""
+        before = 0.0 if self.redo is None else self.redo.kept.strength
+        return max(self.job.settings.paste.strength, before)
+
+
+def plan_job(
+    request: Request, work: WorkFolder, on_event: OnEvent | None, *, may_be_kept: bool = True
+) -> Plan:
+    """Probe, choose codec, streams and networks, analyze where nobody did, and cut in segments.
+
+    `may_be_kept` is False where the analysis of an earlier run turned out to be of other frames.
+    Anything that may be refused is looked at before what takes long.
+    """
+    source, target, settings, span = (
+        request.source, request.target, request.settings, request.span,
+    )  # fmt: skip
+    kept = None
+    if request.redo_shots is not None:
+        kept = kept_job(work, source, target, request.redo_shots)
+    file_info = info = probed(source, settings)
+    interlacing = _interlacing(request, info, on_event)
+    layering = _layering(request, work)
+    info = _checked_beside(request, info)
+    fingerprint = probe.fingerprint(source)
+    if (lost := work.begin(fingerprint, resume=request.resume)) is not None:
+        notify(on_event, lost)
+    if interlacing.mode in ("bob", "frame", "film"):
+        info = info_of_pictures(info, interlacing.mode)
+    scaling = chosen_scaling(settings)
+    needed_bytes, losses = 0, tuple[str, ...]()
+    if scaling is not None:
+        losses = tuple(unseen_fields(info, interlacing))
+        small, info = info, scaled_info(info, scaling.factor)
+        codec = ways_to_encode(info, target, settings)[0].codec
+        needed_bytes = memory_for_frames(small, info, scaling, settings, codec)
+        notify(on_event, notice(scaling, info), check_memory(needed_bytes, info))
+    output = _plan_output(request, work, info, kept)
+    losses = (*losses, *output.encoding.notes, *output.streams.lost)
+    if output.pictures is not None:
+        losses = output.pictures.notes
+    notify(on_event, *losses)
+    usual = request.restorer or chosen_restorer(settings, on_event)
+    parser = chosen_parser(settings)
+    settings = with_template(settings, usual)
+    if (analysis := request.analysis) is not None:
+        _check_analysis(analysis, source, file_info, usual, settings)
+        has_kept = False
+    else:
+        known = find_analysis(
+            source, settings,
+            span=span, interlacing=interlacing, may_be_kept=may_be_kept, on_event=on_event,
+        )  # fmt: skip
+        analysis, has_kept = known.analysis, known.is_kept
+    analysis, names = request.choice.applied(analysis, source, settings, on_event)
+    restorers = chosen_restorers(names, usual, settings, on_event)
+    judge = chosen_judge(settings, on_event)
+    redo = None if kept is None else plan_redo(kept, analysis, source)
+    if redo is not None:
+        notify(on_event, *redo.notes)
+        losses, analysis = (*losses, *redo.notes), redo.analysis
+    pairing = pair(
+        source, analysis, span,
+        before_swap=request.before_swap, plate=request.plate, scaling=scaling, on_event=on_event,
+    )  # fmt: skip
+    analysis, losses = with_room_for(analysis, pairing), (*losses, *pairing.notes())
+    if layering is not None:
+        notify(on_event, *layering.notes)
+        losses = (*losses, *layering.notes)
+    described = [(first, _described(each)) for first, each in restorers]
+    if unknown := without_cache_key(described):
+        work.is_kept = False  # nothing in it could be used again
+        notify(on_event, (
+            f"{' and '.join(unknown)} has no cache_key, so this run takes no restored face from an "
+            "earlier one, and nothing is kept if it is interrupted; give the restorer one that "
+            "names its weights and options"
+        ))  # fmt: skip
+    if scaling is not None:
+        check_memory(needed_bytes + memory_for_faces(analysis, settings, described), info)
+    job = Work(
+        source=source.absolute(),
+        fingerprint=fingerprint,
+        folder=work.path.absolute(),
+        analysis=analysis,
+        restorers=names,
+        own_restorer=request.restorer,
+        networks=networks_used(restorers, analysis, 0, analysis.frame_count),
+        judge=judge.name,
+        parser=None if parser is None else parser.name,
+        settings=settings,
+        encoding=output.encoding,
+        header=output.header and output.header.absolute(),
+        span=span,
+        pairing=pairing.absolute(),
+        layering=layering,
+    )
+    if redo is None:
+        segments = plan_segments(
+            analysis, most_frames=settings.job.segment_frames, at_every_cut=request.keep_job
+        )
+        taken = dict[int, str]()
+    else:
+        segments = redo.kept.segments
+        taken = take_segments(redo, work, target, output.encoding.suffix)
+    # With workers, which open their own, nothing here holds on to the networks.
+    renderer = request.workers or Here(restorers, judge, parser)
+    return Plan(
+        rendering=Rendering(job, work, segments, taken, described, renderer, on_event),
+        streams=output.streams,
+        pictures=output.pictures,
+        info=info,
+        base=pairing.plate or Companion(source, of_output(analysis), span),
+        container_start=output.container_start,
+        redo=redo,
+        losses=losses,
+        restorers=names_used(segments, analysis, described, redo),
+        has_kept_analysis=has_kept,
+    )
+
+
+def _interlacing(request: Request, info: VideoInfo, on_event: OnEvent | None) -> Interlacing:
+    """What is made of interlaced footage; what cannot be done with its fields is refused."""
+    if (analysis := request.analysis) is not None:
+        known = interlacing_of(analysis)
+        check_fields(request.source, known, factor=request.settings.scale.factor)
+        return known
+    found = choose_interlacing(request.source, info, request.settings, request.span)
+    if found.mode == "off":
+        return found
+    beside = {"--plate": request.plate, "--before-swap": request.before_swap,
+              "--layer": request.layer}  # fmt: skip
+    if given := [option for option, path in beside.items() if path is not None]:
+        raise UsageError(
+            f"{request.source} is {found.found}, and {' and '.join(given)} cannot go with faces "
+            "restored field by field; add --deinterlace off to take its frames as they are"
+        )
+    check_fields(request.source, found, factor=request.settings.scale.factor)
+    notify(on_event, *filter(None, [found.notice()]))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    encoding: Encoding
+    header: Path | None
+    streams: RemuxPlan
+    container_start: Fraction
+    pictures: Job | None = None
+
+
+def _plan_output(request: Request, work: WorkFolder, info: VideoInfo, kept: Kept | None) -> _Output:
+    target, shown = request.target, request.shown
+    if is_pictures(target):
+        pictures = plan_pictures(request.source, target, info, request.settings)
+        encoding, header = first_that_opens(
+            lossless_ways(info, request.settings), shown, work.path, info,
+            threads=request.settings.encode.threads,
+        )  # fmt: skip
+        return _Output(encoding, header, streams_of_pictures(info), Fraction(0), pictures)
+    ways = ways_to_encode(info, target, request.settings)
+    with open_source(shown) as container:
+        plan = plan_streams(container, info, target, whole=request.span is None)
+        container_start = Fraction(container.start_time or 0, 1_000_000)
+    threads = request.settings.encode.threads
+    encoding, header = first_that_opens(ways, shown, work.path, info, threads=threads)
+    if kept is not None:
+        check_encoding(kept, encoding, target)
+    plan = plan_that_fits(shown, work.path / f"trial{target.suffix}", plan, info)
+    return _Output(encoding, header, plan, container_start)
+
+
+def _layering(request: Request, work: WorkFolder) -> Layering | None:
+    if request.layer is None:
+        return None
+    layering = Layering(request.layer, request.source.stem, request.settings.layer.format, work)
+    layering.check(request.target, (request.source, request.shown), overwrite=request.overwrite)
+    return layering
+
+
+def _checked_beside(request: Request, info: VideoInfo) -> VideoInfo:
+    """`info` of the output's picture, once the videos beside the source are seen to go with it."""
+    if request.before_swap is not None:
+        check_before_swap(request.before_swap, request.source, info)
+    if request.plate is not None:
+        return check_plate(request.plate, request.source, info)
+    return info
+
+
+def _check_analysis(
+    analysis: Analysis, source: Path, info: VideoInfo, restorer: Restorer, settings: Settings
+) -> None:
+    storage.check_source(analysis, source, "the given analysis")
+    storage.check_picture(analysis, info, "the given analysis")
+    if analysis.template != settings.align.template:
+        raise UsageError(
+            f"the analysis was made for the template {analysis.template} and {restorer.name} "
+            f"wants {settings.align.template}; analyze with align.template set to that"
+        )
+
+
+def ways_to_encode(info: VideoInfo, target: Path, settings: Settings) -> tuple[Encoding, ...]:
+    how = settings.encode
+    return plan_encoding(
+        info,
+        target,
+        codec=how.codec,
+        quality=how.quality,
+        preset=how.preset,
+        threads=how.threads,
+        hardware=how.hardware,
+        pixel_format=how.pixel_format,
+    )
+
+
+@dataclass(slots=True)
+class _Description:
+    name: str
+    size: int | None
+    reach_frames: int
+    template: str
+    weights_sha256: str | None
+    cache_key: str | None
+
+
+def _described(restorer: Restorer) -> Described:
+    """It without its network; itself where it chooses one by the face, and opens none before."""
+    if hasattr(restorer, "for_side"):
+        return restorer
+    sha256 = getattr(restorer, "weights_sha256", None)
+    return _Description(
+        restorer.name, restorer.size, restorer.reach_frames, restorer.template, sha256,
+        cache_key_of(restorer),
+    )  # fmt: skip
+
+
+def with_template(settings: Settings, restorer: Restorer) -> Settings:
+    """The settings, with the restorer's template where none was asked for."""
+    if settings.align.template != "auto":
+        return settings
+    align = settings.align.model_copy(update={"template": restorer.template})
+    return settings.model_copy(update={"align": align})

@@ -1,0 +1,252 @@
+"""What the user asks for, and the checks of it before any work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidrestore.analysis.interlacing import Interlacing
+from vidrestore.analysis.result import Analysis
+from vidrestore.analysis.selection import EVERYONE, Choice
+from vidrestore.common.errors import InputError, OutputError, UsageError
+from vidrestore.common.settings import Settings
+from vidrestore.jobs.redo import (
+    check_alone,
+)
+from vidrestore.jobs.render import Workers
+from vidrestore.media.containers import container_of
+from vidrestore.media.decode import Span
+from vidrestore.media.framemd5 import check_listing_path
+from vidrestore.media.images import (
+    is_pattern,
+    is_pictures,
+    kind_of,
+    numbered,
+    numbers_of,
+    pictures_of,
+)
+from vidrestore.models.restorers import Restorer
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for; see `restore_video`."""
+
+    source: Path
+    target: Path
+    settings: Settings
+    restorer: Restorer | None = None
+    analysis: Analysis | None = None
+    span: Span | None = None
+    choice: Choice = EVERYONE
+    before_swap: Path | None = None
+    plate: Path | None = None
+    layer: Path | None = None
+    framemd5: Path | None = None
+    report: Path | None = None
+    overwrite: bool = False
+    resume: bool = True
+    keep_job: bool = False
+    redo_shots: str | None = None
+    workers: Workers | None = None
+
+    @property
+    def shown(self) -> Path:
+        """What the output is but for the faces."""
+        return self.plate or self.source
+
+    def check(self) -> None:
+        """Refuse before any work what could harm a file or cannot end well."""
+        is_redo = self.redo_shots is not None
+        check_alone(self.plate, self.layer, keep_job=self.keep_job, is_redo=is_redo)
+        check_goes_with(self.settings, self.plate, keep_job=self.keep_job, is_redo=is_redo)
+        check_paths(
+            self.source,
+            self.target,
+            self.framemd5,
+            report=self.report,
+            overwrite=self.overwrite,
+            beside=(self.before_swap, self.plate),
+            is_redo=is_redo,
+        )
+        if is_pictures(self.source):
+            check_options(self.settings, {
+                "--plate": self.plate, "--before-swap": self.before_swap, "--layer": self.layer,
+                "--start or --end": self.span,
+                "--keep-job": self.keep_job, "--redo-shots": is_redo,
+            })  # fmt: skip
+        if self.workers is not None:
+            self.workers.check(self.settings, self.restorer)
+
+
+def check_picture_paths(
+    source: Path, target: Path, framemd5: Path | None, *, overwrite: bool
+) -> None:
+    """Refuse before any work what could harm a file or cannot end well."""
+    if source.is_dir():
+        raise InputError(
+            f"{source} is a folder; name the pictures in it by a pattern, such as "
+            f"{source / 'name_%06d.tif'}"
+        )
+    for path, other in ((source, target), (target, source)):
+        if not is_pictures(path):
+            raise UsageError(
+                f"{path.name} is no picture and {other.name} is one; pictures become pictures, "
+                "in .tif, .png, .jpg, .dpx or .exr, and videos become videos"
+            )
+        kind_of(path)
+    if is_pattern(source) != is_pattern(target):
+        one = source if is_pattern(source) else target
+        raise UsageError(
+            f"{one.name} names many pictures and the other path one; give both with a number, "
+            "such as name_%06d.tif, or none"
+        )
+    pictures = pictures_of(source)
+    if framemd5 is not None:
+        if is_pictures(framemd5):
+            raise UsageError(f"the listing {framemd5} has the name of a picture; name it .txt")
+        check_listing_path(framemd5, source, target, overwrite=overwrite)
+    if target.is_dir():
+        raise UsageError(f"the output {target} is a folder; give a file name in it")
+    if not target.parent.is_dir():
+        raise OutputError(f"the folder {target.parent} for the output does not exist; create it")
+    if pictures.numbers is None:
+        if target.exists() and target.samefile(source):
+            raise UsageError(f"the output {target} is the input itself; choose another name")
+        if target.exists() and not overwrite:
+            raise UsageError(f"the output {target} exists already; add --overwrite to replace it")
+        return
+    names = {numbered(target, number).name for number in pictures.numbers}
+    if target.parent.samefile(source.parent) and names & {path.name for path in pictures.files}:
+        raise UsageError(f"the output {target} is the input itself; choose another folder or name")
+    if not (there := numbers_of(target)):
+        return
+    example = numbered(target, there[0])
+    if not overwrite:
+        raise UsageError(
+            f"{len(there)} pictures of the output exist already, such as {example}; add "
+            "--overwrite to replace them"
+        )
+    if others := set(there).difference(pictures.numbers):
+        raise UsageError(
+            f"{numbered(target, min(others))} has the name of an output and no picture of the "
+            "input has that number; remove it or choose another folder"
+        )
+
+
+def check_options(settings: Settings, given: dict[str, Any]) -> None:
+    """UsageError for what is asked for and makes no sense of pictures; `given` are options by
+    name, those with a value being asked for."""
+    encode = settings.encode
+    given = given | {
+        "--codec": encode.codec != "auto",
+        "encode.hardware": encode.hardware,
+        "encode.pixel_format": encode.pixel_format != "source",
+        "--scale": settings.scale.factor > 1,
+    }
+    if asked := [name for name, value in given.items() if value]:
+        raise UsageError(f"{' and '.join(asked)} cannot go with pictures; leave it out")
+
+
+def check_paths(
+    source: Path,
+    target: Path,
+    framemd5: Path | None = None,
+    *,
+    report: Path | None = None,
+    overwrite: bool,
+    beside: Sequence[Path | None] = (),
+    is_redo: bool = False,
+) -> None:
+    """Refuse before any work what could harm a file or cannot end well.
+
+    A redo needs its target and always replaces it.
+    """
+    try:
+        if report is not None:
+            read = (source, *filter(None, beside))
+            _check_report(report, read, target, framemd5, overwrite=overwrite)
+        if is_pictures(source) or is_pictures(target):
+            check_picture_paths(source, target, framemd5, overwrite=overwrite)
+            return
+        if not target.is_dir():
+            container_of(target)
+        for each in (source, *filter(None, beside)):
+            _check_files(each, target, overwrite=overwrite or is_redo)
+            if framemd5 is not None:
+                check_listing_path(framemd5, each, target, overwrite=overwrite)
+        if is_redo and not target.exists():
+            raise UsageError(
+                f"the output {target} does not exist, so none of its shots can be redone; restore "
+                "it with --keep-job first"
+            )
+    except OSError as error:  # permissions, or a name that is too long
+        inputs = map(str, (source, *filter(None, beside)))
+        kind = InputError if error.filename in inputs else OutputError
+        reason = (error.strerror or str(error)).lower()
+        raise kind(f"{error.filename} cannot be reached: {reason}") from error
+
+
+def _check_report(
+    report: Path, inputs: Sequence[Path], target: Path, framemd5: Path | None, *, overwrite: bool
+) -> None:
+    if report.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(
+            f"the report is a web page, so its name ends in .html, not {report.name!r}"
+        )
+    if framemd5 is not None and report.resolve() == framemd5.resolve():
+        raise UsageError(f"the report {report} is the listing, too; give them two names")
+    for each in inputs:
+        check_listing_path(report, each, target, overwrite=overwrite, what="report")
+
+
+def _check_files(source: Path, target: Path, *, overwrite: bool) -> None:
+    if not source.exists():
+        raise InputError(f"the file {source} does not exist")
+    if not os.access(source, os.R_OK):
+        raise InputError(f"the file {source} cannot be read: permission denied")
+    if target.is_dir():
+        raise UsageError(f"the output {target} is a folder; give a file name in it")
+    if target.exists() and source.samefile(target):
+        raise UsageError(f"the output {target} is the input itself; choose another name")
+    if target.exists() and not overwrite:
+        raise UsageError(f"the output {target} exists already; add --overwrite to replace it")
+    if not target.parent.is_dir():
+        raise OutputError(f"the folder {target.parent} for the output does not exist; create it")
+
+
+def check_goes_with(
+    settings: Settings, plate: Path | None, *, keep_job: bool, is_redo: bool
+) -> None:
+    """UsageError for what makes no sense together."""
+    how = settings.scale
+    if how.factor == 1:
+        if how.upscaler is not None:
+            raise UsageError(
+                f"the upscaler {how.upscaler} is given, but nothing is to be enlarged; add "
+                "--scale 2 or 4"
+            )
+        return
+    if plate is not None:
+        raise UsageError(
+            f"the output is as large as the plate {plate}, so --scale {how.factor} cannot go with "
+            "it; leave out one of them"
+        )
+    if keep_job or is_redo:
+        option = "--redo-shots" if is_redo else "--keep-job"
+        raise UsageError(
+            f"single shots cannot be redone with --scale, so {option} cannot go with it; leave it "
+            "out and restore the whole anew"
+        )
+
+
+def check_fields(source: Path, interlacing: Interlacing, *, factor: int) -> None:
+    """UsageError where fields were to be woven into larger frames."""
+    if factor > 1 and interlacing.mode == "keep":
+        raise UsageError(
+            f"{source} is {interlacing.found or 'interlaced'}, and larger frames cannot be woven "
+            "of its fields; add --deinterlace bob to make a frame of each field"
+        )

@@ -1,0 +1,308 @@
+"""From a request to a finished file: plan, restore, join, check, rename."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vidrestore.analysis.cache import OTHER_FRAMES
+from vidrestore.analysis.replay import last_duration
+from vidrestore.analysis.result import Analysis
+from vidrestore.analysis.selection import EVERYONE, Choice
+from vidrestore.common.errors import ChangedSourceError, FaultyOutputError
+from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.settings import Settings
+from vidrestore.common.threads import Stopwatch
+from vidrestore.jobs.image_output import at_own_clock
+from vidrestore.jobs.plan import Plan, plan_job
+from vidrestore.jobs.redo import note_job
+from vidrestore.jobs.render import Workers, sum_of
+from vidrestore.jobs.request import Request
+from vidrestore.jobs.summary import Summary, summarize
+from vidrestore.jobs.verify import Fixity, Larger, Onlooker, check_output
+from vidrestore.jobs.work_folder import WorkFolder, work_folder
+from vidrestore.media.containers import RemuxPlan
+from vidrestore.media.decode import Span
+from vidrestore.media.remux import packet_count, remux
+from vidrestore.models.restorers import Restorer
+from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.upscaling import Scaler
+
+if TYPE_CHECKING:
+    from vidrestore.review.report import Reporter
+
+
+def restore_video(
+    source: str | Path,
+    target: str | Path,
+    settings: Settings | None = None,
+    *,
+    restorer: Restorer | None = None,
+    analysis: Analysis | None = None,
+    span: Span | None = None,
+    choice: Choice = EVERYONE,
+    before_swap: Path | None = None,
+    plate: Path | None = None,
+    layer: Path | None = None,
+    framemd5: Path | None = None,
+    report: Path | None = None,
+    overwrite: bool = False,
+    resume: bool = True,
+    keep_job: bool = False,
+    redo_shots: str | None = None,
+    workers: Workers | None = None,
+    on_event: OnEvent | None = None,
+) -> Summary:
+    """Restore the faces of `source` and write the whole file anew as `target`.
+
+    Both may be pictures: one each, or numbered ones by a pattern (see `vidrestore.media.images`).
+    `restorer` may be any object that keeps the contract of `vidrestore.models.restorers`;
+    `analysis` is that of the same source, span and settings where it is already known. `choice`
+    says whom to restore, and how in which shot. `before_swap` is the same video before faces were
+    swapped in it: only what differs is restored. `plate` is a version of it, larger or graded:
+    faces are pasted onto that, and everything else of the output is the plate's. `layer` is a
+    folder into which the restored faces are written by themselves, with a matte. `framemd5` is a
+    text file to write, with the hashes of each frame and what changed in it; `report` is an .html
+    page to write about the run. `target` appears only when it is whole; until then, and after any
+    error, whatever was there stays. Until then finished segments are kept in a folder beside it,
+    and the same call goes on from there unless `resume` is False.
+    With `keep_job` a note on the finished job stays there, by which `redo_shots`, such as "3,7-9"
+    counted from 1, renders these shots anew under the settings given now and takes all else from
+    `target`, bit by bit; neither goes with `plate` or `layer`.
+    `workers`, from `vidrestore.jobs.ray_cluster`, render segments side by side; the frames are the
+    same. Raises VidrestoreError; see `vidrestore.common.errors`.
+    """
+    request = Request(
+        source=Path(source),
+        target=Path(target),
+        settings=settings or Settings(),
+        restorer=restorer,
+        analysis=analysis,
+        span=span,
+        choice=choice,
+        before_swap=before_swap,
+        plate=plate,
+        layer=layer,
+        framemd5=framemd5,
+        report=report,
+        overwrite=overwrite,
+        resume=resume,
+        keep_job=keep_job,
+        redo_shots=redo_shots,
+        workers=workers,
+    )
+    started = time.monotonic()
+    request.check()
+    reporter = _reporter(request, on_event)
+    if reporter is not None:
+        on_event = reporter.hear
+    with work_folder(request.target, lambda message: notify(on_event, message)) as work:
+        made = _made(request, work, reporter, on_event)
+        plan, whole, counts, tally = made.plan, made.whole, made.counts, made.tally
+        if plan.job.layering is not None:
+            plan.job.layering.deliver(plan.base.path, plan.base.analysis, is_part=span is not None)
+        if keep_job:
+            note_job(
+                work, whole, plan.job.analysis, plan.rendering.segments, counts=counts,
+                restorers=plan.restorers, strength=plan.strength, encoding=plan.job.encoding,
+                stream_index=_stream_index(plan),
+            )  # fmt: skip
+        if plan.pictures is not None:
+            plan.pictures.deliver(whole.parent)
+        else:
+            whole.replace(request.target)
+        work.end(keep_job=keep_job)
+    seconds = {
+        "analyze": made.planned - started,
+        "restore": made.restored - made.planned,
+        "check": time.monotonic() - made.restored,
+    }
+    fixity = made.fixity
+    summary = summarize(
+        plan.job.analysis, tally, plan.losses, seconds, is_part=span is not None, fixity=fixity
+    )
+    summary = replace(
+        summary,
+        codec=_codec(plan),
+        restorers=made.used,
+        redone_shots=() if plan.redo is None else plan.redo.shots,
+        enlarged=plan.job.settings.scale.factor,
+    )
+    return summary if reporter is None else reporter.written(plan, tally, summary, fixity)
+
+
+class _Made(NamedTuple):
+    """The whole output, checked, in the work folder."""
+
+    plan: Plan
+    whole: Path
+    counts: list[Mapping[str, Any]]
+    tally: Tally
+    used: tuple[str, ...]
+    """Names of the restorers."""
+    fixity: Fixity | None
+    planned: float
+    restored: float
+    """When that was done, by the monotonic clock."""
+
+
+def _made(
+    request: Request, work: WorkFolder, reporter: Reporter | None, on_event: OnEvent | None
+) -> _Made:
+    """Plan, restore, join and check; once more where the analysis of an earlier run is of other
+    frames than the source has."""
+    plan = plan_job(request, work, on_event)
+    try:
+        return _restored(plan, request, work, reporter, on_event)
+    except ChangedSourceError as error:
+        if not plan.has_kept_analysis:
+            raise
+        logging.getLogger("vidrestore").info("a kept analysis is of no use: %s", error)
+    notify(on_event, OTHER_FRAMES)
+    plan = plan_job(request, work, on_event, may_be_kept=False)
+    return _restored(plan, request, work, reporter, on_event)
+
+
+def _restored(
+    plan: Plan,
+    request: Request,
+    work: WorkFolder,
+    reporter: Reporter | None,
+    on_event: OnEvent | None,
+) -> _Made:
+    planned = time.monotonic()
+    watch = Stopwatch()
+    video, counts = plan.rendering.video()
+    tally = sum_of(counts)
+    watch.report(on_event, "restore", tally.stages)
+    used = tuple(dict.fromkeys(chain.from_iterable(plan.restorers)))
+    try:
+        if plan.pictures is not None:
+            whole = plan.pictures.write(video, work.path / "whole", plan.base.analysis)
+        else:
+            whole = work.path / f"whole{request.target.suffix}"
+            _join_all(video, whole, plan, used, tally)
+        restored = time.monotonic()
+        onlooker = None if reporter is None else reporter.onlooker(plan, tally)
+        fixity = _checked(whole, plan, request, onlooker, on_event)
+    except FaultyOutputError:
+        work.forget_video()  # else the next run would begin with it
+        raise
+    return _Made(plan, whole, counts, tally, used, fixity, planned, restored)
+
+
+def _reporter(request: Request, on_event: OnEvent | None) -> Reporter | None:
+    if request.report is None:
+        return None
+    from vidrestore.review.report import Reporter  # what it measures with takes a while to load
+
+    return Reporter(request.report, request, on_event)
+
+
+def _codec(plan: Plan) -> str:
+    return plan.job.encoding.codec if plan.pictures is None else plan.pictures.kind
+
+
+def _join_all(video: Path, whole: Path, plan: Plan, restorers: Sequence[str], tally: Tally) -> None:
+    """Write the new video stream and everything else of the source as `whole`."""
+    analysis = plan.base.analysis
+    remux(
+        video,
+        plan.base.path,
+        whole,
+        plan.streams,
+        plan.info,
+        last_frame=_last_frame(analysis),
+        provenance=_provenance(plan.job.settings, restorers, tally),
+        part_seconds=(
+            None if plan.job.span is None else _part_seconds(analysis, plan.container_start)
+        ),
+    )
+    _check_whole(whole, plan.streams, analysis)
+
+
+def _checked(
+    whole: Path,
+    plan: Plan,
+    request: Request,
+    onlooker: Onlooker | None,
+    on_event: OnEvent | None,
+) -> Fixity | None:
+    """What reading the file back shows; None where nobody wants that."""
+    is_wanted = request.framemd5 is not None or onlooker is not None
+    if not plan.job.settings.encode.check and not is_wanted:
+        return None
+    analysis = plan.base.analysis
+    fixity = check_output(
+        plan.base.path,
+        whole,
+        analysis if plan.pictures is None else at_own_clock(analysis),
+        stream_index=_stream_index(plan),
+        span=plan.base.span,
+        strength=plan.strength,
+        larger=_larger(plan),
+        listing=request.framemd5,
+        target=request.target,
+        onlooker=onlooker,
+        on_event=on_event,
+    )
+    _check_lossless(fixity, plan)
+    return fixity
+
+
+def _larger(plan: Plan) -> Larger | None:
+    """What the picture was enlarged by, as far as that does not take long."""
+    scaling = plan.base.scaling
+    if scaling is None or scaling.upscaler is not None:
+        return None
+    return Scaler(plan.job.analysis.info, plan.base.analysis.info, None)
+
+
+def _stream_index(plan: Plan) -> int:
+    """Of the restored stream in the output."""
+    return plan.streams.kept.index(plan.info.stream_index)
+
+
+def _check_lossless(fixity: Fixity, plan: Plan) -> None:
+    """Decoders conceal broken slices without a word; samples that differ cannot be missed."""
+    is_lossless = plan.job.encoding.is_lossless and _codec(plan) != "jpeg"
+    if is_lossless and fixity.identical_outside not in (None, fixity.frames):
+        raise FaultyOutputError(
+            f"the finished file differs from its source outside the faces, which {_codec(plan)} "
+            "does not do by itself; check the disk, nothing was changed"
+        )
+
+
+def _last_frame(analysis: Analysis) -> tuple[Fraction, Fraction]:
+    """Its time and how long it lasts, in seconds."""
+    clock = analysis.info.time_base
+    return int(analysis.pts[-1]) * clock, last_duration(analysis) * clock
+
+
+def _provenance(settings: Settings, names: Sequence[str], tally: Tally) -> str | None:
+    """What the output's tags say of how it was made; nothing where no face was restored."""
+    if not settings.encode.provenance or not tally.faces:
+        return None
+    return f"faces restored by vidrestore {version('vidrestore')} with {', '.join(names)}"
+
+
+def _part_seconds(analysis: Analysis, container_start: Fraction) -> tuple[Fraction, Fraction]:
+    """[start, end) of the analysed frames, counted from the start of the file."""
+    first, last = (int(analysis.pts[i]) * analysis.info.time_base for i in (0, -1))
+    return first - container_start, last + 1 / analysis.info.frame_rate - container_start
+
+
+def _check_whole(whole: Path, plan: RemuxPlan, analysis: Analysis) -> None:
+    written = packet_count(whole, plan.kept.index(analysis.info.stream_index))
+    if written != analysis.frame_count:
+        raise FaultyOutputError(
+            f"the joined file holds {written} frames instead of {analysis.frame_count}; "
+            "nothing was changed, run the same command again"
+        )

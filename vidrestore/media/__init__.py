@@ -1,0 +1,1 @@
+"""Video files: read, write, and copy all but the picture."""

@@ -1,0 +1,350 @@
+"""What each codec can hold, and which one a picture is encoded in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import av
+
+from vidrestore.common.errors import OutputError
+from vidrestore.imaging.frame import VideoInfo
+from vidrestore.media.containers import container_of, suffix_for
+
+FULL_RANGE_NAMES = {"yuvj420p": "yuv420p", "yuvj422p": "yuv422p", "yuvj444p": "yuv444p",
+                    "yuvj440p": "yuv440p", "yuvj411p": "yuv411p"}  # fmt: skip
+_SUBSAMPLED = ("yuv420p", "yuv422p", "yuv444p")
+_EIGHT_AND_TEN = frozenset(f"{f}{depth}" for f in _SUBSAMPLED for depth in ("", "10le"))
+_DEEP = ("", "10le", "12le")
+# SVT-AV1 counts its presets; the names are x264's.
+_AV1_PRESETS = {
+    "ultrafast": 12, "superfast": 11, "veryfast": 10, "faster": 9, "fast": 8,
+    "medium": 6, "slow": 5, "slower": 4, "veryslow": 3, "placebo": 2,
+}  # fmt: skip
+# R'G'B' of 8 bits, which FFV1 takes with the components side by side.
+_INTERLEAVED_IN_FFV1 = {"gbrp": "bgr0", "gbrap": "bgra"}
+# What more codecs take; the picture is converted only where that is asked for.
+_NEAR_FORMATS = {"yuv411p": "yuv422p", "yuv410p": "yuv420p", "yuva444p12le": "yuva444p10le",
+                 "gbrp16le": "gbrp12le", "yuv440p": "yuv444p"}  # fmt: skip
+_HARDWARE_FORMATS = {"yuv420p10le": "p010le"}
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """One codec, in the encoder that serves it here."""
+
+    encoder: str
+    containers: frozenset[str]
+    formats: frozenset[str]
+    """Pixel formats that come back as they went in."""
+    largest_number: int | None = None
+    """Of its scale of quality, which starts at 0; None where it has none."""
+    even_sides: bool = False
+    """Whether a subsampled picture must have even sides."""
+    codes_fields: bool = True
+    """Whether it has tools of its own for interlaced pictures."""
+    says_light_levels: bool = False
+    """Whether the coded stream itself can carry HDR10 metadata."""
+    least_size: tuple[int, int] = (1, 1)
+    hardware: tuple[str, ...] = ()
+    """Encoders that need a device of their own, in order of preference."""
+
+
+def codecs() -> dict[str, Codec]:
+    """Every codec that can be written, by the name it has in the settings."""
+    anywhere = frozenset({"mp4", "mov", "matroska"})
+    return {
+        "h264": Codec(
+            "libx264", anywhere, _EIGHT_AND_TEN, 51, even_sides=True, says_light_levels=True,
+            hardware=("h264_nvenc", "h264_videotoolbox"),
+        ),
+        "hevc": Codec(
+            "libx265",
+            anywhere,
+            frozenset(f"{f}{depth}" for f in (*_SUBSAMPLED, "gbrp", "gray") for depth in _DEEP),
+            51,
+            even_sides=True,
+            codes_fields=False,
+            says_light_levels=True,
+            hardware=("hevc_nvenc", "hevc_videotoolbox"),
+        ),
+        "av1": Codec(
+            "libsvtav1", frozenset({"mp4", "matroska"}), frozenset({"yuv420p", "yuv420p10le"}), 63,
+            codes_fields=False, says_light_levels=True, least_size=(4, 4), hardware=("av1_nvenc",),
+        ),
+        "prores": Codec(
+            "prores_ks", frozenset({"mov", "matroska"}),
+            frozenset({"yuv422p10le", "yuv444p10le", "yuva444p10le"}),
+        ),
+        "dnxhr": Codec(
+            "dnxhd", frozenset({"mov", "matroska"}),
+            frozenset({"yuv422p", "yuv422p10le", "yuv444p10le", "gbrp10le"}),
+            codes_fields=False, least_size=(256, 120),
+        ),
+        "ffv1": Codec(
+            "ffv1", frozenset({"matroska"}), _formats_of("ffv1") | _INTERLEAVED_IN_FFV1.keys()
+        ),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How the new video stream is made; decided before the work begins."""
+
+    codec: str
+    encoder: str
+    pixel_format: str
+    """In which the encoder takes its frames."""
+    suffix: str
+    """Of the file that holds the encoded stream alone; mp4 and mov keep every time exactly."""
+    options: dict[str, str] = field(default_factory=dict)
+    is_lossless: bool = False
+    has_field_flags: bool = False
+    """The encoder is told to code fields."""
+    needs_light_header: bool = False
+    """HDR10 metadata must stand in the container, since the codec cannot say it."""
+    notes: tuple[str, ...] = ()
+    """What a person should know before the work begins."""
+
+    def of_few_frames(self) -> Encoding:
+        """For a stream shorter than the delay of x265, which would leave its times undefined."""
+        if self.encoder != "libx265":
+            return self
+        parameters = self.options["x265-params"] + ":bframes=0"
+        return replace(self, options=self.options | {"x265-params": parameters})
+
+
+def plan_encoding(
+    info: VideoInfo,
+    target: Path,
+    *,
+    codec: str,
+    quality: str,
+    preset: str,
+    threads: int,
+    hardware: bool,
+    pixel_format: str,
+) -> tuple[Encoding, ...]:
+    """The ways to encode, best first.
+
+    OutputError, before any work, where no codec, or not the one that was asked for, can hold the
+    picture in that container.
+    """
+    stored = FULL_RANGE_NAMES.get(info.pixel_format, info.pixel_format)
+    wanted = stored if pixel_format == "source" else pixel_format
+    name, notes = _chosen(info, target, wanted, codec, quality)
+    known = codecs()[name]
+    _check_quality(name, known, quality)
+    if wanted != stored:
+        notes.append(f"the picture is converted from {info.pixel_format} to {wanted}")
+    if info.is_interlaced and not known.codes_fields:
+        notes.append(f"{name} says in the container only that the picture is interlaced")
+    has_light = info.mastering_display is not None or info.content_light is not None
+    plain = Encoding(
+        codec=name,
+        encoder=known.encoder,
+        pixel_format=_INTERLEAVED_IN_FFV1.get(wanted, wanted) if name == "ffv1" else wanted,
+        suffix={"ffv1": ".mkv", "prores": ".mov", "dnxhr": ".mov"}.get(name, ".mp4"),
+        options=_options(name, info, wanted, quality, preset, threads),
+        is_lossless=name == "ffv1",
+        has_field_flags=info.is_interlaced and known.codes_fields,
+        needs_light_header=has_light and not known.says_light_levels,
+        notes=tuple(notes),
+    )
+    if hardware:
+        if not known.hardware:
+            raise OutputError(f"no hardware encodes {name}; leave encode.hardware off for it")
+        return tuple(_in_hardware(plain, encoder, quality) for encoder in known.hardware)
+    if name == "ffv1":
+        # So many slices do not fit into very small pictures.
+        whole = {k: v for k, v in plain.options.items() if k != "slices"}
+        return plain, replace(plain, options=whole)
+    return (plain,)
+
+
+def _chosen(
+    info: VideoInfo, target: Path, pixel_format: str, codec: str, quality: str
+) -> tuple[str, list[str]]:
+    """The codec, and why it is not the one that was to be expected."""
+    container = container_of(target)
+    candidates = _candidates(info) if codec == "auto" else [codec]
+    if quality == "archive":
+        if codec not in ("auto", "ffv1"):
+            raise OutputError(
+                f"the quality archive is ffv1, not {codec}; leave encode.codec at auto for it"
+            )
+        candidates = ["ffv1"]
+    objections: list[str] = []
+    for name in candidates:
+        objection = _objection(name, info, container, pixel_format)
+        if objection is None and codec == "auto" and quality != "archive" and info.is_interlaced:
+            objection = _fields_objection(name, info)
+        if objection is None:
+            because = [f"the picture is encoded in {name}: {objections[0]}"] if objections else []
+            return name, because
+        objections.append(objection)
+    raise OutputError(f"{objections[0]}; {_way_out(info, target, pixel_format, codec, quality)}")
+
+
+def _candidates(info: VideoInfo) -> list[str]:
+    """For `auto`: the source's own codec, then what keeps the picture at high quality."""
+    own = {"dnxhd": "dnxhr"}.get(info.codec, info.codec)
+    order = [own] if own in codecs() else []
+    return [*dict.fromkeys([*order, "hevc", "h264", "prores", "ffv1"])]
+
+
+def _objection(name: str, info: VideoInfo, container: str, pixel_format: str) -> str | None:
+    codec = codecs()[name]
+    shape = f"{info.width} x {info.height} pixels in {pixel_format}"
+    if pixel_format not in codec.formats:
+        return f"{name} cannot hold {shape} unchanged"
+    grid = _grid(pixel_format)
+    if codec.even_sides and (info.width % grid[0] or info.height % grid[1]):
+        return f"{name} cannot hold {shape} unchanged"
+    if info.width < codec.least_size[0] or info.height < codec.least_size[1]:
+        least = " x ".join(map(str, codec.least_size))
+        return f"{name} cannot hold {shape}: it needs at least {least}"
+    if name == "h264" and info.is_interlaced and info.height % (2 * grid[1]):
+        return f"{name} cannot hold fields of {shape}"
+    if name == "dnxhr" and (info.matrix != "bt709" or info.full_range):
+        return f"{name} is always read as bt709 in limited range"
+    if container not in codec.containers:
+        return f"{name} does not go into {suffix_for(container)} files"
+    return None
+
+
+def _fields_objection(name: str, info: VideoInfo) -> str | None:
+    """Why `auto` passes over a codec for an interlaced picture, unless it is the source's own."""
+    if codecs()[name].codes_fields or name == info.codec:
+        return None
+    return f"{name} has no tools for interlaced pictures"
+
+
+def _way_out(info: VideoInfo, target: Path, pixel_format: str, codec: str, quality: str) -> str:
+    """What to do instead, in a few words."""
+    if _objection("ffv1", info, "matroska", pixel_format) is not None:
+        return "choose another encode.pixel_format, or convert the video to a common one first"
+    if codec not in ("auto", "ffv1") and quality != "archive":
+        return "leave --codec at auto, or use ffv1 and an .mkv file"
+    near = _NEAR_FORMATS.get(pixel_format)
+    choose = f"convert it with --set encode.pixel_format={near}" if near else "use another format"
+    return f"name the output {target.stem}.mkv, or {choose}"
+
+
+def _check_quality(name: str, codec: Codec, quality: str) -> None:
+    if not quality.isdigit():
+        return
+    if codec.largest_number is None:
+        raise OutputError(f"{name} has no scale of numbers; give high instead of {quality}")
+    if int(quality) > codec.largest_number:
+        raise OutputError(
+            f"the quality of {name} cannot be {quality}; allowed is 0 (best) to "
+            f"{codec.largest_number}"
+        )
+
+
+def _options(
+    name: str, info: VideoInfo, pixel_format: str, quality: str, preset: str, threads: int
+) -> dict[str, str]:
+    if name == "ffv1":
+        # Version 3, intra only, with a checksum for every slice: what archives ask for.
+        options = {"level": "3", "g": "1", "slices": "24", "slicecrc": "1"}
+    elif name == "prores":
+        profile = {"high": "hq", "small": "lt"}[quality]
+        options = {"profile": profile if pixel_format.startswith("yuv422") else "4444"}
+        options |= {"alpha_bits": "16"} if pixel_format.startswith("yuva") else {}
+    elif name == "dnxhr":
+        options = {"profile": f"dnxhr_{_dnxhr_profile(pixel_format, quality)}"}
+    else:
+        factor = {"h264": {"high": "16", "small": "23"}, "hevc": {"high": "16", "small": "24"},
+                  "av1": {"high": "16", "small": "32"}}[name].get(quality, quality)  # fmt: skip
+        options = {"crf": factor, "preset": preset} | _parameters(name, info, threads)
+        if name == "av1":
+            options["preset"] = str(_AV1_PRESETS[preset])
+    is_known = "chroma location" not in info.guessed
+    if name in ("h264", "hevc", "ffv1") and is_known and _grid(pixel_format) != (1, 1):
+        options["chroma_sample_location"] = info.chroma_location
+    return options
+
+
+def _dnxhr_profile(pixel_format: str, quality: str) -> str:
+    if "422" not in pixel_format:
+        return "444"
+    if pixel_format == "yuv422p":
+        return {"high": "hq", "small": "sq"}[quality]
+    return "hqx"
+
+
+def _parameters(name: str, info: VideoInfo, threads: int) -> dict[str, str]:
+    """What goes to the encoder's library in its own language."""
+    if name == "av1":
+        return {"svtav1-params": ":".join([f"lp={threads}", *_av1_light(info)])}
+    light = list(_light(info))
+    if name == "h264":
+        if info.is_interlaced:
+            light.append(f"{info.field_order}=1")
+        return {"x264-params": ":".join(light)} if light else {}
+    # x265 would otherwise size its pools by the machine, and its output depends on them.
+    own = ["log-level=error", f"pools={threads}", "frame-threads=2"]
+    if light:
+        own += ["hdr10=1", "repeat-headers=1"]
+        light = [entry.replace("mastering-display", "master-display") for entry in light]
+        light = [entry.replace("cll=", "max-cll=") for entry in light]
+    return {"x265-params": ":".join([*own, *light]), "a53cc": "1"}
+
+
+def _light(info: VideoInfo) -> Iterator[str]:
+    """HDR10 metadata as x264 and x265 write it: chromaticity in 0.00002, light in 0.0001 cd/m2."""
+    if (m := info.mastering_display) is not None:
+        points = [f"({round(m[i] * 50000)},{round(m[i + 1] * 50000)})" for i in (0, 2, 4, 6)]
+        light = f"L({round(m[9] * 10000)},{round(m[8] * 10000)})"
+        red, green, blue, white = points
+        yield f"mastering-display=G{green}B{blue}R{red}WP{white}{light}"
+    if info.content_light is not None:
+        yield "cll={},{}".format(*info.content_light)
+
+
+def _av1_light(info: VideoInfo) -> Iterator[str]:
+    """The same as SVT-AV1 writes it, in plain numbers."""
+    if (m := info.mastering_display) is not None:
+        points = [f"({float(m[i]):.5f},{float(m[i + 1]):.5f})" for i in (0, 2, 4, 6)]
+        red, green, blue, white = points
+        light = f"L({float(m[9]):.4f},{float(m[8]):.4f})"
+        yield f"mastering-display=G{green}B{blue}R{red}WP{white}{light}"
+    if info.content_light is not None:
+        yield "content-light={},{}".format(*info.content_light)
+
+
+def _in_hardware(plain: Encoding, encoder: str, quality: str) -> Encoding:
+    """The same stream from an encoder on a device; it knows no parameters of x264 or x265."""
+    level = {"high": 18, "small": 27}.get(quality) or int(quality)
+    if encoder.endswith("_nvenc"):
+        options = {"rc": "vbr", "cq": str(level), "b": "0", "preset": "p6"}
+    else:
+        options = {"global_quality": str(round(118 * (100 - 1.5 * level)))}
+    return replace(
+        plain,
+        encoder=encoder,
+        pixel_format=_HARDWARE_FORMATS.get(plain.pixel_format, plain.pixel_format),
+        options=options,
+        has_field_flags=False,
+    )
+
+
+def _grid(pixel_format: str) -> tuple[int, int]:
+    """Luma pixels per chroma sample, (x, y)."""
+    shape = av.VideoFormat(pixel_format, 64, 64)
+    if len(shape.components) < 3:
+        return 1, 1
+    return 64 // shape.chroma_width(64), 64 // shape.chroma_height(64)
+
+
+def _formats_of(encoder: str) -> frozenset[str]:
+    return frozenset(f.name for f in av.codec.Codec(encoder, "w").video_formats or ())
+
+
+def container_options(path: Path) -> dict[str, str]:
+    """For a file of the new video stream alone."""
+    # The edit list that keeps the first pts is counted in the movie's time scale.
+    return {"movie_timescale": "90000"} if path.suffix in (".mp4", ".mov") else {}

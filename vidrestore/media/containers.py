@@ -1,0 +1,229 @@
+"""What each container can hold, and what therefore becomes of every stream of the source."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from av.stream import Disposition
+
+from vidrestore.common.errors import UsageError
+from vidrestore.imaging.frame import VideoInfo
+from vidrestore.media.ffmpeg import inspected
+
+_CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+_TEXT_SUBTITLES = {"mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text"}
+_NEEDS_TEXT_IN_MATROSKA = {"mov_text", "eia_608", "text"}
+_PICTURE_TYPES = {"mjpeg": ("image/jpeg", "jpg"), "png": ("image/png", "png"),
+                  "bmp": ("image/bmp", "bmp"), "gif": ("image/gif", "gif"),
+                  "tiff": ("image/tiff", "tif"), "webp": ("image/webp", "webp")}  # fmt: skip
+_PICTURES_IN_MP4 = {"mjpeg", "png", "bmp"}
+_TIMECODE_TAG = "tmcd"
+_CHAPTER_TAG = "text"
+# Tags of a whole file that the muxers of ffmpeg write by themselves; others need an extension.
+_MOV_TAGS = {"title", "artist", "album", "date", "encoder", "comment", "genre", "copyright",
+             "location", "location-eng", "creation_time", "make", "model", "timecode"}  # fmt: skip
+_MP4_TAGS = {"title", "artist", "album_artist", "composer", "album", "date", "encoder", "comment",
+             "genre", "copyright", "grouping", "lyrics", "description", "synopsis", "show",
+             "episode_id", "network", "keywords", "track", "disc", "location", "location-eng",
+             "creation_time", "season_number", "episode_sort", "media_type", "hd_video",
+             "compilation", "gapless_playback", "timecode"}  # fmt: skip
+# ISO 639-2 has two codes for some languages, of which QuickTime's list knows one.
+_LANGUAGES_IN_MOV = {"deu": "ger", "nld": "dut", "isl": "ice", "ell": "gre", "zho": "chi",
+                     "hye": "arm", "kat": "geo", "mkd": "mac", "sqi": "alb", "fre": "fra",
+                     "cze": "ces", "slo": "slk", "rum": "ron"}  # fmt: skip
+_OF_THE_OLD_FILE = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
+# Of the old encoding, not of what it shows.
+_OF_THE_OLD_STREAM = re.compile(
+    r"encoder|duration|bps.*|number_of_(frames|bytes).*|_statistics_.*|vendor_id|rotate|name|"
+    r"handler_name|title",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RemuxPlan:
+    """What becomes of each stream of the source."""
+
+    container: str
+    kept: tuple[int, ...]
+    """Stream indices of the source in their order; the restored one among them."""
+    codecs: Mapping[int, str]
+    """Source stream index -> codec, where a stream cannot be copied as it is."""
+    tags: Mapping[int, Mapping[str, str]]
+    """Source stream index -> tags that ffmpeg does not carry over by itself; "" removes one."""
+    dispositions: Mapping[int, str]
+    """Source stream index -> ffmpeg's names of its flags, joined by "+"."""
+    attached: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    """Source stream index of a cover picture -> (file name, media type) as an attachment."""
+    has_own_tags: bool = False
+    """The file has tags that mp4 and mov hold only by an extension."""
+    can_have_own_tags: bool = True
+    has_comment: bool = False
+    lost: tuple[str, ...] = ()
+    """What the container cannot hold, one sentence each."""
+
+    def without(self, streams: Collection[int], why: str) -> RemuxPlan:
+        """The same, but for streams of the source that turned out not to fit."""
+        kept = tuple(index for index in self.kept if index not in streams)
+        return replace(self, kept=kept, lost=(*self.lost, why))
+
+
+def container_of(target: Path) -> str:
+    """The output's container by its suffix."""
+    container = _CONTAINERS.get(target.suffix.lower())
+    if container is None:
+        raise UsageError(
+            f"the output {target.name} must end in one of {', '.join(_CONTAINERS)}; .mkv holds most"
+        )
+    return container
+
+
+def is_container(path: Path) -> bool:
+    """Whether an output can have such a name."""
+    return path.suffix.lower() in _CONTAINERS
+
+
+def suffix_for(container: str) -> str:
+    """The usual ending of a file's name."""
+    return next(suffix for suffix, name in _CONTAINERS.items() if name == container)
+
+
+def plan_streams(source: Any, info: VideoInfo, target: Path, *, whole: bool) -> RemuxPlan:
+    """Decide before the work begins what is copied, converted or lost.
+
+    `source` is the opened container; only sound goes with a part of it that is not `whole`.
+    """
+    container = container_of(target)
+    data_tags = _data_tags(source.name)
+    covers = {s.index for s in source.streams if _is_cover(s)}
+    kept: list[int] = []
+    codecs: dict[int, str] = {}
+    attached: dict[int, tuple[str, str]] = {}
+    lost: list[str] = []
+    for stream in source.streams:
+        change, loss = _fate(stream, container, data_tags)
+        if not whole and stream.type != "audio":
+            loss = f"{_named(stream)} is left out of a sample, which has picture and sound only"
+        if stream.index == info.stream_index or (loss is None and change != _RECREATED):
+            if container == "matroska" and stream.index in covers:
+                attached[stream.index] = _attachment(stream)
+                continue
+            kept.append(stream.index)
+            if change is not None:
+                codecs[stream.index] = change
+            lost += _lost_within(stream, change)
+        elif loss is not None:
+            lost.append(loss)
+    tags = {key.lower() for key in source.metadata} - _OF_THE_OLD_FILE
+    has_cover = bool(covers.intersection(kept))
+    own = sorted(tags - (_MOV_TAGS if container == "mov" else _MP4_TAGS))
+    if own and has_cover and container != "matroska":
+        suffix = suffix_for(container)
+        lost.append(f"{suffix} cannot hold the tags {', '.join(own)} beside a cover picture")
+    return RemuxPlan(
+        container,
+        tuple(kept),
+        codecs,
+        tags={
+            s.index: dict(_stream_tags(s, container, restored=s.index == info.stream_index))
+            for s in source.streams
+            if s.index in kept
+        },
+        dispositions={s.index: _flags(s) for s in source.streams if s.index in kept},
+        attached=attached,
+        has_own_tags=bool(own) and container != "matroska",
+        can_have_own_tags=not has_cover,
+        has_comment="comment" in tags,
+        lost=tuple(lost),
+    )
+
+
+_RECREATED = "recreated"
+
+
+def _fate(
+    stream: Any, container: str, data_tags: Mapping[int, str]
+) -> tuple[str | None, str | None]:
+    """(codec to convert to, or None to copy; what to say if it is lost, or None)."""
+    name, where = codec_name(stream), _named(stream)
+    if stream.type == "subtitle":
+        if container == "matroska":
+            return ("srt" if name in _NEEDS_TEXT_IN_MATROSKA else None), None
+        if name in _TEXT_SUBTITLES:
+            return (None if name == "mov_text" else "mov_text"), None
+        return None, f"{where} holds subtitles as pictures, which only an .mkv file can keep"
+    if stream.type == "attachment" and container != "matroska":
+        return None, f"{where} is an attached file, which only an .mkv file can keep"
+    if _is_cover(stream) and (
+        container == "mov" or (container == "mp4" and name not in _PICTURES_IN_MP4)
+    ):
+        holds = "an .mkv file" if container == "mp4" else "an .mp4 or .mkv file"
+        return None, f"{where} is a cover picture, which {holds} can keep"
+    if stream.type == "data":
+        # Both are written anew, from the time code in the stream's tags and from the chapters.
+        if data_tags.get(stream.index) in (_TIMECODE_TAG, _CHAPTER_TAG):
+            return _RECREATED, None
+        return None, f"{where} holds data that no player shows; it is left out"
+    if stream.type not in ("video", "audio", "attachment"):
+        return None, f"{where} is of a kind that cannot be carried; it is left out"
+    return None, None
+
+
+def _lost_within(stream: Any, change: str | None) -> Iterator[str]:
+    """What a stream loses that is carried over."""
+    if change is not None and codec_name(stream) in ("ass", "ssa"):
+        yield f"{_named(stream)} loses its styling as {change}, which only an .mkv file can keep"
+    if stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1":
+        yield f"{_named(stream)} has a transparency that is not decoded; the output is opaque"
+
+
+def codec_name(stream: Any) -> str | None:
+    return stream.codec_context.name if stream.codec_context else None
+
+
+def _named(stream: Any) -> str:
+    return f"stream {stream.index} ({codec_name(stream) or stream.type})"
+
+
+def _is_cover(stream: Any) -> bool:
+    return stream.type == "video" and bool(stream.disposition & Disposition.attached_pic)
+
+
+def _attachment(stream: Any) -> tuple[str, str]:
+    media_type, suffix = _PICTURE_TYPES.get(
+        str(codec_name(stream)), ("application/octet-stream", "bin")
+    )
+    tags = {key.lower(): value for key, value in stream.metadata.items()}
+    name = Path(tags.get("filename") or f"cover.{suffix}").name
+    return name, tags.get("mimetype") or media_type
+
+
+def _flags(stream: Any) -> str:
+    names = [flag.name for flag in Disposition if flag.name and flag & stream.disposition]
+    return "+".join(names) or "0"
+
+
+def _stream_tags(stream: Any, container: str, *, restored: bool) -> Iterator[tuple[str, str]]:
+    tags = {key.lower(): value for key, value in stream.metadata.items()}
+    if restored:
+        for key, value in stream.metadata.items():
+            if not _OF_THE_OLD_STREAM.fullmatch(key):
+                yield key, value
+    elif container == "matroska" and "creation_time" in tags:
+        yield "creation_time", tags["creation_time"]
+    if title := tags.get("title") or tags.get("name"):
+        # A name of mp4 becomes a title, and is not said twice.
+        yield "title", title
+        yield "name", ""
+    if container == "mov" and tags.get("language") in _LANGUAGES_IN_MOV:
+        yield "language", _LANGUAGES_IN_MOV[tags["language"]]
+
+
+def _data_tags(path: str) -> dict[int, str]:
+    """Stream index -> the four letters by which mp4 and mov name a stream of data."""
+    found = re.findall(r"Stream #0:(\d+)\S*: Data: \w+ \((\w+) ", inspected(path))
+    return {int(index): tag for index, tag in found}

@@ -1,0 +1,219 @@
+"""Frames become a video stream with the times, tags and shape of the source's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import av.error
+
+from vidrestore.common.errors import OutputError, not_written
+from vidrestore.imaging.frame import Frame, VideoInfo
+from vidrestore.media.codecs import Encoding, container_options
+from vidrestore.media.ffmpeg import run_ffmpeg
+
+_UNSPECIFIED = 2
+# Flags of AVCodecContext that PyAV has no name for.
+_FRAME_DURATION = 1 << 8
+_INTERLACED_DCT = 1 << 18
+_INTERLACED_ME = 1 << 29
+_FULL_RANGE = 2
+_SWSCALE_MATRICES = {"bt601": "ITU601", "bt709": "ITU709", "bt2020": "BT2020"}
+_FIELD_ORDERS = {"progressive": 1, "tff": 2, "bff": 3}
+
+
+def first_that_opens(
+    ways: Sequence[Encoding], source: Path, folder: Path, info: VideoInfo, *, threads: int
+) -> tuple[Encoding, Path | None]:
+    """The first encoding that takes a picture of this shape, tried on a black one, and its header.
+
+    The header, see `VideoWriter`, stays in `folder`. OutputError, before any work, where no
+    encoding takes the picture.
+    """
+    reasons = []
+    for encoding in ways:
+        trial = folder / f"trial{encoding.suffix}"
+        try:
+            header = _light_header(source, folder / f"header{encoding.suffix}", info, encoding)
+            few = encoding.of_few_frames()
+            with VideoWriter(trial, info, few, threads=threads, header=header) as writer:
+                writer.write(Frame(0, 0, _plain_image(info)))
+        except (OutputError, ValueError) as error:
+            reasons.append(f"{encoding.encoder}: {error}")
+        else:
+            return encoding, header
+        finally:
+            trial.unlink(missing_ok=True)
+    shape = f"{info.width} x {info.height} pixels in {ways[0].pixel_format}"
+    raise OutputError(f"{ways[0].codec} cannot be made of {shape} here ({'; '.join(reasons)})")
+
+
+def _plain_image(info: VideoInfo) -> av.VideoFrame:
+    image = av.VideoFrame(info.width, info.height, info.pixel_format)
+    for plane in image.planes:
+        plane.update(bytes(plane.buffer_size))
+    return image
+
+
+def _light_header(source: Path, path: Path, info: VideoInfo, encoding: Encoding) -> Path | None:
+    """A file of one frame whose container says the HDR10 metadata of the source, if it has any.
+
+    Encoders tell it to a container only when ffmpeg drives them. None where that is not needed.
+    """
+    if not encoding.needs_light_header:
+        return None
+    options = [item for k, v in encoding.options.items() for item in (f"-{k}:v", v)]
+    aspect = info.sample_aspect_ratio
+    shape = f"scale={info.width}:{info.height},setsar={aspect.numerator}/{aspect.denominator}"
+    status, said = run_ffmpeg(
+        ["-v", "error", "-y", "-noautorotate", "-i", str(source.absolute()),
+         "-map", f"0:{info.stream_index}", "-frames:v", "1", "-vf", shape,
+         "-c:v", encoding.encoder,
+         "-pix_fmt", encoding.pixel_format, *options, str(path.absolute())],
+    )  # fmt: skip
+    if status:
+        raise OutputError(f"the first frame of {source} cannot be encoded: {said.strip()}")
+    return path
+
+
+class VideoWriter:
+    """Encodes frames into a file of its own that holds nothing else.
+
+    Times are the frames' own `pts`. Leaving the scope after an error removes the file.
+    `header` is a file whose video stream says in its container what the codec cannot say itself.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        info: VideoInfo,
+        encoding: Encoding,
+        *,
+        threads: int,
+        header: Path | None = None,
+    ) -> None:
+        self._path = path
+        self._info = info
+        self._encoding = encoding
+        self.frame_count = 0
+        try:
+            self._container = av.open(
+                str(path.absolute()), "w", container_options=container_options(path)
+            )
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+        try:
+            self._open(threads, header)
+        except BaseException:
+            self._discard()
+            raise
+
+    def _open(self, threads: int, header: Path | None) -> None:
+        if header is None:
+            self._stream: Any = self._container.add_stream(
+                self._encoding.encoder, rate=self._info.frame_rate, options=self._encoding.options
+            )
+            self._context: Any = self._stream.codec_context
+        else:
+            with av.open(str(header.absolute())) as said:
+                template: Any = said.streams.video[0]
+                self._stream = self._container.add_stream_from_template(template, opaque=True)
+                extradata = template.codec_context.extradata
+            self._stream.time_base = self._info.time_base
+            self._context = av.CodecContext.create(self._encoding.encoder, "w")
+            self._context.options = self._encoding.options
+            self._context.framerate = self._info.frame_rate
+        self._describe(threads)
+        if header is not None:
+            self._context.open()
+            if self._context.extradata and self._context.extradata != extradata:
+                raise OutputError(f"{header} was not made by the encoder in use")
+
+    def _describe(self, threads: int) -> None:
+        info, context = self._info, self._context
+        context.width, context.height = info.width, info.height
+        context.pix_fmt = self._encoding.pixel_format
+        # The source's clock, else frames of variable rate collide.
+        context.time_base = Fraction(info.time_base)
+        context.sample_aspect_ratio = info.sample_aspect_ratio
+        context.thread_count = threads
+        context.flags |= _FRAME_DURATION
+        context.field_order = _FIELD_ORDERS[info.field_order]
+        if self._encoding.has_field_flags:
+            context.flags |= _INTERLACED_DCT | _INTERLACED_ME
+        range_tag, matrix, primaries, transfer = info.tags
+        context.color_range = _FULL_RANGE if info.full_range else range_tag
+        context.colorspace = matrix or _UNSPECIFIED
+        context.color_primaries = primaries or _UNSPECIFIED
+        context.color_trc = transfer or _UNSPECIFIED
+        if info.display_matrix is not None:
+            self._stream.set_display_matrix(list(info.display_matrix))
+
+    def write(self, frame: Frame) -> None:
+        image: Any = frame.image
+        if image.format.name != self._encoding.pixel_format:
+            image = _converted(image, self._encoding.pixel_format, self._info)
+        image.pts, image.time_base = frame.pts, self._info.time_base
+        image.duration = frame.duration
+        image.pict_type = 0  # the encoder decides on its own I, P and B frames
+        self._mux(image)
+        self.frame_count += 1
+
+    def _mux(self, image: Any) -> None:
+        try:
+            for packet in self._context.encode(image):
+                packet.stream = self._stream
+                self._container.mux(packet)
+        except (av.error.FFmpegError, OSError, MemoryError) as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> OutputError:
+        what = f"encoding frame {self.frame_count} into {self._path}"
+        return not_written(what, self._path.parent, error)
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._discard()
+            return
+        try:
+            self._mux(None)
+            self._container.close()
+        except (av.error.FFmpegError, OSError, MemoryError) as failed:
+            self._discard()
+            raise self._failure(failed) from failed
+        except OutputError:
+            self._discard()
+            raise
+
+    def _discard(self) -> None:
+        with suppress(av.error.FFmpegError, OSError, ValueError):
+            self._container.close()
+        self._path.unlink(missing_ok=True)
+
+
+def _converted(image: av.VideoFrame, pixel_format: str, info: VideoInfo) -> Any:
+    """The frame in another pixel format, of the same matrix and range."""
+    if image.format.is_rgb and av.VideoFormat(pixel_format).is_rgb:
+        return image.reformat(format=pixel_format)
+    matrix = _SWSCALE_MATRICES[info.matrix]
+    value_range = "JPEG" if info.full_range else "MPEG"
+    return image.reformat(
+        format=pixel_format,
+        src_colorspace=matrix,
+        dst_colorspace=matrix,
+        src_color_range=value_range,
+        dst_color_range=value_range,
+    )

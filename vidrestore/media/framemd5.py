@@ -1,0 +1,123 @@
+"""A text file with the hashes of every frame of a source and its output."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from importlib.metadata import version
+from pathlib import Path
+
+import av
+import numpy as np
+
+from vidrestore.common.errors import OutputError, UsageError
+from vidrestore.imaging.frame import Frame
+from vidrestore.imaging.planes import plane
+
+
+def check_listing_path(
+    listing: Path, source: Path, target: Path, *, overwrite: bool, what: str = "listing"
+) -> None:
+    """Refuse, before any work, a place for the listing that cannot be used or would harm a file.
+
+    `what` names another file that is written beside the output likewise."""
+    with _writing(listing, what):
+        for other, role in ((source, "input"), (target, "output")):
+            if listing.resolve() == other.resolve() or _are_one_file(listing, other):
+                raise UsageError(f"the {what} {listing} is the {role} itself; choose another name")
+        if listing.is_dir():
+            raise OutputError(f"the {what} {listing} is a folder; give a file name in it")
+        if listing.exists() and not listing.is_file():
+            raise OutputError(f"the {what} {listing} is no ordinary file; choose another name")
+        if listing.is_file() and not overwrite:
+            raise UsageError(f"the {what} {listing} exists already; add --overwrite to replace it")
+        if not listing.parent.is_dir():
+            raise OutputError(
+                f"the folder {listing.parent} for the {what} does not exist; create it"
+            )
+        if not os.access(listing.parent, os.W_OK | os.X_OK):
+            raise OutputError(
+                f"the folder {listing.parent} for the {what} cannot be written to; choose another"
+            )
+
+
+def _are_one_file(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+def frame_md5(image: av.VideoFrame) -> str:
+    """Of the samples of all planes in their order, row by row without padding: what ffmpeg's
+    `framemd5` gives for the decoded frame."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for index in range(len(image.planes)):
+        digest.update(np.ascontiguousarray(plane(image, index)).data)
+    return digest.hexdigest()
+
+
+class Listing:
+    """A text file with one line per frame, in the manner of ffmpeg's `framemd5`.
+
+    Lines that begin with # say what the file is. The others have the columns named in the last of
+    them: pts in the source's time base, and the half-open box of changed samples in luma pixels,
+    "-" where the frames are identical and "?" where their samples cannot be compared. It has its
+    name only once it is whole; OutputError where it cannot be written.
+    """
+
+    def __init__(self, path: Path, source: Path, target: Path) -> None:
+        self._path, self._source, self._target = path, source, target
+        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+
+    def __enter__(self) -> Listing:
+        with _writing(self._path):
+            self._file = self._part.open("wb")
+        return self
+
+    def write_header(self, clock: Fraction, source_format: str, output_format: str) -> None:
+        lines = {
+            "format": "frame checksums of a video and its restored output",
+            "version": "1",
+            "hash": "MD5",
+            "software": f"vidrestore {version('vidrestore')}",
+            "source": self._source.name,
+            "output": self._target.name,
+            "tb": str(clock),
+            "source_format": source_format,
+            "output_format": output_format,
+        }
+        text = "".join(f"#{name}: {' '.join(v.splitlines())}\n" for name, v in lines.items())
+        self._write(f"{text}#frame, pts, source md5, output md5, x0, y0, x1, y1\n")
+
+    def write(self, frame: Frame, source_md5: str, output_md5: str, xyxy: Sequence[object]) -> None:
+        columns = (frame.index, frame.pts, source_md5, output_md5, *xyxy)
+        self._write(", ".join(map(str, columns)) + "\n")
+
+    def _write(self, text: str) -> None:
+        with _writing(self._path):
+            # A file name may hold bytes that are no text; they are written as escapes.
+            self._file.write(text.encode("utf-8", "backslashreplace"))
+
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        try:
+            if error_type is None:
+                with _writing(self._path):
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+                    self._file.close()
+                    self._part.replace(self._path)
+        finally:
+            with suppress(OSError):
+                self._file.close()
+            self._part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(listing: Path, what: str = "listing") -> Iterator[None]:
+    """OutputError, in one sentence, for what the file system refuses."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"the {what} {listing} cannot be written: {reason}") from error

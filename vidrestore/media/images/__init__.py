@@ -1,0 +1,125 @@
+"""Pictures instead of a video: one, or a numbered sequence named by a pattern such as %06d."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from vidrestore.common.errors import InputError, UsageError
+
+KIND_OF_SUFFIX = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".tif": "tiff", ".tiff": "tiff",
+                  ".dpx": "dpx", ".exr": "exr"}  # fmt: skip
+_NOT_SUPPORTED = {".heic", ".heif", ".avif", ".webp", ".bmp", ".gif", ".jp2", ".dng",
+                  ".cr2", ".nef", ".arw", ".psd", ".tga", ".cin"}  # fmt: skip
+_PLACE = re.compile(r"%(?:0(\d+))?d")
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Files that are read as the frames of a video, one after the other."""
+
+    path: Path
+    """Of the one picture, or the pattern."""
+    numbers: tuple[int, ...] | None
+    """In the files' names, without gaps; None of one picture."""
+
+    @property
+    def files(self) -> list[Path]:
+        if self.numbers is None:
+            return [self.path]
+        return [numbered(self.path, number) for number in self.numbers]
+
+    @property
+    def demuxer_options(self) -> dict[str, str]:
+        """For libavformat's image2."""
+        if self.numbers is None:
+            return {"pattern_type": "none"}
+        return {"pattern_type": "sequence", "start_number": str(self.numbers[0])}
+
+    @property
+    def address(self) -> str:
+        """As image2 wants it."""
+        path = self.path.absolute()
+        if self.numbers is None:
+            return str(path)
+        place = _PLACE.search(path.name)
+        assert place is not None
+        before, after = path.name[: place.start()], path.name[place.end() :]
+        folder = str(path.parent / "x")[:-1]
+        return "".join([*(part.replace("%", "%%") for part in (folder, before)), place[0],
+                        after.replace("%", "%%")])  # fmt: skip
+
+
+def is_pictures(path: Path) -> bool:
+    """By its name alone."""
+    return path.suffix.lower() in (*KIND_OF_SUFFIX, *_NOT_SUPPORTED)
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether it names many pictures; a file may have any name."""
+    return is_pictures(path) and _PLACE.search(path.name) is not None and not path.is_file()
+
+
+def kind_of(path: Path) -> str:
+    """jpeg, png, tiff, dpx or exr, by the name; UsageError for kinds not dealt with here."""
+    suffix = path.suffix.lower()
+    if suffix in _NOT_SUPPORTED:
+        raise UsageError(
+            f"pictures of the kind {suffix} are neither read nor written here; use .tif, .png, "
+            ".jpg, .dpx or .exr"
+        )
+    return KIND_OF_SUFFIX[suffix]
+
+
+def numbered(pattern: Path, number: int) -> Path:
+    place = _PLACE.search(pattern.name)
+    assert place is not None
+    digits = f"{number:0{int(place[1] or 1)}d}"
+    return pattern.with_name(pattern.name[: place.start()] + digits + pattern.name[place.end() :])
+
+
+def pictures_of(path: Path) -> Pictures:
+    """The file, or all that the pattern names, in order of their numbers.
+
+    InputError where nothing is there, or where a number is missing between the first and the last.
+    """
+    kind_of(path)
+    if not is_pattern(path):
+        if not path.exists():
+            raise InputError(f"the file {path} does not exist")
+        return Pictures(path, None)
+    numbers = numbers_of(path)
+    if not numbers:
+        raise InputError(
+            f"no file in {path.parent} has a name like {path.name}; check the folder, the pattern "
+            "and its count of digits"
+        )
+    for number, following in pairwise(numbers):
+        if following != number + 1:
+            missing = numbered(path, number + 1).name
+            raise InputError(
+                f"{path.parent} lacks {missing}, the first of "
+                f"{numbers[-1] - numbers[0] + 1 - len(numbers)} missing between "
+                f"{numbered(path, numbers[0]).name} and {numbered(path, numbers[-1]).name}; add "
+                "what is missing, or number the parts apart"
+            )
+    return Pictures(path, tuple(numbers))
+
+
+def numbers_of(pattern: Path) -> list[int]:
+    """Of the files that the pattern names, in order; UsageError for a pattern that is none."""
+    places = list(_PLACE.finditer(pattern.name))
+    if len(places) != 1:
+        raise UsageError(
+            f"{pattern.name} must hold one number, such as %06d for six digits, and no more"
+        )
+    before, after = pattern.name[: places[0].start()], pattern.name[places[0].end() :]
+    shape = re.compile(re.escape(before) + r"(\d{1,9})" + re.escape(after))
+    if not pattern.parent.is_dir():
+        return []
+    names = {entry.name for entry in pattern.parent.iterdir()}
+    numbers = sorted({int(match[1]) for match in map(shape.fullmatch, names) if match})
+    # Names with other counts of digits belong to another sequence.
+    return [number for number in numbers if numbered(pattern, number).name in names]

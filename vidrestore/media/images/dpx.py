@@ -1,0 +1,74 @@
+"""DPX files (SMPTE ST 268): the header, byte for byte, and other pixels behind it."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+
+from vidrestore.media.images.header import Header, Samples, UnreadableError
+
+_ORDERS = {b"SDPX": ">", b"XPDS": "<"}
+_HEAD_BYTES = 812  # up to the end of the first image element
+_ELEMENTS, _ELEMENT = 770, 800
+_CHANNELS_OF_DESCRIPTOR = {6: 1, 50: 3, 51: 4}
+_FILLED = 1
+
+
+def read(data: Any) -> Header:
+    order = _ORDERS.get(bytes(data[:4]))
+    if order is None:
+        raise UnreadableError("is no DPX file, whatever its name says")
+    if len(data) < _HEAD_BYTES:
+        raise UnreadableError("is cut short")
+    elements, width, height = struct.unpack(f"{order}HII", data[_ELEMENTS : _ELEMENTS + 10])
+    descriptor, bits, packing, encoding = _element(data, order)
+    channels = _CHANNELS_OF_DESCRIPTOR.get(descriptor)
+    if elements != 1 or channels is None or encoding != 0:
+        raise UnreadableError(
+            "is a DPX of another kind than plain R'G'B', with alpha or without, or grey"
+        )
+    fits = bits in (8, 16) or (packing == _FILLED and (bits, channels) in ((10, 3), (12, 3)))
+    if not fits:
+        raise UnreadableError(
+            f"packs {channels} channels of {bits} bits in a way that is not written here; save it "
+            "as R'G'B' of 10 or 12 bits in filled words, or of 8 or 16"
+        )
+    return Header("dpx", width, height, channels, bits)
+
+
+def _element(data: Any, order: str) -> tuple[int, int, int, int]:
+    """Descriptor, bits, packing, encoding."""
+    return struct.unpack(f"{order}B2xBHH", data[_ELEMENT : _ELEMENT + 8])
+
+
+def rewritten(data: Any, samples: Samples) -> bytes:
+    """The file with these pixels."""
+    start, stored = _place(data), _stored(data, samples)
+    return b"".join([data[:start], stored, data[start + len(stored) :]])
+
+
+def holds(data: Any, samples: Samples) -> bool:
+    """Whether `rewritten` with the file's own pixels gives the very file."""
+    start, stored = _place(data), _stored(data, samples)
+    return bytes(data[start : start + len(stored)]) == stored
+
+
+def _place(data: Any) -> int:
+    (start,) = struct.unpack(f"{_ORDERS[bytes(data[:4])]}I", data[4:8])
+    return int(start)
+
+
+def _stored(data: Any, samples: Samples) -> bytes:
+    order = _ORDERS[bytes(data[:4])]
+    _, bits, _, _ = _element(data, order)
+    rows = samples.shape[0]
+    if bits == 10:
+        red, green, blue = (samples[..., i].astype(np.uint32) for i in range(3))
+        return (red << 22 | green << 12 | blue << 2).astype(f"{order}u4").tobytes()
+    if bits == 12:
+        samples = samples << 4
+    # Lines begin at multiples of four bytes.
+    stored = samples.astype(f"{order}u{samples.dtype.itemsize}").reshape(rows, -1).view(np.uint8)
+    return np.pad(stored, ((0, 0), (0, -stored.shape[1] % 4))).tobytes()

@@ -1,0 +1,154 @@
+"""Tags in image file directories, as TIFF files and Exif data have them (TIFF 6.0; Exif 3.0)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+from vidrestore.media.images.header import UnreadableError
+
+ORIENTATION, ICC = 274, 34675
+_BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+_LETTER_OF_TYPE = {1: "B", 3: "H", 4: "I", 13: "I"}
+_SHORT, _LONG, _UNDEFINED = 3, 4, 7
+# Exif, GPS, and within Exif, interoperability.
+_DIRECTORIES = (34665, 34853, 40965)
+_NORMAL = 1
+
+# Exif orientation -> ((a, b), (c, d)) with which shown = matrix @ stored, y downwards.
+_TURNS = {
+    1: (1, 0, 0, 1), 2: (-1, 0, 0, 1), 3: (-1, 0, 0, -1), 4: (1, 0, 0, -1),
+    5: (0, 1, 1, 0), 6: (0, -1, 1, 0), 7: (0, -1, -1, 0), 8: (0, 1, -1, 0),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tag; `raw` are its values in the byte order of the whole."""
+
+    kind: int
+    count: int
+    raw: bytes
+
+
+@dataclass(slots=True)
+class Directory:
+    """Tags, and the directories that some of them lead to."""
+
+    entries: dict[int, Entry] = field(default_factory=dict)
+    below: dict[int, Directory] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Tags:
+    order: str
+    """< or >, as `struct` has them."""
+    first: Directory
+    has_more: bool
+    """Another picture follows the first one."""
+
+    def values(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """Whole numbers."""
+        entry = self.first.entries.get(tag)
+        letter = None if entry is None else _LETTER_OF_TYPE.get(entry.kind)
+        if entry is None or letter is None:
+            return default
+        return struct.unpack(f"{self.order}{entry.count}{letter}", entry.raw)
+
+    def set(self, tag: int, *values: int, short: bool = False) -> None:
+        kind = _SHORT if short else _LONG
+        raw = struct.pack(f"{self.order}{len(values)}{_LETTER_OF_TYPE[kind]}", *values)
+        self.first.entries[tag] = Entry(kind, len(values), raw)
+
+    def set_bytes(self, tag: int, content: bytes) -> None:
+        self.first.entries[tag] = Entry(_UNDEFINED, len(content), content)
+
+    def drop(self, tags: Collection[int]) -> None:
+        for tag in tags:
+            self.first.entries.pop(tag, None)
+            self.first.below.pop(tag, None)
+
+    @property
+    def orientation(self) -> int:
+        """1 to 8."""
+        found = self.values(ORIENTATION, (_NORMAL,))
+        return found[0] if len(found) == 1 and found[0] in _TURNS else _NORMAL
+
+
+def turn_of(orientation: int) -> tuple[int, int, int, int]:
+    """As `VideoInfo.display_orientation`."""
+    return _TURNS[orientation]
+
+
+def parse(data: Any) -> Tags:
+    """Tags of a TIFF file, or of Exif data, which has the same form; `data` is like bytes.
+
+    UnreadableError for what is neither.
+    """
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(data[:4]))
+    if order is None:
+        raise UnreadableError("holds no TIFF tags")
+    (start,) = _unpacked(f"{order}I", data, 4)
+    first, following = _directory(data, order, start, depth=0)
+    return Tags(order, first, following != 0)
+
+
+def _directory(data: Any, order: str, start: int, depth: int) -> tuple[Directory, int]:
+    """And where the next one is, 0 where there is none."""
+    found = Directory()
+    (count,) = _unpacked(f"{order}H", data, start)
+    for at in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, length = _unpacked(f"{order}HHI", data, at)
+        if kind not in _BYTES_OF_TYPE:
+            continue  # as readers must
+        size, place = length * _BYTES_OF_TYPE[kind], at + 8
+        if size > 4:
+            (place,) = _unpacked(f"{order}I", data, place)
+        raw = bytes(data[place : place + size])
+        if len(raw) != size:
+            raise UnreadableError("is cut short")
+        found.entries[tag] = Entry(kind, length, raw)
+        if tag in _DIRECTORIES and size == 4 and depth < 2:
+            (below,) = _unpacked(f"{order}I", raw, 0)
+            found.below[tag], _ = _directory(data, order, below, depth + 1)
+    (following,) = _unpacked(f"{order}I", data, start + 2 + 12 * count)
+    return found, following
+
+
+def _unpacked(form: str, data: Any, at: int) -> tuple[int, ...]:
+    size = struct.calcsize(form)
+    raw = bytes(data[at : at + size])
+    if len(raw) != size:
+        raise UnreadableError("is cut short")
+    return struct.unpack(form, raw)
+
+
+def packed(directory: Directory, order: str, at: int) -> bytes:
+    """The directory as it stands `at` bytes from the start, its values behind it; none follows."""
+    rows, values = [], bytearray()
+    behind = at + 2 + 12 * len(directory.entries) + 4
+    for tag, entry in sorted(directory.entries.items()):
+        raw = entry.raw
+        if (below := directory.below.get(tag)) is not None:
+            place = behind + len(values)
+            values += packed(below, order, place)
+            raw = struct.pack(f"{order}I", place)
+        elif len(raw) > 4:
+            place = behind + len(values)
+            values += raw + bytes(len(raw) % 2)
+            raw = struct.pack(f"{order}I", place)
+        rows.append(struct.pack(f"{order}HHI", tag, entry.kind, entry.count) + raw.ljust(4, b"\0"))
+    count, last = struct.pack(f"{order}H", len(rows)), struct.pack(f"{order}I", 0)
+    return b"".join([count, *rows, last, bytes(values)])
+
+
+def exif_of(tags: Tags) -> bytes:
+    """Exif data without the directories of further pictures."""
+    return start_of(tags.order, 8) + packed(tags.first, tags.order, 8)
+
+
+def start_of(order: str, directory_at: int) -> bytes:
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    return magic + struct.pack(f"{order}I", directory_at)

@@ -1,0 +1,158 @@
+"""OpenEXR files whose R, G, B and A are half floats: the same file with other pixels.
+
+The OpenEXR library reads and writes them. Its terms are those of "Technical
+Introduction to OpenEXR", openexr.com.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vidrestore.imaging.planes import GREATEST_HALF, codes_of_halves, halves_of_codes
+from vidrestore.media.images.header import Header, Samples, UnreadableError
+
+if TYPE_CHECKING:
+    import OpenEXR
+
+_MAGIC = b"v/1\x01"
+_LOSSLESS = ("NO", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24")
+"""Compressions that give half floats back as they were."""
+_TABLE_ROWS = 513
+
+
+def read(data: Any) -> Header:
+    """Read a file and check that it can be written with other pixels.
+
+    Args:
+        data: The whole file: bytes or a memory map.
+
+    Returns:
+        Size and channels; other channels than R, G, B and A do not count.
+
+    Raises:
+        UnreadableError: The file is no OpenEXR file, is cut short or damaged, or is of a kind that
+            vidrestore does not write.
+    """
+    part = _part(data)
+    _check(part)
+    return Header("exr", part.width(), part.height(), len(_order(part)), 16)
+
+
+def rewritten(data: Any, samples: Samples) -> bytes:
+    """Write the file with other pixels: same attributes, compression and tiles.
+
+    Args:
+        data: The whole file as it was.
+        samples: (rows, columns, channels) uint16, R, G, B and A where the file has it: codes of
+            half floats (`vidrestore.imaging.planes`).
+
+    Returns:
+        The new file. Other channels keep their values.
+    """
+    import OpenEXR
+
+    part = _part(data)
+    order = _order(part)
+    halves = halves_of_codes(samples)
+    for index, name in enumerate(order):
+        pixels = np.ascontiguousarray(halves[..., index]).view(np.float16)
+        part.channels[name].pixels = pixels
+    target = io.BytesIO()
+    OpenEXR.File([part]).write(target)
+    return target.getvalue()
+
+
+def holds(data: Any, samples: Samples) -> bool:
+    """Whether the decoder gave the pixels that the OpenEXR library reads."""
+    part = _part(data)
+    found = [part.channels[name].pixels.view(np.uint16) for name in _order(part)]
+    return np.array_equal(codes_of_halves(np.dstack(found)), samples)
+
+
+def display_table() -> tuple[tuple[float, float, float], ...]:
+    """Display values of R', G', B' over codes from 0 to 65535, for `VideoInfo.curve`.
+
+    Light, 1 at white, by the curve of sRGB (IEC 61966-2-1); beyond 1 it goes on, and below 0 it is
+    mirrored. Infinite values and those that are none lie a step beyond the greatest.
+    """
+    codes = np.linspace(0, 65535, _TABLE_ROWS)
+    distance = np.maximum(codes - 32768, 32767 - codes).clip(0)
+    below = np.floor(distance.clip(max=GREATEST_HALF)).astype(np.uint16)
+    least, greater = (
+        each.view(np.float16).astype(np.float64)
+        for each in (below, np.minimum(below + 1, GREATEST_HALF).astype(np.uint16))
+    )
+    light = least + (distance.clip(max=GREATEST_HALF) - below) * (greater - least)
+    shown = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    shown += (distance - GREATEST_HALF).clip(0)
+    shown = np.copysign(shown, codes - 32767.5)
+    return tuple((v, v, v) for v in shown.tolist())
+
+
+def _part(data: Any) -> OpenEXR.Part:
+    """The file's only part, with its pixels."""
+    import OpenEXR
+
+    if bytes(data[:4]) != _MAGIC:
+        raise UnreadableError("is no OpenEXR file, whatever its name says")
+    headers = _parts(data, header_only=True)
+    if len(headers) > 1:
+        raise UnreadableError("is an OpenEXR file of several parts; save it as one part")
+    if headers[0].type() in (OpenEXR.deepscanline, OpenEXR.deeptile):
+        raise UnreadableError("is an OpenEXR file of deep pixels; save it in scan lines or tiles")
+    tiles = headers[0].header.get("tiles")
+    if tiles is not None and tiles.mode != OpenEXR.ONE_LEVEL:
+        raise UnreadableError("holds smaller copies of its picture (mipmaps); save it without them")
+    return _parts(data, header_only=False)[0]
+
+
+def _parts(data: Any, *, header_only: bool) -> list[OpenEXR.Part]:
+    import OpenEXR
+
+    try:
+        # The library prints a warning about pixels that it cannot read, and leaves their part out.
+        with redirect_stdout(io.StringIO()):
+            file = OpenEXR.File(io.BytesIO(data), separate_channels=True, header_only=header_only)
+    except (RuntimeError, ValueError, TypeError, MemoryError) as error:
+        raise UnreadableError(f"is damaged or cut short: {_reason(error)}") from error
+    if not file.parts:
+        raise UnreadableError("is damaged or cut short: its pixels cannot be read")
+    return list(file.parts)
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _check(part: OpenEXR.Part) -> None:
+    """Raise UnreadableError for a file that would not come out as it went in."""
+    compression = part.compression().name.removesuffix("_COMPRESSION")
+    if compression not in _LOSSLESS:
+        raise UnreadableError(
+            f"is compressed by {compression}, which changes pixels each time they are written; "
+            "save it with ZIP, ZIPS, PIZ, RLE, PXR24 or without compression"
+        )
+    if not np.array_equal(part.header["dataWindow"], part.header["displayWindow"]):
+        raise UnreadableError(
+            "has pixels in another part than it shows (data window and display window differ); "
+            "crop or fill it to what it shows"
+        )
+    for name in (order := _order(part)):
+        channel = part.channels[name]
+        if channel.pixels.dtype != np.float16 or (channel.xSampling, channel.ySampling) != (1, 1):
+            raise UnreadableError(
+                f"does not hold a half float for each pixel in its channel {name}; save it so"
+            )
+    if order not in ("RGB", "RGBA"):
+        names = ", ".join(sorted(part.channels)) or "none"
+        raise UnreadableError(f"has the channels {names}; R, G and B, with A or without, are read")
+
+
+def _order(part: OpenEXR.Part) -> str:
+    """Those of the channels R, G, B and A that the file has."""
+    return "".join(name for name in "RGBA" if name in part.channels)

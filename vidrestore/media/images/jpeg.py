@@ -1,0 +1,134 @@
+"""JPEG files (ITU-T T.81): other pixels, and every segment that says more about them as it was."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from vidrestore.imaging.planes import plane
+from vidrestore.media.images.header import Carried, Header, UnreadableError
+from vidrestore.media.images.png import orientation_in
+
+_START, _SCAN, _COMMENT, _ADOBE = 0xD8, 0xDA, 0xFE, 0xEE
+_APPLICATION = range(0xE0, 0xF0)
+_FRAMES = (0xC0, 0xC1, 0xC2)
+_ALL_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+_EXIF, _ICC, _FURTHER = b"Exif\0\0", b"ICC_PROFILE\0", b"MPF\0"
+_MOST_BYTES = 65533
+
+
+def read(data: Any) -> Header:
+    if bytes(data[:3]) != b"\xff\xd8\xff":
+        raise UnreadableError("is no JPEG file, whatever its name says")
+    header, orientation = None, 1
+    for marker, content in _segments(data):
+        if marker in _ALL_FRAMES:
+            if marker not in _FRAMES or len(content) < 6:
+                raise UnreadableError("is a JPEG of a rare kind; save it as a common one")
+            header = struct.unpack(">BHHB", content[:6])
+        elif marker == 0xE1 and content.startswith(_EXIF):
+            orientation = orientation_in(content[len(_EXIF) :])
+    if header is None:
+        raise UnreadableError("is cut short")
+    bits, height, width, channels = header
+    if bits != 8 or channels not in (1, 3) or not height:
+        raise UnreadableError("is neither a colour nor a grey JPEG of 8 bits; save it as one")
+    return Header("jpeg", width, height, channels, bits, orientation)
+
+
+def has_further_pictures(data: Any) -> bool:
+    """Behind its own, such as a preview or a map of gains, by what it says itself."""
+    return any(m == 0xE2 and content.startswith(_FURTHER) for m, content in _segments(data))
+
+
+def carried(data: Any) -> Carried:
+    exif, profile = None, {}
+    for marker, content in _segments(data):
+        if marker == 0xE1 and content.startswith(_EXIF):
+            exif = content[len(_EXIF) :]
+        elif marker == 0xE2 and content.startswith(_ICC):
+            profile[content[len(_ICC)]] = content[len(_ICC) + 2 :]
+    return Carried(b"".join(profile[i] for i in sorted(profile)) or None, exif)
+
+
+def encoded_of(image: av.VideoFrame, quantiser: int) -> bytes | None:
+    """A Y'CbCr picture of 8 bits in full range as it is, without a conversion of its colours; None
+    for other pictures. `quantiser` is 1, the best, to 31."""
+    name = image.format.name.replace("yuvj", "yuv")
+    if name not in ("yuv420p", "yuv422p", "yuv444p"):
+        return None
+    full = av.VideoFrame(image.width, image.height, name.replace("yuv", "yuvj"))
+    for index in range(len(image.planes)):
+        plane(full, index)[...] = plane(image, index)
+    context: Any = av.CodecContext.create("mjpeg", "w")
+    context.width, context.height, context.pix_fmt = image.width, image.height, full.format.name
+    context.time_base, context.thread_count = Fraction(1), 1
+    context.options = {"qmin": str(quantiser), "qmax": str(quantiser)}
+    full.pts = 0
+    return b"".join(bytes(packet) for given in (full, None) for packet in context.encode(given))
+
+
+def rewritten(data: Any, encoded: bytes) -> bytes:
+    """What `encoded` shows, with the segments of `data` about anything but the coding."""
+    beside = [
+        (marker, content)
+        for marker, content in _segments(data)
+        if (marker in _APPLICATION or marker == _COMMENT)
+        and marker != _ADOBE
+        and not (marker == 0xE2 and content.startswith(_FURTHER))
+    ]
+    return _joined(beside, encoded)
+
+
+def fits(beside: Carried) -> bool:
+    """Whether the Exif data is small enough."""
+    return beside.exif is None or len(beside.exif) + len(_EXIF) <= _MOST_BYTES
+
+
+def made(encoded: bytes, beside: Carried) -> bytes:
+    segments = []
+    if beside.exif is not None and fits(beside):
+        segments.append((0xE1, _EXIF + beside.exif))
+    if beside.icc is not None:
+        each = _MOST_BYTES - len(_ICC) - 2
+        parts = [beside.icc[at : at + each] for at in range(0, len(beside.icc), each)]
+        segments += [(0xE2, _ICC + bytes([number, len(parts)]) + part)
+                     for number, part in enumerate(parts, 1)]  # fmt: skip
+    return _joined(segments, encoded)
+
+
+def _joined(segments: list[tuple[int, bytes]], encoded: bytes) -> bytes:
+    found = [b"\xff\xd8"]
+    found += [_segment(marker, content) for marker, content in segments]
+    at = 2
+    for marker, content in _segments(encoded):
+        if marker not in _APPLICATION and marker != _COMMENT:
+            if marker == _SCAN:
+                break
+            found.append(_segment(marker, content))
+        at += 4 + len(content)
+    return b"".join([*found, encoded[at:]])
+
+
+def _segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+def _segments(data: Any) -> Iterator[tuple[int, bytes]]:
+    """Marker and content of each, up to the first scan and including its head."""
+    at = 2
+    while True:
+        while bytes(data[at : at + 2]) == b"\xff\xff":  # fill
+            at += 1
+        head = bytes(data[at : at + 4])
+        if len(head) < 4 or head[0] != 0xFF:
+            raise UnreadableError("is cut short or damaged")
+        (length,) = struct.unpack(">H", head[2:])
+        yield head[1], bytes(data[at + 4 : at + 2 + length])
+        if head[1] == _SCAN:
+            return
+        at += 2 + length

@@ -1,0 +1,281 @@
+"""What a container and the first frame say of a video stream."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+
+from vidrestore.common.errors import InputError, UsageError
+from vidrestore.common.settings import Settings
+from vidrestore.imaging import color, log_curves, planes
+from vidrestore.imaging.frame import VideoInfo
+from vidrestore.media.decode import Damage, _decoded, _first_whole
+from vidrestore.media.ffmpeg import inspected
+from vidrestore.media.images import (
+    exr,
+    files,
+    is_pattern,
+    is_pictures,
+    kind_of,
+    pictures_of,
+)
+from vidrestore.media.images.exif import turn_of
+from vidrestore.media.source import main_video_stream, open_source
+
+_SAMPLE_BYTES = 1 << 20
+
+_USUAL_FPS = 24
+
+_CLOCK = 1001  # the largest denominator of a rate, as 24000/1001 has it
+
+
+_DISPLAY_ONE = 65536  # the display matrix is in 16.16 fixed point
+_NO_ROTATION = (1, 0, 0, 1)
+_MOST_ANAMORPHIC = Fraction(16)
+_CHROMA_LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
+# AVFieldOrder. 4 and 5 mean fields stored line by line, in ffmpeg's and QuickTime's practice.
+_FIELD_ORDERS = {2: "tff", 3: "bff", 4: "tff", 5: "bff"}
+
+
+def video_info(container: Any, stream: Any, first: av.VideoFrame) -> VideoInfo:
+    """Everything about a stream that its frames do not carry themselves.
+
+    `first` is a frame of it whose size and pixel format are those of the others.
+    """
+    context = stream.codec_context
+    codec = context.codec.canonical_name
+    tags = _tags(context, first)
+    meaning = color.resolve(
+        pixel_format=first.format.name,
+        codec=codec,
+        width=first.width,
+        height=first.height,
+        tags=tags,
+    )
+    guessed = set(meaning.guessed)
+    rate = _positive(stream.guessed_rate) or _positive(stream.average_rate)
+    if rate is None:
+        guessed.add("frame rate")
+    field_order = _field_order(context, first)
+    if field_order is None:
+        # Of consumer formats only DV has the bottom field first.
+        field_order = "bff" if codec == "dvvideo" else "tff"
+        guessed.add("field order")
+    location = _chroma_location(container.name, stream.index)
+    if location is None:
+        location = "center" if codec in ("mjpeg", "mpeg1video") else "left"
+        if meaning.transfer != "sdr":
+            location = "topleft"  # Rec. ITU-R BT.2100
+        guessed |= {"chroma location"} if planes.layout(first).grid != (1, 1) else set()
+    aspect = _positive(stream.sample_aspect_ratio)
+    if aspect is not None and not 1 / _MOST_ANAMORPHIC <= aspect <= _MOST_ANAMORPHIC:
+        aspect = None  # of a damaged header, as no player could show it
+        guessed.add("sample aspect ratio")
+    display, mastering, content_light = None, None, None
+    if container.format.name != "image2":
+        # Where a picture has a colour profile, looking at its side data makes PyAV 18 crash later,
+        # when the garbage collector meets the frame.
+        display = _display_matrix(first)
+        mastering, content_light = _light(first)
+    return VideoInfo(
+        stream_index=stream.index,
+        codec=codec,
+        width=first.width,
+        height=first.height,
+        time_base=Fraction(stream.time_base),
+        frame_rate=rate or Fraction(25),
+        frame_count_from_header=int(stream.frames or 0),
+        duration_seconds_from_header=_duration_seconds(container, stream),
+        sample_aspect_ratio=aspect or Fraction(1),
+        display_orientation=_orientation(display),
+        display_matrix=display,
+        pixel_format=first.format.name,
+        bit_depth=first.format.components[0].bits,
+        matrix=meaning.matrix,
+        full_range=meaning.full_range,
+        tags=tags,
+        field_order=field_order,
+        chroma_location=location,
+        transfer=meaning.transfer,
+        primaries=meaning.primaries,
+        mastering_display=mastering,
+        content_light=content_light,
+        guessed=frozenset(guessed),
+    )
+
+
+def _positive(ratio: Any) -> Fraction | None:
+    """None also for what only a damaged header says."""
+    return Fraction(ratio) if ratio and ratio > 0 else None
+
+
+def _tags(context: Any, first: av.VideoFrame) -> tuple[int, int, int, int]:
+    """Range, matrix, primaries, transfer; 0 or 2 where the file does not say."""
+    colorspace = context.colorspace if context.colorspace != 2 else first.colorspace
+    return (
+        int(context.color_range or first.color_range or 0),
+        int(colorspace or 0),
+        int(context.color_primaries or 0),
+        int(context.color_trc or 0),
+    )
+
+
+def _field_order(context: Any, first: av.VideoFrame) -> str | None:
+    """None where the picture is interlaced and nothing says how."""
+    said = _FIELD_ORDERS.get(int(context.field_order or 0))
+    if said is not None:
+        return said
+    return None if first.interlaced_frame else "progressive"
+
+
+def _chroma_location(path: str, stream_index: int) -> str | None:
+    """As ffmpeg names it, since PyAV has no word for it; None where ffmpeg does not either."""
+    line = re.search(rf"Stream #0:{stream_index}\b.*: Video: (.*)", inspected(path))
+    entries = re.split(r"[()]|, ", line[1]) if line else []
+    return next((entry for entry in entries if entry in _CHROMA_LOCATIONS), None)
+
+
+def _light(frame: av.VideoFrame) -> tuple[tuple[Fraction, ...] | None, tuple[int, int] | None]:
+    """Mastering display and content light level, from the layouts of libavutil's
+    AVMasteringDisplayMetadata and AVContentLightMetadata."""
+    mastering, content = None, None
+    side_data = _side_data(frame)
+    if (raw := side_data.get("MASTERING_DISPLAY_METADATA")) is not None:
+        numbers = struct.unpack("<22i", bytes(raw)[:88])
+        ratios = zip(numbers[0:20:2], numbers[1:20:2], strict=True)
+        if numbers[20:] == (1, 1) and all(numbers[1:20:2]):
+            mastering = tuple(Fraction(*ratio) for ratio in ratios)
+    if (raw := side_data.get("CONTENT_LIGHT_LEVEL")) is not None:
+        content = struct.unpack("<2I", bytes(raw)[:8])
+    return mastering, content
+
+
+def _duration_seconds(container: Any, stream: Any) -> float:
+    """Of the video stream by its own word; 0 where only the whole file has a duration."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    said = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    if said:  # Matroska: the end of the stream, counted from the start of the file
+        hours, minutes, seconds = map(float, said.groups())
+        begin = float((stream.start_time or 0) * stream.time_base)
+        return 3600 * hours + 60 * minutes + seconds - begin
+    alone = len(container.streams) == 1
+    return float((container.duration or 0) / av.time_base) if alone else 0.0
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    matrix = _side_data(frame).get("DISPLAYMATRIX")
+    return None if matrix is None else struct.unpack("<9i", bytes(matrix)[:36])
+
+
+def _side_data(frame: av.VideoFrame) -> Any:
+    try:
+        return frame.side_data
+    except ValueError:  # PyAV gives none where it has no name for one of them, such as Exif
+        return {}
+
+
+def _orientation(display: tuple[int, ...] | None) -> tuple[int, int, int, int]:
+    """The nearest rotation by quarter turns, with or without a flip.
+
+    The file's (a, b, u, c, d, v, x, y, w) shows pixel (p, q) at (a p + c q + x, b p + d q + y).
+    """
+    if display is None:
+        return _NO_ROTATION
+    a, b, _, c, d = (value / _DISPLAY_ONE for value in display[:5])
+    linear = np.array([[a, c], [b, d]])
+    if abs(linear[0, 0] * linear[1, 1]) >= abs(linear[0, 1] * linear[1, 0]):
+        linear[0, 1] = linear[1, 0] = 0
+    else:
+        linear[0, 0] = linear[1, 1] = 0
+    signs = np.sign(linear).astype(int)
+    if abs(int(np.linalg.det(signs))) != 1:
+        return _NO_ROTATION
+    return int(signs[0, 0]), int(signs[0, 1]), int(signs[1, 0]), int(signs[1, 1])
+
+
+def probe(path: Path) -> VideoInfo:
+    """Everything about the main video stream that its frames do not carry themselves."""
+    with open_source(path) as container:
+        stream = main_video_stream(container)
+        first = _first_whole(_decoded(container, stream, Damage(), True))
+        if first is None:
+            raise InputError(f"no frame of the video in {path} can be decoded")
+        planes.layout(first)
+        return video_info(container, stream, first)
+
+
+def fingerprint(source: Path) -> str:
+    """Of a file's content, whatever its name: its size and its first, middle and last MiB.
+
+    Of a sequence of pictures: that of the first, and of all their sizes and times.
+    """
+    digest = hashlib.sha256()
+    try:
+        if is_pattern(source):
+            first, *others = pictures_of(source).files
+            for path in (first, *others):
+                known = path.stat()
+                digest.update(f"{known.st_size} {known.st_mtime_ns}\n".encode())
+            source = first
+        size = source.stat().st_size
+        digest.update(str(size).encode())
+        with source.open("rb") as file:
+            for start in (0, (size - _SAMPLE_BYTES) // 2, size - _SAMPLE_BYTES):
+                file.seek(max(0, start))
+                digest.update(file.read(_SAMPLE_BYTES))
+    except FileNotFoundError as error:
+        raise InputError(f"the file {error.filename or source} does not exist") from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"the file {source} cannot be read: {reason}") from error
+    return digest.hexdigest()
+
+
+def probed(source: Path, settings: Settings) -> VideoInfo:
+    """`probe`, and of pictures, which are all looked at, what only their files or nobody says.
+
+    InputError, naming the file, for one that is not like the first or cannot be written again.
+    """
+    if settings.decode.fps is not None and not is_pattern(source):
+        raise UsageError(f"--fps is for numbered pictures, such as name_%06d.tif, not for {source}")
+    if not is_pictures(source):
+        return _with_curve(probe(source), settings.decode.input_curve)
+    pictures = pictures_of(source)
+    header = files.check_alike(pictures)
+    if (is_light := kind_of(source) == "exr") and settings.decode.input_curve:
+        raise UsageError(
+            f"{source.name} holds light itself, not light in a curve; leave --input-curve out"
+        )
+    info = _with_curve(probe(source), settings.decode.input_curve)
+    if is_light:
+        info = replace(info, transfer="table", curve=exr.display_table())
+    rate = Fraction(settings.decode.fps or _USUAL_FPS).limit_denominator(_CLOCK)
+    count = len(pictures.files)
+    return replace(
+        info,
+        time_base=1 / rate,
+        frame_rate=rate,
+        frame_count_from_header=count,
+        duration_seconds_from_header=float(count / rate),
+        display_orientation=turn_of(header.orientation),
+        sample_aspect_ratio=Fraction(1),
+        field_order="progressive",
+    )
+
+
+def _with_curve(info: VideoInfo, name: str) -> VideoInfo:
+    if not name:
+        return info
+    if name in log_curves.NAMES:
+        return replace(info, transfer=name)
+    return replace(info, transfer="table", curve=log_curves.read_cube(Path(name)))

@@ -1,0 +1,169 @@
+"""Film that was spread over interlaced frames (3:2 pulldown) becomes film again.
+
+Four pictures of film last as long as five frames: their fields are shown twice, three times, twice,
+three times. So the earlier field of every frame finds its other half in the same frame or in one
+beside it, and of five pictures made so one repeats another. What was found is noted, and the same
+pictures can be made again from any frame on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from vidrestore.imaging.frame import Frame
+from vidrestore.imaging.planes import luma_8bit, plane
+
+CYCLE, KEPT = 5, 4
+# A line that stands out from both its neighbours by this much on average, of 255, is a comb's.
+_COMB = 10
+# The other half is taken from another frame only where that leaves so much fewer combs.
+_CLEARLY = 0.75
+# Share of a picture in combs from which its halves belong to different moments.
+_COMBED = 0.003
+
+_LATER_ROWS = {"tff": 1, "bff": 0}
+Luma = npt.NDArray[np.int16]
+
+
+@dataclass(slots=True)
+class Matches:
+    """What was found; grows while `film_pictures` is read."""
+
+    sources: list[tuple[int, int]] = field(default_factory=list)
+    """Of each picture: the frames that its earlier and its later field are from."""
+    combed: int = 0
+    """Pictures whose fields no frame nearby could complete: these are not film."""
+
+
+def film_pictures(frames: Iterator[Frame], order: str, matches: Matches) -> Iterator[Frame]:
+    """Four pictures for each five frames, evenly spaced, in quarter ticks of the clock.
+
+    Looks ahead by `CYCLE` + 1 frames. What is left at the end, less than five, is kept whole.
+    """
+    cycle: list[_Picture] = []
+    number, before = 0, None
+    for three in _with_neighbours(frames):
+        picture = _matched(three, order)
+        picture.change = 0.0 if before is None else _difference(before.luma, picture.luma)
+        before = picture
+        cycle.append(picture)
+        if len(cycle) <= CYCLE:
+            continue
+        for at, kept in enumerate(_without_repeat(cycle[:CYCLE])):
+            ticks = cycle[CYCLE].frame.pts - cycle[0].frame.pts
+            yield _noted(kept, number, 4 * cycle[0].frame.pts + at * ticks, ticks, matches)
+            number += 1
+        cycle = cycle[CYCLE:]
+    if not cycle:
+        return
+    last = cycle[-1].frame
+    step = last.duration or 1
+    rest = _without_repeat(cycle) if len(cycle) == CYCLE else cycle
+    each = (last.pts + step - cycle[0].frame.pts) * 4 // len(rest)
+    for at, kept in enumerate(rest):
+        yield _noted(kept, number, 4 * cycle[0].frame.pts + at * each, each, matches)
+        number += 1
+
+
+def film_again(
+    frames: Iterator[Frame],
+    order: str,
+    sources: npt.NDArray[np.int64],
+    pts: npt.NDArray[np.int64],
+    first: int,
+    end: int,
+) -> Iterator[Frame]:
+    """Pictures [first, end) once more; `frames` hold all that `sources` (n, 2) name for them."""
+    held: dict[int, Frame] = {}
+    for number in range(first, end):
+        earlier, later = (int(at) for at in sources[number])
+        for at in [at for at in held if at < min(earlier, later) - 1]:
+            del held[at]
+        while max(earlier, later) not in held:
+            frame = next(frames)
+            held[frame.index] = frame
+        image = _joined(held[earlier].image, held[later].image, order)
+        yield replace(held[earlier], index=number, pts=int(pts[number]), duration=0, image=image)
+
+
+@dataclass(slots=True)
+class _Picture:
+    frame: Frame
+    """That of the earlier field."""
+    later: Frame
+    luma: Luma
+    combs: float
+    order: str
+    change: float = 0.0
+
+
+def _with_neighbours(frames: Iterator[Frame]) -> Iterator[tuple[Frame | None, Frame, Frame | None]]:
+    before: Frame | None = None
+    here: Frame | None = None
+    for then in chain(frames, repeat(None, 1)):
+        if here is not None:
+            yield before, here, then
+        before, here = here, then
+
+
+def _matched(three: tuple[Frame | None, Frame, Frame | None], order: str) -> _Picture:
+    _, here, _ = three
+    found = None
+    for other in (here, three[0], three[2]):
+        if other is None:
+            continue
+        luma = _luma(here, other, order)
+        combs = _combs(luma)
+        if found is None or combs < _CLEARLY * found.combs:
+            found = _Picture(here, other, luma, combs, order)
+    assert found is not None
+    return found
+
+
+def _without_repeat(pictures: list[_Picture]) -> list[_Picture]:
+    least = min(range(len(pictures)), key=lambda at: pictures[at].change)
+    return [each for at, each in enumerate(pictures) if at != least]
+
+
+def _noted(picture: _Picture, number: int, pts: int, duration: int, matches: Matches) -> Frame:
+    matches.sources.append((picture.frame.index, picture.later.index))
+    matches.combed += picture.combs > _COMBED
+    image = _joined(picture.frame.image, picture.later.image, picture.order)
+    return replace(picture.frame, index=number, pts=pts, duration=duration, image=image)
+
+
+def _joined(earlier: Any, later: Any, order: str) -> Any:
+    """A new picture of the earlier field of one and the later field of the other."""
+    image = av.VideoFrame(earlier.width, earlier.height, earlier.format.name)
+    rows = _LATER_ROWS[order]
+    for number in range(len(image.planes)):
+        into = plane(image, number)
+        into[...] = plane(earlier, number)
+        into[rows::2] = plane(later, number)[rows::2]
+    image.colorspace, image.color_range = earlier.colorspace, earlier.color_range
+    return image
+
+
+def _luma(earlier: Frame, later: Frame, order: str) -> Luma:
+    """Of the picture that they make, every other column, in 8 bits."""
+    luma = luma_8bit(earlier.image)[:, ::2].astype(np.int16)
+    rows = _LATER_ROWS[order]
+    luma[rows::2] = luma_8bit(later.image)[rows::2, ::2]
+    return luma
+
+
+def _combs(luma: Luma) -> float:
+    """Share of the samples that stand out to one side from the lines above and below."""
+    up, down = luma[1:-1] - luma[:-2], luma[1:-1] - luma[2:]
+    return float(np.mean(np.minimum(up, down) > _COMB) + np.mean(np.maximum(up, down) < -_COMB))
+
+
+def _difference(one: Luma, other: Luma) -> float:
+    return float(np.abs(one - other).mean())

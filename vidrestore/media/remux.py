@@ -1,0 +1,237 @@
+"""The restored stream and everything else of the source become the output."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import ffmpeg
+
+from vidrestore.common.errors import OutputError
+from vidrestore.imaging.frame import VideoInfo
+from vidrestore.media.containers import RemuxPlan, codec_name, suffix_for
+from vidrestore.media.ffmpeg import run_ffmpeg
+
+_ERROR_LINES = 3
+_ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
+_NO_STREAM = "9999?"  # names no stream, and "?" lets that pass
+_TRIAL_SECONDS = 0.2
+_PATH = "path in hexadecimal:"
+_PROVENANCE_KEY = "vidrestore"
+
+
+def remux(
+    video: Path,
+    source: Path,
+    target: Path,
+    plan: RemuxPlan,
+    info: VideoInfo,
+    *,
+    last_frame: tuple[Fraction, Fraction],
+    provenance: str | None = None,
+    part_seconds: tuple[Fraction, Fraction] | None = None,
+) -> None:
+    """Write `target` from the restored `video` and the other streams of `source`, none re-encoded.
+
+    Times are the source's own. With `part_seconds`, [start, end) from the start of the source file,
+    only that part of the other streams is taken, and times begin at zero with the first frame.
+    `last_frame` is its time and how long it lasts, in seconds. `provenance` goes into the tags of
+    the file. OutputError where ffmpeg fails.
+    """
+    restored = ffmpeg.input(_named(video))
+    window = dict(zip(("ss", "to"), part_seconds, strict=True)) if part_seconds else {}
+    others = ffmpeg.input(_named(source), **{k: f"{float(v):.6f}" for k, v in window.items()})
+    mapped = [
+        restored["v:0"] if index == info.stream_index else others[str(index)] for index in plan.kept
+    ]
+    # Metadata and chapters come from the source, also where no stream does.
+    mapped.append(others[_NO_STREAM])
+    covers = _write_covers(source, plan, video.parent)
+    arguments = _arguments(plan, info, whole=part_seconds is None)
+    own_tags, repeated = _tags_and_covers(plan, info, provenance, covers)
+    arguments |= _container_arguments(plan, info, has_own_tags=own_tags)
+    if part_seconds is None:
+        arguments[f"bsf:{plan.kept.index(info.stream_index)}"] = _durations(*last_frame)
+    run = ffmpeg.output(*mapped, _named(target), **arguments)
+    _run(run, source, target, repeated)
+
+
+def _durations(last_seconds: Fraction, lasts_seconds: Fraction) -> str:
+    """A filter that has the stream end where its last frame does.
+
+    Containers state durations by the order of coding, in which the last packet is another frame.
+    """
+    # Half a microsecond is less than any tick and more than the error of such an expression.
+    is_last = f"gte(PTS*TB,{float(last_seconds) - 5e-7!r})"
+    end = float(last_seconds + lasts_seconds)
+    lasts = f"round({float(lasts_seconds)!r}/TB)"
+    others = f"min(DURATION,round({end!r}/TB)-PTS)"
+    return f"setts=pts=PTS:dts=DTS:duration=if({is_last},{lasts},{others})".replace(",", "\\,")
+
+
+def plan_that_fits(source: Path, trial: Path, plan: RemuxPlan, info: VideoInfo) -> RemuxPlan:
+    """Join a moment of the other streams into `trial`, to learn before the work if they fit.
+
+    Streams that no container holds, because their headers are damaged for one, leave the plan.
+    OutputError, naming the streams and a container that holds them, where another one would do.
+    """
+    others = [index for index in plan.kept if index != info.stream_index]
+    if not others or _fits(source, trial, plan, others, plan.container) is None:
+        return plan
+    reasons = {i: _fits(source, trial, plan, [i], plan.container) for i in others}
+    culprits = [index for index, reason in reasons.items() if reason is not None] or others
+    reason = next(filter(None, reasons.values()), "they do not fit together")
+    with av.open(str(source.absolute()), metadata_errors="replace") as container:
+        named = ", ".join(
+            f"{i} ({codec_name(container.streams[i]) or 'of no known codec'})" for i in culprits
+        )
+    for other in ("matroska", "mov", "mp4"):
+        if other != plan.container and _fits(source, trial, plan, others, other) is None:
+            raise OutputError(
+                f"{suffix_for(plan.container)} cannot hold stream {named} of {source}, an "
+                f"{suffix_for(other)} file can: {reason}"
+            )
+    why = f"stream {named} fits into no container that is written here and is left out: {reason}"
+    return plan.without(culprits, why)
+
+
+def _fits(
+    source: Path, trial: Path, plan: RemuxPlan, streams: Sequence[int], container: str
+) -> str | None:
+    """Why these streams cannot be joined in such a file, or None."""
+    part = ffmpeg.input(_named(source), t=str(_TRIAL_SECONDS))
+    arguments: dict[str, Any] = {"f": container, "c": "copy", "loglevel": "error"}
+    if container == plan.container:
+        arguments |= {f"c:{at}": plan.codecs[i] for at, i in enumerate(streams) if i in plan.codecs}
+    run = ffmpeg.output(*(part[str(i)] for i in streams), _named(trial), **arguments)
+    try:
+        _run(run, source, trial)
+    except OutputError as error:
+        return str(error).partition(": ")[2]
+    finally:
+        trial.unlink(missing_ok=True)
+    return None
+
+
+def packet_count(path: Path, stream_index: int) -> int:
+    """How many packets one stream of a finished file holds."""
+    with av.open(str(path.absolute())) as container:
+        stream = container.streams[stream_index]
+        return sum(1 for packet in container.demux(stream) if packet.size)
+
+
+def _write_covers(source: Path, plan: RemuxPlan, folder: Path) -> list[tuple[Path, str, str]]:
+    """(file, name, media type) of every cover picture that becomes an attachment."""
+    covers = []
+    for index, (name, media_type) in plan.attached.items():
+        with av.open(str(source.absolute())) as container:
+            packets = container.demux(container.streams[index])
+            picture = next((bytes(p) for p in packets if p.size), None)
+        if picture is not None:
+            path = folder / f"cover{index}"
+            path.write_bytes(picture)
+            covers.append((path, name, media_type))
+    return covers
+
+
+def _arguments(plan: RemuxPlan, info: VideoInfo, *, whole: bool) -> dict[str, Any]:
+    at = plan.kept.index(info.stream_index)
+    # Inputs are numbered as their streams are first mapped.
+    source_input = "1" if at == 0 else "0"
+    arguments: dict[str, Any] = {
+        "f": plan.container,
+        "c": "copy",
+        "map_metadata": source_input,
+        "map_chapters": source_input,
+        "loglevel": "warning",
+    }
+    for place, index in enumerate(plan.kept):
+        arguments[f"disposition:{place}"] = plan.dispositions[index]
+        if index in plan.codecs:
+            arguments[f"c:{place}"] = plan.codecs[index]
+    if whole:
+        # Without it each input is moved to start at zero by itself, and sound and picture part.
+        # For a part that is just what is wanted: both inputs start where the part does.
+        arguments["copyts"] = None
+    else:
+        others = (i for i in range(len(plan.kept)) if i != at)
+        arguments |= {f"copypriorss:{i}": "0" for i in others}
+    return arguments
+
+
+def _tags_and_covers(
+    plan: RemuxPlan,
+    info: VideoInfo,
+    provenance: str | None,
+    covers: Sequence[tuple[Path, str, str]],
+) -> tuple[bool, list[str]]:
+    """(whether the file has tags of its own invention, options of ffmpeg that repeat)."""
+    options: list[str] = []
+    for path, _, _ in covers:
+        options += ["-attach", str(path.absolute())]
+    for place, index in enumerate(plan.kept):
+        options += _metadata(f"s:{place}", plan.tags[index])
+    for place, (_, name, media_type) in enumerate(covers, start=len(plan.kept)):
+        options += _metadata(f"s:{place}", {"filename": name, "mimetype": media_type})
+    if provenance is None:
+        return plan.has_own_tags, options
+    plain = plan.container != "matroska" and not plan.has_comment
+    key = "comment" if plain else _PROVENANCE_KEY
+    return plan.has_own_tags or not plain, options + _metadata("g", {key: provenance})
+
+
+def _metadata(where: str, tags: Mapping[str, str]) -> list[str]:
+    return [word for k, v in tags.items() for word in (f"-metadata:{where}", f"{k}={v}")]
+
+
+def _container_arguments(plan: RemuxPlan, info: VideoInfo, *, has_own_tags: bool) -> dict[str, Any]:
+    at = plan.kept.index(info.stream_index)
+    if plan.container == "matroska":
+        # Its muxer would otherwise mark the first track of each kind as the default.
+        arguments = {"default_mode": "passthrough"}
+        if info.sample_aspect_ratio != 1:
+            # It has the aspect from the stream alone, where not every codec repeats it.
+            aspect = info.sample_aspect_ratio * Fraction(info.width, info.height)
+            arguments[f"aspect:{at}"] = f"{aspect.numerator}:{aspect.denominator}"
+        return arguments
+    flags = "+faststart"
+    if has_own_tags and plan.can_have_own_tags:
+        flags += "+use_metadata_tags"
+    # Start times are rounded to the movie's clock, which is otherwise a thousandth of a second.
+    return {"movie_timescale": "90000", "movflags": flags}
+
+
+def _run(command: Any, source: Path, target: Path, repeated: Sequence[str] = ()) -> None:
+    """`repeated` are options of the output that a mapping cannot hold."""
+    *arguments, name = command.get_args()
+    status, said = run_ffmpeg([
+        "-y", *map(_name_itself, arguments), *repeated, _name_itself(name),
+    ])  # fmt: skip
+    if "No space left on device" in said:
+        raise OSError(errno.ENOSPC, "no space left on device")
+    if status:
+        raise OutputError(
+            f"the streams of {source} cannot be joined in {target.name}: {_tail(said)}"
+        )
+
+
+def _named(path: Path) -> str:
+    """A path for ffmpeg-python, which takes only text in UTF-8, while a path may be any bytes."""
+    return f"{_PATH}{os.fsencode(path.absolute()).hex()}"
+
+
+def _name_itself(argument: str) -> str:
+    if not argument.startswith(_PATH):
+        return argument
+    return os.fsdecode(bytes.fromhex(argument.removeprefix(_PATH)))
+
+
+def _tail(said: str) -> str:
+    lines = said.strip().splitlines()[-_ERROR_LINES:]
+    return " / ".join(_ADDRESS.sub("", line).strip() for line in lines)

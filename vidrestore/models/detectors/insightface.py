@@ -1,0 +1,69 @@
+"""SCRFD from an InsightFace pack."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vidrestore.common.errors import WeightsError
+from vidrestore.common.system import usable_cores
+from vidrestore.models.detectors import Detection, detection
+from vidrestore.models.onnx_session import providers
+
+_CPU = torch.device("cpu")
+
+
+class InsightFace:
+    """The detector of a pack folder that is known to be complete (see weights.py).
+
+    The picture is fitted into a square of `size_px`. Only that size is used: of two sizes the
+    better score wins frame by frame, and the landmarks hop between them.
+    """
+
+    coarse = False
+
+    def __init__(
+        self,
+        pack_folder: Path,
+        *,
+        size_px: int,
+        score: float,
+        threads: int | None = None,
+        device: torch.device = _CPU,
+    ) -> None:
+        """`threads`: of one look; None: one for each core that may be used. On a CUDA
+        `device` it looks there if the installed onnxruntime can."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or usable_cores()
+        # The library reports what it loads on standard output, which belongs to the user.
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from insightface.app import FaceAnalysis
+
+            try:
+                analysis = FaceAnalysis(
+                    name=str(pack_folder.resolve()),
+                    allowed_modules=["detection"],
+                    providers=providers(device),
+                    sess_options=options,
+                )
+                number = (device.index or 0) if device.type == "cuda" else -1
+                analysis.prepare(ctx_id=number, det_thresh=score, det_size=(size_px, size_px))
+            except Exception as error:
+                raise WeightsError(
+                    f"the InsightFace pack in {pack_folder} cannot be loaded "
+                    f"({error or type(error).__name__}); delete it and fetch it again"
+                ) from error
+        self._model = analysis.det_model
+
+    def __call__(self, picture: npt.NDArray[np.uint8]) -> list[Detection]:
+        boxes, landmarks = self._model.detect(picture)
+        return [detection(b[:4], p, b[4]) for b, p in zip(boxes, landmarks, strict=True)]

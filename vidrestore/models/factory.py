@@ -1,0 +1,208 @@
+"""What the settings name, opened: detector, recogniser and restorer, with the weights they need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from vidrestore.common.errors import ConfigError, UsageError, WeightsError
+from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.settings import Settings
+from vidrestore.imaging.frame import FloatArray
+from vidrestore.models import weights
+from vidrestore.models.detectors import Detector, open_detector
+from vidrestore.models.devices import choose_device, has_room, what_fits
+from vidrestore.models.download import as_events
+from vidrestore.models.face_parser import Parser
+from vidrestore.models.onnx_session import can_use_cuda
+from vidrestore.models.recognizer import Recognizer, embedding_of_photo, find_recognizer
+from vidrestore.models.restorers import Restorer, Schedule, adaptive, open_restorer
+from vidrestore.models.weight_file import sha256_of
+
+
+def chosen_detector(
+    settings: Settings, on_event: OnEvent | None, *, threads: int | None = None
+) -> Detector:
+    how = settings.detect
+    return open_detector(
+        how.detector,
+        pack=how.pack,
+        size_px=how.size_px,
+        score=how.score,
+        yunet_score=how.yunet_score,
+        haar_neighbors=how.haar_neighbors,
+        threads=threads,
+        device=_device_for_looking(settings),
+        find_weights=weight_finder(settings, on_event),
+    )
+
+
+def _device_for_looking(settings: Settings) -> torch.device:
+    if settings.detect.detector == "insightface" and can_use_cuda():
+        return choose_device(settings.restore)
+    return torch.device("cpu")
+
+
+def chosen_recognizer(settings: Settings, on_event: OnEvent | None) -> Recognizer | None:
+    """That of the InsightFace pack, whichever detector is used; None where there is none.
+
+    Nothing is fetched for it; that it is broken is said.
+    """
+    folder = recognizer_folder(settings) if settings.people.recognise else None
+    if folder is None:
+        return None
+    try:
+        model = find_recognizer(weight_finder(settings, on_event)(settings.detect.pack))
+        return None if model is None else Recognizer(model)
+    except WeightsError as error:
+        notify(on_event, f"nobody is recognised from one shot to the next: {error}")
+        return None
+
+
+def recognizer_folder(settings: Settings) -> Path | None:
+    """Where the pack is whose recogniser would be used."""
+    how = settings.weights
+    try:
+        return weights.find(settings.detect.pack, weights.search_folders(how.folder, how.also))
+    except ConfigError:  # neither in the table of weights nor in a folder
+        return None
+
+
+def reference_embedding(photo: Path, settings: Settings, on_event: OnEvent | None) -> FloatArray:
+    """Of the one face in a photo; UsageError where there is no recogniser to tell it by."""
+    detector = chosen_detector(settings, on_event)
+    recognizer = chosen_recognizer(settings, on_event)
+    if recognizer is None:
+        raise UsageError(
+            f"a reference photo needs the recogniser of an InsightFace pack, and the pack "
+            f"{settings.detect.pack} is not here or has none; choose by --people instead"
+        )
+    return embedding_of_photo(photo, detector, recognizer)
+
+
+def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
+    """The restorer that the settings name, its weights fetched where they are missing.
+
+    Of gpen-auto, no network is opened before a face needs it.
+    """
+    how = settings.restore
+    find_weights = weight_finder(settings, on_event)
+
+    def say(message: str) -> None:
+        notify(on_event, message)
+
+    device = choose_device(how, say)
+
+    def opened(name: str) -> Restorer:
+        try:
+            return open_restorer(
+                name,
+                device=device,
+                number_format=how.number_format,
+                engine=how.engine,
+                cache_folder=weights.user_cache() / "openvino",
+                fusion_sharpness=how.fusion_sharpness,
+                codeformer_fidelity=how.codeformer_fidelity,
+                find_weights=find_weights,
+                on_notice=say,
+            )
+        except MemoryError as error:
+            raise WeightsError(
+                f"{name} does not fit into the memory of the device; use {what_fits(how, device)}"
+            ) from error
+
+    if how.restorer != adaptive.NAME:
+        return opened(how.restorer)
+    from vidrestore.models.restorers.gpen import run_as
+
+    return adaptive.Tiers(
+        opened,
+        find_weights=find_weights,
+        is_to_be_had=lambda name: _is_to_be_had(name, settings),
+        has_room=lambda name: has_room(name, how, device),
+        on_notice=say,
+        run_as=run_as(device, how.number_format, how.engine),
+        is_cheap=device.type != "cpu",
+    )
+
+
+def chosen_parser(settings: Settings) -> Parser | None:
+    """The face parser that the settings name, told from others by the content of its file."""
+    path = settings.paste.parser
+    if path is None:
+        return None
+    if not path.is_file():
+        raise WeightsError(f"the face parser {path} does not exist; set paste.parser to its file")
+    return Parser(path, device=choose_device(settings.restore), name=sha256_of(path))
+
+
+def weights_needed(settings: Settings, sides_px: Iterable[int]) -> list[str]:
+    """Names of the weights that the settings' restorer needs for crops of these sides."""
+    name = settings.restore.restorer
+    if name == adaptive.NAME:
+        device = choose_device(settings.restore)
+        chosen = (
+            adaptive.tier_for(
+                side,
+                lambda each: _is_to_be_had(each, settings),
+                lambda each: has_room(each, settings.restore, device),
+            )
+            for side in sorted(sides_px)
+        )
+        return list(dict.fromkeys(chosen))
+    return [name] if name in weights.load_table() else []
+
+
+def _is_to_be_had(name: str, settings: Settings) -> bool:
+    """Its file is here, or there is an address from which it may be fetched."""
+    how = settings.weights
+    if weights.find(name, weights.search_folders(how.folder, how.also)) is not None:
+        return True
+    return not how.offline and bool(weights.load_table()[name].urls)
+
+
+def chosen_restorers(
+    names: Sequence[tuple[int, str | None]],
+    usual: Restorer,
+    settings: Settings,
+    on_event: OnEvent | None,
+) -> Schedule:
+    """The restorers of stretches of frames, each opened once; None stands for the usual one.
+
+    UsageError where they want their crops framed differently.
+    """
+    opened: dict[str | None, Restorer] = {None: usual}
+    for _, name in names:
+        if name not in opened:
+            how = settings.restore.model_copy(update={"restorer": name})
+            other = chosen_restorer(settings.model_copy(update={"restore": how}), on_event)
+            if other.template != settings.align.template:
+                raise UsageError(
+                    f"{usual.name} wants the template {settings.align.template} and {other.name} "
+                    f"wants {other.template}; one run cannot mix them, run them one by one"
+                )
+            opened[name] = other
+    return [(first, opened[name]) for first, name in names]
+
+
+def weight_finder(settings: Settings, on_event: OnEvent | None) -> Callable[[str], Path]:
+    """Leads from a weight's name to its file, fetched where it is missing and may be."""
+    how = settings.weights
+    folders = weights.search_folders(how.folder, how.also)
+
+    def find(name: str) -> Path:
+        path = weights.require(
+            name,
+            folders,
+            target=weights.target_folder(how.folder),
+            offline=how.offline,
+            on_progress=as_events(name, on_event),
+        )
+        notice = weights.licence_notice(name, folders)
+        if notice is not None:
+            notify(on_event, notice)
+        return path
+
+    return find

@@ -1,0 +1,309 @@
+"""GPEN as its formulas say it, float32: the form that is trained, stored and exported.
+
+GPEN is Yang et al. 2021 (arXiv:2105.06070): an encoder whose deepest features give the latent code
+of a StyleGAN2 decoder (SG2, arXiv:1912.04958) and whose features at every resolution stand where
+the decoder would take noise.  Module names are chosen so that `GPEN.state_dict()` has the keys of
+the authors' checkpoints.  `vidrestore.models.gpen.inference` computes the same numbers much faster.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from vidrestore.models.gpen import ops
+
+MAX_SIZE = 4096
+BASE_CHANNELS = 512  # at 4 to 32 px, before `narrow`
+
+
+@dataclass(frozen=True)
+class GPENConfig:
+    """What fixes the shape of a GPEN.
+
+    Attributes:
+        size: side S of the square image in pixels, a power of two from 8 to 4096.
+        style_dim: length of the latent code.
+        n_mlp: layers of the mapping network.
+        channel_multiplier: widens the levels from 64 px up.
+        narrow: scales the width of every level.
+    """
+
+    size: int
+    style_dim: int = 512
+    n_mlp: int = 8
+    channel_multiplier: int = 2
+    narrow: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.size not in {2**n for n in range(3, 13)}:
+            raise ValueError(f"size must be a power of two from 8 to {MAX_SIZE}, got {self.size}")
+        if min(self.style_dim, self.n_mlp, self.channel_multiplier) < 1:
+            raise ValueError(
+                "style_dim, n_mlp and channel_multiplier must be at least 1, got "
+                f"{self.style_dim}, {self.n_mlp} and {self.channel_multiplier}"
+            )
+        if self.channels(self.size) < 1:
+            raise ValueError(f"narrow={self.narrow} leaves no channel at {self.size} px")
+
+    def channels(self, side: int) -> int:
+        """Return the width of the level of `side` pixels."""
+        if side <= 32:
+            return int(BASE_CHANNELS * self.narrow)
+        return int(BASE_CHANNELS * 32 // side * self.channel_multiplier * self.narrow)
+
+    @property
+    def sides(self) -> list[int]:
+        """Sides of the levels in pixels, 4 first."""
+        return [2**n for n in range(2, self.size.bit_length())]
+
+
+class FIR(nn.Module):
+    """A fixed low-pass for every channel, stored in checkpoints as `kernel` (4, 4)."""
+
+    kernel: Tensor
+
+    def __init__(self, channels: int, gain: float) -> None:
+        super().__init__()
+        self.register_buffer("kernel", ops.fir_kernel(gain))
+        self.channels = channels
+
+    def per_channel(self) -> Tensor:  # (C, 1, 4, 4)
+        # The count does not come from the input, whose shape a tracing exporter does not know.
+        return self.kernel.expand(self.channels, 1, -1, -1)
+
+
+class EqualLinear(nn.Module):
+    """Linear layer whose stored weight is scaled by lr_mul / sqrt(fan_in) (PG, section 4.1)."""
+
+    def __init__(
+        self, in_dim: int, out_dim: int, *, bias: float = 0.0, lr_mul: float = 1.0, activate: bool
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_dim, in_dim) / lr_mul)
+        self.bias = nn.Parameter(torch.full((out_dim,), bias))
+        self.scale = lr_mul / math.sqrt(in_dim)
+        self.lr_mul = lr_mul
+        self.activate = activate
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, in_dim) -> (B, out_dim)
+        x = nn.functional.linear(x, self.weight * self.scale)
+        bias = self.bias * self.lr_mul
+        return ops.biased_leaky_relu(x, bias) if self.activate else x + bias
+
+
+class EqualConv2d(nn.Module):
+    """Convolution without bias whose stored weight is scaled by 1 / sqrt(fan_in)."""
+
+    def __init__(self, in_channels: int, out_channels: int, side: int, stride: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, side, side))
+        self.scale = 1 / math.sqrt(in_channels * side * side)
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.weight * self.scale, stride=self.stride)
+
+
+class Activation(nn.Module):
+    """Bias and scaled leaky ReLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.biased_leaky_relu(x, self.bias)
+
+
+class PixelNorm(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.pixel_norm(x)
+
+
+class Blur(FIR):
+    """Low-pass in front of a stride-2 convolution (SG2, section 5)."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H + 1, W + 1)
+        return ops.blur(x, self.per_channel(), padding=2)
+
+
+class ModulatedConv2d(nn.Module):
+    """Convolution whose weights are scaled by a style per input channel (SG2, section 2.2).
+
+    SG2 folds the style s and the demodulation d into the weights.  Here the input is multiplied by
+    s and the output by d, which is the same by linearity and keeps the weights constant, so that
+    one convolution serves a batch and the graph can be exported.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        side: int,
+        style_dim: int,
+        *,
+        up: bool = False,
+        demodulate: bool = True,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, out_channels, in_channels, side, side))
+        self.scale = 1 / math.sqrt(in_channels * side * side)
+        self.blur = FIR(out_channels, gain=4.0) if up else None
+        self.modulation = EqualLinear(style_dim, in_channels, bias=1.0, activate=False)
+        self.demodulate = demodulate
+
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:  # (B, I, H, W), (B, D)
+        style = self.modulation(latent)  # (B, I)
+        weight = self.weight[0] * self.scale  # (O, I, k, k)
+        x = x * style[:, :, None, None]  # SG2, eq. 1
+        if self.blur is not None:
+            x = nn.functional.conv_transpose2d(
+                x, weight.transpose(0, 1), stride=2
+            )  # 2H + 1 by 2W + 1
+            x = ops.blur(x, self.blur.per_channel(), padding=1)  # (B, O, 2H, 2W)
+        else:
+            x = nn.functional.conv2d(x, weight, padding=weight.shape[-1] // 2)  # (B, O, H, W)
+        if not self.demodulate:
+            return x
+        return x * ops.demodulation(style, weight.square().sum((2, 3)))[:, :, None, None]
+
+
+class NoiseInjection(nn.Module):
+    """Put scaled encoder features where StyleGAN2 adds noise, beside the maps instead of onto them.
+
+    The concatenation is the default of the GPEN authors' code and what every released checkpoint
+    has (GPEN, section 3.2).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, feature: Tensor) -> Tensor:  # 2 x (B, C, H, W) -> (B, 2C, H, W)
+        return torch.cat((x, feature * self.weight), dim=1)
+
+
+class StyledConv(nn.Module):
+    """Modulated 3 x 3 convolution, encoder features, bias and activation."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, style_dim: int, *, up: bool = False
+    ) -> None:
+        super().__init__()
+        self.conv = ModulatedConv2d(in_channels, out_channels, 3, style_dim, up=up)
+        self.noise = NoiseInjection()
+        self.activate = Activation(2 * out_channels)
+
+    def forward(self, x: Tensor, latent: Tensor, feature: Tensor) -> Tensor:
+        return cast(Tensor, self.activate(self.noise(self.conv(x, latent), feature)))
+
+
+class ToRGB(nn.Module):
+    """1 x 1 modulated convolution to RGB, added to the upsampled image so far (SG2, fig. 7b)."""
+
+    def __init__(self, in_channels: int, style_dim: int, *, up: bool) -> None:
+        super().__init__()
+        self.upsample = FIR(3, gain=4.0) if up else None
+        self.conv = ModulatedConv2d(in_channels, 3, 1, style_dim, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
+
+    def forward(self, x: Tensor, latent: Tensor, image: Tensor | None = None) -> Tensor:
+        rgb = cast(Tensor, self.conv(x, latent) + self.bias)  # (B, 3, H, W)
+        if self.upsample is None or image is None:
+            return rgb
+        return rgb + ops.upsample(image, self.upsample.per_channel())
+
+
+class ConstantInput(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
+
+
+class Generator(nn.Module):
+    """StyleGAN2 decoder with skip connections to RGB."""
+
+    def __init__(self, config: GPENConfig) -> None:
+        super().__init__()
+        dim = config.style_dim
+        self.style = nn.Sequential(
+            PixelNorm(),
+            *(EqualLinear(dim, dim, lr_mul=0.01, activate=True) for _ in range(config.n_mlp)),
+        )
+        width = config.channels(4)
+        self.input = ConstantInput(width)
+        self.conv1 = StyledConv(width, width, dim)
+        self.to_rgb1 = ToRGB(2 * width, dim, up=False)
+        self.convs = nn.ModuleList()
+        self.to_rgbs = nn.ModuleList()
+        for side in config.sides[1:]:
+            before, width = width, config.channels(side)
+            self.convs.append(StyledConv(2 * before, width, dim, up=True))
+            self.convs.append(StyledConv(2 * width, width, dim))
+            self.to_rgbs.append(ToRGB(2 * width, dim, up=True))
+
+    def forward(self, code: Tensor, features: list[Tensor]) -> Tensor:
+        """Decode `code` (B, D); `features` are the encoder's, 4 px first."""
+        latent = self.style(code)  # (B, D)
+        x = self.input.input.expand(code.shape[0], -1, -1, -1)  # (B, C, 4, 4)
+        x = self.conv1(x, latent, features[0])
+        image = self.to_rgb1(x, latent)
+        for level, to_rgb in enumerate(self.to_rgbs):
+            feature = features[level + 1]  # both convolutions of a level take the same
+            x = self.convs[2 * level](x, latent, feature)
+            x = self.convs[2 * level + 1](x, latent, feature)
+            image = to_rgb(x, latent, image)
+        return cast(Tensor, image)
+
+
+class GPEN(nn.Module):
+    """GAN prior embedded network for blind face restoration (arXiv:2105.06070).
+
+    `state_dict()` has the keys and shapes of the authors' checkpoints, in their order.
+
+    Args:
+        size, style_dim, n_mlp, channel_multiplier, narrow: see `GPENConfig`.
+
+    Raises:
+        ValueError: a size that is not a power of two from 8 to 4096, or a width below one.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        style_dim: int = 512,
+        n_mlp: int = 8,
+        channel_multiplier: int = 2,
+        narrow: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.config = GPENConfig(size, style_dim, n_mlp, channel_multiplier, narrow)
+        channels = self.config.channels
+        self.generator = Generator(self.config)
+        first = nn.Sequential(EqualConv2d(3, channels(size), 1, 1), Activation(channels(size)))
+        self.add_module("ecd0", nn.Sequential(first))
+        for index, side in enumerate(reversed(self.config.sides[:-1]), start=1):
+            width = channels(side)
+            conv = EqualConv2d(channels(2 * side), width, 3, stride=2)
+            down = nn.Sequential(Blur(channels(2 * side), gain=1.0), conv, Activation(width))
+            self.add_module(f"ecd{index}", nn.Sequential(down))
+        linear = EqualLinear(channels(4) * 16, style_dim, activate=True)
+        self.final_linear = nn.Sequential(linear)
+
+    def encoder(self) -> list[nn.Sequential]:
+        """Return the encoder's stages, full size first."""
+        stages = (self.get_submodule(f"ecd{index}") for index in range(len(self.config.sides)))
+        return [cast(nn.Sequential, cast(nn.Sequential, stage)[0]) for stage in stages]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Restore `image` (B, 3, S, S), RGB in [-1, 1]; the result is alike but not clamped."""
+        x = image
+        features = []
+        for stage in self.encoder():
+            x = stage(x)
+            features.append(x)  # (B, C, side, side), S first
+        code = self.final_linear(x.flatten(1))  # (B, D)
+        return cast(Tensor, self.generator(code, features[::-1]))

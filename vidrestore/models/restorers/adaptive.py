@@ -1,0 +1,178 @@
+"""GPEN in the size that suits each face: the smallest that its place in the picture can show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from vidrestore.common.errors import WeightsError
+from vidrestore.imaging.resample import squared
+from vidrestore.models.restorers import Restorer, memory_errors, most_at_once
+from vidrestore.models.weight_file import sha256_of
+
+NAME = "gpen-auto"
+SIZES_PX = (256, 512, 1024, 2048)
+
+
+def tier_for(
+    work_px: int,
+    is_to_be_had: Callable[[str], bool],
+    has_room: Callable[[str], bool] = lambda name: True,
+) -> str:
+    """Name of the smallest GPEN not below a crop of that side whose weights are to be had.
+
+    Where the device has no room for that, the largest for which it has. The smallest one where none
+    is to be had, so that asking for its weights says what is missing.
+    """
+    fitting = [f"gpen-{size}" for size in SIZES_PX if size >= work_px] or [f"gpen-{SIZES_PX[-1]}"]
+    name = next(filter(is_to_be_had, fitting), fitting[0])
+    if has_room(name):
+        return name
+    smaller = (f"gpen-{size}" for size in reversed(SIZES_PX) if size < int(name[5:]))
+    return next((each for each in smaller if is_to_be_had(each) and has_room(each)), name)
+
+
+class Tiers:
+    """GPEN in several sizes, of which each face has the one for the side of its crop.
+
+    That side is the same all through a track, and so is the network. `open_tier` opens a network by
+    its name, which happens when it first has a face to restore; `find_weights` is asked for its
+    file, fetching it where that may be, as soon as a face is known to need it; `is_to_be_had` says
+    whether it would succeed. Where it would not the next larger network is taken, and where the
+    device has no room for that, as `has_room` says, the largest that fits; `on_notice` is told.
+    Those opened stay open; where memory gives out, all but one free what they do not need.
+    `run_as` names how the networks are run, and `is_cheap` says whether their results are.
+    """
+
+    name = NAME
+    size: int | None = None
+    reach_frames = 0
+    template = "gpen"
+
+    def __init__(
+        self,
+        open_tier: Callable[[str], Restorer],
+        *,
+        find_weights: Callable[[str], Path],
+        is_to_be_had: Callable[[str], bool],
+        has_room: Callable[[str], bool] = lambda name: True,
+        on_notice: Callable[[str], None] = lambda message: None,
+        run_as: str = "",
+        is_cheap: bool = False,
+    ) -> None:
+        self.is_cheap, self._run_as = is_cheap, run_as
+        # Which network a face has, and its weights, are in the keys of those for each side.
+        self.cache_key = f"{NAME}, {run_as}"
+        self._open, self._find, self._has, self._has_room, self._say = (
+            open_tier, find_weights, is_to_be_had, has_room, on_notice,
+        )  # fmt: skip
+        self._by_side: dict[int, _Tier] = {}
+        self._tiers: dict[str, _Tier] = {}
+        if not any(is_to_be_had(f"gpen-{size}") for size in SIZES_PX):
+            find_weights(f"gpen-{SIZES_PX[-1]}")
+
+    def for_side(self, work_px: int) -> Restorer:
+        """The network for crops of that side; WeightsError where no weights will do."""
+        if work_px not in self._by_side:
+            name = tier_for(work_px, self._has, self._has_room)
+            if name not in self._tiers:
+                self._tiers[name] = _Tier(
+                    name,
+                    self._find(name),
+                    self._open,
+                    self._free_others,
+                    run_as=self._run_as,
+                    is_cheap=self.is_cheap,
+                )
+            self._by_side[work_px] = self._tiers[name]
+            self._say_which(name, tier_for(work_px, lambda name: True))
+        return self._by_side[work_px]
+
+    def _say_which(self, name: str, wanted: str) -> None:
+        if name == wanted:
+            return
+        if self._has(wanted) and not self._has_room(wanted):
+            self._say(f"{wanted} does not fit into the device's memory; {name} takes its faces")
+        else:
+            self._say(f"{wanted} is not here and cannot be fetched; {name} takes its faces")
+
+    def _free_others(self, tier: _Tier) -> None:
+        for other in self._tiers.values():
+            if other is not tier:
+                other.release()
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        """(B, 1, 3, W, W) -> (B, 3, W, W), RGB in [0, 1]."""
+        side = windows.shape[-1]
+        tier = self.for_side(side)
+        return squared(tier(squared(windows[:, 0], tier.size or side)[:, None]), side)
+
+
+class _Tier:
+    """A network that is opened when it is first called."""
+
+    reach_frames = 0
+    template = Tiers.template
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        open_tier: Callable[[str], Restorer],
+        free_others: Callable[[_Tier], None],
+        *,
+        run_as: str,
+        is_cheap: bool,
+    ) -> None:
+        self.name = name
+        self.is_cheap, self._run_as = is_cheap, run_as
+        self._path = path
+        self.size: int | None = int(name.removeprefix("gpen-"))
+        self._open, self._free_others = open_tier, free_others
+        self._network: Restorer | None = None
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        return sha256_of(self._path)
+
+    @property
+    def cache_key(self) -> str:
+        return f"{self.name}, weights {self.weights_sha256}, {self._run_as}"
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        network = self._opened()
+        try:
+            with memory_errors():
+                return network(windows)
+        except MemoryError:
+            pass
+        self._free_others(self)
+        return network(windows)
+
+    @property
+    def most_at_once(self) -> int | None:
+        return most_at_once(self._opened())
+
+    def release(self) -> None:
+        """Free what the network keeps between calls, where it was opened and can do so."""
+        if (release := getattr(self._network, "release", None)) is not None:
+            release()
+
+    def _opened(self) -> Restorer:
+        if self._network is None:
+            self._free_others(self)  # it is measured against what is free
+            self._network = self._checked()
+        return self._network
+
+    def _checked(self) -> Restorer:
+        network = self._open(self.name)
+        if (network.size, network.template) != (self.size, self.template):
+            raise WeightsError(
+                f"what is here as {self.name} is {network.name} for faces of {network.size} px and "
+                f"the template {network.template}; it must be for {self.size} px and "
+                f"{self.template}; replace the file or choose another --restorer"
+            )
+        return network

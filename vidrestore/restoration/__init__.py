@@ -1,0 +1,1 @@
+"""Pass two: crop, restore, steady, guard, composite."""

@@ -1,0 +1,1 @@
+"""Paste restored faces into frames."""

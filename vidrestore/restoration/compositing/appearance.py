@@ -1,0 +1,283 @@
+"""What one frame says of a face that is pasted into it: where it is, and how it looks.
+
+Everything is small and depends on that frame alone, so that what a window of frames says together
+does not depend on where a segment begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vidrestore.analysis.tracks import Track
+from vidrestore.imaging import color, transfer
+from vidrestore.imaging.frame import FloatArray, Frame, VideoInfo
+from vidrestore.imaging.geometry import (
+    GRID_PX,
+    Matrix,
+    Rect,
+    apply,
+    covering_rect,
+    crop_side_px,
+    invert,
+    shifted,
+    unit_corners,
+)
+from vidrestore.imaging.planes import chroma_rect, layout, samples
+from vidrestore.models.devices import to_host
+from vidrestore.models.face_parser import Parsed, Parser
+from vidrestore.restoration.compositing import (
+    color_match,
+    defocus,
+    grain,
+    masks,
+    motion_blur,
+    occlusion,
+)
+from vidrestore.restoration.faces import Face
+
+# Width of a mask's soft edge in pixels of the frame, and as a share of the crop's side at most.
+_FEATHER_PX, _WIDEST_FEATHER = 14.0, 0.07
+# How far around a face noise is measured, as a share of its own width and height.
+_AROUND = 0.2
+# How far within its own edges, likewise.
+_INSIDE = 0.1
+# How far around it edges are looked at; from where on the mask is surely face.
+_NEAR, _SURELY = 0.3, 0.9
+# Sides of crops, in frame pixels, between which noise begins to be told from features: eyes are
+# 22 and 28 px apart there.
+_GRAIN_SIDE_PX = (104.0, 128.0)
+
+
+class Course:
+    """What a track says of its face: how large it is, and where in each frame."""
+
+    def __init__(self, track: Track) -> None:
+        self._track = track
+        self.track_id = track.track_id
+        self.side_px = float(np.median([crop_side_px(matrix) for matrix in track.matrices]))
+
+    def unit(self, index: int) -> Matrix | None:
+        """(2, 3) frame -> unit crop; None before and after the track."""
+        at = index - self._track.first_frame
+        inside = 0 <= at < len(self._track.matrices)
+        return self._track.matrices[at].astype(np.float64) if inside else None
+
+    def is_sampled(self, index: int, *, reach_frames: int) -> bool:
+        """True for so few frames that each of the track has just about one within its reach."""
+        ends = self._track.first_frame, self._track.end_frame - 1
+        return index in ends or index % (2 * reach_frames + 1) == 0
+
+    def landmarks(self, index: int) -> masks.Points:
+        """(5, 2) in the unit crop of a frame of the track."""
+        at = index - self._track.first_frame
+        points = self._track.landmarks[at].astype(np.float64)
+        return apply(self._track.matrices[at].astype(np.float64), points)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """A face in a frame."""
+
+    unit: Matrix
+    """(2, 3).
+
+    Convention: frame pixel centres (x, y) -> unit crop.
+    """
+    landmarks: masks.Points
+    """(5, 2) in the unit crop."""
+    feather: float
+    """Width of the mask's soft edge, in unit crops; likewise:"""
+    reach: masks.Points
+    """(n,) of its outline; see `masks.hull_support`."""
+    distance: FloatArray
+    """(64, 64) signed distance to the outline of the face."""
+
+    def rect(self, info: VideoInfo, grid: tuple[int, int], *, around: float = 0.0) -> Rect:
+        """What the mask covers of the frame, and so many times its size around it."""
+        quarter = len(self.reach) // 4
+        right, bottom, left, top = (self.reach[i * quarter] + self.feather for i in range(4))
+        wide, high = (right + left) * around, (bottom + top) * around
+        left, right, top, bottom = -left - wide, right + wide, -top - high, bottom + high
+        box = np.array([[left, top], [right, top], [left, bottom], [right, bottom]])
+        return covering_rect(apply(invert(self.unit), box), info, grid=grid, margin_px=1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """The face itself; None and empty where nobody asked."""
+
+    contradiction: occlusion.Contradiction | None = None
+    tone: color_match.Tone | None = None
+    unclipped: FloatArray | None = None
+    """(64, 64) in [0, 1]"""
+    parsed: Parsed | None = None
+    """What a parser sees in the source."""
+    smear: motion_blur.Smear | None = None
+    edges_px: float | None = None
+    """Width of the source's edges, on the face or around it, whichever are sharper; pixels of the
+    frame. None where there are none around it."""
+    noise: tuple[grain.Spectrum, ...] = ()
+    """Of each plane that `grain_planes` names, around the face; it is the same for many frames, so
+    that not every one is measured."""
+
+
+def place_of(unit: Matrix, landmarks: masks.Points | None) -> Place:
+    """`landmarks` (5, 2) in the unit crop, or None for those of an average face."""
+    feather = min(_FEATHER_PX / crop_side_px(unit), _WIDEST_FEATHER)
+    points = masks.usual_landmarks() if landmarks is None else masks.believable(landmarks)
+    reach = masks.hull_support(points)
+    return Place(unit, points, feather, reach, masks.hull_distance(reach, feather))
+
+
+def look_at(
+    face: Face,
+    frame: Frame,
+    place: Place,
+    info: VideoInfo,
+    *,
+    occluders: bool,
+    tones: bool,
+    noise: bool,
+    edges: bool,
+    motion: npt.NDArray[np.float64] | None,
+    parser: Parser | None,
+) -> Look:
+    """Each only where it is asked for; `motion` is that of `smear.motion_px`."""
+    assert face.restored is not None
+    inside = _inside_frame(place.unit, info)
+    mask = masks.soft(place.distance, place.feather) * inside
+    found: dict[str, Any] = {}
+    pair: list[torch.Tensor] | list[FloatArray] = [face.source, face.restored]
+    if motion is not None:
+        found["smear"] = motion_blur.Smear(motion, 0.0)
+        if motion_blur.is_fast(place.unit, motion):
+            side = motion_blur.GRID_PX
+            source, restored = fine = [_small(crop, side) for crop in pair]
+            face_there = scaled(mask, side)
+            found["smear"] = motion_blur.smear_of(source, restored, face_there, place.unit, motion)
+            pair = fine if face.work_px >= side else pair
+    if occluders or tones:
+        source, restored = (_small(each, occlusion.GRID_PX) for each in pair)
+        large = scaled(mask, occlusion.GRID_PX)
+        contradiction = occlusion.contradiction(255 * source, 255 * restored, large)
+        if occluders:
+            found["contradiction"] = contradiction
+        if tones:
+            side = color_match.GRID_PX
+            weight = scaled(large * contradiction.agrees, side)
+            pictures = scaled(source, side), scaled(restored, side)
+            found["tone"] = color_match.tone_of(*pictures, weight)
+            found["unclipped"] = color_match.unclipped(pictures[0])
+    if parser is not None:
+        found["parsed"] = parser(face.source, mask)
+    if edges:
+        found["edges_px"] = _edges_px(frame, place, info)
+    if noise:
+        found["noise"] = noise_of(frame, place, info)
+    return Look(**found)
+
+
+def at_rect(picture: FloatArray, place: Place, rect: Rect, *, step_px: int = 1) -> FloatArray:
+    """A small (n, n) or (n, n, 4) picture of the unit crop, bilinear at every pixel of a part of
+    the frame, or in the middle of each `step_px` by `step_px` pixels of it."""
+    matrix = place.unit * len(picture)
+    matrix[:, 2] -= 0.5
+    matrix = shifted(matrix, rect)
+    matrix[:, 2] += matrix[:, :2] @ np.full(2, (step_px - 1) / 2)
+    matrix[:, :2] *= step_px
+    found = cv2.warpAffine(
+        picture,
+        matrix,
+        (-(-rect.width // step_px), -(-rect.height // step_px)),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return np.asarray(found, np.float32)
+
+
+def broad_at_rect(fields: Sequence[npt.NDArray[Any]], place: Place, rect: Rect) -> list[FloatArray]:
+    """The same of four (n, n) that are so smooth that every other pixel says it all."""
+    halves = cv2.split(at_rect(np.dstack(fields), place, rect, step_px=2))
+    size = tuple(2 * side for side in halves[0].shape[::-1])
+    doubled = [cv2.resize(half, size, interpolation=cv2.INTER_LINEAR) for half in halves]
+    return [np.asarray(each[: rect.height, : rect.width], np.float32) for each in doubled]
+
+
+def grain_planes(image: Any) -> tuple[int, ...]:
+    """The planes whose noise is measured: each, or green where they are red, green and blue."""
+    how = layout(image)
+    return (how.planes[1],) if how.is_rgb else how.planes
+
+
+def _edges_px(frame: Frame, place: Place, info: VideoInfo) -> float | None:
+    rect = place.rect(info, layout(frame.image).grid, around=_NEAR)
+    if rect.is_empty:
+        return None
+    shown = transfer.to_display(color.region_rgb(frame.image, rect, info), info).clamp(0, 1)
+    rgb = shown.float().permute(1, 2, 0).numpy()
+    mask = masks.soft(at_rect(place.distance, place, rect), place.feather)
+    around = defocus.width_px(rgb, mask == 0)
+    inside = defocus.width_px(rgb, mask > _SURELY)
+    return around if around is None or inside is None else min(around, inside)
+
+
+def noise_of(frame: Frame, place: Place, info: VideoInfo) -> tuple[grain.Spectrum, ...]:
+    """Of each of `grain_planes`, the weaker of what the surroundings show and what the face does.
+
+    Noise is in both, while leaves behind a face, or stubble, are not. In a face so small that no
+    block of it is flat both show features instead, which as noise would flicker: the noise fades
+    out with the size of the crop.
+    """
+    small, large = _GRAIN_SIDE_PX
+    share = min(max((crop_side_px(place.unit) - small) / (large - small), 0.0), 1.0)
+    how = layout(frame.image)
+    rects = [place.rect(info, how.grid, around=around) for around in (_AROUND, -_INSIDE)]
+    found = []
+    for index in grain_planes(frame.image):
+        is_chroma = index in how.planes[1:] and not how.is_rgb
+        parts = [chroma_rect(rect, how.grid) if is_chroma else rect for rect in rects]
+        spectra = [
+            grain.spectrum_of(samples(frame.image, index, part).numpy(), how.bits)
+            for part in parts
+            if not part.is_empty
+        ]
+        known = [each for each in spectra if each.any()] or spectra[:1]
+        found.append(share**2 * min(known, key=grain.sigma_of))
+    return tuple(found)
+
+
+def _inside_frame(unit: Matrix, info: VideoInfo) -> FloatArray:
+    """(64, 64) 1 where the unit crop shows the frame, 0 where it repeats its border."""
+    inverse = invert(unit)
+    corners = apply(inverse, unit_corners())
+    if (corners >= 0).all() and (corners <= [info.width - 1, info.height - 1]).all():
+        return np.ones((GRID_PX, GRID_PX), np.float32)
+    centres = (np.arange(GRID_PX) + 0.5) / GRID_PX
+    x, y = (inverse[i, 0] * centres + (inverse[i, 1] * centres + inverse[i, 2])[:, None]
+            for i in (0, 1))  # fmt: skip
+    inside = (x >= -0.5) & (y >= -0.5) & (x < info.width - 0.5) & (y < info.height - 0.5)
+    return np.asarray(inside, np.float32)
+
+
+def _small(crop: torch.Tensor | FloatArray, side: int) -> FloatArray:
+    """(3, W, W), or what this made of one, -> (side, side, 3) on the CPU."""
+    if isinstance(crop, np.ndarray):
+        return scaled(crop, side)
+    return np.asarray(cv2.merge([scaled(plane, side) for plane in to_host(crop).numpy()]))
+
+
+def scaled(picture: FloatArray, side: int) -> FloatArray:
+    """A square picture with another side."""
+    while (own := len(picture)) != side:
+        # By halves, as long as these lead there: that is less than half the work of one step.
+        to = own // 2 if own % (2 * side) == 0 else side
+        how = cv2.INTER_AREA if to < own else cv2.INTER_LINEAR
+        picture = np.asarray(cv2.resize(picture, (to, to), interpolation=how), np.float32)
+    return picture

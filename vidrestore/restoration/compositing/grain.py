@@ -1,0 +1,223 @@
+"""Noise of the source around a face, and noise like it for what was restored.
+
+Levels are code values of a plane. A spectrum is that of flat blocks, (16, 9) as `rfft2` gives it,
+scaled so that its mean over all 16 x 16 frequencies is the variance.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from statistics import NormalDist
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy import fft
+
+from vidrestore.imaging.frame import FloatArray
+
+_BLOCK_PX = 16
+# So many blocks are looked at at most, and of these the flattest share is taken for flat.
+_MOST_BLOCKS, _FEWEST_BLOCKS = 240, 8
+# Of the same blocks before and after fewer will do: what one has by chance, the other has as well.
+_MOST_PAIRS = 96
+_FLAT_SHARE = 0.25
+# Shares of the range beyond which a plane is clipped and shows no noise of its own.
+_DARKEST, _BRIGHTEST = 0.04, 0.96
+# Standard deviations, of 8 bits: below the first there is only rounding, above the second noise.
+_CLEAN, _NOISY = 0.5, 0.8
+# What the flattest of so many blocks fall short of the mean, in power; found with white noise.
+_FLATTEST_SHARE = 0.9
+# A fifth less than all counts as all: interpolation alone takes about that.
+_NEARLY_ALL = 1.3
+# Normal numbers are drawn from so many of equal probability.
+_NORMAL_BITS = 12
+# Half width of the filter that shapes noise; what lies beyond is the error of the estimate, mostly,
+# and takes three times as long.
+_REACH_PX = 5
+# A share so small of the power of all noise is left out: estimates of white noise are wrong by as
+# much.
+_WORTHLESS = 0.01
+
+Spectrum = npt.NDArray[np.float64]
+
+
+def spectrum_of(plane: npt.NDArray[Any], bits: int) -> Spectrum:
+    """(16, 9) of the flattest blocks of (h, w) samples; zeros where there are too few blocks."""
+    blocks = _blocks(plane)
+    flat = _flattest(blocks, _is_exposed(blocks, bits))
+    if len(flat) == 0:
+        return np.zeros((_BLOCK_PX, _BLOCK_PX // 2 + 1))
+    return _density(_without_slope(blocks[flat])) / _FLATTEST_SHARE
+
+
+def kept_share(
+    before: npt.NDArray[Any], after: npt.NDArray[Any], mask: FloatArray, bits: int
+) -> Spectrum:
+    """(16, 9) in [0, 1]: what share of the power that (h, w) `before` has in its flattest blocks
+    `after` has there, too. Only blocks in which `mask` (h, w) is above 1/2 throughout are looked
+    at; zeros where there are too few."""
+    blocks = _blocks(before)
+    usable = _is_exposed(blocks, bits) & (_blocks(mask).min(axis=1) > 0.5)
+    flat = _flattest(blocks, usable, _MOST_PAIRS)
+    if len(flat) == 0:
+        return np.zeros((_BLOCK_PX, _BLOCK_PX // 2 + 1))
+    both = np.concatenate([blocks[flat], _blocks(after)[flat]])
+    power = _density(_without_slope(both).reshape(2, len(flat), -1))
+    was, now = (cv2.blur(each, (3, 3)) for each in power)
+    share = np.divide(now, was, out=np.ones_like(now), where=was > 0)
+    return np.asarray(np.clip(share * _NEARLY_ALL, 0, 1))
+
+
+def _is_exposed(blocks: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.bool_]:
+    most = 2**bits - 1
+    means = blocks @ np.full(_BLOCK_PX**2, 1 / _BLOCK_PX**2, np.float32)
+    return np.asarray((means > _DARKEST * most) & (means < _BRIGHTEST * most))
+
+
+def _flattest(
+    blocks: npt.NDArray[np.float32], usable: npt.NDArray[np.bool_], most: int = _MOST_BLOCKS
+) -> npt.NDArray[np.intp]:
+    """Which blocks; none where too few are usable."""
+    places = np.flatnonzero(usable)
+    if len(places) < _FEWEST_BLOCKS:
+        return places[:0]
+    places = places[:: -(-len(places) // most)]
+    level = _without_slope(blocks[places])
+    power = np.einsum("ni,ni->n", level, level)
+    count = max(_FEWEST_BLOCKS // 2, round(_FLAT_SHARE * len(places)))
+    return places[np.argpartition(power, count - 1)[:count]]
+
+
+def _density(flat: npt.NDArray[np.float32]) -> Spectrum:
+    """(..., 16, 9) of (..., n, 256) blocks.
+
+    By the autocorrelation (Blackman and Tukey, 1958), since a block so small smears a spectrum:
+    that of windowed blocks, without wrapping around, over that of the window. What leads from the
+    windowed blocks' power to the autocorrelation, and from there to a spectrum, is linear and
+    separable, so that both are one matrix for each axis.
+    """
+    windowed = flat.reshape(*flat.shape[:-1], _BLOCK_PX, _BLOCK_PX) * _window()
+    # One axis after the other: the first needs no more than the rows that are there.
+    waves = fft.fft(fft.rfft(windowed, 2 * _BLOCK_PX), 2 * _BLOCK_PX, axis=-2)
+    parts = waves.view(np.float32)
+    squares = (parts * parts).sum(axis=-3)
+    power = (squares[..., ::2] + squares[..., 1::2]).astype(np.float64) / flat.shape[-2]
+    smoothing = _smoothing()
+    across, last = smoothing[: _BLOCK_PX // 2 + 1], _BLOCK_PX + 1
+    down = smoothing @ power
+    # The half of the columns that `rfft2` leaves out mirrors the other through the origin.
+    mirrored = down[..., -np.arange(_BLOCK_PX) % _BLOCK_PX, last - 2 : 0 : -1]
+    return np.asarray(np.maximum(down @ across[:, :last].T + mirrored @ across[:, last:].T, 0))
+
+
+@cache
+def _smoothing() -> Spectrum:
+    """(16, 32) from power at 32 frequencies to the density at 16, along one axis.
+
+    Lags of up to half a block count, without what the blocks' window did to them, and fading out
+    towards the longest.
+    """
+    lags = np.arange(1 - _BLOCK_PX // 2, _BLOCK_PX // 2)
+    line = _window_line()
+    own = np.correlate(line, line, "full")[lags + _BLOCK_PX - 1]
+    weights = (1 - (lags / (_BLOCK_PX // 2)) ** 4) / own
+    places = np.arange(2 * _BLOCK_PX) / (2 * _BLOCK_PX) - np.arange(_BLOCK_PX)[:, None] / _BLOCK_PX
+    waves = np.cos(2 * np.pi * lags * places[..., None])
+    return np.asarray(waves @ weights / (2 * _BLOCK_PX))
+
+
+def sigma_of(spectrum: Spectrum) -> float:
+    """Standard deviation of the noise."""
+    both = 2 * spectrum.sum() - spectrum[:, 0].sum() - spectrum[:, -1].sum()
+    return float(np.sqrt(both / _BLOCK_PX**2))
+
+
+def missing(source: Spectrum, kept: Spectrum | float, step: float) -> Spectrum:
+    """What must be added to noise of which a share is kept; nothing where `source` is clean. `step`
+    is how many code values make one level of 8 bits."""
+    sigma = sigma_of(source) / step
+    share = min(max((sigma - _CLEAN) / (_NOISY - _CLEAN), 0.0), 1.0)
+    return np.asarray(source * (1 - kept) * share)
+
+
+def grain(
+    spectrum: Spectrum, height: int, width: int, seed: tuple[int, ...], *, among: float = 0.0
+) -> FloatArray:
+    """(height, width) Gaussian noise of that spectrum; the same for the same seed.
+
+    `among` is the standard deviation of all noise, where this is only what others lack.
+    """
+    kernel = _filter(spectrum, among)
+    reach = len(kernel) // 2
+    size = (height + 2 * reach, width + 2 * reach)
+    drawn = np.random.SFC64([each % 2**32 for each in seed]).random_raw(-(-math.prod(size) // 4))
+    bits = drawn.view(np.uint16)[: math.prod(size)].reshape(size)
+    white = np.take(_normal(), bits >> (16 - _NORMAL_BITS))
+    shaped = cv2.filter2D(white, -1, kernel)
+    return np.asarray(shaped[reach:-reach, reach:-reach])
+
+
+def _filter(spectrum: Spectrum, among: float) -> FloatArray:
+    """(n, n) what shapes white noise, symmetric around its middle; no wider than what it does."""
+    response = fft.irfft2(np.sqrt(spectrum), s=(_BLOCK_PX, _BLOCK_PX))
+    middle = np.roll(response, (_REACH_PX, _REACH_PX), axis=(0, 1))
+    widest = middle[: 2 * _REACH_PX + 1, : 2 * _REACH_PX + 1]
+    power = widest**2
+    most = power.sum() - _WORTHLESS * max(power.sum(), among**2)
+    for cut in range(_REACH_PX - 1, 0, -1):
+        inner = np.s_[cut:-cut, cut:-cut]
+        if (within := power[inner].sum()) >= most and within > 0:
+            return np.asarray(widest[inner] * math.sqrt(power.sum() / within), np.float32)
+    return np.asarray(widest, np.float32)
+
+
+@cache
+def _normal() -> npt.NDArray[np.float32]:
+    """(4096,) numbers of equal probability with a normal distribution of variance 1."""
+    count = 2**_NORMAL_BITS
+    numbers = np.array([NormalDist().inv_cdf((i + 0.5) / count) for i in range(count)])
+    return np.asarray(numbers / numbers.std(), np.float32)
+
+
+def share_of(weight: FloatArray) -> FloatArray:
+    """How much grain goes with a face that is blended in with `weight` in [0, 1].
+
+    Of the source's own noise 1 - w is left there, so what is added has the variance
+    1 - (1 - w)^2 = w (2 - w).
+    """
+    return np.asarray(np.sqrt(weight * (2 - weight)), np.float32)
+
+
+def _blocks(plane: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """(n, 256)"""
+    rows, columns = plane.shape[0] // _BLOCK_PX, plane.shape[1] // _BLOCK_PX
+    whole = plane[: rows * _BLOCK_PX, : columns * _BLOCK_PX]
+    tiles = whole.reshape(rows, _BLOCK_PX, columns, _BLOCK_PX).swapaxes(1, 2)
+    return np.asarray(tiles.reshape(-1, _BLOCK_PX**2), np.float32)
+
+
+def _without_slope(blocks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Each (256,) less the plane that fits it best."""
+    planes = _planes()
+    return np.asarray(blocks - (blocks @ planes) @ planes.T)
+
+
+@cache
+def _planes() -> npt.NDArray[np.float32]:
+    """(256, 3) of length 1 and at right angles: level, down, across."""
+    ramp = np.arange(_BLOCK_PX) - (_BLOCK_PX - 1) / 2
+    level = np.ones(_BLOCK_PX)
+    planes = [np.outer(a, b).ravel() for a, b in ((level, level), (ramp, level), (level, ramp))]
+    return np.stack([each / np.linalg.norm(each) for each in planes], axis=1).astype(np.float32)
+
+
+@cache
+def _window() -> npt.NDArray[np.float32]:
+    return np.asarray(np.outer(_window_line(), _window_line()), np.float32)
+
+
+def _window_line() -> npt.NDArray[np.float64]:
+    return np.asarray(np.hanning(_BLOCK_PX + 1)[:-1])

@@ -1,0 +1,192 @@
+"""What was pasted into a frame, by itself: a fill that is not premultiplied, and a matte.
+
+out = in + (fill - in) * matte, in the stream's R'G'B' with chroma brought to every pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import av
+import numpy as np
+import torch
+
+from vidrestore.imaging import color, transfer
+from vidrestore.imaging.frame import FloatArray, Frame, Layer, LayerRange, VideoInfo
+from vidrestore.imaging.geometry import Rect
+from vidrestore.imaging.planes import layout, plane
+from vidrestore.media.codecs import Encoding
+
+# ISO/IEC 23091-2.
+_NARROW, _FULL = 1, 2
+
+_MATRIX_TAGS = {"bt709": 1, "bt601": 6, "bt2020": 9}
+
+
+# How far the layer may be off where it is faint, in code values: the rounding of the output is
+# not carried into the fill, where a faint matte would make it many times as large.
+_SLACK = 0.75
+# Groups of chroma around the faces into which theirs is interpolated.
+_MARGIN = 2
+
+
+class Pasted:
+    """Gathers what is pasted into one frame; made before anything is."""
+
+    def __init__(self, image: av.VideoFrame, info: VideoInfo, holds: LayerRange) -> None:
+        self._before, self._info, self._holds = _copy_of(image), info, holds
+        self._parts: list[tuple[Rect, torch.Tensor, torch.Tensor]] = []
+
+    def add(self, rect: Rect, rgb: torch.Tensor, weight: torch.Tensor) -> None:
+        """One face, over those before it: (3, h, w) display values, (1, h, w) how much of them."""
+        self._parts.append((rect, rgb, weight))
+
+    def with_layer(self, frame: Frame) -> Frame:
+        """The frame, into which the faces were pasted meanwhile, and what leads there.
+
+        The matte is the weight of the faces. Where that is too little for a fill that the files
+        can hold, as where chroma reaches beyond it, the matte is more. The fill is what was to be
+        pasted, moved until the layer gives the output: exactly where the matte is 1, to a code
+        value where it is faint. Colours that the files cannot hold are cut off in the frames, too.
+        """
+        if not self._parts:
+            return frame
+        image, steps, rect = frame.image, self._holds.matte_steps, self._rect()
+        was, now = (self._shown(each, rect) for each in (self._before, image))
+        fill, weight = self._together(rect, was)
+        code = 1 / (2 ** layout(image).bits - 1)
+        need = now - was
+        least = self._least_matte(was, _beyond(need, _SLACK * code))
+        matte = np.round(weight * steps)
+        matte = np.maximum(matte, np.ceil(least * np.float32(steps))).clip(0, steps) / steps
+        lacking = need - (fill - was) * matte
+        lacking = _beyond(lacking, _SLACK * code * (1 - matte))
+        fill = np.where(matte > 0, fill + lacking / np.maximum(matte, 1 / steps), 0)
+        layer = Layer((rect.x0, rect.y0), fill.astype(np.float32), matte.astype(np.float32))
+        return replace(frame, layer=layer)
+
+    def _shown(self, image: av.VideoFrame, rect: Rect) -> FloatArray:
+        rgb = color.region_rgb(image, rect, self._info).numpy()
+        return np.asarray(rgb.clip(self._holds.least, self._holds.most), np.float32)
+
+    def _least_matte(self, was: FloatArray, need: FloatArray) -> FloatArray:
+        """(h, w) the least matte with which some fill changes (3, h, w) `was` by `need`."""
+        room = np.where(need > 0, self._holds.most - was, was - self._holds.least)
+        share = np.abs(need) / np.maximum(room, np.abs(need) + np.float32(1e-6))
+        return np.asarray(share.max(axis=0).clip(0, 1), np.float32)
+
+    def _rect(self) -> Rect:
+        x, y = (_MARGIN * step for step in layout(self._before).grid)
+        rects = [rect for rect, _, _ in self._parts]
+        return Rect(
+            max(0, min(rect.x0 for rect in rects) - x),
+            max(0, min(rect.y0 for rect in rects) - y),
+            min(self._info.width, max(rect.x1 for rect in rects) + x),
+            min(self._info.height, max(rect.y1 for rect in rects) + y),
+        )
+
+    def _together(self, rect: Rect, was: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(3, h, w) stream R'G'B' of all faces, (h, w) how much of them; the frame where none."""
+        color_sum, weight_sum = np.zeros_like(was), np.zeros(was.shape[1:], np.float32)
+        for part, rgb, weight in self._parts:
+            at = np.s_[part.y0 - rect.y0 : part.y1 - rect.y0, part.x0 - rect.x0 : part.x1 - rect.x0]
+            over = weight[0].numpy()
+            own = transfer.from_display(rgb, self._info).float().numpy()
+            color_sum[:, *at] += (own - color_sum[:, *at]) * over
+            weight_sum[at] += (1 - weight_sum[at]) * over
+        seen = weight_sum > 0
+        fill = np.where(seen, color_sum / np.where(seen, weight_sum, 1), was)
+        return fill.astype(np.float32), weight_sum
+
+
+def _beyond(values: FloatArray, slack: FloatArray | float) -> FloatArray:
+    """What is left of each value towards zero when as much as `slack` is taken away."""
+    return np.asarray(np.sign(values) * np.maximum(np.abs(values) - slack, 0), np.float32)
+
+
+def _copy_of(image: av.VideoFrame) -> av.VideoFrame:
+    copy = av.VideoFrame(image.width, image.height, image.format.name)
+    for index in range(len(image.planes)):
+        plane(copy, index)[...] = plane(image, index)
+    return copy
+
+
+def picture_of(rgb: FloatArray, corner: tuple[int, int], info: VideoInfo) -> av.VideoFrame:
+    """A black frame of `info`, 4:4:4 or gray, with (3, h, w) R'G'B' at `corner`."""
+    image = av.VideoFrame(info.width, info.height, info.pixel_format)
+    how = layout(image)
+    black = 0 if info.full_range else 16 * 2 ** (how.bits - 8)
+    for index in range(len(image.planes)):
+        is_chroma = index in how.planes[1:] and not how.is_rgb
+        plane(image, index)[...] = 2 ** (how.bits - 1) if is_chroma else black
+    (x, y), (height, width) = corner, rgb.shape[1:]
+    whole = torch.ones((1, height, width))
+    color.blend_rgb(image, Rect(x, y, x + width, y + height), torch.from_numpy(rgb), whole, info)
+    return image
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFiles:
+    """Where the two streams of a part of the video are written, and how."""
+
+    fill: Path
+    matte: Path
+    encodings: tuple[Encoding, Encoding]
+    holds: LayerRange
+
+
+class Writer(Protocol):
+    """What takes the frames of one stream."""
+
+    def write(self, frame: Frame) -> None: ...
+
+
+OpenWriter = Callable[[Path, VideoInfo, Encoding], AbstractContextManager[Writer]]
+
+
+@contextmanager
+def layer_writer(
+    files: LayerFiles, info: VideoInfo, open_writer: OpenWriter
+) -> Iterator[Callable[[Frame], None]]:
+    """Gives what writes the layer of a frame, of which `info` is, at the frame's own time.
+
+    Where a frame has no layer the fill and the matte are black.
+    """
+    shown = [_coded(info, encoding) for encoding in files.encodings]
+    # Only how R'G'B' becomes samples counts here, and not which light it means.
+    plain = [replace(each, transfer="sdr", primaries="bt709") for each in shown]
+    nothing = Layer((0, 0), np.zeros((3, 1, 1), np.float32), np.zeros((1, 1), np.float32))
+    with (
+        open_writer(files.fill, shown[0], files.encodings[0]) as fills,
+        open_writer(files.matte, shown[1], files.encodings[1]) as mattes,
+    ):
+
+        def write(frame: Frame) -> None:
+            layer = frame.layer or nothing
+            gray = np.repeat(layer.matte[None], 3, axis=0)
+            for writer, picture, how in ((fills, layer.fill, plain[0]), (mattes, gray, plain[1])):
+                image = picture_of(
+                    picture.clip(files.holds.least, files.holds.most), layer.corner_px, how
+                )
+                writer.write(replace(frame, image=image))
+
+        yield write
+
+
+def _coded(info: VideoInfo, encoding: Encoding) -> VideoInfo:
+    """The stream as the encoding holds it: R'G'B' and gray in full range, Y'CbCr in narrow."""
+    form = av.VideoFormat(encoding.pixel_format)
+    is_full = form.is_rgb or len(form.components) == 1
+    _, _, primaries, transfer = info.tags
+    matrix = 0 if form.is_rgb else _MATRIX_TAGS[info.matrix]
+    return replace(
+        info,
+        pixel_format=encoding.pixel_format,
+        bit_depth=form.components[0].bits,
+        full_range=is_full,
+        tags=(_FULL if is_full else _NARROW, matrix, primaries, transfer),
+    )

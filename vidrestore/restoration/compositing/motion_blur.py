@@ -1,0 +1,150 @@
+"""Blur by motion: how much of it a source shows along the way its face goes, and the same again."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vidrestore.imaging.frame import FloatArray
+from vidrestore.imaging.geometry import Matrix, invert
+
+GRID_PX = 256
+"""Side of the small pictures of the unit crop that are compared."""
+
+Vector = npt.NDArray[np.float64]
+
+# Motion per frame, in pixels of the grid, below which blur is not looked for.
+_LEAST_PX = 1.5
+# Lengths of blur that are tried, as shares of the motion per frame: an open shutter gives 1.
+_SHARES = np.linspace(0, 1, 9)
+# As much more of gradients along the motion than the source has is no difference.
+_TOLERANCE = 1.05
+# Noise is blurred away before gradients are compared.
+_SIGMA_PX = 1.0
+# A blur shorter than this, in pixels of the frame, is none.
+_LEAST_BLUR_PX = 0.7
+_SUBSTEPS = 8
+# Softness of a source that is not its motion, in pixels of the grid, as far as it is looked for.
+_SOFTNESS_PX = np.linspace(0, 5, 11)
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Smear:
+    """What one frame says."""
+
+    motion_px: Vector
+    """(2,) x, y, frame pixels per frame."""
+    share: float
+    """Length of the source's blur as a share of it, in [0, 1]."""
+
+
+def motion_px(unit: Matrix, neighbors: Sequence[Matrix | None]) -> Vector:
+    """(2,) motion per frame of the middle of a crop, from frame -> unit crop matrices.
+
+    `neighbors` are those of the frame before and after, None where there is none.
+    """
+    here = _middle(unit)
+    steps = [sign * (_middle(each) - here) for sign, each in zip((-1, 1), neighbors, strict=True)
+             if each is not None]  # fmt: skip
+    return np.mean(steps, axis=0) if steps else np.zeros(2)
+
+
+def is_fast(unit: Matrix, motion: Vector) -> bool:
+    """Whether a blur by this motion would show in the small pictures."""
+    return bool(np.linalg.norm(unit[:, :2] @ motion * GRID_PX) >= _LEAST_PX)
+
+
+def smear_of(
+    source: FloatArray, restored: FloatArray, face: FloatArray, unit: Matrix, motion: Vector
+) -> Smear:
+    """Of (256, 256, 3) pictures and (256, 256) `face` in [0, 1]; `unit` is frame -> unit crop.
+
+    Blur along the motion leaves gradients across it as they were. The restored face is first made
+    as soft as these are in the source. Then the least length is taken with which it has no more
+    along the motion against across it than the source.
+    """
+    x, y, width, height = cv2.boundingRect((face > 0).view(np.uint8))
+    if min(width, height) < 3:
+        return Smear(motion, 0.0)
+    part = np.s_[y : y + height, x : x + width]
+    source, restored, face = source[part], restored[part], face[part].copy()
+    along = unit[:, :2] @ motion * GRID_PX
+    given = cv2.transform(source, _LUMA[None])
+    own, across = _energies(given, face, along)
+    wanted = _TOLERANCE * own / max(across, 1e-12)
+    luma = _as_soft(cv2.transform(restored, _LUMA[None]), across, face, along)
+
+    def is_enough(share: float) -> bool:
+        own, across = _energies(_along(luma, along * share), face, along)
+        return own <= wanted * max(across, 1e-12)
+
+    return Smear(motion, _first(_SHARES, is_enough))
+
+
+def smeared(rgb: npt.NDArray[np.float32], blur_px: Vector) -> npt.NDArray[np.float32]:
+    """(h, w, 3) averaged along (2,) `blur_px`, x, y in its own pixels; itself if that is none."""
+    if np.linalg.norm(blur_px) < _LEAST_BLUR_PX:
+        return rgb
+    return _along(rgb, blur_px)
+
+
+def _along(picture: npt.NDArray[Any], blur_px: Vector) -> npt.NDArray[np.float32]:
+    length = float(np.linalg.norm(blur_px))
+    if length == 0:
+        return picture
+    reach = int(np.ceil(np.abs(blur_px).max() / 2)) + 1
+    kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float64)
+    count = max(2, round(_SUBSTEPS * length))
+    x, y = (((np.arange(count) + 0.5) / count - 0.5) * along for along in blur_px)
+    i, j = np.floor(y).astype(np.intp), np.floor(x).astype(np.intp)
+    v, u = y - i, x - j
+    for down, right, share in ((0, 0, (1 - v) * (1 - u)), (0, 1, (1 - v) * u),
+                               (1, 0, v * (1 - u)), (1, 1, v * u)):  # fmt: skip
+        np.add.at(kernel, (reach + i + down, reach + j + right), share / count)
+    border = cv2.BORDER_REPLICATE
+    return np.asarray(cv2.filter2D(picture, -1, kernel.astype(np.float32), borderType=border))
+
+
+def _as_soft(
+    luma: npt.NDArray[Any], across: float, face: FloatArray, along: Vector
+) -> npt.NDArray[Any]:
+    """Blurred as little as leaves no more than `across` of the gradient across the motion."""
+
+    def softer(sigma: float) -> npt.NDArray[Any]:
+        return cv2.GaussianBlur(luma, (0, 0), sigma) if sigma else luma
+
+    def is_enough(sigma: float) -> bool:
+        return _energies(softer(sigma), face, along)[1] <= _TOLERANCE * across
+
+    return softer(_first(_SOFTNESS_PX, is_enough))
+
+
+def _first(lengths: npt.NDArray[Any], is_enough: Callable[[float], bool]) -> float:
+    """The least of rising lengths of blur that is enough, else the last: the longer, the more of a
+    gradient is gone, so that halving leads there."""
+    return float(lengths[bisect_left(lengths[:-1].tolist(), True, key=is_enough)])
+
+
+def _energies(luma: npt.NDArray[Any], face: FloatArray, along: Vector) -> tuple[float, float]:
+    """Of the gradient along a direction, and across it."""
+    low = cv2.GaussianBlur(luma, (0, 0), _SIGMA_PX)
+    x, y = low[1:-1, 2:] - low[1:-1, :-2], low[2:, 1:-1] - low[:-2, 1:-1]
+    inner = face[1:-1, 1:-1]
+    weighted = inner * x
+    xx, xy = (float(np.vdot(weighted, each)) / 4 for each in (x, y))
+    yy = float(np.vdot(np.multiply(inner, y, out=weighted), y)) / 4
+    u, v = along / np.linalg.norm(along)
+    return u * u * xx + 2 * u * v * xy + v * v * yy, u * u * yy - 2 * u * v * xy + v * v * xx
+
+
+def _middle(unit: Matrix) -> Vector:
+    inverse = invert(np.asarray(unit, np.float64))
+    return np.asarray(inverse[:, :2] @ [0.5, 0.5] + inverse[:, 2])

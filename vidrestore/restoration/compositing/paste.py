@@ -1,0 +1,413 @@
+"""Restored crops go back into the planes of their frame, as a difference, and belong there."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from vidrestore.analysis.tracks import Track
+from vidrestore.imaging import color, transfer
+from vidrestore.imaging.frame import FloatArray, Frame, LayerRange, VideoInfo
+from vidrestore.imaging.geometry import GRID_PX, Matrix, Rect, crop_side_px, shifted
+from vidrestore.imaging.planes import add, chroma_rect, layout, samples
+from vidrestore.imaging.resample import resample, seen_part
+from vidrestore.models import face_parser
+from vidrestore.models.devices import to_host
+from vidrestore.models.face_parser import Parser
+from vidrestore.restoration import swap
+from vidrestore.restoration.compositing import (
+    color_match,
+    defocus,
+    grain,
+    masks,
+    motion_blur,
+    occlusion,
+)
+from vidrestore.restoration.compositing.appearance import (
+    Course,
+    Look,
+    Place,
+    at_rect,
+    broad_at_rect,
+    grain_planes,
+    look_at,
+    noise_of,
+    place_of,
+    scaled,
+)
+from vidrestore.restoration.compositing.layers import Pasted
+from vidrestore.restoration.compositing.masks import intersection, mask_rect
+from vidrestore.restoration.faces import Face, FaceFrame, unit_of
+from vidrestore.restoration.statistics import Tally
+
+if TYPE_CHECKING:
+    import av
+
+REACH_FRAMES = 2
+"""What is pasted into a frame depends on so many frames before and after it, and on no other."""
+
+# Fine detail is what a box over so large a share of the crop takes away.
+_DETAIL_SHARE = 1 / 40
+
+_Window = list[tuple[int, Look]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How a restored face is made to belong to the picture; what is not asked for is not done."""
+
+    occluders: bool = False
+    """Keep the source where it contradicts the restored face: hands, microphones, glasses."""
+    color: float = 0.0
+    """How far broad colours follow the source, in [0, 1]."""
+    grain: float = 0.0
+    """Share of the source's noise that the restored face is given, in [0, 1]."""
+    sharpness: float = 0.0
+    """Share of the source's blur by motion that the restored face is given, in [0, 1]."""
+    focus: float = 0.0
+    """Share of the blur after which the restored face is hardly sharper than the source around it,
+    in [0, 1]."""
+    detail: float = 1.0
+    """Share of the restored fine detail that is used, in [0, 1]; the rest is the source's."""
+    regions: Mapping[str, float] = field(default_factory=dict)
+    """Strength in [0, 1] of eyes, brows, mouth and skin; 1 where it is not said."""
+    parser: Parser | None = None
+    """Keep what it sees that is no face: hair, hats, glasses; and where the regions are."""
+
+    @property
+    def looks_around(self) -> bool:
+        amounts = (self.color, self.grain, self.sharpness, self.focus)
+        return self.occluders or self.parser is not None or max(amounts) > 0
+
+
+def paste(
+    frames: Iterator[FaceFrame],
+    info: VideoInfo,
+    tally: Tally,
+    *,
+    strength: float,
+    tracks: Sequence[Track] = (),
+    finish: Finish | None = None,
+    layer: LayerRange | None = None,
+) -> Iterator[Frame]:
+    """Change the samples under the masks of restored faces, and no other sample.
+
+    out = in + (restored - in) * mask * strength, converted to each plane and rounded there; in
+    display values (`vidrestore.imaging.transfer`), as the crops are. The mask follows the smoothed
+    landmarks of `tracks`, a face of no track gets that of an average one, and it never leaves its
+    `mask_rect`. It is zero also where `restored` equals `source`, so what was not restored is not
+    resampled. Where faces overlap the larger one, by the median over its track, is in front.
+
+    With `layer`, which says what its files can hold, frames come with theirs.
+
+    Frames come out in order, up to `REACH_FRAMES` later. Memory: the crops of as many frames.
+    """
+    stage = _Stage(info, strength, tracks, finish or Finish(), tally)
+    reach = REACH_FRAMES if stage.finish.looks_around else 0
+    held: deque[FaceFrame] = deque()
+    for last, frame in enumerate(chain(frames, repeat(None, reach))):
+        if frame is not None:
+            held.append(frame)
+            stage.look(last, frame)
+        if (at := last - reach) >= 0 and held:
+            done = held.popleft()
+            told = Pasted(done.frame.image, info, layer) if layer and done.faces else None
+            pasted = stage.paste(at, done, told)
+            tally.faces += pasted if tally.counts(done.frame.index) else 0
+            yield told.with_layer(done.frame) if told else done.frame
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    place: Place
+    look: Look
+    usual_px: float
+    """Side of the crop in the frame, by the median over the track."""
+
+
+class _Stage:
+    """What is known of the faces of the frames around the one in hand."""
+
+    def __init__(
+        self,
+        info: VideoInfo,
+        strength: float,
+        tracks: Sequence[Track],
+        finish: Finish,
+        tally: Tally,
+    ) -> None:
+        self.finish, self._tally = finish, tally
+        self._info, self._strength = info, strength
+        self._courses = {track.track_id: Course(track) for track in tracks}
+        self._seen: dict[int, dict[int, _Seen]] = {}
+
+    def look(self, at: int, frame: FaceFrame) -> None:
+        """Of a frame as it was decoded."""
+        self._seen[at] = {
+            face.track_id: self._look(face, frame.frame)
+            for face in frame.faces
+            if face.restored is not None and face.strength * self._strength > 0
+        }
+
+    def _look(self, face: Face, frame: Frame) -> _Seen:
+        finish, course = self.finish, self._courses.get(face.track_id)
+        place = place_of(unit_of(face), course.landmarks(frame.index) if course else None)
+        motion = None
+        if finish.sharpness > 0 and course:
+            motion = motion_blur.motion_px(
+                place.unit, [course.unit(frame.index + d) for d in (-1, 1)]
+            )
+        look = look_at(
+            face,
+            frame,
+            place,
+            self._info,
+            occluders=finish.occluders,
+            tones=finish.color > 0,
+            noise=finish.grain > 0
+            and (not course or course.is_sampled(frame.index, reach_frames=REACH_FRAMES)),
+            edges=finish.focus > 0,
+            motion=motion,
+            parser=finish.parser,
+        )
+        return _Seen(place, look, course.side_px if course else crop_side_px(place.unit))
+
+    def paste(self, at: int, frame: FaceFrame, pasted: Pasted | None) -> int:
+        """How many faces lie in the frame; each is told to `pasted`."""
+        seen = self._seen[at]
+        faces = sorted(
+            (face for face in frame.faces if face.track_id in seen),
+            key=lambda face: (seen[face.track_id].usual_px, face.track_id),
+        )
+        if faces:
+            frame.frame.image.make_writable()
+        if self._tally.counts(frame.frame.index):
+            looks = [seen[face.track_id].look.parsed for face in faces]
+            self._tally.unparsed += sum(not parsed.is_face for parsed in looks if parsed)
+        count = sum(self._paste(at, face, frame.frame, pasted) for face in faces)
+        self._seen.pop(at - REACH_FRAMES, None)
+        return count
+
+    def _paste(self, at: int, face: Face, frame: Frame, pasted: Pasted | None) -> bool:
+        assert face.restored is not None
+        seen, window = self._seen[at][face.track_id], self._window(at, face.track_id)
+        grid = layout(frame.image).grid
+        bound = mask_rect(face.matrix, face.work_px, self._info, grid)
+        rect = intersection(bound, seen.place.rect(self._info, grid))
+        if rect.is_empty:
+            return False
+        changed = _changed(face, shifted(face.matrix, rect), rect)
+        if isinstance(changed, float) and changed == 0:
+            return True
+        rgb, weight = self._corrected(face, rect, seen, window)
+        weight *= changed
+        weight *= face.strength * self._strength
+        self._hide_behind_others(weight, frame, face, seen, rect)
+        if face.region is not None:
+            weight *= swap.weight_in(face.region, rect)[0].numpy()
+        if self.finish.detail < 1:
+            rgb = self._with_own_detail(rgb, frame, rect, seen.place)
+        image = frame.image
+        before: list[FloatArray] = []
+        noises: list[tuple[grain.Spectrum, ...]] = []
+        if self.finish.grain > 0:
+            before = [samples(image, i, _part(rect, image, i)).numpy() for i in grain_planes(image)]
+            noises = [look.noise for _, look in window if look.noise]
+            noises = noises or [noise_of(frame, seen.place, self._info)]
+        restored, share = torch.from_numpy(rgb), torch.from_numpy(weight[None])
+        if pasted is not None:
+            pasted.add(rect, restored, share)
+        color.blend_rgb(image, rect, restored, share, self._info)
+        if self.finish.grain > 0:
+            seed = (frame.pts, face.track_id)
+            self._add_grain(image, before, rect, weight, noises, seed)
+        return True
+
+    def _window(self, at: int, track_id: int) -> list[tuple[int, Look]]:
+        """(frames from here, what it looked like), in order, this frame among them."""
+        steps = range(-REACH_FRAMES, REACH_FRAMES + 1)
+        near = [(step, self._seen.get(at + step, {}).get(track_id)) for step in steps]
+        return [(step, seen.look) for step, seen in near if seen is not None]
+
+    def _corrected(
+        self, face: Face, rect: Rect, seen: _Seen, window: _Window
+    ) -> tuple[FloatArray, FloatArray]:
+        """(3, h, w) in [0, 1] what is to be pasted into `rect`, and (h, w) its mask."""
+        assert face.restored is not None
+        place = seen.place
+        weight = masks.soft(at_rect(place.distance, place, rect), place.feather)
+        visible = self._visible(seen, window)
+        if visible.min() < 1:
+            weight *= at_rect(visible, place, rect).clip(0, 1)
+        restored = transfer.limit_highlights(face.restored, face.source, self._info)
+        shown = resample(restored, shifted(face.matrix, rect), rect.height, rect.width)
+        rgb: FloatArray = to_host(shown).numpy()
+        tones = [look.tone for _, look in window if look.tone is not None]
+        if tones:
+            self._tint(rgb, color_match.correction(tones), place, rect)
+        np.clip(rgb, 0, 1, out=rgb)
+        self._smear(rgb, window)
+        return self._out_of_focus(rgb, weight > 0.5, window), weight
+
+    def _tint(
+        self, rgb: FloatArray, found: color_match.Correction, place: Place, rect: Rect
+    ) -> None:
+        """Lead (3, h, w) broad colours to those of the source, in place."""
+        plain = rgb.copy() if self.finish.color < 1 else rgb
+        gain, *offset = broad_at_rect([found.gain, *np.moveaxis(found.offset, -1, 0)], place, rect)
+        for channel, added in zip(rgb, offset, strict=True):
+            channel *= gain
+            channel += added
+        color_match.add_toning(rgb, found)
+        if self.finish.color < 1:
+            rgb -= plain
+            rgb *= self.finish.color
+            rgb += plain
+
+    def _visible(self, seen: _Seen, window: _Window) -> FloatArray:
+        """(n, n) in [0, 1]: how much of the restored face each place of it may show."""
+        shown = np.ones((GRID_PX, GRID_PX), np.float32)
+        parsed = [look.parsed for _, look in window if look.parsed is not None]
+        if self.finish.regions:
+            finer = face_parser.regions(parsed) if parsed else None
+            shown = masks.region_strength(seen.place.landmarks, self.finish.regions, finer)
+        if parsed:
+            shown = shown * face_parser.visible(parsed)
+        if seen.look.unclipped is not None:
+            blown = np.float32(self.finish.color) * (1 - seen.look.unclipped)
+            shown = shown * (1 - blown)
+        found = [(i, look.contradiction) for i, look in window if look.contradiction is not None]
+        if not found:
+            return shown
+        here = [step for step, _ in found].index(0)
+        uncovered = occlusion.visible([each for _, each in found], here, REACH_FRAMES)
+        return scaled(shown, len(uncovered)) * uncovered
+
+    def _hide_behind_others(
+        self, weight: FloatArray, frame: Frame, face: Face, seen: _Seen, rect: Rect
+    ) -> None:
+        """(h, w) becomes 0 where a nearer face is, restored or not."""
+        own = (seen.usual_px, face.track_id)
+        for track_id, course in self._courses.items():
+            unit = course.unit(frame.index)
+            if unit is None or (course.side_px, track_id) <= own:
+                continue
+            other = place_of(unit, course.landmarks(frame.index))
+            if not intersection(rect, other.rect(self._info, (1, 1))).is_empty:
+                distance = at_rect(other.distance, other, rect)
+                weight *= 1 - masks.soft(distance - np.float32(other.feather), other.feather)
+
+    def _smear(self, rgb: FloatArray, window: _Window) -> None:
+        smears = [(step, look.smear) for step, look in window if look.smear is not None]
+        if smears:
+            share = self.finish.sharpness * float(np.mean([each.share for _, each in smears]))
+            motion = next(each.motion_px for step, each in smears if step == 0)
+            for channel in rgb:
+                channel[...] = motion_blur.smeared(channel, motion * share)
+
+    def _out_of_focus(
+        self, rgb: FloatArray, where: npt.NDArray[np.bool_], window: _Window
+    ) -> FloatArray:
+        """As far as the surroundings are."""
+        widths = [look.edges_px for _, look in window if look.edges_px is not None]
+        if not widths:
+            return rgb
+        picture = cv2.merge([*rgb])
+        own = defocus.width_px(picture, where)
+        sigma = self.finish.focus * defocus.blur_px(own, float(np.mean(widths)))
+        return np.stack(cv2.split(defocus.blurred(picture, sigma)))
+
+    def _with_own_detail(
+        self, rgb: FloatArray, frame: Frame, rect: Rect, place: Place
+    ) -> FloatArray:
+        """Part of the restored fine detail given up for the source's own."""
+        shown = transfer.to_display(color.region_rgb(frame.image, rect, self._info), self._info)
+        apart = shown.clamp(0, 1).float() - torch.from_numpy(rgb)
+        side = 2 * round(crop_side_px(place.unit) * _DETAIL_SHARE / 2) + 1
+        low = F.avg_pool2d(apart[None], side, 1, side // 2, count_include_pad=False)[0]
+        return (rgb + (1 - self.finish.detail) * (apart - low).numpy()).clip(0, 1)
+
+    def _add_grain(
+        self,
+        image: av.VideoFrame,
+        before: Sequence[FloatArray],
+        rect: Rect,
+        weight: FloatArray,
+        noises: Sequence[tuple[grain.Spectrum, ...]],
+        seed: tuple[int, int],
+    ) -> None:
+        """`before` are the samples of `rect` in each of `grain_planes`, before the face came;
+        `noises` what frames around say of the source's noise in each."""
+        how = layout(image)
+        step = transfer.codes_per_level(self._info, how.bits)
+        most = float(weight.max(initial=0))
+        if most == 0:
+            return
+        share = grain.share_of(weight)
+        share *= np.float32(self.finish.grain / math.sqrt(most * (2 - most)))
+        mask = weight / np.float32(most)
+        for order, (index, was) in enumerate(zip(grain_planes(image), before, strict=True)):
+            wanted = np.asarray(np.mean([noise[order] for noise in noises], axis=0), np.float64)
+            if not grain.missing(wanted, 0, step).any():
+                continue
+            part = _part(rect, image, index)
+            now = samples(image, index, part).numpy()
+            # Luma comes first, and both planes of chroma are of one size.
+            mask, share = _resized(mask, part), _resized(share, part)
+            kept = grain.kept_share(was, now, mask, how.bits)
+            lost = grain.missing(wanted, kept, step)
+            among = grain.sigma_of(wanted)
+            made = grain.grain(lost, part.height, part.width, (*seed, order), among=among)
+            made *= share
+            for each in how.planes if how.is_rgb else (index,):
+                add(image, each, part, torch.from_numpy(made), how.bits)
+
+
+def _part(rect: Rect, image: av.VideoFrame, index: int) -> Rect:
+    """In the samples of a plane."""
+    how = layout(image)
+    return chroma_rect(rect, how.grid) if index in how.planes[1:] and not how.is_rgb else rect
+
+
+def _changed(face: Face, crop_from_rect: Matrix, rect: Rect) -> FloatArray | float:
+    """1.0 where the restorer changed every pixel that is seen, 0.0 where none, else (h, w)."""
+    assert face.restored is not None
+    size = (face.work_px, face.work_px)
+    rows, columns = seen_part(size, crop_from_rect, rect.height, rect.width)
+    pairs = zip(face.restored[:, rows, columns], face.source[:, rows, columns], strict=True)
+    same = _equal(*next(pairs))
+    for own, source in pairs:
+        if not same.any():
+            return 1.0
+        same &= _equal(own, source)
+    if same.all():
+        return 0.0
+    matrix = np.array(crop_from_rect, np.float64)
+    matrix[:, 2] -= columns.start, rows.start
+    changed = torch.from_numpy((~same).astype(np.float32)[None])
+    return resample(changed, matrix, rect.height, rect.width)[0].numpy().clip(0, 1)
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> npt.NDArray[np.bool_]:
+    if one.device.type != "cpu":
+        return np.asarray(torch.eq(one, other).cpu().numpy())
+    # Torch would wake other threads for it.
+    return np.asarray(one.numpy() == other.numpy())
+
+
+def _resized(picture: FloatArray, part: Rect) -> FloatArray:
+    """To the samples of a plane."""
+    size = (part.width, part.height)
+    if picture.shape == size[::-1]:
+        return picture
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)

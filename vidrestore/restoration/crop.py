@@ -1,0 +1,82 @@
+"""Frames become frames with aligned crops of the faces to restore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from vidrestore.analysis.tracks import Track, TracksByFrame
+from vidrestore.imaging import color, transfer
+from vidrestore.imaging.frame import Frame, VideoInfo
+from vidrestore.imaging.geometry import (
+    Matrix,
+    apply,
+    covering_rect,
+    crop_matrix,
+    invert,
+    shifted,
+    unit_corners,
+    warp,
+)
+from vidrestore.imaging.planes import layout
+from vidrestore.models.devices import to_device
+from vidrestore.restoration.faces import Face, FaceFrame
+
+# Pixels beyond the crop's corners that its outermost interpolated samples lean on.
+_MARGIN_PX = 3
+
+
+def crop(
+    frames: Iterator[Frame],
+    tracks: Sequence[Track],
+    info: VideoInfo,
+    *,
+    largest_px: int,
+    device: torch.device,
+) -> Iterator[FaceFrame]:
+    """Cut every face whose strength is above zero; only the planes under it are converted.
+
+    Crops are in display values (`vidrestore.imaging.transfer`), which for ordinary video are its
+    R'G'B'. `largest_px` bounds the side of the crops: there is no use for more than the restorer
+    gives.
+    """
+    by_frame = TracksByFrame(tracks)
+    for frame in frames:
+        faces = []
+        for track in by_frame.at(frame.index):
+            at = frame.index - track.first_frame
+            if track.strength[at] > 0:
+                face = _face(frame, track, at, info, min(track.work_px, largest_px), device)
+                if face is not None:
+                    faces.append(face)
+        yield FaceFrame(frame, tuple(faces))
+
+
+def _face(
+    frame: Frame, track: Track, at: int, info: VideoInfo, side: int, device: torch.device
+) -> Face | None:
+    unit = track.matrices[at]
+    source = cut_out(frame, unit, info, side, device)
+    if source is None:
+        return None
+    matrix = crop_matrix(unit, side)
+    return Face(track.track_id, side, matrix, source, float(track.strength[at]))
+
+
+def cut_out(
+    frame: Frame, unit: Matrix, info: VideoInfo, side: int, device: torch.device
+) -> torch.Tensor | None:
+    """(3, side, side) RGB in [0, 1], display values, of the square that `unit` (2, 3) leads to.
+
+    Convention: `unit` is frame pixel centres (x, y) -> unit crop. None outside the frame.
+    """
+    grid = layout(frame.image).grid
+    corners = apply(invert(unit), unit_corners())
+    rect = covering_rect(corners, info, grid=grid, margin_px=_MARGIN_PX)
+    if rect.is_empty:
+        return None
+    shown = transfer.to_display(color.region_rgb(frame.image, rect, info), info)
+    region = to_device(shown.clamp(0, 1).to(torch.float32), device)
+    matrix = shifted(crop_matrix(unit, side), rect)
+    return warp(region, invert(matrix), side, side, mode="bicubic").clamp(0, 1)

@@ -1,0 +1,296 @@
+"""Pass two, for one segment: decode -> crop -> restore -> deflicker -> guard -> paste -> encode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vidrestore.analysis.replay import frames_again, last_duration
+from vidrestore.analysis.result import Analysis, frames_of_output, in_output, is_woven
+from vidrestore.common.errors import ChangedSourceError
+from vidrestore.common.settings import Settings
+from vidrestore.common.threads import StageThreads
+from vidrestore.imaging.frame import Frame, VideoInfo
+from vidrestore.media.codecs import Encoding
+from vidrestore.media.decode import Span, decoding_device
+from vidrestore.media.encode import VideoWriter
+from vidrestore.media.fields import woven
+from vidrestore.models.devices import choose_device
+from vidrestore.models.face_parser import Parser
+from vidrestore.models.restorers import MOST_AT_ONCE, Described, Restorer, Schedule, most_at_once
+from vidrestore.models.restorers.denoise import Denoise
+from vidrestore.restoration import guard as guard_stage
+from vidrestore.restoration import temporal as deflicker_stage
+from vidrestore.restoration.batching import restore
+from vidrestore.restoration.companion import ALONE, Companion, Pairing, target_from_source
+from vidrestore.restoration.compositing import paste as paste_stage
+from vidrestore.restoration.compositing.layers import LayerFiles, layer_writer
+from vidrestore.restoration.compositing.paste import Finish, paste
+from vidrestore.restoration.crop import crop, cut_out
+from vidrestore.restoration.crop_cache import Crops
+from vidrestore.restoration.faces import FaceFrame
+from vidrestore.restoration.guard import Judge, guard
+from vidrestore.restoration.plate import enlarged, onto_plate
+from vidrestore.restoration.segments import Segment, context, tracks_within
+from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.swap import only_swapped
+from vidrestore.restoration.temporal import deflicker
+from vidrestore.restoration.upscaling import open_scaler
+
+_LARGEST_CROP_PX = 2048
+_FEW_FRAMES = 8
+
+
+def restore_segment(
+    source: Path,
+    target: Path,
+    analysis: Analysis,
+    segment: Segment,
+    restorers: Schedule,
+    judge: Judge,
+    settings: Settings,
+    *,
+    parser: Parser | None = None,
+    encoding: Encoding,
+    header: Path | None = None,
+    span: Span | None = None,
+    pairing: Pairing = ALONE,
+    layer: LayerFiles | None = None,
+    crops: Crops | None = None,
+    on_frames: Callable[[int], None] | None = None,
+) -> Tally:
+    """Write the segment's part of the video stream, with its faces restored, to `target`.
+
+    `restorers` are pairs (first frame, restorer), each from there to the next; the first from 0.
+    `judge` says whether what they made still is the same face; `parser` what is no face and stays
+    as it was. With a plate in `pairing` the stream is the plate's, which `encoding` and `header`
+    are for; it may be the source's own frames, enlarged. `layer` are files for the restored faces
+    by themselves; `crops` keeps what the restorers make.
+    The frames are the same however the video is cut into segments: those around the segment on
+    which its own depend are restored, too, and not written.
+    `on_frames` is told how many frames of the segment are written.
+    Leaves no file and no thread behind where it fails.
+    """
+    info, plate = analysis.info, pairing.plate
+    # What the output is but for the faces; it may be woven of what is restored.
+    shown = analysis if plate is None else plate.analysis
+    output = frames_of_output(shown)
+    tally = Tally(frames=range(segment.first, segment.end))
+    first, end = context(segment, analysis, reach_frames(restorers, settings))
+    # All others would cost every segment as much as the whole video has.
+    tracks, shown_tracks = (tracks_within(of.tracks, first, end) for of in (analysis, shown))
+    # Those of decoders are packets' durations, which follow the order of coding.
+    durations = [*np.diff(output.pts).tolist(), last_duration(output)]
+    device = choose_device(settings.restore)
+    encoder_threads, depth = settings.encode.threads, settings.job.queue_frames
+    if analysis.frame_count < _FEW_FRAMES:
+        encoding = encoding.of_few_frames()
+    with (
+        VideoWriter(
+            target, output.info, encoding, threads=encoder_threads, header=header
+        ) as writer,
+        _layer_writer(layer, output.info, encoder_threads) as write_layer,
+        StageThreads(caller="encode") as threads,
+    ):
+        decoder = _decoder(source, info, settings, tally)
+        again = frames_again(source, analysis, span, first=first, end=end, device=decoder)
+        frames = threads.background(again, depth=depth, name="decode")
+        cropped = crop(
+            frames,
+            tracks,
+            info,
+            largest_px=max(restorer.size or _LARGEST_CROP_PX for _, restorer in restorers),
+            device=device,
+        )
+        if (before := pairing.before_swap) is not None:
+            was = threads.background(_beside(before, first, end), depth=depth, name="decode before")
+            cropped = only_swapped(cropped, was, info, before.analysis.info, tally)
+        faces = threads.background(cropped, depth=depth, name="crop")
+        needed = _needed(first, end, analysis, restorers, settings)
+        restored = _restored(faces, restorers, tally, settings, device, crops, needed)
+        clear = threads.background(restored, depth=depth, name="restore")
+        steady = deflicker(
+            clear,
+            amount=_deflicker_amount(restorers, settings),
+            detail=settings.deflicker.detail,
+        )
+        calm = threads.background(steady, depth=depth, name="deflicker")
+        guarded = guard(
+            calm,
+            judge,
+            tally,
+            identity=settings.guard.identity,
+            features=settings.guard.features,
+            tracks=tracks,
+        )
+        # Each face that waits holds 24 W^2 bytes, of which the guard keeps some frames itself.
+        sure = threads.background(guarded, depth=1, name="guard")
+        if plate is not None:
+            if plate.scaling is not None:
+                larger = open_scaler(plate.scaling, info, shown.info, device)
+                pairs = threads.background(enlarged(sure, larger), depth=1, name="scale")
+            else:
+                beside = _beside(plate, first, end)
+                onto = threads.background(beside, depth=depth, name="decode plate")
+                pairs = zip(sure, onto, strict=True)
+            sure = onto_plate(
+                pairs,
+                shown_tracks,
+                shown.info,
+                target_from_source(shown.info, info),
+                cut_out,
+                may_be_graded=plate.scaling is None,
+            )
+        pasted = paste(
+            sure,
+            shown.info,
+            tally,
+            strength=settings.paste.strength,
+            tracks=shown_tracks,
+            finish=_finish(settings, parser),
+            layer=None if layer is None else layer.holds,
+        )
+        own = _woven((f for f in pasted if segment.first <= f.index < segment.end), analysis)
+        for frame in threads.background(own, depth=depth, name="paste"):
+            timed = replace(frame, duration=durations[frame.index])
+            writer.write(timed)
+            if write_layer is not None:
+                write_layer(timed)
+            if on_frames is not None:
+                on_frames(writer.frame_count)
+        begin, stop = in_output(analysis, segment.first, segment.end)
+        if writer.frame_count != stop - begin:
+            raise ChangedSourceError(
+                f"{source} gave {stop - begin} frames from frame {begin} on in the "
+                f"first pass and {writer.frame_count} in the second; it changed meanwhile or "
+                "cannot be read reliably"
+            )
+    tally.add_stages(threads.times)
+    return tally
+
+
+def _restored(
+    faces: Iterator[FaceFrame],
+    restorers: Schedule,
+    tally: Tally,
+    settings: Settings,
+    device: torch.device,
+    crops: Crops | None,
+    needed: range,
+) -> Iterator[FaceFrame]:
+    """The stretches of frames one after the other, each by its own restorer."""
+    amount = settings.restore.denoise
+    denoiser = Denoise(amount) if amount > 0 else None
+    for restorer, stretch in groupby(faces, lambda face: _at(restorers, face.frame.index)):
+        yield from restore(
+            stretch,
+            restorer,
+            tally,
+            batch_size=_batch_size(settings, device),
+            max_waiting_frames=settings.restore.max_waiting_frames,
+            repeats=settings.restore.repeats,
+            crops=crops,
+            denoiser=denoiser,
+            needed=needed,
+        )
+
+
+def _woven(frames: Iterator[Frame], analysis: Analysis) -> Iterator[Frame]:
+    """The output's frames: these, or those that these are the fields of."""
+    if not is_woven(analysis) or (fields := analysis.fields) is None:
+        return frames
+    return woven(frames, fields.order, said=fields.info.field_order)
+
+
+def _finish(settings: Settings, parser: Parser | None) -> Finish:
+    wanted = settings.paste
+    regions = wanted.regions.model_dump()
+    return Finish(
+        occluders=wanted.occluders,
+        color=wanted.color,
+        grain=settings.grain.match,
+        sharpness=wanted.sharpness,
+        focus=wanted.focus,
+        detail=wanted.detail,
+        regions=regions if min(regions.values()) < 1 else {},
+        parser=parser,
+    )
+
+
+def _layer_writer(
+    layer: LayerFiles | None, info: VideoInfo, threads: int
+) -> AbstractContextManager[Callable[[Frame], None] | None]:
+    if layer is None:
+        return nullcontext()
+    return layer_writer(layer, info, partial(VideoWriter, threads=threads))
+
+
+def _beside(companion: Companion, first: int, end: int) -> Iterator[Frame]:
+    return frames_again(companion.path, companion.analysis, companion.span, first=first, end=end)
+
+
+def _at(restorers: Schedule, index: int) -> Restorer:
+    return next(restorer for first, restorer in reversed(restorers) if first <= index)
+
+
+def _needed(
+    first: int,
+    end: int,
+    analysis: Analysis,
+    restorers: Sequence[tuple[int, Described]],
+    settings: Settings,
+) -> range:
+    """Of the context [first, end), the frames whose faces later stages look at: not those at its
+    ends that are only in the windows of others, unless a shot ends there."""
+    reach = _reach_of_restorers(restorers, settings)
+    starts, ends = zip(*analysis.shots, strict=True)
+    return range(first if first in starts else first + reach, end if end in ends else end - reach)
+
+
+def _reach_of_restorers(restorers: Sequence[tuple[int, Described]], settings: Settings) -> int:
+    before = Denoise.reach_frames if settings.restore.denoise > 0 else 0
+    return max(restorer.reach_frames or before for _, restorer in restorers)
+
+
+def reach_frames(restorers: Sequence[tuple[int, Described]], settings: Settings) -> int:
+    """How many frames to either side may have a part in what becomes of one."""
+    reach = _reach_of_restorers(restorers, settings) + paste_stage.REACH_FRAMES
+    if _deflicker_amount(restorers, settings):
+        reach += deflicker_stage.REACH_FRAMES
+    if settings.guard.identity > 0 or settings.guard.features > 0:
+        reach += guard_stage.REACH_FRAMES
+    return reach
+
+
+def _deflicker_amount(restorers: Sequence[tuple[int, Described]], settings: Settings) -> float:
+    """None where every restorer looks at several frames by itself."""
+    is_needed = any(restorer.reach_frames == 0 for _, restorer in restorers)
+    return settings.deflicker.amount if is_needed else 0.0
+
+
+def _decoder(source: Path, info: VideoInfo, settings: Settings, tally: Tally) -> str | None:
+    """The device that decodes, None where it is the processor."""
+    if not settings.decode.hardware:
+        return None
+    device = decoding_device(source, info.stream_index)
+    if device is None:
+        tally.notes["decoder"] = (
+            "decode.hardware is set, and no device of this machine gives the pictures of this "
+            "video; the processor decoded them"
+        )
+    return device
+
+
+def _batch_size(settings: Settings, device: torch.device) -> Callable[[Restorer], int]:
+    """As asked for, else what suits the device: on a CPU batches cost memory and gain nothing."""
+    if (asked := settings.restore.batch_size) is not None:
+        return lambda network: asked
+    usual = MOST_AT_ONCE if device.type == "cuda" else 1
+    return lambda network: min(usual, most_at_once(network) or usual)

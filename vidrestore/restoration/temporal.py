@@ -1,0 +1,382 @@
+"""Restored faces hold still: their wobble, boiling texture and drifting colour are averaged away.
+
+A restorer that sees one frame at a time puts a feature now here, now a pixel further. How far,
+against the neighbouring frames, shows in the difference between the flow of what it made and the
+flow of what it was given. Each crop is bent back by the mean of that, then averaged along the flow
+with those neighbours that show the same.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import chain, repeat
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from vidrestore.imaging.optical_flow import (
+    DenseFlow,
+    FlowField,
+    Grey,
+    enlarged,
+    gap,
+    moved,
+    reduced,
+    resized,
+    sample,
+    squared,
+)
+from vidrestore.restoration.compositing.masks import face_mask
+from vidrestore.restoration.faces import Face, FaceFrame
+
+REACH_FRAMES = 3
+"""The crop of a frame depends on those of so many frames before and after it, and on no other."""
+# A correction of slow colour drift over 11 frames on either side gained less than 0.1 dB, and would
+# have made every segment overlap by as many.
+
+_TIME_SIGMA_FRAMES = 2.0
+# Least and greatest side of the pictures in which motion is looked for, and everything is weighed.
+_GUIDE_PX = (128, 256)
+# How much of the contrast of a source must be in the octave below half the side, against the next,
+# or its motion is looked for at half the side: there flow follows the noise of bad sources less.
+# Measured: 0.43 and more on sources reduced by 4, 0.42 and less by 8.
+_FINE = 0.42
+# Standard deviations of blurs, in pixels at a side of 512.
+_GATE_SIGMA_PX = 3.0
+_WOBBLE_SIGMA_PX = 8.0
+# Of what flow sees, in pixels of its picture.
+_FLOW_SIGMA_PX = 1.2
+# Differences, in 8-bit levels, at which a neighbour counts for 1/e: between sources, between
+# restored crops, which differ by what was invented, and of the light as a whole.
+_SOURCE_TOLERANCE = 12.0
+_RESTORED_TOLERANCE = 40.0
+_LIGHT_TOLERANCE = 30.0
+# Wobble, in pixels at a side of 512, at which a neighbour counts for 1/e: usual are one or two, and
+# more is a flow that went astray, as it does behind a hand.
+_WOBBLE_TOLERANCE_PX = 6.0
+# Weight of "no wobble at all" in the mean over the neighbours, each of which weighs up to 1.
+_STILLNESS = 0.3
+# Changes of light below this many levels are more likely the noise of the estimate.
+_LIGHT_NOISE = 1.5
+# Variance, in squared levels, below which a picture says nothing about contrast.
+_LIGHT_RIDGE = 64.0
+_LIGHT_ROUNDS = 2
+_LARGEST_GAIN = 1.6  # of fine texture
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+_Plane = npt.NDArray[np.float32]
+_Level = TypeVar("_Level", np.uint8, np.float32)
+
+
+def deflicker(
+    frames: Iterator[FaceFrame], *, amount: float, detail: float, causal: bool = False
+) -> Iterator[FaceFrame]:
+    """Replace the `restored` crop of every face by one that agrees with those around it in time.
+
+    Frames come out as they came in, in order, `REACH_FRAMES` later. `amount` in [0, 1] says how
+    much of wobble and neighbours counts; 0 gives back what came in, untouched. `detail` in [0, 1]
+    gives the texture back the contrast that averaging took. `causal` looks at frames before alone.
+
+    Neighbours are crops of the same track and side, within a shot by what a track is. Where a
+    pixel of a neighbour does not show the same, or none is there, the crop stays as it was. So
+    does a pixel at which the restorer changed nothing, and a face without `restored`.
+
+    Memory for each track: the restored crops of 2 * REACH_FRAMES + 1 frames, the sources of
+    REACH_FRAMES + 1, 12 W^2 bytes each, and up to 40 MB of small fields.
+    """
+    if amount == 0:
+        yield from frames
+        return
+    reach = 0 if causal else REACH_FRAMES
+    held: deque[FaceFrame] = deque()
+    windows: dict[tuple[int, int], _Window] = {}
+    for last, frame in enumerate(chain(frames, repeat(None, reach))):
+        if frame is not None:
+            held.append(frame)
+            for face in frame.faces:
+                windows.setdefault(_key(face), _Window(causal)).add(last, face)
+        if (at := last - reach) < 0 or not held:
+            continue
+        steadied = held.popleft()
+        faces = [windows[_key(face)].steady(at, face, amount, detail) for face in steadied.faces]
+        for window in windows.values():
+            window.forget(at)
+        waiting = {_key(face) for frame in held for face in frame.faces}
+        windows = {key: windows[key] for key in windows if key in waiting or windows[key].is_used}
+        yield steadied.with_faces(tuple(faces))
+
+
+def _key(face: Face) -> tuple[int, int]:
+    return face.track_id, face.work_px
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Crop:
+    """A restored crop and what is looked at in it."""
+
+    restored: torch.Tensor
+    grey_source: Grey
+    """(S, S), S between 128 and 256; likewise:"""
+    grey_restored: Grey
+    source: _Plane
+    """(S, S, 3) low-passed, in 8-bit levels; likewise:"""
+    result: _Plane
+    changed: _Plane | None
+    """(S, S) share of the pixels that the restorer changed; None where it is all."""
+    is_fine: bool
+    """Whether the source shows anything that half the side would not."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """From one crop to a neighbour."""
+
+    flow: FlowField
+    """(S, S, 2) of the restored crops, px of S; likewise:"""
+    source_flow: FlowField
+    gate: _Plane
+    """(S, S) in [0, 1]: how surely both show the same."""
+    light: _Plane
+    """(2, 3) gain and offset in 8-bit levels that bring the neighbour into this crop's light."""
+
+
+class _Window:
+    """One track around the frame in hand."""
+
+    def __init__(self, causal: bool) -> None:
+        self._ahead = 0 if causal else REACH_FRAMES
+        self._flow = DenseFlow()
+        self._crops: dict[int, _Crop] = {}
+        self._steps: dict[tuple[int, int], _Step] = {}
+        self._unrest: dict[int, tuple[float, float]] = {}
+
+    @property
+    def is_used(self) -> bool:
+        return bool(self._crops)
+
+    def add(self, at: int, face: Face) -> None:
+        """Unless the restorer left the face alone."""
+        if face.restored is None:
+            return
+        differs = (face.restored != face.source).any(dim=0, keepdim=True).float()
+        side = int(np.clip(face.work_px, *_GUIDE_PX))
+        share = F.adaptive_avg_pool2d(differs[None], side)[0, 0].cpu().numpy()
+        if share.max() == 0:
+            return
+        source, result = reduced(face.source, side), reduced(face.restored, side)
+        self._crops[at] = _Crop(
+            face.restored,
+            _grey(source),
+            _grey(result),
+            _blurred(source, _GATE_SIGMA_PX),
+            _blurred(result, _GATE_SIGMA_PX),
+            None if share.min() == 1 else share,
+            _is_fine(source),
+        )
+
+    def forget(self, at: int) -> None:
+        """What no frame after `at` needs."""
+        for old in [k for k in self._crops if k <= at - REACH_FRAMES]:
+            del self._crops[old]
+        # Its step back is half of the unrest that the next frame asks about.
+        for a, b in [k for k in self._steps if k[0] <= at and k != (at, at - 1)]:
+            del self._steps[a, b]
+        for old in [k for k in self._unrest if k <= at - REACH_FRAMES]:
+            del self._unrest[old]
+
+    def steady(self, at: int, face: Face, amount: float, detail: float) -> Face:
+        crop = self._crops.get(at)
+        around = [s for s in range(at - REACH_FRAMES, at + self._ahead + 1) if s != at]
+        steps = {s: self._step(at, s) for s in around if s in self._crops} if crop else {}
+        if crop is None or not steps:
+            return face
+        wobble = self._wobble(at, steps) * np.float32(amount)
+        own = moved(crop.restored, -wobble)
+        total, weight = own.clone(), torch.ones_like(own[:1])
+        for s, step in steps.items():
+            near = amount * np.exp(-((s - at) ** 2) / (2 * _TIME_SIGMA_FRAMES**2))
+            share = enlarged(step.gate * np.float32(near), face.work_px, own.device)
+            gain, offset = torch.from_numpy(step.light).to(own.device)[..., None, None]
+            neighbor = moved(self._crops[s].restored, _path(step.flow, wobble))
+            total += share * (neighbor * gain + offset / 255)
+            weight += share
+        mean = total / weight
+        if detail > 0:
+            mean = _with_texture(mean, own, amount * detail)
+        same = torch.eq(crop.restored, face.source).all(dim=0)
+        return replace(face, restored=torch.where(same, crop.restored, mean.clamp(0, 1)))
+
+    def _wobble(self, at: int, steps: dict[int, _Step]) -> FlowField:
+        """(S, S, 2) how far the crop's features stand from where their neighbours have them.
+
+        The mean over the neighbours of the flow of restored crops less that of sources, and "none"
+        among them; as much of it as is likely not to be the noise of the sources' flow.
+        """
+        side = len(self._crops[at].source)
+        apart = np.zeros((side, side, 2), np.float32)
+        weight = np.full((side, side, 1), _STILLNESS, np.float32)
+        for step in steps.values():
+            apart += step.gate[..., None] * (step.flow - step.source_flow)
+            weight += step.gate[..., None]
+        return _blurred(apart / weight, _WOBBLE_SIGMA_PX) * np.float32(self._confidence(at))
+
+    def _confidence(self, at: int) -> float:
+        """In [0, 1]: A_R^2 / (A_R^2 + A_I^2), A the median unrest of restored crops and of sources.
+
+        A restorer that holds still is left to its own motion, a bad source is not followed.
+        """
+        near = range(at - REACH_FRAMES + 1, at + max(self._ahead, 1))
+        known = [self._unrest_of(s) for s in near if self._has_both_neighbors(s)]
+        if not known:
+            return 0.5
+        restored, source = np.median(known, axis=0)
+        return float(restored / max(restored + source, 1e-9))
+
+    def _has_both_neighbors(self, at: int) -> bool:
+        return all(s in self._crops for s in (at - 1, at, at + 1))
+
+    def _unrest_of(self, at: int) -> tuple[float, float]:
+        """Mean squares over the face of the acceleration in restored crops and in sources."""
+        if at not in self._unrest:
+            after, before = self._step(at, at + 1), self._step(at, at - 1)
+            inside = _face_ellipse(len(after.gate))
+            restored, source = (
+                float((_blurred(a + b, _WOBBLE_SIGMA_PX)[inside] ** 2).sum(axis=-1).mean())
+                for a, b in (
+                    (after.flow, before.flow),
+                    (after.source_flow, before.source_flow),
+                )
+            )
+            self._unrest[at] = restored, source
+        return self._unrest[at]
+
+    def _step(self, first: int, second: int) -> _Step:
+        if (first, second) not in self._steps:
+            a, b = self._crops[first], self._crops[second]
+            sources = self._source_flow(a, b), self._source_flow(b, a)
+            self._steps[first, second] = _step(
+                a, b, *sources, self._flow(a.grey_restored, b.grey_restored)
+            )
+            self._steps[second, first] = _step(
+                b, a, *sources[::-1], self._flow(b.grey_restored, a.grey_restored)
+            )
+        return self._steps[first, second]
+
+    def _source_flow(self, a: _Crop, b: _Crop) -> FlowField:
+        if a.is_fine and b.is_fine:
+            return self._flow(a.grey_source, b.grey_source)
+        coarse = self._flow(_halved(a.grey_source), _halved(b.grey_source))
+        return resized(coarse, len(a.grey_source))
+
+
+def _step(a: _Crop, b: _Crop, forward: FlowField, backward: FlowField, flow: FlowField) -> _Step:
+    side = len(a.source)
+    there = sample(b.source, forward)
+    light = _light_change(a.source, there)
+    change = ((there * light[0] + light[1] - a.source) ** 2).mean(axis=-1)
+    drift = ((sample(b.result, flow) * light[0] + light[1] - a.result) ** 2).mean(axis=-1)
+    jump = float(((a.source - there).mean(axis=(0, 1)) ** 2).mean())
+    doubt = (
+        gap(forward, backward, side / 256)
+        + change / _SOURCE_TOLERANCE**2
+        + drift / _RESTORED_TOLERANCE**2
+        + squared(flow - forward) / (_WOBBLE_TOLERANCE_PX * side / 512) ** 2
+        + np.float32(jump / _LIGHT_TOLERANCE**2)
+    )
+    gate = np.exp(-doubt)
+    if b.changed is not None:
+        gate = gate * sample(b.changed, forward)
+    return _Step(flow, forward, gate, light)
+
+
+def _light_change(target: _Plane, picture: _Plane) -> _Plane:
+    """(2, 3) gain and offset for each channel with which `picture` is lit as `target` is.
+
+    Least squares over the face, first from the median offset, then without what does not fit: a
+    hand that comes in is no change of light.
+    """
+    apart = len(target) // 32
+    inside = _face_ellipse(len(target))[::apart, ::apart]
+    x, y = (plane[::apart, ::apart][inside].astype(np.float64) for plane in (picture, target))
+    gain, offset = np.ones(3), np.median(y - x, axis=0)
+    for _ in range(_LIGHT_ROUNDS):
+        misfit = (((x * gain + offset - y) / _SOURCE_TOLERANCE) ** 2).mean(axis=1)
+        weights = (np.exp(-misfit) + 1e-6)[:, None]
+        weights /= weights.sum()
+        x_mean, y_mean = (weights * x).sum(axis=0), (weights * y).sum(axis=0)
+        variance = (weights * (x - x_mean) ** 2).sum(axis=0)
+        covariance = (weights * (x - x_mean) * (y - x - y_mean + x_mean)).sum(axis=0)
+        gain = 1 + covariance / (variance + _LIGHT_RIDGE)
+        offset = y_mean - gain * x_mean
+    change = float((((gain - 1) * x + offset) ** 2).mean())
+    likely = change / (change + _LIGHT_NOISE**2)
+    return np.array([1 + likely * (gain - 1), likely * offset], np.float32)
+
+
+def _path(flow: FlowField, wobble: FlowField) -> FlowField:
+    """From a crop bent back by its wobble straight to the neighbour, so that both cost one warp."""
+    return np.asarray(sample(flow, -wobble) - wobble)
+
+
+def _with_texture(mean: torch.Tensor, own: torch.Tensor, amount: float) -> torch.Tensor:
+    """`mean` with its finest contrasts brought up to those of `own`, at most 1.6 times."""
+    cell = max(2, mean.shape[-1] // 128)
+    fine = _without_cells(mean, cell)
+    left, meant = (
+        F.avg_pool2d((x**2).mean(dim=0)[None, None], 2 * cell)
+        for x in (fine, _without_cells(own, cell))
+    )
+    gain = (meant / left.clamp_min(1e-8)).sqrt().clamp(1, _LARGEST_GAIN)
+    return mean + amount * (_up(gain, mean.shape[-1])[0] - 1) * fine
+
+
+def _without_cells(image: torch.Tensor, cell: int) -> torch.Tensor:
+    """(3, W, W) less the means of its cells, joined smoothly."""
+    return image - _up(F.avg_pool2d(image[None], cell, ceil_mode=True), image.shape[-1])[0]
+
+
+def _up(planes: torch.Tensor, side: int) -> torch.Tensor:
+    return F.interpolate(planes, (side, side), mode="bilinear", align_corners=False)
+
+
+@cache
+def _face_ellipse(side: int) -> npt.NDArray[np.bool_]:
+    """(side, side) True on the face."""
+    return np.asarray(face_mask(side)[0].numpy() > 0)
+
+
+def _is_fine(levels: _Plane) -> bool:
+    """By the octaves of a Laplacian pyramid (Burt and Adelson, 1983); small pictures always are."""
+    if len(levels) == _GUIDE_PX[0]:
+        return True
+    half = _halved(levels @ _LUMA)
+    quarter = _halved(half)
+    finer, coarser = (
+        float((large - cv2.resize(small, large.shape))[_face_ellipse(len(large))].std())
+        for large, small in ((half, quarter), (quarter, _halved(quarter)))
+    )
+    return finer > _FINE * coarser
+
+
+def _halved(picture: npt.NDArray[_Level]) -> npt.NDArray[_Level]:
+    half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return np.asarray(half, picture.dtype)
+
+
+def _grey(levels: _Plane) -> Grey:
+    luma = cv2.GaussianBlur(levels @ _LUMA, (0, 0), _FLOW_SIGMA_PX)
+    return np.clip(np.rint(luma), 0, 255).astype(np.uint8)
+
+
+def _blurred(field: npt.NDArray[np.float32], sigma_px: float) -> npt.NDArray[np.float32]:
+    """By a sigma in pixels at a side of 512."""
+    sigma = sigma_px * field.shape[0] / 512
+    return np.asarray(cv2.GaussianBlur(field, (0, 0), sigma), dtype=np.float32)

@@ -1,0 +1,216 @@
+"""Whole pictures made larger: by Lanczos, plane by plane, or through a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from av.video.reformatter import Interpolation
+
+from vidrestore.analysis.interlacing import Interlacing
+from vidrestore.common.errors import WeightsError
+from vidrestore.common.settings import Settings
+from vidrestore.imaging.color import chroma_site, region_rgb, write_rgb
+from vidrestore.imaging.frame import FloatArray, VideoInfo
+from vidrestore.imaging.geometry import Rect
+from vidrestore.imaging.lanczos import Axis, edge_to_edge, resampled, strips
+from vidrestore.imaging.planes import layout, plane
+from vidrestore.models.devices import choose_device
+from vidrestore.models.upscaler import Upscaler
+from vidrestore.models.weight_file import sha256_of
+
+# ISO/IEC 23091-2 MatrixCoefficients.
+_TAG_OF_MATRIX = {"bt709": 1, "bt601": 6, "bt2020": 9}
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How pictures are made larger, as another process can be told it."""
+
+    factor: int
+    """2 or 4."""
+    upscaler: Path | None = None
+    """The file of a network; None for Lanczos."""
+    upscaler_sha256: str | None = None
+
+
+def scaled_info(info: VideoInfo, factor: int) -> VideoInfo:
+    """Of pictures `factor` times as high, in square pixels, of even width.
+
+    A matrix that was guessed is said from here on, since others guess it by the picture's size.
+    """
+    width = 2 * max(1, round(info.width * info.sample_aspect_ratio * factor / 2))
+    value_range, matrix, primaries, transfer = info.tags
+    if "matrix" in info.guessed and not info.pixel_format.startswith("gbr"):
+        matrix = _TAG_OF_MATRIX[info.matrix]
+    return replace(
+        info,
+        width=width,
+        height=factor * info.height,
+        sample_aspect_ratio=Fraction(1),
+        display_matrix=_moved(info, Fraction(width, info.width), factor),
+        tags=(value_range, matrix, primaries, transfer),
+        field_order="progressive",
+    )
+
+
+def _moved(info: VideoInfo, across: Fraction, down: int) -> tuple[int, ...] | None:
+    """The display matrix, whose shift (x, y) is in pixels of the picture as it is shown."""
+    if info.display_matrix is None:
+        return None
+    numbers = list(info.display_matrix)
+    is_upright = info.display_orientation[0] != 0
+    for at, factor in ((6, across if is_upright else down), (7, down if is_upright else across)):
+        numbers[at] = round(numbers[at] * factor)
+    return tuple(numbers)
+
+
+class Scaler:
+    """Makes pictures of `info` into such of `target`, which `scaled_info` gave.
+
+    Without a network every plane is resampled by itself, at the bit depth of the stream, a chroma
+    sample at its own place between those of luma. With one, R'G'B' goes through it, and only alpha
+    is resampled.
+    """
+
+    def __init__(self, info: VideoInfo, target: VideoInfo, upscaler: Upscaler | None) -> None:
+        self._info, self._target, self._upscaler = info, target, upscaler
+        self._factor = target.height // info.height
+        self._unflag: Any = None
+
+    def __call__(self, image: av.VideoFrame) -> av.VideoFrame:
+        """A new picture, with the time and the side data of the one given."""
+        target = self._target
+        # Every sample is written anew; this takes along what else a frame carries, captions say.
+        larger = image.reformat(
+            width=target.width,
+            height=target.height,
+            format=image.format.name,
+            interpolation=Interpolation.POINT,
+            threads=1,
+        )
+        if larger.interlaced_frame:
+            larger = self._without_fields(larger)
+        larger.colorspace = image.colorspace  # swscale takes 5 for 6, both of which mean BT.601
+        larger.make_writable()
+        how = layout(image)
+        rest = range(len(image.planes))
+        if self._upscaler is not None:
+            write_rgb(larger, self._through(self._upscaler, image), target)
+            rest = range(len(how.planes), len(image.planes))
+        for index in rest:
+            is_chroma = not how.is_rgb and index in how.planes[1:]
+            self._resample(image, larger, index, how.grid if is_chroma else (1, 1), how.bits)
+        return larger
+
+    def _without_fields(self, image: av.VideoFrame) -> av.VideoFrame:
+        """The same, no longer said to be interlaced, for which PyAV has no word."""
+        if self._unflag is None:
+            graph = av.filter.Graph()
+            graph.threads = 1
+            begin = graph.add_buffer(
+                width=image.width,
+                height=image.height,
+                format=image.format,
+                time_base=self._info.time_base,
+            )
+            ends = graph.add("setfield", "prog"), graph.add("buffersink")
+            graph.link_nodes(begin, *ends).configure()
+            self._unflag = graph
+        self._unflag.push(image)
+        found: av.VideoFrame = self._unflag.pull()
+        return found
+
+    def _resample(
+        self,
+        image: av.VideoFrame,
+        larger: av.VideoFrame,
+        index: int,
+        grid: tuple[int, int],
+        bits: int,
+    ) -> None:
+        info, target = self._info, self._target
+        samples, into = plane(image, index), plane(larger, index)
+        site = (0.0, 0.0) if grid == (1, 1) else chroma_site(info, grid)
+        columns, rows = (
+            _axis(length, wanted, grid[at], site[at], lengths)
+            for at, length, wanted, lengths in (
+                (0, info.width, target.width, (samples.shape[1], into.shape[1])),
+                (1, info.height, target.height, (samples.shape[0], into.shape[0])),
+            )
+        )
+        for at, strip in strips(samples, rows, columns):
+            np.rint(strip, out=strip)
+            np.copyto(into[at], strip.clip(0, 2**bits - 1, out=strip), casting="unsafe")
+
+    def _through(self, upscaler: Upscaler, image: av.VideoFrame) -> FloatArray:
+        """(3, height, width) R'G'B' of the target."""
+        info, target = self._info, self._target
+        rgb = region_rgb(image, Rect(0, 0, info.width, info.height), info).numpy()
+        larger = upscaler(rgb, self._factor)
+        if larger.shape[2] == target.width:
+            return larger
+        rows = edge_to_edge(target.height, target.height)
+        columns = edge_to_edge(larger.shape[2], target.width)
+        return np.stack([resampled(each, rows, columns) for each in larger]).astype(np.float32)
+
+
+def _axis(
+    length: int, target_length: int, step: int, site: float, samples: tuple[int, int]
+) -> Axis:
+    """Of the samples of a plane that are `step` luma pixels apart, the first at `site`.
+
+    Pixel X of the target lies at (X + 1/2) length / target_length - 1/2.
+    """
+    scale, first = Fraction(length, target_length), Fraction(site)
+    start = (first + Fraction(1, 2)) * scale - Fraction(1, 2)
+    return Axis(*samples, first=(start - first) / step, step=scale)
+
+
+def unseen_fields(info: VideoInfo, interlacing: Interlacing) -> Iterator[str]:
+    """What a person should know of frames of `info` that are enlarged as they are."""
+    if info.is_interlaced and interlacing.mode == "off" and not interlacing.found:
+        yield (
+            "the file says that its frames are interlaced, and nobody looked whether they are; "
+            "they were enlarged as whole pictures"
+        )
+
+
+def chosen_scaling(settings: Settings) -> Scaling | None:
+    """What the settings ask for, its network tried; None where nothing is enlarged."""
+    factor, upscaler = settings.scale.factor, settings.scale.upscaler
+    if factor == 1:
+        return None
+    if upscaler is None:
+        return Scaling(factor)
+    if not upscaler.is_file():
+        raise WeightsError(f"the upscaler {upscaler} does not exist; give the file of a network")
+    Upscaler(upscaler, device=choose_device(settings.restore)).check(factor)
+    return Scaling(factor, upscaler, sha256_of(upscaler))
+
+
+def open_scaler(
+    scaling: Scaling, info: VideoInfo, target: VideoInfo, device: torch.device
+) -> Scaler:
+    """WeightsError where the network is no longer the one that was chosen."""
+    path = scaling.upscaler
+    if path is None:
+        return Scaler(info, target, None)
+    if not path.is_file() or sha256_of(path) != scaling.upscaler_sha256:
+        raise WeightsError(
+            f"the upscaler {path} is not there or another file than when the run was started; "
+            "share one file with all nodes, and do not change it meanwhile"
+        )
+    return Scaler(info, target, Upscaler(path, device=device))
+
+
+def notice(scaling: Scaling, target: VideoInfo) -> str:
+    """What is done to the picture, for a person."""
+    how = "Lanczos" if scaling.upscaler is None else scaling.upscaler.name
+    return f"the picture is enlarged to {target.width} x {target.height} pixels by {how}"

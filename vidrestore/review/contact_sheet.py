@@ -1,0 +1,148 @@
+"""A picture of everybody in a video, to choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vidrestore.analysis.description import Place, best_views, seconds_at
+from vidrestore.analysis.replay import frames_again
+from vidrestore.analysis.result import Analysis
+from vidrestore.common.errors import OutputError, UsageError
+from vidrestore.common.files import check_new
+from vidrestore.common.text_files import can_be_found
+from vidrestore.common.timecode import time_text
+from vidrestore.imaging.frame import Frame
+from vidrestore.restoration.crop import cut_out
+
+_TILE_PX, _LABEL_PX, _GAP_PX = 160, 24, 8
+_TILES_EACH = 5
+_GREY, _WHITE = (40, 40, 40), (235, 235, 235)
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+Picture = npt.NDArray[np.uint8]
+
+
+def write_contact_sheet(analysis: Analysis, source: Path, path: Path) -> None:
+    """One row for each person, by number: clear views from different times, with their time code.
+
+    Into a folder, which a path without a suffix names, too, goes a picture of each person instead,
+    `person_1.png` and so on; nothing where there is nobody. Reads the source once more, up to the
+    last face that is shown. UsageError for another kind of picture than PNG or JPEG, OutputError
+    where it cannot be written.
+    """
+    if path.is_dir() or not path.suffix:
+        _write_portraits(analysis, source, path)
+        return
+    _check_suffix(path)
+    if not analysis.tracks:
+        raise UsageError(f"no face was found in {source}, so there is nobody to put on a sheet")
+    people = _best_of_each(analysis, _TILES_EACH)
+    views = _views(analysis, source, [place for places in people.values() for place in places])
+    rows = [
+        _row(
+            person,
+            [views[place] for place in places],
+            [time_text(seconds_at(analysis, place)) for place in places],
+        )
+        for person, places in people.items()
+    ]
+    _write_picture(path, np.vstack(rows))
+
+
+def check_sheet(path: Path, *, inputs: Sequence[Path]) -> None:
+    """Refuse before any work a path at which `write_contact_sheet` could write nothing.
+
+    Args:
+        path: Of a picture, or of a folder.
+        inputs: Files that must stay as they are.
+
+    Raises:
+        UsageError, OutputError: In a sentence that names the path.
+    """
+    is_folder = can_be_found(path) and path.is_dir()
+    if path.suffix and not is_folder:
+        _check_suffix(path)
+        check_new(path, overwrite=True, inputs=inputs)
+    elif is_folder:
+        check_new(path / "person_1.png", overwrite=True, inputs=inputs)
+    else:
+        check_new(path, overwrite=True, inputs=inputs)
+        if path.is_file():
+            raise UsageError(f"{path} is a file; give a folder, or the name of a .png file")
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix.lower() not in _SUFFIXES:
+        raise UsageError(f"the contact sheet is a .png or .jpg file, not {path.name}")
+
+
+def _write_portraits(analysis: Analysis, source: Path, folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise OutputError(f"the folder {folder} cannot be made: {reason}") from error
+    people = _best_of_each(analysis, 1)
+    views = _views(analysis, source, [place for (place,) in people.values()])
+    for person, (place,) in people.items():
+        _write_picture(folder / f"person_{person}.png", views[place])
+
+
+def _best_of_each(analysis: Analysis, most: int) -> dict[int, list[Place]]:
+    people = sorted({track.person_id for track in analysis.tracks})
+    return {person: best_views(analysis.tracks, person, most) for person in people}
+
+
+def _write_picture(path: Path, picture: Picture) -> None:
+    done, data = cv2.imencode(path.suffix, picture)
+    try:
+        path.write_bytes(data.tobytes() if done else b"")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {(error.strerror or '').lower()}") from error
+
+
+def _views(analysis: Analysis, source: Path, places: Sequence[Place]) -> Mapping[Place, Picture]:
+    wanted: dict[int, list[Place]] = {}
+    for place in places:
+        index = analysis.tracks[place[0]].first_frame + place[1]
+        wanted.setdefault(index, []).append(place)
+    views: dict[Place, Picture] = {}
+    for frame in frames_again(source, analysis):
+        for place in wanted.pop(frame.index, []):
+            views[place] = _view(frame, analysis, place)
+        if not wanted:
+            break
+    return views
+
+
+def _view(frame: Frame, analysis: Analysis, place: Place) -> Picture:
+    """(tile, tile, 3) BGR."""
+    unit = analysis.tracks[place[0]].matrices[place[1]]
+    crop = cut_out(frame, unit, analysis.info, _TILE_PX, torch.device("cpu"))
+    if crop is None:
+        return np.full((_TILE_PX, _TILE_PX, 3), _GREY, np.uint8)
+    rgb = (255 * crop).round().permute(1, 2, 0).numpy().astype(np.uint8)
+    return np.ascontiguousarray(rgb[..., ::-1])
+
+
+def _row(person: int, views: Sequence[Picture], times: Sequence[str]) -> Picture:
+    step, height = _TILE_PX + _GAP_PX, _TILE_PX + _LABEL_PX + _GAP_PX
+    row = np.full((height, step * (_TILES_EACH + 1), 3), _GREY, np.uint8)
+    _write(row, str(person), (_TILE_PX // 3, _TILE_PX // 2 + 20), scale=2.0, weight_px=3)
+    for i, (view, label) in enumerate(zip(views, times, strict=True), start=1):
+        row[:_TILE_PX, i * step : i * step + _TILE_PX] = view
+        _write(row, label, (i * step, _TILE_PX + 18), scale=0.5, weight_px=1)
+    return row
+
+
+def _write(
+    picture: Picture, text: str, at: tuple[int, int], *, scale: float, weight_px: int
+) -> None:
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    cv2.putText(picture, text, at, font, scale, _WHITE, weight_px, cv2.LINE_AA)

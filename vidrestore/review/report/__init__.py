@@ -1,0 +1,390 @@
+"""What was done to a video, told as one page: gathered while it is done, written at its end."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel
+
+from vidrestore.analysis.description import facts_of, people_of
+from vidrestore.analysis.replay import last_duration
+from vidrestore.analysis.result import Analysis, is_woven
+from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.settings import Settings
+from vidrestore.common.threads import StageTime
+from vidrestore.jobs.plan import Plan
+from vidrestore.jobs.request import Request
+from vidrestore.jobs.summary import Summary
+from vidrestore.jobs.verify import Fixity
+from vidrestore.restoration.segments import restorers_used
+from vidrestore.restoration.statistics import STRETCH_FRAMES, Likeness, Tally
+from vidrestore.review.metrics import rms
+from vidrestore.review.report.page import Run, ShownPerson, page
+from vidrestore.review.report.plots import (
+    MOST_POINTS,
+    Curve,
+    Part,
+    Row,
+    clock_text,
+    courses,
+    timeline,
+)
+from vidrestore.review.report.samples import MOST_TRIPLES, Flicker, Onlooker, used_strength
+from vidrestore.review.verdict import flicker_change, verdict
+
+_MOST_ROWS = 24
+"""Of the timeline, for people; the others are put together in one more."""
+_MOST_NOTICES = 40
+_BY_IDENTITY = (
+    "Likeness is the cosine of the embeddings of a recogniser, which looks at each third frame."
+)
+_BY_FEATURES = (
+    "Likeness is the correlation of eyes, mouth and whole face at low frequencies; no recogniser "
+    "told who it is."
+)
+_SAME = 0.002
+"""Likenesses that are drawn as one curve where they are nowhere further apart."""
+
+Values = npt.NDArray[np.float64]
+
+
+class Reporter:
+    """Follows a run, and writes the page about it to `path` once its output is whole."""
+
+    def __init__(self, path: Path, request: Request, on_event: OnEvent | None) -> None:
+        self._path, self._request, self._on_event = path, request, on_event
+        self._begun = datetime.now()
+        self._notices: dict[str, None] = {}
+        self._stages: dict[str, Mapping[str, StageTime]] = {}
+        self._onlooker: Onlooker | None = None
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """Pass the event on, and keep what the page tells of it."""
+        if event["event"] == "notice" and len(self._notices) < _MOST_NOTICES:
+            self._notices[event["message"]] = None
+        if event["event"] == "stages":
+            self._stages[event["pass"]] = {
+                name: StageTime(**own) for name, own in event["stages"].items()
+            }
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def onlooker(self, plan: Plan, tally: Tally) -> Onlooker:
+        """Who is to be shown the frames of the finished file beside the source's."""
+        job, strength = plan.job, plan.strength
+        self._onlooker = Onlooker(job.analysis, plan.base.analysis, tally, strength)
+        return self._onlooker
+
+    def written(self, plan: Plan, tally: Tally, summary: Summary, fixity: Fixity | None) -> Summary:
+        """The summary, with one sentence more where the page could not be written."""
+        try:
+            text = page(self._run(plan, tally, summary, fixity))
+            _write(self._path, text)
+        except (Exception, KeyboardInterrupt) as error:
+            # The output has its name already; nothing about a page may make that look undone.
+            why = getattr(error, "strerror", None) or str(error) or "interrupted"
+            sentence = f"the report {self._path} could not be written ({why}); the output is whole"
+            return replace(summary, warnings=(*summary.warnings, sentence))
+        notify(self._on_event, f"the report is in {self._path}")
+        return summary
+
+    def _run(self, plan: Plan, tally: Tally, summary: Summary, fixity: Fixity | None) -> Run:
+        request, analysis, onlooker = self._request, plan.job.analysis, self._onlooker
+        assert onlooker is not None
+        known = set(summary.warnings)
+        seconds = _seconds(analysis)
+        each = 2 if is_woven(analysis) else 1
+        named = {view.index for view in onlooker.views}
+        if fixity is not None and fixity.worst_frame is not None:
+            named.add(fixity.worst_frame * each)
+        shown = _shown_people(plan, tally, onlooker, seconds)
+        drawn, says = _timeline(plan, tally, seconds)
+        return Run(
+            source=request.source,
+            target=request.target,
+            begun=self._begun,
+            version=version("vidrestore"),
+            summary=summary,
+            fixity=fixity,
+            restorers=_restorers(plan, summary),
+            how=list(_how(plan, summary)),
+            asked=[*_options(request), *_changed(request.settings, Settings())],
+            source_facts=list(facts_of(analysis)),
+            part=_part(plan),
+            stages=self._stages,
+            notices=[text for text in self._notices if text not in known],
+            frame_seconds={index: float(seconds[index]) for index in named},
+            frames_each=each,
+            base=_base(plan, request),
+            people=shown,
+            measured=list(_measured(onlooker, is_woven(analysis))),
+            unseen_people=onlooker.unseen_people,
+            untouched_people=onlooker.untouched_people,
+            timeline=drawn,
+            timeline_says=says,
+            verdict=_verdict(onlooker.flicker),
+            broken=onlooker.broken,
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole, or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            # A file name may hold bytes that are no text; they are written as escapes.
+            file.write(text.encode("utf-8", "backslashreplace"))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _seconds(analysis: Analysis) -> Values:
+    """(frames + 1,) when each picture is shown, from the first, and when the last one ends."""
+    ticks = np.append(analysis.pts, analysis.pts[-1] + last_duration(analysis))
+    return np.asarray((ticks - ticks[0]) * float(analysis.info.time_base), np.float64)
+
+
+def _shown_people(
+    plan: Plan, tally: Tally, onlooker: Onlooker, seconds: Values
+) -> list[ShownPerson]:
+    analysis, guard = plan.job.analysis, plan.job.settings.guard
+    people = {person.person_id: person for person in people_of(analysis)}
+    found = []
+    for number in sorted(onlooker.people):
+        views = sorted(
+            (view for view in onlooker.views if view.person == number),
+            key=lambda view: (-view.side_px, view.index),
+        )
+        flicker = [one for one in onlooker.flicker if one.person == number]
+        part = _on_screen(analysis, number, seconds)
+        by_identity, likeness = _likeness(analysis, tally, number, seconds, part)
+        drawn = None
+        if flicker or likeness:
+            drawn = courses(
+                _flicker(flicker, seconds, part), likeness, part, f"person{number}",
+                likeness_axis="cosine to\nthe source" if by_identity else "likeness of\nfeatures",
+                floor=guard.identity if by_identity else guard.features,
+            )  # fmt: skip
+        says = "" if not likeness else (_BY_IDENTITY if by_identity else _BY_FEATURES)
+        found.append(ShownPerson(people[number], views, drawn, says))
+    return found
+
+
+def _on_screen(analysis: Analysis, person: int, seconds: Values) -> Part:
+    tracks = [track for track in analysis.tracks if track.person_id == person]
+    first, end = min(t.first_frame for t in tracks), max(t.end_frame for t in tracks)
+    return float(seconds[first]), float(seconds[end])
+
+
+def _flicker(found: Sequence[Flicker], seconds: Values, part: Part) -> dict[str, Curve]:
+    if not found:
+        return {}
+    order = sorted(found, key=lambda one: one.frame)
+    at = seconds[[one.frame for one in order]]
+    values = {"before": [one.source for one in order], "after": [one.output for one in order]}
+    return {
+        name: Curve(at, np.array(squares)).binned(part, squares=True)
+        for name, squares in values.items()
+    }
+
+
+def _verdict(found: Sequence[Flicker]) -> str | None:
+    """By flicker, the one of the measures that a run takes."""
+    source, output = (
+        rms(np.array(squares))
+        for squares in ([one.source for one in found], [one.output for one in found])
+    )
+    changes = flicker_change(source, output)
+    return verdict(changes).sentence if changes else None
+
+
+def _measured(onlooker: Onlooker, woven: bool) -> Iterator[str]:
+    """What the drawings of people show."""
+    where = " of their earlier fields" if woven else ""
+    if onlooker.flicker:
+        much = (
+            f"It was measured in a sample of {MOST_TRIPLES} faces{where}, spread over all of them."
+            if onlooker.is_sample
+            else f"It was measured in every frame{where} around which the face is restored, too."
+        )
+        yield (
+            "Flicker is what a frame differs by from those before and after it once they are moved "
+            "to where it is: FLKb, the root of its mean square under the face's mask. Lower is "
+            f"calmer; what truly changes in the face counts, too. {much}"
+        )
+    yield (
+        "Likeness compares the restored face, and as much of it as the guard let through, with the "
+        "source; 1 is the same. At the dashed line nothing of the restored face is used. Each "
+        f"point is the mean of {STRETCH_FRAMES} frames or more."
+    )
+
+
+def _likeness(
+    analysis: Analysis, tally: Tally, person: int, seconds: Values, part: Part
+) -> tuple[bool, dict[str, Curve]]:
+    """Whether it is what a recogniser says, else that of features; and its course."""
+    found = sorted(_stretches(analysis, tally, person), key=lambda each: each[0])
+    by_identity = any(one.looks for _, one in found)
+    rows = [
+        (seconds[index], one.identity / one.looks, one.identity_used / one.looks)
+        if by_identity
+        else (seconds[index], one.features / one.frames, one.features_used / one.frames)
+        for index, one in found
+        if not by_identity or one.looks
+    ]
+    if not rows:
+        return by_identity, {}
+    at, restored, used = np.array(rows).T
+    if np.abs(restored - used).max() < _SAME:
+        return by_identity, {"restored and used": Curve(at, used).binned(part)}
+    curves = {"restored": Curve(at, restored).binned(part), "used": Curve(at, used).binned(part)}
+    return by_identity, curves
+
+
+def _stretches(analysis: Analysis, tally: Tally, person: int) -> Iterator[tuple[int, Likeness]]:
+    """(frame in the middle, what the guard found) of all tracks of a person."""
+    for track in analysis.tracks:
+        if track.person_id == person:
+            for number, found in tally.likeness.get(track.track_id, {}).items():
+                middle = number * STRETCH_FRAMES + STRETCH_FRAMES // 2
+                yield min(max(middle, track.first_frame), track.end_frame - 1), found
+
+
+def _timeline(plan: Plan, tally: Tally, seconds: Values) -> tuple[str | None, str]:
+    """The drawing, and what is to be said below it."""
+    analysis = plan.job.analysis
+    if analysis.frame_count < 2 or not analysis.tracks:
+        return None, ""
+    end = float(seconds[-1])
+    shots = [(float(seconds[a]), float(seconds[b])) for a, b in analysis.shots]
+    frames: dict[int, int] = {}
+    for track in analysis.tracks:
+        frames[track.person_id] = frames.get(track.person_id, 0) + len(track.matrices)
+    order = sorted(frames, key=lambda person: (-frames[person], person))
+    shown, others = sorted(order[:_MOST_ROWS]), order[_MOST_ROWS:]
+    edges = np.linspace(0, end, min(MOST_POINTS, analysis.frame_count) + 1)
+    # In each part of the time, the frames that are shown in it, if only for a moment.
+    first = np.searchsorted(seconds[:-1], edges[:-1], side="right") - 1
+    last = np.maximum(np.searchsorted(seconds[:-1], edges[1:], side="left"), first + 1)
+    rows = [_row(f"person {person}", {person}, plan, tally, first, last) for person in shown]
+    says = []
+    if others:
+        rows.append(_row(f"{len(others)} more", set(others), plan, tally, first, last))
+        says.append(f"The last row is of the {len(others)} people who are seen for less time.")
+    if not analysis.people_are_joined and len(frames) > 1:
+        says.append("Nobody was recognised again, so each track counts as a person of its own.")
+    if not tally.likeness:
+        says.append("The guard did not look, so the strength is as the analysis planned it.")
+    if plan.job.span is not None:
+        says.append("Times are from the first frame of the part.")
+    return timeline(shots, rows, end, "timeline"), " ".join(says)
+
+
+def _row(
+    label: str,
+    people: set[int],
+    plan: Plan,
+    tally: Tally,
+    first: npt.NDArray[np.int64],
+    last: npt.NDArray[np.int64],
+) -> Row:
+    analysis = plan.job.analysis
+    seen, strength = np.zeros((2, analysis.frame_count))
+    for track in analysis.tracks:
+        if track.person_id in people:
+            rows = slice(track.first_frame, track.end_frame)
+            seen[rows] = 1
+            used = used_strength(track, tally, plan.strength)
+            np.maximum(strength[rows], used, out=strength[rows])
+    sums = (np.append(0, np.cumsum(values)) for values in (seen, strength))
+    return Row(label, *((sum_[last] - sum_[first]) / (last - first) for sum_ in sums))
+
+
+def _restorers(plan: Plan, summary: Summary) -> list[tuple[str, str | None]]:
+    """Those that some face needed; what an earlier run took for a redo is known by name only."""
+    analysis, described = plan.job.analysis, plan.rendering.restorers
+    stretches = ((0, analysis.frame_count),) if plan.redo is None else plan.redo.frames
+    known: dict[tuple[str, str | None], None] = {}
+    for first, end in stretches:
+        for _, restorer in restorers_used(described, analysis, first, end):
+            known[restorer.name, getattr(restorer, "weights_sha256", None)] = None
+    names = {name for name, _ in known}
+    return [*known, *((name, None) for name in summary.restorers if name not in names)]
+
+
+def _how(plan: Plan, summary: Summary) -> Iterator[tuple[str, str]]:
+    settings, job = plan.job.settings, plan.job
+    yield "detector", settings.detect.detector
+    if settings.guard.identity > 0 or settings.guard.features > 0:
+        yield "likeness judged by", job.judge
+    if job.parser is not None:
+        yield "face parser, SHA-256", job.parser
+    if (scaling := plan.base.scaling) is not None:
+        yield "enlarged", f"{scaling.factor} times"
+        if scaling.upscaler is not None:
+            yield "upscaler", f"{scaling.upscaler.name}, SHA-256 {scaling.upscaler_sha256}"
+    yield "codec of the new stream", f"{summary.codec}, {job.encoding.pixel_format}"
+    packages = ("vidrestore", "torch", "av", "opencv-python", "numpy")
+    versions = [f"{package} {version(package)}" for package in packages]
+    yield "versions", ", ".join([*versions, f"Python {platform.python_version()}"])
+    yield "run on", f"{platform.system()}, {platform.machine()}"
+
+
+def _options(request: Request) -> Iterator[tuple[str, str]]:
+    choice = request.choice
+    given = {
+        "--people": choice.people, "--reference": choice.reference, "--shots": choice.shots,
+        "--min-face": choice.min_face_px, "--before-swap": request.before_swap,
+        "--plate": request.plate, "--layer": request.layer, "--framemd5": request.framemd5,
+        "--redo-shots": request.redo_shots, "--keep-job": request.keep_job or None,
+        "workers": None if request.workers is None else "segments side by side",
+        "own restorer": None if request.restorer is None else request.restorer.name,
+    }  # fmt: skip
+    yield from ((name, str(value)) for name, value in given.items() if value is not None)
+
+
+def _changed(settings: BaseModel, usual: BaseModel, where: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted name, value) of what is not the default."""
+    for name in type(settings).model_fields:
+        value, other = getattr(settings, name), getattr(usual, name)
+        if isinstance(value, BaseModel) and isinstance(other, BaseModel):
+            yield from _changed(value, other, f"{where}{name}.")
+        elif value != other:
+            yield f"{where}{name}", f"{_plain(value)} (usually {_plain(other)})"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    words = {None: "not set", True: "on", False: "off", "": "not set"}
+    return words[value] if value is None or isinstance(value, bool) or value == "" else str(value)
+
+
+def _part(plan: Plan) -> str | None:
+    if (span := plan.job.span) is None:
+        return None
+    start, end = (
+        None if seconds is None else clock_text(float(seconds), decimals=1)
+        for seconds in (span.start_seconds, span.end_seconds)
+    )
+    return " ".join(filter(None, (start and f"from {start}", end and f"to {end}")))
+
+
+def _base(plan: Plan, request: Request) -> str:
+    if request.plate is not None:
+        return "the plate"
+    return "the source" if plan.base.scaling is None else "the enlarged source"

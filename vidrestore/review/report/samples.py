@@ -1,0 +1,304 @@
+"""What a report shows of the picture, gathered while the finished file is read back: some faces
+before and after, and how faces flicker, in a sample of their frames."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vidrestore.analysis.result import Analysis, is_woven
+from vidrestore.analysis.tracks import Track
+from vidrestore.imaging.frame import Frame, VideoInfo
+from vidrestore.imaging.geometry import Matrix, compose, crop_matrix, crop_side_px
+from vidrestore.imaging.optical_flow import DenseFlow
+from vidrestore.imaging.planes import plane
+from vidrestore.restoration.compositing.masks import crop_mask
+from vidrestore.restoration.crop import cut_out
+from vidrestore.restoration.statistics import STRETCH_FRAMES, Tally
+from vidrestore.review.metrics import Mask, Stack, blind_flicker, flows_between
+
+MOST_PEOPLE = 8
+"""Who are shown by themselves: those whose faces were restored in most frames."""
+MOST_TRIPLES = 300
+"""Frames, each with the one before and the one after, in which flicker is measured."""
+
+_VIEWS_EACH, _APART = 3, 5
+_SMALLEST_VIEW_PX, _LARGEST_VIEW_PX = 160, 512
+_LARGEST_FILE, _JPEG_QUALITIES = 90_000, (90, 80, 65, 50, 30)
+_SMALLEST_PX, _LARGEST_PX = 64, 256  # sides at which flicker is measured
+# Of what flow sees where there is no clean video, at a side of 512.
+_FLOW_BLUR_PX = 1.5
+
+Strengths = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A face in one frame, before and after."""
+
+    person: int
+    index: int
+    """Of the picture, in the analysis."""
+    side_px: int
+    before: bytes
+    """JPEG, as is the next."""
+    after: bytes
+
+
+class Flicker(NamedTuple):
+    """Of one face around one frame."""
+
+    person: int
+    frame: int
+    """Of the picture, in the analysis."""
+    source: float
+    """Mean square of FLKb (`vidrestore.review.metrics`), in squared 8-bit levels; likewise:"""
+    output: float
+
+
+def used_strength(track: Track, tally: Tally, strength: float) -> Strengths:
+    """(n,) how much of the restored face was used, on the mean of each stretch of the guard.
+
+    `strength` is that of all pasting. Where nobody looked, it is as the analysis planned it.
+    """
+    used = track.strength.astype(np.float64) * strength
+    if (stretches := tally.likeness.get(track.track_id)) is None:
+        return used
+    numbers = np.arange(track.first_frame, track.end_frame) // STRETCH_FRAMES
+    first = int(numbers[0])
+    planned = np.bincount(numbers - first, weights=used > 0)
+    shares = [stretches[first + i].share if first + i in stretches else 0.0
+              for i in range(len(planned))]  # fmt: skip
+    share = np.minimum(1, np.divide(shares, planned, out=np.zeros_like(planned), where=planned > 0))
+    return np.asarray(used * share[numbers - first], np.float64)
+
+
+class _Crops(NamedTuple):
+    """One face, as source and output have it, (S, S, 3), and its mask (S, S)."""
+
+    at: int
+    source: Stack
+    output: Stack
+    mask: Mask
+
+
+class Onlooker:
+    """Is shown every frame of source and output, and looks at some of them.
+
+    `analysis` is what was restored; `shown` the same of the output's pictures, which may be larger;
+    `strength` that of all pasting. Where frames are woven of fields, the lines of the earlier one
+    are looked at. Whatever goes wrong costs the rest of the views and no more: `broken` says it.
+    Memory: for each face in sight the crops of three frames, at most 5 MB, and all views as JPEG.
+    """
+
+    def __init__(self, analysis: Analysis, shown: Analysis, tally: Tally, strength: float) -> None:
+        self._analysis, self._shown = analysis, shown
+        self._step = 2 if is_woven(analysis) else 1
+        self.people: list[int] = []
+        """Those with most restored faces, most first; and how many there are besides:"""
+        self.unseen_people = 0
+        self.untouched_people = 0
+        """Of whom no face was restored."""
+        self.is_sample = False
+        """Whether flicker is not measured wherever it could be."""
+        self.views: list[View] = []
+        self.flicker: list[Flicker] = []
+        self.broken: str | None = None
+        self._views: Mapping[int, list[int]] = {}
+        self._middles: set[tuple[int, int]] = set()
+        self._around: dict[int, set[int]] = {}
+        self._recent: dict[int, deque[_Crops]] = {}
+        self._flow = DenseFlow()
+        with self._unharmed():
+            self._plan(tally, strength)
+
+    def _plan(self, tally: Tally, strength: float) -> None:
+        tracks = self._analysis.tracks
+        used = [used_strength(track, tally, strength) for track in tracks]
+        restored = _most_restored(tracks, used)
+        self.people = restored[:MOST_PEOPLE]
+        self.unseen_people = len(restored) - len(self.people)
+        self.untouched_people = len({track.person_id for track in tracks}) - len(restored)
+        self._views = _planned_views(tracks, used, self.people, self._step)
+        triples = _triples(tracks, used, self._step)
+        chosen = np.linspace(0, len(triples) - 1, min(len(triples), MOST_TRIPLES)).round()
+        self._middles = {(int(at), int(place)) for at, place in triples[chosen.astype(int)]}
+        self.is_sample = len(self._middles) < len(triples)
+        for at, place in self._middles:
+            for near in (at - 1, at, at + 1):
+                self._around.setdefault(near, set()).add(place)
+
+    def __call__(self, was: Frame, now: Frame) -> None:
+        if self.broken is None:
+            with self._unharmed():
+                self._look(was, now)
+
+    @contextmanager
+    def _unharmed(self) -> Iterator[None]:
+        """The file is whole, and hours of work must not be lost to a picture of it."""
+        try:
+            yield
+        except Exception as error:
+            self.broken = f"{type(error).__name__}: {error}"
+
+    def _look(self, was: Frame, now: Frame) -> None:
+        at = now.index
+        views, around = self._views.get(at, ()), self._around.get(at, ())
+        if not views and not around:
+            return
+        # Of a plate, or the source enlarged, every picture is as the output's; through a network
+        # for enlarging, the source's are smaller.
+        size = self._shown.info.width, self._shown.info.height
+        is_as_shown = (was.image.width, was.image.height) == size
+        source = self._seen(was, self._shown if is_as_shown else self._analysis)
+        output = self._seen(now, self._shown)
+        for place in views:
+            self._view(source, output, at, place)
+        for place in around:
+            self._follow(source, output, at, place)
+
+    def _seen(self, frame: Frame, known: Analysis) -> _Seen:
+        if self._step == 1 or (fields := self._analysis.fields) is None:
+            return _Seen(frame, known.info, known.tracks)
+        return _earlier_field(frame, self._analysis.info, fields.order, self._analysis.tracks)
+
+    def _view(self, source: _Seen, output: _Seen, at: int, place: int) -> None:
+        track, index = self._analysis.tracks[place], at * self._step
+        row = index - track.first_frame
+        known = self._shown if self._step == 1 else self._analysis
+        side = round(crop_side_px(known.tracks[place].matrices[row]))
+        side_px = min(max(side, _SMALLEST_VIEW_PX), _LARGEST_VIEW_PX)
+        crops = [seen.crop(place, index, side_px) for seen in (source, output)]
+        before, after = crops
+        if before is not None and after is not None:
+            view = View(track.person_id, index, side_px, _jpeg(before), _jpeg(after))
+            self.views.append(view)
+
+    def _follow(self, source: _Seen, output: _Seen, at: int, place: int) -> None:
+        track = self._analysis.tracks[place]
+        side = min(max(track.work_px, _SMALLEST_PX), _LARGEST_PX)
+        own, other = (seen.crop(place, at * self._step, side) for seen in (source, output))
+        for gone in [i for i, crops in self._recent.items() if crops[-1].at < at - 1]:
+            del self._recent[gone]
+        if own is None or other is None:
+            self._recent.pop(place, None)
+            return
+        crops = self._recent.setdefault(place, deque(maxlen=3))
+        crops.append(_Crops(at, own, other, source.mask(place, at * self._step, side)))
+        if len(crops) < 3 or (at - 1, place) not in self._middles:
+            return
+        pictures = [np.stack([getattr(c, role) for c in crops]) for role in ("source", "output")]
+        flows = flows_between(pictures[0], self._flow, blur_px=_FLOW_BLUR_PX)
+        mask = np.stack([c.mask for c in crops])
+        squares = [float(blind_flicker(p, pictures[0], flows, mask)[0]) for p in pictures]
+        if np.isfinite(squares).all():
+            self.flicker.append(Flicker(track.person_id, (at - 1) * self._step, *squares))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """A picture, and where the faces are in it."""
+
+    frame: Frame
+    info: VideoInfo
+    tracks: Sequence[Track]
+    to_whole: Matrix | None = None
+    """(2, 3). Convention: pixel centres (x, y) of it -> of the frame that `tracks` are of."""
+
+    def crop(self, place: int, index: int, side: int) -> Stack | None:
+        """(side, side, 3) display values; None outside the frame."""
+        unit = self._unit(place, index)
+        crop = cut_out(self.frame, unit, self.info, side, torch.device("cpu"))
+        return None if crop is None else np.ascontiguousarray(crop.permute(1, 2, 0).numpy())
+
+    def mask(self, place: int, index: int, side: int) -> Mask:
+        """(side, side)."""
+        return crop_mask(crop_matrix(self._unit(place, index), side), side, self.info)
+
+    def _unit(self, place: int, index: int) -> Matrix:
+        track = self.tracks[place]
+        unit = track.matrices[index - track.first_frame].astype(np.float64)
+        return unit if self.to_whole is None else compose(unit, self.to_whole)
+
+
+def _earlier_field(frame: Frame, info: VideoInfo, order: str, tracks: Sequence[Track]) -> _Seen:
+    """The lines of the earlier field alone: every second one, of the first or the second on."""
+    first = 0 if order == "tff" else 1
+    image = frame.image
+    half = av.VideoFrame(image.width, (image.height - first + 1) // 2, image.format.name)
+    for number in range(len(image.planes)):
+        lines, into = plane(image, number)[first::2], plane(half, number)
+        # Where the heights do not divide, the last line stands for one that is not there.
+        into[...] = lines[np.minimum(np.arange(len(into)), len(lines) - 1)]
+    to_whole = np.array([[1.0, 0, 0], [0, 2.0, first]])
+    return _Seen(replace(frame, image=half), replace(info, height=half.height), tracks, to_whole)
+
+
+def _most_restored(tracks: Sequence[Track], used: Sequence[Strengths]) -> list[int]:
+    frames = Counter[int]()
+    for track, strength in zip(tracks, used, strict=True):
+        frames[track.person_id] += int(np.count_nonzero(strength))
+    order = sorted(frames, key=lambda person: (-frames[person], person))
+    return [person for person in order if frames[person]]
+
+
+def _planned_views(
+    tracks: Sequence[Track], used: Sequence[Strengths], people: Sequence[int], step: int
+) -> Mapping[int, list[int]]:
+    """Frame of the output -> tracks, by their places: in parts of equal length of all frames of a
+    person, the one with the largest face of which most is used."""
+    planned: dict[int, list[int]] = {}
+    for person in people:
+        found = []
+        for place, track in enumerate(tracks):
+            if track.person_id != person:
+                continue
+            indices = np.arange(track.first_frame, track.end_frame)
+            sides = np.abs(np.linalg.det(track.matrices[:, :, :2].astype(np.float64))) ** -0.5
+            weights = used[place] * sides * np.where(track.detected, 1, 0.5)
+            known = (indices % step == 0) & (weights > 0)
+            found.append(np.stack([indices, np.full(len(indices), place), weights])[:, known])
+        rows = np.concatenate(found, axis=1)
+        rows = rows[:, np.argsort(rows[0], kind="stable")]
+        count = rows.shape[1]
+        edges = np.linspace(0, count, min(_VIEWS_EACH, count) + 1).astype(int)
+        for a, b in pairwise(edges):
+            margin = (b - a) // _APART  # neighbours of one edge would show the same
+            a, b = a + margin, b - margin
+            index, place, _ = rows[:, a + int(np.argmax(rows[2, a:b]))]
+            planned.setdefault(int(index) // step, []).append(int(place))
+    return planned
+
+
+def _triples(
+    tracks: Sequence[Track], used: Sequence[Strengths], step: int
+) -> npt.NDArray[np.int64]:
+    """(n, 2) frame of the output and place of the track, wherever that face is restored in the
+    frames before and after it, too; track by track."""
+    found = [np.zeros((0, 2), np.int64)]
+    for place, track in enumerate(tracks):
+        indices = track.first_frame + np.flatnonzero(used[place] > 0)
+        frames = indices[indices % step == 0] // step
+        middles = frames[1:-1][(frames[2:] - frames[:-2]) == 2]
+        found.append(np.stack([middles, np.full(len(middles), place)], axis=1))
+    return np.concatenate(found)
+
+
+def _jpeg(rgb: Stack) -> bytes:
+    """As good as `_LARGEST_FILE` allows."""
+    bgr = np.rint(255 * rgb[..., ::-1]).astype(np.uint8)
+    for quality in _JPEG_QUALITIES:
+        _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if len(data) <= _LARGEST_FILE:
+            break
+    return data.tobytes()

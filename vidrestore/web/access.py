@@ -1,0 +1,342 @@
+"""Who may use the page, and which requests are refused before anything of the page is reached.
+
+Everybody on this machine can connect to the page's port, and every site that the user visits can
+send requests to it through the browser. So a secret token stands in the address that is shown to
+the user; the first request exchanges it for a cookie, and no other request does anything without
+that cookie. Each browser that comes with the token is a visitor, who sees only what is its own.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import parse_qs
+
+from vidrestore.web.uploads import Uploads
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+VISITOR = "vidrestore.visitor"
+"""Where in the scope of a request the application finds who sends it."""
+
+_COOKIE_SECONDS = 30 * 24 * 3600  # a browser that is closed and opened again still sees its list
+_LONGEST_BODY = 2**20  # of what is chosen on the page; a video is sent in another way
+_DEEPEST = 32
+_FILE = {"_type": "gradio.FileData"}
+# The page's own scripts stand in it, and its frames of HTML are filled in by templates.
+_POLICY = "; ".join(
+    [
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "media-src 'self' blob:",
+        "font-src 'self' data:",
+        "connect-src 'self'",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    ]
+)
+_HEADERS = (
+    (b"content-security-policy", _POLICY.encode()),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
+_NEEDED = {
+    "GET": re.compile(
+        r"/|/config/?|/theme\.css|/favicon\.ico|/(assets|static|svelte)/.+"
+        r"|/gradio_api/(theme\.css|startup-events|info|upload_progress|queue/data"
+        r"|heartbeat/[^/]+|file=.+)"
+        r"|/person/\d{1,9}/\d{1,9}\.png|/result/\d{1,9}"
+    ),
+    "POST": re.compile(r"/gradio_api/(queue/join|run/predict/?|cancel|upload)"),
+}
+"""All that the page itself asks for; what else the framework offers is not there."""
+_NO_TOKEN = (
+    "This page is opened with the whole address that the terminal shows, with the token in it. "
+    "Copy it from there."
+)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[Scope], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Access:
+    """Stands before the application: lets through what the page of a known visitor sends.
+
+    Args:
+        app: What is protected.
+        uploads: What may be named as a file in a request.
+        port: Of the page, which is part of the cookie's name: to a browser, all ports of a
+            machine are one site for cookies.
+        is_local: Whether the page is for this machine alone; then no other name leads to it.
+    """
+
+    def __init__(self, app: App, uploads: Uploads, *, port: int, is_local: bool) -> None:
+        self.token = secrets.token_urlsafe(32)
+        """What the first request of a browser has to bring."""
+        self._app = app
+        self._uploads = uploads
+        self._is_local = is_local
+        self._cookie = f"vidrestore-{port}"
+        self._visitors: dict[str, str] = {}
+        """Value of the cookie -> visitor."""
+        self._tabs: dict[str, str] = {}
+        """The framework's name for a page that is open -> the only visitor who may use it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._request(scope, receive, _with_headers(send))
+        else:  # the page uses no websockets
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = _Headers(scope["headers"])
+        is_exchange = self._brings_token(scope)
+        if not self._is_from_here(headers, is_exchange=is_exchange):
+            await _answer(send, 403, "This is not for other sites.")
+            return
+        visitor = self._visitor(headers)
+        if is_exchange:
+            await self._let_in(send, visitor, headers)
+        elif visitor is None:
+            await _answer(send, 403, _NO_TOKEN)
+        elif not _is_needed(scope):
+            await _answer(send, 404, "There is nothing here.")
+        else:
+            await self._pass_on(scope, receive, send, visitor)
+
+    def _is_from_here(self, headers: _Headers, *, is_exchange: bool) -> bool:
+        """Whether no other site, and no other name of this machine, has to do with a request."""
+        host, origin = headers.only("host"), headers.only("origin")
+        site = headers.only("sec-fetch-site")
+        if host is None or origin is None or site is None:
+            return False  # given twice, so that two readers might choose differently
+        # A name that leads to this machine only since the user's browser asked for it.
+        name = re.sub(r":\d{1,5}$", "", host).removeprefix("[").removesuffix("]")
+        if not host or (self._is_local and name not in LOCAL):
+            return False
+        schemes = ("http",) if self._is_local else ("http", "https")
+        if origin and origin not in [f"{scheme}://{host}" for scheme in schemes]:
+            return False
+        # A browser that was sent here by a file of this machine calls that another site.
+        came_by_file = is_exchange and headers.only("sec-fetch-mode") == "navigate"
+        return site in ("", "none", "same-origin") or (site == "cross-site" and came_by_file)
+
+    def _brings_token(self, scope: Scope) -> bool:
+        if scope["method"] != "GET" or scope["path"] != "/":
+            return False
+        try:
+            given = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=8)
+        except ValueError:
+            return False
+        return any(_same(each, self.token) for each in given.get("token", ()))
+
+    def _visitor(self, headers: _Headers) -> str | None:
+        found = None
+        for text in headers.all("cookie"):
+            try:
+                cookie = SimpleCookie(text).get(self._cookie)
+            except CookieError:
+                continue
+            for value, visitor in self._visitors.items():
+                if cookie is not None and _same(cookie.value, value):
+                    found = visitor
+        return found
+
+    async def _let_in(self, send: Send, visitor: str | None, headers: _Headers) -> None:
+        """Send the browser to the address without the token, with a cookie instead of it."""
+        more = []
+        if visitor is None:
+            value = secrets.token_urlsafe(32)
+            self._visitors[value] = secrets.token_hex(16)
+            cookie = (
+                f"{self._cookie}={value}; Path=/; Max-Age={_COOKIE_SECONDS}; "
+                "HttpOnly; SameSite=Strict"
+            )
+            more = [(b"set-cookie", cookie.encode())]
+        more.append((b"cache-control", b"no-store"))
+        if headers.only("sec-fetch-site") == "cross-site":
+            # The cookie is not sent along where another site began; this page begins anew.
+            again = '<meta charset="utf-8"><meta http-equiv="refresh" content="0; url=/">'
+            await _answer(send, 200, again, kind="text/html", more=more)
+        else:
+            await _answer(send, 303, "", more=[*more, (b"location", b"/")])
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, visitor: str) -> None:
+        scope = {**scope, VISITOR: visitor}
+        path = scope["path"]
+        if path in ("/", "/config", "/config/"):
+            scope["query_string"] = b""  # nothing that was saved is opened by an address
+        if scope["method"] == "POST" and path != "/gradio_api/upload":
+            body = await _body(receive)
+            cleaned = None if body is None else self._cleaned(body, visitor)
+            if cleaned is None:
+                await _answer(send, 400, "This request is not one of the page.")
+                return
+            scope["headers"] = [
+                *(pair for pair in scope["headers"] if pair[0] not in _OF_BODY),
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(cleaned)).encode()),
+            ]
+            receive = _replay(cleaned, receive)
+        elif (named := _tab_in_address(scope)) is not None and not self._is_tab_of(named, visitor):
+            await _answer(send, 404, "There is nothing here.")
+            return
+        await self._app(scope, receive, send)
+
+    def _is_tab_of(self, named: object, visitor: str) -> bool:
+        """A page that is open belongs to the visitor who was the first to name it."""
+        if not isinstance(named, str) or not re.fullmatch(r"\w{1,64}", named):
+            return False
+        return self._tabs.setdefault(named, visitor) == visitor
+
+    def _cleaned(self, body: bytes, visitor: str) -> bytes | None:
+        """The same request, with the server's own note in the place of each file it names.
+
+        None where it names a file that the visitor did not upload, or a page of somebody else.
+        """
+        try:
+            request = json.loads(body)
+            if not isinstance(request, dict):
+                return None
+            if not self._is_tab_of(request.get("session_hash"), visitor):
+                return None
+            return json.dumps(self._with_own_files(request, visitor, 0)).encode()
+        except (ValueError, RecursionError, LookupError):
+            return None
+
+    def _with_own_files(self, value: Any, visitor: str, depth: int) -> Any:
+        if depth > _DEEPEST:
+            raise ValueError("nested too deeply")
+        if isinstance(value, list):
+            return [self._with_own_files(each, visitor, depth + 1) for each in value]
+        if not isinstance(value, dict):
+            return value
+        if not value.keys() & {"path", "meta", "url"}:
+            return {
+                key: self._with_own_files(each, visitor, depth + 1) for key, each in value.items()
+            }
+        upload = self._uploads.find(str(value.get("path")), visitor)
+        if upload is None:
+            raise LookupError("not an upload of this visitor")
+        return {"path": str(upload.path), "orig_name": upload.path.name, "meta": _FILE}
+
+
+class _Headers:
+    """Of one request; a browser sends each of those that matter here once."""
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        self._raw = [(name.lower().decode("latin-1"), text.decode("latin-1")) for name, text in raw]
+
+    def all(self, name: str) -> list[str]:
+        return [text for own, text in self._raw if own == name]
+
+    def only(self, name: str) -> str | None:
+        """Its text; empty where it is missing, and None where it is given several times."""
+        found = self.all(name)
+        return None if len(found) > 1 else "".join(found)
+
+
+_OF_BODY = (b"content-type", b"content-length", b"transfer-encoding", b"content-encoding")
+
+
+def _same(given: str, secret: str) -> bool:
+    """In a time that does not depend on how much of it is right."""
+    return hmac.compare_digest(given.encode(errors="replace"), secret.encode())
+
+
+def _is_needed(scope: Scope) -> bool:
+    path = scope["path"]
+    method = "GET" if scope["method"] == "HEAD" else scope["method"]
+    # Paths on the disk stand in the addresses of files only, and are only compared there.
+    is_plain = ".." not in PurePosixPath(path).parts and "\\" not in path and "\0" not in path
+    needed = _NEEDED.get(method)
+    return is_plain and needed is not None and needed.fullmatch(path) is not None
+
+
+def _tab_in_address(scope: Scope) -> str | None:
+    """The open page that a request for a stream of answers names, if it is one."""
+    path = str(scope["path"])
+    if path.startswith("/gradio_api/heartbeat/"):
+        return path.rpartition("/")[2]
+    if path != "/gradio_api/queue/data":
+        return None
+    given = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [])
+    return given[0] if len(given) == 1 else ""
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """All of it; None where it is too long or does not come."""
+    body: bytes = b""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        body += message.get("body", b"")
+        if len(body) > _LONGEST_BODY:
+            return None
+        if not message.get("more_body"):
+            return body
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Gives a body that was read already, then what comes after it."""
+    left = [body]
+
+    async def replayed() -> MutableMapping[str, Any]:
+        if left:
+            return {"type": "http.request", "body": left.pop(), "more_body": False}
+        return await receive()
+
+    return replayed
+
+
+def _with_headers(send: Send) -> Send:
+    """Says in every answer that nothing may come from elsewhere, or be used there."""
+    ours = {name for name, _ in _HEADERS}
+
+    async def send_with_headers(message: Scope) -> None:
+        if message["type"] == "http.response.start":
+            given = [pair for pair in message.get("headers", ()) if pair[0].lower() not in ours]
+            message["headers"] = [*given, *_HEADERS]
+        await send(message)
+
+    return send_with_headers
+
+
+async def _answer(
+    send: Send,
+    status: int,
+    text: str,
+    *,
+    kind: str = "text/plain",
+    more: Iterable[tuple[bytes, bytes]] = (),
+) -> None:
+    body = text.encode()
+    headers = [
+        (b"content-type", f"{kind}; charset=utf-8".encode()),
+        (b"content-length", str(len(body)).encode()),
+        *more,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def visitor_of(scope: Mapping[str, Any]) -> str:
+    """Who sends a request that was let through."""
+    return str(scope[VISITOR])

@@ -1,0 +1,309 @@
+"""What the page says and offers: choices with their labels, sentences, and how it looks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, get_args
+
+from vidrestore.common.profiles import profile_folder
+from vidrestore.common.settings import Detect, Settings
+from vidrestore.common.timecode import duration_text
+from vidrestore.models.weights import Weight, find, load_table
+from vidrestore.web.queue import Job
+from vidrestore.web.session import NO_PROFILE
+
+Choices = list[tuple[str, str]]
+"""(label, value)"""
+
+_PROFILES = {
+    "home-video": "Home video: tape, camcorder, phone, DVD",
+    "film": "Film scan or master, to be archived",
+    "face-swap": "Output of a face-swap program",
+}
+QUALITIES: Choices = [
+    ("High: looks like yours", "high"),
+    ("Small file", "small"),
+    ("Archive: lossless, very large, .mkv", "archive"),
+]
+CONTAINERS: Choices = [
+    (".mp4, plays nearly anywhere", ".mp4"),
+    (".mov, for Apple programs", ".mov"),
+    (".mkv, holds everything", ".mkv"),
+]
+_STAGES = {
+    "analyze": "Looking for faces",
+    "restore": "Restoring faces",
+    "check": "Reading the result back and comparing it with your video",
+}
+_STATES = {
+    "waiting": "Waiting for its turn",
+    "running": "Starting",
+    "stopping": "Stopping",
+    "stopped": "Stopped. What was done is kept, and Go on continues there.",
+}
+
+CSS = """
+.gradio-container { max-width: 820px !important; margin: 0 auto !important; }
+.gradio-container h1 { font-size: 1.6rem; margin: .6rem 0 .2rem; }
+.gradio-container h2 { font-size: 1.15rem; margin: 1rem 0 0; }
+.foot { font-size: .9rem; opacity: .8; margin-top: 1rem; }
+progress { width: 100%; height: .5rem; margin-top: .4rem; display: block; appearance: none;
+  border: 0; border-radius: 4px; overflow: hidden; background: #8883; accent-color: #2563eb; }
+progress::-webkit-progress-bar { background: #8883; }
+progress::-webkit-progress-value { background: #2563eb; }
+progress::-moz-progress-bar { background: #2563eb; }
+.wrong { color: #b42318; font-weight: 600; }
+.dark .wrong { color: #ff9b8f; }
+.job { display: flex; flex-wrap: wrap; gap: .6rem; justify-content: space-between;
+  border: 1px solid #8885; border-radius: 8px; padding: .7rem .9rem; margin-top: .6rem; }
+.job > :first-child { flex: 1 1 20rem; }
+.job button { border: 1px solid #8888; border-radius: 6px; padding: .25rem .8rem;
+  margin-left: .4rem; background: none; cursor: pointer; }
+.job button:hover { background: #8882; }
+.job .name { font-weight: 600; overflow-wrap: anywhere; }
+.job .note { font-size: .85rem; opacity: .8; margin-top: .2rem; }
+.job a { display: inline-block; margin: .4rem 0 0; text-align: left; font-weight: 600;
+  text-decoration: underline; }
+#people [data-testid="checkbox-group"] { gap: .7rem; }
+#people label { display: grid; grid-template-columns: auto 1fr; align-items: center;
+  gap: .4rem; padding: .4rem; background: none; width: 130px; cursor: pointer; }
+#people label span { margin: 0; }
+#people label::before { content: ""; grid-column: 1 / 3; aspect-ratio: 1; border-radius: 6px;
+  background: #8883 var(--face, none) center / cover; }
+#people label:not(.selected)::before { filter: grayscale(1); opacity: .4; }
+"""
+
+BEFORE_AFTER = "Drag the handle: left of it is before, right of it is after."
+HEADING = """<h1>Make the faces in a video clear</h1>
+<p>Everything else stays exactly as it was: picture, sound, times. Your video stays on the computer
+that this page runs on.</p>"""
+FOOT = """<p class="foot">Results are kept only until this page's program is ended, so download what
+you want to keep. You can close the page meanwhile: the work goes on.</p>"""
+
+# Of the list: says to the server which button of which job was pressed.
+ON_BUTTONS = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-does]");
+  if (button) trigger("click", { does: button.dataset.does, job: Number(button.dataset.job) });
+});
+"""
+
+# A tab keeps its name while it is loaded again, and gives none to a copy of itself: the name is in
+# the tab's storage, which a copy begins with, only between two loads.
+NAME_OF_TAB = """
+() => {
+  const key = "vidrestore-tab";
+  let name = sessionStorage.getItem(key);
+  if (!/^[0-9a-f]{32}$/.test(name || "")) {
+    const bytes = crypto.getRandomValues(new Uint8Array(16));
+    name = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  }
+  sessionStorage.removeItem(key);
+  window.addEventListener("pagehide", () => sessionStorage.setItem(key, name));
+  window.addEventListener("pageshow", () => sessionStorage.removeItem(key));
+  return [name];
+}
+"""
+
+
+def step(number: int | None, title: str) -> str:
+    """A heading."""
+    return f"<h2>{'' if number is None else f'{number}. '}{escape(title)}</h2>"
+
+
+def profile_choices() -> Choices:
+    """The named profiles, the usual one first, and none of them."""
+    there = sorted(path.stem for path in profile_folder().glob("*.toml"))
+    names = [*(name for name in _PROFILES if name in there),
+             *(name for name in there if name not in _PROFILES)]  # fmt: skip
+    return [*((_PROFILES.get(name, name), name) for name in names), ("Something else", NO_PROFILE)]
+
+
+def restorer_choices(folders: Sequence[Path], *, offline: bool) -> tuple[Choices, str]:
+    """What can restore faces here, and which of them to begin with: none is fetched unasked."""
+    table = load_table()
+    networks = {name: [name] for name, weight in table.items() if weight.kind == "gpen"}
+    needs = {
+        "fusion": [],
+        "gpen-auto": list(networks),
+        **networks,
+    }
+    labels = {
+        "fusion": "Gentle: invents nothing",
+        "gpen-auto": "Repaint, as finely as each face shows",
+        **{name: f"Repaint at {name.removeprefix('gpen-')} pixels" for name in networks},
+    }
+    return _offered(labels, needs, folders, offline, Settings().restore.restorer, "fusion")
+
+
+def detector_choices(folders: Sequence[Path], *, offline: bool) -> tuple[Choices, str]:
+    """The same for what looks for faces."""
+    names = get_args(Detect.model_fields["detector"].annotation)
+    known = {"insightface": [Settings().detect.pack], "yunet": ["yunet"], "haar": []}
+    labels = {
+        "insightface": "InsightFace: small, turned and dark faces too",
+        "yunet": "YuNet: quick",
+        "haar": "Haar: always there; misses turned faces",
+    }
+    own = {name: labels.get(name, name) for name in names}
+    preferred = [name for name in names if _missing(known.get(name, []), folders) == []]
+    return _offered(own, known, folders, offline, names[0], (preferred or names)[0])
+
+
+def _offered(
+    labels: Mapping[str, str],
+    needs: Mapping[str, list[str]],
+    folders: Sequence[Path],
+    offline: bool,
+    usual: str,
+    otherwise: str,
+) -> tuple[Choices, str]:
+    choices = []
+    for name, label in labels.items():
+        missing = _missing(needs[name], folders)
+        if missing and offline:
+            continue
+        choices.append((f"{label} ({_fetching(missing)})" if missing else label, name))
+    is_here = not _missing(needs[usual], folders)
+    return choices, usual if is_here else otherwise
+
+
+def _missing(names: Sequence[str], folders: Sequence[Path]) -> list[Weight]:
+    table = load_table()
+    return [table[name] for name in names if find(name, folders) is None]
+
+
+def _fetching(weights: Sequence[Weight]) -> str:
+    size = sum(weight.bytes or 0 for weight in weights)
+    known = size and all(weight.bytes for weight in weights)
+    words = f"downloads {size / 1e6:.0f} MB first" if known else "downloads its weights first"
+    free = all("non-commercial" not in weight.licence for weight in weights)
+    return words if free else f"{words}; for non-commercial use only"
+
+
+def said(text: str, *, wrong: bool = False, share: float | None = None) -> str:
+    """A line below a step, as HTML; `share` of 1 shows a bar."""
+    line = f'<span class="{"wrong" if wrong else "right"}" role="status">{escape(text)}</span>'
+    return f'<div class="said">{line}{_bar(share)}</div>'
+
+
+def _bar(share: float | None) -> str:
+    return "" if share is None else f'<progress max="1" value="{share:.4f}"></progress>'
+
+
+def progress_text(job: Job) -> str:
+    """What a job that is not over does right now."""
+    progress = job.progress
+    if job.state != "running" or progress is None:
+        return _STATES.get(job.state, "")
+    stage = _STAGES.get(progress.stage)
+    if progress.unit == "bytes":
+        of = f" of {progress.total / 1e6:.0f}" if progress.total else ""
+        return f"{stage or f'Fetching {progress.stage}'}: {progress.done / 1e6:.0f}{of} MB"
+    of = f" of {progress.total}" if progress.total else ""
+    left = progress.seconds_left(time.monotonic())
+    eta = "" if left is None else f", about {duration_text(left)} left"
+    return f"{stage or progress.stage}: frame {progress.done}{of}{eta}"
+
+
+def share_done(job: Job) -> float | None:
+    progress = job.progress
+    if job.state != "running" or progress is None or not progress.total:
+        return None
+    return min(1.0, progress.done / progress.total)
+
+
+def list_html(rows: Sequence[tuple[Job, Path, str]]) -> str:
+    """The list of restorations, each with its target and the link to it."""
+    if not rows:
+        return said("Nothing yet.")
+    return "".join(_job_html(*row) for row in rows)
+
+
+def _job_html(job: Job, target: Path, link: str) -> str:
+    parts = [f'<div class="name">{escape(target.name)}</div>']
+    if job.state == "done":
+        parts.append(f"<div>{escape(summary_text(job.outcome['summary']))}</div>")
+        size = target.stat().st_size / 1e6 if target.exists() else 0
+        parts.append(
+            f'<a href="{escape(link)}" download="{escape(target.name)}">'
+            f"Download {escape(target.name)} ({size:,.1f} MB)</a>"
+        )
+    elif job.state == "failed":
+        parts.append(f'<div class="wrong">{escape(sentence(job.message))}</div>')
+    else:
+        parts.append(f'<div role="status">{escape(progress_text(job))}</div>')
+        parts.append(_bar(share_done(job)))
+    notes = [*job.notices, *job.outcome.get("summary", {}).get("warnings", ())]
+    for note in dict.fromkeys(notes):
+        parts.append(f'<div class="note">{escape(sentence(note))}</div>')
+    return f'<div class="job"><div>{"".join(parts)}</div><div>{_buttons(job)}</div></div>'
+
+
+def _buttons(job: Job) -> str:
+    there = {"remove": "Remove"} if job.is_over else {}
+    if job.state in ("waiting", "running"):
+        there = {"stop": "Stop"}
+    elif job.state in ("stopped", "failed"):
+        there = {"again": "Go on" if job.state == "stopped" else "Try again"} | there
+    return "".join(
+        f'<button type="button" data-does="{does}" data-job="{job.job_id}">{label}</button>'
+        for does, label in there.items()
+    )
+
+
+def summary_text(summary: Mapping[str, Any]) -> str:
+    skipped = sum(summary["skipped"].values())
+    left = f" {skipped} were left as they were." if skipped else ""
+    return f"Done: {summary['faces']} faces in {summary['frames']} frames restored.{left}"
+
+
+def people_text(analysis: Mapping[str, Any]) -> str:
+    count, shots = len(analysis["people"]), len(analysis["shots"])
+    if not count:
+        return "no face was found, so there is nothing to restore."
+    text = "1 person was found" if count == 1 else f"{count} people were found"
+    text += "." if shots == 1 else f" in {shots} shots."
+    if shots > 1 and not analysis["people_are_joined"]:
+        text += (
+            " Nobody is recognised from one shot to the next here, so the same person may be "
+            "shown several times."
+        )
+    return text
+
+
+def people_choices(people: Sequence[Mapping[str, Any]]) -> Choices:
+    """Each by number, with the time on screen."""
+    return [
+        (
+            f"Person {person['person_id']}, {duration_text(person['seconds_on_screen'])}",
+            str(person["person_id"]),
+        )
+        for person in people
+    ]
+
+
+def faces_css(links: Sequence[str]) -> str:
+    """The pictures of the people, each above its box, in their order."""
+    rules = (
+        f'#people label:nth-of-type({i}) {{ --face: url("{link}"); }}'
+        for i, link in enumerate(links, 1)
+    )
+    return f"<style>{''.join(rules)}</style>"
+
+
+def nobody(look: Job | None) -> str:
+    """Why nothing can be restored."""
+    if look is None:
+        return "The video is no longer here; choose it again above."
+    return "Nobody is ticked; tick at least one person in step 2."
+
+
+def sentence(text: str) -> str:
+    """With a full stop, and a capital unless it begins with the name of a setting or a file."""
+    if "." not in text.partition(" ")[0]:
+        text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."

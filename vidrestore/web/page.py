@@ -1,0 +1,466 @@
+"""The local page: what stands on it, and what each thing on it does.
+
+What is shown is what the commands said so far (`vidrestore.web.session`), so that a tab that is
+loaded again shows the same. A visitor (`vidrestore.web.access`) has one list of restorations; each
+of its tabs has a video of its own. Every handler is a coroutine on the server's loop, as the
+commands are, so nothing is locked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+import math
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from vidrestore.common.errors import VidrestoreError
+from vidrestore.common.profiles import load_settings
+from vidrestore.common.timecode import time_text
+from vidrestore.models.weights import search_folders
+from vidrestore.web import content
+from vidrestore.web.access import visitor_of
+from vidrestore.web.queue import DEFECT, Job
+from vidrestore.web.session import (
+    NO_PROFILE,
+    Desk,
+    Kind,
+    Order,
+    kind_of,
+    pair_of,
+    people_in,
+    target_of,
+)
+
+_POLL_SECONDS = 0.3
+_TICK_SECONDS = 1.0
+_SUFFIXES = tuple(suffix for _, suffix in content.CONTAINERS)
+_HOLDS_ALL = ".mkv"
+_TAB = re.compile(r"[0-9a-f]{32}")
+
+_log = logging.getLogger("vidrestore")
+
+Shown = dict[Any, Any]
+"""What becomes of which component."""
+
+
+class Page:
+    """The components, and what happens when they are used."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._looked: dict[tuple[str, str], int] = {}
+        """Visitor and open page -> what was looked at last there."""
+        self._opened: dict[tuple[str, str], str] = {}
+        """Visitor and name of a tab -> the page that was loaded last in that tab."""
+        with gr.Blocks(title="vidrestore", analytics_enabled=False) as blocks:
+            gr.HTML(content.HEADING)
+            self._build_video()
+            with gr.Column(visible=False) as self._steps:
+                self._build_people()
+                self._build_knobs()
+                self._build_trial()
+                gr.HTML(content.step(5, "Restore the whole video"))
+                self._start_button = gr.Button(
+                    "Restore this video", variant="primary", elem_id="start"
+                )
+                self._started = gr.HTML(elem_id="started")
+            gr.HTML(content.step(None, "Your restorations"))
+            self._build_list()
+            gr.HTML(content.FOOT)
+            self._connect(blocks)
+        self.blocks: gr.Blocks = blocks
+
+    def _build_video(self) -> None:
+        profiles = content.profile_choices()
+        self._named = gr.Textbox(visible=False)
+        gr.HTML(content.step(1, "Your video"))
+        self._upload = gr.File(
+            label="Drop a video here, or click to choose one", height=140, elem_id="upload"
+        )
+        self._profile = gr.Radio(
+            profiles, value=profiles[0][1], label="What is it?", elem_id="profile"
+        )
+        self._found = gr.HTML(elem_id="found")
+
+    def _build_people(self) -> None:
+        gr.HTML(content.step(2, "Who is to be restored"))
+        self._people = gr.CheckboxGroup(
+            label="Tick everybody whose face is to be made clear", elem_id="people"
+        )
+
+    def _build_knobs(self) -> None:
+        where, offline = search_folders(self._desk.weights), self._desk.offline
+        restorers, restorer = content.restorer_choices(where, offline=offline)
+        detectors, detector = content.detector_choices(where, offline=offline)
+        usual = load_settings(content.profile_choices()[0][1])
+        gr.HTML(content.step(3, "How"))
+        self._restorer = gr.Dropdown(
+            restorers,
+            value=restorer,
+            label="Way of restoring",
+            info="A network repaints the face and may invent what is not there; look at step 4.",
+            elem_id="restorer",
+        )
+        self._strength = gr.Slider(
+            0,
+            1,
+            value=usual.paste.strength,
+            step=0.05,
+            buttons=[],
+            label="Strength (0 leaves the faces as they are, 1 uses the restored ones alone)",
+            elem_id="strength",
+        )
+        with gr.Row():
+            self._quality = gr.Radio(
+                content.QUALITIES,
+                value=usual.encode.quality,
+                label="Quality of the new file",
+                min_width=300,
+                elem_id="quality",
+            )
+            self._suffix = gr.Radio(
+                content.CONTAINERS,
+                value=_HOLDS_ALL,
+                label="Kind of file",
+                min_width=300,
+                elem_id="container",
+            )
+        with gr.Accordion("More", open=False):
+            self._detector = gr.Dropdown(
+                detectors,
+                value=detector,
+                label="How faces are found (a change looks through the video again)",
+                elem_id="detector",
+            )
+
+    def _build_trial(self) -> None:
+        gr.HTML(content.step(4, "Try it on one moment"))
+        self._jump = gr.Dropdown(
+            [], label="Go to where somebody is seen best", interactive=True, elem_id="jump"
+        )
+        self._moment = gr.Slider(
+            0, 1, value=0, step=0.01, buttons=[], label=_moment_label(0), elem_id="moment"
+        )
+        self._close = gr.Checkbox(False, label="Show the largest face alone", elem_id="close")
+        self._try_button = gr.Button("Show before and after", elem_id="try")
+        self._tried = gr.HTML(elem_id="tried")
+        self._slider = gr.ImageSlider(
+            visible=False,
+            type="filepath",
+            format="png",
+            show_label=False,
+            buttons=["fullscreen"],
+            max_height=560,
+            elem_id="slider",
+        )
+
+    def _build_list(self) -> None:
+        self._list = gr.HTML(content.list_html([]), js_on_load=content.ON_BUTTONS, elem_id="list")
+        _quiet(gr.Timer(_TICK_SECONDS).tick, self._list_now, [], [self._list])
+        _quiet(self._list.click, self._change, [], [self._list])
+
+    def _connect(self, blocks: gr.Blocks) -> None:
+        shown = [self._found, self._steps, self._people, self._jump, self._moment,
+                 self._suffix, self._slider, self._tried, self._started]  # fmt: skip
+        kind = [self._profile, self._detector]
+        of_profile = [self._strength, self._quality]
+        _quiet(self._upload.upload, self._look, [self._upload, *kind], shown)
+        _quiet(self._upload.clear, self._clear, [], shown)
+        _quiet(self._detector.input, self._look_again, kind, shown)
+        _quiet(self._profile.input, self._set_profile, [self._profile], of_profile)
+        _quiet(self._profile.input, self._look_again, kind, shown)
+        at_load = [*shown, *kind, *of_profile, self._list]
+        _quiet(blocks.load, self._load, [self._named], at_load, js=content.NAME_OF_TAB)
+        _quiet(self._quality.change, _suffix_for, [self._quality, self._suffix], [self._suffix])
+        # Not `input`, which also comes when a list is left without a choice.
+        _quiet(self._jump.select, self._jump_to, [], [self._moment])
+        _quiet(self._moment.change, _label_moment, [self._moment], [self._moment])
+        order = [self._people, *kind, self._restorer, self._strength]
+        trial = [self._moment, self._close, *order]
+        _quiet(self._try_button.click, self._try, trial, [self._tried, self._slider])
+        whole = [self._quality, self._suffix, *order]
+        _quiet(self._start_button.click, self._start, whole, [self._started, self._list])
+
+    def _look_of(self, request: gr.Request) -> Job | None:
+        """What was looked at last in the page that asks."""
+        at = _place(request)
+        return self._desk.looks.find(at[0], self._looked.get(at))
+
+    async def _look(
+        self, upload: str | None, profile: str, detector: str, request: gr.Request
+    ) -> AsyncIterator[Shown]:
+        """Look at a new video."""
+        stored = None if upload is None else self._desk.uploads.find(upload, _visitor(request))
+        if stored is None:
+            yield {self._found: content.said(content.nobody(None), wrong=True) if upload else ""}
+            return
+        self._drop(request)
+        look = self._desk.look(stored, Kind(profile, detector))
+        async for shown in self._follow(request, look):
+            yield shown
+
+    async def _look_again(
+        self, profile: str, detector: str, request: gr.Request
+    ) -> AsyncIterator[Shown]:
+        """Look at the same video in another way, if it is another way."""
+        look, kind = self._look_of(request), Kind(profile, detector)
+        # A list that is left without a choice says so in the same words as one with a choice.
+        if look is None or kind_of(look) == kind:
+            return
+        look = self._desk.look_again(look, kind)
+        async for shown in self._follow(request, look):
+            yield shown
+
+    async def _follow(self, request: gr.Request, look: Job) -> AsyncIterator[Shown]:
+        self._looked[_place(request)] = look.job_id
+        yield self._hidden()
+        async for shown in self._watch(look):
+            yield shown
+
+    async def _clear(self, request: gr.Request) -> Shown:
+        self._drop(request)
+        return self._hidden()
+
+    def _drop(self, request: gr.Request) -> None:
+        if (look := self._look_of(request)) is not None:
+            self._desk.looks.remove(look)
+            del self._looked[_place(request)]
+
+    async def _load(self, named: str | None, request: gr.Request) -> AsyncIterator[Shown]:
+        """A tab that is loaded again shows the video that was looked at in it last."""
+        visitor, page = at = _place(request)
+        known: Shown = {self._list: self._listed(visitor)}
+        was_quicker = at in self._looked  # a video was chosen before this came
+        if named is not None and _TAB.fullmatch(named):
+            before = visitor, self._opened.get((visitor, named), "")
+            if not was_quicker and before in self._looked:
+                self._looked[at] = self._looked.pop(before)
+            self._opened[visitor, named] = page
+        if was_quicker:
+            yield known
+            return
+        look = self._look_of(request)
+        if look is None or look.state == "failed":
+            yield known | {self._found: ""}
+            return
+        kind = kind_of(look)
+        known |= {self._profile: kind.profile, self._detector: kind.detector}
+        yield known | await self._set_profile(kind.profile)
+        async for shown in self._watch(look):
+            yield shown
+
+    async def _watch(self, look: Job) -> AsyncIterator[Shown]:
+        name = look.source.name
+        async for text in _progress(look):
+            yield {self._found: content.said(f"{name}: {text}", share=content.share_done(look))}
+        if look.state == "failed":
+            yield {self._found: content.said(content.sentence(look.message), wrong=True)}
+        elif look.state == "done":
+            try:
+                yield self._people_of(look)
+            except (LookupError, TypeError, ValueError):
+                _log.exception("what was found in a video was not understood")
+                yield {self._found: content.said(content.sentence(DEFECT), wrong=True)}
+
+    def _people_of(self, look: Job) -> Shown:
+        analysis, people = look.outcome["analysis"], people_in(look)
+        choices = content.people_choices(people)
+        faces = content.faces_css([f"/person/{look.job_id}/{number}.png" for _, number in choices])
+        found = content.said(f"{look.source.name}: {content.people_text(analysis)}")
+        if not people:
+            return {self._found: found}
+        most = max(people, key=lambda person: float(person["seconds_on_screen"]))
+        suffix = look.source.suffix.lower()
+        last_seconds = math.floor(100 * analysis["last_frame_seconds"]) / 100
+        return {
+            self._found: found + faces,
+            self._steps: gr.update(visible=True),
+            self._people: gr.update(choices=choices, value=[number for _, number in choices]),
+            self._jump: gr.update(choices=choices, value=str(most["person_id"])),
+            self._moment: gr.update(maximum=last_seconds, value=_clearest(most)),
+            self._suffix: suffix if suffix in _SUFFIXES else _HOLDS_ALL,
+        }
+
+    def _hidden(self) -> Shown:
+        return {
+            self._steps: gr.update(visible=False),
+            self._slider: gr.update(visible=False, value=None),
+            **dict.fromkeys((self._found, self._tried, self._started), ""),
+        }
+
+    async def _set_profile(self, profile: str) -> Shown:
+        settings = load_settings(None if profile == NO_PROFILE else profile)
+        return {self._strength: settings.paste.strength, self._quality: settings.encode.quality}
+
+    async def _jump_to(self, chosen: gr.SelectData, request: gr.Request) -> Any:
+        look = self._look_of(request)
+        for person in () if look is None else people_in(look):
+            if str(person["person_id"]) == chosen.value:
+                return _clearest(person)
+        return gr.skip()
+
+    async def _try(
+        self,
+        moment: float,
+        close: bool,
+        people: Sequence[str],
+        profile: str,
+        detector: str,
+        restorer: str,
+        strength: float,
+        request: gr.Request,
+    ) -> AsyncIterator[Shown]:
+        look = self._look_of(request)
+        if look is None or not people:
+            yield {self._tried: content.said(content.nobody(look), wrong=True)}
+            return
+        order = Order(Kind(profile, detector), restorer, strength, tuple(people))
+        job = self._desk.try_out(look, moment, order, close=close)
+        async for text in _progress(job):
+            yield {self._tried: content.said(text, share=content.share_done(job))}
+        if job.state == "failed":
+            yield {self._tried: content.said(content.sentence(job.message), wrong=True)}
+        elif job.state == "done":
+            pair = tuple(map(str, pair_of(job)))
+            yield {
+                self._tried: content.said(content.BEFORE_AFTER),
+                self._slider: gr.update(value=pair, visible=True),
+            }
+
+    async def _start(
+        self,
+        quality: str,
+        suffix: str,
+        people: Sequence[str],
+        profile: str,
+        detector: str,
+        restorer: str,
+        strength: float,
+        request: gr.Request,
+    ) -> Shown:
+        look = self._look_of(request)
+        if look is None or not people:
+            return {self._started: content.said(content.nobody(look), wrong=True)}
+        order = Order(Kind(profile, detector), restorer, strength, tuple(people))
+        job = self._desk.restore(look, quality, suffix, order)
+        text = f"{target_of(job).name} is on the list below. You can go on with another video."
+        return {self._started: content.said(text), self._list: self._listed(look.owner)}
+
+    async def _change(self, event: gr.EventData, request: gr.Request) -> str:
+        """One of the buttons of the list."""
+        jobs, visitor = self._desk.restorations, _visitor(request)
+        does = {"stop": jobs.stop, "again": jobs.again, "remove": jobs.remove}
+        asked = event._data or {}
+        job = jobs.find(visitor, asked.get("job"))
+        if job is not None and asked.get("does") in does:
+            does[asked["does"]](job)
+        return self._listed(visitor)
+
+    async def _list_now(self, request: gr.Request) -> str:
+        return self._listed(_visitor(request))
+
+    def _listed(self, visitor: str) -> str:
+        jobs = self._desk.restorations.of(visitor)
+        return content.list_html([(job, target_of(job), f"/result/{job.job_id}") for job in jobs])
+
+
+def _visitor(request: gr.Request) -> str:
+    if request.request is None:
+        raise LookupError("a handler was called without a request")
+    return visitor_of(request.request.scope)
+
+
+def _place(request: gr.Request) -> tuple[str, str]:
+    """Visitor and open page."""
+    return _visitor(request), str(request.session_hash)
+
+
+def _clearest(person: Mapping[str, Any]) -> float:
+    """In steps of the slider."""
+    return math.floor(100 * float(person["clearest_seconds"])) / 100
+
+
+async def _progress(job: Job) -> AsyncIterator[str]:
+    """What to say of a job, again and again until it is over."""
+    while not job.is_over:
+        yield content.progress_text(job)
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _suffix_for(quality: str, suffix: str) -> str:
+    """What is lossless fits into one kind of file only."""
+    return _HOLDS_ALL if quality == "archive" else suffix
+
+
+async def _label_moment(seconds: float) -> Any:
+    return gr.update(label=_moment_label(seconds))
+
+
+def _moment_label(seconds: float) -> str:
+    return f"Moment, in seconds from the start: {time_text(seconds, 1)}"
+
+
+def _quiet(
+    event: Callable[..., Any],
+    handler: Callable[..., Any],
+    inputs: Sequence[Any],
+    outputs: Any,
+    js: str | None = None,
+) -> None:
+    """Connect a handler that says by itself what it does.
+
+    What goes on for a while is given through the queue, as often at once as there are pages. All
+    else is answered at once: a word lost in the queue would leave a page that never moves again.
+    """
+    goes_on = inspect.isasyncgenfunction(handler)
+    event(
+        _said_plainly(handler),
+        inputs=list(inputs),
+        outputs=outputs,
+        queue=goes_on,
+        trigger_mode="once" if goes_on else "multiple",
+        show_progress="hidden",
+        concurrency_limit=None,
+        api_visibility="private",
+        js=js,
+    )
+
+
+def _said_plainly(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """A handler whose errors reach the page as sentences."""
+    if inspect.isasyncgenfunction(handler):
+
+        @functools.wraps(handler)
+        async def goes_on(*given: Any, **more: Any) -> AsyncIterator[Any]:
+            try:
+                async for shown in handler(*given, **more):
+                    yield shown
+            except Exception as error:
+                raise _plain(error) from error
+
+        return goes_on
+
+    @functools.wraps(handler)
+    async def once(*given: Any, **more: Any) -> Any:
+        try:
+            return await handler(*given, **more)
+        except Exception as error:
+            raise _plain(error) from error
+
+    return once
+
+
+def _plain(error: Exception) -> gr.Error:
+    if isinstance(error, gr.Error):
+        return error
+    if isinstance(error, VidrestoreError):
+        return gr.Error(escape(content.sentence(str(error))), print_exception=False)
+    _log.error("a defect of the page", exc_info=error)
+    return gr.Error(content.sentence(DEFECT), print_exception=False)
