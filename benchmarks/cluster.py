@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 
 from vidrestore.analysis.pipeline import analyze_video
+from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import ray_cluster
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Span
 from vidrestore.restoration.segments import context, plan_segments
 

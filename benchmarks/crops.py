@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from vidrestore.analysis.pipeline import analyze_video
+from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, Span, decode
 from vidrestore.restoration.crop_cache import bytes_in
 

@@ -30,8 +30,8 @@ import imageio_ffmpeg
 import torch
 from skimage import data
 
+from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs.run import restore_video
 
 RATE, MINUTES = 25, 10
 MOST_GROWTH, MOST_DISK = 0.05, 2.0

@@ -33,10 +33,10 @@ from rich.console import Console
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.tracks import Track
+from vidrestore.api import restore_video
 from vidrestore.cli.console import show_stage_times
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.system import usable_cores
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Span
 
 SHARED = Path(__file__).parents[2] / "shared"

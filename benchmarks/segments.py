@@ -21,8 +21,8 @@ from memory import OPTIONS, Sharper, write_clip
 
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.analysis.result import Analysis
+from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs.run import restore_video
 from vidrestore.restoration.pipeline import reach_frames
 from vidrestore.restoration.segments import context, plan_segments
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidrestore.analysis.pipeline import analyze_video
     from vidrestore.analysis.result import Analysis
+    from vidrestore.api import (
+        analyze_video,
+        restore,
+        restore_video,
+        write_comparison,
+        write_preview,
+    )
     from vidrestore.common.errors import (
         ClusterError,
         ConfigError,
@@ -18,10 +24,8 @@ if TYPE_CHECKING:
     )
     from vidrestore.common.profiles import load_profile, load_settings
     from vidrestore.common.settings import Settings
-    from vidrestore.jobs.run import restore_video
+    from vidrestore.jobs.request import RestoreRequest
     from vidrestore.jobs.summary import Summary
-    from vidrestore.review.comparison import write_comparison
-    from vidrestore.review.preview import write_preview
 
 __all__ = [
     "Analysis",
@@ -29,6 +33,7 @@ __all__ = [
     "ConfigError",
     "InputError",
     "OutputError",
+    "RestoreRequest",
     "Settings",
     "Summary",
     "UsageError",
@@ -37,20 +42,19 @@ __all__ = [
     "analyze_video",
     "load_profile",
     "load_settings",
+    "restore",
     "restore_video",
     "write_comparison",
     "write_preview",
 ]
 
 _HOMES = {
-    "analysis.pipeline": ("analyze_video",),
+    "api": ("analyze_video", "restore", "restore_video", "write_comparison", "write_preview"),
     "analysis.result": ("Analysis",),
     "common.profiles": ("load_profile", "load_settings"),
     "common.settings": ("Settings",),
-    "jobs.run": ("restore_video",),
+    "jobs.request": ("RestoreRequest",),
     "jobs.summary": ("Summary",),
-    "review.comparison": ("write_comparison",),
-    "review.preview": ("write_preview",),
 }
 
 

@@ -15,10 +15,10 @@ from vidrestore.analysis.borders import NO_MARGINS, Margins, MarginScan, find_ma
 from vidrestore.analysis.description import as_dict, facts_of
 from vidrestore.analysis.detection import FirstLook, detect
 from vidrestore.analysis.pipeline import analyze_video
+from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.geometry import upright
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.probe import probe
 from vidrestore.models.detectors import detection
 

@@ -17,9 +17,9 @@ from helpers.media import (
 )
 
 from vidrestore.analysis import cache, storage
+from vidrestore.api import restore_video
 from vidrestore.common.errors import ChangedSourceError, InputError
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, decode
 from vidrestore.media.probe import fingerprint
 from vidrestore.models import factory

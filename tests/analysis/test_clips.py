@@ -8,10 +8,10 @@ import pytest
 from helpers.media import AS_PAINTED, Painter, frame_times, packets, planes_of
 
 from vidrestore.analysis.pipeline import analyze_video
+from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging import color
 from vidrestore.imaging.geometry import crop_matrix
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, decode
 from vidrestore.media.probe import probe
 from vidrestore.restoration.compositing.masks import mask_rect

@@ -31,12 +31,12 @@ from vidrestore.analysis.selection import (
 )
 from vidrestore.analysis.shot_list import Shot, ShotList
 from vidrestore.analysis.tracks import TracksByFrame
+from vidrestore.api import restore_video
 from vidrestore.cli import main
 from vidrestore.common.errors import ConfigError, InputError, UsageError, WeightsError
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.geometry import apply
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, decode
 from vidrestore.models import factory
 

@@ -25,7 +25,7 @@ WRITING = {
     "weights": ("weights convert IN -o OUT", ".pth"),
 }  # fmt: skip
 WORK = (
-    "vidrestore.jobs.run.restore_video", "vidrestore.review.preview.write_preview",
+    "vidrestore.api.run", "vidrestore.review.preview.write_preview",
     "vidrestore.review.comparison.write_comparison", "vidrestore.analysis.cache.known_analysis",
     "vidrestore.review.trial.chosen_restorer", "vidrestore.models.convert._read",
 )  # fmt: skip

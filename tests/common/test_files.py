@@ -14,10 +14,10 @@ from helpers.media import (
     write_video,
 )
 
+from vidrestore.api import restore_video
 from vidrestore.common.errors import UsageError
 from vidrestore.common.files import held
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.probe import probe
 
 PAINTED = load_settings(options=AS_PAINTED)

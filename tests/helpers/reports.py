@@ -14,9 +14,9 @@ from skimage import data
 
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.tracks import Track
+from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
-from vidrestore.jobs.run import restore_video
 from vidrestore.jobs.summary import Summary
 from vidrestore.media.probe import fingerprint
 

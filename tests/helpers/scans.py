@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from helpers.media import AS_PAINTED, OneFace, Painter
 
+from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.planes import plane
 from vidrestore.jobs.image_output import samples_of
-from vidrestore.jobs.run import restore_video
 from vidrestore.jobs.summary import Summary
 from vidrestore.media.decode import Damage, decode
 from vidrestore.media.images import files

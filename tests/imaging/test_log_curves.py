@@ -20,12 +20,12 @@ from helpers.media import (
 from skimage import data
 
 from vidrestore.analysis.detection import upright_picture
+from vidrestore.api import restore_video
 from vidrestore.common.errors import ConfigError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging import transfer
 from vidrestore.imaging.geometry import upright
 from vidrestore.imaging.log_curves import read_cube
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, decode
 from vidrestore.media.probe import probed
 from vidrestore.models.detectors.yunet import YuNet

@@ -160,7 +160,7 @@ def test_an_interruption_stops_all_and_says_what_is_left(
     def interrupted(*_: object, **__: object) -> Summary:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vidrestore.jobs.run.restore_video", interrupted)
+    monkeypatch.setattr("vidrestore.api.run", interrupted)
     found = command("restore", *inputs, "--output-dir", tmp_path / "out", *QUICK)
     assert found.status == 130
     assert "3 of 3 were not begun" in " ".join(found.out.split())

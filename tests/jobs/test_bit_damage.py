@@ -36,10 +36,10 @@ from skimage import data
 
 from vidrestore.analysis import storage
 from vidrestore.analysis.selection import Choice
+from vidrestore.api import restore_video
 from vidrestore.cli import main as vidrestore
 from vidrestore.common.errors import VidrestoreError
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs.run import restore_video
 from vidrestore.models import factory, weights
 from vidrestore.models.gpen.network import GPEN
 from vidrestore.models.weights import Weight

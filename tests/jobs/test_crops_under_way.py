@@ -15,9 +15,9 @@ import pytest
 import torch
 from helpers.media import analysis_of_file, mild_image, plain_track, planes_of, write_video
 
+from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, decode
 from vidrestore.restoration import crop_cache
 

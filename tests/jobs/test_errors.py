@@ -20,10 +20,10 @@ from helpers.videos import MakeVideo, stage_threads
 from vidrestore.analysis import pipeline
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.tracks import Track
+from vidrestore.api import restore_video
 from vidrestore.common.errors import ChangedSourceError, InputError, OutputError
 from vidrestore.common.settings import Settings
 from vidrestore.jobs import run as job
-from vidrestore.jobs.run import restore_video
 from vidrestore.media import decode
 from vidrestore.media.encode import VideoWriter
 from vidrestore.models import factory

@@ -14,9 +14,9 @@ from helpers.media import AS_PAINTED, OneFace, Painter, analysis_of_file, plain_
 from helpers.videos import MakeVideo
 
 from vidrestore.analysis.pipeline import analyze_video
+from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, decode
 from vidrestore.media.encode import VideoWriter
 from vidrestore.models import factory

@@ -24,9 +24,9 @@ from helpers import media, sources
 from vidrestore.analysis import storage
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.analysis.result import Analysis
+from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import verify
-from vidrestore.jobs.run import restore_video
 from vidrestore.jobs.work_folder import WorkFolder
 from vidrestore.media import concat, remux
 from vidrestore.media.decode import Damage, decode

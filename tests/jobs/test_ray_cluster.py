@@ -26,12 +26,12 @@ from helpers.media import (
 )
 
 from vidrestore.analysis.result import Analysis
+from vidrestore.api import restore_video
 from vidrestore.common.errors import ClusterError, InputError, OutputError, UsageError, WeightsError
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import ray_cluster
 from vidrestore.jobs.plan import ways_to_encode
 from vidrestore.jobs.render import Progress, Work
-from vidrestore.jobs.run import restore_video
 from vidrestore.jobs.work_folder import WorkFolder, sealed
 from vidrestore.media.decode import Damage, decode
 from vidrestore.media.probe import fingerprint, probe

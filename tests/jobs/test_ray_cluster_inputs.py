@@ -13,11 +13,11 @@ from helpers.media import AS_PAINTED, analysis_of_file, mild_image, plain_track,
 from jobs.test_ray_cluster import Tinted, frames_of
 from restoration.test_swap import SIDE_PX, SIZE, image_of, pictures
 
+from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import workers as crew
 from vidrestore.jobs.render import Progress, Work
-from vidrestore.jobs.run import restore_video
 from vidrestore.jobs.work_folder import Part
 from vidrestore.media.decode import Span
 from vidrestore.restoration.segments import Segment

@@ -20,11 +20,11 @@ from helpers.media import (
 )
 
 from vidrestore.analysis.result import Analysis
+from vidrestore.api import restore_video
 from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import ray_cluster
 from vidrestore.jobs.redo import Kept, plan_redo
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, decode
 from vidrestore.media.probe import fingerprint
 from vidrestore.restoration.segments import Segment, plan_segments

@@ -21,9 +21,9 @@ from helpers.media import (
 )
 
 from vidrestore.analysis.result import Analysis
+from vidrestore.api import restore_video
 from vidrestore.common.errors import FaultyOutputError, InputError, OutputError
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, decode
 
 SIZE, FRAMES = (96, 64), 120

@@ -24,11 +24,11 @@ from helpers.media import (
     write_video,
 )
 
+from vidrestore.api import restore_video
 from vidrestore.common.errors import InputError, OutputError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.geometry import crop_matrix
 from vidrestore.imaging.planes import checksum
-from vidrestore.jobs.run import restore_video
 from vidrestore.jobs.verify import check_output
 from vidrestore.media.decode import Damage, Span, decode
 from vidrestore.media.ffmpeg import ffmpeg_program

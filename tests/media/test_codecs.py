@@ -16,9 +16,9 @@ from helpers.media import (
     write_video,
 )
 
+from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.codecs import plan_encoding
 from vidrestore.media.decode import Damage, decode
 from vidrestore.media.probe import probe

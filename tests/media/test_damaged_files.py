@@ -25,10 +25,10 @@ from helpers.sources import ffmpeg, picture, tone
 
 from vidrestore.analysis import pipeline
 from vidrestore.analysis.replay import frames_again
+from vidrestore.api import restore_video
 from vidrestore.common.errors import InputError, VidrestoreError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.planes import checksum
-from vidrestore.jobs.run import restore_video
 from vidrestore.jobs.summary import Summary
 from vidrestore.media import decode as stage
 from vidrestore.media.decode import Damage, Span, decode

@@ -17,10 +17,10 @@ from helpers.media import (
     write_video,
 )
 
+from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, Span, decode
 from vidrestore.media.probe import probe
 

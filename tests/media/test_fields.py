@@ -26,11 +26,11 @@ from vidrestore.analysis.interlacing import choose_interlacing
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.analysis.replay import frames_again
 from vidrestore.analysis.result import of_output
+from vidrestore.api import restore_video
 from vidrestore.cli import console
 from vidrestore.common.errors import OutputError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.planes import checksum
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, decode
 from vidrestore.media.fields import _Graph, bobbed, can_split, scan, woven
 from vidrestore.media.probe import probe

@@ -10,10 +10,10 @@ from helpers import sources
 from helpers.media import AS_PAINTED, Painter, analysis_of_file, packets, plain_track
 
 from vidrestore.analysis.replay import frames_again
+from vidrestore.api import restore_video
 from vidrestore.common.errors import InputError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.planes import checksum
-from vidrestore.jobs.run import restore_video
 from vidrestore.media import decode as stage
 from vidrestore.media.decode import decoding_device
 

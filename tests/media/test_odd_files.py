@@ -10,10 +10,10 @@ import pytest
 from helpers.media import Painter, Unchanged, analysis_of_file, mild_image, plain_track, write_video
 
 from vidrestore.analysis.pipeline import analyze_video
+from vidrestore.api import restore_video
 from vidrestore.cli import main
 from vidrestore.common.errors import InputError, OutputError, UsageError
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, Span, decode
 from vidrestore.media.probe import probe
 from vidrestore.models.detectors import Detection

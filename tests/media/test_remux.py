@@ -24,10 +24,10 @@ from helpers.media import (
 from helpers.sources import SOURCES
 
 from vidrestore.analysis.result import Analysis
+from vidrestore.api import restore_video
 from vidrestore.common.errors import InputError, OutputError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.geometry import Rect, crop_matrix
-from vidrestore.jobs.run import restore_video
 from vidrestore.jobs.summary import Summary
 from vidrestore.restoration.compositing.masks import mask_rect
 

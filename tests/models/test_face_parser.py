@@ -22,10 +22,10 @@ from helpers.media import (
 )
 from onnx import TensorProto, helper, numpy_helper
 
+from vidrestore.api import restore_video
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.frame import Frame
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.decode import Damage, decode
 from vidrestore.models import face_parser

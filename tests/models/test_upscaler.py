@@ -20,9 +20,9 @@ from helpers.media import (
     write_video,
 )
 
+from vidrestore.api import restore_video
 from vidrestore.common.errors import UsageError, WeightsError
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, decode
 from vidrestore.models import upscaler
 from vidrestore.models.face_parser import Parser

@@ -15,10 +15,10 @@ from helpers.media import frames_of, info_of, write_video
 
 from vidrestore.analysis.alignment import align
 from vidrestore.analysis.tracks import RawTrack
+from vidrestore.api import restore_video
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import apply, invert, template, upright
-from vidrestore.jobs.run import restore_video
 from vidrestore.models.detectors import Detection
 from vidrestore.restoration.crop import crop
 

@@ -6,10 +6,10 @@ import torch
 from helpers.media import plain_face, random_image
 from restoration.test_segments import Boiling, faces_of, frames_of
 
+from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.frame import Frame
-from vidrestore.jobs.run import restore_video
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.crop_cache import Crops, bytes_in
 from vidrestore.restoration.faces import FaceFrame

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from helpers.media import write_video
 from skimage import data
 
+from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, decode
 
 FRAMES, DIRTY, RADIUS_PX = 17, 8, 6

@@ -34,10 +34,10 @@ from helpers.simulation import (
 )
 from skimage import data
 
+from vidrestore.api import restore_video
 from vidrestore.cli import console
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.geometry import fit_similarity, template
-from vidrestore.jobs.run import restore_video
 from vidrestore.jobs.summary import likeness_by_track
 from vidrestore.media.decode import Damage, decode
 from vidrestore.models.detectors.yunet import YuNet

@@ -22,11 +22,11 @@ from helpers.media import (
     write_video,
 )
 
+from vidrestore.api import restore_video
 from vidrestore.cli import main
 from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.geometry import apply, upright
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, Span, decode
 from vidrestore.media.framemd5 import frame_md5
 from vidrestore.media.probe import probe

@@ -12,11 +12,11 @@ from skimage import data
 from vidrestore.analysis.alignment import align
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.analysis.tracks import RawTrack
+from vidrestore.api import restore_video
 from vidrestore.cli import console
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.geometry import crop_matrix
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, decode
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.faces import FaceFrame

@@ -20,9 +20,9 @@ from helpers.media import (
 
 from vidrestore.analysis.replay import frames_again
 from vidrestore.analysis.result import Analysis
+from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs.run import restore_video
 from vidrestore.jobs.work_folder import WorkFolder
 from vidrestore.media.concat import join
 from vidrestore.media.decode import Damage, decode

@@ -19,11 +19,11 @@ from helpers.media import (
     write_video,
 )
 
+from vidrestore.api import restore_video
 from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.frame import Region
 from vidrestore.imaging.geometry import Rect
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, Span, decode
 from vidrestore.restoration.swap import moved, swapped_region, weight_in
 

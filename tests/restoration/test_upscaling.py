@@ -28,13 +28,13 @@ from helpers.media import (
 )
 
 from vidrestore.analysis.result import Fields
+from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.color import chroma_site
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import apply
 from vidrestore.imaging.planes import layout
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, decode
 from vidrestore.media.framemd5 import frame_md5
 from vidrestore.media.probe import probe

@@ -25,10 +25,10 @@ from helpers.media import (
 
 from vidrestore.analysis.cache import known_analysis
 from vidrestore.analysis.result import Analysis
+from vidrestore.api import restore_video
 from vidrestore.common.errors import InputError, OutputError, UsageError
 from vidrestore.common.files import check_new
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs.run import restore_video
 from vidrestore.media import decode as decode_stage
 from vidrestore.media.decode import Damage, decode
 from vidrestore.media.probe import probe

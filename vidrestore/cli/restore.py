@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -52,6 +53,7 @@ from vidrestore.cli.options import (
     span_of,
 )
 from vidrestore.common.errors import UsageError
+from vidrestore.jobs.exclusions import check_exclusions
 
 if TYPE_CHECKING:
     from vidrestore.common.settings import Settings
@@ -156,59 +158,49 @@ def restore(
         print_settings(settings)
         return
     span = span_of(start, end)
-    _check_alone(
-        output_dir,
-        {
-            "--people": people, "--shots": shots, "--cuts": cuts, "--analysis": known,
-            "--before-swap": before_swap, "--plate": plate, "--layer": layer,
-            "--framemd5": framemd5, "--report": report, "--redo-shots": redo_shots,
-        },
-    )  # fmt: skip
+    check_exclusions({
+        "--output-dir": output_dir, "--people": people, "--shots": shots, "--cuts": cuts,
+        "--analysis": known, "--before-swap": before_swap, "--plate": plate, "--layer": layer,
+        "--framemd5": framemd5, "--report": report, "--keep-job": keep_job,
+        "--redo-shots": redo_shots, "--start or --end": span, "--scale": settings.scale.factor > 1,
+    })  # fmt: skip
     pairs = _pairs(paths or [], output_dir, name, settings)
+    from vidrestore import api
     from vidrestore.analysis import storage
     from vidrestore.analysis.selection import Choice
     from vidrestore.cli import console
     from vidrestore.cli.progress import events
     from vidrestore.jobs.ray_cluster import open_crew
-    from vidrestore.jobs.redo import check_alone
-    from vidrestore.jobs.request import check_paths
-    from vidrestore.jobs.run import restore_video
+    from vidrestore.jobs.request import RestoreRequest
 
-    # Before anything heavy is loaded, so that a slip is answered at once.
-    beside, is_redo = (before_swap, plate), redo_shots is not None
-    check_alone(plate, layer, keep_job=keep_job, is_redo=is_redo)
-    if output_dir is None:
-        source, target = pairs[0]
-        check_paths(
-            source, target, framemd5,
-            report=report, overwrite=overwrite, beside=beside, is_redo=is_redo,
-        )  # fmt: skip
-    if known is not None and span is not None:
-        raise UsageError("an analysis is of a whole video; leave out --start and --end with it")
+    source, target = pairs[0]
+    request = RestoreRequest(
+        source,
+        target,
+        settings,
+        span=span,
+        choice=Choice(people, reference, shots, min_face),
+        before_swap=before_swap,
+        plate=plate,
+        layer=layer,
+        framemd5=framemd5,
+        report=report,
+        overwrite=overwrite,
+        resume=not no_resume,
+        keep_job=keep_job,
+        redo_shots=redo_shots,
+    )
+    if output_dir is None:  # of many, one that is refused does not stop the others
+        request.validate()
     output = sys.stdout  # from which Ray, which prints, is kept while there is a crew
-    with open_crew(workers, cluster) as crew:
+    with open_crew(workers, cluster) as pool:
 
         def restored(source: Path, target: Path) -> Summary:
+            each = replace(request, source=source, target=target, workers=pool)
+            if known is not None:
+                each = replace(each, analysis=storage.load(known))
             with events(as_json, stage_times=stage_times, output=output) as on_event:
-                return restore_video(
-                    source,
-                    target,
-                    settings,
-                    analysis=None if known is None else storage.load(known),
-                    span=span,
-                    choice=Choice(people, reference, shots, min_face),
-                    before_swap=before_swap,
-                    plate=plate,
-                    layer=layer,
-                    framemd5=framemd5,
-                    report=report,
-                    overwrite=overwrite,
-                    resume=not no_resume,
-                    keep_job=keep_job,
-                    redo_shots=redo_shots,
-                    workers=crew,
-                    on_event=on_event,
-                )
+                return api.restore(each, on_event)
 
         if output_dir is not None:
             _restore_all(pairs, restored, output, overwrite=overwrite, as_json=as_json)
@@ -238,16 +230,6 @@ def _pairs(
             "add --output-dir DIR"
         )
     return [(paths[0], paths[1])]
-
-
-def _check_alone(folder: Path | None, given: Mapping[str, object]) -> None:
-    if folder is None:
-        return
-    if named := [option for option, value in given.items() if value is not None]:
-        raise UsageError(
-            f"{' and '.join(named)} cannot hold for many inputs; restore them one by one, with "
-            "OUTPUT instead of --output-dir"
-        )
 
 
 def _restore_all(

@@ -14,6 +14,7 @@ from vidrestore.common.errors import UsageError
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import VideoInfo
+from vidrestore.jobs.exclusions import FIELDS, check_exclusions
 from vidrestore.jobs.image_output import Job, lossless_ways, plan_pictures, streams_of_pictures
 from vidrestore.jobs.layer_output import Layering
 from vidrestore.jobs.memory import check_memory, memory_for_faces, memory_for_frames
@@ -28,7 +29,7 @@ from vidrestore.jobs.redo import (
 )
 from vidrestore.jobs.render import Here, Rendering, Work
 from vidrestore.jobs.request import (
-    Request,
+    RestoreRequest,
     check_fields,
 )
 from vidrestore.jobs.work_folder import WorkFolder
@@ -87,7 +88,7 @@ class Plan:
 
 
 def plan_job(
-    request: Request, work: WorkFolder, on_event: OnEvent | None, *, may_be_kept: bool = True
+    request: RestoreRequest, work: WorkFolder, on_event: OnEvent | None, *, may_be_kept: bool = True
 ) -> Plan:
     """Probe, choose codec, streams and networks, analyze where nobody did, and cut in segments.
 
@@ -200,7 +201,7 @@ def plan_job(
     )
 
 
-def _interlacing(request: Request, info: VideoInfo, on_event: OnEvent | None) -> Interlacing:
+def _interlacing(request: RestoreRequest, info: VideoInfo, on_event: OnEvent | None) -> Interlacing:
     """What is made of interlaced footage; what cannot be done with its fields is refused."""
     if (analysis := request.analysis) is not None:
         known = interlacing_of(analysis)
@@ -209,13 +210,7 @@ def _interlacing(request: Request, info: VideoInfo, on_event: OnEvent | None) ->
     found = choose_interlacing(request.source, info, request.settings, request.span)
     if found.mode == "off":
         return found
-    beside = {"--plate": request.plate, "--before-swap": request.before_swap,
-              "--layer": request.layer}  # fmt: skip
-    if given := [option for option, path in beside.items() if path is not None]:
-        raise UsageError(
-            f"{request.source} is {found.found}, and {' and '.join(given)} cannot go with faces "
-            "restored field by field; add --deinterlace off to take its frames as they are"
-        )
+    check_exclusions(request.options() | {FIELDS: True})
     check_fields(request.source, found, factor=request.settings.scale.factor)
     notify(on_event, *filter(None, [found.notice()]))
     return found
@@ -230,8 +225,10 @@ class _Output:
     pictures: Job | None = None
 
 
-def _plan_output(request: Request, work: WorkFolder, info: VideoInfo, kept: Kept | None) -> _Output:
-    target, shown = request.target, request.shown
+def _plan_output(
+    request: RestoreRequest, work: WorkFolder, info: VideoInfo, kept: Kept | None
+) -> _Output:
+    target, shown = request.target, request.base
     if is_pictures(target):
         pictures = plan_pictures(request.source, target, info, request.settings)
         encoding, header = first_that_opens(
@@ -251,15 +248,15 @@ def _plan_output(request: Request, work: WorkFolder, info: VideoInfo, kept: Kept
     return _Output(encoding, header, plan, container_start)
 
 
-def _layering(request: Request, work: WorkFolder) -> Layering | None:
+def _layering(request: RestoreRequest, work: WorkFolder) -> Layering | None:
     if request.layer is None:
         return None
     layering = Layering(request.layer, request.source.stem, request.settings.layer.format, work)
-    layering.check(request.target, (request.source, request.shown), overwrite=request.overwrite)
+    layering.check(request.target, (request.source, request.base), overwrite=request.overwrite)
     return layering
 
 
-def _checked_beside(request: Request, info: VideoInfo) -> VideoInfo:
+def _checked_beside(request: RestoreRequest, info: VideoInfo) -> VideoInfo:
     """`info` of the output's picture, once the videos beside the source are seen to go with it."""
     if request.before_swap is not None:
         check_before_swap(request.before_swap, request.source, info)

@@ -64,17 +64,6 @@ class Redo:
         return _lies_in(frame, self.frames)
 
 
-def check_alone(plate: Path | None, layer: Path | None, *, keep_job: bool, is_redo: bool) -> None:
-    """UsageError for a redo of what is not only made from the source, or not only the output."""
-    beside = [name for name, path in (("--plate", plate), ("--layer", layer)) if path is not None]
-    if beside and (keep_job or is_redo):
-        option = "--redo-shots" if is_redo else "--keep-job"
-        raise UsageError(
-            f"single shots cannot be redone with {' or '.join(beside)}, so {option} cannot go with "
-            "it; leave it out and restore the whole anew"
-        )
-
-
 def kept_job(work: WorkFolder, source: Path, target: Path, shots: str) -> Kept:
     """What the job that wrote `target` kept; `shots` are those to redo, such as "3,7-9".
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from vidrestore.analysis.interlacing import Interlacing
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.selection import EVERYONE, Choice
 from vidrestore.common.errors import InputError, OutputError, UsageError
 from vidrestore.common.settings import Settings
-from vidrestore.jobs.redo import (
-    check_alone,
-)
+from vidrestore.jobs.exclusions import PICTURES, check_exclusions
 from vidrestore.jobs.render import Workers
 from vidrestore.media.containers import container_of
 from vidrestore.media.decode import Span
@@ -32,37 +29,82 @@ from vidrestore.models.restorers import Restorer
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What is asked for; see `restore_video`."""
+class RestoreRequest:
+    """One video, or one picture or sequence of pictures, whose faces are to be restored."""
 
     source: Path
+    """The input: a video, a picture, or numbered pictures by a pattern such as name_%06d.tif."""
     target: Path
-    settings: Settings
+    """The output. It appears only when it is whole; until then, and after any error, whatever was
+    there stays."""
+    settings: Settings = field(default_factory=Settings)
     restorer: Restorer | None = None
+    """A restorer of the caller's own; None: the one that the settings name."""
     analysis: Analysis | None = None
+    """The analysis of the same source, part and settings, where it is known already."""
     span: Span | None = None
+    """The part of the source to restore; None: all of it."""
     choice: Choice = EVERYONE
+    """Whom to restore, and how in which shot."""
     before_swap: Path | None = None
+    """The same video before faces were swapped in it: only what differs is restored."""
     plate: Path | None = None
+    """A larger or graded version of the source. Faces are pasted onto it, and everything else of
+    the output is the plate's."""
     layer: Path | None = None
+    """A folder for the restored faces by themselves, with a matte."""
     framemd5: Path | None = None
+    """A text file to write: hashes of each frame, and what changed in it."""
     report: Path | None = None
+    """An .html page to write about the run."""
     overwrite: bool = False
+    """Whether an output that exists may be replaced."""
     resume: bool = True
+    """Whether to go on with what an interrupted run of the same request finished."""
     keep_job: bool = False
+    """Whether to keep beside the output what `redo_shots` needs."""
     redo_shots: str | None = None
+    """Shots to render anew under these settings, such as "3,7-9" counted from 1. All else is taken
+    from `target`, bit by bit."""
     workers: Workers | None = None
+    """Processes that render segments side by side (`vidrestore.jobs.ray_cluster`); the frames are
+    the same. None: this process."""
 
     @property
-    def shown(self) -> Path:
-        """What the output is but for the faces."""
+    def base(self) -> Path:
+        """The video that the output shows but for the faces: the plate, else the source."""
         return self.plate or self.source
 
-    def check(self) -> None:
-        """Refuse before any work what could harm a file or cannot end well."""
-        is_redo = self.redo_shots is not None
-        check_alone(self.plate, self.layer, keep_job=self.keep_job, is_redo=is_redo)
-        check_goes_with(self.settings, self.plate, keep_job=self.keep_job, is_redo=is_redo)
+    def options(self) -> dict[str, object]:
+        """The options that may exclude each other, by their names on the command line."""
+        encode, scale = self.settings.encode, self.settings.scale
+        return {
+            PICTURES: is_pictures(self.source),
+            "--plate": self.plate,
+            "--before-swap": self.before_swap,
+            "--layer": self.layer,
+            "--start or --end": self.span,
+            "--keep-job": self.keep_job,
+            "--redo-shots": self.redo_shots,
+            "--codec": encode.codec != "auto",
+            "encode.hardware": encode.hardware,
+            "encode.pixel_format": encode.pixel_format != "source",
+            "--scale": scale.factor > 1,
+        }
+
+    def validate(self) -> None:
+        """Refuse, before any work, what could harm a file or cannot end well.
+
+        Raises:
+            UsageError, InputError, OutputError: One sentence that names what is wrong.
+        """
+        check_exclusions(self.options())
+        scale = self.settings.scale
+        if scale.upscaler is not None and scale.factor == 1:
+            raise UsageError(
+                f"the upscaler {scale.upscaler} is given, but nothing is to be enlarged; add "
+                "--scale 2 or 4"
+            )
         check_paths(
             self.source,
             self.target,
@@ -70,14 +112,8 @@ class Request:
             report=self.report,
             overwrite=self.overwrite,
             beside=(self.before_swap, self.plate),
-            is_redo=is_redo,
+            is_redo=self.redo_shots is not None,
         )
-        if is_pictures(self.source):
-            check_options(self.settings, {
-                "--plate": self.plate, "--before-swap": self.before_swap, "--layer": self.layer,
-                "--start or --end": self.span,
-                "--keep-job": self.keep_job, "--redo-shots": is_redo,
-            })  # fmt: skip
         if self.workers is not None:
             self.workers.check(self.settings, self.restorer)
 
@@ -135,20 +171,6 @@ def check_picture_paths(
             f"{numbered(target, min(others))} has the name of an output and no picture of the "
             "input has that number; remove it or choose another folder"
         )
-
-
-def check_options(settings: Settings, given: dict[str, Any]) -> None:
-    """UsageError for what is asked for and makes no sense of pictures; `given` are options by
-    name, those with a value being asked for."""
-    encode = settings.encode
-    given = given | {
-        "--codec": encode.codec != "auto",
-        "encode.hardware": encode.hardware,
-        "encode.pixel_format": encode.pixel_format != "source",
-        "--scale": settings.scale.factor > 1,
-    }
-    if asked := [name for name, value in given.items() if value]:
-        raise UsageError(f"{' and '.join(asked)} cannot go with pictures; leave it out")
 
 
 def check_paths(
@@ -216,31 +238,6 @@ def _check_files(source: Path, target: Path, *, overwrite: bool) -> None:
         raise UsageError(f"the output {target} exists already; add --overwrite to replace it")
     if not target.parent.is_dir():
         raise OutputError(f"the folder {target.parent} for the output does not exist; create it")
-
-
-def check_goes_with(
-    settings: Settings, plate: Path | None, *, keep_job: bool, is_redo: bool
-) -> None:
-    """UsageError for what makes no sense together."""
-    how = settings.scale
-    if how.factor == 1:
-        if how.upscaler is not None:
-            raise UsageError(
-                f"the upscaler {how.upscaler} is given, but nothing is to be enlarged; add "
-                "--scale 2 or 4"
-            )
-        return
-    if plate is not None:
-        raise UsageError(
-            f"the output is as large as the plate {plate}, so --scale {how.factor} cannot go with "
-            "it; leave out one of them"
-        )
-    if keep_job or is_redo:
-        option = "--redo-shots" if is_redo else "--keep-job"
-        raise UsageError(
-            f"single shots cannot be redone with --scale, so {option} cannot go with it; leave it "
-            "out and restore the whole anew"
-        )
 
 
 def check_fields(source: Path, interlacing: Interlacing, *, factor: int) -> None:

@@ -10,12 +10,11 @@ from fractions import Fraction
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from vidrestore.analysis.cache import OTHER_FRAMES
 from vidrestore.analysis.replay import last_duration
 from vidrestore.analysis.result import Analysis
-from vidrestore.analysis.selection import EVERYONE, Choice
 from vidrestore.common.errors import ChangedSourceError, FaultyOutputError
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.settings import Settings
@@ -23,92 +22,68 @@ from vidrestore.common.threads import Stopwatch
 from vidrestore.jobs.image_output import at_own_clock
 from vidrestore.jobs.plan import Plan, plan_job
 from vidrestore.jobs.redo import note_job
-from vidrestore.jobs.render import Workers, sum_of
-from vidrestore.jobs.request import Request
+from vidrestore.jobs.render import sum_of
+from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.summary import Summary, summarize
 from vidrestore.jobs.verify import Fixity, Larger, Onlooker, check_output
 from vidrestore.jobs.work_folder import WorkFolder, work_folder
 from vidrestore.media.containers import RemuxPlan
-from vidrestore.media.decode import Span
 from vidrestore.media.remux import packet_count, remux
-from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.statistics import Tally
 from vidrestore.restoration.upscaling import Scaler
 
-if TYPE_CHECKING:
-    from vidrestore.review.report import Reporter
+
+class RunObserver(Protocol):
+    """Follows a run from outside, as a report of it does."""
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        """Receive an event; the observer passes it on."""
+        ...
+
+    def sample_collector(self, plan: Plan, tally: Tally) -> Onlooker:
+        """Whoever is shown the frames of the finished file beside those of the source."""
+        ...
+
+    def finished(
+        self, plan: Plan, tally: Tally, summary: Summary, fixity: Fixity | None
+    ) -> Summary:
+        """The output has its name; returns the summary, maybe with more warnings."""
+        ...
 
 
-def restore_video(
-    source: str | Path,
-    target: str | Path,
-    settings: Settings | None = None,
-    *,
-    restorer: Restorer | None = None,
-    analysis: Analysis | None = None,
-    span: Span | None = None,
-    choice: Choice = EVERYONE,
-    before_swap: Path | None = None,
-    plate: Path | None = None,
-    layer: Path | None = None,
-    framemd5: Path | None = None,
-    report: Path | None = None,
-    overwrite: bool = False,
-    resume: bool = True,
-    keep_job: bool = False,
-    redo_shots: str | None = None,
-    workers: Workers | None = None,
+def run(
+    request: RestoreRequest,
     on_event: OnEvent | None = None,
+    observer: RunObserver | None = None,
 ) -> Summary:
-    """Restore the faces of `source` and write the whole file anew as `target`.
+    """Restore the faces of a video and write the whole file anew.
 
-    Both may be pictures: one each, or numbered ones by a pattern (see `vidrestore.media.images`).
-    `restorer` may be any object that keeps the contract of `vidrestore.models.restorers`;
-    `analysis` is that of the same source, span and settings where it is already known. `choice`
-    says whom to restore, and how in which shot. `before_swap` is the same video before faces were
-    swapped in it: only what differs is restored. `plate` is a version of it, larger or graded:
-    faces are pasted onto that, and everything else of the output is the plate's. `layer` is a
-    folder into which the restored faces are written by themselves, with a matte. `framemd5` is a
-    text file to write, with the hashes of each frame and what changed in it; `report` is an .html
-    page to write about the run. `target` appears only when it is whole; until then, and after any
-    error, whatever was there stays. Until then finished segments are kept in a folder beside it,
-    and the same call goes on from there unless `resume` is False.
-    With `keep_job` a note on the finished job stays there, by which `redo_shots`, such as "3,7-9"
-    counted from 1, renders these shots anew under the settings given now and takes all else from
-    `target`, bit by bit; neither goes with `plate` or `layer`.
-    `workers`, from `vidrestore.jobs.ray_cluster`, render segments side by side; the frames are the
-    same. Raises VidrestoreError; see `vidrestore.common.errors`.
+    Finished segments lie in a folder beside the output until the output is whole, and the same
+    request goes on from there.
+
+    Args:
+        request: What is asked for.
+        on_event: Receives progress and notices; default: nobody does.
+        observer: Follows the run in place of `on_event`; default: none.
+
+    Returns:
+        What was done, and what was not.
+
+    Raises:
+        VidrestoreError: See `vidrestore.common.errors`.
     """
-    request = Request(
-        source=Path(source),
-        target=Path(target),
-        settings=settings or Settings(),
-        restorer=restorer,
-        analysis=analysis,
-        span=span,
-        choice=choice,
-        before_swap=before_swap,
-        plate=plate,
-        layer=layer,
-        framemd5=framemd5,
-        report=report,
-        overwrite=overwrite,
-        resume=resume,
-        keep_job=keep_job,
-        redo_shots=redo_shots,
-        workers=workers,
-    )
     started = time.monotonic()
-    request.check()
-    reporter = _reporter(request, on_event)
-    if reporter is not None:
-        on_event = reporter.hear
+    request.validate()
+    if observer is not None:
+        on_event = observer.on_event
     with work_folder(request.target, lambda message: notify(on_event, message)) as work:
-        made = _made(request, work, reporter, on_event)
+        made = _made(request, work, observer, on_event)
         plan, whole, counts, tally = made.plan, made.whole, made.counts, made.tally
         if plan.job.layering is not None:
-            plan.job.layering.deliver(plan.base.path, plan.base.analysis, is_part=span is not None)
-        if keep_job:
+            plan.job.layering.deliver(
+                plan.base.path, plan.base.analysis, is_part=request.span is not None
+            )
+        if request.keep_job:
             note_job(
                 work, whole, plan.job.analysis, plan.rendering.segments, counts=counts,
                 restorers=plan.restorers, strength=plan.strength, encoding=plan.job.encoding,
@@ -118,7 +93,7 @@ def restore_video(
             plan.pictures.deliver(whole.parent)
         else:
             whole.replace(request.target)
-        work.end(keep_job=keep_job)
+        work.end(keep_job=request.keep_job)
     seconds = {
         "analyze": made.planned - started,
         "restore": made.restored - made.planned,
@@ -126,7 +101,12 @@ def restore_video(
     }
     fixity = made.fixity
     summary = summarize(
-        plan.job.analysis, tally, plan.losses, seconds, is_part=span is not None, fixity=fixity
+        plan.job.analysis,
+        tally,
+        plan.losses,
+        seconds,
+        is_part=request.span is not None,
+        fixity=fixity,
     )
     summary = replace(
         summary,
@@ -135,7 +115,7 @@ def restore_video(
         redone_shots=() if plan.redo is None else plan.redo.shots,
         enlarged=plan.job.settings.scale.factor,
     )
-    return summary if reporter is None else reporter.written(plan, tally, summary, fixity)
+    return summary if observer is None else observer.finished(plan, tally, summary, fixity)
 
 
 class _Made(NamedTuple):
@@ -154,27 +134,30 @@ class _Made(NamedTuple):
 
 
 def _made(
-    request: Request, work: WorkFolder, reporter: Reporter | None, on_event: OnEvent | None
+    request: RestoreRequest,
+    work: WorkFolder,
+    observer: RunObserver | None,
+    on_event: OnEvent | None,
 ) -> _Made:
     """Plan, restore, join and check; once more where the analysis of an earlier run is of other
     frames than the source has."""
     plan = plan_job(request, work, on_event)
     try:
-        return _restored(plan, request, work, reporter, on_event)
+        return _restored(plan, request, work, observer, on_event)
     except ChangedSourceError as error:
         if not plan.has_kept_analysis:
             raise
         logging.getLogger("vidrestore").info("a kept analysis is of no use: %s", error)
     notify(on_event, OTHER_FRAMES)
     plan = plan_job(request, work, on_event, may_be_kept=False)
-    return _restored(plan, request, work, reporter, on_event)
+    return _restored(plan, request, work, observer, on_event)
 
 
 def _restored(
     plan: Plan,
-    request: Request,
+    request: RestoreRequest,
     work: WorkFolder,
-    reporter: Reporter | None,
+    observer: RunObserver | None,
     on_event: OnEvent | None,
 ) -> _Made:
     planned = time.monotonic()
@@ -190,20 +173,12 @@ def _restored(
             whole = work.path / f"whole{request.target.suffix}"
             _join_all(video, whole, plan, used, tally)
         restored = time.monotonic()
-        onlooker = None if reporter is None else reporter.onlooker(plan, tally)
+        onlooker = None if observer is None else observer.sample_collector(plan, tally)
         fixity = _checked(whole, plan, request, onlooker, on_event)
     except FaultyOutputError:
         work.forget_video()  # else the next run would begin with it
         raise
     return _Made(plan, whole, counts, tally, used, fixity, planned, restored)
-
-
-def _reporter(request: Request, on_event: OnEvent | None) -> Reporter | None:
-    if request.report is None:
-        return None
-    from vidrestore.review.report import Reporter  # what it measures with takes a while to load
-
-    return Reporter(request.report, request, on_event)
 
 
 def _codec(plan: Plan) -> str:
@@ -231,7 +206,7 @@ def _join_all(video: Path, whole: Path, plan: Plan, restorers: Sequence[str], ta
 def _checked(
     whole: Path,
     plan: Plan,
-    request: Request,
+    request: RestoreRequest,
     onlooker: Onlooker | None,
     on_event: OnEvent | None,
 ) -> Fixity | None:

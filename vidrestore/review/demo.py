@@ -19,7 +19,8 @@ from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
-from vidrestore.jobs.run import restore_video
+from vidrestore.jobs.request import RestoreRequest
+from vidrestore.jobs.run import run
 from vidrestore.jobs.summary import Summary
 from vidrestore.review.drawing import write_picture
 from vidrestore.review.evaluate import Evaluation, evaluate
@@ -67,9 +68,8 @@ def run_demo(folder: Path, on_event: Callable[[dict[str, Any]], None] | None = N
     _write(source, _worn(pictures), crf=20)
     settings = demo_settings()
     analysis = analyze_video(source, settings, on_event=on_event)
-    summary = restore_video(
-        source, restored, settings, analysis=analysis, overwrite=True, on_event=on_event
-    )
+    request = RestoreRequest(source, restored, settings, analysis=analysis, overwrite=True)
+    summary = run(request, on_event)
     evaluation = evaluate(restored, source, settings, reference=truth, analysis=analysis)
     _write_comparison(folder / "compare.png", [source, restored, truth])
     return Demo(folder, summary, evaluation)

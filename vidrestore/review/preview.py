@@ -24,7 +24,7 @@ from vidrestore.common.timecode import exact_seconds
 from vidrestore.imaging.geometry import apply, invert, unit_corners, upright
 from vidrestore.jobs.plan import Plan, plan_job, with_template
 from vidrestore.jobs.render import sum_of
-from vidrestore.jobs.request import Request
+from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.work_folder import work_folder
 from vidrestore.media.decode import Damage, Span, decode
 from vidrestore.media.images import is_pictures
@@ -252,10 +252,10 @@ def _rendered(
     suffix = source.suffix if is_pictures(source) else ".mkv"
     with tempfile.TemporaryDirectory(prefix="vidrestore-") as folder:
         target = Path(folder) / f"{source.stem}{suffix}"
-        request = Request(
+        request = RestoreRequest(
             source, target, _quick(settings), restorer, _as_pictures(analysis), span, choice
         )
-        request.check()
+        request.validate()
         with work_folder(target, lambda message: None) as work:
             plan = plan_job(request, work, on_event)
             start = _clock_start(source)

@@ -18,11 +18,11 @@ from helpers.media import (
     write_video,
 )
 
+from vidrestore.api import restore_video
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.frame import Frame
 from vidrestore.jobs.estimate import Estimate, estimate
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.codecs import Encoding
 from vidrestore.models.factory import chosen_restorer, weights_needed
 from vidrestore.models.restorers import restorer_for

@@ -22,9 +22,9 @@ from helpers.media import (
 )
 from skimage import data
 
+from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.frame import Frame
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.decode import Damage, decode
 from vidrestore.models.restorers.denoise import Denoise

@@ -13,9 +13,9 @@ import torch
 from helpers import gpen_formula
 from helpers.media import AS_PAINTED, analysis_of_file, mild_image, plain_track, write_video
 
+from vidrestore.api import restore_video
 from vidrestore.common.errors import ConfigError, UsageError, WeightsError
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Span
 from vidrestore.models.gpen.checkpoint import export_onnx
 from vidrestore.models.gpen.inference import InferenceGPEN

@@ -19,8 +19,8 @@ from restoration.compositing.test_finish import (
 )
 from skimage import data
 
+from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, decode
 from vidrestore.restoration.compositing import defocus
 from vidrestore.restoration.compositing.paste import Finish

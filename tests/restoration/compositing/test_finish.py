@@ -22,12 +22,12 @@ from helpers.media import (
 from skimage import data
 
 from vidrestore.analysis.tracks import Track
+from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging import color
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.geometry import apply, crop_matrix, invert, template
 from vidrestore.imaging.resample import resample
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, decode
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing import motion_blur

@@ -23,12 +23,12 @@ from helpers.media import (
 )
 
 from vidrestore.analysis.edl import later
+from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging import color
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import Rect
-from vidrestore.jobs.run import restore_video
 from vidrestore.media.decode import Damage, Span, decode
 from vidrestore.media.probe import probe
 

@@ -17,9 +17,9 @@ from helpers.reports import (
     write_tape,
 )
 
+from vidrestore.api import restore_video
 from vidrestore.cli import main
 from vidrestore.common.errors import OutputError, UsageError
-from vidrestore.jobs.run import restore_video
 from vidrestore.review import report
 from vidrestore.review.report import samples
 

@@ -23,7 +23,7 @@ from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.settings import Settings
 from vidrestore.common.threads import StageTime
 from vidrestore.jobs.plan import Plan
-from vidrestore.jobs.request import Request
+from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.summary import Summary
 from vidrestore.jobs.verify import Fixity
 from vidrestore.restoration.segments import restorers_used
@@ -61,14 +61,14 @@ Values = npt.NDArray[np.float64]
 class Reporter:
     """Follows a run, and writes the page about it to `path` once its output is whole."""
 
-    def __init__(self, path: Path, request: Request, on_event: OnEvent | None) -> None:
-        self._path, self._request, self._on_event = path, request, on_event
+    def __init__(self, path: Path, request: RestoreRequest, on_event: OnEvent | None) -> None:
+        self._path, self._request, self._pass_on = path, request, on_event
         self._begun = datetime.now()
         self._notices: dict[str, None] = {}
         self._stages: dict[str, Mapping[str, StageTime]] = {}
         self._onlooker: Onlooker | None = None
 
-    def hear(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: dict[str, Any]) -> None:
         """Pass the event on, and keep what the page tells of it."""
         if event["event"] == "notice" and len(self._notices) < _MOST_NOTICES:
             self._notices[event["message"]] = None
@@ -76,16 +76,18 @@ class Reporter:
             self._stages[event["pass"]] = {
                 name: StageTime(**own) for name, own in event["stages"].items()
             }
-        if self._on_event is not None:
-            self._on_event(event)
+        if self._pass_on is not None:
+            self._pass_on(event)
 
-    def onlooker(self, plan: Plan, tally: Tally) -> Onlooker:
+    def sample_collector(self, plan: Plan, tally: Tally) -> Onlooker:
         """Who is to be shown the frames of the finished file beside the source's."""
         job, strength = plan.job, plan.strength
         self._onlooker = Onlooker(job.analysis, plan.base.analysis, tally, strength)
         return self._onlooker
 
-    def written(self, plan: Plan, tally: Tally, summary: Summary, fixity: Fixity | None) -> Summary:
+    def finished(
+        self, plan: Plan, tally: Tally, summary: Summary, fixity: Fixity | None
+    ) -> Summary:
         """The summary, with one sentence more where the page could not be written."""
         try:
             text = page(self._run(plan, tally, summary, fixity))
@@ -95,7 +97,7 @@ class Reporter:
             why = getattr(error, "strerror", None) or str(error) or "interrupted"
             sentence = f"the report {self._path} could not be written ({why}); the output is whole"
             return replace(summary, warnings=(*summary.warnings, sentence))
-        notify(self._on_event, f"the report is in {self._path}")
+        notify(self._pass_on, f"the report is in {self._path}")
         return summary
 
     def _run(self, plan: Plan, tally: Tally, summary: Summary, fixity: Fixity | None) -> Run:
@@ -344,7 +346,7 @@ def _how(plan: Plan, summary: Summary) -> Iterator[tuple[str, str]]:
     yield "run on", f"{platform.system()}, {platform.machine()}"
 
 
-def _options(request: Request) -> Iterator[tuple[str, str]]:
+def _options(request: RestoreRequest) -> Iterator[tuple[str, str]]:
     choice = request.choice
     given = {
         "--people": choice.people, "--reference": choice.reference, "--shots": choice.shots,
@@ -384,7 +386,7 @@ def _part(plan: Plan) -> str | None:
     return " ".join(filter(None, (start and f"from {start}", end and f"to {end}")))
 
 
-def _base(plan: Plan, request: Request) -> str:
+def _base(plan: Plan, request: RestoreRequest) -> str:
     if request.plate is not None:
         return "the plate"
     return "the source" if plan.base.scaling is None else "the enlarged source"
