@@ -68,7 +68,7 @@ def change_one_frame(tape):
 @pytest.fixture
 def few_samples(monkeypatch):
     """A fingerprint of a long video does not see most of it; let that be so of a short one."""
-    monkeypatch.setattr(storage, "_SAMPLE_BYTES", 1024)
+    monkeypatch.setattr("vidrestore.media.probe._SAMPLE_BYTES", 1024)
 
 
 def run(tape, settings, told, target=None, **more):

@@ -71,7 +71,7 @@ def test_only_one_function_counts_cores() -> None:
     for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and node.attr in ("cpu_count", "sched_getaffinity"):
-                counting.add(path.name)
+                counting.add(path.relative_to(package).as_posix())
     # doctor says how many of all there are may be used.
     assert counting == {"common/system.py", "cli/doctor.py"}
 

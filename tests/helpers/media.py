@@ -157,6 +157,7 @@ class Painter:
 
     def __init__(self, rgb: tuple[float, float, float] = (0.2, 0.7, 0.4)) -> None:
         self.rgb = torch.tensor(rgb)[:, None, None]
+        self.cache_key = f"painter of {rgb}"
         self.batches: list[int] = []
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:

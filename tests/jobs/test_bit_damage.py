@@ -32,6 +32,7 @@ import cv2
 import pytest
 import torch
 from helpers import media, sources
+from helpers.processes import environment
 from skimage import data
 
 from vidrestore.analysis import storage
@@ -679,7 +680,7 @@ def results_of(case: str, folder: Path, damages: int) -> Results:
         with (folder / "told").open("w+b") as told, (folder / "said").open("w+b") as said:
             process = subprocess.run(
                 [sys.executable, __file__, case, folder, str(damages), *keys],
-                stdout=told, stderr=said, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+                stdout=told, stderr=said, check=False, env=environment(OMP_NUM_THREADS="1"),
             )  # fmt: skip
         lines = (folder / "told").read_text().splitlines()
         words = (folder / "said").read_text(errors="replace")[-3000:]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.media import analysis_of_file, mild_image, plain_track, planes_of, write_video
+from helpers.processes import environment
 
 from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
@@ -129,7 +130,7 @@ def whole(tape, tmp_path_factory) -> list[tuple[int, bytes]]:
 def stopped(tape: Path, target: Path, by: signal.Signals) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, __file__, by.name, tape, target],
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=120, env=environment(),
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ import imageio_ffmpeg
 import pytest
 import torch
 from helpers import media, sources
+from helpers.processes import environment
 
 from vidrestore.analysis import storage
 from vidrestore.analysis.pipeline import analyze_video
@@ -297,7 +298,7 @@ def test_a_job_killed_at_any_step_goes_on_from_there(tape, faces, uninterrupted,
     target = folder / "out.mkv"
     killed = subprocess.run(
         [sys.executable, __file__, name, tape, known, target],
-        capture_output=True, text=True, check=False, timeout=300,
+        capture_output=True, text=True, check=False, timeout=300, env=environment(),
     )  # fmt: skip
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert target.exists() == (name == "after the renaming")

@@ -17,7 +17,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.jobs.render import Rendering, Work
-from vidrestore.jobs.request import Request
+from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.work_folder import WorkFolder
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.decode import Span
@@ -162,7 +162,7 @@ WORK_NOT = {
 
 
 def test_every_field_of_a_request_is_in_the_work_or_cannot_matter():
-    assert {f.name for f in fields(Request)} == REQUEST.keys() | REQUEST_NOT.keys()
+    assert {f.name for f in fields(RestoreRequest)} == REQUEST.keys() | REQUEST_NOT.keys()
     assert not REQUEST.keys() & REQUEST_NOT.keys()
     assert set(REQUEST.values()) <= {f.name for f in fields(Work)}
 

@@ -1,0 +1,47 @@
+"""Options that exclude each other, by one table."""
+
+from itertools import product
+
+import pytest
+
+from vidrestore import RestoreRequest, load_settings
+from vidrestore.common.errors import UsageError
+from vidrestore.jobs.exclusions import EXCLUSIONS, FIELDS, check_exclusions
+
+PAIRS = [
+    (option, other)
+    for exclusion in EXCLUSIONS
+    for option, other in product(exclusion.options, exclusion.others)
+]
+
+
+@pytest.mark.parametrize(("option", "other"), PAIRS)
+def test_every_pair_of_the_table_is_refused_by_name(option, other):
+    with pytest.raises(UsageError) as refused:
+        check_exclusions({option: True, "--before": None, other: "value"})
+    assert other in str(refused.value)
+    check_exclusions({option: True, other: None})
+    check_exclusions({option: False, other: "value"})
+
+
+def test_all_others_that_are_given_are_named():
+    with pytest.raises(UsageError, match="--plate and --layer cannot go with faces restored field"):
+        check_exclusions({FIELDS: True, "--plate": "p", "--layer": "l", "--scale": False})
+
+
+def test_a_request_names_each_option_of_the_table_that_it_has(make_video, tmp_path):
+    source = make_video()
+    names = set(RestoreRequest(source, tmp_path / "out.mp4").options())
+    known = {name for each in EXCLUSIONS for name in (*each.options, *each.others)}
+    assert names <= known
+    of_the_command_line = {"--output-dir", "--analysis", "--people", "--shots", "--cuts"}
+    assert known - names == of_the_command_line | {"--framemd5", "--report", FIELDS}
+
+
+def test_a_request_is_refused_before_any_file_is_looked_at(tmp_path):
+    request = RestoreRequest(
+        tmp_path / "missing.mp4", tmp_path / "out.mp4", load_settings(options={"scale.factor": 2}),
+        plate=tmp_path / "plate.mp4",
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="as large as the plate"):
+        request.validate()
