@@ -19,7 +19,7 @@ PAIRS = [
 def test_every_pair_of_the_table_is_refused_by_name(option, other):
     with pytest.raises(UsageError) as refused:
         check_exclusions({option: True, "--before": None, other: "value"})
-    assert other in str(refused.value)
+    assert other.split()[0] in str(refused.value)
     check_exclusions({option: True, other: None})
     check_exclusions({option: False, other: "value"})
 
