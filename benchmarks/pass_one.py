@@ -55,7 +55,7 @@ def whole_pass(clip: Path, models: Path) -> None:
 
 def callers(clip: Path, models: Path) -> None:
     """SCRFD with one thread of onnxruntime for each caller."""
-    info = probe(clip)
+    info = probe(clip).info
     frames = list(islice(decode(clip, Damage()), LOOKS))
     pack = models / "insightface" / "models" / "det_only"
     looks = [

@@ -422,7 +422,7 @@ def test_a_real_face_trembles_less_than_its_landmarks(shared, detector, frames_t
     source = shared / "clips" / "lp_s18.mp4"
     images = [f.image for f in islice(decode(source, Damage()), frames_to_see)]
     found = raw_landmarks(images, detector, shared / "models")
-    info = probe(source)
+    info = probe(source).info
     track = followed(images, found, info)
     final = align([track], info, **HOW)[0].matrices
     assert trembling(final) <= share * trembling(fit_similarity(filled(found), FFHQ))

@@ -11,9 +11,10 @@ from helpers.media import AS_PAINTED, Painter, Unchanged, info_of, random_image,
 from skimage import data
 
 from vidrestore.analysis import storage
-from vidrestore.analysis.borders import NO_MARGINS, Margins, MarginScan, find_margins
+from vidrestore.analysis.borders import NO_MARGINS, Margins, MarginScan
 from vidrestore.analysis.description import as_dict, facts_of
 from vidrestore.analysis.detection import FirstLook, detect
+from vidrestore.analysis.interlacing import inspect_samples
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
@@ -128,17 +129,17 @@ def test_one_damaged_place_hides_no_border():
 )  # fmt: skip
 def test_real_clips_have_none(shared, name):
     path = shared / "clips" / name
-    assert find_margins(path, probe(path), load_settings(), None) == NO_MARGINS
+    assert inspect_samples(probe(path), load_settings()).margins == NO_MARGINS
 
 
 def test_long_videos_are_measured_at_places_all_through_them(tmp_path):
     pictures = tape(footage.pan(24, 360, 288), 12, 8, 8)
     images = footage.images(pictures, "yuv420p") * 11
     path = write_video(tmp_path / "long.mp4", images, codec="libx264", options={"g": "50"})
-    found = find_margins(path, probe(path), load_settings(), None)
+    found = inspect_samples(probe(path), load_settings()).margins
     assert abs(found.left_px - 12) <= 1
     assert abs(found.noise_lines - 8) <= 1
-    assert not find_margins(path, probe(path), load_settings(None, ["detect.margins=false"]), None)
+    assert not inspect_samples(probe(path), load_settings(None, ["detect.margins=false"])).margins
 
 
 @pytest.mark.parametrize("orientation", [(1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, 1, 0)])

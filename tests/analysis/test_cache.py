@@ -21,7 +21,7 @@ from vidrestore.api import restore_video
 from vidrestore.common.errors import ChangedSourceError, InputError
 from vidrestore.common.profiles import load_settings
 from vidrestore.media.decode import Damage, decode
-from vidrestore.media.probe import fingerprint
+from vidrestore.media.probe import fingerprint, probe
 from vidrestore.models import factory
 from vidrestore.review.preview import write_preview
 
@@ -29,6 +29,11 @@ SIZE, FRAMES = (160, 120), 12
 OPTIONS = AS_PAINTED | {"detect.detector": "haar", "encode.codec": "ffv1"}
 USED = "the analysis of an earlier run is used"
 ANEW = "cannot be used, so it is made anew"
+
+
+def known(source, settings, **more):
+    """The analysis of an earlier run, or a new one."""
+    return cache.find_analysis(probe(source, settings), settings, **more).analysis
 
 
 @pytest.fixture
@@ -91,7 +96,7 @@ def kept_files():
 
 
 def test_a_file_that_was_written_to_is_analyzed_again(tape, detector, settings, few_samples):
-    cache.known_analysis(tape, settings)
+    known(tape, settings)
     before = change_one_frame(tape)
     assert fingerprint(tape) == before  # which therefore proves nothing
     seen, told = detector.pictures, []
@@ -109,7 +114,7 @@ def keeping_its_time(tape):
 def test_other_frames_at_the_same_time_cost_one_analysis_more(
     tape, detector, settings, few_samples
 ):
-    cache.known_analysis(tape, settings)
+    known(tape, settings)
     keeping_its_time(tape)
     seen, told = detector.pictures, []
     frames = run(tape, settings, told)
@@ -133,8 +138,8 @@ def test_a_preview_and_a_sheet_of_people_do_the_same(
         lambda: command("analyze", tape, "--detector", "haar", "--no-estimate",
                         "--contact-sheet", tmp_path / "sheet.png"),
     ):  # fmt: skip
-        cache.known_analysis(tape, load_settings(options={"detect.detector": "haar"}))
-        cache.known_analysis(tape, settings)
+        known(tape, load_settings(options={"detect.detector": "haar"}))
+        known(tape, settings)
         keeping_its_time(tape)
         seen = detector.pictures
         result = show()
@@ -147,11 +152,11 @@ def test_frames_that_are_never_those_of_the_analysis_end_in_one_sentence(
     tape, detector, settings, few_samples
 ):
     """One that is given is nobody's to replace."""
-    known = cache.known_analysis(tape, settings)
+    given = known(tape, settings)
     keeping_its_time(tape)
     told = []
     with pytest.raises(ChangedSourceError, match="without an analysis of before"):
-        run(tape, settings, told, analysis=known)
+        run(tape, settings, told, analysis=given)
     assert count(told, cache.OTHER_FRAMES) == 0
 
 
@@ -177,23 +182,23 @@ def a_folder(path):
 
 @pytest.mark.parametrize("how", [damaged, of_another_source, of_another_size, a_folder])
 def test_a_kept_analysis_of_no_use_costs_time_and_a_notice(tape, detector, settings, how):
-    first = cache.known_analysis(tape, settings)
+    first = known(tape, settings)
     (path,) = kept_files()
     how(path)
     seen, told = detector.pictures, []
-    again = cache.known_analysis(tape, settings, on_event=told.append)
+    again = known(tape, settings, on_event=told.append)
     assert detector.pictures == seen + FRAMES
     assert (count(told, ANEW), count(told, USED)) == (1, 0)
     np.testing.assert_array_equal(again.tracks[0].matrices, first.tracks[0].matrices)
     if how is not a_folder:
         seen, told = detector.pictures, []
-        cache.known_analysis(tape, settings, on_event=told.append)
+        known(tape, settings, on_event=told.append)
         assert detector.pictures == seen
         assert count(told, ANEW) == 0
 
 
 def test_every_command_bears_a_damaged_cache(tmp_path, tape, detector, settings):
-    cache.known_analysis(tape, settings)
+    known(tape, settings)
     (path,) = kept_files()
     for show in (
         lambda: run(tape, settings, []),
@@ -202,12 +207,12 @@ def test_every_command_bears_a_damaged_cache(tmp_path, tape, detector, settings)
         damaged(path)
         show()
         assert path not in kept_files() or storage.load(path).frame_count == FRAMES
-        cache.known_analysis(tape, settings)
+        known(tape, settings)
 
 
 def test_a_given_analysis_of_another_picture_is_refused(tape, detector, settings):
-    known = analysis_of_file(tape)
-    wrong = replace(known, info=replace(known.info, height=240))
+    given = analysis_of_file(tape)
+    wrong = replace(given, info=replace(given.info, height=240))
     with pytest.raises(InputError, match=r"160 x 240 in yuv420p.*160 x 120"):
         run(tape, settings, [], analysis=wrong)
 
@@ -237,8 +242,8 @@ def test_a_source_that_grows_while_it_is_looked_through_is_not_remembered(tape, 
     listener = OnFrame(go_on)
     listener.counts["analyze"] = FRAMES // 2 - 2
     with pytest.raises(ChangedSourceError, match="no longer written or copied"):
-        cache.known_analysis(tape, settings, on_event=listener)
-    assert cache.known_analysis(tape, settings).frame_count == FRAMES
+        known(tape, settings, on_event=listener)
+    assert known(tape, settings).frame_count == FRAMES
 
 
 def test_a_source_that_was_short_for_a_moment_is_not_remembered(
@@ -251,18 +256,18 @@ def test_a_source_that_was_short_for_a_moment_is_not_remembered(
         tape.write_bytes(data)
         os.utime(tape, ns=(0, tape.stat().st_mtime_ns + 1_000_000))
 
-    analyze = cache.analyze_video
+    analyze = cache.analyze
 
-    def analyze_short(source, settings, **options):
+    def analyze_short(source, inspection, settings, **options):
         write(whole[: len(whole) // 2])
-        short = analyze(source, settings, **options)
+        short = analyze(probe(tape), inspection, settings, **options)
         write(whole)
         return replace(short, fingerprint=fingerprint(tape))
 
     told = []
-    monkeypatch.setattr(cache, "analyze_video", analyze_short)
-    assert cache.known_analysis(tape, settings, on_event=told.append).frame_count < FRAMES
+    monkeypatch.setattr(cache, "analyze", analyze_short)
+    assert known(tape, settings, on_event=told.append).frame_count < FRAMES
     assert count(told, "its analysis is not kept") == 1
     monkeypatch.undo()
     monkeypatch.setattr(factory, "open_detector", lambda *_, **__: detector)
-    assert cache.known_analysis(tape, settings).frame_count == FRAMES
+    assert known(tape, settings).frame_count == FRAMES

@@ -104,7 +104,7 @@ def test_a_video_without_faces_comes_out_bit_identical_with_all_its_streams(shar
     summary = restore_video(source, target, settings(shared, "yunet", encode__codec="ffv1"))
     assert summary.faces == summary.tracks == 0
     assert any("no face was found" in warning for warning in summary.warnings)
-    assert probe(source).stream_index == 3
+    assert probe(source).info.stream_index == 3
     with av.open(str(source)) as a, av.open(str(target)) as b:
         assert [s.type for s in a.streams] == [s.type for s in b.streams]
         assert len(b.streams.audio) == 2
@@ -135,8 +135,8 @@ def test_full_range_of_a_real_clip_stays_full_range(shared, tmp_path):
     target = tmp_path / "out.mkv"
     summary = restore_video(source, target, settings(shared, "yunet"))
     assert summary.faces == 51
-    assert probe(target).full_range
-    assert probe(target).codec == "h264"
+    assert probe(target).info.full_range
+    assert probe(target).info.codec == "h264"
     means = [np.mean([color.plane(f.image, 0).mean() for f in decode(p, Damage())])
              for p in (source, target)]  # fmt: skip
     assert means[0] == pytest.approx(means[1], abs=0.5)

@@ -476,7 +476,7 @@ def test_people_of_composed_scenes_with_a_real_recogniser(yunet, recognizer):
 @pytest.mark.long
 def test_the_people_of_a_real_clip(shared, yunet, recognizer):
     source = shared / "clips" / "hamilton_short.mp4"
-    info = probe(source)
+    info = probe(source).info
     view = upright(info, 640)
     embedder = Embedder(recognizer, every_seconds=0.5)
     seen = []
@@ -520,7 +520,7 @@ def test_what_scrfd_takes_for_a_face_is_far_too_small(shared):
     folder = shared / "models" / "insightface" / "models" / "det_only"
     detector = InsightFace(folder, size_px=640, score=0.5)
     source = shared / "clips" / "torchcodec_nasa.mp4"
-    info = probe(source)
+    info = probe(source).info
     view = upright(info, 640)
     thumbnail = np.zeros((36, 64), np.uint8)
     seen = [

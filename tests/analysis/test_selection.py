@@ -38,6 +38,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.geometry import apply
 from vidrestore.media.decode import Damage, decode
+from vidrestore.media.probe import probe
 from vidrestore.models import factory
 
 TWO_SHOTS = 24
@@ -208,16 +209,16 @@ def test_an_analysis_is_used_again_for_the_same_content_and_settings(
     tmp_path, tape, detector, plain
 ):
     told = []
-    first = cache.known_analysis(tape, plain, on_event=told.append)
+    first = cache.find_analysis(probe(tape, plain), plain, on_event=told.append).analysis
     seen = detector.pictures
     copy = shutil.copy2(tape, tmp_path / "copy.mkv")
-    again = cache.known_analysis(copy, plain, on_event=told.append)
+    again = cache.find_analysis(probe(copy, plain), plain, on_event=told.append).analysis
     assert detector.pictures == seen
     assert any("earlier run" in event.get("message", "") for event in told)
     np.testing.assert_array_equal(again.tracks[0].matrices, first.tracks[0].matrices)
     for change in ("align.smoothness=0.5", "detect.remember=false"):
         other = load_settings(None, [change], options={"detect.detector": "haar"})
-        cache.known_analysis(tape, other)
+        cache.find_analysis(probe(tape, other), other)
         assert detector.pictures > seen
         seen = detector.pictures
 
@@ -225,7 +226,7 @@ def test_an_analysis_is_used_again_for_the_same_content_and_settings(
 def test_a_cache_that_cannot_be_used_costs_only_time(tmp_path, tape, detector, plain, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     (tmp_path / "file").write_text("no folder")
-    assert cache.known_analysis(tape, plain).frame_count == TWO_SHOTS
+    assert cache.find_analysis(probe(tape, plain), plain).analysis.frame_count == TWO_SHOTS
 
 
 def test_cuts_are_taken_from_an_edit_decision_list(tmp_path, tape, detector, plain):

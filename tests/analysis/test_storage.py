@@ -16,7 +16,7 @@ from vidrestore.analysis.borders import Margins
 from vidrestore.analysis.result import Fields
 from vidrestore.analysis.tracks import mean_direction
 from vidrestore.common.errors import InputError
-from vidrestore.media.probe import fingerprint
+from vidrestore.media.probe import fingerprint, probe
 
 
 def full_analysis():
@@ -85,12 +85,12 @@ def test_an_analysis_of_another_video_is_refused(tmp_path):
         write_video(tmp_path / f"{i}.mkv", [random_image(64, 48, "yuv420p", i)]) for i in (1, 2)
     ]
     analysis = replace(full_analysis(), fingerprint=fingerprint(videos[0]))
-    storage.check_source(analysis, videos[0], "a.npz")
+    storage.check_source(analysis, probe(videos[0]), "a.npz")
     copy = tmp_path / "copy.mkv"
     copy.write_bytes(videos[0].read_bytes())
-    storage.check_source(analysis, copy, "a.npz")
+    storage.check_source(analysis, probe(copy), "a.npz")
     with pytest.raises(InputError, match=r"a\.npz is of another video"):
-        storage.check_source(analysis, videos[1], "a.npz")
+        storage.check_source(analysis, probe(videos[1]), "a.npz")
 
 
 def resealed(path, change):

@@ -331,7 +331,7 @@ def test_nobody_is_seen_where_nobody_shows_a_face(shared):
     source = shared / "clips" / "torchcodec_nasa.mp4"
     # Well below the setting, where a hood begins to look like a face.
     detector = YuNet(shared / "models" / "face_detection_yunet_2023mar.onnx", score=0.5)
-    info = probe(source)
+    info = probe(source).info
     view = upright(info, 640)
     seen = []
     for frame in decode(source, Damage()):

@@ -26,7 +26,7 @@ WRITING = {
 }  # fmt: skip
 WORK = (
     "vidrestore.api.run", "vidrestore.review.preview.write_preview",
-    "vidrestore.review.comparison.write_comparison", "vidrestore.analysis.cache.known_analysis",
+    "vidrestore.review.comparison.write_comparison", "vidrestore.analysis.cache.find_analysis",
     "vidrestore.review.trial.chosen_restorer", "vidrestore.models.convert._read",
 )  # fmt: skip
 

@@ -61,7 +61,7 @@ def test_a_second_run_on_the_same_output_is_refused_and_harms_nothing(request_of
         first.go.set()
         thread.join()
     assert results[0].faces == 3
-    assert probe(target).width == 96
+    assert probe(target).info.width == 96
     assert not target.with_name("out.mp4.vidrestore").exists()
 
 

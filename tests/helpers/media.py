@@ -137,7 +137,7 @@ def analysis_of_file(
     """One shot with the given tracks, of the file's own frames."""
     seen = [(frame.pts, checksum(frame.image)) for frame in decode(path, Damage(), span)]
     pts, crc32 = np.array(seen, np.int64).reshape(-1, 2).T
-    known = analysis_of(probe(path), len(pts), tracks)
+    known = analysis_of(probe(path).info, len(pts), tracks)
     return replace(known, pts=pts, crc32=crc32.astype(np.uint32))
 
 

@@ -20,7 +20,7 @@ from vidrestore.jobs.summary import Summary
 from vidrestore.media.decode import Damage, decode
 from vidrestore.media.images import files
 from vidrestore.media.images.exif import Directory, Tags, exif_of
-from vidrestore.media.probe import probed
+from vidrestore.media.probe import probe
 
 SIZE = (160, 120)
 OPTIONS = AS_PAINTED | {"deflicker.amount": 0, "people.recognise": False, "detect.remember": False}
@@ -80,7 +80,7 @@ def decoded(path: Path) -> Any:
     """(rows, columns, channels), as ffmpeg reads it; grey or R, G, B."""
     header = files.read_header(path)
     image = next(decode(path, Damage())).image
-    return samples_of(image, header, probed(path, load_settings()))
+    return samples_of(image, header, probe(path, load_settings()).info)
 
 
 def changed_box(before: Any, after: Any) -> tuple[int, int, int, int]:

@@ -27,7 +27,7 @@ from vidrestore.imaging import transfer
 from vidrestore.imaging.geometry import upright
 from vidrestore.imaging.log_curves import read_cube
 from vidrestore.media.decode import Damage, decode
-from vidrestore.media.probe import probed
+from vidrestore.media.probe import probe
 from vidrestore.models.detectors.yunet import YuNet
 
 CUBE = """# made for a test
@@ -120,7 +120,7 @@ def test_the_network_sees_the_curve_and_the_output_keeps_its_values(tmp_path, cu
             options={"decode.input_curve": name, "encode.codec": "ffv1", **AS_PAINTED}
         )
         analysis = analysis_of_file(source, [plain_track(3, centre=(32, 24), side=30)])
-        analysis = replace(analysis, info=probed(source, settings))
+        analysis = replace(analysis, info=probe(source, settings).info)
         for restorer in (watching := Watching(), Painter()):
             target = tmp_path / "out.mkv"
             summary = restore_video(source, target, settings, restorer=restorer,

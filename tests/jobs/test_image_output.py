@@ -27,7 +27,7 @@ from vidrestore.media.decode import Damage, decode
 from vidrestore.media.images import dpx, files, jpeg, kind_of, png, tiff
 from vidrestore.media.images import exif as tags
 from vidrestore.media.images.header import Carried
-from vidrestore.media.probe import probed
+from vidrestore.media.probe import probe
 
 PROFILE = bytes(range(256)) * 300  # more than one segment of a JPEG holds
 
@@ -303,6 +303,6 @@ def test_no_bytes_break_a_reader(tmp_path, kind):
 def test_a_still_is_probed_as_one_frame(tmp_path):
     source = tmp_path / "a.jpg"
     source.write_bytes(photo("jpeg", 6))
-    info = probed(source, load_settings())
+    info = probe(source, load_settings()).info
     assert (info.width, info.height, info.frame_count_from_header) == (120, 160, 1)
     assert info.display_orientation == tags.turn_of(6)

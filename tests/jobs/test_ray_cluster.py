@@ -242,7 +242,7 @@ def order_of(source: Path, folder: Path, faces: Analysis, /, **changes: object):
     from vidrestore.jobs import workers as crew
 
     settings = load_settings(options=OPTIONS)
-    (encoding, *_) = ways_to_encode(probe(source), folder / "out.mkv", settings)
+    (encoding, *_) = ways_to_encode(probe(source).info, folder / "out.mkv", settings)
     work = Work(
         source=source, fingerprint=fingerprint(source), folder=folder, analysis=faces,
         restorers=[(0, None)], own_restorer=Tinted(), networks=[(0, "tinted")],

@@ -146,7 +146,7 @@ def test_every_codec_gives_frames_times_and_shape_back(
         analysis=analysis_of_file(was, [plain_track(12, centre=(100, 60), side=60)]),
     )  # fmt: skip
     assert summary.codec == codec
-    info = probe(tmp_path / name)
+    info = probe(tmp_path / name).info
     assert (info.pixel_format, info.width, info.height) == (pixel_format, 256, 128)
     if codec != "hevc" or quality == "20":
         assert summary.psnr_outside_db > 20

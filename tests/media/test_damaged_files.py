@@ -359,7 +359,7 @@ def test_a_few_frames_of_another_shape_are_left_out_and_counted(
     pts = [frame.pts for frame in decode(whole("mkv"), damage)]
     assert pts == [40 * i for i in range(_FRAMES) if i not in strays]
     assert damage == Damage(decode_errors=len(strays))
-    assert probe(whole("mkv")).width == 64
+    assert probe(whole("mkv")).info.width == 64
 
 
 def test_a_part_of_a_damaged_file_is_read_from_the_files_beginning(tmp_path, whole):

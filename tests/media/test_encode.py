@@ -88,7 +88,7 @@ def test_tags_shape_and_rotation_are_passed_on(tmp_path, suffix):
     source = write_video(tmp_path / "source.mp4", images, codec="libx264", prepare=prepare)
     target = tmp_path / f"out{suffix}"
     run(source, target)
-    before, after = probe(source), probe(target)
+    before, after = probe(source).info, probe(target).info
     assert before.display_orientation == (0, -1, 1, 0)
     for name in ("tags", "sample_aspect_ratio", "display_matrix", "width", "height", "matrix"):
         assert getattr(after, name) == getattr(before, name), name
@@ -99,7 +99,7 @@ def test_full_range_stays_full_range(tmp_path):
     source = write_video(tmp_path / "source.mp4", images, codec="mjpeg")
     target = tmp_path / "out.mkv"
     run(source, target, load_settings(options={"encode.codec": "ffv1"}))
-    after = probe(target)
+    after = probe(target).info
     assert after.full_range
     assert "range" not in after.guessed
     for was, now in zip(decoded_planes(source), decoded_planes(target), strict=True):

@@ -22,7 +22,7 @@ from helpers.media import (
 from skimage import data
 
 from vidrestore.analysis import storage
-from vidrestore.analysis.interlacing import choose_interlacing
+from vidrestore.analysis.interlacing import inspect_samples
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.analysis.replay import frames_again
 from vidrestore.analysis.result import of_output
@@ -68,8 +68,7 @@ def restored(source, target, mode, restorer, **more):
 
 
 def judged(path):
-    info = probe(path)
-    found = choose_interlacing(path, info, load_settings(), None)
+    found = inspect_samples(probe(path), load_settings()).interlacing
     return "progressive" if found.mode == "off" else found.order
 
 
@@ -107,7 +106,7 @@ def test_what_footage_is_its_pictures_tell_and_not_its_flags(tmp_path, size):
 def test_pulldown_is_called_so(tmp_path):
     (frames, flag) = next((f, flag) for n, f, flag, _ in kinds("480i") if n.startswith("3:2"))
     path = footage.film(tmp_path / "clip.mkv", frames, flag=flag)
-    assert "pulldown" in choose_interlacing(path, probe(path), load_settings(), None).found
+    assert "pulldown" in inspect_samples(probe(path), load_settings()).interlacing.found
 
 
 @pytest.mark.parametrize(
@@ -230,7 +229,7 @@ def test_a_painted_face_has_no_combs_and_the_rest_is_untouched(tmp_path, a_face,
     summary = restored(source, target, "keep", Painter((0.8, 0.4, 0.3)))
     assert summary.identical_outside == FRAMES
     assert summary.identical_frames == 0
-    assert probe(target).field_order == order
+    assert probe(target).info.field_order == order
     for frame in decode(target, Damage()):
         assert frame.image.interlaced_frame
         assert combs(frame) < 1
@@ -360,7 +359,7 @@ def test_bob_gives_the_motion_that_frames_do_not(tmp_path, a_face):
     times = frame_times(target)
     begin = frame_times(with_sound)[0]
     assert times == [begin + Fraction(i, 50) for i in range(2 * FRAMES)]
-    assert probe(target).field_order == "progressive"
+    assert probe(target).info.field_order == "progressive"
     assert packets(target, 1) == packets(with_sound, 1)
 
 
@@ -404,7 +403,7 @@ def test_film_comes_back_as_it_was_before_pulldown(tmp_path, a_face, order, skip
     np.testing.assert_allclose(
         times[: len(shown) // 4 * 4 - 4], 1 / 24, atol=0.0011
     )  # matroska counts milliseconds
-    assert probe(target).field_order == "progressive"
+    assert probe(target).info.field_order == "progressive"
 
 
 def test_times_of_film_are_exact_where_the_clock_allows(tmp_path, a_face):

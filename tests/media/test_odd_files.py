@@ -35,7 +35,7 @@ def test_a_part_begins_on_its_exact_frame_in_every_container(tmp_path, suffix, s
                          pts=range(100), options={"g": "100", "bf": "0"})  # fmt: skip
     whole = [f.pts for f in decode(source, Damage())]
     assert len(whole) == 100
-    info = probe(source)
+    info = probe(source).info
     first = whole[0] + start / info.time_base
     wanted = [p for p in whole if first <= p < first + Fraction(1, 2) / info.time_base]
     span = Span(Fraction(start) or None, start + Fraction(1, 2))

@@ -209,9 +209,9 @@ def test_everything_else_is_the_plates(tmp_path):
     options = {"encode.codec": "prores", "encode.provenance": False}
     summary = restored(source, tmp_path / "out.mov", plate, **options)
     assert summary.codec == "prores"
-    info, was = probe(tmp_path / "out.mov"), probe(plate)
+    info, was = probe(tmp_path / "out.mov").info, probe(plate).info
     assert (info.width, info.height, info.pixel_format) == (2 * SIZE, 2 * SIZE, was.pixel_format)
-    times = [[f.pts * probe(p).time_base for f in decode(p, Damage())]
+    times = [[f.pts * probe(p).info.time_base for f in decode(p, Damage())]
              for p in (tmp_path / "out.mov", plate)]  # fmt: skip
     assert times[0] == times[1]
     with av.open(str(tmp_path / "out.mov")) as container:
@@ -263,7 +263,7 @@ def test_a_larger_plate_gets_larger_crops(tmp_path):
     plate = video(tmp_path / "plate.mkv", [image_of(background(0, 2))] * 3)
     track = plain_track(3, centre=(64, 64), side=120, work_px=128)
     analysis = replace(analysis_of_file(source), tracks=(track,))
-    paired = pair(source, analysis, None, before_swap=None, plate=plate)
+    paired = pair(source, analysis, None, before_swap=None, plate=probe(plate))
     assert paired.plate is not None
     (large,) = paired.plate.analysis.tracks
     assert large.work_px == 256

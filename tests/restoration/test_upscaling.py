@@ -218,7 +218,7 @@ def test_faces_land_within_a_fifth_of_a_pixel(tmp_path, pixel_format, size, fact
     summary = scaled(source, tmp_path / "out.mkv", factor)
     assert summary.faces == FRAMES
     assert summary.identical_outside == FRAMES
-    info, now = probe(source), probe(tmp_path / "out.mkv")
+    info, now = probe(source).info, probe(tmp_path / "out.mkv").info
     assert now.sample_aspect_ratio == 1
     assert (now.width, now.height) == (2 * round(size[0] * aspect * factor / 2), size[1] * factor)
     to_large = target_from_source(now, info)
@@ -241,7 +241,7 @@ def test_a_face_shows_more_of_its_crop_than_one_that_is_enlarged_with_the_pictur
     large, small = tmp_path / "large.mkv", tmp_path / "small.mkv"
     scaled(source, large, restorer=Sharp())
     scaled(source, small, 1, restorer=Sharp())
-    info = probe(small)
+    info = probe(small).info
     # 20 px around the middle of the face, in both twice as large.
     x, y = (2 * round(c) for c in CENTRE)
     inner = np.s_[y - 20 : y + 20, x - 20 : x + 20]
@@ -279,7 +279,7 @@ def test_once_as_large_is_as_it_was(tmp_path):
     source = clip(tmp_path / "source.mkv", (124, 98), **anamorphic(Fraction(16, 15)))
     scaled(source, tmp_path / "out.mkv", 1, restorer=Unchanged())
     assert hashes(tmp_path / "out.mkv") == hashes(source)
-    assert probe(tmp_path / "out.mkv").sample_aspect_ratio == pytest.approx(16 / 15, abs=1e-3)
+    assert probe(tmp_path / "out.mkv").info.sample_aspect_ratio == pytest.approx(16 / 15, abs=1e-3)
 
 
 def test_the_listing_has_the_hashes_of_the_source_and_the_samples_are_compared(tmp_path):
@@ -298,10 +298,10 @@ def test_the_listing_has_the_hashes_of_the_source_and_the_samples_are_compared(t
 
 def test_a_guessed_matrix_is_said_where_the_size_would_lead_to_another_guess(tmp_path):
     source = clip(tmp_path / "source.mkv", (400, 300), frames=1)
-    assert "matrix" in probe(source).guessed
+    assert "matrix" in probe(source).info.guessed
     scaled(source, tmp_path / "out.mkv", 4, tracks=[])
-    found = probe(tmp_path / "out.mkv")
-    assert found.matrix == probe(source).matrix == "bt601"
+    found = probe(tmp_path / "out.mkv").info
+    assert found.matrix == probe(source).info.matrix == "bt601"
     assert "matrix" not in found.guessed
 
 
@@ -328,16 +328,16 @@ def test_fields_that_nobody_looked_at_are_said(tmp_path):
         tmp_path / "source.mp4", (128, 96), codec="libx264",
         options={"x264-params": "tff=1", "flags": "+ildct"},
     )  # fmt: skip
-    assert probe(source).field_order == "tff"
+    assert probe(source).info.field_order == "tff"
     summary = scaled(source, tmp_path / "out.mkv", tracks=[], **{"fields.deinterlace": "off"})
     assert any("enlarged as whole pictures" in said for said in summary.warnings)
-    assert probe(tmp_path / "out.mkv").field_order == "progressive"
+    assert probe(tmp_path / "out.mkv").info.field_order == "progressive"
 
 
 def test_light_levels_in_a_header_are_of_the_larger_picture(tmp_path):
     source = sources.build("hdr10_mkv", tmp_path)
     scaled(source, tmp_path / "out.mkv", tracks=[])
-    was, now = probe(source), probe(tmp_path / "out.mkv")
+    was, now = probe(source).info, probe(tmp_path / "out.mkv").info
     assert (now.width, now.height) == (2 * was.width, 2 * was.height)
     assert was.mastering_display is not None
     assert (now.mastering_display, now.content_light) == (was.mastering_display, was.content_light)
@@ -351,7 +351,7 @@ def test_what_a_swap_changed_is_enlarged_with_the_rest(tmp_path):
     source = write_video(tmp_path / "source.mkv", images)
     summary = scaled(source, tmp_path / "out.mkv", restorer=Painter(), before_swap=before)
     assert summary.faces == summary.identical_outside == FRAMES
-    info = probe(source)
+    info = probe(source).info
     for image, found in zip(images, greys(tmp_path / "out.mkv"), strict=True):
         changed = found != planes_of(larger(image, 2, info))[0]
         assert changed[70:130, 90:160].mean() > 0.9

@@ -16,7 +16,7 @@ def test_the_demo_gains_a_decibel_and_leaves_its_files(tmp_path):
     assert demo.evaluation.output.face_ssim > demo.evaluation.source.face_ssim
     names = sorted(path.name for path in (tmp_path / "demo").iterdir())
     assert names == ["compare.png", "restored.mp4", "source.mp4", "truth.mp4"]
-    assert probe(tmp_path / "demo" / "source.mp4").width == 640
+    assert probe(tmp_path / "demo" / "source.mp4").info.width == 640
     with av.open(str(tmp_path / "demo" / "restored.mp4")) as container:
         assert len(container.streams.audio) == 1
     stages = {event["stage"] for event in events if event["event"] == "progress"}

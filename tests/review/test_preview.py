@@ -23,7 +23,7 @@ from helpers.media import (
     write_video,
 )
 
-from vidrestore.analysis.cache import known_analysis
+from vidrestore.analysis.cache import find_analysis
 from vidrestore.analysis.result import Analysis
 from vidrestore.api import restore_video
 from vidrestore.common.errors import InputError, OutputError, UsageError
@@ -47,7 +47,7 @@ def picture_in(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def pictures_of(path: Path) -> list[npt.NDArray[np.uint8]]:
-    info = probe(path)
+    info = probe(path).info
     return [picture_of(frame.image, info) for frame in decode(path, Damage())]
 
 
@@ -183,7 +183,7 @@ def test_an_earlier_analysis_of_the_whole_is_used(
 ) -> None:
     detector = OneFace()
     monkeypatch.setattr(factory, "open_detector", lambda *_, **__: detector)
-    assert known_analysis(source, SETTINGS).frame_count == FRAMES
+    assert find_analysis(probe(source, SETTINGS), SETTINGS).analysis.frame_count == FRAMES
     seen = detector.pictures
     assert seen
     write_preview(source, Fraction(1), tmp_path / "a.png", SETTINGS, restorer=Painter())

@@ -7,21 +7,15 @@ a television shows, a few lines are shifted and noisy; a capture has them, and b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vidrestore.analysis.sampling import _PAIR_EVERY, _is_of, stretches
-from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import FloatArray, VideoInfo
 from vidrestore.imaging.geometry import Matrix, Rect, apply
 from vidrestore.imaging.planes import layout, plane
-from vidrestore.media.decode import Span
-from vidrestore.media.images import is_pictures
 
 _Grey = npt.NDArray[np.uint8]
 
@@ -275,16 +269,3 @@ def _torn_lines(picture: _Grey, most: int) -> npt.NDArray[np.bool_]:
     alike = (one * other).mean(axis=1) / both
     usual = max(float(np.median(change[: -2 * most])), 1.0)
     return np.asarray((change > _TORN * usual) & (alike < 1 - _UNLIKE))[-2 * most :]
-
-
-def find_margins(source: Path, info: VideoInfo, settings: Settings, span: Span | None) -> Margins:
-    """Of the file's own frames, unless nobody wants to know or they are pictures by themselves."""
-    if not settings.detect.margins or is_pictures(source):
-        return NO_MARGINS
-    scan = MarginScan(info)
-    for images in stretches(source, info, span, frames=2):
-        for i, (earlier, later) in enumerate(pairwise(images)):
-            whole = not (earlier.is_corrupt or later.is_corrupt)
-            if i % _PAIR_EVERY == 0 and whole and _is_of(info, earlier) and _is_of(info, later):
-                scan.add(earlier, later)
-    return scan.margins()

@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from vidrestore.analysis import storage
-from vidrestore.analysis.interlacing import Interlacing
-from vidrestore.analysis.pipeline import analyze_video, template_of
+from vidrestore.analysis.interlacing import Inspection, inspect_samples
+from vidrestore.analysis.pipeline import analyze, template_of
 from vidrestore.analysis.result import Analysis
 from vidrestore.common.errors import InputError, VidrestoreError
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.settings import Settings
 from vidrestore.common.text_files import can_be_found
 from vidrestore.media.decode import Span
-from vidrestore.media.probe import probed
-from vidrestore.media.source import open_source
+from vidrestore.media.probe import Probe
 from vidrestore.models import weights
 from vidrestore.models.factory import recognizer_folder
 
@@ -41,11 +39,11 @@ class Known:
 
 
 def find_analysis(
-    source: Path,
+    source: Probe,
     settings: Settings,
     *,
     span: Span | None = None,
-    interlacing: Interlacing | None = None,
+    inspection: Inspection | None = None,
     may_be_kept: bool = True,
     on_event: OnEvent | None = None,
 ) -> Known:
@@ -57,31 +55,31 @@ def find_analysis(
         source: The video.
         settings: Those of the run.
         span: The part of the source that is looked at; None: all.
-        interlacing: What was measured of the source's fields already.
+        inspection: What sampled frames say, where they were looked at already.
         may_be_kept: False where that of an earlier run turned out to be of other frames: it is made
             anew, and takes the place of the other.
         on_event: Is told what is used, and what is of no use.
 
     Raises:
-        InputError: The source cannot be read as video.
-        ChangedSourceError: It changed while it was looked through.
+        ChangedSourceError: The source changed while it was looked through.
     """
-    analyze = partial(analyze_video, span=span, interlacing=interlacing, on_event=on_event)
-    if not settings.detect.remember:
-        return Known(analyze(source, settings), is_kept=False)
-    path = _kept_at(source, settings, span)
-    if not may_be_kept:
+    path = _kept_at(source, settings, span) if settings.detect.remember else None
+    if path is not None and not may_be_kept:
         _drop(path)
-    elif (known := _loaded(path, source, settings, on_event)) is not None:
+    elif path is not None and (known := _loaded(path, source, settings, on_event)) is not None:
         notify(on_event, "the analysis of an earlier run is used")
         return Known(known, is_kept=True)
-    analysis = analyze(source, settings)
-    if analysis.detector_errors:  # the next run may have better luck
+    if inspection is None:
+        inspection = inspect_samples(source, settings, span)
+        notify(on_event, *filter(None, [inspection.interlacing.notice()]))
+    analysis = analyze(source, inspection, settings, span=span, on_event=on_event)
+    if path is None or analysis.detector_errors:  # the next run may have better luck
         return Known(analysis, is_kept=False)
-    if _kept_at(source, settings, span) != path:
+    if source.mtime_ns and source.path.stat().st_mtime_ns != source.mtime_ns:
         notify(
             on_event,
-            f"{source} was written to while it was looked through, so its analysis is not kept",
+            f"{source.path} was written to while it was looked through, so its analysis is not "
+            "kept",
         )
         return Known(analysis, is_kept=False)
     try:
@@ -92,15 +90,8 @@ def find_analysis(
     return Known(analysis, is_kept=False)
 
 
-def known_analysis(
-    source: Path, settings: Settings, *, may_be_kept: bool = True, on_event: OnEvent | None = None
-) -> Analysis:
-    """`find_analysis` of the whole source, wherever it is from."""
-    return find_analysis(source, settings, may_be_kept=may_be_kept, on_event=on_event).analysis
-
-
 def remembered_analysis(
-    source: Path, settings: Settings, on_event: OnEvent | None = None
+    source: Probe, settings: Settings, on_event: OnEvent | None = None
 ) -> Analysis | None:
     """That of the whole source, where an earlier run with the same settings made it."""
     if not settings.detect.remember:
@@ -108,20 +99,19 @@ def remembered_analysis(
     return _loaded(_kept_at(source, settings, None), source, settings, on_event)
 
 
-def forget_analysis(source: Path, settings: Settings, on_event: OnEvent | None) -> None:
+def forget_analysis(source: Probe, settings: Settings, on_event: OnEvent | None) -> None:
     """Drop what `remembered_analysis` gave, since the source has other frames, and say so."""
     notify(on_event, OTHER_FRAMES)
     _drop(_kept_at(source, settings, None))
 
 
-def _kept_at(source: Path, settings: Settings, span: Span | None) -> Path:
+def _kept_at(source: Probe, settings: Settings, span: Span | None) -> Path:
     folder = weights.user_cache() / "analyses"
-    with open_source(source):  # which says what is wrong with a file that is no video
-        return storage.cached(source, folder, _settings_hash(settings, span))
+    return storage.cached(source, folder, _settings_hash(settings, span))
 
 
 def _loaded(
-    path: Path, source: Path, settings: Settings, on_event: OnEvent | None
+    path: Path, source: Probe, settings: Settings, on_event: OnEvent | None
 ) -> Analysis | None:
     """None where there is none, or one of no use, which is dropped and said."""
     try:
@@ -131,7 +121,7 @@ def _loaded(
     try:
         analysis = storage.load(path)
         storage.check_source(analysis, source, str(path))
-        storage.check_picture(analysis, probed(source, settings), str(path))
+        storage.check_picture(analysis, source.info, str(path))
     except InputError as error:
         _LOG.info("a kept analysis is of no use: %s", error)
         notify(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
+from vidrestore.analysis.borders import Margins
 from vidrestore.analysis.result import Analysis
-from vidrestore.analysis.sampling import stretches
+from vidrestore.analysis.sampling import sample
 from vidrestore.common.errors import UsageError
 from vidrestore.common.settings import Settings
-from vidrestore.imaging.frame import VideoInfo
 from vidrestore.media.decode import Span
-from vidrestore.media.fields import FieldScan, can_split, scan
+from vidrestore.media.fields import FieldScan, can_split
 from vidrestore.media.images import is_pictures
+from vidrestore.media.probe import Probe
 
-_FRAMES_AT_EACH = 24
 # No interlaced system has more lines; below the other bound filters have no neighbours to go by.
 _MOST_LINES, _LEAST_LINES = 1088, 16
 # Share of the frames with motion that must look interlaced, by what the stream says of them.
@@ -62,14 +61,43 @@ def interlacing_of(analysis: Analysis) -> Interlacing:
     return NOT_INTERLACED if fields is None else Interlacing(fields.mode, fields.order)
 
 
-def choose_interlacing(
-    source: Path, info: VideoInfo, settings: Settings, span: Span | None
-) -> Interlacing:
-    """Measure, unless that is not wanted, and decide by the settings."""
-    mode = settings.fields.deinterlace
-    if mode == "off" or is_pictures(source) or not _LEAST_LINES <= info.height <= _MOST_LINES:
-        return NOT_INTERLACED
-    seen = scanned(source, info, span)
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What sampled frames of a video say, before all are looked at."""
+
+    interlacing: Interlacing
+    margins: Margins
+
+
+def inspect_samples(probe: Probe, settings: Settings, span: Span | None = None) -> Inspection:
+    """Measure interlacing and borders in sampled frames, unless that is not wanted, and decide.
+
+    Args:
+        probe: The video.
+        settings: `fields.deinterlace` and `detect.margins` count.
+        span: The part of the video that is worked on; default: all.
+
+    Returns:
+        What was found.
+
+    Raises:
+        UsageError: The settings ask for film in footage that holds none.
+    """
+    mode, info, is_video = settings.fields.deinterlace, probe.info, not is_pictures(probe.path)
+    has_lines = _LEAST_LINES <= info.height <= _MOST_LINES
+    found = sample(
+        probe, span,
+        fields=mode != "off" and is_video and has_lines,
+        borders=settings.detect.margins and is_video,
+    )  # fmt: skip
+    interlacing = NOT_INTERLACED
+    if found.fields is not None:
+        interlacing = _chosen(found.fields, probe, mode)
+    return Inspection(interlacing, found.margins)
+
+
+def _chosen(seen: FieldScan, probe: Probe, mode: str) -> Interlacing:
+    info = probe.info
     order, found = judged(seen, info.field_order)
     if order is not None and not can_split(info.pixel_format):
         why = f"pictures of fields cannot be made in {info.pixel_format}"
@@ -77,8 +105,8 @@ def choose_interlacing(
         return Interlacing("off", order, found, obstacle)
     if mode == "film" and order is not None and not is_pulldown(seen):
         raise UsageError(
-            f"{source} is {found}, and its fields do not repeat as 3:2 pulldown repeats them, so "
-            "there is no film to bring back; use --deinterlace keep or bob"
+            f"{probe.path} is {found}, and its fields do not repeat as 3:2 pulldown repeats them, "
+            "so there is no film to bring back; use --deinterlace keep or bob"
         )
     return Interlacing("off" if order is None else mode, order or "tff", found)
 
@@ -115,9 +143,3 @@ def judged(seen: FieldScan, said: str) -> tuple[str | None, str]:
 
 
 _SAID = {"progressive": "progressive", "tff": "top field first", "bff": "bottom field first"}
-
-
-def scanned(source: Path, info: VideoInfo, span: Span | None) -> FieldScan:
-    """Of some frames each at places all through the video, or through `span` of it."""
-    places = stretches(source, info, span, frames=_FRAMES_AT_EACH)
-    return sum(map(scan, places), FieldScan())

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from vidrestore.analysis.alignment import align, broken
-from vidrestore.analysis.borders import Margins, find_margins
+from vidrestore.analysis.borders import Margins
 from vidrestore.analysis.detection import Failures, FirstLook, Recognise, detect
 from vidrestore.analysis.edl import read_cuts
-from vidrestore.analysis.interlacing import Interlacing, choose_interlacing
+from vidrestore.analysis.interlacing import Inspection, Interlacing, inspect_samples
 from vidrestore.analysis.motion import Odometer, follow
 from vidrestore.analysis.people import join_people
 from vidrestore.analysis.result import Analysis, Fields, info_of_pictures
@@ -38,7 +38,7 @@ from vidrestore.media.images import (
     is_pictures,
     pictures_of,
 )
-from vidrestore.media.probe import fingerprint, probed
+from vidrestore.media.probe import Probe, fingerprint, probe
 from vidrestore.media.pulldown import Matches, film_pictures
 from vidrestore.models.detectors import Detector
 from vidrestore.models.detectors.haar import CERTAIN_NEIGHBORS
@@ -57,26 +57,47 @@ def analyze_video(
     settings: Settings | None = None,
     *,
     span: Span | None = None,
-    interlacing: Interlacing | None = None,
     on_event: OnEvent | None = None,
 ) -> Analysis:
-    """Everything that must be known of a video before a face is restored.
+    """Find out everything that must be known of a video before a face is restored.
 
-    Where the footage is interlaced, it is of the pictures of its fields unless the settings say
-    otherwise (see `vidrestore.analysis.result`); `interlacing` is what was measured of that
-    already.
+    Args:
+        source: A video, a picture, or numbered pictures by a pattern.
+        settings: Default: `Settings()`.
+        span: The part to look at; default: all.
+        on_event: Receives progress and notices; default: nobody does.
+
+    Returns:
+        The result. Where the footage is interlaced, it is of the pictures of its fields unless the
+        settings say otherwise (see `vidrestore.analysis.result`).
+
+    Raises:
+        InputError: The source cannot be read as video.
+        ChangedSourceError: It changed meanwhile.
+        WeightsError: The detector's weights are missing.
+    """
+    settings = settings or Settings()
+    found = probe(Path(source), settings)
+    inspection = inspect_samples(found, settings, span)
+    notify(on_event, *filter(None, [inspection.interlacing.notice()]))
+    return analyze(found, inspection, settings, span=span, on_event=on_event)
+
+
+def analyze(
+    probe: Probe,
+    inspection: Inspection,
+    settings: Settings,
+    *,
+    span: Span | None = None,
+    on_event: OnEvent | None = None,
+) -> Analysis:
+    """`analyze_video` of a file that was looked at already.
 
     The same source and settings give the same result: one thread decodes. Where a part that was
-    sought turns out to be damaged, the file is read again from its beginning, which is said.
-    Raises InputError where the source is not readable as video, ChangedSourceError where it changed
-    meanwhile, WeightsError where the detector's weights are missing.
+    sought turns out to be damaged, the file is read again from its beginning, and a notice says so.
     """
-    source, settings = Path(source), settings or Settings()
-    info, content = probed(source, settings), fingerprint(source)
-    if interlacing is None:
-        interlacing = choose_interlacing(source, info, settings, span)
-        notify(on_event, *filter(None, [interlacing.notice()]))
-    margins = find_margins(source, info, settings, span)
+    source, info = probe.path, probe.info
+    interlacing, margins = inspection.interlacing, inspection.margins
     notify(on_event, *filter(None, [margins.notice()]))
     at_once = _looking_threads(settings)
     each = max(1, usable_cores() // at_once)
@@ -95,7 +116,7 @@ def analyze_video(
     if watched.damage.found and watched.damage.sought:
         notify(on_event, _READ_AGAIN)
         watched = watch(may_seek=False)
-    if fingerprint(source) != content:
+    if fingerprint(source) != probe.fingerprint:
         raise ChangedSourceError(
             f"{source} changed while it was looked through; run the command again once it is no "
             "longer written or copied"
@@ -115,7 +136,7 @@ def analyze_video(
         notify(on_event, f"the detector broke first at {watched.failures.first}")
     analysis = replace(
         _understood(watched, settings, coarse=detectors[0].coarse),
-        fingerprint=content,
+        fingerprint=probe.fingerprint,
         margins=margins or None,
         people_are_joined=recognizer is not None,
     )

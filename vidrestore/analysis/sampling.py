@@ -1,4 +1,7 @@
-"""A few frames from all through a video, for what must be known before each is looked at."""
+"""Sample frames from all through a video, once, for what must be known before pass one.
+
+Interlacing and borders are measured in the same frames.
+"""
 
 from __future__ import annotations
 
@@ -6,35 +9,90 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from vidrestore.analysis.borders import NO_MARGINS, Margins, MarginScan
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.media.decode import Damage, Span, decode, decode_from
+from vidrestore.media.fields import FieldScan, scan
+from vidrestore.media.probe import Probe
 
 _PLACES = 10
 _SHORT_FRAMES = 240
-# In a short video, one pair of successive frames is looked at out of so many.
 _PAIR_EVERY = 8
+"""In a short video, one pair of successive frames out of so many is measured for borders; in a long
+one, one pair at each place."""
+_FRAMES_FOR_FIELDS, _FRAMES_FOR_BORDERS = 24, 2
+"""So many successive frames at each place."""
 
 
-def stretches(
+class Samples(NamedTuple):
+    """What the sampled frames show."""
+
+    fields: FieldScan | None
+    """None where nobody wants to know."""
+    margins: Margins
+
+
+def sample(probe: Probe, span: Span | None, *, fields: bool, borders: bool) -> Samples:
+    """Decode a few frames and measure them.
+
+    Args:
+        probe: The video.
+        span: The part of it to look at; None: all.
+        fields: Whether to measure interlacing.
+        borders: Whether to measure borders.
+
+    Returns:
+        The measurements; without decoding anything where neither is wanted.
+    """
+    if not fields and not borders:
+        return Samples(None, NO_MARGINS)
+    margins = MarginScan(probe.info) if borders else None
+    found = FieldScan()
+    frames = _FRAMES_FOR_FIELDS if fields else _FRAMES_FOR_BORDERS
+    for images, every in _stretches(probe.path, probe.info, span, frames=frames):
+        seen = images if margins is None else _with_pairs(images, margins, probe.info, every)
+        if fields:
+            found += scan(seen)
+        else:
+            for _ in seen:
+                pass
+    return Samples(found if fields else None, NO_MARGINS if margins is None else margins.margins())
+
+
+def _with_pairs(
+    images: Iterator[Any], margins: MarginScan, info: VideoInfo, every: int
+) -> Iterator[Any]:
+    """The images; of so many, `margins` is shown the first two on the way."""
+    earlier: Any = None
+    for index, image in enumerate(images):
+        if earlier is not None:
+            whole = not (earlier.is_corrupt or image.is_corrupt)
+            if whole and _is_of(info, earlier) and _is_of(info, image):
+                margins.add(earlier, image)
+        earlier = image if index % every == 0 else None
+        yield image
+
+
+def _stretches(
     source: Path, info: VideoInfo, span: Span | None, *, frames: int
-) -> Iterator[Iterator[Any]]:
+) -> Iterator[tuple[Iterator[Any], int]]:
     """So many successive pictures each from ten places in the video, or in `span` of it, as seeks
-    find them; all of a short one."""
+    find them; all of a short one. With them: out of how many a pair is measured for borders."""
     whole = Fraction(info.duration_seconds_from_header).limit_denominator(1000)
     start = (span and span.start_seconds) or Fraction(0)
     end = (span and span.end_seconds) or whole
     seconds = min(end, whole) - start
     if seconds * info.frame_rate <= _SHORT_FRAMES:
         every = decode(source, Damage(), span, stream_index=info.stream_index)
-        yield (frame.image for frame in islice(every, _SHORT_FRAMES))
+        yield (frame.image for frame in islice(every, _SHORT_FRAMES)), _PAIR_EVERY
         return
     first = _first_pts(source, info)
     for place in range(_PLACES):
         at = first + round((start + seconds * (2 * place + 1) / (2 * _PLACES)) / info.time_base)
         sought = decode_from(source, at, stream_index=info.stream_index)
-        yield (frame.image for frame in islice(sought, frames))
+        yield (frame.image for frame in islice(sought, frames)), frames
 
 
 def _first_pts(source: Path, info: VideoInfo) -> int:

@@ -29,8 +29,7 @@ from vidrestore.analysis.tracks import Track
 from vidrestore.common.errors import InputError, OutputError
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import invert
-from vidrestore.media.images import is_pattern
-from vidrestore.media.probe import fingerprint
+from vidrestore.media.probe import Probe
 
 _VERSION = 4
 _SEAL = b"\nsha256 "
@@ -160,22 +159,17 @@ def check_picture(analysis: Analysis, info: VideoInfo, where: str) -> None:
         raise InputError(f"{where} is of a video of {was}, and this one has {now}; analyze again")
 
 
-def check_source(analysis: Analysis, source: Path, where: str) -> None:
+def check_source(analysis: Analysis, source: Probe, where: str) -> None:
     """InputError if the analysis, or what else stands in `where`, is of another video."""
-    if analysis.fingerprint and analysis.fingerprint != fingerprint(source):
-        raise InputError(f"{where} is of another video than {source}; analyze that one")
+    if analysis.fingerprint and analysis.fingerprint != source.fingerprint:
+        raise InputError(f"{where} is of another video than {source.path}; analyze that one")
 
 
-def cached(source: Path, folder: Path, settings_hash: str) -> Path:
+def cached(source: Probe, folder: Path, settings_hash: str) -> Path:
     """Where the analysis of a source under given settings is kept, as long as nobody writes to the
     source: a fingerprint covers only some of its content."""
-    known = hashlib.sha256(fingerprint(source).encode())
-    try:
-        if not is_pattern(source):  # whose fingerprint has the times
-            known.update(str(source.stat().st_mtime_ns).encode())
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(f"the file {source} cannot be read: {reason}") from error
+    known = hashlib.sha256(source.fingerprint.encode())
+    known.update(str(source.mtime_ns).encode())
     return folder / f"{known.hexdigest()[:32]}-{settings_hash[:16]}.npz"
 
 

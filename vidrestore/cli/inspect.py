@@ -193,19 +193,22 @@ def analyze(
     from vidrestore.cli.progress import events
     from vidrestore.common.errors import ChangedSourceError
     from vidrestore.jobs.estimate import estimate
+    from vidrestore.media.probe import probe
     from vidrestore.review.contact_sheet import write_contact_sheet
 
     _check_written(source, output, shots, contact_sheet, cuts)
     with events(as_json, stage_times=stage_times) as on_event:
-        known = find_analysis(source, settings, on_event=on_event)
+        probed = probe(source, settings)
+        known = find_analysis(probed, settings, on_event=on_event)
         if contact_sheet is not None:
             try:
                 write_contact_sheet(known.analysis, source, contact_sheet)
             except ChangedSourceError:
                 if not known.is_kept:
                     raise
-                forget_analysis(source, settings, on_event)
-                known = find_analysis(source, settings, may_be_kept=False, on_event=on_event)
+                forget_analysis(probed, settings, on_event)
+                probed = probe(source, settings)
+                known = find_analysis(probed, settings, may_be_kept=False, on_event=on_event)
                 write_contact_sheet(known.analysis, source, contact_sheet)
         analysis = known.analysis
         if output is not None:

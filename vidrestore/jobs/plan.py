@@ -8,7 +8,12 @@ from pathlib import Path
 
 from vidrestore.analysis import storage
 from vidrestore.analysis.cache import find_analysis
-from vidrestore.analysis.interlacing import Interlacing, choose_interlacing, interlacing_of
+from vidrestore.analysis.interlacing import (
+    NOT_INTERLACED,
+    Inspection,
+    inspect_samples,
+    interlacing_of,
+)
 from vidrestore.analysis.result import Analysis, info_of_pictures, of_output
 from vidrestore.common.errors import UsageError
 from vidrestore.common.events import OnEvent, notify
@@ -33,14 +38,12 @@ from vidrestore.jobs.request import (
     check_fields,
 )
 from vidrestore.jobs.work_folder import WorkFolder
-from vidrestore.media import probe
 from vidrestore.media.codecs import Encoding, plan_encoding
 from vidrestore.media.containers import RemuxPlan, plan_streams
 from vidrestore.media.encode import first_that_opens
 from vidrestore.media.images import is_pictures
-from vidrestore.media.probe import probed
+from vidrestore.media.probe import Probe, probe
 from vidrestore.media.remux import plan_that_fits
-from vidrestore.media.source import open_source
 from vidrestore.models.factory import chosen_parser, chosen_restorer, chosen_restorers
 from vidrestore.models.restorers import Described, Restorer, cache_key_of
 from vidrestore.restoration.companion import (
@@ -101,12 +104,16 @@ def plan_job(
     kept = None
     if request.redo_shots is not None:
         kept = kept_job(work, source, target, request.redo_shots)
-    file_info = info = probed(source, settings)
-    interlacing = _interlacing(request, info, on_event)
+    found = probe(source, settings)
+    inspection = _inspected(request, found, on_event)
+    interlacing = NOT_INTERLACED if inspection is None else inspection.interlacing
+    if request.analysis is not None:
+        interlacing = interlacing_of(request.analysis)
     layering = _layering(request, work)
-    info = _checked_beside(request, info)
-    fingerprint = probe.fingerprint(source)
-    if (lost := work.begin(fingerprint, resume=request.resume)) is not None:
+    before_swap, plate = _probed_beside(request, found.info)
+    base = plate or found
+    info = base.info
+    if (lost := work.begin(found.fingerprint, resume=request.resume)) is not None:
         notify(on_event, lost)
     if interlacing.mode in ("bob", "frame", "film"):
         info = info_of_pictures(info, interlacing.mode)
@@ -118,7 +125,7 @@ def plan_job(
         codec = ways_to_encode(info, target, settings)[0].codec
         needed_bytes = memory_for_frames(small, info, scaling, settings, codec)
         notify(on_event, notice(scaling, info), check_memory(needed_bytes, info))
-    output = _plan_output(request, work, info, kept)
+    output = _plan_output(request, work, base, info, kept)
     losses = (*losses, *output.encoding.notes, *output.streams.lost)
     if output.pictures is not None:
         losses = output.pictures.notes
@@ -127,12 +134,12 @@ def plan_job(
     parser = chosen_parser(settings)
     settings = with_template(settings, usual)
     if (analysis := request.analysis) is not None:
-        _check_analysis(analysis, source, file_info, usual, settings)
+        _check_analysis(analysis, found, usual, settings)
         has_kept = False
     else:
         known = find_analysis(
-            source, settings,
-            span=span, interlacing=interlacing, may_be_kept=may_be_kept, on_event=on_event,
+            found, settings,
+            span=span, inspection=inspection, may_be_kept=may_be_kept, on_event=on_event,
         )  # fmt: skip
         analysis, has_kept = known.analysis, known.is_kept
     analysis, names = request.choice.applied(analysis, source, settings, on_event)
@@ -144,7 +151,7 @@ def plan_job(
         losses, analysis = (*losses, *redo.notes), redo.analysis
     pairing = pair(
         source, analysis, span,
-        before_swap=request.before_swap, plate=request.plate, scaling=scaling, on_event=on_event,
+        before_swap=before_swap, plate=plate, scaling=scaling, on_event=on_event,
     )  # fmt: skip
     analysis, losses = with_room_for(analysis, pairing), (*losses, *pairing.notes())
     if layering is not None:
@@ -162,7 +169,7 @@ def plan_job(
         check_memory(needed_bytes + memory_for_faces(analysis, settings, described), info)
     job = Work(
         source=source.absolute(),
-        fingerprint=fingerprint,
+        fingerprint=found.fingerprint,
         folder=work.path.absolute(),
         analysis=analysis,
         restorers=names,
@@ -201,19 +208,22 @@ def plan_job(
     )
 
 
-def _interlacing(request: RestoreRequest, info: VideoInfo, on_event: OnEvent | None) -> Interlacing:
-    """What is made of interlaced footage; what cannot be done with its fields is refused."""
+def _inspected(
+    request: RestoreRequest, found: Probe, on_event: OnEvent | None
+) -> Inspection | None:
+    """What sampled frames say, where no analysis is given; what cannot be done with fields is
+    refused."""
+    factor = request.settings.scale.factor
     if (analysis := request.analysis) is not None:
-        known = interlacing_of(analysis)
-        check_fields(request.source, known, factor=request.settings.scale.factor)
-        return known
-    found = choose_interlacing(request.source, info, request.settings, request.span)
-    if found.mode == "off":
-        return found
-    check_exclusions(request.options() | {FIELDS: True})
-    check_fields(request.source, found, factor=request.settings.scale.factor)
-    notify(on_event, *filter(None, [found.notice()]))
-    return found
+        check_fields(request.source, interlacing_of(analysis), factor=factor)
+        return None
+    inspection = inspect_samples(found, request.settings, request.span)
+    interlacing = inspection.interlacing
+    if interlacing.mode != "off":
+        check_exclusions(request.options() | {FIELDS: True})
+        check_fields(request.source, interlacing, factor=factor)
+    notify(on_event, *filter(None, [interlacing.notice()]))
+    return inspection
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,26 +236,22 @@ class _Output:
 
 
 def _plan_output(
-    request: RestoreRequest, work: WorkFolder, info: VideoInfo, kept: Kept | None
+    request: RestoreRequest, work: WorkFolder, base: Probe, info: VideoInfo, kept: Kept | None
 ) -> _Output:
-    target, shown = request.target, request.base
+    """`base` is the file whose streams are carried over; `info` is of the output's picture."""
+    target, threads = request.target, request.settings.encode.threads
     if is_pictures(target):
         pictures = plan_pictures(request.source, target, info, request.settings)
-        encoding, header = first_that_opens(
-            lossless_ways(info, request.settings), shown, work.path, info,
-            threads=request.settings.encode.threads,
-        )  # fmt: skip
+        ways = lossless_ways(info, request.settings)
+        encoding, header = first_that_opens(ways, base.path, work.path, info, threads=threads)
         return _Output(encoding, header, streams_of_pictures(info), Fraction(0), pictures)
     ways = ways_to_encode(info, target, request.settings)
-    with open_source(shown) as container:
-        plan = plan_streams(container, info, target, whole=request.span is None)
-        container_start = Fraction(container.start_time or 0, 1_000_000)
-    threads = request.settings.encode.threads
-    encoding, header = first_that_opens(ways, shown, work.path, info, threads=threads)
+    plan = plan_streams(base, target, whole=request.span is None)
+    encoding, header = first_that_opens(ways, base.path, work.path, info, threads=threads)
     if kept is not None:
         check_encoding(kept, encoding, target)
-    plan = plan_that_fits(shown, work.path / f"trial{target.suffix}", plan, info)
-    return _Output(encoding, header, plan, container_start)
+    plan = plan_that_fits(base, work.path / f"trial{target.suffix}", plan)
+    return _Output(encoding, header, plan, base.start)
 
 
 def _layering(request: RestoreRequest, work: WorkFolder) -> Layering | None:
@@ -256,20 +262,23 @@ def _layering(request: RestoreRequest, work: WorkFolder) -> Layering | None:
     return layering
 
 
-def _checked_beside(request: RestoreRequest, info: VideoInfo) -> VideoInfo:
-    """`info` of the output's picture, once the videos beside the source are seen to go with it."""
+def _probed_beside(request: RestoreRequest, info: VideoInfo) -> tuple[Probe | None, Probe | None]:
+    """The videos beside the source, before the swap and the plate, seen to go with it."""
+    before_swap = plate = None
     if request.before_swap is not None:
-        check_before_swap(request.before_swap, request.source, info)
+        before_swap = probe(request.before_swap)
+        check_before_swap(before_swap, request.source, info)
     if request.plate is not None:
-        return check_plate(request.plate, request.source, info)
-    return info
+        plate = probe(request.plate)
+        check_plate(plate, request.source, info)
+    return before_swap, plate
 
 
 def _check_analysis(
-    analysis: Analysis, source: Path, info: VideoInfo, restorer: Restorer, settings: Settings
+    analysis: Analysis, source: Probe, restorer: Restorer, settings: Settings
 ) -> None:
     storage.check_source(analysis, source, "the given analysis")
-    storage.check_picture(analysis, info, "the given analysis")
+    storage.check_picture(analysis, source.info, "the given analysis")
     if analysis.template != settings.align.template:
         raise UsageError(
             f"the analysis was made for the template {analysis.template} and {restorer.name} "

@@ -6,13 +6,11 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from av.stream import Disposition
 
 from vidrestore.common.errors import UsageError
-from vidrestore.imaging.frame import VideoInfo
-from vidrestore.media.ffmpeg import inspected
+from vidrestore.media.probe import Probe, StreamInfo
 
 _CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _TEXT_SUBTITLES = {"mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text"}
@@ -92,20 +90,25 @@ def suffix_for(container: str) -> str:
     return next(suffix for suffix, name in _CONTAINERS.items() if name == container)
 
 
-def plan_streams(source: Any, info: VideoInfo, target: Path, *, whole: bool) -> RemuxPlan:
+def plan_streams(source: Probe, target: Path, *, whole: bool) -> RemuxPlan:
     """Decide before the work begins what is copied, converted or lost.
 
-    `source` is the opened container; only sound goes with a part of it that is not `whole`.
+    Args:
+        source: The file whose streams are carried over.
+        target: The output.
+        whole: False for a part of the source, with which only sound goes.
+
+    Returns:
+        The plan for `media.remux`.
     """
-    container = container_of(target)
-    data_tags = _data_tags(source.name)
-    covers = {s.index for s in source.streams if _is_cover(s)}
+    container, info = container_of(target), source.info
+    covers = {s.index for s in source.streams if s.is_cover}
     kept: list[int] = []
     codecs: dict[int, str] = {}
     attached: dict[int, tuple[str, str]] = {}
     lost: list[str] = []
     for stream in source.streams:
-        change, loss = _fate(stream, container, data_tags)
+        change, loss = _fate(stream, container)
         if not whole and stream.type != "audio":
             loss = f"{_named(stream)} is left out of a sample, which has picture and sound only"
         if stream.index == info.stream_index or (loss is None and change != _RECREATED):
@@ -145,11 +148,9 @@ def plan_streams(source: Any, info: VideoInfo, target: Path, *, whole: bool) -> 
 _RECREATED = "recreated"
 
 
-def _fate(
-    stream: Any, container: str, data_tags: Mapping[int, str]
-) -> tuple[str | None, str | None]:
+def _fate(stream: StreamInfo, container: str) -> tuple[str | None, str | None]:
     """(codec to convert to, or None to copy; what to say if it is lost, or None)."""
-    name, where = codec_name(stream), _named(stream)
+    name, where = stream.codec, _named(stream)
     if stream.type == "subtitle":
         if container == "matroska":
             return ("srt" if name in _NEEDS_TEXT_IN_MATROSKA else None), None
@@ -158,14 +159,14 @@ def _fate(
         return None, f"{where} holds subtitles as pictures, which only an .mkv file can keep"
     if stream.type == "attachment" and container != "matroska":
         return None, f"{where} is an attached file, which only an .mkv file can keep"
-    if _is_cover(stream) and (
+    if stream.is_cover and (
         container == "mov" or (container == "mp4" and name not in _PICTURES_IN_MP4)
     ):
         holds = "an .mkv file" if container == "mp4" else "an .mp4 or .mkv file"
         return None, f"{where} is a cover picture, which {holds} can keep"
     if stream.type == "data":
         # Both are written anew, from the time code in the stream's tags and from the chapters.
-        if data_tags.get(stream.index) in (_TIMECODE_TAG, _CHAPTER_TAG):
+        if stream.data_tag in (_TIMECODE_TAG, _CHAPTER_TAG):
             return _RECREATED, None
         return None, f"{where} holds data that no player shows; it is left out"
     if stream.type not in ("video", "audio", "attachment"):
@@ -173,41 +174,33 @@ def _fate(
     return None, None
 
 
-def _lost_within(stream: Any, change: str | None) -> Iterator[str]:
+def _lost_within(stream: StreamInfo, change: str | None) -> Iterator[str]:
     """What a stream loses that is carried over."""
-    if change is not None and codec_name(stream) in ("ass", "ssa"):
+    if change is not None and stream.codec in ("ass", "ssa"):
         yield f"{_named(stream)} loses its styling as {change}, which only an .mkv file can keep"
     if stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1":
         yield f"{_named(stream)} has a transparency that is not decoded; the output is opaque"
 
 
-def codec_name(stream: Any) -> str | None:
-    return stream.codec_context.name if stream.codec_context else None
+def _named(stream: StreamInfo) -> str:
+    return f"stream {stream.index} ({stream.codec or stream.type})"
 
 
-def _named(stream: Any) -> str:
-    return f"stream {stream.index} ({codec_name(stream) or stream.type})"
-
-
-def _is_cover(stream: Any) -> bool:
-    return stream.type == "video" and bool(stream.disposition & Disposition.attached_pic)
-
-
-def _attachment(stream: Any) -> tuple[str, str]:
-    media_type, suffix = _PICTURE_TYPES.get(
-        str(codec_name(stream)), ("application/octet-stream", "bin")
-    )
+def _attachment(stream: StreamInfo) -> tuple[str, str]:
+    media_type, suffix = _PICTURE_TYPES.get(str(stream.codec), ("application/octet-stream", "bin"))
     tags = {key.lower(): value for key, value in stream.metadata.items()}
     name = Path(tags.get("filename") or f"cover.{suffix}").name
     return name, tags.get("mimetype") or media_type
 
 
-def _flags(stream: Any) -> str:
+def _flags(stream: StreamInfo) -> str:
     names = [flag.name for flag in Disposition if flag.name and flag & stream.disposition]
     return "+".join(names) or "0"
 
 
-def _stream_tags(stream: Any, container: str, *, restored: bool) -> Iterator[tuple[str, str]]:
+def _stream_tags(
+    stream: StreamInfo, container: str, *, restored: bool
+) -> Iterator[tuple[str, str]]:
     tags = {key.lower(): value for key, value in stream.metadata.items()}
     if restored:
         for key, value in stream.metadata.items():
@@ -221,9 +214,3 @@ def _stream_tags(stream: Any, container: str, *, restored: bool) -> Iterator[tup
         yield "name", ""
     if container == "mov" and tags.get("language") in _LANGUAGES_IN_MOV:
         yield "language", _LANGUAGES_IN_MOV[tags["language"]]
-
-
-def _data_tags(path: str) -> dict[int, str]:
-    """Stream index -> the four letters by which mp4 and mov name a stream of data."""
-    found = re.findall(r"Stream #0:(\d+)\S*: Data: \w+ \((\w+) ", inspected(path))
-    return {int(index): tag for index, tag in found}

@@ -1,11 +1,12 @@
-"""What a container and the first frame say of a video stream."""
+"""What is known of a file before its frames are decoded: one look for a whole run."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import struct
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import av
 import av.error
 import numpy as np
+from av.stream import Disposition
 
 from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.settings import Settings
@@ -29,6 +31,7 @@ from vidrestore.media.images import (
     pictures_of,
 )
 from vidrestore.media.images.exif import turn_of
+from vidrestore.media.images.header import Header
 from vidrestore.media.source import main_video_stream, open_source
 
 _SAMPLE_BYTES = 1 << 20
@@ -46,10 +49,55 @@ _CHROMA_LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
 _FIELD_ORDERS = {2: "tff", 3: "bff", 4: "tff", 5: "bff"}
 
 
-def video_info(container: Any, stream: Any, first: av.VideoFrame) -> VideoInfo:
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """One stream of a container."""
+
+    index: int
+    type: str
+    """video, audio, subtitle, attachment or data."""
+    codec: str | None
+    """The decoder's name; None where there is none."""
+    disposition: Disposition
+    metadata: Mapping[str, str]
+    data_tag: str | None = None
+    """The four letters by which mp4 and mov name a stream of data."""
+
+    @property
+    def is_cover(self) -> bool:
+        """Whether it is a picture of the file rather than a video."""
+        return self.type == "video" and bool(self.disposition & Disposition.attached_pic)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A file as one look found it; made once for a run, and handed on."""
+
+    path: Path
+    info: VideoInfo
+    """The main video stream, with what the settings say of it."""
+    streams: tuple[StreamInfo, ...]
+    metadata: Mapping[str, str]
+    """The tags of the file."""
+    start: Fraction
+    """The container's own start, in seconds."""
+    fingerprint: str
+    """See `fingerprint`."""
+    mtime_ns: int
+    """When the file was last written to; 0 for pictures, whose fingerprint has their times."""
+
+
+def video_info(container: Any, stream: Any, first: av.VideoFrame, printed: str) -> VideoInfo:
     """Everything about a stream that its frames do not carry themselves.
 
-    `first` is a frame of it whose size and pixel format are those of the others.
+    Args:
+        container: The opened file.
+        stream: The stream.
+        first: A frame of it whose size and pixel format are those of the others.
+        printed: What ffmpeg prints about the file (`media.ffmpeg.inspected`).
+
+    Returns:
+        The stream's properties; those that the file leaves unsaid are guessed.
     """
     context = stream.codec_context
     codec = context.codec.canonical_name
@@ -70,7 +118,7 @@ def video_info(container: Any, stream: Any, first: av.VideoFrame) -> VideoInfo:
         # Of consumer formats only DV has the bottom field first.
         field_order = "bff" if codec == "dvvideo" else "tff"
         guessed.add("field order")
-    location = _chroma_location(container.name, stream.index)
+    location = _chroma_location(printed, stream.index)
     if location is None:
         location = "center" if codec in ("mjpeg", "mpeg1video") else "left"
         if meaning.transfer != "sdr":
@@ -137,9 +185,9 @@ def _field_order(context: Any, first: av.VideoFrame) -> str | None:
     return None if first.interlaced_frame else "progressive"
 
 
-def _chroma_location(path: str, stream_index: int) -> str | None:
+def _chroma_location(printed: str, stream_index: int) -> str | None:
     """As ffmpeg names it, since PyAV has no word for it; None where ffmpeg does not either."""
-    line = re.search(rf"Stream #0:{stream_index}\b.*: Video: (.*)", inspected(path))
+    line = re.search(rf"Stream #0:{stream_index}\b.*: Video: (.*)", printed)
     entries = re.split(r"[()]|, ", line[1]) if line else []
     return next((entry for entry in entries if entry in _CHROMA_LOCATIONS), None)
 
@@ -203,15 +251,78 @@ def _orientation(display: tuple[int, ...] | None) -> tuple[int, int, int, int]:
     return int(signs[0, 0]), int(signs[0, 1]), int(signs[1, 0]), int(signs[1, 1])
 
 
-def probe(path: Path) -> VideoInfo:
-    """Everything about the main video stream that its frames do not carry themselves."""
+def probe(path: Path, settings: Settings | None = None) -> Probe:
+    """Look at a file: its streams, its first frame, its fingerprint.
+
+    Args:
+        path: A video, a picture, or numbered pictures by a pattern. All pictures are looked at.
+        settings: What only the user knows of the file: `decode.fps`, `decode.input_curve`;
+            default: nothing.
+
+    Returns:
+        What was found.
+
+    Raises:
+        InputError: The file cannot be read as video, or a picture is not like the first.
+        UsageError: A setting does not go with the kind of file.
+    """
+    how = settings or Settings()
+    if how.decode.fps is not None and not is_pattern(path):
+        raise UsageError(f"--fps is for numbered pictures, such as name_%06d.tif, not for {path}")
+    header = files.check_alike(pictures_of(path)) if is_pictures(path) else None
+    if (is_light := header is not None and kind_of(path) == "exr") and how.decode.input_curve:
+        raise UsageError(
+            f"{path.name} holds light itself, not light in a curve; leave --input-curve out"
+        )
     with open_source(path) as container:
         stream = main_video_stream(container)
         first = _first_whole(_decoded(container, stream, Damage(), True))
         if first is None:
             raise InputError(f"no frame of the video in {path} can be decoded")
         planes.layout(first)
-        return video_info(container, stream, first)
+        printed = inspected(container.name)
+        info = _with_curve(video_info(container, stream, first, printed), how.decode.input_curve)
+        tags = _data_tags(printed)
+        streams = tuple(_stream_info(each, tags) for each in container.streams)
+        metadata = dict(container.metadata)
+        start = Fraction(container.start_time or 0, av.time_base)
+    if is_light:
+        info = replace(info, transfer="table", curve=exr.display_table())
+    if header is not None:
+        info = _info_of_pictures(info, header, len(pictures_of(path).files), how.decode.fps)
+    written_at = 0 if is_pattern(path) else path.stat().st_mtime_ns
+    return Probe(path, info, streams, metadata, start, fingerprint(path), written_at)
+
+
+def _stream_info(stream: Any, data_tags: Mapping[int, str]) -> StreamInfo:
+    return StreamInfo(
+        index=stream.index,
+        type=stream.type,
+        codec=stream.codec_context.name if stream.codec_context else None,
+        disposition=stream.disposition,
+        metadata=dict(stream.metadata),
+        data_tag=data_tags.get(stream.index),
+    )
+
+
+def _data_tags(printed: str) -> dict[int, str]:
+    """Stream index -> the four letters by which mp4 and mov name a stream of data."""
+    found = re.findall(r"Stream #0:(\d+)\S*: Data: \w+ \((\w+) ", printed)
+    return {int(index): tag for index, tag in found}
+
+
+def _info_of_pictures(info: VideoInfo, header: Header, count: int, fps: float | None) -> VideoInfo:
+    rate = Fraction(fps or _USUAL_FPS).limit_denominator(_CLOCK)
+    return replace(
+        info,
+        time_base=1 / rate,
+        frame_rate=rate,
+        frame_count_from_header=count,
+        duration_seconds_from_header=float(count / rate),
+        display_orientation=turn_of(header.orientation),
+        sample_aspect_ratio=Fraction(1),
+        field_order="progressive",
+    )
 
 
 def fingerprint(source: Path) -> str:
@@ -239,38 +350,6 @@ def fingerprint(source: Path) -> str:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"the file {source} cannot be read: {reason}") from error
     return digest.hexdigest()
-
-
-def probed(source: Path, settings: Settings) -> VideoInfo:
-    """`probe`, and of pictures, which are all looked at, what only their files or nobody says.
-
-    InputError, naming the file, for one that is not like the first or cannot be written again.
-    """
-    if settings.decode.fps is not None and not is_pattern(source):
-        raise UsageError(f"--fps is for numbered pictures, such as name_%06d.tif, not for {source}")
-    if not is_pictures(source):
-        return _with_curve(probe(source), settings.decode.input_curve)
-    pictures = pictures_of(source)
-    header = files.check_alike(pictures)
-    if (is_light := kind_of(source) == "exr") and settings.decode.input_curve:
-        raise UsageError(
-            f"{source.name} holds light itself, not light in a curve; leave --input-curve out"
-        )
-    info = _with_curve(probe(source), settings.decode.input_curve)
-    if is_light:
-        info = replace(info, transfer="table", curve=exr.display_table())
-    rate = Fraction(settings.decode.fps or _USUAL_FPS).limit_denominator(_CLOCK)
-    count = len(pictures.files)
-    return replace(
-        info,
-        time_base=1 / rate,
-        frame_rate=rate,
-        frame_count_from_header=count,
-        duration_seconds_from_header=float(count / rate),
-        display_orientation=turn_of(header.orientation),
-        sample_aspect_ratio=Fraction(1),
-        field_order="progressive",
-    )
 
 
 def _with_curve(info: VideoInfo, name: str) -> VideoInfo:

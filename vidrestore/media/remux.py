@@ -15,8 +15,9 @@ import ffmpeg
 
 from vidrestore.common.errors import OutputError
 from vidrestore.imaging.frame import VideoInfo
-from vidrestore.media.containers import RemuxPlan, codec_name, suffix_for
+from vidrestore.media.containers import RemuxPlan, suffix_for
 from vidrestore.media.ffmpeg import run_ffmpeg
+from vidrestore.media.probe import Probe
 
 _ERROR_LINES = 3
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
@@ -75,22 +76,20 @@ def _durations(last_seconds: Fraction, lasts_seconds: Fraction) -> str:
     return f"setts=pts=PTS:dts=DTS:duration=if({is_last},{lasts},{others})".replace(",", "\\,")
 
 
-def plan_that_fits(source: Path, trial: Path, plan: RemuxPlan, info: VideoInfo) -> RemuxPlan:
+def plan_that_fits(probe: Probe, trial: Path, plan: RemuxPlan) -> RemuxPlan:
     """Join a moment of the other streams into `trial`, to learn before the work if they fit.
 
     Streams that no container holds, because their headers are damaged for one, leave the plan.
     OutputError, naming the streams and a container that holds them, where another one would do.
     """
-    others = [index for index in plan.kept if index != info.stream_index]
+    source, codecs = probe.path, {each.index: each.codec for each in probe.streams}
+    others = [index for index in plan.kept if index != probe.info.stream_index]
     if not others or _fits(source, trial, plan, others, plan.container) is None:
         return plan
     reasons = {i: _fits(source, trial, plan, [i], plan.container) for i in others}
     culprits = [index for index, reason in reasons.items() if reason is not None] or others
     reason = next(filter(None, reasons.values()), "they do not fit together")
-    with av.open(str(source.absolute()), metadata_errors="replace") as container:
-        named = ", ".join(
-            f"{i} ({codec_name(container.streams[i]) or 'of no known codec'})" for i in culprits
-        )
+    named = ", ".join(f"{i} ({codecs[i] or 'of no known codec'})" for i in culprits)
     for other in ("matroska", "mov", "mp4"):
         if other != plan.container and _fits(source, trial, plan, others, other) is None:
             raise OutputError(

@@ -19,7 +19,7 @@ from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import Matrix, apply, compose, crop_side_px, invert, upright
 from vidrestore.imaging.planes import checksum
 from vidrestore.media.decode import Damage, Span, decode
-from vidrestore.media.probe import fingerprint, probe
+from vidrestore.media.probe import Probe
 from vidrestore.media.source import open_source
 from vidrestore.restoration.upscaling import Scaling, scaled_info
 
@@ -84,16 +84,15 @@ ALONE = Pairing()
 """Nothing is read beside the source."""
 
 
-def check_before_swap(before: Path, source: Path, info: VideoInfo) -> VideoInfo:
-    """What the video before the swap is; UsageError where its picture has another shape."""
-    found = probe(before)
+def check_before_swap(before: Probe, source: Path, info: VideoInfo) -> None:
+    """UsageError where the picture of the video before the swap has another shape."""
+    found = before.info
     shape, own = ((each.width, each.height, each.display_orientation) for each in (found, info))
     if shape != own:
         raise UsageError(
-            f"{before}, the video before the face swap, {_shown(found)}, but {source} "
+            f"{before.path}, the video before the face swap, {_shown(found)}, but {source} "
             f"{_shown(info)}; give it in the same size and rotation"
         )
-    return found
 
 
 def _shown(info: VideoInfo) -> str:
@@ -101,19 +100,19 @@ def _shown(info: VideoInfo) -> str:
     return f"has {info.width} x {info.height} pixels{turned}"
 
 
-def check_plate(plate: Path, source: Path, info: VideoInfo) -> VideoInfo:
-    """What the plate is; UsageError where its picture has another shape."""
-    found = probe(plate)
+def check_plate(plate: Probe, source: Path, info: VideoInfo) -> None:
+    """UsageError where the plate's picture has another shape."""
+    found = plate.info
     (width, height), (own_width, own_height) = _upright_size(found), _upright_size(info)
     if (
         abs(width * own_height / height - own_width) > 1
         and abs(own_width * height / own_height - width) > 1
     ):
         raise UsageError(
-            f"the plate {plate} is shown as {width} x {height} pixels and {source} as {own_width} "
-            f"x {own_height}, which is another shape; give one that shows the whole picture"
+            f"the plate {plate.path} is shown as {width} x {height} pixels and {source} as "
+            f"{own_width} x {own_height}, which is another shape; give one that shows the whole "
+            "picture"
         )
-    return found
 
 
 def pair(
@@ -121,27 +120,26 @@ def pair(
     analysis: Analysis,
     span: Span | None,
     *,
-    before_swap: Path | None,
-    plate: Path | None,
+    before_swap: Probe | None,
+    plate: Probe | None,
     scaling: Scaling | None = None,
     on_event: OnEvent | None = None,
 ) -> Pairing:
     """Read what goes with the analysed part of the source once, so that its frames are known.
 
     With `scaling` the plate is the source's own frames, enlarged, and nothing is read for it.
-    UsageError for a picture of another shape, InputError for the first frame that does not match:
+    InputError for the first frame that does not match:
     each must come as long after the first one as the source's does, to what their clocks can say.
     """
     info = analysis.info
     found: list[Companion | None] = []
-    for path, check in ((before_swap, check_before_swap), (plate, check_plate)):
-        if path is None:
+    for beside in (before_swap, plate):
+        if beside is None:
             found.append(None)
             continue
-        own = check(path, source, info)
         part = _part(span, source, analysis)
-        known = _known(path, own, source, analysis, part, on_event)
-        found.append(Companion(path, _seen_in(own, known, info), part))
+        known = _known(beside, source, analysis, part, on_event)
+        found.append(Companion(beside.path, _seen_in(beside.info, known, info), part))
     before, shown = found
     if scaling is not None:
         shown = enlarged(source, analysis, span, scaling)
@@ -232,15 +230,14 @@ def _step(analysis: Analysis, index: int) -> Fraction:
 
 
 def _known(
-    path: Path,
-    info: VideoInfo,
+    beside: Probe,
     source: Path,
     analysis: Analysis,
     span: Span | None,
     on_event: OnEvent | None,
 ) -> Analysis:
     """What is known of its frames: all that `restore.frames_again` needs."""
-    damage = Damage()
+    path, info, damage = beside.path, beside.info, Damage()
     seen = _matched(path, info, source, analysis, span, damage, on_event, may_seek=True)
     if damage.found and damage.sought:
         damage = Damage()
@@ -251,7 +248,7 @@ def _known(
         info=info,
         pts=np.array(pts, np.int64),
         crc32=np.array(crc32, np.uint32),
-        fingerprint=fingerprint(path),
+        fingerprint=beside.fingerprint,
         corrupt_frames=damage.corrupt_frames,
         decode_errors=damage.decode_errors,
         repaired_times=damage.repaired_times,

@@ -17,7 +17,7 @@ from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.media.decode import Damage, Span, decode
 from vidrestore.media.images import is_pictures
-from vidrestore.media.probe import probed
+from vidrestore.media.probe import probe
 from vidrestore.review.drawing import (
     Picture,
     beside,
@@ -67,7 +67,7 @@ def write_comparison(
     moves = is_movie(target)
     if moves and (is_pictures(before) or is_pictures(after)):
         raise UsageError(f"pictures are compared in a picture, .png or .jpg, not in {target.name}")
-    infos = [probed(path, settings or Settings()) for path in (before, after)]
+    infos = [probe(path, settings).info for path in (before, after)]
     left, right = (
         _shown(path, info, span) for path, info in zip((before, after), infos, strict=True)
     )

@@ -159,7 +159,7 @@ def evaluate(
 
 
 def _probed(path: Path, source: VideoInfo) -> VideoInfo:
-    info = probe(path)
+    info = probe(path).info
     if (info.width, info.height) != (source.width, source.height):
         raise InputError(
             f"{path} has {info.width} x {info.height} pixels, the source "

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vidrestore.analysis.cache import forget_analysis, known_analysis, remembered_analysis
+from vidrestore.analysis.cache import find_analysis, forget_analysis, remembered_analysis
 from vidrestore.analysis.replay import frames_again, last_duration
 from vidrestore.analysis.result import Analysis, is_woven
 from vidrestore.analysis.selection import EVERYONE, Choice
@@ -28,6 +28,7 @@ from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.work_folder import work_folder
 from vidrestore.media.decode import Damage, Span, decode
 from vidrestore.media.images import is_pictures
+from vidrestore.media.probe import probe
 from vidrestore.media.source import main_video_stream, open_source
 from vidrestore.models.factory import chosen_restorer
 from vidrestore.models.restorers import Restorer
@@ -113,7 +114,7 @@ def write_preview(
     except ChangedSourceError:
         if not is_kept:
             raise
-    forget_analysis(source, settings, on_event)
+    forget_analysis(probe(source, settings), settings, on_event)
     analysis, span, _ = _known(source, at_seconds, seconds, settings, choice, on_event)
     return write(analysis, span)
 
@@ -304,10 +305,11 @@ def _known(
 ) -> tuple[Analysis | None, Span | None, bool]:
     """The analysis of the whole where there is one, and else the part to be looked at; and whether
     an earlier run made it."""
-    if (whole := remembered_analysis(source, settings, on_event)) is not None:
+    found = probe(source, settings)
+    if (whole := remembered_analysis(found, settings, on_event)) is not None:
         return whole, None, True
     if is_pictures(source):
-        return known_analysis(source, settings, on_event=on_event), None, False
+        return find_analysis(found, settings, on_event=on_event).analysis, None, False
     if choice.people is not None:
         notify(
             on_event,

@@ -21,7 +21,7 @@ from vidrestore.imaging.planes import codes_of_halves, halves_of_codes
 from vidrestore.jobs.image_output import samples_of
 from vidrestore.media.decode import Damage, decode
 from vidrestore.media.images import exr, files
-from vidrestore.media.probe import probed
+from vidrestore.media.probe import probe
 
 RGB = (0.2, 0.7, 0.4)
 COMPRESSIONS = {"none": 0, "rle": 1, "zip1": 2, "zip16": 3}
@@ -219,7 +219,7 @@ def test_the_detector_sees_an_ordinary_picture_of_many_levels(tmp_path):
     photo = data.astronaut() / 255
     linear = np.where(photo <= 0.04045, photo / 12.92, ((photo + 0.055) / 1.055) ** 2.4)
     path = write_exr(tmp_path / "a.exr", linear.astype(np.float16))
-    info = probed(path, load_settings())
+    info = probe(path, load_settings()).info
     (frame,) = decode(path, Damage())
     shown = upright_picture(frame.image, info, upright(info))
     apart = np.abs(shown[..., ::-1].astype(int) - data.astronaut())
@@ -297,7 +297,7 @@ def test_floats_of_32_bits_are_refused(tmp_path):
 def test_light_has_no_other_curve_and_becomes_no_other_kind(tmp_path):
     path = write_exr(tmp_path / "a.exr", light())
     with pytest.raises(UsageError, match="leave --input-curve out"):
-        probed(path, load_settings(options={"decode.input_curve": "cineon"}))
+        probe(path, load_settings(options={"decode.input_curve": "cineon"}))
     with pytest.raises(VidrestoreError, match="exr pictures do not become tiff ones"):
         restored(path, tmp_path / "b.tif")
 
@@ -307,7 +307,7 @@ def test_a_face_has_the_noise_of_the_light_around_it(tmp_path):
     lit = 0.3 + random.normal(0, sigma, (240, 320, 1)) + np.zeros(3)
     track = plain_track(1, centre=(160, 120), side=150, work_px=128)
     source = write_exr(tmp_path / "a.exr", lit.astype(np.float16))
-    info = probed(source, load_settings())
+    info = probe(source, load_settings()).info
     analysis = replace(analysis_of_file(source, [track]), info=info, pts=np.zeros(1, np.int64))
     found = {}
     for match in (0, 1):

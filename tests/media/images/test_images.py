@@ -28,7 +28,7 @@ from vidrestore.jobs.workers import _check_input
 from vidrestore.media.images import files
 from vidrestore.media.images.header import Carried
 from vidrestore.media.images.tiff import made as made_tiff
-from vidrestore.media.probe import fingerprint, probed
+from vidrestore.media.probe import fingerprint, probe
 
 NUMBERS = range(1001, 1013)
 DARK = range(1005, 1009)
@@ -75,7 +75,7 @@ def test_scans_of_16_bits_come_back_as_they_were_but_for_the_faces(tmp_path, out
 def test_the_rate_of_pictures_is_what_seconds_go_by(tmp_path):
     source = write_scans(tmp_path / "in", NUMBERS)
     for fps, steps in ((None, 24), (18, 18), (23.976, 23.976)):
-        info = probed(source, load_settings(options={"decode.fps": fps}))
+        info = probe(source, load_settings(options={"decode.fps": fps})).info
         assert float(info.frame_rate) == pytest.approx(steps)
         assert info.duration_seconds_from_header == pytest.approx(12 / steps)
 
@@ -333,10 +333,10 @@ def test_names_of_every_sort_are_understood(tmp_path, out):
 
 def test_a_rate_for_one_picture_or_a_video_is_refused(tmp_path, make_video):
     with pytest.raises(UsageError, match=r"--fps is for numbered pictures"):
-        probed(make_video(), load_settings(options={"decode.fps": 24}))
+        probe(make_video(), load_settings(options={"decode.fps": 24}))
     write_scans(tmp_path, [1])
     with pytest.raises(UsageError, match=r"--fps is for numbered pictures"):
-        probed(tmp_path / "scan_000001.tif", load_settings(options={"decode.fps": 24}))
+        probe(tmp_path / "scan_000001.tif", load_settings(options={"decode.fps": 24}))
 
 
 def test_a_worker_knows_the_pictures_again(tmp_path):

@@ -86,7 +86,7 @@ def rgb_of(image: av.VideoFrame, info: VideoInfo) -> np.ndarray:
 
 
 def all_rgb(path: Path) -> list[np.ndarray]:
-    info = probe(path)
+    info = probe(path).info
     return [rgb_of(frame.image, info) for frame in decode(path, Damage())]
 
 
@@ -101,7 +101,7 @@ def tiffs(folder: Path, stream: str) -> list[np.ndarray]:
 
 def errors(source: Path, target: Path, fills, mattes) -> np.ndarray:
     """Of the composition against the output, in code values of the source's depth."""
-    codes = 2 ** probe(source).bit_depth - 1
+    codes = 2 ** probe(source).info.bit_depth - 1
     found = []
     for was, now, fill, matte in zip(all_rgb(source), all_rgb(target), fills, mattes, strict=True):
         # What no RGB picture can show is cut off in the source and the output alike.
@@ -179,7 +179,7 @@ def test_the_movies_have_the_size_times_and_time_code_of_the_source(tmp_path):
     for name in ("tape.fill.mov", "tape.matte.mov"):
         assert frame_times(tmp_path / "a" / name) == frame_times(source)
         assert frame_times(tmp_path / "b" / name) == frame_times(tmp_path / "part.mov")
-        info = probe(tmp_path / "a" / name)
+        info = probe(tmp_path / "a" / name).info
         assert (info.codec, info.width, info.height) == ("prores", 160, 128)
         assert not info.full_range
         assert time_code(tmp_path / "a" / name) == "09:58:59;28"
