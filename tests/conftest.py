@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.small_disk import Disk, small_disk
 from helpers.videos import Command, MakeVideo, Result, stage_threads, write_video
 
 from vidrestore.cli import main
@@ -19,6 +20,12 @@ def shared() -> Path:
     if not (folder / "clips").is_dir():
         pytest.skip(f"{folder} holds no clips; VIDRESTORE_SHARED may name the folder that does")
     return folder
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with small_disk(tmp_path / "disk") as own:
+        yield own
 
 
 @pytest.fixture(scope="session", autouse=True)

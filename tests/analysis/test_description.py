@@ -145,6 +145,21 @@ def test_a_sheet_that_cannot_be_made_says_why(tape, tmp_path):
         write_contact_sheet(with_people(tape), tape, tmp_path / "absent" / "sheet.png")
 
 
+@pytest.mark.parametrize("name", ["sheet.png", "who/person_1.png"])
+@pytest.mark.parametrize("old", [None, b"the old one"])
+def test_a_full_disk_leaves_the_old_picture_and_no_empty_one(tape, disk, name, old):
+    analysis, path = with_people(tape), disk.folder / name
+    path.parent.mkdir(exist_ok=True)
+    if old is not None:
+        path.write_bytes(old)
+    disk.remount("size=4k")
+    with pytest.raises(OutputError, match="no space is left in"):
+        write_contact_sheet(analysis, tape, path if path.parent == disk.folder else path.parent)
+    found = [each for each in disk.folder.rglob("*") if each.is_file()]
+    assert found == [path] * (old is not None)
+    assert all(each.read_bytes() == old for each in found)
+
+
 def run(capsys, *arguments) -> str:
     with pytest.raises(SystemExit) as ended:
         main(["analyze", *map(str, arguments), "--detector", "haar"])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from helpers.media import (
     planes_of,
     write_video,
 )
+from helpers.small_disk import ROOMY
 
 from vidrestore.analysis.result import Analysis
 from vidrestore.api import restore_video
@@ -29,7 +28,6 @@ from vidrestore.media.decode import Damage, decode
 SIZE, FRAMES = (96, 64), 120
 SHOTS = ((0, 30), (30, 60), (60, 90), (90, 120))
 OPTIONS = {"encode.codec": "ffv1", "job.segment_frames": 48, "deflicker.amount": 0, **AS_PAINTED}
-_ROOMY = "64m"
 
 
 class Tinted:
@@ -52,34 +50,6 @@ class Tinted:
         return (0.6 * windows[:, 0] + 0.4 * windows.mean(dim=(1, 3, 4))[..., None, None]).clamp(
             0, 1
         )
-
-
-@dataclass(frozen=True)
-class Disk:
-    """A file system of its own in `folder`."""
-
-    folder: Path
-
-    def remount(self, options: str) -> None:
-        _run("mount", "-o", f"remount,{options}", str(self.folder))
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OSError(done.stderr.strip())
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    try:
-        _run("mount", "-t", "tmpfs", "-o", f"size={_ROOMY}", "none", str(folder))
-    except OSError as error:
-        pytest.skip(f"no file system can be mounted here: {error}")
-    yield Disk(folder)
-    _run("umount", str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +119,7 @@ def test_where_the_disk_is_full_what_is_done_stays(tape, faces, whole, disk, nam
     assert unfinished == []
     assert raised.value.exit_status == 1
     assert not target.exists()
-    disk.remount(f"size={_ROOMY}")
+    disk.remount(f"size={ROOMY}")
     restored(tape, target, faces, again)
     assert contents(target) == contents(whole)
     assert again.faces == left
@@ -163,7 +133,7 @@ def test_a_joined_stream_that_was_harmed_is_made_anew(tape, faces, whole, disk, 
     target, again = disk.folder / "out.mkv", Tinted()
     with pytest.raises(OutputError, match="no space"):
         restored(tape, target, faces, Tinted())
-    disk.remount(f"size={_ROOMY}")
+    disk.remount(f"size={ROOMY}")
     harmed = disk.folder / "out.mkv.vidrestore" / name
     harmed.write_bytes(harmed.read_bytes()[: harmed.stat().st_size // 2])
     restored(tape, target, faces, again)
@@ -177,7 +147,7 @@ def test_a_disk_that_may_only_be_read_is_said_and_what_is_done_stays(tape, faces
     target, again = disk.folder / "out.mkv", Tinted()
     with pytest.raises(OutputError, match="no space"):
         restored(tape, target, faces, Tinted())
-    disk.remount(f"size={_ROOMY},ro")
+    disk.remount(f"size={ROOMY},ro")
     try:
         with pytest.raises(OutputError, match="cannot be written to: read-only file system") as ro:
             restored(tape, target, faces, again)

@@ -476,7 +476,7 @@ def test_a_listing_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch, 
 
     where = os if call == "fsync" else type(listing)
     monkeypatch.setattr(where, call, full)
-    with pytest.raises(OutputError, match=r"frames\.txt cannot be written: no space left"):
+    with pytest.raises(OutputError, match="no space is left in "):
         check(source, output, listing=listing)
     assert listing.read_text() == "of an earlier run"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["frames.txt", "output.mkv", "source.mkv"]

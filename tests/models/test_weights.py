@@ -163,7 +163,7 @@ def pack_table(*urls: str) -> dict[str, Weight]:
 
 def visible(folder: Path) -> set[str]:
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    return {name for name in names if name != ".fetch.lock"}
+    return names - {".fetch.lock", ".unpack.lock"}
 
 
 # The table
@@ -488,6 +488,15 @@ def test_a_pack_is_fetched_and_unpacked(server: Server, target: Path, top: str) 
     assert [file.state for file in weights.verify("p", [target], table=table)] == ["good"]
     assert weights.fetch("p", target, table=table) == folder
     assert len(server.asked) == 1
+
+
+def test_half_a_pack_that_a_killed_run_left_is_removed(target: Path) -> None:
+    beside = weights.pack_folder(target, "p").parent
+    for name in (".p.77-0a1b2c3d.part", ".q.77-0a1b2c3d.part"):
+        (beside / name / "new").mkdir(parents=True)
+    (target / "p.zip").write_bytes(zip_bytes({"det.onnx": DETECTOR}))
+    weights.require("p", [target], target=target, offline=True, table=pack_table())
+    assert {path.name for path in beside.iterdir() if path.is_dir()} == {"p", ".q.77-0a1b2c3d.part"}
 
 
 def test_a_zip_put_there_by_hand_is_unpacked(target: Path) -> None:

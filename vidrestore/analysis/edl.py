@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vidrestore.common.errors import ConfigError, OutputError
+from vidrestore.common.errors import ConfigError
+from vidrestore.common.files import output_file
 from vidrestore.common.quoting import printable
 from vidrestore.common.text_files import read_text
 
@@ -61,11 +62,8 @@ def write_cuts(
 ) -> None:
     """An event for each half-open shot [start, end); `read_cuts` gives the starts back."""
     lines = _lines(shots, pts, time_base, frame_rate, title)
-    try:
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OutputError(f"the edit decision list {path} cannot be written: {reason}") from error
+    with output_file(path, "the edit decision list") as part:
+        part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _lines(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.tracks import TracksByFrame
 from vidrestore.common.errors import ConfigError, OutputError, UsageError, unknown_name
+from vidrestore.common.files import output_file
 from vidrestore.common.quoting import printable, quoted
 from vidrestore.common.text_files import read_toml
 from vidrestore.common.timecode import seconds_of
@@ -86,11 +87,8 @@ def write(shots: ShotList, path: Path, pts: npt.NDArray[np.int64], time_base: Fr
         fingerprint=_quoted(shots.fingerprint),
     )
     text = "\n".join([head, *("\n".join(_lines(shot, clock)) + "\n" for shot in shots.shots)])
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OutputError(f"the shots {path} cannot be written: {reason}") from error
+    with output_file(path, "the shots") as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def read(path: Path, pts: npt.NDArray[np.int64], time_base: Fraction) -> ShotList:

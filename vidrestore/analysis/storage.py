@@ -12,7 +12,6 @@ import io
 import json
 import logging
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from fractions import Fraction
@@ -26,7 +25,8 @@ from pydantic import TypeAdapter
 from vidrestore.analysis.borders import Margins
 from vidrestore.analysis.result import Analysis, Fields
 from vidrestore.analysis.tracks import Track
-from vidrestore.common.errors import InputError, OutputError
+from vidrestore.common.errors import InputError
+from vidrestore.common.files import output_file
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import invert
 from vidrestore.media.probe import Probe
@@ -74,19 +74,9 @@ def save(analysis: Analysis, path: Path) -> None:
         arrays["embedding"] = np.stack([t.embedding for t in tracks if t.embedding is not None])
     packed = io.BytesIO()
     np.savez_compressed(packed, header=np.array(json.dumps(header)), **arrays)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(packed.getbuffer())
-            file.write(_seal(packed.getbuffer()))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OutputError(f"the analysis {path} cannot be written: {reason}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with output_file(path, "the analysis") as part, part.open("wb") as file:
+        file.write(packed.getbuffer())
+        file.write(_seal(packed.getbuffer()))
 
 
 def load(path: Path, remedy: str = "analyze again") -> Analysis:

@@ -65,21 +65,21 @@ class ClusterError(VidrestoreError):
     """The workers of a cluster cannot be reached, or get lost again and again."""
 
 
-def not_written(what: str, folder: Path, error: Exception) -> OutputError:
+def not_written(what: str, folder: Path, error: Exception, failed: str = "failed") -> OutputError:
     """The sentence for a file in `folder` that could not be written; `what` says which, as the
-    start of one."""
+    start of one, and `failed` goes on from there."""
     number = getattr(error, "errno", None)
-    if number == errno.ENOSPC:
+    if number in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return OutputError(
             f"no space is left in {folder}; make room and run the same command again"
         )
     if number == errno.ENOMEM or isinstance(error, MemoryError):
         return OutputError(
-            f"{what} failed: there is not enough memory; free some, or choose a quicker "
+            f"{what} {failed}: there is not enough memory; free some, or choose a quicker "
             "encode.preset or fewer encode.threads, and run the command again"
         )
     reason = getattr(error, "strerror", None) or str(error)
-    return OutputError(f"{what} failed: {reason.lower()}")
+    return OutputError(f"{what} {failed}: {reason.lower()}")
 
 
 def unknown_name(kind: str, name: object, allowed: Iterable[object]) -> str:

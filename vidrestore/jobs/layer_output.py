@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,8 @@ import numpy as np
 
 from vidrestore.analysis.edl import later
 from vidrestore.analysis.result import Analysis
-from vidrestore.common.errors import OutputError, UsageError
+from vidrestore.common.errors import OutputError, UsageError, not_written
+from vidrestore.common.files import held, sync_file, sync_folder
 from vidrestore.imaging.frame import LayerRange, VideoInfo
 from vidrestore.imaging.planes import layout, plane
 from vidrestore.jobs.work_folder import Part, WorkFolder, sealed
@@ -28,6 +31,8 @@ from vidrestore.restoration.compositing.layers import LayerFiles
 
 _STREAMS = ("fill", "matte")
 _PICTURE = re.compile(r"(fill|matte)_\d{6,}\.tif")
+_LOCK = ".vidrestore-layer.lock"
+_STAGING = re.compile(r"\.layer\.[0-9]{1,10}-[0-9a-f]{8}\.part")
 _DEFLATE = 8  # libtiff's COMPRESSION_ADOBE_DEFLATE
 # ProRes has no number for how finely it codes, but for how many bits of a macroblock it may use:
 # with so many, and no frequency coded more coarsely than another, it is as fine as it gets: of ten
@@ -102,7 +107,8 @@ class Layering:
         self.finish("video", all_origin, wholes)
 
     def deliver(self, source: Path, analysis: Analysis, *, is_part: bool) -> None:
-        """Write the files into the folder, from the joined streams.
+        """Write the files into the folder, from the joined streams; after any error those that
+        were there are there still. `layer_folder` is held meanwhile.
 
         `source` is what they lie over, of which the frames of `analysis` are the whole, or a part;
         the times of a part begin at zero, as those of the output do.
@@ -110,16 +116,20 @@ class Layering:
         paths = [self.work.path / f"video.{stream}{self._suffix}" for stream in _STREAMS]
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            if self.form == "prores":
-                code = _timecode(source, analysis)
+            staging = _Staging.made_in(self.folder)
+            try:
+                code = _timecode(source, analysis) if self.form == "prores" else None
                 for stream, path in zip(_STREAMS, paths, strict=True):
-                    target = self.folder / f"{self.stem}.{stream}.mov"
-                    _remux(path, target, code, is_part=is_part)
-                return
-            for old in self._pictures():
-                old.unlink()
-            for stream, path in zip(_STREAMS, paths, strict=True):
-                _write_pictures(path, self.folder, stream)
+                    if self.form == "prores":
+                        target = staging.new / f"{self.stem}.{stream}.mov"
+                        _remux(path, target, self.folder, code, is_part=is_part)
+                    else:
+                        _write_pictures(path, staging.new, stream)
+                staging.swap(self._there())
+            except BaseException:
+                staging.undo()
+                raise
+            staging.remove()
 
     def check(self, target: Path, others: Sequence[Path], *, overwrite: bool) -> None:
         """Refuse, before any work, a folder that cannot be used or holds such files already."""
@@ -134,16 +144,24 @@ class Layering:
                 raise OutputError(
                     f"the folder {self.folder} for the layer cannot be written to; choose another"
                 )
-            movies = [self.folder / f"{self.stem}.{stream}.mov" for stream in _STREAMS]
+            movies = self._movies()
             known = {path.resolve() for path in (target, *others)}
             if self.form == "prores" and known.intersection(path.resolve() for path in movies):
                 raise UsageError(
                     f"the layer would be written over a file of this run in {self.folder}; "
                     "choose another folder"
                 )
-            there = movies if self.form == "prores" else list(self._pictures())
-            if not overwrite and (old := next((p for p in there if p.exists()), None)):
+            if not overwrite and (old := next(iter(self._there()), None)):
                 raise UsageError(f"the layer {old} exists already; add --overwrite to replace it")
+
+    def _there(self) -> list[Path]:
+        """The layer that is in the folder already."""
+        if self.form == "prores":
+            return [movie for movie in self._movies() if movie.exists()]
+        return list(self._pictures())
+
+    def _movies(self) -> list[Path]:
+        return [self.folder / f"{self.stem}.{stream}.mov" for stream in _STREAMS]
 
     def _pictures(self) -> Iterator[Path]:
         if self.folder.is_dir():
@@ -161,6 +179,120 @@ class Layering:
         return None if done is None else done.path
 
 
+@contextmanager
+def layer_folder(folder: Path | None) -> Iterator[None]:
+    """Hold the folder of a layer for one run, and put in order what a killed one left in it.
+
+    Made where it is missing, and gone again if nothing came into it.
+
+    Raises:
+        UsageError: Another run holds it.
+        OutputError: It cannot be written to.
+    """
+    if folder is None or (folder.exists() and not folder.is_dir()):
+        yield  # what is no folder is refused with the other options
+        return
+    if not folder.absolute().parent.is_dir():
+        yield
+        return
+    with ExitStack() as stack:
+        with _writing(folder):
+            is_new = not folder.exists()
+            folder.mkdir(exist_ok=True)
+            if is_new:
+                stack.callback(_remove_if_empty, folder)
+            try:
+                stack.enter_context(held(folder / _LOCK, wait=False))
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"another run is writing the layer {folder}; wait for it or choose another "
+                    "folder"
+                ) from error
+            stack.callback(_remove_lock, folder)
+            for entry in list(folder.iterdir()):
+                if _STAGING.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
+                    _Staging(entry).undo()
+        yield
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _remove_lock(folder: Path) -> None:
+    with suppress(OSError):  # Windows removes no file that is open
+        (folder / _LOCK).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Staging:
+    """A folder inside that of a layer, from which the new files go to their places all at once.
+
+    new/      those that are not in their places yet
+    old/      those that were in the folder before, as far as they were taken out of it
+    gone/     old/, once all of them were: what is in the folder now and named in `names` is new
+    names     of all new files, each ended by a zero
+    """
+
+    path: Path
+
+    @classmethod
+    def made_in(cls, folder: Path) -> _Staging:
+        """An empty one."""
+        staging = cls(folder / f".layer.{os.getpid()}-{secrets.token_hex(4)}.part")
+        staging.path.mkdir()
+        staging.new.mkdir()
+        return staging
+
+    @property
+    def new(self) -> Path:
+        """Where the new files are written."""
+        return self.path / "new"
+
+    def swap(self, there: Sequence[Path]) -> None:
+        """Bring the new files to their places, and take those that are `there` out of theirs."""
+        folder, old, gone = self.path.parent, self.path / "old", self.path / "gone"
+        new = sorted(self.new.iterdir())
+        for path in new:
+            sync_file(path)
+        names = self.path / "names"
+        names.write_bytes(b"".join(os.fsencode(path.name) + b"\0" for path in new))
+        sync_file(names)
+        old.mkdir()
+        for path in (self.new, self.path, folder):
+            sync_folder(path)
+        for path in there:
+            path.replace(old / path.name)
+        old.replace(gone)
+        for path in new:
+            path.replace(folder / path.name)
+        sync_folder(folder)
+        # From here on the new files are those that count.
+        names.unlink()
+
+    def undo(self) -> None:
+        """Have the folder as it was before, unless the new files are all in their places."""
+        folder, old, gone = self.path.parent, self.path / "old", self.path / "gone"
+        try:
+            names = (self.path / "names").read_bytes().split(b"\0")
+        except FileNotFoundError:
+            names = []
+        if names and gone.is_dir():
+            for name in filter(None, names):
+                path = folder / os.fsdecode(name)
+                if path.parent == folder and path.is_file():
+                    path.unlink()
+            gone.replace(old)  # else, were this interrupted, the next would take old for new
+        for path in list(old.iterdir()) if old.is_dir() else ():
+            path.replace(folder / path.name)
+        self.remove()
+
+    def remove(self) -> None:
+        """The files in the folder are whole, old or new."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
 def _timecode(source: Path, analysis: Analysis) -> str | None:
     """Of the first frame; None where the source has no time code."""
     with open_source(source) as container:
@@ -173,18 +305,17 @@ def _timecode(source: Path, analysis: Analysis) -> str | None:
     return None if code is None else later(code, frames, rate)
 
 
-def _remux(video: Path, target: Path, timecode: str | None, *, is_part: bool) -> None:
-    part = target.with_name(f".{target.stem}.part.mov")
+def _remux(video: Path, target: Path, folder: Path, timecode: str | None, *, is_part: bool) -> None:
     code = [] if timecode is None else ["-timecode", timecode]
     times = [] if is_part else ["-copyts"]
     status, said = run_ffmpeg(
         ["-v", "error", "-y", "-i", str(video.absolute()), "-map", "0:v:0", "-c", "copy", *times,
-         *code, "-movie_timescale", "90000", str(part.absolute())]
+         *code, "-movie_timescale", "90000", str(target.absolute())]
     )  # fmt: skip
     if status:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"the layer {target} cannot be written: {said.strip()}")
-    part.replace(target)
+        if (full := os.strerror(errno.ENOSPC)) in said:
+            raise OSError(errno.ENOSPC, full, str(target))
+        raise OutputError(f"the layer {folder} cannot be written: {said.strip()}")
 
 
 def _write_pictures(video: Path, folder: Path, stream: str) -> None:
@@ -193,11 +324,11 @@ def _write_pictures(video: Path, folder: Path, stream: str) -> None:
         # OpenCV has its colours in the order blue, green, red.
         order = layout(frame.image).planes[::-1]
         picture = np.dstack([plane(frame.image, index) for index in order])
-        target = folder / f"{stream}_{frame.index:06d}.tif"
-        part = folder / f".{stream}.part.tif"
-        if not cv2.imwrite(str(part), picture, [cv2.IMWRITE_TIFF_COMPRESSION, _DEFLATE]):
-            raise OSError(errno.EIO, os.strerror(errno.EIO), str(target))
-        part.replace(target)
+        # Not by cv2.imwrite, which does not tell why it fails.
+        done, data = cv2.imencode(".tif", picture, [cv2.IMWRITE_TIFF_COMPRESSION, _DEFLATE])
+        if not done:
+            raise OutputError(f"no TIFF of frame {frame.index} of the layer could be made")
+        (folder / f"{stream}_{frame.index:06d}.tif").write_bytes(data.tobytes())
 
 
 @contextmanager
@@ -206,5 +337,4 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OutputError(f"the layer {folder} cannot be written: {reason}") from error
+        raise not_written(f"the layer {folder}", folder, error, "cannot be written") from error

@@ -20,6 +20,7 @@ from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.settings import Settings
 from vidrestore.common.threads import Stopwatch
 from vidrestore.jobs.image_output import at_own_clock
+from vidrestore.jobs.layer_output import layer_folder
 from vidrestore.jobs.plan import Plan, plan_job
 from vidrestore.jobs.redo import note_job
 from vidrestore.jobs.render import sum_of
@@ -76,7 +77,10 @@ def run(
     request.validate()
     if observer is not None:
         on_event = observer.on_event
-    with work_folder(request.target, lambda message: notify(on_event, message)) as work:
+    with (
+        work_folder(request.target, lambda message: notify(on_event, message)) as work,
+        layer_folder(request.layer),
+    ):
         made = _made(request, work, observer, on_event)
         plan, whole, counts, tally = made.plan, made.whole, made.counts, made.tally
         if plan.job.layering is not None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import secrets
 import shutil
 import sys
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from vidrestore.common.errors import OutputError, UsageError, not_written
-from vidrestore.common.files import held
+from vidrestore.common.files import held, sync_file, sync_folder, written_atomically
 from vidrestore.restoration.crop_cache import bytes_in, crops_in, forget_frames_outside
 
 _VERSION = 3
@@ -52,7 +51,8 @@ class Part:
 
 def sealed(path: Path, counts: Mapping[str, Any], *layer: Path) -> Part:
     """What was written to `path`, and its layer to others, once it is on the disk."""
-    _sync(path)
+    sync_file(path)
+    sync_folder(path.parent)
     streams = tuple(sealed(each, {}) for each in layer)
     return Part(path, path.stat().st_size, _sha256(path), counts, streams)
 
@@ -98,8 +98,6 @@ class WorkFolder:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         self._segments.mkdir(exist_ok=True)
         self.drop_unfinished()
-        for half in self._segments.glob("*.note"):
-            half.unlink()
         self._note(self.path / "job.json", {"version": _VERSION, "source": source})
         if is_same or left is None or not resume:
             return None
@@ -208,10 +206,8 @@ class WorkFolder:
         return None
 
     def _note(self, path: Path, note: Mapping[str, Any]) -> None:
-        part = path.with_suffix(".note")
-        part.write_text(json.dumps(note, indent=1), encoding="utf-8")
-        _sync(part)
-        part.replace(path)
+        with written_atomically(path) as part:
+            part.write_text(json.dumps(note, indent=1), encoding="utf-8")
 
 
 @contextmanager
@@ -265,17 +261,6 @@ def _leave(folder: WorkFolder, on_kept: Callable[[str], None]) -> None:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}" if count else ""
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-    if sys.platform != "win32":  # where folders cannot be opened
-        number = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
 
 
 def has_sha256(path: Path, sha256: str) -> bool:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
+from types import TracebackType
 
 import av
 import numpy as np
 
-from vidrestore.common.errors import OutputError, UsageError
+from vidrestore.common.errors import OutputError, UsageError, not_written
+from vidrestore.common.files import output_file
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.planes import plane
 
@@ -23,7 +25,7 @@ def check_listing_path(
 ) -> None:
     """Refuse, before any work, a place for the listing that cannot be used or would harm a file.
 
-    `what` names another file that is written beside the output likewise."""
+    `what` names another file that is written beside the output."""
     with _writing(listing, what):
         for other, role in ((source, "input"), (target, "output")):
             if listing.resolve() == other.resolve() or _are_one_file(listing, other):
@@ -68,11 +70,13 @@ class Listing:
 
     def __init__(self, path: Path, source: Path, target: Path) -> None:
         self._path, self._source, self._target = path, source, target
-        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._stack = ExitStack()
 
     def __enter__(self) -> Listing:
-        with _writing(self._path):
-            self._file = self._part.open("wb")
+        with ExitStack() as stack:
+            part = stack.enter_context(output_file(self._path, "the listing"))
+            self._file = stack.enter_context(part.open("wb"))
+            self._stack = stack.pop_all()
         return self
 
     def write_header(self, clock: Fraction, source_format: str, output_format: str) -> None:
@@ -99,18 +103,13 @@ class Listing:
             # A file name may hold bytes that are no text; they are written as escapes.
             self._file.write(text.encode("utf-8", "backslashreplace"))
 
-    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
-        try:
-            if error_type is None:
-                with _writing(self._path):
-                    self._file.flush()
-                    os.fsync(self._file.fileno())
-                    self._file.close()
-                    self._part.replace(self._path)
-        finally:
-            with suppress(OSError):
-                self._file.close()
-            self._part.unlink(missing_ok=True)
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(error_type, error, trace)
 
 
 @contextmanager
@@ -119,5 +118,6 @@ def _writing(listing: Path, what: str = "listing") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OutputError(f"the {what} {listing} cannot be written: {reason}") from error
+        raise not_written(
+            f"the {what} {listing}", listing.parent, error, "cannot be written"
+        ) from error

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from vidrestore.common.errors import OutputError, UsageError, WeightsError
-from vidrestore.common.files import check_new
-from vidrestore.models.download import sync_folder
+from vidrestore.common.errors import UsageError, WeightsError
+from vidrestore.common.files import check_new, output_file
 from vidrestore.models.gpen.checkpoint import load_checkpoint
 from vidrestore.models.weight_file import check_kind
 
@@ -43,7 +41,9 @@ def convert_weights(
     target = target or source.with_suffix(".safetensors")
     _check_target(source, target, overwrite=overwrite)
     state, size_px = _read(source)
-    _write(target, _as_bytes(state, target.suffix.lower()))
+    content = _as_bytes(state, target.suffix.lower())
+    with output_file(target) as part:
+        part.write_bytes(content)
     parameters = sum(v.numel() for k, v in state.items() if not k.endswith(".kernel"))
     return Converted(target, size_px, len(state), parameters)
 
@@ -96,19 +96,3 @@ def _as_bytes(state: dict[str, Tensor], suffix: str) -> bytes:
     buffer = io.BytesIO()
     torch.save(own, buffer)
     return buffer.getvalue()
-
-
-def _write(target: Path, content: bytes) -> None:
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-        sync_folder(target.parent)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OutputError(f"{target} cannot be written: {reason}") from error
-    finally:
-        part.unlink(missing_ok=True)

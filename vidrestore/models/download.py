@@ -8,10 +8,9 @@ import http.client
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
-import sys
-import tempfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -21,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vidrestore.common.errors import WeightsError
-from vidrestore.common.files import held
+from vidrestore.common.files import held, sync_folder, written_atomically
 
 Progress = Callable[[int, int | None], None]
 """Told the bytes that are here and the bytes there will be, None where the server does not say."""
@@ -112,20 +111,6 @@ def put_in_place(part: Path, destination: Path) -> None:
         sync_folder(destination.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` last through a power cut, where the system can."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
-            raise
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """Wait until no other process or thread fetches into `folder`; a killed one frees it."""
@@ -213,8 +198,8 @@ def _write_note(part: Path, response: http.client.HTTPResponse, total: int | Non
     etag = response.headers.get("ETag", "")
     strong = "" if etag.startswith("W/") else etag  # RFC 9110, 13.1.5: If-Range takes no weak tag
     note = {"total": total, "validator": strong or response.headers.get("Last-Modified", "")}
-    with _disk_errors(part):
-        _note_path(part).write_text(json.dumps(note), encoding="utf-8")
+    with _disk_errors(part), written_atomically(_note_path(part)) as unfinished:
+        unfinished.write_text(json.dumps(note), encoding="utf-8")
 
 
 @contextmanager
@@ -328,21 +313,35 @@ def unpack(archive: Path, folder: Path, check: Callable[[Path], None]) -> None:
     A folder of the same name at the top of the archive is left out. Raises WeightsError, leaving
     `folder` as it was, when the archive is damaged, a member would land outside, or `check` raises.
     """
-    with _disk_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-")
-    try:
-        unpacked = Path(temporary) / "new"
+    with _alone(folder):
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+        try:
+            unpacked = temporary / "new"
+            with _disk_errors(folder):
+                temporary.mkdir()
+                _extract(archive, unpacked, folder.name)
+            check(unpacked)
+            with _disk_errors(folder):
+                if folder.exists():
+                    folder.rename(temporary / "old")
+                unpacked.rename(folder)
+                sync_folder(folder.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other run unpacks beside `folder`; what killed ones left of it is removed."""
+    left = re.compile(rf"\.{re.escape(folder.name)}\.[0-9]{{1,10}}-[0-9a-f]{{8}}\.part")
+    with ExitStack() as stack:
         with _disk_errors(folder):
-            _extract(archive, unpacked, folder.name)
-        check(unpacked)
-        with _disk_errors(folder):
-            if folder.exists():
-                folder.rename(Path(temporary) / "old")
-            unpacked.rename(folder)
-            sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(folder.parent / ".unpack.lock", wait=True))
+            for entry in list(folder.parent.iterdir()):
+                if left.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+        yield
 
 
 def _extract(archive: Path, folder: Path, top: str) -> None:

@@ -9,7 +9,6 @@ import errno
 import hashlib
 import json
 import logging
-import os
 import pickle
 import pickletools
 import re
@@ -22,7 +21,7 @@ from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from vidrestore.common.errors import WeightsError
-from vidrestore.common.files import held
+from vidrestore.common.files import held, written_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -413,19 +412,15 @@ class Notes:
 
     def _write(self, section: str, key: str, value: Any) -> None:
         folder = self.path.parent
-        temporary = folder / f".hashes-{os.getpid()}.part"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with held(folder / ".hashes.lock", wait=True):
-                for left_behind in folder.glob(".hashes-*"):  # by a run that was killed
+                for left_behind in folder.glob(".hashes-*"):  # by an earlier version
                     left_behind.unlink(missing_ok=True)
                 content = _read_notes(self.path)
                 content[section][key] = value
-                try:
-                    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-                    temporary.replace(self.path)
-                finally:
-                    temporary.unlink(missing_ok=True)
+                with written_atomically(self.path) as part:
+                    part.write_text(json.dumps(content, indent=1), encoding="utf-8")
         except OSError as error:
             _logger.info("%s was not noted in %s: %s", key, self.path, error)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-import secrets
 import shutil
 import zipfile
 from collections.abc import MutableMapping, Sequence
@@ -14,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from vidrestore.common.files import written_atomically
 
 ROOM_BYTES = 10**9
 """Crops of a segment under way are only written while so much of the disk stays free."""
@@ -70,13 +71,10 @@ class Crops:
         """Not forced onto the disk: a file's own checksum tells whether it got there."""
         path = self._path(key, index)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{secrets.token_hex(8)}.part.npz")
         half = crop.half()
-        try:
-            np.savez(part, crop=(half if torch.equal(half.float(), crop) else crop).cpu().numpy())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        kept = (half if torch.equal(half.float(), crop) else crop).cpu().numpy()
+        with written_atomically(path, lasting=False) as part:
+            np.savez(part, crop=kept)
 
     def _path(self, key: str, index: int) -> Path:
         # So that no folder holds hundreds of thousands.

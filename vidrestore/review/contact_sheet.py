@@ -19,6 +19,7 @@ from vidrestore.common.text_files import can_be_found
 from vidrestore.common.timecode import time_text
 from vidrestore.imaging.frame import Frame
 from vidrestore.restoration.crop import cut_out
+from vidrestore.review.drawing import write_picture
 
 _TILE_PX, _LABEL_PX, _GAP_PX = 160, 24, 8
 _TILES_EACH = 5
@@ -52,7 +53,7 @@ def write_contact_sheet(analysis: Analysis, source: Path, path: Path) -> None:
         )
         for person, places in people.items()
     ]
-    _write_picture(path, np.vstack(rows))
+    write_picture(path, np.vstack(rows)[..., ::-1])
 
 
 def check_sheet(path: Path, *, inputs: Sequence[Path]) -> None:
@@ -91,20 +92,12 @@ def _write_portraits(analysis: Analysis, source: Path, folder: Path) -> None:
     people = _best_of_each(analysis, 1)
     views = _views(analysis, source, [place for (place,) in people.values()])
     for person, (place,) in people.items():
-        _write_picture(folder / f"person_{person}.png", views[place])
+        write_picture(folder / f"person_{person}.png", views[place][..., ::-1])
 
 
 def _best_of_each(analysis: Analysis, most: int) -> dict[int, list[Place]]:
     people = sorted({track.person_id for track in analysis.tracks})
     return {person: best_views(analysis.tracks, person, most) for person in people}
-
-
-def _write_picture(path: Path, picture: Picture) -> None:
-    done, data = cv2.imencode(path.suffix, picture)
-    try:
-        path.write_bytes(data.tobytes() if done else b"")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {(error.strerror or '').lower()}") from error
 
 
 def _views(analysis: Analysis, source: Path, places: Sequence[Place]) -> Mapping[Place, Picture]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrestore.common.errors import OutputError, UsageError, not_written
+from vidrestore.common.files import output_file
 from vidrestore.imaging.color import region_rgb
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import Rect, upright
@@ -88,9 +89,11 @@ def is_movie(path: Path) -> bool:
 
 def write_picture(path: Path, picture: Picture) -> None:
     """A PNG or JPEG, which appears only when it is whole."""
-    done, data = cv2.imencode(path.suffix, picture[..., ::-1])
     with _appearing(path) as part:
-        part.write_bytes(data.tobytes() if done else b"")
+        done, data = cv2.imencode(path.suffix, picture[..., ::-1])
+        if not done:
+            raise OutputError(f"{path} cannot be written: a picture of that size has no such file")
+        part.write_bytes(data.tobytes())
 
 
 def write_movie(
@@ -141,15 +144,11 @@ def _even(picture: Picture) -> Picture:
 
 @contextmanager
 def _appearing(path: Path) -> Iterator[Path]:
-    part = path.with_name(f".part.{path.name}")
     try:
-        yield part
-        part.replace(path)
-    except (av.error.FFmpegError, OSError, cv2.error) as error:
+        with output_file(path) as part:
+            yield part
+    except (av.error.FFmpegError, cv2.error) as error:
         raise not_written(f"writing {path}", path.parent, error) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _alike(before: Picture, after: Picture) -> list[tuple[Picture, str]]:

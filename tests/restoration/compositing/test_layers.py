@@ -1,5 +1,7 @@
 """The restored faces by themselves: source + layer x matte is the output."""
 
+import shutil
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +31,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.imaging import color
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import Rect
+from vidrestore.jobs import layer_output
 from vidrestore.media.decode import Damage, Span, decode
 from vidrestore.media.probe import probe
 
@@ -285,3 +288,99 @@ def test_a_folder_that_cannot_be_one_is_refused(tmp_path):
         layered(source, tmp_path / "out.mkv", tmp_path / "none" / "layer")
     with pytest.raises(UsageError, match="written over a file of this run"):
         layered(source, tmp_path / "tape.fill.mov", tmp_path, **{"encode.codec": "auto"})
+
+
+def test_a_second_run_with_the_same_layer_is_refused_and_mixes_nothing(tmp_path):
+    source, folder = source_of(tmp_path / "tape.mkv"), tmp_path / "layer"
+    said = []
+
+    class Meanwhile(Sharp):
+        def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+            if not said:
+                with pytest.raises(UsageError) as raised:
+                    layered(source, tmp_path / "b.mkv", folder, restorer=Painter(RGB),
+                            **{"layer.format": "tiff"})  # fmt: skip
+                said.append(str(raised.value))
+            return super().__call__(windows)
+
+    layered(source, tmp_path / "a.mkv", folder, restorer=Meanwhile(), **{"layer.format": "tiff"})
+    assert said == [
+        f"another run is writing the layer {folder}; wait for it or choose another folder"
+    ]
+    assert not (tmp_path / "b.mkv").exists()
+    fills, mattes = (tiffs(folder, stream) for stream in ("fill", "matte"))
+    assert errors(source, tmp_path / "a.mkv", fills, mattes).max() <= 1
+    assert len(list(folder.iterdir())) == 2 * FRAMES
+
+
+@pytest.mark.parametrize("form", ["tiff", "prores"])
+def test_a_full_disk_leaves_the_old_layer(tmp_path, disk, form):
+    source, folder = source_of(tmp_path / "tape.mkv"), disk.folder / "layer"
+    options = {"layer.format": form}
+    layered(source, tmp_path / "a.mkv", folder, restorer=Painter(RGB), **options)
+    before = digest(folder)
+    # Not enough for the new fill, or only for a part of the second file.
+    room = sum(path.stat().st_size for path in folder.iterdir())
+    disk.remount(f"size={-(-room // 4096) * 4096 + 4096 * 15}")
+    with pytest.raises(OutputError) as raised:
+        layered(source, tmp_path / "b.mkv", folder, overwrite=True, **options)
+    assert str(raised.value) == (
+        f"no space is left in {folder}; make room and run the same command again"
+    )
+    assert not (tmp_path / "b.mkv").exists()
+    assert digest(folder) == before
+    disk.remount("size=64m")
+    layered(source, tmp_path / "b.mkv", folder, overwrite=True, **options)
+    after = digest(folder)
+    assert after.keys() == before.keys()
+    assert all(after[name] != before[name] for name in after if "fill" in name)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing after it is done."""
+
+
+@pytest.mark.parametrize("form", ["tiff", "prores"])
+def test_a_run_that_is_killed_in_the_swap_leaves_one_layer(tmp_path, monkeypatch, form):
+    """At each step of it; the next run finds the old one, or the new one, and no other."""
+    folder = tmp_path / "layer"
+    names, there = {
+        "tiff": (["fill_000000.tif", "matte_000000.tif"], ["fill_000000.tif", "fill_000007.tif"]),
+        "prores": (["tape.fill.mov", "tape.matte.mov"], ["tape.fill.mov", "tape.matte.mov"]),
+    }[form]
+    ends = []
+    replace_path = Path.replace
+    for step in range(12):
+        folder.mkdir()
+        for each in there:
+            (folder / each).write_bytes(b"old")
+        old = digest(folder)
+        left = [step]
+
+        def killed(self, target, left=left):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return replace_path(self, target)
+
+        staging = layer_output._Staging.made_in(folder)
+        for each in names:
+            (staging.new / each).write_bytes(b"new")
+        with monkeypatch.context() as during:
+            during.setattr(Path, "replace", killed)
+            try:
+                staging.swap([folder / each for each in old])
+                ended = True
+            except Killed:
+                ended = False
+        # A second one is killed while it puts that in order.
+        with monkeypatch.context() as during:
+            during.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(Killed()))
+            with suppress(Killed):
+                staging.undo()
+        with layer_output.layer_folder(folder):
+            pass
+        assert digest(folder) == (dict.fromkeys(names, b"new") if ended else old)
+        ends.append(ended)
+        shutil.rmtree(folder)
+    assert set(ends) == {True, False}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidrestore.common.files import held
+from vidrestore.common.files import held, written_atomically
 from vidrestore.common.system import usable_cores
 from vidrestore.models.gpen.checkpoint import export_onnx
 from vidrestore.models.gpen.network import GPEN
@@ -112,15 +111,8 @@ class Kept:
         return str(openvino.get_version())
 
     def _write(self, path: Path, content: bytes) -> None:
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            with unfinished.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with written_atomically(path) as unfinished:
+            unfinished.write_bytes(content)
 
 
 def _read_note(text: str) -> Measured:

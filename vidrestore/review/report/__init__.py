@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
@@ -20,6 +18,7 @@ from vidrestore.analysis.description import facts_of, people_of
 from vidrestore.analysis.replay import last_duration
 from vidrestore.analysis.result import Analysis, is_woven
 from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.files import written_atomically
 from vidrestore.common.settings import Settings
 from vidrestore.common.threads import StageTime
 from vidrestore.jobs.plan import Plan
@@ -141,17 +140,9 @@ class Reporter:
 
 def _write(path: Path, text: str) -> None:
     """Whole, or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            # A file name may hold bytes that are no text; they are written as escapes.
-            file.write(text.encode("utf-8", "backslashreplace"))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    with written_atomically(path) as part:
+        # A file name may hold bytes that are no text; they are written as escapes.
+        part.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def _seconds(analysis: Analysis) -> Values:

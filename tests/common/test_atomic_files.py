@@ -1,0 +1,186 @@
+"""What is written appears whole or not at all, and what killed runs left beside it goes."""
+
+import ast
+import os
+import stat
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vidrestore
+from vidrestore.analysis import edl, shot_list
+from vidrestore.common.errors import OutputError
+from vidrestore.common.files import output_file, written_atomically
+from vidrestore.media.framemd5 import Listing
+from vidrestore.review.drawing import write_picture
+
+# What a file is renamed to its place by, other than the one helper: files that go to their places
+# together, a whole video that is in the work folder already, folders, and finished downloads.
+RENAMERS = {
+    "common/files.py",
+    "jobs/image_output.py",
+    "jobs/layer_output.py",
+    "jobs/render.py",
+    "jobs/run.py",
+    "jobs/work_folder.py",
+    "models/download.py",
+}
+
+
+def dead_pid() -> int:
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
+
+
+def test_a_file_takes_the_place_of_the_old_one_only_if_nothing_is_raised(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with suppress(ValueError), written_atomically(path) as part:
+        part.write_text("half")
+        raise ValueError("on purpose")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    before = os.umask(0o027)
+    try:
+        with written_atomically(path) as part:
+            assert part.name.startswith(f".a.txt.{os.getpid()}-")
+            assert part.name.endswith(".part.txt")
+            part.write_text("new")
+            assert path.read_text() == "old"
+    finally:
+        os.umask(before)
+    assert path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_that_writes_the_file(tmp_path):
+    path = tmp_path / "m.txt"
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from vidrestore.common.files import written_atomically\n"
+        "with written_atomically(Path(sys.argv[1])) as part:\n"
+        "    part.write_text('half'); print(part.name, flush=True); input()"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with writer:
+        left = tmp_path / writer.stdout.readline().strip()
+        with written_atomically(path) as part:
+            part.write_text("mine")
+        assert left.read_text() == "half"  # it is being written
+        writer.kill()
+    with written_atomically(path) as part:
+        part.write_text("mine, too")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_what_is_certainly_left_of_that_very_file_is_removed(tmp_path):
+    path, dead = tmp_path / "m.txt", dead_pid()
+    # By a process that is gone; with a number that another process has by now; as it was named.
+    ours = [f".m.txt.{dead}-0a1b2c3d.part.txt", f".m.txt.{os.getppid()}-0a1b2c3d.part.txt",
+            f".m.txt.{dead}.part"]  # fmt: skip
+    others = [f".m.txt.{os.getpid()}.part", f".n.txt.{dead}.part", f".m.txt.{dead}.part.mp4",
+              ".m.txt.part", f"m.txt.{dead}.part", f".m.txt.{dead}-0a1b2c3d.part.txt.bak",
+              f".mxtxt.{dead}-0a1b2c3d.part.txt", ".m.txt.backup.part"]  # fmt: skip
+    for name in (*ours, *others):
+        (tmp_path / name).write_text(name)
+    victim = tmp_path / "victim"
+    victim.write_text("victim")
+    link, folder = (tmp_path / f".m.txt.{dead}-0000000{n}.part.txt" for n in range(2))
+    link.symlink_to(victim)
+    folder.mkdir()
+    with written_atomically(path) as part:
+        part.write_text("new")
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "m.txt", "victim", link.name, folder.name, *others
+    }  # fmt: skip
+    assert victim.read_text() == "victim"
+
+
+def test_a_name_as_long_as_the_system_takes_can_be_written(tmp_path):
+    path = tmp_path / ("x" * 250 + ".txt")
+    with written_atomically(path) as part:
+        part.write_text("new")
+    assert path.read_text() == "new"
+
+
+def test_a_link_leads_to_the_file_and_a_pipe_stays_one(tmp_path):
+    real, link, pipe = (tmp_path / name for name in ("real.txt", "link.txt", "pipe"))
+    real.write_text("old")
+    link.symlink_to(real)
+    with output_file(link) as part:
+        part.write_text("new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    os.mkfifo(pipe)
+    with output_file(pipe) as part:
+        assert part == pipe
+    code = (
+        "from pathlib import Path; from vidrestore.common.files import output_file\n"
+        "with output_file(Path('/dev/stdout')) as part: part.write_text('said')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout == b"said"
+
+
+PTS, CLOCK = np.arange(2000), edl.Fraction(1, 25)
+
+
+def _shots(path: Path) -> None:
+    shots = tuple(shot_list.Shot(start, start + 1, (1,)) for start in range(len(PTS)))
+    shot_list.write(shot_list.ShotList(shots, "tape.mkv"), path, PTS, CLOCK)
+
+
+def _cuts(path: Path) -> None:
+    edl.write_cuts(path, [(n, n + 1) for n in range(1000)], PTS, CLOCK, 1 / CLOCK, "tape")
+
+
+def _picture(path: Path) -> None:
+    write_picture(path, np.random.default_rng(1).integers(0, 256, (200, 200, 3), np.uint8))
+
+
+def _listing(path: Path) -> None:
+    with Listing(path, Path("in.mkv"), Path("out.mkv")) as listing:
+        listing.write_header(CLOCK, "yuv420p", "x" * 50_000)
+
+
+WRITERS = {"shots.toml": _shots, "cuts.edl": _cuts, "sheet.png": _picture, "md5.txt": _listing}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("old", [None, b"the old one"])
+def test_a_full_disk_leaves_the_old_file_and_no_empty_one(disk, name, old):
+    path = disk.folder / name
+    if old is not None:
+        path.write_bytes(old)
+    disk.remount("size=8k")
+    with pytest.raises(OutputError, match=r"^no space is left in .*; make room and run"):
+        WRITERS[name](path)
+    assert [each.read_bytes() for each in disk.folder.iterdir()] == [old] * (old is not None)
+    disk.remount("size=64m")
+    WRITERS[name](path)
+    assert path.stat().st_size > 8192
+    assert list(disk.folder.iterdir()) == [path]
+
+
+def test_nothing_else_renames_a_file_to_its_place():
+    """A call `.replace(one)` of a path, told from those of text and dataclasses."""
+    root, found = Path(vidrestore.__file__).parent, set()
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            is_one = len(node.args) == 1 and not node.keywords
+            if node.func.attr == "replace" and (is_one or ast.unparse(node.func) == "os.replace"):
+                found.add(path.relative_to(root).as_posix())
+            if node.func.attr == "rename" and is_one:
+                found.add(path.relative_to(root).as_posix())
+    assert found == RENAMERS
