@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from vidrestore.common.files import check_new
 from vidrestore.models.download import sync_folder
 from vidrestore.models.gpen.checkpoint import load_checkpoint
 from vidrestore.models.weight_file import check_kind
+from vidrestore.models.weights import record
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
@@ -43,7 +45,10 @@ def convert_weights(
     target = target or source.with_suffix(".safetensors")
     _check_target(source, target, overwrite=overwrite)
     state, size_px = _read(source)
-    _write(target, _as_bytes(state, target.suffix.lower()))
+    content = _as_bytes(state, target.suffix.lower())
+    _write(target, content)
+    # So that damage shows even at its first use, and no older note stands against it.
+    record(target, hashlib.sha256(content).hexdigest())
     parameters = sum(v.numel() for k, v in state.items() if not k.endswith(".kernel"))
     return Converted(target, size_px, len(state), parameters)
 
