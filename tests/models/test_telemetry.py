@@ -24,7 +24,6 @@ def look(event, arguments):
         print(event, *map(str, arguments))
 
 sys.addaudithook(look)
-import torch
 from pathlib import Path
 {use}
 import gc, time
@@ -37,9 +36,6 @@ USES = {
 from vidrestore.models.restorers.openvino import Kept
 assert Kept(Path("x"), "x", "0", "float32").load() is None
 Kept(Path("x"), "x", "0", "float32")._version""",
-    "onnxruntime": """
-from vidrestore.models.onnx_session import can_use_cuda
-can_use_cuda()""",
     "insightface": """
 import pytest
 from vidrestore.common.errors import WeightsError

@@ -154,12 +154,20 @@ def test_openvino_is_measured_kept_in_a_cache_and_refused_where_it_differs(small
 
 
 @pytest.fixture(scope="module")
-def compiled(small_weights, tmp_path_factory):
+def compiled(small_weights, small_onnx, tmp_path_factory):
     """A folder with what OpenVINO made of the small weights, and three faces from it."""
     needs_openvino()
     folder = tmp_path_factory.mktemp("compiled")
-    restorer = opened(small_weights, engine="openvino", cache_folder=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        export_is_a_copy_of(small_onnx, patch)
+        restorer = opened(small_weights, engine="openvino", cache_folder=folder)
     return folder, restorer(faces(3))
+
+
+def export_is_a_copy_of(path, monkeypatch):
+    """Exporting takes most of the time of compiling a small network."""
+    name = "vidrestore.models.restorers.openvino.export_onnx"
+    monkeypatch.setattr(name, lambda gpen, target: shutil.copy(path, target))
 
 
 def copy_of(folder, target):
@@ -243,8 +251,9 @@ def test_no_flipped_bit_of_a_compiled_network_or_its_note_is_used(
 
 @pytest.mark.parametrize("part", ["network", "version"])
 def test_a_damaged_compiled_network_is_compiled_anew_once_and_that_is_said(
-    compiled, small_weights, tmp_path, part
+    compiled, small_weights, small_onnx, tmp_path, monkeypatch, part
 ):
+    export_is_a_copy_of(small_onnx, monkeypatch)
     folder, wanted = compiled
     blob, note = copy_of(folder, tmp_path / "cache")
     if part == "version":
