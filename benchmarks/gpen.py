@@ -26,6 +26,8 @@ from torch import Tensor
 from vidrestore.models.gpen.checkpoint import export_onnx
 from vidrestore.models.gpen.inference import InferenceGPEN
 from vidrestore.models.gpen.network import GPEN
+from vidrestore.models.onnx_session import import_onnxruntime
+from vidrestore.models.restorers.openvino import import_openvino
 
 Form = Callable[[Tensor], object]
 BASE = "textbook float32"
@@ -56,8 +58,7 @@ def prepared_form(dtype: torch.dtype) -> Callable[[int], Form]:
 
 
 def onnxruntime_form(size: int) -> Form:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.enable_cpu_mem_arena = False  # it would keep gigabytes while the others have their turn
@@ -70,8 +71,7 @@ def onnxruntime_form(size: int) -> Form:
 
 def openvino_form(size: int) -> Form:
     """bfloat16 where the processor has it; needs `pip install openvino`."""
-    import openvino
-
+    openvino = import_openvino()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "gpen.onnx"
         export_onnx(random_gpen(size), path)

@@ -33,6 +33,7 @@ from vidrestore.models.gpen.inference import InferenceGPEN
 from vidrestore.models.gpen.memory import batch_that_fits, bytes_needed, free_bytes
 from vidrestore.models.gpen.network import GPEN, GPENConfig
 from vidrestore.models.gpen.variants import Form
+from vidrestore.models.onnx_session import import_onnxruntime
 
 Run = Callable[[Tensor], object]
 DEVICE = torch.device("cuda", 0)
@@ -134,8 +135,7 @@ def compiled(gpen: GPEN) -> Run:
 
 
 def through_onnxruntime(gpen: GPEN) -> Run:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise RuntimeError("onnxruntime has no CUDA here")
     with tempfile.TemporaryDirectory() as folder:

@@ -14,6 +14,7 @@ from vidrestore.analysis.detection import FirstLook, detect
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import Rect
 from vidrestore.models.detectors import detection, look_closely, open_detector, with_others
+from vidrestore.models.onnx_session import import_onnxruntime
 
 KINDS = ("yunet", "insightface")
 # Of the astronaut's face, x1 y1 x2 y2.
@@ -44,7 +45,7 @@ def detector(request, shared):
 
 def test_a_cuda_that_onnxruntime_only_claims_leaves_it_to_the_processor(shared, monkeypatch):
     both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: both)
+    monkeypatch.setattr(import_onnxruntime(), "get_available_providers", lambda: both)
     pack = shared / "models" / "insightface" / "models" / "det_only"
     detector = open_detector(
         "insightface", pack="det_only", size_px=640, score=0.5, yunet_score=0.7, haar_neighbors=6,

@@ -11,6 +11,7 @@ import pytest
 
 from vidrestore.cli import doctor, main
 from vidrestore.cli.doctor import Diagnosis, Finding, diagnose
+from vidrestore.models.onnx_session import import_onnxruntime
 
 
 @pytest.fixture(autouse=True)
@@ -154,7 +155,7 @@ def test_an_onnxruntime_without_cuda_beside_a_cuda_device_is_said(monkeypatch) -
     installed(monkeypatch, onnxruntime="1.20")
     assert "pip install onnxruntime-gpu" in found(diagnose(), "onnxruntime").follows
     both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: both)
+    monkeypatch.setattr(import_onnxruntime(), "get_available_providers", lambda: both)
     assert "run on the CUDA device" in found(diagnose(), "onnxruntime").follows
 
 

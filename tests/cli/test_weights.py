@@ -1,5 +1,6 @@
 """`vidrestore weights fetch, verify, convert, try`: what they say, and what they leave behind."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -254,6 +255,22 @@ def test_a_flipped_bit_is_found_by_verify_convert_and_at_first_use(
     assert "Bad CRC-32" in result.out
     assert_refused(command("convert", path), 1, "GPEN-BFR-64.pth is damaged: Bad CRC-32")
     assert_refused(command("try", path), 1, "GPEN-BFR-64.pth is damaged: Bad CRC-32")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_bit_that_a_converted_file_lost_is_found_at_its_first_use(
+    command: Command, tmp_path: Path, gpen: GPEN, suffix: str
+) -> None:
+    source, path = tmp_path / "a.pt", tmp_path / f"b{suffix}"
+    torch.save(gpen.state_dict(), source)
+    assert command("convert", source, "-o", path).status == 0
+    state, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert_refused(command("try", path), 1, f"b{suffix} is damaged")
+    assert command("convert", source, "-o", path, "--overwrite").status == 0
+    assert command("try", path, "-o", tmp_path / "a.png").status == 0
 
 
 def test_a_damaged_directory_of_a_pth_is_one_sentence(

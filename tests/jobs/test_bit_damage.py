@@ -388,10 +388,7 @@ ROWS = (
     Row("note of a download", "downloaded", "weights/.GPEN-64.pth.*.json"),
 )
 # What is there beside: what the user gave or wanted, and what marks a folder as in use.
-_OTHERS = (
-    "tape.mkv", "GPEN-64.pth", "out.mkv", "layer/*.mov",
-    "home/intel/*",  # OpenVINO's, which counts its users
-)  # fmt: skip
+_OTHERS = ("tape.mkv", "GPEN-64.pth", "out.mkv", "layer/*.mov")
 
 
 def rows_of(case: str) -> list[Row]:

@@ -1,5 +1,6 @@
 """Weight files: found, fetched from a local server, checked, remembered. No outside network."""
 
+import errno
 import hashlib
 import json
 import os
@@ -506,6 +507,28 @@ def test_a_zip_put_there_by_hand_is_unpacked(target: Path) -> None:
     assert visible(folder) == {"det.onnx"}
 
 
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_what_a_killed_run_left_of_a_pack_is_removed_by_the_next(
+    server: Server, target: Path, by_hand: bool
+) -> None:
+    content = zip_bytes({"det.onnx": DETECTOR})
+    table = pack_table() if by_hand else pack_table(server.serve("/p.zip", content))
+    models = target / "insightface/models"
+    (models / ".p-abc_d3fg" / "new").mkdir(parents=True)
+    (models / ".p-abc_d3fg" / "new" / "det.onnx").write_bytes(DETECTOR[:-3])
+    (models / ".p-of-my-own").mkdir()
+    (models / ".pq-abc_d3fg").mkdir()
+    for suffix in ("part", "json"):  # from an address that is not in the table any more
+        (target / f".p.zip.01234567.{suffix}").write_bytes(b"{}")
+    if by_hand:
+        (target / "p.zip").write_bytes(content)
+        weights.require("p", [target], target=target, offline=True, table=table)
+    else:
+        weights.fetch("p", target, table=table)
+        assert not list(target.glob(".p.zip.*"))
+    assert {path.name for path in models.iterdir()} == {"p", ".p-of-my-own", ".pq-abc_d3fg"}
+
+
 @pytest.mark.parametrize("name", ["../evil.onnx", "/evil.onnx", "p/../../evil.onnx", "C:evil.onnx"])
 def test_a_zip_that_leads_out_of_its_folder_is_refused(
     server: Server, target: Path, name: str
@@ -619,7 +642,7 @@ def test_a_damaged_file_is_refused_at_first_use_and_not_noted(target: Path) -> N
     assert require() == file
 
 
-def test_verify_reads_everything_even_if_time_and_size_agree(target: Path) -> None:
+def test_use_and_verify_read_everything_even_if_time_and_size_agree(target: Path) -> None:
     target.mkdir()
     file = target / "net.onnx"
     file.write_bytes(onnx_bytes(1, 100))
@@ -630,8 +653,58 @@ def test_verify_reads_everything_even_if_time_and_size_agree(target: Path) -> No
     content[50] = 1
     file.write_bytes(content)
     os.utime(file, ns=(time_ns, time_ns))
-    weights.require("net", [target], target=target, offline=True, table=table)
+    with pytest.raises(WeightsError, match=r"net\.onnx is damaged.*though its size and its time"):
+        weights.require("net", [target], target=target, offline=True, table=table)
     assert [one.state for one in weights.verify("net", [target], table=table)] == ["changed"]
+
+
+def flip(path: Path, *, place: int) -> None:
+    """One bit, as a disk loses it: the time of change stays."""
+    state, content = path.stat(), bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pth", ".safetensors"])
+def test_a_file_named_by_its_path_may_be_replaced_but_not_damaged(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"mine{suffix}"
+    path.write_bytes(b"weights" * 100)
+    sha256 = weights.sha256_of_own(path)
+    assert weights.sha256_of_own(path) == sha256 == hashlib.sha256(b"weights" * 100).hexdigest()
+    path.write_bytes(b"other.." * 100)
+    os.utime(path, (1, 1))
+    assert weights.sha256_of_own(path) != sha256
+    flip(path, place=350)
+    with pytest.raises(WeightsError, match=r"is damaged.*put a good copy in its place"):
+        weights.sha256_of_own(path)
+
+
+def test_each_file_of_a_pack_is_read_at_each_use(target: Path) -> None:
+    target.mkdir()
+    members = {"det.onnx": onnx_bytes(9, 500), "rec.onnx": onnx_bytes(1, 500)}
+    (target / "p.zip").write_bytes(zip_bytes(members))
+    for _ in range(2):
+        folder = weights.require("p", [target], target=target, offline=True, table=pack_table())
+    flip(folder / "rec.onnx", place=300)
+    with pytest.raises(WeightsError, match=r"rec\.onnx is damaged"):
+        weights.require("p", [target], target=target, offline=True, table=pack_table())
+
+
+def test_a_file_that_cannot_be_read_to_its_end_is_one_sentence(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target.mkdir()
+    (target / "net.onnx").write_bytes(DETECTOR)
+
+    def fails(path: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(weights, "sha256_of", fails)
+    with pytest.raises(WeightsError, match=r"net\.onnx cannot be read: input/output error"):
+        weights.require("net", [target], target=target, offline=True, table=table_of())
 
 
 def test_a_published_hash_is_checked_at_first_use(target: Path) -> None:
@@ -718,7 +791,7 @@ def test_damaged_notes_are_begun_anew(tmp_path: Path, content: str) -> None:
     notes = Notes(path)
     assert notes.sha256_noted(file) is None
     notes.note_file(file)
-    assert notes.is_unchanged(file)
+    assert notes.looks_unchanged(file)
     assert set(json.loads(path.read_text(encoding="utf-8"))) == {"files", "licences"}
 
 
@@ -732,7 +805,7 @@ def test_no_flipped_bit_of_the_notes_makes_a_good_file_a_changed_one(tmp_path: P
         content[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
         path.write_bytes(content)
         assert Notes(path).sha256_noted(file) in (None, sha256)
-        Notes(path).is_unchanged(file)
+        Notes(path).looks_unchanged(file)
 
 
 @pytest.mark.parametrize(

@@ -224,11 +224,13 @@ def _memory() -> Finding:
 
 
 def _onnxruntime() -> Finding:
+    from vidrestore.models.onnx_session import import_onnxruntime
+
     what = "onnxruntime"
     installed = [f"{name} {version}" for name in _RUNTIMES if (version := _version(name))]
     if not installed:
         return Finding(what, "not installed", ".onnx restorers and --detector insightface need it")
-    providers = importlib.import_module("onnxruntime").get_available_providers()
+    providers = import_onnxruntime().get_available_providers()
     found = f"{', '.join(installed)}: {', '.join(providers)}"
     if len(installed) > 1:
         return Finding(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from vidrestore.common.errors import UsageError, WeightsError
 from vidrestore.common.files import check_new, output_file
 from vidrestore.models.gpen.checkpoint import load_checkpoint
 from vidrestore.models.weight_file import check_kind
+from vidrestore.models.weights import record
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
@@ -44,6 +46,8 @@ def convert_weights(
     content = _as_bytes(state, target.suffix.lower())
     with output_file(target) as part:
         part.write_bytes(content)
+    # So that damage shows even at its first use, and no older note stands against it.
+    record(target, hashlib.sha256(content).hexdigest())
     parameters = sum(v.numel() for k, v in state.items() if not k.endswith(".kernel"))
     return Converted(target, size_px, len(state), parameters)
 

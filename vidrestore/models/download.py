@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import http.client
 import json
@@ -26,6 +27,7 @@ Progress = Callable[[int, int | None], None]
 """Told the bytes that are here and the bytes there will be, None where the server does not say."""
 
 CHUNK_BYTES = 1 << 20
+_DIGITS = 8
 ATTEMPTS = 3
 """How often one address is asked again after its connection broke."""
 
@@ -78,8 +80,7 @@ def fetch_file(
             _discard(part)
             reasons.append(f"{url} gave something else: {error}")
         else:
-            for other in urls:
-                _discard(part_path(folder, name, other))
+            remove_parts(folder, name)
             return
     raise WeightsError(f"{name} could not be fetched: {'; '.join(reasons)}; {otherwise}")
 
@@ -101,7 +102,14 @@ def as_events(
 
 def part_path(folder: Path, name: str, url: str) -> Path:
     """Where an unfinished download is kept: one per address, since mirrors may differ in bytes."""
-    return folder / f".{name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part"
+    return folder / f".{name}.{hashlib.sha256(url.encode()).hexdigest()[:_DIGITS]}.part"
+
+
+def remove_parts(folder: Path, name: str) -> None:
+    """Remove what is left of unfinished downloads of `name`, from whatever address."""
+    for suffix in ("part", "json"):  # as of `_note_path`
+        for path in folder.glob(f".{glob.escape(name)}.{'[0-9a-f]' * _DIGITS}.{suffix}"):
+            path.unlink(missing_ok=True)
 
 
 def put_in_place(part: Path, destination: Path) -> None:
@@ -312,6 +320,7 @@ def unpack(archive: Path, folder: Path, check: Callable[[Path], None]) -> None:
 
     A folder of the same name at the top of the archive is left out. Raises WeightsError, leaving
     `folder` as it was, when the archive is damaged, a member would land outside, or `check` raises.
+    What a killed one left beside `folder` is removed, so the caller lets one at a time unpack.
     """
     with _alone(folder):
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.part")

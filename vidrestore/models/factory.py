@@ -18,8 +18,7 @@ from vidrestore.models.download import as_events
 from vidrestore.models.face_parser import Parser
 from vidrestore.models.onnx_session import can_use_cuda
 from vidrestore.models.recognizer import Recognizer, embedding_of_photo, find_recognizer
-from vidrestore.models.restorers import Restorer, Schedule, adaptive, open_restorer
-from vidrestore.models.weight_file import sha256_of
+from vidrestore.models.restorers import FILES, Restorer, Schedule, adaptive, open_restorer
 
 
 def chosen_detector(
@@ -96,6 +95,8 @@ def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
     device = choose_device(how, say)
 
     def opened(name: str) -> Restorer:
+        if Path(name).suffix.lower() in FILES and Path(name).is_file():
+            weights.sha256_of_own(Path(name))
         try:
             return open_restorer(
                 name,
@@ -135,7 +136,7 @@ def chosen_parser(settings: Settings) -> Parser | None:
         return None
     if not path.is_file():
         raise WeightsError(f"the face parser {path} does not exist; set paste.parser to its file")
-    return Parser(path, device=choose_device(settings.restore), name=sha256_of(path))
+    return Parser(path, device=choose_device(settings.restore), name=weights.sha256_of_own(path))
 
 
 def weights_needed(settings: Settings, sides_px: Iterable[int]) -> list[str]:

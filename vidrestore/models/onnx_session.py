@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.system import usable_cores
 
+if TYPE_CHECKING:
+    import torch
+
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+
+
+def import_onnxruntime() -> Any:
+    """The package onnxruntime, which must be imported nowhere else.
+
+    Its builds of 2026 have Microsoft's telemetry: on import they put an identifier of the machine
+    and a store of events below the home, unless a variable that they read then forbids it.
+
+    Raises:
+        ImportError: It is not installed, or damaged.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime
 
 
 def open_network(path: Path, device: torch.device) -> Any:
@@ -20,8 +38,7 @@ def open_network(path: Path, device: torch.device) -> Any:
 
     WeightsError for a file that onnxruntime cannot load.
     """
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = usable_cores()
@@ -64,9 +81,7 @@ def first_line(error: Exception) -> str:
 
 def can_use_cuda() -> bool:
     """The installed onnxruntime is built for it."""
-    import onnxruntime
-
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    return "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
 
 
 def type_of(value: Any, path: Path) -> Any:

@@ -15,6 +15,7 @@ from vidrestore.common.errors import InputError, UsageError, WeightsError
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.geometry import fit_similarity, overlaps, template
 from vidrestore.models.detectors import Detection, Detector, look_from_afar, moved
+from vidrestore.models.onnx_session import import_onnxruntime
 from vidrestore.models.weight_file import count_outputs
 
 _SIDE = 112
@@ -50,8 +51,7 @@ class Recognizer:
     """
 
     def __init__(self, model: Path, *, threads: int = 1) -> None:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = threads
         options.log_severity_level = 3

@@ -382,18 +382,18 @@ class Notes:
         entry = self._entry(path)
         return entry["sha256"] if entry else None
 
-    def is_unchanged(self, path: Path) -> bool:
-        """True if size and time of change are those noted, so that hashing can be saved."""
+    def looks_unchanged(self, path: Path) -> bool:
+        """True if size and time of change are those noted; a disk may still have lost a bit."""
         state, entry = path.stat(), self._entry(path)
         return entry is not None and (entry["bytes"], entry["mtime_ns"]) == (
             state.st_size,
             state.st_mtime_ns,
         )
 
-    def note_file(self, path: Path) -> str:
-        """Note the sha256 of `path` and return it."""
+    def note_file(self, path: Path, sha256: str | None = None) -> str:
+        """Note the sha256 of `path`, read from it where it is not given, and return it."""
         state = path.stat()
-        sha256 = sha256_of(path)
+        sha256 = sha256 or sha256_of(path)
         key = str(path.absolute())
         entry = {"sha256": sha256, "bytes": state.st_size, "mtime_ns": state.st_mtime_ns}
         self._write("files", key, entry | {"sum": _sum_of(key, entry)})

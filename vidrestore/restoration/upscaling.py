@@ -24,6 +24,7 @@ from vidrestore.imaging.planes import layout, plane
 from vidrestore.models.devices import choose_device
 from vidrestore.models.upscaler import Upscaler
 from vidrestore.models.weight_file import sha256_of
+from vidrestore.models.weights import sha256_of_own
 
 # ISO/IEC 23091-2 MatrixCoefficients.
 _TAG_OF_MATRIX = {"bt709": 1, "bt601": 6, "bt2020": 9}
@@ -192,7 +193,7 @@ def chosen_scaling(settings: Settings) -> Scaling | None:
     if not upscaler.is_file():
         raise WeightsError(f"the upscaler {upscaler} does not exist; give the file of a network")
     Upscaler(upscaler, device=choose_device(settings.restore)).check(factor)
-    return Scaling(factor, upscaler, sha256_of(upscaler))
+    return Scaling(factor, upscaler, sha256_of_own(upscaler))
 
 
 def open_scaler(

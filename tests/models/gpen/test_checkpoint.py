@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from helpers import gpen_formula as formula
@@ -24,6 +23,7 @@ from vidrestore.models.gpen.checkpoint import (
 )
 from vidrestore.models.gpen.inference import InferenceGPEN
 from vidrestore.models.gpen.network import GPEN, GPENConfig
+from vidrestore.models.onnx_session import import_onnxruntime
 from vidrestore.models.weight_file import read_checkpoint
 
 
@@ -96,7 +96,7 @@ def test_onnx_round_trip(tmp_path: Path, gpen: GPEN) -> None:
     export_onnx(gpen, path)
     assert_same(state_dict_from_onnx(path), gpen)
     assert load_gpen(path, expected_size=64).config == gpen.config
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = import_onnxruntime().InferenceSession(path, providers=["CPUExecutionProvider"])
     image = formula.inputs("gpen-64")  # a batch of two through a graph traced with one
     with torch.no_grad():
         expected = gpen(image)

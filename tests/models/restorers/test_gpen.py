@@ -21,6 +21,7 @@ from vidrestore.models.gpen.checkpoint import export_onnx
 from vidrestore.models.gpen.inference import InferenceGPEN
 from vidrestore.models.restorers import open_restorer
 from vidrestore.models.restorers.gpen import Gpen, float32_result, probe_image, psnr_to_float32_db
+from vidrestore.models.restorers.openvino import import_openvino, is_installed
 from vidrestore.models.weight_file import sha256_of
 
 CPU = torch.device("cpu")
@@ -114,8 +115,13 @@ def test_float16_is_measured_before_it_is_chosen():
     assert probe_image(64).abs().max() <= 1
 
 
+def needs_openvino():
+    if not is_installed():
+        pytest.skip("the extra openvino is not installed")
+
+
 def test_openvino_is_measured_kept_in_a_cache_and_refused_where_it_differs(small_weights, tmp_path):
-    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    needs_openvino()
     how = {"engine": "auto", "number_format": "auto", "cache_folder": tmp_path / "cache"}
     windows = faces(3)
     notices = []
@@ -148,12 +154,20 @@ def test_openvino_is_measured_kept_in_a_cache_and_refused_where_it_differs(small
 
 
 @pytest.fixture(scope="module")
-def compiled(small_weights, tmp_path_factory):
+def compiled(small_weights, small_onnx, tmp_path_factory):
     """A folder with what OpenVINO made of the small weights, and three faces from it."""
-    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    needs_openvino()
     folder = tmp_path_factory.mktemp("compiled")
-    restorer = opened(small_weights, engine="openvino", cache_folder=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        export_is_a_copy_of(small_onnx, patch)
+        restorer = opened(small_weights, engine="openvino", cache_folder=folder)
     return folder, restorer(faces(3))
+
+
+def export_is_a_copy_of(path, monkeypatch):
+    """Exporting takes most of the time of compiling a small network."""
+    name = "vidrestore.models.restorers.openvino.export_onnx"
+    monkeypatch.setattr(name, lambda gpen, target: shutil.copy(path, target))
 
 
 def copy_of(folder, target):
@@ -237,8 +251,9 @@ def test_no_flipped_bit_of_a_compiled_network_or_its_note_is_used(
 
 @pytest.mark.parametrize("part", ["network", "version"])
 def test_a_damaged_compiled_network_is_compiled_anew_once_and_that_is_said(
-    compiled, small_weights, tmp_path, part
+    compiled, small_weights, small_onnx, tmp_path, monkeypatch, part
 ):
+    export_is_a_copy_of(small_onnx, monkeypatch)
     folder, wanted = compiled
     blob, note = copy_of(folder, tmp_path / "cache")
     if part == "version":
@@ -270,12 +285,10 @@ def openvino_sum(fields):
 def test_an_engine_that_fails_gives_way_to_torch_or_is_one_sentence(
     compiled, small_weights, tmp_path, monkeypatch
 ):
-    import openvino
-
     def fails(*arguments):
         raise RuntimeError("Exception from src/core.cpp\nmore of it")
 
-    monkeypatch.setattr(openvino.Core, "read_model", fails)
+    monkeypatch.setattr(import_openvino().Core, "read_model", fails)
     monkeypatch.setattr("vidrestore.models.restorers.openvino.export_onnx", lambda gpen, path: None)
     notices = []
     found = opened(small_weights, notices, engine="auto", cache_folder=tmp_path)

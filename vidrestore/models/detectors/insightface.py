@@ -14,7 +14,7 @@ import torch
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.system import usable_cores
 from vidrestore.models.detectors import Detection, detection
-from vidrestore.models.onnx_session import providers
+from vidrestore.models.onnx_session import import_onnxruntime, providers
 
 _CPU = torch.device("cpu")
 
@@ -39,9 +39,7 @@ class InsightFace:
     ) -> None:
         """`threads`: of one look; None: one for each core that may be used. On a CUDA
         `device` it looks there if the installed onnxruntime can."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
+        options = import_onnxruntime().SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
         # The library reports what it loads on standard output, which belongs to the user.
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():

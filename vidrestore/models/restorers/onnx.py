@@ -10,11 +10,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import torch
 
 from vidrestore.common.errors import WeightsError
-from vidrestore.models.onnx_session import inputs_of, open_network, tried, type_of
+from vidrestore.models.onnx_session import (
+    import_onnxruntime,
+    inputs_of,
+    open_network,
+    tried,
+    type_of,
+)
 from vidrestore.models.restorers.gpen import probe_image
 from vidrestore.models.weight_file import names_in_graph, sha256_of
 
@@ -81,7 +86,7 @@ class Onnx:
     @property
     def cache_key(self) -> str:
         run = f"fidelity {self._fidelity}, template {self.template}"
-        run += f", onnxruntime {onnxruntime.__version__}"
+        run += f", onnxruntime {import_onnxruntime().__version__}"
         return f"{self.name}, weights {self.weights_sha256}, {run}"
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:

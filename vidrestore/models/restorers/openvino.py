@@ -6,13 +6,14 @@ import hashlib
 import importlib.util
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,6 +32,21 @@ class UnusableError(Exception):
 
 def is_installed() -> bool:
     return importlib.util.find_spec("openvino") is not None
+
+
+def import_openvino() -> Any:
+    """The package openvino, which must be imported nowhere else.
+
+    While it is imported it reports that to Intel, and it counts its users in ~/intel, unless
+    openvino_telemetry is missing. So that is made to look missing, for which OpenVINO is prepared.
+
+    Raises:
+        ImportError: It is not installed, or damaged.
+    """
+    cast("dict[str, Any]", sys.modules).setdefault("openvino_telemetry", None)
+    import openvino
+
+    return openvino
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +122,7 @@ class Kept:
 
     @cached_property
     def _version(self) -> str:
-        import openvino
-
-        return str(openvino.get_version())
+        return str(import_openvino().get_version())
 
     def _write(self, path: Path, content: bytes) -> None:
         with written_atomically(path) as unfinished:
@@ -128,9 +142,7 @@ def _sum_of(fields: dict[str, Any]) -> str:
 
 def _processor() -> str:
     """What OpenVINO compiles for."""
-    import openvino
-
-    core: Any = openvino.Core()
+    core = import_openvino().Core()
     names = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
     return " ".join(str(core.get_property("CPU", name)) for name in names)
 
@@ -150,9 +162,7 @@ class CompiledGPEN:
     def compiled(cls, gpen: GPEN, folder: Path, *, bfloat16: bool) -> CompiledGPEN:
         """Compile `gpen`, whose graph stands in `folder` meanwhile. UnusableError where OpenVINO
         cannot."""
-        import openvino
-
-        core: Any = openvino.Core()
+        core = import_openvino().Core()
         size = gpen.config.size
         with tempfile.TemporaryDirectory(
             dir=folder, suffix=".part", ignore_cleanup_errors=True
@@ -166,9 +176,7 @@ class CompiledGPEN:
     @classmethod
     def from_content(cls, content: bytes, *, bfloat16: bool) -> CompiledGPEN:
         """What `content` gave. UnusableError where OpenVINO cannot read that."""
-        import openvino
-
-        core: Any = openvino.Core()
+        core = import_openvino().Core()
         with _errors():
             return cls(core.import_model(content, "CPU", _hints(bfloat16)))
 
