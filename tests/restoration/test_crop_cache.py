@@ -72,9 +72,12 @@ def test_nothing_is_taken_for_another(tmp_path):
     through(Crops(tmp_path, "so"), levels, Seen())
     other = Seen()
     other.cache_key = "boiling with other weights"
+    larger = Seen()
+    larger.size = 16
     for made_by, values, restorer in (
         ("otherwise", levels, Seen()),
         ("so", levels, other),
+        ("so", levels, larger),
         ("so", [0.1 + 1e-7, 0.2 + 1e-7], Seen()),
     ):
         through(Crops(tmp_path, made_by), values, restorer)
