@@ -128,7 +128,7 @@ class _Task:
         key = cache_key_of(self.network)
         if key is None:
             return None
-        # A key need not tell the side of the windows, of which the crops are made smaller or larger.
+        # A key need not tell the side of the windows that the crops are scaled to.
         shown = "" if self.denoiser is None else f", {self.denoiser.cache_key}"
         return f"{key}, side {self.network.size}{shown}"
 
