@@ -20,6 +20,7 @@ from vidrestore.analysis import cache, storage
 from vidrestore.common.errors import ChangedSourceError, InputError
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs.run import restore_video
+from vidrestore.media import probe
 from vidrestore.media.decode import Damage, decode
 from vidrestore.media.probe import fingerprint
 from vidrestore.models import factory
@@ -68,7 +69,7 @@ def change_one_frame(tape):
 @pytest.fixture
 def few_samples(monkeypatch):
     """A fingerprint of a long video does not see most of it; let that be so of a short one."""
-    monkeypatch.setattr(storage, "_SAMPLE_BYTES", 1024)
+    monkeypatch.setattr(probe, "_SAMPLE_BYTES", 1024)
 
 
 def run(tape, settings, told, target=None, **more):
@@ -162,12 +163,13 @@ def damaged(path):
 
 
 def of_another_source(path):
-    storage.save(replace(storage.load(path), fingerprint="0" * 64), path)
+    known = storage.load(path, key=path.name)
+    storage.save(replace(known, fingerprint="0" * 64), path, key=path.name)
 
 
 def of_another_size(path):
-    known = storage.load(path)
-    storage.save(replace(known, info=replace(known.info, width=320)), path)
+    known = storage.load(path, key=path.name)
+    storage.save(replace(known, info=replace(known.info, width=320)), path, key=path.name)
 
 
 def a_folder(path):
@@ -192,6 +194,21 @@ def test_a_kept_analysis_of_no_use_costs_time_and_a_notice(tape, detector, setti
         assert count(told, ANEW) == 0
 
 
+def test_analyses_with_other_settings_in_its_place_are_not_taken_for_it(tape, detector, settings):
+    others = load_settings(options=OPTIONS | {"shots.cut": 255})
+    cache.known_analysis(tape, settings)
+    (own,) = kept_files()
+    cache.known_analysis(tape, others)
+    (other,) = set(kept_files()) - {own}
+    content = own.read_bytes()
+    own.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    for each in (settings, others):
+        told = []
+        cache.known_analysis(tape, each, on_event=told.append)
+        assert count(told, ANEW) == 1
+
+
 def test_every_command_bears_a_damaged_cache(tmp_path, tape, detector, settings):
     cache.known_analysis(tape, settings)
     (path,) = kept_files()
@@ -201,7 +218,8 @@ def test_every_command_bears_a_damaged_cache(tmp_path, tape, detector, settings)
     ):
         damaged(path)
         show()
-        assert path not in kept_files() or storage.load(path).frame_count == FRAMES
+        known = path in kept_files()
+        assert not known or storage.load(path, key=path.name).frame_count == FRAMES
         cache.known_analysis(tape, settings)
 
 
