@@ -167,12 +167,13 @@ def damaged(path):
 
 
 def of_another_source(path):
-    storage.save(replace(storage.load(path), fingerprint="0" * 64), path)
+    known = storage.load(path, key=path.name)
+    storage.save(replace(known, fingerprint="0" * 64), path, key=path.name)
 
 
 def of_another_size(path):
-    known = storage.load(path)
-    storage.save(replace(known, info=replace(known.info, width=320)), path)
+    known = storage.load(path, key=path.name)
+    storage.save(replace(known, info=replace(known.info, width=320)), path, key=path.name)
 
 
 def a_folder(path):
@@ -197,6 +198,21 @@ def test_a_kept_analysis_of_no_use_costs_time_and_a_notice(tape, detector, setti
         assert count(told, ANEW) == 0
 
 
+def test_analyses_with_other_settings_in_its_place_are_not_taken_for_it(tape, detector, settings):
+    others = load_settings(options=OPTIONS | {"shots.cut": 255})
+    known(tape, settings)
+    (own,) = kept_files()
+    known(tape, others)
+    (other,) = set(kept_files()) - {own}
+    content = own.read_bytes()
+    own.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    for each in (settings, others):
+        told = []
+        known(tape, each, on_event=told.append)
+        assert count(told, ANEW) == 1
+
+
 def test_every_command_bears_a_damaged_cache(tmp_path, tape, detector, settings):
     known(tape, settings)
     (path,) = kept_files()
@@ -206,7 +222,8 @@ def test_every_command_bears_a_damaged_cache(tmp_path, tape, detector, settings)
     ):
         damaged(path)
         show()
-        assert path not in kept_files() or storage.load(path).frame_count == FRAMES
+        is_there = path in kept_files()
+        assert not is_there or storage.load(path, key=path.name).frame_count == FRAMES
         known(tape, settings)
 
 

@@ -72,9 +72,12 @@ def test_nothing_is_taken_for_another(tmp_path):
     through(Crops(tmp_path, "so"), levels, Seen())
     other = Seen()
     other.cache_key = "boiling with other weights"
+    larger = Seen()
+    larger.size = 16
     for made_by, values, restorer in (
         ("otherwise", levels, Seen()),
         ("so", levels, other),
+        ("so", levels, larger),
         ("so", [0.1 + 1e-7, 0.2 + 1e-7], Seen()),
     ):
         through(Crops(tmp_path, made_by), values, restorer)
@@ -84,7 +87,7 @@ def test_nothing_is_taken_for_another(tmp_path):
 @pytest.mark.parametrize("harm", ["cut", "empty", "other byte", "no zip"])
 def test_a_harmed_file_is_made_again(tmp_path, harm):
     made = through(Crops(tmp_path, "so"), [0.1, 0.2], Seen())
-    for path in tmp_path.glob("*/*.npz"):
+    for path in tmp_path.glob("*/*.npy"):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         whole = {
@@ -99,6 +102,34 @@ def test_a_harmed_file_is_made_again(tmp_path, harm):
     assert again.faces == 2
     through(Crops(tmp_path, "so"), [0.1, 0.2], last := Seen())
     assert last.faces == 0
+
+
+def test_one_wrong_bit_anywhere_is_found(tmp_path):
+    crops, crop = Crops(tmp_path, "so"), torch.rand(3, 8, 8, generator=torch.manual_seed(0))
+    crops.keep("0123", 0, crop)
+    (path,) = tmp_path.glob("*/*")
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        for bit in range(8):
+            damaged = bytearray(whole)
+            damaged[at] ^= 1 << bit
+            path.write_bytes(damaged)
+            assert crops.find("0123", 0) is None, (at, bit)
+    path.write_bytes(whole)
+    found = crops.find("0123", 0)
+    assert found is not None
+    assert torch.equal(found, crop)
+
+
+def test_a_file_in_the_place_of_another_is_not_taken_for_it(tmp_path):
+    made = through(Crops(tmp_path, "so"), [0.1, 0.2], Seen())
+    one, other = tmp_path.glob("*/*")
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    again = Seen()
+    assert all(map(torch.equal, through(Crops(tmp_path, "so"), [0.1, 0.2], again), made))
+    assert again.faces == 2
 
 
 def test_no_answer_is_not_kept(tmp_path):
@@ -151,7 +182,7 @@ def test_faces_of_a_segment_that_was_not_finished_are_not_lost(tape, tmp_path):
     target = tmp_path / "out.mkv"
     with pytest.raises(OutputError):
         run(tape, target, Boiling(breaks_at=60))
-    half = next((tmp_path / "out.mkv.vidrestore" / "crops").iterdir()) / "x.part.npz"
+    half = next((tmp_path / "out.mkv.vidrestore" / "crops").iterdir()) / "x.part.npy"
     half.write_bytes(b"half")
     rest = Boiling()
     summary, _ = run(tape, target, rest)

@@ -202,6 +202,9 @@ def test_another_restorer_makes_another_key_and_one_without_makes_none_twice():
                 key(work_of(), [(0, Known()), (21, other)])}) == 4  # fmt: skip
     assert key(work_of(), [(0, Known()), (50, other)]) == USUAL
     assert key(work_of(), [(0, none)]) != key(work_of(), [(0, none)])
+    larger = Known()
+    larger.size = 16
+    assert key(work_of(), [(0, larger)]) != USUAL
 
 
 ENCODING_NOT = {"notes"}  # sentences

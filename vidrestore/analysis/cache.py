@@ -84,7 +84,7 @@ def find_analysis(
         return Known(analysis, is_kept=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        storage.save(analysis, path)
+        storage.save(analysis, path, key=path.name)
     except (OSError, VidrestoreError) as error:  # only costs time
         _LOG.info("the analysis is not kept: %s", error)
     return Known(analysis, is_kept=False)
@@ -119,7 +119,7 @@ def _loaded(
     except OSError:  # there is none, or no cache
         return None
     try:
-        analysis = storage.load(path)
+        analysis = storage.load(path, key=path.name)
         storage.check_source(analysis, source, str(path))
         storage.check_picture(analysis, source.info, str(path))
     except InputError as error:

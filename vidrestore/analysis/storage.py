@@ -42,15 +42,18 @@ _PLAIN = (
     "one_thread", "coarse_landmarks", "template", "fingerprint", "people_are_joined",
 )  # fmt: skip
 _TEMPLATES = ("gpen", "ffhq")
-_LARGEST_WORK_PX = 1 << 14
+_SMALLEST_WORK_PX, _LARGEST_WORK_PX = 1 << 3, 1 << 14
 _LARGEST_SIDE_PX = 1 << 17
 # How far from the picture a face may be, and how large, in its diagonals; how small, in pixels.
 _FAR, _SMALL_PX = 100.0, 1e-3
 _UNIT_LENGTH = 1e-3
 
 
-def save(analysis: Analysis, path: Path) -> None:
-    """Write `path`, which appears only when it is whole. OutputError where that cannot be done."""
+def save(analysis: Analysis, path: Path, *, key: str = "") -> None:
+    """Write `path`, which appears only when it is whole. OutputError where that cannot be done.
+
+    With a `key`, only `load` with the same one takes it for an analysis.
+    """
     header: dict[str, Any] = {name: _as_json(getattr(analysis, name)) for name in _PLAIN}
     header["version"] = _VERSION
     header["info"] = _info_as_json(analysis.info)
@@ -76,15 +79,16 @@ def save(analysis: Analysis, path: Path) -> None:
     np.savez_compressed(packed, header=np.array(json.dumps(header)), **arrays)
     with output_file(path, "the analysis") as part, part.open("wb") as file:
         file.write(packed.getbuffer())
-        file.write(_seal(packed.getbuffer()))
+        file.write(_seal(packed.getbuffer(), key))
 
 
-def load(path: Path, remedy: str = "analyze again") -> Analysis:
+def load(path: Path, remedy: str = "analyze again", *, key: str = "") -> Analysis:
     """What `save` wrote, equal to the last bit.
 
     Args:
         path: The file.
         remedy: What a user can do where it is of no use, as the end of a sentence.
+        key: That with which it was saved.
 
     Raises:
         InputError: It does not exist, cannot be read, is damaged, of another version, or holds
@@ -98,7 +102,7 @@ def load(path: Path, remedy: str = "analyze again") -> Analysis:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"the analysis {path} cannot be read: {reason}; {remedy}") from error
     content, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
-    if not hmac.compare_digest(seal, _seal(content)):
+    if not hmac.compare_digest(seal, _seal(content, key)):
         if data.startswith(b"PK") and not seal.startswith(_SEAL) and _is_of_before(data):
             raise InputError(
                 f"the analysis {path} was written by another version of vidrestore; {remedy}"
@@ -120,8 +124,10 @@ def load(path: Path, remedy: str = "analyze again") -> Analysis:
     return analysis
 
 
-def _seal(content: bytes | memoryview) -> bytes:
-    return _SEAL + hashlib.sha256(content).hexdigest().encode()
+def _seal(content: bytes | memoryview, key: str) -> bytes:
+    digest = hashlib.sha256(key.encode())
+    digest.update(content)
+    return _SEAL + digest.hexdigest().encode()
 
 
 def _is_of_before(data: bytes) -> bool:
@@ -307,6 +313,7 @@ def _check_track(track: Track, frame_count: int, diagonal_px: float) -> None:
     _must(track.track_id >= 0 and track.person_id >= 1, "a track has no number")
     is_inside = track.first_frame >= 0 and track.end_frame <= frame_count
     _must(is_inside, f"{whose} has frames that the video does not have")
+    _must(track.work_px >= _SMALLEST_WORK_PX, f"{whose} is too small")
     _must(track.work_px <= _LARGEST_WORK_PX, f"{whose} is too large")
     for name in ("matrices", "landmarks", "score", "strength"):
         is_finite = bool(np.isfinite(getattr(track, name)).all())

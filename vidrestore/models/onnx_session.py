@@ -40,7 +40,7 @@ def open_network(path: Path, device: torch.device) -> Any:
     """
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # an error is raised, and told as one sentence where it matters
     options.intra_op_num_threads = usable_cores()
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers(device))

@@ -15,6 +15,7 @@ import re
 import warnings
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -287,8 +288,12 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_zip(path: Path) -> None:
-    """Raise WeightsError unless the zip's directory and the sums of its members are right."""
+    """Raise WeightsError unless the zip's directory and the sums of its members are right, and each
+    has a name of its own: of two of one name it is not known which torch reads."""
     with zipfile.ZipFile(path) as archive:
+        names = Counter(archive.namelist())
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise WeightsError(f"{path} is damaged: it holds {some_of(twice)} more than once")
         for member in archive.infolist():
             if member.filename.endswith("/constants.pkl"):
                 raise WeightsError(f"{path} is a TorchScript program where a state dict is wanted")

@@ -126,9 +126,11 @@ class _Task:
     def made_by(self) -> str | None:
         """What makes the result of the crops; None where that is not known."""
         key = cache_key_of(self.network)
-        if key is None or self.denoiser is None:
-            return key
-        return f"{key}, {self.denoiser.cache_key}"
+        if key is None:
+            return None
+        # A key need not tell the side of the windows that the crops are scaled to.
+        shown = "" if self.denoiser is None else f", {self.denoiser.cache_key}"
+        return f"{key}, side {self.network.size}{shown}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import hmac
+import io
 import logging
 import shutil
-import zipfile
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
@@ -19,14 +20,16 @@ from vidrestore.common.files import written_atomically
 ROOM_BYTES = 10**9
 """Crops of a segment under way are only written while so much of the disk stays free."""
 _log = logging.getLogger("vidrestore")
+_SEAL_BYTES = hashlib.sha256().digest_size
 
 
 class Crops:
     """What networks made of crops: a file for each, found again by all that it was made from.
 
     Of a crop of side W a file holds 12 W^2 bytes, or half of that where 16-bit floats hold its
-    values exactly; what is read is what was kept, to the last bit. Several processes may use one
-    folder. `made_by` says how the networks are run.
+    values exactly, as one of numpy's .npy, and a SHA-256 of its key and of these bytes; what is
+    read is what was kept under that key, to the last bit. Several processes may use one folder.
+    `made_by` says how the networks are run.
     """
 
     keeps_cheap = True
@@ -59,26 +62,37 @@ class Crops:
         whole."""
         path = self._path(key, index)
         try:
-            with path.open("rb") as file, np.load(file) as arrays:
-                return torch.from_numpy(arrays["crop"]).float()
+            data = path.read_bytes()
         except FileNotFoundError:
             return None
-        except (OSError, zipfile.BadZipFile, ValueError, KeyError, EOFError, TypeError) as error:
-            _log.info("the restored crop %s is damaged and made again: %s", path, error)
+        except OSError as error:
+            _log.info("the restored crop %s cannot be read and is made again: %s", path, error)
             return None
+        content = data[:-_SEAL_BYTES]
+        if not hmac.compare_digest(data[-_SEAL_BYTES:], _seal(key, content)):
+            _log.info("the restored crop %s is damaged, or of another face; it is made again", path)
+            return None
+        return torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False)).float()
 
     def keep(self, key: str, index: int, crop: torch.Tensor) -> None:
-        """Not forced onto the disk: a file's own checksum tells whether it got there."""
+        """Not forced onto the disk: the file's seal tells whether all of it got there."""
         path = self._path(key, index)
         path.parent.mkdir(parents=True, exist_ok=True)
-        half = crop.half()
-        kept = (half if torch.equal(half.float(), crop) else crop).cpu().numpy()
-        with written_atomically(path, lasting=False) as part:
-            np.savez(part, crop=kept)
+        half, packed = crop.half(), io.BytesIO()
+        np.save(packed, (half if torch.equal(half.float(), crop) else crop).cpu().numpy())
+        with written_atomically(path, lasting=False) as part, part.open("wb") as file:
+            file.write(packed.getbuffer())
+            file.write(_seal(key, packed.getbuffer()))
 
     def _path(self, key: str, index: int) -> Path:
         # So that no folder holds hundreds of thousands.
-        return self._folder / key[:2] / f"{key[2:]}.npz"
+        return self._folder / key[:2] / f"{key[2:]}.npy"
+
+
+def _seal(key: str, content: bytes | memoryview) -> bytes:
+    digest = hashlib.sha256(key.encode())
+    digest.update(content)
+    return digest.digest()
 
 
 class CropsUnderWay(Crops):
@@ -109,7 +123,7 @@ class CropsUnderWay(Crops):
         )
 
     def _path(self, key: str, index: int) -> Path:
-        return self._folder / f"{index:08}" / f"{key}.npz"
+        return self._folder / f"{index:08}" / f"{key}.npy"
 
 
 def forget_frames_outside(folder: Path, spans: Sequence[tuple[int, int]]) -> None:
@@ -125,9 +139,9 @@ def forget_frames_outside(folder: Path, spans: Sequence[tuple[int, int]]) -> Non
 
 def crops_in(folder: Path) -> list[Path]:
     """The files of whole crops in it."""
-    return [path for path in folder.glob("*/*.npz") if ".part." not in path.name]
+    return [path for path in folder.glob("*/*.npy") if ".part." not in path.name]
 
 
 def bytes_in(folder: Path) -> int:
     """What the crops in it take."""
-    return sum(path.stat().st_size for path in folder.glob("*/*.npz"))
+    return sum(path.stat().st_size for path in folder.glob("*/*.npy"))

@@ -206,7 +206,7 @@ def made_from(
         [(name, value) for name, value in leaves(settings) if name not in NOT_IN_KEY],
         (segment.first, segment.end, first, end),
         _restorers_within(restorers, segment),
-        [(track, cache_key_of(each)) for track, each in
+        [(track, _what_restores(each)) for track, each in
          restorers_used(restorers, analysis, first, end)],
         judge,
         parser,
@@ -237,12 +237,17 @@ def _versions() -> tuple[str, ...]:
     return version("vidrestore"), *map(str, libraries)
 
 
+def _what_restores(restorer: Described) -> tuple[str | None, int | None, int]:
+    """Its key, which need not tell what windows it is given, and what these are."""
+    return cache_key_of(restorer), restorer.size, restorer.reach_frames
+
+
 def _restorers_within(
     restorers: Sequence[tuple[int, Described]], segment: Segment
-) -> list[tuple[int, str | None]]:
-    """(first frame, cache key) of those that the segment's frames meet."""
+) -> list[tuple[int, tuple[str | None, int | None, int]]]:
+    """(first frame, what restores) of those that the segment's frames meet."""
     return [
-        (max(first, segment.first), cache_key_of(restorer))
+        (max(first, segment.first), _what_restores(restorer))
         for i, (first, restorer) in enumerate(restorers)
         if first < segment.end and (i + 1 == len(restorers) or restorers[i + 1][0] > segment.first)
     ]

@@ -358,6 +358,16 @@ def test_an_odd_pickle_is_one_sentence(tmp_path: Path, what: str, zipped: bool) 
     assert len(str(refused.value)) < 600
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_zip_with_two_members_of_one_name_is_refused(tmp_path: Path, state: dict) -> None:
+    path = save(tmp_path / "a.pth", state)
+    with zipfile.ZipFile(path, "a") as archive:
+        name = next(name for name in archive.namelist() if name.endswith("/data/0"))
+        archive.writestr(name, bytes(archive.getinfo(name).file_size))
+    with pytest.raises(WeightsError, match=r"a\.pth is damaged: it holds a/data/0 more than once"):
+        read_checkpoint(path)
+
+
 def test_a_compressed_zip_is_refused(tmp_path: Path, state: dict) -> None:
     path = save(tmp_path / "a.pth", state)
     with (

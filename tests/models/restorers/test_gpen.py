@@ -276,6 +276,20 @@ def test_a_damaged_compiled_network_is_compiled_anew_once_and_that_is_said(
     assert not list((tmp_path / "cache").glob("*.part"))
 
 
+def test_a_compiled_network_in_the_place_of_another_is_not_used(compiled, small_weights, tmp_path):
+    from vidrestore.models.restorers.openvino import Kept, UnusableError
+
+    blob, note = copy_of(compiled[0], tmp_path / "cache")
+    other = Kept(tmp_path / "cache", small_weights.stem, "0" * 64, str(torch.float32))
+    other.keep(b"another network", 64, 60.0)
+    (of_other,) = set((tmp_path / "cache").glob("*.json")) - {note}
+    shutil.copy(blob, of_other.with_suffix(".blob"))
+    shutil.copy(note, of_other)
+    with pytest.raises(UnusableError, match="another network"):
+        other.load()
+    assert kept_at(tmp_path / "cache", small_weights).load() is not None
+
+
 def openvino_sum(fields):
     from vidrestore.models.restorers.openvino import _sum_of
 
@@ -475,10 +489,11 @@ def flattened(path, rows):
                  ("Reshape", ["n", "t"], ["y"], {}), weights=shapes)  # fmt: skip
 
 
-def test_an_onnx_whose_batch_is_open_and_fixed_inside_runs_face_by_face(tmp_path):
+def test_an_onnx_whose_batch_is_open_and_fixed_inside_runs_face_by_face(tmp_path, capfd):
     notices = []
     restorer = opened(flattened(tmp_path / "net.onnx", [1, 3072]), notices)
     assert sum("one face at a time" in notice for notice in notices) == 1
+    assert capfd.readouterr().err == ""
     windows = faces(3, 32)
     signed = windows[:, 0] * 2 - 1
     wanted = (signed / (1 + signed.abs()) + 1) / 2

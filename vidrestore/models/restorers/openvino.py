@@ -60,27 +60,32 @@ class Measured:
     """Of what OpenVINO compiled."""
     openvino: str
     """The version that compiled it."""
+    made_from: str
+    """A hash of the weights, the number format and the processor."""
 
 
 class Kept:
     """What is kept of one weight file in `folder`: what OpenVINO made of it, and a note on it.
 
-    Its name tells the content of the weights, the number format and the processor. The note holds
-    the hash of what was written, what was measured of it and the version of OpenVINO, with a sum
-    over all of these, so that nothing is used but what was measured.
+    Its name tells the content of the weights, the number format and the processor. The note tells
+    these too, and holds the hash of what was written, what was measured of it and the version of
+    OpenVINO, with a sum over all of these, so that nothing is used but what was measured, whatever
+    the files are called.
     """
 
     def __init__(self, folder: Path, stem: str, weights_sha256: str, number_format: str) -> None:
         self.folder = folder
         key = f"{weights_sha256} {number_format} {_processor()}"
-        name = f"{stem}.{hashlib.sha256(key.encode()).hexdigest()[:_KEY_DIGITS]}"
+        self._made_from = hashlib.sha256(key.encode()).hexdigest()
+        name = f"{stem}.{self._made_from[:_KEY_DIGITS]}"
         self._blob = folder / f"{name}.blob"
         self._note = folder / f"{name}.json"
 
     def load(self) -> tuple[Measured, bytes] | None:
         """What was measured, and what was compiled; None where nothing is kept.
 
-        Raises UnusableError where that is damaged, or of another version of OpenVINO.
+        Raises UnusableError where that is damaged, or of another network, number format, processor
+        or version of OpenVINO.
         """
         try:
             measured = _read_note(self._note.read_text(encoding="utf-8"))
@@ -90,6 +95,8 @@ class Kept:
             raise UnusableError(f"the note {self._note} is damaged") from error
         if measured.openvino != self._version:
             raise UnusableError(f"it is of OpenVINO {measured.openvino}, not {self._version}")
+        if measured.made_from != self._made_from:
+            raise UnusableError(f"{self._blob} was made for another network or processor")
         try:
             content = self._blob.read_bytes()
         except OSError as error:
@@ -103,7 +110,7 @@ class Kept:
     def keep(self, content: bytes, size: int, psnr_db: float) -> None:
         """Write what was compiled and the note on it, each whole or not at all."""
         sha256 = hashlib.sha256(content).hexdigest()
-        fields = asdict(Measured(size, psnr_db, sha256, self._version))
+        fields = asdict(Measured(size, psnr_db, sha256, self._version, self._made_from))
         self._note.unlink(missing_ok=True)
         self._write(self._blob, content)
         self._write(self._note, json.dumps(fields | {"sum": _sum_of(fields)}).encode())
