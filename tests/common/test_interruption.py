@@ -131,6 +131,27 @@ def test_what_nohup_ignores_stays_ignored() -> None:
     process.communicate()
 
 
+IN_A_TEXT = """
+import os, signal, sys
+from vidrestore.common.interruption import Interruption
+interruption = Interruption()
+interruption.install()
+try:
+    exec("os.kill(os.getpid(), signal.SIGINT); [None for _ in range(1000)]")
+except KeyboardInterrupt:
+    interruption.settle()
+    sys.exit(130)
+"""
+
+
+def test_through_code_from_a_text_the_status_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "interrupted_in_a_text.py").write_text(IN_A_TEXT)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    process = start([sys.executable, "-m", "interrupted_in_a_text"], env=environment)
+    assert process.communicate(timeout=_PATIENCE_SECONDS) == ("", "")
+    assert process.returncode == 130
+
+
 @pytest.fixture(scope="module")
 def seconds() -> dict[str, float]:
     """Of a whole run; measured once."""
@@ -163,10 +184,7 @@ def test_two_signals_at_any_moment(
         assert process.poll() is None
         time.sleep(0.001)
     time.sleep(chance.uniform(0, 1.05) * seconds["whole"])
-    if process.poll() is None:
-        below = children(process.pid)
-    else:
-        below = []
+    below = children(process.pid) if process.poll() is None else []
     for number in PAIRS[seed % len(PAIRS)]:
         process.send_signal(number)
         time.sleep(0.02)

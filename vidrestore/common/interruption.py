@@ -55,6 +55,9 @@ class Interruption:
         self._is_done = True
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
+        # Where the interruption went through code that was compiled from a text, as dataclasses
+        # are, the interpreter would end by a signal of its own; the next such text clears that.
+        eval("None")
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
