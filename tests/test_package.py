@@ -78,7 +78,7 @@ def test_the_command_is_named(unpacked: Path) -> None:
     (listing,) = unpacked.glob("*.dist-info/entry_points.txt")
     entries = ConfigParser()
     entries.read(listing)
-    assert dict(entries["console_scripts"]) == {"vidrestore": "vidrestore.cli:main"}
+    assert dict(entries["console_scripts"]) == {"vidrestore": "vidrestore.__main__:main"}
 
 
 def test_nothing_but_the_package_is_inside(wheel: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from helpers.videos import stage_threads
 
+from vidrestore.common.errors import VidrestoreError
 from vidrestore.common.threads import StageThreads
 
 _PATIENCE_SECONDS = 10  # for what must happen; only a defect waits that long
@@ -336,3 +337,32 @@ def test_leaving_each_stops_all(leave: Callable[[Iterator[int]], None], error: A
     with contextlib.suppress(*([error] if error else [])), StageThreads() as threads:
         leave(threads.each(itertools.count(), [slowly(s) for s in range(3)], depth=2, name="work"))
     assert not stage_threads()
+
+
+def test_a_thread_that_cannot_be_started_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def run() -> None:
+        with StageThreads() as threads:
+            first = threads.background(itertools.count(), depth=1, name="first")
+            monkeypatch.setattr(threading.Thread, "start", full)
+            threads.background(first, depth=1, name="second")
+
+    with pytest.raises(VidrestoreError, match=r"^the thread 'second' cannot be started"):
+        run()
+    assert stage_threads() == []
+
+
+def test_an_interruption_while_leaving_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    join, interruptions = threading.Thread.join, [KeyboardInterrupt]
+
+    def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
+        if interruptions:
+            raise interruptions.pop()
+        join(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt), StageThreads() as threads:
+        list(itertools.islice(pipeline(threads, itertools.count()), 3))
+    assert stage_threads() == []

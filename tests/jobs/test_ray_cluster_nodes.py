@@ -154,3 +154,35 @@ def test_nobody_outlives_the_command(tape, tmp_path, how):
         assert not parts_of(target)
     # Nobody tells Ray's own agents that the rest was killed; they look now and then.
     wait_for(lambda: not below & descendants(below))
+
+
+@pytest.mark.parametrize("what", ["raylet", "gcs_server"])
+def test_where_ray_itself_dies_the_run_says_so(tape, tmp_path, what):
+    target, temporary = tmp_path / "out.mkv", Path(tempfile.mkdtemp(dir="/tmp"))
+    run = subprocess.Popen(
+        command(tape, target, "--workers", "2"), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )  # fmt: skip
+    try:
+        wait_for(lambda: parts_of(target) or run.poll() is not None)
+        below = descendants({run.pid}) - {run.pid}
+        (private,) = temporary.iterdir()
+        assert private.stat().st_mode & 0o777 == 0o700
+        programs = {pid: Path(f"/proc/{pid}/exe").resolve().name for pid in below}
+        kill({pid for pid, program in programs.items() if program == what})
+        assert what in programs.values()
+        killed_at = time.monotonic()
+        said, errors = run.communicate(timeout=120)
+    finally:
+        run.kill()
+        run.wait()
+    assert time.monotonic() - killed_at < 40
+    last = json.loads(said.splitlines()[-1])
+    assert (run.returncode, last.get("kind")) == (1, "ClusterError"), errors
+    assert what in last["message"]
+    assert "what is done is kept, run the command again" in last["message"]
+    assert not target.exists()
+    wait_for(lambda: not below & descendants(below))
+    assert list(temporary.iterdir()) == []
+    temporary.rmdir()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
 import tempfile
 import threading
@@ -20,37 +18,52 @@ from vidrestore.cli.inspect import analyze, compare, evaluate, preview
 from vidrestore.cli.options import Offline, WeightsFolder
 from vidrestore.cli.restore import restore
 from vidrestore.cli.weights import weights_app
+from vidrestore.common.ending import failed, interrupted
 from vidrestore.common.errors import VidrestoreError
-from vidrestore.common.quoting import printable
+from vidrestore.common.interruption import STATUS, Interruption
 
 _SECONDS_TO_OPEN = 60.0  # a browser on a busy machine may take long to start
 
 
-_INTERRUPTED = 130
+def main(
+    arguments: Sequence[str] | None = None, interruption: Interruption | None = None
+) -> NoReturn:
+    """Run one command and leave with its exit status.
 
-
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and leave with its exit status."""
+    Args:
+        arguments: By default those of the process.
+        interruption: Of signals, where it was installed; it is settled once the result is decided.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    interruption = interruption or Interruption()
+    try:
+        status = _run(given, interruption)
+        interruption.settle()
+    except KeyboardInterrupt:  # raised once at most
+        interruption.settle()
+        status = interrupted(given)
+    sys.exit(status)
+
+
+def _run(given: Sequence[str], interruption: Interruption) -> int:
     debug = "--debug" in given
     given = [a for a in given if a != "--debug"]
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         # Typer turns an interruption into a status that it returns, and raises other failures.
         status = int(_build()(given, prog_name="vidrestore", standalone_mode=False) or 0)
-        if status == _INTERRUPTED:
+        if status == STATUS:
             raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        status = _fail("interrupted", "interrupted; no output was written", _INTERRUPTED, given)
+        return status
     except VidrestoreError as error:
+        interruption.settle()
         if debug:
             traceback.print_exc()
-        status = _fail(type(error).__name__, str(error), error.exit_status, given)
+        return failed(type(error).__name__, str(error), error.exit_status, given)
     except (typer.Exit, SystemExit) as leaving:
-        status = int(getattr(leaving, "exit_code", getattr(leaving, "code", 0)) or 0)
+        return int(getattr(leaving, "exit_code", getattr(leaving, "code", 0)) or 0)
     except Exception as error:
-        status = _unexpected(error, given, debug=debug)
-    sys.exit(status)
+        interruption.settle()
+        return _unexpected(error, given, debug=debug)
 
 
 def _unexpected(error: Exception, given: Sequence[str], *, debug: bool) -> int:
@@ -60,23 +73,11 @@ def _unexpected(error: Exception, given: Sequence[str], *, debug: bool) -> int:
         show()
         return int(getattr(error, "exit_code", 2))
     if type(error).__name__ == "Abort":
-        return _fail("interrupted", "interrupted; no output was written", _INTERRUPTED, given)
+        return interrupted(given)
     if debug:
         traceback.print_exception(error)
     message = f"{type(error).__name__}: {error}; run again with --debug and report what it prints"
-    return _fail(type(error).__name__, message, 1, given)
-
-
-def _fail(kind: str, message: str, status: int, given: Sequence[str]) -> int:
-    if "--json" in given:
-        print(json.dumps({"event": "error", "kind": kind, "message": message}), flush=True)
-    else:
-        print(f"vidrestore: {printable(message)}", file=sys.stderr)
-    return status
-
-
-def _interrupt(signal_number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
+    return failed(type(error).__name__, message, 1, given)
 
 
 def _build() -> typer.Typer:

@@ -12,6 +12,7 @@ from itertools import cycle
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar, cast
 
+from vidrestore.common.errors import VidrestoreError
 from vidrestore.common.events import OnEvent
 
 S = TypeVar("S")
@@ -129,13 +130,23 @@ class StageThreads:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._as_caller.__exit__(None, None, None)
-        self._left.set()
-        for thread in self._threads:
-            thread.join()
+        try:
+            self._as_caller.__exit__(None, None, None)
+        finally:
+            self._join()
         # The caller comes last and was entered first.
         caller = next(iter(self.times))
         self.times[caller] = self.times.pop(caller)
+
+    def _join(self) -> None:
+        """Stop all threads and wait for each, even where Ctrl-C comes meanwhile."""
+        try:
+            self._left.set()
+            for thread in self._threads:
+                thread.join()
+        except KeyboardInterrupt:
+            self._join()
+            raise
 
     def background(self, items: Iterable[T], *, depth: int, name: str) -> Iterator[T]:
         """Yield `items` in order, computed by a thread named `name` at most `depth` items ahead."""
@@ -160,8 +171,14 @@ class StageThreads:
                         close()
 
         thread = threading.Thread(target=run, name=name, daemon=True)
+        try:
+            thread.start()
+        except (MemoryError, RuntimeError) as error:
+            raise VidrestoreError(
+                f"the thread {name!r} cannot be started ({error or 'out of memory'}): there is not "
+                "enough memory, or too many threads run; free some and run the command again"
+            ) from error
         self._threads.append(thread)
-        thread.start()
         return self._take(results)
 
     def each(

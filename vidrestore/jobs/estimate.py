@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from vidrestore.analysis.tracks import Track
 from vidrestore.common.errors import VidrestoreError
 from vidrestore.common.events import OnEvent
 from vidrestore.common.settings import Settings
+from vidrestore.common.temporary import temporary_folder
 from vidrestore.jobs.plan import ways_to_encode
 from vidrestore.jobs.request import check_fields
 from vidrestore.media.decode import Span
@@ -116,8 +116,7 @@ def _seconds_per_frame(
     part, span = _part(analysis)
     pairing = _pairing(source, part, span, scaling)
     info = part.info if pairing.plate is None else pairing.plate.analysis.info
-    with tempfile.TemporaryDirectory(prefix="vidrestore") as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         ways = ways_to_encode(info, folder / "probe.mkv", settings)
         threads = settings.encode.threads
         encoding, header = first_that_opens(ways, source, folder, info, threads=threads)

@@ -11,8 +11,10 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,62 @@ import torch
 
 from vidrestore.common.errors import ClusterError, UsageError
 from vidrestore.common.quoting import quoted
+from vidrestore.common.temporary import temporary_folder
 from vidrestore.jobs.workers import Crew
 
 _CONNECT_SECONDS = 5.0
+# A network may fail for a moment; after a minute Ray itself gives up.
+_LOOKS, _LOOK_SECONDS = 4, 2.0
 # What is sent is one analysis; Ray takes a third of the memory unless told otherwise.
 _STORE_BYTES = 256 << 20
 # Sockets have short names only, so that a long TMPDIR cannot be used.
-_LONGEST_FOLDER = 40
+_LONGEST_FOLDER = 60
+# Of ours: the name of the user's, that of its own, and Ray's in it.
+_NAMES = 33
+
+
+class _Watch:
+    """Says what of Ray itself no longer answers.
+
+    Ray ends the process that calls it then, by itself or after a minute, and only its log says why.
+
+    Args:
+        ray: Which is connected.
+        looks: So many in a row have to fail.
+        seconds: At least so many are between two of them.
+    """
+
+    def __init__(self, ray: Any, *, looks: int, seconds: float) -> None:
+        context = ray.get_runtime_context()
+        host, port = context.gcs_address.rsplit(":", 1)
+        self._places = {"the head of Ray (gcs_server)": (host.strip("[]"), int(port))}
+        for node in ray.nodes():
+            if node["NodeID"] == context.get_node_id():
+                place = node["NodeManagerAddress"], int(node["NodeManagerPort"])
+                self._places["Ray's process on this machine (raylet)"] = place
+        self._failed = dict.fromkeys(self._places, 0)
+        self._looks, self._seconds = looks, seconds
+        self._looked_at = time.monotonic()
+
+    def __call__(self) -> str | None:
+        if time.monotonic() - self._looked_at >= self._seconds:
+            self._looked_at = time.monotonic()
+            for name, place in self._places.items():
+                self._failed[name] = 0 if _answers(place) else self._failed[name] + 1
+        for name, count in self._failed.items():
+            if count >= self._looks:
+                host, port = self._places[name]
+                return f"{name} at {host}:{port} has ended or is out of reach"
+        return None
+
+
+def _answers(place: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(place, timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        logging.getLogger("vidrestore").warning("%s:%d does not answer: %s", *place, error)
+        return False
+    return True
 
 
 @contextmanager
@@ -38,14 +89,12 @@ def local(count: int) -> Iterator[Crew]:
         # Threads of several workers on the same cores must not spin while they wait.
         "OMP_WAIT_POLICY": "PASSIVE",
     }
-    folder = tempfile.gettempdir()
-    short = folder if len(folder) <= _LONGEST_FOLDER else "/tmp"
+    usual = Path(tempfile.gettempdir())
+    above = usual if len(os.fsencode(usual)) + _NAMES <= _LONGEST_FOLDER else Path("/tmp")
     gpus = torch.cuda.device_count()
     with (
-        tempfile.TemporaryDirectory(
-            prefix="vidrestore-", dir=short, ignore_cleanup_errors=True
-        ) as temporary,
-        _ray("--workers", surroundings) as (_, connect),
+        temporary_folder(above) as temporary,
+        _ray("--workers", surroundings) as (ray, connect),
     ):
         connect(
             address="local",
@@ -54,9 +103,10 @@ def local(count: int) -> Iterator[Crew]:
             include_dashboard=False,
             object_store_memory=_STORE_BYTES,
             _node_ip_address="127.0.0.1",
-            _temp_dir=temporary,
+            _temp_dir=str(temporary / "r"),  # which Ray opens to every user
         )
-        yield Crew(count, cpus=1, gpus=min(1.0, 1 / math.ceil(count / gpus)) if gpus else 0)
+        share = min(1.0, 1 / math.ceil(count / gpus)) if gpus else 0
+        yield Crew(count, cpus=1, gpus=share, fault=_Watch(ray, looks=1, seconds=0))
 
 
 @contextmanager
@@ -75,7 +125,8 @@ def connected(address: str, count: int | None = None) -> Iterator[Crew]:
             _knock(host[1], int(host[2]))
         connect(address=address)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield _crew(nodes, count)
+        watch = _Watch(ray, looks=_LOOKS, seconds=_LOOK_SECONDS)
+        yield replace(_crew(nodes, count), fault=watch)
 
 
 @contextmanager
@@ -152,6 +203,8 @@ def _ray(option: str, surroundings: dict[str, str]) -> Iterator[tuple[Any, Calla
             except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise ClusterError(f"Ray cannot be started or joined: {reason}") from error
+            except SystemExit as leaving:  # by the handler that is put away below
+                raise KeyboardInterrupt from leaving
             finally:
                 # Ray puts one there that ends the process.
                 if threading.current_thread() is threading.main_thread():

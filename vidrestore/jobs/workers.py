@@ -7,13 +7,14 @@ that they count, only the process that deals out the segments says.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import socket
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -38,6 +39,13 @@ _MOST_LOSSES = 3
 _NEWS_SECONDS = 0.3  # between two reports of a worker
 _PATIENCE_SECONDS = 10.0  # without any answer, before it is asked whether one can come
 _STOP_SECONDS = 5.0
+_LOOK_SECONDS = 1.0  # between two looks whether Ray itself is still there
+
+_log = logging.getLogger("vidrestore")
+
+
+def _no_fault() -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,8 @@ class Crew:
     """That a worker asks for."""
     gpus: float
     """Likewise; 0 where the cluster has none."""
+    fault: Callable[[], str | None] = _no_fault
+    """What of Ray itself has ended, so that no call of it may be made any more; None: nothing."""
 
     def check(self, settings: Settings, own_restorer: Restorer | None) -> None:
         device = settings.restore.device
@@ -66,11 +76,19 @@ class Crew:
         import ray
 
         gpus = 0 if work.settings.restore.device == "cpu" else self.gpus
-        shift = _Shift(ray, work, segments, progress, replace(self, gpus=gpus))
+        shift: _Shift | None = None
         try:
+            shift = _Shift(ray, work, segments, progress, replace(self, gpus=gpus))
             yield from shift.parts()
+        except ray.exceptions.RayError as error:
+            raise _ended(f"Ray failed ({_reason(error)})") from error
         finally:
-            shift.end()
+            if shift is not None:
+                shift.end()
+
+
+def _ended(what: str) -> ClusterError:
+    return ClusterError(f"{what}; what is done is kept, run the command again")
 
 
 def _packed(thing: object) -> bytes:
@@ -238,6 +256,7 @@ class _Shift:
         self._ray = ray
         self._progress = progress
         self._crew = crew
+        self._check_ray()
         packed = _packed(_sendable(work))
         threads, folders = torch.get_num_threads(), tuple(map(os.path.abspath, sys.path))
         self._order = ray.put(_Order(version("vidrestore"), threads, folders, packed))
@@ -256,22 +275,39 @@ class _Shift:
 
     def parts(self) -> Iterator[tuple[Segment, Part]]:
         self._hire()
+        heard_at = time.monotonic()
         while self._left or any(hand.segment for hand in self._hands):
-            answered, _ = self._ray.wait(list(self._errands), timeout=_PATIENCE_SECONDS)
-            if not answered:
+            answered, _ = self._ray.wait(list(self._errands), timeout=_LOOK_SECONDS)
+            self._check_ray()
+            if answered:
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at >= _PATIENCE_SECONDS:
                 self._check_hope()
+                heard_at = time.monotonic()
             for reference in answered:
                 # All errands of a worker that was lost meanwhile are struck off.
                 if (errand := self._errands.pop(reference, None)) is not None:
                     yield from self._answered(errand, reference)
 
     def end(self) -> None:
-        """Stop all workers, and wait until they write no more."""
-        for hand in self._hands:
-            self._ray.kill(hand.actor)
-        if self._errands:
-            everything = list(self._errands)
-            self._ray.wait(everything, num_returns=len(everything), timeout=_STOP_SECONDS)
+        """Stop all workers, and wait until they write no more.
+
+        Where Ray itself has ended they end with it; a call of it would end this process.
+        """
+        if self._crew.fault() is not None:
+            return
+        try:
+            for hand in self._hands:
+                self._ray.kill(hand.actor)
+            if self._errands:
+                everything = list(self._errands)
+                self._ray.wait(everything, num_returns=len(everything), timeout=_STOP_SECONDS)
+        except self._ray.exceptions.RayError:
+            _log.warning("Ray failed while its workers were stopped", exc_info=True)
+
+    def _check_ray(self) -> None:
+        if (fault := self._crew.fault()) is not None:
+            raise _ended(fault)
 
     def _hire(self) -> None:
         """As many workers as there is work for."""
@@ -326,6 +362,7 @@ class _Shift:
         self._deal()
 
     def _lose(self, hand: _Hand, reason: str) -> None:
+        self._check_ray()  # all workers are lost with it
         self._hands.remove(hand)
         self._ray.kill(hand.actor)  # which may only be out of reach
         self._errands = {r: errand for r, errand in self._errands.items() if errand.hand != hand}

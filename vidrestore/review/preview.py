@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from vidrestore.analysis.selection import EVERYONE, Choice
 from vidrestore.common.errors import ChangedSourceError, UsageError
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.settings import Settings
+from vidrestore.common.temporary import temporary_folder
 from vidrestore.common.timecode import exact_seconds
 from vidrestore.imaging.geometry import apply, invert, unit_corners, upright
 from vidrestore.jobs.plan import Plan, plan_job, with_template
@@ -251,8 +251,8 @@ def _rendered(
 ) -> Iterator[_Shown]:
     """Pass two for the frames from `at_seconds` on, in a folder of its own that is gone after."""
     suffix = source.suffix if is_pictures(source) else ".mkv"
-    with tempfile.TemporaryDirectory(prefix="vidrestore-") as folder:
-        target = Path(folder) / f"{source.stem}{suffix}"
+    with temporary_folder() as folder:
+        target = folder / f"{source.stem}{suffix}"
         request = RestoreRequest(
             source, target, _quick(settings), restorer, _as_pictures(analysis), span, choice
         )

@@ -1,0 +1,202 @@
+"""Signals to end: one interruption, however many come, and whenever they come."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers.videos import MakeVideo
+
+_PATIENCE_SECONDS = 60
+PAIRS = [
+    (signal.SIGINT, signal.SIGINT),
+    (signal.SIGTERM, signal.SIGINT),
+    (signal.SIGHUP, signal.SIGHUP),
+]
+
+
+def start(given: list[str], **more: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell's background job, as a test run may be, hands down that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), **more,
+    )  # fmt: skip
+
+
+def caught(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+# The program, which sends itself two signals once the module given is looked for.
+SCRIPT = """
+import os, runpy, sys, time
+module, *numbers = sys.argv[1:]
+class Sender:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            sys.meta_path.remove(self)
+            try:
+                os.kill(os.getpid(), int(numbers[0]))
+            finally:
+                os.kill(os.getpid(), int(numbers[1]))
+sys.meta_path.insert(0, Sender())
+sys.argv = ["vidrestore", "doctor"]
+runpy.run_module("vidrestore", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("module", ["vidrestore.cli", "typer", "vidrestore.cli.doctor"])
+def test_at_an_import(pair: tuple[signal.Signals, signal.Signals], module: str) -> None:
+    process = start([sys.executable, "-c", SCRIPT, module, *(str(int(each)) for each in pair)])
+    _, errors = process.communicate(timeout=_PATIENCE_SECONDS)
+    assert errors == "vidrestore: interrupted; no output was written\n"
+    assert process.returncode == 130
+
+
+# What the handlers do, without a command.
+UNDISTURBED = """
+import os, signal, sys, time
+from vidrestore.common.interruption import Interruption
+kill = lambda name: os.kill(os.getpid(), getattr(signal, name))
+class Scope:
+    def __enter__(self): pass
+    def __exit__(self, *_):
+        kill("SIGTERM"); time.sleep(0.02); kill("SIGINT"); time.sleep(0.1)
+        print("left", flush=True)
+Interruption().install()
+try:
+    with Scope():
+        pass
+    time.sleep(10)
+except KeyboardInterrupt:
+    kill("SIGHUP"); kill("SIGINT"); time.sleep(0.1)
+    print("interrupted", flush=True)
+"""
+
+
+def test_a_scope_is_left_whole_and_what_follows_is_interrupted_once() -> None:
+    process = start([sys.executable, "-c", UNDISTURBED])
+    said, errors = process.communicate(timeout=_PATIENCE_SECONDS)
+    assert (said, errors, process.returncode) == ("left\ninterrupted\n", "", 0)
+
+
+STUCK = """
+import time
+from vidrestore.common.interruption import Interruption
+Interruption().install()
+print("ready", flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("cleaning", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_third_signal_after_a_second_ends_at_once() -> None:
+    process = start([sys.executable, "-c", STUCK])
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "cleaning\n"
+    process.send_signal(signal.SIGINT)
+    time.sleep(1.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 130
+    process.communicate()
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK], stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.3)
+    process.kill()
+    process.communicate()
+
+
+IN_A_TEXT = """
+import os, signal, sys
+from vidrestore.common.interruption import Interruption
+interruption = Interruption()
+interruption.install()
+try:
+    exec("os.kill(os.getpid(), signal.SIGINT); [None for _ in range(1000)]")
+except KeyboardInterrupt:
+    interruption.settle()
+    sys.exit(130)
+"""
+
+
+def test_through_code_from_a_text_the_status_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "interrupted_in_a_text.py").write_text(IN_A_TEXT)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    process = start([sys.executable, "-m", "interrupted_in_a_text"], env=environment)
+    assert process.communicate(timeout=_PATIENCE_SECONDS) == ("", "")
+    assert process.returncode == 130
+
+
+@pytest.fixture(scope="module")
+def seconds() -> dict[str, float]:
+    """Of a whole run; measured once."""
+    return {}
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [*range(3), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 110))],
+)
+def test_two_signals_at_any_moment(
+    make_video: MakeVideo, tmp_path: Path, seconds: dict[str, float], seed: int
+) -> None:
+    source, target = make_video(), tmp_path / "out" / "clear.mkv"
+    target.parent.mkdir()
+    (tmp_path / "tmp").mkdir()
+    given = [
+        *(sys.executable, "-m", "vidrestore", "restore", str(source), str(target), "--json"),
+        *("--restorer", "fusion", "--detector", "haar"),
+    ]
+    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
+    if not seconds:
+        began = time.monotonic()
+        subprocess.run(given, check=True, capture_output=True, env=environment)
+        seconds["whole"] = time.monotonic() - began
+        target.unlink()
+    chance = random.Random(seed)
+    process = start(given, env=environment)
+    while not caught(process.pid) & 1 << (signal.SIGTERM - 1):  # before that nothing of ours runs
+        assert process.poll() is None
+        time.sleep(0.001)
+    time.sleep(chance.uniform(0, 1.05) * seconds["whole"])
+    below = children(process.pid) if process.poll() is None else []
+    for number in PAIRS[seed % len(PAIRS)]:
+        process.send_signal(number)
+        time.sleep(0.02)
+    said, errors = process.communicate(timeout=_PATIENCE_SECONDS)
+    last = json.loads(said.splitlines()[-1])
+    if process.returncode == 0:  # all was done already
+        assert last["event"] == "done"
+        assert list(target.parent.iterdir()) == [target]
+    else:
+        assert (process.returncode, last.get("kind")) == (130, "interrupted"), errors
+        assert not target.exists()
+    assert "Traceback" not in errors
+    assert "Exception ignored" not in errors
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
