@@ -430,7 +430,7 @@ def test_convert_leaves_nothing_half_written(
 
     monkeypatch.setattr("os.fsync", full)
     result = command("convert", exported, "-o", tmp_path / "a.pth")
-    assert_refused(result, 1, "no space left")
+    assert_refused(result, 1, "no space is left")
     assert [path.name for path in tmp_path.iterdir()] == ["cwd"]
 
 
