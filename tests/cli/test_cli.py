@@ -459,3 +459,25 @@ def test_a_shell_is_told_how_a_word_may_end(
     found = command()
     assert found.status == 0
     assert sorted(found.out.split()) == sorted(offered)
+
+
+def test_verbose_shows_the_log(command: Command, make_video: MakeVideo, tmp_path: Path) -> None:
+    source = make_video()
+    quick = ("--restorer", "fusion", "--detector", "haar")
+    quiet = command("restore", source, tmp_path / "a.mkv", *quick)
+    shown = command("restore", source, tmp_path / "b.mkv", "--verbose", *quick)
+    assert (quiet.status, shown.status) == (0, 0)
+    assert "DEBUG running" not in quiet.err
+    assert "DEBUG running" in shown.err
+    assert "DEBUG running" not in command("restore", source, tmp_path / "c.mkv", *quick).err
+
+
+def test_options_of_restore_stand_in_groups_and_begin_with_a_verb(command: Command) -> None:
+    found = command("restore", "--help").out
+    groups = (
+        "Input and output", "Whom to restore", "How to restore", "Picture", "File", "Long jobs",
+        "Diagnostics",
+    )  # fmt: skip
+    for group in groups:
+        assert f"─ {group} ─" in found
+    assert found.count("<bool>") <= 1, "of --help, which is the parser's own"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -46,11 +47,12 @@ def main(
 
 
 def _run(given: Sequence[str], interruption: Interruption) -> int:
-    debug = "--debug" in given
-    given = [a for a in given if a != "--debug"]
+    debug, verbose = "--debug" in given, "--verbose" in given
+    given = [a for a in given if a not in ("--debug", "--verbose")]
     try:
-        # Typer turns an interruption into a status that it returns, and raises other failures.
-        status = int(_build()(given, prog_name="vidrestore", standalone_mode=False) or 0)
+        with _log_shown() if verbose else nullcontext():
+            # Typer turns an interruption into a status that it returns, and raises other failures.
+            status = int(_build()(given, prog_name="vidrestore", standalone_mode=False) or 0)
         if status == STATUS:
             raise KeyboardInterrupt
         return status
@@ -64,6 +66,21 @@ def _run(given: Sequence[str], interruption: Interruption) -> int:
     except Exception as error:
         interruption.settle()
         return _unexpected(error, given, debug=debug)
+
+
+@contextmanager
+def _log_shown() -> Iterator[None]:
+    """Write the program's log to standard error."""
+    log, handler = logging.getLogger("vidrestore"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def _unexpected(error: Exception, given: Sequence[str], *, debug: bool) -> int:
@@ -87,7 +104,7 @@ def _build() -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         help="Makes the faces in a video clear and leaves everything else exactly as it was.",
-        epilog="--debug, anywhere, shows the traceback of an error.",
+        epilog="Anywhere: --verbose shows the log, --debug the traceback of an error.",
     )
     for command in (restore, preview, analyze, compare, evaluate, demo, ui):
         app.command()(command)
@@ -97,7 +114,9 @@ def _build() -> typer.Typer:
 
 
 def _version(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", help="Print the version.")
+    ] = False,
 ) -> None:
     if version:
         from importlib.metadata import version as installed
@@ -107,7 +126,7 @@ def _version(
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.")] = Path(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Write the files here.")] = Path(
         "demo"
     ),
 ) -> None:
@@ -134,18 +153,26 @@ def diagnose_machine(weights: WeightsFolder = None) -> None:
 
 def ui(
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Where it is served; default: to this machine.")
+        str,
+        typer.Option(metavar="ADDRESS", help="Serve at this address. Default: this machine only."),
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=65535, help="Default: a free one.")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, max=65535, help="Serve at this port. Default: a free one."
+        ),
     ] = None,
     no_browser: Annotated[
-        bool, typer.Option("--no-browser", help="Do not open it in the browser.")
+        bool, typer.Option("--no-browser", metavar="", help="Do not open it in the browser.")
     ] = False,
     max_upload: Annotated[
         float,
         typer.Option(
-            "--max-upload", metavar="GB", min=0.001, max=100_000, help="Largest video taken."
+            "--max-upload",
+            metavar="GB",
+            min=0.001,
+            max=100_000,
+            help="Accept videos up to this size. Default: 50.",
         ),
     ] = 50,
     weights: WeightsFolder = None,

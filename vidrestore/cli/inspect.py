@@ -44,7 +44,10 @@ from vidrestore.common.timecode import seconds_of
 Picture = Annotated[
     Path,
     typer.Option(
-        "-o", metavar="FILE", help="A picture, .png or .jpg, or a video, .mp4.", readable=False
+        "-o",
+        metavar="FILE",
+        help="Write to FILE: a picture, .png or .jpg, or a video, .mp4.",
+        readable=False,
     ),
 ]
 
@@ -53,14 +56,22 @@ def preview(
     source: Source,
     output: Picture,
     at: Annotated[
-        str, typer.Option(metavar="TIME", help="The moment: 75.5 or 1:15.5.", show_default=False)
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="Show this moment: 75.5 or 1:15.5. Default: the start.",
+            show_default=False,
+        ),
     ] = "0",
     close: Annotated[
-        bool, typer.Option("--close", help="Show only the surroundings of the largest face.")
+        bool,
+        typer.Option("--close", metavar="", help="Show only the surroundings of the largest face."),
     ] = False,
     apart: Annotated[
         bool,
-        typer.Option("--apart", help="Two pictures, NAME.before.png and NAME.after.png."),
+        typer.Option(
+            "--apart", metavar="", help="Write two pictures, NAME.before.png and NAME.after.png."
+        ),
     ] = False,
     overwrite: Overwrite = False,
     profile: Profile = None,
@@ -136,19 +147,26 @@ def analyze(
     weights: WeightsFolder = None,
     offline: Offline = None,
     output: Annotated[
-        Path | None, typer.Option("-o", metavar="FILE.npz", help="Keep the whole analysis.")
+        Path | None,
+        typer.Option(
+            "-o",
+            metavar="FILE.npz",
+            help="Write the analysis to FILE.npz, for `restore --analysis`.",
+        ),
     ] = None,
     shots: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.toml|FILE.edl", help="Write the shots, to be edited.", readable=False
+            metavar="FILE.toml|FILE.edl",
+            help="Write a list of the shots to edit, for `restore --shots` or --cuts.",
+            readable=False,
         ),
     ] = None,
     contact_sheet: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.png|DIR",
-            help="A picture of everybody; of each, in a folder.",
+            help="Write a contact sheet of all people (FILE.png) or one image per person (DIR).",
             readable=False,
         ),
     ] = None,
@@ -160,14 +178,15 @@ def analyze(
     fps: Fps = None,
     input_curve: InputCurve = None,
     no_estimate: Annotated[
-        bool, typer.Option("--no-estimate", help="Do not measure how long it would take.")
+        bool,
+        typer.Option("--no-estimate", metavar="", help="Leave out the estimate of the time."),
     ] = False,
     changes: Changes = None,
     print_config: PrintConfig = False,
     stage_times: StageTimes = False,
     as_json: Json = False,
 ) -> None:
-    """Say what and who is in INPUT, what was guessed about the file, and how long it will take."""
+    """List the people and shots of INPUT, what was guessed about the file, and the time needed."""
     settings = settings_from(
         profile,
         changes,
@@ -253,22 +272,32 @@ def _check_written(
 
 
 def compare(
-    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="The source, say.")],
-    after: Annotated[Path, typer.Argument(metavar="AFTER", help="What was made of it.")],
+    before: Annotated[
+        Path,
+        typer.Argument(metavar="BEFORE", help="The first video or picture, such as the source."),
+    ],
+    after: Annotated[
+        Path, typer.Argument(metavar="AFTER", help="The second, such as the restored video.")
+    ],
     output: Picture,
     at: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Of a picture: the moment (the start).")
+        str | None,
+        typer.Option(metavar="TIME", help="Take this moment for a picture. Default: the start."),
     ] = None,
     start: Start = None,
     end: End = None,
     wipe: Annotated[
         bool,
-        typer.Option("--wipe", help="One picture, split by a line that wanders in a video."),
+        typer.Option(
+            "--wipe",
+            metavar="",
+            help="Show both in one picture, split by a line; in a video the line moves.",
+        ),
     ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Put two videos, or two pictures, of the same side by side."""
+    """Write two videos, or two pictures, side by side."""
     from vidrestore.cli import console
     from vidrestore.cli.progress import events
     from vidrestore.common.errors import UsageError
@@ -292,7 +321,9 @@ def compare(
 
 def evaluate(
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The restored video.")],
-    source: Annotated[Path, typer.Option(metavar="INPUT", help="What it was made from.")],
+    source: Annotated[
+        Path, typer.Option(metavar="INPUT", help="The video that OUTPUT was made from.")
+    ],
     reference: Annotated[
         Path | None, typer.Option(metavar="TRUTH", help="The clean video, where there is one.")
     ] = None,

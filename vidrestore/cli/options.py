@@ -74,8 +74,9 @@ Profile = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|FILE",
-        help="home-video, face-swap, film, or a TOML file.",
         autocompletion=_profiles,
+        rich_help_panel="How to restore",
+        help="Start from the settings of a profile: home-video, face-swap, film, or a TOML file.",
     ),
 ]
 RestorerName = Annotated[
@@ -83,9 +84,11 @@ RestorerName = Annotated[
     typer.Option(
         "--restorer",
         metavar="NAME|FILE",
-        help="gpen-2048, gpen-1024, gpen-512, gpen-256, gpen-auto (the smallest that suffices), "
-        "a weight file, or fusion: no weights.",
         autocompletion=_restorers,
+        rich_help_panel="How to restore",
+        help="Choose the network: gpen-2048, gpen-1024, gpen-512, gpen-256, gpen-auto (the "
+        "smallest that suffices for each face), a weight file, or fusion, which needs no "
+        "weights. Default: gpen-2048.",
     ),
 ]
 DetectorName = Annotated[
@@ -93,102 +96,188 @@ DetectorName = Annotated[
     typer.Option(
         "--detector",
         metavar="NAME",
-        help="insightface, yunet or haar.",
         autocompletion=_values("detect", "detector"),
+        rich_help_panel="How to restore",
+        help="Choose the face detector: insightface, yunet or haar. Default: insightface.",
     ),
 ]
 Reference = Annotated[
     Path | None,
-    typer.Option(metavar="PHOTO", help="Only the person whose face this shows.", readable=False),
+    typer.Option(
+        metavar="PHOTO",
+        readable=False,
+        rich_help_panel="Whom to restore",
+        help="Restore only the person whose face is in this photo.",
+    ),
 ]
 Start = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Only from here on: 75.5, 1:15.5 or 0:01:15.5.")
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        rich_help_panel="Input and output",
+        help="Begin at this time: 75.5, 1:15.5 or 0:01:15.5. Default: the start.",
+    ),
 ]
-End = Annotated[str | None, typer.Option(metavar="TIME", help="Only up to here.")]
+End = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        rich_help_panel="Input and output",
+        help="Stop at this time. Default: the end.",
+    ),
+]
 WeightsFolder = Annotated[
-    Path | None, typer.Option("--weights", metavar="DIR", help="Where weight files are.")
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="DIR",
+        rich_help_panel="How to restore",
+        help="Look for weight files in this folder first.",
+    ),
 ]
 Device = Annotated[
-    str | None, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where networks run.")
+    str | None,
+    typer.Option(
+        metavar="auto|cpu|cuda[:N]",
+        rich_help_panel="How to restore",
+        help="Run networks here. Default: auto, the GPU where there is one.",
+    ),
 ]
 Deinterlace = Annotated[
     str | None,
     typer.Option(
         metavar="MODE",
-        help="Of interlaced footage: keep (restore both fields, weave again), bob (a frame for "
-        "each field), frame (one for each frame), film (undo 3:2 pulldown), off (take frames as "
-        "they are).",
         autocompletion=_values("fields", "deinterlace"),
+        rich_help_panel="Picture",
+        help="Treat interlaced footage by MODE: keep (restore both fields and weave them again), "
+        "bob (make a frame of each field), frame (make one frame of two fields), film (undo "
+        "3:2 pulldown), off (take frames as they are). Default: keep.",
     ),
 ]
 MaxVram = Annotated[
     float | None,
-    typer.Option("--max-vram", metavar="GB", help="Most that networks take of a GPU's memory."),
+    typer.Option(
+        "--max-vram",
+        metavar="GB",
+        rich_help_panel="How to restore",
+        help="Let networks take at most this much of a GPU's memory, in GB. Default: all of it.",
+    ),
 ]
 InputCurve = Annotated[
     str | None,
     typer.Option(
         "--input-curve",
         metavar="cineon|slog3|FILE.cube",
-        help="How INPUT codes light, for networks only; the output keeps its own values.",
+        rich_help_panel="Picture",
+        help="Show networks an ordinary picture of footage in this log curve; the output keeps "
+        "its own values.",
     ),
 ]
 Fps = Annotated[
     float | None,
-    typer.Option("--fps", metavar="N", help="Of numbered pictures: how many make a second (24)."),
+    typer.Option(
+        "--fps",
+        metavar="N",
+        rich_help_panel="Input and output",
+        help="Show numbered pictures at N per second. Default: 24.",
+    ),
 ]
 Strength = Annotated[
-    float | None, typer.Option(metavar="0..1", help="How much of the restored face is used.")
+    float | None,
+    typer.Option(
+        metavar="0..1",
+        rich_help_panel="How to restore",
+        help="Use this share of the restored face. Default: 1.",
+    ),
 ]
 People = Annotated[
-    str | None, typer.Option(metavar="IDS", help="Only these people: 1,3; or -2: all but that one.")
+    str | None,
+    typer.Option(
+        metavar="IDS",
+        rich_help_panel="Whom to restore",
+        help="Restore only these people, by their numbers: 1,3. A minus sign leaves people out: "
+        "-2. Default: all.",
+    ),
 ]
 MinFace = Annotated[
     float | None,
-    typer.Option(metavar="PX", help="Only people whose eyes are this many pixels apart."),
+    typer.Option(
+        metavar="PX",
+        rich_help_panel="Whom to restore",
+        help="Restore only people whose eyes are at least PX pixels apart. Default: all.",
+    ),
 ]
 ShotsToObey = Annotated[
     Path | None,
-    typer.Option(metavar="FILE.toml", help="What `analyze --shots` wrote, edited.", readable=False),
+    typer.Option(
+        metavar="FILE.toml",
+        readable=False,
+        rich_help_panel="Whom to restore",
+        help="Follow the instructions for each shot in this file; `analyze --shots` writes one.",
+    ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        metavar="",
+        rich_help_panel="Input and output",
+        help="Replace files that exist.",
+    ),
+]
 PrintConfig = Annotated[
     bool,
     typer.Option(
-        "--print-config", help="Print all settings as they would hold, as a profile, and stop."
+        "--print-config",
+        metavar="",
+        rich_help_panel="How to restore",
+        help="Print all settings as a profile, and stop.",
     ),
 ]
 Workers = Annotated[
     int | None,
     typer.Option(
-        "--workers", metavar="N", min=1, help="So many processes side by side (extra: cluster)."
+        "--workers",
+        metavar="N",
+        min=1,
+        rich_help_panel="Long jobs",
+        help="Render segments in N processes side by side. Needs the extra cluster.",
     ),
 ]
 Cluster = Annotated[
     str | None,
-    typer.Option("--cluster", metavar="HOST:PORT|auto", help="Work on a Ray cluster."),
+    typer.Option(
+        "--cluster",
+        metavar="HOST:PORT|auto",
+        rich_help_panel="Long jobs",
+        help="Render segments on a Ray cluster. Needs the extra cluster.",
+    ),
 ]
 Codec = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="auto (the source's own), h264, hevc, av1, prores, dnxhr or ffv1.",
         autocompletion=_values("encode", "codec"),
+        rich_help_panel="File",
+        help="Encode as h264, hevc, av1, prores, dnxhr or ffv1. Default: auto, the source's own.",
     ),
 ]
 Quality = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|N",
-        help="archive (lossless), high, small, or the codec's number, 0 the best.",
+        rich_help_panel="File",
+        help="Set the quality: archive (lossless), high, small, or the codec's number, 0 being "
+        "the best. Default: high.",
     ),
 ]
 FrameMd5 = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Write, for each frame, the hash in source and output and what changed.",
         readable=False,
+        rich_help_panel="File",
+        help="Write for each frame its hash in source and output, and what changed, into FILE.",
     ),
 ]
 Report = Annotated[
@@ -196,32 +285,47 @@ Report = Annotated[
     typer.Option(
         "--report",
         metavar="FILE.html",
-        help="Write a page about the run: before and after, who, when, and what was left out.",
         readable=False,
+        rich_help_panel="File",
+        help="Write a page about the run: before and after, who, when, and what was left out.",
     ),
 ]
 KeepJob = Annotated[
     bool,
-    typer.Option("--keep-job", help="Keep beside OUTPUT what --redo-shots needs: a small folder."),
+    typer.Option(
+        "--keep-job",
+        metavar="",
+        rich_help_panel="Long jobs",
+        help="Keep a small folder beside OUTPUT, which --redo-shots needs.",
+    ),
 ]
 RedoShots = Annotated[
     str | None,
     typer.Option(
         "--redo-shots",
         metavar="N,N",
-        help="Render these shots of OUTPUT anew, 1 being the first; take the rest from it.",
+        rich_help_panel="Long jobs",
+        help="Render only these shots of OUTPUT anew, counted from 1, and take the rest from it. "
+        "Needs --keep-job in the run before.",
     ),
 ]
 Offline = Annotated[
-    bool | None, typer.Option("--offline", help="Never fetch a missing weight file.")
+    bool | None,
+    typer.Option(
+        "--offline",
+        metavar="",
+        rich_help_panel="How to restore",
+        help="Never download a missing weight file.",
+    ),
 ]
 BeforeSwap = Annotated[
     Path | None,
     typer.Option(
         "--before-swap",
         metavar="FILE",
-        help="INPUT before faces were swapped in it: only what differs is restored.",
         readable=False,
+        rich_help_panel="Input and output",
+        help="Restore only what differs from FILE, which is INPUT before faces were swapped in it.",
     ),
 ]
 Plate = Annotated[
@@ -229,8 +333,9 @@ Plate = Annotated[
     typer.Option(
         "--plate",
         metavar="FILE",
-        help="A larger or graded version of INPUT, onto which the faces are pasted.",
         readable=False,
+        rich_help_panel="Input and output",
+        help="Paste the faces onto FILE, a larger or graded version of INPUT.",
     ),
 ]
 Scale = Annotated[
@@ -238,8 +343,9 @@ Scale = Annotated[
     typer.Option(
         "--scale",
         metavar="1|2|4",
-        help="Enlarge the picture; faces keep their detail.",
         autocompletion=_values("scale", "factor"),
+        rich_help_panel="Picture",
+        help="Enlarge the picture by this factor; faces keep their detail. Default: 1.",
     ),
 ]
 UpscalerFile = Annotated[
@@ -247,8 +353,9 @@ UpscalerFile = Annotated[
     typer.Option(
         "--upscaler",
         metavar="FILE.onnx",
-        help="With --scale: enlarge all but the faces by a Real-ESRGAN-like network.",
         readable=False,
+        rich_help_panel="Picture",
+        help="Enlarge all but the faces through this network, such as Real-ESRGAN. Needs --scale.",
     ),
 ]
 LayerFolder = Annotated[
@@ -256,24 +363,48 @@ LayerFolder = Annotated[
     typer.Option(
         "--layer",
         metavar="DIR",
-        help="Write the restored faces by themselves, unpremultiplied, and their matte: in ProRes, "
-        "which is lossy, or exactly with --set layer.format=tiff.",
         readable=False,
+        rich_help_panel="Input and output",
+        help="Write the restored faces alone, unpremultiplied, with their matte, into DIR: in "
+        "ProRes, which is lossy, or exactly with --set layer.format=tiff.",
     ),
 ]
 Cuts = Annotated[
     Path | None,
-    typer.Option("--cuts", metavar="FILE.edl", help="Take the cuts of an edit decision list."),
+    typer.Option(
+        "--cuts",
+        metavar="FILE.edl",
+        rich_help_panel="Whom to restore",
+        help="Take the cuts from this edit decision list (CMX 3600) instead of the picture.",
+    ),
 ]
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change any setting; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        rich_help_panel="How to restore",
+        help="Change any setting; repeatable. --print-config prints all of them.",
+    ),
 ]
 StageTimes = Annotated[
     bool,
-    typer.Option("--stage-times", help="Say what each stage cost, and which one limits the speed."),
+    typer.Option(
+        "--stage-times",
+        metavar="",
+        rich_help_panel="Diagnostics",
+        help="Print what each stage cost, and which one limits the speed.",
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON event per line on standard output.")]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        metavar="",
+        rich_help_panel="Diagnostics",
+        help="Print one JSON event per line on standard output.",
+    ),
+]
 
 
 def span_of(start: str | None, end: str | None) -> Span | None:

@@ -76,14 +76,18 @@ def restore(
         typer.Option(
             "--output-dir",
             metavar="DIR",
-            help="Restore every INPUT into this folder; one that fails does not stop the rest.",
+            rich_help_panel="Input and output",
+            help="Restore every INPUT into this folder. An input that fails does not stop the "
+            "others.",
         ),
     ] = None,
     name: Annotated[
         str | None,
         typer.Option(
             metavar="PATTERN",
-            help="With --output-dir: how outputs are called ({name}{suffix}); {number} counts.",
+            rich_help_panel="Input and output",
+            help="Name the outputs in --output-dir by this pattern; {name}, {suffix} and {number}"
+            " stand for parts of it. Default: {name}{suffix}.",
         ),
     ] = None,
     profile: Profile = None,
@@ -95,7 +99,14 @@ def restore(
     max_vram: MaxVram = None,
     fps: Fps = None,
     input_curve: InputCurve = None,
-    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Faces at once.")] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            rich_help_panel="How to restore",
+            help="Restore N faces at a time. Default: 1 on a CPU, up to 4 on a GPU.",
+        ),
+    ] = None,
     strength: Strength = None,
     codec: Codec = None,
     quality: Quality = None,
@@ -107,7 +118,11 @@ def restore(
     known: Annotated[
         Path | None,
         typer.Option(
-            "--analysis", metavar="FILE.npz", help="What `analyze -o` wrote.", readable=False
+            "--analysis",
+            metavar="FILE.npz",
+            readable=False,
+            rich_help_panel="Whom to restore",
+            help="Use the analysis that `analyze -o` wrote.",
         ),
     ] = None,
     start: Start = None,
@@ -121,7 +136,13 @@ def restore(
     report: Report = None,
     overwrite: Overwrite = False,
     no_resume: Annotated[
-        bool, typer.Option("--no-resume", help="Begin anew instead of going on.")
+        bool,
+        typer.Option(
+            "--no-resume",
+            metavar="",
+            rich_help_panel="Long jobs",
+            help="Begin anew instead of going on with an interrupted run.",
+        ),
     ] = False,
     keep_job: KeepJob = False,
     redo_shots: RedoShots = None,
@@ -133,7 +154,14 @@ def restore(
     stage_times: StageTimes = False,
     as_json: Json = False,
 ) -> None:
-    """Restore the faces of INPUT; sound, subtitles, times and all other pixels stay."""
+    """Restore the faces of INPUT; sound, subtitles, times and all other pixels stay.
+
+    Examples:
+
+    vidrestore restore tape.mp4 clear.mp4 --profile home-video
+
+    vidrestore restore *.mkv --output-dir clear --name "{name}-clear{suffix}"
+    """
     settings = settings_from(
         profile,
         changes,

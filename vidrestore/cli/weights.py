@@ -20,7 +20,7 @@ Name = Annotated[
 
 def weights_app() -> typer.Typer:
     """The commands below `vidrestore weights`."""
-    app = typer.Typer(no_args_is_help=True, help="The weight files of networks and detectors.")
+    app = typer.Typer(no_args_is_help=True, help="List, download, verify and convert weight files.")
     app.command("list")(list_all)
     app.command("fetch")(fetch)
     app.command("verify")(verify)
@@ -121,7 +121,9 @@ def convert(
     target: Annotated[
         Path | None,
         typer.Option(
-            "-o", metavar="OUT", help="A .safetensors or .pth file; else .safetensors beside FILE."
+            "-o",
+            metavar="OUT",
+            help="Write to OUT, .safetensors or .pth. Default: .safetensors beside FILE.",
         ),
     ] = None,
     overwrite: Overwrite = False,
@@ -142,7 +144,7 @@ def try_out(
     ],
     sheet: Annotated[
         Path | None,
-        typer.Option("-o", metavar="PNG", help="The picture that is written; else try-NAME.png."),
+        typer.Option("-o", metavar="PNG", help="Write the picture to PNG. Default: try-NAME.png."),
     ] = None,
     weights: WeightsFolder = None,
     device: Device = None,

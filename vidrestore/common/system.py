@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+import psutil
+
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -16,11 +18,9 @@ _CGROUP_LIMITS = (
 _CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
-def machine_memory() -> int | None:
-    """Bytes that this machine has, or what it lets a container have; None where it does not say."""
-    if not hasattr(os, "sysconf"):
-        return None
-    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+def machine_memory() -> int:
+    """The bytes of memory that this machine has, or what it lets a container have."""
+    sizes = [int(psutil.virtual_memory().total)]
     for path in _CGROUP_LIMITS:
         with suppress(OSError, ValueError):  # not there, or "max"
             sizes.append(int(path.read_text()))

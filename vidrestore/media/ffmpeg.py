@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -11,7 +13,9 @@ from typing import NamedTuple
 import imageio_ffmpeg
 
 from vidrestore.common.errors import OutputError
+from vidrestore.common.quoting import printable
 
+_LOG = logging.getLogger("vidrestore")
 _SECONDS_TO_INSPECT = 60
 
 
@@ -34,6 +38,7 @@ def run_ffmpeg(arguments: Sequence[str], *, timeout_seconds: float | None = None
     """Run the program to its end; it does not outlive an interruption or the time limit."""
     program = ffmpeg_program()
     command = [program, "-hide_banner", "-nostdin", *arguments]
+    _LOG.debug("running %s", shlex.join(map(printable, command)))
     try:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE

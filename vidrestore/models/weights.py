@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import platformdirs
 
 from vidrestore.common.errors import ConfigError, WeightsError, unknown_name
 from vidrestore.common.profiles import resource_folder
@@ -97,15 +98,7 @@ def load_table() -> dict[str, Weight]:
 
 def user_cache() -> Path:
     """The user's own folder for weight files; it may not exist yet."""
-    if "XDG_CACHE_HOME" in os.environ:
-        base = Path(os.environ["XDG_CACHE_HOME"])
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library/Caches"
-    else:
-        base = Path.home() / ".cache"
-    return base / "vidrestore" / "weights"
+    return platformdirs.user_cache_path("vidrestore", appauthor=False) / "weights"
 
 
 def search_folders(explicit: Path | None, also: Sequence[Path] = ()) -> tuple[Path, ...]:
