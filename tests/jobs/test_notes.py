@@ -27,7 +27,7 @@ from vidrestore.jobs.notes import JobNote, KeptNote, SegmentNote, read_note, wri
 from vidrestore.media.decode import Damage, decode
 from vidrestore.media.probe import fingerprint
 
-SIZE, FRAMES = (96, 64), 40
+SIZE, FRAMES = (96, 64), 48
 OPTIONS = AS_PAINTED | {
     "encode.codec": "ffv1", "encode.preset": "ultrafast", "paste.detail": 0,
     "deflicker.amount": 0, "deflicker.detail": 0, "guard.features": 0,
@@ -69,7 +69,7 @@ class Place:
         how = dict(first if is_first else again)
         if "layer" in how:
             how["layer"] = folder / "layer"
-        settings = load_settings(options=OPTIONS | {"job.segment_frames": 20} | options)
+        settings = load_settings(options=OPTIONS | options)
         summary = restore_video(
             self.tape, folder / "out.mkv", settings, restorer=Painter(), analysis=self.faces,
             overwrite=True, on_event=listen, **how,
@@ -92,7 +92,7 @@ class Place:
 
 # What stops the first run, its arguments and those of the second, settings of both.
 CASES = {
-    "stopped": ("restore", 30, {"keep_job": True}, {"keep_job": True}, {}),
+    "stopped": ("restore", 36, {"keep_job": True}, {"keep_job": True}, {}),
     "layered": ("check", 1, {"layer": ""}, {"layer": ""}, {}),
     "cropped": ("restore", 30, {}, {}, {"restore.cache_crops": True}),
     "finished": ("", 0, {"keep_job": True}, {"redo_shots": "2"}, {}),
@@ -142,7 +142,7 @@ def replaced(place: Place, tmp_path: Path):
         few = [e for depth in (1, 2) if (of := [m for m in many if m.count("/") == depth])
                for e in (of[0], of[-1])]  # fmt: skip
         rest = [entry for entry in entries if entry not in many]
-        assert len(rest) >= 4, (name, entries)
+        assert len(rest) >= 3, (name, entries)
         # A new run makes these three.
         for entry in dict.fromkeys([".", "lock", "segments", "whole", "whole.mkv", *rest, *few]):
             for how in REPLACED:
@@ -262,9 +262,9 @@ def test_a_note_is_read_only_if_it_is_whole_and_fits(place, tmp_path, case, name
                 assert again is None, what
 
 
-@pytest.mark.parametrize("frames", [[(0, 20), (21, 40)], [(0, 20), (20, 20)], [(0, 20), (40, 20)],
-                                    [(1, 20), (20, 40)], [(0, 20), (10, 40)], [(0, 20), (20, 30)],
-                                    [(0, 20), (20, 4000)]])  # fmt: skip
+@pytest.mark.parametrize("frames", [[(0, 24), (25, 48)], [(0, 24), (24, 24)], [(0, 24), (48, 24)],
+                                    [(1, 24), (24, 48)], [(0, 24), (10, 48)], [(0, 24), (24, 30)],
+                                    [(0, 24), (24, 4000)]])  # fmt: skip
 def test_segments_that_do_not_cover_the_video_are_one_sentence(place, tmp_path, frames):
     path = place.copied("finished", tmp_path / "copy") / "kept.json"
     note = read_note(path, KeptNote)
