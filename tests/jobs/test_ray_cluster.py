@@ -37,6 +37,7 @@ from vidrestore.media.decode import Damage, decode
 from vidrestore.media.probe import fingerprint, probe
 from vidrestore.restoration.companion import ALONE, Companion, Pairing
 from vidrestore.restoration.segments import Segment
+from vidrestore.restoration.statistics import Tally
 
 SIZE, FRAMES = (96, 64), 150
 OPTIONS = {
@@ -310,7 +311,7 @@ def test_two_tries_at_one_segment_do_not_meet(tmp_path):
     first, second = (folder.place("0000", ".mkv") for _ in range(2))
     first.write_bytes(b"half")
     second.write_bytes(b"whole")
-    done = folder.finish("0000", "origin", sealed(second, {}))
+    done = folder.finish("0000", "origin", sealed(second, Tally().as_dict()))
     assert folder.find("0000", ".mkv", "origin") == done
     assert done.path.read_bytes() == b"whole"
     folder.begin("source", resume=True)

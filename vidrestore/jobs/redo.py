@@ -89,6 +89,12 @@ def kept_job(work: WorkFolder, source: Path, target: Path, shots: str) -> Kept:
             "restore the whole with --keep-job --overwrite"
         )
     parts = note["segments"]
+    if parts[-1]["frames"][1] != analysis.frame_count:
+        raise UsageError(
+            f"what the job kept in {work.path} does not fit together: segments of "
+            f"{parts[-1]['frames'][1]} frames and an analysis of {analysis.frame_count}; restore "
+            "the whole with --keep-job --overwrite"
+        )
     return Kept(
         analysis=analysis,
         segments=[Segment(i, *part["frames"]) for i, part in enumerate(parts)],

@@ -207,6 +207,8 @@ class Rendering:
         hashes = [self._made_from(segment) for segment in segments]
         all_hash = sha256("".join(hashes).encode()).hexdigest()
         joined = self._found("video", all_hash)
+        if joined is not None and len(joined.counts["segments"]) != len(segments):
+            joined = None
         if joined is None:
             parts = self._segments(segments, hashes)
             counts = {"segments": [part.counts for part in parts]}
@@ -249,6 +251,7 @@ class Rendering:
         for segment, origin in zip(segments, hashes, strict=True):
             if (found := self._found(name_of(segment), origin)) is not None:
                 done[segment] = found
+        notify(self.on_event, *filter(None, [self.folder.dropped()]))
         if done:
             notify(self.on_event, f"{len(done)} of {len(segments)} segments are done already")
         for segment in done:

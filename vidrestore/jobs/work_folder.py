@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
+import logging
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,12 +30,23 @@ from pathlib import Path
 from typing import Any
 
 from vidrestore.common.errors import OutputError, UsageError, not_written
-from vidrestore.common.files import held, sync_file, sync_folder, written_atomically
+from vidrestore.common.files import held, sync_file, sync_folder
+from vidrestore.jobs.notes import (
+    VERSION,
+    JobNote,
+    KeptNote,
+    LayerNote,
+    SegmentNote,
+    VideoNote,
+    read_note,
+    write_note,
+)
 from vidrestore.restoration.crop_cache import bytes_in, crops_in, forget_frames_outside
 
-_VERSION = 3
 ANALYSIS = "analysis.npz"
 _KEPT = "kept.json"
+_MOST_NAMED = 3
+_logger = logging.getLogger("vidrestore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,32 +88,78 @@ class WorkFolder:
         self.crops = path / "crops"
         self.faces = path / "faces"
         """Where the restored crops of unfinished segments are."""
+        self._dropped: list[str] = []
 
     def begin(self, source: str, *, resume: bool) -> str | None:
         """Keep what an earlier run on the same source finished, and remove all else.
 
         Why nothing is kept of what there was, or None.
         """
-        left = self._read(self.path / "job.json")
-        known = left is not None and left.get("version") == _VERSION
-        is_same = known and left is not None and left.get("source") == source
+        own = self.path / "job.json"
+        is_left = own.exists() or own.is_symlink()
+        left = read_note(own, JobNote)
+        is_same = left is not None and left["source"] == source
         fits = resume and is_same
-        for entry in self.path.iterdir():
-            if entry.name == "lock" or (fits and entry.name in ("job.json", "segments")):
-                continue
-            if is_same and entry.name in (_KEPT, ANALYSIS):
-                continue
-            if fits and entry in (self.crops, self.faces):
-                continue
-            if fits and entry.name.startswith("video.") and ".part." not in entry.name:
-                continue
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        for entry in list(self.path.iterdir()):
+            if not (entry.name == "lock" or self._stays(entry, fits=fits, is_same=is_same)):
+                _remove(entry)
         self._segments.mkdir(exist_ok=True)
         self.drop_unfinished()
-        self._note(self.path / "job.json", {"version": _VERSION, "source": source})
-        if is_same or left is None or not resume:
+        self._note(own, {"version": VERSION, "source": source})
+        if is_same or not is_left or not resume:
             return None
+        if left is None:
+            return (
+                f"what an earlier run left in {self.path} is not used, since its {own.name} is "
+                "damaged or of another version"
+            )
         return f"what an earlier run left in {self.path} is of another source and is not used"
+
+    def _stays(self, entry: Path, *, fits: bool, is_same: bool) -> bool:
+        """Whether `begin` keeps that entry; of a folder it removes what cannot be of a run."""
+        if entry in (self._segments, self.crops, self.faces):
+            if not fits:
+                return False
+            if not _is_folder(entry):
+                self._drop(entry, "it is not a folder of its own")
+                return False
+            for inside in list(entry.iterdir()):
+                self._drop_foreign(inside, has_files=entry != self._segments)
+            return True
+        is_part = entry.name.startswith("video.") and ".part." not in entry.name
+        if is_same and entry.name in (_KEPT, ANALYSIS):
+            wanted = True
+        else:
+            wanted = fits and (entry.name == "job.json" or is_part)
+        if wanted and not _is_file(entry):
+            self._drop(entry, "it is not a file of its own")
+            return False
+        return wanted
+
+    def _drop_foreign(self, entry: Path, *, has_files: bool) -> None:
+        """Remove what is not a file, or not a folder of files where it `has_files`: nothing is
+        ever written through a link."""
+        if has_files and _is_folder(entry):
+            for inside in list(entry.iterdir()):
+                self._drop_foreign(inside, has_files=False)
+        elif has_files or not _is_file(entry):
+            self._drop(entry, f"it is not a {'folder' if has_files else 'file'} of its own")
+            _remove(entry)
+
+    def _drop(self, entry: Path, why: str) -> None:
+        _logger.info("%s is of no use: %s", entry, why)
+        name = entry.relative_to(self.path).as_posix()
+        if ".part." not in name and name not in self._dropped:
+            self._dropped.append(name)
+
+    def dropped(self) -> str | None:
+        """What an earlier run finished that is damaged, in a sentence; only once."""
+        names, self._dropped = self._dropped, []
+        if not names:
+            return None
+        more = len(names) - _MOST_NAMED
+        shown = ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        return f"damaged in {self.path}, and made anew as far as it is needed: {shown}"
 
     def place(self, name: str, suffix: str) -> Path:
         """Where a part may be written before it is done: another place each time, so that two
@@ -109,14 +167,26 @@ class WorkFolder:
         return self._folder(name) / f"{name}.{secrets.token_hex(4)}.part{suffix}"
 
     def find(self, name: str, suffix: str, made_from: str) -> Done | None:
-        """The part of that name, if it is whole and made from the same."""
+        """The part of that name, if it is whole and made from the same.
+
+        Its `counts` fit `Tally.add`; those of "video" are a list of such, "segments".
+        """
         path = self._folder(name) / f"{name}{suffix}"
-        note = self._read(path.with_suffix(".json"))
-        if note is None or note.get("made_from") != made_from or not path.is_file():
+        of_note = path.with_suffix(".json")
+        note = read_note(of_note, _shape(name))
+        if note is None:
+            if of_note.exists() or of_note.is_symlink():
+                self._drop(of_note, "it is no whole note")
             return None
-        if note.get("size") != path.stat().st_size or note.get("sha256") != _sha256(path):
+        if note["made_from"] != made_from:
             return None
-        return Done(path, note.get("counts", {}))
+        is_there = _is_file(path) and path.stat().st_size == note["size"]
+        if not is_there or not has_sha256(path, note["sha256"]):
+            # Streams of a layer are moved away when they are joined.
+            if path.exists() or path.is_symlink():
+                self._drop(path, "it is not what its note describes")
+            return None
+        return Done(path, note["counts"])
 
     def finish(self, name: str, made_from: str, part: Part) -> Done:
         """The part is the one of that name; whoever holds the folder alone may call this."""
@@ -124,7 +194,9 @@ class WorkFolder:
         note = {"made_from": made_from, "size": part.size, "sha256": part.sha256,
                 "counts": dict(part.counts)}  # fmt: skip
         # Without its note a file counts for nothing, so that the two can never disagree.
-        path.with_suffix(".json").unlink(missing_ok=True)
+        _remove(path.with_suffix(".json"))
+        if not _is_file(path):
+            _remove(path)
         part.path.replace(path)
         self._note(path.with_suffix(".json"), note)
         return Done(path, part.counts)
@@ -147,37 +219,51 @@ class WorkFolder:
     def forget_video(self) -> None:
         """The joined stream is of no use."""
         for path in (self.path / "video.json", *self.path.glob("video.*")):
-            path.unlink(missing_ok=True)
+            _remove(path)
 
     def keep(self, output: Path, note: Mapping[str, Any]) -> None:
         """Note what a later run must know of the job that made `output`."""
-        own = {"version": _VERSION, "sha256": _sha256(output)}
+        own = {"version": VERSION, "sha256": _sha256(output)}
         self._note(self.path / _KEPT, {**note, **own})
 
     def kept(self) -> dict[str, Any] | None:
-        """What `keep` noted, the "sha256" of the output with it; None where there is nothing."""
-        note = self._read(self.path / _KEPT)
-        return note if note is not None and note.get("version") == _VERSION else None
+        """What `keep` noted, the "sha256" of the output with it; None where there is nothing.
+
+        UsageError where it is damaged.
+        """
+        return self._kept(_KEPT, KeptNote)
 
     def source(self) -> str | None:
-        """The fingerprint of the source of what is kept."""
-        return (self._read(self.path / "job.json") or {}).get("source")
+        """The fingerprint of the source of what is kept; UsageError as of `kept`."""
+        note = self._kept("job.json", JobNote)
+        return None if note is None else str(note["source"])
+
+    def _kept(self, name: str, shape: type[KeptNote] | type[JobNote]) -> dict[str, Any] | None:
+        path = self.path / name
+        note = read_note(path, shape)
+        if note is None and (path.exists() or path.is_symlink()):
+            raise UsageError(
+                f"{path} is damaged or of another version, so its output cannot be redone in "
+                "part; restore the whole with --keep-job --overwrite"
+            )
+        return note
 
     def end(self, *, keep_job: bool) -> None:
         """The output is written; nothing stays but what `keep` noted, if that is wanted."""
         self.is_kept = False
         if not keep_job:
-            (self.path / _KEPT).unlink(missing_ok=True)
+            _remove(self.path / _KEPT)
 
     def clear(self) -> bool:
         """Remove all but a kept job and crops; False where there is neither."""
-        if not ((self.path / _KEPT).is_file() or self.crops.is_dir()):
+        if not (_is_file(self.path / _KEPT) or _is_folder(self.crops)):
             return False
-        for entry in self.path.iterdir():
-            if entry.is_dir() and entry != self.crops:
-                shutil.rmtree(entry, ignore_errors=True)
-            elif entry.is_file() and entry.name not in ("lock", "job.json", _KEPT, ANALYSIS):
-                entry.unlink()
+        for entry in list(self.path.iterdir()):
+            if entry.name in ("lock", "job.json", _KEPT, ANALYSIS) or entry == self.crops:
+                continue
+            # A worker that was given up for lost may be writing there still.
+            with suppress(OSError):
+                _remove(entry)
         return True
 
     def drop_unfinished(self) -> None:
@@ -185,29 +271,71 @@ class WorkFolder:
         shutil.rmtree(self.path / "whole", ignore_errors=True)
         for path in (*self.path.glob("whole.*"), *self.path.rglob("*.part.*")):
             with suppress(OSError):  # a worker that was given up for lost may be writing it still
-                path.unlink()
+                _remove(path)
 
     def what_is_done(self) -> str:
         """What a later run need not do again, in words; empty where there is nothing."""
-        if (self.path / "video.json").is_file():
+        if read_note(self.path / "video.json", VideoNote) is not None:
             return "the whole video stream"
-        segments = sum("." not in note.stem for note in self._segments.glob("*.json"))
-        found = _counted(segments, "segment"), _counted(len(crops_in(self.faces)), "restored face")
+        if not _is_folder(self._segments):
+            return ""
+        notes = [note for note in self._segments.glob("*.json") if "." not in note.stem]
+        segments = sum(read_note(note, SegmentNote) is not None for note in notes)
+        faces = len(crops_in(self.faces)) if _is_folder(self.faces) else 0
+        found = _counted(segments, "segment"), _counted(faces, "restored face")
         return " and ".join(filter(None, found))
 
     def _folder(self, name: str) -> Path:
         return self.path if name.partition(".")[0] == "video" else self._segments
 
-    def _read(self, path: Path) -> dict[str, Any] | None:
-        """None where there is no note, or half of one."""
-        with suppress(OSError, ValueError):
-            note = json.loads(path.read_text(encoding="utf-8"))
-            return note if isinstance(note, dict) else None
-        return None
-
     def _note(self, path: Path, note: Mapping[str, Any]) -> None:
-        with written_atomically(path) as part:
-            part.write_text(json.dumps(note, indent=1), encoding="utf-8")
+        if not _is_file(path):
+            _remove(path)
+        write_note(path, note)
+
+
+def _shape(name: str) -> type[LayerNote] | type[SegmentNote] | type[VideoNote]:
+    """Of the note of a part of that name."""
+    if "." in name:
+        return LayerNote
+    return VideoNote if name == "video" else SegmentNote
+
+
+def _is_file(path: Path) -> bool:
+    """Not a link to one."""
+    with suppress(OSError):
+        return stat.S_ISREG(path.lstat().st_mode)
+    return False
+
+
+def _is_folder(path: Path) -> bool:
+    """Not a link to one."""
+    with suppress(OSError):
+        return stat.S_ISDIR(path.lstat().st_mode)
+    return False
+
+
+def _remove(path: Path) -> None:
+    """What lies there, if anything; of a link, the link."""
+    if _is_folder(path):
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _check_own(folder: Path) -> None:
+    """OutputError where something else lies in the place of the work folder or of its lock."""
+    lock = folder / "lock"
+    for path, is_right, right in (
+        (folder, _is_folder(folder), "a folder of its own"),
+        (lock, _is_file(lock), "a file of its own"),
+    ):
+        if not is_right and (path.exists() or path.is_symlink()):
+            what = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "a file"
+            raise OutputError(
+                f"{path} is {what}, and vidrestore keeps {right} there; move it away or choose "
+                "another name for the output"
+            )
 
 
 @contextmanager
@@ -220,6 +348,7 @@ def work_folder(target: Path, on_kept: Callable[[str], None]) -> Iterator[WorkFo
     path = target.with_name(target.name + ".vidrestore")
     folder = WorkFolder(path)
     with ExitStack() as last, ExitStack() as stack:
+        _check_own(path)
         try:
             path.mkdir(exist_ok=True)
             stack.enter_context(held(path / "lock", wait=False))
@@ -251,7 +380,7 @@ def _leave(folder: WorkFolder, on_kept: Callable[[str], None]) -> None:
         )
     elif not folder.clear():
         shutil.rmtree(folder.path, ignore_errors=True)
-    if folder.crops.is_dir():
+    if _is_folder(folder.crops):
         size = bytes_in(folder.crops) / 1e6
         on_kept(
             f"restored faces are kept in {folder.crops} ({size:,.1f} MB); with "

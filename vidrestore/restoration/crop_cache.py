@@ -144,4 +144,4 @@ def crops_in(folder: Path) -> list[Path]:
 
 def bytes_in(folder: Path) -> int:
     """What the crops in it take."""
-    return sum(path.stat().st_size for path in folder.glob("*/*.npy"))
+    return sum(path.lstat().st_size for path in folder.glob("*/*.npy"))

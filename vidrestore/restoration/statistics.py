@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from vidrestore.common.threads import StageTime
 
@@ -38,6 +40,49 @@ class Likeness:
     def add(self, other: Likeness) -> None:
         for name in self.__dataclass_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+_Seconds = Annotated[float, Field(ge=0, le=1e12)]
+_Sum = Annotated[float, Field(ge=-1e12, le=1e12)]
+# Of tracks and stretches, which JSON has as texts.
+_Number = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,11})$")]
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _Stage(_Checked):
+    """As `asdict` gives a `StageTime`."""
+
+    items: _Count
+    busy_seconds: _Seconds
+    processor_seconds: _Seconds
+    starved_seconds: _Seconds
+    held_seconds: _Seconds
+
+
+# As `Likeness.as_list` gives them: frames, reduced, looks, and five sums. JSON has no tuples.
+_LikenessValues = Annotated[
+    tuple[
+        Annotated[int, Field(ge=1, le=2**53)], _Count, _Count, _Sum, _Sum, _Sum, _Sum, _Sum,
+    ],
+    Field(strict=False),
+]  # fmt: skip
+
+
+class Counts(_Checked):
+    """What `Tally.as_dict` gives, once it comes from a disk: `Tally.add` takes what fits this."""
+
+    faces: _Count
+    repeated: _Count
+    kept: _Count
+    unparsed: _Count
+    not_restored: dict[str, _Count]
+    notes: dict[str, str]
+    likeness: dict[_Number, dict[_Number, _LikenessValues]]
+    stages: dict[str, _Stage]
 
 
 @dataclass(slots=True)
