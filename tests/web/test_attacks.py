@@ -17,6 +17,10 @@ from web.test_page import Served, served
 
 pytest.importorskip("gradio", reason="gradio is not installed")
 
+NOT_OFFERED = (
+    "This request has a value that the page does not offer; load the page again and choose from "
+    "what it shows."
+)
 SECONDS = 30
 SECRET = b"root:"  # what /etc/passwd begins with
 
@@ -36,8 +40,18 @@ class Attacker:
     cookie: str = ""
     tab: str = field(default_factory=lambda: uuid.uuid4().hex[:11])
 
-    def ask(self, path: str, body: bytes | None = None, method: str = "", **headers: str) -> Answer:
-        """An address is sent as it is: no client makes it shorter or nicer on its way."""
+    def ask(
+        self,
+        path: str,
+        body: bytes | None = None,
+        method: str = "",
+        until: bytes = b"",
+        **headers: str,
+    ) -> Answer:
+        """An address is sent as it is: no client makes it shorter or nicer on its way.
+
+        Of a stream of events all `until` something in it, else what comes first.
+        """
         where = urlsplit(self.page.address)
         connection = http.client.HTTPConnection(where.hostname, where.port, timeout=SECONDS)
         own = {"Cookie": self.cookie} if self.cookie else {}
@@ -58,6 +72,8 @@ class Attacker:
             # A stream of events has no end.
             is_stream = "event-stream" in got.headers.get("content-type", "")
             text = got.read1(2**16) if is_stream else got.read()
+            while is_stream and until not in text and (more := got.read1(2**16)):
+                text += more
             return Answer(got.status, {k.lower(): v for k, v in got.headers.items()}, text)
         finally:
             connection.close()
@@ -72,10 +88,10 @@ class Attacker:
         body = json.dumps({"session_hash": self.tab} | fields).encode()
         return self.ask(f"/gradio_api/{route}", body, Content_Type="application/json")
 
-    def upload(self, name: str, content: bytes = b"no video") -> Answer:
+    def upload(self, name: str, content: bytes = b"no video", query: str = "") -> Answer:
         head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
         return self.ask(
-            "/gradio_api/upload",
+            f"/gradio_api/upload{query}",
             head.encode() + content + b"\r\n--x--\r\n",
             Content_Type="multipart/form-data; boundary=x",
         )
@@ -439,7 +455,7 @@ def test_a_body_that_is_no_request_of_the_page_is_refused(user):
     bodies = [b"", b"[]", b"{", b'"x"', b"\xff", deep, nested, b" " * (2**20 + 1), b"{}"]
     bodies.append(b'{"session_hash": ["a"], "data": []}')
     for body in bodies:
-        for route in ("run/predict", "queue/join", "cancel"):
+        for route in ("run/predict", "queue/join"):
             got = user.ask(f"/gradio_api/{route}", body, Content_Type="application/json")
             assert got.status == 400, body[:50]
             assert b"Traceback" not in got.body
@@ -517,8 +533,6 @@ def test_one_visitor_sees_and_stops_and_removes_nothing_of_another(user, page):
         data = [None] * len(each["inputs"])
         got = stolen.post("run/predict", {"data": data, "fn_index": each["id"]})
         assert got.status == 400
-        got = stolen.post("cancel", {"event_id": "x", "fn_index": each["id"]})
-        assert got.status == 400
     assert stolen.ask(f"/gradio_api/queue/data?session_hash={other.tab}").status == 404
     assert stolen.ask(f"/gradio_api/heartbeat/{other.tab}").status == 404
     # By numbers.
@@ -537,3 +551,122 @@ def test_the_folders_of_the_page_are_of_nobody_else(page):
     for path in (page.cache / "vidrestore/ui").iterdir():
         if path.is_dir():
             assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_cookie_of_another_program_locks_nobody_out(user, page):
+    name = f"vidrestore-{urlsplit(page.address).port}"
+    own = user.cookie
+    for other in ('x={"a":1}', "a,b=c", "=", "x", 'x="', "\xe9=\xe9", f"{name}=x", f'{name}="'):
+        for cookie in (f"{other}; {own}", f"{own}; {other}", f"{other};{own};;"):
+            user.cookie = cookie
+            assert user.ask("/config").status == 200, cookie
+    value = own.partition("=")[2]
+    for cookie in (
+        f"{name}x={value}",
+        f"{name}={value}x",
+        f"x={name}={value}",
+        f"{name}={value[:-1]}",
+    ):
+        user.cookie = cookie
+        assert user.ask("/config").status == 403, cookie
+
+
+def progress_of(visitor: Attacker, upload_id: str) -> Answer:
+    return visitor.ask(f"/gradio_api/upload_progress?upload_id={upload_id}")
+
+
+def test_the_progress_of_an_upload_is_its_visitors_alone(user, page):
+    """The name of the file is in it."""
+    other = Attacker(page).log_in()
+    assert other.upload("theirs.mp4", query="?upload_id=abc").status == 200
+    assert progress_of(user, "abc").status == 404
+    assert progress_of(other, "abc").status == 200
+    # The same id by two visitors.
+    user.upload("mine.mp4", query="?upload_id=both")
+    other.upload("theirs.mp4", query="?upload_id=both")
+    for each in (user, other):
+        got = progress_of(each, "both")
+        assert got.status == 200
+        assert b"done" in got.body
+    for wrong in ("a&upload_id=b", "", "../x", "x" * 200):
+        assert progress_of(user, wrong).status == 404
+        assert user.upload("a.mp4", query=f"?upload_id={wrong}").status == 404
+
+
+def test_no_event_of_another_is_cancelled(user, page):
+    """Nothing on the page cancels an event, and the framework asks not whose it is."""
+    for event in ("x", uuid.uuid4().hex):
+        assert user.post("cancel", {"event_id": event, "fn_index": 0}).status == 404
+
+
+ORDER = {"quality": "high", "suffix": ".mkv", "people": [], "profile": "home-video",
+         "detector": "haar", "restorer": "fusion", "strength": 0.5}  # fmt: skip
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("quality", ["", "--set", None, ["high"], {"a": 1}]),
+        ("suffix", ["/../../x.mp4", ".mkv/x", "", None, [".mkv"], 1]),
+        ("people", ["1;--set", ["1;--set"], ["-1"], ["1"], [1], None, {"1": 1}, [["1"]], [None]]),
+        ("profile", ["/victim.toml", "../x", "", None, ["home-video"], "--set"]),
+        ("detector", ["--json", "x", "", None, ["haar"], [], {}]),
+        ("restorer", ["/etc/passwd", "x:y", "", None, ["fusion"], [], "--help"]),
+        ("strength", [NAN, INF, -INF, 1.5, -1, "0.5", None, [0.5], True, 10**400]),
+    ],
+)
+def test_what_was_not_offered_is_refused_in_a_sentence(user, name, values):
+    """Before a command begins, and without a word of Python in the terminal (see `served`)."""
+    start = next(each for each in user.handlers().values() if ends(each, "start"))
+    for value in values:
+        data = [*(ORDER | {name: value}).values()]
+        got = user.post("run/predict", {"data": data, "fn_index": start["id"]})
+        assert got.status == 500, value
+        said = json.loads(got.body)["error"]
+        assert said == NOT_OFFERED, value
+    got = user.post("run/predict", {"data": [*ORDER.values()], "fn_index": start["id"]})
+    assert got.status == 200
+    assert user.post("run/predict", {"data": [], "fn_index": start["id"]}).status == 500
+
+
+def test_a_moment_that_is_no_number_is_refused(user):
+    attempt = next(each for each in user.handlers().values() if ends(each, "try"))
+    for moment in (NAN, INF, "0", "--help", None, [0], True):
+        rest = ["people", "profile", "detector", "restorer", "strength"]
+        data = [moment, False, *(ORDER[name] for name in rest)]
+        user.post("queue/join", {"data": data, "fn_index": attempt["id"]})
+        told = f"/gradio_api/queue/data?session_hash={user.tab}"
+        got = user.ask(told, until=b"process_completed")
+        assert NOT_OFFERED.encode() in got.body, moment
+
+
+def test_a_button_that_is_none_does_nothing(user):
+    change = next(each for each in user.handlers().values() if ends(each, "change"))
+    for asked in ([], ["stop"], "stop", 1, {"does": ["stop"], "job": 1}, {"does": {}, "job": {}}):
+        got = user.post("run/predict", {"data": [], "event_data": asked, "fn_index": change["id"]})
+        assert got.status == 200, asked
+
+
+def test_what_is_refused_says_why_and_what_to_do(user, stranger):
+    for got in (
+        user.ask("/", Origin="null"),
+        user.post("run/predict", {"data": [{"path": "/etc/passwd"}], "fn_index": 0}),
+        user.ask("/absent"),
+        stranger.ask("/"),
+    ):
+        assert got.status in (400, 403, 404)
+        assert b"page" in got.body
+        assert any(word in got.body for word in (b"load", b"open")), got.body
+
+
+def test_other_methods_and_old_protocols_get_nothing(user, page):
+    for method in ("OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "get"):
+        for path in ("/", "/config", "/result/1", "/gradio_api/upload", "/gradio_api/queue/join"):
+            got = user.ask(path, b"", method)
+            assert got.status in (400, 404, 405), (method, path)
+            assert "access-control-allow-origin" not in got.headers
+    where = urlsplit(page.address)
+    with socket.create_connection((where.hostname, where.port), timeout=SECONDS) as line:
+        line.sendall(f"GET / HTTP/1.0\r\nCookie: {user.cookie}\r\n\r\n".encode())
+        assert line.recv(100).split()[1] == b"403"

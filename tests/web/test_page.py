@@ -23,7 +23,7 @@ import pytest
 
 from vidrestore import cli
 from vidrestore.cli import main
-from vidrestore.common.errors import UsageError
+from vidrestore.common.errors import OutputError, UsageError
 from vidrestore.web import content as page_words
 from vidrestore.web.queue import DEFECT
 from vidrestore.web.server import Serving, serve, work_folder
@@ -491,3 +491,28 @@ def test_what_an_earlier_page_left_goes_and_what_another_uses_stays():
             assert not left.exists()
         assert not other.exists()
     assert not own.exists()
+
+
+def test_a_link_among_the_work_folders_is_not_followed(tmp_path):
+    """Neither is one in the place of a lock."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with work_folder() as own:
+        above = own.parent
+        (above / "linked").symlink_to(elsewhere)
+        (above / "left").mkdir()
+        (above / "left/lock").symlink_to(elsewhere / "made")
+        with work_folder():
+            assert [*elsewhere.iterdir()] == []
+            assert not (above / "left").exists()
+
+
+@pytest.mark.parametrize("error", [OSError("no drive"), OSError()])
+def test_a_work_folder_that_cannot_be_made_is_a_whole_sentence(monkeypatch, error):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Path, "iterdir", fail)
+    said = r"cannot be written to: .*(no drive|no reason)"
+    with pytest.raises(OutputError, match=said), work_folder():
+        pass

@@ -13,10 +13,9 @@ import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 from vidrestore.web.uploads import Uploads
 
@@ -58,13 +57,26 @@ _NEEDED = {
         r"|heartbeat/[^/]+|file=.+)"
         r"|/person/\d{1,9}/\d{1,9}\.png|/result/\d{1,9}"
     ),
-    "POST": re.compile(r"/gradio_api/(queue/join|run/predict/?|cancel|upload)"),
+    "POST": re.compile(r"/gradio_api/(queue/join|run/predict/?|upload)"),
 }
-"""All that the page itself asks for; what else the framework offers is not there."""
+"""All that the page itself asks for; what else the framework offers is not there.
+
+Nothing on the page cancels an event, and the framework would not ask whose it is.
+"""
+_UPLOADING = ("/gradio_api/upload", "/gradio_api/upload_progress")
 _NO_TOKEN = (
     "This page is opened with the whole address that the terminal shows, with the token in it. "
     "Copy it from there."
 )
+_NOT_FROM_HERE = (
+    "This request came from another site, or by another name of this computer, so it was refused; "
+    "open the page with the address that the terminal shows."
+)
+_NOT_THE_PAGES = (
+    "This request is none that the page sends, or names a video that was not uploaded in this "
+    "browser; load the page again and choose the video again."
+)
+_NOTHING = "There is nothing at this address that you may see; load the page again from its start."
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -108,7 +120,7 @@ class Access:
         headers = _Headers(scope["headers"])
         is_exchange = self._brings_token(scope)
         if not self._is_from_here(headers, is_exchange=is_exchange):
-            await _answer(send, 403, "This is not for other sites.")
+            await _answer(send, 403, _NOT_FROM_HERE)
             return
         visitor = self._visitor(headers)
         if is_exchange:
@@ -116,7 +128,7 @@ class Access:
         elif visitor is None:
             await _answer(send, 403, _NO_TOKEN)
         elif not _is_needed(scope):
-            await _answer(send, 404, "There is nothing here.")
+            await _answer(send, 404, _NOTHING)
         else:
             await self._pass_on(scope, receive, send, visitor)
 
@@ -147,14 +159,16 @@ class Access:
         return any(_same(each, self.token) for each in given.get("token", ()))
 
     def _visitor(self, headers: _Headers) -> str | None:
+        """By any cookie of ours that is right.
+
+        Each is read by itself: to a browser all programs of this machine are one site, so what
+        they set comes along, and need neither be well-formed nor have names of its own.
+        """
         found = None
-        for text in headers.all("cookie"):
-            try:
-                cookie = SimpleCookie(text).get(self._cookie)
-            except CookieError:
-                continue
+        for each in ";".join(headers.all("cookie")).split(";"):
+            name, _, given = each.strip(" \t").partition("=")
             for value, visitor in self._visitors.items():
-                if cookie is not None and _same(cookie.value, value):
+                if name == self._cookie and _same(given, value):
                     found = visitor
         return found
 
@@ -182,11 +196,17 @@ class Access:
         path = scope["path"]
         if path in ("/", "/config", "/config/"):
             scope["query_string"] = b""  # nothing that was saved is opened by an address
+        if path in _UPLOADING:
+            query = _upload_of(scope, visitor)
+            if query is None:
+                await _answer(send, 404, _NOTHING)
+                return
+            scope["query_string"] = query
         if scope["method"] == "POST" and path != "/gradio_api/upload":
             body = await _body(receive)
             cleaned = None if body is None else self._cleaned(body, visitor)
             if cleaned is None:
-                await _answer(send, 400, "This request is not one of the page.")
+                await _answer(send, 400, _NOT_THE_PAGES)
                 return
             scope["headers"] = [
                 *(pair for pair in scope["headers"] if pair[0] not in _OF_BODY),
@@ -195,7 +215,7 @@ class Access:
             ]
             receive = _replay(cleaned, receive)
         elif (named := _tab_in_address(scope)) is not None and not self._is_tab_of(named, visitor):
-            await _answer(send, 404, "There is nothing here.")
+            await _answer(send, 404, _NOTHING)
             return
         await self._app(scope, receive, send)
 
@@ -278,6 +298,24 @@ def _tab_in_address(scope: Scope) -> str | None:
         return None
     given = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [])
     return given[0] if len(given) == 1 else ""
+
+
+def _upload_of(scope: Scope, visitor: str) -> bytes | None:
+    """The query of an upload, or for its progress, in which its id is the visitor's own.
+
+    The browser makes the id up, and the framework tells all who know it the name of the file.
+    None where it is no such id.
+    """
+    try:
+        given = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    except ValueError:
+        return None
+    ids = given.get("upload_id", [])
+    if not ids and scope["path"] == _UPLOADING[0]:
+        return b""
+    if len(ids) != 1 or not re.fullmatch(r"\w{1,64}", ids[0]):
+        return None
+    return urlencode({"upload_id": f"{visitor}-{ids[0]}"}).encode()
 
 
 async def _body(receive: Receive) -> bytes | None:

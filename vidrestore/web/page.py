@@ -43,11 +43,57 @@ _TICK_SECONDS = 1.0
 _SUFFIXES = tuple(suffix for _, suffix in content.CONTAINERS)
 _HOLDS_ALL = ".mkv"
 _TAB = re.compile(r"[0-9a-f]{32}")
+_NOT_OFFERED = (
+    "This request has a value that the page does not offer; load the page again and choose from "
+    "what it shows."
+)
 
 _log = logging.getLogger("vidrestore")
 
+_CHOSEN_ONCE = (gr.Radio, gr.Dropdown)
+
 Shown = dict[Any, Any]
 """What becomes of which component."""
+
+
+class _Blocks(gr.Blocks):
+    """Lets through to the handlers only what the page offers in the tab that asks.
+
+    Values become arguments of commands, and a request need not come from the page itself. The
+    framework compares choices but takes none, lists and NaN, and shows what it refuses as errors
+    of Python.
+    """
+
+    async def preprocess_data(
+        self, block_fn: Any, inputs: list[Any], *rest: Any, **more: Any
+    ) -> Any:
+        if len(inputs) != len(block_fn.inputs):
+            raise _not_offered()
+        if not all(map(_is_right_kind, block_fn.inputs, inputs)):
+            raise _not_offered()
+        try:
+            return await super().preprocess_data(block_fn, inputs, *rest, **more)
+        except gr.Error as error:
+            raise _not_offered() from error
+
+
+def _not_offered() -> gr.Error:
+    return gr.Error(_NOT_OFFERED, print_exception=False)
+
+
+def _is_right_kind(component: Any, value: Any) -> bool:
+    """Whether a value could be one of the component, whatever its choices or bounds are."""
+    if isinstance(component, _CHOSEN_ONCE):
+        return isinstance(value, str)
+    if isinstance(component, gr.CheckboxGroup):
+        is_list = isinstance(value, list) and all(isinstance(each, str) for each in value)
+        return is_list and len(set(value)) == len(value)
+    if isinstance(component, gr.Checkbox):
+        return isinstance(value, bool)
+    if isinstance(component, gr.Slider):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and (isinstance(value, int) or math.isfinite(value))
+    return True
 
 
 class Page:
@@ -59,7 +105,7 @@ class Page:
         """Visitor and open page -> what was looked at last there."""
         self._opened: dict[tuple[str, str], str] = {}
         """Visitor and name of a tab -> the page that was loaded last in that tab."""
-        with gr.Blocks(title="vidrestore", analytics_enabled=False) as blocks:
+        with _Blocks(title="vidrestore", analytics_enabled=False) as blocks:
             gr.HTML(content.HEADING)
             self._build_video()
             with gr.Column(visible=False) as self._steps:
@@ -357,10 +403,11 @@ class Page:
         """One of the buttons of the list."""
         jobs, visitor = self._desk.restorations, _visitor(request)
         does = {"stop": jobs.stop, "again": jobs.again, "remove": jobs.remove}
-        asked = event._data or {}
-        job = jobs.find(visitor, asked.get("job"))
-        if job is not None and asked.get("does") in does:
-            does[asked["does"]](job)
+        asked = event._data
+        if isinstance(asked, dict) and isinstance(asked.get("does"), str):
+            job = jobs.find(visitor, asked.get("job"))
+            if job is not None and asked["does"] in does:
+                does[asked["does"]](job)
         return self._listed(visitor)
 
     async def _list_now(self, request: gr.Request) -> str:

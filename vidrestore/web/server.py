@@ -259,21 +259,26 @@ def work_folder() -> Iterator[Path]:
             above.mkdir(parents=True, exist_ok=True)
             with held(above / "lock", wait=True):
                 for left in above.iterdir():
-                    if left.is_dir():
+                    if left.is_dir() and not left.is_symlink():
                         _remove_left(left)
                 folder.mkdir(mode=0o700)
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
                 stack.enter_context(held(folder / "lock", wait=False))
         except OSError as error:
+            why = error.strerror or str(error) or "no reason was given"
             raise OutputError(
-                f"the folder {above} cannot be written to: {(error.strerror or '').lower()}"
+                f"the folder {above}, where the page keeps its videos, cannot be written to: "
+                f"{why.lower()}; make it writable, or set XDG_CACHE_HOME to another folder"
             ) from error
         yield folder
 
 
 def _remove_left(folder: Path) -> None:
     """Unless the page that made it still runs."""
+    lock = folder / "lock"
+    if lock.is_symlink():  # no page makes one, and holding it would make a file elsewhere
+        lock.unlink()
     with suppress(BlockingIOError):
-        with held(folder / "lock", wait=False):
+        with held(lock, wait=False):
             pass
         shutil.rmtree(folder, ignore_errors=True)
