@@ -1,7 +1,7 @@
 """Whether the faces of a restored video are better, the same or worse: the one rule for that.
 
 One aspect that is worse decides, since no gain elsewhere takes a new fault away; else one that is
-better does. Changes below the thresholds are within what the measures themselves are unsure of.
+better does. The thresholds were chosen, not measured on videos that people rated.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-# Flicker counts where it changed by this share and by as many 8-bit levels: 5 % is what two
-# measurements of the same face differ by, and a tenth of a level is not visible.
+# Flicker counts where it changed by this share and by as many 8-bit levels.
 _FLICKER_SHARE, _FLICKER_LEVELS = 0.05, 0.1
 # Distance of the detail from the true one; without a clean video, loss against the source of
 # which noise is a part, so that more may go.

@@ -291,7 +291,7 @@ def test_every_setting_reaches_the_picture(tmp_path):
         image = av.VideoFrame.from_ndarray(np.clip(noisy, 0, 255).astype(np.uint8), "rgb24")
         images.append(image.reformat(format="yuv444p"))
     source = write_video(tmp_path / "source.mkv", images)
-    track = plain_track(6, centre=(64, 64), side=110, work_px=128)
+    track = plain_track(6, centre=(64, 64), side=125, work_px=128)
     analysis = analysis_of_file(source, [track])
 
     def painted(*changes: str) -> list[bytes]:

@@ -44,12 +44,17 @@ _WORTHLESS = 0.01
 Spectrum = npt.NDArray[np.float64]
 
 
+def nothing() -> Spectrum:
+    """(16, 9) of no noise."""
+    return np.zeros((_BLOCK_PX, _BLOCK_PX // 2 + 1))
+
+
 def spectrum_of(plane: npt.NDArray[Any], bits: int) -> Spectrum:
     """(16, 9) of the flattest blocks of (h, w) samples; zeros where there are too few blocks."""
     blocks = _blocks(plane)
     flat = _flattest(blocks, _is_exposed(blocks, bits))
     if len(flat) == 0:
-        return np.zeros((_BLOCK_PX, _BLOCK_PX // 2 + 1))
+        return nothing()
     return _density(_without_slope(blocks[flat])) / _FLATTEST_SHARE
 
 
@@ -63,7 +68,7 @@ def kept_share(
     usable = _is_exposed(blocks, bits) & (_blocks(mask).min(axis=1) > 0.5)
     flat = _flattest(blocks, usable, _MOST_PAIRS)
     if len(flat) == 0:
-        return np.zeros((_BLOCK_PX, _BLOCK_PX // 2 + 1))
+        return nothing()
     both = np.concatenate([blocks[flat], _blocks(after)[flat]])
     power = _density(_without_slope(both).reshape(2, len(flat), -1))
     was, now = (cv2.blur(each, (3, 3)) for each in power)
