@@ -12,12 +12,14 @@ from vidrestore.common.interruption import Interruption
 def main() -> NoReturn:
     """Run the command that this process was started for."""
     interruption = Interruption()
-    interruption.install()  # before anything is loaded, which takes long enough to be interrupted
     try:
+        interruption.install()  # before anything is loaded, which takes long
         from vidrestore.cli import main as run
 
         run(interruption=interruption)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception):
+        if not interruption.was_raised:
+            raise
         interruption.settle()
         sys.exit(interrupted(sys.argv[1:]))
 

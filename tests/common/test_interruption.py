@@ -200,3 +200,33 @@ def test_two_signals_at_any_moment(
     assert "Exception ignored" not in errors
     assert list((tmp_path / "tmp").iterdir()) == []
     assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
+
+
+MAKES_ANOTHER_ERROR = """
+import os, signal, sys
+
+class Library:
+    def find_spec(self, name, path=None, target=None):
+        if name == wanted:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except KeyboardInterrupt:
+                raise ImportError("of the library") from None
+
+wanted = sys.argv[1]
+sys.argv = ["vidrestore", "analyze", "missing.mp4", "--json"]
+sys.meta_path.insert(0, Library())
+from vidrestore.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("name", ["vidrestore.cli", "vidrestore.jobs.estimate"])
+def test_an_interruption_that_a_library_made_another_error_of_is_one(name: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", MAKES_ANOTHER_ERROR, name],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert run.returncode == 130, run.stderr
+    assert json.loads(run.stdout.splitlines()[-1])["kind"] == "interrupted"
+    assert "Traceback" not in run.stderr

@@ -65,6 +65,8 @@ def _run(given: Sequence[str], interruption: Interruption) -> int:
         return int(getattr(leaving, "exit_code", getattr(leaving, "code", 0)) or 0)
     except Exception as error:
         interruption.settle()
+        if interruption.was_raised:
+            return interrupted(given)
         return _unexpected(error, given, debug=debug)
 
 

@@ -36,6 +36,9 @@ class Interruption:
         self._signals = 0
         self._first_at = 0.0
         self._is_done = False
+        self.was_raised = False
+        """Whether it was. Where a library makes another error of it, as imports of compiled modules
+        do, that error is the interruption all the same."""
 
     def install(self) -> None:
         """From now on, until the process ends. What was told to be ignored (nohup) stays so."""
@@ -79,7 +82,7 @@ class Interruption:
         if can_wait and _is_undisturbed(frame):
             signal.setitimer(signal.ITIMER_REAL, _POSTPONED_SECONDS)
             return
-        self._is_done = True
+        self._is_done = self.was_raised = True
         raise KeyboardInterrupt
 
 

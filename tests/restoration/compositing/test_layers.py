@@ -44,6 +44,7 @@ class Sharp:
     """Another picture for every crop, with fine detail in all colours."""
 
     name, size, reach_frames, template = "sharp", None, 0, "gpen"
+    cache_key, is_cheap = "sharp", True
 
     def __init__(self, *, breaks_at: int | None = None) -> None:
         self.faces, self._breaks_at = 0, breaks_at

@@ -200,7 +200,7 @@ def test_the_page_of_ten_minutes_stays_small(tmp_path, monkeypatch):
     reporter = report.Reporter(tmp_path / "page.html", request, None)
     reporter._onlooker = onlooker
     summary = Summary(frames, 2 * frames, len(tracks), 30, shots)
-    assert reporter.written(cast(Plan, plan), tally, summary, None) is summary
+    assert reporter.finished(cast(Plan, plan), tally, summary, None) is summary
     page = Page(tmp_path / "page.html")
     assert len(page.all("img")) == 2 * 3 * MOST_PEOPLE
     assert (tmp_path / "page.html").stat().st_size < 15e6
