@@ -28,7 +28,7 @@ from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import ray_cluster
-from vidrestore.media.decode import Span
+from vidrestore.media.decode import TimeRange
 from vidrestore.restoration.segments import context, plan_segments
 
 FILM_FRAMES, FILM_RATE, SEGMENT_FRAMES = 172_800, 24, 300
@@ -46,7 +46,7 @@ def main() -> None:
     rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 3
     rates: dict[str, list[float]] = {"no workers": [], "1 worker": [], "2 workers": []}
     times: list[dict[str, float]] = []
-    span = Span(Fraction(0), Fraction(frames, 30))
+    span = TimeRange(Fraction(0), Fraction(frames, 30))
     settings = load_settings(
         options={
             "restore.restorer": "fusion", "detect.detector": "haar", "encode.preset": "ultrafast",

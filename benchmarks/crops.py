@@ -22,7 +22,7 @@ from rich.table import Table
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
-from vidrestore.media.decode import Damage, Span, decode
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.restoration.crop_cache import bytes_in
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -42,7 +42,7 @@ def main() -> None:
             "detect.remember": False, "encode.codec": "ffv1", "encode.check": False,
             "guard.features": 0, "paste.occluders": False,
         }  # fmt: skip
-        span = Span(Fraction(0), Fraction(count, 30))
+        span = TimeRange(Fraction(0), Fraction(count, 30))
         analysis = analyze_video(clip, load_settings(options=options), span=span)
         kept, plain = folder / "kept.mkv", folder / "plain.mkv"
         crops = folder / "kept.mkv.vidrestore" / "crops"
@@ -76,7 +76,9 @@ def main() -> None:
 
 
 def digests(path: Path) -> list[int]:
-    return [hash(bytes(plane)) for frame in decode(path, Damage()) for plane in frame.image.planes]
+    return [
+        hash(bytes(plane)) for frame in decode(path, DecodeErrors()) for plane in frame.image.planes
+    ]
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from vidrestore.models.gpen.checkpoint import export_onnx
 from vidrestore.models.gpen.inference import InferenceGPEN
 from vidrestore.models.gpen.memory import batch_that_fits, bytes_needed, free_bytes
 from vidrestore.models.gpen.network import GPEN, GPENConfig
-from vidrestore.models.gpen.variants import Form
+from vidrestore.models.gpen.variants import InferenceForm
 from vidrestore.models.onnx_session import import_onnxruntime
 
 Run = Callable[[Tensor], object]
@@ -107,7 +107,7 @@ def ceilings() -> tuple[float, float]:
     return 2 * 2**30 / min(copies) / 1e6, 2 * 8192**3 / min(products) / 1e9
 
 
-def prepared(gpen: GPEN, form: Form, dtype: torch.dtype = HALF, graph: bool = True) -> Run:
+def prepared(gpen: GPEN, form: InferenceForm, dtype: torch.dtype = HALF, graph: bool = True) -> Run:
     network = InferenceGPEN(gpen, dtype, form).to(DEVICE)
     return cuda.CudaGPEN(network, use_graphs=graph, on_notice=lambda m: print(f"note: {m}"))
 
@@ -148,8 +148,8 @@ def through_onnxruntime(gpen: GPEN) -> Run:
 
 def forms_of(size: int) -> dict[str, Callable[[GPEN], Run]]:
     kernels = cuda.triton_kernels(DEVICE, lambda m: print(f"note: {m}"))
-    shipped = Form(cuda.FOLD_UP_FROM, cuda.FOLD_DOWN_FROM, kernels)
-    plain = Form(cuda.FOLD_UP_FROM, cuda.FOLD_DOWN_FROM)
+    shipped = InferenceForm(cuda.FOLD_UP_FROM, cuda.FOLD_DOWN_FROM, kernels)
+    plain = InferenceForm(cuda.FOLD_UP_FROM, cuda.FOLD_DOWN_FROM)
     found = {
         BASE: lambda gpen: exactly(textbook_form(gpen)),
         TF32: textbook_form,
@@ -158,8 +158,8 @@ def forms_of(size: int) -> dict[str, Callable[[GPEN], Run]]:
         "float16, graph, torch": lambda gpen: prepared(gpen, plain),
         "float16, eager, Triton": lambda gpen: prepared(gpen, shipped, graph=False),
         SHIPPED: lambda gpen: prepared(gpen, shipped),
-        "  nothing folded": lambda gpen: prepared(gpen, Form(8192, 8192, kernels)),
-        "  all folded from 64 px up": lambda gpen: prepared(gpen, Form(64, 64, kernels)),
+        "  nothing folded": lambda gpen: prepared(gpen, InferenceForm(8192, 8192, kernels)),
+        "  all folded from 64 px up": lambda gpen: prepared(gpen, InferenceForm(64, 64, kernels)),
         "  cuDNN tries its algorithms": lambda gpen: Tuned(prepared(gpen, shipped)),
         COMPILED: compiled,
         ONNX: through_onnxruntime,
@@ -275,7 +275,7 @@ def levels(size: int, clock: Clock) -> None:
     """Both ways for each level: for FOLD_UP_FROM and FOLD_DOWN_FROM of models.gpen.cuda."""
     gpen, rows = random_gpen(size), []
     kernels = cuda.triton_kernels(DEVICE, lambda m: None)
-    forms = [Form(8192, 8192, kernels), Form(64, 8, kernels)]
+    forms = [InferenceForm(8192, 8192, kernels), InferenceForm(64, 8, kernels)]
     config = gpen.config
     for side in config.sides[4:]:
         if not clock.has(5):

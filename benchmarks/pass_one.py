@@ -23,7 +23,7 @@ from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.system import usable_cores
 from vidrestore.common.threads import StageThreads
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 from vidrestore.models.detectors.insightface import InsightFace
 
@@ -56,7 +56,7 @@ def whole_pass(clip: Path, models: Path) -> None:
 def callers(clip: Path, models: Path) -> None:
     """SCRFD with one thread of onnxruntime for each caller."""
     info = probe(clip).info
-    frames = list(islice(decode(clip, Damage()), LOOKS))
+    frames = list(islice(decode(clip, DecodeErrors()), LOOKS))
     pack = models / "insightface" / "models" / "det_only"
     looks = [
         FirstLook(InsightFace(pack, size_px=640, score=0.5, threads=1), info, size_px=640, every=1)

@@ -20,7 +20,7 @@ from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import apply, crop_matrix, invert, template
 from vidrestore.restoration.compositing.paste import Finish, paste
 from vidrestore.restoration.faces import Face, FaceFrame
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 from vidrestore.review.portrait import clean_portrait
 
 WIDTH, HEIGHT, FRAMES, ROUNDS = 1920, 1080, 15, 4
@@ -119,7 +119,9 @@ def least_ms(make: Callable[[], list[FaceFrame]], track: Track, finish: Finish) 
 
 def run_ms(frames: list[FaceFrame], track: Track, finish: Finish) -> float:
     start = time.process_time()
-    for _ in paste(iter(frames), INFO, Tally(), strength=1.0, tracks=[track], finish=finish):
+    for _ in paste(
+        iter(frames), INFO, RestorationStats(), strength=1.0, tracks=[track], finish=finish
+    ):
         pass
     return (time.process_time() - start) / len(frames) * 1e3
 

@@ -37,7 +37,7 @@ from vidrestore.api import restore_video
 from vidrestore.cli.console import show_stage_times
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.system import usable_cores
-from vidrestore.media.decode import Span
+from vidrestore.media.decode import TimeRange
 
 SHARED = Path(__file__).parents[2] / "shared"
 DEPTHS, ROUNDS = (1, 2, 4, 8, 16), 3
@@ -68,7 +68,7 @@ def efficiency(clip: Path, frames: int, folder: Path) -> None:
         options={"restore.restorer": str(weights), "detect.detector": "haar", "encode.check": False,
                  "detect.remember": False, "guard.features": 0, "encode.preset": "veryfast"}
     )  # fmt: skip
-    span = Span(Fraction(0), Fraction(frames, 30))
+    span = TimeRange(Fraction(0), Fraction(frames, 30))
     analysis = analyze_video(clip, settings, span=span)
     told: list[dict[str, Any]] = []
     restore_video(
@@ -87,7 +87,7 @@ def efficiency(clip: Path, frames: int, folder: Path) -> None:
 
 
 def by_depth(clip: Path, frames: int) -> None:
-    span = Span(Fraction(0), Fraction(frames, 30))
+    span = TimeRange(Fraction(0), Fraction(frames, 30))
     options = OPTIONS | {"restore.restorer": "fusion", "detect.every": 1, "encode.check": False}
     options |= {"deflicker.amount": 1.0, "paste.occluders": True, "grain.match": 0.5}
     analysis = analyze_video(clip, load_settings(options=options), span=span)

@@ -33,7 +33,7 @@ from helpers.motion import (
 from vidrestore.analysis.alignment import align, broken, smooth_landmarks, whittaker
 from vidrestore.analysis.tracks import Motion, RawTrack
 from vidrestore.imaging.geometry import apply, compose, fit_similarity, invert, template, upright
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 from vidrestore.models.detectors import open_detector
 
@@ -420,7 +420,7 @@ def test_the_shortest_tracks_follow_motion_too(n):
 def test_a_real_face_trembles_less_than_its_landmarks(shared, detector, frames_to_see, share):
     """Its motion by pixels alone trembles 36 % (SCRFD) and 18 % (YuNet) as much as the raw."""
     source = shared / "clips" / "lp_s18.mp4"
-    images = [f.image for f in islice(decode(source, Damage()), frames_to_see)]
+    images = [f.image for f in islice(decode(source, DecodeErrors()), frames_to_see)]
     found = raw_landmarks(images, detector, shared / "models")
     info = probe(source).info
     track = followed(images, found, info)

@@ -20,7 +20,7 @@ from vidrestore.analysis import cache, storage
 from vidrestore.api import restore_video
 from vidrestore.common.errors import ChangedSourceError, InputError
 from vidrestore.common.profiles import load_settings
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import fingerprint, probe
 from vidrestore.models import factory
 from vidrestore.review.preview import write_preview
@@ -80,7 +80,7 @@ def run(tape, settings, told, target=None, **more):
     target = target or tape.with_name("out.mkv")
     restore_video(tape, target, settings, restorer=Painter(), overwrite=True,
                   on_event=told.append, **more)  # fmt: skip
-    return [planes_of(frame.image) for frame in decode(target, Damage())]
+    return [planes_of(frame.image) for frame in decode(target, DecodeErrors())]
 
 
 def said(told):

@@ -12,7 +12,7 @@ from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging import color
 from vidrestore.imaging.geometry import crop_matrix
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 from vidrestore.restoration.compositing.masks import mask_rect
 
@@ -62,7 +62,7 @@ def test_a_real_clip_in_mp4(hamilton, shared, tmp_path):
     assert packets(target, 1) == packets(source, 1)
     assert list(tmp_path.iterdir()) == [target]
     inside, outside = [], []
-    for a, b in zip(decode(source, Damage()), decode(target, Damage()), strict=True):
+    for a, b in zip(decode(source, DecodeErrors()), decode(target, DecodeErrors()), strict=True):
         before, after = (color.plane(f.image, 0).astype(int) for f in (a, b))
         covered = np.zeros(before.shape, bool)
         for box in mask_boxes(analysis, a.index, (2, 2)):
@@ -83,7 +83,7 @@ def test_nothing_outside_the_mask_boxes_changes(hamilton, shared, tmp_path):
     )
     restore_video(source, target, chosen, analysis=analysis, restorer=Painter())
     changed, frames = 0, 0
-    for a, b in zip(decode(source, Damage()), decode(target, Damage()), strict=True):
+    for a, b in zip(decode(source, DecodeErrors()), decode(target, DecodeErrors()), strict=True):
         grid = color.layout(a.image).grid
         for was, now in zip(planes_of(a.image), planes_of(b.image), strict=True):
             covered = np.zeros(was.shape, bool)
@@ -137,7 +137,7 @@ def test_full_range_of_a_real_clip_stays_full_range(shared, tmp_path):
     assert summary.faces == 51
     assert probe(target).info.full_range
     assert probe(target).info.codec == "h264"
-    means = [np.mean([color.plane(f.image, 0).mean() for f in decode(p, Damage())])
+    means = [np.mean([color.plane(f.image, 0).mean() for f in decode(p, DecodeErrors())])
              for p in (source, target)]  # fmt: skip
     assert means[0] == pytest.approx(means[1], abs=0.5)
 

@@ -23,7 +23,7 @@ from helpers.motion import (
     true_matrices,
 )
 
-from vidrestore.analysis.motion import Odometer
+from vidrestore.analysis.motion import FaceMotionEstimator
 from vidrestore.imaging.geometry import apply, compose, invert, upright
 from vidrestore.imaging.planes import plane
 from vidrestore.models.detectors import Detection
@@ -31,8 +31,8 @@ from vidrestore.models.detectors import Detection
 PICTURES = [portrait, drawn_face]
 
 
-def odometer(info, **changes) -> Odometer:
-    return Odometer(info, **({"carry_frames": 10, "least_support": 0.3} | changes))
+def odometer(info, **changes) -> FaceMotionEstimator:
+    return FaceMotionEstimator(info, **({"carry_frames": 10, "least_support": 0.3} | changes))
 
 
 def a_second(picture=portrait, seed=4, **options) -> tuple[Course, list[av.VideoFrame]]:

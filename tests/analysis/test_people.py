@@ -37,7 +37,7 @@ from vidrestore.analysis.tracking import track
 from vidrestore.analysis.tracks import Observation, RawTrack
 from vidrestore.common.errors import InputError, UsageError, WeightsError
 from vidrestore.imaging.geometry import template, upright
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 from vidrestore.models.detectors import detection
 from vidrestore.models.detectors.yunet import YuNet
@@ -480,7 +480,7 @@ def test_the_people_of_a_real_clip(shared, yunet, recognizer):
     view = upright(info, 640)
     embedder = Embedder(recognizer, every_seconds=0.5)
     seen = []
-    for frame in decode(source, Damage()):
+    for frame in decode(source, DecodeErrors()):
         picture = upright_picture(frame.image, info, view)
         found = embedder(picture, yunet(picture), float(frame.pts * info.time_base))
         small = cv2.resize(picture.mean(axis=2), (64, 36), interpolation=cv2.INTER_AREA)
@@ -526,7 +526,7 @@ def test_what_scrfd_takes_for_a_face_is_far_too_small(shared):
     seen = [
         Observation(f.index, f.pts, 0, thumbnail,
                     tuple(detector(upright_picture(f.image, info, view))))
-        for f in decode(source, Damage())
+        for f in decode(source, DecodeErrors())
     ]  # fmt: skip
     tracks, _ = people_of(seen, [(0, 240), (240, 390)], gap_frames=12, min_frames=6)
     eyes = [np.linalg.norm(raw.landmarks[:, 1] - raw.landmarks[:, 0], axis=-1) for raw in tracks]

@@ -37,7 +37,7 @@ from vidrestore.common.errors import ConfigError, InputError, UsageError, Weight
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.geometry import apply
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 from vidrestore.models import factory
 
@@ -163,7 +163,7 @@ def test_a_shots_file_leads_a_whole_run(tmp_path, tape, detector):
     )
     assert summary.faces == TWO_SHOTS
     assert sum(painter.batches) == TWO_SHOTS // 2
-    centre = [planes_of(f.image)[0][60, 80] for f in decode(tmp_path / "out.mkv", Damage())]
+    centre = [planes_of(f.image)[0][60, 80] for f in decode(tmp_path / "out.mkv", DecodeErrors())]
     assert abs(int(centre[4]) - 60) > 30
     assert abs(int(centre[20]) - 180) < 10
 

@@ -10,7 +10,7 @@ from vidrestore.analysis.detection import upright_picture
 from vidrestore.analysis.tracking import track
 from vidrestore.analysis.tracks import Motion, Observation
 from vidrestore.imaging.geometry import upright
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 from vidrestore.models.detectors import Detection
 from vidrestore.models.detectors.yunet import YuNet
@@ -334,7 +334,7 @@ def test_nobody_is_seen_where_nobody_shows_a_face(shared):
     info = probe(source).info
     view = upright(info, 640)
     seen = []
-    for frame in decode(source, Damage()):
+    for frame in decode(source, DecodeErrors()):
         picture = upright_picture(frame.image, info, view)
         small = cv2.resize(picture.mean(axis=2), (64, 36), interpolation=cv2.INTER_AREA)
         seen.append(Observation(frame.index, frame.pts, 0, small.astype(np.uint8),

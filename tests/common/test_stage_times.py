@@ -8,7 +8,7 @@ from helpers.media import mild_image, write_video
 
 from vidrestore.cli import main
 from vidrestore.common.threads import StageThreads, StageTime
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 
 COUNT, STEP_SECONDS = 40, 0.005
 
@@ -61,7 +61,7 @@ def test_a_stage_that_breaks_keeps_what_it_did():
 
 
 def test_parts_add_up():
-    tally, whole = Tally(), Tally()
+    tally, whole = RestorationStats(), RestorationStats()
     tally.add_stages({"decode": StageTime(3, 1.0, 0.5, 0.25, 0.125)})
     for _ in range(2):
         whole.add(json.loads(json.dumps(tally.as_dict())))

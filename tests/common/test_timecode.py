@@ -9,7 +9,7 @@ from helpers.videos import Command, MakeVideo
 
 from vidrestore.common.errors import UsageError
 from vidrestore.common.timecode import exact_seconds, seconds_of, time_text
-from vidrestore.media.decode import Span
+from vidrestore.media.decode import TimeRange
 
 TIMES = {
     "0": 0, "75.5": Fraction(151, 2), "1:15.5": Fraction(151, 2), "0:01:15.5": Fraction(151, 2),
@@ -73,7 +73,7 @@ def test_every_command_refuses_the_same(
                                   (float("inf"), None), (-1, None)])  # fmt: skip
 def test_a_part_lies_between_numbers(ends: tuple[Any, Any]) -> None:
     with pytest.raises(UsageError, match="the part from"):
-        Span(*ends)
+        TimeRange(*ends)
 
 
 def test_preview_refuses_a_moment_that_is_no_number(make_video: MakeVideo, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from vidrestore.imaging import color
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import apply, invert, template
 from vidrestore.imaging.planes import checksum
-from vidrestore.media.decode import Damage, Span, decode
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.probe import probe
 from vidrestore.models.detectors import Detection, detection
 from vidrestore.restoration.faces import Face
@@ -132,10 +132,10 @@ def analysis_of(info: VideoInfo, frame_count: int, tracks: Sequence[Track]) -> A
 
 
 def analysis_of_file(
-    path: Path, tracks: Sequence[Track] = (), span: Span | None = None
+    path: Path, tracks: Sequence[Track] = (), span: TimeRange | None = None
 ) -> Analysis:
     """One shot with the given tracks, of the file's own frames."""
-    seen = [(frame.pts, checksum(frame.image)) for frame in decode(path, Damage(), span)]
+    seen = [(frame.pts, checksum(frame.image)) for frame in decode(path, DecodeErrors(), span)]
     pts, crc32 = np.array(seen, np.int64).reshape(-1, 2).T
     known = analysis_of(probe(path).info, len(pts), tracks)
     return replace(known, pts=pts, crc32=crc32.astype(np.uint32))

@@ -17,7 +17,7 @@ import numpy as np
 from helpers.media import info_of
 from skimage import data
 
-from vidrestore.analysis.motion import Odometer
+from vidrestore.analysis.motion import FaceMotionEstimator
 from vidrestore.analysis.tracks import Motion, RawTrack
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import apply, compose, fit_similarity, invert, template
@@ -419,7 +419,7 @@ def followed(images: Iterable[av.VideoFrame], found: np.ndarray, info: VideoInfo
 
     The face must not be lost for longer than it is carried.
     """
-    odometer = Odometer(info, carry_frames=10, least_support=0.3)
+    odometer = FaceMotionEstimator(info, carry_frames=10, least_support=0.3)
     motions = []
     for image, landmarks in zip(images, found, strict=True):
         is_found = np.isfinite(landmarks).all()

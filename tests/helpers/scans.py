@@ -17,7 +17,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.planes import plane
 from vidrestore.jobs.image_output import samples_of
 from vidrestore.jobs.summary import Summary
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.images import files
 from vidrestore.media.images.exif import Directory, Tags, exif_of
 from vidrestore.media.probe import probe
@@ -79,7 +79,7 @@ def read(path: Path) -> Any:
 def decoded(path: Path) -> Any:
     """(rows, columns, channels), as ffmpeg reads it; grey or R, G, B."""
     header = files.read_header(path)
-    image = next(decode(path, Damage())).image
+    image = next(decode(path, DecodeErrors())).image
     return samples_of(image, header, probe(path, load_settings()).info)
 
 

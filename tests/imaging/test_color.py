@@ -20,7 +20,7 @@ from vidrestore.imaging import color
 from vidrestore.imaging.geometry import Rect
 from vidrestore.restoration.compositing.paste import paste
 from vidrestore.restoration.faces import FaceFrame
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 
 # R'G'B' -> Y'CbCr code values, 8 bit, worked out from the definitions of the three standards.
 KNOWN = [
@@ -208,7 +208,7 @@ def painted(pixel_format, info, rgb):
     patch = torch.tensor(rgb, dtype=torch.float32)[:, None, None].expand(3, 64, 64).contiguous()
     faces = (dataclasses.replace(face, restored=patch),)
     (frame,) = paste(
-        iter([FaceFrame(next(frames_of([image])), faces)]), info, Tally(), strength=1.0
+        iter([FaceFrame(next(frames_of([image])), faces)]), info, RestorationStats(), strength=1.0
     )
     return planes_of(frame.image)
 

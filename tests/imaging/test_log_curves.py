@@ -26,7 +26,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.imaging import transfer
 from vidrestore.imaging.geometry import upright
 from vidrestore.imaging.log_curves import read_cube
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 from vidrestore.models.detectors.yunet import YuNet
 
@@ -110,7 +110,9 @@ class Watching(Unchanged):
 def test_the_network_sees_the_curve_and_the_output_keeps_its_values(tmp_path, curve):
     images = [random_image(64, 48, "gbrp10le", seed) for seed in range(3)]
     source = write_video(tmp_path / "source.mkv", images)
-    before = [[plane.copy() for plane in planes_of(f.image)] for f in decode(source, Damage())]
+    before = [
+        [plane.copy() for plane in planes_of(f.image)] for f in decode(source, DecodeErrors())
+    ]
     table = tmp_path / "lift.cube"
     table.write_text(CUBE)
     asked = str(table) if curve == "table" else curve
@@ -127,7 +129,7 @@ def test_the_network_sees_the_curve_and_the_output_keeps_its_values(tmp_path, cu
                                     analysis=analysis, overwrite=True)  # fmt: skip
             assert summary.identical_outside == 3
             if restorer is watching:
-                after = [planes_of(f.image) for f in decode(target, Damage())]
+                after = [planes_of(f.image) for f in decode(target, DecodeErrors())]
                 for was, now in zip(before, after, strict=True):
                     assert all(map(np.array_equal, was, now))
             else:

@@ -13,7 +13,7 @@ from vidrestore.imaging.resample import resample, sampling_grid
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing.paste import paste
 from vidrestore.restoration.crop import crop
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 
 PLATE_PX = 1024
 INSIDE = 0.19  # radius of a circle in the unit crop on which every mask is 1
@@ -61,8 +61,8 @@ def pasted(scale: float, shift: tuple[float, float]) -> np.ndarray:
                   np.zeros((1, 5, 2), np.float32), *np.ones((2, 1), np.float32),
                   np.ones(1, bool))  # fmt: skip
     cut = crop(frames_of([image]), [track], info, largest_px=2048, device=torch.device("cpu"))
-    done = restore(cut, Plate(), Tally(), batch_size=1, max_waiting_frames=1)
-    (frame,) = paste(done, info, Tally(), strength=1)
+    done = restore(cut, Plate(), RestorationStats(), batch_size=1, max_waiting_frames=1)
+    (frame,) = paste(done, info, RestorationStats(), strength=1)
     return planes_of(frame.image)[0] / 255
 
 

@@ -21,7 +21,7 @@ from vidrestore.imaging.geometry import Rect
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing.paste import paste
 from vidrestore.restoration.crop import crop
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 
 WIDTH, HEIGHT = 96, 80
 MIDDLE = np.s_[32:48, 40:60]  # of luma, well inside the face below
@@ -62,8 +62,8 @@ def through(image, restorer, info, *, strength=1.0):
     """One face across the middle: cut, restored and pasted."""
     track = plain_track(1, centre=(50, 40), side=64.0)
     cut = crop(frames_of([image]), [track], info, largest_px=2048, device=torch.device("cpu"))
-    done = restore(cut, restorer, Tally(), batch_size=1, max_waiting_frames=1)
-    (frame,) = paste(done, info, Tally(), strength=strength)
+    done = restore(cut, restorer, RestorationStats(), batch_size=1, max_waiting_frames=1)
+    (frame,) = paste(done, info, RestorationStats(), strength=strength)
     return planes_of(frame.image)
 
 

@@ -19,7 +19,7 @@ from helpers.processes import environment
 from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.restoration import crop_cache
 
 SIZE, FRAMES, STOPS_AT = (96, 64), 100, 61
@@ -114,7 +114,7 @@ def restored(tape: Path, target: Path, restorer: Tinted, told: list | None = Non
 def frames_of(path: Path) -> list[tuple[int, bytes]]:
     return [
         (frame.pts, b"".join(plane.tobytes() for plane in planes_of(frame.image)))
-        for frame in decode(path, Damage())
+        for frame in decode(path, DecodeErrors())
     ]
 
 

@@ -17,7 +17,7 @@ from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.encode import VideoWriter
 from vidrestore.models import factory
 from vidrestore.models.detectors import Detection
@@ -46,7 +46,7 @@ def source(make_video: MakeVideo) -> Path:
 
 
 def frame_count(path: Path) -> int:
-    return sum(1 for _ in decode(path, Damage()))
+    return sum(1 for _ in decode(path, DecodeErrors()))
 
 
 def test_a_detector_that_breaks_at_a_frame_costs_nothing_else(source, tmp_path, monkeypatch):

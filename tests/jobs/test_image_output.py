@@ -23,7 +23,7 @@ from helpers.scans import (
 
 from vidrestore.common.errors import InputError, OutputError
 from vidrestore.common.profiles import load_settings
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.images import dpx, files, jpeg, kind_of, png, tiff
 from vidrestore.media.images import exif as tags
 from vidrestore.media.images.header import Carried
@@ -143,7 +143,7 @@ def test_a_jpeg_changes_little_outside_the_face(tmp_path, monkeypatch, pixel_for
     summary = restored(source, target)
     assert summary.codec == "jpeg"
     assert summary.psnr_outside_db > 48
-    sampling = [next(decode(path, Damage())).image.format.name for path in (source, target)]
+    sampling = [next(decode(path, DecodeErrors())).image.format.name for path in (source, target)]
     assert sampling[0] == sampling[1]
     coarser = restored(source, tmp_path / "c.jpg", **{"encode.quality": "small"})
     coarsest = restored(source, tmp_path / "d.jpg", **{"encode.quality": "31"})

@@ -30,7 +30,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import verify
 from vidrestore.jobs.work_folder import WorkFolder
 from vidrestore.media import concat, remux
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import fingerprint
 from vidrestore.models import factory
 from vidrestore.restoration.segments import Segment, plan_segments
@@ -252,7 +252,7 @@ def contents(path: Path) -> Contents:
             frame.pts,
             md5(b"".join(plane.tobytes() for plane in media.planes_of(frame.image))).hexdigest(),
         )
-        for frame in decode(path, Damage())
+        for frame in decode(path, DecodeErrors())
     ]
     sound = media.packets(path, 1)
     assert (len(frames), len(sound) > 10) == (FRAMES, True)

@@ -13,7 +13,7 @@ from vidrestore.common.system import machine_memory
 from vidrestore.jobs.memory import check_memory, memory_for_faces, memory_for_frames
 from vidrestore.media.codecs import Encoding
 from vidrestore.restoration.companion import Pairing, enlarged
-from vidrestore.restoration.segments import Segment, made_from
+from vidrestore.restoration.segments import Segment, segment_key
 from vidrestore.restoration.upscaling import Scaling, scaled_info
 
 UHD = info_of(3840, 2160, "yuv420p10le")
@@ -40,7 +40,7 @@ def test_segments_are_made_anew_for_another_size_and_another_network():
         settings = load_settings(options={"scale.factor": factor})
         scaling = Scaling(factor, sha256 and Path("net.onnx"), sha256)
         pairing = Pairing(plate=enlarged(Path("source.mkv"), analysis, None, scaling))
-        return made_from(Segment(0, 0, 5), analysis, 0, [(0, Network())], "judge", settings,
+        return segment_key(Segment(0, 0, 5), analysis, 0, [(0, Network())], "judge", settings,
                          Encoding("ffv1", "ffv1", "yuv420p10le", ".mkv"), pairing)  # fmt: skip
 
     analysis = analysis_of(UHD, 5, [])

@@ -24,7 +24,7 @@ from vidrestore.api import restore_video
 from vidrestore.common.errors import UsageError, VidrestoreError
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs.notes import JobNote, KeptNote, SegmentNote, read_note, write_note
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import fingerprint
 
 SIZE, FRAMES = (96, 64), 48
@@ -101,7 +101,7 @@ CASES = {
 
 def frames_of(path: Path) -> list[bytes]:
     return [b"".join(plane.tobytes() for plane in planes_of(frame.image))
-            for frame in decode(path, Damage())]  # fmt: skip
+            for frame in decode(path, DecodeErrors())]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

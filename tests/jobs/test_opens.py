@@ -9,7 +9,7 @@ import av
 import pytest
 
 from vidrestore import load_settings, restore_video
-from vidrestore.media.decode import Span
+from vidrestore.media.decode import TimeRange
 
 OPTIONS = {"restore.restorer": "fusion", "detect.detector": "haar", "encode.codec": "ffv1"}
 _MOST_OPENS, _MOST_PROCESSES = 10, 3
@@ -54,7 +54,7 @@ def test_a_short_run_opens_its_source_few_times(opens, shared, tmp_path):
     names, found = opens
     source = shared / "clips/hamilton_short.mp4"
     names.append(str(source))
-    span = Span(Fraction(1), Fraction(2))
+    span = TimeRange(Fraction(1), Fraction(2))
     summary = restore_video(source, tmp_path / "out.mkv", load_settings(options=OPTIONS), span=span)
     assert summary.frames > 20
     assert sum(found.values()) <= _MOST_OPENS, found

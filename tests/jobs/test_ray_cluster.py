@@ -31,13 +31,13 @@ from vidrestore.common.errors import ClusterError, InputError, OutputError, Usag
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import ray_cluster
 from vidrestore.jobs.plan import ways_to_encode
-from vidrestore.jobs.render import Progress, Work
+from vidrestore.jobs.render import Progress, RenderJob
 from vidrestore.jobs.work_folder import WorkFolder, sealed
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import fingerprint, probe
-from vidrestore.restoration.companion import ALONE, Companion, Pairing
+from vidrestore.restoration.companion import ALONE, PairedVideo, Pairing
 from vidrestore.restoration.segments import Segment
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 
 SIZE, FRAMES = (96, 64), 150
 OPTIONS = {
@@ -119,7 +119,7 @@ def alone(tape: Path, faces: Analysis, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
-def crew() -> Iterator[ray_cluster.Crew]:
+def crew() -> Iterator[ray_cluster.WorkerPool]:
     pytest.importorskip("ray")
     with ray_cluster.local(3) as three:
         yield three
@@ -128,7 +128,7 @@ def crew() -> Iterator[ray_cluster.Crew]:
 def frames_of(path: Path) -> list[tuple[int, list[bytes]]]:
     return [
         (frame.pts, [plane.tobytes() for plane in planes_of(frame.image)])
-        for frame in decode(path, Damage())
+        for frame in decode(path, DecodeErrors())
     ]
 
 
@@ -244,7 +244,7 @@ def order_of(source: Path, folder: Path, faces: Analysis, /, **changes: object):
 
     settings = load_settings(options=OPTIONS)
     (encoding, *_) = ways_to_encode(probe(source).info, folder / "out.mkv", settings)
-    work = Work(
+    work = RenderJob(
         source=source, fingerprint=fingerprint(source), folder=folder, analysis=faces,
         restorers=[(0, None)], own_restorer=Tinted(), networks=[(0, "tinted")],
         judge="features", parser=None,
@@ -264,7 +264,7 @@ def test_a_node_that_has_not_what_it_needs_says_so(tape, faces, tmp_path):
         ({"source": Path("/no/tape.mkv")}, InputError, f"/no/tape.mkv is not there on {here}"),
         ({"fingerprint": "other"}, InputError, f"tape.mkv on {here} is another file"),
         (
-            {"pairing": Pairing(Companion(Path("/no/b.mkv"), faces, None))},
+            {"pairing": Pairing(PairedVideo(Path("/no/b.mkv"), faces, None))},
             InputError,
             r"/no/b\.mkv",
         ),
@@ -311,7 +311,7 @@ def test_two_tries_at_one_segment_do_not_meet(tmp_path):
     first, second = (folder.place("0000", ".mkv") for _ in range(2))
     first.write_bytes(b"half")
     second.write_bytes(b"whole")
-    done = folder.finish("0000", "origin", sealed(second, Tally().as_dict()))
+    done = folder.finish("0000", "origin", sealed(second, RestorationStats().as_dict()))
     assert folder.find("0000", ".mkv", "origin") == done
     assert done.path.read_bytes() == b"whole"
     folder.begin("source", resume=True)

@@ -17,9 +17,9 @@ from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import workers as crew
-from vidrestore.jobs.render import Progress, Work
+from vidrestore.jobs.render import Progress, RenderJob
 from vidrestore.jobs.work_folder import Part
-from vidrestore.media.decode import Span
+from vidrestore.media.decode import TimeRange
 from vidrestore.restoration.segments import Segment
 
 FRAMES = 96
@@ -39,7 +39,7 @@ class Desk:
         pass
 
     def render(
-        self, work: Work, segments: Sequence[Segment], progress: Progress
+        self, work: RenderJob, segments: Sequence[Segment], progress: Progress
     ) -> Generator[tuple[Segment, Part]]:
         worker = crew._Worker()
         order = crew._Order(
@@ -75,7 +75,7 @@ def videos(tmp_path_factory) -> tuple[Path, Path, Path]:
 def test_all_that_a_segment_is_made_from_is_sent(videos, tmp_path, monkeypatch, form):
     source, before, plate = videos
     monkeypatch.chdir(source.parent)
-    span = Span(Fraction(0), Fraction(100))
+    span = TimeRange(Fraction(0), Fraction(100))
     analysis = analysis_of_file(
         source, [plain_track(8, centre=(80, 80), side=SIDE_PX, first_frame=44)]
     )

@@ -24,8 +24,8 @@ from vidrestore.api import restore_video
 from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import ray_cluster
-from vidrestore.jobs.redo import Kept, plan_redo
-from vidrestore.media.decode import Damage, decode
+from vidrestore.jobs.redo import FinishedJob, plan_redo
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import fingerprint
 from vidrestore.restoration.segments import Segment, plan_segments
 
@@ -81,7 +81,7 @@ def run(
 def frames_of(path: Path) -> list[tuple[int, bytes]]:
     return [
         (frame.pts, b"".join(plane.tobytes() for plane in planes_of(frame.image)))
-        for frame in decode(path, Damage())
+        for frame in decode(path, DecodeErrors())
     ]
 
 
@@ -185,7 +185,7 @@ def of_shots(faces, lengths):
 
 
 def kept(analysis, segments, *shots):
-    return Kept(analysis, segments, (), 1.0, {}, 0, "", (), frozenset(shots))
+    return FinishedJob(analysis, segments, (), 1.0, {}, 0, "", (), frozenset(shots))
 
 
 def test_short_shots_are_redone_with_their_neighbours_and_it_is_said(tape, faces):

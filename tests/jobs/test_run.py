@@ -10,7 +10,7 @@ from helpers.media import Painter, plain_face, random_image
 from vidrestore.imaging.frame import Frame
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.faces import FaceFrame
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 
 
 class Recorder:
@@ -45,7 +45,13 @@ def test_every_face_is_restored_once_and_frames_keep_their_order(batch_size, rea
     faces = [[k for k in range(3) if random.random() < 0.5] for _ in range(30)]
     recorder = Recorder(reach)
     out = list(
-        restore(face_frames(faces), recorder, Tally(), batch_size=batch_size, max_waiting_frames=9)
+        restore(
+            face_frames(faces),
+            recorder,
+            RestorationStats(),
+            batch_size=batch_size,
+            max_waiting_frames=9,
+        )
     )
     assert [f.frame.index for f in out] == list(range(30))
     assert [[face.track_id for face in f.faces] for f in out] == faces
@@ -61,13 +67,29 @@ def test_every_face_is_restored_once_and_frames_keep_their_order(batch_size, rea
 
 def test_batches_are_full_across_frames_and_faces():
     painter = Painter()
-    list(restore(face_frames([[0, 1]] * 12), painter, Tally(), batch_size=4, max_waiting_frames=16))
+    list(
+        restore(
+            face_frames([[0, 1]] * 12),
+            painter,
+            RestorationStats(),
+            batch_size=4,
+            max_waiting_frames=16,
+        )
+    )
     assert painter.batches == [4] * 6
 
 
 def test_windows_hold_the_neighbours_and_repeat_the_ends():
     recorder = Recorder(reach_frames=2)
-    list(restore(face_frames([[0]] * 5), recorder, Tally(), batch_size=2, max_waiting_frames=16))
+    list(
+        restore(
+            face_frames([[0]] * 5),
+            recorder,
+            RestorationStats(),
+            batch_size=2,
+            max_waiting_frames=16,
+        )
+    )
     levels = [[round(float(w[i, 0, 0, 0]) * 100) for i in range(5)]
               for w in itertools.chain(*recorder.windows)]  # fmt: skip
     assert levels == [
@@ -79,7 +101,11 @@ def test_a_window_never_takes_another_track():
     recorder = Recorder(reach_frames=1)
     list(
         restore(
-            face_frames([[0], [1], [0, 1]]), recorder, Tally(), batch_size=1, max_waiting_frames=4
+            face_frames([[0], [1], [0, 1]]),
+            recorder,
+            RestorationStats(),
+            batch_size=1,
+            max_waiting_frames=4,
         )
     )
     for window in itertools.chain(*recorder.windows):
@@ -95,7 +121,7 @@ def test_frames_without_faces_pass_at_once_and_waiting_is_bounded():
             taken.append(frame.frame.index)
             yield frame
 
-    out = restore(counted(), Painter(), Tally(), batch_size=100, max_waiting_frames=6)
+    out = restore(counted(), Painter(), RestorationStats(), batch_size=100, max_waiting_frames=6)
     assert next(out).frame.index == 0
     assert len(taken) == 1
     for frame in out:
@@ -108,7 +134,11 @@ def test_crops_of_other_sizes_go_through_the_networks_own():
     large = face_frames([[1]], side=32)
     out = list(
         restore(
-            itertools.chain(small, large), recorder, Tally(), batch_size=4, max_waiting_frames=4
+            itertools.chain(small, large),
+            recorder,
+            RestorationStats(),
+            batch_size=4,
+            max_waiting_frames=4,
         )
     )
     assert [tuple(f.faces[0].restored.shape) for f in out] == [(3, 8, 8), (3, 32, 32)]
@@ -131,7 +161,7 @@ class Hungry:
 
 
 def test_memory_that_gives_out_halves_the_batch_for_good_and_is_said_once():
-    hungry, tally = Hungry(room=3), Tally()
+    hungry, tally = Hungry(room=3), RestorationStats()
     out = list(
         restore(face_frames([[0, 1]] * 8), hungry, tally, batch_size=8, max_waiting_frames=9)
     )
@@ -144,7 +174,7 @@ def test_memory_that_gives_out_halves_the_batch_for_good_and_is_said_once():
 
 
 def test_a_face_that_does_not_fit_alone_is_left_as_it_was_and_counted():
-    tally = Tally()
+    tally = RestorationStats()
     out = list(
         restore(face_frames([[0], [0]]), Hungry(0), tally, batch_size=4, max_waiting_frames=9)
     )
@@ -159,7 +189,7 @@ def test_a_result_that_is_not_finite_is_left_out_and_counted():
             result[0, 0, 0, 0] = float("nan")
             return result
 
-    tally = Tally()
+    tally = RestorationStats()
     out = list(restore(face_frames([[0, 1]]), Broken(), tally, batch_size=2, max_waiting_frames=9))
     assert [face.restored is None for face in out[0].faces] == [True, False]
     assert tally.not_restored["the network gave no finite result"] == 1

@@ -23,7 +23,7 @@ from vidrestore.analysis.result import Analysis
 from vidrestore.api import restore_video
 from vidrestore.common.errors import FaultyOutputError, InputError, OutputError
 from vidrestore.common.profiles import load_settings
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 
 SIZE, FRAMES = (96, 64), 120
 SHOTS = ((0, 30), (30, 60), (60, 90), (90, 120))
@@ -80,7 +80,7 @@ def restored(tape: Path, target: Path, faces: Analysis, restorer: Tinted) -> Non
 def contents(path: Path) -> tuple[list[tuple[int, list[bytes]]], list[tuple[float, bytes]]]:
     frames = [
         (frame.pts, [plane.tobytes() for plane in planes_of(frame.image)])
-        for frame in decode(path, Damage())
+        for frame in decode(path, DecodeErrors())
     ]
     return frames, packets(path, 1)
 

@@ -30,7 +30,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.geometry import crop_matrix
 from vidrestore.imaging.planes import checksum
 from vidrestore.jobs.verify import check_output
-from vidrestore.media.decode import Damage, Span, decode
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.ffmpeg import ffmpeg_program
 from vidrestore.media.framemd5 import check_listing_path
 from vidrestore.restoration.compositing.masks import mask_rect
@@ -66,7 +66,7 @@ def columns(listing):
 
 
 def decoded(path, span=None):
-    return [planes_of(frame.image) for frame in decode(path, Damage(), span)]
+    return [planes_of(frame.image) for frame in decode(path, DecodeErrors(), span)]
 
 
 def covered(analysis, index, grid):
@@ -236,7 +236,7 @@ def test_the_restored_stream_is_compared_and_no_other(tmp_path):
     source, output = (two_streams(tmp_path / f"{seed}.mkv", seed) for seed in (1, 3))
     main = analysis_of_file(source)
     assert main.info.stream_index == 0
-    crc32 = [checksum(frame.image) for frame in decode(source, Damage(), stream_index=1)]
+    crc32 = [checksum(frame.image) for frame in decode(source, DecodeErrors(), stream_index=1)]
     small = replace(
         main,
         info=replace(main.info, stream_index=1, width=64, height=48),
@@ -390,7 +390,7 @@ def test_a_sample_is_compared_with_its_own_part(tmp_path, suffix):
     pts = [200 + 33 * i + i % 3 for i in range(20)]
     source = movie(tmp_path / "source.mkv", frames=20, pts=pts, time_base=MILLISECOND)
     output, listing = tmp_path / f"output{suffix}", tmp_path / "frames.txt"
-    span = Span(Fraction(1, 5), Fraction(1, 2))
+    span = TimeRange(Fraction(1, 5), Fraction(1, 2))
     codec = "ffv1" if suffix == ".mkv" else "h264"
     track = plain_track(3, centre=(30, 20), side=30, first_frame=1)
     analysis = restored(source, output, [track], codec=codec, span=span)
@@ -404,7 +404,7 @@ def test_a_sample_is_compared_with_its_own_part(tmp_path, suffix):
                  pts=[p for p in pts if 400 <= p < 700])  # fmt: skip
     with pytest.raises(OutputError, match=r"frame 0 .* off its time"):
         check(part, output)
-    assert check(part, output, span=Span()).frames == fixity.frames
+    assert check(part, output, span=TimeRange()).frames == fixity.frames
 
 
 def ffmpeg_md5(path):

@@ -20,7 +20,7 @@ from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
 from vidrestore.media.codecs import plan_encoding
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 
 MASTERING = tuple(
@@ -162,7 +162,7 @@ def test_another_pixel_format_is_taken_where_it_is_asked_for_and_said(tmp_path):
     )
     assert "converted from yuv411p to yuv422p" in " ".join(summary.warnings)
     assert summary.psnr_outside_db is None
-    before, after = (next(decode(p, Damage())).image for p in (was, tmp_path / "out.mp4"))
+    before, after = (next(decode(p, DecodeErrors())).image for p in (was, tmp_path / "out.mp4"))
     assert after.format.name == "yuv422p"
     assert np.abs(planes_of(before)[0].astype(int) - planes_of(after)[0]).max() <= 2
 

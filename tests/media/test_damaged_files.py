@@ -31,7 +31,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.planes import checksum
 from vidrestore.jobs.summary import Summary
 from vidrestore.media import decode as stage
-from vidrestore.media.decode import Damage, Span, decode
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.encode import VideoWriter
 from vidrestore.media.probe import probe
 from vidrestore.models import factory
@@ -267,7 +267,7 @@ def check_output(target: Path, run: Run) -> None:
 
 
 def checksums(path: Path, **options: Any) -> list[tuple[int, int]]:
-    return [(f.pts, checksum(f.image)) for f in decode(path, Damage(), **options)]
+    return [(f.pts, checksum(f.image)) for f in decode(path, DecodeErrors(), **options)]
 
 
 @pytest.mark.parametrize("kind", ["mjpeg", "mpeg-ps", "hevc"])
@@ -277,7 +277,7 @@ def test_frames_do_not_depend_on_how_long_others_are_kept(tmp_path, whole, kind)
     headers = len(data) // 4
     for seed in range(0, 40, 5):
         source.write_bytes(data[:headers] + mutated(data[headers:], seed))
-        kept = list(decode(source, Damage(), one_thread=True))
+        kept = list(decode(source, DecodeErrors(), one_thread=True))
         assert [(f.pts, checksum(f.image)) for f in kept] == checksums(source, one_thread=True)
 
 
@@ -327,7 +327,7 @@ def test_times_that_do_not_fit_are_put_between_their_neighbours(
             yield image
 
     monkeypatch.setattr(stage, "_decoded", timed)
-    damage = Damage()
+    damage = DecodeErrors()
     assert [f.pts for f in decode(whole("mkv"), damage)] == wanted
     assert damage.repaired_times == repaired
 
@@ -355,10 +355,10 @@ def test_a_few_frames_of_another_shape_are_left_out_and_counted(
             yield stray if index in strays else image
 
     monkeypatch.setattr(stage, "_decoded", straying)
-    damage = Damage()
+    damage = DecodeErrors()
     pts = [frame.pts for frame in decode(whole("mkv"), damage)]
     assert pts == [40 * i for i in range(_FRAMES) if i not in strays]
-    assert damage == Damage(decode_errors=len(strays))
+    assert damage == DecodeErrors(decode_errors=len(strays))
     assert probe(whole("mkv")).info.width == 64
 
 
@@ -370,7 +370,7 @@ def test_a_part_of_a_damaged_file_is_read_from_the_files_beginning(tmp_path, who
     data[hit.pos + hit.size // 2 : hit.pos + hit.size] = bytes(hit.size - hit.size // 2)
     source.write_bytes(data)
     events: list[dict[str, Any]] = []
-    settings, span = load_settings(options=PLAIN), Span(Fraction(3, 5))
+    settings, span = load_settings(options=PLAIN), TimeRange(Fraction(3, 5))
     analysis = pipeline.analyze_video(source, settings, span=span, on_event=events.append)
     assert analysis.one_thread
     said = [e["message"] for e in events if e["event"] == "notice"]
@@ -406,7 +406,7 @@ def test_what_lies_behind_an_unreadable_place_is_read_too(whole, monkeypatch):
             yield SimpleNamespace(streams=container.streams, demux=demux, format=container.format)
 
     monkeypatch.setattr(stage, "open_source", stumbling)
-    damage = Damage()
+    damage = DecodeErrors()
     assert len(list(decode(whole("mkv"), damage, one_thread=True))) == _FRAMES - 1
     assert damage.decode_errors == 1
 

@@ -21,14 +21,14 @@ from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
-from vidrestore.media.decode import Damage, Span, decode
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.probe import probe
 
 VFR = [0, 700, 1100, 2600, 2700, 5000, 5512, 9000]
 
 
 def decoded_planes(path):
-    return [planes_of(frame.image) for frame in decode(path, Damage())]
+    return [planes_of(frame.image) for frame in decode(path, DecodeErrors())]
 
 
 def run(source, target, settings=None, tracks=()):
@@ -166,8 +166,8 @@ def test_everything_else_of_the_source_is_there_unchanged(tmp_path):
 def test_a_sample_starts_at_zero_with_its_own_sound(tmp_path):
     source = rich_source(tmp_path / "source.mkv")
     target = tmp_path / "sample.mp4"
-    span = Span(Fraction(2, 5), Fraction(4, 5))
-    chosen = list(decode(source, Damage(), span))
+    span = TimeRange(Fraction(2, 5), Fraction(4, 5))
+    chosen = list(decode(source, DecodeErrors(), span))
     assert [f.index for f in chosen] == list(range(10))
     assert [f.pts for f in chosen] == list(range(400, 800, 40))
     made = analysis_of_file(source, span=span)

@@ -31,7 +31,7 @@ from vidrestore.cli import console
 from vidrestore.common.errors import OutputError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.planes import checksum
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.fields import _Graph, bobbed, can_split, scan, woven
 from vidrestore.media.probe import probe
 from vidrestore.models.detectors import detection
@@ -142,7 +142,7 @@ def test_a_real_clip_whose_chroma_was_doubled_is_progressive(shared, pixel_forma
     path = shared / "real-restorers" / "ed2_lq.mp4"
     if not path.is_file():
         pytest.skip(f"{path} is not there")
-    images = (frame.image for frame in islice(decode(path, Damage()), 240))
+    images = (frame.image for frame in islice(decode(path, DecodeErrors()), 240))
     seen = scan(with_doubled_chroma(images, pixel_format))
     assert (seen.tff, seen.bff) == (0, 0)
     assert seen.progressive > 100
@@ -208,8 +208,8 @@ def test_a_restorer_that_changes_nothing_changes_no_sample(
     }[codec]
     sources.ffmpeg("-i", plain, f"-vf setfield={order} {how}", source)
     summary = restored(source, tmp_path / "out.mkv", "keep", Unchanged())
-    was = [checksum(frame.image) for frame in decode(source, Damage())]
-    assert [checksum(frame.image) for frame in decode(tmp_path / "out.mkv", Damage())] == was
+    was = [checksum(frame.image) for frame in decode(source, DecodeErrors())]
+    assert [checksum(frame.image) for frame in decode(tmp_path / "out.mkv", DecodeErrors())] == was
     assert summary.faces == 2 * len(was)
     assert summary.identical_frames == summary.frames == len(was)
 
@@ -225,12 +225,12 @@ def test_a_painted_face_has_no_combs_and_the_rest_is_untouched(tmp_path, a_face,
     pictures = footage.images(footage.pan(2 * FRAMES, 360, 288, speed_px=5), "yuv420p")
     source = footage.film(tmp_path / "clip.mkv", footage.woven_by_hand(pictures, order), flag=order)
     target = tmp_path / "out.mkv"
-    assert max(map(combs, decode(source, Damage()))) > 50
+    assert max(map(combs, decode(source, DecodeErrors()))) > 50
     summary = restored(source, target, "keep", Painter((0.8, 0.4, 0.3)))
     assert summary.identical_outside == FRAMES
     assert summary.identical_frames == 0
     assert probe(target).info.field_order == order
-    for frame in decode(target, Damage()):
+    for frame in decode(target, DecodeErrors()):
         assert frame.image.interlaced_frame
         assert combs(frame) < 1
 
@@ -242,7 +242,7 @@ def test_the_frames_do_not_depend_on_segments(tmp_path, a_face):
     for most in (300, 49):
         target = tmp_path / f"{most}.mkv"
         restored(source, target, "keep", Painter(), **{"job.segment_frames": most})
-        found.append([(f.pts, checksum(f.image)) for f in decode(target, Damage())])
+        found.append([(f.pts, checksum(f.image)) for f in decode(target, DecodeErrors())])
     assert found[0] == found[1]
 
 
@@ -272,7 +272,9 @@ def test_segments_of_one_mode_are_not_joined_with_those_of_another(tmp_path, a_f
     assert len(list((tmp_path / "out.mkv.vidrestore" / "segments").glob("*.json"))) == 2
     restored(source, target, second, Green(), **short)
     restored(source, plain, second, Green(), **short)
-    frames = [[(f.pts, checksum(f.image)) for f in decode(p, Damage())] for p in (target, plain)]
+    frames = [
+        [(f.pts, checksum(f.image)) for f in decode(p, DecodeErrors())] for p in (target, plain)
+    ]
     assert frames[0] == frames[1]
     assert len(frames[0]) == {"keep": 70, "bob": 140}[second]
 
@@ -288,10 +290,10 @@ def test_one_shot_can_be_redone(tmp_path, a_face, mode):
                  "encode.quality": "archive", **AS_PAINTED}
     )  # fmt: skip
     restore_video(source, target, settings, restorer=Painter(), keep_job=True)
-    before = [(f.pts, checksum(f.image)) for f in decode(target, Damage())]
+    before = [(f.pts, checksum(f.image)) for f in decode(target, DecodeErrors())]
     summary = restore_video(source, target, settings, restorer=Painter((0.9, 0.9, 0.1)),
                             redo_shots="2", keep_job=True)  # fmt: skip
-    after = [(f.pts, checksum(f.image)) for f in decode(target, Damage())]
+    after = [(f.pts, checksum(f.image)) for f in decode(target, DecodeErrors())]
     assert summary.redone_shots == (2,)
     assert summary.shots == 2
     assert len(after) == len(before) == summary.frames
@@ -350,8 +352,8 @@ def test_bob_gives_the_motion_that_frames_do_not(tmp_path, a_face):
     sources.ffmpeg("-i", source, sources.tone(FRAMES / 25), "-c:v copy -c:a aac", with_sound)
     target = tmp_path / "out.mp4"
     restored(with_sound, target, "bob", Unchanged(), **{"encode.quality": "5"})
-    shown = [frame.image for frame in decode(target, Damage())]
-    frames = [frame.image for frame in decode(with_sound, Damage())]
+    shown = [frame.image for frame in decode(target, DecodeErrors())]
+    frames = [frame.image for frame in decode(with_sound, DecodeErrors())]
     assert len(shown) == 2 * FRAMES
     bob = np.mean([face_psnr(one, true) for one, true in zip(shown, truth, strict=True)])
     plain = np.mean([face_psnr(frames[i // 2], true) for i, true in enumerate(truth)])
@@ -371,7 +373,9 @@ def test_frame_gives_one_whole_picture_of_each(tmp_path, a_face):
     summary = restored(source, target, "frame", Unchanged())
     assert summary.frames == FRAMES
     assert frame_times(target) == frame_times(source)
-    for frame, was in zip(decode(target, Damage()), decode(source, Damage()), strict=True):
+    for frame, was in zip(
+        decode(target, DecodeErrors()), decode(source, DecodeErrors()), strict=True
+    ):
         for now, before in zip(planes_of(frame.image), planes_of(was.image), strict=True):
             np.testing.assert_array_equal(now[1::2], before[1::2])  # the earlier field's own lines
 
@@ -388,10 +392,10 @@ def test_film_comes_back_as_it_was_before_pulldown(tmp_path, a_face, order, skip
     film = footage.images(footage.pan(40, 240, 192), "yuv420p")
     source = tmp_path / "clip.mkv"
     footage.film(source, pulled_down(film, order)[skipped:], flag=order, rate=30, lossless=True)
-    frames = len(list(decode(source, Damage())))
+    frames = len(list(decode(source, DecodeErrors())))
     target = tmp_path / "out.mkv"
     summary = restored(source, target, "film", Unchanged(), **{"job.segment_frames": 48})
-    shown = list(decode(target, Damage()))
+    shown = list(decode(target, DecodeErrors()))
     assert len(shown) == summary.frames == frames * 4 // 5 + (frames % 5 > 0)
     assert summary.faces == summary.frames  # each picture of the film once
     assert summary.identical_frames == summary.frames

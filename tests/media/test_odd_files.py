@@ -14,7 +14,7 @@ from vidrestore.api import restore_video
 from vidrestore.cli import main
 from vidrestore.common.errors import InputError, OutputError, UsageError
 from vidrestore.common.profiles import load_settings
-from vidrestore.media.decode import Damage, Span, decode
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.probe import probe
 from vidrestore.models.detectors import Detection
 from vidrestore.review.evaluate import evaluate
@@ -33,13 +33,13 @@ def test_a_part_begins_on_its_exact_frame_in_every_container(tmp_path, suffix, s
     images = [mild_image(64, 48, "yuv420p", i) for i in range(100)]
     source = write_video(tmp_path / f"source{suffix}", images, codec=codec, time_base=base,
                          pts=range(100), options={"g": "100", "bf": "0"})  # fmt: skip
-    whole = [f.pts for f in decode(source, Damage())]
+    whole = [f.pts for f in decode(source, DecodeErrors())]
     assert len(whole) == 100
     info = probe(source).info
     first = whole[0] + start / info.time_base
     wanted = [p for p in whole if first <= p < first + Fraction(1, 2) / info.time_base]
-    span = Span(Fraction(start) or None, start + Fraction(1, 2))
-    got = [f.pts for f in decode(source, Damage(), span)]
+    span = TimeRange(Fraction(start) or None, start + Fraction(1, 2))
+    got = [f.pts for f in decode(source, DecodeErrors(), span)]
     assert len(got) >= 10
     assert got == wanted
 
@@ -183,7 +183,7 @@ def test_a_picture_that_changes_its_shape_midway_is_refused(tmp_path):
     joined = tmp_path / "joined.ts"
     joined.write_bytes(b"".join(parts))
     with pytest.raises(InputError, match=r"changes from 64 x 48 in yuv420p to 96 x 48"):
-        list(decode(joined, Damage()))
+        list(decode(joined, DecodeErrors()))
 
 
 @pytest.mark.parametrize("name", ["12:30.mkv", "-i.mkv", "[bold]x.mkv", "Ü ö.mkv"])
@@ -245,8 +245,8 @@ def test_what_is_no_video_is_called_what_it_is(tmp_path):
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_sample_of_a_file_with_many_streams_has_its_picture_and_sound(shared, tmp_path, suffix):
     source = shared / "clips" / "torchcodec_nasa.mp4"
-    span = Span(Fraction(6), Fraction(7))
-    frames = list(decode(source, Damage(), span))
+    span = TimeRange(Fraction(6), Fraction(7))
+    frames = list(decode(source, DecodeErrors(), span))
     made = analysis_of_file(source, span=span)
     target = tmp_path / f"sample{suffix}"
     summary = restore_video(source, target, restorer=Unchanged(), analysis=made, span=span)
@@ -270,7 +270,7 @@ def test_a_sample_is_evaluated_against_its_own_part(tmp_path):
     base = Fraction(1, 1000)
     source = write_video(tmp_path / "a.mkv", images, pts=range(0, 2000, 40), time_base=base)
     sample = write_video(tmp_path / "b.mkv", images[25:], pts=range(0, 1000, 40), time_base=base)
-    result = evaluate(sample, source, HAAR, span=Span(Fraction(1)))
+    result = evaluate(sample, source, HAAR, span=TimeRange(Fraction(1)))
     assert result.frames == 25
     assert result.frame_counts_equal
     assert result.largest_time_error_seconds == 0

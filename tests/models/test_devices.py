@@ -17,12 +17,12 @@ from vidrestore.imaging.frame import Frame
 from vidrestore.models import devices, factory
 from vidrestore.models.devices import choose_device, has_room, to_device, to_host, what_fits
 from vidrestore.models.restorers import all_finite
-from vidrestore.models.restorers.adaptive import Tiers, tier_for
+from vidrestore.models.restorers.adaptive import AdaptiveGpen, tier_for
 from vidrestore.models.restorers.gpen import Gpen
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.faces import FaceFrame
 from vidrestore.restoration.pipeline import _batch_size
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 
 CUDA = torch.device("cuda")
 GB = 10**9
@@ -175,7 +175,7 @@ def test_a_face_gets_the_largest_tier_that_has_room() -> None:
     ]  # fmt: skip
     assert tier_for(700, here, lambda name: False) == "gpen-2048"  # whose opening says what is
     shelf = Shelf(256, 512, 1024, 2048)
-    tiers = Tiers(shelf.open, find_weights=shelf.find, is_to_be_had=shelf.here.__contains__,
+    tiers = AdaptiveGpen(shelf.open, find_weights=shelf.find, is_to_be_had=shelf.here.__contains__,
                   has_room=fits, on_notice=shelf.told.append)  # fmt: skip
     assert tiers.for_side(2048).name == "gpen-1024"
     assert shelf.told == [
@@ -205,7 +205,7 @@ def test_tiers_make_room_for_one_another() -> None:
                 Greedy.holder = None
 
     shelf = Shelf(256, 512)
-    tiers = Tiers(Greedy, find_weights=shelf.find, is_to_be_had=shelf.here.__contains__)
+    tiers = AdaptiveGpen(Greedy, find_weights=shelf.find, is_to_be_had=shelf.here.__contains__)
     for side in (256, 512, 256):
         window = torch.rand(1, 1, 3, side, side)
         assert torch.equal(tiers(window), window[:, 0])
@@ -228,8 +228,8 @@ def test_batches_are_as_large_as_memory_allows() -> None:
         wanted = load_settings(options={f"restore.{k}": v for k, v in settings.items()})
         frame = Frame(0, 0, random_image(32, 32, "yuv420p", 0))
         faces = tuple(plain_face(torch.rand(3, 16, 16), track_id=i) for i in range(6))
-        list(restore(iter([FaceFrame(frame, faces)]), Noting(), Tally(), max_waiting_frames=4,
-                     batch_size=_batch_size(wanted, CUDA), repeats=False))  # fmt: skip
+        list(restore(iter([FaceFrame(frame, faces)]), Noting(), RestorationStats(),
+                     max_waiting_frames=4, batch_size=_batch_size(wanted, CUDA), repeats=False))  # fmt: skip
         return list(sizes)
 
     assert run() == [2, 2, 2]

@@ -27,7 +27,7 @@ from vidrestore.common.errors import WeightsError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.frame import Frame
 from vidrestore.media.codecs import Encoding
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.models import face_parser
 from vidrestore.models.face_parser import Parsed, Parser
 from vidrestore.models.factory import chosen_parser
@@ -35,8 +35,8 @@ from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing import masks
 from vidrestore.restoration.compositing.paste import Finish, paste
 from vidrestore.restoration.crop import crop
-from vidrestore.restoration.segments import made_from, plan_segments
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.segments import plan_segments, segment_key
+from vidrestore.restoration.statistics import RestorationStats
 
 SIDE = 192
 # Class -> the colour in which scenes paint it.
@@ -110,13 +110,13 @@ def frame_of(classes: np.ndarray) -> av.VideoFrame:
 
 
 def pasted(
-    scenes: Sequence[np.ndarray], finish: Finish, tally: Tally | None = None
+    scenes: Sequence[np.ndarray], finish: Finish, tally: RestorationStats | None = None
 ) -> list[np.ndarray]:
     """(n, 192, 192) where any sample of each frame changed under a restorer that paints it all."""
     images = [frame_of(each) for each in scenes]
     before = [planes_of(image) for image in images]
     track = plain_track(len(scenes), centre=(96, 96), side=float(SIDE), work_px=128)
-    info, tally = info_of(SIDE, SIDE, "yuv444p"), tally or Tally()
+    info, tally = info_of(SIDE, SIDE, "yuv444p"), tally or RestorationStats()
     cut = crop(frames_of(images), [track], info, largest_px=2048, device=CPU)
     done = restore(cut, Painter((0.9, 0.1, 0.9)), tally, batch_size=1, max_waiting_frames=1)
     out: list[Frame] = list(paste(done, info, tally, strength=1, tracks=[track], finish=finish))
@@ -229,7 +229,7 @@ def test_a_region_that_is_not_seen_is_where_landmarks_have_it():
 
 def test_a_crop_without_a_face_is_left_to_the_landmarks_and_counted(parser):
     nothing = np.zeros((SIDE, SIDE), np.uint8)
-    tally = Tally()
+    tally = RestorationStats()
     (parsed,) = pasted([nothing], Finish(parser=parser), tally)
     np.testing.assert_array_equal(parsed, pasted([nothing], Finish())[0])
     assert tally.unparsed == 1
@@ -281,7 +281,7 @@ def test_segments_are_redone_where_the_file_has_another_content(tmp_path):
         parser = chosen_parser(settings)
         schedule = [(0, Painter())]
         hashes.append(
-            made_from(segment, analysis, 2, schedule, "", settings, encoding, parser=parser.name)
+            segment_key(segment, analysis, 2, schedule, "", settings, encoding, parser=parser.name)
         )
     assert hashes[0] == hashes[1] != hashes[2]
 
@@ -301,7 +301,7 @@ def test_the_setting_reaches_the_picture(tmp_path):
         target = tmp_path / f"out{len(more)}.mkv"
         restore_video(source, target, load_settings(None, [*changes, *more]), restorer=Painter(),
                       analysis=analysis)  # fmt: skip
-        pairs = zip(decode(source, Damage()), decode(target, Damage()), strict=True)
+        pairs = zip(decode(source, DecodeErrors()), decode(target, DecodeErrors()), strict=True)
         changed.append([
             np.any(np.array(planes_of(a.image)) != np.array(planes_of(b.image)), axis=0)
             for a, b in pairs

@@ -23,7 +23,7 @@ from helpers.media import (
 from vidrestore.api import restore_video
 from vidrestore.common.errors import UsageError, WeightsError
 from vidrestore.common.profiles import load_settings
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.models import upscaler
 from vidrestore.models.face_parser import Parser
 from vidrestore.models.upscaler import Upscaler
@@ -141,7 +141,7 @@ def test_a_video_through_a_network(tmp_path):
         assert summary.faces == 6
         assert summary.identical_frames is None
         assert any("so samples were not compared" in said for said in summary.warnings)
-        found.append([planes_of(f.image) for f in decode(tmp_path / name, Damage())])
+        found.append([planes_of(f.image) for f in decode(tmp_path / name, DecodeErrors())])
     for image, one, other in zip(images, *found, strict=True):
         assert all(map(np.array_equal, one, other))
         luma, was = one[0].astype(int), planes_of(image)[0].repeat(2, axis=0).repeat(2, axis=1)

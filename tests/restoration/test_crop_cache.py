@@ -11,9 +11,9 @@ from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.frame import Frame
 from vidrestore.restoration.batching import restore
-from vidrestore.restoration.crop_cache import Crops, bytes_in
+from vidrestore.restoration.crop_cache import CropCache, bytes_in
 from vidrestore.restoration.faces import FaceFrame
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 
 ON = {"restore.cache_crops": True, "job.segment_frames": 48, "encode.codec": "ffv1",
       "encode.check": False, "deflicker.amount": 0, "guard.features": 0}  # fmt: skip
@@ -49,7 +49,12 @@ def through(crops, levels, restorer, tally=None):
         for i, level in enumerate(levels)
     )
     out = restore(
-        frames, restorer, tally or Tally(), batch_size=2, max_waiting_frames=4, crops=crops
+        frames,
+        restorer,
+        tally or RestorationStats(),
+        batch_size=2,
+        max_waiting_frames=4,
+        crops=crops,
     )
     return [face.restored for frame in out for face in frame.faces]
 
@@ -57,10 +62,10 @@ def through(crops, levels, restorer, tally=None):
 @pytest.mark.parametrize("reach", [0, 2])
 def test_what_was_kept_is_what_was_made(tmp_path, reach):
     levels = [0.1, 0.2, 0.3, 0.3, 0.4]
-    crops, first, tally = Crops(tmp_path, "so"), Seen(reach), Tally()
+    crops, first, tally = CropCache(tmp_path, "so"), Seen(reach), RestorationStats()
     made = through(crops, levels, first)
     again = Seen(reach)
-    found = through(Crops(tmp_path, "so"), levels, again, tally)
+    found = through(CropCache(tmp_path, "so"), levels, again, tally)
     assert first.faces >= 4
     assert again.faces == 0
     assert all(torch.equal(a, b) for a, b in zip(made, found, strict=True))
@@ -69,7 +74,7 @@ def test_what_was_kept_is_what_was_made(tmp_path, reach):
 
 def test_nothing_is_taken_for_another(tmp_path):
     levels = [0.1, 0.2]
-    through(Crops(tmp_path, "so"), levels, Seen())
+    through(CropCache(tmp_path, "so"), levels, Seen())
     other = Seen()
     other.cache_key = "boiling with other weights"
     larger = Seen()
@@ -80,13 +85,13 @@ def test_nothing_is_taken_for_another(tmp_path):
         ("so", levels, larger),
         ("so", [0.1 + 1e-7, 0.2 + 1e-7], Seen()),
     ):
-        through(Crops(tmp_path, made_by), values, restorer)
+        through(CropCache(tmp_path, made_by), values, restorer)
         assert restorer.faces == 2
 
 
 @pytest.mark.parametrize("harm", ["cut", "empty", "other byte", "no zip"])
 def test_a_harmed_file_is_made_again(tmp_path, harm):
-    made = through(Crops(tmp_path, "so"), [0.1, 0.2], Seen())
+    made = through(CropCache(tmp_path, "so"), [0.1, 0.2], Seen())
     for path in tmp_path.glob("*/*.npy"):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
@@ -98,14 +103,14 @@ def test_a_harmed_file_is_made_again(tmp_path, harm):
         }
         path.write_bytes(whole[harm])
     again = Seen()
-    assert all(map(torch.equal, through(Crops(tmp_path, "so"), [0.1, 0.2], again), made))
+    assert all(map(torch.equal, through(CropCache(tmp_path, "so"), [0.1, 0.2], again), made))
     assert again.faces == 2
-    through(Crops(tmp_path, "so"), [0.1, 0.2], last := Seen())
+    through(CropCache(tmp_path, "so"), [0.1, 0.2], last := Seen())
     assert last.faces == 0
 
 
 def test_one_wrong_bit_anywhere_is_found(tmp_path):
-    crops, crop = Crops(tmp_path, "so"), torch.rand(3, 8, 8, generator=torch.manual_seed(0))
+    crops, crop = CropCache(tmp_path, "so"), torch.rand(3, 8, 8, generator=torch.manual_seed(0))
     crops.keep("0123", 0, crop)
     (path,) = tmp_path.glob("*/*")
     whole = path.read_bytes()
@@ -122,13 +127,13 @@ def test_one_wrong_bit_anywhere_is_found(tmp_path):
 
 
 def test_a_file_in_the_place_of_another_is_not_taken_for_it(tmp_path):
-    made = through(Crops(tmp_path, "so"), [0.1, 0.2], Seen())
+    made = through(CropCache(tmp_path, "so"), [0.1, 0.2], Seen())
     one, other = tmp_path.glob("*/*")
     content = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(content)
     again = Seen()
-    assert all(map(torch.equal, through(Crops(tmp_path, "so"), [0.1, 0.2], again), made))
+    assert all(map(torch.equal, through(CropCache(tmp_path, "so"), [0.1, 0.2], again), made))
     assert again.faces == 2
 
 
@@ -140,7 +145,7 @@ def test_no_answer_is_not_kept(tmp_path):
 
     for _ in range(2):
         restorer = Dumb()
-        assert through(Crops(tmp_path, "so"), [0.1, 0.2], restorer) == [None, None]
+        assert through(CropCache(tmp_path, "so"), [0.1, 0.2], restorer) == [None, None]
         assert restorer.faces == 2
     assert bytes_in(tmp_path) == 0
 

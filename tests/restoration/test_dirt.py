@@ -10,7 +10,7 @@ from skimage import data
 
 from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 
 FRAMES, DIRTY, RADIUS_PX = 17, 8, 6
 
@@ -49,7 +49,7 @@ def film(path, *, dirty):
 
 
 def pictures(path):
-    frames = [frame.image.to_ndarray(format="rgb24") for frame in decode(path, Damage())]
+    frames = [frame.image.to_ndarray(format="rgb24") for frame in decode(path, DecodeErrors())]
     return np.array(frames).astype(int)
 
 

@@ -39,7 +39,7 @@ from vidrestore.cli import console
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.geometry import fit_similarity, template
 from vidrestore.jobs.summary import likeness_by_track
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.models.detectors.yunet import YuNet
 from vidrestore.models.recognizer import Recognizer, find_recognizer
 from vidrestore.restoration.faces import FaceFrame
@@ -47,12 +47,12 @@ from vidrestore.restoration.guard import (
     LOOK_EVERY,
     REACH_FRAMES,
     UNLIKE,
-    Judge,
+    SimilarityJudge,
     chosen_judge,
     guard,
     pair_of,
 )
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 from vidrestore.review.portrait import place_in_crop
 
 SIDE, N = 128, 16
@@ -71,19 +71,21 @@ def as_crop(picture: np.ndarray) -> torch.Tensor:
 
 
 def features(source: np.ndarray, result: np.ndarray) -> float:
-    return Judge().features(pair_of(as_crop(source), as_crop(result), POINTS))
+    return SimilarityJudge().features(pair_of(as_crop(source), as_crop(result), POINTS))
 
 
 def guarded(frames, judge=None, tally=None, **floors) -> list[FaceFrame]:
     wanted = FLOORS | floors
-    return list(guard(iter(frames), judge or Judge(), tally or Tally(), **wanted))
+    return list(
+        guard(iter(frames), judge or SimilarityJudge(), tally or RestorationStats(), **wanted)
+    )
 
 
 def strengths(frames) -> np.ndarray:
     return np.array([frame.faces[0].strength for frame in frames])
 
 
-class Said(Judge):
+class Said(SimilarityJudge):
     """Says of each pair what the level of the restored crop is."""
 
     def __init__(self, *, knows_people: bool = False) -> None:
@@ -108,7 +110,7 @@ def said(values) -> list[FaceFrame]:
 @pytest.mark.parametrize("wear", [X4, X8, X16], ids=["x4", "x8", "x16"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_faithful_restorer_is_not_touched(wear, seed):
-    clip, tally = clip_of(seed), Tally()
+    clip, tally = clip_of(seed), RestorationStats()
     frames = face_frames(worn(clip.truth, wear, seed), restored(clip, Boil(), seed))
     for given, out in zip(frames, guarded(frames, tally=tally, features=0.8), strict=True):
         assert out is given
@@ -121,7 +123,7 @@ def test_a_face_that_becomes_another_is_let_be_there(swapped):
     clip, other = clip_of(0), someone_else(N)
     result = restored(clip, Boil(), 0)
     result[list(swapped)] = other[list(swapped)]
-    frames, tally = face_frames(worn(clip.truth, X4, 0), result), Tally()
+    frames, tally = face_frames(worn(clip.truth, X4, 0), result), RestorationStats()
     out = guarded(frames, tally=tally)
     found = strengths(out)
     assert found[list(swapped)].max() == 0
@@ -134,7 +136,9 @@ def test_a_face_that_becomes_another_is_let_be_there(swapped):
     for frame in out:
         (face,) = frame.faces
         pasted = torch.lerp(face.source, face.restored, face.strength)
-        assert Judge().features(pair_of(face.source, pasted, POINTS)) >= FLOORS["features"]
+        assert (
+            SimilarityJudge().features(pair_of(face.source, pasted, POINTS)) >= FLOORS["features"]
+        )
     known = tally.likeness_of(0)
     assert known.features / known.frames < known.features_used / known.frames
 
@@ -190,7 +194,13 @@ def test_a_recogniser_looks_at_fixed_frames_and_its_word_reaches_those_between()
     whole = said(values)
     tracks = [replace(plain_track(12, centre=(4, 4), side=8), first_frame=0)]
     for first in (1, 2, 3):
-        part = guard(iter(whole[first:]), Said(knows_people=True), Tally(), tracks=tracks, **FLOORS)
+        part = guard(
+            iter(whole[first:]),
+            Said(knows_people=True),
+            RestorationStats(),
+            tracks=tracks,
+            **FLOORS,
+        )
         cut = strengths(part)[REACH_FRAMES:]
         np.testing.assert_array_equal(cut, found[first + REACH_FRAMES :])
 
@@ -199,7 +209,7 @@ def test_where_nothing_is_asked_nothing_is_looked_at():
     frames = said([0.0] * 3)
     nothing = {"features": 0.0, "identity": 0.0}
     for judge, floors in ((Said(), {"features": 0.0}), (Said(knows_people=True), nothing)):
-        tally = Tally()
+        tally = RestorationStats()
         out = guarded(frames, judge, tally, **floors)
         assert all(a is b for a, b in zip(out, frames, strict=True))
         assert not tally.likeness
@@ -256,16 +266,16 @@ def models(shared) -> Path:
 
 
 @pytest.fixture(scope="module")
-def recogniser(models) -> Judge:
+def recogniser(models) -> SimilarityJudge:
     found = Recognizer(find_recognizer(models / "insightface" / "models" / "det_rec"))
-    return Judge(found, found.name)
+    return SimilarityJudge(found, found.name)
 
 
 def clip_faces(models: Path, name: str, count: int) -> tuple[np.ndarray, list[np.ndarray]]:
     """(count, 256, 256, 3) crops of the largest face of a real clip, and their landmarks."""
     detector = YuNet(models / "face_detection_yunet_2023mar.onnx", score=0.7)
     crops, points = [], []
-    for frame in decode(models.parent / "clips" / name, Damage()):
+    for frame in decode(models.parent / "clips" / name, DecodeErrors()):
         picture = frame.image.to_ndarray(format="bgr24")
         face = max(detector(picture), key=lambda d: d.box[2] - d.box[0])
         unit = fit_similarity(face.landmarks[None].astype(np.float64), template("gpen"))[0]
@@ -295,7 +305,7 @@ def test_a_real_recogniser_tells_another_person_and_knows_the_same(models, recog
     track = plain_track(4, centre=(127.5, 127.5), side=256)
     track = replace(track, landmarks=np.float32(np.stack(points) * 256 - 0.5))
     for results, reduced in ((own, 0), (other, 4)):
-        tally, floors = Tally(), FLOORS | {"features": 0.0}
+        tally, floors = RestorationStats(), FLOORS | {"features": 0.0}
         frames = iter(face_frames(sources, results))
         list(guard(frames, recogniser, tally, tracks=[track], **floors))
         known = tally.likeness_of(0)
@@ -305,11 +315,11 @@ def test_a_real_recogniser_tells_another_person_and_knows_the_same(models, recog
 
 
 def test_counts_add_up_over_segments_and_survive_json():
-    whole, parts = Tally(), Tally()
+    whole, parts = RestorationStats(), RestorationStats()
     values = [1.0] * 12 + [0.4] * 4 + [1.0] * 4
     guarded(said(values), Said(), whole)
     for first, end in ((0, 9), (9, 20)):
-        part = Tally(frames=range(first, end))
+        part = RestorationStats(frames=range(first, end))
         near = slice(max(0, first - REACH_FRAMES), end + REACH_FRAMES)
         guarded(said(values)[near], Said(), part)
         parts.add(json.loads(json.dumps(part.as_dict())))
@@ -359,13 +369,13 @@ def run(tape: Path, target: Path, *changes: str, calls: range = range(10, 14)):
     restorer = Swapping(as_crop(someone_else(1)[0]), calls)
     summary = restore_video(tape, target, settings, restorer=restorer,
                             analysis=analysis_of_file(tape, [track]))  # fmt: skip
-    lumas = [planes_of(frame.image)[0].astype(int) for frame in decode(target, Damage())]
+    lumas = [planes_of(frame.image)[0].astype(int) for frame in decode(target, DecodeErrors())]
     return summary, np.stack(lumas)
 
 
 def test_a_job_with_a_restorer_that_swaps_leaves_those_frames_and_says_so(tape, tmp_path, capsys):
     summary, lumas = run(tape, tmp_path / "out.mkv")
-    (source, *_) = (planes_of(frame.image)[0].astype(int) for frame in decode(tape, Damage()))
+    (source, *_) = (planes_of(frame.image)[0].astype(int) for frame in decode(tape, DecodeErrors()))
     apart = np.abs(lumas - source).mean(axis=(1, 2))
     assert apart[10:14].max() == 0
     assert apart.max() < 3
@@ -395,7 +405,7 @@ def test_the_setting_switches_the_guard_off_and_on(tape, tmp_path, capsys):
 
 
 def test_the_judge_is_the_packs_recogniser_where_there_is_one(models):
-    def judge(*changes: str) -> Judge:
+    def judge(*changes: str) -> SimilarityJudge:
         folder = f"weights.folder={models}"
         settings = load_settings(None, [folder, "weights.offline=true", *changes])
         return chosen_judge(settings, None)
@@ -409,7 +419,7 @@ def test_the_judge_is_the_packs_recogniser_where_there_is_one(models):
 def test_likeness_is_told_by_person_and_shot():
     tracks = [replace(plain_track(4, centre=(8, 8), side=8, track_id=i), first_frame=4 * i)
               for i in range(3)]  # fmt: skip
-    tally = Tally()
+    tally = RestorationStats()
     for frame in said([1.0] * 4):
         (face,) = frame.faces
         moved = replace(frame.frame, index=frame.frame.index + 8)

@@ -27,7 +27,7 @@ from vidrestore.cli import main
 from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.geometry import apply, upright
-from vidrestore.media.decode import Damage, Span, decode
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.framemd5 import frame_md5
 from vidrestore.media.probe import probe
 from vidrestore.restoration.companion import pair, target_from_source
@@ -88,11 +88,11 @@ def restored(
 
 
 def greys(path: Path) -> list[np.ndarray]:
-    return [planes_of(frame.image)[0].astype(np.float64) for frame in decode(path, Damage())]
+    return [planes_of(frame.image)[0].astype(np.float64) for frame in decode(path, DecodeErrors())]
 
 
 def hashes(path: Path) -> list[str]:
-    return [frame_md5(frame.image) for frame in decode(path, Damage())]
+    return [frame_md5(frame.image) for frame in decode(path, DecodeErrors())]
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])
@@ -166,7 +166,7 @@ def test_the_result_follows_the_grade_of_the_plate(tmp_path, name, color):
     restored(source, tmp_path / "plain.mkv", **{"paste.color": color})
     restored(source, tmp_path / "out.mkv", plate, **{"paste.color": color})
     plain, out, clean = (
-        [f.image.to_ndarray(format="rgb24") / 255 for f in decode(tmp_path / p, Damage())]
+        [f.image.to_ndarray(format="rgb24") / 255 for f in decode(tmp_path / p, DecodeErrors())]
         for p in ("plain.mkv", "out.mkv", "plate.mkv")
     )
     inner = np.s_[30:100, 30:100]
@@ -211,12 +211,12 @@ def test_everything_else_is_the_plates(tmp_path):
     assert summary.codec == "prores"
     info, was = probe(tmp_path / "out.mov").info, probe(plate).info
     assert (info.width, info.height, info.pixel_format) == (2 * SIZE, 2 * SIZE, was.pixel_format)
-    times = [[f.pts * probe(p).info.time_base for f in decode(p, Damage())]
+    times = [[f.pts * probe(p).info.time_base for f in decode(p, DecodeErrors())]
              for p in (tmp_path / "out.mov", plate)]  # fmt: skip
     assert times[0] == times[1]
     with av.open(str(tmp_path / "out.mov")) as container:
         assert container.streams.video[0].metadata["language"] == "fra"
-    span = Span(Fraction("0.121"), Fraction("0.35"))
+    span = TimeRange(Fraction("0.121"), Fraction("0.35"))
     part = restored(source, tmp_path / "part.mov", plate, span=span, **options)
     assert part.frames == part.faces == 5
     for now, whole in zip(

@@ -17,10 +17,10 @@ from vidrestore.cli import console
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.geometry import crop_matrix
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.faces import FaceFrame
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 
 SIZE = (320, 240)
 
@@ -52,7 +52,7 @@ def both(levels, *, reach=0, batch_size=1, tracks=(0,), tally=None, **more):
     results, runs = [], []
     for repeats in (True, False):
         restorer = Lively(reach)
-        out = restore(crops(*levels, tracks=tracks), restorer, tally or Tally(),
+        out = restore(crops(*levels, tracks=tracks), restorer, tally or RestorationStats(),
                       batch_size=batch_size, max_waiting_frames=9, repeats=repeats,
                       **more)  # fmt: skip
         results.append([face.restored for frame in out for face in frame.faces])
@@ -74,7 +74,7 @@ def test_nothing_comes_out_otherwise(reach, batch_size):
 
 
 def test_each_picture_is_run_once_and_repeats_are_counted():
-    tally = Tally(frames=range(2, 100))
+    tally = RestorationStats(frames=range(2, 100))
     levels = [1, 1, 1, 2, 2, 1, 1, 1]
     restorer = Lively()
     list(restore(crops(*levels), restorer, tally, batch_size=4, max_waiting_frames=9))
@@ -90,7 +90,9 @@ def test_a_repeat_is_one_of_the_same_track_in_the_frame_before():
     for faces in ([face, replace(face, track_id=1)], [face, None, face]):
         frames = [FaceFrame(Frame(i, i, image), (f,) if f else ()) for i, f in enumerate(faces)]
         restorer = Lively()
-        list(restore(iter(frames), restorer, Tally(), batch_size=1, max_waiting_frames=9))
+        list(
+            restore(iter(frames), restorer, RestorationStats(), batch_size=1, max_waiting_frames=9)
+        )
         assert restorer.windows == 2
 
 
@@ -104,7 +106,7 @@ def test_a_repeat_of_what_could_not_be_restored_is_counted_with_the_reason():
         def __call__(self, windows):
             return super().__call__(windows) * torch.nan
 
-    tally, restorer = Tally(), Broken()
+    tally, restorer = RestorationStats(), Broken()
     out = list(restore(crops(1, 1, 1), restorer, tally, batch_size=1, max_waiting_frames=9))
     assert [frame.faces[0].restored for frame in out] == [None] * 3
     assert tally.not_restored == {"the network gave no finite result": 3}
@@ -117,7 +119,7 @@ def test_what_is_kept_of_faces_that_are_gone_is_nothing():
 
     frames = list(crops(1, 2)) + [FaceFrame(Frame(i, i, None)) for i in (2, 3, 4)]
     seen = weakref.ref(frames[1].faces[0].source)
-    out = restore(iter(frames), Lively(), Tally(), batch_size=1, max_waiting_frames=9)
+    out = restore(iter(frames), Lively(), RestorationStats(), batch_size=1, max_waiting_frames=9)
     for _ in range(4):
         next(out)
     frames.clear()
@@ -164,7 +166,7 @@ def settings_with(**options):
 
 def planes_in(path) -> list[bytes]:
     return [b"".join(plane.tobytes() for plane in planes_of(frame.image))
-            for frame in decode(path, Damage())]  # fmt: skip
+            for frame in decode(path, DecodeErrors())]  # fmt: skip
 
 
 @pytest.mark.long

@@ -16,12 +16,12 @@ from vidrestore.analysis.tracks import Track
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import VideoInfo
-from vidrestore.jobs.render import Rendering, Work
+from vidrestore.jobs.render import Rendering, RenderJob
 from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.work_folder import WorkFolder
 from vidrestore.media.codecs import Encoding
-from vidrestore.media.decode import Span
-from vidrestore.restoration.companion import Companion, Pairing
+from vidrestore.media.decode import TimeRange
+from vidrestore.restoration.companion import PairedVideo, Pairing
 from vidrestore.restoration.segments import NOT_IN_KEY, Segment, leaves
 from vidrestore.restoration.upscaling import Scaling
 
@@ -35,9 +35,9 @@ class Known:
     name, size, reach_frames, template, cache_key = "known", None, 0, "gpen", "one"
 
 
-def work_of(**changes: Any) -> Work:
+def work_of(**changes: Any) -> RenderJob:
     track = plain_track(FRAMES, centre=(48, 32), side=32)
-    work = Work(
+    work = RenderJob(
         source=Path("tape.mkv"), fingerprint="tape", folder=Path("out.vidrestore"),
         analysis=replace(analysis_of(info_of(96, 64), FRAMES, [track]), fingerprint="tape"),
         restorers=[(0, None)], own_restorer=None, networks=[(0, "known")], judge="features",
@@ -47,7 +47,7 @@ def work_of(**changes: Any) -> Work:
     return replace(work, **changes)
 
 
-def key(work: Work, restorers: Any = None, segment: Segment = SEGMENT) -> str:
+def key(work: RenderJob, restorers: Any = None, segment: Segment = SEGMENT) -> str:
     known = [(0, Known())] if restorers is None else restorers
     rendering = Rendering(work, WorkFolder(work.folder), [segment], {}, known, None, None)
     return rendering._made_from(segment)
@@ -164,11 +164,11 @@ WORK_NOT = {
 def test_every_field_of_a_request_is_in_the_work_or_cannot_matter():
     assert {f.name for f in fields(RestoreRequest)} == REQUEST.keys() | REQUEST_NOT.keys()
     assert not REQUEST.keys() & REQUEST_NOT.keys()
-    assert set(REQUEST.values()) <= {f.name for f in fields(Work)}
+    assert set(REQUEST.values()) <= {f.name for f in fields(RenderJob)}
 
 
-def large() -> Companion:
-    return Companion(Path("plate.mkv"), replace(analysis_of(info_of(192, 128), FRAMES, []),
+def large() -> PairedVideo:
+    return PairedVideo(Path("plate.mkv"), replace(analysis_of(info_of(192, 128), FRAMES, []),
                                                 fingerprint="plate"), None)  # fmt: skip
 
 
@@ -178,7 +178,7 @@ WORK: dict[str, list[Any]] = {
     "parser": ["0123"],
     "settings": [load_settings(options={"paste.strength": 0.5})],
     "encoding": [Encoding("h264", "libx264", "yuv420p", ".mp4")],
-    "span": [Span(Fraction(1), None)],
+    "span": [TimeRange(Fraction(1), None)],
     "pairing": [
         Pairing(before_swap=large()),
         Pairing(plate=large()),
@@ -190,7 +190,7 @@ WORK: dict[str, list[Any]] = {
 
 
 def test_every_field_of_the_work_is_in_the_key_or_cannot_matter():
-    assert {f.name for f in fields(Work)} == WORK.keys() | WORK_NOT.keys()
+    assert {f.name for f in fields(RenderJob)} == WORK.keys() | WORK_NOT.keys()
     keys = [key(work_of(**{name: value})) for name, values in WORK.items() for value in values]
     assert len({USUAL, *keys}) == 1 + len(keys)
 

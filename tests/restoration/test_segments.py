@@ -25,7 +25,7 @@ from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs.work_folder import WorkFolder
 from vidrestore.media.concat import join
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 from vidrestore.restoration import pipeline
 from vidrestore.restoration.segments import Segment, context, plan_segments
@@ -84,7 +84,7 @@ def faces_of(tape: Path) -> Analysis:
 def frames_of(path: Path) -> list[tuple[int, bytes]]:
     return [
         (frame.pts, b"".join(plane.tobytes() for plane in planes_of(frame.image)))
-        for frame in decode(path, Damage())
+        for frame in decode(path, DecodeErrors())
     ]
 
 
@@ -308,7 +308,7 @@ def test_segments_of_another_encoder_are_not_joined(tmp_path):
         part = tmp_path / f"{name}.mp4"
         sources.ffmpeg(sources.picture(size), "-c:v libx264 -an", part)
         parts.append(part)
-    times = [[f.pts for f in decode(part, Damage())] for part in parts]
+    times = [[f.pts for f in decode(part, DecodeErrors())] for part in parts]
     with pytest.raises(OutputError, match="not made by the same encoder"):
         join(parts, tmp_path / "out.mp4", times, probe(parts[0]).info)
     with pytest.raises(OutputError, match="does not hold the frames"):

@@ -24,7 +24,7 @@ from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.frame import Region
 from vidrestore.imaging.geometry import Rect
-from vidrestore.media.decode import Damage, Span, decode
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.restoration.swap import moved, swapped_region, weight_in
 
 SIZE = (160, 160)
@@ -74,7 +74,7 @@ def restored(source: Path, target: Path, before: Path | None, *, tracks=None, **
 
 
 def samples(path: Path) -> list[list[np.ndarray]]:
-    return [planes_of(frame.image) for frame in decode(path, Damage())]
+    return [planes_of(frame.image) for frame in decode(path, DecodeErrors())]
 
 
 def changed(source: Path, target: Path) -> list[np.ndarray]:
@@ -177,7 +177,7 @@ def test_a_region_moves_with_its_picture():
 
 def test_a_part_of_both_is_the_same_part(tmp_path):
     before, after = videos(tmp_path, count=12)
-    span = Span(Fraction("0.121"), Fraction("0.35"))
+    span = TimeRange(Fraction("0.121"), Fraction("0.35"))
     summary = restored(after, tmp_path / "out.mkv", before, span=span)
     assert summary.faces == summary.frames == 5
     part = samples(tmp_path / "out.mkv")
@@ -240,7 +240,7 @@ def test_a_picture_of_another_size_is_refused_before_any_work(tmp_path):
 
 def test_another_clock_and_a_later_start_are_no_mismatch(tmp_path):
     before, after = videos(tmp_path)
-    images = [frame.image for frame in decode(before, Damage())]
+    images = [frame.image for frame in decode(before, DecodeErrors())]
     late = write_video(tmp_path / "late.mp4", images, codec="libx264",
                        pts=[1003 * i + 30000 for i in range(FRAMES)],
                        time_base=Fraction(1, 25075), options={"qp": "0"})  # fmt: skip

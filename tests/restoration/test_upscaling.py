@@ -35,7 +35,7 @@ from vidrestore.imaging.color import chroma_site
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import apply
 from vidrestore.imaging.planes import layout
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.framemd5 import frame_md5
 from vidrestore.media.probe import probe
 from vidrestore.restoration.companion import target_from_source
@@ -200,11 +200,11 @@ def scaled(source: Path, target: Path, factor: int = 2, *, restorer=None, tracks
 
 
 def greys(path: Path) -> list[npt.NDArray[Any]]:
-    return [planes_of(frame.image)[0].astype(np.float64) for frame in decode(path, Damage())]
+    return [planes_of(frame.image)[0].astype(np.float64) for frame in decode(path, DecodeErrors())]
 
 
 def hashes(path: Path) -> list[str]:
-    return [frame_md5(frame.image) for frame in decode(path, Damage())]
+    return [frame_md5(frame.image) for frame in decode(path, DecodeErrors())]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,9 @@ def test_faces_land_within_a_fifth_of_a_pixel(tmp_path, pixel_format, size, fact
     assert (now.width, now.height) == (2 * round(size[0] * aspect * factor / 2), size[1] * factor)
     to_large = target_from_source(now, info)
     step = 2 ** (info.bit_depth - 8)
-    for frame, found in zip(decode(source, Damage()), greys(tmp_path / "out.mkv"), strict=True):
+    for frame, found in zip(
+        decode(source, DecodeErrors()), greys(tmp_path / "out.mkv"), strict=True
+    ):
         was = planes_of(larger(frame.image, factor, info))[0]
         gained = (found - was) / step
         for x, y in apply(to_large, np.array(DOTS)):
@@ -250,7 +252,7 @@ def test_a_face_shows_more_of_its_crop_than_one_that_is_enlarged_with_the_pictur
     low, high = (0, 255) if info.full_range else (16, 235)
     truth = low + (high - low) * pattern(u.double(), v.double()).numpy()
     details, errors = [], []
-    enlarged = [planes_of(larger(f.image, 2, info))[0] for f in decode(small, Damage())]
+    enlarged = [planes_of(larger(f.image, 2, info))[0] for f in decode(small, DecodeErrors())]
     for pictures in (greys(large), enlarged):
         part = np.array([picture[inner] for picture in pictures], np.float64)
         fine = part - (np.roll(part, 1, 1) + np.roll(part, -1, 1)) / 2
@@ -345,7 +347,7 @@ def test_light_levels_in_a_header_are_of_the_larger_picture(tmp_path):
 
 def test_what_a_swap_changed_is_enlarged_with_the_rest(tmp_path):
     before = clip(tmp_path / "before.mkv")
-    images = [frame.image for frame in decode(before, Damage())]
+    images = [frame.image for frame in decode(before, DecodeErrors())]
     for image in images:
         next(planes_in(image))[30:70, 40:85] += 60
     source = write_video(tmp_path / "source.mkv", images)

@@ -30,7 +30,7 @@ from vidrestore.common.errors import InputError, OutputError, UsageError
 from vidrestore.common.files import check_new
 from vidrestore.common.profiles import load_settings
 from vidrestore.media import decode as decode_stage
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 from vidrestore.models import factory
 from vidrestore.review.comparison import write_comparison
@@ -48,7 +48,7 @@ def picture_in(path: Path) -> npt.NDArray[np.uint8]:
 
 def pictures_of(path: Path) -> list[npt.NDArray[np.uint8]]:
     info = probe(path).info
-    return [picture_of(frame.image, info) for frame in decode(path, Damage())]
+    return [picture_of(frame.image, info) for frame in decode(path, DecodeErrors())]
 
 
 def without_strip(picture: npt.NDArray[np.uint8], height: int) -> npt.NDArray[np.uint8]:

@@ -18,7 +18,7 @@ from vidrestore.review.trial import (
     Row,
     Score,
     Template,
-    Tryout,
+    Trial,
     run_tryout,
     try_restorer,
 )
@@ -62,11 +62,11 @@ class Knowing(Fake):
 
 
 @pytest.fixture(scope="module")
-def plain() -> Tryout:
+def plain() -> Trial:
     return try_restorer(Fake(lambda image: image))
 
 
-def mean(tryout: Tryout, value: Callable[[Score], float], where: Template | None) -> float:
+def mean(tryout: Trial, value: Callable[[Score], float], where: Template | None) -> float:
     return float(np.mean([value(row.score) for row in tryout.rows if row.template == where]))
 
 
@@ -87,7 +87,7 @@ def test_the_crop_puts_them_where_the_template_says(name: Template) -> None:
 
 
 @pytest.mark.parametrize("wear", WEAR)
-def test_wear_wears_and_is_the_same_each_time(wear: str, plain: Tryout) -> None:
+def test_wear_wears_and_is_the_same_each_time(wear: str, plain: Trial) -> None:
     picture = as_picture(clean_portrait()[0])
     once, again = WEAR[wear](picture), WEAR[wear](picture)
     assert np.array_equal(once, again)
@@ -95,7 +95,7 @@ def test_wear_wears_and_is_the_same_each_time(wear: str, plain: Tryout) -> None:
     assert np.abs(once.astype(int) - picture).mean() > 2
 
 
-def test_nothing_done_scores_as_the_worn_portrait(plain: Tryout) -> None:
+def test_nothing_done_scores_as_the_worn_portrait(plain: Trial) -> None:
     assert [(row.wear, row.template) for row in plain.rows] == [
         *((wear, None) for wear in WEAR),
         *((wear, name) for wear in WEAR for name in TEMPLATES),
@@ -106,7 +106,7 @@ def test_nothing_done_scores_as_the_worn_portrait(plain: Tryout) -> None:
         assert mean(plain, lambda score: score.landmark_error_px, name) < 0.5
 
 
-def test_a_blurring_restorer_has_less_true_detail(plain: Tryout) -> None:
+def test_a_blurring_restorer_has_less_true_detail(plain: Trial) -> None:
     worse = try_restorer(Fake(blurred))
     for name in TEMPLATES:
         detail = [mean(each, lambda s: s.true_detail, name) for each in (worse, plain)]
@@ -139,10 +139,10 @@ def test_numbers_of_untrained_weights_are_said_to_mean_nothing() -> None:
     assert "align.template" not in tryout.verdict
 
 
-def scored(gpen: Score, ffhq: Score) -> Tryout:
+def scored(gpen: Score, ffhq: Score) -> Trial:
     rows = [Row(wear, None, Score(0.2, 0.2, 28.0)) for wear in WEAR]
     rows += [Row(w, t, s) for w in WEAR for t, s in (("gpen", gpen), ("ffhq", ffhq))]
-    return Tryout("fake", "gpen", tuple(rows), np.zeros((1, 1, 3), np.uint8))
+    return Trial("fake", "gpen", tuple(rows), np.zeros((1, 1, 3), np.uint8))
 
 
 def test_a_tie_names_no_template() -> None:

@@ -166,7 +166,7 @@ from pathlib import Path
 from vidrestore.web import server
 folder = Path(tempfile.mkdtemp())
 server._keep_to_itself(folder)
-app = server._app(server.Serving("127.0.0.1", None, 1), folder, 1)._app
+app = server._app(server.ServerOptions("127.0.0.1", None, 1), folder, 1)._app
 def of(routes):
     for route in routes:
         inner = getattr(getattr(route, "original_router", route), "routes", None)
@@ -411,7 +411,7 @@ import httpx
 from vidrestore.web import access, server
 folder = Path(tempfile.mkdtemp())
 server._keep_to_itself(folder)
-app = server._app(server.Serving("127.0.0.1", None, 1), folder, 1)._app
+app = server._app(server.ServerOptions("127.0.0.1", None, 1), folder, 1)._app
 async def within(scope, receive, send):
     await app({{**scope, access.VISITOR: "me"}}, receive, send)
 async def ask():

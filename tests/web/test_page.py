@@ -26,7 +26,7 @@ from vidrestore.cli import main
 from vidrestore.common.errors import OutputError, UsageError
 from vidrestore.web import content as page_words
 from vidrestore.web.queue import DEFECT
-from vidrestore.web.server import Serving, serve, work_folder
+from vidrestore.web.server import ServerOptions, serve, work_folder
 
 SECONDS = 60
 FRAMES = 24
@@ -476,7 +476,7 @@ def test_a_port_that_is_taken_is_said(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(UsageError, match=rf"port {port}.*--port"):
-            serve(Serving("127.0.0.1", port, 1), lambda address, folder: None)
+            serve(ServerOptions("127.0.0.1", port, 1), lambda address, folder: None)
 
 
 def test_what_an_earlier_page_left_goes_and_what_another_uses_stays():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vidrestore.web.queue import Job, Jobs, Progress
-from vidrestore.web.session import Desk
+from vidrestore.web.session import Session
 
 # Speaks as `vidrestore --json` does. It is told what to do by its first argument, and in which
 # folder; a gate is a file there that the test makes when the command may go on.
@@ -261,7 +261,7 @@ def test_both_lists_of_a_desk_end_with_their_commands(tmp_path):
     program.write_text(COMMAND)
 
     async def test():
-        desk = Desk(tmp_path / "desk", command=(sys.executable, str(program)))
+        desk = Session(tmp_path / "desk", command=(sys.executable, str(program)))
         jobs = [add(desk.looks, "gated"), add(desk.restorations, "gated")]
         work = asyncio.create_task(desk.work())
         await until(lambda: all(map(at_gate, jobs)))

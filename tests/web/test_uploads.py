@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vidrestore.web.folders import OwnFolders
-from vidrestore.web.session import Desk, Kind, Order, pair_of, target_of
+from vidrestore.web.session import Kind, Order, Session, pair_of, target_of
 from vidrestore.web.uploads import Upload, Uploads
 
 HAAR = Kind("none", "haar")
@@ -102,7 +102,7 @@ def test_what_is_no_file_in_the_folder_is_not_kept(tmp_path, victim, what):
 
 def test_the_last_job_of_a_video_takes_it_along_and_no_other(tmp_path):
     async def test():
-        desk = Desk(tmp_path / "desk")
+        desk = Session(tmp_path / "desk")
         first, second = store(desk.uploads), store(desk.uploads)
         look, other = desk.look(first, HAAR), desk.look(second, HAAR)
         again = desk.look_again(look, Kind("none", "yunet"))
@@ -118,7 +118,7 @@ def test_the_last_job_of_a_video_takes_it_along_and_no_other(tmp_path):
 
 def test_a_job_on_a_file_that_was_never_uploaded_removes_nothing_of_it(tmp_path, victim):
     async def test():
-        desk = Desk(tmp_path / "desk")
+        desk = Session(tmp_path / "desk")
         job = desk.looks.add("me", victim / "tape.mp4", lambda folder: ("analyze", "x"))
         desk.looks.remove(job)
         assert not job.folder.exists()
@@ -129,7 +129,7 @@ def test_a_job_on_a_file_that_was_never_uploaded_removes_nothing_of_it(tmp_path,
 
 def test_a_visitor_gets_no_file_of_another_and_drops_no_preview_of_another(tmp_path):
     async def test():
-        desk = Desk(tmp_path / "desk")
+        desk = Session(tmp_path / "desk")
         mine, yours = (desk.look(store(desk.uploads, who), HAAR) for who in ("me", "you"))
         order = Order(HAAR, "fusion", 1.0, ())
         for look in (mine, yours):

@@ -16,7 +16,7 @@ from vidrestore.common.errors import InputError, VidrestoreError
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.settings import Settings
 from vidrestore.common.text_files import can_be_found
-from vidrestore.media.decode import Span
+from vidrestore.media.decode import TimeRange
 from vidrestore.media.probe import Probe
 from vidrestore.models import weights
 from vidrestore.models.factory import recognizer_folder
@@ -42,7 +42,7 @@ def find_analysis(
     source: Probe,
     settings: Settings,
     *,
-    span: Span | None = None,
+    span: TimeRange | None = None,
     inspection: Inspection | None = None,
     may_be_kept: bool = True,
     on_event: OnEvent | None = None,
@@ -105,7 +105,7 @@ def forget_analysis(source: Probe, settings: Settings, on_event: OnEvent | None)
     _drop(_kept_at(source, settings, None))
 
 
-def _kept_at(source: Probe, settings: Settings, span: Span | None) -> Path:
+def _kept_at(source: Probe, settings: Settings, span: TimeRange | None) -> Path:
     folder = weights.user_cache() / "analyses"
     return storage.cached(source, folder, _settings_hash(settings, span))
 
@@ -140,7 +140,7 @@ def _drop(path: Path) -> None:
         _LOG.info("a kept analysis stays: %s", error)
 
 
-def _settings_hash(settings: Settings, span: Span | None) -> str:
+def _settings_hash(settings: Settings, span: TimeRange | None) -> str:
     """Of all that pass one depends on but the source."""
     align = settings.align.model_copy(update={"template": template_of(settings)})
     parts = [

@@ -67,7 +67,7 @@ class Failures:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Look:
+class FirstLookResult:
     """What the first look at a frame gave."""
 
     frame: Frame
@@ -102,7 +102,7 @@ class FirstLook:
         self._view = upright(info, size_px)
         self._every = every
 
-    def __call__(self, frame: Frame) -> Look:
+    def __call__(self, frame: Frame) -> FirstLookResult:
         picture = upright_picture(frame.image, self._info, self._view, self._margins)
         grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
         small = cv2.resize(grey, _THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA)
@@ -113,11 +113,11 @@ class FirstLook:
             except Exception as broken:  # of whatever kind; `detect` counts it
                 error = broken
         crc32 = checksum(frame.image)
-        return Look(frame, picture, np.asarray(small, np.uint8), crc32, found, error)
+        return FirstLookResult(frame, picture, np.asarray(small, np.uint8), crc32, found, error)
 
 
 def detect(
-    looks: Iterator[Look],
+    looks: Iterator[FirstLookResult],
     detector: Detector,
     info: VideoInfo,
     *,
@@ -190,7 +190,9 @@ class _SecondLook:
         self._thumbnail: Picture | None = None
         self._looked_seconds = -np.inf
 
-    def __call__(self, look: Look, found: list[Detection], seconds: float) -> list[Detection]:
+    def __call__(
+        self, look: FirstLookResult, found: list[Detection], seconds: float
+    ) -> list[Detection]:
         """`found` and what else there is, in the same pixels."""
         lost = [face for face in self._before if not _is_among(face, found)]
         due = self._is_new(look.thumbnail) or seconds - self._looked_seconds >= self._again_seconds

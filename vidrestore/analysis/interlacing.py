@@ -9,7 +9,7 @@ from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.sampling import sample
 from vidrestore.common.errors import UsageError
 from vidrestore.common.settings import Settings
-from vidrestore.media.decode import Span
+from vidrestore.media.decode import TimeRange
 from vidrestore.media.fields import FieldScan, can_split
 from vidrestore.media.images import is_pictures
 from vidrestore.media.probe import Probe
@@ -69,7 +69,7 @@ class Inspection:
     margins: Margins
 
 
-def inspect_samples(probe: Probe, settings: Settings, span: Span | None = None) -> Inspection:
+def inspect_samples(probe: Probe, settings: Settings, span: TimeRange | None = None) -> Inspection:
     """Measure interlacing and borders in sampled frames, unless that is not wanted, and decide.
 
     Args:

@@ -56,7 +56,9 @@ _LEAST_OVERLAP = 0.1
 _LARGEST_CROP = 10
 
 
-def follow(seen: Iterator[tuple[Frame, Observation]], odometer: Odometer) -> Iterator[Observation]:
+def follow(
+    seen: Iterator[tuple[Frame, Observation]], odometer: FaceMotionEstimator
+) -> Iterator[Observation]:
     """Observations with the motion of their faces, and with faces that are only followed."""
     for frame, observation in seen:
         faces, motions = odometer.follow(frame.image, observation.detections)
@@ -76,7 +78,7 @@ class _Look:
     """Convention: frame pixel centres -> pixel centres of `crop`."""
 
 
-class Odometer:
+class FaceMotionEstimator:
     """Follows the faces of one stream; called for every frame, in order, from one thread.
 
     It keeps a grey crop of 128 x 128 pixels of each face of the last frame, and no picture: Y', or

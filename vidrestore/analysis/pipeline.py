@@ -15,7 +15,7 @@ from vidrestore.analysis.borders import Margins
 from vidrestore.analysis.detection import Failures, FirstLook, Recognise, detect
 from vidrestore.analysis.edl import read_cuts
 from vidrestore.analysis.interlacing import Inspection, Interlacing, inspect_samples
-from vidrestore.analysis.motion import Odometer, follow
+from vidrestore.analysis.motion import FaceMotionEstimator, follow
 from vidrestore.analysis.people import join_people
 from vidrestore.analysis.result import Analysis, Fields, info_of_pictures
 from vidrestore.analysis.shots import ShotFinder
@@ -32,7 +32,7 @@ from vidrestore.common.system import usable_cores
 from vidrestore.common.threads import StageThreads, Stopwatch
 from vidrestore.imaging.frame import BoolArray, Frame, VideoInfo
 from vidrestore.imaging.planes import checksum
-from vidrestore.media.decode import Damage, Span, decode
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.fields import pictures
 from vidrestore.media.images import (
     is_pictures,
@@ -56,7 +56,7 @@ def analyze_video(
     source: str | Path,
     settings: Settings | None = None,
     *,
-    span: Span | None = None,
+    span: TimeRange | None = None,
     on_event: OnEvent | None = None,
 ) -> Analysis:
     """Find out everything that must be known of a video before a face is restored.
@@ -88,7 +88,7 @@ def analyze(
     inspection: Inspection,
     settings: Settings,
     *,
-    span: Span | None = None,
+    span: TimeRange | None = None,
     on_event: OnEvent | None = None,
 ) -> Analysis:
     """`analyze_video` of a file that was looked at already.
@@ -156,7 +156,7 @@ class _Watched:
         self._pts, self._crc32 = array("q"), array("L")
         self.film = Matches()
         self.seen, self.in_margins = Observations(), 0
-        self.damage, self.failures = Damage(), Failures()
+        self.damage, self.failures = DecodeErrors(), Failures()
         self._shots = ShotFinder(cut=settings.shots.cut, contrast=settings.shots.contrast)
 
     def add(self, observation: Observation) -> None:
@@ -209,7 +209,7 @@ def _looked(
 ) -> _Looked:
     """What leads from frames to observations; all detectors but the last look at once."""
     how = settings.detect
-    odometer = Odometer(
+    odometer = FaceMotionEstimator(
         info,
         carry_frames=_gap_frames(settings, info),
         least_support=settings.align.least_support,
@@ -245,7 +245,7 @@ def _watch(
     watched: _Watched,
     source: Path,
     looked: _Looked,
-    span: Span | None,
+    span: TimeRange | None,
     on_event: OnEvent | None,
     *,
     may_seek: bool,
@@ -377,13 +377,13 @@ def template_of(settings: Settings) -> str:
     return "gpen" if settings.align.template == "auto" else settings.align.template
 
 
-def _report(on_event: OnEvent | None, info: VideoInfo, span: Span | None, done: int) -> None:
+def _report(on_event: OnEvent | None, info: VideoInfo, span: TimeRange | None, done: int) -> None:
     if on_event is not None:
         expected = max(frames_expected(info, span), done)
         on_event({"event": "progress", "stage": "analyze", "frame": done, "frames": expected})
 
 
-def frames_expected(info: VideoInfo, span: Span | None = None) -> int:
+def frames_expected(info: VideoInfo, span: TimeRange | None = None) -> int:
     """Frames that the container claims, of all or of `span`; from its duration where it gives no
     count."""
     if span is None and info.frame_count_from_header:

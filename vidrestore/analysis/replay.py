@@ -16,7 +16,7 @@ from vidrestore.analysis.result import Analysis, of_file
 from vidrestore.common.errors import ChangedSourceError, InputError
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.planes import checksum
-from vidrestore.media.decode import Damage, Span, decode, decode_from
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode, decode_from
 from vidrestore.media.fields import pictures
 from vidrestore.media.pulldown import film_again
 
@@ -27,7 +27,7 @@ _EARLIER_SECONDS = (Fraction(0), Fraction(2), Fraction(10))
 def frames_again(
     source: Path,
     analysis: Analysis,
-    span: Span | None = None,
+    span: TimeRange | None = None,
     *,
     first: int = 0,
     end: int | None = None,
@@ -57,7 +57,7 @@ def frames_again(
 def _file_again(
     source: Path,
     analysis: Analysis,
-    span: Span | None,
+    span: TimeRange | None,
     device: str | None,
     first: int,
     end: int,
@@ -89,7 +89,7 @@ def _file_again(
     may_seek = not analysis.one_thread
     index = analysis.info.stream_index
     for frame in decode(
-        source, Damage(), span, stream_index=index, one_thread=True, may_seek=may_seek
+        source, DecodeErrors(), span, stream_index=index, one_thread=True, may_seek=may_seek
     ):
         if frame.index < given:
             continue
@@ -112,7 +112,7 @@ def _file_again(
 
 
 def _attempts(
-    source: Path, analysis: Analysis, span: Span | None, first: int, device: str | None
+    source: Path, analysis: Analysis, span: TimeRange | None, first: int, device: str | None
 ) -> Iterator[Iterator[Frame]]:
     """Ways to read from frame `first` on, with indices of the analysis; the quickest first."""
     if analysis.one_thread:
@@ -130,7 +130,7 @@ def _attempts(
             frames = decode_from(source, begin, stream_index=index, device=kind)
             yield _numbered(_while_there(frames, kind), known)
         if kind is None or not first:
-            frames = decode(source, Damage(), span, stream_index=index, device=kind)
+            frames = decode(source, DecodeErrors(), span, stream_index=index, device=kind)
             yield _while_there(frames, kind)
 
 

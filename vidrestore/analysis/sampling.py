@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from vidrestore.analysis.borders import NO_MARGINS, Margins, MarginScan
 from vidrestore.imaging.frame import VideoInfo
-from vidrestore.media.decode import Damage, Span, decode, decode_from
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode, decode_from
 from vidrestore.media.fields import FieldScan, scan
 from vidrestore.media.probe import Probe
 
@@ -34,7 +34,7 @@ class Samples(NamedTuple):
     margins: Margins
 
 
-def sample(probe: Probe, span: Span | None, *, fields: bool, borders: bool) -> Samples:
+def sample(probe: Probe, span: TimeRange | None, *, fields: bool, borders: bool) -> Samples:
     """Decode a few frames and measure them.
 
     Args:
@@ -76,7 +76,7 @@ def _with_pairs(
 
 
 def _stretches(
-    source: Path, info: VideoInfo, span: Span | None, *, frames: int
+    source: Path, info: VideoInfo, span: TimeRange | None, *, frames: int
 ) -> Iterator[tuple[Iterator[Any], int]]:
     """So many successive pictures each from ten places in the video, or in `span` of it, as seeks
     find them; all of a short one. With them: out of how many a pair is measured for borders."""
@@ -85,7 +85,7 @@ def _stretches(
     end = (span and span.end_seconds) or whole
     seconds = min(end, whole) - start
     if seconds * info.frame_rate <= _SHORT_FRAMES:
-        every = decode(source, Damage(), span, stream_index=info.stream_index)
+        every = decode(source, DecodeErrors(), span, stream_index=info.stream_index)
         yield (frame.image for frame in islice(every, _SHORT_FRAMES)), _PAIR_EVERY
         return
     first = _first_pts(source, info)
@@ -96,7 +96,7 @@ def _stretches(
 
 
 def _first_pts(source: Path, info: VideoInfo) -> int:
-    frames = decode(source, Damage(), stream_index=info.stream_index)
+    frames = decode(source, DecodeErrors(), stream_index=info.stream_index)
     first = next(frames, None)
     return 0 if first is None else first.pts
 

@@ -182,10 +182,10 @@ def ui(
 ) -> None:
     """Open a page in the browser: drop a video, choose whom, restore. It stays on this machine."""
     from vidrestore.cli import console
-    from vidrestore.web.server import Serving, serve
+    from vidrestore.web.server import ServerOptions, serve
 
     folder = None if weights is None else weights.absolute()
-    serving = Serving(host, port, max_upload, folder, bool(offline))
+    serving = ServerOptions(host, port, max_upload, folder, bool(offline))
 
     with ExitStack() as at_end:
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vidrestore.review.demo import Demo
     from vidrestore.review.evaluate import Evaluation
     from vidrestore.review.preview import Preview
-    from vidrestore.review.trial import Tryout
+    from vidrestore.review.trial import Trial
 
 
 def show_summary(summary: Summary, target: Path) -> None:
@@ -271,7 +271,7 @@ def show_converted(converted: Converted) -> None:
     _say(f"use it: --restorer {converted.path}")
 
 
-def show_tryout(tryout: Tryout, sheet: Path) -> None:
+def show_tryout(tryout: Trial, sheet: Path) -> None:
     table = Table(
         "worn", "template", "landmarks off", "true detail", "PSNR", title=_cell(tryout.restorer)
     )

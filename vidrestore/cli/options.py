@@ -12,7 +12,7 @@ from vidrestore.common.timecode import seconds_of
 
 if TYPE_CHECKING:
     from vidrestore.common.settings import Settings
-    from vidrestore.media.decode import Span
+    from vidrestore.media.decode import TimeRange
 
 # Option -> the setting that it is a name of.
 _SETTINGS = {
@@ -407,13 +407,13 @@ Json = Annotated[
 ]
 
 
-def span_of(start: str | None, end: str | None) -> Span | None:
+def span_of(start: str | None, end: str | None) -> TimeRange | None:
     """The part between two times, None where neither is given; UsageError for what is no time."""
-    from vidrestore.media.decode import Span
+    from vidrestore.media.decode import TimeRange
 
     if start is None and end is None:
         return None
-    return Span(*(None if text is None else seconds_of(text) for text in (start, end)))
+    return TimeRange(*(None if text is None else seconds_of(text) for text in (start, end)))
 
 
 def settings_from(profile: str | None, changes: list[str] | None, **options: Any) -> Settings:

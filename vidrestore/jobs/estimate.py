@@ -21,7 +21,7 @@ from vidrestore.common.settings import Settings
 from vidrestore.common.temporary import temporary_folder
 from vidrestore.jobs.plan import ways_to_encode
 from vidrestore.jobs.request import check_fields
-from vidrestore.media.decode import Span
+from vidrestore.media.decode import TimeRange
 from vidrestore.media.encode import first_that_opens
 from vidrestore.models import weights
 from vidrestore.models.devices import choose_device
@@ -105,7 +105,7 @@ class _Nothing:
 
 
 def _pairing(
-    source: Path, analysis: Analysis, span: Span | None, scaling: Scaling | None
+    source: Path, analysis: Analysis, span: TimeRange | None, scaling: Scaling | None
 ) -> Pairing:
     return ALONE if scaling is None else Pairing(plate=enlarged(source, analysis, span, scaling))
 
@@ -140,7 +140,7 @@ def _seconds_per_frame(
         return (time.monotonic() - started) / part.frame_count
 
 
-def _part(analysis: Analysis) -> tuple[Analysis, Span]:
+def _part(analysis: Analysis) -> tuple[Analysis, TimeRange]:
     """The frames from the first face on, as an analysis of their own, and where they are."""
     starts = (t.first_frame + int(np.argmax(t.strength > 0)) for t in analysis.tracks)
     first = min(starts, default=0)
@@ -156,7 +156,7 @@ def _part(analysis: Analysis) -> tuple[Analysis, Span]:
         tracks=tuple(tracks),
     )
     # Half a tick before and after, so that rounding leaves out none of them.
-    return part, Span(max(begin - clock / 2, Fraction(0)), last + clock / 2)
+    return part, TimeRange(max(begin - clock / 2, Fraction(0)), last + clock / 2)
 
 
 def _cut(track: Track, first: int, end: int) -> Track:

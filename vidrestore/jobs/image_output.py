@@ -28,7 +28,7 @@ from vidrestore.imaging.geometry import Rect
 from vidrestore.imaging.planes import checksum, layout, plane
 from vidrestore.media.codecs import Encoding, plan_encoding
 from vidrestore.media.containers import RemuxPlan
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.images import (
     Pictures,
     dpx,
@@ -85,7 +85,7 @@ class Job:
 
         try:
             with StageThreads() as threads:
-                frames = threads.background(decode(video, Damage()), depth=2, name="decode")
+                frames = threads.background(decode(video, DecodeErrors()), depth=2, name="decode")
                 done = list(threads.each(frames, [write] * several, depth=1, name="write"))
         except OSError as error:
             raise not_written("writing the pictures", self.target.parent, error) from error
@@ -160,7 +160,7 @@ def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Setting
 
 def _check_held(path: Path, header: Header, info: VideoInfo) -> None:
     """Refuse a file that its decoded pixels do not give again."""
-    frame = next(decode(path, Damage()))
+    frame = next(decode(path, DecodeErrors()))
     samples = samples_of(frame.image, header, info)
     with files.opened(path) as data:
         if header.kind == "dpx" and not dpx.holds(data, samples):

@@ -24,7 +24,7 @@ from vidrestore.imaging.planes import layout, plane
 from vidrestore.jobs.work_folder import Part, WorkFolder, sealed
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.concat import join
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.ffmpeg import run_ffmpeg
 from vidrestore.media.source import open_source
 from vidrestore.restoration.compositing.layers import LayerFiles
@@ -49,7 +49,7 @@ _FFV1 = {"level": "3", "g": "1", "slicecrc": "1"}
 
 
 @dataclass(frozen=True, slots=True)
-class Layering:
+class LayerOutput:
     """The streams of the fill and of the matte, in parts that lie beside those of the video."""
 
     folder: Path
@@ -320,7 +320,7 @@ def _remux(video: Path, target: Path, folder: Path, timecode: str | None, *, is_
 
 def _write_pictures(video: Path, folder: Path, stream: str) -> None:
     """A TIFF of 16 bits, full range, for each frame, numbered from 0."""
-    for frame in decode(video, Damage()):
+    for frame in decode(video, DecodeErrors()):
         # OpenCV has its colours in the order blue, green, red.
         order = layout(frame.image).planes[::-1]
         picture = np.dstack([plane(frame.image, index) for index in order])

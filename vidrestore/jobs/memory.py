@@ -12,7 +12,7 @@ from vidrestore.common.errors import OutputError
 from vidrestore.common.settings import Settings
 from vidrestore.common.system import machine_memory
 from vidrestore.imaging.frame import VideoInfo
-from vidrestore.models.restorers import Described
+from vidrestore.models.restorers import RestorerInfo
 from vidrestore.restoration import guard, temporal
 from vidrestore.restoration.compositing import paste
 from vidrestore.restoration.upscaling import Scaling
@@ -55,7 +55,7 @@ def memory_for_frames(
 
 
 def memory_for_faces(
-    analysis: Analysis, settings: Settings, restorers: Sequence[tuple[int, Described]]
+    analysis: Analysis, settings: Settings, restorers: Sequence[tuple[int, RestorerInfo]]
 ) -> int:
     """Likewise for the crops of the faces that are in sight together."""
     waiting = 3 * (settings.job.queue_frames + _IN_HAND) + 2 * (1 + _IN_HAND) + _CROPS_IN_STAGES

@@ -46,7 +46,7 @@ class JobNote(_Note):
 class _PartNote(_Note):
     """What a finished file is made from, and what it holds."""
 
-    made_from: _Word
+    segment_key: _Word
     size: int = Field(ge=0, le=2**62)
     sha256: _Sha256
 

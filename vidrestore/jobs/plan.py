@@ -21,18 +21,18 @@ from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.jobs.exclusions import FIELDS, check_exclusions
 from vidrestore.jobs.image_output import Job, lossless_ways, plan_pictures, streams_of_pictures
-from vidrestore.jobs.layer_output import Layering
+from vidrestore.jobs.layer_output import LayerOutput
 from vidrestore.jobs.memory import check_memory, memory_for_faces, memory_for_frames
 from vidrestore.jobs.redo import (
-    Kept,
+    FinishedJob,
     Redo,
     check_encoding,
     kept_job,
-    names_used,
     plan_redo,
+    restorers_of_segments,
     take_segments,
 )
-from vidrestore.jobs.render import Here, Rendering, Work
+from vidrestore.jobs.render import LocalRenderer, Rendering, RenderJob
 from vidrestore.jobs.request import (
     RestoreRequest,
     check_fields,
@@ -45,9 +45,9 @@ from vidrestore.media.images import is_pictures
 from vidrestore.media.probe import Probe, probe
 from vidrestore.media.remux import plan_that_fits
 from vidrestore.models.factory import chosen_parser, chosen_restorer, chosen_restorers
-from vidrestore.models.restorers import Described, Restorer, cache_key_of
+from vidrestore.models.restorers import Restorer, RestorerInfo, cache_key_of
 from vidrestore.restoration.companion import (
-    Companion,
+    PairedVideo,
     check_before_swap,
     check_plate,
     pair,
@@ -68,7 +68,7 @@ class Plan:
     """How they are written, where the output is pictures and no video."""
     info: VideoInfo
     """Of the output's picture."""
-    base: Companion
+    base: PairedVideo
     """Whose frames the output has but for the faces."""
     container_start: Fraction
     redo: Redo | None
@@ -80,7 +80,7 @@ class Plan:
     """Whether its analysis is that of an earlier run; see `vidrestore.analysis.cache`."""
 
     @property
-    def job(self) -> Work:
+    def job(self) -> RenderJob:
         return self.rendering.work
 
     @property
@@ -167,7 +167,7 @@ def plan_job(
         ))  # fmt: skip
     if scaling is not None:
         check_memory(needed_bytes + memory_for_faces(analysis, settings, described), info)
-    job = Work(
+    job = RenderJob(
         source=source.absolute(),
         fingerprint=found.fingerprint,
         folder=work.path.absolute(),
@@ -193,17 +193,17 @@ def plan_job(
         segments = redo.kept.segments
         taken = take_segments(redo, work, target, output.encoding.suffix)
     # With workers, which open their own, nothing here holds on to the networks.
-    renderer = request.workers or Here(restorers, judge, parser)
+    renderer = request.workers or LocalRenderer(restorers, judge, parser)
     return Plan(
         rendering=Rendering(job, work, segments, taken, described, renderer, on_event),
         streams=output.streams,
         pictures=output.pictures,
         info=info,
-        base=pairing.plate or Companion(source, of_output(analysis), span),
+        base=pairing.plate or PairedVideo(source, of_output(analysis), span),
         container_start=output.container_start,
         redo=redo,
         losses=losses,
-        restorers=names_used(segments, analysis, described, redo),
+        restorers=restorers_of_segments(segments, analysis, described, redo),
         has_kept_analysis=has_kept,
     )
 
@@ -236,7 +236,11 @@ class _Output:
 
 
 def _plan_output(
-    request: RestoreRequest, work: WorkFolder, base: Probe, info: VideoInfo, kept: Kept | None
+    request: RestoreRequest,
+    work: WorkFolder,
+    base: Probe,
+    info: VideoInfo,
+    kept: FinishedJob | None,
 ) -> _Output:
     """`base` is the file whose streams are carried over; `info` is of the output's picture."""
     target, threads = request.target, request.settings.encode.threads
@@ -254,10 +258,10 @@ def _plan_output(
     return _Output(encoding, header, plan, base.start)
 
 
-def _layering(request: RestoreRequest, work: WorkFolder) -> Layering | None:
+def _layering(request: RestoreRequest, work: WorkFolder) -> LayerOutput | None:
     if request.layer is None:
         return None
-    layering = Layering(request.layer, request.source.stem, request.settings.layer.format, work)
+    layering = LayerOutput(request.layer, request.source.stem, request.settings.layer.format, work)
     layering.check(request.target, (request.source, request.base), overwrite=request.overwrite)
     return layering
 
@@ -310,7 +314,7 @@ class _Description:
     cache_key: str | None
 
 
-def _described(restorer: Restorer) -> Described:
+def _described(restorer: Restorer) -> RestorerInfo:
     """It without its network; itself where it chooses one by the face, and opens none before."""
     if hasattr(restorer, "for_side"):
         return restorer

@@ -23,7 +23,7 @@ import torch
 from vidrestore.common.errors import ClusterError, UsageError
 from vidrestore.common.quoting import quoted
 from vidrestore.common.temporary import temporary_folder
-from vidrestore.jobs.workers import Crew
+from vidrestore.jobs.workers import WorkerPool
 
 _CONNECT_SECONDS = 5.0
 # A network may fail for a moment; after a minute Ray itself gives up.
@@ -81,7 +81,7 @@ def _answers(place: tuple[str, int]) -> bool:
 
 
 @contextmanager
-def local(count: int) -> Iterator[Crew]:
+def local(count: int) -> Iterator[WorkerPool]:
     """`count` workers on this machine, which share its GPUs, or its processor where it has none."""
     surroundings = {
         # Else Ray puts the address of the network in the place of 127.0.0.1, and listens there.
@@ -106,11 +106,11 @@ def local(count: int) -> Iterator[Crew]:
             _temp_dir=str(temporary / "r"),  # which Ray opens to every user
         )
         share = min(1.0, 1 / math.ceil(count / gpus)) if gpus else 0
-        yield Crew(count, cpus=1, gpus=share, fault=_Watch(ray, looks=1, seconds=0))
+        yield WorkerPool(count, cpus=1, gpus=share, fault=_Watch(ray, looks=1, seconds=0))
 
 
 @contextmanager
-def connected(address: str, count: int | None = None) -> Iterator[Crew]:
+def connected(address: str, count: int | None = None) -> Iterator[WorkerPool]:
     """Workers on the Ray cluster whose head is at `address` ("HOST:PORT", or "auto": the one that
     this machine belongs to): `count`, or one for each GPU, or without any GPU as many as find the
     cores that a run on this machine uses, and at least one on every node.
@@ -130,7 +130,7 @@ def connected(address: str, count: int | None = None) -> Iterator[Crew]:
 
 
 @contextmanager
-def open_crew(count: int | None, address: str | None) -> Iterator[Crew | None]:
+def open_crew(count: int | None, address: str | None) -> Iterator[WorkerPool | None]:
     """The workers that a command asks for; None where it asks for none.
 
     What Ray prints of lost nodes goes to standard error meanwhile.
@@ -146,16 +146,16 @@ def open_crew(count: int | None, address: str | None) -> Iterator[Crew | None]:
             yield stack.enter_context(local(count))
 
 
-def _crew(nodes: Sequence[dict[str, float]], count: int | None) -> Crew:
+def _crew(nodes: Sequence[dict[str, float]], count: int | None) -> WorkerPool:
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
     if gpus:
         each = min(1.0, 1 / math.ceil((count or gpus) / gpus))
-        return Crew(count or gpus, cpus=0, gpus=each)
+        return WorkerPool(count or gpus, cpus=0, gpus=each)
     cores = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
     if not cores:
         raise ClusterError("the cluster has no node with a GPU or a CPU to give")
     cpus = min(torch.get_num_threads(), *cores)
-    return Crew(count or sum(each // cpus for each in cores), cpus=cpus, gpus=0)
+    return WorkerPool(count or sum(each // cpus for each in cores), cpus=cpus, gpus=0)
 
 
 def _token_mode() -> dict[str, str]:

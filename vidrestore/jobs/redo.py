@@ -21,12 +21,12 @@ from vidrestore.jobs.work_folder import ANALYSIS, WorkFolder, has_sha256, sealed
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.concat import take
 from vidrestore.media.probe import fingerprint
-from vidrestore.models.restorers import Described
+from vidrestore.models.restorers import RestorerInfo
 from vidrestore.restoration.segments import Segment, restorers_used
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class FinishedJob:
     """A finished job: what its output is made of, segment by segment, and what is to be redone."""
 
     analysis: Analysis
@@ -51,7 +51,7 @@ class Kept:
 class Redo:
     """Which frames are rendered anew."""
 
-    kept: Kept
+    kept: FinishedJob
     analysis: Analysis
     """The new one in the shots that are redone, and the old one elsewhere."""
     frames: tuple[tuple[int, int], ...]
@@ -64,7 +64,7 @@ class Redo:
         return _lies_in(frame, self.frames)
 
 
-def kept_job(work: WorkFolder, source: Path, target: Path, shots: str) -> Kept:
+def kept_job(work: WorkFolder, source: Path, target: Path, shots: str) -> FinishedJob:
     """What the job that wrote `target` kept; `shots` are those to redo, such as "3,7-9".
 
     UsageError where nothing was kept, `target` is not what the job wrote, or there is no such shot;
@@ -95,7 +95,7 @@ def kept_job(work: WorkFolder, source: Path, target: Path, shots: str) -> Kept:
             f"{parts[-1]['frames'][1]} frames and an analysis of {analysis.frame_count}; restore "
             "the whole with --keep-job --overwrite"
         )
-    return Kept(
+    return FinishedJob(
         analysis=analysis,
         segments=[Segment(i, *part["frames"]) for i, part in enumerate(parts)],
         restorers=tuple(tuple(part["restorers"]) for part in parts),
@@ -130,7 +130,7 @@ def note_job(
     work.keep(output, note | {"stream_index": stream_index})
 
 
-def check_encoding(kept: Kept, encoding: Encoding, target: Path) -> None:
+def check_encoding(kept: FinishedJob, encoding: Encoding, target: Path) -> None:
     """UsageError where new packets would not go with the old ones."""
     was, now = dict(kept.encoding), _described(encoding)
     if was != now:
@@ -141,7 +141,7 @@ def check_encoding(kept: Kept, encoding: Encoding, target: Path) -> None:
         )
 
 
-def plan_redo(kept: Kept, analysis: Analysis, source: Path) -> Redo:
+def plan_redo(kept: FinishedJob, analysis: Analysis, source: Path) -> Redo:
     """The frames between cuts at which a segment begins, around the shots asked for.
 
     `analysis` is the one under the settings and choices of now. UsageError where its frames or cuts
@@ -210,10 +210,10 @@ def take_segments(redo: Redo, work: WorkFolder, target: Path, suffix: str) -> di
     return origins
 
 
-def names_used(
+def restorers_of_segments(
     segments: Sequence[Segment],
     analysis: Analysis,
-    restorers: Sequence[tuple[int, Described]],
+    restorers: Sequence[tuple[int, RestorerInfo]],
     redo: Redo | None,
 ) -> list[tuple[str, ...]]:
     """Of each segment, the names of the restorers that its faces needed."""

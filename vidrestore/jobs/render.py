@@ -19,23 +19,23 @@ import torch
 from vidrestore.analysis.result import Analysis, frames_of_output, in_output
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.settings import Settings
-from vidrestore.jobs.layer_output import Layering
+from vidrestore.jobs.layer_output import LayerOutput
 from vidrestore.jobs.work_folder import Done, Part, WorkFolder, sealed
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.concat import join
-from vidrestore.media.decode import Span
+from vidrestore.media.decode import TimeRange
 from vidrestore.models.face_parser import Parser
-from vidrestore.models.restorers import Described, Restorer, Schedule
+from vidrestore.models.restorers import Restorer, RestorerInfo, Schedule
 from vidrestore.restoration.companion import Pairing
-from vidrestore.restoration.crop_cache import Crops, CropsUnderWay
-from vidrestore.restoration.guard import Judge
+from vidrestore.restoration.crop_cache import CropCache, CropsUnderWay
+from vidrestore.restoration.guard import SimilarityJudge
 from vidrestore.restoration.pipeline import reach_frames, restore_segment
-from vidrestore.restoration.segments import Segment, context, made_from, without_cache_key
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.segments import Segment, context, segment_key, without_cache_key
+from vidrestore.restoration.statistics import RestorationStats
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class RenderJob:
     """What the segments of a video are made from, as another process can be told it."""
 
     source: Path
@@ -55,15 +55,15 @@ class Work:
     settings: Settings
     encoding: Encoding
     header: Path | None
-    span: Span | None
+    span: TimeRange | None
     pairing: Pairing
-    layering: Layering | None
+    layering: LayerOutput | None
 
 
 def render(
-    work: Work,
+    work: RenderJob,
     restorers: Schedule,
-    judge: Judge,
+    judge: SimilarityJudge,
     parser: Parser | None,
     segment: Segment,
     on_frames: Callable[[int], None] | None = None,
@@ -109,14 +109,14 @@ def _give_back_memory() -> None:
             trim(0)
 
 
-def _crops(settings: Settings, folder: WorkFolder) -> Crops:
+def _crops(settings: Settings, folder: WorkFolder) -> CropCache:
     """Where restored faces are kept: for good, or until their segment is finished."""
     how = settings.restore
     run_as = how.device, how.number_format, how.engine, how.batch_size
     with_what = how.fusion_sharpness, how.codeformer_fidelity
     made_by = repr((version("vidrestore"), torch.__version__, run_as, with_what))
     if how.cache_crops:
-        return Crops(folder.crops, made_by)
+        return CropCache(folder.crops, made_by)
     return CropsUnderWay(folder.faces, made_by)
 
 
@@ -151,7 +151,7 @@ class Renderer(Protocol):
     """Whatever renders the segments of a work."""
 
     def render(
-        self, work: Work, segments: Sequence[Segment], progress: Progress
+        self, work: RenderJob, segments: Sequence[Segment], progress: Progress
     ) -> Generator[tuple[Segment, Part]]:
         """Every segment as `render` gives it, in any order, as soon as it is there.
 
@@ -169,15 +169,15 @@ class Workers(Renderer, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Here:
+class LocalRenderer:
     """Renders one segment after the other in this process."""
 
     restorers: Schedule
-    judge: Judge
+    judge: SimilarityJudge
     parser: Parser | None
 
     def render(
-        self, work: Work, segments: Sequence[Segment], progress: Progress
+        self, work: RenderJob, segments: Sequence[Segment], progress: Progress
     ) -> Generator[tuple[Segment, Part]]:
         for segment in segments:
             tell = partial(progress.tell, segment)
@@ -188,18 +188,18 @@ class Here:
 class Rendering:
     """The whole stream of a work."""
 
-    work: Work
+    work: RenderJob
     folder: WorkFolder
     segments: Sequence[Segment]
     taken: Mapping[int, str]
     """Numbers of segments that lie in the folder already, as what: not to be rendered."""
-    restorers: Sequence[tuple[int, Described]]
+    restorers: Sequence[tuple[int, RestorerInfo]]
     renderer: Renderer
     on_event: OnEvent | None
 
     def video(self) -> tuple[Path, list[Mapping[str, Any]]]:
-        """The whole stream in one file, and what was counted in each segment (see `Tally`); what is
-        done already is not redone.
+        """The whole stream in one file, and what was counted in each segment (`RestorationStats`);
+        what is done already is not redone.
 
         Where a segment cannot be finished, those that are stay for the next run.
         """
@@ -283,7 +283,7 @@ class Rendering:
             return taken
         if without_cache_key(self.restorers):
             return token_hex(32)  # it is not known what the next run's restorer would make
-        return made_from(
+        return segment_key(
             segment,
             self.work.analysis,
             reach_frames(self.restorers, self.work.settings),
@@ -297,8 +297,8 @@ class Rendering:
         )
 
 
-def sum_of(counts: Sequence[Mapping[str, Any]]) -> Tally:
-    tally = Tally()
+def sum_of(counts: Sequence[Mapping[str, Any]]) -> RestorationStats:
+    tally = RestorationStats()
     for part in counts:
         tally.add(part)
     return tally

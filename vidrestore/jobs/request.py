@@ -15,7 +15,7 @@ from vidrestore.common.settings import Settings
 from vidrestore.jobs.exclusions import PICTURES, check_exclusions
 from vidrestore.jobs.render import Workers
 from vidrestore.media.containers import container_of
-from vidrestore.media.decode import Span
+from vidrestore.media.decode import TimeRange
 from vidrestore.media.framemd5 import check_listing_path
 from vidrestore.media.images import (
     is_pattern,
@@ -42,7 +42,7 @@ class RestoreRequest:
     """A restorer of the caller's own; None: the one that the settings name."""
     analysis: Analysis | None = None
     """The analysis of the same source, part and settings, where it is known already."""
-    span: Span | None = None
+    span: TimeRange | None = None
     """The part of the source to restore; None: all of it."""
     choice: Choice = EVERYONE
     """Whom to restore, and how in which shot."""

@@ -26,11 +26,11 @@ from vidrestore.jobs.redo import note_job
 from vidrestore.jobs.render import sum_of
 from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.summary import Summary, summarize
-from vidrestore.jobs.verify import Fixity, Larger, Onlooker, check_output
+from vidrestore.jobs.verify import Larger, SampleCollector, Verification, check_output
 from vidrestore.jobs.work_folder import WorkFolder, work_folder
 from vidrestore.media.containers import RemuxPlan
 from vidrestore.media.remux import packet_count, remux
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 from vidrestore.restoration.upscaling import Scaler
 
 
@@ -41,12 +41,12 @@ class RunObserver(Protocol):
         """Receive an event; the observer passes it on."""
         ...
 
-    def sample_collector(self, plan: Plan, tally: Tally) -> Onlooker:
+    def sample_collector(self, plan: Plan, tally: RestorationStats) -> SampleCollector:
         """Whoever is shown the frames of the finished file beside those of the source."""
         ...
 
     def finished(
-        self, plan: Plan, tally: Tally, summary: Summary, fixity: Fixity | None
+        self, plan: Plan, tally: RestorationStats, summary: Summary, fixity: Verification | None
     ) -> Summary:
         """The output has its name; returns the summary, maybe with more warnings."""
         ...
@@ -128,10 +128,10 @@ class _Made(NamedTuple):
     plan: Plan
     whole: Path
     counts: list[Mapping[str, Any]]
-    tally: Tally
+    tally: RestorationStats
     used: tuple[str, ...]
     """Names of the restorers."""
-    fixity: Fixity | None
+    fixity: Verification | None
     planned: float
     restored: float
     """When that was done, by the monotonic clock."""
@@ -189,7 +189,9 @@ def _codec(plan: Plan) -> str:
     return plan.job.encoding.codec if plan.pictures is None else plan.pictures.kind
 
 
-def _join_all(video: Path, whole: Path, plan: Plan, restorers: Sequence[str], tally: Tally) -> None:
+def _join_all(
+    video: Path, whole: Path, plan: Plan, restorers: Sequence[str], tally: RestorationStats
+) -> None:
     """Write the new video stream and everything else of the source as `whole`."""
     analysis = plan.base.analysis
     remux(
@@ -211,9 +213,9 @@ def _checked(
     whole: Path,
     plan: Plan,
     request: RestoreRequest,
-    onlooker: Onlooker | None,
+    onlooker: SampleCollector | None,
     on_event: OnEvent | None,
-) -> Fixity | None:
+) -> Verification | None:
     """What reading the file back shows; None where nobody wants that."""
     is_wanted = request.framemd5 is not None or onlooker is not None
     if not plan.job.settings.encode.check and not is_wanted:
@@ -249,7 +251,7 @@ def _stream_index(plan: Plan) -> int:
     return plan.streams.kept.index(plan.info.stream_index)
 
 
-def _check_lossless(fixity: Fixity, plan: Plan) -> None:
+def _check_lossless(fixity: Verification, plan: Plan) -> None:
     """Decoders conceal broken slices without a word; samples that differ cannot be missed."""
     is_lossless = plan.job.encoding.is_lossless and _codec(plan) != "jpeg"
     if is_lossless and fixity.identical_outside not in (None, fixity.frames):
@@ -265,7 +267,7 @@ def _last_frame(analysis: Analysis) -> tuple[Fraction, Fraction]:
     return int(analysis.pts[-1]) * clock, last_duration(analysis) * clock
 
 
-def _provenance(settings: Settings, names: Sequence[str], tally: Tally) -> str | None:
+def _provenance(settings: Settings, names: Sequence[str], tally: RestorationStats) -> str | None:
     """What the output's tags say of how it was made; nothing where no face was restored."""
     if not settings.encode.provenance or not tally.faces:
         return None

@@ -9,8 +9,8 @@ from typing import Any
 
 from vidrestore.analysis.pipeline import frames_expected
 from vidrestore.analysis.result import Analysis, frames_of_output, of_file
-from vidrestore.jobs.verify import Fixity
-from vidrestore.restoration.statistics import Tally
+from vidrestore.jobs.verify import Verification
+from vidrestore.restoration.statistics import RestorationStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class TrackLikeness:
     identity_used: float | None
 
 
-def likeness_by_track(tally: Tally, analysis: Analysis) -> tuple[TrackLikeness, ...]:
+def likeness_by_track(tally: RestorationStats, analysis: Analysis) -> tuple[TrackLikeness, ...]:
     """In the order of the tracks, without those that nobody looked at."""
     found = []
     for track in analysis.tracks:
@@ -114,12 +114,12 @@ def _plain(value: Any) -> Any:
 
 def summarize(
     analysis: Analysis,
-    tally: Tally,
+    tally: RestorationStats,
     losses: Sequence[str],
     seconds: Mapping[str, float],
     *,
     is_part: bool,
-    fixity: Fixity | None,
+    fixity: Verification | None,
 ) -> Summary:
     """`losses` are sentences on what could not be kept; `seconds` those of each pass. Of a part of
     the source no frames are said to be missing. `fixity` is None where nothing was compared."""
@@ -145,7 +145,7 @@ def summarize(
     return summary if fixity is None else _with_fixity(summary, fixity)
 
 
-def _with_fixity(summary: Summary, fixity: Fixity) -> Summary:
+def _with_fixity(summary: Summary, fixity: Verification) -> Summary:
     why_not = () if fixity.not_compared is None else (fixity.not_compared,)
     return replace(
         summary,
@@ -156,7 +156,7 @@ def _with_fixity(summary: Summary, fixity: Fixity) -> Summary:
     )
 
 
-def _unparsed(tally: Tally) -> Iterator[str]:
+def _unparsed(tally: RestorationStats) -> Iterator[str]:
     if tally.unparsed:
         yield (
             f"the face parser saw no face in {tally.unparsed} crops; there landmarks alone said "

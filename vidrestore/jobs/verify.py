@@ -30,19 +30,19 @@ from vidrestore.common.threads import StageThreads
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import Rect, crop_matrix
 from vidrestore.imaging.planes import Layout, chroma_rect, layout, plane
-from vidrestore.media.decode import Damage, Span, decode
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.framemd5 import Listing, frame_md5
 from vidrestore.restoration.compositing.masks import mask_rect
 
 _DEPTH = 4  # frames on which each of the two decoders may run ahead
 Larger = Callable[[av.VideoFrame], av.VideoFrame]
-Onlooker = Callable[[Frame, Frame], None]
+SampleCollector = Callable[[Frame, Frame], None]
 """Is shown each frame of the source, or what it was enlarged to, and that of the output."""
 _UNCHANGED, _NOT_COMPARED = "----", "????"
 
 
 @dataclass(frozen=True, slots=True)
-class Fixity:
+class Verification:
     """How far the output holds what its source held. Count and times of the frames always agree.
 
     What speaks of samples is None where `not_compared` says why they were not compared.
@@ -82,14 +82,14 @@ def check_output(
     analysis: Analysis,
     *,
     stream_index: int,
-    span: Span | None,
+    span: TimeRange | None,
     strength: float,
     larger: Larger | None = None,
     listing: Path | None = None,
     target: Path | None = None,
-    onlooker: Onlooker | None = None,
+    onlooker: SampleCollector | None = None,
     on_event: OnEvent | None = None,
-) -> Fixity:
+) -> Verification:
     """Decode the finished file `output` once more, beside `span` of the source, and compare.
 
     `stream_index` is that of the restored stream in `output`, `strength` that of all pasting.
@@ -102,7 +102,7 @@ def check_output(
     FaultyOutputError where a time or the count of frames is another or the file does not decode
     whole; InputError where the source is no longer what was analysed.
     """
-    damage, begin, n = Damage(), None, analysis.frame_count
+    damage, begin, n = DecodeErrors(), None, analysis.frame_count
     wanted = listing is not None
     readers = {
         "decode source": _hashed(frames_again(source, analysis, span), wanted, larger),
@@ -133,7 +133,7 @@ def check_output(
     return comparison.result()
 
 
-def _read_back(output: Path, stream_index: int, damage: Damage) -> Iterator[Frame]:
+def _read_back(output: Path, stream_index: int, damage: DecodeErrors) -> Iterator[Frame]:
     try:
         yield from decode(output, damage, stream_index=stream_index)
     except (InputError, av.error.FFmpegError) as error:
@@ -220,12 +220,12 @@ class _Comparison:
             return _UNCHANGED
         return _changed_xyxy(pairs, how.grid)
 
-    def result(self) -> Fixity:
+    def result(self) -> Verification:
         how = self._layout
         if how is None:
-            return Fixity(self.frames, None, None, None, None, None, None, self._not_compared)
+            return Verification(self.frames, None, None, None, None, None, None, self._not_compared)
         peak = 2**how.bits - 1
-        return Fixity(
+        return Verification(
             frames=self.frames,
             identical_frames=self._identical,
             identical_outside=self._identical_outside,

@@ -166,10 +166,10 @@ class WorkFolder:
         tries at one part, of which one was given up for lost, do not meet."""
         return self._folder(name) / f"{name}.{secrets.token_hex(4)}.part{suffix}"
 
-    def find(self, name: str, suffix: str, made_from: str) -> Done | None:
+    def find(self, name: str, suffix: str, segment_key: str) -> Done | None:
         """The part of that name, if it is whole and made from the same.
 
-        Its `counts` fit `Tally.add`; those of "video" are a list of such, "segments".
+        Its `counts` fit `RestorationStats.add`; those of "video" are a list of such, "segments".
         """
         path = self._folder(name) / f"{name}{suffix}"
         of_note = path.with_suffix(".json")
@@ -178,7 +178,7 @@ class WorkFolder:
             if of_note.exists() or of_note.is_symlink():
                 self._drop(of_note, "it is no whole note")
             return None
-        if note["made_from"] != made_from:
+        if note["made_from"] != segment_key:
             return None
         is_there = _is_file(path) and path.stat().st_size == note["size"]
         if not is_there or not has_sha256(path, note["sha256"]):
@@ -188,10 +188,10 @@ class WorkFolder:
             return None
         return Done(path, note["counts"])
 
-    def finish(self, name: str, made_from: str, part: Part) -> Done:
+    def finish(self, name: str, segment_key: str, part: Part) -> Done:
         """The part is the one of that name; whoever holds the folder alone may call this."""
         path = self._folder(name) / f"{name}{part.path.suffix}"
-        note = {"made_from": made_from, "size": part.size, "sha256": part.sha256,
+        note = {"made_from": segment_key, "size": part.size, "sha256": part.sha256,
                 "counts": dict(part.counts)}  # fmt: skip
         # Without its note a file counts for nothing, so that the two can never disagree.
         _remove(path.with_suffix(".json"))

@@ -25,7 +25,7 @@ import torch
 from vidrestore.common.errors import ClusterError, InputError, OutputError, UsageError
 from vidrestore.common.events import notify
 from vidrestore.common.settings import Settings
-from vidrestore.jobs.render import Progress, Work, render
+from vidrestore.jobs.render import Progress, RenderJob, render
 from vidrestore.jobs.work_folder import Part
 from vidrestore.media import probe
 from vidrestore.media.images import is_pattern
@@ -49,7 +49,7 @@ def _no_fault() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class WorkerPool:
     """Workers for one video after the other; keeps the contract of `rendering.Workers`."""
 
     count: int
@@ -71,14 +71,14 @@ class Crew:
         _packed(own_restorer)
 
     def render(
-        self, work: Work, segments: Sequence[Segment], progress: Progress
+        self, work: RenderJob, segments: Sequence[Segment], progress: Progress
     ) -> Generator[tuple[Segment, Part]]:
         import ray
 
         gpus = 0 if work.settings.restore.device == "cpu" else self.gpus
-        shift: _Shift | None = None
+        shift: _Dispatcher | None = None
         try:
-            shift = _Shift(ray, work, segments, progress, replace(self, gpus=gpus))
+            shift = _Dispatcher(ray, work, segments, progress, replace(self, gpus=gpus))
             yield from shift.parts()
         except ray.exceptions.RayError as error:
             raise _ended(f"Ray failed ({_reason(error)})") from error
@@ -103,7 +103,7 @@ def _packed(thing: object) -> bytes:
         ) from error
 
 
-def _sendable(work: Work) -> Work:
+def _sendable(work: RenderJob) -> RenderJob:
     """The same with names of files that hold on another machine and in another folder."""
     settings = work.settings
     folder = weights.target_folder(settings.weights.folder)
@@ -156,7 +156,7 @@ class _Worker:
         torch.set_num_threads(order.threads)
         sys.path += [folder for folder in order.folders if folder not in sys.path]
         try:
-            work: Work = pickle.loads(order.work)
+            work: RenderJob = pickle.loads(order.work)
         except ImportError as error:
             raise UsageError(
                 f"the given restorer cannot be used on {here}: {error}; install it on all nodes"
@@ -229,7 +229,7 @@ def _names(networks: Sequence[tuple[int, str]]) -> str:
 
 
 @dataclass(eq=False, slots=True)
-class _Hand:
+class _WorkerHandle:
     """A worker, seen from the process that deals out the segments."""
 
     actor: Any
@@ -240,18 +240,23 @@ class _Hand:
     """Whether its news are awaited."""
 
 
-class _Errand(NamedTuple):
+class _PendingCall(NamedTuple):
     """A call that has not been answered."""
 
     kind: str
-    hand: _Hand
+    hand: _WorkerHandle
 
 
-class _Shift:
+class _Dispatcher:
     """The segments of one video, dealt out until all are done."""
 
     def __init__(
-        self, ray: Any, work: Work, segments: Sequence[Segment], progress: Progress, crew: Crew
+        self,
+        ray: Any,
+        work: RenderJob,
+        segments: Sequence[Segment],
+        progress: Progress,
+        crew: WorkerPool,
     ) -> None:
         self._ray = ray
         self._progress = progress
@@ -267,8 +272,8 @@ class _Shift:
             scheduling_strategy="SPREAD",
         )
         self._left = deque(segments)
-        self._hands: list[_Hand] = []
-        self._errands: dict[Any, _Errand] = {}
+        self._hands: list[_WorkerHandle] = []
+        self._errands: dict[Any, _PendingCall] = {}
         self._losses: Counter[int] = Counter()
         self._never_opened = 0
         self._said: set[str] = set()
@@ -314,9 +319,9 @@ class _Shift:
         while len(self._hands) < self._crew.count and len(self._left) > sum(
             hand.segment is None for hand in self._hands
         ):
-            hand = _Hand(self._worker.remote())
+            hand = _WorkerHandle(self._worker.remote())
             self._hands.append(hand)
-            self._errands[hand.actor.open.remote(self._order)] = _Errand("open", hand)
+            self._errands[hand.actor.open.remote(self._order)] = _PendingCall("open", hand)
 
     def _deal(self) -> None:
         """A segment to every worker that has none."""
@@ -325,15 +330,15 @@ class _Shift:
                 return
             if hand.is_open and hand.segment is None:
                 hand.segment = self._left.popleft()
-                self._errands[hand.actor.render.remote(hand.segment)] = _Errand("render", hand)
+                self._errands[hand.actor.render.remote(hand.segment)] = _PendingCall("render", hand)
                 self._listen(hand)
 
-    def _listen(self, hand: _Hand) -> None:
+    def _listen(self, hand: _WorkerHandle) -> None:
         if not hand.is_heard and hand.segment is not None:
             hand.is_heard = True
-            self._errands[hand.actor.news.remote()] = _Errand("news", hand)
+            self._errands[hand.actor.news.remote()] = _PendingCall("news", hand)
 
-    def _answered(self, errand: _Errand, reference: Any) -> Iterator[tuple[Segment, Part]]:
+    def _answered(self, errand: _PendingCall, reference: Any) -> Iterator[tuple[Segment, Part]]:
         kind, hand = errand
         try:
             answer = self._ray.get(reference)
@@ -361,7 +366,7 @@ class _Shift:
             yield segment, part
         self._deal()
 
-    def _lose(self, hand: _Hand, reason: str) -> None:
+    def _lose(self, hand: _WorkerHandle, reason: str) -> None:
         self._check_ray()  # all workers are lost with it
         self._hands.remove(hand)
         self._ray.kill(hand.actor)  # which may only be out of reach

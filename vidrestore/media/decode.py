@@ -35,7 +35,7 @@ _Timed = Iterator[tuple[int, av.VideoFrame]]
 
 
 @dataclass(slots=True)
-class Damage:
+class DecodeErrors:
     """What a decoder met on its way; filled while the frames are read."""
 
     corrupt_frames: int = 0
@@ -52,7 +52,7 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TimeRange:
     """A part of the video, in seconds from its first frame; None leaves that end open."""
 
     start_seconds: Fraction | None = None
@@ -78,8 +78,8 @@ class Span:
 
 def decode(
     path: Path,
-    damage: Damage,
-    span: Span | None = None,
+    damage: DecodeErrors,
+    span: TimeRange | None = None,
     *,
     stream_index: int | None = None,
     one_thread: bool = False,
@@ -119,7 +119,7 @@ def decode_from(
         stream = _chosen_stream(container, stream_index)
         with suppress(av.error.FFmpegError):
             container.seek(pts, stream=stream)
-            damage = Damage()
+            damage = DecodeErrors()
             timed = _timed(
                 _decoded(container, stream, damage, False), damage, Fraction(stream.time_base)
             )
@@ -130,7 +130,7 @@ def decode_from(
 def decoding_device(path: Path, stream_index: int) -> str | None:
     """The first kind of device, such as cuda, that gives the stream's first picture as the
     processor does, or None."""
-    expected = next(decode(path, Damage(), stream_index=stream_index, one_thread=True))
+    expected = next(decode(path, DecodeErrors(), stream_index=stream_index, one_thread=True))
     for device in hwdevices_available():
         # What a driver, or a machine without one, answers with is not known beforehand.
         with (
@@ -138,7 +138,7 @@ def decoding_device(path: Path, stream_index: int) -> str | None:
             open_source(path, device) as container,
         ):
             stream = _chosen_stream(container, stream_index)
-            image = next(_decoded(container, stream, Damage(), False), None)
+            image = next(_decoded(container, stream, DecodeErrors(), False), None)
             if stream.codec_context.is_hwaccel and image is not None and _same(image, expected):
                 return device
     return None
@@ -149,7 +149,7 @@ def _same(image: av.VideoFrame, other: Frame) -> bool:
     return _shape(image) == _shape(other.image) and all(bytes(a) == bytes(b) for a, b in pairs)
 
 
-def _timed(images: Iterator[av.VideoFrame], damage: Damage, time_base: Fraction) -> _Timed:
+def _timed(images: Iterator[av.VideoFrame], damage: DecodeErrors, time_base: Fraction) -> _Timed:
     """Each frame with a time later than the one before: its own, where that fits."""
     longest = min(_LONGEST_TICKS, int(_LONGEST_SECONDS / time_base))
     last, step = None, 1
@@ -198,8 +198,8 @@ def _duration(image: av.VideoFrame) -> int:
     return duration if 0 < duration <= _LONGEST_TICKS else 0
 
 
-def _within(span: Span | None, stream: Any, timed: _Timed) -> _Timed:
-    first, end = (span or Span()).pts_range(stream)
+def _within(span: TimeRange | None, stream: Any, timed: _Timed) -> _Timed:
+    first, end = (span or TimeRange()).pts_range(stream)
     for pts, image in timed:
         if end is not None and pts >= end:
             return
@@ -207,7 +207,7 @@ def _within(span: Span | None, stream: Any, timed: _Timed) -> _Timed:
             yield pts, image
 
 
-def _alike(timed: _Timed, damage: Damage, path: Path, stream_index: int | None) -> _Timed:
+def _alike(timed: _Timed, damage: DecodeErrors, path: Path, stream_index: int | None) -> _Timed:
     """Without stray frames of another shape, which damaged headers make.
 
     The shape is that of the first frame, or of the file's first undamaged one. Undamaged frames of
@@ -240,7 +240,7 @@ def _shape(image: av.VideoFrame) -> str:
 def _whole_shape(path: Path, stream_index: int | None) -> str:
     with open_source(path) as container:
         stream = _chosen_stream(container, stream_index)
-        first = _first_whole(_decoded(container, stream, Damage(), True))
+        first = _first_whole(_decoded(container, stream, DecodeErrors(), True))
         return "" if first is None else _shape(first)
 
 
@@ -257,8 +257,8 @@ def _first_whole(images: Iterator[av.VideoFrame]) -> av.VideoFrame | None:
 @contextmanager
 def _opened_at(
     path: Path,
-    span: Span | None,
-    damage: Damage,
+    span: TimeRange | None,
+    damage: DecodeErrors,
     stream_index: int | None,
     one_thread: bool,
     may_seek: bool,
@@ -279,7 +279,7 @@ def _opened_at(
 
 
 def _sought(
-    container: Any, stream: Any, span: Span, damage: Damage, one_thread: bool
+    container: Any, stream: Any, span: TimeRange, damage: DecodeErrors, one_thread: bool
 ) -> Iterator[av.VideoFrame] | None:
     """None where a seek does not land at the start of `span` or before it."""
     if container.format.name in _WITHOUT_INDEX:
@@ -303,7 +303,7 @@ def _chosen_stream(container: Any, stream_index: int | None) -> Any:
 
 
 def _decoded(
-    container: Any, stream: Any, damage: Damage, one_thread: bool
+    container: Any, stream: Any, damage: DecodeErrors, one_thread: bool
 ) -> Iterator[av.VideoFrame]:
     """Frames packet by packet, so that one bad packet does not end the stream."""
     context = stream.codec_context
@@ -328,7 +328,7 @@ def _planar(image: av.VideoFrame) -> av.VideoFrame:
     return image if planar_format(image.format.name) is None else to_planar(image)
 
 
-def _packets(container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
+def _packets(container: Any, stream: Any, damage: DecodeErrors) -> Iterator[Any]:
     """All packets of the stream, also those behind what cannot be read, and an empty one."""
     for other in container.streams:
         if other.index != stream.index:  # what is damaged in them must not end this one

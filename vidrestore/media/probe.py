@@ -20,7 +20,7 @@ from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.settings import Settings
 from vidrestore.imaging import color, log_curves, planes
 from vidrestore.imaging.frame import VideoInfo
-from vidrestore.media.decode import Damage, _decoded, _first_whole
+from vidrestore.media.decode import DecodeErrors, _decoded, _first_whole
 from vidrestore.media.ffmpeg import inspected
 from vidrestore.media.images import (
     exr,
@@ -276,7 +276,7 @@ def probe(path: Path, settings: Settings | None = None) -> Probe:
         )
     with open_source(path) as container:
         stream = main_video_stream(container)
-        first = _first_whole(_decoded(container, stream, Damage(), True))
+        first = _first_whole(_decoded(container, stream, DecodeErrors(), True))
         if first is None:
             raise InputError(f"no frame of the video in {path} can be decoded")
         planes.layout(first)

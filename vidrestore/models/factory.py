@@ -118,7 +118,7 @@ def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
         return opened(how.restorer)
     from vidrestore.models.restorers.gpen import run_as
 
-    return adaptive.Tiers(
+    return adaptive.AdaptiveGpen(
         opened,
         find_weights=find_weights,
         is_to_be_had=lambda name: _is_to_be_had(name, settings),

@@ -19,20 +19,20 @@ from vidrestore.models.restorers import (
     memory_errors,
     restorer_for,
 )
-from vidrestore.restoration.crop_cache import Crops
+from vidrestore.restoration.crop_cache import CropCache
 from vidrestore.restoration.faces import Face, FaceFrame
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 
 
 def restore(
     frames: Iterator[FaceFrame],
     restorer: Restorer,
-    tally: Tally,
+    tally: RestorationStats,
     *,
     batch_size: int | Callable[[Restorer], int],
     max_waiting_frames: int,
     repeats: bool = True,
-    crops: Crops | None = None,
+    crops: CropCache | None = None,
     denoiser: Denoiser | None = None,
     needed: range | None = None,
 ) -> Iterator[FaceFrame]:
@@ -144,7 +144,7 @@ class _Waiting:
     def is_done(self) -> bool:
         return all(task.result is not None for task, _ in self.faces)
 
-    def with_results(self, tally: Tally) -> FaceFrame:
+    def with_results(self, tally: RestorationStats) -> FaceFrame:
         counts = tally.counts(self.frame.frame.index)
         faces = []
         for face, (task, is_repeat) in zip(self.frame.faces, self.faces, strict=True):
@@ -162,7 +162,10 @@ class _Batches:
     """Runs at most so many windows at once, and fewer once memory did not suffice."""
 
     def __init__(
-        self, size: int | Callable[[Restorer], int], tally: Tally, crops: Crops | None
+        self,
+        size: int | Callable[[Restorer], int],
+        tally: RestorationStats,
+        crops: CropCache | None,
     ) -> None:
         self._wanted = size
         self._most: int | None = None
@@ -178,7 +181,7 @@ class _Batches:
             side = task.network.size or task.crops[0].shape[-1]
             self._pending.setdefault((id(task.network), side), []).append(task)
 
-    def _is_known(self, task: _Task, crops: Crops) -> bool:
+    def _is_known(self, task: _Task, crops: CropCache) -> bool:
         made_by = task.made_by
         if made_by is None or (is_cheap(task.network) and not crops.keeps_cheap):
             return False

@@ -18,7 +18,7 @@ from vidrestore.common.events import OnEvent
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import Matrix, apply, compose, crop_side_px, invert, upright
 from vidrestore.imaging.planes import checksum
-from vidrestore.media.decode import Damage, Span, decode
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.probe import Probe
 from vidrestore.media.source import open_source
 from vidrestore.restoration.upscaling import Scaling, scaled_info
@@ -27,19 +27,19 @@ _LARGEST_WORK_PX = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Companion:
+class PairedVideo:
     """A video, and what is known of its frames."""
 
     path: Path
     analysis: Analysis
     """Its shots, faces and their numbers are those of the video that it goes with; places are in
     its own pixels, times in its own ticks."""
-    span: Span | None
+    span: TimeRange | None
     """The part of it that was analysed."""
     scaling: Scaling | None = None
     """How its frames are made of those of the video; None where they are its file's own."""
 
-    def absolute(self) -> Companion:
+    def absolute(self) -> PairedVideo:
         """The same by names that hold in any folder."""
         scaling = self.scaling
         if scaling is not None and scaling.upscaler is not None:
@@ -51,9 +51,9 @@ class Companion:
 class Pairing:
     """What is read beside the source; frame n of each goes with frame n of the source."""
 
-    before_swap: Companion | None = None
+    before_swap: PairedVideo | None = None
     """Of the same size: only what differs from it is restored."""
-    plate: Companion | None = None
+    plate: PairedVideo | None = None
     """Of any size: faces are pasted into its frames, and the output is it but for the faces."""
 
     def analyses(self) -> Iterator[tuple[str, Analysis]]:
@@ -70,7 +70,7 @@ class Pairing:
             for companion in (self.before_swap, self.plate)
         ))  # fmt: skip
 
-    def companions(self) -> Iterator[Companion]:
+    def companions(self) -> Iterator[PairedVideo]:
         yield from filter(None, (self.before_swap, self.plate))
 
     def notes(self) -> Iterator[str]:
@@ -118,7 +118,7 @@ def check_plate(plate: Probe, source: Path, info: VideoInfo) -> None:
 def pair(
     source: Path,
     analysis: Analysis,
-    span: Span | None,
+    span: TimeRange | None,
     *,
     before_swap: Probe | None,
     plate: Probe | None,
@@ -132,24 +132,26 @@ def pair(
     each must come as long after the first one as the source's does, to what their clocks can say.
     """
     info = analysis.info
-    found: list[Companion | None] = []
+    found: list[PairedVideo | None] = []
     for beside in (before_swap, plate):
         if beside is None:
             found.append(None)
             continue
         part = _part(span, source, analysis)
         known = _known(beside, source, analysis, part, on_event)
-        found.append(Companion(beside.path, _seen_in(beside.info, known, info), part))
+        found.append(PairedVideo(beside.path, _seen_in(beside.info, known, info), part))
     before, shown = found
     if scaling is not None:
         shown = enlarged(source, analysis, span, scaling)
     return Pairing(before, shown)
 
 
-def enlarged(source: Path, analysis: Analysis, span: Span | None, scaling: Scaling) -> Companion:
+def enlarged(
+    source: Path, analysis: Analysis, span: TimeRange | None, scaling: Scaling
+) -> PairedVideo:
     """The analysed part of the source as a plate of its own."""
     larger = scaled_info(analysis.info, scaling.factor)
-    return Companion(source, _seen_in(larger, analysis, analysis.info), span, scaling)
+    return PairedVideo(source, _seen_in(larger, analysis, analysis.info), span, scaling)
 
 
 def _seen_in(info: VideoInfo, analysis: Analysis, source: VideoInfo) -> Analysis:
@@ -209,7 +211,7 @@ def _in_pixels_of(target: VideoInfo, source: VideoInfo, track: Track) -> Track:
     )
 
 
-def _part(span: Span | None, source: Path, analysis: Analysis) -> Span | None:
+def _part(span: TimeRange | None, source: Path, analysis: Analysis) -> TimeRange | None:
     """The part that was analysed, half a frame longer at both ends, for another file's clock."""
     if span is None:
         return None
@@ -217,7 +219,7 @@ def _part(span: Span | None, source: Path, analysis: Analysis) -> Span | None:
     with open_source(source) as container:
         begin = int(container.streams[info.stream_index].start_time or 0)
     first, last = ((int(pts[i]) - begin) * info.time_base for i in (0, -1))
-    return Span(max(Fraction(0), first - _step(analysis, 1) / 2),
+    return TimeRange(max(Fraction(0), first - _step(analysis, 1) / 2),
                 last + _step(analysis, len(pts) - 1) / 2)  # fmt: skip
 
 
@@ -233,14 +235,14 @@ def _known(
     beside: Probe,
     source: Path,
     analysis: Analysis,
-    span: Span | None,
+    span: TimeRange | None,
     on_event: OnEvent | None,
 ) -> Analysis:
     """What is known of its frames: all that `restore.frames_again` needs."""
-    path, info, damage = beside.path, beside.info, Damage()
+    path, info, damage = beside.path, beside.info, DecodeErrors()
     seen = _matched(path, info, source, analysis, span, damage, on_event, may_seek=True)
     if damage.found and damage.sought:
-        damage = Damage()
+        damage = DecodeErrors()
         seen = _matched(path, info, source, analysis, span, damage, on_event, may_seek=False)
     pts, crc32 = zip(*seen, strict=True)
     return replace(
@@ -261,8 +263,8 @@ def _matched(
     info: VideoInfo,
     source: Path,
     analysis: Analysis,
-    span: Span | None,
-    damage: Damage,
+    span: TimeRange | None,
+    damage: DecodeErrors,
     on_event: OnEvent | None,
     *,
     may_seek: bool,

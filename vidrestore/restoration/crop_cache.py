@@ -23,7 +23,7 @@ _log = logging.getLogger("vidrestore")
 _SEAL_BYTES = hashlib.sha256().digest_size
 
 
-class Crops:
+class CropCache:
     """What networks made of crops: a file for each, found again by all that it was made from.
 
     Of a crop of side W a file holds 12 W^2 bytes, or half of that where 16-bit floats hold its
@@ -95,7 +95,7 @@ def _seal(key: str, content: bytes | memoryview) -> bytes:
     return digest.digest()
 
 
-class CropsUnderWay(Crops):
+class CropsUnderWay(CropCache):
     """Those of segments that are not finished, by frame, until these are.
 
     Where the disk has no room for them, they are not kept, and `note` says so.

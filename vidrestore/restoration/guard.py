@@ -19,10 +19,10 @@ from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.optical_flow import reduced
 from vidrestore.models.detectors import Detection
 from vidrestore.models.factory import chosen_recognizer
-from vidrestore.restoration.compositing.appearance import Course
+from vidrestore.restoration.compositing.appearance import TrackGeometry
 from vidrestore.restoration.compositing.masks import Points, believable, usual_landmarks
 from vidrestore.restoration.faces import Face, FaceFrame
-from vidrestore.restoration.statistics import Likeness, Tally
+from vidrestore.restoration.statistics import Likeness, RestorationStats
 
 PICTURE_PX = 256
 """Side of the pictures that are compared."""
@@ -72,8 +72,8 @@ _SURE_COSINE, _SURE_SHARE = 0.15, 2 / 3
 
 def guard(
     frames: Iterator[FaceFrame],
-    judge: Judge,
-    tally: Tally,
+    judge: SimilarityJudge,
+    tally: RestorationStats,
     *,
     identity: float,
     features: float,
@@ -116,7 +116,7 @@ class _Seen:
 class _Followed:
     """A track around the frame in hand."""
 
-    course: Course | None
+    course: TrackGeometry | None
     first_frame: int
     seen: dict[int, _Seen] = field(default_factory=dict)
 
@@ -137,8 +137,8 @@ class _Followed:
 class _Stage:
     def __init__(
         self,
-        judge: Judge,
-        tally: Tally,
+        judge: SimilarityJudge,
+        tally: RestorationStats,
         identity: float,
         features: float,
         tracks: Sequence[Track],
@@ -146,7 +146,7 @@ class _Stage:
         self._judge, self._tally = judge, tally
         self._identity, self._features = identity, features
         self._tracks = {
-            track.track_id: _Followed(Course(track), track.first_frame) for track in tracks
+            track.track_id: _Followed(TrackGeometry(track), track.first_frame) for track in tracks
         }
 
     def look(self, frame: FaceFrame) -> None:
@@ -215,10 +215,10 @@ def _rise(value: float, low: float, high: float) -> float:
     return x * x * (3 - 2 * x)
 
 
-def chosen_judge(settings: Settings, on_event: OnEvent | None) -> Judge:
+def chosen_judge(settings: Settings, on_event: OnEvent | None) -> SimilarityJudge:
     """Of restored faces: with a recogniser where there is one and it is asked for."""
     recognizer = chosen_recognizer(settings, on_event) if settings.guard.identity > 0 else None
-    return Judge() if recognizer is None else Judge(recognizer, recognizer.name)
+    return SimilarityJudge() if recognizer is None else SimilarityJudge(recognizer, recognizer.name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -237,7 +237,7 @@ def pair_of(source: torch.Tensor, restored: torch.Tensor, landmarks: Points) -> 
     return Pair(reduced(source, PICTURE_PX), reduced(restored, PICTURE_PX), landmarks)
 
 
-class Judge:
+class SimilarityJudge:
     """Gives likenesses in [-1, 1], of which 1 is the same; the same pair always gets the same.
 
     For one thread at a time.

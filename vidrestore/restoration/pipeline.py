@@ -19,27 +19,27 @@ from vidrestore.common.settings import Settings
 from vidrestore.common.threads import StageThreads
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.media.codecs import Encoding
-from vidrestore.media.decode import Span, decoding_device
+from vidrestore.media.decode import TimeRange, decoding_device
 from vidrestore.media.encode import VideoWriter
 from vidrestore.media.fields import woven
 from vidrestore.models.devices import choose_device
 from vidrestore.models.face_parser import Parser
-from vidrestore.models.restorers import MOST_AT_ONCE, Described, Restorer, Schedule, most_at_once
+from vidrestore.models.restorers import MOST_AT_ONCE, Restorer, RestorerInfo, Schedule, most_at_once
 from vidrestore.models.restorers.denoise import Denoise
 from vidrestore.restoration import guard as guard_stage
 from vidrestore.restoration import temporal as deflicker_stage
 from vidrestore.restoration.batching import restore
-from vidrestore.restoration.companion import ALONE, Companion, Pairing, target_from_source
+from vidrestore.restoration.companion import ALONE, PairedVideo, Pairing, target_from_source
 from vidrestore.restoration.compositing import paste as paste_stage
 from vidrestore.restoration.compositing.layers import LayerFiles, layer_writer
 from vidrestore.restoration.compositing.paste import Finish, paste
 from vidrestore.restoration.crop import crop, cut_out
-from vidrestore.restoration.crop_cache import Crops
+from vidrestore.restoration.crop_cache import CropCache
 from vidrestore.restoration.faces import FaceFrame
-from vidrestore.restoration.guard import Judge, guard
+from vidrestore.restoration.guard import SimilarityJudge, guard
 from vidrestore.restoration.plate import enlarged, onto_plate
 from vidrestore.restoration.segments import Segment, context, tracks_within
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 from vidrestore.restoration.swap import only_swapped
 from vidrestore.restoration.temporal import deflicker
 from vidrestore.restoration.upscaling import open_scaler
@@ -54,18 +54,18 @@ def restore_segment(
     analysis: Analysis,
     segment: Segment,
     restorers: Schedule,
-    judge: Judge,
+    judge: SimilarityJudge,
     settings: Settings,
     *,
     parser: Parser | None = None,
     encoding: Encoding,
     header: Path | None = None,
-    span: Span | None = None,
+    span: TimeRange | None = None,
     pairing: Pairing = ALONE,
     layer: LayerFiles | None = None,
-    crops: Crops | None = None,
+    crops: CropCache | None = None,
     on_frames: Callable[[int], None] | None = None,
-) -> Tally:
+) -> RestorationStats:
     """Write the segment's part of the video stream, with its faces restored, to `target`.
 
     `restorers` are pairs (first frame, restorer), each from there to the next; the first from 0.
@@ -82,7 +82,7 @@ def restore_segment(
     # What the output is but for the faces; it may be woven of what is restored.
     shown = analysis if plate is None else plate.analysis
     output = frames_of_output(shown)
-    tally = Tally(frames=range(segment.first, segment.end))
+    tally = RestorationStats(frames=range(segment.first, segment.end))
     first, end = context(segment, analysis, reach_frames(restorers, settings))
     # All others would cost every segment as much as the whole video has.
     tracks, shown_tracks = (tracks_within(of.tracks, first, end) for of in (analysis, shown))
@@ -179,10 +179,10 @@ def restore_segment(
 def _restored(
     faces: Iterator[FaceFrame],
     restorers: Schedule,
-    tally: Tally,
+    tally: RestorationStats,
     settings: Settings,
     device: torch.device,
-    crops: Crops | None,
+    crops: CropCache | None,
     needed: range,
 ) -> Iterator[FaceFrame]:
     """The stretches of frames one after the other, each by its own restorer."""
@@ -232,7 +232,7 @@ def _layer_writer(
     return layer_writer(layer, info, partial(VideoWriter, threads=threads))
 
 
-def _beside(companion: Companion, first: int, end: int) -> Iterator[Frame]:
+def _beside(companion: PairedVideo, first: int, end: int) -> Iterator[Frame]:
     return frames_again(companion.path, companion.analysis, companion.span, first=first, end=end)
 
 
@@ -244,7 +244,7 @@ def _needed(
     first: int,
     end: int,
     analysis: Analysis,
-    restorers: Sequence[tuple[int, Described]],
+    restorers: Sequence[tuple[int, RestorerInfo]],
     settings: Settings,
 ) -> range:
     """Of the context [first, end), the frames whose faces later stages look at: not those at its
@@ -254,12 +254,12 @@ def _needed(
     return range(first if first in starts else first + reach, end if end in ends else end - reach)
 
 
-def _reach_of_restorers(restorers: Sequence[tuple[int, Described]], settings: Settings) -> int:
+def _reach_of_restorers(restorers: Sequence[tuple[int, RestorerInfo]], settings: Settings) -> int:
     before = Denoise.reach_frames if settings.restore.denoise > 0 else 0
     return max(restorer.reach_frames or before for _, restorer in restorers)
 
 
-def reach_frames(restorers: Sequence[tuple[int, Described]], settings: Settings) -> int:
+def reach_frames(restorers: Sequence[tuple[int, RestorerInfo]], settings: Settings) -> int:
     """How many frames to either side may have a part in what becomes of one."""
     reach = _reach_of_restorers(restorers, settings) + paste_stage.REACH_FRAMES
     if _deflicker_amount(restorers, settings):
@@ -269,13 +269,15 @@ def reach_frames(restorers: Sequence[tuple[int, Described]], settings: Settings)
     return reach
 
 
-def _deflicker_amount(restorers: Sequence[tuple[int, Described]], settings: Settings) -> float:
+def _deflicker_amount(restorers: Sequence[tuple[int, RestorerInfo]], settings: Settings) -> float:
     """None where every restorer looks at several frames by itself."""
     is_needed = any(restorer.reach_frames == 0 for _, restorer in restorers)
     return settings.deflicker.amount if is_needed else 0.0
 
 
-def _decoder(source: Path, info: VideoInfo, settings: Settings, tally: Tally) -> str | None:
+def _decoder(
+    source: Path, info: VideoInfo, settings: Settings, tally: RestorationStats
+) -> str | None:
     """The device that decodes, None where it is the processor."""
     if not settings.decode.hardware:
         return None

@@ -21,7 +21,7 @@ from vidrestore.analysis.tracks import Track
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.media.codecs import Encoding
-from vidrestore.models.restorers import Described, cache_key_of, restorer_for, told_apart
+from vidrestore.models.restorers import RestorerInfo, cache_key_of, cache_name, restorer_for
 from vidrestore.restoration.companion import ALONE, Pairing
 
 # Encoders write no times of their own for streams that are shorter than their delay.
@@ -89,8 +89,8 @@ def tracks_within(tracks: Sequence[Track], first: int, end: int) -> list[Track]:
 
 
 def restorers_used(
-    restorers: Sequence[tuple[int, Described]], analysis: Analysis, first: int, end: int
-) -> list[tuple[int, Described]]:
+    restorers: Sequence[tuple[int, RestorerInfo]], analysis: Analysis, first: int, end: int
+) -> list[tuple[int, RestorerInfo]]:
     """(track, restorer) of what restores the faces of frames [first, end)."""
     used = []
     for i, (start, restorer) in enumerate(restorers):
@@ -104,11 +104,11 @@ def restorers_used(
 
 
 def networks_used(
-    restorers: Sequence[tuple[int, Described]], analysis: Analysis, first: int, end: int
+    restorers: Sequence[tuple[int, RestorerInfo]], analysis: Analysis, first: int, end: int
 ) -> list[tuple[int, str]]:
-    """(track, `told_apart`) of the same, which depends on the weights that are here."""
+    """(track, `cache_name`) of the same, which depends on the weights that are here."""
     used = restorers_used(restorers, analysis, first, end)
-    return [(track, told_apart(restorer)) for track, restorer in used]
+    return [(track, cache_name(restorer)) for track, restorer in used]
 
 
 # The analysis holds what became of it, and the segment's key holds the analysis.
@@ -162,17 +162,17 @@ def leaves(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, object]
             yield f"{prefix}{name}", value
 
 
-def without_cache_key(restorers: Sequence[tuple[int, Described]]) -> list[str]:
+def without_cache_key(restorers: Sequence[tuple[int, RestorerInfo]]) -> list[str]:
     """Names of the restorers of which it is not known what their results depend on."""
     names = (each.name for _, each in restorers if cache_key_of(each) is None)
     return list(dict.fromkeys(names))
 
 
-def made_from(
+def segment_key(
     segment: Segment,
     analysis: Analysis,
     reach_frames: int,
-    restorers: Sequence[tuple[int, Described]],
+    restorers: Sequence[tuple[int, RestorerInfo]],
     judge: str,
     settings: Settings,
     encoding: Encoding,
@@ -237,13 +237,13 @@ def _versions() -> tuple[str, ...]:
     return version("vidrestore"), *map(str, libraries)
 
 
-def _what_restores(restorer: Described) -> tuple[str | None, int | None, int]:
+def _what_restores(restorer: RestorerInfo) -> tuple[str | None, int | None, int]:
     """Its key, which need not tell what windows it is given, and what these are."""
     return cache_key_of(restorer), restorer.size, restorer.reach_frames
 
 
 def _restorers_within(
-    restorers: Sequence[tuple[int, Described]], segment: Segment
+    restorers: Sequence[tuple[int, RestorerInfo]], segment: Segment
 ) -> list[tuple[int, tuple[str | None, int | None, int]]]:
     """(first frame, what restores) of those that the segment's frames meet."""
     return [

@@ -73,7 +73,8 @@ _LikenessValues = Annotated[
 
 
 class Counts(_Checked):
-    """What `Tally.as_dict` gives, once it comes from a disk: `Tally.add` takes what fits this."""
+    """What `RestorationStats.as_dict` gives, once it comes from a disk; `RestorationStats.add`
+    takes what fits this."""
 
     faces: _Count
     repeated: _Count
@@ -86,7 +87,7 @@ class Counts(_Checked):
 
 
 @dataclass(slots=True)
-class Tally:
+class RestorationStats:
     """What pass two did, counted while it runs."""
 
     faces: int = 0

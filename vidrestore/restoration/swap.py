@@ -20,7 +20,7 @@ from vidrestore.imaging.frame import FloatArray, Frame, Region, VideoInfo
 from vidrestore.imaging.geometry import Matrix, Rect, apply, covering_rect, crop_side_px, invert
 from vidrestore.imaging.planes import layout
 from vidrestore.restoration.faces import FaceFrame, unit_of
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 
 if TYPE_CHECKING:
     import av
@@ -181,7 +181,7 @@ def only_swapped(
     before: Iterator[Frame],
     info: VideoInfo,
     before_info: VideoInfo,
-    tally: Tally,
+    tally: RestorationStats,
 ) -> Iterator[FaceFrame]:
     """Give every face its `region`; `before` are the same frames as they were before the swap.
 

@@ -15,7 +15,7 @@ from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.events import OnEvent
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import VideoInfo
-from vidrestore.media.decode import Damage, Span, decode
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.images import is_pictures
 from vidrestore.media.probe import probe
 from vidrestore.review.drawing import (
@@ -52,7 +52,7 @@ def write_comparison(
     target: str | Path,
     settings: Settings | None = None,
     *,
-    span: Span | None = None,
+    span: TimeRange | None = None,
     wipe: bool = False,
     on_event: OnEvent | None = None,
 ) -> Comparison:
@@ -96,10 +96,12 @@ def write_comparison(
     return Comparison(*counts)
 
 
-def _shown(path: Path, info: VideoInfo, span: Span | None) -> Iterator[tuple[Fraction, Picture]]:
+def _shown(
+    path: Path, info: VideoInfo, span: TimeRange | None
+) -> Iterator[tuple[Fraction, Picture]]:
     """(seconds after the first frame, picture)."""
     first = None
-    for frame in decode(path, Damage(), span, stream_index=info.stream_index):
+    for frame in decode(path, DecodeErrors(), span, stream_index=info.stream_index):
         first = frame.pts if first is None else first
         yield (frame.pts - first) * info.time_base, picture_of(frame.image, info)
 

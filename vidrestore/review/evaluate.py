@@ -28,7 +28,7 @@ from vidrestore.common.settings import Settings
 from vidrestore.imaging import color
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import Rect, crop_matrix, shifted, warp
-from vidrestore.media.decode import Damage, Span, decode
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.probe import probe
 from vidrestore.models.factory import chosen_recognizer
 from vidrestore.restoration.compositing.masks import face_mask, mask_rect
@@ -104,7 +104,7 @@ def evaluate(
     *,
     reference: Path | None = None,
     analysis: Analysis | None = None,
-    span: Span | None = None,
+    span: TimeRange | None = None,
     on_event: OnEvent | None = None,
 ) -> Evaluation:
     """Compare `output` with `source`, and both with the clean `reference` where there is one.
@@ -169,11 +169,11 @@ def _probed(path: Path, source: VideoInfo) -> VideoInfo:
 
 
 def _faces_of(
-    path: Path, span: Span | None, tracks: tuple[Track, ...], info: VideoInfo
+    path: Path, span: TimeRange | None, tracks: tuple[Track, ...], info: VideoInfo
 ) -> Iterator[FaceFrame]:
     """Every frame with the crops that are measured."""
     measured = [replace(t, work_px=max(t.work_px, _SMALLEST_PX)) for t in tracks]
-    frames, cpu = decode(path, Damage(), span), torch.device("cpu")
+    frames, cpu = decode(path, DecodeErrors(), span), torch.device("cpu")
     return crop(frames, measured, info, largest_px=_LARGEST_PX, device=cpu)
 
 

@@ -26,14 +26,14 @@ from vidrestore.jobs.plan import Plan, plan_job, with_template
 from vidrestore.jobs.render import sum_of
 from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.work_folder import work_folder
-from vidrestore.media.decode import Damage, Span, decode
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.images import is_pictures
 from vidrestore.media.probe import probe
 from vidrestore.media.source import main_video_stream, open_source
 from vidrestore.models.factory import chosen_restorer
 from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.segments import Segment
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 from vidrestore.review.drawing import (
     Picture,
     beside,
@@ -103,7 +103,7 @@ def write_preview(
     if analysis is None:
         analysis, span, is_kept = _known(source, at_seconds, seconds, settings, choice, on_event)
 
-    def write(analysis: Analysis | None, span: Span | None) -> Preview:
+    def write(analysis: Analysis | None, span: TimeRange | None) -> Preview:
         return _written(
             source, at_seconds, seconds, target, settings, restorer, analysis, span, choice,
             close=close, apart=apart, on_event=on_event,
@@ -127,7 +127,7 @@ def _written(
     settings: Settings,
     restorer: Restorer,
     analysis: Analysis | None,
-    span: Span | None,
+    span: TimeRange | None,
     choice: Choice,
     *,
     close: bool,
@@ -173,7 +173,7 @@ class _Shown:
     plan: Plan
     segment: Segment
     video: Path
-    tally: Tally
+    tally: RestorationStats
     start_seconds: Fraction
     """At which the file's clock begins."""
 
@@ -191,7 +191,7 @@ class _Shown:
         first, end = self.segment.first, self.segment.end
         around = self._around() if close else None
         before = frames_again(job.source, self.analysis, job.span, first=first, end=end)
-        after = decode(self.video, Damage())
+        after = decode(self.video, DecodeErrors())
         for was, now in zip(before, after, strict=True):
             seen = picture_of(was.image, self.analysis.info), picture_of(now.image, info)
             old, new = (_cut(picture, around) for picture in seen)
@@ -245,7 +245,7 @@ def _rendered(
     settings: Settings,
     restorer: Restorer,
     analysis: Analysis | None,
-    span: Span | None,
+    span: TimeRange | None,
     choice: Choice,
     on_event: OnEvent | None,
 ) -> Iterator[_Shown]:
@@ -302,7 +302,7 @@ def _known(
     settings: Settings,
     choice: Choice,
     on_event: OnEvent | None,
-) -> tuple[Analysis | None, Span | None, bool]:
+) -> tuple[Analysis | None, TimeRange | None, bool]:
     """The analysis of the whole where there is one, and else the part to be looked at; and whether
     an earlier run made it."""
     found = probe(source, settings)
@@ -317,7 +317,7 @@ def _known(
             "and they have the numbers of the whole video",
         )
     begin = max(Fraction(0), at_seconds - _AROUND_SECONDS)
-    return None, Span(begin, at_seconds + seconds + _AROUND_SECONDS), False
+    return None, TimeRange(begin, at_seconds + seconds + _AROUND_SECONDS), False
 
 
 def _as_pictures(analysis: Analysis | None) -> Analysis | None:

@@ -76,7 +76,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tryout:
+class Trial:
     """What a restorer made of the portrait."""
 
     restorer: str
@@ -140,7 +140,7 @@ def run_tryout(
     *,
     overwrite: bool = False,
     on_event: Callable[[dict[str, Any]], None] | None = None,
-) -> Tryout:
+) -> Trial:
     """Try the restorer of `settings` and write what it made to the picture `sheet`.
 
     Raises UsageError for a picture that cannot be or exists, WeightsError for weights that are
@@ -166,7 +166,7 @@ def try_restorer(
     restorer: Restorer,
     device: torch.device | None = None,
     on_event: Callable[[dict[str, Any]], None] | None = None,
-) -> Tryout:
+) -> Trial:
     """Restore the portrait, worn in each way, in each template, and score it.
 
     Raises WeightsError where a result is not finite.
@@ -190,7 +190,7 @@ def try_restorer(
         strips.append(_strip(rows[-1], [cut(clean, matrix, side), source, restored]))
         if on_event is not None:
             on_event({"event": "progress", "stage": "try", "frame": done, "frames": len(cases)})
-    return Tryout(restorer.name, restorer.template, tuple(rows), np.vstack(strips))
+    return Trial(restorer.name, restorer.template, tuple(rows), np.vstack(strips))
 
 
 def _restored(restorer: Restorer, source: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -29,9 +29,9 @@ from vidrestore.web.access import visitor_of
 from vidrestore.web.queue import DEFECT, Job
 from vidrestore.web.session import (
     NO_PROFILE,
-    Desk,
     Kind,
     Order,
+    Session,
     kind_of,
     pair_of,
     people_in,
@@ -99,7 +99,7 @@ def _is_right_kind(component: Any, value: Any) -> bool:
 class Page:
     """The components, and what happens when they are used."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Session) -> None:
         self._desk = desk
         self._looked: dict[tuple[str, str], int] = {}
         """Visitor and open page -> what was looked at last there."""

@@ -25,7 +25,7 @@ from vidrestore.web.queue import COMMAND
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from vidrestore.web.session import Desk
+    from vidrestore.web.session import Session
     from vidrestore.web.uploads import Uploads
 
 _SECONDS_TO_SAY_GOODBYE = 2
@@ -46,7 +46,7 @@ _SHOWN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class ServerOptions:
     """Where the page is served, and to whom."""
 
     host: str
@@ -64,7 +64,7 @@ class Serving:
         return self.host in LOCAL
 
 
-def serve(serving: Serving, on_ready: Callable[[str, Path], None]) -> None:
+def serve(serving: ServerOptions, on_ready: Callable[[str, Path], None]) -> None:
     """Serve the page until interrupted; then the command that runs is stopped and all is removed.
 
     Args:
@@ -99,15 +99,17 @@ def serve(serving: Serving, on_ready: Callable[[str, Path], None]) -> None:
             uvicorn.Server(config).run(sockets=[listener])
 
 
-def _app(serving: Serving, folder: Path, port: int) -> Access:
+def _app(serving: ServerOptions, folder: Path, port: int) -> Access:
     import gradio
     from fastapi import FastAPI
 
     from vidrestore.web import content
     from vidrestore.web.page import Page
-    from vidrestore.web.session import Desk
+    from vidrestore.web.session import Session
 
-    desk = Desk(folder, weights=serving.weights, offline=serving.offline, command=serving.command)
+    desk = Session(
+        folder, weights=serving.weights, offline=serving.offline, command=serving.command
+    )
 
     @asynccontextmanager
     async def at_work(app: FastAPI) -> AsyncIterator[None]:
@@ -149,7 +151,7 @@ def _app(serving: Serving, folder: Path, port: int) -> Access:
     return Access(app, desk.uploads, port=port, is_local=serving.is_local)
 
 
-def _add_files(app: FastAPI, desk: Desk) -> None:
+def _add_files(app: FastAPI, desk: Session) -> None:
     """All files that leave the server; the visitor's own, each by the desk's own path."""
     from fastapi import HTTPException, Request
     from fastapi.responses import FileResponse
@@ -232,7 +234,7 @@ def _keep_to_itself(folder: Path) -> None:
     )
 
 
-def _listener(serving: Serving) -> socket.socket:
+def _listener(serving: ServerOptions) -> socket.socket:
     listener = socket.socket(socket.AF_INET6 if ":" in serving.host else socket.AF_INET)
     try:
         if sys.platform != "win32":  # where it would share the port with another program

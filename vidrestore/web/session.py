@@ -34,7 +34,7 @@ class Order:
     """Numbers of persons."""
 
 
-class Desk:
+class Session:
     """Looking at a video does not wait for restorations, which take hours: there are two lists.
 
     Belongs to one event loop. All files lie in `folder`; an upload goes, with the folder that was

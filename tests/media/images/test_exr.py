@@ -19,7 +19,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.geometry import upright
 from vidrestore.imaging.planes import codes_of_halves, halves_of_codes
 from vidrestore.jobs.image_output import samples_of
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.images import exr, files
 from vidrestore.media.probe import probe
 
@@ -162,7 +162,7 @@ def test_every_pattern_of_bits_is_written_as_it_was_read(tmp_path, compression, 
         np.testing.assert_array_equal(read(target), wanted)
         header = files.read_header(target)
         assert (header.width, header.height, header.channels) == (145, 150, channels)
-        (frame,) = decode(target, Damage())
+        (frame,) = decode(target, DecodeErrors())
         np.testing.assert_array_equal(samples_of(frame.image, header, None),
                                       codes_of_halves(wanted))  # fmt: skip
         assert attributes(target) == attributes(path)
@@ -220,7 +220,7 @@ def test_the_detector_sees_an_ordinary_picture_of_many_levels(tmp_path):
     linear = np.where(photo <= 0.04045, photo / 12.92, ((photo + 0.055) / 1.055) ** 2.4)
     path = write_exr(tmp_path / "a.exr", linear.astype(np.float16))
     info = probe(path, load_settings()).info
-    (frame,) = decode(path, Damage())
+    (frame,) = decode(path, DecodeErrors())
     shown = upright_picture(frame.image, info, upright(info))
     apart = np.abs(shown[..., ::-1].astype(int) - data.astronaut())
     assert apart.max() <= 3

@@ -148,7 +148,7 @@ def test_a_wrong_shape_is_named(small: InferenceGPEN) -> None:
 def test_blurs_folded_or_not_give_the_same() -> None:
     gpen, image = formula.build("gpen-64"), formula.inputs("gpen-64")
     plain = InferenceGPEN(gpen)(image)
-    for form in (variants.Form(64, 8), variants.Form(8192, 8192)):
+    for form in (variants.InferenceForm(64, 8), variants.InferenceForm(8192, 8192)):
         assert formula.relative_rms(InferenceGPEN(gpen, form=form)(image), plain) <= 5e-6
 
 

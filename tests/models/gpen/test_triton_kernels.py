@@ -39,8 +39,8 @@ def kernels() -> Iterator[Any]:
 @pytest.mark.parametrize("form", [(256, 512), (64, 8)], ids=["blurred", "folded"])
 def test_the_network_is_the_same(kernels: Any, dtype: torch.dtype, form: tuple[int, int]) -> None:
     gpen, image = formula.build("gpen-64"), formula.inputs("gpen-64").to(DEVICE)
-    wanted = InferenceGPEN(gpen, dtype, variants.Form(*form)).to(DEVICE)(image)
-    got = InferenceGPEN(gpen, dtype, variants.Form(*form, kernels)).to(DEVICE)(image)
+    wanted = InferenceGPEN(gpen, dtype, variants.InferenceForm(*form)).to(DEVICE)(image)
+    got = InferenceGPEN(gpen, dtype, variants.InferenceForm(*form, kernels)).to(DEVICE)(image)
     assert got.stride() == wanted.stride()
     assert formula.relative_rms(got.cpu(), wanted.cpu()) <= CLOSE[dtype]
 

@@ -26,11 +26,11 @@ from vidrestore.jobs.estimate import Estimate, estimate
 from vidrestore.media.codecs import Encoding
 from vidrestore.models.factory import chosen_restorer, weights_needed
 from vidrestore.models.restorers import restorer_for
-from vidrestore.models.restorers.adaptive import Tiers, tier_for
+from vidrestore.models.restorers.adaptive import AdaptiveGpen, tier_for
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.faces import FaceFrame
-from vidrestore.restoration.segments import Segment, made_from, plan_segments, restorers_used
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.segments import Segment, plan_segments, restorers_used, segment_key
+from vidrestore.restoration.statistics import RestorationStats
 
 SIDES = (64, 128, 256, 512, 1024, 2048)
 ALL = {f"gpen-{size}" for size in (256, 512, 1024, 2048)}
@@ -60,7 +60,7 @@ class Shelf:
         self.opened: dict[str, Counted] = {}
 
     def tiers(self):
-        return Tiers(self.open, find_weights=self.find, is_to_be_had=self.here.__contains__,
+        return AdaptiveGpen(self.open, find_weights=self.find, is_to_be_had=self.here.__contains__,
                      on_notice=self.told.append)  # fmt: skip
 
     def find(self, name):
@@ -112,7 +112,9 @@ def frames_with(*sides, count=6):
 def test_networks_open_when_a_face_needs_them_and_each_has_whole_batches():
     shelf = Shelf(256, 512, 1024, 2048)
     frames = frames_with(64, 512, 256)
-    out = list(restore(frames, shelf.tiers(), Tally(), batch_size=4, max_waiting_frames=8))
+    out = list(
+        restore(frames, shelf.tiers(), RestorationStats(), batch_size=4, max_waiting_frames=8)
+    )
     assert [frame.frame.index for frame in out] == list(range(6))
     assert sorted(shelf.opened) == ["gpen-256", "gpen-512"]
     assert shelf.opened["gpen-256"].shapes == [(4, 1, 3, 256, 256)] * 3
@@ -175,7 +177,7 @@ def test_a_segment_is_redone_where_its_faces_get_another_network_and_only_there(
     def hashes(*sizes, settings=settings, **how):
         restorers = [(0, Shelf(*sizes, **how).tiers())]
         return [
-            made_from(s, analysis, 2, restorers, "features", settings, encoding) for s in segments
+            segment_key(s, analysis, 2, restorers, "features", settings, encoding) for s in segments
         ]
 
     bounded = load_settings(options={"restore.max_vram_gb": 6})

@@ -26,14 +26,14 @@ from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.frame import Frame
 from vidrestore.media.codecs import Encoding
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.models.restorers.denoise import Denoise
 from vidrestore.restoration.batching import restore
-from vidrestore.restoration.crop_cache import Crops
+from vidrestore.restoration.crop_cache import CropCache
 from vidrestore.restoration.faces import FaceFrame
 from vidrestore.restoration.pipeline import reach_frames
-from vidrestore.restoration.segments import Segment, made_from
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.segments import Segment, segment_key
+from vidrestore.restoration.statistics import RestorationStats
 from vidrestore.review import metrics
 
 SIDE, FRAMES = 256, 13
@@ -146,8 +146,12 @@ def face_frames(crops):
 def test_the_network_alone_sees_it_and_faces_keep_their_source():
     crops = list(torch.rand(11, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
     sharp, denoise = Sharp(), Denoise(1.0)
-    out = list(restore(face_frames(crops), sharp, Tally(), batch_size=2, max_waiting_frames=9,
-                       denoiser=denoise))  # fmt: skip
+    out = list(
+        restore(
+            face_frames(crops), sharp, RestorationStats(), batch_size=2, max_waiting_frames=9,
+            denoiser=denoise,
+        )
+    )  # fmt: skip
     assert set(sharp.shapes) == {(2, 1, 3, SIDE, SIDE), (1, 1, 3, SIDE, SIDE)}
     assert [frame.frame.index for frame in out] == list(range(11))
     for frame, crop in zip(out, crops, strict=True):
@@ -165,7 +169,7 @@ def test_a_restorer_that_looks_at_several_frames_is_left_alone_and_that_is_said(
     crops = list(torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
     found = []
     for denoiser in (Denoise(1.0), None):
-        tally = Tally()
+        tally = RestorationStats()
         out = restore(face_frames(crops), Mean(), tally, batch_size=1, max_waiting_frames=9,
                       denoiser=denoiser)  # fmt: skip
         found.append([frame.faces[0].restored for frame in out])
@@ -181,10 +185,10 @@ def test_a_restorer_that_looks_at_several_frames_is_left_alone_and_that_is_said(
 def test_repeats_and_kept_crops_know_of_it(tmp_path):
     levels = [0.1, 0.1, 0.1, 0.5, 0.5, *[0.3] * 12]
     crops = [torch.full((3, 16, 16), level) for level in levels]
-    kept = Crops(tmp_path, "")
+    kept = CropCache(tmp_path, "")
 
     def run(amount, **how):
-        sharp, tally = Sharp(), Tally()
+        sharp, tally = Sharp(), RestorationStats()
         denoiser = Denoise(amount) if amount else None
         out = list(restore(face_frames(crops), sharp, tally, batch_size=1, max_waiting_frames=9,
                            denoiser=denoiser, **how))  # fmt: skip
@@ -219,7 +223,7 @@ def test_frames_do_not_depend_on_segments(tmp_path):
         restorer.size = 64
         restore_video(source, target, load_settings(options=options), restorer=restorer,
                       analysis=analysis)  # fmt: skip
-        frames = [planes_of(frame.image)[0] for frame in decode(target, Damage())]
+        frames = [planes_of(frame.image)[0] for frame in decode(target, DecodeErrors())]
         found.append(np.stack(frames))
         runs.append(len(restorer.shapes))
     np.testing.assert_array_equal(*found)
@@ -230,7 +234,7 @@ def test_another_amount_makes_another_segment():
     analysis = analysis_of(info_of(96, 64), 60, [plain_track(60, centre=(48, 32), side=32)])
     encoding = Encoding("e", "e", "p", ".mkv")
     hashes = {
-        made_from(Segment(0, 0, 60), analysis, 2, [(0, Sharp())], "", load_settings(
+        segment_key(Segment(0, 0, 60), analysis, 2, [(0, Sharp())], "", load_settings(
             options={"restore.denoise": amount}), encoding)
         for amount in (0, 0.5, 0.5, 1)
     }  # fmt: skip
@@ -263,7 +267,10 @@ def test_a_film_of_a_tape_comes_closer_to_that_of_a_clean_one(tmp_path):
                                 analysis=analysis_of_file(source, tracks))  # fmt: skip
         assert summary.identical_outside == FRAMES
         pictures[name] = np.stack(
-            [f.image.to_ndarray(format="rgb24")[rows, columns] for f in decode(target, Damage())]
+            [
+                f.image.to_ndarray(format="rgb24")[rows, columns]
+                for f in decode(target, DecodeErrors())
+            ]
         ).astype(float)
     off = {name: np.sqrt(np.mean((pictures[name] - pictures["clean"]) ** 2))
            for name in ("noisy", "shown")}  # fmt: skip

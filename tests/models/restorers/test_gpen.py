@@ -16,7 +16,7 @@ from helpers.media import AS_PAINTED, analysis_of_file, mild_image, plain_track,
 from vidrestore.api import restore_video
 from vidrestore.common.errors import ConfigError, UsageError, WeightsError
 from vidrestore.common.profiles import load_settings
-from vidrestore.media.decode import Span
+from vidrestore.media.decode import TimeRange
 from vidrestore.models.gpen.checkpoint import export_onnx
 from vidrestore.models.gpen.inference import InferenceGPEN
 from vidrestore.models.restorers import open_restorer
@@ -216,9 +216,9 @@ def edit(note, **changes):
 
 
 def kept_at(folder, weights):
-    from vidrestore.models.restorers.openvino import Kept
+    from vidrestore.models.restorers.openvino import OpenVinoCache
 
-    return Kept(folder, weights.stem, sha256_of(weights), str(torch.float32))
+    return OpenVinoCache(folder, weights.stem, sha256_of(weights), str(torch.float32))
 
 
 @pytest.mark.parametrize("what", COMPILED_DAMAGES)
@@ -277,10 +277,10 @@ def test_a_damaged_compiled_network_is_compiled_anew_once_and_that_is_said(
 
 
 def test_a_compiled_network_in_the_place_of_another_is_not_used(compiled, small_weights, tmp_path):
-    from vidrestore.models.restorers.openvino import Kept, UnusableError
+    from vidrestore.models.restorers.openvino import OpenVinoCache, UnusableError
 
     blob, note = copy_of(compiled[0], tmp_path / "cache")
-    other = Kept(tmp_path / "cache", small_weights.stem, "0" * 64, str(torch.float32))
+    other = OpenVinoCache(tmp_path / "cache", small_weights.stem, "0" * 64, str(torch.float32))
     other.keep(b"another network", 64, 60.0)
     (of_other,) = set((tmp_path / "cache").glob("*.json")) - {note}
     shutil.copy(blob, of_other.with_suffix(".blob"))
@@ -615,7 +615,7 @@ def test_two_seconds_of_a_real_clip_through_gpen_2048(shared, tmp_path):
                 "restore.batch_size": 2,
             }
         ),
-        span=Span(Fraction(0), Fraction(2)),
+        span=TimeRange(Fraction(0), Fraction(2)),
         on_event=lambda e: notices.append(e["message"]) if e["event"] == "notice" else None,
     )
     assert summary.frames == summary.faces == 60
@@ -624,11 +624,11 @@ def test_two_seconds_of_a_real_clip_through_gpen_2048(shared, tmp_path):
     from helpers.media import frame_times
 
     from vidrestore.imaging import color
-    from vidrestore.media.decode import Damage, decode
+    from vidrestore.media.decode import DecodeErrors, decode
 
     assert frame_times(target) == [t - frame_times(source)[0] for t in frame_times(source)[:60]]
-    before = [f.image for f in decode(source, Damage(), Span(None, Fraction(2)))]
-    after = [f.image for f in decode(target, Damage())]
+    before = [f.image for f in decode(source, DecodeErrors(), TimeRange(None, Fraction(2)))]
+    after = [f.image for f in decode(target, DecodeErrors())]
     for a, b in zip(before, after, strict=True):
         change = np.abs(color.plane(a, 0).astype(int) - color.plane(b, 0))
         assert change[120:320, 680:860].mean() > 20  # formula weights paint a dark pattern

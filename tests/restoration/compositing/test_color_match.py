@@ -15,7 +15,7 @@ from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing import masks
 from vidrestore.restoration.compositing.paste import Finish, paste
 from vidrestore.restoration.crop import crop
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 from vidrestore.review import portrait
 
 SIDE = 256
@@ -62,8 +62,12 @@ def restored(rgb, track, pixel_format="yuv444p", finish=FOLLOW, restorer=None):
     whole = Rect(0, 0, SIDE, SIDE)
     before = color.region_rgb(images[1], whole, info)
     cut = crop(frames_of(images), [track], info, largest_px=2048, device=torch.device("cpu"))
-    done = restore(cut, restorer or Tinting(), Tally(), batch_size=1, max_waiting_frames=1)
-    after = list(paste(done, info, Tally(), strength=1, tracks=[track], finish=finish))[1]
+    done = restore(
+        cut, restorer or Tinting(), RestorationStats(), batch_size=1, max_waiting_frames=1
+    )
+    after = list(paste(done, info, RestorationStats(), strength=1, tracks=[track], finish=finish))[
+        1
+    ]
     return before, color.region_rgb(after.image, whole, info), planes_of(after.image)
 
 

@@ -21,7 +21,7 @@ from skimage import data
 
 from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.restoration.compositing import defocus
 from vidrestore.restoration.compositing.paste import Finish
 
@@ -146,7 +146,7 @@ def test_the_setting_reaches_the_picture_and_is_off_for_tapes(scene, tmp_path):
         target = tmp_path / "out.mkv"
         restore_video(source, target, settings, restorer=Sharpened(), analysis=analysis,
                       overwrite=True)  # fmt: skip
-        return np.stack([planes_of(frame.image)[0] for frame in decode(target, Damage())])
+        return np.stack([planes_of(frame.image)[0] for frame in decode(target, DecodeErrors())])
 
     usual = painted()
     np.testing.assert_array_equal(usual, painted(**{"paste.focus": 0}))

@@ -28,13 +28,13 @@ from vidrestore.imaging import color
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.geometry import apply, crop_matrix, invert, template
 from vidrestore.imaging.resample import resample
-from vidrestore.media.decode import Damage, decode
+from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing import motion_blur
 from vidrestore.restoration.compositing.paste import REACH_FRAMES, Finish, paste
 from vidrestore.restoration.crop import crop
 from vidrestore.restoration.faces import Face, FaceFrame
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 
 SIZE, SIDE_PX, WORK_PX = 320, 200.0, 256
 ALL = Finish(occluders=True, color=1.0, grain=1.0, sharpness=1.0, focus=1.0)
@@ -96,7 +96,7 @@ def pasted(frames, track, crops, finish=None):
         crop(iter(frames), [track], info, largest_px=2048, device=CPU), crops, strict=True
     ):
         given.append(frame.with_faces((replace(frame.faces[0], restored=restored),)))
-    out = paste(iter(given), info, Tally(), strength=1, tracks=[track], finish=finish)
+    out = paste(iter(given), info, RestorationStats(), strength=1, tracks=[track], finish=finish)
     return np.stack([planes_of(frame.image)[0].astype(np.float64) for frame in out])
 
 
@@ -187,8 +187,8 @@ def through(images, track, finish, first: int = 0):
     frames = [replace(frame, index=i + first, pts=512 * (i + first))
               for i, frame in enumerate(frames_of(images))]  # fmt: skip
     cut = crop(iter(frames), [track], info, largest_px=2048, device=CPU)
-    done = restore(cut, Mottled(), Tally(), batch_size=1, max_waiting_frames=1)
-    out = paste(done, info, Tally(), strength=0.9, tracks=[track], finish=finish)
+    done = restore(cut, Mottled(), RestorationStats(), batch_size=1, max_waiting_frames=1)
+    out = paste(done, info, RestorationStats(), strength=0.9, tracks=[track], finish=finish)
     return [planes_of(frame.image) for frame in out]
 
 
@@ -211,8 +211,8 @@ def test_frames_come_in_order_and_times_stay():
     track = moving_track(np.zeros((4, 2)))
     frames = list(frames_of(noisy_images(6)))
     cut = crop(iter(frames), [track], info, largest_px=2048, device=CPU)
-    done = restore(cut, Mottled(), Tally(), batch_size=1, max_waiting_frames=1)
-    tally = Tally()
+    done = restore(cut, Mottled(), RestorationStats(), batch_size=1, max_waiting_frames=1)
+    tally = RestorationStats()
     out = list(paste(done, info, tally, strength=1, tracks=[track], finish=ALL))
     assert [(f.index, f.pts) for f in out] == [(f.index, f.pts) for f in frames]
     assert tally.faces == 4
@@ -235,8 +235,8 @@ def test_what_the_restorer_left_alone_is_not_touched():
     restored = frame.faces[0].source.clone()
     restored[:, :, : WORK_PX // 2] = 0.5
     face: Face = replace(frame.faces[0], restored=restored)
-    list(paste(iter([FaceFrame(frame.frame, (face,))]), info, Tally(), strength=1, tracks=[track],
-               finish=replace(ALL, occluders=False)))  # fmt: skip
+    list(paste(iter([FaceFrame(frame.frame, (face,))]), info, RestorationStats(), strength=1,
+               tracks=[track], finish=replace(ALL, occluders=False)))  # fmt: skip
     for was, now in zip(before, planes_of(image), strict=True):
         assert (was[:, 120:160] != now[:, 120:160]).any()
         np.testing.assert_array_equal(was[:, 165:], now[:, 165:])
@@ -299,7 +299,7 @@ def test_every_setting_reaches_the_picture(tmp_path):
         target = tmp_path / "out.mkv"
         restore_video(source, target, settings, restorer=Tinted(), analysis=analysis,
                       overwrite=True)  # fmt: skip
-        return [plane.tobytes() for frame in decode(target, Damage())
+        return [plane.tobytes() for frame in decode(target, DecodeErrors())
                 for plane in planes_of(frame.image)]  # fmt: skip
 
     usual = painted()

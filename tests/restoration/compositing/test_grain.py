@@ -11,7 +11,7 @@ from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing import grain
 from vidrestore.restoration.compositing.paste import Finish, paste
 from vidrestore.restoration.crop import crop
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 
 WIDTH, HEIGHT = 448, 352
 CENTRE, SIDE_PX = (224, 176), 400.0
@@ -47,8 +47,10 @@ def pasted(images, finish=GRAIN, *, strength=1.0, restorer=None):
     info = info_of(WIDTH, HEIGHT, images[0].format.name, full_range=True)
     track = plain_track(len(images), centre=CENTRE, side=SIDE_PX, work_px=256)
     cut = crop(frames_of(images), [track], info, largest_px=2048, device=torch.device("cpu"))
-    done = restore(cut, restorer or Denoiser(), Tally(), batch_size=1, max_waiting_frames=1)
-    out = paste(done, info, Tally(), strength=strength, tracks=[track], finish=finish)
+    done = restore(
+        cut, restorer or Denoiser(), RestorationStats(), batch_size=1, max_waiting_frames=1
+    )
+    out = paste(done, info, RestorationStats(), strength=strength, tracks=[track], finish=finish)
     return [planes_of(frame.image) for frame in out]
 
 

@@ -32,7 +32,7 @@ from vidrestore.imaging import color
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import Rect
 from vidrestore.jobs import layer_output
-from vidrestore.media.decode import Damage, Span, decode
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.probe import probe
 
 SIZE = (160, 128)
@@ -91,7 +91,7 @@ def rgb_of(image: av.VideoFrame, info: VideoInfo) -> np.ndarray:
 
 def all_rgb(path: Path) -> list[np.ndarray]:
     info = probe(path).info
-    return [rgb_of(frame.image, info) for frame in decode(path, Damage())]
+    return [rgb_of(frame.image, info) for frame in decode(path, DecodeErrors())]
 
 
 def tiffs(folder: Path, stream: str) -> list[np.ndarray]:
@@ -177,7 +177,7 @@ def test_the_movies_have_the_size_times_and_time_code_of_the_source(tmp_path):
     tracks = two_faces(len(frame_times(source)))
     layered(source, tmp_path / "out.mov", tmp_path / "a", tracks=tracks,
             **{"encode.codec": "prores", "encode.pixel_format": "yuv422p10le"})  # fmt: skip
-    span = Span(Fraction("0.1"), Fraction("0.3"))
+    span = TimeRange(Fraction("0.1"), Fraction("0.3"))
     layered(source, tmp_path / "part.mov", tmp_path / "b", tracks=two_faces(6), span=span,
             **{"encode.codec": "prores", "encode.pixel_format": "yuv422p10le"})  # fmt: skip
     for name in ("tape.fill.mov", "tape.matte.mov"):
@@ -232,7 +232,7 @@ def test_a_layer_in_segments_is_that_of_one(tmp_path, form):
     for name in ("tape.fill.mov", "tape.matte.mov"):
         paths = tmp_path / "whole" / name, tmp_path / "cut" / name
         assert frame_times(paths[0]) == frame_times(paths[1])
-        for a, b in zip(*(decode(path, Damage()) for path in paths), strict=True):
+        for a, b in zip(*(decode(path, DecodeErrors()) for path in paths), strict=True):
             for was, now in zip(planes_of(a.image), planes_of(b.image), strict=True):
                 np.testing.assert_array_equal(was, now)
 

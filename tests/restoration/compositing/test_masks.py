@@ -24,7 +24,7 @@ from vidrestore.restoration.compositing.appearance import place_of
 from vidrestore.restoration.compositing.paste import Finish, paste
 from vidrestore.restoration.crop import crop
 from vidrestore.restoration.faces import Face, FaceFrame
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 from vidrestore.review import portrait
 
 CROP_PX, SIDE = 256, 256
@@ -149,7 +149,7 @@ def rgb_of(image) -> np.ndarray:
 
 def painted(pictures, track, crops, finish=ALL):
     """The pictures after a restorer painted `crops` over the face of each."""
-    info, tally = info_of(SIDE, SIDE, "gbrp", full_range=True), Tally()
+    info, tally = info_of(SIDE, SIDE, "gbrp", full_range=True), RestorationStats()
     n = len(pictures)
     track = replace(
         track,
@@ -248,7 +248,7 @@ def test_the_larger_face_is_in_front():
     for order in (faces, faces[::-1]):
         picture = mild_image(160, 120, "yuv420p", 0)
         given = FaceFrame(next(frames_of([picture])), tuple(order))
-        list(paste(iter([given]), info, Tally(), strength=1, tracks=[near, far]))
+        list(paste(iter([given]), info, RestorationStats(), strength=1, tracks=[near, far]))
         rect = masks.Rect(0, 0, 160, 120)
         red, _, blue = color.region_rgb(picture, rect, info)
         assert red[60, 76] > blue[60, 76] + 0.4
@@ -264,7 +264,7 @@ def test_a_face_that_is_not_restored_still_hides_what_is_behind_it():
     (frame,) = crop(frames_of([image]), [far], info, largest_px=64, device=torch.device("cpu"))
     face: Face = replace(frame.faces[0], restored=torch.zeros(3, 64, 64))
     given = FaceFrame(frame.frame, (face,))
-    list(paste(iter([given]), info, Tally(), strength=1, tracks=[near, far]))
+    list(paste(iter([given]), info, RestorationStats(), strength=1, tracks=[near, far]))
     changed = planes_of(image)[0] != before
     assert changed.any()
     inner = apply(invert(near.matrices[0].astype(np.float64)), masks.usual_landmarks())
@@ -278,8 +278,10 @@ def test_a_face_cut_by_the_edge_is_pasted_up_to_it():
     before = planes_of(image)[0]
     track = plain_track(1, centre=(6, 40), side=60.0)
     cut = crop(frames_of([image]), [track], info, largest_px=64, device=torch.device("cpu"))
-    done = restore(cut, Painter((0.9, 0.9, 0.9)), Tally(), batch_size=1, max_waiting_frames=1)
-    list(paste(done, info, Tally(), strength=1, tracks=[track]))
+    done = restore(
+        cut, Painter((0.9, 0.9, 0.9)), RestorationStats(), batch_size=1, max_waiting_frames=1
+    )
+    list(paste(done, info, RestorationStats(), strength=1, tracks=[track]))
     after = planes_of(image)[0]
     assert (after[30:50, 0] > 220).all()
     np.testing.assert_array_equal(after[:, 40:], before[:, 40:])

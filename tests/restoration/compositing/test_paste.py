@@ -21,14 +21,14 @@ from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing.masks import face_mask, mask_rect
 from vidrestore.restoration.compositing.paste import paste
 from vidrestore.restoration.crop import crop
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 
 WIDTH, HEIGHT = 96, 80
 
 
 def through(images, tracks, restorer, info, *, strength=1.0, largest_px=2048):
     """Crop, restore and paste; the planes afterwards and the tally."""
-    tally = Tally()
+    tally = RestorationStats()
     cut = crop(frames_of(images), tracks, info, largest_px=largest_px, device=torch.device("cpu"))
     done = restore(cut, restorer, tally, batch_size=3, max_waiting_frames=4)
     out = [planes_of(f.image) for f in paste(done, info, tally, strength=strength)]

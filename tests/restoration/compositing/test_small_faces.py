@@ -10,7 +10,7 @@ from helpers.media import Unchanged, analysis_of_file, info_of, plain_track, wri
 
 from vidrestore import analyze_video, load_settings, restore_video
 from vidrestore.imaging.frame import Frame
-from vidrestore.media.decode import Damage, Span, decode
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.probe import probe
 from vidrestore.restoration.companion import _in_pixels_of
 from vidrestore.restoration.compositing import grain
@@ -71,10 +71,10 @@ def test_small_faces_of_real_clips_flicker_no_more_than_their_source(
         "fields.deinterlace": "off", "detect.margins": False, "detect.remember": False,
     }  # fmt: skip
     settings, clip = load_settings(options=options), shared / f"clips/{name}.mp4"
-    span = Span(Fraction(start), Fraction(start) + 1)
+    span = TimeRange(Fraction(start), Fraction(start) + 1)
     full = analyze_video(clip, settings, span=span)
     scale = eyes_px / max(eye_distance_px(track) for track in full.tracks)
-    frames = [frame.image for frame in decode(clip, Damage(), span)][:24]
+    frames = [frame.image for frame in decode(clip, DecodeErrors(), span)][:24]
     size = [2 * round(side * scale / 2) for side in (frames[0].width, frames[0].height)]
     images = [image.reformat(*size, "yuv420p", interpolation="AREA") for image in frames]
     source, target = write_video(tmp_path / "small.mkv", images), tmp_path / "out.mkv"

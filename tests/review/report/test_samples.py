@@ -35,7 +35,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.frame import Frame
 from vidrestore.jobs.plan import Plan
 from vidrestore.jobs.summary import Summary
-from vidrestore.restoration.statistics import STRETCH_FRAMES, Likeness, Tally
+from vidrestore.restoration.statistics import STRETCH_FRAMES, Likeness, RestorationStats
 from vidrestore.review import report
 from vidrestore.review.evaluate import evaluate
 from vidrestore.review.report import samples as views
@@ -44,14 +44,14 @@ from vidrestore.review.report.samples import (
     MOST_PEOPLE,
     MOST_TRIPLES,
     Flicker,
-    Onlooker,
+    SampleCollector,
     used_strength,
 )
 
 
 def test_flicker_is_what_evaluate_measures(tmp_path, monkeypatch):
     (tape, known), kept = write_tape(tmp_path), []
-    monkeypatch.setattr(report, "Onlooker", lambda *a: kept.append(Onlooker(*a)) or kept[0])
+    monkeypatch.setattr(report, "Onlooker", lambda *a: kept.append(SampleCollector(*a)) or kept[0])
     made = run(tape, tmp_path, known)
     target = tmp_path / TARGET
     found = evaluate(target, tape, settings_of(**{"people.recognise": False}), analysis=known)
@@ -126,7 +126,7 @@ def test_every_kind_of_run_has_its_page(tmp_path, monkeypatch, make, views, said
 
 
 def test_strength_is_what_the_guard_let_through():
-    track, tally = plain_track(40, centre=(8, 8), side=8, first_frame=6), Tally()
+    track, tally = plain_track(40, centre=(8, 8), side=8, first_frame=6), RestorationStats()
     planned = np.where(np.arange(40) < 20, 0.5, 1.0).astype(np.float32)
     track = replace(track, strength=planned)
     np.testing.assert_allclose(used_strength(track, tally, 0.8), 0.8 * planned)
@@ -166,13 +166,13 @@ def test_the_page_of_ten_minutes_stays_small(tmp_path, monkeypatch):
     ]  # fmt: skip
     analysis = replace(analysis_of(info, frames, tracks),
                        shots=tuple((i * each, (i + 1) * each) for i in range(shots)))  # fmt: skip
-    tally = Tally(faces=2 * frames)
+    tally = RestorationStats(faces=2 * frames)
     for track in tracks:
         for frame in range(track.first_frame, track.end_frame, 3):
             share = (frame % 50) / 50
             found = Likeness(3, 3, 1, 2.4, 2.7, 0.5 * share, 0.9 * share, 3 * share)
             tally.add_likeness(track.track_id, frame, found)
-    onlooker = Onlooker(analysis, analysis, tally, 1.0)
+    onlooker = SampleCollector(analysis, analysis, tally, 1.0)
     noise = [random_image(960, 540, "yuv420p", seed) for seed in range(2)]
     for index in range(frames):
         pair = [Frame(index, 512 * index, image) for image in noise]

@@ -26,9 +26,11 @@ PROBE_TOLERANCE = 4e-3  # of float16, on values of about one
 OnNotice = Callable[[str], None]
 
 
-def form_for(device: torch.device, on_notice: OnNotice = lambda message: None) -> variants.Form:
+def form_for(
+    device: torch.device, on_notice: OnNotice = lambda message: None
+) -> variants.InferenceForm:
     """The form for a CUDA device: with Triton's kernels where they are there and right."""
-    return variants.Form(FOLD_UP_FROM, FOLD_DOWN_FROM, triton_kernels(device, on_notice))
+    return variants.InferenceForm(FOLD_UP_FROM, FOLD_DOWN_FROM, triton_kernels(device, on_notice))
 
 
 def triton_kernels(device: torch.device, on_notice: OnNotice) -> variants.Kernels | None:

@@ -49,7 +49,7 @@ class InferenceGPEN(nn.Module):
         self,
         gpen: network.GPEN,
         dtype: torch.dtype = torch.float32,
-        form: variants.Form = variants.PLAIN,
+        form: variants.InferenceForm = variants.PLAIN,
     ) -> None:
         super().__init__()
         if dtype not in DTYPES:

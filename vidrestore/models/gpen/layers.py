@@ -48,7 +48,7 @@ class Encode(nn.Module):
         stage: nn.Sequential,
         side: int,
         dtype: torch.dtype,
-        form: variants.Form = variants.PLAIN,
+        form: variants.InferenceForm = variants.PLAIN,
     ) -> None:
         super().__init__()
         self.kernels = form.kernels
@@ -94,7 +94,7 @@ class StyledConv(nn.Module):
         layer: network.StyledConv,
         side: int,
         dtype: torch.dtype,
-        form: variants.Form = variants.PLAIN,
+        form: variants.InferenceForm = variants.PLAIN,
     ) -> None:
         super().__init__()
         self.kernels = form.kernels

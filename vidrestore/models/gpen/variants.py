@@ -61,7 +61,7 @@ class Kernels(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class InferenceForm:
     """Where blurs are folded into convolutions, and what does the pointwise work.
 
     `fold_up_from` and `fold_down_from` are sides of results in pixels; without `kernels` torch does
@@ -73,4 +73,4 @@ class Form:
     kernels: Kernels | None = None
 
 
-PLAIN = Form()
+PLAIN = InferenceForm()

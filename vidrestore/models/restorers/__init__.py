@@ -17,7 +17,7 @@ MOST_AT_ONCE = 4
 FILES = (".pth", ".pt", ".safetensors", ".onnx")
 
 
-class Described(Protocol):
+class RestorerInfo(Protocol):
     """What must be known of a restorer where it does not work itself."""
 
     name: str
@@ -36,7 +36,7 @@ class Described(Protocol):
         ...
 
 
-class Restorer(Described, Protocol):
+class Restorer(RestorerInfo, Protocol):
     """Makes aligned faces clear, several at once.
 
     It may have `is_cheap`: True where a face costs less than a file of it on the disk is worth, so
@@ -70,13 +70,13 @@ class Denoiser(Protocol):
         ...
 
 
-def told_apart(restorer: Described) -> str:
+def cache_name(restorer: RestorerInfo) -> str:
     """Its name, with a hash where it has a file of weights: another file is another network."""
     sha256 = getattr(restorer, "weights_sha256", None)
     return restorer.name if sha256 is None else f"{restorer.name} {sha256[:16]}"
 
 
-def cache_key_of(restorer: Described) -> str | None:
+def cache_key_of(restorer: RestorerInfo) -> str | None:
     """The restorer's `cache_key`; None where it has none.
 
     Raises:
@@ -93,12 +93,12 @@ def cache_key_of(restorer: Described) -> str | None:
     return key
 
 
-def is_cheap(restorer: Described) -> bool:
+def is_cheap(restorer: RestorerInfo) -> bool:
     """Whether the restorer declares its results not worth a file each."""
     return bool(getattr(restorer, "is_cheap", False))
 
 
-_Any = TypeVar("_Any", bound=Described)
+_Any = TypeVar("_Any", bound=RestorerInfo)
 
 
 def restorer_for(restorer: _Any, work_px: int) -> _Any:

@@ -35,7 +35,7 @@ def tier_for(
     return next((each for each in smaller if is_to_be_had(each) and has_room(each)), name)
 
 
-class Tiers:
+class AdaptiveGpen:
     """GPEN in several sizes, of which each face has the one for the side of its crop.
 
     That side is the same all through a track, and so is the network. `open_tier` opens a network by
@@ -115,7 +115,7 @@ class _Tier:
     """A network that is opened when it is first called."""
 
     reach_frames = 0
-    template = Tiers.template
+    template = AdaptiveGpen.template
 
     def __init__(
         self,

@@ -189,7 +189,7 @@ class Gpen:
         except OSError as error:
             raise self._unreadable(error) from error
         folder = self._cache_folder
-        kept = openvino.Kept(folder, self._path.stem, sha256, str(dtype))
+        kept = openvino.OpenVinoCache(folder, self._path.stem, sha256, str(dtype))
         try:
             network, size, psnr_db = self._kept_or_compiled(kept, expected_size, dtype)
         except (OSError, openvino.UnusableError) as error:
@@ -208,7 +208,7 @@ class Gpen:
         return network, size, dtype
 
     def _kept_or_compiled(
-        self, kept: openvino.Kept, expected_size: int | None, dtype: torch.dtype
+        self, kept: openvino.OpenVinoCache, expected_size: int | None, dtype: torch.dtype
     ) -> tuple[Network, int, float]:
         """The network as OpenVINO runs it, S, and its PSNR to float32 in decibel."""
         from vidrestore.models.restorers.openvino import UnusableError
@@ -233,7 +233,7 @@ class Gpen:
             return self._compiled(kept, gpen, dtype)
 
     def _kept(
-        self, kept: openvino.Kept, expected_size: int | None, dtype: torch.dtype
+        self, kept: openvino.OpenVinoCache, expected_size: int | None, dtype: torch.dtype
     ) -> tuple[Network, int, float] | None:
         from vidrestore.models.restorers.openvino import CompiledGPEN
 
@@ -247,7 +247,7 @@ class Gpen:
         return network, measured.size, measured.psnr_db
 
     def _compiled(
-        self, kept: openvino.Kept, gpen: GPEN, dtype: torch.dtype
+        self, kept: openvino.OpenVinoCache, gpen: GPEN, dtype: torch.dtype
     ) -> tuple[Network, int, float]:
         from vidrestore.models.restorers.openvino import CompiledGPEN
 

@@ -60,11 +60,11 @@ class Measured:
     """Of what OpenVINO compiled."""
     openvino: str
     """The version that compiled it."""
-    made_from: str
+    segment_key: str
     """A hash of the weights, the number format and the processor."""
 
 
-class Kept:
+class OpenVinoCache:
     """What is kept of one weight file in `folder`: what OpenVINO made of it, and a note on it.
 
     Its name tells the content of the weights, the number format and the processor. The note tells
@@ -95,7 +95,7 @@ class Kept:
             raise UnusableError(f"the note {self._note} is damaged") from error
         if measured.openvino != self._version:
             raise UnusableError(f"it is of OpenVINO {measured.openvino}, not {self._version}")
-        if measured.made_from != self._made_from:
+        if measured.segment_key != self._made_from:
             raise UnusableError(f"{self._blob} was made for another network or processor")
         try:
             content = self._blob.read_bytes()

@@ -55,7 +55,7 @@ _NEAR, _SURELY = 0.3, 0.9
 _GRAIN_SIDE_PX = (110.0, 142.0)
 
 
-class Course:
+class TrackGeometry:
     """What a track says of its face: how large it is, and where in each frame."""
 
     def __init__(self, track: Track) -> None:
@@ -82,7 +82,7 @@ class Course:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Place:
+class FacePlacement:
     """A face in a frame."""
 
     unit: Matrix
@@ -110,16 +110,16 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Look:
+class FrameAppearance:
     """The face itself; None and empty where nobody asked."""
 
-    contradiction: occlusion.Contradiction | None = None
+    contradiction: occlusion.OcclusionCheck | None = None
     tone: color_match.Tone | None = None
     unclipped: FloatArray | None = None
     """(64, 64) in [0, 1]"""
     parsed: Parsed | None = None
     """What a parser sees in the source."""
-    smear: motion_blur.Smear | None = None
+    smear: motion_blur.MotionBlur | None = None
     edges_px: float | None = None
     """Width of the source's edges, on the face or around it, whichever are sharper; pixels of the
     frame. None where there are none around it."""
@@ -128,18 +128,18 @@ class Look:
     that not every one is measured."""
 
 
-def place_of(unit: Matrix, landmarks: masks.Points | None) -> Place:
+def place_of(unit: Matrix, landmarks: masks.Points | None) -> FacePlacement:
     """`landmarks` (5, 2) in the unit crop, or None for those of an average face."""
     feather = min(_FEATHER_PX / crop_side_px(unit), _WIDEST_FEATHER)
     points = masks.usual_landmarks() if landmarks is None else masks.believable(landmarks)
     reach = masks.hull_support(points)
-    return Place(unit, points, feather, reach, masks.hull_distance(reach, feather))
+    return FacePlacement(unit, points, feather, reach, masks.hull_distance(reach, feather))
 
 
 def look_at(
     face: Face,
     frame: Frame,
-    place: Place,
+    place: FacePlacement,
     info: VideoInfo,
     *,
     occluders: bool,
@@ -148,7 +148,7 @@ def look_at(
     edges: bool,
     motion: npt.NDArray[np.float64] | None,
     parser: Parser | None,
-) -> Look:
+) -> FrameAppearance:
     """Each only where it is asked for; `motion` is that of `smear.motion_px`."""
     assert face.restored is not None
     inside = _inside_frame(place.unit, info)
@@ -156,7 +156,7 @@ def look_at(
     found: dict[str, Any] = {}
     pair: list[torch.Tensor] | list[FloatArray] = [face.source, face.restored]
     if motion is not None:
-        found["smear"] = motion_blur.Smear(motion, 0.0)
+        found["smear"] = motion_blur.MotionBlur(motion, 0.0)
         if motion_blur.is_fast(place.unit, motion):
             side = motion_blur.GRID_PX
             source, restored = fine = [_small(crop, side) for crop in pair]
@@ -181,10 +181,12 @@ def look_at(
         found["edges_px"] = _edges_px(frame, place, info)
     if noise:
         found["noise"] = noise_of(frame, place, info)
-    return Look(**found)
+    return FrameAppearance(**found)
 
 
-def at_rect(picture: FloatArray, place: Place, rect: Rect, *, step_px: int = 1) -> FloatArray:
+def at_rect(
+    picture: FloatArray, place: FacePlacement, rect: Rect, *, step_px: int = 1
+) -> FloatArray:
     """A small (n, n) or (n, n, 4) picture of the unit crop, bilinear at every pixel of a part of
     the frame, or in the middle of each `step_px` by `step_px` pixels of it."""
     matrix = place.unit * len(picture)
@@ -202,7 +204,9 @@ def at_rect(picture: FloatArray, place: Place, rect: Rect, *, step_px: int = 1) 
     return np.asarray(found, np.float32)
 
 
-def broad_at_rect(fields: Sequence[npt.NDArray[Any]], place: Place, rect: Rect) -> list[FloatArray]:
+def broad_at_rect(
+    fields: Sequence[npt.NDArray[Any]], place: FacePlacement, rect: Rect
+) -> list[FloatArray]:
     """The same of four (n, n) that are so smooth that every other pixel says it all."""
     halves = cv2.split(at_rect(np.dstack(fields), place, rect, step_px=2))
     size = tuple(2 * side for side in halves[0].shape[::-1])
@@ -216,7 +220,7 @@ def grain_planes(image: Any) -> tuple[int, ...]:
     return (how.planes[1],) if how.is_rgb else how.planes
 
 
-def _edges_px(frame: Frame, place: Place, info: VideoInfo) -> float | None:
+def _edges_px(frame: Frame, place: FacePlacement, info: VideoInfo) -> float | None:
     rect = place.rect(info, layout(frame.image).grid, around=_NEAR)
     if rect.is_empty:
         return None
@@ -228,7 +232,7 @@ def _edges_px(frame: Frame, place: Place, info: VideoInfo) -> float | None:
     return around if around is None or inside is None else min(around, inside)
 
 
-def noise_of(frame: Frame, place: Place, info: VideoInfo) -> tuple[grain.Spectrum, ...]:
+def noise_of(frame: Frame, place: FacePlacement, info: VideoInfo) -> tuple[grain.Spectrum, ...]:
     """Of each of `grain_planes`, the weaker of what the surroundings show and what the face does.
 
     Noise is in both, while leaves behind a face, or stubble, are not. In a face so small that no

@@ -37,7 +37,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Smear:
+class MotionBlur:
     """What one frame says."""
 
     motion_px: Vector
@@ -64,7 +64,7 @@ def is_fast(unit: Matrix, motion: Vector) -> bool:
 
 def smear_of(
     source: FloatArray, restored: FloatArray, face: FloatArray, unit: Matrix, motion: Vector
-) -> Smear:
+) -> MotionBlur:
     """Of (256, 256, 3) pictures and (256, 256) `face` in [0, 1]; `unit` is frame -> unit crop.
 
     Blur along the motion leaves gradients across it as they were. The restored face is first made
@@ -73,7 +73,7 @@ def smear_of(
     """
     x, y, width, height = cv2.boundingRect((face > 0).view(np.uint8))
     if min(width, height) < 3:
-        return Smear(motion, 0.0)
+        return MotionBlur(motion, 0.0)
     part = np.s_[y : y + height, x : x + width]
     source, restored, face = source[part], restored[part], face[part].copy()
     along = unit[:, :2] @ motion * GRID_PX
@@ -86,7 +86,7 @@ def smear_of(
         own, across = _energies(_along(luma, along * share), face, along)
         return own <= wanted * max(across, 1e-12)
 
-    return Smear(motion, _first(_SHARES, is_enough))
+    return MotionBlur(motion, _first(_SHARES, is_enough))
 
 
 def smeared(rgb: npt.NDArray[np.float32], blur_px: Vector) -> npt.NDArray[np.float32]:

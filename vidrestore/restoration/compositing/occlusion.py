@@ -42,7 +42,7 @@ _FADE_PX = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Contradiction:
+class OcclusionCheck:
     """What one frame says."""
 
     levels: FloatArray
@@ -54,7 +54,7 @@ class Contradiction:
         return (self.levels <= _REACHED).astype(np.float32)
 
 
-def contradiction(source: FloatArray, restored: FloatArray, face: FloatArray) -> Contradiction:
+def contradiction(source: FloatArray, restored: FloatArray, face: FloatArray) -> OcclusionCheck:
     """How far the low frequencies of `restored` are from what `source` can have shown.
 
     Both (128, 128, 3) RGB in 8-bit levels; `face` (128, 128) in [0, 1] says where to look. The
@@ -78,10 +78,10 @@ def contradiction(source: FloatArray, restored: FloatArray, face: FloatArray) ->
     darkness = min(max(light / _BRIGHT, _DARKEST), 1.0)
     levels *= np.float32(1 / darkness)
     levels[face == 0] = 0
-    return Contradiction(levels)
+    return OcclusionCheck(levels)
 
 
-def visible(window: Sequence[Contradiction], at: int, reach: int) -> FloatArray:
+def visible(window: Sequence[OcclusionCheck], at: int, reach: int) -> FloatArray:
     """(128, 128) in [0, 1]: where the face of frame `at` of the window is not covered.
 
     What contradicts plainly in a frame or the next to it is an occluder, as far as contradiction
@@ -99,7 +99,7 @@ def visible(window: Sequence[Contradiction], at: int, reach: int) -> FloatArray:
     return np.asarray(1 - np.maximum(grown, fading), np.float32)
 
 
-def _covered(window: Sequence[Contradiction], at: int) -> FloatArray:
+def _covered(window: Sequence[OcclusionCheck], at: int) -> FloatArray:
     """(128, 128) 0 or 1."""
     near = window[max(0, at - 1) : at + 2]
     if max(float(each.levels.max()) for each in near) <= _SEEN:

@@ -34,9 +34,9 @@ from vidrestore.restoration.compositing import (
     occlusion,
 )
 from vidrestore.restoration.compositing.appearance import (
-    Course,
-    Look,
-    Place,
+    FacePlacement,
+    FrameAppearance,
+    TrackGeometry,
     at_rect,
     broad_at_rect,
     grain_planes,
@@ -48,7 +48,7 @@ from vidrestore.restoration.compositing.appearance import (
 from vidrestore.restoration.compositing.layers import Pasted
 from vidrestore.restoration.compositing.masks import intersection, mask_rect
 from vidrestore.restoration.faces import Face, FaceFrame, unit_of
-from vidrestore.restoration.statistics import Tally
+from vidrestore.restoration.statistics import RestorationStats
 
 if TYPE_CHECKING:
     import av
@@ -59,7 +59,7 @@ REACH_FRAMES = 2
 # Fine detail is what a box over so large a share of the crop takes away.
 _DETAIL_SHARE = 1 / 40
 
-_Window = list[tuple[int, Look]]
+_Window = list[tuple[int, FrameAppearance]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Finish:
 def paste(
     frames: Iterator[FaceFrame],
     info: VideoInfo,
-    tally: Tally,
+    tally: RestorationStats,
     *,
     strength: float,
     tracks: Sequence[Track] = (),
@@ -129,8 +129,8 @@ def paste(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
-    place: Place
-    look: Look
+    place: FacePlacement
+    look: FrameAppearance
     usual_px: float
     """Side of the crop in the frame, by the median over the track."""
 
@@ -144,11 +144,11 @@ class _Stage:
         strength: float,
         tracks: Sequence[Track],
         finish: Finish,
-        tally: Tally,
+        tally: RestorationStats,
     ) -> None:
         self.finish, self._tally = finish, tally
         self._info, self._strength = info, strength
-        self._courses = {track.track_id: Course(track) for track in tracks}
+        self._courses = {track.track_id: TrackGeometry(track) for track in tracks}
         self._seen: dict[int, dict[int, _Seen]] = {}
 
     def look(self, at: int, frame: FaceFrame) -> None:
@@ -233,7 +233,7 @@ class _Stage:
             self._add_grain(image, before, rect, weight, noises, seed)
         return True
 
-    def _window(self, at: int, track_id: int) -> list[tuple[int, Look]]:
+    def _window(self, at: int, track_id: int) -> list[tuple[int, FrameAppearance]]:
         """(frames from here, what it looked like), in order, this frame among them."""
         steps = range(-REACH_FRAMES, REACH_FRAMES + 1)
         near = [(step, self._seen.get(at + step, {}).get(track_id)) for step in steps]
@@ -260,7 +260,7 @@ class _Stage:
         return self._out_of_focus(rgb, weight > 0.5, window), weight
 
     def _tint(
-        self, rgb: FloatArray, found: color_match.Correction, place: Place, rect: Rect
+        self, rgb: FloatArray, found: color_match.Correction, place: FacePlacement, rect: Rect
     ) -> None:
         """Lead (3, h, w) broad colours to those of the source, in place."""
         plain = rgb.copy() if self.finish.color < 1 else rgb
@@ -328,7 +328,7 @@ class _Stage:
         return np.stack(cv2.split(defocus.blurred(picture, sigma)))
 
     def _with_own_detail(
-        self, rgb: FloatArray, frame: Frame, rect: Rect, place: Place
+        self, rgb: FloatArray, frame: Frame, rect: Rect, place: FacePlacement
     ) -> FloatArray:
         """Part of the restored fine detail given up for the source's own."""
         shown = transfer.to_display(color.region_rgb(frame.image, rect, self._info), self._info)

@@ -24,9 +24,9 @@ from vidrestore.common.threads import StageTime
 from vidrestore.jobs.plan import Plan
 from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.summary import Summary
-from vidrestore.jobs.verify import Fixity
+from vidrestore.jobs.verify import Verification
 from vidrestore.restoration.segments import restorers_used
-from vidrestore.restoration.statistics import STRETCH_FRAMES, Likeness, Tally
+from vidrestore.restoration.statistics import STRETCH_FRAMES, Likeness, RestorationStats
 from vidrestore.review.metrics import rms
 from vidrestore.review.report.page import Run, ShownPerson, page
 from vidrestore.review.report.plots import (
@@ -38,7 +38,7 @@ from vidrestore.review.report.plots import (
     courses,
     timeline,
 )
-from vidrestore.review.report.samples import MOST_TRIPLES, Flicker, Onlooker, used_strength
+from vidrestore.review.report.samples import MOST_TRIPLES, Flicker, SampleCollector, used_strength
 from vidrestore.review.verdict import flicker_change, verdict
 
 _MOST_ROWS = 24
@@ -65,7 +65,7 @@ class Reporter:
         self._begun = datetime.now()
         self._notices: dict[str, None] = {}
         self._stages: dict[str, Mapping[str, StageTime]] = {}
-        self._onlooker: Onlooker | None = None
+        self._onlooker: SampleCollector | None = None
 
     def on_event(self, event: dict[str, Any]) -> None:
         """Pass the event on, and keep what the page tells of it."""
@@ -78,14 +78,14 @@ class Reporter:
         if self._pass_on is not None:
             self._pass_on(event)
 
-    def sample_collector(self, plan: Plan, tally: Tally) -> Onlooker:
+    def sample_collector(self, plan: Plan, tally: RestorationStats) -> SampleCollector:
         """Who is to be shown the frames of the finished file beside the source's."""
         job, strength = plan.job, plan.strength
-        self._onlooker = Onlooker(job.analysis, plan.base.analysis, tally, strength)
+        self._onlooker = SampleCollector(job.analysis, plan.base.analysis, tally, strength)
         return self._onlooker
 
     def finished(
-        self, plan: Plan, tally: Tally, summary: Summary, fixity: Fixity | None
+        self, plan: Plan, tally: RestorationStats, summary: Summary, fixity: Verification | None
     ) -> Summary:
         """The summary, with one sentence more where the page could not be written."""
         try:
@@ -99,7 +99,9 @@ class Reporter:
         notify(self._pass_on, f"the report is in {self._path}")
         return summary
 
-    def _run(self, plan: Plan, tally: Tally, summary: Summary, fixity: Fixity | None) -> Run:
+    def _run(
+        self, plan: Plan, tally: RestorationStats, summary: Summary, fixity: Verification | None
+    ) -> Run:
         request, analysis, onlooker = self._request, plan.job.analysis, self._onlooker
         assert onlooker is not None
         known = set(summary.warnings)
@@ -152,7 +154,7 @@ def _seconds(analysis: Analysis) -> Values:
 
 
 def _shown_people(
-    plan: Plan, tally: Tally, onlooker: Onlooker, seconds: Values
+    plan: Plan, tally: RestorationStats, onlooker: SampleCollector, seconds: Values
 ) -> list[ShownPerson]:
     analysis, guard = plan.job.analysis, plan.job.settings.guard
     people = {person.person_id: person for person in people_of(analysis)}
@@ -205,7 +207,7 @@ def _verdict(found: Sequence[Flicker]) -> str | None:
     return verdict(changes).sentence if changes else None
 
 
-def _measured(onlooker: Onlooker, woven: bool) -> Iterator[str]:
+def _measured(onlooker: SampleCollector, woven: bool) -> Iterator[str]:
     """What the drawings of people show."""
     where = " of their earlier fields" if woven else ""
     if onlooker.flicker:
@@ -227,7 +229,7 @@ def _measured(onlooker: Onlooker, woven: bool) -> Iterator[str]:
 
 
 def _likeness(
-    analysis: Analysis, tally: Tally, person: int, seconds: Values, part: Part
+    analysis: Analysis, tally: RestorationStats, person: int, seconds: Values, part: Part
 ) -> tuple[bool, dict[str, Curve]]:
     """Whether it is what a recogniser says, else that of features; and its course."""
     found = sorted(_stretches(analysis, tally, person), key=lambda each: each[0])
@@ -248,7 +250,9 @@ def _likeness(
     return by_identity, curves
 
 
-def _stretches(analysis: Analysis, tally: Tally, person: int) -> Iterator[tuple[int, Likeness]]:
+def _stretches(
+    analysis: Analysis, tally: RestorationStats, person: int
+) -> Iterator[tuple[int, Likeness]]:
     """(frame in the middle, what the guard found) of all tracks of a person."""
     for track in analysis.tracks:
         if track.person_id == person:
@@ -257,7 +261,7 @@ def _stretches(analysis: Analysis, tally: Tally, person: int) -> Iterator[tuple[
                 yield min(max(middle, track.first_frame), track.end_frame - 1), found
 
 
-def _timeline(plan: Plan, tally: Tally, seconds: Values) -> tuple[str | None, str]:
+def _timeline(plan: Plan, tally: RestorationStats, seconds: Values) -> tuple[str | None, str]:
     """The drawing, and what is to be said below it."""
     analysis = plan.job.analysis
     if analysis.frame_count < 2 or not analysis.tracks:
@@ -291,7 +295,7 @@ def _row(
     label: str,
     people: set[int],
     plan: Plan,
-    tally: Tally,
+    tally: RestorationStats,
     first: npt.NDArray[np.int64],
     last: npt.NDArray[np.int64],
 ) -> Row:

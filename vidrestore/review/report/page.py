@@ -14,7 +14,7 @@ from vidrestore.analysis.description import Person
 from vidrestore.common.threads import StageTime
 from vidrestore.common.timecode import duration_text
 from vidrestore.jobs.summary import Summary, TrackLikeness
-from vidrestore.jobs.verify import Fixity
+from vidrestore.jobs.verify import Verification
 from vidrestore.review.report.plots import clock_text
 from vidrestore.review.report.samples import View
 
@@ -46,7 +46,7 @@ class Run:
     begun: datetime
     version: str
     summary: Summary
-    fixity: Fixity | None
+    fixity: Verification | None
     restorers: Sequence[tuple[str, str | None]]
     """Name, and SHA-256 of the file of weights where there is one."""
     how: Rows
@@ -303,7 +303,7 @@ def _rest(run: Run) -> str:
     return "\n".join(parts)
 
 
-def _fidelity(base: str, fixity: Fixity) -> str:
+def _fidelity(base: str, fixity: Verification) -> str:
     if fixity.not_compared is not None:
         return sentence(fixity.not_compared)
     if fixity.identical_outside == fixity.frames:

@@ -24,7 +24,7 @@ from vidrestore.imaging.optical_flow import DenseFlow
 from vidrestore.imaging.planes import plane
 from vidrestore.restoration.compositing.masks import crop_mask
 from vidrestore.restoration.crop import cut_out
-from vidrestore.restoration.statistics import STRETCH_FRAMES, Tally
+from vidrestore.restoration.statistics import STRETCH_FRAMES, RestorationStats
 from vidrestore.review.metrics import Mask, Stack, blind_flicker, flows_between
 
 MOST_PEOPLE = 8
@@ -66,7 +66,7 @@ class Flicker(NamedTuple):
     output: float
 
 
-def used_strength(track: Track, tally: Tally, strength: float) -> Strengths:
+def used_strength(track: Track, tally: RestorationStats, strength: float) -> Strengths:
     """(n,) how much of the restored face was used, on the mean of each stretch of the guard.
 
     `strength` is that of all pasting. Where nobody looked, it is as the analysis planned it.
@@ -92,7 +92,7 @@ class _Crops(NamedTuple):
     mask: Mask
 
 
-class Onlooker:
+class SampleCollector:
     """Is shown every frame of source and output, and looks at some of them.
 
     `analysis` is what was restored; `shown` the same of the output's pictures, which may be larger;
@@ -101,7 +101,9 @@ class Onlooker:
     Memory: for each face in sight the crops of three frames, at most 5 MB, and all views as JPEG.
     """
 
-    def __init__(self, analysis: Analysis, shown: Analysis, tally: Tally, strength: float) -> None:
+    def __init__(
+        self, analysis: Analysis, shown: Analysis, tally: RestorationStats, strength: float
+    ) -> None:
         self._analysis, self._shown = analysis, shown
         self._step = 2 if is_woven(analysis) else 1
         self.people: list[int] = []
@@ -122,7 +124,7 @@ class Onlooker:
         with self._unharmed():
             self._plan(tally, strength)
 
-    def _plan(self, tally: Tally, strength: float) -> None:
+    def _plan(self, tally: RestorationStats, strength: float) -> None:
         tracks = self._analysis.tracks
         used = [used_strength(track, tally, strength) for track in tracks]
         restored = _most_restored(tracks, used)
