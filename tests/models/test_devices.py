@@ -229,7 +229,8 @@ def test_batches_are_as_large_as_memory_allows() -> None:
         frame = Frame(0, 0, random_image(32, 32, "yuv420p", 0))
         faces = tuple(plain_face(torch.rand(3, 16, 16), track_id=i) for i in range(6))
         list(restore(iter([FaceFrame(frame, faces)]), Noting(), RestorationStats(),
-                     max_waiting_frames=4, batch_size=_batch_size(wanted, CUDA), repeats=False))  # fmt: skip
+                     max_waiting_frames=4, batch_size=_batch_size(wanted, CUDA),
+                     repeats=False))  # fmt: skip
         return list(sizes)
 
     assert run() == [2, 2, 2]
