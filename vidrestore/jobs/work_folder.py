@@ -178,7 +178,7 @@ class WorkFolder:
             if of_note.exists() or of_note.is_symlink():
                 self._drop(of_note, "it is no whole note")
             return None
-        if note["made_from"] != segment_key:
+        if note["segment_key"] != segment_key:
             return None
         is_there = _is_file(path) and path.stat().st_size == note["size"]
         if not is_there or not has_sha256(path, note["sha256"]):
@@ -191,7 +191,7 @@ class WorkFolder:
     def finish(self, name: str, segment_key: str, part: Part) -> Done:
         """The part is the one of that name; whoever holds the folder alone may call this."""
         path = self._folder(name) / f"{name}{part.path.suffix}"
-        note = {"made_from": segment_key, "size": part.size, "sha256": part.sha256,
+        note = {"segment_key": segment_key, "size": part.size, "sha256": part.sha256,
                 "counts": dict(part.counts)}  # fmt: skip
         # Without its note a file counts for nothing, so that the two can never disagree.
         _remove(path.with_suffix(".json"))

@@ -93,6 +93,8 @@ def take(
 def _coded(whole: Path, stream_index: int) -> tuple[list[tuple[int, bool]], Fraction]:
     """(pts, whether it is a key frame) in coding order, and the clock of these."""
     with av.open(str(whole.absolute())) as container:
+        if stream_index >= len(container.streams):
+            raise OutputError(f"{whole} has no stream {stream_index}, so nothing is taken from it")
         stream = container.streams[stream_index]
         packets: Iterator[Any] = container.demux(stream)
         return [(p.pts, p.is_keyframe) for p in packets if p.size], Fraction(stream.time_base or 1)
