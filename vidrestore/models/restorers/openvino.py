@@ -60,7 +60,7 @@ class Measured:
     """Of what OpenVINO compiled."""
     openvino: str
     """The version that compiled it."""
-    segment_key: str
+    made_from: str
     """A hash of the weights, the number format and the processor."""
 
 
@@ -95,7 +95,7 @@ class OpenVinoCache:
             raise UnusableError(f"the note {self._note} is damaged") from error
         if measured.openvino != self._version:
             raise UnusableError(f"it is of OpenVINO {measured.openvino}, not {self._version}")
-        if measured.segment_key != self._made_from:
+        if measured.made_from != self._made_from:
             raise UnusableError(f"{self._blob} was made for another network or processor")
         try:
             content = self._blob.read_bytes()
