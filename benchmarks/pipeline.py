@@ -34,7 +34,7 @@ from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.tracks import Track
 from vidrestore.api import restore_video
-from vidrestore.cli.console import show_stage_times
+from vidrestore.cli.progress import show_stage_times
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.system import usable_cores
 from vidrestore.media.decode import TimeRange

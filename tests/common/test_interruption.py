@@ -95,8 +95,8 @@ STUCK = """
 import time
 from vidrestore.common.interruption import Interruption
 Interruption().install()
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     print("cleaning", flush=True)

@@ -33,9 +33,9 @@ assert sys.modules.get("openvino_telemetry") is None
 """
 USES = {
     "openvino": """
-from vidrestore.models.restorers.openvino import Kept
-assert Kept(Path("x"), "x", "0", "float32").load() is None
-Kept(Path("x"), "x", "0", "float32")._version""",
+from vidrestore.models.restorers.openvino import OpenVinoCache
+assert OpenVinoCache(Path("x"), "x", "0", "float32").load() is None
+OpenVinoCache(Path("x"), "x", "0", "float32")._version""",
     "insightface": """
 import pytest
 from vidrestore.common.errors import WeightsError
