@@ -51,7 +51,12 @@ from vidrestore.review.report.samples import (
 
 def test_flicker_is_what_evaluate_measures(tmp_path, monkeypatch):
     (tape, known), kept = write_tape(tmp_path), []
-    monkeypatch.setattr(report, "SampleCollector", lambda *a: kept.append(SampleCollector(*a)) or kept[0])
+
+    def collect(*given):
+        kept.append(SampleCollector(*given))
+        return kept[0]
+
+    monkeypatch.setattr(report, "SampleCollector", collect)
     made = run(tape, tmp_path, known)
     target = tmp_path / TARGET
     found = evaluate(target, tape, settings_of(**{"people.recognise": False}), analysis=known)
