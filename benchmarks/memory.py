@@ -32,6 +32,7 @@ from skimage import data
 
 from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
+from vidrestore.models.restorers import Restorer
 
 RATE, MINUTES = 25, 10
 MOST_GROWTH, MOST_DISK = 0.05, 2.0
@@ -46,7 +47,7 @@ OPTIONS = {
 EVERYTHING = {key: OPTIONS[key] for key in ("detect.detector", "detect.remember", "encode.preset")}
 
 
-class Sharper:
+class Sharper(Restorer):
     """A restorer that costs next to nothing."""
 
     name = "sharper"

@@ -20,6 +20,9 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 
+from vidrestore.models.detectors import Detection, Detector
+from vidrestore.models.restorers import Restorer
+
 TARGET_SECONDS = 5.0
 _MOMENTS = (0.0, 0.1, 0.5, 0.77, 0.999)
 
@@ -59,14 +62,10 @@ def run(*arguments: str) -> float:
     return time.perf_counter() - began
 
 
-class Seen:
+class Seen(Detector):
     """A detector that sees a face in the middle of every picture."""
 
-    coarse = False
-
     def __call__(self, picture: Any) -> list[Any]:
-        from vidrestore.models.detectors import Detection
-
         height, width = picture.shape[:2]
         middle, side = np.array([width / 2, height / 2]), height / 3
         points = np.array([[-0.2, -0.15], [0.2, -0.15], [0, 0.05], [-0.15, 0.25], [0.15, 0.25]])
@@ -75,7 +74,7 @@ class Seen:
         return [Detection(box.astype(np.float32), marks.astype(np.float32), 0.9)]
 
 
-class Unchanged:
+class Unchanged(Restorer):
     name = "unchanged"
     size: int | None = 512
     reach_frames = 0
@@ -90,7 +89,7 @@ def with_stand_ins(source: str, at: str, target: str) -> None:
     from vidrestore.models import factory
     from vidrestore.review.preview import write_preview
 
-    factory.open_detector = lambda *_, **__: Seen()  # type: ignore[assignment, return-value]
+    factory.open_detector = lambda *_, **__: Seen()  # type: ignore[assignment]
     settings = load_settings(options={"detect.remember": False})
     write_preview(Path(source), Fraction(at), Path(target), settings, restorer=Unchanged())
 

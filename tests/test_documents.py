@@ -29,7 +29,7 @@ from skimage import data
 
 from vidrestore.cli import _build
 from vidrestore.models import factory
-from vidrestore.models.restorers import open_restorer
+from vidrestore.models.restorers import Restorer
 
 ROOT = Path(__file__).parents[1]
 # docs/first-run.md is a record of what was typed once.
@@ -89,7 +89,7 @@ def test_an_example_can_be_read(name: str, code: str) -> None:
     compile(code, name, "exec")
 
 
-class Sharper:
+class Sharper(Restorer):
     """In the place of a network."""
 
     reach_frames, template = 0, "gpen"
@@ -155,14 +155,17 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = tmp_path / "place"
     shutil.copytree(made, place)
     monkeypatch.chdir(place)
-    opened = factory.open_detector
+    open_detector, open_restorer = factory.open_detector, factory.open_restorer
 
-    def restorer(name: str, **how: Any) -> Any:
-        return Sharper(name) if name != "fusion" else open_restorer(name, **how)
+    def restorer(name: str, how: Any, **more: Any) -> Any:
+        return Sharper(name) if name != "fusion" else open_restorer(name, how, **more)
+
+    def detector(how: Any, **more: Any) -> Any:
+        return open_detector(how.model_copy(update={"detector": "haar"}), **more)
 
     monkeypatch.setattr(factory, "open_restorer", restorer)
     monkeypatch.setattr(factory.weights, "require", lambda *_, **__: place / "GFPGANv1.4.onnx")
-    monkeypatch.setattr(factory, "open_detector", lambda _, **how: opened("haar", **how))
+    monkeypatch.setattr(factory, "open_detector", detector)
     return place
 
 

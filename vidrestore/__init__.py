@@ -26,14 +26,18 @@ if TYPE_CHECKING:
     from vidrestore.common.settings import Settings
     from vidrestore.jobs.request import RestoreRequest
     from vidrestore.jobs.summary import Summary
+    from vidrestore.models.detectors import Detector
+    from vidrestore.models.restorers import Restorer
 
 __all__ = [
     "Analysis",
     "ClusterError",
     "ConfigError",
+    "Detector",
     "InputError",
     "OutputError",
     "RestoreRequest",
+    "Restorer",
     "Settings",
     "Summary",
     "UsageError",
@@ -55,6 +59,8 @@ _HOMES = {
     "common.settings": ("Settings",),
     "jobs.request": ("RestoreRequest",),
     "jobs.summary": ("Summary",),
+    "models.detectors": ("Detector",),
+    "models.restorers": ("Restorer",),
 }
 
 

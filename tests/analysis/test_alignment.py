@@ -32,10 +32,11 @@ from helpers.motion import (
 
 from vidrestore.analysis.alignment import align, broken, smooth_landmarks, whittaker
 from vidrestore.analysis.tracks import Motion, RawTrack
+from vidrestore.common.settings import Detect
 from vidrestore.imaging.geometry import apply, compose, fit_similarity, invert, template, upright
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
-from vidrestore.models.detectors import open_detector
+from vidrestore.models.factory import open_detector
 
 FACE = template("gpen") * 200
 HOW = {"template_name": "ffhq", "smoothness": 0.2, "motion_smoothness": 300.0,
@@ -432,10 +433,8 @@ def raw_landmarks(images: list, name: str, models: Path) -> np.ndarray:
     """(n, 5, 2) of the surest face in pictures of half the size, as square and upright as these."""
     files = {"yunet": models / "face_detection_yunet_2023mar.onnx",
              "det_only": models / "insightface" / "models" / "det_only"}  # fmt: skip
-    detector = open_detector(
-        name, pack="det_only", size_px=640, score=0.5, yunet_score=0.7, haar_neighbors=6,
-        find_weights=files.__getitem__,
-    )  # fmt: skip
+    how = Detect(detector=name, pack="det_only")
+    detector = open_detector(how, find_weights=files.__getitem__)
     landmarks = []
     for image in images:
         half = image.reformat(image.width // 2, image.height // 2, "bgr24", interpolation="AREA")

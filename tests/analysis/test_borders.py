@@ -21,7 +21,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.geometry import upright
 from vidrestore.media.probe import probe
-from vidrestore.models.detectors import detection
+from vidrestore.models.detectors import Detector, detection
 
 LARGE, SMALL = (720, 480), (360, 288)
 FRAMES = 12
@@ -193,7 +193,7 @@ def test_a_face_at_the_border_is_found_where_it_is(tmp_path, shared, x, y, mode)
     assert np.abs(apart).max() < 4  # of a face 200 px high
 
 
-class SeesNoise:
+class SeesNoise(Detector):
     """A detector that takes what is torn, wherever that is, for a face; and one real face."""
 
     coarse = False

@@ -11,9 +11,16 @@ from helpers.media import info_of, random_image
 from skimage import data
 
 from vidrestore.analysis.detection import FirstLook, detect
+from vidrestore.common.settings import Detect
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import Rect
-from vidrestore.models.detectors import detection, look_closely, open_detector, with_others
+from vidrestore.models.detectors import (
+    Detector,
+    detection,
+    look_closely,
+    with_others,
+)
+from vidrestore.models.factory import open_detector
 from vidrestore.models.onnx_session import import_onnxruntime
 
 KINDS = ("yunet", "insightface")
@@ -37,10 +44,8 @@ def detector(request, shared):
     models = shared / "models"
     where = {"yunet": models / "face_detection_yunet_2023mar.onnx",
              "det_only": models / "insightface" / "models" / "det_only"}  # fmt: skip
-    return open_detector(
-        request.param, pack="det_only", size_px=640, score=0.5, yunet_score=0.7, haar_neighbors=6,
-        find_weights=where.__getitem__,
-    )  # fmt: skip
+    how = Detect(detector=request.param, pack="det_only")
+    return open_detector(how, find_weights=where.__getitem__)
 
 
 def test_a_cuda_that_onnxruntime_only_claims_leaves_it_to_the_processor(shared, monkeypatch):
@@ -48,9 +53,10 @@ def test_a_cuda_that_onnxruntime_only_claims_leaves_it_to_the_processor(shared, 
     monkeypatch.setattr(import_onnxruntime(), "get_available_providers", lambda: both)
     pack = shared / "models" / "insightface" / "models" / "det_only"
     detector = open_detector(
-        "insightface", pack="det_only", size_px=640, score=0.5, yunet_score=0.7, haar_neighbors=6,
-        find_weights={"det_only": pack}.__getitem__, device=torch.device("cuda"),
-    )  # fmt: skip
+        Detect(pack="det_only"),
+        find_weights={"det_only": pack}.__getitem__,
+        device=torch.device("cuda"),
+    )
     assert len(detector(data.astronaut()[..., ::-1])) == 1
 
 
@@ -93,7 +99,7 @@ def test_a_small_face_is_followed_through_every_frame(detector):
     assert [len(found) for found in faces_in(pictures, detector)] == [1] * 6
 
 
-class Counting:
+class Counting(Detector):
     """Sees nothing, and notes the sizes of what it is shown."""
 
     coarse = False

@@ -22,7 +22,8 @@ from vidrestore.imaging.geometry import apply, invert, template
 from vidrestore.imaging.planes import checksum
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.probe import probe
-from vidrestore.models.detectors import Detection, detection
+from vidrestore.models.detectors import Detection, Detector, detection
+from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.faces import Face
 
 PLANAR_FORMATS = (
@@ -147,7 +148,7 @@ def plain_face(source: torch.Tensor, *, track_id: int = 0, strength: float = 1.0
     return Face(track_id, side, matrix, source, strength)
 
 
-class Painter:
+class Painter(Restorer):
     """A restorer that paints one colour over everything."""
 
     name = "painter"
@@ -165,7 +166,7 @@ class Painter:
         return self.rgb.expand(len(windows), 3, *windows.shape[-2:]).clone()
 
 
-class Unchanged:
+class Unchanged(Restorer):
     """A restorer that returns what it was given."""
 
     name = "unchanged"
@@ -219,7 +220,7 @@ def frame_times(path: Path) -> list[Fraction]:
         return [f.pts * Fraction(stream.time_base) for f in container.decode(stream)]
 
 
-class OneFace:
+class OneFace(Detector):
     """A detector that sees the same face in every picture, of 160 x 120 pixels for one."""
 
     coarse = False

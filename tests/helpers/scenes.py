@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from vidrestore.analysis.tracks import Observation, RawTrack
-from vidrestore.models.detectors import Detection
+from vidrestore.models.detectors import Detection, Detector
 
 Array = npt.NDArray
 WIDTH, HEIGHT = 480, 270
@@ -276,7 +276,7 @@ def _straight(
     return way
 
 
-class Simulated:
+class Simulated(Detector):
     """A detector and a recogniser that look at the truth instead of the picture.
 
     Misses 4 % of the clear faces, more of covered ones, all in a flash; landmarks err by 3 % of the

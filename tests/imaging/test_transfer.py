@@ -18,6 +18,7 @@ from helpers.standards import display_of, luma, pq_nits, pq_signal, rgb_codes, y
 
 from vidrestore.imaging import color, transfer
 from vidrestore.imaging.geometry import Rect
+from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing.paste import paste
 from vidrestore.restoration.crop import crop
@@ -72,7 +73,7 @@ def painter(rgb, kind, primaries):
     return Painter(tuple(display_of(rgb, kind, primaries).tolist()))
 
 
-class Answer:
+class Answer(Restorer):
     """A restorer that does to the crop what it is told."""
 
     name, size, reach_frames, template = "answer", None, 0, "gpen"

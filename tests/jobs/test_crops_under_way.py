@@ -20,6 +20,7 @@ from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
 from vidrestore.media.decode import DecodeErrors, decode
+from vidrestore.models.restorers import Restorer
 from vidrestore.restoration import crop_cache
 
 SIZE, FRAMES, STOPS_AT = (96, 64), 100, 61
@@ -29,7 +30,7 @@ OPTIONS = {
 _MOST_LOST = 20
 
 
-class Tinted:
+class Tinted(Restorer):
     """Another colour for every face, which depends on what it shows."""
 
     name = "tinted"

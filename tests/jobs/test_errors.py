@@ -27,7 +27,8 @@ from vidrestore.jobs import run as job
 from vidrestore.media import decode
 from vidrestore.media.encode import VideoWriter
 from vidrestore.models import factory
-from vidrestore.models.detectors import Detection, detection
+from vidrestore.models.detectors import Detection, Detector, detection
+from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.compositing import paste
 
 _FRAMES = 20
@@ -59,7 +60,7 @@ class Fuse:
         raise StageError("on purpose")
 
 
-class OneFace:
+class OneFace(Detector):
     """A detector that sees the same face in every picture of 160 x 120 pixels."""
 
     coarse = False
@@ -74,7 +75,7 @@ class OneFace:
         return [detection([45, 25, 115, 95], points, 0.9)]
 
 
-class Darker:
+class Darker(Restorer):
     """A restorer whose work is easy to see."""
 
     name = "darker"

@@ -33,6 +33,7 @@ from vidrestore.media import concat, remux
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import fingerprint
 from vidrestore.models import factory
+from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.segments import Segment, plan_segments
 
 pytestmark = pytest.mark.long
@@ -51,7 +52,7 @@ _FACES_OF_THESE = (_AT_SEGMENT + 1) * (FRAMES // SEGMENTS)
 _KILLED_AT = _FACES_OF_THESE - 10
 
 
-class Tinted:
+class Tinted(Restorer):
     """A face that depends on what its frame and the next ones show."""
 
     name = "tinted"

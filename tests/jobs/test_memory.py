@@ -12,6 +12,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.common.system import machine_memory
 from vidrestore.jobs.memory import check_memory, memory_for_faces, memory_for_frames
 from vidrestore.media.codecs import Encoding
+from vidrestore.models.restorers import RestorerInfo
 from vidrestore.restoration.companion import Pairing, enlarged
 from vidrestore.restoration.segments import Segment, segment_key
 from vidrestore.restoration.upscaling import Scaling, scaled_info
@@ -31,7 +32,7 @@ def test_eight_k_is_refused_with_its_figure_where_memory_does_not_suffice(monkey
     assert memory_for_frames(UHD, large, Scaling(2), deeper, "hevc") > 1.2 * needed
 
 
-class Network:
+class Network(RestorerInfo):
     name, size, reach_frames, template = "network", 512, 0, "gpen"
 
 

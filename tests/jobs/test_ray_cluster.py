@@ -35,6 +35,7 @@ from vidrestore.jobs.render import Progress, RenderJob
 from vidrestore.jobs.work_folder import WorkFolder, sealed
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import fingerprint, probe
+from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.companion import ALONE, PairedVideo, Pairing
 from vidrestore.restoration.segments import Segment
 from vidrestore.restoration.statistics import RestorationStats
@@ -45,7 +46,7 @@ OPTIONS = {
 }  # fmt: skip
 
 
-class Tinted:
+class Tinted(Restorer):
     """Another colour for every face, which depends on what it shows."""
 
     name = "tinted"

@@ -8,12 +8,13 @@ import torch
 from helpers.media import Painter, plain_face, random_image
 
 from vidrestore.imaging.frame import Frame
+from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.faces import FaceFrame
 from vidrestore.restoration.statistics import RestorationStats
 
 
-class Recorder:
+class Recorder(Restorer):
     """Returns the mean of its window and keeps what it saw."""
 
     name = "recorder"
@@ -145,7 +146,7 @@ def test_crops_of_other_sizes_go_through_the_networks_own():
     assert all(w.shape[-1] == 16 for w in recorder.windows)
 
 
-class Hungry:
+class Hungry(Restorer):
     """Holds at most `room` faces at once."""
 
     name, size, reach_frames, template = "hungry", None, 0, "gpen"

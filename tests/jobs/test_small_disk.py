@@ -24,13 +24,14 @@ from vidrestore.api import restore_video
 from vidrestore.common.errors import FaultyOutputError, InputError, OutputError
 from vidrestore.common.profiles import load_settings
 from vidrestore.media.decode import DecodeErrors, decode
+from vidrestore.models.restorers import Restorer
 
 SIZE, FRAMES = (96, 64), 120
 SHOTS = ((0, 30), (30, 60), (60, 90), (90, 120))
 OPTIONS = {"encode.codec": "ffv1", "job.segment_frames": 48, "deflicker.amount": 0, **AS_PAINTED}
 
 
-class Tinted:
+class Tinted(Restorer):
     """A face that depends on what its frame shows; the source may go while it is restored."""
 
     name = "tinted"

@@ -35,7 +35,7 @@ from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.encode import VideoWriter
 from vidrestore.media.probe import probe
 from vidrestore.models import factory
-from vidrestore.models.detectors import detection
+from vidrestore.models.detectors import Detector, detection
 
 _FRAMES = 30
 _HANG_SECONDS = 120
@@ -61,7 +61,7 @@ CASES = [
 ]
 
 
-class OneFace:
+class OneFace(Detector):
     """Sees a face in the middle of every picture of 64 x 48 pixels."""
 
     coarse = False

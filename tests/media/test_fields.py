@@ -34,13 +34,13 @@ from vidrestore.imaging.planes import checksum
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.fields import _Graph, bobbed, can_split, scan, woven
 from vidrestore.media.probe import probe
-from vidrestore.models.detectors import detection
+from vidrestore.models.detectors import Detector, detection
 
 SIZES = {"480i": (360, 480), "576i": (360, 576)}  # half as wide, which costs less
 FRAMES = 30
 
 
-class FaceInTheMiddle:
+class FaceInTheMiddle(Detector):
     """A detector that sees one face in every picture, whatever its size."""
 
     coarse = False

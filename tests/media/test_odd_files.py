@@ -16,7 +16,7 @@ from vidrestore.common.errors import InputError, OutputError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.probe import probe
-from vidrestore.models.detectors import Detection
+from vidrestore.models.detectors import Detection, Detector
 from vidrestore.review.evaluate import evaluate
 
 HAAR = load_settings(options={"detect.detector": "haar", "restore.restorer": "fusion"})
@@ -44,7 +44,7 @@ def test_a_part_begins_on_its_exact_frame_in_every_container(tmp_path, suffix, s
     assert got == wanted
 
 
-class OneFace:
+class OneFace(Detector):
     """Sees the same face in every whole picture, but for one."""
 
     coarse = False

@@ -16,7 +16,7 @@ from vidrestore.common.settings import Restore
 from vidrestore.imaging.frame import Frame
 from vidrestore.models import devices, factory
 from vidrestore.models.devices import choose_device, has_room, to_device, to_host, what_fits
-from vidrestore.models.restorers import all_finite
+from vidrestore.models.restorers import Restorer, all_finite
 from vidrestore.models.restorers.adaptive import AdaptiveGpen, tier_for
 from vidrestore.models.restorers.gpen import Gpen
 from vidrestore.restoration.batching import restore
@@ -177,14 +177,14 @@ def test_a_face_gets_the_largest_tier_that_has_room() -> None:
     shelf = Shelf(256, 512, 1024, 2048)
     tiers = AdaptiveGpen(shelf.open, find_weights=shelf.find, is_to_be_had=shelf.here.__contains__,
                   has_room=fits, on_notice=shelf.told.append)  # fmt: skip
-    assert tiers.for_side(2048).name == "gpen-1024"
+    assert tiers.for_crop_size(2048).name == "gpen-1024"
     assert shelf.told == [
         "gpen-2048 does not fit into the device's memory; gpen-1024 takes its faces"
     ]
 
 
 def test_tiers_make_room_for_one_another() -> None:
-    class Greedy:
+    class Greedy(Restorer):
         """Takes all the memory until it is released."""
 
         reach_frames, template = 0, "gpen"
@@ -209,13 +209,13 @@ def test_tiers_make_room_for_one_another() -> None:
     for side in (256, 512, 256):
         window = torch.rand(1, 1, 3, side, side)
         assert torch.equal(tiers(window), window[:, 0])
-    assert tiers.for_side(512).most_at_once == 3
+    assert tiers.for_crop_size(512).most_at_once == 3
 
 
 def test_batches_are_as_large_as_memory_allows() -> None:
     sizes = []
 
-    class Noting:
+    class Noting(Restorer):
         name, size, reach_frames, template = "noting", None, 0, "gpen"
         most_at_once = 2
 

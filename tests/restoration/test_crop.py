@@ -19,7 +19,8 @@ from vidrestore.api import restore_video
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import apply, invert, template, upright
-from vidrestore.models.detectors import Detection
+from vidrestore.models.detectors import Detection, Detector
+from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.crop import crop
 
 SIDE = 480  # of the upright picture
@@ -162,7 +163,7 @@ def test_the_reference_crop_has_its_dots_on_the_template(square):
     assert errors.max() < 12
 
 
-class DotDetector:
+class DotDetector(Detector):
     """Finds the five dots of the drawing in an upright picture."""
 
     coarse = False
@@ -183,7 +184,7 @@ class DotDetector:
         return [Detection(box.astype(np.float32), np.array(points, np.float32), 0.9)]
 
 
-class Recorder:
+class Recorder(Restorer):
     """Keeps the crops it is given and returns them."""
 
     name, reach_frames, template = "recorder", 0, "ffhq"

@@ -11,11 +11,12 @@ from skimage import data
 from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
 from vidrestore.media.decode import DecodeErrors, decode
+from vidrestore.models.restorers import Restorer
 
 FRAMES, DIRTY, RADIUS_PX = 17, 8, 6
 
 
-class Sharp:
+class Sharp(Restorer):
     """A network to which dirt is a feature: it makes the most of every contrast."""
 
     name = "sharp"

@@ -30,6 +30,7 @@ from vidrestore.imaging.geometry import apply, upright
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.framemd5 import frame_md5
 from vidrestore.media.probe import probe
+from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.companion import pair, target_from_source
 from vidrestore.restoration.plate import grade_between, graded
 
@@ -57,7 +58,7 @@ def video(path: Path, images, **options) -> Path:
     return write_video(path, images, **options)
 
 
-class Dotted:
+class Dotted(Restorer):
     """Paints soft dots where the source of the crop has the middle of the face."""
 
     name, size, reach_frames, template = "dotted", None, 0, "gpen"

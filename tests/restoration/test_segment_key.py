@@ -21,6 +21,7 @@ from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.work_folder import WorkFolder
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.decode import TimeRange
+from vidrestore.models.restorers import RestorerInfo
 from vidrestore.restoration.companion import PairedVideo, Pairing
 from vidrestore.restoration.segments import NOT_IN_KEY, Segment, leaves
 from vidrestore.restoration.upscaling import Scaling
@@ -29,7 +30,7 @@ FRAMES = 60
 SEGMENT = Segment(0, 10, 40)
 
 
-class Known:
+class Known(RestorerInfo):
     """A restorer that is known by its key."""
 
     name, size, reach_frames, template, cache_key = "known", None, 0, "gpen", "one"

@@ -27,6 +27,7 @@ from vidrestore.jobs.work_folder import WorkFolder
 from vidrestore.media.concat import join
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
+from vidrestore.models.restorers import Restorer
 from vidrestore.restoration import pipeline
 from vidrestore.restoration.segments import Segment, context, plan_segments
 
@@ -37,7 +38,7 @@ OPTIONS = {"encode.preset": "ultrafast", "job.segment_frames": 48, "encode.check
            "deflicker.amount": 0, "guard.features": 0}  # fmt: skip
 
 
-class Boiling:
+class Boiling(Restorer):
     """Another picture for every frame, of which some values depend on the frame's content."""
 
     name = "boiling"

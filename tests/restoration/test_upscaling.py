@@ -38,6 +38,7 @@ from vidrestore.imaging.planes import layout
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.framemd5 import frame_md5
 from vidrestore.media.probe import probe
+from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.companion import target_from_source
 from vidrestore.restoration.upscaling import Scaler, scaled_info
 
@@ -125,7 +126,7 @@ def chroma(image: Any) -> npt.NDArray[Any]:
     return samples[:, : plane.width]
 
 
-class Dotted:
+class Dotted(Restorer):
     """Paints soft dots where the source of the crop has the middle of the face."""
 
     name, size, reach_frames, template = "dotted", None, 0, "gpen"
@@ -140,7 +141,7 @@ class Dotted:
         return (windows[:, 0] + dots + 0.004).clamp(0, 1)
 
 
-class Sharp:
+class Sharp(Restorer):
     """Gives every face the same fine pattern."""
 
     name, size, reach_frames, template = "sharp", 512, 0, "gpen"

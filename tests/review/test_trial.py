@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from vidrestore.common.errors import UsageError, WeightsError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.geometry import apply, template
+from vidrestore.models.restorers import Restorer
 from vidrestore.review.portrait import CROP_PX, WEAR, as_picture, clean_portrait, cut, place_in_crop
 from vidrestore.review.trial import (
     TEMPLATES,
@@ -24,7 +25,7 @@ from vidrestore.review.trial import (
 )
 
 
-class Fake:
+class Fake(Restorer):
     """Does `change` to (B, 3, S, S)."""
 
     name, reach_frames, template = "fake", 0, "gpen"

@@ -26,7 +26,7 @@ from vidrestore.media.encode import first_that_opens
 from vidrestore.models import weights
 from vidrestore.models.devices import choose_device
 from vidrestore.models.factory import chosen_parser, chosen_restorer, weights_needed
-from vidrestore.models.restorers import Restorer, restorer_for
+from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.companion import ALONE, Pairing, enlarged, with_room_for
 from vidrestore.restoration.guard import chosen_judge
 from vidrestore.restoration.pipeline import restore_segment
@@ -90,14 +90,10 @@ def estimate(
     return Estimate(", ".join(names), total, per_face, per_frame)
 
 
-class _Nothing:
+class _Nothing(Restorer):
     """A restorer that gives every face back as it is."""
 
     name = "nothing"
-    size: int | None = None
-    reach_frames = 0
-    template = "gpen"
-    cache_key = None
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         # Another value, however little: a face that is just as before would not be pasted.
@@ -179,7 +175,7 @@ def _seconds_per_face(restorer: Restorer, analysis: Analysis, settings: Settings
     # A network's time does not depend on the size of the crop, that of others does.
     runs: dict[tuple[str, int], tuple[Restorer, int]] = {}
     for work_px, count in _faces_by_side(analysis).items():
-        network = restorer_for(restorer, work_px)
+        network = restorer.for_crop_size(work_px)
         key = network.name, network.size or work_px
         runs[key] = network, count + (runs[key][1] if key in runs else 0)
     device = choose_device(settings.restore)

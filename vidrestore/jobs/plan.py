@@ -45,7 +45,7 @@ from vidrestore.media.images import is_pictures
 from vidrestore.media.probe import Probe, probe
 from vidrestore.media.remux import plan_that_fits
 from vidrestore.models.factory import chosen_parser, chosen_restorer, chosen_restorers
-from vidrestore.models.restorers import Restorer, RestorerInfo, cache_key_of
+from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.companion import (
     PairedVideo,
     check_before_swap,
@@ -157,7 +157,7 @@ def plan_job(
     if layering is not None:
         notify(on_event, *layering.notes)
         losses = (*losses, *layering.notes)
-    described = [(first, _described(each)) for first, each in restorers]
+    described = [(first, each.described()) for first, each in restorers]
     if unknown := without_cache_key(described):
         work.is_kept = False  # nothing in it could be used again
         notify(on_event, (
@@ -302,27 +302,6 @@ def ways_to_encode(info: VideoInfo, target: Path, settings: Settings) -> tuple[E
         hardware=how.hardware,
         pixel_format=how.pixel_format,
     )
-
-
-@dataclass(slots=True)
-class _Description:
-    name: str
-    size: int | None
-    reach_frames: int
-    template: str
-    weights_sha256: str | None
-    cache_key: str | None
-
-
-def _described(restorer: Restorer) -> RestorerInfo:
-    """It without its network; itself where it chooses one by the face, and opens none before."""
-    if hasattr(restorer, "for_side"):
-        return restorer
-    sha256 = getattr(restorer, "weights_sha256", None)
-    return _Description(
-        restorer.name, restorer.size, restorer.reach_frames, restorer.template, sha256,
-        cache_key_of(restorer),
-    )  # fmt: skip
 
 
 def with_template(settings: Settings, restorer: Restorer) -> Settings:

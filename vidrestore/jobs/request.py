@@ -25,7 +25,7 @@ from vidrestore.media.images import (
     numbers_of,
     pictures_of,
 )
-from vidrestore.models.restorers import Restorer
+from vidrestore.models.restorers import Restorer, check_restorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class RestoreRequest:
     there stays."""
     settings: Settings = field(default_factory=Settings)
     restorer: Restorer | None = None
-    """A restorer of the caller's own; None: the one that the settings name."""
+    """A restorer of the caller's own (a `vidrestore.Restorer`); None: the one that the settings
+    name."""
     analysis: Analysis | None = None
     """The analysis of the same source, part and settings, where it is known already."""
     span: TimeRange | None = None
@@ -98,6 +99,8 @@ class RestoreRequest:
         Raises:
             UsageError, InputError, OutputError: One sentence that names what is wrong.
         """
+        if self.restorer is not None:
+            check_restorer(self.restorer)
         check_exclusions(self.options())
         scale = self.settings.scale
         if scale.upscaler is not None and scale.factor == 1:

@@ -7,31 +7,66 @@ from pathlib import Path
 
 import torch
 
-from vidrestore.common.errors import ConfigError, UsageError, WeightsError
+from vidrestore.common.errors import ConfigError, UsageError, WeightsError, unknown_name
 from vidrestore.common.events import OnEvent, notify
-from vidrestore.common.settings import Settings
+from vidrestore.common.settings import RESTORERS, Detect, Restore, Settings
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.models import weights
-from vidrestore.models.detectors import Detector, open_detector
+from vidrestore.models.detectors import Detector
 from vidrestore.models.devices import choose_device, has_room, what_fits
 from vidrestore.models.download import as_events
 from vidrestore.models.face_parser import Parser
 from vidrestore.models.onnx_session import can_use_cuda
 from vidrestore.models.recognizer import Recognizer, embedding_of_photo, find_recognizer
-from vidrestore.models.restorers import FILES, Restorer, Schedule, adaptive, open_restorer
+from vidrestore.models.restorers import FILES, Restorer, Schedule, adaptive
+
+_CPU = torch.device("cpu")
+
+
+def open_detector(
+    how: Detect,
+    *,
+    find_weights: Callable[[str], Path],
+    threads: int | None = None,
+    device: torch.device = _CPU,
+) -> Detector:
+    """Open a detector.
+
+    Args:
+        how: Which, and with which thresholds.
+        find_weights: Leads from the name of weights to their file or folder.
+        threads: Threads that one look may take, where the detector lets that be chosen; default:
+            one for each core that may be used.
+        device: Where it runs, where the detector lets that be chosen; default: the processor.
+
+    Returns:
+        The detector.
+
+    Raises:
+        WeightsError: Its file is missing or damaged.
+    """
+    if how.detector == "insightface":
+        from vidrestore.models.detectors.insightface import InsightFace
+
+        pack_folder = find_weights(how.pack)
+        return InsightFace(
+            pack_folder, size_px=how.size_px, score=how.score, threads=threads, device=device
+        )
+    if how.detector == "yunet":
+        from vidrestore.models.detectors.yunet import YuNet
+
+        return YuNet(find_weights("yunet"), score=how.yunet_score)
+    from vidrestore.models.detectors.haar import Haar
+
+    return Haar(neighbors=how.haar_neighbors)
 
 
 def chosen_detector(
     settings: Settings, on_event: OnEvent | None, *, threads: int | None = None
 ) -> Detector:
-    how = settings.detect
+    """Open the detector that the settings name, its weights fetched where they are missing."""
     return open_detector(
-        how.detector,
-        pack=how.pack,
-        size_px=how.size_px,
-        score=how.score,
-        yunet_score=how.yunet_score,
-        haar_neighbors=how.haar_neighbors,
+        settings.detect,
         threads=threads,
         device=_device_for_looking(settings),
         find_weights=weight_finder(settings, on_event),
@@ -81,6 +116,98 @@ def reference_embedding(photo: Path, settings: Settings, on_event: OnEvent | Non
     return embedding_of_photo(photo, detector, recognizer)
 
 
+def open_restorer(
+    name: str,
+    how: Restore,
+    *,
+    device: torch.device,
+    cache_folder: Path,
+    find_weights: Callable[[str], Path],
+    on_notice: Callable[[str], None] = lambda message: None,
+) -> Restorer:
+    """Open a restorer by its name, or the network in a file.
+
+    Args:
+        name: One of `RESTORERS` but gpen-auto, or the path of a file of weights.
+        how: Number format, engine and the options of single restorers; its own `restorer` does
+            not count.
+        device: Where it runs.
+        cache_folder: Where compiled networks are kept.
+        find_weights: Leads from the name of weights to their file.
+        on_notice: Receives what a person should know, in sentences; default: nobody does.
+
+    Returns:
+        The restorer.
+
+    Raises:
+        ConfigError: There is no such restorer.
+        WeightsError: The file is missing, damaged or of another kind.
+    """
+    if name == "fusion":
+        from vidrestore.models.restorers.fusion import Fusion
+
+        return Fusion(sharpness=how.fusion_sharpness)
+    if name in RESTORERS and name != "gpen-auto":
+        path, expected_size = find_weights(name), int(name.removeprefix("gpen-"))
+    elif Path(name).suffix.lower() in FILES:
+        path, expected_size = Path(name), None
+        if not path.is_file():
+            raise WeightsError(f"the weight file {path} does not exist")
+    else:
+        known = unknown_name("restorer", name, RESTORERS)
+        raise ConfigError(f"{known}; or a {', '.join(FILES)} file")
+
+    from vidrestore.models.restorers.gpen import Gpen
+
+    def gpen() -> Gpen:
+        return Gpen(
+            path,
+            expected_size=expected_size,
+            device=device,
+            number_format=how.number_format,
+            engine=how.engine,
+            cache_folder=cache_folder,
+            on_notice=on_notice,
+        )
+
+    if path.suffix.lower() != ".onnx":
+        return gpen()
+    return _from_onnx(path, expected_size, gpen, device, how.codeformer_fidelity, on_notice)
+
+
+def _from_onnx(
+    path: Path,
+    expected_size: int | None,
+    gpen: Callable[[], Restorer],
+    device: torch.device,
+    codeformer_fidelity: float,
+    on_notice: Callable[[str], None],
+) -> Restorer:
+    """The exact network where the file holds its weights unchanged, else onnxruntime."""
+    from vidrestore.models.restorers.gpen import holds_gpen
+    from vidrestore.models.restorers.onnx import Onnx
+
+    if holds_gpen(path):
+        exact = gpen()
+        on_notice(f"{path.name} holds the weights of {exact.name}, which runs as the exact network")
+        return exact
+    on_notice(f"{path.name} runs through onnxruntime")
+    known_template = None if expected_size is None else "gpen"
+    restorer = Onnx(
+        path,
+        device=device,
+        fidelity=codeformer_fidelity,
+        template=known_template,
+        on_notice=on_notice,
+    )
+    if expected_size not in (None, restorer.size):
+        raise WeightsError(
+            f"{path} holds a network for {restorer.size} px where one for {expected_size} px is "
+            "wanted"
+        )
+    return restorer
+
+
 def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
     """The restorer that the settings name, its weights fetched where they are missing.
 
@@ -100,12 +227,9 @@ def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
         try:
             return open_restorer(
                 name,
+                how,
                 device=device,
-                number_format=how.number_format,
-                engine=how.engine,
                 cache_folder=weights.user_cache() / "openvino",
-                fusion_sharpness=how.fusion_sharpness,
-                codeformer_fidelity=how.codeformer_fidelity,
                 find_weights=find_weights,
                 on_notice=say,
             )

@@ -15,9 +15,7 @@ from vidrestore.models.restorers import (
     Restorer,
     all_finite,
     cache_key_of,
-    is_cheap,
     memory_errors,
-    restorer_for,
 )
 from vidrestore.restoration.crop_cache import CropCache
 from vidrestore.restoration.faces import Face, FaceFrame
@@ -183,7 +181,7 @@ class _Batches:
 
     def _is_known(self, task: _Task, crops: CropCache) -> bool:
         made_by = task.made_by
-        if made_by is None or (is_cheap(task.network) and not crops.keeps_cheap):
+        if made_by is None or (task.network.is_cheap and not crops.keeps_cheap):
             return False
         task.key = crops.key(made_by, task.crops)
         if (known := crops.find(task.key, task.index)) is None:
@@ -258,7 +256,7 @@ def _task(
             last = _source_at(held, at + step * distance, face.track_id, last)
             side.append(last)
         crops = side[::-1] + crops if step < 0 else crops + side
-    network = restorer_for(restorer, face.work_px)
+    network = restorer.for_crop_size(face.work_px)
     return _Task(held[at].frame.index, face.track_id, crops, network, denoiser)
 
 

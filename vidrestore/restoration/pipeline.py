@@ -24,7 +24,7 @@ from vidrestore.media.encode import VideoWriter
 from vidrestore.media.fields import woven
 from vidrestore.models.devices import choose_device
 from vidrestore.models.face_parser import Parser
-from vidrestore.models.restorers import MOST_AT_ONCE, Restorer, RestorerInfo, Schedule, most_at_once
+from vidrestore.models.restorers import MOST_AT_ONCE, Restorer, RestorerInfo, Schedule
 from vidrestore.models.restorers.denoise import Denoise
 from vidrestore.restoration import guard as guard_stage
 from vidrestore.restoration import temporal as deflicker_stage
@@ -295,4 +295,4 @@ def _batch_size(settings: Settings, device: torch.device) -> Callable[[Restorer]
     if (asked := settings.restore.batch_size) is not None:
         return lambda network: asked
     usual = MOST_AT_ONCE if device.type == "cuda" else 1
-    return lambda network: min(usual, most_at_once(network) or usual)
+    return lambda network: min(usual, network.most_at_once or usual)

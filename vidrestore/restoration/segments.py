@@ -21,7 +21,7 @@ from vidrestore.analysis.tracks import Track
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.media.codecs import Encoding
-from vidrestore.models.restorers import RestorerInfo, cache_key_of, cache_name, restorer_for
+from vidrestore.models.restorers import RestorerInfo, cache_key_of
 from vidrestore.restoration.companion import ALONE, Pairing
 
 # Encoders write no times of their own for streams that are shorter than their delay.
@@ -99,7 +99,7 @@ def restorers_used(
             frames = slice(*(max(0, at - track.first_frame)
                              for at in (max(first, start), min(end, last))))  # fmt: skip
             if track.strength[frames].any():
-                used.append((track.track_id, restorer_for(restorer, track.work_px)))
+                used.append((track.track_id, restorer.for_crop_size(track.work_px)))
     return used
 
 
@@ -108,7 +108,7 @@ def networks_used(
 ) -> list[tuple[int, str]]:
     """(track, `cache_name`) of the same, which depends on the weights that are here."""
     used = restorers_used(restorers, analysis, first, end)
-    return [(track, cache_name(restorer)) for track, restorer in used]
+    return [(track, restorer.cache_name) for track, restorer in used]
 
 
 # The analysis holds what became of it, and the segment's key holds the analysis.

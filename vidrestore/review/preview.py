@@ -31,7 +31,7 @@ from vidrestore.media.images import is_pictures
 from vidrestore.media.probe import probe
 from vidrestore.media.source import main_video_stream, open_source
 from vidrestore.models.factory import chosen_restorer
-from vidrestore.models.restorers import Restorer
+from vidrestore.models.restorers import Restorer, check_restorer
 from vidrestore.restoration.segments import Segment
 from vidrestore.restoration.statistics import RestorationStats
 from vidrestore.review.drawing import (
@@ -96,6 +96,8 @@ def write_preview(
     settings, moves = settings or Settings(), is_movie(target)
     if moves and apart:
         raise UsageError(f"two pictures apart are written to a .png or .jpg file, not {target}")
+    if restorer is not None:
+        check_restorer(restorer)
     restorer = restorer or chosen_restorer(settings, on_event)
     settings = with_template(settings, restorer)
     seconds = LOOP_SECONDS if moves else Fraction(0)

@@ -25,7 +25,6 @@ from vidrestore.imaging.frame import Frame
 from vidrestore.jobs.estimate import Estimate, estimate
 from vidrestore.media.codecs import Encoding
 from vidrestore.models.factory import chosen_restorer, weights_needed
-from vidrestore.models.restorers import restorer_for
 from vidrestore.models.restorers.adaptive import AdaptiveGpen, tier_for
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.faces import FaceFrame
@@ -90,11 +89,11 @@ def test_what_stands_in_is_said_once_and_nothing_at_all_is_an_error():
     shelf = Shelf(256, 1024)
     tiers = shelf.tiers()
     for _ in range(2):
-        assert restorer_for(tiers, 512) is restorer_for(tiers, 1024)
-        assert restorer_for(tiers, 64).name == "gpen-256"
+        assert tiers.for_crop_size(512) is tiers.for_crop_size(1024)
+        assert tiers.for_crop_size(64).name == "gpen-256"
     assert shelf.told == ["gpen-512 is not here and cannot be fetched; gpen-1024 takes its faces"]
     with pytest.raises(WeightsError, match="gpen-2048 is missing"):
-        restorer_for(tiers, 2048)
+        tiers.for_crop_size(2048)
     with pytest.raises(WeightsError, match="gpen-2048 is missing"):
         Shelf().tiers()
     assert shelf.opened == {}

@@ -27,6 +27,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.frame import Frame
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.decode import DecodeErrors, decode
+from vidrestore.models.restorers import Restorer
 from vidrestore.models.restorers.denoise import Denoise
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.crop_cache import CropCache
@@ -41,7 +42,7 @@ SIDE, FRAMES = 256, 13
 GOOD, WORN = (5, 9), (8, 14)
 
 
-class Sharp:
+class Sharp(Restorer):
     """A network to which noise is a feature: it makes the most of every contrast."""
 
     name, size, reach_frames, template, cache_key = "sharp", SIDE, 0, "gpen", "sharp"

@@ -16,10 +16,11 @@ from helpers.media import AS_PAINTED, analysis_of_file, mild_image, plain_track,
 from vidrestore.api import restore_video
 from vidrestore.common.errors import ConfigError, UsageError, WeightsError
 from vidrestore.common.profiles import load_settings
+from vidrestore.common.settings import Restore
 from vidrestore.media.decode import TimeRange
+from vidrestore.models.factory import open_restorer
 from vidrestore.models.gpen.checkpoint import export_onnx
 from vidrestore.models.gpen.inference import InferenceGPEN
-from vidrestore.models.restorers import open_restorer
 from vidrestore.models.restorers.gpen import Gpen, float32_result, probe_image, psnr_to_float32_db
 from vidrestore.models.restorers.openvino import import_openvino, is_installed
 from vidrestore.models.weight_file import sha256_of
@@ -42,11 +43,12 @@ def small_onnx(tmp_path_factory):
 
 
 def opened(name, notices=None, **changes):
-    how = {"device": CPU, "number_format": "float32", "engine": "torch",
-           "cache_folder": None, "fusion_sharpness": 0.8,
-           "codeformer_fidelity": 0.7, "find_weights": lambda name: None}  # fmt: skip
+    given = {"device": CPU, "cache_folder": None, "find_weights": lambda name: None}
+    values = {"number_format": "float32", "engine": "torch", "codeformer_fidelity": 0.7}
+    for key, value in changes.items():
+        (given if key in given else values)[key] = value
     told = notices.append if notices is not None else lambda message: None
-    return open_restorer(str(name), **(how | changes), on_notice=told)
+    return open_restorer(str(name), Restore(**values), **given, on_notice=told)
 
 
 def faces(count, side=64):

@@ -22,6 +22,7 @@ from skimage import data
 from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
 from vidrestore.media.decode import DecodeErrors, decode
+from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.compositing import defocus
 from vidrestore.restoration.compositing.paste import Finish
 
@@ -124,7 +125,7 @@ def test_where_nothing_is_around_there_is_nothing_to_follow(scene):
     np.testing.assert_array_equal(*both(source, crop, track))
 
 
-class Sharpened:
+class Sharpened(Restorer):
     """A restorer that makes every crop sharper."""
 
     name, size, reach_frames, template = "sharpened", None, 0, "gpen"

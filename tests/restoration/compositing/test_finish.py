@@ -29,6 +29,7 @@ from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.geometry import apply, crop_matrix, invert, template
 from vidrestore.imaging.resample import resample
 from vidrestore.media.decode import DecodeErrors, decode
+from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing import motion_blur
 from vidrestore.restoration.compositing.paste import REACH_FRAMES, Finish, paste
@@ -264,7 +265,7 @@ def test_no_detail_leaves_the_source_its_own():
     assert results[0][inner].mean() == pytest.approx(results[2][inner].mean(), abs=1.5)
 
 
-class Tinted:
+class Tinted(Restorer):
     """A restorer that makes every face redder and noiseless."""
 
     name, size, reach_frames, template = "tinted", None, 0, "gpen"

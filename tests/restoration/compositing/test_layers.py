@@ -34,13 +34,14 @@ from vidrestore.imaging.geometry import Rect
 from vidrestore.jobs import layer_output
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.probe import probe
+from vidrestore.models.restorers import Restorer
 
 SIZE = (160, 128)
 FRAMES = 4
 RGB = (0.7, 0.45, 0.35)
 
 
-class Sharp:
+class Sharp(Restorer):
     """Another picture for every crop, with fine detail in all colours."""
 
     name, size, reach_frames, template = "sharp", None, 0, "gpen"

@@ -18,6 +18,7 @@ from vidrestore.imaging.geometry import (
     invert,
     template,
 )
+from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing import masks, occlusion
 from vidrestore.restoration.compositing.appearance import place_of
@@ -84,7 +85,7 @@ def test_regions_have_the_strength_that_they_are_given():
     assert masks.region_strength(points, {}).min() == 1
 
 
-class Portrait:
+class Portrait(Restorer):
     """A restorer that paints the clean portrait over everything."""
 
     name, size, reach_frames, template = "portrait", None, 0, "gpen"

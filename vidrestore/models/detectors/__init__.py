@@ -1,70 +1,67 @@
-"""The contract of a face detector, how one is opened by name, and how to look again with it."""
+"""The contract of a face detector, and how to look again with one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from vidrestore.common.errors import UsageError
 from vidrestore.imaging.frame import FloatArray, _check
 from vidrestore.imaging.geometry import Matrix, Rect, apply, overlaps
 
-if TYPE_CHECKING:
-    import torch
-
-
 NAMES = ("insightface", "yunet", "haar")
-_CPU = torch.device("cpu")
 
 
-class Detector(Protocol):
-    """Finds the faces of one upright picture. Called from one thread at a time."""
+class Detector(ABC):
+    """The base class of everything that finds faces.
 
-    coarse: bool
-    """Landmarks are guessed from the box rather than seen."""
-
-    def __call__(self, picture: npt.NDArray[np.uint8]) -> list[Detection]:
-        """(H, W, 3) uint8 BGR, square pixels -> faces in pixels of that picture."""
-        ...
-
-
-def open_detector(
-    name: str,
-    *,
-    pack: str,
-    size_px: int,
-    score: float,
-    yunet_score: float,
-    haar_neighbors: int,
-    find_weights: Callable[[str], Path],
-    threads: int | None = None,
-    device: torch.device = _CPU,
-) -> Detector:
-    """The detector `name`; `find_weights` leads from a weight's name to its file or folder.
-
-    `threads` is how many one look may take, and `device` where it runs, where the detector lets
-    that be chosen.
+    A subclass defines `__call__` and sets the attributes that apply to it, on the class or on the
+    instance. No detector is called from two threads at once.
     """
-    if name == "insightface":
-        from vidrestore.models.detectors.insightface import InsightFace
 
-        pack_folder = find_weights(pack)
-        return InsightFace(
-            pack_folder, size_px=size_px, score=score, threads=threads, device=device
-        )
-    if name == "yunet":
-        from vidrestore.models.detectors.yunet import YuNet
+    coarse: bool = False
+    """Whether landmarks are guessed from the box rather than seen. They are smoothed more then.
+    Default: False."""
+    least_score: float = 0.5
+    """The least score that it gives to a face, in [0, 1]. The strength of the restored face rises
+    from there on. Default: 0.5."""
 
-        return YuNet(find_weights("yunet"), score=yunet_score)
-    from vidrestore.models.detectors.haar import Haar
+    @abstractmethod
+    def __call__(self, picture: npt.NDArray[np.uint8]) -> list[Detection]:
+        """Find the faces of one upright picture.
 
-    return Haar(neighbors=haar_neighbors)
+        Args:
+            picture: (H, W, 3) uint8, BGR, square pixels.
+
+        Returns:
+            The faces, in pixels of the picture. The same picture gives the same faces.
+        """
+
+
+def check_detector(detector: object) -> None:
+    """Refuse what is no detector, before any work.
+
+    Args:
+        detector: What a caller gave as one.
+
+    Raises:
+        UsageError: It does not inherit `Detector`.
+    """
+    if isinstance(detector, Detector):
+        return
+    kind = f"an object of the class {type(detector).__name__}"
+    if isinstance(detector, type):
+        kind = f"the class {detector.__name__} itself"
+    raise UsageError(
+        f"the detector is {kind}; it must be an instance of a class that inherits "
+        "vidrestore.Detector"
+    )
 
 
 def detection(box: Any, landmarks: Any, score: float) -> Detection:

@@ -10,19 +10,20 @@ import numpy.typing as npt
 
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.geometry import apply, fit_similarity, landmarks_in_box
-from vidrestore.models.detectors import Detection, detection
+from vidrestore.models.detectors import Detection, Detector, detection
 
 # Windows that agree on a face; from here on it counts as certain.
 CERTAIN_NEIGHBORS = 30
 
 
-class Haar:
+class Haar(Detector):
     """Frontal faces by Viola and Jones (2001); the eyes are looked for, the rest is guessed."""
 
     coarse = True
 
     def __init__(self, *, neighbors: int) -> None:
         self._neighbors = neighbors
+        self.least_score = neighbors / CERTAIN_NEIGHBORS
         self._faces = _cascade("haarcascade_frontalface_alt2.xml")
         self._eyes = _cascade("haarcascade_eye_tree_eyeglasses.xml")
 

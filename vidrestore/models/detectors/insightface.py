@@ -13,20 +13,18 @@ import torch
 
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.system import usable_cores
-from vidrestore.models.detectors import Detection, detection
+from vidrestore.models.detectors import Detection, Detector, detection
 from vidrestore.models.onnx_session import import_onnxruntime, providers
 
 _CPU = torch.device("cpu")
 
 
-class InsightFace:
+class InsightFace(Detector):
     """The detector of a pack folder that is known to be complete (see weights.py).
 
     The picture is fitted into a square of `size_px`. Only that size is used: of two sizes the
     better score wins frame by frame, and the landmarks hop between them.
     """
-
-    coarse = False
 
     def __init__(
         self,
@@ -39,6 +37,7 @@ class InsightFace:
     ) -> None:
         """`threads`: of one look; None: one for each core that may be used. On a CUDA
         `device` it looks there if the installed onnxruntime can."""
+        self.least_score = score
         options = import_onnxruntime().SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
         # The library reports what it loads on standard output, which belongs to the user.

@@ -9,15 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrestore.common.errors import WeightsError
-from vidrestore.models.detectors import Detection, detection
+from vidrestore.models.detectors import Detection, Detector, detection
 
 
-class YuNet:
+class YuNet(Detector):
     """Takes pictures of any size; the score is YuNet's own."""
 
-    coarse = False
-
     def __init__(self, model: Path, *, score: float) -> None:
+        self.least_score = score
         try:
             self._network = cv2.FaceDetectorYN.create(str(model), "", (320, 320), score)
         except cv2.error as error:

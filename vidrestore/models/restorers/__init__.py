@@ -1,56 +1,158 @@
-"""The contract of a restorer, and how one is opened by name."""
+"""The contract of a restorer: what one is, and what it may say of itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral
+from typing import Protocol
 
 import torch
 
-from vidrestore.common.errors import ConfigError, WeightsError, unknown_name
-from vidrestore.common.settings import RESTORERS
+from vidrestore.common.errors import ConfigError, UsageError, VidrestoreError
 
 MOST_AT_ONCE = 4
 """Faces on a CUDA device where nothing else was asked for."""
 FILES = (".pth", ".pt", ".safetensors", ".onnx")
+TEMPLATES = ("gpen", "ffhq")
+"""Names of the places where the five landmarks of a face may stand in a crop."""
 
 
-class RestorerInfo(Protocol):
-    """What must be known of a restorer where it does not work itself."""
+class RestorerInfo:
+    """What must be known of a restorer where it does not run: in plans, notes and keys."""
 
-    name: str
-    size: int | None
-    """Side S of the square it works on; None: it takes the crops at any size."""
-    reach_frames: int
-    """How many frames before and after it looks at; 0 for a network that sees one picture."""
-    template: str
-    """Where it wants the landmarks: "gpen" or "ffhq"."""
+    name: str = ""
+    """The name that summaries, reports and notices show. It has no default: every restorer sets
+    it, on the class or on the instance."""
+    size: int | None = None
+    """Side S of the square crops that it takes, in pixels. None, the default: it takes a crop at
+    any size, a power of two."""
+    reach_frames: int = 0
+    """How many frames before and after the restored one it looks at. 0, the default: it sees one
+    picture."""
+    template: str = "ffhq"
+    """Where the five landmarks stand in the crops that it takes: "gpen" or "ffhq" (the default,
+    which most networks want)."""
+
+    # A subclass may replace these two, as `most_at_once`, by an attribute or by a property.
+    @cached_property
+    def cache_key(self) -> str | None:
+        """Names all that a restored face depends on besides the window: the content of the
+        weights, the options, the versions of the code that runs them. None, the default: no
+        restored face is taken from an earlier run or a cache, and an interrupted run starts
+        anew."""
+        return None
+
+    @cached_property
+    def weights_sha256(self) -> str | None:
+        """The SHA-256 of the file of weights in hexadecimal digits, for notes and reports. None,
+        the default: there is no such file."""
+        return None
 
     @property
-    def cache_key(self) -> str | None:
-        """Names all that its results depend on besides the windows: the content of its weights, its
-        options, the version of its code. None, or no such attribute: what it makes is never taken
-        from an earlier run, so nothing of an interrupted run is used again."""
-        ...
+    def cache_name(self) -> str:
+        """The name, with a hash where there is a file of weights: another file is another
+        network."""
+        sha256 = self.weights_sha256
+        return self.name if sha256 is None else f"{self.name} {sha256[:16]}"
+
+    def for_crop_size(self, work_px: int) -> RestorerInfo:
+        """Return what restores crops of a given size.
+
+        Args:
+            work_px: Side of the crops, in pixels.
+
+        Returns:
+            This object, unless a class overrides the method.
+        """
+        return self
 
 
-class Restorer(RestorerInfo, Protocol):
-    """Makes aligned faces clear, several at once.
+class Restorer(RestorerInfo, ABC):
+    """The base class of everything that restores faces.
 
-    It may have `is_cheap`: True where a face costs less than a file of it on the disk is worth, so
-    that restored faces of an unfinished segment are not kept.
+    A subclass sets `name` and defines `__call__`. It overrides what else applies to it: the
+    attributes of this class and of `RestorerInfo` have defaults. Each may be set on the class or
+    on the instance, or be a property.
     """
 
-    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-        """(B, 2 * reach_frames + 1, 3, S, S) -> (B, 3, S, S), RGB in [0, 1], float32.
+    is_cheap: bool = False
+    """True where a face takes less time to restore than to write to the disk, so that the restored
+    faces of an unfinished segment are not kept. Default: False."""
 
-        The middle of each window is the face to restore. Where the track ends within reach, its
-        nearest frame is repeated. Raises MemoryError where the batch is too large for the device.
-        A face for which it has no answer comes back as NaN. The same window gives the same.
+    @cached_property
+    def most_at_once(self) -> int | None:
+        """How many faces the memory of the device holds at once. None, the default: the restorer
+        gives no limit. It is read before each batch, and reading it may open the network."""
+        return None
+
+    @abstractmethod
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        """Restore several faces at once.
+
+        Args:
+            windows: (B, 2 * reach_frames + 1, 3, S, S) float32, R'G'B' in [0, 1], on the device
+                where networks run. The middle of each window is the face to restore. Where its
+                track ends within reach, the nearest frame of the track is repeated.
+
+        Returns:
+            (B, 3, S, S) float32, R'G'B' in [0, 1]. A face without a result is NaN. The same window
+            gives the same result.
+
+        Raises:
+            MemoryError: The batch is too large for the device. It is run again in halves.
         """
-        ...
+
+    def for_crop_size(self, work_px: int) -> Restorer:
+        """Return what restores crops of a given size.
+
+        Args:
+            work_px: Side of the crops, in pixels: a power of two, the same all through a track.
+
+        Returns:
+            The restorer that runs. Default: this one.
+        """
+        return self
+
+    def release(self) -> None:
+        """Free the memory that is kept between calls; the next call takes it again.
+
+        Default: nothing is kept.
+        """
+
+    def described(self) -> RestorerInfo:
+        """Return what must be known of the restorer where it does not run.
+
+        Returns:
+            A copy of the description, which does not keep the network in memory; the restorer
+            itself where its class overrides `for_crop_size`.
+
+        Raises:
+            ConfigError: See `cache_key_of`.
+        """
+        if type(self).for_crop_size is not Restorer.for_crop_size:
+            return self
+        return _Description(
+            self.name,
+            self.size,
+            self.reach_frames,
+            self.template,
+            cache_key_of(self),
+            self.weights_sha256,
+        )
+
+
+@dataclass(slots=True)
+class _Description(RestorerInfo):
+    name: str
+    size: int | None
+    reach_frames: int
+    template: str
+    cache_key: str | None
+    weights_sha256: str | None
 
 
 class Denoiser(Protocol):
@@ -70,19 +172,74 @@ class Denoiser(Protocol):
         ...
 
 
-def cache_name(restorer: RestorerInfo) -> str:
-    """Its name, with a hash where it has a file of weights: another file is another network."""
-    sha256 = getattr(restorer, "weights_sha256", None)
-    return restorer.name if sha256 is None else f"{restorer.name} {sha256[:16]}"
+def check_restorer(restorer: object) -> None:
+    """Refuse what is no restorer, before any work.
+
+    Args:
+        restorer: What a caller gave as one.
+
+    Raises:
+        UsageError: It does not inherit `Restorer`.
+        ConfigError: One of its attributes has no usable value.
+    """
+    if not isinstance(restorer, Restorer):
+        raise UsageError(
+            f"the restorer is {_kind(restorer)}; it must be an instance of a class that inherits "
+            "vidrestore.Restorer"
+        )
+    own = type(restorer).__name__
+    if not isinstance(restorer.name, str) or not restorer.name.strip():
+        raise ConfigError(
+            f"the name of the restorer {own} is {restorer.name!r}; it must be a text that is not "
+            "empty"
+        )
+    if restorer.template not in TEMPLATES:
+        raise ConfigError(
+            f"the template of the restorer {restorer.name} is {restorer.template!r}; it must be "
+            f"{' or '.join(TEMPLATES)}"
+        )
+    for name, value, least in (
+        ("size", restorer.size, 1),
+        ("reach_frames", restorer.reach_frames, 0),
+    ):
+        if value is None and name == "size":
+            continue
+        if not isinstance(value, Integral) or int(value) < least:
+            raise ConfigError(
+                f"the {name} of the restorer {restorer.name} is {value!r}; it must be a whole "
+                f"number of at least {least}"
+            )
+    cache_key_of(restorer)
+
+
+def _kind(found: object) -> str:
+    if isinstance(found, type):
+        return f"the class {found.__name__} itself"
+    return f"an object of the class {type(found).__name__}"
 
 
 def cache_key_of(restorer: RestorerInfo) -> str | None:
-    """The restorer's `cache_key`; None where it has none.
+    """Read the restorer's `cache_key`.
+
+    Args:
+        restorer: Its owner.
+
+    Returns:
+        The key; None where the restorer has none.
 
     Raises:
-        ConfigError: The key is neither a text that says something nor None.
+        ConfigError: Reading it fails, or it is neither a text that is not blank nor None.
     """
-    key: object = getattr(restorer, "cache_key", None)
+    try:
+        key: object = restorer.cache_key
+    except VidrestoreError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"the cache_key of the restorer {restorer.name} cannot be read "
+            f"({type(error).__name__}: {error}); it must be a text that names all that the "
+            "restored faces depend on, or None"
+        ) from error
     if key is None:
         return None
     if not isinstance(key, str) or not key.strip():
@@ -91,26 +248,6 @@ def cache_key_of(restorer: RestorerInfo) -> str | None:
             "names all that the restored faces depend on, or None"
         )
     return key
-
-
-def is_cheap(restorer: RestorerInfo) -> bool:
-    """Whether the restorer declares its results not worth a file each."""
-    return bool(getattr(restorer, "is_cheap", False))
-
-
-_Any = TypeVar("_Any", bound=RestorerInfo)
-
-
-def restorer_for(restorer: _Any, work_px: int) -> _Any:
-    """What restores crops of that side: itself, or what its `for_side` gives where it has one."""
-    choose: Callable[[int], _Any] | None = getattr(restorer, "for_side", None)
-    return restorer if choose is None else choose(work_px)
-
-
-def most_at_once(restorer: Restorer) -> int | None:
-    """How many faces there is memory for, where it says so; this may open its network."""
-    most: int | None = getattr(restorer, "most_at_once", None)
-    return most
 
 
 def all_finite(faces: torch.Tensor) -> torch.Tensor:
@@ -136,86 +273,5 @@ def memory_errors() -> Iterator[None]:
         raise
 
 
-def open_restorer(
-    name: str,
-    *,
-    device: torch.device,
-    number_format: str,
-    engine: str,
-    cache_folder: Path,
-    fusion_sharpness: float,
-    codeformer_fidelity: float,
-    find_weights: Callable[[str], Path],
-    on_notice: Callable[[str], None] = lambda message: None,
-) -> Restorer:
-    """The restorer `name`, or the network in a file of that name.
-
-    `find_weights` leads from a weight's name to its file; `on_notice` is told what a person should
-    know. ConfigError where there is no such restorer, WeightsError where its file is no good.
-    """
-    if name == "fusion":
-        from vidrestore.models.restorers.fusion import Fusion
-
-        return Fusion(sharpness=fusion_sharpness)
-    if name in RESTORERS and name != "gpen-auto":
-        path, expected_size = find_weights(name), int(name.removeprefix("gpen-"))
-    elif Path(name).suffix.lower() in FILES:
-        path, expected_size = Path(name), None
-        if not path.is_file():
-            raise WeightsError(f"the weight file {path} does not exist")
-    else:
-        known = unknown_name("restorer", name, RESTORERS)
-        raise ConfigError(f"{known}; or a {', '.join(FILES)} file")
-
-    from vidrestore.models.restorers.gpen import Gpen
-
-    def gpen() -> Gpen:
-        return Gpen(
-            path,
-            expected_size=expected_size,
-            device=device,
-            number_format=number_format,
-            engine=engine,
-            cache_folder=cache_folder,
-            on_notice=on_notice,
-        )
-
-    if path.suffix.lower() != ".onnx":
-        return gpen()
-    return _from_onnx(path, expected_size, gpen, device, codeformer_fidelity, on_notice)
-
-
-def _from_onnx(
-    path: Path,
-    expected_size: int | None,
-    gpen: Callable[[], Restorer],
-    device: torch.device,
-    codeformer_fidelity: float,
-    on_notice: Callable[[str], None],
-) -> Restorer:
-    """The exact network where the file holds its weights unchanged, else onnxruntime."""
-    from vidrestore.models.restorers.gpen import holds_gpen
-    from vidrestore.models.restorers.onnx import Onnx
-
-    if holds_gpen(path):
-        exact = gpen()
-        on_notice(f"{path.name} holds the weights of {exact.name}, which runs as the exact network")
-        return exact
-    on_notice(f"{path.name} runs through onnxruntime")
-    known_template = None if expected_size is None else "gpen"
-    restorer = Onnx(
-        path,
-        device=device,
-        fidelity=codeformer_fidelity,
-        template=known_template,
-        on_notice=on_notice,
-    )
-    if expected_size not in (None, restorer.size):
-        raise WeightsError(
-            f"{path} holds a network for {restorer.size} px where one for {expected_size} px is "
-            "wanted"
-        )
-    return restorer
-
-
 Schedule = Sequence[tuple[int, Restorer]]
+"""(first frame, restorer) of each stretch of frames; the first begins at 0."""

@@ -10,7 +10,7 @@ import torch
 
 from vidrestore.common.errors import WeightsError
 from vidrestore.imaging.resample import squared
-from vidrestore.models.restorers import Restorer, memory_errors, most_at_once
+from vidrestore.models.restorers import Restorer, memory_errors
 from vidrestore.models.weight_file import sha256_of
 
 NAME = "gpen-auto"
@@ -35,7 +35,7 @@ def tier_for(
     return next((each for each in smaller if is_to_be_had(each) and has_room(each)), name)
 
 
-class AdaptiveGpen:
+class AdaptiveGpen(Restorer):
     """GPEN in several sizes, of which each face has the one for the side of its crop.
 
     That side is the same all through a track, and so is the network. `open_tier` opens a network by
@@ -48,8 +48,6 @@ class AdaptiveGpen:
     """
 
     name = NAME
-    size: int | None = None
-    reach_frames = 0
     template = "gpen"
 
     def __init__(
@@ -64,8 +62,6 @@ class AdaptiveGpen:
         is_cheap: bool = False,
     ) -> None:
         self.is_cheap, self._run_as = is_cheap, run_as
-        # Which network a face has, and its weights, are in the keys of those for each side.
-        self.cache_key = f"{NAME}, {run_as}"
         self._open, self._find, self._has, self._has_room, self._say = (
             open_tier, find_weights, is_to_be_had, has_room, on_notice,
         )  # fmt: skip
@@ -74,8 +70,23 @@ class AdaptiveGpen:
         if not any(is_to_be_had(f"gpen-{size}") for size in SIZES_PX):
             find_weights(f"gpen-{SIZES_PX[-1]}")
 
-    def for_side(self, work_px: int) -> Restorer:
-        """The network for crops of that side; WeightsError where no weights will do."""
+    @cached_property
+    def cache_key(self) -> str:
+        # Which network a face has, and its weights, are in the keys of those for each side.
+        return f"{NAME}, {self._run_as}"
+
+    def for_crop_size(self, work_px: int) -> Restorer:
+        """Return the network for crops of a given size, unopened where no face needed it yet.
+
+        Args:
+            work_px: Side of the crops, in pixels.
+
+        Returns:
+            The network.
+
+        Raises:
+            WeightsError: No weights will do.
+        """
         if work_px not in self._by_side:
             name = tier_for(work_px, self._has, self._has_room)
             if name not in self._tiers:
@@ -107,14 +118,13 @@ class AdaptiveGpen:
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """(B, 1, 3, W, W) -> (B, 3, W, W), RGB in [0, 1]."""
         side = windows.shape[-1]
-        tier = self.for_side(side)
+        tier = self.for_crop_size(side)
         return squared(tier(squared(windows[:, 0], tier.size or side)[:, None]), side)
 
 
-class _Tier:
+class _Tier(Restorer):
     """A network that is opened when it is first called."""
 
-    reach_frames = 0
     template = AdaptiveGpen.template
 
     def __init__(
@@ -130,7 +140,7 @@ class _Tier:
         self.name = name
         self.is_cheap, self._run_as = is_cheap, run_as
         self._path = path
-        self.size: int | None = int(name.removeprefix("gpen-"))
+        self.size = int(name.removeprefix("gpen-"))
         self._open, self._free_others = open_tier, free_others
         self._network: Restorer | None = None
 
@@ -138,7 +148,7 @@ class _Tier:
     def weights_sha256(self) -> str:
         return sha256_of(self._path)
 
-    @property
+    @cached_property
     def cache_key(self) -> str:
         return f"{self.name}, weights {self.weights_sha256}, {self._run_as}"
 
@@ -154,12 +164,12 @@ class _Tier:
 
     @property
     def most_at_once(self) -> int | None:
-        return most_at_once(self._opened())
+        return self._opened().most_at_once
 
     def release(self) -> None:
-        """Free what the network keeps between calls, where it was opened and can do so."""
-        if (release := getattr(self._network, "release", None)) is not None:
-            release()
+        """Free what the network keeps between calls, where it was opened."""
+        if self._network is not None:
+            self._network.release()
 
     def _opened(self) -> Restorer:
         if self._network is None:

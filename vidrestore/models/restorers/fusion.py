@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from vidrestore.imaging.optical_flow import DenseFlow, FlowField, enlarged, moved, trust
+from vidrestore.models.restorers import Restorer
 
 _REACH_FRAMES = 4
 _TIME_SIGMA_FRAMES = 4.0
@@ -34,7 +35,7 @@ _SOFT_TO_SHARP = (0.26, 0.31)
 _Field = npt.NDArray[np.float32]
 
 
-class Fusion:
+class Fusion(Restorer):
     """Flow-aligned robust mean over four frames on either side, lightly back-projected.
 
     out(x) = sum_s g_s(x) I_s(x + f_ts(x)) / sum_s g_s(x), where g_t = 1 and the gate g_s is the
@@ -44,7 +45,6 @@ class Fusion:
     """
 
     name = "fusion"
-    size: int | None = None
     reach_frames = _REACH_FRAMES
     template = "gpen"
     is_cheap = True

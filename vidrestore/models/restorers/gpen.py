@@ -18,7 +18,7 @@ from vidrestore.models.gpen.cuda import CudaGPEN, form_for, repeatable_convoluti
 from vidrestore.models.gpen.inference import InferenceGPEN
 from vidrestore.models.gpen.memory import batch_that_fits, free_bytes
 from vidrestore.models.gpen.network import GPEN
-from vidrestore.models.restorers import MOST_AT_ONCE, all_finite, memory_errors
+from vidrestore.models.restorers import MOST_AT_ONCE, Restorer, all_finite, memory_errors
 from vidrestore.models.weight_file import sha256_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ Network = Callable[[torch.Tensor], torch.Tensor]
 _Loaded = tuple[Network, int, torch.dtype]
 
 
-class Gpen:
+class Gpen(Restorer):
     """A GPEN of any size; each face by itself, several at once.
 
     `number_format` "auto": on CUDA float16 if a built-in picture comes out as in float32, else
@@ -51,8 +51,8 @@ class Gpen:
     where writing a large face takes longer than restoring it.
     """
 
-    reach_frames = 0
     template = "gpen"
+    most_at_once: int | None = None
 
     def __init__(
         self,
@@ -68,7 +68,6 @@ class Gpen:
         self._path, self._device, self._say = path, device, on_notice
         self._cache_folder = cache_folder or path.parent
         self._exact: Network | None = None
-        self.most_at_once: int | None = None
         self.is_cheap = device.type != "cpu"
         self._run_as = run_as(device, number_format, engine)
         self.engine = "torch"
@@ -79,7 +78,6 @@ class Gpen:
             else:
                 found = self._from_torch(expected_size, number_format)
         self._network: Network
-        self.size: int | None
         self._network, self.size, self.dtype = found
         self.name = f"gpen-{self.size}"
 
@@ -87,7 +85,7 @@ class Gpen:
     def weights_sha256(self) -> str:
         return sha256_of(self._path)
 
-    @property
+    @cached_property
     def cache_key(self) -> str:
         run = f"{self.dtype}, {self.engine}, {self._run_as}"
         return f"{self.name}, weights {self.weights_sha256}, {run}"

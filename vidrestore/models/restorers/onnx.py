@@ -20,6 +20,7 @@ from vidrestore.models.onnx_session import (
     tried,
     type_of,
 )
+from vidrestore.models.restorers import Restorer
 from vidrestore.models.restorers.gpen import probe_image
 from vidrestore.models.weight_file import names_in_graph, sha256_of
 
@@ -38,7 +39,7 @@ _MOST_SIGNED = 20.0
 _MOST_APART = 0.05
 
 
-class Onnx:
+class Onnx(Restorer):
     """GPEN, GFPGAN, RestoreFormer, CodeFormer and their kin, through onnxruntime.
 
     The graph takes (1 or N, 3, S, S) RGB in [-1, 1]. A second input of one number is CodeFormer's
@@ -50,8 +51,6 @@ class Onnx:
     not, it is "gpen" for a file whose name has that word and else "ffhq", which `on_notice` is
     told. WeightsError for a file that is no face restorer.
     """
-
-    reach_frames = 0
 
     def __init__(
         self,
@@ -66,7 +65,7 @@ class Onnx:
         self._session = open_network(path, device)
         image, others = inputs_of(self._session, path)
         side = self._side(image)
-        self.size: int | None = side
+        self.size = side
         self.name = f"{path.name} (onnxruntime, {self._session.get_providers()[0]})"
         self.template = template or self._found_template()
         self._image, self._dtype = image.name, type_of(image, path)
@@ -83,7 +82,7 @@ class Onnx:
     def weights_sha256(self) -> str:
         return sha256_of(self._path)
 
-    @property
+    @cached_property
     def cache_key(self) -> str:
         run = f"fidelity {self._fidelity}, template {self.template}"
         run += f", onnxruntime {import_onnxruntime().__version__}"

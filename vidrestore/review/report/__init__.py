@@ -318,7 +318,7 @@ def _restorers(plan: Plan, summary: Summary) -> list[tuple[str, str | None]]:
     known: dict[tuple[str, str | None], None] = {}
     for first, end in stretches:
         for _, restorer in restorers_used(described, analysis, first, end):
-            known[restorer.name, getattr(restorer, "weights_sha256", None)] = None
+            known[restorer.name, restorer.weights_sha256] = None
     names = {name for name, _ in known}
     return [*known, *((name, None) for name in summary.restorers if name not in names)]
 
