@@ -21,6 +21,7 @@ import imageio_ffmpeg
 from vidrestore.analysis.detection import FirstLook
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.common.profiles import load_settings
+from vidrestore.common.settings import Detect
 from vidrestore.common.system import usable_cores
 from vidrestore.common.threads import StageThreads
 from vidrestore.media.decode import DecodeErrors, decode
@@ -59,7 +60,7 @@ def callers(clip: Path, models: Path) -> None:
     frames = list(islice(decode(clip, DecodeErrors()), LOOKS))
     pack = models / "insightface" / "models" / "det_only"
     looks = [
-        FirstLook(InsightFace(pack, size_px=640, score=0.5, threads=1), info, size_px=640, every=1)
+        FirstLook(InsightFace(pack, size_px=640, score=0.5, threads=1), info, Detect())
         for _ in range(2)
     ]
     seconds: dict[int, list[float]] = {1: [], 2: []}

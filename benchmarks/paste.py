@@ -16,9 +16,10 @@ import numpy as np
 import torch.nn.functional as F
 
 from vidrestore.analysis.tracks import Track
+from vidrestore.common.settings import Grain, Paste
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import apply, crop_matrix, invert, template
-from vidrestore.restoration.compositing.paste import Finish, paste
+from vidrestore.restoration.compositing.paste import paste
 from vidrestore.restoration.faces import Face, FaceFrame
 from vidrestore.restoration.statistics import RestorationStats
 from vidrestore.review.portrait import clean_portrait
@@ -26,12 +27,13 @@ from vidrestore.review.portrait import clean_portrait
 WIDTH, HEIGHT, FRAMES, ROUNDS = 1920, 1080, 15, 4
 NOISE = 6.0
 TARGET_MS = 12.0
+NO_GRAIN = Grain(match=0)
 FINISHES = {
-    "mask alone": Finish(),
-    "and occluders": Finish(occluders=True),
-    "and colour": Finish(occluders=True, color=1.0),
-    "and blur": Finish(occluders=True, color=1.0, sharpness=1.0),
-    "and grain: as by default": Finish(occluders=True, color=1.0, sharpness=1.0, grain=0.5),
+    "mask alone": (Paste(occluders=False, color=0, sharpness=0), NO_GRAIN),
+    "and occluders": (Paste(color=0, sharpness=0), NO_GRAIN),
+    "and colour": (Paste(sharpness=0), NO_GRAIN),
+    "and blur": (Paste(), NO_GRAIN),
+    "and grain: as by default": (Paste(), Grain()),
 }
 INFO = VideoInfo(
     stream_index=0,
@@ -113,15 +115,15 @@ def scene(
     return frames, track
 
 
-def least_ms(make: Callable[[], list[FaceFrame]], track: Track, finish: Finish) -> float:
+def least_ms(
+    make: Callable[[], list[FaceFrame]], track: Track, finish: tuple[Paste, Grain]
+) -> float:
     return min(run_ms(make(), track, finish) for _ in range(ROUNDS))
 
 
-def run_ms(frames: list[FaceFrame], track: Track, finish: Finish) -> float:
+def run_ms(frames: list[FaceFrame], track: Track, finish: tuple[Paste, Grain]) -> float:
     start = time.process_time()
-    for _ in paste(
-        iter(frames), INFO, RestorationStats(), strength=1.0, tracks=[track], finish=finish
-    ):
+    for _ in paste(iter(frames), INFO, RestorationStats(), *finish, tracks=[track]):
         pass
     return (time.process_time() - start) / len(frames) * 1e3
 

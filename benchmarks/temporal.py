@@ -25,6 +25,8 @@ from rich.table import Table
 
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.common.profiles import load_settings
+from vidrestore.common.settings import Deflicker
+from vidrestore.restoration.faces import FaceFrame
 from vidrestore.restoration.temporal import REACH_FRAMES, deflicker
 
 ROOT = Path(__file__).parents[1]
@@ -50,10 +52,11 @@ from helpers.simulation import (  # noqa: E402
     worn,
 )
 
+# Of each, deflicker.detail and whether it looks at frames before alone.
 METHODS = {
-    "two-sided": {"detail": 0.0},
-    "detail 0.5": {"detail": 0.5},
-    "causal": {"detail": 0.0, "causal": True},
+    "two-sided": (0.0, False),
+    "detail 0.5": (0.5, False),
+    "causal": (0.0, True),
 }
 # Of dPSNR, FLK, DTL ratio, Ewarp, WORST and BLINK, for the two-sided form.
 SYNTHETIC = ("+2.5", "-55 %", "1.00", "-55 %", "0", "+0.5")
@@ -138,11 +141,16 @@ def quality(n: int, side: int, seeds: int, methods: list[str]) -> Table:
     for name, clip, source, result, targets in cases(n, side, seeds):
         for method in methods:
             frames = iter(face_frames(source, result))
-            output = stack(deflicker(frames, amount=1.0, **METHODS[method]))
+            output = stack(steadied(frames, method))
             table.add_row(name, method, *cells(score(output, result, clip)))
         psnr, flk, *others = targets
         table.add_row("", "target", psnr, flk, "", *others, style="dim", end_section=True)
     return table
+
+
+def steadied(frames: Iterator[FaceFrame], method: str) -> Iterator[FaceFrame]:
+    detail, causal = METHODS[method]
+    return deflicker(frames, Deflicker(amount=1.0, detail=detail), causal=causal)
 
 
 def cost(side: int, rounds: int) -> Table:
@@ -153,11 +161,11 @@ def cost(side: int, rounds: int) -> Table:
     table = Table(title=title)
     for heading in ("method", "wall ms per face", "CPU ms per face", "target"):
         table.add_column(heading, justify="left" if heading == "method" else "right")
-    for method, options in METHODS.items():
+    for method in METHODS:
         taken = []
         for _ in range(rounds):
             wall, cpu = time.perf_counter(), time.process_time()
-            count = sum(1 for _ in deflicker(iter(frames), amount=1.0, **options))
+            count = sum(1 for _ in steadied(iter(frames), method))
             spent = time.perf_counter() - wall, time.process_time() - cpu
             taken.append([1000 * seconds / count for seconds in spent])
         walls, cpus = zip(*taken, strict=True)

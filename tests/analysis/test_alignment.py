@@ -32,21 +32,20 @@ from helpers.motion import (
 
 from vidrestore.analysis.alignment import align, broken, smooth_landmarks, whittaker
 from vidrestore.analysis.tracks import Motion, RawTrack
-from vidrestore.common.settings import Detect
+from vidrestore.common.settings import Align, Detect
 from vidrestore.imaging.geometry import apply, compose, fit_similarity, invert, template, upright
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 from vidrestore.models.factory import open_detector
 
 FACE = template("gpen") * 200
-HOW = {"template_name": "ffhq", "smoothness": 0.2, "motion_smoothness": 300.0,
-       "least_support": 0.3}  # fmt: skip
+HOW = {"how": Align(), "template_name": "ffhq", "coarse": False}
 
 
 def aligned(landmarks, info=None, **changes):
-    how = HOW | {"template_name": "gpen"}
+    how = HOW | {"template_name": "gpen", "how": Align(**changes)}
     track = raw_track(landmarks)
-    return align([track], info or info_of(640, 360), **(how | changes))[0]
+    return align([track], info or info_of(640, 360), **how)[0]
 
 
 def moving(n, noise=0.0, seed=0):
@@ -171,7 +170,7 @@ def test_an_anamorphic_sideways_face_is_fitted_upright_and_square():
 
 
 def matrices(track: RawTrack, course: Course, **changes) -> np.ndarray:
-    return align([track], info_for(course), **(HOW | changes))[0].matrices
+    return align([track], info_for(course), **(HOW | {"how": Align(**changes)}))[0].matrices
 
 
 def mean_of(scores: list[Score]) -> Score:
@@ -256,7 +255,7 @@ def test_nothing_of_measured_motion_leaks_across_a_cut():
         n = len(motions)
         apart.append(raw_track(seen(course, seed), start, (start, start + n), motions))
         start += n
-    both = align(broken(apart, least_support=0.3, break_eyes=0.5), info, **HOW)
+    both = align(broken(apart, Align()), info, **HOW)
     assert len(both) == 2
     for whole, raw in zip(both, apart, strict=True):
         alone = align([replace(raw, first_frame=0, shot=(0, len(raw.score)))], info, **HOW)[0]
@@ -368,7 +367,7 @@ def test_a_track_breaks_where_pixels_and_landmarks_say_so():
     found[28] = np.nan
     steps[30] = replace(steps[30], support=0.1)
     raw = raw_track(found, 100, (90, 160), tuple(steps))
-    first, second = broken([raw], least_support=0.3, break_eyes=0.5)
+    first, second = broken([raw], Align())
     assert (first.first_frame, len(first.score)) == (100, 30)
     assert (second.first_frame, len(second.score)) == (130, 20)
     assert second.motions[0] is None
@@ -388,7 +387,7 @@ def test_a_track_holds_where_only_one_of_the_two_says_so():
         unmeasured = raw_track(turning, motions=(None, steps[1], *[None] * 148))
         without = raw_track(jumps)
         for raw in (agreed, unmeasured, without):
-            assert broken([raw], least_support=0.3, break_eyes=0.5) == [raw]
+            assert broken([raw], Align()) == [raw]
 
 
 def test_weights_of_single_differences_let_a_kink_be():

@@ -18,6 +18,7 @@ from vidrestore.analysis.interlacing import inspect_samples
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
+from vidrestore.common.settings import Detect
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.geometry import upright
 from vidrestore.media.probe import probe
@@ -221,9 +222,9 @@ def test_noise_is_no_face_and_what_lies_in_a_margin_is_counted():
 
     def faces(shown, counted):
         detector = SeesNoise()
-        first = FirstLook(detector, info, size_px=640, every=1, margins=shown)
-        seen = detect(iter([first(frame)]), detector, info, size_px=640, again_seconds=9,
-                      margins=counted)  # fmt: skip
+        first = FirstLook(detector, info, Detect(), margins=shown)
+        how = Detect(again_seconds=9)
+        seen = detect(iter([first(frame)]), detector, info, how, margins=counted)
         ((_, observation),) = seen
         return len(observation.detections), observation.in_margins
 

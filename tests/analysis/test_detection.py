@@ -64,12 +64,12 @@ def frame_of(picture: np.ndarray, index: int = 0) -> Frame:
     return Frame(index, index * 512, av.VideoFrame.from_ndarray(picture, format="bgr24"))
 
 
-def faces_in(pictures: Sequence[np.ndarray], detector, **how) -> list[list[np.ndarray]]:
+def faces_in(pictures: Sequence[np.ndarray], detector) -> list[list[np.ndarray]]:
     height, width = pictures[0].shape[:2]
     info = info_of(width, height, "gbrp")
-    first = FirstLook(detector, info, size_px=640, every=1)
+    first = FirstLook(detector, info, Detect())
     frames = (frame_of(picture, i) for i, picture in enumerate(pictures))
-    seen = detect(map(first, frames), detector, info, size_px=640, **({"again_seconds": 0.5} | how))
+    seen = detect(map(first, frames), detector, info, Detect())
     return [[d.box for d in observation.detections] for _, observation in seen]
 
 
@@ -114,11 +114,11 @@ class Counting(Detector):
 
 def looks(detector, count: int, info: VideoInfo, rate: int = 25) -> list[int]:
     """How many pictures the second look is shown for each frame."""
-    first = FirstLook(Counting(), info, size_px=640, every=1)
+    first = FirstLook(Counting(), info, Detect())
     image = random_image(info.width, info.height, "yuv420p", 0)
     frames = (Frame(i, i * 512, image) for i in range(count))
     seen, numbers = 0, []
-    for _ in detect(map(first, frames), detector, info, size_px=640, again_seconds=0.5):
+    for _ in detect(map(first, frames), detector, info, Detect()):
         numbers.append(len(detector.shown) - seen)
         seen = len(detector.shown)
     return numbers
@@ -162,7 +162,7 @@ def test_a_face_seen_twice_counts_once_as_it_was_seen_first():
 def test_crops_of_frames_beside_each_other_share_no_memory():
     """A look keeps its picture while others are made."""
     info = info_of(64, 48)
-    first = FirstLook(Counting(), info, size_px=64, every=2)
+    first = FirstLook(Counting(), info, Detect(size_px=64, every=2))
     images = [random_image(64, 48, "yuv420p", seed) for seed in range(3)]
     made = [first(Frame(i, i, image)) for i, image in enumerate(images)]
     assert [look.found for look in made] == [[], None, []]

@@ -3,6 +3,7 @@
 import itertools
 import time
 from dataclasses import replace
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -36,6 +37,7 @@ from vidrestore.analysis.people import (
 from vidrestore.analysis.tracking import track
 from vidrestore.analysis.tracks import Observation, RawTrack
 from vidrestore.common.errors import InputError, UsageError, WeightsError
+from vidrestore.common.settings import Tracking
 from vidrestore.imaging.geometry import template, upright
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
@@ -441,8 +443,9 @@ def test_faces_that_touch_are_recognised_often():
 
 
 def people_of(seen, shots, gap_frames=10, min_frames=5):
-    tracks, _ = track(seen, shots, overlap=0.3, gap_frames=gap_frames, min_frames=min_frames,
-                      similarity=SIMILARITY)  # fmt: skip
+    # At a frame a second.
+    how = Tracking(overlap=0.3, gap_seconds=gap_frames, min_seconds=min_frames)
+    tracks, _ = track(seen, shots, how, frame_rate=Fraction(1), every=1, similarity=SIMILARITY)
     return tracks, join_people(tracks, similarity=SIMILARITY)
 
 

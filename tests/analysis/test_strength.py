@@ -1,6 +1,7 @@
 """How much of a restored face is used."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,20 +11,24 @@ from helpers.motion import raw_track
 from vidrestore.analysis.alignment import align
 from vidrestore.analysis.strength import turned_degrees, with_strength
 from vidrestore.analysis.tracks import Motion
+from vidrestore.common.settings import Align
 from vidrestore.imaging.geometry import template
 
 FACE = template("gpen") * 200 + [120, 60]
-HOW = {"template_name": "gpen", "min_face_px": 0.0, "least_score": 0.5, "least_support": 0.3,
-       "fade_frames": 5}  # fmt: skip
+# Fades last five frames.
+HOW = {"min_face_px": 0.0, "least_support": 0.3, "fade_seconds": 0.2}
 FRAMES = 60
 
 
 def smooth(raw):
-    return align([raw], info_of(640, 360), template_name="gpen", smoothness=0.2)
+    return align([raw], info_of(640, 360), Align(), template_name="gpen", coarse=False)
 
 
 def weighed(raw, **changes):
-    return with_strength(smooth(raw), [raw], **(HOW | changes))
+    return with_strength(
+        smooth(raw), [raw], Align(**(HOW | changes)),
+        template_name="gpen", least_score=0.5, frame_rate=Fraction(25),
+    )  # fmt: skip
 
 
 def strength_of(raw, **changes):

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -6,9 +7,10 @@ import pytest
 from helpers.media import find_shots
 from helpers.scenes import Simulated, composed, found_trajectories, idf1, observed, visits
 
+from vidrestore.analysis import tracking
 from vidrestore.analysis.detection import upright_picture
-from vidrestore.analysis.tracking import track
 from vidrestore.analysis.tracks import Motion, Observation
+from vidrestore.common.settings import Tracking
 from vidrestore.imaging.geometry import upright
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
@@ -16,6 +18,12 @@ from vidrestore.models.detectors import Detection
 from vidrestore.models.detectors.yunet import YuNet
 
 HOW = {"overlap": 0.3, "gap_frames": 5, "min_frames": 5, "similarity": 0.45}
+
+
+def track(seen, shots, *, overlap, gap_frames, min_frames, similarity):
+    """The stage, at a frame a second."""
+    how = Tracking(overlap=overlap, gap_seconds=gap_frames, min_seconds=min_frames)
+    return tracking.track(seen, shots, how, frame_rate=Fraction(1), every=1, similarity=similarity)
 
 
 def face(x, y, size=40):

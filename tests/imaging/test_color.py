@@ -13,12 +13,12 @@ from helpers.media import (
     planes_of,
     random_image,
 )
+from helpers.pasting import paste
 from helpers.standards import LUMA, luma, rgb_codes, ycc_codes
 
 from vidrestore.common.errors import InputError
 from vidrestore.imaging import color
 from vidrestore.imaging.geometry import Rect
-from vidrestore.restoration.compositing.paste import paste
 from vidrestore.restoration.faces import FaceFrame
 from vidrestore.restoration.statistics import RestorationStats
 

@@ -5,13 +5,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.media import Unchanged, frames_of, info_of, mild_image, planes_of
+from helpers.pasting import paste
 from skimage import data
 
 from vidrestore.analysis.tracks import Track
+from vidrestore.common.settings import Restore
 from vidrestore.imaging import color
 from vidrestore.imaging.resample import resample, sampling_grid
 from vidrestore.restoration.batching import restore
-from vidrestore.restoration.compositing.paste import paste
 from vidrestore.restoration.crop import crop
 from vidrestore.restoration.statistics import RestorationStats
 
@@ -61,7 +62,9 @@ def pasted(scale: float, shift: tuple[float, float]) -> np.ndarray:
                   np.zeros((1, 5, 2), np.float32), *np.ones((2, 1), np.float32),
                   np.ones(1, bool))  # fmt: skip
     cut = crop(frames_of([image]), [track], info, largest_px=2048, device=torch.device("cpu"))
-    done = restore(cut, Plate(), RestorationStats(), batch_size=1, max_waiting_frames=1)
+    done = restore(
+        cut, Plate(), RestorationStats(), how=Restore(batch_size=1, max_waiting_frames=1)
+    )
     (frame,) = paste(done, info, RestorationStats(), strength=1)
     return planes_of(frame.image)[0] / 255
 

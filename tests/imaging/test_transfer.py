@@ -14,13 +14,14 @@ from helpers.media import (
     planes_of,
     random_image,
 )
+from helpers.pasting import paste
 from helpers.standards import display_of, luma, pq_nits, pq_signal, rgb_codes, ycc_codes
 
+from vidrestore.common.settings import Restore
 from vidrestore.imaging import color, transfer
 from vidrestore.imaging.geometry import Rect
 from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.batching import restore
-from vidrestore.restoration.compositing.paste import paste
 from vidrestore.restoration.crop import crop
 from vidrestore.restoration.statistics import RestorationStats
 
@@ -63,7 +64,9 @@ def through(image, restorer, info, *, strength=1.0):
     """One face across the middle: cut, restored and pasted."""
     track = plain_track(1, centre=(50, 40), side=64.0)
     cut = crop(frames_of([image]), [track], info, largest_px=2048, device=torch.device("cpu"))
-    done = restore(cut, restorer, RestorationStats(), batch_size=1, max_waiting_frames=1)
+    done = restore(
+        cut, restorer, RestorationStats(), how=Restore(batch_size=1, max_waiting_frames=1)
+    )
     (frame,) = paste(done, info, RestorationStats(), strength=strength)
     return planes_of(frame.image)
 

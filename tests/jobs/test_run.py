@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.media import Painter, plain_face, random_image
 
+from vidrestore.common.settings import Restore
 from vidrestore.imaging.frame import Frame
 from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.batching import restore
@@ -50,8 +51,7 @@ def test_every_face_is_restored_once_and_frames_keep_their_order(batch_size, rea
             face_frames(faces),
             recorder,
             RestorationStats(),
-            batch_size=batch_size,
-            max_waiting_frames=9,
+            how=Restore(batch_size=batch_size, max_waiting_frames=9),
         )
     )
     assert [f.frame.index for f in out] == list(range(30))
@@ -73,8 +73,7 @@ def test_batches_are_full_across_frames_and_faces():
             face_frames([[0, 1]] * 12),
             painter,
             RestorationStats(),
-            batch_size=4,
-            max_waiting_frames=16,
+            how=Restore(batch_size=4, max_waiting_frames=16),
         )
     )
     assert painter.batches == [4] * 6
@@ -87,8 +86,7 @@ def test_windows_hold_the_neighbours_and_repeat_the_ends():
             face_frames([[0]] * 5),
             recorder,
             RestorationStats(),
-            batch_size=2,
-            max_waiting_frames=16,
+            how=Restore(batch_size=2, max_waiting_frames=16),
         )
     )
     levels = [[round(float(w[i, 0, 0, 0]) * 100) for i in range(5)]
@@ -105,8 +103,7 @@ def test_a_window_never_takes_another_track():
             face_frames([[0], [1], [0, 1]]),
             recorder,
             RestorationStats(),
-            batch_size=1,
-            max_waiting_frames=4,
+            how=Restore(batch_size=1, max_waiting_frames=4),
         )
     )
     for window in itertools.chain(*recorder.windows):
@@ -122,7 +119,9 @@ def test_frames_without_faces_pass_at_once_and_waiting_is_bounded():
             taken.append(frame.frame.index)
             yield frame
 
-    out = restore(counted(), Painter(), RestorationStats(), batch_size=100, max_waiting_frames=6)
+    out = restore(
+        counted(), Painter(), RestorationStats(), how=Restore(batch_size=100, max_waiting_frames=6)
+    )
     assert next(out).frame.index == 0
     assert len(taken) == 1
     for frame in out:
@@ -138,8 +137,7 @@ def test_crops_of_other_sizes_go_through_the_networks_own():
             itertools.chain(small, large),
             recorder,
             RestorationStats(),
-            batch_size=4,
-            max_waiting_frames=4,
+            how=Restore(batch_size=4, max_waiting_frames=4),
         )
     )
     assert [tuple(f.faces[0].restored.shape) for f in out] == [(3, 8, 8), (3, 32, 32)]
@@ -164,7 +162,12 @@ class Hungry(Restorer):
 def test_memory_that_gives_out_halves_the_batch_for_good_and_is_said_once():
     hungry, tally = Hungry(room=3), RestorationStats()
     out = list(
-        restore(face_frames([[0, 1]] * 8), hungry, tally, batch_size=8, max_waiting_frames=9)
+        restore(
+            face_frames([[0, 1]] * 8),
+            hungry,
+            tally,
+            how=Restore(batch_size=8, max_waiting_frames=9),
+        )
     )
     assert all(face.restored is not None for f in out for face in f.faces)
     assert hungry.asked == [8, 4] + [2] * 8
@@ -177,7 +180,12 @@ def test_memory_that_gives_out_halves_the_batch_for_good_and_is_said_once():
 def test_a_face_that_does_not_fit_alone_is_left_as_it_was_and_counted():
     tally = RestorationStats()
     out = list(
-        restore(face_frames([[0], [0]]), Hungry(0), tally, batch_size=4, max_waiting_frames=9)
+        restore(
+            face_frames([[0], [0]]),
+            Hungry(0),
+            tally,
+            how=Restore(batch_size=4, max_waiting_frames=9),
+        )
     )
     assert [f.faces[0].restored for f in out] == [None, None]
     assert tally.not_restored == {"did not fit into memory": 2}
@@ -191,6 +199,10 @@ def test_a_result_that_is_not_finite_is_left_out_and_counted():
             return result
 
     tally = RestorationStats()
-    out = list(restore(face_frames([[0, 1]]), Broken(), tally, batch_size=2, max_waiting_frames=9))
+    out = list(
+        restore(
+            face_frames([[0, 1]]), Broken(), tally, how=Restore(batch_size=2, max_waiting_frames=9)
+        )
+    )
     assert [face.restored is None for face in out[0].faces] == [True, False]
     assert tally.not_restored["the network gave no finite result"] == 1

@@ -21,7 +21,6 @@ from vidrestore.models.restorers.adaptive import AdaptiveGpen, tier_for
 from vidrestore.models.restorers.gpen import Gpen
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.faces import FaceFrame
-from vidrestore.restoration.pipeline import _batch_size
 from vidrestore.restoration.statistics import RestorationStats
 
 CUDA = torch.device("cuda")
@@ -225,12 +224,12 @@ def test_batches_are_as_large_as_memory_allows() -> None:
 
     def run(**settings: Any) -> list[int]:
         sizes.clear()
-        wanted = load_settings(options={f"restore.{k}": v for k, v in settings.items()})
+        own = {"max_waiting_frames": 4, "repeats": False} | settings
+        wanted = load_settings(options={f"restore.{k}": v for k, v in own.items()})
         frame = Frame(0, 0, random_image(32, 32, "yuv420p", 0))
         faces = tuple(plain_face(torch.rand(3, 16, 16), track_id=i) for i in range(6))
         list(restore(iter([FaceFrame(frame, faces)]), Noting(), RestorationStats(),
-                     max_waiting_frames=4, batch_size=_batch_size(wanted, CUDA),
-                     repeats=False))  # fmt: skip
+                     wanted.restore, device=CUDA))  # fmt: skip
         return list(sizes)
 
     assert run() == [2, 2, 2]

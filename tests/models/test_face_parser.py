@@ -20,11 +20,13 @@ from helpers.media import (
     planes_of,
     write_video,
 )
+from helpers.pasting import Finish, paste
 from onnx import TensorProto, helper, numpy_helper
 
 from vidrestore.api import restore_video
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.profiles import load_settings
+from vidrestore.common.settings import Restore
 from vidrestore.imaging.frame import Frame
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.decode import DecodeErrors, decode
@@ -33,7 +35,6 @@ from vidrestore.models.face_parser import Parsed, Parser
 from vidrestore.models.factory import chosen_parser
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing import masks
-from vidrestore.restoration.compositing.paste import Finish, paste
 from vidrestore.restoration.crop import crop
 from vidrestore.restoration.segments import plan_segments, segment_key
 from vidrestore.restoration.statistics import RestorationStats
@@ -118,7 +119,9 @@ def pasted(
     track = plain_track(len(scenes), centre=(96, 96), side=float(SIDE), work_px=128)
     info, tally = info_of(SIDE, SIDE, "yuv444p"), tally or RestorationStats()
     cut = crop(frames_of(images), [track], info, largest_px=2048, device=CPU)
-    done = restore(cut, Painter((0.9, 0.1, 0.9)), tally, batch_size=1, max_waiting_frames=1)
+    done = restore(
+        cut, Painter((0.9, 0.1, 0.9)), tally, how=Restore(batch_size=1, max_waiting_frames=1)
+    )
     out: list[Frame] = list(paste(done, info, tally, strength=1, tracks=[track], finish=finish))
     return [
         np.abs(np.array(was, int) - np.array(planes_of(now.image), int)).max(axis=0)

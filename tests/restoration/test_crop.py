@@ -16,7 +16,7 @@ from helpers.media import frames_of, info_of, write_video
 from vidrestore.analysis.alignment import align
 from vidrestore.analysis.tracks import RawTrack
 from vidrestore.api import restore_video
-from vidrestore.common.settings import Settings
+from vidrestore.common.settings import Align, Settings
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import apply, invert, template, upright
 from vidrestore.models.detectors import Detection, Detector
@@ -117,7 +117,7 @@ def crop_of(coding):
     info = coding.info()
     landmarks = seen_by_a_detector(info)[None].astype(np.float32)
     raw = RawTrack(0, (0, 1), landmarks, np.ones(1, np.float32))
-    tracks = align([raw], info, template_name="ffhq", smoothness=0.0)
+    tracks = align([raw], info, Align(), template_name="ffhq", coarse=False)
     assert tracks[0].work_px == WORK_PX
     cut = crop(frames_of([coding.image()]), tracks, info, largest_px=WORK_PX,
                device=torch.device("cpu"))  # fmt: skip

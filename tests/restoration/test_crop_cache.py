@@ -9,6 +9,7 @@ from restoration.test_segments import Boiling, faces_of, frames_of
 from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
+from vidrestore.common.settings import Restore
 from vidrestore.imaging.frame import Frame
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.crop_cache import CropCache, bytes_in
@@ -52,8 +53,7 @@ def through(crops, levels, restorer, tally=None):
         frames,
         restorer,
         tally or RestorationStats(),
-        batch_size=2,
-        max_waiting_frames=4,
+        how=Restore(batch_size=2, max_waiting_frames=4),
         crops=crops,
     )
     return [face.restored for frame in out for face in frame.faces]

@@ -37,6 +37,7 @@ from skimage import data
 from vidrestore.api import restore_video
 from vidrestore.cli import console
 from vidrestore.common.profiles import load_settings
+from vidrestore.common.settings import Guard
 from vidrestore.imaging.geometry import fit_similarity, template
 from vidrestore.jobs.summary import likeness_by_track
 from vidrestore.media.decode import DecodeErrors, decode
@@ -75,10 +76,8 @@ def features(source: np.ndarray, result: np.ndarray) -> float:
 
 
 def guarded(frames, judge=None, tally=None, **floors) -> list[FaceFrame]:
-    wanted = FLOORS | floors
-    return list(
-        guard(iter(frames), judge or SimilarityJudge(), tally or RestorationStats(), **wanted)
-    )
+    how = Guard(**(FLOORS | floors))
+    return list(guard(iter(frames), judge or SimilarityJudge(), tally or RestorationStats(), how))
 
 
 def strengths(frames) -> np.ndarray:
@@ -198,8 +197,8 @@ def test_a_recogniser_looks_at_fixed_frames_and_its_word_reaches_those_between()
             iter(whole[first:]),
             Said(knows_people=True),
             RestorationStats(),
+            Guard(**FLOORS),
             tracks=tracks,
-            **FLOORS,
         )
         cut = strengths(part)[REACH_FRAMES:]
         np.testing.assert_array_equal(cut, found[first + REACH_FRAMES :])
@@ -307,7 +306,7 @@ def test_a_real_recogniser_tells_another_person_and_knows_the_same(models, recog
     for results, reduced in ((own, 0), (other, 4)):
         tally, floors = RestorationStats(), FLOORS | {"features": 0.0}
         frames = iter(face_frames(sources, results))
-        list(guard(frames, recogniser, tally, tracks=[track], **floors))
+        list(guard(frames, recogniser, tally, Guard(**floors), tracks=[track]))
         known = tally.likeness_of(0)
         assert known.looks == 2
         assert known.reduced == reduced

@@ -15,6 +15,7 @@ from vidrestore.analysis.tracks import RawTrack
 from vidrestore.api import restore_video
 from vidrestore.cli import console
 from vidrestore.common.profiles import load_settings
+from vidrestore.common.settings import Align, Restore
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.geometry import crop_matrix
 from vidrestore.media.decode import DecodeErrors, decode
@@ -53,7 +54,7 @@ def both(levels, *, reach=0, batch_size=1, tracks=(0,), tally=None, **more):
     for repeats in (True, False):
         restorer = Lively(reach)
         out = restore(crops(*levels, tracks=tracks), restorer, tally or RestorationStats(),
-                      batch_size=batch_size, max_waiting_frames=9, repeats=repeats,
+                      how=Restore(batch_size=batch_size, max_waiting_frames=9, repeats=repeats),
                       **more)  # fmt: skip
         results.append([face.restored for frame in out for face in frame.faces])
         runs.append(restorer.windows)
@@ -77,7 +78,7 @@ def test_each_picture_is_run_once_and_repeats_are_counted():
     tally = RestorationStats(frames=range(2, 100))
     levels = [1, 1, 1, 2, 2, 1, 1, 1]
     restorer = Lively()
-    list(restore(crops(*levels), restorer, tally, batch_size=4, max_waiting_frames=9))
+    list(restore(crops(*levels), restorer, tally, how=Restore(batch_size=4, max_waiting_frames=9)))
     assert restorer.windows == 3
     assert tally.repeated == 4  # of the frames that count: the first and second do not
 
@@ -91,7 +92,12 @@ def test_a_repeat_is_one_of_the_same_track_in_the_frame_before():
         frames = [FaceFrame(Frame(i, i, image), (f,) if f else ()) for i, f in enumerate(faces)]
         restorer = Lively()
         list(
-            restore(iter(frames), restorer, RestorationStats(), batch_size=1, max_waiting_frames=9)
+            restore(
+                iter(frames),
+                restorer,
+                RestorationStats(),
+                how=Restore(batch_size=1, max_waiting_frames=9),
+            )
         )
         assert restorer.windows == 2
 
@@ -107,7 +113,9 @@ def test_a_repeat_of_what_could_not_be_restored_is_counted_with_the_reason():
             return super().__call__(windows) * torch.nan
 
     tally, restorer = RestorationStats(), Broken()
-    out = list(restore(crops(1, 1, 1), restorer, tally, batch_size=1, max_waiting_frames=9))
+    out = list(
+        restore(crops(1, 1, 1), restorer, tally, how=Restore(batch_size=1, max_waiting_frames=9))
+    )
     assert [frame.faces[0].restored for frame in out] == [None] * 3
     assert tally.not_restored == {"the network gave no finite result": 3}
     assert (tally.repeated, restorer.windows) == (0, 1)
@@ -119,7 +127,9 @@ def test_what_is_kept_of_faces_that_are_gone_is_nothing():
 
     frames = list(crops(1, 2)) + [FaceFrame(Frame(i, i, None)) for i in (2, 3, 4)]
     seen = weakref.ref(frames[1].faces[0].source)
-    out = restore(iter(frames), Lively(), RestorationStats(), batch_size=1, max_waiting_frames=9)
+    out = restore(
+        iter(frames), Lively(), RestorationStats(), how=Restore(batch_size=1, max_waiting_frames=9)
+    )
     for _ in range(4):
         next(out)
     frames.clear()
@@ -229,9 +239,9 @@ def seen_at(missing=(), repeated=()):
 def test_a_picture_is_seen_where_it_is_seen_in_any_of_its_frames():
     """Some frames are only followed; what a repeat of one saw is used for both."""
     whole, info, repeats = seen_at(repeated=(3, 4, 8))
-    (wanted,) = align([whole], info, template_name="gpen", smoothness=0.2, repeats=repeats)
+    (wanted,) = align([whole], info, Align(), template_name="gpen", coarse=False, repeats=repeats)
     part, info, repeats = seen_at(repeated=(3, 4, 8), missing=(2, 4, 7))
-    (got,) = align([part], info, template_name="gpen", smoothness=0.2, repeats=repeats)
+    (got,) = align([part], info, Align(), template_name="gpen", coarse=False, repeats=repeats)
     np.testing.assert_array_equal(got.matrices, wanted.matrices)
     for frame in (3, 4, 8):
         np.testing.assert_array_equal(got.matrices[frame], got.matrices[frame - 1])
@@ -242,6 +252,6 @@ def test_a_picture_is_seen_where_it_is_seen_in_any_of_its_frames():
 
 def test_a_track_that_begins_with_a_repeat_has_a_first_picture():
     raw, info, _ = seen_at()
-    (track,) = align([raw], info, template_name="gpen", smoothness=0.2,
-                     repeats=np.ones(12, bool))  # fmt: skip
+    repeats = np.ones(12, bool)
+    (track,) = align([raw], info, Align(), template_name="gpen", coarse=False, repeats=repeats)
     assert len(np.unique(track.matrices, axis=0)) == 1

@@ -34,6 +34,7 @@ from helpers.simulation import (
 
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.common.profiles import load_settings
+from vidrestore.common.settings import Deflicker
 from vidrestore.restoration.faces import FaceFrame
 from vidrestore.restoration.temporal import REACH_FRAMES, deflicker
 from vidrestore.review import metrics
@@ -42,7 +43,7 @@ N, SIDE = 20, 256
 
 
 def steadied(frames, amount=1.0, detail=0.0, causal=False) -> list[FaceFrame]:
-    return list(deflicker(iter(frames), amount=amount, detail=detail, causal=causal))
+    return list(deflicker(iter(frames), Deflicker(amount=amount, detail=detail), causal=causal))
 
 
 def scored(clip: Clip, seed=0, wear=X4, boil=None, **options) -> Score:
@@ -188,7 +189,7 @@ def test_no_more_is_held_than_is_stated():
             kept.append((weakref.ref(own.source), weakref.ref(own.restored)))
             yield frame.with_faces((own,))
 
-    for given, out in enumerate(deflicker(made(), amount=1.0, detail=0.5), start=1):
+    for given, out in enumerate(deflicker(made(), Deflicker(amount=1.0, detail=0.5)), start=1):
         ahead = min(given + REACH_FRAMES, 16)
         assert len(kept) == ahead
         alive = [[r() is not None for r in pair] for pair in kept]
@@ -199,7 +200,7 @@ def test_no_more_is_held_than_is_stated():
 
 def test_small_fields_take_no_more_memory_than_is_stated():
     frames = boiling(12, SIDE)
-    stage = deflicker(iter(frames), amount=1.0, detail=0.0)
+    stage = deflicker(iter(frames), Deflicker(amount=1.0, detail=0.0))
     tracemalloc.start()
     try:
         for _ in range(8):
@@ -240,7 +241,9 @@ def test_the_causal_form_waits_for_nothing():
     frames = face_frames(source, result)
     taken = []
     stage = deflicker(
-        (taken.append(f.frame.index) or f for f in frames), amount=1.0, detail=0.0, causal=True
+        (taken.append(f.frame.index) or f for f in frames),
+        Deflicker(amount=1.0, detail=0.0),
+        causal=True,
     )
     output = []
     for count, frame in enumerate(stage, start=1):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy.linalg import solveh_banded
 
 from vidrestore.analysis.tracks import Motion, RawTrack, Track
+from vidrestore.common.settings import Align
 from vidrestore.imaging.frame import BoolArray, FloatArray, VideoInfo
 from vidrestore.imaging.geometry import (
     Matrix,
@@ -53,24 +54,36 @@ IntArray = npt.NDArray[np.int64]
 def align(
     tracks: Sequence[RawTrack],
     info: VideoInfo,
+    how: Align,
     *,
     template_name: str,
-    smoothness: float,
-    motion_smoothness: float = 300.0,
-    least_support: float = 0.3,
+    coarse: bool,
     repeats: BoolArray | None = None,
 ) -> list[Track]:
     """Smooth every track by itself, so that nothing leaks across a cut.
 
-    `smoothness` and `motion_smoothness` are meant for 25 frames per second and scaled with the
-    rate, from 1 to 1000: a weight of the p-th difference stands for the same time constant as its
-    power 2 p. A rate beyond these counts as the nearer of them. Motion
-    on which less than `least_support` of its points agree is not used. `repeats` (frames,) is True
-    where a frame of the video shows what the one before showed: smoothing leaves these out, and
-    they get the geometry of the one before, so that their crops are equal too. The crop is fitted
-    in the upright, square-pixel view; the matrices carry rotation, flips and pixel aspect ratio.
-    `stages.strength` gives the strengths, which are 1 here.
+    The weights of `how` are meant for 25 frames per second and scaled with the rate, from 1 to
+    1000: a weight of the p-th difference stands for the same time constant as its power 2 p. A rate
+    beyond these counts as the nearer of them. The crop is fitted in the upright, square-pixel view;
+    the matrices carry rotation, flips and pixel aspect ratio.
+
+    Args:
+        tracks: In pixels of the frame.
+        info: Of the frames.
+        how: The weights, and `least_support`: motion on which a smaller share of its points agree
+            is not used.
+        template_name: Where the landmarks stand in the crop: "gpen" or "ffhq".
+        coarse: Whether landmarks were guessed from boxes: `coarse_smoothness` counts then, else
+            `smoothness`.
+        repeats: (frames,) True where a frame of the video shows what the one before showed:
+            smoothing leaves these out, and they get the geometry of the one before, so that their
+            crops are equal too. Default: none does.
+
+    Returns:
+        The tracks in the order given, all with the strength 1; `vidrestore.analysis.strength`
+        gives them theirs.
     """
+    smoothness = how.coarse_smoothness if coarse else how.smoothness
     to_upright = upright(info).matrix
     points = template(template_name)
     faster = min(max(float(info.frame_rate / 25), _SLOWEST), _FASTEST)
@@ -78,12 +91,14 @@ def align(
     for track_id, raw in enumerate(tracks):
         seen = apply(to_upright, raw.landmarks.astype(np.float64))
         seen[np.isnan(raw.score)] = np.nan
-        moves = upright_motions(raw.motions, to_upright, least_support)
+        moves = upright_motions(raw.motions, to_upright, how.least_support)
         starts, sightings, picture = _pictures(raw, repeats)
         seen, moves = seen[sightings], moves[starts] if len(moves) else moves
         smooth = smooth_landmarks(seen, smoothness * faster ** (2 * _LANDMARK_ORDER))
         if np.isfinite(moves).any():
-            smooth = follow_motion(seen, smooth, moves, smoothness=motion_smoothness, faster=faster)
+            smooth = follow_motion(
+                seen, smooth, moves, smoothness=how.motion_smoothness, faster=faster
+            )
         smooth = smooth[picture]
         upright_to_unit = fit_similarity(smooth, points)
         aligned.append(
@@ -114,15 +129,18 @@ def _pictures(raw: RawTrack, repeats: BoolArray | None) -> tuple[list[int], list
     return starts, sightings, np.cumsum(~again) - 1
 
 
-def broken(
-    tracks: Sequence[RawTrack], *, least_support: float, break_eyes: float
-) -> list[RawTrack]:
-    """The tracks, cut where pixels and landmarks both say that another face begins.
+def broken(tracks: Sequence[RawTrack], how: Align) -> list[RawTrack]:
+    """Cut tracks where pixels and landmarks both say that another face begins.
 
-    That is where motion was looked for and has less than `least_support`, and where the landmarks
-    jump by more than `break_eyes` eye distances. Ordered by first frame, as before.
+    Args:
+        tracks: Ordered by first frame.
+        how: That is where motion was looked for and has less than `least_support`, and where the
+            landmarks jump by more than `break_eyes` eye distances.
+
+    Returns:
+        The tracks and parts of tracks, ordered by first frame.
     """
-    parts = [part for raw in tracks for part in _parts(raw, least_support, break_eyes)]
+    parts = [part for raw in tracks for part in _parts(raw, how.least_support, how.break_eyes)]
     return sorted(parts, key=lambda part: part.first_frame)
 
 

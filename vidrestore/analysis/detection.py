@@ -13,6 +13,7 @@ from av.video.reformatter import Interpolation
 
 from vidrestore.analysis.borders import NO_MARGINS, Margins
 from vidrestore.analysis.tracks import Observation
+from vidrestore.common.settings import Detect
 from vidrestore.imaging import transfer
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import Rect, Upright, apply, invert, overlaps, upright
@@ -91,16 +92,23 @@ class FirstLook:
         self,
         detector: Detector,
         info: VideoInfo,
+        how: Detect,
         *,
-        size_px: int,
-        every: int,
         margins: Margins = NO_MARGINS,
     ) -> None:
+        """Set up the first look.
+
+        Args:
+            detector: Finds the faces; not used by another thread meanwhile.
+            info: Of the frames.
+            how: `size_px` and `every` count here.
+            margins: Parts of the picture that are covered; default: none.
+        """
         self._detector = detector
         self._info = info
         self._margins = margins
-        self._view = upright(info, size_px)
-        self._every = every
+        self._view = upright(info, how.size_px)
+        self._every = how.every
 
     def __call__(self, frame: Frame) -> FirstLookResult:
         picture = upright_picture(frame.image, self._info, self._view, self._margins)
@@ -120,27 +128,38 @@ def detect(
     looks: Iterator[FirstLookResult],
     detector: Detector,
     info: VideoInfo,
+    how: Detect,
     *,
-    size_px: int,
-    again_seconds: float,
     margins: Margins = NO_MARGINS,
     recognise: Recognise | None = None,
     failures: Failures | None = None,
 ) -> Iterator[tuple[Frame, Observation]]:
-    """The faces of every frame, looked for once more where the first look may have missed some.
+    """Find the faces of every frame, with a second look where the first may have missed some.
 
     A face that fills the picture is seen from afar: where nothing was found or a face of the frame
     before is gone. Small ones in large frames are seen closely, tile by tile. Where neither a lost
-    face nor a new picture asks for it, both are done every `again_seconds` only. `recognise` adds
-    embeddings to the faces of a picture, given its time in seconds. What lies in the `margins` is
-    no face, and counted in the observation.
+    face nor a new picture asks for it, both are done every `how.again_seconds` only.
 
-    Where one of them breaks at a frame, that is counted in `failures`, and the frame keeps the
-    faces found until then; the error is raised where several frames in a row have one.
+    Args:
+        looks: What the first look at each frame gave, in order.
+        detector: For the second look; not used by another thread meanwhile.
+        info: Of the frames.
+        how: `size_px` and `again_seconds` count here.
+        margins: What lies in them is no face, and counted in the observation; default: none.
+        recognise: Adds embeddings to the faces of a picture, given its time in seconds; default:
+            no embeddings.
+        failures: Counts the frames at which `detector` or `recognise` broke, which keep the faces
+            found until then; default: they are not told.
+
+    Yields:
+        Each frame with its faces, in pixels of the frame.
+
+    Raises:
+        Exception: Of the detector or the recogniser, where several frames in a row have one.
     """
     failures = failures or Failures()
-    view = upright(info, size_px)
-    again = _SecondLook(detector, info, view, size_px, again_seconds, margins)
+    view = upright(info, how.size_px)
+    again = _SecondLook(detector, info, view, how, margins)
     for look in looks:
         frame, found, error = look.frame, look.found, look.error
         seconds, in_margins = float(frame.pts * info.time_base), 0
@@ -170,22 +189,21 @@ class _SecondLook:
         detector: Detector,
         info: VideoInfo,
         view: Upright,
-        size_px: int,
-        again_seconds: float,
+        how: Detect,
         margins: Margins,
     ) -> None:
         self._detector = detector
         self._info = info
-        self._again_seconds = again_seconds
+        self._again_seconds = how.again_seconds
         self._margins = margins
         longer = round(_CLOSER * max(upright(info).coded_size))
-        self._close = upright(info, longer) if longer > size_px else None
+        self._close = upright(info, longer) if longer > how.size_px else None
         self._larger = longer / max(view.coded_size)
         if self._close is not None:
             width, height = self._close.coded_size
             if self._close.orientation[0] == 0:
                 width, height = height, width
-            self._tiles = _tiles(width, height, size_px)
+            self._tiles = _tiles(width, height, how.size_px)
         self._before: list[Detection] = []
         self._thumbnail: Picture | None = None
         self._looked_seconds = -np.inf

@@ -20,8 +20,8 @@ from vidrestore.analysis.people import join_people
 from vidrestore.analysis.result import Analysis, Fields, info_of_pictures
 from vidrestore.analysis.shots import ShotFinder
 from vidrestore.analysis.strength import with_strength
-from vidrestore.analysis.tracking import track
-from vidrestore.analysis.tracks import Observation, Observations, RawTrack, Track
+from vidrestore.analysis.tracking import gap_frames, min_frames, track
+from vidrestore.analysis.tracks import Observation, Observations, RawTrack
 from vidrestore.common.errors import (
     ChangedSourceError,
     InputError,
@@ -40,8 +40,7 @@ from vidrestore.media.images import (
 )
 from vidrestore.media.probe import Probe, fingerprint, probe
 from vidrestore.media.pulldown import Matches, film_pictures
-from vidrestore.models.detectors import Detector
-from vidrestore.models.detectors.haar import CERTAIN_NEIGHBORS
+from vidrestore.models.detectors import Detector, OneAtATime, check_detector
 from vidrestore.models.factory import chosen_detector, chosen_recognizer
 from vidrestore.models.recognizer import Embedder
 
@@ -57,6 +56,7 @@ def analyze_video(
     settings: Settings | None = None,
     *,
     span: TimeRange | None = None,
+    detector: Detector | None = None,
     on_event: OnEvent | None = None,
 ) -> Analysis:
     """Find out everything that must be known of a video before a face is restored.
@@ -65,6 +65,8 @@ def analyze_video(
         source: A video, a picture, or numbered pictures by a pattern.
         settings: Default: `Settings()`.
         span: The part to look at; default: all.
+        detector: A `vidrestore.Detector` of the caller's own, which looks at one picture at a
+            time; default: the one that the settings name.
         on_event: Receives progress and notices; default: nobody does.
 
     Returns:
@@ -74,13 +76,16 @@ def analyze_video(
     Raises:
         InputError: The source cannot be read as video.
         ChangedSourceError: It changed meanwhile.
+        UsageError: `detector` does not inherit `vidrestore.Detector`.
         WeightsError: The detector's weights are missing.
     """
     settings = settings or Settings()
+    if detector is not None:
+        check_detector(detector)
     found = probe(Path(source), settings)
     inspection = inspect_samples(found, settings, span)
     notify(on_event, *filter(None, [inspection.interlacing.notice()]))
-    return analyze(found, inspection, settings, span=span, on_event=on_event)
+    return analyze(found, inspection, settings, span=span, detector=detector, on_event=on_event)
 
 
 def analyze(
@@ -89,6 +94,7 @@ def analyze(
     settings: Settings,
     *,
     span: TimeRange | None = None,
+    detector: Detector | None = None,
     on_event: OnEvent | None = None,
 ) -> Analysis:
     """`analyze_video` of a file that was looked at already.
@@ -99,9 +105,12 @@ def analyze(
     source, info = probe.path, probe.info
     interlacing, margins = inspection.interlacing, inspection.margins
     notify(on_event, *filter(None, [margins.notice()]))
-    at_once = _looking_threads(settings)
-    each = max(1, usable_cores() // at_once)
-    detectors = [chosen_detector(settings, on_event, threads=each) for _ in range(at_once + 1)]
+    if detector is None:
+        at_once = _looking_threads(settings)
+        each = max(1, usable_cores() // at_once)
+        detectors = [chosen_detector(settings, on_event, threads=each) for _ in range(at_once + 1)]
+    else:
+        detectors = [OneAtATime(detector)] * 2
     recognizer = chosen_recognizer(settings, on_event)
 
     def watch(*, may_seek: bool) -> _Watched:
@@ -135,7 +144,7 @@ def analyze(
     if watched.failures.frames:
         notify(on_event, f"the detector broke first at {watched.failures.first}")
     analysis = replace(
-        _understood(watched, settings, coarse=detectors[0].coarse),
+        _understood(watched, settings, detectors[0]),
         fingerprint=probe.fingerprint,
         margins=margins or None,
         people_are_joined=recognizer is not None,
@@ -211,13 +220,10 @@ def _looked(
     how = settings.detect
     odometer = FaceMotionEstimator(
         info,
-        carry_frames=_gap_frames(settings, info),
+        carry_frames=gap_frames(settings.track, info.frame_rate, how.every),
         least_support=settings.align.least_support,
     )
-    first = [
-        FirstLook(detector, info, size_px=how.size_px, every=how.every, margins=margins)
-        for detector in detectors[:-1]
-    ]
+    first = [FirstLook(detector, info, how, margins=margins) for detector in detectors[:-1]]
 
     def looked(frames: Iterator[Frame], threads: StageThreads) -> Iterator[Observation]:
         looks = threads.each(frames, first, depth=4, name="look")
@@ -225,8 +231,7 @@ def _looked(
             looks,
             detectors[-1],
             info,
-            size_px=how.size_px,
-            again_seconds=how.again_seconds,
+            how,
             margins=margins,
             recognise=recognise,
             failures=failures,
@@ -264,32 +269,38 @@ def _watch(
     watch.report(on_event, "analyze", threads.times)
 
 
-def _understood(watched: _Watched, settings: Settings, *, coarse: bool) -> Analysis:
+def _understood(watched: _Watched, settings: Settings, detector: Detector) -> Analysis:
     """Shots, tracks and geometry from what was seen in every frame."""
     seen, damage = watched.seen, watched.damage
     info = replace(watched.info, frame_rate=_plausible_rate(watched.info, seen))
     shots = watched.shots(settings, info)
-    min_frames = round(settings.track.min_seconds * info.frame_rate / settings.detect.every)
+    rate, every = info.frame_rate, settings.detect.every
     raw, brief = track(
         seen,
         shots,
-        overlap=settings.track.overlap,
-        gap_frames=_gap_frames(settings, info),
-        min_frames=min_frames,
+        settings.track,
+        frame_rate=rate,
+        every=every,
         similarity=settings.people.similarity,
     )
-    how = settings.align
-    parts = broken(raw, least_support=how.least_support, break_eyes=how.break_eyes)
-    raw = [part for part in parts if _sightings(part) >= min(min_frames, _shot_frames(part))]
+    least = min_frames(settings.track, rate, every)
+    parts = broken(raw, settings.align)
+    raw = [part for part in parts if _sightings(part) >= min(least, _shot_frames(part))]
     brief += sum(map(_sightings, parts)) - sum(map(_sightings, raw))
     aligned, reasons = with_strength(
-        _aligned(raw, info, settings, coarse=coarse, repeats=_repeats(seen)),
+        align(
+            raw,
+            info,
+            settings.align,
+            template_name=template_of(settings),
+            coarse=detector.coarse,
+            repeats=_repeats(seen),
+        ),
         raw,
+        settings.align,
         template_name=template_of(settings),
-        min_face_px=how.min_face_px,
-        least_score=_least_score(settings),
-        least_support=how.least_support,
-        fade_frames=round(how.fade_seconds * info.frame_rate),
+        least_score=detector.least_score,
+        frame_rate=rate,
     )
     kept = [(track, was) for track, was in zip(aligned, raw, strict=True) if track is not None]
     people = join_people([was for _, was in kept], similarity=settings.people.similarity)
@@ -314,7 +325,7 @@ def _understood(watched: _Watched, settings: Settings, *, coarse: bool) -> Analy
         repaired_times=damage.repaired_times,
         detector_errors=watched.failures.frames,
         one_thread=damage.found,
-        coarse_landmarks=coarse,
+        coarse_landmarks=detector.coarse,
         template=template_of(settings),
         fields=watched.fields(),
     )
@@ -328,10 +339,6 @@ def _shot_frames(track: RawTrack) -> int:
     return track.shot[1] - track.shot[0]
 
 
-def _gap_frames(settings: Settings, info: VideoInfo) -> int:
-    return max(round(settings.track.gap_seconds * info.frame_rate), settings.detect.every - 1)
-
-
 def _plausible_rate(info: VideoInfo, seen: Observations) -> Fraction:
     """The nominal rate, unless the frames are far apart: then it is the clock's, not theirs."""
     if len(seen) < 2:
@@ -341,35 +348,10 @@ def _plausible_rate(info: VideoInfo, seen: Observations) -> Fraction:
     return typical if info.frame_rate > 2 * typical else info.frame_rate
 
 
-def _aligned(
-    raw: list[RawTrack], info: VideoInfo, settings: Settings, *, coarse: bool, repeats: BoolArray
-) -> list[Track]:
-    how = settings.align
-    return align(
-        raw,
-        info,
-        template_name=template_of(settings),
-        smoothness=how.coarse_smoothness if coarse else how.smoothness,
-        motion_smoothness=how.motion_smoothness,
-        least_support=how.least_support,
-        repeats=repeats,
-    )
-
-
 def _repeats(seen: Observations) -> BoolArray:
     """(frames,) whether a frame has all samples of the one before: pulldown, a frame held."""
     crc32 = np.array(seen.crc32, np.int64)
     return np.asarray(np.diff(crc32, prepend=-1) == 0)
-
-
-def _least_score(settings: Settings) -> float:
-    """From which the detector calls something a face."""
-    how = settings.detect
-    return {
-        "insightface": how.score,
-        "yunet": how.yunet_score,
-        "haar": how.haar_neighbors / CERTAIN_NEIGHBORS,
-    }[how.detector]
 
 
 def template_of(settings: Settings) -> str:

@@ -208,20 +208,14 @@ def _by_hand(analysis: Analysis, asked: ShotList, settings: Settings) -> list[Tr
             strengths.append(_factors(everyone, 0, frames))
     if not raw:
         return []
-    tracks = align(
-        raw,
-        info,
-        template_name=analysis.template,
-        smoothness=how.coarse_smoothness,
-    )
+    tracks = align(raw, info, how, template_name=analysis.template, coarse=True)
     weighed, _ = with_strength(
         tracks,
         raw,
+        how.model_copy(update={"min_face_px": 0.0}),
         template_name=analysis.template,
-        min_face_px=0,
         least_score=0,
-        least_support=how.least_support,
-        fade_frames=round(how.fade_seconds * info.frame_rate),
+        frame_rate=info.frame_rate,
     )
     next_track = len(analysis.tracks)
     next_person = max((t.person_id for t in analysis.tracks), default=0) + 1

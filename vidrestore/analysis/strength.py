@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vidrestore.analysis.tracks import RawTrack, Track
+from vidrestore.common.settings import Align
 from vidrestore.imaging.geometry import apply, crop_side_px, template
 
 # Around the least size: none below 0.8 of it, all from 1.2 of it on.
@@ -36,20 +38,30 @@ Array = npt.NDArray[np.float64]
 def with_strength(
     tracks: Sequence[Track],
     seen: Sequence[RawTrack],
+    how: Align,
     *,
     template_name: str,
-    min_face_px: float,
     least_score: float,
-    least_support: float,
-    fade_frames: int,
+    frame_rate: Fraction,
 ) -> tuple[list[Track | None], Counter[str]]:
-    """The tracks, each with its strength; and why faces get none: reason -> how many.
+    """Give tracks their strength.
 
-    None stands for a track that is all the way so small or so doubtful that it is better left out.
-    `seen` are the same tracks before smoothing. A frame in which the face was neither found nor
-    followed by `least_support` of its points counts nothing. All is averaged over `fade_frames` on
-    either side, and rises and falls over as many where a track begins or ends inside its shot.
+    Args:
+        tracks: Aligned.
+        seen: The same tracks before smoothing.
+        how: A frame in which the face was neither found nor followed by `least_support` of its
+            points counts nothing. All is averaged over `fade_seconds` on either side, and rises and
+            falls over as many where a track begins or ends inside its shot. At `min_face_px` half
+            counts.
+        template_name: Where the landmarks stand in the crops: "gpen" or "ffhq".
+        least_score: From which the detector calls something a face, in [0, 1].
+        frame_rate: Frames per second.
+
+    Returns:
+        The tracks, each with its strength, None for one that is all the way so small or so doubtful
+        that it is better left out; and why faces get none: reason -> how many.
     """
+    fade_frames = round(how.fade_seconds * frame_rate)
     result: list[Track | None] = []
     reasons = Counter[str]()
     for track, raw in zip(tracks, seen, strict=True):
@@ -58,9 +70,9 @@ def with_strength(
                 track,
                 raw,
                 eyes=template(template_name),
-                min_face_px=min_face_px,
+                min_face_px=how.min_face_px,
                 least_score=least_score,
-                least_support=least_support,
+                least_support=how.least_support,
             )
         )
         if (factors["too small"] * factors["unsure"]).max() < _LEAST_SURE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from vidrestore.analysis.tracks import Motion, Observation, RawTrack, mean_direction
+from vidrestore.common.settings import Tracking
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.geometry import overlaps
 from vidrestore.models.detectors import Detection
@@ -47,33 +49,55 @@ _STRONG_SCORE, _MOST_FRAMES_FACTOR = 0.75, 2.0
 def track(
     observations: Sequence[Observation],
     shots: Sequence[tuple[int, int]],
+    how: Tracking,
     *,
-    overlap: float,
-    gap_frames: int,
-    min_frames: int,
+    frame_rate: Fraction,
+    every: int,
     similarity: float,
 ) -> tuple[list[RawTrack], int]:
-    """All tracks, ordered by first frame, and how many detections were too few or too weak.
+    """Join the faces of successive frames to tracks.
 
     Frame by frame, detections are assigned to where the open tracks are expected. What comes of it
     is split where the embeddings say that it went over to another face, and joined across gaps of
-    up to `gap_frames` where the way in and the way out meet, and the embeddings if there are any:
-    two of one person have a cosine of `similarity` or more. Nothing is joined across shots.
+    up to `gap_frames` where the way in and the way out meet, and the embeddings if there are any.
+    Nothing is joined across shots.
 
     Faces whose score is NaN were not found but followed from the frame before. They lead a track
     across a gap, and are neither its beginning nor its end, nor counted.
+
+    Args:
+        observations: The faces of every frame, in order.
+        shots: (first, end) of each shot, in frames.
+        how: Overlap, and the times in seconds.
+        frame_rate: Frames per second.
+        every: A detector looked at each frame whose index is a multiple of this.
+        similarity: Least cosine of two embeddings of one person.
+
+    Returns:
+        All tracks, ordered by first frame, and how many detections were too few or too weak.
     """
+    gap, needed = gap_frames(how, frame_rate, every), min_frames(how, frame_rate, every)
     tracks, brief = [], 0
     for shot in shots:
-        paths = _forward(observations[slice(*shot)], overlap, gap_frames)
+        paths = _forward(observations[slice(*shot)], how.overlap, gap)
         parts = [_trimmed(part) for path in paths for part in _split(path, similarity)]
-        for path in _joined(parts, gap_frames, similarity):
+        for path in _joined(parts, gap, similarity):
             scores = [s.face.score for s in path if not s.is_carried]
-            if len(scores) < min(_frames_needed(scores, min_frames), shot[1] - shot[0]):
+            if len(scores) < min(_frames_needed(scores, needed), shot[1] - shot[0]):
                 brief += len(scores)
             else:
                 tracks.append(_raw_track(path, shot))
     return sorted(tracks, key=lambda t: (t.first_frame, float(t.landmarks[0, 0, 0]))), brief
+
+
+def gap_frames(how: Tracking, frame_rate: Fraction, every: int) -> int:
+    """Return the longest miss that is bridged, in frames; at least those without a detector."""
+    return max(round(how.gap_seconds * frame_rate), every - 1)
+
+
+def min_frames(how: Tracking, frame_rate: Fraction, every: int) -> int:
+    """Return how many detections a track needs unless it lasts as long as its shot."""
+    return round(how.min_seconds * frame_rate / every)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,12 +140,12 @@ def _sightings(seen: Observation) -> list[_Sighting]:
     ]
 
 
-def _forward(observations: Sequence[Observation], overlap: float, gap_frames: int) -> list[_Path]:
+def _forward(observations: Sequence[Observation], overlap: float, gap: int) -> list[_Path]:
     """Frame by frame, the assignment of detections to open paths with the most agreement."""
     paths: list[_Path] = []
     open_paths: list[_Path] = []
     for seen in observations:
-        open_paths = [p for p in open_paths if seen.index - _last_found(p) <= gap_frames + 1]
+        open_paths = [p for p in open_paths if seen.index - _last_found(p) <= gap + 1]
         sightings = _sightings(seen)
         found = [s for s in sightings if not s.is_carried]
         free = set(range(len(found)))
@@ -258,13 +282,13 @@ def _most_sudden(path: _Path, first: int, last: int) -> int:
     return max(range(first + 1, last + 1), key=surprise)
 
 
-def _joined(paths: list[_Path], gap_frames: int, similarity: float) -> list[_Path]:
-    """The best assignment of ends to beginnings that lie at most `gap_frames` apart."""
+def _joined(paths: list[_Path], gap: int, similarity: float) -> list[_Path]:
+    """The best assignment of ends to beginnings that lie at most `gap` apart."""
     paths = sorted(paths, key=lambda path: path[0].frame)
     beginnings = [path[0].frame for path in paths]
     agreement = {}
     for i, path in enumerate(paths):
-        low, high = (bisect_right(beginnings, path[-1].frame + g) for g in (0, gap_frames + 1))
+        low, high = (bisect_right(beginnings, path[-1].frame + g) for g in (0, gap + 1))
         for j in range(low, high):
             if (value := _continuity(path, paths[j], similarity)) > 0:
                 agreement[i, j] = value
@@ -310,9 +334,9 @@ def _continuity(path: _Path, later: _Path, similarity: float) -> float:
     return max(0.0, 1 - off / _FAR_ACROSS)
 
 
-def _frames_needed(scores: Sequence[float], min_frames: int) -> float:
+def _frames_needed(scores: Sequence[float], needed: int) -> float:
     ratio = _STRONG_SCORE / max(float(np.mean(scores)), 1e-6)
-    return float(min_frames * np.clip(ratio**2, 1, _MOST_FRAMES_FACTOR))
+    return float(needed * np.clip(ratio**2, 1, _MOST_FRAMES_FACTOR))
 
 
 def _raw_track(path: _Path, shot: tuple[int, int]) -> RawTrack:

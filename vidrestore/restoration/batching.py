@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
 
 import torch
 
+from vidrestore.common.settings import Restore
 from vidrestore.imaging.resample import squared
 from vidrestore.models.restorers import (
+    MOST_AT_ONCE,
     Denoiser,
     Restorer,
     all_finite,
@@ -21,42 +23,52 @@ from vidrestore.restoration.crop_cache import CropCache
 from vidrestore.restoration.faces import Face, FaceFrame
 from vidrestore.restoration.statistics import RestorationStats
 
+_CPU = torch.device("cpu")
+
 
 def restore(
     frames: Iterator[FaceFrame],
     restorer: Restorer,
     tally: RestorationStats,
+    how: Restore,
     *,
-    batch_size: int | Callable[[Restorer], int],
-    max_waiting_frames: int,
-    repeats: bool = True,
+    device: torch.device = _CPU,
     crops: CropCache | None = None,
     denoiser: Denoiser | None = None,
     needed: range | None = None,
 ) -> Iterator[FaceFrame]:
-    """Give every face its `restored` crop; frames come out as they came in, in order.
+    """Give every face its `restored` crop.
 
-    A batch is run as soon as `batch_size` faces are ready for the same network, of which it may
-    depend, or when `max_waiting_frames` frames wait. A face is ready once the frames after it that
-    the restorer looks at have arrived. Where memory does not suffice the batch is halved for good;
-    a face that does not fit alone, or for which the restorer has no answer, keeps `restored` None
-    and is counted in `tally`.
+    A batch is run as soon as `how.batch_size` faces are ready for the same network, or when
+    `how.max_waiting_frames` frames wait. A face is ready once the frames after it that the restorer
+    looks at have arrived. Where memory does not suffice the batch is halved for good; a face that
+    does not fit alone, or for which the restorer has no answer, keeps `restored` None and is
+    counted in `tally`.
 
-    With `repeats` a face whose window is, bit by bit, that of the frame before gets the same
+    With `how.repeats` a face whose window is, bit by bit, that of the frame before gets the same
     result without another run, and is counted. Where a result does not depend on the batch it is
     in, as on a CPU with batches of one, that is exactly what another run would give.
 
-    A restorer that sees one frame is shown what the `denoiser` makes of the frames around it; the
-    faces keep their `source`. One that sees several by itself is not, which is noted.
-
-    Faces of frames outside `needed` are only there for the windows of others, and keep `restored`
-    None; None: all are needed.
-
-    Results are kept in `crops`, and those that an earlier run or the segment before kept there are
-    taken and counted. Not of a restorer without a `cache_key`.
-
     Memory: the crops of at most max_waiting_frames + 2 * reach_frames + 1 frames, and of each face
     the window and the result of the frame before.
+
+    Args:
+        frames: In order.
+        restorer: Of all their faces.
+        tally: Receives counts and notes.
+        how: `batch_size`, `max_waiting_frames` and `repeats` count here.
+        device: Where the restorer runs, by which a batch is sized where `how` does not say;
+            default: the processor.
+        crops: Keeps results; those that an earlier run or the segment before kept there are taken
+            and counted. Not of a restorer without a `cache_key`. Default: nothing is kept.
+        denoiser: A restorer that sees one frame is shown what it makes of the frames around; the
+            faces keep their `source`. One that sees several by itself is not, which is noted.
+            Default: the faces are shown as they are.
+        needed: Faces of other frames are only there for the windows of these, and keep `restored`
+            None. Default: all are needed.
+
+    Yields:
+        The frames as they came in, in order.
     """
     if denoiser is not None and restorer.reach_frames:
         tally.notes["denoise"] = (
@@ -65,7 +77,7 @@ def restore(
         )
         denoiser = None
     reach = restorer.reach_frames if denoiser is None else denoiser.reach_frames
-    batches = _Batches(batch_size, tally, crops)
+    batches = _Batches(how.batch_size, device, tally, crops)
     held: deque[FaceFrame] = deque()  # those that a window may still show
     at = 0  # of `held`: the first whose windows are not whole yet
     waiting: deque[_Waiting] = deque()
@@ -79,7 +91,7 @@ def restore(
                 faces = [(replace(task, result="is not needed"), False) for task in found]
                 before = {}
             else:
-                faces = [_or_before(task, before if repeats else {}) for task in found]
+                faces = [_or_before(task, before if how.repeats else {}) for task in found]
                 before = {task.track_id: task for task, _ in faces}
             batches.add(task for task, is_repeat in faces if not is_repeat and task.result is None)
             waiting.append(_Waiting(held[at], faces))
@@ -87,7 +99,7 @@ def restore(
         while at > reach:
             held.popleft()
             at -= 1
-        batches.run(also_partly=len(waiting) >= max_waiting_frames)
+        batches.run(also_partly=len(waiting) >= how.max_waiting_frames)
         while waiting and waiting[0].is_done:
             yield waiting.popleft().with_results(tally)
     batches.run(also_partly=True)
@@ -161,11 +173,14 @@ class _Batches:
 
     def __init__(
         self,
-        size: int | Callable[[Restorer], int],
+        size: int | None,
+        device: torch.device,
         tally: RestorationStats,
         crops: CropCache | None,
     ) -> None:
-        self._wanted = size
+        self._asked = size
+        # On a CPU batches cost memory and gain nothing.
+        self._usual = MOST_AT_ONCE if device.type == "cuda" else 1
         self._most: int | None = None
         self._tally = tally
         self._crops = crops
@@ -197,7 +212,9 @@ class _Batches:
                 del tasks[: self._run(tasks[:size])]
 
     def _size(self, network: Restorer) -> int:
-        wanted = self._wanted if isinstance(self._wanted, int) else self._wanted(network)
+        wanted = self._asked
+        if wanted is None:
+            wanted = min(self._usual, network.most_at_once or self._usual)
         return wanted if self._most is None else min(wanted, self._most)
 
     def _run(self, tasks: list[_Task]) -> int:

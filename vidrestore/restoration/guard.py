@@ -14,7 +14,7 @@ import torch
 
 from vidrestore.analysis.tracks import Track
 from vidrestore.common.events import OnEvent
-from vidrestore.common.settings import Settings
+from vidrestore.common.settings import Guard, Settings
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.optical_flow import reduced
 from vidrestore.models.detectors import Detection
@@ -74,27 +74,34 @@ def guard(
     frames: Iterator[FaceFrame],
     judge: SimilarityJudge,
     tally: RestorationStats,
+    how: Guard,
     *,
-    identity: float,
-    features: float,
     tracks: Sequence[Track] = (),
 ) -> Iterator[FaceFrame]:
     """Lower the `strength` of faces whose `restored` does not look like their `source`.
 
-    `identity` is the least cosine to a recogniser, `features` the least correlation of the
-    features (`vidrestore.restoration.guard`); 0: not looked at. At that nothing of the restored
-    face is used, and some way above it everything, with a smooth rise between. Of both, and of the
-    frames up to two before and after, the least counts; the mean of that over as many frames is the
-    factor, which so changes by at most 1 / 5 from one frame to the next.
+    At the least likeness nothing of the restored face is used, and some way above it everything,
+    with a smooth rise between. Of both kinds of likeness, and of the frames up to two before and
+    after, the least counts; the mean of that over as many frames is the factor, which so changes by
+    at most 1 / 5 from one frame to the next. What is alike all around passes as the same object.
 
-    What is alike all around passes as the same object. Frames come out in order, `REACH_FRAMES`
-    later. What is found is added to `tally`, for each track.
-    Memory: the crops of as many frames, 24 W^2 bytes for each face.
+    Memory: the crops of `REACH_FRAMES` frames, 24 W^2 bytes for each face.
+
+    Args:
+        frames: In order.
+        judge: Compares faces.
+        tally: Receives what is found, for each track.
+        how: `identity` is the least cosine to a recogniser, `features` the least correlation of the
+            features; 0: not looked at.
+        tracks: Those of the faces; default: none.
+
+    Yields:
+        The frames in order, `REACH_FRAMES` later.
     """
-    if features == 0 and not (identity > 0 and judge.knows_people):
+    if how.features == 0 and not (how.identity > 0 and judge.knows_people):
         yield from frames
         return
-    stage = _Stage(judge, tally, identity, features, tracks)
+    stage = _Stage(judge, tally, how, tracks)
     held: deque[FaceFrame] = deque()
     for last, frame in enumerate(chain(frames, repeat(None, REACH_FRAMES))):
         if frame is not None:
@@ -139,12 +146,11 @@ class _Stage:
         self,
         judge: SimilarityJudge,
         tally: RestorationStats,
-        identity: float,
-        features: float,
+        how: Guard,
         tracks: Sequence[Track],
     ) -> None:
         self._judge, self._tally = judge, tally
-        self._identity, self._features = identity, features
+        self._identity, self._features = how.identity, how.features
         self._tracks = {
             track.track_id: _Followed(TrackGeometry(track), track.first_frame) for track in tracks
         }

@@ -15,7 +15,7 @@ import torch
 from vidrestore.analysis.replay import frames_again, last_duration
 from vidrestore.analysis.result import Analysis, frames_of_output, in_output, is_woven
 from vidrestore.common.errors import ChangedSourceError
-from vidrestore.common.settings import Settings
+from vidrestore.common.settings import Deflicker, Settings
 from vidrestore.common.threads import StageThreads
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.media.codecs import Encoding
@@ -24,7 +24,7 @@ from vidrestore.media.encode import VideoWriter
 from vidrestore.media.fields import woven
 from vidrestore.models.devices import choose_device
 from vidrestore.models.face_parser import Parser
-from vidrestore.models.restorers import MOST_AT_ONCE, Restorer, RestorerInfo, Schedule
+from vidrestore.models.restorers import Restorer, RestorerInfo, Schedule
 from vidrestore.models.restorers.denoise import Denoise
 from vidrestore.restoration import guard as guard_stage
 from vidrestore.restoration import temporal as deflicker_stage
@@ -32,7 +32,7 @@ from vidrestore.restoration.batching import restore
 from vidrestore.restoration.companion import ALONE, PairedVideo, Pairing, target_from_source
 from vidrestore.restoration.compositing import paste as paste_stage
 from vidrestore.restoration.compositing.layers import LayerFiles, layer_writer
-from vidrestore.restoration.compositing.paste import Finish, paste
+from vidrestore.restoration.compositing.paste import paste
 from vidrestore.restoration.crop import crop, cut_out
 from vidrestore.restoration.crop_cache import CropCache
 from vidrestore.restoration.faces import FaceFrame
@@ -116,20 +116,9 @@ def restore_segment(
         needed = _needed(first, end, analysis, restorers, settings)
         restored = _restored(faces, restorers, tally, settings, device, crops, needed)
         clear = threads.background(restored, depth=depth, name="restore")
-        steady = deflicker(
-            clear,
-            amount=_deflicker_amount(restorers, settings),
-            detail=settings.deflicker.detail,
-        )
+        steady = deflicker(clear, _deflicker(restorers, settings))
         calm = threads.background(steady, depth=depth, name="deflicker")
-        guarded = guard(
-            calm,
-            judge,
-            tally,
-            identity=settings.guard.identity,
-            features=settings.guard.features,
-            tracks=tracks,
-        )
+        guarded = guard(calm, judge, tally, settings.guard, tracks=tracks)
         # Each face that waits holds 24 W^2 bytes, of which the guard keeps some frames itself.
         sure = threads.background(guarded, depth=1, name="guard")
         if plate is not None:
@@ -152,9 +141,10 @@ def restore_segment(
             sure,
             shown.info,
             tally,
-            strength=settings.paste.strength,
+            settings.paste,
+            settings.grain,
+            parser=parser,
             tracks=shown_tracks,
-            finish=_finish(settings, parser),
             layer=None if layer is None else layer.holds,
         )
         own = _woven((f for f in pasted if segment.first <= f.index < segment.end), analysis)
@@ -193,9 +183,8 @@ def _restored(
             stretch,
             restorer,
             tally,
-            batch_size=_batch_size(settings, device),
-            max_waiting_frames=settings.restore.max_waiting_frames,
-            repeats=settings.restore.repeats,
+            settings.restore,
+            device=device,
             crops=crops,
             denoiser=denoiser,
             needed=needed,
@@ -207,21 +196,6 @@ def _woven(frames: Iterator[Frame], analysis: Analysis) -> Iterator[Frame]:
     if not is_woven(analysis) or (fields := analysis.fields) is None:
         return frames
     return woven(frames, fields.order, said=fields.info.field_order)
-
-
-def _finish(settings: Settings, parser: Parser | None) -> Finish:
-    wanted = settings.paste
-    regions = wanted.regions.model_dump()
-    return Finish(
-        occluders=wanted.occluders,
-        color=wanted.color,
-        grain=settings.grain.match,
-        sharpness=wanted.sharpness,
-        focus=wanted.focus,
-        detail=wanted.detail,
-        regions=regions if min(regions.values()) < 1 else {},
-        parser=parser,
-    )
 
 
 def _layer_writer(
@@ -262,17 +236,18 @@ def _reach_of_restorers(restorers: Sequence[tuple[int, RestorerInfo]], settings:
 def reach_frames(restorers: Sequence[tuple[int, RestorerInfo]], settings: Settings) -> int:
     """How many frames to either side may have a part in what becomes of one."""
     reach = _reach_of_restorers(restorers, settings) + paste_stage.REACH_FRAMES
-    if _deflicker_amount(restorers, settings):
+    if _deflicker(restorers, settings).amount:
         reach += deflicker_stage.REACH_FRAMES
     if settings.guard.identity > 0 or settings.guard.features > 0:
         reach += guard_stage.REACH_FRAMES
     return reach
 
 
-def _deflicker_amount(restorers: Sequence[tuple[int, RestorerInfo]], settings: Settings) -> float:
-    """None where every restorer looks at several frames by itself."""
+def _deflicker(restorers: Sequence[tuple[int, RestorerInfo]], settings: Settings) -> Deflicker:
+    """The section, with no amount where every restorer looks at several frames by itself."""
     is_needed = any(restorer.reach_frames == 0 for _, restorer in restorers)
-    return settings.deflicker.amount if is_needed else 0.0
+    how = settings.deflicker
+    return how if is_needed else how.model_copy(update={"amount": 0.0})
 
 
 def _decoder(
@@ -288,11 +263,3 @@ def _decoder(
             "video; the processor decoded them"
         )
     return device
-
-
-def _batch_size(settings: Settings, device: torch.device) -> Callable[[Restorer], int]:
-    """As asked for, else what suits the device: on a CPU batches cost memory and gain nothing."""
-    if (asked := settings.restore.batch_size) is not None:
-        return lambda network: asked
-    usual = MOST_AT_ONCE if device.type == "cuda" else 1
-    return lambda network: min(usual, network.most_at_once or usual)

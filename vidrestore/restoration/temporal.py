@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from vidrestore.common.settings import Deflicker
 from vidrestore.imaging.optical_flow import (
     DenseFlow,
     FlowField,
@@ -77,13 +78,9 @@ _Level = TypeVar("_Level", np.uint8, np.float32)
 
 
 def deflicker(
-    frames: Iterator[FaceFrame], *, amount: float, detail: float, causal: bool = False
+    frames: Iterator[FaceFrame], how: Deflicker, *, causal: bool = False
 ) -> Iterator[FaceFrame]:
     """Replace the `restored` crop of every face by one that agrees with those around it in time.
-
-    Frames come out as they came in, in order, `REACH_FRAMES` later. `amount` in [0, 1] says how
-    much of wobble and neighbours counts; 0 gives back what came in, untouched. `detail` in [0, 1]
-    gives the texture back the contrast that averaging took. `causal` looks at frames before alone.
 
     Neighbours are crops of the same track and side, within a shot by what a track is. Where a
     pixel of a neighbour does not show the same, or none is there, the crop stays as it was. So
@@ -91,8 +88,17 @@ def deflicker(
 
     Memory for each track: the restored crops of 2 * REACH_FRAMES + 1 frames, the sources of
     REACH_FRAMES + 1, 12 W^2 bytes each, and up to 40 MB of small fields.
+
+    Args:
+        frames: In order.
+        how: `amount` says how much of wobble and neighbours counts; 0 gives back what came in,
+            untouched. `detail` gives the texture back the contrast that averaging took.
+        causal: Whether only frames before are looked at; default: False.
+
+    Yields:
+        The frames as they came in, in order, `REACH_FRAMES` later.
     """
-    if amount == 0:
+    if how.amount == 0:
         yield from frames
         return
     reach = 0 if causal else REACH_FRAMES
@@ -106,7 +112,7 @@ def deflicker(
         if (at := last - reach) < 0 or not held:
             continue
         steadied = held.popleft()
-        faces = [windows[_key(face)].steady(at, face, amount, detail) for face in steadied.faces]
+        faces = [windows[_key(face)].steady(at, face, how) for face in steadied.faces]
         for window in windows.values():
             window.forget(at)
         waiting = {_key(face) for frame in held for face in frame.faces}
@@ -192,7 +198,8 @@ class _Window:
         for old in [k for k in self._unrest if k <= at - REACH_FRAMES]:
             del self._unrest[old]
 
-    def steady(self, at: int, face: Face, amount: float, detail: float) -> Face:
+    def steady(self, at: int, face: Face, how: Deflicker) -> Face:
+        amount, detail = how.amount, how.detail
         crop = self._crops.get(at)
         around = [s for s in range(at - REACH_FRAMES, at + self._ahead + 1) if s != at]
         steps = {s: self._step(at, s) for s in around if s in self._crops} if crop else {}

@@ -21,6 +21,7 @@ from helpers.media import (
 from vidrestore.api import restore_video
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.profiles import load_settings
+from vidrestore.common.settings import Restore
 from vidrestore.imaging.frame import Frame
 from vidrestore.jobs.estimate import Estimate, estimate
 from vidrestore.media.codecs import Encoding
@@ -112,7 +113,12 @@ def test_networks_open_when_a_face_needs_them_and_each_has_whole_batches():
     shelf = Shelf(256, 512, 1024, 2048)
     frames = frames_with(64, 512, 256)
     out = list(
-        restore(frames, shelf.tiers(), RestorationStats(), batch_size=4, max_waiting_frames=8)
+        restore(
+            frames,
+            shelf.tiers(),
+            RestorationStats(),
+            how=Restore(batch_size=4, max_waiting_frames=8),
+        )
     )
     assert [frame.frame.index for frame in out] == list(range(6))
     assert sorted(shelf.opened) == ["gpen-256", "gpen-512"]

@@ -24,6 +24,7 @@ from skimage import data
 
 from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
+from vidrestore.common.settings import Restore
 from vidrestore.imaging.frame import Frame
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.decode import DecodeErrors, decode
@@ -149,8 +150,8 @@ def test_the_network_alone_sees_it_and_faces_keep_their_source():
     sharp, denoise = Sharp(), Denoise(1.0)
     out = list(
         restore(
-            face_frames(crops), sharp, RestorationStats(), batch_size=2, max_waiting_frames=9,
-            denoiser=denoise,
+            face_frames(crops), sharp, RestorationStats(),
+            Restore(batch_size=2, max_waiting_frames=9), denoiser=denoise,
         )
     )  # fmt: skip
     assert set(sharp.shapes) == {(2, 1, 3, SIDE, SIDE), (1, 1, 3, SIDE, SIDE)}
@@ -171,8 +172,8 @@ def test_a_restorer_that_looks_at_several_frames_is_left_alone_and_that_is_said(
     found = []
     for denoiser in (Denoise(1.0), None):
         tally = RestorationStats()
-        out = restore(face_frames(crops), Mean(), tally, batch_size=1, max_waiting_frames=9,
-                      denoiser=denoiser)  # fmt: skip
+        how = Restore(batch_size=1, max_waiting_frames=9)
+        out = restore(face_frames(crops), Mean(), tally, how, denoiser=denoiser)
         found.append([frame.faces[0].restored for frame in out])
         assert ("denoise" in tally.notes) == (denoiser is not None)
     assert all(map(torch.equal, *found))
@@ -185,14 +186,14 @@ def test_a_restorer_that_looks_at_several_frames_is_left_alone_and_that_is_said(
 
 def test_repeats_and_kept_crops_know_of_it(tmp_path):
     levels = [0.1, 0.1, 0.1, 0.5, 0.5, *[0.3] * 12]
-    crops = [torch.full((3, 16, 16), level) for level in levels]
+    faces = [torch.full((3, 16, 16), level) for level in levels]
     kept = CropCache(tmp_path, "")
 
-    def run(amount, **how):
+    def run(amount, *, repeats=True, crops=None):
         sharp, tally = Sharp(), RestorationStats()
         denoiser = Denoise(amount) if amount else None
-        out = list(restore(face_frames(crops), sharp, tally, batch_size=1, max_waiting_frames=9,
-                           denoiser=denoiser, **how))  # fmt: skip
+        how = Restore(batch_size=1, max_waiting_frames=9, repeats=repeats)
+        out = list(restore(face_frames(faces), sharp, tally, how, denoiser=denoiser, crops=crops))
         return [frame.faces[0].restored for frame in out], len(sharp.shapes), tally
 
     plain, runs, _ = run(1.0, repeats=False)

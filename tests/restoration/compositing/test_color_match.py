@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 from helpers.media import Unchanged, frames_of, info_of, mild_image, plain_track, planes_of
+from helpers.pasting import Finish, paste
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.filters import gaussian
 
+from vidrestore.common.settings import Restore
 from vidrestore.imaging import color
 from vidrestore.imaging.geometry import Rect, apply, template
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing import masks
-from vidrestore.restoration.compositing.paste import Finish, paste
 from vidrestore.restoration.crop import crop
 from vidrestore.restoration.statistics import RestorationStats
 from vidrestore.review import portrait
@@ -63,7 +64,10 @@ def restored(rgb, track, pixel_format="yuv444p", finish=FOLLOW, restorer=None):
     before = color.region_rgb(images[1], whole, info)
     cut = crop(frames_of(images), [track], info, largest_px=2048, device=torch.device("cpu"))
     done = restore(
-        cut, restorer or Tinting(), RestorationStats(), batch_size=1, max_waiting_frames=1
+        cut,
+        restorer or Tinting(),
+        RestorationStats(),
+        how=Restore(batch_size=1, max_waiting_frames=1),
     )
     after = list(paste(done, info, RestorationStats(), strength=1, tracks=[track], finish=finish))[
         1

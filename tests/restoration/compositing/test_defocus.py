@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.media import AS_PAINTED, analysis_of_file, frames_of, planes_of, write_video
+from helpers.pasting import Finish
 from restoration.compositing.test_finish import (
     SIZE,
     WORK_PX,
@@ -24,7 +25,6 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.compositing import defocus
-from vidrestore.restoration.compositing.paste import Finish
 
 FACE = np.s_[130:200, 130:190]
 STILL = (0.0, 0.0)

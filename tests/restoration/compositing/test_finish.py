@@ -19,11 +19,13 @@ from helpers.media import (
     random_image,
     write_video,
 )
+from helpers.pasting import Finish, paste
 from skimage import data
 
 from vidrestore.analysis.tracks import Track
 from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
+from vidrestore.common.settings import Restore
 from vidrestore.imaging import color
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.geometry import apply, crop_matrix, invert, template
@@ -32,7 +34,7 @@ from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing import motion_blur
-from vidrestore.restoration.compositing.paste import REACH_FRAMES, Finish, paste
+from vidrestore.restoration.compositing.paste import REACH_FRAMES
 from vidrestore.restoration.crop import crop
 from vidrestore.restoration.faces import Face, FaceFrame
 from vidrestore.restoration.statistics import RestorationStats
@@ -188,7 +190,9 @@ def through(images, track, finish, first: int = 0):
     frames = [replace(frame, index=i + first, pts=512 * (i + first))
               for i, frame in enumerate(frames_of(images))]  # fmt: skip
     cut = crop(iter(frames), [track], info, largest_px=2048, device=CPU)
-    done = restore(cut, Mottled(), RestorationStats(), batch_size=1, max_waiting_frames=1)
+    done = restore(
+        cut, Mottled(), RestorationStats(), how=Restore(batch_size=1, max_waiting_frames=1)
+    )
     out = paste(done, info, RestorationStats(), strength=0.9, tracks=[track], finish=finish)
     return [planes_of(frame.image) for frame in out]
 
@@ -212,7 +216,9 @@ def test_frames_come_in_order_and_times_stay():
     track = moving_track(np.zeros((4, 2)))
     frames = list(frames_of(noisy_images(6)))
     cut = crop(iter(frames), [track], info, largest_px=2048, device=CPU)
-    done = restore(cut, Mottled(), RestorationStats(), batch_size=1, max_waiting_frames=1)
+    done = restore(
+        cut, Mottled(), RestorationStats(), how=Restore(batch_size=1, max_waiting_frames=1)
+    )
     tally = RestorationStats()
     out = list(paste(done, info, tally, strength=1, tracks=[track], finish=ALL))
     assert [(f.index, f.pts) for f in out] == [(f.index, f.pts) for f in frames]

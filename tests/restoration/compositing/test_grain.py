@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.media import Unchanged, frames_of, info_of, mild_image, plain_track, planes_of
+from helpers.pasting import Finish, paste
 
+from vidrestore.common.settings import Restore
 from vidrestore.imaging import color
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing import grain
-from vidrestore.restoration.compositing.paste import Finish, paste
 from vidrestore.restoration.crop import crop
 from vidrestore.restoration.statistics import RestorationStats
 
@@ -48,7 +49,10 @@ def pasted(images, finish=GRAIN, *, strength=1.0, restorer=None):
     track = plain_track(len(images), centre=CENTRE, side=SIDE_PX, work_px=256)
     cut = crop(frames_of(images), [track], info, largest_px=2048, device=torch.device("cpu"))
     done = restore(
-        cut, restorer or Denoiser(), RestorationStats(), batch_size=1, max_waiting_frames=1
+        cut,
+        restorer or Denoiser(),
+        RestorationStats(),
+        how=Restore(batch_size=1, max_waiting_frames=1),
     )
     out = paste(done, info, RestorationStats(), strength=strength, tracks=[track], finish=finish)
     return [planes_of(frame.image) for frame in out]

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from helpers.media import Painter, frames_of, info_of, mild_image, plain_track, planes_of
+from helpers.pasting import Finish, paste
 
 from vidrestore.analysis.tracks import Track
+from vidrestore.common.settings import Restore
 from vidrestore.imaging import color
 from vidrestore.imaging.geometry import (
     GRID_PX,
@@ -22,7 +24,6 @@ from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing import masks, occlusion
 from vidrestore.restoration.compositing.appearance import place_of
-from vidrestore.restoration.compositing.paste import Finish, paste
 from vidrestore.restoration.crop import crop
 from vidrestore.restoration.faces import Face, FaceFrame
 from vidrestore.restoration.statistics import RestorationStats
@@ -159,7 +160,7 @@ def painted(pictures, track, crops, finish=ALL):
     )  # fmt: skip
     frames = frames_of([video_frame(p) for p in pictures])
     cut = crop(frames, [track], info, largest_px=2048, device=torch.device("cpu"))
-    done = restore(cut, Portrait(crops), tally, batch_size=1, max_waiting_frames=1)
+    done = restore(cut, Portrait(crops), tally, how=Restore(batch_size=1, max_waiting_frames=1))
     out = paste(done, info, tally, strength=1, tracks=[track], finish=finish)
     return [rgb_of(frame.image) for frame in out]
 
@@ -280,7 +281,10 @@ def test_a_face_cut_by_the_edge_is_pasted_up_to_it():
     track = plain_track(1, centre=(6, 40), side=60.0)
     cut = crop(frames_of([image]), [track], info, largest_px=64, device=torch.device("cpu"))
     done = restore(
-        cut, Painter((0.9, 0.9, 0.9)), RestorationStats(), batch_size=1, max_waiting_frames=1
+        cut,
+        Painter((0.9, 0.9, 0.9)),
+        RestorationStats(),
+        how=Restore(batch_size=1, max_waiting_frames=1),
     )
     list(paste(done, info, RestorationStats(), strength=1, tracks=[track]))
     after = planes_of(image)[0]

@@ -14,12 +14,13 @@ from helpers.media import (
     planes_of,
     random_image,
 )
+from helpers.pasting import paste
 
+from vidrestore.common.settings import Restore
 from vidrestore.imaging import color
 from vidrestore.imaging.geometry import Rect, apply, crop_matrix
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing.masks import face_mask, mask_rect
-from vidrestore.restoration.compositing.paste import paste
 from vidrestore.restoration.crop import crop
 from vidrestore.restoration.statistics import RestorationStats
 
@@ -30,7 +31,7 @@ def through(images, tracks, restorer, info, *, strength=1.0, largest_px=2048):
     """Crop, restore and paste; the planes afterwards and the tally."""
     tally = RestorationStats()
     cut = crop(frames_of(images), tracks, info, largest_px=largest_px, device=torch.device("cpu"))
-    done = restore(cut, restorer, tally, batch_size=3, max_waiting_frames=4)
+    done = restore(cut, restorer, tally, how=Restore(batch_size=3, max_waiting_frames=4))
     out = [planes_of(f.image) for f in paste(done, info, tally, strength=strength)]
     return out, tally
 

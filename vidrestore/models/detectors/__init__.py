@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
 
 import cv2
@@ -42,6 +43,23 @@ class Detector(ABC):
         Returns:
             The faces, in pixels of the picture. The same picture gives the same faces.
         """
+
+
+class OneAtATime(Detector):
+    """A detector for several threads: while one calls it, the others wait."""
+
+    def __init__(self, detector: Detector) -> None:
+        """Share a detector.
+
+        Args:
+            detector: Called by this object alone from now on.
+        """
+        self.coarse, self.least_score = detector.coarse, detector.least_score
+        self._detector, self._lock = detector, Lock()
+
+    def __call__(self, picture: npt.NDArray[np.uint8]) -> list[Detection]:
+        with self._lock:
+            return self._detector(picture)
 
 
 def check_detector(detector: object) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from vidrestore.analysis.tracks import Track
+from vidrestore.common.settings import Grain, Paste
 from vidrestore.imaging import color, transfer
 from vidrestore.imaging.frame import FloatArray, Frame, LayerRange, VideoInfo
 from vidrestore.imaging.geometry import GRID_PX, Matrix, Rect, crop_side_px, shifted
@@ -62,42 +63,15 @@ _DETAIL_SHARE = 1 / 40
 _Window = list[tuple[int, FrameAppearance]]
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """How a restored face is made to belong to the picture; what is not asked for is not done."""
-
-    occluders: bool = False
-    """Keep the source where it contradicts the restored face: hands, microphones, glasses."""
-    color: float = 0.0
-    """How far broad colours follow the source, in [0, 1]."""
-    grain: float = 0.0
-    """Share of the source's noise that the restored face is given, in [0, 1]."""
-    sharpness: float = 0.0
-    """Share of the source's blur by motion that the restored face is given, in [0, 1]."""
-    focus: float = 0.0
-    """Share of the blur after which the restored face is hardly sharper than the source around it,
-    in [0, 1]."""
-    detail: float = 1.0
-    """Share of the restored fine detail that is used, in [0, 1]; the rest is the source's."""
-    regions: Mapping[str, float] = field(default_factory=dict)
-    """Strength in [0, 1] of eyes, brows, mouth and skin; 1 where it is not said."""
-    parser: Parser | None = None
-    """Keep what it sees that is no face: hair, hats, glasses; and where the regions are."""
-
-    @property
-    def looks_around(self) -> bool:
-        amounts = (self.color, self.grain, self.sharpness, self.focus)
-        return self.occluders or self.parser is not None or max(amounts) > 0
-
-
 def paste(
     frames: Iterator[FaceFrame],
     info: VideoInfo,
     tally: RestorationStats,
+    how: Paste,
+    noise: Grain,
     *,
-    strength: float,
+    parser: Parser | None = None,
     tracks: Sequence[Track] = (),
-    finish: Finish | None = None,
     layer: LayerRange | None = None,
 ) -> Iterator[Frame]:
     """Change the samples under the masks of restored faces, and no other sample.
@@ -108,12 +82,25 @@ def paste(
     `mask_rect`. It is zero also where `restored` equals `source`, so what was not restored is not
     resampled. Where faces overlap the larger one, by the median over its track, is in front.
 
-    With `layer`, which says what its files can hold, frames come with theirs.
+    Memory: the crops of `REACH_FRAMES` frames.
 
-    Frames come out in order, up to `REACH_FRAMES` later. Memory: the crops of as many frames.
+    Args:
+        frames: In order. Their samples are changed in place.
+        info: Of the frames.
+        tally: Receives counts.
+        how: How much of the restored face is used where, and how it is made to belong.
+        noise: The share of the source's noise that it is given.
+        parser: What it sees that is no face stays the source's; it also says where the regions of
+            `how` are. Default: none.
+        tracks: Those of the faces, and of other faces that may be before them; default: none.
+        layer: What the files of the layer can hold, where frames are to come with theirs; default:
+            there is no layer.
+
+    Yields:
+        The frames in order, up to `REACH_FRAMES` later.
     """
-    stage = _Stage(info, strength, tracks, finish or Finish(), tally)
-    reach = REACH_FRAMES if stage.finish.looks_around else 0
+    stage = _Stage(info, how, noise, parser, tracks, tally)
+    reach = REACH_FRAMES if stage.looks_around else 0
     held: deque[FaceFrame] = deque()
     for last, frame in enumerate(chain(frames, repeat(None, reach))):
         if frame is not None:
@@ -121,10 +108,10 @@ def paste(
             stage.look(last, frame)
         if (at := last - reach) >= 0 and held:
             done = held.popleft()
-            told = Pasted(done.frame.image, info, layer) if layer and done.faces else None
-            pasted = stage.paste(at, done, told)
+            layered = Pasted(done.frame.image, info, layer) if layer and done.faces else None
+            pasted = stage.paste(at, done, layered)
             tally.faces += pasted if tally.counts(done.frame.index) else 0
-            yield told.with_layer(done.frame) if told else done.frame
+            yield layered.with_layer(done.frame) if layered else done.frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,29 +128,39 @@ class _Stage:
     def __init__(
         self,
         info: VideoInfo,
-        strength: float,
+        how: Paste,
+        noise: Grain,
+        parser: Parser | None,
         tracks: Sequence[Track],
-        finish: Finish,
         tally: RestorationStats,
     ) -> None:
-        self.finish, self._tally = finish, tally
-        self._info, self._strength = info, strength
+        self._info, self._how, self._grain, self._parser = info, how, noise.match, parser
+        regions = how.regions.model_dump()
+        self._regions = regions if min(regions.values()) < 1 else {}
+        self._tally = tally
         self._courses = {track.track_id: TrackGeometry(track) for track in tracks}
         self._seen: dict[int, dict[int, _Seen]] = {}
+
+    @property
+    def looks_around(self) -> bool:
+        """Whether what is pasted depends on the frames around."""
+        how = self._how
+        amounts = (how.color, self._grain, how.sharpness, how.focus)
+        return how.occluders or self._parser is not None or max(amounts) > 0
 
     def look(self, at: int, frame: FaceFrame) -> None:
         """Of a frame as it was decoded."""
         self._seen[at] = {
             face.track_id: self._look(face, frame.frame)
             for face in frame.faces
-            if face.restored is not None and face.strength * self._strength > 0
+            if face.restored is not None and face.strength * self._how.strength > 0
         }
 
     def _look(self, face: Face, frame: Frame) -> _Seen:
-        finish, course = self.finish, self._courses.get(face.track_id)
+        how, course = self._how, self._courses.get(face.track_id)
         place = place_of(unit_of(face), course.landmarks(frame.index) if course else None)
         motion = None
-        if finish.sharpness > 0 and course:
+        if how.sharpness > 0 and course:
             motion = motion_blur.motion_px(
                 place.unit, [course.unit(frame.index + d) for d in (-1, 1)]
             )
@@ -172,18 +169,18 @@ class _Stage:
             frame,
             place,
             self._info,
-            occluders=finish.occluders,
-            tones=finish.color > 0,
-            noise=finish.grain > 0
+            occluders=how.occluders,
+            tones=how.color > 0,
+            noise=self._grain > 0
             and (not course or course.is_sampled(frame.index, reach_frames=REACH_FRAMES)),
-            edges=finish.focus > 0,
+            edges=how.focus > 0,
             motion=motion,
-            parser=finish.parser,
+            parser=self._parser,
         )
         return _Seen(place, look, course.side_px if course else crop_side_px(place.unit))
 
     def paste(self, at: int, frame: FaceFrame, pasted: Pasted | None) -> int:
-        """How many faces lie in the frame; each is told to `pasted`."""
+        """How many faces lie in the frame; each is added to `pasted`."""
         seen = self._seen[at]
         faces = sorted(
             (face for face in frame.faces if face.track_id in seen),
@@ -211,16 +208,16 @@ class _Stage:
             return True
         rgb, weight = self._corrected(face, rect, seen, window)
         weight *= changed
-        weight *= face.strength * self._strength
+        weight *= face.strength * self._how.strength
         self._hide_behind_others(weight, frame, face, seen, rect)
         if face.region is not None:
             weight *= swap.weight_in(face.region, rect)[0].numpy()
-        if self.finish.detail < 1:
+        if self._how.detail < 1:
             rgb = self._with_own_detail(rgb, frame, rect, seen.place)
         image = frame.image
         before: list[FloatArray] = []
         noises: list[tuple[grain.Spectrum, ...]] = []
-        if self.finish.grain > 0:
+        if self._grain > 0:
             before = [samples(image, i, _part(rect, image, i)).numpy() for i in grain_planes(image)]
             noises = [look.noise for _, look in window if look.noise]
             noises = noises or [noise_of(frame, seen.place, self._info)]
@@ -228,7 +225,7 @@ class _Stage:
         if pasted is not None:
             pasted.add(rect, restored, share)
         color.blend_rgb(image, rect, restored, share, self._info)
-        if self.finish.grain > 0:
+        if self._grain > 0:
             seed = (frame.pts, face.track_id)
             self._add_grain(image, before, rect, weight, noises, seed)
         return True
@@ -263,28 +260,28 @@ class _Stage:
         self, rgb: FloatArray, found: color_match.Correction, place: FacePlacement, rect: Rect
     ) -> None:
         """Lead (3, h, w) broad colours to those of the source, in place."""
-        plain = rgb.copy() if self.finish.color < 1 else rgb
+        plain = rgb.copy() if self._how.color < 1 else rgb
         gain, *offset = broad_at_rect([found.gain, *np.moveaxis(found.offset, -1, 0)], place, rect)
         for channel, added in zip(rgb, offset, strict=True):
             channel *= gain
             channel += added
         color_match.add_toning(rgb, found)
-        if self.finish.color < 1:
+        if self._how.color < 1:
             rgb -= plain
-            rgb *= self.finish.color
+            rgb *= self._how.color
             rgb += plain
 
     def _visible(self, seen: _Seen, window: _Window) -> FloatArray:
         """(n, n) in [0, 1]: how much of the restored face each place of it may show."""
         shown = np.ones((GRID_PX, GRID_PX), np.float32)
         parsed = [look.parsed for _, look in window if look.parsed is not None]
-        if self.finish.regions:
+        if self._regions:
             finer = face_parser.regions(parsed) if parsed else None
-            shown = masks.region_strength(seen.place.landmarks, self.finish.regions, finer)
+            shown = masks.region_strength(seen.place.landmarks, self._regions, finer)
         if parsed:
             shown = shown * face_parser.visible(parsed)
         if seen.look.unclipped is not None:
-            blown = np.float32(self.finish.color) * (1 - seen.look.unclipped)
+            blown = np.float32(self._how.color) * (1 - seen.look.unclipped)
             shown = shown * (1 - blown)
         found = [(i, look.contradiction) for i, look in window if look.contradiction is not None]
         if not found:
@@ -310,7 +307,7 @@ class _Stage:
     def _smear(self, rgb: FloatArray, window: _Window) -> None:
         smears = [(step, look.smear) for step, look in window if look.smear is not None]
         if smears:
-            share = self.finish.sharpness * float(np.mean([each.share for _, each in smears]))
+            share = self._how.sharpness * float(np.mean([each.share for _, each in smears]))
             motion = next(each.motion_px for step, each in smears if step == 0)
             for channel in rgb:
                 channel[...] = motion_blur.smeared(channel, motion * share)
@@ -324,7 +321,7 @@ class _Stage:
             return rgb
         picture = cv2.merge([*rgb])
         own = defocus.width_px(picture, where)
-        sigma = self.finish.focus * defocus.blur_px(own, float(np.mean(widths)))
+        sigma = self._how.focus * defocus.blur_px(own, float(np.mean(widths)))
         return np.stack(cv2.split(defocus.blurred(picture, sigma)))
 
     def _with_own_detail(
@@ -335,7 +332,7 @@ class _Stage:
         apart = shown.clamp(0, 1).float() - torch.from_numpy(rgb)
         side = 2 * round(crop_side_px(place.unit) * _DETAIL_SHARE / 2) + 1
         low = F.avg_pool2d(apart[None], side, 1, side // 2, count_include_pad=False)[0]
-        return (rgb + (1 - self.finish.detail) * (apart - low).numpy()).clip(0, 1)
+        return (rgb + (1 - self._how.detail) * (apart - low).numpy()).clip(0, 1)
 
     def _add_grain(
         self,
@@ -354,7 +351,7 @@ class _Stage:
         if most == 0:
             return
         share = grain.share_of(weight)
-        share *= np.float32(self.finish.grain / math.sqrt(most * (2 - most)))
+        share *= np.float32(self._grain / math.sqrt(most * (2 - most)))
         mask = weight / np.float32(most)
         for order, (index, was) in enumerate(zip(grain_planes(image), before, strict=True)):
             wanted = np.asarray(np.mean([noise[order] for noise in noises], axis=0), np.float64)
