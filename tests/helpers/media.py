@@ -16,6 +16,7 @@ import torch
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.shots import ShotFinder
 from vidrestore.analysis.tracks import Track
+from vidrestore.common.settings import Shots
 from vidrestore.imaging import color
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import apply, invert, template
@@ -238,7 +239,7 @@ def find_shots(
     thumbnails: Iterable[Any], *, cut: float, contrast: float
 ) -> tuple[tuple[int, int], ...]:
     """Shots of these small pictures; see `ShotFinder`."""
-    finder = ShotFinder(cut=cut, contrast=contrast)
+    finder = ShotFinder(Shots(cut=cut, contrast=contrast))
     for thumbnail in thumbnails:
         finder.add(thumbnail)
     return finder.shots()

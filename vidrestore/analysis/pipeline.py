@@ -166,7 +166,7 @@ class _Watched:
         self.film = Matches()
         self.seen, self.in_margins = Observations(), 0
         self.damage, self.failures = DecodeErrors(), Failures()
-        self._shots = ShotFinder(cut=settings.shots.cut, contrast=settings.shots.contrast)
+        self._shots = ShotFinder(settings.shots)
 
     def add(self, observation: Observation) -> None:
         assert observation.thumbnail is not None

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vidrestore.common.settings import Shots
+
 Picture = npt.NDArray[Any]
 
 # Frames on either side of a change that show how much the picture changes anyway, and within which
@@ -20,15 +22,15 @@ _FLASH_FRAMES = 2
 class ShotFinder:
     """Is given the small pictures of all frames in order, and then says where the shots are.
 
-    A cut is a mean absolute change of at least `cut` 8-bit levels that is the largest around it and
-    `contrast` times their median, so that fast motion, shaking, fades and dissolves do not cut.
-    Neither do one or two bright frames after which the picture is as before.
+    A cut is a mean absolute change of at least `how.cut` 8-bit levels that is the largest around it
+    and `how.contrast` times their median, so that fast motion, shaking, fades and dissolves do not
+    cut. Neither do one or two bright frames after which the picture is as before.
 
     Memory: the last few pictures, and two numbers for each.
     """
 
-    def __init__(self, *, cut: float, contrast: float) -> None:
-        self._cut, self._contrast = cut, contrast
+    def __init__(self, how: Shots) -> None:
+        self._cut, self._contrast = how.cut, how.contrast
         # One whose flash is settled, and those after it with flashes replaced; and as they were.
         self._steady: deque[Picture] = deque()
         self._pictures: deque[Picture] = deque()
