@@ -292,3 +292,14 @@ def test_nothing_in_the_package_probes_for_an_ability() -> None:
     ]
     assert {"cache_key", "for_crop_size", "release", "most_at_once", "coarse"} <= ABILITIES
     assert found == []
+
+
+@pytest.mark.parametrize("kind", ["detectors", "restorers"])
+def test_the_module_of_a_base_class_imports_none_of_those_that_inherit_it(kind: str) -> None:
+    """They import it, so that would be a circle; `vidrestore.models.factory` opens them."""
+    tree = ast.parse((PACKAGE / "models" / kind / "__init__.py").read_text(encoding="utf-8"))
+    imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    imported += [a.name for node in ast.walk(tree) if isinstance(node, ast.Import)
+                 for a in node.names]  # fmt: skip
+    assert "abc" in imported
+    assert not [name for name in imported if name.startswith("vidrestore.models")]
