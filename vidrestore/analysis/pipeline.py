@@ -14,7 +14,7 @@ from vidrestore.analysis.alignment import align, broken
 from vidrestore.analysis.borders import Margins
 from vidrestore.analysis.detection import Failures, FirstLook, Recognise, detect
 from vidrestore.analysis.edl import read_cuts
-from vidrestore.analysis.interlacing import Inspection, Interlacing, inspect_samples
+from vidrestore.analysis.interlacing import Inspection, Interlacing, probe_and_inspect
 from vidrestore.analysis.motion import FaceMotionEstimator, follow
 from vidrestore.analysis.people import join_people
 from vidrestore.analysis.result import Analysis, Fields, info_of_pictures
@@ -38,7 +38,7 @@ from vidrestore.media.images import (
     is_pictures,
     pictures_of,
 )
-from vidrestore.media.probe import Probe, fingerprint, probe
+from vidrestore.media.probe import Probe, fingerprint
 from vidrestore.media.pulldown import Matches, film_pictures
 from vidrestore.models.detectors import Detector
 from vidrestore.models.detectors.haar import CERTAIN_NEIGHBORS
@@ -77,8 +77,7 @@ def analyze_video(
         WeightsError: The detector's weights are missing.
     """
     settings = settings or Settings()
-    found = probe(Path(source), settings)
-    inspection = inspect_samples(found, settings, span)
+    found, inspection = probe_and_inspect(Path(source), settings, span)
     notify(on_event, *filter(None, [inspection.interlacing.notice()]))
     return analyze(found, inspection, settings, span=span, on_event=on_event)
 
