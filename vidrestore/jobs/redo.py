@@ -17,7 +17,7 @@ from vidrestore.analysis.tracks import Track
 from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.quoting import quoted
 from vidrestore.jobs.render import name_of
-from vidrestore.jobs.work_folder import ANALYSIS, WorkFolder, has_sha256, sealed
+from vidrestore.jobs.work_folder import ANALYSIS, WorkFolder, has_sha256, segment_file
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.concat import take
 from vidrestore.media.probe import fingerprint
@@ -193,21 +193,21 @@ def take_segments(redo: Redo, work: WorkFolder, target: Path, suffix: str) -> di
     """
     kept = redo.kept
     left = [segment for segment in kept.segments if not redo.has(segment.first)]
-    origins = {s.number: f"{kept.sha256} {s.first} {s.end}" for s in left}
-    missing = [s for s in left if work.find(name_of(s), suffix, origins[s.number]) is None]
+    keys = {s.number: f"{kept.sha256} {s.first} {s.end}" for s in left}
+    missing = [s for s in left if work.find(name_of(s), suffix, keys[s.number]) is None]
     places = [work.place(name_of(segment), suffix) for segment in missing]
     wanted = [
         (*in_output(redo.analysis, s.first, s.end), path)
         for s, path in zip(missing, places, strict=True)
     ]
     if not missing:
-        return origins
+        return keys
     analysis = frames_of_output(redo.analysis)
     take(target, kept.stream_index, wanted, analysis.pts.tolist(), analysis.info)
     for segment, path in zip(missing, places, strict=True):
         number = segment.number
-        work.finish(name_of(segment), origins[number], sealed(path, kept.counts[number]))
-    return origins
+        work.finish(name_of(segment), keys[number], segment_file(path, kept.counts[number]))
+    return keys
 
 
 def restorers_of_segments(
