@@ -70,7 +70,7 @@ def test_a_detector_that_breaks_at_a_frame_costs_nothing_else(source, tmp_path, 
     assert summary.tracks == 1
     assert summary.faces >= FRAMES - 2
     (said,) = [line for line in summary.warnings if "detector" in line]
-    assert said.startswith("the detector broke at 2 frames")
+    assert said.startswith("the detector failed in 2 frames")
     notices = [event.get("message", "") for event in told]
     assert sum("RuntimeError: a defect of the detector" in line for line in notices) == 2
 

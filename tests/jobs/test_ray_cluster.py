@@ -32,7 +32,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import ray_cluster
 from vidrestore.jobs.plan import ways_to_encode
 from vidrestore.jobs.render import Progress, RenderJob
-from vidrestore.jobs.work_folder import WorkFolder, sealed
+from vidrestore.jobs.work_folder import WorkFolder, segment_file
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import fingerprint, probe
 from vidrestore.models.restorers import Restorer
@@ -312,7 +312,7 @@ def test_two_tries_at_one_segment_do_not_meet(tmp_path):
     first, second = (folder.place("0000", ".mkv") for _ in range(2))
     first.write_bytes(b"half")
     second.write_bytes(b"whole")
-    done = folder.finish("0000", "origin", sealed(second, RestorationStats().as_dict()))
+    done = folder.finish("0000", "origin", segment_file(second, RestorationStats().as_dict()))
     assert folder.find("0000", ".mkv", "origin") == done
     assert done.path.read_bytes() == b"whole"
     folder.begin("source", resume=True)

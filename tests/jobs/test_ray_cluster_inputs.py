@@ -18,7 +18,7 @@ from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import workers as crew
 from vidrestore.jobs.render import Progress, RenderJob
-from vidrestore.jobs.work_folder import Part
+from vidrestore.jobs.work_folder import SegmentFile
 from vidrestore.media.decode import TimeRange
 from vidrestore.restoration.segments import Segment
 
@@ -40,7 +40,7 @@ class Desk:
 
     def render(
         self, work: RenderJob, segments: Sequence[Segment], progress: Progress
-    ) -> Generator[tuple[Segment, Part]]:
+    ) -> Generator[tuple[Segment, SegmentFile]]:
         worker = crew._Worker()
         order = crew._Order(
             crew.version("vidrestore"), torch.get_num_threads(), (),

@@ -51,7 +51,7 @@ def work_of(**changes: Any) -> RenderJob:
 def key(work: RenderJob, restorers: Any = None, segment: Segment = SEGMENT) -> str:
     known = [(0, Known())] if restorers is None else restorers
     rendering = Rendering(work, WorkFolder(work.folder), [segment], {}, known, None, None)
-    return rendering._made_from(segment)
+    return rendering._segment_key(segment)
 
 
 USUAL = key(work_of())

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from vidrestore.analysis.borders import Margins
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.sampling import sample
 from vidrestore.common.errors import UsageError
 from vidrestore.common.settings import Settings
-from vidrestore.media.decode import TimeRange
+from vidrestore.media.decode import OpenVideo, TimeRange, open_video
 from vidrestore.media.fields import FieldScan, can_split
 from vidrestore.media.images import is_pictures
-from vidrestore.media.probe import Probe
+from vidrestore.media.probe import Probe, probe
 
 # No interlaced system has more lines; below the other bound filters have no neighbours to go by.
 _MOST_LINES, _LEAST_LINES = 1088, 16
@@ -69,13 +71,41 @@ class Inspection:
     margins: Margins
 
 
-def inspect_samples(probe: Probe, settings: Settings, span: TimeRange | None = None) -> Inspection:
+def probe_and_inspect(
+    path: Path, settings: Settings, span: TimeRange | None = None
+) -> tuple[Probe, Inspection]:
+    """Probe a file and inspect samples of it, with the file opened once.
+
+    Args:
+        path: A video, a picture, or numbered pictures by a pattern.
+        settings: See `media.probe.probe` and `inspect_samples`.
+        span: The part of the video that is worked on; default: all.
+
+    Returns:
+        What was found.
+
+    Raises:
+        InputError: The file cannot be read as video.
+        UsageError: A setting does not go with the file.
+    """
+    with open_video(path) as video:
+        found = probe(path, settings, video)
+        return found, inspect_samples(found, settings, span, video)
+
+
+def inspect_samples(
+    source: Probe,
+    settings: Settings,
+    span: TimeRange | None = None,
+    video: OpenVideo | None = None,
+) -> Inspection:
     """Measure interlacing and borders in sampled frames, unless that is not wanted, and decide.
 
     Args:
-        probe: The video.
+        source: The video.
         settings: `fields.deinterlace` and `detect.margins` count.
         span: The part of the video that is worked on; default: all.
+        video: The file, where the caller has opened it; default: opened here.
 
     Returns:
         What was found.
@@ -83,21 +113,22 @@ def inspect_samples(probe: Probe, settings: Settings, span: TimeRange | None = N
     Raises:
         UsageError: The settings ask for film in footage that holds none.
     """
-    mode, info, is_video = settings.fields.deinterlace, probe.info, not is_pictures(probe.path)
+    mode, info, is_video = settings.fields.deinterlace, source.info, not is_pictures(source.path)
     has_lines = _LEAST_LINES <= info.height <= _MOST_LINES
-    found = sample(
-        probe, span,
-        fields=mode != "off" and is_video and has_lines,
-        borders=settings.detect.margins and is_video,
-    )  # fmt: skip
+    with open_video(source.path) if video is None else nullcontext(video) as opened:
+        found = sample(
+            opened, info, span,
+            fields=mode != "off" and is_video and has_lines,
+            borders=settings.detect.margins and is_video,
+        )  # fmt: skip
     interlacing = NOT_INTERLACED
     if found.fields is not None:
-        interlacing = _chosen(found.fields, probe, mode)
+        interlacing = _chosen(found.fields, source, mode)
     return Inspection(interlacing, found.margins)
 
 
-def _chosen(seen: FieldScan, probe: Probe, mode: str) -> Interlacing:
-    info = probe.info
+def _chosen(seen: FieldScan, source: Probe, mode: str) -> Interlacing:
+    info = source.info
     order, found = judged(seen, info.field_order)
     if order is not None and not can_split(info.pixel_format):
         why = f"pictures of fields cannot be made in {info.pixel_format}"
@@ -105,7 +136,7 @@ def _chosen(seen: FieldScan, probe: Probe, mode: str) -> Interlacing:
         return Interlacing("off", order, found, obstacle)
     if mode == "film" and order is not None and not is_pulldown(seen):
         raise UsageError(
-            f"{probe.path} is {found}, and its fields do not repeat as 3:2 pulldown repeats them, "
+            f"{source.path} is {found}, and its fields do not repeat as 3:2 pulldown repeats them, "
             "so there is no film to bring back; use --deinterlace keep or bob"
         )
     return Interlacing("off" if order is None else mode, order or "tff", found)

@@ -14,7 +14,7 @@ from vidrestore.analysis.alignment import align, broken
 from vidrestore.analysis.borders import Margins
 from vidrestore.analysis.detection import Failures, FirstLook, Recognise, detect
 from vidrestore.analysis.edl import read_cuts
-from vidrestore.analysis.interlacing import Inspection, Interlacing, inspect_samples
+from vidrestore.analysis.interlacing import Inspection, Interlacing, probe_and_inspect
 from vidrestore.analysis.motion import FaceMotionEstimator, follow
 from vidrestore.analysis.people import join_people
 from vidrestore.analysis.result import Analysis, Fields, info_of_pictures
@@ -38,7 +38,7 @@ from vidrestore.media.images import (
     is_pictures,
     pictures_of,
 )
-from vidrestore.media.probe import Probe, fingerprint, probe
+from vidrestore.media.probe import Probe, fingerprint
 from vidrestore.media.pulldown import Matches, film_pictures
 from vidrestore.models.detectors import Detector, OneAtATime, check_detector
 from vidrestore.models.factory import chosen_detector, chosen_recognizer
@@ -82,8 +82,7 @@ def analyze_video(
     settings = settings or Settings()
     if detector is not None:
         check_detector(detector)
-    found = probe(Path(source), settings)
-    inspection = inspect_samples(found, settings, span)
+    found, inspection = probe_and_inspect(Path(source), settings, span)
     notify(on_event, *filter(None, [inspection.interlacing.notice()]))
     return analyze(found, inspection, settings, span=span, detector=detector, on_event=on_event)
 

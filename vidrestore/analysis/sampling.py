@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from vidrestore.analysis.borders import NO_MARGINS, Margins, MarginScan
 from vidrestore.imaging.frame import VideoInfo
-from vidrestore.media.decode import DecodeErrors, TimeRange, decode, decode_from
+from vidrestore.media.decode import OpenVideo, TimeRange
 from vidrestore.media.fields import FieldScan, scan
-from vidrestore.media.probe import Probe
 
 _PLACES = 10
 _SHORT_FRAMES = 240
@@ -34,11 +32,14 @@ class Samples(NamedTuple):
     margins: Margins
 
 
-def sample(probe: Probe, span: TimeRange | None, *, fields: bool, borders: bool) -> Samples:
+def sample(
+    video: OpenVideo, info: VideoInfo, span: TimeRange | None, *, fields: bool, borders: bool
+) -> Samples:
     """Decode a few frames and measure them.
 
     Args:
-        probe: The video.
+        video: The video, of which at most the first frame was read.
+        info: The properties of its stream.
         span: The part of it to look at; None: all.
         fields: Whether to measure interlacing.
         borders: Whether to measure borders.
@@ -48,11 +49,11 @@ def sample(probe: Probe, span: TimeRange | None, *, fields: bool, borders: bool)
     """
     if not fields and not borders:
         return Samples(None, NO_MARGINS)
-    margins = MarginScan(probe.info) if borders else None
+    margins = MarginScan(info) if borders else None
     found = FieldScan()
     frames = _FRAMES_FOR_FIELDS if fields else _FRAMES_FOR_BORDERS
-    for images, every in _stretches(probe.path, probe.info, span, frames=frames):
-        seen = images if margins is None else _with_pairs(images, margins, probe.info, every)
+    for images, every in _stretches(video, info, span, frames=frames):
+        seen = images if margins is None else _with_pairs(images, margins, info, every)
         if fields:
             found += scan(seen)
         else:
@@ -76,7 +77,7 @@ def _with_pairs(
 
 
 def _stretches(
-    source: Path, info: VideoInfo, span: TimeRange | None, *, frames: int
+    video: OpenVideo, info: VideoInfo, span: TimeRange | None, *, frames: int
 ) -> Iterator[tuple[Iterator[Any], int]]:
     """So many successive pictures each from ten places in the video, or in `span` of it, as seeks
     find them; all of a short one. With them: out of how many a pair is measured for borders."""
@@ -85,20 +86,13 @@ def _stretches(
     end = (span and span.end_seconds) or whole
     seconds = min(end, whole) - start
     if seconds * info.frame_rate <= _SHORT_FRAMES:
-        every = decode(source, DecodeErrors(), span, stream_index=info.stream_index)
-        yield (frame.image for frame in islice(every, _SHORT_FRAMES)), _PAIR_EVERY
+        yield (frame.image for frame in islice(video.frames(span), _SHORT_FRAMES)), _PAIR_EVERY
         return
-    first = _first_pts(source, info)
+    first = next(video.frames(None), None)
+    begin = 0 if first is None else first.pts
     for place in range(_PLACES):
-        at = first + round((start + seconds * (2 * place + 1) / (2 * _PLACES)) / info.time_base)
-        sought = decode_from(source, at, stream_index=info.stream_index)
-        yield (frame.image for frame in islice(sought, frames)), frames
-
-
-def _first_pts(source: Path, info: VideoInfo) -> int:
-    frames = decode(source, DecodeErrors(), stream_index=info.stream_index)
-    first = next(frames, None)
-    return 0 if first is None else first.pts
+        at = begin + round((start + seconds * (2 * place + 1) / (2 * _PLACES)) / info.time_base)
+        yield (frame.image for frame in islice(video.frames_from(at), frames)), frames
 
 
 def _is_of(info: VideoInfo, image: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Many inputs, one after the other; one that fails does not stop the rest."""
+"""Restore many inputs one after the other; a failure of one does not stop the others."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _FIELDS = ("name", "suffix", "number")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one input."""
+    """The result for one input."""
 
     source: Path
     target: Path
     status: Literal["restored", "failed", "there already"]
     summary: Summary | None = None
     message: str = ""
-    """Why it failed, in one sentence."""
+    """The reason of a failure, in one sentence; empty where nothing failed."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values for JSON."""
         return {
             "source": str(self.source),
             "target": str(self.target),
@@ -51,7 +51,17 @@ class Outcome:
 
 
 def expanded(paths: Sequence[Path]) -> list[Path]:
-    """With the files that patterns such as *.mp4 stand for, where no shell has put them there."""
+    """Replace patterns such as *.mp4 by the files that match them, as a shell does.
+
+    Args:
+        paths: Files and patterns. Patterns of numbered pictures stay as they are.
+
+    Returns:
+        The files, those of each pattern sorted by name.
+
+    Raises:
+        InputError: No file matches a pattern.
+    """
     found: list[Path] = []
     for path in paths:
         if is_pattern(path) or can_be_found(path) or not glob.has_magic(str(path)):
@@ -68,11 +78,22 @@ def expanded(paths: Sequence[Path]) -> list[Path]:
 def targets_in(
     folder: Path, sources: Sequence[Path], name: str, settings: Settings
 ) -> list[tuple[Path, Path]]:
-    """(source, target) of each, the targets in `folder`, which is made, by the pattern `name`.
+    """Name an output for each source, and create the folder of the outputs.
 
-    {name} stands for the source's name without its suffix, {suffix} for its suffix where an output
-    can have that, else for one that holds most, {number} for its place from 1.
-    UsageError where two would be the same file.
+    Args:
+        folder: The folder of the outputs.
+        sources: The inputs.
+        name: The pattern of the names. {name} is the name of the source without its suffix,
+            {suffix} the suffix of the source where an output can have it, else .mkv, {number} the
+            place of the source, from 1.
+        settings: `encode.quality` and `encode.codec` decide on the suffix.
+
+    Returns:
+        (source, target) for each source.
+
+    Raises:
+        UsageError: The pattern is not valid, or gives two outputs one name.
+        OutputError: The folder cannot be created or written to.
     """
     _check_name(name)
     pairs: list[tuple[Path, Path]] = []
@@ -89,7 +110,7 @@ def targets_in(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise OutputError(f"the folder {folder} cannot be made: {reason}") from error
+        raise OutputError(f"the folder {folder} cannot be created: {reason}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"the folder {folder} cannot be written to; choose another")
     return pairs
@@ -101,8 +122,17 @@ def restore_all(
     *,
     overwrite: bool,
 ) -> Iterator[Outcome]:
-    """The outcome of each as it is there. What is there already was made by an earlier run of the
-    same command, and stays unless `overwrite`."""
+    """Restore each input, and yield its outcome before the next begins.
+
+    Args:
+        pairs: (source, target) for each input.
+        restore: Restores one source into one target.
+        overwrite: Whether to replace outputs that exist; else they count as made by an earlier run
+            of the same command.
+
+    Yields:
+        One outcome for each pair.
+    """
     for source, target in pairs:
         if can_be_found(target) and not overwrite:
             yield Outcome(source, target, "there already")
@@ -111,7 +141,7 @@ def restore_all(
             yield Outcome(source, target, "restored", restore(source, target))
         except VidrestoreError as error:
             yield Outcome(source, target, "failed", message=str(error))
-        except Exception as error:  # a defect met with one input says nothing of the others
+        except Exception as error:  # a defect met with one input need not occur with the others
             message = f"{type(error).__name__}: {error}; run it alone with --debug"
             yield Outcome(source, target, "failed", message=message)
 

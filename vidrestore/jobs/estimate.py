@@ -1,4 +1,4 @@
-"""How long a restoration will take on this machine, from a short probe."""
+"""Estimate how long a restoration takes on this machine, from a short trial."""
 
 from __future__ import annotations
 
@@ -34,34 +34,45 @@ from vidrestore.restoration.segments import Segment, restorers_used
 from vidrestore.restoration.upscaling import Scaling, chosen_scaling
 
 _PROBED_FRAMES = 24
-# The restorer is run until it took so long, or so often; once more before that, to warm up.
+# The restorer runs once to warm up, then until either limit is reached.
 _ENOUGH_SECONDS, _MOST_RUNS = 2.0, 3
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What the second pass costs."""
+    """The wall time of the second pass."""
 
     restorer: str
+    """The names of the restorers, joined by commas."""
     seconds: float
+    """The time of the whole pass."""
     seconds_per_face: float
-    """Of the restorer alone."""
+    """The time of the restorer alone, for one face."""
     seconds_per_frame: float
-    """Of everything else: decode, crop, paste, encode."""
+    """The time of all other stages, for one frame: decode, crop, paste, encode."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values for JSON."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
 def estimate(
     source: Path, analysis: Analysis, settings: Settings, on_event: OnEvent | None = None
 ) -> Estimate | str:
-    """How long the faces of the analysis will take, or in a sentence why that cannot be said.
+    """Estimate how long the restoration of an analyzed video takes.
 
-    A second of the video from where the first face is goes through the whole way with a restorer
-    that does nothing; then the real one runs on a few crops by itself. Nothing is fetched for it,
-    and what runs in parallel is counted as if it did not: it will rather take less.
+    24 frames from the first face on pass through all stages with a restorer that returns its input.
+    Then the real restorer runs alone on a few crops. The stages run in parallel later, so a run
+    usually takes less. No weights are fetched.
+
+    Args:
+        source: The video.
+        analysis: The analysis of the video.
+        settings: The settings of the run.
+        on_event: Receives notices; default: none are sent.
+
+    Returns:
+        The estimate, or a sentence that tells why there is none.
     """
     how = settings.weights
     folders = weights.search_folders(how.folder, how.also)
@@ -69,13 +80,13 @@ def estimate(
         scaling = chosen_scaling(settings)
         check_fields(source, interlacing_of(analysis), factor=settings.scale.factor)
     except VidrestoreError as error:
-        return f"how long it will take cannot be said: {error}"
+        return f"the time cannot be estimated: {error}"
     analysis = with_room_for(analysis, _pairing(source, analysis, None, scaling))
     for name in weights_needed(settings, _faces_by_side(analysis)):
         if weights.find(name, folders) is None:
             return (
-                f"how long it will take cannot be said before {name} is here; "
-                f"get it by vidrestore weights fetch {name}"
+                f"the time cannot be estimated without the weights {name}; run vidrestore weights "
+                f"fetch {name} to download them"
             )
     here_only = settings.weights.model_copy(update={"offline": True})
     try:
@@ -83,20 +94,20 @@ def estimate(
         per_frame = _seconds_per_frame(source, analysis, settings, scaling)
         per_face = _seconds_per_face(restorer, analysis, settings)
     except VidrestoreError as error:
-        return f"how long it will take cannot be said: {error}"
+        return f"the time cannot be estimated: {error}"
     total = analysis.frame_count * per_frame + analysis.face_count * per_face
     used = restorers_used([(0, restorer)], analysis, 0, analysis.frame_count)
     names = dict.fromkeys(each.name for _, each in used) or (restorer.name,)
     return Estimate(", ".join(names), total, per_face, per_frame)
 
 
-class _Nothing(Restorer):
-    """A restorer that gives every face back as it is."""
+class _Identity(Restorer):
+    """A restorer that returns its input, changed so little that no sample differs."""
 
-    name = "nothing"
+    name = "identity"
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-        # Another value, however little: a face that is just as before would not be pasted.
+        # Pasting skips a face whose restored values equal its own.
         return windows[:, 0] + 1e-4
 
 
@@ -124,7 +135,7 @@ def _seconds_per_frame(
             target,
             part,
             Segment(0, 0, part.frame_count),
-            [(0, _Nothing())],
+            [(0, _Identity())],
             chosen_judge(settings, None),
             settings,
             parser=parser,
@@ -137,7 +148,7 @@ def _seconds_per_frame(
 
 
 def _part(analysis: Analysis) -> tuple[Analysis, TimeRange]:
-    """The frames from the first face on, as an analysis of their own, and where they are."""
+    """Cut the trial's frames out of the analysis, and return them with their time range."""
     starts = (t.first_frame + int(np.argmax(t.strength > 0)) for t in analysis.tracks)
     first = min(starts, default=0)
     end = min(first + _PROBED_FRAMES, analysis.frame_count)
@@ -151,7 +162,7 @@ def _part(analysis: Analysis) -> tuple[Analysis, TimeRange]:
         shots=((0, end - first),),
         tracks=tuple(tracks),
     )
-    # Half a tick before and after, so that rounding leaves out none of them.
+    # Half a tick more at either end, so that rounding loses no frame.
     return part, TimeRange(max(begin - clock / 2, Fraction(0)), last + clock / 2)
 
 
@@ -169,10 +180,10 @@ def _cut(track: Track, first: int, end: int) -> Track:
 
 
 def _seconds_per_face(restorer: Restorer, analysis: Analysis, settings: Settings) -> float:
-    """On noise as large as the faces of most frames."""
+    """Measure the mean time of the restorer for one face, on noise."""
     if not analysis.face_count:
         return 0.0
-    # A network's time does not depend on the size of the crop, that of others does.
+    # The time of a network does not depend on the size of the crop; that of other restorers does.
     runs: dict[tuple[str, int], tuple[Restorer, int]] = {}
     for work_px, count in _faces_by_side(analysis).items():
         network = restorer.for_crop_size(work_px)
@@ -186,7 +197,7 @@ def _seconds_per_face(restorer: Restorer, analysis: Analysis, settings: Settings
 
 
 def _faces_by_side(analysis: Analysis) -> dict[int, int]:
-    """Side of the crop -> (face, frame) pairs."""
+    """Count (face, frame) pairs by the side of the crop in pixels."""
     faces = Counter[int]()
     for track in analysis.tracks:
         faces[track.work_px] += int(np.count_nonzero(track.strength))
@@ -194,7 +205,7 @@ def _faces_by_side(analysis: Analysis) -> dict[int, int]:
 
 
 def _seconds_of(network: Restorer, side: int, device: torch.device) -> float:
-    """For one face."""
+    """Measure the time for one face."""
     window = torch.rand(1, 2 * network.reach_frames + 1, 3, side, side, device=device)
     network(window)
     runs, started = 0, time.monotonic()

@@ -21,7 +21,7 @@ from vidrestore.common.errors import OutputError, UsageError, not_written
 from vidrestore.common.files import held, sync_file, sync_folder
 from vidrestore.imaging.frame import LayerRange, VideoInfo
 from vidrestore.imaging.planes import layout, plane
-from vidrestore.jobs.work_folder import Part, WorkFolder, sealed
+from vidrestore.jobs.work_folder import SegmentFile, WorkFolder, segment_file
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.concat import join
 from vidrestore.media.decode import DecodeErrors, decode
@@ -77,34 +77,34 @@ class LayerOutput:
         )
         return LayerFiles(fill, matte, (color, gray), _TIFF_HOLDS)
 
-    def has(self, part: str, origin: str) -> bool:
+    def has(self, part: str, key: str) -> bool:
         """Whether both streams of a part are done."""
-        return all(self._find(part, stream, origin) is not None for stream in _STREAMS)
+        return all(self._find(part, stream, key) is not None for stream in _STREAMS)
 
-    def finish(self, part: str, origin: str, streams: Sequence[Part]) -> None:
+    def finish(self, part: str, key: str, streams: Sequence[SegmentFile]) -> None:
         """Both streams of the part, in the order of `files`, are those of that name."""
         for stream, written in zip(_STREAMS, streams, strict=True):
-            self.work.finish(f"{part}.{stream}", self._origin(origin), written)
+            self.work.finish(f"{part}.{stream}", self._layer_key(key), written)
 
     def join(
         self,
         parts: Sequence[tuple[str, str]],
         times: Sequence[Sequence[int]],
         info: VideoInfo,
-        all_origin: str,
+        video_key: str,
     ) -> None:
-        """Make one stream of all parts, which are given by name and origin, with their pts."""
+        """Make one stream of all parts, which are given by name and key, with their pts."""
         wholes = []
         for stream in _STREAMS:
-            found = [self._find(name, stream, origin) for name, origin in parts]
+            found = [self._find(name, stream, key) for name, key in parts]
             paths = [path for path in found if path is not None]
             whole = self.work.place(f"video.{stream}", self._suffix)
             if len(paths) == 1:
                 paths[0].replace(whole)
             else:
                 join(paths, whole, times, info)
-            wholes.append(sealed(whole, {}))
-        self.finish("video", all_origin, wholes)
+            wholes.append(segment_file(whole, {}))
+        self.finish("video", video_key, wholes)
 
     def deliver(self, source: Path, analysis: Analysis, *, is_part: bool) -> None:
         """Write the files into the folder, from the joined streams; after any error those that
@@ -171,11 +171,11 @@ class LayerOutput:
     def _suffix(self) -> str:
         return ".mov" if self.form == "prores" else ".mkv"
 
-    def _origin(self, origin: str) -> str:
-        return f"{origin}-{self.form}"
+    def _layer_key(self, key: str) -> str:
+        return f"{key}-{self.form}"
 
-    def _find(self, part: str, stream: str, origin: str) -> Path | None:
-        done = self.work.find(f"{part}.{stream}", self._suffix, self._origin(origin))
+    def _find(self, part: str, stream: str, key: str) -> Path | None:
+        done = self.work.find(f"{part}.{stream}", self._suffix, self._layer_key(key))
         return None if done is None else done.path
 
 

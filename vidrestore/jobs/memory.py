@@ -1,4 +1,4 @@
-"""How much memory a job needs, compared with what the machine has."""
+"""Estimate the memory that a job needs, and compare it with that of the machine."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from vidrestore.restoration.upscaling import Scaling
 
 _GIB = 2**30
 
-# What encoders take at their usual presets, in frames of their input; measured at 1280 x 720.
+# Memory of encoders at their usual presets, in frames of their input; measured at 1280 x 720.
 _FRAMES_IN_ENCODER = {"h264": 140, "hevc": 190, "av1": 470}
 
 _FRAMES_IN_OTHERS = 30
 
-# Between decoding and scaling, each as deep as the settings say, plus one being made, one being
-# used; the guard's is one deep.
+# Queues between decoding and scaling. Each holds `job.queue_frames`, and one frame is being made
+# and one used at its ends. The queue of the guard holds one.
 _DEEP_QUEUES, _IN_HAND = 4, 2
 
-# Of float32 and three channels, the picture on its way through a network, and its planes.
+# Float32, three channels: the picture on its way through a network, and its planes.
 _BYTES_IN_NETWORK = 3 * 4 * 4
 
-# A crop and what it became, of float32 and three channels.
+# A crop and its restored picture, float32, three channels.
 _BYTES_OF_CROP_PX = 24
 
-# What stages make of crops while they work, in such pairs; measured with crops of 1024 px.
+# Copies of crops that stages hold while they work, in such pairs; measured at 1024 px.
 _CROPS_IN_STAGES = 20
 
 _ROOM = 0.9  # the share of a machine's memory that may be planned with
@@ -43,7 +43,18 @@ _ROOM = 0.9  # the share of a machine's memory that may be planned with
 def memory_for_frames(
     info: VideoInfo, target: VideoInfo, scaling: Scaling, settings: Settings, codec: str
 ) -> int:
-    """Bytes that pass two takes for whole pictures, about; not for faces and their networks."""
+    """Estimate the memory of pass two for whole pictures, without faces and their networks.
+
+    Args:
+        info: The frames of the source.
+        target: The frames of the output.
+        scaling: How frames are enlarged.
+        settings: `job.queue_frames` and `restore.max_waiting_frames` count.
+        codec: The codec of the output, such as h264.
+
+    Returns:
+        Bytes.
+    """
     depth = settings.job.queue_frames
     small = _DEEP_QUEUES * (depth + _IN_HAND) + settings.restore.max_waiting_frames
     large = 1 + _IN_HAND + 2 * paste.REACH_FRAMES + 1 + depth + _IN_HAND
@@ -57,7 +68,16 @@ def memory_for_frames(
 def memory_for_faces(
     analysis: Analysis, settings: Settings, restorers: Sequence[tuple[int, RestorerInfo]]
 ) -> int:
-    """Likewise for the crops of the faces that are in sight together."""
+    """Estimate the memory of pass two for the crops of faces that are visible together.
+
+    Args:
+        analysis: The analysis of the video.
+        settings: `job.queue_frames` counts.
+        restorers: (first frame, properties) of the restorers.
+
+    Returns:
+        Bytes.
+    """
     waiting = 3 * (settings.job.queue_frames + _IN_HAND) + 2 * (1 + _IN_HAND) + _CROPS_IN_STAGES
     for stage in (temporal, guard, paste):
         waiting += 2 * stage.REACH_FRAMES + 1
@@ -69,17 +89,28 @@ def memory_for_faces(
 
 
 def check_memory(needed: int, target: VideoInfo) -> str:
-    """How much that is, for a person; OutputError where the machine has less."""
+    """Compare the memory that an output needs with that of the machine.
+
+    Args:
+        needed: Bytes.
+        target: The frames of the output.
+
+    Returns:
+        A notice for the user.
+
+    Raises:
+        OutputError: The machine has too little memory.
+    """
     there = machine_memory()
-    said = f"about {needed / _GIB:.1f} GiB of memory"
+    amount = f"about {needed / _GIB:.1f} GiB of memory"
     size = f"{target.width} x {target.height}"
     if there is not None and needed > _ROOM * there:
         raise OutputError(
-            f"an output of {size} pixels takes {said}, and this machine has "
+            f"an output of {size} pixels takes {amount}, and this machine has "
             f"{there / _GIB:.1f} GiB; use a smaller --scale, --codec prores or ffv1, which hold "
             "fewer frames, or a smaller job.queue_frames"
         )
-    return f"frames of {size} pixels take {said}, beside faces and networks"
+    return f"frames of {size} pixels take {amount}, without faces and networks"
 
 
 def _frame_bytes(info: VideoInfo) -> int:

@@ -1,4 +1,4 @@
-"""Single shots of a finished output, rendered anew; all else is taken from it packet by packet."""
+"""Render single shots of a finished output anew, and copy all other packets from that output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vidrestore.analysis.tracks import Track
 from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.quoting import quoted
 from vidrestore.jobs.render import name_of
-from vidrestore.jobs.work_folder import ANALYSIS, WorkFolder, has_sha256, sealed
+from vidrestore.jobs.work_folder import ANALYSIS, WorkFolder, has_sha256, segment_file
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.concat import take
 from vidrestore.media.probe import fingerprint
@@ -27,48 +27,63 @@ from vidrestore.restoration.segments import Segment, restorers_used
 
 @dataclass(frozen=True, slots=True)
 class FinishedJob:
-    """A finished job: what its output is made of, segment by segment, and what is to be redone."""
+    """A finished job, segment by segment, and the shots of it that are to be rendered anew."""
 
     analysis: Analysis
-    """As it was restored, with all choices."""
+    """The analysis of the finished job, with the choices of its user."""
     segments: list[Segment]
     restorers: tuple[tuple[str, ...], ...]
-    """Names of those that each segment's faces needed."""
+    """For each segment, the names of the restorers that its faces needed."""
     strength: float
-    """The greatest of all pasting in it."""
+    """The greatest strength of pasting in the output, 0 to 1."""
     encoding: Mapping[str, str]
+    """The encoder of the video stream, its pixel format, container and options."""
     stream_index: int
-    """Of the restored stream in the output."""
+    """The index of the restored stream in the output."""
     sha256: str
-    """Of the output."""
+    """The hash of the whole output file."""
     counts: tuple[Mapping[str, Any], ...]
-    """What was counted in each segment."""
+    """For each segment, the values of its `RestorationStats`."""
     shots: frozenset[int]
-    """Numbers, from 1, of the shots asked for."""
+    """The numbers, from 1, of the shots that the user asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Redo:
-    """Which frames are rendered anew."""
+    """The part of a finished job that is rendered anew."""
 
     kept: FinishedJob
+    """The finished job."""
     analysis: Analysis
-    """The new one in the shots that are redone, and the old one elsewhere."""
+    """The new analysis in the shots that are redone, and the old one elsewhere."""
     frames: tuple[tuple[int, int], ...]
-    """[first, end) of whole segments and whole shots."""
+    """[first, end) of the frames that are rendered, in whole segments and whole shots."""
     shots: tuple[int, ...]
-    """Their numbers, from 1."""
+    """The numbers, from 1, of the shots that are rendered."""
     notes: tuple[str, ...]
+    """Notices for the user, one sentence each."""
 
     def has(self, frame: int) -> bool:
+        """Tell whether a frame, counted from 0, is rendered anew."""
         return _lies_in(frame, self.frames)
 
 
 def kept_job(work: WorkFolder, source: Path, target: Path, shots: str) -> FinishedJob:
-    """What the job that wrote `target` kept; `shots` are those to redo, such as "3,7-9".
+    """Read what the job that wrote `target` kept.
 
-    UsageError where nothing was kept, `target` is not what the job wrote, or there is no such shot;
-    InputError where the source is another one.
+    Args:
+        work: The work folder of that job.
+        source: The video that the job restored.
+        target: The output of the job.
+        shots: The numbers, from 1, of the shots to redo, such as "3,7-9".
+
+    Returns:
+        The finished job.
+
+    Raises:
+        UsageError: The job kept nothing, `target` is not the file that it wrote, or the video has
+            no such shot.
+        InputError: The source is another video.
     """
     note, before = work.kept(), work.source()
     if note is None or before is None:
@@ -120,7 +135,19 @@ def note_job(
     encoding: Encoding,
     stream_index: int,
 ) -> None:
-    """Note in the work folder what `kept_job` must know of the job that wrote `output`."""
+    """Write into the work folder what `kept_job` reads.
+
+    Args:
+        work: The work folder of the job.
+        output: The finished file.
+        analysis: The analysis that the faces were restored with.
+        segments: The segments of the output, in order.
+        counts: For each segment, the values of its `RestorationStats`.
+        restorers: For each segment, the names of its restorers.
+        strength: The greatest strength of pasting, 0 to 1.
+        encoding: The encoding of the video stream.
+        stream_index: The index of the restored stream in the output.
+    """
     storage.save(analysis, work.path / ANALYSIS)
     parts = [
         {"frames": [segment.first, segment.end], "restorers": names, "counts": counted}
@@ -131,7 +158,16 @@ def note_job(
 
 
 def check_encoding(kept: FinishedJob, encoding: Encoding, target: Path) -> None:
-    """UsageError where new packets would not go with the old ones."""
+    """Check that new packets can stand beside the old ones in one stream.
+
+    Args:
+        kept: The finished job.
+        encoding: The encoding of the new packets.
+        target: The output of the job, for the message.
+
+    Raises:
+        UsageError: Encoder, pixel format, container or options differ.
+    """
     was, now = dict(kept.encoding), _described(encoding)
     if was != now:
         differ = [f"{k} {was[k]} and not {now[k]}" for k in was if was[k] != now[k]]
@@ -142,10 +178,18 @@ def check_encoding(kept: FinishedJob, encoding: Encoding, target: Path) -> None:
 
 
 def plan_redo(kept: FinishedJob, analysis: Analysis, source: Path) -> Redo:
-    """The frames between cuts at which a segment begins, around the shots asked for.
+    """Choose the frames to render: the shots asked for, widened to whole segments.
 
-    `analysis` is the one under the settings and choices of now. UsageError where its frames or cuts
-    are not those of the job.
+    Args:
+        kept: The finished job.
+        analysis: The analysis under the present settings and choices.
+        source: The video, for messages.
+
+    Returns:
+        The part that is rendered anew.
+
+    Raises:
+        UsageError: The frames or the cuts of `analysis` are not those of the job.
     """
     old = kept.analysis
     if analysis.shots != old.shots:
@@ -172,11 +216,11 @@ def plan_redo(kept: FinishedJob, analysis: Analysis, source: Path) -> Redo:
     tracks = [track for track in old.tracks if not _lies_in(track.first_frame, frames)]
     new = [track for track in analysis.tracks if _lies_in(track.first_frame, frames)]
     tracks += _numbered_apart(new, tracks)
-    neighbours = [str(number) for number in shots if number not in kept.shots]
+    neighbors = [str(number) for number in shots if number not in kept.shots]
     notes: tuple[str, ...] = ()
-    if neighbours:
+    if neighbors:
         notes = (
-            f"redone as well: shots {', '.join(neighbours)}, encoded in one piece with those asked "
+            f"redone as well: shots {', '.join(neighbors)}, encoded in one piece with those asked "
             "for because some are too short for one of their own",
         )
     merged = replace(
@@ -187,27 +231,34 @@ def plan_redo(kept: FinishedJob, analysis: Analysis, source: Path) -> Redo:
 
 
 def take_segments(redo: Redo, work: WorkFolder, target: Path, suffix: str) -> dict[int, str]:
-    """Put the segments that are not redone into the work folder, out of the finished `target`.
+    """Copy the segments that are not redone from the finished output into the work folder.
 
-    Their numbers, and as what `WorkFolder.find` finds them.
+    Args:
+        redo: The part that is rendered anew.
+        work: The work folder.
+        target: The finished output.
+        suffix: The suffix of segment files, with its dot.
+
+    Returns:
+        Number of a segment -> the key by which `WorkFolder.find` finds it.
     """
     kept = redo.kept
     left = [segment for segment in kept.segments if not redo.has(segment.first)]
-    origins = {s.number: f"{kept.sha256} {s.first} {s.end}" for s in left}
-    missing = [s for s in left if work.find(name_of(s), suffix, origins[s.number]) is None]
+    keys = {s.number: f"{kept.sha256} {s.first} {s.end}" for s in left}
+    missing = [s for s in left if work.find(name_of(s), suffix, keys[s.number]) is None]
     places = [work.place(name_of(segment), suffix) for segment in missing]
     wanted = [
         (*in_output(redo.analysis, s.first, s.end), path)
         for s, path in zip(missing, places, strict=True)
     ]
     if not missing:
-        return origins
+        return keys
     analysis = frames_of_output(redo.analysis)
     take(target, kept.stream_index, wanted, analysis.pts.tolist(), analysis.info)
     for segment, path in zip(missing, places, strict=True):
         number = segment.number
-        work.finish(name_of(segment), origins[number], sealed(path, kept.counts[number]))
-    return origins
+        work.finish(name_of(segment), keys[number], segment_file(path, kept.counts[number]))
+    return keys
 
 
 def restorers_of_segments(
@@ -216,7 +267,17 @@ def restorers_of_segments(
     restorers: Sequence[tuple[int, RestorerInfo]],
     redo: Redo | None,
 ) -> list[tuple[str, ...]]:
-    """Of each segment, the names of the restorers that its faces needed."""
+    """Name the restorers that the faces of each segment need.
+
+    Args:
+        segments: The segments of the output, in order.
+        analysis: The analysis of the whole video.
+        restorers: (first frame, properties) of the restorers.
+        redo: The part that is rendered anew; None: all.
+
+    Returns:
+        For each segment, the names; those of a segment that is not redone are the finished job's.
+    """
     names = []
     for segment in segments:
         if redo is not None and not redo.has(segment.first):
@@ -228,8 +289,7 @@ def restorers_of_segments(
 
 
 def _numbered_apart(tracks: Sequence[Track], others: Sequence[Track]) -> list[Track]:
-    """The tracks, those whose number one of the others has with another that is free: what was
-    counted in the old segments goes by it."""
+    """Give tracks whose number is taken a free one, since the old counts name tracks by number."""
     taken = {track.track_id for track in others}
     free = count(max((track.track_id for track in (*tracks, *others)), default=0) + 1)
     return [
@@ -239,7 +299,7 @@ def _numbered_apart(tracks: Sequence[Track], others: Sequence[Track]) -> list[Tr
 
 
 def _skipped(old: Analysis, new: Analysis, frames: Sequence[tuple[int, int]]) -> Mapping[str, int]:
-    """What the job left out, and what more is left out now where it is redone."""
+    """Count what the job left out, and what is left out in addition where shots are redone."""
     before, now = (
         sum(
             int(np.count_nonzero(track.strength))
@@ -253,7 +313,7 @@ def _skipped(old: Analysis, new: Analysis, frames: Sequence[tuple[int, int]]) ->
 
 
 def _numbers(text: str, shots: int) -> frozenset[int]:
-    """Those of "3,7-9"; UsageError for others than 1 to `shots`."""
+    """Read numbers such as "3,7-9"; UsageError for numbers that are not between 1 and `shots`."""
     parts = [
         re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part.strip()) for part in text.split(",")
     ]

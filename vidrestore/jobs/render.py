@@ -20,7 +20,7 @@ from vidrestore.analysis.result import Analysis, frames_of_output, in_output
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.settings import Settings
 from vidrestore.jobs.layer_output import LayerOutput
-from vidrestore.jobs.work_folder import Done, Part, WorkFolder, sealed
+from vidrestore.jobs.work_folder import SegmentFile, WorkFolder, segment_file
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.concat import join
 from vidrestore.media.decode import TimeRange
@@ -67,7 +67,7 @@ def render(
     parser: Parser | None,
     segment: Segment,
     on_frames: Callable[[int], None] | None = None,
-) -> Part:
+) -> SegmentFile:
     """Write one segment to a place of its own in the work folder.
 
     `restorers`, `judge` and `parser` are those of the work, opened; `on_frames` is told how many
@@ -97,7 +97,9 @@ def render(
     if crops.note is not None:
         tally.notes["crops"] = crops.note
     _give_back_memory()
-    return sealed(path, tally.as_dict(), *(() if layer is None else (layer.fill, layer.matte)))
+    return segment_file(
+        path, tally.as_dict(), *(() if layer is None else (layer.fill, layer.matte))
+    )
 
 
 def _give_back_memory() -> None:
@@ -152,7 +154,7 @@ class Renderer(Protocol):
 
     def render(
         self, work: RenderJob, segments: Sequence[Segment], progress: Progress
-    ) -> Generator[tuple[Segment, Part]]:
+    ) -> Generator[tuple[Segment, SegmentFile]]:
         """Every segment as `render` gives it, in any order, as soon as it is there.
 
         Closing it stops what is under way. An error in a segment is raised as it was there.
@@ -178,7 +180,7 @@ class LocalRenderer:
 
     def render(
         self, work: RenderJob, segments: Sequence[Segment], progress: Progress
-    ) -> Generator[tuple[Segment, Part]]:
+    ) -> Generator[tuple[Segment, SegmentFile]]:
         for segment in segments:
             tell = partial(progress.tell, segment)
             yield segment, render(work, self.restorers, self.judge, self.parser, segment, tell)
@@ -204,32 +206,32 @@ class Rendering:
         Where a segment cannot be finished, those that are stay for the next run.
         """
         segments = self.segments
-        hashes = [self._made_from(segment) for segment in segments]
-        all_hash = sha256("".join(hashes).encode()).hexdigest()
-        joined = self._found("video", all_hash)
+        keys = [self._segment_key(segment) for segment in segments]
+        video_key = sha256("".join(keys).encode()).hexdigest()
+        joined = self._found("video", video_key)
         if joined is not None and len(joined.counts["segments"]) != len(segments):
             joined = None
         if joined is None:
-            parts = self._segments(segments, hashes)
+            parts = self._segments(segments, keys)
             counts = {"segments": [part.counts for part in parts]}
-            whole = sealed(self._join(segments, parts, hashes, all_hash), counts)
-            joined = self.folder.finish("video", all_hash, whole)
+            whole = segment_file(self._join(segments, parts, keys, video_key), counts)
+            joined = self.folder.finish("video", video_key, whole)
             self.folder.forget_segments()
         return joined.path, list(joined.counts["segments"])
 
     def _join(
         self,
         segments: Sequence[Segment],
-        parts: Sequence[Done],
-        hashes: Sequence[str],
-        all_hash: str,
+        parts: Sequence[SegmentFile],
+        keys: Sequence[str],
+        video_key: str,
     ) -> Path:
         plate, layering = self.work.pairing.plate, self.work.layering
         shown = frames_of_output(self.work.analysis if plate is None else plate.analysis)
         times = [shown.pts[slice(*self._in_output(segment))].tolist() for segment in segments]
         if layering is not None:
-            named = [(name_of(s), origin) for s, origin in zip(segments, hashes, strict=True)]
-            layering.join(named, times, shown.info, all_hash)
+            named = [(name_of(s), key) for s, key in zip(segments, keys, strict=True)]
+            layering.join(named, times, shown.info, video_key)
         whole = self.folder.place("video", self.work.encoding.suffix)
         if len(parts) == 1:
             parts[0].path.replace(whole)
@@ -237,19 +239,19 @@ class Rendering:
             join([part.path for part in parts], whole, times, shown.info)
         return whole
 
-    def _found(self, name: str, origin: str) -> Done | None:
+    def _found(self, name: str, key: str) -> SegmentFile | None:
         """A part that is done, with its layer where that is wanted, too."""
         layering = self.work.layering
-        if layering is not None and not layering.has(name, origin):
+        if layering is not None and not layering.has(name, key):
             return None
-        return self.folder.find(name, self.work.encoding.suffix, origin)
+        return self.folder.find(name, self.work.encoding.suffix, key)
 
-    def _segments(self, segments: Sequence[Segment], hashes: Sequence[str]) -> list[Done]:
+    def _segments(self, segments: Sequence[Segment], keys: Sequence[str]) -> list[SegmentFile]:
         spans = [self._in_output(segment) for segment in segments]
         progress = Progress(sum(end - first for first, end in spans), self.on_event)
-        done: dict[Segment, Done] = {}
-        for segment, origin in zip(segments, hashes, strict=True):
-            if (found := self._found(name_of(segment), origin)) is not None:
+        done: dict[Segment, SegmentFile] = {}
+        for segment, key in zip(segments, keys, strict=True):
+            if (found := self._found(name_of(segment), key)) is not None:
                 done[segment] = found
         notify(self.on_event, *filter(None, [self.folder.dropped()]))
         if done:
@@ -262,10 +264,10 @@ class Rendering:
         self.folder.forget_faces(list(needed.values()))
         with closing(self.renderer.render(self.work, left, progress)) as rendered:
             for segment, part in rendered:
-                name, origin = name_of(segment), hashes[segment.number]
+                name, key = name_of(segment), keys[segment.number]
                 if self.work.layering is not None:
-                    self.work.layering.finish(name, origin, part.layer)
-                done[segment] = self.folder.finish(name, origin, part)
+                    self.work.layering.finish(name, key, part.layer)
+                done[segment] = self.folder.finish(name, key, part)
                 needed.pop(segment, None)
                 self.folder.forget_faces(list(needed.values()))
         return [done[segment] for segment in segments]
@@ -278,7 +280,7 @@ class Rendering:
     def _in_output(self, segment: Segment) -> tuple[int, int]:
         return in_output(self.work.analysis, segment.first, segment.end)
 
-    def _made_from(self, segment: Segment) -> str:
+    def _segment_key(self, segment: Segment) -> str:
         if (taken := self.taken.get(segment.number)) is not None:
             return taken
         if without_cache_key(self.restorers):

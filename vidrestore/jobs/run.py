@@ -93,8 +93,8 @@ def run(
                 restorers=plan.restorers, strength=plan.strength, encoding=plan.job.encoding,
                 stream_index=_stream_index(plan),
             )  # fmt: skip
-        if plan.pictures is not None:
-            plan.pictures.deliver(whole.parent)
+        if (pictures := plan.output.pictures) is not None:
+            pictures.deliver(whole.parent)
         else:
             whole.replace(request.target)
         work.end(keep_job=request.keep_job)
@@ -171,8 +171,8 @@ def _restored(
     watch.report(on_event, "restore", tally.stages)
     used = tuple(dict.fromkeys(chain.from_iterable(plan.restorers)))
     try:
-        if plan.pictures is not None:
-            whole = plan.pictures.write(video, work.path / "whole", plan.base.analysis)
+        if (pictures := plan.output.pictures) is not None:
+            whole = pictures.write(video, work.path / "whole", plan.base.analysis)
         else:
             whole = work.path / f"whole{request.target.suffix}"
             _join_all(video, whole, plan, used, tally)
@@ -186,7 +186,7 @@ def _restored(
 
 
 def _codec(plan: Plan) -> str:
-    return plan.job.encoding.codec if plan.pictures is None else plan.pictures.kind
+    return plan.job.encoding.codec if plan.output.pictures is None else plan.output.pictures.kind
 
 
 def _join_all(
@@ -198,15 +198,15 @@ def _join_all(
         video,
         plan.base.path,
         whole,
-        plan.streams,
-        plan.info,
+        plan.output.streams,
+        plan.output.info,
         last_frame=_last_frame(analysis),
         provenance=_provenance(plan.job.settings, restorers, tally),
         part_seconds=(
-            None if plan.job.span is None else _part_seconds(analysis, plan.container_start)
+            None if plan.job.span is None else _part_seconds(analysis, plan.output.container_start)
         ),
     )
-    _check_whole(whole, plan.streams, analysis)
+    _check_whole(whole, plan.output.streams, analysis)
 
 
 def _checked(
@@ -224,7 +224,7 @@ def _checked(
     fixity = check_output(
         plan.base.path,
         whole,
-        analysis if plan.pictures is None else at_own_clock(analysis),
+        analysis if plan.output.pictures is None else at_own_clock(analysis),
         stream_index=_stream_index(plan),
         span=plan.base.span,
         strength=plan.strength,
@@ -248,7 +248,7 @@ def _larger(plan: Plan) -> Larger | None:
 
 def _stream_index(plan: Plan) -> int:
     """Of the restored stream in the output."""
-    return plan.streams.kept.index(plan.info.stream_index)
+    return plan.output.streams.kept.index(plan.output.info.stream_index)
 
 
 def _check_lossless(fixity: Verification, plan: Plan) -> None:

@@ -1,4 +1,4 @@
-"""What was done and what was not, counted."""
+"""The summary of a run: counts of what was restored, skipped, damaged and compared."""
 
 from __future__ import annotations
 
@@ -15,25 +15,38 @@ from vidrestore.restoration.statistics import RestorationStats
 
 @dataclass(frozen=True, slots=True)
 class TrackLikeness:
-    """How like its source the restored face of a track was."""
+    """The similarity between the restored and the source face of one track."""
 
     track: int
+    """The number of the track."""
     person: int
+    """The number of the person."""
     shot: int
-    """From 1."""
+    """The number of the shot, from 1."""
     frames: int
+    """The frames in which the guard compared the two faces."""
     reduced_frames: int
-    """In which less of it was used for that."""
+    """The frames in which less of the restored face was used because the two differed."""
     features: float
-    """Mean correlation of eyes, mouth and face, at most 1; likewise, of what was used:"""
+    """Mean correlation of eyes, mouth and face between source and restored crop, at most 1."""
     features_used: float
+    """The same between the source and the mixture that was pasted."""
     identity: float | None
-    """Mean cosine to a recogniser; None where none could tell. Likewise, of what was used:"""
+    """Mean cosine of the recognizer's embeddings; None where no face could be recognized."""
     identity_used: float | None
+    """The same between the source and the mixture that was pasted."""
 
 
 def likeness_by_track(tally: RestorationStats, analysis: Analysis) -> tuple[TrackLikeness, ...]:
-    """In the order of the tracks, without those that nobody looked at."""
+    """Average the similarity of each track.
+
+    Args:
+        tally: The counts of the run.
+        analysis: The analysis whose tracks were restored.
+
+    Returns:
+        One value for each track that the guard compared, in the order of the tracks.
+    """
     found = []
     for track in analysis.tracks:
         if track.track_id not in tally.likeness:
@@ -59,46 +72,52 @@ def likeness_by_track(tally: RestorationStats, analysis: Analysis) -> tuple[Trac
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What was done and what was not."""
+    """What a run did and what it did not do."""
 
     frames: int
+    """Frames in the output."""
     faces: int
     """(face, frame) pairs that were restored."""
     tracks: int
+    """Tracks: faces followed through one shot each."""
     people: int
+    """Distinct people among the tracks."""
     shots: int
+    """Shots of the source."""
     redone_shots: tuple[int, ...] = ()
-    """Numbers, from 1, of those that were rendered; the rest is of the old output. Empty: all."""
+    """The numbers, from 1, of the shots that --redo-shots rendered; empty: all were."""
     restorers: tuple[str, ...] = ()
-    """Names of those that some face needed."""
+    """The names of the restorers that were used."""
     repeated: int = 0
-    """Of `faces`, those that repeat the frame before and were not computed again."""
+    """Faces, of `faces`, in repeated frames, which were restored once."""
     kept: int = 0
-    """Of `faces`, those that an earlier run restored, or this one for the segment before."""
+    """Faces, of `faces`, that were taken from the cache of restored crops."""
     skipped: Mapping[str, int] = field(default_factory=dict)
-    """Reason -> how many (face, frame) pairs were left as they were."""
+    """Reason -> number of (face, frame) pairs that were left unchanged."""
     likeness: tuple[TrackLikeness, ...] = ()
-    """Of each track at which the guard looked."""
+    """The similarity of each track that the guard compared."""
     corrupt_frames: int = 0
+    """Frames that are damaged in the source."""
     missing_frames: int = 0
-    """Frames that the file claims but that could not be decoded."""
+    """Frames that the header of the source announces and that could not be decoded."""
     codec: str = ""
-    """Of the new video stream."""
+    """The codec of the new video stream."""
     enlarged: int = 1
-    """How many times as high the output is; its samples are compared with the enlarged source's."""
+    """The factor by which the output is enlarged; its samples are compared with the enlarged
+    source."""
     identical_frames: int | None = None
-    """Frames of the finished file in which no sample differs from the source's; None where that
-    was not looked at."""
+    """Frames of the output in which no sample differs from the source; None: not compared."""
     identical_outside: int | None = None
-    """Likewise, frames in which no sample outside the faces differs."""
+    """Frames in which no sample outside the faces differs; None: not compared."""
     psnr_outside_db: float | None = None
-    """Of the samples outside the faces; None also where none differs."""
+    """PSNR of the samples outside the faces; None: not compared, or none differs."""
     warnings: tuple[str, ...] = ()
+    """Sentences about what was lost, guessed, repaired or left out."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Pass -> wall seconds."""
+    """Pass (analyze, restore, check) -> wall seconds."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values for JSON."""
         return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
 
 
@@ -121,8 +140,19 @@ def summarize(
     is_part: bool,
     fixity: Verification | None,
 ) -> Summary:
-    """`losses` are sentences on what could not be kept; `seconds` those of each pass. Of a part of
-    the source no frames are said to be missing. `fixity` is None where nothing was compared."""
+    """Summarize a run.
+
+    Args:
+        analysis: The analysis whose faces were restored.
+        tally: The counts of pass two.
+        losses: Sentences about what the output could not keep.
+        seconds: Pass -> wall seconds.
+        is_part: Whether a part of the source was restored; missing frames are then not counted.
+        fixity: The result of reading the output back; None: it was not compared.
+
+    Returns:
+        The summary.
+    """
     missing = 0 if is_part else _missing_frames(analysis)
     skipped = dict(analysis.skipped)
     for reason, count in tally.not_restored.items():
@@ -159,16 +189,16 @@ def _with_fixity(summary: Summary, fixity: Verification) -> Summary:
 def _unparsed(tally: RestorationStats) -> Iterator[str]:
     if tally.unparsed:
         yield (
-            f"the face parser saw no face in {tally.unparsed} crops; there landmarks alone said "
-            "what is face"
+            f"the face parser found no face in {tally.unparsed} crops; their masks were made from "
+            "the landmarks alone"
         )
 
 
 def _missing_frames(analysis: Analysis) -> int:
-    """Frames that the file claims beyond the last one that could be decoded.
+    """Count the announced frames behind the last one that could be decoded.
 
-    The header's count alone proves nothing: edit lists hide frames that it includes. So the
-    time that is missing at the end decides, and the count only says how many.
+    The count in the header includes frames that edit lists hide. So the time that is missing at
+    the end decides whether frames are missing, and the count decides how many.
     """
     analysis = of_file(analysis)
     info = analysis.info
@@ -186,10 +216,10 @@ def _warnings(analysis: Analysis, missing: int) -> Iterator[str]:
     if analysis.corrupt_frames:
         yield f"{analysis.corrupt_frames} frames are damaged in the source"
     if analysis.repaired_times:
-        yield f"{analysis.repaired_times} frames had no time of their own or a repeated one"
+        yield f"{analysis.repaired_times} frames had no time or a repeated one; it was repaired"
     if analysis.detector_errors:
         yield (
-            f"the detector broke at {analysis.detector_errors} frames; faces may be missing there"
+            f"the detector failed in {analysis.detector_errors} frames; faces may be missing there"
         )
     if not analysis.tracks:
         yield "no face was found; nothing was restored"

@@ -25,7 +25,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,31 +50,26 @@ _logger = logging.getLogger("vidrestore")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A file that is whole and on the disk under a name of its own, and what was counted."""
+class SegmentFile:
+    """A part of the video, or all of it, that is whole and on the disk."""
 
     path: Path
     size: int
+    """In bytes."""
     sha256: str
     counts: Mapping[str, Any]
-    layer: tuple[Part, ...] = ()
+    """What was counted in the segment, for `RestorationStats.add`; for the whole video a list of
+    such, "segments"."""
+    layer: tuple[SegmentFile, ...] = ()
     """The streams of its layer, where one is written."""
 
 
-def sealed(path: Path, counts: Mapping[str, Any], *layer: Path) -> Part:
-    """What was written to `path`, and its layer to others, once it is on the disk."""
+def segment_file(path: Path, counts: Mapping[str, Any], *layer: Path) -> SegmentFile:
+    """Flush what was written to `path`, and its layer, to the disk, and hash it."""
     sync_file(path)
     sync_folder(path.parent)
-    streams = tuple(sealed(each, {}) for each in layer)
-    return Part(path, path.stat().st_size, _sha256(path), counts, streams)
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A part of the video that is finished, and what was counted while it was made."""
-
-    path: Path
-    counts: Mapping[str, Any]
+    streams = tuple(segment_file(each, {}) for each in layer)
+    return SegmentFile(path, path.stat().st_size, _sha256(path), counts, streams)
 
 
 class WorkFolder:
@@ -166,11 +161,8 @@ class WorkFolder:
         tries at one part, of which one was given up for lost, do not meet."""
         return self._folder(name) / f"{name}.{secrets.token_hex(4)}.part{suffix}"
 
-    def find(self, name: str, suffix: str, segment_key: str) -> Done | None:
-        """The part of that name, if it is whole and made from the same.
-
-        Its `counts` fit `RestorationStats.add`; those of "video" are a list of such, "segments".
-        """
+    def find(self, name: str, suffix: str, segment_key: str) -> SegmentFile | None:
+        """The finished file of that name, if it is whole and has that key."""
         path = self._folder(name) / f"{name}{suffix}"
         of_note = path.with_suffix(".json")
         note = read_note(of_note, _shape(name))
@@ -186,20 +178,20 @@ class WorkFolder:
             if path.exists() or path.is_symlink():
                 self._drop(path, "it is not what its note describes")
             return None
-        return Done(path, note["counts"])
+        return SegmentFile(path, note["size"], note["sha256"], note["counts"])
 
-    def finish(self, name: str, segment_key: str, part: Part) -> Done:
-        """The part is the one of that name; whoever holds the folder alone may call this."""
-        path = self._folder(name) / f"{name}{part.path.suffix}"
-        note = {"segment_key": segment_key, "size": part.size, "sha256": part.sha256,
-                "counts": dict(part.counts)}  # fmt: skip
+    def finish(self, name: str, segment_key: str, made: SegmentFile) -> SegmentFile:
+        """Give the file its name and its note; only the holder of the lock may call this."""
+        path = self._folder(name) / f"{name}{made.path.suffix}"
+        note = {"segment_key": segment_key, "size": made.size, "sha256": made.sha256,
+                "counts": dict(made.counts)}  # fmt: skip
         # Without its note a file counts for nothing, so that the two can never disagree.
         _remove(path.with_suffix(".json"))
         if not _is_file(path):
             _remove(path)
-        part.path.replace(path)
+        made.path.replace(path)
         self._note(path.with_suffix(".json"), note)
-        return Done(path, part.counts)
+        return replace(made, path=path, layer=())
 
     def forget_segments(self) -> None:
         """Once they are joined."""

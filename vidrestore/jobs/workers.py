@@ -26,7 +26,7 @@ from vidrestore.common.errors import ClusterError, InputError, OutputError, Usag
 from vidrestore.common.events import notify
 from vidrestore.common.settings import Settings
 from vidrestore.jobs.render import Progress, RenderJob, render
-from vidrestore.jobs.work_folder import Part
+from vidrestore.jobs.work_folder import SegmentFile
 from vidrestore.media import probe
 from vidrestore.media.images import is_pattern
 from vidrestore.models import weights
@@ -72,7 +72,7 @@ class WorkerPool:
 
     def render(
         self, work: RenderJob, segments: Sequence[Segment], progress: Progress
-    ) -> Generator[tuple[Segment, Part]]:
+    ) -> Generator[tuple[Segment, SegmentFile]]:
         import ray
 
         gpus = 0 if work.settings.restore.device == "cpu" else self.gpus
@@ -189,7 +189,7 @@ class _Worker:
                 )
         return self._taken_notices()
 
-    def render(self, segment: Segment) -> tuple[Part, list[str]]:
+    def render(self, segment: Segment) -> tuple[SegmentFile, list[str]]:
         """The part, and what is to be said."""
 
         def write(written: int) -> None:
@@ -244,7 +244,7 @@ class _PendingCall(NamedTuple):
     """A call that has not been answered."""
 
     kind: str
-    hand: _WorkerHandle
+    handle: _WorkerHandle
 
 
 class _Dispatcher:
@@ -272,17 +272,17 @@ class _Dispatcher:
             scheduling_strategy="SPREAD",
         )
         self._left = deque(segments)
-        self._hands: list[_WorkerHandle] = []
-        self._errands: dict[Any, _PendingCall] = {}
+        self._handles: list[_WorkerHandle] = []
+        self._calls: dict[Any, _PendingCall] = {}
         self._losses: Counter[int] = Counter()
         self._never_opened = 0
         self._said: set[str] = set()
 
-    def parts(self) -> Iterator[tuple[Segment, Part]]:
+    def parts(self) -> Iterator[tuple[Segment, SegmentFile]]:
         self._hire()
         heard_at = time.monotonic()
-        while self._left or any(hand.segment for hand in self._hands):
-            answered, _ = self._ray.wait(list(self._errands), timeout=_LOOK_SECONDS)
+        while self._left or any(handle.segment for handle in self._handles):
+            answered, _ = self._ray.wait(list(self._calls), timeout=_LOOK_SECONDS)
             self._check_ray()
             if answered:
                 heard_at = time.monotonic()
@@ -290,9 +290,9 @@ class _Dispatcher:
                 self._check_hope()
                 heard_at = time.monotonic()
             for reference in answered:
-                # All errands of a worker that was lost meanwhile are struck off.
-                if (errand := self._errands.pop(reference, None)) is not None:
-                    yield from self._answered(errand, reference)
+                # All calls of a worker that was lost meanwhile are struck off.
+                if (call := self._calls.pop(reference, None)) is not None:
+                    yield from self._answered(call, reference)
 
     def end(self) -> None:
         """Stop all workers, and wait until they write no more.
@@ -302,10 +302,10 @@ class _Dispatcher:
         if self._crew.fault() is not None:
             return
         try:
-            for hand in self._hands:
-                self._ray.kill(hand.actor)
-            if self._errands:
-                everything = list(self._errands)
+            for handle in self._handles:
+                self._ray.kill(handle.actor)
+            if self._calls:
+                everything = list(self._calls)
                 self._ray.wait(everything, num_returns=len(everything), timeout=_STOP_SECONDS)
         except self._ray.exceptions.RayError:
             _log.warning("Ray failed while its workers were stopped", exc_info=True)
@@ -316,66 +316,70 @@ class _Dispatcher:
 
     def _hire(self) -> None:
         """As many workers as there is work for."""
-        while len(self._hands) < self._crew.count and len(self._left) > sum(
-            hand.segment is None for hand in self._hands
+        while len(self._handles) < self._crew.count and len(self._left) > sum(
+            handle.segment is None for handle in self._handles
         ):
-            hand = _WorkerHandle(self._worker.remote())
-            self._hands.append(hand)
-            self._errands[hand.actor.open.remote(self._order)] = _PendingCall("open", hand)
+            handle = _WorkerHandle(self._worker.remote())
+            self._handles.append(handle)
+            self._calls[handle.actor.open.remote(self._order)] = _PendingCall("open", handle)
 
     def _deal(self) -> None:
         """A segment to every worker that has none."""
-        for hand in self._hands:
+        for handle in self._handles:
             if not self._left:
                 return
-            if hand.is_open and hand.segment is None:
-                hand.segment = self._left.popleft()
-                self._errands[hand.actor.render.remote(hand.segment)] = _PendingCall("render", hand)
-                self._listen(hand)
+            if handle.is_open and handle.segment is None:
+                handle.segment = self._left.popleft()
+                self._calls[handle.actor.render.remote(handle.segment)] = _PendingCall(
+                    "render", handle
+                )
+                self._listen(handle)
 
-    def _listen(self, hand: _WorkerHandle) -> None:
-        if not hand.is_heard and hand.segment is not None:
-            hand.is_heard = True
-            self._errands[hand.actor.news.remote()] = _PendingCall("news", hand)
+    def _listen(self, handle: _WorkerHandle) -> None:
+        if not handle.is_heard and handle.segment is not None:
+            handle.is_heard = True
+            self._calls[handle.actor.news.remote()] = _PendingCall("news", handle)
 
-    def _answered(self, errand: _PendingCall, reference: Any) -> Iterator[tuple[Segment, Part]]:
-        kind, hand = errand
+    def _answered(
+        self, call: _PendingCall, reference: Any
+    ) -> Iterator[tuple[Segment, SegmentFile]]:
+        kind, handle = call
         try:
             answer = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except self._ray.exceptions.RayError as error:
-            self._lose(hand, _reason(error))
+            self._lose(handle, _reason(error))
             return
-        segment = hand.segment
+        segment = handle.segment
         if kind == "open":
-            self._never_opened, hand.is_open = 0, True
+            self._never_opened, handle.is_open = 0, True
             self._say(answer)
         elif kind == "news":
             number, written, notices = answer
             self._say(notices)
-            hand.is_heard = False
+            handle.is_heard = False
             if segment is not None and segment.number == number:
                 self._progress.tell(segment, written)
-            self._listen(hand)
+            self._listen(handle)
         elif segment is not None:
             part, notices = answer
             self._say(notices)
             self._progress.tell(segment, segment.frame_count)
-            hand.segment = None
+            handle.segment = None
             yield segment, part
         self._deal()
 
-    def _lose(self, hand: _WorkerHandle, reason: str) -> None:
+    def _lose(self, handle: _WorkerHandle, reason: str) -> None:
         self._check_ray()  # all workers are lost with it
-        self._hands.remove(hand)
-        self._ray.kill(hand.actor)  # which may only be out of reach
-        self._errands = {r: errand for r, errand in self._errands.items() if errand.hand != hand}
-        if not hand.is_open:
+        self._handles.remove(handle)
+        self._ray.kill(handle.actor)  # which may only be out of reach
+        self._calls = {r: call for r, call in self._calls.items() if call.handle != handle}
+        if not handle.is_open:
             self._never_opened += 1
             if self._never_opened >= _MOST_LOSSES:
                 raise ClusterError(f"no worker can be started: {reason}")
-        if (segment := hand.segment) is not None:
+        if (segment := handle.segment) is not None:
             self._losses[segment.number] += 1
             what = f"segment {segment.number} (frames {segment.first} to {segment.end - 1})"
             if self._losses[segment.number] >= _MOST_LOSSES:
@@ -396,7 +400,7 @@ class _Dispatcher:
         for node in self._ray.nodes():
             has = node["Resources"]
             if node["Alive"] and has.get("CPU", 0) >= crew.cpus and has.get("GPU", 0) >= crew.gpus:
-                if not any(hand.is_open for hand in self._hands):
+                if not any(handle.is_open for handle in self._handles):
                     self._say(["waiting for a first worker"])
                 return
         raise ClusterError(

@@ -116,15 +116,76 @@ def decode_from(
     is one that `decoding_device` found.
     """
     with open_source(path, device) as container:
-        stream = _chosen_stream(container, stream_index)
-        with suppress(av.error.FFmpegError):
-            container.seek(pts, stream=stream)
-            damage = DecodeErrors()
-            timed = _timed(
-                _decoded(container, stream, damage, False), damage, Fraction(stream.time_base)
-            )
-            for index, (time, image) in enumerate(timed):
-                yield Frame(index, time, image, _duration(image))
+        yield from _frames_from(container, _chosen_stream(container, stream_index), pts)
+
+
+def _frames_from(container: Any, stream: Any, pts: int) -> Iterator[Frame]:
+    with suppress(av.error.FFmpegError):
+        container.seek(pts, stream=stream)
+        damage = DecodeErrors()
+        timed = _timed(
+            _decoded(container, stream, damage, False), damage, Fraction(stream.time_base)
+        )
+        for index, (time, image) in enumerate(timed):
+            yield Frame(index, time, image, _duration(image))
+
+
+class OpenVideo:
+    """The main video stream of a file that stays open: its first frame, then samples of it.
+
+    Several threads decode, which is not repeatable where the file is damaged.
+    """
+
+    def __init__(self, path: Path, container: Any) -> None:
+        self.path, self.container = path, container
+        self.stream = main_video_stream(container)
+        self.damage = DecodeErrors()
+        """What the decoder met before the first frame."""
+        self._images = _decoded(container, self.stream, self.damage, False)
+        self._read: list[av.VideoFrame] = []
+
+    def first(self) -> av.VideoFrame | None:
+        """The first undamaged frame, or the first of all where the beginning has none."""
+        return _first_whole(self._noted())
+
+    def frames(self, span: TimeRange | None) -> Iterator[Frame]:
+        """The frames of the file, or of a part of it, in order of presentation; may be read once.
+
+        Args:
+            span: The part; None: all.
+        """
+        images, damage = chain(self._read, self._images), DecodeErrors()
+        if span is not None and span.start_seconds:
+            sought = _sought(self.container, self.stream, span, damage, False)
+            if sought is None:
+                yield from decode(self.path, damage, span, stream_index=self.stream.index)
+                return
+            images = chain(sought)
+        timed = _timed(images, damage, Fraction(self.stream.time_base))
+        within = _within(span, self.stream, timed)
+        alike = _alike(within, damage, self.path, self.stream.index)
+        for index, (pts, image) in enumerate(alike):
+            yield Frame(index, pts, image, _duration(image))
+
+    def frames_from(self, pts: int) -> Iterator[Frame]:
+        """Frames from that time on, or from somewhat before or after it: see `decode_from`."""
+        return _frames_from(self.container, self.stream, pts)
+
+    def _noted(self) -> Iterator[av.VideoFrame]:
+        for image in self._images:
+            self._read.append(image)
+            yield image
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[OpenVideo]:
+    """Open a file for its first frame and samples of it.
+
+    Raises:
+        InputError: The file cannot be read as video.
+    """
+    with open_source(path) as container:
+        yield OpenVideo(path, container)
 
 
 def decoding_device(path: Path, stream_index: int) -> str | None:
@@ -307,9 +368,10 @@ def _decoded(
 ) -> Iterator[av.VideoFrame]:
     """Frames packet by packet, so that one bad packet does not end the stream."""
     context = stream.codec_context
-    stream.thread_type = "NONE" if one_thread else "AUTO"
-    if not one_thread:
-        context.thread_count = min(usable_cores() + 1, _MOST_THREADS)
+    if not context.is_open:
+        stream.thread_type = "NONE" if one_thread else "AUTO"
+        if not one_thread:
+            context.thread_count = min(usable_cores() + 1, _MOST_THREADS)
     copied = _Copier(stream.time_base)
     is_picture = container.format.name == "image2"
     for packet in _packets(container, stream, damage):

@@ -1,4 +1,4 @@
-"""The ffmpeg program: where it is, and what it says of a file that PyAV cannot say."""
+"""The ffmpeg program: where it is, and how it is run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from vidrestore.common.errors import OutputError
 from vidrestore.common.quoting import printable
 
 _LOG = logging.getLogger("vidrestore")
-_SECONDS_TO_INSPECT = 60
 
 
 class FFmpegRun(NamedTuple):
@@ -52,12 +51,3 @@ def run_ffmpeg(arguments: Sequence[str], *, timeout_seconds: float | None = None
         process.wait()
         raise
     return FFmpegRun(process.returncode, said.decode(errors="replace"))
-
-
-def inspected(path: str) -> str:
-    """What ffmpeg prints about the streams of a file; empty where it cannot read it in time."""
-    arguments = ["-v", "verbose", "-i", path]
-    try:
-        return run_ffmpeg(arguments, timeout_seconds=_SECONDS_TO_INSPECT).said
-    except subprocess.TimeoutExpired:
-        return ""

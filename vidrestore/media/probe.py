@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -13,6 +14,7 @@ from typing import Any
 
 import av
 import av.error
+import av.logging
 import numpy as np
 from av.stream import Disposition
 
@@ -20,8 +22,7 @@ from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.settings import Settings
 from vidrestore.imaging import color, log_curves, planes
 from vidrestore.imaging.frame import VideoInfo
-from vidrestore.media.decode import DecodeErrors, _decoded, _first_whole
-from vidrestore.media.ffmpeg import inspected
+from vidrestore.media.decode import DecodeErrors, OpenVideo, _decoded, _first_whole
 from vidrestore.media.images import (
     exr,
     files,
@@ -45,6 +46,8 @@ _DISPLAY_ONE = 65536  # the display matrix is in 16.16 fixed point
 _NO_ROTATION = (1, 0, 0, 1)
 _MOST_ANAMORPHIC = Fraction(16)
 _CHROMA_LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
+_LIBAV_LEVEL = threading.Lock()
+"""Held by the one thread that has changed the log level of libav."""
 # AVFieldOrder. 4 and 5 mean fields stored line by line, in ffmpeg's and QuickTime's practice.
 _FIELD_ORDERS = {2: "tff", 3: "bff", 4: "tff", 5: "bff"}
 
@@ -94,7 +97,7 @@ def video_info(container: Any, stream: Any, first: av.VideoFrame, printed: str) 
         container: The opened file.
         stream: The stream.
         first: A frame of it whose size and pixel format are those of the others.
-        printed: What ffmpeg prints about the file (`media.ffmpeg.inspected`).
+        printed: The description of the file that libavformat prints (`_description`).
 
     Returns:
         The stream's properties; those that the file leaves unsaid are guessed.
@@ -186,7 +189,7 @@ def _field_order(context: Any, first: av.VideoFrame) -> str | None:
 
 
 def _chroma_location(printed: str, stream_index: int) -> str | None:
-    """As ffmpeg names it, since PyAV has no word for it; None where ffmpeg does not either."""
+    """The location as libavformat prints it; None where the file does not state it."""
     line = re.search(rf"Stream #0:{stream_index}\b.*: Video: (.*)", printed)
     entries = re.split(r"[()]|, ", line[1]) if line else []
     return next((entry for entry in entries if entry in _CHROMA_LOCATIONS), None)
@@ -251,13 +254,15 @@ def _orientation(display: tuple[int, ...] | None) -> tuple[int, int, int, int]:
     return int(signs[0, 0]), int(signs[0, 1]), int(signs[1, 0]), int(signs[1, 1])
 
 
-def probe(path: Path, settings: Settings | None = None) -> Probe:
+def probe(path: Path, settings: Settings | None = None, video: OpenVideo | None = None) -> Probe:
     """Look at a file: its streams, its first frame, its fingerprint.
 
     Args:
         path: A video, a picture, or numbered pictures by a pattern. All pictures are looked at.
         settings: What only the user knows of the file: `decode.fps`, `decode.input_curve`;
             default: nothing.
+        video: The file, where the caller has opened it; default: opened here. A damaged file is
+            opened here in any case, since several threads do not decode it repeatably.
 
     Returns:
         What was found.
@@ -274,24 +279,60 @@ def probe(path: Path, settings: Settings | None = None) -> Probe:
         raise UsageError(
             f"{path.name} holds light itself, not light in a curve; leave --input-curve out"
         )
-    with open_source(path) as container:
-        stream = main_video_stream(container)
-        first = _first_whole(_decoded(container, stream, DecodeErrors(), True))
-        if first is None:
-            raise InputError(f"no frame of the video in {path} can be decoded")
-        planes.layout(first)
-        printed = inspected(container.name)
-        info = _with_curve(video_info(container, stream, first, printed), how.decode.input_curve)
-        tags = _data_tags(printed)
-        streams = tuple(_stream_info(each, tags) for each in container.streams)
-        metadata = dict(container.metadata)
-        start = Fraction(container.start_time or 0, av.time_base)
+    first = None if video is None else video.first()
+    if video is None or first is None or first.is_corrupt or video.damage.found:
+        with open_source(path) as container:
+            stream = main_video_stream(container)
+            first = _first_whole(_decoded(container, stream, DecodeErrors(), True))
+            found = _found(path, container, stream, first, how)
+    else:
+        found = _found(path, video.container, video.stream, first, how)
+    info = found.info
     if is_light:
         info = replace(info, transfer="table", curve=exr.display_table())
     if header is not None:
         info = _info_of_pictures(info, header, len(pictures_of(path).files), how.decode.fps)
     written_at = 0 if is_pattern(path) else path.stat().st_mtime_ns
-    return Probe(path, info, streams, metadata, start, fingerprint(path), written_at)
+    return replace(found, info=info, fingerprint=fingerprint(path), mtime_ns=written_at)
+
+
+def _found(
+    path: Path, container: Any, stream: Any, first: av.VideoFrame | None, settings: Settings
+) -> Probe:
+    """What an open file says, without its fingerprint and time."""
+    if first is None:
+        raise InputError(f"no frame of the video in {path} can be decoded")
+    planes.layout(first)
+    printed = _description(container)
+    info = video_info(container, stream, first, printed)
+    tags = _data_tags(printed)
+    return Probe(
+        path=path,
+        info=_with_curve(info, settings.decode.input_curve),
+        streams=tuple(_stream_info(each, tags) for each in container.streams),
+        metadata=dict(container.metadata),
+        start=Fraction(container.start_time or 0, av.time_base),
+        fingerprint="",
+        mtime_ns=0,
+    )
+
+
+def _description(container: Any) -> str:
+    """What libavformat prints about an open file, with the details that PyAV does not expose.
+
+    libav prints these details only at the level VERBOSE, and its level belongs to the process.
+    Messages of other threads in the meantime go into `dropped`.
+    """
+    with _LIBAV_LEVEL, av.logging.Capture(local=False) as dropped:
+        level = av.logging.get_level()
+        av.logging.set_libav_level(av.logging.VERBOSE)
+        av.logging.set_level(av.logging.VERBOSE)
+        try:
+            return str(container.dumps_format())
+        finally:
+            av.logging.set_level(level)
+            av.logging.set_libav_level(av.logging.INFO)
+            dropped.clear()
 
 
 def _stream_info(stream: Any, data_tags: Mapping[int, str]) -> StreamInfo:

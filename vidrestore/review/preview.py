@@ -189,7 +189,7 @@ class _Shown:
 
     def pairs(self, *, close: bool) -> Iterator[tuple[Fraction, Picture, Picture]]:
         """(seconds from the first, before, after)."""
-        job, info = self.plan.job, self.plan.info
+        job, info = self.plan.job, self.plan.output.info
         first, end = self.segment.first, self.segment.end
         around = self._around() if close else None
         before = frames_again(job.source, self.analysis, job.span, first=first, end=end)
