@@ -17,7 +17,6 @@ OUTPUT.vidrestore/
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import secrets
 import shutil
@@ -29,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vidrestore.common.checksums import sha256_of_file
 from vidrestore.common.errors import OutputError, UsageError, not_written
 from vidrestore.common.files import held, sync_file, sync_folder
 from vidrestore.jobs.notes import (
@@ -66,7 +66,7 @@ def sealed(path: Path, counts: Mapping[str, Any], *layer: Path) -> Part:
     sync_file(path)
     sync_folder(path.parent)
     streams = tuple(sealed(each, {}) for each in layer)
-    return Part(path, path.stat().st_size, _sha256(path), counts, streams)
+    return Part(path, path.stat().st_size, sha256_of_file(path), counts, streams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class WorkFolder:
         if note["segment_key"] != segment_key:
             return None
         is_there = _is_file(path) and path.stat().st_size == note["size"]
-        if not is_there or not has_sha256(path, note["sha256"]):
+        if not is_there or sha256_of_file(path) != note["sha256"]:
             # Streams of a layer are moved away when they are joined.
             if path.exists() or path.is_symlink():
                 self._drop(path, "it is not what its note describes")
@@ -223,7 +223,7 @@ class WorkFolder:
 
     def keep(self, output: Path, note: Mapping[str, Any]) -> None:
         """Note what a later run must know of the job that made `output`."""
-        own = {"version": VERSION, "sha256": _sha256(output)}
+        own = {"version": VERSION, "sha256": sha256_of_file(output)}
         self._note(self.path / _KEPT, {**note, **own})
 
     def kept(self) -> dict[str, Any] | None:
@@ -390,12 +390,3 @@ def _leave(folder: WorkFolder, on_kept: Callable[[str], None]) -> None:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}" if count else ""
-
-
-def has_sha256(path: Path, sha256: str) -> bool:
-    return _sha256(path) == sha256
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

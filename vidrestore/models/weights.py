@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import platformdirs
 
+from vidrestore.common.checksums import sha256_of_file
 from vidrestore.common.errors import ConfigError, WeightsError, unknown_name
 from vidrestore.common.profiles import resource_folder
 from vidrestore.models.download import (
@@ -27,7 +28,6 @@ from vidrestore.models.weight_file import (
     check_pack,
     check_state_dict,
     check_sums,
-    sha256_of,
 )
 
 Table = Mapping[str, "Weight"]
@@ -262,7 +262,7 @@ def fetch(
 
     def accept(part: Path) -> None:
         _check_file(weight, part, weight.file)
-        if weight.sha256 and weight.sha256 != (sha256 := sha256_of(part)):
+        if weight.sha256 and weight.sha256 != (sha256 := sha256_of_file(part)):
             raise WeightsError(f"its sha256 is {sha256} instead of {weight.sha256}")
         if weight.kind == "pack":
             unpack(part, place, check_pack)
@@ -357,7 +357,7 @@ def _check_content(weight: Weight, path: Path) -> None:
 
 def _read_sha256(path: Path) -> str:
     try:
-        return sha256_of(path)
+        return sha256_of_file(path)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise WeightsError(f"{path} cannot be read: {reason}") from error
@@ -418,7 +418,7 @@ def verify(
 
 def _checked(weight: Weight, path: Path) -> Checked:
     noted = _notes().sha256_noted(path)
-    sha256 = sha256_of(path)
+    sha256 = sha256_of_file(path)
     if message := _difference(weight, path, sha256):
         return Checked(path, "changed" if noted else "damaged", message)
     record(path, sha256)

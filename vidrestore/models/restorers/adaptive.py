@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
+from vidrestore.common.checksums import sha256_of_file
 from vidrestore.common.errors import WeightsError
 from vidrestore.imaging.resample import squared
 from vidrestore.models.restorers import Restorer, memory_errors, most_at_once
-from vidrestore.models.weight_file import sha256_of
 
 NAME = "gpen-auto"
 SIZES_PX = (256, 512, 1024, 2048)
@@ -136,7 +136,7 @@ class _Tier:
 
     @cached_property
     def weights_sha256(self) -> str:
-        return sha256_of(self._path)
+        return sha256_of_file(self._path)
 
     @property
     def cache_key(self) -> str:

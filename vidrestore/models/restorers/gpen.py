@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from vidrestore.common.checksums import sha256_of_file
 from vidrestore.common.errors import UsageError, WeightsError
 from vidrestore.models.gpen.checkpoint import load_checkpoint, load_gpen
 from vidrestore.models.gpen.cuda import CudaGPEN, form_for, repeatable_convolutions
@@ -19,7 +20,6 @@ from vidrestore.models.gpen.inference import InferenceGPEN
 from vidrestore.models.gpen.memory import batch_that_fits, free_bytes
 from vidrestore.models.gpen.network import GPEN
 from vidrestore.models.restorers import MOST_AT_ONCE, all_finite, memory_errors
-from vidrestore.models.weight_file import sha256_of
 
 if TYPE_CHECKING:
     from vidrestore.models.restorers import openvino
@@ -85,7 +85,7 @@ class Gpen:
 
     @cached_property
     def weights_sha256(self) -> str:
-        return sha256_of(self._path)
+        return sha256_of_file(self._path)
 
     @property
     def cache_key(self) -> str:

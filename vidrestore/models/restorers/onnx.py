@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vidrestore.common.checksums import sha256_of_file
 from vidrestore.common.errors import WeightsError
 from vidrestore.models.onnx_session import (
     import_onnxruntime,
@@ -21,7 +22,7 @@ from vidrestore.models.onnx_session import (
     type_of,
 )
 from vidrestore.models.restorers.gpen import probe_image
-from vidrestore.models.weight_file import names_in_graph, sha256_of
+from vidrestore.models.weight_file import names_in_graph
 
 # Parts of names in a graph that only one family of networks has, and the template of that family.
 _TEMPLATES = {
@@ -81,7 +82,7 @@ class Onnx:
 
     @cached_property
     def weights_sha256(self) -> str:
-        return sha256_of(self._path)
+        return sha256_of_file(self._path)
 
     @property
     def cache_key(self) -> str:
