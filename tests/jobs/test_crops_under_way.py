@@ -274,7 +274,7 @@ def test_a_kept_face_is_the_very_same_and_takes_no_more_than_it_must(tmp_path, v
         face = face.half().float()
     kept = crop_cache.CropsUnderWay(tmp_path / "faces", "so")
     kept.keep("key", 7, face)
-    found = kept.find("key", 7)
+    found = kept.find("key", 7, 32)
     assert found.dtype == torch.float32
     assert torch.equal(found, face)
     assert (
