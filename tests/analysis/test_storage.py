@@ -321,7 +321,6 @@ NONSENSE = {
     "a width that is a switch": in_info("width", True),
     "a stream below zero": in_info("stream_index", -1),
     "a duration without end": in_info("duration_seconds_from_header", float("inf")),
-    "a duration below zero": in_info("duration_seconds_from_header", -1.0),
     "a curve that is no number": in_info("curve", [[0.0, float("nan"), 1.0]]),
     "a rate below zero": in_info("frame_rate", "-25"),
     "a shape of pixels of thousands of digits": in_info("sample_aspect_ratio", "9" * 5000),

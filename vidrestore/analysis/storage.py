@@ -62,7 +62,6 @@ class _Stored(BaseModel):
 
 def _checked_info(info: VideoInfo) -> VideoInfo:
     _must(max(info.width, info.height) <= _LARGEST_SIDE_PX, "its picture is too large")
-    _must(info.duration_seconds_from_header >= 0, "its duration is negative")
     _must(min(info.stream_index, info.frame_count_from_header) >= 0, "a count is negative")
     _must(1 <= info.bit_depth <= 32, "its bit depth is impossible")
     fractions = (
@@ -142,11 +141,12 @@ def save(analysis: Analysis, path: Path, *, key: str = "") -> None:
     """
     own = analysis.fields
     # Not validated: what makes no sense is refused by whoever reads it.
-    header = _Header.model_construct(
-        version=_VERSION,
-        fields=own and _StoredFields.model_construct(mode=own.mode, order=own.order, info=own.info),
-        **{name: getattr(analysis, name) for name in _PLAIN},
-    )
+    plain: dict[str, Any] = {name: getattr(analysis, name) for name in _PLAIN}
+    plain |= {"version": _VERSION, "fields": None}
+    if own is not None:
+        of_file: dict[str, Any] = {"mode": own.mode, "order": own.order, "info": own.info}
+        plain["fields"] = _StoredFields.model_construct(**of_file)
+    header = _Header.model_construct(**plain)
     arrays: dict[str, Any] = {"pts": analysis.pts, "crc32": analysis.crc32}
     if own is not None:
         arrays |= {"file_pts": own.pts, "file_crc32": own.crc32}
