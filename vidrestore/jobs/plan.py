@@ -159,10 +159,10 @@ def plan_job(
         losses = (*losses, *layering.notes)
     described = [(first, _described(each)) for first, each in restorers]
     if unknown := without_cache_key(described):
-        work.is_kept = False  # nothing in it could be used again
+        work.keep_results_apart()
         notify(on_event, (
             f"{' and '.join(unknown)} has no cache_key, so this run takes no restored face from an "
-            "earlier one, and nothing is kept if it is interrupted; give the restorer one that "
+            "earlier one, and nothing of it is kept if it is interrupted; give the restorer one that "
             "names its weights and options"
         ))  # fmt: skip
     if scaling is not None:
