@@ -22,6 +22,7 @@ from vidrestore.analysis.shots import ShotFinder
 from vidrestore.analysis.strength import with_strength
 from vidrestore.analysis.tracking import track
 from vidrestore.analysis.tracks import Observation, Observations, RawTrack, Track
+from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import (
     ChangedSourceError,
     InputError,
@@ -101,8 +102,11 @@ def analyze(
     notify(on_event, *filter(None, [margins.notice()]))
     at_once = _looking_threads(settings)
     each = max(1, usable_cores() // at_once)
-    detectors = [chosen_detector(settings, on_event, threads=each) for _ in range(at_once + 1)]
-    recognizer = chosen_recognizer(settings, on_event)
+    hashes = FileHashes()
+    detectors = [
+        chosen_detector(settings, on_event, threads=each, hashes=hashes) for _ in range(at_once + 1)
+    ]
+    recognizer = chosen_recognizer(settings, on_event, hashes)
 
     def watch(*, may_seek: bool) -> _Watched:
         every = settings.people.every_seconds

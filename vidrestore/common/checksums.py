@@ -32,6 +32,29 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class FileHashes:
+    """SHA-256 of files, each read once as long as its size and its time of change stay.
+
+    One object serves a run, so that what was compared before use is not read again for a key.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[tuple[int, ...], str]] = {}
+
+    def sha256(self, path: Path) -> str:
+        """As `sha256_of_file` gives it.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        state = path.stat()
+        version = state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+        known = self._known.get(path.absolute())
+        if known is None or known[0] != version:
+            known = self._known[path.absolute()] = version, sha256_of_file(path)
+        return known[1]
+
+
 def checksum_line(content: bytes | memoryview, key: str = "") -> bytes:
     """What is appended to stored bytes: their SHA-256, with that of what they are stored for.
 

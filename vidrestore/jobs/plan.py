@@ -15,6 +15,7 @@ from vidrestore.analysis.interlacing import (
     interlacing_of,
 )
 from vidrestore.analysis.result import Analysis, info_of_pictures, of_output
+from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import UsageError
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.settings import Settings
@@ -130,7 +131,8 @@ def plan_job(
     if output.pictures is not None:
         losses = output.pictures.notes
     notify(on_event, *losses)
-    usual = request.restorer or chosen_restorer(settings, on_event)
+    hashes = FileHashes()
+    usual = request.restorer or chosen_restorer(settings, on_event, hashes)
     parser = chosen_parser(settings)
     settings = with_template(settings, usual)
     if (analysis := request.analysis) is not None:
@@ -143,7 +145,7 @@ def plan_job(
         )  # fmt: skip
         analysis, has_kept = known.analysis, known.is_kept
     analysis, names = request.choice.applied(analysis, source, settings, on_event)
-    restorers = chosen_restorers(names, usual, settings, on_event)
+    restorers = chosen_restorers(names, usual, settings, on_event, hashes)
     judge = chosen_judge(settings, on_event)
     redo = None if kept is None else plan_redo(kept, analysis, source)
     if redo is not None:
@@ -162,8 +164,8 @@ def plan_job(
         work.keep_results_apart()
         notify(on_event, (
             f"{' and '.join(unknown)} has no cache_key, so this run takes no restored face from an "
-            "earlier one, and nothing of it is kept if it is interrupted; give the restorer one that "
-            "names its weights and options"
+            "earlier one, and nothing of it is kept if it is interrupted; give the restorer one "
+            "that names its weights and options"
         ))  # fmt: skip
     if scaling is not None:
         check_memory(needed_bytes + memory_for_faces(analysis, settings, described), info)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import ConfigError, UsageError, WeightsError
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.settings import Settings
@@ -22,7 +23,11 @@ from vidrestore.models.restorers import FILES, Restorer, Schedule, adaptive, ope
 
 
 def chosen_detector(
-    settings: Settings, on_event: OnEvent | None, *, threads: int | None = None
+    settings: Settings,
+    on_event: OnEvent | None,
+    *,
+    threads: int | None = None,
+    hashes: FileHashes | None = None,
 ) -> Detector:
     how = settings.detect
     return open_detector(
@@ -34,7 +39,7 @@ def chosen_detector(
         haar_neighbors=how.haar_neighbors,
         threads=threads,
         device=_device_for_looking(settings),
-        find_weights=weight_finder(settings, on_event),
+        find_weights=weight_finder(settings, on_event, hashes),
     )
 
 
@@ -44,7 +49,9 @@ def _device_for_looking(settings: Settings) -> torch.device:
     return torch.device("cpu")
 
 
-def chosen_recognizer(settings: Settings, on_event: OnEvent | None) -> Recognizer | None:
+def chosen_recognizer(
+    settings: Settings, on_event: OnEvent | None, hashes: FileHashes | None = None
+) -> Recognizer | None:
     """That of the InsightFace pack, whichever detector is used; None where there is none.
 
     Nothing is fetched for it; that it is broken is said.
@@ -53,7 +60,7 @@ def chosen_recognizer(settings: Settings, on_event: OnEvent | None) -> Recognize
     if folder is None:
         return None
     try:
-        model = find_recognizer(weight_finder(settings, on_event)(settings.detect.pack))
+        model = find_recognizer(weight_finder(settings, on_event, hashes)(settings.detect.pack))
         return None if model is None else Recognizer(model)
     except WeightsError as error:
         notify(on_event, f"nobody is recognised from one shot to the next: {error}")
@@ -71,8 +78,9 @@ def recognizer_folder(settings: Settings) -> Path | None:
 
 def reference_embedding(photo: Path, settings: Settings, on_event: OnEvent | None) -> FloatArray:
     """Of the one face in a photo; UsageError where there is no recogniser to tell it by."""
-    detector = chosen_detector(settings, on_event)
-    recognizer = chosen_recognizer(settings, on_event)
+    hashes = FileHashes()
+    detector = chosen_detector(settings, on_event, hashes=hashes)
+    recognizer = chosen_recognizer(settings, on_event, hashes)
     if recognizer is None:
         raise UsageError(
             f"a reference photo needs the recogniser of an InsightFace pack, and the pack "
@@ -81,13 +89,16 @@ def reference_embedding(photo: Path, settings: Settings, on_event: OnEvent | Non
     return embedding_of_photo(photo, detector, recognizer)
 
 
-def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
+def chosen_restorer(
+    settings: Settings, on_event: OnEvent | None, hashes: FileHashes | None = None
+) -> Restorer:
     """The restorer that the settings name, its weights fetched where they are missing.
 
-    Of gpen-auto, no network is opened before a face needs it.
+    Of gpen-auto, no network is opened before a face needs it. `hashes` are those of files that the
+    run has read already.
     """
-    how = settings.restore
-    find_weights = weight_finder(settings, on_event)
+    how, hashes = settings.restore, hashes or FileHashes()
+    find_weights = weight_finder(settings, on_event, hashes)
 
     def say(message: str) -> None:
         notify(on_event, message)
@@ -96,7 +107,7 @@ def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
 
     def opened(name: str) -> Restorer:
         if Path(name).suffix.lower() in FILES and Path(name).is_file():
-            weights.sha256_of_own(Path(name))
+            weights.sha256_of_own(Path(name), hashes)
         try:
             return open_restorer(
                 name,
@@ -108,6 +119,7 @@ def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
                 codeformer_fidelity=how.codeformer_fidelity,
                 find_weights=find_weights,
                 on_notice=say,
+                hashes=hashes,
             )
         except MemoryError as error:
             raise WeightsError(
@@ -126,6 +138,7 @@ def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
         on_notice=say,
         run_as=run_as(device, how.number_format, how.engine),
         is_cheap=device.type != "cpu",
+        hashes=hashes,
     )
 
 
@@ -169,6 +182,7 @@ def chosen_restorers(
     usual: Restorer,
     settings: Settings,
     on_event: OnEvent | None,
+    hashes: FileHashes | None = None,
 ) -> Schedule:
     """The restorers of stretches of frames, each opened once; None stands for the usual one.
 
@@ -178,7 +192,7 @@ def chosen_restorers(
     for _, name in names:
         if name not in opened:
             how = settings.restore.model_copy(update={"restorer": name})
-            other = chosen_restorer(settings.model_copy(update={"restore": how}), on_event)
+            other = chosen_restorer(settings.model_copy(update={"restore": how}), on_event, hashes)
             if other.template != settings.align.template:
                 raise UsageError(
                     f"{usual.name} wants the template {settings.align.template} and {other.name} "
@@ -188,7 +202,9 @@ def chosen_restorers(
     return [(first, opened[name]) for first, name in names]
 
 
-def weight_finder(settings: Settings, on_event: OnEvent | None) -> Callable[[str], Path]:
+def weight_finder(
+    settings: Settings, on_event: OnEvent | None, hashes: FileHashes | None = None
+) -> Callable[[str], Path]:
     """Leads from a weight's name to its file, fetched where it is missing and may be."""
     how = settings.weights
     folders = weights.search_folders(how.folder, how.also)
@@ -200,6 +216,7 @@ def weight_finder(settings: Settings, on_event: OnEvent | None) -> Callable[[str
             target=weights.target_folder(how.folder),
             offline=how.offline,
             on_progress=as_events(name, on_event),
+            hashes=hashes,
         )
         notice = weights.licence_notice(name, folders)
         if notice is not None:

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import ConfigError, WeightsError, unknown_name
 from vidrestore.common.settings import RESTORERS
 
@@ -147,11 +148,13 @@ def open_restorer(
     codeformer_fidelity: float,
     find_weights: Callable[[str], Path],
     on_notice: Callable[[str], None] = lambda message: None,
+    hashes: FileHashes | None = None,
 ) -> Restorer:
     """The restorer `name`, or the network in a file of that name.
 
     `find_weights` leads from a weight's name to its file; `on_notice` is told what a person should
-    know. ConfigError where there is no such restorer, WeightsError where its file is no good.
+    know; `hashes` are those of files that the run has read already. ConfigError where there is no
+    such restorer, WeightsError where its file is no good.
     """
     if name == "fusion":
         from vidrestore.models.restorers.fusion import Fusion
@@ -178,11 +181,12 @@ def open_restorer(
             engine=engine,
             cache_folder=cache_folder,
             on_notice=on_notice,
+            hashes=hashes,
         )
 
     if path.suffix.lower() != ".onnx":
         return gpen()
-    return _from_onnx(path, expected_size, gpen, device, codeformer_fidelity, on_notice)
+    return _from_onnx(path, expected_size, gpen, device, codeformer_fidelity, on_notice, hashes)
 
 
 def _from_onnx(
@@ -192,6 +196,7 @@ def _from_onnx(
     device: torch.device,
     codeformer_fidelity: float,
     on_notice: Callable[[str], None],
+    hashes: FileHashes | None,
 ) -> Restorer:
     """The exact network where the file holds its weights unchanged, else onnxruntime."""
     from vidrestore.models.restorers.gpen import holds_gpen
@@ -209,6 +214,7 @@ def _from_onnx(
         fidelity=codeformer_fidelity,
         template=known_template,
         on_notice=on_notice,
+        hashes=hashes,
     )
     if expected_size not in (None, restorer.size):
         raise WeightsError(

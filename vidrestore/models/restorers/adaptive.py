@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from vidrestore.common.checksums import sha256_of_file
+from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import WeightsError
 from vidrestore.imaging.resample import squared
 from vidrestore.models.restorers import Restorer, memory_errors, most_at_once
@@ -44,7 +44,8 @@ class AdaptiveGpen:
     whether it would succeed. Where it would not the next larger network is taken, and where the
     device has no room for that, as `has_room` says, the largest that fits; `on_notice` is told.
     Those opened stay open; where memory gives out, all but one free what they do not need.
-    `run_as` names how the networks are run, and `is_cheap` says whether their results are.
+    `run_as` names how the networks are run, and `is_cheap` says whether their results are;
+    `hashes` are those of files that the run has read already.
     """
 
     name = NAME
@@ -62,7 +63,9 @@ class AdaptiveGpen:
         on_notice: Callable[[str], None] = lambda message: None,
         run_as: str = "",
         is_cheap: bool = False,
+        hashes: FileHashes | None = None,
     ) -> None:
+        self._hashes = hashes or FileHashes()
         self.is_cheap, self._run_as = is_cheap, run_as
         # Which network a face has, and its weights, are in the keys of those for each side.
         self.cache_key = f"{NAME}, {run_as}"
@@ -86,6 +89,7 @@ class AdaptiveGpen:
                     self._free_others,
                     run_as=self._run_as,
                     is_cheap=self.is_cheap,
+                    hashes=self._hashes,
                 )
             self._by_side[work_px] = self._tiers[name]
             self._say_which(name, tier_for(work_px, lambda name: True))
@@ -126,8 +130,9 @@ class _Tier:
         *,
         run_as: str,
         is_cheap: bool,
+        hashes: FileHashes,
     ) -> None:
-        self.name = name
+        self.name, self._hashes = name, hashes
         self.is_cheap, self._run_as = is_cheap, run_as
         self._path = path
         self.size: int | None = int(name.removeprefix("gpen-"))
@@ -136,7 +141,7 @@ class _Tier:
 
     @cached_property
     def weights_sha256(self) -> str:
-        return sha256_of_file(self._path)
+        return self._hashes.sha256(self._path)
 
     @property
     def cache_key(self) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vidrestore.common.checksums import sha256_of_file
+from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import WeightsError
 from vidrestore.models.onnx_session import (
     import_onnxruntime,
@@ -62,7 +62,9 @@ class Onnx:
         fidelity: float,
         template: str | None = None,
         on_notice: Callable[[str], None] = lambda message: None,
+        hashes: FileHashes | None = None,
     ) -> None:
+        self._hashes = hashes or FileHashes()
         self._path, self._say = path, on_notice
         self._session = open_network(path, device)
         image, others = inputs_of(self._session, path)
@@ -82,7 +84,7 @@ class Onnx:
 
     @cached_property
     def weights_sha256(self) -> str:
-        return sha256_of_file(self._path)
+        return self._hashes.sha256(self._path)
 
     @property
     def cache_key(self) -> str:
