@@ -12,10 +12,12 @@ import pytest
 from helpers.media import analysis_of, info_of, plain_track, random_image, write_video
 
 from vidrestore.analysis import storage
+from vidrestore.analysis.alignment import align
 from vidrestore.analysis.borders import Margins
 from vidrestore.analysis.result import Fields
-from vidrestore.analysis.tracks import mean_direction
+from vidrestore.analysis.tracks import RawTrack, mean_direction
 from vidrestore.common.errors import InputError
+from vidrestore.imaging.geometry import apply, invert, template, upright
 from vidrestore.media.probe import fingerprint, probe
 
 
@@ -212,6 +214,30 @@ def as_type(name, dtype):
     return change
 
 
+def turned_by(linear):
+    """The crops of the first track, seen through that in the unit crop."""
+
+    def change(header, arrays):
+        arrays["matrices"] = arrays["matrices"].copy()
+        arrays["matrices"][:7] = np.float32(linear) @ arrays["matrices"][:7]
+
+    return change
+
+
+def as_film(sources):
+    """Ten pictures of film, made of the given fields of twelve frames."""
+
+    def change(header, arrays):
+        header["fields"]["mode"] = "film"
+        arrays["file_pts"], arrays["file_crc32"] = np.arange(15), np.zeros(15, np.uint32)
+        arrays["file_sources"] = np.array(sources, np.int64)
+
+    return change
+
+
+FILM = [(at, at + (at % 4 == 1)) for at in range(12)]
+
+
 def of_fields(name, value):
     def change(header, arrays):
         header["fields"][name] = value
@@ -229,6 +255,24 @@ NONSENSE = {
     "landmarks that are no numbers": in_array("landmarks", np.nan, (1, 1, 1)),
     "landmarks far away": in_array("landmarks", -1e20, (1, 1, 1)),
     "scores that are no numbers": in_array("score", np.nan, 2),
+    "a score above one": in_array("score", 1.5, 3),
+    "a score below zero": in_array("score", -0.25, 3),
+    "scores of a whole number": in_array("score", 100),
+    "a sheared crop": turned_by([[1, 0.2], [0, 1]]),
+    "an oblong crop": turned_by([[1, 0], [0, 1.3]]),
+    "a mirrored crop": turned_by([[-1, 0], [0, 1]]),
+    "a crop that is a line": turned_by([[1, 0], [0, 0]]),
+    "a crop that is nearly a line": turned_by([[1, 1], [1, 1.0000001]]),
+    "a matrix of one row": in_array("matrices", 0, (0, 1)),
+    "a matrix that is no number": in_array("matrices", np.nan, (5, 1, 2)),
+    "film out of order": as_film(FILM[:4] + FILM[6:7] + FILM[4:6] + FILM[7:]),
+    "film that stands still": as_film([(0, 0)] * 12),
+    "film of fields far apart": as_film([(at, 14 - at) for at in range(12)]),
+    "film of frames that are not there": as_film([(at + 9, at + 9) for at in range(12)]),
+    "film of frames before the first": as_film([(at - 1, at) for at in range(12)]),
+    "times out of order": in_array("pts", [2048, 1536], slice(3, 5)),
+    "shots out of order": in_header("shots", [[5, 12], [0, 5]]),
+    "shots that begin before the first frame": in_header("shots", [[-3, 5], [5, 12]]),
     "strengths above one": in_array("strength", 1.5, 0),
     "strengths below zero": in_array("strength", -0.5, 0),
     "strengths that are no numbers": in_array("strength", np.nan, 0),
@@ -256,19 +300,15 @@ NONSENSE = {
     "checksums of another type": as_type("crc32", np.int64),
     "tracks that begin at halves": as_type("first_frame", np.float64),
     "strengths of another type": as_type("strength", np.float64),
-    "shots that do not cover all": in_header("shots", {"tuple": []}),
-    "a shot without frames": in_header(
-        "shots", {"tuple": [{"tuple": list(p)} for p in ((0, 5), (5, 5), (5, 12))]}
-    ),
-    "shots that run back": in_header(
-        "shots", {"tuple": [{"tuple": list(p)} for p in ((0, 9), (9, 5), (5, 12))]}
-    ),
+    "shots that do not cover all": in_header("shots", []),
+    "a shot without frames": in_header("shots", [[0, 5], [5, 5], [5, 12]]),
+    "shots that run back": in_header("shots", [[0, 9], [9, 5], [5, 12]]),
     "shots of texts": in_header("shots", "0-12"),
     "counts of texts": in_header("corrupt_frames", "3"),
     "counts below zero": in_header("decode_errors", -3),
     "yes for a switch": in_header("one_thread", "yes"),
-    "faces left out below zero": in_header("skipped", {"mapping": {"too small": -3}}),
-    "faces left out by text": in_header("skipped", {"mapping": {"too small": "3"}}),
+    "faces left out below zero": in_header("skipped", {"too small": -3}),
+    "faces left out by text": in_header("skipped", {"too small": "3"}),
     "an unknown template": in_header("template", "other"),
     "no fingerprint": in_header("fingerprint", 5),
     "margins below zero": in_header("margins", {"left_px": -1}),
@@ -276,16 +316,34 @@ NONSENSE = {
     "margins of texts": in_header("margins", {"left_px": "1"}),
     "other margins": in_header("margins", {"middle_px": 1}),
     "no picture": in_info("width", 0),
+    "a width below zero": in_info("width", -64),
+    "a height that is a fraction": in_info("height", 48.5),
+    "a width that is a switch": in_info("width", True),
+    "a stream below zero": in_info("stream_index", -1),
+    "a duration without end": in_info("duration_seconds_from_header", float("inf")),
+    "a curve that is no number": in_info("curve", [[0.0, float("nan"), 1.0]]),
+    "a rate below zero": in_info("frame_rate", "-25"),
+    "a shape of pixels of thousands of digits": in_info("sample_aspect_ratio", "9" * 5000),
+    "a key of its own in the picture": in_info("more", 1),
+    "a key of its own": in_header("more", 1),
+    "a count of thousands of digits": in_header("decode_errors", 10**4000),
+    "frames of thousands of digits": in_info("frame_count_from_header", 10**4000),
+    "a clock of hundreds of digits": in_info("time_base", "1/" + "9" * 300),
+    "light of hundreds of digits": in_info("content_light", [10**300, 400]),
+    "a count that is a fraction": in_header("decode_errors", 1.5),
+    "a margin without end": in_header("margins", {"left_px": float("inf")}),
+    "a margin that is a fraction": in_header("margins", {"left_px": 0.5}),
+    "a key of its own in the fields": of_fields("more", 1),
     "a picture of texts": in_info("width", "64"),
     "a picture that is too large": in_info("height", 1 << 40),
-    "no rate": in_info("frame_rate", {"fraction": "0"}),
-    "a rate over zero": in_info("frame_rate", {"fraction": "1/0"}),
-    "a rate of text": in_info("frame_rate", "25"),
+    "no rate": in_info("frame_rate", "0"),
+    "a rate over zero": in_info("frame_rate", "1/0"),
+    "a rate of text": in_info("frame_rate", "fast"),
     "a duration that is no number": in_info("duration_seconds_from_header", float("nan")),
-    "no turn": in_info("display_orientation", {"tuple": [1, 1, 1, 1]}),
-    "a long turn": in_info("display_orientation", {"tuple": [2, 0, 0, 2]}),
+    "no turn": in_info("display_orientation", [1, 1, 1, 1]),
+    "a long turn": in_info("display_orientation", [2, 0, 0, 2]),
     "an unknown matrix": in_info("matrix", "bt2021"),
-    "deep nesting": in_header("skipped", {"tuple": [[[[[[]]]]]]}),
+    "deep nesting": in_header("skipped", [[[[[[[]]]]]]]),
     "an unknown word": in_info("color", "red"),
     "an unknown kind of fields": of_fields("mode", "other"),
     "an unknown order of fields": of_fields("order", "other"),
@@ -304,6 +362,56 @@ def test_values_that_no_analysis_has_are_refused(tmp_path, name):
     assert refusal(path) is None
     resealed(path, NONSENSE[name])
     assert re.search("damaged|makes no sense", refusal(path))
+
+
+def test_film_is_read_as_it_was_written(tmp_path):
+    path = tmp_path / "a.npz"
+    storage.save(full_analysis(), path)
+    resealed(path, as_film(FILM))
+    fields_of_film = storage.load(path).fields
+    assert fields_of_film.sources.tolist() == [list(pair) for pair in FILM]
+
+
+@pytest.mark.parametrize("turn", [[[0.8, -0.6], [0.6, 0.8]], [[3, 0], [0, 3]], [[0, -1], [1, 0]]])
+def test_a_crop_that_is_turned_and_scaled_is_one(tmp_path, turn):
+    path = tmp_path / "a.npz"
+    storage.save(full_analysis(), path)
+    resealed(path, turned_by(turn))
+    assert refusal(path) is None
+
+
+@pytest.mark.parametrize("orientation", [(1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, 1)])
+@pytest.mark.parametrize("aspect", [Fraction(1), Fraction(64, 45), Fraction(8, 9)])
+def test_crops_as_alignment_makes_them_are_read(tmp_path, orientation, aspect):
+    """In pictures that lie on their side, are mirrored, or have oblong pixels."""
+    info = info_of(720, 576, display_orientation=orientation, sample_aspect_ratio=aspect)
+    random = np.random.default_rng(3)
+    points = template("gpen") * 80 + [200, 300] + random.normal(0, 3, (9, 5, 2))
+    seen = apply(invert(upright(info).matrix), points).astype(np.float32)
+    raw = RawTrack(0, (0, 9), seen, np.full(9, 0.75, np.float32))
+    analysis = analysis_of(info, 9, align([raw], info, template_name="gpen", smoothness=1.0))
+    storage.save(analysis, tmp_path / "a.npz")
+    assert same(storage.load(tmp_path / "a.npz"), analysis)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (in_info("width", "64"), "info.width: input should be a valid integer"),
+        (in_header("more", 1), "more: extra inputs are not permitted"),
+        (in_header("decode_errors", -3), "decode_errors: input should be greater than or equal"),
+        (in_header("margins", {"left_px": -1}), "a margin is negative"),
+        (in_info("width", 0), "a video of 0 x 48 pixels has no picture"),
+        (in_array("score", 1.5, 3), "a score of track 0 is not from 0 to 1"),
+        (turned_by([[1, 0.2], [0, 1]]), "the crop of track 0 is sheared"),
+    ],
+)
+def test_the_sentence_names_what_cannot_be(tmp_path, change, reason):
+    path = tmp_path / "a.npz"
+    storage.save(full_analysis(), path)
+    resealed(path, change)
+    assert f"makes no sense, {reason}" in refusal(path)
+    assert refusal(path).endswith("; analyze again")
 
 
 def test_no_folder_and_no_pickle_is_an_analysis(tmp_path):

@@ -1,8 +1,10 @@
 """Two runs on one output, and a run after one that was killed."""
 
+import errno
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from helpers.media import (
@@ -14,7 +16,9 @@ from helpers.media import (
     write_video,
 )
 
+import vidrestore
 from vidrestore.api import restore_video
+from vidrestore.common import files
 from vidrestore.common.errors import UsageError
 from vidrestore.common.files import held
 from vidrestore.common.profiles import load_settings
@@ -94,3 +98,29 @@ def test_a_lock_whose_file_was_removed_is_no_lock(tmp_path):
         path.unlink()
         with held(path, wait=False), pytest.raises(BlockingIOError), held(path, wait=False):
             pass
+
+
+@pytest.mark.parametrize("reason", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_where_the_file_system_has_no_locks_nothing_waits(tmp_path, monkeypatch, reason):
+    def refuse(descriptor, *, blocking):
+        raise OSError(reason, "no locks here")
+
+    monkeypatch.setattr(files, "lock_descriptor", refuse)
+    with held(tmp_path / "lock", wait=True), held(tmp_path / "lock", wait=False):
+        pass
+
+
+def test_another_error_of_a_lock_is_told(tmp_path, monkeypatch):
+    def fail(descriptor, *, blocking):
+        raise OSError(errno.EIO, "the disk is gone")
+
+    monkeypatch.setattr(files, "lock_descriptor", fail)
+    with pytest.raises(OSError, match="the disk is gone"), held(tmp_path / "lock", wait=True):
+        pass
+
+
+def test_locks_are_made_by_the_library_in_one_place():
+    package = Path(vidrestore.__file__).parent
+    texts = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    assert [path for path, text in texts.items() if "fcntl" in text or "msvcrt" in text] == []
+    assert [path for path, text in texts.items() if "filelock" in text] == [Path(files.__file__)]

@@ -210,6 +210,70 @@ def test_without_a_cache_key_nothing_is_kept_and_that_is_stated_once(tape, tmp_p
         assert list(tmp_path.iterdir()) == []
 
 
+class DefectiveLater(Defective):
+    """Stops in the last of three segments."""
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        if self.faces + 1 == 80:
+            raise OSError("a defect of the restorer")
+        return Tinted.__call__(self, windows)
+
+
+class DefectiveLaterUnkeyed(DefectiveLater):
+    cache_key = None
+
+
+@pytest.mark.parametrize("second", [DefectiveUnkeyed, DefectiveLaterUnkeyed])
+def test_what_an_earlier_run_finished_outlasts_one_without_a_cache_key(
+    tape, whole, tmp_path, second
+):
+    target, options = tmp_path / "out.mkv", {"job.segment_frames": 48}
+    folder = target.with_name("out.mkv.vidrestore")
+    summary, told = restored(tape, target, DefectiveLater(), **options)
+    assert summary is None
+    assert f"kept in {folder}: 2 segments and" in told[-1]
+    kept = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+    assert any(path.suffix == ".mkv" for path in kept)
+    assert any(path.suffix == ".npy" for path in kept)
+    summary, told = restored(tape, target, second(tint=0.9), **options)
+    assert summary is None
+    assert not target.exists()
+    assert {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")} == kept
+    assert f"kept in {folder}, of an earlier run: 2 segments and" in told[-1]
+    assert "type the command of that run again" in told[-1]
+    again = Tinted()
+    summary, _ = restored(tape, target, again, **options)
+    assert summary.faces == FRAMES
+    assert again.faces < FRAMES - 60
+    assert frames_of(target) == whole
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_finished_run_without_a_cache_key_leaves_nothing(tape, tmp_path):
+    target, options = tmp_path / "out.mkv", {"job.segment_frames": 48}
+    restored(tape, target, DefectiveLater(), **options)
+    summary, told = restored(tape, target, Unkeyed(tint=0.9), **options)
+    assert summary.faces == FRAMES
+    assert not any("kept in" in message for message in told)
+    assert list(tmp_path.iterdir()) == [target]
+    restored(tape, tmp_path / "plain.mkv", Unkeyed(tint=0.9), **options)
+    assert frames_of(target) == frames_of(tmp_path / "plain.mkv")
+
+
+def test_a_layer_of_a_run_without_a_cache_key_is_written(tape, tmp_path):
+    track = plain_track(FRAMES, centre=(48, 32), side=32)
+    for name, restorer in (("keyed", Tinted()), ("unkeyed", Unkeyed())):
+        restore_video(
+            tape, tmp_path / f"{name}.mkv", load_settings(options=OPTIONS), restorer=restorer,
+            analysis=analysis_of_file(tape, [track]), layer=tmp_path / name,
+        )  # fmt: skip
+    keyed, unkeyed = (sorted((tmp_path / name).iterdir()) for name in ("keyed", "unkeyed"))
+    assert [path.name for path in keyed] == [path.name for path in unkeyed]
+    assert len(keyed) >= 2
+    assert frames_of(keyed[0]) == frames_of(unkeyed[0])
+    assert not list(tmp_path.glob("*.vidrestore"))
+
+
 def test_a_cache_key_that_says_nothing_is_refused(tape, tmp_path):
     from vidrestore.common.errors import ConfigError
 
@@ -275,7 +339,7 @@ def test_a_kept_face_is_the_very_same_and_takes_no_more_than_it_must(tmp_path, v
         face = face.half().float()
     kept = crop_cache.CropsUnderWay(tmp_path / "faces", "so")
     kept.keep("key", 7, face)
-    found = kept.find("key", 7)
+    found = kept.find("key", 7, 32)
     assert found.dtype == torch.float32
     assert torch.equal(found, face)
     assert (

@@ -21,7 +21,7 @@ from helpers.media import (
 )
 
 from vidrestore.api import restore_video
-from vidrestore.common.errors import UsageError, VidrestoreError
+from vidrestore.common.errors import OutputError, UsageError, VidrestoreError
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs.notes import JobNote, KeptNote, SegmentNote, read_note, write_note
 from vidrestore.media.decode import DecodeErrors, decode
@@ -274,6 +274,15 @@ def test_segments_that_do_not_cover_the_video_are_one_sentence(place, tmp_path, 
         segment["frames"] = list(own)
     write_note(path, note)
     with pytest.raises(UsageError, match="restore the whole with --keep-job"):
+        place.run("finished", tmp_path / "copy")
+
+
+def test_a_stream_that_the_output_does_not_have_is_one_sentence(place, tmp_path):
+    path = place.copied("finished", tmp_path / "copy") / "kept.json"
+    note = read_note(path, KeptNote)
+    assert note is not None
+    write_note(path, note | {"stream_index": 7})
+    with pytest.raises(OutputError, match="has no stream 7"):
         place.run("finished", tmp_path / "copy")
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from vidrestore.common import checksums
 from vidrestore.common.errors import ConfigError, WeightsError
 from vidrestore.models import weights
 from vidrestore.models.download import part_path
@@ -703,7 +704,7 @@ def test_a_file_that_cannot_be_read_to_its_end_is_one_sentence(
     def fails(path: Path) -> str:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(weights, "sha256_of", fails)
+    monkeypatch.setattr(checksums, "sha256_of_file", fails)
     with pytest.raises(WeightsError, match=r"net\.onnx cannot be read: input/output error"):
         weights.require("net", [target], target=target, offline=True, table=table_of())
 

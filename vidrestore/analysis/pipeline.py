@@ -22,6 +22,7 @@ from vidrestore.analysis.shots import ShotFinder
 from vidrestore.analysis.strength import with_strength
 from vidrestore.analysis.tracking import gap_frames, min_frames, track
 from vidrestore.analysis.tracks import Observation, Observations, RawTrack
+from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import (
     ChangedSourceError,
     InputError,
@@ -104,13 +105,17 @@ def analyze(
     source, info = probe.path, probe.info
     interlacing, margins = inspection.interlacing, inspection.margins
     notify(on_event, *filter(None, [margins.notice()]))
+    hashes = FileHashes()
     if detector is None:
         at_once = _looking_threads(settings)
         each = max(1, usable_cores() // at_once)
-        detectors = [chosen_detector(settings, on_event, threads=each) for _ in range(at_once + 1)]
+        detectors = [
+            chosen_detector(settings, on_event, threads=each, hashes=hashes)
+            for _ in range(at_once + 1)
+        ]
     else:
         detectors = [OneAtATime(detector)] * 2
-    recognizer = chosen_recognizer(settings, on_event)
+    recognizer = chosen_recognizer(settings, on_event, hashes)
 
     def watch(*, may_seek: bool) -> _Watched:
         every = settings.people.every_seconds

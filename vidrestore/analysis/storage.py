@@ -1,52 +1,137 @@
 """Analyses on disk: saved and loaded exactly, and found again by what they are an analysis of.
 
-A file of an analysis is one of numpy's .npz and the SHA-256 of that. It is read with nothing of it
-run, and every value in it is checked, so that a damaged one is known for what it is.
+A file of an analysis is one of numpy's .npz, in which "header" is JSON, and the checksum of that.
+It is read with nothing of it run, and every value in it is checked, so that a damaged one is known
+for what it is.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import io
-import json
 import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from vidrestore.analysis.borders import Margins
 from vidrestore.analysis.result import Analysis, Fields
 from vidrestore.analysis.tracks import Track
+from vidrestore.common.checksums import (
+    ChecksumError,
+    checked_content,
+    checksum_line,
+    has_checksum_line,
+)
 from vidrestore.common.errors import InputError
 from vidrestore.common.files import output_file
 from vidrestore.imaging.frame import VideoInfo
-from vidrestore.imaging.geometry import invert
+from vidrestore.imaging.geometry import Matrix, compose, invert, upright
 from vidrestore.media.probe import Probe
 
-_VERSION = 4
-_SEAL = b"\nsha256 "
-_SEAL_BYTES = len(_SEAL) + 64
+_VERSION = 5
 # Of a track, what has one row for each of its frames.
 _PER_FRAME = ("matrices", "landmarks", "score", "strength", "detected")
 _PER_TRACK = ("track_id", "person_id", "first_frame", "work_px")
-_PLAIN = (
-    "skipped", "shots", "corrupt_frames", "decode_errors", "repaired_times", "detector_errors",
-    "one_thread", "coarse_landmarks", "template", "fingerprint", "people_are_joined",
-)  # fmt: skip
-_TEMPLATES = ("gpen", "ffhq")
 _SMALLEST_WORK_PX, _LARGEST_WORK_PX = 1 << 3, 1 << 14
 _LARGEST_SIDE_PX = 1 << 17
+_MOST = 1 << 62
 # How far from the picture a face may be, and how large, in its diagonals; how small, in pixels.
 _FAR, _SMALL_PX = 100.0, 1e-3
 _UNIT_LENGTH = 1e-3
+# Matrices are rounded to float32.
+_MOST_SHEARED, _SINGULAR = 1e-3, 1e-9
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+def _checked_info(info: VideoInfo) -> VideoInfo:
+    _must(max(info.width, info.height) <= _LARGEST_SIDE_PX, "its picture is too large")
+    _must(min(info.stream_index, info.frame_count_from_header) >= 0, "a count is negative")
+    _must(1 <= info.bit_depth <= 32, "its bit depth is impossible")
+    fractions = (
+        info.time_base, info.frame_rate, info.sample_aspect_ratio, *(info.mastering_display or ()),
+    )  # fmt: skip
+    whole = (
+        info.stream_index, info.frame_count_from_header, *info.tags, *(info.display_matrix or ()),
+        *(info.content_light or ()), *(f.numerator for f in fractions),
+        *(f.denominator for f in fractions),
+    )  # fmt: skip
+    _must(max(map(abs, whole)) <= _MOST, "a number is too large")
+    a, b, c, d = info.display_orientation
+    turns = abs(a * d - b * c) == 1 and sorted(map(abs, (a, b, c, d))) == [0, 0, 1, 1]
+    _must(turns, "its orientation is no turn")
+    return info
+
+
+def _checked_margins(margins: Margins) -> Margins:
+    _must(min(asdict(margins).values()) >= 0, "a margin is negative")
+    return margins
+
+
+_Count = Annotated[int, Field(ge=0, le=_MOST)]
+_Info = Annotated[VideoInfo, AfterValidator(_checked_info)]
+
+
+class _StoredFields(_Stored):
+    """`Fields` without its arrays."""
+
+    mode: Literal["keep", "bob", "frame", "film"]
+    order: Literal["tff", "bff"]
+    info: _Info
+
+
+class _Header(_Stored):
+    """All of an `Analysis` that is no array."""
+
+    version: Literal[5]
+    info: _Info
+    margins: Annotated[Margins, AfterValidator(_checked_margins)] | None
+    fields: _StoredFields | None
+    skipped: dict[str, _Count]
+    shots: tuple[tuple[int, int], ...]
+    corrupt_frames: _Count
+    decode_errors: _Count
+    repaired_times: _Count
+    detector_errors: _Count
+    one_thread: bool
+    coarse_landmarks: bool
+    template: Literal["gpen", "ffhq"]
+    fingerprint: str
+    people_are_joined: bool
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> _Header:
+        _must(all(0 <= start < end for start, end in self.shots), "a shot has no frame")
+        if (margins := self.margins) is not None:
+            own = self.info if self.fields is None else self.fields.info
+            fits = margins.left_px + margins.right_px < own.width
+            fits &= margins.top_px + margins.bottom_px < own.height
+            _must(fits, "its margins leave no picture")
+        return self
+
+
+class _AnyVersion(BaseModel):
+    version: Annotated[int, Field(strict=True)]
+
+
+# Fields of `Analysis` that the header holds as they are.
+_PLAIN = tuple(name for name in _Header.model_fields if name not in ("version", "fields"))
 
 
 def save(analysis: Analysis, path: Path, *, key: str = "") -> None:
@@ -54,14 +139,16 @@ def save(analysis: Analysis, path: Path, *, key: str = "") -> None:
 
     With a `key`, only `load` with the same one takes it for an analysis.
     """
-    header: dict[str, Any] = {name: _as_json(getattr(analysis, name)) for name in _PLAIN}
-    header["version"] = _VERSION
-    header["info"] = _info_as_json(analysis.info)
-    if analysis.margins is not None:
-        header["margins"] = asdict(analysis.margins)
+    own = analysis.fields
+    # Not validated: what makes no sense is refused by whoever reads it.
+    plain: dict[str, Any] = {name: getattr(analysis, name) for name in _PLAIN}
+    plain |= {"version": _VERSION, "fields": None}
+    if own is not None:
+        of_file: dict[str, Any] = {"mode": own.mode, "order": own.order, "info": own.info}
+        plain["fields"] = _StoredFields.model_construct(**of_file)
+    header = _Header.model_construct(**plain)
     arrays: dict[str, Any] = {"pts": analysis.pts, "crc32": analysis.crc32}
-    if (own := analysis.fields) is not None:
-        header["fields"] = {"mode": own.mode, "order": own.order, "info": _info_as_json(own.info)}
+    if own is not None:
         arrays |= {"file_pts": own.pts, "file_crc32": own.crc32}
         if own.sources is not None:
             arrays["file_sources"] = own.sources
@@ -76,10 +163,10 @@ def save(analysis: Analysis, path: Path, *, key: str = "") -> None:
     if any(has_embedding):
         arrays["embedding"] = np.stack([t.embedding for t in tracks if t.embedding is not None])
     packed = io.BytesIO()
-    np.savez_compressed(packed, header=np.array(json.dumps(header)), **arrays)
+    np.savez_compressed(packed, header=np.array(header.model_dump_json()), **arrays)
     with output_file(path, "the analysis") as part, part.open("wb") as file:
         file.write(packed.getbuffer())
-        file.write(_seal(packed.getbuffer(), key))
+        file.write(checksum_line(packed.getbuffer(), key))
 
 
 def load(path: Path, remedy: str = "analyze again", *, key: str = "") -> Analysis:
@@ -101,48 +188,53 @@ def load(path: Path, remedy: str = "analyze again", *, key: str = "") -> Analysi
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"the analysis {path} cannot be read: {reason}; {remedy}") from error
-    content, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
-    if not hmac.compare_digest(seal, _seal(content, key)):
-        if data.startswith(b"PK") and not seal.startswith(_SEAL) and _is_of_before(data):
-            raise InputError(
-                f"the analysis {path} was written by another version of vidrestore; {remedy}"
-            )
-        raise InputError(f"{path} is no analysis, or a damaged one; {remedy}")
-    # Whoever wrote the seal may have written anything before it, and what numpy and zipfile raise
-    # for that is no closed list.
+    damaged = f"{path} is no analysis, or a damaged one; {remedy}"
+    another = f"the analysis {path} was written by another version of vidrestore; {remedy}"
     try:
-        analysis = _unpacked(content)
+        content = checked_content(data, key)
+    except ChecksumError as error:
+        raise InputError(another if _has_no_checksum(data) else damaged) from error
+    # Whoever wrote the checksum may have written anything before it, and what numpy and zipfile
+    # raise for that is no closed list.
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            text = str(stored["header"])
+            if _AnyVersion.model_validate_json(text).version != _VERSION:
+                raise InputError(another)
+            header = _Header.model_validate_json(text)
+            analysis = _analysis(header, {name: stored[name] for name in stored.files})
+        with np.errstate(all="ignore"):  # what overflows is not finite, which is looked for
+            _check_arrays(analysis)
+    except InputError:
+        raise
     except Exception as error:
         logging.getLogger("vidrestore").info("the analysis %s is refused: %r", path, error)
-        raise InputError(f"{path} is no analysis, or a damaged one; {remedy}") from error
-    if analysis is None:
-        raise InputError(
-            f"the analysis {path} was written by another version of vidrestore; {remedy}"
-        )
-    if (why := _nonsense(analysis)) is not None:
-        raise InputError(f"the analysis {path} makes no sense, {why}; {remedy}")
+        why = _reason(error)
+        sentence = f"the analysis {path} makes no sense, {why}; {remedy}" if why else damaged
+        raise InputError(sentence) from error
     return analysis
 
 
-def _seal(content: bytes | memoryview, key: str) -> bytes:
-    digest = hashlib.sha256(key.encode())
-    digest.update(content)
-    return _SEAL + digest.hexdigest().encode()
+def _has_no_checksum(data: bytes) -> bool:
+    """Whether this was written when analyses had none: it begins and ends as a zip does."""
+    return (
+        data.startswith(b"PK")
+        and data[-22:].startswith(b"PK\x05\x06")
+        and not has_checksum_line(data)
+    )
 
 
-def _is_of_before(data: bytes) -> bool:
-    """Whether this was written when analyses had no seal: it begins and ends as a zip does."""
-    return data[-22:].startswith(b"PK\x05\x06")
-
-
-def _unpacked(content: bytes) -> Analysis | None:
-    """None of another version."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-        header = json.loads(str(stored["header"]))
-        if header["version"] != _VERSION:
-            return None
-        arrays = {name: stored[name] for name in stored.files}
-    return _analysis(header, arrays)
+def _reason(error: Exception) -> str | None:
+    """What no analysis can have, as a part of a sentence; None where that is not known."""
+    if isinstance(error, _NonsenseError):
+        return str(error)
+    if not isinstance(error, ValidationError):
+        return None
+    first = error.errors(include_url=False, include_input=False)[0]
+    if (cause := first.get("ctx", {}).get("error")) is not None:
+        return str(cause)
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}".removeprefix(": ")
 
 
 def check_picture(analysis: Analysis, info: VideoInfo, where: str) -> None:
@@ -169,14 +261,11 @@ def cached(source: Probe, folder: Path, settings_hash: str) -> Path:
     return folder / f"{known.hexdigest()[:32]}-{settings_hash[:16]}.npz"
 
 
-def _analysis(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Analysis:
-    info = _info_from_json(header["info"])
+def _analysis(header: _Header, arrays: Mapping[str, Any]) -> Analysis:
     fields = None
-    if (own := header.get("fields")) is not None:
-        of_file = _info_from_json(own["info"])
+    if (own := header.fields) is not None:
         pts, crc32 = arrays["file_pts"], arrays["file_crc32"]
-        sources = arrays.get("file_sources")
-        fields = Fields(own["mode"], own["order"], of_file, pts, crc32, sources)
+        fields = Fields(own.mode, own.order, own.info, pts, crc32, arrays.get("file_sources"))
     lengths = arrays["lengths"]
     _check_rows(arrays, lengths)
     ends = np.cumsum(lengths)
@@ -190,15 +279,9 @@ def _analysis(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Analysis:
         if arrays["has_embedding"][i]:
             track = replace(track, embedding=next(embeddings))
         tracks.append(track)
-    plain: dict[str, Any] = {name: _from_json(header[name]) for name in _PLAIN}
+    plain: dict[str, Any] = {name: getattr(header, name) for name in _PLAIN}
     return Analysis(
-        info=info,
-        pts=arrays["pts"],
-        crc32=arrays["crc32"],
-        tracks=tuple(tracks),
-        margins=Margins(**header["margins"]) if "margins" in header else None,
-        fields=fields,
-        **plain,
+        pts=arrays["pts"], crc32=arrays["crc32"], tracks=tuple(tracks), fields=fields, **plain
     )
 
 
@@ -220,18 +303,6 @@ def _check_rows(arrays: Mapping[str, Any], lengths: npt.NDArray[Any]) -> None:
             raise ValueError(f"{name} is one whole number for each track")
 
 
-def _nonsense(analysis: Analysis) -> str | None:
-    """What no analysis can have, as a part of a sentence; None where all may be true."""
-    try:
-        with np.errstate(all="ignore"):  # what overflows is not finite, which is looked for
-            _check_values(analysis)
-    except (ValueError, np.linalg.LinAlgError) as error:
-        logging.getLogger("vidrestore").info("an analysis is refused: %r", error)
-        first_line = str(error).partition("\n")[0]
-        return first_line if isinstance(error, _NonsenseError) else "a value has another type"
-    return None
-
-
 class _NonsenseError(ValueError):
     """Its message is a part of a sentence."""
 
@@ -241,47 +312,15 @@ def _must(is_so: bool, otherwise: str) -> None:
         raise _NonsenseError(otherwise)
 
 
-def _check_values(analysis: Analysis) -> None:
-    """ValueError for values that no analysis has."""
-    hints = get_type_hints(Analysis, localns={"Margins": Margins})
-    for name in _PLAIN:
-        TypeAdapter(hints[name]).validate_python(getattr(analysis, name), strict=True)
-    n, info = analysis.frame_count, analysis.info
-    _check_info(info)
+def _check_arrays(analysis: Analysis) -> None:
+    """_NonsenseError for numbers that no analysis has."""
     _check_times(analysis.pts, analysis.crc32)
-    _must(all(start < end for start, end in analysis.shots), "a shot has no frame")
-    _must(analysis.template in _TEMPLATES, "its template is unknown")
-    _must(all(count >= 0 for count in analysis.skipped.values()), "a count is negative")
-    counts = (analysis.corrupt_frames, analysis.decode_errors, analysis.repaired_times,
-              analysis.detector_errors)  # fmt: skip
-    _must(min(counts) >= 0, "a count is negative")
-    if (margins := analysis.margins) is not None:
-        sizes = list(asdict(margins).values())
-        TypeAdapter(list[int]).validate_python(sizes, strict=True)
-        _must(min(sizes) >= 0, "a margin is negative")
-        own = info if analysis.fields is None else analysis.fields.info
-        fits = margins.left_px + margins.right_px < own.width
-        fits &= margins.top_px + margins.bottom_px < own.height
-        _must(fits, "its margins leave no picture")
-    if (fields := analysis.fields) is not None:
-        _check_fields(fields, n)
+    if analysis.fields is not None:
+        _check_fields(analysis.fields, analysis.frame_count)
     numbers = [track.track_id for track in analysis.tracks]
     _must(len(set(numbers)) == len(numbers), "two tracks have one number")
     for track in analysis.tracks:
-        _check_track(track, n, math.hypot(info.width, info.height))
-
-
-def _check_info(info: VideoInfo) -> None:
-    for name, hint in get_type_hints(VideoInfo).items():
-        TypeAdapter(hint).validate_python(getattr(info, name), strict=True)
-    _must(max(info.width, info.height) <= _LARGEST_SIDE_PX, "its picture is too large")
-    _must(math.isfinite(info.duration_seconds_from_header), "its duration is no number")
-    _must(min(info.stream_index, info.frame_count_from_header) >= 0, "a count is negative")
-    _must(1 <= info.bit_depth <= 32, "its bit depth is impossible")
-    a, b, c, d = info.display_orientation
-    turns = abs(a * d - b * c) == 1 and sorted(map(abs, (a, b, c, d))) == [0, 0, 1, 1]
-    _must(turns, "its orientation is no turn")
-    _must(bool(np.isfinite(np.array(info.curve, np.float64)).all()), "its curve has no numbers")
+        _check_track(track, analysis.frame_count, analysis.info)
 
 
 def _check_times(pts: npt.NDArray[Any], crc32: npt.NDArray[Any]) -> None:
@@ -293,9 +332,6 @@ def _check_times(pts: npt.NDArray[Any], crc32: npt.NDArray[Any]) -> None:
 
 
 def _check_fields(fields: Fields, frame_count: int) -> None:
-    _must(fields.mode in ("keep", "bob", "frame", "film"), "its kind of fields is unknown")
-    _must(fields.order in ("tff", "bff"), "its order of fields is unknown")
-    _check_info(fields.info)
     _check_times(fields.pts, fields.crc32)
     n, sources = len(fields.pts), fields.sources
     _must((sources is not None) == (fields.mode == "film"), "its fields have no sources")
@@ -303,12 +339,15 @@ def _check_fields(fields: Fields, frame_count: int) -> None:
         _must(sources.dtype == np.int64, "a value has another type")
         _must(sources.shape == (frame_count, 2), "its pictures have other sources")
         _must(sources.min() >= 0 and sources.max() < n, "a field is from no frame")
+        earlier, later = sources.T
+        _must(bool((earlier[1:] > earlier[:-1]).all()), "its pictures are not in order")
+        _must(abs(later - earlier).max() <= 1, "the fields of a picture are far apart")
     else:
         each = 1 if fields.mode == "frame" else 2
         _must(frame_count == each * n, "it has another number of fields than of frames")
 
 
-def _check_track(track: Track, frame_count: int, diagonal_px: float) -> None:
+def _check_track(track: Track, frame_count: int, info: VideoInfo) -> None:
     whose = f"track {track.track_id}"
     _must(track.track_id >= 0 and track.person_id >= 1, "a track has no number")
     is_inside = track.first_frame >= 0 and track.end_frame <= frame_count
@@ -319,47 +358,30 @@ def _check_track(track: Track, frame_count: int, diagonal_px: float) -> None:
         is_finite = bool(np.isfinite(getattr(track, name)).all())
         _must(is_finite, f"{name} of {whose} are no numbers")
     _must(track.strength.min() >= 0 and track.strength.max() <= 1, f"{whose} is too strong")
-    far_px = _FAR * diagonal_px
+    scores = track.score.min(), track.score.max()
+    _must(scores[0] >= 0 and scores[1] <= 1, f"a score of {whose} is not from 0 to 1")
+    far_px = _FAR * math.hypot(info.width, info.height)
     _must(np.abs(track.landmarks).max() < far_px, f"{whose} is far outside the picture")
-    # Of a similarity, but for the pixels' aspect ratio: how large the crop is in the frame.
-    to_frame = invert(track.matrices.astype(np.float64))
-    sides_px = np.linalg.norm(to_frame[:, :, :2], axis=1)
-    is_right = bool(np.isfinite(to_frame).all()) and sides_px.min() > _SMALL_PX
-    is_right = is_right and max(sides_px.max(), np.abs(to_frame[:, :, 2]).max()) < far_px
-    _must(bool(is_right), f"the crop of {whose} is impossible")
+    _check_crops(track.matrices.astype(np.float64), info, far_px, whose)
     if (embedding := track.embedding) is not None:
         _must(embedding.dtype == np.float32 and embedding.ndim == 1, "a value has another type")
         length = float(np.linalg.norm(embedding))
         _must(abs(length - 1) < _UNIT_LENGTH, f"the embedding of {whose} is no direction")
 
 
-def _info_as_json(info: VideoInfo) -> dict[str, Any]:
-    return {name: _as_json(getattr(info, name)) for name in info.__dataclass_fields__}
-
-
-def _info_from_json(stored: Mapping[str, Any]) -> VideoInfo:
-    return VideoInfo(**{name: _from_json(value) for name, value in stored.items()})
-
-
-def _as_json(value: Any) -> Any:
-    """Plain JSON, in which fractions, tuples and sets say what they are."""
-    if isinstance(value, Fraction):
-        return {"fraction": str(value)}
-    if isinstance(value, tuple):
-        return {"tuple": [_as_json(item) for item in value]}
-    if isinstance(value, frozenset):
-        return {"set": sorted(value)}
-    if isinstance(value, Mapping):
-        return {"mapping": dict(value)}
-    return value
-
-
-def _from_json(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    ((kind, content),) = value.items()
-    if kind == "fraction":
-        return Fraction(content)
-    if kind == "tuple":
-        return tuple(_from_json(item) for item in content)
-    return frozenset(content) if kind == "set" else content
+def _check_crops(matrices: Matrix, info: VideoInfo, far_px: float, whose: str) -> None:
+    wrong = f"the crop of {whose} is impossible"
+    linear = matrices[:, :, :2]
+    # Whose inverse has no more digits than a number; by the entries, since pixels may be minute.
+    largest = np.abs(linear).max(axis=(1, 2))
+    _must(bool((np.abs(np.linalg.det(linear)) > _SINGULAR * largest**2).all()), wrong)
+    to_frame = invert(matrices)
+    sides_px = np.linalg.norm(to_frame[:, :, :2], axis=1)
+    is_right = bool(np.isfinite(to_frame).all()) and sides_px.min() > _SMALL_PX
+    is_right = is_right and max(sides_px.max(), np.abs(to_frame[:, :, 2]).max()) < far_px
+    _must(bool(is_right), wrong)
+    # In the upright view with square pixels it is turned, scaled and shifted, and nothing else.
+    upright_to_unit = compose(matrices, invert(upright(info).matrix))
+    (a, b), (c, d) = np.moveaxis(upright_to_unit[:, :, :2], 0, -1)
+    sheared = np.hypot(a - d, b + c) / np.hypot(a, c)
+    _must(bool(sheared.max() <= _MOST_SHEARED), f"the crop of {whose} is sheared")

@@ -21,6 +21,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Literal
 
+from filelock import lock_descriptor
+
 from vidrestore.common.errors import OutputError, UsageError, not_written
 
 _POLL_SECONDS = 0.2
@@ -190,9 +192,9 @@ def _remove_if_left(part: Path, pid: int, *, was_held: bool) -> None:
         return
     # Never "w", which would empty it. Windows removes no file that is open.
     with part.open("rb+") as file:
-        held_by = "unknown" if sys.platform == "win32" else _lock(file)
+        was = "unknown" if sys.platform == "win32" else _lock(file)
         is_old = time.time() - state.st_mtime > _SURELY_LEFT_SECONDS
-        if held_by == "nobody" or (held_by == "unknown" and is_old and not _lives(pid)):
+        if was == "free" or (was == "unknown" and is_old and not _lives(pid)):
             if sys.platform == "win32":
                 file.close()
             part.unlink(missing_ok=True)
@@ -216,24 +218,14 @@ def _take(file: IO[bytes]) -> bool:
     return _lock(file) != "busy"
 
 
-def _lock(file: IO[bytes]) -> Literal["nobody", "busy", "unknown"]:
-    """Who held it before; it is held now if that was nobody."""
+def _lock(file: IO[bytes]) -> Literal["free", "busy", "unknown"]:
+    """Whether it was held before; it is held now if it was free."""
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return "free" if lock_descriptor(file.fileno(), blocking=False) else "busy"
     except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-            return "busy"
         if error.errno not in _NO_LOCKS:
             raise
         return "unknown"
-    return "nobody"
 
 
 def _is_at(file: IO[bytes], path: Path) -> bool:

@@ -113,7 +113,7 @@ class LayerOutput:
         `source` is what they lie over, of which the frames of `analysis` are the whole, or a part;
         the times of a part begin at zero, as those of the output do.
         """
-        paths = [self.work.path / f"video.{stream}{self._suffix}" for stream in _STREAMS]
+        paths = [self.work.path_of(f"video.{stream}", self._suffix) for stream in _STREAMS]
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             staging = _Staging.made_in(self.folder)

@@ -1,27 +1,25 @@
 """The notes of a job on disk: each is whole, written by this program, and of one shape.
 
-A note is a JSON object with the SHA-256 of its own content under "sum". Its shape is checked
-besides, since whoever edits a note may write the sum anew.
+A note is a JSON object that carries its checksum. Its shape is checked besides, since whoever edits
+a note may compute that anew.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import logging
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vidrestore.common.checksums import fields_from_json, with_checksum
 from vidrestore.common.files import written_atomically
 from vidrestore.restoration.statistics import Counts
 
 VERSION = 4
-_SUM = "sum"
 # A note has a few hundred bytes for each segment and each half second of a face.
 _MOST_BYTES = 1 << 28
 _MOST_FRAMES = 2**31
@@ -125,8 +123,7 @@ def write_note(path: Path, content: Mapping[str, Any]) -> None:
         OSError: As the system does.
     """
     with written_atomically(path) as part:
-        note = dict(content) | {_SUM: _sum(content)}
-        part.write_text(json.dumps(note, indent=1), encoding="utf-8")
+        part.write_text(json.dumps(with_checksum(content), indent=1), encoding="utf-8")
 
 
 def read_note(path: Path, shape: type[NoteT]) -> dict[str, Any] | None:
@@ -143,12 +140,7 @@ def read_note(path: Path, shape: type[NoteT]) -> dict[str, Any] | None:
         state = path.lstat()
         if not stat.S_ISREG(state.st_mode) or state.st_size > _MOST_BYTES:
             raise ValueError("it is no file of a note")
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-        if not isinstance(content, dict):
-            raise ValueError("it holds no object")
-        if not hmac.compare_digest(str(content.pop(_SUM, "")).encode(errors="replace"),
-                                   _sum(content).encode()):  # fmt: skip
-            raise ValueError("its content does not have its sum")
+        content = fields_from_json(path.read_text(encoding="utf-8"))
         shape.model_validate(content)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -156,13 +148,3 @@ def read_note(path: Path, shape: type[NoteT]) -> dict[str, Any] | None:
         _logger.info("the note %s is not used: %s", path, str(error)[:1000])
         return None
     return content
-
-
-def _sum(content: Mapping[str, Any]) -> str:
-    """Of the content, however it is laid out."""
-    plain = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(plain.encode()).hexdigest()
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"it holds {constant}")

@@ -19,6 +19,7 @@ from vidrestore.analysis.interlacing import (
     probe_and_inspect,
 )
 from vidrestore.analysis.result import Analysis, info_of_pictures, of_output
+from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import UsageError
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.settings import Settings
@@ -257,7 +258,8 @@ def analyze_and_select(
     may_be_kept: bool,
 ) -> SelectedFaces:
     """Open the networks, analyze the source, and select the faces that are to be restored."""
-    usual = request.restorer or chosen_restorer(request.settings, on_event)
+    hashes = FileHashes()
+    usual = request.restorer or chosen_restorer(request.settings, on_event, hashes)
     parser = chosen_parser(request.settings)
     settings = with_template(request.settings, usual)
     if (analysis := request.analysis) is not None:
@@ -271,7 +273,7 @@ def analyze_and_select(
         )  # fmt: skip
         analysis, has_kept = known.analysis, known.is_kept
     analysis, names = request.choice.applied(analysis, request.source, settings, on_event)
-    restorers = chosen_restorers(names, usual, settings, on_event)
+    restorers = chosen_restorers(names, usual, settings, on_event, hashes)
     judge = chosen_judge(settings, on_event)
     redo = None if source.kept is None else plan_redo(source.kept, analysis, request.source)
     losses = () if redo is None else tuple(redo.notes)
@@ -311,11 +313,11 @@ def assemble(
         notify(on_event, *output.layering.notes)
         losses = (*losses, *output.layering.notes)
     if unknown := without_cache_key(faces.described):
-        work.is_kept = False  # nothing in it could be used again
+        work.keep_results_apart()
         notify(on_event, (
             f"{' and '.join(unknown)} has no cache_key, so this run takes no restored face from an "
-            "earlier one, and nothing is kept if it is interrupted; give the restorer one that "
-            "names its weights and options"
+            "earlier one, and nothing of it is kept if it is interrupted; give the restorer one "
+            "that names its weights and options"
         ))  # fmt: skip
     if output.scaling is not None:
         needed_bytes = memory_for_faces(analysis, settings, faces.described)

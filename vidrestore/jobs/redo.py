@@ -14,10 +14,11 @@ import numpy as np
 from vidrestore.analysis import storage
 from vidrestore.analysis.result import Analysis, frames_of_output, in_output
 from vidrestore.analysis.tracks import Track
+from vidrestore.common.checksums import sha256_of_file
 from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.quoting import quoted
 from vidrestore.jobs.render import name_of
-from vidrestore.jobs.work_folder import ANALYSIS, WorkFolder, has_sha256, segment_file
+from vidrestore.jobs.work_folder import ANALYSIS, WorkFolder, segment_file
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.concat import take
 from vidrestore.media.probe import fingerprint
@@ -98,7 +99,7 @@ def kept_job(work: WorkFolder, source: Path, target: Path, shots: str) -> Finish
         )
     analysis = storage.load(work.path / ANALYSIS, f"restore the whole of {source} with --keep-job")
     wanted = _numbers(shots, len(analysis.shots))
-    if not has_sha256(target, note["sha256"]):
+    if sha256_of_file(target) != note["sha256"]:
         raise UsageError(
             f"{target} is no longer the file that its job wrote, so nothing can be taken from it; "
             "restore the whole with --keep-job --overwrite"

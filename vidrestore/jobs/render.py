@@ -76,7 +76,7 @@ def render(
     folder, name = WorkFolder(work.folder), name_of(segment)
     path = folder.place(name, work.encoding.suffix)
     layer = None if work.layering is None else work.layering.files(name, folder)
-    crops = _crops(work.settings, folder)
+    crops = _crops(work.settings, folder, restorers)
     tally = restore_segment(
         work.source,
         path,
@@ -94,7 +94,7 @@ def render(
         crops=crops,
         on_frames=on_frames,
     )
-    if crops.note is not None:
+    if crops is not None and crops.note is not None:
         tally.notes["crops"] = crops.note
     _give_back_memory()
     return segment_file(
@@ -111,14 +111,17 @@ def _give_back_memory() -> None:
             trim(0)
 
 
-def _crops(settings: Settings, folder: WorkFolder) -> CropCache:
-    """Where restored faces are kept: for good, or until their segment is finished."""
+def _crops(settings: Settings, folder: WorkFolder, restorers: Schedule) -> CropCache | None:
+    """Where restored faces are kept: for good, or until their segment is finished; None where no
+    later run can use the segment."""
     how = settings.restore
     run_as = how.device, how.number_format, how.engine, how.batch_size
     with_what = how.fusion_sharpness, how.codeformer_fidelity
     made_by = repr((version("vidrestore"), torch.__version__, run_as, with_what))
     if how.cache_crops:
         return CropCache(folder.crops, made_by)
+    if without_cache_key(restorers):
+        return None
     return CropsUnderWay(folder.faces, made_by)
 
 

@@ -8,6 +8,7 @@ OUTPUT.vidrestore/
     video.mp4           all of them, once they are joined, and video.json
     whole/              the pictures of the output, until all are there
     *.fill.mov, *.matte.mov     the same parts of a layer, where one is written, each with its note
+    unkeyed/            what a run with a restorer without a cache_key finishes, while it runs
     faces/00000123/     restored crops of frame 123, while a segment that needs them is not done
     crops/              restored crops, with restore.cache_crops; they stay when the job is done
     kept.json           with --keep-job, once the output is written: what its segments are,
@@ -17,7 +18,6 @@ OUTPUT.vidrestore/
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import secrets
 import shutil
@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vidrestore.common.checksums import sha256_of_file
 from vidrestore.common.errors import OutputError, UsageError, not_written
 from vidrestore.common.files import held, sync_file, sync_folder
 from vidrestore.jobs.notes import (
@@ -69,7 +70,7 @@ def segment_file(path: Path, counts: Mapping[str, Any], *layer: Path) -> Segment
     sync_file(path)
     sync_folder(path.parent)
     streams = tuple(segment_file(each, {}) for each in layer)
-    return SegmentFile(path, path.stat().st_size, _sha256(path), counts, streams)
+    return SegmentFile(path, path.stat().st_size, sha256_of_file(path), counts, streams)
 
 
 class WorkFolder:
@@ -83,6 +84,8 @@ class WorkFolder:
         self.crops = path / "crops"
         self.faces = path / "faces"
         """Where the restored crops of unfinished segments are."""
+        self._unkeyed = path / "unkeyed"
+        self._is_unkeyed = False
         self._dropped: list[str] = []
 
     def begin(self, source: str, *, resume: bool) -> str | None:
@@ -109,6 +112,12 @@ class WorkFolder:
                 "damaged or of another version"
             )
         return f"what an earlier run left in {self.path} is of another source and is not used"
+
+    def keep_results_apart(self) -> None:
+        """No later run can use what this one makes: it lies apart, and goes when the run ends, so
+        that what an earlier run finished stays."""
+        self._unkeyed.mkdir(exist_ok=True)
+        self._is_unkeyed = True
 
     def _stays(self, entry: Path, *, fits: bool, is_same: bool) -> bool:
         """Whether `begin` keeps that entry; of a folder it removes what cannot be of a run."""
@@ -161,9 +170,13 @@ class WorkFolder:
         tries at one part, of which one was given up for lost, do not meet."""
         return self._folder(name) / f"{name}.{secrets.token_hex(4)}.part{suffix}"
 
+    def path_of(self, name: str, suffix: str) -> Path:
+        """Name the place of a finished file."""
+        return self._folder(name) / f"{name}{suffix}"
+
     def find(self, name: str, suffix: str, segment_key: str) -> SegmentFile | None:
         """The finished file of that name, if it is whole and has that key."""
-        path = self._folder(name) / f"{name}{suffix}"
+        path = self.path_of(name, suffix)
         of_note = path.with_suffix(".json")
         note = read_note(of_note, _shape(name))
         if note is None:
@@ -173,7 +186,7 @@ class WorkFolder:
         if note["segment_key"] != segment_key:
             return None
         is_there = _is_file(path) and path.stat().st_size == note["size"]
-        if not is_there or not has_sha256(path, note["sha256"]):
+        if not is_there or sha256_of_file(path) != note["sha256"]:
             # Streams of a layer are moved away when they are joined.
             if path.exists() or path.is_symlink():
                 self._drop(path, "it is not what its note describes")
@@ -182,7 +195,7 @@ class WorkFolder:
 
     def finish(self, name: str, segment_key: str, made: SegmentFile) -> SegmentFile:
         """Give the file its name and its note; only the holder of the lock may call this."""
-        path = self._folder(name) / f"{name}{made.path.suffix}"
+        path = self.path_of(name, made.path.suffix)
         note = {"segment_key": segment_key, "size": made.size, "sha256": made.sha256,
                 "counts": dict(made.counts)}  # fmt: skip
         # Without its note a file counts for nothing, so that the two can never disagree.
@@ -195,6 +208,8 @@ class WorkFolder:
 
     def forget_segments(self) -> None:
         """Once they are joined."""
+        if self._is_unkeyed:
+            return  # they go together with the joined stream
         # A worker that was given up for lost may be writing there still.
         shutil.rmtree(self._segments, ignore_errors=True)
         shutil.rmtree(self.faces, ignore_errors=True)
@@ -206,16 +221,19 @@ class WorkFolder:
         Args:
             needed: [first, end) of the frames that the unfinished segments depend on.
         """
+        if self._is_unkeyed:
+            return  # these are an earlier run's
         forget_frames_outside(self.faces, needed)
 
     def forget_video(self) -> None:
         """The joined stream is of no use."""
-        for path in (self.path / "video.json", *self.path.glob("video.*")):
+        folder = self._folder("video")
+        for path in (folder / "video.json", *folder.glob("video.*")):
             _remove(path)
 
     def keep(self, output: Path, note: Mapping[str, Any]) -> None:
         """Note what a later run must know of the job that made `output`."""
-        own = {"version": VERSION, "sha256": _sha256(output)}
+        own = {"version": VERSION, "sha256": sha256_of_file(output)}
         self._note(self.path / _KEPT, {**note, **own})
 
     def kept(self) -> dict[str, Any] | None:
@@ -240,6 +258,11 @@ class WorkFolder:
             )
         return note
 
+    @property
+    def is_of_earlier_run(self) -> bool:
+        """Whether this run's own results are kept apart and go when it ends."""
+        return self._is_unkeyed
+
     def end(self, *, keep_job: bool) -> None:
         """The output is written; nothing stays but what `keep` noted, if that is wanted."""
         self.is_kept = False
@@ -260,13 +283,15 @@ class WorkFolder:
 
     def drop_unfinished(self) -> None:
         """Give back the room of what no later run can use."""
+        shutil.rmtree(self._unkeyed, ignore_errors=True)
         shutil.rmtree(self.path / "whole", ignore_errors=True)
         for path in (*self.path.glob("whole.*"), *self.path.rglob("*.part.*")):
             with suppress(OSError):  # a worker that was given up for lost may be writing it still
                 _remove(path)
 
     def what_is_done(self) -> str:
-        """What a later run need not do again, in words; empty where there is nothing."""
+        """What a later run need not do again, in words; empty where there is nothing. Of a run
+        whose results are kept apart, what there was before."""
         if read_note(self.path / "video.json", VideoNote) is not None:
             return "the whole video stream"
         if not _is_folder(self._segments):
@@ -278,6 +303,8 @@ class WorkFolder:
         return " and ".join(filter(None, found))
 
     def _folder(self, name: str) -> Path:
+        if self._is_unkeyed:
+            return self._unkeyed
         return self.path if name.partition(".")[0] == "video" else self._segments
 
     def _note(self, path: Path, note: Mapping[str, Any]) -> None:
@@ -366,10 +393,16 @@ def work_folder(target: Path, on_kept: Callable[[str], None]) -> Iterator[WorkFo
 def _leave(folder: WorkFolder, on_kept: Callable[[str], None]) -> None:
     if folder.is_kept and (done := folder.what_is_done()):
         folder.drop_unfinished()
-        on_kept(
-            f"kept in {folder.path}: {done}; to go on from there, type the same command again, or "
-            "with --no-resume to begin anew"
-        )
+        if folder.is_of_earlier_run:
+            on_kept(
+                f"kept in {folder.path}, of an earlier run: {done}; to go on from there, type the "
+                "command of that run again"
+            )
+        else:
+            on_kept(
+                f"kept in {folder.path}: {done}; to go on from there, type the same command again, "
+                "or with --no-resume to begin anew"
+            )
     elif not folder.clear():
         shutil.rmtree(folder.path, ignore_errors=True)
     if _is_folder(folder.crops):
@@ -382,12 +415,3 @@ def _leave(folder: WorkFolder, on_kept: Callable[[str], None]) -> None:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}" if count else ""
-
-
-def has_sha256(path: Path, sha256: str) -> bool:
-    return _sha256(path) == sha256
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import ConfigError, UsageError, WeightsError, unknown_name
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.settings import RESTORERS, Detect, Restore, Settings
@@ -62,14 +63,18 @@ def open_detector(
 
 
 def chosen_detector(
-    settings: Settings, on_event: OnEvent | None, *, threads: int | None = None
+    settings: Settings,
+    on_event: OnEvent | None,
+    *,
+    threads: int | None = None,
+    hashes: FileHashes | None = None,
 ) -> Detector:
     """Open the detector that the settings name, its weights fetched where they are missing."""
     return open_detector(
         settings.detect,
         threads=threads,
         device=_device_for_looking(settings),
-        find_weights=weight_finder(settings, on_event),
+        find_weights=weight_finder(settings, on_event, hashes),
     )
 
 
@@ -79,7 +84,9 @@ def _device_for_looking(settings: Settings) -> torch.device:
     return torch.device("cpu")
 
 
-def chosen_recognizer(settings: Settings, on_event: OnEvent | None) -> Recognizer | None:
+def chosen_recognizer(
+    settings: Settings, on_event: OnEvent | None, hashes: FileHashes | None = None
+) -> Recognizer | None:
     """That of the InsightFace pack, whichever detector is used; None where there is none.
 
     Nothing is fetched for it; that it is broken is said.
@@ -88,7 +95,7 @@ def chosen_recognizer(settings: Settings, on_event: OnEvent | None) -> Recognize
     if folder is None:
         return None
     try:
-        model = find_recognizer(weight_finder(settings, on_event)(settings.detect.pack))
+        model = find_recognizer(weight_finder(settings, on_event, hashes)(settings.detect.pack))
         return None if model is None else Recognizer(model)
     except WeightsError as error:
         notify(on_event, f"nobody is recognised from one shot to the next: {error}")
@@ -106,8 +113,9 @@ def recognizer_folder(settings: Settings) -> Path | None:
 
 def reference_embedding(photo: Path, settings: Settings, on_event: OnEvent | None) -> FloatArray:
     """Of the one face in a photo; UsageError where there is no recogniser to tell it by."""
-    detector = chosen_detector(settings, on_event)
-    recognizer = chosen_recognizer(settings, on_event)
+    hashes = FileHashes()
+    detector = chosen_detector(settings, on_event, hashes=hashes)
+    recognizer = chosen_recognizer(settings, on_event, hashes)
     if recognizer is None:
         raise UsageError(
             f"a reference photo needs the recogniser of an InsightFace pack, and the pack "
@@ -124,6 +132,7 @@ def open_restorer(
     cache_folder: Path,
     find_weights: Callable[[str], Path],
     on_notice: Callable[[str], None] = lambda message: None,
+    hashes: FileHashes | None = None,
 ) -> Restorer:
     """Open a restorer by its name, or the network in a file.
 
@@ -134,7 +143,8 @@ def open_restorer(
         device: Where it runs.
         cache_folder: Where compiled networks are kept.
         find_weights: Leads from the name of weights to their file.
-        on_notice: Receives what a person should know, in sentences; default: nobody does.
+        on_notice: Receives notices for the user, in sentences; default: none are sent.
+        hashes: The hashes of files that the run has read already; default: none.
 
     Returns:
         The restorer.
@@ -168,11 +178,12 @@ def open_restorer(
             engine=how.engine,
             cache_folder=cache_folder,
             on_notice=on_notice,
+            hashes=hashes,
         )
 
     if path.suffix.lower() != ".onnx":
         return gpen()
-    return _from_onnx(path, expected_size, gpen, device, how.codeformer_fidelity, on_notice)
+    return _from_onnx(path, expected_size, gpen, device, how.codeformer_fidelity, on_notice, hashes)
 
 
 def _from_onnx(
@@ -182,6 +193,7 @@ def _from_onnx(
     device: torch.device,
     codeformer_fidelity: float,
     on_notice: Callable[[str], None],
+    hashes: FileHashes | None,
 ) -> Restorer:
     """The exact network where the file holds its weights unchanged, else onnxruntime."""
     from vidrestore.models.restorers.gpen import holds_gpen
@@ -199,6 +211,7 @@ def _from_onnx(
         fidelity=codeformer_fidelity,
         template=known_template,
         on_notice=on_notice,
+        hashes=hashes,
     )
     if expected_size not in (None, restorer.size):
         raise WeightsError(
@@ -208,13 +221,16 @@ def _from_onnx(
     return restorer
 
 
-def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
+def chosen_restorer(
+    settings: Settings, on_event: OnEvent | None, hashes: FileHashes | None = None
+) -> Restorer:
     """The restorer that the settings name, its weights fetched where they are missing.
 
-    Of gpen-auto, no network is opened before a face needs it.
+    Of gpen-auto, no network is opened before a face needs it. `hashes` are those of files that the
+    run has read already.
     """
-    how = settings.restore
-    find_weights = weight_finder(settings, on_event)
+    how, hashes = settings.restore, hashes or FileHashes()
+    find_weights = weight_finder(settings, on_event, hashes)
 
     def say(message: str) -> None:
         notify(on_event, message)
@@ -223,7 +239,7 @@ def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
 
     def opened(name: str) -> Restorer:
         if Path(name).suffix.lower() in FILES and Path(name).is_file():
-            weights.sha256_of_own(Path(name))
+            weights.sha256_of_own(Path(name), hashes)
         try:
             return open_restorer(
                 name,
@@ -232,6 +248,7 @@ def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
                 cache_folder=weights.user_cache() / "openvino",
                 find_weights=find_weights,
                 on_notice=say,
+                hashes=hashes,
             )
         except MemoryError as error:
             raise WeightsError(
@@ -250,6 +267,7 @@ def chosen_restorer(settings: Settings, on_event: OnEvent | None) -> Restorer:
         on_notice=say,
         run_as=run_as(device, how.number_format, how.engine),
         is_cheap=device.type != "cpu",
+        hashes=hashes,
     )
 
 
@@ -293,6 +311,7 @@ def chosen_restorers(
     usual: Restorer,
     settings: Settings,
     on_event: OnEvent | None,
+    hashes: FileHashes | None = None,
 ) -> Schedule:
     """The restorers of stretches of frames, each opened once; None stands for the usual one.
 
@@ -302,7 +321,7 @@ def chosen_restorers(
     for _, name in names:
         if name not in opened:
             how = settings.restore.model_copy(update={"restorer": name})
-            other = chosen_restorer(settings.model_copy(update={"restore": how}), on_event)
+            other = chosen_restorer(settings.model_copy(update={"restore": how}), on_event, hashes)
             if other.template != settings.align.template:
                 raise UsageError(
                     f"{usual.name} wants the template {settings.align.template} and {other.name} "
@@ -312,7 +331,9 @@ def chosen_restorers(
     return [(first, opened[name]) for first, name in names]
 
 
-def weight_finder(settings: Settings, on_event: OnEvent | None) -> Callable[[str], Path]:
+def weight_finder(
+    settings: Settings, on_event: OnEvent | None, hashes: FileHashes | None = None
+) -> Callable[[str], Path]:
     """Leads from a weight's name to its file, fetched where it is missing and may be."""
     how = settings.weights
     folders = weights.search_folders(how.folder, how.also)
@@ -324,6 +345,7 @@ def weight_finder(settings: Settings, on_event: OnEvent | None) -> Callable[[str
             target=weights.target_folder(how.folder),
             offline=how.offline,
             on_progress=as_events(name, on_event),
+            hashes=hashes,
         )
         notice = weights.licence_notice(name, folders)
         if notice is not None:

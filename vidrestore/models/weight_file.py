@@ -6,7 +6,6 @@ Nothing in a file is ever run.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 import pickle
@@ -14,13 +13,13 @@ import pickletools
 import re
 import warnings
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
+from vidrestore.common.checksums import checksum_of_fields, sha256_of_file
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.files import held, written_atomically
 
@@ -35,11 +34,6 @@ _LEGACY_PICKLES = 5
 # A tensor takes about 4 tuples and 40 steps, a large checkpoint has a thousand of them.
 _MOST_TUPLES, _MOST_STEPS = 20_000, 1_000_000
 _NAMED_KEYS, _SHOWN_CHARACTERS = 3, 200
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_kind(path: Path, name: str) -> None:
@@ -398,7 +392,7 @@ class Notes:
     def note_file(self, path: Path, sha256: str | None = None) -> str:
         """Note the sha256 of `path`, read from it where it is not given, and return it."""
         state = path.stat()
-        sha256 = sha256 or sha256_of(path)
+        sha256 = sha256 or sha256_of_file(path)
         key = str(path.absolute())
         entry = {"sha256": sha256, "bytes": state.st_size, "mtime_ns": state.st_mtime_ns}
         self._write("files", key, entry | {"sum": _sum_of(key, entry)})
@@ -456,5 +450,5 @@ def _is_sound(key: str, entry: Any) -> bool:
 
 
 def _sum_of(key: str, entry: Mapping[str, Any]) -> str:
-    text = f"{key} {entry['sha256']} {entry['bytes']} {entry['mtime_ns']}"
-    return f"{zlib.crc32(text.encode(errors='surrogateescape')):08x}"
+    own = {name: entry[name] for name in ("sha256", "bytes", "mtime_ns")}
+    return checksum_of_fields(own | {"path": key})

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import platformdirs
 
+from vidrestore.common.checksums import FileHashes, sha256_of_file
 from vidrestore.common.errors import ConfigError, WeightsError, unknown_name
 from vidrestore.common.profiles import resource_folder
 from vidrestore.models.download import (
@@ -27,7 +28,6 @@ from vidrestore.models.weight_file import (
     check_pack,
     check_state_dict,
     check_sums,
-    sha256_of,
 )
 
 Table = Mapping[str, "Weight"]
@@ -185,12 +185,14 @@ def require(
     offline: bool,
     on_progress: Progress | None = None,
     table: Table | None = None,
+    hashes: FileHashes | None = None,
 ) -> Path:
     """Like `find`, but checked, and fetched into `target` when missing, unless `offline`.
 
     A pack whose zip lies in one of `folders` is unpacked into `target`. The first use of a file
     notes its sha256, and each later one reads it in full and compares: 0.16 s for the 285 MB of a
-    GPEN-2048 on one core of 2026, and what is read then is in memory when it is loaded.
+    GPEN-2048 on one core of 2026, and what is read then is in memory when it is loaded. `hashes`
+    are those of the run, where a file that was read already is not read again.
 
     Raises WeightsError when the weight is missing, damaged or changed since its first use.
     """
@@ -205,7 +207,7 @@ def require(
     if problem := _problem(weight, path):
         raise WeightsError(f"{problem}; remove it, then {_by_hand(weight, target)}")
     for file in _files(path):
-        _check_content(weight, file)
+        _check_content(weight, file, hashes or FileHashes())
     return path
 
 
@@ -262,7 +264,7 @@ def fetch(
 
     def accept(part: Path) -> None:
         _check_file(weight, part, weight.file)
-        if weight.sha256 and weight.sha256 != (sha256 := sha256_of(part)):
+        if weight.sha256 and weight.sha256 != (sha256 := sha256_of_file(part)):
             raise WeightsError(f"its sha256 is {sha256} instead of {weight.sha256}")
         if weight.kind == "pack":
             unpack(part, place, check_pack)
@@ -326,16 +328,20 @@ def record(path: Path, sha256: str | None = None) -> str:
     return _notes().note_file(path, sha256)
 
 
-def sha256_of_own(path: Path) -> str:
+def sha256_of_own(path: Path, hashes: FileHashes | None = None) -> str:
     """The sha256 of a file that the user names by its path, compared with that of its last use.
 
     Users replace files of their own, so another hash is damage only where size and time of change
     are as they were.
 
+    Args:
+        path: The file.
+        hashes: Those of the run; default: none are known.
+
     Raises:
         WeightsError: The file is damaged or cannot be read.
     """
-    sha256, notes = _read_sha256(path), _notes()
+    sha256, notes = _read_sha256(path, hashes or FileHashes()), _notes()
     noted = notes.sha256_noted(path)
     if noted == sha256 and notes.looks_unchanged(path):
         return sha256
@@ -345,8 +351,8 @@ def sha256_of_own(path: Path) -> str:
     return record(path, sha256)
 
 
-def _check_content(weight: Weight, path: Path) -> None:
-    sha256, notes = _read_sha256(path), _notes()
+def _check_content(weight: Weight, path: Path, hashes: FileHashes) -> None:
+    sha256, notes = _read_sha256(path, hashes), _notes()
     if message := _difference(weight, path, sha256):
         raise WeightsError(message)
     if notes.sha256_noted(path) == sha256 and notes.looks_unchanged(path):
@@ -355,9 +361,9 @@ def _check_content(weight: Weight, path: Path) -> None:
     record(path, sha256)
 
 
-def _read_sha256(path: Path) -> str:
+def _read_sha256(path: Path, hashes: FileHashes) -> str:
     try:
-        return sha256_of(path)
+        return hashes.sha256(path)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise WeightsError(f"{path} cannot be read: {reason}") from error
@@ -418,7 +424,7 @@ def verify(
 
 def _checked(weight: Weight, path: Path) -> Checked:
     noted = _notes().sha256_noted(path)
-    sha256 = sha256_of(path)
+    sha256 = sha256_of_file(path)
     if message := _difference(weight, path, sha256):
         return Checked(path, "changed" if noted else "damaged", message)
     record(path, sha256)

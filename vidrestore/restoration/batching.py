@@ -199,7 +199,7 @@ class _Batches:
         if made_by is None or (task.network.is_cheap and not crops.keeps_cheap):
             return False
         task.key = crops.key(made_by, task.crops)
-        if (known := crops.find(task.key, task.index)) is None:
+        if (known := crops.find(task.key, task.index, task.crops[0].shape[-1])) is None:
             return False
         task.result, task.was_kept = known.to(task.crops[0].device), True
         return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import hmac
 import io
 import logging
 import shutil
@@ -15,20 +14,24 @@ import numpy as np
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from vidrestore.common.checksums import ChecksumError, checked_content, checksum_line
 from vidrestore.common.files import written_atomically
 
 ROOM_BYTES = 10**9
 """Crops of a segment under way are only written while so much of the disk stays free."""
 _log = logging.getLogger("vidrestore")
-_SEAL_BYTES = hashlib.sha256().digest_size
+# Resampling exceeds the values between which it interpolates, at edges, by less than that.
+_OVERSHOOT = 0.5
+_DTYPES = ("<f2", "<f4")
 
 
 class CropCache:
     """What networks made of crops: a file for each, found again by all that it was made from.
 
     Of a crop of side W a file holds 12 W^2 bytes, or half of that where 16-bit floats hold its
-    values exactly, as one of numpy's .npy, and a SHA-256 of its key and of these bytes; what is
-    read is what was kept under that key, to the last bit. Several processes may use one folder.
+    values exactly, as one of numpy's .npy, and a checksum of its key and of these bytes; what is
+    read is what was kept under that key, to the last bit, and looks like a face whoever wrote it.
+    Several processes may use one folder.
     `made_by` says how the networks are run.
     """
 
@@ -57,9 +60,18 @@ class CropCache:
             known = self._digests[crop] = digest.digest()
         return known
 
-    def find(self, key: str, index: int) -> torch.Tensor | None:
-        """(3, W, W) float32 on the CPU, of frame `index`; None where there is none, or none that is
-        whole."""
+    def find(self, key: str, index: int, side: int) -> torch.Tensor | None:
+        """The restored crop that was kept.
+
+        Args:
+            key: As of `key`.
+            index: The frame.
+            side: W of the crop, in pixels.
+
+        Returns:
+            (3, W, W) float32 on the CPU; None where there is none, or none that is whole and has
+            that size and values that a face can have, which is logged.
+        """
         path = self._path(key, index)
         try:
             data = path.read_bytes()
@@ -68,31 +80,61 @@ class CropCache:
         except OSError as error:
             _log.info("the restored crop %s cannot be read and is made again: %s", path, error)
             return None
-        content = data[:-_SEAL_BYTES]
-        if not hmac.compare_digest(data[-_SEAL_BYTES:], _seal(key, content)):
+        try:
+            found = _unpacked(checked_content(data, key), side)
+        except ChecksumError:
+            found = None
+        if found is None or not _is_face(found):
             _log.info("the restored crop %s is damaged, or of another face; it is made again", path)
             return None
-        return torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False)).float()
+        return found
 
     def keep(self, key: str, index: int, crop: torch.Tensor) -> None:
-        """Not forced onto the disk: the file's seal tells whether all of it got there."""
+        """Not forced onto the disk: the checksum tells whether all of the file got there.
+
+        A crop that `find` would refuse is not written, which is logged.
+        """
         path = self._path(key, index)
+        if not _is_face(crop):
+            _log.info("a restored crop of frame %d has impossible values and is not kept", index)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
-        half, packed = crop.half(), io.BytesIO()
-        np.save(packed, (half if torch.equal(half.float(), crop) else crop).cpu().numpy())
+        half = crop.half()
+        samples = (half if torch.equal(half.float(), crop) else crop).cpu().numpy()
+        content = _header(samples.dtype.str, samples.shape[-1]) + samples.tobytes()
         with written_atomically(path, lasting=False) as part, part.open("wb") as file:
-            file.write(packed.getbuffer())
-            file.write(_seal(key, packed.getbuffer()))
+            file.write(content)
+            file.write(checksum_line(content, key))
 
     def _path(self, key: str, index: int) -> Path:
         # So that no folder holds hundreds of thousands.
         return self._folder / key[:2] / f"{key[2:]}.npy"
 
 
-def _seal(key: str, content: bytes | memoryview) -> bytes:
-    digest = hashlib.sha256(key.encode())
-    digest.update(content)
-    return digest.digest()
+def _header(dtype: str, side: int) -> bytes:
+    """What numpy writes before the samples of a (3, W, W) array."""
+    packed = io.BytesIO()
+    described = {"descr": dtype, "fortran_order": False, "shape": (3, side, side)}
+    np.lib.format.write_array_header_1_0(packed, described)
+    return packed.getvalue()
+
+
+def _unpacked(content: bytes, side: int) -> torch.Tensor | None:
+    """(3, W, W) float32; None of other bytes than `keep` writes for such a crop. The header is
+    compared and not read, so that nothing in it can lead anywhere."""
+    for dtype in _DTYPES:
+        header = _header(dtype, side)
+        size = len(header) + 3 * side * side * np.dtype(dtype).itemsize
+        if content.startswith(header) and len(content) == size:
+            samples = np.frombuffer(content, dtype, offset=len(header))
+            return torch.from_numpy(samples.reshape(3, side, side).astype(np.float32))
+    return None
+
+
+def _is_face(crop: torch.Tensor) -> bool:
+    """Whether all values are numbers that resampling makes of a picture in [0, 1]."""
+    low, high = crop.aminmax()  # NaN, where there is one
+    return bool(low >= -_OVERSHOOT) and bool(high <= 1 + _OVERSHOOT)
 
 
 class CropsUnderWay(CropCache):

@@ -14,6 +14,7 @@ import torch
 from av.video.reformatter import Interpolation
 
 from vidrestore.analysis.interlacing import Interlacing
+from vidrestore.common.checksums import sha256_of_file
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.color import chroma_site, region_rgb, write_rgb
@@ -23,7 +24,6 @@ from vidrestore.imaging.lanczos import Axis, edge_to_edge, resampled, strips
 from vidrestore.imaging.planes import layout, plane
 from vidrestore.models.devices import choose_device
 from vidrestore.models.upscaler import Upscaler
-from vidrestore.models.weight_file import sha256_of
 from vidrestore.models.weights import sha256_of_own
 
 # ISO/IEC 23091-2 MatrixCoefficients.
@@ -203,7 +203,7 @@ def open_scaler(
     path = scaling.upscaler
     if path is None:
         return Scaler(info, target, None)
-    if not path.is_file() or sha256_of(path) != scaling.upscaler_sha256:
+    if not path.is_file() or sha256_of_file(path) != scaling.upscaler_sha256:
         raise WeightsError(
             f"the upscaler {path} is not there or another file than when the run was started; "
             "share one file with all nodes, and do not change it meanwhile"

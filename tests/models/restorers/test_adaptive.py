@@ -19,6 +19,7 @@ from helpers.media import (
 )
 
 from vidrestore.api import restore_video
+from vidrestore.common import checksums
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Restore
@@ -26,6 +27,7 @@ from vidrestore.imaging.frame import Frame
 from vidrestore.jobs.estimate import Estimate, estimate
 from vidrestore.media.codecs import Encoding
 from vidrestore.models.factory import chosen_restorer, weights_needed
+from vidrestore.models.restorers import cache_key_of
 from vidrestore.models.restorers.adaptive import AdaptiveGpen, tier_for
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.faces import FaceFrame
@@ -229,6 +231,34 @@ def test_real_weights_come_by_name(tape, folder, tmp_path):
     torch.testing.assert_close(restorer(windows), wanted.clamp(0, 1), atol=1e-5, rtol=0)
     with pytest.raises(WeightsError, match=r"GPEN-BFR-512\.pth is in none of .*--offline"):
         restore_video(tape, tmp_path / "no.mkv", settings_for(folder), analysis=analysis)
+
+
+@pytest.mark.parametrize("name", ["gpen-auto", "gpen-256", "its path"])
+def test_a_file_of_weights_is_read_once_for_its_hash(folder, monkeypatch, name):
+    read, original = [], checksums.sha256_of_file
+
+    def counted(path):
+        read.append(path.name)
+        return original(path)
+
+    monkeypatch.setattr(checksums, "sha256_of_file", counted)
+    named = str(folder / "GPEN-BFR-256.pth") if name == "its path" else name
+    settings = settings_for(folder, **{"restore.restorer": named})
+    restorer = chosen_restorer(settings, None).for_crop_size(256)
+    key = cache_key_of(restorer)
+    restorer(torch.rand(1, 1, 3, 256, 256))
+    assert cache_key_of(restorer) == key
+    assert original(folder / "GPEN-BFR-256.pth") in key
+    assert read == ["GPEN-BFR-256.pth"]
+
+
+def test_a_file_that_is_another_now_is_read_again(tmp_path):
+    path, hashes = tmp_path / "net.pth", checksums.FileHashes()
+    path.write_bytes(b"one")
+    first = hashes.sha256(path)
+    assert first == hashes.sha256(path) == checksums.sha256_of_file(path)
+    path.write_bytes(b"another")
+    assert hashes.sha256(path) == checksums.sha256_of_file(path) != first
 
 
 def test_the_estimate_is_of_the_networks_that_the_faces_need(tape, folder):

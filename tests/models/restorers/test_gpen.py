@@ -14,6 +14,7 @@ from helpers import gpen_formula
 from helpers.media import AS_PAINTED, analysis_of_file, mild_image, plain_track, write_video
 
 from vidrestore.api import restore_video
+from vidrestore.common.checksums import sha256_of_file, with_checksum
 from vidrestore.common.errors import ConfigError, UsageError, WeightsError
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Restore
@@ -23,7 +24,6 @@ from vidrestore.models.gpen.checkpoint import export_onnx
 from vidrestore.models.gpen.inference import InferenceGPEN
 from vidrestore.models.restorers.gpen import Gpen, float32_result, probe_image, psnr_to_float32_db
 from vidrestore.models.restorers.openvino import import_openvino, is_installed
-from vidrestore.models.weight_file import sha256_of
 
 CPU = torch.device("cpu")
 
@@ -220,7 +220,7 @@ def edit(note, **changes):
 def kept_at(folder, weights):
     from vidrestore.models.restorers.openvino import OpenVinoCache
 
-    return OpenVinoCache(folder, weights.stem, sha256_of(weights), str(torch.float32))
+    return OpenVinoCache(folder, weights.stem, sha256_of_file(weights), str(torch.float32))
 
 
 @pytest.mark.parametrize("what", COMPILED_DAMAGES)
@@ -232,6 +232,49 @@ def test_a_damaged_compiled_network_is_not_used(compiled, small_weights, tmp_pat
     COMPILED_DAMAGES[what](blob, note)
     with pytest.raises(UnusableError):
         kept_at(tmp_path / "cache", small_weights).load()
+
+
+IMPOSSIBLE = {
+    "a measure that is no number": {"psnr_db": float("nan")},
+    "an infinite measure": {"psnr_db": float("inf")},
+    "a measure that is a text": {"psnr_db": "60"},
+    "no measure": {"psnr_db": None},
+    "a side below zero": {"size": -64},
+    "no side": {"size": 0},
+    "half a side": {"size": 64.5},
+    "a side of thousands of digits": {"size": 10**4000},
+    "a side that is a switch": {"size": True},
+    "a hash that is none": {"sha256": "sha256"},
+    "a version that is none": {"openvino": 2026},
+    "another key": {"more": 1},
+}
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+def test_a_note_of_a_compiled_network_whose_checksum_was_computed_anew_is_checked_too(
+    compiled, small_weights, tmp_path, what
+):
+    from vidrestore.models.restorers.openvino import UnusableError
+
+    _, note = copy_of(compiled[0], tmp_path / "cache")
+    fields = json.loads(note.read_text())
+    del fields["sum"]
+    note.write_text(json.dumps(with_checksum(fields | IMPOSSIBLE[what])))
+    with pytest.raises(UnusableError, match="is damaged"):
+        kept_at(tmp_path / "cache", small_weights).load()
+    note.write_text(json.dumps(with_checksum(fields)))
+    assert kept_at(tmp_path / "cache", small_weights).load() is not None
+
+
+@pytest.mark.parametrize("psnr_db", [float("inf"), -float("inf")])
+def test_a_network_that_is_infinitely_near_or_far_is_noted(tmp_path, psnr_db):
+    from vidrestore.models.restorers.openvino import OpenVinoCache
+
+    kept = OpenVinoCache(tmp_path, "net", "0" * 64, str(torch.float32))
+    kept.keep(b"a network", 64, psnr_db)
+    found = kept.load()
+    assert found is not None
+    assert found[0].psnr_db == (999 if psnr_db > 0 else -999)
 
 
 def test_no_flipped_bit_of_a_compiled_network_or_its_note_is_used(
@@ -261,7 +304,7 @@ def test_a_damaged_compiled_network_is_compiled_anew_once_and_that_is_said(
     if part == "version":
         fields = json.loads(note.read_text()) | {"openvino": "2020.1"}
         del fields["sum"]
-        note.write_text(json.dumps(fields | {"sum": openvino_sum(fields)}))
+        note.write_text(json.dumps(with_checksum(fields)))
     else:
         flip(blob, blob.stat().st_size // 2)
     (tmp_path / "cache" / "left.part").write_bytes(b"by a killed run")
@@ -290,12 +333,6 @@ def test_a_compiled_network_in_the_place_of_another_is_not_used(compiled, small_
     with pytest.raises(UnusableError, match="another network"):
         other.load()
     assert kept_at(tmp_path / "cache", small_weights).load() is not None
-
-
-def openvino_sum(fields):
-    from vidrestore.models.restorers.openvino import _sum_of
-
-    return _sum_of(fields)
 
 
 def test_an_engine_that_fails_gives_way_to_torch_or_is_one_sentence(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
+from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import WeightsError
 from vidrestore.imaging.resample import squared
 from vidrestore.models.restorers import Restorer, memory_errors
-from vidrestore.models.weight_file import sha256_of
 
 NAME = "gpen-auto"
 SIZES_PX = (256, 512, 1024, 2048)
@@ -44,7 +44,8 @@ class AdaptiveGpen(Restorer):
     whether it would succeed. Where it would not the next larger network is taken, and where the
     device has no room for that, as `has_room` says, the largest that fits; `on_notice` is told.
     Those opened stay open; where memory gives out, all but one free what they do not need.
-    `run_as` names how the networks are run, and `is_cheap` says whether their results are.
+    `run_as` names how the networks are run, and `is_cheap` says whether their results are;
+    `hashes` are those of files that the run has read already.
     """
 
     name = NAME
@@ -60,7 +61,9 @@ class AdaptiveGpen(Restorer):
         on_notice: Callable[[str], None] = lambda message: None,
         run_as: str = "",
         is_cheap: bool = False,
+        hashes: FileHashes | None = None,
     ) -> None:
+        self._hashes = hashes or FileHashes()
         self.is_cheap, self._run_as = is_cheap, run_as
         self._open, self._find, self._has, self._has_room, self._say = (
             open_tier, find_weights, is_to_be_had, has_room, on_notice,
@@ -97,6 +100,7 @@ class AdaptiveGpen(Restorer):
                     self._free_others,
                     run_as=self._run_as,
                     is_cheap=self.is_cheap,
+                    hashes=self._hashes,
                 )
             self._by_side[work_px] = self._tiers[name]
             self._say_which(name, tier_for(work_px, lambda name: True))
@@ -136,8 +140,9 @@ class _Tier(Restorer):
         *,
         run_as: str,
         is_cheap: bool,
+        hashes: FileHashes,
     ) -> None:
-        self.name = name
+        self.name, self._hashes = name, hashes
         self.is_cheap, self._run_as = is_cheap, run_as
         self._path = path
         self.size = int(name.removeprefix("gpen-"))
@@ -146,7 +151,7 @@ class _Tier(Restorer):
 
     @cached_property
     def weights_sha256(self) -> str:
-        return sha256_of(self._path)
+        return self._hashes.sha256(self._path)
 
     @cached_property
     def cache_key(self) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import UsageError, WeightsError
 from vidrestore.models.gpen.checkpoint import load_checkpoint, load_gpen
 from vidrestore.models.gpen.cuda import CudaGPEN, form_for, repeatable_convolutions
@@ -19,7 +20,6 @@ from vidrestore.models.gpen.inference import InferenceGPEN
 from vidrestore.models.gpen.memory import batch_that_fits, free_bytes
 from vidrestore.models.gpen.network import GPEN
 from vidrestore.models.restorers import MOST_AT_ONCE, Restorer, all_finite, memory_errors
-from vidrestore.models.weight_file import sha256_of
 
 if TYPE_CHECKING:
     from vidrestore.models.restorers import openvino
@@ -46,6 +46,7 @@ class Gpen(Restorer):
     CPU OpenVINO where it is installed and a built-in picture comes out as in float32, else torch.
     A face whose result is not finite is computed again in float32. `on_notice` is told what was
     chosen or repeated. `cache_folder` is where OpenVINO keeps what it compiled.
+    `hashes` are those of the run, so that the file is not read again for its own.
 
     `most_at_once`: on CUDA how many faces there is memory for; None on a CPU. `is_cheap` on CUDA,
     where writing a large face takes longer than restoring it.
@@ -64,7 +65,9 @@ class Gpen(Restorer):
         engine: str = "torch",
         cache_folder: Path | None = None,
         on_notice: Callable[[str], None] = lambda message: None,
+        hashes: FileHashes | None = None,
     ) -> None:
+        self._hashes = hashes or FileHashes()
         self._path, self._device, self._say = path, device, on_notice
         self._cache_folder = cache_folder or path.parent
         self._exact: Network | None = None
@@ -83,7 +86,7 @@ class Gpen(Restorer):
 
     @cached_property
     def weights_sha256(self) -> str:
-        return sha256_of(self._path)
+        return self._hashes.sha256(self._path)
 
     @cached_property
     def cache_key(self) -> str:

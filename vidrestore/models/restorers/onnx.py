@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import WeightsError
 from vidrestore.models.onnx_session import (
     import_onnxruntime,
@@ -22,7 +23,7 @@ from vidrestore.models.onnx_session import (
 )
 from vidrestore.models.restorers import Restorer
 from vidrestore.models.restorers.gpen import probe_image
-from vidrestore.models.weight_file import names_in_graph, sha256_of
+from vidrestore.models.weight_file import names_in_graph
 
 # Parts of names in a graph that only one family of networks has, and the template of that family.
 _TEMPLATES = {
@@ -60,7 +61,9 @@ class Onnx(Restorer):
         fidelity: float,
         template: str | None = None,
         on_notice: Callable[[str], None] = lambda message: None,
+        hashes: FileHashes | None = None,
     ) -> None:
+        self._hashes = hashes or FileHashes()
         self._path, self._say = path, on_notice
         self._session = open_network(path, device)
         image, others = inputs_of(self._session, path)
@@ -80,7 +83,7 @@ class Onnx(Restorer):
 
     @cached_property
     def weights_sha256(self) -> str:
-        return sha256_of(self._path)
+        return self._hashes.sha256(self._path)
 
     @cached_property
     def cache_key(self) -> str:

@@ -10,20 +10,24 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 
+from vidrestore.common.checksums import fields_from_json, with_checksum
 from vidrestore.common.files import held, written_atomically
 from vidrestore.common.system import usable_cores
 from vidrestore.models.gpen.checkpoint import export_onnx
 from vidrestore.models.gpen.network import GPEN
 
 _KEY_DIGITS = 12
+# A network that gives the very same is infinitely near, which JSON has no number for.
+_MOST_DB = 999.0
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class UnusableError(Exception):
@@ -49,18 +53,19 @@ def import_openvino() -> Any:
     return openvino
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(BaseModel):
     """A compiled network, and how near its result is to float32."""
 
-    size: int
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    size: int = Field(ge=8, le=1 << 14)
     """Side S of its faces, in pixels."""
-    psnr_db: float
-    sha256: str
+    psnr_db: float = Field(ge=-_MOST_DB, le=_MOST_DB)
+    sha256: _Sha256
     """Of what OpenVINO compiled."""
-    openvino: str
+    openvino: str = Field(max_length=1000)
     """The version that compiled it."""
-    made_from: str
+    made_from: _Sha256
     """A hash of the weights, the number format and the processor."""
 
 
@@ -69,8 +74,8 @@ class OpenVinoCache:
 
     Its name tells the content of the weights, the number format and the processor. The note tells
     these too, and holds the hash of what was written, what was measured of it and the version of
-    OpenVINO, with a sum over all of these, so that nothing is used but what was measured, whatever
-    the files are called.
+    OpenVINO, with a checksum over all of these, so that nothing is used but what was measured,
+    whatever the files are called.
     """
 
     def __init__(self, folder: Path, stem: str, weights_sha256: str, number_format: str) -> None:
@@ -88,10 +93,11 @@ class OpenVinoCache:
         or version of OpenVINO.
         """
         try:
-            measured = _read_note(self._note.read_text(encoding="utf-8"))
+            fields = fields_from_json(self._note.read_text(encoding="utf-8"))
+            measured = Measured.model_validate(fields)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # pydantic's are ValueErrors
             raise UnusableError(f"the note {self._note} is damaged") from error
         if measured.openvino != self._version:
             raise UnusableError(f"it is of OpenVINO {measured.openvino}, not {self._version}")
@@ -109,11 +115,17 @@ class OpenVinoCache:
 
     def keep(self, content: bytes, size: int, psnr_db: float) -> None:
         """Write what was compiled and the note on it, each whole or not at all."""
-        sha256 = hashlib.sha256(content).hexdigest()
-        fields = asdict(Measured(size, psnr_db, sha256, self._version, self._made_from))
+        measured = Measured(
+            size=size,
+            psnr_db=min(max(psnr_db, -_MOST_DB), _MOST_DB),
+            sha256=hashlib.sha256(content).hexdigest(),
+            openvino=self._version,
+            made_from=self._made_from,
+        )
+        note = json.dumps(with_checksum(measured.model_dump()))
         self._note.unlink(missing_ok=True)
         self._write(self._blob, content)
-        self._write(self._note, json.dumps(fields | {"sum": _sum_of(fields)}).encode())
+        self._write(self._note, note.encode())
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -134,17 +146,6 @@ class OpenVinoCache:
     def _write(self, path: Path, content: bytes) -> None:
         with written_atomically(path) as unfinished:
             unfinished.write_bytes(content)
-
-
-def _read_note(text: str) -> Measured:
-    fields = json.loads(text)
-    if fields.pop("sum") != _sum_of(fields):
-        raise ValueError("its sum is another")
-    return Measured(**fields)
-
-
-def _sum_of(fields: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def _processor() -> str:
