@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import platform
 import shutil
@@ -16,6 +17,8 @@ from typing import Any
 
 from vidrestore.common.system import usable_cores
 from vidrestore.models import weights
+
+_log = logging.getLogger("vidrestore")
 
 _PROGRAM_SECONDS = 15
 _GIB = 1 << 30
@@ -65,6 +68,7 @@ def diagnose(weights_folder: Path | None = None) -> Diagnosis:
     try:
         rows = weights.list_weights(weights.search_folders(weights_folder))
     except Exception as error:  # a folder that cannot be read, a manifest that is gone
+        _log.debug("the weights cannot be listed", exc_info=True)
         trouble = (_broken("weights", error),)
     machine: tuple[Finding, ...] = (
         _guarded("Python", _python),
@@ -82,6 +86,7 @@ def _guarded(what: str, probe: Callable[[], Finding], *, vital: bool = False) ->
     try:
         return probe()
     except Exception as error:  # a broken library may raise anything
+        _log.debug("%s is broken", what, exc_info=True)
         return _broken(what, error, vital=vital)
 
 
@@ -130,6 +135,7 @@ def _ffmpeg() -> Finding:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
+        _log.info("%s does not run: %s", program, error)
         reason = getattr(error, "strerror", None) or "it does not answer"
         return Finding(what, f"BROKEN: {program} ({chosen}): {reason}", problem, vital=True)
     said = done.stdout.split()
@@ -145,7 +151,8 @@ def _encoders() -> Finding:
     def is_there(name: str) -> bool:
         try:
             av.codec.Codec(name, "w")
-        except Exception:  # av raises a class of its own, which older versions call otherwise
+        except Exception as error:  # av's own class, which older versions call otherwise
+            _log.debug("there is no encoder %s: %r", name, error)
             return False
         return True
 
@@ -305,7 +312,8 @@ def _slow() -> Iterator[str]:
         from vidrestore.models.restorers.gpen import has_bfloat16
 
         fast_format = has_bfloat16()
-    except Exception:  # torch is broken, which a row says
+    except Exception as error:  # torch is broken, which a row says
+        _log.debug("what will be slow is not known: %r", error)
         return
     yield (
         "gpen-2048 on the processor takes seconds a face (two cores took 0.8 with openvino, 2.3 "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import string
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,8 @@ from vidrestore.common.text_files import can_be_found
 from vidrestore.jobs.summary import Summary
 from vidrestore.media.containers import is_container
 from vidrestore.media.images import is_pattern, is_pictures
+
+_log = logging.getLogger("vidrestore")
 
 USUAL_NAME = "{name}{suffix}"
 _FIELDS = ("name", "suffix", "number")
@@ -110,8 +113,10 @@ def restore_all(
         try:
             yield Outcome(source, target, "restored", restore(source, target))
         except VidrestoreError as error:
+            _log.debug("%s was not restored", source, exc_info=True)
             yield Outcome(source, target, "failed", message=str(error))
         except Exception as error:  # a defect met with one input says nothing of the others
+            _log.debug("%s was not restored", source, exc_info=True)
             message = f"{type(error).__name__}: {error}; run it alone with --debug"
             yield Outcome(source, target, "failed", message=message)
 

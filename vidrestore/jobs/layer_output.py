@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from vidrestore.analysis.edl import later
 from vidrestore.analysis.result import Analysis
-from vidrestore.common.errors import OutputError, UsageError, not_written
+from vidrestore.common.errors import OutputError, UsageError, ignored, not_written
 from vidrestore.common.files import held, sync_file, sync_folder
 from vidrestore.imaging.frame import LayerRange, VideoInfo
 from vidrestore.imaging.planes import layout, plane
@@ -216,12 +216,13 @@ def layer_folder(folder: Path | None) -> Iterator[None]:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    with suppress(OSError):
+    with ignored(OSError, what=f"removing {folder} where it is empty"):
         folder.rmdir()
 
 
 def _remove_lock(folder: Path) -> None:
-    with suppress(OSError):  # Windows removes no file that is open
+    # Windows removes no file that is open.
+    with ignored(OSError, what=f"removing the lock of {folder}"):
         (folder / _LOCK).unlink(missing_ok=True)
 
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidrestore.common.errors import OutputError, UsageError, not_written
+from vidrestore.common.errors import OutputError, UsageError, ignored, not_written
 from vidrestore.common.files import held, sync_file, sync_folder
 from vidrestore.jobs.notes import (
     VERSION,
@@ -262,7 +262,7 @@ class WorkFolder:
             if entry.name in ("lock", "job.json", _KEPT, ANALYSIS) or entry == self.crops:
                 continue
             # A worker that was given up for lost may be writing there still.
-            with suppress(OSError):
+            with ignored(OSError, what=f"removing {entry}"):
                 _remove(entry)
         return True
 
@@ -270,7 +270,8 @@ class WorkFolder:
         """Give back the room of what no later run can use."""
         shutil.rmtree(self.path / "whole", ignore_errors=True)
         for path in (*self.path.glob("whole.*"), *self.path.rglob("*.part.*")):
-            with suppress(OSError):  # a worker that was given up for lost may be writing it still
+            # A worker that was given up for lost may be writing it still.
+            with ignored(OSError, what=f"removing {path}"):
                 _remove(path)
 
     def what_is_done(self) -> str:
@@ -303,14 +304,14 @@ def _shape(name: str) -> type[LayerNote] | type[SegmentNote] | type[VideoNote]:
 
 def _is_file(path: Path) -> bool:
     """Not a link to one."""
-    with suppress(OSError):
+    with suppress(FileNotFoundError), ignored(OSError, what=f"looking at {path}"):
         return stat.S_ISREG(path.lstat().st_mode)
     return False
 
 
 def _is_folder(path: Path) -> bool:
     """Not a link to one."""
-    with suppress(OSError):
+    with suppress(FileNotFoundError), ignored(OSError, what=f"looking at {path}"):
         return stat.S_ISDIR(path.lstat().st_mode)
     return False
 

@@ -59,5 +59,6 @@ def inspected(path: str) -> str:
     arguments = ["-v", "verbose", "-i", path]
     try:
         return run_ffmpeg(arguments, timeout_seconds=_SECONDS_TO_INSPECT).said
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as error:
+        _LOG.info("%s is not inspected: %s", printable(path), error)
         return ""

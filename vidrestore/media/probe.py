@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import struct
 from collections.abc import Mapping
@@ -33,6 +34,8 @@ from vidrestore.media.images import (
 from vidrestore.media.images.exif import turn_of
 from vidrestore.media.images.header import Header
 from vidrestore.media.source import main_video_stream, open_source
+
+_log = logging.getLogger("vidrestore")
 
 _SAMPLE_BYTES = 1 << 20
 
@@ -228,7 +231,8 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
 def _side_data(frame: av.VideoFrame) -> Any:
     try:
         return frame.side_data
-    except ValueError:  # PyAV gives none where it has no name for one of them, such as Exif
+    except ValueError as error:  # PyAV has no name for one of them, such as Exif
+        _log.info("side data of a frame is not read: %s", error)
         return {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from vidrestore.imaging.frame import VideoInfo
 from vidrestore.media.containers import RemuxPlan, suffix_for
 from vidrestore.media.ffmpeg import run_ffmpeg
 from vidrestore.media.probe import Probe
+
+_log = logging.getLogger("vidrestore")
 
 _ERROR_LINES = 3
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
@@ -112,6 +115,7 @@ def _fits(
     try:
         _run(run, source, trial)
     except OutputError as error:
+        _log.info("a trial failed: %s", error)
         return str(error).partition(": ")[2]
     finally:
         trial.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from vidrestore.models.face_parser import Parser
 from vidrestore.models.onnx_session import can_use_cuda
 from vidrestore.models.recognizer import Recognizer, embedding_of_photo, find_recognizer
 from vidrestore.models.restorers import FILES, Restorer, Schedule, adaptive, open_restorer
+
+_log = logging.getLogger("vidrestore")
 
 
 def chosen_detector(
@@ -65,7 +68,8 @@ def recognizer_folder(settings: Settings) -> Path | None:
     how = settings.weights
     try:
         return weights.find(settings.detect.pack, weights.search_folders(how.folder, how.also))
-    except ConfigError:  # neither in the table of weights nor in a folder
+    except ConfigError as error:  # neither in the table of weights nor in a folder
+        _log.debug("no recognizer is used: %s", error)
         return None
 
 

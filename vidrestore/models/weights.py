@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,8 @@ from vidrestore.models.weight_file import (
     check_sums,
     sha256_of,
 )
+
+_log = logging.getLogger("vidrestore")
 
 Table = Mapping[str, "Weight"]
 
@@ -294,6 +297,7 @@ def _problem(weight: Weight, place: Path) -> str:
     try:
         _check(weight, place)
     except (WeightsError, OSError) as error:
+        _log.info("%s is not used: %s", place, error)
         return str(error)
     return ""
 
@@ -412,6 +416,7 @@ def verify(
         if weight.kind != "pack":
             structure(path, weight)
     except (WeightsError, OSError) as error:
+        _log.info("%s is damaged: %s", path, error)
         return [Checked(path, "damaged", str(error))]
     return [_checked(weight, file) for file in _files(path)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from vidrestore.models.restorers import (
 from vidrestore.restoration.crop_cache import CropCache
 from vidrestore.restoration.faces import Face, FaceFrame
 from vidrestore.restoration.statistics import RestorationStats
+
+_log = logging.getLogger("vidrestore")
 
 
 def restore(
@@ -212,7 +215,7 @@ class _Batches:
                 break
             except MemoryError:
                 # Handled below: until then the error's traceback holds on to the memory.
-                pass
+                _log.info("memory did not suffice for %d faces at a time", len(tasks))
             if len(tasks) == 1:
                 tasks[0].result = "did not fit into memory"
                 return 1

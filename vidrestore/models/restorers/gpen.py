@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 from collections.abc import Callable
 from functools import cached_property
@@ -23,6 +24,8 @@ from vidrestore.models.weight_file import sha256_of
 
 if TYPE_CHECKING:
     from vidrestore.models.restorers import openvino
+
+_log = logging.getLogger("vidrestore")
 
 FORMATS = {
     "float32": torch.float32,
@@ -216,14 +219,15 @@ class Gpen:
         try:
             if (found := self._kept(kept, expected_size, dtype)) is not None:
                 return found
-        except UnusableError:
-            pass  # said below, unless another run is about to replace it
+        except UnusableError as error:  # told below, unless another run is about to replace it
+            _log.info("what OpenVINO compiled is not used: %s", error)
         with kept.alone():
             try:
                 if (found := self._kept(kept, expected_size, dtype)) is not None:
                     return found
                 why = f"{self._path.name} is compiled for OpenVINO and measured, which is done once"
             except UnusableError as error:
+                _log.info("what OpenVINO compiled is not used: %s", error)
                 why = (
                     f"what OpenVINO had made of {self._path.name} is not used, since {error}; "
                     "it is compiled and measured anew"
@@ -272,7 +276,8 @@ def holds_gpen(path: Path) -> bool:
     """The file holds the weights of a GPEN as they are, so that the exact network can take them."""
     try:
         load_checkpoint(path)
-    except WeightsError:
+    except WeightsError as error:
+        _log.debug("%s is not for the exact network: %s", path, error)
         return False
     return True
 
@@ -314,7 +319,8 @@ def float32_result(gpen: GPEN, device: torch.device) -> torch.Tensor:
                 result: torch.Tensor = exact(image.to(device))
             return result.clamp(-1, 1).cpu()
         except torch.OutOfMemoryError:
-            pass  # it takes twice what is wanted in the end, and the processor has room
+            # It takes twice what is wanted in the end, and the processor has room.
+            _log.info("%s has no room to compare with float32, so the processor does it", device)
     result = InferenceGPEN(gpen, torch.float32)(image)
     return result.clamp(-1, 1)
 
