@@ -19,6 +19,7 @@ from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
+from vidrestore.imaging.filters import gaussian_blur
 from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.run import run
 from vidrestore.jobs.summary import Summary
@@ -107,7 +108,7 @@ def _worn(pictures: list[_Picture]) -> Iterator[_Picture]:
     """What tape does: a soft picture, chroma that bleeds to the right, fresh noise per frame."""
     noise = np.random.default_rng(20)
     for picture in pictures:
-        soft = cv2.GaussianBlur(picture, (0, 0), 1.1).astype(np.float32)
+        soft = gaussian_blur(picture, 1.1).astype(np.float32)
         bled = bleed_chroma(soft, (2.5, 0.5), 1.5)
         grainy = bled + noise.normal(0, _NOISE_SIGMA, bled.shape)
         yield np.clip(np.rint(grainy), 0, 255).astype(np.uint8)
