@@ -25,7 +25,7 @@ from pydantic import TypeAdapter
 from vidrestore.analysis.borders import Margins
 from vidrestore.analysis.result import Analysis, Fields
 from vidrestore.analysis.tracks import Track
-from vidrestore.common.errors import InputError
+from vidrestore.common.errors import InputError, system_reason
 from vidrestore.common.files import output_file
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import invert
@@ -99,7 +99,7 @@ def load(path: Path, remedy: str = "analyze again", *, key: str = "") -> Analysi
     except FileNotFoundError as error:
         raise InputError(f"the analysis {path} does not exist") from error
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = system_reason(error)
         raise InputError(f"the analysis {path} cannot be read: {reason}; {remedy}") from error
     content, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
     if not hmac.compare_digest(seal, _seal(content, key)):

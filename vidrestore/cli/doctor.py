@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vidrestore.common.errors import system_reason
 from vidrestore.common.system import usable_cores
 from vidrestore.models import weights
 
@@ -136,7 +137,8 @@ def _ffmpeg() -> Finding:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         _log.info("%s does not run: %s", program, error)
-        reason = getattr(error, "strerror", None) or "it does not answer"
+        is_slow = isinstance(error, subprocess.TimeoutExpired)
+        reason = "it does not answer" if is_slow else system_reason(error)
         return Finding(what, f"BROKEN: {program} ({chosen}): {reason}", problem, vital=True)
     said = done.stdout.split()
     if done.returncode or said[:2] != ["ffmpeg", "version"]:

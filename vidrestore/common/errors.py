@@ -91,11 +91,13 @@ def system_reason(error: BaseException) -> str:
         error: An OSError, an error of FFmpeg, or any other.
 
     Returns:
-        In lower case, without the number and the file name that the text of an OSError has; never
-        empty.
+        Begun in lower case, without the number and the file name that the text of an OSError has;
+        never empty.
     """
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(reason).lower()
+    reason = str(getattr(error, "strerror", None) or error or "").strip()
+    if not reason:
+        return "no reason was given"
+    return reason if reason[:2].isupper() else reason[0].lower() + reason[1:]
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from vidrestore.common.errors import (
     OutputError,
     UsageError,
     VidrestoreError,
+    system_reason,
     unknown_name,
 )
 from vidrestore.common.quoting import quoted
@@ -91,7 +92,7 @@ def targets_in(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = system_reason(error)
         raise OutputError(f"the folder {folder} cannot be made: {reason}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"the folder {folder} cannot be written to; choose another")

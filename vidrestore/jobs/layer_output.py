@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import secrets
@@ -25,7 +24,7 @@ from vidrestore.jobs.work_folder import Part, WorkFolder, sealed
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.concat import join
 from vidrestore.media.decode import DecodeErrors, decode
-from vidrestore.media.ffmpeg import run_ffmpeg
+from vidrestore.media.ffmpeg import check_room, run_ffmpeg
 from vidrestore.media.source import open_source
 from vidrestore.restoration.compositing.layers import LayerFiles
 
@@ -309,14 +308,13 @@ def _timecode(source: Path, analysis: Analysis) -> str | None:
 def _remux(video: Path, target: Path, folder: Path, timecode: str | None, *, is_part: bool) -> None:
     code = [] if timecode is None else ["-timecode", timecode]
     times = [] if is_part else ["-copyts"]
-    status, said = run_ffmpeg(
+    done = run_ffmpeg(
         ["-v", "error", "-y", "-i", str(video.absolute()), "-map", "0:v:0", "-c", "copy", *times,
          *code, "-movie_timescale", "90000", str(target.absolute())]
     )  # fmt: skip
-    if status:
-        if (full := os.strerror(errno.ENOSPC)) in said:
-            raise OSError(errno.ENOSPC, full, str(target))
-        raise OutputError(f"the layer {folder} cannot be written: {said.strip()}")
+    check_room(done, target)
+    if done.status:
+        raise OutputError(f"the layer {folder} cannot be written: {done.printed.strip()}")
 
 
 def _write_pictures(video: Path, folder: Path, stream: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from vidrestore.analysis.interlacing import Interlacing
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.selection import EVERYONE, Choice
-from vidrestore.common.errors import InputError, OutputError, UsageError
+from vidrestore.common.errors import InputError, OutputError, UsageError, system_reason
 from vidrestore.common.settings import Settings
 from vidrestore.jobs.exclusions import PICTURES, check_exclusions
 from vidrestore.jobs.render import Workers
@@ -208,7 +208,7 @@ def check_paths(
     except OSError as error:  # permissions, or a name that is too long
         inputs = map(str, (source, *filter(None, beside)))
         kind = InputError if error.filename in inputs else OutputError
-        reason = (error.strerror or str(error)).lower()
+        reason = system_reason(error)
         raise kind(f"{error.filename} cannot be reached: {reason}") from error
 
 

@@ -16,7 +16,6 @@ OUTPUT.vidrestore/
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import secrets
@@ -29,7 +28,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidrestore.common.errors import OutputError, UsageError, ignored, not_written
+from vidrestore.common.errors import (
+    OutputError,
+    UsageError,
+    ignored,
+    is_disk_full,
+    not_written,
+    system_reason,
+)
 from vidrestore.common.files import held, sync_file, sync_folder
 from vidrestore.jobs.notes import (
     VERSION,
@@ -361,14 +367,14 @@ def work_folder(target: Path, on_kept: Callable[[str], None]) -> Iterator[WorkFo
             ) from error
         except OSError as error:
             raise OutputError(
-                f"the folder {target.parent} cannot be written to: {(error.strerror or '').lower()}"
+                f"the folder {target.parent} cannot be written to: {system_reason(error)}"
             ) from error
         try:
             yield folder
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if is_disk_full(error):
                 raise not_written("writing", target.parent, error) from error
-            reason = (error.strerror or str(error)).lower()
+            reason = system_reason(error)
             raise OutputError(f"{error.filename or target} cannot be used: {reason}") from error
 
 

@@ -73,14 +73,15 @@ def _light_header(source: Path, path: Path, info: VideoInfo, encoding: Encoding)
     options = [item for k, v in encoding.options.items() for item in (f"-{k}:v", v)]
     aspect = info.sample_aspect_ratio
     shape = f"scale={info.width}:{info.height},setsar={aspect.numerator}/{aspect.denominator}"
-    status, said = run_ffmpeg(
+    done = run_ffmpeg(
         ["-v", "error", "-y", "-noautorotate", "-i", str(source.absolute()),
          "-map", f"0:{info.stream_index}", "-frames:v", "1", "-vf", shape,
          "-c:v", encoding.encoder,
          "-pix_fmt", encoding.pixel_format, *options, str(path.absolute())],
     )  # fmt: skip
-    if status:
-        raise OutputError(f"the first frame of {source} cannot be encoded: {said.strip()}")
+    if done.status:
+        reason = done.printed.strip()
+        raise OutputError(f"the first frame of {source} cannot be encoded: {reason}")
     return path
 
 
@@ -109,7 +110,7 @@ class VideoWriter:
                 str(path.absolute()), "w", container_options=container_options(path)
             )
         except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+            raise not_written(str(path), path.parent, error, "cannot be written") from error
         try:
             self._open(threads, header)
         except BaseException:

@@ -17,7 +17,7 @@ import av.error
 import numpy as np
 from av.stream import Disposition
 
-from vidrestore.common.errors import InputError, UsageError
+from vidrestore.common.errors import InputError, UsageError, system_reason
 from vidrestore.common.settings import Settings
 from vidrestore.imaging import color, log_curves, planes
 from vidrestore.imaging.frame import VideoInfo
@@ -351,7 +351,7 @@ def fingerprint(source: Path) -> str:
     except FileNotFoundError as error:
         raise InputError(f"the file {error.filename or source} does not exist") from error
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = system_reason(error)
         raise InputError(f"the file {source} cannot be read: {reason}") from error
     return digest.hexdigest()
 

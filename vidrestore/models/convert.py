@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vidrestore.common.errors import UsageError, WeightsError
+from vidrestore.common.errors import UsageError, WeightsError, system_reason
 from vidrestore.common.files import check_new, output_file
 from vidrestore.models.gpen.checkpoint import load_checkpoint
 from vidrestore.models.weight_file import check_kind
@@ -65,7 +65,7 @@ def _read(source: Path) -> tuple[dict[str, Tensor], int]:
     try:
         config, state = load_checkpoint(source)
     except OSError as error:
-        raise WeightsError(f"{source} cannot be read: {(error.strerror or '').lower()}") from error
+        raise WeightsError(f"{source} cannot be read: {system_reason(error)}") from error
     except WeightsError as error:
         if source.suffix.lower() != ".onnx" or not _is_whole(source):
             raise

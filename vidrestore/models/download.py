@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vidrestore.common.errors import WeightsError
+from vidrestore.common.errors import WeightsError, is_disk_full, system_reason
 from vidrestore.common.files import held, sync_folder, written_atomically
 
 _log = logging.getLogger("vidrestore")
@@ -315,10 +315,10 @@ def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        if is_disk_full(error):
             raise _LocalError(_no_room(path, "the disk is full")) from error
         raise _LocalError(
-            f"{path} cannot be written ({error.strerror or error}); name a folder that can be "
+            f"{path} cannot be written ({system_reason(error)}); name a folder that can be "
             "written with --weights"
         ) from error
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import platformdirs
 
-from vidrestore.common.errors import ConfigError, WeightsError, unknown_name
+from vidrestore.common.errors import ConfigError, WeightsError, system_reason, unknown_name
 from vidrestore.common.profiles import resource_folder
 from vidrestore.models.download import (
     Progress,
@@ -363,7 +363,7 @@ def _read_sha256(path: Path) -> str:
     try:
         return sha256_of(path)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = system_reason(error)
         raise WeightsError(f"{path} cannot be read: {reason}") from error
 
 

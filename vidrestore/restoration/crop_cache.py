@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import hmac
 import io
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from vidrestore.common.errors import is_disk_full
 from vidrestore.common.files import written_atomically
 
 ROOM_BYTES = 10**9
@@ -113,7 +113,7 @@ class CropsUnderWay(CropCache):
                 super().keep(key, index, crop)
                 return
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not is_disk_full(error):
                 raise
             _log.info("a restored crop was not kept: %s", error)
         self.note = (

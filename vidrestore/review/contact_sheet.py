@@ -13,7 +13,7 @@ import torch
 from vidrestore.analysis.description import Place, best_views, seconds_at
 from vidrestore.analysis.replay import frames_again
 from vidrestore.analysis.result import Analysis
-from vidrestore.common.errors import OutputError, UsageError
+from vidrestore.common.errors import OutputError, UsageError, system_reason
 from vidrestore.common.files import check_new
 from vidrestore.common.text_files import can_be_found
 from vidrestore.common.timecode import time_text
@@ -87,7 +87,7 @@ def _write_portraits(analysis: Analysis, source: Path, folder: Path) -> None:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        reason = (error.strerror or "").lower()
+        reason = system_reason(error)
         raise OutputError(f"the folder {folder} cannot be made: {reason}") from error
     people = _best_of_each(analysis, 1)
     views = _views(analysis, source, [place for (place,) in people.values()])

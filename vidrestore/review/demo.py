@@ -16,7 +16,7 @@ import numpy.typing as npt
 from skimage import data
 
 from vidrestore.analysis.pipeline import analyze_video
-from vidrestore.common.errors import OutputError
+from vidrestore.common.errors import OutputError, system_reason
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.filters import gaussian_blur
@@ -59,7 +59,7 @@ def run_demo(folder: Path, on_event: Callable[[dict[str, Any]], None] | None = N
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = system_reason(error)
         raise OutputError(f"the folder {folder} cannot be made: {reason}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"the folder {folder} cannot be written to; choose another")

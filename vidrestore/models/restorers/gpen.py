@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vidrestore.common.errors import UsageError, WeightsError
+from vidrestore.common.errors import UsageError, WeightsError, system_reason
 from vidrestore.models.gpen.checkpoint import load_checkpoint, load_gpen
 from vidrestore.models.gpen.cuda import CudaGPEN, form_for, repeatable_convolutions
 from vidrestore.models.gpen.inference import InferenceGPEN
@@ -131,7 +131,7 @@ class Gpen:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: OSError) -> WeightsError:
-        reason = (error.strerror or str(error)).lower()
+        reason = system_reason(error)
         return WeightsError(f"{self._path} cannot be read: {reason}")
 
     def _from_torch(self, expected_size: int | None, wanted: str) -> _Loaded:
@@ -197,7 +197,7 @@ class Gpen:
             network, size, psnr_db = self._kept_or_compiled(kept, expected_size, dtype)
         except (OSError, openvino.UnusableError) as error:
             if isinstance(error, OSError):
-                reason = f"cannot be written: {(error.strerror or str(error)).lower()}"
+                reason = f"cannot be written: {system_reason(error)}"
                 reason = f"{folder}, where OpenVINO keeps what it compiles, {reason}"
             else:
                 reason = f"OpenVINO cannot run {self._path.name}: {error}"

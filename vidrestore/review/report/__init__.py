@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from vidrestore.analysis.description import facts_of, people_of
 from vidrestore.analysis.replay import last_duration
 from vidrestore.analysis.result import Analysis, is_woven
+from vidrestore.common.errors import system_reason
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.files import written_atomically
 from vidrestore.common.settings import Settings
@@ -93,7 +94,8 @@ class Reporter:
             _write(self._path, text)
         except (Exception, KeyboardInterrupt) as error:
             # The output has its name already; nothing about a page may make that look undone.
-            why = getattr(error, "strerror", None) or str(error) or "interrupted"
+            was_stopped = isinstance(error, KeyboardInterrupt)
+            why = "interrupted" if was_stopped else system_reason(error)
             sentence = f"the report {self._path} could not be written ({why}); the output is whole"
             return replace(summary, warnings=(*summary.warnings, sentence))
         notify(self._pass_on, f"the report is in {self._path}")
