@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import logging
-import os
 import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,11 @@ from typing import Any, Literal
 
 from vidrestore.common.errors import (
     InputError,
-    OutputError,
     UsageError,
     VidrestoreError,
-    system_reason,
     unknown_name,
 )
+from vidrestore.common.files import make_output_folder
 from vidrestore.common.quoting import quoted
 from vidrestore.common.settings import Settings
 from vidrestore.common.text_files import can_be_found
@@ -89,13 +87,7 @@ def targets_in(
                     f"{other} and {source} would both become {target}; add {{number}} to --name"
                 )
         pairs.append((source, target))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = system_reason(error)
-        raise OutputError(f"the folder {folder} cannot be made: {reason}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"the folder {folder} cannot be written to; choose another")
+    make_output_folder(folder)
     return pairs
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from skimage import data
 
 from vidrestore.analysis.pipeline import analyze_video
-from vidrestore.common.errors import OutputError, system_reason
+from vidrestore.common.files import make_output_folder
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.filters import gaussian_blur
@@ -56,13 +55,7 @@ def run_demo(folder: Path, on_event: Callable[[dict[str, Any]], None] | None = N
     The picture is the portrait of Eileen Collins by NASA, in the public domain, as scikit-image
     carries it. Runs with `--restorer fusion --detector haar`.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = system_reason(error)
-        raise OutputError(f"the folder {folder} cannot be made: {reason}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"the folder {folder} cannot be written to; choose another")
+    make_output_folder(folder)
     source, truth, restored = (folder / f"{n}.mp4" for n in ("source", "truth", "restored"))
     pictures = list(_moving_portrait())
     _write(truth, iter(pictures), crf=4)
