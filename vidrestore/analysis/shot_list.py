@@ -22,7 +22,7 @@ from vidrestore.common.errors import ConfigError, OutputError, UsageError, unkno
 from vidrestore.common.files import output_file
 from vidrestore.common.quoting import printable, quoted
 from vidrestore.common.text_files import read_toml
-from vidrestore.common.timecode import seconds_of
+from vidrestore.common.timecode import seconds_of, time_text
 from vidrestore.common.toml import is_utf8, toml_item
 
 _HEADING = re.compile(r"""[ \t]*\[\[[ \t]*(?:shot|"shot"|'shot')[ \t]*\]\]""")
@@ -30,7 +30,6 @@ _KEYS = ("start", "end", "people", "strength", "restorer", "skip", "faces")
 _TOP_KEYS = ("video", "video_bytes", "fingerprint", "shot")
 _MOST_PEOPLE = 999_999
 _FARTHEST_PX = 65536
-_MICROSECONDS = 1_000_000
 _HEAD = """\
 The shots of {video}, for: vidrestore restore --shots FILE
 Times count from the first frame. Leave lines out, change them, or add to a [[shot]]:
@@ -155,11 +154,7 @@ class _Clock:
         else:
             last = self._ticks[-1]
             ticks = last + (last - self._ticks[-2] if len(self._ticks) > 1 else 1)
-        total = round(ticks * self._time_base * _MICROSECONDS)
-        seconds, micro = divmod(total, _MICROSECONDS)
-        minutes, seconds = divmod(seconds, 60)
-        tail = f".{micro:06d}".rstrip("0").rstrip(".")
-        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}{tail}"
+        return time_text(ticks * self._time_base, 6).rstrip("0").rstrip(".")
 
     def frame(self, text: object, where: str) -> int:
         """The frame nearest to a time; one past the last where the time lies beyond it."""
@@ -205,7 +200,6 @@ def _table(shot: Shot, clock: _Clock) -> Table:
     table = tomlkit.table()
     for key, value in values.items():
         table.add(key, toml_item(value))
-    table.add(tomlkit.nl())
     return table
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vidrestore.common.errors import system_reason
-from vidrestore.common.system import usable_cores
+from vidrestore.common.system import machine_cores, machine_memory, usable_cores
 from vidrestore.models import weights
 
 _log = logging.getLogger("vidrestore")
@@ -219,15 +219,13 @@ def _processor() -> Finding:
 
 
 def _cores() -> Finding:
-    usable, all_of_them = usable_cores(), os.cpu_count() or 1
+    usable, all_of_them = usable_cores(), machine_cores()
     found = f"{usable}" if usable == all_of_them else f"{usable} of {all_of_them} may be used"
     return Finding("cores", found)
 
 
 def _memory() -> Finding:
-    if not hasattr(os, "sysconf"):
-        return Finding("memory", "not known")
-    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / _GIB
+    size = machine_memory() / _GIB
     low = "gpen-2048 may not fit; use gpen-512" if size < 4 else ""
     return Finding("memory", f"{size:.0f} GiB", low)
 

@@ -59,7 +59,8 @@ def toml_item(value: Any) -> Item:
         for each in value:
             array.append(toml_item(each))
         return array
-    return tomlkit.item(value)
+    item: Item = tomlkit.item(value)
+    return item
 
 
 def is_utf8(text: str) -> bool:

@@ -22,6 +22,7 @@ from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.files import written_atomically
 from vidrestore.common.settings import Settings
 from vidrestore.common.threads import StageTime
+from vidrestore.common.timecode import time_text
 from vidrestore.jobs.plan import Plan
 from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.summary import Summary
@@ -35,7 +36,6 @@ from vidrestore.review.report.plots import (
     Curve,
     Part,
     Row,
-    clock_text,
     courses,
     timeline,
 )
@@ -377,7 +377,7 @@ def _part(plan: Plan) -> str | None:
     if (span := plan.job.span) is None:
         return None
     start, end = (
-        None if seconds is None else clock_text(float(seconds), decimals=1)
+        None if seconds is None else time_text(float(seconds), 1, short=True)
         for seconds in (span.start_seconds, span.end_seconds)
     )
     return " ".join(filter(None, (start and f"from {start}", end and f"to {end}")))
