@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.media import AS_PAINTED, analysis_of_file, frames_of, planes_of, write_video
-from restoration.compositing.test_finish import (
+from helpers.moving_face import (
     SIZE,
     WORK_PX,
     frame_of,
