@@ -23,8 +23,8 @@ import pytest
 import torch
 import typer
 from helpers.media import write_video
+from helpers.onnx_networks import repeating
 from helpers.videos import Command
-from models.test_upscaler import repeating
 from skimage import data
 
 from vidrestore.cli import _build

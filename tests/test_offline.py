@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.served_page import shut_in
 from helpers.videos import MakeVideo
-from web.test_page import shut_in
 
 QUICK = ["--restorer", "fusion", "--detector", "haar"]
 RUN = """

@@ -74,3 +74,16 @@ def test_only_the_command_line_prints(module: str) -> None:
 def test_a_print_is_seen() -> None:
     source = "print(1)\nprint(2, file=sys.stderr)\nsys.stdout.write('3')\n"
     assert prints(source) == [1, 3]
+
+
+def test_test_modules_share_code_through_helpers_only() -> None:
+    folder = Path(__file__).parent
+    wrong = []
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names += [alias.name for alias in node.names]
+            if any(part.startswith("test_") for name in names for part in (name or "").split(".")):
+                wrong.append(f"{path.relative_to(folder)}:{node.lineno}")
+    assert wrong == []

@@ -1,6 +1,5 @@
 """`vidrestore doctor`: offline, with nothing here, and with pieces broken."""
 
-import os
 import socket
 import stat
 import sys
@@ -118,7 +117,7 @@ def test_every_probe_may_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("import_module", "util", "metadata"):
         monkeypatch.setattr(doctor.importlib, name, broken)
     monkeypatch.setattr(doctor.weights, "list_weights", broken)
-    monkeypatch.setattr(os, "sysconf", broken)
+    monkeypatch.setattr(doctor, "machine_memory", broken)
     diagnosis = diagnose()
     assert found(diagnosis, "weights").found == "BROKEN: first line"
     assert found(diagnosis, "memory").found == "BROKEN: first line"

@@ -1,7 +1,7 @@
 """`vidrestore weights fetch, verify, convert, try`: what they say, and what they leave behind."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from models import test_weights
-from models.test_weights import Server, onnx_bytes
+from helpers.weights_server import Server, onnx_bytes, serving
 from onnx import TensorProto, helper
 from safetensors.torch import save_file
 
@@ -24,7 +23,11 @@ from vidrestore.models.weights import Weight
 CONTENT = onnx_bytes(1, padding_bytes=2_500_000)
 LICENCE = "free, but for non-commercial use only"
 
-server = test_weights.server  # the fixture
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with serving(monkeypatch) as own:
+        yield own
 
 
 class Result(NamedTuple):

@@ -72,8 +72,7 @@ def test_only_one_function_counts_cores() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and node.attr in ("cpu_count", "sched_getaffinity"):
                 counting.add(path.relative_to(package).as_posix())
-    # doctor says how many of all there are may be used.
-    assert counting == {"common/system.py", "cli/doctor.py"}
+    assert counting == {"common/system.py"}
 
 
 def test_torch_has_no_more_threads_than_a_quota_gives(monkeypatch: pytest.MonkeyPatch) -> None:

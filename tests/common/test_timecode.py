@@ -42,6 +42,23 @@ def test_times_that_are_shown_can_be_typed() -> None:
         assert seconds_of(time_text(Fraction(millis, 1000))) == Fraction(millis, 1000)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "decimals", "short", "text"),
+    [
+        (75.5, 3, False, "0:01:15.500"),
+        (Fraction(1, 3), 6, False, "0:00:00.333333"),
+        (59.9996, 3, False, "0:01:00.000"),
+        (65, 0, False, "0:01:05"),
+        (65, 0, True, "1:05"),
+        (3725.26, 1, True, "1:02:05.3"),
+        (59.96, 1, True, "1:00.0"),
+        (360000, 0, False, "100:00:00"),
+    ],
+)
+def test_a_time_in_text(seconds: float | Fraction, decimals: int, short: bool, text: str) -> None:
+    assert time_text(seconds, decimals, short=short) == text
+
+
 @pytest.mark.parametrize("time", [float("nan"), float("inf"), -1, -1e-9, 1e30, 10**400])
 def test_a_number_that_is_no_time(time: float) -> None:
     with pytest.raises(UsageError, match="the moment is a number of seconds from 0 on"):

@@ -14,15 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import sources
+from helpers.cluster_tape import FRAMES, Tinted, assert_same, faces_of, make_tape
 from helpers.media import (
     AS_PAINTED,
-    analysis_of_file,
-    mild_image,
-    packets,
-    plain_track,
-    planes_of,
-    write_video,
 )
 
 from vidrestore.analysis.result import Analysis
@@ -33,31 +27,14 @@ from vidrestore.jobs import ray_cluster
 from vidrestore.jobs.plan import ways_to_encode
 from vidrestore.jobs.render import Progress, RenderJob
 from vidrestore.jobs.work_folder import WorkFolder, segment_file
-from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import fingerprint, probe
-from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.companion import ALONE, PairedVideo, Pairing
 from vidrestore.restoration.segments import Segment
 from vidrestore.restoration.statistics import RestorationStats
 
-SIZE, FRAMES = (96, 64), 150
 OPTIONS = {
     "encode.codec": "ffv1", "encode.check": False, "job.segment_frames": 48, **AS_PAINTED,
 }  # fmt: skip
-
-
-class Tinted(Restorer):
-    """Another colour for every face, which depends on what it shows."""
-
-    name = "tinted"
-    cache_key = "tinted"
-    size = None
-    reach_frames = 1
-    template = "gpen"
-
-    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-        mean = windows.mean(dim=(1, 3, 4), keepdim=True)[:, 0]
-        return (0.6 * windows[:, 1] + 0.4 * mean).clamp(0, 1)
 
 
 class Failing(Tinted):
@@ -84,22 +61,6 @@ class Unsendable(Tinted):
         self.lock = threading.Lock()
 
 
-def make_tape(folder: Path, times: int = 1) -> Path:
-    """Picture and sound; so many times as large, which takes longer to restore."""
-    width, height = SIZE[0] * times, SIZE[1] * times
-    images = [mild_image(width, height, "yuv420p", index // 10) for index in range(FRAMES)]
-    picture, tape = write_video(folder / "picture.mkv", images), folder / "tape.mkv"
-    sources.ffmpeg("-i", picture, "-f lavfi -i sine=440:d=6 -c:v copy -c:a flac", tape)
-    return tape
-
-
-def faces_of(tape: Path, times: int = 1) -> Analysis:
-    centre, side = (48.0 * times, 32.0 * times), 32.0 * times
-    track = plain_track(FRAMES, centre=centre, side=side, work_px=64 * times)
-    found = analysis_of_file(tape, [track])
-    return replace(found, fingerprint=fingerprint(tape))
-
-
 @pytest.fixture(scope="module")
 def tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tape(tmp_path_factory.mktemp("tape"))
@@ -124,19 +85,6 @@ def crew() -> Iterator[ray_cluster.WorkerPool]:
     pytest.importorskip("ray")
     with ray_cluster.local(3) as three:
         yield three
-
-
-def frames_of(path: Path) -> list[tuple[int, list[bytes]]]:
-    return [
-        (frame.pts, [plane.tobytes() for plane in planes_of(frame.image)])
-        for frame in decode(path, DecodeErrors())
-    ]
-
-
-def assert_same(target: Path, expected: Path) -> None:
-    assert frames_of(target) == frames_of(expected)
-    assert packets(target, 1) == packets(expected, 1)
-    assert len(packets(target, 1)) > 10
 
 
 @pytest.mark.long

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import gpen_formula
+from helpers.cluster_tape import Tinted, frames_of
 from helpers.media import AS_PAINTED, analysis_of_file, mild_image, plain_track, write_video
-from jobs.test_ray_cluster import Tinted, frames_of
-from restoration.test_swap import SIDE_PX, SIZE, image_of, pictures
+from helpers.swap_tape import SIDE_PX, SIZE, image_of, pictures
 
 from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from jobs.test_ray_cluster import assert_same, faces_of, make_tape
+from helpers.cluster_tape import assert_same, faces_of, make_tape
 
 from vidrestore.analysis import storage
 

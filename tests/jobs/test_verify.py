@@ -492,7 +492,7 @@ def test_a_place_where_no_listing_may_go_is_refused_before_the_work(tmp_path, mo
     for name, error, words in (
         ("source.mkv", UsageError, "is the input itself"),
         ("x/../clear.mkv", UsageError, "is the output itself"),
-        (".", OutputError, "is a folder"),
+        (".", UsageError, "is a folder"),
         ("nowhere/frames.txt", OutputError, "does not exist"),
         ("n" * 300, OutputError, "file name too long"),
     ):

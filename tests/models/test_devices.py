@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import gpen_formula
 from helpers.media import plain_face, random_image
-from models.restorers.test_adaptive import Shelf
+from helpers.stand_in_networks import Shelf
 
 from vidrestore.common.errors import ConfigError, UsageError, WeightsError
 from vidrestore.common.profiles import load_settings

@@ -19,6 +19,7 @@ from helpers.media import (
     planes_of,
     write_video,
 )
+from helpers.onnx_networks import repeating
 
 from vidrestore.api import restore_video
 from vidrestore.common.errors import UsageError, WeightsError
@@ -31,25 +32,6 @@ from vidrestore.restoration.upscaling import Scaler, scaled_info
 
 CPU = torch.device("cpu")
 ANIME = "models/realesr-animevideov3.onnx"
-
-
-def repeating(path: Path, factor: int, sides: tuple[Any, Any] = ("h", "w")) -> Path:
-    """A network that repeats every pixel."""
-    shape = [1, 3, *sides]
-    kinds = [
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, size)
-        for name, size in (("image", shape), ("larger", [1, 3, None, None]))
-    ]
-    scales = onnx.numpy_helper.from_array(np.array([1, 1, factor, factor], np.float32), "scales")
-    node = onnx.helper.make_node(
-        "Resize", ["image", "", "scales"], ["larger"], mode="nearest",
-        coordinate_transformation_mode="asymmetric", nearest_mode="floor",
-    )  # fmt: skip
-    graph = onnx.helper.make_graph([node], "repeating", kinds[:1], kinds[1:], [scales])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)])
-    model.ir_version = 8
-    onnx.save(model, str(path))
-    return path
 
 
 def noise(height: int, width: int) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.media import plain_face, random_image
-from restoration.test_segments import Boiling, faces_of, frames_of
+from helpers.shots_tape import Boiling, faces_of, frames_of, make_tape
 
 from vidrestore.api import restore_video
 from vidrestore.common.checksums import checksum_line
@@ -25,9 +25,7 @@ ON = {"restore.cache_crops": True, "job.segment_frames": 48, "encode.codec": "ff
 
 @pytest.fixture(scope="module")
 def tape(tmp_path_factory):
-    from restoration.test_segments import tape as of_segments
-
-    return of_segments.__wrapped__(tmp_path_factory)
+    return make_tape(tmp_path_factory.mktemp("tape"))
 
 
 def run(tape, target, restorer=None, **options):

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
-from web.test_page import Served, served
+from helpers.served_page import Served, served
 
 pytest.importorskip("gradio", reason="gradio is not installed")
 

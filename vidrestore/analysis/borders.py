@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vidrestore.imaging.filters import box_blur
 from vidrestore.imaging.frame import FloatArray, VideoInfo
 from vidrestore.imaging.geometry import Matrix, Rect, apply
 from vidrestore.imaging.planes import layout, plane
@@ -251,8 +252,7 @@ def _leading(flags: npt.NDArray[np.bool_]) -> int:
 def _detail(lines: FloatArray) -> FloatArray:
     """What changes along a line within a 20th of its length, without the finest noise."""
     wide = max(9, lines.shape[1] // 24)
-    fine = cv2.blur(lines, (3, 1))
-    return np.asarray(fine - cv2.blur(lines, (wide, 1)), np.float32)
+    return np.asarray(box_blur(lines, 3, 1) - box_blur(lines, wide, 1), np.float32)
 
 
 def _torn_lines(picture: _Grey, most: int) -> npt.NDArray[np.bool_]:

@@ -116,7 +116,8 @@ def _loaded(
     """None where there is none, or one of no use, which is dropped and said."""
     try:
         path.lstat()
-    except OSError:  # there is none, or no cache
+    except OSError as error:  # there is none, or no cache
+        _LOG.debug("no analysis is kept at %s: %s", path, error)
         return None
     try:
         analysis = storage.load(path, key=path.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ from vidrestore.models.detectors import (
 
 if TYPE_CHECKING:
     import av
+
+_log = logging.getLogger("vidrestore")
 
 Picture = npt.NDArray[np.uint8]
 Recognise = Callable[[Picture, Sequence[Detection], float], list[Detection]]
@@ -119,6 +122,7 @@ class FirstLook:
             try:
                 found = self._detector(picture)
             except Exception as broken:  # of whatever kind; `detect` counts it
+                _log.info("the detector failed at frame %d: %r", frame.index, broken)
                 error = broken
         crc32 = checksum(frame.image)
         return FirstLookResult(frame, picture, np.asarray(small, np.uint8), crc32, found, error)
@@ -171,6 +175,7 @@ def detect(
                 if recognise is not None:
                     found = recognise(look.picture, found, seconds)
             except Exception as broken:
+                _log.info("the second look at frame %d failed: %r", frame.index, broken)
                 error = broken
         if found is not None or error is not None:
             failures.add(frame.index, error)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from vidrestore.analysis.tracks import Motion, Observation
 from vidrestore.imaging import planes
+from vidrestore.imaging.filters import box_blur, gaussian_blur
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import (
     Matrix,
@@ -141,7 +142,7 @@ class FaceMotionEstimator:
     def _fineness(self, crop: Grey) -> float:
         inside = self._inner_face > 0
         grey = crop.astype(np.float32)
-        fine = grey - cv2.GaussianBlur(grey, (0, 0), _FINE_PX)
+        fine = grey - gaussian_blur(grey, _FINE_PX)
         return float(fine[inside].std() / max(float(grey[inside].std()), 1.0))
 
     def _carried(self, image: av.VideoFrame, before: _Look) -> tuple[_Look, Motion] | None:
@@ -206,7 +207,7 @@ class FaceMotionEstimator:
             matrix = compose(matrix, np.column_stack([np.diag(step), (step - 1) / 2]))
         crop = cv2.warpAffine(part, matrix, (_CROP_PX, _CROP_PX), borderMode=cv2.BORDER_REPLICATE)
         grey = cv2.convertScaleAbs(crop, alpha=2.0 ** (8 - how.bits))
-        local_mean = cv2.blur(grey, (_AROUND_PX, _AROUND_PX))
+        local_mean = box_blur(grey, _AROUND_PX, _AROUND_PX)
         return np.asarray(cv2.addWeighted(grey, 1, local_mean, -1, 128), np.uint8)
 
     def _motion(self, before: _Look, after: _Look) -> Motion | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tomlkit
+from tomlkit.items import Table
 
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.tracks import TracksByFrame
@@ -20,25 +22,22 @@ from vidrestore.common.errors import ConfigError, OutputError, UsageError, unkno
 from vidrestore.common.files import output_file
 from vidrestore.common.quoting import printable, quoted
 from vidrestore.common.text_files import read_toml
-from vidrestore.common.timecode import seconds_of
+from vidrestore.common.timecode import seconds_of, time_text
+from vidrestore.common.toml import is_utf8, toml_item
 
 _HEADING = re.compile(r"""[ \t]*\[\[[ \t]*(?:shot|"shot"|'shot')[ \t]*\]\]""")
 _KEYS = ("start", "end", "people", "strength", "restorer", "skip", "faces")
 _TOP_KEYS = ("video", "video_bytes", "fingerprint", "shot")
 _MOST_PEOPLE = 999_999
 _FARTHEST_PX = 65536
-_MICROSECONDS = 1_000_000
 _HEAD = """\
-# The shots of {video}, for: vidrestore restore --shots FILE
-# Times count from the first frame. Leave lines out, change them, or add to a [[shot]]:
-#   people = [1, 3]            only these; none: []
-#   strength = 0.5             of what would be used; over time: [["0:00:01", 0.2], ["0:00:03", 1]]
-#   restorer = "gpen-512"      another one than for the rest
-#   skip = true                leave the shot as it is
-#   faces = [[["0:00:01", 10, 20, 90, 120]]]   by hand: time, left, top, right, bottom as shown
-
-video = {quoted}
-{bytes}fingerprint = {fingerprint}
+The shots of {video}, for: vidrestore restore --shots FILE
+Times count from the first frame. Leave lines out, change them, or add to a [[shot]]:
+  people = [1, 3]            only these; none: []
+  strength = 0.5             of what would be used; over time: [["0:00:01", 0.2], ["0:00:03", 1]]
+  restorer = "gpen-512"      another one than for the rest
+  skip = true                leave the shot as it is
+  faces = [[["0:00:01", 10, 20, 90, 120]]]   by hand: time, left, top, right, bottom as shown
 """
 
 
@@ -77,16 +76,22 @@ def of_analysis(analysis: Analysis, video: str) -> ShotList:
 def write(shots: ShotList, path: Path, pts: npt.NDArray[np.int64], time_base: Fraction) -> None:
     """Write `path` as TOML that `read` gives back equal. `pts` are those of all frames."""
     clock = _Clock(pts, time_base)
-    shown = printable(shots.video)
-    is_text = _is_utf8(shots.video)
-    head = _HEAD.format(
-        video=shown,
-        quoted=_quoted(shots.video if is_text else shown),
-        # TOML cannot hold what is no text.
-        bytes="" if is_text else f'video_bytes = "{os.fsencode(shots.video).hex()}"\n',
-        fingerprint=_quoted(shots.fingerprint),
-    )
-    text = "\n".join([head, *("\n".join(_lines(shot, clock)) + "\n" for shot in shots.shots)])
+    document = tomlkit.document()
+    for line in _HEAD.format(video=printable(shots.video)).splitlines():
+        document.add(tomlkit.comment(line))
+    document.add(tomlkit.nl())
+    # TOML cannot hold what is no text.
+    is_text = is_utf8(shots.video)
+    document.add("video", toml_item(shots.video if is_text else printable(shots.video)))
+    if not is_text:
+        document.add("video_bytes", toml_item(os.fsencode(shots.video).hex()))
+    document.add("fingerprint", toml_item(shots.fingerprint))
+    headings = tomlkit.aot()
+    for shot in shots.shots:
+        headings.append(_table(shot, clock))
+    document.add(tomlkit.nl())
+    document.add("shot", headings)
+    text = tomlkit.dumps(document).rstrip("\n") + "\n"
     with output_file(path, "the shots") as part:
         part.write_text(text, encoding="utf-8")
 
@@ -136,10 +141,6 @@ def _text(table: Mapping[str, Any], key: str, path: Path) -> str:
     return value
 
 
-def _is_utf8(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
 class _Clock:
     """Frames as times from the first one, and back."""
 
@@ -153,11 +154,7 @@ class _Clock:
         else:
             last = self._ticks[-1]
             ticks = last + (last - self._ticks[-2] if len(self._ticks) > 1 else 1)
-        total = round(ticks * self._time_base * _MICROSECONDS)
-        seconds, micro = divmod(total, _MICROSECONDS)
-        minutes, seconds = divmod(seconds, 60)
-        tail = f".{micro:06d}".rstrip("0").rstrip(".")
-        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}{tail}"
+        return time_text(ticks * self._time_base, 6).rstrip("0").rstrip(".")
 
     def frame(self, text: object, where: str) -> int:
         """The frame nearest to a time; one past the last where the time lies beyond it."""
@@ -178,38 +175,32 @@ class _Clock:
         return after
 
 
-def _lines(shot: Shot, clock: _Clock) -> Iterator[str]:
-    yield "[[shot]]"
-    yield f'start = "{clock.text(shot.start)}"'
-    yield f'end = "{clock.text(shot.end)}"'
+def _table(shot: Shot, clock: _Clock) -> Table:
+    """What stands under one [[shot]]."""
+    values: dict[str, Any] = {"start": clock.text(shot.start), "end": clock.text(shot.end)}
     if shot.people is not None:
-        yield f"people = {list(shot.people)}"
+        values["people"] = shot.people
     if len(shot.strength) == 1 and shot.strength[0][0] == shot.start:
-        yield f"strength = {shot.strength[0][1]!r}"
+        values["strength"] = shot.strength[0][1]
     elif shot.strength:
-        keys = ", ".join(f'["{clock.text(frame)}", {value!r}]' for frame, value in shot.strength)
-        yield f"strength = [{keys}]"
+        values["strength"] = [(clock.text(frame), share) for frame, share in shot.strength]
     if shot.restorer is not None:
-        if not _is_utf8(shot.restorer):
+        if not is_utf8(shot.restorer):
             raise OutputError(
                 f"a list of shots cannot hold the restorer {quoted(shot.restorer)}, whose bytes "
                 "are no UTF-8; rename the file"
             )
-        yield f"restorer = {_quoted(shot.restorer)}"
+        values["restorer"] = shot.restorer
     if shot.skip:
-        yield "skip = true"
+        values["skip"] = True
     if shot.faces:
-        yield f"faces = [{', '.join(_face_text(face, clock) for face in shot.faces)}]"
-
-
-def _face_text(face: Sequence[tuple[int, tuple[float, ...]]], clock: _Clock) -> str:
-    keys = (f'["{clock.text(f)}", {", ".join(map(repr, box))}]' for f, box in face)
-    return f"[{', '.join(keys)}]"
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
+        values["faces"] = [
+            [(clock.text(frame), *box) for frame, box in face] for face in shot.faces
+        ]
+    table = tomlkit.table()
+    for key, value in values.items():
+        table.add(key, toml_item(value))
+    return table
 
 
 def _shot(entry: Mapping[str, Any], clock: _Clock, where: str) -> Shot:

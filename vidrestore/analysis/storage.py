@@ -36,7 +36,7 @@ from vidrestore.common.checksums import (
     checksum_line,
     has_checksum_line,
 )
-from vidrestore.common.errors import InputError
+from vidrestore.common.errors import InputError, system_reason
 from vidrestore.common.files import output_file
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import Matrix, compose, invert, upright
@@ -186,7 +186,7 @@ def load(path: Path, remedy: str = "analyze again", *, key: str = "") -> Analysi
     except FileNotFoundError as error:
         raise InputError(f"the analysis {path} does not exist") from error
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = system_reason(error)
         raise InputError(f"the analysis {path} cannot be read: {reason}; {remedy}") from error
     damaged = f"{path} is no analysis, or a damaged one; {remedy}"
     another = f"the analysis {path} was written by another version of vidrestore; {remedy}"

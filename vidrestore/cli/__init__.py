@@ -23,6 +23,8 @@ from vidrestore.common.ending import failed, interrupted
 from vidrestore.common.errors import VidrestoreError
 from vidrestore.common.interruption import STATUS, Interruption
 
+_log = logging.getLogger("vidrestore")
+
 _SECONDS_TO_OPEN = 60.0  # a browser on a busy machine may take long to start
 
 
@@ -207,7 +209,8 @@ def _open(address: str, folder: Path, at_end: ExitStack) -> None:
 
     try:
         browser = webbrowser.get()
-    except webbrowser.Error:
+    except webbrowser.Error as error:
+        _log.info("no browser is opened: %s", error)
         return
     if type(browser) is not webbrowser.GenericBrowser:
         browser.open(at_end.enter_context(_redirect(address, folder)).as_uri())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import platform
 import shutil
@@ -14,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidrestore.common.system import usable_cores
+from vidrestore.common.errors import system_reason
+from vidrestore.common.system import machine_cores, machine_memory, usable_cores
 from vidrestore.models import weights
+
+_log = logging.getLogger("vidrestore")
 
 _PROGRAM_SECONDS = 15
 _GIB = 1 << 30
@@ -65,6 +69,7 @@ def diagnose(weights_folder: Path | None = None) -> Diagnosis:
     try:
         rows = weights.list_weights(weights.search_folders(weights_folder))
     except Exception as error:  # a folder that cannot be read, a manifest that is gone
+        _log.debug("the weights cannot be listed", exc_info=True)
         trouble = (_broken("weights", error),)
     machine: tuple[Finding, ...] = (
         _guarded("Python", _python),
@@ -82,6 +87,7 @@ def _guarded(what: str, probe: Callable[[], Finding], *, vital: bool = False) ->
     try:
         return probe()
     except Exception as error:  # a broken library may raise anything
+        _log.debug("%s is broken", what, exc_info=True)
         return _broken(what, error, vital=vital)
 
 
@@ -130,7 +136,9 @@ def _ffmpeg() -> Finding:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        reason = getattr(error, "strerror", None) or "it does not answer"
+        _log.info("%s does not run: %s", program, error)
+        is_slow = isinstance(error, subprocess.TimeoutExpired)
+        reason = "it does not answer" if is_slow else system_reason(error)
         return Finding(what, f"BROKEN: {program} ({chosen}): {reason}", problem, vital=True)
     said = done.stdout.split()
     if done.returncode or said[:2] != ["ffmpeg", "version"]:
@@ -145,7 +153,8 @@ def _encoders() -> Finding:
     def is_there(name: str) -> bool:
         try:
             av.codec.Codec(name, "w")
-        except Exception:  # av raises a class of its own, which older versions call otherwise
+        except Exception as error:  # av's own class, which older versions call otherwise
+            _log.debug("there is no encoder %s: %r", name, error)
             return False
         return True
 
@@ -210,15 +219,13 @@ def _processor() -> Finding:
 
 
 def _cores() -> Finding:
-    usable, all_of_them = usable_cores(), os.cpu_count() or 1
+    usable, all_of_them = usable_cores(), machine_cores()
     found = f"{usable}" if usable == all_of_them else f"{usable} of {all_of_them} may be used"
     return Finding("cores", found)
 
 
 def _memory() -> Finding:
-    if not hasattr(os, "sysconf"):
-        return Finding("memory", "not known")
-    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / _GIB
+    size = machine_memory() / _GIB
     low = "gpen-2048 may not fit; use gpen-512" if size < 4 else ""
     return Finding("memory", f"{size:.0f} GiB", low)
 
@@ -305,7 +312,8 @@ def _slow() -> Iterator[str]:
         from vidrestore.models.restorers.gpen import has_bfloat16
 
         fast_format = has_bfloat16()
-    except Exception:  # torch is broken, which a row says
+    except Exception as error:  # torch is broken, which a row says
+        _log.debug("what will be slow is not known: %r", error)
         return
     yield (
         "gpen-2048 on the processor takes seconds a face (two cores took 0.8 with openvino, 2.3 "

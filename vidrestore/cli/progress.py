@@ -25,6 +25,7 @@ from vidrestore.common.events import OnEvent
 from vidrestore.common.quoting import printable
 from vidrestore.common.system import usable_cores
 from vidrestore.common.threads import StageTime
+from vidrestore.common.timecode import time_text
 
 
 class _Speed(ProgressColumn):
@@ -108,14 +109,9 @@ class _Receiver:
             self._console.print(f"{stage}: {total or '?'} {unit}")
         elif tenth > self._tenths[stage]:
             (task,) = (t for t in self._progress.tasks if t.id == self._tasks[stage])
-            left = f", {_clock(task.time_remaining)} left" if task.time_remaining else ""
+            left = f", {time_text(task.time_remaining, 0)} left" if task.time_remaining else ""
             self._console.print(f"{stage}: {10 * tenth} %{left}")
         self._tenths[stage] = max(tenth, self._tenths.get(stage, 0))
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def show_stage_times(event: Mapping[str, Any], console: Console) -> None:

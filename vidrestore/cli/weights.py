@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ from vidrestore.common.errors import WeightsError
 
 if TYPE_CHECKING:
     from vidrestore.models.weights import Weight
+
+_log = logging.getLogger("vidrestore")
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="As `weights list` shows it.", show_default=False)
@@ -67,7 +70,8 @@ def _whole(name: str, folders: tuple[Path, ...]) -> Path | None:
 
     try:
         path = require(name, folders, target=folders[0], offline=True)
-    except WeightsError:
+    except WeightsError as error:
+        _log.info("%s is to be fetched: %s", name, error)
         return None
     # Whoever has GPEN as ONNX and asks for the file wants the checkpoint.
     return None if name.startswith("gpen-") and path.suffix == ".onnx" else path

@@ -17,12 +17,16 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vidrestore.common.quoting import quoted
 
 _LONGEST_NAME = 100
+
+_log = logging.getLogger("vidrestore")
 
 
 class VidrestoreError(Exception):
@@ -68,18 +72,55 @@ class ClusterError(VidrestoreError):
 def not_written(what: str, folder: Path, error: Exception, failed: str = "failed") -> OutputError:
     """The sentence for a file in `folder` that could not be written; `what` says which, as the
     start of one, and `failed` goes on from there."""
-    number = getattr(error, "errno", None)
-    if number in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+    if is_disk_full(error):
         return OutputError(
             f"no space is left in {folder}; make room and run the same command again"
         )
-    if number == errno.ENOMEM or isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return OutputError(
             f"{what} {failed}: there is not enough memory; free some, or choose a quicker "
             "encode.preset or fewer encode.threads, and run the command again"
         )
-    reason = getattr(error, "strerror", None) or str(error)
-    return OutputError(f"{what} {failed}: {reason.lower()}")
+    return OutputError(f"{what} {failed}: {system_reason(error)}")
+
+
+def system_reason(error: BaseException) -> str:
+    """The reason that the system or a library gives, for the end of a sentence.
+
+    Args:
+        error: An OSError, an error of FFmpeg, or any other.
+
+    Returns:
+        Begun in lower case, without the number and the file name that the text of an OSError has;
+        never empty.
+    """
+    reason = str(getattr(error, "strerror", None) or error or "").strip()
+    if not reason:
+        return "no reason was given"
+    return reason if reason[:2].isupper() else reason[0].lower() + reason[1:]
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the disk, or the share of it that this user may fill, has no room left."""
+    full = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+    return getattr(error, "errno", None) in full
+
+
+@contextmanager
+def ignored(*kinds: type[BaseException], what: str) -> Iterator[None]:
+    """`contextlib.suppress` that leaves a line in the log.
+
+    Args:
+        kinds: The exceptions after which the work goes on.
+        what: What failed then, as the start of a sentence: "removing a.mp4".
+
+    Returns:
+        A context, which is left at the first such exception.
+    """
+    try:
+        yield
+    except kinds as error:
+        _log.info("%s failed and was passed over: %s", what, error)
 
 
 def unknown_name(kind: str, name: object, allowed: Iterable[object]) -> str:

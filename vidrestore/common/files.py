@@ -234,28 +234,62 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
     return False
 
 
-def check_new(path: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
+def check_new(
+    path: Path,
+    *,
+    overwrite: bool,
+    inputs: Sequence[Path] = (),
+    outputs: Sequence[Path] = (),
+    what: str = "",
+) -> None:
     """Refuse before any work what cannot be written, or what would be lost by it.
 
     Args:
         path: A file that is to be written.
         overwrite: What is there may be replaced.
         inputs: Files that must not be, even so.
+        outputs: Other files of the same run, which must not be either.
+        what: Which file it is, as in "the report": none where its name says enough.
 
     Raises:
-        UsageError, OutputError: In a sentence that names the file.
+        UsageError: It is a folder, one of those files, or there already.
+        OutputError: Its folder is not there, or it cannot be written.
     """
+    name, purpose = (f"the {what} {path}", f" for the {what}") if what else (str(path), "")
     try:
         if path.is_dir():
-            raise UsageError(f"{path} is a folder; give a file name in it")
+            raise UsageError(f"{name} is a folder; give a file name in it")
+        for others, role in ((inputs, "input"), (outputs, "output")):
+            if any(is_same_file(path, each) for each in others):
+                raise UsageError(f"{name} is the {role} itself; choose another name")
         if not path.parent.is_dir():
-            raise OutputError(f"the folder {path.parent} does not exist; create it")
-        if path.exists():
-            if any(each.exists() and path.samefile(each) for each in inputs):
-                raise UsageError(f"{path} is the input itself; choose another name")
-            if not overwrite:
-                raise UsageError(f"{path} exists already; add --overwrite to replace it")
+            raise OutputError(f"the folder {path.parent}{purpose} does not exist; create it")
+        if path.exists() and not overwrite:
+            raise UsageError(f"{name} exists already; add --overwrite to replace it")
     except OSError as error:  # permissions, or a name that is too long
-        raise not_written(f"writing {path}", path.parent, error) from error
+        raise not_written(name, path.parent, error, "cannot be written") from error
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"the folder {path.parent} cannot be written to: permission denied")
+        raise OutputError(
+            f"the folder {path.parent}{purpose} cannot be written to: permission denied"
+        )
+
+
+def is_same_file(path: Path, other: Path) -> bool:
+    """Both lead to one file, by whatever names and links, or would once it is there."""
+    if path.resolve() == other.resolve():
+        return True
+    return path.exists() and other.exists() and path.samefile(other)
+
+
+def make_output_folder(folder: Path) -> None:
+    """Make a folder for files of the user's, with those around it; one that is there is taken.
+
+    Raises:
+        OutputError: It cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_written(f"the folder {folder}", folder.parent, error, "cannot be made") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"the folder {folder} cannot be written to; choose another")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from vidrestore.common.errors import ConfigError, unknown_name
-from vidrestore.common.quoting import printable, quoted, shortened
+from vidrestore.common.quoting import quoted, shortened
 from vidrestore.common.settings import Settings
 from vidrestore.common.text_files import can_be_found, parsed_toml, read_toml
 
@@ -49,40 +48,15 @@ def as_toml(settings: Settings) -> str:
 
     ConfigError where the name of a file is no UTF-8, which TOML cannot hold.
     """
-    text = "\n".join(_tables("", settings.model_dump(mode="json"))).strip() + "\n"
+    from vidrestore.common.toml import is_utf8, toml_text  # which loads tomlkit
+
+    text = toml_text(settings.model_dump(mode="json"))
     for line in text.splitlines():
-        if any(map(_is_surrogate, line)):
+        if not is_utf8(line):
             raise ConfigError(
                 f"a profile cannot hold {shortened(line)}, whose bytes are no UTF-8; rename it"
             )
     return text
-
-
-def _tables(name: str, values: Mapping[str, Any]) -> Iterator[str]:
-    plain = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
-    if plain:
-        yield f"\n[{name}]"
-    for key, value in plain.items():
-        yield f"# {key} has no value" if value is None else f"{key} = {_toml(value)}"
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _tables(f"{name}.{key}" if name else key, value)
-
-
-def _toml(value: Any) -> str:
-    """A text, a number, a truth value, or a list of such."""
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    # Texts of JSON are texts of TOML, but for characters that are to be escaped there, too.
-    text = json.dumps(value, ensure_ascii=False)
-    if printable(text) == text:
-        return text
-    return "".join(c if printable(c) == c or _is_surrogate(c) else f"\\U{ord(c):08x}" for c in text)
-
-
-def _is_surrogate(character: str) -> bool:
-    """A byte of the name of a file that is no UTF-8."""
-    return "\ud800" <= character <= "\udfff"
 
 
 def profile_folder() -> Path:

@@ -27,6 +27,11 @@ def machine_memory() -> int:
     return min(sizes)
 
 
+def machine_cores() -> int:
+    """The processor cores of this machine, whoever may use them; at least 1."""
+    return os.cpu_count() or 1
+
+
 def usable_cores(cgroups: Path = _CGROUPS, own_cgroups: Path = _OWN_CGROUPS) -> int:
     """The cores that this process may use: whoever starts threads asks here.
 
@@ -38,7 +43,7 @@ def usable_cores(cgroups: Path = _CGROUPS, own_cgroups: Path = _OWN_CGROUPS) -> 
         The least of the machine's cores, those that the process may run on, and the quota of
         processor time that it or a container around it has, rounded up; at least 1.
     """
-    cores = os.cpu_count() or 1
+    cores = machine_cores()
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     return max(1, min([cores, *_quotas(cgroups, own_cgroups)]))

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from vidrestore.common.errors import ConfigError
+from vidrestore.common.errors import ConfigError, system_reason
 from vidrestore.common.quoting import shortened
 
 _MOST_BYTES = 16 << 20
@@ -97,7 +97,7 @@ def read_text(path: Path, what: str, *, errors: str = "strict") -> str:
     except FileNotFoundError as error:
         raise ConfigError(f"{what} {path} does not exist") from error
     except (OSError, ValueError) as error:  # ValueError: NUL in the name
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        reason = system_reason(error)
         raise ConfigError(f"{what} {path} cannot be read: {reason}") from error
     if len(data) > _MOST_BYTES:
         raise ConfigError(

@@ -68,9 +68,19 @@ def duration_text(seconds: float) -> str:
     return f"{whole} s"
 
 
-def time_text(seconds: Fraction | float, decimals: int = 3) -> str:
-    """0:01:15.500, as --start takes it."""
-    whole = round(seconds * 10**decimals)
-    minutes, rest = divmod(whole, 60 * 10**decimals)
+def time_text(seconds: Fraction | float, decimals: int = 3, *, short: bool = False) -> str:
+    """A time as --start takes it.
+
+    Args:
+        seconds: From the start, 0 or more.
+        decimals: How many digits of the seconds stand behind the point; with 0 there is no point.
+        short: Leave the hours out where there are none.
+
+    Returns:
+        Such as 0:01:15.500, short 1:15.500; rounded half to even.
+    """
+    whole, part = divmod(round(seconds * 10**decimals), 10**decimals)
+    minutes, whole = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest / 10**decimals:0{decimals + 3}.{decimals}f}"
+    text = f"{minutes}:{whole:02}" if short and not hours else f"{hours}:{minutes:02}:{whole:02}"
+    return f"{text}.{part:0{decimals}}" if decimals else text

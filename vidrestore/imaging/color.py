@@ -21,12 +21,11 @@ from vidrestore.common.errors import InputError
 from vidrestore.imaging import transfer
 from vidrestore.imaging.frame import FloatArray, VideoInfo
 from vidrestore.imaging.geometry import Rect
+from vidrestore.imaging.luma import KR_KB
 from vidrestore.imaging.planes import Layout, add, chroma_rect, layout, plane, samples
 
 if TYPE_CHECKING:
     import av
-
-_LUMA_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
 
 # ISO/IEC 23091-2 MatrixCoefficients that this module computes with, and those it does not.
 _OTHER_MATRICES = {8: "YCgCo", 10: "BT.2020 with constant luminance", 11: "ST 2085",
@@ -124,7 +123,7 @@ def blend_rgb(
     original, upsampled = _components(image, rect, info, how)
     before = torch.from_numpy(_rgb(original, upsampled, info))
     change = transfer.change(before, rgb, weight, info).numpy()
-    kr, kb = _LUMA_WEIGHTS[info.matrix]
+    kr, kb = KR_KB[info.matrix]
     luma = kr * change[0]
     luma += (1 - kr - kb) * change[1]
     luma += kb * change[2]
@@ -154,7 +153,7 @@ def write_rgb(image: av.VideoFrame, rgb: FloatArray, info: VideoInfo) -> None:
         for index, channel in zip(how.planes, rgb, strict=True):
             _write(image, index, channel, offset, scale, how)
         return
-    kr, kb = _LUMA_WEIGHTS[info.matrix]
+    kr, kb = KR_KB[info.matrix]
     luma = np.float32(kr) * rgb[0]
     luma += np.float32(1 - kr - kb) * rgb[1]
     luma += np.float32(kb) * rgb[2]
@@ -196,7 +195,7 @@ def _rgb(luma: FloatArray, chroma: Sequence[FloatArray], info: VideoInfo) -> Flo
     if not chroma:
         return np.stack([luma] * 3)
     cb, cr = chroma
-    kr, kb = _LUMA_WEIGHTS[info.matrix]
+    kr, kb = KR_KB[info.matrix]
     kg = 1 - kr - kb
     rgb = np.empty((3, *luma.shape), np.float32)
     np.multiply(cr, 2 * (1 - kr), out=rgb[0])

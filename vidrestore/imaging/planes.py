@@ -16,6 +16,7 @@ from av.video.reformatter import Interpolation
 
 from vidrestore.common.errors import InputError
 from vidrestore.imaging.geometry import Rect
+from vidrestore.imaging.luma import BT601
 
 if TYPE_CHECKING:
     import av
@@ -187,7 +188,8 @@ def luma_8bit(image: av.VideoFrame) -> npt.NDArray[np.uint8]:
         luma = plane(image, how.planes[0])
         return np.asarray(luma >> shift, np.uint8) if shift else luma.copy()
     red, green, blue = (plane(image, number).astype(np.uint32) for number in how.planes)
-    luma = (77 * red + 150 * green + 29 * blue + (128 << shift)) >> (8 + shift)
+    by_red, by_green, by_blue = (round(weight * 256) for weight in BT601)
+    luma = (by_red * red + by_green * green + by_blue * blue + (128 << shift)) >> (8 + shift)
     return np.asarray(np.minimum(luma, 255), np.uint8)
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from vidrestore.imaging.filters import smoothstep
 from vidrestore.imaging.geometry import Matrix
 
 # Pictures are halved by boxes while so many of their pixels fall on one of the target: what that
@@ -116,8 +117,7 @@ def _kernel(step: float) -> npt.NDArray[np.float32]:
     places = np.arange(-reach, reach + 1)
     filtered = np.interp(places / step, *_impulse())
     filtered /= filtered.sum()
-    share = min((step - 1) / (_FULL_FROM - 1), 1.0)
-    share *= share * (3 - 2 * share)
+    share = smoothstep(min((step - 1) / (_FULL_FROM - 1), 1.0))
     return np.asarray(share * filtered + (1 - share) * (places == 0), np.float32)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-import os
+import logging
 import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,19 @@ from typing import Any, Literal
 
 from vidrestore.common.errors import (
     InputError,
-    OutputError,
     UsageError,
     VidrestoreError,
     unknown_name,
 )
+from vidrestore.common.files import make_output_folder
 from vidrestore.common.quoting import quoted
 from vidrestore.common.settings import Settings
 from vidrestore.common.text_files import can_be_found
 from vidrestore.jobs.summary import Summary
 from vidrestore.media.containers import is_container
 from vidrestore.media.images import is_pattern, is_pictures
+
+_log = logging.getLogger("vidrestore")
 
 USUAL_NAME = "{name}{suffix}"
 _FIELDS = ("name", "suffix", "number")
@@ -106,13 +108,7 @@ def targets_in(
                     f"{other} and {source} would both become {target}; add {{number}} to --name"
                 )
         pairs.append((source, target))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OutputError(f"the folder {folder} cannot be created: {reason}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"the folder {folder} cannot be written to; choose another")
+    make_output_folder(folder)
     return pairs
 
 
@@ -140,8 +136,10 @@ def restore_all(
         try:
             yield Outcome(source, target, "restored", restore(source, target))
         except VidrestoreError as error:
+            _log.debug("%s was not restored", source, exc_info=True)
             yield Outcome(source, target, "failed", message=str(error))
         except Exception as error:  # a defect met with one input need not occur with the others
+            _log.debug("%s was not restored", source, exc_info=True)
             message = f"{type(error).__name__}: {error}; run it alone with --debug"
             yield Outcome(source, target, "failed", message=message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -32,6 +33,8 @@ from vidrestore.restoration.guard import chosen_judge
 from vidrestore.restoration.pipeline import restore_segment
 from vidrestore.restoration.segments import Segment, restorers_used
 from vidrestore.restoration.upscaling import Scaling, chosen_scaling
+
+_log = logging.getLogger("vidrestore")
 
 _PROBED_FRAMES = 24
 # The restorer runs once to warm up, then until either limit is reached.
@@ -80,6 +83,7 @@ def estimate(
         scaling = chosen_scaling(settings)
         check_fields(source, interlacing_of(analysis), factor=settings.scale.factor)
     except VidrestoreError as error:
+        _log.info("the time is not estimated: %s", error)
         return f"the time cannot be estimated: {error}"
     analysis = with_room_for(analysis, _pairing(source, analysis, None, scaling))
     for name in weights_needed(settings, _faces_by_side(analysis)):
@@ -94,6 +98,7 @@ def estimate(
         per_frame = _seconds_per_frame(source, analysis, settings, scaling)
         per_face = _seconds_per_face(restorer, analysis, settings)
     except VidrestoreError as error:
+        _log.info("the time is not estimated: %s", error)
         return f"the time cannot be estimated: {error}"
     total = analysis.frame_count * per_frame + analysis.face_count * per_face
     used = restorers_used([(0, restorer)], analysis, 0, analysis.frame_count)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from vidrestore.analysis.edl import later
 from vidrestore.analysis.result import Analysis
-from vidrestore.common.errors import OutputError, UsageError, not_written
+from vidrestore.common.errors import OutputError, UsageError, ignored, not_written
 from vidrestore.common.files import held, sync_file, sync_folder
 from vidrestore.imaging.frame import LayerRange, VideoInfo
 from vidrestore.imaging.planes import layout, plane
@@ -25,7 +24,7 @@ from vidrestore.jobs.work_folder import SegmentFile, WorkFolder, segment_file
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.concat import join
 from vidrestore.media.decode import DecodeErrors, decode
-from vidrestore.media.ffmpeg import run_ffmpeg
+from vidrestore.media.ffmpeg import check_room, run_ffmpeg
 from vidrestore.media.source import open_source
 from vidrestore.restoration.compositing.layers import LayerFiles
 
@@ -216,12 +215,13 @@ def layer_folder(folder: Path | None) -> Iterator[None]:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    with suppress(OSError):
+    with ignored(OSError, what=f"removing {folder} where it is empty"):
         folder.rmdir()
 
 
 def _remove_lock(folder: Path) -> None:
-    with suppress(OSError):  # Windows removes no file that is open
+    # Windows removes no file that is open.
+    with ignored(OSError, what=f"removing the lock of {folder}"):
         (folder / _LOCK).unlink(missing_ok=True)
 
 
@@ -308,14 +308,13 @@ def _timecode(source: Path, analysis: Analysis) -> str | None:
 def _remux(video: Path, target: Path, folder: Path, timecode: str | None, *, is_part: bool) -> None:
     code = [] if timecode is None else ["-timecode", timecode]
     times = [] if is_part else ["-copyts"]
-    status, said = run_ffmpeg(
+    done = run_ffmpeg(
         ["-v", "error", "-y", "-i", str(video.absolute()), "-map", "0:v:0", "-c", "copy", *times,
          *code, "-movie_timescale", "90000", str(target.absolute())]
     )  # fmt: skip
-    if status:
-        if (full := os.strerror(errno.ENOSPC)) in said:
-            raise OSError(errno.ENOSPC, full, str(target))
-        raise OutputError(f"the layer {folder} cannot be written: {said.strip()}")
+    check_room(done, target)
+    if done.status:
+        raise OutputError(f"the layer {folder} cannot be written: {done.printed.strip()}")
 
 
 def _write_pictures(video: Path, folder: Path, stream: str) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from vidrestore.common.errors import ClusterError, UsageError
+from vidrestore.common.errors import ClusterError, UsageError, system_reason
 from vidrestore.common.quoting import quoted
 from vidrestore.common.temporary import temporary_folder
 from vidrestore.jobs.workers import WorkerPool
@@ -171,7 +171,7 @@ def _knock(host: str, port: int) -> None:
     try:
         socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = system_reason(error)
         raise ClusterError(
             f"no Ray cluster answers at {host}:{port} ({reason}); start one by ray start --head, "
             "and give the address that it prints"

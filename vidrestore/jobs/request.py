@@ -10,7 +10,8 @@ from pathlib import Path
 from vidrestore.analysis.interlacing import Interlacing
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.selection import EVERYONE, Choice
-from vidrestore.common.errors import InputError, OutputError, UsageError
+from vidrestore.common.errors import InputError, OutputError, UsageError, system_reason
+from vidrestore.common.files import check_new
 from vidrestore.common.settings import Settings
 from vidrestore.jobs.exclusions import PICTURES, check_exclusions
 from vidrestore.jobs.render import Workers
@@ -148,15 +149,8 @@ def check_picture_paths(
         if is_pictures(framemd5):
             raise UsageError(f"the listing {framemd5} has the name of a picture; name it .txt")
         check_listing_path(framemd5, source, target, overwrite=overwrite)
-    if target.is_dir():
-        raise UsageError(f"the output {target} is a folder; give a file name in it")
-    if not target.parent.is_dir():
-        raise OutputError(f"the folder {target.parent} for the output does not exist; create it")
+    check_new(target, overwrite=overwrite, inputs=(source,), what="output")
     if pictures.numbers is None:
-        if target.exists() and target.samefile(source):
-            raise UsageError(f"the output {target} is the input itself; choose another name")
-        if target.exists() and not overwrite:
-            raise UsageError(f"the output {target} exists already; add --overwrite to replace it")
         return
     names = {numbered(target, number).name for number in pictures.numbers}
     if target.parent.samefile(source.parent) and names & {path.name for path in pictures.files}:
@@ -211,7 +205,7 @@ def check_paths(
     except OSError as error:  # permissions, or a name that is too long
         inputs = map(str, (source, *filter(None, beside)))
         kind = InputError if error.filename in inputs else OutputError
-        reason = (error.strerror or str(error)).lower()
+        reason = system_reason(error)
         raise kind(f"{error.filename} cannot be reached: {reason}") from error
 
 
@@ -233,14 +227,7 @@ def _check_files(source: Path, target: Path, *, overwrite: bool) -> None:
         raise InputError(f"the file {source} does not exist")
     if not os.access(source, os.R_OK):
         raise InputError(f"the file {source} cannot be read: permission denied")
-    if target.is_dir():
-        raise UsageError(f"the output {target} is a folder; give a file name in it")
-    if target.exists() and source.samefile(target):
-        raise UsageError(f"the output {target} is the input itself; choose another name")
-    if target.exists() and not overwrite:
-        raise UsageError(f"the output {target} exists already; add --overwrite to replace it")
-    if not target.parent.is_dir():
-        raise OutputError(f"the folder {target.parent} for the output does not exist; create it")
+    check_new(target, overwrite=overwrite, inputs=(source,), what="output")
 
 
 def check_fields(source: Path, interlacing: Interlacing, *, factor: int) -> None:

@@ -17,7 +17,6 @@ OUTPUT.vidrestore/
 
 from __future__ import annotations
 
-import errno
 import logging
 import secrets
 import shutil
@@ -30,7 +29,14 @@ from pathlib import Path
 from typing import Any
 
 from vidrestore.common.checksums import sha256_of_file
-from vidrestore.common.errors import OutputError, UsageError, not_written
+from vidrestore.common.errors import (
+    OutputError,
+    UsageError,
+    ignored,
+    is_disk_full,
+    not_written,
+    system_reason,
+)
 from vidrestore.common.files import held, sync_file, sync_folder
 from vidrestore.jobs.notes import (
     VERSION,
@@ -277,7 +283,7 @@ class WorkFolder:
             if entry.name in ("lock", "job.json", _KEPT, ANALYSIS) or entry == self.crops:
                 continue
             # A worker that was given up for lost may be writing there still.
-            with suppress(OSError):
+            with ignored(OSError, what=f"removing {entry}"):
                 _remove(entry)
         return True
 
@@ -286,7 +292,8 @@ class WorkFolder:
         shutil.rmtree(self._unkeyed, ignore_errors=True)
         shutil.rmtree(self.path / "whole", ignore_errors=True)
         for path in (*self.path.glob("whole.*"), *self.path.rglob("*.part.*")):
-            with suppress(OSError):  # a worker that was given up for lost may be writing it still
+            # A worker that was given up for lost may be writing it still.
+            with ignored(OSError, what=f"removing {path}"):
                 _remove(path)
 
     def what_is_done(self) -> str:
@@ -322,14 +329,14 @@ def _shape(name: str) -> type[LayerNote] | type[SegmentNote] | type[VideoNote]:
 
 def _is_file(path: Path) -> bool:
     """Not a link to one."""
-    with suppress(OSError):
+    with suppress(FileNotFoundError), ignored(OSError, what=f"looking at {path}"):
         return stat.S_ISREG(path.lstat().st_mode)
     return False
 
 
 def _is_folder(path: Path) -> bool:
     """Not a link to one."""
-    with suppress(OSError):
+    with suppress(FileNotFoundError), ignored(OSError, what=f"looking at {path}"):
         return stat.S_ISDIR(path.lstat().st_mode)
     return False
 
@@ -379,14 +386,14 @@ def work_folder(target: Path, on_kept: Callable[[str], None]) -> Iterator[WorkFo
             ) from error
         except OSError as error:
             raise OutputError(
-                f"the folder {target.parent} cannot be written to: {(error.strerror or '').lower()}"
+                f"the folder {target.parent} cannot be written to: {system_reason(error)}"
             ) from error
         try:
             yield folder
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if is_disk_full(error):
                 raise not_written("writing", target.parent, error) from error
-            reason = (error.strerror or str(error)).lower()
+            reason = system_reason(error)
             raise OutputError(f"{error.filename or target} cannot be used: {reason}") from error
 
 

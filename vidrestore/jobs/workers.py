@@ -349,6 +349,7 @@ class _Dispatcher:
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except self._ray.exceptions.RayError as error:
+            _log.info("a worker does not answer: %s", error)
             self._lose(handle, _reason(error))
             return
         segment = handle.segment

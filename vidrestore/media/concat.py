@@ -10,7 +10,7 @@ from typing import Any
 
 import av
 
-from vidrestore.common.errors import OutputError, not_written
+from vidrestore.common.errors import OutputError, not_written, system_reason
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.media.codecs import container_options
 
@@ -86,8 +86,7 @@ def take(
                 _write_part(own, stream, path, numbers, pts, info)
                 at = end
     except (av.error.FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OutputError(f"nothing can be taken from {whole}: {reason.lower()}") from error
+        raise OutputError(f"nothing can be taken from {whole}: {system_reason(error)}") from error
 
 
 def _coded(whole: Path, stream_index: int) -> tuple[list[tuple[int, bool]], Fraction]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
@@ -16,11 +17,13 @@ import av.error
 from av.codec.hwaccel import hwdevices_available
 from av.stream import Discard
 
-from vidrestore.common.errors import InputError, UsageError
+from vidrestore.common.errors import InputError, UsageError, ignored
 from vidrestore.common.system import usable_cores
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.planes import planar_format, to_planar, with_codes_of_halves
 from vidrestore.media.source import main_video_stream, open_source
+
+_log = logging.getLogger("vidrestore")
 
 # Seeking in these lands anywhere, not on a key frame.
 _WITHOUT_INDEX = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v")
@@ -120,7 +123,7 @@ def decode_from(
 
 
 def _frames_from(container: Any, stream: Any, pts: int) -> Iterator[Frame]:
-    with suppress(av.error.FFmpegError):
+    with ignored(av.error.FFmpegError, what=f"decoding {container.name} from {pts} on"):
         container.seek(pts, stream=stream)
         damage = DecodeErrors()
         timed = _timed(
@@ -195,7 +198,7 @@ def decoding_device(path: Path, stream_index: int) -> str | None:
     for device in hwdevices_available():
         # What a driver, or a machine without one, answers with is not known beforehand.
         with (
-            suppress(InputError, OSError, RuntimeError, ValueError),
+            ignored(InputError, OSError, RuntimeError, ValueError, what=f"decoding on {device}"),
             open_source(path, device) as container,
         ):
             stream = _chosen_stream(container, stream_index)
@@ -347,7 +350,7 @@ def _sought(
         return None
     first, _ = span.pts_range(stream)
     met = damage.decode_errors
-    with suppress(av.error.FFmpegError):
+    with ignored(av.error.FFmpegError, what=f"seeking to {first}"):
         container.seek(first, stream=stream)
         images = _decoded(container, stream, damage, one_thread)
         head = next(images, None)
@@ -377,7 +380,8 @@ def _decoded(
     for packet in _packets(container, stream, damage):
         try:
             images = context.decode(packet)
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
+            _log.info("the packet at %s cannot be decoded: %s", packet.pts, error)
             damage.decode_errors += 1
             continue
         for image in images:
@@ -402,7 +406,8 @@ def _packets(container: Any, stream: Any, damage: DecodeErrors) -> Iterator[Any]
                 failures = 0
                 yield packet
             return
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
+            _log.info("the next packet cannot be read: %s", error)
             damage.decode_errors += failures == 0
             failures += 1
     yield None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -12,10 +12,12 @@ from typing import Any
 import av
 import av.error
 
-from vidrestore.common.errors import OutputError, not_written
+from vidrestore.common.errors import OutputError, ignored, not_written
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.media.codecs import Encoding, container_options
 from vidrestore.media.ffmpeg import run_ffmpeg
+
+_log = logging.getLogger("vidrestore")
 
 _UNSPECIFIED = 2
 # Flags of AVCodecContext that PyAV has no name for.
@@ -44,6 +46,7 @@ def first_that_opens(
             with VideoWriter(trial, info, few, threads=threads, header=header) as writer:
                 writer.write(Frame(0, 0, _plain_image(info)))
         except (OutputError, ValueError) as error:
+            _log.info("%s does not take the picture: %s", encoding.encoder, error)
             reasons.append(f"{encoding.encoder}: {error}")
         else:
             return encoding, header
@@ -70,14 +73,15 @@ def _light_header(source: Path, path: Path, info: VideoInfo, encoding: Encoding)
     options = [item for k, v in encoding.options.items() for item in (f"-{k}:v", v)]
     aspect = info.sample_aspect_ratio
     shape = f"scale={info.width}:{info.height},setsar={aspect.numerator}/{aspect.denominator}"
-    status, said = run_ffmpeg(
+    done = run_ffmpeg(
         ["-v", "error", "-y", "-noautorotate", "-i", str(source.absolute()),
          "-map", f"0:{info.stream_index}", "-frames:v", "1", "-vf", shape,
          "-c:v", encoding.encoder,
          "-pix_fmt", encoding.pixel_format, *options, str(path.absolute())],
     )  # fmt: skip
-    if status:
-        raise OutputError(f"the first frame of {source} cannot be encoded: {said.strip()}")
+    if done.status:
+        reason = done.printed.strip()
+        raise OutputError(f"the first frame of {source} cannot be encoded: {reason}")
     return path
 
 
@@ -106,7 +110,7 @@ class VideoWriter:
                 str(path.absolute()), "w", container_options=container_options(path)
             )
         except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+            raise not_written(str(path), path.parent, error, "cannot be written") from error
         try:
             self._open(threads, header)
         except BaseException:
@@ -199,7 +203,8 @@ class VideoWriter:
             raise
 
     def _discard(self) -> None:
-        with suppress(av.error.FFmpegError, OSError, ValueError):
+        failures = av.error.FFmpegError, OSError, ValueError
+        with ignored(*failures, what=f"closing {self._path}"):
             self._container.close()
         self._path.unlink(missing_ok=True)
 

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import imageio_ffmpeg
 
-from vidrestore.common.errors import OutputError
+from vidrestore.common.errors import OutputError, system_reason
 from vidrestore.common.quoting import printable
 
 _LOG = logging.getLogger("vidrestore")
 
 
 class FFmpegRun(NamedTuple):
+    """How a run of ffmpeg ended."""
+
     status: int
-    said: str
+    """Its exit status."""
+    printed: str
+    """What it wrote to standard error."""
 
 
 def ffmpeg_program() -> str:
@@ -43,11 +49,18 @@ def run_ffmpeg(arguments: Sequence[str], *, timeout_seconds: float | None = None
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
     except OSError as error:
-        raise OutputError(f"{program} cannot be run: {error.strerror}") from error
+        raise OutputError(f"{program} cannot be run: {system_reason(error)}") from error
     try:
-        said = process.communicate(timeout=timeout_seconds)[1]
+        printed = process.communicate(timeout=timeout_seconds)[1]
     except BaseException:
         process.kill()
         process.wait()
         raise
-    return FFmpegRun(process.returncode, said.decode(errors="replace"))
+    return FFmpegRun(process.returncode, printed.decode(errors="replace"))
+
+
+def check_room(run: FFmpegRun, target: Path) -> None:
+    """Raise OSError where ffmpeg found no room for `target`, which only its text tells."""
+    full = os.strerror(errno.ENOSPC)
+    if full in run.printed:
+        raise OSError(errno.ENOSPC, full, str(target))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import struct
 import threading
@@ -18,7 +19,7 @@ import av.logging
 import numpy as np
 from av.stream import Disposition
 
-from vidrestore.common.errors import InputError, UsageError
+from vidrestore.common.errors import InputError, UsageError, system_reason
 from vidrestore.common.settings import Settings
 from vidrestore.imaging import color, log_curves, planes
 from vidrestore.imaging.frame import VideoInfo
@@ -34,6 +35,8 @@ from vidrestore.media.images import (
 from vidrestore.media.images.exif import turn_of
 from vidrestore.media.images.header import Header
 from vidrestore.media.source import main_video_stream, open_source
+
+_log = logging.getLogger("vidrestore")
 
 _SAMPLE_BYTES = 1 << 20
 
@@ -231,7 +234,8 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
 def _side_data(frame: av.VideoFrame) -> Any:
     try:
         return frame.side_data
-    except ValueError:  # PyAV gives none where it has no name for one of them, such as Exif
+    except ValueError as error:  # PyAV has no name for one of them, such as Exif
+        _log.info("side data of a frame is not read: %s", error)
         return {}
 
 
@@ -388,7 +392,7 @@ def fingerprint(source: Path) -> str:
     except FileNotFoundError as error:
         raise InputError(f"the file {error.filename or source} does not exist") from error
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = system_reason(error)
         raise InputError(f"the file {source} cannot be read: {reason}") from error
     return digest.hexdigest()
 

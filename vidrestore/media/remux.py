@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import errno
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import ffmpeg
 from vidrestore.common.errors import OutputError
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.media.containers import RemuxPlan, suffix_for
-from vidrestore.media.ffmpeg import run_ffmpeg
+from vidrestore.media.ffmpeg import check_room, run_ffmpeg
 from vidrestore.media.probe import Probe
+
+_log = logging.getLogger("vidrestore")
 
 _ERROR_LINES = 3
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
@@ -45,22 +48,22 @@ def remux(
     `last_frame` is its time and how long it lasts, in seconds. `provenance` goes into the tags of
     the file. OutputError where ffmpeg fails.
     """
-    restored = ffmpeg.input(_named(video))
     window = dict(zip(("ss", "to"), part_seconds, strict=True)) if part_seconds else {}
-    others = ffmpeg.input(_named(source), **{k: f"{float(v):.6f}" for k, v in window.items()})
+    restored = _Input(video, {})
+    others = _Input(source, {key: f"{float(time):.6f}" for key, time in window.items()})
     mapped = [
-        restored["v:0"] if index == info.stream_index else others[str(index)] for index in plan.kept
+        (restored, "v:0") if index == info.stream_index else (others, str(index))
+        for index in plan.kept
     ]
     # Metadata and chapters come from the source, also where no stream does.
-    mapped.append(others[_NO_STREAM])
+    mapped.append((others, _NO_STREAM))
     covers = _write_covers(source, plan, video.parent)
     arguments = _arguments(plan, info, whole=part_seconds is None)
     own_tags, repeated = _tags_and_covers(plan, info, provenance, covers)
     arguments |= _container_arguments(plan, info, has_own_tags=own_tags)
     if part_seconds is None:
         arguments[f"bsf:{plan.kept.index(info.stream_index)}"] = _durations(*last_frame)
-    run = ffmpeg.output(*mapped, _named(target), **arguments)
-    _run(run, source, target, repeated)
+    _run(_command(mapped, target, arguments, repeated), source, target)
 
 
 def _durations(last_seconds: Fraction, lasts_seconds: Fraction) -> str:
@@ -104,14 +107,14 @@ def _fits(
     source: Path, trial: Path, plan: RemuxPlan, streams: Sequence[int], container: str
 ) -> str | None:
     """Why these streams cannot be joined in such a file, or None."""
-    part = ffmpeg.input(_named(source), t=str(_TRIAL_SECONDS))
+    part = _Input(source, {"t": str(_TRIAL_SECONDS)})
     arguments: dict[str, Any] = {"f": container, "c": "copy", "loglevel": "error"}
     if container == plan.container:
         arguments |= {f"c:{at}": plan.codecs[i] for at, i in enumerate(streams) if i in plan.codecs}
-    run = ffmpeg.output(*(part[str(i)] for i in streams), _named(trial), **arguments)
     try:
-        _run(run, source, trial)
+        _run(_command([(part, str(i)) for i in streams], trial, arguments), source, trial)
     except OutputError as error:
+        _log.info("a trial failed: %s", error)
         return str(error).partition(": ")[2]
     finally:
         trial.unlink(missing_ok=True)
@@ -206,17 +209,43 @@ def _container_arguments(plan: RemuxPlan, info: VideoInfo, *, has_own_tags: bool
     return {"movie_timescale": "90000", "movflags": flags}
 
 
-def _run(command: Any, source: Path, target: Path, repeated: Sequence[str] = ()) -> None:
-    """`repeated` are options of the output that a mapping cannot hold."""
-    *arguments, name = command.get_args()
-    status, said = run_ffmpeg([
-        "-y", *map(_name_itself, arguments), *repeated, _name_itself(name),
-    ])  # fmt: skip
-    if "No space left on device" in said:
-        raise OSError(errno.ENOSPC, "no space left on device")
-    if status:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Input:
+    """A file that ffmpeg reads, and the options that stand before it."""
+
+    path: Path
+    options: Mapping[str, str]
+
+
+def _command(
+    mapped: Sequence[tuple[_Input, str]],
+    target: Path,
+    options: Mapping[str, Any],
+    repeated: Sequence[str] = (),
+) -> list[str]:
+    """What ffmpeg is called with to copy streams into one file; ffmpeg-python is used here alone.
+
+    Args:
+        mapped: The streams of the file in their order: an input, and which stream of it.
+        target: The file, which is replaced.
+        options: Options of the output; None as the value of one that takes none.
+        repeated: Options of the output that stand more than once, which a mapping cannot hold.
+
+    Returns:
+        The arguments. Inputs are numbered as their streams are first mapped.
+    """
+    opened = {each: ffmpeg.input(_named(each.path), **each.options) for each, _ in mapped}
+    streams = [opened[each][stream] for each, stream in mapped]
+    *arguments, name = ffmpeg.output(*streams, _named(target), **options).get_args()
+    return ["-y", *map(_name_itself, arguments), *repeated, _name_itself(name)]
+
+
+def _run(command: Sequence[str], source: Path, target: Path) -> None:
+    done = run_ffmpeg(command)
+    check_room(done, target)
+    if done.status:
         raise OutputError(
-            f"the streams of {source} cannot be joined in {target.name}: {_tail(said)}"
+            f"the streams of {source} cannot be joined in {target.name}: {_tail(done.printed)}"
         )
 
 
@@ -231,6 +260,6 @@ def _name_itself(argument: str) -> str:
     return os.fsdecode(bytes.fromhex(argument.removeprefix(_PATH)))
 
 
-def _tail(said: str) -> str:
-    lines = said.strip().splitlines()[-_ERROR_LINES:]
+def _tail(printed: str) -> str:
+    lines = printed.strip().splitlines()[-_ERROR_LINES:]
     return " / ".join(_ADDRESS.sub("", line).strip() for line in lines)

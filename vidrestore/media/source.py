@@ -12,7 +12,7 @@ import av.error
 from av.codec.hwaccel import HWAccel
 from av.stream import Disposition
 
-from vidrestore.common.errors import InputError
+from vidrestore.common.errors import InputError, system_reason
 from vidrestore.media.images import is_pictures, pictures_of
 
 # Of pictures as they are read; what they are shown at is a setting.
@@ -34,7 +34,7 @@ def open_source(path: Path, device: str | None = None) -> Iterator[Any]:
             )
         container = _opened_pictures(path) if is_pictures(path) else _opened(path, device)
     except (av.error.FFmpegError, OSError) as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = system_reason(error)
         raise InputError(f"the file {path} cannot be read as video: {reason}") from error
     with container:
         kind = container.format.name

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from vidrestore.common.errors import UsageError, WeightsError
+from vidrestore.common.errors import UsageError, WeightsError, system_reason
 from vidrestore.common.files import check_new, output_file
 from vidrestore.models.gpen.checkpoint import load_checkpoint
 from vidrestore.models.weight_file import check_kind
 from vidrestore.models.weights import record
+
+_log = logging.getLogger("vidrestore")
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
@@ -62,7 +65,7 @@ def _read(source: Path) -> tuple[dict[str, Tensor], int]:
     try:
         config, state = load_checkpoint(source)
     except OSError as error:
-        raise WeightsError(f"{source} cannot be read: {(error.strerror or '').lower()}") from error
+        raise WeightsError(f"{source} cannot be read: {system_reason(error)}") from error
     except WeightsError as error:
         if source.suffix.lower() != ".onnx" or not _is_whole(source):
             raise
@@ -74,7 +77,8 @@ def _is_whole(source: Path) -> bool:
     """False for what nothing can run."""
     try:
         check_kind(source, source.name)
-    except WeightsError:
+    except WeightsError as error:
+        _log.info("%s cannot be run as it is: %s", source, error)
         return False
     return True
 
@@ -86,6 +90,7 @@ def _as_it_is(source: Path) -> str:
     try:
         Onnx(source, device=torch.device("cpu"), fidelity=1.0)
     except WeightsError as error:
+        _log.info("onnxruntime does not run %s: %s", source, error)
         return f"nor does it run through onnxruntime: {error}"
     return f"it runs as it is, through onnxruntime: --restorer {source}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 import warnings
@@ -19,6 +20,8 @@ from vidrestore.models.restorers.gpen import FORMATS
 
 if TYPE_CHECKING:
     from vidrestore.common.settings import Restore
+
+_log = logging.getLogger("vidrestore")
 
 GB = 1_000_000_000
 
@@ -114,6 +117,7 @@ def _problem(device: torch.device) -> str | None:
     try:
         torch.zeros(1, device=device).add_(1).item()
     except RuntimeError as error:  # kernels for this card are missing, or the driver fails
+        _log.info("%s fails: %s", device, str(error))
         return (
             f"{device} fails at its first computation ({_first_line(error)}); torch "
             f"{torch.__version__} for CUDA {built_for} and the driver or card do not go together"

@@ -7,6 +7,7 @@ import glob
 import hashlib
 import http.client
 import json
+import logging
 import os
 import re
 import secrets
@@ -20,8 +21,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vidrestore.common.errors import WeightsError
+from vidrestore.common.errors import WeightsError, is_disk_full, system_reason
 from vidrestore.common.files import held, sync_folder, written_atomically
+
+_log = logging.getLogger("vidrestore")
 
 Progress = Callable[[int, int | None], None]
 """Told the bytes that are here and the bytes there will be, None where the server does not say."""
@@ -75,8 +78,10 @@ def fetch_file(
         except _LocalError:
             raise
         except _AddressError as error:
+            _log.info("%s %s", url, error)
             reasons.append(f"{url} {error}")
         except WeightsError as error:
+            _log.info("%s gave something else: %s", url, error)
             _discard(part)
             reasons.append(f"{url} gave something else: {error}")
         else:
@@ -190,7 +195,10 @@ def _what_is_here(part: Path) -> tuple[int, dict[str, Any]]:
         note = json.loads(_note_path(part).read_text(encoding="utf-8"))
         have = part.stat().st_size
         total, validator = note["total"], note["validator"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except FileNotFoundError:
+        return 0, {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        _log.info("%s is fetched from its beginning: %r", part, error)
         return 0, {}
     if type(total) is not int or have > total or not _is_header(validator):
         return 0, {}
@@ -307,10 +315,10 @@ def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        if is_disk_full(error):
             raise _LocalError(_no_room(path, "the disk is full")) from error
         raise _LocalError(
-            f"{path} cannot be written ({error.strerror or error}); name a folder that can be "
+            f"{path} cannot be written ({system_reason(error)}); name a folder that can be "
             "written with --weights"
         ) from error
 

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from vidrestore.common.errors import WeightsError
+from vidrestore.imaging.filters import box_blur
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.geometry import GRID_PX
 from vidrestore.models.onnx_session import first_line, inputs_of, open_network, type_of
@@ -141,7 +142,7 @@ def visible(window: Sequence[Parsed]) -> FloatArray:
     if not kept.any():
         return np.ones_like(kept)
     grown = cv2.dilate(kept, _box(_GROWN_PX))
-    fading = cv2.blur(cv2.dilate(grown, _box(_FADE_PX)), (2 * _FADE_PX + 1, 2 * _FADE_PX + 1))
+    fading = box_blur(cv2.dilate(grown, _box(_FADE_PX)), 2 * _FADE_PX + 1, 2 * _FADE_PX + 1)
     return np.asarray(1 - np.maximum(grown, fading), np.float32)
 
 
@@ -151,7 +152,7 @@ def regions(window: Sequence[Parsed]) -> dict[str, FloatArray]:
     for name in _REGIONS:
         share = _over_time([parsed.regions[name] for parsed in window])
         grown = cv2.dilate(share, _box(_REGION_PX))
-        found[name] = np.asarray(cv2.blur(grown, (3, 3)), np.float32)
+        found[name] = np.asarray(box_blur(grown, 3, 3), np.float32)
     return found
 
 

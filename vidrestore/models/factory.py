@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -62,6 +63,9 @@ def open_detector(
     return Haar(neighbors=how.haar_neighbors)
 
 
+_log = logging.getLogger("vidrestore")
+
+
 def chosen_detector(
     settings: Settings,
     on_event: OnEvent | None,
@@ -107,7 +111,8 @@ def recognizer_folder(settings: Settings) -> Path | None:
     how = settings.weights
     try:
         return weights.find(settings.detect.pack, weights.search_folders(how.folder, how.also))
-    except ConfigError:  # neither in the table of weights nor in a folder
+    except ConfigError as error:  # neither in the table of weights nor in a folder
+        _log.debug("no recognizer is used: %s", error)
         return None
 
 

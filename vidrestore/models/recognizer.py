@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vidrestore.common.errors import InputError, UsageError, WeightsError
+from vidrestore.common.errors import InputError, UsageError, WeightsError, system_reason
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.geometry import fit_similarity, overlaps, template
 from vidrestore.models.detectors import Detection, Detector, look_from_afar, moved
@@ -288,7 +288,7 @@ def _read_photo(path: Path) -> npt.NDArray[np.uint8]:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise InputError(
-            f"the reference photo {path} cannot be read: {error.strerror or error}"
+            f"the reference photo {path} cannot be read: {system_reason(error)}"
         ) from error
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     if picture is None:

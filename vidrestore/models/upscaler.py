@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from vidrestore.common.errors import UsageError, WeightsError
+from vidrestore.imaging.filters import gaussian_blur
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.models.onnx_session import inputs_of, open_network, tried, type_of
 
@@ -135,7 +136,7 @@ def _with_broad_colors_of(picture: FloatArray, larger: FloatArray, factor: int) 
     found = larger.copy()
     apart = picture - _by_area(larger, factor)
     for channel, difference in zip(found, apart, strict=True):
-        broad = cv2.GaussianBlur(difference, (0, 0), _BROAD_PX, borderType=cv2.BORDER_REPLICATE)
+        broad = gaussian_blur(difference, _BROAD_PX, border="repeat")
         channel += cv2.resize(broad, channel.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return found.clip(0, 1, out=found)
 

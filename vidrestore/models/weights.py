@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import platformdirs
 
 from vidrestore.common.checksums import FileHashes, sha256_of_file
-from vidrestore.common.errors import ConfigError, WeightsError, unknown_name
+from vidrestore.common.errors import ConfigError, WeightsError, system_reason, unknown_name
 from vidrestore.common.profiles import resource_folder
 from vidrestore.models.download import (
     Progress,
@@ -29,6 +30,8 @@ from vidrestore.models.weight_file import (
     check_state_dict,
     check_sums,
 )
+
+_log = logging.getLogger("vidrestore")
 
 Table = Mapping[str, "Weight"]
 
@@ -296,6 +299,7 @@ def _problem(weight: Weight, place: Path) -> str:
     try:
         _check(weight, place)
     except (WeightsError, OSError) as error:
+        _log.info("%s is not used: %s", place, error)
         return str(error)
     return ""
 
@@ -365,7 +369,7 @@ def _read_sha256(path: Path, hashes: FileHashes) -> str:
     try:
         return hashes.sha256(path)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = system_reason(error)
         raise WeightsError(f"{path} cannot be read: {reason}") from error
 
 
@@ -418,6 +422,7 @@ def verify(
         if weight.kind != "pack":
             structure(path, weight)
     except (WeightsError, OSError) as error:
+        _log.info("%s is damaged: %s", path, error)
         return [Checked(path, "damaged", str(error))]
     return [_checked(weight, file) for file in _files(path)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from vidrestore.restoration.faces import Face, FaceFrame
 from vidrestore.restoration.statistics import RestorationStats
 
 _CPU = torch.device("cpu")
+_log = logging.getLogger("vidrestore")
 
 
 def restore(
@@ -227,7 +229,7 @@ class _Batches:
                 break
             except MemoryError:
                 # Handled below: until then the error's traceback holds on to the memory.
-                pass
+                _log.info("memory did not suffice for %d faces at a time", len(tasks))
             if len(tasks) == 1:
                 tasks[0].result = "did not fit into memory"
                 return 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import logging
@@ -15,6 +14,7 @@ import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from vidrestore.common.checksums import ChecksumError, checked_content, checksum_line
+from vidrestore.common.errors import is_disk_full
 from vidrestore.common.files import written_atomically
 
 ROOM_BYTES = 10**9
@@ -155,7 +155,7 @@ class CropsUnderWay(CropCache):
                 super().keep(key, index, crop)
                 return
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not is_disk_full(error):
                 raise
             _log.info("a restored crop was not kept: %s", error)
         self.note = (

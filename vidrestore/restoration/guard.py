@@ -15,7 +15,9 @@ import torch
 from vidrestore.analysis.tracks import Track
 from vidrestore.common.events import OnEvent
 from vidrestore.common.settings import Guard, Settings
+from vidrestore.imaging.filters import gaussian_blur, smoothstep
 from vidrestore.imaging.frame import FloatArray
+from vidrestore.imaging.luma import bt601_luma
 from vidrestore.imaging.optical_flow import reduced
 from vidrestore.models.detectors import Detection
 from vidrestore.models.factory import chosen_recognizer
@@ -32,7 +34,6 @@ Recognise = Callable[[npt.NDArray[np.uint8], Sequence[Detection]], list[FloatArr
 
 _GRID_PX = 128
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 # Standard deviations of blurs, in pixels of the grid: of the source where features are compared,
 # and those among which the restored face becomes as soft as that, or as the source by itself.
@@ -217,8 +218,7 @@ class _Stage:
 
 def _rise(value: float, low: float, high: float) -> float:
     """0 up to `low`, 1 from `high` on, smooth between."""
-    x = min(max((value - low) / (high - low), 0.0), 1.0)
-    return x * x * (3 - 2 * x)
+    return smoothstep(min(max((value - low) / (high - low), 0.0), 1.0))
 
 
 def chosen_judge(settings: Settings, on_event: OnEvent | None) -> SimilarityJudge:
@@ -300,14 +300,13 @@ class SimilarityJudge:
 def _luma(picture: FloatArray) -> FloatArray:
     """(128, 128)"""
     small = cv2.resize(picture, (_GRID_PX, _GRID_PX), interpolation=cv2.INTER_AREA)
-    return np.asarray(small @ _LUMA, np.float32)
+    return np.asarray(bt601_luma(small), np.float32)
 
 
 def _blurred(picture: FloatArray, sigma_px: float) -> FloatArray:
     if sigma_px == 0:
         return picture
-    blur = cv2.GaussianBlur(picture, (0, 0), sigma_px, borderType=cv2.BORDER_REPLICATE)
-    return np.asarray(blur, np.float32)
+    return gaussian_blur(picture, sigma_px, border="repeat")
 
 
 def _likest(picture: FloatArray, others: Sequence[FloatArray], area: FloatArray) -> int:

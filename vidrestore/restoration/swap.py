@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from vidrestore.imaging import color, transfer
+from vidrestore.imaging.filters import gaussian_blur, smoothstep
 from vidrestore.imaging.frame import FloatArray, Frame, Region, VideoInfo
 from vidrestore.imaging.geometry import Matrix, Rect, apply, covering_rect, crop_side_px, invert
 from vidrestore.imaging.planes import layout
@@ -72,7 +73,7 @@ def swapped_region(
     if has_around:
         difference -= np.median(difference[around], axis=0)
     sigma = max(_LEAST_SIGMA_PX, _SIGMA * side)
-    blurred = cv2.GaussianBlur(difference, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    blurred = gaussian_blur(difference, sigma, border="repeat")
     length = np.sqrt(np.einsum("...k,...k->...", blurred, blurred))
     noise = float(np.quantile(length[around], _QUIET)) if has_around else 0.0
     changed = _changed(
@@ -165,7 +166,7 @@ def _faded(changed: npt.NDArray[np.uint8], *, start_px: float, width_px: float) 
     """(h, w) rising smoothly from 0 at `start_px` inside the edge to 1 `width_px` further in."""
     depth = cv2.distanceTransform(changed, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     share = np.clip((depth - np.float32(start_px)) / np.float32(width_px), 0, 1)
-    return np.asarray(share * share * (3 - 2 * share), np.float32)
+    return np.asarray(smoothstep(share), np.float32)
 
 
 def _trimmed(weight: FloatArray, rect: Rect) -> Region | None:

@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 
 from vidrestore.common.settings import Deflicker
+from vidrestore.imaging.filters import gaussian_blur
+from vidrestore.imaging.luma import bt601_luma
 from vidrestore.imaging.optical_flow import (
     DenseFlow,
     FlowField,
@@ -71,7 +73,6 @@ _LIGHT_RIDGE = 64.0
 _LIGHT_ROUNDS = 2
 _LARGEST_GAIN = 1.6  # of fine texture
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 _Plane = npt.NDArray[np.float32]
 _Level = TypeVar("_Level", np.uint8, np.float32)
@@ -364,7 +365,7 @@ def _is_fine(levels: _Plane) -> bool:
     """By the octaves of a Laplacian pyramid (Burt and Adelson, 1983); small pictures always are."""
     if len(levels) == _GUIDE_PX[0]:
         return True
-    half = _halved(levels @ _LUMA)
+    half = _halved(bt601_luma(levels))
     quarter = _halved(half)
     finer, coarser = (
         float((large - cv2.resize(small, large.shape))[_face_ellipse(len(large))].std())
@@ -379,11 +380,10 @@ def _halved(picture: npt.NDArray[_Level]) -> npt.NDArray[_Level]:
 
 
 def _grey(levels: _Plane) -> Grey:
-    luma = cv2.GaussianBlur(levels @ _LUMA, (0, 0), _FLOW_SIGMA_PX)
-    return np.clip(np.rint(luma), 0, 255).astype(np.uint8)
+    luma = gaussian_blur(bt601_luma(levels), _FLOW_SIGMA_PX)
+    return np.asarray(np.clip(np.rint(luma), 0, 255), np.uint8)
 
 
 def _blurred(field: npt.NDArray[np.float32], sigma_px: float) -> npt.NDArray[np.float32]:
     """By a sigma in pixels at a side of 512."""
-    sigma = sigma_px * field.shape[0] / 512
-    return np.asarray(cv2.GaussianBlur(field, (0, 0), sigma), dtype=np.float32)
+    return gaussian_blur(field, sigma_px * field.shape[0] / 512)

@@ -13,8 +13,8 @@ import torch
 from vidrestore.analysis.description import Place, best_views, seconds_at
 from vidrestore.analysis.replay import frames_again
 from vidrestore.analysis.result import Analysis
-from vidrestore.common.errors import OutputError, UsageError
-from vidrestore.common.files import check_new
+from vidrestore.common.errors import UsageError
+from vidrestore.common.files import check_new, make_output_folder
 from vidrestore.common.text_files import can_be_found
 from vidrestore.common.timecode import time_text
 from vidrestore.imaging.frame import Frame
@@ -84,11 +84,7 @@ def _check_suffix(path: Path) -> None:
 
 
 def _write_portraits(analysis: Analysis, source: Path, folder: Path) -> None:
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        reason = (error.strerror or "").lower()
-        raise OutputError(f"the folder {folder} cannot be made: {reason}") from error
+    make_output_folder(folder)
     people = _best_of_each(analysis, 1)
     views = _views(analysis, source, [place for (place,) in people.values()])
     for person, (place,) in people.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,9 +15,10 @@ import numpy.typing as npt
 from skimage import data
 
 from vidrestore.analysis.pipeline import analyze_video
-from vidrestore.common.errors import OutputError
+from vidrestore.common.files import make_output_folder
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
+from vidrestore.imaging.filters import gaussian_blur
 from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.run import run
 from vidrestore.jobs.summary import Summary
@@ -55,13 +55,7 @@ def run_demo(folder: Path, on_event: Callable[[dict[str, Any]], None] | None = N
     The picture is the portrait of Eileen Collins by NASA, in the public domain, as scikit-image
     carries it. Runs with `--restorer fusion --detector haar`.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OutputError(f"the folder {folder} cannot be made: {reason}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"the folder {folder} cannot be written to; choose another")
+    make_output_folder(folder)
     source, truth, restored = (folder / f"{n}.mp4" for n in ("source", "truth", "restored"))
     pictures = list(_moving_portrait())
     _write(truth, iter(pictures), crf=4)
@@ -107,7 +101,7 @@ def _worn(pictures: list[_Picture]) -> Iterator[_Picture]:
     """What tape does: a soft picture, chroma that bleeds to the right, fresh noise per frame."""
     noise = np.random.default_rng(20)
     for picture in pictures:
-        soft = cv2.GaussianBlur(picture, (0, 0), 1.1).astype(np.float32)
+        soft = gaussian_blur(picture, 1.1).astype(np.float32)
         bled = bleed_chroma(soft, (2.5, 0.5), 1.5)
         grainy = bled + noise.normal(0, _NOISE_SIGMA, bled.shape)
         yield np.clip(np.rint(grainy), 0, 255).astype(np.uint8)

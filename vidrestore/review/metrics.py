@@ -24,6 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from skimage.metrics import structural_similarity
 
+from vidrestore.imaging.filters import gaussian_blur
+from vidrestore.imaging.luma import bt601_luma
 from vidrestore.imaging.optical_flow import DenseFlow, FlowField, sample, trust
 
 Stack = npt.NDArray[np.float32]
@@ -33,7 +35,6 @@ Values = npt.NDArray[np.float64]
 SIDE_PX = 512
 """Of the crop in whose pixels lengths are told."""
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _LOW_SIGMA_PX = 12.0  # at a side of 512, as are the next two
 _DETAIL_SIGMA_PX = 2.0
 _GATE_SIGMA_PX = 3.0
@@ -113,7 +114,7 @@ def ssim(output: Stack, truth: Stack, mask: Mask) -> Values:
     TIP 13(4), 2004: Gaussian window of sigma 1.5 px, K1 = 0.01, K2 = 0.03.
     """
     masks = np.broadcast_to(mask, output.shape[:3])
-    triples = zip(output @ _LUMA, truth @ _LUMA, masks, strict=True)
+    triples = zip(bt601_luma(output), bt601_luma(truth), masks, strict=True)
     return np.array([_ssim(a, b, m) for a, b, m in triples], np.float64)
 
 
@@ -153,7 +154,7 @@ def blind_flicker(output: Stack, source: Stack, flows: Flows, mask: Mask) -> Val
     `vidrestore.imaging.optical_flow.trust`. What truly changes in the face counts too, so only the
     ratio of two results for the same source says something.
     """
-    low = [_blurred(255 * (picture @ _LUMA), _GATE_SIGMA_PX) for picture in source]
+    low = [_blurred(255 * bt601_luma(picture), _GATE_SIGMA_PX) for picture in source]
     known = np.broadcast_to(mask, source.shape[:3])[1:-1].copy()
     for t in range(len(known)):
         before = trust(flows.backward[t], flows.forward[t], low[t + 1], low[t])
@@ -312,7 +313,7 @@ def _ssim(own: Mask, true: Mask, mask: Mask) -> float:
 
 
 def _grey(picture: Stack, blur_px: float) -> npt.NDArray[np.uint8]:
-    luma = 255 * (picture @ _LUMA)
+    luma = 255 * bt601_luma(picture)
     if blur_px > 0:
         luma = _blurred(luma, blur_px)
     return np.asarray(np.clip(np.rint(luma), 0, 255), np.uint8)
@@ -321,12 +322,12 @@ def _grey(picture: Stack, blur_px: float) -> npt.NDArray[np.uint8]:
 def _blurred(picture: npt.NDArray[Any], sigma_px: float) -> npt.NDArray[np.float32]:
     """By a Gaussian of that sigma at a side of 512."""
     sigma = max(sigma_px * picture.shape[1] / SIDE_PX, _LEAST_SIGMA_PX)
-    return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.float32)
+    return np.asarray(gaussian_blur(picture, sigma), np.float32)
 
 
 def _detail(stack: Stack) -> npt.NDArray[np.float32]:
     """(n, H, W) what a blur takes from the luma, in 8-bit levels."""
-    lumas = 255 * (stack @ _LUMA)
+    lumas = 255 * bt601_luma(stack)
     return np.stack([luma - _blurred(luma, _DETAIL_SIGMA_PX) for luma in lumas])
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from skimage import data
 
+from vidrestore.imaging.filters import gaussian_blur
 from vidrestore.imaging.geometry import (
     Matrix,
     apply,
@@ -77,7 +78,7 @@ def as_picture(tensor: torch.Tensor) -> Picture:
 
 def _soft(picture: Picture) -> Picture:
     """Out of focus, stored at a quarter of its size."""
-    blurred = cv2.GaussianBlur(picture, (0, 0), 3)
+    blurred = gaussian_blur(picture, 3)
     return _enlarged(_jpeg(_noisy(_reduced(blurred, 4), 4), quality=75), picture)
 
 
@@ -100,7 +101,7 @@ def bleed_chroma(
     What composite video does, whose chroma has a fraction of the luma's bandwidth.
     """
     ycc = cv2.cvtColor(picture, cv2.COLOR_RGB2YCrCb)
-    chroma = cv2.GaussianBlur(ycc[..., 1:], (0, 0), sigmaX=sigma_px[0], sigmaY=sigma_px[1])
+    chroma = gaussian_blur(ycc[..., 1:], sigma_px)
     shift = np.array([[1, 0, shift_px], [0, 1, 0]], np.float32)
     ycc[..., 1:] = cv2.warpAffine(chroma, shift, ycc.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(cv2.cvtColor(ycc, cv2.COLOR_YCrCb2RGB))

@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from vidrestore.common.errors import UsageError, WeightsError
 from vidrestore.common.files import check_new
 from vidrestore.common.settings import Settings
+from vidrestore.imaging.filters import gaussian_blur
 from vidrestore.imaging.geometry import Matrix, apply, compose, invert, template
+from vidrestore.imaging.luma import BT601_WEIGHTS
 from vidrestore.imaging.optical_flow import DenseFlow
 from vidrestore.models.devices import choose_device
 from vidrestore.models.factory import chosen_restorer
@@ -246,12 +248,11 @@ def _face_mask(side: int) -> npt.NDArray[np.bool_]:
 
 def _luma(picture: _Plane) -> _Plane:
     """(3, H, W) RGB in [0, 1] -> (H, W) in 8-bit levels, BT.601."""
-    weights = np.array([0.299, 0.587, 0.114], np.float32)
-    return np.asarray(np.tensordot(weights, picture, 1) * 255, np.float32)
+    return np.asarray(np.tensordot(BT601_WEIGHTS, picture, 1) * 255, np.float32)
 
 
 def _fine_detail(luma: _Plane) -> _Plane:
-    return np.asarray(luma - cv2.GaussianBlur(luma, (0, 0), 2), np.float32)
+    return np.asarray(luma - gaussian_blur(luma, 2), np.float32)
 
 
 def _grey(luma: _Plane) -> npt.NDArray[np.uint8]:

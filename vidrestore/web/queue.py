@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vidrestore.common.errors import VidrestoreError
+from vidrestore.common.errors import VidrestoreError, system_reason
 from vidrestore.web.folders import OwnFolders
 
 COMMAND = (sys.executable, "-m", "vidrestore")
@@ -195,7 +195,7 @@ class Jobs:
             try:
                 await self._run(job)
             except OSError as error:
-                why = (error.strerror or "no reason was given").lower()
+                why = system_reason(error)
                 where = "" if error.filename is None else f": {error.filename}"
                 job.state, job.message = "failed", f"the work could not be started ({why}{where})"
             except Exception:  # whatever it was, the others shall have their turn

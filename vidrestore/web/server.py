@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidrestore.common.errors import OutputError, UsageError
+from vidrestore.common.errors import OutputError, UsageError, system_reason
 from vidrestore.common.files import held
 from vidrestore.models.weights import user_cache
 from vidrestore.web.access import LOCAL, Access, visitor_of
@@ -245,7 +245,7 @@ def _listener(serving: ServerOptions) -> socket.socket:
         listener.close()
         where = serving.host if serving.port is None else f"{serving.host}, port {serving.port}"
         raise UsageError(
-            f"the page cannot be served at {where}: {(error.strerror or str(error)).lower()}; "
+            f"the page cannot be served at {where}: {system_reason(error)}; "
             "choose another --host or --port"
         ) from error
     return listener
@@ -267,10 +267,9 @@ def work_folder() -> Iterator[Path]:
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
                 stack.enter_context(held(folder / "lock", wait=False))
         except OSError as error:
-            why = error.strerror or str(error) or "no reason was given"
             raise OutputError(
                 f"the folder {above}, where the page keeps its videos, cannot be written to: "
-                f"{why.lower()}; make it writable, or set XDG_CACHE_HOME to another folder"
+                f"{system_reason(error)}; make it writable, or set XDG_CACHE_HOME to another folder"
             ) from error
         yield folder
 

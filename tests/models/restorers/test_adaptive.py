@@ -9,7 +9,6 @@ import torch
 from helpers import gpen_formula
 from helpers.media import (
     AS_PAINTED,
-    Painter,
     analysis_of_file,
     mild_image,
     plain_face,
@@ -17,6 +16,7 @@ from helpers.media import (
     random_image,
     write_video,
 )
+from helpers.stand_in_networks import Shelf
 
 from vidrestore.api import restore_video
 from vidrestore.common import checksums
@@ -28,7 +28,7 @@ from vidrestore.jobs.estimate import Estimate, estimate
 from vidrestore.media.codecs import Encoding
 from vidrestore.models.factory import chosen_restorer, weights_needed
 from vidrestore.models.restorers import cache_key_of
-from vidrestore.models.restorers.adaptive import AdaptiveGpen, tier_for
+from vidrestore.models.restorers.adaptive import tier_for
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.faces import FaceFrame
 from vidrestore.restoration.segments import Segment, plan_segments, restorers_used, segment_key
@@ -36,45 +36,6 @@ from vidrestore.restoration.statistics import RestorationStats
 
 SIDES = (64, 128, 256, 512, 1024, 2048)
 ALL = {f"gpen-{size}" for size in (256, 512, 1024, 2048)}
-
-
-class Counted(Painter):
-    """A network of a fixed size that notes the shape of what it is given."""
-
-    def __init__(self, size, template="gpen"):
-        super().__init__()
-        self.size, self.template, self.name = size, template, f"gpen-{size}"
-        self.shapes = []
-
-    def __call__(self, windows):
-        self.shapes.append(tuple(windows.shape))
-        return windows[:, 0].clone()
-
-
-class Shelf:
-    """Weights that are here, and networks that were opened."""
-
-    def __init__(self, *sizes, template="gpen", file=Path(__file__)):
-        self.file = file
-        self.here = {f"gpen-{size}" for size in sizes}
-        self.template = template
-        self.asked, self.told = [], []
-        self.opened: dict[str, Counted] = {}
-
-    def tiers(self):
-        return AdaptiveGpen(self.open, find_weights=self.find, is_to_be_had=self.here.__contains__,
-                     on_notice=self.told.append)  # fmt: skip
-
-    def find(self, name):
-        self.asked.append(name)
-        if name not in self.here:
-            raise WeightsError(f"{name} is missing")
-        return self.file
-
-    def open(self, name):
-        assert name not in self.opened
-        self.opened[name] = Counted(int(name.removeprefix("gpen-")), self.template)
-        return self.opened[name]
 
 
 def test_the_smallest_that_is_not_below_the_crop_is_taken():

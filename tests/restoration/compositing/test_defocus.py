@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.media import AS_PAINTED, analysis_of_file, frames_of, planes_of, write_video
-from helpers.pasting import Finish
-from restoration.compositing.test_finish import (
+from helpers.moving_face import (
     SIZE,
     WORK_PX,
     frame_of,
@@ -18,6 +17,7 @@ from restoration.compositing.test_finish import (
     shown,
     true_crop,
 )
+from helpers.pasting import Finish
 from skimage import data
 
 from vidrestore.api import restore_video

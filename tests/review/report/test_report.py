@@ -130,7 +130,7 @@ def test_a_part_in_which_nobody_is(tmp_path, capfd):
         ("page.txt", UsageError, "name ends in .html, not 'page.txt'"),
         ("none/page.html", OutputError, "for the report does not exist"),
         ("there.html", UsageError, "there.html exists already; add --overwrite"),
-        ("folder.html", OutputError, "is a folder"),
+        ("folder.html", UsageError, "is a folder"),
         ("tape.html", UsageError, "is the input itself"),
         ("md5.html", UsageError, "is the listing, too"),
     ],
@@ -162,7 +162,7 @@ def test_where_the_page_cannot_be_written_the_output_stays(tmp_path, taped, monk
                             analysis=known, report=tmp_path / "a.html",
                             on_event=said.append)  # fmt: skip
     (sentence,) = summary.warnings
-    why = "No space left on device" if isinstance(error, OSError) else "interrupted"
+    why = "no space left on device" if isinstance(error, OSError) else "interrupted"
     assert f"could not be written ({why}); the output is whole" in sentence
     assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
 

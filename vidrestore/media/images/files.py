@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vidrestore.common.errors import InputError
+from vidrestore.common.errors import InputError, system_reason
 from vidrestore.media.images import Pictures, dpx, exr, jpeg, kind_of, png, tiff
 from vidrestore.media.images.header import Carried, Header, Samples, UnreadableError
 
@@ -33,7 +33,7 @@ def opened(path: Path) -> Iterator[Any]:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield data
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = system_reason(error)
         raise InputError(f"the file {path} cannot be read: {reason}") from error
     except UnreadableError as error:
         raise InputError(f"{path} {error}") from error

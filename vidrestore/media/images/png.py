@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 import zlib
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import numpy as np
 
 from vidrestore.media.images import exif as exif_module
 from vidrestore.media.images.header import Carried, Header, Samples, UnreadableError, big_endian
+
+_log = logging.getLogger("vidrestore")
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS_OF_TYPE = {0: 1, 2: 3, 4: 2, 6: 4}
@@ -43,7 +46,8 @@ def read(data: Any) -> Header:
 def orientation_in(exif: bytes) -> int:
     try:
         return exif_module.parse(exif).orientation
-    except ValueError:
+    except ValueError as error:
+        _log.info("the orientation is taken for upright: %s", error)
         return 1
 
 

@@ -4,6 +4,7 @@ A face takes some 200 launches, more than the device needs to run them below 102
 is one.  See "CUDA Graphs" in torch's notes on CUDA semantics for what recording demands.
 """
 
+import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from vidrestore.models.gpen import ops, variants
 from vidrestore.models.gpen.inference import InferenceGPEN, Workspace
+
+_log = logging.getLogger("vidrestore")
 
 WARM_UPS = 2  # before recording: libraries choose and load what they run, Triton compiles
 # Sides in px; not measured on any GPU (benchmarks/gpen_cuda.py prints both ways for each level).
@@ -165,6 +168,7 @@ class CudaGPEN:
                 return self._recorded(image)
             except Exception as error:  # a driver or a library may refuse in any way
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                _log.info("a CUDA graph was not recorded: %s", reason)
                 is_full = is_out_of_memory(error)
             # Out of the handler, whose traceback holds on to the memory.
             self._drop()

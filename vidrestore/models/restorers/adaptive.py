@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,8 @@ from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import WeightsError
 from vidrestore.imaging.resample import squared
 from vidrestore.models.restorers import Restorer, memory_errors
+
+_log = logging.getLogger("vidrestore")
 
 NAME = "gpen-auto"
 SIZES_PX = (256, 512, 1024, 2048)
@@ -163,7 +166,7 @@ class _Tier(Restorer):
             with memory_errors():
                 return network(windows)
         except MemoryError:
-            pass
+            _log.info("memory did not suffice for %s; the other networks are freed", self.name)
         self._free_others(self)
         return network(windows)
 

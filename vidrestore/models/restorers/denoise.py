@@ -9,14 +9,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from vidrestore.imaging.luma import BT601
 from vidrestore.models.restorers.fusion import Fusion
 
 # Side of the picture, and of a square in it, in which colours are fitted to luma.
 _FIT_PX, _SQUARE_PX = 128, 9
 # Variance of luma, in [0, 1], below which it says nothing of colours.
 _FLAT = 4e-4
-# BT.601, for taking luma and colours apart and putting them together again only.
-_LUMA = (0.299, 0.587, 0.114)
 
 
 class Denoise:
@@ -44,7 +43,8 @@ class Denoise:
 
 def _with_calm_colors(image: torch.Tensor) -> torch.Tensor:
     """(3, W, W) RGB with the luma it has, and colours as smooth as that."""
-    luma = (image.new_tensor([_LUMA]) @ image.flatten(1)).reshape(1, *image.shape[1:])
+    # Only for taking luma and colours apart and putting them together again.
+    luma = (image.new_tensor([BT601]) @ image.flatten(1)).reshape(1, *image.shape[1:])
     # Of red and blue, from which green follows where luma is to stay.
     apart = image[[0, 2]] - luma
     small = F.adaptive_avg_pool2d(torch.cat([luma, apart]), min(image.shape[-1], _FIT_PX))
@@ -56,7 +56,7 @@ def _with_calm_colors(image: torch.Tensor) -> torch.Tensor:
     full = F.interpolate(fit[None], image.shape[1:], mode="bilinear", align_corners=False)[0]
     slope, offset = full[:2], full[2:]
     red, blue = luma + slope * luma + offset
-    green = (luma[0] - _LUMA[0] * red - _LUMA[2] * blue) / _LUMA[1]
+    green = (luma[0] - BT601[0] * red - BT601[2] * blue) / BT601[1]
     return torch.stack([red, green, blue]).clamp(0, 1)
 
 

@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from vidrestore.imaging.filters import gaussian_blur
+from vidrestore.imaging.luma import BT601
 from vidrestore.imaging.optical_flow import DenseFlow, FlowField, enlarged, moved, trust
 from vidrestore.models.restorers import Restorer
 
@@ -25,7 +27,6 @@ _FLOW_SIGMA_PX = 0.8
 # frame pixel.
 _BLUR_SIGMA_PX = 2.0
 _RIM_PX = 2
-_LUMA = ((0.299, 0.587, 0.114),)
 # Distances over which the bending of a picture is compared, and between which ratios of the two it
 # passes for soft or for sharp: measured at 0.15 .. 0.19 where a quarter or an eighth of the pixels
 # was enlarged, 0.24 .. 0.31 for a half, 0.31 .. 0.55 where every pixel is its own.
@@ -87,8 +88,8 @@ class _View:
     """What flow and its gates see of a frame."""
 
     def __init__(self, luma: _Field) -> None:
-        self.grey = np.rint(_gaussian(luma, _FLOW_SIGMA_PX)).astype(np.uint8)
-        self.low = _gaussian(luma, _GATE_SIGMA_PX)
+        self.grey = np.rint(gaussian_blur(luma, _FLOW_SIGMA_PX)).astype(np.uint8)
+        self.low = gaussian_blur(luma, _GATE_SIGMA_PX)
 
 
 def _distinct_neighbors(window: torch.Tensor) -> list[int]:
@@ -106,7 +107,7 @@ def _distinct_neighbors(window: torch.Tensor) -> list[int]:
 def _small_lumas(window: torch.Tensor) -> list[_Field]:
     """Luma of every frame at the flow's size, in 8-bit levels."""
     side = int(np.clip(window.shape[-1] // 2, *_FLOW_PX))
-    rgb = 255 * window.new_tensor(_LUMA)
+    rgb = 255 * window.new_tensor([BT601])
     luma = (rgb @ window.flatten(2)).reshape(len(window), *window.shape[-2:])
     return [np.ascontiguousarray(x) for x in _resized(luma, side).cpu().numpy()]
 
@@ -147,7 +148,7 @@ def _sharpened(image: torch.Tensor, sharpness: float) -> torch.Tensor:
 
     Within what stands around each pixel, so that contours get no bright or dark rims.
     """
-    luma = (image.new_tensor(_LUMA) @ image.flatten(1)).reshape(1, *image.shape[1:])
+    luma = (image.new_tensor([BT601]) @ image.flatten(1)).reshape(1, *image.shape[1:])
     sharper = image + sharpness * (luma - _blurred(luma))
     return sharper.clamp(-_largest_around(-image), _largest_around(image))
 
@@ -178,7 +179,3 @@ def _largest_ahead(image: torch.Tensor, dim: int) -> torch.Tensor:
     two = torch.maximum(image.narrow(dim, 0, size - 1), image.narrow(dim, 1, size - 1))
     four = torch.maximum(two.narrow(dim, 0, size - 3), two.narrow(dim, 2, size - 3))
     return torch.maximum(four.narrow(dim, 0, size - 4), image.narrow(dim, 4, size - 4))
-
-
-def _gaussian(luma: _Field, sigma_px: float) -> _Field:
-    return np.asarray(cv2.GaussianBlur(luma, (0, 0), sigma_px), dtype=np.float32)

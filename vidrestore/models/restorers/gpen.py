@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 from collections.abc import Callable
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vidrestore.common.checksums import FileHashes
-from vidrestore.common.errors import UsageError, WeightsError
+from vidrestore.common.errors import UsageError, WeightsError, system_reason
 from vidrestore.models.gpen.checkpoint import load_checkpoint, load_gpen
 from vidrestore.models.gpen.cuda import CudaGPEN, form_for, repeatable_convolutions
 from vidrestore.models.gpen.inference import InferenceGPEN
@@ -23,6 +24,8 @@ from vidrestore.models.restorers import MOST_AT_ONCE, Restorer, all_finite, memo
 
 if TYPE_CHECKING:
     from vidrestore.models.restorers import openvino
+
+_log = logging.getLogger("vidrestore")
 
 FORMATS = {
     "float32": torch.float32,
@@ -129,7 +132,7 @@ class Gpen(Restorer):
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: OSError) -> WeightsError:
-        reason = (error.strerror or str(error)).lower()
+        reason = system_reason(error)
         return WeightsError(f"{self._path} cannot be read: {reason}")
 
     def _from_torch(self, expected_size: int | None, wanted: str) -> _Loaded:
@@ -195,7 +198,7 @@ class Gpen(Restorer):
             network, size, psnr_db = self._kept_or_compiled(kept, expected_size, dtype)
         except (OSError, openvino.UnusableError) as error:
             if isinstance(error, OSError):
-                reason = f"cannot be written: {(error.strerror or str(error)).lower()}"
+                reason = f"cannot be written: {system_reason(error)}"
                 reason = f"{folder}, where OpenVINO keeps what it compiles, {reason}"
             else:
                 reason = f"OpenVINO cannot run {self._path.name}: {error}"
@@ -217,14 +220,15 @@ class Gpen(Restorer):
         try:
             if (found := self._kept(kept, expected_size, dtype)) is not None:
                 return found
-        except UnusableError:
-            pass  # said below, unless another run is about to replace it
+        except UnusableError as error:  # told below, unless another run is about to replace it
+            _log.info("what OpenVINO compiled is not used: %s", error)
         with kept.alone():
             try:
                 if (found := self._kept(kept, expected_size, dtype)) is not None:
                     return found
                 why = f"{self._path.name} is compiled for OpenVINO and measured, which is done once"
             except UnusableError as error:
+                _log.info("what OpenVINO compiled is not used: %s", error)
                 why = (
                     f"what OpenVINO had made of {self._path.name} is not used, since {error}; "
                     "it is compiled and measured anew"
@@ -273,7 +277,8 @@ def holds_gpen(path: Path) -> bool:
     """The file holds the weights of a GPEN as they are, so that the exact network can take them."""
     try:
         load_checkpoint(path)
-    except WeightsError:
+    except WeightsError as error:
+        _log.debug("%s is not for the exact network: %s", path, error)
         return False
     return True
 
@@ -315,7 +320,8 @@ def float32_result(gpen: GPEN, device: torch.device) -> torch.Tensor:
                 result: torch.Tensor = exact(image.to(device))
             return result.clamp(-1, 1).cpu()
         except torch.OutOfMemoryError:
-            pass  # it takes twice what is wanted in the end, and the processor has room
+            # It takes twice what is wanted in the end, and the processor has room.
+            _log.info("%s has no room to compare with float32, so the processor does it", device)
     result = InferenceGPEN(gpen, torch.float32)(image)
     return result.clamp(-1, 1)
 

@@ -19,6 +19,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from vidrestore.common.checksums import fields_from_json, with_checksum
+from vidrestore.common.errors import system_reason
 from vidrestore.common.files import held, written_atomically
 from vidrestore.common.system import usable_cores
 from vidrestore.models.gpen.checkpoint import export_onnx
@@ -106,9 +107,7 @@ class OpenVinoCache:
         try:
             content = self._blob.read_bytes()
         except OSError as error:
-            raise UnusableError(
-                f"{self._blob} cannot be read: {(error.strerror or str(error)).lower()}"
-            ) from error
+            raise UnusableError(f"{self._blob} cannot be read: {system_reason(error)}") from error
         if hashlib.sha256(content).hexdigest() != measured.sha256:
             raise UnusableError(f"{self._blob} is not as it was written")
         return measured, content

@@ -14,12 +14,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vidrestore.imaging.filters import gaussian_blur
 from vidrestore.imaging.frame import FloatArray
+from vidrestore.imaging.luma import BT601_WEIGHTS, bt601_luma
 
 GRID_PX = 64
 """Side of the small pictures."""
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # Standard deviation of the blur that leaves broad colours, in pixels of the grid.
 _SIGMA_PX = 3.0
 # Weight of "no correction" where nothing of the face is near.
@@ -78,7 +79,9 @@ def correction(window: Sequence[Tone]) -> Correction:
         reduce(np.add, [getattr(tone, name) for tone in window]) / np.float32(len(window))
         for name in ("source", "restored")
     )
-    light, own = (cv2.transform(p, _LUMA[None]) + np.float32(_BLACK) for p in (source, restored))
+    light, own = (
+        cv2.transform(p, BT601_WEIGHTS[None]) + np.float32(_BLACK) for p in (source, restored)
+    )
     gain = (light / own).clip(_LEAST_GAIN, 1)
     return Correction(
         gain,
@@ -93,7 +96,7 @@ def add_toning(rgb: FloatArray, found: Correction) -> None:
     so."""
     if found.toned == 0:
         return
-    red, green, blue = (float(k) for k in _LUMA)
+    red, green, blue = (float(k) for k in BT601_WEIGHTS)
     luma = red * rgb[0] + green * rgb[1] + blue * rgb[2]
     from_red, from_blue = ((k[2] * luma + k[1]) * luma + k[0] for k in found.chroma.T.tolist())
     from_green = (red * from_red + blue * from_blue) / (red + blue - 1)
@@ -103,7 +106,7 @@ def add_toning(rgb: FloatArray, found: Correction) -> None:
 
 def unclipped(source: FloatArray) -> FloatArray:
     """(h, w) in [0, 1]: 0 where `source` (h, w, 3) is blown out, and has nothing to restore."""
-    least = reduce(cv2.min, cv2.split(cv2.GaussianBlur(source, (0, 0), 1.0)))
+    least = reduce(cv2.min, cv2.split(gaussian_blur(source, 1.0)))
     return np.asarray(((_BLOWN - least) / (_BLOWN - _CLIPPED)).clip(0, 1), np.float32)
 
 
@@ -111,7 +114,7 @@ def _broad(picture: FloatArray, face: FloatArray) -> FloatArray:
     """Blurred, from the face alone, and beyond it what is nearest."""
     weight = face + np.float32(_LEAST_WEIGHT)
     weighted = cv2.merge([*(cv2.multiply(each, weight) for each in cv2.split(picture)), weight])
-    sums = cv2.GaussianBlur(weighted, (0, 0), _SIGMA_PX, borderType=cv2.BORDER_REPLICATE)
+    sums = gaussian_blur(weighted, _SIGMA_PX, border="repeat")
     *colors, total = cv2.split(sums)
     return np.asarray(cv2.merge([cv2.divide(each, total) for each in colors]), np.float32)
 
@@ -119,12 +122,12 @@ def _broad(picture: FloatArray, face: FloatArray) -> FloatArray:
 def _toning(source: FloatArray, face: FloatArray) -> tuple[npt.NDArray[np.float64], float]:
     """(3, 2) chroma as a parabola of the luma, and the standard deviation around it."""
     # Every other pixel of what is so blurred says it all.
-    low = cv2.GaussianBlur(source, (0, 0), _CHROMA_SIGMA_PX)[::2, ::2].reshape(-1, 3).astype(float)
+    low = gaussian_blur(source, _CHROMA_SIGMA_PX)[::2, ::2].reshape(-1, 3).astype(float)
     weight = face[::2, ::2].reshape(-1).astype(np.float64)
-    luma = low @ _LUMA
+    luma = bt601_luma(low)
     # Equal channels must give a chroma of exactly nothing, which their weighted sum would not.
     chroma = (low - low[:, 1:2])[:, ::2]
-    chroma = chroma - (chroma @ _LUMA[::2])[:, None]
+    chroma = chroma - (chroma @ BT601_WEIGHTS[::2])[:, None]
     powers = np.stack([np.ones_like(luma), luma, luma**2], axis=1)
     normal = (powers * weight[:, None]).T @ powers + _RIDGE * max(weight.sum(), 1) * np.eye(3)
     found = np.linalg.solve(normal, (powers * weight[:, None]).T @ chroma)

@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vidrestore.imaging.filters import gaussian_blur
 from vidrestore.imaging.frame import FloatArray
+from vidrestore.imaging.luma import bt601_luma
 
 # A face shall be at most 1.2 times as sharp as its surroundings; what it is brought to leaves room
 # for errors of the measurement.
@@ -28,8 +30,6 @@ _RIDGE = 0.97
 # Narrower than a pixel's own blur no edge can be shown.
 _LEAST_WIDTH_PX = 0.4
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-
 
 def width_px(rgb: npt.NDArray[Any], where: npt.NDArray[np.bool_]) -> float | None:
     """Standard deviation of the blur of the edges of (h, w, 3), in [0, 1], `where`.
@@ -40,8 +40,8 @@ def width_px(rgb: npt.NDArray[Any], where: npt.NDArray[np.bool_]) -> float | Non
     """
     if min(where.shape) < 3 or int(np.count_nonzero(where)) < _FEWEST:
         return None
-    luma = np.ascontiguousarray(rgb @ _LUMA, np.float32)
-    fine, coarse = (_gradient(cv2.GaussianBlur(luma, (0, 0), sigma)) for sigma in _SIGMAS_PX)
+    luma = np.ascontiguousarray(bt601_luma(rgb), np.float32)
+    fine, coarse = (_gradient(gaussian_blur(luma, sigma)) for sigma in _SIGMAS_PX)
     ridge = fine >= _RIDGE * cv2.dilate(fine, np.ones((3, 3), np.uint8))
     edges = where & ridge & (fine > _LEAST_GRADIENT)
     first, second = (sigma**2 for sigma in _SIGMAS_PX)
@@ -63,8 +63,7 @@ def blurred(rgb: FloatArray, sigma_px: float) -> FloatArray:
     """(h, w, 3); itself where that is none."""
     if sigma_px < _LEAST_WIDTH_PX / 2:
         return rgb
-    border = cv2.BORDER_REPLICATE
-    return np.asarray(cv2.GaussianBlur(rgb, (0, 0), sigma_px, borderType=border), np.float32)
+    return gaussian_blur(rgb, sigma_px, border="repeat")
 
 
 def _gradient(picture: npt.NDArray[Any]) -> FloatArray:

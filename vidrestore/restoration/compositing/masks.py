@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vidrestore.imaging.filters import smoothstep
 from vidrestore.imaging.frame import FloatArray, VideoInfo
 from vidrestore.imaging.geometry import (
     GRID_PX,
@@ -56,7 +57,7 @@ def face_mask(side: int) -> torch.Tensor:
     """(1, side, side) in [0, 1]: the soft ellipse on the unit crop, where faces are measured."""
     radius = torch.from_numpy(_ellipse_radius(side))
     edge = ((1 - radius) / _FEATHER).clamp(0, 1)
-    return (edge * edge * (3 - 2 * edge))[None]
+    return smoothstep(edge)[None]
 
 
 def crop_mask(matrix: FloatArray, work_px: int, info: VideoInfo) -> FloatArray:
@@ -200,7 +201,7 @@ def _with_parsed(
 def soft(distance: Field, feather: float) -> Field:
     """Signed distance -> [0, 1]: 1 inside, falling over `feather` around zero, smooth at both."""
     edge: Field = (0.5 - distance / feather).clip(0, 1)
-    return edge * edge * (3 - 2 * edge)
+    return smoothstep(edge)
 
 
 def _spot(centre: Points, right: Points, down: Points) -> FloatArray:
@@ -210,7 +211,7 @@ def _spot(centre: Points, right: Points, down: Points) -> FloatArray:
     across = (x * right[0] + y * right[1]) / (right @ right)
     high = (x * down[0] + y * down[1]) / (down @ down)
     edge = np.clip(1.5 - np.hypot(across, high), 0, 1)
-    return np.asarray(edge * edge * (3 - 2 * edge), np.float32)
+    return np.asarray(smoothstep(edge), np.float32)
 
 
 @cache

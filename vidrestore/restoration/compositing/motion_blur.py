@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vidrestore.imaging.filters import gaussian_blur
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.geometry import Matrix, invert
+from vidrestore.imaging.luma import BT601_WEIGHTS
 
 GRID_PX = 256
 """Side of the small pictures of the unit crop that are compared."""
@@ -32,8 +34,6 @@ _LEAST_BLUR_PX = 0.7
 _SUBSTEPS = 8
 # Softness of a source that is not its motion, in pixels of the grid, as far as it is looked for.
 _SOFTNESS_PX = np.linspace(0, 5, 11)
-
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,10 +77,10 @@ def smear_of(
     part = np.s_[y : y + height, x : x + width]
     source, restored, face = source[part], restored[part], face[part].copy()
     along = unit[:, :2] @ motion * GRID_PX
-    given = cv2.transform(source, _LUMA[None])
+    given = cv2.transform(source, BT601_WEIGHTS[None])
     own, across = _energies(given, face, along)
     wanted = _TOLERANCE * own / max(across, 1e-12)
-    luma = _as_soft(cv2.transform(restored, _LUMA[None]), across, face, along)
+    luma = _as_soft(cv2.transform(restored, BT601_WEIGHTS[None]), across, face, along)
 
     def is_enough(share: float) -> bool:
         own, across = _energies(_along(luma, along * share), face, along)
@@ -119,7 +119,7 @@ def _as_soft(
     """Blurred as little as leaves no more than `across` of the gradient across the motion."""
 
     def softer(sigma: float) -> npt.NDArray[Any]:
-        return cv2.GaussianBlur(luma, (0, 0), sigma) if sigma else luma
+        return gaussian_blur(luma, sigma) if sigma else luma
 
     def is_enough(sigma: float) -> bool:
         return _energies(softer(sigma), face, along)[1] <= _TOLERANCE * across
@@ -135,7 +135,7 @@ def _first(lengths: npt.NDArray[Any], is_enough: Callable[[float], bool]) -> flo
 
 def _energies(luma: npt.NDArray[Any], face: FloatArray, along: Vector) -> tuple[float, float]:
     """Of the gradient along a direction, and across it."""
-    low = cv2.GaussianBlur(luma, (0, 0), _SIGMA_PX)
+    low = gaussian_blur(luma, _SIGMA_PX)
     x, y = low[1:-1, 2:] - low[1:-1, :-2], low[2:, 1:-1] - low[:-2, 1:-1]
     inner = face[1:-1, 1:-1]
     weighted = inner * x

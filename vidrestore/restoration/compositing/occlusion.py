@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vidrestore.imaging.filters import box_blur, gaussian_blur
 from vidrestore.imaging.frame import FloatArray
 
 GRID_PX = 128
@@ -95,7 +96,7 @@ def visible(window: Sequence[OcclusionCheck], at: int, reach: int) -> FloatArray
     if not covered.any():
         return np.asarray(1 - covered, np.float32)
     grown = cv2.dilate(covered, _disc(_GROWN_PX))
-    fading = cv2.blur(cv2.dilate(grown, _disc(_FADE_PX)), (2 * _FADE_PX + 1, 2 * _FADE_PX + 1))
+    fading = box_blur(cv2.dilate(grown, _disc(_FADE_PX)), 2 * _FADE_PX + 1, 2 * _FADE_PX + 1)
     return np.asarray(1 - np.maximum(grown, fading), np.float32)
 
 
@@ -167,9 +168,7 @@ def _reduced(picture: FloatArray, side: int) -> FloatArray:
 
 
 def _blurred(picture: npt.NDArray[Any], sigma: float) -> FloatArray:
-    return np.asarray(
-        cv2.GaussianBlur(picture, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.float32
-    )
+    return np.asarray(gaussian_blur(picture, sigma, border="repeat"), np.float32)
 
 
 def _disc(radius: int) -> npt.NDArray[np.uint8]:

@@ -17,10 +17,12 @@ from pydantic import BaseModel
 from vidrestore.analysis.description import facts_of, people_of
 from vidrestore.analysis.replay import last_duration
 from vidrestore.analysis.result import Analysis, is_woven
+from vidrestore.common.errors import system_reason
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.files import written_atomically
 from vidrestore.common.settings import Settings
 from vidrestore.common.threads import StageTime
+from vidrestore.common.timecode import time_text
 from vidrestore.jobs.plan import Plan
 from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.summary import Summary
@@ -34,7 +36,6 @@ from vidrestore.review.report.plots import (
     Curve,
     Part,
     Row,
-    clock_text,
     courses,
     timeline,
 )
@@ -93,7 +94,8 @@ class Reporter:
             _write(self._path, text)
         except (Exception, KeyboardInterrupt) as error:
             # The output has its name already; nothing about a page may make that look undone.
-            why = getattr(error, "strerror", None) or str(error) or "interrupted"
+            was_stopped = isinstance(error, KeyboardInterrupt)
+            why = "interrupted" if was_stopped else system_reason(error)
             sentence = f"the report {self._path} could not be written ({why}); the output is whole"
             return replace(summary, warnings=(*summary.warnings, sentence))
         notify(self._pass_on, f"the report is in {self._path}")
@@ -375,7 +377,7 @@ def _part(plan: Plan) -> str | None:
     if (span := plan.job.span) is None:
         return None
     start, end = (
-        None if seconds is None else clock_text(float(seconds), decimals=1)
+        None if seconds is None else time_text(float(seconds), 1, short=True)
         for seconds in (span.start_seconds, span.end_seconds)
     )
     return " ".join(filter(None, (start and f"from {start}", end and f"to {end}")))

@@ -12,10 +12,9 @@ from string import Template
 
 from vidrestore.analysis.description import Person
 from vidrestore.common.threads import StageTime
-from vidrestore.common.timecode import duration_text
+from vidrestore.common.timecode import duration_text, time_text
 from vidrestore.jobs.summary import Summary, TrackLikeness
 from vidrestore.jobs.verify import Verification
-from vidrestore.review.report.plots import clock_text
 from vidrestore.review.report.samples import View
 
 Rows = Sequence[tuple[str, str]]
@@ -208,7 +207,7 @@ def _person(run: Run, shown: ShownPerson) -> str:
 
 def _view(run: Run, view: View) -> str:
     seconds = run.frame_seconds[view.index]
-    when = f"{clock_text(seconds, decimals=1)}, frame {view.index // run.frames_each:,}"
+    when = f"{time_text(seconds, 1, short=True)}, frame {view.index // run.frames_each:,}"
     name = f"person {view.person} at {when}"
     pictures = "".join(
         f'<figure class="{kind}"><img alt="{escape(f"{name}, {word}")}" width="{view.side_px}" '
@@ -296,7 +295,7 @@ def _rest(run: Run) -> str:
             if value is not None:
                 rows.append((f"PSNR {name}", f"{value:.2f} dB"))
         if fixity.worst_frame is not None and fixity.worst_frame_psnr_db is not None:
-            at = clock_text(run.frame_seconds[fixity.worst_frame * run.frames_each], decimals=1)
+            at = time_text(run.frame_seconds[fixity.worst_frame * run.frames_each], 1, short=True)
             worst = f"{fixity.worst_frame_psnr_db:.2f} dB, frame {fixity.worst_frame:,} at {at}"
             rows.append(("lowest PSNR outside of any frame", worst))
         parts.append(facts(rows))

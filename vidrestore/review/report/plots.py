@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from vidrestore.common.timecode import time_text
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -160,23 +162,13 @@ def _curve(axes: Axes, curve: Curve, part: Part, color: str, label: str) -> None
     axes.plot(seconds, values, color=color, linewidth=1.4, marker=dots, markersize=2.6, label=label)
 
 
-def clock_text(seconds: float, *, decimals: int = 0) -> str:
-    """1:05, or 1:02:05; with tenths 1:05.3."""
-    ticks = round(seconds * 10**decimals)
-    whole, part = divmod(ticks, 10**decimals)
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-    return f"{text}.{part:0{decimals}}" if decimals else text
-
-
 def _clock(axes: Axes, part: Part) -> None:
     start, end = part
     step = next((s for s in _STEPS_SECONDS if (end - start) / s <= _MOST_TICKS), _STEPS_SECONDS[-1])
     at = np.arange(math.ceil(start / step - 1e-6) * step, end + step / 1000, step)
     axes.set_xlim(start, end)
     axes.set_xticks(at)
-    axes.set_xticklabels([clock_text(t, decimals=int(step < 1)) for t in at])
+    axes.set_xticklabels([time_text(t, int(step < 1), short=True) for t in at])
 
 
 def _figure(heights_inches: Sequence[float]) -> tuple[Figure, Sequence[Any]]:
