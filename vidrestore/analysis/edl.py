@@ -37,7 +37,7 @@ def read_cuts(
     ConfigError, naming the line, for a time code that there is not at this rate, and for a list
     that has no picture or runs past the end of the video.
     """
-    text = read_text(path, "the edit decision list", errors="replace")
+    text = text_of_list(path)
     drops = bool(re.search(r"^[ \t]*FCM:\s*DROP", text, re.MULTILINE | re.IGNORECASE))
     found = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -50,6 +50,11 @@ def read_cuts(
         raise ConfigError(f"{path} has no picture in it, or is no CMX 3600 edit decision list")
     begin = min(count for count, _ in found)
     return tuple(sorted({_frame(n - begin, pts, time_base, frame_rate, w) for n, w in found}))
+
+
+def text_of_list(path: Path) -> str:
+    """What stands in an edit decision list; ConfigError where the file cannot be read."""
+    return read_text(path, "the edit decision list", errors="replace")
 
 
 def write_cuts(

@@ -26,7 +26,7 @@ from vidrestore.analysis.borders import Margins
 from vidrestore.analysis.result import Analysis, Fields
 from vidrestore.analysis.tracks import Track
 from vidrestore.common.errors import InputError
-from vidrestore.common.files import output_file
+from vidrestore.common.files import check_readable_kind, output_file
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import invert
 from vidrestore.media.probe import Probe
@@ -94,6 +94,7 @@ def load(path: Path, remedy: str = "analyze again", *, key: str = "") -> Analysi
         InputError: It does not exist, cannot be read, is damaged, of another version, or holds
             values that no analysis has.
     """
+    check_readable_kind(path, "the analysis", InputError)
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Literal
 
-from vidrestore.common.errors import OutputError, UsageError, not_written
+from vidrestore.common.errors import OutputError, UsageError, VidrestoreError, not_written
 
 _POLL_SECONDS = 0.2
 # A file system without locks, as some networks have: then nothing is held, and nothing waits.
@@ -33,6 +33,40 @@ _LONGEST_NAME_BYTES = 160
 _TRIES = 10
 
 _logger = logging.getLogger("vidrestore")
+
+
+def no_ordinary_file(path: Path) -> str | None:
+    """What stands at `path` in place of an ordinary file, or at the end of the links there.
+
+    Returns:
+        The end of a sentence, such as "is a folder"; None where it is one, where nothing is there,
+        or where that cannot be known.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # ValueError: NUL in the name
+        return None
+    if stat.S_ISREG(mode):
+        return None
+    if stat.S_ISDIR(mode):
+        return "is a folder"
+    kinds = {stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
+    kind = next((name for test, name in kinds.items() if test(mode)), "a device")
+    return f"is {kind} and no ordinary file"
+
+
+def check_readable_kind(path: Path, what: str, kind: type[VidrestoreError]) -> None:
+    """Refuse to read what is no ordinary file: a pipe may keep its reader waiting forever.
+
+    What is not there, or cannot be reached, is left to whoever opens it.
+
+    Args:
+        path: A file that is to be read.
+        what: What it is, as in "the profile".
+        kind: The error to raise.
+    """
+    if (found := no_ordinary_file(path)) is not None:
+        raise kind(f"{what} {path} {found}; give the name of a file")
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def resource_folder(name: str) -> Path:
 def read_profile(name: str | Path) -> dict[str, Any]:
     known = {path.stem: path for path in profile_folder().glob("*.toml")}
     path = known.get(str(name), Path(name))
-    if not can_be_found(path) or not path.is_file():
+    if not can_be_found(path):
         if Path(name).suffix:
             raise ConfigError(f"the profile file {name} does not exist")
         raise ConfigError(unknown_name("profile", str(name), known))

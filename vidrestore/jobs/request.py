@@ -99,6 +99,7 @@ class RestoreRequest:
             UsageError, InputError, OutputError: One sentence that names what is wrong.
         """
         check_exclusions(self.options())
+        self.choice.check()
         scale = self.settings.scale
         if scale.upscaler is not None and scale.factor == 1:
             raise UsageError(

@@ -9,6 +9,7 @@ import torch
 
 from vidrestore.common.errors import ConfigError, UsageError, WeightsError
 from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.files import check_readable_kind
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.models import weights
@@ -134,6 +135,7 @@ def chosen_parser(settings: Settings) -> Parser | None:
     path = settings.paste.parser
     if path is None:
         return None
+    check_readable_kind(path, "the face parser", WeightsError)
     if not path.is_file():
         raise WeightsError(f"the face parser {path} does not exist; set paste.parser to its file")
     return Parser(path, device=choose_device(settings.restore), name=weights.sha256_of_own(path))

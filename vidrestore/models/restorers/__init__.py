@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 import torch
 
 from vidrestore.common.errors import ConfigError, WeightsError, unknown_name
+from vidrestore.common.files import check_readable_kind
 from vidrestore.common.settings import RESTORERS
 
 MOST_AT_ONCE = 4
@@ -161,6 +162,7 @@ def open_restorer(
         path, expected_size = find_weights(name), int(name.removeprefix("gpen-"))
     elif Path(name).suffix.lower() in FILES:
         path, expected_size = Path(name), None
+        check_readable_kind(path, "the weight file", WeightsError)
         if not path.is_file():
             raise WeightsError(f"the weight file {path} does not exist")
     else:
