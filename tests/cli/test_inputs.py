@@ -1,15 +1,11 @@
 """A pipe, a device or a folder where a command reads a file: one sentence, and no waiting."""
 
 import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 import pytest
 from helpers.videos import Command, MakeVideo
 
-MOST_SECONDS = 30
 PLAIN = " --restorer fusion --detector haar"
 # Command line with IN and BAD, which has the suffix.
 READING = {
@@ -38,18 +34,7 @@ READING = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def no_waiting() -> Iterator[None]:
-    """Opening a pipe into which nobody writes waits forever."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise AssertionError(f"it still waits after {MOST_SECONDS} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(MOST_SECONDS)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures("no_waiting")
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -13,8 +14,8 @@ import pytest
 
 import vidrestore
 from vidrestore.analysis import edl, shot_list
-from vidrestore.common.errors import OutputError
-from vidrestore.common.files import output_file, written_atomically
+from vidrestore.common.errors import OutputError, UsageError
+from vidrestore.common.files import check_new, output_file, written_atomically
 from vidrestore.media.framemd5 import Listing
 from vidrestore.review.drawing import write_picture
 
@@ -112,23 +113,89 @@ def test_a_name_as_long_as_the_system_takes_can_be_written(tmp_path):
     assert path.read_text() == "new"
 
 
-def test_a_link_leads_to_the_file_and_a_pipe_stays_one(tmp_path):
-    real, link, pipe = (tmp_path / name for name in ("real.txt", "link.txt", "pipe"))
+def test_a_link_leads_to_the_file_that_is_replaced(tmp_path):
+    real, link = tmp_path / "real.txt", tmp_path / "link.txt"
     real.write_text("old")
     link.symlink_to(real)
     with output_file(link) as part:
         part.write_text("new")
     assert link.is_symlink()
     assert real.read_text() == "new"
-    os.mkfifo(pipe)
-    with output_file(pipe) as part:
-        assert part == pipe
-    code = (
-        "from pathlib import Path; from vidrestore.common.files import output_file\n"
-        "with output_file(Path('/dev/stdout')) as part: part.write_text('said')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert done.stdout == b"said"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder", "nothing", "loop"])
+@pytest.mark.parametrize("by_link", [False, True], ids=["itself", "by a link"])
+def test_what_is_no_ordinary_file_is_never_replaced(tmp_path, monkeypatch, kind, by_link):
+    """Neither by whoever writes nor, earlier, by whoever looks whether it can be written."""
+    monkeypatch.chdir(tmp_path)  # names of sockets are short
+    path, sentence = Path("a.txt"), f"is a {kind} and no ordinary file; choose another name"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(str(path))
+    elif kind == "device":
+        path.symlink_to(os.devnull)
+    elif kind == "folder":
+        path.mkdir()
+        sentence = "is a folder; give a file name in it"
+    else:
+        path.symlink_to("a.txt" if kind == "loop" else "missing.txt")
+        sentence = "is a link that leads to no file; remove it or choose another name"
+    if by_link:
+        Path("b.txt").symlink_to(path)
+        path = Path("b.txt")
+    before = {each.name: each.lstat().st_ino for each in Path().iterdir()}
+    with pytest.raises(UsageError) as refused:
+        check_new(path, overwrite=True, what="the listing")
+    assert str(refused.value) == f"the listing {path} {sentence}"
+    with pytest.raises(UsageError) as refused, output_file(path, "the listing") as part:
+        part.write_text("new")
+    assert str(refused.value) == f"the listing {path} {sentence}"
+    assert {each.name: each.lstat().st_ino for each in Path().iterdir()} == before
+
+
+def test_a_place_where_no_file_may_go_is_refused_before_the_work(tmp_path):
+    source, target, path = (tmp_path / name for name in ("source.mkv", "clear.mkv", "frames.txt"))
+    source.write_bytes(b"video")
+
+    def check(path: Path, *, overwrite: bool = True) -> None:
+        check_new(path, overwrite=overwrite, what="the listing", inputs=[source], outputs=[target])
+
+    check(path, overwrite=False)
+    for name, error, words in (
+        ("source.mkv", UsageError, "is the input itself"),
+        ("x/../clear.mkv", UsageError, "is the output itself"),
+        (".", UsageError, "is a folder"),
+        ("nowhere/frames.txt", OutputError, "nowhere for the listing does not exist"),
+        ("n" * 300, OutputError, "file name too long"),
+        ("source.mkv/x.txt", OutputError, "does not exist"),
+    ):
+        with pytest.raises(error, match=words):
+            check(tmp_path / name)
+    os.link(source, tmp_path / "hard.txt")
+    (tmp_path / "soft.txt").symlink_to(source)
+    for name in ("hard.txt", "soft.txt"):
+        with pytest.raises(UsageError, match="is the input itself"):
+            check(tmp_path / name)
+    path.write_text("of an earlier run")
+    (tmp_path / "link.txt").symlink_to(path)
+    for name in ("frames.txt", "link.txt"):
+        check(tmp_path / name)
+        with pytest.raises(UsageError, match=rf"{name} exists already; add --overwrite"):
+            check(tmp_path / name, overwrite=False)
+    assert path.read_text() == "of an earlier run"
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, where nothing is made")
+def test_a_folder_in_which_not_even_the_superuser_makes_a_file(tmp_path):
+    with pytest.raises(OutputError, match=r"the folder /proc cannot be written to: "):
+        check_new(Path("/proc/x.png"), overwrite=False)
+    link = tmp_path / "x.png"
+    link.symlink_to("/proc/version")
+    with pytest.raises(OutputError, match=r"the folder /proc cannot be written to: "):
+        check_new(link, overwrite=True)
 
 
 PTS, CLOCK = np.arange(2000), edl.Fraction(1, 25)

@@ -94,24 +94,57 @@ def held(path: Path, *, wait: bool) -> Iterator[None]:
 
 @contextmanager
 def output_file(path: Path, what: str = "") -> Iterator[Path]:
-    """`written_atomically` for a file of the user's, at the end of a link where `path` is one.
+    """`written_atomically` for a file of the user's, at its `output_place`.
 
     Args:
         path: The file.
         what: Its kind, as the start of a sentence: "the listing".
 
     Raises:
+        UsageError: There is no place for a file.
         OutputError: In one sentence, for any OSError.
     """
     try:
-        # /dev/stdout is a link to what may have no name.
-        is_link = path.is_symlink() and path.is_file()
-        place = Path(os.path.realpath(path)) if is_link else path
-        with written_atomically(place) as part:
+        with written_atomically(output_place(path, what)) as part:
             yield part
     except OSError as error:
         name = f"{what} {path}".strip()
         raise not_written(name, path.parent, error, "cannot be written") from error
+
+
+def output_place(path: Path, what: str = "") -> Path:
+    """Where a file of the user's is written; the one rule for whatever stands there already.
+
+    A link to an ordinary file counts as that file: the link stays, and what it leads to is
+    replaced. Nothing else that is no ordinary file is ever replaced: no folder, pipe, socket or
+    device, and no link that leads to nothing.
+
+    Args:
+        path: The file, whether it exists or not.
+        what: Its kind, as the start of a sentence: "the listing".
+
+    Returns:
+        `path`, or the end of the links there.
+
+    Raises:
+        UsageError: In a sentence that names the file.
+        OSError: It cannot be reached.
+    """
+    name = f"{what} {path}".strip()
+    if (found := no_ordinary_file(path)) is not None:
+        remedy = "give a file name in it" if path.is_dir() else "choose another name"
+        raise UsageError(f"{name} {found}; {remedy}")
+    if not path.is_symlink():
+        return path
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        raise UsageError(
+            f"{name} is a link that leads to no file; remove it or choose another name"
+        ) from error
+    return Path(os.path.realpath(path))
 
 
 @contextmanager
@@ -119,7 +152,7 @@ def written_atomically(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     """Give an empty file beside `path`, which takes its place if nothing is raised.
 
     Else it is removed and what was at `path` stays. What runs that were killed left behind of the
-    same `path` is removed first. A pipe or a device is given as it is.
+    same `path` is removed first.
 
     Args:
         path: The file to write, whose folder exists.
@@ -128,9 +161,6 @@ def written_atomically(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     Raises:
         OSError: As the system does.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        yield path
-        return
     remove_left_behind(path)
     part, file = _begun(path)
     try:
@@ -276,28 +306,63 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
     return False
 
 
-def check_new(path: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
+def check_new(
+    path: Path,
+    *,
+    overwrite: bool,
+    what: str = "",
+    inputs: Sequence[Path] = (),
+    outputs: Sequence[Path] = (),
+) -> None:
     """Refuse before any work what cannot be written, or what would be lost by it.
 
     Args:
         path: A file that is to be written.
-        overwrite: What is there may be replaced.
-        inputs: Files that must not be, even so.
+        overwrite: What is there may be replaced; see `output_place` for what never is.
+        what: Its kind, as the start of a sentence: "the listing".
+        inputs: Files that must not be replaced, even so.
+        outputs: Other files that the same run writes.
 
     Raises:
         UsageError, OutputError: In a sentence that names the file.
     """
+    name = f"{what} {path}".strip()
     try:
-        if path.is_dir():
-            raise UsageError(f"{path} is a folder; give a file name in it")
+        for others, role in ((inputs, "input"), (outputs, "output")):
+            if any(_are_one_file(path, other) for other in others):
+                raise UsageError(f"{name} is the {role} itself; choose another name")
+        place = output_place(path, what)
+        purpose = f" for {what}" if what else ""
         if not path.parent.is_dir():
-            raise OutputError(f"the folder {path.parent} does not exist; create it")
-        if path.exists():
-            if any(each.exists() and path.samefile(each) for each in inputs):
-                raise UsageError(f"{path} is the input itself; choose another name")
-            if not overwrite:
-                raise UsageError(f"{path} exists already; add --overwrite to replace it")
+            raise OutputError(f"the folder {path.parent}{purpose} does not exist; create it")
+        if place.exists() and not overwrite:
+            raise UsageError(f"{name} exists already; add --overwrite to replace it")
     except OSError as error:  # permissions, or a name that is too long
-        raise not_written(f"writing {path}", path.parent, error) from error
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"the folder {path.parent} cannot be written to: permission denied")
+        raise not_written(f"writing {name}", path.parent, error) from error
+    try:
+        # Not by os.access, which says of more than one file system that the superuser may.
+        part, file = _begun(place)
+        file.close()
+        part.unlink(missing_ok=True)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+        if full:
+            raise not_written(f"writing {name}", place.parent, error) from error
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(
+            f"the folder {place.parent}{purpose} cannot be written to: {reason}"
+        ) from error
+
+
+def _are_one_file(one: Path, other: Path) -> bool:
+    """Also of files that do not exist yet."""
+    if os.path.realpath(one) == os.path.realpath(other):
+        return True
+    try:
+        return one.samefile(other)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            return False
+        raise

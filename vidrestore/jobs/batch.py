@@ -104,7 +104,7 @@ def restore_all(
     """The outcome of each as it is there. What is there already was made by an earlier run of the
     same command, and stays unless `overwrite`."""
     for source, target in pairs:
-        if can_be_found(target) and not overwrite:
+        if can_be_found(target) and target.is_file() and not overwrite:
             yield Outcome(source, target, "there already")
             continue
         try:

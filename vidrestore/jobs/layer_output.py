@@ -18,7 +18,7 @@ import numpy as np
 from vidrestore.analysis.edl import later
 from vidrestore.analysis.result import Analysis
 from vidrestore.common.errors import OutputError, UsageError, not_written
-from vidrestore.common.files import held, sync_file, sync_folder
+from vidrestore.common.files import held, output_place, sync_file, sync_folder
 from vidrestore.imaging.frame import LayerRange, VideoInfo
 from vidrestore.imaging.planes import layout, plane
 from vidrestore.jobs.work_folder import Part, WorkFolder, sealed
@@ -134,8 +134,8 @@ class LayerOutput:
     def check(self, target: Path, others: Sequence[Path], *, overwrite: bool) -> None:
         """Refuse, before any work, a folder that cannot be used or holds such files already."""
         with _writing(self.folder):
-            if self.folder.exists() and not self.folder.is_dir():
-                raise UsageError(f"the layer {self.folder} is a file; give a folder")
+            if (self.folder.exists() or self.folder.is_symlink()) and not self.folder.is_dir():
+                raise UsageError(f"the layer {self.folder} is no folder; give one")
             if not self.folder.exists() and not self.folder.absolute().parent.is_dir():
                 raise OutputError(
                     f"the folder {self.folder.parent} for the layer does not exist; create it"
@@ -145,19 +145,24 @@ class LayerOutput:
                     f"the folder {self.folder} for the layer cannot be written to; choose another"
                 )
             movies = self._movies()
-            known = {path.resolve() for path in (target, *others)}
-            if self.form == "prores" and known.intersection(path.resolve() for path in movies):
+            known = {os.path.realpath(path) for path in (target, *others)}
+            if self.form == "prores" and known.intersection(map(os.path.realpath, movies)):
                 raise UsageError(
                     f"the layer would be written over a file of this run in {self.folder}; "
                     "choose another folder"
                 )
+            for path in self._there():
+                # Those that are there go into a folder beside the new ones until these are whole.
+                if path.is_symlink():
+                    raise UsageError(f"the layer {path} is a link; remove it")
+                output_place(path, "the layer")
             if not overwrite and (old := next(iter(self._there()), None)):
                 raise UsageError(f"the layer {old} exists already; add --overwrite to replace it")
 
     def _there(self) -> list[Path]:
         """The layer that is in the folder already."""
         if self.form == "prores":
-            return [movie for movie in self._movies() if movie.exists()]
+            return [movie for movie in self._movies() if movie.exists() or movie.is_symlink()]
         return list(self._pictures())
 
     def _movies(self) -> list[Path]:
@@ -189,7 +194,7 @@ def layer_folder(folder: Path | None) -> Iterator[None]:
         UsageError: Another run holds it.
         OutputError: It cannot be written to.
     """
-    if folder is None or (folder.exists() and not folder.is_dir()):
+    if folder is None or ((folder.exists() or folder.is_symlink()) and not folder.is_dir()):
         yield  # what is no folder is refused with the other options
         return
     if not folder.absolute().parent.is_dir():

@@ -17,6 +17,7 @@ from vidrestore.analysis.replay import last_duration
 from vidrestore.analysis.result import Analysis
 from vidrestore.common.errors import ChangedSourceError, FaultyOutputError
 from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.files import output_place
 from vidrestore.common.settings import Settings
 from vidrestore.common.threads import Stopwatch
 from vidrestore.jobs.image_output import at_own_clock
@@ -77,8 +78,9 @@ def run(
     request.validate()
     if observer is not None:
         on_event = observer.on_event
+    place = output_place(request.target)
     with (
-        work_folder(request.target, lambda message: notify(on_event, message)) as work,
+        work_folder(place, lambda message: notify(on_event, message)) as work,
         layer_folder(request.layer),
     ):
         made = _made(request, work, observer, on_event)
@@ -96,7 +98,7 @@ def run(
         if plan.pictures is not None:
             plan.pictures.deliver(whole.parent)
         else:
-            whole.replace(request.target)
+            whole.replace(place)
         work.end(keep_job=request.keep_job)
     seconds = {
         "analyze": made.planned - started,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
@@ -14,40 +13,10 @@ from types import TracebackType
 import av
 import numpy as np
 
-from vidrestore.common.errors import OutputError, UsageError, not_written
+from vidrestore.common.errors import not_written
 from vidrestore.common.files import output_file
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.planes import plane
-
-
-def check_listing_path(
-    listing: Path, source: Path, target: Path, *, overwrite: bool, what: str = "listing"
-) -> None:
-    """Refuse, before any work, a place for the listing that cannot be used or would harm a file.
-
-    `what` names another file that is written beside the output."""
-    with _writing(listing, what):
-        for other, role in ((source, "input"), (target, "output")):
-            if listing.resolve() == other.resolve() or _are_one_file(listing, other):
-                raise UsageError(f"the {what} {listing} is the {role} itself; choose another name")
-        if listing.is_dir():
-            raise OutputError(f"the {what} {listing} is a folder; give a file name in it")
-        if listing.exists() and not listing.is_file():
-            raise OutputError(f"the {what} {listing} is no ordinary file; choose another name")
-        if listing.is_file() and not overwrite:
-            raise UsageError(f"the {what} {listing} exists already; add --overwrite to replace it")
-        if not listing.parent.is_dir():
-            raise OutputError(
-                f"the folder {listing.parent} for the {what} does not exist; create it"
-            )
-        if not os.access(listing.parent, os.W_OK | os.X_OK):
-            raise OutputError(
-                f"the folder {listing.parent} for the {what} cannot be written to; choose another"
-            )
-
-
-def _are_one_file(one: Path, other: Path) -> bool:
-    return one.exists() and other.exists() and one.samefile(other)
 
 
 def frame_md5(image: av.VideoFrame) -> str:
@@ -113,11 +82,11 @@ class Listing:
 
 
 @contextmanager
-def _writing(listing: Path, what: str = "listing") -> Iterator[None]:
+def _writing(listing: Path) -> Iterator[None]:
     """OutputError, in one sentence, for what the file system refuses."""
     try:
         yield
     except OSError as error:
         raise not_written(
-            f"the {what} {listing}", listing.parent, error, "cannot be written"
+            f"the listing {listing}", listing.parent, error, "cannot be written"
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +16,7 @@ from skimage import data
 
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.common.errors import OutputError
+from vidrestore.common.files import check_new, output_file
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
 from vidrestore.jobs.request import RestoreRequest
@@ -28,6 +28,7 @@ from vidrestore.review.portrait import bleed_chroma
 
 _WIDTH, _HEIGHT = 640, 480
 _FRAMES, _RATE = 100, 25
+_SIDE_BY_SIDE = "compare.png"
 _SAMPLE_RATE = 48000
 _FACE_PX = (225.0, 118.0)  # where the face stands in the 512 x 512 portrait
 _NOISE_SIGMA = 10.0
@@ -60,9 +61,9 @@ def run_demo(folder: Path, on_event: Callable[[dict[str, Any]], None] | None = N
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise OutputError(f"the folder {folder} cannot be made: {reason}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"the folder {folder} cannot be written to; choose another")
     source, truth, restored = (folder / f"{n}.mp4" for n in ("source", "truth", "restored"))
+    for path in (source, truth, restored, folder / _SIDE_BY_SIDE):
+        check_new(path, overwrite=True)
     pictures = list(_moving_portrait())
     _write(truth, iter(pictures), crf=4)
     _write(source, _worn(pictures), crf=20)
@@ -71,7 +72,7 @@ def run_demo(folder: Path, on_event: Callable[[dict[str, Any]], None] | None = N
     request = RestoreRequest(source, restored, settings, analysis=analysis, overwrite=True)
     summary = run(request, on_event)
     evaluation = evaluate(restored, source, settings, reference=truth, analysis=analysis)
-    _write_comparison(folder / "compare.png", [source, restored, truth])
+    _write_comparison(folder / _SIDE_BY_SIDE, [source, restored, truth])
     return Demo(folder, summary, evaluation)
 
 
@@ -115,7 +116,7 @@ def _worn(pictures: list[_Picture]) -> Iterator[_Picture]:
 
 def _write(path: Path, pictures: Iterator[_Picture], *, crf: int) -> None:
     """An H.264 file with the pictures and four seconds of a quiet chord."""
-    with av.open(str(path), "w") as container:
+    with output_file(path) as part, av.open(str(part), "w") as container:
         video: Any = container.add_stream(
             "libx264", rate=_RATE, options={"crf": str(crf), "preset": "veryfast"}
         )
