@@ -1,6 +1,7 @@
 """What is written appears whole or not at all, and what killed runs left beside it goes."""
 
 import ast
+import errno
 import os
 import socket
 import stat
@@ -15,18 +16,22 @@ import pytest
 import vidrestore
 from vidrestore.analysis import edl, shot_list
 from vidrestore.common.errors import OutputError, UsageError
-from vidrestore.common.files import check_new, output_file, written_atomically
+from vidrestore.common.files import (
+    check_new,
+    output_file,
+    output_place,
+    placed_together,
+    written_atomically,
+)
 from vidrestore.media.framemd5 import Listing
-from vidrestore.review.drawing import write_picture
+from vidrestore.review.drawing import write_picture, write_pictures
 
-# What a file is renamed to its place by, other than the one helper: files that go to their places
-# together, a whole video that is in the work folder already, folders, and finished downloads.
+# What a file is renamed to its place by, other than the one helper: the files of a layer, parts of
+# a video within the work folder, folders, and finished downloads.
 RENAMERS = {
     "common/files.py",
-    "jobs/image_output.py",
     "jobs/layer_output.py",
     "jobs/render.py",
-    "jobs/run.py",
     "jobs/work_folder.py",
     "models/download.py",
 }
@@ -217,6 +222,9 @@ def _picture(path: Path) -> None:
 def _listing(path: Path) -> None:
     with Listing(path, Path("in.mkv"), Path("out.mkv")) as listing:
         listing.write_header(CLOCK, "yuv420p", "x" * 50_000)
+        listing.finish()
+        with placed_together([listing.move]):
+            pass
 
 
 WRITERS = {"shots.toml": _shots, "cuts.edl": _cuts, "sheet.png": _picture, "md5.txt": _listing}
@@ -236,6 +244,86 @@ def test_a_full_disk_leaves_the_old_file_and_no_empty_one(disk, name, old):
     WRITERS[name](path)
     assert path.stat().st_size > 8192
     assert list(disk.folder.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("old", [None, b"the old one"])
+def test_of_two_pictures_on_a_full_disk_none_is_left(disk, old):
+    paths = [disk.folder / f"x.{side}.png" for side in ("before", "after")]
+    if old is not None:
+        for path in paths:
+            path.write_bytes(old)
+    noise = np.random.default_rng(1).integers(0, 256, (128, 64, 3), np.uint8)
+    pictures = [(paths[0], noise[:64]), (paths[1], noise)]
+    disk.remount("size=40k")  # the first takes 16, the second 28
+    with pytest.raises(OutputError, match="no space is left in "):
+        write_pictures(pictures)
+    assert [path.read_bytes() for path in disk.folder.iterdir()] == [old] * 2 * (old is not None)
+    disk.remount("size=1m")
+    write_pictures(pictures)
+    assert sorted(disk.folder.iterdir()) == sorted(paths)
+
+
+def _placed(moves: list[tuple[Path, Path]], fails_at: int, monkeypatch) -> bool:
+    """Whether all were placed where the rename of that number fails, or the scope at -1."""
+    renames, rename = iter(range(100)), Path.replace
+
+    def failing(self: Path, target: Path) -> Path:
+        if next(renames) == fails_at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        return rename(self, target)
+
+    with monkeypatch.context() as during:
+        during.setattr(Path, "replace", failing)
+        try:
+            with placed_together(moves):
+                if fails_at == -1:
+                    raise OSError("in the scope")
+        except OSError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("there", [(), (1,), (0, 1, 2)])
+@pytest.mark.parametrize("fails_at", [-1, 0, 1, 2, 3])
+def test_files_that_belong_together_are_placed_all_or_none(tmp_path, monkeypatch, there, fails_at):
+    moves = [(tmp_path / "work" / f"{n}", tmp_path / f"{n}.png") for n in range(3)]
+    (tmp_path / "work").mkdir()
+    for number, (file, place) in enumerate(moves):
+        file.write_text("new")
+        if number in there:
+            place.write_text("old")
+    ended = _placed(moves, fails_at, monkeypatch)
+    assert ended == (fails_at == 3)
+    found = {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()}
+    kept = {f"{number}.png": "old" for number in there}
+    assert found == ({place.name: "new" for _, place in moves} if ended else kept)
+    left = sorted(path.read_text() for path in (tmp_path / "work").iterdir())
+    assert left == ([] if ended else ["new"] * 3)
+
+
+def test_what_was_replaced_stays_so_where_no_file_has_a_second_name(tmp_path, monkeypatch):
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refused)
+    moves = [(tmp_path / f"{n}.new", tmp_path / f"{n}.png") for n in range(3)]
+    for file, _ in moves:
+        file.write_text("new")
+    moves[0][1].write_text("old")
+    assert not _placed(moves, 2, monkeypatch)
+    assert {path.name for path in tmp_path.iterdir()} == {"0.png", "1.new", "2.new"}
+    assert moves[0][1].read_text() == "new"
+
+
+def test_a_link_to_another_disk_is_followed(tmp_path, disk):
+    there, file, link = disk.folder / "there.png", tmp_path / "new.png", tmp_path / "link.png"
+    there.write_text("old")
+    file.write_text("new")
+    link.symlink_to(there)
+    with placed_together([(file, output_place(link))]):
+        assert there.read_text() == "new"
+    assert link.is_symlink()
+    assert list(disk.folder.iterdir()) == [there]
 
 
 def test_nothing_else_renames_a_file_to_its_place():

@@ -13,11 +13,12 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Literal
 
@@ -161,21 +162,111 @@ def written_atomically(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     Raises:
         OSError: As the system does.
     """
-    remove_left_behind(path)
-    part, file = _begun(path)
-    try:
+    with unfinished_file(path) as part:
         yield part
         if lasting:
             sync_file(part)
-        if sys.platform == "win32":  # which renames no open file
-            file.close()
         part.replace(path)
         if lasting:
             sync_folder(path.parent)
+
+
+@contextmanager
+def unfinished_file(path: Path) -> Iterator[Path]:
+    """Give an empty file beside `path`, which is removed in the end if it is there still.
+
+    What runs that were killed left behind of the same `path` is removed first.
+
+    Raises:
+        OSError: As the system does.
+    """
+    remove_left_behind(path)
+    part, file = _begun(path)
+    try:
+        if sys.platform == "win32":  # which renames no open file
+            file.close()
+        yield part
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         file.close()
+
+
+@contextmanager
+def placed_together(moves: Sequence[tuple[Path, Path]]) -> Iterator[None]:
+    """Rename files to their places, all of them or none: after any error, in this or in the scope,
+    the files are where they were and what they replaced is back.
+
+    Until the scope ends, what is replaced keeps a second name beside the new file. On file systems
+    that know no second names it is gone once it was replaced; the new file then stays.
+
+    Args:
+        moves: (file, place) of each, the file whole, the place as `output_place` gives it.
+
+    Raises:
+        OSError: As the system does.
+    """
+    with ExitStack() as stack:
+        ready = [(_on_one_disk(file, place, stack), place) for file, place in moves]
+        begun: list[tuple[Path, Path, Path | None, bool]] = []
+        try:
+            for file, place in ready:
+                is_there = place.exists()
+                old = _second_name(file, place) if is_there else None
+                begun.append((file, place, old, is_there))
+                file.replace(place)
+            for folder in {place.parent for _, place in ready}:
+                sync_folder(folder)
+            yield
+        except BaseException:
+            for file, place, old, is_there in reversed(begun):
+                _put_back(file, place, old, is_there=is_there)
+            raise
+        for _, _, old, _ in begun:
+            if old is not None:
+                _discard(old)
+
+
+def _on_one_disk(file: Path, place: Path, stack: ExitStack) -> Path:
+    """The file itself, or a copy beside a place that lies on another disk, where a link led."""
+    if file.parent.stat().st_dev == place.parent.stat().st_dev:
+        return file
+    part = stack.enter_context(unfinished_file(place))
+    shutil.copyfile(file, part)
+    sync_file(part)
+    return part
+
+
+def _second_name(file: Path, place: Path) -> Path | None:
+    """Of what is at `place`, beside `file`; such as the next run removes, were this one killed."""
+    name = file.with_name(f".{_key(place)}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        os.link(place, name)
+    except OSError as error:
+        _logger.info("%s has no second name while it is replaced: %s", place, error)
+        return None
+    return name
+
+
+def _put_back(file: Path, place: Path, old: Path | None, *, is_there: bool) -> None:
+    try:
+        if file.exists():  # it was not placed
+            if old is not None:
+                _discard(old)
+            return
+        if old is not None or not is_there:
+            place.replace(file)
+        if old is not None:
+            old.replace(place)
+    except OSError as error:
+        _logger.warning("%s is not as it was: %s", place, error)
+
+
+def _discard(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _logger.info("%s was not removed: %s", path, error)
 
 
 def remove_left_behind(path: Path) -> None:

@@ -106,9 +106,10 @@ class LayerOutput:
             wholes.append(sealed(whole, {}))
         self.finish("video", all_origin, wholes)
 
-    def deliver(self, source: Path, analysis: Analysis, *, is_part: bool) -> None:
-        """Write the files into the folder, from the joined streams; after any error those that
-        were there are there still. `layer_folder` is held meanwhile.
+    @contextmanager
+    def placed(self, source: Path, analysis: Analysis, *, is_part: bool) -> Iterator[None]:
+        """Write the files into the folder, from the joined streams; after any error, in this or in
+        the scope, those that were there are there again. `layer_folder` is held meanwhile.
 
         `source` is what they lie over, of which the frames of `analysis` are the whole, or a part;
         the times of a part begin at zero, as those of the output do.
@@ -117,7 +118,8 @@ class LayerOutput:
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             staging = _Staging.made_in(self.folder)
-            try:
+        try:
+            with _writing(self.folder):
                 code = _timecode(source, analysis) if self.form == "prores" else None
                 for stream, path in zip(_STREAMS, paths, strict=True):
                     if self.form == "prores":
@@ -126,10 +128,13 @@ class LayerOutput:
                     else:
                         _write_pictures(path, staging.new, stream)
                 staging.swap(self._there())
-            except BaseException:
+            yield
+        except BaseException:
+            with _writing(self.folder):
                 staging.undo()
-                raise
-            staging.remove()
+            raise
+        with _writing(self.folder):
+            staging.settle()
 
     def check(self, target: Path, others: Sequence[Path], *, overwrite: bool) -> None:
         """Refuse, before any work, a folder that cannot be used or holds such files already."""
@@ -273,11 +278,14 @@ class _Staging:
         for path in new:
             path.replace(folder / path.name)
         sync_folder(folder)
-        # From here on the new files are those that count.
-        names.unlink()
+
+    def settle(self) -> None:
+        """All is done that belongs together: from here on the new files are those that count."""
+        (self.path / "names").unlink()
+        self.remove()
 
     def undo(self) -> None:
-        """Have the folder as it was before, unless the new files are all in their places."""
+        """Have the folder as it was before, unless `settle` was called."""
         folder, old, gone = self.path.parent, self.path / "old", self.path / "gone"
         try:
             names = (self.path / "names").read_bytes().split(b"\0")

@@ -14,7 +14,7 @@ import av
 import numpy as np
 
 from vidrestore.common.errors import not_written
-from vidrestore.common.files import output_file
+from vidrestore.common.files import output_place, sync_file, unfinished_file
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.planes import plane
 
@@ -33,8 +33,9 @@ class Listing:
 
     Lines that begin with # say what the file is. The others have the columns named in the last of
     them: pts in the source's time base, and the half-open box of changed samples in luma pixels,
-    "-" where the frames are identical and "?" where their samples cannot be compared. It has its
-    name only once it is whole; OutputError where it cannot be written.
+    "-" where the frames are identical and "?" where their samples cannot be compared. It lies
+    beside its place until whoever opened it brings it there, and is removed in the end where that
+    was not done. OutputError where it cannot be written.
     """
 
     def __init__(self, path: Path, source: Path, target: Path) -> None:
@@ -42,11 +43,23 @@ class Listing:
         self._stack = ExitStack()
 
     def __enter__(self) -> Listing:
-        with ExitStack() as stack:
-            part = stack.enter_context(output_file(self._path, "the listing"))
-            self._file = stack.enter_context(part.open("wb"))
+        with ExitStack() as stack, _writing(self._path):
+            self._place = output_place(self._path, "the listing")
+            self._part = stack.enter_context(unfinished_file(self._place))
+            self._file = stack.enter_context(self._part.open("wb"))
             self._stack = stack.pop_all()
         return self
+
+    def finish(self) -> None:
+        """All is written."""
+        with _writing(self._path):
+            self._file.close()
+            sync_file(self._part)
+
+    @property
+    def move(self) -> tuple[Path, Path]:
+        """(file, place), for `placed_together` once the listing is finished."""
+        return self._part, self._place
 
     def write_header(self, clock: Fraction, source_format: str, output_format: str) -> None:
         lines = {

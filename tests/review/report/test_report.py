@@ -130,7 +130,7 @@ def test_a_part_in_which_nobody_is(tmp_path, capfd):
         ("page.txt", UsageError, "name ends in .html, not 'page.txt'"),
         ("none/page.html", OutputError, "for the report does not exist"),
         ("there.html", UsageError, "there.html exists already; add --overwrite"),
-        ("folder.html", OutputError, "is a folder"),
+        ("folder.html", UsageError, "is a folder"),
         ("tape.html", UsageError, "is the input itself"),
         ("md5.html", UsageError, "is the listing, too"),
     ],
