@@ -205,8 +205,16 @@ def test_a_command_that_is_none(place: Path, command: Command, given: list[str],
 
 
 NO_RIGHTS = {
-    "output folder": ("good.mp4", "closed/new.mp4", "the folder closed cannot be written to"),
-    "output there": ("good.mp4", "closed/there.mp4", "the folder closed cannot be written to"),
+    "output folder": (
+        "good.mp4",
+        "closed/new.mp4",
+        "the folder closed for the output cannot be written to",
+    ),
+    "output there": (
+        "good.mp4",
+        "closed/there.mp4",
+        "the folder closed for the output cannot be written to",
+    ),
     "output folder not entered": ("good.mp4", "hidden/new.mp4", "hidden/new.mp4"),
     "output folder below": ("good.mp4", "hidden/below/new.mp4", "hidden/below/new.mp4"),
     "source": ("secret.mp4", "new.mp4", "secret.mp4 cannot be read"),
