@@ -4,12 +4,15 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from helpers.small_disk import Disk, small_disk
 from helpers.videos import Command, MakeVideo, Result, stage_threads, write_video
 
 from vidrestore.cli import main
+
+_MOST_SECONDS = 30
 
 
 @pytest.fixture(scope="session")
@@ -70,3 +73,17 @@ def command(capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
 
     yield run
     signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def no_waiting() -> Iterator[None]:
+    """Opening a pipe into which nobody writes waits forever."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise AssertionError(f"it still waits after {_MOST_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(_MOST_SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

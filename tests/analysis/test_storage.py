@@ -417,7 +417,7 @@ def test_the_sentence_names_what_cannot_be(tmp_path, change, reason):
 def test_no_folder_and_no_pickle_is_an_analysis(tmp_path):
     folder = tmp_path / "folder.npz"
     folder.mkdir()
-    assert "cannot be read" in refusal(folder)
+    assert "is a folder" in refusal(folder)
     path = tmp_path / "a.npz"
     storage.save(full_analysis(), path)
 

@@ -132,12 +132,12 @@ SETTINGS = {
     "key": (["--set", "restore.batchsize=1"], "'batchsize'", "did you mean batch_size?"),
     "detector": (["--detector", "hair"], "detector 'hair'", "did you mean haar?"),
     "restorer": (["--restorer", "fuson"], "restorer 'fuson'", "did you mean fusion?"),
-    "number too large": (["--strength", "1.5"], "paste.strength", "1.5"),
-    "number too small": (["--batch-size", "0"], "restore.batch_size", "0"),
+    "number too large": (["--strength", "1.5"], "--strength", "1.5"),
+    "number too small": (["--batch-size", "0"], "--batch-size", "0"),
     "no quality": (["--set", "encode.quality=good"], "encode.quality", "archive"),
     "no change": (["--set", "encode.threads"], "SECTION.KEY=VALUE", "'encode.threads'"),
     "preset": (["--set", "encode.preset=slowly"], "preset 'slowly'", "did you mean slow"),
-    "device": (["--device", "gpu"], "restore.device", "'gpu'"),
+    "device": (["--device", "gpu"], "--device cannot be", "'gpu'"),
     "device not there": (["--device", "cuda:99"], "cuda:99", "--device cpu"),
     "a bound on nothing": (["--device", "cpu", "--max-vram", "6"], "--max-vram 6", "--device cpu"),
 }
@@ -205,8 +205,16 @@ def test_a_command_that_is_none(place: Path, command: Command, given: list[str],
 
 
 NO_RIGHTS = {
-    "output folder": ("good.mp4", "closed/new.mp4", "the folder closed cannot be written to"),
-    "output there": ("good.mp4", "closed/there.mp4", "the folder closed cannot be written to"),
+    "output folder": (
+        "good.mp4",
+        "closed/new.mp4",
+        "the folder closed for the output cannot be written to",
+    ),
+    "output there": (
+        "good.mp4",
+        "closed/there.mp4",
+        "the folder closed for the output cannot be written to",
+    ),
     "output folder not entered": ("good.mp4", "hidden/new.mp4", "hidden/new.mp4"),
     "output folder below": ("good.mp4", "hidden/below/new.mp4", "hidden/below/new.mp4"),
     "source": ("secret.mp4", "new.mp4", "secret.mp4 cannot be read"),

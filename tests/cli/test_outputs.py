@@ -1,11 +1,18 @@
 """What a command cannot write, or would write over what it reads, is refused before any work."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.videos import Command, MakeVideo
+
+from vidrestore.media.probe import probe
+from vidrestore.review.drawing import write_picture
+
+pytestmark = pytest.mark.usefixtures("no_waiting")
 
 LONG = "x" * 300
 # Command line with OUT and IN, suffix of OUT.
@@ -74,6 +81,150 @@ def test_an_output_is_looked_at_before_any_work(
         assert idle == []
     assert source.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([source.name, folder.name])
+
+
+@pytest.mark.parametrize("overwrite", [False, True], ids=["new", "over another"])
+@pytest.mark.parametrize("case", WRITING.values(), ids=WRITING.keys())
+def test_what_is_no_ordinary_file_is_never_an_output(
+    case: tuple[str, str], overwrite: bool, make_video: MakeVideo, command: Command,
+    tmp_path: Path, idle: list[str],
+) -> None:  # fmt: skip
+    source, suffix = make_video(frames=2), case[1]
+    pipe, device, loop, nowhere = (tmp_path / f"{n}{suffix}" for n in ("p", "d", "l", "n"))
+    os.mkfifo(pipe)
+    device.symlink_to(os.devnull)
+    loop.symlink_to(loop)
+    nowhere.symlink_to(tmp_path / "missing")
+    before = {path.name: path.lstat().st_ino for path in tmp_path.iterdir()}
+    more = ["--overwrite"] * (overwrite and "analyze" not in case[0])
+    for target in (pipe, device, loop, nowhere):
+        found = command(*arguments(case, source, target), *more)
+        assert found.status == 2, found.err
+        assert re.search("no ordinary file|a link that leads to no file", found.said), found.err
+        assert str(target) in found.said
+        assert idle == []
+    assert {path.name: path.lstat().st_ino for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that takes no file")
+@pytest.mark.parametrize("case", WRITING.values(), ids=WRITING.keys())
+def test_a_folder_that_takes_no_file(
+    case: tuple[str, str], make_video: MakeVideo, command: Command, idle: list[str]
+) -> None:
+    found = command(*arguments(case, make_video(frames=2), Path(f"/proc/x{case[1]}")))
+    assert found.status == 1, found.err
+    assert "the folder /proc" in found.said
+    assert "cannot be written to" in found.said
+    assert idle == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "loop"])
+def test_no_pipe_and_no_link_among_the_numbered_outputs(
+    kind: str, place_of_pictures: Path, command: Command, idle: list[str]
+) -> None:
+    bad = place_of_pictures / "out_0001.png"
+    if kind == "pipe":
+        os.mkfifo(bad)
+    else:
+        bad.symlink_to("missing" if kind == "link" else bad.name)
+    found = command("restore", place_of_pictures / "in_%04d.png",
+                    place_of_pictures / "out_%04d.png", "--overwrite")  # fmt: skip
+    assert found.status == 2
+    assert "out_0001.png is a" in found.said
+    assert idle == []
+    assert bad.is_symlink() or bad.is_fifo()
+
+
+@pytest.fixture
+def place_of_pictures(tmp_path: Path) -> Path:
+    for number in range(3):
+        write_picture(tmp_path / f"in_{number:04}.png", np.full((64, 96, 3), 99, np.uint8))
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "link to a file", "folder"])
+def test_no_pipe_and_no_link_in_the_folder_of_a_layer(
+    kind: str, make_video: MakeVideo, command: Command, tmp_path: Path
+) -> None:
+    source, folder = make_video(frames=2), tmp_path / "layer"
+    folder.mkdir()
+    bad = folder / "source.fill.mov"
+    if kind == "pipe":
+        os.mkfifo(bad)
+    elif kind == "folder":
+        bad.mkdir()
+    else:
+        bad.symlink_to(tmp_path / "missing" if kind == "link" else source)
+    found = command("restore", source, tmp_path / "out.mkv", "--layer", folder, "--overwrite",
+                    "--restorer", "fusion", "--detector", "haar")  # fmt: skip
+    assert found.status == 2, found.err
+    assert f"the layer {bad} is a" in found.said or "would be written over a file" in found.said
+    assert [path.name for path in folder.iterdir()] == [bad.name]
+    assert [path.name for path in tmp_path.iterdir() if path != folder] == [source.name]
+
+
+def test_a_link_in_the_place_of_the_folder_of_a_layer(
+    make_video: MakeVideo, command: Command, tmp_path: Path
+) -> None:
+    source, folder = make_video(frames=2), tmp_path / "layer"
+    folder.symlink_to(tmp_path / "missing")
+    found = command("restore", source, tmp_path / "out.mkv", "--layer", folder,
+                    "--restorer", "fusion", "--detector", "haar")  # fmt: skip
+    assert found.status == 2, found.err
+    assert "is no folder; give one" in found.said
+
+
+def test_an_output_by_a_link_replaces_what_the_link_leads_to(
+    make_video: MakeVideo, command: Command, tmp_path: Path
+) -> None:
+    """The same for every output; here for the main one, which is renamed by itself."""
+    source, link, there = make_video(frames=2), tmp_path / "out.mkv", tmp_path / "there" / "x.bin"
+    there.parent.mkdir()
+    there.write_bytes(b"of an earlier run")
+    link.symlink_to(there)
+    plain = ("--restorer", "fusion", "--detector", "haar")
+    found = command("restore", source, link, *plain)
+    assert found.status == 2
+    assert f"the output {link} exists already" in found.said
+    assert there.read_bytes() == b"of an earlier run"
+    assert command("restore", source, link, *plain, "--overwrite").status == 0
+    assert link.is_symlink()
+    assert probe(there).info.width == 96
+    assert sorted(path.name for path in there.parent.iterdir()) == [there.name]
+
+
+def test_in_a_batch_a_pipe_is_not_taken_for_what_an_earlier_run_made(
+    make_video: MakeVideo, command: Command, tmp_path: Path
+) -> None:
+    source, folder = make_video(frames=2), tmp_path / "out"
+    folder.mkdir()
+    os.mkfifo(folder / source.name)
+    found = command("restore", source, "--output-dir", folder)
+    assert found.status == 1
+    assert "is a pipe and no ordinary file" in f"{found.out}{found.err}"
+
+
+@pytest.mark.parametrize("name", ["source.mp4", "truth.mp4", "restored.mp4", "compare.png"])
+def test_a_demo_does_not_wait_for_a_pipe(name: str, command: Command, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    found = command("demo", tmp_path)
+    assert found.status == 2
+    assert f"{name} is a pipe" in found.said
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["sheet.png", "people/person_2.png"])
+def test_no_pipe_among_the_pictures_of_people(
+    name: str, make_video: MakeVideo, command: Command, tmp_path: Path, idle: list[str]
+) -> None:
+    bad = tmp_path / name
+    bad.parent.mkdir(exist_ok=True)
+    os.mkfifo(bad)
+    sheet = bad if bad.parent == tmp_path else bad.parent
+    found = command("analyze", make_video(frames=2), "--contact-sheet", sheet)
+    assert found.status == 2
+    assert f"{bad} is a pipe" in found.said
+    assert idle == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")

@@ -98,8 +98,8 @@ def test_the_nearest_names_are_offered(change: str, near: str) -> None:
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        ("paste.strength=2", ("paste.strength", "2", "less than or equal to 1")),
-        ("encode.threads=1.5", ("encode.threads", "1.5", "integer")),
+        ("paste.strength=2", ("paste.strength", "2", "at most 1")),
+        ("encode.threads=1.5", ("encode.threads", "1.5", "a whole number")),
         ("restore.device=cuda:x", ("restore.device", "'cuda:x'")),
         ("detect.size_px=650", ("detect.size_px", "650", "multiple of 32")),
         ("encode.quality.deep=1", ("encode",)),

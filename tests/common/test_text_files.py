@@ -298,6 +298,51 @@ def test_bytes_of_a_name_that_are_none(tmp_path: Path, text: str) -> None:
         shots_in(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [('video_bytes = "00"', "video_bytes must be those of the name of a file, not '00'"),
+     ('video_bytes = "6100"', "video_bytes must be those of the name of a file, not '6100'"),
+     ('video = "a\\u0000"', "video must be the name of a file, not "),
+     ('[[shot]]\nstart = "0"\nend = "1"\nstrength = []', "strength is empty; give a number")],
+)  # fmt: skip
+def test_values_of_a_list_of_shots_that_make_no_sense(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    path = tmp_path / "shots.toml"
+    path.write_text(f"{text}\n")
+    with pytest.raises(ConfigError) as raised:
+        shots_in(path)
+    assert sentence in str(raised.value)
+    check_sentence(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "sentence"),
+    [("00:00:10:00 00:00:12:00", "00:00:10:00 00:00:09:24",
+      "line 5: the source ends before it begins, 00:00:09:24 before 00:00:10:00"),
+     ("01:00:01:00 01:00:02:00", "01:00:01:00 00:59:02:00",
+      "line 5: the record ends before it begins, 00:59:02:00 before 01:00:01:00"),
+     ("01:00:00:00 01:00:01:00", "23:00:00:00 00:00:01:00",
+      "line 4: the record ends before it begins, 00:00:01:00 before 23:00:00:00")],
+)  # fmt: skip
+def test_an_event_that_ends_before_it_begins(
+    tmp_path: Path, was: str, now: str, sentence: str
+) -> None:
+    path = tmp_path / "cuts.edl"
+    assert was in LIST
+    path.write_text(LIST.replace(was, now))
+    with pytest.raises(ConfigError) as raised:
+        cuts_in(path)
+    assert str(raised.value) == f"{path}, {sentence}"
+
+
+def test_an_event_without_length_and_a_source_over_midnight_are_events(tmp_path: Path) -> None:
+    path, text = tmp_path / "cuts.edl", LIST
+    text = text.replace("00:00:10:00 00:00:12:00", "23:59:59:00 00:00:01:00")
+    path.write_text(text.replace("00:00:00:00 00:00:01:00", "00:00:00:00 00:00:00:00"))
+    assert cuts_in(path) == (0, 25)
+
+
 @pytest.mark.parametrize("heading", ["[[shot]]", "[[ shot ]]", '  [["shot"]]', "[['shot']] # one"])
 def test_a_heading_may_be_written_as_toml_allows(tmp_path: Path, heading: str) -> None:
     path = tmp_path / "shots.toml"

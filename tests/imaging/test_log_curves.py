@@ -145,6 +145,12 @@ def test_the_network_sees_the_curve_and_the_output_keeps_its_values(tmp_path, cu
         ("LUT_1D_SIZE 3\n0 0 0\n.5 .5 .5\n", "3 rows"),
         ("LUT_1D_SIZE 3\n0 0 0\n.5 .5 .5\n.5 1 1\n", "does not rise"),
         ("LUT_1D_SIZE 2\nDOMAIN_MAX 4 4 4\n0 0 0\n1 1 1\n", "from 0 to 1"),
+        ("LUT_1D_SIZE 2\nLUT_1D_INPUT_RANGE 0.0 4.0\n0 0 0\n1 1 1\n", "from 0 to 1"),
+        ("LUT_1D_SIZE 2\nLUT_1D_INPUT_RANGE -0.1 1\n0 0 0\n1 1 1\n", "from 0 to 1"),
+        ("LUT_1D_SIZE 2\nLUT_1D_INPUT_RANGE 0\n0 0 0\n1 1 1\n", "from 0 to 1"),
+        ("LUT_1D_SIZE 2\nLUT_1D_INPUT_RANGE a b\n0 0 0\n1 1 1\n", "no .cube file"),
+        ("LUT_1D_SIZE 2\nLUT_3D_INPUT_RANGE 0 4\n0 0 0\n1 1 1\n", "from 0 to 1"),
+        ("LUT_1D_SIZE 2\nLUT_IN_VIDEO_RANGE\n0 0 0\n1 1 1\n", "is not followed here"),
         ("hello\n", "no .cube file"),
         (None, "does not exist"),
     ],
@@ -155,6 +161,12 @@ def test_a_table_that_cannot_be_used_is_said(tmp_path, text, said):
         path.write_text(text)
     with pytest.raises(UsageError, match=said):
         read_cube(path)
+
+
+def test_a_table_as_resolve_writes_it(tmp_path):
+    path = tmp_path / "curve.cube"
+    path.write_text('TITLE "a"\nLUT_1D_SIZE 2\nLUT_1D_INPUT_RANGE 0.0 1.0\n0 0 0\n1 1 1\n')
+    assert read_cube(path) == ((0, 0, 0), (1, 1, 1))
 
 
 def test_other_curves_are_refused():

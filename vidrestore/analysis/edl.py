@@ -25,7 +25,9 @@ _EVENT = re.compile(
     r"\s*[0-9]+\s+\S+\s+(?P<track>\S+)\s+(?:C|[DWK]\S*(?:\s+[0-9]+)?)\s+"
     rf"{_CODE}\s+{_CODE}\s+{_CODE}\s+{_CODE}(?![0-9])"
 )
-_RECORD_IN = slice(10, 15)
+# Hours, minutes, seconds, mark and frames of each of the four.
+_SOURCE_IN, _SOURCE_OUT = slice(0, 5), slice(5, 10)
+_RECORD_IN, _RECORD_OUT = slice(10, 15), slice(15, 20)
 _WITH_PICTURE = re.compile(r"V|V\d+|B|.*/V")
 
 
@@ -37,19 +39,36 @@ def read_cuts(
     ConfigError, naming the line, for a time code that there is not at this rate, and for a list
     that has no picture or runs past the end of the video.
     """
-    text = read_text(path, "the edit decision list", errors="replace")
+    text = text_of_list(path)
     drops = bool(re.search(r"^[ \t]*FCM:\s*DROP", text, re.MULTILINE | re.IGNORECASE))
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         event = _EVENT.match(line)
         if event is not None and _WITH_PICTURE.fullmatch(event["track"]):
-            code = event.groups()[1:][_RECORD_IN]
+            codes = event.groups()[1:]
+            code = codes[_RECORD_IN]
             where = f"{path}, line {number}"
+            _check_order("source", codes[_SOURCE_IN], codes[_SOURCE_OUT], where)
+            _check_order("record", code, codes[_RECORD_OUT], where)
             found.append((_count(code, frame_rate, where, drops=drops), where))
     if not found:
         raise ConfigError(f"{path} has no picture in it, or is no CMX 3600 edit decision list")
     begin = min(count for count, _ in found)
     return tuple(sorted({_frame(n - begin, pts, time_base, frame_rate, w) for n, w in found}))
+
+
+def _check_order(what: str, begin: Sequence[str], end: Sequence[str], where: str) -> None:
+    """ConfigError where a part ends before it begins; that of a source may run over midnight."""
+    first, last = ([int(part) for part in (*code[:3], code[4])] for code in (begin, end))
+    over_midnight = what == "source" and (first[0], last[0]) == (23, 0)
+    if last < first and not over_midnight:
+        texts = (f"{':'.join(code[:3])}{code[3]}{code[4]}" for code in (end, begin))
+        raise ConfigError(f"{where}: the {what} ends before it begins, {' before '.join(texts)}")
+
+
+def text_of_list(path: Path) -> str:
+    """What stands in an edit decision list; ConfigError where the file cannot be read."""
+    return read_text(path, "the edit decision list", errors="replace")
 
 
 def write_cuts(

@@ -13,7 +13,7 @@ import numpy as np
 from vidrestore.analysis.alignment import align, broken
 from vidrestore.analysis.borders import Margins
 from vidrestore.analysis.detection import Failures, FirstLook, Recognise, detect
-from vidrestore.analysis.edl import read_cuts
+from vidrestore.analysis.edl import read_cuts, text_of_list
 from vidrestore.analysis.interlacing import Inspection, Interlacing, probe_and_inspect
 from vidrestore.analysis.motion import FaceMotionEstimator, follow
 from vidrestore.analysis.people import join_people
@@ -102,6 +102,8 @@ def analyze(
     The same source and settings give the same result: one thread decodes. Where a part that was
     sought turns out to be damaged, the file is read again from its beginning, and a notice says so.
     """
+    if settings.shots.edl is not None:
+        text_of_list(settings.shots.edl)  # its times are needed in the end; it is refused now
     source, info = probe.path, probe.info
     interlacing, margins = inspection.interlacing, inspection.margins
     notify(on_event, *filter(None, [margins.notice()]))

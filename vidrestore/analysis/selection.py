@@ -25,7 +25,9 @@ from vidrestore.analysis.strength import with_strength
 from vidrestore.analysis.tracks import RawTrack, Track, TracksByFrame
 from vidrestore.common.errors import ConfigError, InputError, UsageError
 from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.files import check_readable_kind
 from vidrestore.common.settings import Settings
+from vidrestore.common.text_files import read_toml
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.geometry import apply, invert, landmarks_in_box, upright
 from vidrestore.models.factory import reference_embedding
@@ -49,6 +51,17 @@ class Choice:
     """A shots.toml."""
     min_face_px: float | None = None
     """Only those whose eyes are so far apart, in pixels of the frame."""
+
+    def check(self) -> None:
+        """Refuse, before any work, files that cannot be read.
+
+        Raises:
+            ConfigError, InputError: In a sentence that names the file.
+        """
+        if self.shots is not None:
+            read_toml(self.shots, "the shots file")
+        if self.reference is not None:
+            check_readable_kind(self.reference, "the reference photo", InputError)
 
     def applied(
         self, analysis: Analysis, source: Path, settings: Settings, on_event: OnEvent | None

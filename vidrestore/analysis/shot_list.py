@@ -126,8 +126,17 @@ def read(path: Path, pts: npt.NDArray[np.int64], time_base: Fraction) -> ShotLis
 def _video(table: Mapping[str, Any], path: Path) -> str:
     """Of which name `video_bytes` has every byte, in hexadecimal, where that is no UTF-8."""
     name, coded = _text(table, "video", path), _text(table, "video_bytes", path)
+    if "\0" in name:
+        raise ConfigError(f"{path}: video must be the name of a file, not {quoted(name)}")
     try:
-        return os.fsdecode(bytes.fromhex(coded)) if coded else name
+        content = bytes.fromhex(coded)
+        if b"\0" in content:
+            raise ConfigError(
+                f"{path}: video_bytes must be those of the name of a file, not {quoted(coded)}"
+            )
+        return os.fsdecode(content) if coded else name
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(
             f"{path}: video_bytes must be hexadecimal digits, not {quoted(coded)}"
@@ -241,6 +250,10 @@ def _strength(value: Any, start: int, clock: _Clock, where: str) -> tuple[tuple[
     if value is None:
         return ()
     keys = value if isinstance(value, list) else [[None, value]]
+    if not keys:
+        raise ConfigError(
+            f"{where}: strength is empty; give a number, such as 0.5, or leave it out"
+        )
     found = []
     for key in keys:
         if not (isinstance(key, list) and len(key) == 2 and _is_list_of(key[1:], (int, float))):

@@ -37,7 +37,7 @@ from vidrestore.common.checksums import (
     has_checksum_line,
 )
 from vidrestore.common.errors import InputError, system_reason
-from vidrestore.common.files import output_file
+from vidrestore.common.files import check_readable_kind, output_file
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import Matrix, compose, invert, upright
 from vidrestore.media.probe import Probe
@@ -181,6 +181,7 @@ def load(path: Path, remedy: str = "analyze again", *, key: str = "") -> Analysi
         InputError: It does not exist, cannot be read, is damaged, of another version, or holds
             values that no analysis has.
     """
+    check_readable_kind(path, "the analysis", InputError)
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -22,6 +22,7 @@ from vidrestore.cli.weights import weights_app
 from vidrestore.common.ending import failed, interrupted
 from vidrestore.common.errors import VidrestoreError
 from vidrestore.common.interruption import STATUS, Interruption
+from vidrestore.common.quoting import not_a_value
 
 _log = logging.getLogger("vidrestore")
 
@@ -88,17 +89,32 @@ def _log_shown() -> Iterator[None]:
 
 
 def _unexpected(error: Exception, given: Sequence[str], *, debug: bool) -> int:
-    """A usage error of the parser, which knows how to show itself; else a defect."""
+    """A usage error of the parser, in one sentence; else a defect."""
     show = getattr(error, "show", None)
-    if show is not None:
+    if type(error).__name__ == "NoArgsIsHelpError" and show is not None:
         show()
         return int(getattr(error, "exit_code", 2))
+    if show is not None:
+        status = int(getattr(error, "exit_code", 2))
+        return failed("UsageError", _usage_sentence(error), status, given)
     if type(error).__name__ == "Abort":
         return interrupted(given)
     if debug:
         traceback.print_exception(error)
     message = f"{type(error).__name__}: {error}; run again with --debug and report what it prints"
     return failed(type(error).__name__, message, 1, given)
+
+
+def _usage_sentence(error: Any) -> str:
+    """What the parser has to say, which would take it three lines."""
+    param, problems = getattr(error, "param", None), getattr(error.__cause__, "errors", None)
+    if param is not None and problems is not None:
+        name = next((o for o in param.opts if o.startswith("--")), param.opts[0])
+        return not_a_value(name, problems()[0])
+    text = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    command = "vidrestore" if context is None else context.command_path
+    return f"{text[:1].lower()}{text[1:]}; {command} --help shows what there is"
 
 
 def _build() -> typer.Typer:

@@ -421,7 +421,13 @@ def settings_from(profile: str | None, changes: list[str] | None, **options: Any
     from vidrestore.common.profiles import load_settings
 
     given = {_SETTINGS[name]: value for name, value in options.items()}
-    return load_settings(profile, changes or (), options=given)
+    changed = [change.partition("=")[0].strip() for change in changes or ()]
+    names = {
+        _SETTINGS[name]: f"--{name.replace('_', '-')}"
+        for name, value in options.items()
+        if value is not None and _SETTINGS[name] not in changed
+    }
+    return load_settings(profile, changes or (), options=given, names=names)
 
 
 def print_settings(settings: Settings) -> None:

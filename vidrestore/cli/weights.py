@@ -167,7 +167,8 @@ def try_out(
         "weights.folder": weights,
         "weights.offline": offline,
     }
-    settings = load_settings(changes=changes or (), options=options)
+    names = {"restore.device": "--device"}
+    settings = load_settings(changes=changes or (), options=options, names=names)
     from vidrestore.review.trial import run_tryout
 
     target = sheet or Path(f"try-{Path(name).stem}.png")

@@ -13,17 +13,25 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Literal
 
 from filelock import lock_descriptor
 
-from vidrestore.common.errors import OutputError, UsageError, not_written
+from vidrestore.common.errors import (
+    OutputError,
+    UsageError,
+    VidrestoreError,
+    is_disk_full,
+    not_written,
+    system_reason,
+)
 
 _POLL_SECONDS = 0.2
 # A file system without locks, as some networks have: then nothing is held, and nothing waits.
@@ -35,6 +43,40 @@ _LONGEST_NAME_BYTES = 160
 _TRIES = 10
 
 _logger = logging.getLogger("vidrestore")
+
+
+def no_ordinary_file(path: Path) -> str | None:
+    """What stands at `path` in place of an ordinary file, or at the end of the links there.
+
+    Returns:
+        The end of a sentence, such as "is a folder"; None where it is one, where nothing is there,
+        or where that cannot be known.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # ValueError: NUL in the name
+        return None
+    if stat.S_ISREG(mode):
+        return None
+    if stat.S_ISDIR(mode):
+        return "is a folder"
+    kinds = {stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
+    kind = next((name for test, name in kinds.items() if test(mode)), "a device")
+    return f"is {kind} and no ordinary file"
+
+
+def check_readable_kind(path: Path, what: str, kind: type[VidrestoreError]) -> None:
+    """Refuse to read what is no ordinary file: a pipe may keep its reader waiting forever.
+
+    What is not there, or cannot be reached, is left to whoever opens it.
+
+    Args:
+        path: A file that is to be read.
+        what: What it is, as in "the profile".
+        kind: The error to raise.
+    """
+    if (found := no_ordinary_file(path)) is not None:
+        raise kind(f"{what} {path} {found}; give the name of a file")
 
 
 @contextmanager
@@ -62,24 +104,57 @@ def held(path: Path, *, wait: bool) -> Iterator[None]:
 
 @contextmanager
 def output_file(path: Path, what: str = "") -> Iterator[Path]:
-    """`written_atomically` for a file of the user's, at the end of a link where `path` is one.
+    """`written_atomically` for a file of the user's, at its `output_place`.
 
     Args:
         path: The file.
         what: Its kind, as the start of a sentence: "the listing".
 
     Raises:
+        UsageError: There is no place for a file.
         OutputError: In one sentence, for any OSError.
     """
     try:
-        # /dev/stdout is a link to what may have no name.
-        is_link = path.is_symlink() and path.is_file()
-        place = Path(os.path.realpath(path)) if is_link else path
-        with written_atomically(place) as part:
+        with written_atomically(output_place(path, what)) as part:
             yield part
     except OSError as error:
         name = f"{what} {path}".strip()
         raise not_written(name, path.parent, error, "cannot be written") from error
+
+
+def output_place(path: Path, what: str = "") -> Path:
+    """Where a file of the user's is written; the one rule for whatever stands there already.
+
+    A link to an ordinary file counts as that file: the link stays, and what it leads to is
+    replaced. Nothing else that is no ordinary file is ever replaced: no folder, pipe, socket or
+    device, and no link that leads to nothing.
+
+    Args:
+        path: The file, whether it exists or not.
+        what: Its kind, as the start of a sentence: "the listing".
+
+    Returns:
+        `path`, or the end of the links there.
+
+    Raises:
+        UsageError: In a sentence that names the file.
+        OSError: It cannot be reached.
+    """
+    name = f"{what} {path}".strip()
+    if (found := no_ordinary_file(path)) is not None:
+        remedy = "give a file name in it" if path.is_dir() else "choose another name"
+        raise UsageError(f"{name} {found}; {remedy}")
+    if not path.is_symlink():
+        return path
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        raise UsageError(
+            f"{name} is a link that leads to no file; remove it or choose another name"
+        ) from error
+    return Path(os.path.realpath(path))
 
 
 @contextmanager
@@ -87,7 +162,7 @@ def written_atomically(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     """Give an empty file beside `path`, which takes its place if nothing is raised.
 
     Else it is removed and what was at `path` stays. What runs that were killed left behind of the
-    same `path` is removed first. A pipe or a device is given as it is.
+    same `path` is removed first.
 
     Args:
         path: The file to write, whose folder exists.
@@ -96,24 +171,111 @@ def written_atomically(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     Raises:
         OSError: As the system does.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        yield path
-        return
-    remove_left_behind(path)
-    part, file = _begun(path)
-    try:
+    with unfinished_file(path) as part:
         yield part
         if lasting:
             sync_file(part)
-        if sys.platform == "win32":  # which renames no open file
-            file.close()
         part.replace(path)
         if lasting:
             sync_folder(path.parent)
+
+
+@contextmanager
+def unfinished_file(path: Path) -> Iterator[Path]:
+    """Give an empty file beside `path`, which is removed in the end if it is there still.
+
+    What runs that were killed left behind of the same `path` is removed first.
+
+    Raises:
+        OSError: As the system does.
+    """
+    remove_left_behind(path)
+    part, file = _begun(path)
+    try:
+        if sys.platform == "win32":  # which renames no open file
+            file.close()
+        yield part
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         file.close()
+
+
+@contextmanager
+def placed_together(moves: Sequence[tuple[Path, Path]]) -> Iterator[None]:
+    """Rename files to their places, all of them or none: after any error, in this or in the scope,
+    the files are where they were and what they replaced is back.
+
+    Until the scope ends, what is replaced keeps a second name beside the new file. On file systems
+    that know no second names it is gone once it was replaced; the new file then stays.
+
+    Args:
+        moves: (file, place) of each, the file whole, the place as `output_place` gives it.
+
+    Raises:
+        OSError: As the system does.
+    """
+    with ExitStack() as stack:
+        ready = [(_on_one_disk(file, place, stack), place) for file, place in moves]
+        begun: list[tuple[Path, Path, Path | None, bool]] = []
+        try:
+            for file, place in ready:
+                is_there = place.exists()
+                old = _second_name(file, place) if is_there else None
+                begun.append((file, place, old, is_there))
+                file.replace(place)
+            for folder in {place.parent for _, place in ready}:
+                sync_folder(folder)
+            yield
+        except BaseException:
+            for file, place, old, is_there in reversed(begun):
+                _put_back(file, place, old, is_there=is_there)
+            raise
+        for _, _, old, _ in begun:
+            if old is not None:
+                _discard(old)
+
+
+def _on_one_disk(file: Path, place: Path, stack: ExitStack) -> Path:
+    """The file itself, or a copy beside a place that lies on another disk, where a link led."""
+    if file.parent.stat().st_dev == place.parent.stat().st_dev:
+        return file
+    part = stack.enter_context(unfinished_file(place))
+    shutil.copyfile(file, part)
+    sync_file(part)
+    return part
+
+
+def _second_name(file: Path, place: Path) -> Path | None:
+    """Of what is at `place`, beside `file`; such as the next run removes, were this one killed."""
+    name = file.with_name(f".{_key(place)}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        os.link(place, name)
+    except OSError as error:
+        _logger.info("%s has no second name while it is replaced: %s", place, error)
+        return None
+    return name
+
+
+def _put_back(file: Path, place: Path, old: Path | None, *, is_there: bool) -> None:
+    try:
+        if file.exists():  # it was not placed
+            if old is not None:
+                _discard(old)
+            return
+        if old is not None or not is_there:
+            place.replace(file)
+        if old is not None:
+            old.replace(place)
+    except OSError as error:
+        _logger.warning("%s is not as it was: %s", place, error)
+
+
+def _discard(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _logger.info("%s was not removed: %s", path, error)
 
 
 def remove_left_behind(path: Path) -> None:
@@ -238,47 +400,61 @@ def check_new(
     path: Path,
     *,
     overwrite: bool,
+    what: str = "",
     inputs: Sequence[Path] = (),
     outputs: Sequence[Path] = (),
-    what: str = "",
 ) -> None:
     """Refuse before any work what cannot be written, or what would be lost by it.
 
     Args:
         path: A file that is to be written.
-        overwrite: What is there may be replaced.
-        inputs: Files that must not be, even so.
-        outputs: Other files of the same run, which must not be either.
-        what: Which file it is, as in "the report": none where its name says enough.
+        overwrite: What is there may be replaced; see `output_place` for what never is.
+        what: Its kind, as the start of a sentence: "the listing".
+        inputs: Files that must not be replaced, even so.
+        outputs: Other files that the same run writes.
 
     Raises:
         UsageError: It is a folder, one of those files, or there already.
         OutputError: Its folder is not there, or it cannot be written.
     """
-    name, purpose = (f"the {what} {path}", f" for the {what}") if what else (str(path), "")
+    name = f"{what} {path}".strip()
     try:
-        if path.is_dir():
-            raise UsageError(f"{name} is a folder; give a file name in it")
         for others, role in ((inputs, "input"), (outputs, "output")):
-            if any(is_same_file(path, each) for each in others):
+            if any(is_same_file(path, other) for other in others):
                 raise UsageError(f"{name} is the {role} itself; choose another name")
+        place = output_place(path, what)
+        purpose = f" for {what}" if what else ""
         if not path.parent.is_dir():
             raise OutputError(f"the folder {path.parent}{purpose} does not exist; create it")
-        if path.exists() and not overwrite:
+        if place.exists() and not overwrite:
             raise UsageError(f"{name} exists already; add --overwrite to replace it")
     except OSError as error:  # permissions, or a name that is too long
-        raise not_written(name, path.parent, error, "cannot be written") from error
-    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise not_written(f"writing {name}", path.parent, error) from error
+    try:
+        # Not by os.access, which says of more than one file system that the superuser may.
+        part, file = _begun(place)
+        file.close()
+        part.unlink(missing_ok=True)
+    except OSError as error:
+        if is_disk_full(error):
+            raise not_written(f"writing {name}", place.parent, error) from error
         raise OutputError(
-            f"the folder {path.parent}{purpose} cannot be written to: permission denied"
-        )
+            f"the folder {place.parent}{purpose} cannot be written to: {system_reason(error)}"
+        ) from error
 
 
-def is_same_file(path: Path, other: Path) -> bool:
-    """Both lead to one file, by whatever names and links, or would once it is there."""
-    if path.resolve() == other.resolve():
+def is_same_file(one: Path, other: Path) -> bool:
+    """Tell whether two paths lead to one file, or would once it exists."""
+    if os.path.realpath(one) == os.path.realpath(other):
         return True
-    return path.exists() and other.exists() and path.samefile(other)
+    try:
+        return one.samefile(other)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            return False
+        raise
 
 
 def make_output_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from vidrestore.common.errors import ConfigError, unknown_name
-from vidrestore.common.quoting import quoted, shortened
+from vidrestore.common.quoting import not_a_value, quoted, shortened
 from vidrestore.common.settings import Settings
 from vidrestore.common.text_files import can_be_found, parsed_toml, read_toml
 
@@ -22,11 +22,13 @@ def load_settings(
     changes: Sequence[str] = (),
     *,
     options: Mapping[str, Any] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Settings:
     """Defaults, then the profile, then `options`, then `changes`; the last one wins.
 
     `options` are values by dotted name, None meaning "not given"; `changes` are texts such as
-    "restore.batch_size=4". Raises ConfigError naming the nearest allowed names.
+    "restore.batch_size=4". `names` are those of settings by which a person knows them, such as the
+    option that was given. Raises ConfigError naming the nearest allowed names.
     """
     values = read_profile(profile) if profile is not None else {}
     for key, value in (options or {}).items():
@@ -35,7 +37,7 @@ def load_settings(
             _merge(values, {section: {name: value}})
     for change in changes:
         _merge(values, _parse_change(change))
-    return _validated(values)
+    return _validated(values, names or {})
 
 
 def load_profile(name: str | Path) -> Settings:
@@ -74,7 +76,7 @@ def resource_folder(name: str) -> Path:
 def read_profile(name: str | Path) -> dict[str, Any]:
     known = {path.stem: path for path in profile_folder().glob("*.toml")}
     path = known.get(str(name), Path(name))
-    if not can_be_found(path) or not path.is_file():
+    if not can_be_found(path):
         if Path(name).suffix:
             raise ConfigError(f"the profile file {name} does not exist")
         raise ConfigError(unknown_name("profile", str(name), known))
@@ -115,14 +117,14 @@ def _merge(values: dict[str, Any], change: dict[str, Any], where: str = "") -> N
             )
 
 
-def _validated(values: dict[str, Any]) -> Settings:
+def _validated(values: dict[str, Any], names: Mapping[str, str]) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_sentence(error.errors()[0])) from error
+        raise ConfigError(_sentence(error.errors()[0], names)) from error
 
 
-def _sentence(problem: Any) -> str:
+def _sentence(problem: Any, names: Mapping[str, str]) -> str:
     path = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
         kind = (
@@ -136,9 +138,9 @@ def _sentence(problem: Any) -> str:
         return unknown_name(path[-1], problem["input"], allowed)
     if problem["type"] == "string_pattern_mismatch":
         allowed_text = _model_at(path[:-1]).model_fields[path[-1]].description
-        return f"{'.'.join(path)} cannot be {quoted(problem['input'])}; allowed is {allowed_text}"
-    message = problem["msg"].lower()
-    return f"{'.'.join(path)} cannot be {quoted(problem['input'])}: {shortened(message)}"
+        name = names.get(".".join(path), ".".join(path))
+        return f"{name} cannot be {quoted(problem['input'])}; allowed is {allowed_text}"
+    return not_a_value(names.get(".".join(path), ".".join(path)), problem)
 
 
 def _model_at(path: Sequence[str]) -> type[BaseModel]:

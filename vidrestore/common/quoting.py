@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import reprlib
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 _MOST_CHARACTERS = 80
 _MOST_DIGITS = 40
@@ -44,6 +46,30 @@ def shortened(text: str, most_characters: int = 300) -> str:
     """The reason that a library gives, as one printable line of at most so many characters."""
     line = printable(text)
     return line if len(line) <= most_characters else f"{line[: most_characters - 3]}..."
+
+
+_EXPECTED = {
+    "float_parsing": "a number", "float_type": "a number", "finite_number": "a finite number",
+    "int_parsing": "a whole number", "int_type": "a whole number",
+    "int_from_float": "a whole number", "bool_parsing": "true or false",
+    "bool_type": "true or false", "string_type": "a text", "path_type": "the name of a file",
+    "tuple_type": "a list", "greater_than": "greater than {gt:.10g}",
+    "greater_than_equal": "at least {ge:.10g}", "less_than": "less than {lt:.10g}",
+    "less_than_equal": "at most {le:.10g}", "multiple_of": "a multiple of {multiple_of:.10g}",
+}  # fmt: skip
+
+
+def not_a_value(name: str, problem: Mapping[str, Any]) -> str:
+    """The sentence for a value that a setting or an option cannot have.
+
+    Args:
+        name: Of the setting or option.
+        problem: One of pydantic's, as `ValidationError.errors` gives them.
+    """
+    start = f"{name} cannot be {quoted(problem['input'])}"
+    if (expected := _EXPECTED.get(problem["type"])) is not None:
+        return f"{start}; it must be {expected.format(**problem.get('ctx', {}))}"
+    return f"{start}: {shortened(problem['msg'].lower())}"
 
 
 def _printable_character(character: str) -> str:

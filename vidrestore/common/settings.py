@@ -43,7 +43,7 @@ class Decode(Section):
         "", pattern=r"^(|cineon|slog3|.+\.cube)$", description="cineon, slog3 or a .cube file"
     )
     """How the pictures code light, where the file does not say: for detectors and networks only."""
-    fps: float | None = Field(None, gt=0, le=1000)
+    fps: float | None = Field(None, ge=0.01, le=1000)
     """Of numbered pictures, by which all that is set in seconds goes; None: 24."""
 
 
@@ -157,8 +157,9 @@ class Restore(Section):
     batch_size: int | None = Field(None, ge=1, le=1024)
     """Faces at once; None: at most 4 on a GPU, as its memory allows, and 1 on a CPU, where more
     only cost memory."""
-    max_vram_gb: float = Field(0.0, ge=0, le=10000)
-    """Most that torch takes of a GPU's memory in a process, in GB (10^9 bytes); 0: all there is."""
+    max_vram_gb: float | None = Field(None, ge=0.1, le=10000)
+    """Most that torch takes of a GPU's memory in a process, in GB (10^9 bytes); None: all there
+    is."""
     number_format: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Of the network's convolutions; auto: the fastest that is safe on this machine."""
     engine: Literal["auto", "torch", "openvino"] = "auto"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidrestore.common.errors import ConfigError, system_reason
+from vidrestore.common.files import check_readable_kind
 from vidrestore.common.quoting import shortened
 
 _MOST_BYTES = 16 << 20
@@ -89,8 +90,9 @@ def read_text(path: Path, what: str, *, errors: str = "strict") -> str:
         errors: What becomes of bytes that are no UTF-8, as for `bytes.decode`.
 
     Raises:
-        ConfigError: It cannot be read, is too large, or is no text.
+        ConfigError: It is no ordinary file, cannot be read, is too large, or is no text.
     """
+    check_readable_kind(path, what, ConfigError)
     try:
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)

@@ -30,6 +30,10 @@ _LEAST = 1e-9
 # Of a .cube file: rows by its specification, and values as far as half floats go.
 _MOST_ROWS, _LARGEST_VALUE = 65536, 65504
 
+# As DaVinci Resolve writes in place of DOMAIN_MIN and DOMAIN_MAX.
+_RANGES = ("LUT_1D_INPUT_RANGE", "LUT_3D_INPUT_RANGE")
+_FOLLOWED = ("LUT_1D_SIZE", "DOMAIN_MIN", "DOMAIN_MAX", *_RANGES)
+
 Table = tuple[tuple[float, float, float], ...]
 
 
@@ -82,11 +86,20 @@ def read_cube(path: Path) -> Table:
             f"{path} is a table of three dimensions, which has no way back; give one of a single "
             "dimension (LUT_1D_SIZE), or cineon or slog3"
         )
+    for word in words:
+        if word.startswith(("LUT_", "DOMAIN_")) and word not in _FOLLOWED:
+            raise UsageError(
+                f"the keyword {quoted(word)} of {path} is not followed here; give a table with "
+                f"none but {', '.join(_FOLLOWED)}"
+            )
     try:
         rows = [tuple(map(_number, line)) for line in lines if line and not line[0][0].isupper()]
         size = int(words["LUT_1D_SIZE"][0]) if words["LUT_1D_SIZE"][0].isascii() else 0
         ends = words.get("DOMAIN_MIN", ["0"] * 3) + words.get("DOMAIN_MAX", ["1"] * 3)
-        is_unit = list(map(_number, ends)) == [0, 0, 0, 1, 1, 1]
+        ranges = [words.get(word, ["0", "1"]) for word in _RANGES]
+        is_unit = list(map(_number, ends)) == [0, 0, 0, 1, 1, 1] and all(
+            list(map(_number, each)) == [0, 1] for each in ranges
+        )
     except (KeyError, ValueError, IndexError) as error:
         raise UsageError(f"{path} is no .cube file with a table of one dimension") from error
     if not 2 <= size <= _MOST_ROWS:

@@ -130,7 +130,7 @@ def restore_all(
         One outcome for each pair.
     """
     for source, target in pairs:
-        if can_be_found(target) and not overwrite:
+        if can_be_found(target) and target.is_file() and not overwrite:
             yield Outcome(source, target, "there already")
             continue
         try:

@@ -6,7 +6,6 @@ folder. In the end each frame that changed becomes a file again; of the others t
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,6 +18,7 @@ import numpy as np
 
 from vidrestore.analysis.result import Analysis
 from vidrestore.common.errors import InputError, OutputError, not_written
+from vidrestore.common.files import output_place, sync_file
 from vidrestore.common.settings import Settings
 from vidrestore.common.system import usable_cores
 from vidrestore.common.threads import StageThreads
@@ -79,8 +79,7 @@ class Job:
                 shutil.copyfile(was, now)
             else:
                 now.write_bytes(self._file(was, frame, analysis.info))
-            with now.open("rb+") as file:
-                os.fsync(file.fileno())
+            sync_file(now)
             return frame.index
 
         try:
@@ -96,11 +95,12 @@ class Job:
             )
         return folder / self.target.name
 
-    def deliver(self, folder: Path) -> None:
-        """Bring the pictures under their names; all of them are whole."""
-        for part, target in zip(self._targets(folder), self._targets(self.target.parent),
-                                strict=True):  # fmt: skip
-            part.replace(target)
+    def moves(self, folder: Path) -> list[tuple[Path, Path]]:
+        """(picture, place) of each of those that `write` wrote into `folder`."""
+        places = [
+            output_place(target, "the output") for target in self._targets(self.target.parent)
+        ]
+        return list(zip(self._targets(folder), places, strict=True))
 
     def _targets(self, folder: Path) -> list[Path]:
         path = folder / self.target.name

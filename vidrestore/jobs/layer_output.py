@@ -17,7 +17,7 @@ import numpy as np
 from vidrestore.analysis.edl import later
 from vidrestore.analysis.result import Analysis
 from vidrestore.common.errors import OutputError, UsageError, ignored, not_written
-from vidrestore.common.files import held, sync_file, sync_folder
+from vidrestore.common.files import held, output_place, sync_file, sync_folder
 from vidrestore.imaging.frame import LayerRange, VideoInfo
 from vidrestore.imaging.planes import layout, plane
 from vidrestore.jobs.work_folder import SegmentFile, WorkFolder, segment_file
@@ -105,9 +105,10 @@ class LayerOutput:
             wholes.append(segment_file(whole, {}))
         self.finish("video", video_key, wholes)
 
-    def deliver(self, source: Path, analysis: Analysis, *, is_part: bool) -> None:
-        """Write the files into the folder, from the joined streams; after any error those that
-        were there are there still. `layer_folder` is held meanwhile.
+    @contextmanager
+    def placed(self, source: Path, analysis: Analysis, *, is_part: bool) -> Iterator[None]:
+        """Write the files into the folder, from the joined streams; after any error, in this or in
+        the scope, those that were there are there again. `layer_folder` is held meanwhile.
 
         `source` is what they lie over, of which the frames of `analysis` are the whole, or a part;
         the times of a part begin at zero, as those of the output do.
@@ -116,7 +117,8 @@ class LayerOutput:
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             staging = _Staging.made_in(self.folder)
-            try:
+        try:
+            with _writing(self.folder):
                 code = _timecode(source, analysis) if self.form == "prores" else None
                 for stream, path in zip(_STREAMS, paths, strict=True):
                     if self.form == "prores":
@@ -125,16 +127,19 @@ class LayerOutput:
                     else:
                         _write_pictures(path, staging.new, stream)
                 staging.swap(self._there())
-            except BaseException:
+            yield
+        except BaseException:
+            with _writing(self.folder):
                 staging.undo()
-                raise
-            staging.remove()
+            raise
+        with _writing(self.folder):
+            staging.settle()
 
     def check(self, target: Path, others: Sequence[Path], *, overwrite: bool) -> None:
         """Refuse, before any work, a folder that cannot be used or holds such files already."""
         with _writing(self.folder):
-            if self.folder.exists() and not self.folder.is_dir():
-                raise UsageError(f"the layer {self.folder} is a file; give a folder")
+            if (self.folder.exists() or self.folder.is_symlink()) and not self.folder.is_dir():
+                raise UsageError(f"the layer {self.folder} is no folder; give one")
             if not self.folder.exists() and not self.folder.absolute().parent.is_dir():
                 raise OutputError(
                     f"the folder {self.folder.parent} for the layer does not exist; create it"
@@ -144,19 +149,24 @@ class LayerOutput:
                     f"the folder {self.folder} for the layer cannot be written to; choose another"
                 )
             movies = self._movies()
-            known = {path.resolve() for path in (target, *others)}
-            if self.form == "prores" and known.intersection(path.resolve() for path in movies):
+            known = {os.path.realpath(path) for path in (target, *others)}
+            if self.form == "prores" and known.intersection(map(os.path.realpath, movies)):
                 raise UsageError(
                     f"the layer would be written over a file of this run in {self.folder}; "
                     "choose another folder"
                 )
+            for path in self._there():
+                # Those that are there go into a folder beside the new ones until these are whole.
+                if path.is_symlink():
+                    raise UsageError(f"the layer {path} is a link; remove it")
+                output_place(path, "the layer")
             if not overwrite and (old := next(iter(self._there()), None)):
                 raise UsageError(f"the layer {old} exists already; add --overwrite to replace it")
 
     def _there(self) -> list[Path]:
         """The layer that is in the folder already."""
         if self.form == "prores":
-            return [movie for movie in self._movies() if movie.exists()]
+            return [movie for movie in self._movies() if movie.exists() or movie.is_symlink()]
         return list(self._pictures())
 
     def _movies(self) -> list[Path]:
@@ -188,7 +198,7 @@ def layer_folder(folder: Path | None) -> Iterator[None]:
         UsageError: Another run holds it.
         OutputError: It cannot be written to.
     """
-    if folder is None or (folder.exists() and not folder.is_dir()):
+    if folder is None or ((folder.exists() or folder.is_symlink()) and not folder.is_dir()):
         yield  # what is no folder is refused with the other options
         return
     if not folder.absolute().parent.is_dir():
@@ -268,11 +278,14 @@ class _Staging:
         for path in new:
             path.replace(folder / path.name)
         sync_folder(folder)
-        # From here on the new files are those that count.
-        names.unlink()
+
+    def settle(self) -> None:
+        """All is done that belongs together: from here on the new files are those that count."""
+        (self.path / "names").unlink()
+        self.remove()
 
     def undo(self) -> None:
-        """Have the folder as it was before, unless the new files are all in their places."""
+        """Have the folder as it was before, unless `settle` was called."""
         folder, old, gone = self.path.parent, self.path / "old", self.path / "gone"
         try:
             names = (self.path / "names").read_bytes().split(b"\0")

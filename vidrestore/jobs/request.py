@@ -11,13 +11,12 @@ from vidrestore.analysis.interlacing import Interlacing
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.selection import EVERYONE, Choice
 from vidrestore.common.errors import InputError, OutputError, UsageError, system_reason
-from vidrestore.common.files import check_new
+from vidrestore.common.files import check_new, output_place
 from vidrestore.common.settings import Settings
 from vidrestore.jobs.exclusions import PICTURES, check_exclusions
 from vidrestore.jobs.render import Workers
 from vidrestore.media.containers import container_of
 from vidrestore.media.decode import TimeRange
-from vidrestore.media.framemd5 import check_listing_path
 from vidrestore.media.images import (
     is_pattern,
     is_pictures,
@@ -27,6 +26,8 @@ from vidrestore.media.images import (
     pictures_of,
 )
 from vidrestore.models.restorers import Restorer, check_restorer
+
+_OUTPUT, _LISTING = "the output", "the listing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class RestoreRequest:
         if self.restorer is not None:
             check_restorer(self.restorer)
         check_exclusions(self.options())
+        self.choice.check()
         scale = self.settings.scale
         if scale.upscaler is not None and scale.factor == 1:
             raise UsageError(
@@ -148,8 +150,8 @@ def check_picture_paths(
     if framemd5 is not None:
         if is_pictures(framemd5):
             raise UsageError(f"the listing {framemd5} has the name of a picture; name it .txt")
-        check_listing_path(framemd5, source, target, overwrite=overwrite)
-    check_new(target, overwrite=overwrite, inputs=(source,), what="output")
+        check_new(framemd5, overwrite=overwrite, what=_LISTING, inputs=[source], outputs=[target])
+    check_new(target, overwrite=overwrite, what=_OUTPUT, inputs=[source])
     if pictures.numbers is None:
         return
     names = {numbered(target, number).name for number in pictures.numbers}
@@ -157,6 +159,8 @@ def check_picture_paths(
         raise UsageError(f"the output {target} is the input itself; choose another folder or name")
     if not (there := numbers_of(target)):
         return
+    for number in there:
+        output_place(numbered(target, number), _OUTPUT)
     example = numbered(target, there[0])
     if not overwrite:
         raise UsageError(
@@ -196,7 +200,9 @@ def check_paths(
         for each in (source, *filter(None, beside)):
             _check_files(each, target, overwrite=overwrite or is_redo)
             if framemd5 is not None:
-                check_listing_path(framemd5, each, target, overwrite=overwrite)
+                check_new(
+                    framemd5, overwrite=overwrite, what=_LISTING, inputs=[each], outputs=[target]
+                )
         if is_redo and not target.exists():
             raise UsageError(
                 f"the output {target} does not exist, so none of its shots can be redone; restore "
@@ -216,10 +222,9 @@ def _check_report(
         raise UsageError(
             f"the report is a web page, so its name ends in .html, not {report.name!r}"
         )
-    if framemd5 is not None and report.resolve() == framemd5.resolve():
+    if framemd5 is not None and os.path.realpath(report) == os.path.realpath(framemd5):
         raise UsageError(f"the report {report} is the listing, too; give them two names")
-    for each in inputs:
-        check_listing_path(report, each, target, overwrite=overwrite, what="report")
+    check_new(report, overwrite=overwrite, what="the report", inputs=inputs, outputs=[target])
 
 
 def _check_files(source: Path, target: Path, *, overwrite: bool) -> None:
@@ -227,7 +232,7 @@ def _check_files(source: Path, target: Path, *, overwrite: bool) -> None:
         raise InputError(f"the file {source} does not exist")
     if not os.access(source, os.R_OK):
         raise InputError(f"the file {source} cannot be read: permission denied")
-    check_new(target, overwrite=overwrite, inputs=(source,), what="output")
+    check_new(target, overwrite=overwrite, what=_OUTPUT, inputs=[source])
 
 
 def check_fields(source: Path, interlacing: Interlacing, *, factor: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from vidrestore.analysis.replay import last_duration
 from vidrestore.analysis.result import Analysis
 from vidrestore.common.errors import ChangedSourceError, FaultyOutputError
 from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.files import output_place, placed_together, sync_file
 from vidrestore.common.settings import Settings
 from vidrestore.common.threads import Stopwatch
 from vidrestore.jobs.image_output import at_own_clock
@@ -29,6 +31,7 @@ from vidrestore.jobs.summary import Summary, summarize
 from vidrestore.jobs.verify import Larger, SampleCollector, Verification, check_output
 from vidrestore.jobs.work_folder import WorkFolder, work_folder
 from vidrestore.media.containers import RemuxPlan
+from vidrestore.media.framemd5 import Listing
 from vidrestore.media.remux import packet_count, remux
 from vidrestore.restoration.statistics import RestorationStats
 from vidrestore.restoration.upscaling import Scaler
@@ -77,26 +80,21 @@ def run(
     request.validate()
     if observer is not None:
         on_event = observer.on_event
+    place = output_place(request.target, "the output")
     with (
-        work_folder(request.target, lambda message: notify(on_event, message)) as work,
+        work_folder(place, lambda message: notify(on_event, message)) as work,
         layer_folder(request.layer),
+        ExitStack() as unfinished,
     ):
-        made = _made(request, work, observer, on_event)
+        made = _made(request, work, observer, on_event, unfinished)
         plan, whole, counts, tally = made.plan, made.whole, made.counts, made.tally
-        if plan.job.layering is not None:
-            plan.job.layering.deliver(
-                plan.base.path, plan.base.analysis, is_part=request.span is not None
-            )
         if request.keep_job:
             note_job(
                 work, whole, plan.job.analysis, plan.rendering.segments, counts=counts,
                 restorers=plan.restorers, strength=plan.strength, encoding=plan.job.encoding,
                 stream_index=_stream_index(plan),
             )  # fmt: skip
-        if (pictures := plan.output.pictures) is not None:
-            pictures.deliver(whole.parent)
-        else:
-            whole.replace(request.target)
+        _place_all(made, request, place)
         work.end(keep_job=request.keep_job)
     seconds = {
         "analyze": made.planned - started,
@@ -122,6 +120,30 @@ def run(
     return summary if observer is None else observer.finished(plan, tally, summary, fixity)
 
 
+def _place_all(made: _Made, request: RestoreRequest, place: Path) -> None:
+    """Bring the output and all that was written with it to their places, or nothing.
+
+    The output itself comes last: whoever finds it under its name finds the rest, too, also after a
+    power cut or a kill in between. That leaves the listing, the layer or some numbered pictures
+    without the others at worst, while all of the work is kept: the same command with --overwrite
+    replaces them. The report follows once all have their names, for it tells how long that took.
+    """
+    plan, is_part = made.plan, request.span is not None
+    moves = [] if made.listing is None else [made.listing.move]
+    if plan.output.pictures is not None:
+        moves += plan.output.pictures.moves(made.whole.parent)
+    else:
+        sync_file(made.whole)
+        moves.append((made.whole, place))
+    with ExitStack() as together:
+        if plan.job.layering is not None:
+            base = plan.base
+            together.enter_context(
+                plan.job.layering.placed(base.path, base.analysis, is_part=is_part)
+            )
+        together.enter_context(placed_together(moves))
+
+
 class _Made(NamedTuple):
     """The whole output, checked, in the work folder."""
 
@@ -132,6 +154,8 @@ class _Made(NamedTuple):
     used: tuple[str, ...]
     """Names of the restorers."""
     fixity: Verification | None
+    listing: Listing | None
+    """Finished, and not in its place."""
     planned: float
     restored: float
     """When that was done, by the monotonic clock."""
@@ -142,19 +166,20 @@ def _made(
     work: WorkFolder,
     observer: RunObserver | None,
     on_event: OnEvent | None,
+    unfinished: ExitStack,
 ) -> _Made:
     """Plan, restore, join and check; once more where the analysis of an earlier run is of other
     frames than the source has."""
     plan = plan_job(request, work, on_event)
     try:
-        return _restored(plan, request, work, observer, on_event)
+        return _restored(plan, request, work, observer, on_event, unfinished)
     except ChangedSourceError as error:
         if not plan.has_kept_analysis:
             raise
         logging.getLogger("vidrestore").info("a kept analysis is of no use: %s", error)
     notify(on_event, OTHER_FRAMES)
     plan = plan_job(request, work, on_event, may_be_kept=False)
-    return _restored(plan, request, work, observer, on_event)
+    return _restored(plan, request, work, observer, on_event, unfinished)
 
 
 def _restored(
@@ -163,6 +188,7 @@ def _restored(
     work: WorkFolder,
     observer: RunObserver | None,
     on_event: OnEvent | None,
+    unfinished: ExitStack,
 ) -> _Made:
     planned = time.monotonic()
     watch = Stopwatch()
@@ -178,11 +204,17 @@ def _restored(
             _join_all(video, whole, plan, used, tally)
         restored = time.monotonic()
         onlooker = None if observer is None else observer.sample_collector(plan, tally)
-        fixity = _checked(whole, plan, request, onlooker, on_event)
+        with ExitStack() as stack:
+            listing = None
+            if (path := request.framemd5) is not None:
+                listing = Listing(path, plan.base.path, request.target)
+                stack.enter_context(listing)
+            fixity = _checked(whole, plan, request, onlooker, listing, on_event)
+            unfinished.push(stack.pop_all())
     except FaultyOutputError:
         work.forget_video()  # else the next run would begin with it
         raise
-    return _Made(plan, whole, counts, tally, used, fixity, planned, restored)
+    return _Made(plan, whole, counts, tally, used, fixity, listing, planned, restored)
 
 
 def _codec(plan: Plan) -> str:
@@ -214,10 +246,11 @@ def _checked(
     plan: Plan,
     request: RestoreRequest,
     onlooker: SampleCollector | None,
+    listing: Listing | None,
     on_event: OnEvent | None,
 ) -> Verification | None:
     """What reading the file back shows; None where nobody wants that."""
-    is_wanted = request.framemd5 is not None or onlooker is not None
+    is_wanted = listing is not None or onlooker is not None
     if not plan.job.settings.encode.check and not is_wanted:
         return None
     analysis = plan.base.analysis
@@ -229,8 +262,7 @@ def _checked(
         span=plan.base.span,
         strength=plan.strength,
         larger=_larger(plan),
-        listing=request.framemd5,
-        target=request.target,
+        listing=listing,
         onlooker=onlooker,
         on_event=on_event,
     )

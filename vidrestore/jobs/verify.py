@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from itertools import pairwise, zip_longest
@@ -85,8 +84,7 @@ def check_output(
     span: TimeRange | None,
     strength: float,
     larger: Larger | None = None,
-    listing: Path | None = None,
-    target: Path | None = None,
+    listing: Listing | None = None,
     onlooker: SampleCollector | None = None,
     on_event: OnEvent | None = None,
 ) -> Verification:
@@ -94,8 +92,7 @@ def check_output(
 
     `stream_index` is that of the restored stream in `output`, `strength` that of all pasting.
     `larger` makes the source's pictures as large as the output's; `analysis` is then of these.
-    `listing` receives one line per frame (see `Listing`); it appears only when it is whole, and
-    names the output as `target`.
+    `listing` receives one line per frame, and is finished then.
 
     Every frame must stand at its source's time, counted from the first frame where `span` is
     given: to the tick where the output's clock has that tick, else off by one tick of it at most.
@@ -108,9 +105,8 @@ def check_output(
         "decode source": _hashed(frames_again(source, analysis, span), wanted, larger),
         "decode output": _hashed(_read_back(output, stream_index, damage), wanted),
     }
-    writer = nullcontext() if listing is None else Listing(listing, source, target or output)
-    with writer as lines, StageThreads() as threads:
-        comparison = _Comparison(analysis, strength, lines)
+    with StageThreads() as threads:
+        comparison = _Comparison(analysis, strength, listing)
         reads = (
             threads.background(read, depth=_DEPTH, name=name) for name, read in readers.items()
         )
@@ -130,6 +126,8 @@ def check_output(
         _check_source(comparison.frames, None, analysis, source)
         if damage.decode_errors or damage.corrupt_frames:
             raise _mismatch("cannot be decoded without errors")
+    if listing is not None:
+        listing.finish()
     return comparison.result()
 
 

@@ -13,22 +13,10 @@ from types import TracebackType
 import av
 import numpy as np
 
-from vidrestore.common.errors import OutputError, not_written
-from vidrestore.common.files import check_new, output_file
+from vidrestore.common.errors import not_written
+from vidrestore.common.files import output_place, sync_file, unfinished_file
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.planes import plane
-
-
-def check_listing_path(
-    listing: Path, source: Path, target: Path, *, overwrite: bool, what: str = "listing"
-) -> None:
-    """Refuse, before any work, a place for the listing that cannot be used or would harm a file.
-
-    `what` names another file that is written beside the output."""
-    check_new(listing, overwrite=overwrite, inputs=(source,), outputs=(target,), what=what)
-    with _writing(listing, what):
-        if listing.exists() and not listing.is_file():
-            raise OutputError(f"the {what} {listing} is no ordinary file; choose another name")
 
 
 def frame_md5(image: av.VideoFrame) -> str:
@@ -45,8 +33,9 @@ class Listing:
 
     Lines that begin with # say what the file is. The others have the columns named in the last of
     them: pts in the source's time base, and the half-open box of changed samples in luma pixels,
-    "-" where the frames are identical and "?" where their samples cannot be compared. It has its
-    name only once it is whole; OutputError where it cannot be written.
+    "-" where the frames are identical and "?" where their samples cannot be compared. It lies
+    beside its place until whoever opened it brings it there, and is removed in the end where that
+    was not done. OutputError where it cannot be written.
     """
 
     def __init__(self, path: Path, source: Path, target: Path) -> None:
@@ -54,11 +43,23 @@ class Listing:
         self._stack = ExitStack()
 
     def __enter__(self) -> Listing:
-        with ExitStack() as stack:
-            part = stack.enter_context(output_file(self._path, "the listing"))
-            self._file = stack.enter_context(part.open("wb"))
+        with ExitStack() as stack, _writing(self._path):
+            self._place = output_place(self._path, "the listing")
+            self._part = stack.enter_context(unfinished_file(self._place))
+            self._file = stack.enter_context(self._part.open("wb"))
             self._stack = stack.pop_all()
         return self
+
+    def finish(self) -> None:
+        """All is written."""
+        with _writing(self._path):
+            self._file.close()
+            sync_file(self._part)
+
+    @property
+    def move(self) -> tuple[Path, Path]:
+        """(file, place), for `placed_together` once the listing is finished."""
+        return self._part, self._place
 
     def write_header(self, clock: Fraction, source_format: str, output_format: str) -> None:
         lines = {
@@ -94,11 +95,11 @@ class Listing:
 
 
 @contextmanager
-def _writing(listing: Path, what: str = "listing") -> Iterator[None]:
+def _writing(listing: Path) -> Iterator[None]:
     """OutputError, in one sentence, for what the file system refuses."""
     try:
         yield
     except OSError as error:
         raise not_written(
-            f"the {what} {listing}", listing.parent, error, "cannot be written"
+            f"the listing {listing}", listing.parent, error, "cannot be written"
         ) from error

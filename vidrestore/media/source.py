@@ -13,6 +13,7 @@ from av.codec.hwaccel import HWAccel
 from av.stream import Disposition
 
 from vidrestore.common.errors import InputError, system_reason
+from vidrestore.common.files import check_readable_kind
 from vidrestore.media.images import is_pictures, pictures_of
 
 # Of pictures as they are read; what they are shown at is a setting.
@@ -46,6 +47,7 @@ def open_source(path: Path, device: str | None = None) -> Iterator[Any]:
 
 
 def _opened(path: Path, device: str | None) -> Any:
+    check_readable_kind(path, "the file", InputError)
     if not path.exists():
         raise InputError(f"the file {path} does not exist")
     if path.stat().st_size == 0:

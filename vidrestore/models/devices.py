@@ -38,7 +38,7 @@ def choose_device(
     """
     _bound_threads()
     if how.device == "cpu":
-        if how.max_vram_gb:
+        if how.max_vram_gb is not None:
             raise UsageError(
                 f"--max-vram {how.max_vram_gb:g} bounds the memory of a CUDA device, and --device "
                 "cpu uses none; leave out one of them"
@@ -54,7 +54,7 @@ def choose_device(
         raise UsageError(f"{problem}; use --device cpu or --device auto")
     if _has_nvidia():
         on_notice(f"{problem}; networks run on the processor")
-    if how.max_vram_gb:
+    if how.max_vram_gb is not None:
         on_notice(
             f"--max-vram {how.max_vram_gb:g} has no effect, since networks run on the processor"
         )
@@ -71,7 +71,7 @@ def has_room(tier: str, how: Restore, device: torch.device) -> bool:
     whatever else is on the device."""
     if device.type == "cpu":
         return True
-    room = min(_total_bytes(device), how.max_vram_gb * GB or math.inf)
+    room = min(_total_bytes(device), math.inf if how.max_vram_gb is None else how.max_vram_gb * GB)
     return bool(_fitting(how, room, (int(tier.removeprefix("gpen-")),)))
 
 
@@ -80,7 +80,7 @@ def what_fits(how: Restore, device: torch.device) -> str:
     if device.type == "cpu":
         return "a smaller one such as --restorer gpen-512"
     ways = [f"--restorer {each}" for each in _fitting(how, room_bytes(device), SIZES_PX)[-1:]]
-    if 0 < how.max_vram_gb * GB < _total_bytes(device):
+    if how.max_vram_gb is not None and how.max_vram_gb * GB < _total_bytes(device):
         ways.append("a larger --max-vram")
     return " or ".join([*ways, "--device cpu"])
 
@@ -131,9 +131,11 @@ def _bound_threads() -> None:
         torch.set_num_threads(cores)
 
 
-def _bound_memory(device: torch.device, max_vram_gb: float) -> None:
-    """Of what torch takes in this process; 0: no bound."""
-    share = min(max_vram_gb * GB / _total_bytes(device), 1.0) if max_vram_gb else 1.0
+def _bound_memory(device: torch.device, max_vram_gb: float | None) -> None:
+    """Of what torch takes in this process; None: no bound."""
+    share = 1.0
+    if max_vram_gb is not None:
+        share = min(max_vram_gb * GB / _total_bytes(device), 1.0)
     torch.cuda.set_per_process_memory_fraction(share, device.index or 0)
 
 

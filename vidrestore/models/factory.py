@@ -11,6 +11,7 @@ import torch
 from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import ConfigError, UsageError, WeightsError, unknown_name
 from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.files import check_readable_kind
 from vidrestore.common.settings import RESTORERS, Detect, Restore, Settings
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.models import weights
@@ -166,6 +167,7 @@ def open_restorer(
         path, expected_size = find_weights(name), int(name.removeprefix("gpen-"))
     elif Path(name).suffix.lower() in FILES:
         path, expected_size = Path(name), None
+        check_readable_kind(path, "the weight file", WeightsError)
         if not path.is_file():
             raise WeightsError(f"the weight file {path} does not exist")
     else:
@@ -281,6 +283,7 @@ def chosen_parser(settings: Settings) -> Parser | None:
     path = settings.paste.parser
     if path is None:
         return None
+    check_readable_kind(path, "the face parser", WeightsError)
     if not path.is_file():
         raise WeightsError(f"the face parser {path} does not exist; set paste.parser to its file")
     return Parser(path, device=choose_device(settings.restore), name=weights.sha256_of_own(path))

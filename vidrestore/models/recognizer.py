@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrestore.common.errors import InputError, UsageError, WeightsError, system_reason
+from vidrestore.common.files import check_readable_kind
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.geometry import fit_similarity, overlaps, template
 from vidrestore.models.detectors import Detection, Detector, look_from_afar, moved
@@ -284,6 +285,7 @@ def _unit(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 
 def _read_photo(path: Path) -> npt.NDArray[np.uint8]:
+    check_readable_kind(path, "the reference photo", InputError)
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:

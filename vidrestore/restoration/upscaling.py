@@ -16,6 +16,7 @@ from av.video.reformatter import Interpolation
 from vidrestore.analysis.interlacing import Interlacing
 from vidrestore.common.checksums import sha256_of_file
 from vidrestore.common.errors import WeightsError
+from vidrestore.common.files import check_readable_kind
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.color import chroma_site, region_rgb, write_rgb
 from vidrestore.imaging.frame import FloatArray, VideoInfo
@@ -190,6 +191,7 @@ def chosen_scaling(settings: Settings) -> Scaling | None:
         return None
     if upscaler is None:
         return Scaling(factor)
+    check_readable_kind(upscaler, "the upscaler", WeightsError)
     if not upscaler.is_file():
         raise WeightsError(f"the upscaler {upscaler} does not exist; give the file of a network")
     Upscaler(upscaler, device=choose_device(settings.restore)).check(factor)

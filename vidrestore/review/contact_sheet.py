@@ -71,7 +71,8 @@ def check_sheet(path: Path, *, inputs: Sequence[Path]) -> None:
         _check_suffix(path)
         check_new(path, overwrite=True, inputs=inputs)
     elif is_folder:
-        check_new(path / "person_1.png", overwrite=True, inputs=inputs)
+        for each in {path / "person_1.png", *path.glob("person_*.png")}:
+            check_new(each, overwrite=True, inputs=inputs)
     else:
         check_new(path, overwrite=True, inputs=inputs)
         if path.is_file():

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from skimage import data
 
 from vidrestore.analysis.pipeline import analyze_video
-from vidrestore.common.files import make_output_folder
+from vidrestore.common.files import check_new, make_output_folder, output_file
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.filters import gaussian_blur
@@ -28,6 +28,7 @@ from vidrestore.review.portrait import bleed_chroma
 
 _WIDTH, _HEIGHT = 640, 480
 _FRAMES, _RATE = 100, 25
+_SIDE_BY_SIDE = "compare.png"
 _SAMPLE_RATE = 48000
 _FACE_PX = (225.0, 118.0)  # where the face stands in the 512 x 512 portrait
 _NOISE_SIGMA = 10.0
@@ -57,6 +58,8 @@ def run_demo(folder: Path, on_event: Callable[[dict[str, Any]], None] | None = N
     """
     make_output_folder(folder)
     source, truth, restored = (folder / f"{n}.mp4" for n in ("source", "truth", "restored"))
+    for path in (source, truth, restored, folder / _SIDE_BY_SIDE):
+        check_new(path, overwrite=True)
     pictures = list(_moving_portrait())
     _write(truth, iter(pictures), crf=4)
     _write(source, _worn(pictures), crf=20)
@@ -65,7 +68,7 @@ def run_demo(folder: Path, on_event: Callable[[dict[str, Any]], None] | None = N
     request = RestoreRequest(source, restored, settings, analysis=analysis, overwrite=True)
     summary = run(request, on_event)
     evaluation = evaluate(restored, source, settings, reference=truth, analysis=analysis)
-    _write_comparison(folder / "compare.png", [source, restored, truth])
+    _write_comparison(folder / _SIDE_BY_SIDE, [source, restored, truth])
     return Demo(folder, summary, evaluation)
 
 
@@ -109,7 +112,7 @@ def _worn(pictures: list[_Picture]) -> Iterator[_Picture]:
 
 def _write(path: Path, pictures: Iterator[_Picture], *, crf: int) -> None:
     """An H.264 file with the pictures and four seconds of a quiet chord."""
-    with av.open(str(path), "w") as container:
+    with output_file(path) as part, av.open(str(part), "w") as container:
         video: Any = container.add_stream(
             "libx264", rate=_RATE, options={"crf": str(crf), "preset": "veryfast"}
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrestore.common.errors import OutputError, UsageError, not_written
-from vidrestore.common.files import output_file
+from vidrestore.common.files import (
+    output_file,
+    output_place,
+    placed_together,
+    sync_file,
+    unfinished_file,
+)
 from vidrestore.imaging.color import region_rgb
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import Rect, upright
@@ -89,11 +95,30 @@ def is_movie(path: Path) -> bool:
 
 def write_picture(path: Path, picture: Picture) -> None:
     """A PNG or JPEG, which appears only when it is whole."""
-    with _appearing(path) as part:
-        done, data = cv2.imencode(path.suffix, picture[..., ::-1])
-        if not done:
-            raise OutputError(f"{path} cannot be written: a picture of that size has no such file")
-        part.write_bytes(data.tobytes())
+    write_pictures([(path, picture)])
+
+
+def write_pictures(pictures: Iterable[tuple[Path, Picture]]) -> None:
+    """PNG or JPEG files, which appear only when all of them are whole."""
+    moves, path = list[tuple[Path, Path]](), Path()
+    try:
+        with ExitStack() as stack:
+            for path, picture in pictures:
+                done, data = cv2.imencode(path.suffix, picture[..., ::-1])
+                if not done:
+                    raise OutputError(
+                        f"{path} cannot be written: a picture of that size has no such file"
+                    )
+                place = output_place(path)
+                part = stack.enter_context(unfinished_file(place))
+                part.write_bytes(data.tobytes())
+                sync_file(part)
+                moves.append((part, place))
+            stack.enter_context(placed_together(moves))
+    except OSError as error:
+        raise not_written(str(path), path.parent, error, "cannot be written") from error
+    except cv2.error as error:
+        raise not_written(f"writing {path}", path.parent, error) from error
 
 
 def write_movie(
@@ -147,7 +172,7 @@ def _appearing(path: Path) -> Iterator[Path]:
     try:
         with output_file(path) as part:
             yield part
-    except (av.error.FFmpegError, cv2.error) as error:
+    except av.error.FFmpegError as error:
         raise not_written(f"writing {path}", path.parent, error) from error
 
 

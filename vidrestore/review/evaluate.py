@@ -30,6 +30,7 @@ from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import Rect, crop_matrix, shifted, warp
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.probe import probe
+from vidrestore.media.source import open_source
 from vidrestore.models.factory import chosen_recognizer
 from vidrestore.restoration.compositing.masks import face_mask, mask_rect
 from vidrestore.restoration.crop import crop
@@ -112,8 +113,11 @@ def evaluate(
     Faces are those of `analysis`, else of a new pass over the source. `span` says which part of
     source and reference the output is a sample of. InputError where the pictures differ in size.
     """
-    analysis = analysis or analyze_video(source, settings, span=span, on_event=on_event)
     paths = [output, source] + ([reference] if reference is not None else [])
+    for path in paths:
+        with open_source(path):
+            pass  # what cannot be read is refused before the work
+    analysis = analysis or analyze_video(source, settings, span=span, on_event=on_event)
     infos = [_probed(path, analysis.info) for path in paths]
     spans = [None, span, span]
     videos = [

@@ -41,7 +41,7 @@ from vidrestore.review.drawing import (
     is_movie,
     picture_of,
     write_movie,
-    write_picture,
+    write_pictures,
 )
 
 LOOP_SECONDS = Fraction(2)
@@ -147,8 +147,7 @@ def _written(
         else:
             _, was, now = next(pairs)
             pictures = (was, now) if apart else (beside(was, now),)
-            for path, picture in zip(files, pictures, strict=True):
-                write_picture(path, picture)
+            write_pictures(zip(files, pictures, strict=True))
     return Preview(
         at_seconds=float(shown.at_seconds),
         frames=shown.segment.frame_count,

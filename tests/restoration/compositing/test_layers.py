@@ -284,7 +284,7 @@ def test_files_that_are_there_are_not_written_over_unasked(tmp_path, form):
 
 def test_a_folder_that_cannot_be_one_is_refused(tmp_path):
     source = source_of(tmp_path / "tape.mkv")
-    with pytest.raises(UsageError, match="is a file; give a folder"):
+    with pytest.raises(UsageError, match="is no folder; give one"):
         layered(source, tmp_path / "out.mkv", source)
     with pytest.raises(OutputError, match="for the layer does not exist"):
         layered(source, tmp_path / "out.mkv", tmp_path / "none" / "layer")
@@ -372,6 +372,7 @@ def test_a_run_that_is_killed_in_the_swap_leaves_one_layer(tmp_path, monkeypatch
             during.setattr(Path, "replace", killed)
             try:
                 staging.swap([folder / each for each in old])
+                staging.settle()
                 ended = True
             except Killed:
                 ended = False

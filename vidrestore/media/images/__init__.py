@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from vidrestore.common.errors import InputError, UsageError
+from vidrestore.common.files import check_readable_kind
 
 KIND_OF_SUFFIX = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".tif": "tiff", ".tiff": "tiff",
                   ".dpx": "dpx", ".exr": "exr"}  # fmt: skip
@@ -87,6 +88,7 @@ def pictures_of(path: Path) -> Pictures:
     """
     kind_of(path)
     if not is_pattern(path):
+        check_readable_kind(path, "the picture", InputError)
         if not path.exists():
             raise InputError(f"the file {path} does not exist")
         return Pictures(path, None)
@@ -105,7 +107,10 @@ def pictures_of(path: Path) -> Pictures:
                 f"{numbered(path, numbers[0]).name} and {numbered(path, numbers[-1]).name}; add "
                 "what is missing, or number the parts apart"
             )
-    return Pictures(path, tuple(numbers))
+    pictures = Pictures(path, tuple(numbers))
+    for each in pictures.files:
+        check_readable_kind(each, "the picture", InputError)
+    return pictures
 
 
 def numbers_of(pattern: Path) -> list[int]:

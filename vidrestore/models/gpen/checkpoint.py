@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vidrestore.common.errors import WeightsError
+from vidrestore.common.files import check_readable_kind
 from vidrestore.models.gpen import ops
 from vidrestore.models.gpen.network import BASE_CHANNELS, GPEN, GPENConfig
 from vidrestore.models.weight_file import read_checkpoint, some_of
@@ -62,6 +63,7 @@ def load_checkpoint(path: str | Path) -> tuple[GPENConfig, dict[str, Tensor]]:
         OSError: the file cannot be read.
     """
     path = Path(path)
+    check_readable_kind(path, "the weight file", WeightsError)
     state: Mapping[str, Tensor] = read_checkpoint(path)
     if path.suffix.lower() == ".onnx":
         state = _named(path, state)

@@ -19,7 +19,7 @@ from vidrestore.analysis.replay import last_duration
 from vidrestore.analysis.result import Analysis, is_woven
 from vidrestore.common.errors import system_reason
 from vidrestore.common.events import OnEvent, notify
-from vidrestore.common.files import written_atomically
+from vidrestore.common.files import output_file
 from vidrestore.common.settings import Settings
 from vidrestore.common.threads import StageTime
 from vidrestore.common.timecode import time_text
@@ -144,7 +144,7 @@ class Reporter:
 
 def _write(path: Path, text: str) -> None:
     """Whole, or not at all."""
-    with written_atomically(path) as part:
+    with output_file(path) as part:
         # A file name may hold bytes that are no text; they are written as escapes.
         part.write_bytes(text.encode("utf-8", "backslashreplace"))
 
