@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         VidrestoreError,
         WeightsError,
     )
+    from vidrestore.common.events import DownloadProgress, Notice, PassTimes, Progress
     from vidrestore.common.profiles import load_profile, load_settings
     from vidrestore.common.settings import Settings
     from vidrestore.jobs.request import RestoreRequest
@@ -31,8 +32,12 @@ __all__ = [
     "Analysis",
     "ClusterError",
     "ConfigError",
+    "DownloadProgress",
     "InputError",
+    "Notice",
     "OutputError",
+    "PassTimes",
+    "Progress",
     "RestoreRequest",
     "Settings",
     "Summary",
@@ -51,6 +56,7 @@ __all__ = [
 _HOMES = {
     "api": ("analyze_video", "restore", "restore_video", "write_comparison", "write_preview"),
     "analysis.result": ("Analysis",),
+    "common.events": ("DownloadProgress", "Notice", "PassTimes", "Progress"),
     "common.profiles": ("load_profile", "load_settings"),
     "common.settings": ("Settings",),
     "jobs.request": ("RestoreRequest",),

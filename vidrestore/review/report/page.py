@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 
 from vidrestore.analysis.description import Person
-from vidrestore.common.threads import StageTime
+from vidrestore.common.stage_times import StageTime
 from vidrestore.common.timecode import duration_text
 from vidrestore.jobs.summary import Summary, TrackLikeness
 from vidrestore.jobs.verify import Verification
