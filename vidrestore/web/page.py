@@ -245,7 +245,11 @@ class Page:
         """Look at a new video."""
         stored = None if upload is None else self._desk.uploads.find(upload, _visitor(request))
         if stored is None:
-            yield {self._found: content.said(content.nobody(None), wrong=True) if upload else ""}
+            yield {
+                self._found: content.status_html(content.nothing_to_restore(None), is_wrong=True)
+                if upload
+                else ""
+            }
             return
         self._drop(request)
         look = self._desk.look(stored, Kind(profile, detector))
@@ -305,21 +309,23 @@ class Page:
     async def _watch(self, look: Job) -> AsyncIterator[Shown]:
         name = look.source.name
         async for text in _progress(look):
-            yield {self._found: content.said(f"{name}: {text}", share=content.share_done(look))}
+            yield {
+                self._found: content.status_html(f"{name}: {text}", share=content.share_done(look))
+            }
         if look.state == "failed":
-            yield {self._found: content.said(content.sentence(look.message), wrong=True)}
+            yield {self._found: content.status_html(content.sentence(look.message), is_wrong=True)}
         elif look.state == "done":
             try:
                 yield self._people_of(look)
             except (LookupError, TypeError, ValueError):
                 _log.exception("what was found in a video was not understood")
-                yield {self._found: content.said(content.sentence(DEFECT), wrong=True)}
+                yield {self._found: content.status_html(content.sentence(DEFECT), is_wrong=True)}
 
     def _people_of(self, look: Job) -> Shown:
         analysis, people = look.outcome["analysis"], people_in(look)
         choices = content.people_choices(people)
-        faces = content.faces_css([f"/person/{look.job_id}/{number}.png" for _, number in choices])
-        found = content.said(f"{look.source.name}: {content.people_text(analysis)}")
+        faces = content.faces_html([f"/person/{look.job_id}/{number}.png" for _, number in choices])
+        found = content.status_html(f"{look.source.name}: {content.people_text(analysis)}")
         if not people:
             return {self._found: found}
         most = max(people, key=lambda person: float(person["seconds_on_screen"]))
@@ -365,18 +371,20 @@ class Page:
     ) -> AsyncIterator[Shown]:
         look = self._look_of(request)
         if look is None or not people:
-            yield {self._tried: content.said(content.nobody(look), wrong=True)}
+            yield {
+                self._tried: content.status_html(content.nothing_to_restore(look), is_wrong=True)
+            }
             return
         order = Order(Kind(profile, detector), restorer, strength, tuple(people))
         job = self._desk.try_out(look, moment, order, close=close)
         async for text in _progress(job):
-            yield {self._tried: content.said(text, share=content.share_done(job))}
+            yield {self._tried: content.status_html(text, share=content.share_done(job))}
         if job.state == "failed":
-            yield {self._tried: content.said(content.sentence(job.message), wrong=True)}
+            yield {self._tried: content.status_html(content.sentence(job.message), is_wrong=True)}
         elif job.state == "done":
             pair = tuple(map(str, pair_of(job)))
             yield {
-                self._tried: content.said(content.BEFORE_AFTER),
+                self._tried: content.status_html(content.BEFORE_AFTER),
                 self._slider: gr.update(value=pair, visible=True),
             }
 
@@ -393,11 +401,13 @@ class Page:
     ) -> Shown:
         look = self._look_of(request)
         if look is None or not people:
-            return {self._started: content.said(content.nobody(look), wrong=True)}
+            return {
+                self._started: content.status_html(content.nothing_to_restore(look), is_wrong=True)
+            }
         order = Order(Kind(profile, detector), restorer, strength, tuple(people))
         job = self._desk.restore(look, quality, suffix, order)
         text = f"{target_of(job).name} is on the list below. You can go on with another video."
-        return {self._started: content.said(text), self._list: self._listed(look.owner)}
+        return {self._started: content.status_html(text), self._list: self._listed(look.owner)}
 
     async def _change(self, event: gr.EventData, request: gr.Request) -> str:
         """One of the buttons of the list."""
@@ -468,7 +478,7 @@ def _quiet(
     """
     goes_on = inspect.isasyncgenfunction(handler)
     event(
-        _said_plainly(handler),
+        _with_plain_errors(handler),
         inputs=list(inputs),
         outputs=outputs,
         queue=goes_on,
@@ -480,7 +490,7 @@ def _quiet(
     )
 
 
-def _said_plainly(handler: Callable[..., Any]) -> Callable[..., Any]:
+def _with_plain_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
     """A handler whose errors reach the page as sentences."""
     if inspect.isasyncgenfunction(handler):
 
