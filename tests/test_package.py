@@ -20,8 +20,8 @@ print(Path(vidrestore.__file__).parent)
 print(vidrestore.load_profile("film").encode.quality)
 print(*sorted(path.stem for path in profile_folder().glob("*.toml")))
 print(*load_table())
-from vidrestore.review.report.page import page
 from vidrestore.web import content
+print(*sorted(path.name for path in Path(vidrestore.__file__).parent.rglob("*.j2")))
 print(content.step(1, "<b>").strip())
 """
 
@@ -68,9 +68,10 @@ def test_an_installed_copy_finds_its_profiles_and_weights(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    package, quality, profiles, weights, escaped = done.stdout.splitlines()
+    package, quality, profiles, weights, templates, escaped = done.stdout.splitlines()
     assert Path(package) == unpacked / "vidrestore"
     assert quality == "archive"
+    assert templates.split() == ["page.html.j2", "report.html.j2"]
     assert escaped == "<h2>&lt;b&gt;</h2>"
     assert profiles.split() == sorted(path.stem for path in (PROJECT / "configs").glob("*.toml"))
     assert {"gpen-2048", "yunet", "buffalo_l"} <= set(weights.split())
