@@ -72,7 +72,7 @@ def test_an_installed_copy_finds_its_profiles_and_weights(
     assert Path(package) == unpacked / "vidrestore"
     assert quality == "archive"
     assert templates.split() == ["page.html.j2", "report.html.j2"]
-    assert escaped == "<h2>&lt;b&gt;</h2>"
+    assert escaped == "<h2>1. &lt;b&gt;</h2>"
     assert profiles.split() == sorted(path.stem for path in (PROJECT / "configs").glob("*.toml"))
     assert {"gpen-2048", "yunet", "buffalo_l"} <= set(weights.split())
 

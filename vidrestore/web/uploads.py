@@ -62,6 +62,10 @@ class Uploads:
         upload = self._stored.get(named)
         return upload if upload and upload.owner == owner and self._is_sound(upload) else None
 
+    def of(self, owner: str) -> list[Upload]:
+        """Those of one visitor."""
+        return [upload for upload in self._stored.values() if upload.owner == owner]
+
     def remove(self, upload: Upload) -> None:
         """Remove an upload and the folder that was made for it."""
         if self._stored.get(str(upload.path)) is upload:
