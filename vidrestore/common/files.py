@@ -13,15 +13,17 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal
 
 from vidrestore.common.errors import OutputError, UsageError, not_written
+from vidrestore.common.handled import log_handled, logged
 
 _POLL_SECONDS = 0.2
 # A file system without locks, as some networks have: then nothing is held, and nothing waits.
@@ -41,6 +43,7 @@ def held(path: Path, *, wait: bool) -> Iterator[None]:
 
     Waits for another holder if told to, else raises BlockingIOError.
     """
+    is_told = False
     while True:
         file = path.open("ab")
         try:
@@ -53,6 +56,9 @@ def held(path: Path, *, wait: bool) -> Iterator[None]:
         file.close()
         if path.exists() and not wait:
             raise BlockingIOError(errno.EAGAIN, "held by another run", str(path))
+        if not is_told:
+            _logger.debug("waiting for %s, which another run holds", path)
+            is_told = True
         time.sleep(_POLL_SECONDS)
     with file:
         yield
@@ -109,7 +115,7 @@ def written_atomically(path: Path, *, lasting: bool = True) -> Iterator[Path]:
         if lasting:
             sync_folder(path.parent)
     finally:
-        with suppress(OSError):
+        with logged(OSError):
             part.unlink(missing_ok=True)
         file.close()
 
@@ -135,6 +141,18 @@ def remove_left_behind(path: Path) -> None:
             _logger.info("%s was not removed: %s", part, error)
 
 
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it, as far as that is possible; no link is followed.
+
+    Args:
+        folder: What is removed; what cannot be stays and leaves a line in the log.
+    """
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(folder, onexc=lambda function, path, error: log_handled(error))
+    else:
+        shutil.rmtree(folder, onerror=lambda function, path, found: log_handled(found[1]))
+
+
 def sync_file(path: Path) -> None:
     """Force the content of a file onto the disk."""
     with path.open("rb+") as file:
@@ -151,6 +169,7 @@ def sync_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
             raise
+        log_handled(error)
     finally:
         os.close(descriptor)
 
@@ -205,9 +224,11 @@ def _lives(pid: int) -> bool:
         return False
     try:
         os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
+    except (ProcessLookupError, OverflowError) as error:
+        log_handled(error)
         return False
-    except PermissionError:
+    except PermissionError as error:
+        log_handled(error)
         return True
     return True
 
@@ -229,15 +250,16 @@ def _lock(file: IO[bytes]) -> Literal["nobody", "busy", "unknown"]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-            return "busy"
+            return "busy"  # asked again and again; who asks says that it waits
         if error.errno not in _NO_LOCKS:
             raise
+        log_handled(error)
         return "unknown"
     return "nobody"
 
 
 def _is_at(file: IO[bytes], path: Path) -> bool:
-    with suppress(FileNotFoundError):
+    with logged(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     return False
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
@@ -18,6 +17,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
+from vidrestore.common.handled import log_handled
 from vidrestore.web.session import Session
 from vidrestore.web.tabs import Tab
 
@@ -84,8 +84,6 @@ _TOO_MANY = (
     "page again."
 )
 _NOTHING = "There is nothing at this address that you may see; load the page again from its start."
-
-_logger = logging.getLogger("vidrestore")
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -161,7 +159,8 @@ class Access:
             return False
         try:
             given = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=8)
-        except ValueError:
+        except ValueError as error:
+            log_handled(error)
             return False
         return any(_same(each, self.token) for each in given.get("token", ()))
 
@@ -282,7 +281,7 @@ class Access:
                 return None
             cleaned = json.dumps(self._with_own_files(request, visitor, 0)).encode()
         except (ValueError, RecursionError, LookupError) as error:
-            _logger.debug("a request was refused: %r", error)
+            log_handled(error)
             return None
         return request["session_hash"], cleaned
 
@@ -354,7 +353,8 @@ def _upload_of(scope: Scope, visitor: str) -> bytes | None:
     """
     try:
         given = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    except ValueError:
+    except ValueError as error:
+        log_handled(error)
         return None
     ids = given.get("upload_id", [])
     if not ids and scope["path"] == _UPLOADING[0]:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +24,7 @@ from vidrestore.common.events import (
     Progress,
     line_from_dict,
 )
+from vidrestore.common.handled import log_handled, logged
 from vidrestore.web.folders import OwnFolders
 
 COMMAND = (sys.executable, "-m", "vidrestore")
@@ -95,7 +95,7 @@ class Job:
         try:
             fields = json.loads(line)
         except (ValueError, RecursionError) as error:
-            _log.debug("a line of a command is no JSON: %s", error)
+            log_handled(error)
             return
         try:
             said = line_from_dict(fields) if isinstance(fields, dict) else None
@@ -255,7 +255,7 @@ def _end(process: asyncio.subprocess.Process) -> None:
         if process.returncode is None:
             process.kill()
 
-    with suppress(ProcessLookupError):
+    with logged(ProcessLookupError):
         process.terminate()
     asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, kill)
 
@@ -306,7 +306,8 @@ def _unsaid(status: int, said: Sequence[str]) -> str:
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
-    except ValueError:  # one of the real-time signals, which have no names
+    except ValueError as error:  # one of the real-time signals, which have no names
+        log_handled(error)
         return f"signal {number}"
 
 

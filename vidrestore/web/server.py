@@ -7,7 +7,6 @@ import asyncio
 import importlib.util
 import os
 import secrets
-import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidrestore.common.errors import OutputError, UsageError
-from vidrestore.common.files import held
+from vidrestore.common.files import held, remove_tree
+from vidrestore.common.handled import logged
 from vidrestore.models.weights import cache_variable, user_cache
 from vidrestore.web.access import LOCAL, Access, visitor_of
 from vidrestore.web.queue import COMMAND
@@ -264,7 +264,7 @@ def work_folder() -> Iterator[Path]:
                     if left.is_dir() and not left.is_symlink():
                         _remove_left(left)
                 folder.mkdir(mode=0o700)
-                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                stack.callback(remove_tree, folder)
                 stack.enter_context(held(folder / "lock", wait=False))
         except OSError as error:
             why = error.strerror or str(error) or "no reason was given"
@@ -281,7 +281,7 @@ def _remove_left(folder: Path) -> None:
     lock = folder / "lock"
     if lock.is_symlink():  # no page makes one, and holding it would make a file elsewhere
         lock.unlink()
-    with suppress(BlockingIOError):
+    with logged(BlockingIOError):
         with held(lock, wait=False):
             pass
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)

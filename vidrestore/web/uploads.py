@@ -6,6 +6,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidrestore.common.handled import log_handled
 from vidrestore.web.folders import OwnFolders
 
 
@@ -87,5 +88,6 @@ class Uploads:
                 and stat.S_ISREG(path.lstat().st_mode)
                 and path.resolve() == folder.resolve() / path.relative_to(folder)
             )
-        except OSError:
+        except OSError as error:
+            log_handled(error)
             return False

@@ -18,6 +18,7 @@ from vidrestore.analysis.replay import last_duration
 from vidrestore.analysis.result import Analysis, is_woven
 from vidrestore.common.events import Event, Notice, OnEvent, PassTimes, notify
 from vidrestore.common.files import written_atomically
+from vidrestore.common.handled import log_handled
 from vidrestore.common.settings import Settings
 from vidrestore.common.stage_times import StageTime
 from vidrestore.jobs.plan import Plan
@@ -90,6 +91,7 @@ class Reporter:
             _write(self._path, text)
         except (Exception, KeyboardInterrupt) as error:
             # The output has its name already; nothing about a page may make that look undone.
+            log_handled(error)
             why = getattr(error, "strerror", None) or str(error) or "interrupted"
             sentence = f"the report {self._path} could not be written ({why}); the output is whole"
             return replace(summary, warnings=(*summary.warnings, sentence))
