@@ -98,16 +98,16 @@ class Job:
             log_handled(error)
             return
         try:
-            said = line_from_dict(fields) if isinstance(fields, dict) else None
-            match said:
+            event = line_from_dict(fields) if isinstance(fields, dict) else None
+            match event:
                 case Progress(stage, done, total):
                     self._set_progress(stage, "frames", done, total)
                 case DownloadProgress(stage, done, total):
                     self._set_progress(stage, "bytes", done, total)
                 case Notice(message):
                     self.notices.append(message)
-                case Failure() if said.kind != "interrupted":
-                    self._set_failure(said)
+                case Failure() if event.kind != "interrupted":
+                    self._set_failure(event)
                 case Done(name, result):
                     self.outcome = {name: result}
         except (LookupError, TypeError, ValueError) as error:
