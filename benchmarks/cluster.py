@@ -26,6 +26,7 @@ import numpy as np
 
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.api import restore_video
+from vidrestore.common.events import Event, Progress
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import ray_cluster
 from vidrestore.media.decode import TimeRange
@@ -58,15 +59,17 @@ def main() -> None:
     analyze_seconds = (time.monotonic() - started) / analysis.frame_count
 
     def measure(name: str, crew: Any) -> None:
-        told: list[tuple[float, int]] = []
+        steps: list[tuple[float, int]] = []
+
+        def note(event: Event) -> None:
+            if isinstance(event, Progress) and event.stage == "restore":
+                steps.append((time.monotonic(), event.frame))
+
         with tempfile.TemporaryDirectory() as folder:
             summary = restore_video(
                 clip, Path(folder) / "out.mp4", settings, span=span, analysis=analysis,
-                workers=crew, on_event=lambda event: told.append(
-                    (time.monotonic(), event.get("frame", 0) * (event.get("stage") == "restore"))
-                ),
+                workers=crew, on_event=note,
             )  # fmt: skip
-        steps = [(at, frame) for at, frame in told if frame]
         (first, before), (last, after) = steps[0], steps[-1]
         rates[name].append((after - before) / (last - first))
         if crew is None:

@@ -31,6 +31,7 @@ import torch
 from skimage import data
 
 from vidrestore.api import restore_video
+from vidrestore.common.events import Event, Progress
 from vidrestore.common.profiles import load_settings
 from vidrestore.models.restorers import Restorer
 
@@ -69,10 +70,10 @@ class Resident:
         self._frames = frames
         self._bytes: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
 
-    def __call__(self, event: dict[str, Any]) -> None:
-        if event["event"] == "progress":
-            stretch = (event["frame"] - 1) // self._frames
-            self._bytes[event["stage"]][stretch].append(resident_bytes())
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            stretch = (event.frame - 1) // self._frames
+            self._bytes[event.stage][stretch].append(resident_bytes())
 
     def medians(self, stage: str) -> list[float]:
         return [statistics.median(found) for _, found in sorted(self._bytes[stage].items())]

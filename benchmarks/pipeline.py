@@ -22,7 +22,6 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +34,7 @@ from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.tracks import Track
 from vidrestore.api import restore_video
 from vidrestore.cli.progress import show_stage_times
+from vidrestore.common.events import Event, PassTimes
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.system import usable_cores
 from vidrestore.media.decode import TimeRange
@@ -70,18 +70,18 @@ def efficiency(clip: Path, frames: int, folder: Path) -> None:
     )  # fmt: skip
     span = TimeRange(Fraction(0), Fraction(frames, 30))
     analysis = analyze_video(clip, settings, span=span)
-    told: list[dict[str, Any]] = []
+    events: list[Event] = []
     restore_video(
-        clip, folder / "out.mp4", settings, analysis=analysis, span=span, on_event=told.append
+        clip, folder / "out.mp4", settings, analysis=analysis, span=span, on_event=events.append
     )
-    event = next(each for each in told if each["event"] == "stages")
-    show_stage_times(event, Console())
-    cores, wall = usable_cores(), event["seconds"]
-    busiest = max(each["busy_seconds"] for each in event["stages"].values())
+    times = next(each for each in events if isinstance(each, PassTimes))
+    show_stage_times(times, Console())
+    cores, wall = usable_cores(), times.seconds
+    busiest = max(each.busy_seconds for each in times.stages.values())
     print(
         f"{clip.name}: {analysis.frame_count} frames, {analysis.face_count} faces, "
         f"{analysis.frame_count / wall:.2f} frames/s; processor over wall x {cores} cores "
-        f"{event['processor_seconds'] / wall / cores:.2f}, busiest stage over wall "
+        f"{times.processor_seconds / wall / cores:.2f}, busiest stage over wall "
         f"{busiest / wall:.2f} (each at least {LEAST_BUSY})"
     )
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         VidrestoreError,
         WeightsError,
     )
+    from vidrestore.common.events import DownloadProgress, Notice, PassTimes, Progress
     from vidrestore.common.profiles import load_profile, load_settings
     from vidrestore.common.settings import Settings
     from vidrestore.jobs.request import RestoreRequest
@@ -34,8 +35,12 @@ __all__ = [
     "ClusterError",
     "ConfigError",
     "Detector",
+    "DownloadProgress",
     "InputError",
+    "Notice",
     "OutputError",
+    "PassTimes",
+    "Progress",
     "RestoreRequest",
     "Restorer",
     "Settings",
@@ -55,6 +60,7 @@ __all__ = [
 _HOMES = {
     "api": ("analyze_video", "restore", "restore_video", "write_comparison", "write_preview"),
     "analysis.result": ("Analysis",),
+    "common.events": ("DownloadProgress", "Notice", "PassTimes", "Progress"),
     "common.profiles": ("load_profile", "load_settings"),
     "common.settings": ("Settings",),
     "jobs.request": ("RestoreRequest",),

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers import footage
+from helpers.events import messages
 from helpers.media import AS_PAINTED, Painter, Unchanged, info_of, random_image, write_video
 from skimage import data
 
@@ -183,7 +184,7 @@ def test_a_face_at_the_border_is_found_where_it_is(tmp_path, shared, x, y, mode)
                    "fields.deinterlace": mode, "detect.margins": margins}  # fmt: skip
         said = []
         found[margins] = analyze_video(path, load_settings(options=options), on_event=said.append)
-        told = [event["message"] for event in said if event["event"] == "notice"]
+        told = messages(said)
         assert any("head-switching noise" in message for message in told) == margins
     (track,), (plain,) = (analysis.tracks for analysis in found.values())
     assert found[False].margins is None

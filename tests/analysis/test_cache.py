@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.events import is_at, messages
 from helpers.media import (
     AS_PAINTED,
     OneFace,
@@ -84,7 +85,7 @@ def run(tape, settings, told, target=None, **more):
 
 
 def said(told):
-    return [event["message"] for event in told if event["event"] == "notice"]
+    return messages(told)
 
 
 def count(told, part):
@@ -242,7 +243,7 @@ class OnFrame:
 
     def __call__(self, event):
         self.told.append(event)
-        if event.get("stage") == "analyze":
+        if is_at(event, "analyze", 0):
             self.counts["analyze"] += 1
             if self.counts["analyze"] == FRAMES // 2:
                 self.what()

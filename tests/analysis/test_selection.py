@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from helpers.events import messages
 from helpers.media import (
     AS_PAINTED,
     OneFace,
@@ -214,7 +215,7 @@ def test_an_analysis_is_used_again_for_the_same_content_and_settings(
     copy = shutil.copy2(tape, tmp_path / "copy.mkv")
     again = cache.find_analysis(probe(copy, plain), plain, on_event=told.append).analysis
     assert detector.pictures == seen
-    assert any("earlier run" in event.get("message", "") for event in told)
+    assert any("earlier run" in message for message in messages(told))
     np.testing.assert_array_equal(again.tracks[0].matrices, first.tracks[0].matrices)
     for change in ("align.smoothness=0.5", "detect.remember=false"):
         other = load_settings(None, [change], options={"detect.detector": "haar"})
@@ -357,7 +358,7 @@ def test_a_broken_pack_only_costs_recognition_where_another_detector_is_used(
     analysis = pipeline.analyze_video(tape, settings, on_event=told.append)
     assert analysis.tracks
     assert not analysis.people_are_joined
-    said = " ".join(event.get("message", "") for event in told)
+    said = " ".join(messages(told))
     assert "nobody is recognised from one shot to the next" in said
 
 
@@ -376,4 +377,4 @@ def test_choosing_people_without_a_recogniser_says_what_that_means(tmp_path, tap
     restore_video(tape, tmp_path / "out.mkv", load_settings(options={"detect.detector": "haar"}),
                   restorer=Painter(), choice=Choice(people="1"),
                   on_event=told.append)  # fmt: skip
-    assert any("each track counts as a person" in event.get("message", "") for event in told)
+    assert any("each track counts as a person" in message for message in messages(told))

@@ -7,7 +7,8 @@ import pytest
 from helpers.media import mild_image, write_video
 
 from vidrestore.cli import main
-from vidrestore.common.threads import StageThreads, StageTime
+from vidrestore.common.stage_times import StageTime
+from vidrestore.common.threads import StageThreads
 from vidrestore.restoration.statistics import RestorationStats
 
 COUNT, STEP_SECONDS = 40, 0.005

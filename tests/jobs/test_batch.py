@@ -13,7 +13,7 @@ from rich.console import Console
 
 from vidrestore.cli.progress import events
 from vidrestore.common.errors import InputError, OutputError, UsageError
-from vidrestore.common.events import OnEvent
+from vidrestore.common.events import OnEvent, Progress
 from vidrestore.common.profiles import as_toml, load_profile, load_settings
 from vidrestore.jobs.batch import USUAL_NAME, expanded, restore_all, targets_in
 from vidrestore.jobs.summary import Summary
@@ -242,4 +242,4 @@ def test_a_log_gets_ten_lines_for_a_stage() -> None:
 
 def _tell(tell: OnEvent, frames: int) -> None:
     for done in range(1, frames + 1):
-        tell({"event": "progress", "stage": "restore", "frame": done, "frames": frames})
+        tell(Progress("restore", done, frames))

@@ -32,6 +32,7 @@ import cv2
 import pytest
 import torch
 from helpers import media, sources
+from helpers.events import is_at
 from helpers.processes import environment
 from skimage import data
 
@@ -40,6 +41,7 @@ from vidrestore.analysis.selection import Choice
 from vidrestore.api import restore_video
 from vidrestore.cli import main as vidrestore
 from vidrestore.common.errors import VidrestoreError
+from vidrestore.common.events import Event
 from vidrestore.common.profiles import load_settings
 from vidrestore.models import factory, weights
 from vidrestore.models.gpen.network import GPEN
@@ -141,8 +143,8 @@ class Case:
     def stopped(self, stage: str, frame: int, **how: Any) -> None:
         """Interrupt a run once it tells so much of that stage."""
 
-        def stop(event: dict[str, Any]) -> None:
-            if event.get("stage") == stage and event.get("frame", 0) >= frame:
+        def stop(event: Event) -> None:
+            if is_at(event, stage, frame):
                 raise KeyboardInterrupt
 
         with contextlib.suppress(KeyboardInterrupt):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.events import messages
 from helpers.media import analysis_of_file, mild_image, plain_track, planes_of, write_video
 from helpers.processes import environment
 
@@ -109,7 +110,7 @@ def restored(tape: Path, target: Path, restorer: Tinted, told: list | None = Non
         )  # fmt: skip
     except OutputError:
         summary = None
-    return summary, [event["message"] for event in told if event["event"] == "notice"]
+    return summary, messages(told)
 
 
 def frames_of(path: Path) -> list[tuple[int, bytes]]:
@@ -355,7 +356,7 @@ def main() -> None:
     try:
         restored(Path(tape), Path(target), Tinted(stop), told)
     except KeyboardInterrupt:
-        print(*(event.get("message") for event in told), sep="\n")
+        print(*messages(told), sep="\n")
         sys.exit(130)
 
 

@@ -22,6 +22,7 @@ from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.tracks import Track
 from vidrestore.api import restore_video
 from vidrestore.common.errors import ChangedSourceError, InputError, OutputError
+from vidrestore.common.events import Event, OnEvent, Progress
 from vidrestore.common.settings import Settings
 from vidrestore.jobs import run as job
 from vidrestore.media import decode
@@ -100,7 +101,7 @@ class Run:
         self.analysis: Analysis | None = analysis
         self.restorer = Darker()
         self.settings = Settings()
-        self.on_event: Callable[[dict[str, Any]], None] | None = None
+        self.on_event: OnEvent | None = None
         self.fuse = Fuse(_BAD_FRAME)
 
     def __call__(self) -> Any:
@@ -254,8 +255,8 @@ def test_an_encoder_that_cannot_start(run: Run) -> None:
 
 
 def test_a_source_that_vanishes_between_the_passes(run: Run) -> None:
-    def remove(event: dict[str, Any]) -> None:
-        if event.get("frame") == _FRAMES:
+    def remove(event: Event) -> None:
+        if isinstance(event, Progress) and event.frame == _FRAMES:
             run.source.unlink()
 
     run.analysis, run.on_event = None, remove
@@ -267,8 +268,8 @@ def test_a_source_that_vanishes_between_the_passes(run: Run) -> None:
 def test_a_source_that_changes_during_the_first_pass(run: Run, make_video: MakeVideo) -> None:
     shorter = make_video("shorter.mp4", frames=_FRAMES - 5, size=(160, 120))
 
-    def swap(event: dict[str, Any]) -> None:
-        if (event.get("stage"), event.get("frame")) == ("analyze", _FRAMES):
+    def swap(event: Event) -> None:
+        if event == Progress("analyze", _FRAMES, _FRAMES):
             shorter.replace(run.source)
 
     run.analysis, run.on_event = None, swap

@@ -10,6 +10,7 @@ from typing import Any
 import av
 import pytest
 import torch
+from helpers.events import messages
 from helpers.media import AS_PAINTED, OneFace, Painter, analysis_of_file, plain_track
 from helpers.videos import MakeVideo
 
@@ -71,7 +72,7 @@ def test_a_detector_that_breaks_at_a_frame_costs_nothing_else(source, tmp_path, 
     assert summary.faces >= FRAMES - 2
     (said,) = [line for line in summary.warnings if "detector" in line]
     assert said.startswith("the detector failed in 2 frames")
-    notices = [event.get("message", "") for event in told]
+    notices = messages(told)
     assert sum("RuntimeError: a defect of the detector" in line for line in notices) == 2
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.events import messages
 from helpers.media import OneFace, Painter
 from helpers.scans import (
     RGB,
@@ -97,7 +98,7 @@ def test_profile_and_exif_go_into_another_kind_of_file(tmp_path, kind, target_ki
     found = tags.parse(carried.exif)
     assert found.orientation == 6
     assert found.first.entries[0x9285].raw == b"a note of another maker"
-    said = [event["message"] for event in told if event["event"] == "notice"]
+    said = messages(told)
     assert any("Exif data are kept" in message for message in said) == (kind != target_kind)
     assert any("which is lossy" in message for message in said) == (target_kind == "jpeg")
     before, after = decoded(source).astype(int), decoded(target).astype(int)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.events import is_at, messages
 from helpers.media import (
     AS_PAINTED,
     Painter,
@@ -61,9 +62,8 @@ class Place:
         told: list[str] = []
 
         def listen(event):
-            if event["event"] == "notice":
-                told.append(event["message"])
-            if is_first and event.get("stage") == stage and event.get("frame", 0) >= frame:
+            told.extend(messages([event]))
+            if is_first and is_at(event, stage, frame):
                 raise KeyboardInterrupt
 
         how = dict(first if is_first else again)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.cluster_tape import FRAMES, Tinted, assert_same, faces_of, make_tape
+from helpers.events import messages
 from helpers.media import (
     AS_PAINTED,
 )
@@ -22,10 +23,11 @@ from helpers.media import (
 from vidrestore.analysis.result import Analysis
 from vidrestore.api import restore_video
 from vidrestore.common.errors import ClusterError, InputError, OutputError, UsageError, WeightsError
+from vidrestore.common.events import Progress
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import ray_cluster
 from vidrestore.jobs.plan import ways_to_encode
-from vidrestore.jobs.render import Progress, RenderJob
+from vidrestore.jobs.render import FrameCounter, RenderJob
 from vidrestore.jobs.work_folder import WorkFolder, segment_file
 from vidrestore.media.probe import fingerprint, probe
 from vidrestore.restoration.companion import ALONE, PairedVideo, Pairing
@@ -98,7 +100,7 @@ def test_workers_give_the_frames_of_one_process(tape, faces, alone, crew, tmp_pa
     assert_same(target, alone)
     assert summary.faces == FRAMES
     assert list(tmp_path.iterdir()) == [target]
-    counts = [event["frame"] for event in events if event["event"] == "progress"]
+    counts = [event.frame for event in events if isinstance(event, Progress)]
     assert counts == sorted(set(counts))
     assert counts[-1] == FRAMES
 
@@ -121,7 +123,7 @@ def test_what_a_lost_worker_did_is_done_again(tape, faces, alone, crew, tmp_path
     )  # fmt: skip
     assert_same(target, alone)
     assert len(list(notes.iterdir())) == 2
-    said = [event["message"] for event in events if event["event"] == "notice"]
+    said = messages(events)
     assert sum("a worker was lost" in message for message in said) in (1, 2)
 
 
@@ -247,7 +249,7 @@ def test_names_of_files_hold_on_other_machines(tape, faces, tmp_path, monkeypatc
 
 def test_the_count_of_frames_never_goes_back():
     told = []
-    progress = Progress(100, lambda event: told.append(event["frame"]))
+    progress = FrameCounter(100, lambda event: told.append(event.frame))
     one, other = Segment(0, 0, 50), Segment(1, 50, 100)
     for segment, written in ((one, 10), (other, 5), (one, 0), (one, 9), (one, 50), (other, 50)):
         progress.tell(segment, written)

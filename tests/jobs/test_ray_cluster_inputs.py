@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers import gpen_formula
 from helpers.cluster_tape import Tinted, frames_of
+from helpers.events import is_at, messages
 from helpers.media import AS_PAINTED, analysis_of_file, mild_image, plain_track, write_video
 from helpers.swap_tape import SIDE_PX, SIZE, image_of, pictures
 
@@ -17,7 +18,7 @@ from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import workers as crew
-from vidrestore.jobs.render import Progress, RenderJob
+from vidrestore.jobs.render import FrameCounter, RenderJob
 from vidrestore.jobs.work_folder import SegmentFile
 from vidrestore.media.decode import TimeRange
 from vidrestore.restoration.segments import Segment
@@ -39,7 +40,7 @@ class Desk:
         pass
 
     def render(
-        self, work: RenderJob, segments: Sequence[Segment], progress: Progress
+        self, work: RenderJob, segments: Sequence[Segment], progress: FrameCounter
     ) -> Generator[tuple[Segment, SegmentFile]]:
         worker = crew._Worker()
         order = crew._Order(
@@ -131,7 +132,7 @@ def test_what_was_begun_without_workers_goes_on_with_them_and_back(
     target, desk, said = tmp_path / "out.mkv", Desk(), []
 
     def break_off(event) -> None:
-        if event["event"] == "progress" and event["stage"] == "restore" and event["frame"] > 48:
+        if is_at(event, "restore", 49):
             raise OutputError("enough")
 
     ways = (None, desk) if begun == "alone" else (desk, None)
@@ -141,7 +142,7 @@ def test_what_was_begun_without_workers_goes_on_with_them_and_back(
     before = desk.segments
     summary = restore_video(source, target, settings, analysis=analysis, workers=ways[1],
                             on_event=said.append)  # fmt: skip
-    assert "1 of 2 segments are done already" in [event.get("message") for event in said]
+    assert "1 of 2 segments are done already" in messages(said)
     assert desk.segments == (1 if begun == "alone" else before)
     assert summary.faces == 2
     assert summary.restorers == ("gpen-256" if restorer == "gpen-auto" else "fusion",)

@@ -26,6 +26,7 @@ from helpers.media import (
 
 from vidrestore.api import restore_video
 from vidrestore.common.errors import InputError, OutputError
+from vidrestore.common.events import Progress
 from vidrestore.common.files import placed_together
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.geometry import crop_matrix
@@ -105,10 +106,7 @@ def test_a_copy_is_identical_and_says_so_in_strict_json(tmp_path):
         "worst_frame_psnr_db": None, "not_compared": None,
     }  # fmt: skip
     assert all(c[2] == c[3] and c[4:] == ["-"] * 4 for c in columns(listing))
-    assert events == [
-        {"event": "progress", "stage": "check", "frame": i + 1, "frames": FRAMES}
-        for i in range(FRAMES)
-    ]
+    assert events == [Progress("check", i + 1, FRAMES) for i in range(FRAMES)]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import av.error
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from helpers.events import messages
 from helpers.media import AS_PAINTED, Painter, frame_times, mild_image, planes_of, write_video
 from helpers.sources import ffmpeg, picture, tone
 
@@ -27,6 +28,7 @@ from vidrestore.analysis import pipeline
 from vidrestore.analysis.replay import frames_again
 from vidrestore.api import restore_video
 from vidrestore.common.errors import InputError, VidrestoreError
+from vidrestore.common.events import Event
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.planes import checksum
 from vidrestore.jobs.summary import Summary
@@ -369,11 +371,11 @@ def test_a_part_of_a_damaged_file_is_read_from_the_files_beginning(tmp_path, who
     hit = max(late, key=lambda packet: packet.size)
     data[hit.pos + hit.size // 2 : hit.pos + hit.size] = bytes(hit.size - hit.size // 2)
     source.write_bytes(data)
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     settings, span = load_settings(options=PLAIN), TimeRange(Fraction(3, 5))
     analysis = pipeline.analyze_video(source, settings, span=span, on_event=events.append)
     assert analysis.one_thread
-    said = [e["message"] for e in events if e["event"] == "notice"]
+    said = messages(events)
     assert said == [
         "the file is damaged; it is read again from its beginning, so that every run gives the same"
     ]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from av.video.reformatter import Interpolation
 from helpers import footage, sources
+from helpers.events import messages
 from helpers.media import (
     AS_PAINTED,
     PLANAR_FORMATS,
@@ -180,7 +181,7 @@ def test_a_format_that_has_no_fields_is_taken_as_it_is(tmp_path, a_face):
     analysis = analyze_video(source, load_settings(options={"detect.detector": "haar"}),
                              on_event=said.append)  # fmt: skip
     assert analysis.fields is None
-    assert any("gray12le" in event.get("message", "") for event in said)
+    assert any("gray12le" in message for message in messages(said))
 
 
 @pytest.mark.parametrize("order", ["tff", "bff"])

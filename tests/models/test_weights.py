@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import importlib
 import json
 import os
 import random
@@ -31,7 +32,7 @@ from vidrestore.models.weight_file import (
     check_state_dict,
     count_outputs,
 )
-from vidrestore.models.weights import Weight
+from vidrestore.models.weights import Weight, cache_variable
 
 SHARED_MODELS = Path(__file__).parents[3] / "shared/models"
 
@@ -764,3 +765,17 @@ def test_importing_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("platform", "module", "name"),
+    [("win32", "windows", "Windows"), ("darwin", "macos", "MacOS"), ("linux", "unix", "Unix")],
+)
+def test_the_variable_that_moves_the_caches_does_so(tmp_path, monkeypatch, platform, module, name):
+    """By the library's own class for each system."""
+    for each in ("win32", "darwin"):
+        monkeypatch.delenv(cache_variable(each), raising=False)
+    folder = "C:\\caches" if platform == "win32" else str(tmp_path)
+    monkeypatch.setenv(cache_variable(platform), folder)
+    kind = getattr(importlib.import_module(f"platformdirs.{module}"), name)
+    assert kind("vidrestore", appauthor=False).user_cache_dir.startswith(folder)

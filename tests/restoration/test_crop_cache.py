@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from helpers.events import messages
 from helpers.media import plain_face, random_image
 from helpers.shots_tape import Boiling, faces_of, frames_of, make_tape
 
@@ -35,7 +36,7 @@ def run(tape, target, restorer=None, **options):
         tape, target, settings, restorer=restorer or Boiling(), analysis=faces_of(tape),
         overwrite=True, resume=options.get("resume", True), on_event=told.append,
     )  # fmt: skip
-    return summary, [event["message"] for event in told if event["event"] == "notice"]
+    return summary, messages(told)
 
 
 class Seen(Boiling):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import sources
+from helpers.events import messages
 from helpers.media import (
     analysis_of,
     analysis_of_file,
@@ -205,7 +206,7 @@ def test_what_another_source_left_is_said_and_not_used(tape, tmp_path):
                   analysis=analysis_of_file(other, [plain_track(60, centre=(48, 32), side=32)]),
                   on_event=told.append)  # fmt: skip
     assert 60 <= painter.faces <= 60 + 2 * 16
-    assert any("is of another source" in event.get("message", "") for event in told)
+    assert any("is of another source" in message for message in messages(told))
 
 
 def test_a_segment_costs_no_more_for_the_tracks_of_others(tape, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from helpers import sources
+from helpers.events import messages
 from helpers.media import (
     AS_PAINTED,
     Painter,
@@ -372,7 +373,7 @@ def test_too_little_memory_is_said_with_its_figure_before_any_work(tmp_path, mon
     monkeypatch.setattr("vidrestore.jobs.memory.machine_memory", lambda: 16 * 2**30)
     heard: list[dict[str, Any]] = []
     scaled(source, tmp_path / "out.mkv", on_event=heard.append)
-    said = [event["message"] for event in heard if event["event"] == "notice"]
+    said = messages(heard)
     assert any("frames of 250 x 194 pixels take about 0.0 GiB of memory" in s for s in said)
     assert any("enlarged to 250 x 194 pixels by Lanczos" in s for s in said)
 

@@ -1,6 +1,7 @@
 import av
 import pytest
 
+from vidrestore.common.events import Progress
 from vidrestore.media.probe import probe
 from vidrestore.review.demo import run_demo
 
@@ -19,5 +20,5 @@ def test_the_demo_gains_a_decibel_and_leaves_its_files(tmp_path):
     assert probe(tmp_path / "demo" / "source.mp4").info.width == 640
     with av.open(str(tmp_path / "demo" / "restored.mp4")) as container:
         assert len(container.streams.audio) == 1
-    stages = {event["stage"] for event in events if event["event"] == "progress"}
+    stages = {event.stage for event in events if isinstance(event, Progress)}
     assert stages == {"analyze", "restore", "check"}

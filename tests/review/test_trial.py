@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from vidrestore.common.errors import UsageError, WeightsError
+from vidrestore.common.events import Progress
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.geometry import apply, template
 from vidrestore.models.restorers import Restorer
@@ -165,10 +166,10 @@ def test_what_is_not_finite_is_refused() -> None:
 
 def test_restorers_that_look_at_neighbours_get_them(tmp_path: Path) -> None:
     settings = load_settings(options={"restore.restorer": "fusion", "restore.device": "cpu"})
-    events: list[dict] = []
+    events: list[Progress] = []
     tryout = run_tryout(settings, tmp_path / "sheet.png", on_event=events.append)
     assert tryout.restores
-    assert [event["frame"] for event in events] == [1, 2, 3, 4, 5, 6]
+    assert [event.frame for event in events] == [1, 2, 3, 4, 5, 6]
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     assert sheet is not None
     assert np.array_equal(sheet[..., ::-1], tryout.sheet)

@@ -363,7 +363,7 @@ def test_without_gradio_it_says_what_to_install(monkeypatch, capsys):
 
 def test_an_error_in_a_handler_reaches_the_page_as_a_sentence(caplog):
     gradio = pytest.importorskip("gradio", reason="gradio is not installed")
-    from vidrestore.web.page import _said_plainly
+    from vidrestore.web.page import _with_plain_errors
 
     async def once(error):
         raise error
@@ -380,7 +380,7 @@ def test_an_error_in_a_handler_reaches_the_page_as_a_sentence(caplog):
         (UsageError("the value <b> is not allowed"), "The value &lt;b&gt; is not allowed."),
         (KeyError("faces"), None),
     ]:
-        for call in (_said_plainly(once)(error), drained(_said_plainly(goes_on), error)):
+        for call in (_with_plain_errors(once)(error), drained(_with_plain_errors(goes_on), error)):
             with pytest.raises(gradio.Error) as raised:
                 asyncio.run(call)
             assert raised.value.message == (sentence or page_words.sentence(DEFECT))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vidrestore.web.queue import Job, Jobs, Progress
+from vidrestore.web.queue import Job, Jobs, StageProgress
 from vidrestore.web.session import Session
 
 # Speaks as `vidrestore --json` does. It is told what to do by its first argument, and in which
@@ -295,7 +295,7 @@ def test_what_is_removed_takes_its_folder_along(tmp_path):
 
 
 def test_the_time_left_follows_from_the_speed_since_it_was_first_heard_of():
-    progress = Progress("restore", "frames", 150, 300, first=100, began_seconds=10.0)
+    progress = StageProgress("restore", "frames", 150, 300, first=100, began_seconds=10.0)
     assert progress.seconds_left(20.0) == pytest.approx(30.0)
     assert progress.seconds_left(10.0) is None
     progress.done = 100

@@ -104,8 +104,8 @@ def test_the_last_job_of_a_video_takes_it_along_and_no_other(tmp_path):
     async def test():
         desk = Session(tmp_path / "desk")
         first, second = store(desk.uploads), store(desk.uploads)
-        look, other = desk.look(first, HAAR), desk.look(second, HAAR)
-        again = desk.look_again(look, Kind("none", "yunet"))
+        look, other = (desk.look("me", str(each.path), HAAR) for each in (first, second))
+        again = desk.look_again("me", look.job_id, Kind("none", "yunet"))
         assert look not in desk.looks.jobs
         assert first.path.exists()
         desk.looks.remove(again)
@@ -130,15 +130,19 @@ def test_a_job_on_a_file_that_was_never_uploaded_removes_nothing_of_it(tmp_path,
 def test_a_visitor_gets_no_file_of_another_and_drops_no_preview_of_another(tmp_path):
     async def test():
         desk = Session(tmp_path / "desk")
-        mine, yours = (desk.look(store(desk.uploads, who), HAAR) for who in ("me", "you"))
+        mine, yours = (
+            desk.look(who, str(store(desk.uploads, who).path), HAAR) for who in ("me", "you")
+        )
         order = Order(HAAR, "fusion", 1.0, ())
         for look in (mine, yours):
             look.outcome = {"analysis": {"people": []}}
-        trials = [desk.try_out(look, 0.5, order, close=False) for look in (mine, yours)]
-        again = desk.try_out(mine, 0.6, order, close=False)
+        trials = [
+            desk.try_out(look.owner, look.job_id, 0.5, order, close=False) for look in (mine, yours)
+        ]
+        again = desk.try_out("me", mine.job_id, 0.6, order, close=False)
         assert trials[0] not in desk.looks.jobs
         assert trials[1] in desk.looks.jobs
-        job = desk.restore(mine, "high", ".mp4", order)
+        job = desk.restore("me", mine.job_id, "high", ".mp4", order)
         job.state = "done"
         before = str(pair_of(again)[0])
         assert desk.result("me", job.job_id) == target_of(job)

@@ -27,7 +27,7 @@ from vidrestore.common.errors import (
     ChangedSourceError,
     InputError,
 )
-from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.events import OnEvent, Progress, notify
 from vidrestore.common.settings import Settings
 from vidrestore.common.system import usable_cores
 from vidrestore.common.threads import StageThreads, Stopwatch
@@ -368,7 +368,7 @@ def template_of(settings: Settings) -> str:
 def _report(on_event: OnEvent | None, info: VideoInfo, span: TimeRange | None, done: int) -> None:
     if on_event is not None:
         expected = max(frames_expected(info, span), done)
-        on_event({"event": "progress", "stage": "analyze", "frame": done, "frames": expected})
+        on_event(Progress("analyze", done, expected))
 
 
 def frames_expected(info: VideoInfo, span: TimeRange | None = None) -> int:

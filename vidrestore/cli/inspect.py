@@ -39,6 +39,7 @@ from vidrestore.cli.options import (
     settings_from,
     span_of,
 )
+from vidrestore.common.events import Done
 from vidrestore.common.timecode import seconds_of
 
 Picture = Annotated[
@@ -135,7 +136,7 @@ def preview(
             on_event=on_event,
         )
     if as_json:
-        print(json.dumps({"event": "done", "preview": shown.as_dict()}))
+        print(json.dumps(Done("preview", shown.as_dict()).as_dict()))
     else:
         console.show_preview(shown)
 
@@ -238,7 +239,7 @@ def analyze(
     if as_json:
         plain = cost if cost is None or isinstance(cost, str) else cost.as_dict()
         found = as_dict(analysis) | {"estimate": plain}
-        print(json.dumps({"event": "done", "analysis": found}, allow_nan=False))
+        print(json.dumps(Done("analysis", found).as_dict(), allow_nan=False))
     else:
         console.show_analysis(analysis, source, cost)
 
@@ -314,7 +315,7 @@ def compare(
     with events(as_json) as on_event:
         found = write_comparison(before, after, output, span=span, wipe=wipe, on_event=on_event)
     if as_json:
-        print(json.dumps({"event": "done", "comparison": found.as_dict()}))
+        print(json.dumps(Done("comparison", found.as_dict()).as_dict()))
     else:
         console.show_comparison(found, output)
 
@@ -354,6 +355,6 @@ def evaluate(
             output, source, settings, reference=reference, span=span, on_event=on_event
         )
     if as_json:
-        print(json.dumps({"event": "done", "evaluation": result.as_dict()}, allow_nan=False))
+        print(json.dumps(Done("evaluation", result.as_dict()).as_dict(), allow_nan=False))
     else:
         console.show_evaluation(result)

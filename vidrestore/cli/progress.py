@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -21,10 +21,16 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from vidrestore.common.events import OnEvent
+from vidrestore.common.events import (
+    DownloadProgress,
+    Event,
+    Notice,
+    OnEvent,
+    PassTimes,
+)
+from vidrestore.common.events import Progress as FrameProgress
 from vidrestore.common.quoting import printable
 from vidrestore.common.system import usable_cores
-from vidrestore.common.threads import StageTime
 from vidrestore.common.timecode import time_text
 
 
@@ -51,7 +57,7 @@ def events(
     """
     if as_json:
         lines = output or sys.stdout
-        yield lambda event: print(json.dumps(event), file=lines, flush=True)
+        yield lambda event: print(json.dumps(event.as_dict()), file=lines, flush=True)
         return
     console = console or Console(stderr=True)
     with Progress(
@@ -66,8 +72,8 @@ def events(
         receiver = _Receiver(progress, console)
         yield receiver
     if stage_times:
-        for event in receiver.stages:
-            show_stage_times(event, console)
+        for times in receiver.stages:
+            show_stage_times(times, console)
 
 
 class _Receiver:
@@ -78,24 +84,22 @@ class _Receiver:
         self._console = console
         self._tasks: dict[str, Any] = {}
         self._tenths: dict[str, int] = {}
-        self.stages: list[dict[str, Any]] = []
+        self.stages: list[PassTimes] = []
 
-    def __call__(self, event: dict[str, Any]) -> None:
-        if event["event"] == "stages":
-            self.stages.append(event)
-        if event["event"] == "notice":
-            self._console.print(
-                printable(event["message"]), markup=False, highlight=False, soft_wrap=True
-            )
-        if event["event"] != "progress":
-            return
-        stage = event["stage"]
-        unit = "bytes" if "bytes" in event else "frames"
-        done, total = (
-            (event["bytes"], event["of_bytes"])
-            if unit == "bytes"
-            else (event["frame"], event["frames"])
-        )
+    def __call__(self, event: Event) -> None:
+        match event:
+            case PassTimes():
+                self.stages.append(event)
+            case Notice(message):
+                self._console.print(
+                    printable(message), markup=False, highlight=False, soft_wrap=True
+                )
+            case FrameProgress(stage, done, total):
+                self._show(stage, done, total, "frames")
+            case DownloadProgress(stage, done, total):
+                self._show(stage, done, total, "bytes")
+
+    def _show(self, stage: str, done: int, total: int | None, unit: str) -> None:
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total, unit=unit)
         self._progress.update(self._tasks[stage], completed=done, total=total)
@@ -114,13 +118,13 @@ class _Receiver:
         self._tenths[stage] = max(tenth, self._tenths.get(stage, 0))
 
 
-def show_stage_times(event: Mapping[str, Any], console: Console) -> None:
-    """The table of one pass, from the event that tells of it; see `StageTime`."""
-    stages = {name: StageTime(**own) for name, own in event["stages"].items()}
+def show_stage_times(times: PassTimes, console: Console) -> None:
+    """Print the table of one pass; see `StageTime`."""
+    stages = times.stages
     if not stages:
         return
     table = Table(
-        "stage", "frames", "busy", "processor", "no input", "no room", title=event["pass"]
+        "stage", "frames", "busy", "processor", "no input", "no room", title=times.pass_name
     )
     for name, own in stages.items():
         seconds = own.busy_seconds, own.processor_seconds, own.starved_seconds, own.held_seconds
@@ -129,8 +133,8 @@ def show_stage_times(event: Mapping[str, Any], console: Console) -> None:
     name, slowest = max(stages.items(), key=lambda pair: pair[1].busy_seconds)
     share = slowest.busy_seconds / max(slowest.seconds, 1e-9)
     cores = usable_cores()
-    used = event["processor_seconds"] / max(event["seconds"], 1e-9)
+    used = times.processor_seconds / max(times.seconds, 1e-9)
     console.print(
         f"{name} limits: it was busy {100 * share:.0f} % of its time; this process kept {used:.2f} "
-        f"of {cores} cores busy for {event['seconds']:.1f} s"
+        f"of {cores} cores busy for {times.seconds:.1f} s"
     )

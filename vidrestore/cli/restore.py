@@ -53,6 +53,7 @@ from vidrestore.cli.options import (
     span_of,
 )
 from vidrestore.common.errors import UsageError
+from vidrestore.common.events import Done, FileOutcome
 from vidrestore.jobs.exclusions import check_exclusions
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ def restore(
             return
         summary = restored(source, target)
     if as_json:
-        print(json.dumps({"event": "done", "summary": summary.as_dict()}))
+        print(json.dumps(Done("summary", summary.as_dict()).as_dict()))
     else:
         console.show_summary(summary, target)
 
@@ -277,14 +278,14 @@ def _restore_all(
         for outcome in restore_all(pairs, restored, overwrite=overwrite):
             outcomes.append(outcome)
             if as_json:
-                told = {"event": "file"} | outcome.as_dict()
-                print(json.dumps(told), file=output, flush=True)
+                line = FileOutcome(**outcome.as_dict())
+                print(json.dumps(line.as_dict()), file=output, flush=True)
             else:
                 console.show_outcome(outcome, len(outcomes), len(pairs))
     finally:
         if as_json:
             files = [outcome.as_dict() | {"summary": None} for outcome in outcomes]
-            print(json.dumps({"event": "done", "files": files}), file=output)
+            print(json.dumps(Done("files", files).as_dict()), file=output)
         else:
             console.show_outcomes(outcomes, len(pairs), output)
     if any(outcome.status == "failed" for outcome in outcomes):

@@ -17,7 +17,9 @@ def failed(kind: str, message: str, status: int, given: Sequence[str]) -> int:
     if "--json" in given:
         import json
 
-        print(json.dumps({"event": "error", "kind": kind, "message": message}), flush=True)
+        from vidrestore.common.events import Failure
+
+        print(json.dumps(Failure(kind, message).as_dict()), flush=True)
     else:
         from vidrestore.common.quoting import printable
 

@@ -18,7 +18,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Literal
 
@@ -32,6 +32,7 @@ from vidrestore.common.errors import (
     not_written,
     system_reason,
 )
+from vidrestore.common.handled import log_handled, logged
 
 _POLL_SECONDS = 0.2
 # A file system without locks, as some networks have: then nothing is held, and nothing waits.
@@ -85,6 +86,7 @@ def held(path: Path, *, wait: bool) -> Iterator[None]:
 
     Waits for another holder if told to, else raises BlockingIOError.
     """
+    is_told = False
     while True:
         file = path.open("ab")
         try:
@@ -97,6 +99,9 @@ def held(path: Path, *, wait: bool) -> Iterator[None]:
         file.close()
         if path.exists() and not wait:
             raise BlockingIOError(errno.EAGAIN, "held by another run", str(path))
+        if not is_told:
+            _logger.debug("waiting for %s, which another run holds", path)
+            is_told = True
         time.sleep(_POLL_SECONDS)
     with file:
         yield
@@ -196,7 +201,7 @@ def unfinished_file(path: Path) -> Iterator[Path]:
             file.close()
         yield part
     finally:
-        with suppress(OSError):
+        with logged(OSError):
             part.unlink(missing_ok=True)
         file.close()
 
@@ -299,6 +304,18 @@ def remove_left_behind(path: Path) -> None:
             _logger.info("%s was not removed: %s", part, error)
 
 
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it, as far as that is possible; no link is followed.
+
+    Args:
+        folder: What is removed; what cannot be stays and leaves a line in the log.
+    """
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(folder, onexc=lambda function, path, error: log_handled(error))
+    else:
+        shutil.rmtree(folder, onerror=lambda function, path, found: log_handled(found[1]))
+
+
 def sync_file(path: Path) -> None:
     """Force the content of a file onto the disk."""
     with path.open("rb+") as file:
@@ -315,6 +332,7 @@ def sync_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
             raise
+        log_handled(error)
     finally:
         os.close(descriptor)
 
@@ -369,9 +387,11 @@ def _lives(pid: int) -> bool:
         return False
     try:
         os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
+    except (ProcessLookupError, OverflowError) as error:
+        log_handled(error)
         return False
-    except PermissionError:
+    except PermissionError as error:
+        log_handled(error)
         return True
     return True
 
@@ -387,11 +407,12 @@ def _lock(file: IO[bytes]) -> Literal["free", "busy", "unknown"]:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
+        log_handled(error)
         return "unknown"
 
 
 def _is_at(file: IO[bytes], path: Path) -> bool:
-    with suppress(FileNotFoundError):
+    with logged(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     return False
 

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from vidrestore.common.errors import ConfigError, unknown_name
+from vidrestore.common.handled import log_handled
 from vidrestore.common.quoting import not_a_value, quoted, shortened
 from vidrestore.common.settings import Settings
 from vidrestore.common.text_files import can_be_found, parsed_toml, read_toml
@@ -101,6 +102,7 @@ def _value(text: str, name: str) -> Any:
         return table["value"] if table.keys() == {"value"} else text
     except ConfigError as error:
         if isinstance(error.__cause__, tomllib.TOMLDecodeError):
+            log_handled(error)
             return text
         raise ConfigError(f"{name} cannot be {quoted(text)}: {error}") from error
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import psutil
+
+from vidrestore.common.handled import log_handled, logged
 
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -22,7 +23,7 @@ def machine_memory() -> int:
     """The bytes of memory that this machine has, or what it lets a container have."""
     sizes = [int(psutil.virtual_memory().total)]
     for path in _CGROUP_LIMITS:
-        with suppress(OSError, ValueError):  # not there, or "max"
+        with logged(OSError, ValueError):  # not there, or "max"
             sizes.append(int(path.read_text()))
     return min(sizes)
 
@@ -53,7 +54,7 @@ def _quotas(cgroups: Path, own_cgroups: Path) -> Iterator[int]:
     """In whole cores, of every group that this process is in."""
     for folder, version in _groups(cgroups, own_cgroups):
         # What is not there or no number ("max", -1) is no quota.
-        with suppress(OSError, ValueError, ZeroDivisionError):
+        with logged(OSError, ValueError, ZeroDivisionError):
             if version == 2:
                 quota, period = (folder / "cpu.max").read_text("ascii").split()
             else:
@@ -71,7 +72,8 @@ def _groups(cgroups: Path, own_cgroups: Path) -> Iterator[tuple[Path, int]]:
     """
     try:
         lines = own_cgroups.read_text("utf-8", "surrogateescape").splitlines()
-    except OSError:  # no Linux
+    except OSError as error:  # no Linux
+        log_handled(error)
         return
     for line in lines:
         number, _, rest = line.partition(":")

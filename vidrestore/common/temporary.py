@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from vidrestore.common.errors import OutputError, not_written
-from vidrestore.common.files import held
+from vidrestore.common.files import held, remove_tree
+from vidrestore.common.handled import logged
 
 _LOCK = "lock"
 
@@ -44,18 +44,18 @@ def _made(ours: Path, stack: ExitStack) -> Path:
     while True:
         _make_private(ours)
         # Another run may remove the empty folder just now; then it is made again.
-        with suppress(FileNotFoundError), held(ours / _LOCK, wait=True):
+        with logged(FileNotFoundError), held(ours / _LOCK, wait=True):
             _remove_left(ours)
             folder = Path(tempfile.mkdtemp(dir=ours, prefix=""))
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.callback(remove_tree, folder)
             stack.enter_context(held(folder / _LOCK, wait=False))
             return folder
 
 
 def _make_private(ours: Path) -> None:
-    with suppress(FileExistsError):
+    with logged(FileExistsError):
         ours.mkdir(mode=0o700)
-    with suppress(FileNotFoundError):
+    with logged(FileNotFoundError):
         found = ours.lstat()
         is_own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
         if not stat.S_ISDIR(found.st_mode) or not is_own:
@@ -71,14 +71,14 @@ def _remove_left(ours: Path) -> None:
     """All that has no living owner; the lock of `ours` is held."""
     for left in ours.iterdir():
         if left.name != _LOCK and left.is_dir() and not left.is_symlink():
-            with suppress(BlockingIOError):
+            with logged(BlockingIOError):
                 with held(left / _LOCK, wait=False):
                     pass
-                shutil.rmtree(left, ignore_errors=True)
+                remove_tree(left)
 
 
 def _remove_empty(ours: Path) -> None:
-    with suppress(OSError), held(ours / _LOCK, wait=True):
+    with logged(OSError), held(ours / _LOCK, wait=True):
         if [each.name for each in ours.iterdir()] == [_LOCK]:
             (ours / _LOCK).unlink()
             ours.rmdir()

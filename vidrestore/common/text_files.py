@@ -9,6 +9,7 @@ from typing import Any
 
 from vidrestore.common.errors import ConfigError, system_reason
 from vidrestore.common.files import check_readable_kind
+from vidrestore.common.handled import log_handled
 from vidrestore.common.quoting import shortened
 
 _MOST_BYTES = 16 << 20
@@ -77,7 +78,8 @@ def can_be_found(path: Path) -> bool:
     """Something has that name; False, too, for what can be no name of a file."""
     try:
         return path.exists()
-    except (OSError, ValueError):  # it is too long, in a closed folder, or holds NUL
+    except (OSError, ValueError) as error:  # too long, in a closed folder, or holds NUL
+        log_handled(error)
         return False
 
 

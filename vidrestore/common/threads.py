@@ -7,41 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from itertools import cycle
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar, cast
 
 from vidrestore.common.errors import VidrestoreError
-from vidrestore.common.events import OnEvent
+from vidrestore.common.events import OnEvent, PassTimes
+from vidrestore.common.stage_times import StageTime
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.05  # longest wait before a blocked thread notices that the scope is left
-
-
-@dataclass(slots=True)
-class StageTime:
-    """Where the seconds of a stage's thread went, and how many items it gave on."""
-
-    items: int = 0
-    busy_seconds: float = 0.0
-    """At work, or waiting for a processor."""
-    processor_seconds: float = 0.0
-    """Of the thread itself; what libraries do in threads of their own is not in it."""
-    starved_seconds: float = 0.0
-    """Waiting for the stages before."""
-    held_seconds: float = 0.0
-    """Waiting for the stages after, which have enough."""
-
-    @property
-    def seconds(self) -> float:
-        return self.busy_seconds + self.starved_seconds + self.held_seconds
-
-    def add(self, other: StageTime) -> None:
-        for name in self.__dataclass_fields__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 class _Failure(NamedTuple):
@@ -260,9 +238,11 @@ class Stopwatch:
     def report(self, on_event: OnEvent | None, name: str, stages: Mapping[str, StageTime]) -> None:
         """Tell as an event what each stage of the pass cost, and how busy this process was."""
         if on_event is not None:
-            on_event({
-                "event": "stages", "pass": name,
-                "seconds": time.monotonic() - self._wall,
-                "processor_seconds": time.process_time() - self._processor,
-                "stages": {each: asdict(own) for each, own in stages.items()},
-            })  # fmt: skip
+            on_event(
+                PassTimes(
+                    name,
+                    seconds=time.monotonic() - self._wall,
+                    processor_seconds=time.process_time() - self._processor,
+                    stages={each: replace(own) for each, own in stages.items()},
+                )
+            )

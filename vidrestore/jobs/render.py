@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from vidrestore.analysis.result import Analysis, frames_of_output, in_output
-from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.events import OnEvent, Progress, notify
 from vidrestore.common.settings import Settings
 from vidrestore.jobs.layer_output import LayerOutput
 from vidrestore.jobs.work_folder import SegmentFile, WorkFolder, segment_file
@@ -130,7 +130,7 @@ def name_of(segment: Segment) -> str:
 
 
 @dataclass(slots=True)
-class Progress:
+class FrameCounter:
     """Frames done in all segments together, told as events; the count never goes back."""
 
     frames: int
@@ -146,17 +146,14 @@ class Progress:
         if self._done > self._told:
             self._told = self._done
             if self.on_event is not None:
-                self.on_event({
-                    "event": "progress", "stage": "restore",
-                    "frame": self._done, "frames": self.frames,
-                })  # fmt: skip
+                self.on_event(Progress("restore", self._done, self.frames))
 
 
 class Renderer(Protocol):
     """Whatever renders the segments of a work."""
 
     def render(
-        self, work: RenderJob, segments: Sequence[Segment], progress: Progress
+        self, work: RenderJob, segments: Sequence[Segment], progress: FrameCounter
     ) -> Generator[tuple[Segment, SegmentFile]]:
         """Every segment as `render` gives it, in any order, as soon as it is there.
 
@@ -182,7 +179,7 @@ class LocalRenderer:
     parser: Parser | None
 
     def render(
-        self, work: RenderJob, segments: Sequence[Segment], progress: Progress
+        self, work: RenderJob, segments: Sequence[Segment], progress: FrameCounter
     ) -> Generator[tuple[Segment, SegmentFile]]:
         for segment in segments:
             tell = partial(progress.tell, segment)
@@ -251,7 +248,7 @@ class Rendering:
 
     def _segments(self, segments: Sequence[Segment], keys: Sequence[str]) -> list[SegmentFile]:
         spans = [self._in_output(segment) for segment in segments]
-        progress = Progress(sum(end - first for first, end in spans), self.on_event)
+        progress = FrameCounter(sum(end - first for first, end in spans), self.on_event)
         done: dict[Segment, SegmentFile] = {}
         for segment, key in zip(segments, keys, strict=True):
             if (found := self._found(name_of(segment), key)) is not None:

@@ -17,7 +17,7 @@ from vidrestore.analysis.cache import OTHER_FRAMES
 from vidrestore.analysis.replay import last_duration
 from vidrestore.analysis.result import Analysis
 from vidrestore.common.errors import ChangedSourceError, FaultyOutputError
-from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.events import Event, OnEvent, notify
 from vidrestore.common.files import output_place, placed_together, sync_file
 from vidrestore.common.settings import Settings
 from vidrestore.common.threads import Stopwatch
@@ -40,7 +40,7 @@ from vidrestore.restoration.upscaling import Scaler
 class RunObserver(Protocol):
     """Follows a run from outside, as a report of it does."""
 
-    def on_event(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: Event) -> None:
         """Receive an event; the observer passes it on."""
         ...
 

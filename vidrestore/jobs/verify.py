@@ -24,7 +24,7 @@ from vidrestore.analysis.replay import frames_again
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.tracks import Track, TracksByFrame
 from vidrestore.common.errors import ChangedSourceError, FaultyOutputError, InputError
-from vidrestore.common.events import OnEvent
+from vidrestore.common.events import OnEvent, Progress
 from vidrestore.common.threads import StageThreads
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import Rect, crop_matrix
@@ -122,7 +122,7 @@ def check_output(
             if onlooker is not None:
                 onlooker(was.frame, now.frame)
             if on_event is not None:
-                on_event({"event": "progress", "stage": "check", "frame": index + 1, "frames": n})
+                on_event(Progress("check", index + 1, n))
         _check_source(comparison.frames, None, analysis, source)
         if damage.decode_errors or damage.corrupt_frames:
             raise _mismatch("cannot be decoded without errors")

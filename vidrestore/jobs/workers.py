@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 import torch
 
 from vidrestore.common.errors import ClusterError, InputError, OutputError, UsageError
-from vidrestore.common.events import notify
+from vidrestore.common.events import DownloadProgress, Event, Notice, notify
 from vidrestore.common.settings import Settings
-from vidrestore.jobs.render import Progress, RenderJob, render
+from vidrestore.jobs.render import FrameCounter, RenderJob, render
 from vidrestore.jobs.work_folder import SegmentFile
 from vidrestore.media import probe
 from vidrestore.media.images import is_pattern
@@ -71,7 +71,7 @@ class WorkerPool:
         _packed(own_restorer)
 
     def render(
-        self, work: RenderJob, segments: Sequence[Segment], progress: Progress
+        self, work: RenderJob, segments: Sequence[Segment], progress: FrameCounter
     ) -> Generator[tuple[Segment, SegmentFile]]:
         import ray
 
@@ -169,13 +169,13 @@ class _Worker:
                 f"{work.folder} is not there or cannot be written to on {here}; share the folder "
                 "of the output with all nodes"
             )
-        usual = work.own_restorer or chosen_restorer(work.settings, self._hear)
+        usual = work.own_restorer or chosen_restorer(work.settings, self._on_event)
         self._work = work
         self._restorers: Schedule = chosen_restorers(
-            work.restorers, usual, work.settings, self._hear
+            work.restorers, usual, work.settings, self._on_event
         )
         networks = networks_used(self._restorers, work.analysis, 0, work.analysis.frame_count)
-        self._judge = chosen_judge(work.settings, self._hear)
+        self._judge = chosen_judge(work.settings, self._on_event)
         self._parser = chosen_parser(work.settings)
         for what, other, own in (
             ("restorer", _names(work.networks), _names(networks)),
@@ -207,11 +207,11 @@ class _Worker:
         notices, self._notices = self._notices, []
         return notices
 
-    def _hear(self, event: dict[str, Any]) -> None:
-        if event["event"] == "notice":
-            self._notices.append(event["message"])
-        elif event["event"] == "progress":  # a weight file is on its way
-            self._notices.append(f"{socket.gethostname()}: {event['stage']}")
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Notice):
+            self._notices.append(event.message)
+        elif isinstance(event, DownloadProgress):
+            self._notices.append(f"{socket.gethostname()}: {event.stage}")
 
 
 def _check_input(path: Path, fingerprint: str, here: str) -> None:
@@ -255,7 +255,7 @@ class _Dispatcher:
         ray: Any,
         work: RenderJob,
         segments: Sequence[Segment],
-        progress: Progress,
+        progress: FrameCounter,
         crew: WorkerPool,
     ) -> None:
         self._ray = ray

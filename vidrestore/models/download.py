@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vidrestore.common.errors import WeightsError, is_disk_full, system_reason
+from vidrestore.common.events import DownloadProgress, OnEvent
 from vidrestore.common.files import held, sync_folder, written_atomically
 
 _log = logging.getLogger("vidrestore")
@@ -90,17 +91,12 @@ def fetch_file(
     raise WeightsError(f"{name} could not be fetched: {'; '.join(reasons)}; {otherwise}")
 
 
-def as_events(
-    name: str, on_event: Callable[[dict[str, Any]], None] | None
-) -> Callable[[int, int | None], None]:
+def as_events(name: str, on_event: OnEvent | None) -> Progress:
     """A receiver of (done, total) bytes that passes them on as progress events."""
 
     def report(done_bytes: int, total_bytes: int | None) -> None:
         if on_event is not None:
-            stage = f"fetch {name}"
-            on_event(
-                {"event": "progress", "stage": stage, "bytes": done_bytes, "of_bytes": total_bytes}
-            )
+            on_event(DownloadProgress(f"fetch {name}", done_bytes, total_bytes))
 
     return report
 

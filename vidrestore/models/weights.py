@@ -104,6 +104,15 @@ def user_cache() -> Path:
     return platformdirs.user_cache_path("vidrestore", appauthor=False) / "weights"
 
 
+def cache_variable(platform: str) -> str:
+    """The environment variable that moves the user's caches elsewhere.
+
+    Args:
+        platform: As `sys.platform` names it.
+    """
+    return "WIN_PD_OVERRIDE_LOCAL_APPDATA" if platform == "win32" else "XDG_CACHE_HOME"
+
+
 def search_folders(explicit: Path | None, also: Sequence[Path] = ()) -> tuple[Path, ...]:
     """Where weights are looked for, in order; fetched files go to the first one.
 

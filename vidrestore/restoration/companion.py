@@ -14,7 +14,7 @@ import numpy as np
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.tracks import Track
 from vidrestore.common.errors import InputError, UsageError
-from vidrestore.common.events import OnEvent
+from vidrestore.common.events import OnEvent, Progress
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import Matrix, apply, compose, crop_side_px, invert, upright
 from vidrestore.imaging.planes import checksum
@@ -290,8 +290,7 @@ def _matched(
             )
         seen.append((frame.pts, checksum(frame.image)))
         if on_event is not None:
-            on_event({"event": "progress", "stage": f"read {path.name}", "frame": index + 1,
-                      "frames": len(wanted)})  # fmt: skip
+            on_event(Progress(f"read {path.name}", index + 1, len(wanted)))
     if len(seen) < len(wanted):
         raise InputError(
             f"{path} ends after {len(seen)} frames, where {source} has a frame {len(seen)}, "

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vidrestore.common.threads import StageTime
+from vidrestore.common.stage_times import StageTime
 
 STRETCH_FRAMES = 12
 """Frames whose likeness is summed, so that its course over time can be told in little room."""

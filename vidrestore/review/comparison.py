@@ -12,7 +12,7 @@ from typing import Any
 
 from vidrestore.analysis.pipeline import frames_expected
 from vidrestore.common.errors import InputError, UsageError
-from vidrestore.common.events import OnEvent
+from vidrestore.common.events import OnEvent, Progress
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
@@ -85,10 +85,7 @@ def write_comparison(
             counts[0] += 1
             counts[1] += is_alone
             if on_event is not None:
-                on_event({
-                    "event": "progress", "stage": "compare",
-                    "frame": counts[0], "frames": expected,
-                })  # fmt: skip
+                on_event(Progress("compare", counts[0], expected))
             share = 0.5 + _WIPE_SHARE * math.sin(2 * math.pi * float(seconds) / _WIPE_SECONDS)
             yield seconds, for_movie(wiped(was, now, share) if wipe else beside(was, now))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from skimage import data
 
 from vidrestore.analysis.pipeline import analyze_video
+from vidrestore.common.events import OnEvent
 from vidrestore.common.files import check_new, make_output_folder, output_file
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
@@ -50,7 +51,7 @@ class Demo:
         return self.evaluation.output.face_psnr_db - self.evaluation.source.face_psnr_db
 
 
-def run_demo(folder: Path, on_event: Callable[[dict[str, Any]], None] | None = None) -> Demo:
+def run_demo(folder: Path, on_event: OnEvent | None = None) -> Demo:
     """Write source.mp4, truth.mp4, restored.mp4 and compare.png; nothing is downloaded.
 
     The picture is the portrait of Eileen Collins by NASA, in the public domain, as scikit-image

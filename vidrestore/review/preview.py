@@ -18,6 +18,7 @@ from vidrestore.analysis.result import Analysis, is_woven
 from vidrestore.analysis.selection import EVERYONE, Choice
 from vidrestore.common.errors import ChangedSourceError, UsageError
 from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.handled import log_handled
 from vidrestore.common.settings import Settings
 from vidrestore.common.temporary import temporary_folder
 from vidrestore.common.timecode import exact_seconds
@@ -113,9 +114,10 @@ def write_preview(
 
     try:
         return write(analysis, span)
-    except ChangedSourceError:
+    except ChangedSourceError as error:
         if not is_kept:
             raise
+        log_handled(error)
     forget_analysis(probe(source, settings), settings, on_event)
     analysis, span, _ = _known(source, at_seconds, seconds, settings, choice, on_event)
     return write(analysis, span)

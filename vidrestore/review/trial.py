@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from vidrestore.common.errors import UsageError, WeightsError
+from vidrestore.common.events import OnEvent, Progress
 from vidrestore.common.files import check_new
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.filters import gaussian_blur
@@ -141,7 +142,7 @@ def run_tryout(
     sheet: Path,
     *,
     overwrite: bool = False,
-    on_event: Callable[[dict[str, Any]], None] | None = None,
+    on_event: OnEvent | None = None,
 ) -> Trial:
     """Try the restorer of `settings` and write what it made to the picture `sheet`.
 
@@ -167,7 +168,7 @@ def run_tryout(
 def try_restorer(
     restorer: Restorer,
     device: torch.device | None = None,
-    on_event: Callable[[dict[str, Any]], None] | None = None,
+    on_event: OnEvent | None = None,
 ) -> Trial:
     """Restore the portrait, worn in each way, in each template, and score it.
 
@@ -191,7 +192,7 @@ def try_restorer(
         rows.append(Row(name, where, score))
         strips.append(_strip(rows[-1], [cut(clean, matrix, side), source, restored]))
         if on_event is not None:
-            on_event({"event": "progress", "stage": "try", "frame": done, "frames": len(cases)})
+            on_event(Progress("try", done, len(cases)))
     return Trial(restorer.name, restorer.template, tuple(rows), np.vstack(strips))
 
 

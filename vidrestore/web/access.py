@@ -17,9 +17,12 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
-from vidrestore.web.uploads import Uploads
+from vidrestore.common.handled import log_handled
+from vidrestore.web.session import Session
+from vidrestore.web.tabs import Tab
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
+MOST_VISITORS = 100
 VISITOR = "vidrestore.visitor"
 """Where in the scope of a request the application finds who sends it."""
 
@@ -76,6 +79,10 @@ _NOT_THE_PAGES = (
     "This request is none that the page sends, or names a video that was not uploaded in this "
     "browser; load the page again and choose the video again."
 )
+_TOO_MANY = (
+    "The page is open in too many browsers or tabs, and all are in use; close some, then load the "
+    "page again."
+)
 _NOTHING = "There is nothing at this address that you may see; load the page again from its start."
 
 Scope = MutableMapping[str, Any]
@@ -89,23 +96,21 @@ class Access:
 
     Args:
         app: What is protected.
-        uploads: What may be named as a file in a request.
+        session: Whose uploads and tabs may be named in a request.
         port: Of the page, which is part of the cookie's name: to a browser, all ports of a
             machine are one site for cookies.
         is_local: Whether the page is for this machine alone; then no other name leads to it.
     """
 
-    def __init__(self, app: App, uploads: Uploads, *, port: int, is_local: bool) -> None:
+    def __init__(self, app: App, session: Session, *, port: int, is_local: bool) -> None:
         self.token = secrets.token_urlsafe(32)
         """What the first request of a browser has to bring."""
         self._app = app
-        self._uploads = uploads
+        self._session = session
         self._is_local = is_local
         self._cookie = f"vidrestore-{port}"
         self._visitors: dict[str, str] = {}
-        """Value of the cookie -> visitor."""
-        self._tabs: dict[str, str] = {}
-        """The framework's name for a page that is open -> the only visitor who may use it."""
+        """Value of the cookie -> visitor; the one who came last stands last."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -154,7 +159,8 @@ class Access:
             return False
         try:
             given = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=8)
-        except ValueError:
+        except ValueError as error:
+            log_handled(error)
             return False
         return any(_same(each, self.token) for each in given.get("token", ()))
 
@@ -167,15 +173,35 @@ class Access:
         found = None
         for each in ";".join(headers.all("cookie")).split(";"):
             name, _, given = each.strip(" \t").partition("=")
-            for value, visitor in self._visitors.items():
+            for value in self._visitors:
                 if name == self._cookie and _same(given, value):
-                    found = visitor
-        return found
+                    found = value
+        if found is None:
+            return None
+        visitor = self._visitors[found] = self._visitors.pop(found)
+        return visitor
+
+    def _has_room(self) -> bool:
+        """Whether there is room for one more visitor, after an idle one is forgotten if need be.
+
+        One for whom nothing is kept goes first, else the one who has not come for longest.
+        """
+        if len(self._visitors) < MOST_VISITORS:
+            return True
+        idle = [value for value, who in self._visitors.items() if not self._session.is_busy(who)]
+        if not idle:
+            return False
+        empty = (each for each in idle if not self._session.holds_files_of(self._visitors[each]))
+        self._session.forget(self._visitors.pop(next(empty, idle[0])))
+        return True
 
     async def _let_in(self, send: Send, visitor: str | None, headers: _Headers) -> None:
         """Send the browser to the address without the token, with a cookie instead of it."""
         more = []
         if visitor is None:
+            if not self._has_room():
+                await _answer(send, 429, _TOO_MANY)
+                return
             value = secrets.token_urlsafe(32)
             self._visitors[value] = secrets.token_hex(16)
             cookie = (
@@ -202,43 +228,62 @@ class Access:
                 await _answer(send, 404, _NOTHING)
                 return
             scope["query_string"] = query
+        named: object = _tab_in_address(scope)
         if scope["method"] == "POST" and path != "/gradio_api/upload":
             body = await _body(receive)
-            cleaned = None if body is None else self._cleaned(body, visitor)
-            if cleaned is None:
+            request = None if body is None else self._cleaned(body, visitor)
+            if request is None:
                 await _answer(send, 400, _NOT_THE_PAGES)
                 return
+            named, cleaned = request
             scope["headers"] = [
                 *(pair for pair in scope["headers"] if pair[0] not in _OF_BODY),
                 (b"content-type", b"application/json"),
                 (b"content-length", str(len(cleaned)).encode()),
             ]
             receive = _replay(cleaned, receive)
-        elif (named := _tab_in_address(scope)) is not None and not self._is_tab_of(named, visitor):
-            await _answer(send, 404, _NOTHING)
+        if named is None:
+            await self._app(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        tab = self._tab(named, visitor)
+        if tab is None:
+            await self._refuse_tab(send, scope, visitor)
+            return
+        tab.open_requests += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            tab.open_requests -= 1
 
-    def _is_tab_of(self, named: object, visitor: str) -> bool:
+    async def _refuse_tab(self, send: Send, scope: Scope, visitor: str) -> None:
+        if self._session.tabs.is_full(visitor):
+            await _answer(send, 429, _TOO_MANY)
+        elif scope["method"] == "POST":
+            await _answer(send, 400, _NOT_THE_PAGES)
+        else:
+            await _answer(send, 404, _NOTHING)
+
+    def _tab(self, named: object, visitor: str) -> Tab | None:
         """A page that is open belongs to the visitor who was the first to name it."""
         if not isinstance(named, str) or not re.fullmatch(r"\w{1,64}", named):
-            return False
-        return self._tabs.setdefault(named, visitor) == visitor
+            return None
+        return self._session.tabs.claim(named, visitor)
 
-    def _cleaned(self, body: bytes, visitor: str) -> bytes | None:
-        """The same request, with the server's own note in the place of each file it names.
+    def _cleaned(self, body: bytes, visitor: str) -> tuple[object, bytes] | None:
+        """The page that a request names, and the request with the server's own note in the place
+        of each file it names.
 
-        None where it names a file that the visitor did not upload, or a page of somebody else.
+        None where it is no request, or names a file that the visitor did not upload.
         """
         try:
             request = json.loads(body)
-            if not isinstance(request, dict):
+            if not isinstance(request, dict) or request.get("session_hash") is None:
                 return None
-            if not self._is_tab_of(request.get("session_hash"), visitor):
-                return None
-            return json.dumps(self._with_own_files(request, visitor, 0)).encode()
-        except (ValueError, RecursionError, LookupError):
+            cleaned = json.dumps(self._with_own_files(request, visitor, 0)).encode()
+        except (ValueError, RecursionError, LookupError) as error:
+            log_handled(error)
             return None
+        return request["session_hash"], cleaned
 
     def _with_own_files(self, value: Any, visitor: str, depth: int) -> Any:
         if depth > _DEEPEST:
@@ -251,7 +296,7 @@ class Access:
             return {
                 key: self._with_own_files(each, visitor, depth + 1) for key, each in value.items()
             }
-        upload = self._uploads.find(str(value.get("path")), visitor)
+        upload = self._session.uploads.find(str(value.get("path")), visitor)
         if upload is None:
             raise LookupError("not an upload of this visitor")
         return {"path": str(upload.path), "orig_name": upload.path.name, "meta": _FILE}
@@ -308,7 +353,8 @@ def _upload_of(scope: Scope, visitor: str) -> bytes | None:
     """
     try:
         given = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    except ValueError:
+    except ValueError as error:
+        log_handled(error)
         return None
     ids = given.get("upload_id", [])
     if not ids and scope["path"] == _UPLOADING[0]:

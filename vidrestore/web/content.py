@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from vidrestore.common.html_templates import html_template
 from vidrestore.common.profiles import profile_folder
 from vidrestore.common.settings import Detect, Settings
 from vidrestore.common.timecode import duration_text
@@ -109,9 +110,36 @@ NAME_OF_TAB = """
 """
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A restoration, as the list shows it."""
+
+    job_id: int
+    name: str
+    """Of the output file."""
+    text: str
+    """How far it is, or what became of it."""
+    is_failed: bool
+    share: float | None
+    """How much is done, for a bar; None: no bar."""
+    link: str | None
+    """To the output; None where it is not there."""
+    size: str
+    """Of the output."""
+    notes: Sequence[str]
+    buttons: Sequence[tuple[str, str]]
+    """(what it does, label)"""
+
+
 def step(number: int | None, title: str) -> str:
-    """A heading."""
-    return f"<h2>{'' if number is None else f'{number}. '}{escape(title)}</h2>"
+    """A heading, as HTML."""
+    return _html("step", number, title)
+
+
+def _html(macro: str, *given: Any) -> str:
+    """A part of the page, from the macro of the template."""
+    template = html_template(Path(__file__).parent / "templates" / "page.html.j2")
+    return str(getattr(template.module, macro)(*given))
 
 
 def profile_choices() -> Choices:
@@ -184,14 +212,9 @@ def _fetching(weights: Sequence[Weight]) -> str:
     return words if free else f"{words}; for non-commercial use only"
 
 
-def said(text: str, *, wrong: bool = False, share: float | None = None) -> str:
-    """A line below a step, as HTML; `share` of 1 shows a bar."""
-    line = f'<span class="{"wrong" if wrong else "right"}" role="status">{escape(text)}</span>'
-    return f'<div class="said">{line}{_bar(share)}</div>'
-
-
-def _bar(share: float | None) -> str:
-    return "" if share is None else f'<progress max="1" value="{share:.4f}"></progress>'
+def status_html(text: str, *, is_wrong: bool = False, share: float | None = None) -> str:
+    """A line below a step, as HTML; a `share` from 0 to 1 shows a bar."""
+    return _html("status", text, is_wrong, share)
 
 
 def progress_text(job: Job) -> str:
@@ -219,40 +242,38 @@ def share_done(job: Job) -> float | None:
 def list_html(rows: Sequence[tuple[Job, Path, str]]) -> str:
     """The list of restorations, each with its target and the link to it."""
     if not rows:
-        return said("Nothing yet.")
-    return "".join(_job_html(*row) for row in rows)
+        return status_html("Nothing yet.")
+    return _html("jobs", [_row(*row) for row in rows])
 
 
-def _job_html(job: Job, target: Path, link: str) -> str:
-    parts = [f'<div class="name">{escape(target.name)}</div>']
-    if job.state == "done":
-        parts.append(f"<div>{escape(summary_text(job.outcome['summary']))}</div>")
-        size = target.stat().st_size / 1e6 if target.exists() else 0
-        parts.append(
-            f'<a href="{escape(link)}" download="{escape(target.name)}">'
-            f"Download {escape(target.name)} ({size:,.1f} MB)</a>"
-        )
-    elif job.state == "failed":
-        parts.append(f'<div class="wrong">{escape(sentence(job.message))}</div>')
+def _row(job: Job, target: Path, link: str) -> _Row:
+    is_done, is_failed = job.state == "done", job.state == "failed"
+    if is_done:
+        text = summary_text(job.outcome["summary"])
     else:
-        parts.append(f'<div role="status">{escape(progress_text(job))}</div>')
-        parts.append(_bar(share_done(job)))
+        text = sentence(job.message) if is_failed else progress_text(job)
+    size = target.stat().st_size / 1e6 if is_done and target.exists() else 0
     notes = [*job.notices, *job.outcome.get("summary", {}).get("warnings", ())]
-    for note in dict.fromkeys(notes):
-        parts.append(f'<div class="note">{escape(sentence(note))}</div>')
-    return f'<div class="job"><div>{"".join(parts)}</div><div>{_buttons(job)}</div></div>'
-
-
-def _buttons(job: Job) -> str:
-    there = {"remove": "Remove"} if job.is_over else {}
-    if job.state in ("waiting", "running"):
-        there = {"stop": "Stop"}
-    elif job.state in ("stopped", "failed"):
-        there = {"again": "Go on" if job.state == "stopped" else "Try again"} | there
-    return "".join(
-        f'<button type="button" data-does="{does}" data-job="{job.job_id}">{label}</button>'
-        for does, label in there.items()
+    return _Row(
+        job.job_id,
+        target.name,
+        text,
+        is_failed,
+        share_done(job),
+        link if is_done else None,
+        f"{size:,.1f} MB",
+        [sentence(note) for note in dict.fromkeys(notes)],
+        _buttons(job),
     )
+
+
+def _buttons(job: Job) -> Sequence[tuple[str, str]]:
+    remove = ("remove", "Remove")
+    if job.state in ("waiting", "running"):
+        return [("stop", "Stop")]
+    if job.state in ("stopped", "failed"):
+        return [("again", "Go on" if job.state == "stopped" else "Try again"), remove]
+    return [remove] if job.is_over else []
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:
@@ -286,16 +307,12 @@ def people_choices(people: Sequence[Mapping[str, Any]]) -> Choices:
     ]
 
 
-def faces_css(links: Sequence[str]) -> str:
-    """The pictures of the people, each above its box, in their order."""
-    rules = (
-        f'#people label:nth-of-type({i}) {{ --face: url("{link}"); }}'
-        for i, link in enumerate(links, 1)
-    )
-    return f"<style>{''.join(rules)}</style>"
+def faces_html(links: Sequence[str]) -> str:
+    """The style that shows the pictures of the people, each above its box, in their order."""
+    return _html("faces", links)
 
 
-def nobody(look: Job | None) -> str:
+def nothing_to_restore(look: Job | None) -> str:
     """Why nothing can be restored."""
     if look is None:
         return "The video is no longer here; choose it again above."

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import stat
 from pathlib import Path
+
+from vidrestore.common.files import remove_tree
+from vidrestore.common.handled import log_handled
 
 
 class OwnFolders:
@@ -39,7 +41,8 @@ class OwnFolders:
                 and stat.S_ISDIR(folder.lstat().st_mode)
                 and _identity(folder) == made
             )
-        except OSError:
+        except OSError as error:
+            log_handled(error)
             return False
 
     def remove(self, folder: Path) -> bool:
@@ -47,7 +50,7 @@ class OwnFolders:
         if not self.holds(folder):
             return False
         del self._made[folder]
-        shutil.rmtree(folder, ignore_errors=True)  # follows no link
+        remove_tree(folder)
         return True
 
 

@@ -37,6 +37,7 @@ from vidrestore.web.session import (
     people_in,
     target_of,
 )
+from vidrestore.web.tabs import Tab
 
 _POLL_SECONDS = 0.3
 _TICK_SECONDS = 1.0
@@ -99,12 +100,8 @@ def _is_right_kind(component: Any, value: Any) -> bool:
 class Page:
     """The components, and what happens when they are used."""
 
-    def __init__(self, desk: Session) -> None:
-        self._desk = desk
-        self._looked: dict[tuple[str, str], int] = {}
-        """Visitor and open page -> what was looked at last there."""
-        self._opened: dict[tuple[str, str], str] = {}
-        """Visitor and name of a tab -> the page that was loaded last in that tab."""
+    def __init__(self, session: Session) -> None:
+        self._session = session
         with _Blocks(title="vidrestore", analytics_enabled=False) as blocks:
             gr.HTML(content.HEADING)
             self._build_video()
@@ -142,7 +139,7 @@ class Page:
         )
 
     def _build_knobs(self) -> None:
-        where, offline = search_folders(self._desk.weights), self._desk.offline
+        where, offline = search_folders(self._session.weights), self._session.offline
         restorers, restorer = content.restorer_choices(where, offline=offline)
         detectors, detector = content.detector_choices(where, offline=offline)
         usual = load_settings(content.profile_choices()[0][1])
@@ -234,21 +231,32 @@ class Page:
         whole = [self._quality, self._suffix, *order]
         _quiet(self._start_button.click, self._start, whole, [self._started, self._list])
 
+    def _tab(self, request: gr.Request) -> Tab:
+        """The page that asks."""
+        tab = self._session.tabs.claim(str(request.session_hash), _visitor(request))
+        if tab is None:
+            raise LookupError("a page of another visitor asks, or one too many")
+        return tab
+
     def _look_of(self, request: gr.Request) -> Job | None:
         """What was looked at last in the page that asks."""
-        at = _place(request)
-        return self._desk.looks.find(at[0], self._looked.get(at))
+        tab = self._tab(request)
+        return self._session.looks.find(tab.owner, tab.look_id)
 
     async def _look(
         self, upload: str | None, profile: str, detector: str, request: gr.Request
     ) -> AsyncIterator[Shown]:
         """Look at a new video."""
-        stored = None if upload is None else self._desk.uploads.find(upload, _visitor(request))
+        stored = None if upload is None else self._session.uploads.find(upload, _visitor(request))
         if stored is None:
-            yield {self._found: content.said(content.nobody(None), wrong=True) if upload else ""}
+            yield {
+                self._found: content.status_html(content.nothing_to_restore(None), is_wrong=True)
+                if upload
+                else ""
+            }
             return
         self._drop(request)
-        look = self._desk.look(stored, Kind(profile, detector))
+        look = self._session.look(stored.owner, str(stored.path), Kind(profile, detector))
         async for shown in self._follow(request, look):
             yield shown
 
@@ -260,12 +268,12 @@ class Page:
         # A list that is left without a choice says so in the same words as one with a choice.
         if look is None or kind_of(look) == kind:
             return
-        look = self._desk.look_again(look, kind)
+        look = self._session.look_again(look.owner, look.job_id, kind)
         async for shown in self._follow(request, look):
             yield shown
 
     async def _follow(self, request: gr.Request, look: Job) -> AsyncIterator[Shown]:
-        self._looked[_place(request)] = look.job_id
+        self._tab(request).look_id = look.job_id
         yield self._hidden()
         async for shown in self._watch(look):
             yield shown
@@ -276,19 +284,18 @@ class Page:
 
     def _drop(self, request: gr.Request) -> None:
         if (look := self._look_of(request)) is not None:
-            self._desk.looks.remove(look)
-            del self._looked[_place(request)]
+            self._session.forget_look(look.owner, look.job_id)
+        self._tab(request).look_id = None
 
     async def _load(self, named: str | None, request: gr.Request) -> AsyncIterator[Shown]:
         """A tab that is loaded again shows the video that was looked at in it last."""
-        visitor, page = at = _place(request)
-        known: Shown = {self._list: self._listed(visitor)}
-        was_quicker = at in self._looked  # a video was chosen before this came
+        tab = self._tab(request)
+        known: Shown = {self._list: self._listed(tab.owner)}
+        was_quicker = tab.look_id is not None  # a video was chosen before this came
         if named is not None and _TAB.fullmatch(named):
-            before = visitor, self._opened.get((visitor, named), "")
-            if not was_quicker and before in self._looked:
-                self._looked[at] = self._looked.pop(before)
-            self._opened[visitor, named] = page
+            before = self._session.tabs.give_name(tab, named)
+            if not was_quicker and before is not None:
+                tab.look_id, before.look_id = before.look_id, None
         if was_quicker:
             yield known
             return
@@ -305,21 +312,23 @@ class Page:
     async def _watch(self, look: Job) -> AsyncIterator[Shown]:
         name = look.source.name
         async for text in _progress(look):
-            yield {self._found: content.said(f"{name}: {text}", share=content.share_done(look))}
+            yield {
+                self._found: content.status_html(f"{name}: {text}", share=content.share_done(look))
+            }
         if look.state == "failed":
-            yield {self._found: content.said(content.sentence(look.message), wrong=True)}
+            yield {self._found: content.status_html(content.sentence(look.message), is_wrong=True)}
         elif look.state == "done":
             try:
                 yield self._people_of(look)
             except (LookupError, TypeError, ValueError):
                 _log.exception("what was found in a video was not understood")
-                yield {self._found: content.said(content.sentence(DEFECT), wrong=True)}
+                yield {self._found: content.status_html(content.sentence(DEFECT), is_wrong=True)}
 
     def _people_of(self, look: Job) -> Shown:
         analysis, people = look.outcome["analysis"], people_in(look)
         choices = content.people_choices(people)
-        faces = content.faces_css([f"/person/{look.job_id}/{number}.png" for _, number in choices])
-        found = content.said(f"{look.source.name}: {content.people_text(analysis)}")
+        faces = content.faces_html([f"/person/{look.job_id}/{number}.png" for _, number in choices])
+        found = content.status_html(f"{look.source.name}: {content.people_text(analysis)}")
         if not people:
             return {self._found: found}
         most = max(people, key=lambda person: float(person["seconds_on_screen"]))
@@ -365,18 +374,20 @@ class Page:
     ) -> AsyncIterator[Shown]:
         look = self._look_of(request)
         if look is None or not people:
-            yield {self._tried: content.said(content.nobody(look), wrong=True)}
+            yield {
+                self._tried: content.status_html(content.nothing_to_restore(look), is_wrong=True)
+            }
             return
         order = Order(Kind(profile, detector), restorer, strength, tuple(people))
-        job = self._desk.try_out(look, moment, order, close=close)
+        job = self._session.try_out(look.owner, look.job_id, moment, order, close=close)
         async for text in _progress(job):
-            yield {self._tried: content.said(text, share=content.share_done(job))}
+            yield {self._tried: content.status_html(text, share=content.share_done(job))}
         if job.state == "failed":
-            yield {self._tried: content.said(content.sentence(job.message), wrong=True)}
+            yield {self._tried: content.status_html(content.sentence(job.message), is_wrong=True)}
         elif job.state == "done":
             pair = tuple(map(str, pair_of(job)))
             yield {
-                self._tried: content.said(content.BEFORE_AFTER),
+                self._tried: content.status_html(content.BEFORE_AFTER),
                 self._slider: gr.update(value=pair, visible=True),
             }
 
@@ -393,28 +404,30 @@ class Page:
     ) -> Shown:
         look = self._look_of(request)
         if look is None or not people:
-            return {self._started: content.said(content.nobody(look), wrong=True)}
+            return {
+                self._started: content.status_html(content.nothing_to_restore(look), is_wrong=True)
+            }
         order = Order(Kind(profile, detector), restorer, strength, tuple(people))
-        job = self._desk.restore(look, quality, suffix, order)
+        job = self._session.restore(look.owner, look.job_id, quality, suffix, order)
         text = f"{target_of(job).name} is on the list below. You can go on with another video."
-        return {self._started: content.said(text), self._list: self._listed(look.owner)}
+        return {self._started: content.status_html(text), self._list: self._listed(look.owner)}
 
     async def _change(self, event: gr.EventData, request: gr.Request) -> str:
         """One of the buttons of the list."""
-        jobs, visitor = self._desk.restorations, _visitor(request)
-        does = {"stop": jobs.stop, "again": jobs.again, "remove": jobs.remove}
+        session, visitor = self._session, _visitor(request)
+        does = {"stop": session.stop, "again": session.again, "remove": session.remove}
         asked = event._data
         if isinstance(asked, dict) and isinstance(asked.get("does"), str):
-            job = jobs.find(visitor, asked.get("job"))
+            job = session.restorations.find(visitor, asked.get("job"))
             if job is not None and asked["does"] in does:
-                does[asked["does"]](job)
+                does[asked["does"]](visitor, job.job_id)
         return self._listed(visitor)
 
     async def _list_now(self, request: gr.Request) -> str:
         return self._listed(_visitor(request))
 
     def _listed(self, visitor: str) -> str:
-        jobs = self._desk.restorations.of(visitor)
+        jobs = self._session.restorations.of(visitor)
         return content.list_html([(job, target_of(job), f"/result/{job.job_id}") for job in jobs])
 
 
@@ -422,11 +435,6 @@ def _visitor(request: gr.Request) -> str:
     if request.request is None:
         raise LookupError("a handler was called without a request")
     return visitor_of(request.request.scope)
-
-
-def _place(request: gr.Request) -> tuple[str, str]:
-    """Visitor and open page."""
-    return _visitor(request), str(request.session_hash)
 
 
 def _clearest(person: Mapping[str, Any]) -> float:
@@ -468,7 +476,7 @@ def _quiet(
     """
     goes_on = inspect.isasyncgenfunction(handler)
     event(
-        _said_plainly(handler),
+        _with_plain_errors(handler),
         inputs=list(inputs),
         outputs=outputs,
         queue=goes_on,
@@ -480,7 +488,7 @@ def _quiet(
     )
 
 
-def _said_plainly(handler: Callable[..., Any]) -> Callable[..., Any]:
+def _with_plain_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
     """A handler whose errors reach the page as sentences."""
     if inspect.isasyncgenfunction(handler):
 

@@ -11,12 +11,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from vidrestore.common.errors import VidrestoreError, system_reason
+from vidrestore.common.events import (
+    Done,
+    DownloadProgress,
+    Failure,
+    Notice,
+    Progress,
+    line_from_dict,
+)
+from vidrestore.common.handled import log_handled, logged
 from vidrestore.web.folders import OwnFolders
 
 COMMAND = (sys.executable, "-m", "vidrestore")
@@ -36,7 +44,7 @@ _log = logging.getLogger("vidrestore")
 
 
 @dataclass(slots=True)
-class Progress:
+class StageProgress:
     """How far one stage of a command is."""
 
     stage: str
@@ -68,12 +76,12 @@ class Job:
     """Of its own; goes with it."""
     arguments: tuple[str, ...]
     state: State = "waiting"
-    progress: Progress | None = None
+    progress: StageProgress | None = None
     notices: list[str] = field(default_factory=list)
     message: str = ""
     """Why it failed, in a sentence."""
     outcome: Mapping[str, Any] = field(default_factory=dict)
-    """Its last event, once it is done."""
+    """Its result by name, as its last line has it, once it is done."""
     process: asyncio.subprocess.Process | None = None
     is_unwanted: bool = False
     """It goes as soon as it is over."""
@@ -82,40 +90,42 @@ class Job:
     def is_over(self) -> bool:
         return self.state in ("stopped", "failed", "done")
 
-    def hear(self, line: bytes) -> None:
-        """One line of its standard output; what is no event is of no use."""
+    def read_line(self, line: bytes) -> None:
+        """Take in one line of its standard output; one that is no line of `--json` is dropped."""
         try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
+            fields = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            log_handled(error)
             return
         try:
-            kind = event.get("event") if isinstance(event, dict) else None
-            if kind == "progress":
-                self._hear_progress(event)
-            elif kind == "notice":
-                self.notices.append(str(event["message"]))
-            elif kind == "error" and event["kind"] != "interrupted":
-                self._hear_error(event)
-            elif kind == "done":
-                self.outcome = event
+            event = line_from_dict(fields) if isinstance(fields, dict) else None
+            match event:
+                case Progress(stage, done, total):
+                    self._set_progress(stage, "frames", done, total)
+                case DownloadProgress(stage, done, total):
+                    self._set_progress(stage, "bytes", done, total)
+                case Notice(message):
+                    self.notices.append(message)
+                case Failure() if event.kind != "interrupted":
+                    self._set_failure(event)
+                case Done(name, result):
+                    self.outcome = {name: result}
         except (LookupError, TypeError, ValueError) as error:
             _log.warning("an event of a command was not understood: %r", error)
 
-    def _hear_error(self, event: Mapping[str, Any]) -> None:
+    def _set_failure(self, failure: Failure) -> None:
         """An error that is no sentence of ours is for the terminal, not for the page."""
-        self.message = str(event["message"])
-        if event["kind"] not in _names_below(VidrestoreError):
+        self.message = failure.message
+        if failure.kind not in _names_below(VidrestoreError):
             _log.error("%s", self.message)
             self.message = DEFECT
 
-    def _hear_progress(self, event: Mapping[str, Any]) -> None:
-        in_bytes = "bytes" in event
-        done, total = ("bytes", "of_bytes") if in_bytes else ("frame", "frames")
-        if self.progress is None or self.progress.stage != event["stage"]:
-            unit: Literal["frames", "bytes"] = "bytes" if in_bytes else "frames"
-            now = time.monotonic()
-            self.progress = Progress(event["stage"], unit, 0, None, event[done], now)
-        self.progress.done, self.progress.total = event[done], event[total]
+    def _set_progress(
+        self, stage: str, unit: Literal["frames", "bytes"], done: int, total: int | None
+    ) -> None:
+        if self.progress is None or self.progress.stage != stage:
+            self.progress = StageProgress(stage, unit, 0, None, done, time.monotonic())
+        self.progress.done, self.progress.total = done, total
 
 
 class Jobs:
@@ -245,7 +255,7 @@ def _end(process: asyncio.subprocess.Process) -> None:
         if process.returncode is None:
             process.kill()
 
-    with suppress(ProcessLookupError):
+    with logged(ProcessLookupError):
         process.terminate()
     asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, kill)
 
@@ -261,7 +271,7 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
 async def _listen(job: Job, process: asyncio.subprocess.Process) -> None:
     assert process.stdout is not None
     async for line in process.stdout:
-        job.hear(line)
+        job.read_line(line)
 
 
 async def _last_lines(stream: asyncio.StreamReader | None) -> list[str]:
@@ -296,7 +306,8 @@ def _unsaid(status: int, said: Sequence[str]) -> str:
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
-    except ValueError:  # one of the real-time signals, which have no names
+    except ValueError as error:  # one of the real-time signals, which have no names
+        log_handled(error)
         return f"signal {number}"
 
 

@@ -7,7 +7,6 @@ import asyncio
 import importlib.util
 import os
 import secrets
-import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidrestore.common.errors import OutputError, UsageError, system_reason
-from vidrestore.common.files import held
-from vidrestore.models.weights import user_cache
+from vidrestore.common.files import held, remove_tree
+from vidrestore.common.handled import logged
+from vidrestore.models.weights import cache_variable, user_cache
 from vidrestore.web.access import LOCAL, Access, visitor_of
 from vidrestore.web.queue import COMMAND
 
@@ -107,13 +107,13 @@ def _app(serving: ServerOptions, folder: Path, port: int) -> Access:
     from vidrestore.web.page import Page
     from vidrestore.web.session import Session
 
-    desk = Session(
+    session = Session(
         folder, weights=serving.weights, offline=serving.offline, command=serving.command
     )
 
     @asynccontextmanager
     async def at_work(app: FastAPI) -> AsyncIterator[None]:
-        work = asyncio.create_task(desk.work())
+        work = asyncio.create_task(session.work())
         try:
             yield
         finally:
@@ -124,13 +124,13 @@ def _app(serving: ServerOptions, folder: Path, port: int) -> Access:
     app = FastAPI(lifespan=at_work, docs_url=None, redoc_url=None, openapi_url=None)
     longest_bytes = round(serving.max_upload_gb * _GIGABYTE)
     # Routes that stand here come before those of gradio that have the same address.
-    _add_files(app, desk)
-    _add_upload(app, desk.uploads, longest_bytes)
+    _add_files(app, session)
+    _add_upload(app, session.uploads, longest_bytes)
 
     theme = gradio.themes.Base(
         font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")
     ).set(block_info_text_color="*neutral_500", block_info_text_color_dark="*neutral_400")
-    blocks = Page(desk).blocks
+    blocks = Page(session).blocks
     gradio.mount_gradio_app(
         app,
         blocks,
@@ -148,11 +148,11 @@ def _app(serving: ServerOptions, folder: Path, port: int) -> Access:
     # Only a page of which this is set has gradio look whether a path was uploaded; launch() sets
     # it, mounting does not.
     blocks.has_launched = True
-    return Access(app, desk.uploads, port=port, is_local=serving.is_local)
+    return Access(app, session, port=port, is_local=serving.is_local)
 
 
-def _add_files(app: FastAPI, desk: Session) -> None:
-    """All files that leave the server; the visitor's own, each by the desk's own path."""
+def _add_files(app: FastAPI, session: Session) -> None:
+    """All files that leave the server; the visitor's own, each by the server's own path."""
     from fastapi import HTTPException, Request
     from fastapi.responses import FileResponse
 
@@ -169,13 +169,13 @@ def _add_files(app: FastAPI, desk: Session) -> None:
         )
 
     async def portrait(request: Request, look_id: int, person: int) -> FileResponse:
-        return sent(desk.portrait(visitor_of(request.scope), look_id, person))
+        return sent(session.portrait(visitor_of(request.scope), look_id, person))
 
     async def result(request: Request, job_id: int) -> FileResponse:
-        return sent(desk.result(visitor_of(request.scope), job_id), to_keep=True)
+        return sent(session.result(visitor_of(request.scope), job_id), to_keep=True)
 
     async def shown(request: Request, named: str) -> FileResponse:
-        return sent(desk.shown(visitor_of(request.scope), named))
+        return sent(session.shown(visitor_of(request.scope), named))
 
     routes: dict[str, Callable[..., Awaitable[FileResponse]]] = {
         "/person/{look_id}/{person}.png": portrait,
@@ -264,12 +264,13 @@ def work_folder() -> Iterator[Path]:
                     if left.is_dir() and not left.is_symlink():
                         _remove_left(left)
                 folder.mkdir(mode=0o700)
-                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                stack.callback(remove_tree, folder)
                 stack.enter_context(held(folder / "lock", wait=False))
         except OSError as error:
             raise OutputError(
                 f"the folder {above}, where the page keeps its videos, cannot be written to: "
-                f"{system_reason(error)}; make it writable, or set XDG_CACHE_HOME to another folder"
+                f"{system_reason(error)}; make it writable, or set {cache_variable(sys.platform)} "
+                "to another folder"
             ) from error
         yield folder
 
@@ -279,7 +280,7 @@ def _remove_left(folder: Path) -> None:
     lock = folder / "lock"
     if lock.is_symlink():  # no page makes one, and holding it would make a file elsewhere
         lock.unlink()
-    with suppress(BlockingIOError):
+    with logged(BlockingIOError):
         with held(lock, wait=False):
             pass
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)

@@ -6,6 +6,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidrestore.common.handled import log_handled
 from vidrestore.web.folders import OwnFolders
 
 
@@ -62,6 +63,10 @@ class Uploads:
         upload = self._stored.get(named)
         return upload if upload and upload.owner == owner and self._is_sound(upload) else None
 
+    def of(self, owner: str) -> list[Upload]:
+        """Those of one visitor."""
+        return [upload for upload in self._stored.values() if upload.owner == owner]
+
     def remove(self, upload: Upload) -> None:
         """Remove an upload and the folder that was made for it."""
         if self._stored.get(str(upload.path)) is upload:
@@ -83,5 +88,6 @@ class Uploads:
                 and stat.S_ISREG(path.lstat().st_mode)
                 and path.resolve() == folder.resolve() / path.relative_to(folder)
             )
-        except OSError:
+        except OSError as error:
+            log_handled(error)
             return False

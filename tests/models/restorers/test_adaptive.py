@@ -7,6 +7,7 @@ import av
 import pytest
 import torch
 from helpers import gpen_formula
+from helpers.events import messages
 from helpers.media import (
     AS_PAINTED,
     analysis_of_file,
@@ -185,7 +186,7 @@ def test_real_weights_come_by_name(tape, folder, tmp_path):
                             analysis=replace(analysis, tracks=(few,)),
                             on_event=told.append)  # fmt: skip
     assert (summary.faces, summary.restorers) == (3, ("gpen-256",))
-    assert sum("non-commercial" in event.get("message", "") for event in told) == 1
+    assert sum("non-commercial" in message for message in messages(told)) == 1
     windows = torch.rand(1, 1, 3, 256, 256)
     wanted = gpen_formula.build("gpen-256")(windows[:, 0] * 2 - 1) / 2 + 0.5
     restorer = chosen_restorer(settings_for(folder), None)

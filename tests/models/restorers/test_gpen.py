@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from helpers import gpen_formula
+from helpers.events import messages
 from helpers.media import AS_PAINTED, analysis_of_file, mild_image, plain_track, write_video
 
 from vidrestore.api import restore_video
@@ -655,7 +656,7 @@ def test_two_seconds_of_a_real_clip_through_gpen_2048(shared, tmp_path):
             }
         ),
         span=TimeRange(Fraction(0), Fraction(2)),
-        on_event=lambda e: notices.append(e["message"]) if e["event"] == "notice" else None,
+        on_event=lambda event: notices.extend(messages([event])),
     )
     assert summary.frames == summary.faces == 60
     assert not summary.skipped

@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +17,11 @@ from vidrestore.analysis.description import facts_of, people_of
 from vidrestore.analysis.replay import last_duration
 from vidrestore.analysis.result import Analysis, is_woven
 from vidrestore.common.errors import system_reason
-from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.events import Event, Notice, OnEvent, PassTimes, notify
 from vidrestore.common.files import output_file
+from vidrestore.common.handled import log_handled
 from vidrestore.common.settings import Settings
-from vidrestore.common.threads import StageTime
+from vidrestore.common.stage_times import StageTime
 from vidrestore.common.timecode import time_text
 from vidrestore.jobs.plan import Plan
 from vidrestore.jobs.request import RestoreRequest
@@ -68,14 +68,12 @@ class Reporter:
         self._stages: dict[str, Mapping[str, StageTime]] = {}
         self._onlooker: SampleCollector | None = None
 
-    def on_event(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: Event) -> None:
         """Pass the event on, and keep what the page tells of it."""
-        if event["event"] == "notice" and len(self._notices) < _MOST_NOTICES:
-            self._notices[event["message"]] = None
-        if event["event"] == "stages":
-            self._stages[event["pass"]] = {
-                name: StageTime(**own) for name, own in event["stages"].items()
-            }
+        if isinstance(event, Notice) and len(self._notices) < _MOST_NOTICES:
+            self._notices[event.message] = None
+        if isinstance(event, PassTimes):
+            self._stages[event.pass_name] = event.stages
         if self._pass_on is not None:
             self._pass_on(event)
 
@@ -94,6 +92,7 @@ class Reporter:
             _write(self._path, text)
         except (Exception, KeyboardInterrupt) as error:
             # The output has its name already; nothing about a page may make that look undone.
+            log_handled(error)
             was_stopped = isinstance(error, KeyboardInterrupt)
             why = "interrupted" if was_stopped else system_reason(error)
             sentence = f"the report {self._path} could not be written ({why}); the output is whole"

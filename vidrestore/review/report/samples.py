@@ -18,6 +18,7 @@ import torch
 
 from vidrestore.analysis.result import Analysis, is_woven
 from vidrestore.analysis.tracks import Track
+from vidrestore.common.handled import log_handled
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import Matrix, compose, crop_matrix, crop_side_px
 from vidrestore.imaging.optical_flow import DenseFlow
@@ -151,6 +152,7 @@ class SampleCollector:
         try:
             yield
         except Exception as error:
+            log_handled(error)
             self.broken = f"{type(error).__name__}: {error}"
 
     def _look(self, was: Frame, now: Frame) -> None:

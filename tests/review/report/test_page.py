@@ -1,0 +1,77 @@
+"""The report's template: names and sentences of strangers stay text, wherever they stand."""
+
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+from helpers.markup import HOSTILE, Markup, is_harmless
+
+from vidrestore.analysis.description import Person
+from vidrestore.common.html_templates import html_template
+from vidrestore.common.stage_times import StageTime
+from vidrestore.jobs.summary import Summary, TrackLikeness
+from vidrestore.jobs.verify import Verification
+from vidrestore.review.report.page import Run, ShownPerson, page
+from vidrestore.review.report.samples import View
+
+_SCRIPTS = 2  # the page's own
+
+
+def run_of(text: str, **changes: Any) -> Run:
+    """A run in which all that is not fixed by the program is `text`."""
+    likeness = TrackLikeness(0, 1, 1, 9, 4, 0.9, 0.95, None, None)
+    summary = Summary(
+        9, 9, 1, 1, 1, restorers=(text,), skipped={text: 3}, likeness=(likeness,), warnings=(text,),
+        codec=text, seconds={"analyze": 1.0, text: 2.0}, repeated=1, kept=1, corrupt_frames=1,
+    )  # fmt: skip
+    person = Person(1, (1,), (0,), 1.0, 20.0, 0.0, 0.5)
+    rows = [(text, text)]
+    run = Run(
+        source=Path("/a") / text.replace("/", ""), target=Path("/b") / text.replace("/", ""),
+        begun=datetime(2026, 1, 2, 3, 4), version=text, summary=summary,
+        fixity=Verification(9, 1, 2, 40.5, 41.5, 3, 39.5), restorers=[(text, text)], how=rows,
+        asked=rows, source_facts=rows, part=text, stages={text: {text: StageTime(1, 2.0)}},
+        notices=[text], frame_seconds={0: 0.0, 3: 3.0}, frames_each=1, base=text,
+        people=[ShownPerson(person, [View(1, 0, 64, b"a", b"b")], "<svg></svg>", text)],
+        measured=[text], unseen_people=1, untouched_people=2, timeline="<svg></svg>",
+        timeline_says=text, verdict=text, broken=text,
+    )  # fmt: skip
+    return replace(run, **changes)
+
+
+def test_what_strangers_wrote_is_text():
+    found = Markup(page(run_of(HOSTILE)))
+    assert is_harmless(found, scripts=_SCRIPTS)
+    plain = Markup(page(run_of("a")))
+    assert [tag for tag, _ in found.tags] == [tag for tag, _ in plain.tags]
+    assert len([each for each in found.texts if HOSTILE in each]) >= 20
+    assert "49" not in "".join(found.texts).replace("{{ 7 * 7 }}", "")
+    # A name that turns the order around does so within itself.
+    name = HOSTILE.replace("/", "")
+    assert found.isolated == [name, name, f"/a/{name}", f"/b/{name}"]
+
+
+def test_what_is_missing_is_left_out():
+    bare = run_of(
+        "a", fixity=None, people=[], timeline=None, verdict=None, restorers=[], asked=[],
+        notices=[], stages={}, summary=Summary(9, 0, 0, 0, 1),
+    )  # fmt: skip
+    found = Markup(page(bare))
+    for sentence in (
+        "The finished file was not read back.",
+        "Nothing; all settings are the usual.",
+        "No face that was found was left out.",
+    ):
+        assert found.holds(sentence), sentence
+    for title in ("Person by person", "What to know", "Said during the run", "Who is on screen"):
+        assert not found.holds(title), title
+
+
+def test_a_template_refuses_a_name_that_it_is_not_given(tmp_path):
+    path = tmp_path / "a.html.j2"
+    path.write_text("{{ given }} {{ missing }}")
+    with pytest.raises(jinja2.UndefinedError, match="missing"):
+        html_template(path).render(given="a")

@@ -1,0 +1,38 @@
+"""Exceptions that are handled here and told to no user: each leaves a line in the log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_logger = logging.getLogger("vidrestore")
+
+
+@contextmanager
+def logged(*errors: type[BaseException]) -> Iterator[None]:
+    """Go on after the block where one of `errors` is raised in it, as `contextlib.suppress` does.
+
+    Args:
+        errors: Kinds of exceptions that are expected and change nothing for the user.
+    """
+    try:
+        yield
+    except errors as error:
+        log_handled(error)
+
+
+def log_handled(error: BaseException) -> None:
+    """Leave a line about an exception that is handled, with the place that it came from.
+
+    Args:
+        error: The exception, while it is handled.
+    """
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        _logger.debug("handled: %r", error)
+    else:
+        code = traceback.tb_frame.f_code
+        _logger.debug("handled in %s, line %d: %r", code.co_name, traceback.tb_lineno, error)
