@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from vidrestore.analysis.result import Analysis, of_file
-from vidrestore.common.errors import ChangedSourceError, InputError, ignored
+from vidrestore.common.errors import ChangedSourceError, InputError
+from vidrestore.common.handled import logged
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.planes import checksum
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode, decode_from
@@ -136,7 +137,7 @@ def _attempts(
 
 def _while_there(frames: Iterator[Frame], device: str | None) -> Iterator[Frame]:
     """As long as the device, if it is one, does its work."""
-    with ignored(InputError, what=f"decoding on {device}") if device else nullcontext():
+    with logged(InputError, what=f"decoding on {device}") if device else nullcontext():
         yield from frames
 
 

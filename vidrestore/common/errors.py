@@ -18,8 +18,7 @@ from __future__ import annotations
 import difflib
 import errno
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 from vidrestore.common.quoting import quoted
@@ -104,23 +103,6 @@ def is_disk_full(error: BaseException) -> bool:
     """Whether the disk, or the share of it that this user may fill, has no room left."""
     full = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
     return getattr(error, "errno", None) in full
-
-
-@contextmanager
-def ignored(*kinds: type[BaseException], what: str) -> Iterator[None]:
-    """`contextlib.suppress` that leaves a line in the log.
-
-    Args:
-        kinds: The exceptions after which the work goes on.
-        what: What failed then, as the start of a sentence: "removing a.mp4".
-
-    Returns:
-        A context, which is left at the first such exception.
-    """
-    try:
-        yield
-    except kinds as error:
-        _log.info("%s failed and was passed over: %s", what, error)
 
 
 def unknown_name(kind: str, name: object, allowed: Iterable[object]) -> str:

@@ -16,8 +16,9 @@ import numpy as np
 
 from vidrestore.analysis.edl import later
 from vidrestore.analysis.result import Analysis
-from vidrestore.common.errors import OutputError, UsageError, ignored, not_written
+from vidrestore.common.errors import OutputError, UsageError, not_written
 from vidrestore.common.files import held, output_place, sync_file, sync_folder
+from vidrestore.common.handled import logged
 from vidrestore.imaging.frame import LayerRange, VideoInfo
 from vidrestore.imaging.planes import layout, plane
 from vidrestore.jobs.work_folder import SegmentFile, WorkFolder, segment_file
@@ -225,13 +226,13 @@ def layer_folder(folder: Path | None) -> Iterator[None]:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    with ignored(OSError, what=f"removing {folder} where it is empty"):
+    with logged(OSError, what=f"removing {folder} where it is empty"):
         folder.rmdir()
 
 
 def _remove_lock(folder: Path) -> None:
     # Windows removes no file that is open.
-    with ignored(OSError, what=f"removing the lock of {folder}"):
+    with logged(OSError, what=f"removing the lock of {folder}"):
         (folder / _LOCK).unlink(missing_ok=True)
 
 

@@ -32,12 +32,12 @@ from vidrestore.common.checksums import sha256_of_file
 from vidrestore.common.errors import (
     OutputError,
     UsageError,
-    ignored,
     is_disk_full,
     not_written,
     system_reason,
 )
 from vidrestore.common.files import held, sync_file, sync_folder
+from vidrestore.common.handled import logged
 from vidrestore.jobs.notes import (
     VERSION,
     JobNote,
@@ -283,7 +283,7 @@ class WorkFolder:
             if entry.name in ("lock", "job.json", _KEPT, ANALYSIS) or entry == self.crops:
                 continue
             # A worker that was given up for lost may be writing there still.
-            with ignored(OSError, what=f"removing {entry}"):
+            with logged(OSError, what=f"removing {entry}"):
                 _remove(entry)
         return True
 
@@ -293,7 +293,7 @@ class WorkFolder:
         shutil.rmtree(self.path / "whole", ignore_errors=True)
         for path in (*self.path.glob("whole.*"), *self.path.rglob("*.part.*")):
             # A worker that was given up for lost may be writing it still.
-            with ignored(OSError, what=f"removing {path}"):
+            with logged(OSError, what=f"removing {path}"):
                 _remove(path)
 
     def what_is_done(self) -> str:
@@ -329,14 +329,14 @@ def _shape(name: str) -> type[LayerNote] | type[SegmentNote] | type[VideoNote]:
 
 def _is_file(path: Path) -> bool:
     """Not a link to one."""
-    with suppress(FileNotFoundError), ignored(OSError, what=f"looking at {path}"):
+    with suppress(FileNotFoundError), logged(OSError, what=f"looking at {path}"):
         return stat.S_ISREG(path.lstat().st_mode)
     return False
 
 
 def _is_folder(path: Path) -> bool:
     """Not a link to one."""
-    with suppress(FileNotFoundError), ignored(OSError, what=f"looking at {path}"):
+    with suppress(FileNotFoundError), logged(OSError, what=f"looking at {path}"):
         return stat.S_ISDIR(path.lstat().st_mode)
     return False
 

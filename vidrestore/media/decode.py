@@ -17,7 +17,8 @@ import av.error
 from av.codec.hwaccel import hwdevices_available
 from av.stream import Discard
 
-from vidrestore.common.errors import InputError, UsageError, ignored
+from vidrestore.common.errors import InputError, UsageError
+from vidrestore.common.handled import logged
 from vidrestore.common.system import usable_cores
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.planes import planar_format, to_planar, with_codes_of_halves
@@ -123,7 +124,7 @@ def decode_from(
 
 
 def _frames_from(container: Any, stream: Any, pts: int) -> Iterator[Frame]:
-    with ignored(av.error.FFmpegError, what=f"decoding {container.name} from {pts} on"):
+    with logged(av.error.FFmpegError, what=f"decoding {container.name} from {pts} on"):
         container.seek(pts, stream=stream)
         damage = DecodeErrors()
         timed = _timed(
@@ -198,7 +199,7 @@ def decoding_device(path: Path, stream_index: int) -> str | None:
     for device in hwdevices_available():
         # What a driver, or a machine without one, answers with is not known beforehand.
         with (
-            ignored(InputError, OSError, RuntimeError, ValueError, what=f"decoding on {device}"),
+            logged(InputError, OSError, RuntimeError, ValueError, what=f"decoding on {device}"),
             open_source(path, device) as container,
         ):
             stream = _chosen_stream(container, stream_index)
@@ -350,7 +351,7 @@ def _sought(
         return None
     first, _ = span.pts_range(stream)
     met = damage.decode_errors
-    with ignored(av.error.FFmpegError, what=f"seeking to {first}"):
+    with logged(av.error.FFmpegError, what=f"seeking to {first}"):
         container.seek(first, stream=stream)
         images = _decoded(container, stream, damage, one_thread)
         head = next(images, None)

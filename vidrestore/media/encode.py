@@ -12,7 +12,8 @@ from typing import Any
 import av
 import av.error
 
-from vidrestore.common.errors import OutputError, ignored, not_written
+from vidrestore.common.errors import OutputError, not_written
+from vidrestore.common.handled import logged
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.media.codecs import Encoding, container_options
 from vidrestore.media.ffmpeg import run_ffmpeg
@@ -204,7 +205,7 @@ class VideoWriter:
 
     def _discard(self) -> None:
         failures = av.error.FFmpegError, OSError, ValueError
-        with ignored(*failures, what=f"closing {self._path}"):
+        with logged(*failures, what=f"closing {self._path}"):
             self._container.close()
         self._path.unlink(missing_ok=True)
 
