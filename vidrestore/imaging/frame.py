@@ -133,7 +133,7 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """A decoded picture in the pixel format of its stream; vidrestore never converts a whole frame."""
+    """A decoded picture in the pixel format of its stream, which vidrestore never converts whole."""
 
     index: int
     """The number of the frame, from 0, in order of presentation."""
