@@ -133,7 +133,7 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """A decoded picture in the pixel format of its stream, which vidrestore never converts whole."""
+    """A decoded picture in its stream's pixel format, which vidrestore never converts whole."""
 
     index: int
     """The number of the frame, from 0, in order of presentation."""

@@ -121,9 +121,10 @@ def read_cube(path: Path) -> Table:
         The rows of the table; their number is the file's LUT_1D_SIZE.
 
     Raises:
-        UsageError: The file cannot be read, is not a .cube file with a one-dimensional table over
-            signals from 0 to 1, has a wrong number of rows or values out of range, or the table
-            does not rise everywhere and so has no inverse.
+        ConfigError: The file cannot be read as text.
+        UsageError: The file is not a .cube file with a one-dimensional table over signals from 0 to
+            1, has a wrong number of rows or values out of range, or the table does not rise
+            everywhere and so has no inverse.
     """
     lines = [line.split("#")[0].split() for line in read_text(path, "the curve").splitlines()]
     words = {line[0]: line[1:] for line in lines if line and line[0].isupper()}
