@@ -1,9 +1,10 @@
-"""Film that was spread over interlaced frames (3:2 pulldown) becomes film again.
+"""Reconstruction of film pictures from interlaced frames with 3:2 pulldown.
 
 Four pictures of film last as long as five frames: their fields are shown twice, three times, twice,
-three times. So the earlier field of every frame finds its other half in the same frame or in one
-beside it, and of five pictures made so one repeats another. What was found is noted, and the same
-pictures can be made again from any frame on.
+three times. The earlier field of each frame therefore matches a later field of the same frame or of
+a neighbor frame, and one of the five pictures joined this way repeats another one. `Matches`
+records the fields of each picture, from which `film_again` makes the same pictures from any frame
+on.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.planes import luma_8bit, plane
 
 CYCLE, KEPT = 5, 4
-# A line that stands out from both its neighbours by this much on average, of 255, is a comb's.
+# A sample that differs from the lines above and below by more than this, of 255, shows combing.
 _COMB = 10
-# The other half is taken from another frame only where that leaves so much fewer combs.
+# The later field is taken from a neighbor frame only if combing falls below this share.
 _CLEARLY = 0.75
-# Share of a picture in combs from which its halves belong to different moments.
+# Share of samples with combing above which the two fields show different moments.
 _COMBED = 0.003
 
 _LATER_ROWS = {"tff": 1, "bff": 0}
@@ -34,18 +35,28 @@ Luma = npt.NDArray[np.int16]
 
 @dataclass(slots=True)
 class Matches:
-    """What was found; grows while `film_pictures` is read."""
+    """The fields that make up each film picture; `film_pictures` appends to it while it is read."""
 
     sources: list[tuple[int, int]] = field(default_factory=list)
-    """Of each picture: the frames that its earlier and its later field are from."""
+    """For each picture, the indices of the frames that its earlier and its later field come from.
+    """
     combed: int = 0
-    """Pictures whose fields no frame nearby could complete: these are not film."""
+    """The number of pictures whose fields match no neighbor frame: these are not film."""
 
 
 def film_pictures(frames: Iterator[Frame], order: str, matches: Matches) -> Iterator[Frame]:
-    """Four pictures for each five frames, evenly spaced, in quarter ticks of the clock.
+    """Reconstruct four film pictures from each five frames.
 
-    Looks ahead by `CYCLE` + 1 frames. What is left at the end, less than five, is kept whole.
+    Reads ahead by `CYCLE` + 1 frames. Fewer than five frames at the end are all kept.
+
+    Args:
+        frames: Interlaced frames in planar formats, in order of presentation.
+        order: The field order, tff or bff.
+        matches: Gets the source frames of each picture.
+
+    Yields:
+        The pictures, numbered from 0 and evenly spaced; times are in quarter ticks of the clock of
+        `frames`.
     """
     cycle: list[_Picture] = []
     number, before = 0, None
@@ -80,7 +91,19 @@ def film_again(
     first: int,
     end: int,
 ) -> Iterator[Frame]:
-    """Pictures [first, end) once more; `frames` hold all that `sources` (n, 2) name for them."""
+    """Reconstruct film pictures again from the recorded source frames.
+
+    Args:
+        frames: Frames in order of presentation that include all sources of the pictures.
+        order: The field order, tff or bff.
+        sources: (n, 2) frame indices of the earlier and the later field of every picture.
+        pts: (n,) times of every picture.
+        first: The first picture to make.
+        end: The picture after the last one to make.
+
+    Yields:
+        The pictures [first, end), without a duration.
+    """
     held: dict[int, Frame] = {}
     for number in range(first, end):
         earlier, later = (int(at) for at in sources[number])
@@ -96,8 +119,9 @@ def film_again(
 @dataclass(slots=True)
 class _Picture:
     frame: Frame
-    """That of the earlier field."""
+    """The frame of the earlier field."""
     later: Frame
+    """The frame of the later field."""
     luma: Luma
     combs: float
     order: str
@@ -140,7 +164,7 @@ def _noted(picture: _Picture, number: int, pts: int, duration: int, matches: Mat
 
 
 def _joined(earlier: Any, later: Any, order: str) -> Any:
-    """A new picture of the earlier field of one and the later field of the other."""
+    """Join the earlier field of one picture and the later field of the other in a new picture."""
     image = av.VideoFrame(earlier.width, earlier.height, earlier.format.name)
     rows = _LATER_ROWS[order]
     for number in range(len(image.planes)):
@@ -152,7 +176,7 @@ def _joined(earlier: Any, later: Any, order: str) -> Any:
 
 
 def _luma(earlier: Frame, later: Frame, order: str) -> Luma:
-    """Of the picture that they make, every other column, in 8 bits."""
+    """Return the 8-bit luma of the joined picture, every other column."""
     luma = luma_8bit(earlier.image)[:, ::2].astype(np.int16)
     rows = _LATER_ROWS[order]
     luma[rows::2] = luma_8bit(later.image)[rows::2, ::2]
@@ -160,7 +184,7 @@ def _luma(earlier: Frame, later: Frame, order: str) -> Luma:
 
 
 def _combs(luma: Luma) -> float:
-    """Share of the samples that stand out to one side from the lines above and below."""
+    """Return the share of samples that exceed, or fall below, the lines above and below."""
     up, down = luma[1:-1] - luma[:-2], luma[1:-1] - luma[2:]
     return float(np.mean(np.minimum(up, down) > _COMB) + np.mean(np.maximum(up, down) < -_COMB))
 
