@@ -1,4 +1,4 @@
-"""A file is opened as video, and the stream of it that is meant."""
+"""Opens a file as video and selects its main video stream."""
 
 from __future__ import annotations
 
@@ -15,16 +15,24 @@ from av.stream import Disposition
 from vidrestore.common.errors import InputError
 from vidrestore.media.images import is_pictures, pictures_of
 
-# Of pictures as they are read; what they are shown at is a setting.
+# The rate at which libavformat reads pictures; the setting decode.fps gives the rate for display.
 PICTURES_PER_SECOND = 25
 
 
 @contextmanager
 def open_source(path: Path, device: str | None = None) -> Iterator[Any]:
-    """The opened container; InputError, in one sentence, for whatever is not readable as video.
+    """Open a video, a picture, or numbered pictures as a PyAV container.
 
-    `path` may be that of pictures, see `vidrestore.media.images`, which are the frames of a video.
-    `device`, such as cuda, decodes what it can; an InputError, too, where it cannot be used.
+    Args:
+        path: A video, or pictures as described in `vidrestore.media.images`.
+        device: A device that decodes what it can, such as cuda. None: the processor decodes.
+
+    Yields:
+        The opened container.
+
+    Raises:
+        InputError: The file does not exist, is empty, cannot be read as video, or cannot be decoded
+            on the device.
     """
     try:
         if path.is_dir():
@@ -50,7 +58,7 @@ def _opened(path: Path, device: str | None) -> Any:
         raise InputError(f"the file {path} does not exist")
     if path.stat().st_size == 0:
         raise InputError(f"the file {path} is empty; copy it again from where it came")
-    # The pictures come down to the memory of the processor.
+    # HWAccel copies decoded pictures to the memory of the processor.
     hwaccel = None if device is None else HWAccel(device)
     return av.open(str(path.absolute()), metadata_errors="replace", hwaccel=hwaccel)
 
@@ -62,7 +70,17 @@ def _opened_pictures(path: Path) -> Any:
 
 
 def main_video_stream(container: Any) -> Any:
-    """The video stream to restore: the default one that is not cover art, else the best."""
+    """Return the video stream to restore: the default one that is not cover art, else the best one.
+
+    Args:
+        container: An opened PyAV container.
+
+    Returns:
+        The stream.
+
+    Raises:
+        InputError: The file has no video stream, or none that can be decoded.
+    """
     moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not moving:
         raise InputError(
