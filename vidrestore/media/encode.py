@@ -1,4 +1,4 @@
-"""Frames become a video stream with the times, tags and shape of the source's."""
+"""Encodes frames into a video stream with the times, tags and shape of the source's stream."""
 
 from __future__ import annotations
 
@@ -30,10 +30,20 @@ _FIELD_ORDERS = {"progressive": 1, "tff": 2, "bff": 3}
 def first_that_opens(
     ways: Sequence[Encoding], source: Path, folder: Path, info: VideoInfo, *, threads: int
 ) -> tuple[Encoding, Path | None]:
-    """The first encoding that takes a picture of this shape, tried on a black one, and its header.
+    """Find the first encoding that accepts a picture of this shape, by encoding a black one.
 
-    The header, see `VideoWriter`, stays in `folder`. OutputError, before any work, where no
-    encoding takes the picture.
+    Args:
+        ways: The possible encodings, best first.
+        source: The source, from whose first frame the header is made.
+        folder: A folder for the trial file, which is removed, and for the header, which stays.
+        info: The stream of the source.
+        threads: The number of threads of the encoder.
+
+    Returns:
+        The encoding, and its header for `VideoWriter` or None if it needs none.
+
+    Raises:
+        OutputError: No encoding accepts the picture.
     """
     reasons = []
     for encoding in ways:
@@ -61,9 +71,10 @@ def _plain_image(info: VideoInfo) -> av.VideoFrame:
 
 
 def _light_header(source: Path, path: Path, info: VideoInfo, encoding: Encoding) -> Path | None:
-    """A file of one frame whose container says the HDR10 metadata of the source, if it has any.
+    """Write a file of one frame whose container states the HDR10 metadata of the source.
 
-    Encoders tell it to a container only when ffmpeg drives them. None where that is not needed.
+    PyAV cannot pass this metadata from the encoder to the container; the ffmpeg program does.
+    Return None where the encoding does not need such a file.
     """
     if not encoding.needs_light_header:
         return None
@@ -82,10 +93,9 @@ def _light_header(source: Path, path: Path, info: VideoInfo, encoding: Encoding)
 
 
 class VideoWriter:
-    """Encodes frames into a file of its own that holds nothing else.
+    """Encodes frames into a file that holds nothing else.
 
-    Times are the frames' own `pts`. Leaving the scope after an error removes the file.
-    `header` is a file whose video stream says in its container what the codec cannot say itself.
+    A context manager: leaving it finishes the file, leaving it after an error removes the file.
     """
 
     def __init__(
@@ -97,6 +107,19 @@ class VideoWriter:
         threads: int,
         header: Path | None = None,
     ) -> None:
+        """Open the file and the encoder.
+
+        Args:
+            path: The file; an existing one is replaced.
+            info: The stream of the source.
+            encoding: The encoding.
+            threads: The number of threads of the encoder.
+            header: A file whose container states the HDR10 metadata that the codec cannot; None:
+                none.
+
+        Raises:
+            OutputError: The file cannot be written, or another encoder made `header`.
+        """
         self._path = path
         self._info = info
         self._encoding = encoding
@@ -138,7 +161,7 @@ class VideoWriter:
         info, context = self._info, self._context
         context.width, context.height = info.width, info.height
         context.pix_fmt = self._encoding.pixel_format
-        # The source's clock, else frames of variable rate collide.
+        # With a coarser clock than the source's, frames of variable rate would get equal times.
         context.time_base = Fraction(info.time_base)
         context.sample_aspect_ratio = info.sample_aspect_ratio
         context.thread_count = threads
@@ -155,6 +178,15 @@ class VideoWriter:
             self._stream.set_display_matrix(list(info.display_matrix))
 
     def write(self, frame: Frame) -> None:
+        """Encode the next frame, at its own `pts` and with its own duration.
+
+        Args:
+            frame: The frame, in order of presentation. It is converted if its pixel format is not
+                that of the encoding.
+
+        Raises:
+            OutputError: The encoder fails or the file cannot be written.
+        """
         image: Any = frame.image
         if image.format.name != self._encoding.pixel_format:
             image = _converted(image, self._encoding.pixel_format, self._info)
@@ -205,7 +237,7 @@ class VideoWriter:
 
 
 def _converted(image: av.VideoFrame, pixel_format: str, info: VideoInfo) -> Any:
-    """The frame in another pixel format, of the same matrix and range."""
+    """Convert a frame to another pixel format with the same matrix and range."""
     if image.format.is_rgb and av.VideoFormat(pixel_format).is_rgb:
         return image.reformat(format=pixel_format)
     matrix = _SWSCALE_MATRICES[info.matrix]
