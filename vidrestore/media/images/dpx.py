@@ -1,4 +1,4 @@
-"""DPX files (SMPTE ST 268): the header, byte for byte, and other pixels behind it."""
+"""DPX files (SMPTE ST 268): replaces the pixels and keeps the header byte for byte."""
 
 from __future__ import annotations
 
@@ -17,6 +17,18 @@ _FILLED = 1
 
 
 def read(data: Any) -> Header:
+    """Read the header of a DPX file.
+
+    Args:
+        data: The file.
+
+    Returns:
+        The header.
+
+    Raises:
+        UnreadableError: The file is not a DPX file, is cut short, or is of a kind that vidrestore
+            does not write.
+    """
     order = _ORDERS.get(bytes(data[:4]))
     if order is None:
         raise UnreadableError("is no DPX file, whatever its name says")
@@ -39,18 +51,34 @@ def read(data: Any) -> Header:
 
 
 def _element(data: Any, order: str) -> tuple[int, int, int, int]:
-    """Descriptor, bits, packing, encoding."""
+    """Read descriptor, bits, packing and encoding of the first image element."""
     return struct.unpack(f"{order}B2xBHH", data[_ELEMENT : _ELEMENT + 8])
 
 
 def rewritten(data: Any, samples: Samples) -> bytes:
-    """The file with these pixels."""
+    """Replace the pixels of a DPX file.
+
+    Args:
+        data: The file.
+        samples: The new pixels, of the size, channels and bits of the file.
+
+    Returns:
+        The new file.
+    """
     start, stored = _place(data), _stored(data, samples)
     return b"".join([data[:start], stored, data[start + len(stored) :]])
 
 
 def holds(data: Any, samples: Samples) -> bool:
-    """Whether `rewritten` with the file's own pixels gives the very file."""
+    """Return whether `rewritten` with these pixels gives exactly the same file.
+
+    Args:
+        data: The file.
+        samples: The decoded pixels of the file.
+
+    Returns:
+        False where the file stores its pixels in another way.
+    """
     start, stored = _place(data), _stored(data, samples)
     return bytes(data[start : start + len(stored)]) == stored
 

@@ -1,4 +1,4 @@
-"""Pictures of every kind: looked at before the work, and written with other pixels after it."""
+"""Reads picture files of every kind, and writes them with other pixels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,17 @@ _MADE = {"png": png.made, "tiff": tiff.made}
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """The bytes of a file, not all of them in memory; InputError where it cannot be read."""
+    """Map a file into memory and convert errors while it is parsed.
+
+    Args:
+        path: The file.
+
+    Yields:
+        The bytes of the file as a memory map.
+
+    Raises:
+        InputError: The file is empty, damaged, or cannot be read.
+    """
     try:
         if path.stat().st_size == 0:
             raise InputError(f"the file {path} is empty")
@@ -42,15 +52,36 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def read_header(path: Path) -> Header:
-    """InputError for what is not the kind of picture that its name says, or not one that is
-    written here."""
+    """Read the header of a picture.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The header.
+
+    Raises:
+        InputError: The file is not of the kind that its suffix names, or vidrestore cannot write
+            such a file.
+        UsageError: vidrestore does not support this kind of picture.
+    """
     kind = kind_of(path)
     with opened(path) as data:
         return _READ[kind](data)
 
 
 def check_alike(pictures: Pictures) -> Header:
-    """That of the first; InputError, naming the first that is another, where they differ."""
+    """Check that all pictures have the same header.
+
+    Args:
+        pictures: The pictures.
+
+    Returns:
+        The common header.
+
+    Raises:
+        InputError: A picture differs from the first one, or cannot be read.
+    """
     first: Header | None = None
     for path in pictures.files:
         found = read_header(path)
@@ -67,7 +98,19 @@ def check_alike(pictures: Pictures) -> Header:
 
 
 def with_samples(path: Path, samples: Samples, target_kind: str) -> bytes:
-    """A file of that kind, not JPEG, that shows `samples` and carries what `path` carries."""
+    """Make a picture file with other pixels and the metadata of an existing file.
+
+    Args:
+        path: The existing file.
+        samples: (rows, columns, channels) uint8 or uint16, as in `header.Samples`.
+        target_kind: The kind of the new file: png or tiff, or the kind of `path`; not jpeg.
+
+    Returns:
+        The new file.
+
+    Raises:
+        InputError: The existing file cannot be read, or the new one would be too large.
+    """
     kind = kind_of(path)
     with opened(path) as data:
         if kind != target_kind:
@@ -76,7 +119,18 @@ def with_samples(path: Path, samples: Samples, target_kind: str) -> bytes:
 
 
 def with_jpeg(path: Path, encoded: bytes) -> bytes:
-    """A JPEG file that shows what `encoded` does and carries what `path` carries."""
+    """Make a JPEG file with other pixels and the metadata of an existing file.
+
+    Args:
+        path: The existing file, of any kind.
+        encoded: The pixels as a JPEG file.
+
+    Returns:
+        The new file.
+
+    Raises:
+        InputError: The existing file cannot be read.
+    """
     kind = kind_of(path)
     with opened(path) as data:
         if kind == "jpeg":
@@ -85,11 +139,34 @@ def with_jpeg(path: Path, encoded: bytes) -> bytes:
 
 
 def carried(data: Any, kind: str) -> Carried:
+    """Read the metadata that goes along to another kind of file.
+
+    Args:
+        data: The file.
+        kind: The kind of the file: jpeg, png or tiff.
+
+    Returns:
+        Color profile and Exif data.
+
+    Raises:
+        UnreadableError: The file is damaged.
+    """
     return _CARRIED[kind](data)
 
 
 def changes_beside(path: Path, target_kind: str) -> list[str]:
-    """What becomes of all that is not pixels where it is not kept as it is, in sentences."""
+    """Describe what changes in a file apart from its pixels.
+
+    Args:
+        path: The file.
+        target_kind: The kind of the new file.
+
+    Returns:
+        Notices for the user, one sentence each.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
     kind = kind_of(path)
     with opened(path) as data:
         said = []

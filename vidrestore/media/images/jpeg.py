@@ -1,4 +1,4 @@
-"""JPEG files (ITU-T T.81): other pixels, and every segment that says more about them as it was."""
+"""JPEG files (ITU-T T.81): replaces the pixels and keeps every segment with other information."""
 
 from __future__ import annotations
 
@@ -22,6 +22,18 @@ _MOST_BYTES = 65533
 
 
 def read(data: Any) -> Header:
+    """Read the header of a JPEG file.
+
+    Args:
+        data: The file.
+
+    Returns:
+        The header.
+
+    Raises:
+        UnreadableError: The file is not a JPEG file, is damaged, or is of a kind that vidrestore
+            does not write.
+    """
     if bytes(data[:3]) != b"\xff\xd8\xff":
         raise UnreadableError("is no JPEG file, whatever its name says")
     header, orientation = None, 1
@@ -41,11 +53,26 @@ def read(data: Any) -> Header:
 
 
 def has_further_pictures(data: Any) -> bool:
-    """Behind its own, such as a preview or a map of gains, by what it says itself."""
+    """Return whether a JPEG file announces further pictures after the first, such as a preview.
+
+    Args:
+        data: The file.
+
+    Returns:
+        Whether the file has a multi-picture segment (MPF).
+    """
     return any(m == 0xE2 and content.startswith(_FURTHER) for m, content in _segments(data))
 
 
 def carried(data: Any) -> Carried:
+    """Read the metadata that goes along to another kind of file.
+
+    Args:
+        data: The file.
+
+    Returns:
+        Color profile and Exif data.
+    """
     exif, profile = None, {}
     for marker, content in _segments(data):
         if marker == 0xE1 and content.startswith(_EXIF):
@@ -56,8 +83,15 @@ def carried(data: Any) -> Carried:
 
 
 def encoded_of(image: av.VideoFrame, quantiser: int) -> bytes | None:
-    """A Y'CbCr picture of 8 bits in full range as it is, without a conversion of its colours; None
-    for other pictures. `quantiser` is 1, the best, to 31."""
+    """Encode an 8-bit full-range Y'CbCr picture as JPEG without converting its colors.
+
+    Args:
+        image: The picture.
+        quantiser: The quantizer scale of ffmpeg's encoder mjpeg, from 1 (best) to 31.
+
+    Returns:
+        A JPEG file; None where the pixel format is not yuv420p, yuv422p or yuv444p.
+    """
     name = image.format.name.replace("yuvj", "yuv")
     if name not in ("yuv420p", "yuv422p", "yuv444p"):
         return None
@@ -73,7 +107,15 @@ def encoded_of(image: av.VideoFrame, quantiser: int) -> bytes | None:
 
 
 def rewritten(data: Any, encoded: bytes) -> bytes:
-    """What `encoded` shows, with the segments of `data` about anything but the coding."""
+    """Combine the pixels of one JPEG file with the metadata of another.
+
+    Args:
+        data: The file with the metadata: application segments and comments.
+        encoded: The file with the pixels.
+
+    Returns:
+        The new file, without further pictures.
+    """
     beside = [
         (marker, content)
         for marker, content in _segments(data)
@@ -85,11 +127,27 @@ def rewritten(data: Any, encoded: bytes) -> bytes:
 
 
 def fits(beside: Carried) -> bool:
-    """Whether the Exif data is small enough."""
+    """Return whether the Exif data fits into one JPEG segment.
+
+    Args:
+        beside: The metadata.
+
+    Returns:
+        True also where there is no Exif data.
+    """
     return beside.exif is None or len(beside.exif) + len(_EXIF) <= _MOST_BYTES
 
 
 def made(encoded: bytes, beside: Carried) -> bytes:
+    """Combine the pixels of a JPEG file with metadata of another kind of file.
+
+    Args:
+        encoded: The file with the pixels.
+        beside: The metadata; Exif data that does not fit is left out.
+
+    Returns:
+        The new file.
+    """
     segments = []
     if beside.exif is not None and fits(beside):
         segments.append((0xE1, _EXIF + beside.exif))
@@ -119,7 +177,7 @@ def _segment(marker: int, content: bytes) -> bytes:
 
 
 def _segments(data: Any) -> Iterator[tuple[int, bytes]]:
-    """Marker and content of each, up to the first scan and including its head."""
+    """Yield marker and content of each segment up to the first scan, whose header is the last."""
     at = 2
     while True:
         while bytes(data[at : at + 2]) == b"\xff\xff":  # fill

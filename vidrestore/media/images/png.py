@@ -1,4 +1,4 @@
-"""PNG files (third edition): with other pixels, and every other chunk as it was."""
+"""PNG files (third edition): replaces the pixels and keeps every other chunk."""
 
 from __future__ import annotations
 
@@ -18,6 +18,18 @@ _LEVEL = 6
 
 
 def read(data: Any) -> Header:
+    """Read the header of a PNG file.
+
+    Args:
+        data: The file.
+
+    Returns:
+        The header.
+
+    Raises:
+        UnreadableError: The file is not a PNG file, is damaged, or is of a kind that vidrestore
+            does not write.
+    """
     if bytes(data[:8]) != _SIGNATURE:
         raise UnreadableError("is no PNG file, whatever its name says")
     header, orientation = None, 1
@@ -41,6 +53,14 @@ def read(data: Any) -> Header:
 
 
 def orientation_in(exif: bytes) -> int:
+    """Read the orientation from Exif data.
+
+    Args:
+        exif: The Exif data.
+
+    Returns:
+        1 to 8; 1 where the data is damaged or does not state it.
+    """
     try:
         return exif_module.parse(exif).orientation
     except ValueError:
@@ -48,6 +68,14 @@ def orientation_in(exif: bytes) -> int:
 
 
 def carried(data: Any) -> Carried:
+    """Read the metadata that goes along to another kind of file.
+
+    Args:
+        data: The file.
+
+    Returns:
+        Color profile and Exif data.
+    """
     icc = exif = None
     for name, content in _chunks(data):
         if name == b"iCCP":
@@ -58,7 +86,15 @@ def carried(data: Any) -> Carried:
 
 
 def rewritten(data: Any, samples: Samples) -> bytes:
-    """The file with these pixels."""
+    """Replace the pixels of a PNG file.
+
+    Args:
+        data: The file.
+        samples: The new pixels, of the size, channels and bits of the file.
+
+    Returns:
+        The new file, not interlaced.
+    """
     found = [_SIGNATURE]
     is_written = False
     for name, content in _chunks(data):
@@ -73,7 +109,15 @@ def rewritten(data: Any, samples: Samples) -> bytes:
 
 
 def made(samples: Samples, beside: Carried) -> bytes:
-    """A new file."""
+    """Make a PNG file.
+
+    Args:
+        samples: The pixels.
+        beside: The metadata.
+
+    Returns:
+        The new file.
+    """
     rows, columns, channels = samples.shape
     kind = {count: number for number, count in _CHANNELS_OF_TYPE.items()}[channels]
     bits = 8 * samples.dtype.itemsize
@@ -87,7 +131,7 @@ def made(samples: Samples, beside: Carried) -> bytes:
 
 
 def _chunks(data: Any) -> Iterator[tuple[bytes, bytes]]:
-    """Name and content of each, up to the end of the picture."""
+    """Yield name and content of each chunk, up to the end of the picture."""
     at = len(_SIGNATURE)
     while True:
         head = bytes(data[at : at + 8])
@@ -106,7 +150,7 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def _compressed(samples: Samples) -> bytes:
-    """Each row by the filter whose differences are the least in sum (PNG section 12.7)."""
+    """Compress pixels, each row with the filter whose differences have the least sum (PNG 12.7)."""
     rows, columns, channels = samples.shape
     step = channels * samples.dtype.itemsize
     plain = np.frombuffer(big_endian(samples), np.uint8).reshape(rows, columns * step)

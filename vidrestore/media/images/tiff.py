@@ -1,4 +1,4 @@
-"""TIFF files (6.0): with other pixels, and every tag that is not about their storage as it was."""
+"""TIFF files (6.0): replaces the pixels and keeps every tag that does not describe their storage."""
 
 from __future__ import annotations
 
@@ -18,14 +18,26 @@ _GREY, _RGB = 1, 2
 _UNASSOCIATED_ALPHA = 2
 _STRIP_BYTES = 1 << 20
 _LEVEL = 6
-_MOST_BYTES = (1 << 32) - (1 << 26)  # which leaves room for the tags
-# Of how pixels are stored, and what only holds in a TIFF file: XMP, IPTC, Photoshop's.
+_MOST_BYTES = (1 << 32) - (1 << 26)  # leaves room for the tags
+# Tags about the storage of pixels, and tags that Exif data cannot hold: XMP, IPTC, Photoshop's.
 _NOT_EXIF = (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, 266, _OFFSETS, _CHANNELS,
              _ROWS_PER_STRIP, _BYTE_COUNTS, 280, 281, _PLANAR, 288, 289, _PREDICTOR, *_TILES,
              _FURTHER, _EXTRA, _FORMAT, 700, 33723, 34377, 37724, exif_module.ICC)  # fmt: skip
 
 
 def read(data: Any) -> Header:
+    """Read the header of a TIFF file.
+
+    Args:
+        data: The file.
+
+    Returns:
+        The header.
+
+    Raises:
+        UnreadableError: The file is not a TIFF file, is cut short, or is of a kind that vidrestore
+            does not write.
+    """
     if bytes(data[:4]) in (b"II+\0", b"MM\0+"):
         raise UnreadableError("is a BigTIFF file; save it as TIFF of less than 4 GB")
     try:
@@ -55,11 +67,26 @@ def _compression(found: Tags) -> int:
 
 
 def becomes_deflate(data: Any) -> bool:
-    """Whether `rewritten` compresses in another way, as lossless as the one before."""
+    """Return whether `rewritten` changes the compression of the file to Deflate.
+
+    Args:
+        data: The file.
+
+    Returns:
+        True for files compressed by LZW or PackBits, which are lossless as well.
+    """
     return _compression(exif_module.parse(data)) in (_LZW, _PACKBITS)
 
 
 def carried(data: Any) -> Carried:
+    """Read the metadata that goes along to another kind of file.
+
+    Args:
+        data: The file.
+
+    Returns:
+        Color profile and Exif data.
+    """
     found = exif_module.parse(data)
     icc = found.first.entries.get(exif_module.ICC)
     found.drop(_NOT_EXIF)
@@ -68,7 +95,18 @@ def carried(data: Any) -> Carried:
 
 
 def rewritten(data: Any, samples: Samples) -> bytes:
-    """The file with these pixels; compressed ones by Deflate."""
+    """Replace the pixels of a TIFF file.
+
+    Args:
+        data: The file.
+        samples: The new pixels, of the size, channels and bits of the file.
+
+    Returns:
+        The new file, compressed by Deflate unless the old one is not compressed.
+
+    Raises:
+        UnreadableError: The new file would be larger than 4 GB.
+    """
     found = exif_module.parse(data)
     found.drop([*_TILES, 288, 289])
     how = _NONE if _compression(found) == _NONE else _DEFLATE
@@ -77,7 +115,18 @@ def rewritten(data: Any, samples: Samples) -> bytes:
 
 
 def made(samples: Samples, beside: Carried) -> bytes:
-    """A new file."""
+    """Make a TIFF file compressed by Deflate.
+
+    Args:
+        samples: The pixels.
+        beside: The metadata.
+
+    Returns:
+        The new file.
+
+    Raises:
+        UnreadableError: The new file would be larger than 4 GB.
+    """
     found = Tags("<", exif_module.Directory(), False)
     if beside.exif is not None:
         found = exif_module.parse(beside.exif)
