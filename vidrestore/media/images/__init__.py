@@ -1,4 +1,4 @@
-"""Pictures instead of a video: one picture, or numbered pictures named by a pattern such as %06d."""
+"""Pictures instead of a video: one picture, or numbered ones named by a pattern such as %06d."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TIFF files (6.0): replaces the pixels and keeps every tag that does not describe their storage."""
+"""TIFF files (6.0): replaces the pixels and keeps every tag that is not about their storage."""
 
 from __future__ import annotations
 
