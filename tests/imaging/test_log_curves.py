@@ -141,11 +141,11 @@ def test_the_network_sees_the_curve_and_the_output_keeps_its_values(tmp_path, cu
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("LUT_3D_SIZE 2\n" + "0 0 0\n" * 8, "no way back"),
+        ("LUT_3D_SIZE 2\n" + "0 0 0\n" * 8, "cannot invert"),
         ("LUT_1D_SIZE 3\n0 0 0\n.5 .5 .5\n", "3 rows"),
         ("LUT_1D_SIZE 3\n0 0 0\n.5 .5 .5\n.5 1 1\n", "does not rise"),
         ("LUT_1D_SIZE 2\nDOMAIN_MAX 4 4 4\n0 0 0\n1 1 1\n", "from 0 to 1"),
-        ("hello\n", "no .cube file"),
+        ("hello\n", "not a .cube file"),
         (None, "does not exist"),
     ],
 )

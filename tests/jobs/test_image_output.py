@@ -126,7 +126,7 @@ def test_what_lies_behind_a_jpeg_is_left_out_and_said(tmp_path):
     source.write_bytes(plain[:2] + b"\xff\xe2" + struct.pack(">H", len(index) + 2) + index
                        + plain[2:] + preview)  # fmt: skip
     summary = restored(source, target)
-    assert any("further ones in the same file" in warning for warning in summary.warnings)
+    assert any("further pictures in the same file" in warning for warning in summary.warnings)
     assert index not in target.read_bytes()
 
 
@@ -220,7 +220,7 @@ def cmyk(path: Path) -> str:
     at = data.index(struct.pack("<HHIH", 262, 3, 1, 2))
     data[at + 8] = 5
     path.with_suffix(".tif").write_bytes(data)
-    return "is neither RGB nor grey, 0 being black, of 8 or 16 bits"
+    return "is neither RGB nor gray, 0 being black, of 8 or 16 bits"
 
 
 def cmyk_jpeg(path: Path) -> str:
@@ -228,7 +228,7 @@ def cmyk_jpeg(path: Path) -> str:
     at = data.index(b"\xff\xc0")
     data[at + 9] = 4
     path.with_suffix(".jpg").write_bytes(data)
-    return "is neither a colour nor a grey JPEG of 8 bits"
+    return "is neither a color nor a gray JPEG file of 8 bits"
 
 
 def palette(path: Path) -> str:
@@ -240,7 +240,7 @@ def palette(path: Path) -> str:
 def transparent_colour(path: Path) -> str:
     data = png.made(samples(3, 8), Carried())
     path.with_suffix(".png").write_bytes(data[:33] + png_chunk(b"tRNS", bytes(6)) + data[33:])
-    return "makes one of its colours transparent"
+    return "makes one of its colors transparent"
 
 
 def animation(path: Path) -> str:
@@ -251,7 +251,7 @@ def animation(path: Path) -> str:
 
 def misnamed(path: Path) -> str:
     path.with_suffix(".jpg").write_bytes(photo("png"))
-    return "is no JPEG file, whatever its name says"
+    return "is not a JPEG file, despite its suffix"
 
 
 def two_pages(path: Path) -> str:
@@ -267,7 +267,7 @@ def packed_dpx(path: Path) -> str:
     data = bytearray(encoded("dpx", planar_image("gbrp10le", 1)))
     data[804:806] = bytes(2)
     path.with_suffix(".dpx").write_bytes(data)
-    return "packs 3 channels of 10 bits in a way that is not written here"
+    return "packs 3 channels of 10 bits in a way that vidrestore does not write"
 
 
 @pytest.mark.parametrize(

@@ -98,8 +98,8 @@ def resolve(
         guessed.add("range")
     if matrix_tag in _OTHER_MATRICES:
         raise InputError(
-            f"the colours of this video are coded as {_OTHER_MATRICES[matrix_tag]}, which is not "
-            "supported; convert it to bt709 or bt2020 first"
+            f"vidrestore does not support the color matrix of this video, "
+            f"{_OTHER_MATRICES[matrix_tag]}; convert the video to bt709 or bt2020 first"
         )
     matrix = _MATRIX_OF_TAG.get(matrix_tag)
     if matrix is None:

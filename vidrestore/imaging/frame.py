@@ -114,7 +114,9 @@ class VideoInfo:
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
-            raise ValueError(f"a video of {self.width} x {self.height} pixels has no picture")
+            raise ValueError(
+                f"width and height must be at least 1 pixel, not {self.width} x {self.height}"
+            )
         if self.time_base <= 0 or self.sample_aspect_ratio <= 0 or self.frame_rate <= 0:
             raise ValueError(
                 f"time base {self.time_base}, frame rate {self.frame_rate} and sample aspect ratio "
@@ -122,8 +124,8 @@ class VideoInfo:
             )
         for name, allowed in _ALLOWED.items():
             if getattr(self, name) not in allowed:
-                known = ", ".join(allowed)
-                raise ValueError(f"{name} must be one of {known}, not {getattr(self, name)!r}")
+                choices = ", ".join(allowed)
+                raise ValueError(f"{name} must be one of {choices}, not {getattr(self, name)!r}")
 
     @property
     def is_interlaced(self) -> bool:

@@ -130,8 +130,8 @@ def read_cube(path: Path) -> Table:
     words = {line[0]: line[1:] for line in lines if line and line[0].isupper()}
     if "LUT_3D_SIZE" in words:
         raise UsageError(
-            f"{path} is a table of three dimensions, which has no way back; give one of a single "
-            "dimension (LUT_1D_SIZE), or cineon or slog3"
+            f"{path} is a three-dimensional table, which vidrestore cannot invert; give a "
+            "one-dimensional table (LUT_1D_SIZE), cineon or slog3"
         )
     try:
         rows = [tuple(map(_number, line)) for line in lines if line and not line[0][0].isupper()]
@@ -139,21 +139,27 @@ def read_cube(path: Path) -> Table:
         ends = words.get("DOMAIN_MIN", ["0"] * 3) + words.get("DOMAIN_MAX", ["1"] * 3)
         is_unit = list(map(_number, ends)) == [0, 0, 0, 1, 1, 1]
     except (KeyError, ValueError, IndexError) as error:
-        raise UsageError(f"{path} is no .cube file with a table of one dimension") from error
+        raise UsageError(
+            f"{path} is not a .cube file with a one-dimensional table; give another file, "
+            "cineon or slog3"
+        ) from error
     if not 2 <= size <= _MOST_ROWS:
         raise UsageError(
             f"the LUT_1D_SIZE of {path} must be from 2 to {_MOST_ROWS}, not {quoted(size)}"
         )
     if len(rows) != size or any(len(row) != 3 for row in rows) or not is_unit:
-        raise UsageError(f"{path} must have {size} rows of three values, over signals from 0 to 1")
+        raise UsageError(f"{path} must have {size} rows of three values and a domain from 0 to 1")
     for value in (value for row in rows for value in row):
-        if not abs(value) <= _LARGEST_VALUE:  # nor what is not a number
+        if not abs(value) <= _LARGEST_VALUE:  # rejects NaN, too
             raise UsageError(
                 f"the values of {path} must be numbers from {-_LARGEST_VALUE} to "
                 f"{_LARGEST_VALUE}, not {value}"
             )
     if (np.diff(np.array(rows), axis=0) <= 0).any():
-        raise UsageError(f"the curve {path} does not rise everywhere, so it has no way back")
+        raise UsageError(
+            f"the curve {path} does not rise everywhere, so vidrestore cannot invert it; "
+            "give another curve"
+        )
     return tuple((r, g, b) for r, g, b in rows)
 
 

@@ -53,7 +53,10 @@ GREATEST_HALF = 0x7BFF
 NaN.
 """
 _FULL_RANGE = 2
-_REFUSAL = "the pixel format {} of this video is not supported"
+_REFUSAL = (
+    "vidrestore does not support the pixel format {} of this video; convert the video to another "
+    "pixel format first"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +144,8 @@ def to_planar(image: av.VideoFrame) -> av.VideoFrame:
         return _with_chroma(image, target)
     if name == "pal8" and _differs_in_opacity(image):
         raise InputError(
-            "the palette of this video makes some of its pixels transparent, which is not "
-            "supported; convert it to the pixel format rgba first"
+            "the palette of this video makes some of its pixels transparent, which vidrestore does "
+            "not support; convert the video to the pixel format rgba first"
         )
     copy = image.reformat(format=target, interpolation=Interpolation.POINT, threads=1)
     copy.colorspace = image.colorspace  # swscale turns 5 into 6; both mean BT.601

@@ -166,9 +166,9 @@ def plan_encoding(
     known = codecs()[name]
     _check_quality(name, known, quality)
     if wanted != stored:
-        notes.append(f"the picture is converted from {info.pixel_format} to {wanted}")
+        notes.append(f"vidrestore converts the picture from {info.pixel_format} to {wanted}")
     if info.is_interlaced and not known.codes_fields:
-        notes.append(f"{name} says in the container only that the picture is interlaced")
+        notes.append(f"{name} marks interlaced pictures only in the container")
     has_light = info.mastering_display is not None or info.content_light is not None
     plain = Encoding(
         codec=name,
@@ -183,7 +183,9 @@ def plan_encoding(
     )
     if hardware:
         if not known.hardware:
-            raise OutputError(f"no hardware encodes {name}; leave encode.hardware off for it")
+            raise OutputError(
+                f"vidrestore has no hardware encoder for {name}; turn encode.hardware off"
+            )
         return tuple(_in_hardware(plain, encoder, quality) for encoder in known.hardware)
     if name == "ffv1":
         # Very small pictures cannot be divided into 24 slices.
@@ -201,7 +203,7 @@ def _chosen(
     if quality == "archive":
         if codec not in ("auto", "ffv1"):
             raise OutputError(
-                f"the quality archive is ffv1, not {codec}; leave encode.codec at auto for it"
+                f"the quality archive needs ffv1, not {codec}; set encode.codec to auto"
             )
         candidates = ["ffv1"]
     objections: list[str] = []
@@ -210,7 +212,9 @@ def _chosen(
         if objection is None and codec == "auto" and quality != "archive" and info.is_interlaced:
             objection = _fields_objection(name, info)
         if objection is None:
-            because = [f"the picture is encoded in {name}: {objections[0]}"] if objections else []
+            because = (
+                [f"vidrestore encodes the picture in {name}: {objections[0]}"] if objections else []
+            )
             return name, because
         objections.append(objection)
     raise OutputError(f"{objections[0]}; {_way_out(info, target, pixel_format, codec, quality)}")
@@ -237,9 +241,9 @@ def _objection(name: str, info: VideoInfo, container: str, pixel_format: str) ->
     if name == "h264" and info.is_interlaced and info.height % (2 * grid[1]):
         return f"{name} cannot hold fields of {shape}"
     if name == "dnxhr" and (info.matrix != "bt709" or info.full_range):
-        return f"{name} is always read as bt709 in limited range"
+        return f"players always read {name} as bt709 in limited range"
     if container not in codec.containers:
-        return f"{name} does not go into {suffix_for(container)} files"
+        return f"{suffix_for(container)} files cannot hold {name}"
     return None
 
 
@@ -247,7 +251,7 @@ def _fields_objection(name: str, info: VideoInfo) -> str | None:
     """Return why `auto` skips a codec for an interlaced picture; None: it does not."""
     if codecs()[name].codes_fields or name == info.codec:
         return None
-    return f"{name} has no tools for interlaced pictures"
+    return f"{name} has no coding tools for interlaced pictures"
 
 
 def _way_out(info: VideoInfo, target: Path, pixel_format: str, codec: str, quality: str) -> str:
@@ -255,7 +259,7 @@ def _way_out(info: VideoInfo, target: Path, pixel_format: str, codec: str, quali
     if _objection("ffv1", info, "matroska", pixel_format) is not None:
         return "choose another encode.pixel_format, or convert the video to a common one first"
     if codec not in ("auto", "ffv1") and quality != "archive":
-        return "leave --codec at auto, or use ffv1 and an .mkv file"
+        return "set --codec to auto, or use ffv1 and an .mkv file"
     near = _NEAR_FORMATS.get(pixel_format)
     choose = f"convert it with --set encode.pixel_format={near}" if near else "use another format"
     return f"name the output {target.stem}.mkv, or {choose}"
@@ -265,11 +269,10 @@ def _check_quality(name: str, codec: Codec, quality: str) -> None:
     if not quality.isdigit():
         return
     if codec.largest_number is None:
-        raise OutputError(f"{name} has no scale of numbers; give high instead of {quality}")
+        raise OutputError(f"{name} has no quality scale in numbers; give high instead of {quality}")
     if int(quality) > codec.largest_number:
         raise OutputError(
-            f"the quality of {name} cannot be {quality}; allowed is 0 (best) to "
-            f"{codec.largest_number}"
+            f"the quality of {name} must be from 0 (best) to {codec.largest_number}, not {quality}"
         )
 
 

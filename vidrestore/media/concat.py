@@ -112,7 +112,9 @@ def _coded(whole: Path, stream_index: int) -> tuple[list[tuple[int, bool]], Frac
     """Return (pts, whether it is a key frame) of each packet in coding order, and their clock."""
     with av.open(str(whole.absolute())) as container:
         if stream_index >= len(container.streams):
-            raise OutputError(f"{whole} has no stream {stream_index}, so nothing is taken from it")
+            raise OutputError(
+                f"{whole} has no stream {stream_index}, so no segment can be taken from it"
+            )
         stream = container.streams[stream_index]
         packets: Iterator[Any] = container.demux(stream)
         return [(p.pts, p.is_keyframe) for p in packets if p.size], Fraction(stream.time_base or 1)
@@ -127,7 +129,7 @@ def _check_times(
         abs(time - shown[0] - (wanted - pts[0]) * ticks) > 1
         for time, wanted in zip(shown, pts, strict=True)
     ):
-        raise OutputError(f"{whole} does not hold the frames that its job wrote")
+        raise OutputError(f"{whole} does not hold the frames that vidrestore wrote to it")
 
 
 def _write_part(
@@ -171,8 +173,8 @@ def _presentation_times(part: Path, expected: Sequence[int], time_base: Fraction
         for pts, wanted in zip(sorted(times), expected, strict=True)
     ):
         raise OutputError(
-            f"the segment {part} does not hold the frames that it should; remove it and run the "
-            "command again"
+            f"the segment {part} does not hold the expected frames; remove it and run the command "
+            "again"
         )
     return times
 
@@ -197,8 +199,8 @@ def _packets(part: Path, extradata: bytes | None) -> Iterator[Any]:
         stream: Any = container.streams.video[0]
         if stream.codec_context.extradata != extradata:
             raise OutputError(
-                f"the segment {part} was not made by the same encoder as the first; leave codec "
-                "and quality as they were, or restore the whole anew with --no-resume"
+                f"the segment {part} was not made by the same encoder as the first one; keep codec "
+                "and quality unchanged, or restore the whole video again with --no-resume"
             )
         for packet in container.demux(stream):
             if packet.size:

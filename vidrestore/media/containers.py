@@ -102,7 +102,8 @@ def container_of(target: Path) -> str:
     container = _CONTAINERS.get(target.suffix.lower())
     if container is None:
         raise UsageError(
-            f"the output {target.name} must end in one of {', '.join(_CONTAINERS)}; .mkv holds most"
+            f"the output {target.name} must end in one of {', '.join(_CONTAINERS)}; .mkv can hold "
+            "the most"
         )
     return container
 
@@ -170,7 +171,7 @@ def plan_streams(source: Probe, target: Path, *, whole: bool) -> RemuxPlan:
     own = sorted(tags - (_MOV_TAGS if container == "mov" else _MP4_TAGS))
     if own and has_cover and container != "matroska":
         suffix = suffix_for(container)
-        lost.append(f"{suffix} cannot hold the tags {', '.join(own)} beside a cover picture")
+        lost.append(f"{suffix} cannot hold both a cover picture and the tags {', '.join(own)}")
     return RemuxPlan(
         container,
         tuple(kept),
@@ -212,9 +213,9 @@ def _fate(stream: StreamInfo, container: str) -> tuple[str | None, str | None]:
         # ffmpeg writes both anew, from the time code in the stream's tags and from the chapters.
         if stream.data_tag in (_TIMECODE_TAG, _CHAPTER_TAG):
             return _RECREATED, None
-        return None, f"{where} holds data that no player shows; it is left out"
+        return None, f"{where} holds data that no player shows, so vidrestore leaves it out"
     if stream.type not in ("video", "audio", "attachment"):
-        return None, f"{where} is of a kind that cannot be carried; it is left out"
+        return None, f"{where} is of a kind that vidrestore cannot copy, so it is left out"
     return None, None
 
 
@@ -223,7 +224,7 @@ def _lost_within(stream: StreamInfo, change: str | None) -> Iterator[str]:
     if change is not None and stream.codec in ("ass", "ssa"):
         yield f"{_named(stream)} loses its styling as {change}, which only an .mkv file can keep"
     if stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1":
-        yield f"{_named(stream)} has a transparency that is not decoded; the output is opaque"
+        yield f"{_named(stream)} has transparency that is not decoded; the output is opaque"
 
 
 def _named(stream: StreamInfo) -> str:

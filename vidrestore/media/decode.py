@@ -364,7 +364,7 @@ def _alike(timed: _Timed, damage: DecodeErrors, path: Path, stream_index: int | 
     if strays > min(_MOST_STRAYS, given // 4):
         raise InputError(
             f"{path} changes from {shape} to {other} at frame {given}; "
-            "cut it there and restore the parts"
+            "cut the video there and restore the parts"
         )
 
 

@@ -60,7 +60,7 @@ def first_that_opens(
         finally:
             trial.unlink(missing_ok=True)
     shape = f"{info.width} x {info.height} pixels in {ways[0].pixel_format}"
-    raise OutputError(f"{ways[0].codec} cannot be made of {shape} here ({'; '.join(reasons)})")
+    raise OutputError(f"no encoder takes {shape} for {ways[0].codec} ({'; '.join(reasons)})")
 
 
 def _plain_image(info: VideoInfo) -> av.VideoFrame:
@@ -155,7 +155,7 @@ class VideoWriter:
         if header is not None:
             self._context.open()
             if self._context.extradata and self._context.extradata != extradata:
-                raise OutputError(f"{header} was not made by the encoder in use")
+                raise OutputError(f"another encoder than {self._encoding.encoder} made {header}")
 
     def _describe(self, threads: int) -> None:
         info, context = self._info, self._context

@@ -35,7 +35,7 @@ def ffmpeg_program() -> str:
     program = os.environ.get("VIDRESTORE_FFMPEG") or str(imageio_ffmpeg.get_ffmpeg_exe())
     if shutil.which(program) is None:
         raise OutputError(
-            f"{program} cannot be run; let VIDRESTORE_FFMPEG name an ffmpeg that can, or unset it"
+            f"{program} cannot be run; set VIDRESTORE_FFMPEG to an ffmpeg that can, or unset it"
         )
     return program
 

@@ -291,7 +291,7 @@ def probe(path: Path, settings: Settings | None = None, video: OpenVideo | None 
     header = files.check_alike(pictures_of(path)) if is_pictures(path) else None
     if (is_light := header is not None and kind_of(path) == "exr") and how.decode.input_curve:
         raise UsageError(
-            f"{path.name} holds light itself, not light in a curve; leave --input-curve out"
+            f"{path.name} holds linear light, which needs no curve; leave --input-curve out"
         )
     first = None if video is None else video.first()
     if video is None or first is None or first.is_corrupt or video.damage.found:

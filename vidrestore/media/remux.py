@@ -112,14 +112,16 @@ def plan_that_fits(probe: Probe, trial: Path, plan: RemuxPlan) -> RemuxPlan:
     reasons = {i: _fits(source, trial, plan, [i], plan.container) for i in others}
     culprits = [index for index, reason in reasons.items() if reason is not None] or others
     reason = next(filter(None, reasons.values()), "they do not fit together")
-    named = ", ".join(f"{i} ({codecs[i] or 'of no known codec'})" for i in culprits)
+    named = ", ".join(f"{i} ({codecs[i] or 'unknown codec'})" for i in culprits)
     for other in ("matroska", "mov", "mp4"):
         if other != plan.container and _fits(source, trial, plan, others, other) is None:
             raise OutputError(
-                f"{suffix_for(plan.container)} cannot hold stream {named} of {source}, an "
+                f"{suffix_for(plan.container)} cannot hold stream {named} of {source}, but an "
                 f"{suffix_for(other)} file can: {reason}"
             )
-    why = f"stream {named} fits into no container that is written here and is left out: {reason}"
+    why = (
+        f"no container that vidrestore writes can hold stream {named}, so it is left out: {reason}"
+    )
     return plan.without(culprits, why)
 
 

@@ -37,7 +37,7 @@ def open_source(path: Path, device: str | None = None) -> Iterator[Any]:
     try:
         if path.is_dir():
             raise InputError(
-                f"{path} is a folder; give the path of a video in it, or of pictures by a pattern "
+                f"{path} is a folder; give the path of a video in it, or a pattern of pictures "
                 f"such as {path / 'name_%06d.tif'}"
             )
         container = _opened_pictures(path) if is_pictures(path) else _opened(path, device)
@@ -49,7 +49,7 @@ def open_source(path: Path, device: str | None = None) -> Iterator[Any]:
         if kind == "tty":
             raise InputError(f"{path} is text, not a video")
         if not is_pictures(path) and (kind == "image2" or kind.endswith("_pipe")):
-            raise InputError(f"{path} is a picture with the name of a video; rename it")
+            raise InputError(f"{path} is a picture with the suffix of a video; rename it")
         yield container
 
 
@@ -57,7 +57,7 @@ def _opened(path: Path, device: str | None) -> Any:
     if not path.exists():
         raise InputError(f"the file {path} does not exist")
     if path.stat().st_size == 0:
-        raise InputError(f"the file {path} is empty; copy it again from where it came")
+        raise InputError(f"the file {path} is empty; copy it again from its source")
     # HWAccel copies decoded pictures to the memory of the processor.
     hwaccel = None if device is None else HWAccel(device)
     return av.open(str(path.absolute()), metadata_errors="replace", hwaccel=hwaccel)
@@ -88,7 +88,9 @@ def main_video_stream(container: Any) -> Any:
         )
     moving = [s for s in moving if s.codec_context is not None]
     if not moving:
-        raise InputError(f"the video of {container.name} cannot be decoded here; convert it first")
+        raise InputError(
+            f"vidrestore cannot decode the video of {container.name}; convert it first"
+        )
     best = container.streams.best("video")
     marked = [s for s in moving if s.disposition & Disposition.default]
     if best in marked or (best in moving and not marked):

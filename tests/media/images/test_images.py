@@ -237,9 +237,9 @@ def no_file(folder: Path) -> None:
 
 
 WRONG = {
-    text: "scan_000003.tif is no TIFF file, whatever its name says",
-    other_size: "scan_000003.tif has 160 x 100 pixels of 16 bits, colour, unlike scan_000001.tif",
-    other_depth: "scan_000003.tif has 160 x 120 pixels of 8 bits, colour, unlike scan_000001.tif",
+    text: "scan_000003.tif is not a TIFF file, despite its suffix",
+    other_size: "scan_000003.tif has 160 x 100 pixels of 16 bits, color, unlike scan_000001.tif",
+    other_depth: "scan_000003.tif has 160 x 120 pixels of 8 bits, color, unlike scan_000001.tif",
     cut_short: "scan_000003.tif is",
     emptied: "scan_000003.tif is empty",
     no_file: "no file in .* has a name like scan_%06d.tif",
@@ -271,7 +271,7 @@ def test_a_picture_with_damaged_pixels_is_named(tmp_path):
         ("in/scan_%06d.tif", "out/a.tif", "names many pictures and the other path one"),
         ("in/scan_000001.tif", "out/a_%06d.tif", "names many pictures and the other path one"),
         ("in/scan_000001.tif", "out/a.mp4", "a.mp4 is no picture and scan_000001.tif is one"),
-        ("in/scan_000001.tif", "out/a.webp", "of the kind .webp are neither read nor written"),
+        ("in/scan_000001.tif", "out/a.webp", "does not support .webp pictures"),
         ("in/scan_000001.tif", "out/a.exr", "tiff pictures do not become exr ones"),
         ("in/scan_000001.tif", "out/a.jpg", "a JPEG cannot hold 160 x 120 pixels of 16 bits"),
         ("in/scan_000001.tif", "out/a.dpx", "tiff pictures do not become dpx ones"),
@@ -279,7 +279,7 @@ def test_a_picture_with_damaged_pixels_is_named(tmp_path):
         ("in/scan_%06d.tif", "in/scan_%06d.tif", "is the input itself"),
         ("in/scan_000001.tif", "in/scan_000002.tif", "exists already; add --overwrite"),
         ("in/scan_%06d.tif", "none/a_%06d.tif", "folder .*none for the output does not exist"),
-        ("in/%d_%06d.tif", "out/%06d.tif", "must hold one number"),
+        ("in/%d_%06d.tif", "out/%06d.tif", "must hold one placeholder"),
         ("in/nothing.tif", "out/a.tif", "in/nothing.tif does not exist"),
         ("in", "out/a.tif", "in is a folder; name the pictures in it by a pattern"),
         ("in/scan_%06d.tif", "in/scan_0%05d.tif", "is the input itself"),

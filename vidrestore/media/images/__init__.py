@@ -92,8 +92,7 @@ def kind_of(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in _NOT_SUPPORTED:
         raise UsageError(
-            f"pictures of the kind {suffix} are neither read nor written here; use .tif, .png, "
-            ".jpg, .dpx or .exr"
+            f"vidrestore does not support {suffix} pictures; use .tif, .png, .jpg, .dpx or .exr"
         )
     return KIND_OF_SUFFIX[suffix]
 
@@ -136,7 +135,7 @@ def pictures_of(path: Path) -> Pictures:
     if not numbers:
         raise InputError(
             f"no file in {path.parent} has a name like {path.name}; check the folder, the pattern "
-            "and its count of digits"
+            "and its number of digits"
         )
     for number, following in pairwise(numbers):
         if following != number + 1:
@@ -145,7 +144,7 @@ def pictures_of(path: Path) -> Pictures:
                 f"{path.parent} lacks {missing}, the first of "
                 f"{numbers[-1] - numbers[0] + 1 - len(numbers)} missing between "
                 f"{numbered(path, numbers[0]).name} and {numbered(path, numbers[-1]).name}; add "
-                "what is missing, or number the parts apart"
+                "the missing pictures, or number the parts separately"
             )
     return Pictures(path, tuple(numbers))
 
@@ -165,7 +164,7 @@ def numbers_of(pattern: Path) -> list[int]:
     places = list(_PLACE.finditer(pattern.name))
     if len(places) != 1:
         raise UsageError(
-            f"{pattern.name} must hold one number, such as %06d for six digits, and no more"
+            f"{pattern.name} must hold one placeholder, such as %06d for six digits, and no more"
         )
     before, after = pattern.name[: places[0].start()], pattern.name[places[0].end() :]
     shape = re.compile(re.escape(before) + r"(\d{1,9})" + re.escape(after))

@@ -31,7 +31,7 @@ def read(data: Any) -> Header:
     """
     order = _ORDERS.get(bytes(data[:4]))
     if order is None:
-        raise UnreadableError("is no DPX file, whatever its name says")
+        raise UnreadableError("is not a DPX file, despite its suffix")
     if len(data) < _HEAD_BYTES:
         raise UnreadableError("is cut short")
     elements, width, height = struct.unpack(f"{order}HII", data[_ELEMENTS : _ELEMENTS + 10])
@@ -39,13 +39,14 @@ def read(data: Any) -> Header:
     channels = _CHANNELS_OF_DESCRIPTOR.get(descriptor)
     if elements != 1 or channels is None or encoding != 0:
         raise UnreadableError(
-            "is a DPX of another kind than plain R'G'B', with alpha or without, or grey"
+            "is a DPX file of an unsupported kind; save it as R'G'B', with or without alpha, or as "
+            "gray"
         )
     fits = bits in (8, 16) or (packing == _FILLED and (bits, channels) in ((10, 3), (12, 3)))
     if not fits:
         raise UnreadableError(
-            f"packs {channels} channels of {bits} bits in a way that is not written here; save it "
-            "as R'G'B' of 10 or 12 bits in filled words, or of 8 or 16"
+            f"packs {channels} channels of {bits} bits in a way that vidrestore does not "
+            "write; save it as R'G'B' of 10 or 12 bits in filled words, or of 8 or 16 bits"
         )
     return Header("dpx", width, height, channels, bits)
 

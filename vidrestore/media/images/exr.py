@@ -113,7 +113,7 @@ def _part(data: Any) -> OpenEXR.Part:
     import OpenEXR
 
     if bytes(data[:4]) != _MAGIC:
-        raise UnreadableError("is no OpenEXR file, whatever its name says")
+        raise UnreadableError("is not an OpenEXR file, despite its suffix")
     headers = _parts(data, header_only=True)
     if len(headers) > 1:
         raise UnreadableError("is an OpenEXR file of several parts; save it as one part")
@@ -154,18 +154,21 @@ def _check(part: OpenEXR.Part) -> None:
         )
     if not np.array_equal(part.header["dataWindow"], part.header["displayWindow"]):
         raise UnreadableError(
-            "has pixels in another part than it shows (data window and display window differ); "
-            "crop or fill it to what it shows"
+            "has a data window that differs from its display window; crop or pad it to the display "
+            "window"
         )
     for name in (order := _order(part)):
         channel = part.channels[name]
         if channel.pixels.dtype != np.float16 or (channel.xSampling, channel.ySampling) != (1, 1):
             raise UnreadableError(
-                f"does not hold a half float for each pixel in its channel {name}; save it so"
+                f"does not hold a half float for each pixel in its channel {name}; save it with "
+                "half floats and without subsampling"
             )
     if order not in ("RGB", "RGBA"):
         names = ", ".join(sorted(part.channels)) or "none"
-        raise UnreadableError(f"has the channels {names}; R, G and B, with A or without, are read")
+        raise UnreadableError(
+            f"has the channels {names}; vidrestore needs R, G and B, with or without A"
+        )
 
 
 def _order(part: OpenEXR.Part) -> str:

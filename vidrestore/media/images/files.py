@@ -39,7 +39,7 @@ def opened(path: Path) -> Iterator[Any]:
     """
     try:
         if path.stat().st_size == 0:
-            raise InputError(f"the file {path} is empty")
+            raise InputError(f"the file {path} is empty; copy it again from its source")
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield data
     except OSError as error:
@@ -88,10 +88,10 @@ def check_alike(pictures: Pictures) -> Header:
         if first is None:
             first = found
         elif found != first:
-            turned = "" if found.orientation == first.orientation else " turned otherwise"
+            turned = "" if found.orientation == first.orientation else " in another orientation"
             raise InputError(
                 f"{path} has {found.shape}{turned}, unlike {pictures.files[0].name} with "
-                f"{first.shape}; restore what is alike together"
+                f"{first.shape}; restore pictures of one kind together"
             )
     assert first is not None
     return first
@@ -172,15 +172,18 @@ def changes_beside(path: Path, target_kind: str) -> list[str]:
         said = []
         if kind == "jpeg" and jpeg.has_further_pictures(data):
             said.append(
-                "of pictures with restored faces, further ones in the same file, a preview or a "
-                "map of gains, are left out"
+                "vidrestore leaves further pictures in the same file, such as a preview or a gain "
+                "map, out of pictures with restored faces"
             )
         if kind == target_kind == "tiff" and tiff.becomes_deflate(data):
-            said.append("pictures with restored faces are compressed by Deflate, as lossless as "
-                        "before")  # fmt: skip
+            said.append(
+                "pictures with restored faces are compressed by Deflate, which is lossless as well"
+            )
         if kind != target_kind:
             if target_kind == "jpeg" and not jpeg.fits(carried(data, kind)):
-                said.append("Exif data that is too large for a JPEG is left out")
-            said.append("of what goes with the pixels, the colour profile and Exif data are kept, "
-                        "other notes are not; an output of the same kind keeps all")  # fmt: skip
+                said.append("vidrestore leaves out Exif data that is too large for a JPEG file")
+            said.append(
+                "color profile and Exif data are kept, other metadata is not; an output of the "
+                "same kind keeps all metadata"
+            )
         return said

@@ -34,8 +34,8 @@ class Header:
     @property
     def shape(self) -> str:
         """The size, bits and channels in words, for messages."""
-        colours = {1: "grey", 2: "grey and alpha", 3: "colour", 4: "colour and alpha"}
-        return f"{self.width} x {self.height} pixels of {self.bits} bits, {colours[self.channels]}"
+        content = {1: "gray", 2: "gray and alpha", 3: "color", 4: "color and alpha"}
+        return f"{self.width} x {self.height} pixels of {self.bits} bits, {content[self.channels]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,12 +35,14 @@ def read(data: Any) -> Header:
             does not write.
     """
     if bytes(data[:3]) != b"\xff\xd8\xff":
-        raise UnreadableError("is no JPEG file, whatever its name says")
+        raise UnreadableError("is not a JPEG file, despite its suffix")
     header, orientation = None, 1
     for marker, content in _segments(data):
         if marker in _ALL_FRAMES:
             if marker not in _FRAMES or len(content) < 6:
-                raise UnreadableError("is a JPEG of a rare kind; save it as a common one")
+                raise UnreadableError(
+                    "is a JPEG file of a rare kind; save it as baseline or progressive JPEG"
+                )
             header = struct.unpack(">BHHB", content[:6])
         elif marker == 0xE1 and content.startswith(_EXIF):
             orientation = orientation_in(content[len(_EXIF) :])
@@ -48,7 +50,7 @@ def read(data: Any) -> Header:
         raise UnreadableError("is cut short")
     bits, height, width, channels = header
     if bits != 8 or channels not in (1, 3) or not height:
-        raise UnreadableError("is neither a colour nor a grey JPEG of 8 bits; save it as one")
+        raise UnreadableError("is neither a color nor a gray JPEG file of 8 bits; save it as one")
     return Header("jpeg", width, height, channels, bits, orientation)
 
 

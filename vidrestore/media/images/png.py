@@ -31,24 +31,24 @@ def read(data: Any) -> Header:
             does not write.
     """
     if bytes(data[:8]) != _SIGNATURE:
-        raise UnreadableError("is no PNG file, whatever its name says")
+        raise UnreadableError("is not a PNG file, despite its suffix")
     header, orientation = None, 1
     for name, content in _chunks(data):
         if name == b"IHDR":
             header = struct.unpack(">IIBB", content[:10])
         elif name == b"tRNS":
             raise UnreadableError(
-                "makes one of its colours transparent; save it with an alpha channel"
+                "makes one of its colors transparent; save it with an alpha channel"
             )
         elif name == b"acTL":
-            raise UnreadableError("is an animation; make it a video first")
+            raise UnreadableError("is an animation; convert it to a video first")
         elif name == b"eXIf":
             orientation = orientation_in(content)
     if header is None:
         raise UnreadableError("is cut short")
     width, height, bits, kind = header
     if kind not in _CHANNELS_OF_TYPE or bits not in (8, 16):
-        raise UnreadableError("has a palette or few bits; save it as RGB or grey of 8 or 16 bits")
+        raise UnreadableError("has a palette or few bits; save it as RGB or gray of 8 or 16 bits")
     return Header("png", width, height, _CHANNELS_OF_TYPE[kind], bits, orientation)
 
 

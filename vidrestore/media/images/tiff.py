@@ -44,7 +44,7 @@ def read(data: Any) -> Header:
         found = exif_module.parse(data)
     except ValueError as error:
         is_short = bytes(data[:4]) in (b"II*\0", b"MM\0*")
-        what = "is cut short" if is_short else "is no TIFF file, whatever its name says"
+        what = "is cut short" if is_short else "is not a TIFF file, despite its suffix"
         raise UnreadableError(what) from error
     if found.has_more or _FURTHER in found.first.entries:
         raise UnreadableError("holds more than one picture; save each in a file of its own")
@@ -54,10 +54,12 @@ def read(data: Any) -> Header:
     fits = channels in {_GREY: (1, 2), _RGB: (3, 4)}.get(photometric, ())
     if not (is_plain and fits and bits[0] in (8, 16)):
         raise UnreadableError(
-            "is neither RGB nor grey, 0 being black, of 8 or 16 bits; save it as such"
+            "is neither RGB nor gray, 0 being black, of 8 or 16 bits; save it as one of the two"
         )
     if _compression(found) not in (_NONE, _LZW, _OLD_DEFLATE, _PACKBITS, _DEFLATE):
-        raise UnreadableError("is compressed in a rare way; save it with none, LZW or Deflate")
+        raise UnreadableError(
+            "has a rare compression; save it uncompressed, or with LZW or Deflate"
+        )
     (width,), (height,) = found.values(_WIDTH, (0,)), found.values(_HEIGHT, (0,))
     return Header("tiff", width, height, channels, bits[0], found.orientation)
 
