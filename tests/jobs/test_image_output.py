@@ -26,7 +26,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.images import dpx, files, jpeg, kind_of, png, tiff
 from vidrestore.media.images import exif as tags
-from vidrestore.media.images.header import Carried
+from vidrestore.media.images.header import Metadata
 from vidrestore.media.probe import probe
 
 PROFILE = bytes(range(256)) * 300  # more than one segment of a JPEG holds
@@ -47,21 +47,21 @@ def a_face(monkeypatch):
 
 
 def photo(
-    kind: str, orientation: int = 1, *, carried: Carried | None = None, order: str = "<"
+    kind: str, orientation: int = 1, *, carried: Metadata | None = None, order: str = "<"
 ) -> bytes:
     """A picture that is bright in a corner, stored turned as Exif says."""
     upright = np.full((120, 160, 3), 100, np.uint8)
     upright += np.random.default_rng(0).integers(0, 8, upright.shape, dtype=np.uint8)
     upright[:16, :16] = 250
-    a, b, c, d = tags.turn_of(orientation)
+    a, b, c, d = tags.orientation_matrix(orientation)
     stored = upright if a else upright.transpose(1, 0, 2)
     # Where a column or row of the stored picture leads the other way in the upright one.
     stored = stored[:, :: a or c][:: b or d]
-    beside = carried or Carried(PROFILE, exif(orientation, order))
+    beside = carried or Metadata(PROFILE, exif(orientation, order))
     if kind == "jpeg":
         plain = cv2.imencode(".jpg", np.ascontiguousarray(stored[..., ::-1]))[1].tobytes()
-        return jpeg.made(plain, beside)
-    return {"png": png.made, "tiff": tiff.made}[kind](np.ascontiguousarray(stored), beside)
+        return jpeg.new_file(plain, beside)
+    return {"png": png.new_file, "tiff": tiff.new_file}[kind](np.ascontiguousarray(stored), beside)
 
 
 SUFFIX = {"jpeg": ".jpg", "png": ".png", "tiff": ".tif"}
@@ -164,10 +164,10 @@ def in_another_form(picture: np.ndarray, how: str) -> bytes:
             "predictor": [cv2.IMWRITE_TIFF_COMPRESSION, 8, cv2.IMWRITE_TIFF_PREDICTOR, 2],
         }
         return cv2.imencode(".tif", picture[..., ::-1], options[how])[1].tobytes()
-    found = tags.parse(tiff.made(picture, Carried()))
+    found = tags.parse(tiff.new_file(picture, Metadata()))
     if how == "big-endian":
-        found = tags.parse(tiff.made(picture, Carried(exif=exif(1, ">"))))
-        return tiff.rewritten(tiff.made(picture, Carried(exif=exif(1, ">"))), picture)
+        found = tags.parse(tiff.new_file(picture, Metadata(exif=exif(1, ">"))))
+        return tiff.replace_pixels(tiff.new_file(picture, Metadata(exif=exif(1, ">"))), picture)
     assert how == "planes"
     stored = picture.transpose(2, 0, 1).astype("<u2").tobytes()
     each = len(stored) // 3
@@ -178,7 +178,7 @@ def in_another_form(picture: np.ndarray, how: str) -> bytes:
     found.set(279, each, each, each)
     found.drop([317])
     at = 8 + len(stored)
-    return tags.start_of("<", at) + stored + tags.packed(found.first, "<", at)
+    return tags.tiff_header("<", at) + stored + tags.pack_directory(found.first, "<", at)
 
 
 @pytest.mark.parametrize("how", ["big-endian", "planes", "lzw", "predictor"])
@@ -214,8 +214,8 @@ def test_every_other_chunk_of_a_png_stays(tmp_path):
 
 
 def cmyk(path: Path) -> str:
-    found = tags.parse(tiff.made(samples(4, 8), Carried()))
-    data = bytearray(tiff.made(samples(4, 8), Carried()))
+    found = tags.parse(tiff.new_file(samples(4, 8), Metadata()))
+    data = bytearray(tiff.new_file(samples(4, 8), Metadata()))
     assert found.values(262) == (2,)
     at = data.index(struct.pack("<HHIH", 262, 3, 1, 2))
     data[at + 8] = 5
@@ -238,13 +238,13 @@ def palette(path: Path) -> str:
 
 
 def transparent_colour(path: Path) -> str:
-    data = png.made(samples(3, 8), Carried())
+    data = png.new_file(samples(3, 8), Metadata())
     path.with_suffix(".png").write_bytes(data[:33] + png_chunk(b"tRNS", bytes(6)) + data[33:])
     return "makes one of its colors transparent"
 
 
 def animation(path: Path) -> str:
-    data = png.made(samples(3, 8), Carried())
+    data = png.new_file(samples(3, 8), Metadata())
     path.with_suffix(".png").write_bytes(data[:33] + png_chunk(b"acTL", bytes(8)) + data[33:])
     return "is an animation"
 
@@ -255,7 +255,7 @@ def misnamed(path: Path) -> str:
 
 
 def two_pages(path: Path) -> str:
-    data = bytearray(tiff.made(samples(), Carried()))
+    data = bytearray(tiff.new_file(samples(), Metadata()))
     (at,) = struct.unpack("<I", data[4:8])
     count = struct.unpack("<H", data[at : at + 2])[0]
     data[at + 2 + 12 * count : at + 6 + 12 * count] = struct.pack("<I", at)
@@ -305,4 +305,4 @@ def test_a_still_is_probed_as_one_frame(tmp_path):
     source.write_bytes(photo("jpeg", 6))
     info = probe(source, load_settings()).info
     assert (info.width, info.height, info.frame_count_from_header) == (120, 160, 1)
-    assert info.display_orientation == tags.turn_of(6)
+    assert info.display_orientation == tags.orientation_matrix(6)

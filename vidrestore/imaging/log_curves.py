@@ -77,7 +77,7 @@ def signal(light: torch.Tensor, name: str) -> torch.Tensor:
     return torch.where(reflected >= _BREAK_LIGHT, upper, reflected / slope + _BLACK) / _CODES
 
 
-def looked_up(rgb: torch.Tensor, table: Table) -> torch.Tensor:
+def apply_table(rgb: torch.Tensor, table: Table) -> torch.Tensor:
     """Map signals through a table by linear interpolation.
 
     Args:
@@ -92,8 +92,8 @@ def looked_up(rgb: torch.Tensor, table: Table) -> torch.Tensor:
     return _interpolated(rgb, np.linspace(0, 1, len(rows)), rows)
 
 
-def looked_back(display: torch.Tensor, table: Table) -> torch.Tensor:
-    """Map display values through the inverse of a table: the inverse of `looked_up`.
+def apply_inverse_table(display: torch.Tensor, table: Table) -> torch.Tensor:
+    """Map display values through the inverse of a table: the inverse of `apply_table`.
 
     Args:
         display: (3, h, w) display values on the CPU.

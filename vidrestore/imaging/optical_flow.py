@@ -66,7 +66,7 @@ def sample(image: npt.NDArray[Any], flow: FlowField) -> npt.NDArray[Any]:
     return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
-def trust(
+def confidence(
     forward: FlowField,
     backward: FlowField,
     first_luma: npt.NDArray[np.float32],
@@ -90,13 +90,13 @@ def trust(
         (H, W) float32 in [0, 1]; 1 is certain.
     """
     change = (sample(second_luma, forward) - first_luma) / _LUMA_TOLERANCE
-    return np.asarray(np.exp(-gap(forward, backward) - change**2), dtype=np.float32)
+    return np.asarray(np.exp(-closing_error(forward, backward) - change**2), dtype=np.float32)
 
 
-def gap(forward: FlowField, backward: FlowField, tolerance_px: float = 1.0) -> FlowField:
+def closing_error(forward: FlowField, backward: FlowField, tolerance_px: float = 1.0) -> FlowField:
     """Compute by how much the path forward and back fails to close, squared and normalized.
 
-    f + b(x + f)|^2 / (tolerance^2 + 0.01 |f|^2): where it is 1, `trust` is at most 1/e.
+    f + b(x + f)|^2 / (tolerance^2 + 0.01 |f|^2): where it is 1, `confidence` is at most 1/e.
 
     Convention: both fields are in pixels (x, y); `forward` leads from the first picture to the
     second, `backward` from the second to the first.

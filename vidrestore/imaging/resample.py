@@ -100,7 +100,7 @@ def resample(
         (C, height, width) float32. Values may overshoot those of the image a little at edges.
     """
     matrix = np.asarray(source_from_target, dtype=np.float64)
-    rows, columns = seen_part((image.shape[1], image.shape[2]), matrix, height, width)
+    rows, columns = source_window((image.shape[1], image.shape[2]), matrix, height, width)
     image, matrix = image[:, rows, columns], matrix.copy()
     matrix[:, 2] -= columns.start, rows.start
     while min(steps := _steps(matrix)) >= _HALVE_FROM and min(image.shape[1:]) > 1:
@@ -122,7 +122,7 @@ def _steps(matrix: Matrix) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def seen_part(
+def source_window(
     size: tuple[int, int], source_from_target: Matrix, height: int, width: int
 ) -> tuple[slice, slice]:
     """Return the part of a picture that `resample` reads.

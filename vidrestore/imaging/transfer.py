@@ -88,7 +88,7 @@ def to_display(rgb: torch.Tensor, info: VideoInfo) -> torch.Tensor:
     if is_display(info):
         return rgb
     if info.transfer == "table":
-        return log_curves.looked_up(rgb, info.curve)
+        return log_curves.apply_table(rgb, info.curve)
     mixing = _to_bt709(info.primaries)
 
     def shown(band: torch.Tensor) -> torch.Tensor:
@@ -115,7 +115,7 @@ def codes_per_level(info: VideoInfo, bits: int) -> float:
     return float((high - low) / 0.1 * (2**bits - 1) / 255)
 
 
-def looked_at(bgr: npt.NDArray[Any], info: VideoInfo) -> npt.NDArray[np.uint8]:
+def detector_picture(bgr: npt.NDArray[Any], info: VideoInfo) -> npt.NDArray[np.uint8]:
     """Convert a picture to 8 bits for a detector, through the curve of the stream.
 
     Only neutral colors are exact, since primaries are not mixed.
@@ -151,7 +151,7 @@ def from_display(display: torch.Tensor, info: VideoInfo) -> torch.Tensor:
     if is_display(info):
         return display
     if info.transfer == "table":
-        return log_curves.looked_back(display, info.curve)
+        return log_curves.apply_inverse_table(display, info.curve)
     light = _uncoded(_straight(display.double(), info.transfer), info.transfer)
     signal = _signal(_mixed(light, np.linalg.inv(_to_bt709(info.primaries))), info.transfer)
     return _levels(signal, info, back=True)

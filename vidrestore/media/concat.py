@@ -63,7 +63,7 @@ def join(
         raise not_written("joining the segments", target.parent, error) from error
 
 
-def take(
+def extract_segments(
     whole: Path,
     stream_index: int,
     wanted: Sequence[tuple[int, int, Path]],

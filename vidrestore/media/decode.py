@@ -46,7 +46,7 @@ class DecodeErrors:
     """
     repaired_times: int = 0
     """The number of frames whose time was missing or wrong and was replaced."""
-    sought: bool = False
+    by_seeking: bool = False
     """Whether the frames were reached by seeking rather than from the beginning of the file."""
 
     @property
@@ -209,11 +209,11 @@ class OpenVideo:
         """
         images, damage = chain(self._read, self._images), DecodeErrors()
         if span is not None and span.start_seconds:
-            sought = _sought(self.container, self.stream, span, damage, False)
-            if sought is None:
+            sought_images = _sought(self.container, self.stream, span, damage, False)
+            if sought_images is None:
                 yield from decode(self.path, damage, span, stream_index=self.stream.index)
                 return
-            images = chain(sought)
+            images = chain(sought_images)
         timed = _timed(images, damage, Fraction(self.stream.time_base))
         within = _within(span, self.stream, timed)
         alike = _alike(within, damage, self.path, self.stream.index)
@@ -405,7 +405,7 @@ def _opened_at(
             stream = _chosen_stream(container, stream_index)
             images = _sought(container, stream, span, damage, one_thread)
             if images is not None:
-                damage.sought = True
+                damage.by_seeking = True
                 yield stream, images
                 return
     with open_source(path, device) as container:

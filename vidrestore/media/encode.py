@@ -27,7 +27,7 @@ _SWSCALE_MATRICES = {"bt601": "ITU601", "bt709": "ITU709", "bt2020": "BT2020"}
 _FIELD_ORDERS = {"progressive": 1, "tff": 2, "bff": 3}
 
 
-def first_that_opens(
+def choose_encoding(
     ways: Sequence[Encoding], source: Path, folder: Path, info: VideoInfo, *, threads: int
 ) -> tuple[Encoding, Path | None]:
     """Find the first encoding that accepts a picture of this shape, by encoding a black one.

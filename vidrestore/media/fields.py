@@ -174,13 +174,13 @@ def first_fields(frames: Iterator[Frame], order: str) -> Iterator[Frame]:
             yield replace(i.frame, image=image)
 
 
-def woven(frames: Iterator[Frame], order: str, *, said: str) -> Iterator[Frame]:
+def woven(frames: Iterator[Frame], order: str, *, flagged_order: str) -> Iterator[Frame]:
     """Weave frames from the pictures of their fields: the inverse of `bobbed`.
 
     Args:
         frames: Pictures of fields from an even number on; their images are overwritten.
         order: The field order, tff or bff.
-        said: The field order that the frames shall be marked with, tff or bff, even if it is not
+        flagged_order: The field order that the frames shall be marked with, tff or bff, even if it is not
             `order`; "progressive": no mark.
 
     Yields:
@@ -196,8 +196,8 @@ def woven(frames: Iterator[Frame], order: str, *, said: str) -> Iterator[Frame]:
             into = plane(earlier.image, number)
             into[second::2] = plane(later.image, number)[second::2]
         image = earlier.image
-        if said != "progressive":
-            mark = mark or _Graph(image, "setfield", said)
+        if flagged_order != "progressive":
+            mark = mark or _Graph(image, "setfield", flagged_order)
             (image,) = mark.through(image)
         yield replace(
             earlier, index=earlier.index // 2, pts=earlier.pts // 2, duration=0, image=image

@@ -31,7 +31,7 @@ from vidrestore.media.images import (
     kind_of,
     pictures_of,
 )
-from vidrestore.media.images.exif import turn_of
+from vidrestore.media.images.exif import orientation_matrix
 from vidrestore.media.images.header import Header
 from vidrestore.media.source import main_video_stream, open_source
 
@@ -374,7 +374,7 @@ def _info_of_pictures(info: VideoInfo, header: Header, count: int, fps: float | 
         frame_rate=rate,
         frame_count_from_header=count,
         duration_seconds_from_header=float(count / rate),
-        display_orientation=turn_of(header.orientation),
+        display_orientation=orientation_matrix(header.orientation),
         sample_aspect_ratio=Fraction(1),
         field_order="progressive",
     )

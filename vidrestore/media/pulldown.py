@@ -3,8 +3,8 @@
 Four pictures of film last as long as five frames: their fields are shown twice, three times, twice,
 three times. The earlier field of each frame therefore matches a later field of the same frame or of
 a neighbor frame, and one of the five pictures joined this way repeats another one. `Matches`
-records the fields of each picture, from which `film_again` makes the same pictures from any frame
-on.
+records the fields of each picture, from which `rebuild_film_pictures` makes the same pictures from
+any frame on.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def film_pictures(frames: Iterator[Frame], order: str, matches: Matches) -> Iter
         number += 1
 
 
-def film_again(
+def rebuild_film_pictures(
     frames: Iterator[Frame],
     order: str,
     sources: npt.NDArray[np.int64],

@@ -89,7 +89,7 @@ def _durations(last_seconds: Fraction, lasts_seconds: Fraction) -> str:
     return f"setts=pts=PTS:dts=DTS:duration=if({is_last},{lasts},{others})".replace(",", "\\,")
 
 
-def plan_that_fits(probe: Probe, trial: Path, plan: RemuxPlan) -> RemuxPlan:
+def trial_remux(probe: Probe, trial: Path, plan: RemuxPlan) -> RemuxPlan:
     """Join a moment of the other streams before the work begins, and adapt the plan to the result.
 
     Streams that no container takes, for example because their headers are damaged, leave the plan.

@@ -206,7 +206,7 @@ def _woven(frames: Iterator[Frame], analysis: Analysis) -> Iterator[Frame]:
     """The output's frames: these, or those that these are the fields of."""
     if not is_woven(analysis) or (fields := analysis.fields) is None:
         return frames
-    return woven(frames, fields.order, said=fields.info.field_order)
+    return woven(frames, fields.order, flagged_order=fields.info.field_order)
 
 
 def _finish(settings: Settings, parser: Parser | None) -> Finish:

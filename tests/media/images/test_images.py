@@ -26,8 +26,8 @@ from vidrestore.common.errors import InputError, OutputError, UsageError, Vidres
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs.workers import _check_input
 from vidrestore.media.images import files
-from vidrestore.media.images.header import Carried
-from vidrestore.media.images.tiff import made as made_tiff
+from vidrestore.media.images.header import Metadata
+from vidrestore.media.images.tiff import new_file as made_tiff
 from vidrestore.media.probe import fingerprint, probe
 
 NUMBERS = range(1001, 1013)
@@ -89,8 +89,8 @@ KINDS = [(".png", 1, 8), (".png", 1, 16), (".png", 2, 8), (".png", 2, 16), (".pn
 def test_grey_and_alpha_stay(tmp_path, out, suffix, channels, bits):
     source, target = tmp_path / f"a{suffix}", out / f"b{suffix}"
     before = samples(channels, bits)
-    made = made_tiff if suffix == ".tif" else files.png.made
-    source.write_bytes(made(before, Carried()))
+    made = made_tiff if suffix == ".tif" else files.png.new_file
+    source.write_bytes(made(before, Metadata()))
     assert restored(source, target).faces == 1
     assert files.read_header(target) == files.read_header(source)
     after = decoded(target)
@@ -106,7 +106,7 @@ def test_grey_and_alpha_stay(tmp_path, out, suffix, channels, bits):
 
 def test_a_still_without_a_face_is_copied_byte_for_byte(tmp_path, out):
     source = tmp_path / "dark.png"
-    source.write_bytes(files.png.made(samples(dark=True), Carried(icc=b"profile" * 9)))
+    source.write_bytes(files.png.new_file(samples(dark=True), Metadata(icc=b"profile" * 9)))
     summary = restored(source, out / "dark.png")
     assert (out / "dark.png").read_bytes() == source.read_bytes()
     assert "no face was found; nothing was restored" in summary.warnings
@@ -215,11 +215,11 @@ def text(folder: Path) -> None:
 
 
 def other_size(folder: Path) -> None:
-    (folder / "scan_000003.tif").write_bytes(made_tiff(samples()[:100], Carried()))
+    (folder / "scan_000003.tif").write_bytes(made_tiff(samples()[:100], Metadata()))
 
 
 def other_depth(folder: Path) -> None:
-    (folder / "scan_000003.tif").write_bytes(made_tiff(samples(bits=8), Carried()))
+    (folder / "scan_000003.tif").write_bytes(made_tiff(samples(bits=8), Metadata()))
 
 
 def cut_short(folder: Path) -> None:

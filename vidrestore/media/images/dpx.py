@@ -56,7 +56,7 @@ def _element(data: Any, order: str) -> tuple[int, int, int, int]:
     return struct.unpack(f"{order}B2xBHH", data[_ELEMENT : _ELEMENT + 8])
 
 
-def rewritten(data: Any, samples: Samples) -> bytes:
+def replace_pixels(data: Any, samples: Samples) -> bytes:
     """Replace the pixels of a DPX file.
 
     Args:
@@ -70,8 +70,8 @@ def rewritten(data: Any, samples: Samples) -> bytes:
     return b"".join([data[:start], stored, data[start + len(stored) :]])
 
 
-def holds(data: Any, samples: Samples) -> bool:
-    """Return whether `rewritten` with these pixels gives exactly the same file.
+def matches_pixels(data: Any, samples: Samples) -> bool:
+    """Return whether `replace_pixels` with these pixels gives exactly the same file.
 
     Args:
         data: The file.

@@ -111,7 +111,7 @@ class Tags:
         return found[0] if len(found) == 1 and found[0] in _TURNS else _NORMAL
 
 
-def turn_of(orientation: int) -> tuple[int, int, int, int]:
+def orientation_matrix(orientation: int) -> tuple[int, int, int, int]:
     """Convert an Exif orientation to a rotation and flip.
 
     Convention: display = ((a, b), (c, d)) @ stored, (x, y) with y downward.
@@ -175,7 +175,7 @@ def _unpacked(form: str, data: Any, at: int) -> tuple[int, ...]:
     return struct.unpack(form, raw)
 
 
-def packed(directory: Directory, order: str, at: int) -> bytes:
+def pack_directory(directory: Directory, order: str, at: int) -> bytes:
     """Serialize a directory, its values and the directories below it.
 
     Args:
@@ -192,7 +192,7 @@ def packed(directory: Directory, order: str, at: int) -> bytes:
         raw = entry.raw
         if (below := directory.below.get(tag)) is not None:
             place = behind + len(values)
-            values += packed(below, order, place)
+            values += pack_directory(below, order, place)
             raw = struct.pack(f"{order}I", place)
         elif len(raw) > 4:
             place = behind + len(values)
@@ -203,7 +203,7 @@ def packed(directory: Directory, order: str, at: int) -> bytes:
     return b"".join([count, *rows, last, bytes(values)])
 
 
-def exif_of(tags: Tags) -> bytes:
+def exif_bytes(tags: Tags) -> bytes:
     """Serialize tags as Exif data, without the directories of further pictures.
 
     Args:
@@ -212,10 +212,10 @@ def exif_of(tags: Tags) -> bytes:
     Returns:
         The Exif data, which begins with the TIFF header.
     """
-    return start_of(tags.order, 8) + packed(tags.first, tags.order, 8)
+    return tiff_header(tags.order, 8) + pack_directory(tags.first, tags.order, 8)
 
 
-def start_of(order: str, directory_at: int) -> bytes:
+def tiff_header(order: str, directory_at: int) -> bytes:
     """Return the 8 bytes at the start of a TIFF file.
 
     Args:

@@ -42,7 +42,7 @@ def read(data: Any) -> Header:
     return Header("exr", part.width(), part.height(), len(_order(part)), 16)
 
 
-def rewritten(data: Any, samples: Samples) -> bytes:
+def replace_pixels(data: Any, samples: Samples) -> bytes:
     """Replace the pixels of an OpenEXR file and keep its attributes, compression and tiles.
 
     Args:
@@ -69,7 +69,7 @@ def rewritten(data: Any, samples: Samples) -> bytes:
     return target.getvalue()
 
 
-def holds(data: Any, samples: Samples) -> bool:
+def matches_pixels(data: Any, samples: Samples) -> bool:
     """Return whether the decoder gave the same pixels as the OpenEXR library.
 
     Args:

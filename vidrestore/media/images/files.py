@@ -14,18 +14,21 @@ import numpy as np
 
 from vidrestore.common.errors import InputError
 from vidrestore.media.images import Pictures, dpx, exr, jpeg, kind_of, png, tiff
-from vidrestore.media.images.header import Carried, Header, Samples, UnreadableError
+from vidrestore.media.images.header import Header, Metadata, Samples, UnreadableError
 
 _READ = {"jpeg": jpeg.read, "png": png.read, "tiff": tiff.read, "dpx": dpx.read, "exr": exr.read}
-_REWRITTEN = {
-    "png": png.rewritten, "tiff": tiff.rewritten, "dpx": dpx.rewritten, "exr": exr.rewritten,
-}  # fmt: skip
-_CARRIED = {"jpeg": jpeg.carried, "png": png.carried, "tiff": tiff.carried}
-_MADE = {"png": png.made, "tiff": tiff.made}
+_REPLACE_PIXELS = {
+    "png": png.replace_pixels,
+    "tiff": tiff.replace_pixels,
+    "dpx": dpx.replace_pixels,
+    "exr": exr.replace_pixels,
+}
+_READ_METADATA = {"jpeg": jpeg.read_metadata, "png": png.read_metadata, "tiff": tiff.read_metadata}
+_NEW_FILE = {"png": png.new_file, "tiff": tiff.new_file}
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def open_picture(path: Path) -> Iterator[Any]:
     """Map a file into memory and convert errors while it is parsed.
 
     Args:
@@ -66,7 +69,7 @@ def read_header(path: Path) -> Header:
         UsageError: vidrestore does not support this kind of picture.
     """
     kind = kind_of(path)
-    with opened(path) as data:
+    with open_picture(path) as data:
         return _READ[kind](data)
 
 
@@ -112,10 +115,10 @@ def with_samples(path: Path, samples: Samples, target_kind: str) -> bytes:
         InputError: The existing file cannot be read, or the new one would be too large.
     """
     kind = kind_of(path)
-    with opened(path) as data:
+    with open_picture(path) as data:
         if kind != target_kind:
-            return _MADE[target_kind](np.ascontiguousarray(samples), carried(data, kind))
-        return _REWRITTEN[kind](data, np.ascontiguousarray(samples))
+            return _NEW_FILE[target_kind](np.ascontiguousarray(samples), read_metadata(data, kind))
+        return _REPLACE_PIXELS[kind](data, np.ascontiguousarray(samples))
 
 
 def with_jpeg(path: Path, encoded: bytes) -> bytes:
@@ -132,13 +135,13 @@ def with_jpeg(path: Path, encoded: bytes) -> bytes:
         InputError: The existing file cannot be read.
     """
     kind = kind_of(path)
-    with opened(path) as data:
+    with open_picture(path) as data:
         if kind == "jpeg":
-            return jpeg.rewritten(data, encoded)
-        return jpeg.made(encoded, carried(data, kind))
+            return jpeg.replace_pixels(data, encoded)
+        return jpeg.new_file(encoded, read_metadata(data, kind))
 
 
-def carried(data: Any, kind: str) -> Carried:
+def read_metadata(data: Any, kind: str) -> Metadata:
     """Read the metadata that goes along to another kind of file.
 
     Args:
@@ -151,10 +154,10 @@ def carried(data: Any, kind: str) -> Carried:
     Raises:
         UnreadableError: The file is damaged.
     """
-    return _CARRIED[kind](data)
+    return _READ_METADATA[kind](data)
 
 
-def changes_beside(path: Path, target_kind: str) -> list[str]:
+def metadata_changes(path: Path, target_kind: str) -> list[str]:
     """Describe what changes in a file apart from its pixels.
 
     Args:
@@ -168,7 +171,7 @@ def changes_beside(path: Path, target_kind: str) -> list[str]:
         InputError: The file cannot be read.
     """
     kind = kind_of(path)
-    with opened(path) as data:
+    with open_picture(path) as data:
         said = []
         if kind == "jpeg" and jpeg.has_further_pictures(data):
             said.append(
@@ -180,7 +183,7 @@ def changes_beside(path: Path, target_kind: str) -> list[str]:
                 "pictures with restored faces are compressed by Deflate, which is lossless as well"
             )
         if kind != target_kind:
-            if target_kind == "jpeg" and not jpeg.fits(carried(data, kind)):
+            if target_kind == "jpeg" and not jpeg.exif_fits(read_metadata(data, kind)):
                 said.append("vidrestore leaves out Exif data that is too large for a JPEG file")
             said.append(
                 "color profile and Exif data are kept, other metadata is not; an output of the "

@@ -39,7 +39,7 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class Metadata:
     """The metadata that goes along to another kind of file."""
 
     icc: bytes | None = None
@@ -52,7 +52,7 @@ class UnreadableError(ValueError):
     """An error whose text continues a sentence that begins with the name of the file."""
 
 
-def big_endian(samples: Samples) -> bytes:
+def big_endian_bytes(samples: Samples) -> bytes:
     """Serialize samples in big-endian byte order.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 import av
 
 from vidrestore.imaging.planes import plane
-from vidrestore.media.images.header import Carried, Header, UnreadableError
+from vidrestore.media.images.header import Header, Metadata, UnreadableError
 from vidrestore.media.images.png import orientation_in
 
 _START, _SCAN, _COMMENT, _ADOBE = 0xD8, 0xDA, 0xFE, 0xEE
@@ -66,7 +66,7 @@ def has_further_pictures(data: Any) -> bool:
     return any(m == 0xE2 and content.startswith(_FURTHER) for m, content in _segments(data))
 
 
-def carried(data: Any) -> Carried:
+def read_metadata(data: Any) -> Metadata:
     """Read the metadata that goes along to another kind of file.
 
     Args:
@@ -81,10 +81,10 @@ def carried(data: Any) -> Carried:
             exif = content[len(_EXIF) :]
         elif marker == 0xE2 and content.startswith(_ICC):
             profile[content[len(_ICC)]] = content[len(_ICC) + 2 :]
-    return Carried(b"".join(profile[i] for i in sorted(profile)) or None, exif)
+    return Metadata(b"".join(profile[i] for i in sorted(profile)) or None, exif)
 
 
-def encoded_of(image: av.VideoFrame, quantiser: int) -> bytes | None:
+def encode(image: av.VideoFrame, quantiser: int) -> bytes | None:
     """Encode an 8-bit full-range Y'CbCr picture as JPEG without converting its colors.
 
     Args:
@@ -108,7 +108,7 @@ def encoded_of(image: av.VideoFrame, quantiser: int) -> bytes | None:
     return b"".join(bytes(packet) for given in (full, None) for packet in context.encode(given))
 
 
-def rewritten(data: Any, encoded: bytes) -> bytes:
+def replace_pixels(data: Any, encoded: bytes) -> bytes:
     """Combine the pixels of one JPEG file with the metadata of another.
 
     Args:
@@ -118,44 +118,44 @@ def rewritten(data: Any, encoded: bytes) -> bytes:
     Returns:
         The new file, without further pictures.
     """
-    beside = [
+    kept = [
         (marker, content)
         for marker, content in _segments(data)
         if (marker in _APPLICATION or marker == _COMMENT)
         and marker != _ADOBE
         and not (marker == 0xE2 and content.startswith(_FURTHER))
     ]
-    return _joined(beside, encoded)
+    return _joined(kept, encoded)
 
 
-def fits(beside: Carried) -> bool:
+def exif_fits(metadata: Metadata) -> bool:
     """Return whether the Exif data fits into one JPEG segment.
 
     Args:
-        beside: The metadata.
+        metadata: The metadata.
 
     Returns:
         True also where there is no Exif data.
     """
-    return beside.exif is None or len(beside.exif) + len(_EXIF) <= _MOST_BYTES
+    return metadata.exif is None or len(metadata.exif) + len(_EXIF) <= _MOST_BYTES
 
 
-def made(encoded: bytes, beside: Carried) -> bytes:
+def new_file(encoded: bytes, metadata: Metadata) -> bytes:
     """Combine the pixels of a JPEG file with metadata of another kind of file.
 
     Args:
         encoded: The file with the pixels.
-        beside: The metadata; Exif data that does not fit is left out.
+        metadata: The metadata; Exif data that does not fit is left out.
 
     Returns:
         The new file.
     """
     segments = []
-    if beside.exif is not None and fits(beside):
-        segments.append((0xE1, _EXIF + beside.exif))
-    if beside.icc is not None:
+    if metadata.exif is not None and exif_fits(metadata):
+        segments.append((0xE1, _EXIF + metadata.exif))
+    if metadata.icc is not None:
         each = _MOST_BYTES - len(_ICC) - 2
-        parts = [beside.icc[at : at + each] for at in range(0, len(beside.icc), each)]
+        parts = [metadata.icc[at : at + each] for at in range(0, len(metadata.icc), each)]
         segments += [(0xE2, _ICC + bytes([number, len(parts)]) + part)
                      for number, part in enumerate(parts, 1)]  # fmt: skip
     return _joined(segments, encoded)

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 
 from vidrestore.media.images import exif as exif_module
-from vidrestore.media.images.header import Carried, Header, Samples, UnreadableError, big_endian
+from vidrestore.media.images.header import (
+    Header,
+    Metadata,
+    Samples,
+    UnreadableError,
+    big_endian_bytes,
+)
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS_OF_TYPE = {0: 1, 2: 3, 4: 2, 6: 4}
@@ -67,7 +73,7 @@ def orientation_in(exif: bytes) -> int:
         return 1
 
 
-def carried(data: Any) -> Carried:
+def read_metadata(data: Any) -> Metadata:
     """Read the metadata that goes along to another kind of file.
 
     Args:
@@ -82,10 +88,10 @@ def carried(data: Any) -> Carried:
             icc = zlib.decompress(content[content.index(b"\0") + 2 :])
         elif name == b"eXIf":
             exif = content
-    return Carried(icc, exif)
+    return Metadata(icc, exif)
 
 
-def rewritten(data: Any, samples: Samples) -> bytes:
+def replace_pixels(data: Any, samples: Samples) -> bytes:
     """Replace the pixels of a PNG file.
 
     Args:
@@ -108,12 +114,12 @@ def rewritten(data: Any, samples: Samples) -> bytes:
     return b"".join(found)
 
 
-def made(samples: Samples, beside: Carried) -> bytes:
+def new_file(samples: Samples, metadata: Metadata) -> bytes:
     """Make a PNG file.
 
     Args:
         samples: The pixels.
-        beside: The metadata.
+        metadata: The metadata.
 
     Returns:
         The new file.
@@ -122,10 +128,10 @@ def made(samples: Samples, beside: Carried) -> bytes:
     kind = {count: number for number, count in _CHANNELS_OF_TYPE.items()}[channels]
     bits = 8 * samples.dtype.itemsize
     found = [_SIGNATURE, _chunk(b"IHDR", struct.pack(">IIBB3x", columns, rows, bits, kind))]
-    if beside.icc is not None:
-        found.append(_chunk(b"iCCP", b"icc\0\0" + zlib.compress(beside.icc)))
-    if beside.exif is not None:
-        found.append(_chunk(b"eXIf", beside.exif))
+    if metadata.icc is not None:
+        found.append(_chunk(b"iCCP", b"icc\0\0" + zlib.compress(metadata.icc)))
+    if metadata.exif is not None:
+        found.append(_chunk(b"eXIf", metadata.exif))
     found += [_chunk(b"IDAT", _compressed(samples)), _chunk(b"IEND", b"")]
     return b"".join(found)
 
@@ -153,7 +159,7 @@ def _compressed(samples: Samples) -> bytes:
     """Compress pixels, each row with the filter whose differences have the least sum (PNG 12.7)."""
     rows, columns, channels = samples.shape
     step = channels * samples.dtype.itemsize
-    plain = np.frombuffer(big_endian(samples), np.uint8).reshape(rows, columns * step)
+    plain = np.frombuffer(big_endian_bytes(samples), np.uint8).reshape(rows, columns * step)
     above = np.zeros_like(plain)
     above[1:] = plain[:-1]
     left = np.zeros_like(plain)

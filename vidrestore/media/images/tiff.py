@@ -7,7 +7,7 @@ from typing import Any
 
 from vidrestore.media.images import exif as exif_module
 from vidrestore.media.images.exif import Tags
-from vidrestore.media.images.header import Carried, Header, Samples, UnreadableError
+from vidrestore.media.images.header import Header, Metadata, Samples, UnreadableError
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _OFFSETS, _CHANNELS, _ROWS_PER_STRIP, _BYTE_COUNTS, _PLANAR = 273, 277, 278, 279, 284
@@ -69,7 +69,7 @@ def _compression(found: Tags) -> int:
 
 
 def becomes_deflate(data: Any) -> bool:
-    """Return whether `rewritten` changes the compression of the file to Deflate.
+    """Return whether `replace_pixels` changes the compression of the file to Deflate.
 
     Args:
         data: The file.
@@ -80,7 +80,7 @@ def becomes_deflate(data: Any) -> bool:
     return _compression(exif_module.parse(data)) in (_LZW, _PACKBITS)
 
 
-def carried(data: Any) -> Carried:
+def read_metadata(data: Any) -> Metadata:
     """Read the metadata that goes along to another kind of file.
 
     Args:
@@ -92,11 +92,11 @@ def carried(data: Any) -> Carried:
     found = exif_module.parse(data)
     icc = found.first.entries.get(exif_module.ICC)
     found.drop(_NOT_EXIF)
-    exif = exif_module.exif_of(found) if found.first.entries else None
-    return Carried(None if icc is None else icc.raw, exif)
+    exif = exif_module.exif_bytes(found) if found.first.entries else None
+    return Metadata(None if icc is None else icc.raw, exif)
 
 
-def rewritten(data: Any, samples: Samples) -> bytes:
+def replace_pixels(data: Any, samples: Samples) -> bytes:
     """Replace the pixels of a TIFF file.
 
     Args:
@@ -116,12 +116,12 @@ def rewritten(data: Any, samples: Samples) -> bytes:
     return _file(found, samples, how, predictor)
 
 
-def made(samples: Samples, beside: Carried) -> bytes:
+def new_file(samples: Samples, metadata: Metadata) -> bytes:
     """Make a TIFF file compressed by Deflate.
 
     Args:
         samples: The pixels.
-        beside: The metadata.
+        metadata: The metadata.
 
     Returns:
         The new file.
@@ -130,8 +130,8 @@ def made(samples: Samples, beside: Carried) -> bytes:
         UnreadableError: The new file would be larger than 4 GB.
     """
     found = Tags("<", exif_module.Directory(), False)
-    if beside.exif is not None:
-        found = exif_module.parse(beside.exif)
+    if metadata.exif is not None:
+        found = exif_module.parse(metadata.exif)
         found.drop(_NOT_EXIF)
     rows, columns, channels = samples.shape
     found.set(_WIDTH, columns)
@@ -141,8 +141,8 @@ def made(samples: Samples, beside: Carried) -> bytes:
     found.set(_CHANNELS, channels, short=True)
     if channels in (2, 4):
         found.set(_EXTRA, _UNASSOCIATED_ALPHA, short=True)
-    if beside.icc is not None:
-        found.set_bytes(exif_module.ICC, beside.icc)
+    if metadata.icc is not None:
+        found.set_bytes(exif_module.ICC, metadata.icc)
     return _file(found, samples, _DEFLATE, 2)
 
 
@@ -166,8 +166,8 @@ def _file(found: Tags, samples: Samples, how: int, predictor: int) -> bytes:
     if predictor != 1:
         found.set(_PREDICTOR, predictor, short=True)
     even = (strip + bytes(len(strip) % 2) for strip in strips)
-    directory = exif_module.packed(found.first, found.order, at)
-    return b"".join([exif_module.start_of(found.order, at), *even, directory])
+    directory = exif_module.pack_directory(found.first, found.order, at)
+    return b"".join([exif_module.tiff_header(found.order, at), *even, directory])
 
 
 def _strip(samples: Samples, order: str, how: int, predictor: int) -> bytes:
