@@ -83,7 +83,7 @@ def test_curves_are_those_of_their_makers(tmp_path, name, codes, light):
     info = infos(tmp_path)[name]
     shown = transfer.to_display(rgb_of([code / 1023 for code in codes]), info)[0, 0]
     # Below the shoulder the display's own root is all there is.
-    wanted = [transfer._bent(torch.tensor(each ** (1 / 2.4)), name) for each in light]
+    wanted = [transfer._with_shoulder(torch.tensor(each ** (1 / 2.4)), name) for each in light]
     np.testing.assert_allclose(shown, wanted, atol=2e-3)
 
 

@@ -73,8 +73,8 @@ def test_a_turned_picture_is_upright_for_the_detector_and_by_its_tag(tmp_path, k
     source, target = tmp_path / f"a{SUFFIX[kind]}", tmp_path / f"b{SUFFIX[kind]}"
     source.write_bytes(photo(kind, orientation))
     assert restored(source, target).faces == 1
-    with files.opened(source) as was, files.opened(target) as now:
-        assert files.carried(now, kind) == files.carried(was, kind)
+    with files.open_picture(source) as was, files.open_picture(target) as now:
+        assert files.read_metadata(now, kind) == files.read_metadata(was, kind)
     assert files.read_header(target).orientation == orientation
     shown = cv2.imread(str(target), cv2.IMREAD_COLOR)  # turned by its tag, but in TIFF
     if kind != "tiff":
@@ -91,8 +91,8 @@ def test_profile_and_exif_go_into_another_kind_of_file(tmp_path, kind, target_ki
     source.write_bytes(photo(kind, 6, order=order))
     told: list[dict] = []
     restored(source, target, on_event=told.append)
-    with files.opened(target) as data:
-        carried = files.carried(data, target_kind)
+    with files.open_picture(target) as data:
+        carried = files.read_metadata(data, target_kind)
     assert carried.icc == PROFILE
     found = tags.parse(carried.exif)
     assert found.orientation == 6

@@ -228,10 +228,10 @@ def _components(
 def _values(
     image: av.VideoFrame, index: int, rect: Rect, offset: float, scale: float
 ) -> FloatArray:
-    found = samples(image, index, rect).numpy()
-    found -= offset
-    found /= scale
-    return np.asarray(found)
+    values = samples(image, index, rect).numpy()
+    values -= offset
+    values /= scale
+    return np.asarray(values)
 
 
 def _rgb(luma: FloatArray, chroma: Sequence[FloatArray], info: VideoInfo) -> FloatArray:
@@ -303,8 +303,8 @@ def _there_and_back(
     x, y = chroma_site(info, grid)
     if rect.height % grid[1] == rect.width % grid[0] == 0:
         kernels = _kernel(grid[0], x), _kernel(grid[1], y)
-        found = cv2.sepFilter2D(chroma, -1, *kernels, borderType=cv2.BORDER_REPLICATE)
-        return np.asarray(found, np.float32)
+        filtered = cv2.sepFilter2D(chroma, -1, *kernels, borderType=cv2.BORDER_REPLICATE)
+        return np.asarray(filtered, np.float32)
     chroma = _and_back(chroma, rect.height, grid[1], y, axis=0)
     return _and_back(chroma, rect.width, grid[0], x, axis=1)
 
@@ -330,15 +330,15 @@ def _interpolated(
     padded = _padded(chroma, 1, 1, axis)
     shape = list(chroma.shape)
     shape[axis] = count * step
-    found = np.empty(shape, np.float32)
+    target = np.empty(shape, np.float32)
     for phase in range(step):
         place = (phase - first) / step
         low = math.floor(place)
         near, far = (_taken(padded, axis, 1 + low + i, count) for i in (0, 1))
         share = place - low
         between = cv2.addWeighted(near, 1 - share, far, share, 0) if share else near
-        _taken(found, axis, phase, count, step)[...] = between
-    return _taken(found, axis, 0, length)
+        _taken(target, axis, phase, count, step)[...] = between
+    return _taken(target, axis, 0, length)
 
 
 def _decimated(picture: FloatArray, step: int, first: float, *, axis: int) -> FloatArray:

@@ -75,10 +75,10 @@ def resampled(plane: npt.NDArray[Any], rows: Axis, columns: Axis) -> npt.NDArray
         (rows.target_length, columns.target_length) float64. Values may overshoot those of the
         source at edges.
     """
-    found = np.empty((rows.target_length, columns.target_length))
-    for at, strip in strips(plane, rows, columns):
-        found[at] = strip
-    return found
+    target = np.empty((rows.target_length, columns.target_length))
+    for rows_at, strip in strips(plane, rows, columns):
+        target[rows_at] = strip
+    return target
 
 
 def strips(
@@ -116,11 +116,11 @@ def _block(axis: Axis, start: int, end: int) -> _Block:
     """Compute the weights of the target samples [start, end)."""
     width = max(float(axis.step), 1.0)
     reach = math.ceil(_LOBES * width)
-    places = [axis.first + axis.step * i for i in range(start, end)]
-    nearest = np.array([math.floor(place) for place in places])
+    positions = [axis.first + axis.step * i for i in range(start, end)]
+    nearest = np.array([math.floor(place) for place in positions])
     taps = nearest[:, None] + np.arange(1 - reach, reach + 1)
-    away = np.array([float(place - math.floor(place)) for place in places])
-    x = (away[:, None] - np.arange(1 - reach, reach + 1)) / width
+    fractions = np.array([float(place - math.floor(place)) for place in positions])
+    x = (fractions[:, None] - np.arange(1 - reach, reach + 1)) / width
     weights = np.where(np.abs(x) < _LOBES, np.sinc(x) * np.sinc(x / _LOBES), 0.0)
     weights = np.rint(weights / weights.sum(axis=1, keepdims=True) * _ONE)
     rows = np.arange(end - start)

@@ -178,8 +178,8 @@ def _interpolated(
     planes: torch.Tensor, places: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
 ) -> torch.Tensor:
     """Interpolate each plane in its column of `values` (n, planes), given at `places` (n,)."""
-    found = []
+    results = []
     for plane, column in zip(planes.double().numpy(), values.T, strict=True):
         inside = plane.clip(places[0], places[-1])
-        found.append(np.interp(inside, places, column) + (plane - inside))
-    return torch.from_numpy(np.stack(found))
+        results.append(np.interp(inside, places, column) + (plane - inside))
+    return torch.from_numpy(np.stack(results))

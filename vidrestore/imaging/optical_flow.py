@@ -141,9 +141,9 @@ def resized(flow: FlowField, side: int) -> FlowField:
     """
     if flow.shape[0] == side:
         return flow
-    how = cv2.INTER_AREA if side < flow.shape[0] else cv2.INTER_LINEAR
-    larger = cv2.resize(flow, (side, side), interpolation=how)
-    return np.asarray(larger * np.float32(side / flow.shape[0]), dtype=np.float32)
+    interpolation = cv2.INTER_AREA if side < flow.shape[0] else cv2.INTER_LINEAR
+    scaled = cv2.resize(flow, (side, side), interpolation=interpolation)
+    return np.asarray(scaled * np.float32(side / flow.shape[0]), dtype=np.float32)
 
 
 def reduced(crop: torch.Tensor, side: int) -> npt.NDArray[np.float32]:
@@ -203,8 +203,8 @@ def moved(image: torch.Tensor, flow: FlowField) -> torch.Tensor:
     field = F.interpolate(
         field.permute(2, 0, 1)[None], (side, side), mode="bilinear", align_corners=False
     )[0]
-    centres = (torch.arange(side, device=image.device, dtype=torch.float32) * 2 + 1) / side - 1
-    grid = torch.stack([field[0] + centres, field[1] + centres[:, None]], dim=-1)
+    centers = (torch.arange(side, device=image.device, dtype=torch.float32) * 2 + 1) / side - 1
+    grid = torch.stack([field[0] + centers, field[1] + centers[:, None]], dim=-1)
     return F.grid_sample(
         image[None], grid[None], mode="bicubic", padding_mode="border", align_corners=False
     )[0]

@@ -155,13 +155,14 @@ def to_planar(image: av.VideoFrame) -> av.VideoFrame:
 def _with_chroma(image: av.VideoFrame, target: str) -> av.VideoFrame:
     """Convert gray with alpha to full-range Y'CbCr with alpha and neutral chroma."""
     copy = av.VideoFrame(image.width, image.height, target)
-    form = image.format
-    dtype = np.dtype(f"{'>' if form.is_big_endian else '<'}u{form.components[0].bits // 8}")
+    pixel_format = image.format
+    sample_bytes = pixel_format.components[0].bits // 8
+    dtype = np.dtype(f"{'>' if pixel_format.is_big_endian else '<'}u{sample_bytes}")
     packed = np.frombuffer(image.planes[0], dtype)  # type: ignore[call-overload]
     pairs = packed.reshape(image.height, -1)[:, : 2 * image.width].reshape(image.height, -1, 2)
     middle = 1 << (8 * dtype.itemsize - 1)
-    for index, samples_there in enumerate((pairs[..., 0], middle, middle, pairs[..., 1])):
-        plane(copy, index)[...] = samples_there
+    for index, values in enumerate((pairs[..., 0], middle, middle, pairs[..., 1])):
+        plane(copy, index)[...] = values
     copy.pts, copy.duration = image.pts, image.duration
     if image.time_base is not None:
         copy.time_base = image.time_base
@@ -309,11 +310,12 @@ def chroma_rect(rect: Rect, grid: tuple[int, int]) -> Rect:
 
 def _is_planar(fmt: av.VideoFormat) -> bool:
     """Whether each component has a plane of its own, of little-endian integers from bit 0 on."""
-    own = all(c.plane == i for i, c in enumerate(fmt.components)) or fmt.name.startswith("gbr")
-    other = fmt.is_big_endian or fmt.has_palette or fmt.is_bit_stream or "msb" in fmt.name
+    own_planes = all(c.plane == i for i, c in enumerate(fmt.components))
+    own_planes = own_planes or fmt.name.startswith("gbr")
+    is_unsupported = fmt.is_big_endian or fmt.has_palette or fmt.is_bit_stream or "msb" in fmt.name
     is_float = re.search(r"f(16|32)le$", fmt.name) is not None
     bits = max((c.bits for c in fmt.components), default=0)
-    return own and not other and not is_float and 8 <= bits <= 16
+    return own_planes and not is_unsupported and not is_float and 8 <= bits <= 16
 
 
 def _differs_in_opacity(image: av.VideoFrame) -> bool:

@@ -183,8 +183,8 @@ def _filtered(
     if image.device.type == "cpu":
         # OpenCV takes an eighth of the time of torch's convolution of single channels.
         planes = np.empty(image.shape, np.float32)
-        for plane, found in zip(image.numpy(), planes, strict=True):
-            cv2.sepFilter2D(plane, -1, across, down, found, borderType=cv2.BORDER_REPLICATE)
+        for plane, output in zip(image.numpy(), planes, strict=True):
+            cv2.sepFilter2D(plane, -1, across, down, output, borderType=cv2.BORDER_REPLICATE)
         return torch.from_numpy(planes)
     x, y = (torch.from_numpy(kernel).to(image.device) for kernel in (across, down))
     margin = (len(x) // 2, len(x) // 2, len(y) // 2, len(y) // 2)

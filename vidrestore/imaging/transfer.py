@@ -91,11 +91,11 @@ def to_display(rgb: torch.Tensor, info: VideoInfo) -> torch.Tensor:
         return log_curves.apply_table(rgb, info.curve)
     mixing = _to_bt709(info.primaries)
 
-    def shown(band: torch.Tensor) -> torch.Tensor:
-        light = _mixed(_light(_levels(band.double(), info), info.transfer), mixing)
-        return _bent(_coded(light, info.transfer), info.transfer)
+    def convert(band: torch.Tensor) -> torch.Tensor:
+        light = _mix_primaries(_light(_code_levels(band.double(), info), info.transfer), mixing)
+        return _with_shoulder(_display_coded(light, info.transfer), info.transfer)
 
-    return _in_bands(shown, rgb)
+    return _in_bands(convert, rgb)
 
 
 def codes_per_level(info: VideoInfo, bits: int) -> float:
@@ -131,8 +131,8 @@ def detector_picture(bgr: npt.NDArray[Any], info: VideoInfo) -> npt.NDArray[np.u
         return bgr
     levels = 2 ** (8 * bgr.itemsize)
     ramp = torch.linspace(0, 1, levels, dtype=torch.float64).expand(3, 1, -1)
-    shown = to_display(ramp, info)[:, 0].clamp(0, 1).mul(255).round()
-    table = shown.flip(0).T.to(torch.uint8).contiguous().numpy()  # (levels, B G R)
+    display = to_display(ramp, info)[:, 0].clamp(0, 1).mul(255).round()
+    table = display.flip(0).T.to(torch.uint8).contiguous().numpy()  # (levels, B G R)
     if bgr.itemsize == 1:
         return np.asarray(cv2.LUT(bgr, table[None]), np.uint8)
     return np.stack([table[bgr[..., i], i] for i in range(3)], axis=-1)
@@ -152,9 +152,9 @@ def from_display(display: torch.Tensor, info: VideoInfo) -> torch.Tensor:
         return display
     if info.transfer == "table":
         return log_curves.apply_inverse_table(display, info.curve)
-    light = _uncoded(_straight(display.double(), info.transfer), info.transfer)
-    signal = _signal(_mixed(light, np.linalg.inv(_to_bt709(info.primaries))), info.transfer)
-    return _levels(signal, info, back=True)
+    light = _display_decoded(_without_shoulder(display.double(), info.transfer), info.transfer)
+    signal = _signal(_mix_primaries(light, np.linalg.inv(_to_bt709(info.primaries))), info.transfer)
+    return _code_levels(signal, info, back=True)
 
 
 def change(
@@ -182,14 +182,14 @@ def change(
         moved *= weight.numpy()
         return torch.from_numpy(moved)
 
-    def changed(band: torch.Tensor, wanted: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    def change_band(band: torch.Tensor, wanted: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         before = band.double()
-        shown = to_display(before, info)
-        after = from_display(shown + share * (wanted - shown.clamp(0, 1)), info)
+        current = to_display(before, info)
+        after = from_display(current + share * (wanted - current.clamp(0, 1)), info)
         after = after.clamp(before.clamp(max=0), before.clamp(min=1))
         return ((after - before) * (share > 0)).to(original.dtype)
 
-    return _in_bands(changed, original, display, weight)
+    return _in_bands(change_band, original, display, weight)
 
 
 def limit_highlights(restored: torch.Tensor, source: torch.Tensor, info: VideoInfo) -> torch.Tensor:
@@ -225,10 +225,10 @@ def _in_bands(work: Callable[..., torch.Tensor], *pictures: torch.Tensor) -> tor
 
 def _white(transfer: str) -> float:
     """Return the display value of HDR reference white."""
-    return float(_bent(torch.ones((), dtype=torch.float64), transfer))
+    return float(_with_shoulder(torch.ones((), dtype=torch.float64), transfer))
 
 
-def _levels(signal: torch.Tensor, info: VideoInfo, *, back: bool = False) -> torch.Tensor:
+def _code_levels(signal: torch.Tensor, info: VideoInfo, *, back: bool = False) -> torch.Tensor:
     """Convert limited range to the share of all code values that log curves use, or `back`."""
     if info.transfer not in log_curves.NAMES or info.full_range:
         return signal
@@ -262,7 +262,7 @@ def _signal(light: torch.Tensor, transfer: str) -> torch.Tensor:
     return size.copysign(light)
 
 
-def _coded(light: torch.Tensor, transfer: str) -> torch.Tensor:
+def _display_coded(light: torch.Tensor, transfer: str) -> torch.Tensor:
     """Apply the display coding without the shoulder; the result is 1 at reference white."""
     if transfer == "hlg":
         # HLG's own curve serves as display coding: its lower half is the root that SDR cameras use.
@@ -270,7 +270,7 @@ def _coded(light: torch.Tensor, transfer: str) -> torch.Tensor:
     return _power(light.abs(), 1 / _GAMMA).copysign(light)
 
 
-def _uncoded(display: torch.Tensor, transfer: str) -> torch.Tensor:
+def _display_decoded(display: torch.Tensor, transfer: str) -> torch.Tensor:
     if transfer == "hlg":
         return _hlg_light(display.abs() * _WHITE_HLG).copysign(display)
     return _power(display.abs(), _GAMMA).copysign(display)
@@ -311,7 +311,7 @@ def _hlg_signal(light: torch.Tensor) -> torch.Tensor:
     return (3 * light.clamp(max=1 / 12)).sqrt() + upper
 
 
-def _bent(display: torch.Tensor, transfer: str) -> torch.Tensor:
+def _with_shoulder(display: torch.Tensor, transfer: str) -> torch.Tensor:
     """Apply the shoulder, which compresses highlights; SDR has none.
 
     Values below the knee stay. Above it the curve is u / (1 + c u), which has slope 1 at the knee
@@ -330,8 +330,8 @@ def _bent(display: torch.Tensor, transfer: str) -> torch.Tensor:
     return display.clamp(max=_KNEE) + (1 - _KNEE) * bent
 
 
-def _straight(display: torch.Tensor, transfer: str) -> torch.Tensor:
-    """Remove the shoulder: the inverse of `_bent`."""
+def _without_shoulder(display: torch.Tensor, transfer: str) -> torch.Tensor:
+    """Remove the shoulder: the inverse of `_with_shoulder`."""
     if transfer == "sdr":
         return display
     top = _top(transfer)
@@ -342,7 +342,7 @@ def _straight(display: torch.Tensor, transfer: str) -> torch.Tensor:
 
 
 def _top(transfer: str) -> float:
-    """Return the u of `_bent` at the greatest signal."""
+    """Return the u of `_with_shoulder` at the greatest signal."""
     if transfer in log_curves.NAMES:
         greatest = float(log_curves.light(torch.ones((), dtype=torch.float64), transfer))
         peak = math.pow(greatest, 1 / _GAMMA)
@@ -356,7 +356,7 @@ def _power(base: torch.Tensor, exponent: float) -> torch.Tensor:
     return (base.log() * exponent).exp()
 
 
-def _mixed(rgb: torch.Tensor, matrix: npt.NDArray[Any]) -> torch.Tensor:
+def _mix_primaries(rgb: torch.Tensor, matrix: npt.NDArray[Any]) -> torch.Tensor:
     return torch.einsum("ij,jhw->ihw", torch.from_numpy(matrix).to(rgb), rgb)
 
 

@@ -163,35 +163,35 @@ def plan_encoding(
     stored = FULL_RANGE_NAMES.get(info.pixel_format, info.pixel_format)
     wanted = stored if pixel_format == "source" else pixel_format
     name, notes = _chosen(info, target, wanted, codec, quality)
-    known = codecs()[name]
-    _check_quality(name, known, quality)
+    entry = codecs()[name]
+    _check_quality(name, entry, quality)
     if wanted != stored:
         notes.append(f"vidrestore converts the picture from {info.pixel_format} to {wanted}")
-    if info.is_interlaced and not known.codes_fields:
+    if info.is_interlaced and not entry.codes_fields:
         notes.append(f"{name} marks interlaced pictures only in the container")
     has_light = info.mastering_display is not None or info.content_light is not None
-    plain = Encoding(
+    software = Encoding(
         codec=name,
-        encoder=known.encoder,
+        encoder=entry.encoder,
         pixel_format=_INTERLEAVED_IN_FFV1.get(wanted, wanted) if name == "ffv1" else wanted,
         suffix={"ffv1": ".mkv", "prores": ".mov", "dnxhr": ".mov"}.get(name, ".mp4"),
         options=_options(name, info, wanted, quality, preset, threads),
         is_lossless=name == "ffv1",
-        has_field_flags=info.is_interlaced and known.codes_fields,
-        needs_light_header=has_light and not known.says_light_levels,
+        has_field_flags=info.is_interlaced and entry.codes_fields,
+        needs_light_header=has_light and not entry.says_light_levels,
         notes=tuple(notes),
     )
     if hardware:
-        if not known.hardware:
+        if not entry.hardware:
             raise OutputError(
                 f"vidrestore has no hardware encoder for {name}; turn encode.hardware off"
             )
-        return tuple(_in_hardware(plain, encoder, quality) for encoder in known.hardware)
+        return tuple(_in_hardware(software, encoder, quality) for encoder in entry.hardware)
     if name == "ffv1":
         # Very small pictures cannot be divided into 24 slices.
-        whole = {k: v for k, v in plain.options.items() if k != "slices"}
-        return plain, replace(plain, options=whole)
-    return (plain,)
+        whole = {k: v for k, v in software.options.items() if k != "slices"}
+        return software, replace(software, options=whole)
+    return (software,)
 
 
 def _chosen(
@@ -212,10 +212,10 @@ def _chosen(
         if objection is None and codec == "auto" and quality != "archive" and info.is_interlaced:
             objection = _fields_objection(name, info)
         if objection is None:
-            because = (
+            notices = (
                 [f"vidrestore encodes the picture in {name}: {objections[0]}"] if objections else []
             )
-            return name, because
+            return name, notices
         objections.append(objection)
     raise OutputError(f"{objections[0]}; {_way_out(info, target, pixel_format, codec, quality)}")
 
@@ -318,12 +318,12 @@ def _parameters(name: str, info: VideoInfo, threads: int) -> dict[str, str]:
             light.append(f"{info.field_order}=1")
         return {"x264-params": ":".join(light)} if light else {}
     # The output of x265 depends on its thread pools, whose size depends on the machine by default.
-    own = ["log-level=error", f"pools={threads}", "frame-threads=2"]
+    parameters = ["log-level=error", f"pools={threads}", "frame-threads=2"]
     if light:
-        own += ["hdr10=1", "repeat-headers=1"]
+        parameters += ["hdr10=1", "repeat-headers=1"]
         light = [entry.replace("mastering-display", "master-display") for entry in light]
         light = [entry.replace("cll=", "max-cll=") for entry in light]
-    return {"x265-params": ":".join([*own, *light]), "a53cc": "1"}
+    return {"x265-params": ":".join([*parameters, *light]), "a53cc": "1"}
 
 
 def _light(info: VideoInfo) -> Iterator[str]:

@@ -88,20 +88,20 @@ def extract_segments(
     """
     try:
         coded, clock = _coded(whole, stream_index)
-        shown = sorted(time for time, _ in coded)
-        _check_times(whole, shown, clock, pts, info)
+        display_times = sorted(time for time, _ in coded)
+        _check_times(whole, display_times, clock, pts, info)
         with av.open(str(whole.absolute())) as container:
             stream = container.streams[stream_index]
             packets: Iterator[Any] = (p for p in container.demux(stream) if p.size)
             at = 0
             for first, end, path in wanted:
                 part = coded[first:end]
-                number_of = {time: i for i, time in enumerate(shown[first:end], first)}
+                number_of = {time: i for i, time in enumerate(display_times[first:end], first)}
                 if not part[0][1] or {time for time, _ in part} != number_of.keys():
                     raise OutputError(f"{whole} has no key frame at frame {first}")
                 numbers = [number_of[time] for time, _ in part]
-                own = islice(packets, first - at, end - at)
-                _write_part(own, stream, path, numbers, pts, info)
+                range_packets = islice(packets, first - at, end - at)
+                _write_part(range_packets, stream, path, numbers, pts, info)
                 at = end
     except (av.error.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -121,13 +121,13 @@ def _coded(whole: Path, stream_index: int) -> tuple[list[tuple[int, bool]], Frac
 
 
 def _check_times(
-    whole: Path, shown: Sequence[int], clock: Fraction, pts: Sequence[int], info: VideoInfo
+    whole: Path, display_times: Sequence[int], clock: Fraction, pts: Sequence[int], info: VideoInfo
 ) -> None:
     # Times are rounded to the clock of the file, so differences may be off by one tick.
     ticks = info.time_base / clock
-    if len(shown) != len(pts) or any(
-        abs(time - shown[0] - (wanted - pts[0]) * ticks) > 1
-        for time, wanted in zip(shown, pts, strict=True)
+    if len(display_times) != len(pts) or any(
+        abs(time - display_times[0] - (wanted - pts[0]) * ticks) > 1
+        for time, wanted in zip(display_times, pts, strict=True)
     ):
         raise OutputError(f"{whole} does not hold the frames that vidrestore wrote to it")
 
@@ -153,11 +153,11 @@ def _write_part(
             copy.set_display_matrix(list(info.display_matrix))
         for number, decoding, packet in zip(numbers, _decoding_times(times), packets, strict=True):
             if number + 1 < len(pts):
-                lasts = pts[number + 1] - pts[number]
+                duration = pts[number + 1] - pts[number]
             else:
-                lasts = round((packet.duration or 0) * packet.time_base / info.time_base)
+                duration = round((packet.duration or 0) * packet.time_base / info.time_base)
             packet.time_base = info.time_base
-            packet.pts, packet.dts, packet.duration = pts[number], decoding, lasts
+            packet.pts, packet.dts, packet.duration = pts[number], decoding, duration
             packet.stream = copy
             part.mux(packet)
 
@@ -186,12 +186,12 @@ def _decoding_times(times: Sequence[int]) -> Iterator[int]:
     order of presentation, packet n gets the presentation time of frame n - d. The first d packets
     count backward in steps of the first frame.
     """
-    shown = sorted(times)
-    rank = {pts: i for i, pts in enumerate(shown)}
+    display_times = sorted(times)
+    rank = {pts: i for i, pts in enumerate(display_times)}
     late = max((i - rank[pts] for i, pts in enumerate(times)), default=0)
-    step = shown[1] - shown[0] if len(shown) > 1 else 1
+    step = display_times[1] - display_times[0] if len(display_times) > 1 else 1
     for i in range(len(times)):
-        yield shown[i - late] if i >= late else shown[0] - (late - i) * step
+        yield display_times[i - late] if i >= late else display_times[0] - (late - i) * step
 
 
 def _packets(part: Path, extradata: bytes | None) -> Iterator[Any]:

@@ -69,26 +69,31 @@ def scan(images: Iterable[Any]) -> FieldScan:
     Returns:
         The counts.
     """
-    looks: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     repeated = flagged = 0
     graph = None
     # The interlaced flags of the frames in the filter, which overwrites them with its own.
-    said = deque[bool]()
+    flags = deque[bool]()
     for image in images:
-        said.append(bool(image.interlaced_frame))
-        grey = _grey(image)
-        graph = graph or _Graph(grey, "idet", _IDET)
-        for seen in graph.through(grey):
-            found = seen.metadata
-            looks[found.get("lavfi.idet.multiple.current_frame", "undetermined")] += 1
-            repeated += found.get("lavfi.idet.repeated.current_frame") in ("top", "bottom")
-            flagged += said.popleft()
+        flags.append(bool(image.interlaced_frame))
+        gray = _gray(image)
+        graph = graph or _Graph(gray, "idet", _IDET)
+        for filtered in graph.through(gray):
+            tags = filtered.metadata
+            counts[tags.get("lavfi.idet.multiple.current_frame", "undetermined")] += 1
+            repeated += tags.get("lavfi.idet.repeated.current_frame") in ("top", "bottom")
+            flagged += flags.popleft()
     return FieldScan(
-        looks["progressive"], looks["tff"], looks["bff"], looks["undetermined"], repeated, flagged
+        progressive=counts["progressive"],
+        tff=counts["tff"],
+        bff=counts["bff"],
+        undecided=counts["undetermined"],
+        repeated=repeated,
+        flagged=flagged,
     )
 
 
-def _grey(image: Any) -> Any:
+def _gray(image: Any) -> Any:
     """Return the luma of a frame as a gray frame; for R'G'B', averaged over four columns.
 
     Rounding errors of the conversion to R'G'B' are as large as the changes in quiet footage; the
@@ -99,9 +104,9 @@ def _grey(image: Any) -> Any:
         columns = luma[:, : image.width // _COLUMNS * _COLUMNS].reshape(len(luma), -1, _COLUMNS)
         luma = np.rint(columns.mean(axis=2)).astype(np.uint8)
     height, width = luma.shape
-    grey = av.VideoFrame(width, height, "gray")
-    plane(grey, 0)[...] = luma
-    return grey
+    gray = av.VideoFrame(width, height, "gray")
+    plane(gray, 0)[...] = luma
+    return gray
 
 
 def can_split(pixel_format: str) -> bool:
@@ -180,21 +185,21 @@ def woven(frames: Iterator[Frame], order: str, *, flagged_order: str) -> Iterato
     Args:
         frames: Pictures of fields from an even number on; their images are overwritten.
         order: The field order, tff or bff.
-        flagged_order: The field order that the frames shall be marked with, tff or bff, even if it is not
-            `order`; "progressive": no mark.
+        flagged_order: The field order that the frames shall be marked with, tff or bff, even if it
+            is not `order`; "progressive": no mark.
 
     Yields:
         One frame for each two pictures.
     """
     mark = None
-    second = _LATER_ROWS[order]
+    later_row = _LATER_ROWS[order]
     for earlier in frames:
         if (later := next(frames, None)) is None:
             return  # the caller counts the frames and reports a missing one
         earlier.image.make_writable()
         for number in range(len(earlier.image.planes)):
-            into = plane(earlier.image, number)
-            into[second::2] = plane(later.image, number)[second::2]
+            target = plane(earlier.image, number)
+            target[later_row::2] = plane(later.image, number)[later_row::2]
         image = earlier.image
         if flagged_order != "progressive":
             mark = mark or _Graph(image, "setfield", flagged_order)
@@ -213,7 +218,7 @@ class _Timed:
 
 def _split(frames: Iterator[Frame], order: str) -> Iterator[tuple[_Timed, int, Any]]:
     """Yield (frame, 0 or 1 for its earlier or later field, the picture of that field)."""
-    how = f"mode=send_field:parity={order}:deint=all"
+    options = f"mode=send_field:parity={order}:deint=all"
     graph, waiting, field = None, deque[_Timed](), 0
     last: Frame | None = None
     for frame in chain(frames, (None,)):
@@ -223,7 +228,7 @@ def _split(frames: Iterator[Frame], order: str) -> Iterator[tuple[_Timed, int, A
         last = frame
         images: Iterator[Any] = iter(())
         if frame is not None:
-            graph = graph or _Graph(frame.image, "bwdif", how)
+            graph = graph or _Graph(frame.image, "bwdif", options)
             images = graph.through(frame.image)
         elif graph is not None:
             images = graph.rest()

@@ -192,9 +192,9 @@ def _tags(context: Any, first: av.VideoFrame) -> tuple[int, int, int, int]:
 
 def _field_order(context: Any, first: av.VideoFrame) -> str | None:
     """Return the field order; None where the picture is interlaced and the file states no order."""
-    said = _FIELD_ORDERS.get(int(context.field_order or 0))
-    if said is not None:
-        return said
+    order = _FIELD_ORDERS.get(int(context.field_order or 0))
+    if order is not None:
+        return order
     return None if first.interlaced_frame else "progressive"
 
 
@@ -226,13 +226,13 @@ def _duration_seconds(container: Any, stream: Any) -> float:
     """Return the duration that the file states for the stream; 0 where it states none."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    said = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
-    if said:  # Matroska: the end of the stream, counted from the start of the file
-        hours, minutes, seconds = map(float, said.groups())
-        begin = float((stream.start_time or 0) * stream.time_base)
-        return 3600 * hours + 60 * minutes + seconds - begin
-    alone = len(container.streams) == 1
-    return float((container.duration or 0) / av.time_base) if alone else 0.0
+    end_tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    if end_tag:  # Matroska: the end of the stream, counted from the start of the file
+        hours, minutes, seconds = map(float, end_tag.groups())
+        start_seconds = float((stream.start_time or 0) * stream.time_base)
+        return 3600 * hours + 60 * minutes + seconds - start_seconds
+    is_only_stream = len(container.streams) == 1
+    return float((container.duration or 0) / av.time_base) if is_only_stream else 0.0
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
@@ -285,11 +285,11 @@ def probe(path: Path, settings: Settings | None = None, video: OpenVideo | None 
         InputError: The file cannot be read as video, or a picture differs from the first one.
         UsageError: A setting does not apply to this kind of file.
     """
-    how = settings or Settings()
-    if how.decode.fps is not None and not is_pattern(path):
+    wanted = settings or Settings()
+    if wanted.decode.fps is not None and not is_pattern(path):
         raise UsageError(f"--fps is for numbered pictures, such as name_%06d.tif, not for {path}")
     header = files.check_alike(pictures_of(path)) if is_pictures(path) else None
-    if (is_light := header is not None and kind_of(path) == "exr") and how.decode.input_curve:
+    if (is_light := header is not None and kind_of(path) == "exr") and wanted.decode.input_curve:
         raise UsageError(
             f"{path.name} holds linear light, which needs no curve; leave --input-curve out"
         )
@@ -298,19 +298,19 @@ def probe(path: Path, settings: Settings | None = None, video: OpenVideo | None 
         with open_source(path) as container:
             stream = main_video_stream(container)
             first = _first_whole(_decoded(container, stream, DecodeErrors(), True))
-            found = _found(path, container, stream, first, how)
+            result = _read_properties(path, container, stream, first, wanted)
     else:
-        found = _found(path, video.container, video.stream, first, how)
-    info = found.info
+        result = _read_properties(path, video.container, video.stream, first, wanted)
+    info = result.info
     if is_light:
         info = replace(info, transfer="table", curve=exr.display_table())
     if header is not None:
-        info = _info_of_pictures(info, header, len(pictures_of(path).files), how.decode.fps)
+        info = _info_of_pictures(info, header, len(pictures_of(path).files), wanted.decode.fps)
     written_at = 0 if is_pattern(path) else path.stat().st_mtime_ns
-    return replace(found, info=info, fingerprint=fingerprint(path), mtime_ns=written_at)
+    return replace(result, info=info, fingerprint=fingerprint(path), mtime_ns=written_at)
 
 
-def _found(
+def _read_properties(
     path: Path, container: Any, stream: Any, first: av.VideoFrame | None, settings: Settings
 ) -> Probe:
     """Read the properties of an open file, without its fingerprint and modification time."""
@@ -362,8 +362,8 @@ def _stream_info(stream: Any, data_tags: Mapping[int, str]) -> StreamInfo:
 
 def _data_tags(printed: str) -> dict[int, str]:
     """Map the index of each data stream to the four letters by which mp4 and mov name it."""
-    found = re.findall(r"Stream #0:(\d+)\S*: Data: \w+ \((\w+) ", printed)
-    return {int(index): tag for index, tag in found}
+    matches = re.findall(r"Stream #0:(\d+)\S*: Data: \w+ \((\w+) ", printed)
+    return {int(index): tag for index, tag in matches}
 
 
 def _info_of_pictures(info: VideoInfo, header: Header, count: int, fps: float | None) -> VideoInfo:
@@ -400,8 +400,8 @@ def fingerprint(source: Path) -> str:
         if is_pattern(source):
             first, *others = pictures_of(source).files
             for path in (first, *others):
-                known = path.stat()
-                digest.update(f"{known.st_size} {known.st_mtime_ns}\n".encode())
+                status = path.stat()
+                digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
             source = first
         size = source.stat().st_size
         digest.update(str(size).encode())

@@ -60,8 +60,8 @@ def film_pictures(frames: Iterator[Frame], order: str, matches: Matches) -> Iter
     """
     cycle: list[_Picture] = []
     number, before = 0, None
-    for three in _with_neighbours(frames):
-        picture = _matched(three, order)
+    for neighborhood in _with_neighbors(frames):
+        picture = _matched(neighborhood, order)
         picture.change = 0.0 if before is None else _difference(before.luma, picture.luma)
         before = picture
         cycle.append(picture)
@@ -69,7 +69,7 @@ def film_pictures(frames: Iterator[Frame], order: str, matches: Matches) -> Iter
             continue
         for at, kept in enumerate(_without_repeat(cycle[:CYCLE])):
             ticks = cycle[CYCLE].frame.pts - cycle[0].frame.pts
-            yield _noted(kept, number, 4 * cycle[0].frame.pts + at * ticks, ticks, matches)
+            yield _recorded(kept, number, 4 * cycle[0].frame.pts + at * ticks, ticks, matches)
             number += 1
         cycle = cycle[CYCLE:]
     if not cycle:
@@ -77,9 +77,9 @@ def film_pictures(frames: Iterator[Frame], order: str, matches: Matches) -> Iter
     last = cycle[-1].frame
     step = last.duration or 1
     rest = _without_repeat(cycle) if len(cycle) == CYCLE else cycle
-    each = (last.pts + step - cycle[0].frame.pts) * 4 // len(rest)
+    duration = (last.pts + step - cycle[0].frame.pts) * 4 // len(rest)
     for at, kept in enumerate(rest):
-        yield _noted(kept, number, 4 * cycle[0].frame.pts + at * each, each, matches)
+        yield _recorded(kept, number, 4 * cycle[0].frame.pts + at * duration, duration, matches)
         number += 1
 
 
@@ -128,27 +128,27 @@ class _Picture:
     change: float = 0.0
 
 
-def _with_neighbours(frames: Iterator[Frame]) -> Iterator[tuple[Frame | None, Frame, Frame | None]]:
+def _with_neighbors(frames: Iterator[Frame]) -> Iterator[tuple[Frame | None, Frame, Frame | None]]:
     before: Frame | None = None
-    here: Frame | None = None
-    for then in chain(frames, repeat(None, 1)):
-        if here is not None:
-            yield before, here, then
-        before, here = here, then
+    current: Frame | None = None
+    for after in chain(frames, repeat(None, 1)):
+        if current is not None:
+            yield before, current, after
+        before, current = current, after
 
 
-def _matched(three: tuple[Frame | None, Frame, Frame | None], order: str) -> _Picture:
-    _, here, _ = three
-    found = None
-    for other in (here, three[0], three[2]):
+def _matched(neighborhood: tuple[Frame | None, Frame, Frame | None], order: str) -> _Picture:
+    _, current, _ = neighborhood
+    best = None
+    for other in (current, neighborhood[0], neighborhood[2]):
         if other is None:
             continue
-        luma = _luma(here, other, order)
+        luma = _luma(current, other, order)
         combs = _combs(luma)
-        if found is None or combs < _CLEARLY * found.combs:
-            found = _Picture(here, other, luma, combs, order)
-    assert found is not None
-    return found
+        if best is None or combs < _CLEARLY * best.combs:
+            best = _Picture(current, other, luma, combs, order)
+    assert best is not None
+    return best
 
 
 def _without_repeat(pictures: list[_Picture]) -> list[_Picture]:
@@ -156,7 +156,7 @@ def _without_repeat(pictures: list[_Picture]) -> list[_Picture]:
     return [each for at, each in enumerate(pictures) if at != least]
 
 
-def _noted(picture: _Picture, number: int, pts: int, duration: int, matches: Matches) -> Frame:
+def _recorded(picture: _Picture, number: int, pts: int, duration: int, matches: Matches) -> Frame:
     matches.sources.append((picture.frame.index, picture.later.index))
     matches.combed += picture.combs > _COMBED
     image = _joined(picture.frame.image, picture.later.image, picture.order)
@@ -168,9 +168,9 @@ def _joined(earlier: Any, later: Any, order: str) -> Any:
     image = av.VideoFrame(earlier.width, earlier.height, earlier.format.name)
     rows = _LATER_ROWS[order]
     for number in range(len(image.planes)):
-        into = plane(image, number)
-        into[...] = plane(earlier, number)
-        into[rows::2] = plane(later, number)[rows::2]
+        target = plane(image, number)
+        target[...] = plane(earlier, number)
+        target[rows::2] = plane(later, number)[rows::2]
     image.colorspace, image.color_range = earlier.colorspace, earlier.color_range
     return image
 

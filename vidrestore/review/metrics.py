@@ -150,7 +150,7 @@ def blind_flicker(output: Stack, source: Stack, flows: Flows, mask: Mask) -> Val
     """(n - 2,) mean squares of FLKb: FLK with O in place of its error, `flows` those of I.
 
     Pixels are cut where the flow to either neighbour fails its gate: confidence below 1/2, see
-    `vidrestore.imaging.optical_flow.confidence`. What truly changes in the face counts too, so only the
+    `imaging.optical_flow.confidence`. What truly changes in the face counts too, so only the
     ratio of two results for the same source says something.
     """
     low = [_blurred(255 * (picture @ _LUMA), _GATE_SIGMA_PX) for picture in source]

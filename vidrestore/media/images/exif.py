@@ -107,8 +107,8 @@ class Tags:
     @property
     def orientation(self) -> int:
         """The Exif orientation, 1 to 8; 1 where the tag is missing or not valid."""
-        found = self.values(ORIENTATION, (_NORMAL,))
-        return found[0] if len(found) == 1 and found[0] in _TURNS else _NORMAL
+        values = self.values(ORIENTATION, (_NORMAL,))
+        return values[0] if len(values) == 1 and values[0] in _TURNS else _NORMAL
 
 
 def orientation_matrix(orientation: int) -> tuple[int, int, int, int]:
@@ -147,7 +147,7 @@ def parse(data: Any) -> Tags:
 
 def _directory(data: Any, order: str, start: int, depth: int) -> tuple[Directory, int]:
     """Parse a directory; return it and the offset of the next one, 0 where there is none."""
-    found = Directory()
+    directory = Directory()
     (count,) = _unpacked(f"{order}H", data, start)
     for at in range(start + 2, start + 2 + 12 * count, 12):
         tag, kind, length = _unpacked(f"{order}HHI", data, at)
@@ -159,12 +159,12 @@ def _directory(data: Any, order: str, start: int, depth: int) -> tuple[Directory
         raw = bytes(data[place : place + size])
         if len(raw) != size:
             raise UnreadableError("is cut short")
-        found.entries[tag] = Entry(kind, length, raw)
+        directory.entries[tag] = Entry(kind, length, raw)
         if tag in _DIRECTORIES and size == 4 and depth < 2:
             (below,) = _unpacked(f"{order}I", raw, 0)
-            found.below[tag], _ = _directory(data, order, below, depth + 1)
+            directory.below[tag], _ = _directory(data, order, below, depth + 1)
     (following,) = _unpacked(f"{order}I", data, start + 2 + 12 * count)
-    return found, following
+    return directory, following
 
 
 def _unpacked(form: str, data: Any, at: int) -> tuple[int, ...]:

@@ -83,8 +83,8 @@ def matches_pixels(data: Any, samples: Samples) -> bool:
         UnreadableError: The file is damaged.
     """
     part = _part(data)
-    found = [part.channels[name].pixels.view(np.uint16) for name in _order(part)]
-    return np.array_equal(codes_of_halves(np.dstack(found)), samples)
+    channels = [part.channels[name].pixels.view(np.uint16) for name in _order(part)]
+    return np.array_equal(codes_of_halves(np.dstack(channels)), samples)
 
 
 def display_table() -> tuple[tuple[float, float, float], ...]:
@@ -102,10 +102,10 @@ def display_table() -> tuple[tuple[float, float, float], ...]:
         for each in (below, np.minimum(below + 1, GREATEST_HALF).astype(np.uint16))
     )
     light = least + (distance.clip(max=GREATEST_HALF) - below) * (greater - least)
-    shown = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    shown += (distance - GREATEST_HALF).clip(0)
-    shown = np.copysign(shown, codes - 32767.5)
-    return tuple((v, v, v) for v in shown.tolist())
+    display = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    display += (distance - GREATEST_HALF).clip(0)
+    display = np.copysign(display, codes - 32767.5)
+    return tuple((v, v, v) for v in display.tolist())
 
 
 def _part(data: Any) -> OpenEXR.Part:

@@ -87,13 +87,13 @@ def check_alike(pictures: Pictures) -> Header:
     """
     first: Header | None = None
     for path in pictures.files:
-        found = read_header(path)
+        header = read_header(path)
         if first is None:
-            first = found
-        elif found != first:
-            turned = "" if found.orientation == first.orientation else " in another orientation"
+            first = header
+        elif header != first:
+            turned = "" if header.orientation == first.orientation else " in another orientation"
             raise InputError(
-                f"{path} has {found.shape}{turned}, unlike {pictures.files[0].name} with "
+                f"{path} has {header.shape}{turned}, unlike {pictures.files[0].name} with "
                 f"{first.shape}; restore pictures of one kind together"
             )
     assert first is not None
@@ -172,21 +172,21 @@ def metadata_changes(path: Path, target_kind: str) -> list[str]:
     """
     kind = kind_of(path)
     with open_picture(path) as data:
-        said = []
+        notices = []
         if kind == "jpeg" and jpeg.has_further_pictures(data):
-            said.append(
+            notices.append(
                 "vidrestore leaves further pictures in the same file, such as a preview or a gain "
                 "map, out of pictures with restored faces"
             )
         if kind == target_kind == "tiff" and tiff.becomes_deflate(data):
-            said.append(
+            notices.append(
                 "pictures with restored faces are compressed by Deflate, which is lossless as well"
             )
         if kind != target_kind:
             if target_kind == "jpeg" and not jpeg.exif_fits(read_metadata(data, kind)):
-                said.append("vidrestore leaves out Exif data that is too large for a JPEG file")
-            said.append(
+                notices.append("vidrestore leaves out Exif data that is too large for a JPEG file")
+            notices.append(
                 "color profile and Exif data are kept, other metadata is not; an output of the "
                 "same kind keeps all metadata"
             )
-        return said
+        return notices

@@ -154,24 +154,24 @@ def new_file(encoded: bytes, metadata: Metadata) -> bytes:
     if metadata.exif is not None and exif_fits(metadata):
         segments.append((0xE1, _EXIF + metadata.exif))
     if metadata.icc is not None:
-        each = _MOST_BYTES - len(_ICC) - 2
-        parts = [metadata.icc[at : at + each] for at in range(0, len(metadata.icc), each)]
+        size = _MOST_BYTES - len(_ICC) - 2
+        parts = [metadata.icc[at : at + size] for at in range(0, len(metadata.icc), size)]
         segments += [(0xE2, _ICC + bytes([number, len(parts)]) + part)
                      for number, part in enumerate(parts, 1)]  # fmt: skip
     return _joined(segments, encoded)
 
 
 def _joined(segments: list[tuple[int, bytes]], encoded: bytes) -> bytes:
-    found = [b"\xff\xd8"]
-    found += [_segment(marker, content) for marker, content in segments]
-    at = 2
+    parts = [b"\xff\xd8"]
+    parts += [_segment(marker, content) for marker, content in segments]
+    position = 2
     for marker, content in _segments(encoded):
         if marker not in _APPLICATION and marker != _COMMENT:
             if marker == _SCAN:
                 break
-            found.append(_segment(marker, content))
-        at += 4 + len(content)
-    return b"".join([*found, encoded[at:]])
+            parts.append(_segment(marker, content))
+        position += 4 + len(content)
+    return b"".join([*parts, encoded[position:]])
 
 
 def _segment(marker: int, content: bytes) -> bytes:

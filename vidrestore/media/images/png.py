@@ -101,17 +101,17 @@ def replace_pixels(data: Any, samples: Samples) -> bytes:
     Returns:
         The new file, not interlaced.
     """
-    found = [_SIGNATURE]
+    parts = [_SIGNATURE]
     is_written = False
     for name, content in _chunks(data):
         if name == b"IHDR":
             content = content[:12] + b"\0"  # not interlaced
         if name != b"IDAT":
-            found.append(_chunk(name, content))
+            parts.append(_chunk(name, content))
         elif not is_written:
-            found.append(_chunk(b"IDAT", _compressed(samples)))
+            parts.append(_chunk(b"IDAT", _compressed(samples)))
             is_written = True
-    return b"".join(found)
+    return b"".join(parts)
 
 
 def new_file(samples: Samples, metadata: Metadata) -> bytes:
@@ -127,13 +127,13 @@ def new_file(samples: Samples, metadata: Metadata) -> bytes:
     rows, columns, channels = samples.shape
     kind = {count: number for number, count in _CHANNELS_OF_TYPE.items()}[channels]
     bits = 8 * samples.dtype.itemsize
-    found = [_SIGNATURE, _chunk(b"IHDR", struct.pack(">IIBB3x", columns, rows, bits, kind))]
+    parts = [_SIGNATURE, _chunk(b"IHDR", struct.pack(">IIBB3x", columns, rows, bits, kind))]
     if metadata.icc is not None:
-        found.append(_chunk(b"iCCP", b"icc\0\0" + zlib.compress(metadata.icc)))
+        parts.append(_chunk(b"iCCP", b"icc\0\0" + zlib.compress(metadata.icc)))
     if metadata.exif is not None:
-        found.append(_chunk(b"eXIf", metadata.exif))
-    found += [_chunk(b"IDAT", _compressed(samples)), _chunk(b"IEND", b"")]
-    return b"".join(found)
+        parts.append(_chunk(b"eXIf", metadata.exif))
+    parts += [_chunk(b"IDAT", _compressed(samples)), _chunk(b"IEND", b"")]
+    return b"".join(parts)
 
 
 def _chunks(data: Any) -> Iterator[tuple[bytes, bytes]]:

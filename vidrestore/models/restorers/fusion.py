@@ -38,7 +38,7 @@ class Fusion:
     """Flow-aligned robust mean over four frames on either side, lightly back-projected.
 
     out(x) = sum_s g_s(x) I_s(x + f_ts(x)) / sum_s g_s(x), where g_t = 1 and the gate g_s is the
-    confidence of the flow f_ts (`vidrestore.imaging.optical_flow`) times exp(-(s - t)^2 / (2 * 4^2));
+    confidence of the flow f_ts (`imaging.optical_flow`) times exp(-(s - t)^2 / (2 * 4^2));
     one step of back- projection (Irani and Peleg, CVGIP 53(3), 1991) adds `sharpness`, in [0, 1],
     of what a Gaussian takes from its luma, less of it the sharper the picture is.
     """
