@@ -211,6 +211,7 @@ def write_rgb(image: av.VideoFrame, rgb: FloatArray, info: VideoInfo) -> None:
 def _write(
     image: av.VideoFrame, index: int, values: FloatArray, offset: float, scale: float, how: Layout
 ) -> None:
+    """Write a whole plane: values times `scale` plus `offset`, rounded and clipped."""
     codes = np.rint(values * np.float32(scale) + np.float32(offset))
     np.copyto(plane(image, index), codes.clip(0, 2**how.bits - 1), casting="unsafe")
 
@@ -228,6 +229,7 @@ def _components(
 def _values(
     image: av.VideoFrame, index: int, rect: Rect, offset: float, scale: float
 ) -> FloatArray:
+    """Read a rectangle of a plane: code values minus `offset`, divided by `scale`."""
     values = samples(image, index, rect).numpy()
     values -= offset
     values /= scale
@@ -251,11 +253,13 @@ def _rgb(luma: FloatArray, chroma: Sequence[FloatArray], info: VideoInfo) -> Flo
 
 
 def _luma_range(info: VideoInfo, how: Layout) -> tuple[float, float]:
+    """Return the code value of black and the distance from black to white."""
     step = 2.0 ** (how.bits - 8)
     return (0.0, 2.0**how.bits - 1) if info.full_range else (16 * step, 219 * step)
 
 
 def _chroma_range(info: VideoInfo, how: Layout) -> tuple[float, float]:
+    """Return the code value of neutral chroma and the distance between chroma -1/2 and 1/2."""
     step = 2.0 ** (how.bits - 8)
     return 128 * step, (2.0**how.bits - 1 if info.full_range else 224 * step)
 
@@ -317,6 +321,7 @@ def _kernel(step: int, first: float) -> FloatArray:
 
 
 def _and_back(chroma: FloatArray, length: int, step: int, first: float, *, axis: int) -> FloatArray:
+    """Interpolate chroma to luma pixels and decimate it again along one axis."""
     there = _interpolated(chroma, length, step, first, axis=axis)
     return _decimated(there, step, first, axis=axis)
 
@@ -324,6 +329,7 @@ def _and_back(chroma: FloatArray, length: int, step: int, first: float, *, axis:
 def _interpolated(
     chroma: FloatArray, length: int, step: int, first: float, *, axis: int
 ) -> FloatArray:
+    """Interpolate chroma samples linearly at luma pixels along one axis."""
     if step == 1:
         return chroma
     count = chroma.shape[axis]
@@ -363,6 +369,7 @@ def _decimated(picture: FloatArray, step: int, first: float, *, axis: int) -> Fl
 
 
 def _padded(picture: FloatArray, before: int, after: int, axis: int) -> FloatArray:
+    """Repeat the border along one axis."""
     if before == after == 0:
         return picture
     sides = (before, after, 0, 0) if axis == 0 else (0, 0, before, after)

@@ -17,8 +17,6 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import av
 
-    pass
-
 
 _ALLOWED = {
     "matrix": ("bt601", "bt709", "bt2020"),
@@ -156,6 +154,7 @@ class Frame:
 
 
 def _check(name: str, array: npt.NDArray[Any], shape: tuple[int, ...], dtype: Any) -> None:
+    """Raise ValueError unless an array has the given shape and dtype."""
     if array.shape != shape or array.dtype != dtype:
         raise ValueError(
             f"{name} must be {np.dtype(dtype).name} of shape {shape}, "

@@ -40,6 +40,8 @@ class Axis(NamedTuple):
 
 
 class _Block(NamedTuple):
+    """The weights of some target samples."""
+
     target: slice
     source: slice
     weights: npt.NDArray[np.float64]
@@ -106,6 +108,7 @@ def strips(
 
 @cache
 def _blocks(axis: Axis) -> tuple[_Block, ...]:
+    """Return the weights of all target samples, in blocks."""
     return tuple(
         _block(axis, start, min(start + _BLOCK, axis.target_length))
         for start in range(0, axis.target_length, _BLOCK)

@@ -171,6 +171,7 @@ def _number(text: str) -> float:
 
 
 def _power_of_ten(exponent: torch.Tensor) -> torch.Tensor:
+    """Return 10 to the power of `exponent`."""
     return (exponent * float(np.log(10))).exp()
 
 

@@ -90,6 +90,7 @@ def layout(image: av.VideoFrame) -> Layout:
 
 @cache
 def _layout_of(name: str) -> Layout:
+    """Return the layout of a pixel format by its name."""
     fmt = av.VideoFormat(name)
     if not _is_planar(fmt):
         raise InputError(_REFUSAL.format(name))

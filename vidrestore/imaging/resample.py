@@ -180,6 +180,7 @@ def _impulse() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
 def _filtered(
     image: torch.Tensor, across: npt.NDArray[Any], down: npt.NDArray[Any]
 ) -> torch.Tensor:
+    """Filter an image along both axes; its border is repeated."""
     if image.device.type == "cpu":
         # OpenCV takes an eighth of the time of torch's convolution of single channels.
         planes = np.empty(image.shape, np.float32)

@@ -237,6 +237,7 @@ def _code_levels(signal: torch.Tensor, info: VideoInfo, *, back: bool = False) -
 
 
 def _light(signal: torch.Tensor, transfer: str) -> torch.Tensor:
+    """Decode signals to linear light."""
     if transfer in log_curves.NAMES:
         return log_curves.light(signal, transfer)
     size = signal.abs()
@@ -250,6 +251,7 @@ def _light(signal: torch.Tensor, transfer: str) -> torch.Tensor:
 
 
 def _signal(light: torch.Tensor, transfer: str) -> torch.Tensor:
+    """Encode linear light: the inverse of `_light`."""
     if transfer in log_curves.NAMES:
         return log_curves.signal(light, transfer)
     size = light.abs()
@@ -271,6 +273,7 @@ def _display_coded(light: torch.Tensor, transfer: str) -> torch.Tensor:
 
 
 def _display_decoded(display: torch.Tensor, transfer: str) -> torch.Tensor:
+    """Undo the display coding: the inverse of `_display_coded`."""
     if transfer == "hlg":
         return _hlg_light(display.abs() * _WHITE_HLG).copysign(display)
     return _power(display.abs(), _GAMMA).copysign(display)
@@ -288,6 +291,7 @@ def _pq_light(signal: torch.Tensor) -> torch.Tensor:
 
 
 def _pq_signal(light: torch.Tensor) -> torch.Tensor:
+    """Encode luminance with PQ: the inverse of `_pq_light`."""
     share = light * (_WHITE_NITS / _PQ_NITS)
     root = _power(share.clamp(max=1), _M1)
     signal = _power((_C1 + _C2 * root) / (1 + _C3 * root), _M2)
@@ -307,6 +311,7 @@ def _hlg_light(signal: torch.Tensor) -> torch.Tensor:
 
 
 def _hlg_signal(light: torch.Tensor) -> torch.Tensor:
+    """Encode scene light with HLG: the inverse of `_hlg_light`."""
     upper = _HLG_A * torch.log((12 * light.clamp(min=1 / 12) - _HLG_B) / (4 * _HLG_A))
     return (3 * light.clamp(max=1 / 12)).sqrt() + upper
 
@@ -357,6 +362,7 @@ def _power(base: torch.Tensor, exponent: float) -> torch.Tensor:
 
 
 def _mix_primaries(rgb: torch.Tensor, matrix: npt.NDArray[Any]) -> torch.Tensor:
+    """Apply a (3, 3) matrix to the channels of each pixel."""
     return torch.einsum("ij,jhw->ihw", torch.from_numpy(matrix).to(rgb), rgb)
 
 
@@ -376,4 +382,5 @@ def _to_xyz(primaries: str) -> npt.NDArray[Any]:
 
 
 def _xyz(x: float, y: float) -> npt.NDArray[Any]:
+    """Return X Y Z with Y = 1 for a chromaticity."""
     return np.array([x / y, 1.0, (1 - x - y) / y])

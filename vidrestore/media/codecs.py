@@ -228,6 +228,7 @@ def _candidates(info: VideoInfo) -> list[str]:
 
 
 def _objection(name: str, info: VideoInfo, container: str, pixel_format: str) -> str | None:
+    """Return why a codec cannot hold the picture in the container; None if it can."""
     codec = codecs()[name]
     shape = f"{info.width} x {info.height} pixels in {pixel_format}"
     if pixel_format not in codec.formats:
@@ -266,6 +267,7 @@ def _way_out(info: VideoInfo, target: Path, pixel_format: str, codec: str, quali
 
 
 def _check_quality(name: str, codec: Codec, quality: str) -> None:
+    """Raise OutputError for a number that is not on the quality scale of the codec."""
     if not quality.isdigit():
         return
     if codec.largest_number is None:
@@ -279,6 +281,7 @@ def _check_quality(name: str, codec: Codec, quality: str) -> None:
 def _options(
     name: str, info: VideoInfo, pixel_format: str, quality: str, preset: str, threads: int
 ) -> dict[str, str]:
+    """Return the options of the encoder."""
     if name == "ffv1":
         # Version 3, intra only, with a checksum for every slice, as archives require.
         options = {"level": "3", "g": "1", "slices": "24", "slicecrc": "1"}
@@ -301,6 +304,7 @@ def _options(
 
 
 def _dnxhr_profile(pixel_format: str, quality: str) -> str:
+    """Return the DNxHR profile for a pixel format."""
     if "422" not in pixel_format:
         return "444"
     if pixel_format == "yuv422p":
@@ -373,6 +377,7 @@ def _grid(pixel_format: str) -> tuple[int, int]:
 
 
 def _formats_of(encoder: str) -> frozenset[str]:
+    """Return the pixel formats that an encoder takes."""
     return frozenset(f.name for f in av.codec.Codec(encoder, "w").video_formats or ())
 
 

@@ -20,7 +20,7 @@ def join(
 ) -> None:
     """Copy the packets of all segments, in order, into one file without encoding.
 
-    Decoding times are computed anew for the whole stream, since those of each segment begin before
+    Decoding times are recomputed for the whole stream, since those of each segment begin before
     its first frame.
 
     Args:
@@ -123,6 +123,7 @@ def _coded(whole: Path, stream_index: int) -> tuple[list[tuple[int, bool]], Frac
 def _check_times(
     whole: Path, display_times: Sequence[int], clock: Fraction, pts: Sequence[int], info: VideoInfo
 ) -> None:
+    """Raise OutputError where the times of a joined stream are not those of its frames."""
     # Times are rounded to the clock of the file, so differences may be off by one tick.
     ticks = info.time_base / clock
     if len(display_times) != len(pts) or any(
@@ -195,6 +196,7 @@ def _decoding_times(times: Sequence[int]) -> Iterator[int]:
 
 
 def _packets(part: Path, extradata: bytes | None) -> Iterator[Any]:
+    """Yield the packets of a segment; raise OutputError where another encoder made it."""
     with av.open(str(part.absolute())) as container:
         stream: Any = container.streams.video[0]
         if stream.codec_context.extradata != extradata:

@@ -210,7 +210,7 @@ def _fate(stream: StreamInfo, container: str) -> tuple[str | None, str | None]:
         holds = "an .mkv file" if container == "mp4" else "an .mp4 or .mkv file"
         return None, f"{where} is a cover picture, which {holds} can keep"
     if stream.type == "data":
-        # ffmpeg writes both anew, from the time code in the stream's tags and from the chapters.
+        # ffmpeg writes both again, from the time code in the stream's tags and from the chapters.
         if stream.data_tag in (_TIMECODE_TAG, _CHAPTER_TAG):
             return _RECREATED, None
         return None, f"{where} holds data that no player shows, so vidrestore leaves it out"
@@ -228,10 +228,12 @@ def _lost_within(stream: StreamInfo, change: str | None) -> Iterator[str]:
 
 
 def _named(stream: StreamInfo) -> str:
+    """Return how messages name a stream."""
     return f"stream {stream.index} ({stream.codec or stream.type})"
 
 
 def _attachment(stream: StreamInfo) -> tuple[str, str]:
+    """Return file name and media type of a cover picture that becomes an attachment."""
     media_type, suffix = _PICTURE_TYPES.get(str(stream.codec), ("application/octet-stream", "bin"))
     tags = {key.lower(): value for key, value in stream.metadata.items()}
     name = Path(tags.get("filename") or f"cover.{suffix}").name
@@ -239,6 +241,7 @@ def _attachment(stream: StreamInfo) -> tuple[str, str]:
 
 
 def _flags(stream: StreamInfo) -> str:
+    """Return ffmpeg's names of the disposition flags of a stream, joined by "+"; "0" for none."""
     names = [flag.name for flag in Disposition if flag.name and flag & stream.disposition]
     return "+".join(names) or "0"
 
@@ -246,6 +249,7 @@ def _flags(stream: StreamInfo) -> str:
 def _stream_tags(
     stream: StreamInfo, container: str, *, restored: bool
 ) -> Iterator[tuple[str, str]]:
+    """Yield the tags that ffmpeg does not carry over by itself; the value "" removes a tag."""
     tags = {key.lower(): value for key, value in stream.metadata.items()}
     if restored:
         for key, value in stream.metadata.items():

@@ -156,6 +156,7 @@ def decode_from(
 
 
 def _frames_from(container: Any, stream: Any, pts: int) -> Iterator[Frame]:
+    """Seek to about a time and decode from there."""
     with suppress(av.error.FFmpegError):
         container.seek(pts, stream=stream)
         damage = DecodeErrors()
@@ -232,6 +233,7 @@ class OpenVideo:
         return _frames_from(self.container, self.stream, pts)
 
     def _noted(self) -> Iterator[av.VideoFrame]:
+        """Yield the pictures, and keep them so that `frames` can yield them again."""
         for image in self._images:
             self._read.append(image)
             yield image
@@ -279,6 +281,7 @@ def decoding_device(path: Path, stream_index: int) -> str | None:
 
 
 def _same(image: av.VideoFrame, other: Frame) -> bool:
+    """Whether a picture equals a frame, in shape and in every byte of its planes."""
     pairs = zip(image.planes, other.image.planes, strict=False)
     return _shape(image) == _shape(other.image) and all(bytes(a) == bytes(b) for a, b in pairs)
 
@@ -328,11 +331,13 @@ def _repaired(last: int | None, then: int | None, step: int, longest: int) -> in
 
 
 def _duration(image: av.VideoFrame) -> int:
+    """Return the duration of a picture in ticks; 0 where it is missing or not plausible."""
     duration = int(image.duration or 0)
     return duration if 0 < duration <= _LONGEST_TICKS else 0
 
 
 def _within(span: TimeRange | None, stream: Any, timed: _Timed) -> _Timed:
+    """Yield the frames of a range."""
     first, end = (span or TimeRange()).pts_range(stream)
     for pts, image in timed:
         if end is not None and pts >= end:
@@ -369,10 +374,12 @@ def _alike(timed: _Timed, damage: DecodeErrors, path: Path, stream_index: int | 
 
 
 def _shape(image: av.VideoFrame) -> str:
+    """Return size and pixel format of a picture in words."""
     return f"{image.width} x {image.height} in {image.format.name}"
 
 
 def _whole_shape(path: Path, stream_index: int | None) -> str:
+    """Return the shape of the first undamaged frame of a file; "" where no frame can be decoded."""
     with open_source(path) as container:
         stream = _chosen_stream(container, stream_index)
         first = _first_whole(_decoded(container, stream, DecodeErrors(), True))
@@ -432,6 +439,7 @@ def _sought(
 
 
 def _chosen_stream(container: Any, stream_index: int | None) -> Any:
+    """Return the stream with that index, or the main video stream for None."""
     if stream_index is None:
         return main_video_stream(container)
     return container.streams[stream_index]
@@ -496,6 +504,7 @@ class _Copier:
         self._shape = ""
 
     def __call__(self, image: av.VideoFrame) -> av.VideoFrame:
+        """Return a copy of a picture."""
         if _shape(image) != self._shape:
             self._graph, self._shape = self._made(image), _shape(image)
         self._graph.push(image)
@@ -503,6 +512,7 @@ class _Copier:
         return copy
 
     def _made(self, image: av.VideoFrame) -> Any:
+        """Make a filter graph that copies pictures of one shape."""
         graph = av.filter.Graph()
         graph.threads = 1
         source = graph.add_buffer(

@@ -64,6 +64,7 @@ def choose_encoding(
 
 
 def _plain_image(info: VideoInfo) -> av.VideoFrame:
+    """Return a picture whose samples are all 0."""
     image = av.VideoFrame(info.width, info.height, info.pixel_format)
     for plane in image.planes:
         plane.update(bytes(plane.buffer_size))
@@ -137,14 +138,15 @@ class VideoWriter:
             raise
 
     def _open(self, threads: int, header: Path | None) -> None:
+        """Add the video stream, from the header if there is one, and set up the encoder."""
         if header is None:
             self._stream: Any = self._container.add_stream(
                 self._encoding.encoder, rate=self._info.frame_rate, options=self._encoding.options
             )
             self._context: Any = self._stream.codec_context
         else:
-            with av.open(str(header.absolute())) as said:
-                template: Any = said.streams.video[0]
+            with av.open(str(header.absolute())) as header_file:
+                template: Any = header_file.streams.video[0]
                 self._stream = self._container.add_stream_from_template(template, opaque=True)
                 extradata = template.codec_context.extradata
             self._stream.time_base = self._info.time_base
@@ -158,6 +160,7 @@ class VideoWriter:
                 raise OutputError(f"another encoder than {self._encoding.encoder} made {header}")
 
     def _describe(self, threads: int) -> None:
+        """Set size, clock, color tags and orientation of the stream."""
         info, context = self._info, self._context
         context.width, context.height = info.width, info.height
         context.pix_fmt = self._encoding.pixel_format
@@ -197,6 +200,7 @@ class VideoWriter:
         self.frame_count += 1
 
     def _mux(self, image: Any) -> None:
+        """Encode an image, or None to flush the encoder, and write its packets."""
         try:
             for packet in self._context.encode(image):
                 packet.stream = self._stream
@@ -205,6 +209,7 @@ class VideoWriter:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> OutputError:
+        """Return the error for a frame that could not be encoded or written."""
         what = f"encoding frame {self.frame_count} into {self._path}"
         return not_written(what, self._path.parent, error)
 
@@ -231,6 +236,7 @@ class VideoWriter:
             raise
 
     def _discard(self) -> None:
+        """Close and remove the file."""
         with suppress(av.error.FFmpegError, OSError, ValueError):
             self._container.close()
         self._path.unlink(missing_ok=True)

@@ -49,6 +49,7 @@ class FieldScan:
     """The number of frames, of all kinds, that the stream marks as interlaced."""
 
     def __add__(self, other: FieldScan) -> FieldScan:
+        """Return the sum of the counts of two stretches."""
         return FieldScan(*(getattr(self, n) + getattr(other, n) for n in self.__dataclass_fields__))
 
     @property
@@ -211,6 +212,8 @@ def woven(frames: Iterator[Frame], order: str, *, flagged_order: str) -> Iterato
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
+    """A frame and the time at which the next one begins."""
+
     frame: Frame
     until: int
     """The time of the next frame."""
@@ -265,10 +268,12 @@ class _Graph:
         yield from self._ready()
 
     def rest(self) -> Iterator[Any]:
+        """Signal the end of the input and yield the images that are left in the filter."""
         self._graph.push(None)
         yield from self._ready()
 
     def _ready(self) -> Iterator[Any]:
+        """Yield the images that the filter has finished."""
         while True:
             try:
                 yield self._graph.pull()

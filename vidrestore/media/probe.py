@@ -236,11 +236,13 @@ def _duration_seconds(container: Any, stream: Any) -> float:
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    """Read the nine numbers of the display matrix from the side data of a frame."""
     matrix = _side_data(frame).get("DISPLAYMATRIX")
     return None if matrix is None else struct.unpack("<9i", bytes(matrix)[:36])
 
 
 def _side_data(frame: av.VideoFrame) -> Any:
+    """Return the side data of a frame; empty where PyAV cannot read it."""
     try:
         return frame.side_data
     except ValueError:  # PyAV fails if it has no name for a kind of side data, such as Exif
@@ -367,6 +369,7 @@ def _data_tags(printed: str) -> dict[int, str]:
 
 
 def _info_of_pictures(info: VideoInfo, header: Header, count: int, fps: float | None) -> VideoInfo:
+    """Replace the properties that pictures do not have: clock, rate, count, orientation."""
     rate = Fraction(fps or _USUAL_FPS).limit_denominator(_CLOCK)
     return replace(
         info,
@@ -418,6 +421,7 @@ def fingerprint(source: Path) -> str:
 
 
 def _with_curve(info: VideoInfo, name: str) -> VideoInfo:
+    """Apply the curve that the user named, by name or as a .cube file; "" for none."""
     if not name:
         return info
     if name in log_curves.NAMES:

@@ -38,8 +38,7 @@ class Matches:
     """The fields that make up each film picture; `film_pictures` appends to it while it is read."""
 
     sources: list[tuple[int, int]] = field(default_factory=list)
-    """For each picture, the indices of the frames that its earlier and its later field come from.
-    """
+    """The indices of the frames that the earlier and the later field of each picture come from."""
     combed: int = 0
     """The number of pictures whose fields match no neighbor frame: these are not film."""
 
@@ -118,17 +117,24 @@ def rebuild_film_pictures(
 
 @dataclass(slots=True)
 class _Picture:
+    """A picture joined from two fields, and the measures by which it is judged."""
+
     frame: Frame
     """The frame of the earlier field."""
     later: Frame
     """The frame of the later field."""
     luma: Luma
+    """Every other column of the 8-bit luma."""
     combs: float
+    """The share of samples with combing."""
     order: str
+    """The field order, tff or bff."""
     change: float = 0.0
+    """The mean luma difference to the picture before, in 8-bit levels."""
 
 
 def _with_neighbors(frames: Iterator[Frame]) -> Iterator[tuple[Frame | None, Frame, Frame | None]]:
+    """Yield each frame with the frames before and after it, None where there is none."""
     before: Frame | None = None
     current: Frame | None = None
     for after in chain(frames, repeat(None, 1)):
@@ -138,6 +144,7 @@ def _with_neighbors(frames: Iterator[Frame]) -> Iterator[tuple[Frame | None, Fra
 
 
 def _matched(neighborhood: tuple[Frame | None, Frame, Frame | None], order: str) -> _Picture:
+    """Join the earlier field of a frame with the later field, its own or a neighbor's."""
     _, current, _ = neighborhood
     best = None
     for other in (current, neighborhood[0], neighborhood[2]):
@@ -152,11 +159,13 @@ def _matched(neighborhood: tuple[Frame | None, Frame, Frame | None], order: str)
 
 
 def _without_repeat(pictures: list[_Picture]) -> list[_Picture]:
+    """Drop the picture that differs least from the one before it."""
     least = min(range(len(pictures)), key=lambda at: pictures[at].change)
     return [each for at, each in enumerate(pictures) if at != least]
 
 
 def _recorded(picture: _Picture, number: int, pts: int, duration: int, matches: Matches) -> Frame:
+    """Record the source frames of a picture and return it as a frame."""
     matches.sources.append((picture.frame.index, picture.later.index))
     matches.combed += picture.combs > _COMBED
     image = _joined(picture.frame.image, picture.later.image, picture.order)
@@ -190,4 +199,5 @@ def _combs(luma: Luma) -> float:
 
 
 def _difference(one: Luma, other: Luma) -> float:
+    """Return the mean absolute difference, in 8-bit levels."""
     return float(np.abs(one - other).mean())

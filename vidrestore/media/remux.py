@@ -173,6 +173,7 @@ def _write_covers(source: Path, plan: RemuxPlan, folder: Path) -> list[tuple[Pat
 
 
 def _arguments(plan: RemuxPlan, info: VideoInfo, *, whole: bool) -> dict[str, Any]:
+    """Return the options of the output that depend on the streams."""
     at = plan.kept.index(info.stream_index)
     # Inputs are numbered as their streams are first mapped.
     source_input = "1" if at == 0 else "0"
@@ -219,10 +220,12 @@ def _tags_and_covers(
 
 
 def _metadata(where: str, tags: Mapping[str, str]) -> list[str]:
+    """Return ffmpeg's options that set tags; `where` names the file (g) or a stream (s:0)."""
     return [word for k, v in tags.items() for word in (f"-metadata:{where}", f"{k}={v}")]
 
 
 def _container_arguments(plan: RemuxPlan, info: VideoInfo, *, has_own_tags: bool) -> dict[str, Any]:
+    """Return the options of the output that depend on the container."""
     at = plan.kept.index(info.stream_index)
     if plan.container == "matroska":
         # The muxer would otherwise mark the first track of each kind as the default.
@@ -259,11 +262,13 @@ def _named(path: Path) -> str:
 
 
 def _name_itself(argument: str) -> str:
+    """Decode a path that `_named` encoded; return other arguments unchanged."""
     if not argument.startswith(_PATH):
         return argument
     return os.fsdecode(bytes.fromhex(argument.removeprefix(_PATH)))
 
 
 def _tail(said: str) -> str:
+    """Return the last lines of ffmpeg's messages, without memory addresses."""
     lines = said.strip().splitlines()[-_ERROR_LINES:]
     return " / ".join(_ADDRESS.sub("", line).strip() for line in lines)

@@ -54,6 +54,7 @@ def open_source(path: Path, device: str | None = None) -> Iterator[Any]:
 
 
 def _opened(path: Path, device: str | None) -> Any:
+    """Open a file with PyAV; raise InputError if it does not exist or is empty."""
     if not path.exists():
         raise InputError(f"the file {path} does not exist")
     if path.stat().st_size == 0:
@@ -64,6 +65,7 @@ def _opened(path: Path, device: str | None) -> Any:
 
 
 def _opened_pictures(path: Path) -> Any:
+    """Open pictures with libavformat's demuxer image2."""
     pictures = pictures_of(path)
     options = pictures.demuxer_options | {"framerate": str(PICTURES_PER_SECOND)}
     return av.open(pictures.address, format="image2", options=options)

@@ -85,11 +85,13 @@ def matches_pixels(data: Any, samples: Samples) -> bool:
 
 
 def _place(data: Any) -> int:
+    """Return the offset of the pixels."""
     (start,) = struct.unpack(f"{_ORDERS[bytes(data[:4])]}I", data[4:8])
     return int(start)
 
 
 def _stored(data: Any, samples: Samples) -> bytes:
+    """Serialize pixels as the file stores them."""
     order = _ORDERS[bytes(data[:4])]
     _, bits, _, _ = _element(data, order)
     rows = samples.shape[0]

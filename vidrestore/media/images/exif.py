@@ -168,6 +168,7 @@ def _directory(data: Any, order: str, start: int, depth: int) -> tuple[Directory
 
 
 def _unpacked(form: str, data: Any, at: int) -> tuple[int, ...]:
+    """Unpack numbers at an offset; raise UnreadableError where the data ends before."""
     size = struct.calcsize(form)
     raw = bytes(data[at : at + size])
     if len(raw) != size:

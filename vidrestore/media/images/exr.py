@@ -126,6 +126,7 @@ def _part(data: Any) -> OpenEXR.Part:
 
 
 def _parts(data: Any, *, header_only: bool) -> list[OpenEXR.Part]:
+    """Read the parts of a file, with or without their pixels."""
     import OpenEXR
 
     try:
@@ -140,6 +141,7 @@ def _parts(data: Any, *, header_only: bool) -> list[OpenEXR.Part]:
 
 
 def _reason(error: Exception) -> str:
+    """Return the first line of the library's message."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
 

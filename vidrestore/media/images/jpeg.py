@@ -84,12 +84,12 @@ def read_metadata(data: Any) -> Metadata:
     return Metadata(b"".join(profile[i] for i in sorted(profile)) or None, exif)
 
 
-def encode(image: av.VideoFrame, quantiser: int) -> bytes | None:
+def encode(image: av.VideoFrame, quantizer: int) -> bytes | None:
     """Encode an 8-bit full-range Y'CbCr picture as JPEG without converting its colors.
 
     Args:
         image: The picture.
-        quantiser: The quantizer scale of ffmpeg's encoder mjpeg, from 1 (best) to 31.
+        quantizer: The quantizer scale of ffmpeg's encoder mjpeg, from 1 (best) to 31.
 
     Returns:
         A JPEG file; None where the pixel format is not yuv420p, yuv422p or yuv444p.
@@ -103,7 +103,7 @@ def encode(image: av.VideoFrame, quantiser: int) -> bytes | None:
     context: Any = av.CodecContext.create("mjpeg", "w")
     context.width, context.height, context.pix_fmt = image.width, image.height, full.format.name
     context.time_base, context.thread_count = Fraction(1), 1
-    context.options = {"qmin": str(quantiser), "qmax": str(quantiser)}
+    context.options = {"qmin": str(quantizer), "qmax": str(quantizer)}
     full.pts = 0
     return b"".join(bytes(packet) for given in (full, None) for packet in context.encode(given))
 
@@ -162,6 +162,7 @@ def new_file(encoded: bytes, metadata: Metadata) -> bytes:
 
 
 def _joined(segments: list[tuple[int, bytes]], encoded: bytes) -> bytes:
+    """Put metadata segments before the coding segments and the scans of a JPEG file."""
     parts = [b"\xff\xd8"]
     parts += [_segment(marker, content) for marker, content in segments]
     position = 2
@@ -175,6 +176,7 @@ def _joined(segments: list[tuple[int, bytes]], encoded: bytes) -> bytes:
 
 
 def _segment(marker: int, content: bytes) -> bytes:
+    """Serialize a segment."""
     return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
 
 

@@ -151,6 +151,7 @@ def _chunks(data: Any) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:
+    """Serialize a chunk."""
     checksum = zlib.crc32(name + content)
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
 

@@ -65,6 +65,7 @@ def read(data: Any) -> Header:
 
 
 def _compression(tags: Tags) -> int:
+    """Return the number of the compression of a file."""
     return tags.values(_COMPRESSION, (_NONE,))[0]
 
 
@@ -147,6 +148,7 @@ def new_file(samples: Samples, metadata: Metadata) -> bytes:
 
 
 def _file(tags: Tags, samples: Samples, compression: int, predictor: int) -> bytes:
+    """Serialize pixels and tags as a file: header, strips, directory."""
     rows, columns, channels = samples.shape
     rows_per_strip = max(1, _STRIP_BYTES // (columns * channels * samples.dtype.itemsize))
     strips = [_strip(samples[at : at + rows_per_strip], tags.order, compression, predictor)
@@ -171,6 +173,7 @@ def _file(tags: Tags, samples: Samples, compression: int, predictor: int) -> byt
 
 
 def _strip(samples: Samples, order: str, compression: int, predictor: int) -> bytes:
+    """Serialize the rows of one strip."""
     if predictor == 2:
         samples = samples.copy()
         samples[:, 1:] -= samples[:, :-1].copy()
