@@ -236,7 +236,6 @@ class VideoWriter:
             raise
 
     def _discard(self) -> None:
-        """Close and remove the file."""
         with suppress(av.error.FFmpegError, OSError, ValueError):
             self._container.close()
         self._path.unlink(missing_ok=True)

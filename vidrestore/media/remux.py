@@ -63,7 +63,7 @@ def remux(
     mapped = [
         restored["v:0"] if index == info.stream_index else others[str(index)] for index in plan.kept
     ]
-    # Metadata and chapters come from the source, even where no stream is copied from it.
+    # Metadata and chapters come from the source, also where no stream does.
     mapped.append(others[_NO_STREAM])
     covers = _write_covers(source, plan, video.parent)
     arguments = _arguments(plan, info, whole=part_seconds is None)
@@ -269,6 +269,5 @@ def _name_itself(argument: str) -> str:
 
 
 def _tail(said: str) -> str:
-    """Return the last lines of ffmpeg's messages, without memory addresses."""
     lines = said.strip().splitlines()[-_ERROR_LINES:]
     return " / ".join(_ADDRESS.sub("", line).strip() for line in lines)
