@@ -19,7 +19,7 @@ from vidrestore.jobs.image_output import samples_of
 from vidrestore.jobs.summary import Summary
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.images import files
-from vidrestore.media.images.exif import Directory, Tags, exif_of
+from vidrestore.media.images.exif import Directory, Tags, exif_bytes
 from vidrestore.media.probe import probe
 
 SIZE = (160, 120)
@@ -95,7 +95,7 @@ def exif(orientation: int, order: str = "<") -> bytes:
     tags = Tags(order, Directory(), False)
     tags.set(274, orientation, short=True)
     tags.set_bytes(0x9286 - 1, b"a note of another maker")
-    return exif_of(tags)
+    return exif_bytes(tags)
 
 
 def encoded(codec: str, image: Any) -> bytes:

@@ -263,7 +263,7 @@ def test_formats_that_cannot_be_changed_in_place_are_refused():
 @pytest.mark.parametrize("matrix_tag", [8, 10, 14])
 def test_colours_that_cannot_be_computed_are_refused(matrix_tag):
     ask = {"pixel_format": "yuv420p", "codec": "hevc", "width": 64, "height": 64}
-    with pytest.raises(InputError, match=r"coded as .* convert it"):
+    with pytest.raises(InputError, match=r"color matrix of this video, .* convert the video"):
         color.resolve(**ask, tags=(1, matrix_tag, 9, 16))
 
 

@@ -83,7 +83,7 @@ def test_curves_are_those_of_their_makers(tmp_path, name, codes, light):
     info = infos(tmp_path)[name]
     shown = transfer.to_display(rgb_of([code / 1023 for code in codes]), info)[0, 0]
     # Below the shoulder the display's own root is all there is.
-    wanted = [transfer._bent(torch.tensor(each ** (1 / 2.4)), name) for each in light]
+    wanted = [transfer._with_shoulder(torch.tensor(each ** (1 / 2.4)), name) for each in light]
     np.testing.assert_allclose(shown, wanted, atol=2e-3)
 
 
@@ -141,7 +141,7 @@ def test_the_network_sees_the_curve_and_the_output_keeps_its_values(tmp_path, cu
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("LUT_3D_SIZE 2\n" + "0 0 0\n" * 8, "no way back"),
+        ("LUT_3D_SIZE 2\n" + "0 0 0\n" * 8, "cannot invert"),
         ("LUT_1D_SIZE 3\n0 0 0\n.5 .5 .5\n", "3 rows"),
         ("LUT_1D_SIZE 3\n0 0 0\n.5 .5 .5\n.5 1 1\n", "does not rise"),
         ("LUT_1D_SIZE 2\nDOMAIN_MAX 4 4 4\n0 0 0\n1 1 1\n", "from 0 to 1"),
@@ -151,7 +151,7 @@ def test_the_network_sees_the_curve_and_the_output_keeps_its_values(tmp_path, cu
         ("LUT_1D_SIZE 2\nLUT_1D_INPUT_RANGE a b\n0 0 0\n1 1 1\n", "no .cube file"),
         ("LUT_1D_SIZE 2\nLUT_3D_INPUT_RANGE 0 4\n0 0 0\n1 1 1\n", "from 0 to 1"),
         ("LUT_1D_SIZE 2\nLUT_IN_VIDEO_RANGE\n0 0 0\n1 1 1\n", "is not followed here"),
-        ("hello\n", "no .cube file"),
+        ("hello\n", "not a .cube file"),
         (None, "does not exist"),
     ],
 )

@@ -27,7 +27,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.images import dpx, files, jpeg, kind_of, png, tiff
 from vidrestore.media.images import exif as tags
-from vidrestore.media.images.header import Carried
+from vidrestore.media.images.header import Metadata
 from vidrestore.media.probe import probe
 
 PROFILE = bytes(range(256)) * 300  # more than one segment of a JPEG holds
@@ -48,21 +48,21 @@ def a_face(monkeypatch):
 
 
 def photo(
-    kind: str, orientation: int = 1, *, carried: Carried | None = None, order: str = "<"
+    kind: str, orientation: int = 1, *, carried: Metadata | None = None, order: str = "<"
 ) -> bytes:
     """A picture that is bright in a corner, stored turned as Exif says."""
     upright = np.full((120, 160, 3), 100, np.uint8)
     upright += np.random.default_rng(0).integers(0, 8, upright.shape, dtype=np.uint8)
     upright[:16, :16] = 250
-    a, b, c, d = tags.turn_of(orientation)
+    a, b, c, d = tags.orientation_matrix(orientation)
     stored = upright if a else upright.transpose(1, 0, 2)
     # Where a column or row of the stored picture leads the other way in the upright one.
     stored = stored[:, :: a or c][:: b or d]
-    beside = carried or Carried(PROFILE, exif(orientation, order))
+    beside = carried or Metadata(PROFILE, exif(orientation, order))
     if kind == "jpeg":
         plain = cv2.imencode(".jpg", np.ascontiguousarray(stored[..., ::-1]))[1].tobytes()
-        return jpeg.made(plain, beside)
-    return {"png": png.made, "tiff": tiff.made}[kind](np.ascontiguousarray(stored), beside)
+        return jpeg.new_file(plain, beside)
+    return {"png": png.new_file, "tiff": tiff.new_file}[kind](np.ascontiguousarray(stored), beside)
 
 
 SUFFIX = {"jpeg": ".jpg", "png": ".png", "tiff": ".tif"}
@@ -74,8 +74,8 @@ def test_a_turned_picture_is_upright_for_the_detector_and_by_its_tag(tmp_path, k
     source, target = tmp_path / f"a{SUFFIX[kind]}", tmp_path / f"b{SUFFIX[kind]}"
     source.write_bytes(photo(kind, orientation))
     assert restored(source, target).faces == 1
-    with files.opened(source) as was, files.opened(target) as now:
-        assert files.carried(now, kind) == files.carried(was, kind)
+    with files.open_picture(source) as was, files.open_picture(target) as now:
+        assert files.read_metadata(now, kind) == files.read_metadata(was, kind)
     assert files.read_header(target).orientation == orientation
     shown = cv2.imread(str(target), cv2.IMREAD_COLOR)  # turned by its tag, but in TIFF
     if kind != "tiff":
@@ -92,8 +92,8 @@ def test_profile_and_exif_go_into_another_kind_of_file(tmp_path, kind, target_ki
     source.write_bytes(photo(kind, 6, order=order))
     told: list[dict] = []
     restored(source, target, on_event=told.append)
-    with files.opened(target) as data:
-        carried = files.carried(data, target_kind)
+    with files.open_picture(target) as data:
+        carried = files.read_metadata(data, target_kind)
     assert carried.icc == PROFILE
     found = tags.parse(carried.exif)
     assert found.orientation == 6
@@ -127,7 +127,7 @@ def test_what_lies_behind_a_jpeg_is_left_out_and_said(tmp_path):
     source.write_bytes(plain[:2] + b"\xff\xe2" + struct.pack(">H", len(index) + 2) + index
                        + plain[2:] + preview)  # fmt: skip
     summary = restored(source, target)
-    assert any("further ones in the same file" in warning for warning in summary.warnings)
+    assert any("further pictures in the same file" in warning for warning in summary.warnings)
     assert index not in target.read_bytes()
 
 
@@ -165,10 +165,10 @@ def in_another_form(picture: np.ndarray, how: str) -> bytes:
             "predictor": [cv2.IMWRITE_TIFF_COMPRESSION, 8, cv2.IMWRITE_TIFF_PREDICTOR, 2],
         }
         return cv2.imencode(".tif", picture[..., ::-1], options[how])[1].tobytes()
-    found = tags.parse(tiff.made(picture, Carried()))
+    found = tags.parse(tiff.new_file(picture, Metadata()))
     if how == "big-endian":
-        found = tags.parse(tiff.made(picture, Carried(exif=exif(1, ">"))))
-        return tiff.rewritten(tiff.made(picture, Carried(exif=exif(1, ">"))), picture)
+        found = tags.parse(tiff.new_file(picture, Metadata(exif=exif(1, ">"))))
+        return tiff.replace_pixels(tiff.new_file(picture, Metadata(exif=exif(1, ">"))), picture)
     assert how == "planes"
     stored = picture.transpose(2, 0, 1).astype("<u2").tobytes()
     each = len(stored) // 3
@@ -179,7 +179,7 @@ def in_another_form(picture: np.ndarray, how: str) -> bytes:
     found.set(279, each, each, each)
     found.drop([317])
     at = 8 + len(stored)
-    return tags.start_of("<", at) + stored + tags.packed(found.first, "<", at)
+    return tags.tiff_header("<", at) + stored + tags.pack_directory(found.first, "<", at)
 
 
 @pytest.mark.parametrize("how", ["big-endian", "planes", "lzw", "predictor"])
@@ -215,13 +215,13 @@ def test_every_other_chunk_of_a_png_stays(tmp_path):
 
 
 def cmyk(path: Path) -> str:
-    found = tags.parse(tiff.made(samples(4, 8), Carried()))
-    data = bytearray(tiff.made(samples(4, 8), Carried()))
+    found = tags.parse(tiff.new_file(samples(4, 8), Metadata()))
+    data = bytearray(tiff.new_file(samples(4, 8), Metadata()))
     assert found.values(262) == (2,)
     at = data.index(struct.pack("<HHIH", 262, 3, 1, 2))
     data[at + 8] = 5
     path.with_suffix(".tif").write_bytes(data)
-    return "is neither RGB nor grey, 0 being black, of 8 or 16 bits"
+    return "is neither RGB nor gray, 0 being black, of 8 or 16 bits"
 
 
 def cmyk_jpeg(path: Path) -> str:
@@ -229,7 +229,7 @@ def cmyk_jpeg(path: Path) -> str:
     at = data.index(b"\xff\xc0")
     data[at + 9] = 4
     path.with_suffix(".jpg").write_bytes(data)
-    return "is neither a colour nor a grey JPEG of 8 bits"
+    return "is neither a color nor a gray JPEG file of 8 bits"
 
 
 def palette(path: Path) -> str:
@@ -239,24 +239,24 @@ def palette(path: Path) -> str:
 
 
 def transparent_colour(path: Path) -> str:
-    data = png.made(samples(3, 8), Carried())
+    data = png.new_file(samples(3, 8), Metadata())
     path.with_suffix(".png").write_bytes(data[:33] + png_chunk(b"tRNS", bytes(6)) + data[33:])
-    return "makes one of its colours transparent"
+    return "makes one of its colors transparent"
 
 
 def animation(path: Path) -> str:
-    data = png.made(samples(3, 8), Carried())
+    data = png.new_file(samples(3, 8), Metadata())
     path.with_suffix(".png").write_bytes(data[:33] + png_chunk(b"acTL", bytes(8)) + data[33:])
     return "is an animation"
 
 
 def misnamed(path: Path) -> str:
     path.with_suffix(".jpg").write_bytes(photo("png"))
-    return "is no JPEG file, whatever its name says"
+    return "is not a JPEG file, despite its suffix"
 
 
 def two_pages(path: Path) -> str:
-    data = bytearray(tiff.made(samples(), Carried()))
+    data = bytearray(tiff.new_file(samples(), Metadata()))
     (at,) = struct.unpack("<I", data[4:8])
     count = struct.unpack("<H", data[at : at + 2])[0]
     data[at + 2 + 12 * count : at + 6 + 12 * count] = struct.pack("<I", at)
@@ -268,7 +268,7 @@ def packed_dpx(path: Path) -> str:
     data = bytearray(encoded("dpx", planar_image("gbrp10le", 1)))
     data[804:806] = bytes(2)
     path.with_suffix(".dpx").write_bytes(data)
-    return "packs 3 channels of 10 bits in a way that is not written here"
+    return "packs 3 channels of 10 bits in a way that vidrestore does not write"
 
 
 @pytest.mark.parametrize(
@@ -306,4 +306,4 @@ def test_a_still_is_probed_as_one_frame(tmp_path):
     source.write_bytes(photo("jpeg", 6))
     info = probe(source, load_settings()).info
     assert (info.width, info.height, info.frame_count_from_header) == (120, 160, 1)
-    assert info.display_orientation == tags.turn_of(6)
+    assert info.display_orientation == tags.orientation_matrix(6)

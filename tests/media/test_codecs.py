@@ -77,7 +77,9 @@ def test_auto_keeps_the_codec_or_takes_the_next_that_holds_the_picture(info, nam
     assert chosen.codec == codec
     own = {"dnxhd": "dnxhr"}.get(info.codec, info.codec)
     expected = own if own in ("h264", "hevc", "av1", "prores", "dnxhr", "ffv1") else "hevc"
-    assert any(f"encoded in {codec}" in note for note in chosen.notes) == (codec != expected)
+    assert any(f"encodes the picture in {codec}" in note for note in chosen.notes) == (
+        codec != expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_another_pixel_format_is_taken_where_it_is_asked_for_and_said(tmp_path):
     summary = restore_video(
         was, tmp_path / "out.mp4", settings, restorer=Unchanged(), analysis=analysis_of_file(was)
     )
-    assert "converted from yuv411p to yuv422p" in " ".join(summary.warnings)
+    assert "converts the picture from yuv411p to yuv422p" in " ".join(summary.warnings)
     assert summary.psnr_outside_db is None
     before, after = (next(decode(p, DecodeErrors())).image for p in (was, tmp_path / "out.mp4"))
     assert after.format.name == "yuv422p"

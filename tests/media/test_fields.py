@@ -167,7 +167,7 @@ def test_weaving_undoes_the_pictures_of_fields(order, pixel_format):
     pictures = [random_image(64, 48, pixel_format, seed) for seed in range(5)]
     before = [[plane.copy() for plane in planes_of(image)] for image in pictures]
     pairs = bobbed(frames_of(pictures), order)
-    for frame, was in zip(woven(pairs, order, said=order), before, strict=True):
+    for frame, was in zip(woven(pairs, order, flagged_order=order), before, strict=True):
         assert all(map(np.array_equal, planes_of(frame.image), was))
         assert frame.image.interlaced_frame
 

@@ -296,7 +296,7 @@ def upright_picture(
         bgr = np.dstack([plane(scaled, index) for index in (1, 0, 2)])
     else:
         bgr = np.asarray(scaled.to_ndarray(), np.uint8)
-    picture = np.ascontiguousarray(view.turn(transfer.looked_at(bgr, info)))
+    picture = np.ascontiguousarray(view.turn(transfer.detector_picture(bgr, info)))
     return margins.covered(picture, view.matrix, info)
 
 

@@ -128,7 +128,7 @@ def analyze(
         return watched
 
     watched = watch(may_seek=True)
-    if watched.damage.found and watched.damage.sought:
+    if watched.damage.found and watched.damage.by_seeking:
         notify(on_event, _READ_AGAIN)
         watched = watch(may_seek=False)
     if fingerprint(source) != probe.fingerprint:
@@ -268,7 +268,7 @@ def _watch(
         decoded = decode(source, damage, span, one_thread=True, may_seek=may_seek)
         frames = threads.background(watched.pictures(decoded), depth=8, name="decode")
         for observation in looked(frames, threads):
-            if damage.found and damage.sought:
+            if damage.found and damage.by_seeking:
                 break
             watched.add(observation)
             _report(on_event, watched.info, span, len(watched.seen))

@@ -19,7 +19,7 @@ from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.planes import checksum
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode, decode_from
 from vidrestore.media.fields import pictures
-from vidrestore.media.pulldown import film_again
+from vidrestore.media.pulldown import rebuild_film_pictures
 
 # How long before a frame to seek where the seek to it led elsewhere.
 _EARLIER_SECONDS = (Fraction(0), Fraction(2), Fraction(10))
@@ -45,7 +45,9 @@ def frames_again(
         named = fields.sources[first:end]
         begin, stop = int(named.min()), int(named.max()) + 1
         own = read(begin, stop)
-        yield from film_again(own, fields.order, fields.sources, analysis.pts, first, end)
+        yield from rebuild_film_pictures(
+            own, fields.order, fields.sources, analysis.pts, first, end
+        )
         return
     each = 1 if fields.mode == "frame" else 2
     # A field is interpolated with the help of the frames around its own.

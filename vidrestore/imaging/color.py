@@ -1,8 +1,8 @@
-"""Matrices, ranges, and R'G'B' <-> Y'CbCr of one region of a frame.
+"""Color matrices, code value ranges, and conversion between R'G'B' and Y'CbCr of a frame region.
 
 R'G'B' is (3, H, W) float32, 0 black and 1 white, not clipped: values that the planes can hold
-beyond black and white survive. Formulas: Rec. ITU-R BT.601-7, BT.709-6, BT.2020-2; the code values
-of both ranges: ISO/IEC 23091-2. float32 is within 0.05 code values at 16 bits.
+beyond black and white survive. Formulas: Rec. ITU-R BT.601-7, BT.709-6, BT.2020-2; code values of
+both ranges: ISO/IEC 23091-2. float32 is exact to 0.05 code values at 16 bits.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from vidrestore.imaging.planes import Layout, add, chroma_rect, layout, plane, s
 if TYPE_CHECKING:
     import av
 
-# ISO/IEC 23091-2 MatrixCoefficients that this module computes with, and those it does not.
+# MatrixCoefficients of ISO/IEC 23091-2: the unsupported ones, then the supported ones.
 _OTHER_MATRICES = {8: "YCgCo", 10: "BT.2020 with constant luminance", 11: "ST 2085",
                    12: "derived from primaries", 13: "derived from primaries, constant luminance",
                    14: "ICtCp", 15: "IPT-C2", 16: "YCgCo-Re", 17: "YCgCo-Ro"}  # fmt: skip
 _MATRIX_OF_TAG = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020"}
 _TRANSFER_OF_TAG = {16: "pq", 18: "hlg"}
 _PRIMARIES_OF_TAG = {9: "bt2020", 11: "p3", 12: "p3"}
-# Beginnings of the names of formats that are full range unless they say otherwise.
+# Prefixes of the names of pixel formats that are full range unless the file states otherwise.
 _FULL_RANGE_NAMES = (
     "yuvj",
     "gray",
@@ -52,21 +52,41 @@ _FULL_RANGE_NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What the samples of a stream stand for; the fields of `VideoInfo` of the same names."""
+    """The color properties of a stream; the fields have the meaning of those of `VideoInfo`."""
 
     matrix: str
+    """bt601, bt709 or bt2020: the constants of the conversion between R'G'B' and Y'CbCr."""
     full_range: bool
+    """Whether code values use the full range."""
     transfer: str
+    """The transfer curve: sdr, pq or hlg."""
     primaries: str
+    """The primaries: bt709, bt2020 or p3."""
     guessed: frozenset[str]
+    """The names of the properties that the file does not state: range, matrix."""
 
 
 def resolve(
     *, pixel_format: str, codec: str, width: int, height: int, tags: tuple[int, int, int, int]
 ) -> Meaning:
-    """The meaning of a stream whose tags (range, matrix, primaries, transfer) may be missing.
+    """Determine the color properties of a stream from its tags, guessing what is missing.
 
-    InputError for a matrix whose colours are not computed here.
+    Range is guessed from the pixel format and the codec; the matrix is bt601 up to 1024 x 576
+    pixels, else bt709.
+
+    Args:
+        pixel_format: The pixel format by ffmpeg's name.
+        codec: The codec by ffmpeg's canonical name.
+        width: The width in pixels.
+        height: The height in pixels.
+        tags: Range, matrix, primaries and transfer as numbers of ISO/IEC 23091-2; 0 or 2 where
+            missing.
+
+    Returns:
+        The resolved properties.
+
+    Raises:
+        InputError: vidrestore does not support the matrix of the stream.
     """
     range_tag, matrix_tag, primaries_tag, transfer_tag = tags
     guessed = set()
@@ -77,12 +97,12 @@ def resolve(
         guessed.add("range")
     if matrix_tag in _OTHER_MATRICES:
         raise InputError(
-            f"the colours of this video are coded as {_OTHER_MATRICES[matrix_tag]}, which is not "
-            "supported; convert it to bt709 or bt2020 first"
+            f"vidrestore does not support the color matrix of this video, "
+            f"{_OTHER_MATRICES[matrix_tag]}; convert the video to bt709 or bt2020 first"
         )
     matrix = _MATRIX_OF_TAG.get(matrix_tag)
     if matrix is None:
-        # SD material that says nothing was made for SD equipment.
+        # Untagged SD material was made for SD equipment.
         matrix = "bt601" if height <= 576 and width <= 1024 else "bt709"
         guessed.add("matrix")
     transfer = _TRANSFER_OF_TAG.get(transfer_tag, "sdr")
@@ -91,7 +111,17 @@ def resolve(
 
 
 def region_rgb(image: av.VideoFrame, rect: Rect, info: VideoInfo) -> torch.Tensor:
-    """R'G'B' (3, h, w) float32 of `rect`, which lies on the chroma grid or ends at the frame."""
+    """Read the R'G'B' of a rectangle of a frame.
+
+    Args:
+        image: A frame in a planar format.
+        rect: The rectangle in frame pixels; it lies on the chroma grid or ends at the edge of the
+            frame.
+        info: The stream.
+
+    Returns:
+        (3, h, w) float32, 0 black and 1 white, not clipped.
+    """
     how = layout(image)
     if not how.is_rgb:
         return torch.from_numpy(_rgb(*_components(image, rect, info, how), info))
@@ -102,16 +132,24 @@ def region_rgb(image: av.VideoFrame, rect: Rect, info: VideoInfo) -> torch.Tenso
 def blend_rgb(
     image: av.VideoFrame, rect: Rect, rgb: torch.Tensor, weight: torch.Tensor, info: VideoInfo
 ) -> None:
-    """Move the samples of a writable frame towards `rgb`, in place: all the way where weight is 1.
+    """Blend a rectangle of a writable frame toward given display values, in place.
 
-    `rgb` is (3, h, w) in [0, 1], in display values (`vidrestore.imaging.transfer`: for SDR of
-    BT.709 primaries the stream's own R'G'B'); `weight` (1, h, w) in [0, 1]. The change is computed
-    for each plane and rounded by itself, so a weight of zero leaves the sample untouched. What the
-    planes hold beyond black and white stays on top. Alpha stays as it is.
+    The change is computed and rounded for each plane, so a weight of 0 leaves a sample untouched.
+    Values that the planes hold beyond black and white are kept on top. Alpha stays as it is.
 
-    With D taking chroma to its samples, U bringing it back and w the weight, a chroma sample c
-    becomes c + D(w (C(rgb) - U c)) + D(w) (D(U c) - c), which is D(C(rgb)) where w is 1: without
-    the last term, chroma noise too fine for D would shine through.
+    With D the filter from pixels to chroma samples, U the interpolation back, C(rgb) the chroma of
+    `rgb` and w the weight, a chroma sample c becomes c + D(w (C(rgb) - U c)) + D(w) (D(U c) - c),
+    which is D(C(rgb)) where w is 1. Without the last term, chroma noise too fine for D would remain
+    visible.
+
+    Args:
+        image: A writable frame in a planar format.
+        rect: The rectangle in frame pixels; it lies on the chroma grid or ends at the edge of the
+            frame.
+        rgb: (3, h, w) display values in [0, 1] (`vidrestore.imaging.transfer`; for SDR with BT.709
+            primaries these are the R'G'B' of the stream).
+        weight: (1, h, w) in [0, 1]; 1 replaces the picture by `rgb`.
+        info: The stream.
     """
     how = layout(image)
     _, scale = _luma_range(info, how)
@@ -142,10 +180,15 @@ def blend_rgb(
 
 
 def write_rgb(image: av.VideoFrame, rgb: FloatArray, info: VideoInfo) -> None:
-    """Make (3, height, width) R'G'B' the whole picture of a writable frame; alpha stays as it is.
+    """Replace the whole picture of a writable frame; alpha stays as it is.
 
-    The opposite of `region_rgb` of the whole frame, but for chroma that is finer than the planes
-    and for rounding.
+    The inverse of `region_rgb` of the whole frame, except for rounding and for chroma that is finer
+    than the planes can hold.
+
+    Args:
+        image: A writable frame in a planar format.
+        rgb: (3, height, width) float32 R'G'B' of the stream, 0 black and 1 white.
+        info: The stream.
     """
     how = layout(image)
     offset, scale = _luma_range(info, how)
@@ -167,6 +210,7 @@ def write_rgb(image: av.VideoFrame, rgb: FloatArray, info: VideoInfo) -> None:
 def _write(
     image: av.VideoFrame, index: int, values: FloatArray, offset: float, scale: float, how: Layout
 ) -> None:
+    """Write a whole plane: values times `scale` plus `offset`, rounded and clipped."""
     codes = np.rint(values * np.float32(scale) + np.float32(offset))
     np.copyto(plane(image, index), codes.clip(0, 2**how.bits - 1), casting="unsafe")
 
@@ -174,7 +218,7 @@ def _write(
 def _components(
     image: av.VideoFrame, rect: Rect, info: VideoInfo, how: Layout
 ) -> tuple[FloatArray, list[FloatArray]]:
-    """(h, w) Y' in [0, 1]; Cb and Cr in [-1/2, 1/2] at the same pixels, none of grey."""
+    """Return (h, w) Y' in [0, 1], and Cb and Cr in [-1/2, 1/2], which gray does not have."""
     luma = _values(image, how.planes[0], rect, *_luma_range(info, how))
     small = chroma_rect(rect, how.grid)
     chroma = [_values(image, p, small, *_chroma_range(info, how)) for p in how.planes[1:]]
@@ -184,14 +228,15 @@ def _components(
 def _values(
     image: av.VideoFrame, index: int, rect: Rect, offset: float, scale: float
 ) -> FloatArray:
-    found = samples(image, index, rect).numpy()
-    found -= offset
-    found /= scale
-    return np.asarray(found)
+    """Read a rectangle of a plane: code values minus `offset`, divided by `scale`."""
+    values = samples(image, index, rect).numpy()
+    values -= offset
+    values /= scale
+    return np.asarray(values)
 
 
 def _rgb(luma: FloatArray, chroma: Sequence[FloatArray], info: VideoInfo) -> FloatArray:
-    """(3, h, w)"""
+    """Convert Y'CbCr to (3, h, w) R'G'B'; gray has no chroma."""
     if not chroma:
         return np.stack([luma] * 3)
     cb, cr = chroma
@@ -207,19 +252,29 @@ def _rgb(luma: FloatArray, chroma: Sequence[FloatArray], info: VideoInfo) -> Flo
 
 
 def _luma_range(info: VideoInfo, how: Layout) -> tuple[float, float]:
+    """Return the code value of black and the distance from black to white."""
     step = 2.0 ** (how.bits - 8)
     return (0.0, 2.0**how.bits - 1) if info.full_range else (16 * step, 219 * step)
 
 
 def _chroma_range(info: VideoInfo, how: Layout) -> tuple[float, float]:
+    """Return the code value of neutral chroma and the distance between chroma -1/2 and 1/2."""
     step = 2.0 ** (how.bits - 8)
     return 128 * step, (2.0**how.bits - 1 if info.full_range else 224 * step)
 
 
 def chroma_site(info: VideoInfo, grid: tuple[int, int]) -> tuple[float, float]:
-    """Where in its group of luma pixels a chroma sample lies: (x, y) from the first one's centre.
+    """Return where in its group of luma pixels a chroma sample lies (H.264 figure E-1).
 
-    H.264 figure E-1, for groups of any size: on the first or last pixel, or in the middle.
+    Convention: (x, y) in luma pixels from the center of the top-left pixel of the group. The rule
+    is applied to groups of any size: the first or last pixel, or the middle.
+
+    Args:
+        info: The stream.
+        grid: The number of luma pixels per chroma sample, (x, y).
+
+    Returns:
+        (x, y).
     """
     x, y = (grid[0] - 1) / 2, (grid[1] - 1) / 2
     if info.chroma_location.endswith("left"):
@@ -232,14 +287,14 @@ def chroma_site(info: VideoInfo, grid: tuple[int, int]) -> tuple[float, float]:
 def _upsampled(
     chroma: FloatArray, rect: Rect, grid: tuple[int, int], info: VideoInfo
 ) -> FloatArray:
-    """Bilinear, from the places where the samples lie to every luma pixel of `rect`."""
+    """Interpolate chroma samples at every luma pixel of `rect`, bilinear."""
     x, y = chroma_site(info, grid)
     high = _interpolated(chroma, rect.height, grid[1], y, axis=0)
     return _interpolated(high, rect.width, grid[0], x, axis=1)
 
 
 def _downsampled(full: FloatArray, grid: tuple[int, int], info: VideoInfo) -> FloatArray:
-    """Low-passed and taken at the places of the chroma samples; a constant stays constant."""
+    """Low-pass a plane and sample it where the chroma samples lie; a constant stays constant."""
     x, y = chroma_site(info, grid)
     return _decimated(_decimated(full, grid[1], y, axis=0), grid[0], x, axis=1)
 
@@ -247,24 +302,25 @@ def _downsampled(full: FloatArray, grid: tuple[int, int], info: VideoInfo) -> Fl
 def _there_and_back(
     chroma: FloatArray, rect: Rect, grid: tuple[int, int], info: VideoInfo
 ) -> FloatArray:
-    """What `_downsampled` makes of what `_upsampled` gives, one axis after the other."""
+    """Apply `_upsampled`, then `_downsampled`."""
     x, y = chroma_site(info, grid)
     if rect.height % grid[1] == rect.width % grid[0] == 0:
         kernels = _kernel(grid[0], x), _kernel(grid[1], y)
-        found = cv2.sepFilter2D(chroma, -1, *kernels, borderType=cv2.BORDER_REPLICATE)
-        return np.asarray(found, np.float32)
+        filtered = cv2.sepFilter2D(chroma, -1, *kernels, borderType=cv2.BORDER_REPLICATE)
+        return np.asarray(filtered, np.float32)
     chroma = _and_back(chroma, rect.height, grid[1], y, axis=0)
     return _and_back(chroma, rect.width, grid[0], x, axis=1)
 
 
 @cache
 def _kernel(step: int, first: float) -> FloatArray:
-    """What `_and_back` is where no group is cut off: a filter, at the border, too."""
+    """Return the filter that equals `_and_back` where the border cuts no group."""
     impulse = np.eye(1, 5, 2, dtype=np.float32)
     return _and_back(impulse, 5 * step, step, first, axis=1)[0, ::-1].copy()
 
 
 def _and_back(chroma: FloatArray, length: int, step: int, first: float, *, axis: int) -> FloatArray:
+    """Interpolate chroma to luma pixels and decimate it again along one axis."""
     there = _interpolated(chroma, length, step, first, axis=axis)
     return _decimated(there, step, first, axis=axis)
 
@@ -272,31 +328,35 @@ def _and_back(chroma: FloatArray, length: int, step: int, first: float, *, axis:
 def _interpolated(
     chroma: FloatArray, length: int, step: int, first: float, *, axis: int
 ) -> FloatArray:
+    """Interpolate chroma samples linearly at luma pixels along one axis."""
     if step == 1:
         return chroma
     count = chroma.shape[axis]
     padded = _padded(chroma, 1, 1, axis)
     shape = list(chroma.shape)
     shape[axis] = count * step
-    found = np.empty(shape, np.float32)
+    target = np.empty(shape, np.float32)
     for phase in range(step):
         place = (phase - first) / step
         low = math.floor(place)
         near, far = (_taken(padded, axis, 1 + low + i, count) for i in (0, 1))
         share = place - low
         between = cv2.addWeighted(near, 1 - share, far, share, 0) if share else near
-        _taken(found, axis, phase, count, step)[...] = between
-    return _taken(found, axis, 0, length)
+        _taken(target, axis, phase, count, step)[...] = between
+    return _taken(target, axis, 0, length)
 
 
 def _decimated(picture: FloatArray, step: int, first: float, *, axis: int) -> FloatArray:
-    """Every `step`-th place along an axis, from `first` on, which is the middle of a group or a
-    pixel: by a box over the group, or by a triangle around the pixel."""
+    """Low-pass along an axis and keep every `step`-th position from `first` on.
+
+    The filter is a box over the group where `first` is its middle, else a triangle around a pixel.
+    """
     if step == 1:
         return picture
     weights, before, after = [1] * step, 0, -picture.shape[axis] % step
     if first != (step - 1) / 2:
-        # The pixel's distance to the group's start and end, less than the triangle's reach.
+        # The triangle reaches beyond the group on both sides, by the distance of the pixel to the
+        # opposite end.
         before, after = int(step - 1 - first), after + int(first)
         weights = [*range(1, step + 1), *range(step - 1, 0, -1)]
     count = -(-picture.shape[axis] // step)
@@ -308,6 +368,7 @@ def _decimated(picture: FloatArray, step: int, first: float, *, axis: int) -> Fl
 
 
 def _padded(picture: FloatArray, before: int, after: int, axis: int) -> FloatArray:
+    """Repeat the border along one axis."""
     if before == after == 0:
         return picture
     sides = (before, after, 0, 0) if axis == 0 else (0, 0, before, after)
@@ -315,6 +376,6 @@ def _padded(picture: FloatArray, before: int, after: int, axis: int) -> FloatArr
 
 
 def _taken(picture: FloatArray, axis: int, start: int, count: int, step: int = 1) -> FloatArray:
-    """`count` places along an axis, as a view."""
+    """Return a view of `count` positions along an axis."""
     part = slice(start, start + step * (count - 1) + 1, step)
     return picture[part] if axis == 0 else picture[:, part]

@@ -1,7 +1,8 @@
-"""What flows between the stages. Every value checks itself when it is made, then is trusted.
+"""The values that the stages exchange: stream properties, frames, regions and layers.
 
-Pixel coordinates are (x, y) with (0, 0) at the centre of the top-left pixel; boxes are x1 y1 x2 y2.
-"Frame pixels" are those of the coded picture, before any rotation or aspect ratio is applied.
+A value checks itself when it is made. Pixel coordinates are (x, y) with (0, 0) at the center of the
+top-left pixel; boxes are x1 y1 x2 y2. "Frame pixels" are the pixels of the coded picture, before
+any rotation or aspect ratio is applied.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     import av
-
-    pass
 
 
 _ALLOWED = {
@@ -33,56 +32,89 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """One video stream as it must come out again.
+    """The properties of one video stream, which the output must have as well.
 
-    `matrix` and `full_range` are resolved: what the file leaves unsaid is guessed from its size
-    and format, and the names of the guessed fields stand in `guessed`. `tags` are the four numbers
-    as the file has them (range, matrix, primaries, transfer; ISO/IEC 23091-2), passed on unchanged
-    but for a range that is full by the pixel format's name.
+    `matrix` and `full_range` are resolved: vidrestore guesses from size and format what the file
+    does not state, and lists the guessed fields in `guessed`.
     """
 
     stream_index: int
+    """The index of the stream in its container."""
     codec: str
+    """The codec by ffmpeg's canonical name, such as h264."""
     width: int
+    """The width of the coded picture in pixels."""
     height: int
+    """The height of the coded picture in pixels."""
     time_base: Fraction
+    """The clock of the stream: seconds per tick of `pts`."""
     frame_rate: Fraction
-    """Nominal, for constants that scale with it; times come from `pts` alone."""
+    """The nominal frame rate per second, for constants that scale with it; times come from `pts`
+    alone.
+    """
     frame_count_from_header: int
-    """What the container claims; 0 where it claims nothing. Never trusted for the end."""
+    """The number of frames that the container states; 0 where it states none. It may be wrong, so
+    it never decides where the video ends.
+    """
     duration_seconds_from_header: float
+    """The duration of the stream that the container states, in seconds; 0 where it states none."""
     sample_aspect_ratio: Fraction
+    """Width of a pixel divided by its height; 1 for square pixels."""
     display_orientation: tuple[int, int, int, int]
-    """Signed permutation (a, b, c, d): shown = ((a, b), (c, d)) @ coded; rotation and flips."""
+    """The rotation and flip for display as a signed permutation (a, b, c, d): display coordinates =
+    ((a, b), (c, d)) @ coded coordinates, columns (x, y).
+    """
     display_matrix: tuple[int, ...] | None
-    """The file's own nine 16.16 numbers, passed on unchanged; None where it has none."""
+    """The nine 16.16 fixed-point numbers of the file's display matrix, which the output gets
+    unchanged; None where the file has none.
+    """
     pixel_format: str
+    """The pixel format of the decoded frames, by ffmpeg's name."""
     bit_depth: int
+    """The number of bits per sample."""
     matrix: str
-    """bt601, bt709 or bt2020: the constants of R'G'B' <-> Y'CbCr."""
+    """bt601, bt709 or bt2020: the constants of the conversion between R'G'B' and Y'CbCr."""
     full_range: bool
+    """Whether code values use the full range rather than the limited one."""
     tags: tuple[int, int, int, int]
+    """Range, matrix, primaries and transfer as the file has them (ISO/IEC 23091-2); 0 or 2 where it
+    does not state one. The output gets them unchanged, except that full range is written where
+    `full_range` holds.
+    """
     field_order: str
-    """progressive, tff or bff: which field of an interlaced frame is the earlier one."""
+    """progressive, tff or bff: which field of an interlaced frame is the earlier one, top or
+    bottom.
+    """
     chroma_location: str = "left"
-    """Where a chroma sample lies in its group of luma samples (H.264 figure E-1): left, center,
-    topleft, top, bottomleft or bottom."""
+    """The position of a chroma sample in its group of luma samples (H.264 figure E-1): left,
+    center, topleft, top, bottomleft or bottom.
+    """
     transfer: str = "sdr"
-    """sdr, pq or hlg (Rec. ITU-R BT.2100), or a curve named by the user (`imaging.log_curves`)."""
+    """The transfer curve: sdr, pq or hlg (Rec. ITU-R BT.2100), or cineon, slog3 or table where the
+    user named one (`imaging.log_curves`).
+    """
     curve: tuple[tuple[float, float, float], ...] = ()
-    """Where `transfer` is table: display values of R', G', B' over signals from 0 to 1."""
+    """The table of display values of R', G' and B' for evenly spaced signals from 0 to 1, where
+    `transfer` is table; else empty.
+    """
     primaries: str = "bt709"
-    """bt709 (and its near kin of 525 and 625 lines), bt2020 or p3."""
+    """bt709 (also for the similar primaries of 525-line and 625-line video), bt2020 or p3."""
     mastering_display: tuple[Fraction, ...] | None = None
-    """x, y of red, green, blue and white (CIE 1931), then least and greatest luminance in cd/m2;
-    SMPTE ST 2086."""
+    """The mastering display (SMPTE ST 2086): x, y of red, green, blue and white (CIE 1931), then
+    the least and the greatest luminance in cd/m2; None where the file states none.
+    """
     content_light: tuple[int, int] | None = None
-    """Greatest light level of a pixel and of a frame's average, in cd/m2; CTA-861.3."""
+    """The greatest light level of a pixel and of the average of a frame, in cd/m2 (CTA-861.3); None
+    where the file states none.
+    """
     guessed: frozenset[str] = frozenset()
+    """The names of the properties that the file does not state and that vidrestore guessed."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
-            raise ValueError(f"a video of {self.width} x {self.height} pixels has no picture")
+            raise ValueError(
+                f"width and height must be at least 1 pixel, not {self.width} x {self.height}"
+            )
         if self.time_base <= 0 or self.sample_aspect_ratio <= 0 or self.frame_rate <= 0:
             raise ValueError(
                 f"time base {self.time_base}, frame rate {self.frame_rate} and sample aspect ratio "
@@ -90,27 +122,31 @@ class VideoInfo:
             )
         for name, allowed in _ALLOWED.items():
             if getattr(self, name) not in allowed:
-                known = ", ".join(allowed)
-                raise ValueError(f"{name} must be one of {known}, not {getattr(self, name)!r}")
+                choices = ", ".join(allowed)
+                raise ValueError(f"{name} must be one of {choices}, not {getattr(self, name)!r}")
 
     @property
     def is_interlaced(self) -> bool:
+        """Whether the frames consist of two fields."""
         return self.field_order != "progressive"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """A decoded picture in its own pixel format; it is never converted whole."""
+    """A decoded picture in its stream's pixel format, which vidrestore never converts whole."""
 
     index: int
-    """From 0 in decoding order of presentation."""
+    """The number of the frame, from 0, in order of presentation."""
     pts: int
-    """In the stream's time_base."""
+    """The presentation time in ticks of the stream's time_base."""
     image: av.VideoFrame
+    """The picture."""
     duration: int = 0
-    """In the stream's time_base; 0 where the file does not say."""
+    """The duration in ticks of the stream's time_base; 0 where the file does not state it."""
     layer: Layer | None = None
-    """What was pasted into the image, where that is asked for and there is anything."""
+    """The changes made to the picture as a layer, where a stage was asked for layers and changed
+    it; else None.
+    """
 
     def __post_init__(self) -> None:
         if self.index < 0:
@@ -118,6 +154,7 @@ class Frame:
 
 
 def _check(name: str, array: npt.NDArray[Any], shape: tuple[int, ...], dtype: Any) -> None:
+    """Raise ValueError unless an array has the given shape and dtype."""
     if array.shape != shape or array.dtype != dtype:
         raise ValueError(
             f"{name} must be {np.dtype(dtype).name} of shape {shape}, "
@@ -127,32 +164,33 @@ def _check(name: str, array: npt.NDArray[Any], shape: tuple[int, ...], dtype: An
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Region:
-    """A part of a frame that may be changed; nothing outside of it may."""
+    """A part of a frame that may be changed; everything outside it stays as it is."""
 
     corner_px: tuple[int, int]
     """(x, y) of the top-left pixel of `weight` in the frame."""
     weight: FloatArray
-    """(h, w) in [0, 1]: how far."""
+    """The weight of the change per pixel, (h, w) in [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """What was pasted into a frame: out = in + (fill - in) * matte."""
+    """The restored faces of a frame as a layer: out = in + (fill - in) * matte."""
 
     corner_px: tuple[int, int]
-    """(x, y) of the top-left pixel in the frame; outside the matte is 0."""
+    """(x, y) of the top-left pixel of the layer in the frame; the matte is 0 outside the layer."""
     fill: FloatArray
-    """(3, h, w) R'G'B' of the stream, 0 where the matte is 0."""
+    """The R'G'B' of the stream, (3, h, w), which is 0 where the matte is 0."""
     matte: FloatArray
-    """(h, w) in [0, 1]."""
+    """The opacity per pixel, (h, w) in [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerRange:
-    """What the files of a layer can hold."""
+    """The range of values that the files of a layer can hold."""
 
     matte_steps: int
-    """Levels of the matte above 0."""
+    """The number of levels of the matte above 0."""
     least: float
-    """Of R'G'B' in the fill, 0 being black; likewise:"""
+    """The least R'G'B' value of the fill; 0 is black."""
     most: float
+    """The greatest R'G'B' value of the fill; 1 is white."""

@@ -1,8 +1,9 @@
-"""A plane of samples read on a finer or coarser grid by Lanczos' kernel of three lobes.
+"""Resampling of planes with the three-lobed Lanczos kernel.
 
 Duchon, Journal of Applied Meteorology 18(8), 1979: L(x) = sinc(x) sinc(x / 3) for |x| < 3. The
-weights of a sample are multiples of 2^-17 and their sum is 1, so that all sums of samples of up to
-16 bits are exact in float64: a constant stays constant, and every machine gives the same.
+weights of a target sample are multiples of 2^-17 and their sum is 1. Sums of samples of up to 16
+bits are therefore exact in float64: a constant stays constant, and every machine gives the same
+result.
 """
 
 from __future__ import annotations
@@ -18,49 +19,84 @@ import numpy.typing as npt
 
 _LOBES = 3
 _ONE = 2.0**17
-_BLOCK = 64  # samples of the target that are computed by one product of matrices
+_BLOCK = 64  # target samples per matrix product
 
 
 class Axis(NamedTuple):
-    """Where the samples of a target lie, along its rows or its columns.
+    """The sampling of a target along its rows or its columns.
 
     Sample i of the target lies at `first + step * i`, counted in samples of the source from the
-    centre of its first one; beyond the source its border is repeated.
+    center of its first one. Beyond the source its border is repeated.
     """
 
     length: int
-    """Of the source, in samples."""
+    """The number of samples of the source."""
     target_length: int
+    """The number of samples of the target."""
     first: Fraction
+    """The position of the first target sample, in samples of the source."""
     step: Fraction
+    """The distance between target samples, in samples of the source."""
 
 
 class _Block(NamedTuple):
+    """The weights of some target samples."""
+
     target: slice
     source: slice
     weights: npt.NDArray[np.float64]
-    """(samples of the target, samples of the source)."""
+    """(target samples, source samples)."""
 
 
 def edge_to_edge(length: int, target_length: int) -> Axis:
-    """The outer edges of the target are those of the source."""
+    """Make the axis of a target whose outer edges are the outer edges of the source.
+
+    Args:
+        length: The number of samples of the source.
+        target_length: The number of samples of the target.
+
+    Returns:
+        The axis.
+    """
     step = Fraction(length, target_length)
     return Axis(length, target_length, (step - 1) / 2, step)
 
 
 def resampled(plane: npt.NDArray[Any], rows: Axis, columns: Axis) -> npt.NDArray[np.float64]:
-    """(rows.length, columns.length) samples on the grid of the target; they may exceed those of the
-    source at edges. Where the target is coarser, what it cannot hold is low-passed."""
-    found = np.empty((rows.target_length, columns.target_length))
-    for at, strip in strips(plane, rows, columns):
-        found[at] = strip
-    return found
+    """Resample a plane.
+
+    Along an axis where the target is coarser than the source, the kernel is widened to a low-pass
+    filter for the target.
+
+    Args:
+        plane: (rows.length, columns.length) samples.
+        rows: The sampling of the target from top to bottom.
+        columns: The sampling of the target from left to right.
+
+    Returns:
+        (rows.target_length, columns.target_length) float64. Values may overshoot those of the
+        source at edges.
+    """
+    target = np.empty((rows.target_length, columns.target_length))
+    for rows_at, strip in strips(plane, rows, columns):
+        target[rows_at] = strip
+    return target
 
 
 def strips(
     plane: npt.NDArray[Any], rows: Axis, columns: Axis
 ) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
-    """The same, some rows of the target at a time; each strip is overwritten by the next."""
+    """Resample a plane, some rows of the target at a time.
+
+    Args:
+        plane: (rows.length, columns.length) samples.
+        rows: The sampling of the target from top to bottom.
+        columns: The sampling of the target from left to right.
+
+    Yields:
+        The rows of the target, and their samples as (n, columns.target_length) float64. The next
+        strip overwrites the array.
+    """
     strip = np.empty((_BLOCK, columns.target_length))
     for down in _blocks(rows):
         high = down.weights @ plane[down.source].astype(np.float64)
@@ -72,6 +108,7 @@ def strips(
 
 @cache
 def _blocks(axis: Axis) -> tuple[_Block, ...]:
+    """Return the weights of all target samples, in blocks."""
     return tuple(
         _block(axis, start, min(start + _BLOCK, axis.target_length))
         for start in range(0, axis.target_length, _BLOCK)
@@ -79,14 +116,14 @@ def _blocks(axis: Axis) -> tuple[_Block, ...]:
 
 
 def _block(axis: Axis, start: int, end: int) -> _Block:
-    """Samples [start, end) of the target."""
+    """Compute the weights of the target samples [start, end)."""
     width = max(float(axis.step), 1.0)
     reach = math.ceil(_LOBES * width)
-    places = [axis.first + axis.step * i for i in range(start, end)]
-    nearest = np.array([math.floor(place) for place in places])
+    positions = [axis.first + axis.step * i for i in range(start, end)]
+    nearest = np.array([math.floor(place) for place in positions])
     taps = nearest[:, None] + np.arange(1 - reach, reach + 1)
-    away = np.array([float(place - math.floor(place)) for place in places])
-    x = (away[:, None] - np.arange(1 - reach, reach + 1)) / width
+    fractions = np.array([float(place - math.floor(place)) for place in positions])
+    x = (fractions[:, None] - np.arange(1 - reach, reach + 1)) / width
     weights = np.where(np.abs(x) < _LOBES, np.sinc(x) * np.sinc(x / _LOBES), 0.0)
     weights = np.rint(weights / weights.sum(axis=1, keepdims=True) * _ONE)
     rows = np.arange(end - start)

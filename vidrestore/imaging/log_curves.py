@@ -1,6 +1,6 @@
-"""How film scanners and cameras code light, and tables that somebody else made of it.
+"""Transfer curves of film scanners and cameras (Cineon, S-Log3), and curves from .cube files.
 
-Light is linear, 1 at white that reflects nine tenths. Signals are code values of 10 bits / 1023.
+Light is linear and is 1 at a white that reflects 90 %. Signals are 10-bit code values / 1023.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from vidrestore.common.quoting import quoted
 from vidrestore.common.text_files import read_text
 
 NAMES = ("cineon", "slog3")
+"""The names of the curves that vidrestore knows by formula."""
 _CODES = 1023
 # Printing density of Kodak's Cineon system (Cineon Image File Format Draft, 1995): code values of
 # black and white, density of a code value, gamma of the negative.
@@ -24,10 +25,11 @@ _STEP = _DENSITY / _NEGATIVE_GAMMA
 _OFFSET: float = 10.0 ** ((_BLACK - _WHITE) * _STEP)
 # S-Log3, Sony, "Technical Summary for S-Gamut3.Cine/S-Log3 and S-Gamut3/S-Log3".
 _BREAK_CODE, _BREAK_LIGHT, _GREY_CODE, _CODES_PER_DECADE = 171.2102946929, 0.01125, 420.0, 261.5
+# The gray of 18 % reflectance, and the reflectance that the formula adds before the logarithm.
 _GREY, _LIFT = 0.18, 0.01
 _WHITE_REFLECTANCE = 0.9
 _LEAST = 1e-9
-# Of a .cube file: rows by its specification, and values as far as half floats go.
+# The most rows that the .cube specification allows, and the greatest value of a half float.
 _MOST_ROWS, _LARGEST_VALUE = 65536, 65504
 
 # As DaVinci Resolve writes in place of DOMAIN_MIN and DOMAIN_MAX.
@@ -35,9 +37,20 @@ _RANGES = ("LUT_1D_INPUT_RANGE", "LUT_3D_INPUT_RANGE")
 _FOLLOWED = ("LUT_1D_SIZE", "DOMAIN_MIN", "DOMAIN_MAX", *_RANGES)
 
 Table = tuple[tuple[float, float, float], ...]
+"""Rows of display values (R', G', B') for evenly spaced signals from 0 to 1."""
 
 
 def light(signal: torch.Tensor, name: str) -> torch.Tensor:
+    """Decode signals of a log curve to linear light.
+
+    Args:
+        signal: 10-bit code values / 1023, of any shape.
+        name: "cineon" (Kodak, Cineon Image File Format Draft, 1995) or "slog3" (Sony, Technical
+            Summary for S-Gamut3.Cine/S-Log3 and S-Gamut3/S-Log3).
+
+    Returns:
+        Light of the shape of `signal`, 1 at a white that reflects 90 %.
+    """
     code = signal * _CODES
     if name == "cineon":
         relative: torch.Tensor = _power_of_ten((code - _WHITE) * _STEP) - _OFFSET
@@ -49,7 +62,15 @@ def light(signal: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def signal(light: torch.Tensor, name: str) -> torch.Tensor:
-    """The inverse of `light`."""
+    """Encode linear light with a log curve: the inverse of `light`.
+
+    Args:
+        light: Light of any shape, 1 at a white that reflects 90 %.
+        name: "cineon" or "slog3".
+
+    Returns:
+        Signals, 10-bit code values / 1023, of the shape of `light`.
+    """
     if name == "cineon":
         density: torch.Tensor = (light * (1 - _OFFSET) + _OFFSET).clamp(min=_LEAST).log10() / _STEP
         return (_WHITE + density) / _CODES
@@ -60,14 +81,31 @@ def signal(light: torch.Tensor, name: str) -> torch.Tensor:
     return torch.where(reflected >= _BREAK_LIGHT, upper, reflected / slope + _BLACK) / _CODES
 
 
-def looked_up(rgb: torch.Tensor, table: Table) -> torch.Tensor:
-    """(3, h, w) through a table of display values over signals in [0, 1]; straight on beyond."""
+def apply_table(rgb: torch.Tensor, table: Table) -> torch.Tensor:
+    """Map signals through a table by linear interpolation.
+
+    Args:
+        rgb: (3, h, w) signals on the CPU. Outside [0, 1] the result continues from the end of the
+            table with slope 1.
+        table: Display values for evenly spaced signals from 0 to 1.
+
+    Returns:
+        (3, h, w) float64 display values.
+    """
     rows = np.array(table)
     return _interpolated(rgb, np.linspace(0, 1, len(rows)), rows)
 
 
-def looked_back(display: torch.Tensor, table: Table) -> torch.Tensor:
-    """The inverse of `looked_up`."""
+def apply_inverse_table(display: torch.Tensor, table: Table) -> torch.Tensor:
+    """Map display values through the inverse of a table: the inverse of `apply_table`.
+
+    Args:
+        display: (3, h, w) display values on the CPU.
+        table: Display values for evenly spaced signals from 0 to 1, rising in each column.
+
+    Returns:
+        (3, h, w) float64 signals.
+    """
     rows = np.array(table)
     places = np.linspace(0, 1, len(rows))
     planes = [
@@ -78,13 +116,26 @@ def looked_back(display: torch.Tensor, table: Table) -> torch.Tensor:
 
 
 def read_cube(path: Path) -> Table:
-    """The table of a .cube file with one dimension. UsageError for what has no way back."""
+    """Read a one-dimensional table from a .cube file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The rows of the table; their number is the file's LUT_1D_SIZE.
+
+    Raises:
+        ConfigError: The file cannot be read as text.
+        UsageError: The file is not a .cube file with a one-dimensional table over signals from 0 to
+            1, has a wrong number of rows or values out of range, or the table does not rise
+            everywhere and so has no inverse.
+    """
     lines = [line.split("#")[0].split() for line in read_text(path, "the curve").splitlines()]
     words = {line[0]: line[1:] for line in lines if line and line[0].isupper()}
     if "LUT_3D_SIZE" in words:
         raise UsageError(
-            f"{path} is a table of three dimensions, which has no way back; give one of a single "
-            "dimension (LUT_1D_SIZE), or cineon or slog3"
+            f"{path} is a three-dimensional table, which vidrestore cannot invert; give a "
+            "one-dimensional table (LUT_1D_SIZE), cineon or slog3"
         )
     for word in words:
         if word.startswith(("LUT_", "DOMAIN_")) and word not in _FOLLOWED:
@@ -101,41 +152,48 @@ def read_cube(path: Path) -> Table:
             list(map(_number, each)) == [0, 1] for each in ranges
         )
     except (KeyError, ValueError, IndexError) as error:
-        raise UsageError(f"{path} is no .cube file with a table of one dimension") from error
+        raise UsageError(
+            f"{path} is not a .cube file with a one-dimensional table; give another file, "
+            "cineon or slog3"
+        ) from error
     if not 2 <= size <= _MOST_ROWS:
         raise UsageError(
             f"the LUT_1D_SIZE of {path} must be from 2 to {_MOST_ROWS}, not {quoted(size)}"
         )
     if len(rows) != size or any(len(row) != 3 for row in rows) or not is_unit:
-        raise UsageError(f"{path} must have {size} rows of three values, over signals from 0 to 1")
+        raise UsageError(f"{path} must have {size} rows of three values and a domain from 0 to 1")
     for value in (value for row in rows for value in row):
-        if not abs(value) <= _LARGEST_VALUE:  # nor what is not a number
+        if not abs(value) <= _LARGEST_VALUE:  # rejects NaN, too
             raise UsageError(
                 f"the values of {path} must be numbers from {-_LARGEST_VALUE} to "
                 f"{_LARGEST_VALUE}, not {value}"
             )
     if (np.diff(np.array(rows), axis=0) <= 0).any():
-        raise UsageError(f"the curve {path} does not rise everywhere, so it has no way back")
+        raise UsageError(
+            f"the curve {path} does not rise everywhere, so vidrestore cannot invert it; "
+            "give another curve"
+        )
     return tuple((r, g, b) for r, g, b in rows)
 
 
 def _number(text: str) -> float:
-    """ValueError also for what only Python takes for a number."""
+    """Parse a number; raise ValueError also for forms that only Python accepts, such as 1_0."""
     if not text.isascii() or "_" in text:
         raise ValueError(text)
     return float(text)
 
 
 def _power_of_ten(exponent: torch.Tensor) -> torch.Tensor:
+    """Return 10 to the power of `exponent`."""
     return (exponent * float(np.log(10))).exp()
 
 
 def _interpolated(
     planes: torch.Tensor, places: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
 ) -> torch.Tensor:
-    """Each plane through its column of `values` (n, planes), which stand at `places` (n,)."""
-    found = []
+    """Interpolate each plane in its column of `values` (n, planes), given at `places` (n,)."""
+    results = []
     for plane, column in zip(planes.double().numpy(), values.T, strict=True):
         inside = plane.clip(places[0], places[-1])
-        found.append(np.interp(inside, places, column) + (plane - inside))
-    return torch.from_numpy(np.stack(found))
+        results.append(np.interp(inside, places, column) + (plane - inside))
+    return torch.from_numpy(np.stack(results))

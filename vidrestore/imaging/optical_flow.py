@@ -1,4 +1,8 @@
-"""Optical flow between small grey pictures, how far it can be trusted, and what is moved by it."""
+"""Dense optical flow between small gray pictures: estimation, confidence, and warping by it.
+
+Convention, everywhere: a flow field f of shape (H, W, 2), in pixels (x, y), leads from each pixel
+of the first picture to its position in the second: first(x) = second(x + f(x)).
+"""
 
 from __future__ import annotations
 
@@ -13,52 +17,97 @@ import torch.nn.functional as F
 Grey = npt.NDArray[np.uint8]
 FlowField = npt.NDArray[np.float32]
 
-# Luma difference, in 8-bit levels, at which a match counts for 1/e.
+# Luma difference, in 8-bit levels, at which the confidence of a match is 1/e.
 _LUMA_TOLERANCE = 12.0
 _STEPS_PER_LEVEL = 16
 
 
 class DenseFlow:
-    """Dense inverse search (Kroeger et al., ECCV 2016, arXiv:1603.03590), fast preset.
+    """Estimates dense optical flow by dense inverse search, with OpenCV's preset FAST.
 
-    Convention: a field f of shape (H, W, 2), in pixels (x, y), leads from each pixel of the first
-    picture to its place in the second: first(x) = second(x + f(x)). For one thread at a time.
+    Kroeger et al., ECCV 2016, arXiv:1603.03590. Not safe for use by several threads at once.
+
+    Convention: first(x) = second(x + f(x)), with f of shape (H, W, 2) in pixels (x, y).
     """
 
     def __init__(self) -> None:
+        """Allocate the estimator of OpenCV."""
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
     def __call__(self, first: Grey, second: Grey) -> FlowField:
+        """Estimate the flow from one picture to another.
+
+        Args:
+            first: (H, W) uint8 luma.
+            second: (H, W) uint8 luma.
+
+        Returns:
+            (H, W, 2) float32 flow in pixels, (x, y), from `first` to `second`.
+        """
         return np.asarray(self._dis.calc(first, second, None), dtype=np.float32)  # type: ignore[call-overload]
 
 
 def sample(image: npt.NDArray[Any], flow: FlowField) -> npt.NDArray[Any]:
-    """`image` (H, W[, C]) float32 read at x + flow(x), bilinear, its border repeated."""
+    """Sample an image at x + flow(x), bilinear.
+
+    Convention: `flow` is in pixels (x, y) and leads from the result to `image`; beyond the edge of
+    `image` its border is repeated.
+
+    Args:
+        image: (H, W) or (H, W, C) float32.
+        flow: (H, W, 2) float32.
+
+    Returns:
+        An array of the shape of `image`.
+    """
     height, width = flow.shape[:2]
     x = flow[..., 0] + np.arange(width, dtype=np.float32)
     y = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
     return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
-def trust(
+def confidence(
     forward: FlowField,
     backward: FlowField,
     first_luma: npt.NDArray[np.float32],
     second_luma: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float32]:
-    """(H, W) in [0, 1]: how surely `forward` leads each pixel to the same point of the scene.
+    """Compute how reliably a flow leads each pixel to the same point of the scene.
 
-    exp(-|f + b(x + f)|^2 / (1 + 0.01 |f|^2)) * exp(-(dI / 12)^2): the way there and back must
-    close, and the low-passed lumas (8-bit levels) at both ends must agree.
+    exp(-|f + b(x + f)|^2 / (1 + 0.01 |f|^2)) * exp(-(dI / 12)^2): the path forward and back must
+    close, and the low-passed lumas at both ends must agree.
+
+    Convention: both fields are in pixels (x, y); `forward` leads from the first picture to the
+    second, `backward` from the second to the first.
+
+    Args:
+        forward: (H, W, 2) float32.
+        backward: (H, W, 2) float32.
+        first_luma: (H, W) float32 low-passed luma of the first picture, in 8-bit levels.
+        second_luma: (H, W) float32 low-passed luma of the second picture, in 8-bit levels.
+
+    Returns:
+        (H, W) float32 in [0, 1]; 1 is certain.
     """
     change = (sample(second_luma, forward) - first_luma) / _LUMA_TOLERANCE
-    return np.asarray(np.exp(-gap(forward, backward) - change**2), dtype=np.float32)
+    return np.asarray(np.exp(-closing_error(forward, backward) - change**2), dtype=np.float32)
 
 
-def gap(forward: FlowField, backward: FlowField, tolerance_px: float = 1.0) -> FlowField:
-    """(H, W) by how much the way there and back fails to close, squared.
+def closing_error(forward: FlowField, backward: FlowField, tolerance_px: float = 1.0) -> FlowField:
+    """Compute by how much the path forward and back fails to close, squared and normalized.
 
-    |f + b(x + f)|^2 / (tolerance^2 + 0.01 |f|^2): at 1 a match counts for 1/e.
+    f + b(x + f)|^2 / (tolerance^2 + 0.01 |f|^2): where it is 1, `confidence` is at most 1/e.
+
+    Convention: both fields are in pixels (x, y); `forward` leads from the first picture to the
+    second, `backward` from the second to the first.
+
+    Args:
+        forward: (H, W, 2) float32.
+        backward: (H, W, 2) float32.
+        tolerance_px: The allowed distance for a flow of 0, in pixels; default 1.
+
+    Returns:
+        (H, W) float32, 0 or more.
     """
     closing = forward + sample(backward, forward)
     allowed = tolerance_px**2 + 0.01 * squared(forward)
@@ -66,24 +115,49 @@ def gap(forward: FlowField, backward: FlowField, tolerance_px: float = 1.0) -> F
 
 
 def squared(field: FlowField) -> npt.NDArray[np.float32]:
-    """(H, W) squared lengths; several times as fast as a sum over the last axis."""
+    """Compute the squared length of each flow vector.
+
+    Args:
+        field: (H, W, 2) float32.
+
+    Returns:
+        (H, W) float32. Computed per component, which is several times as fast as a sum over the
+        last axis.
+    """
     return np.asarray(field[..., 0] ** 2 + field[..., 1] ** 2, np.float32)
 
 
 def resized(flow: FlowField, side: int) -> FlowField:
-    """A square (S, S, 2) field in its own pixels -> (side, side, 2) in those of `side`."""
+    """Scale a square flow field to another side, its vectors included.
+
+    Convention: the vectors are in the pixels of their own field, before and after.
+
+    Args:
+        flow: (S, S, 2) float32.
+        side: The new side in pixels.
+
+    Returns:
+        (side, side, 2) float32; `flow` itself where S is `side`.
+    """
     if flow.shape[0] == side:
         return flow
-    how = cv2.INTER_AREA if side < flow.shape[0] else cv2.INTER_LINEAR
-    larger = cv2.resize(flow, (side, side), interpolation=how)
-    return np.asarray(larger * np.float32(side / flow.shape[0]), dtype=np.float32)
+    interpolation = cv2.INTER_AREA if side < flow.shape[0] else cv2.INTER_LINEAR
+    scaled = cv2.resize(flow, (side, side), interpolation=interpolation)
+    return np.asarray(scaled * np.float32(side / flow.shape[0]), dtype=np.float32)
 
 
 def reduced(crop: torch.Tensor, side: int) -> npt.NDArray[np.float32]:
-    """(3, W, W) in [0, 1] on any device -> (side, side, 3) in 8-bit levels on the CPU.
+    """Scale a square crop to a small side and move it to the CPU.
 
-    Put together from sixteenths of levels, whose sums are exact in float32: where W is a power of
-    two every device gives the same, bit for bit.
+    The mean is taken over sixteenths of 8-bit levels, whose sums are exact in float32: where W is a
+    power of two, every device gives the same result, bit for bit.
+
+    Args:
+        crop: (3, W, W) in [0, 1] on any device.
+        side: The new side in pixels.
+
+    Returns:
+        (side, side, 3) float32 in 8-bit levels on the CPU.
     """
     levels = (crop * (255 * _STEPS_PER_LEVEL)).round()[None]
     if crop.shape[-1] > side:
@@ -95,25 +169,42 @@ def reduced(crop: torch.Tensor, side: int) -> npt.NDArray[np.float32]:
 
 
 def enlarged(plane: npt.NDArray[np.float32], side: int, device: torch.device) -> torch.Tensor:
-    """(H, H) -> (1, side, side) on the device, bilinear."""
+    """Scale a square plane to another side, bilinear, and move it to a device.
+
+    Args:
+        plane: (H, H) float32.
+        side: The new side in pixels.
+        device: The target device.
+
+    Returns:
+        (1, side, side) float32 on the device.
+    """
     small = torch.from_numpy(plane)[None, None].to(device)
     return F.interpolate(small, (side, side), mode="bilinear", align_corners=False)[0]
 
 
 def moved(image: torch.Tensor, flow: FlowField) -> torch.Tensor:
-    """(C, W, W) float32 `image` read at x + flow(x), bicubic, its border repeated.
+    """Sample an image at x + flow(x), bicubic.
 
-    `flow` (S, S, 2) is in its own pixels and is scaled up to W. The grid is float32: with float16
-    places would be off by pixels at 2048.
+    Convention: `flow` leads from the result to `image`, in the pixels (x, y) of its own S x S grid;
+    the function scales it to W. Beyond the edge of `image` its border is repeated.
+
+    Args:
+        image: (C, W, W) float32 on any device. Positions in float16 would be off by pixels at W =
+            2048.
+        flow: (S, S, 2) float32.
+
+    Returns:
+        (C, W, W) float32 on the device of `image`.
     """
     side = image.shape[-1]
-    # In the units of grid_sample the picture is 2 wide at any size.
+    # grid_sample measures positions in half widths of the picture.
     field = torch.from_numpy(flow * np.float32(2 / flow.shape[0])).to(image.device)
     field = F.interpolate(
         field.permute(2, 0, 1)[None], (side, side), mode="bilinear", align_corners=False
     )[0]
-    centres = (torch.arange(side, device=image.device, dtype=torch.float32) * 2 + 1) / side - 1
-    grid = torch.stack([field[0] + centres, field[1] + centres[:, None]], dim=-1)
+    centers = (torch.arange(side, device=image.device, dtype=torch.float32) * 2 + 1) / side - 1
+    grid = torch.stack([field[0] + centers, field[1] + centers[:, None]], dim=-1)
     return F.grid_sample(
         image[None], grid[None], mode="bicubic", padding_mode="border", align_corners=False
     )[0]

@@ -1,4 +1,8 @@
-"""The planes of a decoded picture: what they hold, their samples, and packed formats unpacked."""
+"""Read and write sample planes of decoded pictures; convert packed formats to planar ones.
+
+A plane holds one component of a picture, such as Y or Cb. A code value is the integer that a plane
+stores for a pixel.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
     import av
 
 
-# Planar formats that hold the very samples of packed ones; what only fills up a pixel is left out.
+# Planar format -> packed formats whose samples it holds unchanged; padding components are dropped.
 _UNPACKED = {
     "gbrp": "rgb24 bgr24 rgb0 bgr0 0rgb 0bgr pal8",
     "gbrap": "rgba bgra argb abgr",
@@ -46,33 +50,48 @@ _UNPACKED = {
 }
 _HALF_FLOATS = {"gbrpf16le": "gbrp16le", "gbrapf16le": "gbrap16le"}
 GREATEST_HALF = 0x7BFF
-"""Its bits; beyond them are infinity and what is no number."""
+"""The bit pattern of the greatest finite half float (65504); the patterns above it are infinity and
+NaN.
+"""
 _FULL_RANGE = 2
-_REFUSAL = "the pixel format {} of this video is not supported"
+_REFUSAL = (
+    "vidrestore does not support the pixel format {} of this video; convert the video to another "
+    "pixel format first"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the planes of a pixel format are to be read."""
+    """The arrangement of components in the planes of a pixel format; alpha is left out."""
 
     planes: tuple[int, ...]
-    """Plane numbers of Y, Cb, Cr; of Y; or of R, G, B."""
+    """The plane numbers of Y, Cb and Cr; of Y alone; or of R, G and B."""
     is_rgb: bool
+    """Whether the planes hold R'G'B' rather than Y' or Y'CbCr."""
     grid: tuple[int, int]
-    """Luma pixels per chroma sample, (x, y)."""
+    """The number of luma pixels per chroma sample, (x, y); (1, 1) without subsampling."""
     bits: int
+    """The number of bits per sample, 8 to 16."""
 
 
 def layout(image: av.VideoFrame) -> Layout:
-    """The layout of a decoded frame; InputError for formats whose faces cannot be changed.
+    """Return the layout of the planes of a decoded frame.
 
-    Packed formats have none before `to_planar` took them apart. Alpha is in no layout.
+    Args:
+        image: A frame in a planar format; `to_planar` converts packed ones.
+
+    Returns:
+        The layout, without alpha.
+
+    Raises:
+        InputError: vidrestore cannot change faces in this pixel format.
     """
     return _layout_of(image.format.name)
 
 
 @cache
 def _layout_of(name: str) -> Layout:
+    """Return the layout of a pixel format by its name."""
     fmt = av.VideoFormat(name)
     if not _is_planar(fmt):
         raise InputError(_REFUSAL.format(name))
@@ -81,15 +100,21 @@ def _layout_of(name: str) -> Layout:
         return Layout((2, 0, 1), True, (1, 1), bits)
     if len(fmt.components) < 3:
         return Layout((0,), False, (1, 1), bits)
-    # The widths of a 64 x 64 picture's planes give the subsampling.
+    # PyAV does not state the subsampling, so it is derived from the plane sizes of 64 x 64 pixels.
     grid = (64 // fmt.chroma_width(64), 64 // fmt.chroma_height(64))
     return Layout((0, 1, 2), False, grid, bits)
 
 
 def planar_format(name: str) -> str | None:
-    """The planar little-endian format with the same samples: `name` itself where it is one.
+    """Return the planar little-endian pixel format that holds the same samples.
 
-    None for what is not supported: samples in floating point, of one bit, XYZ, and rare packings.
+    Args:
+        name: A pixel format by ffmpeg's name.
+
+    Returns:
+        The planar format, which is `name` itself where that is planar and little-endian. None where
+        vidrestore does not support the format: samples in floating point or of one bit, XYZ, and
+        rare packings.
     """
     for target, packed in _UNPACKED.items():
         if name in packed.split():
@@ -99,10 +124,17 @@ def planar_format(name: str) -> str | None:
 
 
 def to_planar(image: av.VideoFrame) -> av.VideoFrame:
-    """The frame itself where it is planar, else a writable copy in its `planar_format`.
+    """Convert a frame to its `planar_format` without changing any sample.
 
-    Every sample keeps its value, and the copy its times, tags, side data and interlaced flag.
-    InputError where there is no such format, or where a palette makes some pixels transparent.
+    Args:
+        image: A decoded frame in any pixel format.
+
+    Returns:
+        `image` itself where it is planar, else a writable copy with the times, tags, side data and
+        interlaced flag of `image`.
+
+    Raises:
+        InputError: The format has no planar form, or its palette makes some pixels transparent.
     """
     name = image.format.name
     target = planar_format(name)
@@ -114,24 +146,25 @@ def to_planar(image: av.VideoFrame) -> av.VideoFrame:
         return _with_chroma(image, target)
     if name == "pal8" and _differs_in_opacity(image):
         raise InputError(
-            "the palette of this video makes some of its pixels transparent, which is not "
-            "supported; convert it to the pixel format rgba first"
+            "the palette of this video makes some of its pixels transparent, which vidrestore does "
+            "not support; convert the video to the pixel format rgba first"
         )
     copy = image.reformat(format=target, interpolation=Interpolation.POINT, threads=1)
-    copy.colorspace = image.colorspace  # swscale takes 5 for 6, both of which mean BT.601
+    copy.colorspace = image.colorspace  # swscale turns 5 into 6; both mean BT.601
     return copy
 
 
 def _with_chroma(image: av.VideoFrame, target: str) -> av.VideoFrame:
-    """Grey with alpha as Y'CbCr with alpha, in full range, which has the form of one."""
+    """Convert gray with alpha to full-range Y'CbCr with alpha and neutral chroma."""
     copy = av.VideoFrame(image.width, image.height, target)
-    form = image.format
-    dtype = np.dtype(f"{'>' if form.is_big_endian else '<'}u{form.components[0].bits // 8}")
+    pixel_format = image.format
+    sample_bytes = pixel_format.components[0].bits // 8
+    dtype = np.dtype(f"{'>' if pixel_format.is_big_endian else '<'}u{sample_bytes}")
     packed = np.frombuffer(image.planes[0], dtype)  # type: ignore[call-overload]
     pairs = packed.reshape(image.height, -1)[:, : 2 * image.width].reshape(image.height, -1, 2)
     middle = 1 << (8 * dtype.itemsize - 1)
-    for index, samples_there in enumerate((pairs[..., 0], middle, middle, pairs[..., 1])):
-        plane(copy, index)[...] = samples_there
+    for index, values in enumerate((pairs[..., 0], middle, middle, pairs[..., 1])):
+        plane(copy, index)[...] = values
     copy.pts, copy.duration = image.pts, image.duration
     if image.time_base is not None:
         copy.time_base = image.time_base
@@ -140,7 +173,15 @@ def _with_chroma(image: av.VideoFrame, target: str) -> av.VideoFrame:
 
 
 def with_codes_of_halves(image: av.VideoFrame) -> av.VideoFrame:
-    """A picture of half floats as one of 16 bits, by `codes_of_halves`; any other is handed on."""
+    """Convert a picture of half floats to a 16-bit picture by `codes_of_halves`.
+
+    Args:
+        image: A decoded frame.
+
+    Returns:
+        A new frame in gbrp16le or gbrap16le, marked as full range; `image` itself where its format
+        is not one of half floats.
+    """
     target = _HALF_FLOATS.get(image.format.name)
     if target is None:
         return image
@@ -155,20 +196,43 @@ def with_codes_of_halves(image: av.VideoFrame) -> av.VideoFrame:
 
 
 def codes_of_halves(bits: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
-    """The bits of half floats (IEEE 754 binary16) as integers that grow with what they stand for.
+    """Map half floats (IEEE 754 binary16) to integers in the same order.
 
-    0 is 32768, -0 one less. Every pattern has its own code, so nothing is lost on the way back.
+    The code of 0 is 32768, that of -0 is 32767. Each bit pattern has a code of its own, so
+    `halves_of_codes` restores it exactly.
+
+    Args:
+        bits: Bit patterns of half floats as uint16, of any shape.
+
+    Returns:
+        Codes from 0 to 65535, of the same shape.
     """
     return np.where(bits < 0x8000, bits + np.uint16(0x8000), 0xFFFF - bits).astype(np.uint16)
 
 
 def halves_of_codes(codes: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
-    """The inverse of `codes_of_halves`."""
+    """Map the codes of `codes_of_halves` back to half floats.
+
+    Args:
+        codes: Codes from 0 to 65535 as uint16, of any shape.
+
+    Returns:
+        Bit patterns of half floats, of the same shape.
+    """
     return np.where(codes >= 0x8000, codes - np.uint16(0x8000), 0xFFFF - codes).astype(np.uint16)
 
 
 def plane(image: av.VideoFrame, index: int) -> npt.NDArray[Any]:
-    """A view (rows, columns) of one plane; writable once image.make_writable() was called."""
+    """Return a view of the samples of one plane.
+
+    Args:
+        image: A frame in a planar little-endian format of 8 to 16 bits.
+        index: The number of the plane, from 0.
+
+    Returns:
+        (rows, columns) uint8, or little-endian uint16 for more than 8 bits, without the padding at
+        the ends of the rows. The view is writable after `image.make_writable()`.
+    """
     source = image.planes[index]
     dtype = np.dtype(np.uint8 if image.format.components[0].bits <= 8 else "<u2")
     samples = np.frombuffer(source, dtype)  # type: ignore[call-overload]
@@ -177,10 +241,16 @@ def plane(image: av.VideoFrame, index: int) -> npt.NDArray[Any]:
 
 
 def luma_8bit(image: av.VideoFrame) -> npt.NDArray[np.uint8]:
-    """(H, W) Y' of a planar picture, in its own range, without the bits beyond eight.
+    """Return the luma of a planar picture, shifted down to 8 bits.
 
-    Of R'G'B' by the constants of BT.601: chroma of which only every other line was known then shows
-    in it as little as can be.
+    For R'G'B', luma is computed with the BT.601 weights in 1/256: they show least of the error of
+    chroma that was stored for every other line only.
+
+    Args:
+        image: A frame in a planar format.
+
+    Returns:
+        (H, W) uint8 Y', in the range (limited or full) of the picture.
     """
     how = layout(image)
     shift = how.bits - 8
@@ -194,15 +264,29 @@ def luma_8bit(image: av.VideoFrame) -> npt.NDArray[np.uint8]:
 
 
 def samples(image: av.VideoFrame, index: int, rect: Rect) -> torch.Tensor:
-    """(h, w) float32 code values of the part `rect` of one plane."""
+    """Read a rectangle of one plane as floating-point code values.
+
+    Args:
+        image: A frame in a planar format.
+        index: The number of the plane, from 0.
+        rect: The rectangle in samples of this plane.
+
+    Returns:
+        (h, w) float32 code values.
+    """
     view = plane(image, index)[rect.y0 : rect.y1, rect.x0 : rect.x1]
     return torch.from_numpy(view.astype(np.float32))
 
 
 def add(image: av.VideoFrame, index: int, rect: Rect, difference: torch.Tensor, bits: int) -> None:
-    """Add the (h, w) `difference`, rounded by itself, to the part `rect` of a writable plane.
+    """Add a rounded difference to a rectangle of one plane, in place.
 
-    What it carries beyond the code values of `bits` is cut off.
+    Args:
+        image: A writable frame in a planar format.
+        index: The number of the plane, from 0.
+        rect: The rectangle in samples of this plane.
+        difference: (h, w) in code values. It is rounded before it is added, so 0 changes nothing.
+        bits: The number of bits per sample; sums are clipped to 0 .. 2**bits - 1.
     """
     view = plane(image, index)[rect.y0 : rect.y1, rect.x0 : rect.x1]
     total = np.rint(difference.cpu().numpy())
@@ -211,29 +295,48 @@ def add(image: av.VideoFrame, index: int, rect: Rect, difference: torch.Tensor, 
 
 
 def chroma_rect(rect: Rect, grid: tuple[int, int]) -> Rect:
-    """The chroma samples of a luma rectangle."""
+    """Return the chroma samples that cover a rectangle of luma pixels.
+
+    Convention: luma pixel (x, y) belongs to chroma sample (x // grid x, y // grid y); the end of
+    the rectangle is rounded up.
+
+    Args:
+        rect: The rectangle in luma pixels.
+        grid: The number of luma pixels per chroma sample, (x, y).
+
+    Returns:
+        The rectangle in chroma samples.
+    """
     x, y = grid
     return Rect(rect.x0 // x, rect.y0 // y, -(-rect.x1 // x), -(-rect.y1 // y))
 
 
 def _is_planar(fmt: av.VideoFormat) -> bool:
     """Whether each component has a plane of its own, of little-endian integers from bit 0 on."""
-    own = all(c.plane == i for i, c in enumerate(fmt.components)) or fmt.name.startswith("gbr")
-    other = fmt.is_big_endian or fmt.has_palette or fmt.is_bit_stream or "msb" in fmt.name
+    own_planes = all(c.plane == i for i, c in enumerate(fmt.components))
+    own_planes = own_planes or fmt.name.startswith("gbr")
+    is_unsupported = fmt.is_big_endian or fmt.has_palette or fmt.is_bit_stream or "msb" in fmt.name
     is_float = re.search(r"f(16|32)le$", fmt.name) is not None
     bits = max((c.bits for c in fmt.components), default=0)
-    return own and not other and not is_float and 8 <= bits <= 16
+    return own_planes and not is_unsupported and not is_float and 8 <= bits <= 16
 
 
 def _differs_in_opacity(image: av.VideoFrame) -> bool:
-    """Of a frame with a palette: whether its pixels have more than one value of alpha."""
+    """Whether the pixels of a frame with a palette have more than one value of alpha."""
     palette = np.frombuffer(image.planes[1], np.uint8)  # type: ignore[call-overload]
     alpha = palette.reshape(-1, 4)[:, 3]  # a word 0xAARRGGBB, little-endian
     return bool(np.ptp(alpha[np.unique(plane(image, 0))]) > 0)
 
 
 def checksum(image: av.VideoFrame) -> int:
-    """crc32 of the samples of all planes, without the padding at the ends of their rows."""
+    """Return the CRC-32 of the samples of all planes, without row padding.
+
+    Args:
+        image: A frame in a planar format.
+
+    Returns:
+        The CRC-32, 0 to 2**32 - 1.
+    """
     crc = 0
     for index in range(len(image.planes)):
         crc = zlib.crc32(np.ascontiguousarray(plane(image, index)).data, crc)

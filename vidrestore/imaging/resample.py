@@ -1,4 +1,4 @@
-"""One filtered resample: a picture read on a coarser grid, without what that cannot hold."""
+"""Resampling of a picture on a coarser grid, with a low-pass filter against aliasing."""
 
 from __future__ import annotations
 
@@ -15,22 +15,31 @@ import torch.nn.functional as F
 from vidrestore.imaging.filters import smoothstep
 from vidrestore.imaging.geometry import Matrix
 
-# Pictures are halved by boxes while so many of their pixels fall on one of the target: what that
-# folds lies far above what the filter lets through afterwards.
+# Pictures are halved by boxes while at least this many of their pixels fall on one target pixel.
+# The frequencies that alias in a halving lie far above the cutoff of the filter that follows.
 _HALVE_FROM = 8.0
-# Steps up to this are taken for enlarging, where bicubic interpolation alone is right.
+# Up to this step, bicubic interpolation alone is used, as for enlarging.
 _NEARLY_ONE = 1.02
-# The filter comes in as there is more and more to keep out, up to this step: a face that comes
-# nearer must not change its sharpness at once.
+# The filter fades in up to this step, so that a face that comes nearer changes its sharpness
+# gradually.
 _FULL_FROM = 1.5
-# Of the filter: where it cuts off, in cycles per pixel of the target; its half width before a
-# pixel's own, in such pixels; the shape of its window.
+# The filter: its cutoff in cycles per target pixel; its half width in target pixels, without the
+# extent of the pixel itself; the beta of its Kaiser window.
 _CUTOFF, _LOBES, _KAISER = 0.49, 3, 3.0
 _REACH = _LOBES + 0.5
 
 
 def squared(crops: torch.Tensor, side: int) -> torch.Tensor:
-    """(..., W, W) in [0, 1] -> (..., side, side), by boxes downwards and bicubic upwards."""
+    """Scale square crops to another side.
+
+    Args:
+        crops: (..., W, W) float tensor in [0, 1], with a channel axis before the last two.
+        side: The new side in pixels.
+
+    Returns:
+        (..., side, side) in [0, 1], scaled down by boxes or up by bicubic interpolation; `crops`
+        itself where W is `side`.
+    """
     if crops.shape[-1] == side:
         return crops
     flat = crops.flatten(0, -4) if crops.dim() > 3 else crops[None]
@@ -44,9 +53,20 @@ def squared(crops: torch.Tensor, side: int) -> torch.Tensor:
 def sampling_grid(
     source_from_target: Matrix, height: int, width: int, size: tuple[int, int], device: torch.device
 ) -> torch.Tensor:
-    """(1, height, width, 2) for `grid_sample` of a picture of `size` (rows, columns).
+    """Make the grid by which `torch.nn.functional.grid_sample` applies a matrix.
 
-    Convention: the (2, 3) matrix maps target pixel centres to pixel centres of the picture.
+    Convention: `source_from_target` maps target pixel centers to pixel centers of the picture, (x,
+    y). The grid is for align_corners=False: -1 and 1 are the outer edges of the picture.
+
+    Args:
+        source_from_target: (2, 3).
+        height: The height of the target in pixels.
+        width: The width of the target in pixels.
+        size: (rows, columns) of the picture.
+        device: The device of the result.
+
+    Returns:
+        (1, height, width, 2) float32.
     """
     scale = np.array([[2 / size[1]], [2 / size[0]]])
     a = np.asarray(source_from_target, dtype=np.float64) * scale
@@ -62,16 +82,26 @@ def sampling_grid(
 def resample(
     image: torch.Tensor, source_from_target: Matrix, height: int, width: int
 ) -> torch.Tensor:
-    """(C, H, W) float32 `image` at every pixel centre of a height x width target, (C, h, w).
+    """Sample an image, low-passed for the target, at every pixel center of the target.
 
-    Convention: `source_from_target` maps target pixel centres to pixel centres of `image`; beyond
-    its edge the image repeats its border. Where several pixels fall on one of the target they are
-    low-passed first; a grid is read from that by bicubic interpolation (Keys, IEEE TASSP 29(6),
-    1981), so the result does not depend on where in a target pixel they lie. Values may exceed
-    those of the image a little, at edges.
+    Where several image pixels fall on one target pixel, the image is low-passed first. Bicubic
+    interpolation (Keys, IEEE TASSP 29(6), 1981) then reads the target from it, so the result does
+    not depend on where in a target pixel the image pixels lie.
+
+    Convention: `source_from_target` maps target pixel centers to pixel centers of `image`, (x, y);
+    beyond the edge of the image its border is repeated.
+
+    Args:
+        image: (C, H, W) float32 on any device.
+        source_from_target: (2, 3).
+        height: The height of the target in pixels.
+        width: The width of the target in pixels.
+
+    Returns:
+        (C, height, width) float32. Values may overshoot those of the image a little at edges.
     """
     matrix = np.asarray(source_from_target, dtype=np.float64)
-    rows, columns = seen_part((image.shape[1], image.shape[2]), matrix, height, width)
+    rows, columns = source_window((image.shape[1], image.shape[2]), matrix, height, width)
     image, matrix = image[:, rows, columns], matrix.copy()
     matrix[:, 2] -= columns.start, rows.start
     while min(steps := _steps(matrix)) >= _HALVE_FROM and min(image.shape[1:]) > 1:
@@ -88,16 +118,28 @@ def resample(
 
 
 def _steps(matrix: Matrix) -> tuple[float, float]:
-    """How many pixels of the image, along its x and its y, fall on one of the target."""
+    """Return how many pixels of the image, along its x and its y axis, fall on one target pixel."""
     x, y = np.linalg.norm(matrix[:, :2], axis=1)
     return float(x), float(y)
 
 
-def seen_part(
+def source_window(
     size: tuple[int, int], source_from_target: Matrix, height: int, width: int
 ) -> tuple[slice, slice]:
-    """Rows and columns of a picture of `size` (rows, columns) that `resample` looks at; some at
-    least."""
+    """Return the part of a picture that `resample` reads.
+
+    Convention: `source_from_target` maps target pixel centers to pixel centers of the picture, (x,
+    y).
+
+    Args:
+        size: (rows, columns) of the picture.
+        source_from_target: (2, 3).
+        height: The height of the target in pixels.
+        width: The width of the target in pixels.
+
+    Returns:
+        The rows and the columns; at least one of each.
+    """
     matrix = np.asarray(source_from_target, dtype=np.float64)
     margin = 2 + math.ceil(_REACH * max(*_steps(matrix), 1.0))
     parts = []
@@ -111,7 +153,7 @@ def seen_part(
 
 
 def _kernel(step: float) -> npt.NDArray[np.float32]:
-    """The filter for `step` pixels on one of the target, at their centres; its sum is 1."""
+    """Return the filter for `step` image pixels per target pixel; its sum is 1."""
     step = max(step, 1.0)
     reach = math.ceil(step * _REACH)
     places = np.arange(-reach, reach + 1)
@@ -123,9 +165,9 @@ def _kernel(step: float) -> npt.NDArray[np.float32]:
 
 @cache
 def _impulse() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(n,) places in pixels of the target, and the filter there.
+    """Return (n,) positions in target pixels, and the filter at these positions.
 
-    What a pixel averages of a picture that an ideal low-pass has cut off at `_CUTOFF`: a sinc
+    The filter averages over a pixel what an ideal low-pass with cutoff `_CUTOFF` leaves: a sinc
     under a Kaiser window (Kaiser and Schafer, IEEE TASSP 28(1), 1980), integrated over a pixel.
     """
     fine = 64
@@ -138,11 +180,12 @@ def _impulse() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
 def _filtered(
     image: torch.Tensor, across: npt.NDArray[Any], down: npt.NDArray[Any]
 ) -> torch.Tensor:
+    """Filter an image along both axes; its border is repeated."""
     if image.device.type == "cpu":
-        # An eighth of the time that torch takes for one channel at a time.
+        # OpenCV takes an eighth of the time of torch's convolution of single channels.
         planes = np.empty(image.shape, np.float32)
-        for plane, found in zip(image.numpy(), planes, strict=True):
-            cv2.sepFilter2D(plane, -1, across, down, found, borderType=cv2.BORDER_REPLICATE)
+        for plane, output in zip(image.numpy(), planes, strict=True):
+            cv2.sepFilter2D(plane, -1, across, down, output, borderType=cv2.BORDER_REPLICATE)
         return torch.from_numpy(planes)
     x, y = (torch.from_numpy(kernel).to(image.device) for kernel in (across, down))
     margin = (len(x) // 2, len(x) // 2, len(y) // 2, len(y) // 2)

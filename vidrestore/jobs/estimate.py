@@ -23,7 +23,7 @@ from vidrestore.common.temporary import temporary_folder
 from vidrestore.jobs.plan import ways_to_encode
 from vidrestore.jobs.request import check_fields
 from vidrestore.media.decode import TimeRange
-from vidrestore.media.encode import first_that_opens
+from vidrestore.media.encode import choose_encoding
 from vidrestore.models import weights
 from vidrestore.models.devices import choose_device
 from vidrestore.models.factory import chosen_parser, chosen_restorer, weights_needed
@@ -131,7 +131,7 @@ def _seconds_per_frame(
     with temporary_folder() as folder:
         ways = ways_to_encode(info, folder / "probe.mkv", settings)
         threads = settings.encode.threads
-        encoding, header = first_that_opens(ways, source, folder, info, threads=threads)
+        encoding, header = choose_encoding(ways, source, folder, info, threads=threads)
         target = folder / f"probe{encoding.suffix}"
         parser = chosen_parser(settings)
         started = time.monotonic()

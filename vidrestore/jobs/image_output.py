@@ -113,7 +113,7 @@ class Job:
         if self.kind != "jpeg":
             return files.with_samples(was, samples_of(image, self.header, info), self.kind)
         quantiser, quality = _jpeg_level(self.quality)
-        if (encoded := jpeg.encoded_of(image, quantiser)) is None:
+        if (encoded := jpeg.encode(image, quantiser)) is None:
             samples = samples_of(image, self.header, info)
             how = [
                 *(cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1),
@@ -148,7 +148,7 @@ def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Setting
         raise OutputError(f"{kind} pictures are lossless; leave encode.quality {quality} out")
     # What is lost is looked for in all of them.
     looked_at = pictures.files if "jpeg" in (kind, own) else [first]
-    found = chain.from_iterable(files.changes_beside(path, kind) for path in looked_at)
+    found = chain.from_iterable(files.metadata_changes(path, kind) for path in looked_at)
     notes = list(dict.fromkeys(found))
     if kind == "jpeg":
         notes.append(
@@ -162,13 +162,13 @@ def _check_held(path: Path, header: Header, info: VideoInfo) -> None:
     """Refuse a file that its decoded pixels do not give again."""
     frame = next(decode(path, DecodeErrors()))
     samples = samples_of(frame.image, header, info)
-    with files.opened(path) as data:
-        if header.kind == "dpx" and not dpx.holds(data, samples):
+    with files.open_picture(path) as data:
+        if header.kind == "dpx" and not dpx.matches_pixels(data, samples):
             raise InputError(
                 f"{path} holds its pixels in a way that is not written here; save it as R'G'B' of "
                 "10 bits in filled words, or of 16 bits"
             )
-        if header.kind == "exr" and not exr.holds(data, samples):
+        if header.kind == "exr" and not exr.matches_pixels(data, samples):
             raise InputError(
                 f"{path} is decoded to other pixels than the OpenEXR library reads in it; save it "
                 "in scan lines of half floats with ZIP compression"

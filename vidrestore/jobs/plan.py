@@ -42,10 +42,10 @@ from vidrestore.jobs.request import RestoreRequest, check_fields
 from vidrestore.jobs.work_folder import WorkFolder
 from vidrestore.media.codecs import Encoding, plan_encoding
 from vidrestore.media.containers import RemuxPlan, plan_streams
-from vidrestore.media.encode import first_that_opens
+from vidrestore.media.encode import choose_encoding
 from vidrestore.media.images import is_pictures
 from vidrestore.media.probe import Probe, probe
-from vidrestore.media.remux import plan_that_fits
+from vidrestore.media.remux import trial_remux
 from vidrestore.models.face_parser import Parser
 from vidrestore.models.factory import chosen_parser, chosen_restorer, chosen_restorers
 from vidrestore.models.restorers import Restorer, RestorerInfo, Schedule
@@ -235,13 +235,13 @@ def choose_output(
         pictures, start = None, base.start
         ways = ways_to_encode(info, target, settings)
         streams = plan_streams(base, target, whole=request.span is None)
-    encoding, header = first_that_opens(
+    encoding, header = choose_encoding(
         ways, base.path, work.path, info, threads=settings.encode.threads
     )
     if pictures is None:
         if source.kept is not None:
             check_encoding(source.kept, encoding, target)
-        streams = plan_that_fits(base, work.path / f"trial{target.suffix}", streams)
+        streams = trial_remux(base, work.path / f"trial{target.suffix}", streams)
         losses += [*encoding.notes, *streams.lost]
     notify(on_event, *losses)
     return OutputPlan(

@@ -20,7 +20,7 @@ from vidrestore.common.quoting import quoted
 from vidrestore.jobs.render import name_of
 from vidrestore.jobs.work_folder import ANALYSIS, WorkFolder, segment_file
 from vidrestore.media.codecs import Encoding
-from vidrestore.media.concat import take
+from vidrestore.media.concat import extract_segments
 from vidrestore.media.probe import fingerprint
 from vidrestore.models.restorers import RestorerInfo
 from vidrestore.restoration.segments import Segment, restorers_used
@@ -255,7 +255,7 @@ def take_segments(redo: Redo, work: WorkFolder, target: Path, suffix: str) -> di
     if not missing:
         return keys
     analysis = frames_of_output(redo.analysis)
-    take(target, kept.stream_index, wanted, analysis.pts.tolist(), analysis.info)
+    extract_segments(target, kept.stream_index, wanted, analysis.pts.tolist(), analysis.info)
     for segment, path in zip(missing, places, strict=True):
         number = segment.number
         work.finish(name_of(segment), keys[number], segment_file(path, kept.counts[number]))

@@ -1,4 +1,4 @@
-"""What each codec can hold, and which one a picture is encoded in."""
+"""What each video codec can hold, and which codec and options encode a given picture."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ FULL_RANGE_NAMES = {"yuvj420p": "yuv420p", "yuvj422p": "yuv422p", "yuvj444p": "y
 _SUBSAMPLED = ("yuv420p", "yuv422p", "yuv444p")
 _EIGHT_AND_TEN = frozenset(f"{f}{depth}" for f in _SUBSAMPLED for depth in ("", "10le"))
 _DEEP = ("", "10le", "12le")
-# SVT-AV1 counts its presets; the names are x264's.
+# x264's names of presets -> the numbers of SVT-AV1.
 _AV1_PRESETS = {
     "ultrafast": 12, "superfast": 11, "veryfast": 10, "faster": 9, "fast": 8,
     "medium": 6, "slow": 5, "slower": 4, "veryslow": 3, "placebo": 2,
 }  # fmt: skip
-# R'G'B' of 8 bits, which FFV1 takes with the components side by side.
+# FFV1 takes 8-bit R'G'B' only in packed formats.
 _INTERLEAVED_IN_FFV1 = {"gbrp": "bgr0", "gbrap": "bgra"}
-# What more codecs take; the picture is converted only where that is asked for.
+# Pixel format -> a similar one that more codecs take, for advice in messages.
 _NEAR_FORMATS = {"yuv411p": "yuv422p", "yuv410p": "yuv420p", "yuva444p12le": "yuva444p10le",
                  "gbrp16le": "gbrp12le", "yuv440p": "yuv444p"}  # fmt: skip
 _HARDWARE_FORMATS = {"yuv420p10le": "p010le"}
@@ -32,27 +32,32 @@ _HARDWARE_FORMATS = {"yuv420p10le": "p010le"}
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """One codec, in the encoder that serves it here."""
+    """A codec and the encoder that vidrestore uses for it."""
 
     encoder: str
+    """The encoder by ffmpeg's name."""
     containers: frozenset[str]
+    """The containers that can hold the codec: mp4, mov, matroska."""
     formats: frozenset[str]
-    """Pixel formats that come back as they went in."""
+    """The pixel formats that the codec preserves."""
     largest_number: int | None = None
-    """Of its scale of quality, which starts at 0; None where it has none."""
+    """The greatest number of the quality scale, which starts at 0; None for a codec without a
+    scale.
+    """
     even_sides: bool = False
     """Whether a subsampled picture must have even sides."""
     codes_fields: bool = True
-    """Whether it has tools of its own for interlaced pictures."""
+    """Whether the codec has coding tools for interlaced pictures."""
     says_light_levels: bool = False
     """Whether the coded stream itself can carry HDR10 metadata."""
     least_size: tuple[int, int] = (1, 1)
+    """The least (width, height) in pixels."""
     hardware: tuple[str, ...] = ()
-    """Encoders that need a device of their own, in order of preference."""
+    """The encoders for this codec that need a hardware device, in order of preference."""
 
 
 def codecs() -> dict[str, Codec]:
-    """Every codec that can be written, by the name it has in the settings."""
+    """Return all codecs that vidrestore can write, by their names in the settings."""
     anywhere = frozenset({"mp4", "mov", "matroska"})
     return {
         "h264": Codec(
@@ -90,25 +95,34 @@ def codecs() -> dict[str, Codec]:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How the new video stream is made; decided before the work begins."""
+    """The way to encode the restored video stream, decided before the work begins."""
 
     codec: str
+    """The codec by its name in the settings."""
     encoder: str
+    """The encoder by ffmpeg's name."""
     pixel_format: str
-    """In which the encoder takes its frames."""
+    """The pixel format in which the encoder takes its frames."""
     suffix: str
-    """Of the file that holds the encoded stream alone; mp4 and mov keep every time exactly."""
+    """The suffix of the file that holds the encoded stream alone; mp4 and mov keep every time
+    exactly.
+    """
     options: dict[str, str] = field(default_factory=dict)
+    """The options of the encoder."""
     is_lossless: bool = False
+    """Whether the decoded stream equals the encoded frames."""
     has_field_flags: bool = False
-    """The encoder is told to code fields."""
+    """Whether the encoder is set to code fields."""
     needs_light_header: bool = False
-    """HDR10 metadata must stand in the container, since the codec cannot say it."""
+    """Whether the container must state the HDR10 metadata because the coded stream cannot."""
     notes: tuple[str, ...] = ()
-    """What a person should know before the work begins."""
+    """Notices for the user, one sentence each."""
 
     def of_few_frames(self) -> Encoding:
-        """For a stream shorter than the delay of x265, which would leave its times undefined."""
+        """Return the encoding without B-frames if the encoder is x265.
+
+        In a stream shorter than the delay of x265, B-frames would leave times undefined.
+        """
         if self.encoder != "libx265":
             return self
         parameters = self.options["x265-params"] + ":bframes=0"
@@ -126,53 +140,70 @@ def plan_encoding(
     hardware: bool,
     pixel_format: str,
 ) -> tuple[Encoding, ...]:
-    """The ways to encode, best first.
+    """Choose a codec and its options for a stream, before the work begins.
 
-    OutputError, before any work, where no codec, or not the one that was asked for, can hold the
-    picture in that container.
+    Args:
+        info: The stream.
+        target: The output, whose suffix names the container.
+        codec: The codec by its name in the settings, or "auto": the codec of the source if
+            possible.
+        quality: "high", "small", "archive" (FFV1), or a number on the scale of the codec.
+        preset: The preset of x264, x265 or SVT-AV1 by x264's names.
+        threads: The number of threads of the encoder.
+        hardware: Whether to encode on a hardware device.
+        pixel_format: The pixel format of the output, or "source".
+
+    Returns:
+        The possible encodings, best first.
+
+    Raises:
+        OutputError: The chosen codec, or no codec for "auto", can hold the picture in the
+            container; the codec does not know the quality; or no hardware encodes the codec.
     """
     stored = FULL_RANGE_NAMES.get(info.pixel_format, info.pixel_format)
     wanted = stored if pixel_format == "source" else pixel_format
     name, notes = _chosen(info, target, wanted, codec, quality)
-    known = codecs()[name]
-    _check_quality(name, known, quality)
+    entry = codecs()[name]
+    _check_quality(name, entry, quality)
     if wanted != stored:
-        notes.append(f"the picture is converted from {info.pixel_format} to {wanted}")
-    if info.is_interlaced and not known.codes_fields:
-        notes.append(f"{name} says in the container only that the picture is interlaced")
+        notes.append(f"vidrestore converts the picture from {info.pixel_format} to {wanted}")
+    if info.is_interlaced and not entry.codes_fields:
+        notes.append(f"{name} marks interlaced pictures only in the container")
     has_light = info.mastering_display is not None or info.content_light is not None
-    plain = Encoding(
+    software = Encoding(
         codec=name,
-        encoder=known.encoder,
+        encoder=entry.encoder,
         pixel_format=_INTERLEAVED_IN_FFV1.get(wanted, wanted) if name == "ffv1" else wanted,
         suffix={"ffv1": ".mkv", "prores": ".mov", "dnxhr": ".mov"}.get(name, ".mp4"),
         options=_options(name, info, wanted, quality, preset, threads),
         is_lossless=name == "ffv1",
-        has_field_flags=info.is_interlaced and known.codes_fields,
-        needs_light_header=has_light and not known.says_light_levels,
+        has_field_flags=info.is_interlaced and entry.codes_fields,
+        needs_light_header=has_light and not entry.says_light_levels,
         notes=tuple(notes),
     )
     if hardware:
-        if not known.hardware:
-            raise OutputError(f"no hardware encodes {name}; leave encode.hardware off for it")
-        return tuple(_in_hardware(plain, encoder, quality) for encoder in known.hardware)
+        if not entry.hardware:
+            raise OutputError(
+                f"vidrestore has no hardware encoder for {name}; turn encode.hardware off"
+            )
+        return tuple(_in_hardware(software, encoder, quality) for encoder in entry.hardware)
     if name == "ffv1":
-        # So many slices do not fit into very small pictures.
-        whole = {k: v for k, v in plain.options.items() if k != "slices"}
-        return plain, replace(plain, options=whole)
-    return (plain,)
+        # Very small pictures cannot be divided into 24 slices.
+        whole = {k: v for k, v in software.options.items() if k != "slices"}
+        return software, replace(software, options=whole)
+    return (software,)
 
 
 def _chosen(
     info: VideoInfo, target: Path, pixel_format: str, codec: str, quality: str
 ) -> tuple[str, list[str]]:
-    """The codec, and why it is not the one that was to be expected."""
+    """Return the codec, and a notice if it is not the first candidate."""
     container = container_of(target)
     candidates = _candidates(info) if codec == "auto" else [codec]
     if quality == "archive":
         if codec not in ("auto", "ffv1"):
             raise OutputError(
-                f"the quality archive is ffv1, not {codec}; leave encode.codec at auto for it"
+                f"the quality archive needs ffv1, not {codec}; set encode.codec to auto"
             )
         candidates = ["ffv1"]
     objections: list[str] = []
@@ -181,20 +212,23 @@ def _chosen(
         if objection is None and codec == "auto" and quality != "archive" and info.is_interlaced:
             objection = _fields_objection(name, info)
         if objection is None:
-            because = [f"the picture is encoded in {name}: {objections[0]}"] if objections else []
-            return name, because
+            notices = (
+                [f"vidrestore encodes the picture in {name}: {objections[0]}"] if objections else []
+            )
+            return name, notices
         objections.append(objection)
     raise OutputError(f"{objections[0]}; {_way_out(info, target, pixel_format, codec, quality)}")
 
 
 def _candidates(info: VideoInfo) -> list[str]:
-    """For `auto`: the source's own codec, then what keeps the picture at high quality."""
+    """Return the candidates for `auto`: the codec of the source, then codecs of high quality."""
     own = {"dnxhd": "dnxhr"}.get(info.codec, info.codec)
     order = [own] if own in codecs() else []
     return [*dict.fromkeys([*order, "hevc", "h264", "prores", "ffv1"])]
 
 
 def _objection(name: str, info: VideoInfo, container: str, pixel_format: str) -> str | None:
+    """Return why a codec cannot hold the picture in the container; None if it can."""
     codec = codecs()[name]
     shape = f"{info.width} x {info.height} pixels in {pixel_format}"
     if pixel_format not in codec.formats:
@@ -208,47 +242,48 @@ def _objection(name: str, info: VideoInfo, container: str, pixel_format: str) ->
     if name == "h264" and info.is_interlaced and info.height % (2 * grid[1]):
         return f"{name} cannot hold fields of {shape}"
     if name == "dnxhr" and (info.matrix != "bt709" or info.full_range):
-        return f"{name} is always read as bt709 in limited range"
+        return f"players always read {name} as bt709 in limited range"
     if container not in codec.containers:
-        return f"{name} does not go into {suffix_for(container)} files"
+        return f"{suffix_for(container)} files cannot hold {name}"
     return None
 
 
 def _fields_objection(name: str, info: VideoInfo) -> str | None:
-    """Why `auto` passes over a codec for an interlaced picture, unless it is the source's own."""
+    """Return why `auto` skips a codec for an interlaced picture; None: it does not."""
     if codecs()[name].codes_fields or name == info.codec:
         return None
-    return f"{name} has no tools for interlaced pictures"
+    return f"{name} has no coding tools for interlaced pictures"
 
 
 def _way_out(info: VideoInfo, target: Path, pixel_format: str, codec: str, quality: str) -> str:
-    """What to do instead, in a few words."""
+    """Return advice for the end of an error message."""
     if _objection("ffv1", info, "matroska", pixel_format) is not None:
         return "choose another encode.pixel_format, or convert the video to a common one first"
     if codec not in ("auto", "ffv1") and quality != "archive":
-        return "leave --codec at auto, or use ffv1 and an .mkv file"
+        return "set --codec to auto, or use ffv1 and an .mkv file"
     near = _NEAR_FORMATS.get(pixel_format)
     choose = f"convert it with --set encode.pixel_format={near}" if near else "use another format"
     return f"name the output {target.stem}.mkv, or {choose}"
 
 
 def _check_quality(name: str, codec: Codec, quality: str) -> None:
+    """Raise OutputError for a number that is not on the quality scale of the codec."""
     if not quality.isdigit():
         return
     if codec.largest_number is None:
-        raise OutputError(f"{name} has no scale of numbers; give high instead of {quality}")
+        raise OutputError(f"{name} has no quality scale in numbers; give high instead of {quality}")
     if int(quality) > codec.largest_number:
         raise OutputError(
-            f"the quality of {name} cannot be {quality}; allowed is 0 (best) to "
-            f"{codec.largest_number}"
+            f"the quality of {name} must be from 0 (best) to {codec.largest_number}, not {quality}"
         )
 
 
 def _options(
     name: str, info: VideoInfo, pixel_format: str, quality: str, preset: str, threads: int
 ) -> dict[str, str]:
+    """Return the options of the encoder."""
     if name == "ffv1":
-        # Version 3, intra only, with a checksum for every slice: what archives ask for.
+        # Version 3, intra only, with a checksum for every slice, as archives require.
         options = {"level": "3", "g": "1", "slices": "24", "slicecrc": "1"}
     elif name == "prores":
         profile = {"high": "hq", "small": "lt"}[quality]
@@ -269,6 +304,7 @@ def _options(
 
 
 def _dnxhr_profile(pixel_format: str, quality: str) -> str:
+    """Return the DNxHR profile for a pixel format."""
     if "422" not in pixel_format:
         return "444"
     if pixel_format == "yuv422p":
@@ -277,7 +313,7 @@ def _dnxhr_profile(pixel_format: str, quality: str) -> str:
 
 
 def _parameters(name: str, info: VideoInfo, threads: int) -> dict[str, str]:
-    """What goes to the encoder's library in its own language."""
+    """Return the options that ffmpeg passes through to the library of the encoder."""
     if name == "av1":
         return {"svtav1-params": ":".join([f"lp={threads}", *_av1_light(info)])}
     light = list(_light(info))
@@ -285,17 +321,17 @@ def _parameters(name: str, info: VideoInfo, threads: int) -> dict[str, str]:
         if info.is_interlaced:
             light.append(f"{info.field_order}=1")
         return {"x264-params": ":".join(light)} if light else {}
-    # x265 would otherwise size its pools by the machine, and its output depends on them.
-    own = ["log-level=error", f"pools={threads}", "frame-threads=2"]
+    # The output of x265 depends on its thread pools, whose size depends on the machine by default.
+    parameters = ["log-level=error", f"pools={threads}", "frame-threads=2"]
     if light:
-        own += ["hdr10=1", "repeat-headers=1"]
+        parameters += ["hdr10=1", "repeat-headers=1"]
         light = [entry.replace("mastering-display", "master-display") for entry in light]
         light = [entry.replace("cll=", "max-cll=") for entry in light]
-    return {"x265-params": ":".join([*own, *light]), "a53cc": "1"}
+    return {"x265-params": ":".join([*parameters, *light]), "a53cc": "1"}
 
 
 def _light(info: VideoInfo) -> Iterator[str]:
-    """HDR10 metadata as x264 and x265 write it: chromaticity in 0.00002, light in 0.0001 cd/m2."""
+    """Format HDR10 metadata for x264 and x265: chromaticity in 0.00002, light in 0.0001 cd/m2."""
     if (m := info.mastering_display) is not None:
         points = [f"({round(m[i] * 50000)},{round(m[i + 1] * 50000)})" for i in (0, 2, 4, 6)]
         light = f"L({round(m[9] * 10000)},{round(m[8] * 10000)})"
@@ -306,7 +342,7 @@ def _light(info: VideoInfo) -> Iterator[str]:
 
 
 def _av1_light(info: VideoInfo) -> Iterator[str]:
-    """The same as SVT-AV1 writes it, in plain numbers."""
+    """Format HDR10 metadata for SVT-AV1, in decimal numbers."""
     if (m := info.mastering_display) is not None:
         points = [f"({float(m[i]):.5f},{float(m[i + 1]):.5f})" for i in (0, 2, 4, 6)]
         red, green, blue, white = points
@@ -317,7 +353,7 @@ def _av1_light(info: VideoInfo) -> Iterator[str]:
 
 
 def _in_hardware(plain: Encoding, encoder: str, quality: str) -> Encoding:
-    """The same stream from an encoder on a device; it knows no parameters of x264 or x265."""
+    """Return the encoding for a hardware encoder, which takes no parameters of x264 or x265."""
     level = {"high": 18, "small": 27}.get(quality) or int(quality)
     if encoder.endswith("_nvenc"):
         options = {"rc": "vbr", "cq": str(level), "b": "0", "preset": "p6"}
@@ -333,7 +369,7 @@ def _in_hardware(plain: Encoding, encoder: str, quality: str) -> Encoding:
 
 
 def _grid(pixel_format: str) -> tuple[int, int]:
-    """Luma pixels per chroma sample, (x, y)."""
+    """Return the number of luma pixels per chroma sample, (x, y)."""
     shape = av.VideoFormat(pixel_format, 64, 64)
     if len(shape.components) < 3:
         return 1, 1
@@ -341,10 +377,18 @@ def _grid(pixel_format: str) -> tuple[int, int]:
 
 
 def _formats_of(encoder: str) -> frozenset[str]:
+    """Return the pixel formats that an encoder takes."""
     return frozenset(f.name for f in av.codec.Codec(encoder, "w").video_formats or ())
 
 
 def container_options(path: Path) -> dict[str, str]:
-    """For a file of the new video stream alone."""
-    # The edit list that keeps the first pts is counted in the movie's time scale.
+    """Return the muxer options for a file that holds only the restored video stream.
+
+    Args:
+        path: The file, whose suffix names the container.
+
+    Returns:
+        The options by name.
+    """
+    # mp4 and mov keep the first pts in an edit list, in units of the movie's time scale.
     return {"movie_timescale": "90000"} if path.suffix in (".mp4", ".mov") else {}

@@ -1,4 +1,4 @@
-"""What each container can hold, and what therefore becomes of every stream of the source."""
+"""What each container can hold, and what becomes of every stream of the source."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PICTURE_TYPES = {"mjpeg": ("image/jpeg", "jpg"), "png": ("image/png", "png"),
 _PICTURES_IN_MP4 = {"mjpeg", "png", "bmp"}
 _TIMECODE_TAG = "tmcd"
 _CHAPTER_TAG = "text"
-# Tags of a whole file that the muxers of ffmpeg write by themselves; others need an extension.
+# Tags of a file that ffmpeg's muxers for mov and mp4 write; other tags need an extension.
 _MOV_TAGS = {"title", "artist", "album", "date", "encoder", "comment", "genre", "copyright",
              "location", "location-eng", "creation_time", "make", "model", "timecode"}  # fmt: skip
 _MP4_TAGS = {"title", "artist", "album_artist", "composer", "album", "date", "encoder", "comment",
@@ -29,12 +29,12 @@ _MP4_TAGS = {"title", "artist", "album_artist", "composer", "album", "date", "en
              "episode_id", "network", "keywords", "track", "disc", "location", "location-eng",
              "creation_time", "season_number", "episode_sort", "media_type", "hd_video",
              "compilation", "gapless_playback", "timecode"}  # fmt: skip
-# ISO 639-2 has two codes for some languages, of which QuickTime's list knows one.
+# ISO 639-2 has two codes for some languages; the values are the codes that QuickTime knows.
 _LANGUAGES_IN_MOV = {"deu": "ger", "nld": "dut", "isl": "ice", "ell": "gre", "zho": "chi",
                      "hye": "arm", "kat": "geo", "mkd": "mac", "sqi": "alb", "fre": "fra",
                      "cze": "ces", "slo": "slk", "rum": "ron"}  # fmt: skip
 _OF_THE_OLD_FILE = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
-# Of the old encoding, not of what it shows.
+# Tags that describe the old encoding rather than the content.
 _OF_THE_OLD_STREAM = re.compile(
     r"encoder|duration|bps.*|number_of_(frames|bytes).*|_statistics_.*|vendor_id|rotate|name|"
     r"handler_name|title",
@@ -47,59 +47,104 @@ class RemuxPlan:
     """What becomes of each stream of the source."""
 
     container: str
+    """The container: mp4, mov or matroska."""
     kept: tuple[int, ...]
-    """Stream indices of the source in their order; the restored one among them."""
+    """The indices of the source streams to keep, in the order of the output, with the restored one
+    among them.
+    """
     codecs: Mapping[int, str]
-    """Source stream index -> codec, where a stream cannot be copied as it is."""
+    """Source stream index -> codec to convert to, for streams that cannot be copied."""
     tags: Mapping[int, Mapping[str, str]]
-    """Source stream index -> tags that ffmpeg does not carry over by itself; "" removes one."""
+    """Source stream index -> tags that ffmpeg does not carry over by itself; the value "" removes a
+    tag.
+    """
     dispositions: Mapping[int, str]
-    """Source stream index -> ffmpeg's names of its flags, joined by "+"."""
+    """Source stream index -> ffmpeg's names of its disposition flags, joined by "+"."""
     attached: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     """Source stream index of a cover picture -> (file name, media type) as an attachment."""
     has_own_tags: bool = False
-    """The file has tags that mp4 and mov hold only by an extension."""
+    """Whether the file has tags that mp4 and mov hold only by an extension."""
     can_have_own_tags: bool = True
+    """Whether the output can hold such tags; mp4 and mov cannot hold them together with a cover
+    picture.
+    """
     has_comment: bool = False
+    """Whether the source has the tag comment."""
     lost: tuple[str, ...] = ()
     """What the container cannot hold, one sentence each."""
 
     def without(self, streams: Collection[int], why: str) -> RemuxPlan:
-        """The same, but for streams of the source that turned out not to fit."""
+        """Return the plan without some streams of the source.
+
+        Args:
+            streams: The indices of the streams to leave out.
+            why: The reason, a sentence for `lost`.
+
+        Returns:
+            The new plan.
+        """
         kept = tuple(index for index in self.kept if index not in streams)
         return replace(self, kept=kept, lost=(*self.lost, why))
 
 
 def container_of(target: Path) -> str:
-    """The output's container by its suffix."""
+    """Return the container of the output by its suffix.
+
+    Args:
+        target: The output.
+
+    Returns:
+        mp4, mov or matroska.
+
+    Raises:
+        UsageError: The suffix is none of .mp4, .m4v, .mov and .mkv.
+    """
     container = _CONTAINERS.get(target.suffix.lower())
     if container is None:
         raise UsageError(
-            f"the output {target.name} must end in one of {', '.join(_CONTAINERS)}; .mkv holds most"
+            f"the output {target.name} must end in one of {', '.join(_CONTAINERS)}; .mkv can hold "
+            "the most"
         )
     return container
 
 
 def is_container(path: Path) -> bool:
-    """Whether an output can have such a name."""
+    """Return whether the suffix of a path names a container that vidrestore writes.
+
+    Args:
+        path: The path; the file need not exist.
+
+    Returns:
+        True for .mp4, .m4v, .mov and .mkv.
+    """
     return path.suffix.lower() in _CONTAINERS
 
 
 def suffix_for(container: str) -> str:
-    """The usual ending of a file's name."""
+    """Return the usual suffix of files in a container.
+
+    Args:
+        container: mp4, mov or matroska.
+
+    Returns:
+        The suffix with its dot.
+    """
     return next(suffix for suffix, name in _CONTAINERS.items() if name == container)
 
 
 def plan_streams(source: Probe, target: Path, *, whole: bool) -> RemuxPlan:
-    """Decide before the work begins what is copied, converted or lost.
+    """Decide before the work begins which streams are copied, converted or lost.
 
     Args:
         source: The file whose streams are carried over.
-        target: The output.
-        whole: False for a part of the source, with which only sound goes.
+        target: The output, whose suffix names the container.
+        whole: False for a part of the source, for which only sound is carried over.
 
     Returns:
         The plan for `media.remux`.
+
+    Raises:
+        UsageError: The suffix of the output names no container.
     """
     container, info = container_of(target), source.info
     covers = {s.index for s in source.streams if s.is_cover}
@@ -126,7 +171,7 @@ def plan_streams(source: Probe, target: Path, *, whole: bool) -> RemuxPlan:
     own = sorted(tags - (_MOV_TAGS if container == "mov" else _MP4_TAGS))
     if own and has_cover and container != "matroska":
         suffix = suffix_for(container)
-        lost.append(f"{suffix} cannot hold the tags {', '.join(own)} beside a cover picture")
+        lost.append(f"{suffix} cannot hold both a cover picture and the tags {', '.join(own)}")
     return RemuxPlan(
         container,
         tuple(kept),
@@ -149,7 +194,7 @@ _RECREATED = "recreated"
 
 
 def _fate(stream: StreamInfo, container: str) -> tuple[str | None, str | None]:
-    """(codec to convert to, or None to copy; what to say if it is lost, or None)."""
+    """Return (codec to convert to, or None to copy; notice if the stream is lost, or None)."""
     name, where = stream.codec, _named(stream)
     if stream.type == "subtitle":
         if container == "matroska":
@@ -165,28 +210,30 @@ def _fate(stream: StreamInfo, container: str) -> tuple[str | None, str | None]:
         holds = "an .mkv file" if container == "mp4" else "an .mp4 or .mkv file"
         return None, f"{where} is a cover picture, which {holds} can keep"
     if stream.type == "data":
-        # Both are written anew, from the time code in the stream's tags and from the chapters.
+        # ffmpeg writes both again, from the time code in the stream's tags and from the chapters.
         if stream.data_tag in (_TIMECODE_TAG, _CHAPTER_TAG):
             return _RECREATED, None
-        return None, f"{where} holds data that no player shows; it is left out"
+        return None, f"{where} holds data that no player shows, so vidrestore leaves it out"
     if stream.type not in ("video", "audio", "attachment"):
-        return None, f"{where} is of a kind that cannot be carried; it is left out"
+        return None, f"{where} is of a kind that vidrestore cannot copy, so it is left out"
     return None, None
 
 
 def _lost_within(stream: StreamInfo, change: str | None) -> Iterator[str]:
-    """What a stream loses that is carried over."""
+    """Yield a notice for each property that a kept stream loses."""
     if change is not None and stream.codec in ("ass", "ssa"):
         yield f"{_named(stream)} loses its styling as {change}, which only an .mkv file can keep"
     if stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1":
-        yield f"{_named(stream)} has a transparency that is not decoded; the output is opaque"
+        yield f"{_named(stream)} has transparency that is not decoded; the output is opaque"
 
 
 def _named(stream: StreamInfo) -> str:
+    """Return how messages name a stream."""
     return f"stream {stream.index} ({stream.codec or stream.type})"
 
 
 def _attachment(stream: StreamInfo) -> tuple[str, str]:
+    """Return file name and media type of a cover picture that becomes an attachment."""
     media_type, suffix = _PICTURE_TYPES.get(str(stream.codec), ("application/octet-stream", "bin"))
     tags = {key.lower(): value for key, value in stream.metadata.items()}
     name = Path(tags.get("filename") or f"cover.{suffix}").name
@@ -194,6 +241,7 @@ def _attachment(stream: StreamInfo) -> tuple[str, str]:
 
 
 def _flags(stream: StreamInfo) -> str:
+    """Return ffmpeg's names of the disposition flags of a stream, joined by "+"; "0" for none."""
     names = [flag.name for flag in Disposition if flag.name and flag & stream.disposition]
     return "+".join(names) or "0"
 
@@ -201,6 +249,7 @@ def _flags(stream: StreamInfo) -> str:
 def _stream_tags(
     stream: StreamInfo, container: str, *, restored: bool
 ) -> Iterator[tuple[str, str]]:
+    """Yield the tags that ffmpeg does not carry over by itself; the value "" removes a tag."""
     tags = {key.lower(): value for key, value in stream.metadata.items()}
     if restored:
         for key, value in stream.metadata.items():
@@ -209,7 +258,7 @@ def _stream_tags(
     elif container == "matroska" and "creation_time" in tags:
         yield "creation_time", tags["creation_time"]
     if title := tags.get("title") or tags.get("name"):
-        # A name of mp4 becomes a title, and is not said twice.
+        # The tag name of mp4 becomes the title; it is removed so that it does not appear twice.
         yield "title", title
         yield "name", ""
     if container == "mov" and tags.get("language") in _LANGUAGES_IN_MOV:

@@ -1,4 +1,4 @@
-"""A file becomes frames, and what must be known of its video stream."""
+"""Decodes a video stream into frames, and repairs what damaged files break."""
 
 from __future__ import annotations
 
@@ -26,45 +26,51 @@ from vidrestore.media.source import main_video_stream, open_source
 
 _log = logging.getLogger("vidrestore")
 
-# Seeking in these lands anywhere, not on a key frame.
+# In these formats, seeking may not lead to a key frame.
 _WITHOUT_INDEX = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v")
-_READ_FAILURES = 100  # in a row: the container has no more to give
+_READ_FAILURES = 100  # consecutive failures after which reading ends
 _FRAMES_TO_PROBE = 100
-_MOST_THREADS = 16  # as ffmpeg has it, where it counts the cores
+_MOST_THREADS = 16  # the limit of ffmpeg's automatic thread count
 _LONGEST_SECONDS = 24 * 3600
 _LONGEST_TICKS = 2**31 - 1  # mp4 cannot hold a frame that lasts longer
-_MOST_STRAYS = 300  # in a row: the picture changed for good
+_MOST_STRAYS = 300  # consecutive frames of another shape that count as a permanent change
 
 _Timed = Iterator[tuple[int, av.VideoFrame]]
 
 
 @dataclass(slots=True)
 class DecodeErrors:
-    """What a decoder met on its way; filled while the frames are read."""
+    """The errors that a decoder met; `decode` counts them while the frames are read."""
 
     corrupt_frames: int = 0
-    """Frames that were given, and are damaged."""
+    """The number of yielded frames that are damaged."""
     decode_errors: int = 0
-    """Packets that could not be read or decoded, and frames left out for their shape."""
+    """The number of packets that could not be read or decoded, and of frames dropped for their
+    shape.
+    """
     repaired_times: int = 0
-    sought: bool = False
-    """The frames were not reached from the beginning of the file."""
+    """The number of frames whose time was missing or wrong and was replaced."""
+    by_seeking: bool = False
+    """Whether the frames were reached by seeking rather than from the beginning of the file."""
 
     @property
     def found(self) -> bool:
+        """Whether any error was counted."""
         return bool(self.corrupt_frames or self.decode_errors or self.repaired_times)
 
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """A part of the video, in seconds from its first frame; None leaves that end open."""
+    """A part of a video, in seconds from its first frame; None leaves that end open."""
 
     start_seconds: Fraction | None = None
+    """The start in seconds, included; None: the first frame."""
     end_seconds: Fraction | None = None
+    """The end in seconds, excluded; None: the end of the video."""
 
     def __post_init__(self) -> None:
         start, end = self.start_seconds or Fraction(0), self.end_seconds
-        # Nor is a part what does not lie between numbers.
+        # The comparisons also reject NaN.
         if not 0 <= start < math.inf or not (end is None or start < end < math.inf):
             raise UsageError(
                 f"the part from {float(start):g} s to {float(end or 0):g} s is empty; "
@@ -72,7 +78,14 @@ class TimeRange:
             )
 
     def pts_range(self, stream: Any) -> tuple[int, int | None]:
-        """[first, end) in the stream's time_base."""
+        """Convert the range to times of a stream.
+
+        Args:
+            stream: A PyAV stream.
+
+        Returns:
+            [first, end) in the time_base of the stream; None for an open end.
+        """
         begin = int(stream.start_time or 0)
         ticks = 1 / Fraction(stream.time_base)
         first = begin + math.ceil((self.start_seconds or 0) * ticks)
@@ -90,17 +103,28 @@ def decode(
     may_seek: bool = False,
     device: str | None = None,
 ) -> Iterator[Frame]:
-    """All frames of the main (or the given) video stream, or those of `span`, in order of
-    presentation.
+    """Decode the frames of a video stream in order of presentation.
 
-    Several threads decode, which is not repeatable where the file is damaged. `one_thread` gives
-    the same frames every time, and reads the file from its beginning unless `may_seek`. `device`
-    is one that `decoding_device` found.
+    Decoding with several threads is not repeatable where the file is damaged. Times come from the
+    stream; one that is missing or does not fit between its neighbors is replaced.
 
-    What cannot be decoded is counted in `damage` and left out, as are stray frames of another size
-    or pixel format. Times come from the stream; one that is missing or does not fit between its
-    neighbours is replaced by one that does, and counted.
-    InputError where the picture changes its size or pixel format for good.
+    Args:
+        path: The file.
+        damage: Counts what cannot be decoded and is dropped, stray frames of another size or pixel
+            format, which are dropped as well, and replaced times.
+        span: The part to decode; None: all.
+        stream_index: The index of the stream; None: the main video stream.
+        one_thread: Decode with one thread, which gives the same frames every time, and from the
+            beginning of the file unless `may_seek`.
+        may_seek: Whether decoding with one thread may seek to the start of `span`.
+        device: A device that `decoding_device` returned; None: the processor.
+
+    Yields:
+        The frames, numbered from 0.
+
+    Raises:
+        InputError: The file cannot be read, or its picture changes its size or pixel format
+            permanently.
     """
     may_seek = may_seek or not one_thread
     at = _opened_at(path, span, damage, stream_index, one_thread, may_seek, device)
@@ -114,16 +138,29 @@ def decode(
 def decode_from(
     path: Path, pts: int, *, stream_index: int, device: str | None = None
 ) -> Iterator[Frame]:
-    """Frames from that time on, or from somewhat before or after it, numbered from 0.
+    """Decode frames from about a given time on.
 
-    Wherever a seek leads to; nothing is promised of the first frames but their times. `device`
-    is one that `decoding_device` found.
+    The position depends on the seek: the first frame may lie before or after `pts`. Only the times
+    of the frames are reliable.
+
+    Args:
+        path: The file.
+        pts: The time in the time_base of the stream.
+        stream_index: The index of the stream.
+        device: A device that `decoding_device` returned; None: the processor.
+
+    Yields:
+        The frames, numbered from 0.
+
+    Raises:
+        InputError: The file cannot be read.
     """
     with open_source(path, device) as container:
         yield from _frames_from(container, _chosen_stream(container, stream_index), pts)
 
 
 def _frames_from(container: Any, stream: Any, pts: int) -> Iterator[Frame]:
+    """Seek to about a time and decode from there."""
     with logged(av.error.FFmpegError, what=f"decoding {container.name} from {pts} on"):
         container.seek(pts, stream=stream)
         damage = DecodeErrors()
@@ -141,6 +178,15 @@ class OpenVideo:
     """
 
     def __init__(self, path: Path, container: Any) -> None:
+        """Prepare to decode the main video stream.
+
+        Args:
+            path: The file.
+            container: The file as a PyAV container, which the caller closes.
+
+        Raises:
+            InputError: The file has no video stream, or none that can be decoded.
+        """
         self.path, self.container = path, container
         self.stream = main_video_stream(container)
         self.damage = DecodeErrors()
@@ -149,22 +195,30 @@ class OpenVideo:
         self._read: list[av.VideoFrame] = []
 
     def first(self) -> av.VideoFrame | None:
-        """The first undamaged frame, or the first of all where the beginning has none."""
+        """Return the first undamaged frame, else the first frame; None if there is no frame."""
         return _first_whole(self._noted())
 
     def frames(self, span: TimeRange | None) -> Iterator[Frame]:
-        """The frames of the file, or of a part of it, in order of presentation; may be read once.
+        """Decode the frames of the file, or of a part of it, in order of presentation.
+
+        Can be read once.
 
         Args:
             span: The part; None: all.
+
+        Yields:
+            The frames, numbered from 0.
+
+        Raises:
+            InputError: The picture changes its size or pixel format permanently.
         """
         images, damage = chain(self._read, self._images), DecodeErrors()
         if span is not None and span.start_seconds:
-            sought = _sought(self.container, self.stream, span, damage, False)
-            if sought is None:
+            sought_images = _sought(self.container, self.stream, span, damage, False)
+            if sought_images is None:
                 yield from decode(self.path, damage, span, stream_index=self.stream.index)
                 return
-            images = chain(sought)
+            images = chain(sought_images)
         timed = _timed(images, damage, Fraction(self.stream.time_base))
         within = _within(span, self.stream, timed)
         alike = _alike(within, damage, self.path, self.stream.index)
@@ -172,10 +226,18 @@ class OpenVideo:
             yield Frame(index, pts, image, _duration(image))
 
     def frames_from(self, pts: int) -> Iterator[Frame]:
-        """Frames from that time on, or from somewhat before or after it: see `decode_from`."""
+        """Decode frames from about a given time on, as `decode_from` does.
+
+        Args:
+            pts: The time in the time_base of the stream.
+
+        Returns:
+            The frames, numbered from 0.
+        """
         return _frames_from(self.container, self.stream, pts)
 
     def _noted(self) -> Iterator[av.VideoFrame]:
+        """Yield the pictures, and keep them so that `frames` can yield them again."""
         for image in self._images:
             self._read.append(image)
             yield image
@@ -183,7 +245,13 @@ class OpenVideo:
 
 @contextmanager
 def open_video(path: Path) -> Iterator[OpenVideo]:
-    """Open a file for its first frame and samples of it.
+    """Open a file for its first frame and for samples of it.
+
+    Args:
+        path: The file.
+
+    Yields:
+        The main video stream.
 
     Raises:
         InputError: The file cannot be read as video.
@@ -193,11 +261,18 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
 
 
 def decoding_device(path: Path, stream_index: int) -> str | None:
-    """The first kind of device, such as cuda, that gives the stream's first picture as the
-    processor does, or None."""
+    """Find a hardware device that decodes the first frame exactly as the processor does.
+
+    Args:
+        path: The file.
+        stream_index: The index of the stream.
+
+    Returns:
+        The kind of the first such device, such as cuda; None where there is none.
+    """
     expected = next(decode(path, DecodeErrors(), stream_index=stream_index, one_thread=True))
     for device in hwdevices_available():
-        # What a driver, or a machine without one, answers with is not known beforehand.
+        # Drivers, and machines without one, report failures by various exceptions.
         with (
             logged(InputError, OSError, RuntimeError, ValueError, what=f"decoding on {device}"),
             open_source(path, device) as container,
@@ -210,12 +285,13 @@ def decoding_device(path: Path, stream_index: int) -> str | None:
 
 
 def _same(image: av.VideoFrame, other: Frame) -> bool:
+    """Whether a picture equals a frame, in shape and in every byte of its planes."""
     pairs = zip(image.planes, other.image.planes, strict=False)
     return _shape(image) == _shape(other.image) and all(bytes(a) == bytes(b) for a, b in pairs)
 
 
 def _timed(images: Iterator[av.VideoFrame], damage: DecodeErrors, time_base: Fraction) -> _Timed:
-    """Each frame with a time later than the one before: its own, where that fits."""
+    """Yield each frame with a time later than the previous one: its own, where that fits."""
     longest = min(_LONGEST_TICKS, int(_LONGEST_SECONDS / time_base))
     last, step = None, 1
     for image, *following in _with_next_two(images):
@@ -233,7 +309,7 @@ def _timed(images: Iterator[av.VideoFrame], damage: DecodeErrors, time_base: Fra
 
 
 def _with_next_two(images: Iterator[av.VideoFrame]) -> Iterator[tuple[Any, Any, Any]]:
-    """Each frame, the next and the one behind that, None where there is none."""
+    """Yield each frame and the two after it, None where there is none."""
     image, then = next(images, None), next(images, None)
     while image is not None:
         later = next(images, None)
@@ -242,7 +318,7 @@ def _with_next_two(images: Iterator[av.VideoFrame]) -> Iterator[tuple[Any, Any, 
 
 
 def _fits(pts: int, last: int | None, then: int | None, later: int | None, longest: int) -> bool:
-    """Whether a time follows `last`, and those of the next two frames do not belie it."""
+    """Whether a time follows `last` and agrees with the times of the next two frames."""
     if last is not None and not last < pts <= last + longest:
         return False
     belied = then is not None and then < pts and (later is None or then < later < pts)
@@ -250,7 +326,7 @@ def _fits(pts: int, last: int | None, then: int | None, later: int | None, longe
 
 
 def _repaired(last: int | None, then: int | None, step: int, longest: int) -> int:
-    """A time between those of the neighbours, as far as these make sense."""
+    """Return a time between those of the neighbors, if these are plausible."""
     if last is None:
         return 0 if then is None else then - step
     if then is None or not last + 1 < then <= last + longest:
@@ -259,11 +335,13 @@ def _repaired(last: int | None, then: int | None, step: int, longest: int) -> in
 
 
 def _duration(image: av.VideoFrame) -> int:
+    """Return the duration of a picture in ticks; 0 where it is missing or not plausible."""
     duration = int(image.duration or 0)
     return duration if 0 < duration <= _LONGEST_TICKS else 0
 
 
 def _within(span: TimeRange | None, stream: Any, timed: _Timed) -> _Timed:
+    """Yield the frames of a range."""
     first, end = (span or TimeRange()).pts_range(stream)
     for pts, image in timed:
         if end is not None and pts >= end:
@@ -273,10 +351,11 @@ def _within(span: TimeRange | None, stream: Any, timed: _Timed) -> _Timed:
 
 
 def _alike(timed: _Timed, damage: DecodeErrors, path: Path, stream_index: int | None) -> _Timed:
-    """Without stray frames of another shape, which damaged headers make.
+    """Drop stray frames of another shape, which damaged headers cause.
 
-    The shape is that of the first frame, or of the file's first undamaged one. Undamaged frames of
-    another are a change for good if they are many in a row, or a good part of all up to the end.
+    The shape is that of the first frame or, if that is damaged, of the first undamaged frame of the
+    file. Undamaged frames of another shape are a permanent change if more than `_MOST_STRAYS`
+    follow one another, or if more than a quarter of the number of good frames stand at the end.
     """
     shape, given, strays = None, 0, 0
     for pts, image in timed:
@@ -294,15 +373,17 @@ def _alike(timed: _Timed, damage: DecodeErrors, path: Path, stream_index: int | 
     if strays > min(_MOST_STRAYS, given // 4):
         raise InputError(
             f"{path} changes from {shape} to {other} at frame {given}; "
-            "cut it there and restore the parts"
+            "cut the video there and restore the parts"
         )
 
 
 def _shape(image: av.VideoFrame) -> str:
+    """Return size and pixel format of a picture in words."""
     return f"{image.width} x {image.height} in {image.format.name}"
 
 
 def _whole_shape(path: Path, stream_index: int | None) -> str:
+    """Return the shape of the first undamaged frame of a file; "" where no frame can be decoded."""
     with open_source(path) as container:
         stream = _chosen_stream(container, stream_index)
         first = _first_whole(_decoded(container, stream, DecodeErrors(), True))
@@ -310,7 +391,7 @@ def _whole_shape(path: Path, stream_index: int | None) -> str:
 
 
 def _first_whole(images: Iterator[av.VideoFrame]) -> av.VideoFrame | None:
-    """The first undamaged frame, or the first of all where the beginning has none."""
+    """Return the first undamaged frame, or the first frame if the beginning has no such frame."""
     first = None
     for image in islice(images, _FRAMES_TO_PROBE):
         if not image.is_corrupt:
@@ -329,13 +410,13 @@ def _opened_at(
     may_seek: bool,
     device: str | None,
 ) -> Iterator[tuple[Any, Iterator[av.VideoFrame]]]:
-    """The video stream and its frames from the start of `span` or somewhat before it."""
+    """Open a file; yield the video stream and its frames from the start of `span` or before it."""
     if may_seek and span is not None and span.start_seconds:
         with open_source(path, device) as container:
             stream = _chosen_stream(container, stream_index)
             images = _sought(container, stream, span, damage, one_thread)
             if images is not None:
-                damage.sought = True
+                damage.by_seeking = True
                 yield stream, images
                 return
     with open_source(path, device) as container:
@@ -346,7 +427,7 @@ def _opened_at(
 def _sought(
     container: Any, stream: Any, span: TimeRange, damage: DecodeErrors, one_thread: bool
 ) -> Iterator[av.VideoFrame] | None:
-    """None where a seek does not land at the start of `span` or before it."""
+    """Seek to the start of `span`; return None if no frame at or before it can be reached."""
     if container.format.name in _WITHOUT_INDEX:
         return None
     first, _ = span.pts_range(stream)
@@ -362,6 +443,7 @@ def _sought(
 
 
 def _chosen_stream(container: Any, stream_index: int | None) -> Any:
+    """Return the stream with that index, or the main video stream for None."""
     if stream_index is None:
         return main_video_stream(container)
     return container.streams[stream_index]
@@ -370,7 +452,7 @@ def _chosen_stream(container: Any, stream_index: int | None) -> Any:
 def _decoded(
     container: Any, stream: Any, damage: DecodeErrors, one_thread: bool
 ) -> Iterator[av.VideoFrame]:
-    """Frames packet by packet, so that one bad packet does not end the stream."""
+    """Decode packet by packet, so that one bad packet does not end the stream."""
     context = stream.codec_context
     if not context.is_open:
         stream.thread_type = "NONE" if one_thread else "AUTO"
@@ -391,14 +473,14 @@ def _decoded(
 
 
 def _planar(image: av.VideoFrame) -> av.VideoFrame:
-    """With a plane for each component; what has no such form is refused where it is probed."""
+    """Convert a frame to planar form; `probe` refuses formats that have none."""
     return image if planar_format(image.format.name) is None else to_planar(image)
 
 
 def _packets(container: Any, stream: Any, damage: DecodeErrors) -> Iterator[Any]:
-    """All packets of the stream, also those behind what cannot be read, and an empty one."""
+    """Yield all packets of the stream, also those after unreadable data, and None at the end."""
     for other in container.streams:
-        if other.index != stream.index:  # what is damaged in them must not end this one
+        if other.index != stream.index:  # damage in another stream must not end this one
             other.discard = Discard.all
     failures = 0
     while failures < _READ_FAILURES:
@@ -415,10 +497,11 @@ def _packets(container: Any, stream: Any, damage: DecodeErrors) -> Iterator[Any]
 
 
 class _Copier:
-    """Gives every picture memory of its own.
+    """Copies every picture to memory of its own.
 
-    What a damaged frame leaves unwritten shows what lay in its memory before. Were that memory
-    given back at the pace of whoever reads the frames, it would depend on the clock.
+    A damaged frame leaves a part of its memory unwritten, which then shows an earlier picture. If
+    the decoder got its memory back whenever the caller releases a frame, that part would depend on
+    timing.
     """
 
     def __init__(self, time_base: Fraction) -> None:
@@ -427,6 +510,7 @@ class _Copier:
         self._shape = ""
 
     def __call__(self, image: av.VideoFrame) -> av.VideoFrame:
+        """Return a copy of a picture."""
         if _shape(image) != self._shape:
             self._graph, self._shape = self._made(image), _shape(image)
         self._graph.push(image)
@@ -434,6 +518,7 @@ class _Copier:
         return copy
 
     def _made(self, image: av.VideoFrame) -> Any:
+        """Make a filter graph that copies pictures of one shape."""
         graph = av.filter.Graph()
         graph.threads = 1
         source = graph.add_buffer(

@@ -1,4 +1,4 @@
-"""Frames become a video stream with the times, tags and shape of the source's."""
+"""Encodes frames into a video stream with the times, tags and shape of the source's stream."""
 
 from __future__ import annotations
 
@@ -30,13 +30,23 @@ _SWSCALE_MATRICES = {"bt601": "ITU601", "bt709": "ITU709", "bt2020": "BT2020"}
 _FIELD_ORDERS = {"progressive": 1, "tff": 2, "bff": 3}
 
 
-def first_that_opens(
+def choose_encoding(
     ways: Sequence[Encoding], source: Path, folder: Path, info: VideoInfo, *, threads: int
 ) -> tuple[Encoding, Path | None]:
-    """The first encoding that takes a picture of this shape, tried on a black one, and its header.
+    """Find the first encoding that accepts a picture of this shape, by encoding a black one.
 
-    The header, see `VideoWriter`, stays in `folder`. OutputError, before any work, where no
-    encoding takes the picture.
+    Args:
+        ways: The possible encodings, best first.
+        source: The source, from whose first frame the header is made.
+        folder: A folder for the trial file, which is removed, and for the header, which stays.
+        info: The stream of the source.
+        threads: The number of threads of the encoder.
+
+    Returns:
+        The encoding, and its header for `VideoWriter` or None if it needs none.
+
+    Raises:
+        OutputError: No encoding accepts the picture.
     """
     reasons = []
     for encoding in ways:
@@ -54,10 +64,11 @@ def first_that_opens(
         finally:
             trial.unlink(missing_ok=True)
     shape = f"{info.width} x {info.height} pixels in {ways[0].pixel_format}"
-    raise OutputError(f"{ways[0].codec} cannot be made of {shape} here ({'; '.join(reasons)})")
+    raise OutputError(f"no encoder takes {shape} for {ways[0].codec} ({'; '.join(reasons)})")
 
 
 def _plain_image(info: VideoInfo) -> av.VideoFrame:
+    """Return a picture whose samples are all 0."""
     image = av.VideoFrame(info.width, info.height, info.pixel_format)
     for plane in image.planes:
         plane.update(bytes(plane.buffer_size))
@@ -65,9 +76,10 @@ def _plain_image(info: VideoInfo) -> av.VideoFrame:
 
 
 def _light_header(source: Path, path: Path, info: VideoInfo, encoding: Encoding) -> Path | None:
-    """A file of one frame whose container says the HDR10 metadata of the source, if it has any.
+    """Write a file of one frame whose container states the HDR10 metadata of the source.
 
-    Encoders tell it to a container only when ffmpeg drives them. None where that is not needed.
+    PyAV cannot pass this metadata from the encoder to the container; the ffmpeg program does.
+    Return None where the encoding does not need such a file.
     """
     if not encoding.needs_light_header:
         return None
@@ -87,10 +99,9 @@ def _light_header(source: Path, path: Path, info: VideoInfo, encoding: Encoding)
 
 
 class VideoWriter:
-    """Encodes frames into a file of its own that holds nothing else.
+    """Encodes frames into a file that holds nothing else.
 
-    Times are the frames' own `pts`. Leaving the scope after an error removes the file.
-    `header` is a file whose video stream says in its container what the codec cannot say itself.
+    A context manager: leaving it finishes the file, leaving it after an error removes the file.
     """
 
     def __init__(
@@ -102,6 +113,19 @@ class VideoWriter:
         threads: int,
         header: Path | None = None,
     ) -> None:
+        """Open the file and the encoder.
+
+        Args:
+            path: The file; an existing one is replaced.
+            info: The stream of the source.
+            encoding: The encoding.
+            threads: The number of threads of the encoder.
+            header: A file whose container states the HDR10 metadata that the codec cannot; None:
+                none.
+
+        Raises:
+            OutputError: The file cannot be written, or another encoder made `header`.
+        """
         self._path = path
         self._info = info
         self._encoding = encoding
@@ -119,14 +143,15 @@ class VideoWriter:
             raise
 
     def _open(self, threads: int, header: Path | None) -> None:
+        """Add the video stream, from the header if there is one, and set up the encoder."""
         if header is None:
             self._stream: Any = self._container.add_stream(
                 self._encoding.encoder, rate=self._info.frame_rate, options=self._encoding.options
             )
             self._context: Any = self._stream.codec_context
         else:
-            with av.open(str(header.absolute())) as said:
-                template: Any = said.streams.video[0]
+            with av.open(str(header.absolute())) as header_file:
+                template: Any = header_file.streams.video[0]
                 self._stream = self._container.add_stream_from_template(template, opaque=True)
                 extradata = template.codec_context.extradata
             self._stream.time_base = self._info.time_base
@@ -137,13 +162,14 @@ class VideoWriter:
         if header is not None:
             self._context.open()
             if self._context.extradata and self._context.extradata != extradata:
-                raise OutputError(f"{header} was not made by the encoder in use")
+                raise OutputError(f"another encoder than {self._encoding.encoder} made {header}")
 
     def _describe(self, threads: int) -> None:
+        """Set size, clock, color tags and orientation of the stream."""
         info, context = self._info, self._context
         context.width, context.height = info.width, info.height
         context.pix_fmt = self._encoding.pixel_format
-        # The source's clock, else frames of variable rate collide.
+        # With a coarser clock than the source's, frames of variable rate would get equal times.
         context.time_base = Fraction(info.time_base)
         context.sample_aspect_ratio = info.sample_aspect_ratio
         context.thread_count = threads
@@ -160,6 +186,15 @@ class VideoWriter:
             self._stream.set_display_matrix(list(info.display_matrix))
 
     def write(self, frame: Frame) -> None:
+        """Encode the next frame, at its own `pts` and with its own duration.
+
+        Args:
+            frame: The frame, in order of presentation. It is converted if its pixel format is not
+                that of the encoding.
+
+        Raises:
+            OutputError: The encoder fails or the file cannot be written.
+        """
         image: Any = frame.image
         if image.format.name != self._encoding.pixel_format:
             image = _converted(image, self._encoding.pixel_format, self._info)
@@ -170,6 +205,7 @@ class VideoWriter:
         self.frame_count += 1
 
     def _mux(self, image: Any) -> None:
+        """Encode an image, or None to flush the encoder, and write its packets."""
         try:
             for packet in self._context.encode(image):
                 packet.stream = self._stream
@@ -178,6 +214,7 @@ class VideoWriter:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> OutputError:
+        """Return the error for a frame that could not be encoded or written."""
         what = f"encoding frame {self.frame_count} into {self._path}"
         return not_written(what, self._path.parent, error)
 
@@ -211,7 +248,7 @@ class VideoWriter:
 
 
 def _converted(image: av.VideoFrame, pixel_format: str, info: VideoInfo) -> Any:
-    """The frame in another pixel format, of the same matrix and range."""
+    """Convert a frame to another pixel format with the same matrix and range."""
     if image.format.is_rgb and av.VideoFormat(pixel_format).is_rgb:
         return image.reformat(format=pixel_format)
     matrix = _SWSCALE_MATRICES[info.matrix]

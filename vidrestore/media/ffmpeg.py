@@ -1,4 +1,4 @@
-"""The ffmpeg program: where it is, and how it is run."""
+"""Finds and runs the ffmpeg program."""
 
 from __future__ import annotations
 
@@ -30,17 +30,38 @@ class FFmpegRun(NamedTuple):
 
 
 def ffmpeg_program() -> str:
-    """VIDRESTORE_FFMPEG, else the binary of imageio-ffmpeg; OutputError if it cannot be run."""
+    """Return the ffmpeg program: VIDRESTORE_FFMPEG, else the binary of imageio-ffmpeg.
+
+    Returns:
+        The path or the name of the program.
+
+    Raises:
+        OutputError: The program cannot be run.
+    """
     program = os.environ.get("VIDRESTORE_FFMPEG") or str(imageio_ffmpeg.get_ffmpeg_exe())
     if shutil.which(program) is None:
         raise OutputError(
-            f"{program} cannot be run; let VIDRESTORE_FFMPEG name an ffmpeg that can, or unset it"
+            f"{program} cannot be run; set VIDRESTORE_FFMPEG to an ffmpeg that can, or unset it"
         )
     return program
 
 
 def run_ffmpeg(arguments: Sequence[str], *, timeout_seconds: float | None = None) -> FFmpegRun:
-    """Run the program to its end; it does not outlive an interruption or the time limit."""
+    """Run ffmpeg to its end and collect what it writes to standard error.
+
+    The process is killed if an interruption or the time limit ends the wait.
+
+    Args:
+        arguments: The arguments without the program's name.
+        timeout_seconds: The time limit; None: no limit.
+
+    Returns:
+        The exit status and the text.
+
+    Raises:
+        OutputError: The program cannot be run.
+        subprocess.TimeoutExpired: The time limit has passed.
+    """
     program = ffmpeg_program()
     command = [program, "-hide_banner", "-nostdin", *arguments]
     _LOG.debug("running %s", shlex.join(map(printable, command)))

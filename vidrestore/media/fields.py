@@ -1,8 +1,8 @@
-"""Interlaced frames become one picture for each field, and are woven again from these.
+"""Splits interlaced frames into one picture per field, and weaves frames from these again.
 
-A field's picture keeps the lines of the field, sample by sample, and has the others interpolated
-(bwdif, with the fields before and after). So frames woven from pictures that nobody changed are the
-frames that were there; each plane by itself, which is what 4:2:0 with fields asks for.
+The picture of a field keeps the lines of the field sample by sample; the filter bwdif interpolates
+the other lines from the fields before and after. Frames woven from unchanged pictures therefore
+equal the original frames. Each plane is processed by itself, as 4:2:0 with fields requires.
 """
 
 from __future__ import annotations
@@ -21,75 +21,104 @@ import numpy as np
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.planes import layout, luma_8bit, plane
 
-# How much more a frame's lines must differ than those of its fields, and less: idet's own measures.
+# Thresholds of the filter idet for interlaced and for progressive frames.
 _IDET = "intl_thres=1.04:prog_thres=1.5"
-# The first line of the later field, from 0.
+# Field order -> the first line of the later field, from 0.
 _LATER_ROWS = {"tff": 1, "bff": 0}
 _COLUMNS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class FieldScan:
-    """How many frames look how; one more is the first of each stretch, which nothing is said of."""
+    """The counts of frames by how their fields look.
+
+    The filter does not classify the first frame of each stretch, so that frame is not counted.
+    """
 
     progressive: int = 0
+    """The number of progressive frames."""
     tff: int = 0
+    """The number of interlaced frames whose top field is the earlier one."""
     bff: int = 0
+    """The number of interlaced frames whose bottom field is the earlier one."""
     undecided: int = 0
-    """Too little moves."""
+    """The number of frames in which too little moves."""
     repeated: int = 0
-    """Of all, those of which a field repeats that of the frame before."""
+    """The number of frames, of all kinds, of which a field repeats that of the frame before."""
     flagged: int = 0
-    """Of all, those that the stream calls interlaced."""
+    """The number of frames, of all kinds, that the stream marks as interlaced."""
 
     def __add__(self, other: FieldScan) -> FieldScan:
+        """Return the sum of the counts of two stretches."""
         return FieldScan(*(getattr(self, n) + getattr(other, n) for n in self.__dataclass_fields__))
 
     @property
     def frames(self) -> int:
+        """The number of classified frames."""
         return self.progressive + self.tff + self.bff + self.undecided
 
 
 def scan(images: Iterable[Any]) -> FieldScan:
-    """Look at successive frames with ffmpeg's idet.
+    """Classify successive frames with ffmpeg's filter idet.
 
-    It is shown luma alone: where 4:4:4 was made of 4:2:0, every other line of chroma is like that
-    before it, as in no field.
+    The filter gets only luma: in 4:4:4 that was made from 4:2:0, every other line of chroma repeats
+    the line before, which no field does.
+
+    Args:
+        images: Frames in planar formats, in order of presentation.
+
+    Returns:
+        The counts.
     """
-    looks: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     repeated = flagged = 0
     graph = None
-    # What the stream says of those that the filter still holds; it writes its own flag over that.
-    said = deque[bool]()
+    # The interlaced flags of the frames in the filter, which overwrites them with its own.
+    flags = deque[bool]()
     for image in images:
-        said.append(bool(image.interlaced_frame))
-        grey = _grey(image)
-        graph = graph or _Graph(grey, "idet", _IDET)
-        for seen in graph.through(grey):
-            found = seen.metadata
-            looks[found.get("lavfi.idet.multiple.current_frame", "undetermined")] += 1
-            repeated += found.get("lavfi.idet.repeated.current_frame") in ("top", "bottom")
-            flagged += said.popleft()
+        flags.append(bool(image.interlaced_frame))
+        gray = _gray(image)
+        graph = graph or _Graph(gray, "idet", _IDET)
+        for filtered in graph.through(gray):
+            tags = filtered.metadata
+            counts[tags.get("lavfi.idet.multiple.current_frame", "undetermined")] += 1
+            repeated += tags.get("lavfi.idet.repeated.current_frame") in ("top", "bottom")
+            flagged += flags.popleft()
     return FieldScan(
-        looks["progressive"], looks["tff"], looks["bff"], looks["undetermined"], repeated, flagged
+        progressive=counts["progressive"],
+        tff=counts["tff"],
+        bff=counts["bff"],
+        undecided=counts["undetermined"],
+        repeated=repeated,
+        flagged=flagged,
     )
 
 
-def _grey(image: Any) -> Any:
-    """Its luma. Of R'G'B' the mean of four columns: what rounding left in it of chroma and of the
-    matrix is as much as moves in quiet footage."""
+def _gray(image: Any) -> Any:
+    """Return the luma of a frame as a gray frame; for R'G'B', averaged over four columns.
+
+    Rounding errors of the conversion to R'G'B' are as large as the changes in quiet footage; the
+    average removes them.
+    """
     luma = luma_8bit(image)
     if layout(image).is_rgb and image.width >= _COLUMNS:
         columns = luma[:, : image.width // _COLUMNS * _COLUMNS].reshape(len(luma), -1, _COLUMNS)
         luma = np.rint(columns.mean(axis=2)).astype(np.uint8)
     height, width = luma.shape
-    grey = av.VideoFrame(width, height, "gray")
-    plane(grey, 0)[...] = luma
-    return grey
+    gray = av.VideoFrame(width, height, "gray")
+    plane(gray, 0)[...] = luma
+    return gray
 
 
 def can_split(pixel_format: str) -> bool:
-    """Whether the filter takes the format itself, and not one like it."""
+    """Return whether bwdif takes a pixel format without converting it.
+
+    Args:
+        pixel_format: The format by ffmpeg's name.
+
+    Returns:
+        False where the filter would convert to a similar format.
+    """
     graph = _Graph(av.VideoFrame(64, 48, pixel_format), "bwdif", "mode=send_field")
     for _ in range(2):
         for field in graph.through(av.VideoFrame(64, 48, pixel_format)):
@@ -98,16 +127,32 @@ def can_split(pixel_format: str) -> bool:
 
 
 def pictures(frames: Iterator[Frame], mode: str, order: str) -> Iterator[Frame]:
-    """Those in which faces are found and restored; see `vidrestore.analysis.result.Fields`."""
+    """Make the pictures in which vidrestore finds and restores faces.
+
+    Args:
+        frames: Interlaced frames in order of presentation.
+        mode: The mode of `vidrestore.analysis.result.Fields`: "frame" for `first_fields`, else
+            `bobbed`.
+        order: The field order, tff or bff.
+
+    Returns:
+        The pictures.
+    """
     return first_fields(frames, order) if mode == "frame" else bobbed(frames, order)
 
 
 def bobbed(frames: Iterator[Frame], order: str) -> Iterator[Frame]:
-    """Two frames for each: the earlier field and the later one, every line of them.
+    """Make two pictures of each frame, one per field, with all lines.
 
-    `order` is tff or bff. Frame i becomes 2 i and 2 i + 1, times count half ticks of the clock, and
-    the later field comes halfway to the next frame. The first and the last frame given are
-    interpolated without a neighbour on one side.
+    The first and the last frame are interpolated without a neighbor on one side.
+
+    Args:
+        frames: Interlaced frames in order of presentation.
+        order: The field order, tff or bff.
+
+    Yields:
+        The pictures 2 i and 2 i + 1 of frame i. Times are in half ticks of the clock; the later
+        field lies halfway to the next frame.
     """
     for i, field, image in _split(frames, order):
         half = i.until - i.frame.pts
@@ -121,27 +166,44 @@ def bobbed(frames: Iterator[Frame], order: str) -> Iterator[Frame]:
 
 
 def first_fields(frames: Iterator[Frame], order: str) -> Iterator[Frame]:
-    """Of each frame the picture of its earlier field, at the frame's own time."""
+    """Make the picture of the earlier field of each frame.
+
+    Args:
+        frames: Interlaced frames in order of presentation.
+        order: The field order, tff or bff.
+
+    Yields:
+        One picture per frame, with the number and the time of the frame.
+    """
     for i, field, image in _split(frames, order):
         if field == 0:
             yield replace(i.frame, image=image)
 
 
-def woven(frames: Iterator[Frame], order: str, *, said: str) -> Iterator[Frame]:
-    """The opposite of `bobbed`, of frames from an even one on. `said` is the field order that they
-    state, true or not, or progressive."""
+def woven(frames: Iterator[Frame], order: str, *, flagged_order: str) -> Iterator[Frame]:
+    """Weave frames from the pictures of their fields: the inverse of `bobbed`.
+
+    Args:
+        frames: Pictures of fields from an even number on; their images are overwritten.
+        order: The field order, tff or bff.
+        flagged_order: The field order that the frames shall be marked with, tff or bff, even if it
+            is not `order`; "progressive": no mark.
+
+    Yields:
+        One frame for each two pictures.
+    """
     mark = None
-    second = _LATER_ROWS[order]
+    later_row = _LATER_ROWS[order]
     for earlier in frames:
         if (later := next(frames, None)) is None:
-            return  # who counts the frames will say it
+            return  # the caller counts the frames and reports a missing one
         earlier.image.make_writable()
         for number in range(len(earlier.image.planes)):
-            into = plane(earlier.image, number)
-            into[second::2] = plane(later.image, number)[second::2]
+            target = plane(earlier.image, number)
+            target[later_row::2] = plane(later.image, number)[later_row::2]
         image = earlier.image
-        if said != "progressive":
-            mark = mark or _Graph(image, "setfield", said)
+        if flagged_order != "progressive":
+            mark = mark or _Graph(image, "setfield", flagged_order)
             (image,) = mark.through(image)
         yield replace(
             earlier, index=earlier.index // 2, pts=earlier.pts // 2, duration=0, image=image
@@ -150,14 +212,16 @@ def woven(frames: Iterator[Frame], order: str, *, said: str) -> Iterator[Frame]:
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
+    """A frame and the time at which the next one begins."""
+
     frame: Frame
     until: int
     """The time of the next frame."""
 
 
 def _split(frames: Iterator[Frame], order: str) -> Iterator[tuple[_Timed, int, Any]]:
-    """(frame, 0 or 1 for its earlier or later field, the field's picture)."""
-    how = f"mode=send_field:parity={order}:deint=all"
+    """Yield (frame, 0 or 1 for its earlier or later field, the picture of that field)."""
+    options = f"mode=send_field:parity={order}:deint=all"
     graph, waiting, field = None, deque[_Timed](), 0
     last: Frame | None = None
     for frame in chain(frames, (None,)):
@@ -167,7 +231,7 @@ def _split(frames: Iterator[Frame], order: str) -> Iterator[tuple[_Timed, int, A
         last = frame
         images: Iterator[Any] = iter(())
         if frame is not None:
-            graph = graph or _Graph(frame.image, "bwdif", how)
+            graph = graph or _Graph(frame.image, "bwdif", options)
             images = graph.through(frame.image)
         elif graph is not None:
             images = graph.rest()
@@ -179,7 +243,7 @@ def _split(frames: Iterator[Frame], order: str) -> Iterator[tuple[_Timed, int, A
 
 
 class _Graph:
-    """One of ffmpeg's filters."""
+    """A graph with one of ffmpeg's filters."""
 
     def __init__(self, image: Any, name: str, options: str) -> None:
         self._graph = av.filter.Graph()
@@ -196,18 +260,20 @@ class _Graph:
         self._count = 0
 
     def through(self, image: Any) -> Iterator[Any]:
-        """What comes out once the image went in."""
-        # bwdif wants times that grow; those of the frames are set later.
+        """Push an image into the filter and yield the images that come out."""
+        # bwdif needs rising times; the caller sets the times of the frames later.
         image.pts, image.time_base = self._count, Fraction(1, 1000)
         self._count += 1
         self._graph.push(image)
         yield from self._ready()
 
     def rest(self) -> Iterator[Any]:
+        """Signal the end of the input and yield the images that are left in the filter."""
         self._graph.push(None)
         yield from self._ready()
 
     def _ready(self) -> Iterator[Any]:
+        """Yield the images that the filter has finished."""
         while True:
             try:
                 yield self._graph.pull()

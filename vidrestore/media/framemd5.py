@@ -1,4 +1,4 @@
-"""A text file with the hashes of every frame of a source and its output."""
+"""A text file that lists the MD5 checksums of every frame of a source and its output."""
 
 from __future__ import annotations
 
@@ -20,8 +20,15 @@ from vidrestore.imaging.planes import plane
 
 
 def frame_md5(image: av.VideoFrame) -> str:
-    """Of the samples of all planes in their order, row by row without padding: what ffmpeg's
-    `framemd5` gives for the decoded frame."""
+    """Compute the MD5 checksum of a frame as ffmpeg's `framemd5` does for the decoded frame.
+
+    Args:
+        image: A frame in a planar format.
+
+    Returns:
+        32 hexadecimal digits: the checksum of the samples of all planes in their order, row by row
+        without padding.
+    """
     digest = hashlib.md5(usedforsecurity=False)
     for index in range(len(image.planes)):
         digest.update(np.ascontiguousarray(plane(image, index)).data)
@@ -29,16 +36,26 @@ def frame_md5(image: av.VideoFrame) -> str:
 
 
 class Listing:
-    """A text file with one line per frame, in the manner of ffmpeg's `framemd5`.
+    """Writes a text file with one line per frame, in the format of ffmpeg's `framemd5`.
 
-    Lines that begin with # say what the file is. The others have the columns named in the last of
-    them: pts in the source's time base, and the half-open box of changed samples in luma pixels,
-    "-" where the frames are identical and "?" where their samples cannot be compared. It lies
-    beside its place until whoever opened it brings it there, and is removed in the end where that
-    was not done. OutputError where it cannot be written.
+    Lines that begin with # describe the file; the last of them names the columns of the others. The
+    column pts is in the time base of the source. The last four columns are the half-open box of
+    changed samples in luma pixels, "-" where the frames are identical and "?" where their samples
+    cannot be compared. The file lies next to its place until the caller moves it there; it is
+    removed at the end if that was not done.
+
+    Raises:
+        OutputError: The file cannot be written; each method may raise it.
     """
 
     def __init__(self, path: Path, source: Path, target: Path) -> None:
+        """Store the paths; entering the context opens the file.
+
+        Args:
+            path: The file to write.
+            source: The input, whose name the header states.
+            target: The output, whose name the header states.
+        """
         self._path, self._source, self._target = path, source, target
         self._stack = ExitStack()
 
@@ -62,6 +79,16 @@ class Listing:
         return self._part, self._place
 
     def write_header(self, clock: Fraction, source_format: str, output_format: str) -> None:
+        """Write the lines that describe the file.
+
+        Args:
+            clock: The time base of the source, in seconds per tick.
+            source_format: The pixel format of the frames of the source.
+            output_format: The pixel format of the frames of the output.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
         lines = {
             "format": "frame checksums of a video and its restored output",
             "version": "1",
@@ -77,12 +104,23 @@ class Listing:
         self._write(f"{text}#frame, pts, source md5, output md5, x0, y0, x1, y1\n")
 
     def write(self, frame: Frame, source_md5: str, output_md5: str, xyxy: Sequence[object]) -> None:
+        """Write the line of one frame.
+
+        Args:
+            frame: The frame, for its number and time.
+            source_md5: The checksum of the frame in the source.
+            output_md5: The checksum of the frame in the output.
+            xyxy: The box of changed samples, x0 y0 x1 y1, or four times "-" or "?".
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
         columns = (frame.index, frame.pts, source_md5, output_md5, *xyxy)
         self._write(", ".join(map(str, columns)) + "\n")
 
     def _write(self, text: str) -> None:
         with _writing(self._path):
-            # A file name may hold bytes that are no text; they are written as escapes.
+            # File names may hold bytes that are not text; these are written as escapes.
             self._file.write(text.encode("utf-8", "backslashreplace"))
 
     def __exit__(
@@ -96,7 +134,7 @@ class Listing:
 
 @contextmanager
 def _writing(listing: Path) -> Iterator[None]:
-    """OutputError, in one sentence, for what the file system refuses."""
+    """Convert errors of the file system to OutputError."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What is known of a file before its frames are decoded: one look for a whole run."""
+"""The properties of a file and its streams, read once per run before frames are decoded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from vidrestore.media.images import (
     kind_of,
     pictures_of,
 )
-from vidrestore.media.images.exif import turn_of
+from vidrestore.media.images.exif import orientation_matrix
 from vidrestore.media.images.header import Header
 from vidrestore.media.source import main_video_stream, open_source
 
@@ -42,7 +42,7 @@ _SAMPLE_BYTES = 1 << 20
 
 _USUAL_FPS = 24
 
-_CLOCK = 1001  # the largest denominator of a rate, as 24000/1001 has it
+_CLOCK = 1001  # the largest denominator of a frame rate, as in 24000/1001
 
 
 _DISPLAY_ONE = 65536  # the display matrix is in 16.16 fixed point
@@ -50,7 +50,7 @@ _NO_ROTATION = (1, 0, 0, 1)
 _MOST_ANAMORPHIC = Fraction(16)
 _CHROMA_LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
 _LIBAV_LEVEL = threading.Lock()
-"""Held by the one thread that has changed the log level of libav."""
+"""The lock of the thread that has changed the log level of libav."""
 # AVFieldOrder. 4 and 5 mean fields stored line by line, in ffmpeg's and QuickTime's practice.
 _FIELD_ORDERS = {2: "tff", 3: "bff", 4: "tff", 5: "bff"}
 
@@ -60,41 +60,48 @@ class StreamInfo:
     """One stream of a container."""
 
     index: int
+    """The index of the stream in its container."""
     type: str
-    """video, audio, subtitle, attachment or data."""
+    """The kind of the stream: video, audio, subtitle, attachment or data."""
     codec: str | None
-    """The decoder's name; None where there is none."""
+    """The name of the decoder; None where there is none."""
     disposition: Disposition
+    """The disposition flags of the stream."""
     metadata: Mapping[str, str]
+    """The tags of the stream."""
     data_tag: str | None = None
-    """The four letters by which mp4 and mov name a stream of data."""
+    """The four letters by which mp4 and mov name a data stream; None for other streams."""
 
     @property
     def is_cover(self) -> bool:
-        """Whether it is a picture of the file rather than a video."""
+        """Whether the stream is a cover picture rather than a video."""
         return self.type == "video" and bool(self.disposition & Disposition.attached_pic)
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A file as one look found it; made once for a run, and handed on."""
+    """The properties of a file, read once per run."""
 
     path: Path
+    """The path of the file, or the pattern of numbered pictures."""
     info: VideoInfo
-    """The main video stream, with what the settings say of it."""
+    """The main video stream, with the properties that the settings state."""
     streams: tuple[StreamInfo, ...]
+    """All streams in the order of the container."""
     metadata: Mapping[str, str]
     """The tags of the file."""
     start: Fraction
-    """The container's own start, in seconds."""
+    """The start time of the container, in seconds."""
     fingerprint: str
-    """See `fingerprint`."""
+    """The checksum that the function `fingerprint` computes."""
     mtime_ns: int
-    """When the file was last written to; 0 for pictures, whose fingerprint has their times."""
+    """The time of the last change of the file in nanoseconds; 0 for numbered pictures, whose
+    fingerprint includes their times.
+    """
 
 
 def video_info(container: Any, stream: Any, first: av.VideoFrame, printed: str) -> VideoInfo:
-    """Everything about a stream that its frames do not carry themselves.
+    """Collect the properties of a stream that its frames do not carry themselves.
 
     Args:
         container: The opened file.
@@ -103,7 +110,10 @@ def video_info(container: Any, stream: Any, first: av.VideoFrame, printed: str) 
         printed: The description of the file that libavformat prints (`_description`).
 
     Returns:
-        The stream's properties; those that the file leaves unsaid are guessed.
+        The properties; vidrestore guesses those that the file does not state.
+
+    Raises:
+        InputError: vidrestore does not support the color matrix or the pixel format of the stream.
     """
     context = stream.codec_context
     codec = context.codec.canonical_name
@@ -136,8 +146,8 @@ def video_info(container: Any, stream: Any, first: av.VideoFrame, printed: str) 
         guessed.add("sample aspect ratio")
     display, mastering, content_light = None, None, None
     if container.format.name != "image2":
-        # Where a picture has a colour profile, looking at its side data makes PyAV 18 crash later,
-        # when the garbage collector meets the frame.
+        # If a picture has a color profile, reading its side data makes PyAV 18 crash later, when
+        # the garbage collector reaches the frame.
         display = _display_matrix(first)
         mastering, content_light = _light(first)
     return VideoInfo(
@@ -168,12 +178,12 @@ def video_info(container: Any, stream: Any, first: av.VideoFrame, printed: str) 
 
 
 def _positive(ratio: Any) -> Fraction | None:
-    """None also for what only a damaged header says."""
+    """Return the ratio; None where it is missing or not positive, as in damaged headers."""
     return Fraction(ratio) if ratio and ratio > 0 else None
 
 
 def _tags(context: Any, first: av.VideoFrame) -> tuple[int, int, int, int]:
-    """Range, matrix, primaries, transfer; 0 or 2 where the file does not say."""
+    """Return range, matrix, primaries and transfer; 0 or 2 where the file does not state one."""
     colorspace = context.colorspace if context.colorspace != 2 else first.colorspace
     return (
         int(context.color_range or first.color_range or 0),
@@ -184,23 +194,25 @@ def _tags(context: Any, first: av.VideoFrame) -> tuple[int, int, int, int]:
 
 
 def _field_order(context: Any, first: av.VideoFrame) -> str | None:
-    """None where the picture is interlaced and nothing says how."""
-    said = _FIELD_ORDERS.get(int(context.field_order or 0))
-    if said is not None:
-        return said
+    """Return the field order; None where the picture is interlaced and the file states no order."""
+    order = _FIELD_ORDERS.get(int(context.field_order or 0))
+    if order is not None:
+        return order
     return None if first.interlaced_frame else "progressive"
 
 
 def _chroma_location(printed: str, stream_index: int) -> str | None:
-    """The location as libavformat prints it; None where the file does not state it."""
+    """Return the location that libavformat prints; None where the file does not state it."""
     line = re.search(rf"Stream #0:{stream_index}\b.*: Video: (.*)", printed)
     entries = re.split(r"[()]|, ", line[1]) if line else []
     return next((entry for entry in entries if entry in _CHROMA_LOCATIONS), None)
 
 
 def _light(frame: av.VideoFrame) -> tuple[tuple[Fraction, ...] | None, tuple[int, int] | None]:
-    """Mastering display and content light level, from the layouts of libavutil's
-    AVMasteringDisplayMetadata and AVContentLightMetadata."""
+    """Read mastering display and content light level from the side data of a frame.
+
+    The byte layouts are those of libavutil's AVMasteringDisplayMetadata and AVContentLightMetadata.
+    """
     mastering, content = None, None
     side_data = _side_data(frame)
     if (raw := side_data.get("MASTERING_DISPLAY_METADATA")) is not None:
@@ -214,35 +226,38 @@ def _light(frame: av.VideoFrame) -> tuple[tuple[Fraction, ...] | None, tuple[int
 
 
 def _duration_seconds(container: Any, stream: Any) -> float:
-    """Of the video stream by its own word; 0 where only the whole file has a duration."""
+    """Return the duration that the file states for the stream; 0 where it states none."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    said = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
-    if said:  # Matroska: the end of the stream, counted from the start of the file
-        hours, minutes, seconds = map(float, said.groups())
-        begin = float((stream.start_time or 0) * stream.time_base)
-        return 3600 * hours + 60 * minutes + seconds - begin
-    alone = len(container.streams) == 1
-    return float((container.duration or 0) / av.time_base) if alone else 0.0
+    end_tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    if end_tag:  # Matroska: the end of the stream, counted from the start of the file
+        hours, minutes, seconds = map(float, end_tag.groups())
+        start_seconds = float((stream.start_time or 0) * stream.time_base)
+        return 3600 * hours + 60 * minutes + seconds - start_seconds
+    is_only_stream = len(container.streams) == 1
+    return float((container.duration or 0) / av.time_base) if is_only_stream else 0.0
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    """Read the nine numbers of the display matrix from the side data of a frame."""
     matrix = _side_data(frame).get("DISPLAYMATRIX")
     return None if matrix is None else struct.unpack("<9i", bytes(matrix)[:36])
 
 
 def _side_data(frame: av.VideoFrame) -> Any:
+    """Return the side data of a frame; empty where PyAV cannot read it."""
     try:
         return frame.side_data
-    except ValueError as error:  # PyAV has no name for one of them, such as Exif
+    except ValueError as error:  # PyAV fails if it has no name for a kind, such as Exif
         _log.info("side data of a frame is not read: %s", error)
         return {}
 
 
 def _orientation(display: tuple[int, ...] | None) -> tuple[int, int, int, int]:
-    """The nearest rotation by quarter turns, with or without a flip.
+    """Return the nearest rotation by quarter turns, with or without a flip.
 
-    The file's (a, b, u, c, d, v, x, y, w) shows pixel (p, q) at (a p + c q + x, b p + d q + y).
+    Convention: the matrix (a, b, u, c, d, v, x, y, w) of the file shows coded pixel (p, q) at
+    (a p + c q + x, b p + d q + y).
     """
     if display is None:
         return _NO_ROTATION
@@ -259,51 +274,52 @@ def _orientation(display: tuple[int, ...] | None) -> tuple[int, int, int, int]:
 
 
 def probe(path: Path, settings: Settings | None = None, video: OpenVideo | None = None) -> Probe:
-    """Look at a file: its streams, its first frame, its fingerprint.
+    """Read the properties of a file: its streams, its first frame, its fingerprint.
 
     Args:
-        path: A video, a picture, or numbered pictures by a pattern. All pictures are looked at.
-        settings: What only the user knows of the file: `decode.fps`, `decode.input_curve`;
-            default: nothing.
-        video: The file, where the caller has opened it; default: opened here. A damaged file is
-            opened here in any case, since several threads do not decode it repeatably.
+        path: A video, a picture, or numbered pictures by a pattern. The headers of all pictures are
+            read.
+        settings: The properties that only the user knows: `decode.fps`, `decode.input_curve`; None:
+            none.
+        video: The file, if the caller has opened it; None: the function opens it. A damaged file is
+            always opened again, since decoding with several threads is not repeatable for it.
 
     Returns:
-        What was found.
+        The properties.
 
     Raises:
-        InputError: The file cannot be read as video, or a picture is not like the first.
-        UsageError: A setting does not go with the kind of file.
+        InputError: The file cannot be read as video, or a picture differs from the first one.
+        UsageError: A setting does not apply to this kind of file.
     """
-    how = settings or Settings()
-    if how.decode.fps is not None and not is_pattern(path):
+    wanted = settings or Settings()
+    if wanted.decode.fps is not None and not is_pattern(path):
         raise UsageError(f"--fps is for numbered pictures, such as name_%06d.tif, not for {path}")
     header = files.check_alike(pictures_of(path)) if is_pictures(path) else None
-    if (is_light := header is not None and kind_of(path) == "exr") and how.decode.input_curve:
+    if (is_light := header is not None and kind_of(path) == "exr") and wanted.decode.input_curve:
         raise UsageError(
-            f"{path.name} holds light itself, not light in a curve; leave --input-curve out"
+            f"{path.name} holds linear light, which needs no curve; leave --input-curve out"
         )
     first = None if video is None else video.first()
     if video is None or first is None or first.is_corrupt or video.damage.found:
         with open_source(path) as container:
             stream = main_video_stream(container)
             first = _first_whole(_decoded(container, stream, DecodeErrors(), True))
-            found = _found(path, container, stream, first, how)
+            result = _read_properties(path, container, stream, first, wanted)
     else:
-        found = _found(path, video.container, video.stream, first, how)
-    info = found.info
+        result = _read_properties(path, video.container, video.stream, first, wanted)
+    info = result.info
     if is_light:
         info = replace(info, transfer="table", curve=exr.display_table())
     if header is not None:
-        info = _info_of_pictures(info, header, len(pictures_of(path).files), how.decode.fps)
+        info = _info_of_pictures(info, header, len(pictures_of(path).files), wanted.decode.fps)
     written_at = 0 if is_pattern(path) else path.stat().st_mtime_ns
-    return replace(found, info=info, fingerprint=fingerprint(path), mtime_ns=written_at)
+    return replace(result, info=info, fingerprint=fingerprint(path), mtime_ns=written_at)
 
 
-def _found(
+def _read_properties(
     path: Path, container: Any, stream: Any, first: av.VideoFrame | None, settings: Settings
 ) -> Probe:
-    """What an open file says, without its fingerprint and time."""
+    """Read the properties of an open file, without its fingerprint and modification time."""
     if first is None:
         raise InputError(f"no frame of the video in {path} can be decoded")
     planes.layout(first)
@@ -322,10 +338,10 @@ def _found(
 
 
 def _description(container: Any) -> str:
-    """What libavformat prints about an open file, with the details that PyAV does not expose.
+    """Return what libavformat prints about an open file, with details that PyAV does not expose.
 
-    libav prints these details only at the level VERBOSE, and its level belongs to the process.
-    Messages of other threads in the meantime go into `dropped`.
+    libav prints the details only at the log level VERBOSE, and the level applies to the whole
+    process. Messages of other threads in the meantime go into `dropped`.
     """
     with _LIBAV_LEVEL, av.logging.Capture(local=False) as dropped:
         level = av.logging.get_level()
@@ -351,12 +367,13 @@ def _stream_info(stream: Any, data_tags: Mapping[int, str]) -> StreamInfo:
 
 
 def _data_tags(printed: str) -> dict[int, str]:
-    """Stream index -> the four letters by which mp4 and mov name a stream of data."""
-    found = re.findall(r"Stream #0:(\d+)\S*: Data: \w+ \((\w+) ", printed)
-    return {int(index): tag for index, tag in found}
+    """Map the index of each data stream to the four letters by which mp4 and mov name it."""
+    matches = re.findall(r"Stream #0:(\d+)\S*: Data: \w+ \((\w+) ", printed)
+    return {int(index): tag for index, tag in matches}
 
 
 def _info_of_pictures(info: VideoInfo, header: Header, count: int, fps: float | None) -> VideoInfo:
+    """Replace the properties that pictures do not have: clock, rate, count, orientation."""
     rate = Fraction(fps or _USUAL_FPS).limit_denominator(_CLOCK)
     return replace(
         info,
@@ -364,24 +381,34 @@ def _info_of_pictures(info: VideoInfo, header: Header, count: int, fps: float | 
         frame_rate=rate,
         frame_count_from_header=count,
         duration_seconds_from_header=float(count / rate),
-        display_orientation=turn_of(header.orientation),
+        display_orientation=orientation_matrix(header.orientation),
         sample_aspect_ratio=Fraction(1),
         field_order="progressive",
     )
 
 
 def fingerprint(source: Path) -> str:
-    """Of a file's content, whatever its name: its size and its first, middle and last MiB.
+    """Compute a checksum that identifies the content of a source whatever its name.
 
-    Of a sequence of pictures: that of the first, and of all their sizes and times.
+    It covers the size of the file and its first, middle and last MiB. For numbered pictures it
+    covers the first picture in this way, and the sizes and modification times of all others.
+
+    Args:
+        source: A file, or numbered pictures by a pattern.
+
+    Returns:
+        64 hexadecimal digits of a SHA-256.
+
+    Raises:
+        InputError: The file does not exist or cannot be read.
     """
     digest = hashlib.sha256()
     try:
         if is_pattern(source):
             first, *others = pictures_of(source).files
             for path in (first, *others):
-                known = path.stat()
-                digest.update(f"{known.st_size} {known.st_mtime_ns}\n".encode())
+                status = path.stat()
+                digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
             source = first
         size = source.stat().st_size
         digest.update(str(size).encode())
@@ -398,6 +425,7 @@ def fingerprint(source: Path) -> str:
 
 
 def _with_curve(info: VideoInfo, name: str) -> VideoInfo:
+    """Apply the curve that the user named, by name or as a .cube file; "" for none."""
     if not name:
         return info
     if name in log_curves.NAMES:

@@ -1,9 +1,10 @@
-"""Film that was spread over interlaced frames (3:2 pulldown) becomes film again.
+"""Reconstruction of film pictures from interlaced frames with 3:2 pulldown.
 
 Four pictures of film last as long as five frames: their fields are shown twice, three times, twice,
-three times. So the earlier field of every frame finds its other half in the same frame or in one
-beside it, and of five pictures made so one repeats another. What was found is noted, and the same
-pictures can be made again from any frame on.
+three times. The earlier field of each frame therefore matches a later field of the same frame or of
+a neighbor frame, and one of the five pictures joined this way repeats another one. `Matches`
+records the fields of each picture, from which `rebuild_film_pictures` makes the same pictures from
+any frame on.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.planes import luma_8bit, plane
 
 CYCLE, KEPT = 5, 4
-# A line that stands out from both its neighbours by this much on average, of 255, is a comb's.
+# A sample that differs from the lines above and below by more than this, of 255, shows combing.
 _COMB = 10
-# The other half is taken from another frame only where that leaves so much fewer combs.
+# The later field is taken from a neighbor frame only if combing falls below this share.
 _CLEARLY = 0.75
-# Share of a picture in combs from which its halves belong to different moments.
+# Share of samples with combing above which the two fields show different moments.
 _COMBED = 0.003
 
 _LATER_ROWS = {"tff": 1, "bff": 0}
@@ -34,23 +35,32 @@ Luma = npt.NDArray[np.int16]
 
 @dataclass(slots=True)
 class Matches:
-    """What was found; grows while `film_pictures` is read."""
+    """The fields that make up each film picture; `film_pictures` appends to it while it is read."""
 
     sources: list[tuple[int, int]] = field(default_factory=list)
-    """Of each picture: the frames that its earlier and its later field are from."""
+    """The indices of the frames that the earlier and the later field of each picture come from."""
     combed: int = 0
-    """Pictures whose fields no frame nearby could complete: these are not film."""
+    """The number of pictures whose fields match no neighbor frame: these are not film."""
 
 
 def film_pictures(frames: Iterator[Frame], order: str, matches: Matches) -> Iterator[Frame]:
-    """Four pictures for each five frames, evenly spaced, in quarter ticks of the clock.
+    """Reconstruct four film pictures from each five frames.
 
-    Looks ahead by `CYCLE` + 1 frames. What is left at the end, less than five, is kept whole.
+    Reads ahead by `CYCLE` + 1 frames. Fewer than five frames at the end are all kept.
+
+    Args:
+        frames: Interlaced frames in planar formats, in order of presentation.
+        order: The field order, tff or bff.
+        matches: Gets the source frames of each picture.
+
+    Yields:
+        The pictures, numbered from 0 and evenly spaced; times are in quarter ticks of the clock of
+        `frames`.
     """
     cycle: list[_Picture] = []
     number, before = 0, None
-    for three in _with_neighbours(frames):
-        picture = _matched(three, order)
+    for neighborhood in _with_neighbors(frames):
+        picture = _matched(neighborhood, order)
         picture.change = 0.0 if before is None else _difference(before.luma, picture.luma)
         before = picture
         cycle.append(picture)
@@ -58,7 +68,7 @@ def film_pictures(frames: Iterator[Frame], order: str, matches: Matches) -> Iter
             continue
         for at, kept in enumerate(_without_repeat(cycle[:CYCLE])):
             ticks = cycle[CYCLE].frame.pts - cycle[0].frame.pts
-            yield _noted(kept, number, 4 * cycle[0].frame.pts + at * ticks, ticks, matches)
+            yield _recorded(kept, number, 4 * cycle[0].frame.pts + at * ticks, ticks, matches)
             number += 1
         cycle = cycle[CYCLE:]
     if not cycle:
@@ -66,13 +76,13 @@ def film_pictures(frames: Iterator[Frame], order: str, matches: Matches) -> Iter
     last = cycle[-1].frame
     step = last.duration or 1
     rest = _without_repeat(cycle) if len(cycle) == CYCLE else cycle
-    each = (last.pts + step - cycle[0].frame.pts) * 4 // len(rest)
+    duration = (last.pts + step - cycle[0].frame.pts) * 4 // len(rest)
     for at, kept in enumerate(rest):
-        yield _noted(kept, number, 4 * cycle[0].frame.pts + at * each, each, matches)
+        yield _recorded(kept, number, 4 * cycle[0].frame.pts + at * duration, duration, matches)
         number += 1
 
 
-def film_again(
+def rebuild_film_pictures(
     frames: Iterator[Frame],
     order: str,
     sources: npt.NDArray[np.int64],
@@ -80,7 +90,19 @@ def film_again(
     first: int,
     end: int,
 ) -> Iterator[Frame]:
-    """Pictures [first, end) once more; `frames` hold all that `sources` (n, 2) name for them."""
+    """Reconstruct film pictures again from the recorded source frames.
+
+    Args:
+        frames: Frames in order of presentation that include all sources of the pictures.
+        order: The field order, tff or bff.
+        sources: (n, 2) frame indices of the earlier and the later field of every picture.
+        pts: (n,) times of every picture.
+        first: The first picture to make.
+        end: The picture after the last one to make.
+
+    Yields:
+        The pictures [first, end), without a duration.
+    """
     held: dict[int, Frame] = {}
     for number in range(first, end):
         earlier, later = (int(at) for at in sources[number])
@@ -95,44 +117,55 @@ def film_again(
 
 @dataclass(slots=True)
 class _Picture:
+    """A picture joined from two fields, and the measures by which it is judged."""
+
     frame: Frame
-    """That of the earlier field."""
+    """The frame of the earlier field."""
     later: Frame
+    """The frame of the later field."""
     luma: Luma
+    """Every other column of the 8-bit luma."""
     combs: float
+    """The share of samples with combing."""
     order: str
+    """The field order, tff or bff."""
     change: float = 0.0
+    """The mean luma difference to the picture before, in 8-bit levels."""
 
 
-def _with_neighbours(frames: Iterator[Frame]) -> Iterator[tuple[Frame | None, Frame, Frame | None]]:
+def _with_neighbors(frames: Iterator[Frame]) -> Iterator[tuple[Frame | None, Frame, Frame | None]]:
+    """Yield each frame with the frames before and after it, None where there is none."""
     before: Frame | None = None
-    here: Frame | None = None
-    for then in chain(frames, repeat(None, 1)):
-        if here is not None:
-            yield before, here, then
-        before, here = here, then
+    current: Frame | None = None
+    for after in chain(frames, repeat(None, 1)):
+        if current is not None:
+            yield before, current, after
+        before, current = current, after
 
 
-def _matched(three: tuple[Frame | None, Frame, Frame | None], order: str) -> _Picture:
-    _, here, _ = three
-    found = None
-    for other in (here, three[0], three[2]):
+def _matched(neighborhood: tuple[Frame | None, Frame, Frame | None], order: str) -> _Picture:
+    """Join the earlier field of a frame with the later field, its own or a neighbor's."""
+    _, current, _ = neighborhood
+    best = None
+    for other in (current, neighborhood[0], neighborhood[2]):
         if other is None:
             continue
-        luma = _luma(here, other, order)
+        luma = _luma(current, other, order)
         combs = _combs(luma)
-        if found is None or combs < _CLEARLY * found.combs:
-            found = _Picture(here, other, luma, combs, order)
-    assert found is not None
-    return found
+        if best is None or combs < _CLEARLY * best.combs:
+            best = _Picture(current, other, luma, combs, order)
+    assert best is not None
+    return best
 
 
 def _without_repeat(pictures: list[_Picture]) -> list[_Picture]:
+    """Drop the picture that differs least from the one before it."""
     least = min(range(len(pictures)), key=lambda at: pictures[at].change)
     return [each for at, each in enumerate(pictures) if at != least]
 
 
-def _noted(picture: _Picture, number: int, pts: int, duration: int, matches: Matches) -> Frame:
+def _recorded(picture: _Picture, number: int, pts: int, duration: int, matches: Matches) -> Frame:
+    """Record the source frames of a picture and return it as a frame."""
     matches.sources.append((picture.frame.index, picture.later.index))
     matches.combed += picture.combs > _COMBED
     image = _joined(picture.frame.image, picture.later.image, picture.order)
@@ -140,19 +173,19 @@ def _noted(picture: _Picture, number: int, pts: int, duration: int, matches: Mat
 
 
 def _joined(earlier: Any, later: Any, order: str) -> Any:
-    """A new picture of the earlier field of one and the later field of the other."""
+    """Join the earlier field of one picture and the later field of the other in a new picture."""
     image = av.VideoFrame(earlier.width, earlier.height, earlier.format.name)
     rows = _LATER_ROWS[order]
     for number in range(len(image.planes)):
-        into = plane(image, number)
-        into[...] = plane(earlier, number)
-        into[rows::2] = plane(later, number)[rows::2]
+        target = plane(image, number)
+        target[...] = plane(earlier, number)
+        target[rows::2] = plane(later, number)[rows::2]
     image.colorspace, image.color_range = earlier.colorspace, earlier.color_range
     return image
 
 
 def _luma(earlier: Frame, later: Frame, order: str) -> Luma:
-    """Of the picture that they make, every other column, in 8 bits."""
+    """Return the 8-bit luma of the joined picture, every other column."""
     luma = luma_8bit(earlier.image)[:, ::2].astype(np.int16)
     rows = _LATER_ROWS[order]
     luma[rows::2] = luma_8bit(later.image)[rows::2, ::2]
@@ -160,10 +193,11 @@ def _luma(earlier: Frame, later: Frame, order: str) -> Luma:
 
 
 def _combs(luma: Luma) -> float:
-    """Share of the samples that stand out to one side from the lines above and below."""
+    """Return the share of samples that exceed, or fall below, the lines above and below."""
     up, down = luma[1:-1] - luma[:-2], luma[1:-1] - luma[2:]
     return float(np.mean(np.minimum(up, down) > _COMB) + np.mean(np.maximum(up, down) < -_COMB))
 
 
 def _difference(one: Luma, other: Luma) -> float:
+    """Return the mean absolute difference, in 8-bit levels."""
     return float(np.abs(one - other).mean())

@@ -1,4 +1,4 @@
-"""The restored stream and everything else of the source become the output."""
+"""Joins the restored video stream and the other streams of the source in the output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _log = logging.getLogger("vidrestore")
 
 _ERROR_LINES = 3
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
-_NO_STREAM = "9999?"  # names no stream, and "?" lets that pass
+_NO_STREAM = "9999?"  # maps no stream: "?" makes a missing one no error
 _TRIAL_SECONDS = 0.2
 _PATH = "path in hexadecimal:"
 _PROVENANCE_KEY = "vidrestore"
@@ -41,12 +41,24 @@ def remux(
     provenance: str | None = None,
     part_seconds: tuple[Fraction, Fraction] | None = None,
 ) -> None:
-    """Write `target` from the restored `video` and the other streams of `source`, none re-encoded.
+    """Write the output from the restored video and the other streams of the source.
 
-    Times are the source's own. With `part_seconds`, [start, end) from the start of the source file,
-    only that part of the other streams is taken, and times begin at zero with the first frame.
-    `last_frame` is its time and how long it lasts, in seconds. `provenance` goes into the tags of
-    the file. OutputError where ffmpeg fails.
+    No stream is encoded again. Times are those of the source.
+
+    Args:
+        video: The file with the restored video stream.
+        source: The source.
+        target: The output; an existing file is replaced.
+        plan: The streams to keep and what becomes of each.
+        info: The restored stream of the source.
+        last_frame: The time of the last frame and its duration, in seconds.
+        provenance: A text for the tags of the file; None: no text.
+        part_seconds: [start, end) from the start of the source file, in seconds; only that part of
+            the other streams is copied, and times begin at 0 with the first frame. None: all.
+
+    Raises:
+        OutputError: ffmpeg cannot be run or fails.
+        OSError: The disk is full.
     """
     window = dict(zip(("ss", "to"), part_seconds, strict=True)) if part_seconds else {}
     restored = _Input(video, {})
@@ -67,11 +79,12 @@ def remux(
 
 
 def _durations(last_seconds: Fraction, lasts_seconds: Fraction) -> str:
-    """A filter that has the stream end where its last frame does.
+    """Return a bitstream filter that ends the stream where its last frame ends.
 
-    Containers state durations by the order of coding, in which the last packet is another frame.
+    Without it, the container takes the end from the last packet in coding order, which may be that
+    of another frame.
     """
-    # Half a microsecond is less than any tick and more than the error of such an expression.
+    # Half a microsecond is less than any tick and more than the rounding error of the expression.
     is_last = f"gte(PTS*TB,{float(last_seconds) - 5e-7!r})"
     end = float(last_seconds + lasts_seconds)
     lasts = f"round({float(lasts_seconds)!r}/TB)"
@@ -79,11 +92,21 @@ def _durations(last_seconds: Fraction, lasts_seconds: Fraction) -> str:
     return f"setts=pts=PTS:dts=DTS:duration=if({is_last},{lasts},{others})".replace(",", "\\,")
 
 
-def plan_that_fits(probe: Probe, trial: Path, plan: RemuxPlan) -> RemuxPlan:
-    """Join a moment of the other streams into `trial`, to learn before the work if they fit.
+def trial_remux(probe: Probe, trial: Path, plan: RemuxPlan) -> RemuxPlan:
+    """Join a moment of the other streams before the work begins, and adapt the plan to the result.
 
-    Streams that no container holds, because their headers are damaged for one, leave the plan.
-    OutputError, naming the streams and a container that holds them, where another one would do.
+    Streams that no container takes, for example because their headers are damaged, leave the plan.
+
+    Args:
+        probe: The source.
+        trial: A path for the trial file, which is removed.
+        plan: The streams to keep.
+
+    Returns:
+        `plan`, or a plan without the streams that cannot be joined and with a notice about them.
+
+    Raises:
+        OutputError: The container cannot hold a stream that another container can hold.
     """
     source, codecs = probe.path, {each.index: each.codec for each in probe.streams}
     others = [index for index in plan.kept if index != probe.info.stream_index]
@@ -92,21 +115,23 @@ def plan_that_fits(probe: Probe, trial: Path, plan: RemuxPlan) -> RemuxPlan:
     reasons = {i: _fits(source, trial, plan, [i], plan.container) for i in others}
     culprits = [index for index, reason in reasons.items() if reason is not None] or others
     reason = next(filter(None, reasons.values()), "they do not fit together")
-    named = ", ".join(f"{i} ({codecs[i] or 'of no known codec'})" for i in culprits)
+    named = ", ".join(f"{i} ({codecs[i] or 'unknown codec'})" for i in culprits)
     for other in ("matroska", "mov", "mp4"):
         if other != plan.container and _fits(source, trial, plan, others, other) is None:
             raise OutputError(
-                f"{suffix_for(plan.container)} cannot hold stream {named} of {source}, an "
+                f"{suffix_for(plan.container)} cannot hold stream {named} of {source}, but an "
                 f"{suffix_for(other)} file can: {reason}"
             )
-    why = f"stream {named} fits into no container that is written here and is left out: {reason}"
+    why = (
+        f"no container that vidrestore writes can hold stream {named}, so it is left out: {reason}"
+    )
     return plan.without(culprits, why)
 
 
 def _fits(
     source: Path, trial: Path, plan: RemuxPlan, streams: Sequence[int], container: str
 ) -> str | None:
-    """Why these streams cannot be joined in such a file, or None."""
+    """Return why these streams cannot be joined in such a container, or None if they can."""
     part = _Input(source, {"t": str(_TRIAL_SECONDS)})
     arguments: dict[str, Any] = {"f": container, "c": "copy", "loglevel": "error"}
     if container == plan.container:
@@ -122,14 +147,22 @@ def _fits(
 
 
 def packet_count(path: Path, stream_index: int) -> int:
-    """How many packets one stream of a finished file holds."""
+    """Count the packets of one stream of a finished file.
+
+    Args:
+        path: The file.
+        stream_index: The index of the stream.
+
+    Returns:
+        The number of packets that are not empty.
+    """
     with av.open(str(path.absolute())) as container:
         stream = container.streams[stream_index]
         return sum(1 for packet in container.demux(stream) if packet.size)
 
 
 def _write_covers(source: Path, plan: RemuxPlan, folder: Path) -> list[tuple[Path, str, str]]:
-    """(file, name, media type) of every cover picture that becomes an attachment."""
+    """Write the cover pictures that become attachments; return (file, name, media type) of each."""
     covers = []
     for index, (name, media_type) in plan.attached.items():
         with av.open(str(source.absolute())) as container:
@@ -143,6 +176,7 @@ def _write_covers(source: Path, plan: RemuxPlan, folder: Path) -> list[tuple[Pat
 
 
 def _arguments(plan: RemuxPlan, info: VideoInfo, *, whole: bool) -> dict[str, Any]:
+    """Return the options of the output that depend on the streams."""
     at = plan.kept.index(info.stream_index)
     # Inputs are numbered as their streams are first mapped.
     source_input = "1" if at == 0 else "0"
@@ -158,8 +192,8 @@ def _arguments(plan: RemuxPlan, info: VideoInfo, *, whole: bool) -> dict[str, An
         if index in plan.codecs:
             arguments[f"c:{place}"] = plan.codecs[index]
     if whole:
-        # Without it each input is moved to start at zero by itself, and sound and picture part.
-        # For a part that is just what is wanted: both inputs start where the part does.
+        # Without copyts, ffmpeg shifts each input to start at zero, and sound and picture lose
+        # their synchrony. For a part that shift is right: both inputs start with the part.
         arguments["copyts"] = None
     else:
         others = (i for i in range(len(plan.kept)) if i != at)
@@ -173,7 +207,7 @@ def _tags_and_covers(
     provenance: str | None,
     covers: Sequence[tuple[Path, str, str]],
 ) -> tuple[bool, list[str]]:
-    """(whether the file has tags of its own invention, options of ffmpeg that repeat)."""
+    """Return (whether tags need an extension of mp4 and mov, options that stand more than once)."""
     options: list[str] = []
     for path, _, _ in covers:
         options += ["-attach", str(path.absolute())]
@@ -189,23 +223,25 @@ def _tags_and_covers(
 
 
 def _metadata(where: str, tags: Mapping[str, str]) -> list[str]:
+    """Return ffmpeg's options that set tags; `where` names the file (g) or a stream (s:0)."""
     return [word for k, v in tags.items() for word in (f"-metadata:{where}", f"{k}={v}")]
 
 
 def _container_arguments(plan: RemuxPlan, info: VideoInfo, *, has_own_tags: bool) -> dict[str, Any]:
+    """Return the options of the output that depend on the container."""
     at = plan.kept.index(info.stream_index)
     if plan.container == "matroska":
-        # Its muxer would otherwise mark the first track of each kind as the default.
+        # The muxer would otherwise mark the first track of each kind as the default.
         arguments = {"default_mode": "passthrough"}
         if info.sample_aspect_ratio != 1:
-            # It has the aspect from the stream alone, where not every codec repeats it.
+            # The muxer takes the aspect ratio from the stream, and not every codec states it there.
             aspect = info.sample_aspect_ratio * Fraction(info.width, info.height)
             arguments[f"aspect:{at}"] = f"{aspect.numerator}:{aspect.denominator}"
         return arguments
     flags = "+faststart"
     if has_own_tags and plan.can_have_own_tags:
         flags += "+use_metadata_tags"
-    # Start times are rounded to the movie's clock, which is otherwise a thousandth of a second.
+    # Start times are rounded to the movie's clock, whose default is a thousandth of a second.
     return {"movie_timescale": "90000", "movflags": flags}
 
 
@@ -250,11 +286,12 @@ def _run(command: Sequence[str], source: Path, target: Path) -> None:
 
 
 def _named(path: Path) -> str:
-    """A path for ffmpeg-python, which takes only text in UTF-8, while a path may be any bytes."""
+    """Encode a path for ffmpeg-python, which takes UTF-8 text; a path may hold any bytes."""
     return f"{_PATH}{os.fsencode(path.absolute()).hex()}"
 
 
 def _name_itself(argument: str) -> str:
+    """Decode a path that `_named` encoded; return other arguments unchanged."""
     if not argument.startswith(_PATH):
         return argument
     return os.fsdecode(bytes.fromhex(argument.removeprefix(_PATH)))

@@ -1,4 +1,4 @@
-"""A file is opened as video, and the stream of it that is meant."""
+"""Opens a file as video and selects its main video stream."""
 
 from __future__ import annotations
 
@@ -16,21 +16,29 @@ from vidrestore.common.errors import InputError, system_reason
 from vidrestore.common.files import check_readable_kind
 from vidrestore.media.images import is_pictures, pictures_of
 
-# Of pictures as they are read; what they are shown at is a setting.
+# The rate at which libavformat reads pictures; the setting decode.fps gives the rate for display.
 PICTURES_PER_SECOND = 25
 
 
 @contextmanager
 def open_source(path: Path, device: str | None = None) -> Iterator[Any]:
-    """The opened container; InputError, in one sentence, for whatever is not readable as video.
+    """Open a video, a picture, or numbered pictures as a PyAV container.
 
-    `path` may be that of pictures, see `vidrestore.media.images`, which are the frames of a video.
-    `device`, such as cuda, decodes what it can; an InputError, too, where it cannot be used.
+    Args:
+        path: A video, or pictures as described in `vidrestore.media.images`.
+        device: A device that decodes what it can, such as cuda. None: the processor decodes.
+
+    Yields:
+        The opened container.
+
+    Raises:
+        InputError: The file does not exist, is empty, cannot be read as video, or cannot be decoded
+            on the device.
     """
     try:
         if path.is_dir():
             raise InputError(
-                f"{path} is a folder; give the path of a video in it, or of pictures by a pattern "
+                f"{path} is a folder; give the path of a video in it, or a pattern of pictures "
                 f"such as {path / 'name_%06d.tif'}"
             )
         container = _opened_pictures(path) if is_pictures(path) else _opened(path, device)
@@ -42,29 +50,41 @@ def open_source(path: Path, device: str | None = None) -> Iterator[Any]:
         if kind == "tty":
             raise InputError(f"{path} is text, not a video")
         if not is_pictures(path) and (kind == "image2" or kind.endswith("_pipe")):
-            raise InputError(f"{path} is a picture with the name of a video; rename it")
+            raise InputError(f"{path} is a picture with the suffix of a video; rename it")
         yield container
 
 
 def _opened(path: Path, device: str | None) -> Any:
+    """Open a file with PyAV; raise InputError if it does not exist or is empty."""
     check_readable_kind(path, "the file", InputError)
     if not path.exists():
         raise InputError(f"the file {path} does not exist")
     if path.stat().st_size == 0:
-        raise InputError(f"the file {path} is empty; copy it again from where it came")
-    # The pictures come down to the memory of the processor.
+        raise InputError(f"the file {path} is empty; copy it again from its source")
+    # HWAccel copies decoded pictures to the memory of the processor.
     hwaccel = None if device is None else HWAccel(device)
     return av.open(str(path.absolute()), metadata_errors="replace", hwaccel=hwaccel)
 
 
 def _opened_pictures(path: Path) -> Any:
+    """Open pictures with libavformat's demuxer image2."""
     pictures = pictures_of(path)
     options = pictures.demuxer_options | {"framerate": str(PICTURES_PER_SECOND)}
     return av.open(pictures.address, format="image2", options=options)
 
 
 def main_video_stream(container: Any) -> Any:
-    """The video stream to restore: the default one that is not cover art, else the best."""
+    """Return the video stream to restore: the default one that is not cover art, else the best one.
+
+    Args:
+        container: An opened PyAV container.
+
+    Returns:
+        The stream.
+
+    Raises:
+        InputError: The file has no video stream, or none that can be decoded.
+    """
     moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not moving:
         raise InputError(
@@ -72,7 +92,9 @@ def main_video_stream(container: Any) -> Any:
         )
     moving = [s for s in moving if s.codec_context is not None]
     if not moving:
-        raise InputError(f"the video of {container.name} cannot be decoded here; convert it first")
+        raise InputError(
+            f"vidrestore cannot decode the video of {container.name}; convert it first"
+        )
     best = container.streams.best("video")
     marked = [s for s in moving if s.disposition & Disposition.default]
     if best in marked or (best in moving and not marked):

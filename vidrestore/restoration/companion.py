@@ -241,7 +241,7 @@ def _known(
     """What is known of its frames: all that `restore.frames_again` needs."""
     path, info, damage = beside.path, beside.info, DecodeErrors()
     seen = _matched(path, info, source, analysis, span, damage, on_event, may_seek=True)
-    if damage.found and damage.sought:
+    if damage.found and damage.by_seeking:
         damage = DecodeErrors()
         seen = _matched(path, info, source, analysis, span, damage, on_event, may_seek=False)
     pts, crc32 = zip(*seen, strict=True)

@@ -195,7 +195,7 @@ def _woven(frames: Iterator[Frame], analysis: Analysis) -> Iterator[Frame]:
     """The output's frames: these, or those that these are the fields of."""
     if not is_woven(analysis) or (fields := analysis.fields) is None:
         return frames
-    return woven(frames, fields.order, said=fields.info.field_order)
+    return woven(frames, fields.order, flagged_order=fields.info.field_order)
 
 
 def _layer_writer(

@@ -28,8 +28,8 @@ from vidrestore.imaging.optical_flow import (
     DenseFlow,
     FlowField,
     Grey,
+    closing_error,
     enlarged,
-    gap,
     moved,
     reduced,
     resized,
@@ -293,7 +293,7 @@ def _step(a: _Crop, b: _Crop, forward: FlowField, backward: FlowField, flow: Flo
     drift = ((sample(b.result, flow) * light[0] + light[1] - a.result) ** 2).mean(axis=-1)
     jump = float(((a.source - there).mean(axis=(0, 1)) ** 2).mean())
     doubt = (
-        gap(forward, backward, side / 256)
+        closing_error(forward, backward, side / 256)
         + change / _SOURCE_TOLERANCE**2
         + drift / _RESTORED_TOLERANCE**2
         + squared(flow - forward) / (_WOBBLE_TOLERANCE_PX * side / 512) ** 2

@@ -26,7 +26,7 @@ from skimage.metrics import structural_similarity
 
 from vidrestore.imaging.filters import gaussian_blur
 from vidrestore.imaging.luma import bt601_luma
-from vidrestore.imaging.optical_flow import DenseFlow, FlowField, sample, trust
+from vidrestore.imaging.optical_flow import DenseFlow, FlowField, confidence, sample
 
 Stack = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.float32]
@@ -150,15 +150,15 @@ def slow_flicker(output: Stack, truth: Stack, flows: Flows, mask: Mask) -> Value
 def blind_flicker(output: Stack, source: Stack, flows: Flows, mask: Mask) -> Values:
     """(n - 2,) mean squares of FLKb: FLK with O in place of its error, `flows` those of I.
 
-    Pixels are cut where the flow to either neighbour fails its gate: trust below 1/2, see
-    `vidrestore.imaging.optical_flow.trust`. What truly changes in the face counts too, so only the
+    Pixels are cut where the flow to either neighbour fails its gate: confidence below 1/2, see
+    `imaging.optical_flow.confidence`. What truly changes in the face counts too, so only the
     ratio of two results for the same source says something.
     """
     low = [_blurred(255 * bt601_luma(picture), _GATE_SIGMA_PX) for picture in source]
     known = np.broadcast_to(mask, source.shape[:3])[1:-1].copy()
     for t in range(len(known)):
-        before = trust(flows.backward[t], flows.forward[t], low[t + 1], low[t])
-        after = trust(flows.forward[t + 1], flows.backward[t + 1], low[t + 1], low[t + 2])
+        before = confidence(flows.backward[t], flows.forward[t], low[t + 1], low[t])
+        after = confidence(flows.forward[t + 1], flows.backward[t + 1], low[t + 1], low[t + 2])
         known[t] *= (before >= _LEAST_TRUST) & (after >= _LEAST_TRUST)
     return _unsteadiness(255 * output, flows, known, mask_of_middles=True)
 

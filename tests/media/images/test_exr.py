@@ -266,12 +266,12 @@ WRONG = {
     "is compressed by DWAB, which changes pixels": by_library(compression="DWAB"),
     "of several parts": several_parts,
     "has the channels B, G, Z": other_channels("B", "G", "Z"),
-    "has the channels Y; R, G and B": other_channels("Y"),
+    "has the channels Y; vidrestore needs R, G and B": other_channels("Y"),
     "a half float for each pixel in its channel R": other_channels(*"RGB", kind=np.float32),
-    "data window and display window differ": by_library(
+    "a data window that differs from its display window": by_library(
         displayWindow=(np.zeros(2, np.int32), np.array([199, 119], np.int32))
     ),
-    "is no OpenEXR file": edited(lambda content: b"II*\0" + content[4:]),
+    "is not an OpenEXR file": edited(lambda content: b"II*\0" + content[4:]),
     "is damaged or cut short": edited(lambda content: content[:-50]),
     "is damaged or cut short:": edited(lambda content: content[:40]),
     "mipmaps": levels,

@@ -26,8 +26,8 @@ from vidrestore.common.errors import InputError, OutputError, UsageError, Vidres
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs.workers import _check_input
 from vidrestore.media.images import files
-from vidrestore.media.images.header import Carried
-from vidrestore.media.images.tiff import made as made_tiff
+from vidrestore.media.images.header import Metadata
+from vidrestore.media.images.tiff import new_file as made_tiff
 from vidrestore.media.probe import fingerprint, probe
 
 NUMBERS = range(1001, 1013)
@@ -89,8 +89,8 @@ KINDS = [(".png", 1, 8), (".png", 1, 16), (".png", 2, 8), (".png", 2, 16), (".pn
 def test_grey_and_alpha_stay(tmp_path, out, suffix, channels, bits):
     source, target = tmp_path / f"a{suffix}", out / f"b{suffix}"
     before = samples(channels, bits)
-    made = made_tiff if suffix == ".tif" else files.png.made
-    source.write_bytes(made(before, Carried()))
+    made = made_tiff if suffix == ".tif" else files.png.new_file
+    source.write_bytes(made(before, Metadata()))
     assert restored(source, target).faces == 1
     assert files.read_header(target) == files.read_header(source)
     after = decoded(target)
@@ -106,7 +106,7 @@ def test_grey_and_alpha_stay(tmp_path, out, suffix, channels, bits):
 
 def test_a_still_without_a_face_is_copied_byte_for_byte(tmp_path, out):
     source = tmp_path / "dark.png"
-    source.write_bytes(files.png.made(samples(dark=True), Carried(icc=b"profile" * 9)))
+    source.write_bytes(files.png.new_file(samples(dark=True), Metadata(icc=b"profile" * 9)))
     summary = restored(source, out / "dark.png")
     assert (out / "dark.png").read_bytes() == source.read_bytes()
     assert "no face was found; nothing was restored" in summary.warnings
@@ -215,11 +215,11 @@ def text(folder: Path) -> None:
 
 
 def other_size(folder: Path) -> None:
-    (folder / "scan_000003.tif").write_bytes(made_tiff(samples()[:100], Carried()))
+    (folder / "scan_000003.tif").write_bytes(made_tiff(samples()[:100], Metadata()))
 
 
 def other_depth(folder: Path) -> None:
-    (folder / "scan_000003.tif").write_bytes(made_tiff(samples(bits=8), Carried()))
+    (folder / "scan_000003.tif").write_bytes(made_tiff(samples(bits=8), Metadata()))
 
 
 def cut_short(folder: Path) -> None:
@@ -237,9 +237,9 @@ def no_file(folder: Path) -> None:
 
 
 WRONG = {
-    text: "scan_000003.tif is no TIFF file, whatever its name says",
-    other_size: "scan_000003.tif has 160 x 100 pixels of 16 bits, colour, unlike scan_000001.tif",
-    other_depth: "scan_000003.tif has 160 x 120 pixels of 8 bits, colour, unlike scan_000001.tif",
+    text: "scan_000003.tif is not a TIFF file, despite its suffix",
+    other_size: "scan_000003.tif has 160 x 100 pixels of 16 bits, color, unlike scan_000001.tif",
+    other_depth: "scan_000003.tif has 160 x 120 pixels of 8 bits, color, unlike scan_000001.tif",
     cut_short: "scan_000003.tif is",
     emptied: "scan_000003.tif is empty",
     no_file: "no file in .* has a name like scan_%06d.tif",
@@ -271,7 +271,7 @@ def test_a_picture_with_damaged_pixels_is_named(tmp_path):
         ("in/scan_%06d.tif", "out/a.tif", "names many pictures and the other path one"),
         ("in/scan_000001.tif", "out/a_%06d.tif", "names many pictures and the other path one"),
         ("in/scan_000001.tif", "out/a.mp4", "a.mp4 is no picture and scan_000001.tif is one"),
-        ("in/scan_000001.tif", "out/a.webp", "of the kind .webp are neither read nor written"),
+        ("in/scan_000001.tif", "out/a.webp", "does not support .webp pictures"),
         ("in/scan_000001.tif", "out/a.exr", "tiff pictures do not become exr ones"),
         ("in/scan_000001.tif", "out/a.jpg", "a JPEG cannot hold 160 x 120 pixels of 16 bits"),
         ("in/scan_000001.tif", "out/a.dpx", "tiff pictures do not become dpx ones"),
@@ -279,7 +279,7 @@ def test_a_picture_with_damaged_pixels_is_named(tmp_path):
         ("in/scan_%06d.tif", "in/scan_%06d.tif", "is the input itself"),
         ("in/scan_000001.tif", "in/scan_000002.tif", "exists already; add --overwrite"),
         ("in/scan_%06d.tif", "none/a_%06d.tif", "folder .*none for the output does not exist"),
-        ("in/%d_%06d.tif", "out/%06d.tif", "must hold one number"),
+        ("in/%d_%06d.tif", "out/%06d.tif", "must hold one placeholder"),
         ("in/nothing.tif", "out/a.tif", "in/nothing.tif does not exist"),
         ("in", "out/a.tif", "in is a folder; name the pictures in it by a pattern"),
         ("in/scan_%06d.tif", "in/scan_0%05d.tif", "is the input itself"),

@@ -1,4 +1,4 @@
-"""DPX files (SMPTE ST 268): the header, byte for byte, and other pixels behind it."""
+"""DPX files (SMPTE ST 268): replaces the pixels and keeps the header byte for byte."""
 
 from __future__ import annotations
 
@@ -17,9 +17,21 @@ _FILLED = 1
 
 
 def read(data: Any) -> Header:
+    """Read the header of a DPX file.
+
+    Args:
+        data: The file.
+
+    Returns:
+        The header.
+
+    Raises:
+        UnreadableError: The file is not a DPX file, is cut short, or is of a kind that vidrestore
+            does not write.
+    """
     order = _ORDERS.get(bytes(data[:4]))
     if order is None:
-        raise UnreadableError("is no DPX file, whatever its name says")
+        raise UnreadableError("is not a DPX file, despite its suffix")
     if len(data) < _HEAD_BYTES:
         raise UnreadableError("is cut short")
     elements, width, height = struct.unpack(f"{order}HII", data[_ELEMENTS : _ELEMENTS + 10])
@@ -27,40 +39,59 @@ def read(data: Any) -> Header:
     channels = _CHANNELS_OF_DESCRIPTOR.get(descriptor)
     if elements != 1 or channels is None or encoding != 0:
         raise UnreadableError(
-            "is a DPX of another kind than plain R'G'B', with alpha or without, or grey"
+            "is a DPX file of an unsupported kind; save it as R'G'B', with or without alpha, or as "
+            "gray"
         )
     fits = bits in (8, 16) or (packing == _FILLED and (bits, channels) in ((10, 3), (12, 3)))
     if not fits:
         raise UnreadableError(
-            f"packs {channels} channels of {bits} bits in a way that is not written here; save it "
-            "as R'G'B' of 10 or 12 bits in filled words, or of 8 or 16"
+            f"packs {channels} channels of {bits} bits in a way that vidrestore does not "
+            "write; save it as R'G'B' of 10 or 12 bits in filled words, or of 8 or 16 bits"
         )
     return Header("dpx", width, height, channels, bits)
 
 
 def _element(data: Any, order: str) -> tuple[int, int, int, int]:
-    """Descriptor, bits, packing, encoding."""
+    """Read descriptor, bits, packing and encoding of the first image element."""
     return struct.unpack(f"{order}B2xBHH", data[_ELEMENT : _ELEMENT + 8])
 
 
-def rewritten(data: Any, samples: Samples) -> bytes:
-    """The file with these pixels."""
+def replace_pixels(data: Any, samples: Samples) -> bytes:
+    """Replace the pixels of a DPX file.
+
+    Args:
+        data: The file.
+        samples: The new pixels, of the size, channels and bits of the file.
+
+    Returns:
+        The new file.
+    """
     start, stored = _place(data), _stored(data, samples)
     return b"".join([data[:start], stored, data[start + len(stored) :]])
 
 
-def holds(data: Any, samples: Samples) -> bool:
-    """Whether `rewritten` with the file's own pixels gives the very file."""
+def matches_pixels(data: Any, samples: Samples) -> bool:
+    """Return whether `replace_pixels` with these pixels gives exactly the same file.
+
+    Args:
+        data: The file.
+        samples: The decoded pixels of the file.
+
+    Returns:
+        False where the file stores its pixels in another way.
+    """
     start, stored = _place(data), _stored(data, samples)
     return bytes(data[start : start + len(stored)]) == stored
 
 
 def _place(data: Any) -> int:
+    """Return the offset of the pixels."""
     (start,) = struct.unpack(f"{_ORDERS[bytes(data[:4])]}I", data[4:8])
     return int(start)
 
 
 def _stored(data: Any, samples: Samples) -> bytes:
+    """Serialize pixels as the file stores them."""
     order = _ORDERS[bytes(data[:4])]
     _, bits, _, _ = _element(data, order)
     rows = samples.shape[0]

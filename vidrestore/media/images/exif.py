@@ -1,4 +1,4 @@
-"""Tags in image file directories, as TIFF files and Exif data have them (TIFF 6.0; Exif 3.0)."""
+"""Tags in image file directories of TIFF files and Exif data (TIFF 6.0; Exif 3.0)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ ORIENTATION, ICC = 274, 34675
 _BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _LETTER_OF_TYPE = {1: "B", 3: "H", 4: "I", 13: "I"}
 _SHORT, _LONG, _UNDEFINED = 3, 4, 7
-# Exif, GPS, and within Exif, interoperability.
+# Tags that point to directories: Exif, GPS, and within Exif, interoperability.
 _DIRECTORIES = (34665, 34853, 40965)
 _NORMAL = 1
 
-# Exif orientation -> ((a, b), (c, d)) with which shown = matrix @ stored, y downwards.
+# Exif orientation -> (a, b, c, d); display = ((a, b), (c, d)) @ stored, (x, y) with y downward.
 _TURNS = {
     1: (1, 0, 0, 1), 2: (-1, 0, 0, 1), 3: (-1, 0, 0, -1), 4: (1, 0, 0, -1),
     5: (0, 1, 1, 0), 6: (0, -1, 1, 0), 7: (0, -1, -1, 0), 8: (0, 1, -1, 0),
@@ -26,31 +26,47 @@ _TURNS = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tag; `raw` are its values in the byte order of the whole."""
+    """One tag."""
 
     kind: int
+    """The type of the values as TIFF numbers types."""
     count: int
+    """The number of values."""
     raw: bytes
+    """The values in the byte order of the file."""
 
 
 @dataclass(slots=True)
 class Directory:
-    """Tags, and the directories that some of them lead to."""
+    """Tags, and the directories to which some tags point."""
 
     entries: dict[int, Entry] = field(default_factory=dict)
+    """Tag number -> the tag."""
     below: dict[int, Directory] = field(default_factory=dict)
+    """Tag number -> the directory to which the tag points."""
 
 
 @dataclass(slots=True)
 class Tags:
+    """The tags of the first picture of a file."""
+
     order: str
-    """< or >, as `struct` has them."""
+    """The byte order as `struct` denotes it: < or >."""
     first: Directory
+    """The directory of the first picture."""
     has_more: bool
-    """Another picture follows the first one."""
+    """Whether another picture follows the first one."""
 
     def values(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """Whole numbers."""
+        """Return the whole numbers of a tag.
+
+        Args:
+            tag: The tag number.
+            default: The result where the tag is missing or holds something else; default: ().
+
+        Returns:
+            The values.
+        """
         entry = self.first.entries.get(tag)
         letter = None if entry is None else _LETTER_OF_TYPE.get(entry.kind)
         if entry is None or letter is None:
@@ -58,34 +74,68 @@ class Tags:
         return struct.unpack(f"{self.order}{entry.count}{letter}", entry.raw)
 
     def set(self, tag: int, *values: int, short: bool = False) -> None:
+        """Set a tag to whole numbers.
+
+        Args:
+            tag: The tag number.
+            *values: The values.
+            short: Whether to store 16-bit rather than 32-bit numbers; default: False.
+        """
         kind = _SHORT if short else _LONG
         raw = struct.pack(f"{self.order}{len(values)}{_LETTER_OF_TYPE[kind]}", *values)
         self.first.entries[tag] = Entry(kind, len(values), raw)
 
     def set_bytes(self, tag: int, content: bytes) -> None:
+        """Set a tag to bytes of type UNDEFINED.
+
+        Args:
+            tag: The tag number.
+            content: The bytes.
+        """
         self.first.entries[tag] = Entry(_UNDEFINED, len(content), content)
 
     def drop(self, tags: Collection[int]) -> None:
+        """Remove tags and the directories to which they point.
+
+        Args:
+            tags: The tag numbers; missing tags are ignored.
+        """
         for tag in tags:
             self.first.entries.pop(tag, None)
             self.first.below.pop(tag, None)
 
     @property
     def orientation(self) -> int:
-        """1 to 8."""
-        found = self.values(ORIENTATION, (_NORMAL,))
-        return found[0] if len(found) == 1 and found[0] in _TURNS else _NORMAL
+        """The Exif orientation, 1 to 8; 1 where the tag is missing or not valid."""
+        values = self.values(ORIENTATION, (_NORMAL,))
+        return values[0] if len(values) == 1 and values[0] in _TURNS else _NORMAL
 
 
-def turn_of(orientation: int) -> tuple[int, int, int, int]:
-    """As `VideoInfo.display_orientation`."""
+def orientation_matrix(orientation: int) -> tuple[int, int, int, int]:
+    """Convert an Exif orientation to a rotation and flip.
+
+    Convention: display = ((a, b), (c, d)) @ stored, (x, y) with y downward.
+
+    Args:
+        orientation: 1 to 8.
+
+    Returns:
+        (a, b, c, d), as `VideoInfo.display_orientation`.
+    """
     return _TURNS[orientation]
 
 
 def parse(data: Any) -> Tags:
-    """Tags of a TIFF file, or of Exif data, which has the same form; `data` is like bytes.
+    """Parse the tags of a TIFF file, or of Exif data, which has the same form.
 
-    UnreadableError for what is neither.
+    Args:
+        data: The file: bytes or a memory map.
+
+    Returns:
+        The tags of the first picture.
+
+    Raises:
+        UnreadableError: The data holds no TIFF tags or is cut short.
     """
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(data[:4]))
     if order is None:
@@ -96,28 +146,29 @@ def parse(data: Any) -> Tags:
 
 
 def _directory(data: Any, order: str, start: int, depth: int) -> tuple[Directory, int]:
-    """And where the next one is, 0 where there is none."""
-    found = Directory()
+    """Parse a directory; return it and the offset of the next one, 0 where there is none."""
+    directory = Directory()
     (count,) = _unpacked(f"{order}H", data, start)
     for at in range(start + 2, start + 2 + 12 * count, 12):
         tag, kind, length = _unpacked(f"{order}HHI", data, at)
         if kind not in _BYTES_OF_TYPE:
-            continue  # as readers must
+            continue  # TIFF 6.0 requires readers to skip unknown types
         size, place = length * _BYTES_OF_TYPE[kind], at + 8
         if size > 4:
             (place,) = _unpacked(f"{order}I", data, place)
         raw = bytes(data[place : place + size])
         if len(raw) != size:
             raise UnreadableError("is cut short")
-        found.entries[tag] = Entry(kind, length, raw)
+        directory.entries[tag] = Entry(kind, length, raw)
         if tag in _DIRECTORIES and size == 4 and depth < 2:
             (below,) = _unpacked(f"{order}I", raw, 0)
-            found.below[tag], _ = _directory(data, order, below, depth + 1)
+            directory.below[tag], _ = _directory(data, order, below, depth + 1)
     (following,) = _unpacked(f"{order}I", data, start + 2 + 12 * count)
-    return found, following
+    return directory, following
 
 
 def _unpacked(form: str, data: Any, at: int) -> tuple[int, ...]:
+    """Unpack numbers at an offset; raise UnreadableError where the data ends before."""
     size = struct.calcsize(form)
     raw = bytes(data[at : at + size])
     if len(raw) != size:
@@ -125,15 +176,24 @@ def _unpacked(form: str, data: Any, at: int) -> tuple[int, ...]:
     return struct.unpack(form, raw)
 
 
-def packed(directory: Directory, order: str, at: int) -> bytes:
-    """The directory as it stands `at` bytes from the start, its values behind it; none follows."""
+def pack_directory(directory: Directory, order: str, at: int) -> bytes:
+    """Serialize a directory, its values and the directories below it.
+
+    Args:
+        directory: The directory.
+        order: The byte order, < or >.
+        at: The offset of the directory from the start of the file.
+
+    Returns:
+        The directory with its values after it; it states that no directory follows.
+    """
     rows, values = [], bytearray()
     behind = at + 2 + 12 * len(directory.entries) + 4
     for tag, entry in sorted(directory.entries.items()):
         raw = entry.raw
         if (below := directory.below.get(tag)) is not None:
             place = behind + len(values)
-            values += packed(below, order, place)
+            values += pack_directory(below, order, place)
             raw = struct.pack(f"{order}I", place)
         elif len(raw) > 4:
             place = behind + len(values)
@@ -144,11 +204,27 @@ def packed(directory: Directory, order: str, at: int) -> bytes:
     return b"".join([count, *rows, last, bytes(values)])
 
 
-def exif_of(tags: Tags) -> bytes:
-    """Exif data without the directories of further pictures."""
-    return start_of(tags.order, 8) + packed(tags.first, tags.order, 8)
+def exif_bytes(tags: Tags) -> bytes:
+    """Serialize tags as Exif data, without the directories of further pictures.
+
+    Args:
+        tags: The tags.
+
+    Returns:
+        The Exif data, which begins with the TIFF header.
+    """
+    return tiff_header(tags.order, 8) + pack_directory(tags.first, tags.order, 8)
 
 
-def start_of(order: str, directory_at: int) -> bytes:
+def tiff_header(order: str, directory_at: int) -> bytes:
+    """Return the 8 bytes at the start of a TIFF file.
+
+    Args:
+        order: The byte order, < or >.
+        directory_at: The offset of the first directory.
+
+    Returns:
+        The TIFF header.
+    """
     magic = b"II*\0" if order == "<" else b"MM\0*"
     return magic + struct.pack(f"{order}I", directory_at)

@@ -1,7 +1,7 @@
-"""OpenEXR files whose R, G, B and A are half floats: the same file with other pixels.
+"""OpenEXR files whose R, G, B and A are half floats: replaces the pixels and keeps the attributes.
 
-The OpenEXR library reads and writes them. Its terms are those of "Technical
-Introduction to OpenEXR", openexr.com.
+The OpenEXR library reads and writes the files. Terms are those of "Technical Introduction to
+OpenEXR", openexr.com.
 """
 
 from __future__ import annotations
@@ -20,38 +20,41 @@ if TYPE_CHECKING:
 
 _MAGIC = b"v/1\x01"
 _LOSSLESS = ("NO", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24")
-"""Compressions that give half floats back as they were."""
+"""The compressions that preserve half floats exactly."""
 _TABLE_ROWS = 513
 
 
 def read(data: Any) -> Header:
-    """Read a file and check that it can be written with other pixels.
+    """Read the header of an OpenEXR file and check that its pixels can be replaced.
 
     Args:
         data: The whole file: bytes or a memory map.
 
     Returns:
-        Size and channels; other channels than R, G, B and A do not count.
+        The header; it counts only the channels R, G, B and A.
 
     Raises:
-        UnreadableError: The file is no OpenEXR file, is cut short or damaged, or is of a kind that
-            vidrestore does not write.
+        UnreadableError: The file is not an OpenEXR file, is cut short or damaged, or is of a kind
+            that vidrestore does not write.
     """
     part = _part(data)
     _check(part)
     return Header("exr", part.width(), part.height(), len(_order(part)), 16)
 
 
-def rewritten(data: Any, samples: Samples) -> bytes:
-    """Write the file with other pixels: same attributes, compression and tiles.
+def replace_pixels(data: Any, samples: Samples) -> bytes:
+    """Replace the pixels of an OpenEXR file and keep its attributes, compression and tiles.
 
     Args:
-        data: The whole file as it was.
-        samples: (rows, columns, channels) uint16, R, G, B and A where the file has it: codes of
-            half floats (`vidrestore.imaging.planes`).
+        data: The whole file.
+        samples: (rows, columns, channels) uint16 codes of half floats
+            (`vidrestore.imaging.planes`): R, G, B, and A if the file has it.
 
     Returns:
         The new file. Other channels keep their values.
+
+    Raises:
+        UnreadableError: The file is damaged.
     """
     import OpenEXR
 
@@ -66,18 +69,30 @@ def rewritten(data: Any, samples: Samples) -> bytes:
     return target.getvalue()
 
 
-def holds(data: Any, samples: Samples) -> bool:
-    """Whether the decoder gave the pixels that the OpenEXR library reads."""
+def matches_pixels(data: Any, samples: Samples) -> bool:
+    """Return whether the decoder gave the same pixels as the OpenEXR library.
+
+    Args:
+        data: The whole file.
+        samples: (rows, columns, channels) uint16 codes of half floats from the decoder.
+
+    Returns:
+        False where a pixel differs.
+
+    Raises:
+        UnreadableError: The file is damaged.
+    """
     part = _part(data)
-    found = [part.channels[name].pixels.view(np.uint16) for name in _order(part)]
-    return np.array_equal(codes_of_halves(np.dstack(found)), samples)
+    channels = [part.channels[name].pixels.view(np.uint16) for name in _order(part)]
+    return np.array_equal(codes_of_halves(np.dstack(channels)), samples)
 
 
 def display_table() -> tuple[tuple[float, float, float], ...]:
-    """Display values of R', G', B' over codes from 0 to 65535, for `VideoInfo.curve`.
+    """Return the display values of R', G' and B' for codes from 0 to 65535, for `VideoInfo.curve`.
 
-    Light, 1 at white, by the curve of sRGB (IEC 61966-2-1); beyond 1 it goes on, and below 0 it is
-    mirrored. Infinite values and those that are none lie a step beyond the greatest.
+    The table maps light, 1 at white, to display values by the curve of sRGB (IEC 61966-2-1). The
+    curve continues beyond 1 and is mirrored below 0. Infinity and NaN lie a step beyond the
+    greatest value.
     """
     codes = np.linspace(0, 65535, _TABLE_ROWS)
     distance = np.maximum(codes - 32768, 32767 - codes).clip(0)
@@ -87,18 +102,18 @@ def display_table() -> tuple[tuple[float, float, float], ...]:
         for each in (below, np.minimum(below + 1, GREATEST_HALF).astype(np.uint16))
     )
     light = least + (distance.clip(max=GREATEST_HALF) - below) * (greater - least)
-    shown = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    shown += (distance - GREATEST_HALF).clip(0)
-    shown = np.copysign(shown, codes - 32767.5)
-    return tuple((v, v, v) for v in shown.tolist())
+    display = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    display += (distance - GREATEST_HALF).clip(0)
+    display = np.copysign(display, codes - 32767.5)
+    return tuple((v, v, v) for v in display.tolist())
 
 
 def _part(data: Any) -> OpenEXR.Part:
-    """The file's only part, with its pixels."""
+    """Read the only part of the file, with its pixels."""
     import OpenEXR
 
     if bytes(data[:4]) != _MAGIC:
-        raise UnreadableError("is no OpenEXR file, whatever its name says")
+        raise UnreadableError("is not an OpenEXR file, despite its suffix")
     headers = _parts(data, header_only=True)
     if len(headers) > 1:
         raise UnreadableError("is an OpenEXR file of several parts; save it as one part")
@@ -111,10 +126,11 @@ def _part(data: Any) -> OpenEXR.Part:
 
 
 def _parts(data: Any, *, header_only: bool) -> list[OpenEXR.Part]:
+    """Read the parts of a file, with or without their pixels."""
     import OpenEXR
 
     try:
-        # The library prints a warning about pixels that it cannot read, and leaves their part out.
+        # The library prints a warning about pixels that it cannot read, and omits their part.
         with redirect_stdout(io.StringIO()):
             file = OpenEXR.File(io.BytesIO(data), separate_channels=True, header_only=header_only)
     except (RuntimeError, ValueError, TypeError, MemoryError) as error:
@@ -125,12 +141,13 @@ def _parts(data: Any, *, header_only: bool) -> list[OpenEXR.Part]:
 
 
 def _reason(error: Exception) -> str:
+    """Return the first line of the library's message."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def _check(part: OpenEXR.Part) -> None:
-    """Raise UnreadableError for a file that would not come out as it went in."""
+    """Raise UnreadableError for a file that vidrestore could not write back unchanged."""
     compression = part.compression().name.removesuffix("_COMPRESSION")
     if compression not in _LOSSLESS:
         raise UnreadableError(
@@ -139,20 +156,23 @@ def _check(part: OpenEXR.Part) -> None:
         )
     if not np.array_equal(part.header["dataWindow"], part.header["displayWindow"]):
         raise UnreadableError(
-            "has pixels in another part than it shows (data window and display window differ); "
-            "crop or fill it to what it shows"
+            "has a data window that differs from its display window; crop or pad it to the display "
+            "window"
         )
     for name in (order := _order(part)):
         channel = part.channels[name]
         if channel.pixels.dtype != np.float16 or (channel.xSampling, channel.ySampling) != (1, 1):
             raise UnreadableError(
-                f"does not hold a half float for each pixel in its channel {name}; save it so"
+                f"does not hold a half float for each pixel in its channel {name}; save it with "
+                "half floats and without subsampling"
             )
     if order not in ("RGB", "RGBA"):
         names = ", ".join(sorted(part.channels)) or "none"
-        raise UnreadableError(f"has the channels {names}; R, G and B, with A or without, are read")
+        raise UnreadableError(
+            f"has the channels {names}; vidrestore needs R, G and B, with or without A"
+        )
 
 
 def _order(part: OpenEXR.Part) -> str:
-    """Those of the channels R, G, B and A that the file has."""
+    """Return which of the channels R, G, B and A the file has."""
     return "".join(name for name in "RGBA" if name in part.channels)

@@ -1,4 +1,4 @@
-"""Pictures of every kind: looked at before the work, and written with other pixels after it."""
+"""Reads picture files of every kind, and writes them with other pixels."""
 
 from __future__ import annotations
 
@@ -14,22 +14,35 @@ import numpy as np
 
 from vidrestore.common.errors import InputError, system_reason
 from vidrestore.media.images import Pictures, dpx, exr, jpeg, kind_of, png, tiff
-from vidrestore.media.images.header import Carried, Header, Samples, UnreadableError
+from vidrestore.media.images.header import Header, Metadata, Samples, UnreadableError
 
 _READ = {"jpeg": jpeg.read, "png": png.read, "tiff": tiff.read, "dpx": dpx.read, "exr": exr.read}
-_REWRITTEN = {
-    "png": png.rewritten, "tiff": tiff.rewritten, "dpx": dpx.rewritten, "exr": exr.rewritten,
-}  # fmt: skip
-_CARRIED = {"jpeg": jpeg.carried, "png": png.carried, "tiff": tiff.carried}
-_MADE = {"png": png.made, "tiff": tiff.made}
+_REPLACE_PIXELS = {
+    "png": png.replace_pixels,
+    "tiff": tiff.replace_pixels,
+    "dpx": dpx.replace_pixels,
+    "exr": exr.replace_pixels,
+}
+_READ_METADATA = {"jpeg": jpeg.read_metadata, "png": png.read_metadata, "tiff": tiff.read_metadata}
+_NEW_FILE = {"png": png.new_file, "tiff": tiff.new_file}
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """The bytes of a file, not all of them in memory; InputError where it cannot be read."""
+def open_picture(path: Path) -> Iterator[Any]:
+    """Map a file into memory and convert errors while it is parsed.
+
+    Args:
+        path: The file.
+
+    Yields:
+        The bytes of the file as a memory map.
+
+    Raises:
+        InputError: The file is empty, damaged, or cannot be read.
+    """
     try:
         if path.stat().st_size == 0:
-            raise InputError(f"the file {path} is empty")
+            raise InputError(f"the file {path} is empty; copy it again from its source")
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield data
     except OSError as error:
@@ -42,68 +55,138 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def read_header(path: Path) -> Header:
-    """InputError for what is not the kind of picture that its name says, or not one that is
-    written here."""
+    """Read the header of a picture.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The header.
+
+    Raises:
+        InputError: The file is not of the kind that its suffix names, or vidrestore cannot write
+            such a file.
+        UsageError: vidrestore does not support this kind of picture.
+    """
     kind = kind_of(path)
-    with opened(path) as data:
+    with open_picture(path) as data:
         return _READ[kind](data)
 
 
 def check_alike(pictures: Pictures) -> Header:
-    """That of the first; InputError, naming the first that is another, where they differ."""
+    """Check that all pictures have the same header.
+
+    Args:
+        pictures: The pictures.
+
+    Returns:
+        The common header.
+
+    Raises:
+        InputError: A picture differs from the first one, or cannot be read.
+    """
     first: Header | None = None
     for path in pictures.files:
-        found = read_header(path)
+        header = read_header(path)
         if first is None:
-            first = found
-        elif found != first:
-            turned = "" if found.orientation == first.orientation else " turned otherwise"
+            first = header
+        elif header != first:
+            turned = "" if header.orientation == first.orientation else " in another orientation"
             raise InputError(
-                f"{path} has {found.shape}{turned}, unlike {pictures.files[0].name} with "
-                f"{first.shape}; restore what is alike together"
+                f"{path} has {header.shape}{turned}, unlike {pictures.files[0].name} with "
+                f"{first.shape}; restore pictures of one kind together"
             )
     assert first is not None
     return first
 
 
 def with_samples(path: Path, samples: Samples, target_kind: str) -> bytes:
-    """A file of that kind, not JPEG, that shows `samples` and carries what `path` carries."""
+    """Make a picture file with other pixels and the metadata of an existing file.
+
+    Args:
+        path: The existing file.
+        samples: (rows, columns, channels) uint8 or uint16, as in `header.Samples`.
+        target_kind: The kind of the new file: png or tiff, or the kind of `path`; not jpeg.
+
+    Returns:
+        The new file.
+
+    Raises:
+        InputError: The existing file cannot be read, or the new one would be too large.
+    """
     kind = kind_of(path)
-    with opened(path) as data:
+    with open_picture(path) as data:
         if kind != target_kind:
-            return _MADE[target_kind](np.ascontiguousarray(samples), carried(data, kind))
-        return _REWRITTEN[kind](data, np.ascontiguousarray(samples))
+            return _NEW_FILE[target_kind](np.ascontiguousarray(samples), read_metadata(data, kind))
+        return _REPLACE_PIXELS[kind](data, np.ascontiguousarray(samples))
 
 
 def with_jpeg(path: Path, encoded: bytes) -> bytes:
-    """A JPEG file that shows what `encoded` does and carries what `path` carries."""
+    """Make a JPEG file with other pixels and the metadata of an existing file.
+
+    Args:
+        path: The existing file, of any kind.
+        encoded: The pixels as a JPEG file.
+
+    Returns:
+        The new file.
+
+    Raises:
+        InputError: The existing file cannot be read.
+    """
     kind = kind_of(path)
-    with opened(path) as data:
+    with open_picture(path) as data:
         if kind == "jpeg":
-            return jpeg.rewritten(data, encoded)
-        return jpeg.made(encoded, carried(data, kind))
+            return jpeg.replace_pixels(data, encoded)
+        return jpeg.new_file(encoded, read_metadata(data, kind))
 
 
-def carried(data: Any, kind: str) -> Carried:
-    return _CARRIED[kind](data)
+def read_metadata(data: Any, kind: str) -> Metadata:
+    """Read the metadata that goes along to another kind of file.
+
+    Args:
+        data: The file.
+        kind: The kind of the file: jpeg, png or tiff.
+
+    Returns:
+        Color profile and Exif data.
+
+    Raises:
+        UnreadableError: The file is damaged.
+    """
+    return _READ_METADATA[kind](data)
 
 
-def changes_beside(path: Path, target_kind: str) -> list[str]:
-    """What becomes of all that is not pixels where it is not kept as it is, in sentences."""
+def metadata_changes(path: Path, target_kind: str) -> list[str]:
+    """Describe what changes in a file apart from its pixels.
+
+    Args:
+        path: The file.
+        target_kind: The kind of the new file.
+
+    Returns:
+        Notices for the user, one sentence each.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
     kind = kind_of(path)
-    with opened(path) as data:
-        said = []
+    with open_picture(path) as data:
+        notices = []
         if kind == "jpeg" and jpeg.has_further_pictures(data):
-            said.append(
-                "of pictures with restored faces, further ones in the same file, a preview or a "
-                "map of gains, are left out"
+            notices.append(
+                "vidrestore leaves further pictures in the same file, such as a preview or a gain "
+                "map, out of pictures with restored faces"
             )
         if kind == target_kind == "tiff" and tiff.becomes_deflate(data):
-            said.append("pictures with restored faces are compressed by Deflate, as lossless as "
-                        "before")  # fmt: skip
+            notices.append(
+                "pictures with restored faces are compressed by Deflate, which is lossless as well"
+            )
         if kind != target_kind:
-            if target_kind == "jpeg" and not jpeg.fits(carried(data, kind)):
-                said.append("Exif data that is too large for a JPEG is left out")
-            said.append("of what goes with the pixels, the colour profile and Exif data are kept, "
-                        "other notes are not; an output of the same kind keeps all")  # fmt: skip
-        return said
+            if target_kind == "jpeg" and not jpeg.exif_fits(read_metadata(data, kind)):
+                notices.append("vidrestore leaves out Exif data that is too large for a JPEG file")
+            notices.append(
+                "color profile and Exif data are kept, other metadata is not; an output of the "
+                "same kind keeps all metadata"
+            )
+        return notices

@@ -1,4 +1,4 @@
-"""PNG files (third edition): with other pixels, and every other chunk as it was."""
+"""PNG files (third edition): replaces the pixels and keeps every other chunk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from vidrestore.media.images import exif as exif_module
-from vidrestore.media.images.header import Carried, Header, Samples, UnreadableError, big_endian
+from vidrestore.media.images.header import (
+    Header,
+    Metadata,
+    Samples,
+    UnreadableError,
+    big_endian_bytes,
+)
 
 _log = logging.getLogger("vidrestore")
 
@@ -21,29 +27,49 @@ _LEVEL = 6
 
 
 def read(data: Any) -> Header:
+    """Read the header of a PNG file.
+
+    Args:
+        data: The file.
+
+    Returns:
+        The header.
+
+    Raises:
+        UnreadableError: The file is not a PNG file, is damaged, or is of a kind that vidrestore
+            does not write.
+    """
     if bytes(data[:8]) != _SIGNATURE:
-        raise UnreadableError("is no PNG file, whatever its name says")
+        raise UnreadableError("is not a PNG file, despite its suffix")
     header, orientation = None, 1
     for name, content in _chunks(data):
         if name == b"IHDR":
             header = struct.unpack(">IIBB", content[:10])
         elif name == b"tRNS":
             raise UnreadableError(
-                "makes one of its colours transparent; save it with an alpha channel"
+                "makes one of its colors transparent; save it with an alpha channel"
             )
         elif name == b"acTL":
-            raise UnreadableError("is an animation; make it a video first")
+            raise UnreadableError("is an animation; convert it to a video first")
         elif name == b"eXIf":
             orientation = orientation_in(content)
     if header is None:
         raise UnreadableError("is cut short")
     width, height, bits, kind = header
     if kind not in _CHANNELS_OF_TYPE or bits not in (8, 16):
-        raise UnreadableError("has a palette or few bits; save it as RGB or grey of 8 or 16 bits")
+        raise UnreadableError("has a palette or few bits; save it as RGB or gray of 8 or 16 bits")
     return Header("png", width, height, _CHANNELS_OF_TYPE[kind], bits, orientation)
 
 
 def orientation_in(exif: bytes) -> int:
+    """Read the orientation from Exif data.
+
+    Args:
+        exif: The Exif data.
+
+    Returns:
+        1 to 8; 1 where the data is damaged or does not state it.
+    """
     try:
         return exif_module.parse(exif).orientation
     except ValueError as error:
@@ -51,47 +77,71 @@ def orientation_in(exif: bytes) -> int:
         return 1
 
 
-def carried(data: Any) -> Carried:
+def read_metadata(data: Any) -> Metadata:
+    """Read the metadata that goes along to another kind of file.
+
+    Args:
+        data: The file.
+
+    Returns:
+        Color profile and Exif data.
+    """
     icc = exif = None
     for name, content in _chunks(data):
         if name == b"iCCP":
             icc = zlib.decompress(content[content.index(b"\0") + 2 :])
         elif name == b"eXIf":
             exif = content
-    return Carried(icc, exif)
+    return Metadata(icc, exif)
 
 
-def rewritten(data: Any, samples: Samples) -> bytes:
-    """The file with these pixels."""
-    found = [_SIGNATURE]
+def replace_pixels(data: Any, samples: Samples) -> bytes:
+    """Replace the pixels of a PNG file.
+
+    Args:
+        data: The file.
+        samples: The new pixels, of the size, channels and bits of the file.
+
+    Returns:
+        The new file, not interlaced.
+    """
+    parts = [_SIGNATURE]
     is_written = False
     for name, content in _chunks(data):
         if name == b"IHDR":
             content = content[:12] + b"\0"  # not interlaced
         if name != b"IDAT":
-            found.append(_chunk(name, content))
+            parts.append(_chunk(name, content))
         elif not is_written:
-            found.append(_chunk(b"IDAT", _compressed(samples)))
+            parts.append(_chunk(b"IDAT", _compressed(samples)))
             is_written = True
-    return b"".join(found)
+    return b"".join(parts)
 
 
-def made(samples: Samples, beside: Carried) -> bytes:
-    """A new file."""
+def new_file(samples: Samples, metadata: Metadata) -> bytes:
+    """Make a PNG file.
+
+    Args:
+        samples: The pixels.
+        metadata: The metadata.
+
+    Returns:
+        The new file.
+    """
     rows, columns, channels = samples.shape
     kind = {count: number for number, count in _CHANNELS_OF_TYPE.items()}[channels]
     bits = 8 * samples.dtype.itemsize
-    found = [_SIGNATURE, _chunk(b"IHDR", struct.pack(">IIBB3x", columns, rows, bits, kind))]
-    if beside.icc is not None:
-        found.append(_chunk(b"iCCP", b"icc\0\0" + zlib.compress(beside.icc)))
-    if beside.exif is not None:
-        found.append(_chunk(b"eXIf", beside.exif))
-    found += [_chunk(b"IDAT", _compressed(samples)), _chunk(b"IEND", b"")]
-    return b"".join(found)
+    parts = [_SIGNATURE, _chunk(b"IHDR", struct.pack(">IIBB3x", columns, rows, bits, kind))]
+    if metadata.icc is not None:
+        parts.append(_chunk(b"iCCP", b"icc\0\0" + zlib.compress(metadata.icc)))
+    if metadata.exif is not None:
+        parts.append(_chunk(b"eXIf", metadata.exif))
+    parts += [_chunk(b"IDAT", _compressed(samples)), _chunk(b"IEND", b"")]
+    return b"".join(parts)
 
 
 def _chunks(data: Any) -> Iterator[tuple[bytes, bytes]]:
-    """Name and content of each, up to the end of the picture."""
+    """Yield name and content of each chunk, up to the end of the picture."""
     at = len(_SIGNATURE)
     while True:
         head = bytes(data[at : at + 8])
@@ -105,15 +155,16 @@ def _chunks(data: Any) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:
+    """Serialize a chunk."""
     checksum = zlib.crc32(name + content)
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
 
 
 def _compressed(samples: Samples) -> bytes:
-    """Each row by the filter whose differences are the least in sum (PNG section 12.7)."""
+    """Compress pixels, each row with the filter whose differences have the least sum (PNG 12.7)."""
     rows, columns, channels = samples.shape
     step = channels * samples.dtype.itemsize
-    plain = np.frombuffer(big_endian(samples), np.uint8).reshape(rows, columns * step)
+    plain = np.frombuffer(big_endian_bytes(samples), np.uint8).reshape(rows, columns * step)
     above = np.zeros_like(plain)
     above[1:] = plain[:-1]
     left = np.zeros_like(plain)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from vidrestore.imaging.filters import gaussian_blur
 from vidrestore.imaging.luma import BT601
-from vidrestore.imaging.optical_flow import DenseFlow, FlowField, enlarged, moved, trust
+from vidrestore.imaging.optical_flow import DenseFlow, FlowField, confidence, enlarged, moved
 from vidrestore.models.restorers import Restorer
 
 _REACH_FRAMES = 4
@@ -40,7 +40,7 @@ class Fusion(Restorer):
     """Flow-aligned robust mean over four frames on either side, lightly back-projected.
 
     out(x) = sum_s g_s(x) I_s(x + f_ts(x)) / sum_s g_s(x), where g_t = 1 and the gate g_s is the
-    trust in the flow f_ts (`vidrestore.imaging.optical_flow`) times exp(-(s - t)^2 / (2 * 4^2));
+    confidence of the flow f_ts (`imaging.optical_flow`) times exp(-(s - t)^2 / (2 * 4^2));
     one step of back- projection (Irani and Peleg, CVGIP 53(3), 1991) adds `sharpness`, in [0, 1],
     of what a Gaussian takes from its luma, less of it the sharper the picture is.
     """
@@ -78,10 +78,10 @@ class Fusion(Restorer):
         return _sharpened(fused, sharpness) if sharpness else fused
 
     def _motion(self, first: _View, second: _View) -> tuple[FlowField, _Field]:
-        """Flow from the first view to the second, and the trust in it."""
+        """Flow from the first view to the second, and its confidence."""
         forward = self._flow(first.grey, second.grey)
         backward = self._flow(second.grey, first.grey)
-        return forward, trust(forward, backward, first.low, second.low)
+        return forward, confidence(forward, backward, first.low, second.low)
 
 
 class _View:

@@ -21,7 +21,7 @@ from vidrestore.imaging import color, transfer
 from vidrestore.imaging.frame import FloatArray, Frame, LayerRange, VideoInfo
 from vidrestore.imaging.geometry import GRID_PX, Matrix, Rect, crop_side_px, shifted
 from vidrestore.imaging.planes import add, chroma_rect, layout, samples
-from vidrestore.imaging.resample import resample, seen_part
+from vidrestore.imaging.resample import resample, source_window
 from vidrestore.models import face_parser
 from vidrestore.models.devices import to_host
 from vidrestore.models.face_parser import Parser
@@ -380,7 +380,7 @@ def _changed(face: Face, crop_from_rect: Matrix, rect: Rect) -> FloatArray | flo
     """1.0 where the restorer changed every pixel that is seen, 0.0 where none, else (h, w)."""
     assert face.restored is not None
     size = (face.work_px, face.work_px)
-    rows, columns = seen_part(size, crop_from_rect, rect.height, rect.width)
+    rows, columns = source_window(size, crop_from_rect, rect.height, rect.width)
     pairs = zip(face.restored[:, rows, columns], face.source[:, rows, columns], strict=True)
     same = _equal(*next(pairs))
     for own, source in pairs:
