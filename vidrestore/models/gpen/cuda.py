@@ -209,7 +209,7 @@ class _Recorder:
         return self._graphs[batch]
 
     def _recorded(self, batch: int) -> "_Graph":
-        image, workspace = self._image[:batch], self._workspace.of_first(batch)
+        image, workspace = self._image[:batch], self._workspace.first_images(batch)
         current = torch.cuda.current_stream()
         current.wait_event(self._is_free)
         self._stream.wait_stream(current)
