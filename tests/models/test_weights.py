@@ -470,7 +470,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
         check_state_dict(path, None, None)
     assert not witness.exists()
     torch.save([1, 2], path)
-    with pytest.raises(WeightsError, match="where a state dict is wanted"):
+    with pytest.raises(WeightsError, match="where a state dict is needed"):
         check_state_dict(path, None, None)
 
 
