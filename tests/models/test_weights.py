@@ -391,7 +391,7 @@ def test_a_disk_that_fills_up_is_one_sentence(server: Server, target: Path) -> N
     url = server.serve("/net", CONTENT)
     target.mkdir()
     part_path(target, "net.onnx", url).symlink_to("/dev/full")
-    with pytest.raises(WeightsError, match=r"there is no room .*the disk is full.*make room"):
+    with pytest.raises(WeightsError, match=r"there is no room .*the disk is full.*free some space"):
         weights.fetch("net", target, table=table_of(url))
     assert not (target / "net.onnx").exists()
 
