@@ -14,10 +14,10 @@ import torch
 
 from vidrestore.common.errors import WeightsError
 from vidrestore.models.onnx_session import (
+    first_run,
     import_onnxruntime,
     inputs_of,
     open_network,
-    tried,
     type_of,
 )
 from vidrestore.models.restorers.gpen import probe_image
@@ -121,7 +121,7 @@ class Onnx:
 
     def _found_output(self, probe: npt.NDArray[Any]) -> tuple[str, bool]:
         """Name of the output that is a picture, and whether its channels are its last axis."""
-        found = tried(self._session, self._path, {self._image: probe, **self._others})
+        found = first_run(self._session, self._path, {self._image: probe, **self._others})
         side = probe.shape[-1]
         shapes = [tuple(getattr(value, "shape", ())) for value in found]
         for i, (output, shape) in enumerate(zip(self._session.get_outputs(), shapes, strict=True)):
