@@ -308,7 +308,7 @@ def test_an_engine_that_fails_gives_way_to_torch_or_is_one_sentence(
     found = opened(small_weights, notices, engine="auto", cache_folder=tmp_path)
     assert found.engine == "torch"
     assert "torch runs the network" in notices[-1]
-    with pytest.raises(WeightsError, match=r"cannot run GPEN-64\.pth: OpenVINO says Exc") as no:
+    with pytest.raises(WeightsError, match=r"cannot run GPEN-64\.pth: OpenVINO reports Exc") as no:
         opened(small_weights, engine="openvino", cache_folder=tmp_path)
     assert "\n" not in str(no.value)
     assert [path.name for path in tmp_path.iterdir()] == [".openvino.lock"]
