@@ -83,7 +83,8 @@ def test_auto_takes_the_card_and_bounds_its_memory(machine: Machine) -> None:
 
 def test_a_card_that_is_not_there_is_named(machine: Machine) -> None:
     assert refused(how(device="cuda:7")) == (
-        "there is no device cuda:7: the number of CUDA devices is 1; use --device cpu or --device auto"
+        "there is no device cuda:7: the number of CUDA devices is 1; "
+        "use --device cpu or --device auto"
     )
 
 
@@ -179,7 +180,7 @@ def test_a_face_gets_the_largest_tier_that_has_room() -> None:
                   has_room=fits, on_notice=shelf.told.append)  # fmt: skip
     assert tiers.for_side(2048).name == "gpen-1024"
     assert shelf.told == [
-        "gpen-2048 does not fit into the device's memory; gpen-1024 takes its faces"
+        "gpen-2048 does not fit into the device's memory; gpen-1024 restores its faces"
     ]
 
 
