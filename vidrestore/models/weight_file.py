@@ -567,7 +567,7 @@ def _read_notes(path: Path) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         pass
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        _logger.info("%s is begun anew: %s", path, error)
+        _logger.info("%s cannot be read and is written again: %s", path, error)
     return {"files": {}, "licences": {}}
 
 

@@ -144,7 +144,7 @@ class CudaGPEN:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Callable[[], "CudaGPEN"], tuple[()]]:
-        """Pickle the network without its graphs, which a copy in another process records anew."""
+        """Pickle the network without its graphs, which a copy in another process records again."""
         rebuild = partial(CudaGPEN, self._network, use_graphs=self._use_graphs, on_notice=self._say)
         return rebuild, ()
 

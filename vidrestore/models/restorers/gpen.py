@@ -104,6 +104,7 @@ class Gpen:
 
     @property
     def cache_key(self) -> str:
+        """A text that names all on which restored faces depend besides the windows."""
         run = f"{self.dtype}, {self.engine}, {self._run_as}"
         return f"{self.name}, weights {self.weights_sha256}, {run}"
 

@@ -96,6 +96,7 @@ class Onnx:
 
     @property
     def cache_key(self) -> str:
+        """A text that names all on which restored faces depend besides the windows."""
         run = f"fidelity {self._fidelity}, template {self.template}"
         run += f", onnxruntime {import_onnxruntime().__version__}"
         return f"{self.name}, weights {self.weights_sha256}, {run}"
