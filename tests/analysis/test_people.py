@@ -366,7 +366,7 @@ def test_a_reference_photo_finds_its_person(yunet, recognizer, tmp_path):
 def test_a_reference_photo_must_show_one_face(yunet, recognizer, tmp_path):
     with pytest.raises(UsageError, match=r"^no face was found in .*none\.png.*; take one"):
         embedding_of_photo(write_photo(tmp_path / "none.png", count=0), yunet, recognizer)
-    with pytest.raises(UsageError, match=r"^3 faces were found in .*three\.png.*; cut it down"):
+    with pytest.raises(UsageError, match=r"^3 faces were found in .*three\.png.*; crop it"):
         embedding_of_photo(write_photo(tmp_path / "three.png", count=3), yunet, recognizer)
 
 

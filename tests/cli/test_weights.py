@@ -211,7 +211,7 @@ def test_verify_knows_every_state(
 @pytest.mark.parametrize(
     ("size", "changes", "reason"),
     [
-        (32, {}, "holds a GPEN for 32 px where one for 64 px is wanted"),
+        (32, {}, "holds a GPEN for 32 px where one for 64 px is needed"),
         (64, {"parameters": 71_005_223}, "parameters instead of 71005223"),
     ],
 )

@@ -82,7 +82,8 @@ def test_auto_takes_the_card_and_bounds_its_memory(machine: Machine) -> None:
 
 def test_a_card_that_is_not_there_is_named(machine: Machine) -> None:
     assert refused(how(device="cuda:7")) == (
-        "there is no device cuda:7: 1 CUDA devices are found; use --device cpu or --device auto"
+        "there is no device cuda:7: the number of CUDA devices is 1; "
+        "use --device cpu or --device auto"
     )
 
 
@@ -129,7 +130,7 @@ def test_a_torch_for_processors_says_so(machine: Machine, monkeypatch: pytest.Mo
     assert told == []  # nothing is amiss
     machine.has_nvidia_smi()
     choose_device(how(), told.append)
-    assert "built for processors only, though nvidia-smi is there" in told[0]
+    assert "built for processors only, though nvidia-smi is installed" in told[0]
 
 
 def test_a_bound_that_bounds_nothing_is_refused() -> None:
@@ -178,7 +179,7 @@ def test_a_face_gets_the_largest_tier_that_has_room() -> None:
                   has_room=fits, on_notice=shelf.told.append)  # fmt: skip
     assert tiers.for_crop_size(2048).name == "gpen-1024"
     assert shelf.told == [
-        "gpen-2048 does not fit into the device's memory; gpen-1024 takes its faces"
+        "gpen-2048 does not fit into the device's memory; gpen-1024 restores its faces"
     ]
 
 

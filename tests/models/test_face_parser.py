@@ -248,7 +248,7 @@ def test_visible_is_nothing_where_all_is_covered_and_all_where_nothing_is():
 @pytest.mark.parametrize(
     ("how", "found"),
     [
-        ({"classes": 11}, "gives (1, 11, 128, 128)"),
+        ({"classes": 11}, "returns (1, 11, 128, 128)"),
         ({"given": 1}, "takes [1, 1, 128, 128]"),
         ({"side": 32}, "takes [1, 3, 32, 32]"),
     ],

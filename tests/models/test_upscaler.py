@@ -134,7 +134,7 @@ def test_a_video_through_a_network(tmp_path):
     ("factor", "wanted", "kind", "said"),
     [
         (2, 4, UsageError, "enlarges 2 times; use --scale 2"),
-        (3, 2, WeightsError, r"makes \(1, 3, 192, 192\) of \(1, 3, 64, 64\)"),
+        (3, 2, WeightsError, r"maps \(1, 3, 64, 64\) to \(1, 3, 192, 192\)"),
         (1, 2, WeightsError, "2 or 4 times as wide and high"),
         (0, 2, WeightsError, "cannot be loaded as an ONNX network"),
     ],

@@ -314,7 +314,7 @@ def test_a_disk_that_fills_up_is_one_sentence(server: Server, target: Path) -> N
     url = server.serve("/net", CONTENT)
     target.mkdir()
     part_path(target, "net.onnx", url).symlink_to("/dev/full")
-    with pytest.raises(WeightsError, match=r"there is no room .*the disk is full.*make room"):
+    with pytest.raises(WeightsError, match=r"there is no room .*the disk is full.*free some space"):
         weights.fetch("net", target, table=table_of(url))
     assert not (target / "net.onnx").exists()
 
@@ -393,7 +393,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
         check_state_dict(path, None, None)
     assert not witness.exists()
     torch.save([1, 2], path)
-    with pytest.raises(WeightsError, match="where a state dict is wanted"):
+    with pytest.raises(WeightsError, match="where a state dict is needed"):
         check_state_dict(path, None, None)
 
 

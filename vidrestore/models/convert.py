@@ -1,4 +1,4 @@
-"""GPEN weights from any file that holds them, written anew as a state dict."""
+"""Conversion of GPEN weights from any supported file to a plain state dict."""
 
 from __future__ import annotations
 
@@ -24,24 +24,39 @@ SUFFIXES = (".safetensors", ".pth", ".pt")
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """The file that was written, and what it holds."""
+    """A converted weight file and its content."""
 
     path: Path
+    """The file that was written."""
     size_px: int
-    """Side of the faces of the network."""
+    """Side of the network's faces in pixels."""
     entries: int
+    """Number of tensors in the file, the fixed blur kernels included."""
     parameters: int
-    """Fixed blur kernels not counted."""
+    """Number of trained values in the file, the fixed blur kernels excluded."""
 
 
 def convert_weights(
     source: Path, target: Path | None = None, *, overwrite: bool = False
 ) -> Converted:
-    """Write the GPEN in `source` as a float32 state dict, .safetensors or .pth by suffix.
+    """Write the weights of a GPEN as a float32 state dict.
 
-    `target` is `source` with the suffix .safetensors where none is given; it appears only when it
-    is whole. Raises WeightsError where the weights are not those of the exact network, and says
-    whether the file can be run as it is; UsageError for a target that cannot be.
+    The target appears only when it is whole.
+
+    Args:
+        source: The weight file, in a format of `load_checkpoint`.
+        target: The file to write, .safetensors, .pth or .pt. None (default) stands for `source`
+            with the suffix .safetensors.
+        overwrite: Whether an existing target is replaced. Default False.
+
+    Returns:
+        The file that was written, and its content.
+
+    Raises:
+        WeightsError: The file cannot be read, or its weights are not those of a GPEN. Of an .onnx
+            file the message tells whether it runs through onnxruntime instead.
+        UsageError: The target has another suffix, is a folder, exists already, or is the source.
+        OutputError: The target cannot be written.
     """
     target = target or source.with_suffix(".safetensors")
     _check_target(source, target, overwrite=overwrite)
@@ -49,7 +64,7 @@ def convert_weights(
     content = _as_bytes(state, target.suffix.lower())
     with output_file(target) as part:
         part.write_bytes(content)
-    # So that damage shows even at its first use, and no older note stands against it.
+    # The new note replaces an older one for this path, and reveals damage already at the first use.
     record(target, hashlib.sha256(content).hexdigest())
     parameters = sum(v.numel() for k, v in state.items() if not k.endswith(".kernel"))
     return Converted(target, size_px, len(state), parameters)
@@ -57,11 +72,12 @@ def convert_weights(
 
 def _check_target(source: Path, target: Path, *, overwrite: bool) -> None:
     if target.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"the output {target} must end in {', '.join(SUFFIXES)}")
+        raise UsageError(f"the output {target} must end in one of {', '.join(SUFFIXES)}")
     check_new(target, overwrite=overwrite, inputs=(source,))
 
 
 def _read(source: Path) -> tuple[dict[str, Tensor], int]:
+    """Return the state dict and the side of the faces in pixels."""
     try:
         config, state = load_checkpoint(source)
     except OSError as error:
@@ -69,12 +85,12 @@ def _read(source: Path) -> tuple[dict[str, Tensor], int]:
     except WeightsError as error:
         if source.suffix.lower() != ".onnx" or not _is_whole(source):
             raise
-        raise WeightsError(f"{error}; {_as_it_is(source)}") from error
+        raise WeightsError(f"{error}; {_onnxruntime_verdict(source)}") from error
     return state, config.size
 
 
 def _is_whole(source: Path) -> bool:
-    """False for what nothing can run."""
+    """Return whether the file has the format that its suffix names."""
     try:
         check_kind(source, source.name)
     except WeightsError as error:
@@ -83,8 +99,8 @@ def _is_whole(source: Path) -> bool:
     return True
 
 
-def _as_it_is(source: Path) -> str:
-    """What onnxruntime says to a file whose weights do not fit."""
+def _onnxruntime_verdict(source: Path) -> str:
+    """Return a clause that tells whether onnxruntime can run the file."""
     from vidrestore.models.restorers.onnx import Onnx
 
     try:
@@ -92,16 +108,19 @@ def _as_it_is(source: Path) -> str:
     except WeightsError as error:
         _log.info("onnxruntime does not run %s: %s", source, error)
         return f"nor does it run through onnxruntime: {error}"
-    return f"it runs as it is, through onnxruntime: --restorer {source}"
+    return f"or run the file itself through onnxruntime, with --restorer {source}"
 
 
 def _as_bytes(state: dict[str, Tensor], suffix: str) -> bytes:
-    # Copies, because entries of a file may share their memory, which .safetensors refuses.
-    own = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+    """Return the content of a file with this state dict."""
+    # Copies, because entries of a file may share their memory, which safetensors rejects.
+    copies = {
+        key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()
+    }
     if suffix == ".safetensors":
         from safetensors.torch import save
 
-        return save(own, metadata={"format": "pt"})
+        return save(copies, metadata={"format": "pt"})
     buffer = io.BytesIO()
-    torch.save(own, buffer)
+    torch.save(copies, buffer)
     return buffer.getvalue()

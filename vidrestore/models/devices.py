@@ -1,4 +1,4 @@
-"""Where networks run, and how much of a CUDA device's memory they may take."""
+"""The choice of the device that networks run on, and the bound of its memory."""
 
 from __future__ import annotations
 
@@ -29,12 +29,23 @@ GB = 1_000_000_000
 def choose_device(
     how: Restore, on_notice: Callable[[str], None] = lambda message: None
 ) -> torch.device:
-    """auto: the first CUDA device where one can be used, else the processor.
+    """Choose the device that networks run on, and bound the resources that torch takes.
 
-    Bounds the threads of torch to the cores that may be used, and what it may take of a CUDA device
-    to `how.max_vram_gb`. `on_notice` is told of a
-    device that is there and cannot be used, and of a bound that has none to apply to. UsageError
-    for a device that was asked for and is not there or cannot be used.
+    The device "auto" is the first CUDA device that can be used, else the processor. The function
+    bounds torch's threads to the cores that this process may use, and torch's memory on a CUDA
+    device to `how.max_vram_gb`.
+
+    Args:
+        how: The settings; `device` and `max_vram_gb` matter.
+        on_notice: Receives a notice where an NVIDIA driver is installed but no CUDA device can be
+            used, and where the bound of the memory has no effect.
+
+    Returns:
+        The device.
+
+    Raises:
+        UsageError: The device that the settings name does not exist or cannot be used, or a bound
+            of CUDA memory is set together with the device "cpu".
     """
     _bound_threads()
     if how.device == "cpu":
@@ -62,13 +73,32 @@ def choose_device(
 
 
 def why_not(name: str) -> str | None:
-    """Why networks cannot run on a CUDA device; None where they can."""
+    """Explain why networks cannot run on a CUDA device.
+
+    Args:
+        name: Name of the device, such as "cuda" or "cuda:1".
+
+    Returns:
+        The reason, a sentence without its period; None where networks can run there.
+    """
     return _problem(torch.device(name))
 
 
 def has_room(tier: str, how: Restore, device: torch.device) -> bool:
-    """One face of that GPEN fits into what the device has, or into the bound: the same in each run,
-    whatever else is on the device."""
+    """Return whether a GPEN has room for one face in the memory of a device.
+
+    The answer does not depend on what other programs use of the device, so that it is equal in each
+    run.
+
+    Args:
+        tier: Name of the GPEN, such as "gpen-1024".
+        how: The settings; `max_vram_gb` and `number_format` matter.
+        device: The device.
+
+    Returns:
+        Whether the network and one face fit into all of the device's memory and into the bound;
+        True for the processor.
+    """
     if device.type == "cpu":
         return True
     room = min(_total_bytes(device), math.inf if how.max_vram_gb is None else how.max_vram_gb * GB)
@@ -76,17 +106,25 @@ def has_room(tier: str, how: Restore, device: torch.device) -> bool:
 
 
 def what_fits(how: Restore, device: torch.device) -> str:
-    """In words, what to choose where a network found no room."""
+    """Name the choices of the user where a network does not fit into the memory.
+
+    Args:
+        how: The settings; `max_vram_gb` and `number_format` matter.
+        device: The device whose memory does not suffice.
+
+    Returns:
+        Options of the command line, joined by "or", for the end of a message.
+    """
     if device.type == "cpu":
         return "a smaller one such as --restorer gpen-512"
-    ways = [f"--restorer {each}" for each in _fitting(how, room_bytes(device), SIZES_PX)[-1:]]
+    choices = [f"--restorer {each}" for each in _fitting(how, room_bytes(device), SIZES_PX)[-1:]]
     if how.max_vram_gb is not None and how.max_vram_gb * GB < _total_bytes(device):
-        ways.append("a larger --max-vram")
-    return " or ".join([*ways, "--device cpu"])
+        choices.append("a larger --max-vram")
+    return " or ".join([*choices, "--device cpu"])
 
 
 def _fitting(how: Restore, room: float, sizes_px: Sequence[int]) -> list[str]:
-    """Names of those GPENs of which one face fits into `room` bytes."""
+    """Return the names of the GPENs of which one face fits into `room` bytes."""
     dtype = FORMATS.get(how.number_format, torch.float16)
     return [f"gpen-{s}" for s in sizes_px if batch_that_fits(room, GPENConfig(s), dtype, 1)]
 
@@ -96,43 +134,43 @@ def _total_bytes(device: torch.device) -> int:
 
 
 def _problem(device: torch.device) -> str | None:
-    """Why networks cannot run there, in a sentence without its end; None where they can."""
+    """Return why networks cannot run there, as a sentence without its period; else None."""
     built_for = torch.version.cuda or getattr(torch.version, "hip", None)
     if built_for is None:
-        lacks = ", though nvidia-smi is there" if _has_nvidia() else ""
+        contrast = ", though nvidia-smi is installed" if _has_nvidia() else ""
         return (
-            f"there is no device {device}: 0 CUDA devices are found by torch {torch.__version__}, "
-            f"which is built for processors only{lacks}"
+            f"there is no device {device}: torch {torch.__version__} finds no CUDA devices, since "
+            f"it is built for processors only{contrast}"
         )
-    # A driver that does not suit is told as a warning; here it becomes part of the sentence.
-    with warnings.catch_warnings(record=True) as told:
+    # Torch warns of an unsuitable driver; the warning becomes part of the message.
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (device.index or 0) >= count:
-        reason = f" ({_first_line(told[-1].message)})" if told else ""
+        reason = f" ({_first_line(caught[-1].message)})" if caught else ""
         if count == 0 and not reason and _has_nvidia():
-            reason = f", though nvidia-smi is there; torch is built for CUDA {built_for}, "
+            reason = f", though nvidia-smi is installed; torch is built for CUDA {built_for}, "
             reason += "and the driver may be too old for it or out of reach"
-        return f"there is no device {device}: {count} CUDA devices are found{reason}"
+        return f"there is no device {device}: the number of CUDA devices is {count}{reason}"
     try:
         torch.zeros(1, device=device).add_(1).item()
-    except RuntimeError as error:  # kernels for this card are missing, or the driver fails
+    except RuntimeError as error:  # kernels for this device are missing, or the driver fails
         _log.info("%s fails: %s", device, str(error))
         return (
             f"{device} fails at its first computation ({_first_line(error)}); torch "
-            f"{torch.__version__} for CUDA {built_for} and the driver or card do not go together"
+            f"{torch.__version__} for CUDA {built_for} does not suit the driver or the device"
         )
     return None
 
 
 def _bound_threads() -> None:
-    """Torch counts the cores that it may run on, and not the quota that a container gives."""
+    """Bound torch's threads to the quota of a container, which torch does not know."""
     if torch.get_num_threads() > (cores := usable_cores()):
         torch.set_num_threads(cores)
 
 
 def _bound_memory(device: torch.device, max_vram_gb: float | None) -> None:
-    """Of what torch takes in this process; None: no bound."""
+    """Bound the memory that torch takes in this process; None sets no bound."""
     share = 1.0
     if max_vram_gb is not None:
         share = min(max_vram_gb * GB / _total_bytes(device), 1.0)
@@ -148,14 +186,31 @@ def _first_line(message: object) -> str:
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Does not wait for the copy: what the same stream does next comes after it."""
+    """Copy a tensor to a device, without waiting for the copy.
+
+    Later work in the same stream runs after the copy.
+
+    Args:
+        tensor: The tensor, of any shape and type.
+        device: The device.
+
+    Returns:
+        The copy; the tensor itself where it is there already.
+    """
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def to_host(tensor: torch.Tensor) -> torch.Tensor:
-    """Waits until it is there; the tensor itself where it is there already."""
+    """Copy a tensor to the memory of the processor, and wait for the copy.
+
+    Args:
+        tensor: The tensor, of any shape and type.
+
+    Returns:
+        The copy; the tensor itself where it is there already.
+    """
     if tensor.device.type != "cuda":
         return tensor.cpu()
     host = torch.empty_like(tensor, device="cpu", pin_memory=True)

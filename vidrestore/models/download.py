@@ -1,4 +1,4 @@
-"""Bringing a file here over HTTP, whole or not at all: resumed, renamed, unpacked."""
+"""Downloading files over HTTP: resumable, checked before they get their name, and unpacked."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from vidrestore.common.files import held, sync_folder, written_atomically
 _log = logging.getLogger("vidrestore")
 
 Progress = Callable[[int, int | None], None]
-"""Told the bytes that are here and the bytes there will be, None where the server does not say."""
+"""Receives the bytes that were downloaded, and the size of the file, None where it is unknown."""
 
 CHUNK_BYTES = 1 << 20
-_DIGITS = 8
+_DIGITS = 8  # of the address's hash in the name of an unfinished download
 ATTEMPTS = 3
-"""How often one address is asked again after its connection broke."""
+"""Number of requests to one address, as long as each ends with a broken connection."""
 
 
 class _LocalError(WeightsError):
-    """Something on this machine that no other address could help."""
+    """An error on this machine, such as a full disk, which no other address avoids."""
 
 
 class _AddressError(Exception):
-    """This address does not give the file."""
+    """An address does not deliver the file."""
 
 
 class _BrokenConnectionError(_AddressError):
-    """The address gave a part of the file; asking again may give the rest."""
+    """An address delivered a part of the file; another request may deliver the rest."""
 
 
 def fetch_file(
@@ -59,14 +59,24 @@ def fetch_file(
     on_progress: Progress | None = None,
     timeout_seconds: float = 30.0,
 ) -> None:
-    """Download the first of `urls` whose file `accept` takes.
+    """Download a file from the first address whose file is accepted.
 
-    `accept` is given a file under a temporary name in `folder`; it puts it in its place, or raises
-    WeightsError, on which the next address is tried. A download that broke leaves its part behind,
-    and the next call goes on from there. `timeout_seconds` bounds each wait for the network.
+    A download that breaks off leaves its part in the folder, and the next call resumes it.
 
-    Raises WeightsError with the reason of every address and `otherwise`, which says what else can
-    be done, or at once when the disk is full.
+    Args:
+        urls: Addresses of the file, tried in this order.
+        folder: Folder for the unfinished download, created where it is missing.
+        name: Name of the file, for messages and for the name of the unfinished download.
+        accept: Receives the downloaded file under a temporary name in `folder`. It moves the file
+            to its place, or raises WeightsError to reject it; then the next address is tried.
+        otherwise: A clause that tells what the user can do instead, for the error's message.
+        size_bytes: Expected size in bytes; None (default) for any.
+        on_progress: Receives the progress of the download.
+        timeout_seconds: Longest wait for each answer of the network. Default 30.
+
+    Raises:
+        WeightsError: No address delivered an accepted file; the message has the reason of each
+            address and `otherwise`. A disk that is full or cannot be written raises at once.
     """
     with _disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +94,7 @@ def fetch_file(
         except WeightsError as error:
             _log.info("%s gave something else: %s", url, error)
             _discard(part)
-            reasons.append(f"{url} gave something else: {error}")
+            reasons.append(f"{url} delivered another file: {error}")
         else:
             remove_parts(folder, name)
             return
@@ -92,7 +102,15 @@ def fetch_file(
 
 
 def as_events(name: str, on_event: OnEvent | None) -> Progress:
-    """A receiver of (done, total) bytes that passes them on as progress events."""
+    """Make a `Progress` that reports to an event receiver.
+
+    Args:
+        name: Name of the weight, part of the stage's name.
+        on_event: Receives the events; None to drop them.
+
+    Returns:
+        A function of the downloaded and the total bytes.
+    """
 
     def report(done_bytes: int, total_bytes: int | None) -> None:
         if on_event is not None:
@@ -102,19 +120,43 @@ def as_events(name: str, on_event: OnEvent | None) -> Progress:
 
 
 def part_path(folder: Path, name: str, url: str) -> Path:
-    """Where an unfinished download is kept: one per address, since mirrors may differ in bytes."""
+    """Return the path of an unfinished download.
+
+    Each address has a path of its own, since mirrors may have different files.
+
+    Args:
+        folder: Folder of the download.
+        name: Name of the file.
+        url: Address of the file.
+
+    Returns:
+        A hidden path in `folder`.
+    """
     return folder / f".{name}.{hashlib.sha256(url.encode()).hexdigest()[:_DIGITS]}.part"
 
 
 def remove_parts(folder: Path, name: str) -> None:
-    """Remove what is left of unfinished downloads of `name`, from whatever address."""
-    for suffix in ("part", "json"):  # as of `_note_path`
+    """Remove the unfinished downloads of a file, of all addresses.
+
+    Args:
+        folder: Folder of the downloads.
+        name: Name of the file.
+    """
+    for suffix in ("part", "json"):  # see `_note_path`
         for path in folder.glob(f".{glob.escape(name)}.{'[0-9a-f]' * _DIGITS}.{suffix}"):
             path.unlink(missing_ok=True)
 
 
 def put_in_place(part: Path, destination: Path) -> None:
-    """Rename `part`, which was synced to the disk, so that `destination` is whole or not there."""
+    """Give a finished download its name, so that a whole file or none has the name.
+
+    Args:
+        part: The download, already written to the disk by fsync.
+        destination: Its final path, in the same folder; an existing file is replaced.
+
+    Raises:
+        WeightsError: The disk cannot be written.
+    """
     with _disk_errors(destination):
         part.replace(destination)
         sync_folder(destination.parent)
@@ -122,7 +164,19 @@ def put_in_place(part: Path, destination: Path) -> None:
 
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait until no other process or thread fetches into `folder`; a killed one frees it."""
+    """Hold the lock on downloads into a folder; wait for other processes and threads.
+
+    The end of a process frees its lock.
+
+    Args:
+        folder: The folder, created where it is missing.
+
+    Yields:
+        Nothing; the lock is held within the context.
+
+    Raises:
+        WeightsError: The folder cannot be written.
+    """
     with ExitStack() as stack:
         with _disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -136,6 +190,7 @@ def _discard(part: Path) -> None:
 
 
 def _note_path(part: Path) -> Path:
+    """Return the path of the note that says to which version of the file a part belongs."""
     return part.with_suffix(".json")
 
 
@@ -161,22 +216,22 @@ def _transfer(
     on_progress: Progress | None,
     timeout_seconds: float,
 ) -> None:
-    """One request, for all of the file or for what `part` lacks of it."""
-    have, note = _what_is_here(part)
-    if have and have == note.get("total"):
+    """Request all of the file, or the rest that `part` lacks."""
+    done, note = _resumable(part)
+    if done and done == note.get("total"):
         return
     headers = {"User-Agent": "vidrestore", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
+    if done:
+        headers["Range"] = f"bytes={done}-"
         if note.get("validator"):
             headers["If-Range"] = note["validator"]
     with _request(url, headers, part, timeout_seconds) as response:
         if response.headers.get_content_type() == "text/html":
             raise _AddressError("answered with a web page instead of the file")
         start, total = _span(response)
-        if start and (start != have or total != note.get("total")):
+        if start and (start != done or total != note.get("total")):
             _discard(part)
-            raise _BrokenConnectionError("has another file than when the download began")
+            raise _BrokenConnectionError("has changed the file since the download began")
         if size_bytes is not None and total is not None and total != size_bytes:
             raise _AddressError(f"has {total} bytes instead of {size_bytes}")
         _check_room(part, (total or 0) - start)
@@ -185,24 +240,24 @@ def _transfer(
         raise _BrokenConnectionError(f"broke off after {done} of {total} bytes")
 
 
-def _what_is_here(part: Path) -> tuple[int, dict[str, Any]]:
-    """Bytes to go on from, and what was noted of the file; 0 where that would not be safe."""
+def _resumable(part: Path) -> tuple[int, dict[str, Any]]:
+    """Return the size of the part and its note; 0 and {} where they do not allow to resume."""
     try:
         note = json.loads(_note_path(part).read_text(encoding="utf-8"))
-        have = part.stat().st_size
+        part_bytes = part.stat().st_size
         total, validator = note["total"], note["validator"]
     except FileNotFoundError:
         return 0, {}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         _log.info("%s is fetched from its beginning: %r", part, error)
         return 0, {}
-    if type(total) is not int or have > total or not _is_header(validator):
+    if type(total) is not int or part_bytes > total or not _is_header(validator):
         return 0, {}
-    return have, note
+    return part_bytes, note
 
 
 def _is_header(text: object) -> bool:
-    """It can be sent as the value of a header."""
+    """Return whether a value can be sent as that of a header."""
     return isinstance(text, str) and text.isascii() and text.isprintable()
 
 
@@ -226,7 +281,9 @@ def _request(
         with error:
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 _discard(part)
-                raise _BrokenConnectionError("has less than what is already here") from None
+                raise _BrokenConnectionError(
+                    "has a shorter file than the part that was downloaded before"
+                ) from None
             raise _AddressError(f"answered {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
         raise _AddressError(f"cannot be reached ({error.reason})") from error
@@ -237,14 +294,14 @@ def _request(
 
 
 def _span(response: http.client.HTTPResponse) -> tuple[int, int | None]:
-    """Where in the file the answer begins, and the bytes of the whole file, None if unsaid."""
+    """Return where in the file the answer begins, and the file's size, None where unknown."""
     if response.status == http.HTTPStatus.PARTIAL_CONTENT:
-        found = re.fullmatch(
+        match = re.fullmatch(
             r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", "").strip()
         )
-        if not found:
-            raise _AddressError("answered with a part of the file, not saying which")
-        return int(found[1]), int(found[2])
+        if not match:
+            raise _AddressError("answered with an unspecified part of the file")
+        return int(match[1]), int(match[2])
     length = response.headers.get("Content-Length", "")
     return 0, int(length) if length.isdecimal() else None
 
@@ -258,10 +315,10 @@ def _save(
 ) -> int:
     done = start
     with _disk_errors(part):
-        # Unbuffered, so that closing never writes and a full disk shows where it is handled.
+        # Unbuffered, so that closing never writes and a full disk raises where it is handled.
         file = part.open("ab" if start else "wb", buffering=0)
     with file:
-        if not start:  # after the old bytes are gone, so that they never stand beside a new note
+        if not start:  # after the old bytes are gone, so that a new note never belongs to them
             _write_note(part, response, total)
         for block in _blocks(response):
             with _disk_errors(part):
@@ -296,18 +353,22 @@ def _check_room(part: Path, needed_bytes: int) -> None:
     with _disk_errors(part):
         free_bytes = shutil.disk_usage(part.parent).free
     if needed_bytes > free_bytes:
-        raise _LocalError(_no_room(part, f"{needed_bytes} bytes are needed, {free_bytes} are free"))
+        raise _LocalError(
+            _no_room(part, f"{needed_bytes} bytes are needed, and {free_bytes} are free")
+        )
 
 
 def _no_room(path: Path, detail: str) -> str:
+    """Return the message for a full disk."""
     return (
-        f"there is no room in {path.parent} ({detail}); make room or name another folder with "
-        "--weights, then run the same command again"
+        f"there is no room in {path.parent} ({detail}); free some space or name another folder "
+        "with --weights, then run the same command again"
     )
 
 
 @contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the disk into `_LocalError`, which names `path`."""
     try:
         yield
     except OSError as error:
@@ -320,13 +381,22 @@ def _disk_errors(path: Path) -> Iterator[None]:
 
 
 def unpack(archive: Path, folder: Path, check: Callable[[Path], None]) -> None:
-    """Unpack the zip `archive` to `folder`, replacing what is there, once `check` takes it.
+    """Unpack a zip to a folder, which appears or is replaced only when it is whole.
 
-    A folder of the same name at the top of the archive is left out. Raises WeightsError, leaving
-    `folder` as it was, when the archive is damaged, a member would land outside, or `check` raises.
-    What a killed one left beside `folder` is removed, so the caller lets one at a time unpack.
+    A level at the top of the archive with the same name as `folder` is left out. The function waits
+    for other runs that unpack, and removes the temporary folders of killed ones.
+
+    Args:
+        archive: The zip.
+        folder: The folder to make; an existing one is replaced.
+        check: Receives the unpacked folder under a temporary name; raises WeightsError to reject
+            it.
+
+    Raises:
+        WeightsError: The archive is damaged, a member has a path outside of the folder, `check`
+            rejects it, or the disk cannot be written. Then `folder` stays as it was.
     """
-    with _alone(folder):
+    with _unpack_lock(folder):
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
         try:
             unpacked = temporary / "new"
@@ -344,20 +414,21 @@ def unpack(archive: Path, folder: Path, check: Callable[[Path], None]) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other run unpacks beside `folder`; what killed ones left of it is removed."""
-    left = re.compile(rf"\.{re.escape(folder.name)}\.[0-9]{{1,10}}-[0-9a-f]{{8}}\.part")
+def _unpack_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock on unpacking, and remove the temporary folders that killed runs left."""
+    pattern = re.compile(rf"\.{re.escape(folder.name)}\.[0-9]{{1,10}}-[0-9a-f]{{8}}\.part")
     with ExitStack() as stack:
         with _disk_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(held(folder.parent / ".unpack.lock", wait=True))
             for entry in list(folder.parent.iterdir()):
-                if left.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
+                if pattern.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry, ignore_errors=True)
         yield
 
 
 def _extract(archive: Path, folder: Path, top: str) -> None:
+    """Extract a zip into `folder`, without the level `top` where members have it."""
     folder.mkdir()
     try:
         with zipfile.ZipFile(archive) as members:
@@ -375,7 +446,7 @@ def _extract(archive: Path, folder: Path, top: str) -> None:
                     os.fsync(target.fileno())
     except WeightsError:
         raise
-    except Exception as error:  # zipfile raises a dozen kinds, depending on what is damaged
+    except Exception as error:  # zipfile raises a dozen kinds, depending on the damage
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         reason = str(error) or type(error).__name__
@@ -383,6 +454,7 @@ def _extract(archive: Path, folder: Path, top: str) -> None:
 
 
 def _safe_parts(member: zipfile.ZipInfo) -> tuple[str, ...]:
+    """Return the parts of a member's path; WeightsError where it leads out of the folder."""
     path = PurePosixPath(member.filename.replace("\\", "/"))
     link = stat.S_ISLNK(member.external_attr >> 16)
     if path.is_absolute() or ".." in path.parts or ":" in member.filename or link:

@@ -1,4 +1,4 @@
-"""A face-parsing network: which part of a crop is face, and which of that are eyes, brows, mouth.
+"""Face parsing: a network that finds the parts of a crop that are face, eyes, brows and mouth.
 
 The classes are those of CelebAMask-HQ (Lee et al., CVPR 2020) in the order in which BiSeNet (Yu et
 al., ECCV 2018) is commonly trained on them: 0 background, 1 skin, 2 and 3 brows, 4 and 5 eyes,
@@ -27,45 +27,53 @@ from vidrestore.models.onnx_session import first_line, inputs_of, open_network, 
 
 _CLASSES = 19
 _REGIONS = {"brows": (2, 3), "eyes": (4, 5), "mouth": (11, 12, 13)}
-# Ears are left with the hair around them: no mask reaches all of an ear, and half of one shows.
+# Without ears: no mask covers all of an ear, and an ear that is restored by half is visible.
 _FACE = (1, 10, *_REGIONS["brows"], *_REGIONS["eyes"], *_REGIONS["mouth"])
-# Of the red, green and blue of ImageNet, with which these networks are trained.
+# Of red, green and blue over ImageNet, by which these networks expect their input normalized.
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
 _USUAL_SIDE, _LEAST_SIDE = 512, GRID_PX
-# Less of the hull than that is no face: the source is too bad to be parsed.
+# Smallest share of the hull that is face. Below it, the source is too bad to be parsed.
 _LEAST_FACE = 0.1
-# Share of face up to which a cell is kept whole: three of five frames are enough for that.
+# Share of face up to which a cell stays entirely as the source: three of five frames suffice.
 _KEPT = 0.4
-# In cells: by how much what is kept is grown, of which interpolation takes one, and over how much
-# the face then fades.
-_GROWN_PX, _FADE_PX = 2, 1
-# By how much regions are grown: lids and the lip line are restored like what they frame.
+# Cells by which the kept part is dilated, one of which the interpolation takes, and cells over
+# which the face then fades.
+_DILATION_PX, _FADE_PX = 2, 1
+# Cells by which regions are dilated, so that lids and lip lines are restored like eyes and mouth.
 _REGION_PX = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parsed:
-    """What the network sees in one crop; shares of each cell in [0, 1]."""
+    """The parts of one crop on a grid of 64 x 64 cells, as shares of each cell in [0, 1]."""
 
     face: FloatArray
-    """(64, 64) skin, nose, eyes, brows, mouth and lips."""
+    """(64, 64) float32 share of skin, nose, eyes, brows, mouth and lips."""
     regions: Mapping[str, FloatArray]
-    """(64, 64) each, of "brows", "eyes" and "mouth"."""
+    """Share (64, 64) float32 of each of "brows", "eyes" and "mouth", which includes the lips."""
     is_face: bool = True
-    """False where no face was seen; then all of the crop counts as face, and nothing as a region,
-    so that landmarks alone say what is what."""
+    """Whether the network found a face. If not, `face` is 1 and the regions are 0 everywhere, so
+    that landmarks alone determine the regions."""
 
 
 class Parser:
-    """A network from (1 or N, 3, S, S) RGB, normalised as ImageNet is, to 19 classes."""
+    """Parses crops with a network in an ONNX file.
+
+    The network maps (1 or N, 3, S, S) RGB, normalized as for ImageNet, to the logits of 19 classes.
+    Of several outputs the first with 19 channels is used. Where the file leaves S open, S is 512.
+    The meaning of the channels cannot be checked.
+
+    Args:
+        path: The .onnx file.
+        device: The preferred device.
+        name: Distinguishes the network from others, such as by a hash of the file.
+
+    Raises:
+        WeightsError: The file does not hold such a network.
+    """
 
     def __init__(self, path: Path, *, device: torch.device, name: str) -> None:
-        """`name` tells the network from others. WeightsError for a file that is none of the kind.
-
-        Of several outputs the first with 19 channels is taken. Where the file leaves S open it is
-        512. What the channels mean cannot be told from a file.
-        """
         self.name = name
         self._path = path
         self._session = open_network(path, device)
@@ -78,9 +86,14 @@ class Parser:
         self._output = self._find_output()
 
     def __call__(self, crop: torch.Tensor, hull: FloatArray) -> Parsed:
-        """Parse a (3, W, W) RGB crop in [0, 1], on any device; `hull` (64, 64) is its mask.
+        """Parse a crop. Equal crops have equal results.
 
-        The same crop always gives the same.
+        Args:
+            crop: (3, W, W) RGB in [0, 1], on any device.
+            hull: (64, 64) float32 mask of the face in [0, 1].
+
+        Returns:
+            The parts of the crop.
         """
         size = (self._side, self._side)
         fitted = F.interpolate(
@@ -88,20 +101,21 @@ class Parser:
         )
         (logits,) = self._run(fitted.clamp(0, 1).cpu().numpy())
         classes = logits[0].argmax(axis=0)
-        face, *regions = (_share(classes, wanted) for wanted in (_FACE, *_REGIONS.values()))
+        face, *regions = (_share(classes, members) for members in (_FACE, *_REGIONS.values()))
         if float((face * hull).sum()) < _LEAST_FACE * float(hull.sum()):
-            nothing = np.zeros_like(face)
-            return Parsed(np.ones_like(face), dict.fromkeys(_REGIONS, nothing), is_face=False)
+            empty = np.zeros_like(face)
+            return Parsed(np.ones_like(face), dict.fromkeys(_REGIONS, empty), is_face=False)
         return Parsed(face, dict(zip(_REGIONS, regions, strict=True)))
 
     def _run(self, picture: npt.NDArray[np.float32]) -> list[npt.NDArray[Any]]:
-        """Of one (1, 3, S, S) picture in [0, 1]."""
-        given = ((picture - _MEAN) / _DEVIATION).astype(self._dtype)
-        wanted = None if self._output is None else [self._output]
-        found: list[npt.NDArray[Any]] = self._session.run(wanted, {self._image: given})
-        return found
+        """Run the network on one picture (1, 3, S, S) in [0, 1]."""
+        image = ((picture - _MEAN) / _DEVIATION).astype(self._dtype)
+        names = None if self._output is None else [self._output]
+        results: list[npt.NDArray[Any]] = self._session.run(names, {self._image: image})
+        return results
 
     def _side_of(self, shape: Sequence[Any]) -> int:
+        """Return the side S that the input's shape allows; WeightsError where it does not fit."""
         if len(shape) == 4 and (not isinstance(shape[0], int) or shape[0] == 1):
             fixed = {side for side in shape[2:] if isinstance(side, int)}
             channels_fit = not isinstance(shape[1], int) or shape[1] == 3
@@ -110,64 +124,79 @@ class Parser:
         raise self._wrong(f"takes {shape}")
 
     def _find_output(self) -> str:
-        """Tried out, since many files do not state what they give."""
+        """Return the name of the output, found by a run, since many files lack its shape."""
         gray = np.full((1, 3, self._side, self._side), 0.5, np.float32)
         try:
-            found = self._run(gray)
+            results = self._run(gray)
         except Exception as error:  # onnxruntime has no base class for its errors
             raise self._wrong(
                 f"fails on a picture of {self._side} pixels ({first_line(error)})"
             ) from error
-        for value, given in zip(self._session.get_outputs(), found, strict=True):
-            shape = np.shape(given)
+        for value, result in zip(self._session.get_outputs(), results, strict=True):
+            shape = np.shape(result)
             if shape[:2] == (1, _CLASSES) and len(shape) == 4 and min(shape[2:]) >= GRID_PX:
                 return str(value.name)
-        raise self._wrong(f"gives {' and '.join(str(np.shape(given)) for given in found)}")
+        raise self._wrong(f"returns {' and '.join(str(np.shape(result)) for result in results)}")
 
-    def _wrong(self, found: str) -> WeightsError:
+    def _wrong(self, finding: str) -> WeightsError:
         return WeightsError(
-            f"the network in {self._path} {found}; a face parser takes (1 or N, 3, S, S) and gives "
-            f"(1, {_CLASSES}, S, S), the classes of CelebAMask-HQ; set paste.parser to such a file"
+            f"the network in {self._path} {finding}; a face parser takes (1 or N, 3, S, S) and "
+            f"returns (1, {_CLASSES}, S, S), the classes of CelebAMask-HQ; set paste.parser to "
+            "such a file"
         )
 
 
 def visible(window: Sequence[Parsed]) -> FloatArray:
-    """(64, 64) in [0, 1]: how much of the restored face each place may show.
+    """Return how much of the restored face may be visible at each place of a frame.
 
-    Of the frames around one, that one among them. 0 on all that is no face in most of them, and
-    over a cell around; what a single frame says otherwise than the others does not show.
+    Objects before the face stay as in the source. Places that are no face in most of the frames
+    get 0, and so do the cells around them. An outlier in a single frame has no effect.
+
+    Args:
+        window: The parsed crops of the frame and of the frames around it.
+
+    Returns:
+        (64, 64) float32 in [0, 1].
     """
     share = _over_time([parsed.face for parsed in window])
     kept = np.asarray(np.clip((1 - share) / (1 - _KEPT), 0, 1), np.float32)
     if not kept.any():
         return np.ones_like(kept)
-    grown = cv2.dilate(kept, _box(_GROWN_PX))
-    fading = box_blur(cv2.dilate(grown, _box(_FADE_PX)), 2 * _FADE_PX + 1, 2 * _FADE_PX + 1)
-    return np.asarray(1 - np.maximum(grown, fading), np.float32)
+    dilated = cv2.dilate(kept, _box(_DILATION_PX))
+    fading = box_blur(cv2.dilate(dilated, _box(_FADE_PX)), 2 * _FADE_PX + 1, 2 * _FADE_PX + 1)
+    return np.asarray(1 - np.maximum(dilated, fading), np.float32)
 
 
 def regions(window: Sequence[Parsed]) -> dict[str, FloatArray]:
-    """(64, 64) in [0, 1] of each region, softly, over the frames around one."""
-    found = {}
+    """Return the regions of a frame as soft masks.
+
+    Args:
+        window: The parsed crops of the frame and of the frames around it.
+
+    Returns:
+        (64, 64) float32 in [0, 1] for each of "brows", "eyes" and "mouth".
+    """
+    masks = {}
     for name in _REGIONS:
         share = _over_time([parsed.regions[name] for parsed in window])
-        grown = cv2.dilate(share, _box(_REGION_PX))
-        found[name] = np.asarray(box_blur(grown, 3, 3), np.float32)
-    return found
+        dilated = cv2.dilate(share, _box(_REGION_PX))
+        masks[name] = np.asarray(box_blur(dilated, 3, 3), np.float32)
+    return masks
 
 
 def _over_time(shares: Sequence[FloatArray]) -> FloatArray:
-    """(64, 64) mean of all but the least and the largest, where there are so many."""
+    """Return the mean (64, 64), of three or more without the smallest and the largest value."""
     ordered = np.sort(shares, axis=0)
     return np.asarray((ordered[1:-1] if len(ordered) > 2 else ordered).mean(axis=0), np.float32)
 
 
-def _share(classes: npt.NDArray[Any], wanted: Sequence[int]) -> FloatArray:
-    """(64, 64) share of each cell that is of these classes."""
-    inside = np.isin(classes, wanted).astype(np.float32)
+def _share(classes: npt.NDArray[Any], members: Sequence[int]) -> FloatArray:
+    """Return the share (64, 64) of each cell that belongs to the classes `members`."""
+    inside = np.isin(classes, members).astype(np.float32)
     small = cv2.resize(inside, (GRID_PX, GRID_PX), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.float32)
 
 
 def _box(radius: int) -> npt.NDArray[np.uint8]:
+    """Return a square structuring element."""
     return np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)

@@ -1,4 +1,4 @@
-"""Opening the ONNX networks that people own."""
+"""Sessions of onnxruntime for the ONNX networks of the user."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(do
 
 
 def import_onnxruntime() -> Any:
-    """The package onnxruntime, which must be imported nowhere else.
+    """Import onnxruntime without its telemetry. No other code may import it.
 
-    Its builds of 2026 have Microsoft's telemetry: on import they put an identifier of the machine
-    and a store of events below the home, unless a variable that they read then forbids it.
+    The builds of 2026 have Microsoft's telemetry. On import they write an identifier of the machine
+    and a store of events to the home folder, unless an environment variable forbids it.
+
+    Returns:
+        The package.
 
     Raises:
-        ImportError: It is not installed, or damaged.
+        ImportError: The package is not installed or is damaged.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
@@ -34,13 +37,21 @@ def import_onnxruntime() -> Any:
 
 
 def open_network(path: Path, device: torch.device) -> Any:
-    """An onnxruntime session on the device where it can, else on the CPU.
+    """Open an ONNX network, on the device where onnxruntime supports it, else on the CPU.
 
-    WeightsError for a file that onnxruntime cannot load.
+    Args:
+        path: The .onnx file.
+        device: The preferred device.
+
+    Returns:
+        An onnxruntime.InferenceSession.
+
+    Raises:
+        WeightsError: onnxruntime cannot load the file.
     """
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # an error is raised, and told as one sentence where it matters
+    options.log_severity_level = 4  # fatal errors only: others are raised, and become one sentence
     options.intra_op_num_threads = usable_cores()
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers(device))
@@ -51,50 +62,98 @@ def open_network(path: Path, device: torch.device) -> Any:
 
 
 def inputs_of(session: Any, path: Path) -> tuple[Any, list[Any]]:
-    """The first input of a session, which is the picture, and the others; WeightsError for none."""
+    """Return the inputs of a session; the first is the picture.
+
+    Args:
+        session: An onnxruntime.InferenceSession.
+        path: The .onnx file, for the message.
+
+    Returns:
+        The first input, and a list of the others.
+
+    Raises:
+        WeightsError: The network takes no input.
+    """
     inputs = session.get_inputs()
     if not inputs:
-        raise WeightsError(f"the network in {path} takes no input, so it can be shown no picture")
+        raise WeightsError(f"the network in {path} takes no input; use one that takes a picture")
     return inputs[0], list(inputs[1:])
 
 
-def tried(
+def first_run(
     session: Any, path: Path, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None
 ) -> list[Any]:
-    """What a session gives at its first run, which shows whether the network can be run at all.
+    """Run a session for the first time, which shows whether the network can run at all.
 
-    WeightsError where it cannot, MemoryError where there is too little memory for it.
+    Args:
+        session: An onnxruntime.InferenceSession.
+        path: The .onnx file, for the message.
+        feeds: Arrays by the name of the input.
+        outputs: Names of the outputs to compute; None (default) for all.
+
+    Returns:
+        The outputs' values.
+
+    Raises:
+        WeightsError: The network cannot run.
+        MemoryError: There is too little memory for it.
     """
     try:
-        found: list[Any] = session.run(outputs, dict(feeds))
+        results: list[Any] = session.run(outputs, dict(feeds))
     except Exception as error:  # onnxruntime has no base class for its errors
         if "allocate memory" in str(error):
             raise MemoryError(str(error)) from error
         raise WeightsError(f"the network in {path} cannot be run: {first_line(error)}") from error
-    return found
+    return results
 
 
 def first_line(error: Exception) -> str:
-    """Of what onnxruntime says, which may be many lines; where it says nothing, the kind."""
+    """Return the first line of an error's text.
+
+    Args:
+        error: An error of onnxruntime, whose text may have many lines.
+
+    Returns:
+        The first line; the name of the error's type where the text is empty.
+    """
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def can_use_cuda() -> bool:
-    """The installed onnxruntime is built for it."""
+    """Return whether the installed onnxruntime is built for CUDA."""
     return "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
 
 
 def type_of(value: Any, path: Path) -> Any:
-    """numpy's type for an input of a session; WeightsError where that cannot be fed."""
+    """Return the numpy type of an input of a session.
+
+    Args:
+        value: The input, as `inputs_of` returns it.
+        path: The .onnx file, for the message.
+
+    Returns:
+        numpy.float32, numpy.float16 or numpy.float64.
+
+    Raises:
+        WeightsError: The input has another type.
+    """
     if value.type not in _TYPES:
         raise WeightsError(
-            f"the input {value.name} of {path} is {value.type}; only {', '.join(_TYPES)} can be fed"
+            f"the input {value.name} of {path} is {value.type}; use a network whose inputs are one "
+            f"of {', '.join(_TYPES)}"
         )
     return _TYPES[value.type]
 
 
 def providers(device: torch.device) -> list[Any]:
-    """What onnxruntime is to run a network with there; of these it takes the first that works."""
+    """List the execution providers for a device; onnxruntime takes the first that works.
+
+    Args:
+        device: The preferred device.
+
+    Returns:
+        Names of providers, or pairs of a name and its options.
+    """
     if device.type == "cuda" and can_use_cuda():
         cuda = ("CUDAExecutionProvider", {"device_id": device.index or 0})
         return [cuda, "CPUExecutionProvider"]

@@ -1,4 +1,4 @@
-"""Whose face it is: the recognition network of an InsightFace pack, used sparingly."""
+"""Face recognition with the recognition network of an InsightFace pack, in few of the frames."""
 
 from __future__ import annotations
 
@@ -22,33 +22,41 @@ from vidrestore.models.weight_file import count_outputs
 _SIDE = 112
 _FEWEST_NUMBERS, _MOST_NUMBERS = 128, 512
 _OPEN = 0
-# Nodes that InsightFace looks at for a graph's own normalisation of its input.
+# Nodes in which InsightFace searches for a normalization of the input in the graph itself.
 _FIRST_NODES = 8
-# A crop that is darker is lifted to this level at its brightest, by at most the factor: networks
-# that were trained on photographs see no features in the dark.
-_BRIGHT, _MOST_LIFT = 220.0, 5.0
-# Flat BGR crops, which show nobody.
-_NOBODY = ((128, 128, 128), (0, 0, 0), (100, 130, 180), (20, 25, 35))
-# Cosine with what the network says of nobody. Clear faces measure 0.1 at most; from 0.3 on, faces
-# are so blurred that those of different people resemble each other.
-_LIKE_NOBODY = 0.3
+# Darker crops are brightened until their brightest pixels have this level, by at most this factor:
+# networks that were trained on photographs see no features in the dark.
+_BRIGHT, _MOST_GAIN = 220.0, 5.0
+# Flat BGR crops, which show no face.
+_FLAT_CROPS = ((128, 128, 128), (0, 0, 0), (100, 130, 180), (20, 25, 35))
+# Cosine with the mean vector of flat crops. Clear faces reach 0.1 at most. From 0.3 on, faces are
+# so blurred that those of different people resemble each other.
+_MOST_FLATNESS = 0.3
 _PHOTO_SEARCH_PX = 640
 
 
 class Recognition(Protocol):
-    """What `Embedder` needs of a recogniser."""
+    """The interface of a recognizer that `Embedder` needs."""
 
     def __call__(
         self, picture: npt.NDArray[np.uint8], faces: Sequence[Detection]
-    ) -> list[FloatArray | None]: ...
+    ) -> list[FloatArray | None]:
+        """Map faces to unit vectors, see `Recognizer`."""
+        ...
 
 
 class Recognizer:
-    """Maps faces to unit vectors: the cosine of two says whether they are of one person.
+    """Maps faces to unit vectors, whose cosines measure whether two faces are of one person.
 
-    After ArcFace (Deng et al., CVPR 2019): the five landmarks are brought to fixed places of a
-    112 x 112 crop, which a network maps to a vector. Raises WeightsError for a file that is broken
-    or is no such network.
+    The method is that of ArcFace (Deng et al., CVPR 2019): the five landmarks are mapped to fixed
+    places of a 112 x 112 crop, which a network maps to a vector. The network runs on the CPU.
+
+    Args:
+        model: The .onnx file.
+        threads: Threads that one run of the network may use. Default 1.
+
+    Raises:
+        WeightsError: The file is damaged or does not hold such a network.
     """
 
     def __init__(self, model: Path, *, threads: int = 1) -> None:
@@ -63,37 +71,43 @@ class Recognizer:
                 str(model), options, providers=["CPUExecutionProvider"]
             )
             self._input = self._session.get_inputs()[0]
-            self._mean, self._scale = (0.0, 1.0) if _normalises(graph) else (127.5, 1 / 127.5)
-            flat = np.array(_NOBODY, np.float32)[:, None, None]
-            nobody = _unit(self._run(np.broadcast_to(flat, (len(_NOBODY), _SIDE, _SIDE, 3))))
+            self._mean, self._scale = (0.0, 1.0) if _normalizes(graph) else (127.5, 1 / 127.5)
+            flat = np.array(_FLAT_CROPS, np.float32)[:, None, None]
+            vectors = _unit(self._run(np.broadcast_to(flat, (len(_FLAT_CROPS), _SIDE, _SIDE, 3))))
         except Exception as error:
             raise WeightsError(
                 f"the recognition model {model} cannot be used ({error or type(error).__name__}); "
                 "fetch its pack again"
             ) from error
-        self._nobody = _unit(nobody.mean(axis=0))
+        self._flat_vector = _unit(vectors.mean(axis=0))
         self.name = f"{model.parent.name}/{model.name}"
 
     @property
     def dimension(self) -> int:
-        """Length of the vectors."""
-        return len(self._nobody)
+        """Length d of the vectors."""
+        return len(self._flat_vector)
 
     def __call__(
         self, picture: npt.NDArray[np.uint8], faces: Sequence[Detection]
     ) -> list[FloatArray | None]:
-        """(H, W, 3) uint8 BGR and faces in its pixels -> (d,) float32 of unit length for each.
+        """Map faces to unit vectors.
 
-        None where a face is too blurred to tell it from another.
+        Args:
+            picture: (H, W, 3) uint8 BGR.
+            faces: Faces, with landmarks in pixels of the picture.
+
+        Returns:
+            For each face a vector (d,) float32 of unit length; None where the face is too blurred
+            to tell it from the faces of other people.
         """
         if not faces:
             return []
-        crops = np.stack([_lifted(_aligned(picture, face.landmarks)) for face in faces])
+        crops = np.stack([_brightened(_aligned(picture, face.landmarks)) for face in faces])
         vectors = _unit(self._run(crops))
-        return [None if v @ self._nobody >= _LIKE_NOBODY else v for v in vectors]
+        return [None if v @ self._flat_vector >= _MOST_FLATNESS else v for v in vectors]
 
     def _run(self, crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """(n, 112, 112, 3) float32 BGR -> (n, d); one by one where the batch size is fixed."""
+        """Map crops (n, 112, 112, 3) float32 BGR in [0, 255] to vectors (n, d)."""
         rgb = np.ascontiguousarray(crops[..., ::-1].transpose(0, 3, 1, 2))
         blob = (rgb - np.float32(self._mean)) * np.float32(self._scale)
         step = 1 if self._input.shape[0] == 1 else len(blob)
@@ -105,9 +119,16 @@ class Recognizer:
 
 
 def find_recognizer(pack_folder: Path) -> Path | None:
-    """The recognition model of an InsightFace pack, told by its shapes; None where it has none.
+    """Find the recognition network of an InsightFace pack by the shapes of its input and output.
 
-    Raises WeightsError for a file that is not whole.
+    Args:
+        pack_folder: Folder of the pack.
+
+    Returns:
+        The .onnx file; None where the pack has none.
+
+    Raises:
+        WeightsError: A file of the pack is damaged.
     """
     for file in sorted(pack_folder.glob("*.onnx")):
         if count_outputs(file) == 1 and _is_recognizer(_graph(file)):
@@ -116,32 +137,40 @@ def find_recognizer(pack_folder: Path) -> Path | None:
 
 
 def embedding_of_photo(path: Path, detector: Detector, recognizer: Recognition) -> FloatArray:
-    """The embedding of the one face that a photo shows.
+    """Compute the embedding of the one face that a photo shows.
 
-    Raises InputError where the file is no picture, UsageError unless exactly one face is found.
+    Args:
+        path: The photo.
+        detector: Finds the face.
+        recognizer: Maps the face to its vector.
+
+    Returns:
+        (d,) float32 of unit length.
+
+    Raises:
+        InputError: The file cannot be read as a picture.
+        UsageError: The photo does not show exactly one face, or the face is too blurred.
     """
     picture = _read_photo(path)
-    found = _faces_of_photo(picture, detector)
-    if len(found) != 1:
-        count = f"{len(found)} faces were" if found else "no face was"
-        remedy = (
-            "cut it down to the one that is meant" if found else "take one that shows it clearly"
-        )
+    faces = _faces_of_photo(picture, detector)
+    if len(faces) != 1:
+        count = f"{len(faces)} faces were" if faces else "no face was"
+        remedy = "crop it to the face that you mean" if faces else "take one that shows it clearly"
         raise UsageError(
             f"{count} found in the reference photo {path}, which must show exactly one; {remedy}"
         )
-    (embedding,) = recognizer(picture, found)
+    (embedding,) = recognizer(picture, faces)
     if embedding is None:
         raise UsageError(
-            f"the face in the reference photo {path} is too small or too blurred to recognise "
-            "anybody by; take a sharper one"
+            f"the face in the reference photo {path} is too small or too blurred to recognize "
+            "the person in the video; take a sharper photo"
         )
     return embedding
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """A face of the frame before, and when it was last recognised."""
+class _RecognizedFace:
+    """A face of the frame before, and when the network last recognized it."""
 
     box: FloatArray
     seconds: float
@@ -149,78 +178,97 @@ class _Seen:
 
 
 class Embedder:
-    """Adds embeddings to the detections of successive frames, to few of them.
+    """Adds embeddings to some of the detections of successive frames.
 
-    A face is recognised when it has no sure predecessor in the frame before or the picture changed
-    at once, soon after that, then every `every_seconds`, and often while its box touches another.
+    The network recognizes a face at once where the frame before has no sure predecessor of it, or
+    where the picture changed as at a cut. It recognizes the face again soon after, then every
+    `every_seconds`, and more often while its box overlaps another.
+
+    Args:
+        recognizer: Maps faces to vectors.
+        every_seconds: Usual time between two recognitions of a face, in seconds.
     """
 
-    # Of `every_seconds`: between the first few times, and while two faces touch.
+    # Share of `every_seconds` between the first recognitions, and while two boxes overlap.
     _EARLY, _TOUCHING = 0.25, 0.15
     _EARLY_TIMES = 3
     _SURE_OVERLAP, _OTHER_OVERLAP = 0.4, 0.1
-    # Mean change of a small picture, in 8-bit levels, that may be a cut.
+    # Mean change of the reduced picture, in 8-bit levels, from which it may be a cut.
     _CHANGE = 8.0
 
     def __init__(self, recognizer: Recognition, *, every_seconds: float) -> None:
         self._recognizer = recognizer
         self._every_seconds = every_seconds
-        self._seen: list[_Seen] = []
+        self._before: list[_RecognizedFace] = []
         self._small: npt.NDArray[Any] | None = None
 
     def __call__(
-        self, picture: npt.NDArray[np.uint8], found: Sequence[Detection], seconds: float
+        self, picture: npt.NDArray[np.uint8], faces: Sequence[Detection], seconds: float
     ) -> list[Detection]:
-        """The detections in the order given, some with an embedding; `seconds` is the frame's."""
-        seen = self._predecessors(picture, found)
-        touching = overlaps(_boxes(found), _boxes(found)) > 0
+        """Add embeddings to the faces of a frame that are due.
+
+        Args:
+            picture: (H, W, 3) uint8 BGR.
+            faces: All faces of the frame, in its pixels.
+            seconds: Time of the frame in seconds, not before that of the last call.
+
+        Returns:
+            The faces in the same order, some with an embedding.
+        """
+        recognized = self._predecessors(picture, faces)
+        touching = overlaps(_boxes(faces), _boxes(faces)) > 0
         np.fill_diagonal(touching, False)
         due = [
             i
-            for i, before in enumerate(seen)
+            for i, before in enumerate(recognized)
             if before is None or self._is_due(before, seconds, touching=bool(touching[i].any()))
         ]
-        result = list(found)
+        result = list(faces)
         for i, vector in zip(
-            due, self._recognizer(picture, [found[i] for i in due]) if due else [], strict=True
+            due, self._recognizer(picture, [faces[i] for i in due]) if due else [], strict=True
         ):
-            result[i] = replace(found[i], embedding=vector)
-            before = seen[i]
-            seen[i] = _Seen(found[i].box, seconds, before.times + 1 if before else 1)
-        self._seen = [
-            replace(before, box=d.box) for d, before in zip(found, seen, strict=True) if before
+            result[i] = replace(faces[i], embedding=vector)
+            before = recognized[i]
+            recognized[i] = _RecognizedFace(
+                faces[i].box, seconds, before.times + 1 if before else 1
+            )
+        self._before = [
+            replace(before, box=d.box)
+            for d, before in zip(faces, recognized, strict=True)
+            if before
         ]
         return result
 
     def _predecessors(
-        self, picture: npt.NDArray[np.uint8], found: Sequence[Detection]
-    ) -> list[_Seen | None]:
-        """For each face the one that it surely was in the frame before."""
+        self, picture: npt.NDArray[np.uint8], faces: Sequence[Detection]
+    ) -> list[_RecognizedFace | None]:
+        """Return for each face its predecessor in the frame before; None where it is not sure."""
         small = cv2.resize(picture, (32, 18), interpolation=cv2.INTER_AREA).astype(np.float32)
         before, self._small = self._small, small
-        if before is None or not self._seen or np.abs(small - before).mean() > self._CHANGE:
-            return [None] * len(found)
-        shared = overlaps(_boxes(found), _boxes(self._seen))
-        sure: list[_Seen | None] = []
+        if before is None or not self._before or np.abs(small - before).mean() > self._CHANGE:
+            return [None] * len(faces)
+        shared = overlaps(_boxes(faces), _boxes(self._before))
+        sure: list[_RecognizedFace | None] = []
         for row in shared:
             best = int(row.argmax())
             rivals = np.append(np.delete(row, best), np.sort(shared[:, best])[:-1])
             is_sure = row[best] >= self._SURE_OVERLAP and (rivals < self._OTHER_OVERLAP).all()
-            sure.append(self._seen[best] if is_sure else None)
+            sure.append(self._before[best] if is_sure else None)
         return sure
 
-    def _is_due(self, before: _Seen, seconds: float, *, touching: bool) -> bool:
+    def _is_due(self, before: _RecognizedFace, seconds: float, *, touching: bool) -> bool:
         share = self._EARLY if before.times < self._EARLY_TIMES else 1.0
         if touching:
             share = self._TOUCHING
         return seconds - before.seconds >= share * self._every_seconds
 
 
-def _boxes(faces: Sequence[Detection | _Seen]) -> FloatArray:
+def _boxes(faces: Sequence[Detection | _RecognizedFace]) -> FloatArray:
     return np.array([face.box for face in faces], np.float32).reshape(-1, 4)
 
 
 def _graph(path: Path) -> Any:
+    """Read an ONNX graph; WeightsError where that fails."""
     import onnx
 
     try:
@@ -230,26 +278,26 @@ def _graph(path: Path) -> Any:
 
 
 def _is_recognizer(graph: Any) -> bool:
-    """Square pictures of 112 pixels in, as many vectors of 128 to 512 numbers out."""
+    """Return whether a graph maps pictures of 112 x 112 pixels to vectors of 128 to 512 numbers."""
     weights = {tensor.name for tensor in graph.initializer}
-    given = [_shape(value) for value in graph.input if value.name not in weights]
-    made = [_shape(value) for value in graph.output]
+    inputs = [_shape(value) for value in graph.input if value.name not in weights]
+    outputs = [_shape(value) for value in graph.output]
     return (
-        len(given) == len(made) == 1
-        and given[0][:1] in ([_OPEN], [1])
-        and given[0][1:] == [3, _SIDE, _SIDE]
-        and len(made[0]) == 2
-        and (made[0][1] == _OPEN or _FEWEST_NUMBERS <= made[0][1] <= _MOST_NUMBERS)
+        len(inputs) == len(outputs) == 1
+        and inputs[0][:1] in ([_OPEN], [1])
+        and inputs[0][1:] == [3, _SIDE, _SIDE]
+        and len(outputs[0]) == 2
+        and (outputs[0][1] == _OPEN or _FEWEST_NUMBERS <= outputs[0][1] <= _MOST_NUMBERS)
     )
 
 
 def _shape(value: Any) -> list[int]:
-    """`_OPEN` for a dimension that the file leaves open."""
+    """Return a value's shape, with `_OPEN` for dimensions that the file leaves open."""
     return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
 
-def _normalises(graph: Any) -> bool:
-    """Whether the graph takes pixels as they are, as InsightFace's older exports do."""
+def _normalizes(graph: Any) -> bool:
+    """Return whether the graph normalizes its input itself, as InsightFace's older exports do."""
     names = [node.name for node in graph.node[:_FIRST_NODES]]
     return any(n.startswith(("Sub", "_minus")) for n in names) and any(
         n.startswith(("Mul", "_mul")) for n in names
@@ -257,14 +305,17 @@ def _normalises(graph: Any) -> bool:
 
 
 def _aligned(picture: npt.NDArray[np.uint8], landmarks: FloatArray) -> npt.NDArray[np.float32]:
-    """(112, 112, 3) float32 with the landmarks where ArcFace has them; black beyond the picture."""
-    # Of GPEN's crop, which is 168 of the same units wide, the middle 112.
+    """Cut out the crop (112, 112, 3) float32 that has the landmarks at ArcFace's places.
+
+    Convention: picture -> crop, (x, y) order, pixel centers at integers, black beyond the border.
+    """
+    # The middle 112 pixels of GPEN's crop, which is 168 pixels wide at the same scale.
     target = template("gpen") * 168 - 28
     points = landmarks.astype(np.float64)
     matrix = fit_similarity(points[None], target)[0]
     scale = float(np.hypot(*matrix[:, 0]))
     if scale < 0.5:
-        # Bilinear sampling alone would alias.
+        # Reduced by area first, since bilinear sampling alone would alias.
         small = cv2.resize(picture, None, fx=2 * scale, fy=2 * scale, interpolation=cv2.INTER_AREA)
         factor = np.array([small.shape[1] / picture.shape[1], small.shape[0] / picture.shape[0]])
         picture = np.asarray(small, np.uint8)
@@ -273,13 +324,15 @@ def _aligned(picture: npt.NDArray[np.uint8], landmarks: FloatArray) -> npt.NDArr
     return np.asarray(crop, np.float32)
 
 
-def _lifted(crop: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _brightened(crop: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return a dark crop brightened, and others unchanged."""
     brightest = max(float(np.percentile(crop.max(axis=-1), 98)), 1.0)
-    lift = min(max(_BRIGHT / brightest, 1.0), _MOST_LIFT)
-    return np.asarray(np.clip(crop * np.float32(lift), 0, 255))
+    gain = min(max(_BRIGHT / brightest, 1.0), _MOST_GAIN)
+    return np.asarray(np.clip(crop * np.float32(gain), 0, 255))
 
 
 def _unit(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Scale vectors, along the last axis, to unit length."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / np.maximum(length, 1e-9), np.float32)
 
@@ -294,16 +347,18 @@ def _read_photo(path: Path) -> npt.NDArray[np.uint8]:
         ) from error
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     if picture is None:
-        raise InputError(f"the reference photo {path} is not a picture that can be read")
+        raise InputError(
+            f"the reference photo {path} is not a picture that can be read; take a JPEG or PNG"
+        )
     return np.asarray(picture, np.uint8)
 
 
 def _faces_of_photo(picture: npt.NDArray[np.uint8], detector: Detector) -> list[Detection]:
-    """Faces in pixels of the picture; where there is none, a second look sees a large one."""
+    """Return the faces in pixels of the picture; without any, search again for a large one."""
     scale = min(1.0, _PHOTO_SEARCH_PX / max(picture.shape[:2]))
     size = [max(1, round(side * scale)) for side in picture.shape[1::-1]]
     small = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-    found = detector(small) or look_from_afar(small, detector)
+    faces = detector(small) or look_from_afar(small, detector)
     larger = np.array([picture.shape[1] / size[0], picture.shape[0] / size[1]])
-    back = np.column_stack([np.diag(larger), 0.5 * larger - 0.5])
-    return [moved(face, back) for face in found]
+    matrix = np.column_stack([np.diag(larger), 0.5 * larger - 0.5])
+    return [moved(face, matrix) for face in faces]

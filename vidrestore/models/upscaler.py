@@ -1,4 +1,4 @@
-"""Enlarging networks of the Real-ESRGAN kind that people own as ONNX files, run in tiles."""
+"""Upscaling with networks of the Real-ESRGAN kind, which the user has as ONNX files, in tiles."""
 
 from __future__ import annotations
 
@@ -12,26 +12,33 @@ import torch
 from vidrestore.common.errors import UsageError, WeightsError
 from vidrestore.imaging.filters import gaussian_blur
 from vidrestore.imaging.frame import FloatArray
-from vidrestore.models.onnx_session import inputs_of, open_network, tried, type_of
+from vidrestore.models.onnx_session import first_run, inputs_of, open_network, type_of
 
-# Side of the tiles of a network that takes any: the network's memory grows with its square.
+# Side of the tiles where the network accepts any; the network's memory grows with its square.
 _TILE_PX = 256
-_TRIED_PX = 64
-# A tile's outermost pixels are not used, since the network did not see what is around them; those
-# next to them fade into the neighbour's.
+_FIRST_RUN_PX = 64
+# The outermost pixels of a tile are not used, since the network did not see their surroundings. The
+# pixels next to them fade into the neighboring tile.
 _UNUSED_PX, _FADE_PX = 20, 24
 _FACTORS = (2, 4)
-_BROAD_PX = 8.0  # sigma of what is broad, in pixels of the source
-# Networks that begin by halving the picture want sides that can be halved; none has more to halve.
+_BROAD_PX = 8.0  # sigma of the low-pass for broad colors, in pixels of the source
+# Networks that halve the picture at first need sides of this multiple; none needs a larger one.
 _MULTIPLE_PX = 8
-# Mean difference of a ramp; of a network that gives [-1, 1] or [0, 255] it is 0.25 or more.
-_MOST_APART = 0.15
+# Of a ramp: networks with results in [-1, 1] or [0, 255] differ by 0.25 or more.
+_MOST_DIFFERENCE = 0.15
 
 
 class Upscaler:
-    """Takes (1, 3, h, w) RGB in [0, 1] and gives it 2 or 4 times as wide and high.
+    """Enlarges pictures 2 or 4 times with a network in an ONNX file.
 
-    WeightsError for a file that is no such network.
+    The network maps (1, 3, h, w) RGB in [0, 1] to (1, 3, f h, f w), with f = 2 or 4.
+
+    Args:
+        path: The .onnx file.
+        device: The preferred device.
+
+    Raises:
+        WeightsError: The file does not hold such a network.
     """
 
     def __init__(self, path: Path, *, device: torch.device) -> None:
@@ -47,10 +54,17 @@ class Upscaler:
         self._fixed = [
             side if isinstance(side, int) and side > 0 else None for side in image.shape[2:]
         ]
-        self.factor = self._measured()
+        self.factor = self._measured_factor()
 
     def check(self, factor: int) -> None:
-        """UsageError where it does not lead to pictures `factor` times as large."""
+        """Check that the network enlarges enough.
+
+        Args:
+            factor: How many times as wide and high the pictures become.
+
+        Raises:
+            UsageError: The factor is larger than that of the network.
+        """
         if factor > self.factor:
             raise UsageError(
                 f"the network in {self._path} enlarges {self.factor} times; use --scale "
@@ -58,12 +72,22 @@ class Upscaler:
             )
 
     def __call__(self, picture: FloatArray, factor: int) -> FloatArray:
-        """(3, h, w) RGB -> (3, factor h, factor w), in [0, 1]; what the network gives beyond that
-        size is brought down by area. What lies beyond black and white is cut off before.
-        Broad colours stay the picture's, which networks shift by some code values.
+        """Enlarge a picture.
 
-        Tiles overlap, and fade into each other; around the picture its border is repeated, so that
-        they see as much there as elsewhere. Memory: the result twice.
+        Where the network enlarges more than `factor`, its result is reduced by area. Networks shift
+        broad colors by some code values, so the low-passed colors of the picture are restored.
+        Tiles overlap and fade into each other. The method needs the memory of two results.
+
+        Args:
+            picture: (3, h, w) float32 RGB, which is clipped to [0, 1].
+            factor: How many times as wide and high the result is: a divisor of `self.factor`.
+
+        Returns:
+            (3, factor h, factor w) float32 RGB in [0, 1].
+
+        Convention:
+            (row, column) order; pixel centers at (i + 0.5) / factor - 0.5 of the source. Around the
+            picture its border pixels are repeated.
         """
         margin, picture = _UNUSED_PX, picture.clip(0, 1)
         padded = np.pad(picture, ((0, 0), (margin, margin), (margin, margin)), "edge")
@@ -80,49 +104,51 @@ class Upscaler:
         return _with_broad_colors_of(picture, total[:, inner, inner], factor)
 
     def _enlarged(self, part: FloatArray, factor: int) -> FloatArray:
-        """One tile; to a side that the network takes its border is repeated."""
+        """Enlarge one tile, padded with its border pixels to a size that the network takes."""
         _, height, width = part.shape
         missing = [
             (side or -(-length // _MULTIPLE_PX) * _MULTIPLE_PX) - length
             for side, length in zip(self._fixed, (height, width), strict=True)
         ]
         padded = np.pad(part, ((0, 0), (0, missing[0]), (0, missing[1])), "edge")
-        found = self._run(padded)[:, : self.factor * height, : self.factor * width]
-        return _by_area(found, self.factor // factor)
+        enlarged = self._run(padded)[:, : self.factor * height, : self.factor * width]
+        return _by_area(enlarged, self.factor // factor)
 
     def _run(self, tile: FloatArray) -> FloatArray:
-        given = np.ascontiguousarray(tile[None], self._dtype)
-        (found, *_) = self._session.run(None, {self._name: given})
-        return np.asarray(found[0], np.float32).clip(0, 1)
+        image = np.ascontiguousarray(tile[None], self._dtype)
+        (result, *_) = self._session.run(None, {self._name: image})
+        return np.asarray(result[0], np.float32).clip(0, 1)
 
-    def _measured(self) -> int:
-        """How many times it enlarges."""
-        height, width = (side or _TRIED_PX for side in self._fixed)
-        # From black at the left to white at the right, which every upscaler leaves there.
+    def _measured_factor(self) -> int:
+        """Return how many times the network enlarges; WeightsError where it does not upscale."""
+        height, width = (side or _FIRST_RUN_PX for side in self._fixed)
+        # From black at the left to white at the right, which every upscaler keeps.
         ramp = np.tile(np.linspace(0, 1, width, dtype=np.float32), (3, height, 1))
-        first = tried(self._session, self._path, {self._name: ramp[None].astype(self._dtype)})[0]
-        shape = tuple(getattr(first, "shape", ()))
+        feeds = {self._name: ramp[None].astype(self._dtype)}
+        result = first_run(self._session, self._path, feeds)[0]
+        shape = tuple(getattr(result, "shape", ()))
         for factor in _FACTORS:
             if shape == (1, 3, factor * height, factor * width):
-                self._check_range(ramp, np.asarray(first[0], np.float32), factor)
+                self._check_range(ramp, np.asarray(result[0], np.float32), factor)
                 return factor
         raise WeightsError(
-            f"the network in {self._path} makes {shape} of (1, 3, {height}, {width}); an "
-            "upscaler gives the same picture 2 or 4 times as wide and high"
+            f"the network in {self._path} maps (1, 3, {height}, {width}) to {shape}; an upscaler "
+            "returns the same picture 2 or 4 times as wide and high"
         )
 
-    def _check_range(self, given: FloatArray, found: FloatArray, factor: int) -> None:
-        apart = float(np.abs(_by_area(found, factor) - given).mean())
-        if not apart <= _MOST_APART:
+    def _check_range(self, ramp: FloatArray, result: FloatArray, factor: int) -> None:
+        """Raise WeightsError where the result is not the ramp enlarged, in [0, 1]."""
+        difference = float(np.abs(_by_area(result, factor) - ramp).mean())
+        if not difference <= _MOST_DIFFERENCE:
             raise WeightsError(
-                f"the network in {self._path} gives values from {found.min():.3g} to "
-                f"{found.max():.3g} for a ramp from 0 to 1, and another picture; an upscaler takes "
-                "and gives RGB in [0, 1]"
+                f"the network in {self._path} returns values from {result.min():.3g} to "
+                f"{result.max():.3g} for a ramp from 0 to 1, and another picture; an upscaler "
+                "takes and returns RGB in [0, 1]"
             )
 
 
 def _by_area(picture: FloatArray, step: int) -> FloatArray:
-    """(3, h, w) -> (3, h / step, w / step)."""
+    """Reduce (3, h, w) to (3, h / step, w / step) by the mean of squares."""
     if step == 1:
         return picture
     _, height, width = picture.shape
@@ -131,20 +157,19 @@ def _by_area(picture: FloatArray, step: int) -> FloatArray:
 
 
 def _with_broad_colors_of(picture: FloatArray, larger: FloatArray, factor: int) -> FloatArray:
-    """(3, factor h, factor w) `larger`, whose difference to (3, h, w) `picture` is low-passed and
-    taken away."""
-    found = larger.copy()
-    apart = picture - _by_area(larger, factor)
-    for channel, difference in zip(found, apart, strict=True):
+    """Return `larger` (3, factor h, factor w) with the low-passed colors of `picture` (3, h, w)."""
+    result = larger.copy()
+    differences = picture - _by_area(larger, factor)
+    for channel, difference in zip(result, differences, strict=True):
         broad = gaussian_blur(difference, _BROAD_PX, border="repeat")
         channel += cv2.resize(broad, channel.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    return found.clip(0, 1, out=found)
+    return result.clip(0, 1, out=result)
 
 
 def _tiles(length: int, side: int, factor: int) -> Iterator[tuple[slice, FloatArray]]:
-    """Along an axis: where each tile is, and the weight of each of its enlarged pixels.
+    """Yield the place of each tile along an axis, and the weights of its enlarged pixels.
 
-    The weights of all tiles at a pixel add up to 1.
+    At each pixel the weights of all tiles sum to 1.
     """
     if length <= side:
         yield slice(0, length), np.ones(factor * length, np.float32)
@@ -154,8 +179,8 @@ def _tiles(length: int, side: int, factor: int) -> Iterator[tuple[slice, FloatAr
     count = -(-(length - side) // step) + 1
     starts = [(length - side) * i // (count - 1) for i in range(count)]
     # Distance of each enlarged pixel from the tile's edge, in pixels of the source.
-    away = (np.arange(factor * side) + 0.5) / factor
-    ramp = ((away - unused) / fade).clip(0, 1)
+    distance = (np.arange(factor * side) + 0.5) / factor
+    ramp = ((distance - unused) / fade).clip(0, 1)
     weights = [
         (ramp if i else 1.0) * (ramp[::-1] if i < count - 1 else np.ones(factor * side))
         for i in range(count)

@@ -1,6 +1,6 @@
-"""What can be known of a weight file: from its bytes, and from its first use.
+"""Reading weight files safely, checking that they are whole, and noting their hashes.
 
-Nothing in a file is ever run.
+No code that a file contains is ever run.
 """
 
 from __future__ import annotations
@@ -29,18 +29,27 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("vidrestore")
 _CHUNK_BYTES = 1 << 20
 _WRAPPERS = ("g_ema", "params_ema", "params", "state_dict")
-# torch's old format is so many pickles, one after another, and then the numbers.
+# torch's old format is this many pickles, one after another, and then the numbers.
 _LEGACY_PICKLES = 5
-# A tensor takes about 4 tuples and 40 steps, a large checkpoint has a thousand of them.
+# A tensor takes about 4 tuples and 40 steps, and a large checkpoint has a thousand tensors.
 _MOST_TUPLES, _MOST_STEPS = 20_000, 1_000_000
-_NAMED_KEYS, _SHOWN_CHARACTERS = 3, 200
+_LISTED_KEYS, _MOST_CHARACTERS = 3, 200
 
 
 def check_kind(path: Path, name: str) -> None:
-    """Raise WeightsError unless `path` begins, and as far as is cheap ends, as `name` says.
+    """Check that a file has the format that its suffix names, without reading all of it.
 
-    `name` gives the suffix: .onnx, .pth, .pt, .safetensors or .zip; with others only emptiness and
-    the usual accidents (a web page, a Git LFS pointer) are found.
+    For other suffixes than .onnx, .pth, .pt, .safetensors and .zip, the function recognizes only
+    empty files, web pages and Git LFS pointers. Except for .pth and .pt in torch's old format, it
+    also recognizes a file that is cut short.
+
+    Args:
+        path: The file.
+        name: A name with the suffix that counts, since the file may have a temporary name.
+
+    Raises:
+        WeightsError: The file is empty, of another format, or cut short.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         head = file.read(512)
@@ -57,10 +66,10 @@ def check_kind(path: Path, name: str) -> None:
     elif suffix in (".pth", ".pt", ".zip"):
         if head.startswith(b"PK\x03\x04"):
             try:
-                whole = zipfile.is_zipfile(path)
+                is_whole = zipfile.is_zipfile(path)
             except zipfile.BadZipFile as error:
                 raise WeightsError(f"{path} is damaged: {error}") from error
-            if not whole:
+            if not is_whole:
                 raise WeightsError(f"{path} is cut short")
         elif suffix == ".zip" or not head.startswith(b"\x80"):  # pickle's first byte
             raise WeightsError(f"{path} is not a {suffix} file: it begins with {head[:8]!r}")
@@ -71,10 +80,17 @@ def check_kind(path: Path, name: str) -> None:
 
 
 def check_pack(folder: Path) -> None:
-    """Raise WeightsError unless `folder` holds whole .onnx files, one of them a face detector.
+    """Check that a folder holds whole .onnx files, one of them a face detector.
 
-    A detector is told as InsightFace tells it: by five outputs or more. InsightFace itself takes
-    any folder for a pack, and fails on an empty one with an error that has no message.
+    A network with five outputs or more counts as a detector, as in InsightFace. InsightFace itself
+    accepts any folder as a pack, and fails on an empty one with an error that has no message.
+
+    Args:
+        folder: The folder of the pack.
+
+    Raises:
+        WeightsError: A file is damaged, or the folder holds no .onnx file or no detector.
+        OSError: A file cannot be read.
     """
     files = sorted(folder.glob("*.onnx"))
     if not files:
@@ -89,9 +105,17 @@ def check_pack(folder: Path) -> None:
 
 
 def count_outputs(path: Path) -> int:
-    """Outputs of an ONNX graph, walking over the fields without reading what is in them.
+    """Count the outputs of an ONNX graph from the file's fields, without reading their contents.
 
-    Raises WeightsError when the file is not ONNX or ends early.
+    Args:
+        path: The .onnx file.
+
+    Returns:
+        The number of outputs, 1 or more.
+
+    Raises:
+        WeightsError: The file is not ONNX or is cut short.
+        OSError: The file cannot be read.
     """
     model_graph, graph_output = 7, 12  # field numbers of onnx.proto
     outputs = None
@@ -108,9 +132,17 @@ def count_outputs(path: Path) -> int:
 
 
 def names_in_graph(path: Path) -> list[str]:
-    """Names of the nodes and weights of an ONNX graph, without reading the weights.
+    """List the names of the nodes and weights of an ONNX graph, without reading the weights.
 
-    Raises WeightsError when the file is not ONNX or ends early.
+    Args:
+        path: The .onnx file.
+
+    Returns:
+        The names in the order of the file.
+
+    Raises:
+        WeightsError: The file is not ONNX or is cut short.
+        OSError: The file cannot be read.
     """
     model_graph, name_fields = 7, {1: 3, 5: 8}  # NodeProto.name, TensorProto.name
     names = []
@@ -130,7 +162,7 @@ def names_in_graph(path: Path) -> list[str]:
 
 
 def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
-    """Number and end of each protobuf field up to `end`; the file stands at its contents."""
+    """Yield number and end of each protobuf field up to `end`, the file at the field's content."""
     while file.tell() < end:
         tag = _varint(file)
         number, wire_type = tag >> 3, tag & 7
@@ -148,6 +180,7 @@ def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _varint(file: BinaryIO) -> int:
+    """Read a variable-length integer of protobuf; ValueError where there is none."""
     value = 0
     for shift in range(0, 70, 7):
         byte = file.read(1)
@@ -162,39 +195,50 @@ def _varint(file: BinaryIO) -> int:
 def check_state_dict(
     path: Path, entries: int | None, parameters: int | None, name: str | None = None
 ) -> None:
-    """Raise WeightsError unless the checkpoint at `path` is a state dict of that size.
+    """Check that a checkpoint has the expected number of entries and parameters.
 
-    None means any size; `name` is as of `read_checkpoint`. Entries ending in `.kernel` are fixed
-    blur filters and count as entries, not as parameters.
+    Entries whose name ends in `.kernel` are fixed blur filters, and their values do not count as
+    parameters.
+
+    Args:
+        path: The file.
+        entries: Expected number of tensors; None for any.
+        parameters: Expected number of values; None for any.
+        name: A name with the suffix that counts, see `read_checkpoint`.
+
+    Raises:
+        WeightsError: The numbers differ, or the file cannot be loaded, see `read_checkpoint`.
+        OSError: The file cannot be read.
     """
     state = read_checkpoint(path, name)
-    found_entries = len(state)
-    found_parameters = sum(
+    entry_count = len(state)
+    parameter_count = sum(
         value.numel() for key, value in state.items() if not key.endswith(".kernel")
     )
-    if entries not in (None, found_entries) or parameters not in (None, found_parameters):
+    if entries not in (None, entry_count) or parameters not in (None, parameter_count):
         raise WeightsError(
-            f"{path} is another network: {found_entries} entries and {found_parameters} parameters "
+            f"{path} is another network: {entry_count} entries and {parameter_count} parameters "
             f"instead of {entries} and {parameters}"
         )
 
 
 def read_checkpoint(path: Path, name: str | None = None) -> dict[str, torch.Tensor]:
-    """Return the tensors of a weight file by name, on the CPU; the one reader of checkpoints.
+    """Read the tensors of a weight file. All checkpoints are read here.
 
-    A state dict as .pth, .pt or .safetensors, plain or under g_ema, params_ema, params or
-    state_dict, or the initializers of an .onnx. Of a .pth that is a zip, as torch writes them, the
-    sums of all members are checked; the other formats hold none.
+    The file is a state dict as .pth, .pt or .safetensors, plain or under g_ema, params_ema, params
+    or state_dict, or an .onnx, of which the initializers are read. Where a .pth is a zip, as torch
+    writes it, the checksums of all members are checked. The other formats have no checksums.
 
     Args:
         path: The file.
-        name: Its name where it stands under a temporary one; the suffix says the format.
+        name: A name whose suffix gives the format, for a file with a temporary name; None for the
+            file's own name.
 
     Returns:
-        Tensors that are dense and no larger than the file.
+        Dense tensors by name, on the CPU. Each storage is no larger than the file.
 
     Raises:
-        WeightsError: The file is damaged, of another kind, or would run code.
+        WeightsError: The file is damaged, of another format, or would run code.
         OSError: The file cannot be read.
     """
     name = name or path.name
@@ -206,15 +250,24 @@ def read_checkpoint(path: Path, name: str | None = None) -> dict[str, torch.Tens
     }
     suffix = PurePath(name).suffix.lower()
     if suffix not in readers:
-        raise WeightsError(f"{path} ends in {suffix!r} where weights end in {', '.join(readers)}")
+        raise WeightsError(
+            f"{path} ends in {suffix!r} where weights end in {', '.join(readers)}; use such a file"
+        )
     check_kind(path, name)
     with _one_sentence(path):
         return readers[suffix](path)
 
 
 def check_sums(path: Path) -> None:
-    """Raise WeightsError where a weight file holds sums of its content, as a .pth that is a zip
-    does, and they are wrong. Nothing is loaded."""
+    """Check the checksums of a .pth that is a zip, without loading it; accept other files.
+
+    Args:
+        path: The file.
+
+    Raises:
+        WeightsError: A checksum is wrong, or the zip is damaged.
+        OSError: The file cannot be read.
+    """
     with path.open("rb") as file:
         zipped = file.read(2) == b"PK"
     if zipped:
@@ -224,32 +277,34 @@ def check_sums(path: Path) -> None:
 
 @contextmanager
 def _one_sentence(path: Path) -> Iterator[None]:
-    """Turns whatever a damaged or odd file makes of its readers into WeightsError."""
+    """Turn every error that a damaged or odd file causes in its reader into WeightsError."""
     try:
         yield
     except WeightsError:
         raise
     except OSError as error:
-        if error.errno not in (None, errno.EINVAL):  # a place that no file can have is damage
+        # A damaged file makes its reader seek to an impossible position, which gives EINVAL.
+        if error.errno not in (None, errno.EINVAL):
             raise
         raise WeightsError(f"{path} is damaged: {_reason(error)}") from error
     except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        named = f" ({wanted[1]})" if wanted else ""
+        match = re.search(r"GLOBAL ([\w.]+)", str(error))
+        code_name = f" ({match[1]})" if match else ""
         raise WeightsError(
-            f"{path} was not loaded: it is damaged or would run code{named} where only tensors "
-            "are allowed"
+            f"{path} was not loaded: it is damaged or would run code{code_name} where only tensors "
+            "are allowed; get it from a source that you trust"
         ) from error
-    except Exception as error:  # whatever a damaged file makes of zipfile, pickle, torch and onnx
+    except Exception as error:  # zipfile, pickle, torch and onnx raise many kinds
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
             raise WeightsError(
-                f"{path} asks for more memory than there is, so it is damaged or too large for "
-                "this machine"
+                f"{path} needs more memory than is free: the file is damaged, or it is too large "
+                "for this machine"
             ) from error
         raise WeightsError(f"{path} is damaged: {_reason(error)}") from error
 
 
 def _read_torch(path: Path) -> dict[str, torch.Tensor]:
+    """Read a .pth in torch's zip format or in its old one, with `weights_only`."""
     import torch
 
     with path.open("rb") as file:
@@ -261,7 +316,7 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     if zipped:
         _check_zip(path)
     with warnings.catch_warnings():
-        # Torch says what it finds odd in a pickle; what cannot be read raises all the same.
+        # Torch warns of oddities in a pickle; content that it cannot read still raises.
         warnings.simplefilter("ignore")
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     state = _unwrapped(path, loaded)
@@ -275,24 +330,31 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
             or value.untyped_storage().nbytes() > file_bytes
         ):
             raise WeightsError(
-                f"{path} holds no plain numbers for {key[:_SHOWN_CHARACTERS]}, of shape "
-                f"{tuple(value.shape)}"
+                f"{path} holds no plain numbers for {key[:_MOST_CHARACTERS]}, of shape "
+                f"{tuple(value.shape)}; get the file again"
             )
     return state
 
 
 def _check_zip(path: Path) -> None:
-    """Raise WeightsError unless the zip's directory and the sums of its members are right, and each
-    has a name of its own: of two of one name it is not known which torch reads."""
+    """Raise WeightsError for a damaged zip, wrong checksums, or names that occur twice.
+
+    Where two members have one name, it is undefined which of them torch reads.
+    """
     with zipfile.ZipFile(path) as archive:
         names = Counter(archive.namelist())
-        if twice := [name for name, count in names.items() if count > 1]:
-            raise WeightsError(f"{path} is damaged: it holds {some_of(twice)} more than once")
+        if repeated := [name for name, count in names.items() if count > 1]:
+            raise WeightsError(f"{path} is damaged: it holds {some_of(repeated)} more than once")
         for member in archive.infolist():
             if member.filename.endswith("/constants.pkl"):
-                raise WeightsError(f"{path} is a TorchScript program where a state dict is wanted")
+                raise WeightsError(
+                    f"{path} is a TorchScript program where a state dict is needed; use the "
+                    "network's state dict"
+                )
             if member.compress_type != zipfile.ZIP_STORED:
-                raise WeightsError(f"{path} is a compressed zip, which torch.save never writes")
+                raise WeightsError(
+                    f"{path} is a compressed zip, which torch.save never writes; get the file again"
+                )
             with archive.open(member) as file:
                 while file.read(_CHUNK_BYTES):
                     pass
@@ -305,16 +367,19 @@ def _check_zip(path: Path) -> None:
 def _check_pickle(path: Path, file: IO[bytes]) -> None:
     """Raise WeightsError for a pickle of more steps than the weights of a network need.
 
-    Tuples within tuples overflow the stack of the interpreter, which no exception follows.
+    Deeply nested tuples overflow the stack of the interpreter, which ends without an exception.
     """
     tuples = 0
     for step, (opcode, _, _) in enumerate(pickletools.genops(file)):
         tuples += "TUPLE" in opcode.name
         if tuples > _MOST_TUPLES or step > _MOST_STEPS:
-            raise WeightsError(f"{path} was not loaded: its pickle is not that of a state dict")
+            raise WeightsError(
+                f"{path} was not loaded: its pickle is not that of a state dict; use a state dict"
+            )
 
 
 def _unwrapped(path: Path, loaded: Any) -> dict[str, torch.Tensor]:
+    """Return the state dict itself, taken out of the dicts that training programs put around it."""
     import torch
 
     for wrapper in _WRAPPERS:
@@ -322,17 +387,18 @@ def _unwrapped(path: Path, loaded: Any) -> dict[str, torch.Tensor]:
             loaded = loaded[wrapper]
     if not isinstance(loaded, Mapping):
         raise WeightsError(
-            f"{path} holds an object of type {type(loaded).__name__} where a state dict is wanted"
+            f"{path} holds an object of type {type(loaded).__name__} where a state dict is needed; "
+            "use the network's state dict"
         )
     others = [
-        str(key)[:_SHOWN_CHARACTERS]
+        str(key)[:_MOST_CHARACTERS]
         for key, value in loaded.items()
         if not (isinstance(key, str) and isinstance(value, torch.Tensor))
     ]
     if others or not loaded:
         raise WeightsError(
-            f"{path} holds no state dict: {some_of(others) or 'nothing'} where names of tensors or "
-            f"one of {', '.join(_WRAPPERS)} are wanted"
+            f"{path} holds no state dict: it has {some_of(others) or 'nothing'} where names of "
+            f"tensors or one of {', '.join(_WRAPPERS)} are needed; use the network's state dict"
         )
     return dict(loaded)
 
@@ -353,36 +419,66 @@ def _read_onnx(path: Path) -> dict[str, torch.Tensor]:
 
 
 def some_of(keys: Iterable[str]) -> str:
-    """The first few of `keys`, for a message, and how many more there are."""
+    """List the first keys for a message, and the number of the others.
+
+    Args:
+        keys: The keys.
+
+    Returns:
+        Such as "a, b, c and 5 more"; empty where there are no keys.
+    """
     keys = list(keys)
-    more = f" and {len(keys) - _NAMED_KEYS} more" if len(keys) > _NAMED_KEYS else ""
-    return ", ".join(keys[:_NAMED_KEYS]) + more
+    more = f" and {len(keys) - _LISTED_KEYS} more" if len(keys) > _LISTED_KEYS else ""
+    return ", ".join(keys[:_LISTED_KEYS]) + more
 
 
 def _reason(error: Exception) -> str:
+    """Return the first line of an error's text without its period, or the error's type."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    return first[:_SHOWN_CHARACTERS]
+    return first[:_MOST_CHARACTERS]
 
 
 class Notes:
-    """Hashes and licences seen before, as JSON in `path`.
+    """The hashes of weight files and the licenses that the user was shown, in a JSON file.
 
-    {"files": {path: {"sha256": ..., "bytes": ..., "mtime_ns": ..., "sum": ...}}, "licences":
-    {name: ...}}, where "sum" is of the other three and the path. What cannot be read or does not
-    fit its sum is forgotten, and noted anew; where nothing can be written, nothing is. Processes
-    write one after another.
+    The content is {"files": {path: {"sha256": ..., "bytes": ..., "mtime_ns": ..., "sum": ...}},
+    "licences": {name: ...}}, where "sum" is a checksum of the path and the other three values.
+    Entries that cannot be read or do not match their checksum are dropped and noted again. A note
+    that cannot be written is logged and dropped. Processes write one after another.
+
+    Args:
+        path: The JSON file; it may not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def sha256_noted(self, path: Path) -> str | None:
-        """The hash that `path` had; None if it is new."""
+        """Return the hash that was noted for a file.
+
+        Args:
+            path: The file.
+
+        Returns:
+            64 hexadecimal digits; None where none was noted.
+        """
         entry = self._entry(path)
         return entry["sha256"] if entry else None
 
     def looks_unchanged(self, path: Path) -> bool:
-        """True if size and time of change are those noted; a disk may still have lost a bit."""
+        """Return whether a file has the size and the time of change that were noted.
+
+        Its content may still differ, where the disk damaged it.
+
+        Args:
+            path: The file.
+
+        Returns:
+            False where they differ or none were noted.
+
+        Raises:
+            OSError: The file does not exist or cannot be examined.
+        """
         state, entry = path.stat(), self._entry(path)
         return entry is not None and (entry["bytes"], entry["mtime_ns"]) == (
             state.st_size,
@@ -390,7 +486,18 @@ class Notes:
         )
 
     def note_file(self, path: Path, sha256: str | None = None) -> str:
-        """Note the sha256 of `path`, read from it where it is not given, and return it."""
+        """Note the hash, size and time of change of a file.
+
+        Args:
+            path: The file.
+            sha256: Its hash, 64 hexadecimal digits; None to compute it.
+
+        Returns:
+            The hash.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
         state = path.stat()
         sha256 = sha256 or sha256_of_file(path)
         key = str(path.absolute())
@@ -399,7 +506,15 @@ class Notes:
         return sha256
 
     def note_licence(self, name: str, licence: str) -> bool:
-        """True the first time."""
+        """Note that the user was shown the license of a weight.
+
+        Args:
+            name: Name of the weight.
+            licence: Its license.
+
+        Returns:
+            True the first time for this name.
+        """
         if name in _read_notes(self.path)["licences"]:
             return False
         self._write("licences", name, licence)
@@ -414,7 +529,7 @@ class Notes:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with held(folder / ".hashes.lock", wait=True):
-                for left_behind in folder.glob(".hashes-*"):  # by an earlier version
+                for left_behind in folder.glob(".hashes-*"):  # from an earlier version
                     left_behind.unlink(missing_ok=True)
                 content = _read_notes(self.path)
                 content[section][key] = value
@@ -425,6 +540,7 @@ class Notes:
 
 
 def _read_notes(path: Path) -> dict[str, dict[str, Any]]:
+    """Read the notes that are sound; empty where the file is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {
@@ -434,12 +550,12 @@ def _read_notes(path: Path) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         pass
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        _logger.info("%s is begun anew: %s", path, error)
+        _logger.info("%s cannot be read and is written again: %s", path, error)
     return {"files": {}, "licences": {}}
 
 
 def _is_sound(key: str, entry: Any) -> bool:
-    """The entry has what it needs, and, where it holds a sum, is as it was written."""
+    """Return whether an entry has all values, and matches its checksum if it has one."""
     return (
         isinstance(entry, dict)
         and isinstance(entry.get("sha256"), str)
@@ -450,5 +566,6 @@ def _is_sound(key: str, entry: Any) -> bool:
 
 
 def _sum_of(key: str, entry: Mapping[str, Any]) -> str:
+    """Return the checksum of an entry."""
     own = {name: entry[name] for name in ("sha256", "bytes", "mtime_ns")}
     return checksum_of_fields(own | {"path": key})

@@ -196,7 +196,7 @@ def test_no_state_dict(content: object, tmp_path: Path) -> None:
 )
 def test_other_networks_are_named(keys: list[str], looks: str, tmp_path: Path) -> None:
     path = save(tmp_path / "a.pth", {"params_ema": {key: torch.zeros(1) for key in keys}})
-    with pytest.raises(WeightsError, match=rf"not known {keys[0]}.*looks like .*{looks}") as no:
+    with pytest.raises(WeightsError, match=rf"unknown {keys[0]}.*looks like .*{looks}") as no:
         load_checkpoint(path)
     assert "missing generator.style.1.weight" in str(no.value)
     assert "\n" not in str(no.value)
@@ -205,18 +205,18 @@ def test_other_networks_are_named(keys: list[str], looks: str, tmp_path: Path) -
 def test_missing_extra_and_misshapen_keys(tmp_path: Path, state: dict) -> None:
     path = tmp_path / "a.pth"
     bias = state.pop("final_linear.0.bias")
-    with pytest.raises(WeightsError, match=r"missing final_linear\.0\.bias, not known nothing"):
+    with pytest.raises(WeightsError, match=r"missing final_linear\.0\.bias, unknown nothing"):
         load_checkpoint(save(path, state))
     state["final_linear.0.bias"] = bias[:-1]
     with pytest.raises(WeightsError, match=r"shape \(63,\) where a GPEN for 64 px has \(64,\)"):
         load_checkpoint(save(path, state))
     state |= {"final_linear.0.bias": bias, "other": bias}
-    with pytest.raises(WeightsError, match="missing nothing, not known other"):
+    with pytest.raises(WeightsError, match="missing nothing, unknown other"):
         load_checkpoint(save(path, state))
 
 
 def test_another_size_than_expected(tmp_path: Path, state: dict) -> None:
-    with pytest.raises(WeightsError, match="for 64 px where one for 2048 px is wanted"):
+    with pytest.raises(WeightsError, match="for 64 px where one for 2048 px is needed"):
         load_gpen(save(tmp_path / "a.pth", state), expected_size=2048)
 
 

@@ -56,7 +56,9 @@ def test_what_stands_in_is_said_once_and_nothing_at_all_is_an_error():
     for _ in range(2):
         assert tiers.for_crop_size(512) is tiers.for_crop_size(1024)
         assert tiers.for_crop_size(64).name == "gpen-256"
-    assert shelf.told == ["gpen-512 is not here and cannot be fetched; gpen-1024 takes its faces"]
+    assert shelf.told == [
+        "the weights of gpen-512 are missing and cannot be fetched; gpen-1024 restores its faces"
+    ]
     with pytest.raises(WeightsError, match="gpen-2048 is missing"):
         tiers.for_crop_size(2048)
     with pytest.raises(WeightsError, match="gpen-2048 is missing"):

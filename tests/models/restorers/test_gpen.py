@@ -348,7 +348,7 @@ def test_an_engine_that_fails_gives_way_to_torch_or_is_one_sentence(
     found = opened(small_weights, notices, engine="auto", cache_folder=tmp_path)
     assert found.engine == "torch"
     assert "torch runs the network" in notices[-1]
-    with pytest.raises(WeightsError, match=r"cannot run GPEN-64\.pth: OpenVINO says Exc") as no:
+    with pytest.raises(WeightsError, match=r"cannot run GPEN-64\.pth: OpenVINO reports Exc") as no:
         opened(small_weights, engine="openvino", cache_folder=tmp_path)
     assert "\n" not in str(no.value)
     assert [path.name for path in tmp_path.iterdir()] == [".openvino.lock"]
@@ -456,7 +456,7 @@ def test_an_onnx_whose_result_is_in_another_range_is_adapted(tmp_path, factor, s
     windows = faces(3, 32)
     wanted = windows[:, 0] if said else ((2 * windows[:, 0] - 1) * factor + summand + 1) / 2
     torch.testing.assert_close(restorer(windows), wanted.clamp(0, 1), atol=1e-5, rtol=0)
-    assert [said in notice for notice in notices if "gives its result in" in notice] == (
+    assert [said in notice for notice in notices if "; vidrestore converts it" in notice] == (
         [True] if said else []
     )
 
@@ -485,12 +485,12 @@ def test_of_several_outputs_the_first_picture_is_taken(tmp_path):
 
 REFUSED = {
     "one channel": (
-        [("ReduceMean", ["x"], ["y"], {"axes": [1]})], {}, r"makes \(1, 1, 32, 32\) of"),
+        [("ReduceMean", ["x"], ["y"], {"axes": [1]})], {}, r"to \(1, 1, 32, 32\); a face"),
     "no picture": (
-        [("ReduceMean", ["x"], ["y"], {"axes": [2, 3]})], {}, r"makes \(1, 3, 1, 1\) of"),
+        [("ReduceMean", ["x"], ["y"], {"axes": [2, 3]})], {}, r"to \(1, 3, 1, 1\); a face"),
     "another side": (
         [("MaxPool", ["x"], ["y"], {"kernel_shape": [2, 2], "strides": [2, 2]})],
-        {}, r"makes \(1, 3, 16, 16\) of"),
+        {}, r"to \(1, 3, 16, 16\); a face"),
     "no numbers": (
         [("Mul", ["x", "a"], ["m"], {}), ("Log", ["m"], ["y"], {})],
         {"a": -1.0}, "no finite result"),
@@ -596,7 +596,7 @@ def test_a_template_that_no_name_in_the_graph_tells_is_said(small_onnx, tmp_path
     assert opened(without_names(small_onnx, tmp_path / "a.onnx"), notices).template == "ffhq"
     assert "align.template" in notices[-1]
     assert opened(without_names(small_onnx, tmp_path / "GPEN.onnx"), notices).template == "gpen"
-    assert "as its file is called" in notices[-1]
+    assert "since the file's name contains it" in notices[-1]
     notices.clear()
     path = without_names(small_onnx, tmp_path / "mine.onnx")
     with pytest.raises(WeightsError, match="64 px where one for 512 px"):

@@ -1,4 +1,4 @@
-"""SCRFD from an InsightFace pack."""
+"""The detector SCRFD from an InsightFace pack."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _CPU = torch.device("cpu")
 class InsightFace(Detector):
     """The detector of a pack folder that is known to be complete (see weights.py).
 
-    The picture is fitted into a square of `size_px`. Only that size is used: of two sizes the
-    better score wins frame by frame, and the landmarks hop between them.
+    The picture is fitted into a square of `size_px`. Only that size is used: with two sizes, the
+    better score would win in each frame, and the landmarks would jump between the sizes.
     """
 
     def __init__(
@@ -35,12 +35,23 @@ class InsightFace(Detector):
         threads: int | None = None,
         device: torch.device = _CPU,
     ) -> None:
-        """`threads`: of one look; None: one for each core that may be used. On a CUDA
-        `device` it looks there if the installed onnxruntime can."""
+        """Open the network.
+
+        Args:
+            pack_folder: Folder of the pack.
+            size_px: Side of the square into which pictures are fitted, in pixels.
+            score: Smallest score of a detection, in [0, 1].
+            threads: Threads for one picture; None (default) for one per core that this process may
+                use.
+            device: The preferred device; a CUDA device is used where onnxruntime supports it.
+
+        Raises:
+            WeightsError: The pack cannot be loaded.
+        """
         self.least_score = score
         options = import_onnxruntime().SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
-        # The library reports what it loads on standard output, which belongs to the user.
+        # The library prints to standard output, which is for the output of vidrestore.
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from insightface.app import FaceAnalysis
@@ -62,5 +73,13 @@ class InsightFace(Detector):
         self._model = analysis.det_model
 
     def __call__(self, picture: npt.NDArray[np.uint8]) -> list[Detection]:
+        """Detect faces.
+
+        Args:
+            picture: (H, W, 3) uint8 BGR.
+
+        Returns:
+            The faces, in pixels of the picture.
+        """
         boxes, landmarks = self._model.detect(picture)
         return [detection(b[:4], p, b[4]) for b, p in zip(boxes, landmarks, strict=True)]

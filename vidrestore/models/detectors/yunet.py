@@ -1,4 +1,4 @@
-"""YuNet through OpenCV: small, fast, and free for any use."""
+"""The detector YuNet through OpenCV: small, fast, and free for any use."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ class YuNet(Detector):
     """Takes pictures of any size; the score is YuNet's own."""
 
     def __init__(self, model: Path, *, score: float) -> None:
+        """Open the network.
+
+        Args:
+            model: The .onnx file.
+            score: Smallest score of a detection, in [0, 1].
+
+        Raises:
+            WeightsError: OpenCV cannot load the file.
+        """
         self.least_score = score
         try:
             self._network = cv2.FaceDetectorYN.create(str(model), "", (320, 320), score)
@@ -25,6 +34,14 @@ class YuNet(Detector):
             ) from error
 
     def __call__(self, picture: npt.NDArray[np.uint8]) -> list[Detection]:
+        """Detect faces.
+
+        Args:
+            picture: (H, W, 3) uint8 BGR, of any size.
+
+        Returns:
+            The faces, in pixels of the picture.
+        """
         height, width = picture.shape[:2]
         self._network.setInputSize((width, height))
         _, rows = self._network.detect(picture)

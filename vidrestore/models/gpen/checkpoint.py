@@ -1,6 +1,6 @@
-"""GPEN from the tensors of files of others, and writing the network as ONNX.
+"""Checkpoints of GPEN: loading one from a weight file, and writing one as ONNX.
 
-The files are read by `vidrestore.models.weight_file`; here it is told whether they hold a GPEN.
+`vidrestore.models.weight_file` reads the files. This module checks that they hold a GPEN.
 """
 
 import dataclasses
@@ -18,9 +18,10 @@ from vidrestore.models.gpen import ops
 from vidrestore.models.gpen.network import BASE_CHANNELS, GPEN, GPENConfig
 from vidrestore.models.weight_file import read_checkpoint, some_of
 
-LOOKS_LIKE = (  # a part of some key -> the network it is known from
+# A part of a key, and the network whose checkpoints have such a key.
+KNOWN_NETWORKS = (
     ("stylegan_decoder.", "GFPGAN"),
-    ("quantize.embedding", "CodeFormer, RestoreFormer or another vector-quantised network"),
+    ("quantize.embedding", "CodeFormer, RestoreFormer or another vector-quantized network"),
     ("position_emb", "CodeFormer"),
     ("rdb1.conv1", "ESRGAN"),
     ("RDB1.conv1", "ESRGAN"),
@@ -30,69 +31,89 @@ LOOKS_LIKE = (  # a part of some key -> the network it is known from
 
 
 def load_gpen(path: str | Path, expected_size: int | None = None) -> GPEN:
-    """Return the GPEN stored in `path`, float32 on the CPU, in evaluation mode.
+    """Load a GPEN from a weight file.
 
     Args:
-        path: see `load_checkpoint`.
-        expected_size: side in pixels the network must have, None for any.
+        path: The file, in a format of `load_checkpoint`.
+        expected_size: Side in pixels that the network must have; None for any.
+
+    Returns:
+        The network, float32 on the CPU, in evaluation mode.
 
     Raises:
-        WeightsError: the file does not hold a GPEN, or one of another size.
-        OSError: the file cannot be read.
+        WeightsError: The file does not hold a GPEN, or holds one of another size.
+        OSError: The file cannot be read.
     """
     config, state = load_checkpoint(path)
     if expected_size is not None and config.size != expected_size:
         raise WeightsError(
-            f"{path} holds a GPEN for {config.size} px where one for {expected_size} px is wanted"
+            f"{path} holds a GPEN for {config.size} px where one for {expected_size} px is needed; "
+            "use the file of that size"
         )
-    gpen = _unfilled(config)
+    gpen = _meta_network(config)
     gpen.load_state_dict(state, strict=True, assign=True)
     return gpen.eval().requires_grad_(False)
 
 
 def load_checkpoint(path: str | Path) -> tuple[GPENConfig, dict[str, Tensor]]:
-    """Return the configuration and the float32 state dict stored in `path`.
+    """Load the configuration and the state dict of a GPEN from a weight file.
 
-    `path` ends in .pth or .pt (a state dict, plain or under g_ema, params_ema, params or
-    state_dict), .safetensors, or .onnx (see `state_dict_from_onnx`).  Sizes and widths are read
-    from the weights; the fixed blur kernels may be absent.
+    The shapes of the weights give size and widths. The fixed blur kernels may be missing.
+
+    Args:
+        path: The file, whose name ends in .pth or .pt (a state dict, plain or under g_ema,
+            params_ema, params or state_dict), .safetensors, or .onnx (see `state_dict_from_onnx`).
+
+    Returns:
+        The configuration, and the float32 state dict of `GPEN` on the CPU.
 
     Raises:
-        WeightsError: the file is damaged, of another kind, would run code, or holds another
-            network or weights that are not finite.
-        OSError: the file cannot be read.
+        WeightsError: The file is damaged, of another kind, would run code, or holds another network
+            or weights that are not finite.
+        OSError: The file cannot be read.
     """
     path = Path(path)
     check_readable_kind(path, "the weight file", WeightsError)
     state: Mapping[str, Tensor] = read_checkpoint(path)
     if path.suffix.lower() == ".onnx":
-        state = _named(path, state)
+        state = _named_weights(path, state)
     return _checked(path, state)
 
 
 def state_dict_from_onnx(path: str | Path) -> dict[str, Tensor]:
-    """Return the float32 state dict of a GPEN stored as ONNX, exactly as it was exported.
+    """Load the state dict of a GPEN that was exported as ONNX, exactly as it was.
 
-    Needs a graph whose initializers still carry the names of the checkpoint, as `export_onnx`
-    writes it.  Exporters that fold scales into weights rename them and lose the originals.
+    The initializers of the graph must have the names of the checkpoint, as `export_onnx` writes
+    them. Exporters that fold scales into weights rename them and lose the originals.
+
+    Args:
+        path: The .onnx file.
+
+    Returns:
+        The float32 state dict of `GPEN` on the CPU.
 
     Raises:
-        WeightsError: the file is not ONNX, or its initializers are not those of a GPEN.
-        OSError: the file cannot be read.
+        WeightsError: The file is not ONNX, or its initializers are not those of a GPEN.
+        OSError: The file cannot be read.
     """
     return load_checkpoint(path)[1]
 
 
 def export_onnx(gpen: GPEN, path: str | Path) -> None:
-    """Write `gpen` as ONNX: "image" (B, 3, S, S) in [-1, 1] -> "restored", float32.
+    """Write a GPEN as ONNX.
 
-    Weights are constants of the graph, under their checkpoint names, and stay unscaled, so that
-    `state_dict_from_onnx` gives them back; runtimes fold the scales when they load the graph.
+    The graph maps "image", (B, 3, S, S) float32 RGB in [-1, 1], to "restored" of the same shape and
+    type. The weights are initializers with the names of the checkpoint, and stay unscaled, so that
+    `state_dict_from_onnx` reads them unchanged. Runtimes fold the scales when they load the graph.
+
+    Args:
+        gpen: The network.
+        path: The .onnx file to write.
     """
     image = torch.zeros(1, 3, gpen.config.size, gpen.config.size)
     batch = {0: "batch"}
     with warnings.catch_warnings():
-        # The exporter by tracing is deprecated, yet the other one renames the initializers.
+        # The exporter by tracing is deprecated, but the other exporter renames the initializers.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             gpen,
@@ -107,27 +128,28 @@ def export_onnx(gpen: GPEN, path: str | Path) -> None:
         )
 
 
-def _named(path: Path, arrays: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Of the initializers of an ONNX graph those that are weights under their own names."""
+def _named_weights(path: Path, arrays: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return those initializers of an ONNX graph that have names of weights."""
     named = {key: value for key, value in arrays.items() if "." in key}
     if not any(key.endswith("generator.input.input") for key in named):
         raise WeightsError(
-            f"{path} does not fit: its {len(arrays)} initializers ({some_of(arrays)}) do not carry "
-            "the names of GPEN's weights, so they cannot be read back"
+            f"{path} does not fit: its {len(arrays)} initializers ({some_of(arrays)}) do not have "
+            "the names of GPEN's weights; use the checkpoint from which the file was exported"
         )
     return named
 
 
 def _checked(path: Path, state: Mapping[str, Tensor]) -> tuple[GPENConfig, dict[str, Tensor]]:
+    """Return the configuration and the whole state dict; WeightsError where it is no GPEN's."""
     state = {key.removeprefix("module."): value for key, value in state.items()}
     config = _config(path, state)
-    wanted = _unfilled(config).state_dict()
-    for key in wanted.keys() - state.keys():
+    expected = _meta_network(config).state_dict()
+    for key in expected.keys() - state.keys():
         if key.endswith(".kernel"):
             state[key] = ops.fir_kernel(gain=1.0 if key.startswith("ecd") else 4.0)
-    if wanted.keys() != state.keys():
-        raise _another_network(path, state, wanted)
-    for key, value in wanted.items():
+    if expected.keys() != state.keys():
+        raise _another_network(path, state, expected)
+    for key, value in expected.items():
         if state[key].shape != value.shape:
             raise WeightsError(
                 f"{path} has {key} of shape {tuple(state[key].shape)} where a GPEN for "
@@ -135,41 +157,49 @@ def _checked(path: Path, state: Mapping[str, Tensor]) -> tuple[GPENConfig, dict[
             )
         if not (state[key].is_floating_point() and state[key].isfinite().all()):
             raise WeightsError(
-                f"{path} has values in {key} that are NaN, infinite or no floating-point numbers"
+                f"{path} has values in {key} that are NaN, infinite or no floating-point numbers; "
+                "get the file again"
             )
-    return config, {key: state[key].float() for key in wanted}
+    return config, {key: state[key].float() for key in expected}
 
 
 def _config(path: Path, state: Mapping[str, Tensor]) -> GPENConfig:
-    encoder = [int(found[1]) for key in state if (found := re.match(r"ecd(\d+)\.", key))]
+    """Derive the configuration from the names and shapes of the weights."""
+    encoder = [int(match[1]) for key in state if (match := re.match(r"ecd(\d+)\.", key))]
     mapping = [key for key in state if re.fullmatch(r"generator\.style\.\d+\.weight", key)]
     try:
         base = state["generator.conv1.conv.weight"].shape[1]
         style_dim = state["generator.style.1.weight"].shape[1]
         size = 2 ** (2 + max(encoder))
-        multiplier = 2  # without a level of 64 px nothing depends on it
+        multiplier = 2  # has no effect without a level of 64 px
         if size >= 64:
             widest = f"ecd{max(encoder) - 4}.0.{1 if size == 64 else 2}.bias"
             multiplier = state[widest].shape[0] * 2 // base
         return GPENConfig(size, style_dim, len(mapping), multiplier, base / BASE_CHANNELS)
     except (KeyError, IndexError) as error:
-        wanted = _unfilled(GPENConfig(512)).state_dict()
-        raise _another_network(path, state, wanted) from error
+        expected = _meta_network(GPENConfig(512)).state_dict()
+        raise _another_network(path, state, expected) from error
     except ValueError as error:
-        raise WeightsError(f"{path} holds no possible GPEN: {error}") from error
+        raise WeightsError(f"{path} holds a GPEN of an impossible shape: {error}") from error
 
 
-def _unfilled(config: GPENConfig) -> GPEN:
+def _meta_network(config: GPENConfig) -> GPEN:
+    """Return a network whose tensors have shapes but no memory."""
     with torch.device("meta"):
         return GPEN(**dataclasses.asdict(config))
 
 
-def _another_network(path: Path, state: Iterable[str], wanted: Iterable[str]) -> WeightsError:
-    state, wanted = list(state), list(wanted)
-    looks = next((name for part, name in LOOKS_LIKE if any(part in key for key in state)), None)
-    missing = [key for key in wanted if key not in state]
-    extra = [key for key in state if key not in wanted]
+def _another_network(path: Path, state: Iterable[str], expected: Iterable[str]) -> WeightsError:
+    """Return the error that names missing and unknown weights, and the network they may be of."""
+    state, expected = list(state), list(expected)
+    network = next(
+        (name for part, name in KNOWN_NETWORKS if any(part in key for key in state)), None
+    )
+    missing = [key for key in expected if key not in state]
+    extra = [key for key in state if key not in expected]
     return WeightsError(
         f"{path} does not hold a GPEN: missing {some_of(missing) or 'nothing'}, "
-        f"not known {some_of(extra) or 'nothing'}" + (f"; it looks like {looks}" if looks else "")
+        f"unknown {some_of(extra) or 'nothing'}"
+        + (f"; it looks like {network}" if network else "")
+        + "; use a checkpoint of GPEN"
     )

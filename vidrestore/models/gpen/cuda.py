@@ -1,7 +1,8 @@
 """A prepared GPEN on a CUDA device: recorded once for each batch size, then replayed.
 
-A face takes some 200 launches, more than the device needs to run them below 1024 px; a CUDA graph
-is one.  See "CUDA Graphs" in torch's notes on CUDA semantics for what recording demands.
+A face takes some 200 kernel launches. Below 1024 px they take longer than the kernels themselves; a
+CUDA graph takes one launch. See "CUDA Graphs" in torch's notes on CUDA semantics for the
+conditions of recording.
 """
 
 import logging
@@ -19,12 +20,14 @@ from vidrestore.models.gpen.inference import InferenceGPEN, Workspace
 
 _log = logging.getLogger("vidrestore")
 
-WARM_UPS = 2  # before recording: libraries choose and load what they run, Triton compiles
-# Sides in px; not measured on any GPU (benchmarks/gpen_cuda.py prints both ways for each level).
+# Runs before recording, in which libraries choose and load their kernels, and Triton compiles.
+WARM_UPS = 2
+# Sides in pixels, not measured on any GPU: benchmarks/gpen_cuda.py prints the time of each level
+# with and without folding.
 FOLD_UP_FROM = 256
 FOLD_DOWN_FROM = 512
 PROBE_SIDE, PROBE_CHANNELS = 8, 16
-PROBE_TOLERANCE = 4e-3  # of float16, on values of about one
+PROBE_TOLERANCE = 4e-3  # for float16 values of about one
 
 OnNotice = Callable[[str], None]
 
@@ -32,12 +35,30 @@ OnNotice = Callable[[str], None]
 def form_for(
     device: torch.device, on_notice: OnNotice = lambda message: None
 ) -> variants.InferenceForm:
-    """The form for a CUDA device: with Triton's kernels where they are there and right."""
+    """Return the variant of GPEN for a CUDA device.
+
+    Args:
+        device: The CUDA device.
+        on_notice: Receives the reason where installed Triton kernels cannot be used.
+
+    Returns:
+        A form with Triton's kernels where `triton_kernels` has them.
+    """
     return variants.InferenceForm(FOLD_UP_FROM, FOLD_DOWN_FROM, triton_kernels(device, on_notice))
 
 
 def triton_kernels(device: torch.device, on_notice: OnNotice) -> variants.Kernels | None:
-    """None where Triton is not installed, or, which is said, does not do what torch does."""
+    """Return Triton's kernels where they work on the device.
+
+    The function runs one kernel on a small layer and compares its result with torch's.
+
+    Args:
+        device: The CUDA device.
+        on_notice: Receives the reason where Triton is installed and cannot be used.
+
+    Returns:
+        The kernels; None where Triton is not installed, fails, or differs from torch.
+    """
     try:
         from vidrestore.models.gpen.triton_kernels import TritonKernels
     except ImportError:
@@ -45,20 +66,22 @@ def triton_kernels(device: torch.device, on_notice: OnNotice) -> variants.Kernel
     try:
         kernels = TritonKernels()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a compiler's, to programmers
+            warnings.simplefilter("ignore")  # warnings of the compiler are for programmers
             error = _probe_error(kernels, device)
     except Exception as problem:  # a compiler or driver that is missing may raise anything
         lines = str(problem).strip().splitlines() or [type(problem).__name__]
-        on_notice(f"Triton cannot be used here ({lines[0]}); torch does its part, more slowly")
+        on_notice(f"Triton cannot be used here ({lines[0]}); torch does its work, more slowly")
         return None
     if not error <= PROBE_TOLERANCE:
-        on_notice(f"Triton's kernels are {error:.1g} off here; torch does their part, more slowly")
+        on_notice(
+            f"Triton's kernels are wrong by {error:.1g} here; torch does their work, more slowly"
+        )
         return None
     return kernels
 
 
 def _probe_error(kernels: variants.Kernels, device: torch.device) -> float:
-    """Largest difference of `join` from the same in torch, on a small layer."""
+    """Return the largest difference of `join` from torch's result, on a small layer."""
     shape = (1, PROBE_CHANNELS, PROBE_SIDE, PROBE_SIDE)
     random = torch.Generator().manual_seed(0)
     y, feature = (
@@ -67,20 +90,24 @@ def _probe_error(kernels: variants.Kernels, device: torch.device) -> float:
         for _ in range(2)
     )  # fmt: skip
     bias = torch.linspace(-1, 1, PROBE_CHANNELS, device=device, dtype=torch.float16)
-    room = torch.empty(
+    out = torch.empty(
         1, PROBE_SIDE, PROBE_SIDE, 2 * PROBE_CHANNELS, dtype=torch.float16, device=device
     )
-    kernels.join(y, feature, room, bias=bias, feature_bias=bias, feature_gain=0.5)
+    kernels.join(y, feature, out, bias=bias, feature_bias=bias, feature_gain=0.5)
     both = torch.cat((y, 0.5 * feature), dim=1) + torch.cat((bias, bias))[:, None, None]
-    wanted = torch.nn.functional.leaky_relu(both, ops.LEAKY_SLOPE)
-    return float((room.permute(0, 3, 1, 2) - wanted).abs().max())
+    expected = torch.nn.functional.leaky_relu(both, ops.LEAKY_SLOPE)
+    return float((out.permute(0, 3, 1, 2) - expected).abs().max())
 
 
 @contextmanager
 def repeatable_convolutions() -> Iterator[None]:
-    """float32 is float32, not TensorFloat-32, and the same input gives the same result."""
+    """Make cuDNN compute float32 without TensorFloat-32, and the same input give the same result.
+
+    Yields:
+        Nothing; the settings hold within the context.
+    """
     with warnings.catch_warnings():
-        # Some versions of torch announce another name for allow_tf32, which older ones lack.
+        # Some versions of torch warn of a new name for allow_tf32, which older versions lack.
         warnings.filterwarnings("ignore", message=".*TF32")
         with torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
@@ -89,16 +116,19 @@ def repeatable_convolutions() -> Iterator[None]:
 
 
 class CudaGPEN:
-    """Runs an `InferenceGPEN` that lies on a CUDA device, with its contract.
+    """Runs an `InferenceGPEN` that is on a CUDA device, with CUDA graphs.
 
-    The first call with a batch size records it.  Where that fails `on_notice` is told once and
-    each call launches by itself from then on.  May be called from several threads and streams: one
-    runs after the other, and what is returned is the caller's own.
+    The first call with a batch size records its graph. Where recording fails, `on_notice` receives
+    the reason once, and all later calls launch their kernels one by one. Several threads and
+    streams may call it; their calls run one after another. The caller owns the tensor that a call
+    returns.
 
     Args:
-        network: the network, on its device.
-        batch: the largest batch to come; a larger one is taken, and all is recorded again.
-        use_graphs: False launches each call by itself.
+        network: The network, on its device.
+        batch: Largest batch to expect. A larger batch works, and makes all graphs be recorded
+            again. Default 1.
+        use_graphs: False launches the kernels of each call one by one. Default True.
+        on_notice: Receives the reason where recording fails.
     """
 
     def __init__(
@@ -117,23 +147,28 @@ class CudaGPEN:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Callable[[], "CudaGPEN"], tuple[()]]:
-        """What is recorded stays in its process; a worker's copy records its own."""
-        again = partial(CudaGPEN, self._network, use_graphs=self._use_graphs, on_notice=self._say)
-        return again, ()
+        """Pickle the network without its graphs, which a copy in another process records again."""
+        rebuild = partial(CudaGPEN, self._network, use_graphs=self._use_graphs, on_notice=self._say)
+        return rebuild, ()
 
     @property
     def uses_graphs(self) -> bool:
-        """False once recording has failed."""
+        """Whether calls replay graphs; False once recording has failed."""
         return self._use_graphs
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Restore `image` (B, 3, S, S), RGB in [-1, 1], on the network's device.
+        """Restore faces.
 
-        Returns float32 of the same shape, channels last in memory, not clamped.
+        Args:
+            image: (B, 3, S, S) RGB in [-1, 1], of a floating-point type, on the network's device.
+
+        Returns:
+            (B, 3, S, S) float32 RGB, nominally in [-1, 1] and not clamped, channels last in memory.
 
         Raises:
             ValueError: `image` has another shape.
-            torch.OutOfMemoryError: the device cannot hold the batch; what was held is freed.
+            torch.OutOfMemoryError: The device cannot hold the batch. The network's working memory
+                has been freed.
         """
         self._network.check(image)
         with self._lock, torch.cuda.device(image.device):
@@ -149,7 +184,7 @@ class CudaGPEN:
             return restored
 
     def release(self) -> None:
-        """Free all memory but the weights'; the next call records anew."""
+        """Free all memory except that of the weights; the next call records its graph again."""
         with self._lock:
             self._drop()
 
@@ -159,42 +194,44 @@ class CudaGPEN:
         torch.cuda.empty_cache()
 
     def _graph(self, image: Tensor) -> "_Graph | None":
-        """None where recording failed, now or before."""
+        """Return the graph for this batch size; None where recording fails."""
         reason, is_full = "", False
-        for held in (self._recorder is not None, False):
+        for had_graphs in (self._recorder is not None, False):
             if self._recorder is not None and self._recorder.most < len(image):
-                self._drop()  # before its successor is made
+                self._drop()  # before the next recorder allocates its memory
             try:
                 return self._recorded(image)
-            except Exception as error:  # a driver or a library may refuse in any way
+            except Exception as error:  # drivers and libraries have no common base class of errors
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 _log.info("a CUDA graph was not recorded: %s", reason)
                 is_full = is_out_of_memory(error)
-            # Out of the handler, whose traceback holds on to the memory.
+            # Outside of the handler, whose traceback keeps references to the memory.
             self._drop()
-            if not (is_full and held):  # else with room where other batch sizes were
+            if not (is_full and had_graphs):  # else again, in the memory of the other batch sizes
                 break
         if is_full:
             raise torch.OutOfMemoryError(reason)
         self._use_graphs = False
-        self._say(f"CUDA graphs cannot be used here ({reason}); GPEN runs without, more slowly")
+        self._say(
+            f"CUDA graphs cannot be used here ({reason}); GPEN runs without them, more slowly"
+        )
         return None
 
     def _recorded(self, image: Tensor) -> "_Graph":
         stream = torch.cuda.current_stream(image.device)
         try:
             if self._recorder is None:
-                # What was too large once is not reserved again.
+                # A batch that was too large once is not reserved again.
                 most, self._most = max(self._most, len(image)), 1
                 self._recorder = _Recorder(self._network, most, image.device)
             return self._recorder.graph(len(image))
         finally:
-            # An error on leaving torch.cuda.graph skips its return to this stream.
+            # Where torch.cuda.graph raises on exit, it does not return to this stream itself.
             torch.cuda.set_stream(stream)
 
 
 class _Recorder:
-    """The memory that the graphs of all batch sizes work in, one at a time."""
+    """Records the graphs of all batch sizes, which share one working memory."""
 
     def __init__(self, network: InferenceGPEN, most: int, device: torch.device) -> None:
         self.most = most
@@ -213,7 +250,7 @@ class _Recorder:
         return self._graphs[batch]
 
     def _recorded(self, batch: int) -> "_Graph":
-        image, workspace = self._image[:batch], self._workspace.of_first(batch)
+        image, workspace = self._image[:batch], self._workspace.first_images(batch)
         current = torch.cuda.current_stream()
         current.wait_event(self._is_free)
         self._stream.wait_stream(current)
@@ -223,7 +260,7 @@ class _Recorder:
                 for _ in range(WARM_UPS):
                     self._network.compute(image, workspace)
             current.wait_stream(self._stream)
-            # thread_local: that other threads copy and allocate meanwhile does not harm this graph.
+            # thread_local: other threads may copy and allocate during the recording.
             with torch.cuda.graph(
                 graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
             ):
@@ -232,7 +269,7 @@ class _Recorder:
 
 
 class _Graph:
-    """One batch size: copies its input in, replays, copies the result out."""
+    """The graph of one batch size: copies its input in, replays, copies the result out."""
 
     def __init__(
         self,
@@ -245,7 +282,7 @@ class _Graph:
 
     def __call__(self, image: Tensor) -> Tensor:
         stream = torch.cuda.current_stream(image.device)
-        stream.wait_event(self._is_free)  # another stream may still be at it
+        stream.wait_event(self._is_free)  # another stream may still use the memory
         self._image.copy_(image, non_blocking=True)
         self._graph.replay()
         result = self._restored.clone()
@@ -254,7 +291,16 @@ class _Graph:
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """It is, or came of, an allocation that failed: errors while recording hide others."""
+    """Return whether an error is a failed allocation or was raised because of one.
+
+    An error during the recording of a graph hides the error that caused it.
+
+    Args:
+        error: The error; its causes and contexts are examined, too.
+
+    Returns:
+        True where the chain of errors contains torch.OutOfMemoryError.
+    """
     while error is not None:
         if isinstance(error, torch.OutOfMemoryError):
             return True

@@ -1,17 +1,17 @@
-"""GPEN prepared once for fast inference: the numbers of `GPEN.forward` in far fewer passes.
+"""GPEN prepared once for fast inference: the results of `GPEN.forward` in far fewer passes.
 
-All of it is exact algebra up to rounding:
+The preparation is exact up to rounding:
 
-* Equalised-learning-rate scales and the gain sqrt(2) are folded into weights and biases; a leaky
+* Equalized-learning-rate scales and the gain sqrt(2) are folded into weights and biases; a leaky
   ReLU is positively homogeneous.
-* One latent code feeds all layers, so all styles are one matrix product.
+* One latent code feeds all layers, so one matrix product computes all styles.
 * Where activations outnumber weights, style and demodulation are multiplied into the weights,
-  sample by sample, as in SG2 (arXiv:1912.04958), section 2.2; elsewhere into the activations, and
-  one convolution serves the batch.
-* Where activations are largest the blur is folded into the resampling convolution: four times the
-  multiplications, yet no pass over an intermediate of full resolution.
-* Decoder maps and encoder features are written side by side into one of two buffers that all
-  levels share, on CPU a few rows at a time while they are in cache.
+  sample by sample, as in SG2 (arXiv:1912.04958), section 2.2. Elsewhere they are multiplied into
+  the activations, and one convolution serves the batch.
+* Where activations are largest the blur is folded into the resampling convolution. That takes four
+  times the multiplications, and saves a pass over an intermediate result of full resolution.
+* Decoder maps and encoder features are concatenated in one of two buffers that all levels share.
+  On the CPU they are written a few rows at a time, while the rows are in the cache.
 """
 
 from copy import copy
@@ -22,25 +22,26 @@ from torch import Tensor, nn
 
 from vidrestore.models.gpen import layers, network, ops, variants
 
-ENCODE_FLOAT32_BELOW = 64  # px.  Cheap, and an error of the latent code is one of every style
+# Side in pixels. It costs little, and an error of the latent code would affect every style.
+ENCODE_FLOAT32_BELOW = 64
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class InferenceGPEN(nn.Module):
-    """A GPEN for inference only, on the device its source is on.
+    """A GPEN for inference only, on the device of the network that it is made from.
+
+    The images of a batch do not affect each other. Several threads may call `forward` at once. The
+    network keeps its working memory for the next call: at 2048 px 0.8 GB per image in 16 bits,
+    twice that in float32. `release` frees it.
 
     Args:
-        gpen: the network; it is not changed and may be freed afterwards.
-        dtype: of convolutions and activations: float32, float16 or bfloat16.  The mapping network
-            runs in float64; styles, demodulation and the RGB image stay float32.
-        form: which of several ways to the same numbers is taken.
-
-    A batch gives what its images give one by one.  `forward` may be called from several threads.
-    The memory it works in is kept for the next call (at 2048 px 0.8 GB per image in 16 bits,
-    twice that in float32); `release` frees it.
+        gpen: The network; it is not changed and may be freed afterwards.
+        dtype: Type of convolutions and activations: float32 (default), float16 or bfloat16. The
+            mapping network runs in float64; styles, demodulation and the RGB image stay float32.
+        form: Which variant of the computation is used.
 
     Raises:
-        ValueError: another dtype.
+        ValueError: `dtype` is another type.
     """
 
     constant: Tensor
@@ -91,9 +92,13 @@ class InferenceGPEN(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
-        """Restore `image` (B, 3, S, S), RGB in [-1, 1], any float dtype.
+        """Restore faces.
 
-        Returns float32 of the same shape, channels last in memory, not clamped.
+        Args:
+            image: (B, 3, S, S) RGB in [-1, 1], of a floating-point type.
+
+        Returns:
+            (B, 3, S, S) float32 RGB, nominally in [-1, 1] and not clamped, channels last in memory.
 
         Raises:
             ValueError: `image` has another shape.
@@ -105,16 +110,31 @@ class InferenceGPEN(nn.Module):
         return restored
 
     def check(self, image: Tensor) -> None:
-        """Raise ValueError unless `image` is (B, 3, S, S)."""
+        """Check the shape of a batch.
+
+        Args:
+            image: The batch.
+
+        Raises:
+            ValueError: The shape is not (B, 3, S, S).
+        """
         size = self.config.size
         if image.dim() != 4 or image.shape[1:] != (3, size, size):
             raise ValueError(f"image must be (B, 3, {size}, {size}), got {tuple(image.shape)}")
 
     @torch.no_grad()
     def compute(self, image: Tensor, workspace: "Workspace") -> Tensor:
-        """`forward` in memory that is given, which must be for as many images.
+        """Restore faces in the caller's working memory.
 
-        Nothing here waits for the device or depends on a value, so that CUDA can record it.
+        The method neither waits for the device nor depends on a value, so that a CUDA graph can
+        record it.
+
+        Args:
+            image: (B, 3, S, S) RGB in [-1, 1], of a floating-point type.
+            workspace: Working memory for B images.
+
+        Returns:
+            (B, 3, S, S) float32 RGB, nominally in [-1, 1] and not clamped, channels last in memory.
         """
         x = image
         for stage, feature in zip(self.encoder, reversed(workspace.features), strict=True):
@@ -150,7 +170,7 @@ class InferenceGPEN(nn.Module):
                 x = self._styled(2 * level, x, feature, styles, workspace, None)
                 image = to_rgb(x, style, image)  # (B, 3, side, side)
             else:
-                rgb = cast(layers.ToRGB, to_rgb).partial_sum(feature.shape, style, image)
+                rgb = cast(layers.ToRGB, to_rgb).operands(feature.shape, style, image)
                 x = self._styled(2 * level, x, feature, styles, workspace, rgb)
                 image = rgb.out
         return image
@@ -170,10 +190,16 @@ class InferenceGPEN(nn.Module):
 
 
 class Workspace:
-    """Memory for one batch: the encoder features, and two buffers for decoder maps.
+    """Working memory for one batch: the encoder features, and two buffers for decoder maps.
 
-    A styled convolution reads one buffer and writes the other.  All of it is used again by the
-    next call: touching fresh pages would cost more than the convolutions that fill them.
+    A styled convolution reads one buffer and writes the other. The next call uses the memory again:
+    touching fresh pages would cost more than the convolutions that fill them.
+
+    Args:
+        config: Shape of the network.
+        batch: Number of images B.
+        dtype: Type of the decoder maps, and of encoder features from 64 px up.
+        device: Where the memory is; "meta" allocates none.
     """
 
     def __init__(
@@ -189,13 +215,28 @@ class Workspace:
         self.buffers = [torch.empty(largest, dtype=dtype, device=device) for _ in range(2)]
 
     def maps(self, feature: Tensor, index: int) -> Tensor:
-        """Return room for the result (B, side, side, 2 C) of styled convolution `index`."""
+        """Return memory for the result of a styled convolution.
+
+        Args:
+            feature: (B, C, side, side) encoder features of its level.
+            index: Number of the convolution, from 0.
+
+        Returns:
+            (B, side, side, 2 C), a view of one of the two buffers.
+        """
         batch, channels, side, _ = feature.shape
         room = self.buffers[index % 2][: 2 * feature.numel()]
         return room.view(batch, side, side, 2 * channels)
 
-    def of_first(self, batch: int) -> "Workspace":
-        """The same memory for fewer images."""
+    def first_images(self, batch: int) -> "Workspace":
+        """Return the same memory for fewer images.
+
+        Args:
+            batch: Number of images, at most that of this workspace.
+
+        Returns:
+            A workspace that shares this one's memory.
+        """
         part = copy(self)
         part.batch = batch
         part.features = [feature[:batch] for feature in self.features]
@@ -203,6 +244,7 @@ class Workspace:
 
     @property
     def byte_count(self) -> int:
+        """Size of the memory in bytes."""
         return sum(each.numel() * each.element_size() for each in (*self.features, *self.buffers))
 
 

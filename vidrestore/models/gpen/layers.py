@@ -1,4 +1,4 @@
-"""The layers of `InferenceGPEN`, each made from one or several of `models.gpen.network`."""
+"""The layers of `InferenceGPEN`. Each replaces one or several layers of `models.gpen.network`."""
 
 from collections.abc import Iterator, Sequence
 from typing import cast
@@ -8,15 +8,22 @@ from torch import Tensor, nn
 
 from vidrestore.models.gpen import network, ops, variants
 
-MODULATE_WEIGHTS_FROM = 64  # px, side of the result
-STRIP_ELEMENTS = 2**21  # of a result on CPU: few enough for the cache, enough to hide a call's cost
-SMALLEST_STYLE = 1e-20  # in place of zero where a style is divided by its largest value
+MODULATE_WEIGHTS_FROM = 64  # smallest side of the result, in pixels
+# Of a strip of a result on the CPU: few enough for the cache, enough to hide the cost of a call.
+STRIP_ELEMENTS = 2**21
+# Replaces zero as the largest value of a style, by which the style is divided.
+SMALLEST_STYLE = 1e-20
 
 
 class Dense(nn.Module):
-    """Linear layers side by side on one input, scales folded in.
+    """Several linear layers on one input as one matrix product, with their scales folded in.
 
-    float64: an error of the latent code is one of every style, and these are few numbers.
+    The layer computes in float64: an error of the latent code affects every style, and the numbers
+    are few.
+
+    Args:
+        *linears: Layers with as many inputs as each other. The first decides whether all results
+            are activated.
     """
 
     weight: Tensor
@@ -31,13 +38,28 @@ class Dense(nn.Module):
         biases = [linear.bias.double() * (linear.lr_mul * gain) for linear in linears]
         self.register_buffer("bias", torch.cat(biases))
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, I) -> (B, sum of O)
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layers.
+
+        Args:
+            x: (B, I), of a floating-point type.
+
+        Returns:
+            (B, sum of O) float64, the results of the layers one after another.
+        """
         x = nn.functional.linear(x.double(), self.weight, self.bias)
         return nn.functional.leaky_relu_(x, ops.LEAKY_SLOPE) if self.activate else x
 
 
 class Encode(nn.Module):
-    """Encoder stage: blur and convolution of stride 2, or the 1 x 1 convolution of the first."""
+    """Encoder stage: blur and convolution of stride 2; the first stage is a 1 x 1 convolution.
+
+    Args:
+        stage: The stage of `network.GPEN`.
+        side: Side of the result, in pixels.
+        dtype: Type of weights and results.
+        form: Where blurs are folded, and what runs pointwise operations.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -67,7 +89,12 @@ class Encode(nn.Module):
         self.register_buffer("bias", (activation.bias * ops.LEAKY_GAIN).to(dtype))
 
     def forward(self, x: Tensor, out: Tensor) -> None:
-        """Write the stage's result for `x` (B, I, H, W) into `out` (B, O, side, side)."""
+        """Write the stage's result into `out`.
+
+        Args:
+            x: (B, I, H, W) maps of the stage before, or the picture.
+            out: (B, O, side, side), channels last in memory.
+        """
         if self.kernel is not None:
             x = ops.blur(x.to(self.kernel.dtype), self.kernel, padding=2)
         if self.kernels is not None:
@@ -81,7 +108,14 @@ class Encode(nn.Module):
 
 
 class StyledConv(nn.Module):
-    """Styled convolution that leaves its maps and the encoder features side by side."""
+    """Styled convolution that concatenates its maps with the encoder features.
+
+    Args:
+        layer: The layer of `network.GPEN`.
+        side: Side of the result, in pixels.
+        dtype: Type of activations; weights that are modulated stay float32.
+        form: Where blurs are folded, and what runs pointwise operations.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -111,13 +145,15 @@ class StyledConv(nn.Module):
                 kernel = conv.blur.per_channel().to(dtype)
         self.dtype = dtype
         self.modulate_weights = side >= MODULATE_WEIGHTS_FROM
-        held = torch.float32 if self.modulate_weights else dtype
-        own, beside = (layer.activate.bias * ops.LEAKY_GAIN).to(dtype).chunk(2)  # (O,) each
+        weight_dtype = torch.float32 if self.modulate_weights else dtype
+        bias, feature_bias = (layer.activate.bias * ops.LEAKY_GAIN).to(dtype).chunk(2)  # (O,) each
         self.feature_gain = float(layer.noise.weight) * ops.LEAKY_GAIN
         self.register_buffer("kernel", kernel)
-        self.register_buffer("weight", _channels_last(weight, held))
-        self.register_buffer("bias", own.repeat(4) if self.fold else own.clone())
-        self.register_buffer("feature_bias", beside.repeat(side))  # (side O,), a row of pixels
+        self.register_buffer("weight", _channels_last(weight, weight_dtype))
+        self.register_buffer("bias", bias.repeat(4) if self.fold else bias.clone())
+        self.register_buffer(
+            "feature_bias", feature_bias.repeat(side)
+        )  # (side O,), a row of pixels
 
     def forward(
         self,
@@ -127,11 +163,16 @@ class StyledConv(nn.Module):
         out: Tensor,
         rgb: variants.RgbSum | None = None,
     ) -> None:
-        """Write the activation of `x` (B, I, H, W) and `feature` into `out` (B, side, side, 2 O).
+        """Write the activations of the styled convolution and of the encoder features into `out`.
 
-        `style` is (B, I) float32.  `rgb` is made, too, which only `kernels` can.
+        Args:
+            x: (B, I, H, W) maps of the level before, or of this one.
+            feature: (B, O, side, side) encoder features.
+            style: (B, I) float32 scale of each input channel.
+            out: (B, side, side, 2 O).
+            rgb: The level's RGB image, which is then computed, too; only with `form.kernels`.
         """
-        # Divided by its largest value no style overflows float16; the demodulation takes it back.
+        # Division by the largest value keeps styles within float16; demodulation undoes it.
         largest = _largest(style)  # (B, 1)
         style = style / largest
         eps = ops.DEMODULATION_EPS / largest.square()
@@ -139,7 +180,7 @@ class StyledConv(nn.Module):
         if self.modulate_weights:
             for b in range(len(x)):
                 one = slice(b, b + 1)
-                part = None if rgb is None else rgb.of(one)
+                part = None if rgb is None else rgb.for_images(one)
                 self._modulated_weights(x[one], feature[one], style[b], gain[b], out[one], part)
         elif self.kernels is not None:
             y = self._convolved(x * _maps(style, self.dtype), self.weight)
@@ -176,7 +217,7 @@ class StyledConv(nn.Module):
         return None
 
     def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Without bias; not yet blurred, nor its phases interleaved."""
+        """Return the bare convolution: no bias, no blur, phases not interleaved."""
         if self.kernel is None:
             return nn.functional.conv2d(x, weight, padding=1)
         return nn.functional.conv_transpose2d(x, weight, stride=2)
@@ -209,17 +250,22 @@ class StyledConv(nn.Module):
         )
 
     def _join(self, x: Tensor, feature: Tensor, out: Tensor) -> None:
-        """Put `x`, bias included, and `feature` (both (B, O, H, W)) into `out` and activate."""
+        """Concatenate `x`, bias included, and `feature`, both (B, O, H, W), and activate them."""
         # Whole rows: with 16 channels a broadcast over channels alone costs four times as much.
         rows = feature.to(self.dtype).permute(0, 2, 3, 1).flatten(2)  # (B, H, W O)
-        beside = torch.add(self.feature_bias, rows, alpha=self.feature_gain)
+        encoded = torch.add(self.feature_bias, rows, alpha=self.feature_gain)
         x = x.permute(0, 2, 3, 1)  # (B, H, W, O)
-        torch.cat((x, beside.view(x.shape)), dim=-1, out=out)
+        torch.cat((x, encoded.view(x.shape)), dim=-1, out=out)
         nn.functional.leaky_relu_(out, ops.LEAKY_SLOPE)
 
 
 class ToRGB(nn.Module):
-    """RGB of one level added to the upsampled image so far, in float32."""
+    """RGB of one level added to the upsampled image of the level before, in float32.
+
+    Args:
+        layer: The layer of `network.GPEN`.
+        dtype: Type of the maps.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -234,9 +280,16 @@ class ToRGB(nn.Module):
         self.register_buffer("kernel", kernel)
 
     def forward(self, x: Tensor, style: Tensor, image: Tensor) -> Tensor:
-        """Return (B, 3, H, W) float32 of `x` (B, I, H, W).
+        """Return the RGB image of this level.
 
-        `image` is (B, 3, H / 2, W / 2), or anything at the first level; `style` is (B, I) float32.
+        Args:
+            x: (B, I, H, W) maps of the level.
+            style: (B, I) float32 scale of each input channel.
+            image: (B, 3, H / 2, W / 2) float32 image of the level before; the first level does not
+                read it.
+
+        Returns:
+            (B, 3, H, W) float32.
         """
         largest = _largest(style)  # (B, 1)
         weight = (self.weight * (style / largest)[:, None]).to(self.dtype)  # (B, 3, I)
@@ -252,8 +305,18 @@ class ToRGB(nn.Module):
             part += rgb.view(part.shape)
         return out
 
-    def partial_sum(self, shape: Sequence[int], style: Tensor, image: Tensor) -> variants.RgbSum:
-        """What makes `forward`'s result for maps beside a feature of `shape` (B, O, H, W)."""
+    def operands(self, shape: Sequence[int], style: Tensor, image: Tensor) -> variants.RgbSum:
+        """Return the operands with which `Kernels.join` computes the result of `forward`.
+
+        Args:
+            shape: (B, O, H, W) of the level's encoder features.
+            style: (B, 2 O) float32 scale of each input channel.
+            image: (B, 3, H / 2, W / 2) float32 image of the level before; the first level does not
+                read it.
+
+        Returns:
+            The operands, and new memory for the result.
+        """
         batch, _, height, width = shape
         room = torch.empty((batch, height, width, 3), dtype=torch.float32, device=style.device)
         kernel = None if self.kernel is None else self.kernel[0, 0]
@@ -264,18 +327,18 @@ class ToRGB(nn.Module):
 def _convolve(
     x: Tensor, rows: slice, weight: Tensor, bias: Tensor, stride: int, padding: int
 ) -> Tensor:
-    """Return `rows` of the convolution of `x` (B, I, H, W), reading only what they need."""
+    """Return `rows` of the convolution of `x` (B, I, H, W); reads only the rows it needs."""
     above = max(rows.start * stride - padding, 0)
     below = (rows.stop - 1) * stride - padding + weight.shape[2]
     x = x[:, :, above:below]
     x = x.to(weight.dtype).contiguous(memory_format=torch.channels_last)
     y = nn.functional.conv2d(x, weight, bias, stride, padding)
-    cut = rows.start - above // stride  # rows that saw padding in place of their neighbours
+    cut = rows.start - above // stride  # rows that read padding instead of their neighbors
     return y[:, :, cut : cut + rows.stop - rows.start]
 
 
 def _tiles(like: Tensor, channels: int) -> Iterator[tuple[slice, slice]]:
-    """Yield images and rows of `like` (B, _, H, W) to be made with `channels` at a time."""
+    """Yield the images and rows of `like` (B, _, H, W) that are computed at a time."""
     batch, _, height, width = like.shape
     rows = max(STRIP_ELEMENTS // (width * channels), 8)
     if like.device.type != "cpu":
@@ -287,7 +350,7 @@ def _tiles(like: Tensor, channels: int) -> Iterator[tuple[slice, slice]]:
 
 
 def _interleave(y: Tensor) -> Tensor:
-    """Order the four phases `y` (1, 4 O, H, W) of a doubled image into (1, O, 2 H, 2 W)."""
+    """Interleave the four phases `y` (1, 4 O, H, W) of doubled maps to (1, O, 2 H, 2 W)."""
     y = y.permute(0, 2, 3, 1)  # (1, H, W, 4 O)
     _, height, width, channels = y.shape
     y = y.reshape(1, height, width, 2, channels // 2).transpose(2, 3)  # (1, H, 2, W, 2 O)

@@ -1,9 +1,10 @@
-"""GPEN as its formulas say it, float32: the form that is trained, stored and exported.
+"""GPEN as its formulas define it, in float32: the form that is trained, stored and exported.
 
 GPEN is Yang et al. 2021 (arXiv:2105.06070): an encoder whose deepest features give the latent code
-of a StyleGAN2 decoder (SG2, arXiv:1912.04958) and whose features at every resolution stand where
-the decoder would take noise.  Module names are chosen so that `GPEN.state_dict()` has the keys of
-the authors' checkpoints.  `vidrestore.models.gpen.inference` computes the same numbers much faster.
+of a StyleGAN2 decoder (SG2, arXiv:1912.04958), and whose features at every resolution replace the
+decoder's noise. PG is Karras et al. 2018 (Progressive GAN, arXiv:1710.10196). The names of modules
+are chosen so that `GPEN.state_dict()` has the keys of the authors' checkpoints.
+`vidrestore.models.gpen.inference` computes the same results much faster.
 """
 
 import math
@@ -21,21 +22,22 @@ BASE_CHANNELS = 512  # at 4 to 32 px, before `narrow`
 
 @dataclass(frozen=True)
 class GPENConfig:
-    """What fixes the shape of a GPEN.
+    """The numbers that determine the shapes of all weights of a GPEN.
 
-    Attributes:
-        size: side S of the square image in pixels, a power of two from 8 to 4096.
-        style_dim: length of the latent code.
-        n_mlp: layers of the mapping network.
-        channel_multiplier: widens the levels from 64 px up.
-        narrow: scales the width of every level.
+    Raises:
+        ValueError: `size` is not a power of two from 8 to 4096, or a width is below one.
     """
 
     size: int
+    """Side S of the square image in pixels, a power of two from 8 to 4096."""
     style_dim: int = 512
+    """Length of the latent code."""
     n_mlp: int = 8
+    """Number of layers of the mapping network."""
     channel_multiplier: int = 2
+    """Factor of the number of channels of the levels from 64 px up."""
     narrow: float = 1.0
+    """Factor of the number of channels of every level."""
 
     def __post_init__(self) -> None:
         if self.size not in {2**n for n in range(3, 13)}:
@@ -49,19 +51,31 @@ class GPENConfig:
             raise ValueError(f"narrow={self.narrow} leaves no channel at {self.size} px")
 
     def channels(self, side: int) -> int:
-        """Return the width of the level of `side` pixels."""
+        """Return the number of channels of a level.
+
+        Args:
+            side: Side of the level in pixels.
+
+        Returns:
+            The number of channels of its maps.
+        """
         if side <= 32:
             return int(BASE_CHANNELS * self.narrow)
         return int(BASE_CHANNELS * 32 // side * self.channel_multiplier * self.narrow)
 
     @property
     def sides(self) -> list[int]:
-        """Sides of the levels in pixels, 4 first."""
+        """Sides of the levels in pixels, from 4 to `size`."""
         return [2**n for n in range(2, self.size.bit_length())]
 
 
 class FIR(nn.Module):
-    """A fixed low-pass for every channel, stored in checkpoints as `kernel` (4, 4)."""
+    """A fixed low-pass filter for every channel, stored in checkpoints as `kernel` (4, 4).
+
+    Args:
+        channels: Number of channels C.
+        gain: Sum of the filter's taps.
+    """
 
     kernel: Tensor
 
@@ -70,13 +84,22 @@ class FIR(nn.Module):
         self.register_buffer("kernel", ops.fir_kernel(gain))
         self.channels = channels
 
-    def per_channel(self) -> Tensor:  # (C, 1, 4, 4)
-        # The count does not come from the input, whose shape a tracing exporter does not know.
+    def per_channel(self) -> Tensor:
+        """Return the filter once for each channel: (C, 1, 4, 4), a view."""
+        # The number is not read from the input, whose shape an exporter by tracing does not know.
         return self.kernel.expand(self.channels, 1, -1, -1)
 
 
 class EqualLinear(nn.Module):
-    """Linear layer whose stored weight is scaled by lr_mul / sqrt(fan_in) (PG, section 4.1)."""
+    """Linear layer whose stored weight is scaled by lr_mul / sqrt(fan_in) (PG, section 4.1).
+
+    Args:
+        in_dim: Number of inputs.
+        out_dim: Number of outputs.
+        bias: Initial value of the bias. Default 0.0.
+        lr_mul: Factor of the learning rate, and of weight and bias. Default 1.0.
+        activate: Whether sqrt(2) * leaky_relu follows.
+    """
 
     def __init__(
         self, in_dim: int, out_dim: int, *, bias: float = 0.0, lr_mul: float = 1.0, activate: bool
@@ -88,14 +111,29 @@ class EqualLinear(nn.Module):
         self.lr_mul = lr_mul
         self.activate = activate
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, in_dim) -> (B, out_dim)
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer.
+
+        Args:
+            x: (B, in_dim).
+
+        Returns:
+            (B, out_dim).
+        """
         x = nn.functional.linear(x, self.weight * self.scale)
         bias = self.bias * self.lr_mul
         return ops.biased_leaky_relu(x, bias) if self.activate else x + bias
 
 
 class EqualConv2d(nn.Module):
-    """Convolution without bias whose stored weight is scaled by 1 / sqrt(fan_in)."""
+    """Convolution without bias whose stored weight is scaled by 1 / sqrt(fan_in) (PG, section 4.1).
+
+    Args:
+        in_channels: Number of input channels I.
+        out_channels: Number of output channels O.
+        side: Side k of the kernel.
+        stride: Stride in rows and columns.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, side: int, stride: int) -> None:
         super().__init__()
@@ -104,38 +142,84 @@ class EqualConv2d(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the convolution, without padding.
+
+        Args:
+            x: (B, I, H, W).
+
+        Returns:
+            (B, O, (H - k) // stride + 1, (W - k) // stride + 1).
+        """
         return nn.functional.conv2d(x, self.weight * self.scale, stride=self.stride)
 
 
 class Activation(nn.Module):
-    """Bias and scaled leaky ReLU."""
+    """Bias and scaled leaky ReLU, see `ops.biased_leaky_relu`.
+
+    Args:
+        channels: Number of channels C.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add the bias and activate.
+
+        Args:
+            x: (B, C, ...).
+
+        Returns:
+            A tensor of the same shape.
+        """
         return ops.biased_leaky_relu(x, self.bias)
 
 
 class PixelNorm(nn.Module):
+    """Scales each vector to a mean square of one (PG, section 4.2)."""
+
     def forward(self, x: Tensor) -> Tensor:
+        """Scale each vector.
+
+        Args:
+            x: (B, C) vectors.
+
+        Returns:
+            (B, C) vectors.
+        """
         return ops.pixel_norm(x)
 
 
 class Blur(FIR):
-    """Low-pass in front of a stride-2 convolution (SG2, section 5)."""
+    """Low-pass filter before a convolution of stride 2 (SG2, section 5)."""
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H + 1, W + 1)
+    def forward(self, x: Tensor) -> Tensor:
+        """Filter maps, with two rows and columns of zeros on each side.
+
+        Args:
+            x: (B, C, H, W).
+
+        Returns:
+            (B, C, H + 1, W + 1).
+        """
         return ops.blur(x, self.per_channel(), padding=2)
 
 
 class ModulatedConv2d(nn.Module):
     """Convolution whose weights are scaled by a style per input channel (SG2, section 2.2).
 
-    SG2 folds the style s and the demodulation d into the weights.  Here the input is multiplied by
-    s and the output by d, which is the same by linearity and keeps the weights constant, so that
-    one convolution serves a batch and the graph can be exported.
+    SG2 folds the style s and the demodulation d into the weights. Here the input is multiplied by s
+    and the output by d, which is equal by linearity. The weights stay constant, so that one
+    convolution serves a batch and the graph can be exported.
+
+    Args:
+        in_channels: Number of input channels I.
+        out_channels: Number of output channels O.
+        side: Side of the kernel, odd.
+        style_dim: Length D of the latent code.
+        up: Whether the sides of the maps are doubled. Default False.
+        demodulate: Whether the output is scaled back to unit variance. Default True.
     """
 
     def __init__(
@@ -155,14 +239,22 @@ class ModulatedConv2d(nn.Module):
         self.modulation = EqualLinear(style_dim, in_channels, bias=1.0, activate=False)
         self.demodulate = demodulate
 
-    def forward(self, x: Tensor, latent: Tensor) -> Tensor:  # (B, I, H, W), (B, D)
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
+        """Apply the convolution.
+
+        Args:
+            x: (B, I, H, W) maps.
+            latent: (B, D) latent code, mapped.
+
+        Returns:
+            (B, O, H, W), or (B, O, 2 H, 2 W) with `up`.
+        """
         style = self.modulation(latent)  # (B, I)
         weight = self.weight[0] * self.scale  # (O, I, k, k)
         x = x * style[:, :, None, None]  # SG2, eq. 1
         if self.blur is not None:
-            x = nn.functional.conv_transpose2d(
-                x, weight.transpose(0, 1), stride=2
-            )  # 2H + 1 by 2W + 1
+            # (B, O, 2H + 1, 2W + 1)
+            x = nn.functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
             x = ops.blur(x, self.blur.per_channel(), padding=1)  # (B, O, 2H, 2W)
         else:
             x = nn.functional.conv2d(x, weight, padding=weight.shape[-1] // 2)  # (B, O, H, W)
@@ -172,22 +264,38 @@ class ModulatedConv2d(nn.Module):
 
 
 class NoiseInjection(nn.Module):
-    """Put scaled encoder features where StyleGAN2 adds noise, beside the maps instead of onto them.
+    """Concatenates maps with scaled encoder features, where StyleGAN2 adds noise to the maps.
 
-    The concatenation is the default of the GPEN authors' code and what every released checkpoint
-    has (GPEN, section 3.2).
+    The concatenation is the default of the GPEN authors' code, and every released checkpoint uses
+    it (GPEN, section 3.2).
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Tensor, feature: Tensor) -> Tensor:  # 2 x (B, C, H, W) -> (B, 2C, H, W)
+    def forward(self, x: Tensor, feature: Tensor) -> Tensor:
+        """Concatenate maps and encoder features.
+
+        Args:
+            x: (B, C, H, W) maps.
+            feature: (B, C, H, W) encoder features.
+
+        Returns:
+            (B, 2 C, H, W), the maps first.
+        """
         return torch.cat((x, feature * self.weight), dim=1)
 
 
 class StyledConv(nn.Module):
-    """Modulated 3 x 3 convolution, encoder features, bias and activation."""
+    """Modulated 3 x 3 convolution, encoder features, bias and activation.
+
+    Args:
+        in_channels: Number of input channels I.
+        out_channels: Number of output channels O of the convolution.
+        style_dim: Length D of the latent code.
+        up: Whether the sides of the maps are doubled. Default False.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, style_dim: int, *, up: bool = False
@@ -198,11 +306,29 @@ class StyledConv(nn.Module):
         self.activate = Activation(2 * out_channels)
 
     def forward(self, x: Tensor, latent: Tensor, feature: Tensor) -> Tensor:
+        """Apply the layer.
+
+        Args:
+            x: (B, I, H, W) maps.
+            latent: (B, D) latent code, mapped.
+            feature: (B, O, H, W) encoder features, or (B, O, 2 H, 2 W) with `up`.
+
+        Returns:
+            (B, 2 O, H, W), or (B, 2 O, 2 H, 2 W) with `up`.
+        """
         return cast(Tensor, self.activate(self.noise(self.conv(x, latent), feature)))
 
 
 class ToRGB(nn.Module):
-    """1 x 1 modulated convolution to RGB, added to the upsampled image so far (SG2, fig. 7b)."""
+    """1 x 1 modulated convolution to RGB, added to the upsampled image of the level before.
+
+    The path is that of SG2, fig. 7b.
+
+    Args:
+        in_channels: Number of input channels I.
+        style_dim: Length D of the latent code.
+        up: Whether the image of a level before is upsampled and added.
+    """
 
     def __init__(self, in_channels: int, style_dim: int, *, up: bool) -> None:
         super().__init__()
@@ -211,6 +337,16 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
 
     def forward(self, x: Tensor, latent: Tensor, image: Tensor | None = None) -> Tensor:
+        """Return the RGB image of this level.
+
+        Args:
+            x: (B, I, H, W) maps.
+            latent: (B, D) latent code, mapped.
+            image: (B, 3, H / 2, W / 2) image of the level before; None at the first level.
+
+        Returns:
+            (B, 3, H, W).
+        """
         rgb = cast(Tensor, self.conv(x, latent) + self.bias)  # (B, 3, H, W)
         if self.upsample is None or image is None:
             return rgb
@@ -218,13 +354,23 @@ class ToRGB(nn.Module):
 
 
 class ConstantInput(nn.Module):
+    """The learned constant (1, C, 4, 4) from which the decoder starts.
+
+    Args:
+        channels: Number of channels C.
+    """
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
 
 
 class Generator(nn.Module):
-    """StyleGAN2 decoder with skip connections to RGB."""
+    """StyleGAN2 decoder with skip connections to RGB.
+
+    Args:
+        config: Shape of the network.
+    """
 
     def __init__(self, config: GPENConfig) -> None:
         super().__init__()
@@ -246,13 +392,21 @@ class Generator(nn.Module):
             self.to_rgbs.append(ToRGB(2 * width, dim, up=True))
 
     def forward(self, code: Tensor, features: list[Tensor]) -> Tensor:
-        """Decode `code` (B, D); `features` are the encoder's, 4 px first."""
+        """Decode a latent code to an image.
+
+        Args:
+            code: (B, D) latent code, not yet mapped.
+            features: Encoder features (B, C, side, side), from 4 px to S.
+
+        Returns:
+            (B, 3, S, S) RGB, nominally in [-1, 1] and not clamped.
+        """
         latent = self.style(code)  # (B, D)
         x = self.input.input.expand(code.shape[0], -1, -1, -1)  # (B, C, 4, 4)
         x = self.conv1(x, latent, features[0])
         image = self.to_rgb1(x, latent)
         for level, to_rgb in enumerate(self.to_rgbs):
-            feature = features[level + 1]  # both convolutions of a level take the same
+            feature = features[level + 1]  # both convolutions of a level use it
             x = self.convs[2 * level](x, latent, feature)
             x = self.convs[2 * level + 1](x, latent, feature)
             image = to_rgb(x, latent, image)
@@ -265,10 +419,14 @@ class GPEN(nn.Module):
     `state_dict()` has the keys and shapes of the authors' checkpoints, in their order.
 
     Args:
-        size, style_dim, n_mlp, channel_multiplier, narrow: see `GPENConfig`.
+        size: Side S of the square image in pixels, a power of two from 8 to 4096.
+        style_dim: Length of the latent code. Default 512.
+        n_mlp: Number of layers of the mapping network. Default 8.
+        channel_multiplier: Factor of the number of channels of the levels from 64 px up. Default 2.
+        narrow: Factor of the number of channels of every level. Default 1.0.
 
     Raises:
-        ValueError: a size that is not a power of two from 8 to 4096, or a width below one.
+        ValueError: `size` is not a power of two from 8 to 4096, or a width is below one.
     """
 
     def __init__(
@@ -294,12 +452,19 @@ class GPEN(nn.Module):
         self.final_linear = nn.Sequential(linear)
 
     def encoder(self) -> list[nn.Sequential]:
-        """Return the encoder's stages, full size first."""
+        """Return the encoder's stages, the full size first."""
         stages = (self.get_submodule(f"ecd{index}") for index in range(len(self.config.sides)))
         return [cast(nn.Sequential, cast(nn.Sequential, stage)[0]) for stage in stages]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Restore `image` (B, 3, S, S), RGB in [-1, 1]; the result is alike but not clamped."""
+        """Restore faces.
+
+        Args:
+            image: (B, 3, S, S) float32 RGB in [-1, 1].
+
+        Returns:
+            (B, 3, S, S) float32 RGB, nominally in [-1, 1] and not clamped.
+        """
         x = image
         features = []
         for stage in self.encoder():

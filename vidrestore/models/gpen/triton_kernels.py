@@ -1,7 +1,8 @@
-"""The pointwise work around GPEN's convolutions as Triton kernels: one pass over what they give.
+"""The pointwise operations around GPEN's convolutions as Triton kernels: one pass over the maps.
 
-This module imports Triton and is itself imported only where that is wanted.  `tl.sum` and sums of
-taps run in float32; what is stored is rounded once, where torch rounds after each operation.
+This module imports Triton, so other modules import it only where they use Triton. `tl.sum` and sums
+of taps run in float32. A result is rounded once when it is stored, while torch rounds after each
+operation.
 """
 
 import torch
@@ -12,15 +13,23 @@ from torch import Tensor
 from vidrestore.models.gpen import ops
 from vidrestore.models.gpen.variants import RgbSum
 
-TILE_ELEMENTS = 2048  # of a program: pixels times channels
-BLOCK_ELEMENTS = 1024
-AS_IT_IS, PHASES, TO_BLUR = 0, 1, 2  # what a convolution has left
+TILE_ELEMENTS = 2048  # of a program of `_join`: pixels times channels
+BLOCK_ELEMENTS = 1024  # of a program of `_activate`
+# What `y` holds: the maps themselves, their four phases, or maps that are still to be blurred.
+PLAIN, PHASES, TO_BLUR = 0, 1, 2
 
 
 class TritonKernels:
-    """Keeps the contract of `forms.Kernels`; the sides must be powers of two."""
+    """Implements `variants.Kernels` in Triton. The sides of all maps must be powers of two."""
 
     def activate(self, y: Tensor, bias: Tensor, out: Tensor) -> None:
+        """Write leaky_relu(y + bias), with slope 0.2, into `out`.
+
+        Args:
+            y: (B, O, H, W) result of a convolution, on a CUDA device.
+            bias: (O,) on the same device.
+            out: (B, O, H, W), channels last in memory.
+        """
         y = y.contiguous(memory_format=torch.channels_last)
         elements = y.numel()
         with torch.cuda.device_of(y):
@@ -42,26 +51,42 @@ class TritonKernels:
         folded: bool = False,
         rgb: RgbSum | None = None,
     ) -> None:
+        """Write the activations of a convolution's result and of encoder features into `out`.
+
+        Args:
+            y: (B, O, H, W) result of the convolution, without bias, on a CUDA device. With `folded`
+                it is (B, 4 O, H / 2, W / 2), see `ops.phases`. With `blur` it is
+                (B, O, H + 1, W + 1).
+            feature: (B, O, H, W) encoder features, channels last in memory.
+            out: (B, H, W, 2 O), contiguous.
+            bias: A vector whose first O values are the bias of `y`.
+            feature_bias: A vector whose first O values are the bias of `feature`.
+            feature_gain: Factor of `feature`.
+            gain: (B, O) factors of `y`; None for 1.
+            blur: (4, 4) filter that is still to be applied to `y`, with padding 1; None for none.
+            folded: True where `y` holds the four phases of the maps.
+            rgb: The level's RGB image, which is then computed, too; None for none.
+        """
         batch, height, width, channels = *out.shape[:3], out.shape[3] // 2
-        source = PHASES if folded else AS_IT_IS if blur is None else TO_BLUR
+        source = PHASES if folded else PLAIN if blur is None else TO_BLUR
         padded = triton.next_power_of_2(channels)
-        # A program's pixels are of one image, since both counts are powers of two.
+        # Both counts are powers of two, so that the pixels of a program belong to one image.
         pixels = min(max(TILE_ELEMENTS // padded, 1), height * width)
-        nothing = bias
+        unused = bias
         with torch.cuda.device_of(y):
             _join[(batch * height * width // pixels,)](
                 y.contiguous(memory_format=torch.channels_last),
-                nothing if gain is None else gain,
+                unused if gain is None else gain,
                 bias,
                 feature,
                 feature_bias,
                 out,
-                nothing if blur is None else blur,
-                nothing if rgb is None else rgb.weight,
-                nothing if rgb is None else rgb.bias,
-                nothing if rgb is None or rgb.kernel is None else rgb.kernel,
-                nothing if rgb is None or rgb.kernel is None else rgb.before,
-                nothing if rgb is None else rgb.out,
+                unused if blur is None else blur,
+                unused if rgb is None else rgb.weight,
+                unused if rgb is None else rgb.bias,
+                unused if rgb is None or rgb.kernel is None else rgb.kernel,
+                unused if rgb is None or rgb.kernel is None else rgb.before,
+                unused if rgb is None else rgb.out,
                 height,
                 width,
                 feature_gain,
@@ -79,10 +104,10 @@ class TritonKernels:
 @triton.jit
 def _activate(y, bias, out, elements, channels, BLOCK: tl.constexpr, SLOPE: tl.constexpr):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    here = i < elements
-    x = tl.load(y + i, mask=here, other=0.0).to(tl.float32)
-    x += tl.load(bias + i % channels, mask=here, other=0.0).to(tl.float32)
-    tl.store(out + i, tl.where(x >= 0, x, x * SLOPE).to(out.dtype.element_ty), mask=here)
+    mask = i < elements
+    x = tl.load(y + i, mask=mask, other=0.0).to(tl.float32)
+    x += tl.load(bias + i % channels, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + i, tl.where(x >= 0, x, x * SLOPE).to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["height", "width", "feature_gain"])
@@ -117,43 +142,50 @@ def _join(
     row, column = within // width, within % width
     o = tl.arange(0, PADDED)
     is_channel = o < O
-    here = (pixel >= 0)[:, None] & is_channel[None, :]
+    mask = (pixel >= 0)[:, None] & is_channel[None, :]
 
     if SOURCE == 1:
-        place = (image * (height // 2) + row // 2) * (width // 2) + column // 2
-        place = place * 4 + (row % 2) * 2 + column % 2
-        own = tl.load(y + place[:, None] * O + o[None, :], mask=here, other=0.0).to(tl.float32)
+        offset = (image * (height // 2) + row // 2) * (width // 2) + column // 2
+        offset = offset * 4 + (row % 2) * 2 + column % 2
+        maps = tl.load(y + offset[:, None] * O + o[None, :], mask=mask, other=0.0).to(tl.float32)
     elif SOURCE == 2:
-        own = tl.zeros((PIXELS, PADDED), tl.float32)
+        maps = tl.zeros((PIXELS, PADDED), tl.float32)
         for tap in tl.static_range(16):
-            above, left = row + (tap // 4 - 1), column + (tap % 4 - 1)
-            seen = (above >= 0) & (above <= height) & (left >= 0) & (left <= width)
-            place = (image * (height + 1) + above) * (width + 1) + left
-            there = y + place[:, None] * O + o[None, :]
+            source_row, source_column = row + (tap // 4 - 1), column + (tap % 4 - 1)
+            inside = (
+                (source_row >= 0)
+                & (source_row <= height)
+                & (source_column >= 0)
+                & (source_column <= width)
+            )
+            offset = (image * (height + 1) + source_row) * (width + 1) + source_column
+            address = y + offset[:, None] * O + o[None, :]
             weight = tl.load(blur + tap).to(tl.float32)
-            own += weight * tl.load(there, mask=here & seen[:, None], other=0.0).to(tl.float32)
+            maps += weight * tl.load(address, mask=mask & inside[:, None], other=0.0).to(tl.float32)
     else:
-        own = tl.load(y + pixel[:, None] * O + o[None, :], mask=here, other=0.0).to(tl.float32)
+        maps = tl.load(y + pixel[:, None] * O + o[None, :], mask=mask, other=0.0).to(tl.float32)
     if HAS_GAIN:
-        own *= tl.load(gain + image * O + o, mask=is_channel, other=0.0).to(tl.float32)[None, :]
-    own += tl.load(bias + o, mask=is_channel, other=0.0).to(tl.float32)[None, :]
-    own = tl.where(own >= 0, own, own * SLOPE).to(out.dtype.element_ty)
+        maps *= tl.load(gain + image * O + o, mask=is_channel, other=0.0).to(tl.float32)[None, :]
+    maps += tl.load(bias + o, mask=is_channel, other=0.0).to(tl.float32)[None, :]
+    maps = tl.where(maps >= 0, maps, maps * SLOPE).to(out.dtype.element_ty)
 
-    beside = tl.load(feature + pixel[:, None] * O + o[None, :], mask=here, other=0.0).to(tl.float32)
-    beside *= feature_gain
-    beside += tl.load(feature_bias + o, mask=is_channel, other=0.0).to(tl.float32)[None, :]
-    beside = tl.where(beside >= 0, beside, beside * SLOPE).to(out.dtype.element_ty)
+    encoded = tl.load(feature + pixel[:, None] * O + o[None, :], mask=mask, other=0.0).to(
+        tl.float32
+    )
+    encoded *= feature_gain
+    encoded += tl.load(feature_bias + o, mask=is_channel, other=0.0).to(tl.float32)[None, :]
+    encoded = tl.where(encoded >= 0, encoded, encoded * SLOPE).to(out.dtype.element_ty)
 
-    there = out + pixel[:, None] * (2 * O) + o[None, :]
-    tl.store(there, own, mask=here)
-    tl.store(there + O, beside, mask=here)
+    address = out + pixel[:, None] * (2 * O) + o[None, :]
+    tl.store(address, maps, mask=mask)
+    tl.store(address + O, encoded, mask=mask)
 
     if HAS_RGB:
         for c in tl.static_range(3):
-            of_color = rgb_weight + (image * 3 + c) * (2 * O) + o
-            to_own = tl.load(of_color, mask=is_channel, other=0.0)[None, :]
-            to_beside = tl.load(of_color + O, mask=is_channel, other=0.0)[None, :]
-            products = own.to(tl.float32) * to_own + beside.to(tl.float32) * to_beside
+            color_weight = rgb_weight + (image * 3 + c) * (2 * O) + o
+            maps_weight = tl.load(color_weight, mask=is_channel, other=0.0)[None, :]
+            feature_weight = tl.load(color_weight + O, mask=is_channel, other=0.0)[None, :]
+            products = maps.to(tl.float32) * maps_weight + encoded.to(tl.float32) * feature_weight
             color = tl.sum(products, axis=1) + tl.load(rgb_bias + c)
             if HAS_BEFORE:
                 # Sample 2 i + p is in[i] k[1 + p] + in[i - 1 + 2 p] k[3 - 3 p]; see ops.upsample.
@@ -165,8 +197,8 @@ def _join(
                         i, a = i - 1 + 2 * p, 3 - 3 * p
                     if tap % 2 == 1:
                         j, b = j - 1 + 2 * q, 3 - 3 * q
-                    seen = (i >= 0) & (i < height // 2) & (j >= 0) & (j < width // 2)
-                    place = (image * (height // 2) + i) * (width // 2) + j
-                    value = tl.load(rgb_before + place * 3 + c, mask=seen, other=0.0)
+                    inside = (i >= 0) & (i < height // 2) & (j >= 0) & (j < width // 2)
+                    offset = (image * (height // 2) + i) * (width // 2) + j
+                    value = tl.load(rgb_before + offset * 3 + c, mask=inside, other=0.0)
                     color += tl.load(rgb_kernel + a * 4 + b) * value
             tl.store(rgb_out + pixel * 3 + c, color)

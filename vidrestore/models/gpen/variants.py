@@ -1,4 +1,4 @@
-"""Which of several ways to the same numbers a prepared GPEN takes, as the machine wants it."""
+"""The variants of a prepared GPEN: equal results, computed in the way that suits the machine."""
 
 from __future__ import annotations
 
@@ -10,29 +10,45 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class RgbSum:
-    """What a styled convolution's result adds to the RGB image: one level of the skip path."""
+    """One level of the path to RGB: the operands of the sum, and the memory for its result."""
 
     weight: Tensor
-    """(B, 3, 2 O) float32, modulated."""
+    """(B, 3, 2 O) float32 weights of the 1 x 1 convolution to RGB, already modulated."""
     bias: Tensor
-    """(3,) float32."""
+    """(3,) float32 bias of the RGB channels."""
     kernel: Tensor | None
-    """(4, 4) float32 by which `before` is upsampled; None at the first level, which has none."""
+    """(4, 4) float32 filter that upsamples `before`; None at the first level, which upsamples no
+    image."""
     before: Tensor
-    """(B, 3, H / 2, W / 2) float32, channels last in memory; anything where `kernel` is None."""
+    """(B, 3, H / 2, W / 2) float32 RGB image of the level before, channels last in memory. It is
+    not read where `kernel` is None."""
     out: Tensor
-    """(B, 3, H, W) float32, channels last in memory: room for the sum."""
+    """(B, 3, H, W) float32 memory for the RGB image of this level, channels last in memory."""
 
-    def of(self, images: slice) -> RgbSum:
+    def for_images(self, images: slice) -> RgbSum:
+        """Return the sum for a part of the batch.
+
+        Args:
+            images: Images of the batch, as a slice of its first dimension.
+
+        Returns:
+            A sum whose tensors are views of this one's.
+        """
         before = self.before if self.kernel is None else self.before[images]
         return replace(self, weight=self.weight[images], before=before, out=self.out[images])
 
 
 class Kernels(Protocol):
-    """Pointwise work done in one pass; what it gives is what `layers` does in torch."""
+    """Pointwise operations in one pass, with the results of the torch code in `layers`."""
 
     def activate(self, y: Tensor, bias: Tensor, out: Tensor) -> None:
-        """Write leaky_relu(y + bias) into `out`; both (B, O, H, W), channels last in memory."""
+        """Write leaky_relu(y + bias), with slope 0.2, into `out`.
+
+        Args:
+            y: (B, O, H, W) result of a convolution.
+            bias: (O,) of the same type.
+            out: (B, O, H, W), channels last in memory.
+        """
         ...
 
     def join(
@@ -49,28 +65,40 @@ class Kernels(Protocol):
         folded: bool = False,
         rgb: RgbSum | None = None,
     ) -> None:
-        """Write the activation of a convolution's result and of `feature` into `out`.
+        """Write the activations of a convolution's result and of encoder features into `out`.
 
-        `feature` is (B, O, H, W), `out` (B, H, W, 2 O).  `y`, of which nothing was added or
-        filtered, is (B, O, H, W); with `folded` its four phases (B, 4 O, H / 2, W / 2), see
-        `ops.phases`; with `blur` (4, 4) what that is still to filter, (B, O, H + 1, W + 1).  `gain`
-        is (B, O), for `y`; `bias` begins with (O,) for it and `feature_bias` with (O,) for the
-        feature.  With `rgb` its sum is made, too.
+        The first O channels of `out` become leaky_relu(gain * y + bias), and the others
+        leaky_relu(feature_gain * feature + feature_bias), with slope 0.2.
+
+        Args:
+            y: (B, O, H, W) result of the convolution, without bias. With `folded` it is
+                (B, 4 O, H / 2, W / 2), see `ops.phases`. With `blur` it is (B, O, H + 1, W + 1).
+            feature: (B, O, H, W) encoder features, channels last in memory.
+            out: (B, H, W, 2 O).
+            bias: A vector whose first O values are the bias of `y`.
+            feature_bias: A vector whose first O values are the bias of `feature`.
+            feature_gain: Factor of `feature`.
+            gain: (B, O) factors of `y`; None for 1.
+            blur: (4, 4) filter that is still to be applied to `y`, with padding 1; None for none.
+            folded: True where `y` holds the four phases of the maps.
+            rgb: The level's RGB image, which is then computed, too; None for none.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceForm:
-    """Where blurs are folded into convolutions, and what does the pointwise work.
+    """The variant of a prepared GPEN: which blurs are folded, and what runs pointwise operations.
 
-    `fold_up_from` and `fold_down_from` are sides of results in pixels; without `kernels` torch does
-    the pointwise work, which is the definition of it.
+    Folding a blur merges it with the convolution next to it, see `ops.convolve_kernels`.
     """
 
     fold_up_from: int = 256
+    """Smallest side, in pixels of the result, from which the decoder's blurs are folded."""
     fold_down_from: int = 512
+    """Smallest side, in pixels of the result, from which the encoder's blurs are folded."""
     kernels: Kernels | None = None
+    """Runs the pointwise operations; None for torch, whose results define them."""
 
 
 PLAIN = InferenceForm()

@@ -1,4 +1,4 @@
-"""GPEN in the size that suits each face: the smallest that its place in the picture can show."""
+"""The restorer gpen-auto: for each face the smallest GPEN that is not smaller than its crop."""
 
 from __future__ import annotations
 
@@ -25,10 +25,18 @@ def tier_for(
     is_to_be_had: Callable[[str], bool],
     has_room: Callable[[str], bool] = lambda name: True,
 ) -> str:
-    """Name of the smallest GPEN not below a crop of that side whose weights are to be had.
+    """Choose the GPEN for a crop: the smallest available one that is not smaller than the crop.
 
-    Where the device has no room for that, the largest for which it has. The smallest one where none
-    is to be had, so that asking for its weights says what is missing.
+    Args:
+        work_px: Side of the crop in pixels.
+        is_to_be_had: Returns whether the weights of a GPEN, such as "gpen-512", are here or can be
+            fetched.
+        has_room: Returns whether the device has enough memory for a GPEN. By default it has.
+
+    Returns:
+        The name of the GPEN. Where the device has no room for it, the largest available one for
+        which it has. Where no weights are available, the smallest that is not smaller than the
+        crop, so that the request for its weights raises the error that names them.
     """
     fitting = [f"gpen-{size}" for size in SIZES_PX if size >= work_px] or [f"gpen-{SIZES_PX[-1]}"]
     name = next(filter(is_to_be_had, fitting), fitting[0])
@@ -41,14 +49,25 @@ def tier_for(
 class AdaptiveGpen(Restorer):
     """GPEN in several sizes, of which each face has the one for the side of its crop.
 
-    That side is the same all through a track, and so is the network. `open_tier` opens a network by
-    its name, which happens when it first has a face to restore; `find_weights` is asked for its
-    file, fetching it where that may be, as soon as a face is known to need it; `is_to_be_had` says
-    whether it would succeed. Where it would not the next larger network is taken, and where the
-    device has no room for that, as `has_room` says, the largest that fits; `on_notice` is told.
-    Those opened stay open; where memory gives out, all but one free what they do not need.
-    `run_as` names how the networks are run, and `is_cheap` says whether their results are;
-    `hashes` are those of files that the run has read already.
+    The side of the crop is constant throughout a track, and so is the network. A network is opened
+    when it first has a face to restore, and stays open. Where memory does not suffice, the other
+    networks free what they do not need. Where the weights of a size are not available, the next
+    larger size is used; where the device has no room for that, the largest size that fits.
+
+    Args:
+        open_tier: Opens a network by its name, such as "gpen-512".
+        find_weights: Returns the weight file of a network, fetched where it is missing; called as
+            soon as a face needs the network.
+        is_to_be_had: Returns whether `find_weights` would succeed.
+        has_room: Returns whether the device has enough memory for a network. By default it has.
+        on_notice: Receives a notice where another size than the usual one is used.
+        run_as: Names how the networks are run, for `cache_key`.
+        is_cheap: Whether restoring a face costs less than keeping the result in a file. Default
+            False.
+        hashes: The hashes of files that the run has read already.
+
+    Raises:
+        WeightsError: No weights are available at all.
     """
 
     name = NAME
@@ -113,9 +132,12 @@ class AdaptiveGpen(Restorer):
         if name == wanted:
             return
         if self._has(wanted) and not self._has_room(wanted):
-            self._say(f"{wanted} does not fit into the device's memory; {name} takes its faces")
+            self._say(f"{wanted} does not fit into the device's memory; {name} restores its faces")
         else:
-            self._say(f"{wanted} is not here and cannot be fetched; {name} takes its faces")
+            self._say(
+                f"the weights of {wanted} are missing and cannot be fetched; {name} restores its "
+                "faces"
+            )
 
     def _free_others(self, tier: _Tier) -> None:
         for other in self._tiers.values():
@@ -123,7 +145,18 @@ class AdaptiveGpen(Restorer):
                 other.release()
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-        """(B, 1, 3, W, W) -> (B, 3, W, W), RGB in [0, 1]."""
+        """Restore faces with the network for their size.
+
+        Args:
+            windows: (B, 1, 3, W, W) float32 RGB in [0, 1].
+
+        Returns:
+            (B, 3, W, W) float32 RGB in [0, 1].
+
+        Raises:
+            WeightsError: The network's weights are missing or damaged.
+            MemoryError: The batch does not fit into the memory, even alone.
+        """
         side = windows.shape[-1]
         tier = self.for_crop_size(side)
         return squared(tier(squared(windows[:, 0], tier.size or side)[:, None]), side)
@@ -154,6 +187,7 @@ class _Tier(Restorer):
 
     @cached_property
     def weights_sha256(self) -> str:
+        """SHA-256 of the weight file, 64 hexadecimal digits."""
         return self._hashes.sha256(self._path)
 
     @cached_property
@@ -181,7 +215,7 @@ class _Tier(Restorer):
 
     def _opened(self) -> Restorer:
         if self._network is None:
-            self._free_others(self)  # it is measured against what is free
+            self._free_others(self)  # the size of its batches depends on the free memory
             self._network = self._checked()
         return self._network
 
@@ -189,7 +223,7 @@ class _Tier(Restorer):
         network = self._open(self.name)
         if (network.size, network.template) != (self.size, self.template):
             raise WeightsError(
-                f"what is here as {self.name} is {network.name} for faces of {network.size} px and "
+                f"the file for {self.name} holds {network.name} for faces of {network.size} px and "
                 f"the template {network.template}; it must be for {self.size} px and "
                 f"{self.template}; replace the file or choose another --restorer"
             )

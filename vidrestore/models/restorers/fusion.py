@@ -1,7 +1,7 @@
-"""A restorer without a network: what several frames show of the same face, put together.
+"""A restorer without a network: it combines several frames of the same face.
 
-It takes out noise and blocking. It invents no detail, and so cannot sharpen what every frame shows
-blurred.
+It removes noise and blocking. It invents no detail, and so cannot sharpen a face that is blurred in
+every frame.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from vidrestore.models.restorers import Restorer
 _REACH_FRAMES = 4
 _TIME_SIGMA_FRAMES = 4.0
 _FLOW_PX = (128, 256)
-# Of the luma that gates compare, and of what flow sees, in pixels of the flow's picture.
+# Blur of the luma for the gates and of the luma for the flow, in pixels of the flow's picture.
 _GATE_SIGMA_PX = 1.5
 _FLOW_SIGMA_PX = 0.8
-# Of the blur that the light back-projection undoes, in crop pixels, of which one to two lie on a
-# frame pixel.
+# Blur that back-projection compensates, in pixels of the crop, one or two of which make a pixel of
+# the frame.
 _BLUR_SIGMA_PX = 2.0
 _RIM_PX = 2
-# Distances over which the bending of a picture is compared, and between which ratios of the two it
-# passes for soft or for sharp: measured at 0.15 .. 0.19 where a quarter or an eighth of the pixels
-# was enlarged, 0.24 .. 0.31 for a half, 0.31 .. 0.55 where every pixel is its own.
-_BENDING_PX = (2, 6)
+# Distances of the two second differences whose ratio measures sharpness, and the ratios of a soft
+# and of a sharp picture. Measured ratios: 0.15 to 0.19 for pictures enlarged from a quarter or an
+# eighth of their pixels, 0.24 to 0.31 from a half, 0.31 to 0.55 for pictures at full resolution.
+_DIFFERENCE_PX = (2, 6)
 _SOFT_TO_SHARP = (0.26, 0.31)
 
 _Field = npt.NDArray[np.float32]
@@ -40,9 +40,12 @@ class Fusion(Restorer):
     """Flow-aligned robust mean over four frames on either side, lightly back-projected.
 
     out(x) = sum_s g_s(x) I_s(x + f_ts(x)) / sum_s g_s(x), where g_t = 1 and the gate g_s is the
-    confidence of the flow f_ts (`imaging.optical_flow`) times exp(-(s - t)^2 / (2 * 4^2));
-    one step of back- projection (Irani and Peleg, CVGIP 53(3), 1991) adds `sharpness`, in [0, 1],
-    of what a Gaussian takes from its luma, less of it the sharper the picture is.
+    confidence of the flow f_ts (`imaging.optical_flow`) times exp(-(s - t)^2 / (2 * 4^2)).
+    Then one step of back-projection (Irani and Peleg, CVGIP 53(3), 1991) adds a share of the
+    difference between luma and its Gaussian blur, less the sharper the picture is.
+
+    Args:
+        sharpness: Share of the difference that is added to a soft picture, in [0, 1].
     """
 
     name = "fusion"
@@ -58,11 +61,18 @@ class Fusion(Restorer):
         self._flow = DenseFlow()
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-        """(B, 9, 3, W, W) RGB in [0, 1] -> (B, 3, W, W), of the frames in the middle."""
+        """Restore the middle frame of each window.
+
+        Args:
+            windows: (B, 9, 3, W, W) float32 RGB in [0, 1].
+
+        Returns:
+            (B, 3, W, W) float32 RGB in [0, 1].
+        """
         return torch.stack([self._fused(window) for window in windows])
 
     def _fused(self, window: torch.Tensor) -> torch.Tensor:
-        """(2 reach + 1, 3, W, W) -> (3, W, W)."""
+        """Fuse a window (9, 3, W, W) to (3, W, W)."""
         middle = window[_REACH_FRAMES]
         views = [_View(luma) for luma in _small_lumas(window)]
         total, weight = middle.clone(), torch.ones_like(middle[:1])
@@ -78,14 +88,14 @@ class Fusion(Restorer):
         return _sharpened(fused, sharpness) if sharpness else fused
 
     def _motion(self, first: _View, second: _View) -> tuple[FlowField, _Field]:
-        """Flow from the first view to the second, and its confidence."""
+        """Return the flow from the first view to the second, and its confidence."""
         forward = self._flow(first.grey, second.grey)
         backward = self._flow(second.grey, first.grey)
         return forward, confidence(forward, backward, first.low, second.low)
 
 
 class _View:
-    """What flow and its gates see of a frame."""
+    """The blurred luma of a frame, for the flow and for its gate."""
 
     def __init__(self, luma: _Field) -> None:
         self.grey = np.rint(gaussian_blur(luma, _FLOW_SIGMA_PX)).astype(np.uint8)
@@ -93,7 +103,7 @@ class _View:
 
 
 def _distinct_neighbors(window: torch.Tensor) -> list[int]:
-    """Frames that add evidence: a repeated picture, at an end or in the source, adds none."""
+    """Return the frames that differ from their neighbor: a repeated picture adds no evidence."""
     distinct = []
     for step in (-1, 1):
         last = _REACH_FRAMES
@@ -105,7 +115,7 @@ def _distinct_neighbors(window: torch.Tensor) -> list[int]:
 
 
 def _small_lumas(window: torch.Tensor) -> list[_Field]:
-    """Luma of every frame at the flow's size, in 8-bit levels."""
+    """Return the luma of every frame at the flow's size, in 8-bit levels."""
     side = int(np.clip(window.shape[-1] // 2, *_FLOW_PX))
     rgb = 255 * window.new_tensor([BT601])
     luma = (rgb @ window.flatten(2)).reshape(len(window), *window.shape[-2:])
@@ -113,7 +123,7 @@ def _small_lumas(window: torch.Tensor) -> list[_Field]:
 
 
 def _resized(planes: torch.Tensor, side: int) -> torch.Tensor:
-    """(N, H, W) -> (N, side, side)."""
+    """Resize (N, H, W) to (N, side, side)."""
     if planes.shape[-1] == side:
         return planes
     if planes.shape[-1] > side:
@@ -122,19 +132,20 @@ def _resized(planes: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _softness(image: torch.Tensor) -> float:
-    """In [0, 1]: 0 where the picture is as sharp as its pixels allow, so nothing is to be undone.
+    """Return the softness of a picture in [0, 1]; 0 where it is as sharp as its pixels allow.
 
-    By how much less its middle, where the face is, bends over near pixels than over far ones.
+    It follows from the ratio of second differences over near and far pixels, in the middle of the
+    picture, where the face is.
     """
     edge = image.shape[-1] // 4
     luma = image[:, edge:-edge, edge:-edge].mean(dim=0)
-    near, far = (_bending(luma, distance) for distance in _BENDING_PX)
+    near, far = (_second_difference(luma, distance) for distance in _DIFFERENCE_PX)
     soft, sharp = _SOFT_TO_SHARP
     return min(max((sharp - near / max(far, 1e-6)) / (sharp - soft), 0.0), 1.0)
 
 
-def _bending(luma: torch.Tensor, distance_px: int) -> float:
-    """Root of the mean squared second difference over that distance, across and down."""
+def _second_difference(luma: torch.Tensor, distance_px: int) -> float:
+    """Return the root mean square of second differences over a distance, across and down."""
     total = luma.new_zeros(())
     for dim in (0, 1):
         count = luma.shape[dim] - 2 * distance_px
@@ -144,9 +155,9 @@ def _bending(luma: torch.Tensor, distance_px: int) -> float:
 
 
 def _sharpened(image: torch.Tensor, sharpness: float) -> torch.Tensor:
-    """(3, W, W) with that much more of what a blur takes from its luma.
+    """Add a share of the difference between luma and its blur to an image (3, W, W).
 
-    Within what stands around each pixel, so that contours get no bright or dark rims.
+    The values around each pixel bound the result, so that contours get no bright or dark rims.
     """
     luma = (image.new_tensor([BT601]) @ image.flatten(1)).reshape(1, *image.shape[1:])
     sharper = image + sharpness * (luma - _blurred(luma))
@@ -154,7 +165,7 @@ def _sharpened(image: torch.Tensor, sharpness: float) -> torch.Tensor:
 
 
 def _blurred(plane: torch.Tensor) -> torch.Tensor:
-    """(1, H, W), across, then down; a sum of shifted planes, quicker than `conv2d` for so few."""
+    """Blur (1, H, W) across, then down, by a sum of shifted planes, faster than `conv2d`."""
     reach = round(3 * _BLUR_SIGMA_PX)
     taps = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * _BLUR_SIGMA_PX**2))
     padded = F.pad(plane[None], (reach,) * 4, mode="replicate")[0]
@@ -168,13 +179,13 @@ def _blurred(plane: torch.Tensor) -> torch.Tensor:
 
 
 def _largest_around(image: torch.Tensor) -> torch.Tensor:
-    """Of the square around each pixel."""
+    """Return the largest value of the square around each pixel."""
     padded = F.pad(image[None], (_RIM_PX,) * 4, mode="replicate")[0]
     return _largest_ahead(_largest_ahead(padded, -1), -2)
 
 
 def _largest_ahead(image: torch.Tensor, dim: int) -> torch.Tensor:
-    """Of each five in a row: of two, then of four, which is quicker than `max_pool2d`."""
+    """Return the largest of five values in a row, by pairs, which is faster than `max_pool2d`."""
     size = image.shape[dim]
     two = torch.maximum(image.narrow(dim, 0, size - 1), image.narrow(dim, 1, size - 1))
     four = torch.maximum(two.narrow(dim, 0, size - 3), two.narrow(dim, 2, size - 3))

@@ -1,4 +1,4 @@
-"""GPEN-BFR on batches of faces, in the number format that suits the machine."""
+"""The restorer GPEN, in the number format and with the engine that suit the machine."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ FORMATS = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-# float16 is about 70 dB from float32 on sound weights; below this something overflowed.
+# PSNR to float32. Sound weights reach about 70 dB; below this limit a value overflowed.
 _LEAST_FLOAT16_DB = 60.0
-# OpenVINO rounds to bfloat16 more often than torch does; about 45 dB on sound weights.
+# OpenVINO rounds to bfloat16 more often than torch does: sound weights reach about 45 dB.
 _LEAST_OPENVINO_DB = 38.0
 
 Network = Callable[[torch.Tensor], torch.Tensor]
@@ -44,15 +44,28 @@ _Loaded = tuple[Network, int, torch.dtype]
 class Gpen(Restorer):
     """A GPEN of any size; each face by itself, several at once.
 
-    `number_format` "auto": on CUDA float16 if a built-in picture comes out as in float32, else
-    bfloat16; on a CPU bfloat16 where its instructions have it, else float32. `engine` "auto": on a
-    CPU OpenVINO where it is installed and a built-in picture comes out as in float32, else torch.
-    A face whose result is not finite is computed again in float32. `on_notice` is told what was
-    chosen or repeated. `cache_folder` is where OpenVINO keeps what it compiled.
-    `hashes` are those of the run, so that the file is not read again for its own.
+    A face whose result is not finite is computed again in float32. On CUDA, `most_at_once` is the
+    number of faces for which there is memory, and `is_cheap` is True, since writing a large face to
+    the disk takes longer than restoring it. On a CPU, `most_at_once` is None.
 
-    `most_at_once`: on CUDA how many faces there is memory for; None on a CPU. `is_cheap` on CUDA,
-    where writing a large face takes longer than restoring it.
+    Args:
+        path: The weight file, in a format of `load_checkpoint`.
+        expected_size: Side in pixels that the network must have; None (default) for any.
+        device: The device.
+        number_format: "float32", "float16", "bfloat16" or "auto" (default). On CUDA, "auto" is
+            float16 if the result for a built-in picture is close to that in float32, else bfloat16.
+            On a CPU, it is bfloat16 where the processor has instructions for it, else float32.
+        engine: "torch" (default), "openvino" or "auto". On a CPU, "auto" is OpenVINO where it is
+            installed and its result for a built-in picture is close to that in float32, else torch.
+        cache_folder: Folder for the networks that OpenVINO compiles; None (default) for the folder
+            of the weight file.
+        on_notice: Receives a notice of each choice that is not the usual one.
+
+    Raises:
+        WeightsError: The file does not hold a GPEN, or one of another size, or the engine
+            "openvino" cannot run it.
+        UsageError: The engine is "openvino", which is not installed.
+        MemoryError: The network does not fit into the memory.
     """
 
     template = "gpen"
@@ -78,26 +91,39 @@ class Gpen(Restorer):
         self._run_as = run_as(device, number_format, engine)
         self.engine = "torch"
         with memory_errors():
-            found = self._from_openvino(expected_size, engine, number_format)
-            if found is not None:
+            loaded = self._from_openvino(expected_size, engine, number_format)
+            if loaded is not None:
                 self.engine = "openvino"
             else:
-                found = self._from_torch(expected_size, number_format)
+                loaded = self._from_torch(expected_size, number_format)
         self._network: Network
-        self._network, self.size, self.dtype = found
+        self._network, self.size, self.dtype = loaded
         self.name = f"gpen-{self.size}"
 
     @cached_property
     def weights_sha256(self) -> str:
+        """SHA-256 of the weight file, 64 hexadecimal digits."""
         return self._hashes.sha256(self._path)
 
     @cached_property
     def cache_key(self) -> str:
+        """A text that names all on which restored faces depend besides the windows."""
         run = f"{self.dtype}, {self.engine}, {self._run_as}"
         return f"{self.name}, weights {self.weights_sha256}, {run}"
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-        """(B, 1, 3, S, S) -> (B, 3, S, S), RGB in [0, 1]."""
+        """Restore faces.
+
+        Args:
+            windows: (B, 1, 3, S, S) float32 RGB in [0, 1].
+
+        Returns:
+            (B, 3, S, S) float32 RGB in [0, 1]; NaN where not even float32 had a finite result.
+
+        Raises:
+            torch.OutOfMemoryError: The batch does not fit into the memory of the device. Then
+                `most_at_once` is half of it.
+        """
         image = windows[:, 0] * 2 - 1
         try:
             restored = self._network(image)
@@ -109,18 +135,18 @@ class Gpen(Restorer):
             restored[bad] = self._in_float32(image[bad])
             bad = ~all_finite(restored)
         restored.mul_(0.5).add_(0.5).clamp_(0, 1)
-        restored[bad] = math.nan  # clipping would have made a colour of infinity
+        restored[bad] = math.nan  # clipping would have turned infinity into a color
         return restored
 
     def _in_float32(self, image: torch.Tensor) -> torch.Tensor:
         if self._exact is None:
             name = str(self.dtype).removeprefix("torch.")
-            self._say(f"{self.name} gave no finite result in {name}; such faces run in float32")
+            self._say(f"{self.name} returned no finite result in {name}; such faces run in float32")
             self._exact = self._prepared(self._load(self.size), torch.float32, 1)
         return torch.cat([self._exact(image[b : b + 1]) for b in range(len(image))])
 
     def release(self) -> None:
-        """Free the memory that is kept between calls; the next one takes it again."""
+        """Free the memory that is kept between calls; the next call allocates it again."""
         for network in (self._network, self._exact):
             if isinstance(network, CudaGPEN | InferenceGPEN):
                 network.release()
@@ -135,27 +161,27 @@ class Gpen(Restorer):
         reason = system_reason(error)
         return WeightsError(f"{self._path} cannot be read: {reason}")
 
-    def _from_torch(self, expected_size: int | None, wanted: str) -> _Loaded:
+    def _from_torch(self, expected_size: int | None, number_format: str) -> _Loaded:
         gpen = self._load(expected_size)
         size = gpen.config.size
         if self._device.type == "cpu":
-            dtype = self._cpu_format(wanted)
+            dtype = self._cpu_format(number_format)
             return self._prepared(gpen, dtype), size, dtype
-        dtype = FORMATS.get(wanted, torch.float16)
-        exact = float32_result(gpen, self._device) if wanted == "auto" else None
+        dtype = FORMATS.get(number_format, torch.float16)
+        exact = float32_result(gpen, self._device) if number_format == "auto" else None
         network = self._prepared(gpen, dtype)
         if exact is None:
-            # So that what does not fit is known before the work begins.
+            # The first run shows whether the network fits, before the work begins.
             network(probe_image(size).to(self._device))
         elif (psnr_db := psnr_to_float32_db(network, exact, self._device)) < _LEAST_FLOAT16_DB:
             dtype = torch.bfloat16
             self._say_too_far(size, psnr_db, "float16", _LEAST_FLOAT16_DB, "bfloat16")
-            del network  # before its successor is made
+            del network  # before the next one allocates its memory
             network = self._prepared(gpen, dtype)
         return network, size, dtype
 
     def _prepared(self, gpen: GPEN, dtype: torch.dtype, batch: int | None = None) -> Network:
-        """For `batch` faces; None: for as many as there is memory for, which becomes known."""
+        """Prepare the network for `batch` faces; None sets `most_at_once` by the free memory."""
         if self._device.type == "cpu":
             return InferenceGPEN(gpen, dtype)
         torch.cuda.empty_cache()
@@ -166,15 +192,17 @@ class Gpen(Restorer):
         network = InferenceGPEN(gpen, dtype, form_for(self._device, self._say)).to(self._device)
         return CudaGPEN(network, batch=batch, on_notice=self._say)
 
-    def _cpu_format(self, wanted: str) -> torch.dtype:
-        if wanted == "auto":
+    def _cpu_format(self, number_format: str) -> torch.dtype:
+        if number_format == "auto":
             return torch.bfloat16 if has_bfloat16() else torch.float32
-        return FORMATS[wanted]
+        return FORMATS[number_format]
 
-    def _from_openvino(self, expected_size: int | None, engine: str, wanted: str) -> _Loaded | None:
-        """The network as OpenVINO runs it, or None where torch is to run it.
+    def _from_openvino(
+        self, expected_size: int | None, engine: str, number_format: str
+    ) -> _Loaded | None:
+        """Return the network as OpenVINO runs it; None where torch must run it.
 
-        Once it was measured against float32, the weights need not be loaded again, only hashed.
+        After the first measurement against float32, the weights are only hashed, not loaded.
         """
         from vidrestore.models.restorers import openvino
 
@@ -184,18 +212,18 @@ class Gpen(Restorer):
             if engine == "auto":
                 return None
             raise UsageError(
-                "the engine openvino is not installed; pip install 'vidrestore[openvino]', or "
-                "--set restore.engine=torch"
+                "the engine openvino is not installed; run pip install 'vidrestore[openvino]', or "
+                "use --set restore.engine=torch"
             )
-        dtype = self._cpu_format(wanted)
+        dtype = self._cpu_format(number_format)
         try:
             sha256 = self.weights_sha256
         except OSError as error:
             raise self._unreadable(error) from error
         folder = self._cache_folder
-        kept = openvino.OpenVinoCache(folder, self._path.stem, sha256, str(dtype))
+        cache = openvino.OpenVinoCache(folder, self._path.stem, sha256, str(dtype))
         try:
-            network, size, psnr_db = self._kept_or_compiled(kept, expected_size, dtype)
+            network, size, psnr_db = self._cached_or_compiled(cache, expected_size, dtype)
         except (OSError, openvino.UnusableError) as error:
             if isinstance(error, OSError):
                 reason = f"cannot be written: {system_reason(error)}"
@@ -211,70 +239,80 @@ class Gpen(Restorer):
             return None
         return network, size, dtype
 
-    def _kept_or_compiled(
-        self, kept: openvino.OpenVinoCache, expected_size: int | None, dtype: torch.dtype
+    def _cached_or_compiled(
+        self, cache: openvino.OpenVinoCache, expected_size: int | None, dtype: torch.dtype
     ) -> tuple[Network, int, float]:
-        """The network as OpenVINO runs it, S, and its PSNR to float32 in decibel."""
+        """Return the network as OpenVINO runs it, S, and its PSNR to float32 in decibels."""
         from vidrestore.models.restorers.openvino import UnusableError
 
         try:
-            if (found := self._kept(kept, expected_size, dtype)) is not None:
-                return found
-        except UnusableError as error:  # told below, unless another run is about to replace it
+            if (cached := self._cached(cache, expected_size, dtype)) is not None:
+                return cached
+        except UnusableError as error:  # a notice follows, unless another run replaces the file
             _log.info("what OpenVINO compiled is not used: %s", error)
-        with kept.alone():
+        with cache.alone():
             try:
-                if (found := self._kept(kept, expected_size, dtype)) is not None:
-                    return found
+                if (cached := self._cached(cache, expected_size, dtype)) is not None:
+                    return cached
                 why = f"{self._path.name} is compiled for OpenVINO and measured, which is done once"
             except UnusableError as error:
                 _log.info("what OpenVINO compiled is not used: %s", error)
                 why = (
-                    f"what OpenVINO had made of {self._path.name} is not used, since {error}; "
+                    f"the compiled network of {self._path.name} is not used, since {error}; "
                     "it is compiled and measured anew"
                 )
             gpen = self._load(expected_size)
             self._say(why)
-            return self._compiled(kept, gpen, dtype)
+            return self._compiled(cache, gpen, dtype)
 
-    def _kept(
-        self, kept: openvino.OpenVinoCache, expected_size: int | None, dtype: torch.dtype
+    def _cached(
+        self, cache: openvino.OpenVinoCache, expected_size: int | None, dtype: torch.dtype
     ) -> tuple[Network, int, float] | None:
         from vidrestore.models.restorers.openvino import CompiledGPEN
 
-        found = kept.load()
-        if found is None:
+        entry = cache.load()
+        if entry is None:
             return None
-        measured, content = found
+        measured, content = entry
         if expected_size not in (None, measured.size):
-            self._load(expected_size)  # which says what is wrong
+            self._load(expected_size)  # raises the error that names both sizes
         network = CompiledGPEN.from_content(content, bfloat16=dtype == torch.bfloat16)
         return network, measured.size, measured.psnr_db
 
     def _compiled(
-        self, kept: openvino.OpenVinoCache, gpen: GPEN, dtype: torch.dtype
+        self, cache: openvino.OpenVinoCache, gpen: GPEN, dtype: torch.dtype
     ) -> tuple[Network, int, float]:
         from vidrestore.models.restorers.openvino import CompiledGPEN
 
         size = gpen.config.size
-        # First, so that its memory is free again when OpenVINO asks for its own.
+        # Computed first, so that its memory is free again when OpenVINO allocates its own.
         exact = float32_result(gpen, torch.device("cpu"))
-        network = CompiledGPEN.compiled(gpen, kept.folder, bfloat16=dtype == torch.bfloat16)
+        network = CompiledGPEN.compiled(gpen, cache.folder, bfloat16=dtype == torch.bfloat16)
         psnr_db = psnr_to_float32_db(network, exact, torch.device("cpu"))
-        kept.keep(network.content(), size, psnr_db)
+        cache.keep(network.content(), size, psnr_db)
         return network, size, psnr_db
 
     def _say_too_far(
-        self, size: int, psnr_db: float, what: str, least_db: float, instead: str
+        self, size: int, psnr_db: float, form: str, least_db: float, replacement: str
     ) -> None:
         self._say(
-            f"gpen-{size} is {psnr_db:.0f} dB from float32 in {what}, less than {least_db:.0f}; "
-            f"it runs in {instead}"
+            f"the PSNR of gpen-{size} in {form} to its result in float32 is {psnr_db:.0f} dB, less "
+            f"than {least_db:.0f} dB; it runs in {replacement}"
         )
 
 
 def holds_gpen(path: Path) -> bool:
-    """The file holds the weights of a GPEN as they are, so that the exact network can take them."""
+    """Return whether a file holds the unchanged weights of a GPEN, for the exact network.
+
+    Args:
+        path: The weight file.
+
+    Returns:
+        False where it holds another network or folded weights, or is damaged.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     try:
         load_checkpoint(path)
     except WeightsError as error:
@@ -284,15 +322,15 @@ def holds_gpen(path: Path) -> bool:
 
 
 def run_as(device: torch.device, number_format: str, engine: str) -> str:
-    """All that decides how a GPEN is run, as far as it is known before one is opened.
+    """Describe how a GPEN is run, as it is known before a network is opened.
 
     Args:
-        device: Where it runs.
-        number_format: As asked for, "auto" included.
-        engine: As asked for, "auto" included.
+        device: The device.
+        number_format: The setting, "auto" included.
+        engine: The setting, "auto" included.
 
     Returns:
-        A text for `cache_key`.
+        A text for `cache_key`, which names versions, device and settings.
     """
     parts = [f"torch {torch.__version__}"]
     if device.type == "cuda":
@@ -305,13 +343,21 @@ def run_as(device: torch.device, number_format: str, engine: str) -> str:
 
 
 def has_bfloat16() -> bool:
-    """The processor multiplies bfloat16 matrices itself; without that the format is slower."""
-    found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(bool(found.get(name)) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    """Return whether the processor has instructions for bfloat16, without which it is slower."""
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(bool(capabilities.get(name)) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
 def float32_result(gpen: GPEN, device: torch.device) -> torch.Tensor:
-    """(1, 3, S, S) on the CPU: what the built-in input gives in float32, clipped like a picture."""
+    """Compute the result for the built-in picture in float32.
+
+    Args:
+        gpen: The network, on the CPU.
+        device: The device for the computation; the CPU replaces one without enough memory.
+
+    Returns:
+        (1, 3, S, S) float32 RGB on the CPU, clipped to [-1, 1].
+    """
     image = probe_image(gpen.config.size)
     if device.type != "cpu":
         try:
@@ -327,7 +373,17 @@ def float32_result(gpen: GPEN, device: torch.device) -> torch.Tensor:
 
 
 def psnr_to_float32_db(network: Network, exact: torch.Tensor, device: torch.device) -> float:
-    """PSNR of what `network` makes of the built-in input against `float32_result`."""
+    """Measure the PSNR of a network's result for the built-in picture to that in float32.
+
+    Args:
+        network: The network, called with (1, 3, S, S) in [-1, 1].
+        exact: (1, 3, S, S) result of `float32_result`.
+        device: The network's device.
+
+    Returns:
+        The PSNR in decibels; infinite where both results are equal, and minus infinity where the
+        network's is NaN.
+    """
     result = network(probe_image(exact.shape[-1]).to(device)).clamp(-1, 1).cpu()
     error = float(((exact - result) / 2).square().mean())
     if math.isnan(error):
@@ -336,7 +392,14 @@ def psnr_to_float32_db(network: Network, exact: torch.Tensor, device: torch.devi
 
 
 def probe_image(size: int) -> torch.Tensor:
-    """(1, 3, S, S) in [-1, 1]: smooth shapes and fine texture in all channels."""
+    """Make the built-in picture, which has smooth shapes and fine texture in all channels.
+
+    Args:
+        size: Side S in pixels.
+
+    Returns:
+        (1, 3, S, S) float32 RGB in [-1, 1] on the CPU.
+    """
     v, u = torch.meshgrid(*(torch.linspace(0, 1, size),) * 2, indexing="ij")
     waves = [
         0.6 * torch.sin(2 * math.pi * ((c + 1) * u + v)) + 0.4 * torch.sin(60 * (7 + c) * u * v)

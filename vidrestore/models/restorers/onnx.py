@@ -1,4 +1,4 @@
-"""Any face-restoration network that people own as an ONNX file."""
+"""The restorer for face-restoration networks in ONNX files."""
 
 from __future__ import annotations
 
@@ -15,42 +15,52 @@ import torch
 from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import WeightsError
 from vidrestore.models.onnx_session import (
+    first_run,
     import_onnxruntime,
     inputs_of,
     open_network,
-    tried,
     type_of,
 )
 from vidrestore.models.restorers import Restorer
 from vidrestore.models.restorers.gpen import probe_image
 from vidrestore.models.weight_file import names_in_graph
 
-# Parts of names in a graph that only one family of networks has, and the template of that family.
+# Patterns of names in a graph that only one family of networks has, by the family's template.
 _TEMPLATES = {
     "gpen": re.compile(r"\becd\d+\b"),
     "ffhq": re.compile(r"stylegan_decoder|position_emb|\bquantize\b|fuse_convs_dict"),
 }
-# What a range is called, and what leads from it to [0, 1]: factor and summand.
+# Factor and summand that map each range to [0, 1].
 _RANGES = {"[-1, 1]": (0.5, 0.5), "[0, 1]": (1.0, 0.0), "[0, 255]": (1 / 255, 0.0)}
-# A network overshoots white by less than that, and black by less than that share of white.
+# Largest value of white, overshoot included, and largest undershoot of black as a share of white.
 _OVERSHOOT, _BELOW_BLACK = 1.6, 0.1
-# Beyond it no result is meant as [-1, 1], not even that of a network without training.
+# Larger values do not belong to the range [-1, 1], even in the result of an untrained network.
 _MOST_SIGNED = 20.0
-# Share of the range by which a face may differ when another one is restored beside it.
-_MOST_APART = 0.05
+# Share of the range by which a face may differ when the batch has another face, too.
+_MOST_DIFFERENCE = 0.05
 
 
 class Onnx(Restorer):
     """GPEN, GFPGAN, RestoreFormer, CodeFormer and their kin, through onnxruntime.
 
     The graph takes (1 or N, 3, S, S) RGB in [-1, 1]. A second input of one number is CodeFormer's
-    fidelity weight, set to `fidelity`. It is run at once on a built-in picture, which shows which
-    output is a picture, in which order its axes are and whether it is in [-1, 1], [0, 1] or
-    [0, 255], and whether faces can be run together. `on_notice` is told what is not as usual.
+    fidelity weight. The constructor runs the network on a built-in picture. The results show which
+    output is a picture, the order of its axes, whether its range is [-1, 1], [0, 1] or [0, 255],
+    and whether the network can restore several faces at once.
 
-    `template` is what is known of the file; None: the names in its graph say it. Where they do
-    not, it is "gpen" for a file whose name has that word and else "ffhq", which `on_notice` is
-    told. WeightsError for a file that is no face restorer.
+    Args:
+        path: The .onnx file.
+        device: The preferred device.
+        fidelity: CodeFormer's fidelity weight in [0, 1].
+        template: Template of the landmarks, "gpen" or "ffhq". None (default) derives it from names
+            in the graph; without such names it is "gpen" for a file whose name contains "gpen",
+            else "ffhq".
+        on_notice: Receives a notice of each property of the network that is not the usual one, and
+            of a template that is a guess.
+
+    Raises:
+        WeightsError: The file is not a face restorer, or cannot run.
+        MemoryError: There is too little memory for the network.
     """
 
     def __init__(
@@ -70,29 +80,38 @@ class Onnx(Restorer):
         side = self._side(image)
         self.size = side
         self.name = f"{path.name} (onnxruntime, {self._session.get_providers()[0]})"
-        self.template = template or self._found_template()
+        self.template = template or self._detect_template()
         self._image, self._dtype = image.name, type_of(image, path)
         self._others = {o.name: self._weight(o, fidelity) for o in others}
         self._fidelity = fidelity
         self.is_cheap = self._session.get_providers()[0] != "CPUExecutionProvider"
         probe = probe_image(side).numpy().astype(self._dtype)
-        self._output, self._channels_last = self._found_output(probe)
+        self._output, self._channels_last = self._detect_output(probe)
         alone = self._run(probe)
-        self._to_unit = self._found_range(alone)
+        self._to_unit = self._detect_range(alone)
         self._one_by_one = isinstance(image.shape[0], int) or self._mixes_faces(probe, alone)
 
     @cached_property
     def weights_sha256(self) -> str:
+        """SHA-256 of the .onnx file, 64 hexadecimal digits."""
         return self._hashes.sha256(self._path)
 
     @cached_property
     def cache_key(self) -> str:
+        """A text that names all on which restored faces depend besides the windows."""
         run = f"fidelity {self._fidelity}, template {self.template}"
         run += f", onnxruntime {import_onnxruntime().__version__}"
         return f"{self.name}, weights {self.weights_sha256}, {run}"
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-        """(B, 1, 3, S, S) -> (B, 3, S, S), RGB in [0, 1]."""
+        """Restore faces.
+
+        Args:
+            windows: (B, 1, 3, S, S) float32 RGB in [0, 1].
+
+        Returns:
+            (B, 3, S, S) float32 RGB in [0, 1], on the device of the windows.
+        """
         image = (windows[:, 0] * 2 - 1).cpu().numpy().astype(self._dtype)
         parts = np.split(image, len(image)) if self._one_by_one else [image]
         restored = torch.from_numpy(np.concatenate([self._run(part) for part in parts]))
@@ -100,55 +119,59 @@ class Onnx(Restorer):
         return restored.mul_(factor).add_(summand).clamp_(0, 1).to(windows.device)
 
     def _run(self, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """(B, 3, S, S) -> the same in float32, in the network's own range."""
-        (found,) = self._session.run([self._output], {self._image: image, **self._others})
+        """Run the network on (B, 3, S, S); the result is float32, in the network's own range."""
+        (result,) = self._session.run([self._output], {self._image: image, **self._others})
         if self._channels_last:
-            found = found.transpose(0, 3, 1, 2)
-        return np.array(found, np.float32, order="C")
+            result = result.transpose(0, 3, 1, 2)
+        return np.array(result, np.float32, order="C")
 
-    def _found_template(self) -> str:
+    def _detect_template(self) -> str:
+        """Return the template that names in the graph or the file's name indicate."""
         names = names_in_graph(self._path)
         for template, pattern in _TEMPLATES.items():
             if any(pattern.search(name) for name in names):
                 return template
-        called = "gpen" in self._path.name.lower()
-        template = "gpen" if called else "ffhq"
-        why = "as its file is called" if called else "which most networks want"
+        is_named_gpen = "gpen" in self._path.name.lower()
+        template = "gpen" if is_named_gpen else "ffhq"
+        why = "since the file's name contains it" if is_named_gpen else "which most networks use"
         self._say(
-            f"nothing in {self._path.name} says where it wants the landmarks of a face; the "
-            f"template {template} is used, {why}; vidrestore weights try compares both, and "
-            "align.template sets another"
+            f"no name in {self._path.name} indicates the template of its landmarks; vidrestore "
+            f"uses {template}, {why}; vidrestore weights try compares both, and align.template "
+            "sets another"
         )
         return template
 
-    def _found_output(self, probe: npt.NDArray[Any]) -> tuple[str, bool]:
-        """Name of the output that is a picture, and whether its channels are its last axis."""
-        found = tried(self._session, self._path, {self._image: probe, **self._others})
+    def _detect_output(self, probe: npt.NDArray[Any]) -> tuple[str, bool]:
+        """Return the output that is a picture, and whether its channels are the last axis."""
+        results = first_run(self._session, self._path, {self._image: probe, **self._others})
         side = probe.shape[-1]
-        shapes = [tuple(getattr(value, "shape", ())) for value in found]
+        shapes = [tuple(getattr(value, "shape", ())) for value in results]
         for i, (output, shape) in enumerate(zip(self._session.get_outputs(), shapes, strict=True)):
             if shape not in ((1, 3, side, side), (1, side, side, 3)):
                 continue
             if i:
                 self._say(
-                    f"of the outputs of {self._path.name} {output.name} is used, the first that "
+                    f"of the outputs of {self._path.name}, {output.name} is used, the first that "
                     "is a picture"
                 )
             if shape[1] != 3:
-                self._say(f"{self._path.name} gives its channels as the last axis, and is taken so")
+                self._say(
+                    f"the result of {self._path.name} has its channels as the last axis; "
+                    "vidrestore moves them"
+                )
             return output.name, shape[1] != 3
-        gives = " and ".join(str(shape) for shape in shapes)
+        shapes_text = " and ".join(str(shape) for shape in shapes)
         raise WeightsError(
-            f"the network in {self._path} makes {gives} of {probe.shape}; a face restorer gives "
-            f"(1, 3, {side}, {side})"
+            f"the network in {self._path} maps {probe.shape} to {shapes_text}; a face restorer "
+            f"returns (1, 3, {side}, {side})"
         )
 
-    def _found_range(self, result: npt.NDArray[np.float32]) -> tuple[float, float]:
-        """Of a picture that spans all from black to white."""
+    def _detect_range(self, result: npt.NDArray[np.float32]) -> tuple[float, float]:
+        """Return factor and summand to [0, 1], from the result for black to white."""
         if not np.isfinite(result).all():
             raise WeightsError(
-                f"the network in {self._path} gives no finite result for a built-in picture; it is "
-                "damaged, or needs another number format"
+                f"the network in {self._path} returns no finite result for a built-in picture; get "
+                "the file again, or use one in another number format"
             )
         low, high = (float(value) for value in np.quantile(result, (0.005, 0.995)))
         name = "[-1, 1]"
@@ -159,15 +182,15 @@ class Onnx(Restorer):
                 name = "[0, 1]"
         elif high == low or max(-low, high) > _MOST_SIGNED:
             raise WeightsError(
-                f"the network in {self._path} makes values from {low:.3g} to {high:.3g} of a "
-                f"picture from black to white; a face restorer gives {', '.join(_RANGES)}"
+                f"the network in {self._path} returns values from {low:.3g} to {high:.3g} for a "
+                f"picture from black to white; a face restorer returns one of {', '.join(_RANGES)}"
             )
         if name != "[-1, 1]":
-            self._say(f"{self._path.name} gives its result in {name}, and is taken so")
+            self._say(f"the result of {self._path.name} is in {name}; vidrestore converts it")
         return _RANGES[name]
 
     def _mixes_faces(self, probe: npt.NDArray[Any], alone: npt.NDArray[np.float32]) -> bool:
-        """Two faces cannot be run together, though the graph leaves their number open."""
+        """Return whether two faces affect each other, though the graph leaves their number open."""
         try:
             together = self._run(np.concatenate([probe, -probe]))
         except Exception as error:  # onnxruntime has no base class for its errors
@@ -175,12 +198,18 @@ class Onnx(Restorer):
                 raise MemoryError(str(error)) from error
             together = alone
         span = float(alone.max() - alone.min())
-        if len(together) == 2 and float(np.abs(together[0] - alone[0]).max()) <= _MOST_APART * span:
+        if (
+            len(together) == 2
+            and float(np.abs(together[0] - alone[0]).max()) <= _MOST_DIFFERENCE * span
+        ):
             return False
-        self._say(f"{self._path.name} takes one face at a time, whatever it says of their number")
+        self._say(
+            f"{self._path.name} takes one face at a time, though its graph leaves their number open"
+        )
         return True
 
     def _side(self, image: Any) -> int:
+        """Return the side S of the input; WeightsError where its shape does not fit."""
         shape: Sequence[Any] = image.shape
         side = shape[-1] if len(shape) == 4 else None
         batch = shape[0] if shape else None
@@ -199,10 +228,11 @@ class Onnx(Restorer):
         )
 
     def _weight(self, value: Any, fidelity: float) -> Any:
+        """Return the value of the second input; WeightsError where it is not a single number."""
         numbers = [n for n in value.shape if isinstance(n, int)]
         if int(np.prod(numbers)) != 1 or len(numbers) != len(value.shape):
             raise WeightsError(
-                f"the network in {self._path} wants a second input {value.name} of shape "
-                f"{value.shape}; only a single number, CodeFormer's weight, is known"
+                f"the network in {self._path} needs a second input {value.name} of shape "
+                f"{value.shape}; vidrestore supports only a single number, CodeFormer's weight"
             )
         return np.full(value.shape, fidelity, type_of(value, self._path))

@@ -32,21 +32,25 @@ _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class UnusableError(Exception):
-    """What was kept cannot be used, or OpenVINO cannot run the network; says why."""
+    """A cached network cannot be used, or OpenVINO cannot run a network; the text is the reason."""
 
 
 def is_installed() -> bool:
+    """Return whether the package openvino is installed, without importing it."""
     return importlib.util.find_spec("openvino") is not None
 
 
 def import_openvino() -> Any:
-    """The package openvino, which must be imported nowhere else.
+    """Import openvino without its telemetry. No other code may import it.
 
-    While it is imported it reports that to Intel, and it counts its users in ~/intel, unless
-    openvino_telemetry is missing. So that is made to look missing, for which OpenVINO is prepared.
+    On import, the package reports to Intel and counts its users in ~/intel, unless the package
+    openvino_telemetry is missing. The function makes it look missing, which OpenVINO supports.
+
+    Returns:
+        The package.
 
     Raises:
-        ImportError: It is not installed, or damaged.
+        ImportError: The package is not installed or is damaged.
     """
     cast("dict[str, Any]", sys.modules).setdefault("openvino_telemetry", None)
     import openvino
@@ -55,28 +59,34 @@ def import_openvino() -> Any:
 
 
 class Measured(BaseModel):
-    """A compiled network, and how near its result is to float32."""
+    """The note on a compiled network."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
     size: int = Field(ge=8, le=1 << 14)
-    """Side S of its faces, in pixels."""
+    """Side S of its faces in pixels."""
     psnr_db: float = Field(ge=-_MOST_DB, le=_MOST_DB)
+    """PSNR of its result for the built-in picture to that in float32, in decibels."""
     sha256: _Sha256
-    """Of what OpenVINO compiled."""
+    """SHA-256 of the compiled network's file, 64 hexadecimal digits."""
     openvino: str = Field(max_length=1000)
-    """The version that compiled it."""
+    """Version of OpenVINO that compiled the network."""
     made_from: _Sha256
-    """A hash of the weights, the number format and the processor."""
+    """SHA-256 of a text that names the weights, the number format and the processor."""
 
 
 class OpenVinoCache:
-    """What is kept of one weight file in `folder`: what OpenVINO made of it, and a note on it.
+    """The compiled network of one weight file in a folder, and a note on it.
 
-    Its name tells the content of the weights, the number format and the processor. The note tells
-    these too, and holds the hash of what was written, what was measured of it and the version of
-    OpenVINO, with a checksum over all of these, so that nothing is used but what was measured,
-    whatever the files are called.
+    The files' names contain a hash of the weights, the number format and the processor. The note
+    repeats the hash and holds the fields of `Measured` with a checksum of them, so that only a
+    network that was measured is used, even where files were renamed.
+
+    Args:
+        folder: The folder of the cache; it may not exist yet.
+        stem: First part of the files' names.
+        weights_sha256: SHA-256 of the weight file.
+        number_format: Number format of the network.
     """
 
     def __init__(self, folder: Path, stem: str, weights_sha256: str, number_format: str) -> None:
@@ -88,10 +98,11 @@ class OpenVinoCache:
         self._note = folder / f"{name}.json"
 
     def load(self) -> tuple[Measured, bytes] | None:
-        """What was measured, and what was compiled; None where nothing is kept.
+        """Read the note and the compiled network; None where the cache has none.
 
-        Raises UnusableError where that is damaged, or of another network, number format, processor
-        or version of OpenVINO.
+        Raises:
+            UnusableError: They are damaged, or belong to another network, number format, processor
+                or version of OpenVINO.
         """
         try:
             fields = fields_from_json(self._note.read_text(encoding="utf-8"))
@@ -101,19 +112,30 @@ class OpenVinoCache:
         except (OSError, ValueError, RecursionError) as error:  # pydantic's are ValueErrors
             raise UnusableError(f"the note {self._note} is damaged") from error
         if measured.openvino != self._version:
-            raise UnusableError(f"it is of OpenVINO {measured.openvino}, not {self._version}")
+            raise UnusableError(
+                f"OpenVINO {measured.openvino} compiled it, and {self._version} is installed"
+            )
         if measured.made_from != self._made_from:
-            raise UnusableError(f"{self._blob} was made for another network or processor")
+            raise UnusableError(f"{self._blob} belongs to another network or processor")
         try:
             content = self._blob.read_bytes()
         except OSError as error:
             raise UnusableError(f"{self._blob} cannot be read: {system_reason(error)}") from error
         if hashlib.sha256(content).hexdigest() != measured.sha256:
-            raise UnusableError(f"{self._blob} is not as it was written")
+            raise UnusableError(f"{self._blob} has changed since it was written")
         return measured, content
 
     def keep(self, content: bytes, size: int, psnr_db: float) -> None:
-        """Write what was compiled and the note on it, each whole or not at all."""
+        """Write the compiled network and its note, each whole or not at all.
+
+        Args:
+            content: Content of the compiled network's file.
+            size: Side S of its faces in pixels.
+            psnr_db: PSNR of its result to that in float32, in decibels.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
         measured = Measured(
             size=size,
             psnr_db=min(max(psnr_db, -_MOST_DB), _MOST_DB),
@@ -128,7 +150,7 @@ class OpenVinoCache:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until no other run compiles into the folder; what killed ones left is removed."""
+        """Hold the lock on the folder, and remove the temporary files that killed runs left."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with held(self.folder / ".openvino.lock", wait=True):
             for left_behind in self.folder.glob("*.part"):
@@ -148,51 +170,85 @@ class OpenVinoCache:
 
 
 def _processor() -> str:
-    """What OpenVINO compiles for."""
+    """Return the name and the instruction sets of the processor for which OpenVINO compiles."""
     core = import_openvino().Core()
     names = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
     return " ".join(str(core.get_property("CPU", name)) for name in names)
 
 
 class CompiledGPEN:
-    """Called as `InferenceGPEN` is: (B, 3, S, S) in [-1, 1] -> the same, float32, not clamped.
+    """A GPEN that OpenVINO compiled, with the interface of `InferenceGPEN`.
 
-    Faces run one after another: on a CPU a batch gains nothing and costs memory.
+    Faces run one after another: on a CPU a batch is not faster and takes more memory.
+
+    Args:
+        model: The openvino.CompiledModel.
     """
 
     def __init__(self, model: Any) -> None:
-        """`model` as OpenVINO compiled it."""
         self._model = model
         self._request = model.create_infer_request()
 
     @classmethod
     def compiled(cls, gpen: GPEN, folder: Path, *, bfloat16: bool) -> CompiledGPEN:
-        """Compile `gpen`, whose graph stands in `folder` meanwhile. UnusableError where OpenVINO
-        cannot."""
+        """Compile a network.
+
+        Args:
+            gpen: The network.
+            folder: Folder for temporary files.
+            bfloat16: Whether OpenVINO computes in bfloat16, else in float32.
+
+        Returns:
+            The compiled network.
+
+        Raises:
+            UnusableError: OpenVINO cannot compile it.
+            MemoryError: There is too little memory.
+        """
         core = import_openvino().Core()
         size = gpen.config.size
         with tempfile.TemporaryDirectory(
             dir=folder, suffix=".part", ignore_cleanup_errors=True
-        ) as place:
-            export_onnx(gpen, Path(place) / "gpen.onnx")
+        ) as temporary:
+            export_onnx(gpen, Path(temporary) / "gpen.onnx")
             with _errors():
-                model = core.read_model(Path(place) / "gpen.onnx")
+                model = core.read_model(Path(temporary) / "gpen.onnx")
                 model.reshape([1, 3, size, size])
                 return cls(core.compile_model(model, "CPU", _hints(bfloat16)))
 
     @classmethod
     def from_content(cls, content: bytes, *, bfloat16: bool) -> CompiledGPEN:
-        """What `content` gave. UnusableError where OpenVINO cannot read that."""
+        """Load a network that was compiled before.
+
+        Args:
+            content: What the method `content` returned.
+            bfloat16: Whether OpenVINO computes in bfloat16, else in float32.
+
+        Returns:
+            The compiled network.
+
+        Raises:
+            UnusableError: OpenVINO cannot read it.
+            MemoryError: There is too little memory.
+        """
         core = import_openvino().Core()
         with _errors():
             return cls(core.import_model(content, "CPU", _hints(bfloat16)))
 
     def content(self) -> bytes:
-        """From which it can be had again without compiling."""
+        """Return the compiled network as bytes, for `from_content`."""
         with _errors():
             return bytes(self._model.export_model().getvalue())
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Restore faces.
+
+        Args:
+            image: (B, 3, S, S) float32 RGB in [-1, 1].
+
+        Returns:
+            (B, 3, S, S) float32 RGB on the CPU, nominally in [-1, 1] and not clamped.
+        """
         results = []
         for face in image:
             outputs = self._request.infer([np.ascontiguousarray(face[None].cpu().numpy())])
@@ -210,10 +266,11 @@ def _hints(bfloat16: bool) -> dict[str, Any]:
 
 @contextmanager
 def _errors() -> Iterator[None]:
+    """Turn OpenVINO's errors into UnusableError or MemoryError."""
     try:
         yield
     except Exception as error:  # OpenVINO has no base class for its errors
         if "allocate memory" in str(error) or isinstance(error, MemoryError):
             raise MemoryError(str(error)) from error
-        first = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise UnusableError(f"OpenVINO says {first}") from error
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise UnusableError(f"OpenVINO reports {reason}") from error
