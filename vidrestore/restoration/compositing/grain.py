@@ -32,7 +32,9 @@ _MOST_BLOCKS, _FEWEST_BLOCKS = 240, 8
 _MOST_PAIRS = 96
 _FLAT_SHARE = 0.25
 # Of three frames fewer do, too; blocks overlap by half where so few lie side by side.
-_MOST_TRIPLES, _FEW_BLOCKS = 96, 32
+_MOST_TRIPLES, _FEW_BLOCKS = 64, 32
+# Of their samples those where least goes on say how strong noise is.
+_CALM_SHARE = 0.3
 # Both margins of a block, whose slopes need its neighbours.
 _MARGINS_PX = 2
 # Shares of the range beyond which a plane is clipped and shows no noise of its own.
@@ -82,17 +84,15 @@ def changing_spectrum(three: Sequence[npt.NDArray[Any]], bits: int) -> Spectrum 
     if len(places) == 0:
         return None
     before, now, after, mean = (each[places] for each in (before, now, after, mean))
-    across = (mean[:, 1:-1, 2:] - mean[:, 1:-1, :-2]).reshape(-1, _BLOCK_PX**2)
-    down = (mean[:, 2:, 1:-1] - mean[:, :-2, 1:-1]).reshape(-1, _BLOCK_PX**2)
-    known = np.stack([_without_slope(each) for each in (across, down, _inner(mean))], axis=-1)
-    basis = np.linalg.qr(known)[0]
+    slopes, activity = _slopes(mean)
+    basis = _orthonormal([_inner(mean), *slopes])
     change = _without_slope(_inner(after - before))
     change -= _part_in(basis, change)
     power = np.einsum("ni,ni->n", change, change)
     count = min(len(places), max(_FEWEST_BLOCKS // 2, round(_FLAT_SHARE * len(places))))
     calm = np.argpartition(power, count - 1)[:count]
-    noise = _without_slope(_inner(now - (before + after) / 2)[calm] / np.float32(math.sqrt(1.5)))
-    basis = basis[calm]
+    basis, activity = [each[calm] for each in basis], activity[calm]
+    noise = _without_slope(_inner((now - (before + after) / 2)[calm]) / np.float32(math.sqrt(1.5)))
     # How much of noise of this spectrum lies in the slopes of the picture by chance: as much as of
     # the same noise turned around, which has nothing to do with them.
     turned = noise[:, ::-1]
@@ -101,12 +101,42 @@ def changing_spectrum(three: Sequence[npt.NDArray[Any]], bits: int) -> Spectrum 
         return nothing()
     by_chance = float(np.square(_part_in(basis, turned)).sum()) / whole
     noise -= _part_in(basis, noise)
-    return np.asarray(_density(noise) / max(1 - by_chance, 0.5))
+    # Noise is the same in calm places and in others, what sampling makes of moving edges is not.
+    square = np.square(noise)
+    calm_samples = activity <= np.quantile(activity, _CALM_SHARE)
+    share = min(float(square[calm_samples].mean() / max(square.mean(), 1e-9)), 1.0)
+    return np.asarray(share * _density(noise) / max(1 - by_chance, 0.5))
 
 
-def _part_in(basis: npt.NDArray[np.float32], blocks: npt.NDArray[np.float32]) -> FloatArray:
-    """What of each (n, 256) block the (n, 256, k) directions at right angles make up."""
-    return np.asarray((basis @ (blocks[:, None] @ basis).swapaxes(1, 2))[..., 0])
+def _slopes(windows: npt.NDArray[np.float32]) -> tuple[list[FloatArray], FloatArray]:
+    """Across and down, (n, 256) each; and how much goes on around each sample, in power."""
+    middle = windows[:, 1:-1, 1:-1]
+    left, right = windows[:, 1:-1, :-2], windows[:, 1:-1, 2:]
+    above, below = windows[:, :-2, 1:-1], windows[:, 2:, 1:-1]
+    slopes = [right - left, below - above]
+    bends = [left + right - 2 * middle, above + below - 2 * middle]
+    activity = sum(np.square(each) for each in (*slopes, *bends))
+    flat = (len(windows), -1)
+    return [each.reshape(flat) for each in slopes], np.reshape(activity, flat)
+
+
+def _orthonormal(blocks: Sequence[npt.NDArray[np.float32]]) -> list[FloatArray]:
+    """Of each (n, 256) less its slope, directions at right angles; zeros where there are none."""
+    found: list[FloatArray] = []
+    for each in blocks:
+        own = _without_slope(each)
+        own -= _part_in(found, own)
+        length = np.sqrt(np.einsum("ni,ni->n", own, own))[:, None]
+        found.append(own / np.maximum(length, 1e-3))
+    return found
+
+
+def _part_in(basis: Sequence[FloatArray], blocks: npt.NDArray[np.float32]) -> FloatArray:
+    """What of each (n, 256) block the directions, (n, 256) each, make up."""
+    part = np.zeros_like(blocks)
+    for each in basis:
+        part += each * np.einsum("ni,ni->n", each, blocks)[:, None]
+    return part
 
 
 def _corners(height: int, width: int) -> npt.NDArray[np.intp]:
