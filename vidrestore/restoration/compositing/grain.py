@@ -32,7 +32,7 @@ _MOST_BLOCKS, _FEWEST_BLOCKS = 240, 8
 _MOST_PAIRS = 96
 _FLAT_SHARE = 0.25
 # Of three frames fewer do, too; blocks overlap by half where so few lie side by side.
-_MOST_TRIPLES, _FEW_BLOCKS = 64, 32
+_MOST_TRIPLES, _FEW_BLOCKS = 40, 32
 # Of their samples those where least goes on say how strong noise is.
 _CALM_SHARE = 0.3
 # Both margins of a block, whose slopes need its neighbours.
@@ -103,7 +103,8 @@ def changing_spectrum(three: Sequence[npt.NDArray[Any]], bits: int) -> Spectrum 
     noise -= _part_in(basis, noise)
     # Noise is the same in calm places and in others, what sampling makes of moving edges is not.
     square = np.square(noise)
-    calm_samples = activity <= np.quantile(activity, _CALM_SHARE)
+    order = round(_CALM_SHARE * (activity.size - 1))
+    calm_samples = activity <= np.partition(activity, order, axis=None)[order]
     share = min(float(square[calm_samples].mean() / max(square.mean(), 1e-9)), 1.0)
     return np.asarray(share * _density(noise) / max(1 - by_chance, 0.5))
 
