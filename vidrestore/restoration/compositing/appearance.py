@@ -29,7 +29,7 @@ from vidrestore.imaging.geometry import (
     shifted,
     unit_corners,
 )
-from vidrestore.imaging.planes import chroma_rect, layout, samples
+from vidrestore.imaging.planes import chroma_rect, layout, plane, samples
 from vidrestore.models.devices import to_host
 from vidrestore.models.face_parser import Parsed, Parser
 from vidrestore.restoration.compositing import (
@@ -250,7 +250,7 @@ def noise_between(
     for index in grain_planes(frames[1].image):
         is_chroma = index in how.planes[1:] and not how.is_rgb
         grid = how.grid if is_chroma else (1, 1)
-        planes = [color.plane(frame.image, index) for frame in frames]
+        planes = [plane(frame.image, index) for frame in frames]
         spectra = []
         for rect, shifts in ((around, [np.zeros(2)] * 2), (within, moved)):
             part = chroma_rect(rect, how.grid) if is_chroma else rect
@@ -287,8 +287,8 @@ def _followed(
     if x0 >= x1 or y0 >= y1:
         return []
     return [
-        plane[y0 + down : y1 + down, x0 + across : x1 + across]
-        for plane, (across, down) in zip(planes, steps, strict=True)
+        each[y0 + down : y1 + down, x0 + across : x1 + across]
+        for each, (across, down) in zip(planes, steps, strict=True)
     ]
 
 

@@ -79,7 +79,7 @@ def changing_spectrum(three: Sequence[npt.NDArray[Any]], bits: int) -> Spectrum 
     if len(corners) == 0:
         return None
     before, now, after = (_windows(plane, corners) for plane in three)
-    mean = (before + now + after) / 3
+    mean = (before + now + after) / np.float32(3)
     places = np.flatnonzero(_is_exposed(_inner(mean), bits))
     if len(places) == 0:
         return None
@@ -92,7 +92,9 @@ def changing_spectrum(three: Sequence[npt.NDArray[Any]], bits: int) -> Spectrum 
     count = min(len(places), max(_FEWEST_BLOCKS // 2, round(_FLAT_SHARE * len(places))))
     calm = np.argpartition(power, count - 1)[:count]
     basis, activity = [each[calm] for each in basis], activity[calm]
-    noise = _without_slope(_inner((now - (before + after) / 2)[calm]) / np.float32(math.sqrt(1.5)))
+    noise = _without_slope(
+        _inner((now - (before + after) / np.float32(2))[calm]) / np.float32(math.sqrt(1.5))
+    )
     # How much of noise of this spectrum lies in the slopes of the picture by chance: as much as of
     # the same noise turned around, which has nothing to do with them.
     turned = noise[:, ::-1]
@@ -116,7 +118,7 @@ def _slopes(windows: npt.NDArray[np.float32]) -> tuple[list[FloatArray], FloatAr
     above, below = windows[:, :-2, 1:-1], windows[:, 2:, 1:-1]
     slopes = [right - left, below - above]
     bends = [left + right - 2 * middle, above + below - 2 * middle]
-    activity = sum(np.square(each) for each in (*slopes, *bends))
+    activity = np.sum([np.square(each) for each in (*slopes, *bends)], axis=0)
     flat = (len(windows), -1)
     return [each.reshape(flat) for each in slopes], np.reshape(activity, flat)
 

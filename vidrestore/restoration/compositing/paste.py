@@ -176,7 +176,8 @@ class _Stage:
             course = self._courses.get(track_id)
             if course is None or not course.shows_noise(index):
                 continue
-            units = [course.unit(index + step) for step in (-1, 0, 1)]
+            around = [course.unit(index + step) for step in (-1, 0, 1)]
+            units = [unit for unit in around if unit is not None]
             place = place_of(units[1], course.landmarks(index))
             found[track_id] = noise_between(frames, units, place, self._info)
         return found
