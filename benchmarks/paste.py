@@ -94,8 +94,12 @@ def scene(
         strength=ones,
         detected=np.ones(FRAMES, np.bool_),
     )
-    noisy = np.random.default_rng(0).normal(120, NOISE, (HEIGHT, WIDTH, 3))
-    image = np.clip(noisy, 0, 255).astype(np.uint8)
+    drawn = np.random.default_rng(0)
+    # New noise in each of three frames, which take turns.
+    images = [
+        np.clip(drawn.normal(120, NOISE, (HEIGHT, WIDTH, 3)), 0, 255).astype(np.uint8)
+        for _ in range(3)
+    ]
     soft = F.avg_pool2d(face[None], 5, 1, 2)[0]
     restored = face * 0.97 + 0.005
 
@@ -105,7 +109,9 @@ def scene(
                 Frame(
                     i,
                     512 * i,
-                    av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p"),
+                    av.VideoFrame.from_ndarray(images[i % 3], format="rgb24").reformat(
+                        format="yuv420p"
+                    ),
                 ),
                 (Face(0, work_px, crop_matrix(units[i], work_px), soft, 1.0, restored),),
             )

@@ -1,7 +1,7 @@
 """What one frame says of a face that is pasted into it: where it is, and how it looks.
 
-Everything is small and depends on that frame alone, so that what a window of frames says together
-does not depend on where a segment begins.
+Everything is small and depends on that frame alone, or for noise on its two neighbours, so that
+what a window of frames says together does not depend on where a segment begins.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vidrestore.imaging.geometry import (
     shifted,
     unit_corners,
 )
-from vidrestore.imaging.planes import chroma_rect, layout, samples
+from vidrestore.imaging.planes import chroma_rect, layout, plane, samples
 from vidrestore.models.devices import to_host
 from vidrestore.models.face_parser import Parsed, Parser
 from vidrestore.restoration.compositing import (
@@ -50,8 +50,12 @@ _AROUND = 0.2
 _INSIDE = 0.1
 # How far around it edges are looked at; from where on the mask is surely face.
 _NEAR, _SURELY = 0.3, 0.9
-# Sides of crops, in frame pixels, between which noise begins to be told from features: eyes are
-# 24 and 31 px apart there.
+# Side in samples of what is looked at for noise, at least: two blocks in each direction.
+_FEWEST_SAMPLES = 34
+# Side of a crop, in frame pixels, from which on noise is not measured in every frame.
+_LARGE_SIDE_PX = 200.0
+# Of a single frame: sides of crops, in frame pixels, between which noise begins to be told from
+# features; eyes are 24 and 31 px apart there.
 _GRAIN_SIDE_PX = (110.0, 142.0)
 
 
@@ -69,10 +73,13 @@ class TrackGeometry:
         inside = 0 <= at < len(self._track.matrices)
         return self._track.matrices[at].astype(np.float64) if inside else None
 
-    def is_sampled(self, index: int, *, reach_frames: int) -> bool:
-        """True for so few frames that each of the track has just about one within its reach."""
-        ends = self._track.first_frame, self._track.end_frame - 1
-        return index in ends or index % (2 * reach_frames + 1) == 0
+    def shows_noise(self, index: int) -> bool:
+        """True for frames with two neighbours in the track in which noise is measured: of a small
+        face, which has few samples, all; else so few that each frame is or is next to one."""
+        first, last = self._track.first_frame + 1, self._track.end_frame - 2
+        if not first <= index <= last:
+            return False
+        return self.side_px < _LARGE_SIDE_PX or index in (first, last) or index % 3 == 0
 
     def landmarks(self, index: int) -> masks.Points:
         """(5, 2) in the unit crop of a frame of the track."""
@@ -123,9 +130,6 @@ class FrameAppearance:
     edges_px: float | None = None
     """Width of the source's edges, on the face or around it, whichever are sharper; pixels of the
     frame. None where there are none around it."""
-    noise: tuple[grain.Spectrum, ...] = ()
-    """Of each plane that `grain_planes` names, around the face; it is the same for many frames, so
-    that not every one is measured."""
 
 
 def place_of(unit: Matrix, landmarks: masks.Points | None) -> FacePlacement:
@@ -144,7 +148,6 @@ def look_at(
     *,
     occluders: bool,
     tones: bool,
-    noise: bool,
     edges: bool,
     motion: npt.NDArray[np.float64] | None,
     parser: Parser | None,
@@ -179,8 +182,6 @@ def look_at(
         found["parsed"] = parser(face.source, mask)
     if edges:
         found["edges_px"] = _edges_px(frame, place, info)
-    if noise:
-        found["noise"] = noise_of(frame, place, info)
     return FrameAppearance(**found)
 
 
@@ -232,12 +233,70 @@ def _edges_px(frame: Frame, place: FacePlacement, info: VideoInfo) -> float | No
     return around if around is None or inside is None else min(around, inside)
 
 
-def noise_of(frame: Frame, place: FacePlacement, info: VideoInfo) -> tuple[grain.Spectrum, ...]:
-    """Of each of `grain_planes`, the weaker of what the surroundings show and what the face does.
+def noise_between(
+    frames: Sequence[Frame], units: Sequence[Matrix], place: FacePlacement, info: VideoInfo
+) -> tuple[grain.Spectrum, ...]:
+    """Noise of the middle one of three successive frames, of each of `grain_planes`: the weaker of
+    what the surroundings show and what the face does, which is followed by its (2, 3) `units`.
 
-    Noise is in both, while leaves behind a face, or stubble, are not. In a face so small that no
-    block of it is flat both show features instead, which as noise would flicker: the noise fades
-    out with the size of the crop.
+    Noise is in both, while leaves behind a face, or lips that move, are not.
+    """
+    how = layout(frames[1].image)
+    around, within = (place.rect(info, how.grid, around=each) for each in (_AROUND, -_INSIDE))
+    centre = np.full((1, 2), 0.5)
+    here, *others = (apply(invert(unit), centre)[0] for unit in (units[1], units[0], units[2]))
+    moved = [other - here for other in others]
+    found = []
+    for index in grain_planes(frames[1].image):
+        is_chroma = index in how.planes[1:] and not how.is_rgb
+        grid = how.grid if is_chroma else (1, 1)
+        planes = [plane(frame.image, index) for frame in frames]
+        spectra = []
+        for rect, shifts in ((around, [np.zeros(2)] * 2), (within, moved)):
+            part = chroma_rect(rect, how.grid) if is_chroma else rect
+            if rect is around:
+                part = _at_least(part, planes[1].shape)
+            steps = [np.rint(shift / grid).astype(int) for shift in shifts]
+            three = _followed(planes, part, [steps[0], np.zeros(2, int), steps[1]])
+            if three and (spectrum := grain.changing_spectrum(three, how.bits)) is not None:
+                spectra.append(spectrum)
+        found.append(min(spectra, key=grain.sigma_of, default=grain.nothing()))
+    return tuple(found)
+
+
+def _at_least(rect: Rect, shape: tuple[int, int]) -> Rect:
+    """Of (h, w) samples at least `_FEWEST_SAMPLES` on a side, around the middle of `rect`."""
+    ends = []
+    for low, high, length in ((rect.x0, rect.x1, shape[1]), (rect.y0, rect.y1, shape[0])):
+        wanted = max(high - low, _FEWEST_SAMPLES)
+        start = max(min((low + high - wanted) // 2, length - wanted), 0)
+        ends.append((start, min(start + wanted, length)))
+    (x0, x1), (y0, y1) = ends
+    return Rect(x0, y0, x1, y1)
+
+
+def _followed(
+    planes: Sequence[npt.NDArray[Any]], rect: Rect, steps: Sequence[npt.NDArray[np.int_]]
+) -> list[npt.NDArray[Any]]:
+    """`rect` of each (h, w) plane, moved by so many samples (x, y), as far as it lies in all of
+    them; empty where it does not."""
+    height, width = planes[0].shape
+    x, y = np.transpose(steps)
+    x0, x1 = max(rect.x0, -x.min()), min(rect.x1, width - x.max())
+    y0, y1 = max(rect.y0, -y.min()), min(rect.y1, height - y.max())
+    if x0 >= x1 or y0 >= y1:
+        return []
+    return [
+        each[y0 + down : y1 + down, x0 + across : x1 + across]
+        for each, (across, down) in zip(planes, steps, strict=True)
+    ]
+
+
+def noise_of(frame: Frame, place: FacePlacement, info: VideoInfo) -> tuple[grain.Spectrum, ...]:
+    """The same of a frame that has no neighbours, by its flattest blocks.
+
+    In a face so small that no block of it is flat both show features instead: the noise fades out
+    with the size of the crop.
     """
     small, large = _GRAIN_SIDE_PX
     share = min(max((crop_side_px(place.unit) - small) / (large - small), 0.0), 1.0)

@@ -1,12 +1,19 @@
 """Noise of the source around a face, and noise like it for what was restored.
 
-Levels are code values of a plane. A spectrum is that of flat blocks, (16, 9) as `rfft2` gives it,
+Levels are code values of a plane. A spectrum is that of blocks, (16, 9) as `rfft2` gives it,
 scaled so that its mean over all 16 x 16 frequencies is the variance.
+
+Noise is what is new in each frame: of three in a row, the middle one less the mean of the others.
+What is left there of the picture, since it moves, is in proportion to its slopes. These and the
+picture itself are known from the sum of the three, which owes nothing to that difference where
+there is only noise; so is the change from the first to the third, by which blocks are chosen.
+A choice by one and a level by the other has no bias, and no block has to be flat.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from statistics import NormalDist
 from typing import Any
@@ -24,6 +31,12 @@ _MOST_BLOCKS, _FEWEST_BLOCKS = 240, 8
 # Of the same blocks before and after fewer will do: what one has by chance, the other has as well.
 _MOST_PAIRS = 96
 _FLAT_SHARE = 0.25
+# Of three frames fewer do, too; blocks overlap by half where so few lie side by side.
+_MOST_TRIPLES, _FEW_BLOCKS = 40, 32
+# Of their samples those where least goes on say how strong noise is.
+_CALM_SHARE = 0.3
+# Both margins of a block, whose slopes need its neighbours.
+_MARGINS_PX = 2
 # Shares of the range beyond which a plane is clipped and shows no noise of its own.
 _DARKEST, _BRIGHTEST = 0.04, 0.96
 # Standard deviations, of 8 bits: below the first there is only rounding, above the second noise.
@@ -56,6 +69,104 @@ def spectrum_of(plane: npt.NDArray[Any], bits: int) -> Spectrum:
     if len(flat) == 0:
         return nothing()
     return _density(_without_slope(blocks[flat])) / _FLATTEST_SHARE
+
+
+def changing_spectrum(three: Sequence[npt.NDArray[Any]], bits: int) -> Spectrum | None:
+    """(16, 9) of what is new in each of three successive frames; the same (h, w) samples of each,
+    to a pixel. None where not one block fits in, or all are clipped."""
+    height, width = three[0].shape
+    corners = _corners(height, width)
+    if len(corners) == 0:
+        return None
+    before, now, after = (_windows(plane, corners) for plane in three)
+    mean = (before + now + after) / np.float32(3)
+    places = np.flatnonzero(_is_exposed(_inner(mean), bits))
+    if len(places) == 0:
+        return None
+    before, now, after, mean = (each[places] for each in (before, now, after, mean))
+    slopes, activity = _slopes(mean)
+    basis = _orthonormal([_inner(mean), *slopes])
+    change = _without_slope(_inner(after - before))
+    change -= _part_in(basis, change)
+    power = np.einsum("ni,ni->n", change, change)
+    count = min(len(places), max(_FEWEST_BLOCKS // 2, round(_FLAT_SHARE * len(places))))
+    calm = np.argpartition(power, count - 1)[:count]
+    basis, activity = [each[calm] for each in basis], activity[calm]
+    noise = _without_slope(
+        _inner((now - (before + after) / np.float32(2))[calm]) / np.float32(math.sqrt(1.5))
+    )
+    # How much of noise of this spectrum lies in the slopes of the picture by chance: as much as of
+    # the same noise turned around, which has nothing to do with them.
+    turned = noise[:, ::-1]
+    whole = float(np.square(turned).sum())
+    if whole == 0:
+        return nothing()
+    by_chance = float(np.square(_part_in(basis, turned)).sum()) / whole
+    noise -= _part_in(basis, noise)
+    # Noise is the same in calm places and in others, what sampling makes of moving edges is not.
+    square = np.square(noise)
+    order = round(_CALM_SHARE * (activity.size - 1))
+    calm_samples = activity <= np.partition(activity, order, axis=None)[order]
+    share = min(float(square[calm_samples].mean() / max(square.mean(), 1e-9)), 1.0)
+    return np.asarray(share * _density(noise) / max(1 - by_chance, 0.5))
+
+
+def _slopes(windows: npt.NDArray[np.float32]) -> tuple[list[FloatArray], FloatArray]:
+    """Across and down, (n, 256) each; and how much goes on around each sample, in power."""
+    middle = windows[:, 1:-1, 1:-1]
+    left, right = windows[:, 1:-1, :-2], windows[:, 1:-1, 2:]
+    above, below = windows[:, :-2, 1:-1], windows[:, 2:, 1:-1]
+    slopes = [right - left, below - above]
+    bends = [left + right - 2 * middle, above + below - 2 * middle]
+    activity = np.sum([np.square(each) for each in (*slopes, *bends)], axis=0)
+    flat = (len(windows), -1)
+    return [each.reshape(flat) for each in slopes], np.reshape(activity, flat)
+
+
+def _orthonormal(blocks: Sequence[npt.NDArray[np.float32]]) -> list[FloatArray]:
+    """Of each (n, 256) less its slope, directions at right angles; zeros where there are none."""
+    found: list[FloatArray] = []
+    for each in blocks:
+        own = _without_slope(each)
+        own -= _part_in(found, own)
+        length = np.sqrt(np.einsum("ni,ni->n", own, own))[:, None]
+        found.append(own / np.maximum(length, 1e-3))
+    return found
+
+
+def _part_in(basis: Sequence[FloatArray], blocks: npt.NDArray[np.float32]) -> FloatArray:
+    """What of each (n, 256) block the directions, (n, 256) each, make up."""
+    part = np.zeros_like(blocks)
+    for each in basis:
+        part += each * np.einsum("ni,ni->n", each, blocks)[:, None]
+    return part
+
+
+def _corners(height: int, width: int) -> npt.NDArray[np.intp]:
+    """(n, 2) of blocks with a margin, evenly over a plane; they overlap where there are few."""
+    rows, columns = height - _MARGINS_PX, width - _MARGINS_PX
+    if min(rows, columns) < _BLOCK_PX:
+        return np.zeros((0, 2), np.intp)
+    few = (rows // _BLOCK_PX) * (columns // _BLOCK_PX) < _FEW_BLOCKS
+    step = _BLOCK_PX // 2 if few else _BLOCK_PX
+    down, across = (
+        np.linspace(0, length - _BLOCK_PX, (length - _BLOCK_PX) // step + 1).round().astype(np.intp)
+        for length in (rows, columns)
+    )
+    every = np.stack(np.meshgrid(down, across, indexing="ij"), axis=-1).reshape(-1, 2)
+    return np.asarray(every[:: -(-len(every) // _MOST_TRIPLES)])
+
+
+def _windows(plane: npt.NDArray[Any], corners: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    """(n, 18, 18): blocks with a margin of one."""
+    side = _BLOCK_PX + _MARGINS_PX
+    views = np.lib.stride_tricks.sliding_window_view(plane, (side, side))
+    return np.asarray(views[corners[:, 0], corners[:, 1]], np.float32)
+
+
+def _inner(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(n, 256)"""
+    return np.asarray(windows[:, 1:-1, 1:-1].reshape(len(windows), -1))
 
 
 def kept_share(

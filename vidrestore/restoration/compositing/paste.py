@@ -42,6 +42,7 @@ from vidrestore.restoration.compositing.appearance import (
     broad_at_rect,
     grain_planes,
     look_at,
+    noise_between,
     noise_of,
     place_of,
     scaled,
@@ -140,6 +141,8 @@ class _Stage:
         self._tally = tally
         self._courses = {track.track_id: TrackGeometry(track) for track in tracks}
         self._seen: dict[int, dict[int, _Seen]] = {}
+        self._last: deque[Frame] = deque(maxlen=3)
+        self._noises: dict[int, dict[int, tuple[grain.Spectrum, ...]]] = {}
 
     @property
     def looks_around(self) -> bool:
@@ -155,6 +158,26 @@ class _Stage:
             for face in frame.faces
             if face.restored is not None and face.strength * self._how.strength > 0
         }
+        if self._grain > 0:
+            self._last.append(frame.frame)
+            self._noises[at - 1] = self._measure_noise(at)
+
+    def _measure_noise(self, at: int) -> dict[int, tuple[grain.Spectrum, ...]]:
+        """By track, in the frame before this, of faces that are pasted into it or next to it."""
+        frames = list(self._last)
+        found: dict[int, tuple[grain.Spectrum, ...]] = {}
+        if len(frames) < 3:
+            return found
+        index = frames[1].index
+        for track_id in {id_ for i in range(at - 2, at + 1) for id_ in self._seen.get(i, {})}:
+            course = self._courses.get(track_id)
+            if course is None or not course.shows_noise(index):
+                continue
+            around = [course.unit(index + step) for step in (-1, 0, 1)]
+            units = [unit for unit in around if unit is not None]
+            place = place_of(units[1], course.landmarks(index))
+            found[track_id] = noise_between(frames, units, place, self._info)
+        return found
 
     def _look(self, face: Face, frame: Frame) -> _Seen:
         how, course = self._how, self._courses.get(face.track_id)
@@ -171,8 +194,6 @@ class _Stage:
             self._info,
             occluders=how.occluders,
             tones=how.color > 0,
-            noise=self._grain > 0
-            and (not course or course.is_sampled(frame.index, reach_frames=REACH_FRAMES)),
             edges=how.focus > 0,
             motion=motion,
             parser=self._parser,
@@ -193,6 +214,7 @@ class _Stage:
             self._tally.unparsed += sum(not parsed.is_face for parsed in looks if parsed)
         count = sum(self._paste(at, face, frame.frame, pasted) for face in faces)
         self._seen.pop(at - REACH_FRAMES, None)
+        self._noises.pop(at - 1, None)
         return count
 
     def _paste(self, at: int, face: Face, frame: Frame, pasted: Pasted | None) -> bool:
@@ -216,19 +238,32 @@ class _Stage:
             rgb = self._with_own_detail(rgb, frame, rect, seen.place)
         image = frame.image
         before: list[FloatArray] = []
-        noises: list[tuple[grain.Spectrum, ...]] = []
+        noise: tuple[grain.Spectrum, ...] = ()
         if self._grain > 0:
             before = [samples(image, i, _part(rect, image, i)).numpy() for i in grain_planes(image)]
-            noises = [look.noise for _, look in window if look.noise]
-            noises = noises or [noise_of(frame, seen.place, self._info)]
+            noise = self._noise(at, face.track_id) or noise_of(frame, seen.place, self._info)
         restored, share = torch.from_numpy(rgb), torch.from_numpy(weight[None])
         if pasted is not None:
             pasted.add(rect, restored, share)
         color.blend_rgb(image, rect, restored, share, self._info)
         if self._grain > 0:
             seed = (frame.pts, face.track_id)
-            self._add_grain(image, before, rect, weight, noises, seed)
+            self._add_grain(image, before, rect, weight, noise, seed)
         return True
+
+    def _noise(self, at: int, track_id: int) -> tuple[grain.Spectrum, ...]:
+        """Of each of `grain_planes`, by what was measured in this frame and next to it; empty
+        where nothing was."""
+        near = [
+            (self._noises.get(at + step, {}).get(track_id), 2 - abs(step)) for step in (-1, 0, 1)
+        ]
+        known = [(noise, weight) for noise, weight in near if noise is not None]
+        if not known:
+            return ()
+        noises, weights = zip(*known, strict=True)
+        return tuple(
+            np.average(planes, axis=0, weights=weights) for planes in zip(*noises, strict=True)
+        )
 
     def _window(self, at: int, track_id: int) -> list[tuple[int, FrameAppearance]]:
         """(frames from here, what it looked like), in order, this frame among them."""
@@ -340,11 +375,11 @@ class _Stage:
         before: Sequence[FloatArray],
         rect: Rect,
         weight: FloatArray,
-        noises: Sequence[tuple[grain.Spectrum, ...]],
+        noise: Sequence[grain.Spectrum],
         seed: tuple[int, int],
     ) -> None:
         """`before` are the samples of `rect` in each of `grain_planes`, before the face came;
-        `noises` what frames around say of the source's noise in each."""
+        `noise` is that of the source in each."""
         how = layout(image)
         step = transfer.codes_per_level(self._info, how.bits)
         most = float(weight.max(initial=0))
@@ -353,8 +388,8 @@ class _Stage:
         share = grain.share_of(weight)
         share *= np.float32(self._grain / math.sqrt(most * (2 - most)))
         mask = weight / np.float32(most)
-        for order, (index, was) in enumerate(zip(grain_planes(image), before, strict=True)):
-            wanted = np.asarray(np.mean([noise[order] for noise in noises], axis=0), np.float64)
+        of_planes = zip(grain_planes(image), before, noise, strict=True)
+        for order, (index, was, wanted) in enumerate(of_planes):
             if not grain.missing(wanted, 0, step).any():
                 continue
             part = _part(rect, image, index)
