@@ -87,8 +87,8 @@ def guard(
     At the least similarity nothing of the restored face is used; some way above it all of the face
     is used, with a smooth rise between. The lesser of the two similarities counts, and the least of
     that over the frames up to two before and after. The mean over as many frames is the factor, so
-    it changes by at most 1 / 5 from one frame to the next. A face for which no frame around differs
-    passes as the same object.
+    it changes by at most 1 / 5 from one frame to the next. A face whose factor is 1 passes as
+    the same object.
 
     Memory: the crops of `REACH_FRAMES` frames, 24 W^2 bytes for each face.
 
