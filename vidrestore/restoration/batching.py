@@ -161,6 +161,7 @@ class _Waiting:
 
     @property
     def is_done(self) -> bool:
+        """Whether every task has a result or a reason."""
         return all(task.result is not None for task, _ in self.faces)
 
     def with_results(self, tally: RestorationStats) -> FaceFrame:
@@ -198,6 +199,7 @@ class _Batches:
         self._pending: dict[tuple[int, int], list[_Task]] = {}
 
     def add(self, tasks: Iterator[_Task]) -> None:
+        """Queue tasks, except those whose result the cache holds."""
         for task in tasks:
             if self._crops is not None and self._is_kept(task, self._crops):
                 continue
@@ -292,6 +294,7 @@ def _task(
 def _source_at(
     held: deque[FaceFrame], i: int, track_id: int, otherwise: torch.Tensor
 ) -> torch.Tensor:
+    """Return the source of a track in frame `i` of `held`, or `otherwise` where there is none."""
     if 0 <= i < len(held):
         for face in held[i].faces:
             if face.track_id == track_id:

@@ -309,11 +309,11 @@ def _analysis_of(
 ) -> Analysis:
     """Return the analysis of a companion: all that `frames_again` needs."""
     path, info, damage = companion.path, companion.info, DecodeErrors()
-    seen = _matched(path, info, source, analysis, span, damage, on_event, may_seek=True)
+    matches = _matched(path, info, source, analysis, span, damage, on_event, may_seek=True)
     if damage.found and damage.by_seeking:
         damage = DecodeErrors()
-        seen = _matched(path, info, source, analysis, span, damage, on_event, may_seek=False)
-    pts, crc32 = zip(*seen, strict=True)
+        matches = _matched(path, info, source, analysis, span, damage, on_event, may_seek=False)
+    pts, crc32 = zip(*matches, strict=True)
     return replace(
         analysis,
         info=info,
@@ -339,14 +339,14 @@ def _matched(
     may_seek: bool,
 ) -> list[tuple[int, int]]:
     """Return (pts, crc32) of every frame, each of which matches a frame of the source."""
-    seen: list[tuple[int, int]] = []
+    matches: list[tuple[int, int]] = []
     wanted = [int(pts - analysis.pts[0]) * analysis.info.time_base for pts in analysis.pts]
     coarse = max(info.time_base, analysis.info.time_base)
     frames = decode(path, damage, span, stream_index=info.stream_index, one_thread=True,
                     may_seek=may_seek)  # fmt: skip
     for frame in frames:
-        index = len(seen)
-        time = (frame.pts - (seen[0][0] if seen else frame.pts)) * info.time_base
+        index = len(matches)
+        time = (frame.pts - (matches[0][0] if matches else frame.pts)) * info.time_base
         if index >= len(wanted):
             raise InputError(
                 f"{path} has a frame {index}, {_clock(time)} after its first frame, but {source} "
@@ -358,15 +358,15 @@ def _matched(
                 f"{source} {_clock(wanted[index])} after its own; both must show "
                 "the same frames at the same times"
             )
-        seen.append((frame.pts, checksum(frame.image)))
+        matches.append((frame.pts, checksum(frame.image)))
         if on_event is not None:
             on_event(Progress(f"read {path.name}", index + 1, len(wanted)))
-    if len(seen) < len(wanted):
+    if len(matches) < len(wanted):
         raise InputError(
-            f"{path} ends after {len(seen)} frames, but {source} has a frame {len(seen)}, "
-            f"{_clock(wanted[len(seen)])} after its first frame; both must show the same frames"
+            f"{path} ends after {len(matches)} frames, but {source} has a frame {len(matches)}, "
+            f"{_clock(wanted[len(matches)])} after its first frame; both must show the same frames"
         )
-    return seen
+    return matches
 
 
 def _clock(seconds: Fraction) -> str:

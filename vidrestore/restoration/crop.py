@@ -99,7 +99,7 @@ def cut_out(
     rect = covering_rect(corners, info, grid=grid, margin_px=_MARGIN_PX)
     if rect.is_empty:
         return None
-    shown = transfer.to_display(color.region_rgb(frame.image, rect, info), info)
-    region = to_device(shown.clamp(0, 1).to(torch.float32), device)
+    display = transfer.to_display(color.region_rgb(frame.image, rect, info), info)
+    region = to_device(display.clamp(0, 1).to(torch.float32), device)
     matrix = shifted(crop_matrix(unit, side), rect)
     return warp(region, invert(matrix), side, side, mode="bicubic").clamp(0, 1)

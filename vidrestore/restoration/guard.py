@@ -390,17 +390,17 @@ def _areas(landmarks: Points) -> list[FloatArray]:
     of_mouth = (_MOUTH[0] * max(wide, _NARROWEST_MOUTH), _MOUTH[1])
     middle = (eyes + mouth) / 2
     places = [(landmarks[0], _EYE), (landmarks[1], _EYE), (mouth, of_mouth), (middle, _FACE)]
-    return [_area(centre, across, axes) for centre, axes in places]
+    return [_area(center, across, axes) for center, axes in places]
 
 
-def _area(centre: Points, across: Points, axes: tuple[float, float]) -> FloatArray:
+def _area(center: Points, across: Points, axes: tuple[float, float]) -> FloatArray:
     """Return the (128, 128) weights of an ellipse.
 
     They fall like a Gaussian with a standard deviation of 0.7 half-axes, and are 0 from 2 half-axes
     on.
     """
-    centres = (np.arange(_GRID_PX) + 0.5) / _GRID_PX
-    x, y = centres - centre[0], (centres - centre[1])[:, None]
+    centers = (np.arange(_GRID_PX) + 0.5) / _GRID_PX
+    x, y = centers - center[0], (centers - center[1])[:, None]
     squared = max(float(across @ across), 1e-6)
     right = (x * across[0] + y * across[1]) / (squared * axes[0])
     down = (y * across[0] - x * across[1]) / (squared * axes[1])

@@ -100,12 +100,14 @@ def restore_segment(
     """
     info, plate = analysis.info, pairing.plate
     # The frames of the output, apart from the faces; they may be woven from the restored frames.
-    shown = analysis if plate is None else plate.analysis
-    output = frames_of_output(shown)
+    output_analysis = analysis if plate is None else plate.analysis
+    output = frames_of_output(output_analysis)
     tally = RestorationStats(frames=range(segment.first, segment.end))
     first, end = context(segment, analysis, reach_frames(restorers, settings))
     # The other tracks would cost every segment time in proportion to the whole video.
-    tracks, shown_tracks = (tracks_within(of.tracks, first, end) for of in (analysis, shown))
+    tracks, output_tracks = (
+        tracks_within(of.tracks, first, end) for of in (analysis, output_analysis)
+    )
     # Decoders give the durations of packets, which follow the order of coding.
     durations = [*np.diff(output.pts).tolist(), last_duration(output)]
     device = choose_device(settings.restore)
@@ -120,8 +122,8 @@ def restore_segment(
         StageThreads(caller="encode") as threads,
     ):
         decoder = _decoder(source, info, settings, tally)
-        again = frames_again(source, analysis, span, first=first, end=end, device=decoder)
-        frames = threads.background(again, depth=depth, name="decode")
+        decoded_frames = frames_again(source, analysis, span, first=first, end=end, device=decoder)
+        frames = threads.background(decoded_frames, depth=depth, name="decode")
         cropped = crop(
             frames,
             tracks,
@@ -130,47 +132,47 @@ def restore_segment(
             device=device,
         )
         if (before := pairing.before_swap) is not None:
-            was = threads.background(
+            before_frames = threads.background(
                 _companion_frames(before, first, end), depth=depth, name="decode before"
             )
-            cropped = only_swapped(cropped, was, info, before.analysis.info, tally)
+            cropped = only_swapped(cropped, before_frames, info, before.analysis.info, tally)
         faces = threads.background(cropped, depth=depth, name="crop")
         needed = _needed(first, end, analysis, restorers, settings)
         restored = _restored(faces, restorers, tally, settings, device, crops, needed)
-        clear = threads.background(restored, depth=depth, name="restore")
-        steady = deflicker(clear, _deflicker(restorers, settings))
-        calm = threads.background(steady, depth=depth, name="deflicker")
-        guarded = guard(calm, judge, tally, settings.guard, tracks=tracks)
+        restored_faces = threads.background(restored, depth=depth, name="restore")
+        deflickered = deflicker(restored_faces, _deflicker(restorers, settings))
+        deflickered_faces = threads.background(deflickered, depth=depth, name="deflicker")
+        guarded = guard(deflickered_faces, judge, tally, settings.guard, tracks=tracks)
         # Depth 1: a face that waits takes 24 W^2 bytes, and the guard already keeps some frames.
-        sure = threads.background(guarded, depth=1, name="guard")
+        guarded_faces = threads.background(guarded, depth=1, name="guard")
         if plate is not None:
             if plate.scaling is not None:
-                larger = open_scaler(plate.scaling, info, shown.info, device)
-                pairs = threads.background(enlarged(sure, larger), depth=1, name="scale")
+                larger = open_scaler(plate.scaling, info, output_analysis.info, device)
+                pairs = threads.background(enlarged(guarded_faces, larger), depth=1, name="scale")
             else:
                 decoded = _companion_frames(plate, first, end)
-                onto = threads.background(decoded, depth=depth, name="decode plate")
-                pairs = zip(sure, onto, strict=True)
-            sure = onto_plate(
+                plate_frames = threads.background(decoded, depth=depth, name="decode plate")
+                pairs = zip(guarded_faces, plate_frames, strict=True)
+            guarded_faces = onto_plate(
                 pairs,
-                shown_tracks,
-                shown.info,
-                target_from_source(shown.info, info),
+                output_tracks,
+                output_analysis.info,
+                target_from_source(output_analysis.info, info),
                 cut_out,
                 may_be_graded=plate.scaling is None,
             )
         pasted = paste(
-            sure,
-            shown.info,
+            guarded_faces,
+            output_analysis.info,
             tally,
             settings.paste,
             settings.grain,
             parser=parser,
-            tracks=shown_tracks,
+            tracks=output_tracks,
             layer=None if layer is None else layer.holds,
         )
-        own = _woven((f for f in pasted if segment.first <= f.index < segment.end), analysis)
-        for frame in threads.background(own, depth=depth, name="paste"):
+        written = _woven((f for f in pasted if segment.first <= f.index < segment.end), analysis)
+        for frame in threads.background(written, depth=depth, name="paste"):
             timed = replace(frame, duration=durations[frame.index])
             writer.write(timed)
             if write_layer is not None:

@@ -97,13 +97,21 @@ class Counts(_Checked):
     """
 
     faces: _Count
+    """As `RestorationStats.faces`: (face, frame) pairs that were pasted."""
     repeated: _Count
+    """As `RestorationStats.repeated`: pairs that share the result of the frame before."""
     kept: _Count
+    """As `RestorationStats.kept`: pairs whose result an earlier run or segment had kept."""
     unparsed: _Count
+    """As `RestorationStats.unparsed`: pairs in which the parser found no face."""
     not_restored: dict[str, _Count]
+    """As `RestorationStats.not_restored`: pairs that stayed as they were, by reason."""
     notes: dict[str, str]
+    """As `RestorationStats.notes`: one sentence for each cause."""
     likeness: dict[_Number, dict[_Number, _LikenessValues]]
+    """The values of `Likeness.as_list` by track and stretch, whose numbers are strings."""
     stages: dict[str, _Stage]
+    """The fields of `StageTime` by the name of the stage."""
 
 
 @dataclass(slots=True)
@@ -149,8 +157,8 @@ class RestorationStats:
         Args:
             times: The time of each stage by the name of the stage.
         """
-        for name, own in times.items():
-            self.stages.setdefault(name, StageTime()).add(own)
+        for name, time in times.items():
+            self.stages.setdefault(name, StageTime()).add(time)
 
     def add_likeness(self, track: int, index: int, found: Likeness) -> None:
         """Add the similarity of a face of one frame.

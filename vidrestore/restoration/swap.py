@@ -231,10 +231,12 @@ def only_swapped(
     Raises:
         ValueError: `frames` and `before` differ in number.
     """
-    for frame, was in zip(frames, before, strict=True):
+    for frame, original in zip(frames, before, strict=True):
         faces = []
         for face in frame.faces:
-            region = swapped_region(frame.frame.image, was.image, unit_of(face), info, before_info)
+            region = swapped_region(
+                frame.frame.image, original.image, unit_of(face), info, before_info
+            )
             if region is not None:
                 faces.append(replace(face, region=region))
             elif tally.counts(frame.frame.index):

@@ -132,9 +132,9 @@ class _Crop:
 
     restored: torch.Tensor
     """(3, W, W), the crop that the restorer made."""
-    grey_source: Grey
+    gray_source: Grey
     """(S, S) luma of the source, S between 128 and 256."""
-    grey_restored: Grey
+    gray_restored: Grey
     """(S, S) luma of the restored crop."""
     source: _Plane
     """(S, S, 3) low-passed source in 8-bit levels."""
@@ -173,6 +173,7 @@ class _Window:
 
     @property
     def is_used(self) -> bool:
+        """Whether any crop is held."""
         return bool(self._crops)
 
     def add(self, at: int, face: Face) -> None:
@@ -187,8 +188,8 @@ class _Window:
         source, result = reduced(face.source, side), reduced(face.restored, side)
         self._crops[at] = _Crop(
             face.restored,
-            _grey(source),
-            _grey(result),
+            _gray(source),
+            _gray(result),
             _blurred(source, _GATE_SIGMA_PX),
             _blurred(result, _GATE_SIGMA_PX),
             None if share.min() == 1 else share,
@@ -280,21 +281,22 @@ class _Window:
             a, b = self._crops[first], self._crops[second]
             sources = self._source_flow(a, b), self._source_flow(b, a)
             self._steps[first, second] = _step(
-                a, b, *sources, self._flow(a.grey_restored, b.grey_restored)
+                a, b, *sources, self._flow(a.gray_restored, b.gray_restored)
             )
             self._steps[second, first] = _step(
-                b, a, *sources[::-1], self._flow(b.grey_restored, a.grey_restored)
+                b, a, *sources[::-1], self._flow(b.gray_restored, a.gray_restored)
             )
         return self._steps[first, second]
 
     def _source_flow(self, a: _Crop, b: _Crop) -> FlowField:
         if a.is_fine and b.is_fine:
-            return self._flow(a.grey_source, b.grey_source)
-        coarse = self._flow(_halved(a.grey_source), _halved(b.grey_source))
-        return resized(coarse, len(a.grey_source))
+            return self._flow(a.gray_source, b.gray_source)
+        coarse = self._flow(_halved(a.gray_source), _halved(b.gray_source))
+        return resized(coarse, len(a.gray_source))
 
 
 def _step(a: _Crop, b: _Crop, forward: FlowField, backward: FlowField, flow: FlowField) -> _Step:
+    """Return how crop `a` leads to its neighbor `b`."""
     side = len(a.source)
     there = sample(b.source, forward)
     light = _light_change(a.source, there)
@@ -395,7 +397,7 @@ def _halved(picture: npt.NDArray[_Level]) -> npt.NDArray[_Level]:
     return np.asarray(half, picture.dtype)
 
 
-def _grey(levels: _Plane) -> Grey:
+def _gray(levels: _Plane) -> Grey:
     luma = gaussian_blur(bt601_luma(levels), _FLOW_SIGMA_PX)
     return np.asarray(np.clip(np.rint(luma), 0, 255), np.uint8)
 

@@ -22,7 +22,7 @@ from vidrestore.imaging.luma import BT601_WEIGHTS, bt601_luma
 GRID_PX = 64
 """The side, in pixels, of the small pictures."""
 
-# Standard deviation of the blur that leaves broad colours, in pixels of the grid.
+# Standard deviation of the blur that leaves broad colors, in pixels of the grid.
 _SIGMA_PX = 3.0
 # Weight of "no correction" far from the face.
 _LEAST_WEIGHT = 1e-3

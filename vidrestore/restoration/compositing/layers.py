@@ -76,8 +76,8 @@ class Pasted:
         if not self._parts:
             return frame
         image, steps, rect = frame.image, self._holds.matte_steps, self._rect()
-        was, now = (self._shown(each, rect) for each in (self._before, image))
-        fill, weight = self._together(rect, was)
+        was, now = (self._clipped_rgb(each, rect) for each in (self._before, image))
+        fill, weight = self._merged_faces(rect, was)
         code = 1 / (2 ** layout(image).bits - 1)
         need = now - was
         least = self._least_matte(was, _beyond(need, _SLACK * code))
@@ -89,7 +89,7 @@ class Pasted:
         layer = Layer((rect.x0, rect.y0), fill.astype(np.float32), matte.astype(np.float32))
         return replace(frame, layer=layer)
 
-    def _shown(self, image: av.VideoFrame, rect: Rect) -> FloatArray:
+    def _clipped_rgb(self, image: av.VideoFrame, rect: Rect) -> FloatArray:
         """Return (3, h, w) R'G'B' of a rectangle, clipped to what the files can hold."""
         rgb = color.region_rgb(image, rect, self._info).numpy()
         return np.asarray(rgb.clip(self._holds.least, self._holds.most), np.float32)
@@ -111,7 +111,7 @@ class Pasted:
             min(self._info.height, max(rect.y1 for rect in rects) + y),
         )
 
-    def _together(self, rect: Rect, was: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _merged_faces(self, rect: Rect, was: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return (3, h, w) R'G'B' and (h, w) weight of all faces; R'G'B' of the frame elsewhere."""
         color_sum, weight_sum = np.zeros_like(was), np.zeros(was.shape[1:], np.float32)
         for part, rgb, weight in self._parts:
@@ -205,13 +205,13 @@ def layer_writer(
     Yields:
         A function that writes the layer of a frame, at the time of the frame.
     """
-    shown = [_coded(info, encoding) for encoding in files.encodings]
+    streams = [_coded(info, encoding) for encoding in files.encodings]
     # Only the conversion of R'G'B' to samples matters here, and not the light that it stands for.
-    plain = [replace(each, transfer="sdr", primaries="bt709") for each in shown]
+    plain = [replace(each, transfer="sdr", primaries="bt709") for each in streams]
     nothing = Layer((0, 0), np.zeros((3, 1, 1), np.float32), np.zeros((1, 1), np.float32))
     with (
-        open_writer(files.fill, shown[0], files.encodings[0]) as fills,
-        open_writer(files.matte, shown[1], files.encodings[1]) as mattes,
+        open_writer(files.fill, streams[0], files.encodings[0]) as fills,
+        open_writer(files.matte, streams[1], files.encodings[1]) as mattes,
     ):
 
         def write(frame: Frame) -> None:

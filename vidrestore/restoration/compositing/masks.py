@@ -203,9 +203,9 @@ def hull_support(landmarks: Points) -> Points:
 @cache
 def _along_directions() -> tuple[FloatArray, FloatArray]:
     """Return (n, 64) each: how far columns and rows lie along each of `_directions`."""
-    centres = (np.arange(GRID_PX, dtype=np.float32) + 0.5) / GRID_PX
+    centers = (np.arange(GRID_PX, dtype=np.float32) + 0.5) / GRID_PX
     x, y = _directions().astype(np.float32).T[..., None]
-    return x * centres, y * centres
+    return x * centers, y * centers
 
 
 @cache
@@ -257,8 +257,8 @@ def region_strength(
         ("mouth", mouth, (0.7 * wide, 0.42)),
     ]
     spots = [
-        (name, _spot(centre, right * across, down * high))
-        for name, centre, (across, high) in places
+        (name, _spot(center, right * across, down * high))
+        for name, center, (across, high) in places
     ]
     if parsed is not None:
         spots = _with_parsed(spots, parsed)
@@ -296,10 +296,10 @@ def soft(distance: Field, feather: float) -> Field:
     return smoothstep(edge)
 
 
-def _spot(centre: Points, right: Points, down: Points) -> FloatArray:
+def _spot(center: Points, right: Points, down: Points) -> FloatArray:
     """Return (64, 64): 1 inside the ellipse with these half-axes, falling to 0 around its edge."""
-    centres = (np.arange(GRID_PX) + 0.5) / GRID_PX
-    x, y = centres - centre[0], (centres - centre[1])[:, None]
+    centers = (np.arange(GRID_PX) + 0.5) / GRID_PX
+    x, y = centers - center[0], (centers - center[1])[:, None]
     across = (x * right[0] + y * right[1]) / (right @ right)
     high = (x * down[0] + y * down[1]) / (down @ down)
     edge = np.clip(1.5 - np.hypot(across, high), 0, 1)
@@ -309,9 +309,9 @@ def _spot(centre: Points, right: Points, down: Points) -> FloatArray:
 @cache
 def _ellipse_radius(side: int) -> FloatArray:
     """Return (side, side) distance from the center of the ellipse, 1 at its edge."""
-    centres = (np.arange(side, dtype=np.float32) + np.float32(0.5)) / np.float32(side)
-    across = (centres - np.float32(_CENTER[0])) / np.float32(_RADII[0])
-    down = (centres - np.float32(_CENTER[1])) / np.float32(_RADII[1])
+    centers = (np.arange(side, dtype=np.float32) + np.float32(0.5)) / np.float32(side)
+    across = (centers - np.float32(_CENTER[0])) / np.float32(_RADII[0])
+    down = (centers - np.float32(_CENTER[1])) / np.float32(_RADII[1])
     return np.asarray(np.hypot(across, down[:, None]), np.float32)
 
 
@@ -333,12 +333,12 @@ def _shape(landmarks: Points) -> Matrix:
 
     It is the similarity that fits best, and as much of the affine rest as `_RIGIDITY` allows.
     """
-    face, centre, bending = _usual_shape()
+    face, center, bending = _usual_shape()
     similarity = fit_similarity(face[None], landmarks)[0]
     off = landmarks - apply(similarity, face)
     middle = off.mean(axis=0)
     bend = (bending @ (off - middle)).T
-    return np.asarray(similarity + np.column_stack([bend, middle - bend @ centre]))
+    return np.asarray(similarity + np.column_stack([bend, middle - bend @ center]))
 
 
 @cache
@@ -350,7 +350,7 @@ def _usual_shape() -> tuple[Points, Points, Points]:
     usual = usual_landmarks()
     middle, eye_distance = usual[:2].mean(axis=0), float(np.linalg.norm(usual[1] - usual[0]))
     face = (usual - middle) / eye_distance
-    centre = face.mean(axis=0)
-    spread = (face - centre).T @ (face - centre)
+    center = face.mean(axis=0)
+    spread = (face - center).T @ (face - center)
     spread += _RIGIDITY * np.trace(spread) / 2 * np.eye(2)
-    return face, centre, np.linalg.solve(spread, (face - centre).T)
+    return face, center, np.linalg.solve(spread, (face - center).T)

@@ -20,6 +20,7 @@ GRID_PX = 256
 """The side, in pixels, of the small pictures of the unit crop that are compared."""
 
 Vector = npt.NDArray[np.float64]
+"""(2,) float64 (x, y)."""
 
 # Motion per frame, in pixels of the grid, below which blur is not measured.
 _LEAST_PX = 1.5
