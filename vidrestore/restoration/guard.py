@@ -36,8 +36,8 @@ _GRID_PX = 128
 
 
 # Standard deviations of blurs, in pixels of the grid: that of the source where features are
-# compared, and those tried on the restored face until it is as soft as the blurred source (the
-# second) or as the source itself (the third).
+# compared, and those tried on the restored face until it is as soft as the blurred source. Those of
+# `_SHARPNESS_PX` are tried until it is as soft as the source itself.
 _SIGMA_PX, _SOFTNESS_PX = 2.0, (2.0, 2.8, 4.0, 5.7)
 
 _SHARPNESS_PX = (0.0, 0.6, 1.2, 2.4)

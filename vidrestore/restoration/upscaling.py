@@ -113,7 +113,7 @@ class Scaler:
             A new picture with the time and the side data of `image`, never flagged as interlaced.
         """
         target = self._target
-        # Samples are overwritten below; `reformat` copies the other data of a frame, as captions.
+        # Samples are overwritten below; `reformat` copies other data of a frame, such as captions.
         larger = image.reformat(
             width=target.width,
             height=target.height,
