@@ -280,7 +280,7 @@ def test_a_file_whose_checksum_was_computed_anew_is_checked_too(tmp_path, caplog
     assert crops.find(KEY, 0, SIDE) is None
     (line,) = caplog.messages
     assert str(path) in line
-    assert "made again" in line
+    assert "computes it again" in line
     for dtype in (np.float32, np.float16):  # so that the file would be taken if it were right
         forge(tmp_path, as_file(np.full((3, SIDE, SIDE), 0.5, dtype)))
         found = crops.find(KEY, 0, SIDE)

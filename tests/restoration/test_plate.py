@@ -282,7 +282,7 @@ def test_frames_that_do_not_match_are_refused(tmp_path, count):
 def test_another_shape_is_refused_before_any_work(tmp_path):
     source = video(tmp_path / "source.mkv", [image_of(background(0))] * FRAMES)
     plate = video(tmp_path / "plate.mkv", [mild_image(320, 180, "gray", 0)] * FRAMES)
-    with pytest.raises(UsageError, match=r"shown as 320 x 180 .* as 128 x 128.* another shape"):
+    with pytest.raises(UsageError, match=r"320 x 180 .* 128 x 128.* another aspect ratio"):
         restore_video(source, tmp_path / "out.mkv", restorer=Painter(), plate=plate)
 
 

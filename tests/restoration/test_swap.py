@@ -192,10 +192,10 @@ def test_segments_change_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("pts", "said"),
     [
-        ([0, 512, 1024, 1536, 2048], "ends after 5 frames, where .* has a frame 5, 0.200000 s"),
+        ([0, 512, 1024, 1536, 2048], "ends after 5 frames, but .* has a frame 5, 0.200000 s"),
         ([512 * i for i in range(7)], "has a frame 6, 0.240000 s .* ends after 6 frames"),
         ([0, 512, 1024, 2048, 2560, 3072],
-         "frame 3 of .*other.mp4 comes 0.160000 s after its first, that of .*after.mkv 0.120000 s"),
+         "frame 3 of .*other.mp4 comes 0.160000 s after its first frame, .*after.mkv 0.120000 s"),
     ],
 )  # fmt: skip
 def test_frames_that_do_not_match_are_refused_at_the_first(tmp_path, pts, said):

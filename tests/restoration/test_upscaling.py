@@ -334,7 +334,7 @@ def test_fields_that_nobody_looked_at_are_said(tmp_path):
     )  # fmt: skip
     assert probe(source).info.field_order == "tff"
     summary = scaled(source, tmp_path / "out.mkv", tracks=[], **{"fields.deinterlace": "off"})
-    assert any("enlarged as whole pictures" in said for said in summary.warnings)
+    assert any("enlarged them as whole pictures" in said for said in summary.warnings)
     assert probe(tmp_path / "out.mkv").info.field_order == "progressive"
 
 

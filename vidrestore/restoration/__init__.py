@@ -1,1 +1,1 @@
-"""Pass two: crop, restore, steady, guard, composite."""
+"""The second pass: crop, restore, stabilize, guard and composite faces."""

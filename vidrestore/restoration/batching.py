@@ -1,4 +1,4 @@
-"""Crops become restored crops, in batches across frames and faces."""
+"""Batching: networks restore crops in batches across frames and faces."""
 
 from __future__ import annotations
 
@@ -41,59 +41,59 @@ def restore(
 ) -> Iterator[FaceFrame]:
     """Give every face its `restored` crop.
 
-    A batch is run as soon as `how.batch_size` faces are ready for the same network, or when
-    `how.max_waiting_frames` frames wait. A face is ready once the frames after it that the restorer
-    looks at have arrived. Where memory does not suffice the batch is halved for good; a face that
-    does not fit alone, or for which the restorer has no answer, keeps `restored` None and is
-    counted in `tally`.
+    A batch runs as soon as `how.batch_size` faces are ready for the same network, or when
+    `how.max_waiting_frames` frames wait. A face is ready once the later frames in its window have
+    arrived. Where memory does not suffice, the batch size is halved for the rest of the run. A face
+    that does not fit into memory alone, or for which the network gives no finite result, keeps
+    `restored` None and is counted in `tally.not_restored`.
 
-    With `how.repeats` a face whose window is, bit by bit, that of the frame before gets the same
-    result without another run, and is counted. Where a result does not depend on the batch it is
-    in, as on a CPU with batches of one, that is exactly what another run would give.
+    With `how.repeats` a face whose window equals the window of the frame before, bit by bit, gets
+    the same result without another run, and is counted. Where a result does not depend on the rest
+    of its batch, as on a CPU with batches of one, another run would give exactly the same.
 
-    Memory: the crops of at most max_waiting_frames + 2 * reach_frames + 1 frames, and of each face
+    Memory: the crops of at most max_waiting_frames + 2 * reach_frames + 1 frames, and for each face
     the window and the result of the frame before.
 
     Args:
-        frames: In order.
-        restorer: Of all their faces.
-        tally: Receives counts and notes.
-        how: `batch_size`, `max_waiting_frames` and `repeats` count here.
-        device: Where the restorer runs, by which a batch is sized where `how` does not say;
-            default: the processor.
-        crops: Keeps results; those that an earlier run or the segment before kept there are taken
-            and counted. Not of a restorer without a `cache_key`. Default: nothing is kept.
-        denoiser: A restorer that sees one frame is shown what it makes of the frames around; the
-            faces keep their `source`. One that sees several by itself is not, which is noted.
-            Default: the faces are shown as they are.
-        needed: Faces of other frames are only there for the windows of these, and keep `restored`
-            None. Default: all are needed.
+        frames: The frames with their faces, in order.
+        restorer: The restorer of all faces.
+        tally: The statistics, which receive counts and notices.
+        how: The settings; `batch_size`, `max_waiting_frames` and `repeats` are used.
+        device: The device of the restorer, which decides the batch size where `how` gives none;
+            default: the CPU.
+        crops: The cache that keeps results. Results that an earlier run or segment kept are used
+            and counted. Results of a restorer without a cache key are not kept. Default: no cache.
+        denoiser: The denoiser of the windows of a restorer that sees one frame; the faces keep
+            their `source`. A restorer that sees several frames gets no denoiser, and a notice says
+            so. Default: no denoiser.
+        needed: The frames whose faces are restored; faces of other frames only fill windows and
+            keep `restored` None. Default: all frames.
 
     Yields:
-        The frames as they came in, in order.
+        The frames in order, with the results.
     """
     if denoiser is not None and restorer.reach_frames:
         tally.notes["denoise"] = (
-            f"restore.denoise is not for {restorer.name}, which looks at several frames by itself; "
-            "it was shown the faces as they are"
+            f"restore.denoise has no effect on {restorer.name}, which uses several frames itself; "
+            "vidrestore gave it the faces without denoising"
         )
         denoiser = None
     reach = restorer.reach_frames if denoiser is None else denoiser.reach_frames
     batches = _Batches(how.batch_size, device, tally, crops)
-    held: deque[FaceFrame] = deque()  # those that a window may still show
-    at = 0  # of `held`: the first whose windows are not whole yet
+    held: deque[FaceFrame] = deque()  # the frames that a window may still need
+    at = 0  # the position in `held` of the first frame whose windows are not complete yet
     waiting: deque[_Waiting] = deque()
     before: dict[int, _Task] = {}
     for frame in chain(frames, repeat(None, reach)):
         if frame is not None:
             held.append(frame)
         if at < len(held) and (frame is None or at + reach < len(held)):
-            found = [_task(held, at, face, restorer, reach, denoiser) for face in held[at].faces]
+            tasks = [_task(held, at, face, restorer, reach, denoiser) for face in held[at].faces]
             if needed is not None and held[at].frame.index not in needed:
-                faces = [(replace(task, result="is not needed"), False) for task in found]
+                faces = [(replace(task, result="is not needed"), False) for task in tasks]
                 before = {}
             else:
-                faces = [_or_before(task, before if how.repeats else {}) for task in found]
+                faces = [_or_before(task, before if how.repeats else {}) for task in tasks]
                 before = {task.track_id: task for task, _ in faces}
             batches.add(task for task, is_repeat in faces if not is_repeat and task.result is None)
             waiting.append(_Waiting(held[at], faces))
@@ -111,23 +111,28 @@ def restore(
 
 @dataclass(slots=True, eq=False)
 class _Task:
-    """A window for the restorer, once for all faces that show it."""
+    """A window for the restorer, shared by all faces that show it."""
 
     index: int
-    """Of the first frame that shows it."""
+    """The index of the first frame that shows it."""
     track_id: int
     crops: list[torch.Tensor]
-    """(3, W, W) each, 2 reach + 1 of them: the face and its neighbours in time."""
+    """The crops of the window in order, (3, W, W) each: the face and `reach` neighbors on either
+    side.
+    """
     network: Restorer
     denoiser: Denoiser | None = None
     result: torch.Tensor | str | None = None
-    """(3, W, W); or in words why there is none; None before it was run."""
+    """(3, W, W), or the reason why there is none; None before the task ran."""
     key: str | None = None
-    """Of the result among those kept."""
+    """The key of the result in the cache; None without a cache."""
     was_kept: bool = False
 
     def window(self) -> torch.Tensor:
-        """(2 reach + 1, 3, S, S), S being the network's own, and reach."""
+        """Return the (frames, 3, S, S) input of the network, S its own size or that of the crops.
+
+        There are 2 reach + 1 frames, or one where a denoiser made it of them.
+        """
         crops = self.crops
         if self.denoiser is not None:
             crops = [self.denoiser(torch.stack(crops))]
@@ -136,27 +141,31 @@ class _Task:
 
     @property
     def made_by(self) -> str | None:
-        """What makes the result of the crops; None where that is not known."""
+        """The name of all that makes the result of the crops; None where the restorer has no cache
+        key.
+        """
         key = cache_key_of(self.network)
         if key is None:
             return None
-        # A key need not tell the side of the windows that the crops are scaled to.
-        shown = "" if self.denoiser is None else f", {self.denoiser.cache_key}"
-        return f"{key}, side {self.network.size}{shown}"
+        # A cache key may omit the side of the windows that the crops are scaled to.
+        denoiser = "" if self.denoiser is None else f", {self.denoiser.cache_key}"
+        return f"{key}, side {self.network.size}{denoiser}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
-    """A frame, and for each of its faces the task and whether it repeats the frame before."""
+    """A frame, and for each face its task and whether it repeats the frame before."""
 
     frame: FaceFrame
     faces: list[tuple[_Task, bool]]
 
     @property
     def is_done(self) -> bool:
+        """Whether every task has a result or a reason."""
         return all(task.result is not None for task, _ in self.faces)
 
     def with_results(self, tally: RestorationStats) -> FaceFrame:
+        """Return the frame with the results of its tasks, and count them."""
         counts = tally.counts(self.frame.frame.index)
         faces = []
         for face, (task, is_repeat) in zip(self.frame.faces, self.faces, strict=True):
@@ -171,7 +180,7 @@ class _Waiting:
 
 
 class _Batches:
-    """Runs at most so many windows at once, and fewer once memory did not suffice."""
+    """Runs windows in batches, and in smaller ones once memory did not suffice."""
 
     def __init__(
         self,
@@ -181,7 +190,7 @@ class _Batches:
         crops: CropCache | None,
     ) -> None:
         self._asked = size
-        # On a CPU batches cost memory and gain nothing.
+        # Batches on a CPU need more memory and save no time.
         self._usual = MOST_AT_ONCE if device.type == "cuda" else 1
         self._most: int | None = None
         self._tally = tally
@@ -190,26 +199,27 @@ class _Batches:
         self._pending: dict[tuple[int, int], list[_Task]] = {}
 
     def add(self, tasks: Iterator[_Task]) -> None:
+        """Queue tasks, except those whose result the cache holds."""
         for task in tasks:
-            if self._crops is not None and self._is_known(task, self._crops):
+            if self._crops is not None and self._is_kept(task, self._crops):
                 continue
             side = task.network.size or task.crops[0].shape[-1]
             self._pending.setdefault((id(task.network), side), []).append(task)
 
-    def _is_known(self, task: _Task, crops: CropCache) -> bool:
+    def _is_kept(self, task: _Task, crops: CropCache) -> bool:
         made_by = task.made_by
         if made_by is None or (task.network.is_cheap and not crops.keeps_cheap):
             return False
         task.key = crops.key(made_by, task.crops)
-        if (known := crops.find(task.key, task.index, task.crops[0].shape[-1])) is None:
+        if (kept := crops.find(task.key, task.index, task.crops[0].shape[-1])) is None:
             return False
-        task.result, task.was_kept = known.to(task.crops[0].device), True
+        task.result, task.was_kept = kept.to(task.crops[0].device), True
         return True
 
     def run(self, *, also_partly: bool) -> None:
-        """Whole batches, or everything there is."""
+        """Run all full batches, and with `also_partly` the remaining tasks, too."""
         for tasks in self._pending.values():
-            # Where nothing waits, no network is asked: it might have to be opened for that.
+            # Without tasks the network is not used, since asking for its size may load it.
             while tasks and (len(tasks) >= (size := self._size(tasks[0].network)) or also_partly):
                 del tasks[: self._run(tasks[:size])]
 
@@ -220,15 +230,17 @@ class _Batches:
         return wanted if self._most is None else min(wanted, self._most)
 
     def _run(self, tasks: list[_Task]) -> int:
-        """How many of them, from the first on, have their result now: fewer where memory gave
-        out."""
+        """Run a batch and return how many of its tasks now have their result, from the first on.
+
+        There are fewer than given where memory did not suffice.
+        """
         while True:
             try:
                 with memory_errors():
                     results = tasks[0].network(torch.stack([task.window() for task in tasks]))
                 break
             except MemoryError:
-                # Handled below: until then the error's traceback holds on to the memory.
+                # The batch shrinks below, since the error's traceback still holds the memory here.
                 _log.info("memory did not suffice for %d faces at a time", len(tasks))
             if len(tasks) == 1:
                 tasks[0].result = "did not fit into memory"
@@ -250,12 +262,12 @@ class _Batches:
 
 
 def _or_before(task: _Task, before: dict[int, _Task]) -> tuple[_Task, bool]:
-    """That of the frame before where its window is the same, and whether it is."""
-    known = before.get(task.track_id)
-    if known is None or known.network is not task.network:
+    """Return the task of the frame before where its window is the same, and whether it is."""
+    previous = before.get(task.track_id)
+    if previous is None or previous.network is not task.network:
         return task, False
-    same = all(a is b or torch.equal(a, b) for a, b in zip(known.crops, task.crops, strict=True))
-    return (known, True) if same else (task, False)
+    same = all(a is b or torch.equal(a, b) for a, b in zip(previous.crops, task.crops, strict=True))
+    return (previous, True) if same else (task, False)
 
 
 def _task(
@@ -266,7 +278,7 @@ def _task(
     reach: int,
     denoiser: Denoiser | None,
 ) -> _Task:
-    """The face of frame `at` and its neighbours in time, the ends repeated."""
+    """Return the task of a face of frame `at`, whose window repeats the first and last crops."""
     crops = [face.source]
     for step in (-1, 1):
         last = face.source
@@ -282,6 +294,7 @@ def _task(
 def _source_at(
     held: deque[FaceFrame], i: int, track_id: int, otherwise: torch.Tensor
 ) -> torch.Tensor:
+    """Return the source of a track in frame `i` of `held`, or `otherwise` where there is none."""
     if 0 <= i < len(held):
         for face in held[i].faces:
             if face.track_id == track_id:

@@ -1,6 +1,9 @@
-"""Another version of the video, read beside it frame by frame: as it was before a face swap, or
-the plate onto which faces are pasted. What does not go with it is refused at the first mismatch.
-The video enlarged is such a plate, too, made of its frames instead of read."""
+"""Companions: other versions of the video that are read frame by frame along with the source.
+
+A companion is the video before a face swap, or the plate onto which faces are pasted. vidrestore
+refuses one at the first frame that does not match. The enlarged video is also a plate, which is
+made from the frames of the source instead of read from a file.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +31,22 @@ _LARGEST_WORK_PX = 2048
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairedVideo:
-    """A video, and what is known of its frames."""
+    """A companion of the source, with the analysis of its frames."""
 
     path: Path
+    """The file of the companion."""
     analysis: Analysis
-    """Its shots, faces and their numbers are those of the video that it goes with; places are in
-    its own pixels, times in its own ticks."""
+    """The analysis of the companion: shots, faces and their numbers are those of the source;
+    positions are in pixels of the companion, times in its own ticks.
+    """
     span: TimeRange | None
-    """The part of it that was analysed."""
+    """The part of the companion that belongs to the analyzed part of the source; None: all of it.
+    """
     scaling: Scaling | None = None
-    """How its frames are made of those of the video; None where they are its file's own."""
+    """How the frames are made from those of the source; None where they are read from `path`."""
 
     def absolute(self) -> PairedVideo:
-        """The same by names that hold in any folder."""
+        """Return the same companion with absolute paths, which hold in any working directory."""
         scaling = self.scaling
         if scaling is not None and scaling.upscaler is not None:
             scaling = replace(scaling, upscaler=scaling.upscaler.absolute())
@@ -49,69 +55,91 @@ class PairedVideo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairing:
-    """What is read beside the source; frame n of each goes with frame n of the source."""
+    """The companions of the source; frame n of each belongs to frame n of the source."""
 
     before_swap: PairedVideo | None = None
-    """Of the same size: only what differs from it is restored."""
+    """The video before the face swap, of the same size: only what differs from it is restored."""
     plate: PairedVideo | None = None
-    """Of any size: faces are pasted into its frames, and the output is it but for the faces."""
+    """The plate, of any size: faces are pasted into its frames, and the output equals it outside
+    the faces.
+    """
 
     def analyses(self) -> Iterator[tuple[str, Analysis]]:
-        """(what it is for, what is known of it)."""
+        """Yield (role, analysis) for each companion."""
         for role in ("before_swap", "plate"):
             companion = getattr(self, role)
             if companion is not None:
                 yield role, companion.analysis
 
     def absolute(self) -> Pairing:
-        """The same by names that hold in any folder."""
+        """Return the same companions with absolute paths, which hold in any working directory."""
         return Pairing(*(
             companion and companion.absolute()
             for companion in (self.before_swap, self.plate)
         ))  # fmt: skip
 
     def companions(self) -> Iterator[PairedVideo]:
+        """Yield the companions that there are."""
         yield from filter(None, (self.before_swap, self.plate))
 
     def notes(self) -> Iterator[str]:
-        """What a person should know of damage."""
+        """Yield a notice for each companion with damaged frames."""
         for companion in self.companions():
             if companion.scaling is None and (count := companion.analysis.corrupt_frames):
                 yield f"{count} frames are damaged in {companion.path}"
 
 
 ALONE = Pairing()
-"""Nothing is read beside the source."""
+"""A source without companions."""
 
 
 def check_before_swap(before: Probe, source: Path, info: VideoInfo) -> None:
-    """UsageError where the picture of the video before the swap has another shape."""
-    found = before.info
-    shape, own = ((each.width, each.height, each.display_orientation) for each in (found, info))
+    """Check that the video before the swap has the picture size and rotation of the source.
+
+    Args:
+        before: The probe of the video before the swap.
+        source: The path of the source, for the message.
+        info: The properties of the source.
+
+    Raises:
+        UsageError: The size or the rotation differs.
+    """
+    other = before.info
+    shape, own = ((each.width, each.height, each.display_orientation) for each in (other, info))
     if shape != own:
         raise UsageError(
-            f"{before.path}, the video before the face swap, {_shown(found)}, but {source} "
-            f"{_shown(info)}; give it in the same size and rotation"
+            f"{before.path}, the video before the face swap, {_size_text(other)}, but {source} "
+            f"{_size_text(info)}; give it in the same size and rotation"
         )
 
 
-def _shown(info: VideoInfo) -> str:
-    turned = "" if info.display_orientation == (1, 0, 0, 1) else " and is turned when shown"
+def _size_text(info: VideoInfo) -> str:
+    """Describe the size and the rotation of a picture, for a message."""
+    turned = "" if info.display_orientation == (1, 0, 0, 1) else " and a rotation for display"
     return f"has {info.width} x {info.height} pixels{turned}"
 
 
 def check_plate(plate: Probe, source: Path, info: VideoInfo) -> None:
-    """UsageError where the plate's picture has another shape."""
-    found = plate.info
-    (width, height), (own_width, own_height) = _upright_size(found), _upright_size(info)
+    """Check that the displayed picture of the plate has the aspect ratio of the source.
+
+    Args:
+        plate: The probe of the plate.
+        source: The path of the source, for the message.
+        info: The properties of the source.
+
+    Raises:
+        UsageError: The aspect ratios differ by more than rounding to whole pixels explains.
+    """
+    other = plate.info
+    (width, height), (own_width, own_height) = _upright_size(other), _upright_size(info)
     if (
         abs(width * own_height / height - own_width) > 1
         and abs(own_width * height / own_height - width) > 1
     ):
         raise UsageError(
-            f"the plate {plate.path} is shown as {width} x {height} pixels and {source} as "
-            f"{own_width} x {own_height}, which is another shape; give one that shows the whole "
-            "picture"
+            f"the plate {plate.path} has a displayed size of {width} x {height} pixels and "
+            f"{source} one of {own_width} x {own_height}, which is another aspect ratio; give "
+            "a plate that shows the whole picture"
         )
 
 
@@ -125,43 +153,76 @@ def pair(
     scaling: Scaling | None = None,
     on_event: OnEvent | None = None,
 ) -> Pairing:
-    """Read what goes with the analysed part of the source once, so that its frames are known.
+    """Read the companions of the analyzed part of the source once, and check that they match it.
 
-    With `scaling` the plate is the source's own frames, enlarged, and nothing is read for it.
-    InputError for the first frame that does not match:
-    each must come as long after the first one as the source's does, to what their clocks can say.
+    Every frame of a companion must come as long after its first frame as that of the source does,
+    to the precision of both clocks. With `scaling` the plate is made of the frames of the source,
+    and no plate is read.
+
+    Args:
+        source: The path of the source.
+        analysis: The analysis of the source.
+        span: The part of the source that was analyzed; None: all of it.
+        before_swap: The probe of the video before the swap, or None.
+        plate: The probe of the plate, or None.
+        scaling: How the source is enlarged; default: not at all.
+        on_event: The callback for progress events; default: none.
+
+    Returns:
+        The companions with their analyses.
+
+    Raises:
+        InputError: A frame does not match a frame of the source, or the numbers of frames differ.
     """
     info = analysis.info
-    found: list[PairedVideo | None] = []
-    for beside in (before_swap, plate):
-        if beside is None:
-            found.append(None)
+    companions: list[PairedVideo | None] = []
+    for probe in (before_swap, plate):
+        if probe is None:
+            companions.append(None)
             continue
         part = _part(span, source, analysis)
-        known = _known(beside, source, analysis, part, on_event)
-        found.append(PairedVideo(beside.path, _seen_in(beside.info, known, info), part))
-    before, shown = found
+        own = _analysis_of(probe, source, analysis, part, on_event)
+        companions.append(PairedVideo(probe.path, _in_pictures_of(probe.info, own, info), part))
+    before, target = companions
     if scaling is not None:
-        shown = enlarged(source, analysis, span, scaling)
-    return Pairing(before, shown)
+        target = enlarged(source, analysis, span, scaling)
+    return Pairing(before, target)
 
 
 def enlarged(
     source: Path, analysis: Analysis, span: TimeRange | None, scaling: Scaling
 ) -> PairedVideo:
-    """The analysed part of the source as a plate of its own."""
+    """Return the enlarged source as a plate.
+
+    Args:
+        source: The path of the source.
+        analysis: The analysis of the source.
+        span: The part of the source that was analyzed; None: all of it.
+        scaling: How the source is enlarged.
+
+    Returns:
+        The plate.
+    """
     larger = scaled_info(analysis.info, scaling.factor)
-    return PairedVideo(source, _seen_in(larger, analysis, analysis.info), span, scaling)
+    return PairedVideo(source, _in_pictures_of(larger, analysis, analysis.info), span, scaling)
 
 
-def _seen_in(info: VideoInfo, analysis: Analysis, source: VideoInfo) -> Analysis:
-    """The analysis, whose tracks are in pixels of `source`, of pictures of `info`."""
+def _in_pictures_of(info: VideoInfo, analysis: Analysis, source: VideoInfo) -> Analysis:
+    """Return the analysis, whose tracks are in pixels of `source`, for pictures of `info`."""
     tracks = tuple(_in_pixels_of(info, source, track) for track in analysis.tracks)
     return replace(analysis, info=info, tracks=tracks)
 
 
 def with_room_for(analysis: Analysis, pairing: Pairing) -> Analysis:
-    """The analysis with crops so large that none is enlarged in the plate."""
+    """Raise the crop sizes so that no crop is enlarged when it is pasted into the plate.
+
+    Args:
+        analysis: The analysis of the source.
+        pairing: The companions of the source.
+
+    Returns:
+        The analysis with the crop sizes of the plate; `analysis` itself without a plate.
+    """
     if pairing.plate is None:
         return analysis
     sizes = {track.track_id: track.work_px for track in pairing.plate.analysis.tracks}
@@ -170,10 +231,18 @@ def with_room_for(analysis: Analysis, pairing: Pairing) -> Analysis:
 
 
 def target_from_source(target: VideoInfo, source: VideoInfo) -> Matrix:
-    """(2, 3).
+    """Return the matrix from one picture to another picture of the same view.
 
-    Convention: frame pixel centres (x, y) of the source -> those of another picture of the same
-    view; outer edges lead to outer edges. Exactly the identity for pictures of one shape.
+    Convention:
+        Frame pixel centers (x, y) of the source -> frame pixel centers (x, y) of the target; outer
+        edges map to outer edges. It is exactly the identity for pictures of the same shape.
+
+    Args:
+        target: The properties of the target.
+        source: The properties of the source.
+
+    Returns:
+        (2, 3) float64.
     """
     size, own_size = _upright_size(target), _upright_size(source)
     views = [upright(each) for each in (target, source)]
@@ -189,14 +258,14 @@ def target_from_source(target: VideoInfo, source: VideoInfo) -> Matrix:
 
 
 def _upright_size(info: VideoInfo) -> tuple[int, int]:
-    """(width, height) as a person sees it, in square pixels."""
+    """Return (width, height) of the displayed picture in square pixels."""
     view = upright(info)
     width, height = view.coded_size
     return (width, height) if view.orientation[0] else (height, width)
 
 
 def _in_pixels_of(target: VideoInfo, source: VideoInfo, track: Track) -> Track:
-    """The same face in another picture of the same view."""
+    """Return the track in pixels of another picture of the same view."""
     to_target = target_from_source(target, source)
     matrices = compose(track.matrices.astype(np.float64), invert(to_target))
     side, work_px = max(crop_side_px(matrix) for matrix in matrices), track.work_px
@@ -212,7 +281,7 @@ def _in_pixels_of(target: VideoInfo, source: VideoInfo, track: Track) -> Track:
 
 
 def _part(span: TimeRange | None, source: Path, analysis: Analysis) -> TimeRange | None:
-    """The part that was analysed, half a frame longer at both ends, for another file's clock."""
+    """Return the analyzed part, half a frame longer at both ends, since clocks of files differ."""
     if span is None:
         return None
     info, pts = analysis.info, analysis.pts
@@ -224,33 +293,33 @@ def _part(span: TimeRange | None, source: Path, analysis: Analysis) -> TimeRange
 
 
 def _step(analysis: Analysis, index: int) -> Fraction:
-    """Seconds from the frame before; the nominal ones where there is none."""
+    """Return the seconds from the frame before; those of the nominal rate where there is none."""
     pts, info = analysis.pts, analysis.info
     if not 0 < index < len(pts):
         return 1 / info.frame_rate
     return int(pts[index] - pts[index - 1]) * info.time_base
 
 
-def _known(
-    beside: Probe,
+def _analysis_of(
+    companion: Probe,
     source: Path,
     analysis: Analysis,
     span: TimeRange | None,
     on_event: OnEvent | None,
 ) -> Analysis:
-    """What is known of its frames: all that `restore.frames_again` needs."""
-    path, info, damage = beside.path, beside.info, DecodeErrors()
-    seen = _matched(path, info, source, analysis, span, damage, on_event, may_seek=True)
+    """Return the analysis of a companion: all that `frames_again` needs."""
+    path, info, damage = companion.path, companion.info, DecodeErrors()
+    matches = _matched(path, info, source, analysis, span, damage, on_event, may_seek=True)
     if damage.found and damage.by_seeking:
         damage = DecodeErrors()
-        seen = _matched(path, info, source, analysis, span, damage, on_event, may_seek=False)
-    pts, crc32 = zip(*seen, strict=True)
+        matches = _matched(path, info, source, analysis, span, damage, on_event, may_seek=False)
+    pts, crc32 = zip(*matches, strict=True)
     return replace(
         analysis,
         info=info,
         pts=np.array(pts, np.int64),
         crc32=np.array(crc32, np.uint32),
-        fingerprint=beside.fingerprint,
+        fingerprint=companion.fingerprint,
         corrupt_frames=damage.corrupt_frames,
         decode_errors=damage.decode_errors,
         repaired_times=damage.repaired_times,
@@ -269,34 +338,35 @@ def _matched(
     *,
     may_seek: bool,
 ) -> list[tuple[int, int]]:
-    """(pts, crc32) of every frame, each of which matches one of the source."""
-    seen: list[tuple[int, int]] = []
+    """Return (pts, crc32) of every frame, each of which matches a frame of the source."""
+    matches: list[tuple[int, int]] = []
     wanted = [int(pts - analysis.pts[0]) * analysis.info.time_base for pts in analysis.pts]
     coarse = max(info.time_base, analysis.info.time_base)
     frames = decode(path, damage, span, stream_index=info.stream_index, one_thread=True,
                     may_seek=may_seek)  # fmt: skip
     for frame in frames:
-        index = len(seen)
-        time = (frame.pts - (seen[0][0] if seen else frame.pts)) * info.time_base
+        index = len(matches)
+        time = (frame.pts - (matches[0][0] if matches else frame.pts)) * info.time_base
         if index >= len(wanted):
             raise InputError(
-                f"{path} has a frame {index}, {_clock(time)} after its first, where {source} ends "
-                f"after {len(wanted)} frames; both must show the same frames"
+                f"{path} has a frame {index}, {_clock(time)} after its first frame, but {source} "
+                f"ends after {len(wanted)} frames; both must show the same frames"
             )
         if abs(time - wanted[index]) > min(coarse, _step(analysis, index) / 2):
             raise InputError(
-                f"frame {index} of {path} comes {_clock(time)} after its first, that of {source} "
-                f"{_clock(wanted[index])}; both must show the same frames at the same times"
+                f"frame {index} of {path} comes {_clock(time)} after its first frame, but that of "
+                f"{source} {_clock(wanted[index])} after its own; both must show "
+                "the same frames at the same times"
             )
-        seen.append((frame.pts, checksum(frame.image)))
+        matches.append((frame.pts, checksum(frame.image)))
         if on_event is not None:
             on_event(Progress(f"read {path.name}", index + 1, len(wanted)))
-    if len(seen) < len(wanted):
+    if len(matches) < len(wanted):
         raise InputError(
-            f"{path} ends after {len(seen)} frames, where {source} has a frame {len(seen)}, "
-            f"{_clock(wanted[len(seen)])} after its first; both must show the same frames"
+            f"{path} ends after {len(matches)} frames, but {source} has a frame {len(matches)}, "
+            f"{_clock(wanted[len(matches)])} after its first frame; both must show the same frames"
         )
-    return seen
+    return matches
 
 
 def _clock(seconds: Fraction) -> str:

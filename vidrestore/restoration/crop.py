@@ -1,4 +1,4 @@
-"""Frames become frames with aligned crops of the faces to restore."""
+"""Cropping: aligned crops of the faces to restore are cut out of the frames."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vidrestore.imaging.planes import layout
 from vidrestore.models.devices import to_device
 from vidrestore.restoration.faces import Face, FaceFrame
 
-# Pixels beyond the crop's corners that its outermost interpolated samples lean on.
+# The outermost samples of a crop are interpolated from so many pixels beyond its corners.
 _MARGIN_PX = 3
 
 
@@ -35,11 +35,21 @@ def crop(
     largest_px: int,
     device: torch.device,
 ) -> Iterator[FaceFrame]:
-    """Cut every face whose strength is above zero; only the planes under it are converted.
+    """Cut out every face whose strength is above zero.
 
-    Crops are in display values (`vidrestore.imaging.transfer`), which for ordinary video are its
-    R'G'B'. `largest_px` bounds the side of the crops: there is no use for more than the restorer
-    gives.
+    Only the planes under a face are converted. Crops hold display values
+    (`vidrestore.imaging.transfer`), which for ordinary video are its R'G'B'.
+
+    Args:
+        frames: The frames, in order.
+        tracks: The tracks of the faces.
+        info: The properties of the frames.
+        largest_px: The greatest side of a crop in pixels; a restorer gains nothing from more than
+            its own size.
+        device: The device that the crops are placed on.
+
+    Yields:
+        Each frame with its faces, in order. A face outside the frame is left out.
     """
     by_frame = TracksByFrame(tracks)
     for frame in frames:
@@ -67,16 +77,29 @@ def _face(
 def cut_out(
     frame: Frame, unit: Matrix, info: VideoInfo, side: int, device: torch.device
 ) -> torch.Tensor | None:
-    """(3, side, side) RGB in [0, 1], display values, of the square that `unit` (2, 3) leads to.
+    """Cut the square that a matrix names out of a frame.
 
-    Convention: `unit` is frame pixel centres (x, y) -> unit crop. None outside the frame.
+    Convention:
+        `unit` is frame pixel centers (x, y) -> unit crop, whose outer edges lie at 0 and 1; beyond
+        the edge of the frame the crop repeats its border.
+
+    Args:
+        frame: The frame.
+        unit: (2, 3) matrix.
+        info: The properties of the frame.
+        side: The side of the crop in pixels.
+        device: The device that the crop is placed on.
+
+    Returns:
+        (3, side, side) float32 RGB display values in [0, 1]; None where the square lies outside the
+        frame.
     """
     grid = layout(frame.image).grid
     corners = apply(invert(unit), unit_corners())
     rect = covering_rect(corners, info, grid=grid, margin_px=_MARGIN_PX)
     if rect.is_empty:
         return None
-    shown = transfer.to_display(color.region_rgb(frame.image, rect, info), info)
-    region = to_device(shown.clamp(0, 1).to(torch.float32), device)
+    display = transfer.to_display(color.region_rgb(frame.image, rect, info), info)
+    region = to_device(display.clamp(0, 1).to(torch.float32), device)
     matrix = shifted(crop_matrix(unit, side), rect)
     return warp(region, invert(matrix), side, side, mode="bicubic").clamp(0, 1)

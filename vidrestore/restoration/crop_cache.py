@@ -1,4 +1,4 @@
-"""Restored crops on disk, so that what a network made once is not asked of it again."""
+"""The crop cache: restored crops on disk, so that a network computes each only once."""
 
 from __future__ import annotations
 
@@ -19,59 +19,77 @@ from vidrestore.common.files import written_atomically
 from vidrestore.common.handled import logged
 
 ROOM_BYTES = 10**9
-"""Crops of a segment under way are only written while so much of the disk stays free."""
+"""The number of bytes of the disk that must stay free when a crop of an unfinished segment is
+written.
+"""
 _log = logging.getLogger("vidrestore")
-# Resampling exceeds the values between which it interpolates, at edges, by less than that.
+# At edges resampling overshoots the values that it interpolates by less than this.
 _OVERSHOOT = 0.5
 _DTYPES = ("<f2", "<f4")
 
 
 class CropCache:
-    """What networks made of crops: a file for each, found again by all that it was made from.
+    """Keeps results of networks on disk, one file for each, by a key of what they depend on.
 
-    Of a crop of side W a file holds 12 W^2 bytes, or half of that where 16-bit floats hold its
-    values exactly, as one of numpy's .npy, and a checksum of its key and of these bytes; what is
-    read is what was kept under that key, to the last bit, and looks like a face whoever wrote it.
-    Several processes may use one folder.
-    `made_by` says how the networks are run.
+    A file holds a crop of side W in 12 W^2 bytes, or half of that where 16-bit floats hold its
+    values exactly, in the .npy format of numpy, and then a checksum of its key and these bytes. The
+    cache returns exactly the bits that were kept under the key, and it refuses values that no face
+    can have. Several processes may use one folder.
     """
 
     keeps_cheap = True
-    """Whether results of restorers that declare themselves cheap are kept, too."""
+    """Whether the cache also keeps results of restorers that declare themselves cheap."""
 
     def __init__(self, folder: Path, made_by: str) -> None:
+        """Use a folder.
+
+        Args:
+            folder: The folder of the files; it is created when the first crop is kept.
+            made_by: A text that changes whenever the way that networks run changes their results.
+        """
         self._folder, self._made_by = folder, made_by
         self.note: str | None = None
-        """Why not everything was kept, in a sentence."""
-        # A crop is in the windows of several frames.
+        """One sentence on why some crops were not kept; None where all were kept."""
+        # Each crop is hashed once, although the windows of several frames hold it.
         self._digests: MutableMapping[torch.Tensor, bytes] = WeakTensorKeyDictionary()
 
     def key(self, network: str, crops: Sequence[torch.Tensor]) -> str:
-        """Of the result for the window (3, W, W) each; `network` tells it from all others."""
+        """Return the key of the result for a window of crops.
+
+        Args:
+            network: The name of the network and of all that its results depend on besides the
+                crops.
+            crops: The crops of the window, (3, W, W) each, on any device.
+
+        Returns:
+            64 hexadecimal digits (SHA-256).
+        """
         digest = hashlib.sha256(repr((self._made_by, network)).encode())
         for crop in crops:
             digest.update(self._digest(crop))
         return digest.hexdigest()
 
     def _digest(self, crop: torch.Tensor) -> bytes:
-        known = self._digests.get(crop)
-        if known is None:
+        """Hash the shape and the values of one crop."""
+        kept = self._digests.get(crop)
+        if kept is None:
             digest = hashlib.sha256(repr(crop.shape).encode())
             digest.update(np.ascontiguousarray(crop.cpu().numpy()).data)
-            known = self._digests[crop] = digest.digest()
-        return known
+            kept = self._digests[crop] = digest.digest()
+        return kept
 
     def find(self, key: str, index: int, side: int) -> torch.Tensor | None:
-        """The restored crop that was kept.
+        """Return the restored crop that was kept under a key.
+
+        A file that is damaged, unreadable or of another size is logged and treated as missing.
 
         Args:
-            key: As of `key`.
-            index: The frame.
-            side: W of the crop, in pixels.
+            key: A key that `key` returned.
+            index: The index of the frame.
+            side: The side W of the crop in pixels.
 
         Returns:
-            (3, W, W) float32 on the CPU; None where there is none, or none that is whole and has
-            that size and values that a face can have, which is logged.
+            (3, W, W) float32 on the CPU; None where no valid crop of that side is kept.
         """
         path = self._path(key, index)
         try:
@@ -79,20 +97,33 @@ class CropCache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            _log.info("the restored crop %s cannot be read and is made again: %s", path, error)
+            _log.info(
+                "the restored crop %s cannot be read; the network computes it again: %s",
+                path,
+                error,
+            )
             return None
-        found = None
+        crop = None
         with logged(ChecksumError, what=f"reading {path}"):
-            found = _unpacked(checked_content(data, key), side)
-        if found is None or not _is_face(found):
-            _log.info("the restored crop %s is damaged, or of another face; it is made again", path)
+            crop = _unpacked(checked_content(data, key), side)
+        if crop is None or not _is_face(crop):
+            _log.info("the restored crop %s is not valid; the network computes it again", path)
             return None
-        return found
+        return crop
 
     def keep(self, key: str, index: int, crop: torch.Tensor) -> None:
-        """Not forced onto the disk: the checksum tells whether all of the file got there.
+        """Keep a restored crop.
 
-        A crop that `find` would refuse is not written, which is logged.
+        The file is not flushed to the disk, since the checksum shows whether it is complete. A crop
+        that `find` would refuse is logged and not written.
+
+        Args:
+            key: A key that `key` returned.
+            index: The index of the frame.
+            crop: (3, W, W) float32, on any device.
+
+        Raises:
+            OSError: The file cannot be written.
         """
         path = self._path(key, index)
         if not _is_face(crop):
@@ -107,12 +138,12 @@ class CropCache:
             file.write(checksum_line(content, key))
 
     def _path(self, key: str, index: int) -> Path:
-        # So that no folder holds hundreds of thousands.
+        # Subfolders, so that no folder holds hundreds of thousands of files.
         return self._folder / key[:2] / f"{key[2:]}.npy"
 
 
 def _header(dtype: str, side: int) -> bytes:
-    """What numpy writes before the samples of a (3, W, W) array."""
+    """Return what numpy writes before the samples of a (3, W, W) array."""
     packed = io.BytesIO()
     described = {"descr": dtype, "fortran_order": False, "shape": (3, side, side)}
     np.lib.format.write_array_header_1_0(packed, described)
@@ -120,8 +151,10 @@ def _header(dtype: str, side: int) -> bytes:
 
 
 def _unpacked(content: bytes, side: int) -> torch.Tensor | None:
-    """(3, W, W) float32; None of other bytes than `keep` writes for such a crop. The header is
-    compared and not read, so that nothing in it can lead anywhere."""
+    """Return the (3, W, W) float32 crop in a file's content; None where `keep` did not write it.
+
+    The header is compared and not parsed, so that a forged header has no effect.
+    """
     for dtype in _DTYPES:
         header = _header(dtype, side)
         size = len(header) + 3 * side * side * np.dtype(dtype).itemsize
@@ -132,20 +165,32 @@ def _unpacked(content: bytes, side: int) -> torch.Tensor | None:
 
 
 def _is_face(crop: torch.Tensor) -> bool:
-    """Whether all values are numbers that resampling makes of a picture in [0, 1]."""
+    """Return whether all values can result from resampling a picture in [0, 1]."""
     low, high = crop.aminmax()  # NaN, where there is one
     return bool(low >= -_OVERSHOOT) and bool(high <= 1 + _OVERSHOOT)
 
 
 class CropsUnderWay(CropCache):
-    """Those of segments that are not finished, by frame, until these are.
+    """Keeps the crops of segments that are not finished, by frame, until they are finished.
 
-    Where the disk has no room for them, they are not kept, and `note` says so.
+    Where the disk has too little room, crops are not kept, and `note` says so.
     """
 
     keeps_cheap = False
 
     def keep(self, key: str, index: int, crop: torch.Tensor) -> None:
+        """Keep a restored crop while at least `ROOM_BYTES` of the disk stay free.
+
+        Without room for the crop the cache sets `note` and keeps nothing from then on.
+
+        Args:
+            key: A key that `key` returned.
+            index: The index of the frame.
+            crop: (3, W, W) float32, on any device.
+
+        Raises:
+            OSError: The file cannot be written, for another reason than a full disk.
+        """
         if self.note is not None:
             return
         size = crop.numel() * crop.element_size()
@@ -160,8 +205,8 @@ class CropsUnderWay(CropCache):
             _log.info("a restored crop was not kept: %s", error)
         self.note = (
             f"{self._folder.parent} has less than {ROOM_BYTES / 1e9:g} GB of room, so the restored "
-            "faces of unfinished segments were not kept there; a run that is interrupted goes on "
-            "from the last whole segment"
+            "faces of unfinished segments were not kept there; an interrupted run will continue "
+            "from the last complete segment"
         )
 
     def _path(self, key: str, index: int) -> Path:
@@ -169,21 +214,40 @@ class CropsUnderWay(CropCache):
 
 
 def forget_frames_outside(folder: Path, spans: Sequence[tuple[int, int]]) -> None:
-    """Remove what `CropsUnderWay` kept there of all frames but those in the [first, end)."""
+    """Remove the crops that `CropsUnderWay` keeps of all frames outside some spans.
+
+    Args:
+        folder: The folder of the crops; it need not exist.
+        spans: The frames to keep, as half-open ranges [first, end) of frame indexes.
+    """
     if not folder.is_dir():
         return
     for of_frame in folder.iterdir():
         index = int(of_frame.name) if of_frame.name.isdecimal() else -1
         if not any(first <= index < end for first, end in spans):
-            # A worker that was given up for lost may be writing there still.
+            # A worker that was presumed dead may still be writing there.
             shutil.rmtree(of_frame, ignore_errors=True)
 
 
 def crops_in(folder: Path) -> list[Path]:
-    """The files of whole crops in it."""
+    """List the files of whole crops in a folder.
+
+    Args:
+        folder: The folder of a `CropCache`.
+
+    Returns:
+        The paths, without files that are still being written.
+    """
     return [path for path in folder.glob("*/*.npy") if ".part." not in path.name]
 
 
 def bytes_in(folder: Path) -> int:
-    """What the crops in it take."""
+    """Return the total size of the crops in a folder.
+
+    Args:
+        folder: The folder of a `CropCache`.
+
+    Returns:
+        The size in bytes, with files that are still being written.
+    """
     return sum(path.lstat().st_size for path in folder.glob("*/*.npy"))

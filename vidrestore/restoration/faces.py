@@ -1,4 +1,4 @@
-"""Aligned faces, and frames with the faces to paste into them."""
+"""Aligned faces, and frames with the faces that vidrestore pastes into them."""
 
 from __future__ import annotations
 
@@ -21,23 +21,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Face:
-    """One face of one frame, aligned."""
+    """One aligned face of one frame."""
 
     track_id: int
+    """The number of the track that the face belongs to."""
     work_px: int
+    """The side W of the square crop in pixels."""
     matrix: FloatArray
-    """(2, 3).
+    """The (2, 3) float32 matrix from the frame to the crop.
 
-    Convention: frame pixel centres (x, y) -> crop pixel centres (x, y) of the W x W crop,
-    W = work_px; beyond the frame's edge the crop repeats its border.
+    Convention: frame pixel centers (x, y) -> crop pixel centers (x, y) of the W x W crop, W =
+    work_px; beyond the edge of the frame the crop repeats its border.
     """
     source: torch.Tensor
-    """(3, W, W) float32 RGB in [0, 1], on the restoring device."""
+    """The crop of the frame: (3, W, W) float32 RGB display values in [0, 1], on the device that
+    restores.
+    """
     strength: float
+    """How much of the restored face is used, in [0, 1]."""
     restored: torch.Tensor | None = None
-    """As `source`, or None where the face is left as it was."""
+    """The restored crop, of the same shape and range as `source`; None where the face stays as it
+    was.
+    """
     region: Region | None = None
-    """The only part of the frame that it may change; None: no bound but its mask."""
+    """The only part of the frame that the face may change; None where only its mask bounds it."""
 
     def __post_init__(self) -> None:
         _check("matrix", self.matrix, (2, 3), np.float32)
@@ -51,17 +58,37 @@ class Face:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceFrame:
-    """A frame and the faces to be pasted into it."""
+    """A frame with the faces to paste into it."""
 
     frame: Frame
+    """The decoded frame."""
     faces: tuple[Face, ...] = ()
+    """The faces to paste into the frame."""
 
     def with_faces(self, faces: tuple[Face, ...]) -> FaceFrame:
+        """Return the same frame with other faces.
+
+        Args:
+            faces: The faces that replace the present ones.
+
+        Returns:
+            A new `FaceFrame`, which shares `frame` with this one.
+        """
         return replace(self, faces=faces)
 
 
 def unit_of(face: Face) -> Matrix:
-    """(2, 3) frame -> unit crop."""
+    """Return the matrix from the frame to the unit crop of a face.
+
+    Convention:
+        Frame pixel centers (x, y) -> unit crop, whose outer edges lie at 0 and 1.
+
+    Args:
+        face: The face.
+
+    Returns:
+        (2, 3) float64.
+    """
     matrix = face.matrix.astype(np.float64)
     matrix[:, 2] += 0.5
     return matrix / face.work_px

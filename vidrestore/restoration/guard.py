@@ -1,4 +1,4 @@
-"""A restored face that no longer is the one in the source is used less, or not at all."""
+"""The guard: less of a restored face is used where it no longer looks like its source."""
 
 from __future__ import annotations
 
@@ -27,47 +27,50 @@ from vidrestore.restoration.faces import Face, FaceFrame
 from vidrestore.restoration.statistics import Likeness, RestorationStats
 
 PICTURE_PX = 256
-"""Side of the pictures that are compared."""
+"""The side, in pixels, of the pictures that are compared."""
 
 Recognise = Callable[[npt.NDArray[np.uint8], Sequence[Detection]], list[FloatArray | None]]
-"""What a recogniser does; see `vidrestore.models.recognizer.Recognizer`."""
+"""The function of a recognizer; see `vidrestore.models.recognizer.Recognizer`."""
 
 _GRID_PX = 128
 
 
-# Standard deviations of blurs, in pixels of the grid: of the source where features are compared,
-# and those among which the restored face becomes as soft as that, or as the source by itself.
+# Standard deviations of blurs, in pixels of the grid: that of the source where features are
+# compared, and those tried on the restored face until it is as soft as the blurred source. Those of
+# `_SHARPNESS_PX` are tried until it is as soft as the source itself.
 _SIGMA_PX, _SOFTNESS_PX = 2.0, (2.0, 2.8, 4.0, 5.7)
 
 _SHARPNESS_PX = (0.0, 0.6, 1.2, 2.4)
 
-# Share of that by which both are blurred before a recogniser sees them: at an eighth of the
+# Both are blurred by this share of that before the recognizer compares them: at an eighth of the
 # resolution the least cosine of 57 faithful faces rose from 0.32 to 0.41.
 _CALM = 0.5
 
-# Squared 8-bit levels, of the noise that is left in the low frequencies of a bad source.
+# Variance, in squared 8-bit levels, of the noise left in the low frequencies of a bad source.
 _RIDGE = 25.0
 
-# Half-axes of what is compared, in distances of the eyes: an eye, the mouth, of which the first
-# is a share of its own width, and from the brows to the chin.
+# Half-axes of the areas that are compared, in distances of the eyes: an eye, the mouth, whose first
+# half-axis is a share of its own width, and the face from the brows to the chin.
 _EYE, _MOUTH, _FACE = (0.42, 0.3), (0.75, 0.45), (1.0, 1.3)
 
 _NARROWEST_MOUTH = 0.5
 
 
 REACH_FRAMES = 4
-"""The strength of a frame depends on the faces of so many frames before and after it."""
+"""The number of frames before and after a frame on whose faces its strengths depend."""
 
 LOOK_EVERY = 3
-"""A recogniser costs more than all the rest, so it looks at each third frame of a track."""
+"""The recognizer runs in each third frame of a track, since it costs more than all the rest of the
+guard.
+"""
 
 UNLIKE = "the restored face does not look like the source"
-"""Why nothing of a restored face is used."""
+"""The reason in the statistics for a restored face that is not used."""
 
-# The least of so many frames on either side counts, then the mean over as many.
+# The least over so many frames on either side counts, then the mean over as many.
 _AROUND = REACH_FRAMES // 2
-# How far above the floor a restored face is used whole: in cosines of embeddings, and for
-# features, which are alike to nearly 1, as a share of what is left up to that.
+# How far above the floor all of a restored face is used: in cosines of embeddings, and for
+# features, whose correlations reach nearly 1, as a share of the distance from the floor to 1.
 _SURE_COSINE, _SURE_SHARE = 0.15, 2 / 3
 
 
@@ -81,23 +84,25 @@ def guard(
 ) -> Iterator[FaceFrame]:
     """Lower the `strength` of faces whose `restored` does not look like their `source`.
 
-    At the least likeness nothing of the restored face is used, and some way above it everything,
-    with a smooth rise between. Of both kinds of likeness, and of the frames up to two before and
-    after, the least counts; the mean of that over as many frames is the factor, which so changes by
-    at most 1 / 5 from one frame to the next. What is alike all around passes as the same object.
+    At the least similarity nothing of the restored face is used; some way above it all of the face
+    is used, with a smooth rise between. The lesser of the two similarities counts, and the least of
+    that over the frames up to two before and after. The mean over as many frames is the factor, so
+    it changes by at most 1 / 5 from one frame to the next. A face whose factor is 1 passes as
+    the same object.
 
     Memory: the crops of `REACH_FRAMES` frames, 24 W^2 bytes for each face.
 
     Args:
-        frames: In order.
-        judge: Compares faces.
-        tally: Receives what is found, for each track.
-        how: `identity` is the least cosine to a recogniser, `features` the least correlation of the
-            features; 0: not looked at.
-        tracks: Those of the faces; default: none.
+        frames: The frames with their restored faces, in order.
+        judge: The judge that compares faces.
+        tally: The statistics, which receive the similarity for each track.
+        how: The settings. `identity` is the least cosine that the recognizer gives, `features` the
+            least correlation of the features; 0 turns a comparison off.
+        tracks: The tracks of the faces; default: none, and faces are compared with average
+            landmarks.
 
     Yields:
-        The frames in order, `REACH_FRAMES` later.
+        The frames in order, `REACH_FRAMES` later, or at once where no comparison is on.
     """
     if how.features == 0 and not (how.identity > 0 and judge.knows_people):
         yield from frames
@@ -114,35 +119,41 @@ def guard(
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
+    """The similarities of one face of one frame."""
+
     identity: float | None
     features: float
     trust: float
-    """In [0, 1]: how much of the restored face that alone would let be used."""
+    """In [0, 1]: how much of the restored face this frame alone would allow."""
 
 
 @dataclass(slots=True)
 class _Followed:
-    """A track around the frame in hand."""
+    """A track around the current frame."""
 
     course: TrackGeometry | None
     first_frame: int
     seen: dict[int, _Seen] = field(default_factory=dict)
 
     def landmarks(self, index: int) -> Points:
-        """(5, 2) in the unit crop."""
+        """Return the (5, 2) landmarks in the unit crop."""
         return believable(self.course.landmarks(index)) if self.course else usual_landmarks()
 
     def factor(self, index: int) -> float:
+        """Return the factor of the strength in a frame."""
         around = range(index - _AROUND, index + _AROUND + 1)
         near = [i for i in around if i in self.seen]
         return float(np.interp(around, near, [self._least(i) for i in near]).mean())
 
     def _least(self, index: int) -> float:
+        """Return the least trust in the frames around a frame."""
         near = range(index - _AROUND, index + _AROUND + 1)
         return min(self.seen[i].trust for i in near if i in self.seen)
 
 
 class _Stage:
+    """The guard with what it knows of the frames around the current one."""
+
     def __init__(
         self,
         judge: SimilarityJudge,
@@ -157,6 +168,7 @@ class _Stage:
         }
 
     def look(self, frame: FaceFrame) -> None:
+        """Compare the restored faces of a frame with their sources."""
         index = frame.frame.index
         for face in frame.faces:
             if face.restored is None:
@@ -167,6 +179,7 @@ class _Stage:
             track.seen[index] = seen
 
     def guarded(self, frame: FaceFrame) -> FaceFrame:
+        """Return the frame with the strengths that the guard allows."""
         faces = tuple(self._guarded(face, frame.frame.index) for face in frame.faces)
         if all(face is before for face, before in zip(faces, frame.faces, strict=True)):
             return frame
@@ -197,9 +210,9 @@ class _Stage:
 
     def _count(self, face: Face, restored: torch.Tensor, index: int, factor: float) -> None:
         track = self._tracks[face.track_id]
-        found = used = track.seen[index]
+        restored_seen = used = track.seen[index]
         if factor < 1:
-            closely = found.identity is not None
+            closely = restored_seen.identity is not None
             mixed = torch.lerp(face.source, restored, factor)
             used = self._seen(face, mixed, track.landmarks(index), closely=closely)
         if factor == 0:
@@ -208,61 +221,97 @@ class _Stage:
             frames=1,
             reduced=int(factor < 1),
             share=factor,
-            features=found.features,
+            features=restored_seen.features,
             features_used=used.features,
         )
-        if found.identity is not None and used.identity is not None:
-            one = replace(one, looks=1, identity=found.identity, identity_used=used.identity)
+        if restored_seen.identity is not None and used.identity is not None:
+            one = replace(
+                one, looks=1, identity=restored_seen.identity, identity_used=used.identity
+            )
         self._tally.add_likeness(face.track_id, index, one)
 
 
 def _rise(value: float, low: float, high: float) -> float:
-    """0 up to `low`, 1 from `high` on, smooth between."""
+    """Return 0 up to `low`, 1 from `high` on, and a smooth rise between."""
     return smoothstep(min(max((value - low) / (high - low), 0.0), 1.0))
 
 
 def chosen_judge(settings: Settings, on_event: OnEvent | None) -> SimilarityJudge:
-    """Of restored faces: with a recogniser where there is one and it is asked for."""
+    """Return the judge of restored faces that the settings ask for.
+
+    Args:
+        settings: The settings; `guard.identity` above 0 asks for a recognizer.
+        on_event: The callback for events, or None.
+
+    Returns:
+        A judge with a recognizer where one is asked for and available, else a judge of features
+        alone.
+    """
     recognizer = chosen_recognizer(settings, on_event) if settings.guard.identity > 0 else None
     return SimilarityJudge() if recognizer is None else SimilarityJudge(recognizer, recognizer.name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
-    """A face as it was and as it would be."""
+    """A face before and after restoration."""
 
     source: FloatArray
-    """(256, 256, 3) RGB in 8-bit levels; likewise:"""
+    """(256, 256, 3) float32 RGB of the source in 8-bit levels."""
     restored: FloatArray
+    """(256, 256, 3) float32 RGB of the restored face in 8-bit levels."""
     landmarks: Points
-    """(5, 2) in the unit crop."""
+    """(5, 2) landmarks (x, y) in the unit crop."""
 
 
 def pair_of(source: torch.Tensor, restored: torch.Tensor, landmarks: Points) -> Pair:
-    """Of two (3, W, W) crops in [0, 1] on any device."""
+    """Reduce two crops to a pair of small pictures.
+
+    Convention:
+        `landmarks` are (x, y) in the unit crop, whose outer edges lie at 0 and 1.
+
+    Args:
+        source: (3, W, W) RGB in [0, 1], on any device.
+        restored: (3, W, W) RGB in [0, 1], on any device.
+        landmarks: (5, 2) landmarks.
+
+    Returns:
+        The pair, on the CPU.
+    """
     return Pair(reduced(source, PICTURE_PX), reduced(restored, PICTURE_PX), landmarks)
 
 
 class SimilarityJudge:
-    """Gives likenesses in [-1, 1], of which 1 is the same; the same pair always gets the same.
+    """Rates the similarity of faces in [-1, 1], where 1 is equal; equal pairs get equal values.
 
-    For one thread at a time.
+    Only one thread may use a judge at a time.
     """
 
     def __init__(self, recognise: Recognise | None = None, name: str = "features") -> None:
-        """`name` tells this judge from those that judge otherwise."""
+        """Make a judge.
+
+        Args:
+            recognise: The function of a recognizer, or None (the default) for features alone.
+            name: A name that differs from the names of judges that give other results.
+        """
         self._recognise = recognise
         self.name = name
 
     @property
     def knows_people(self) -> bool:
+        """Whether the judge has a recognizer."""
         return self._recognise is not None
 
     def features(self, pair: Pair) -> float:
-        """The least correlation of the lumas of an eye, the mouth or the face, at low frequencies.
+        """Return the least correlation of the eyes, the mouth and the face, at low frequencies.
 
-        Normalised, so that light and tint do not count. Where there is less contrast than bad
-        sources have noise, all is alike.
+        Correlations of luma are normalized, so that light and tint do not count. Where there is
+        less contrast than the noise of bad sources, all faces are alike.
+
+        Args:
+            pair: The faces.
+
+        Returns:
+            The correlation in [-1, 1].
         """
         areas = _areas(pair.landmarks)
         low = _blurred(_luma(pair.source), _SIGMA_PX)
@@ -272,14 +321,22 @@ class SimilarityJudge:
         return min(_correlation(low, as_soft, area) for area in areas)
 
     def identity(self, pair: Pair) -> float | None:
-        """Cosine of the embeddings; None without a recogniser, and where the source is so bad that
-        it could be anybody."""
+        """Return the cosine of the embeddings of both faces.
+
+        Args:
+            pair: The faces.
+
+        Returns:
+            The cosine in [-1, 1]; None without a recognizer, or where the source is so bad that the
+            recognizer cannot tell people apart.
+        """
         if self._recognise is None:
             return None
         luma = _luma(pair.restored)
         blurs = [_blurred(luma, sigma) for sigma in _SHARPNESS_PX]
         sigma_px = _SHARPNESS_PX[_likest(_luma(pair.source), blurs, _areas(pair.landmarks)[-1])]
-        # Somebody else is found likest where it is too soft to be anybody; then with less blur.
+        # Another person looks most alike where the picture is too soft for any embedding; then the
+        # faces are compared with less blur.
         soft, calm = sigma_px * PICTURE_PX / _GRID_PX, _CALM * sigma_px * PICTURE_PX / _GRID_PX
         ways = [(calm, float(np.hypot(soft, calm))), (0.0, soft), (0.0, 0.0)]
         for own_px, other_px in ways if sigma_px > 0 else ways[-1:]:
@@ -298,7 +355,7 @@ class SimilarityJudge:
 
 
 def _luma(picture: FloatArray) -> FloatArray:
-    """(128, 128)"""
+    """Return the (128, 128) luma of a picture."""
     small = cv2.resize(picture, (_GRID_PX, _GRID_PX), interpolation=cv2.INTER_AREA)
     return np.asarray(bt601_luma(small), np.float32)
 
@@ -310,18 +367,22 @@ def _blurred(picture: FloatArray, sigma_px: float) -> FloatArray:
 
 
 def _likest(picture: FloatArray, others: Sequence[FloatArray], area: FloatArray) -> int:
+    """Return the index of the picture in `others` that correlates most with `picture`."""
     return int(np.argmax([_correlation(picture, other, area) for other in others]))
 
 
 def _correlation(a: FloatArray, b: FloatArray, area: FloatArray) -> float:
-    """Pearson's, weighted; `_RIDGE` stands for what both have in common without showing it."""
+    """Return the weighted correlation of Pearson.
+
+    `_RIDGE` is a variance that both pictures are assumed to share.
+    """
     a, b = (x - np.float32((x * area).sum()) for x in (a, b))
     both, own, other = (float((x * y * area).sum()) for x, y in ((a, b), (a, a), (b, b)))
     return (both + _RIDGE) / float(np.sqrt((own + _RIDGE) * (other + _RIDGE)))
 
 
 def _areas(landmarks: Points) -> list[FloatArray]:
-    """(128, 128) weights whose sum is 1: of each eye, of the mouth, and last of the face."""
+    """Return (128, 128) weights of sum 1: of each eye, of the mouth, and last of the face."""
     across = landmarks[1] - landmarks[0]
     eyes_apart = max(float(np.linalg.norm(across)), 1e-6)
     eyes, mouth = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)
@@ -329,13 +390,17 @@ def _areas(landmarks: Points) -> list[FloatArray]:
     of_mouth = (_MOUTH[0] * max(wide, _NARROWEST_MOUTH), _MOUTH[1])
     middle = (eyes + mouth) / 2
     places = [(landmarks[0], _EYE), (landmarks[1], _EYE), (mouth, of_mouth), (middle, _FACE)]
-    return [_area(centre, across, axes) for centre, axes in places]
+    return [_area(center, across, axes) for center, axes in places]
 
 
-def _area(centre: Points, across: Points, axes: tuple[float, float]) -> FloatArray:
-    """Falls like a Gaussian whose standard deviation is 0.7 half-axes, to the second of them."""
-    centres = (np.arange(_GRID_PX) + 0.5) / _GRID_PX
-    x, y = centres - centre[0], (centres - centre[1])[:, None]
+def _area(center: Points, across: Points, axes: tuple[float, float]) -> FloatArray:
+    """Return the (128, 128) weights of an ellipse.
+
+    They fall like a Gaussian with a standard deviation of 0.7 half-axes, and are 0 from 2 half-axes
+    on.
+    """
+    centers = (np.arange(_GRID_PX) + 0.5) / _GRID_PX
+    x, y = centers - center[0], (centers - center[1])[:, None]
     squared = max(float(across @ across), 1e-6)
     right = (x * across[0] + y * across[1]) / (squared * axes[0])
     down = (y * across[0] - x * across[1]) / (squared * axes[1])

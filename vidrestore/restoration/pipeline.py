@@ -1,4 +1,4 @@
-"""Pass two, for one segment: decode -> crop -> restore -> deflicker -> guard -> paste -> encode."""
+"""The second pass of one segment: decode, crop, restore, deflicker, guard, paste and encode."""
 
 from __future__ import annotations
 
@@ -66,27 +66,49 @@ def restore_segment(
     crops: CropCache | None = None,
     on_frames: Callable[[int], None] | None = None,
 ) -> RestorationStats:
-    """Write the segment's part of the video stream, with its faces restored, to `target`.
+    """Write the part of the video stream that belongs to a segment, with its faces restored.
 
-    `restorers` are pairs (first frame, restorer), each from there to the next; the first from 0.
-    `judge` says whether what they made still is the same face; `parser` what is no face and stays
-    as it was. With a plate in `pairing` the stream is the plate's, which `encoding` and `header`
-    are for; it may be the source's own frames, enlarged. `layer` are files for the restored faces
-    by themselves; `crops` keeps what the restorers make.
-    The frames are the same however the video is cut into segments: those around the segment on
-    which its own depend are restored, too, and not written.
-    `on_frames` is told how many frames of the segment are written.
-    Leaves no file and no thread behind where it fails.
+    The frames do not depend on how the video is split into segments: the frames around the segment
+    on which its frames depend are restored, too, and not written. With a plate in `pairing` the
+    stream is that of the plate, which may be the enlarged source. A failure leaves no file and no
+    thread behind.
+
+    Args:
+        source: The path of the source.
+        target: The path of the file to write.
+        analysis: The analysis of the source.
+        segment: The segment.
+        restorers: (first frame, restorer) of each stretch of frames, in order; the first begins at
+            0.
+        judge: The judge that compares restored faces with their source.
+        settings: All settings.
+        parser: The parser that finds what is no face and stays as it was; default: none.
+        encoding: The encoding of the output stream.
+        header: A file whose container has the HDR10 metadata that the codec lacks; default: none.
+        span: The part of the source that was analyzed; default: all of it.
+        pairing: The companions of the source; default: none.
+        layer: The files for a layer of the restored faces alone; default: no layer.
+        crops: The cache that keeps the results of restorers; default: no cache.
+        on_frames: The callback that receives the number of frames of the segment written so far;
+            default: none.
+
+    Returns:
+        The statistics of the segment.
+
+    Raises:
+        ChangedSourceError: A companion or the source gives other frames than in the first pass.
     """
     info, plate = analysis.info, pairing.plate
-    # What the output is but for the faces; it may be woven of what is restored.
-    shown = analysis if plate is None else plate.analysis
-    output = frames_of_output(shown)
+    # The frames of the output, apart from the faces; they may be woven from the restored frames.
+    output_analysis = analysis if plate is None else plate.analysis
+    output = frames_of_output(output_analysis)
     tally = RestorationStats(frames=range(segment.first, segment.end))
     first, end = context(segment, analysis, reach_frames(restorers, settings))
-    # All others would cost every segment as much as the whole video has.
-    tracks, shown_tracks = (tracks_within(of.tracks, first, end) for of in (analysis, shown))
-    # Those of decoders are packets' durations, which follow the order of coding.
+    # The other tracks would cost every segment time in proportion to the whole video.
+    tracks, output_tracks = (
+        tracks_within(of.tracks, first, end) for of in (analysis, output_analysis)
+    )
+    # Decoders give the durations of packets, which follow the order of coding.
     durations = [*np.diff(output.pts).tolist(), last_duration(output)]
     device = choose_device(settings.restore)
     encoder_threads, depth = settings.encode.threads, settings.job.queue_frames
@@ -100,8 +122,8 @@ def restore_segment(
         StageThreads(caller="encode") as threads,
     ):
         decoder = _decoder(source, info, settings, tally)
-        again = frames_again(source, analysis, span, first=first, end=end, device=decoder)
-        frames = threads.background(again, depth=depth, name="decode")
+        decoded_frames = frames_again(source, analysis, span, first=first, end=end, device=decoder)
+        frames = threads.background(decoded_frames, depth=depth, name="decode")
         cropped = crop(
             frames,
             tracks,
@@ -110,45 +132,47 @@ def restore_segment(
             device=device,
         )
         if (before := pairing.before_swap) is not None:
-            was = threads.background(_beside(before, first, end), depth=depth, name="decode before")
-            cropped = only_swapped(cropped, was, info, before.analysis.info, tally)
+            before_frames = threads.background(
+                _companion_frames(before, first, end), depth=depth, name="decode before"
+            )
+            cropped = only_swapped(cropped, before_frames, info, before.analysis.info, tally)
         faces = threads.background(cropped, depth=depth, name="crop")
         needed = _needed(first, end, analysis, restorers, settings)
         restored = _restored(faces, restorers, tally, settings, device, crops, needed)
-        clear = threads.background(restored, depth=depth, name="restore")
-        steady = deflicker(clear, _deflicker(restorers, settings))
-        calm = threads.background(steady, depth=depth, name="deflicker")
-        guarded = guard(calm, judge, tally, settings.guard, tracks=tracks)
-        # Each face that waits holds 24 W^2 bytes, of which the guard keeps some frames itself.
-        sure = threads.background(guarded, depth=1, name="guard")
+        restored_faces = threads.background(restored, depth=depth, name="restore")
+        deflickered = deflicker(restored_faces, _deflicker(restorers, settings))
+        deflickered_faces = threads.background(deflickered, depth=depth, name="deflicker")
+        guarded = guard(deflickered_faces, judge, tally, settings.guard, tracks=tracks)
+        # Depth 1: a face that waits takes 24 W^2 bytes, and the guard already keeps some frames.
+        guarded_faces = threads.background(guarded, depth=1, name="guard")
         if plate is not None:
             if plate.scaling is not None:
-                larger = open_scaler(plate.scaling, info, shown.info, device)
-                pairs = threads.background(enlarged(sure, larger), depth=1, name="scale")
+                larger = open_scaler(plate.scaling, info, output_analysis.info, device)
+                pairs = threads.background(enlarged(guarded_faces, larger), depth=1, name="scale")
             else:
-                beside = _beside(plate, first, end)
-                onto = threads.background(beside, depth=depth, name="decode plate")
-                pairs = zip(sure, onto, strict=True)
-            sure = onto_plate(
+                decoded = _companion_frames(plate, first, end)
+                plate_frames = threads.background(decoded, depth=depth, name="decode plate")
+                pairs = zip(guarded_faces, plate_frames, strict=True)
+            guarded_faces = onto_plate(
                 pairs,
-                shown_tracks,
-                shown.info,
-                target_from_source(shown.info, info),
+                output_tracks,
+                output_analysis.info,
+                target_from_source(output_analysis.info, info),
                 cut_out,
                 may_be_graded=plate.scaling is None,
             )
         pasted = paste(
-            sure,
-            shown.info,
+            guarded_faces,
+            output_analysis.info,
             tally,
             settings.paste,
             settings.grain,
             parser=parser,
-            tracks=shown_tracks,
+            tracks=output_tracks,
             layer=None if layer is None else layer.holds,
         )
-        own = _woven((f for f in pasted if segment.first <= f.index < segment.end), analysis)
-        for frame in threads.background(own, depth=depth, name="paste"):
+        written = _woven((f for f in pasted if segment.first <= f.index < segment.end), analysis)
+        for frame in threads.background(written, depth=depth, name="paste"):
             timed = replace(frame, duration=durations[frame.index])
             writer.write(timed)
             if write_layer is not None:
@@ -175,7 +199,7 @@ def _restored(
     crops: CropCache | None,
     needed: range,
 ) -> Iterator[FaceFrame]:
-    """The stretches of frames one after the other, each by its own restorer."""
+    """Restore the stretches of frames in order, each with its own restorer."""
     amount = settings.restore.denoise
     denoiser = Denoise(amount) if amount > 0 else None
     for restorer, stretch in groupby(faces, lambda face: _at(restorers, face.frame.index)):
@@ -192,7 +216,7 @@ def _restored(
 
 
 def _woven(frames: Iterator[Frame], analysis: Analysis) -> Iterator[Frame]:
-    """The output's frames: these, or those that these are the fields of."""
+    """Return the frames of the output: these, or frames that are woven from these as fields."""
     if not is_woven(analysis) or (fields := analysis.fields) is None:
         return frames
     return woven(frames, fields.order, flagged_order=fields.info.field_order)
@@ -206,11 +230,13 @@ def _layer_writer(
     return layer_writer(layer, info, partial(VideoWriter, threads=threads))
 
 
-def _beside(companion: PairedVideo, first: int, end: int) -> Iterator[Frame]:
+def _companion_frames(companion: PairedVideo, first: int, end: int) -> Iterator[Frame]:
+    """Decode the frames [first, end) of a companion."""
     return frames_again(companion.path, companion.analysis, companion.span, first=first, end=end)
 
 
 def _at(restorers: Schedule, index: int) -> Restorer:
+    """Return the restorer of a frame."""
     return next(restorer for first, restorer in reversed(restorers) if first <= index)
 
 
@@ -221,20 +247,32 @@ def _needed(
     restorers: Sequence[tuple[int, RestorerInfo]],
     settings: Settings,
 ) -> range:
-    """Of the context [first, end), the frames whose faces later stages look at: not those at its
-    ends that are only in the windows of others, unless a shot ends there."""
+    """Return the frames of the context [first, end) whose faces later stages use.
+
+    The frames at its ends only fill the windows of others and are left out, unless a shot ends
+    there.
+    """
     reach = _reach_of_restorers(restorers, settings)
     starts, ends = zip(*analysis.shots, strict=True)
     return range(first if first in starts else first + reach, end if end in ends else end - reach)
 
 
 def _reach_of_restorers(restorers: Sequence[tuple[int, RestorerInfo]], settings: Settings) -> int:
+    """Return the number of frames on either side in the windows of the restorers."""
     before = Denoise.reach_frames if settings.restore.denoise > 0 else 0
     return max(restorer.reach_frames or before for _, restorer in restorers)
 
 
 def reach_frames(restorers: Sequence[tuple[int, RestorerInfo]], settings: Settings) -> int:
-    """How many frames to either side may have a part in what becomes of one."""
+    """Return the number of frames before and after a frame on which its result may depend.
+
+    Args:
+        restorers: (first frame, restorer) of each stretch of frames.
+        settings: All settings.
+
+    Returns:
+        The number of frames on either side.
+    """
     reach = _reach_of_restorers(restorers, settings) + paste_stage.REACH_FRAMES
     if _deflicker(restorers, settings).amount:
         reach += deflicker_stage.REACH_FRAMES
@@ -244,7 +282,7 @@ def reach_frames(restorers: Sequence[tuple[int, RestorerInfo]], settings: Settin
 
 
 def _deflicker(restorers: Sequence[tuple[int, RestorerInfo]], settings: Settings) -> Deflicker:
-    """The section, with no amount where every restorer looks at several frames by itself."""
+    """Return the section of settings, with amount 0 where every restorer uses several frames."""
     is_needed = any(restorer.reach_frames == 0 for _, restorer in restorers)
     how = settings.deflicker
     return how if is_needed else how.model_copy(update={"amount": 0.0})
@@ -253,13 +291,13 @@ def _deflicker(restorers: Sequence[tuple[int, RestorerInfo]], settings: Settings
 def _decoder(
     source: Path, info: VideoInfo, settings: Settings, tally: RestorationStats
 ) -> str | None:
-    """The device that decodes, None where it is the processor."""
+    """Return the device that decodes; None for the CPU."""
     if not settings.decode.hardware:
         return None
     device = decoding_device(source, info.stream_index)
     if device is None:
         tally.notes["decoder"] = (
-            "decode.hardware is set, and no device of this machine gives the pictures of this "
-            "video; the processor decoded them"
+            "decode.hardware is set, but no device of this machine decodes the pictures of this "
+            "video; the CPU decoded them"
         )
     return device

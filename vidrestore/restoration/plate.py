@@ -1,4 +1,4 @@
-"""Restored faces leave the frames that they were found in for those of a plate."""
+"""The plate: restored faces move from the frames of the source to the frames of a plate."""
 
 from __future__ import annotations
 
@@ -22,23 +22,32 @@ if TYPE_CHECKING:
 
 
 GRID_PX = 64
-"""Side of the small pictures that are compared."""
+"""The side, in pixels, of the small pictures that are compared."""
 
-# Weight of "one gain for all channels" against what the pictures say, as a variance: where a face
-# has no colours of a kind, nothing is known of what becomes of them.
+# Weight of "one gain for all channels" against the pictures, as a variance: where a face lacks some
+# colors, the pictures do not show how the grade changes them.
 _RIDGE = 1e-4
 
 Grade = npt.NDArray[np.float64]
-"""(3, 4): graded = grade @ (red, green, blue, 1)."""
+"""A color grade, (3, 4): graded = grade @ (red, green, blue, 1)."""
 
 
 CutOut = Callable[[Frame, Matrix, VideoInfo, int, torch.device], torch.Tensor | None]
+"""A function that cuts a crop out of a frame; see `vidrestore.restoration.crop.cut_out`."""
 
 
 def enlarged(
     frames: Iterator[FaceFrame], larger: Callable[[av.VideoFrame], av.VideoFrame]
 ) -> Iterator[tuple[FaceFrame, Frame]]:
-    """Each with its frame as `larger` makes it, which is the plate."""
+    """Pair every frame with an enlarged copy of itself, which is its plate.
+
+    Args:
+        frames: The frames with their faces, in order.
+        larger: The function that enlarges a picture.
+
+    Yields:
+        (frame with its faces, frame of the plate), in order.
+    """
     for frame in frames:
         yield frame, replace(frame.frame, image=larger(frame.frame.image))
 
@@ -52,20 +61,36 @@ def onto_plate(
     *,
     may_be_graded: bool,
 ) -> Iterator[FaceFrame]:
-    """The faces of each pair in its frame of the plate, which `info` and `tracks` are of.
+    """Move the faces of each pair to its frame of the plate.
 
-    A face's `source` becomes the plate's own crop, as `cut_out` gives it, and what was restored is
-    graded as the plate is, if it may be: by what leads from the one source to the other. What was
-    left alone stays alone. Without a grade, and at the same size, nothing changes.
+    The `source` of a face becomes the crop of the plate. The restored crop is graded as the plate
+    is, if that is allowed, by the grade from the old `source` to the new one. Pixels that the
+    restorer did not change become those of the plate. A face whose crop lies outside the plate is
+    left out. Without a grade, and at the same size, nothing changes.
 
-    Convention: `plate_from_source` (2, 3) is frame pixel centres (x, y) -> those of the plate.
+    Convention:
+        `plate_from_source` is frame pixel centers (x, y) of the source -> frame pixel centers (x,
+        y) of the plate.
+
+    Args:
+        pairs: (frame of the source with its faces, frame of the plate), in order.
+        tracks: The tracks of the faces, in pixels of the plate.
+        info: The properties of the plate.
+        plate_from_source: (2, 3) matrix.
+        cut_out: The function that cuts a crop out of a frame; see
+            `vidrestore.restoration.crop.cut_out`.
+        may_be_graded: Whether the colors of the plate may differ from those of the source.
+
+    Yields:
+        The frames of the plate with the faces, in order.
     """
-    known = {track.track_id: track for track in tracks}
-    for frame, shown in pairs:
+    by_id = {track.track_id: track for track in tracks}
+    for frame, plate in pairs:
         faces = []
         for face in frame.faces:
-            unit = known[face.track_id].matrices[shown.index - known[face.track_id].first_frame]
-            source = cut_out(shown, unit, info, face.work_px, face.source.device)
+            track = by_id[face.track_id]
+            unit = track.matrices[plate.index - track.first_frame]
+            source = cut_out(plate, unit, info, face.work_px, face.source.device)
             if source is None:
                 continue
             moved = None if face.region is None else swap.moved(face.region, plate_from_source)
@@ -74,10 +99,11 @@ def onto_plate(
             faces.append(
                 replace(face, matrix=matrix, source=source, restored=restored, region=moved)
             )
-        yield FaceFrame(shown, tuple(faces))
+        yield FaceFrame(plate, tuple(faces))
 
 
 def _restored(face: Face, source: torch.Tensor, *, may_be_graded: bool) -> torch.Tensor | None:
+    """Return the restored crop of a face as it belongs into the plate."""
     if face.restored is None or torch.equal(face.source, source):
         return face.restored
     left_alone = torch.eq(face.restored, face.source).all(dim=0)
@@ -88,9 +114,17 @@ def _restored(face: Face, source: torch.Tensor, *, may_be_graded: bool) -> torch
 
 
 def grade_between(picture: torch.Tensor, graded: torch.Tensor) -> Grade:
-    """What leads from (3, W, W) `picture` to `graded` of the same size, by least squares.
+    """Estimate by least squares the color grade that leads from one picture to another.
 
-    A gain that the channels share is found first, and is what directions without any variance get.
+    A gain that the channels share is found first; it holds in directions of color without any
+    variance.
+
+    Args:
+        picture: (3, W, W) RGB in [0, 1].
+        graded: (3, W, W) RGB in [0, 1] of the same view.
+
+    Returns:
+        (3, 4) float64: graded = grade @ (red, green, blue, 1).
     """
     p, q = (_small(each) for each in (picture, graded))
     p_mean, q_mean = p.mean(axis=0), q.mean(axis=0)
@@ -103,12 +137,20 @@ def grade_between(picture: torch.Tensor, graded: torch.Tensor) -> Grade:
 
 
 def graded(picture: torch.Tensor, grade: Grade) -> torch.Tensor:
-    """(3, h, w) in [0, 1]."""
+    """Apply a color grade to a picture.
+
+    Args:
+        picture: (3, h, w) RGB in [0, 1].
+        grade: (3, 4) grade, as `grade_between` returns it.
+
+    Returns:
+        (3, h, w) clipped to [0, 1], of the dtype and on the device of `picture`.
+    """
     matrix = torch.as_tensor(grade, dtype=picture.dtype, device=picture.device)
-    shown = torch.einsum("ij,jhw->ihw", matrix[:, :3], picture) + matrix[:, 3, None, None]
-    return shown.clamp(0, 1)
+    result = torch.einsum("ij,jhw->ihw", matrix[:, :3], picture) + matrix[:, 3, None, None]
+    return result.clamp(0, 1)
 
 
 def _small(picture: torch.Tensor) -> npt.NDArray[Any]:
-    """(n, 3) its colours, without detail that only one of two pictures has."""
+    """Return (n, 3) colors, without detail that only one of two pictures has."""
     return F.adaptive_avg_pool2d(picture, GRID_PX).flatten(1).T.double().cpu().numpy()

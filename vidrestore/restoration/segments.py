@@ -1,4 +1,4 @@
-"""A long video in parts that are restored one by one, and whose frames do not depend on that."""
+"""Segments: a long video is restored in parts, which do not change its frames."""
 
 from __future__ import annotations
 
@@ -24,34 +24,47 @@ from vidrestore.media.codecs import Encoding
 from vidrestore.models.restorers import RestorerInfo, cache_key_of
 from vidrestore.restoration.companion import ALONE, Pairing
 
-# Encoders write no times of their own for streams that are shorter than their delay.
+# Some encoders write no times of their own for streams that are shorter than their delay.
 _FEWEST_FRAMES = 24
-# A damaged source is decoded from its beginning for every segment.
+# A damaged source gets few segments, since each is decoded from the beginning of the source.
 _MOST_OF_DAMAGED = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Frames [first, end) of the analysis."""
+    """The frames [first, end) of the analysis."""
 
     number: int
+    """The number of the segment, from 0."""
     first: int
+    """The index of the first frame."""
     end: int
+    """The index of the frame after the last."""
 
     @property
     def frame_count(self) -> int:
+        """The number of frames."""
         return self.end - self.first
 
 
 def plan_segments(
     analysis: Analysis, *, most_frames: int, at_every_cut: bool = False
 ) -> list[Segment]:
-    """Segments that begin at cuts where that is possible, of at most `most_frames`, or a few more
-    where the rest would be too short for some encoders.
+    """Split the frames into segments, which begin at cuts where that is possible.
 
-    Shots are put together as long as they fit, or with `at_every_cut` only where one would be too
-    short; one that is longer is cut into equal parts. Depends on nothing but the analysis and what
-    is given. Damaged sources are cut where they are without `at_every_cut`.
+    Whole shots are joined as long as they fit, or with `at_every_cut` only where a shot would be
+    too short for some encoders. A longer shot is cut into equal parts. A damaged source is decoded
+    from its beginning for every segment, so it gets few segments and `at_every_cut` has no effect.
+    The plan depends only on the arguments.
+
+    Args:
+        analysis: The analysis of the source.
+        most_frames: The greatest length of a segment in frames; a segment gets a few more frames
+            where the rest would be too short for some encoders.
+        at_every_cut: Whether a segment begins at every cut; default: False.
+
+    Returns:
+        The segments, in order and without gaps.
     """
     if analysis.one_thread:
         at_every_cut = False
@@ -64,12 +77,13 @@ def plan_segments(
     if len(edges) > 1 and analysis.frame_count - edges[-1] < _FEWEST_FRAMES:
         edges.pop()
     edges.append(analysis.frame_count)
-    if is_woven(analysis):  # both fields of a frame are in one segment
+    if is_woven(analysis):  # both fields of a frame belong to one segment
         edges = [edge - edge % 2 for edge in edges]
     return [Segment(i, a, b) for i, (a, b) in enumerate(pairwise(edges))]
 
 
 def _pieces(shots: Sequence[tuple[int, int]], most_frames: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of the shots, cut into equal parts where they are too long."""
     for start, end in shots:
         parts = -(-(end - start) // most_frames)
         for i in range(parts):
@@ -77,21 +91,50 @@ def _pieces(shots: Sequence[tuple[int, int]], most_frames: int) -> Iterator[tupl
 
 
 def context(segment: Segment, analysis: Analysis, reach_frames: int) -> tuple[int, int]:
-    """[first, end) of the frames that the segment's own depend on: within its shots."""
+    """Return the frames on which the frames of a segment depend.
+
+    Args:
+        segment: The segment.
+        analysis: The analysis of the source.
+        reach_frames: The number of frames before and after a frame on which it depends.
+
+    Returns:
+        (first, end) of a half-open range that lies within the shots of the segment.
+    """
     first = next(start for start, end in analysis.shots if start <= segment.first < end)
     end = next(end for start, end in analysis.shots if start < segment.end <= end)
     return max(first, segment.first - reach_frames), min(end, segment.end + reach_frames)
 
 
 def tracks_within(tracks: Sequence[Track], first: int, end: int) -> list[Track]:
-    """Those that have a face in frames [first, end)."""
+    """Select the tracks that have a face in some frames.
+
+    Args:
+        tracks: The tracks.
+        first: The first frame.
+        end: The frame after the last.
+
+    Returns:
+        The tracks, in the same order.
+    """
     return [track for track in tracks if track.first_frame < end and first < track.end_frame]
 
 
 def restorers_used(
     restorers: Sequence[tuple[int, RestorerInfo]], analysis: Analysis, first: int, end: int
 ) -> list[tuple[int, RestorerInfo]]:
-    """(track, restorer) of what restores the faces of frames [first, end)."""
+    """List the restorers that restore the faces of some frames.
+
+    Args:
+        restorers: (first frame, restorer) of each stretch of frames, in order.
+        analysis: The analysis of the source.
+        first: The first frame.
+        end: The frame after the last.
+
+    Returns:
+        (number of the track, restorer for its crop size) for each stretch and track with a strength
+        above 0.
+    """
     used = []
     for i, (start, restorer) in enumerate(restorers):
         last = restorers[i + 1][0] if i + 1 < len(restorers) else end
@@ -106,17 +149,28 @@ def restorers_used(
 def networks_used(
     restorers: Sequence[tuple[int, RestorerInfo]], analysis: Analysis, first: int, end: int
 ) -> list[tuple[int, str]]:
-    """(track, `cache_name`) of the same, which depends on the weights that are here."""
+    """List the names of the networks that restore the faces of some frames.
+
+    Args:
+        restorers: (first frame, restorer) of each stretch of frames, in order.
+        analysis: The analysis of the source.
+        first: The first frame.
+        end: The frame after the last.
+
+    Returns:
+        (number of the track, `RestorerInfo.cache_name`), as in `restorers_used`; the name depends
+        on the weights that are installed.
+    """
     used = restorers_used(restorers, analysis, first, end)
     return [(track, restorer.cache_name) for track, restorer in used]
 
 
-# The analysis holds what became of it, and the segment's key holds the analysis.
-_ANALYSIS = "what it leads to is in the analysis: shots, tracks, times and checksums"
-_ENCODING = "what was chosen by it is in the encoding"
-_WEIGHTS = "networks go by the content of their files, wherever these are"
+# The analysis holds the result of these settings, and the key of a segment holds the analysis.
+_ANALYSIS = "its result is in the analysis: shots, tracks, times and checksums"
+_ENCODING = "its result is in the encoding"
+_WEIGHTS = "the key holds the content of the files of networks, not their places"
 NOT_IN_KEY: Mapping[str, str] = {
-    "decode.hardware": "every frame is compared with that of pass one",
+    "decode.hardware": "every frame is compared with the frame of the first pass",
     "decode.input_curve": "the curve itself is in the analysis",
     "decode.fps": "the times are in the analysis",
     **dict.fromkeys(
@@ -133,10 +187,10 @@ NOT_IN_KEY: Mapping[str, str] = {
         ),
         _ANALYSIS,
     ),
-    "detect.pack": "the recognizer that judges goes by the content of its file",
-    "people.recognise": "whether there is a recognizer that judges is in the key by its name",
+    "detect.pack": "the key holds the content of the file of the recognizer that judges",
+    "people.recognise": "the name of the judge in the key tells whether there is a recognizer",
     "restore.max_vram_gb": "how much memory a network may take does not change its results",
-    "restore.cache_crops": "where results are kept does not change them",
+    "restore.cache_crops": "the place where results are kept does not change them",
     **dict.fromkeys(
         ("encode.codec", "encode.quality", "encode.preset", "encode.hardware",
          "encode.pixel_format"),
@@ -144,16 +198,24 @@ NOT_IN_KEY: Mapping[str, str] = {
     ),
     "encode.provenance": "it is written when the segments are joined",
     "encode.check": "it reads the finished file",
-    "layer.format": "the streams of a layer are found by their own names and kinds",
+    "layer.format": "the names and kinds of the streams of a layer identify them",
     "job.segment_frames": "the first and the last frame of the segment are in the key",
-    "job.queue_frames": "how far stages run ahead does not change what they make",
+    "job.queue_frames": "how far stages run ahead does not change their results",
     **dict.fromkeys(("weights.folder", "weights.also", "weights.offline"), _WEIGHTS),
 }  # fmt: skip
-"""Settings, by section and name, that do not enter a segment's key, and why."""
+"""The settings, by section and name, that the key of a segment leaves out, with the reason."""
 
 
 def leaves(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """(section.name, value) of every setting, those of sections within sections too."""
+    """List all settings, with those of nested sections.
+
+    Args:
+        settings: The settings or a section of them.
+        prefix: The name of the section with a final period; default: no section.
+
+    Yields:
+        (name with its sections, such as "encode.codec", value).
+    """
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if isinstance(value, BaseModel):
@@ -163,7 +225,14 @@ def leaves(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, object]
 
 
 def without_cache_key(restorers: Sequence[tuple[int, RestorerInfo]]) -> list[str]:
-    """Names of the restorers of which it is not known what their results depend on."""
+    """List the restorers that do not declare what their results depend on.
+
+    Args:
+        restorers: (first frame, restorer) of each stretch of frames.
+
+    Returns:
+        The names of the restorers without a cache key, each once.
+    """
     names = (each.name for _, each in restorers if cache_key_of(each) is None)
     return list(dict.fromkeys(names))
 
@@ -181,22 +250,23 @@ def segment_key(
     parser: str | None = None,
     span: object = None,
 ) -> str:
-    """A hash of all that the segment's frames and packets depend on.
+    """Hash all that the frames and packets of a segment depend on.
 
     Args:
-        segment: The frames.
-        analysis: Of the source.
-        reach_frames: How many frames to either side have a part in what becomes of one.
-        restorers: (first frame, restorer) of each stretch; each with a `cache_key`.
-        judge: The name of what compares faces with their source.
-        settings: All; those of `NOT_IN_KEY` do not count.
-        encoding: Of the output's stream.
-        pairing: What is read beside the source.
-        parser: The name of the face parser, by its content.
-        span: The part of the source that was analyzed.
+        segment: The segment.
+        analysis: The analysis of the source.
+        reach_frames: The number of frames before and after a frame on which it depends.
+        restorers: (first frame, restorer) of each stretch of frames, in order; each has a cache
+            key.
+        judge: The name of the judge that compares faces with their source.
+        settings: All settings; those in `NOT_IN_KEY` are left out.
+        encoding: The encoding of the output stream.
+        pairing: The companions of the source; default: none.
+        parser: The name of the face parser, which depends on its content; default: no parser.
+        span: The part of the source that was analyzed; default: all of it.
 
     Returns:
-        Hexadecimal digits.
+        64 hexadecimal digits (SHA-256).
     """
     first, end = context(segment, analysis, reach_frames)
     digest = hashlib.sha256()
@@ -216,7 +286,7 @@ def segment_key(
     ):  # fmt: skip
         digest.update(repr(part).encode())
     scaling = pairing.plate and pairing.plate.scaling
-    # An upscaler goes by the content of its file.
+    # The content of the file of an upscaler counts, not its path.
     digest.update(repr(scaling and (scaling.factor, scaling.upscaler_sha256)).encode())
     for role, each in (("source", analysis), *pairing.analyses()):
         digest.update(role.encode())
@@ -224,7 +294,7 @@ def segment_key(
     for track in tracks_within(analysis.tracks, first, end):
         frames = slice(max(0, first - track.first_frame), end - track.first_frame)
         digest.update(repr((track.track_id, track.work_px, track.first_frame)).encode())
-        # The whole course of a track, since medians over it are used.
+        # All frames of the track, since the stages use medians over it.
         for rows in (track.matrices, track.landmarks):
             digest.update(rows.tobytes())
         digest.update(track.strength[frames].tobytes())
@@ -232,20 +302,20 @@ def segment_key(
 
 
 def _versions() -> tuple[str, ...]:
-    """Of the programs whose arithmetic is in the frames."""
+    """Return the versions of the programs whose arithmetic enters the frames."""
     libraries = (torch.__version__, np.__version__, cv2.__version__, av.__version__)
     return version("vidrestore"), *map(str, libraries)
 
 
 def _what_restores(restorer: RestorerInfo) -> tuple[str | None, int | None, int]:
-    """Its key, which need not tell what windows it is given, and what these are."""
+    """Return the cache key, the size and the reach of a restorer; the key may omit the others."""
     return cache_key_of(restorer), restorer.size, restorer.reach_frames
 
 
 def _restorers_within(
     restorers: Sequence[tuple[int, RestorerInfo]], segment: Segment
 ) -> list[tuple[int, tuple[str | None, int | None, int]]]:
-    """(first frame, what restores) of those that the segment's frames meet."""
+    """Return (first frame, what restores) of the stretches that overlap the segment."""
     return [
         (max(first, segment.first), _what_restores(restorer))
         for i, (first, restorer) in enumerate(restorers)
@@ -254,9 +324,9 @@ def _restorers_within(
 
 
 def _add_frames(digest: hashlib._Hash, analysis: Analysis, first: int, end: int) -> None:
-    """What is known of frames [first, end) and of the whole that they are from."""
-    few = min(analysis.frame_count, _FEWEST_FRAMES)  # which some encoders treat otherwise
-    # The frame after the last says how long that lasts.
+    """Add what the analysis tells of frames [first, end) and of the whole source."""
+    few = min(analysis.frame_count, _FEWEST_FRAMES)  # some encoders treat so few frames differently
+    # The time of the frame after the last gives the duration of the last.
     times: list[npt.NDArray[Any]] = [analysis.pts[first : end + 1], analysis.crc32[first:end]]
     digest.update(repr((
         analysis.fingerprint, analysis.template, analysis.one_thread, few, _plain(analysis.info),
@@ -268,7 +338,7 @@ def _add_frames(digest: hashlib._Hash, analysis: Analysis, first: int, end: int)
             named = fields.sources[first:end]
             begin, stop = int(named.min()), int(named.max()) + 1
             times.append(named)
-        # Pictures are made of the frames around their own, too.
+        # Pictures are also made of the frames next to their own.
         around = slice(max(0, begin - 1), stop + 1)
         times += [fields.pts[around], fields.crc32[around]]
     for array in times:
@@ -276,6 +346,6 @@ def _add_frames(digest: hashlib._Hash, analysis: Analysis, first: int, end: int)
 
 
 def _plain(info: VideoInfo) -> list[tuple[str, object]]:
-    """Its values, those of sets in an order that is the same in all processes."""
+    """Return the fields of `info`; sets are sorted, so that all processes agree on the order."""
     values = ((name, getattr(info, name)) for name in info.__dataclass_fields__)
     return [(name, sorted(v) if isinstance(v, frozenset) else v) for name, v in values]

@@ -1,4 +1,4 @@
-"""What pass two counts."""
+"""Statistics: what the second pass counts while it runs."""
 
 from __future__ import annotations
 
@@ -12,32 +12,47 @@ from pydantic import BaseModel, ConfigDict, Field
 from vidrestore.common.stage_times import StageTime
 
 STRETCH_FRAMES = 12
-"""Frames whose likeness is summed, so that its course over time can be told in little room."""
+"""The number of frames over which similarity is summed, so that its course over time takes little
+room.
+"""
 
 
 @dataclass(slots=True)
 class Likeness:
-    """How like its source a restored face was, summed over frames of a track."""
+    """How similar restored faces are to their sources, summed over frames of a track."""
 
     frames: int = 0
+    """The number of frames."""
     reduced: int = 0
-    """Of these, in how many less of it was used for that."""
+    """The number of frames in which the guard used less of the restored face."""
     looks: int = 0
-    """How often a recogniser could tell."""
+    """The number of frames in which the recognizer compared the faces."""
     features: float = 0.0
-    """Of the restored face; likewise, as the guard let it through:"""
+    """The sum of the correlations of features between the restored faces and their sources."""
     features_used: float = 0.0
+    """The sum of the correlations of features between the faces that the guard let through and
+    their sources.
+    """
     identity: float = 0.0
-    """Cosines, of the restored face; likewise, as the guard let it through:"""
+    """The sum of the cosines of identity between the restored faces and their sources."""
     identity_used: float = 0.0
+    """The sum of the cosines of identity between the faces that the guard let through and their
+    sources.
+    """
     share: float = 0.0
-    """How much of the restored face the guard let through, 1 being all."""
+    """The sum of the shares of the restored faces that the guard let through; 1 for a frame is all.
+    """
 
     def as_list(self) -> list[float]:
-        """Its values in order, to the sixth decimal."""
+        """Return the values in the order of the fields, rounded to six decimals."""
         return [round(value, 6) for value in astuple(self)]
 
     def add(self, other: Likeness) -> None:
+        """Add the sums of other frames to these.
+
+        Args:
+            other: The sums to add; it stays unchanged.
+        """
         for name in self.__dataclass_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
@@ -45,16 +60,18 @@ class Likeness:
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Seconds = Annotated[float, Field(ge=0, le=1e12)]
 _Sum = Annotated[float, Field(ge=-1e12, le=1e12)]
-# Of tracks and stretches, which JSON has as texts.
+# JSON holds the numbers of tracks and stretches as strings.
 _Number = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,11})$")]
 
 
 class _Checked(BaseModel):
+    """A model that refuses unknown keys, other types and numbers that are not finite."""
+
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class _Stage(_Checked):
-    """As `asdict` gives a `StageTime`."""
+    """One `StageTime` in the form that `asdict` gives."""
 
     items: _Count
     busy_seconds: _Seconds
@@ -63,7 +80,7 @@ class _Stage(_Checked):
     held_seconds: _Seconds
 
 
-# As `Likeness.as_list` gives them: frames, reduced, looks, and five sums. JSON has no tuples.
+# The values of `Likeness.as_list`: frames, reduced, looks, and five sums. JSON has no tuples.
 _LikenessValues = Annotated[
     tuple[
         Annotated[int, Field(ge=1, le=2**53)], _Count, _Count, _Sum, _Sum, _Sum, _Sum, _Sum,
@@ -73,64 +90,103 @@ _LikenessValues = Annotated[
 
 
 class Counts(_Checked):
-    """What `RestorationStats.as_dict` gives, once it comes from a disk; `RestorationStats.add`
-    takes what fits this."""
+    """The form of what `RestorationStats.as_dict` returns.
+
+    vidrestore checks counts that it reads from a disk with this model before it gives them to
+    `RestorationStats.add`.
+    """
 
     faces: _Count
+    """As `RestorationStats.faces`: (face, frame) pairs that were pasted."""
     repeated: _Count
+    """As `RestorationStats.repeated`: pairs that share the result of the frame before."""
     kept: _Count
+    """As `RestorationStats.kept`: pairs whose result an earlier run or segment had kept."""
     unparsed: _Count
+    """As `RestorationStats.unparsed`: pairs in which the parser found no face."""
     not_restored: dict[str, _Count]
+    """As `RestorationStats.not_restored`: pairs that stayed as they were, by reason."""
     notes: dict[str, str]
+    """As `RestorationStats.notes`: one sentence for each cause."""
     likeness: dict[_Number, dict[_Number, _LikenessValues]]
+    """The values of `Likeness.as_list` by track and stretch, whose numbers are strings."""
     stages: dict[str, _Stage]
+    """The fields of `StageTime` by the name of the stage."""
 
 
 @dataclass(slots=True)
 class RestorationStats:
-    """What pass two did, counted while it runs."""
+    """What the second pass did, counted while it runs."""
 
     faces: int = 0
-    """(face, frame) pairs pasted."""
+    """The number of (face, frame) pairs that were pasted."""
     repeated: int = 0
-    """(face, frame) pairs that show what the frame before showed, and have its result."""
+    """The number of (face, frame) pairs with the same crops as in the frame before, whose result
+    they share.
+    """
     kept: int = 0
-    """(face, frame) pairs whose result an earlier run or segment kept."""
+    """The number of (face, frame) pairs whose result an earlier run or segment had kept."""
     unparsed: int = 0
-    """(face, frame) pairs in which the parser saw no face."""
+    """The number of (face, frame) pairs in which the parser found no face."""
     not_restored: Counter[str] = field(default_factory=Counter)
-    """Reason -> (face, frame) pairs left as they were."""
+    """The number of (face, frame) pairs that stayed as they were, by reason."""
     notes: dict[str, str] = field(default_factory=dict)
-    """What a person should know, one sentence for each cause."""
+    """Notices for the user, one sentence for each cause."""
     likeness: dict[int, dict[int, Likeness]] = field(default_factory=dict)
-    """Track -> stretch of `STRETCH_FRAMES` frames, by number from 0 -> what the guard found."""
+    """The similarity by track, then by stretch of `STRETCH_FRAMES` frames, numbered from 0."""
     stages: dict[str, StageTime] = field(default_factory=dict)
-    """Where the time of each stage went, in order."""
+    """The time of each stage by its name, in the order of the stages."""
     frames: range | None = None
-    """Faces of frames outside do not count: they are only looked at; None: all count."""
+    """The frames whose faces count; faces of other frames are only context. None: all frames count.
+    """
 
     def counts(self, index: int) -> bool:
-        """Whether the faces of that frame count."""
+        """Return whether the faces of a frame count.
+
+        Args:
+            index: The index of the frame.
+
+        Returns:
+            True where the frame lies in `frames`, or where `frames` is None.
+        """
         return self.frames is None or index in self.frames
 
     def add_stages(self, times: Mapping[str, StageTime]) -> None:
-        for name, own in times.items():
-            self.stages.setdefault(name, StageTime()).add(own)
+        """Add the times of stages to those counted so far.
+
+        Args:
+            times: The time of each stage by the name of the stage.
+        """
+        for name, time in times.items():
+            self.stages.setdefault(name, StageTime()).add(time)
 
     def add_likeness(self, track: int, index: int, found: Likeness) -> None:
-        """Of a face of frame `index`."""
+        """Add the similarity of a face of one frame.
+
+        Args:
+            track: The number of the track.
+            index: The index of the frame.
+            found: The similarity of the face.
+        """
         stretches = self.likeness.setdefault(track, {})
         stretches.setdefault(index // STRETCH_FRAMES, Likeness()).add(found)
 
     def likeness_of(self, track: int) -> Likeness:
-        """Of all frames of a track."""
+        """Sum the similarity over all frames of a track.
+
+        Args:
+            track: The number of the track.
+
+        Returns:
+            The sums; all zero where the track is not known.
+        """
         whole = Likeness()
         for found in self.likeness.get(track, {}).values():
             whole.add(found)
         return whole
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return the counts as plain values that JSON can hold."""
         return {
             "faces": self.faces,
             "repeated": self.repeated,
@@ -146,7 +202,12 @@ class RestorationStats:
         }
 
     def add(self, counts: Mapping[str, Any]) -> None:
-        """What another part counted, as `as_dict` gives it."""
+        """Add what another part of the run counted.
+
+        Args:
+            counts: Counts as `as_dict` returns them. A value that may be damaged must have passed
+                `Counts` before.
+        """
         self.faces += counts["faces"]
         self.repeated += counts["repeated"]
         self.kept += counts["kept"]

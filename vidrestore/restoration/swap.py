@@ -1,7 +1,7 @@
-"""Which part of a face a swap has changed: where a video differs from what it was before.
+"""The region of a face that a swap changed: where a video differs from the video before the swap.
 
-Where something covers the face, a swap leaves the picture as it was, so it lies outside.
-Differences are in 8-bit levels of display values; lengths are shares of the crop's side.
+Where something covers the face, a swap leaves the picture as it was, so the region ends there.
+Differences are in 8-bit levels of display values; lengths are shares of the side of the crop.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 _AROUND = 0.25
 # Standard deviation of the blur that takes noise out of the difference; its least, in pixels.
 _SIGMA, _LEAST_SIGMA_PX = 0.006, 1.0
-# Length of the blurred difference that shows a swap, and down to which it then reaches: the least,
-# and as multiples of what a quarter of the surroundings exceeds, which another face may be in.
+# Length of the blurred difference from which a swap is seen, and down to which its region extends:
+# the least values, and multiples of the third quartile around the crop, where another face may be.
 _SEEN, _REACHED = 4.0, 1.2
 _SEEN_OF_NOISE, _REACHED_OF_NOISE = 4.5, 2.3
 _QUIET = 0.75
-# Gaps so wide are closed, and holes and specks of so many squared lengths do not count.
+# Gaps of this width are closed; holes and specks below this area are ignored.
 _CLOSED, _LEAST_AREA = 0.015, 0.04**2
-# A step of 255 levels in three channels, so blurred, is below `_REACHED` that many deviations off.
+# A blurred step of 255 levels in three channels is below `_REACHED` at so many deviations from it.
 _EDGE_SIGMAS = 3.0
-# Width over which what is restored fades out inside the edge of the swapped region.
+# Width over which the restored face fades out inside the edge of the swapped region.
 _FEATHER = 0.04
-# Colour and noise are taken from so many pixels at least.
+# Color and noise are measured on so many pixels at least.
 _LEAST_PIXELS = 64
 
 
@@ -52,12 +52,24 @@ def swapped_region(
     info: VideoInfo,
     before_info: VideoInfo,
 ) -> Region | None:
-    """Where the face differs between two pictures of one size; None where it does not.
+    """Find where the face differs between two pictures of the same size.
 
-    Convention: `unit` (2, 3) is frame pixel centres (x, y) -> unit crop. The weight is exactly 0
-    outside the changed pixels, and rises inside of their edge. What a re-encoding changed is
-    noise: differences count from a multiple of those around the crop, without the median colour
-    there.
+    The weight is exactly 0 outside the changed pixels, and rises inside their edge. Changes by a
+    new encoding are noise: a difference counts from a multiple of the differences around the crop
+    on, after the median color difference there is subtracted.
+
+    Convention:
+        `unit` is frame pixel centers (x, y) -> unit crop, whose outer edges lie at 0 and 1.
+
+    Args:
+        after: The frame with the swapped face.
+        before: The same frame before the swap.
+        unit: (2, 3) matrix.
+        info: The properties of `after`.
+        before_info: The properties of `before`.
+
+    Returns:
+        The region in pixels of the frame; None where the face does not differ.
     """
     grids = layout(after).grid, layout(before).grid
     grid = max(grids[0][0], grids[1][0]), max(grids[0][1], grids[1][1])
@@ -87,23 +99,40 @@ def swapped_region(
 
 
 def weight_in(region: Region, rect: Rect) -> torch.Tensor:
-    """(1, h, w) how far each pixel of `rect` may be changed."""
+    """Return how far a region lets each pixel of a rectangle change.
+
+    Args:
+        region: The region, in pixels of the frame.
+        rect: The rectangle, in pixels of the frame.
+
+    Returns:
+        (1, h, w) float32 in [0, 1]; 0 outside the region.
+    """
     x, y = region.corner_px
     height, width = region.weight.shape
-    found = np.zeros((rect.height, rect.width), np.float32)
+    weight = np.zeros((rect.height, rect.width), np.float32)
     x0, x1 = max(rect.x0, x), min(rect.x1, x + width)
     y0, y1 = max(rect.y0, y), min(rect.y1, y + height)
     if x0 < x1 and y0 < y1:
         part = region.weight[y0 - y : y1 - y, x0 - x : x1 - x]
-        found[y0 - rect.y0 : y1 - rect.y0, x0 - rect.x0 : x1 - rect.x0] = part
-    return torch.from_numpy(found)[None]
+        weight[y0 - rect.y0 : y1 - rect.y0, x0 - rect.x0 : x1 - rect.x0] = part
+    return torch.from_numpy(weight)[None]
 
 
 def moved(region: Region, target_from_frame: Matrix) -> Region:
-    """The same region in another picture.
+    """Transform a region to another picture of the same view.
 
-    Convention: the (2, 3) matrix is frame pixel centres (x, y) -> those of the other picture, along
-    the axes or by quarter turns.
+    Convention:
+        `target_from_frame` is frame pixel centers (x, y) -> pixel centers (x, y) of the other
+        picture. It maps axes to axes: it scales, shifts and turns by quarter turns only.
+
+    Args:
+        region: The region, in pixels of the frame.
+        target_from_frame: (2, 3) matrix.
+
+    Returns:
+        The region in pixels of the other picture, interpolated bilinearly; `region` itself for the
+        identity.
     """
     if np.array_equal(target_from_frame, np.eye(2, 3)):
         return region
@@ -122,13 +151,13 @@ def moved(region: Region, target_from_frame: Matrix) -> Region:
 
 
 def _levels(image: av.VideoFrame, rect: Rect, info: VideoInfo) -> FloatArray:
-    """(h, w, 3) in 8-bit levels."""
-    shown = transfer.to_display(color.region_rgb(image, rect, info), info).clamp(0, 1)
-    return np.ascontiguousarray(255 * shown.permute(1, 2, 0).float().numpy())
+    """Return (h, w, 3) display values in 8-bit levels."""
+    display = transfer.to_display(color.region_rgb(image, rect, info), info).clamp(0, 1)
+    return np.ascontiguousarray(255 * display.permute(1, 2, 0).float().numpy())
 
 
 def _outside_crop(unit: Matrix, rect: Rect) -> npt.NDArray[np.bool_]:
-    """(h, w) of the pixels of `rect` that lie outside the unit crop."""
+    """Return (h, w): the pixels of `rect` that lie outside the unit crop."""
     x = np.arange(rect.x0, rect.x1)
     y = np.arange(rect.y0, rect.y1)[:, None]
     u, v = (row[0] * x + (row[1] * y + row[2]) for row in np.asarray(unit, np.float64))
@@ -138,7 +167,7 @@ def _outside_crop(unit: Matrix, rect: Rect) -> npt.NDArray[np.bool_]:
 def _changed(
     length: npt.NDArray[Any], *, seen: float, reached: float, side: float
 ) -> npt.NDArray[np.uint8]:
-    """(h, w) 0 or 1: what is plainly different, and what goes on from there."""
+    """Return (h, w) of 0 or 1: the pixels that clearly differ, and what continues from there."""
     candidates = (length > reached).astype(np.uint8)
     least_px = max(1.0, _LEAST_AREA * side**2)
     holds = _large(candidates, least_px, where=length > seen)
@@ -153,7 +182,7 @@ def _changed(
 def _large(
     mask: npt.NDArray[np.uint8], least_px: float, where: npt.NDArray[np.bool_] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Only the connected parts of so many pixels that hold one of `where`."""
+    """Keep the connected parts of at least `least_px` pixels that hold a pixel of `where`."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
     kept = stats[:, cv2.CC_STAT_AREA] >= least_px
     if where is not None:
@@ -163,13 +192,14 @@ def _large(
 
 
 def _faded(changed: npt.NDArray[np.uint8], *, start_px: float, width_px: float) -> FloatArray:
-    """(h, w) rising smoothly from 0 at `start_px` inside the edge to 1 `width_px` further in."""
+    """Return (h, w) rising from 0 at `start_px` inside the edge to 1 `width_px` further in."""
     depth = cv2.distanceTransform(changed, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     share = np.clip((depth - np.float32(start_px)) / np.float32(width_px), 0, 1)
     return np.asarray(smoothstep(share), np.float32)
 
 
 def _trimmed(weight: FloatArray, rect: Rect) -> Region | None:
+    """Return the region of the nonzero weights; None where all are 0."""
     x, y, width, height = cv2.boundingRect((weight > 0).view(np.uint8))
     if not width:
         return None
@@ -184,14 +214,29 @@ def only_swapped(
     before_info: VideoInfo,
     tally: RestorationStats,
 ) -> Iterator[FaceFrame]:
-    """Give every face its `region`; `before` are the same frames as they were before the swap.
+    """Give every face the `region` that the swap changed.
 
-    A face without any is left out and counted, so that nothing is spent on it.
+    A face that the swap did not change is left out and counted, so that no network runs on it.
+
+    Args:
+        frames: The frames with their faces, in order.
+        before: The same frames before the swap, in the same order and number.
+        info: The properties of `frames`.
+        before_info: The properties of `before`.
+        tally: The statistics, which receive the counts.
+
+    Yields:
+        The frames in order.
+
+    Raises:
+        ValueError: `frames` and `before` differ in number.
     """
-    for frame, was in zip(frames, before, strict=True):
+    for frame, original in zip(frames, before, strict=True):
         faces = []
         for face in frame.faces:
-            region = swapped_region(frame.frame.image, was.image, unit_of(face), info, before_info)
+            region = swapped_region(
+                frame.frame.image, original.image, unit_of(face), info, before_info
+            )
             if region is not None:
                 faces.append(replace(face, region=region))
             elif tally.counts(frame.frame.index):

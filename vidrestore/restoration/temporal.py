@@ -1,9 +1,9 @@
-"""Restored faces hold still: their wobble, boiling texture and drifting colour are averaged away.
+"""Deflickering: restored faces are stabilized over time.
 
-A restorer that sees one frame at a time puts a feature now here, now a pixel further. How far,
-against the neighbouring frames, shows in the difference between the flow of what it made and the
-flow of what it was given. Each crop is bent back by the mean of that, then averaged along the flow
-with those neighbours that show the same.
+Without it they wobble, their texture boils and their color drifts, because a restorer that sees one
+frame at a time places a feature a pixel or two differently in each frame. The flow of the restored
+crops less the flow of the sources shows by how much. Each crop is warped back by the mean of that
+over its neighbors. It is then averaged along the flow with the neighbors that show the same.
 """
 
 from __future__ import annotations
@@ -40,35 +40,35 @@ from vidrestore.restoration.compositing.masks import face_mask
 from vidrestore.restoration.faces import Face, FaceFrame
 
 REACH_FRAMES = 3
-"""The crop of a frame depends on those of so many frames before and after it, and on no other."""
-# A correction of slow colour drift over 11 frames on either side gained less than 0.1 dB, and would
-# have made every segment overlap by as many.
+"""The number of frames before and after a frame on whose crops its own crop depends."""
+# A correction of slow color drift over 11 frames on either side gained less than 0.1 dB, and every
+# segment would have overlapped by as many frames.
 
 _TIME_SIGMA_FRAMES = 2.0
-# Least and greatest side of the pictures in which motion is looked for, and everything is weighed.
+# Least and greatest side of the small pictures in which motion and weights are computed.
 _GUIDE_PX = (128, 256)
-# How much of the contrast of a source must be in the octave below half the side, against the next,
-# or its motion is looked for at half the side: there flow follows the noise of bad sources less.
-# Measured: 0.43 and more on sources reduced by 4, 0.42 and less by 8.
+# The least ratio of the contrast of a source in the octave below half the side to that in the next
+# octave. Below it flow is computed at half the side, where it follows the noise of bad sources
+# less. Measured: 0.43 and more on sources reduced by 4, 0.42 and less on sources reduced by 8.
 _FINE = 0.42
 # Standard deviations of blurs, in pixels at a side of 512.
 _GATE_SIGMA_PX = 3.0
 _WOBBLE_SIGMA_PX = 8.0
-# Of what flow sees, in pixels of its picture.
+# Standard deviation of the blur before flow, in pixels of its picture.
 _FLOW_SIGMA_PX = 1.2
-# Differences, in 8-bit levels, at which a neighbour counts for 1/e: between sources, between
-# restored crops, which differ by what was invented, and of the light as a whole.
+# Differences, in 8-bit levels, at which the weight of a neighbor is 1/e: between sources, between
+# restored crops, which also differ in what the restorer invented, and of the light as a whole.
 _SOURCE_TOLERANCE = 12.0
 _RESTORED_TOLERANCE = 40.0
 _LIGHT_TOLERANCE = 30.0
-# Wobble, in pixels at a side of 512, at which a neighbour counts for 1/e: usual are one or two, and
-# more is a flow that went astray, as it does behind a hand.
+# Wobble, in pixels at a side of 512, at which the weight of a neighbor is 1/e. One or two pixels
+# are usual; more is an error of the flow, as behind a hand.
 _WOBBLE_TOLERANCE_PX = 6.0
-# Weight of "no wobble at all" in the mean over the neighbours, each of which weighs up to 1.
+# Weight of "no wobble at all" in the mean over the neighbors, each of which weighs up to 1.
 _STILLNESS = 0.3
-# Changes of light below this many levels are more likely the noise of the estimate.
+# Changes of light below this many levels are more likely noise of the estimate.
 _LIGHT_NOISE = 1.5
-# Variance, in squared levels, below which a picture says nothing about contrast.
+# Variance, in squared levels, below which a picture tells little about contrast.
 _LIGHT_RIDGE = 64.0
 _LIGHT_ROUNDS = 2
 _LARGEST_GAIN = 1.6  # of fine texture
@@ -81,23 +81,24 @@ _Level = TypeVar("_Level", np.uint8, np.float32)
 def deflicker(
     frames: Iterator[FaceFrame], how: Deflicker, *, causal: bool = False
 ) -> Iterator[FaceFrame]:
-    """Replace the `restored` crop of every face by one that agrees with those around it in time.
+    """Replace the `restored` crop of every face by one that agrees with its neighbors in time.
 
-    Neighbours are crops of the same track and side, within a shot by what a track is. Where a
-    pixel of a neighbour does not show the same, or none is there, the crop stays as it was. So
-    does a pixel at which the restorer changed nothing, and a face without `restored`.
+    Neighbors are crops of the same track and side; a track never crosses a cut. A crop stays as it
+    was where a pixel of a neighbor does not show the same, or where there is no neighbor. A pixel
+    that the restorer did not change and a face without `restored` also stay as they were.
 
-    Memory for each track: the restored crops of 2 * REACH_FRAMES + 1 frames, the sources of
-    REACH_FRAMES + 1, 12 W^2 bytes each, and up to 40 MB of small fields.
+    Memory for each track: the restored crops of 2 * REACH_FRAMES + 1 frames and the sources of
+    REACH_FRAMES + 1 frames, 12 W^2 bytes each, and up to 40 MB of small fields.
 
     Args:
-        frames: In order.
-        how: `amount` says how much of wobble and neighbours counts; 0 gives back what came in,
-            untouched. `detail` gives the texture back the contrast that averaging took.
-        causal: Whether only frames before are looked at; default: False.
+        frames: The frames with their faces, in order.
+        how: The settings. `amount` in [0, 1] is how much of the wobble is removed and how much the
+            neighbors count; with 0 the frames pass unchanged. `detail` in [0, 1] is how much of the
+            contrast that averaging removed is given back to the texture.
+        causal: Whether only earlier frames are used; default: False.
 
     Yields:
-        The frames as they came in, in order, `REACH_FRAMES` later.
+        The frames in order, `REACH_FRAMES` later, or at once where `causal` is set.
     """
     if how.amount == 0:
         yield from frames
@@ -127,36 +128,41 @@ def _key(face: Face) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Crop:
-    """A restored crop and what is looked at in it."""
+    """A restored crop and the small pictures that are compared."""
 
     restored: torch.Tensor
-    grey_source: Grey
-    """(S, S), S between 128 and 256; likewise:"""
-    grey_restored: Grey
+    """(3, W, W), the crop that the restorer made."""
+    gray_source: Grey
+    """(S, S) luma of the source, S between 128 and 256."""
+    gray_restored: Grey
+    """(S, S) luma of the restored crop."""
     source: _Plane
-    """(S, S, 3) low-passed, in 8-bit levels; likewise:"""
+    """(S, S, 3) low-passed source in 8-bit levels."""
     result: _Plane
+    """(S, S, 3) low-passed restored crop in 8-bit levels."""
     changed: _Plane | None
-    """(S, S) share of the pixels that the restorer changed; None where it is all."""
+    """(S, S) share of the pixels that the restorer changed; None where it changed all."""
     is_fine: bool
-    """Whether the source shows anything that half the side would not."""
+    """Whether the source shows detail that half the side would not show."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """From one crop to a neighbour."""
+    """How one crop leads to a neighbor."""
 
     flow: FlowField
-    """(S, S, 2) of the restored crops, px of S; likewise:"""
+    """(S, S, 2) flow of the restored crops in pixels of S."""
     source_flow: FlowField
+    """(S, S, 2) flow of the sources in pixels of S."""
     gate: _Plane
-    """(S, S) in [0, 1]: how surely both show the same."""
+    """(S, S) in [0, 1]: how surely both crops show the same."""
     light: _Plane
-    """(2, 3) gain and offset in 8-bit levels that bring the neighbour into this crop's light."""
+    """(2, 3) gain and offset in 8-bit levels that bring the neighbor into the light of this crop.
+    """
 
 
 class _Window:
-    """One track around the frame in hand."""
+    """One track around the current frame."""
 
     def __init__(self, causal: bool) -> None:
         self._ahead = 0 if causal else REACH_FRAMES
@@ -167,10 +173,11 @@ class _Window:
 
     @property
     def is_used(self) -> bool:
+        """Whether any crop is held."""
         return bool(self._crops)
 
     def add(self, at: int, face: Face) -> None:
-        """Unless the restorer left the face alone."""
+        """Add the crop of a frame, unless the restorer left the face as it was."""
         if face.restored is None:
             return
         differs = (face.restored != face.source).any(dim=0, keepdim=True).float()
@@ -181,8 +188,8 @@ class _Window:
         source, result = reduced(face.source, side), reduced(face.restored, side)
         self._crops[at] = _Crop(
             face.restored,
-            _grey(source),
-            _grey(result),
+            _gray(source),
+            _gray(result),
             _blurred(source, _GATE_SIGMA_PX),
             _blurred(result, _GATE_SIGMA_PX),
             None if share.min() == 1 else share,
@@ -190,16 +197,17 @@ class _Window:
         )
 
     def forget(self, at: int) -> None:
-        """What no frame after `at` needs."""
+        """Drop what no frame after `at` needs."""
         for old in [k for k in self._crops if k <= at - REACH_FRAMES]:
             del self._crops[old]
-        # Its step back is half of the unrest that the next frame asks about.
+        # The unrest of the next frame needs its step back.
         for a, b in [k for k in self._steps if k[0] <= at and k != (at, at - 1)]:
             del self._steps[a, b]
         for old in [k for k in self._unrest if k <= at - REACH_FRAMES]:
             del self._unrest[old]
 
     def steady(self, at: int, face: Face, how: Deflicker) -> Face:
+        """Return the face of frame `at` with its stabilized crop."""
         amount, detail = how.amount, how.detail
         crop = self._crops.get(at)
         around = [s for s in range(at - REACH_FRAMES, at + self._ahead + 1) if s != at]
@@ -223,10 +231,11 @@ class _Window:
         return replace(face, restored=torch.where(same, crop.restored, mean.clamp(0, 1)))
 
     def _wobble(self, at: int, steps: dict[int, _Step]) -> FlowField:
-        """(S, S, 2) how far the crop's features stand from where their neighbours have them.
+        """Return (S, S, 2): how far the features of a crop are from where its neighbors have them.
 
-        The mean over the neighbours of the flow of restored crops less that of sources, and "none"
-        among them; as much of it as is likely not to be the noise of the sources' flow.
+        It is the mean over the neighbors, with "no wobble" among them, of the flow of restored
+        crops less the flow of sources, times the confidence that this is not noise in the flow of
+        the sources.
         """
         side = len(self._crops[at].source)
         apart = np.zeros((side, side, 2), np.float32)
@@ -237,22 +246,23 @@ class _Window:
         return _blurred(apart / weight, _WOBBLE_SIGMA_PX) * np.float32(self._confidence(at))
 
     def _confidence(self, at: int) -> float:
-        """In [0, 1]: A_R^2 / (A_R^2 + A_I^2), A the median unrest of restored crops and of sources.
+        """Return A_R^2 / (A_R^2 + A_S^2), A the median unrest of restored crops and of sources.
 
-        A restorer that holds still is left to its own motion, a bad source is not followed.
+        The value is in [0, 1]: a restorer that is stable keeps its own motion, and the motion of a
+        bad source is not followed.
         """
         near = range(at - REACH_FRAMES + 1, at + max(self._ahead, 1))
-        known = [self._unrest_of(s) for s in near if self._has_both_neighbors(s)]
-        if not known:
+        unrest = [self._unrest_of(s) for s in near if self._has_both_neighbors(s)]
+        if not unrest:
             return 0.5
-        restored, source = np.median(known, axis=0)
+        restored, source = np.median(unrest, axis=0)
         return float(restored / max(restored + source, 1e-9))
 
     def _has_both_neighbors(self, at: int) -> bool:
         return all(s in self._crops for s in (at - 1, at, at + 1))
 
     def _unrest_of(self, at: int) -> tuple[float, float]:
-        """Mean squares over the face of the acceleration in restored crops and in sources."""
+        """Return the mean squared acceleration over the face, of restored crops and of sources."""
         if at not in self._unrest:
             after, before = self._step(at, at + 1), self._step(at, at - 1)
             inside = _face_ellipse(len(after.gate))
@@ -271,21 +281,22 @@ class _Window:
             a, b = self._crops[first], self._crops[second]
             sources = self._source_flow(a, b), self._source_flow(b, a)
             self._steps[first, second] = _step(
-                a, b, *sources, self._flow(a.grey_restored, b.grey_restored)
+                a, b, *sources, self._flow(a.gray_restored, b.gray_restored)
             )
             self._steps[second, first] = _step(
-                b, a, *sources[::-1], self._flow(b.grey_restored, a.grey_restored)
+                b, a, *sources[::-1], self._flow(b.gray_restored, a.gray_restored)
             )
         return self._steps[first, second]
 
     def _source_flow(self, a: _Crop, b: _Crop) -> FlowField:
         if a.is_fine and b.is_fine:
-            return self._flow(a.grey_source, b.grey_source)
-        coarse = self._flow(_halved(a.grey_source), _halved(b.grey_source))
-        return resized(coarse, len(a.grey_source))
+            return self._flow(a.gray_source, b.gray_source)
+        coarse = self._flow(_halved(a.gray_source), _halved(b.gray_source))
+        return resized(coarse, len(a.gray_source))
 
 
 def _step(a: _Crop, b: _Crop, forward: FlowField, backward: FlowField, flow: FlowField) -> _Step:
+    """Return how crop `a` leads to its neighbor `b`."""
     side = len(a.source)
     there = sample(b.source, forward)
     light = _light_change(a.source, there)
@@ -306,10 +317,10 @@ def _step(a: _Crop, b: _Crop, forward: FlowField, backward: FlowField, flow: Flo
 
 
 def _light_change(target: _Plane, picture: _Plane) -> _Plane:
-    """(2, 3) gain and offset for each channel with which `picture` is lit as `target` is.
+    """Return the (2, 3) gain and offset of each channel that light `picture` as `target` is lit.
 
-    Least squares over the face, first from the median offset, then without what does not fit: a
-    hand that comes in is no change of light.
+    They are found by least squares over the face, first from the median offset, then without pixels
+    that do not fit: a hand that comes into the picture is no change of light.
     """
     apart = len(target) // 32
     inside = _face_ellipse(len(target))[::apart, ::apart]
@@ -330,12 +341,15 @@ def _light_change(target: _Plane, picture: _Plane) -> _Plane:
 
 
 def _path(flow: FlowField, wobble: FlowField) -> FlowField:
-    """From a crop bent back by its wobble straight to the neighbour, so that both cost one warp."""
+    """Return the flow from a crop that is warped back by its wobble straight to the neighbor.
+
+    The two displacements then cost one warp.
+    """
     return np.asarray(sample(flow, -wobble) - wobble)
 
 
 def _with_texture(mean: torch.Tensor, own: torch.Tensor, amount: float) -> torch.Tensor:
-    """`mean` with its finest contrasts brought up to those of `own`, at most 1.6 times."""
+    """Return `mean` with its finest contrasts raised to those of `own`, at most 1.6 times."""
     cell = max(2, mean.shape[-1] // 128)
     fine = _without_cells(mean, cell)
     left, meant = (
@@ -347,7 +361,7 @@ def _with_texture(mean: torch.Tensor, own: torch.Tensor, amount: float) -> torch
 
 
 def _without_cells(image: torch.Tensor, cell: int) -> torch.Tensor:
-    """(3, W, W) less the means of its cells, joined smoothly."""
+    """Return (3, W, W) less the bilinearly interpolated means of its cells."""
     return image - _up(F.avg_pool2d(image[None], cell, ceil_mode=True), image.shape[-1])[0]
 
 
@@ -357,12 +371,16 @@ def _up(planes: torch.Tensor, side: int) -> torch.Tensor:
 
 @cache
 def _face_ellipse(side: int) -> npt.NDArray[np.bool_]:
-    """(side, side) True on the face."""
+    """Return (side, side), True on the face."""
     return np.asarray(face_mask(side)[0].numpy() > 0)
 
 
 def _is_fine(levels: _Plane) -> bool:
-    """By the octaves of a Laplacian pyramid (Burt and Adelson, 1983); small pictures always are."""
+    """Return whether a picture shows detail that half its side would not show.
+
+    The octaves of a Laplacian pyramid decide (Burt and Adelson, 1983); the smallest pictures always
+    do.
+    """
     if len(levels) == _GUIDE_PX[0]:
         return True
     half = _halved(bt601_luma(levels))
@@ -379,11 +397,11 @@ def _halved(picture: npt.NDArray[_Level]) -> npt.NDArray[_Level]:
     return np.asarray(half, picture.dtype)
 
 
-def _grey(levels: _Plane) -> Grey:
+def _gray(levels: _Plane) -> Grey:
     luma = gaussian_blur(bt601_luma(levels), _FLOW_SIGMA_PX)
     return np.asarray(np.clip(np.rint(luma), 0, 255), np.uint8)
 
 
 def _blurred(field: npt.NDArray[np.float32], sigma_px: float) -> npt.NDArray[np.float32]:
-    """By a sigma in pixels at a side of 512."""
+    """Blur with a standard deviation in pixels at a side of 512."""
     return gaussian_blur(field, sigma_px * field.shape[0] / 512)

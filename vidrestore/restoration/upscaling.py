@@ -1,4 +1,4 @@
-"""Whole pictures made larger: by Lanczos, plane by plane, or through a network."""
+"""Upscaling: whole pictures are enlarged by Lanczos resampling of each plane or by a network."""
 
 from __future__ import annotations
 
@@ -33,19 +33,29 @@ _TAG_OF_MATRIX = {"bt709": 1, "bt601": 6, "bt2020": 9}
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """How pictures are made larger, as another process can be told it."""
+    """How pictures are enlarged, in a form that can be passed to another process."""
 
     factor: int
-    """2 or 4."""
+    """The factor of the height, 2 or 4."""
     upscaler: Path | None = None
-    """The file of a network; None for Lanczos."""
+    """The file of the network; None for Lanczos."""
     upscaler_sha256: str | None = None
+    """The SHA-256 of the file of the network; None for Lanczos."""
 
 
 def scaled_info(info: VideoInfo, factor: int) -> VideoInfo:
-    """Of pictures `factor` times as high, in square pixels, of even width.
+    """Return the properties of enlarged pictures.
 
-    A matrix that was guessed is said from here on, since others guess it by the picture's size.
+    They are `factor` times as high, have square pixels and an even width, and are progressive. A
+    matrix that vidrestore guessed is written into the tags, since players guess it by the size of
+    the picture.
+
+    Args:
+        info: The properties of the pictures.
+        factor: The factor of the height.
+
+    Returns:
+        The properties of the enlarged pictures.
     """
     width = 2 * max(1, round(info.width * info.sample_aspect_ratio * factor / 2))
     value_range, matrix, primaries, transfer = info.tags
@@ -63,7 +73,7 @@ def scaled_info(info: VideoInfo, factor: int) -> VideoInfo:
 
 
 def _moved(info: VideoInfo, across: Fraction, down: int) -> tuple[int, ...] | None:
-    """The display matrix, whose shift (x, y) is in pixels of the picture as it is shown."""
+    """Return the display matrix, whose shift (x, y) is in pixels of the displayed picture."""
     if info.display_matrix is None:
         return None
     numbers = list(info.display_matrix)
@@ -74,22 +84,36 @@ def _moved(info: VideoInfo, across: Fraction, down: int) -> tuple[int, ...] | No
 
 
 class Scaler:
-    """Makes pictures of `info` into such of `target`, which `scaled_info` gave.
+    """Enlarges pictures of one size to another size that `scaled_info` returned.
 
-    Without a network every plane is resampled by itself, at the bit depth of the stream, a chroma
-    sample at its own place between those of luma. With one, R'G'B' goes through it, and only alpha
-    is resampled.
+    Without a network every plane is resampled separately, at the bit depth of the stream, and
+    chroma samples keep their places between those of luma. With a network, R'G'B' passes through
+    it, and only alpha is resampled.
     """
 
     def __init__(self, info: VideoInfo, target: VideoInfo, upscaler: Upscaler | None) -> None:
+        """Make a scaler.
+
+        Args:
+            info: The properties of the pictures.
+            target: The properties of the enlarged pictures, as `scaled_info` returned them.
+            upscaler: The network, or None for Lanczos.
+        """
         self._info, self._target, self._upscaler = info, target, upscaler
         self._factor = target.height // info.height
         self._unflag: Any = None
 
     def __call__(self, image: av.VideoFrame) -> av.VideoFrame:
-        """A new picture, with the time and the side data of the one given."""
+        """Enlarge a picture.
+
+        Args:
+            image: The picture.
+
+        Returns:
+            A new picture with the time and the side data of `image`, never flagged as interlaced.
+        """
         target = self._target
-        # Every sample is written anew; this takes along what else a frame carries, captions say.
+        # Samples are overwritten below; `reformat` copies other data of a frame, such as captions.
         larger = image.reformat(
             width=target.width,
             height=target.height,
@@ -99,7 +123,7 @@ class Scaler:
         )
         if larger.interlaced_frame:
             larger = self._without_fields(larger)
-        larger.colorspace = image.colorspace  # swscale takes 5 for 6, both of which mean BT.601
+        larger.colorspace = image.colorspace  # swscale changes 5 to 6; both mean BT.601
         larger.make_writable()
         how = layout(image)
         rest = range(len(image.planes))
@@ -112,7 +136,7 @@ class Scaler:
         return larger
 
     def _without_fields(self, image: av.VideoFrame) -> av.VideoFrame:
-        """The same, no longer said to be interlaced, for which PyAV has no word."""
+        """Return the picture without its interlaced flag, which PyAV cannot clear itself."""
         if self._unflag is None:
             graph = av.filter.Graph()
             graph.threads = 1
@@ -126,8 +150,8 @@ class Scaler:
             graph.link_nodes(begin, *ends).configure()
             self._unflag = graph
         self._unflag.push(image)
-        found: av.VideoFrame = self._unflag.pull()
-        return found
+        unflagged: av.VideoFrame = self._unflag.pull()
+        return unflagged
 
     def _resample(
         self,
@@ -137,6 +161,7 @@ class Scaler:
         grid: tuple[int, int],
         bits: int,
     ) -> None:
+        """Resample one plane of `image` into the same plane of `larger`."""
         info, target = self._info, self._target
         samples, into = plane(image, index), plane(larger, index)
         site = (0.0, 0.0) if grid == (1, 1) else chroma_site(info, grid)
@@ -152,7 +177,7 @@ class Scaler:
             np.copyto(into[at], strip.clip(0, 2**bits - 1, out=strip), casting="unsafe")
 
     def _through(self, upscaler: Upscaler, image: av.VideoFrame) -> FloatArray:
-        """(3, height, width) R'G'B' of the target."""
+        """Return (3, height, width) R'G'B' of the target, as the network gives it."""
         info, target = self._info, self._target
         rgb = region_rgb(image, Rect(0, 0, info.width, info.height), info).numpy()
         larger = upscaler(rgb, self._factor)
@@ -166,7 +191,7 @@ class Scaler:
 def _axis(
     length: int, target_length: int, step: int, site: float, samples: tuple[int, int]
 ) -> Axis:
-    """Of the samples of a plane that are `step` luma pixels apart, the first at `site`.
+    """Return the resampling of samples that are `step` luma pixels apart, the first at `site`.
 
     Pixel X of the target lies at (X + 1/2) length / target_length - 1/2.
     """
@@ -176,16 +201,35 @@ def _axis(
 
 
 def unseen_fields(info: VideoInfo, interlacing: Interlacing) -> Iterator[str]:
-    """What a person should know of frames of `info` that are enlarged as they are."""
+    """Tell the user of frames that may be interlaced and are enlarged as whole pictures.
+
+    Args:
+        info: The properties of the frames.
+        interlacing: The result of the analysis of interlacing.
+
+    Yields:
+        A notice, where the file flags its frames as interlaced and the analysis did not check them.
+    """
     if info.is_interlaced and interlacing.mode == "off" and not interlacing.found:
         yield (
-            "the file says that its frames are interlaced, and nobody looked whether they are; "
-            "they were enlarged as whole pictures"
+            "the file says that its frames are interlaced, and vidrestore did not check that; "
+            "it enlarged them as whole pictures"
         )
 
 
 def chosen_scaling(settings: Settings) -> Scaling | None:
-    """What the settings ask for, its network tried; None where nothing is enlarged."""
+    """Return the scaling that the settings ask for, and check that its network works.
+
+    Args:
+        settings: The settings; `scale` and `restore` are used.
+
+    Returns:
+        The scaling; None where the factor is 1.
+
+    Raises:
+        WeightsError: The file of the network is missing or is not the file of an upscaler.
+        UsageError: The network enlarges less than the factor.
+    """
     factor, upscaler = settings.scale.factor, settings.scale.upscaler
     if factor == 1:
         return None
@@ -201,19 +245,41 @@ def chosen_scaling(settings: Settings) -> Scaling | None:
 def open_scaler(
     scaling: Scaling, info: VideoInfo, target: VideoInfo, device: torch.device
 ) -> Scaler:
-    """WeightsError where the network is no longer the one that was chosen."""
+    """Open the scaler that was chosen.
+
+    Args:
+        scaling: The scaling.
+        info: The properties of the pictures.
+        target: The properties of the enlarged pictures, as `scaled_info` returned them.
+        device: The device of the network.
+
+    Returns:
+        The scaler.
+
+    Raises:
+        WeightsError: The file of the network is missing, or its content changed since it was
+            chosen.
+    """
     path = scaling.upscaler
     if path is None:
         return Scaler(info, target, None)
     if not path.is_file() or sha256_of_file(path) != scaling.upscaler_sha256:
         raise WeightsError(
-            f"the upscaler {path} is not there or another file than when the run was started; "
-            "share one file with all nodes, and do not change it meanwhile"
+            f"the upscaler {path} is missing or has changed since the run started; give all nodes "
+            "the same file, and do not change it during the run"
         )
     return Scaler(info, target, Upscaler(path, device=device))
 
 
 def notice(scaling: Scaling, target: VideoInfo) -> str:
-    """What is done to the picture, for a person."""
+    """Describe the scaling for the user.
+
+    Args:
+        scaling: The scaling.
+        target: The properties of the enlarged pictures.
+
+    Returns:
+        A sentence without a final period.
+    """
     how = "Lanczos" if scaling.upscaler is None else scaling.upscaler.name
     return f"the picture is enlarged to {target.width} x {target.height} pixels by {how}"

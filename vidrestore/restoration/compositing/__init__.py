@@ -1,1 +1,1 @@
-"""Paste restored faces into frames."""
+"""Compositing: restored faces are pasted into frames."""

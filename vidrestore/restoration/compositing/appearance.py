@@ -1,7 +1,7 @@
-"""What one frame says of a face that is pasted into it: where it is, and how it looks.
+"""Appearance: where a face is in one frame, and how it looks there.
 
-Everything is small and depends on that frame alone, or for noise on its two neighbours, so that
-what a window of frames says together does not depend on where a segment begins.
+All values are small and depend only on that frame, or for noise on its two neighbors. What a window
+of frames gives together therefore does not depend on where a segment begins.
 """
 
 from __future__ import annotations
@@ -60,29 +60,63 @@ _GRAIN_SIDE_PX = (110.0, 142.0)
 
 
 class TrackGeometry:
-    """What a track says of its face: how large it is, and where in each frame."""
+    """The size of the face of a track, and its place in each frame."""
 
     def __init__(self, track: Track) -> None:
+        """Take the geometry of a track.
+
+        Args:
+            track: The track.
+        """
         self._track = track
         self.track_id = track.track_id
         self.side_px = float(np.median([crop_side_px(matrix) for matrix in track.matrices]))
 
     def unit(self, index: int) -> Matrix | None:
-        """(2, 3) frame -> unit crop; None before and after the track."""
+        """Return the matrix from a frame to the unit crop.
+
+        Convention:
+            Frame pixel centers (x, y) -> unit crop, whose outer edges lie at 0 and 1.
+
+        Args:
+            index: The index of the frame.
+
+        Returns:
+            (2, 3) float64; None before and after the track.
+        """
         at = index - self._track.first_frame
         inside = 0 <= at < len(self._track.matrices)
         return self._track.matrices[at].astype(np.float64) if inside else None
 
     def shows_noise(self, index: int) -> bool:
-        """True for frames with two neighbours in the track in which noise is measured: of a small
-        face, which has few samples, all; else so few that each frame is or is next to one."""
+        """Return whether noise is measured in a frame.
+
+        These are frames with both neighbors in the track: all of them for a small face, which has
+        few samples; else so few that each frame is one of them or next to one.
+
+        Args:
+            index: The index of the frame.
+
+        Returns:
+            Whether noise is measured there.
+        """
         first, last = self._track.first_frame + 1, self._track.end_frame - 2
         if not first <= index <= last:
             return False
         return self.side_px < _LARGE_SIDE_PX or index in (first, last) or index % 3 == 0
 
     def landmarks(self, index: int) -> masks.Points:
-        """(5, 2) in the unit crop of a frame of the track."""
+        """Return the landmarks in a frame of the track.
+
+        Convention:
+            (x, y) in the unit crop, whose outer edges lie at 0 and 1.
+
+        Args:
+            index: The index of the frame, which lies in the track.
+
+        Returns:
+            (5, 2) float64.
+        """
         at = index - self._track.first_frame
         points = self._track.landmarks[at].astype(np.float64)
         return apply(self._track.matrices[at].astype(np.float64), points)
@@ -90,24 +124,35 @@ class TrackGeometry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FacePlacement:
-    """A face in a frame."""
+    """The place of a face in a frame, and its outline."""
 
     unit: Matrix
-    """(2, 3).
+    """The (2, 3) matrix from the frame to the unit crop.
 
-    Convention: frame pixel centres (x, y) -> unit crop.
+    Convention: frame pixel centers (x, y) -> unit crop, whose outer edges lie at 0 and 1.
     """
     landmarks: masks.Points
-    """(5, 2) in the unit crop."""
+    """(5, 2) landmarks (x, y) in the unit crop."""
     feather: float
-    """Width of the mask's soft edge, in unit crops; likewise:"""
+    """The width of the soft edge of the mask, in unit crops."""
     reach: masks.Points
-    """(n,) of its outline; see `masks.hull_support`."""
+    """(n,) extents of the outline in unit crops; see `masks.hull_support`."""
     distance: FloatArray
-    """(64, 64) signed distance to the outline of the face."""
+    """(64, 64) signed distance to the outline of the face in unit crops; negative inside."""
 
     def rect(self, info: VideoInfo, grid: tuple[int, int], *, around: float = 0.0) -> Rect:
-        """What the mask covers of the frame, and so many times its size around it."""
+        """Return the rectangle that the mask covers in the frame, with a margin.
+
+        Args:
+            info: The properties of the frame.
+            grid: The width and height of a group of chroma samples in pixels; the rectangle
+                consists of whole groups.
+            around: The margin on each side as a share of the width and height of the mask; negative
+                values shrink the rectangle. Default: 0.
+
+        Returns:
+            The rectangle in pixels of the frame; it may be empty.
+        """
         quarter = len(self.reach) // 4
         right, bottom, left, top = (self.reach[i * quarter] + self.feather for i in range(4))
         wide, high = (right + left) * around, (bottom + top) * around
@@ -118,22 +163,37 @@ class FacePlacement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameAppearance:
-    """The face itself; None and empty where nobody asked."""
+    """How a face looks in a frame; fields that the caller did not ask for are None."""
 
     contradiction: occlusion.OcclusionCheck | None = None
+    """The contradictions of the restored face with its source."""
     tone: color_match.Tone | None = None
+    """The broad colors of the source and of the restored face."""
     unclipped: FloatArray | None = None
-    """(64, 64) in [0, 1]"""
+    """(64, 64) in [0, 1]; 0 where the source is overexposed."""
     parsed: Parsed | None = None
-    """What a parser sees in the source."""
+    """The parts of the face that a parser found in the source."""
     smear: motion_blur.MotionBlur | None = None
+    """The motion blur of the source."""
     edges_px: float | None = None
-    """Width of the source's edges, on the face or around it, whichever are sharper; pixels of the
-    frame. None where there are none around it."""
+    """The width of the edges of the source in pixels of the frame, on the face or around it,
+    whichever are sharper; None also where there are no edges around it.
+    """
 
 
 def place_of(unit: Matrix, landmarks: masks.Points | None) -> FacePlacement:
-    """`landmarks` (5, 2) in the unit crop, or None for those of an average face."""
+    """Return the place of a face and its outline.
+
+    Convention:
+        `unit` is frame pixel centers (x, y) -> unit crop; landmarks are (x, y) in the unit crop.
+
+    Args:
+        unit: (2, 3) matrix.
+        landmarks: (5, 2) landmarks; None for those of an average face.
+
+    Returns:
+        The place.
+    """
     feather = min(_FEATHER_PX / crop_side_px(unit), _WIDEST_FEATHER)
     points = masks.usual_landmarks() if landmarks is None else masks.believable(landmarks)
     reach = masks.hull_support(points)
@@ -152,7 +212,23 @@ def look_at(
     motion: npt.NDArray[np.float64] | None,
     parser: Parser | None,
 ) -> FrameAppearance:
-    """Each only where it is asked for; `motion` is that of `smear.motion_px`."""
+    """Measure how a face looks in a frame.
+
+    Args:
+        face: The face; it has a restored crop.
+        frame: The frame as decoded.
+        place: The place of the face in the frame.
+        info: The properties of the frame.
+        occluders: Whether to look for occluders.
+        tones: Whether to measure colors and overexposure.
+        edges: Whether to measure the width of edges.
+        motion: (2,) motion, as `motion_blur.motion_px` returns it, to measure motion blur; None: it
+            is not measured.
+        parser: The face parser; None: the face is not parsed.
+
+    Returns:
+        The appearance.
+    """
     assert face.restored is not None
     inside = _inside_frame(place.unit, info)
     mask = masks.soft(place.distance, place.feather) * inside
@@ -188,8 +264,22 @@ def look_at(
 def at_rect(
     picture: FloatArray, place: FacePlacement, rect: Rect, *, step_px: int = 1
 ) -> FloatArray:
-    """A small (n, n) or (n, n, 4) picture of the unit crop, bilinear at every pixel of a part of
-    the frame, or in the middle of each `step_px` by `step_px` pixels of it."""
+    """Sample a picture of the unit crop, bilinearly, at the pixels of a part of the frame.
+
+    Convention:
+        `picture` covers the unit crop, its outer edges at 0 and 1; beyond its edge its border is
+        repeated.
+
+    Args:
+        picture: (n, n) or (n, n, 4) float32 picture.
+        place: The place of the face.
+        rect: The part of the frame, w x h pixels.
+        step_px: The side of the squares of pixels that get one sample each, in their middle;
+            default: 1.
+
+    Returns:
+        (h, w) or (h, w, 4) float32, both sides divided by `step_px` and rounded up.
+    """
     matrix = place.unit * len(picture)
     matrix[:, 2] -= 0.5
     matrix = shifted(matrix, rect)
@@ -208,7 +298,18 @@ def at_rect(
 def broad_at_rect(
     fields: Sequence[npt.NDArray[Any]], place: FacePlacement, rect: Rect
 ) -> list[FloatArray]:
-    """The same of four (n, n) that are so smooth that every other pixel says it all."""
+    """Sample four smooth pictures of the unit crop at the pixels of a part of the frame.
+
+    They are sampled as by `at_rect` at every other pixel and interpolated between.
+
+    Args:
+        fields: Four (n, n) pictures.
+        place: The place of the face.
+        rect: The part of the frame, w x h pixels.
+
+    Returns:
+        The four (h, w) float32 pictures.
+    """
     halves = cv2.split(at_rect(np.dstack(fields), place, rect, step_px=2))
     size = tuple(2 * side for side in halves[0].shape[::-1])
     doubled = [cv2.resize(half, size, interpolation=cv2.INTER_LINEAR) for half in halves]
@@ -216,12 +317,21 @@ def broad_at_rect(
 
 
 def grain_planes(image: Any) -> tuple[int, ...]:
-    """The planes whose noise is measured: each, or green where they are red, green and blue."""
+    """Return the planes whose noise is measured.
+
+    Args:
+        image: The frame.
+
+    Returns:
+        The indexes of the planes: all color planes, or green alone where they are red, green and
+        blue.
+    """
     how = layout(image)
     return (how.planes[1],) if how.is_rgb else how.planes
 
 
 def _edges_px(frame: Frame, place: FacePlacement, info: VideoInfo) -> float | None:
+    """Return the width of the edges of the source, on or around the face; None without edges."""
     rect = place.rect(info, layout(frame.image).grid, around=_NEAR)
     if rect.is_empty:
         return None
@@ -236,10 +346,23 @@ def _edges_px(frame: Frame, place: FacePlacement, info: VideoInfo) -> float | No
 def noise_between(
     frames: Sequence[Frame], units: Sequence[Matrix], place: FacePlacement, info: VideoInfo
 ) -> tuple[grain.Spectrum, ...]:
-    """Noise of the middle one of three successive frames, of each of `grain_planes`: the weaker of
-    what the surroundings show and what the face does, which is followed by its (2, 3) `units`.
+    """Measure the noise of the middle one of three successive frames.
 
-    Noise is in both, while leaves behind a face, or lips that move, are not.
+    It is measured around the face and on the face, which is followed through the frames, and the
+    weaker one is returned: leaves that move behind a face or moving lips are in one of the two,
+    noise is in both.
+
+    Convention:
+        `units` are frame pixel centers (x, y) -> unit crop.
+
+    Args:
+        frames: The three frames, in order.
+        units: The (2, 3) matrix of each frame.
+        place: The place of the face in the middle frame.
+        info: The properties of the frames.
+
+    Returns:
+        The (16, 9) spectrum of each of `grain_planes`.
     """
     how = layout(frames[1].image)
     around, within = (place.rect(info, how.grid, around=each) for each in (_AROUND, -_INSIDE))
@@ -265,7 +388,7 @@ def noise_between(
 
 
 def _at_least(rect: Rect, shape: tuple[int, int]) -> Rect:
-    """Of (h, w) samples at least `_FEWEST_SAMPLES` on a side, around the middle of `rect`."""
+    """Return `rect` with at least `_FEWEST_SAMPLES` on a side, within a plane of that shape."""
     ends = []
     for low, high, length in ((rect.x0, rect.x1, shape[1]), (rect.y0, rect.y1, shape[0])):
         wanted = max(high - low, _FEWEST_SAMPLES)
@@ -278,8 +401,10 @@ def _at_least(rect: Rect, shape: tuple[int, int]) -> Rect:
 def _followed(
     planes: Sequence[npt.NDArray[Any]], rect: Rect, steps: Sequence[npt.NDArray[np.int_]]
 ) -> list[npt.NDArray[Any]]:
-    """`rect` of each (h, w) plane, moved by so many samples (x, y), as far as it lies in all of
-    them; empty where it does not."""
+    """Return `rect` of each (h, w) plane, moved by so many samples (x, y), where it lies in all.
+
+    The list is empty where it does not.
+    """
     height, width = planes[0].shape
     x, y = np.transpose(steps)
     x0, x1 = max(rect.x0, -x.min()), min(rect.x1, width - x.max())
@@ -293,10 +418,18 @@ def _followed(
 
 
 def noise_of(frame: Frame, place: FacePlacement, info: VideoInfo) -> tuple[grain.Spectrum, ...]:
-    """The same of a frame that has no neighbours, by its flattest blocks.
+    """Measure the noise of a single frame by its flattest blocks.
 
-    In a face so small that no block of it is flat both show features instead: the noise fades out
-    with the size of the crop.
+    A face can be so small that no block of it is flat, and both places then show features. The
+    noise therefore fades out with the size of the crop.
+
+    Args:
+        frame: The frame.
+        place: The place of the face.
+        info: The properties of the frame.
+
+    Returns:
+        The (16, 9) spectrum of each of `grain_planes`.
     """
     small, large = _GRAIN_SIDE_PX
     share = min(max((crop_side_px(place.unit) - small) / (large - small), 0.0), 1.0)
@@ -319,7 +452,7 @@ def noise_of(frame: Frame, place: FacePlacement, info: VideoInfo) -> tuple[grain
 
 
 def _inside_frame(unit: Matrix, info: VideoInfo) -> FloatArray:
-    """(64, 64) 1 where the unit crop shows the frame, 0 where it repeats its border."""
+    """Return (64, 64): 1 where the unit crop shows the frame, 0 where it repeats its border."""
     inverse = invert(unit)
     corners = apply(inverse, unit_corners())
     if (corners >= 0).all() and (corners <= [info.width - 1, info.height - 1]).all():
@@ -332,14 +465,23 @@ def _inside_frame(unit: Matrix, info: VideoInfo) -> FloatArray:
 
 
 def _small(crop: torch.Tensor | FloatArray, side: int) -> FloatArray:
-    """(3, W, W), or what this made of one, -> (side, side, 3) on the CPU."""
+    """Return (side, side, 3) on the CPU, of (3, W, W) or of what this function returned before."""
     if isinstance(crop, np.ndarray):
         return scaled(crop, side)
     return np.asarray(cv2.merge([scaled(plane, side) for plane in to_host(crop).numpy()]))
 
 
 def scaled(picture: FloatArray, side: int) -> FloatArray:
-    """A square picture with another side."""
+    """Scale a square picture.
+
+    Args:
+        picture: (n, n) or (n, n, channels) float32 picture.
+        side: The new side in pixels.
+
+    Returns:
+        The picture, averaged over areas to shrink and interpolated bilinearly to enlarge; `picture`
+        itself where it has that side.
+    """
     while (own := len(picture)) != side:
         # By halves, as long as these lead there: that is less than half the work of one step.
         to = own // 2 if own % (2 * side) == 0 else side

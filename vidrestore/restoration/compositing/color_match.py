@@ -1,6 +1,7 @@
-"""The broad colours of a restored face follow its source: tint, light, and film without colours.
+"""Color matching: the broad colors of a restored face follow its source.
 
-Everything happens in small pictures of the unit crop, in [0, 1], display values.
+They are its tint, its light, and the lack of colors of black and white film. All computations use
+small pictures of the unit crop with display values in [0, 1].
 """
 
 from __future__ import annotations
@@ -19,61 +20,80 @@ from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.luma import BT601_WEIGHTS, bt601_luma
 
 GRID_PX = 64
-"""Side of the small pictures."""
+"""The side, in pixels, of the small pictures."""
 
-# Standard deviation of the blur that leaves broad colours, in pixels of the grid.
+# Standard deviation of the blur that leaves broad colors, in pixels of the grid.
 _SIGMA_PX = 3.0
-# Weight of "no correction" where nothing of the face is near.
+# Weight of "no correction" far from the face.
 _LEAST_WEIGHT = 1e-3
-# Contrast is lowered with the light, down to this; and black has some contrast left.
+# Contrast falls with the light, down to this gain; black keeps some contrast.
 _LEAST_GAIN, _BLACK = 0.2, 4 / 255
 # Standard deviation of chroma around a function of the luma, in 8-bit levels, up to which a
-# picture has no colours of its own, and from which on it surely has some.
-_TONED, _COLOURFUL = 0.8, 1.8
+# picture has no colors of its own, and from which on it surely has some.
+_TONED, _COLORFUL = 0.8, 1.8
 _CHROMA_SIGMA_PX = 1.0
-# A film's toning is a parabola of the luma at most; this keeps it from swinging where no luma is.
+# The toning of a film is at most a parabola of the luma; this damps it where no luma was seen.
 _RIDGE = 1e-4
-# Levels from which a source counts as clipped, and where nothing else than that is left of it.
+# Levels from which a source begins to count as clipped, and from which it counts as fully clipped.
 _CLIPPED, _BLOWN = 246 / 255, 252 / 255
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tone:
-    """What one frame says."""
+    """The tones of one frame."""
 
     source: FloatArray
-    """(64, 64, 3) broad colours; likewise:"""
+    """(64, 64, 3) broad colors of the source."""
     restored: FloatArray
+    """(64, 64, 3) broad colors of the restored face."""
     chroma: npt.NDArray[np.float64]
-    """(3, 2) R - Y and B - Y of the source as 1, Y and Y^2 give them."""
+    """(3, 2) coefficients of 1, Y and Y^2 that give R - Y and B - Y of the source."""
     toned: float
-    """In [0, 1]: whether that is all the colour there is."""
+    """In [0, 1]: how surely `chroma` describes all colors of the source."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Correction:
-    """restored * gain + offset, then as much of the toning as `toned` says."""
+    """A correction of color: restored * gain + offset, then `toned` parts of the toning."""
 
     gain: FloatArray
-    """(64, 64)"""
+    """(64, 64) factor of the restored face."""
     offset: FloatArray
-    """(64, 64, 3)"""
+    """(64, 64, 3) values to add after the gain."""
     chroma: npt.NDArray[np.float64]
+    """(3, 2) coefficients of the toning, as in `Tone.chroma`."""
     toned: float
+    """In [0, 1]: how much of the chroma the toning replaces."""
 
 
 def tone_of(source: FloatArray, restored: FloatArray, face: FloatArray) -> Tone:
-    """Of two (64, 64, 3) pictures, where (64, 64) `face` in [0, 1] is more than 0."""
+    """Measure the tones of a source and of a restored face.
+
+    Args:
+        source: (64, 64, 3) RGB in [0, 1].
+        restored: (64, 64, 3) RGB in [0, 1].
+        face: (64, 64) weight in [0, 1] of each pixel; only pixels above 0 count.
+
+    Returns:
+        The tones.
+    """
     chroma, deviation = _toning(source, face)
-    toned = float(np.clip((_COLOURFUL - 255 * deviation) / (_COLOURFUL - _TONED), 0, 1))
+    toned = float(np.clip((_COLORFUL - 255 * deviation) / (_COLORFUL - _TONED), 0, 1))
     return Tone(_broad(source, face), _broad(restored, face), chroma, toned)
 
 
 def correction(window: Sequence[Tone]) -> Correction:
-    """The mean over the frames of the window, which makes it slow.
+    """Return the correction for the middle of a window of frames.
 
-    The restored face keeps its own detail around the source's broad colours. Where it was lighter
-    than its source the contrast of that falls in proportion, so that dark shots stay dark.
+    It is the mean over the window, so that it changes slowly. The restored face keeps its own
+    detail around the broad colors of the source. Where it was lighter than its source, its contrast
+    falls in proportion, so that dark shots stay dark.
+
+    Args:
+        window: The tones of the frames of the window, at least one.
+
+    Returns:
+        The correction.
     """
     source, restored = (
         reduce(np.add, [getattr(tone, name) for tone in window]) / np.float32(len(window))
@@ -92,8 +112,15 @@ def correction(window: Sequence[Tone]) -> Correction:
 
 
 def add_toning(rgb: FloatArray, found: Correction) -> None:
-    """Lead the chroma of (3, h, w), in place, to what the source has at its luma, neutral exactly
-    so."""
+    """Change the chroma of a picture, in place, to the chroma of the source at the same luma.
+
+    The more `toned` is, the more of the chroma is replaced. A neutral source gives exactly neutral
+    colors.
+
+    Args:
+        rgb: (3, h, w) float32 RGB in [0, 1].
+        found: The correction.
+    """
     if found.toned == 0:
         return
     red, green, blue = (float(k) for k in BT601_WEIGHTS)
@@ -105,13 +132,22 @@ def add_toning(rgb: FloatArray, found: Correction) -> None:
 
 
 def unclipped(source: FloatArray) -> FloatArray:
-    """(h, w) in [0, 1]: 0 where `source` (h, w, 3) is blown out, and has nothing to restore."""
+    """Return where a source is not overexposed.
+
+    An overexposed area holds no detail to restore.
+
+    Args:
+        source: (h, w, 3) RGB in [0, 1].
+
+    Returns:
+        (h, w) float32 in [0, 1]; 0 where the source is overexposed.
+    """
     least = reduce(cv2.min, cv2.split(gaussian_blur(source, 1.0)))
     return np.asarray(((_BLOWN - least) / (_BLOWN - _CLIPPED)).clip(0, 1), np.float32)
 
 
 def _broad(picture: FloatArray, face: FloatArray) -> FloatArray:
-    """Blurred, from the face alone, and beyond it what is nearest."""
+    """Return the colors of the face, blurred, and the nearest of them beyond it."""
     weight = face + np.float32(_LEAST_WEIGHT)
     weighted = cv2.merge([*(cv2.multiply(each, weight) for each in cv2.split(picture)), weight])
     sums = gaussian_blur(weighted, _SIGMA_PX, border="repeat")
@@ -120,16 +156,16 @@ def _broad(picture: FloatArray, face: FloatArray) -> FloatArray:
 
 
 def _toning(source: FloatArray, face: FloatArray) -> tuple[npt.NDArray[np.float64], float]:
-    """(3, 2) chroma as a parabola of the luma, and the standard deviation around it."""
-    # Every other pixel of what is so blurred says it all.
+    """Return the (3, 2) chroma as a parabola of the luma, and the standard deviation around it."""
+    # The picture is so blurred that every other pixel suffices.
     low = gaussian_blur(source, _CHROMA_SIGMA_PX)[::2, ::2].reshape(-1, 3).astype(float)
     weight = face[::2, ::2].reshape(-1).astype(np.float64)
     luma = bt601_luma(low)
-    # Equal channels must give a chroma of exactly nothing, which their weighted sum would not.
+    # Equal channels must give a chroma of exactly 0, which their weighted sum would not.
     chroma = (low - low[:, 1:2])[:, ::2]
     chroma = chroma - (chroma @ BT601_WEIGHTS[::2])[:, None]
     powers = np.stack([np.ones_like(luma), luma, luma**2], axis=1)
     normal = (powers * weight[:, None]).T @ powers + _RIDGE * max(weight.sum(), 1) * np.eye(3)
-    found = np.linalg.solve(normal, (powers * weight[:, None]).T @ chroma)
-    off: npt.NDArray[Any] = ((chroma - powers @ found) ** 2).sum(axis=1)
-    return found, float(np.sqrt((off * weight).sum() / max(weight.sum(), 1e-6)))
+    solution = np.linalg.solve(normal, (powers * weight[:, None]).T @ chroma)
+    off: npt.NDArray[Any] = ((chroma - powers @ solution) ** 2).sum(axis=1)
+    return solution, float(np.sqrt((off * weight).sum() / max(weight.sum(), 1e-6)))

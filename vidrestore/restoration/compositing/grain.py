@@ -1,13 +1,14 @@
-"""Noise of the source around a face, and noise like it for what was restored.
+"""Grain: the noise of the source around a face, and similar noise for the restored face.
 
-Levels are code values of a plane. A spectrum is that of blocks, (16, 9) as `rfft2` gives it,
-scaled so that its mean over all 16 x 16 frequencies is the variance.
+Levels are code values of a plane. A spectrum is the power of blocks, (16, 9) in the layout of
+`rfft2`, scaled so that its mean over all 16 x 16 frequencies is the variance.
 
-Noise is what is new in each frame: of three in a row, the middle one less the mean of the others.
-What is left there of the picture, since it moves, is in proportion to its slopes. These and the
-picture itself are known from the sum of the three, which owes nothing to that difference where
-there is only noise; so is the change from the first to the third, by which blocks are chosen.
-A choice by one and a level by the other has no bias, and no block has to be flat.
+Noise is what is new in each frame: of three successive frames, the middle one less the mean of the
+others. The rest of a moving picture in that difference is proportional to the slopes of the
+picture. The picture and its slopes are estimated from the sum of the three frames, which is
+uncorrelated with that difference where there is only noise. The change from the first frame to the
+third, by which blocks are chosen, is also uncorrelated with it. Choosing blocks by one and
+measuring the level by the other has no bias, and no block has to be flat.
 """
 
 from __future__ import annotations
@@ -55,15 +56,24 @@ _REACH_PX = 5
 _WORTHLESS = 0.01
 
 Spectrum = npt.NDArray[np.float64]
+"""The power of noise in blocks, (16, 9) in the layout of `rfft2`, in squared code values."""
 
 
 def nothing() -> Spectrum:
-    """(16, 9) of no noise."""
+    """Return the (16, 9) spectrum of no noise."""
     return np.zeros((_BLOCK_PX, _BLOCK_PX // 2 + 1))
 
 
 def spectrum_of(plane: npt.NDArray[Any], bits: int) -> Spectrum:
-    """(16, 9) of the flattest blocks of (h, w) samples; zeros where there are too few blocks."""
+    """Return the spectrum of the flattest blocks of a plane.
+
+    Args:
+        plane: (h, w) samples.
+        bits: The bit depth of the samples.
+
+    Returns:
+        (16, 9) float64; zeros where there are too few blocks.
+    """
     blocks = _blocks(plane)
     flat = _flattest(blocks, _is_exposed(blocks, bits))
     if len(flat) == 0:
@@ -72,8 +82,15 @@ def spectrum_of(plane: npt.NDArray[Any], bits: int) -> Spectrum:
 
 
 def changing_spectrum(three: Sequence[npt.NDArray[Any]], bits: int) -> Spectrum | None:
-    """(16, 9) of what is new in each of three successive frames; the same (h, w) samples of each,
-    to a pixel. None where not one block fits in, or all are clipped."""
+    """Return the spectrum of what is new in each of three successive frames.
+
+    Args:
+        three: (h, w) samples of each frame, which follow the motion to a pixel.
+        bits: The bit depth of the samples.
+
+    Returns:
+        (16, 9) float64; None where no block fits into the samples, or all blocks are clipped.
+    """
     height, width = three[0].shape
     corners = _corners(height, width)
     if len(corners) == 0:
@@ -112,7 +129,7 @@ def changing_spectrum(three: Sequence[npt.NDArray[Any]], bits: int) -> Spectrum 
 
 
 def _slopes(windows: npt.NDArray[np.float32]) -> tuple[list[FloatArray], FloatArray]:
-    """Across and down, (n, 256) each; and how much goes on around each sample, in power."""
+    """Return the slopes across and down, (n, 256) each, and the activity around each sample."""
     middle = windows[:, 1:-1, 1:-1]
     left, right = windows[:, 1:-1, :-2], windows[:, 1:-1, 2:]
     above, below = windows[:, :-2, 1:-1], windows[:, 2:, 1:-1]
@@ -124,7 +141,7 @@ def _slopes(windows: npt.NDArray[np.float32]) -> tuple[list[FloatArray], FloatAr
 
 
 def _orthonormal(blocks: Sequence[npt.NDArray[np.float32]]) -> list[FloatArray]:
-    """Of each (n, 256) less its slope, directions at right angles; zeros where there are none."""
+    """Return orthogonal directions of (n, 256) less its best plane; zeros where there are none."""
     found: list[FloatArray] = []
     for each in blocks:
         own = _without_slope(each)
@@ -135,7 +152,7 @@ def _orthonormal(blocks: Sequence[npt.NDArray[np.float32]]) -> list[FloatArray]:
 
 
 def _part_in(basis: Sequence[FloatArray], blocks: npt.NDArray[np.float32]) -> FloatArray:
-    """What of each (n, 256) block the directions, (n, 256) each, make up."""
+    """Return the part of each (n, 256) block in the span of the directions, (n, 256) each."""
     part = np.zeros_like(blocks)
     for each in basis:
         part += each * np.einsum("ni,ni->n", each, blocks)[:, None]
@@ -143,7 +160,7 @@ def _part_in(basis: Sequence[FloatArray], blocks: npt.NDArray[np.float32]) -> Fl
 
 
 def _corners(height: int, width: int) -> npt.NDArray[np.intp]:
-    """(n, 2) of blocks with a margin, evenly over a plane; they overlap where there are few."""
+    """Return (n, 2) corners of blocks with a margin, spread over a plane; few blocks overlap."""
     rows, columns = height - _MARGINS_PX, width - _MARGINS_PX
     if min(rows, columns) < _BLOCK_PX:
         return np.zeros((0, 2), np.intp)
@@ -158,23 +175,33 @@ def _corners(height: int, width: int) -> npt.NDArray[np.intp]:
 
 
 def _windows(plane: npt.NDArray[Any], corners: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-    """(n, 18, 18): blocks with a margin of one."""
+    """Return (n, 18, 18) blocks with a margin of one sample."""
     side = _BLOCK_PX + _MARGINS_PX
     views = np.lib.stride_tricks.sliding_window_view(plane, (side, side))
     return np.asarray(views[corners[:, 0], corners[:, 1]], np.float32)
 
 
 def _inner(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(n, 256)"""
+    """Return (n, 256) samples of the blocks without their margin."""
     return np.asarray(windows[:, 1:-1, 1:-1].reshape(len(windows), -1))
 
 
 def kept_share(
     before: npt.NDArray[Any], after: npt.NDArray[Any], mask: FloatArray, bits: int
 ) -> Spectrum:
-    """(16, 9) in [0, 1]: what share of the power that (h, w) `before` has in its flattest blocks
-    `after` has there, too. Only blocks in which `mask` (h, w) is above 1/2 throughout are looked
-    at; zeros where there are too few."""
+    """Return the share of the noise of a plane that another version of the plane keeps.
+
+    Only blocks in which the mask is above 1/2 throughout are used.
+
+    Args:
+        before: (h, w) samples before the change, whose flattest blocks are measured.
+        after: (h, w) samples after the change.
+        mask: (h, w) float32 in [0, 1].
+        bits: The bit depth of the samples.
+
+    Returns:
+        (16, 9) float64 in [0, 1], the share of the power; zeros where there are too few blocks.
+    """
     blocks = _blocks(before)
     usable = _is_exposed(blocks, bits) & (_blocks(mask).min(axis=1) > 0.5)
     flat = _flattest(blocks, usable, _MOST_PAIRS)
@@ -188,6 +215,7 @@ def kept_share(
 
 
 def _is_exposed(blocks: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.bool_]:
+    """Return (n,): whether the mean of each block is far enough from black and white."""
     most = 2**bits - 1
     means = blocks @ np.full(_BLOCK_PX**2, 1 / _BLOCK_PX**2, np.float32)
     return np.asarray((means > _DARKEST * most) & (means < _BRIGHTEST * most))
@@ -196,7 +224,7 @@ def _is_exposed(blocks: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.bo
 def _flattest(
     blocks: npt.NDArray[np.float32], usable: npt.NDArray[np.bool_], most: int = _MOST_BLOCKS
 ) -> npt.NDArray[np.intp]:
-    """Which blocks; none where too few are usable."""
+    """Return the indexes of the flattest usable blocks; none where too few are usable."""
     places = np.flatnonzero(usable)
     if len(places) < _FEWEST_BLOCKS:
         return places[:0]
@@ -208,12 +236,13 @@ def _flattest(
 
 
 def _density(flat: npt.NDArray[np.float32]) -> Spectrum:
-    """(..., 16, 9) of (..., n, 256) blocks.
+    """Return the (..., 16, 9) spectra of (..., n, 256) blocks.
 
-    By the autocorrelation (Blackman and Tukey, 1958), since a block so small smears a spectrum:
-    that of windowed blocks, without wrapping around, over that of the window. What leads from the
-    windowed blocks' power to the autocorrelation, and from there to a spectrum, is linear and
-    separable, so that both are one matrix for each axis.
+    They are computed from the autocorrelation (Blackman and Tukey, 1958), since a small block
+    smears a spectrum: the autocorrelation of the windowed blocks without wrapping around, divided
+    by that of the window. The steps from the power of the windowed blocks to the autocorrelation
+    and from there to a spectrum are linear and separable, so both together are one matrix for each
+    axis.
     """
     windowed = flat.reshape(*flat.shape[:-1], _BLOCK_PX, _BLOCK_PX) * _window()
     # One axis after the other: the first needs no more than the rows that are there.
@@ -231,9 +260,9 @@ def _density(flat: npt.NDArray[np.float32]) -> Spectrum:
 
 @cache
 def _smoothing() -> Spectrum:
-    """(16, 32) from power at 32 frequencies to the density at 16, along one axis.
+    """Return the (16, 32) matrix from power at 32 frequencies to the density at 16, on one axis.
 
-    Lags of up to half a block count, without what the blocks' window did to them, and fading out
+    Lags of up to half a block count. They are corrected for the window of the blocks, and fade out
     towards the longest.
     """
     lags = np.arange(1 - _BLOCK_PX // 2, _BLOCK_PX // 2)
@@ -246,14 +275,30 @@ def _smoothing() -> Spectrum:
 
 
 def sigma_of(spectrum: Spectrum) -> float:
-    """Standard deviation of the noise."""
+    """Return the standard deviation of the noise of a spectrum.
+
+    Args:
+        spectrum: (16, 9) spectrum.
+
+    Returns:
+        The standard deviation in code values.
+    """
     both = 2 * spectrum.sum() - spectrum[:, 0].sum() - spectrum[:, -1].sum()
     return float(np.sqrt(both / _BLOCK_PX**2))
 
 
 def missing(source: Spectrum, kept: Spectrum | float, step: float) -> Spectrum:
-    """What must be added to noise of which a share is kept; nothing where `source` is clean. `step`
-    is how many code values make one level of 8 bits."""
+    """Return the spectrum of the noise to add to a face that keeps a share of its noise.
+
+    Args:
+        source: (16, 9) spectrum of the noise of the source.
+        kept: The share of the power in [0, 1] that the face keeps; a number, or (16, 9) for each
+            frequency.
+        step: The number of code values in one 8-bit level.
+
+    Returns:
+        (16, 9) float64; zeros where the source is clean.
+    """
     sigma = sigma_of(source) / step
     share = min(max((sigma - _CLEAN) / (_NOISY - _CLEAN), 0.0), 1.0)
     return np.asarray(source * (1 - kept) * share)
@@ -262,9 +307,18 @@ def missing(source: Spectrum, kept: Spectrum | float, step: float) -> Spectrum:
 def grain(
     spectrum: Spectrum, height: int, width: int, seed: tuple[int, ...], *, among: float = 0.0
 ) -> FloatArray:
-    """(height, width) Gaussian noise of that spectrum; the same for the same seed.
+    """Draw Gaussian noise of a spectrum.
 
-    `among` is the standard deviation of all noise, where this is only what others lack.
+    Args:
+        spectrum: (16, 9) spectrum.
+        height: The height in samples.
+        width: The width in samples.
+        seed: The seed; the same seed gives the same noise.
+        among: The standard deviation of all noise, where `spectrum` is only its missing part;
+            default: 0.
+
+    Returns:
+        (height, width) float32 in code values.
     """
     kernel = _filter(spectrum, among)
     reach = len(kernel) // 2
@@ -277,7 +331,10 @@ def grain(
 
 
 def _filter(spectrum: Spectrum, among: float) -> FloatArray:
-    """(n, n) what shapes white noise, symmetric around its middle; no wider than what it does."""
+    """Return the (n, n) filter that gives white noise the spectrum, symmetric around its middle.
+
+    It is no larger than its effect requires.
+    """
     response = fft.irfft2(np.sqrt(spectrum), s=(_BLOCK_PX, _BLOCK_PX))
     middle = np.roll(response, (_REACH_PX, _REACH_PX), axis=(0, 1))
     widest = middle[: 2 * _REACH_PX + 1, : 2 * _REACH_PX + 1]
@@ -292,23 +349,29 @@ def _filter(spectrum: Spectrum, among: float) -> FloatArray:
 
 @cache
 def _normal() -> npt.NDArray[np.float32]:
-    """(4096,) numbers of equal probability with a normal distribution of variance 1."""
+    """Return (4096,) equally probable numbers with a normal distribution of variance 1."""
     count = 2**_NORMAL_BITS
     numbers = np.array([NormalDist().inv_cdf((i + 0.5) / count) for i in range(count)])
     return np.asarray(numbers / numbers.std(), np.float32)
 
 
 def share_of(weight: FloatArray) -> FloatArray:
-    """How much grain goes with a face that is blended in with `weight` in [0, 1].
+    """Return how much grain a face needs where it is blended in.
 
-    Of the source's own noise 1 - w is left there, so what is added has the variance
-    1 - (1 - w)^2 = w (2 - w).
+    A share 1 - w of the noise of the source is left there, so the added noise has the variance 1 -
+    (1 - w)^2 = w (2 - w).
+
+    Args:
+        weight: The weight w of the face, of any shape, in [0, 1].
+
+    Returns:
+        The factor of the noise in [0, 1], float32 of the same shape.
     """
     return np.asarray(np.sqrt(weight * (2 - weight)), np.float32)
 
 
 def _blocks(plane: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """(n, 256)"""
+    """Return (n, 256) blocks side by side."""
     rows, columns = plane.shape[0] // _BLOCK_PX, plane.shape[1] // _BLOCK_PX
     whole = plane[: rows * _BLOCK_PX, : columns * _BLOCK_PX]
     tiles = whole.reshape(rows, _BLOCK_PX, columns, _BLOCK_PX).swapaxes(1, 2)
@@ -316,14 +379,14 @@ def _blocks(plane: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 
 def _without_slope(blocks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Each (256,) less the plane that fits it best."""
+    """Return each (256,) block less the plane that fits it best."""
     planes = _planes()
     return np.asarray(blocks - (blocks @ planes) @ planes.T)
 
 
 @cache
 def _planes() -> npt.NDArray[np.float32]:
-    """(256, 3) of length 1 and at right angles: level, down, across."""
+    """Return (256, 3) orthogonal vectors of length 1: level, down, across."""
     ramp = np.arange(_BLOCK_PX) - (_BLOCK_PX - 1) / 2
     level = np.ones(_BLOCK_PX)
     planes = [np.outer(a, b).ravel() for a, b in ((level, level), (ramp, level), (level, ramp))]
@@ -332,6 +395,7 @@ def _planes() -> npt.NDArray[np.float32]:
 
 @cache
 def _window() -> npt.NDArray[np.float32]:
+    """Return the (16, 16) window of a block."""
     return np.asarray(np.outer(_window_line(), _window_line()), np.float32)
 
 

@@ -1,6 +1,6 @@
-"""What was pasted into a frame, by itself: a fill that is not premultiplied, and a matte.
+"""Layers: the pasted part of a frame alone, as a fill that is not premultiplied and a matte.
 
-out = in + (fill - in) * matte, in the stream's R'G'B' with chroma brought to every pixel.
+out = in + (fill - in) * matte, in the R'G'B' of the stream with chroma at every pixel.
 """
 
 from __future__ import annotations
@@ -27,37 +27,57 @@ _NARROW, _FULL = 1, 2
 _MATRIX_TAGS = {"bt709": 1, "bt601": 6, "bt2020": 9}
 
 
-# How far the layer may be off where it is faint, in code values: the rounding of the output is
-# not carried into the fill, where a faint matte would make it many times as large.
+# The error of the layer, in code values, that is allowed where the matte is small: it keeps the
+# rounding of the output out of the fill, where a small matte would multiply it.
 _SLACK = 0.75
-# Groups of chroma around the faces into which theirs is interpolated.
+# Groups of chroma samples around the faces that their chroma is interpolated into.
 _MARGIN = 2
 
 
 class Pasted:
-    """Gathers what is pasted into one frame; made before anything is."""
+    """Collects the faces that are pasted into one frame."""
 
     def __init__(self, image: av.VideoFrame, info: VideoInfo, holds: LayerRange) -> None:
+        """Copy a frame before any face is pasted into it.
+
+        Args:
+            image: The frame.
+            info: The properties of the frame.
+            holds: The values that the files of the layer can hold.
+        """
         self._before, self._info, self._holds = _copy_of(image), info, holds
         self._parts: list[tuple[Rect, torch.Tensor, torch.Tensor]] = []
 
     def add(self, rect: Rect, rgb: torch.Tensor, weight: torch.Tensor) -> None:
-        """One face, over those before it: (3, h, w) display values, (1, h, w) how much of them."""
+        """Add a face over the faces that were added before.
+
+        Args:
+            rect: The rectangle of the face in pixels of the frame.
+            rgb: (3, h, w) display values in [0, 1].
+            weight: (1, h, w) in [0, 1]: how much of the face is used.
+        """
         self._parts.append((rect, rgb, weight))
 
     def with_layer(self, frame: Frame) -> Frame:
-        """The frame, into which the faces were pasted meanwhile, and what leads there.
+        """Return a frame with the layer that leads from the frame before pasting to it.
 
-        The matte is the weight of the faces. Where that is too little for a fill that the files
-        can hold, as where chroma reaches beyond it, the matte is more. The fill is what was to be
-        pasted, moved until the layer gives the output: exactly where the matte is 1, to a code
-        value where it is faint. Colours that the files cannot hold are cut off in the frames, too.
+        The matte is the weight of the faces. It is higher where that weight is too small for any
+        fill that the files can hold, as where chroma reaches beyond the face. The fill is the
+        pasted faces, shifted until the layer gives the output: exactly where the matte is 1, and to
+        a code value where it is small. Colors that the files cannot hold are clipped in the frames,
+        too.
+
+        Args:
+            frame: The frame, into which the faces were pasted.
+
+        Returns:
+            The frame with its layer; `frame` itself where no face was added.
         """
         if not self._parts:
             return frame
         image, steps, rect = frame.image, self._holds.matte_steps, self._rect()
-        was, now = (self._shown(each, rect) for each in (self._before, image))
-        fill, weight = self._together(rect, was)
+        was, now = (self._clipped_rgb(each, rect) for each in (self._before, image))
+        fill, weight = self._merged_faces(rect, was)
         code = 1 / (2 ** layout(image).bits - 1)
         need = now - was
         least = self._least_matte(was, _beyond(need, _SLACK * code))
@@ -69,17 +89,19 @@ class Pasted:
         layer = Layer((rect.x0, rect.y0), fill.astype(np.float32), matte.astype(np.float32))
         return replace(frame, layer=layer)
 
-    def _shown(self, image: av.VideoFrame, rect: Rect) -> FloatArray:
+    def _clipped_rgb(self, image: av.VideoFrame, rect: Rect) -> FloatArray:
+        """Return (3, h, w) R'G'B' of a rectangle, clipped to what the files can hold."""
         rgb = color.region_rgb(image, rect, self._info).numpy()
         return np.asarray(rgb.clip(self._holds.least, self._holds.most), np.float32)
 
     def _least_matte(self, was: FloatArray, need: FloatArray) -> FloatArray:
-        """(h, w) the least matte with which some fill changes (3, h, w) `was` by `need`."""
+        """Return the (h, w) least matte with which some fill changes (3, h, w) `was` by `need`."""
         room = np.where(need > 0, self._holds.most - was, was - self._holds.least)
         share = np.abs(need) / np.maximum(room, np.abs(need) + np.float32(1e-6))
         return np.asarray(share.max(axis=0).clip(0, 1), np.float32)
 
     def _rect(self) -> Rect:
+        """Return the rectangle around all faces, with a margin for chroma."""
         x, y = (_MARGIN * step for step in layout(self._before).grid)
         rects = [rect for rect, _, _ in self._parts]
         return Rect(
@@ -89,8 +111,8 @@ class Pasted:
             min(self._info.height, max(rect.y1 for rect in rects) + y),
         )
 
-    def _together(self, rect: Rect, was: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """(3, h, w) stream R'G'B' of all faces, (h, w) how much of them; the frame where none."""
+    def _merged_faces(self, rect: Rect, was: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return (3, h, w) R'G'B' and (h, w) weight of all faces; R'G'B' of the frame elsewhere."""
         color_sum, weight_sum = np.zeros_like(was), np.zeros(was.shape[1:], np.float32)
         for part, rgb, weight in self._parts:
             at = np.s_[part.y0 - rect.y0 : part.y1 - rect.y0, part.x0 - rect.x0 : part.x1 - rect.x0]
@@ -104,7 +126,7 @@ class Pasted:
 
 
 def _beyond(values: FloatArray, slack: FloatArray | float) -> FloatArray:
-    """What is left of each value towards zero when as much as `slack` is taken away."""
+    """Reduce the magnitude of each value by `slack`, down to 0."""
     return np.asarray(np.sign(values) * np.maximum(np.abs(values) - slack, 0), np.float32)
 
 
@@ -116,7 +138,16 @@ def _copy_of(image: av.VideoFrame) -> av.VideoFrame:
 
 
 def picture_of(rgb: FloatArray, corner: tuple[int, int], info: VideoInfo) -> av.VideoFrame:
-    """A black frame of `info`, 4:4:4 or gray, with (3, h, w) R'G'B' at `corner`."""
+    """Draw a picture into a black frame.
+
+    Args:
+        rgb: (3, h, w) float32 R'G'B'.
+        corner: The position (x, y) of the top left pixel.
+        info: The properties of the frame, whose format is 4:4:4, RGB or gray.
+
+    Returns:
+        The frame.
+    """
     image = av.VideoFrame(info.width, info.height, info.pixel_format)
     how = layout(image)
     black = 0 if info.full_range else 16 * 2 ** (how.bits - 8)
@@ -131,38 +162,56 @@ def picture_of(rgb: FloatArray, corner: tuple[int, int], info: VideoInfo) -> av.
 
 @dataclass(frozen=True, slots=True)
 class LayerFiles:
-    """Where the two streams of a part of the video are written, and how."""
+    """The files of the fill and the matte of a part of the video."""
 
     fill: Path
+    """The path of the stream of the fill."""
     matte: Path
+    """The path of the stream of the matte."""
     encodings: tuple[Encoding, Encoding]
+    """The encodings of the fill and of the matte."""
     holds: LayerRange
+    """The values that the files can hold."""
 
 
 class Writer(Protocol):
-    """What takes the frames of one stream."""
+    """A writer of the frames of one stream."""
 
-    def write(self, frame: Frame) -> None: ...
+    def write(self, frame: Frame) -> None:
+        """Write one frame.
+
+        Args:
+            frame: The frame, later than the frames before it.
+        """
 
 
 OpenWriter = Callable[[Path, VideoInfo, Encoding], AbstractContextManager[Writer]]
+"""A function that opens a writer of a stream with given properties and encoding at a path."""
 
 
 @contextmanager
 def layer_writer(
     files: LayerFiles, info: VideoInfo, open_writer: OpenWriter
 ) -> Iterator[Callable[[Frame], None]]:
-    """Gives what writes the layer of a frame, of which `info` is, at the frame's own time.
+    """Open the two files of a layer.
 
-    Where a frame has no layer the fill and the matte are black.
+    A frame without a layer gives a black fill and a black matte.
+
+    Args:
+        files: The files and their encodings.
+        info: The properties of the frames.
+        open_writer: The function that opens a writer of a stream.
+
+    Yields:
+        A function that writes the layer of a frame, at the time of the frame.
     """
-    shown = [_coded(info, encoding) for encoding in files.encodings]
-    # Only how R'G'B' becomes samples counts here, and not which light it means.
-    plain = [replace(each, transfer="sdr", primaries="bt709") for each in shown]
+    streams = [_coded(info, encoding) for encoding in files.encodings]
+    # Only the conversion of R'G'B' to samples matters here, and not the light that it stands for.
+    plain = [replace(each, transfer="sdr", primaries="bt709") for each in streams]
     nothing = Layer((0, 0), np.zeros((3, 1, 1), np.float32), np.zeros((1, 1), np.float32))
     with (
-        open_writer(files.fill, shown[0], files.encodings[0]) as fills,
-        open_writer(files.matte, shown[1], files.encodings[1]) as mattes,
+        open_writer(files.fill, streams[0], files.encodings[0]) as fills,
+        open_writer(files.matte, streams[1], files.encodings[1]) as mattes,
     ):
 
         def write(frame: Frame) -> None:
@@ -178,7 +227,7 @@ def layer_writer(
 
 
 def _coded(info: VideoInfo, encoding: Encoding) -> VideoInfo:
-    """The stream as the encoding holds it: R'G'B' and gray in full range, Y'CbCr in narrow."""
+    """Return the stream as encoded: R'G'B' and gray in full range, Y'CbCr in narrow range."""
     form = av.VideoFormat(encoding.pixel_format)
     is_full = form.is_rgb or len(form.components) == 1
     _, _, primaries, transfer = info.tags

@@ -1,4 +1,4 @@
-"""Which part of a crop is face: a soft hull around the landmarks, and what it never leaves."""
+"""Masks: the part of a crop that is face, as a soft hull around the landmarks within an ellipse."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from vidrestore.imaging.geometry import (
     unit_corners,
 )
 
-# An upright ellipse in the unit crop, which no mask leaves, and the width of its soft edge.
-_CENTRE = (0.5, 0.53)
+# An upright ellipse in the unit crop, which bounds every mask, and the width of its soft edge.
+_CENTER = (0.5, 0.53)
 _RADII = (0.33, 0.41)
 _FEATHER = 0.25  # share of the radius over which the ellipse falls from 1 to 0
 _ELLIPSE_PX = 128
@@ -38,30 +38,55 @@ _OUTLINE = np.array(
     [[0, -1.2], [0.6, -1.05], [1.02, -0.5], [1.12, 0.1], [1.05, 0.75], [0.85, 1.35], [0.48, 1.8],
      [0, 1.98]]
 )  # fmt: skip
-_NOSE_MARGIN = 0.2  # of a turned face stands out so far; distances of the eyes
+_NOSE_MARGIN = 0.2  # the nose of a turned face extends so far; in distances of the eyes
 _DIRECTIONS = 40
-# How far, in unit crops, landmarks may be from their template before they are doubted, and until
-# they count nothing.
+# How far, in unit crops, landmarks may be from their template before they count less, and from
+# where on they do not count.
 _DOUBT, _DISBELIEF = 0.12, 0.3
-# Weight of "a similarity" against what the landmarks say of how a turned face is narrowed.
+# Weight of "a similarity" against the narrowing of a turned face by the landmarks.
 _RIGIDITY = 0.15
-# Of its ellipse's area, what a parsed region has when it is surely there.
+# Share of the area of its ellipse from which on a parsed region is surely there.
 _SEEN_SHARE = 0.15
 _BROW = 0.38  # above the eye, in distances of the eyes
 
 Points = npt.NDArray[np.float64]
+"""(n, 2) points (x, y), or (n,) lengths."""
 Field = TypeVar("Field", torch.Tensor, FloatArray)
+"""A picture as a tensor or an array."""
 
 
 def face_mask(side: int) -> torch.Tensor:
-    """(1, side, side) in [0, 1]: the soft ellipse on the unit crop, where faces are measured."""
+    """Return the soft ellipse that no mask exceeds.
+
+    Convention:
+        (row, column) pixels of the unit crop scaled to `side`, whose outer edges lie at 0 and
+        `side`.
+
+    Args:
+        side: The side of the mask in pixels.
+
+    Returns:
+        (1, side, side) float32 on the CPU, in [0, 1].
+    """
     radius = torch.from_numpy(_ellipse_radius(side))
     edge = ((1 - radius) / _FEATHER).clamp(0, 1)
     return smoothstep(edge)[None]
 
 
 def crop_mask(matrix: FloatArray, work_px: int, info: VideoInfo) -> FloatArray:
-    """(W, W) in [0, 1]: that mask on the crop of this frame -> crop matrix, 0 beyond the frame."""
+    """Return the soft ellipse on a crop, without the part of the crop beyond the frame.
+
+    Convention:
+        `matrix` is frame pixel centers (x, y) -> crop pixel centers (x, y).
+
+    Args:
+        matrix: (2, 3) matrix.
+        work_px: The side W of the crop in pixels.
+        info: The properties of the frame.
+
+    Returns:
+        (W, W) float32 in [0, 1]; 0 beyond the frame.
+    """
     mask = np.asarray(face_mask(work_px)[0].numpy(), np.float32)
     to_frame = invert(matrix.astype(np.float64))
     if _lies_in(apply(to_frame, unit_corners() * work_px - 0.5), info).all():
@@ -72,14 +97,28 @@ def crop_mask(matrix: FloatArray, work_px: int, info: VideoInfo) -> FloatArray:
 
 
 def _lies_in(points_px: Points, info: VideoInfo) -> npt.NDArray[np.bool_]:
-    """(n, 2) -> (n,) whether they lie on a pixel of the frame."""
+    """Return (n,): whether (n, 2) points (x, y) lie on a pixel of the frame."""
     size = np.array([info.width, info.height])
     return np.asarray(((points_px >= -0.5) & (points_px <= size - 0.5)).all(axis=-1))
 
 
 def mask_rect(matrix: FloatArray, work_px: int, info: VideoInfo, grid: tuple[int, int]) -> Rect:
-    """The part of the frame that pasting through this frame -> crop matrix can change."""
-    (cx, cy), (rx, ry) = _CENTRE, _RADII
+    """Return the part of the frame that pasting a crop can change.
+
+    Convention:
+        `matrix` is frame pixel centers (x, y) -> crop pixel centers (x, y).
+
+    Args:
+        matrix: (2, 3) matrix.
+        work_px: The side of the crop in pixels.
+        info: The properties of the frame.
+        grid: The width and height of a group of chroma samples in pixels; the rectangle consists of
+            whole groups.
+
+    Returns:
+        The rectangle in pixels of the frame; it is empty where the mask lies outside the frame.
+    """
+    (cx, cy), (rx, ry) = _CENTER, _RADII
     # One texel of a small mask beyond the ellipse, which interpolation reaches.
     rx, ry = rx + 1 / _ELLIPSE_PX, ry + 1 / _ELLIPSE_PX
     box = np.array([[cx - rx, cy - ry], [cx + rx, cy - ry], [cx - rx, cy + ry], [cx + rx, cy + ry]])
@@ -88,12 +127,30 @@ def mask_rect(matrix: FloatArray, work_px: int, info: VideoInfo, grid: tuple[int
 
 
 def intersection(a: Rect, b: Rect) -> Rect:
-    """What lies in both; it may be empty."""
+    """Intersect two rectangles.
+
+    Args:
+        a: A rectangle.
+        b: A rectangle.
+
+    Returns:
+        The rectangle of the pixels in both; it may be empty.
+    """
     return Rect(max(a.x0, b.x0), max(a.y0, b.y0), min(a.x1, b.x1), min(a.y1, b.y1))
 
 
 def believable(landmarks: npt.NDArray[Any]) -> Points:
-    """(5, 2) landmarks in the unit crop, led back to where crops have them if they are far off."""
+    """Move landmarks towards their usual places in the unit crop if they are far from them.
+
+    Convention:
+        Landmarks are (x, y) in the unit crop, whose outer edges lie at 0 and 1.
+
+    Args:
+        landmarks: (5, 2) landmarks.
+
+    Returns:
+        (5, 2) float64.
+    """
     usual = usual_landmarks()
     off = np.asarray(landmarks, np.float64) - usual
     far = np.linalg.norm(off, axis=1, keepdims=True)
@@ -102,10 +159,17 @@ def believable(landmarks: npt.NDArray[Any]) -> Points:
 
 
 def hull_distance(reach: Points, feather: float) -> FloatArray:
-    """(64, 64) signed distance to the outline of a face, in unit crops: negative inside.
+    """Return the signed distance to the outline of a face.
 
-    `reach` (n,) is that of `hull_support`. `feather` is the width of the soft edge: where the
-    ellipse of `mask_rect` ends, the distance is at least half of it.
+    Where the ellipse of `mask_rect` ends, the distance is at least half of `feather`, so the soft
+    edge never leaves the ellipse.
+
+    Args:
+        reach: (n,) extents of the outline, as `hull_support` returns them.
+        feather: The width of the soft edge, in unit crops.
+
+    Returns:
+        (64, 64) float32 in unit crops; negative inside.
     """
     across, down = _along_directions()
     down = down - reach.astype(np.float32)[:, None]
@@ -115,11 +179,19 @@ def hull_distance(reach: Points, feather: float) -> FloatArray:
 
 
 def hull_support(landmarks: Points) -> Points:
-    """(n,) how far the outline of a face reaches along directions all around, the first along x.
+    """Return how far the outline of a face reaches in directions all around.
 
-    `landmarks` (5, 2) are those of the unit crop. The outline with its forehead is led to them by
-    an affine map, and taken as the intersection of half-planes (the support function of its
-    convex hull), so that it moves as smoothly as they do.
+    An affine map moves the outline of an average face, with its forehead, to the landmarks. The
+    result is the support function of its convex hull, so it moves as smoothly as the landmarks.
+
+    Convention:
+        Landmarks are (x, y) in the unit crop; the first direction is that of x.
+
+    Args:
+        landmarks: (5, 2) landmarks.
+
+    Returns:
+        (n,) float64, in unit crops from the origin of the unit crop.
     """
     outline = apply(_shape(landmarks), _outline())
     directions = _directions()
@@ -130,21 +202,21 @@ def hull_support(landmarks: Points) -> Points:
 
 @cache
 def _along_directions() -> tuple[FloatArray, FloatArray]:
-    """(n, 64) how far along each of `_directions` a column lies, and a row."""
-    centres = (np.arange(GRID_PX, dtype=np.float32) + 0.5) / GRID_PX
+    """Return (n, 64) each: how far columns and rows lie along each of `_directions`."""
+    centers = (np.arange(GRID_PX, dtype=np.float32) + 0.5) / GRID_PX
     x, y = _directions().astype(np.float32).T[..., None]
-    return x * centres, y * centres
+    return x * centers, y * centers
 
 
 @cache
 def _beyond_ellipse() -> FloatArray:
-    """(64, 64) in unit crops."""
+    """Return the (64, 64) distance beyond the ellipse in unit crops."""
     return (_ellipse_radius(GRID_PX) - 1) * np.float32(min(_RADII))
 
 
 @cache
 def _directions() -> Points:
-    """(n, 2) of unit length."""
+    """Return (n, 2) unit vectors."""
     angles = np.arange(_DIRECTIONS) * (2 * np.pi / _DIRECTIONS)
     directions: Points = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
     return directions
@@ -155,11 +227,22 @@ def region_strength(
     strengths: Mapping[str, float],
     parsed: Mapping[str, FloatArray] | None = None,
 ) -> FloatArray:
-    """(64, 64) strength of each place of a face: of its "eyes", "brows" and "mouth", else "skin".
+    """Return the strength of each place of a face by its regions.
 
-    1 for what is not named. `landmarks` (5, 2) are those of the unit crop, around which regions
-    are ellipses; where regions (64, 64) are given they are these, as far as there is something in
-    them: closed eyes are not parsed.
+    Regions are ellipses around the landmarks. A parsed region replaces its ellipses as far as the
+    parser found it, since closed eyes, for one, are not parsed.
+
+    Convention:
+        Landmarks are (x, y) in the unit crop, whose outer edges lie at 0 and 1.
+
+    Args:
+        landmarks: (5, 2) landmarks.
+        strengths: The strength in [0, 1] of "eyes", "brows", "mouth" and "skin", which is the rest;
+            1 for a region that is missing.
+        parsed: (64, 64) share in [0, 1] of each parsed region; default: none.
+
+    Returns:
+        (64, 64) float32 in [0, 1].
     """
     right = landmarks[1] - landmarks[0]
     unit = float(np.linalg.norm(right))
@@ -174,40 +257,49 @@ def region_strength(
         ("mouth", mouth, (0.7 * wide, 0.42)),
     ]
     spots = [
-        (name, _spot(centre, right * across, down * high))
-        for name, centre, (across, high) in places
+        (name, _spot(center, right * across, down * high))
+        for name, center, (across, high) in places
     ]
     if parsed is not None:
         spots = _with_parsed(spots, parsed)
-    found = np.full((GRID_PX, GRID_PX), strengths.get("skin", 1.0), np.float32)
+    field = np.full((GRID_PX, GRID_PX), strengths.get("skin", 1.0), np.float32)
     for name, inside in spots:
-        found += inside * (np.float32(strengths.get(name, 1.0)) - found)
-    return found
+        field += inside * (np.float32(strengths.get(name, 1.0)) - field)
+    return field
 
 
 def _with_parsed(
     spots: Sequence[tuple[str, FloatArray]], parsed: Mapping[str, FloatArray]
 ) -> list[tuple[str, FloatArray]]:
-    """Each region as it is parsed; the less of it there is, the more the spots stand for it."""
-    found = []
+    """Return each region as it was parsed, mixed with its ellipses where it was hardly found."""
+    mixed = []
     for name, region in parsed.items():
         own = [spot for kind, spot in spots if kind == name]
         usual = _SEEN_SHARE * float(np.sum(own))
         seen = np.float32(min(float(region.sum()) / usual, 1.0))
-        found += [(name, spot * (1 - seen)) for spot in own] + [(name, region * seen)]
-    return found
+        mixed += [(name, spot * (1 - seen)) for spot in own] + [(name, region * seen)]
+    return mixed
 
 
 def soft(distance: Field, feather: float) -> Field:
-    """Signed distance -> [0, 1]: 1 inside, falling over `feather` around zero, smooth at both."""
+    """Turn a signed distance into a mask.
+
+    Args:
+        distance: The signed distance, of any shape; negative inside.
+        feather: The width of the edge, in the unit of `distance`.
+
+    Returns:
+        The mask in [0, 1]: 1 inside, falling to 0 over `feather` around distance 0, smooth at both
+        ends.
+    """
     edge: Field = (0.5 - distance / feather).clip(0, 1)
     return smoothstep(edge)
 
 
-def _spot(centre: Points, right: Points, down: Points) -> FloatArray:
-    """(64, 64) 1 inside the ellipse with these half-axes, falling to 0 around its edge."""
-    centres = (np.arange(GRID_PX) + 0.5) / GRID_PX
-    x, y = centres - centre[0], (centres - centre[1])[:, None]
+def _spot(center: Points, right: Points, down: Points) -> FloatArray:
+    """Return (64, 64): 1 inside the ellipse with these half-axes, falling to 0 around its edge."""
+    centers = (np.arange(GRID_PX) + 0.5) / GRID_PX
+    x, y = centers - center[0], (centers - center[1])[:, None]
     across = (x * right[0] + y * right[1]) / (right @ right)
     high = (x * down[0] + y * down[1]) / (down @ down)
     edge = np.clip(1.5 - np.hypot(across, high), 0, 1)
@@ -216,15 +308,18 @@ def _spot(centre: Points, right: Points, down: Points) -> FloatArray:
 
 @cache
 def _ellipse_radius(side: int) -> FloatArray:
-    """(side, side) distance from the ellipse's centre, 1 at its edge."""
-    centres = (np.arange(side, dtype=np.float32) + np.float32(0.5)) / np.float32(side)
-    across = (centres - np.float32(_CENTRE[0])) / np.float32(_RADII[0])
-    down = (centres - np.float32(_CENTRE[1])) / np.float32(_RADII[1])
+    """Return (side, side) distance from the center of the ellipse, 1 at its edge."""
+    centers = (np.arange(side, dtype=np.float32) + np.float32(0.5)) / np.float32(side)
+    across = (centers - np.float32(_CENTER[0])) / np.float32(_RADII[0])
+    down = (centers - np.float32(_CENTER[1])) / np.float32(_RADII[1])
     return np.asarray(np.hypot(across, down[:, None]), np.float32)
 
 
 def usual_landmarks() -> Points:
-    """(5, 2) in the unit crop: between the templates, which differ by less than a mask's edge."""
+    """Return the (5, 2) landmarks (x, y) of an average face in the unit crop.
+
+    They are the mean of the templates, which differ by less than the soft edge of a mask.
+    """
     return (template("gpen") + template("ffhq")) / 2
 
 
@@ -234,26 +329,28 @@ def _outline() -> Points:
 
 
 def _shape(landmarks: Points) -> Matrix:
-    """(2, 3) from distances of the eyes around their middle to the unit crop.
+    """Return the (2, 3) map from distances of the eyes around their middle to the unit crop.
 
-    The similarity that fits best, and on top of it as much of the affine map as `_RIGIDITY` lets.
+    It is the similarity that fits best, and as much of the affine rest as `_RIGIDITY` allows.
     """
-    face, centre, bending = _usual_shape()
+    face, center, bending = _usual_shape()
     similarity = fit_similarity(face[None], landmarks)[0]
     off = landmarks - apply(similarity, face)
     middle = off.mean(axis=0)
     bend = (bending @ (off - middle)).T
-    return np.asarray(similarity + np.column_stack([bend, middle - bend @ centre]))
+    return np.asarray(similarity + np.column_stack([bend, middle - bend @ center]))
 
 
 @cache
 def _usual_shape() -> tuple[Points, Points, Points]:
-    """(5, 2) in distances of the eyes around their middle; (2,) its centre; and (2, 5) what makes
-    the bend of how far landmarks are off."""
+    """Return the usual landmarks, their center, and the matrix from their errors to the bend.
+
+    They are (5, 2) and (2,) in distances of the eyes around their middle, and (2, 5).
+    """
     usual = usual_landmarks()
     middle, eye_distance = usual[:2].mean(axis=0), float(np.linalg.norm(usual[1] - usual[0]))
     face = (usual - middle) / eye_distance
-    centre = face.mean(axis=0)
-    spread = (face - centre).T @ (face - centre)
+    center = face.mean(axis=0)
+    spread = (face - center).T @ (face - center)
     spread += _RIGIDITY * np.trace(spread) / 2 * np.eye(2)
-    return face, centre, np.linalg.solve(spread, (face - centre).T)
+    return face, center, np.linalg.solve(spread, (face - center).T)

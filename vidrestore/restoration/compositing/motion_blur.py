@@ -1,4 +1,4 @@
-"""Blur by motion: how much of it a source shows along the way its face goes, and the same again."""
+"""Motion blur: the blur of a source along the motion of its face, and the same blur for a face."""
 
 from __future__ import annotations
 
@@ -17,39 +17,49 @@ from vidrestore.imaging.geometry import Matrix, invert
 from vidrestore.imaging.luma import BT601_WEIGHTS
 
 GRID_PX = 256
-"""Side of the small pictures of the unit crop that are compared."""
+"""The side, in pixels, of the small pictures of the unit crop that are compared."""
 
 Vector = npt.NDArray[np.float64]
+"""(2,) float64 (x, y)."""
 
-# Motion per frame, in pixels of the grid, below which blur is not looked for.
+# Motion per frame, in pixels of the grid, below which blur is not measured.
 _LEAST_PX = 1.5
 # Lengths of blur that are tried, as shares of the motion per frame: an open shutter gives 1.
 _SHARES = np.linspace(0, 1, 9)
-# As much more of gradients along the motion than the source has is no difference.
+# Gradients that exceed those of the source by this factor count as equal.
 _TOLERANCE = 1.05
-# Noise is blurred away before gradients are compared.
+# Blur that removes noise before gradients are compared.
 _SIGMA_PX = 1.0
-# A blur shorter than this, in pixels of the frame, is none.
+# A shorter blur, in pixels of the frame, does not show.
 _LEAST_BLUR_PX = 0.7
 _SUBSTEPS = 8
-# Softness of a source that is not its motion, in pixels of the grid, as far as it is looked for.
+# Blurs in all directions that are tried, in pixels of the grid.
 _SOFTNESS_PX = np.linspace(0, 5, 11)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MotionBlur:
-    """What one frame says."""
+    """The motion blur of one frame."""
 
     motion_px: Vector
-    """(2,) x, y, frame pixels per frame."""
+    """(2,) motion (x, y), frame pixels per frame."""
     share: float
-    """Length of the source's blur as a share of it, in [0, 1]."""
+    """The length of the blur of the source as a share of the motion, in [0, 1]."""
 
 
 def motion_px(unit: Matrix, neighbors: Sequence[Matrix | None]) -> Vector:
-    """(2,) motion per frame of the middle of a crop, from frame -> unit crop matrices.
+    """Return the motion of the middle of a crop.
 
-    `neighbors` are those of the frame before and after, None where there is none.
+    Convention:
+        Matrices are frame pixel centers (x, y) -> unit crop.
+
+    Args:
+        unit: (2, 3) matrix of the frame.
+        neighbors: The (2, 3) matrices of the frame before and of the frame after; None where there
+            is none.
+
+    Returns:
+        (2,) float64 (x, y), frame pixels per frame; 0 without neighbors.
     """
     here = _middle(unit)
     steps = [sign * (_middle(each) - here) for sign, each in zip((-1, 1), neighbors, strict=True)
@@ -58,18 +68,43 @@ def motion_px(unit: Matrix, neighbors: Sequence[Matrix | None]) -> Vector:
 
 
 def is_fast(unit: Matrix, motion: Vector) -> bool:
-    """Whether a blur by this motion would show in the small pictures."""
+    """Return whether a blur by a motion would show in the small pictures.
+
+    Convention:
+        `unit` is frame pixel centers (x, y) -> unit crop.
+
+    Args:
+        unit: (2, 3) matrix.
+        motion: (2,) motion (x, y), frame pixels per frame.
+
+    Returns:
+        Whether it would.
+    """
     return bool(np.linalg.norm(unit[:, :2] @ motion * GRID_PX) >= _LEAST_PX)
 
 
 def smear_of(
     source: FloatArray, restored: FloatArray, face: FloatArray, unit: Matrix, motion: Vector
 ) -> MotionBlur:
-    """Of (256, 256, 3) pictures and (256, 256) `face` in [0, 1]; `unit` is frame -> unit crop.
+    """Measure the motion blur of a source.
 
-    Blur along the motion leaves gradients across it as they were. The restored face is first made
-    as soft as these are in the source. Then the least length is taken with which it has no more
-    along the motion against across it than the source.
+    Blur along the motion leaves the gradients across it unchanged. The restored face is first made
+    as soft as the source is across the motion. The result is then the least length of blur with
+    which the ratio of its gradients along the motion to those across it is no greater than in the
+    source.
+
+    Convention:
+        `unit` is frame pixel centers (x, y) -> unit crop.
+
+    Args:
+        source: (256, 256, 3) RGB in [0, 1].
+        restored: (256, 256, 3) RGB in [0, 1].
+        face: (256, 256) weight in [0, 1] of each pixel.
+        unit: (2, 3) matrix.
+        motion: (2,) motion (x, y), frame pixels per frame, not 0.
+
+    Returns:
+        The motion blur.
     """
     x, y, width, height = cv2.boundingRect((face > 0).view(np.uint8))
     if min(width, height) < 3:
@@ -90,13 +125,23 @@ def smear_of(
 
 
 def smeared(rgb: npt.NDArray[np.float32], blur_px: Vector) -> npt.NDArray[np.float32]:
-    """(h, w, 3) averaged along (2,) `blur_px`, x, y in its own pixels; itself if that is none."""
+    """Blur a picture along a line.
+
+    Args:
+        rgb: (h, w) or (h, w, 3) float32 picture.
+        blur_px: (2,) length (x, y) of the line in pixels of the picture.
+
+    Returns:
+        The blurred picture, with its border repeated; `rgb` itself where the line is too short to
+        show.
+    """
     if np.linalg.norm(blur_px) < _LEAST_BLUR_PX:
         return rgb
     return _along(rgb, blur_px)
 
 
 def _along(picture: npt.NDArray[Any], blur_px: Vector) -> npt.NDArray[np.float32]:
+    """Average a picture along a line."""
     length = float(np.linalg.norm(blur_px))
     if length == 0:
         return picture
@@ -116,7 +161,7 @@ def _along(picture: npt.NDArray[Any], blur_px: Vector) -> npt.NDArray[np.float32
 def _as_soft(
     luma: npt.NDArray[Any], across: float, face: FloatArray, along: Vector
 ) -> npt.NDArray[Any]:
-    """Blurred as little as leaves no more than `across` of the gradient across the motion."""
+    """Blur as little as leaves at most the energy `across` in the gradient across the motion."""
 
     def softer(sigma: float) -> npt.NDArray[Any]:
         return gaussian_blur(luma, sigma) if sigma else luma
@@ -128,13 +173,15 @@ def _as_soft(
 
 
 def _first(lengths: npt.NDArray[Any], is_enough: Callable[[float], bool]) -> float:
-    """The least of rising lengths of blur that is enough, else the last: the longer, the more of a
-    gradient is gone, so that halving leads there."""
+    """Return the least sufficient of rising lengths of blur, or the last one.
+
+    A longer blur removes more of a gradient, so bisection finds it.
+    """
     return float(lengths[bisect_left(lengths[:-1].tolist(), True, key=is_enough)])
 
 
 def _energies(luma: npt.NDArray[Any], face: FloatArray, along: Vector) -> tuple[float, float]:
-    """Of the gradient along a direction, and across it."""
+    """Return the energy of the gradient along a direction, and of that across it."""
     low = gaussian_blur(luma, _SIGMA_PX)
     x, y = low[1:-1, 2:] - low[1:-1, :-2], low[2:, 1:-1] - low[:-2, 1:-1]
     inner = face[1:-1, 1:-1]
@@ -146,5 +193,6 @@ def _energies(luma: npt.NDArray[Any], face: FloatArray, along: Vector) -> tuple[
 
 
 def _middle(unit: Matrix) -> Vector:
+    """Return the middle (x, y) of the unit crop in frame pixels."""
     inverse = invert(np.asarray(unit, np.float64))
     return np.asarray(inverse[:, :2] @ [0.5, 0.5] + inverse[:, 2])

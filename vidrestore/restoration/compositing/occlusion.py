@@ -1,7 +1,7 @@
-"""Where a restored face contradicts what it was made from: a hand, a microphone, glasses, hair.
+"""Occlusion: where a restored face contradicts its source, as behind a hand, glasses or hair.
 
-No network: a hand in front of a chin changes broad colours, which a faithful restorer leaves alone.
-Everything happens in small pictures of the unit crop, in 8-bit levels.
+No network is needed: a hand in front of a chin changes broad colors, which a faithful restorer
+keeps. All computations use small pictures of the unit crop in 8-bit levels.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from vidrestore.imaging.filters import box_blur, gaussian_blur
 from vidrestore.imaging.frame import FloatArray
 
 GRID_PX = 128
-"""Side of the small pictures that are compared."""
+"""The side, in pixels, of the small pictures that are compared."""
 
-# Standard deviations of blurs, in pixels of the grid: of the source before it is compared, and
-# those among which the restored face becomes as soft as that.
+# Standard deviations of blurs, in pixels of the grid: that of the source before it is compared, and
+# those tried on the restored face until it is as soft as the blurred source.
 _SIGMA_PX, _SOFTNESS_PX = 2.0, (2.0, 2.8, 4.0, 5.7, 8.0)
-# How far a feature may be moved, in pixels of the grid.
+# How far a feature may be displaced, in pixels of the grid.
 _MOVED_PX = 1
-# Contradiction, in levels, from which an occluder is seen, and down to which it then reaches.
+# Contradiction, in levels, from which an occluder is seen, and down to which it then extends.
 _SEEN, _REACHED = 20.0, 5.0
-# Of a dark face both fall, down to this share at black.
+# Both fall on dark faces, down to this share at black; faces are dark below the second value.
 _DARKEST, _BRIGHT = 0.3, 90.0
-# Holes and gaps up to so many pixels are closed, and the outline is moved out by so many.
-_CLOSED_PX, _GROWN_PX = 6, 3
-# Smaller things are noise.
+# Radii by which holes and gaps are closed, and by which the outline then moves out.
+_CLOSED_PX, _DILATION_PX = 6, 3
+# Smaller areas are noise.
 _LEAST_AREA_PX = 24
-# Rounds, and the contradiction in levels that counts half, in finding the tint of the restorer.
+# Rounds of the fit of the tint, and the contradiction in levels at which a pixel counts half.
 _FIT_ROUNDS, _FIT_LEVELS = 4, 12.0
 _LARGEST_GAIN = 1.6
 # Width over which a face fades towards an occluder.
@@ -44,25 +44,33 @@ _FADE_PX = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OcclusionCheck:
-    """What one frame says."""
+    """The contradictions of one frame."""
 
     levels: FloatArray
-    """(128, 128) in 8-bit levels, raised in the dark; 0 beyond the face."""
+    """(128, 128) contradiction in 8-bit levels, raised in dark faces; 0 beyond the face."""
 
     @property
     def agrees(self) -> FloatArray:
-        """(128, 128) 1 where there is no contradiction, else 0."""
+        """(128, 128) float32: 1 where there is no contradiction, else 0."""
         return (self.levels <= _REACHED).astype(np.float32)
 
 
 def contradiction(source: FloatArray, restored: FloatArray, face: FloatArray) -> OcclusionCheck:
-    """How far the low frequencies of `restored` are from what `source` can have shown.
+    """Measure how far a restored face is from what its source can have shown.
 
-    Both (128, 128, 3) RGB in 8-bit levels; `face` (128, 128) in [0, 1] says where to look. The
-    restorer's tint is taken out first, and the restored face made as soft as the source is in most
-    places. A pixel contradicts by as much as the source lies beyond what is within a pixel around.
+    Only low frequencies are compared. The tint of the restorer is removed first, and the restored
+    face is made as soft as the source is in most places. A pixel contradicts by the distance of the
+    source from the range of the restored values within one pixel around.
+
+    Args:
+        source: (128, 128, 3) RGB in 8-bit levels.
+        restored: (128, 128, 3) RGB in 8-bit levels.
+        face: (128, 128) weight in [0, 1] of each pixel; pixels of weight 0 never contradict.
+
+    Returns:
+        The contradictions.
     """
-    # Blurs so wide are made, and compared, on half as many pixels each way.
+    # Such wide blurs are made and compared at half the resolution.
     given = _blurred(cv2.pyrDown(source), _halved(_SIGMA_PX))
     half = np.asarray(cv2.pyrDown(restored), np.float32)
     blurs = _ever_softer(_without_tint(half, source, face))
@@ -73,7 +81,7 @@ def contradiction(source: FloatArray, restored: FloatArray, face: FloatArray) ->
     around = np.ones((2 * _MOVED_PX + 1, 2 * _MOVED_PX + 1), np.uint8)
     least = cv2.erode(reduce(cv2.min, near), around)
     most = cv2.dilate(reduce(cv2.max, near), around)
-    # What lies between the two is led to itself, and anything else to the nearer of them.
+    # A value between the two gives no difference, any other its distance from the nearer one.
     levels = _length(low - cv2.min(cv2.max(low, least), most))
     light = float((where * given.mean(axis=2)).sum()) / max(float(where.sum()), 1e-6)
     darkness = min(max(light / _BRIGHT, _DARKEST), 1.0)
@@ -83,11 +91,19 @@ def contradiction(source: FloatArray, restored: FloatArray, face: FloatArray) ->
 
 
 def visible(window: Sequence[OcclusionCheck], at: int, reach: int) -> FloatArray:
-    """(128, 128) in [0, 1]: where the face of frame `at` of the window is not covered.
+    """Return where the face of a frame is not covered.
 
-    What contradicts plainly in a frame or the next to it is an occluder, as far as contradiction
-    goes on around it. Those of the frames up to `reach` before and after fade in and out, so that
-    nothing flickers; where one is now it is kept whole.
+    A clear contradiction in a frame or next to it is an occluder, as far as weaker contradiction
+    continues around it. Occluders of the frames up to `reach` before and after fade in and out, so
+    that nothing flickers. An occluder of the frame itself counts fully.
+
+    Args:
+        window: The contradictions of successive frames.
+        at: The index of the frame in `window`.
+        reach: The number of frames before and after over which occluders fade.
+
+    Returns:
+        (128, 128) float32 in [0, 1]; 0 where the face is covered.
     """
     near = range(max(0, at - reach), min(len(window), at + reach + 1))
     covered = np.max(
@@ -95,13 +111,13 @@ def visible(window: Sequence[OcclusionCheck], at: int, reach: int) -> FloatArray
     )
     if not covered.any():
         return np.asarray(1 - covered, np.float32)
-    grown = cv2.dilate(covered, _disc(_GROWN_PX))
-    fading = box_blur(cv2.dilate(grown, _disc(_FADE_PX)), 2 * _FADE_PX + 1, 2 * _FADE_PX + 1)
-    return np.asarray(1 - np.maximum(grown, fading), np.float32)
+    dilated = cv2.dilate(covered, _disc(_DILATION_PX))
+    fading = box_blur(cv2.dilate(dilated, _disc(_FADE_PX)), 2 * _FADE_PX + 1, 2 * _FADE_PX + 1)
+    return np.asarray(1 - np.maximum(dilated, fading), np.float32)
 
 
 def _covered(window: Sequence[OcclusionCheck], at: int) -> FloatArray:
-    """(128, 128) 0 or 1."""
+    """Return (128, 128) of 0 or 1: the occluders of one frame."""
     near = window[max(0, at - 1) : at + 2]
     if max(float(each.levels.max()) for each in near) <= _SEEN:
         return np.zeros((GRID_PX, GRID_PX), np.float32)
@@ -117,8 +133,10 @@ def _covered(window: Sequence[OcclusionCheck], at: int) -> FloatArray:
 
 
 def _without_tint(restored: FloatArray, source: FloatArray, face: FloatArray) -> FloatArray:
-    """`restored`, of any size, with the gain and offset of each channel that bring it to `source`,
-    robustly."""
+    """Return `restored`, of any size, with the gain and offset of each channel that fit `source`.
+
+    The fit is robust against occluders.
+    """
     side = GRID_PX // 4
     a, b = (
         _reduced(picture, side).reshape(-1, 3).astype(np.float64) for picture in (restored, source)
@@ -126,7 +144,7 @@ def _without_tint(restored: FloatArray, source: FloatArray, face: FloatArray) ->
     base: npt.NDArray[Any] = _reduced(face, side).reshape(-1).astype(np.float64)
     if base.sum() < 1:
         return restored
-    # Weighted means of these are all that the fit needs.
+    # The fit needs only weighted means of these.
     products = np.concatenate([a, b, a * a, a * b], axis=1)
     weight = base
     gain, offset = np.ones(3), np.zeros(3)
@@ -143,8 +161,10 @@ def _without_tint(restored: FloatArray, source: FloatArray, face: FloatArray) ->
 
 
 def _ever_softer(half: FloatArray) -> list[FloatArray]:
-    """A picture of half the size, blurred by each of `_SOFTNESS_PX`, one from the other, since
-    variances add."""
+    """Blur a picture of half the size by each of `_SOFTNESS_PX`.
+
+    Each blur continues the one before, since variances add.
+    """
     blurs, before = [half], 0.0
     for sigma in map(_halved, _SOFTNESS_PX):
         blurs.append(_blurred(blurs[-1], math.sqrt(sigma**2 - before**2)))
@@ -153,11 +173,12 @@ def _ever_softer(half: FloatArray) -> list[FloatArray]:
 
 
 def _halved(sigma_px: float) -> float:
-    """What is left to blur by between `pyrDown` and `pyrUp`, whose variances are 1 each."""
+    """Return the blur that remains between `pyrDown` and `pyrUp`, whose variances are 1 each."""
     return math.sqrt(sigma_px**2 - 2) / 2
 
 
 def _length(vectors: FloatArray) -> FloatArray:
+    """Return the (h, w) length of (h, w, 3) vectors."""
     squares = cv2.transform(vectors * vectors, np.ones((1, 3), np.float32))
     return np.asarray(np.sqrt(squares, out=squares), np.float32)
 

@@ -1,4 +1,4 @@
-"""Restored crops go back into the planes of their frame, as a difference, and belong there."""
+"""Pasting: restored crops are blended into the planes of their frames and matched to them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     import av
 
 REACH_FRAMES = 2
-"""What is pasted into a frame depends on so many frames before and after it, and on no other."""
+"""The number of frames before and after a frame on which its pasted faces depend."""
 
 # Fine detail is what a box over so large a share of the crop takes away.
 _DETAIL_SHARE = 1 / 40
@@ -77,25 +77,28 @@ def paste(
 ) -> Iterator[Frame]:
     """Change the samples under the masks of restored faces, and no other sample.
 
-    out = in + (restored - in) * mask * strength, converted to each plane and rounded there; in
-    display values (`vidrestore.imaging.transfer`), as the crops are. The mask follows the smoothed
-    landmarks of `tracks`, a face of no track gets that of an average one, and it never leaves its
-    `mask_rect`. It is zero also where `restored` equals `source`, so what was not restored is not
-    resampled. Where faces overlap the larger one, by the median over its track, is in front.
+    out = in + (restored - in) * mask * strength, converted to each plane and rounded there. The
+    computation uses display values (`vidrestore.imaging.transfer`), as the crops do. The mask
+    follows the smoothed landmarks of `tracks`, or those of an average face where a face has no
+    track, and never leaves its `mask_rect`. It is also zero where `restored` equals `source`, so
+    pixels that were not restored are not resampled. Where faces overlap, the one that is larger by
+    the median over its track is in front.
 
     Memory: the crops of `REACH_FRAMES` frames.
 
     Args:
-        frames: In order. Their samples are changed in place.
-        info: Of the frames.
-        tally: Receives counts.
-        how: How much of the restored face is used where, and how it is made to belong.
-        noise: The share of the source's noise that it is given.
-        parser: What it sees that is no face stays the source's; it also says where the regions of
-            `how` are. Default: none.
-        tracks: Those of the faces, and of other faces that may be before them; default: none.
-        layer: What the files of the layer can hold, where frames are to come with theirs; default:
-            there is no layer.
+        frames: The frames with their faces, in order. Their samples are changed in place.
+        info: The properties of the frames.
+        tally: The statistics, which receive counts.
+        how: The settings: how much of the restored face is used where, and how it is matched to the
+            frame.
+        noise: The settings of grain: the share of the noise of the source that the face gets.
+        parser: The face parser. Parts that it takes for no face stay those of the source, and it
+            finds the regions of `how`. Default: none.
+        tracks: The tracks of the faces, and of other faces that may be in front of them; default:
+            none.
+        layer: The values that the files of a layer can hold, where the frames get layers; default:
+            no layers.
 
     Yields:
         The frames in order, up to `REACH_FRAMES` later.
@@ -117,14 +120,16 @@ def paste(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
+    """The place and the appearance of a face in a frame."""
+
     place: FacePlacement
     look: FrameAppearance
     usual_px: float
-    """Side of the crop in the frame, by the median over the track."""
+    """The side of the crop in pixels of the frame, by the median over the track."""
 
 
 class _Stage:
-    """What is known of the faces of the frames around the one in hand."""
+    """The faces of the frames around the current one."""
 
     def __init__(
         self,
@@ -146,13 +151,13 @@ class _Stage:
 
     @property
     def looks_around(self) -> bool:
-        """Whether what is pasted depends on the frames around."""
+        """Whether the result depends on the frames around."""
         how = self._how
         amounts = (how.color, self._grain, how.sharpness, how.focus)
         return how.occluders or self._parser is not None or max(amounts) > 0
 
     def look(self, at: int, frame: FaceFrame) -> None:
-        """Of a frame as it was decoded."""
+        """Measure the faces of a frame as it was decoded."""
         self._seen[at] = {
             face.track_id: self._look(face, frame.frame)
             for face in frame.faces
@@ -163,7 +168,7 @@ class _Stage:
             self._noises[at - 1] = self._measure_noise(at)
 
     def _measure_noise(self, at: int) -> dict[int, tuple[grain.Spectrum, ...]]:
-        """By track, in the frame before this, of faces that are pasted into it or next to it."""
+        """Return the noise of the frame before, by track, of faces pasted there or next to it."""
         frames = list(self._last)
         found: dict[int, tuple[grain.Spectrum, ...]] = {}
         if len(frames) < 3:
@@ -180,6 +185,7 @@ class _Stage:
         return found
 
     def _look(self, face: Face, frame: Frame) -> _Seen:
+        """Measure one face of a frame as it was decoded."""
         how, course = self._how, self._courses.get(face.track_id)
         place = place_of(unit_of(face), course.landmarks(frame.index) if course else None)
         motion = None
@@ -201,7 +207,7 @@ class _Stage:
         return _Seen(place, look, course.side_px if course else crop_side_px(place.unit))
 
     def paste(self, at: int, frame: FaceFrame, pasted: Pasted | None) -> int:
-        """How many faces lie in the frame; each is added to `pasted`."""
+        """Paste the faces, add each to `pasted`, and return how many of them lie in the frame."""
         seen = self._seen[at]
         faces = sorted(
             (face for face in frame.faces if face.track_id in seen),
@@ -218,6 +224,7 @@ class _Stage:
         return count
 
     def _paste(self, at: int, face: Face, frame: Frame, pasted: Pasted | None) -> bool:
+        """Paste one face, and return whether it lies in the frame."""
         assert face.restored is not None
         seen, window = self._seen[at][face.track_id], self._window(at, face.track_id)
         grid = layout(frame.image).grid
@@ -252,8 +259,10 @@ class _Stage:
         return True
 
     def _noise(self, at: int, track_id: int) -> tuple[grain.Spectrum, ...]:
-        """Of each of `grain_planes`, by what was measured in this frame and next to it; empty
-        where nothing was."""
+        """Return the spectra of `grain_planes`, by what was measured in this frame and next to it.
+
+        The tuple is empty where nothing was measured.
+        """
         near = [
             (self._noises.get(at + step, {}).get(track_id), 2 - abs(step)) for step in (-1, 0, 1)
         ]
@@ -266,7 +275,7 @@ class _Stage:
         )
 
     def _window(self, at: int, track_id: int) -> list[tuple[int, FrameAppearance]]:
-        """(frames from here, what it looked like), in order, this frame among them."""
+        """Return (frames from here, appearance) in order, this frame among them."""
         steps = range(-REACH_FRAMES, REACH_FRAMES + 1)
         near = [(step, self._seen.get(at + step, {}).get(track_id)) for step in steps]
         return [(step, seen.look) for step, seen in near if seen is not None]
@@ -274,7 +283,7 @@ class _Stage:
     def _corrected(
         self, face: Face, rect: Rect, seen: _Seen, window: _Window
     ) -> tuple[FloatArray, FloatArray]:
-        """(3, h, w) in [0, 1] what is to be pasted into `rect`, and (h, w) its mask."""
+        """Return (3, h, w) in [0, 1] to paste into `rect`, and its (h, w) mask."""
         assert face.restored is not None
         place = seen.place
         weight = masks.soft(at_rect(place.distance, place, rect), place.feather)
@@ -294,7 +303,7 @@ class _Stage:
     def _tint(
         self, rgb: FloatArray, found: color_match.Correction, place: FacePlacement, rect: Rect
     ) -> None:
-        """Lead (3, h, w) broad colours to those of the source, in place."""
+        """Change the broad colors of (3, h, w) to those of the source, in place."""
         plain = rgb.copy() if self._how.color < 1 else rgb
         gain, *offset = broad_at_rect([found.gain, *np.moveaxis(found.offset, -1, 0)], place, rect)
         for channel, added in zip(rgb, offset, strict=True):
@@ -307,7 +316,7 @@ class _Stage:
             rgb += plain
 
     def _visible(self, seen: _Seen, window: _Window) -> FloatArray:
-        """(n, n) in [0, 1]: how much of the restored face each place of it may show."""
+        """Return (n, n) in [0, 1]: how much of the restored face each place of it may show."""
         shown = np.ones((GRID_PX, GRID_PX), np.float32)
         parsed = [look.parsed for _, look in window if look.parsed is not None]
         if self._regions:
@@ -328,7 +337,7 @@ class _Stage:
     def _hide_behind_others(
         self, weight: FloatArray, frame: Frame, face: Face, seen: _Seen, rect: Rect
     ) -> None:
-        """(h, w) becomes 0 where a nearer face is, restored or not."""
+        """Set (h, w) to 0 where a nearer face is, whether it was restored or not."""
         own = (seen.usual_px, face.track_id)
         for track_id, course in self._courses.items():
             unit = course.unit(frame.index)
@@ -340,6 +349,7 @@ class _Stage:
                 weight *= 1 - masks.soft(distance - np.float32(other.feather), other.feather)
 
     def _smear(self, rgb: FloatArray, window: _Window) -> None:
+        """Blur (3, h, w) by the motion of the face, in place."""
         smears = [(step, look.smear) for step, look in window if look.smear is not None]
         if smears:
             share = self._how.sharpness * float(np.mean([each.share for _, each in smears]))
@@ -350,7 +360,7 @@ class _Stage:
     def _out_of_focus(
         self, rgb: FloatArray, where: npt.NDArray[np.bool_], window: _Window
     ) -> FloatArray:
-        """As far as the surroundings are."""
+        """Blur (3, h, w) as much as the surroundings are out of focus."""
         widths = [look.edges_px for _, look in window if look.edges_px is not None]
         if not widths:
             return rgb
@@ -362,7 +372,7 @@ class _Stage:
     def _with_own_detail(
         self, rgb: FloatArray, frame: Frame, rect: Rect, place: FacePlacement
     ) -> FloatArray:
-        """Part of the restored fine detail given up for the source's own."""
+        """Replace part of the restored fine detail by that of the source."""
         shown = transfer.to_display(color.region_rgb(frame.image, rect, self._info), self._info)
         apart = shown.clamp(0, 1).float() - torch.from_numpy(rgb)
         side = 2 * round(crop_side_px(place.unit) * _DETAIL_SHARE / 2) + 1
@@ -378,8 +388,11 @@ class _Stage:
         noise: Sequence[grain.Spectrum],
         seed: tuple[int, int],
     ) -> None:
-        """`before` are the samples of `rect` in each of `grain_planes`, before the face came;
-        `noise` is that of the source in each."""
+        """Add the noise that the face lacks.
+
+        `before` are the samples of `rect` in each of `grain_planes` before the face was pasted;
+        `noise` is the spectrum of the source in each.
+        """
         how = layout(image)
         step = transfer.codes_per_level(self._info, how.bits)
         most = float(weight.max(initial=0))
@@ -406,13 +419,13 @@ class _Stage:
 
 
 def _part(rect: Rect, image: av.VideoFrame, index: int) -> Rect:
-    """In the samples of a plane."""
+    """Return the rectangle in samples of a plane."""
     how = layout(image)
     return chroma_rect(rect, how.grid) if index in how.planes[1:] and not how.is_rgb else rect
 
 
 def _changed(face: Face, crop_from_rect: Matrix, rect: Rect) -> FloatArray | float:
-    """1.0 where the restorer changed every pixel that is seen, 0.0 where none, else (h, w)."""
+    """Return 1.0 where the restorer changed all visible pixels, 0.0 where none, else (h, w)."""
     assert face.restored is not None
     size = (face.work_px, face.work_px)
     rows, columns = source_window(size, crop_from_rect, rect.height, rect.width)
@@ -431,6 +444,7 @@ def _changed(face: Face, crop_from_rect: Matrix, rect: Rect) -> FloatArray | flo
 
 
 def _equal(one: torch.Tensor, other: torch.Tensor) -> npt.NDArray[np.bool_]:
+    """Return which values of two tensors are equal."""
     if one.device.type != "cpu":
         return np.asarray(torch.eq(one, other).cpu().numpy())
     # Torch would wake other threads for it.
@@ -438,7 +452,7 @@ def _equal(one: torch.Tensor, other: torch.Tensor) -> npt.NDArray[np.bool_]:
 
 
 def _resized(picture: FloatArray, part: Rect) -> FloatArray:
-    """To the samples of a plane."""
+    """Resize a picture to the samples of a plane."""
     size = (part.width, part.height)
     if picture.shape == size[::-1]:
         return picture
