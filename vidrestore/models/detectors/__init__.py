@@ -233,8 +233,8 @@ class Detection:
     box: FloatArray
     """(4,) float32 x1, y1, x2, y2 of the box, in pixels."""
     landmarks: FloatArray
-    """(5, 2) float32 x, y in pixels: image-left eye, image-right eye, nose, image-left mouth corner,
-    image-right mouth corner, as they stand in the upright picture."""
+    """(5, 2) float32 x, y in pixels: image-left eye, image-right eye, nose, image-left mouth
+    corner, image-right mouth corner, where image-left is the left side of the upright picture."""
     score: float
     """The detector's score of the face, in [0, 1]."""
     embedding: FloatArray | None = None
