@@ -349,7 +349,7 @@ def table_rows(result: Evaluation) -> Iterator[Row]:
             "outside_psnr_db",
             "{:.2f} dB",
             "higher",
-            "likeness of everything outside the faces",
+            "likeness outside the faces",
         ),
     ):
         old = _text(getattr(before, attribute), form) if before else ""
