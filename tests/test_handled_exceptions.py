@@ -42,7 +42,7 @@ PENDING = {
     ("common/temporary.py", "_remove_empty"),
     ("common/text_files.py", "can_be_found"),
     ("review/report/__init__.py", "finished"),
-    ("review/report/samples.py", "_unharmed"),
+    ("review/report/samples.py", "_errors_caught"),
     ("web/access.py", "_brings_token"),
     ("web/access.py", "_cleaned"),
     ("web/access.py", "_upload_of"),
