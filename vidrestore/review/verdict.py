@@ -121,8 +121,8 @@ def psnr_change(source_db: float, output_db: float) -> list[Change]:
     if math.isnan(source_db) or math.isnan(output_db):
         return []
     sign = 0 if source_db == output_db else _sign(output_db - source_db, _PSNR_DB)
-    said = f"Likeness to the clean video went from {source_db:.1f} to {output_db:.1f} dB"
-    return [Change(said, sign)]
+    text = f"Likeness to the clean video went from {source_db:.1f} to {output_db:.1f} dB"
+    return [Change(text, sign)]
 
 
 def identity_change(source: float, output: float) -> list[Change]:
@@ -142,8 +142,8 @@ def identity_change(source: float, output: float) -> list[Change]:
     if math.isnan(source):
         sign = -1 if output < _LEAST_IDENTITY else 0
         return [Change(f"Likeness of the person to the source is {output:.2f}", sign)]
-    said = f"Likeness of the person went from {source:.2f} to {output:.2f}"
-    return [Change(said, _sign(output - source, _IDENTITY))]
+    text = f"Likeness of the person went from {source:.2f} to {output:.2f}"
+    return [Change(text, _sign(output - source, _IDENTITY))]
 
 
 def _sign(gain: float, least: float) -> int:

@@ -21,7 +21,7 @@ NAMES = ("insightface", "yunet", "haar")
 
 
 class Detector(ABC):
-    """The base class of everything that finds faces.
+    """The base class of face detectors.
 
     A subclass defines `__call__` and sets the attributes that apply to it, on the class or on the
     instance. No detector is called from two threads at once.

@@ -36,7 +36,7 @@ class RestorerInfo:
     picture."""
     template: str = "ffhq"
     """Where the five landmarks stand in the crops that it takes: "gpen" or "ffhq" (the default,
-    which most networks want)."""
+    which most networks need)."""
 
     # A subclass may replace these two, as `most_at_once`, by an attribute or by a property.
     @cached_property
@@ -61,7 +61,7 @@ class RestorerInfo:
         return self.name if sha256 is None else f"{self.name} {sha256[:16]}"
 
     def for_crop_size(self, work_px: int) -> RestorerInfo:
-        """Return what restores crops of a given size.
+        """Return the restorer for crops of a given size.
 
         Args:
             work_px: Side of the crops, in pixels.
@@ -73,11 +73,11 @@ class RestorerInfo:
 
 
 class Restorer(RestorerInfo, ABC):
-    """The base class of everything that restores faces.
+    """The base class of restorers.
 
-    A subclass sets `name` and defines `__call__`. It overrides what else applies to it: the
-    attributes of this class and of `RestorerInfo` have defaults. Each may be set on the class or
-    on the instance, or be a property.
+    A subclass sets `name` and defines `__call__`. All other attributes of this class and of
+    `RestorerInfo` have defaults, which a subclass may override. Each may be set on the class or on
+    the instance, or be a property.
     """
 
     is_cheap: bool = False
@@ -108,7 +108,7 @@ class Restorer(RestorerInfo, ABC):
         """
 
     def for_crop_size(self, work_px: int) -> Restorer:
-        """Return what restores crops of a given size.
+        """Return the restorer for crops of a given size.
 
         Args:
             work_px: Side of the crops, in pixels: a power of two, the same all through a track.
@@ -125,7 +125,7 @@ class Restorer(RestorerInfo, ABC):
         """
 
     def described(self) -> RestorerInfo:
-        """Return what must be known of the restorer where it does not run.
+        """Return a description of the restorer, for plans, notes and keys.
 
         Returns:
             A copy of the description, which does not keep the network in memory; the restorer

@@ -300,7 +300,7 @@ def _planned_views(
     """
     planned: dict[int, list[int]] = {}
     for person in people:
-        found = []
+        parts = []
         for place, track in enumerate(tracks):
             if track.person_id != person:
                 continue
@@ -308,8 +308,8 @@ def _planned_views(
             sides = np.abs(np.linalg.det(track.matrices[:, :, :2].astype(np.float64))) ** -0.5
             weights = used[place] * sides * np.where(track.detected, 1, 0.5)
             usable = (indices % step == 0) & (weights > 0)
-            found.append(np.stack([indices, np.full(len(indices), place), weights])[:, usable])
-        rows = np.concatenate(found, axis=1)
+            parts.append(np.stack([indices, np.full(len(indices), place), weights])[:, usable])
+        rows = np.concatenate(parts, axis=1)
         rows = rows[:, np.argsort(rows[0], kind="stable")]
         count = rows.shape[1]
         edges = np.linspace(0, count, min(_VIEWS_EACH, count) + 1).astype(int)
@@ -328,13 +328,13 @@ def _triples(
 
     Each frame is one whose face is restored, as are those in the frames before and after it.
     """
-    found = [np.zeros((0, 2), np.int64)]
+    parts = [np.zeros((0, 2), np.int64)]
     for place, track in enumerate(tracks):
         indices = track.first_frame + np.flatnonzero(used[place] > 0)
         frames = indices[indices % step == 0] // step
         middles = frames[1:-1][(frames[2:] - frames[:-2]) == 2]
-        found.append(np.stack([middles, np.full(len(middles), place)], axis=1))
-    return np.concatenate(found)
+        parts.append(np.stack([middles, np.full(len(middles), place)], axis=1))
+    return np.concatenate(parts)
 
 
 def _jpeg(rgb: Stack) -> bytes:
