@@ -58,7 +58,7 @@ def test_the_numbers_are_those_of_the_summary(made):
         assert f"{seconds:.1f} s" in text, name
     # It says so last, of the flicker that was measured.
     ends = text.rindex("Verdict: ")
-    assert re.match(r"Verdict: (better|same|worse)\. .*\. This page holds", text[ends:])
+    assert re.match(r"Verdict: (better|same|worse)\. .*\. This page loads", text[ends:])
     stages = ("decode", "crop", "restore", "deflicker", "guard", "paste", "encode")
     assert all(f"{stage} " in text for stage in stages)
 
@@ -101,7 +101,7 @@ def test_shots_that_are_redone_stand_beside_those_that_were_done_before(taped, t
                keep_job=True, **how)  # fmt: skip
     assert made.summary.redone_shots == (2,)
     text = made.page.text
-    assert "this run rendered shot 2; all other packets" in text
+    assert "This run rendered only shot 2; all other packets" in text
     assert "brighter no weight file is known" in text
     assert "--redo-shots 2" in text
     # Likeness of the shot that was not rendered now, too.
