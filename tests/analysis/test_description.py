@@ -139,7 +139,7 @@ def test_a_folder_gets_a_picture_of_each(tape, tmp_path):
 def test_a_sheet_that_cannot_be_made_says_why(tape, tmp_path):
     with pytest.raises(UsageError, match=r"\.png or \.jpg"):
         write_contact_sheet(with_people(tape), tape, tmp_path / "sheet.gif")
-    with pytest.raises(UsageError, match="no face was found"):
+    with pytest.raises(UsageError, match="vidrestore found no face"):
         write_contact_sheet(analysis_of_file(tape, []), tape, tmp_path / "sheet.png")
     with pytest.raises(OutputError, match="cannot be written"):
         write_contact_sheet(with_people(tape), tape, tmp_path / "absent" / "sheet.png")

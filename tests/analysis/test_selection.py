@@ -359,7 +359,7 @@ def test_a_broken_pack_only_costs_recognition_where_another_detector_is_used(
     assert analysis.tracks
     assert not analysis.people_are_joined
     said = " ".join(messages(told))
-    assert "nobody is recognised from one shot to the next" in said
+    assert "vidrestore does not recognize people from one shot to the next" in said
 
 
 def test_the_recogniser_of_a_pack_serves_every_detector(tmp_path, tape, detector, shared):

@@ -185,7 +185,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidrestore.review.trial.chosen_restorer", fail)
 
 
-@pytest.mark.parametrize(("name", "reason"), [("a.txt", "must end in"), ("b.png", "--overwrite")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("a.txt", "is not a .png or .jpg file"), ("b.png", "--overwrite")]
+)
 @pytest.mark.usefixtures("no_network")
 def test_a_sheet_that_cannot_be(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "b.png").write_bytes(b"a photo")

@@ -1,4 +1,4 @@
-"""What the settings name, opened: detector, recogniser and restorer, with the weights they need."""
+"""Opening the detector, recognizer, face parser and restorers that the settings name."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from vidrestore.models.onnx_session import can_use_cuda
 from vidrestore.models.recognizer import Recognizer, embedding_of_photo, find_recognizer
 from vidrestore.models.restorers import FILES, Restorer, Schedule, adaptive
 
+_log = logging.getLogger("vidrestore")
+
 _CPU = torch.device("cpu")
 
 
@@ -36,17 +38,18 @@ def open_detector(
     """Open a detector.
 
     Args:
-        how: Which, and with which thresholds.
-        find_weights: Leads from the name of weights to their file or folder.
-        threads: Threads that one look may take, where the detector lets that be chosen; default:
-            one for each core that may be used.
-        device: Where it runs, where the detector lets that be chosen; default: the processor.
+        how: The settings that name the detector and its thresholds.
+        find_weights: Maps the name of weights to their file or folder.
+        threads: Number of threads that one detection may use; only "insightface" heeds it.
+            Default: one for each core that this process may use.
+        device: Device on which "insightface" runs; the other detectors run on the processor.
+            Default: the processor.
 
     Returns:
         The detector.
 
     Raises:
-        WeightsError: Its file is missing or damaged.
+        WeightsError: The weights of the detector are missing or damaged.
     """
     if how.detector == "insightface":
         from vidrestore.models.detectors.insightface import InsightFace
@@ -64,9 +67,6 @@ def open_detector(
     return Haar(neighbors=how.haar_neighbors)
 
 
-_log = logging.getLogger("vidrestore")
-
-
 def chosen_detector(
     settings: Settings,
     on_event: OnEvent | None,
@@ -74,16 +74,32 @@ def chosen_detector(
     threads: int | None = None,
     hashes: FileHashes | None = None,
 ) -> Detector:
-    """Open the detector that the settings name, its weights fetched where they are missing."""
+    """Open the detector that the settings name; missing weights are downloaded if allowed.
+
+    Args:
+        settings: The settings; `detect`, `restore` (for the device) and `weights` matter.
+        on_event: Receives the progress of a download and notices; None to receive none.
+        threads: Number of threads that one detection may use. Default: one for each core that
+            this process may use.
+        hashes: Hashes of the files that this run has read already. Default: none.
+
+    Returns:
+        The detector.
+
+    Raises:
+        WeightsError: The weights are missing or damaged.
+        ConfigError: The settings name an unknown pack of weights.
+        UsageError: The settings name a device that cannot be used.
+    """
     return open_detector(
         settings.detect,
         threads=threads,
-        device=_device_for_looking(settings),
+        device=_device_for_detection(settings),
         find_weights=weight_finder(settings, on_event, hashes),
     )
 
 
-def _device_for_looking(settings: Settings) -> torch.device:
+def _device_for_detection(settings: Settings) -> torch.device:
     if settings.detect.detector == "insightface" and can_use_cuda():
         return choose_device(settings.restore)
     return torch.device("cpu")
@@ -92,9 +108,18 @@ def _device_for_looking(settings: Settings) -> torch.device:
 def chosen_recognizer(
     settings: Settings, on_event: OnEvent | None, hashes: FileHashes | None = None
 ) -> Recognizer | None:
-    """That of the InsightFace pack, whichever detector is used; None where there is none.
+    """Open the recognizer of the InsightFace pack, whichever detector the settings name.
 
-    Nothing is fetched for it; that it is broken is said.
+    The function downloads no pack that is missing. Where the pack is damaged, it sends a notice
+    and recognizes no people.
+
+    Args:
+        settings: The settings; `people.recognise`, `detect.pack` and `weights` matter.
+        on_event: Receives the notice; None to receive none.
+        hashes: Hashes of the files that this run has read already. Default: none.
+
+    Returns:
+        The recognizer; None where it is switched off, or the pack is missing, damaged or has none.
     """
     folder = recognizer_folder(settings) if settings.people.recognise else None
     if folder is None:
@@ -103,12 +128,19 @@ def chosen_recognizer(
         model = find_recognizer(weight_finder(settings, on_event, hashes)(settings.detect.pack))
         return None if model is None else Recognizer(model)
     except WeightsError as error:
-        notify(on_event, f"nobody is recognised from one shot to the next: {error}")
+        notify(on_event, f"vidrestore does not recognize people from one shot to the next: {error}")
         return None
 
 
 def recognizer_folder(settings: Settings) -> Path | None:
-    """Where the pack is whose recogniser would be used."""
+    """Find the folder of the InsightFace pack whose recognizer would be used.
+
+    Args:
+        settings: The settings; `detect.pack` and `weights` matter.
+
+    Returns:
+        The folder; None where the pack is missing.
+    """
     how = settings.weights
     try:
         return weights.find(settings.detect.pack, weights.search_folders(how.folder, how.also))
@@ -118,14 +150,31 @@ def recognizer_folder(settings: Settings) -> Path | None:
 
 
 def reference_embedding(photo: Path, settings: Settings, on_event: OnEvent | None) -> FloatArray:
-    """Of the one face in a photo; UsageError where there is no recogniser to tell it by."""
+    """Compute the embedding of the one face in a reference photo.
+
+    Args:
+        photo: Path of the photo.
+        settings: The settings; `detect`, `people`, `restore` (for the device) and `weights`
+            matter.
+        on_event: Receives the progress of a download and notices; None to receive none.
+
+    Returns:
+        (d,) float32 of unit length.
+
+    Raises:
+        UsageError: No recognizer is available, or the photo does not show exactly one face that
+            is sharp enough.
+        InputError: The photo cannot be read.
+        WeightsError: The weights of the detector are missing or damaged.
+    """
     hashes = FileHashes()
     detector = chosen_detector(settings, on_event, hashes=hashes)
     recognizer = chosen_recognizer(settings, on_event, hashes)
     if recognizer is None:
         raise UsageError(
-            f"a reference photo needs the recogniser of an InsightFace pack, and the pack "
-            f"{settings.detect.pack} is not here or has none; choose by --people instead"
+            f"a reference photo needs the recognizer of an InsightFace pack, but the pack "
+            f"{settings.detect.pack} is missing or has no recognizer; choose people by their "
+            "numbers with --people instead"
         )
     return embedding_of_photo(photo, detector, recognizer)
 
@@ -140,24 +189,24 @@ def open_restorer(
     on_notice: Callable[[str], None] = lambda message: None,
     hashes: FileHashes | None = None,
 ) -> Restorer:
-    """Open a restorer by its name, or the network in a file.
+    """Open a restorer by its name, or the network in a weight file.
 
     Args:
-        name: One of `RESTORERS` but gpen-auto, or the path of a file of weights.
-        how: Number format, engine and the options of single restorers; its own `restorer` does
-            not count.
-        device: Where it runs.
-        cache_folder: Where compiled networks are kept.
-        find_weights: Leads from the name of weights to their file.
-        on_notice: Receives notices for the user, in sentences; default: none are sent.
-        hashes: The hashes of files that the run has read already; default: none.
+        name: One of `RESTORERS` except "gpen-auto", or the path of a weight file.
+        how: Number format, engine and the options of single restorers; `how.restorer` is ignored.
+        device: Device on which the restorer runs.
+        cache_folder: Folder that keeps compiled networks.
+        find_weights: Maps the name of weights to their file.
+        on_notice: Receives notices for the user, each one sentence. Default: they are dropped.
+        hashes: Hashes of the files that this run has read already. Default: none.
 
     Returns:
         The restorer.
 
     Raises:
-        ConfigError: There is no such restorer.
+        ConfigError: `name` is neither a restorer nor the name of a weight file.
         WeightsError: The file is missing, damaged or of another kind.
+        MemoryError: The network does not fit into the memory of the device.
     """
     if name == "fusion":
         from vidrestore.models.restorers.fusion import Fusion
@@ -169,10 +218,10 @@ def open_restorer(
         path, expected_size = Path(name), None
         check_readable_kind(path, "the weight file", WeightsError)
         if not path.is_file():
-            raise WeightsError(f"the weight file {path} does not exist")
+            raise WeightsError(f"the weight file {path} does not exist; check its name")
     else:
-        known = unknown_name("restorer", name, RESTORERS)
-        raise ConfigError(f"{known}; or a {', '.join(FILES)} file")
+        message = unknown_name("restorer", name, RESTORERS)
+        raise ConfigError(f"{message}; or a {', '.join(FILES)} file")
 
     from vidrestore.models.restorers.gpen import Gpen
 
@@ -202,7 +251,7 @@ def _from_onnx(
     on_notice: Callable[[str], None],
     hashes: FileHashes | None,
 ) -> Restorer:
-    """The exact network where the file holds its weights unchanged, else onnxruntime."""
+    """Open the exact GPEN where the file holds its unchanged weights, else use onnxruntime."""
     from vidrestore.models.restorers.gpen import holds_gpen
     from vidrestore.models.restorers.onnx import Onnx
 
@@ -222,8 +271,8 @@ def _from_onnx(
     )
     if expected_size not in (None, restorer.size):
         raise WeightsError(
-            f"{path} holds a network for {restorer.size} px where one for {expected_size} px is "
-            "wanted"
+            f"{path} holds a network for faces of {restorer.size} px, but its name stands for "
+            f"{expected_size} px; put the file for {expected_size} px in its place"
         )
     return restorer
 
@@ -231,20 +280,33 @@ def _from_onnx(
 def chosen_restorer(
     settings: Settings, on_event: OnEvent | None, hashes: FileHashes | None = None
 ) -> Restorer:
-    """The restorer that the settings name, its weights fetched where they are missing.
+    """Open the restorer that the settings name; missing weights are downloaded if allowed.
 
-    Of gpen-auto, no network is opened before a face needs it. `hashes` are those of files that the
-    run has read already.
+    The restorer "gpen-auto" opens a network when the first face needs it.
+
+    Args:
+        settings: The settings; `restore` and `weights` matter.
+        on_event: Receives the progress of a download and notices; None to receive none.
+        hashes: Hashes of the files that this run has read already. Default: none.
+
+    Returns:
+        The restorer.
+
+    Raises:
+        ConfigError: The settings name no known restorer or weight file.
+        WeightsError: The weights are missing or damaged, or do not fit into the memory of the
+            device.
+        UsageError: The settings name a device that cannot be used.
     """
     how, hashes = settings.restore, hashes or FileHashes()
     find_weights = weight_finder(settings, on_event, hashes)
 
-    def say(message: str) -> None:
+    def send_notice(message: str) -> None:
         notify(on_event, message)
 
-    device = choose_device(how, say)
+    device = choose_device(how, send_notice)
 
-    def opened(name: str) -> Restorer:
+    def open_by_name(name: str) -> Restorer:
         if Path(name).suffix.lower() in FILES and Path(name).is_file():
             weights.sha256_of_own(Path(name), hashes)
         try:
@@ -254,7 +316,7 @@ def chosen_restorer(
                 device=device,
                 cache_folder=weights.user_cache() / "openvino",
                 find_weights=find_weights,
-                on_notice=say,
+                on_notice=send_notice,
                 hashes=hashes,
             )
         except MemoryError as error:
@@ -263,15 +325,15 @@ def chosen_restorer(
             ) from error
 
     if how.restorer != adaptive.NAME:
-        return opened(how.restorer)
+        return open_by_name(how.restorer)
     from vidrestore.models.restorers.gpen import run_as
 
     return adaptive.AdaptiveGpen(
-        opened,
+        open_by_name,
         find_weights=find_weights,
-        is_to_be_had=lambda name: _is_to_be_had(name, settings),
+        is_to_be_had=lambda name: _is_available(name, settings),
         has_room=lambda name: has_room(name, how, device),
-        on_notice=say,
+        on_notice=send_notice,
         run_as=run_as(device, how.number_format, how.engine),
         is_cheap=device.type != "cpu",
         hashes=hashes,
@@ -279,7 +341,20 @@ def chosen_restorer(
 
 
 def chosen_parser(settings: Settings) -> Parser | None:
-    """The face parser that the settings name, told from others by the content of its file."""
+    """Open the face parser that the settings name.
+
+    The SHA-256 of its file serves as its name in keys and notes.
+
+    Args:
+        settings: The settings; `paste.parser` and `restore` (for the device) matter.
+
+    Returns:
+        The parser; None where the settings name none.
+
+    Raises:
+        WeightsError: The file is missing, damaged or no face parser.
+        UsageError: The settings name a device that cannot be used.
+    """
     path = settings.paste.parser
     if path is None:
         return None
@@ -290,14 +365,25 @@ def chosen_parser(settings: Settings) -> Parser | None:
 
 
 def weights_needed(settings: Settings, sides_px: Iterable[int]) -> list[str]:
-    """Names of the weights that the settings' restorer needs for crops of these sides."""
+    """List the weights that the restorer needs for crops of given sizes.
+
+    Args:
+        settings: The settings; `restore` and `weights` matter.
+        sides_px: Sides of the crops, in pixels; only "gpen-auto" heeds them.
+
+    Returns:
+        Names from the table of weights, each once; empty where the restorer needs none of them.
+
+    Raises:
+        UsageError: The settings name a device that cannot be used.
+    """
     name = settings.restore.restorer
     if name == adaptive.NAME:
         device = choose_device(settings.restore)
         chosen = (
             adaptive.tier_for(
                 side,
-                lambda each: _is_to_be_had(each, settings),
+                lambda each: _is_available(each, settings),
                 lambda each: has_room(each, settings.restore, device),
             )
             for side in sorted(sides_px)
@@ -306,8 +392,8 @@ def weights_needed(settings: Settings, sides_px: Iterable[int]) -> list[str]:
     return [name] if name in weights.load_table() else []
 
 
-def _is_to_be_had(name: str, settings: Settings) -> bool:
-    """Its file is here, or there is an address from which it may be fetched."""
+def _is_available(name: str, settings: Settings) -> bool:
+    """Return whether the file of a weight is here or may be downloaded."""
     how = settings.weights
     if weights.find(name, weights.search_folders(how.folder, how.also)) is not None:
         return True
@@ -321,9 +407,23 @@ def chosen_restorers(
     on_event: OnEvent | None,
     hashes: FileHashes | None = None,
 ) -> Schedule:
-    """The restorers of stretches of frames, each opened once; None stands for the usual one.
+    """Open the restorers of consecutive stretches of frames, each restorer once.
 
-    UsageError where they want their crops framed differently.
+    Args:
+        names: (first frame, name of the restorer) of each stretch; None for the name stands for
+            `usual`.
+        usual: The restorer of the job, already open.
+        settings: The settings; `align.template`, `restore` and `weights` matter.
+        on_event: Receives the progress of a download and notices; None to receive none.
+        hashes: Hashes of the files that this run has read already. Default: none.
+
+    Returns:
+        (first frame, restorer) of each stretch.
+
+    Raises:
+        UsageError: A restorer needs another template for its crops than `align.template`.
+        ConfigError: A name is neither a restorer nor a weight file.
+        WeightsError: Weights are missing or damaged, or do not fit into the memory.
     """
     opened: dict[str | None, Restorer] = {None: usual}
     for _, name in names:
@@ -332,8 +432,8 @@ def chosen_restorers(
             other = chosen_restorer(settings.model_copy(update={"restore": how}), on_event, hashes)
             if other.template != settings.align.template:
                 raise UsageError(
-                    f"{usual.name} wants the template {settings.align.template} and {other.name} "
-                    f"wants {other.template}; one run cannot mix them, run them one by one"
+                    f"{usual.name} needs the template {settings.align.template} and {other.name} "
+                    f"needs {other.template}; one run cannot mix them, so run them one by one"
                 )
             opened[name] = other
     return [(first, opened[name]) for first, name in names]
@@ -342,7 +442,20 @@ def chosen_restorers(
 def weight_finder(
     settings: Settings, on_event: OnEvent | None, hashes: FileHashes | None = None
 ) -> Callable[[str], Path]:
-    """Leads from a weight's name to its file, fetched where it is missing and may be."""
+    """Make a function that maps the name of weights to their checked file or folder.
+
+    The function downloads missing weights unless the settings forbid it. The first time that it
+    uses weights, it sends a notice with their license.
+
+    Args:
+        settings: The settings; `weights` matters.
+        on_event: Receives the progress of a download and notices; None to receive none.
+        hashes: Hashes of the files that this run has read already. Default: none.
+
+    Returns:
+        The function. It raises WeightsError where weights are missing or damaged, and ConfigError
+        for an unknown name.
+    """
     how = settings.weights
     folders = weights.search_folders(how.folder, how.also)
 

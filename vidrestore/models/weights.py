@@ -1,4 +1,7 @@
-"""The table of weight files: find, fetch, verify. Loading one is left to its network."""
+"""Finding, downloading and verifying the weight files of the table of weights.
+
+Each network loads its own file.
+"""
 
 from __future__ import annotations
 
@@ -34,43 +37,58 @@ from vidrestore.models.weight_file import (
 _log = logging.getLogger("vidrestore")
 
 Table = Mapping[str, "Weight"]
+"""Name -> weight, as `load_table` returns it."""
 
 WITHOUT_DOWNLOAD = "--restorer fusion --detector haar"
+"""Options of the command line with which vidrestore needs no weights."""
 
-# Where ComfyUI and the WebUI, FaceFusion and VisoMaster keep models below their own folder.
+# Where ComfyUI, the WebUI, FaceFusion and VisoMaster keep models below their own folder.
 _COMFYUI = ("models", "models/facerestore_models", "facerestore_models")
 MODEL_FOLDERS = ("", *_COMFYUI, ".assets/models", "model_assets")
+"""Subfolders of another application's folder in which weights may lie, in the order of search."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weight:
-    """One entry of weights/manifest.toml; None where nothing is published."""
+    """One entry of weights/manifest.toml."""
 
     name: str
+    """The name of the weight in settings and on the command line."""
     kind: Literal["gpen", "yunet", "pack"]
+    """The kind of network, or "pack" for the zip of an InsightFace pack."""
     file: str
-    """Name under which it is stored; of a pack, its zip."""
+    """The name under which vidrestore stores the file; for a pack, the name of its zip."""
     other_names: tuple[str, ...] = ()
-    """Names and relative paths under which people already have it, preferred ones first."""
+    """Other names and relative paths under which users may have the file, preferred ones
+    first."""
     bytes: int | None = None
+    """The size of the published file, in bytes; None where none is published."""
     sha256: str | None = None
+    """The SHA-256 of the published file in hexadecimal digits; None where none is published."""
     entries: int | None = None
-    """Of the state dict, fixed kernels included."""
+    """The number of entries of the state dict, fixed kernels included; None where unknown."""
     parameters: int | None = None
-    """Of the state dict, fixed kernels not counted."""
+    """The number of parameters of the state dict, fixed kernels not counted; None where
+    unknown."""
     licence: str
+    """The license of the file, as a sentence for users."""
     urls: tuple[str, ...] = ()
+    """The addresses of the file, in the order in which `fetch` tries them; empty where none is
+    known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What `verify` found of one file."""
+    """The result of `verify` for one file."""
 
     path: Path
+    """The file, or the folder of a damaged pack."""
     state: Literal["good", "recorded", "changed", "damaged"]
-    """recorded: nothing was known of it until now, so its hash was noted for the next time."""
+    """"good": the file has the expected hash. "recorded": no hash was known, and vidrestore noted
+    that of the file. "changed": the file differs from its noted hash. "damaged": its size,
+    structure or published hash is wrong."""
     message: str
-    """Empty when good."""
+    """What is wrong with the file, or which hash was noted; empty for a good file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +96,20 @@ class Row:
     """One line of `vidrestore weights list`."""
 
     name: str
+    """The name of the weight."""
     path: Path | None
+    """The file, or the folder of a pack; None where it is missing."""
     size_bytes: int | None
-    """On the disk; of a missing file what is published; None where unknown."""
+    """The size on the disk, in bytes; the published size of a missing file; None where
+    unknown."""
     licence: str
+    """The license of the file, as a sentence for users."""
     message: str
-    """What is wrong with the file; empty when nothing is, or it is missing."""
+    """What is wrong with the file; empty for a good file and for a missing one."""
 
 
 def load_table() -> dict[str, Weight]:
-    """Every weight of weights/manifest.toml by name, in its order."""
+    """Read the table of weights from weights/manifest.toml, in its order."""
     path = resource_folder("weights") / "manifest.toml"
     entries = tomllib.loads(path.read_text(encoding="utf-8"))
     table = {}
@@ -100,24 +122,34 @@ def load_table() -> dict[str, Weight]:
 
 
 def user_cache() -> Path:
-    """The user's own folder for weight files; it may not exist yet."""
+    """Return the user's own folder for weight files, which may not exist yet."""
     return platformdirs.user_cache_path("vidrestore", appauthor=False) / "weights"
 
 
 def cache_variable(platform: str) -> str:
-    """The environment variable that moves the user's caches elsewhere.
+    """Name the environment variable that moves the caches of the user to another folder.
 
     Args:
-        platform: As `sys.platform` names it.
+        platform: The platform, as `sys.platform` names it.
+
+    Returns:
+        The name of the variable.
     """
     return "WIN_PD_OVERRIDE_LOCAL_APPDATA" if platform == "win32" else "XDG_CACHE_HOME"
 
 
 def search_folders(explicit: Path | None, also: Sequence[Path] = ()) -> tuple[Path, ...]:
-    """Where weights are looked for, in order; fetched files go to the first one.
+    """List the folders in which vidrestore looks for weights, in order.
 
-    `explicit`, VIDRESTORE_WEIGHTS, an existing ./weights, the user cache, then where others keep
-    theirs: ModelScope, `also` (an application's folder or its model folder), InsightFace.
+    They are `explicit`, VIDRESTORE_WEIGHTS, an existing ./weights and the user cache, then the
+    existing folders of other programs: ModelScope, `also`, InsightFace.
+
+    Args:
+        explicit: The folder that the user named; None for none.
+        also: Folders of applications, or their model folders. Default: none.
+
+    Returns:
+        Absolute paths, each once. Downloaded files go to the first one.
     """
     folders = [explicit] if explicit else []
     if os.environ.get("VIDRESTORE_WEIGHTS"):
@@ -142,35 +174,66 @@ def search_folders(explicit: Path | None, also: Sequence[Path] = ()) -> tuple[Pa
 
 
 def target_folder(explicit: Path | None) -> Path:
-    """Where fetched files go: `explicit`, VIDRESTORE_WEIGHTS, an existing ./weights, the cache."""
+    """Return the folder that receives downloaded files.
+
+    It is `explicit`, else VIDRESTORE_WEIGHTS, else an existing ./weights, else the user cache.
+
+    Args:
+        explicit: The folder that the user named; None for none.
+
+    Returns:
+        The absolute path; the folder may not exist yet.
+    """
     return search_folders(explicit)[0]
 
 
 def pack_folder(target: Path, name: str) -> Path:
-    """Where an InsightFace pack is unpacked, and where FaceAnalysis(root=...) looks for it."""
+    """Return the folder into which vidrestore unpacks an InsightFace pack.
+
+    InsightFace's `FaceAnalysis(root=target / "insightface")` finds the pack there.
+
+    Args:
+        target: The folder that receives downloaded files.
+        name: Name of the pack.
+
+    Returns:
+        The path; the folder may not exist yet.
+    """
     return target / "insightface" / "models" / name
 
 
 def find(name: str, folders: Sequence[Path], *, table: Table | None = None) -> Path | None:
-    """The file, or of a pack the folder, in the first of `folders` that has it; None if none has.
+    """Find the file of a weight, or the folder of a pack, without looking at its content.
 
-    What is found may have any of the weight's names, so look at the suffix: GPEN may come as .pth,
-    .pt, .safetensors or .onnx. Its contents are not looked at; `require` does that.
+    The file may have any of the weight's names, so its suffix tells its format: a GPEN may be a
+    .pth, .pt, .safetensors or .onnx file. `require` also checks the content.
 
-    Raises ConfigError for a name that is neither in the table nor that of a pack in `folders`.
+    Args:
+        name: Name of the weight.
+        folders: The folders to search, in order; see `search_folders`.
+        table: The table of weights. Default: that of weights/manifest.toml.
+
+    Returns:
+        The path in the first folder that has it; None where no folder has it.
+
+    Raises:
+        ConfigError: `name` is neither in the table nor the name of a pack in `folders`.
     """
     return _located(_named(name, folders, table), folders)
 
 
 def _named(name: str, folders: Sequence[Path], table: Table | None) -> Weight:
-    known = table or load_table()
-    if name in known:
-        return known[name]
-    licence = "an InsightFace pack of your own: InsightFace's are for non-commercial use only"
+    """Return the entry of the table, or a new one for a pack of the user's own."""
+    entries = table or load_table()
+    if name in entries:
+        return entries[name]
+    licence = (
+        "an InsightFace pack of your own; the packs of InsightFace are for non-commercial use only"
+    )
     own = Weight(name=name, kind="pack", file=f"{name}.zip", licence=licence)
     if Path(name).name == name and _located(own, folders):
         return own
-    raise ConfigError(unknown_name("weight or InsightFace pack", name, known))
+    raise ConfigError(unknown_name("weight or InsightFace pack", name, entries))
 
 
 def _located(weight: Weight, folders: Sequence[Path]) -> Path | None:
@@ -199,14 +262,30 @@ def require(
     table: Table | None = None,
     hashes: FileHashes | None = None,
 ) -> Path:
-    """Like `find`, but checked, and fetched into `target` when missing, unless `offline`.
+    """Find the file of a weight, check it, and download it if it is missing.
 
     A pack whose zip lies in one of `folders` is unpacked into `target`. The first use of a file
-    notes its sha256, and each later one reads it in full and compares: 0.16 s for the 285 MB of a
-    GPEN-2048 on one core of 2026, and what is read then is in memory when it is loaded. `hashes`
-    are those of the run, where a file that was read already is not read again.
+    notes its SHA-256, and each later use reads the file in full and compares. That takes 0.16 s
+    for the 285 MB of a GPEN-2048 on one core of 2026, and the file is in memory when its network
+    loads it.
 
-    Raises WeightsError when the weight is missing, damaged or changed since its first use.
+    Args:
+        name: Name of the weight.
+        folders: The folders to search, in order; see `search_folders`.
+        target: The folder that receives a downloaded file or an unpacked pack.
+        offline: Whether downloads are forbidden.
+        on_progress: Receives the progress of a download, in bytes. Default: none.
+        table: The table of weights. Default: that of weights/manifest.toml.
+        hashes: Hashes of the files that this run has read already, which are not read again.
+            Default: none.
+
+    Returns:
+        The file, or the folder of a pack.
+
+    Raises:
+        WeightsError: The weight is missing and cannot be downloaded, is damaged, or has changed
+            since its first use.
+        ConfigError: `name` is neither in the table nor the name of a pack in `folders`.
     """
     weight = _named(name, folders, table)
     path = _located(weight, folders)
@@ -234,20 +313,29 @@ def _by_hand(weight: Weight, folder: Path) -> str:
 
 
 def _unpack_by_hand(weight: Weight, folders: Sequence[Path], target: Path) -> Path | None:
+    """Unpack the zip of a pack that the user put into one of the folders; None without one."""
     archive = _first_file(folders, (weight.file,))
     if archive is None:
         return None
     check_kind(archive, archive.name)
     with one_at_a_time(target):
-        if not (place := pack_folder(target, weight.name)).is_dir():  # by a run that came first
+        if not (place := pack_folder(target, weight.name)).is_dir():  # else another run unpacked it
             unpack(archive, place, check_pack)
     return place
 
 
 def check_structure(path: Path, weight: Weight) -> None:
-    """Raise WeightsError unless the checkpoint has the entries and parameters of the table.
+    """Check that a checkpoint has the entries and parameters that the table lists.
 
-    Reads the whole file, with torch; an ONNX file is left to those who run it.
+    The function reads the whole file with torch. It checks only GPEN files, and leaves an ONNX
+    file to onnxruntime.
+
+    Args:
+        path: The file.
+        weight: Its entry in the table.
+
+    Raises:
+        WeightsError: The file cannot be loaded, or the numbers differ.
     """
     if weight.kind == "gpen" and path.suffix.lower() != ".onnx":
         name = weight.file if path.suffix == ".part" else path.name
@@ -263,13 +351,28 @@ def fetch(
     table: Table | None = None,
     timeout_seconds: float = 30.0,
 ) -> Path:
-    """Download a weight into `target` and return its file or pack folder; at once if it is there.
+    """Download a weight, unless a good copy is in the folder already.
 
-    The addresses of the table are tried in turn. A broken download goes on where it stopped, now
-    or in a later call. Size, sha256, `structure` and the zip's members are checked before the file
-    gets its name, so that what stands under the name is whole. Its hash is noted.
+    The function tries the addresses of the table in turn. A download that breaks off resumes where
+    it stopped, in this call or a later one. Size, SHA-256, structure and the members of a zip are
+    checked before the file gets its name, so that a file with that name is whole. Its hash is
+    noted.
 
-    Raises WeightsError, which names every address and why it did not do.
+    Args:
+        name: Name of the weight.
+        target: The folder that receives the file.
+        on_progress: Receives the progress, in bytes. Default: none.
+        structure: Raises WeightsError for a file with a wrong structure. Default:
+            `check_structure`.
+        table: The table of weights. Default: that of weights/manifest.toml.
+        timeout_seconds: How long a connection may be silent, in seconds. Default: 30.
+
+    Returns:
+        The file, or the folder of a pack.
+
+    Raises:
+        WeightsError: No address gave the file; the message names each address and its reason.
+        ConfigError: `name` is neither in the table nor the name of a pack in `target`.
     """
     weight = _named(name, (target,), table)
     place = pack_folder(target, name) if weight.kind == "pack" else target / weight.file
@@ -305,6 +408,7 @@ def fetch(
 
 
 def _problem(weight: Weight, place: Path) -> str:
+    """Return what is wrong with a file or a pack; empty if nothing is."""
     try:
         _check(weight, place)
     except (WeightsError, OSError) as error:
@@ -328,7 +432,7 @@ def _check_file(weight: Weight, path: Path, name: str) -> None:
 
 
 def _is_published_form(weight: Weight, name: str) -> bool:
-    """False for the same weights in another format, of which size and hash say nothing."""
+    """Return whether the file has the published format, so that size and hash must match."""
     return Path(name).suffix == Path(weight.file).suffix
 
 
@@ -337,19 +441,33 @@ def _files(path: Path) -> list[Path]:
 
 
 def record(path: Path, sha256: str | None = None) -> str:
-    """Note the sha256 of `path`, to be compared from now on, and return it."""
+    """Note the SHA-256 of a file, which later uses of the file are compared with.
+
+    Args:
+        path: The file.
+        sha256: Its SHA-256 in hexadecimal digits. Default: the function computes it.
+
+    Returns:
+        The SHA-256.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     return _notes().note_file(path, sha256)
 
 
 def sha256_of_own(path: Path, hashes: FileHashes | None = None) -> str:
-    """The sha256 of a file that the user names by its path, compared with that of its last use.
+    """Compute the SHA-256 of a file that the user names by its path, and compare it with the noted.
 
-    Users replace files of their own, so another hash is damage only where size and time of change
-    are as they were.
+    Users replace files of their own, so another hash means damage only where the size and the time
+    of change are the same as before.
 
     Args:
         path: The file.
-        hashes: Those of the run; default: none are known.
+        hashes: Hashes of the files that this run has read already. Default: none.
+
+    Returns:
+        The SHA-256 in hexadecimal digits.
 
     Raises:
         WeightsError: The file is damaged or cannot be read.
@@ -385,12 +503,12 @@ def _read_sha256(path: Path, hashes: FileHashes) -> str:
 def _damaged(path: Path, noted: str | None, sha256: str) -> str:
     return (
         f"{path} is damaged: its sha256 was {noted} and is {sha256}, though its size and its time "
-        "of change are as they were"
+        "of change are the same as before"
     )
 
 
 def _difference(weight: Weight, path: Path, sha256: str) -> str:
-    """What is wrong with the hash of a file; empty if nothing is."""
+    """Return what is wrong with the hash of a file; empty if nothing is."""
     if weight.kind != "pack" and weight.sha256 and _is_published_form(weight, path.name):
         if sha256 == weight.sha256:
             return ""
@@ -402,11 +520,11 @@ def _difference(weight: Weight, path: Path, sha256: str) -> str:
     noted = notes.sha256_noted(path)
     if noted and noted != sha256:
         if notes.looks_unchanged(path):
-            return f"{_damaged(path, noted, sha256)}; remove it to have it fetched anew"
+            return f"{_damaged(path, noted, sha256)}; remove it, and vidrestore downloads it again"
         return (
             f"{path} has changed since its first use: its sha256 was {noted} and is {sha256}; "
-            f"remove it to have it fetched anew, or if you replaced it yourself take its entry "
-            f"out of {notes.path}"
+            f"remove it, and vidrestore downloads it again, or, if you replaced it yourself, "
+            f"remove its entry from {notes.path}"
         )
     return ""
 
@@ -418,9 +536,22 @@ def verify(
     structure: Callable[[Path, Weight], None] = check_structure,
     table: Table | None = None,
 ) -> list[Checked]:
-    """Read every file of a weight in full and compare it with all that is known of it.
+    """Read every file of a weight in full, and check its size, structure and hash.
 
-    An empty list means that the weight is missing. Nothing is raised for a bad file.
+    The function notes the hash of a good file. It raises no error for a bad file.
+
+    Args:
+        name: Name of the weight.
+        folders: The folders to search, in order; see `search_folders`.
+        structure: Raises WeightsError for a file with a wrong structure. Default:
+            `check_structure`.
+        table: The table of weights. Default: that of weights/manifest.toml.
+
+    Returns:
+        One result for each file, or one for a damaged pack; empty where the weight is missing.
+
+    Raises:
+        ConfigError: `name` is neither in the table nor the name of a pack in `folders`.
     """
     weight = _named(name, folders, table)
     path = _located(weight, folders)
@@ -444,17 +575,39 @@ def _checked(weight: Weight, path: Path) -> Checked:
     record(path, sha256)
     if noted or weight.sha256 == sha256:
         return Checked(path, "good", "")
-    return Checked(path, "recorded", f"no hash was known; noted {sha256} for the next time")
+    return Checked(
+        path, "recorded", f"no hash was known; vidrestore noted {sha256} for the next check"
+    )
 
 
 def licence_notice(name: str, folders: Sequence[Path], *, table: Table | None = None) -> str | None:
-    """The licence, the first time that this is asked for this weight, else None."""
+    """Return the license of a weight the first time that this function is called for it.
+
+    Args:
+        name: Name of the weight.
+        folders: The folders to search for a pack that is not in the table.
+        table: The table of weights. Default: that of weights/manifest.toml.
+
+    Returns:
+        The license; None where an earlier call has returned it, in this run or an earlier one.
+
+    Raises:
+        ConfigError: `name` is neither in the table nor the name of a pack in `folders`.
+    """
     licence = _named(name, folders, table).licence
     return licence if _notes().note_licence(name, licence) else None
 
 
 def list_weights(folders: Sequence[Path], *, table: Table | None = None) -> list[Row]:
-    """Every weight of the table: where it is, its size, its licence, what is wrong with it."""
+    """List every weight of the table with its place, size, license and faults.
+
+    Args:
+        folders: The folders to search, in order; see `search_folders`.
+        table: The table of weights. Default: that of weights/manifest.toml.
+
+    Returns:
+        One row for each weight, in the order of the table.
+    """
     rows = []
     for weight in (table or load_table()).values():
         path = _located(weight, folders)
@@ -467,5 +620,5 @@ def list_weights(folders: Sequence[Path], *, table: Table | None = None) -> list
 
 
 def _notes() -> Notes:
-    """In the user cache: the folders of weights may be shared, or belong to other programs."""
+    """Open the notes in the user cache, since other programs may own the folders of weights."""
     return Notes(user_cache() / "hashes.json")

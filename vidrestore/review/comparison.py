@@ -1,4 +1,4 @@
-"""Two videos or pictures of the same, one beside the other or wiped into each other."""
+"""Comparison of two videos or pictures of the same scene, side by side or with a wipe."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ _WIPE_SECONDS, _WIPE_SHARE = 4.0, 0.45
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What was shown."""
+    """The numbers of frames that a comparison shows."""
 
     frames: int
-    """Of the first file, each beside what the second shows at its time."""
+    """Number of frames of the first file, each shown with the frame that the second file shows at
+    its time."""
     alone: int
-    """Of these, how many come after the second file has ended, beside its last picture."""
+    """Number of frames that come after the end of the second file, shown with its last picture."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return the attributes as plain values, for JSON."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
@@ -56,20 +57,37 @@ def write_comparison(
     wipe: bool = False,
     on_event: OnEvent | None = None,
 ) -> Comparison:
-    """Write `target`: a picture of the first frame of `span`, or a video of all of it.
+    """Write a comparison of two videos, as a picture of the first frame or as a video.
 
-    What is on screen at the same time after the first frame is shown together, the smaller one
-    enlarged; both upright, as an ordinary display would show them; without sound. `wipe` shows one
-    picture, `before` to the left of a line, which in a video wanders.
-    InputError for what cannot be read, UsageError and OutputError for `target`.
+    The function pairs the frames that are on screen at the same time after the first frame. It
+    enlarges the smaller picture, and shows both upright, as an ordinary display does. A video has
+    no sound.
+
+    Args:
+        before: The first video or picture.
+        after: The second video or picture.
+        target: The file to write; its suffix decides between picture and video.
+        settings: The settings of the decoder. Default: `Settings()`.
+        span: The part to compare, in the times of each file. Default: everything.
+        wipe: Whether to show `before` and `after` to the left and the right of a line, which
+            moves in a video, instead of side by side. Default: False.
+        on_event: Receives the progress. Default: none.
+
+    Returns:
+        The numbers of frames.
+
+    Raises:
+        InputError: A file cannot be read or has no picture in `span`.
+        UsageError: `target` has an unsuitable suffix.
+        OutputError: `target` cannot be written.
     """
     before, after, target = Path(before), Path(after), Path(target)
     moves = is_movie(target)
     if moves and (is_pictures(before) or is_pictures(after)):
-        raise UsageError(f"pictures are compared in a picture, .png or .jpg, not in {target.name}")
+        raise UsageError(f"two pictures are compared in a .png or .jpg file, not in {target.name}")
     infos = [probe(path, settings).info for path in (before, after)]
     left, right = (
-        _shown(path, info, span) for path, info in zip((before, after), infos, strict=True)
+        _pictures(path, info, span) for path, info in zip((before, after), infos, strict=True)
     )
     pairs = _together(left, right)
     if (first := next(pairs, None)) is None:
@@ -80,7 +98,7 @@ def write_comparison(
         return Comparison(1, 0)
     counts, expected = [0, 0], frames_expected(infos[0], span)
 
-    def drawn() -> Iterator[tuple[Fraction, Picture]]:
+    def compared() -> Iterator[tuple[Fraction, Picture]]:
         for seconds, was, now, is_alone in chain([first], pairs):
             counts[0] += 1
             counts[1] += is_alone
@@ -89,25 +107,27 @@ def write_comparison(
             share = 0.5 + _WIPE_SHARE * math.sin(2 * math.pi * float(seconds) / _WIPE_SECONDS)
             yield seconds, for_movie(wiped(was, now, share) if wipe else beside(was, now))
 
-    write_movie(target, drawn(), 1 / infos[0].frame_rate)
+    write_movie(target, compared(), 1 / infos[0].frame_rate)
     return Comparison(*counts)
 
 
-def _shown(
+def _pictures(
     path: Path, info: VideoInfo, span: TimeRange | None
 ) -> Iterator[tuple[Fraction, Picture]]:
-    """(seconds after the first frame, picture)."""
+    """Yield (seconds after the first frame, picture)."""
     first = None
     for frame in decode(path, DecodeErrors(), span, stream_index=info.stream_index):
         first = frame.pts if first is None else first
         yield (frame.pts - first) * info.time_base, picture_of(frame.image, info)
 
 
-_Shown = Iterator[tuple[Fraction, Picture]]
+_Pictures = Iterator[tuple[Fraction, Picture]]
 
 
-def _together(before: _Shown, after: _Shown) -> Iterator[tuple[Fraction, Picture, Picture, bool]]:
-    """(seconds, before, after on screen then, whether after has ended)."""
+def _together(
+    before: _Pictures, after: _Pictures
+) -> Iterator[tuple[Fraction, Picture, Picture, bool]]:
+    """Yield (seconds, before, after on screen at that time, whether `after` has ended)."""
     now, then = next(after, None), next(after, None)
     for seconds, was in before:
         if now is None:
@@ -118,5 +138,5 @@ def _together(before: _Shown, after: _Shown) -> Iterator[tuple[Fraction, Picture
 
 
 def _is_due(at_seconds: Fraction, by_seconds: Fraction) -> bool:
-    """Whether it has come by then, the rounding of containers' clocks to milliseconds aside."""
+    """Return whether a time has come; containers may have rounded times to milliseconds."""
     return at_seconds <= by_seconds + Fraction(1, 1000)

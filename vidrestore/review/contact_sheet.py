@@ -1,4 +1,4 @@
-"""A picture of everybody in a video, to choose from."""
+"""The contact sheet: a picture of all people in a video, from which a user can choose."""
 
 from __future__ import annotations
 
@@ -23,26 +23,36 @@ from vidrestore.review.drawing import write_picture
 
 _TILE_PX, _LABEL_PX, _GAP_PX = 160, 24, 8
 _TILES_EACH = 5
-_GREY, _WHITE = (40, 40, 40), (235, 235, 235)
+_GRAY, _WHITE = (40, 40, 40), (235, 235, 235)
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 
 Picture = npt.NDArray[np.uint8]
+"""(H, W, 3) BGR."""
 
 
 def write_contact_sheet(analysis: Analysis, source: Path, path: Path) -> None:
-    """One row for each person, by number: clear views from different times, with their time code.
+    """Write a contact sheet with a row for each person: clear views and their time codes.
 
-    Into a folder, which a path without a suffix names, too, goes a picture of each person instead,
-    `person_1.png` and so on; nothing where there is nobody. Reads the source once more, up to the
-    last face that is shown. UsageError for another kind of picture than PNG or JPEG, OutputError
-    where it cannot be written.
+    If `path` is a folder or has no suffix, the function writes a picture of each person into that
+    folder instead, `person_1.png` and so on, and nothing where the video shows no people. It
+    reads the source once more, up to the last face that is shown.
+
+    Args:
+        analysis: The analysis of the source.
+        source: The source.
+        path: A .png or .jpg file, or a folder.
+
+    Raises:
+        UsageError: The suffix is that of another file, or the video shows no face for a sheet.
+        OutputError: A picture cannot be written.
+        InputError: The source cannot be read.
     """
     if path.is_dir() or not path.suffix:
         _write_portraits(analysis, source, path)
         return
     _check_suffix(path)
     if not analysis.tracks:
-        raise UsageError(f"no face was found in {source}, so there is nobody to put on a sheet")
+        raise UsageError(f"vidrestore found no face in {source}, so a contact sheet would be empty")
     people = _best_of_each(analysis, _TILES_EACH)
     views = _views(analysis, source, [place for places in people.values() for place in places])
     rows = [
@@ -57,14 +67,15 @@ def write_contact_sheet(analysis: Analysis, source: Path, path: Path) -> None:
 
 
 def check_sheet(path: Path, *, inputs: Sequence[Path]) -> None:
-    """Refuse before any work a path at which `write_contact_sheet` could write nothing.
+    """Check, before any work, that `write_contact_sheet` can write to a path.
 
     Args:
-        path: Of a picture, or of a folder.
-        inputs: Files that must stay as they are.
+        path: A .png or .jpg file, or a folder.
+        inputs: Files that must not be overwritten.
 
     Raises:
-        UsageError, OutputError: In a sentence that names the path.
+        UsageError: The path has another suffix, or would overwrite an input.
+        OutputError: The path cannot be written.
     """
     is_folder = can_be_found(path) and path.is_dir()
     if path.suffix and not is_folder:
@@ -81,7 +92,9 @@ def check_sheet(path: Path, *, inputs: Sequence[Path]) -> None:
 
 def _check_suffix(path: Path) -> None:
     if path.suffix.lower() not in _SUFFIXES:
-        raise UsageError(f"the contact sheet is a .png or .jpg file, not {path.name}")
+        raise UsageError(
+            f"the contact sheet is a .png or .jpg file, not {path.name}; give it such a suffix"
+        )
 
 
 def _write_portraits(analysis: Analysis, source: Path, folder: Path) -> None:
@@ -112,18 +125,18 @@ def _views(analysis: Analysis, source: Path, places: Sequence[Place]) -> Mapping
 
 
 def _view(frame: Frame, analysis: Analysis, place: Place) -> Picture:
-    """(tile, tile, 3) BGR."""
+    """Return (_TILE_PX, _TILE_PX, 3) BGR, gray where the face is outside the frame."""
     unit = analysis.tracks[place[0]].matrices[place[1]]
     crop = cut_out(frame, unit, analysis.info, _TILE_PX, torch.device("cpu"))
     if crop is None:
-        return np.full((_TILE_PX, _TILE_PX, 3), _GREY, np.uint8)
+        return np.full((_TILE_PX, _TILE_PX, 3), _GRAY, np.uint8)
     rgb = (255 * crop).round().permute(1, 2, 0).numpy().astype(np.uint8)
     return np.ascontiguousarray(rgb[..., ::-1])
 
 
 def _row(person: int, views: Sequence[Picture], times: Sequence[str]) -> Picture:
     step, height = _TILE_PX + _GAP_PX, _TILE_PX + _LABEL_PX + _GAP_PX
-    row = np.full((height, step * (_TILES_EACH + 1), 3), _GREY, np.uint8)
+    row = np.full((height, step * (_TILES_EACH + 1), 3), _GRAY, np.uint8)
     _write(row, str(person), (_TILE_PX // 3, _TILE_PX // 2 + 20), scale=2.0, weight_px=3)
     for i, (view, label) in enumerate(zip(views, times, strict=True), start=1):
         row[:_TILE_PX, i * step : i * step + _TILE_PX] = view

@@ -1,4 +1,4 @@
-"""Makes a small "home video" with known truth, restores it, and says what was gained."""
+"""The demonstration: a small degraded video with a known clean original, restored and measured."""
 
 from __future__ import annotations
 
@@ -39,23 +39,38 @@ _Picture = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """The files that were written, and what they show."""
+    """The folder of the demonstration, and its results."""
 
     folder: Path
+    """The folder with source.mp4, truth.mp4, restored.mp4 and compare.png."""
     summary: Summary
+    """The summary of the restoration."""
     evaluation: Evaluation
+    """The comparison of restored.mp4 and source.mp4 with truth.mp4."""
 
     @property
     def gain_db(self) -> float:
+        """The gain in PSNR of the faces by the restoration, in dB."""
         assert self.evaluation.source is not None
         return self.evaluation.output.face_psnr_db - self.evaluation.source.face_psnr_db
 
 
 def run_demo(folder: Path, on_event: OnEvent | None = None) -> Demo:
-    """Write source.mp4, truth.mp4, restored.mp4 and compare.png; nothing is downloaded.
+    """Make a degraded video, restore it, and compare it with its clean original.
 
-    The picture is the portrait of Eileen Collins by NASA, in the public domain, as scikit-image
-    carries it. Runs with `--restorer fusion --detector haar`.
+    The function writes source.mp4, truth.mp4, restored.mp4 and compare.png over existing files. It
+    downloads nothing, since it uses the restorer "fusion" and the detector "haar". The picture is
+    the portrait of Eileen Collins by NASA, in the public domain, which scikit-image contains.
+
+    Args:
+        folder: The folder for the files; it is made where it is missing.
+        on_event: Receives the progress and notices. Default: none.
+
+    Returns:
+        The results.
+
+    Raises:
+        OutputError: A file cannot be written.
     """
     make_output_folder(folder)
     source, truth, restored = (folder / f"{n}.mp4" for n in ("source", "truth", "restored"))
@@ -63,7 +78,7 @@ def run_demo(folder: Path, on_event: OnEvent | None = None) -> Demo:
         check_new(path, overwrite=True)
     pictures = list(_moving_portrait())
     _write(truth, iter(pictures), crf=4)
-    _write(source, _worn(pictures), crf=20)
+    _write(source, _degraded(pictures), crf=20)
     settings = demo_settings()
     analysis = analyze_video(source, settings, on_event=on_event)
     request = RestoreRequest(source, restored, settings, analysis=analysis, overwrite=True)
@@ -74,12 +89,12 @@ def run_demo(folder: Path, on_event: OnEvent | None = None) -> Demo:
 
 
 def demo_settings() -> Settings:
-    """What runs without any weight file."""
+    """Return the settings with which vidrestore needs no weight file."""
     return load_settings(options={"restore.restorer": "fusion", "detect.detector": "haar"})
 
 
 def _moving_portrait() -> Iterator[_Picture]:
-    """(480, 640, 3) RGB: a slow pan, zoom and roll over the portrait, as a hand would make it."""
+    """Yield (480, 640, 3) RGB of a slow, hand-held pan, zoom and roll over the portrait."""
     portrait = data.astronaut()
     for i in range(_FRAMES):
         t = i / _RATE
@@ -101,8 +116,8 @@ def _moving_portrait() -> Iterator[_Picture]:
         )
 
 
-def _worn(pictures: list[_Picture]) -> Iterator[_Picture]:
-    """What tape does: a soft picture, chroma that bleeds to the right, fresh noise per frame."""
+def _degraded(pictures: list[_Picture]) -> Iterator[_Picture]:
+    """Degrade like a tape: blur, chroma shifted to the right, new noise in each frame."""
     noise = np.random.default_rng(20)
     for picture in pictures:
         soft = gaussian_blur(picture, 1.1).astype(np.float32)
@@ -112,7 +127,7 @@ def _worn(pictures: list[_Picture]) -> Iterator[_Picture]:
 
 
 def _write(path: Path, pictures: Iterator[_Picture], *, crf: int) -> None:
-    """An H.264 file with the pictures and four seconds of a quiet chord."""
+    """Write an H.264 file with the pictures and four seconds of a quiet chord."""
     with output_file(path) as part, av.open(str(part), "w") as container:
         video: Any = container.add_stream(
             "libx264", rate=_RATE, options={"crf": str(crf), "preset": "veryfast"}
@@ -120,7 +135,7 @@ def _write(path: Path, pictures: Iterator[_Picture], *, crf: int) -> None:
         video.width, video.height, video.pix_fmt = _WIDTH, _HEIGHT, "yuv420p"
         context: Any = video.codec_context
         context.thread_count = 2
-        # BT.601, limited: what swscale makes of RGB by default, and so what must be said.
+        # swscale converts RGB to BT.601 with limited range by default, so the stream states that.
         context.colorspace, context.color_range = 6, 1
         audio: Any = container.add_stream("aac", rate=_SAMPLE_RATE, layout="mono")
         for picture in pictures:
@@ -141,7 +156,7 @@ def _chord() -> npt.NDArray[np.float32]:
 
 
 def _write_comparison(path: Path, videos: list[Path]) -> None:
-    """Source, restored and truth side by side: the face of the middle frame at twice its size."""
+    """Write the face of the middle frame of each video, at twice its size, side by side."""
     tiles = []
     for video in videos:
         with av.open(str(video)) as container:

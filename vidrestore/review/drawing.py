@@ -1,4 +1,4 @@
-"""Frames as pictures to look at, alone or beside their like, and files of them."""
+"""Conversion of frames to pictures for a display, comparisons of two pictures, and their files."""
 
 from __future__ import annotations
 
@@ -29,19 +29,25 @@ from vidrestore.imaging.geometry import Rect, upright
 from vidrestore.imaging.transfer import to_display
 
 PICTURES, MOVIES = (".png", ".jpg", ".jpeg"), (".mp4", ".mov", ".mkv")
-# What players can be expected to show of H.264.
+"""Suffixes of the files of pictures and of videos."""
 MOST_SIDE_PX = 3840
+"""Longest side of an H.264 picture that common players show, in pixels."""
 _TICKS = 90_000
 _WHITE, _INK = 255, (40, 40, 40)
 
 Picture = npt.NDArray[np.uint8]
-"""(h, w, 3) R'G'B' for a display."""
+"""(H, W, 3) uint8 R'G'B' for an ordinary display."""
 
 
 def picture_of(image: av.VideoFrame, info: VideoInfo) -> Picture:
-    """The frame as a person sees it: upright, pixels square, as an ordinary display would show it.
+    """Convert a frame to the picture that an ordinary display shows, upright, with square pixels.
 
-    `info` is of its stream.
+    Args:
+        image: The decoded frame.
+        info: The description of its stream.
+
+    Returns:
+        (H, W, 3) uint8 R'G'B'; HDR is mapped to SDR.
     """
     view = upright(info)
     rgb = to_display(region_rgb(image, Rect(0, 0, image.width, image.height), info), info)
@@ -52,6 +58,16 @@ def picture_of(image: av.VideoFrame, info: VideoInfo) -> Picture:
 
 
 def resized(picture: Picture, width_px: int, height_px: int) -> Picture:
+    """Resize a picture, by areas to a smaller size and by bicubic interpolation to a larger one.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        width_px: The new width, in pixels.
+        height_px: The new height, in pixels.
+
+    Returns:
+        (height_px, width_px, 3) uint8; the picture itself where it has the size already.
+    """
     if (height_px, width_px) == picture.shape[:2]:
         return picture
     is_smaller = width_px * height_px < picture.shape[0] * picture.shape[1]
@@ -60,8 +76,16 @@ def resized(picture: Picture, width_px: int, height_px: int) -> Picture:
 
 
 def beside(before: Picture, after: Picture) -> Picture:
-    """Both at the size of the larger one, under their names."""
-    left, right = (_named(each, name) for each, name in _alike(before, after))
+    """Put two pictures side by side, at the larger of their sizes, with a label above each.
+
+    Args:
+        before: (H, W, 3) uint8, on the left.
+        after: (H, W, 3) uint8, on the right; another size is allowed.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    left, right = (_labeled(each, name) for each, name in _same_size(before, after))
     gap = np.full(
         (left.shape[0], 2 * math.ceil(2 * _text_scale(left.shape[0])), 3), _WHITE, np.uint8
     )
@@ -69,8 +93,17 @@ def beside(before: Picture, after: Picture) -> Picture:
 
 
 def wiped(before: Picture, after: Picture, share: float) -> Picture:
-    """One picture: left of a line, which has `share` of the width to its left, what was before."""
-    (was, left), (now, right) = _alike(before, after)
+    """Join the left part of one picture and the right part of another at a vertical line.
+
+    Args:
+        before: (H, W, 3) uint8, to the left of the line.
+        after: (H, W, 3) uint8, to the right of the line; another size is allowed.
+        share: Share of the width to the left of the line, in [0, 1].
+
+    Returns:
+        (H, W, 3) uint8, with labels above the picture.
+    """
+    (was, left), (now, right) = _same_size(before, after)
     height, width = now.shape[:2]
     line = min(width - 1, max(0, round(share * width)))
     whole = np.hstack([was[:, :line], now[:, line:]])
@@ -83,7 +116,17 @@ def wiped(before: Picture, after: Picture, share: float) -> Picture:
 
 
 def is_movie(path: Path) -> bool:
-    """Whether a file of that name is one, not a picture; UsageError where it is neither."""
+    """Return whether the name of a file is that of a video.
+
+    Args:
+        path: The path; the file need not exist.
+
+    Returns:
+        True for a video, False for a picture.
+
+    Raises:
+        UsageError: The suffix is neither that of a picture nor that of a video.
+    """
     suffix = path.suffix.lower()
     if suffix not in (*PICTURES, *MOVIES):
         raise UsageError(
@@ -94,12 +137,28 @@ def is_movie(path: Path) -> bool:
 
 
 def write_picture(path: Path, picture: Picture) -> None:
-    """A PNG or JPEG, which appears only when it is whole."""
+    """Write a PNG or JPEG file, which appears only when it is whole.
+
+    Args:
+        path: The file; its suffix gives the format.
+        picture: (H, W, 3) uint8 R'G'B'.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
     write_pictures([(path, picture)])
 
 
 def write_pictures(pictures: Iterable[tuple[Path, Picture]]) -> None:
-    """PNG or JPEG files, which appear only when all of them are whole."""
+    """Write PNG or JPEG files, which appear only when all of them are whole.
+
+    Args:
+        pictures: (file, picture) of each; the suffix of the file gives the format, and the
+            picture is (H, W, 3) uint8 R'G'B'.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
     moves, path = list[tuple[Path, Path]](), Path()
     try:
         with ExitStack() as stack:
@@ -107,7 +166,8 @@ def write_pictures(pictures: Iterable[tuple[Path, Picture]]) -> None:
                 done, data = cv2.imencode(path.suffix, picture[..., ::-1])
                 if not done:
                     raise OutputError(
-                        f"{path} cannot be written: a picture of that size has no such file"
+                        f"{path} cannot be written: a {path.suffix} file cannot hold a picture of "
+                        f"{picture.shape[1]} x {picture.shape[0]} pixels; use another one"
                     )
                 place = output_place(path)
                 part = stack.enter_context(unfinished_file(place))
@@ -124,9 +184,18 @@ def write_pictures(pictures: Iterable[tuple[Path, Picture]]) -> None:
 def write_movie(
     path: Path, pictures: Iterable[tuple[Fraction, Picture]], last_seconds: Fraction
 ) -> None:
-    """An H.264 video without sound of (time in seconds, picture), which appears only when it is
-    whole. The last picture lasts `last_seconds`."""
-    with _appearing(path) as part, av.open(str(part), "w") as container:
+    """Write an H.264 video without sound, which appears only when it is whole.
+
+    Args:
+        path: The file; its suffix gives the container.
+        pictures: (time in seconds, picture) in order of time; the picture is (H, W, 3) uint8
+            R'G'B', all of one size.
+        last_seconds: Duration of the last picture, in seconds.
+
+    Raises:
+        OutputError: The file cannot be written, or there are no pictures.
+    """
+    with _whole_or_none(path) as part, av.open(str(part), "w") as container:
         stream: Any = None
         for seconds, picture in pictures:
             even = _even(picture)
@@ -138,12 +207,19 @@ def write_movie(
             frame.duration = round(last_seconds * _TICKS)
             container.mux(stream.encode(frame))
         if stream is None:
-            raise OutputError(f"there is no picture for {path}")
+            raise OutputError(f"{path} is not written, since there is no picture for it")
         container.mux(stream.encode(None))
 
 
 def for_movie(picture: Picture) -> Picture:
-    """It, or smaller where players could not be expected to show it."""
+    """Reduce a picture whose longer side exceeds `MOST_SIDE_PX`, which common players do not show.
+
+    Args:
+        picture: (H, W, 3) uint8.
+
+    Returns:
+        The reduced picture, or the picture itself where it is small enough.
+    """
     height, width = picture.shape[:2]
     scale = min(1.0, MOST_SIDE_PX / max(height, width))
     return resized(picture, max(1, round(width * scale)), max(1, round(height * scale)))
@@ -157,18 +233,20 @@ def _stream(container: Any, picture: Picture, picture_seconds: Fraction) -> Any:
     context = stream.codec_context
     context.time_base = Fraction(1, _TICKS)
     context.thread_count = 2
-    context.colorspace = context.color_primaries = context.color_trc = 1  # all of BT.709
+    context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
     context.color_range = 1
     return stream
 
 
 def _even(picture: Picture) -> Picture:
+    """Repeat the last row and column where a side is odd, since 4:2:0 needs even sides."""
     height, width = picture.shape[:2]
     return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
 @contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
+def _whole_or_none(path: Path) -> Iterator[Path]:
+    """Yield a temporary file that gets the name `path` when it is whole."""
     try:
         with output_file(path) as part:
             yield part
@@ -176,7 +254,8 @@ def _appearing(path: Path) -> Iterator[Path]:
         raise not_written(f"writing {path}", path.parent, error) from error
 
 
-def _alike(before: Picture, after: Picture) -> list[tuple[Picture, str]]:
+def _same_size(before: Picture, after: Picture) -> list[tuple[Picture, str]]:
+    """Return both pictures at the larger of their sizes, with their labels."""
     height = max(before.shape[0], after.shape[0])
     width = max(before.shape[1], after.shape[1])
     return [
@@ -185,7 +264,7 @@ def _alike(before: Picture, after: Picture) -> list[tuple[Picture, str]]:
     ]
 
 
-def _named(picture: Picture, name: str) -> Picture:
+def _labeled(picture: Picture, name: str) -> Picture:
     return np.vstack([_strip(picture.shape[1], picture.shape[0], name), picture])
 
 

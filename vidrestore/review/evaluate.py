@@ -1,8 +1,8 @@
-"""How much a restored video gained, and whether it kept its frames and times.
+"""Evaluation of a restored video: quality measures, and whether it kept its frames and times.
 
-PSNR and SSIM are those of the frames, R'G'B' in [0, 1], under the masks of all faces of a frame,
-and means over the frames that show a face. All other measures are taken in the aligned crops of
-each face, and are means over faces and frames. The formulas stand in `vidrestore.review.metrics`.
+PSNR and SSIM are measured in the frames, R'G'B' in [0, 1], under the masks of all faces of a frame,
+and averaged over the frames that show a face. All other measures are taken in the aligned crops of
+each face, and averaged over faces and frames. `vidrestore.review.metrics` has the formulas.
 """
 
 from __future__ import annotations
@@ -48,41 +48,50 @@ from vidrestore.review.verdict import (
 
 _Picture = npt.NDArray[np.float32]
 _MASK_PX = 128
-# Of the crops that are measured; in smaller ones flow finds nothing.
+# Sides of the crops that are measured; the flow does not work in smaller ones.
 _SMALLEST_PX, _LARGEST_PX = 64, 512
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """One video against another, inside and outside the faces."""
+    """The likeness of one video to another, inside and outside the faces."""
 
     face_psnr_db: float
+    """Mean PSNR of the faces, in dB; inf where a face is identical, nan without faces."""
     face_ssim: float
+    """Mean SSIM of the faces, at most 1; nan without faces."""
     outside_psnr_db: float
-    """inf where not one sample differs."""
+    """PSNR outside the faces, in dB; inf where all samples are identical."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
+    """The result of `evaluate`."""
+
     frames: int
+    """Number of frames that were compared."""
     frames_with_faces: int
+    """Number of these frames that show a restored face."""
     frame_counts_equal: bool
+    """Whether all videos have the same number of frames."""
     largest_time_error_seconds: float
+    """Largest difference between the times of a frame in output and source, in seconds."""
     output: Scores
-    """The output against the reference, or against the source where there is none."""
+    """The scores of the output against the reference, or against the source where there is no
+    reference."""
     source: Scores | None
-    """The source against the reference."""
+    """The scores of the source against the reference; None where there is no reference."""
     measures: Mapping[str, Pair]
-    """By name, those of the faces: WORST, FLK, FLKlo, DTL, Ewarp, tOF and BLINK where there is a
-    reference, else FLKb, Ewarp, SHP, GEO and JIT; identity where there is a recogniser. Those that
-    the faces gave no occasion for are left out or nan."""
+    """The measures of the faces by name: WORST, FLK, FLKlo, DTL, Ewarp, tOF and BLINK where there
+    is a reference, else FLKb, Ewarp, SHP, GEO and JIT; identity where there is a recognizer. A
+    measure that no face allows is missing or nan."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON, which knows neither inf nor nan: both become None."""
+        """Return plain values for JSON, with None for inf and nan, which JSON does not have."""
         return dict(_finite({**asdict(self), "verdict": self.verdict().word}))
 
     def verdict(self) -> Verdict:
-        """Better, same or worse, by the rule of `vidrestore.review.verdict`."""
+        """Reach the verdict on the output by the rule of `vidrestore.review.verdict`."""
         clean, nothing = self.source is not None, Pair(math.nan)
         flicker = self.measures.get("FLK" if clean else "FLKb", nothing)
         detail = self.measures.get("DTL" if clean else "SHP", nothing)
@@ -92,7 +101,7 @@ class Evaluation:
         changes += detail_change(before, detail.output, clean=clean)
         if self.source is not None:
             changes += psnr_change(self.source.face_psnr_db, self.output.face_psnr_db)
-        # With a clean video a face that only one of the two shows clearly says nothing.
+        # With a clean video, both cosines are needed for a comparison.
         if not clean or not math.isnan(identity.source):
             changes += identity_change(identity.source, identity.output)
         return verdict(changes)
@@ -108,15 +117,29 @@ def evaluate(
     span: TimeRange | None = None,
     on_event: OnEvent | None = None,
 ) -> Evaluation:
-    """Compare `output` with `source`, and both with the clean `reference` where there is one.
+    """Compare a restored video with its source, and both with a clean video where there is one.
 
-    Faces are those of `analysis`, else of a new pass over the source. `span` says which part of
-    source and reference the output is a sample of. InputError where the pictures differ in size.
+    Args:
+        output: The restored video.
+        source: The video from which `output` was made.
+        settings: The settings of the analysis and of the recognizer.
+        reference: The clean video. Default: none.
+        analysis: The analysis of the source. Default: the function analyzes the source.
+        span: The part of source and reference that `output` shows. Default: all of it.
+        on_event: Receives the progress of the analysis. Default: none.
+
+    Returns:
+        The result.
+
+    Raises:
+        InputError: A file cannot be read, the pictures differ in size, or the videos have no
+            frame in common.
+        WeightsError: Weights for the analysis are missing or damaged.
     """
     paths = [output, source] + ([reference] if reference is not None else [])
     for path in paths:
         with open_source(path):
-            pass  # what cannot be read is refused before the work
+            pass  # so that a file that cannot be read fails before the long analysis
     analysis = analysis or analyze_video(source, settings, span=span, on_event=on_event)
     infos = [_probed(path, analysis.info) for path in paths]
     spans = [None, span, span]
@@ -149,7 +172,8 @@ def evaluate(
             of_source.add(pictures[1], pictures[-1], mask)
     if frames == 0:
         raise InputError(
-            f"{output} and {source} have no frame in common; give what it was made from"
+            f"{output} and {source} have no frame in common; give the video from which "
+            f"{output.name} was made"
         )
     return Evaluation(
         frames,
@@ -175,7 +199,7 @@ def _probed(path: Path, source: VideoInfo) -> VideoInfo:
 def _faces_of(
     path: Path, span: TimeRange | None, tracks: tuple[Track, ...], info: VideoInfo
 ) -> Iterator[FaceFrame]:
-    """Every frame with the crops that are measured."""
+    """Yield every frame with the crops that are measured."""
     measured = [replace(t, work_px=max(t.work_px, _SMALLEST_PX)) for t in tracks]
     frames, cpu = decode(path, DecodeErrors(), span), torch.device("cpu")
     return crop(frames, measured, info, largest_px=_LARGEST_PX, device=cpu)
@@ -188,8 +212,16 @@ def _finite(value: Any) -> Any:
 
 
 def frame_mask(tracks: Sequence[Track], index: int, info: VideoInfo) -> _Picture:
-    """(H, W) in [0, 1]: the largest of the masks of all faces that are restored in frame `index`;
-    `tracks` are those with a face in it."""
+    """Compute the mask of all faces that are restored in a frame.
+
+    Args:
+        tracks: The tracks with a face in the frame.
+        index: Index of the frame.
+        info: The description of the video.
+
+    Returns:
+        (H, W) float32 in [0, 1], the maximum of the masks of the faces; 0 outside them.
+    """
     whole = np.zeros((info.height, info.width), np.float32)
     unit = face_mask(_MASK_PX)
     for track in tracks:
@@ -206,7 +238,7 @@ def frame_mask(tracks: Sequence[Track], index: int, info: VideoInfo) -> _Picture
 
 
 class _Mean:
-    """Sums of the scores of frames."""
+    """The means of the scores over frames."""
 
     def __init__(self) -> None:
         self.faces = 0
@@ -245,15 +277,15 @@ def _rgb(frame: Frame, info: VideoInfo) -> _Picture:
 
 
 class _Clock:
-    """How far the times of output and source are apart."""
+    """The largest difference between the times of output and source."""
 
     def __init__(self, *, starts_late: bool) -> None:
-        """`starts_late`: the source's first time counts as zero, as that of a sample does."""
+        """Start; with `starts_late`, the first frame of each video has the time zero."""
         self.largest_error_seconds = 0.0
         self._begin = None if starts_late else (Fraction(0), Fraction(0))
 
     def add(self, frames: Sequence[Frame], infos: Sequence[VideoInfo]) -> None:
-        """Of output and source, in this order; what follows them is ignored."""
+        """Add a frame of output and source, in this order; further videos are ignored."""
         output, source = (
             Fraction(frame.pts) * info.time_base
             for frame, info in zip(frames[:2], infos[:2], strict=True)
@@ -265,42 +297,60 @@ class _Clock:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A measure as people read it."""
+    """One row of the table of measures, as text."""
 
     name: str
+    """Name of the measure."""
     source: str
+    """Value of the source with its unit; empty where there is none."""
     output: str
+    """Value of the output with its unit."""
     better: str
+    """Which values are better, such as "higher"; empty where none are."""
     meaning: str
+    """Explanation of the measure."""
 
 
-# Name, unit, decimals, which way is better, what it says.
+# Name, unit, decimals, which values are better, meaning.
 _MEANINGS = (
     ("WORST", "dB", 2, "higher", "least gain in PSNR of any face in any frame"),
     ("FLK", "", 2, "lower", "flicker: error that changes with every frame, in 8-bit levels"),
-    ("FLKlo", "", 2, "lower", "the same of light and colour over whole parts of the face"),
-    ("FLKb", "", 2, "lower", "flicker as far as it shows without a clean video, in 8-bit levels"),
-    ("DTL", "%", 0, "100", "share of the true fine detail that is there"),
+    ("FLKlo", "", 2, "lower", "flicker of light and color over whole parts of the face"),
+    ("FLKb", "", 2, "lower", "flicker, estimated without a clean video, in 8-bit levels"),
+    ("DTL", "%", 0, "100", "share of the true fine detail that the faces have"),
     ("Ewarp", "e-3", 2, "lower", "change from frame to frame that motion does not explain"),
-    ("tOF", "px", 2, "lower", "how far its motion is from the true motion"),
+    ("tOF", "px", 2, "lower", "distance between the motion of the face and the true motion"),
     ("BLINK", "dB", 2, "higher", "PSNR of the eyes while they blink"),
-    ("SHP", "", 2, "1 or more", "fine detail and noise, times that of the source"),
-    ("GEO", "px", 2, "lower", "wobble: bending from frame to frame that the source has not"),
+    ("SHP", "", 2, "1 or more", "fine detail and noise, as a multiple of the source's"),
+    ("GEO", "px", 2, "lower", "wobble: bending from frame to frame that the source does not have"),
     ("JIT", "px", 2, "lower", "trembling of the face within its aligned crop"),
-    ("identity", "", 3, "higher", "likeness to the same person, as a recogniser sees it; most 1"),
+    ("identity", "", 3, "higher", "likeness of the person by the recognizer; at most 1"),
 )
 
 
 def table_rows(result: Evaluation) -> Iterator[Row]:
-    """What was measured, as text for people."""
+    """Format the measures as the rows of a table.
+
+    Args:
+        result: The evaluation.
+
+    Yields:
+        The rows; measures without a value are left out.
+    """
     before, after = result.source, result.output
     against = "clean video" if before else "source"
-    # That the faces differ from the source is what they were restored for.
+    # Restored faces should differ from the source, so no value is better without a clean video.
     faces = "higher" if before else ""
     for name, attribute, form, better, meaning in (
         ("PSNR", "face_psnr_db", "{:.2f} dB", faces, f"likeness of the faces to the {against}"),
-        ("SSIM", "face_ssim", "{:.4f}", faces, "the same, as structure; most 1"),
-        ("PSNR outside", "outside_psnr_db", "{:.2f} dB", "higher", "of all but the faces"),
+        ("SSIM", "face_ssim", "{:.4f}", faces, "structural similarity of the faces; at most 1"),
+        (
+            "PSNR outside",
+            "outside_psnr_db",
+            "{:.2f} dB",
+            "higher",
+            "likeness outside the faces",
+        ),
     ):
         old = _text(getattr(before, attribute), form) if before else ""
         yield Row(name, old, _text(getattr(after, attribute), form), better, meaning)

@@ -1,4 +1,4 @@
-"""The measures of every face of a video, taken while its frames go by."""
+"""Measurement of every face of a video, frame by frame while the video is decoded."""
 
 from __future__ import annotations
 
@@ -23,33 +23,35 @@ from vidrestore.restoration.faces import Face, FaceFrame
 from vidrestore.review import metrics
 from vidrestore.review.metrics import Flows, Mask, Stack, Values
 
-# What is kept as mean squares until the end.
+# Measures that are summed as mean squares; the end of the video takes the root.
 _ROOTED = ("FLK", "FLKlo", "FLKb", "GEO", "JIT")
-_LONGEST_FRAMES = 4  # that any measure looks at together
-# Largest side at which motion and flicker are looked at; detail is at that of the crop.
+_LONGEST_FRAMES = 4  # the most frames that one measure needs together
+# Largest side at which motion and flicker are measured; detail is measured at that of the crop.
 _MOTION_PX = 256
-# Of what flow sees where there is no clean video, at a side of 512.
+# Blur before the flow where there is no clean video, at a side of 512.
 _FLOW_BLUR_PX = 1.5
-_BLINK_SECONDS = 0.6  # on either side, among which a blink is the exception
-# Change of the eyes that is taken for a blink: in levels, and against that of the usual frame.
+_BLINK_SECONDS = 0.6  # before and after a frame; a blink is shorter than half of that
+# Least change of the eyes in a blink: in levels, and as a multiple of the median change.
 _BLINK_LEVELS, _BLINK_RATIO = 6.0, 3.0
-# The opening of an eye with its lids, in distances of the eyes; the size it is remembered in.
+# Axes of an eye with its lids, in distances of the eyes; (width, height) of its stored picture.
 _EYE_AXES, _EYE_SIZE = (0.32, 0.22), (12, 8)
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A measure of two videos; nan where it cannot be told."""
+    """The values of a measure for two videos."""
 
     output: float
+    """The value of the output; nan where it cannot be measured."""
     source: float = math.nan
+    """The value of the source; nan, the default, where it cannot be measured."""
 
 
 class FaceScores:
-    """Feed it the faces of successive frames; it keeps the last four crops of each, and sums.
+    """Sums the measures of all faces over consecutive frames.
 
-    Every pair of a face and a frame weighs alike. Memory: for every face in sight four crops of
-    each video, and a few hundred bytes for each of its frames.
+    Each pair of a face and a frame has the same weight. For each visible face, the object keeps
+    the last four crops of each video, and a few hundred bytes for each of its frames.
     """
 
     def __init__(
@@ -59,7 +61,14 @@ class FaceScores:
         *,
         recognise_seconds: float,
     ) -> None:
-        """`recognise_seconds`: how often a face is recognised, which costs more than the rest."""
+        """Start without any faces.
+
+        Args:
+            analysis: The analysis of the source.
+            recognizer: Computes embeddings for the measure "identity"; None for none.
+            recognise_seconds: Time between two embeddings of a face, in seconds; an embedding
+                takes more time than the other measures.
+        """
         self._info = analysis.info
         self._ends = {track.track_id: track.end_frame for track in analysis.tracks}
         self._points = template(analysis.template)
@@ -69,7 +78,12 @@ class FaceScores:
         self._faces: dict[int, _Followed] = {}
 
     def add(self, videos: Mapping[str, FaceFrame]) -> None:
-        """The same frame of "output", "source" and, where there is one, "truth"."""
+        """Add the faces of one frame.
+
+        Args:
+            videos: The faces of the same frame in "output", "source" and, where there is a clean
+                video, "truth". All must have the same faces.
+        """
         index = videos["source"].frame.index
         for track_id in [i for i in self._faces if index >= self._ends[i]]:
             self._faces.pop(track_id).finish()
@@ -87,7 +101,7 @@ class FaceScores:
                 self._identify(crops, self._recognizer)
 
     def result(self) -> dict[str, Pair]:
-        """By the names of `vidrestore.review.metrics`, of all faces so far."""
+        """Return the measures of all faces so far, by the names in `vidrestore.review.metrics`."""
         for face in self._faces.values():
             face.finish()
         self._faces.clear()
@@ -99,7 +113,7 @@ class FaceScores:
         return _Followed(self._sums, self._points[:2] * side - 0.5, side, reach_frames)
 
     def _identify(self, crops: Mapping[str, Stack], recognizer: Recognition) -> None:
-        """Cosine with the embedding of the truth, or where there is none of the source."""
+        """Add the cosine with the embedding of the truth, or of the source where there is none."""
         other = "truth" if "truth" in crops else "source"
         roles = ("output", "source") if other == "truth" else ("output",)
         vectors = {role: self._embedding(crops[role], recognizer) for role in {other, *roles}}
@@ -110,7 +124,7 @@ class FaceScores:
                 self._sums.add("identity", role, np.array([own @ true]))
 
     def _embedding(self, crop: Stack, recognizer: Recognition) -> FloatArray | None:
-        """The crop brings the landmarks to their template, so that is where they are."""
+        """Compute the embedding of a crop, whose landmarks are at the places of the template."""
         side = crop.shape[0]
         points = (self._points * side - 0.5).astype(np.float32)
         bgr = np.rint(255 * crop[..., ::-1]).astype(np.uint8)
@@ -120,35 +134,42 @@ class FaceScores:
 
 
 def blink_frames(eyes: npt.NDArray[Any], reach_frames: int) -> npt.NDArray[np.bool_]:
-    """(n,) True where eyes are for a moment unlike what they are in most frames around.
+    """Find the frames in which eyes differ for a moment from most frames around.
 
-    `eyes` (n, h, w) is the luma of both, small, in 8-bit levels; what is looked at is its mean
-    distance from the median over `reach_frames` on either side, the mean light set aside. A blink
-    is over before half of them have passed; a look to the side that lasts longer is none.
+    The function takes the mean from each picture, and compares it with the median over the frames
+    around. A blink lasts for less than half of these frames; a longer look to the side is no
+    blink.
+
+    Args:
+        eyes: (n, h, w) luma of both eyes in consecutive frames, small pictures in 8-bit levels.
+        reach_frames: How many frames before and after a frame enter the median.
+
+    Returns:
+        (n,) bool, True for the frames of a blink.
     """
     flat = np.reshape(eyes, (len(eyes), -1)).astype(np.float64)
     flat = flat - flat.mean(axis=1, keepdims=True)
-    unlike = np.zeros(len(flat))
+    deviation = np.zeros(len(flat))
     for t, eye in enumerate(flat):
         around = flat[max(0, t - reach_frames) : t + reach_frames + 1]
-        unlike[t] = np.abs(eye - np.median(around, axis=0)).mean()
-    usual = np.median(unlike) if len(unlike) else 0.0
-    return np.asarray(unlike > max(_BLINK_LEVELS, _BLINK_RATIO * usual))
+        deviation[t] = np.abs(eye - np.median(around, axis=0)).mean()
+    usual = np.median(deviation) if len(deviation) else 0.0
+    return np.asarray(deviation > max(_BLINK_LEVELS, _BLINK_RATIO * usual))
 
 
 class _Sums:
-    """Means of terms, by measure and video, without the terms themselves."""
+    """The means of terms for each measure and video, without the terms themselves."""
 
     def __init__(self) -> None:
         self._totals: dict[tuple[str, str], Values] = defaultdict(lambda: np.zeros(2))
         self._worst = math.nan
 
     def add(self, name: str, role: str, terms: Values) -> None:
-        known = terms[~np.isnan(terms)]
-        self.add_ratio(name, role, np.array([[known.sum(), len(known)]]))
+        valid = terms[~np.isnan(terms)]
+        self.add_ratio(name, role, np.array([[valid.sum(), len(valid)]]))
 
     def add_ratio(self, name: str, role: str, sums: Values) -> None:
-        """(n, 2): the sums of these over all frames are divided in the end."""
+        """Add (n, 2) sums; the end of the video divides the totals of both columns."""
         self._totals[name, role] += sums.sum(axis=0)
 
     def add_worst(self, gain_db: float) -> None:
@@ -156,10 +177,10 @@ class _Sums:
 
     def pairs(self) -> dict[str, Pair]:
         names = dict.fromkeys(name for name, _ in self._totals)
-        found = {
+        result = {
             name: Pair(self._value(name, "output"), self._value(name, "source")) for name in names
         }
-        return found if math.isnan(self._worst) else {"WORST": Pair(self._worst), **found}
+        return result if math.isnan(self._worst) else {"WORST": Pair(self._worst), **result}
 
     def _value(self, name: str, role: str) -> float:
         value = metrics.ratio(self._totals[name, role][None])
@@ -167,7 +188,7 @@ class _Sums:
 
 
 class _Followed:
-    """The last crops of one face, and what they add to the sums."""
+    """The last crops of one face, from which the measures are added to the sums."""
 
     def __init__(
         self, sums: _Sums, eyes_px: npt.NDArray[np.float64], side: int, reach_frames: int
@@ -197,7 +218,7 @@ class _Followed:
             self._against_source()
 
     def finish(self) -> None:
-        """What comes next does not follow what came."""
+        """End a run of consecutive frames."""
         self._eyes.finish()
         self._crops.clear()
         self._masks.clear()
@@ -209,7 +230,7 @@ class _Followed:
             self._flows.setdefault(role, deque(maxlen=_LONGEST_FRAMES - 1)).append(pair)
 
     def _add_details(self, now: Mapping[str, Stack], mask: Mask) -> None:
-        """What a single frame tells."""
+        """Add the measures of a single frame."""
         output, source, truth = now["output"], now["source"], now.get("truth")
         if truth is None:
             self._sums.add("SHP", "output", metrics.sharpness(output, source, mask))
@@ -253,7 +274,7 @@ class _Followed:
         return np.stack(list(self._masks)[-count:])
 
     def _between(self, role: str, count: int) -> Flows:
-        """Those between the last `count` frames."""
+        """Return the flows between the last `count` frames."""
         pairs = list(self._flows[role])[1 - count :]
         return Flows(
             np.concatenate([pair.forward for pair in pairs]),
@@ -262,7 +283,7 @@ class _Followed:
 
 
 class _Eyes:
-    """Finds the blinks of one face in its truth, and how well they were kept."""
+    """Finds the blinks of one face in the clean video, and measures the eyes during them."""
 
     def __init__(
         self, sums: _Sums, eyes_px: npt.NDArray[np.float64], side: int, reach_frames: int
@@ -282,9 +303,9 @@ class _Eyes:
 
     def add(self, crops: Mapping[str, Stack], mask: Mask) -> None:
         truth = crops["truth"]
-        grey = cv2.cvtColor(np.rint(255 * truth).astype(np.uint8), cv2.COLOR_RGB2GRAY)
+        gray = cv2.cvtColor(np.rint(255 * truth).astype(np.uint8), cv2.COLOR_RGB2GRAY)
         small = [
-            cv2.resize(grey[box], _EYE_SIZE, interpolation=cv2.INTER_AREA) for box in self._boxes
+            cv2.resize(gray[box], _EYE_SIZE, interpolation=cv2.INTER_AREA) for box in self._boxes
         ]
         self._seen.append(np.asarray(np.vstack(small), np.uint8))
         for role, values in self._psnr_db.items():
@@ -301,7 +322,7 @@ class _Eyes:
 
 
 def _small(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """A square picture or mask of at most the size that motion is looked at in, by boxes."""
+    """Reduce a square picture or mask to at most `_MOTION_PX`, by areas."""
     side = min(picture.shape[0], _MOTION_PX)
     if side == picture.shape[0]:
         return picture
@@ -310,5 +331,5 @@ def _small(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _picture(face: Face) -> Stack:
-    """(W, W, 3)."""
+    """Return the crop as (W, W, 3)."""
     return np.ascontiguousarray(face.source.permute(1, 2, 0).numpy())

@@ -1,15 +1,14 @@
-"""Measures of a restored face in an aligned crop: how true, how steady, how sharp it is.
+"""Measures of a restored face in an aligned crop: fidelity, stability over time and sharpness.
 
 A stack is (n, H, W, 3) float32 RGB in [0, 1]: successive frames of one face in square crops of the
 same side. A mask is (H, W) or (n, H, W) float32 in [0, 1] and weights every mean over pixels; where
-it is zero everywhere, a mean is nan. Light is in 8-bit levels, lengths are in pixels of a crop with
-a side of 512 (px@512), so that figures of crops of different sides compare. O stands for the stack
-that is judged, G for the truth, I for what O was made from, M for the mask, Y for luma
-(Rec. ITU-R BT.601), f_ts for the flow that leads from frame t to the same points in frame s, and
-W_ts X for X_s(x + f_ts(x)).
+it is zero everywhere, a mean is nan. Light is in 8-bit levels. Lengths are in pixels of a crop with
+a side of 512 (px@512), so that values of crops of different sides are comparable. O is the stack
+that is judged, G the truth, I the source of O, M the mask, Y the luma (Rec. ITU-R BT.601), f_ts the
+flow from points of frame t to the same points in frame s, and W_ts X is X_s(x + f_ts(x)).
 
-Measures over time give one number for each frame, pair or triple that they look at, so that long
-videos can be measured a few frames at a time; `rms` and `mean` make one number of them.
+A measure over time gives one number for each frame, pair or triple of frames, so that a long video
+can be measured a few frames at a time. `rms` and `mean` reduce them to one number.
 """
 
 from __future__ import annotations
@@ -29,21 +28,24 @@ from vidrestore.imaging.luma import bt601_luma
 from vidrestore.imaging.optical_flow import DenseFlow, FlowField, confidence, sample
 
 Stack = npt.NDArray[np.float32]
+"""(n, H, W, 3) R'G'B' in [0, 1]: consecutive frames of one face in square crops of one side."""
 Mask = npt.NDArray[np.float32]
+"""(H, W) or (n, H, W) in [0, 1]: the weights of the pixels in every mean."""
 Values = npt.NDArray[np.float64]
+"""One number for each frame, pair or triple of frames."""
 
 SIDE_PX = 512
-"""Of the crop in whose pixels lengths are told."""
+"""Side of the crop in whose pixels lengths are stated, in pixels."""
 
 _LOW_SIGMA_PX = 12.0  # at a side of 512, as are the next two
 _DETAIL_SIGMA_PX = 2.0
 _GATE_SIGMA_PX = 3.0
-# Below this the pixels of a small crop leave no blur to speak of.
+# Below this sigma, a blur has hardly any effect on the pixels of a small crop.
 _LEAST_SIGMA_PX = 1.0
 # Mean local deviation below which a picture has no detail to compare with, as in a fade to black.
 _LEAST_DETAIL_LEVELS = 0.05
-# Trust in a flow below which a pixel counts for nothing where there is no truth.
-_LEAST_TRUST = 0.5
+# Confidence of a flow below which a pixel has no weight, where there is no truth.
+_LEAST_CONFIDENCE = 0.5
 # E_t - (E_t-1 + E_t+1) / 2 has 3/2 of the variance of an E that is new in every frame.
 _TRIPLE = 2 / 3
 _SSIM_REACH_PX = 8
@@ -53,28 +55,48 @@ _FIT_STEP = 32  # a flow is fitted on a grid with so many lines across the crop
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Flows:
-    """The flow between the neighbours of a stack of n frames."""
+    """The optical flow between neighboring frames of a stack of n frames."""
 
     forward: FlowField
-    """(n - 1, H, W, 2): f from frame t to t + 1, in pixels (x, y)."""
+    """(n - 1, H, W, 2) float32: the flow from frame t to frame t + 1, (x, y) in pixels of the
+    crop."""
     backward: FlowField
-    """(n - 1, H, W, 2): f from frame t + 1 to t."""
+    """(n - 1, H, W, 2) float32: the flow from frame t + 1 to frame t, (x, y) in pixels of the
+    crop."""
 
     def __len__(self) -> int:
         return len(self.forward)
 
     def part(self, start: int, end: int) -> Flows:
-        """Those between the frames start .. end - 1."""
+        """Return the flows between some of the frames.
+
+        Args:
+            start: First frame.
+            end: The frame after the last one.
+
+        Returns:
+            The flows between the frames `start` to `end - 1`; views, not copies.
+        """
         return Flows(self.forward[start : end - 1], self.backward[start : end - 1])
 
 
 def flows_between(stack: Stack, flow: DenseFlow, *, blur_px: float) -> Flows:
-    """By dense inverse search on the luma, blurred by `blur_px` at a side of 512 (0: as it is).
+    """Compute the flows between neighboring frames, by dense inverse search on the luma.
 
-    Noise wants about 1.5 px, a clean truth none.
+    Args:
+        stack: (n, H, W, 3) float32 R'G'B' in [0, 1].
+        flow: Computes the flow between two gray pictures.
+        blur_px: Sigma of a Gaussian blur of the luma before, in px@512; 0 for no blur. A noisy
+            video needs about 1.5, a clean one needs 0.
+
+    Returns:
+        The n - 1 flows in each direction.
+
+    Convention:
+        Flows are (x, y) in pixels of the crop; integer coordinates are pixel centers.
     """
-    grey = [_grey(picture, blur_px) for picture in stack]
-    pairs = list(itertools.pairwise(grey))
+    gray = [_gray(picture, blur_px) for picture in stack]
+    pairs = list(itertools.pairwise(gray))
     shape = (len(pairs), *stack.shape[1:3], 2)
     forward = np.array([flow(a, b) for a, b in pairs], np.float32).reshape(shape)
     backward = np.array([flow(b, a) for a, b in pairs], np.float32).reshape(shape)
@@ -82,25 +104,56 @@ def flows_between(stack: Stack, flow: DenseFlow, *, blur_px: float) -> Flows:
 
 
 def mean(values: npt.NDArray[Any]) -> float:
-    """Over all that are no nan; nan where none is left."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else math.nan
+    """Compute the mean of the values that are not nan.
+
+    Args:
+        values: Values of any shape.
+
+    Returns:
+        The mean; nan where every value is nan or there is none.
+    """
+    valid = values[~np.isnan(values)]
+    return float(valid.mean()) if len(valid) else math.nan
 
 
 def rms(squares: npt.NDArray[Any]) -> float:
-    """The root of the mean of mean squares."""
+    """Compute the root of the mean of mean squares, without those that are nan.
+
+    Args:
+        squares: Mean squares, of any shape.
+
+    Returns:
+        The root mean square; nan where every value is nan or there is none.
+    """
     return math.sqrt(mean(squares))
 
 
 def squared_error(output: Stack, truth: Stack) -> npt.NDArray[np.float32]:
-    """(..., 3) -> (...), mean over the channels."""
+    """Compute the squared error of each pixel, averaged over the channels.
+
+    Args:
+        output: (..., C) float32.
+        truth: The true values, like `output`.
+
+    Returns:
+        (...) float32, in the squared unit of the arguments.
+    """
     return _squared_length(output - truth) / np.float32(output.shape[-1])
 
 
 def psnr_db(output: Stack, truth: Stack, mask: Mask) -> Values:
-    """(n,) 10 log10(1 / mse), mse = sum M (O - G)^2 / sum M over pixels and channels.
+    """Compute the peak signal-to-noise ratio (PSNR) of each frame under the mask.
 
-    inf where not one sample under the mask differs.
+    PSNR = 10 log10(1 / mse), mse = sum M (O - G)^2 / sum M over pixels and channels.
+
+    Args:
+        output: (n, H, W, 3) float32 R'G'B' in [0, 1]: the frames O that are judged.
+        truth: The frames G of the clean video, like `output`.
+        mask: (H, W) or (n, H, W) float32 in [0, 1], the weights of the pixels.
+
+    Returns:
+        (n,) float64 in dB; inf where every sample under the mask is equal, nan where the mask is
+        zero everywhere.
     """
     errors = _pooled(squared_error(output, truth), mask)
     with np.errstate(divide="ignore"):
@@ -108,10 +161,19 @@ def psnr_db(output: Stack, truth: Stack, mask: Mask) -> Values:
 
 
 def ssim(output: Stack, truth: Stack, mask: Mask) -> Values:
-    """(n,) structural similarity of the luma, mean over the mask.
+    """Compute the structural similarity (SSIM) of the luma of each frame, averaged over the mask.
 
-    Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE
-    TIP 13(4), 2004: Gaussian window of sigma 1.5 px, K1 = 0.01, K2 = 0.03.
+    The source is Wang et al., "Image quality assessment: from error visibility to structural
+    similarity", IEEE TIP 13(4), 2004, with a Gaussian window of sigma 1.5 px, K1 = 0.01 and
+    K2 = 0.03.
+
+    Args:
+        output: (n, H, W, 3) float32 R'G'B' in [0, 1]: the frames O that are judged.
+        truth: The frames G of the clean video, like `output`.
+        mask: (H, W) or (n, H, W) float32 in [0, 1], the weights of the pixels.
+
+    Returns:
+        (n,) float64, at most 1; nan where the mask is zero everywhere.
     """
     masks = np.broadcast_to(mask, output.shape[:3])
     triples = zip(bt601_luma(output), bt601_luma(truth), masks, strict=True)
@@ -119,55 +181,103 @@ def ssim(output: Stack, truth: Stack, mask: Mask) -> Values:
 
 
 def worst_gain_db(output: Stack, other: Stack, truth: Stack, mask: Mask) -> float:
-    """WORST = min_t [PSNR(O_t) - PSNR(R_t)], R being `other`: a ghost in any frame shows here."""
+    """Compute WORST, the smallest gain in PSNR of any frame.
+
+    WORST = min_t [PSNR(O_t) - PSNR(R_t)], where R is `other`. A ghost in one frame lowers it.
+
+    Args:
+        output: (n, H, W, 3) float32 R'G'B' in [0, 1]: the frames O that are judged.
+        other: The frames R to compare with, like `output`.
+        truth: The frames G of the clean video, like `output`.
+        mask: (H, W) or (n, H, W) float32 in [0, 1], the weights of the pixels.
+
+    Returns:
+        The gain in dB; 0 for a frame in which both equal the truth. nan where no gain is known.
+    """
     own, others = psnr_db(output, truth, mask), psnr_db(other, truth, mask)
-    # Where both are the truth itself nothing was gained.
+    # Where both equal the truth, both PSNRs are inf, and their difference would be nan.
     gain = np.subtract(own, others, out=np.zeros_like(own), where=own != others)
-    known = gain[~np.isnan(gain)]
-    return float(known.min()) if len(known) else math.nan
+    valid = gain[~np.isnan(gain)]
+    return float(valid.min()) if len(valid) else math.nan
 
 
 def flicker(output: Stack, truth: Stack, flows: Flows, mask: Mask) -> Values:
-    """(n - 2,) mean squares of FLK, in squared 8-bit levels; FLK is their `rms`.
+    """Compute the mean squares of FLK, the flicker of the error against a clean video.
 
-    FLK = sqrt(2/3 mean_{t, x in M, c} [E_t - (W_t,t-1 E_t-1 + W_t,t+1 E_t+1) / 2]^2), E = O - G,
-    `flows` those of G. This project's own: the warping error of Lai et al. (see `warp_error`) of
-    what is wrong rather than of the picture, and with both neighbours. An error that is new in
-    every frame counts with its standard deviation, one that stays on the face with nothing.
+    FLK = sqrt(2/3 mean_{t, x in M, c} [E_t - (W_t,t-1 E_t-1 + W_t,t+1 E_t+1) / 2]^2), E = O - G.
+    FLK is a measure of this project: the warping error of Lai et al. (see `warp_error`), applied
+    to the error instead of the picture, and with both neighbors. An error that is new in every
+    frame counts with its standard deviation; an error that stays on the face does not count.
+
+    Args:
+        output: (n, H, W, 3) float32 R'G'B' in [0, 1]: the frames O that are judged.
+        truth: The frames G of the clean video, like `output`.
+        flows: The flows of the truth.
+        mask: (H, W) or (n, H, W) float32 in [0, 1], the weights of the pixels.
+
+    Returns:
+        (n - 2,) float64 in squared 8-bit levels; FLK is their `rms`.
     """
     return _unsteadiness(255 * (output - truth), flows, mask)
 
 
 def slow_flicker(output: Stack, truth: Stack, flows: Flows, mask: Mask) -> Values:
-    """(n - 2,) mean squares of FLKlo: FLK of the error after a Gaussian of sigma 12 px@512.
+    """Compute the mean squares of FLKlo, the FLK of the error after a Gaussian of 12 px@512.
 
-    What is left of it are changes of light and colour over whole parts of the face.
+    FLKlo shows changes of light and color over whole parts of the face.
+
+    Args:
+        output: (n, H, W, 3) float32 R'G'B' in [0, 1]: the frames O that are judged.
+        truth: The frames G of the clean video, like `output`.
+        flows: The flows of the truth.
+        mask: (H, W) or (n, H, W) float32 in [0, 1], the weights of the pixels.
+
+    Returns:
+        (n - 2,) float64 in squared 8-bit levels; FLKlo is their `rms`.
     """
     errors = [_blurred(error, _LOW_SIGMA_PX) for error in 255 * (output - truth)]
     return _unsteadiness(np.stack(errors), flows, mask)
 
 
 def blind_flicker(output: Stack, source: Stack, flows: Flows, mask: Mask) -> Values:
-    """(n - 2,) mean squares of FLKb: FLK with O in place of its error, `flows` those of I.
+    """Compute the mean squares of FLKb, the flicker without a clean video: FLK of O, not of E.
 
-    Pixels are cut where the flow to either neighbour fails its gate: confidence below 1/2, see
-    `imaging.optical_flow.confidence`. What truly changes in the face counts too, so only the
-    ratio of two results for the same source says something.
+    Pixels have no weight where the flow to either neighbor has a confidence below 1/2 (see
+    `imaging.optical_flow.confidence`). True changes of the face count too, so only the ratio of
+    two results for the same source has a meaning.
+
+    Args:
+        output: (n, H, W, 3) float32 R'G'B' in [0, 1]: the frames O that are judged.
+        source: The frames I from which `output` was made, like `output`.
+        flows: The flows of the source.
+        mask: (H, W) or (n, H, W) float32 in [0, 1], the weights of the pixels.
+
+    Returns:
+        (n - 2,) float64 in squared 8-bit levels; FLKb is their `rms`.
     """
     low = [_blurred(255 * bt601_luma(picture), _GATE_SIGMA_PX) for picture in source]
-    known = np.broadcast_to(mask, source.shape[:3])[1:-1].copy()
-    for t in range(len(known)):
+    weights = np.broadcast_to(mask, source.shape[:3])[1:-1].copy()
+    for t in range(len(weights)):
         before = confidence(flows.backward[t], flows.forward[t], low[t + 1], low[t])
         after = confidence(flows.forward[t + 1], flows.backward[t + 1], low[t + 1], low[t + 2])
-        known[t] *= (before >= _LEAST_TRUST) & (after >= _LEAST_TRUST)
-    return _unsteadiness(255 * output, flows, known, mask_of_middles=True)
+        weights[t] *= (before >= _LEAST_CONFIDENCE) & (after >= _LEAST_CONFIDENCE)
+    return _unsteadiness(255 * output, flows, weights, mask_of_middles=True)
 
 
 def true_detail(output: Stack, truth: Stack, mask: Mask) -> Values:
-    """(n, 2) sums over the mask of h(O) h(G) and of h(G)^2, h = Y - Gauss_2px@512 Y.
+    """Compute the sums of DTL, the share of the true fine detail that the output has.
 
-    DTL is the ratio of their sums over frames, `ratio`: the share of the true detail that is
-    there. Unlike the variance of the Laplacian it does not rise with noise or invented texture.
+    With h = Y - Gauss_2px@512 Y, the sums are those of h(O) h(G) and of h(G)^2 over the mask. DTL
+    is the `ratio` of the sums over all frames. Unlike the variance of the Laplacian, it does not
+    rise with noise or invented texture.
+
+    Args:
+        output: (n, H, W, 3) float32 R'G'B' in [0, 1]: the frames O that are judged.
+        truth: The frames G of the clean video, like `output`.
+        mask: (H, W) or (n, H, W) float32 in [0, 1], the weights of the pixels.
+
+    Returns:
+        (n, 2) float64, both sums of each frame, in squared 8-bit levels.
     """
     masks = np.broadcast_to(mask, output.shape[:3])
     own, true = _detail(output), _detail(truth)
@@ -176,56 +286,99 @@ def true_detail(output: Stack, truth: Stack, mask: Mask) -> Values:
 
 
 def ratio(sums: Values) -> float:
-    """(n, 2) -> the sum of the first over that of the second; nan where that is zero."""
+    """Divide the sum of the first column by the sum of the second.
+
+    Args:
+        sums: (n, 2).
+
+    Returns:
+        The quotient; nan where the divisor is zero.
+    """
     above, below = sums.sum(axis=0)
     return float(above / below) if below else math.nan
 
 
 def warp_error(output: Stack, flows: Flows, mask: Mask) -> Values:
-    """(n - 1,) Ewarp times 1000, light in [0, 1]; Ewarp is their `mean`.
+    """Compute Ewarp, the change from frame to frame that the flow does not explain.
 
     Ewarp_t = sum M N (O_t+1(x + f_t,t+1) - O_t)^2 / sum M N, mean over channels (Lai et al.,
-    "Learning blind video temporal consistency", ECCV 2018). N = 0 where the way there and back
-    does not close: |f + b(x + f)|^2 > 0.01 (|f|^2 + |b(x + f)|^2) + 0.5 (Sundaram et al., ECCV
-    2010). Their second test, for motion boundaries, is left out: in an aligned crop flow is smaller
-    than its own noise. The truth's Ewarp is not 0 either, for faces change.
+    "Learning blind video temporal consistency", ECCV 2018). N = 0 where the flow forward and back
+    does not return to its start: |f + b(x + f)|^2 > 0.01 (|f|^2 + |b(x + f)|^2) + 0.5 (Sundaram et
+    al., ECCV 2010). Their second test, for motion boundaries, is left out, since the flow in an
+    aligned crop is smaller than its own noise. The Ewarp of the truth is not 0 either, since faces
+    change.
+
+    Args:
+        output: (n, H, W, 3) float32 R'G'B' in [0, 1]: the frames O that are judged.
+        flows: The flows of the truth, or of the source where there is no truth.
+        mask: (H, W) or (n, H, W) float32 in [0, 1], the weights of the pixels.
+
+    Returns:
+        (n - 1,) float64: 1000 times Ewarp_t, for light in [0, 1]; Ewarp is their `mean`.
     """
     masks = np.broadcast_to(mask, output.shape[:3])
     terms = []
     for t in range(len(flows)):
-        seen = masks[t] * _visible(flows.forward[t], flows.backward[t])
+        weights = masks[t] * _visible(flows.forward[t], flows.backward[t])
         error = squared_error(sample(output[t + 1], flows.forward[t]), output[t])
-        terms.append(1000 * _weighted(error, seen))
+        terms.append(1000 * _weighted(error, weights))
     return np.array(terms, np.float64)
 
 
 def motion_error_px(output: Stack, truth: Stack, mask: Mask) -> Values:
-    """(n - 1,) tOF in px@512; their `mean` is tOF: how far apart the motions of O and G are.
+    """Compute tOF, the distance between the motions of the output and of the truth.
 
-    Mean over the mask of |OF(G_t-1, G_t) - OF(O_t-1, O_t)|, OF by Farneback with the numbers of
-    TecoGAN's metrics.py (Chu et al., ACM TOG 39(4), 2020): pyramid scale 0.5, 3 levels, window 15,
-    3 iterations, neighbourhood 5, sigma 1.2.
+    tOF_t is the mean over the mask of |OF(G_t-1, G_t) - OF(O_t-1, O_t)|, where OF is the flow by
+    Farneback with the parameters of TecoGAN's metrics.py (Chu et al., ACM TOG 39(4), 2020):
+    pyramid scale 0.5, 3 levels, window 15, 3 iterations, neighborhood 5, sigma 1.2.
+
+    Args:
+        output: (n, H, W, 3) float32 R'G'B' in [0, 1]: the frames O that are judged.
+        truth: The frames G of the clean video, like `output`.
+        mask: (H, W) or (n, H, W) float32 in [0, 1], the weights of the pixels.
+
+    Returns:
+        (n - 1,) float64 in px@512; tOF is their `mean`.
     """
     masks = np.broadcast_to(mask, output.shape[:3])
-    own, true = ([_grey(picture, 0) for picture in stack] for stack in (output, truth))
+    own, true = ([_gray(picture, 0) for picture in stack] for stack in (output, truth))
     scale = SIDE_PX / output.shape[2]
     terms = []
     for t in range(1, len(output)):
-        apart = _farneback(true[t - 1], true[t]) - _farneback(own[t - 1], own[t])
-        terms.append(scale * _weighted(np.sqrt(_squared_length(apart)), masks[t]))
+        difference = _farneback(true[t - 1], true[t]) - _farneback(own[t - 1], own[t])
+        terms.append(scale * _weighted(np.sqrt(_squared_length(difference)), masks[t]))
     return np.array(terms, np.float64)
 
 
 def blink_psnr_db(output: Stack, truth: Stack, frames: npt.NDArray[np.bool_], eyes: Mask) -> float:
-    """BLINK: mean PSNR over the mask of the eyes in the frames where (n,) `frames` is True."""
+    """Compute BLINK, the mean PSNR of the eyes in the frames of a blink.
+
+    Args:
+        output: (n, H, W, 3) float32 R'G'B' in [0, 1]: the frames O that are judged.
+        truth: The frames G of the clean video, like `output`.
+        frames: (n,) bool, True for the frames of a blink.
+        eyes: (H, W) or (n, H, W) float32 in [0, 1], the mask of the eyes.
+
+    Returns:
+        The mean in dB; nan where no frame shows a blink.
+    """
     return mean(psnr_db(output, truth, eyes)[frames])
 
 
 def sharpness(output: Stack, other: Stack, mask: Mask) -> Values:
-    """(n,) SHP; its `mean` is SHP: mean over the mask of the local deviation of h(O) over h(R)'s.
+    """Compute SHP, the fine detail of the output relative to that of other frames.
 
-    h as in `true_detail`, R being `other`; the ratio is that of the means, since a single pixel's
-    may be of nothing; nan where R is flat. 1: nothing was lost. It rises with noise as well.
+    SHP_t is the mean over the mask of the local standard deviation of h(O), divided by that of
+    h(R), where R is `other` and h is that of `true_detail`. The means are divided, since a single
+    pixel of R may have no detail. At 1, no detail was lost. SHP rises with noise too.
+
+    Args:
+        output: (n, H, W, 3) float32 R'G'B' in [0, 1]: the frames O that are judged.
+        other: The frames R to compare with, like `output`.
+        mask: (H, W) or (n, H, W) float32 in [0, 1], the weights of the pixels.
+
+    Returns:
+        (n,) float64; nan where R has no detail. SHP is their `mean`.
     """
     below = _pooled(_local_deviation(_detail(other)), mask)
     above = _pooled(_local_deviation(_detail(output)), mask)
@@ -234,26 +387,41 @@ def sharpness(output: Stack, other: Stack, mask: Mask) -> Values:
 
 
 def wobble_px(output: Flows, source: Flows, mask: Mask) -> Values:
-    """(n - 3,) mean squares of GEO, in squared px@512; GEO is their `rms`.
+    """Compute the mean squares of GEO, how the face bends from frame to frame unlike the source.
 
-    d_t = f_t,t+1 of O less that of I; GEO = rms over M of sqrt(2/3) |d_t - (d_t-1 + d_t+1) / 2|.
-    How the face is bent from frame to frame in ways in which the source is not. Flow has noise,
-    so compare results for the same source.
+    With d_t = f_t,t+1 of O minus f_t,t+1 of I, GEO is the rms over M of
+    sqrt(2/3) |d_t - (d_t-1 + d_t+1) / 2|. The flow has noise, so compare only results for the same
+    source. GEO is a measure of this project.
+
+    Args:
+        output: The flows of the output, n - 1 of them.
+        source: The flows of the source, n - 1 of them.
+        mask: (H, W) or (n, H, W) float32 in [0, 1], the weights of the pixels.
+
+    Returns:
+        (n - 3,) float64 in squared px@512; GEO is their `rms`.
     """
-    apart = output.forward - source.forward
-    bend = apart[1:-1] - (apart[:-2] + apart[2:]) / 2
+    difference = output.forward - source.forward
+    bend = difference[1:-1] - (difference[:-2] + difference[2:]) / 2
     masks = mask if mask.ndim == 2 else mask[1:-2]
-    scale = SIDE_PX / apart.shape[2]
+    scale = SIDE_PX / difference.shape[2]
     squares = scale**2 * _squared_length(bend)
     return _TRIPLE * _pooled(squares, masks)
 
 
 def jitter_px(flows: Flows, mask: Mask) -> Values:
-    """(n - 2,) mean squares of JIT, in squared px@512 per frame^2; JIT is their `rms`.
+    """Compute the mean squares of JIT, how much the face trembles in its aligned crop.
 
-    The second difference in time of the places of a 4 x 4 grid of points that move with the face
-    as a whole through its aligned crop: s_t,t+1(p) - p - (s_t-1,t(p) - p), where the similarity s
-    is fitted to the flow, robustly. How much the face trembles in its crop.
+    JIT is the second difference in time of the places of a 4 x 4 grid of points that move with the
+    face as a whole: s_t,t+1(p) - p - (s_t-1,t(p) - p), where the similarity s is a robust fit to
+    the flow. JIT is a measure of this project.
+
+    Args:
+        flows: The flows of the video that is judged, n - 1 of them.
+        mask: (H, W) or (n, H, W) float32 in [0, 1], the weights of the pixels.
+
+    Returns:
+        (n - 2,) float64 in squared px@512 per frame^2; JIT is their `rms`.
     """
     side = flows.forward.shape[2]
     points = _face_grid(side)
@@ -267,7 +435,7 @@ def jitter_px(flows: Flows, mask: Mask) -> Values:
 def _unsteadiness(
     stack: Stack, flows: Flows, mask: Mask, *, mask_of_middles: bool = False
 ) -> Values:
-    """(n - 2,) 2/3 of the mean square of what each frame differs by from its warped neighbours."""
+    """Return (n - 2,) 2/3 of the mean squared difference of each frame and its warped neighbors."""
     squares = []
     for t in range(1, len(stack) - 1):
         before = sample(stack[t - 1], flows.backward[t - 1])
@@ -278,12 +446,12 @@ def _unsteadiness(
 
 
 def _squared_length(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """(..., k) -> (...); many times quicker than a sum over so short an axis."""
+    """Map (..., k) to (...), many times faster than a sum over so short an axis."""
     return np.asarray(np.einsum("...k,...k->...", vectors, vectors), np.float32)
 
 
 def _pooled(values: npt.NDArray[Any], mask: Mask) -> Values:
-    """(n, H, W) -> (n,) means weighted by the mask."""
+    """Map (n, H, W) to (n,) means weighted by the mask."""
     masks = np.broadcast_to(mask, values.shape)
     return np.array([_weighted(v, m) for v, m in zip(values, masks, strict=True)], np.float64)
 
@@ -312,7 +480,7 @@ def _ssim(own: Mask, true: Mask, mask: Mask) -> float:
     return _weighted(each, mask[part])
 
 
-def _grey(picture: Stack, blur_px: float) -> npt.NDArray[np.uint8]:
+def _gray(picture: Stack, blur_px: float) -> npt.NDArray[np.uint8]:
     luma = 255 * bt601_luma(picture)
     if blur_px > 0:
         luma = _blurred(luma, blur_px)
@@ -320,19 +488,19 @@ def _grey(picture: Stack, blur_px: float) -> npt.NDArray[np.uint8]:
 
 
 def _blurred(picture: npt.NDArray[Any], sigma_px: float) -> npt.NDArray[np.float32]:
-    """By a Gaussian of that sigma at a side of 512."""
+    """Blur by a Gaussian whose sigma is in px@512."""
     sigma = max(sigma_px * picture.shape[1] / SIDE_PX, _LEAST_SIGMA_PX)
     return np.asarray(gaussian_blur(picture, sigma), np.float32)
 
 
 def _detail(stack: Stack) -> npt.NDArray[np.float32]:
-    """(n, H, W) what a blur takes from the luma, in 8-bit levels."""
+    """Return (n, H, W) the luma minus its blur, in 8-bit levels."""
     lumas = 255 * bt601_luma(stack)
     return np.stack([luma - _blurred(luma, _DETAIL_SIGMA_PX) for luma in lumas])
 
 
 def _local_deviation(detail: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(n, H, W) standard deviation in a Gaussian window as wide as that of the detail."""
+    """Return (n, H, W) the standard deviation in a Gaussian window of `_DETAIL_SIGMA_PX`."""
     squares = []
     for picture in detail:
         middle = _blurred(picture, _DETAIL_SIGMA_PX)
@@ -341,6 +509,7 @@ def _local_deviation(detail: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
 
 
 def _visible(forward: FlowField, backward: FlowField) -> npt.NDArray[np.bool_]:
+    """Return (H, W) whether the flow forward and back returns to its start (Sundaram et al.)."""
     back = sample(backward, forward)
     closing = _squared_length(forward + back)
     length = _squared_length(forward) + _squared_length(back)
@@ -355,22 +524,22 @@ def _farneback(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> F
 
 
 def _face_grid(side: int) -> npt.NDArray[np.float64]:
-    """(16, 2) points over the middle of the crop."""
+    """Return (16, 2) points, (x, y), over the middle of the crop."""
     lines = np.linspace(0.3, 0.7, 4) * side - 0.5
     return np.stack(np.meshgrid(lines, lines), axis=-1).reshape(-1, 2)
 
 
 def _moved_by(field: FlowField, mask: Mask, points: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Points through the similarity that fits the flow under the mask, by iterated reweighting.
+    """Map points by the similarity that fits the flow under the mask.
 
-    Cauchy weights: a mouth that opens or a lid that falls counts little.
+    The fit is iteratively reweighted least squares with Cauchy weights, so that a mouth that opens
+    or an eyelid that falls has little weight.
     """
     step = max(1, field.shape[0] // _FIT_STEP)
     field, weight = field[::step, ::step].astype(np.float64), mask[::step, ::step].ravel()
     rows, columns = np.indices(field.shape[:2]) * step
     p = columns.ravel() + 1j * rows.ravel()
     q = p + field[..., 0].ravel() + 1j * field[..., 1].ravel()
-    doubt = _FIT_TOLERANCE_PX
     weights = weight.astype(np.float64)
     if not weights.any():
         return np.full(points.shape, np.nan)
@@ -378,7 +547,7 @@ def _moved_by(field: FlowField, mask: Mask, points: npt.NDArray[Any]) -> npt.NDA
         p_mean, q_mean = (np.average(z, weights=weights) for z in (p, q))
         spread = np.sum(weights * np.abs(p - p_mean) ** 2)
         factor = np.sum(weights * np.conj(p - p_mean) * (q - q_mean)) / max(spread, 1e-9)
-        off = np.abs(q - q_mean - factor * (p - p_mean))
-        weights = weight / (1 + (off / doubt) ** 2)
+        residual = np.abs(q - q_mean - factor * (p - p_mean))
+        weights = weight / (1 + (residual / _FIT_TOLERANCE_PX) ** 2)
     moved = q_mean + factor * (points[:, 0] + 1j * points[:, 1] - p_mean)
     return np.stack([moved.real, moved.imag], axis=-1)

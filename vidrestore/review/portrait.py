@@ -1,9 +1,9 @@
-"""The built-in portrait, enlarged and worn in three known ways.
+"""The built-in portrait, enlarged and degraded in three known ways.
 
-It shows Eileen Collins, by NASA, in the public domain, as scikit-image carries it. Its face is
-enlarged about 2.7 times first, so that wear is stated in pixels of a 512 x 512 crop, as the
-literature on restoring faces does (Wang et al. 2021, arXiv:2101.04061, section 4.1). No truth
-here holds finer detail than the portrait's own.
+The portrait shows Eileen Collins. NASA made it and put it in the public domain; scikit-image
+contains it. The face is enlarged about 2.7 times before it is degraded, so that the degradation is
+stated in pixels of a 512 x 512 crop, as in the literature on face restoration (Wang et al. 2021,
+arXiv:2101.04061, section 4.1). The clean portrait holds no finer detail than the original.
 """
 
 from __future__ import annotations
@@ -29,22 +29,31 @@ from vidrestore.imaging.geometry import (
 )
 
 Picture = npt.NDArray[np.uint8]
-"""(H, W, 3) RGB."""
+"""(H, W, 3) uint8 R'G'B'."""
 Points = npt.NDArray[np.float64]
+"""(5, 2) x, y of the five landmarks."""
 
 CROP_PX = 512
+"""Side of the crop in whose pixels the degradation is stated."""
 
-# Eyes, nose, corners of the mouth in skimage.data.astronaut(), (x, y) in pixels; found once with
-# SCRFD 2.5g (score 0.82) at a detector size of 640, so that none is needed here.
+# Eyes, nose and corners of the mouth in skimage.data.astronaut(), (x, y) in pixels. SCRFD 2.5g
+# detected them at a detector size of 640 (score 0.82); stored here, they need no detector.
 _LANDMARKS_PX = np.array(
     [[204.42, 100.81], [247.31, 103.09], [223.53, 128.42], [201.16, 138.53], [246.45, 140.62]]
 )
-_MARGIN = 0.25  # of the crop, around it, for the template with the wider view
+_MARGIN = 0.25  # as a share of the crop, around it, for the template with the wider view
 _CANVAS_PX = round(CROP_PX * (1 + 2 * _MARGIN))
 
 
 def clean_portrait() -> tuple[torch.Tensor, Points]:
-    """(3, C, C) RGB in [0, 1], the face upright and a margin around it; its (5, 2) landmarks."""
+    """Make the clean portrait, with the face upright and a margin around it.
+
+    Returns:
+        (3, C, C) float32 R'G'B' in [0, 1], and the (5, 2) landmarks.
+
+    Convention:
+        The landmarks are (x, y) in pixels of the picture; integer coordinates are pixel centers.
+    """
     wide = (common_template() + _MARGIN) / (1 + 2 * _MARGIN)
     matrix = crop_matrix(fit_similarity(_LANDMARKS_PX[None], wide)[0], _CANVAS_PX)
     portrait = as_tensor(np.asarray(data.astronaut(), np.uint8))
@@ -52,43 +61,87 @@ def clean_portrait() -> tuple[torch.Tensor, Points]:
 
 
 def common_template() -> Points:
-    """Between the two, so that neither gains by a larger face in the crop that is scored."""
+    """Return the mean of the templates "gpen" and "ffhq", (5, 2) in sides of the crop.
+
+    In a crop by this template, neither of the two has the advantage of a larger face.
+    """
     return (template("gpen") + template("ffhq")) / 2
 
 
 def place_in_crop(landmarks: Points, points: Points, side: int) -> Matrix:
-    """Pixels of the portrait -> those of a crop of that side with its template at `points`."""
+    """Compute the matrix that places the face of the portrait in a crop.
+
+    Args:
+        landmarks: (5, 2) landmarks in the portrait, x, y in pixels.
+        points: (5, 2) places of the landmarks in the crop, in sides of the crop.
+        side: Side of the crop, in pixels.
+
+    Returns:
+        (2, 3) matrix of a similarity.
+
+    Convention:
+        The matrix maps pixels of the portrait -> pixels of the crop. Points are (x, y); integer
+        coordinates are pixel centers.
+    """
     return crop_matrix(fit_similarity(landmarks[None], points)[0], side)
 
 
 def cut(picture: torch.Tensor, crop_from_picture: Matrix, side: int) -> torch.Tensor:
+    """Cut a square crop out of a picture, by bicubic interpolation.
+
+    Args:
+        picture: (3, H, W) float32 in [0, 1].
+        crop_from_picture: (2, 3) matrix.
+        side: Side of the crop, in pixels.
+
+    Returns:
+        (3, side, side) float32 in [0, 1].
+
+    Convention:
+        The matrix maps pixels of the picture -> pixels of the crop. Points are (x, y); integer
+        coordinates are pixel centers.
+    """
     return warp(picture, invert(crop_from_picture), side, side, mode="bicubic").clamp(0, 1)
 
 
 def as_tensor(picture: Picture) -> torch.Tensor:
-    """(H, W, 3) -> (3, H, W) in [0, 1]."""
+    """Convert a picture to a tensor.
+
+    Args:
+        picture: (H, W, 3) uint8.
+
+    Returns:
+        (3, H, W) float32 in [0, 1].
+    """
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
 
 
 def as_picture(tensor: torch.Tensor) -> Picture:
-    """The way back."""
+    """Convert a tensor to a picture; `as_tensor` does the reverse.
+
+    Args:
+        tensor: (3, H, W) in [0, 1]; values outside are clipped.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
     levels = (tensor * 255).round().clamp(0, 255).permute(1, 2, 0)
     return np.asarray(levels.numpy(), np.uint8)
 
 
 def _soft(picture: Picture) -> Picture:
-    """Out of focus, stored at a quarter of its size."""
+    """Degrade like a picture out of focus that was stored at a quarter of its size."""
     blurred = gaussian_blur(picture, 3)
     return _enlarged(_jpeg(_noisy(_reduced(blurred, 4), 4), quality=75), picture)
 
 
 def _small(picture: Picture) -> Picture:
-    """Far away: an eighth of its size."""
+    """Degrade like a face far away, at an eighth of its size."""
     return _enlarged(_jpeg(_noisy(_reduced(picture, 8), 2), quality=90), picture)
 
 
 def _old(picture: Picture) -> Picture:
-    """Tape: half the resolution, chroma that bleeds to the right, noise, compression."""
+    """Degrade like a tape: half the resolution, chroma shifted right, noise, compression."""
     bled = np.asarray(bleed_chroma(_reduced(picture, 2), (4, 1), 3), np.uint8)
     return _enlarged(_jpeg(_noisy(bled, 12), quality=60), picture)
 
@@ -96,9 +149,17 @@ def _old(picture: Picture) -> Picture:
 def bleed_chroma(
     picture: npt.NDArray[Any], sigma_px: tuple[float, float], shift_px: float
 ) -> npt.NDArray[Any]:
-    """(H, W, 3) RGB, uint8 or float32 in 8-bit levels, with chroma blurred in (x, y), moved right.
+    """Blur the chroma of a picture and shift it to the right, as composite video does.
 
-    What composite video does, whose chroma has a fraction of the luma's bandwidth.
+    The chroma of composite video has a fraction of the bandwidth of the luma.
+
+    Args:
+        picture: (H, W, 3) R'G'B', uint8, or float32 in the range of `cv2.cvtColor`.
+        sigma_px: Sigma of the Gaussian blur in x and in y, in pixels.
+        shift_px: Shift to the right, in pixels.
+
+    Returns:
+        The picture, of the same shape and type.
     """
     ycc = cv2.cvtColor(picture, cv2.COLOR_RGB2YCrCb)
     chroma = gaussian_blur(ycc[..., 1:], sigma_px)
@@ -108,7 +169,7 @@ def bleed_chroma(
 
 
 WEAR: dict[str, Callable[[Picture], Picture]] = {"soft": _soft, "small": _small, "old": _old}
-"""By name, each from a clean picture to a worn one of the same size."""
+"""Name of each degradation -> the function from a clean picture to a degraded one of its size."""
 
 
 def _reduced(picture: npt.NDArray[np.generic], factor: int) -> Picture:

@@ -1,4 +1,4 @@
-"""How a moment would look, before the whole is paid for: only what that needs is read."""
+"""Preview of the restoration of a moment, for which only the frames around it are restored."""
 
 from __future__ import annotations
 
@@ -46,26 +46,29 @@ from vidrestore.review.drawing import (
 )
 
 LOOP_SECONDS = Fraction(2)
-# Around the moment, so that faces are followed as they would be in the whole.
+"""Duration of a preview that is a video, in seconds."""
+# Analyzed before and after the moment, so that tracks are like those of the whole video.
 _AROUND_SECONDS = Fraction(1, 2)
-_CLOSE_SHARE = 0.1  # of a crop's side, to each side of it
+_CLOSE_SHARE = 0.1  # margin, as a share of the crop's side, on each side
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What is shown, and of what."""
+    """The files of a preview, and the frames and faces that they show."""
 
     at_seconds: float
-    """Of the (first) frame that is shown, from the start of the file."""
+    """Time of the first frame of the preview, from the start of the source, in seconds."""
     frames: int
+    """Number of frames of the preview."""
     faces: int
-    """(face, frame) pairs that were restored."""
+    """Number of (face, frame) pairs that were restored."""
     not_restored: dict[str, int]
-    """Reason -> (face, frame) pairs left as they were."""
+    """Reason -> number of (face, frame) pairs that were not restored."""
     files: tuple[str, ...]
+    """Paths of the files that were written."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return the attributes as plain values, for JSON."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
@@ -82,21 +85,44 @@ def write_preview(
     apart: bool = False,
     on_event: OnEvent | None = None,
 ) -> Preview:
-    """Before and after, side by side: of the frame at that time as a picture, or of the two
-    seconds from there as a video, by the suffix of `target`.
+    """Write a preview of a moment, before and after the restoration, side by side.
 
-    `close` shows the surroundings of the largest face alone. `apart` writes two pictures instead,
-    NAME.before.png and NAME.after.png for NAME.png. Where the whole source is analysed already, by
-    `analysis` or an earlier run under the same settings, the faces are those of the whole output;
-    else half a second to either side of what is shown is looked at. What would be woven of fields
-    is shown field by field.
-    VidrestoreError, as `restore_video` raises it.
+    The suffix of `target` decides between a picture of the frame at that time and a video of the
+    two seconds from there. Where `analysis` or an earlier run with the same settings has analyzed
+    the whole source, the preview uses that analysis, and its faces are those of the whole output.
+    Otherwise the function analyzes the moment and half a second before and after it. Interlaced
+    video is shown field by field.
+
+    Args:
+        source: The video.
+        at_seconds: The moment, from the start of the file, in seconds.
+        target: The file to write.
+        settings: The settings. Default: `Settings()`.
+        restorer: The restorer. Default: the one that the settings name.
+        analysis: The analysis of the whole source. Default: that of an earlier run, if any.
+        choice: The people to restore. Default: everyone.
+        close: Whether to show only the largest face and its surroundings. Default: False.
+        apart: Whether to write two pictures, NAME.before.png and NAME.after.png for NAME.png,
+            instead of one. Default: False.
+        on_event: Receives the progress and notices. Default: none.
+
+    Returns:
+        The files, and the numbers of frames and faces.
+
+    Raises:
+        UsageError: The source ends before the moment, or the options do not fit together.
+        InputError: The source cannot be read.
+        WeightsError: Weights are missing or damaged.
+        OutputError: A file cannot be written.
+        VidrestoreError: Any other error that `restore_video` raises.
     """
     source, target = Path(source), Path(target)
     at_seconds = exact_seconds(at_seconds, "the moment")
     settings, moves = settings or Settings(), is_movie(target)
     if moves and apart:
-        raise UsageError(f"two pictures apart are written to a .png or .jpg file, not {target}")
+        raise UsageError(
+            f"two separate pictures need a .png or .jpg file as the target, not {target}; name one"
+        )
     if restorer is not None:
         check_restorer(restorer)
     restorer = restorer or chosen_restorer(settings, on_event)
@@ -104,10 +130,12 @@ def write_preview(
     seconds = LOOP_SECONDS if moves else Fraction(0)
     span, is_kept = None, False
     if analysis is None:
-        analysis, span, is_kept = _known(source, at_seconds, seconds, settings, choice, on_event)
+        analysis, span, is_kept = _find_analysis(
+            source, at_seconds, seconds, settings, choice, on_event
+        )
 
     def write(analysis: Analysis | None, span: TimeRange | None) -> Preview:
-        return _written(
+        return _write(
             source, at_seconds, seconds, target, settings, restorer, analysis, span, choice,
             close=close, apart=apart, on_event=on_event,
         )  # fmt: skip
@@ -119,11 +147,11 @@ def write_preview(
             raise
         log_handled(error)
     forget_analysis(probe(source, settings), settings, on_event)
-    analysis, span, _ = _known(source, at_seconds, seconds, settings, choice, on_event)
+    analysis, span, _ = _find_analysis(source, at_seconds, seconds, settings, choice, on_event)
     return write(analysis, span)
 
 
-def _written(
+def _write(
     source: Path,
     at_seconds: Fraction,
     seconds: Fraction,
@@ -141,20 +169,20 @@ def _written(
     moves, files = is_movie(target), files_of(target, apart=apart)
     with _rendered(
         source, at_seconds, seconds, settings, restorer, analysis, span, choice, on_event
-    ) as shown:
-        pairs = shown.pairs(close=close)
+    ) as excerpt:
+        pairs = excerpt.pairs(close=close)
         if moves:
-            last = last_duration(shown.analysis) * shown.analysis.info.time_base
+            last = last_duration(excerpt.analysis) * excerpt.analysis.info.time_base
             write_movie(target, ((t, for_movie(beside(was, now))) for t, was, now in pairs), last)
         else:
             _, was, now = next(pairs)
             pictures = (was, now) if apart else (beside(was, now),)
             write_pictures(zip(files, pictures, strict=True))
     return Preview(
-        at_seconds=float(shown.at_seconds),
-        frames=shown.segment.frame_count,
-        faces=shown.tally.faces,
-        not_restored=dict(shown.tally.not_restored),
+        at_seconds=float(excerpt.at_seconds),
+        frames=excerpt.segment.frame_count,
+        faces=excerpt.stats.faces,
+        not_restored=dict(excerpt.stats.not_restored),
         files=tuple(map(str, files)),
     )
 
@@ -163,22 +191,30 @@ _SIDES = ("before", "after")
 
 
 def files_of(target: Path, *, apart: bool) -> tuple[Path, ...]:
-    """What `write_preview` would write."""
+    """List the files that `write_preview` writes.
+
+    Args:
+        target: The target of the preview.
+        apart: Whether before and after are two pictures.
+
+    Returns:
+        The paths.
+    """
     if not apart:
         return (target,)
     return tuple(target.with_suffix(f".{side}{target.suffix}") for side in _SIDES)
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
-    """A few frames of the source, and of the video that was made of them."""
+class _Excerpt:
+    """A few frames of the source, and the restored video of them."""
 
     plan: Plan
     segment: Segment
     video: Path
-    tally: RestorationStats
+    stats: RestorationStats
     start_seconds: Fraction
-    """At which the file's clock begins."""
+    """Time of the first frame of the file, in seconds of its own clock."""
 
     @property
     def analysis(self) -> Analysis:
@@ -189,22 +225,22 @@ class _Shown:
         return self._seconds(self.segment.first) - self.start_seconds
 
     def pairs(self, *, close: bool) -> Iterator[tuple[Fraction, Picture, Picture]]:
-        """(seconds from the first, before, after)."""
+        """Yield (seconds from the first frame, before, after)."""
         job, info = self.plan.job, self.plan.output.info
         first, end = self.segment.first, self.segment.end
         around = self._around() if close else None
         before = frames_again(job.source, self.analysis, job.span, first=first, end=end)
         after = decode(self.video, DecodeErrors())
         for was, now in zip(before, after, strict=True):
-            seen = picture_of(was.image, self.analysis.info), picture_of(now.image, info)
-            old, new = (_cut(picture, around) for picture in seen)
+            pictures = picture_of(was.image, self.analysis.info), picture_of(now.image, info)
+            old, new = (_cut(picture, around) for picture in pictures)
             yield self._seconds(was.index) - self._seconds(first), old, new
 
     def _seconds(self, index: int) -> Fraction:
         return int(self.analysis.pts[index]) * self.analysis.info.time_base
 
     def _around(self) -> tuple[float, float, float, float] | None:
-        """x1 y1 x2 y2 of the largest face in all frames shown, as shares of the upright picture."""
+        """Return x1, y1, x2, y2 around the largest face, as shares of the upright picture."""
         info, first, end = self.analysis.info, self.segment.first, self.segment.end
         view, boxes = upright(info), []
         for track in self.analysis.tracks:
@@ -212,8 +248,8 @@ class _Shown:
             if not len(track.matrices[rows]):
                 continue
             corners = apply(invert(track.matrices[rows]), unit_corners())
-            seen = apply(view.matrix, corners.reshape(-1, 2))
-            boxes.append((*seen.min(axis=0), *seen.max(axis=0)))
+            points = apply(view.matrix, corners.reshape(-1, 2))
+            boxes.append((*points.min(axis=0), *points.max(axis=0)))
         if not boxes:
             return None
         x1, y1, x2, y2 = max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
@@ -251,8 +287,8 @@ def _rendered(
     span: TimeRange | None,
     choice: Choice,
     on_event: OnEvent | None,
-) -> Iterator[_Shown]:
-    """Pass two for the frames from `at_seconds` on, in a folder of its own that is gone after."""
+) -> Iterator[_Excerpt]:
+    """Restore the frames from `at_seconds` on, in a temporary folder."""
     suffix = source.suffix if is_pictures(source) else ".mkv"
     with temporary_folder() as folder:
         target = folder / f"{source.stem}{suffix}"
@@ -265,11 +301,11 @@ def _rendered(
             start = _clock_start(source)
             segment = _segment(plan.job.analysis, at_seconds, start, seconds, source)
             video, counts = replace(plan.rendering, segments=[segment], taken={}).video()
-            yield _Shown(plan, segment, video, sum_of(counts), start)
+            yield _Excerpt(plan, segment, video, sum_of(counts), start)
 
 
 def _clock_start(source: Path) -> Fraction:
-    """At which the video of the file begins, in seconds of its own clock."""
+    """Return the time at which the video begins, in seconds of the file's own clock."""
     if is_pictures(source):
         return Fraction(0)
     with open_source(source) as container:
@@ -284,13 +320,13 @@ def _segment(
     seconds: Fraction,
     source: Path,
 ) -> Segment:
-    """From the frame that is on screen at that time; `start_seconds` is when the clock begins."""
+    """Return the segment from the frame that is on screen at `at_seconds`, after the start."""
     clock, pts = analysis.info.time_base, analysis.pts
-    over_seconds = (int(pts[-1]) + last_duration(analysis)) * clock - start_seconds
-    if at_seconds >= over_seconds:
+    end_seconds = (int(pts[-1]) + last_duration(analysis)) * clock - start_seconds
+    if at_seconds >= end_seconds:
         raise UsageError(
             f"{source} has no picture at {float(at_seconds):g} s; it ends at "
-            f"{float(over_seconds):.3f} s"
+            f"{float(end_seconds):.3f} s, so give an earlier time"
         )
     at_pts = math.floor((at_seconds + start_seconds) / clock)
     end_pts = math.ceil((at_seconds + start_seconds + seconds) / clock)
@@ -298,7 +334,7 @@ def _segment(
     return Segment(0, first, max(first + 1, int(np.searchsorted(pts, end_pts, side="left"))))
 
 
-def _known(
+def _find_analysis(
     source: Path,
     at_seconds: Fraction,
     seconds: Fraction,
@@ -306,25 +342,27 @@ def _known(
     choice: Choice,
     on_event: OnEvent | None,
 ) -> tuple[Analysis | None, TimeRange | None, bool]:
-    """The analysis of the whole where there is one, and else the part to be looked at; and whether
-    an earlier run made it."""
-    found = probe(source, settings)
-    if (whole := remembered_analysis(found, settings, on_event)) is not None:
+    """Return the analysis of the whole source where there is one, else the part to analyze.
+
+    The last value tells whether an earlier run made the analysis.
+    """
+    probed = probe(source, settings)
+    if (whole := remembered_analysis(probed, settings, on_event)) is not None:
         return whole, None, True
     if is_pictures(source):
-        return find_analysis(found, settings, on_event=on_event).analysis, None, False
+        return find_analysis(probed, settings, on_event=on_event).analysis, None, False
     if choice.people is not None:
         notify(
             on_event,
-            "people are numbered as they come up around this moment; run vidrestore analyze first, "
-            "and they have the numbers of the whole video",
+            "vidrestore numbers the people in the order in which they appear around this moment; "
+            "run vidrestore analyze first to have the numbers of the whole video",
         )
     begin = max(Fraction(0), at_seconds - _AROUND_SECONDS)
     return None, TimeRange(begin, at_seconds + seconds + _AROUND_SECONDS), False
 
 
 def _as_pictures(analysis: Analysis | None) -> Analysis | None:
-    """What would be woven of fields is shown field by field, without combs."""
+    """Make an interlaced source be shown field by field, without combs."""
     if analysis is None or not is_woven(analysis):
         return analysis
     fields = analysis.fields
@@ -333,7 +371,7 @@ def _as_pictures(analysis: Analysis | None) -> Analysis | None:
 
 
 def _quick(settings: Settings) -> Settings:
-    """The same, without what only serves a file that is kept."""
+    """Return the settings without what only serves a file that is kept."""
     encode = settings.encode.model_copy(
         update={"codec": "ffv1", "quality": "high", "check": False, "hardware": False,
                 "pixel_format": "source"}
@@ -341,6 +379,6 @@ def _quick(settings: Settings) -> Settings:
     fields = settings.fields
     if fields.deinterlace == "keep":
         fields = fields.model_copy(update={"deinterlace": "bob"})
-    # A moment is too short to measure margins by.
+    # A moment is too short for a measurement of the margins.
     detect = settings.detect.model_copy(update={"margins": False})
     return settings.model_copy(update={"encode": encode, "fields": fields, "detect": detect})

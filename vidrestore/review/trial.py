@@ -1,4 +1,4 @@
-"""The first minute with real weights: the built-in portrait, worn, restored and scored."""
+"""The trial of a restorer on the built-in portrait, which is degraded, restored and scored."""
 
 from __future__ import annotations
 
@@ -41,10 +41,12 @@ from vidrestore.review.portrait import (
 
 Template = Literal["gpen", "ffhq"]
 TEMPLATES: tuple[Template, ...] = get_args(Template)
+"""Names of the templates that a trial compares."""
 
-# Least differences by which one template is called better: px, share of detail, dB.
+# Least differences at which one template is better: in px, share of detail, dB.
 _LEAST_PX, _LEAST_DETAIL, _LEAST_DB = 0.05, 0.005, 0.05
-# Trained networks lose a decibel or two on the worn picture; what loses this much restores nothing.
+# Trained networks lose one or two dB against the degraded picture. A loss of more than this, in
+# dB, shows that a network restores no faces.
 _LOST_DB = 6.0
 _LANDMARK_RADIUS_PX = 8
 _TILE_PX = 288
@@ -54,42 +56,58 @@ _Plane = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How near a face is to the clean one, in one crop for both templates, under the face."""
+    """The likeness of a face to the clean one, in one crop for both templates, under the face."""
 
     landmark_error_px: float
     """Mean distance of the five landmarks from their true places, in pixels at 512.
 
-    Measured without a detector: dense flow from the clean crop to this one, read there. Beyond
-    some 30 px, or where the two show different things, the flow means nothing.
+    It is the dense flow from the clean crop to this one at these places, so that no detector is
+    needed. The flow has no meaning beyond about 30 px, or where the two crops show different
+    things.
     """
     true_detail: float
-    """sum h(O) h(G) / sum h(G)^2, h = Y - Gauss_2(Y): 1 where all fine detail is there.
+    """Share of the true fine detail: sum h(O) h(G) / sum h(G)^2, h = Y - Gauss_2(Y).
 
-    Detail that is invented, or stands in the wrong place, adds nothing.
+    At 1, all fine detail is there. Detail that is invented or in the wrong place adds nothing.
     """
     psnr_db: float
+    """PSNR against the clean face, in dB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
+    """The score of one degradation and one template."""
+
     wear: str
+    """Name of the degradation, from `portrait.WEAR`."""
     template: Template | None
-    """None: the worn portrait itself, as something to compare with."""
+    """Name of the template; None for the degraded portrait itself, as a baseline."""
     score: Score
+    """The score of the restored face, or of the degraded one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trial:
-    """What a restorer made of the portrait."""
+    """The result of a restorer on the portrait."""
 
     restorer: str
+    """Name of the restorer."""
     own_template: str
+    """Name of the template that the restorer asks for."""
     rows: tuple[Row, ...]
+    """The scores: first those of the degraded portraits, then those of the restored faces."""
     sheet: Picture
-    """(H, W, 3) RGB."""
+    """(H, W, 3) uint8 R'G'B': the clean, degraded and restored faces in rows with their scores."""
 
     def wins(self, name: Template) -> int:
-        """In how many of the nine comparisons (three kinds of wear, three scores) it is better."""
+        """Count the comparisons in which a template is better than the other.
+
+        Args:
+            name: The template.
+
+        Returns:
+            The number, from 0 to 9: three degradations with three scores each.
+        """
         (other,) = (t for t in TEMPLATES if t != name)
         scores = {(row.wear, row.template): row.score for row in self.rows}
         pairs = [(scores[wear, name], scores[wear, other]) for wear in WEAR]
@@ -97,13 +115,13 @@ class Trial:
 
     @property
     def restores(self) -> bool:
-        """False where the results are so far from the portrait that comparing them is idle."""
-        worn = self._psnr_db(None)
-        return max(self._psnr_db(name) for name in TEMPLATES) >= worn - _LOST_DB
+        """Whether the results are near enough to the portrait to be compared."""
+        degraded = self._psnr_db(None)
+        return max(self._psnr_db(name) for name in TEMPLATES) >= degraded - _LOST_DB
 
     @property
     def better_template(self) -> Template | None:
-        """None where neither is better, or nothing was restored."""
+        """The template with more wins; None where both are equal or `restores` is False."""
         gpen, ffhq = (self.wins(name) for name in TEMPLATES)
         if gpen == ffhq or not self.restores:
             return None
@@ -111,18 +129,18 @@ class Trial:
 
     @property
     def verdict(self) -> str:
-        """One sentence, with the setting that follows from it."""
+        """The conclusion as one sentence for users, with the setting that follows from it."""
         if not self.restores:
             return (
-                "The results are further from the portrait than the worn input is, by more than "
+                "The results are further from the portrait than the degraded input, by more than "
                 f"{_LOST_DB:.0f} dB, so these numbers mean nothing: the weights are untrained, or "
                 "not those of a face restorer."
             )
         name = self.better_template
         if name is None:
             return (
-                "Neither template is better, so look at the sheet; without a setting "
-                f"{self.own_template} is used."
+                "Neither template is better, so look at the sheet; without a setting, vidrestore "
+                f"uses {self.own_template}."
             )
         (other,) = (t for t in TEMPLATES if t != name)
         wins, losses = self.wins(name), self.wins(other)
@@ -144,13 +162,26 @@ def run_tryout(
     overwrite: bool = False,
     on_event: OnEvent | None = None,
 ) -> Trial:
-    """Try the restorer of `settings` and write what it made to the picture `sheet`.
+    """Try the restorer that the settings name, and write its results to a picture.
 
-    Raises UsageError for a picture that cannot be or exists, WeightsError for weights that are
-    missing or no good.
+    Args:
+        settings: The settings; `restore` and `weights` matter.
+        sheet: The .png or .jpg file to write.
+        overwrite: Whether an existing file may be replaced. Default: False.
+        on_event: Receives the progress and notices. Default: none.
+
+    Returns:
+        The result.
+
+    Raises:
+        UsageError: `sheet` has another suffix or exists, or one face does not fit into the memory
+            of the device.
+        WeightsError: The weights are missing, damaged or give results that are not finite.
+        ConfigError: The settings name an unknown restorer.
+        OutputError: `sheet` cannot be written.
     """
     if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise UsageError(f"the sheet {sheet} must end in .png or .jpg")
+        raise UsageError(f"the sheet {sheet} is not a .png or .jpg file; give it such a suffix")
     check_new(sheet, overwrite=overwrite)
     restorer = chosen_restorer(settings, on_event)
     device = choose_device(settings.restore)
@@ -170,25 +201,35 @@ def try_restorer(
     device: torch.device | None = None,
     on_event: OnEvent | None = None,
 ) -> Trial:
-    """Restore the portrait, worn in each way, in each template, and score it.
+    """Restore the portrait with each degradation in each template, and score the results.
 
-    Raises WeightsError where a result is not finite.
+    Args:
+        restorer: The restorer.
+        device: The device on which it runs. Default: the processor.
+        on_event: Receives the progress. Default: none.
+
+    Returns:
+        The result.
+
+    Raises:
+        WeightsError: A result is not finite.
+        MemoryError: One face does not fit into the memory of the device.
     """
     device = device or torch.device("cpu")
     side = restorer.size or CROP_PX
-    scored_px = min(side, CROP_PX)  # beyond that the truth is only enlarged
+    scored_px = min(side, CROP_PX)  # the clean portrait has no finer detail
     clean, landmarks = clean_portrait()
-    judge = _Judge(clean, landmarks, scored_px)
-    worn = {name: as_tensor(wear(as_picture(clean))) for name, wear in WEAR.items()}
-    rows = [Row(name, None, judge(picture, np.eye(2, 3))) for name, picture in worn.items()]
+    scorer = _Scorer(clean, landmarks, scored_px)
+    degraded = {name: as_tensor(wear(as_picture(clean))) for name, wear in WEAR.items()}
+    rows = [Row(name, None, scorer(picture, np.eye(2, 3))) for name, picture in degraded.items()]
     strips = [_heading(restorer.name)]
     cases = list(product(WEAR, TEMPLATES))
     for done, (name, where) in enumerate(cases, start=1):
         matrix = place_in_crop(landmarks, template(where), side)
-        source = cut(worn[name], matrix, side)
+        source = cut(degraded[name], matrix, side)
         restored = _restored(restorer, source, device)
         reduced = F.adaptive_avg_pool2d(restored[None], scored_px)[0]
-        score = judge(reduced, place_in_crop(landmarks, template(where), scored_px))
+        score = scorer(reduced, place_in_crop(landmarks, template(where), scored_px))
         rows.append(Row(name, where, score))
         strips.append(_strip(rows[-1], [cut(clean, matrix, side), source, restored]))
         if on_event is not None:
@@ -197,19 +238,19 @@ def try_restorer(
 
 
 def _restored(restorer: Restorer, source: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """(3, S, S) -> the same, the picture standing still for those that look at neighbours."""
+    """Restore (3, S, S); a restorer that uses neighboring frames gets copies of the picture."""
     windows = source.to(device)[None, None].repeat(1, 2 * restorer.reach_frames + 1, 1, 1, 1)
     with torch.no_grad():
         restored = restorer(windows)[0].float().cpu()
     if not torch.isfinite(restored).all():
         raise WeightsError(
-            f"{restorer.name} gives no finite result for the built-in portrait; its file is "
-            "damaged or not that of a face restorer"
+            f"{restorer.name} gives no finite result for the built-in portrait, so its file is "
+            "damaged or not that of a face restorer; use another file"
         )
     return restored.clamp(0, 1)
 
 
-class _Judge:
+class _Scorer:
     """Scores pictures against the clean one, in a crop that lies between the two templates."""
 
     def __init__(self, clean: torch.Tensor, landmarks: Points, side: int) -> None:
@@ -227,11 +268,11 @@ class _Judge:
         return Score(self._landmark_error_px(ours), self._true_detail(ours), psnr_db)
 
     def _true_detail(self, ours: _Plane) -> float:
-        found, true = (_fine_detail(_luma(x))[self._face] for x in (ours, self._clean))
-        return float((found * true).sum() / (true * true).sum())
+        own, true = (_fine_detail(_luma(x))[self._face] for x in (ours, self._clean))
+        return float((own * true).sum() / (true * true).sum())
 
     def _landmark_error_px(self, ours: _Plane) -> float:
-        flow = DenseFlow()(_grey(_luma(self._clean)), _grey(_luma(ours)))
+        flow = DenseFlow()(_gray(_luma(self._clean)), _gray(_luma(ours)))
         places = np.rint((self._points + 0.5) * (CROP_PX / self._side) - 0.5).astype(int)
         reach = _LANDMARK_RADIUS_PX
         around = [
@@ -242,13 +283,13 @@ class _Judge:
 
 
 def _face_mask(side: int) -> npt.NDArray[np.bool_]:
-    """(S, S): an ellipse from the brow to the chin."""
+    """Return (S, S) bool, True in an ellipse from the brows to the chin."""
     v, u = (np.mgrid[:side, :side] + 0.5) / side
     return np.asarray(((u - 0.5) / 0.25) ** 2 + ((v - 0.56) / 0.33) ** 2 <= 1)
 
 
 def _luma(picture: _Plane) -> _Plane:
-    """(3, H, W) RGB in [0, 1] -> (H, W) in 8-bit levels, BT.601."""
+    """Map (3, H, W) R'G'B' in [0, 1] to (H, W) luma in 8-bit levels, BT.601."""
     return np.asarray(np.tensordot(BT601_WEIGHTS, picture, 1) * 255, np.float32)
 
 
@@ -256,10 +297,10 @@ def _fine_detail(luma: _Plane) -> _Plane:
     return np.asarray(luma - gaussian_blur(luma, 2), np.float32)
 
 
-def _grey(luma: _Plane) -> npt.NDArray[np.uint8]:
-    """At 512, in which landmark errors are stated."""
-    grey = cv2.resize(luma, (CROP_PX, CROP_PX), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(np.clip(np.rint(grey), 0, 255), np.uint8)
+def _gray(luma: _Plane) -> npt.NDArray[np.uint8]:
+    """Resize the luma to a side of 512, in whose pixels landmark errors are stated."""
+    gray = cv2.resize(luma, (CROP_PX, CROP_PX), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(np.clip(np.rint(gray), 0, 255), np.uint8)
 
 
 def _better(ours: Score, theirs: Score) -> Sequence[bool]:
@@ -271,7 +312,7 @@ def _better(ours: Score, theirs: Score) -> Sequence[bool]:
 
 
 def _heading(name: str) -> Picture:
-    return _text(f"{name}: clean, worn, restored")
+    return _text(f"{name}: clean, degraded, restored")
 
 
 def _strip(row: Row, pictures: Sequence[torch.Tensor]) -> Picture:
@@ -286,7 +327,7 @@ def _strip(row: Row, pictures: Sequence[torch.Tensor]) -> Picture:
 
 
 def _text(words: str) -> Picture:
-    """A white line as wide as three pictures."""
+    """Draw a line of text as wide as three pictures."""
     line = np.full((28, 3 * _TILE_PX, 3), 255, np.uint8)
     black = (0, 0, 0)
     cv2.putText(line, words, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.55, black, 1, cv2.LINE_AA)

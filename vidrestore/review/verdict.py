@@ -1,7 +1,8 @@
-"""Whether the faces of a restored video are better, the same or worse: the one rule for that.
+"""The verdict on the faces of a restored video: better, the same or worse.
 
-One aspect that is worse decides, since no gain elsewhere takes a new fault away; else one that is
-better does. The thresholds were chosen, not measured on videos that people rated.
+If one aspect is worse, the verdict is "worse", since no gain elsewhere removes a new fault. Else,
+if one aspect is better, the verdict is "better". The authors chose the thresholds; they were not
+measured on videos that people rated.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-# Flicker counts where it changed by this share and by as many 8-bit levels.
+# Flicker counts where it changed by at least this share, and by this many 8-bit levels.
 _FLICKER_SHARE, _FLICKER_LEVELS = 0.05, 0.1
-# Distance of the detail from the true one; without a clean video, loss against the source of
-# which noise is a part, so that more may go.
+# Change of the distance from the true detail. Without a clean video, the threshold is a loss
+# against the source. It is larger, since noise is a part of the source's detail.
 _DETAIL, _DETAIL_LOST = 0.05, 0.3
 _PSNR_DB = 0.2
-# Of the cosine to the true face; without a clean video, the least to the source.
+# Change of the cosine to the true face. Without a clean video, the least cosine to the source.
 _IDENTITY, _LEAST_IDENTITY = 0.05, 0.4
 
 _Word = Literal["better", "same", "worse", "not known"]
@@ -25,23 +26,34 @@ _Word = Literal["better", "same", "worse", "not known"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One aspect, before and after."""
+    """The change of one aspect from before to after the restoration."""
 
     said: str
     """What changed, as a sentence without its period."""
     sign: int
-    """1 better, 0 the same, -1 worse."""
+    """1 for better, 0 for the same, -1 for worse."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
+    """The verdict on all measured aspects together."""
+
     word: _Word
+    """"better", "same", "worse", or "not known" where no aspect could be measured."""
     sentence: str
-    """For people; begins with "Verdict: "."""
+    """The verdict and its reasons as text for users, which begins with "Verdict: "."""
 
 
 def verdict(changes: Sequence[Change]) -> Verdict:
-    """What several aspects say together; "not known" where there is none."""
+    """Reach a verdict from the changes of several aspects.
+
+    Args:
+        changes: The changes that could be measured.
+
+    Returns:
+        "worse" if one aspect is worse, else "better" if one is better, else "same"; "not known"
+        where there are no changes.
+    """
     if not changes:
         return Verdict("not known", "Verdict: not known. No face could be measured.")
     worse, better = ([c.said for c in changes if c.sign == sign] for sign in (-1, 1))
@@ -52,11 +64,19 @@ def verdict(changes: Sequence[Change]) -> Verdict:
         )
     if better:
         return Verdict("better", f"Verdict: better. {'; '.join(better)}.")
-    return Verdict("same", "Verdict: same. What was measured of the faces did not change enough.")
+    return Verdict("same", "Verdict: same. The measures of the faces did not change enough.")
 
 
 def flicker_change(source: float, output: float) -> list[Change]:
-    """In 8-bit levels, FLK or FLKb; none where either is nan."""
+    """Judge the change of the flicker.
+
+    Args:
+        source: FLK or FLKb of the source, in 8-bit levels.
+        output: The same measure of the output, in 8-bit levels.
+
+    Returns:
+        One change; none where a value is nan.
+    """
     if math.isnan(source) or math.isnan(output):
         return []
     least = max(_FLICKER_SHARE * source, _FLICKER_LEVELS)
@@ -66,9 +86,17 @@ def flicker_change(source: float, output: float) -> list[Change]:
 
 
 def detail_change(source: float, output: float, *, clean: bool) -> list[Change]:
-    """Shares: DTL of both where there is a `clean` video, else 1 and SHP; none where nan.
+    """Judge the change of the fine detail.
 
-    SHP rises with noise as well, so without a clean video detail can be lost, but not gained.
+    Without a clean video, the detail can get worse but not better, since SHP rises with noise.
+
+    Args:
+        source: DTL of the source where there is a clean video, else 1.
+        output: DTL of the output where there is a clean video, else its SHP.
+        clean: Whether there is a clean video.
+
+    Returns:
+        One change; none where a value is nan.
     """
     if math.isnan(source) or math.isnan(output):
         return []
@@ -81,23 +109,41 @@ def detail_change(source: float, output: float, *, clean: bool) -> list[Change]:
 
 
 def psnr_change(source_db: float, output_db: float) -> list[Change]:
-    """Likeness to a clean video; none where it is nan, or both are the clean video itself."""
+    """Judge the change of the PSNR against a clean video.
+
+    Args:
+        source_db: PSNR of the faces of the source, in dB; inf where they equal the clean video.
+        output_db: PSNR of the faces of the output, in dB.
+
+    Returns:
+        One change, of sign 0 where both values are equal; none where a value is nan.
+    """
     if math.isnan(source_db) or math.isnan(output_db):
         return []
     sign = 0 if source_db == output_db else _sign(output_db - source_db, _PSNR_DB)
-    said = f"Likeness to the clean video went from {source_db:.1f} to {output_db:.1f} dB"
-    return [Change(said, sign)]
+    text = f"Likeness to the clean video went from {source_db:.1f} to {output_db:.1f} dB"
+    return [Change(text, sign)]
 
 
 def identity_change(source: float, output: float) -> list[Change]:
-    """Cosines; a nan `source` says that `output` is the likeness to the source itself."""
+    """Judge the change of the likeness of the person.
+
+    Args:
+        source: Cosine of the embeddings of source and clean video; nan where there is no clean
+            video.
+        output: Cosine of the embeddings of output and clean video, or of output and source where
+            `source` is nan.
+
+    Returns:
+        One change; none where `output` is nan.
+    """
     if math.isnan(output):
         return []
     if math.isnan(source):
         sign = -1 if output < _LEAST_IDENTITY else 0
         return [Change(f"Likeness of the person to the source is {output:.2f}", sign)]
-    said = f"Likeness of the person went from {source:.2f} to {output:.2f}"
-    return [Change(said, _sign(output - source, _IDENTITY))]
+    text = f"Likeness of the person went from {source:.2f} to {output:.2f}"
+    return [Change(text, _sign(output - source, _IDENTITY))]
 
 
 def _sign(gain: float, least: float) -> int:

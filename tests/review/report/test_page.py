@@ -62,11 +62,11 @@ def test_what_is_missing_is_left_out():
     found = Markup(page(bare))
     for sentence in (
         "The finished file was not read back.",
-        "Nothing; all settings are the usual.",
-        "No face that was found was left out.",
+        "None; all settings have their defaults.",
+        "No detected face was left out.",
     ):
         assert found.holds(sentence), sentence
-    for title in ("Person by person", "What to know", "Said during the run", "Who is on screen"):
+    for title in ("Person by person", "What to know", "Notices during the run", "Who is on screen"):
         assert not found.holds(title), title
 
 

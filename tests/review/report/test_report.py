@@ -44,11 +44,11 @@ def test_the_numbers_are_those_of_the_summary(made):
         "7 faces were left as they were.",
         "faces restored 56",
         "7 too <small>",
-        "it holds all 56 frames, each at its time. Every sample outside the faces is that of the",
+        "it holds all 56 frames, each at its time. Every sample outside the faces equals that of",
         f"brighter {'ab' * 32}",
         "ffv1, yuv420p",
-        "guard.identity 0.0 (usually 0.2)",
-        "The guard found every restored face like its source.",
+        "guard.identity 0.0 (default: 0.2)",
+        "By the guard, every restored face is like its source.",
         "1 person is left as they were in every frame.",
         "own restorer brighter",
         "The stage",
@@ -58,7 +58,7 @@ def test_the_numbers_are_those_of_the_summary(made):
         assert f"{seconds:.1f} s" in text, name
     # It says so last, of the flicker that was measured.
     ends = text.rindex("Verdict: ")
-    assert re.match(r"Verdict: (better|same|worse)\. .*\. This page holds", text[ends:])
+    assert re.match(r"Verdict: (better|same|worse)\. .*\. This page loads", text[ends:])
     stages = ("decode", "crop", "restore", "deflicker", "guard", "paste", "encode")
     assert all(f"{stage} " in text for stage in stages)
 
@@ -101,8 +101,8 @@ def test_shots_that_are_redone_stand_beside_those_that_were_done_before(taped, t
                keep_job=True, **how)  # fmt: skip
     assert made.summary.redone_shots == (2,)
     text = made.page.text
-    assert "this run rendered shot 2; all other packets" in text
-    assert "brighter no file of weights is known" in text
+    assert "This run rendered only shot 2; all other packets" in text
+    assert "brighter no weight file is known" in text
     assert "--redo-shots 2" in text
     # Likeness of the shot that was not rendered now, too.
     assert len(re.findall("Likeness is the correlation", text)) == 2
@@ -118,7 +118,7 @@ def test_a_part_in_which_nobody_is(tmp_path, capfd):
     assert f"the report is in {page_at}" in " ".join(capfd.readouterr().err.split())
     page = Page(page_at)
     assert "6 frames in 1 shot show no face that could be restored" in page.text
-    assert "Only a part was asked for: from 0:00.1." in page.text
+    assert "vidrestore restored only a part of the video: from 0:00.1." in page.text
     assert "No face was found; nothing was restored." in page.text
     assert "Person by person" not in page.text
     assert "Stages of the analysis" in page.text
@@ -177,7 +177,7 @@ def test_pictures_that_cannot_be_made_cost_nothing_but_themselves(tmp_path, tape
     monkeypatch.setattr(samples, "cut_out", fail)
     made = run(tape, tmp_path, known)
     assert made.summary.identical_outside == FRAMES
-    assert "since making them failed: ValueError: no <picture>." in made.page.text
+    assert "since vidrestore could not make them: ValueError: no <picture>." in made.page.text
     assert not made.page.all("img")
 
 

@@ -106,7 +106,7 @@ def plainly(source: Path, target: Path, **more) -> Made:
 
 KINDS: dict[str, tuple[Callable[[Path], Made], int, list[str]]] = {
     "enlarged": (larger, 3, ["The enlarged source is on the left", "enlarged 2 times",
-                             "Every sample outside the faces is that of the enlarged source"]),
+                             "Every sample outside the faces equals that of the enlarged source"]),
     "a plate": (onto_plate, 3, ["The plate is on the left", "--plate"]),
     "interlaced": (interlaced, 3, [
         "12 frames in 1 shot show 1 person. 24 faces were restored",

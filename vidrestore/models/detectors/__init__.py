@@ -1,4 +1,4 @@
-"""The contract of a face detector, and how to look again with one."""
+"""The base class of face detectors, and second detections at other scales and in tiles."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from vidrestore.imaging.frame import FloatArray, _check
 from vidrestore.imaging.geometry import Matrix, Rect, apply, overlaps
 
 NAMES = ("insightface", "yunet", "haar")
+"""Names of the detectors that the settings may choose."""
 
 
 class Detector(ABC):
-    """The base class of everything that finds faces.
+    """The base class of face detectors.
 
     A subclass defines `__call__` and sets the attributes that apply to it, on the class or on the
     instance. No detector is called from two threads at once.
     """
 
     coarse: bool = False
-    """Whether landmarks are guessed from the box rather than seen. They are smoothed more then.
-    Default: False."""
+    """Whether the landmarks are derived from the box, not detected. vidrestore smooths such
+    landmarks more. Default: False."""
     least_score: float = 0.5
-    """The least score that it gives to a face, in [0, 1]. The strength of the restored face rises
-    from there on. Default: 0.5."""
+    """The lowest score of the faces that it returns, in [0, 1]. The strength of the restored face
+    rises from there. Default: 0.5."""
 
     @abstractmethod
     def __call__(self, picture: npt.NDArray[np.uint8]) -> list[Detection]:
@@ -46,30 +47,38 @@ class Detector(ABC):
 
 
 class OneAtATime(Detector):
-    """A detector for several threads: while one calls it, the others wait."""
+    """A detector that several threads share: while one thread calls it, the others wait."""
 
     def __init__(self, detector: Detector) -> None:
         """Share a detector.
 
         Args:
-            detector: Called by this object alone from now on.
+            detector: The detector; from now on, only this object may call it.
         """
         self.coarse, self.least_score = detector.coarse, detector.least_score
         self._detector, self._lock = detector, Lock()
 
     def __call__(self, picture: npt.NDArray[np.uint8]) -> list[Detection]:
+        """Find the faces of one upright picture, after other threads' calls have ended.
+
+        Args:
+            picture: (H, W, 3) uint8, BGR, square pixels.
+
+        Returns:
+            The faces, in pixels of the picture.
+        """
         with self._lock:
             return self._detector(picture)
 
 
 def check_detector(detector: object) -> None:
-    """Refuse what is no detector, before any work.
+    """Check, before any work, that an object is a detector.
 
     Args:
-        detector: What a caller gave as one.
+        detector: The object that a caller gave as a detector.
 
     Raises:
-        UsageError: It does not inherit `Detector`.
+        UsageError: The object does not inherit `Detector`.
     """
     if isinstance(detector, Detector):
         return
@@ -83,7 +92,20 @@ def check_detector(detector: object) -> None:
 
 
 def detection(box: Any, landmarks: Any, score: float) -> Detection:
-    """A Detection from whatever numbers a library returns."""
+    """Make a Detection from the numbers that a library returns.
+
+    Args:
+        box: 4 numbers of any type: x1, y1, x2, y2 in pixels.
+        landmarks: 10 numbers of any type: x, y in pixels of the five landmarks, in the order of
+            `Detection.landmarks`.
+        score: The score, in [0, 1].
+
+    Returns:
+        The detection, without an embedding.
+
+    Raises:
+        ValueError: The number of values differs from 4 or 10.
+    """
     return Detection(
         np.asarray(box, dtype=np.float32).reshape(4),
         np.asarray(landmarks, dtype=np.float32).reshape(5, 2),
@@ -91,40 +113,65 @@ def detection(box: Any, landmarks: Any, score: float) -> Detection:
     )
 
 
-# Of the picture's sides, the border around it in a second look from afar.
+# Width of the border in `look_from_afar`, as a share of the picture's sides.
 _BORDER = 0.5
-# Boxes that share more are of one face.
+# Boxes with a larger overlap belong to one face.
 _SAME_FACE = 0.3
 
 
 def look_from_afar(picture: npt.NDArray[np.uint8], detector: Detector) -> list[Detection]:
-    """Faces of the picture seen at half the size, in a wide border.
+    """Detect faces in the picture at half its size, within a wide black border.
 
-    Detectors miss a face that fills the picture they are given.
+    Detectors miss a face that fills the picture.
+
+    Args:
+        picture: (H, W, 3) uint8, BGR, square pixels.
+        detector: The detector.
+
+    Returns:
+        The faces, in pixels of `picture`.
+
+    Convention:
+        The detections are mapped reduced picture with border -> picture. Points are (x, y);
+        integer coordinates are pixel centers.
     """
     height, width = picture.shape[:2]
     half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     x, y = round(half.shape[1] * _BORDER / 2), round(half.shape[0] * _BORDER / 2)
-    found = detector(
+    faces = detector(
         np.asarray(cv2.copyMakeBorder(half, y, y, x, x, cv2.BORDER_CONSTANT), np.uint8)
     )
     sx, sy = width / half.shape[1], height / half.shape[0]
     back = np.array([[sx, 0, (0.5 - x) * sx - 0.5], [0, sy, (0.5 - y) * sy - 0.5]])
-    return [moved(face, back) for face in found]
+    return [moved(face, back) for face in faces]
 
 
 def look_closely(
     picture: npt.NDArray[np.uint8], detector: Detector, tiles: Iterable[Rect], *, largest_px: int
 ) -> list[Detection]:
-    """Faces of at most `largest_px` in parts of the picture, in pixels of the whole.
+    """Detect small faces in tiles of the picture at full size.
 
-    Faces that an edge of a tile may cut are left to the next tile, which must overlap by as much.
+    A tile leaves out the faces that its edge may cut. The next tile finds them, if the tiles
+    overlap by at least `largest_px`.
+
+    Args:
+        picture: (H, W, 3) uint8, BGR, square pixels.
+        detector: The detector.
+        tiles: Parts of the picture, in its pixels.
+        largest_px: Larger faces are left out; the longer side of the box, in pixels.
+
+    Returns:
+        The faces, each once, in pixels of `picture`.
+
+    Convention:
+        The detections are mapped tile -> picture. Points are (x, y); integer coordinates are
+        pixel centers.
     """
-    found: list[Detection] = []
+    faces: list[Detection] = []
     height, width = picture.shape[:2]
     for tile in tiles:
         part = np.ascontiguousarray(picture[tile.y0 : tile.y1, tile.x0 : tile.x1])
-        # An edge of the tile that is the picture's own cuts nothing more.
+        # An edge of the tile that is an edge of the picture cuts no further faces.
         low = np.where([tile.x0 > 0, tile.y0 > 0], 1.0, -np.inf)
         high = np.where(
             [tile.x1 < width, tile.y1 < height], [tile.width - 1, tile.height - 1], np.inf
@@ -137,12 +184,21 @@ def look_closely(
             and (face.box[:2] >= low).all()
             and (face.box[2:] <= high).all()
         ]
-        found = with_others(found, whole)
-    return found
+        faces = with_others(faces, whole)
+    return faces
 
 
 def with_others(found: Sequence[Detection], others: Sequence[Detection]) -> list[Detection]:
-    """`found` and those of the `others` that are faces besides."""
+    """Add the detections of other faces to a list of detections.
+
+    Args:
+        found: The detections to keep, in pixels of one picture.
+        others: More detections of the same picture.
+
+    Returns:
+        `found`, followed by each of `others` whose box has an overlap (intersection over union) of
+        at most 0.3 with every box before it.
+    """
     result = list(found)
     for face in others:
         shared = overlaps(face.box, np.array([f.box for f in result]).reshape(-1, 4))
@@ -152,7 +208,19 @@ def with_others(found: Sequence[Detection], others: Sequence[Detection]) -> list
 
 
 def moved(face: Detection, matrix: Matrix) -> Detection:
-    """The face in other pixels; `matrix` (2, 3) scales and shifts."""
+    """Map a detection to the pixels of another picture.
+
+    Args:
+        face: The detection.
+        matrix: (2, 3), which only scales and shifts.
+
+    Returns:
+        The detection with its box and landmarks mapped, and all else unchanged.
+
+    Convention:
+        `matrix` maps pixels of the detected picture -> pixels of the other picture. Points are
+        (x, y); integer coordinates are pixel centers.
+    """
     box = apply(matrix, face.box.reshape(2, 2)).reshape(4)
     points = apply(matrix, face.landmarks)
     return replace(face, box=box.astype(np.float32), landmarks=points.astype(np.float32))
@@ -160,16 +228,18 @@ def moved(face: Detection, matrix: Matrix) -> Detection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detection:
-    """One face found in one picture."""
+    """One face that a detector found in one picture."""
 
     box: FloatArray
-    """(4,) x1 y1 x2 y2 in pixels."""
+    """(4,) float32 x1, y1, x2, y2 of the box, in pixels."""
     landmarks: FloatArray
-    """(5, 2) x, y in pixels: image-left eye, image-right eye, nose, image-left mouth corner,
-    image-right mouth corner, as they stand in the upright picture."""
+    """(5, 2) float32 x, y in pixels: image-left eye, image-right eye, nose, image-left mouth
+    corner, image-right mouth corner, where image-left is the left side of the upright picture."""
     score: float
+    """The detector's score of the face, in [0, 1]."""
     embedding: FloatArray | None = None
-    """(d,) of unit length: whose face it is, as far as a recogniser can tell."""
+    """(d,) float32 of unit length: the recognizer's vector of the face, similar for faces of one
+    person. None, the default: no recognizer has seen the face."""
 
     def __post_init__(self) -> None:
         _check("box", self.box, (4,), np.float32)

@@ -1,4 +1,4 @@
-"""The contract of a restorer: what one is, and what it may say of itself."""
+"""The base classes of restorers, and the checks of a restorer that a caller gives."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ import torch
 from vidrestore.common.errors import ConfigError, UsageError, VidrestoreError
 
 MOST_AT_ONCE = 4
-"""Faces on a CUDA device where nothing else was asked for."""
+"""Number of faces in one batch on a CUDA device, where the settings give no other number."""
 FILES = (".pth", ".pt", ".safetensors", ".onnx")
+"""Suffixes of the weight files that vidrestore can open."""
 TEMPLATES = ("gpen", "ffhq")
-"""Names of the places where the five landmarks of a face may stand in a crop."""
+"""Names of the templates: the places of the five landmarks of a face in a crop."""
 
 
 class RestorerInfo:
-    """What must be known of a restorer where it does not run: in plans, notes and keys."""
+    """The description of a restorer, for plans, notes and keys, where it does not run."""
 
     name: str = ""
     """The name that summaries, reports and notices show. It has no default: every restorer sets
@@ -35,7 +36,7 @@ class RestorerInfo:
     picture."""
     template: str = "ffhq"
     """Where the five landmarks stand in the crops that it takes: "gpen" or "ffhq" (the default,
-    which most networks want)."""
+    which most networks need)."""
 
     # A subclass may replace these two, as `most_at_once`, by an attribute or by a property.
     @cached_property
@@ -60,7 +61,7 @@ class RestorerInfo:
         return self.name if sha256 is None else f"{self.name} {sha256[:16]}"
 
     def for_crop_size(self, work_px: int) -> RestorerInfo:
-        """Return what restores crops of a given size.
+        """Return the restorer for crops of a given size.
 
         Args:
             work_px: Side of the crops, in pixels.
@@ -72,11 +73,11 @@ class RestorerInfo:
 
 
 class Restorer(RestorerInfo, ABC):
-    """The base class of everything that restores faces.
+    """The base class of restorers.
 
-    A subclass sets `name` and defines `__call__`. It overrides what else applies to it: the
-    attributes of this class and of `RestorerInfo` have defaults. Each may be set on the class or
-    on the instance, or be a property.
+    A subclass sets `name` and defines `__call__`. All other attributes of this class and of
+    `RestorerInfo` have defaults, which a subclass may override. Each may be set on the class or on
+    the instance, or be a property.
     """
 
     is_cheap: bool = False
@@ -107,7 +108,7 @@ class Restorer(RestorerInfo, ABC):
         """
 
     def for_crop_size(self, work_px: int) -> Restorer:
-        """Return what restores crops of a given size.
+        """Return the restorer for crops of a given size.
 
         Args:
             work_px: Side of the crops, in pixels: a power of two, the same all through a track.
@@ -124,7 +125,7 @@ class Restorer(RestorerInfo, ABC):
         """
 
     def described(self) -> RestorerInfo:
-        """Return what must be known of the restorer where it does not run.
+        """Return a description of the restorer, for plans, notes and keys.
 
         Returns:
             A copy of the description, which does not keep the network in memory; the restorer
@@ -156,30 +157,39 @@ class _Description(RestorerInfo):
 
 
 class Denoiser(Protocol):
-    """Prepares what a restorer that sees one frame is shown."""
+    """Removes noise from the window of a restorer that sees one frame, before it runs."""
 
     name: str
+    """The name that reports and keys show."""
     reach_frames: int
+    """How many frames before and after the middle one it uses."""
 
     @property
     def cache_key(self) -> str:
-        """Names all that its results depend on besides the window."""
+        """A text that names everything that the results depend on besides the window."""
         ...
 
     def __call__(self, window: torch.Tensor) -> torch.Tensor:
-        """(2 * reach_frames + 1, 3, W, W) -> (3, W, W), of the frame in the middle; as restorers
-        take and give them."""
+        """Remove noise from the frame in the middle of a window.
+
+        Args:
+            window: (2 * reach_frames + 1, 3, W, W) float32, R'G'B' in [0, 1]: crops of
+                consecutive frames.
+
+        Returns:
+            (3, W, W) float32, R'G'B' in [0, 1].
+        """
         ...
 
 
 def check_restorer(restorer: object) -> None:
-    """Refuse what is no restorer, before any work.
+    """Check, before any work, that an object is a restorer with usable attributes.
 
     Args:
-        restorer: What a caller gave as one.
+        restorer: The object that a caller gave as a restorer.
 
     Raises:
-        UsageError: It does not inherit `Restorer`.
+        UsageError: The object does not inherit `Restorer`.
         ConfigError: One of its attributes has no usable value.
     """
     if not isinstance(restorer, Restorer):
@@ -212,23 +222,24 @@ def check_restorer(restorer: object) -> None:
     cache_key_of(restorer)
 
 
-def _kind(found: object) -> str:
-    if isinstance(found, type):
-        return f"the class {found.__name__} itself"
-    return f"an object of the class {type(found).__name__}"
+def _kind(given: object) -> str:
+    if isinstance(given, type):
+        return f"the class {given.__name__} itself"
+    return f"an object of the class {type(given).__name__}"
 
 
 def cache_key_of(restorer: RestorerInfo) -> str | None:
-    """Read the restorer's `cache_key`.
+    """Read and check the `cache_key` of a restorer.
 
     Args:
-        restorer: Its owner.
+        restorer: The restorer.
 
     Returns:
         The key; None where the restorer has none.
 
     Raises:
-        ConfigError: Reading it fails, or it is neither a text that is not blank nor None.
+        ConfigError: The key cannot be read, or is neither None nor a text that is not blank.
+        VidrestoreError: Any other error of vidrestore that reading the key raises, unchanged.
     """
     try:
         key: object = restorer.cache_key
@@ -251,17 +262,30 @@ def cache_key_of(restorer: RestorerInfo) -> str | None:
 
 
 def all_finite(faces: torch.Tensor) -> torch.Tensor:
-    """(B, 3, S, S) -> (B,) of bool.
+    """Find the faces whose values are all finite.
 
-    By their sums, which one pass gives: what is not finite stays so in them, and what is overflows
-    in none below 10^31.
+    The function looks at the sum of each face, which takes one pass: a value that is not finite
+    makes the sum so, and values below 10^31 do not overflow it.
+
+    Args:
+        faces: (B, 3, S, S), of any floating type.
+
+    Returns:
+        (B,) bool, True where all values of the face are finite.
     """
     return torch.isfinite(faces.sum(dim=(1, 2, 3), dtype=torch.float32))
 
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turns the out-of-memory errors of torch and onnxruntime into MemoryError."""
+    """Turn the out-of-memory errors of torch and onnxruntime into MemoryError.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        MemoryError: The code within ran out of memory; other errors pass unchanged.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -274,4 +298,4 @@ def memory_errors() -> Iterator[None]:
 
 
 Schedule = Sequence[tuple[int, Restorer]]
-"""(first frame, restorer) of each stretch of frames; the first begins at 0."""
+"""(first frame, restorer) of each stretch of frames, in order; the first stretch begins at 0."""

@@ -1,4 +1,4 @@
-"""What was done to a video, told as one page: gathered while it is done, written at its end."""
+"""The report of a run as one page, with content collected during the run and written at its end."""
 
 from __future__ import annotations
 
@@ -43,33 +43,45 @@ from vidrestore.review.report.samples import MOST_TRIPLES, Flicker, SampleCollec
 from vidrestore.review.verdict import flicker_change, verdict
 
 _MOST_ROWS = 24
-"""Of the timeline, for people; the others are put together in one more."""
+"""Most rows of people on the timeline; all others share one more row."""
 _MOST_NOTICES = 40
 _BY_IDENTITY = (
-    "Likeness is the cosine of the embeddings of a recogniser, which looks at each third frame."
+    "Likeness is the cosine of the embeddings of the recognizer, which looks at every third frame."
 )
 _BY_FEATURES = (
-    "Likeness is the correlation of eyes, mouth and whole face at low frequencies; no recogniser "
-    "told who it is."
+    "Likeness is the correlation of eyes, mouth and whole face at low frequencies; there was no "
+    "recognizer to tell people apart."
 )
 _SAME = 0.002
-"""Likenesses that are drawn as one curve where they are nowhere further apart."""
+"""Largest difference at which two curves of likeness are drawn as one."""
 
 Values = npt.NDArray[np.float64]
+"""(n,) values."""
 
 
 class Reporter:
-    """Follows a run, and writes the page about it to `path` once its output is whole."""
+    """Follows a run, and writes the page about it when the output is whole."""
 
     def __init__(self, path: Path, request: RestoreRequest, on_event: OnEvent | None) -> None:
+        """Start to follow a run.
+
+        Args:
+            path: The HTML file to write.
+            request: The request of the run.
+            on_event: Receives every event of the run from this object; None for no receiver.
+        """
         self._path, self._request, self._pass_on = path, request, on_event
         self._begun = datetime.now()
         self._notices: dict[str, None] = {}
         self._stages: dict[str, Mapping[str, StageTime]] = {}
-        self._onlooker: SampleCollector | None = None
+        self._collector: SampleCollector | None = None
 
     def on_event(self, event: Event) -> None:
-        """Pass the event on, and keep what the page tells of it."""
+        """Pass an event on, and keep it if the page shows it.
+
+        Args:
+            event: The event.
+        """
         if isinstance(event, Notice) and len(self._notices) < _MOST_NOTICES:
             self._notices[event.message] = None
         if isinstance(event, PassTimes):
@@ -78,20 +90,38 @@ class Reporter:
             self._pass_on(event)
 
     def sample_collector(self, plan: Plan, tally: RestorationStats) -> SampleCollector:
-        """Who is to be shown the frames of the finished file beside the source's."""
+        """Make the object that receives the frames of the source and of the finished file.
+
+        Args:
+            plan: The plan of the run.
+            tally: The statistics of the restoration.
+
+        Returns:
+            The collector; `finished` takes its samples.
+        """
         job, strength = plan.job, plan.strength
-        self._onlooker = SampleCollector(job.analysis, plan.base.analysis, tally, strength)
-        return self._onlooker
+        self._collector = SampleCollector(job.analysis, plan.base.analysis, tally, strength)
+        return self._collector
 
     def finished(
         self, plan: Plan, tally: RestorationStats, summary: Summary, fixity: Verification | None
     ) -> Summary:
-        """The summary, with one sentence more where the page could not be written."""
+        """Write the page. An error or an interruption does not make the run fail.
+
+        Args:
+            plan: The plan of the run.
+            tally: The statistics of the restoration.
+            summary: The summary of the run.
+            fixity: The comparison of the output with its source; None where there is none.
+
+        Returns:
+            The summary, with one more warning where the page could not be written.
+        """
         try:
             text = page(self._run(plan, tally, summary, fixity))
             _write(self._path, text)
         except (Exception, KeyboardInterrupt) as error:
-            # The output has its name already; nothing about a page may make that look undone.
+            # The output has its name already, so a failed page must not look like a failed run.
             log_handled(error)
             was_stopped = isinstance(error, KeyboardInterrupt)
             why = "interrupted" if was_stopped else system_reason(error)
@@ -103,16 +133,16 @@ class Reporter:
     def _run(
         self, plan: Plan, tally: RestorationStats, summary: Summary, fixity: Verification | None
     ) -> Run:
-        request, analysis, onlooker = self._request, plan.job.analysis, self._onlooker
-        assert onlooker is not None
-        known = set(summary.warnings)
+        request, analysis, collector = self._request, plan.job.analysis, self._collector
+        assert collector is not None
+        in_summary = set(summary.warnings)
         seconds = _seconds(analysis)
         each = 2 if is_woven(analysis) else 1
-        named = {view.index for view in onlooker.views}
+        named_frames = {view.index for view in collector.views}
         if fixity is not None and fixity.worst_frame is not None:
-            named.add(fixity.worst_frame * each)
-        shown = _shown_people(plan, tally, onlooker, seconds)
-        drawn, says = _timeline(plan, tally, seconds)
+            named_frames.add(fixity.worst_frame * each)
+        people = _shown_people(plan, tally, collector, seconds)
+        drawing, text = _timeline(plan, tally, seconds)
         return Run(
             source=request.source,
             target=request.target,
@@ -126,58 +156,58 @@ class Reporter:
             source_facts=list(facts_of(analysis)),
             part=_part(plan),
             stages=self._stages,
-            notices=[text for text in self._notices if text not in known],
-            frame_seconds={index: float(seconds[index]) for index in named},
+            notices=[text for text in self._notices if text not in in_summary],
+            frame_seconds={index: float(seconds[index]) for index in named_frames},
             frames_each=each,
             base=_base(plan, request),
-            people=shown,
-            measured=list(_measured(onlooker, is_woven(analysis))),
-            unseen_people=onlooker.unseen_people,
-            untouched_people=onlooker.untouched_people,
-            timeline=drawn,
-            timeline_says=says,
-            verdict=_verdict(onlooker.flicker),
-            broken=onlooker.broken,
+            people=people,
+            measured=list(_measured(collector, is_woven(analysis))),
+            unseen_people=collector.unseen_people,
+            untouched_people=collector.untouched_people,
+            timeline=drawing,
+            timeline_says=text,
+            verdict=_verdict(collector.flicker),
+            broken=collector.broken,
         )
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole, or not at all."""
+    """Write the file whole, or not at all."""
     with output_file(path) as part:
-        # A file name may hold bytes that are no text; they are written as escapes.
+        # A file name may contain bytes that are not text, which are written as escapes.
         part.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def _seconds(analysis: Analysis) -> Values:
-    """(frames + 1,) when each picture is shown, from the first, and when the last one ends."""
+    """Return (frames + 1,) the start of each picture from the first, and the end of the last."""
     ticks = np.append(analysis.pts, analysis.pts[-1] + last_duration(analysis))
     return np.asarray((ticks - ticks[0]) * float(analysis.info.time_base), np.float64)
 
 
 def _shown_people(
-    plan: Plan, tally: RestorationStats, onlooker: SampleCollector, seconds: Values
+    plan: Plan, tally: RestorationStats, collector: SampleCollector, seconds: Values
 ) -> list[ShownPerson]:
     analysis, guard = plan.job.analysis, plan.job.settings.guard
     people = {person.person_id: person for person in people_of(analysis)}
-    found = []
-    for number in sorted(onlooker.people):
+    shown = []
+    for number in sorted(collector.people):
         views = sorted(
-            (view for view in onlooker.views if view.person == number),
+            (view for view in collector.views if view.person == number),
             key=lambda view: (-view.side_px, view.index),
         )
-        flicker = [one for one in onlooker.flicker if one.person == number]
+        flicker = [one for one in collector.flicker if one.person == number]
         part = _on_screen(analysis, number, seconds)
         by_identity, likeness = _likeness(analysis, tally, number, seconds, part)
-        drawn = None
+        plot = None
         if flicker or likeness:
-            drawn = courses(
+            plot = courses(
                 _flicker(flicker, seconds, part), likeness, part, f"person{number}",
                 likeness_axis="cosine to\nthe source" if by_identity else "likeness of\nfeatures",
                 floor=guard.identity if by_identity else guard.features,
             )  # fmt: skip
-        says = "" if not likeness else (_BY_IDENTITY if by_identity else _BY_FEATURES)
-        found.append(ShownPerson(people[number], views, drawn, says))
-    return found
+        caption = "" if not likeness else (_BY_IDENTITY if by_identity else _BY_FEATURES)
+        shown.append(ShownPerson(people[number], views, plot, caption))
+    return shown
 
 
 def _on_screen(analysis: Analysis, person: int, seconds: Values) -> Part:
@@ -186,10 +216,10 @@ def _on_screen(analysis: Analysis, person: int, seconds: Values) -> Part:
     return float(seconds[first]), float(seconds[end])
 
 
-def _flicker(found: Sequence[Flicker], seconds: Values, part: Part) -> dict[str, Curve]:
-    if not found:
+def _flicker(samples: Sequence[Flicker], seconds: Values, part: Part) -> dict[str, Curve]:
+    if not samples:
         return {}
-    order = sorted(found, key=lambda one: one.frame)
+    order = sorted(samples, key=lambda one: one.frame)
     at = seconds[[one.frame for one in order]]
     values = {"before": [one.source for one in order], "after": [one.output for one in order]}
     return {
@@ -198,33 +228,33 @@ def _flicker(found: Sequence[Flicker], seconds: Values, part: Part) -> dict[str,
     }
 
 
-def _verdict(found: Sequence[Flicker]) -> str | None:
-    """By flicker, the one of the measures that a run takes."""
+def _verdict(samples: Sequence[Flicker]) -> str | None:
+    """Return the verdict by the flicker, the only quality measure that a run takes."""
     source, output = (
         rms(np.array(squares))
-        for squares in ([one.source for one in found], [one.output for one in found])
+        for squares in ([one.source for one in samples], [one.output for one in samples])
     )
     changes = flicker_change(source, output)
     return verdict(changes).sentence if changes else None
 
 
-def _measured(onlooker: SampleCollector, woven: bool) -> Iterator[str]:
-    """What the drawings of people show."""
+def _measured(collector: SampleCollector, woven: bool) -> Iterator[str]:
+    """Yield explanations of the plots of people."""
     where = " of their earlier fields" if woven else ""
-    if onlooker.flicker:
-        much = (
+    if collector.flicker:
+        how_measured = (
             f"It was measured in a sample of {MOST_TRIPLES} faces{where}, spread over all of them."
-            if onlooker.is_sample
-            else f"It was measured in every frame{where} around which the face is restored, too."
+            if collector.is_sample
+            else f"It was measured in every frame{where} with a restored face in both neighbors."
         )
         yield (
-            "Flicker is what a frame differs by from those before and after it once they are moved "
-            "to where it is: FLKb, the root of its mean square under the face's mask. Lower is "
-            f"calmer; what truly changes in the face counts, too. {much}"
+            "Flicker is the difference of a frame from its two neighbors after compensation of the "
+            "motion: FLKb, its root mean square under the mask of the face. Lower is better, but "
+            f"true changes of the face count too. {how_measured}"
         )
     yield (
-        "Likeness compares the restored face, and as much of it as the guard let through, with the "
-        "source; 1 is the same. At the dashed line nothing of the restored face is used. Each "
+        "Likeness compares two faces with the source: the restored one, and the one that the guard "
+        "used; 1 is the same. At the dashed line, nothing of the restored face is used. Each "
         f"point is the mean of {STRETCH_FRAMES} frames or more."
     )
 
@@ -232,14 +262,14 @@ def _measured(onlooker: SampleCollector, woven: bool) -> Iterator[str]:
 def _likeness(
     analysis: Analysis, tally: RestorationStats, person: int, seconds: Values, part: Part
 ) -> tuple[bool, dict[str, Curve]]:
-    """Whether it is what a recogniser says, else that of features; and its course."""
-    found = sorted(_stretches(analysis, tally, person), key=lambda each: each[0])
-    by_identity = any(one.looks for _, one in found)
+    """Return whether the likeness is by embeddings, else by features; and its curves."""
+    stretches = sorted(_stretches(analysis, tally, person), key=lambda each: each[0])
+    by_identity = any(one.looks for _, one in stretches)
     rows = [
         (seconds[index], one.identity / one.looks, one.identity_used / one.looks)
         if by_identity
         else (seconds[index], one.features / one.frames, one.features_used / one.frames)
-        for index, one in found
+        for index, one in stretches
         if not by_identity or one.looks
     ]
     if not rows:
@@ -254,16 +284,16 @@ def _likeness(
 def _stretches(
     analysis: Analysis, tally: RestorationStats, person: int
 ) -> Iterator[tuple[int, Likeness]]:
-    """(frame in the middle, what the guard found) of all tracks of a person."""
+    """Yield (frame in the middle, likeness) of the stretches of all tracks of a person."""
     for track in analysis.tracks:
         if track.person_id == person:
-            for number, found in tally.likeness.get(track.track_id, {}).items():
+            for number, likeness in tally.likeness.get(track.track_id, {}).items():
                 middle = number * STRETCH_FRAMES + STRETCH_FRAMES // 2
-                yield min(max(middle, track.first_frame), track.end_frame - 1), found
+                yield min(max(middle, track.first_frame), track.end_frame - 1), likeness
 
 
 def _timeline(plan: Plan, tally: RestorationStats, seconds: Values) -> tuple[str | None, str]:
-    """The drawing, and what is to be said below it."""
+    """Return the drawing and the text below it."""
     analysis = plan.job.analysis
     if analysis.frame_count < 2 or not analysis.tracks:
         return None, ""
@@ -275,21 +305,23 @@ def _timeline(plan: Plan, tally: RestorationStats, seconds: Values) -> tuple[str
     order = sorted(frames, key=lambda person: (-frames[person], person))
     shown, others = sorted(order[:_MOST_ROWS]), order[_MOST_ROWS:]
     edges = np.linspace(0, end, min(MOST_POINTS, analysis.frame_count) + 1)
-    # In each part of the time, the frames that are shown in it, if only for a moment.
+    # Each part of the time counts the frames that are on screen in it, even for a moment.
     first = np.searchsorted(seconds[:-1], edges[:-1], side="right") - 1
     last = np.maximum(np.searchsorted(seconds[:-1], edges[1:], side="left"), first + 1)
     rows = [_row(f"person {person}", {person}, plan, tally, first, last) for person in shown]
-    says = []
+    sentences = []
     if others:
         rows.append(_row(f"{len(others)} more", set(others), plan, tally, first, last))
-        says.append(f"The last row is of the {len(others)} people who are seen for less time.")
+        sentences.append(f"The last row shows the {len(others)} people with less time on screen.")
     if not analysis.people_are_joined and len(frames) > 1:
-        says.append("Nobody was recognised again, so each track counts as a person of its own.")
+        sentences.append(
+            "vidrestore did not recognize people again, so each track counts as one person."
+        )
     if not tally.likeness:
-        says.append("The guard did not look, so the strength is as the analysis planned it.")
+        sentences.append("The guard compared no faces, so the strength is that of the analysis.")
     if plan.job.span is not None:
-        says.append("Times are from the first frame of the part.")
-    return timeline(shots, rows, end, "timeline"), " ".join(says)
+        sentences.append("Times count from the first frame of the part.")
+    return timeline(shots, rows, end, "timeline"), " ".join(sentences)
 
 
 def _row(
@@ -313,22 +345,25 @@ def _row(
 
 
 def _restorers(plan: Plan, summary: Summary) -> list[tuple[str, str | None]]:
-    """Those that some face needed; what an earlier run took for a redo is known by name only."""
+    """Return the restorers that some face needed.
+
+    Of those that only an earlier run used, just the names are known.
+    """
     analysis, described = plan.job.analysis, plan.rendering.restorers
     stretches = ((0, analysis.frame_count),) if plan.redo is None else plan.redo.frames
-    known: dict[tuple[str, str | None], None] = {}
+    used: dict[tuple[str, str | None], None] = {}
     for first, end in stretches:
         for _, restorer in restorers_used(described, analysis, first, end):
-            known[restorer.name, restorer.weights_sha256] = None
-    names = {name for name, _ in known}
-    return [*known, *((name, None) for name in summary.restorers if name not in names)]
+            used[restorer.name, restorer.weights_sha256] = None
+    names = {name for name, _ in used}
+    return [*used, *((name, None) for name in summary.restorers if name not in names)]
 
 
 def _how(plan: Plan, summary: Summary) -> Iterator[tuple[str, str]]:
     settings, job = plan.job.settings, plan.job
     yield "detector", settings.detect.detector
     if settings.guard.identity > 0 or settings.guard.features > 0:
-        yield "likeness judged by", job.judge
+        yield "likeness measured by", job.judge
     if job.parser is not None:
         yield "face parser, SHA-256", job.parser
     if (scaling := plan.base.scaling) is not None:
@@ -349,20 +384,20 @@ def _options(request: RestoreRequest) -> Iterator[tuple[str, str]]:
         "--min-face": choice.min_face_px, "--before-swap": request.before_swap,
         "--plate": request.plate, "--layer": request.layer, "--framemd5": request.framemd5,
         "--redo-shots": request.redo_shots, "--keep-job": request.keep_job or None,
-        "workers": None if request.workers is None else "segments side by side",
+        "workers": None if request.workers is None else "segments in parallel",
         "own restorer": None if request.restorer is None else request.restorer.name,
     }  # fmt: skip
     yield from ((name, str(value)) for name, value in given.items() if value is not None)
 
 
 def _changed(settings: BaseModel, usual: BaseModel, where: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted name, value) of what is not the default."""
+    """Yield (dotted name, value) of the settings that differ from the default."""
     for name in type(settings).model_fields:
         value, other = getattr(settings, name), getattr(usual, name)
         if isinstance(value, BaseModel) and isinstance(other, BaseModel):
             yield from _changed(value, other, f"{where}{name}.")
         elif value != other:
-            yield f"{where}{name}", f"{_plain(value)} (usually {_plain(other)})"
+            yield f"{where}{name}", f"{_plain(value)} (default: {_plain(other)})"
 
 
 def _plain(value: object) -> str:

@@ -17,92 +17,117 @@ from vidrestore.jobs.verify import Verification
 from vidrestore.review.report.samples import View
 
 Rows = Sequence[tuple[str, str]]
-
+"""(name, value) of each row of a table."""
 
 _MOST_ROWS = 40
-"""Of a table that grows with the video."""
+"""Most rows of a table that grows with the video."""
 _PASSES = {"analyze": "analysis", "restore": "restoration", "check": "reading back, measuring"}
 
 
 @dataclass(frozen=True, slots=True)
 class ShownPerson:
-    """Somebody who is shown by himself."""
+    """A person with a section of the page."""
 
     person: Person
+    """The person's number, shots and time on screen."""
     views: Sequence[View]
-    """Largest first."""
+    """The faces before and after, largest first."""
     plot: str | None
-    """SVG; None where there was too little to draw."""
+    """The plot of flicker and likeness as SVG; None where there are no values."""
     plot_says: str
+    """The text below the plot; may be empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a page tells of. Texts are plain, the template escapes them; drawings are SVG."""
+    """The content of a page. Texts are plain, and the template escapes them; drawings are SVG."""
 
     source: Path
+    """The source video."""
     target: Path
+    """The restored video."""
     begun: datetime
+    """Local time at which the run began."""
     version: str
+    """Version of vidrestore."""
     summary: Summary
+    """The summary of the run."""
     fixity: Verification | None
+    """The comparison of the output with its source; None where the run made none."""
     restorers: Sequence[tuple[str, str | None]]
-    """Name, and SHA-256 of the file of weights where there is one."""
+    """Name of each restorer, and SHA-256 of its weight file; None where there is none."""
     how: Rows
-    """What else it was made with."""
+    """Other tools of the run, such as the detector, the codec and versions."""
     asked: Rows
-    """Options and settings that are not the default."""
+    """Options and settings that differ from the default."""
     source_facts: Rows
+    """Facts about the source, such as its size and frame rate."""
     part: str | None
-    """Which part of the source, if not all of it."""
+    """The restored part of the source; None for all of it."""
     stages: Mapping[str, Mapping[str, StageTime]]
-    """Of each pass."""
+    """Name of each pass -> name of each stage -> its times."""
     notices: Sequence[str]
+    """Notices of the run that the summary does not repeat."""
     frame_seconds: Mapping[int, float]
-    """Of the frames that are named: when they are shown, from the first."""
+    """Index of each frame that the page names -> its time from the first frame, in seconds."""
     frames_each: int
-    """Pictures in which faces were restored for each frame of the output."""
+    """Number of pictures in which faces were restored for each frame of the output: 2 for
+    interlaced video, else 1."""
     base: str
-    """Whose picture it is but for the faces: the source, the enlarged source or the plate."""
+    """What the output shows outside the faces: the source, the enlarged source or the plate."""
     people: Sequence[ShownPerson]
+    """The people with a section of the page."""
     measured: Sequence[str]
-    """What the plots of people show."""
+    """Explanations of the plots of people."""
     unseen_people: int
-    """How many more are not shown by themselves; and how many of whom no face was restored:"""
+    """Number of people with restored faces but without a section of the page."""
     untouched_people: int
+    """Number of people without any restored face."""
     timeline: str | None
+    """The timeline as SVG; None where there is too little to draw."""
     timeline_says: str
+    """The text below the timeline; may be empty."""
     verdict: str | None
-    """Better, same or worse; None where no face was measured."""
+    """The verdict as text; None where no face was measured."""
     broken: str | None
-    """Why pictures and flicker are missing."""
+    """The reason why pictures and flicker are missing; None where they are not."""
 
 
 @dataclass(frozen=True, slots=True)
 class _PassRow:
-    """A line of the table of a pass."""
+    """A row of the table of a pass."""
 
     stage: str
+    """Name of the stage."""
     seconds: Sequence[str]
-    """Busy, without input, without room."""
+    """Time that the stage was busy, waited for input and waited for room, each as text."""
     bar_percent: float
-    """Of the busiest stage."""
+    """Busy time in percent of that of the busiest stage."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    """What the stages of a pass cost."""
+    """The times of the stages of a pass."""
 
     name: str
+    """Name of the pass."""
     slowest: str
-    """The stage that was busy for longest."""
+    """Name of the stage that was busy for the longest time."""
     busy_percent: float
-    """Of that stage's time."""
+    """Busy time of that stage in percent of its whole time."""
     rows: Sequence[_PassRow]
+    """One row for each stage."""
 
 
 def page(run: Run) -> str:
-    """The whole page."""
+    """Render the page about a run.
+
+    Args:
+        run: The content.
+
+    Returns:
+        HTML text that needs no other file.
+    """
     done = run.summary
     reduced = sorted(
         (track for track in done.likeness if track.reduced_frames),
@@ -121,7 +146,7 @@ def page(run: Run) -> str:
         reduced_more=len(reduced[_MOST_ROWS:]),
         fidelity=None if run.fixity is None else _fidelity(run.base, run.fixity),
         compared=[] if run.fixity is None else _compared(run, run.fixity),
-        restorers=[(name, sha or "no file of weights is known") for name, sha in run.restorers],
+        restorers=[(name, sha or "no weight file is known") for name, sha in run.restorers],
         seconds=[(_PASSES.get(k, k), f"{seconds:,.1f} s") for k, seconds in done.seconds.items()],
         passes=[_pass(name, stages) for name, stages in run.stages.items() if stages],
         about=_about,
@@ -150,11 +175,11 @@ def _tiles(done: Summary) -> Rows:
 def _lead(run: Run) -> Iterator[str]:
     done = run.summary
     if run.part:
-        yield f"Only a part was asked for: {run.part}."
+        yield f"vidrestore restored only a part of the video: {run.part}."
     if not done.tracks:
         yield (
             f"{counted(done.frames, 'frame')} in {counted(done.shots, 'shot')} show no face that "
-            "could be restored, so no picture was changed but by the encoder."
+            "could be restored, so only the encoder changed pictures."
         )
         return
     yield (
@@ -175,8 +200,8 @@ def _lead(run: Run) -> Iterator[str]:
     if done.redone_shots:
         shots = listed([str(n) for n in done.redone_shots])
         yield (
-            f"Of these, this run rendered shot{'s' if len(done.redone_shots) > 1 else ''} {shots}; "
-            "all other packets are those of the output that was there."
+            f"This run rendered only shot{'s' if len(done.redone_shots) > 1 else ''} {shots}; "
+            "all other packets are those of the earlier output."
         )
 
 
@@ -236,10 +261,10 @@ def _fidelity(base: str, fixity: Verification) -> str:
     if fixity.not_compared is not None:
         return sentence(fixity.not_compared)
     if fixity.identical_outside == fixity.frames:
-        return f"Every sample outside the faces is that of {base}."
+        return f"Every sample outside the faces equals that of {base}."
     return (
-        f"Outside the faces it differs from {base} by what the encoder took; a lossless codec "
-        "takes nothing."
+        f"Outside the faces, the output differs from {base} by the loss of the encoder; a lossless "
+        "codec has no loss."
     )
 
 
@@ -265,16 +290,50 @@ def _shots_text(shots: Sequence[int]) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
+    """Join names for a sentence.
+
+    Args:
+        names: The names.
+
+    Returns:
+        Such as "a, b and c"; empty without names.
+    """
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
+    """Write a number with its noun.
+
+    Args:
+        number: The number.
+        one: The noun in the singular.
+        many: The noun in the plural. Default: the singular with an "s".
+
+    Returns:
+        Such as "1 frame" or "1,200 frames".
+    """
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def capital(text: str) -> str:
+    """Make the first letter of a text a capital.
+
+    Args:
+        text: The text; may be empty.
+
+    Returns:
+        The text with a capital.
+    """
     return text[:1].upper() + text[1:]
 
 
 def sentence(text: str) -> str:
+    """Make a text a sentence with a capital and a period.
+
+    Args:
+        text: The text; it may end in a period, "!" or "?" already.
+
+    Returns:
+        The sentence.
+    """
     return capital(text) if text.endswith((".", "!", "?")) else f"{capital(text)}."

@@ -1,4 +1,4 @@
-"""The drawings of a report as SVG that stands within a page and follows its colours."""
+"""The plots of a report as SVG, which are part of the page and use its colors."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Values = npt.NDArray[np.float64]
+"""(n,) values."""
 Part = tuple[float, float]
-"""From when to when, in seconds."""
+"""(start, end) of a time range, in seconds."""
 
 MOST_POINTS = 400
-"""Of a curve; more are binned."""
+"""Most points of a curve; more points are averaged."""
 
-# Matplotlib knows no variables of CSS, so it draws in colours of which each stands for one.
+# Matplotlib has no CSS variables, so each of these colors is replaced by a variable afterwards.
 _COLORS = {
     "ink": "#010101", "soft": "#020202", "line": "#030303", "before": "#040404",
     "after": "#050505", "seen": "#060606", "shade": "#070707", "limit": "#080808",
@@ -35,29 +36,41 @@ _STEPS_SECONDS = (
     0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800,
 )  # fmt: skip
 _MOST_TICKS = 9
-_LEAST_NUMBERED = 0.025  # of the width, which a shot must have for its number to fit in
+_LEAST_NUMBERED = 0.025  # share of the width at which the number of a shot fits in
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """Somebody on the timeline."""
+    """The row of a person or a group on the timeline."""
 
     label: str
+    """Text before the row."""
     seen: Values
-    """(bins,) share of the time on screen."""
+    """(bins,) share of the time on screen, in [0, 1]."""
     strength: Values
     """(bins,) how much of the restored face was used, in [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """Values over time; where it was not looked for long, the line breaks."""
+    """Values over time; the line is interrupted where values are missing for long."""
 
     seconds: Values
+    """(n,) times in seconds, ascending."""
     values: Values
+    """(n,) the values at these times."""
 
     def binned(self, part: Part, *, squares: bool = False) -> Curve:
-        """Means within `MOST_POINTS` parts of that time; of `squares`, their roots."""
+        """Average the values within `MOST_POINTS` parts of a time range.
+
+        Args:
+            part: The time range, in seconds.
+            squares: Whether the values are mean squares, so that the result is the root of each
+                mean. Default: False.
+
+        Returns:
+            The curve of the means; parts without values are left out.
+        """
         if len(self.seconds) == 0:
             return self
         width = max(part[1] - part[0], 1e-9) / MOST_POINTS
@@ -72,7 +85,19 @@ class Curve:
 def timeline(
     shots: Sequence[tuple[float, float]], rows: Sequence[Row], end_seconds: float, name: str
 ) -> str:
-    """Shots, numbered where there is room, and below them who is seen and how much restored."""
+    """Draw the shots, and below them when people are on screen and how much was restored.
+
+    Shots have numbers where there is room.
+
+    Args:
+        shots: (start, end) of each shot, in seconds.
+        rows: The rows of people.
+        end_seconds: End of the video, in seconds.
+        name: Prefix of the names within the SVG, unique in the page.
+
+    Returns:
+        SVG text.
+    """
     figure, (axes,) = _figure([_ROW_INCHES * (len(rows) + 1) + 0.45])
     axes.set_ylim(len(rows) + 1, 0)
     _shots(axes, shots, end_seconds)
@@ -104,14 +129,14 @@ def _shots(axes: Axes, shots: Sequence[tuple[float, float]], end_seconds: float)
 def _joined(
     shots: Sequence[tuple[float, float]], end_seconds: float
 ) -> Sequence[tuple[float, float]]:
-    """Those too short to be told apart are taken together."""
-    found: list[tuple[float, float]] = []
+    """Join shots that are too short to be distinguished."""
+    joined: list[tuple[float, float]] = []
     for start, end in shots:
-        if found and found[-1][1] - found[-1][0] < end_seconds / MOST_POINTS:
-            found[-1] = (found[-1][0], end)
+        if joined and joined[-1][1] - joined[-1][0] < end_seconds / MOST_POINTS:
+            joined[-1] = (joined[-1][0], end)
         else:
-            found.append((start, end))
-    return found
+            joined.append((start, end))
+    return joined
 
 
 def courses(
@@ -123,10 +148,18 @@ def courses(
     likeness_axis: str,
     floor: float,
 ) -> str:
-    """How one person flickers before and after, and how like the source the faces are.
+    """Draw the flicker and the likeness of one person over time.
 
-    `flicker` by "before" and "after", in 8-bit levels; `likeness` by "restored" and "used". Either
-    may be empty and then is left out. `floor` is the least likeness that the guard accepts, or 0.
+    Args:
+        flicker: The curves "before" and "after", in 8-bit levels; an empty mapping is left out.
+        likeness: The curves "restored" and "used"; an empty mapping is left out.
+        part: The time range of the plot, in seconds.
+        name: Prefix of the names within the SVG, unique in the page.
+        likeness_axis: Label of the axis of the likeness.
+        floor: The least likeness that the guard accepts, drawn as a dashed line; 0 for none.
+
+    Returns:
+        SVG text.
     """
     panels = [panel for panel in (flicker, likeness) if any(len(c.values) for c in panel.values())]
     figure, all_axes = _figure([1.55] * len(panels))
@@ -172,7 +205,7 @@ def _clock(axes: Axes, part: Part) -> None:
 
 
 def _figure(heights_inches: Sequence[float]) -> tuple[Figure, Sequence[Any]]:
-    """Panels below each other, which share nothing with any other figure of the process."""
+    """Make panels below each other, without any state that figures of the process share."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_INCHES_WIDE, sum(heights_inches) + 0.2), layout="constrained")
@@ -187,14 +220,14 @@ def _figure(heights_inches: Sequence[float]) -> tuple[Figure, Sequence[Any]]:
     return figure, list(panels[:, 0])
 
 
-def _svg(figure: Figure, name: str, says: str) -> str:
-    """As part of a page: its own size left to the page, its names apart from those of others."""
+def _svg(figure: Figure, name: str, label: str) -> str:
+    """Write SVG for a page, without a size of its own, with names that begin with `name`."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     FigureCanvasSVG(figure)
     drawn = io.StringIO()
-    # Text stays text; the same drawing has the same names within it.
+    # Text stays text, and equal drawings have equal names.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
     text = drawn.getvalue()
@@ -204,11 +237,11 @@ def _svg(figure: Figure, name: str, says: str) -> str:
     )
     text = re.sub(r"(\d\.\d\d)\d+", r"\1", text)
     view = re.search(r'viewBox="[^"]*"', text)
-    head = f'<svg {view[0] if view else ""} role="img" aria-label="{says}">'
+    head = f'<svg {view[0] if view else ""} role="img" aria-label="{label}">'
     text = re.sub(r"<svg[^>]*>", head, text, count=1)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = text.replace("xlink:href=", "href=")
-    text = re.sub(r'url\(#|href="#', lambda found: f"{found[0]}{name}-", text)
+    text = re.sub(r'url\(#|href="#', lambda match: f"{match[0]}{name}-", text)
     text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", text)
     text = re.sub(r"font-family: [^;\"]*", "", text)
     for color, code in _COLORS.items():

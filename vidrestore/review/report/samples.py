@@ -1,5 +1,7 @@
-"""What a report shows of the picture, gathered while the finished file is read back: some faces
-before and after, and how faces flicker, in a sample of their frames."""
+"""Samples for a report: faces before and after, and the flicker of faces in some frames.
+
+They are collected while vidrestore reads the finished file back.
+"""
 
 from __future__ import annotations
 
@@ -29,18 +31,19 @@ from vidrestore.restoration.statistics import STRETCH_FRAMES, RestorationStats
 from vidrestore.review.metrics import Mask, Stack, blind_flicker, flows_between
 
 MOST_PEOPLE = 8
-"""Who are shown by themselves: those whose faces were restored in most frames."""
+"""Most people with a section of the report: those whose faces were restored in most frames."""
 MOST_TRIPLES = 300
-"""Frames, each with the one before and the one after, in which flicker is measured."""
+"""Most triples of consecutive frames of a face in which flicker is measured."""
 
 _VIEWS_EACH, _APART = 3, 5
 _SMALLEST_VIEW_PX, _LARGEST_VIEW_PX = 160, 512
 _LARGEST_FILE, _JPEG_QUALITIES = 90_000, (90, 80, 65, 50, 30)
 _SMALLEST_PX, _LARGEST_PX = 64, 256  # sides at which flicker is measured
-# Of what flow sees where there is no clean video, at a side of 512.
+# Blur before the flow, since there is no clean video, at a side of 512.
 _FLOW_BLUR_PX = 1.5
 
 Strengths = npt.NDArray[np.float64]
+"""(n,) in [0, 1]: how much of the restored face was used in each frame of a track."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +51,42 @@ class View:
     """A face in one frame, before and after."""
 
     person: int
+    """Number of the person."""
     index: int
-    """Of the picture, in the analysis."""
+    """Index of the picture in the analysis."""
     side_px: int
+    """Side of both crops, in pixels."""
     before: bytes
-    """JPEG, as is the next."""
+    """The face in the source, as a JPEG file."""
     after: bytes
+    """The face in the output, as a JPEG file."""
 
 
 class Flicker(NamedTuple):
-    """Of one face around one frame."""
+    """The flicker of one face around one frame."""
 
     person: int
+    """Number of the person."""
     frame: int
-    """Of the picture, in the analysis."""
+    """Index of the picture in the analysis."""
     source: float
-    """Mean square of FLKb (`vidrestore.review.metrics`), in squared 8-bit levels; likewise:"""
+    """Mean square of FLKb (`vidrestore.review.metrics`) of the source, in squared 8-bit levels."""
     output: float
+    """Mean square of FLKb of the output, in squared 8-bit levels."""
 
 
 def used_strength(track: Track, tally: RestorationStats, strength: float) -> Strengths:
-    """(n,) how much of the restored face was used, on the mean of each stretch of the guard.
+    """Compute how much of the restored face was used, averaged over each stretch of the guard.
 
-    `strength` is that of all pasting. Where nobody looked, it is as the analysis planned it.
+    Where the guard did not compare the face, the result is the strength that the analysis planned.
+
+    Args:
+        track: The track of the face, with n frames.
+        tally: The statistics of the restoration.
+        strength: The strength of all faces, in [0, 1].
+
+    Returns:
+        (n,) float64 in [0, 1].
     """
     used = track.strength.astype(np.float64) * strength
     if (stretches := tally.likeness.get(track.track_id)) is None:
@@ -85,7 +101,7 @@ def used_strength(track: Track, tally: RestorationStats, strength: float) -> Str
 
 
 class _Crops(NamedTuple):
-    """One face, as source and output have it, (S, S, 3), and its mask (S, S)."""
+    """The crops (S, S, 3) of one face in source and output, and its mask (S, S)."""
 
     at: int
     source: Stack
@@ -94,35 +110,46 @@ class _Crops(NamedTuple):
 
 
 class SampleCollector:
-    """Is shown every frame of source and output, and looks at some of them.
+    """Receives every frame of source and output, and takes samples from some of them.
 
-    `analysis` is what was restored; `shown` the same of the output's pictures, which may be larger;
-    `strength` that of all pasting. Where frames are woven of fields, the lines of the earlier one
-    are looked at. Whatever goes wrong costs the rest of the views and no more: `broken` says it.
-    Memory: for each face in sight the crops of three frames, at most 5 MB, and all views as JPEG.
+    In interlaced video, the samples are taken from the lines of the earlier field. An error ends
+    the collection, but not the run; `broken` has its text. For each visible face, the object keeps
+    the crops of three frames, at most 5 MB, and all views as JPEG.
     """
 
     def __init__(
         self, analysis: Analysis, shown: Analysis, tally: RestorationStats, strength: float
     ) -> None:
+        """Choose the frames for the samples.
+
+        Args:
+            analysis: The analysis that was restored.
+            shown: The same analysis in the pixels of the output, which may be larger.
+            tally: The statistics of the restoration.
+            strength: The strength of all faces, in [0, 1].
+        """
         self._analysis, self._shown = analysis, shown
         self._step = 2 if is_woven(analysis) else 1
         self.people: list[int] = []
-        """Those with most restored faces, most first; and how many there are besides:"""
+        """The people with the most restored faces, most first; at most `MOST_PEOPLE`."""
         self.unseen_people = 0
+        """Number of further people with restored faces."""
         self.untouched_people = 0
-        """Of whom no face was restored."""
+        """Number of people without any restored face."""
         self.is_sample = False
-        """Whether flicker is not measured wherever it could be."""
+        """Whether flicker is measured only in some of the possible frames."""
         self.views: list[View] = []
+        """The faces before and after, in the order of the frames."""
         self.flicker: list[Flicker] = []
+        """The flicker of faces, in the order of the frames."""
         self.broken: str | None = None
+        """The error that ended the collection; None without one."""
         self._views: Mapping[int, list[int]] = {}
         self._middles: set[tuple[int, int]] = set()
         self._around: dict[int, set[int]] = {}
         self._recent: dict[int, deque[_Crops]] = {}
         self._flow = DenseFlow()
-        with self._unharmed():
+        with self._errors_caught():
             self._plan(tally, strength)
 
     def _plan(self, tally: RestorationStats, strength: float) -> None:
@@ -142,13 +169,19 @@ class SampleCollector:
                 self._around.setdefault(near, set()).add(place)
 
     def __call__(self, was: Frame, now: Frame) -> None:
+        """Take the samples of one frame.
+
+        Args:
+            was: The frame of the source, or of the base of the output.
+            now: The same frame of the output.
+        """
         if self.broken is None:
-            with self._unharmed():
+            with self._errors_caught():
                 self._look(was, now)
 
     @contextmanager
-    def _unharmed(self) -> Iterator[None]:
-        """The file is whole, and hours of work must not be lost to a picture of it."""
+    def _errors_caught(self) -> Iterator[None]:
+        """Keep any error in `broken`, since the output is whole and the run must not fail."""
         try:
             yield
         except Exception as error:
@@ -160,38 +193,38 @@ class SampleCollector:
         views, around = self._views.get(at, ()), self._around.get(at, ())
         if not views and not around:
             return
-        # Of a plate, or the source enlarged, every picture is as the output's; through a network
-        # for enlarging, the source's are smaller.
+        # The pictures of a plate or of the enlarged source have the size of the output's. Where a
+        # network enlarges them, those of the source are smaller.
         size = self._shown.info.width, self._shown.info.height
         is_as_shown = (was.image.width, was.image.height) == size
-        source = self._seen(was, self._shown if is_as_shown else self._analysis)
-        output = self._seen(now, self._shown)
+        source = self._tracked(was, self._shown if is_as_shown else self._analysis)
+        output = self._tracked(now, self._shown)
         for place in views:
             self._view(source, output, at, place)
         for place in around:
             self._follow(source, output, at, place)
 
-    def _seen(self, frame: Frame, known: Analysis) -> _Seen:
+    def _tracked(self, frame: Frame, analysis: Analysis) -> _Tracked:
         if self._step == 1 or (fields := self._analysis.fields) is None:
-            return _Seen(frame, known.info, known.tracks)
+            return _Tracked(frame, analysis.info, analysis.tracks)
         return _earlier_field(frame, self._analysis.info, fields.order, self._analysis.tracks)
 
-    def _view(self, source: _Seen, output: _Seen, at: int, place: int) -> None:
+    def _view(self, source: _Tracked, output: _Tracked, at: int, place: int) -> None:
         track, index = self._analysis.tracks[place], at * self._step
         row = index - track.first_frame
-        known = self._shown if self._step == 1 else self._analysis
-        side = round(crop_side_px(known.tracks[place].matrices[row]))
+        analysis = self._shown if self._step == 1 else self._analysis
+        side = round(crop_side_px(analysis.tracks[place].matrices[row]))
         side_px = min(max(side, _SMALLEST_VIEW_PX), _LARGEST_VIEW_PX)
-        crops = [seen.crop(place, index, side_px) for seen in (source, output)]
+        crops = [picture.crop(place, index, side_px) for picture in (source, output)]
         before, after = crops
         if before is not None and after is not None:
             view = View(track.person_id, index, side_px, _jpeg(before), _jpeg(after))
             self.views.append(view)
 
-    def _follow(self, source: _Seen, output: _Seen, at: int, place: int) -> None:
+    def _follow(self, source: _Tracked, output: _Tracked, at: int, place: int) -> None:
         track = self._analysis.tracks[place]
         side = min(max(track.work_px, _SMALLEST_PX), _LARGEST_PX)
-        own, other = (seen.crop(place, at * self._step, side) for seen in (source, output))
+        own, other = (each.crop(place, at * self._step, side) for each in (source, output))
         for gone in [i for i, crops in self._recent.items() if crops[-1].at < at - 1]:
             del self._recent[gone]
         if own is None or other is None:
@@ -210,23 +243,24 @@ class SampleCollector:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Seen:
-    """A picture, and where the faces are in it."""
+class _Tracked:
+    """A picture, and the tracks of the faces in it."""
 
     frame: Frame
     info: VideoInfo
     tracks: Sequence[Track]
     to_whole: Matrix | None = None
-    """(2, 3). Convention: pixel centres (x, y) of it -> of the frame that `tracks` are of."""
+    """(2, 3) matrix, pixels of the picture -> pixels of the frame that `tracks` refer to; (x, y),
+    integer coordinates are pixel centers. None: they are the same."""
 
     def crop(self, place: int, index: int, side: int) -> Stack | None:
-        """(side, side, 3) display values; None outside the frame."""
+        """Return (side, side, 3) R'G'B' in [0, 1]; None where the face is outside the frame."""
         unit = self._unit(place, index)
         crop = cut_out(self.frame, unit, self.info, side, torch.device("cpu"))
         return None if crop is None else np.ascontiguousarray(crop.permute(1, 2, 0).numpy())
 
     def mask(self, place: int, index: int, side: int) -> Mask:
-        """(side, side)."""
+        """Return (side, side) in [0, 1]."""
         return crop_mask(crop_matrix(self._unit(place, index), side), side, self.info)
 
     def _unit(self, place: int, index: int) -> Matrix:
@@ -235,17 +269,17 @@ class _Seen:
         return unit if self.to_whole is None else compose(unit, self.to_whole)
 
 
-def _earlier_field(frame: Frame, info: VideoInfo, order: str, tracks: Sequence[Track]) -> _Seen:
-    """The lines of the earlier field alone: every second one, of the first or the second on."""
+def _earlier_field(frame: Frame, info: VideoInfo, order: str, tracks: Sequence[Track]) -> _Tracked:
+    """Return the lines of the earlier field: every second line from the first or the second."""
     first = 0 if order == "tff" else 1
     image = frame.image
     half = av.VideoFrame(image.width, (image.height - first + 1) // 2, image.format.name)
     for number in range(len(image.planes)):
         lines, into = plane(image, number)[first::2], plane(half, number)
-        # Where the heights do not divide, the last line stands for one that is not there.
+        # An odd height of a plane lacks the last line of a field, so its line before is repeated.
         into[...] = lines[np.minimum(np.arange(len(into)), len(lines) - 1)]
     to_whole = np.array([[1.0, 0, 0], [0, 2.0, first]])
-    return _Seen(replace(frame, image=half), replace(info, height=half.height), tracks, to_whole)
+    return _Tracked(replace(frame, image=half), replace(info, height=half.height), tracks, to_whole)
 
 
 def _most_restored(tracks: Sequence[Track], used: Sequence[Strengths]) -> list[int]:
@@ -259,25 +293,28 @@ def _most_restored(tracks: Sequence[Track], used: Sequence[Strengths]) -> list[i
 def _planned_views(
     tracks: Sequence[Track], used: Sequence[Strengths], people: Sequence[int], step: int
 ) -> Mapping[int, list[int]]:
-    """Frame of the output -> tracks, by their places: in parts of equal length of all frames of a
-    person, the one with the largest face of which most is used."""
+    """Map frames of the output to indices of tracks of which views are made.
+
+    All frames of a person are divided into parts of equal length. Each part gives the frame with
+    the largest product of the size of the face and the used strength.
+    """
     planned: dict[int, list[int]] = {}
     for person in people:
-        found = []
+        parts = []
         for place, track in enumerate(tracks):
             if track.person_id != person:
                 continue
             indices = np.arange(track.first_frame, track.end_frame)
             sides = np.abs(np.linalg.det(track.matrices[:, :, :2].astype(np.float64))) ** -0.5
             weights = used[place] * sides * np.where(track.detected, 1, 0.5)
-            known = (indices % step == 0) & (weights > 0)
-            found.append(np.stack([indices, np.full(len(indices), place), weights])[:, known])
-        rows = np.concatenate(found, axis=1)
+            usable = (indices % step == 0) & (weights > 0)
+            parts.append(np.stack([indices, np.full(len(indices), place), weights])[:, usable])
+        rows = np.concatenate(parts, axis=1)
         rows = rows[:, np.argsort(rows[0], kind="stable")]
         count = rows.shape[1]
         edges = np.linspace(0, count, min(_VIEWS_EACH, count) + 1).astype(int)
         for a, b in pairwise(edges):
-            margin = (b - a) // _APART  # neighbours of one edge would show the same
+            margin = (b - a) // _APART  # frames next to the same edge would look alike
             a, b = a + margin, b - margin
             index, place, _ = rows[:, a + int(np.argmax(rows[2, a:b]))]
             planned.setdefault(int(index) // step, []).append(int(place))
@@ -287,19 +324,21 @@ def _planned_views(
 def _triples(
     tracks: Sequence[Track], used: Sequence[Strengths], step: int
 ) -> npt.NDArray[np.int64]:
-    """(n, 2) frame of the output and place of the track, wherever that face is restored in the
-    frames before and after it, too; track by track."""
-    found = [np.zeros((0, 2), np.int64)]
+    """Return (n, 2) frame of the output and index of the track, track by track.
+
+    Each frame is one whose face is restored, as are those in the frames before and after it.
+    """
+    parts = [np.zeros((0, 2), np.int64)]
     for place, track in enumerate(tracks):
         indices = track.first_frame + np.flatnonzero(used[place] > 0)
         frames = indices[indices % step == 0] // step
         middles = frames[1:-1][(frames[2:] - frames[:-2]) == 2]
-        found.append(np.stack([middles, np.full(len(middles), place)], axis=1))
-    return np.concatenate(found)
+        parts.append(np.stack([middles, np.full(len(middles), place)], axis=1))
+    return np.concatenate(parts)
 
 
 def _jpeg(rgb: Stack) -> bytes:
-    """As good as `_LARGEST_FILE` allows."""
+    """Encode a JPEG file with the best quality that `_LARGEST_FILE` allows."""
     bgr = np.rint(255 * rgb[..., ::-1]).astype(np.uint8)
     for quality in _JPEG_QUALITIES:
         _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
