@@ -105,8 +105,8 @@ class Analysis:
 def info_of_pictures(info: VideoInfo, mode: str) -> VideoInfo:
     """Derive the properties of the pictures that are made from fields.
 
-    The pictures are progressive. For keep and bob there are two for each frame, for film four for five
-    frames.
+    The pictures are progressive. For keep and bob there are two for each frame, for film four for
+    five frames.
 
     Args:
         info: The properties of the file's own frames.
@@ -141,8 +141,8 @@ def of_file(analysis: Analysis) -> Analysis:
         analysis: The analysis.
 
     Returns:
-        `analysis` itself if it describes the file's own frames. Otherwise one that does, with one shot
-        and without faces.
+        `analysis` itself if it describes the file's own frames. Otherwise one that does, with one
+        shot and without faces.
     """
     if (fields := analysis.fields) is None:
         return analysis
@@ -164,8 +164,9 @@ def of_output(analysis: Analysis) -> Analysis:
         analysis: The analysis.
 
     Returns:
-        `analysis` itself unless the output is woven from fields. Otherwise one of the woven frames, in
-        which each face has two tracks: its places in the earlier fields and those in the later fields.
+        `analysis` itself unless the output is woven from fields. Otherwise one of the woven frames,
+        in which each face has two tracks: its places in the earlier fields and those in the later
+        fields.
     """
     if not is_woven(analysis):
         return analysis

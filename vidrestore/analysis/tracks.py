@@ -219,8 +219,8 @@ class TracksByFrame:
 class Observations(Sequence[Observation]):
     """A sequence of observations by frame, stored compactly and without their thumbnails.
 
-    Memory: about 400 bytes for a frame with one face, plus its embedding if it has one. As objects with
-    thumbnails, observations take nine times that. Each access builds a new `Observation`.
+    Memory: about 400 bytes for a frame with one face, plus its embedding if it has one. As objects
+    with thumbnails, observations take nine times that. Each access builds a new `Observation`.
     """
 
     def __init__(self) -> None:
