@@ -70,7 +70,7 @@ def find_analysis(
         InputError: The source cannot be read as video, or `span` holds no frame.
         ChangedSourceError: The source changed during the analysis.
         UsageError: A setting does not suit the source.
-        WeightsError: The weights of the detector or of the recognizer are missing.
+        WeightsError: The weights of the detector are missing.
     """
     path = _kept_at(source, settings, span) if settings.detect.remember else None
     if path is not None and not may_be_kept:
