@@ -285,7 +285,7 @@ def test_a_source_that_was_short_for_a_moment_is_not_remembered(
     told = []
     monkeypatch.setattr(cache, "analyze", analyze_short)
     assert known(tape, settings, on_event=told.append).frame_count < FRAMES
-    assert count(told, "its analysis is not kept") == 1
+    assert count(told, "does not keep the analysis") == 1
     monkeypatch.undo()
     monkeypatch.setattr(factory, "open_detector", lambda *_, **__: detector)
     assert known(tape, settings).frame_count == FRAMES
