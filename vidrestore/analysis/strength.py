@@ -47,7 +47,7 @@ def with_strength(
     least_score: float,
     frame_rate: Fraction,
 ) -> tuple[list[Track | None], Counter[str]]:
-    """Compute the strength of tracks, and drop tracks that are too small or too doubtful throughout.
+    """Compute the strength of tracks, and drop tracks that are too small or doubtful throughout.
 
     Args:
         tracks: The aligned tracks.
@@ -116,7 +116,7 @@ def _factors(
 
 
 def turned_degrees(track: Track) -> Array:
-    """Estimate how far a head is turned to either side, from the place of the nose between the eyes.
+    """Estimate how far a head is turned to either side, from the nose between the eyes.
 
     The estimate is rough, but 0 where a face looks straight ahead and 90 in profile.
 

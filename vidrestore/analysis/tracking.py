@@ -247,7 +247,7 @@ def _assigned(agreement: Array) -> Iterator[tuple[int, int]]:
 
 
 def _shift(path: _Path, frame: float, recent: int = _RECENT) -> Array:
-    """Return (2,) from the end of a path to its expected place in `frame`, with decaying velocity."""
+    """Return (2,) from the end of a path to its expected place in `frame`; the velocity decays."""
     last = path[-recent:]
     if len(last) < 2:
         return np.zeros(2)
