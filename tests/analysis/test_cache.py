@@ -156,7 +156,7 @@ def test_frames_that_are_never_those_of_the_analysis_end_in_one_sentence(
     given = known(tape, settings)
     keeping_its_time(tape)
     told = []
-    with pytest.raises(ChangedSourceError, match="without an analysis of before"):
+    with pytest.raises(ChangedSourceError, match="do not give it an earlier analysis"):
         run(tape, settings, told, analysis=given)
     assert count(told, cache.OTHER_FRAMES) == 0
 
