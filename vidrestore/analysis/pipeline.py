@@ -372,9 +372,9 @@ def _shot_frames(track: RawTrack) -> int:
 
 
 def _plausible_rate(info: VideoInfo, seen: Observations) -> Fraction:
-    """Return the nominal frame rate, or the typical one where the nominal one is more than twice it.
+    """Return the nominal frame rate, or the typical one if the nominal one is over twice as high.
 
-    The nominal rate then is that of the clock of the file.
+    A nominal rate that high is the rate of the clock of the file, not that of the frames.
     """
     if len(seen) < 2:
         return info.frame_rate

@@ -42,8 +42,8 @@ def frames_again(
         span: The part of the source that was analyzed; default: all.
         first: The first frame, an index of the analysis; default: 0.
         end: The frame after the last one; default: that after the last frame of the analysis.
-        device: The device that decodes, such as "cuda:0"; default: the processor. Where the device
-            fails or gives other frames, the processor decodes.
+        device: A device that `media.decode.decoding_device` returned; default: the processor.
+            Where the device fails or gives other frames, the processor decodes.
 
     Yields:
         The frames, with the indices and times of the analysis. Where the analysis is of pictures of

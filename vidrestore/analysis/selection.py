@@ -1,4 +1,4 @@
-"""Selection: change an analysis by the user's choice of whom to restore, where, and how strongly."""
+"""Selection: apply to an analysis the user's choice of whom to restore, where and how strongly."""
 
 from __future__ import annotations
 
