@@ -259,7 +259,7 @@ def test_a_source_that_grows_while_it_is_looked_through_is_not_remembered(tape, 
 
     listener = OnFrame(go_on)
     listener.counts["analyze"] = FRAMES // 2 - 2
-    with pytest.raises(ChangedSourceError, match="no longer written or copied"):
+    with pytest.raises(ChangedSourceError, match="once no program writes or copies the file"):
         known(tape, settings, on_event=listener)
     assert known(tape, settings).frame_count == FRAMES
 

@@ -103,7 +103,7 @@ def chosen_recognizer(
         model = find_recognizer(weight_finder(settings, on_event, hashes)(settings.detect.pack))
         return None if model is None else Recognizer(model)
     except WeightsError as error:
-        notify(on_event, f"nobody is recognised from one shot to the next: {error}")
+        notify(on_event, f"vidrestore does not recognize people from one shot to the next: {error}")
         return None
 
 
