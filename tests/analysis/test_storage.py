@@ -17,6 +17,7 @@ from vidrestore.analysis.borders import Margins
 from vidrestore.analysis.result import Fields
 from vidrestore.analysis.tracks import RawTrack, mean_direction
 from vidrestore.common.errors import InputError
+from vidrestore.common.settings import Align
 from vidrestore.imaging.geometry import apply, invert, template, upright
 from vidrestore.media.probe import fingerprint, probe
 
@@ -389,7 +390,9 @@ def test_crops_as_alignment_makes_them_are_read(tmp_path, orientation, aspect):
     points = template("gpen") * 80 + [200, 300] + random.normal(0, 3, (9, 5, 2))
     seen = apply(invert(upright(info).matrix), points).astype(np.float32)
     raw = RawTrack(0, (0, 9), seen, np.full(9, 0.75, np.float32))
-    analysis = analysis_of(info, 9, align([raw], info, template_name="gpen", smoothness=1.0))
+    analysis = analysis_of(
+        info, 9, align([raw], info, Align(smoothness=1.0), template_name="gpen", coarse=False)
+    )
     storage.save(analysis, tmp_path / "a.npz")
     assert same(storage.load(tmp_path / "a.npz"), analysis)
 
@@ -401,7 +404,7 @@ def test_crops_as_alignment_makes_them_are_read(tmp_path, orientation, aspect):
         (in_header("more", 1), "more: extra inputs are not permitted"),
         (in_header("decode_errors", -3), "decode_errors: input should be greater than or equal"),
         (in_header("margins", {"left_px": -1}), "a margin is negative"),
-        (in_info("width", 0), "a video of 0 x 48 pixels has no picture"),
+        (in_info("width", 0), "width and height must be at least 1 pixel, not 0 x 48"),
         (in_array("score", 1.5, 3), "a score of track 0 is not from 0 to 1"),
         (turned_by([[1, 0.2], [0, 1]]), "the crop of track 0 is sheared"),
     ],

@@ -55,7 +55,8 @@ def no_ordinary_file(path: Path) -> str | None:
     """
     try:
         mode = path.stat().st_mode
-    except (OSError, ValueError):  # ValueError: NUL in the name
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        log_handled(error)
         return None
     if stat.S_ISREG(mode):
         return None
@@ -470,12 +471,11 @@ def is_same_file(one: Path, other: Path) -> bool:
         return True
     try:
         return one.samefile(other)
-    except FileNotFoundError:
-        return False
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            return False
-        raise
+        if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+            raise
+        log_handled(error)
+        return False
 
 
 def make_output_folder(folder: Path) -> None:

@@ -16,6 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from vidrestore.common.checksums import ChecksumError, checked_content, checksum_line
 from vidrestore.common.errors import is_disk_full
 from vidrestore.common.files import written_atomically
+from vidrestore.common.handled import logged
 
 ROOM_BYTES = 10**9
 """Crops of a segment under way are only written while so much of the disk stays free."""
@@ -80,10 +81,9 @@ class CropCache:
         except OSError as error:
             _log.info("the restored crop %s cannot be read and is made again: %s", path, error)
             return None
-        try:
+        found = None
+        with logged(ChecksumError, what=f"reading {path}"):
             found = _unpacked(checked_content(data, key), side)
-        except ChecksumError:
-            found = None
         if found is None or not _is_face(found):
             _log.info("the restored crop %s is damaged, or of another face; it is made again", path)
             return None

@@ -21,6 +21,7 @@ from helpers.pasting import Finish, paste
 
 from vidrestore import analyze_video, load_settings, restore_video
 from vidrestore.analysis.tracks import Track
+from vidrestore.common.settings import Restore
 from vidrestore.imaging import color
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.geometry import fit_similarity, template
@@ -122,7 +123,10 @@ class Portrait:
             iter(copies[first:]), [track], self.info, largest_px=2048, device=torch.device("cpu")
         )
         done = restore(
-            cut, restorer or Softener(), RestorationStats(), batch_size=1, max_waiting_frames=1
+            cut,
+            restorer or Softener(),
+            RestorationStats(),
+            Restore(batch_size=1, max_waiting_frames=1),
         )
         out = paste(
             done, self.info, RestorationStats(), strength=1.0, tracks=[track],
