@@ -174,7 +174,7 @@ def _parts(raw: RawTrack, least_support: float, break_eyes: float) -> list[RawTr
     return [_part(raw, *limits) for limits in zip(starts, [*ends, len(raw.score)], strict=True)]
 
 
-def _jump(centres: Array, frames: Sequence[int], k: int) -> float:
+def _jump(centers: Array, frames: Sequence[int], k: int) -> float:
     """Measure by how many pixels detection k is off the course of those before it.
 
     This is the median of three detections from k on minus that of the three before k, minus the
@@ -182,14 +182,14 @@ def _jump(centres: Array, frames: Sequence[int], k: int) -> float:
     one bad detection counts. The result is 0 where a side has only one detection.
     """
     sides = [slice(max(0, k - _AROUND_BREAK), k), slice(k, k + _AROUND_BREAK)]
-    if any(len(centres[side]) < 2 for side in sides):
+    if any(len(centers[side]) < 2 for side in sides):
         return 0.0
     times = np.array(frames, dtype=np.float64)
-    velocities = [np.diff(centres[side], axis=0) / np.diff(times[side])[:, None] for side in sides]
+    velocities = [np.diff(centers[side], axis=0) / np.diff(times[side])[:, None] for side in sides]
     velocities.append(np.concatenate(velocities))
     step, lasts = (
         np.median(values[sides[1]], axis=0) - np.median(values[sides[0]], axis=0)
-        for values in (centres, times)
+        for values in (centers, times)
     )
     explained = [np.median(velocity, axis=0) * lasts for velocity in velocities]
     return min(float(np.linalg.norm(step - way)) for way in explained)

@@ -19,7 +19,7 @@ from vidrestore.imaging.frame import FloatArray, VideoInfo
 from vidrestore.imaging.geometry import Matrix, Rect, apply
 from vidrestore.imaging.planes import layout, plane
 
-_Grey = npt.NDArray[np.uint8]
+_Gray = npt.NDArray[np.uint8]
 
 # The levels, of 255, by which the lightest samples of a border may exceed black, and by which those
 # of a picture exceed that. The black of 525-line tapes is 16 levels above that of a border.
@@ -184,10 +184,10 @@ class MarginScan:
         self._info = info
         self._black = 0
         self._pairs = 0
-        self._lightest: _Grey | None = None
-        self._second: _Grey | None = None
+        self._lightest: _Gray | None = None
+        self._second: _Gray | None = None
         self._torn: list[npt.NDArray[np.bool_]] = []
-        self._bands: list[tuple[_Grey, _Grey]] = []
+        self._bands: list[tuple[_Gray, _Gray]] = []
 
     def add(self, earlier: Any, later: Any) -> None:
         """Measure two successive frames; frames with a side below 96 pixels are ignored.
@@ -200,7 +200,7 @@ class MarginScan:
             return
         how = layout(earlier)
         self._black = 0 if how.is_rgb or self._info.full_range else 16
-        pair = _grey(earlier), _grey(later)
+        pair = _gray(earlier), _gray(later)
         self._pairs += 1
         # A sample that is light in only one of the two frames is noise.
         both = np.minimum(*pair)
@@ -248,9 +248,9 @@ class MarginScan:
             lines -= 1
         if not _LEAST_NOISE_LINES <= lines <= len(share) - 4:
             return 0
-        return 0 if self._stays(lines, black) else lines
+        return 0 if self._reappear(lines, black) else lines
 
-    def _stays(self, lines: int, black: int) -> bool:
+    def _reappear(self, lines: int, black: int) -> bool:
         """Tell whether the lines of a frame reappear in the next frame: then they are a picture."""
         correlations = []
         for earlier, later in self._bands:
@@ -266,7 +266,7 @@ class MarginScan:
         return not correlations or float(np.median(correlations)) > _ALIKE
 
 
-def _grey(image: Any) -> _Grey:
+def _gray(image: Any) -> _Gray:
     """Return the luma, or the green, of a frame: (H, W) uint8."""
     how = layout(image)
     samples = plane(image, how.planes[1] if how.is_rgb else how.planes[0])
@@ -298,7 +298,7 @@ def _detail(lines: FloatArray) -> FloatArray:
     return np.asarray(box_blur(lines, 3, 1) - box_blur(lines, wide, 1), np.float32)
 
 
-def _torn_lines(picture: _Grey, most: int) -> npt.NDArray[np.bool_]:
+def _torn_lines(picture: _Gray, most: int) -> npt.NDArray[np.bool_]:
     """Tell which of the last lines, (2 most,), are torn from the line above in the same field."""
     height, width = picture.shape
     side = width // 10

@@ -72,9 +72,9 @@ def find_analysis(
         UsageError: A setting does not suit the source.
         WeightsError: The weights of the detector are missing.
     """
-    path = _kept_at(source, settings, span) if settings.detect.remember else None
+    path = _cache_path(source, settings, span) if settings.detect.remember else None
     if path is not None and not may_be_kept:
-        _drop(path)
+        _delete(path)
     elif path is not None and (known := _loaded(path, source, settings, on_event)) is not None:
         notify(on_event, "the analysis of an earlier run is used")
         return Known(known, is_kept=True)
@@ -115,7 +115,7 @@ def remembered_analysis(
     """
     if not settings.detect.remember:
         return None
-    return _loaded(_kept_at(source, settings, None), source, settings, on_event)
+    return _loaded(_cache_path(source, settings, None), source, settings, on_event)
 
 
 def forget_analysis(source: Probe, settings: Settings, on_event: OnEvent | None) -> None:
@@ -127,10 +127,10 @@ def forget_analysis(source: Probe, settings: Settings, on_event: OnEvent | None)
         on_event: Receives the notice `OTHER_FRAMES`; None: none is sent.
     """
     notify(on_event, OTHER_FRAMES)
-    _drop(_kept_at(source, settings, None))
+    _delete(_cache_path(source, settings, None))
 
 
-def _kept_at(source: Probe, settings: Settings, span: TimeRange | None) -> Path:
+def _cache_path(source: Probe, settings: Settings, span: TimeRange | None) -> Path:
     """Return the path of the cached analysis."""
     folder = weights.user_cache() / "analyses"
     return storage.cached(source, folder, _settings_hash(settings, span))
@@ -155,12 +155,12 @@ def _loaded(
             on_event,
             f"the analysis that an earlier run kept in {path} cannot be used, so it is made anew",
         )
-        _drop(path)
+        _delete(path)
         return None
     return analysis
 
 
-def _drop(path: Path) -> None:
+def _delete(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

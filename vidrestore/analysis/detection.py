@@ -135,8 +135,8 @@ class FirstLook:
             The faces, the upright picture, the thumbnail and the checksum.
         """
         picture = upright_picture(frame.image, self._info, self._view, self._margins)
-        grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-        small = cv2.resize(grey, _THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA)
+        gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+        small = cv2.resize(gray, _THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA)
         found, error = None, None
         if frame.index % self._every == 0:
             try:
@@ -249,7 +249,7 @@ class _SecondLook:
         if self._close is not None:
             tiles = self._tiles if due else self._tiles_of(lost)
             if tiles:
-                found = with_others(found, self._closely(look.frame, tiles))
+                found = with_others(found, self._in_tiles(look.frame, tiles))
         self._before = found
         return found
 
@@ -271,7 +271,7 @@ class _SecondLook:
                 )
         return list(dict.fromkeys(wanted))
 
-    def _closely(self, frame: Frame, tiles: Sequence[Rect]) -> list[Detection]:
+    def _in_tiles(self, frame: Frame, tiles: Sequence[Rect]) -> list[Detection]:
         assert self._close is not None
         picture = upright_picture(frame.image, self._info, self._close, self._margins)
         found = look_closely(picture, self._detector, tiles, largest_px=_TILE_OVERLAP_PX)

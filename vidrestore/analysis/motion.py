@@ -34,16 +34,16 @@ from vidrestore.models.detectors import Detection
 if TYPE_CHECKING:
     import av
 
-Grey = npt.NDArray[np.uint8]
+Gray = npt.NDArray[np.uint8]
 
 # The template with the wider view; the eyes are 31 pixels apart in the crop.
 _CROP_PX, _TEMPLATE = 128, "ffhq"
 # The size of the window of the local mean, and the largest shift of the corners of a crop at which
 # the crop of the frame before is used again.
-_AROUND_PX, _KEPT_PX = 31, 5.0
+_AROUND_PX, _REUSED_PX = 31, 5.0
 # The center and the half axes of the inner face in the crop, without background that moves
 # differently.
-_CENTRE, _HALF_AXES = (0.5, 0.53), (0.22, 0.30)
+_CENTER, _HALF_AXES = (0.5, 0.53), (0.22, 0.30)
 _CORNERS, _CORNER_QUALITY, _CORNER_DISTANCE_PX = 96, 0.01, 4
 _WINDOW_PX, _LEVELS = (15, 15), 2
 _STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01)
@@ -60,31 +60,31 @@ _LARGEST_CROP = 10
 
 
 def follow(
-    seen: Iterator[tuple[Frame, Observation]], odometer: FaceMotionEstimator
+    seen: Iterator[tuple[Frame, Observation]], estimator: FaceMotionEstimator
 ) -> Iterator[Observation]:
     """Add motions to observations, and faces that the detector missed but that can be followed.
 
     Args:
         seen: Each frame with its observation, in order.
-        odometer: The estimator, used for this stream alone.
+        estimator: The estimator, used for this stream alone.
 
     Yields:
         The observations with motions, sharpness and carried faces.
     """
     for frame, observation in seen:
-        faces, motions = odometer.follow(frame.image, observation.detections)
-        sharpness = odometer.sharpness()
+        faces, motions = estimator.follow(frame.image, observation.detections)
+        sharpness = estimator.sharpness()
         yield replace(observation, detections=faces, motions=motions, sharpness=sharpness)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Look:
+class _FaceCrop:
     """A face and its crop in one frame."""
 
     face: Detection
     carried_frames: int
     """The number of frames since the detector found the face."""
-    crop: Grey
+    crop: Gray
     matrix: Matrix
     """Convention: frame pixel centers (x, y) -> pixel centers of `crop`."""
 
@@ -112,7 +112,7 @@ class FaceMotionEstimator:
         self._least_support = least_support
         self._to_upright = upright(info).matrix
         self._inner_face = _ellipse()
-        self._before: list[_Look | None] = []
+        self._before: list[_FaceCrop | None] = []
 
     def follow(
         self, image: av.VideoFrame, found: Sequence[Detection]
@@ -135,7 +135,7 @@ class FaceMotionEstimator:
             points to follow.
         """
         faces = list(found)
-        looks = [self._look(image, face) for face in faces]
+        crops = [self._face_crop(image, face) for face in faces]
         boxes = np.array([face.box for face in found]).reshape(-1, 4)
         motions = {}
         for i, before in enumerate(self._before):
@@ -143,16 +143,16 @@ class FaceMotionEstimator:
                 continue
             near = np.flatnonzero(overlaps(before.face.box, boxes)[0] > _LEAST_OVERLAP).tolist()
             for j in near:
-                after = looks[j]
+                after = crops[j]
                 motion = None if after is None else self._motion(before, after)
                 if motion is not None:
                     motions[i, j] = motion
             carried = None if near else self._carried(image, before)
             if carried is not None:
-                look, motions[i, len(faces)] = carried
-                faces.append(look.face)
-                looks.append(look)
-        self._before = looks
+                face_crop, motions[i, len(faces)] = carried
+                faces.append(face_crop.face)
+                crops.append(face_crop)
+        self._before = crops
         return tuple(faces), motions
 
     def sharpness(self) -> tuple[float, ...]:
@@ -162,43 +162,44 @@ class FaceMotionEstimator:
             One number for each face, 0 or more; NaN for a face outside the frame.
         """
         return tuple(
-            math.nan if look is None else self._fineness(look.crop) for look in self._before
+            math.nan if face_crop is None else self._fine_detail_share(face_crop.crop)
+            for face_crop in self._before
         )
 
-    def _fineness(self, crop: Grey) -> float:
+    def _fine_detail_share(self, crop: Gray) -> float:
         inside = self._inner_face > 0
-        grey = crop.astype(np.float32)
-        fine = grey - gaussian_blur(grey, _FINE_PX)
-        return float(fine[inside].std() / max(float(grey[inside].std()), 1.0))
+        gray = crop.astype(np.float32)
+        fine = gray - gaussian_blur(gray, _FINE_PX)
+        return float(fine[inside].std() / max(float(gray[inside].std()), 1.0))
 
-    def _carried(self, image: av.VideoFrame, before: _Look) -> tuple[_Look, Motion] | None:
+    def _carried(self, image: av.VideoFrame, before: _FaceCrop) -> tuple[_FaceCrop, Motion] | None:
         """Follow a face that the detector missed, around the place where it was."""
         crop = self._crop(image, before.matrix)
         age = before.carried_frames + 1
         if age > self._carry_frames or crop is None:
             return None
-        motion = self._motion(before, _Look(before.face, age, crop, before.matrix))
+        motion = self._motion(before, _FaceCrop(before.face, age, crop, before.matrix))
         if motion is None or motion.support < self._least_support:
             return None
         face = _moved(before.face, motion.matrix)
         middle = face.landmarks.mean(axis=0)
-        look = self._look(image, face, age)
-        if look is None or (middle < 0).any() or (middle > self._size).any():
+        face_crop = self._face_crop(image, face, age)
+        if face_crop is None or (middle < 0).any() or (middle > self._size).any():
             return None
-        return look, motion
+        return face_crop, motion
 
-    def _look(self, image: av.VideoFrame, face: Detection, age: int = 0) -> _Look | None:
+    def _face_crop(self, image: av.VideoFrame, face: Detection, age: int = 0) -> _FaceCrop | None:
         """Crop a face; None if it lies outside the frame or its landmarks are impossible."""
         seen = apply(self._to_upright, face.landmarks.astype(np.float64))
         to_unit = fit_similarity(seen[None], template(_TEMPLATE))[0]
         if not np.hypot(*to_unit[:, 0]) * max(self._size) > 1 / _LARGEST_CROP:
             return None
         matrix = crop_matrix(compose(to_unit, self._to_upright), _CROP_PX).astype(np.float64)
-        matrix = self._kept(matrix)
+        matrix = self._reused_matrix(matrix)
         crop = self._crop(image, matrix)
-        return None if crop is None else _Look(face, age, crop, matrix)
+        return None if crop is None else _FaceCrop(face, age, crop, matrix)
 
-    def _kept(self, matrix: Matrix) -> Matrix:
+    def _reused_matrix(self, matrix: Matrix) -> Matrix:
         """Return the matrix of a crop of the frame before if it differs little, otherwise `matrix`.
 
         A still face is then sampled at the same places, so that only its noise changes.
@@ -207,11 +208,11 @@ class FaceMotionEstimator:
         for before in self._before:
             if before is not None:
                 off = apply(compose(before.matrix, invert(matrix)), corners) - corners
-                if np.linalg.norm(off, axis=-1).max() < _KEPT_PX:
+                if np.linalg.norm(off, axis=-1).max() < _REUSED_PX:
                     return before.matrix
         return matrix
 
-    def _crop(self, image: av.VideoFrame, matrix: Matrix) -> Grey | None:
+    def _crop(self, image: av.VideoFrame, matrix: Matrix) -> Gray | None:
         """Sample a crop: (128, 128) uint8 around 128; None where it lies outside the frame.
 
         The border of the frame is repeated. The frame is averaged over areas first where it has
@@ -233,11 +234,11 @@ class FaceMotionEstimator:
             step = size / smaller
             matrix = compose(matrix, np.column_stack([np.diag(step), (step - 1) / 2]))
         crop = cv2.warpAffine(part, matrix, (_CROP_PX, _CROP_PX), borderMode=cv2.BORDER_REPLICATE)
-        grey = cv2.convertScaleAbs(crop, alpha=2.0 ** (8 - how.bits))
-        local_mean = box_blur(grey, _AROUND_PX, _AROUND_PX)
-        return np.asarray(cv2.addWeighted(grey, 1, local_mean, -1, 128), np.uint8)
+        gray = cv2.convertScaleAbs(crop, alpha=2.0 ** (8 - how.bits))
+        local_mean = box_blur(gray, _AROUND_PX, _AROUND_PX)
+        return np.asarray(cv2.addWeighted(gray, 1, local_mean, -1, 128), np.uint8)
 
-    def _motion(self, before: _Look, after: _Look) -> Motion | None:
+    def _motion(self, before: _FaceCrop, after: _FaceCrop) -> Motion | None:
         """Return the similarity on which most points of the inner face agree; None with too few.
 
         Both crops are cut around the face, so only a small motion is left to measure.
@@ -259,14 +260,14 @@ class FaceMotionEstimator:
         matrix = compose(invert(after.matrix), compose(similarity, before.matrix))
         return Motion(matrix, agreeing / len(p), agreeing)
 
-    def _in_frame(self, points: npt.NDArray[Any], look: _Look) -> npt.NDArray[np.bool_]:
+    def _in_frame(self, points: npt.NDArray[Any], face_crop: _FaceCrop) -> npt.NDArray[np.bool_]:
         """Tell which crop points, (n,), show the frame and not its repeated border."""
-        at = apply(invert(look.matrix), points.astype(np.float64))
+        at = apply(invert(face_crop.matrix), points.astype(np.float64))
         return np.asarray(((at >= 0) & (at <= np.array(self._size) - 1)).all(axis=-1))
 
 
 def _followed(
-    before: Grey, after: Grey, points: npt.NDArray[np.float32]
+    before: Gray, after: Gray, points: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Track (n, 2) points, and tell for which of them, (n,), tracking back returns to the start.
 
@@ -317,9 +318,9 @@ def _moved(face: Detection, motion: Matrix) -> Detection:
     )
 
 
-def _ellipse() -> Grey:
+def _ellipse() -> Gray:
     """Draw the mask of the inner face: (128, 128) uint8, 255 inside, otherwise 0."""
     mask = np.zeros((_CROP_PX, _CROP_PX), np.uint8)
-    centre, half_axes = ([round(x * _CROP_PX) for x in pair] for pair in (_CENTRE, _HALF_AXES))
-    cv2.ellipse(mask, centre, half_axes, 0, 0, 360, (255,), -1)
+    center, half_axes = ([round(x * _CROP_PX) for x in pair] for pair in (_CENTER, _HALF_AXES))
+    cv2.ellipse(mask, center, half_axes, 0, 0, 360, (255,), -1)
     return mask

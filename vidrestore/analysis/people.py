@@ -223,7 +223,7 @@ class _Linkage:
         self._similarity = similarity
         n = len(tracks)
         sums = _weighted_embeddings(tracks)
-        self._apart = _never_one(tracks)
+        self._apart = _cannot_join(tracks)
         self._products = sums @ sums.T
         self._lengths = np.sqrt(self._products.diagonal())
         # The index is the first track of the group, the value the number of merges before the
@@ -233,7 +233,7 @@ class _Linkage:
         self._at = [0] * n
         self._fronts: list[tuple[float, int, int, int, int]] = []
         for group in range(n):
-            self._lists.append(self._alike(group, np.arange(group)))
+            self._lists.append(self._candidates(group, np.arange(group)))
             self._push(group)
 
     def merges(self) -> Iterator[tuple[int, int]]:
@@ -262,10 +262,10 @@ class _Linkage:
         apart[:, a] = apart[a]
         self._made[a], self._made[b] = count, -1
         self._lists[b] = self._lists[b][:0]
-        self._lists[a], self._at[a] = self._alike(a, np.flatnonzero(self._made >= 0)), 0
+        self._lists[a], self._at[a] = self._candidates(a, np.flatnonzero(self._made >= 0)), 0
         self._push(a)
 
-    def _alike(self, group: int, others: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    def _candidates(self, group: int, others: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """Return the groups that a group may be merged with, the most similar first."""
         others = others[~self._apart[group, others]]
         cosines = self._cosines(group, others)
@@ -309,7 +309,7 @@ def _weighted_embeddings(tracks: Sequence[RawTrack]) -> npt.NDArray[np.float64]:
     return sums
 
 
-def _never_one(tracks: Sequence[RawTrack]) -> npt.NDArray[np.bool_]:
+def _cannot_join(tracks: Sequence[RawTrack]) -> npt.NDArray[np.bool_]:
     """Return (n, n), True for pairs that share a frame or of which one has no embedding."""
     first = np.array([t.first_frame for t in tracks])
     end = first + [len(t.score) for t in tracks]

@@ -46,7 +46,7 @@ from vidrestore.models.factory import chosen_detector, chosen_recognizer
 from vidrestore.models.recognizer import Embedder
 
 # A detector takes about a hundred megabytes, and decoding is too slow for more than four.
-_MOST_LOOKING_THREADS = 4
+_MOST_DETECTOR_THREADS = 4
 _READ_AGAIN = (
     "the file is damaged; vidrestore reads it again from its beginning, so that every run gives "
     "the same result"
@@ -131,7 +131,7 @@ def analyze(
     notify(on_event, *filter(None, [margins.notice()]))
     hashes = FileHashes()
     if detector is None:
-        at_once = _looking_threads(settings)
+        at_once = _detector_threads(settings)
         each = max(1, usable_cores() // at_once)
         detectors = [
             chosen_detector(settings, on_event, threads=each, hashes=hashes)
@@ -141,38 +141,40 @@ def analyze(
         detectors = [OneAtATime(detector)] * 2
     recognizer = chosen_recognizer(settings, on_event, hashes)
 
-    def watch(*, may_seek: bool) -> _Watched:
+    def observe(*, may_seek: bool) -> _ObservationCollector:
         every = settings.people.every_seconds
         recognise = None if recognizer is None else Embedder(recognizer, every_seconds=every)
-        watched = _Watched(settings, info, interlacing)
-        looked = _looked(watched.info, detectors, recognise, settings, margins, watched.failures)
-        _watch(watched, source, looked, span, on_event, may_seek=may_seek)
-        return watched
+        collector = _ObservationCollector(settings, info, interlacing)
+        stage = _detection_stage(
+            collector.info, detectors, recognise, settings, margins, collector.failures
+        )
+        _observe_frames(collector, source, stage, span, on_event, may_seek=may_seek)
+        return collector
 
-    watched = watch(may_seek=True)
-    if watched.damage.found and watched.damage.by_seeking:
+    collector = observe(may_seek=True)
+    if collector.damage.found and collector.damage.by_seeking:
         notify(on_event, _READ_AGAIN)
-        watched = watch(may_seek=False)
+        collector = observe(may_seek=False)
     if fingerprint(source) != probe.fingerprint:
         raise ChangedSourceError(
             f"{source} changed during its analysis; run the command again once no program writes "
             "or copies the file"
         )
-    if not watched.seen:
+    if not collector.seen:
         raise InputError(
             f"no frame of {source} lies in the part that was asked for; the source lasts "
             f"{info.duration_seconds_from_header:.3f} s, so choose an earlier part"
         )
-    if combed := watched.film.combed:
+    if combed := collector.film.combed:
         notify(
             on_event,
-            f"{combed} of {len(watched.seen)} pictures are made of fields that do not belong "
+            f"{combed} of {len(collector.seen)} pictures are made of fields that do not belong "
             "together, so parts of the source are not film; use --deinterlace bob for them",
         )
-    if watched.failures.frames:
-        notify(on_event, f"the detector failed first at {watched.failures.first}")
+    if collector.failures.frames:
+        notify(on_event, f"the detector failed first at {collector.failures.first}")
     analysis = replace(
-        _understood(watched, settings, detectors[0]),
+        _build_analysis(collector, settings, detectors[0]),
         fingerprint=probe.fingerprint,
         margins=margins or None,
         people_are_joined=recognizer is not None,
@@ -181,7 +183,7 @@ def analyze(
     return analysis
 
 
-class _Watched:
+class _ObservationCollector:
     """Collects the observations of all frames, and what is needed to interpret them."""
 
     def __init__(self, settings: Settings, info: VideoInfo, interlacing: Interlacing) -> None:
@@ -209,10 +211,10 @@ class _Watched:
         if how.mode == "off":
             return frames
         if how.mode == "film":
-            return film_pictures(self._noted(frames), how.order, self.film)
-        return pictures(self._noted(frames), how.mode, how.order)
+            return film_pictures(self._recorded(frames), how.order, self.film)
+        return pictures(self._recorded(frames), how.mode, how.order)
 
-    def _noted(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+    def _recorded(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         """Pass frames of the file on, and keep their times and checksums."""
         for frame in frames:
             self._pts.append(frame.pts)
@@ -237,27 +239,27 @@ class _Watched:
         return tuple(zip(cuts, [*cuts[1:], len(self.seen)], strict=True))
 
 
-_Looked = Callable[[Iterator[Frame], StageThreads], Iterator[Observation]]
+_DetectionStage = Callable[[Iterator[Frame], StageThreads], Iterator[Observation]]
 
 
-def _looked(
+def _detection_stage(
     info: VideoInfo,
     detectors: Sequence[Detector],
     recognise: Recognise | None,
     settings: Settings,
     margins: Margins,
     failures: Failures,
-) -> _Looked:
+) -> _DetectionStage:
     """Build the stage from frames to observations; all detectors but the last run in parallel."""
     how = settings.detect
-    odometer = FaceMotionEstimator(
+    estimator = FaceMotionEstimator(
         info,
         carry_frames=gap_frames(settings.track, info.frame_rate, how.every),
         least_support=settings.align.least_support,
     )
     first = [FirstLook(detector, info, how, margins=margins) for detector in detectors[:-1]]
 
-    def looked(frames: Iterator[Frame], threads: StageThreads) -> Iterator[Observation]:
+    def stage(frames: Iterator[Frame], threads: StageThreads) -> Iterator[Observation]:
         looks = threads.each(frames, first, depth=4, name="look")
         found = detect(
             looks,
@@ -268,44 +270,46 @@ def _looked(
             recognise=recognise,
             failures=failures,
         )
-        observations = follow(threads.background(found, depth=4, name="detect"), odometer)
+        observations = follow(threads.background(found, depth=4, name="detect"), estimator)
         return threads.background(observations, depth=8, name="follow")
 
-    return looked
+    return stage
 
 
-def _looking_threads(settings: Settings) -> int:
-    return settings.detect.threads or min(usable_cores(), _MOST_LOOKING_THREADS)
+def _detector_threads(settings: Settings) -> int:
+    return settings.detect.threads or min(usable_cores(), _MOST_DETECTOR_THREADS)
 
 
-def _watch(
-    watched: _Watched,
+def _observe_frames(
+    collector: _ObservationCollector,
     source: Path,
-    looked: _Looked,
+    stage: _DetectionStage,
     span: TimeRange | None,
     on_event: OnEvent | None,
     *,
     may_seek: bool,
 ) -> None:
     """Observe every frame; stop early where a part that was reached by a seek is damaged."""
-    damage = watched.damage
+    damage = collector.damage
     watch = Stopwatch()
     with StageThreads(caller="collect") as threads:
         decoded = decode(source, damage, span, one_thread=True, may_seek=may_seek)
-        frames = threads.background(watched.pictures(decoded), depth=8, name="decode")
-        for observation in looked(frames, threads):
+        frames = threads.background(collector.pictures(decoded), depth=8, name="decode")
+        for observation in stage(frames, threads):
             if damage.found and damage.by_seeking:
                 break
-            watched.add(observation)
-            _report(on_event, watched.info, span, len(watched.seen))
+            collector.add(observation)
+            _report(on_event, collector.info, span, len(collector.seen))
     watch.report(on_event, "analyze", threads.times)
 
 
-def _understood(watched: _Watched, settings: Settings, detector: Detector) -> Analysis:
+def _build_analysis(
+    collector: _ObservationCollector, settings: Settings, detector: Detector
+) -> Analysis:
     """Derive shots, tracks and geometry from the observations of all frames."""
-    seen, damage = watched.seen, watched.damage
-    info = replace(watched.info, frame_rate=_plausible_rate(watched.info, seen))
-    shots = watched.shots(settings, info)
+    seen, damage = collector.seen, collector.damage
+    info = replace(collector.info, frame_rate=_plausible_rate(collector.info, seen))
+    shots = collector.shots(settings, info)
     rate, every = info.frame_rate, settings.detect.every
     raw, brief = track(
         seen,
@@ -342,7 +346,7 @@ def _understood(watched: _Watched, settings: Settings, detector: Detector) -> An
     ]
     skipped = {
         "seen too briefly to be sure of": brief,
-        "seen in a border or in a tape's head-switching noise": watched.in_margins,
+        "seen in a border or in a tape's head-switching noise": collector.in_margins,
         **reasons,
     }
     return Analysis(
@@ -355,11 +359,11 @@ def _understood(watched: _Watched, settings: Settings, detector: Detector) -> An
         corrupt_frames=damage.corrupt_frames,
         decode_errors=damage.decode_errors,
         repaired_times=damage.repaired_times,
-        detector_errors=watched.failures.frames,
+        detector_errors=collector.failures.frames,
         one_thread=damage.found,
         coarse_landmarks=detector.coarse,
         template=template_of(settings),
-        fields=watched.fields(),
+        fields=collector.fields(),
     )
 
 

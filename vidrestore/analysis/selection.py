@@ -255,7 +255,10 @@ def with_shots(analysis: Analysis, asked: ShotList, settings: Settings) -> Analy
         for was, now in zip(analysis.tracks, tracks, strict=True)
     )
     return _with_left_out(
-        analysis, [*tracks, *_by_hand(analysis, asked, settings)], "left out by the shots", left_out
+        analysis,
+        [*tracks, *_marked_tracks(analysis, asked, settings)],
+        "left out by the shots",
+        left_out,
     )
 
 
@@ -294,7 +297,7 @@ def _factors(shot: Shot, person: int, frames: npt.NDArray[np.int64]) -> npt.NDAr
     return np.asarray(np.interp(frames, at, values), np.float32)
 
 
-def _by_hand(analysis: Analysis, asked: ShotList, settings: Settings) -> list[Track]:
+def _marked_tracks(analysis: Analysis, asked: ShotList, settings: Settings) -> list[Track]:
     """Make tracks of the faces marked by hand; between two boxes, a face moves linearly."""
     info, how = analysis.info, settings.align
     to_frame = invert(upright(info).matrix)

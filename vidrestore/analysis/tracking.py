@@ -252,9 +252,9 @@ def _shift(path: _Path, frame: float, recent: int = _RECENT) -> Array:
     if len(last) < 2:
         return np.zeros(2)
     times = np.array([s.frame for s in last], float)
-    centres = np.array([s.face.landmarks.mean(axis=0) for s in last], float)
+    centers = np.array([s.face.landmarks.mean(axis=0) for s in last], float)
     times -= times.mean()
-    velocity = times @ (centres - centres.mean(axis=0)) / (times @ times)
+    velocity = times @ (centers - centers.mean(axis=0)) / (times @ times)
     ahead = abs(frame - path[-1].frame)
     worth = _DAMPING * (1 - _DAMPING**ahead) / (1 - _DAMPING)
     return np.asarray(velocity * np.copysign(worth, frame - path[-1].frame))
