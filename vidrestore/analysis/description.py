@@ -201,7 +201,7 @@ def facts_of(analysis: Analysis) -> Iterator[tuple[str, str]]:
     if "chroma location" in info.guessed:
         yield "chroma location", f"{info.chroma_location}{_guess(info, 'chroma location')}"
     if info.transfer != "sdr" or info.primaries != "bt709":
-        yield "colors", f"{info.transfer.upper()}, {info.primaries} primaries"
+        yield "colours", f"{info.transfer.upper()}, {info.primaries} primaries"
     if (light := info.mastering_display) is not None:
         yield "mastered on", f"{float(light[8]):g} to {float(light[9]):g} cd/m2"
     if info.content_light is not None:
