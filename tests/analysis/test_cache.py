@@ -156,7 +156,7 @@ def test_frames_that_are_never_those_of_the_analysis_end_in_one_sentence(
     given = known(tape, settings)
     keeping_its_time(tape)
     told = []
-    with pytest.raises(ChangedSourceError, match="without an analysis of before"):
+    with pytest.raises(ChangedSourceError, match="do not give it an earlier analysis"):
         run(tape, settings, told, analysis=given)
     assert count(told, cache.OTHER_FRAMES) == 0
 
@@ -259,7 +259,7 @@ def test_a_source_that_grows_while_it_is_looked_through_is_not_remembered(tape, 
 
     listener = OnFrame(go_on)
     listener.counts["analyze"] = FRAMES // 2 - 2
-    with pytest.raises(ChangedSourceError, match="no longer written or copied"):
+    with pytest.raises(ChangedSourceError, match="once no program writes or copies the file"):
         known(tape, settings, on_event=listener)
     assert known(tape, settings).frame_count == FRAMES
 
@@ -285,7 +285,7 @@ def test_a_source_that_was_short_for_a_moment_is_not_remembered(
     told = []
     monkeypatch.setattr(cache, "analyze", analyze_short)
     assert known(tape, settings, on_event=told.append).frame_count < FRAMES
-    assert count(told, "its analysis is not kept") == 1
+    assert count(told, "does not keep the analysis") == 1
     monkeypatch.undo()
     monkeypatch.setattr(factory, "open_detector", lambda *_, **__: detector)
     assert known(tape, settings).frame_count == FRAMES

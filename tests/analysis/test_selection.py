@@ -292,7 +292,7 @@ def test_only_large_faces_are_chosen_by_their_size():
     analysis = two_people()
     size = people_of(analysis)[0].eye_distance_px
     assert strengths(with_large(analysis, 0.9 * size))[0].all()
-    with pytest.raises(UsageError, match="nobody's eyes are"):
+    with pytest.raises(UsageError, match="no person's eyes are"):
         with_large(analysis, 1.1 * size)
 
 
@@ -359,7 +359,7 @@ def test_a_broken_pack_only_costs_recognition_where_another_detector_is_used(
     assert analysis.tracks
     assert not analysis.people_are_joined
     said = " ".join(messages(told))
-    assert "vidrestore does not recognize people from one shot to the next" in said
+    assert "does not recognize people from one shot to the next" in said
 
 
 def test_the_recogniser_of_a_pack_serves_every_detector(tmp_path, tape, detector, shared):

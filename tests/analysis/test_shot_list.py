@@ -143,7 +143,7 @@ def test_lists_of_editing_programs_are_understood(tmp_path, fcm, codes, cuts):
     [
         ("hello\n", "no picture"),
         (LIST.format(fcm="", a="00:00:00:00", b="00:00:01:30", c="00:00:02:00"), "line 6"),
-        (LIST.format(fcm="", a="00:00:00:00", b="00:00:09:00", c="00:00:12:00"), "beyond the end"),
+        (LIST.format(fcm="", a="00:00:00:00", b="00:00:09:00", c="00:00:12:00"), "after the end"),
     ],
 )
 def test_a_list_that_does_not_fit_is_refused(tmp_path, text, part):

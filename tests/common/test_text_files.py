@@ -300,8 +300,8 @@ def test_bytes_of_a_name_that_are_none(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [('video_bytes = "00"', "video_bytes must be those of the name of a file, not '00'"),
-     ('video_bytes = "6100"', "video_bytes must be those of the name of a file, not '6100'"),
+    [('video_bytes = "00"', "video_bytes must be the bytes of the name of a file, not '00'"),
+     ('video_bytes = "6100"', "video_bytes must be the bytes of the name of a file, not '6100'"),
      ('video = "a\\u0000"', "video must be the name of a file, not "),
      ('[[shot]]\nstart = "0"\nend = "1"\nstrength = []', "strength is empty; give a number")],
 )  # fmt: skip

@@ -273,7 +273,7 @@ def test_a_source_that_changes_during_the_first_pass(run: Run, make_video: MakeV
             shorter.replace(run.source)
 
     run.analysis, run.on_event = None, swap
-    with pytest.raises(ChangedSourceError, match="changed while it was looked through"):
+    with pytest.raises(ChangedSourceError, match="changed during its analysis"):
         run()
     assert_nothing_changed(run)
 

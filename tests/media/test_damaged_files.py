@@ -379,7 +379,8 @@ def test_a_part_of_a_damaged_file_is_read_from_the_files_beginning(tmp_path, who
     assert analysis.one_thread
     said = messages(events)
     assert said == [
-        "the file is damaged; it is read again from its beginning, so that every run gives the same"
+        "the file is damaged; vidrestore reads it again from its beginning, so that every run "
+        "gives the same result"
     ]
     known = list(zip(analysis.pts, analysis.crc32, strict=True))
     assert known == [f for f in checksums(source, one_thread=True) if f[0] >= 600]

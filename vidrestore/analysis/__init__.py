@@ -1,1 +1,1 @@
-"""Pass one: decode, detect, track, align; gives an Analysis."""
+"""Pass one: find, track and align the faces of a video; the result is an `Analysis`."""

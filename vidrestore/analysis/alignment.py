@@ -1,4 +1,4 @@
-"""Tracks become smooth geometry: landmarks that do not tremble, and the crop they define."""
+"""Alignment: smooth the landmarks of tracks over time, and fit the face crop to them."""
 
 from __future__ import annotations
 
@@ -27,23 +27,25 @@ from vidrestore.imaging.geometry import (
 
 _LANDMARK_ORDER, _DRIFT_ORDER = 3, 2
 _ROUNDS = 6
-# Residual, in eye distances, at which a landmark counts half: a sighting further off is an error.
-# Once motion is taken out, less is left that could be no error.
+# The residual, in eye distances, at which the weight of a landmark is one half: a landmark further
+# off is an error. The limit for the drift is lower, because the measured motion is already removed.
 _OUTLIER_EYES, _DRIFT_OUTLIER_EYES = 0.06, 0.05
-# Weight of the third difference against motion that was measured; takes away its noise from frame
-# to frame, and a twentieth of shaking at 5 Hz.
+# Weight of the third difference against measured motion. It removes the noise of the motion from
+# frame to frame, and a twentieth of shaking at 5 Hz.
 _STEADINESS = 0.02
-# Of a difference, against a sample's weight of 1: beyond this, rounding outweighs the samples.
+# The largest weight of a difference, against a sample's weight of 1: beyond it, rounding errors
+# outweigh the samples.
 _MOST_SMOOTHNESS = 1e9
 _RIDGE, _RIDGE_OF_SMOOTHNESS = 1e-9, 1e-13
-# Frame rates, over 25 per second, at which smoothing stops to follow the rate.
+# The limits, as multiples of 25 frames per second, beyond which smoothing ignores the frame rate.
 _SLOWEST, _FASTEST = 1 / 25, 40.0
 _LEAST_POINTS = 12
-# Second difference of the drift, in eye distances, at which motion counts half: it went wrong.
+# The second difference of the drift, in eye distances, at which the stiffness is halved: a larger
+# one shows that the measured motion is wrong.
 _KINK_EYES = 0.0007
-# How stiff the drift is where motion was not measured, against where it was.
+# The stiffness of the drift where motion was not measured, relative to where it was.
 _UNMEASURED = 0.1
-# Sightings on either side of a break.
+# The number of detections that are compared on either side of a possible break.
 _AROUND_BREAK = 3
 _SMALLEST_WORK_PX, _LARGEST_WORK_PX = 64, 2048
 
@@ -60,28 +62,31 @@ def align(
     coarse: bool,
     repeats: BoolArray | None = None,
 ) -> list[Track]:
-    """Smooth every track by itself, so that nothing leaks across a cut.
+    """Smooth every track by itself and fit a crop to its landmarks in each frame.
 
-    The weights of `how` are meant for 25 frames per second and scaled with the rate, from 1 to
-    1000: a weight of the p-th difference stands for the same time constant as its power 2 p. A rate
-    beyond these counts as the nearer of them. The crop is fitted in the upright, square-pixel view;
-    the matrices carry rotation, flips and pixel aspect ratio.
+    The weights of `how` are meant for 25 frames per second and are scaled with the frame rate, from
+    1 to 1000 frames per second: the weight of the p-th difference stands for the same time constant
+    as its power 2 p. A rate outside this range counts as the nearest one inside it.
+
+    Convention: `matrices` of the result lead from frame pixel centers (x, y) to the unit crop with
+    edges at 0 and 1. The crop is fitted in the upright, square-pixel view, so the matrices carry
+    rotation, flips and the pixel aspect ratio.
 
     Args:
-        tracks: In pixels of the frame.
-        info: Of the frames.
-        how: The weights, and `least_support`: motion on which a smaller share of its points agree
+        tracks: The tracks, in frame pixels.
+        info: The properties of the frames.
+        how: The weights, and `least_support`: a motion on which a smaller share of its points agree
             is not used.
-        template_name: Where the landmarks stand in the crop: "gpen" or "ffhq".
-        coarse: Whether landmarks were guessed from boxes: `coarse_smoothness` counts then, else
-            `smoothness`.
-        repeats: (frames,) True where a frame of the video shows what the one before showed:
-            smoothing leaves these out, and they get the geometry of the one before, so that their
-            crops are equal too. Default: none does.
+        template_name: The template of the crop: "gpen" or "ffhq".
+        coarse: Whether the detector guessed the landmarks from boxes. If so, the weight is
+            `coarse_smoothness`, otherwise `smoothness`.
+        repeats: (frames,) True where a frame of the video shows the same picture as the frame
+            before. Smoothing leaves such a frame out, and the frame gets the geometry of the one
+            before it, so that their crops are equal too. Default: no frame repeats.
 
     Returns:
-        The tracks in the order given, all with the strength 1; `vidrestore.analysis.strength`
-        gives them theirs.
+        The tracks in the order given, all with a strength of 1; `vidrestore.analysis.strength`
+        computes the strength.
     """
     smoothness = how.coarse_smoothness if coarse else how.smoothness
     to_upright = upright(info).matrix
@@ -118,24 +123,30 @@ def align(
 
 
 def _pictures(raw: RawTrack, repeats: BoolArray | None) -> tuple[list[int], list[int], IntArray]:
-    """Of each picture that the track shows the first frame, and one in which the face was found
-    if there is any; and (n,) which picture each frame shows, from 0."""
+    """Group the frames of a track by the picture that they show.
+
+    Returns the first frame of each picture; one frame of each picture, in which the detector found
+    the face if it did so in any; and (n,) the index of the picture of each frame.
+    """
     n = len(raw.score)
-    again = np.zeros(n, bool) if repeats is None else repeats[raw.first_frame :][:n].copy()
-    again[0] = False
-    starts = np.flatnonzero(~again).tolist()
-    found = np.isfinite(raw.score)
-    sightings = [a + int(np.argmax(found[a:b])) for a, b in pairwise([*starts, n])]
-    return starts, sightings, np.cumsum(~again) - 1
+    is_repeat = np.zeros(n, bool) if repeats is None else repeats[raw.first_frame :][:n].copy()
+    is_repeat[0] = False
+    starts = np.flatnonzero(~is_repeat).tolist()
+    detected = np.isfinite(raw.score)
+    sightings = [a + int(np.argmax(detected[a:b])) for a, b in pairwise([*starts, n])]
+    return starts, sightings, np.cumsum(~is_repeat) - 1
 
 
 def broken(tracks: Sequence[RawTrack], how: Align) -> list[RawTrack]:
-    """Cut tracks where pixels and landmarks both say that another face begins.
+    """Cut tracks where both the pixels and the landmarks show that another face begins.
+
+    A track is cut between two detections if a motion between them is missing or has less support
+    than `how.least_support`, and if the landmarks jump by more than `how.break_eyes` eye distances.
+    A track without any measured motion is not cut.
 
     Args:
-        tracks: Ordered by first frame.
-        how: That is where motion was looked for and has less than `least_support`, and where the
-            landmarks jump by more than `break_eyes` eye distances.
+        tracks: The tracks, ordered by first frame.
+        how: The settings; `least_support` and `break_eyes` count here.
 
     Returns:
         The tracks and parts of tracks, ordered by first frame.
@@ -145,6 +156,7 @@ def broken(tracks: Sequence[RawTrack], how: Align) -> list[RawTrack]:
 
 
 def _parts(raw: RawTrack, least_support: float, break_eyes: float) -> list[RawTrack]:
+    """Cut one track as `broken` does."""
     found = np.flatnonzero(np.isfinite(raw.score)).tolist()
     seen = raw.landmarks[found].astype(np.float64)
     limit = break_eyes * float(np.median(np.linalg.norm(seen[:, 1] - seen[:, 0], axis=-1)))
@@ -162,28 +174,29 @@ def _parts(raw: RawTrack, least_support: float, break_eyes: float) -> list[RawTr
     return [_part(raw, *limits) for limits in zip(starts, [*ends, len(raw.score)], strict=True)]
 
 
-def _jump(centres: Array, frames: Sequence[int], k: int) -> float:
-    """How far sighting k is, in pixels, from where those before it lead.
+def _jump(centers: Array, frames: Sequence[int], k: int) -> float:
+    """Measure by how many pixels detection k is off the course of those before it.
 
-    The median of three sightings from it on against that of the three before, less what the
-    median velocity before, after or on both sides explains of it, so that neither a quick turn
-    nor one bad sighting counts. 0 where there is but one sighting on a side.
+    This is the median of three detections from k on minus that of the three before k, minus the
+    part that the median velocity before, after or on both sides explains. Neither a quick turn nor
+    one bad detection counts. The result is 0 where a side has only one detection.
     """
     sides = [slice(max(0, k - _AROUND_BREAK), k), slice(k, k + _AROUND_BREAK)]
-    if any(len(centres[side]) < 2 for side in sides):
+    if any(len(centers[side]) < 2 for side in sides):
         return 0.0
     times = np.array(frames, dtype=np.float64)
-    velocities = [np.diff(centres[side], axis=0) / np.diff(times[side])[:, None] for side in sides]
+    velocities = [np.diff(centers[side], axis=0) / np.diff(times[side])[:, None] for side in sides]
     velocities.append(np.concatenate(velocities))
     step, lasts = (
         np.median(values[sides[1]], axis=0) - np.median(values[sides[0]], axis=0)
-        for values in (centres, times)
+        for values in (centers, times)
     )
     explained = [np.median(velocity, axis=0) * lasts for velocity in velocities]
     return min(float(np.linalg.norm(step - way)) for way in explained)
 
 
 def _part(raw: RawTrack, start: int, end: int) -> RawTrack:
+    """Cut frames [start, end) out of a track."""
     if (start, end) == (0, len(raw.score)):
         return raw
     return replace(
@@ -204,7 +217,19 @@ def _part(raw: RawTrack, start: int, end: int) -> RawTrack:
 def upright_motions(
     motions: Sequence[Motion | None], to_upright: Matrix, least_support: float
 ) -> Array:
-    """(n, 2, 3) in the upright view, NaN where there is none that enough points agree on."""
+    """Convert motions from frame pixels to the upright view.
+
+    Convention: each motion leads from the pixel centers (x, y) of a frame to those of the next one,
+    in the frame for `motions` and in the upright, square-pixel view for the result.
+
+    Args:
+        motions: The motions of a track, one for each frame since the frame before.
+        to_upright: (2, 3) frame pixel centers -> upright pixel centers.
+        least_support: The least share of the points that must agree on a motion, in [0, 1].
+
+    Returns:
+        (n, 2, 3) float64; NaN where there is no motion, or one with too few agreeing points.
+    """
     from_upright = invert(to_upright)
     moves = np.full((len(motions), 2, 3), np.nan)
     for index, motion in enumerate(motions):
@@ -214,11 +239,18 @@ def upright_motions(
 
 
 def smooth_landmarks(seen: npt.NDArray[Any], weight: float) -> Array:
-    """(n, 5, 2) landmarks, NaN where missing -> smooth ones for every frame.
+    """Smooth landmarks over time, each landmark by itself.
 
-    Each landmark for itself: min over x of sum w |x - z|^2 + weight * |D3 x|^2 (Whittaker 1923;
-    Eilers, Anal. Chem. 75, 2003), with Cauchy weights w taken from the smoothed residuals over
-    six rounds, so that one bad point is put aside without giving up its frame.
+    min over x of sum w |x - z|^2 + weight * |D3 x|^2 (Whittaker 1923; Eilers, Anal. Chem. 75,
+    2003), with Cauchy weights w from the smoothed residuals over six rounds. One bad landmark
+    therefore loses its weight, and the other landmarks of its frame keep theirs.
+
+    Args:
+        seen: (n, 5, 2) landmarks (x, y) in pixels; NaN where missing.
+        weight: The weight of the third difference, above 0.
+
+    Returns:
+        (n, 5, 2) float64 smooth landmarks for every frame.
     """
     found = np.isfinite(seen[:, :, 0])
     eyes = np.linalg.norm(seen[:, 1] - seen[:, 0], axis=-1)
@@ -237,16 +269,26 @@ def smooth_landmarks(seen: npt.NDArray[Any], weight: float) -> Array:
 def follow_motion(
     seen: npt.NDArray[Any], smooth: Array, moves: Array, *, smoothness: float, faster: float = 1.0
 ) -> Array:
-    """(n, 5, 2) landmarks that go the way their pixels went, and drift to where they are seen.
+    """Let landmarks follow the measured motion of the face and drift slowly to their detections.
 
-    `seen` is NaN where missing; `smooth` are the landmarks smoothed by themselves; `moves`
-    (n, 2, 3) leads from each frame before, NaN where unknown: there the steps of `smooth` count
-    instead, with less weight. `faster` is the frame rate over 25 per second.
+    With c the sum of the steps, x = c + d, where d is the min over d of sum w |d - (z - c)|^2 +
+    smoothness * sum v |D2 d|^2. The weights w and v are Cauchy's over six rounds. v lets the drift
+    bend where the motion is wrong, for example where a hand is in front of the face. Weak smoothing
+    at the end removes the noise of the motion.
 
-    With c the sum of the steps, x = c + d, d being the min over d of
-    sum w |d - (z - c)|^2 + smoothness * sum v |D2 d|^2. w and v are Cauchy's over six rounds: v
-    lets the drift bend where motion went wrong, say with a hand before the face. What motion adds
-    of its own noise is taken away by weak smoothing in the end.
+    Convention: `moves` lead from the pixel centers (x, y) of a frame to those of the next one, in
+    the view of the landmarks.
+
+    Args:
+        seen: (n, 5, 2) landmarks (x, y) in pixels; NaN where missing.
+        smooth: (n, 5, 2) landmarks as `smooth_landmarks` returns them.
+        moves: (n, 2, 3) motions since the frame before; NaN where unknown. There the steps of
+            `smooth` count instead, with less weight.
+        smoothness: The stiffness of the drift at 25 frames per second, above 0.
+        faster: The frame rate divided by 25 per second; default: 1.
+
+    Returns:
+        (n, 5, 2) float64 landmarks for every frame.
     """
     found = np.isfinite(seen[:, :, 0])
     eyes = max(float(np.nanmedian(np.linalg.norm(seen[:, 1] - seen[:, 0], axis=-1))), 1e-6)
@@ -255,9 +297,10 @@ def follow_motion(
     path = np.concatenate([np.zeros((1, *steps.shape[1:])), np.cumsum(steps, axis=0)])
     z = np.where(found[..., None], seen, 0.0) - path
     measured = np.where(np.isfinite(moves[:, 0, 0]), 1.0, _UNMEASURED)
-    known = smoothness * faster ** (2 * _DRIFT_ORDER) * np.minimum(measured[2:], measured[1:-1])
+    rigidity = smoothness * faster ** (2 * _DRIFT_ORDER)
+    full_stiffness = rigidity * np.minimum(measured[2:], measured[1:-1])
     kink = _KINK_EYES * eyes / faster**_DRIFT_ORDER
-    weights, stiffness = found.astype(float), known
+    weights, stiffness = found.astype(float), full_stiffness
     drift = np.empty(seen.shape)
     for _ in range(_ROUNDS):
         for point in range(seen.shape[1]):
@@ -267,7 +310,7 @@ def follow_motion(
         residual = np.linalg.norm(drift - z, axis=-1)
         weights = found / (1 + (residual / (_DRIFT_OUTLIER_EYES * eyes)) ** 2)
         bend = np.linalg.norm(np.diff(drift.mean(axis=1), n=_DRIFT_ORDER, axis=0), axis=-1)
-        stiffness = known / (1 + (bend / kink) ** 2)
+        stiffness = full_stiffness / (1 + (bend / kink) ** 2)
     every = np.ones(len(path))
     flat = (path + drift).reshape(len(path), -1)
     steady = whittaker(flat, every, _STEADINESS * faster ** (2 * _LANDMARK_ORDER))
@@ -281,12 +324,21 @@ def whittaker(
     *,
     order: int = _LANDMARK_ORDER,
 ) -> Array:
-    """(n, c) samples with (n,) weights -> (n, c) smooth ones; a banded solve, O(n).
+    """Smooth samples by a penalty on their differences, with a banded solve in O(n).
 
-    min over x of sum weights |x - z|^2 + sum smoothness |D^order x|^2, `smoothness` being one
-    number or one for each of the n - order differences. With too few samples the order is lower
-    and the smoothness their mean. More smoothness than `_MOST_SMOOTHNESS` counts as that much.
-    Where neither samples nor smoothness say anything, x is linear between the samples.
+    min over x of sum weights |x - z|^2 + sum smoothness |D^order x|^2 (Whittaker 1923). With too
+    few samples the order is lowered, and the mean of the smoothness is used. More smoothness than
+    10^9 counts as 10^9. Where neither samples nor smoothness determine x, it is linear between the
+    samples.
+
+    Args:
+        z: (n, c) samples.
+        weights: (n,) weights, 0 where a sample is missing.
+        smoothness: One number, or (n - order,) numbers, one for each difference.
+        order: The order of the differences; default: 3.
+
+    Returns:
+        (n, c) float64 smooth samples.
     """
     n = len(z)
     possible = min(n - 1, max(int(np.count_nonzero(weights)) - 1, 0))
@@ -301,12 +353,12 @@ def whittaker(
         for i in range(order + 1 - k):
             product = difference[i] * difference[i + k]
             bands[order - k, i + k : n - order + i + k] += smoothness * product
-    # A tiny ridge keeps the system solvable where only a few frames carry weight: more than what
-    # rounding takes from the diagonal. It leads to the line between samples, not to zero.
+    # A tiny ridge, larger than the rounding error of the diagonal, keeps the system solvable where
+    # only a few frames carry weight. It pulls toward the line between samples, not to zero.
     ridge = _RIDGE + _RIDGE_OF_SMOOTHNESS * float(np.max(smoothness))
     bands[order] += weights + ridge
     carries = np.flatnonzero(weights)
-    # Rounding is relative to the values; no difference depends on where they are counted from.
+    # Rounding errors grow with the values, and no difference depends on the origin.
     origin = z[carries].mean(axis=0)
     between = [np.interp(np.arange(n), carries, column[carries]) for column in z.T]
     pulled = weights[:, None] * (z - origin) + ridge * (np.stack(between, axis=1) - origin)
@@ -314,11 +366,12 @@ def whittaker(
 
 
 def _work_px(matrices: npt.NDArray[Any]) -> int:
-    """The smallest power of two not below the largest crop."""
+    """Return the smallest power of two that is not smaller than the largest crop, within limits."""
     side = max(crop_side_px(matrix) for matrix in matrices)
     return int(np.clip(2 ** np.ceil(np.log2(side)), _SMALLEST_WORK_PX, _LARGEST_WORK_PX))
 
 
 def _filled(score: FloatArray) -> FloatArray:
-    known = np.flatnonzero(np.isfinite(score))
-    return np.interp(np.arange(len(score)), known, score[known]).astype(np.float32)
+    """Interpolate the scores of the frames in which the detector found nothing."""
+    detected = np.flatnonzero(np.isfinite(score))
+    return np.interp(np.arange(len(score)), detected, score[detected]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Analyses of earlier runs, kept in the user cache."""
+"""The cache of analyses: reuse the analysis of an earlier run, from the user's cache folder."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ OTHER_FRAMES = (
     "the analysis of an earlier run is of other frames than the source has now; it is dropped, and "
     "the source is analyzed again"
 )
-"""What is said before that is done."""
+"""The notice for a cached analysis that does not match the frames of the source."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An analysis, and where it is from."""
+    """An analysis and its origin."""
 
     analysis: Analysis
+    """The analysis."""
     is_kept: bool
-    """Whether it is that of an earlier run, which nothing but the source's frames can prove."""
+    """Whether it comes from an earlier run; only the frames of the source can prove it right."""
 
 
 def find_analysis(
@@ -47,25 +48,33 @@ def find_analysis(
     may_be_kept: bool = True,
     on_event: OnEvent | None = None,
 ) -> Known:
-    """The analysis of an earlier run with the same settings on the same content, else a new one.
+    """Return the cached analysis of an earlier run, or make a new one.
 
-    It is kept in the user cache unless the settings forbid that.
+    A cached analysis belongs to the same settings and the same content. A new one is written to the
+    user's cache folder unless the settings forbid that, the detector failed, or the source was
+    written to in the meantime.
 
     Args:
         source: The video.
-        settings: Those of the run.
-        span: The part of the source that is looked at; None: all.
-        inspection: What sampled frames say, where they were looked at already.
-        may_be_kept: False where that of an earlier run turned out to be of other frames: it is made
-            anew, and takes the place of the other.
-        on_event: Is told what is used, and what is of no use.
+        settings: The settings of the run.
+        span: The part of the source to look at; default: all.
+        inspection: The measurements in sampled frames; default: measured here when needed.
+        may_be_kept: False to ignore a cached analysis, because it does not match the frames of the
+            source. The new analysis replaces it. Default: True.
+        on_event: Receives progress and notices; default: none are sent.
+
+    Returns:
+        The analysis and its origin.
 
     Raises:
-        ChangedSourceError: The source changed while it was looked through.
+        InputError: The source cannot be read as video, or `span` holds no frame.
+        ChangedSourceError: The source changed during the analysis.
+        UsageError: A setting does not suit the source.
+        WeightsError: The weights of the detector are missing.
     """
-    path = _kept_at(source, settings, span) if settings.detect.remember else None
+    path = _cache_path(source, settings, span) if settings.detect.remember else None
     if path is not None and not may_be_kept:
-        _drop(path)
+        _delete(path)
     elif path is not None and (known := _loaded(path, source, settings, on_event)) is not None:
         notify(on_event, "the analysis of an earlier run is used")
         return Known(known, is_kept=True)
@@ -73,19 +82,19 @@ def find_analysis(
         inspection = inspect_samples(source, settings, span)
         notify(on_event, *filter(None, [inspection.interlacing.notice()]))
     analysis = analyze(source, inspection, settings, span=span, on_event=on_event)
-    if path is None or analysis.detector_errors:  # the next run may have better luck
+    if path is None or analysis.detector_errors:  # the detector may work in the next run
         return Known(analysis, is_kept=False)
     if source.mtime_ns and source.path.stat().st_mtime_ns != source.mtime_ns:
         notify(
             on_event,
-            f"{source.path} was written to while it was looked through, so its analysis is not "
-            "kept",
+            f"{source.path} was written to during its analysis, so vidrestore does not keep the "
+            "analysis",
         )
         return Known(analysis, is_kept=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         storage.save(analysis, path, key=path.name)
-    except (OSError, VidrestoreError) as error:  # only costs time
+    except (OSError, VidrestoreError) as error:  # the next run only takes longer
         _LOG.info("the analysis is not kept: %s", error)
     return Known(analysis, is_kept=False)
 
@@ -93,19 +102,36 @@ def find_analysis(
 def remembered_analysis(
     source: Probe, settings: Settings, on_event: OnEvent | None = None
 ) -> Analysis | None:
-    """That of the whole source, where an earlier run with the same settings made it."""
+    """Return the cached analysis of a whole source; never make a new one.
+
+    Args:
+        source: The video.
+        settings: The settings of the run.
+        on_event: Receives a notice about a cached analysis that cannot be used; default: none is
+            sent.
+
+    Returns:
+        The analysis; None where there is none, or where `settings.detect.remember` is False.
+    """
     if not settings.detect.remember:
         return None
-    return _loaded(_kept_at(source, settings, None), source, settings, on_event)
+    return _loaded(_cache_path(source, settings, None), source, settings, on_event)
 
 
 def forget_analysis(source: Probe, settings: Settings, on_event: OnEvent | None) -> None:
-    """Drop what `remembered_analysis` gave, since the source has other frames, and say so."""
+    """Delete the cached analysis of a whole source whose frames differ from it, and send a notice.
+
+    Args:
+        source: The video.
+        settings: The settings of the run.
+        on_event: Receives the notice `OTHER_FRAMES`; None: none is sent.
+    """
     notify(on_event, OTHER_FRAMES)
-    _drop(_kept_at(source, settings, None))
+    _delete(_cache_path(source, settings, None))
 
 
-def _kept_at(source: Probe, settings: Settings, span: TimeRange | None) -> Path:
+def _cache_path(source: Probe, settings: Settings, span: TimeRange | None) -> Path:
+    """Return the path of the cached analysis."""
     folder = weights.user_cache() / "analyses"
     return storage.cached(source, folder, _settings_hash(settings, span))
 
@@ -113,36 +139,36 @@ def _kept_at(source: Probe, settings: Settings, span: TimeRange | None) -> Path:
 def _loaded(
     path: Path, source: Probe, settings: Settings, on_event: OnEvent | None
 ) -> Analysis | None:
-    """None where there is none, or one of no use, which is dropped and said."""
+    """Load a cached analysis; delete one that cannot be used, and send a notice about it."""
     try:
         path.lstat()
-    except OSError as error:  # there is none, or no cache
-        _LOG.debug("no analysis is kept at %s: %s", path, error)
+    except OSError as error:  # there is no analysis, or no cache folder
+        _LOG.debug("there is no cached analysis at %s: %s", path, error)
         return None
     try:
         analysis = storage.load(path, key=path.name)
         storage.check_source(analysis, source, str(path))
         storage.check_picture(analysis, source.info, str(path))
     except InputError as error:
-        _LOG.info("a kept analysis is of no use: %s", error)
+        _LOG.info("a cached analysis cannot be used: %s", error)
         notify(
             on_event,
             f"the analysis that an earlier run kept in {path} cannot be used, so it is made anew",
         )
-        _drop(path)
+        _delete(path)
         return None
     return analysis
 
 
-def _drop(path: Path) -> None:
+def _delete(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        _LOG.info("a kept analysis stays: %s", error)
+        _LOG.info("a cached analysis cannot be deleted: %s", error)
 
 
 def _settings_hash(settings: Settings, span: TimeRange | None) -> str:
-    """Of all that pass one depends on but the source."""
+    """Hash everything that pass one depends on except the source."""
     align = settings.align.model_copy(update={"template": template_of(settings)})
     parts = [
         *(getattr(settings, name) for name in ("fields", "detect", "shots", "track", "people")),

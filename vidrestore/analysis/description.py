@@ -1,4 +1,4 @@
-"""What an analysis says of a video and of the people in it."""
+"""The description of an analysis: facts of the video, and when and how each person is seen."""
 
 from __future__ import annotations
 
@@ -16,32 +16,42 @@ from vidrestore.analysis.tracks import Track
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import crop_side_px, template
 
-# A head turned further shows one cheek only.
+# A head turned by more than this shows only one cheek.
 _AWAY_DEGREES = 45.0
 
 Place = tuple[int, int]
-"""Which track, and which of its frames."""
+"""The index of a track, and the index of a frame within the track."""
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody, over the whole video."""
+    """One person over the whole video."""
 
     person_id: int
+    """The number of the person, from 1."""
     shots: tuple[int, ...]
-    """From 1."""
+    """The numbers, from 1, of the shots in which the person is seen."""
     tracks: tuple[int, ...]
+    """The `track_id` of each track of the person."""
     seconds_on_screen: float
+    """The time in seconds for which the person is on screen."""
     eye_distance_px: float
-    """Mean, in frame pixels, of the face if it looked straight ahead."""
+    """The mean distance of the eyes, in frame pixels, as if the face looked straight ahead."""
     share_turned_away: float
-    """Of the frames, how many show the head turned by more than 45 degrees."""
+    """The share of the frames, in [0, 1], in which the head is turned by more than 45 degrees."""
     clearest_seconds: float
-    """When they are seen best, from the first frame on."""
+    """The time in seconds, from the first frame on, at which the person is seen best."""
 
 
 def people_of(analysis: Analysis) -> list[Person]:
-    """By number."""
+    """Describe the people of an analysis.
+
+    Args:
+        analysis: The analysis.
+
+    Returns:
+        The people, ordered by number.
+    """
     people = sorted({track.person_id for track in analysis.tracks})
     return [_person(analysis, person) for person in people]
 
@@ -69,8 +79,19 @@ def _person(analysis: Analysis, person: int) -> Person:
 
 
 def best_views(tracks: Sequence[Track], person: int, most: int) -> list[Place]:
-    """Where one person is seen best: in `most` parts of equal length of all their frames, the
-    clearest."""
+    """Find the frames in which one person is seen best.
+
+    All frames of the person are divided into parts of equal length; each part gives its clearest
+    frame.
+
+    Args:
+        tracks: The tracks of all people.
+        person: The number of the person.
+        most: The largest number of places to return.
+
+    Returns:
+        At most `most` places, ordered by time.
+    """
     places = [
         (i, at)
         for i, track in enumerate(tracks)
@@ -88,20 +109,43 @@ def best_views(tracks: Sequence[Track], person: int, most: int) -> list[Place]:
 
 
 def seconds_at(analysis: Analysis, place: Place) -> Fraction:
-    """From the first frame on, as --start takes them."""
+    """Return the time of a place in a track.
+
+    Args:
+        analysis: The analysis.
+        place: The track and the frame within it.
+
+    Returns:
+        The time in seconds since the first frame, as the option --start takes it.
+    """
     index = analysis.tracks[place[0]].first_frame + place[1]
     return int(analysis.pts[index] - analysis.pts[0]) * analysis.info.time_base
 
 
 def seconds_of_track(analysis: Analysis, track: Track) -> float:
-    """How long it is on screen, to the beginning of its last frame."""
+    """Measure how long a track is on screen.
+
+    Args:
+        analysis: The analysis.
+        track: One of its tracks.
+
+    Returns:
+        The time in seconds from the start of its first frame to the start of its last frame.
+    """
     last = min(track.end_frame, analysis.frame_count) - 1
     ticks = int(analysis.pts[last] - analysis.pts[track.first_frame])
     return float(ticks * analysis.info.time_base)
 
 
 def as_dict(analysis: Analysis) -> dict[str, Any]:
-    """Plain values, for JSON."""
+    """Convert an analysis to plain values for JSON.
+
+    Args:
+        analysis: The analysis.
+
+    Returns:
+        The facts of the video, the shots, the numbers of faces and the people.
+    """
     return {
         "video": dict(facts_of(analysis)),
         "guessed": sorted(analysis.info.guessed),
@@ -129,7 +173,14 @@ _FIELDS_MODES = {
 
 
 def facts_of(analysis: Analysis) -> Iterator[tuple[str, str]]:
-    """(what, how it is) of the video stream; what the file leaves unsaid is marked as guessed."""
+    """Describe the video stream of an analysis.
+
+    Args:
+        analysis: The analysis.
+
+    Yields:
+        (name, value) of each fact; the value of a guessed fact ends with a remark about that.
+    """
     info = of_file(analysis).info
     yield "video", f"{info.codec}, {info.width} x {info.height}, {info.pixel_format}"
     yield "frame rate", f"{float(info.frame_rate):.6g} nominal{_guess(info, 'frame rate')}"

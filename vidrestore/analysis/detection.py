@@ -1,4 +1,4 @@
-"""Frames become the faces found in each, and enough of the picture to see cuts."""
+"""Face detection in every frame, and the small pictures in which cuts are found later."""
 
 from __future__ import annotations
 
@@ -38,28 +38,37 @@ Recognise = Callable[[Picture, Sequence[Detection], float], list[Detection]]
 
 _THUMBNAIL_SIZE = (64, 36)
 _SWSCALE_MATRIX = {"bt601": "ITU601", "bt709": "ITU709", "bt2020": "BT2020"}
-# Mean change of the small grey picture, in 8-bit levels, that may be a cut.
+# The mean change of the thumbnail, in 8-bit levels, that may be a cut.
 _CHANGE = 8.0
-# Share of its area that a face keeps from one frame to the next.
+# The least overlap of a face with itself in the frame before.
 _SAME_FACE = 0.1
-# Frames in a row at which a detector may break: with more it is no accident.
+# The number of frames in a row at which a detector may not fail, because that is no accident.
 _MOST_FAILURES = 5
-# A closer look has 20 pixels for a face that has 24 in the frame, and looks at square tiles which
-# overlap by the largest face that it is for.
+# The closer look shows a face of 24 frame pixels with 20 pixels. Its square tiles overlap by the
+# largest face that the closer look searches for.
 _CLOSER, _TILE_OVERLAP_PX = 5 / 6, 96
 
 
 @dataclass(slots=True)
 class Failures:
-    """Frames at which a detector or a recogniser broke; filled while they are looked at."""
+    """The count of the frames at which a detector or a recognizer failed."""
 
     frames: int = 0
+    """The number of frames with a failure."""
     first: str = ""
-    """Which was the first, and what the error said."""
+    """The first such frame and the message of its error; empty without a failure."""
     _in_a_row: int = 0
 
     def add(self, index: int, error: Exception | None) -> None:
-        """Of the next frame; raises the error where too many frames in a row have one."""
+        """Count the result of the next frame.
+
+        Args:
+            index: The index of the frame, from 0.
+            error: The exception that the frame caused; None: the frame caused none.
+
+        Raises:
+            Exception: `error` itself, where it is the fifth in a row.
+        """
         if error is None:
             self._in_a_row = 0
             return
@@ -72,23 +81,26 @@ class Failures:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FirstLookResult:
-    """What the first look at a frame gave."""
+    """The result of the first look at a frame."""
 
     frame: Frame
+    """The decoded frame."""
     picture: Picture
-    """(H, W, 3) BGR, upright."""
+    """(H, W, 3) uint8 BGR, the frame in the upright view in which faces are detected."""
     thumbnail: Picture
+    """(36, 64) uint8 gray, upright."""
     crc32: int
+    """The CRC-32 of the samples of all planes of the frame."""
     found: list[Detection] | None
-    """In pixels of `picture`; None where nobody looked."""
+    """The faces, in pixels of `picture`; None where the detector did not run or failed."""
     error: Exception | None = None
-    """Why not, where the detector broke."""
+    """The exception of the detector, where it failed."""
 
 
 class FirstLook:
-    """Looks for faces in each `every`-th frame as a person would see it, scaled to `size_px`.
+    """Detects faces in each `every`-th frame, in an upright picture scaled to `size_px`.
 
-    Every thread has one of its own: detectors are not for two threads at a time.
+    Each thread needs a `FirstLook` of its own, because two threads must not share a detector.
     """
 
     def __init__(
@@ -102,10 +114,10 @@ class FirstLook:
         """Set up the first look.
 
         Args:
-            detector: Finds the faces; not used by another thread meanwhile.
-            info: Of the frames.
-            how: `size_px` and `every` count here.
-            margins: Parts of the picture that are covered; default: none.
+            detector: The detector, which no other thread uses in the meantime.
+            info: The properties of the frames.
+            how: The settings; `size_px` and `every` count here.
+            margins: The margins; the noise in them is covered. Default: none.
         """
         self._detector = detector
         self._info = info
@@ -114,14 +126,22 @@ class FirstLook:
         self._every = how.every
 
     def __call__(self, frame: Frame) -> FirstLookResult:
+        """Look at one frame.
+
+        Args:
+            frame: The decoded frame.
+
+        Returns:
+            The faces, the upright picture, the thumbnail and the checksum.
+        """
         picture = upright_picture(frame.image, self._info, self._view, self._margins)
-        grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-        small = cv2.resize(grey, _THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA)
+        gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+        small = cv2.resize(gray, _THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA)
         found, error = None, None
         if frame.index % self._every == 0:
             try:
                 found = self._detector(picture)
-            except Exception as broken:  # of whatever kind; `detect` counts it
+            except Exception as broken:  # a detector may raise anything; `detect` counts it
                 _log.info("the detector failed at frame %d: %r", frame.index, broken)
                 error = broken
         crc32 = checksum(frame.image)
@@ -138,28 +158,30 @@ def detect(
     recognise: Recognise | None = None,
     failures: Failures | None = None,
 ) -> Iterator[tuple[Frame, Observation]]:
-    """Find the faces of every frame, with a second look where the first may have missed some.
+    """Find the faces of every frame, with a second look where the first look may have missed some.
 
-    A face that fills the picture is seen from afar: where nothing was found or a face of the frame
-    before is gone. Small ones in large frames are seen closely, tile by tile. Where neither a lost
-    face nor a new picture asks for it, both are done every `how.again_seconds` only.
+    The second look shrinks the picture to find faces that fill it, where the first look found
+    nothing or where a face of the frame before is gone. It also searches large frames tile by tile
+    for small faces. If no face is lost and the picture is not new, both happen only every
+    `how.again_seconds`.
 
     Args:
-        looks: What the first look at each frame gave, in order.
-        detector: For the second look; not used by another thread meanwhile.
-        info: Of the frames.
-        how: `size_px` and `again_seconds` count here.
-        margins: What lies in them is no face, and counted in the observation; default: none.
-        recognise: Adds embeddings to the faces of a picture, given its time in seconds; default:
-            no embeddings.
-        failures: Counts the frames at which `detector` or `recognise` broke, which keep the faces
-            found until then; default: they are not told.
+        looks: The results of the first look at each frame, in order.
+        detector: The detector for the second look, which no other thread uses in the meantime.
+        info: The properties of the frames.
+        how: The settings; `size_px` and `again_seconds` count here.
+        margins: The margins. Detections in them are dropped, and the observation counts them.
+            Default: none.
+        recognise: Adds embeddings to the faces of a picture, given the picture, its faces and its
+            time in seconds. Default: the faces get no embeddings.
+        failures: Counts the frames at which `detector` or `recognise` failed. Such a frame keeps
+            the faces that were found before the failure. Default: a counter that is dropped.
 
     Yields:
-        Each frame with its faces, in pixels of the frame.
+        Each frame with its observation; faces are in frame pixels.
 
     Raises:
-        Exception: Of the detector or the recogniser, where several frames in a row have one.
+        Exception: The error of the detector or the recognizer, after five frames in a row with one.
     """
     failures = failures or Failures()
     view = upright(info, how.size_px)
@@ -187,7 +209,7 @@ def detect(
 
 
 class _SecondLook:
-    """Finds what the first look missed; called for the frames of one stream in order."""
+    """Finds faces that the first look missed; called for the frames of one stream in order."""
 
     def __init__(
         self,
@@ -216,7 +238,7 @@ class _SecondLook:
     def __call__(
         self, look: FirstLookResult, found: list[Detection], seconds: float
     ) -> list[Detection]:
-        """`found` and what else there is, in the same pixels."""
+        """Return `found` and the other faces, in the same pixels."""
         lost = [face for face in self._before if not _is_among(face, found)]
         due = self._is_new(look.thumbnail) or seconds - self._looked_seconds >= self._again_seconds
         if due:
@@ -227,7 +249,7 @@ class _SecondLook:
         if self._close is not None:
             tiles = self._tiles if due else self._tiles_of(lost)
             if tiles:
-                found = with_others(found, self._closely(look.frame, tiles))
+                found = with_others(found, self._in_tiles(look.frame, tiles))
         self._before = found
         return found
 
@@ -236,7 +258,7 @@ class _SecondLook:
         return before is None or float(cv2.absdiff(before, thumbnail).mean()) > _CHANGE
 
     def _tiles_of(self, lost: Sequence[Detection]) -> list[Rect]:
-        """For each small face that is gone the tile in the middle of which it was."""
+        """Return, for each small face that is lost, the tile whose center is nearest to it."""
         wanted = []
         for face in lost:
             x0, y0, x1, y1 = face.box * self._larger
@@ -249,7 +271,7 @@ class _SecondLook:
                 )
         return list(dict.fromkeys(wanted))
 
-    def _closely(self, frame: Frame, tiles: Sequence[Rect]) -> list[Detection]:
+    def _in_tiles(self, frame: Frame, tiles: Sequence[Rect]) -> list[Detection]:
         assert self._close is not None
         picture = upright_picture(frame.image, self._info, self._close, self._margins)
         found = look_closely(picture, self._detector, tiles, largest_px=_TILE_OVERLAP_PX)
@@ -264,7 +286,7 @@ def _is_among(face: Detection, found: Sequence[Detection]) -> bool:
 
 
 def _tiles(width: int, height: int, side: int) -> list[Rect]:
-    """Squares of `side`, or less, that cover the picture and overlap."""
+    """Divide a picture into overlapping squares of `side` pixels or less."""
     return [
         Rect(x, y, min(x + side, width), min(y + side, height))
         for y in _starts(height, side)
@@ -280,9 +302,24 @@ def _starts(length: int, side: int) -> list[int]:
 def upright_picture(
     image: av.VideoFrame, info: VideoInfo, view: Upright, margins: Margins = NO_MARGINS
 ) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) uint8 BGR copy of a frame, with its noise covered, for looking at only."""
+    """Convert a frame to an upright BGR picture for detection and display.
+
+    The noise of head switching is covered. The picture is never part of the output.
+
+    Convention: the picture is the view whose `matrix` leads from frame pixel centers (x, y) to
+    pixel centers of the picture.
+
+    Args:
+        image: The decoded frame.
+        info: The properties of the frame.
+        view: The size and the orientation of the picture.
+        margins: The margins; default: none.
+
+    Returns:
+        (H, W, 3) uint8 BGR copy.
+    """
     width, height = view.coded_size
-    # A table may leave few of 256 levels to a picture, as that of half floats does.
+    # A lookup table may map a picture to few of 256 levels, as the table of half floats does.
     is_fine = info.transfer == "table" and info.bit_depth == 16
     scaled = image.reformat(
         width=width,
@@ -301,7 +338,7 @@ def upright_picture(
 
 
 def _in_frame(found: Detection, view: Upright) -> Detection:
-    """From pixels of the upright picture to those of the frame."""
+    """Convert a detection from pixels of the upright picture to pixels of the frame."""
     back = invert(view.matrix)
     corners = apply(back, found.box.reshape(2, 2))
     return Detection(

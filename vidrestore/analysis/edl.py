@@ -1,7 +1,7 @@
-"""Cuts from and for editing programs: CMX 3600 edit decision lists.
+"""Reading and writing of CMX 3600 edit decision lists, the cuts of editing programs.
 
-Time codes follow SMPTE ST 12-1: at 30000/1001 and 60000/1001 frames per second with "drop frame",
-the first two or four numbers of every minute that is no tenth one are left out.
+Time codes follow SMPTE ST 12-1. At 30000/1001 and 60000/1001 frames per second with "drop frame",
+the first two or four numbers of every minute are left out, except in every tenth minute.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from vidrestore.common.files import output_file
 from vidrestore.common.quoting import printable
 from vidrestore.common.text_files import read_text
 
-# [0-9], since \d means the digits of every script; three of them from 101 frames a second on.
+# [0-9], since \d means the digits of every script. Frames have three digits above 100 per second.
 _CODE = r"([0-9]{2}):([0-9]{2}):([0-9]{2})([:;.,])([0-9]{2,3})"
 _EVENT = re.compile(
     r"\s*[0-9]+\s+\S+\s+(?P<track>\S+)\s+(?:C|[DWK]\S*(?:\s+[0-9]+)?)\s+"
     rf"{_CODE}\s+{_CODE}\s+{_CODE}\s+{_CODE}(?![0-9])"
 )
-# Hours, minutes, seconds, mark and frames of each of the four.
+# Each of the four time codes has hours, minutes, seconds, a mark and frames.
 _SOURCE_IN, _SOURCE_OUT = slice(0, 5), slice(5, 10)
 _RECORD_IN, _RECORD_OUT = slice(10, 15), slice(15, 20)
 _WITH_PICTURE = re.compile(r"V|V\d+|B|.*/V")
@@ -34,10 +34,21 @@ _WITH_PICTURE = re.compile(r"V|V\d+|B|.*/V")
 def read_cuts(
     path: Path, pts: npt.NDArray[np.int64], time_base: Fraction, frame_rate: Fraction
 ) -> tuple[int, ...]:
-    """The frames at which a list's pictures begin; the first is 0, the list's earliest.
+    """Read the frames at which the events of an edit decision list begin.
 
-    ConfigError, naming the line, for a time code that there is not at this rate, and for a list
-    that has no picture or runs past the end of the video.
+    Args:
+        path: The list, in the format CMX 3600.
+        pts: (frames,) presentation times of all frames, in units of `time_base`.
+        time_base: The time base in seconds.
+        frame_rate: The nominal frame rate in frames per second.
+
+    Returns:
+        Frame indices, ascending and without duplicates. The earliest event is frame 0.
+
+    Raises:
+        ConfigError: The file cannot be read or has no event with a picture; or a line has a time
+            code that is impossible at this frame rate, ends before it begins, or lies after the end
+            of the video. The message names the line.
     """
     text = text_of_list(path)
     drops = bool(re.search(r"^[ \t]*FCM:\s*DROP", text, re.MULTILINE | re.IGNORECASE))
@@ -58,7 +69,7 @@ def read_cuts(
 
 
 def _check_order(what: str, begin: Sequence[str], end: Sequence[str], where: str) -> None:
-    """ConfigError where a part ends before it begins; that of a source may run over midnight."""
+    """Raise ConfigError where a part ends before it begins; a source may run over midnight."""
     first, last = ([int(part) for part in (*code[:3], code[4])] for code in (begin, end))
     over_midnight = what == "source" and (first[0], last[0]) == (23, 0)
     if last < first and not over_midnight:
@@ -67,7 +78,17 @@ def _check_order(what: str, begin: Sequence[str], end: Sequence[str], where: str
 
 
 def text_of_list(path: Path) -> str:
-    """What stands in an edit decision list; ConfigError where the file cannot be read."""
+    """Read the text of an edit decision list.
+
+    Args:
+        path: The file; bytes that are not UTF-8 are replaced.
+
+    Returns:
+        The text.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
     return read_text(path, "the edit decision list", errors="replace")
 
 
@@ -79,7 +100,19 @@ def write_cuts(
     frame_rate: Fraction,
     title: str,
 ) -> None:
-    """An event for each half-open shot [start, end); `read_cuts` gives the starts back."""
+    """Write an edit decision list with one event for each shot; `read_cuts` reads the starts back.
+
+    Args:
+        path: The file to write.
+        shots: The shots, half-open [start, end) in frames.
+        pts: (frames,) presentation times of all frames, in units of `time_base`.
+        time_base: The time base in seconds.
+        frame_rate: The nominal frame rate in frames per second.
+        title: The title of the list.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
     lines = _lines(shots, pts, time_base, frame_rate, title)
     with output_file(path, "the edit decision list") as part:
         part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -104,12 +137,22 @@ def _lines(
 
 
 def _code(count: int, rate: int) -> str:
+    """Format a number of frames as a time code without drop frame."""
     seconds, frames = divmod(count, rate)
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}:{frames:02d}"
 
 
 def later(code: str, frames: int, frame_rate: Fraction) -> str:
-    """The time code so many frames after another one; the code itself where it is not one."""
+    """Add frames to a time code.
+
+    Args:
+        code: The time code; ";" or "," before the frames marks drop frame.
+        frames: The number of frames to add.
+        frame_rate: The nominal frame rate in frames per second.
+
+    Returns:
+        The sum, after midnight from 00:00:00:00 on; `code` itself if it is not a time code.
+    """
     match = re.fullmatch(_CODE, code.strip())
     rate = max(1, round(frame_rate))
     if match is None or int(match[5]) >= rate or int(match[2]) > 59 or int(match[3]) > 59:
@@ -117,7 +160,7 @@ def later(code: str, frames: int, frame_rate: Fraction) -> str:
     count = _count(match.groups(), frame_rate, code, drops=False) + frames
     mark = match[4]
     if mark in ";," and _is_ntsc(frame_rate):
-        # The numbers that are left out, two or four in each minute but every tenth.
+        # Drop frame leaves out two or four numbers in each minute except every tenth.
         left_out = rate // 15
         tens, rest = divmod(count, 600 * rate - 9 * left_out)
         count += 9 * left_out * tens
@@ -127,11 +170,12 @@ def later(code: str, frames: int, frame_rate: Fraction) -> str:
 
 
 def _is_ntsc(frame_rate: Fraction) -> bool:
+    """Tell whether drop frame exists at a frame rate."""
     return frame_rate.denominator != 1 and round(frame_rate) in (30, 60)
 
 
 def _count(code: Sequence[str], frame_rate: Fraction, where: str, *, drops: bool) -> int:
-    """Frames since 00:00:00:00."""
+    """Return the number of frames since 00:00:00:00; raise ConfigError for an impossible code."""
     hours, minutes, seconds, mark, frames = code
     rate = max(1, round(frame_rate))
     if int(frames) >= rate or int(minutes) > 59 or int(seconds) > 59:
@@ -151,9 +195,9 @@ def _frame(
     frame_rate: Fraction,
     where: str,
 ) -> int:
-    """The frame nearest to a number of nominal frames from the beginning."""
+    """Return the frame nearest to a number of nominal frames since the first frame."""
     ticks = int(pts[0]) + count / frame_rate / time_base
     nearest = int(np.abs(pts - float(ticks)).argmin())
     if ticks - int(pts[-1]) > 1 / frame_rate / time_base:
-        raise ConfigError(f"{where}: it lies beyond the end of the video")
+        raise ConfigError(f"{where}: the event begins after the end of the video")
     return nearest

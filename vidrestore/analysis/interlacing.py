@@ -1,4 +1,4 @@
-"""Whether footage is interlaced, measured in frames from all of it, and what follows from that."""
+"""The decision whether footage is interlaced, measured in sampled frames of all parts of it."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from vidrestore.media.fields import FieldScan, can_split
 from vidrestore.media.images import is_pictures
 from vidrestore.media.probe import Probe, probe
 
-# No interlaced system has more lines; below the other bound filters have no neighbours to go by.
+# No interlaced system has more lines. With fewer lines than the least, filters lack neighbors.
 _MOST_LINES, _LEAST_LINES = 1088, 16
-# Share of the frames with motion that must look interlaced, by what the stream says of them.
+# The share of the frames with motion that must look interlaced: where the stream marks the frames
+# as interlaced, and where it does not.
 _LEAST_SHARE_FLAGGED, _LEAST_SHARE = 0.1, 0.2
-_CLEAR_ORDER = 5  # times as many frames of one order as of the other
+_CLEAR_ORDER = 5  # the least ratio of the frames of one order to those of the other
 _FEWEST_DECIDED = 3
-# Of all frames; 3:2 pulldown repeats a field in two of five.
+# The share of all frames; 3:2 pulldown repeats a field in two of five.
 _LEAST_REPEATED = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Interlacing:
-    """What the footage is, and what is to be made of it."""
+    """The kind of the footage, and the way in which its fields are processed."""
 
     mode: str
-    """keep, bob, frame, film, or off where frames are taken as they are."""
+    """The way to process fields: keep, bob, frame or film; off: frames are used as they are."""
     order: str = "tff"
-    """tff or bff."""
+    """The order of the fields: tff (top field first) or bff (bottom field first)."""
     found: str = ""
-    """In words; empty where nobody looked."""
+    """The measured kind of the footage in words; empty where it was not measured."""
     obstacle: str = ""
-    """Why interlaced frames are taken as they are, although that was not asked for."""
+    """The notice why interlaced frames are used as they are against the settings; else empty."""
 
     def notice(self) -> str | None:
-        """What a person should know before the work begins; None where it goes without saying."""
+        """Return the notice for the user before the work begins; None where none is needed."""
         if self.mode == "off":
             return self.obstacle or None
         follows = {
@@ -58,17 +59,26 @@ NOT_INTERLACED = Interlacing("off")
 
 
 def interlacing_of(analysis: Analysis) -> Interlacing:
-    """What an analysis was made with."""
+    """Return the interlacing with which an analysis was made.
+
+    Args:
+        analysis: The analysis.
+
+    Returns:
+        Its mode and its order of fields, without words; `NOT_INTERLACED` where it has no fields.
+    """
     fields = analysis.fields
     return NOT_INTERLACED if fields is None else Interlacing(fields.mode, fields.order)
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What sampled frames of a video say, before all are looked at."""
+    """The measurements in sampled frames of a video, made before the analysis."""
 
     interlacing: Interlacing
+    """The kind of the footage, and the way in which its fields are processed."""
     margins: Margins
+    """The margins in which faces are ignored."""
 
 
 def probe_and_inspect(
@@ -77,16 +87,16 @@ def probe_and_inspect(
     """Probe a file and inspect samples of it, with the file opened once.
 
     Args:
-        path: A video, a picture, or numbered pictures by a pattern.
-        settings: See `media.probe.probe` and `inspect_samples`.
-        span: The part of the video that is worked on; default: all.
+        path: A video, a picture, or a pattern of numbered pictures.
+        settings: The settings; see `media.probe.probe` and `inspect_samples`.
+        span: The part of the video to work on; default: all.
 
     Returns:
-        What was found.
+        The properties of the file, and the measurements in its samples.
 
     Raises:
         InputError: The file cannot be read as video.
-        UsageError: A setting does not go with the file.
+        UsageError: A setting does not suit the file.
     """
     with open_video(path) as video:
         found = probe(path, settings, video)
@@ -99,19 +109,19 @@ def inspect_samples(
     span: TimeRange | None = None,
     video: OpenVideo | None = None,
 ) -> Inspection:
-    """Measure interlacing and borders in sampled frames, unless that is not wanted, and decide.
+    """Measure interlacing and margins in sampled frames as the settings ask, and decide on both.
 
     Args:
         source: The video.
-        settings: `fields.deinterlace` and `detect.margins` count.
-        span: The part of the video that is worked on; default: all.
-        video: The file, where the caller has opened it; default: opened here.
+        settings: The settings; `fields.deinterlace` and `detect.margins` count here.
+        span: The part of the video to work on; default: all.
+        video: The opened file; default: it is opened here.
 
     Returns:
-        What was found.
+        The measurements.
 
     Raises:
-        UsageError: The settings ask for film in footage that holds none.
+        UsageError: The settings ask for film in footage without 3:2 pulldown.
     """
     mode, info, is_video = settings.fields.deinterlace, source.info, not is_pictures(source.path)
     has_lines = _LEAST_LINES <= info.height <= _MOST_LINES
@@ -128,33 +138,53 @@ def inspect_samples(
 
 
 def _chosen(seen: FieldScan, source: Probe, mode: str) -> Interlacing:
+    """Choose how to process the fields of a video."""
     info = source.info
-    order, found = judged(seen, info.field_order)
+    order, kind = judged(seen, info.field_order)
     if order is not None and not can_split(info.pixel_format):
         why = f"pictures of fields cannot be made in {info.pixel_format}"
-        obstacle = f"the picture is {found}, and {why}; its frames are taken as they are"
-        return Interlacing("off", order, found, obstacle)
+        obstacle = f"the picture is {kind}, and {why}; its frames are taken as they are"
+        return Interlacing("off", order, kind, obstacle)
     if mode == "film" and order is not None and not is_pulldown(seen):
         raise UsageError(
-            f"{source.path} is {found}, and its fields do not repeat as 3:2 pulldown repeats them, "
+            f"{source.path} is {kind}, and its fields do not repeat as 3:2 pulldown repeats them, "
             "so there is no film to bring back; use --deinterlace keep or bob"
         )
-    return Interlacing("off" if order is None else mode, order or "tff", found)
+    return Interlacing("off" if order is None else mode, order or "tff", kind)
 
 
 def is_pulldown(seen: FieldScan) -> bool:
+    """Tell whether enough fields repeat for 3:2 pulldown.
+
+    Args:
+        seen: The measurement of the fields.
+
+    Returns:
+        True if at least a quarter of the frames repeat a field.
+    """
     return seen.repeated >= _LEAST_REPEATED * seen.frames
 
 
-def judged(seen: FieldScan, said: str) -> tuple[str | None, str]:
-    """(tff, bff or None for progressive, the same in words); `said` is the stream's field order."""
+def judged(seen: FieldScan, flagged_order: str) -> tuple[str | None, str]:
+    """Decide whether footage is interlaced and in which order its fields come.
+
+    Args:
+        seen: The measurement of the fields.
+        flagged_order: The field order that the stream states: progressive, tff or bff.
+
+    Returns:
+        (order, description): tff, bff, or None for progressive; and the same in words.
+    """
     flagged = 2 * seen.flagged > seen.frames
-    by_flag = None if said == "progressive" else said
+    by_flag = None if flagged_order == "progressive" else flagged_order
     decided = seen.progressive + seen.tff + seen.bff
     if decided < _FEWEST_DECIDED:
         if not flagged or by_flag is None or seen.frames < 2:
             return None, "taken for progressive: too little moves to tell"
-        return by_flag, f"interlaced by what the file says, {_SAID[by_flag]}: too little moves"
+        return (
+            by_flag,
+            f"interlaced by what the file says, {_ORDER_WORDS[by_flag]}: too little moves",
+        )
     most, least = max(seen.tff, seen.bff), min(seen.tff, seen.bff)
     share = (seen.tff + seen.bff) / decided
     if share < (_LEAST_SHARE_FLAGGED if flagged else _LEAST_SHARE):
@@ -163,14 +193,14 @@ def judged(seen: FieldScan, said: str) -> tuple[str | None, str]:
     if most < _CLEAR_ORDER * least:
         if by_flag is None:
             return None, "taken for progressive: its fields have no clear order"
-        return by_flag, f"interlaced, {_SAID[by_flag]} by what the file says"
+        return by_flag, f"interlaced, {_ORDER_WORDS[by_flag]} by what the file says"
     order = "tff" if seen.tff > seen.bff else "bff"
-    kind = f"interlaced, {_SAID[order]}"
+    kind = f"interlaced, {_ORDER_WORDS[order]}"
     if is_pulldown(seen):
-        kind = f"film with repeated fields (3:2 pulldown), {_SAID[order]}"
-    if order != said:
-        kind += f", though the file says {_SAID[said]}"
+        kind = f"film with repeated fields (3:2 pulldown), {_ORDER_WORDS[order]}"
+    if order != flagged_order:
+        kind += f", though the file says {_ORDER_WORDS[flagged_order]}"
     return order, kind
 
 
-_SAID = {"progressive": "progressive", "tff": "top field first", "bff": "bottom field first"}
+_ORDER_WORDS = {"progressive": "progressive", "tff": "top field first", "bff": "bottom field first"}

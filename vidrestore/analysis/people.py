@@ -1,4 +1,4 @@
-"""Tracks become people, and people are chosen."""
+"""People: cluster tracks into people, and choose whom to restore."""
 
 from __future__ import annotations
 
@@ -18,29 +18,38 @@ from vidrestore.common.quoting import quoted
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.geometry import crop_side_px, template
 
-# Of the sizes of a face, the quantile that counts: some frames are wrong.
+# The quantile of the sizes of a face that counts, because the size is wrong in some frames.
 _NOT_LARGEST = 0.9
-# How many of a list are looked at together for one that is still there.
+# The number of entries of a list that are checked together.
 _LOOK_AHEAD = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Whom `--people` names: these, or all but these."""
+    """The people that the option --people names."""
 
     ids: frozenset[int]
+    """The numbers of the named people."""
     all_but: bool = False
+    """Whether the named people are left out instead of restored."""
 
 
 def join_people(tracks: Sequence[RawTrack], *, similarity: float) -> list[int]:
-    """The person of each track, from 1: the one seen in the most frames is 1.
+    """Assign each track to a person; person 1 is the one seen in the most frames.
 
-    Agglomerative clustering with average linkage: of the groups that are never in the same frame,
-    the two whose mean embeddings are most alike become one, while their cosine is at least
-    `similarity`. A track without an embedding is a person by itself.
+    Agglomerative clustering with average linkage: of the groups that never share a frame, the two
+    whose mean embeddings are most alike are merged, while their cosine is at least `similarity`. A
+    track without an embedding is a person by itself.
 
-    Takes time in n^2 log n for n tracks with d numbers in each embedding (and n^2 d for their
-    products), and at most 14 n^2 + 12 n d bytes at once: 0.4 GB for 5000 tracks.
+    Time: n^2 log n for n tracks with d numbers in each embedding, and n^2 d for the products of the
+    embeddings. Memory: at most 14 n^2 + 12 n d bytes, which is 0.4 GB for 5000 tracks.
+
+    Args:
+        tracks: The tracks of all shots.
+        similarity: The least cosine of two groups of one person, in [-1, 1].
+
+    Returns:
+        The number of the person of each track, from 1.
     """
     groups = [[i] for i in range(len(tracks))]
     for a, b in _Linkage(tracks, similarity).merges():
@@ -52,7 +61,15 @@ def join_people(tracks: Sequence[RawTrack], *, similarity: float) -> list[int]:
 def people_embeddings(
     people: Sequence[int], embeddings: Sequence[FloatArray | None]
 ) -> dict[int, FloatArray]:
-    """Person -> mean direction of the embeddings of its tracks; without those that have none."""
+    """Compute the mean direction of the embeddings of each person.
+
+    Args:
+        people: The person of each track.
+        embeddings: The embedding of each track, (d,) of unit length, or None.
+
+    Returns:
+        Person -> (d,) float32 of unit length; people without any embedding are missing.
+    """
     known: dict[int, list[FloatArray]] = {}
     for person, embedding in zip(people, embeddings, strict=True):
         if embedding is not None:
@@ -62,9 +79,16 @@ def people_embeddings(
 
 
 def wanted_people(text: str) -> Wanted:
-    """ "1,3" -> these; "-2" or "-2,-4" -> all but these.
+    """Parse the value of the option --people.
 
-    Raises UsageError for anything else.
+    Args:
+        text: Numbers from 1 with commas: "1,3" names these people, "-2,-4" all but these.
+
+    Returns:
+        The named people.
+
+    Raises:
+        UsageError: The text is anything else, or mixes both forms.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch(r"-?[1-9][0-9]{0,5}", part) for part in parts):
@@ -75,20 +99,31 @@ def wanted_people(text: str) -> Wanted:
     numbers = [int(part) for part in parts]
     if len({number > 0 for number in numbers}) > 1:
         raise UsageError(
-            f"{quoted(text)} names people to restore and people to leave out; name only the one or "
-            "only the other"
+            f"{quoted(text)} names people to restore and people to leave out; give only numbers "
+            "with a minus sign, or only numbers without one"
         )
     return Wanted(frozenset(map(abs, numbers)), all_but=numbers[0] < 0)
 
 
 def chosen(wanted: Wanted, people: Collection[int]) -> frozenset[int]:
-    """The people out of `people`; UsageError for one that does not exist."""
+    """Choose people by their numbers.
+
+    Args:
+        wanted: The named people.
+        people: The people of the video.
+
+    Returns:
+        The people to restore.
+
+    Raises:
+        UsageError: A named person does not exist.
+    """
     there = frozenset(people)
     if missing := sorted(wanted.ids - there):
         who = f"person {missing[0]}" if len(missing) == 1 else f"people {_listed(missing)}"
-        known = f"only {_listed(sorted(there))}" if there else "nobody at all"
+        others = f"only {_listed(sorted(there))}" if there else "and no other person"
         raise UsageError(
-            f"there is no {who} in this video, {known}; vidrestore analyze shows who is who"
+            f"there is no {who} in this video, {others}; vidrestore analyze lists the people"
         )
     return there - wanted.ids if wanted.all_but else wanted.ids
 
@@ -96,9 +131,20 @@ def chosen(wanted: Wanted, people: Collection[int]) -> frozenset[int]:
 def like_reference(
     reference: FloatArray, embeddings: Mapping[int, FloatArray], *, similarity: float
 ) -> frozenset[int]:
-    """The people who look like the reference photo; UsageError where nobody does.
+    """Find the people who look like a reference photo.
 
-    Several where one person was not recognised as such in all shots.
+    There are several where the clustering did not join all tracks of one person.
+
+    Args:
+        reference: (d,) the embedding of the face of the photo, of unit length.
+        embeddings: Person -> (d,) embedding of unit length.
+        similarity: The least cosine of two embeddings of one person, in [-1, 1].
+
+    Returns:
+        The people whose embeddings are similar enough; at least one.
+
+    Raises:
+        UsageError: No person is similar enough.
     """
     likeness = {person: float(reference @ vector) for person, vector in embeddings.items()}
     alike = frozenset(person for person, cosine in likeness.items() if cosine >= similarity)
@@ -110,8 +156,8 @@ def like_reference(
             else f"the most alike is person {nearest} with {likeness[nearest]:.2f}"
         )
         raise UsageError(
-            f"nobody in the video has a likeness of {similarity:g} to the reference photo, "
-            f"{most}; take another photo, or choose by --people"
+            f"no person in the video has a likeness of {similarity:g} to the reference photo, "
+            f"{most}; use another photo, or choose people with --people"
         )
     return alike
 
@@ -119,9 +165,17 @@ def like_reference(
 def large_people(
     tracks: Sequence[Track], *, min_face_px: float, template_name: str
 ) -> frozenset[int]:
-    """The people whose eyes are so far apart, in frame pixels, in a tenth of their frames or more.
+    """Find the people whose faces are large enough in at least a tenth of their frames.
 
-    The distance is that of a face looking straight ahead, which the crop of `template_name` shows.
+    The size is the distance of the eyes of a face that looks straight ahead, as the crop shows it.
+
+    Args:
+        tracks: The tracks of all people.
+        min_face_px: The least distance of the eyes, in frame pixels.
+        template_name: The template of the crops: "gpen" or "ffhq".
+
+    Returns:
+        The numbers of the people.
     """
     points = template(template_name)
     eyes = float(np.linalg.norm(points[1] - points[0]))
@@ -135,7 +189,16 @@ def large_people(
 
 
 def only(tracks: Sequence[Track], people: Collection[int]) -> tuple[list[Track], int]:
-    """The tracks with strength 0 for all other people, and how many faces that leaves out."""
+    """Set the strength of all people but some to 0.
+
+    Args:
+        tracks: The tracks of all people.
+        people: The people to restore.
+
+    Returns:
+        (tracks, left_out): the tracks in the order given, and the number of (face, frame) pairs
+        whose strength became 0.
+    """
     kept, left_out = [], 0
     for track in tracks:
         if track.person_id in people:
@@ -147,32 +210,34 @@ def only(tracks: Sequence[Track], people: Collection[int]) -> tuple[list[Track],
 
 
 class _Linkage:
-    """Which groups become one, in order.
+    """Finds the groups to merge, in order.
 
-    Each group has a list of the others that it may be joined with, the most alike first, made when
-    the group is. Two groups are in the list of the later one alone, so that a merge makes one list
-    and changes none; what is gone is passed over once in every list. A heap holds the front of each
-    list. Without this every merge would look at all pairs again.
+    Each group has a list of the groups that it may be merged with, the most similar first, which is
+    made together with the group. A pair of groups is in the list of the later group only, so a
+    merge makes one list and changes no other. Each list is searched once for groups that still
+    exist. A heap holds the first entry of each list. Without it every merge would have to compare
+    all pairs.
     """
 
     def __init__(self, tracks: Sequence[RawTrack], similarity: float) -> None:
         self._similarity = similarity
         n = len(tracks)
         sums = _weighted_embeddings(tracks)
-        self._apart = _never_one(tracks)
+        self._apart = _cannot_join(tracks)
         self._products = sums @ sums.T
         self._lengths = np.sqrt(self._products.diagonal())
-        # Groups go by their first track. The number of merges before a group was made; -1: gone.
+        # The index is the first track of the group, the value the number of merges before the
+        # group was made; -1: the group was merged into another one.
         self._made: npt.NDArray[np.int64] = np.zeros(n, np.int64)
         self._lists: list[npt.NDArray[np.int32]] = []
         self._at = [0] * n
         self._fronts: list[tuple[float, int, int, int, int]] = []
         for group in range(n):
-            self._lists.append(self._alike(group, np.arange(group)))
+            self._lists.append(self._candidates(group, np.arange(group)))
             self._push(group)
 
     def merges(self) -> Iterator[tuple[int, int]]:
-        """(a, b) with a < b: group b becomes part of a."""
+        """Yield (a, b) with a < b: group b becomes part of group a."""
         count = 0
         while self._fronts:
             _, a, b, owner, made = heapq.heappop(self._fronts)
@@ -197,11 +262,11 @@ class _Linkage:
         apart[:, a] = apart[a]
         self._made[a], self._made[b] = count, -1
         self._lists[b] = self._lists[b][:0]
-        self._lists[a], self._at[a] = self._alike(a, np.flatnonzero(self._made >= 0)), 0
+        self._lists[a], self._at[a] = self._candidates(a, np.flatnonzero(self._made >= 0)), 0
         self._push(a)
 
-    def _alike(self, group: int, others: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-        """Those of the others that the group may be joined with, the most alike first."""
+    def _candidates(self, group: int, others: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """Return the groups that a group may be merged with, the most similar first."""
         others = others[~self._apart[group, others]]
         cosines = self._cosines(group, others)
         enough = cosines >= self._similarity
@@ -213,29 +278,29 @@ class _Linkage:
         return np.asarray(self._products[group, others] / np.maximum(lengths, 1e-9))
 
     def _push(self, group: int) -> None:
-        """The front of the group's list, if anything in it is still there."""
-        known, made = self._lists[group], int(self._made[group])
+        """Push the first existing entry of the list of a group to the heap, if there is one."""
+        others, made = self._lists[group], int(self._made[group])
         at, step = self._at[group], _LOOK_AHEAD
-        while at < len(known):
-            there = self._is_in_list(known[at : at + step], made)
-            first = int(np.argmax(there))
-            if there[first]:
-                other = int(known[at + first])
+        while at < len(others):
+            exists = self._is_in_list(others[at : at + step], made)
+            first = int(np.argmax(exists))
+            if exists[first]:
+                other = int(others[at + first])
                 self._at[group] = at + first
-                cosine = float(self._cosines(group, known[at + first : at + first + 1])[0])
+                cosine = float(self._cosines(group, others[at + first : at + first + 1])[0])
                 pair = min(group, other), max(group, other)
                 heapq.heappush(self._fronts, (-cosine, *pair, group, made))
                 return
             at, step = at + step, 2 * step
-        self._at[group] = len(known)
+        self._at[group] = len(others)
 
     def _is_in_list(self, others: Any, made: int) -> Any:
-        """Whether these are what they were when the list was made after `made` merges."""
+        """Tell whether groups still are what they were when a list was made after `made` merges."""
         return (self._made[others] >= 0) & (self._made[others] <= made)
 
 
 def _weighted_embeddings(tracks: Sequence[RawTrack]) -> npt.NDArray[np.float64]:
-    """(n, d) embeddings as long as the tracks have sightings; 0 where a track has none."""
+    """Return (n, d) embeddings times the number of detections of the track; 0 without embedding."""
     d = max((len(t.embedding) for t in tracks if t.embedding is not None), default=1)
     sums = np.zeros((len(tracks), d))
     for row, track in zip(sums, tracks, strict=True):
@@ -244,8 +309,8 @@ def _weighted_embeddings(tracks: Sequence[RawTrack]) -> npt.NDArray[np.float64]:
     return sums
 
 
-def _never_one(tracks: Sequence[RawTrack]) -> npt.NDArray[np.bool_]:
-    """(n, n) True for pairs that share a frame, or of which one has no embedding, or one track."""
+def _cannot_join(tracks: Sequence[RawTrack]) -> npt.NDArray[np.bool_]:
+    """Return (n, n), True for pairs that share a frame or of which one has no embedding."""
     first = np.array([t.first_frame for t in tracks])
     end = first + [len(t.score) for t in tracks]
     unknown = np.array([t.embedding is None for t in tracks], dtype=bool)
@@ -254,6 +319,8 @@ def _never_one(tracks: Sequence[RawTrack]) -> npt.NDArray[np.bool_]:
 
 
 def _numbered(groups: Sequence[Sequence[int]], tracks: Sequence[RawTrack]) -> list[int]:
+    """Number groups by their frames, and return the number of each track."""
+
     def rank(group: Sequence[int]) -> tuple[int, int]:
         return -sum(len(tracks[i].score) for i in group), min(group)
 

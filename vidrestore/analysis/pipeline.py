@@ -1,4 +1,4 @@
-"""Pass one: decode -> detect -> track -> align."""
+"""The pipeline of pass one: decode, detect, track, align."""
 
 from __future__ import annotations
 
@@ -45,10 +45,11 @@ from vidrestore.models.detectors import Detector, OneAtATime, check_detector
 from vidrestore.models.factory import chosen_detector, chosen_recognizer
 from vidrestore.models.recognizer import Embedder
 
-# A detector's memory is about a hundred megabytes, and decoding keeps up with no more.
-_MOST_LOOKING_THREADS = 4
+# A detector takes about a hundred megabytes, and decoding is too slow for more than four.
+_MOST_DETECTOR_THREADS = 4
 _READ_AGAIN = (
-    "the file is damaged; it is read again from its beginning, so that every run gives the same"
+    "the file is damaged; vidrestore reads it again from its beginning, so that every run gives "
+    "the same result"
 )
 
 
@@ -60,25 +61,27 @@ def analyze_video(
     detector: Detector | None = None,
     on_event: OnEvent | None = None,
 ) -> Analysis:
-    """Find out everything that must be known of a video before a face is restored.
+    """Analyze a video before its faces are restored: find shots, faces, tracks and people.
 
     Args:
-        source: A video, a picture, or numbered pictures by a pattern.
-        settings: Default: `Settings()`.
+        source: A video, a picture, or a pattern of numbered pictures.
+        settings: The settings; default: `Settings()`.
         span: The part to look at; default: all.
-        detector: A `vidrestore.Detector` of the caller's own, which looks at one picture at a
-            time; default: the one that the settings name.
-        on_event: Receives progress and notices; default: nobody does.
+        detector: A `vidrestore.Detector` of the caller, which looks at one picture at a time;
+            default: the one that the settings name.
+        on_event: Receives progress and notices; default: none are sent.
 
     Returns:
-        The result. Where the footage is interlaced, it is of the pictures of its fields unless the
-        settings say otherwise (see `vidrestore.analysis.result`).
+        The analysis. Where the footage is interlaced, it describes the pictures of its fields
+        unless the settings say otherwise (see `vidrestore.analysis.result`).
 
     Raises:
-        InputError: The source cannot be read as video.
-        ChangedSourceError: It changed meanwhile.
-        UsageError: `detector` does not inherit `vidrestore.Detector`.
-        WeightsError: The detector's weights are missing.
+        InputError: The source cannot be read as video, or `span` holds no frame of it.
+        ConfigError: The edit decision list of the settings cannot be read or does not fit.
+        ChangedSourceError: The source changed during the analysis.
+        UsageError: `detector` does not inherit `vidrestore.Detector`, or a setting does not suit
+            the source.
+        WeightsError: The weights of the detector are missing.
     """
     settings = settings or Settings()
     if detector is not None:
@@ -97,19 +100,38 @@ def analyze(
     detector: Detector | None = None,
     on_event: OnEvent | None = None,
 ) -> Analysis:
-    """`analyze_video` of a file that was looked at already.
+    """Analyze a file that was probed and inspected already.
 
-    The same source and settings give the same result: one thread decodes. Where a part that was
-    sought turns out to be damaged, the file is read again from its beginning, and a notice says so.
+    The same source and settings give the same result, because one thread decodes. Where a part that
+    was reached by a seek turns out to be damaged, the file is read again from its beginning, and a
+    notice tells the user.
+
+    Args:
+        probe: The properties of the file.
+        inspection: The measurements in its samples.
+        settings: The settings.
+        span: The part to look at; default: all.
+        detector: A detector of the caller, which looks at one picture at a time; default: the one
+            that the settings name.
+        on_event: Receives progress and notices; default: none are sent.
+
+    Returns:
+        The analysis, as of `analyze_video`.
+
+    Raises:
+        InputError: The source cannot be decoded, or `span` holds no frame of it.
+        ConfigError: The edit decision list of the settings cannot be read or does not fit.
+        ChangedSourceError: The source changed during the analysis.
+        WeightsError: The weights of the detector are missing.
     """
     if settings.shots.edl is not None:
-        text_of_list(settings.shots.edl)  # its times are needed in the end; it is refused now
+        text_of_list(settings.shots.edl)  # used at the end; a bad file is refused now
     source, info = probe.path, probe.info
     interlacing, margins = inspection.interlacing, inspection.margins
     notify(on_event, *filter(None, [margins.notice()]))
     hashes = FileHashes()
     if detector is None:
-        at_once = _looking_threads(settings)
+        at_once = _detector_threads(settings)
         each = max(1, usable_cores() // at_once)
         detectors = [
             chosen_detector(settings, on_event, threads=each, hashes=hashes)
@@ -119,38 +141,40 @@ def analyze(
         detectors = [OneAtATime(detector)] * 2
     recognizer = chosen_recognizer(settings, on_event, hashes)
 
-    def watch(*, may_seek: bool) -> _Watched:
+    def observe(*, may_seek: bool) -> _ObservationCollector:
         every = settings.people.every_seconds
         recognise = None if recognizer is None else Embedder(recognizer, every_seconds=every)
-        watched = _Watched(settings, info, interlacing)
-        looked = _looked(watched.info, detectors, recognise, settings, margins, watched.failures)
-        _watch(watched, source, looked, span, on_event, may_seek=may_seek)
-        return watched
+        collector = _ObservationCollector(settings, info, interlacing)
+        stage = _detection_stage(
+            collector.info, detectors, recognise, settings, margins, collector.failures
+        )
+        _observe_frames(collector, source, stage, span, on_event, may_seek=may_seek)
+        return collector
 
-    watched = watch(may_seek=True)
-    if watched.damage.found and watched.damage.by_seeking:
+    collector = observe(may_seek=True)
+    if collector.damage.found and collector.damage.by_seeking:
         notify(on_event, _READ_AGAIN)
-        watched = watch(may_seek=False)
+        collector = observe(may_seek=False)
     if fingerprint(source) != probe.fingerprint:
         raise ChangedSourceError(
-            f"{source} changed while it was looked through; run the command again once it is no "
-            "longer written or copied"
+            f"{source} changed during its analysis; run the command again once no program writes "
+            "or copies the file"
         )
-    if not watched.seen:
+    if not collector.seen:
         raise InputError(
-            f"no frame of {source} lies in the part that was asked for; it lasts "
-            f"{info.duration_seconds_from_header:.3f} s, ask for an earlier one"
+            f"no frame of {source} lies in the part that was asked for; the source lasts "
+            f"{info.duration_seconds_from_header:.3f} s, so choose an earlier part"
         )
-    if combed := watched.film.combed:
+    if combed := collector.film.combed:
         notify(
             on_event,
-            f"{combed} of {len(watched.seen)} pictures are made of fields that do not belong "
-            "together: parts of this are not film; --deinterlace bob is for those",
+            f"{combed} of {len(collector.seen)} pictures are made of fields that do not belong "
+            "together, so parts of the source are not film; use --deinterlace bob for them",
         )
-    if watched.failures.frames:
-        notify(on_event, f"the detector broke first at {watched.failures.first}")
+    if collector.failures.frames:
+        notify(on_event, f"the detector failed first at {collector.failures.first}")
     analysis = replace(
-        _understood(watched, settings, detectors[0]),
+        _build_analysis(collector, settings, detectors[0]),
         fingerprint=probe.fingerprint,
         margins=margins or None,
         people_are_joined=recognizer is not None,
@@ -159,15 +183,15 @@ def analyze(
     return analysis
 
 
-class _Watched:
-    """What is known of the frames once all were looked at."""
+class _ObservationCollector:
+    """Collects the observations of all frames, and what is needed to interpret them."""
 
     def __init__(self, settings: Settings, info: VideoInfo, interlacing: Interlacing) -> None:
         self._file, self._interlacing = info, interlacing
         self.info = info
         if interlacing.mode != "off":
             self.info = info_of_pictures(info, interlacing.mode)
-        # Of the file's own frames, where those that are looked at are others.
+        # The times and checksums of the file's own frames, if pictures of fields are analyzed.
         self._pts, self._crc32 = array("q"), array("L")
         self.film = Matches()
         self.seen, self.in_margins = Observations(), 0
@@ -175,27 +199,30 @@ class _Watched:
         self._shots = ShotFinder(settings.shots)
 
     def add(self, observation: Observation) -> None:
+        """Add the observation of the next frame."""
         assert observation.thumbnail is not None
         self._shots.add(observation.thumbnail)
         self.seen.append(observation)
         self.in_margins += observation.in_margins
 
     def pictures(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        """The file's frames, or those made of their fields."""
+        """Return the frames of the file, or the pictures made from their fields."""
         how = self._interlacing
         if how.mode == "off":
             return frames
         if how.mode == "film":
-            return film_pictures(self._noted(frames), how.order, self.film)
-        return pictures(self._noted(frames), how.mode, how.order)
+            return film_pictures(self._recorded(frames), how.order, self.film)
+        return pictures(self._recorded(frames), how.mode, how.order)
 
-    def _noted(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+    def _recorded(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """Pass frames of the file on, and keep their times and checksums."""
         for frame in frames:
             self._pts.append(frame.pts)
             self._crc32.append(checksum(frame.image))
             yield frame
 
     def fields(self) -> Fields | None:
+        """Return the file's own frames, where pictures of their fields were analyzed."""
         how = self._interlacing
         if how.mode == "off":
             return None
@@ -204,6 +231,7 @@ class _Watched:
         return Fields(how.mode, how.order, self._file, pts, crc32, sources)
 
     def shots(self, settings: Settings, info: VideoInfo) -> tuple[tuple[int, int], ...]:
+        """Return the shots: those of the edit decision list, or those found in the thumbnails."""
         if settings.shots.edl is None:
             return self._shots.shots()
         pts = np.array(self.seen.pts, np.int64)
@@ -211,27 +239,27 @@ class _Watched:
         return tuple(zip(cuts, [*cuts[1:], len(self.seen)], strict=True))
 
 
-_Looked = Callable[[Iterator[Frame], StageThreads], Iterator[Observation]]
+_DetectionStage = Callable[[Iterator[Frame], StageThreads], Iterator[Observation]]
 
 
-def _looked(
+def _detection_stage(
     info: VideoInfo,
     detectors: Sequence[Detector],
     recognise: Recognise | None,
     settings: Settings,
     margins: Margins,
     failures: Failures,
-) -> _Looked:
-    """What leads from frames to observations; all detectors but the last look at once."""
+) -> _DetectionStage:
+    """Build the stage from frames to observations; all detectors but the last run in parallel."""
     how = settings.detect
-    odometer = FaceMotionEstimator(
+    estimator = FaceMotionEstimator(
         info,
         carry_frames=gap_frames(settings.track, info.frame_rate, how.every),
         least_support=settings.align.least_support,
     )
     first = [FirstLook(detector, info, how, margins=margins) for detector in detectors[:-1]]
 
-    def looked(frames: Iterator[Frame], threads: StageThreads) -> Iterator[Observation]:
+    def stage(frames: Iterator[Frame], threads: StageThreads) -> Iterator[Observation]:
         looks = threads.each(frames, first, depth=4, name="look")
         found = detect(
             looks,
@@ -242,44 +270,46 @@ def _looked(
             recognise=recognise,
             failures=failures,
         )
-        observations = follow(threads.background(found, depth=4, name="detect"), odometer)
+        observations = follow(threads.background(found, depth=4, name="detect"), estimator)
         return threads.background(observations, depth=8, name="follow")
 
-    return looked
+    return stage
 
 
-def _looking_threads(settings: Settings) -> int:
-    return settings.detect.threads or min(usable_cores(), _MOST_LOOKING_THREADS)
+def _detector_threads(settings: Settings) -> int:
+    return settings.detect.threads or min(usable_cores(), _MOST_DETECTOR_THREADS)
 
 
-def _watch(
-    watched: _Watched,
+def _observe_frames(
+    collector: _ObservationCollector,
     source: Path,
-    looked: _Looked,
+    stage: _DetectionStage,
     span: TimeRange | None,
     on_event: OnEvent | None,
     *,
     may_seek: bool,
 ) -> None:
-    """Look at every frame; breaks off where a part that was sought is damaged."""
-    damage = watched.damage
+    """Observe every frame; stop early where a part that was reached by a seek is damaged."""
+    damage = collector.damage
     watch = Stopwatch()
     with StageThreads(caller="collect") as threads:
         decoded = decode(source, damage, span, one_thread=True, may_seek=may_seek)
-        frames = threads.background(watched.pictures(decoded), depth=8, name="decode")
-        for observation in looked(frames, threads):
+        frames = threads.background(collector.pictures(decoded), depth=8, name="decode")
+        for observation in stage(frames, threads):
             if damage.found and damage.by_seeking:
                 break
-            watched.add(observation)
-            _report(on_event, watched.info, span, len(watched.seen))
+            collector.add(observation)
+            _report(on_event, collector.info, span, len(collector.seen))
     watch.report(on_event, "analyze", threads.times)
 
 
-def _understood(watched: _Watched, settings: Settings, detector: Detector) -> Analysis:
-    """Shots, tracks and geometry from what was seen in every frame."""
-    seen, damage = watched.seen, watched.damage
-    info = replace(watched.info, frame_rate=_plausible_rate(watched.info, seen))
-    shots = watched.shots(settings, info)
+def _build_analysis(
+    collector: _ObservationCollector, settings: Settings, detector: Detector
+) -> Analysis:
+    """Derive shots, tracks and geometry from the observations of all frames."""
+    seen, damage = collector.seen, collector.damage
+    info = replace(collector.info, frame_rate=_plausible_rate(collector.info, seen))
+    shots = collector.shots(settings, info)
     rate, every = info.frame_rate, settings.detect.every
     raw, brief = track(
         seen,
@@ -316,7 +346,7 @@ def _understood(watched: _Watched, settings: Settings, detector: Detector) -> An
     ]
     skipped = {
         "seen too briefly to be sure of": brief,
-        "seen in a border or in a tape's head-switching noise": watched.in_margins,
+        "seen in a border or in a tape's head-switching noise": collector.in_margins,
         **reasons,
     }
     return Analysis(
@@ -329,11 +359,11 @@ def _understood(watched: _Watched, settings: Settings, detector: Detector) -> An
         corrupt_frames=damage.corrupt_frames,
         decode_errors=damage.decode_errors,
         repaired_times=damage.repaired_times,
-        detector_errors=watched.failures.frames,
+        detector_errors=collector.failures.frames,
         one_thread=damage.found,
         coarse_landmarks=detector.coarse,
         template=template_of(settings),
-        fields=watched.fields(),
+        fields=collector.fields(),
     )
 
 
@@ -346,7 +376,10 @@ def _shot_frames(track: RawTrack) -> int:
 
 
 def _plausible_rate(info: VideoInfo, seen: Observations) -> Fraction:
-    """The nominal rate, unless the frames are far apart: then it is the clock's, not theirs."""
+    """Return the nominal frame rate, or the typical one if the nominal one is over twice as high.
+
+    A nominal rate that high is the rate of the clock of the file, not that of the frames.
+    """
     if len(seen) < 2:
         return info.frame_rate
     steps = np.diff(seen.pts)
@@ -355,13 +388,20 @@ def _plausible_rate(info: VideoInfo, seen: Observations) -> Fraction:
 
 
 def _repeats(seen: Observations) -> BoolArray:
-    """(frames,) whether a frame has all samples of the one before: pulldown, a frame held."""
+    """Return (frames,) whether a frame has the same samples as the one before."""
     crc32 = np.array(seen.crc32, np.int64)
     return np.asarray(np.diff(crc32, prepend=-1) == 0)
 
 
 def template_of(settings: Settings) -> str:
-    """GPEN's where nobody said which restorer is to follow."""
+    """Return the template of the crops that the settings ask for.
+
+    Args:
+        settings: The settings; `align.template` counts here.
+
+    Returns:
+        "gpen" or "ffhq"; "gpen" for auto, where the caller did not choose a restorer.
+    """
     return "gpen" if settings.align.template == "auto" else settings.align.template
 
 
@@ -372,8 +412,15 @@ def _report(on_event: OnEvent | None, info: VideoInfo, span: TimeRange | None, d
 
 
 def frames_expected(info: VideoInfo, span: TimeRange | None = None) -> int:
-    """Frames that the container claims, of all or of `span`; from its duration where it gives no
-    count."""
+    """Estimate the number of frames from what the container states.
+
+    Args:
+        info: The properties of the video.
+        span: The part of the video; default: all.
+
+    Returns:
+        The stated number of frames, or the product of duration and frame rate.
+    """
     if span is None and info.frame_count_from_header:
         return info.frame_count_from_header
     whole = Fraction(info.duration_seconds_from_header)
@@ -384,14 +431,23 @@ def frames_expected(info: VideoInfo, span: TimeRange | None = None) -> int:
 
 
 def check_all_decoded(source: Path, analysis: Analysis) -> None:
-    """InputError, naming the first, where a picture was left out or is damaged."""
+    """Refuse numbered pictures of which one could not be decoded; do nothing for a video.
+
+    Args:
+        source: The source of the analysis.
+        analysis: The analysis.
+
+    Raises:
+        InputError: A picture is missing from the analysis or is damaged. The message names the
+            first missing one.
+    """
     if not is_pictures(source):
         return
     paths = pictures_of(source).files
-    known = set(analysis.pts.tolist())
-    if (lost := next((i for i in range(len(paths)) if i not in known), None)) is not None:
-        raise InputError(f"{paths[lost]} is damaged and cannot be decoded; put a whole one there")
+    decoded = set(analysis.pts.tolist())
+    if (lost := next((i for i in range(len(paths)) if i not in decoded), None)) is not None:
+        raise InputError(f"{paths[lost]} is damaged and cannot be decoded; replace the file")
     if analysis.corrupt_frames:
         raise InputError(
-            f"{analysis.corrupt_frames} of the pictures {source} are damaged; put whole ones there"
+            f"{analysis.corrupt_frames} of the pictures {source} are damaged; replace the files"
         )

@@ -1,4 +1,4 @@
-"""The frames of pass one once more, each checked to be the one it was."""
+"""Replay: read the frames of pass one a second time, and check that they are the same frames."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vidrestore.media.decode import DecodeErrors, TimeRange, decode, decode_from
 from vidrestore.media.fields import pictures
 from vidrestore.media.pulldown import rebuild_film_pictures
 
-# How long before a frame to seek where the seek to it led elsewhere.
+# How long before a frame to seek, if the seek to the frame itself leads to another frame.
 _EARLIER_SECONDS = (Fraction(0), Fraction(2), Fraction(10))
 
 
@@ -34,23 +34,40 @@ def frames_again(
     end: int | None = None,
     device: str | None = None,
 ) -> Iterator[Frame]:
-    """Frames [first, end) of the analysis once more: those of the file as `_file_again` gives them,
-    or what is made of their fields."""
+    """Read frames [first, end) of an analysis a second time, each checked against the analysis.
+
+    Args:
+        source: The source file.
+        analysis: The analysis of the source.
+        span: The part of the source that was analyzed; default: all.
+        first: The first frame, an index of the analysis; default: 0.
+        end: The frame after the last one; default: that after the last frame of the analysis.
+        device: A device that `media.decode.decoding_device` returned; default: the processor.
+            Where the device fails or gives other frames, the processor decodes.
+
+    Yields:
+        The frames, with the indices and times of the analysis. Where the analysis is of pictures of
+        fields, these pictures.
+
+    Raises:
+        InputError: The source cannot be read as video.
+        ChangedSourceError: A frame differs from the one in pass one, or is missing.
+    """
     end = analysis.frame_count if end is None else end
     read = partial(_file_again, source, of_file(analysis), span, device)
     if (fields := analysis.fields) is None:
         yield from read(first, end)
         return
     if fields.sources is not None:
-        named = fields.sources[first:end]
-        begin, stop = int(named.min()), int(named.max()) + 1
+        needed = fields.sources[first:end]
+        begin, stop = int(needed.min()), int(needed.max()) + 1
         own = read(begin, stop)
         yield from rebuild_film_pictures(
             own, fields.order, fields.sources, analysis.pts, first, end
         )
         return
     each = 1 if fields.mode == "frame" else 2
-    # A field is interpolated with the help of the frames around its own.
+    # The interpolation of a field needs the frames before and after its own frame.
     begin, stop = max(0, first // each - 1), min(len(fields.pts), -(-end // each) + 1)
     for frame in pictures(read(begin, stop), fields.mode, fields.order):
         if first <= frame.index < end:
@@ -65,64 +82,65 @@ def _file_again(
     first: int,
     end: int,
 ) -> Iterator[Frame]:
-    """Frames [first, end) of the file once more, with the times and checksums that they have
-    there. `span` is the part of the source that was analysed.
+    """Read frames [first, end) of the file, with the times and checksums of the analysis.
 
-    Begins at the exact frame: where a seek leads to another one, from further and further before
-    it, in the end from the start. Several threads decode until a frame is another: some damage, of
-    HEVC for one, shows only in that. The rest then comes from one thread, as in the analysis.
-    `device` is what decodes instead of them, under the same condition.
-    ChangedSourceError where that does not help: the file is no longer the one that was analysed.
+    `span` is the part of the source that was analyzed.
+
+    The read begins at the exact frame. Where a seek leads to another frame, it begins further and
+    further before the frame, and in the end at the start of the file. Several threads, or `device`,
+    decode until a frame differs, because some damage, for example of HEVC, shows only then. One
+    thread decodes the rest, as in the analysis. If a frame still differs, the file is no longer the
+    one that was analyzed, and vidrestore raises ChangedSourceError.
     """
-    given = first
+    next_index = first
     ends_with_source = end == analysis.frame_count and span is None
     for frames in _attempts(source, analysis, span, first, device):
         for frame in frames:
-            if frame.index < given:
+            if frame.index < next_index:
                 continue
-            if not ends_with_source and given == end:
+            if not ends_with_source and next_index == end:
                 return
-            if not _is_known(frame, analysis):
+            if not _is_same(frame, analysis):
                 break
             yield frame
-            given += 1
+            next_index += 1
         else:
-            if given == end:
+            if next_index == end:
                 return
     may_seek = not analysis.one_thread
     index = analysis.info.stream_index
     for frame in decode(
         source, DecodeErrors(), span, stream_index=index, one_thread=True, may_seek=may_seek
     ):
-        if frame.index < given:
+        if frame.index < next_index:
             continue
-        if not ends_with_source and given == end:
+        if not ends_with_source and next_index == end:
             return
-        if not _is_known(frame, analysis):
+        if not _is_same(frame, analysis):
             raise ChangedSourceError(
                 f"frame {frame.index} of {source} is not the one of the first pass, so the file "
-                "changed meanwhile or cannot be read reliably; run the command again, without an "
-                "analysis of before if one was given"
+                "changed in the meantime or cannot be read reliably; run the command again, and "
+                "do not give it an earlier analysis"
             )
         yield frame
-        given += 1
-    if given < end:
+        next_index += 1
+    if next_index < end:
         raise ChangedSourceError(
-            f"{source} ends before frame {given}, which the first pass met, so the file changed "
-            "meanwhile or cannot be read reliably; run the command again, without an analysis of "
-            "before if one was given"
+            f"{source} ends before frame {next_index}, which the first pass read, so the file "
+            "changed in the meantime or cannot be read reliably; run the command again, and do "
+            "not give it an earlier analysis"
         )
 
 
 def _attempts(
     source: Path, analysis: Analysis, span: TimeRange | None, first: int, device: str | None
 ) -> Iterator[Iterator[Frame]]:
-    """Ways to read from frame `first` on, with indices of the analysis; the quickest first."""
+    """Yield ways to read from frame `first` on, with indices of the analysis; the fastest first."""
     if analysis.one_thread:
         return
     index = analysis.info.stream_index
-    # Which of the frames it is that is met first, its time says.
-    known = {int(pts): i for i, pts in enumerate(analysis.pts[: first + 1].tolist())}
+    # The time of the first frame after a seek gives its index.
+    index_of_pts = {int(pts): i for i, pts in enumerate(analysis.pts[: first + 1].tolist())}
     for kind in dict.fromkeys((device, None)):
         frames: Iterator[Frame]
         for earlier_seconds in _EARLIER_SECONDS if first else ():
@@ -131,27 +149,29 @@ def _attempts(
             if begin <= analysis.pts[0]:
                 break
             frames = decode_from(source, begin, stream_index=index, device=kind)
-            yield _numbered(_while_there(frames, kind), known)
+            yield _numbered(_until_failure(frames, kind), index_of_pts)
         if kind is None or not first:
             frames = decode(source, DecodeErrors(), span, stream_index=index, device=kind)
-            yield _while_there(frames, kind)
+            yield _until_failure(frames, kind)
 
 
-def _while_there(frames: Iterator[Frame], device: str | None) -> Iterator[Frame]:
-    """As long as the device, if it is one, does its work."""
+def _until_failure(frames: Iterator[Frame], device: str | None) -> Iterator[Frame]:
+    """Yield frames until `device` fails; errors of the processor are raised."""
     with logged(InputError, what=f"decoding on {device}") if device else nullcontext():
         yield from frames
 
 
-def _numbered(frames: Iterator[Frame], known: Mapping[int, int]) -> Iterator[Frame]:
+def _numbered(frames: Iterator[Frame], index_of_pts: Mapping[int, int]) -> Iterator[Frame]:
+    """Number frames from the first one with a known time on; drop those before it."""
     index = None
     for frame in frames:
-        index = known.get(frame.pts) if index is None else index + 1
+        index = index_of_pts.get(frame.pts) if index is None else index + 1
         if index is not None:
             yield replace(frame, index=index)
 
 
-def _is_known(frame: Frame, analysis: Analysis) -> bool:
+def _is_same(frame: Frame, analysis: Analysis) -> bool:
+    """Tell whether a frame has the time and the checksum of the analysis."""
     at = frame.index
     if at >= analysis.frame_count or frame.pts != analysis.pts[at]:
         return False
@@ -159,10 +179,16 @@ def _is_known(frame: Frame, analysis: Analysis) -> bool:
 
 
 def last_duration(analysis: Analysis) -> int:
-    """How many ticks the last frame lasts: until the end that the file states.
+    """Return how long the last frame of an analysis lasts: until the end that the file states.
 
-    An end that would hold it more than twice as long as any other belongs to frames that were
-    lost, and none at all gives it the nominal rate.
+    If that is more than twice the longest other frame, the stated end belongs to lost frames. Then,
+    and if the file states no end after the last frame, the nominal frame duration is returned.
+
+    Args:
+        analysis: The analysis.
+
+    Returns:
+        The duration in units of the time base, at least 1.
     """
     pts, info = analysis.pts, analysis.info
     shown = int(pts[-1] - pts[0]) * info.time_base

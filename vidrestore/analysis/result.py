@@ -1,4 +1,4 @@
-"""The result of pass one: all that is known of a video before its faces are restored."""
+"""The result of pass one: the properties, shots and face tracks of a video."""
 
 from __future__ import annotations
 
@@ -19,53 +19,70 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fields:
-    """The file's own frames, where faces are found and restored in pictures of their fields."""
+    """The file's own frames, where pass one works on pictures made from their fields."""
 
     mode: str
-    """keep: both fields of each frame, woven again in the output; bob: both, and so they stay;
-    frame: the earlier one; film: four pictures from each five frames."""
+    """Which pictures are made from the fields: keep, bob, frame or film.
+
+    keep: one from each field, and the output weaves each pair into a frame. bob: one from each
+    field, and each is a frame of the output. frame: one from the earlier field of each frame. film:
+    four from every five frames.
+    """
     order: str
-    """tff or bff, as measured."""
+    """The measured order of the fields: tff (top field first) or bff (bottom field first)."""
     info: VideoInfo
+    """The properties of the file's own frames."""
     pts: npt.NDArray[np.int64]
+    """(frames,) presentation times of the file's own frames, in units of their time base."""
     crc32: npt.NDArray[np.uint32]
+    """(frames,) CRC-32 of the decoded planes of each of the file's own frames."""
     sources: npt.NDArray[np.int64] | None = None
-    """(pictures, 2) of film: the frames that their earlier and their later field are from."""
+    """(pictures, 2) the indices of the frames that hold the earlier and the later field of each
+    picture; None unless `mode` is film."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Analysis:
-    """What pass one found: all that must be known about a whole shot before pass two begins."""
+    """The result of pass one: all that pass two needs to know about the video in advance.
+
+    Where the footage is interlaced, everything except `fields` describes the pictures that are made
+    from its fields.
+    """
 
     info: VideoInfo
+    """The properties of the frames."""
     pts: npt.NDArray[np.int64]
-    """(frames,) in time_base."""
+    """(frames,) presentation times, in units of `info.time_base`."""
     crc32: npt.NDArray[np.uint32]
-    """(frames,) of the decoded planes."""
+    """(frames,) CRC-32 of the decoded planes of each frame."""
     shots: tuple[tuple[int, int], ...]
-    """Half-open [start, end) in frames, together covering every frame."""
+    """The shots: half-open [start, end) in frames, which together cover every frame."""
     tracks: tuple[Track, ...]
+    """The tracks of all faces that may be restored."""
     skipped: Mapping[str, int] = field(default_factory=dict)
-    """Faces that will not be restored: reason -> how many (face, frame) pairs."""
+    """For each reason not to restore a face, the number of (face, frame) pairs."""
     corrupt_frames: int = 0
+    """The number of frames that the decoder marked as damaged."""
     decode_errors: int = 0
+    """The number of errors that the decoder reported."""
     repaired_times: int = 0
+    """The number of presentation times that vidrestore repaired."""
     detector_errors: int = 0
-    """Frames at which the detector broke."""
+    """The number of frames at which the detector or the recognizer failed."""
     one_thread: bool = False
-    """The source is damaged: only one decoding thread, from the start, gives the same again."""
+    """Whether the source is damaged, so that only one decoding thread gives the same frames."""
     coarse_landmarks: bool = False
-    """The detector guessed landmarks from boxes."""
+    """Whether the detector guessed the landmarks from boxes."""
     template: str = "gpen"
-    """Where the matrices lead the landmarks; see `vidrestore.imaging.geometry.template`."""
+    """The template to which the matrices map the landmarks; see `imaging.geometry.template`."""
     fingerprint: str = ""
-    """Of the source file's content; see `vidrestore.analysis.storage`."""
+    """The fingerprint of the source file; see `vidrestore.media.probe`."""
     people_are_joined: bool = False
-    """A recogniser joined the tracks of a person across shots."""
+    """Whether a recognizer joined the tracks of a person across shots."""
     margins: Margins | None = None
-    """Edges from which no face was taken."""
+    """The edges of the picture in which faces are ignored; None: there are none."""
     fields: Fields | None = None
-    """Where all the rest is of pictures of fields; see `vidrestore.analysis.result`."""
+    """The file's own frames; None where the analysis describes them itself."""
 
     def __post_init__(self) -> None:
         if len(self.pts) != len(self.crc32):
@@ -76,17 +93,28 @@ class Analysis:
 
     @property
     def frame_count(self) -> int:
+        """The number of frames."""
         return len(self.pts)
 
     @property
     def face_count(self) -> int:
-        """(face, frame) pairs with a strength above zero."""
+        """The number of (face, frame) pairs with a strength above zero."""
         return int(sum(np.count_nonzero(track.strength) for track in self.tracks))
 
 
 def info_of_pictures(info: VideoInfo, mode: str) -> VideoInfo:
-    """Of the pictures of fields: no longer interlaced; where both are made, twice as many, and of
-    film four for five frames."""
+    """Derive the properties of the pictures that are made from fields.
+
+    The pictures are progressive. For keep and bob there are two for each frame, for film four for
+    five frames.
+
+    Args:
+        info: The properties of the file's own frames.
+        mode: keep, bob, frame or film, as in `Fields`.
+
+    Returns:
+        The properties of the pictures.
+    """
     if mode == "frame":
         return replace(info, field_order="progressive")
     if mode == "film":
@@ -107,7 +135,15 @@ def info_of_pictures(info: VideoInfo, mode: str) -> VideoInfo:
 
 
 def of_file(analysis: Analysis) -> Analysis:
-    """The same of the file's own frames; without faces, where it is of pictures of their fields."""
+    """Return the analysis of the file's own frames.
+
+    Args:
+        analysis: The analysis.
+
+    Returns:
+        `analysis` itself if it describes the file's own frames. Otherwise one that does, with one
+        shot and without faces.
+    """
     if (fields := analysis.fields) is None:
         return analysis
     return replace(
@@ -122,8 +158,16 @@ def of_file(analysis: Analysis) -> Analysis:
 
 
 def of_output(analysis: Analysis) -> Analysis:
-    """The same of the output's frames. Where they are woven each face has two tracks, one of its
-    places in the earlier fields and one in the later ones."""
+    """Return the analysis of the frames of the output.
+
+    Args:
+        analysis: The analysis.
+
+    Returns:
+        `analysis` itself unless the output is woven from fields. Otherwise one of the woven frames,
+        in which each face has two tracks: its places in the earlier fields and those in the later
+        fields.
+    """
     if not is_woven(analysis):
         return analysis
     tracks = chain.from_iterable(map(_in_frames, analysis.tracks))
@@ -132,28 +176,52 @@ def of_output(analysis: Analysis) -> Analysis:
 
 
 def frames_of_output(analysis: Analysis) -> Analysis:
-    """The same without the work of telling where faces are: without them, where it is woven."""
+    """Return the analysis of the frames of the output, without the cost of splitting tracks.
+
+    Args:
+        analysis: The analysis.
+
+    Returns:
+        The analysis of the file's own frames, without faces, if the output is woven from fields;
+        otherwise `analysis` itself.
+    """
     return of_file(analysis) if is_woven(analysis) else analysis
 
 
 def is_woven(analysis: Analysis) -> bool:
-    """The output's frames each show two pictures of the analysis."""
+    """Tell whether each frame of the output is woven from two pictures of the analysis.
+
+    Args:
+        analysis: The analysis.
+
+    Returns:
+        True if the mode of the fields is keep.
+    """
     return analysis.fields is not None and analysis.fields.mode == "keep"
 
 
 def in_output(analysis: Analysis, first: int, end: int) -> tuple[int, int]:
-    """The output's frames that show these two of the analysis, or end where these end: then even,
-    where woven."""
+    """Convert a range of frames of the analysis to frames of the output.
+
+    Args:
+        analysis: The analysis.
+        first: The first frame of the range; even if the output is woven.
+        end: The frame after the last one; even if the output is woven.
+
+    Returns:
+        (first, end) in frames of the output.
+    """
     return (first // 2, end // 2) if is_woven(analysis) else (first, end)
 
 
 def _in_frames(track: Track) -> list[Track]:
-    found = []
+    """Split a track of fields into one of the earlier and one of the later fields."""
+    parts = []
     for parity in (0, 1):
         skipped = (parity - track.first_frame) % 2
         rows = slice(skipped, None, 2)
         if len(track.matrices[rows]):
-            found.append(
+            parts.append(
                 replace(
                     track,
                     first_frame=(track.first_frame + skipped) // 2,
@@ -164,4 +232,4 @@ def _in_frames(track: Track) -> list[Track]:
                     detected=track.detected[rows],
                 )
             )
-    return found
+    return parts

@@ -1,6 +1,6 @@
-"""Sample frames from all through a video, once, for what must be known before pass one.
+"""Sampling: decode a few frames from all parts of a video, before pass one.
 
-Interlacing and borders are measured in the same frames.
+Interlacing and margins are measured in the same frames.
 """
 
 from __future__ import annotations
@@ -18,54 +18,61 @@ from vidrestore.media.fields import FieldScan, scan
 _PLACES = 10
 _SHORT_FRAMES = 240
 _PAIR_EVERY = 8
-"""In a short video, one pair of successive frames out of so many is measured for borders; in a long
-one, one pair at each place."""
+"""In a short video, one pair of successive frames out of this many is measured for borders.
+
+In a long video, one pair at each place is measured.
+"""
 _FRAMES_FOR_FIELDS, _FRAMES_FOR_BORDERS = 24, 2
-"""So many successive frames at each place."""
+"""The number of successive frames at each place."""
 
 
 class Samples(NamedTuple):
-    """What the sampled frames show."""
+    """The measurements in the sampled frames."""
 
     fields: FieldScan | None
-    """None where nobody wants to know."""
+    """The counts of frames by how their fields look; None where they were not measured."""
     margins: Margins
+    """The margins; none where they were not measured."""
 
 
 def sample(
     video: OpenVideo, info: VideoInfo, span: TimeRange | None, *, fields: bool, borders: bool
 ) -> Samples:
-    """Decode a few frames and measure them.
+    """Decode a few frames and measure interlacing and borders in them.
 
     Args:
-        video: The video, of which at most the first frame was read.
+        video: The opened video, of which at most the first frame was read.
         info: The properties of its stream.
-        span: The part of it to look at; None: all.
+        span: The part of the video to look at; None: all.
         fields: Whether to measure interlacing.
         borders: Whether to measure borders.
 
     Returns:
-        The measurements; without decoding anything where neither is wanted.
+        The measurements. If both flags are False, nothing is decoded.
+
+    Raises:
+        InputError: The video cannot be decoded.
     """
     if not fields and not borders:
         return Samples(None, NO_MARGINS)
     margins = MarginScan(info) if borders else None
-    found = FieldScan()
+    field_scan = FieldScan()
     frames = _FRAMES_FOR_FIELDS if fields else _FRAMES_FOR_BORDERS
     for images, every in _stretches(video, info, span, frames=frames):
         seen = images if margins is None else _with_pairs(images, margins, info, every)
         if fields:
-            found += scan(seen)
+            field_scan += scan(seen)
         else:
             for _ in seen:
                 pass
-    return Samples(found if fields else None, NO_MARGINS if margins is None else margins.margins())
+    measured = NO_MARGINS if margins is None else margins.margins()
+    return Samples(field_scan if fields else None, measured)
 
 
 def _with_pairs(
     images: Iterator[Any], margins: MarginScan, info: VideoInfo, every: int
 ) -> Iterator[Any]:
-    """The images; of so many, `margins` is shown the first two on the way."""
+    """Pass the images on, and add the first two out of every `every` images to `margins`."""
     earlier: Any = None
     for index, image in enumerate(images):
         if earlier is not None:
@@ -79,8 +86,11 @@ def _with_pairs(
 def _stretches(
     video: OpenVideo, info: VideoInfo, span: TimeRange | None, *, frames: int
 ) -> Iterator[tuple[Iterator[Any], int]]:
-    """So many successive pictures each from ten places in the video, or in `span` of it, as seeks
-    find them; all of a short one. With them: out of how many a pair is measured for borders."""
+    """Yield (successive images, `every`) for each of ten places in the video, as seeks find them.
+
+    A short video is a single stretch. `every` is the number of images out of which one pair is
+    measured for borders.
+    """
     whole = Fraction(info.duration_seconds_from_header).limit_denominator(1000)
     start = (span and span.start_seconds) or Fraction(0)
     end = (span and span.end_seconds) or whole
@@ -96,6 +106,7 @@ def _stretches(
 
 
 def _is_of(info: VideoInfo, image: Any) -> bool:
+    """Tell whether an image has the size and the format of the stream."""
     return (image.width, image.height, image.format.name) == (
         info.width, info.height, info.pixel_format
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""An analysis, changed by what a person asked for: whom to restore, where, and how much."""
+"""Selection: apply to an analysis the user's choice of whom to restore, where and how strongly."""
 
 from __future__ import annotations
 
@@ -34,29 +34,30 @@ from vidrestore.models.factory import reference_embedding
 
 _MOST_FACE_PX = 65536
 NOT_JOINED = (
-    "nobody is recognised from one shot to the next, which needs the recognition model of an "
-    "InsightFace pack; each track counts as a person of its own"
+    "vidrestore does not recognize people from one shot to the next, because it has no recognition "
+    "model of an InsightFace pack; each track counts as a person of its own"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Whom to restore, and how in which shot."""
+    """The user's choice of whom to restore, and how in which shot."""
 
     people: str | None = None
-    """Such as "1,3", or "-2" for all but that one."""
+    """The people to restore, such as "1,3", or "-2" for all but person 2; None: all."""
     reference: Path | None = None
-    """A photo of who is to be restored."""
+    """A photo of the person to restore; None: all."""
     shots: Path | None = None
-    """A shots.toml."""
+    """A file shots.toml; None: the same for all shots."""
     min_face_px: float | None = None
-    """Only those whose eyes are so far apart, in pixels of the frame."""
+    """The least eye distance of the people to restore, in frame pixels; None: no limit."""
 
     def check(self) -> None:
         """Refuse, before any work, files that cannot be read.
 
         Raises:
-            ConfigError, InputError: In a sentence that names the file.
+            ConfigError: The shots file cannot be read or is not TOML.
+            InputError: The reference photo cannot be read.
         """
         if self.shots is not None:
             read_toml(self.shots, "the shots file")
@@ -66,7 +67,24 @@ class Choice:
     def applied(
         self, analysis: Analysis, source: Path, settings: Settings, on_event: OnEvent | None
     ) -> tuple[Analysis, list[tuple[int, str | None]]]:
-        """The analysis as chosen, and the restorer from which frame on; None: the usual one."""
+        """Apply the choice to an analysis.
+
+        Args:
+            analysis: The analysis.
+            source: The video, named in messages.
+            settings: The settings.
+            on_event: Receives notices; None: none are sent.
+
+        Returns:
+            (analysis, restorers): the changed analysis, and the restorers as of `restorers_of`.
+
+        Raises:
+            UsageError: The choice names people who do not exist, leaves no one to restore, or has a
+                size outside 0 to 65536; or there is no recognizer for the reference photo.
+            ConfigError: The shots file is wrong.
+            InputError: The shots file belongs to another video, or the reference photo cannot be
+                read.
+        """
         names: list[tuple[int, str | None]] = [(0, None)]
         if self.people is not None:
             if not analysis.people_are_joined:
@@ -77,7 +95,7 @@ class Choice:
             similarity = settings.people.similarity
             analysis = with_reference(analysis, embedding, similarity=similarity)
         if self.min_face_px is not None:
-            if not 0 <= self.min_face_px <= _MOST_FACE_PX:  # nor what is not a number
+            if not 0 <= self.min_face_px <= _MOST_FACE_PX:  # also refuses NaN
                 raise UsageError(
                     f"eyes are from 0 to {_MOST_FACE_PX} pixels apart, not {self.min_face_px:g}"
                 )
@@ -95,27 +113,53 @@ EVERYONE = Choice()
 
 
 def check_shots_path(path: Path) -> None:
-    """UsageError for a name under which `write_shots` writes nothing."""
+    """Refuse a file name under which `write_shots` cannot write.
+
+    Args:
+        path: The file to write.
+
+    Raises:
+        UsageError: The name ends neither in .toml nor in .edl.
+    """
     if path.suffix.lower() not in (".toml", ".edl"):
         raise UsageError(f"the shots go into a .toml or an .edl file, not {path.name}")
 
 
 def write_shots(analysis: Analysis, source: Path, path: Path) -> None:
-    """The shots that were found, as TOML to be edited or as an edit decision list, by suffix."""
+    """Write the detected shots as TOML to be edited, or as an edit decision list.
+
+    Args:
+        analysis: The analysis with the shots.
+        source: The video, whose name becomes the title.
+        path: The file to write; its suffix, .toml or .edl, selects the format.
+
+    Raises:
+        UsageError: The name ends neither in .toml nor in .edl.
+        OutputError: The file cannot be written.
+    """
     check_shots_path(path)
     info = analysis.info
     if path.suffix.lower() == ".edl":
-        shots, rate = analysis.shots, info.frame_rate
-        edl.write_cuts(path, shots, analysis.pts, info.time_base, rate, source.stem)
+        edl.write_cuts(
+            path, analysis.shots, analysis.pts, info.time_base, info.frame_rate, source.stem
+        )
     else:
-        found = shot_list.of_analysis(analysis, source.name)
-        shot_list.write(found, path, analysis.pts, info.time_base)
+        shots = shot_list.of_analysis(analysis, source.name)
+        shot_list.write(shots, path, analysis.pts, info.time_base)
 
 
 def with_people(analysis: Analysis, people: str) -> Analysis:
-    """Only those whom `people` names ("1,3", or "-2" for all but that one) are restored.
+    """Restore only people chosen by their numbers.
 
-    UsageError for someone who does not exist.
+    Args:
+        analysis: The analysis.
+        people: "1,3" for these people, or "-2" for all but that one.
+
+    Returns:
+        The analysis with strength 0 for all other people.
+
+    Raises:
+        UsageError: The text is wrong, or names a person who does not exist.
     """
     wanted = wanted_people(people)
     there = {track.person_id for track in analysis.tracks}
@@ -124,30 +168,66 @@ def with_people(analysis: Analysis, people: str) -> Analysis:
 
 
 def with_reference(analysis: Analysis, reference: FloatArray, *, similarity: float) -> Analysis:
-    """Only who looks like the face of a photo is restored; UsageError where nobody does."""
+    """Restore only people who look like the face of a photo.
+
+    Args:
+        analysis: The analysis.
+        reference: (d,) the embedding of the face of the photo, of unit length.
+        similarity: The least cosine of two embeddings of one person.
+
+    Returns:
+        The analysis with strength 0 for all other people.
+
+    Raises:
+        UsageError: No person is similar enough.
+    """
     tracks = analysis.tracks
-    known = people_embeddings([t.person_id for t in tracks], [t.embedding for t in tracks])
-    alike = like_reference(reference, known, similarity=similarity)
+    embeddings = people_embeddings([t.person_id for t in tracks], [t.embedding for t in tracks])
+    alike = like_reference(reference, embeddings, similarity=similarity)
     kept, left_out = only(tracks, alike)
     return _with_left_out(analysis, kept, "not the one of the reference photo", left_out)
 
 
 def with_large(analysis: Analysis, min_face_px: float) -> Analysis:
-    """Only people whose faces are that large are restored; UsageError where nobody's is."""
+    """Restore only people whose faces are large enough.
+
+    Args:
+        analysis: The analysis.
+        min_face_px: The least eye distance, in frame pixels, that a tenth of the frames of a person
+            must reach.
+
+    Returns:
+        The analysis with strength 0 for all other people.
+
+    Raises:
+        UsageError: There are tracks, but no person is large enough.
+    """
     large = large_people(analysis.tracks, min_face_px=min_face_px, template_name=analysis.template)
     if analysis.tracks and not large:
         raise UsageError(
-            f"nobody's eyes are {min_face_px:g} pixels apart; vidrestore analyze shows how large "
-            "the faces are"
+            f"no person's eyes are {min_face_px:g} pixels apart; choose a smaller distance "
+            "(vidrestore analyze shows how large the faces are)"
         )
     kept, left_out = only(analysis.tracks, large)
     return _with_left_out(analysis, kept, "smaller than asked for", left_out)
 
 
 def with_shots(analysis: Analysis, asked: ShotList, settings: Settings) -> Analysis:
-    """What `asked` says of each shot is obeyed; in frames of no shot nothing changes.
+    """Apply a list of shots to an analysis; frames outside the listed shots do not change.
 
-    Faces pointed at by hand become tracks of their own. ConfigError for people who do not exist.
+    Faces that the user marked by hand become tracks of people of their own.
+
+    Args:
+        analysis: The analysis.
+        asked: The list of shots.
+        settings: The settings; `align` counts for faces marked by hand.
+
+    Returns:
+        The changed analysis.
+
+    Raises:
+        ConfigError: A shot names a person who does not exist, or a face marked by hand begins
+            outside its shot.
     """
     there = {track.person_id for track in analysis.tracks}
     factors = [np.ones(len(track.matrices), np.float32) for track in analysis.tracks]
@@ -155,8 +235,12 @@ def with_shots(analysis: Analysis, asked: ShotList, settings: Settings) -> Analy
     for shot in asked.shots:
         unknown = sorted(set(shot.people or ()) - there)
         if unknown:
-            known = ", ".join(map(str, sorted(there))) or "nobody"
-            raise ConfigError(f"the shots name person {unknown[0]}, but there is only {known}")
+            numbers = ", ".join(map(str, sorted(there)))
+            existing = f"only {numbers}" if numbers else "no person"
+            raise ConfigError(
+                f"the shots name person {unknown[0]}, but the video has {existing}; change the "
+                "people of that shot"
+            )
         for number in by_frame.within(shot.start, shot.end):
             track = analysis.tracks[number]
             frames = np.arange(max(shot.start, track.first_frame), min(shot.end, track.end_frame))
@@ -171,12 +255,24 @@ def with_shots(analysis: Analysis, asked: ShotList, settings: Settings) -> Analy
         for was, now in zip(analysis.tracks, tracks, strict=True)
     )
     return _with_left_out(
-        analysis, [*tracks, *_by_hand(analysis, asked, settings)], "left out by the shots", left_out
+        analysis,
+        [*tracks, *_marked_tracks(analysis, asked, settings)],
+        "left out by the shots",
+        left_out,
     )
 
 
 def restorers_of(asked: ShotList, frame_count: int) -> list[tuple[int, str | None]]:
-    """(first frame, name of the restorer) of each stretch; None: the usual one."""
+    """List the restorers that a list of shots asks for.
+
+    Args:
+        asked: The list of shots.
+        frame_count: The number of frames of the video.
+
+    Returns:
+        (first frame, name of the restorer) of each part of the video, ordered; None: the restorer
+        of the settings.
+    """
     stretches: list[tuple[int, str | None]] = [(0, None)]
     for shot in asked.shots:
         for at, name in ((shot.start, shot.restorer), (shot.end, None)):
@@ -192,6 +288,7 @@ def restorers_of(asked: ShotList, frame_count: int) -> list[tuple[int, str | Non
 
 
 def _factors(shot: Shot, person: int, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Return the factor of the strength of a person in frames of a shot."""
     if shot.skip or (shot.people is not None and person not in shot.people):
         return np.zeros(len(frames), np.float32)
     if not shot.strength:
@@ -200,15 +297,18 @@ def _factors(shot: Shot, person: int, frames: npt.NDArray[np.int64]) -> npt.NDAr
     return np.asarray(np.interp(frames, at, values), np.float32)
 
 
-def _by_hand(analysis: Analysis, asked: ShotList, settings: Settings) -> list[Track]:
-    """Tracks of the faces pointed at; between two boxes the face is taken to move evenly."""
+def _marked_tracks(analysis: Analysis, asked: ShotList, settings: Settings) -> list[Track]:
+    """Make tracks of the faces marked by hand; between two boxes, a face moves linearly."""
     info, how = analysis.info, settings.align
     to_frame = invert(upright(info).matrix)
     raw, strengths = [], []
     for shot in asked.shots:
         for face in () if shot.skip else shot.faces:
             if not shot.start <= face[0][0] < shot.end:
-                raise ConfigError(f"a face by hand lies outside its shot, at frame {face[0][0]}")
+                raise ConfigError(
+                    f"a face by hand begins at frame {face[0][0]}, outside its shot; correct its "
+                    "first time"
+                )
             frames = np.arange(shot.start, min(shot.end, analysis.frame_count))
             at, boxes = zip(*face, strict=True)
             moving = np.stack([np.interp(frames, at, edge) for edge in zip(*boxes, strict=True)], 1)

@@ -1,4 +1,4 @@
-"""What a person asks for, shot by shot: shots.toml, and cuts from edit decision lists."""
+"""The list of shots that a user edits (shots.toml): what to restore in each shot, and how."""
 
 from __future__ import annotations
 
@@ -43,29 +43,49 @@ Times count from the first frame. Leave lines out, change them, or add to a [[sh
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One shot, half-open [start, end) in frames, and what is asked for in it."""
+    """One shot, and what the user asks for in it."""
 
     start: int
+    """The first frame of the shot."""
     end: int
+    """The frame after the last frame of the shot."""
     people: tuple[int, ...] | None = None
-    """None: all."""
+    """The numbers of the people to restore; None: all."""
     strength: tuple[tuple[int, float], ...] = ()
-    """(frame, factor in [0, 1]) in order; between them linear in frames, outside constant."""
+    """(frame, factor in [0, 1]) in order; linear between these frames and constant outside them.
+
+    Empty: the factor is 1.
+    """
     restorer: str | None = None
+    """The name of the restorer; None: the restorer of the settings."""
     skip: bool = False
+    """Whether to leave the shot unchanged."""
     faces: tuple[tuple[tuple[int, tuple[float, ...]], ...], ...] = ()
-    """For each face pointed at by hand: (frame, x1 y1 x2 y2 in pixels of the upright picture)."""
+    """For each face marked by hand: (frame, (x1, y1, x2, y2) in pixels of the upright picture)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShotList:
+    """The shots of a video."""
+
     shots: tuple[Shot, ...]
+    """The shots, ordered and without overlap."""
     video: str = ""
+    """The file name of the video; may be empty."""
     fingerprint: str = ""
+    """The fingerprint of the video; empty: the list may be used for any video."""
 
 
 def of_analysis(analysis: Analysis, video: str) -> ShotList:
-    """The shots that were found, with the people seen in each."""
+    """List the detected shots, with the people seen in each.
+
+    Args:
+        analysis: The analysis.
+        video: The file name of the video.
+
+    Returns:
+        The list of shots.
+    """
     shots, by_frame = [], TracksByFrame(analysis.tracks)
     for start, end in analysis.shots:
         seen = {analysis.tracks[number].person_id for number in by_frame.within(start, end)}
@@ -74,13 +94,23 @@ def of_analysis(analysis: Analysis, video: str) -> ShotList:
 
 
 def write(shots: ShotList, path: Path, pts: npt.NDArray[np.int64], time_base: Fraction) -> None:
-    """Write `path` as TOML that `read` gives back equal. `pts` are those of all frames."""
+    """Write a list of shots as TOML, from which `read` returns an equal list.
+
+    Args:
+        shots: The list of shots.
+        path: The file to write.
+        pts: (frames,) presentation times of all frames, in units of `time_base`.
+        time_base: The time base in seconds.
+
+    Raises:
+        OutputError: The file cannot be written, or the name of a restorer is not UTF-8.
+    """
     clock = _Clock(pts, time_base)
     document = tomlkit.document()
     for line in _HEAD.format(video=printable(shots.video)).splitlines():
         document.add(tomlkit.comment(line))
     document.add(tomlkit.nl())
-    # TOML cannot hold what is no text.
+    # TOML cannot hold bytes that are not UTF-8.
     is_text = is_utf8(shots.video)
     document.add("video", toml_item(shots.video if is_text else printable(shots.video)))
     if not is_text:
@@ -97,15 +127,25 @@ def write(shots: ShotList, path: Path, pts: npt.NDArray[np.int64], time_base: Fr
 
 
 def read(path: Path, pts: npt.NDArray[np.int64], time_base: Fraction) -> ShotList:
-    """The shots in a file that `write` or a person wrote.
+    """Read a list of shots that `write` or a user wrote.
 
-    ConfigError, naming the line, for what is no shot, and where times overlap or run backwards.
+    Args:
+        path: The TOML file.
+        pts: (frames,) presentation times of all frames, in units of `time_base`.
+        time_base: The time base in seconds.
+
+    Returns:
+        The list of shots. Each time is rounded to the nearest frame.
+
+    Raises:
+        ConfigError: The file cannot be read, has an unknown or a wrong entry, or has shots that
+            overlap or are out of order. The message names the line of the shot.
     """
     table, text = read_toml(path, "the shots file")
     for key in table:
         if key not in _TOP_KEYS:
             raise ConfigError(unknown_name(f"entry in {path}:", key, _TOP_KEYS))
-    # TOML has no other ends of lines.
+    # Only a line feed ends a line of TOML.
     lines = [n for n, line in enumerate(text.split("\n"), 1) if _HEADING.match(line)]
     entries = table.get("shot", [])
     if not isinstance(entries, list) or len(entries) != len(lines):
@@ -124,7 +164,7 @@ def read(path: Path, pts: npt.NDArray[np.int64], time_base: Fraction) -> ShotLis
 
 
 def _video(table: Mapping[str, Any], path: Path) -> str:
-    """Of which name `video_bytes` has every byte, in hexadecimal, where that is no UTF-8."""
+    """Return the file name; `video_bytes` holds its bytes in hexadecimal if they are not UTF-8."""
     name, coded = _text(table, "video", path), _text(table, "video_bytes", path)
     if "\0" in name:
         raise ConfigError(f"{path}: video must be the name of a file, not {quoted(name)}")
@@ -132,7 +172,7 @@ def _video(table: Mapping[str, Any], path: Path) -> str:
         content = bytes.fromhex(coded)
         if b"\0" in content:
             raise ConfigError(
-                f"{path}: video_bytes must be those of the name of a file, not {quoted(coded)}"
+                f"{path}: video_bytes must be the bytes of the name of a file, not {quoted(coded)}"
             )
         return os.fsdecode(content) if coded else name
     except ConfigError:
@@ -144,6 +184,7 @@ def _video(table: Mapping[str, Any], path: Path) -> str:
 
 
 def _text(table: Mapping[str, Any], key: str, path: Path) -> str:
+    """Return an entry that must be text; empty where it is missing."""
     value = table.get(key, "")
     if not isinstance(value, str):
         raise ConfigError(f"{path}: {key} must be a text in quotes, not {quoted(value)}")
@@ -151,13 +192,14 @@ def _text(table: Mapping[str, Any], key: str, path: Path) -> str:
 
 
 class _Clock:
-    """Frames as times from the first one, and back."""
+    """Converts frames to times since the first frame, and back."""
 
     def __init__(self, pts: npt.NDArray[np.int64], time_base: Fraction) -> None:
         self._ticks = [int(p) - int(pts[0]) for p in pts]
         self._time_base = time_base
 
     def text(self, frame: int) -> str:
+        """Format the time of a frame."""
         if frame < len(self._ticks):
             ticks = self._ticks[frame]
         else:
@@ -166,7 +208,7 @@ class _Clock:
         return time_text(ticks * self._time_base, 6).rstrip("0").rstrip(".")
 
     def frame(self, text: object, where: str) -> int:
-        """The frame nearest to a time; one past the last where the time lies beyond it."""
+        """Return the frame nearest to a time; one past the last frame for a time after the end."""
         if not isinstance(text, str):
             raise ConfigError(
                 f'{where}: a time is written in quotes, such as "0:01:15.5", not {quoted(text)}'
@@ -185,7 +227,7 @@ class _Clock:
 
 
 def _table(shot: Shot, clock: _Clock) -> Table:
-    """What stands under one [[shot]]."""
+    """Convert a shot to the table under one [[shot]]."""
     values: dict[str, Any] = {"start": clock.text(shot.start), "end": clock.text(shot.end)}
     if shot.people is not None:
         values["people"] = shot.people
@@ -197,7 +239,7 @@ def _table(shot: Shot, clock: _Clock) -> Table:
         if not is_utf8(shot.restorer):
             raise OutputError(
                 f"a list of shots cannot hold the restorer {quoted(shot.restorer)}, whose bytes "
-                "are no UTF-8; rename the file"
+                "are not UTF-8; rename the file"
             )
         values["restorer"] = shot.restorer
     if shot.skip:
@@ -213,6 +255,7 @@ def _table(shot: Shot, clock: _Clock) -> Table:
 
 
 def _shot(entry: Mapping[str, Any], clock: _Clock, where: str) -> Shot:
+    """Convert the table under one [[shot]]; `where` begins the messages of errors."""
     for key in entry:
         if key not in _KEYS:
             raise ConfigError(f"{where}: {unknown_name('entry', key, _KEYS)}")
@@ -247,6 +290,7 @@ def _is_list_of(value: object, kind: type | tuple[type, ...]) -> bool:
 
 
 def _strength(value: Any, start: int, clock: _Clock, where: str) -> tuple[tuple[int, float], ...]:
+    """Convert the entry `strength`: a number, or pairs of a time and a number."""
     if value is None:
         return ()
     keys = value if isinstance(value, list) else [[None, value]]
@@ -254,21 +298,22 @@ def _strength(value: Any, start: int, clock: _Clock, where: str) -> tuple[tuple[
         raise ConfigError(
             f"{where}: strength is empty; give a number, such as 0.5, or leave it out"
         )
-    found = []
+    factors = []
     for key in keys:
         if not (isinstance(key, list) and len(key) == 2 and _is_list_of(key[1:], (int, float))):
             raise ConfigError(f'{where}: strength must be a number or [["0:00:01", 0.5], ...]')
         if not 0 <= key[1] <= 1:
             raise ConfigError(f"{where}: strength must be within 0 and 1, not {quoted(key[1])}")
-        found.append((start if key[0] is None else clock.frame(key[0], where), float(key[1])))
-    if [frame for frame, _ in found] != sorted({frame for frame, _ in found}):
+        factors.append((start if key[0] is None else clock.frame(key[0], where), float(key[1])))
+    if [frame for frame, _ in factors] != sorted({frame for frame, _ in factors}):
         raise ConfigError(f"{where}: the times of strength must run forward")
-    return tuple(found)
+    return tuple(factors)
 
 
 def _faces(
     value: Any, clock: _Clock, where: str
 ) -> tuple[tuple[tuple[int, tuple[float, ...]], ...], ...]:
+    """Convert the entry `faces`: for each face, lists of a time and the edges of a box."""
     faces = []
     for face in value if isinstance(value, list) else [None]:
         keys = face if isinstance(face, list) and face else [None]
@@ -278,7 +323,7 @@ def _faces(
                 raise ConfigError(
                     f'{where}: a face by hand is [["0:00:01", left, top, right, bottom], ...]'
                 )
-            if not all(abs(edge) <= _FARTHEST_PX for edge in key[1:]):  # nor what is no number
+            if not all(abs(edge) <= _FARTHEST_PX for edge in key[1:]):  # also refuses NaN
                 raise ConfigError(
                     f"{where}: the edges of a face by hand are pixels from {-_FARTHEST_PX} to "
                     f"{_FARTHEST_PX}, not {quoted(key[1:])}"

@@ -1,4 +1,4 @@
-"""Small pictures of every frame become shots."""
+"""Shot detection: find cuts in small pictures of all frames."""
 
 from __future__ import annotations
 
@@ -13,30 +13,42 @@ from vidrestore.common.settings import Shots
 
 Picture = npt.NDArray[Any]
 
-# Frames on either side of a change that show how much the picture changes anyway, and within which
-# there is but one cut.
+# The frames on either side of a change that show how much the picture changes in any case, and the
+# distance in frames within which there is only one cut.
 _AROUND, _APART = 4, 2
 _FLASH_FRAMES = 2
 
 
 class ShotFinder:
-    """Is given the small pictures of all frames in order, and then says where the shots are.
+    """Finds the shots in the small pictures of all frames, given in order.
 
     A cut is a mean absolute change of at least `how.cut` 8-bit levels that is the largest around it
-    and `how.contrast` times their median, so that fast motion, shaking, fades and dissolves do not
-    cut. Neither do one or two bright frames after which the picture is as before.
+    and `how.contrast` times the median around it. Fast motion, shaking, fades and dissolves
+    therefore do not count as cuts. Neither do one or two bright frames after which the picture is
+    as before.
 
-    Memory: the last few pictures, and two numbers for each.
+    Memory: the last few pictures, and two numbers for each frame.
     """
 
     def __init__(self, how: Shots) -> None:
+        """Start before the first frame.
+
+        Args:
+            how: The settings; `cut` and `contrast` count here.
+        """
         self._cut, self._contrast = how.cut, how.contrast
-        # One whose flash is settled, and those after it with flashes replaced; and as they were.
+        # The last picture that is checked for flashes, and the pictures after it with flashes
+        # replaced; and the same pictures unchanged.
         self._steady: deque[Picture] = deque()
         self._pictures: deque[Picture] = deque()
         self._restless, self._change = array("d"), array("d")
 
     def add(self, thumbnail: Picture) -> None:
+        """Add the picture of the next frame.
+
+        Args:
+            thumbnail: (H, W) uint8 gray; the same size for all frames.
+        """
         if self._steady:
             last = self._pictures[-1] if self._pictures else self._steady[0]
             self._restless.append(_change(last, thumbnail))
@@ -46,7 +58,7 @@ class ShotFinder:
             self._settle()
 
     def shots(self) -> tuple[tuple[int, int], ...]:
-        """Half-open [start, end) ranges that together cover all pictures."""
+        """Return the shots: half-open [start, end) ranges that together cover all pictures."""
         if not self._steady:
             return ()
         while self._pictures:
@@ -63,7 +75,7 @@ class ShotFinder:
         return tuple(zip(starts, [*starts[1:], len(change) + 1], strict=True))
 
     def _settle(self) -> None:
-        """Replace the flash that begins at the oldest picture, if one does, by what was before."""
+        """Replace a flash that begins at the oldest picture with the picture before it."""
         before, pictures = self._steady.popleft(), list(self._pictures)
         if self._restless[len(self._change)] >= self._cut:
             for end in range(1, min(1 + _FLASH_FRAMES, len(pictures))):
@@ -76,4 +88,5 @@ class ShotFinder:
 
 
 def _change(before: Picture, after: Picture) -> float:
+    """Return the mean absolute difference of two pictures."""
     return float(np.abs(after.astype(np.int16) - before).mean())

@@ -1,8 +1,7 @@
-"""Analyses on disk: saved and loaded exactly, and found again by what they are an analysis of.
+"""Storage of analyses: files that hold every value of an `Analysis` exactly.
 
-A file of an analysis is one of numpy's .npz, in which "header" is JSON, and the checksum of that.
-It is read with nothing of it run, and every value in it is checked, so that a damaged one is known
-for what it is.
+The file is a NumPy .npz archive whose entry "header" is JSON, followed by a checksum. Loading runs
+no code from the file and checks every value in it, so a damaged file is refused.
 """
 
 from __future__ import annotations
@@ -43,16 +42,17 @@ from vidrestore.imaging.geometry import Matrix, compose, invert, upright
 from vidrestore.media.probe import Probe
 
 _VERSION = 5
-# Of a track, what has one row for each of its frames.
+# The attributes of a track that have one row for each of its frames.
 _PER_FRAME = ("matrices", "landmarks", "score", "strength", "detected")
 _PER_TRACK = ("track_id", "person_id", "first_frame", "work_px")
 _SMALLEST_WORK_PX, _LARGEST_WORK_PX = 1 << 3, 1 << 14
 _LARGEST_SIDE_PX = 1 << 17
 _MOST = 1 << 62
-# How far from the picture a face may be, and how large, in its diagonals; how small, in pixels.
+# The greatest distance of a face from the picture and its greatest size, in diagonals of the
+# picture; its least size in pixels.
 _FAR, _SMALL_PX = 100.0, 1e-3
 _UNIT_LENGTH = 1e-3
-# Matrices are rounded to float32.
+# The tolerances for matrices, which are rounded to float32.
 _MOST_SHEARED, _SINGULAR = 1e-3, 1e-9
 
 
@@ -97,7 +97,7 @@ class _StoredFields(_Stored):
 
 
 class _Header(_Stored):
-    """All of an `Analysis` that is no array."""
+    """All of an `Analysis` except its arrays."""
 
     version: Literal[5]
     info: _Info
@@ -135,17 +135,23 @@ _PLAIN = tuple(name for name in _Header.model_fields if name not in ("version", 
 
 
 def save(analysis: Analysis, path: Path, *, key: str = "") -> None:
-    """Write `path`, which appears only when it is whole. OutputError where that cannot be done.
+    """Write an analysis to a file, which appears only when it is complete.
 
-    With a `key`, only `load` with the same one takes it for an analysis.
+    Args:
+        analysis: The analysis.
+        path: The file to write.
+        key: A text that `load` must be given too; default: none.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
     own = analysis.fields
-    # Not validated: what makes no sense is refused by whoever reads it.
+    # Not validated here, because `load` refuses impossible values.
     plain: dict[str, Any] = {name: getattr(analysis, name) for name in _PLAIN}
     plain |= {"version": _VERSION, "fields": None}
     if own is not None:
-        of_file: dict[str, Any] = {"mode": own.mode, "order": own.order, "info": own.info}
-        plain["fields"] = _StoredFields.model_construct(**of_file)
+        stored: dict[str, Any] = {"mode": own.mode, "order": own.order, "info": own.info}
+        plain["fields"] = _StoredFields.model_construct(**stored)
     header = _Header.model_construct(**plain)
     arrays: dict[str, Any] = {"pts": analysis.pts, "crc32": analysis.crc32}
     if own is not None:
@@ -170,16 +176,19 @@ def save(analysis: Analysis, path: Path, *, key: str = "") -> None:
 
 
 def load(path: Path, remedy: str = "analyze again", *, key: str = "") -> Analysis:
-    """What `save` wrote, equal to the last bit.
+    """Read an analysis that `save` wrote, with every value equal to the last bit.
 
     Args:
         path: The file.
-        remedy: What a user can do where it is of no use, as the end of a sentence.
-        key: That with which it was saved.
+        remedy: What the user can do if the file cannot be used, as the end of a sentence.
+        key: The key with which the analysis was saved; default: none.
+
+    Returns:
+        The analysis.
 
     Raises:
-        InputError: It does not exist, cannot be read, is damaged, of another version, or holds
-            values that no analysis has.
+        InputError: The file does not exist, cannot be read, is damaged, is of another version, or
+            holds values that no analysis has.
     """
     check_readable_kind(path, "the analysis", InputError)
     try:
@@ -195,8 +204,8 @@ def load(path: Path, remedy: str = "analyze again", *, key: str = "") -> Analysi
         content = checked_content(data, key)
     except ChecksumError as error:
         raise InputError(another if _has_no_checksum(data) else damaged) from error
-    # Whoever wrote the checksum may have written anything before it, and what numpy and zipfile
-    # raise for that is no closed list.
+    # The checksum does not prove that vidrestore wrote the content, and the exceptions of numpy and
+    # zipfile for other content are not a closed list.
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             text = str(stored["header"])
@@ -204,7 +213,7 @@ def load(path: Path, remedy: str = "analyze again", *, key: str = "") -> Analysi
                 raise InputError(another)
             header = _Header.model_validate_json(text)
             analysis = _analysis(header, {name: stored[name] for name in stored.files})
-        with np.errstate(all="ignore"):  # what overflows is not finite, which is looked for
+        with np.errstate(all="ignore"):  # an overflow gives infinity, which is refused
             _check_arrays(analysis)
     except InputError:
         raise
@@ -217,7 +226,7 @@ def load(path: Path, remedy: str = "analyze again", *, key: str = "") -> Analysi
 
 
 def _has_no_checksum(data: bytes) -> bool:
-    """Whether this was written when analyses had none: it begins and ends as a zip does."""
+    """Tell whether a file begins and ends as a zip does, as analyses of old versions do."""
     return (
         data.startswith(b"PK")
         and data[-22:].startswith(b"PK\x05\x06")
@@ -226,7 +235,7 @@ def _has_no_checksum(data: bytes) -> bool:
 
 
 def _reason(error: Exception) -> str | None:
-    """What no analysis can have, as a part of a sentence; None where that is not known."""
+    """Describe the impossible value as a part of a sentence; None for an unknown error."""
     if isinstance(error, _NonsenseError):
         return str(error)
     if not isinstance(error, ValidationError):
@@ -239,7 +248,16 @@ def _reason(error: Exception) -> str | None:
 
 
 def check_picture(analysis: Analysis, info: VideoInfo, where: str) -> None:
-    """InputError if the analysis is of other pictures than those that `info` describes."""
+    """Refuse an analysis of pictures of another size, pixel format or stream.
+
+    Args:
+        analysis: The analysis.
+        info: The properties of the video.
+        where: The name of the analysis in messages.
+
+    Raises:
+        InputError: The analysis and the video differ.
+    """
     own = analysis.info if analysis.fields is None else analysis.fields.info
     was, now = (
         f"{i.width} x {i.height} in {i.pixel_format}, stream {i.stream_index}" for i in (own, info)
@@ -249,20 +267,41 @@ def check_picture(analysis: Analysis, info: VideoInfo, where: str) -> None:
 
 
 def check_source(analysis: Analysis, source: Probe, where: str) -> None:
-    """InputError if the analysis, or what else stands in `where`, is of another video."""
+    """Refuse an analysis, or another file made with it, of another video.
+
+    Args:
+        analysis: The analysis.
+        source: The video.
+        where: The name of the analysis or of the other file in messages.
+
+    Raises:
+        InputError: The fingerprints differ.
+    """
     if analysis.fingerprint and analysis.fingerprint != source.fingerprint:
         raise InputError(f"{where} is of another video than {source.path}; analyze that one")
 
 
 def cached(source: Probe, folder: Path, settings_hash: str) -> Path:
-    """Where the analysis of a source under given settings is kept, as long as nobody writes to the
-    source: a fingerprint covers only some of its content."""
-    known = hashlib.sha256(source.fingerprint.encode())
-    known.update(str(source.mtime_ns).encode())
-    return folder / f"{known.hexdigest()[:32]}-{settings_hash[:16]}.npz"
+    """Return where the cache keeps the analysis of a source under given settings.
+
+    The name depends on the modification time of the source too, because a fingerprint covers only
+    some of the content.
+
+    Args:
+        source: The video.
+        folder: The folder of the cache.
+        settings_hash: The hash of the settings in hexadecimal.
+
+    Returns:
+        The path of the file.
+    """
+    digest = hashlib.sha256(source.fingerprint.encode())
+    digest.update(str(source.mtime_ns).encode())
+    return folder / f"{digest.hexdigest()[:32]}-{settings_hash[:16]}.npz"
 
 
 def _analysis(header: _Header, arrays: Mapping[str, Any]) -> Analysis:
+    """Build the analysis from the header and the arrays of a file."""
     fields = None
     if (own := header.fields) is not None:
         pts, crc32 = arrays["file_pts"], arrays["file_crc32"]
@@ -274,9 +313,9 @@ def _analysis(header: _Header, arrays: Mapping[str, Any]) -> Analysis:
     tracks = []
     for i, end in enumerate(ends):
         rows = slice(int(end - lengths[i]), int(end))
-        known: dict[str, Any] = {name: int(arrays[name][i]) for name in _PER_TRACK}
-        known |= {name: arrays[name][rows] for name in _PER_FRAME}
-        track = Track(**known)
+        values: dict[str, Any] = {name: int(arrays[name][i]) for name in _PER_TRACK}
+        values |= {name: arrays[name][rows] for name in _PER_FRAME}
+        track = Track(**values)
         if arrays["has_embedding"][i]:
             track = replace(track, embedding=next(embeddings))
         tracks.append(track)
@@ -287,7 +326,7 @@ def _analysis(header: _Header, arrays: Mapping[str, Any]) -> Analysis:
 
 
 def _check_rows(arrays: Mapping[str, Any], lengths: npt.NDArray[Any]) -> None:
-    """ValueError unless there is one value for each track, and one row for each of its frames."""
+    """Raise ValueError unless each track has one value, and each of its frames one row."""
     count = len(lengths)
     if lengths.dtype != np.int64 or lengths.ndim != 1 or (count and lengths.min() < 1):
         raise ValueError("tracks have lengths from 1 on")
@@ -305,16 +344,17 @@ def _check_rows(arrays: Mapping[str, Any], lengths: npt.NDArray[Any]) -> None:
 
 
 class _NonsenseError(ValueError):
-    """Its message is a part of a sentence."""
+    """An error about an impossible value, whose message is a part of a sentence."""
 
 
-def _must(is_so: bool, otherwise: str) -> None:
-    if not is_so:
-        raise _NonsenseError(otherwise)
+def _must(condition: bool, reason: str) -> None:
+    """Raise _NonsenseError with the reason unless the condition holds."""
+    if not condition:
+        raise _NonsenseError(reason)
 
 
 def _check_arrays(analysis: Analysis) -> None:
-    """_NonsenseError for numbers that no analysis has."""
+    """Raise _NonsenseError for numbers that no analysis has."""
     _check_times(analysis.pts, analysis.crc32)
     if analysis.fields is not None:
         _check_fields(analysis.fields, analysis.frame_count)
@@ -373,7 +413,8 @@ def _check_track(track: Track, frame_count: int, info: VideoInfo) -> None:
 def _check_crops(matrices: Matrix, info: VideoInfo, far_px: float, whose: str) -> None:
     wrong = f"the crop of {whose} is impossible"
     linear = matrices[:, :, :2]
-    # Whose inverse has no more digits than a number; by the entries, since pixels may be minute.
+    # The inverse must exist in floating point. The limit is relative to the entries, because pixels
+    # may be tiny.
     largest = np.abs(linear).max(axis=(1, 2))
     _must(bool((np.abs(np.linalg.det(linear)) > _SINGULAR * largest**2).all()), wrong)
     to_frame = invert(matrices)
@@ -381,7 +422,7 @@ def _check_crops(matrices: Matrix, info: VideoInfo, far_px: float, whose: str) -
     is_right = bool(np.isfinite(to_frame).all()) and sides_px.min() > _SMALL_PX
     is_right = is_right and max(sides_px.max(), np.abs(to_frame[:, :, 2]).max()) < far_px
     _must(bool(is_right), wrong)
-    # In the upright view with square pixels it is turned, scaled and shifted, and nothing else.
+    # In the upright view with square pixels, a crop is only turned, scaled and shifted.
     upright_to_unit = compose(matrices, invert(upright(info).matrix))
     (a, b), (c, d) = np.moveaxis(upright_to_unit[:, :, :2], 0, -1)
     sheared = np.hypot(a - d, b + c) / np.hypot(a, c)

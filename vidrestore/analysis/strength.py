@@ -1,4 +1,7 @@
-"""How much of a restored face is used: less where it is small, turned away, unsure or blurred."""
+"""Strength: the share of a restored face that is blended in, for each frame.
+
+It is lower where the face is small, turned away, doubtful or blurred.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,21 @@ from vidrestore.analysis.tracks import RawTrack, Track
 from vidrestore.common.settings import Align
 from vidrestore.imaging.geometry import apply, crop_side_px, template
 
-# Around the least size: none below 0.8 of it, all from 1.2 of it on.
+# Multiples of `min_face_px`: the strength is 0 up to the first and 1 from the second on.
 _SMALL, _LARGE = 0.8, 1.2
-# How far the nose stands before the eyes, in distances of the eyes.
+# How far the nose stands in front of the eyes, in eye distances.
 _NOSE = 0.6
-# A face is used whole up to the first angle, and not at all from the second on, where its
-# landmarks lie on a line and the network invents the other half.
+# The strength is 1 up to the first angle and 0 from the second on, where the landmarks lie on a
+# line and the network invents the other half of the face.
 _TURNED_DEGREES, _AWAY_DEGREES = 50.0, 80.0
-# What is used at the least score, and how far above it all is.
+# The factor at the least score, and how far above the least score the factor is 1.
 _UNSURE, _SURE_SCORE = 0.3, 0.15
-# What size and score must allow in some frame of a track.
+# The least product of the factors of size and score that a track must reach in some frame.
 _LEAST_SURE = 0.5
-# Sharpness, as a share of what the track has in its clear frames, below which a face is blurred by
-# motion or out of focus; what is used of it at least; the quantile of its clear frames.
+# Sharpness is relative to that of the clear frames of the track, a quantile. The factor is 1 from
+# _CLEAR on; at _BLURRED and below, where motion or focus blurs the face, it is _LEAST_OF_BLURRED.
 _CLEAR, _BLURRED, _LEAST_OF_BLURRED, _CLEAR_QUANTILE = 0.6, 0.3, 0.4, 0.8
-# Below this there is nothing to tell sharp from blurred by.
+# Below this sharpness, a face has too little detail to tell sharp from blurred.
 _NO_DETAIL = 0.02
 
 Array = npt.NDArray[np.float64]
@@ -44,22 +47,22 @@ def with_strength(
     least_score: float,
     frame_rate: Fraction,
 ) -> tuple[list[Track | None], Counter[str]]:
-    """Give tracks their strength.
+    """Compute the strength of tracks, and drop tracks that are too small or doubtful throughout.
 
     Args:
-        tracks: Aligned.
+        tracks: The aligned tracks.
         seen: The same tracks before smoothing.
-        how: A frame in which the face was neither found nor followed by `least_support` of its
-            points counts nothing. All is averaged over `fade_seconds` on either side, and rises and
-            falls over as many where a track begins or ends inside its shot. At `min_face_px` half
-            counts.
-        template_name: Where the landmarks stand in the crops: "gpen" or "ffhq".
-        least_score: From which the detector calls something a face, in [0, 1].
+        how: The settings. The strength is 0 in a frame in which the face was neither detected nor
+            followed by `least_support` of its points. It is one half at an eye distance of
+            `min_face_px`. It is averaged over `fade_seconds` on either side, and fades in and out
+            over `fade_seconds` where a track begins or ends inside its shot.
+        template_name: The template of the crops: "gpen" or "ffhq".
+        least_score: The least score of the detector for a face, in [0, 1].
         frame_rate: Frames per second.
 
     Returns:
-        The tracks, each with its strength, None for one that is all the way so small or so doubtful
-        that it is better left out; and why faces get none: reason -> how many.
+        (tracks, reasons): the tracks with their strength, None for a dropped track; and for each
+        reason why faces get no strength, the number of (face, frame) pairs.
     """
     fade_frames = round(how.fade_seconds * frame_rate)
     result: list[Track | None] = []
@@ -99,7 +102,7 @@ def _factors(
     least_score: float,
     least_support: float,
 ) -> Iterator[tuple[str, Array]]:
-    """Each with the reason that it is where it is 0."""
+    """Yield each factor of the strength, after the reason that applies where the factor is 0."""
     sides = np.array([crop_side_px(matrix) for matrix in track.matrices])
     eyes_px = float(np.linalg.norm(eyes[1] - eyes[0])) * sides
     yield "too small", _ramp(eyes_px / max(min_face_px, 1e-6), _SMALL, _LARGE)
@@ -113,8 +116,16 @@ def _factors(
 
 
 def turned_degrees(track: Track) -> Array:
-    """(n,) angle by which the head is turned to either side, from where the nose is between the
-    eyes; rough, but 0 where a face looks straight ahead and 90 in profile."""
+    """Estimate how far a head is turned to either side, from the nose between the eyes.
+
+    The estimate is rough, but 0 where a face looks straight ahead and 90 in profile.
+
+    Args:
+        track: The track.
+
+    Returns:
+        (n,) float64 angles in degrees, in [0, 180].
+    """
     points = apply(track.matrices.astype(np.float64), track.landmarks.astype(np.float64))
     across = points[:, 1, 0] - points[:, 0, 0]
     nose = points[:, 2, 0] - (points[:, 0, 0] + points[:, 1, 0]) / 2
@@ -122,22 +133,24 @@ def turned_degrees(track: Track) -> Array:
 
 
 def _clearness(sharpness: npt.NDArray[Any]) -> Array:
-    known = np.flatnonzero(np.isfinite(sharpness))
-    every = np.interp(np.arange(len(sharpness)), known, sharpness[known])
-    clear = max(float(np.quantile(every[known], _CLEAR_QUANTILE)), _NO_DETAIL)
+    """Return the factor of each frame for blur."""
+    measured = np.flatnonzero(np.isfinite(sharpness))
+    every = np.interp(np.arange(len(sharpness)), measured, sharpness[measured])
+    clear = max(float(np.quantile(every[measured], _CLEAR_QUANTILE)), _NO_DETAIL)
     every = np.maximum(every, _NO_DETAIL)
     share = _ramp(every / clear, _BLURRED, _CLEAR)
     return _LEAST_OF_BLURRED + (1 - _LEAST_OF_BLURRED) * share
 
 
 def _is_in_sight(raw: RawTrack, least_support: float) -> npt.NDArray[np.bool_]:
-    found = np.isfinite(raw.score)
+    """Tell for each frame whether the face was detected or followed."""
+    detected = np.isfinite(raw.score)
     followed = [m is not None and m.support >= least_support for m in raw.motions]
-    return np.asarray(found | np.array(followed or [False], bool))
+    return np.asarray(detected | np.array(followed or [False], bool))
 
 
 def _ramps(raw: RawTrack, fade_frames: int) -> Array:
-    """(n,) rising and falling where a track begins and ends inside its shot, else 1."""
+    """Return (n,) ramps where a track begins or ends inside its shot, otherwise 1."""
     n = len(raw.score)
     ramp = np.arange(1, n + 1) / (fade_frames + 1)
     limits = np.ones(n)
@@ -149,11 +162,12 @@ def _ramps(raw: RawTrack, fade_frames: int) -> Array:
 
 
 def _ramp(values: npt.NDArray[Any], low: float, high: float) -> Array:
+    """Map values linearly: `low` and less to 0, `high` and more to 1."""
     return np.asarray(np.clip((values - low) / (high - low), 0, 1), np.float64)
 
 
 def _averaged(values: Array, reach: int) -> Array:
-    """Mean over `reach` values on either side, the ends repeated."""
+    """Average over `reach` values on either side, with the ends repeated."""
     if reach == 0:
         return values
     padded = np.pad(values, reach, mode="edge")

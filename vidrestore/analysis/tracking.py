@@ -1,4 +1,4 @@
-"""The faces of each shot become tracks."""
+"""Tracking: join the faces of successive frames to tracks, shot by shot."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from vidrestore.models.detectors import Detection
 
 Array = npt.NDArray[Any]
 
-# Sightings that a velocity is measured over: from one frame to the next, and across a gap, at
-# whose edges landmarks err, drawn to the part of the face that is still seen. A frame later, this
-# share of it is left.
+# The number of sightings over which a velocity is measured: from one frame to the next, and across
+# a gap. At the edges of a gap landmarks err toward the part of the face that is still visible.
+# _DAMPING is the share of the velocity that is left a frame later.
 _RECENT, _LONGER, _DAMPING = 5, 10, 0.95
-# Sightings whose embeddings stand for a path while it grows.
+# The number of the last sightings whose embeddings represent a path while it grows.
 _MEMORY = 60
-# A path of so few sightings may be a false alarm and must not take a face from an older one.
+# A path with fewer sightings may be a false detection and must not take a face from an older path.
 _YOUNG, _YOUNG_WORTH = 3, 0.7
-# Landmarks may lie this far, in eye distances, from where they are expected: from one frame to the
-# next, across a gap, and across a gap where the embeddings agree.
+# The largest distance, in eye distances, of landmarks from where they are expected: from one frame
+# to the next, across a gap, and across a gap where the embeddings agree.
 _FAR, _FAR_ACROSS, _FAR_IF_SAME = 1.0, 1.5, 6.0
 _SIZE_RATIO = 1.6
-# What it is worth that a path has no successor.
+# The value of a path without a successor in the assignment.
 _ALONE = 1e-6
-# Below these shares of the similarity of one person, two embeddings are of two people: where the
-# faces touched or the sight of one broke off; and where nothing but two embeddings on each side
-# says so.
+# Below these shares of the similarity of one person, two embeddings belong to two people: where
+# the boxes of the faces touched or detections are missing; and where only the embeddings differ,
+# at least two on each side.
 _OTHER, _OTHER_FOR_SURE, _SURE_EMBEDDINGS = 0.5, 0.1, 2
-# Mean score from which `min_frames` sightings are enough. With weaker ones it takes more, by the
-# square of the ratio and up to the factor.
+# The mean score from which `min_frames` sightings are enough. Weaker sightings must be more
+# numerous, by the square of the ratio and up to the factor.
 _STRONG_SCORE, _MOST_FRAMES_FACTOR = 0.75, 2.0
 
 
@@ -57,24 +57,26 @@ def track(
 ) -> tuple[list[RawTrack], int]:
     """Join the faces of successive frames to tracks.
 
-    Frame by frame, detections are assigned to where the open tracks are expected. What comes of it
-    is split where the embeddings say that it went over to another face, and joined across gaps of
-    up to `gap_frames` where the way in and the way out meet, and the embeddings if there are any.
-    Nothing is joined across shots.
+    Frame by frame, detections are assigned to the places where the open tracks are expected. The
+    resulting paths are split where the embeddings show that a path changed to another face. Paths
+    are joined across gaps of up to `gap_frames` frames where their courses meet, and where their
+    embeddings agree if there are any. Nothing is joined across shots.
 
-    Faces whose score is NaN were not found but followed from the frame before. They lead a track
-    across a gap, and are neither its beginning nor its end, nor counted.
+    A face with a score of NaN was not detected but followed from the frame before. It can lead a
+    track across a gap, but a track neither begins nor ends with one, and such faces are not
+    counted.
 
     Args:
-        observations: The faces of every frame, in order.
-        shots: (first, end) of each shot, in frames.
-        how: Overlap, and the times in seconds.
+        observations: The observations of all frames, in order.
+        shots: The shots, half-open [start, end) in frames.
+        how: The settings: the overlap, and the times in seconds.
         frame_rate: Frames per second.
-        every: A detector looked at each frame whose index is a multiple of this.
-        similarity: Least cosine of two embeddings of one person.
+        every: The detector ran on each frame whose index is a multiple of this.
+        similarity: The least cosine of two embeddings of one person.
 
     Returns:
-        All tracks, ordered by first frame, and how many detections were too few or too weak.
+        (tracks, brief): all tracks, ordered by first frame, and the number of detections in paths
+        that were too short or too weak for a track.
     """
     gap, needed = gap_frames(how, frame_rate, every), min_frames(how, frame_rate, every)
     tracks, brief = [], 0
@@ -91,24 +93,42 @@ def track(
 
 
 def gap_frames(how: Tracking, frame_rate: Fraction, every: int) -> int:
-    """Return the longest miss that is bridged, in frames; at least those without a detector."""
+    """Return the longest gap that a track bridges.
+
+    Args:
+        how: The settings; `gap_seconds` counts here.
+        frame_rate: Frames per second.
+        every: The detector runs on each frame whose index is a multiple of this.
+
+    Returns:
+        The number of frames; at least the number of successive frames without a detector run.
+    """
     return max(round(how.gap_seconds * frame_rate), every - 1)
 
 
 def min_frames(how: Tracking, frame_rate: Fraction, every: int) -> int:
-    """Return how many detections a track needs unless it lasts as long as its shot."""
+    """Return how many detections a track needs unless it lasts as long as its shot.
+
+    Args:
+        how: The settings; `min_seconds` counts here.
+        frame_rate: Frames per second.
+        every: The detector runs on each frame whose index is a multiple of this.
+
+    Returns:
+        The number of detections.
+    """
     return round(how.min_seconds * frame_rate / every)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sighting:
-    """A face of one frame, where it came from, and whether its box touches another's."""
+    """A face of one frame, with its motions, and whether its box touches another box."""
 
     frame: int
     place: int
     face: Detection
     motions: dict[int, Motion]
-    """Place in the frame before -> how the face moved since."""
+    """Index of a face in the frame before -> the motion from that face to this one."""
     touches: bool
     sharpness: float
 
@@ -141,22 +161,22 @@ def _sightings(seen: Observation) -> list[_Sighting]:
 
 
 def _forward(observations: Sequence[Observation], overlap: float, gap: int) -> list[_Path]:
-    """Frame by frame, the assignment of detections to open paths with the most agreement."""
+    """Assign detections to open paths, frame by frame, with the greatest total agreement."""
     paths: list[_Path] = []
     open_paths: list[_Path] = []
     for seen in observations:
         open_paths = [p for p in open_paths if seen.index - _last_found(p) <= gap + 1]
         sightings = _sightings(seen)
-        found = [s for s in sightings if not s.is_carried]
-        free = set(range(len(found)))
-        if open_paths and found:
-            for row, column in _assigned(_agreement(open_paths, found, overlap)):
-                open_paths[row].append(found[column])
+        detected = [s for s in sightings if not s.is_carried]
+        free = set(range(len(detected)))
+        if open_paths and detected:
+            for row, column in _assigned(_agreement(open_paths, detected, overlap)):
+                open_paths[row].append(detected[column])
                 free.discard(column)
         _carry(open_paths, [s for s in sightings if s.is_carried])
-        begun = [[found[i]] for i in sorted(free)]
-        open_paths += begun
-        paths += begun
+        new_paths = [[detected[i]] for i in sorted(free)]
+        open_paths += new_paths
+        paths += new_paths
     return paths
 
 
@@ -165,6 +185,7 @@ def _last_found(path: _Path) -> int:
 
 
 def _carry(paths: list[_Path], carried: list[_Sighting]) -> None:
+    """Append carried faces to the paths from which they were followed."""
     for sighting in carried:
         for path in paths:
             if path[-1].frame == sighting.frame - 1 and path[-1].place in sighting.motions:
@@ -176,17 +197,17 @@ def _frames(path: _Path) -> int:
 
 
 def _trimmed(path: _Path) -> _Path:
-    """From the first to the last sighting that was found."""
-    found = [i for i, s in enumerate(path) if not s.is_carried]
-    return path[found[0] : found[-1] + 1]
+    """Return the path from its first to its last detection."""
+    detected = [i for i, s in enumerate(path) if not s.is_carried]
+    return path[detected[0] : detected[-1] + 1]
 
 
 def _agreement(paths: list[_Path], sightings: list[_Sighting], overlap: float) -> Array:
-    """(paths, sightings), positive where the two may be one face.
+    """Return (paths, sightings), positive where the two may be one face.
 
-    The sum of what shared area, nearness of the landmarks, agreement of the pixels and likeness of
-    the embeddings add; one of the first two must suffice, whatever the others say, so that a face
-    that turns away is not lost.
+    It is the sum of the shared area, the nearness of the landmarks, the agreement of the pixels and
+    the similarity of the embeddings. One of the first two must suffice, whatever the others are, so
+    that a face that turns away is not lost.
     """
     frame = sightings[0].frame
     shifts = np.array([_shift(path, frame) for path in paths])
@@ -204,21 +225,21 @@ def _agreement(paths: list[_Path], sightings: list[_Sighting], overlap: float) -
 
 
 def _support(path: _Path, sighting: _Sighting) -> float:
-    """The share of the path's points that were followed to the other, 0 where none were."""
+    """Return the share of the points of the path that were followed to a sighting, or 0."""
     is_next = path[-1].frame == sighting.frame - 1
     motion = sighting.motions.get(path[-1].place) if is_next else None
     return motion.support if motion else 0.0
 
 
 def _alike(path: _Path, sighting: _Sighting) -> float:
-    """Cosine of the path's late embeddings with the other, 0 where one is missing."""
+    """Return the cosine of the late embeddings of the path with a sighting; 0 if one is missing."""
     if sighting.embedding is None or (late := _embedding(path[-_MEMORY:])) is None:
         return 0.0
     return float(late @ sighting.embedding)
 
 
 def _assigned(agreement: Array) -> Iterator[tuple[int, int]]:
-    """The pairs, each row and column once, with the greatest sum of positive agreement."""
+    """Return pairs, each row and column once, with the greatest sum of positive agreement."""
     gain = np.maximum(agreement, 0)
     for row, column in zip(*linear_sum_assignment(gain, maximize=True), strict=True):
         if gain[row, column] > 0:
@@ -226,44 +247,44 @@ def _assigned(agreement: Array) -> Iterator[tuple[int, int]]:
 
 
 def _shift(path: _Path, frame: float, recent: int = _RECENT) -> Array:
-    """(2,) from the path's end to where it is expected in `frame`, at a velocity that dies away."""
+    """Return (2,) from the end of a path to its expected place in `frame`; the velocity decays."""
     last = path[-recent:]
     if len(last) < 2:
         return np.zeros(2)
     times = np.array([s.frame for s in last], float)
-    centres = np.array([s.face.landmarks.mean(axis=0) for s in last], float)
+    centers = np.array([s.face.landmarks.mean(axis=0) for s in last], float)
     times -= times.mean()
-    velocity = times @ (centres - centres.mean(axis=0)) / (times @ times)
+    velocity = times @ (centers - centers.mean(axis=0)) / (times @ times)
     ahead = abs(frame - path[-1].frame)
     worth = _DAMPING * (1 - _DAMPING**ahead) / (1 - _DAMPING)
     return np.asarray(velocity * np.copysign(worth, frame - path[-1].frame))
 
 
 def _split(path: _Path, similarity: float) -> Iterator[_Path]:
-    """The path, or its parts where the embeddings before and after are of two people."""
-    known = [i for i, s in enumerate(path) if s.embedding is not None]
-    if len(known) < 2:
+    """Split a path where the embeddings before and after belong to two people."""
+    embedded = [i for i, s in enumerate(path) if s.embedding is not None]
+    if len(embedded) < 2:
         yield path
         return
-    likeness = _likeness_across(np.array([path[i].embedding for i in known]))
-    for k, (first, last) in enumerate(pairwise(known), start=1):
+    likeness = _likeness_across(np.array([path[i].embedding for i in embedded]))
+    for k, (first, last) in enumerate(pairwise(embedded), start=1):
         between = path[first : last + 1]
         doubtful = any(s.touches for s in between) or _frames(between) > len(between)
         limit = similarity * (_OTHER if doubtful else _OTHER_FOR_SURE)
-        is_enough = doubtful or min(k, len(known) - k) >= _SURE_EMBEDDINGS
+        is_enough = doubtful or min(k, len(embedded) - k) >= _SURE_EMBEDDINGS
         if likeness[k - 1] >= limit or not is_enough:
             likeness[k - 1] = np.inf
     k = int(likeness.argmin())
     if np.isinf(likeness[k]):
         yield path
         return
-    at = _most_sudden(path, known[k], known[k + 1])
+    at = _most_sudden(path, embedded[k], embedded[k + 1])
     yield from _split(path[:at], similarity)
     yield from _split(path[at:], similarity)
 
 
 def _likeness_across(vectors: Array) -> Array:
-    """(n - 1,) cosine of the mean of the vectors up to each place with that of the later ones."""
+    """Return (n - 1,) cosines of the mean of the vectors up to each place with the later mean."""
     sums = np.cumsum(vectors.astype(np.float64), axis=0)
     before, after = sums[:-1], sums[-1] - sums[:-1]
     lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
@@ -271,7 +292,7 @@ def _likeness_across(vectors: Array) -> Array:
 
 
 def _most_sudden(path: _Path, first: int, last: int) -> int:
-    """The place in (first, last] that is furthest from where the path was going, or after a gap."""
+    """Return the index in (first, last] that is furthest from its expected place or after a gap."""
 
     def surprise(i: int) -> float:
         expected = path[i - 1].face.landmarks + _shift(path[:i], path[i].frame)
@@ -283,7 +304,7 @@ def _most_sudden(path: _Path, first: int, last: int) -> int:
 
 
 def _joined(paths: list[_Path], gap: int, similarity: float) -> list[_Path]:
-    """The best assignment of ends to beginnings that lie at most `gap` apart."""
+    """Join paths by the best assignment of ends to beginnings that lie at most `gap` apart."""
     paths = sorted(paths, key=lambda path: path[0].frame)
     beginnings = [path[0].frame for path in paths]
     agreement = {}
@@ -304,7 +325,7 @@ def _joined(paths: list[_Path], gap: int, similarity: float) -> list[_Path]:
 
 
 def _best_pairs(agreement: dict[tuple[int, int], float], count: int) -> dict[int, int]:
-    """The assignment with the greatest sum; few of the pairs are possible."""
+    """Return the assignment with the greatest sum; only few of the pairs are possible."""
     pairs = [*agreement, *((i, count + i) for i in range(count))]
     values = [*agreement.values(), *([_ALONE] * count)]
     graph = csr_array((values, tuple(zip(*pairs, strict=True))), shape=(count, 2 * count))
@@ -313,9 +334,9 @@ def _best_pairs(agreement: dict[tuple[int, int], float], count: int) -> dict[int
 
 
 def _continuity(path: _Path, later: _Path, similarity: float) -> float:
-    """Positive where one path may go on as the other; both are followed to the middle of the gap.
+    """Return a positive value where one path may continue as the other.
 
-    Backward in time, a path is its own reverse.
+    Both are extrapolated to the middle of the gap, the later one backward in time.
     """
     end, beginning = path[-1], later[0]
     middle = (end.frame + beginning.frame) / 2
@@ -335,6 +356,7 @@ def _continuity(path: _Path, later: _Path, similarity: float) -> float:
 
 
 def _frames_needed(scores: Sequence[float], needed: int) -> float:
+    """Return how many detections with these scores a track needs."""
     ratio = _STRONG_SCORE / max(float(np.mean(scores)), 1e-6)
     return float(needed * np.clip(ratio**2, 1, _MOST_FRAMES_FACTOR))
 
@@ -363,7 +385,7 @@ def _embedding(path: _Path) -> FloatArray | None:
 
 
 def _size(face: Detection) -> float:
-    """Distance of the eyes, but not less than a face seen from the side would have from ahead."""
+    """Return the distance of the eyes, at least that of a face in profile seen from the front."""
     eyes = float(np.linalg.norm(face.landmarks[1] - face.landmarks[0]))
     height = float(face.box[3] - face.box[1])
     return max(eyes, 0.3 * height, 1e-6)

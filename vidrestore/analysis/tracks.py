@@ -1,4 +1,4 @@
-"""Tracks of faces: what pass one keeps of a frame, and what becomes of it frame by frame."""
+"""Face tracks: what pass one keeps of a frame, and the tracks that it makes from that."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Motion:
-    """How one face moved since the frame before, measured in its pixels rather than landmarks."""
+    """The motion of one face from one frame to the next, measured in its pixels."""
 
     matrix: npt.NDArray[np.float64]
-    """(2, 3).
+    """(2, 3) float64, a similarity in the upright, square-pixel view.
 
-    Convention: frame pixel centres (x, y) of the earlier frame -> of the later one; a similarity
-    in the upright, square-pixel view.
+    Convention: pixel centers (x, y) of the earlier frame -> pixel centers of the later frame.
     """
     support: float
-    """Share of the followed points that agree with it, in [0, 1]."""
+    """The share of the followed points that agree with the motion, in [0, 1]."""
     points: int
-    """How many agree."""
+    """The number of followed points that agree with the motion."""
 
     def __post_init__(self) -> None:
         _check("matrix", self.matrix, (2, 3), np.float64)
@@ -38,44 +37,56 @@ class Motion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observation:
-    """What pass one keeps of a frame once its picture is gone."""
+    """The facts that pass one keeps of a frame after it drops the picture."""
 
     index: int
+    """The index of the frame, from 0."""
     pts: int
+    """The presentation time, in units of the time base."""
     crc32: int
-    """Of the samples of all planes."""
+    """The CRC-32 of the samples of all planes of the decoded frame."""
     thumbnail: npt.NDArray[np.uint8] | None
-    """(36, 64) grey, upright: enough to see a cut; None once it was looked for."""
+    """(36, 64) uint8 gray, upright: enough to see a cut; None once cuts were looked for."""
     detections: tuple[Detection, ...]
-    """In frame pixels."""
+    """The faces of the frame, in frame pixels."""
     motions: Mapping[tuple[int, int], Motion] = field(default_factory=dict)
-    """(place in the detections of the frame before, place in these) -> how that face moved."""
+    """The motion of each face that is in both frames.
+
+    The key is (its index in the detections of the frame before, its index in `detections`).
+    """
     sharpness: tuple[float, ...] = ()
-    """Of each detection: the share of its contrast that is in its finest detail; NaN where it was
-    not looked at, empty where none was."""
+    """For each detection, the share of its contrast that is in its finest detail.
+
+    NaN where the sharpness of a detection was not measured; empty where none was measured.
+    """
     in_margins: int = 0
-    """How many other detections lay in `Margins`."""
+    """The number of other detections, which were dropped because they lay in `Margins`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawTrack:
-    """The detections of one face through one shot, before anything is smoothed."""
+    """The detections of one face through one shot, before they are smoothed."""
 
     first_frame: int
+    """The index of the first frame of the track."""
     shot: tuple[int, int]
-    """Half-open [start, end) in frames."""
+    """The shot of the track: half-open [start, end) in frames."""
     landmarks: FloatArray
-    """(n, 5, 2) frame pixels, NaN where the detector found nothing."""
+    """(n, 5, 2) float32 landmarks (x, y) in frame pixels; NaN where the detector found nothing."""
     score: FloatArray
-    """(n,), NaN likewise."""
+    """(n,) float32 scores of the detector; NaN where the detector found nothing."""
     motions: tuple[Motion | None, ...] = ()
-    """(n,) each since the frame before; the first, and those that were not measured, None. Empty
-    where none was."""
+    """n motions, each since the frame before; empty where no motion was measured.
+
+    The first is None, and so is each motion that was not measured.
+    """
     embeddings: Mapping[int, FloatArray] = field(default_factory=dict)
-    """Frame -> (d,) of unit length, where a recogniser looked at the face."""
+    """The embedding, (d,) of unit length, for each frame in which a recognizer saw the face."""
     sharpness: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
-    """(n,) the share of the face's contrast that is in its finest detail, NaN where it was not
-    measured; or empty."""
+    """(n,) float32: the share of the contrast of the face that is in its finest detail.
+
+    NaN where the sharpness was not measured; empty where it was measured in no frame.
+    """
 
     def __post_init__(self) -> None:
         n = len(self.landmarks)
@@ -88,37 +99,38 @@ class RawTrack:
 
     @property
     def embedding(self) -> FloatArray | None:
-        """(d,) of unit length: the mean direction of the embeddings; None where there is none."""
+        """The mean direction of the embeddings, (d,) of unit length; None where there is none."""
         return mean_direction(list(self.embeddings.values()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Track:
-    """One face through one shot, frame by frame without gaps."""
+    """One face through one shot, with values for every frame."""
 
     track_id: int
-    """From 0."""
+    """The number of the track, from 0."""
     person_id: int
-    """From 1."""
+    """The number of the person, from 1."""
     first_frame: int
+    """The index of the first frame of the track."""
     work_px: int
-    """Side of the square on which this face is restored and pasted; a power of two."""
+    """The side, in pixels, of the square on which the face is restored; a power of two."""
     matrices: FloatArray
-    """(n, 2, 3).
+    """(n, 2, 3) float32, one matrix for each frame.
 
-    Convention: frame pixel centres (x, y) -> unit crop (u, v), in which 0 and 1 are the outer
-    edges of the square and the centre of pixel i of W is (i + 0.5) / W.
+    Convention: frame pixel centers (x, y) -> unit crop (u, v), in which 0 and 1 are the outer
+    edges of the square and the center of pixel i of W is (i + 0.5) / W.
     """
     landmarks: FloatArray
-    """(n, 5, 2) smoothed, frame pixels."""
+    """(n, 5, 2) float32 smoothed landmarks (x, y) in frame pixels."""
     score: FloatArray
-    """(n,) of the detector, interpolated where it found nothing."""
+    """(n,) float32 scores of the detector, interpolated where it found nothing."""
     strength: FloatArray
-    """(n,) in [0, 1]: how much of the restored face is used."""
+    """(n,) float32 in [0, 1]: the share of the restored face that is blended in."""
     detected: BoolArray
-    """(n,) True where the detector found it, False where it was interpolated."""
+    """(n,) True where the detector found the face, False where its place was interpolated."""
     embedding: FloatArray | None = None
-    """(d,) of unit length: whose face it is, as far as a recogniser can tell."""
+    """The mean embedding of the face, (d,) of unit length; None without a recognizer."""
 
     def __post_init__(self) -> None:
         n = len(self.matrices)
@@ -137,24 +149,36 @@ class Track:
 
     @property
     def end_frame(self) -> int:
-        """One past the last frame."""
+        """The index one past the last frame of the track."""
         return self.first_frame + len(self.matrices)
 
 
 def mean_direction(vectors: Sequence[FloatArray]) -> FloatArray | None:
-    """(d,) of unit length; None of no vectors, or of such as add up to nothing."""
+    """Compute the mean direction of vectors.
+
+    Args:
+        vectors: Vectors of shape (d,), usually embeddings of unit length.
+
+    Returns:
+        (d,) float32 of unit length; None without vectors, or where the vectors add up to zero.
+    """
     mean = np.mean(vectors, axis=0) if vectors else np.zeros(1)
     length = float(np.linalg.norm(mean))
     return np.asarray(mean / length, np.float32) if length else None
 
 
 class TracksByFrame:
-    """Which of many tracks have a face where, without a look at all of them.
+    """Finds the tracks that have a face in given frames, without a search through all tracks.
 
-    Holds 8 bytes for every frame of the video up to the last face, and for every face.
+    Memory: 8 bytes for every frame of the video up to the last face, and 8 for every face.
     """
 
     def __init__(self, tracks: Sequence[Track]) -> None:
+        """Build the index.
+
+        Args:
+            tracks: The tracks to search.
+        """
         self._tracks = tracks
         counts = [len(track.matrices) for track in tracks]
         frames = [np.arange(track.first_frame, track.end_frame) for track in tracks]
@@ -164,11 +188,26 @@ class TracksByFrame:
         self._ends = np.cumsum(np.bincount(at))
 
     def at(self, index: int) -> list[Track]:
-        """Those with a face in frame `index`, in the order in which they were given."""
+        """Return the tracks with a face in one frame.
+
+        Args:
+            index: The index of the frame, from 0.
+
+        Returns:
+            The tracks, in the order in which they were given.
+        """
         return [self._tracks[number] for number in self._slice(index, index + 1)]
 
     def within(self, first: int, end: int) -> list[int]:
-        """The places among the given tracks of those with a face in frames [first, end)."""
+        """Return the places of the tracks with a face in a range of frames.
+
+        Args:
+            first: The first frame of the range.
+            end: The frame after the last one of the range.
+
+        Returns:
+            Indices into the tracks that were given, ascending.
+        """
         return [int(number) for number in np.unique(self._slice(first, end))]
 
     def _slice(self, first: int, end: int) -> npt.NDArray[np.int64]:
@@ -178,21 +217,26 @@ class TracksByFrame:
 
 
 class Observations(Sequence[Observation]):
-    """Observations by frame, which come out as they went in, but without their thumbnails.
+    """A sequence of observations by frame, stored compactly and without their thumbnails.
 
-    Memory: about 400 bytes for a frame with one face, and its embedding where it has one; as
-    objects, with their thumbnails, they take nine times that. What is asked for is made anew.
+    Memory: about 400 bytes for a frame with one face, plus its embedding if it has one. As objects
+    with thumbnails, observations take nine times that. Each access builds a new `Observation`.
     """
 
     def __init__(self) -> None:
+        """Create an empty sequence."""
         self.pts, self.crc32 = array("q"), array("L")
         self._faces: list[_Packed] = []
 
     def append(self, seen: Observation) -> None:
-        """That of the next frame: its index is its place here."""
+        """Append the observation of the next frame.
+
+        Args:
+            seen: The observation. Its `index` must be the present length of the sequence.
+        """
         self.pts.append(seen.pts)
         self.crc32.append(seen.crc32)
-        self._faces.append(_packed(seen) if seen.detections else _NOBODY)
+        self._faces.append(_packed(seen) if seen.detections else _NO_FACES)
 
     def __len__(self) -> int:
         return len(self._faces)
@@ -216,21 +260,21 @@ class Observations(Sequence[Observation]):
 
 
 class _Packed(NamedTuple):
-    """The bytes of arrays."""
+    """The observation of one frame as the bytes of arrays."""
 
     places: bytes
-    """(n, 14) float32: box and landmarks."""
+    """(n, 14) float32: the box and the landmarks of each face."""
     scores: bytes
-    """(n,) float64."""
+    """(n,) float64: the score of each face."""
     sharpness: bytes
-    """(n,) float64, or empty."""
+    """(n,) float64: the sharpness of each face; or empty."""
     motions: bytes
-    """(m, 10) float64: place before, place now, points, support, matrix."""
+    """(m, 10) float64: index before, index now, points, support, matrix of each motion."""
     embeddings: tuple[FloatArray | None, ...]
-    """Empty where no face has one."""
+    """The embedding of each face; empty where no face has one."""
 
 
-_NOBODY = _Packed(b"", b"", b"", b"", ())
+_NO_FACES = _Packed(b"", b"", b"", b"", ())
 
 
 def _packed(seen: Observation) -> _Packed:
