@@ -276,7 +276,7 @@ def show_demo(demo: Demo) -> None:
     console = Console()
     show_evaluation(demo.evaluation)
     sign = "gained" if demo.gain_db >= 0 else "LOST"
-    console.print(f"The face {sign} {abs(demo.gain_db):.2f} dB over its worn source.")
+    console.print(f"The face {sign} {abs(demo.gain_db):.2f} dB in PSNR against its damaged source.")
     _print_line(
         f"Look at {demo.folder / 'compare.png'} and play {demo.folder / 'restored.mp4'}.", console
     )

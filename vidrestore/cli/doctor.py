@@ -197,7 +197,7 @@ def _device() -> Finding:
 
 
 def _kernels() -> Finding:
-    """Return whether Triton runs GPEN's pointwise operations; tried, as it compiles at first use."""
+    """Try whether Triton runs GPEN's pointwise operations; it compiles at first use."""
     what = "Triton"
     if not _cuda_devices():
         follows = "GPEN's kernels for CUDA are not needed: there is no CUDA device"
@@ -351,7 +351,7 @@ def _slow() -> Iterator[str]:
             "two to three times as long as bfloat16"
         )
     if _version("openvino") is None:
-        yield "openvino is not installed; GPEN runs in torch, which takes two to three times as long"
+        yield "GPEN runs in torch, without openvino, which takes two to three times as long"
     if usable_cores() <= 2:
         cores = "one core is" if usable_cores() == 1 else "two cores are"
         yield f"{cores} shared by decoding, networks and encoding; more cores run them in parallel"

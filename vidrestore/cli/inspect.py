@@ -69,7 +69,7 @@ def preview(
         typer.Option(
             "--close",
             metavar="",
-            help="Crop the picture to the largest face and what is around it.",
+            help="Crop to the largest face and its surroundings.",
         ),
     ] = False,
     apart: Annotated[

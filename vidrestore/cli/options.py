@@ -250,8 +250,8 @@ Workers = Annotated[
         metavar="N",
         min=1,
         rich_help_panel="Long jobs",
-        help="Restore segments in N parallel processes on this machine. Needs vidrestore[cluster]. "
-        "Default: this process alone.",
+        help="Restore segments in N parallel processes on this machine. Needs Ray (the extra "
+        "`cluster`). Default: this process alone.",
     ),
 ]
 Cluster = Annotated[
@@ -261,7 +261,7 @@ Cluster = Annotated[
         metavar="HOST:PORT|auto",
         rich_help_panel="Long jobs",
         help="Restore segments on the Ray cluster at this address; auto is the one that this "
-        "machine belongs to. Needs vidrestore[cluster]. Default: no cluster.",
+        "machine belongs to. Needs Ray (the extra `cluster`). Default: no cluster.",
     ),
 ]
 Codec = Annotated[
@@ -317,7 +317,7 @@ RedoShots = Annotated[
     str | None,
     typer.Option(
         "--redo-shots",
-        metavar="N,N",
+        metavar="SHOTS",
         rich_help_panel="Long jobs",
         help="Restore only these shots of OUTPUT again (3,7-9, counted from 1) and keep the rest "
         "of it. The earlier run needs --keep-job.",

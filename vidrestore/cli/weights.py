@@ -144,7 +144,8 @@ def convert(
         typer.Option(
             "-o",
             metavar="OUT",
-            help="Write to OUT, .safetensors, .pth or .pt. Default: FILE with the suffix .safetensors.",
+            help="Write to OUT, .safetensors, .pth or .pt. Default: FILE with the suffix "
+            ".safetensors.",
         ),
     ] = None,
     overwrite: Overwrite = False,
