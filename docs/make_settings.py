@@ -20,11 +20,11 @@ from vidrestore.common.settings import Settings
 TARGET = Path(__file__).with_name("settings.md")
 _HEAD = """# Settings
 
-Every setting, its allowed values, its default and its meaning. Change one with `--set SECTION.KEY=VALUE`,
-which may be given several times, or many with a TOML file and `--profile FILE`.
-`vidrestore restore --print-config` prints the settings that a command would use. If a setting is given
-several times, the last one of these is used: the default, the profile, the option, `--set`.
-`make docs` writes this page from `vidrestore/common/settings.py`.
+Every setting, with its default, its allowed values and its meaning. Change one with
+`--set SECTION.KEY=VALUE`, which may be given several times, or many with a TOML file and
+`--profile FILE`. `vidrestore restore --print-config` prints the settings that a command would use.
+If a setting is given in several places, the last of these is used: the default, the profile,
+the option, `--set`. `make docs` writes this page from `vidrestore/common/settings.py`.
 
 """
 
