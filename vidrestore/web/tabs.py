@@ -130,7 +130,7 @@ class Tabs:
         return is_at_work or tab.open_requests > 0
 
     def _has_room(self, visitor: str) -> bool:
-        """Make room for one more tab, by forgetting an idle one if needed; whether there is room."""
+        """Make room for one more tab, by forgetting an idle one if needed; False if all are used."""
         own = self._of(visitor)
         if len(own) < self._most:
             return True
