@@ -137,7 +137,7 @@ class Job:
             _log.warning("an event of a command was not understood: %r", error)
 
     def _set_failure(self, failure: Failure) -> None:
-        """Record the message of an error; one that is not a VidrestoreError goes to the log only."""
+        """Record the message of an error; one that is no VidrestoreError goes to the log only."""
         self.message = failure.message
         if failure.kind not in _names_below(VidrestoreError):
             _log.error("%s", self.message)
