@@ -130,7 +130,7 @@ class Tabs:
         return is_at_work or tab.open_requests > 0
 
     def _has_room(self, visitor: str) -> bool:
-        """Make room for one more tab, by forgetting an idle one if needed; False if none is idle."""
+        """Make room for one more tab by forgetting an idle one if needed; False if none is idle."""
         own = self._of(visitor)
         if len(own) < self._most:
             return True
