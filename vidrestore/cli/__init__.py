@@ -1,6 +1,7 @@
 """The command line: its entry point, its commands and its exit status.
 
-Heavy modules are imported inside the commands that need them, so that `--help` answers at once.
+Heavy modules are imported inside the commands that need them, so that `--help` answers at once. The
+docstring of a command is its help, and the help of each argument is in its annotation.
 """
 
 from __future__ import annotations

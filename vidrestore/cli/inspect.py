@@ -131,7 +131,7 @@ def preview(
     for path in files_of(output, apart=apart):
         check_new(path, overwrite=overwrite, inputs=read)
     with events(as_json) as on_event:
-        shown = write_preview(
+        result = write_preview(
             source,
             at_seconds,
             output,
@@ -142,9 +142,9 @@ def preview(
             on_event=on_event,
         )
     if as_json:
-        print(json.dumps(Done("preview", shown.as_dict()).as_dict()))
+        print(json.dumps(Done("preview", result.as_dict()).as_dict()))
     else:
-        console.show_preview(shown)
+        console.show_preview(result)
 
 
 def analyze(
@@ -231,18 +231,18 @@ def analyze(
     _check_written(source, output, shots, contact_sheet, cuts)
     with events(as_json, stage_times=stage_times) as on_event:
         probed = probe(source, settings)
-        known = find_analysis(probed, settings, on_event=on_event)
+        cached = find_analysis(probed, settings, on_event=on_event)
         if contact_sheet is not None:
             try:
-                write_contact_sheet(known.analysis, source, contact_sheet)
+                write_contact_sheet(cached.analysis, source, contact_sheet)
             except ChangedSourceError:
-                if not known.is_kept:
+                if not cached.is_kept:
                     raise
                 forget_analysis(probed, settings, on_event)
                 probed = probe(source, settings)
-                known = find_analysis(probed, settings, may_be_kept=False, on_event=on_event)
-                write_contact_sheet(known.analysis, source, contact_sheet)
-        analysis = known.analysis
+                cached = find_analysis(probed, settings, may_be_kept=False, on_event=on_event)
+                write_contact_sheet(cached.analysis, source, contact_sheet)
+        analysis = cached.analysis
         if output is not None:
             storage.save(analysis, output)
         if shots is not None:
@@ -250,8 +250,8 @@ def analyze(
         cost = None if no_estimate else estimate(source, analysis, settings, on_event)
     if as_json:
         plain = cost if cost is None or isinstance(cost, str) else cost.as_dict()
-        found = as_dict(analysis) | {"estimate": plain}
-        print(json.dumps(Done("analysis", found).as_dict(), allow_nan=False))
+        fields = as_dict(analysis) | {"estimate": plain}
+        print(json.dumps(Done("analysis", fields).as_dict(), allow_nan=False))
     else:
         console.show_analysis(analysis, source, cost)
 

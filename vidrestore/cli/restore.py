@@ -118,7 +118,7 @@ def restore(
     min_face: MinFace = None,
     shots: ShotsToObey = None,
     cuts: Cuts = None,
-    known: Annotated[
+    analysis_file: Annotated[
         Path | None,
         typer.Option(
             "--analysis",
@@ -192,7 +192,7 @@ def restore(
     span = span_of(start, end)
     check_exclusions({
         "--output-dir": output_dir, "--people": people, "--shots": shots, "--cuts": cuts,
-        "--analysis": known, "--before-swap": before_swap, "--plate": plate, "--layer": layer,
+        "--analysis": analysis_file, "--before-swap": before_swap, "--plate": plate, "--layer": layer,
         "--framemd5": framemd5, "--report": report, "--keep-job": keep_job,
         "--redo-shots": redo_shots, "--start or --end": span, "--scale": settings.scale.factor > 1,
     })  # fmt: skip
@@ -227,17 +227,17 @@ def restore(
     output = sys.stdout  # kept, because `open_crew` redirects it: Ray prints there
     with open_crew(workers, cluster) as pool:
 
-        def restored(source: Path, target: Path) -> Summary:
+        def restore_one(source: Path, target: Path) -> Summary:
             each = replace(request, source=source, target=target, workers=pool)
-            if known is not None:
-                each = replace(each, analysis=storage.load(known))
+            if analysis_file is not None:
+                each = replace(each, analysis=storage.load(analysis_file))
             with events(as_json, stage_times=stage_times, output=output) as on_event:
                 return api.restore(each, on_event)
 
         if output_dir is not None:
-            _restore_all(pairs, restored, output, overwrite=overwrite, as_json=as_json)
+            _restore_all(pairs, restore_one, output, overwrite=overwrite, as_json=as_json)
             return
-        summary = restored(source, target)
+        summary = restore_one(source, target)
     if as_json:
         print(json.dumps(Done("summary", summary.as_dict()).as_dict()))
     else:
@@ -266,7 +266,7 @@ def _pairs(
 
 def _restore_all(
     pairs: Sequence[tuple[Path, Path]],
-    restored: Callable[[Path, Path], Summary],
+    restore_one: Callable[[Path, Path], Summary],
     output: TextIO,
     *,
     overwrite: bool,
@@ -278,7 +278,7 @@ def _restore_all(
 
     outcomes = []
     try:
-        for outcome in restore_all(pairs, restored, overwrite=overwrite):
+        for outcome in restore_all(pairs, restore_one, overwrite=overwrite):
             outcomes.append(outcome)
             if as_json:
                 line = FileOutcome(**outcome.as_dict())
