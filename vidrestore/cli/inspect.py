@@ -231,18 +231,18 @@ def analyze(
     _check_written(source, output, shots, contact_sheet, cuts)
     with events(as_json, stage_times=stage_times) as on_event:
         probed = probe(source, settings)
-        cached = find_analysis(probed, settings, on_event=on_event)
+        result = find_analysis(probed, settings, on_event=on_event)
         if contact_sheet is not None:
             try:
-                write_contact_sheet(cached.analysis, source, contact_sheet)
+                write_contact_sheet(result.analysis, source, contact_sheet)
             except ChangedSourceError:
-                if not cached.is_kept:
+                if not result.is_kept:
                     raise
                 forget_analysis(probed, settings, on_event)
                 probed = probe(source, settings)
-                cached = find_analysis(probed, settings, may_be_kept=False, on_event=on_event)
-                write_contact_sheet(cached.analysis, source, contact_sheet)
-        analysis = cached.analysis
+                result = find_analysis(probed, settings, may_be_kept=False, on_event=on_event)
+                write_contact_sheet(result.analysis, source, contact_sheet)
+        analysis = result.analysis
         if output is not None:
             storage.save(analysis, output)
         if shots is not None:

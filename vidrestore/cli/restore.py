@@ -192,8 +192,8 @@ def restore(
     span = span_of(start, end)
     check_exclusions({
         "--output-dir": output_dir, "--people": people, "--shots": shots, "--cuts": cuts,
-        "--analysis": analysis_file, "--before-swap": before_swap, "--plate": plate, "--layer": layer,
-        "--framemd5": framemd5, "--report": report, "--keep-job": keep_job,
+        "--analysis": analysis_file, "--before-swap": before_swap, "--plate": plate,
+        "--layer": layer, "--framemd5": framemd5, "--report": report, "--keep-job": keep_job,
         "--redo-shots": redo_shots, "--start or --end": span, "--scale": settings.scale.factor > 1,
     })  # fmt: skip
     pairs = _pairs(paths or [], output_dir, name, settings)
