@@ -70,7 +70,7 @@ The route that cancels an event is closed too, because the framework does not ch
 """
 _UPLOADING = ("/gradio_api/upload", "/gradio_api/upload_progress")
 _NO_TOKEN = (
-    "This page needs the whole address that the terminal shows, with the token in it; copy the "
+    "Open the page with the whole address that the terminal shows, with the token in it; copy the "
     "address from there."
 )
 _NOT_FROM_HERE = (
