@@ -70,8 +70,8 @@ The route that cancels an event is closed too, because the framework does not ch
 """
 _UPLOADING = ("/gradio_api/upload", "/gradio_api/upload_progress")
 _NO_TOKEN = (
-    "Open the page with the whole address that the terminal shows, with the token in it; copy the "
-    "address from there."
+    "To open the page, use the whole address that the terminal shows, with the token in it; copy "
+    "the address from there."
 )
 _NOT_FROM_HERE = (
     "This request came from another site, or used another name of this computer, so vidrestore "
