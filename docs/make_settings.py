@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from vidrestore/config.py and configs/: `make docs`."""
+"""Writes docs/settings.md from vidrestore/common/settings.py and configs/; see `make docs`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from vidrestore.common.settings import Settings
 TARGET = Path(__file__).with_name("settings.md")
 _HEAD = """# Settings
 
-Every setting, its default and its meaning. Give one with `--set SECTION.KEY=VALUE`, as often as
-needed, or many in a TOML file with `--profile FILE`; `vidrestore restore --print-config` prints
-what would hold. The last one wins: defaults, the profile, options, `--set`. This page is made from
-`vidrestore/config.py` by `make docs`.
+Every setting, with its default, its allowed values and its meaning. Change one with
+`--set SECTION.KEY=VALUE`, which may be given several times, or many with a TOML file and
+`--profile FILE`. `vidrestore restore --print-config` prints the settings that a command would use.
+If a setting is given in several places, the last of these is used: the default, the profile,
+the option, `--set`. `make docs` writes this page from `vidrestore/common/settings.py`.
 
 """
 
@@ -104,7 +105,7 @@ def _value(default: Any) -> str:
 
 
 def _docstrings() -> dict[str, dict[str, str]]:
-    """Class -> key -> the text below it, which Python itself throws away."""
+    """Class -> key -> its docstring, which Python itself does not keep."""
     tree = ast.parse(Path(settings.__file__).read_text(encoding="utf-8"))
     found: dict[str, dict[str, str]] = {}
     for node in tree.body:

@@ -58,7 +58,7 @@ def test_weights_that_are_here_and_that_are_damaged(tmp_path: Path) -> None:
     assert "non-commercial" in found(diagnosis, "weights gpen-512").follows
     assert "is a web page" in found(diagnosis, "weights gpen-256").found
     assert diagnosis.can_run
-    assert diagnosis.runs_now[1:] == ("--restorer gpen-512, whose weights are here",)
+    assert diagnosis.runs_now[1:] == ("--restorer gpen-512 (its weights are here)",)
 
 
 def script(path: Path, content: str) -> Path:
@@ -166,9 +166,9 @@ def test_what_does_the_pointwise_work_on_cuda_is_said(monkeypatch: pytest.Monkey
         "vidrestore.models.gpen.cuda.triton_kernels",
         lambda device, say: kernels.pop() if kernels else say("Triton cannot be used here (why)"),
     )
-    assert found(diagnose(), "Triton").follows == "runs GPEN's pointwise work on CUDA"
+    assert found(diagnose(), "Triton").follows == "runs GPEN's pointwise operations on CUDA"
     follows = found(diagnose(), "Triton").follows
-    assert follows.startswith("torch does GPEN's pointwise work on CUDA")
+    assert follows.startswith("torch runs GPEN's pointwise operations on CUDA")
     assert follows.endswith("(why)")
 
 

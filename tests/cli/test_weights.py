@@ -120,7 +120,7 @@ def test_fetch_says_where_it_is_and_the_licence(
     result = command("fetch", "net", "--weights", tmp_path / "w")
     path = tmp_path / "w" / "net.onnx"
     assert result.status == 0
-    assert result.out == f"net is here: {path}\nlicence: {LICENCE}\n"
+    assert result.out == f"net is here: {path}\nlicense: {LICENCE}\n"
     assert "fetch net" in result.err
     assert path.read_bytes() == CONTENT
     again = command("fetch", "net", "--weights", tmp_path / "w")

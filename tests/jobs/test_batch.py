@@ -163,7 +163,7 @@ def test_an_interruption_stops_all_and_says_what_is_left(
     monkeypatch.setattr("vidrestore.api.run", interrupted)
     found = command("restore", *inputs, "--output-dir", tmp_path / "out", *QUICK)
     assert found.status == 130
-    assert "3 of 3 were not begun" in " ".join(found.out.split())
+    assert "3 of 3 were not started" in " ".join(found.out.split())
 
 
 @contextmanager

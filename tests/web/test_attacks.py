@@ -18,8 +18,8 @@ from helpers.served_page import Served, served
 pytest.importorskip("gradio", reason="gradio is not installed")
 
 NOT_OFFERED = (
-    "This request has a value that the page does not offer; load the page again and choose from "
-    "what it shows."
+    "This request has a value that the page does not offer; load the page again and choose one of "
+    "the values that it shows."
 )
 SECONDS = 30
 SECRET = b"root:"  # what /etc/passwd begins with

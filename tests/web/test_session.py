@@ -93,7 +93,7 @@ def test_a_path_a_moment_and_a_quality_are_checked(session, look):
         with pytest.raises(UsageError, match="moment"):
             session.try_out("me", look.job_id, moment, order(), close=False)
     look.outcome = {}
-    with pytest.raises(UsageError, match="looked through yet"):
+    with pytest.raises(UsageError, match="not analyzed yet"):
         session.restore("me", look.job_id, "high", ".mp4", order())
 
 

@@ -1,4 +1,8 @@
-"""Arguments in, tables and progress out, exit status. Heavy modules load where needed."""
+"""The command line: its entry point, its commands and its exit status.
+
+Heavy modules are imported inside the commands that need them, so that `--help` answers at once. The
+docstring of a command is its help, and the help of each argument is in its annotation.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +36,15 @@ _SECONDS_TO_OPEN = 60.0  # a browser on a busy machine may take long to start
 def main(
     arguments: Sequence[str] | None = None, interruption: Interruption | None = None
 ) -> NoReturn:
-    """Run one command and leave with its exit status.
+    """Run one command and exit with its status.
 
     Args:
-        arguments: By default those of the process.
-        interruption: Of signals, where it was installed; it is settled once the result is decided.
+        arguments: The arguments after the program's name. None: those of the process.
+        interruption: The handler of signals, if the caller installed one; `main` settles it once
+            the result is decided. None: one that is not installed.
+
+    Raises:
+        SystemExit: Always, with the exit status of the command.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     interruption = interruption or Interruption()
@@ -50,6 +58,7 @@ def main(
 
 
 def _run(given: Sequence[str], interruption: Interruption) -> int:
+    """Run one command and return its exit status; errors are printed here."""
     debug, verbose = "--debug" in given, "--verbose" in given
     given = [a for a in given if a not in ("--debug", "--verbose")]
     try:
@@ -89,7 +98,10 @@ def _log_shown() -> Iterator[None]:
 
 
 def _unexpected(error: Exception, given: Sequence[str], *, debug: bool) -> int:
-    """A usage error of the parser, in one sentence; else a defect."""
+    """Print an error that is no VidrestoreError, and return the exit status.
+
+    A usage error of the parser becomes one sentence; any other exception is a defect.
+    """
     show = getattr(error, "show", None)
     if type(error).__name__ == "NoArgsIsHelpError" and show is not None:
         show()
@@ -106,7 +118,7 @@ def _unexpected(error: Exception, given: Sequence[str], *, debug: bool) -> int:
 
 
 def _usage_sentence(error: Any) -> str:
-    """What the parser has to say, which would take it three lines."""
+    """Return the parser's error as one sentence; the parser itself would print three lines."""
     param, problems = getattr(error, "param", None), getattr(error.__cause__, "errors", None)
     if param is not None and problems is not None:
         name = next((o for o in param.opts if o.startswith("--")), param.opts[0])
@@ -118,13 +130,15 @@ def _usage_sentence(error: Any) -> str:
 
 
 def _build() -> typer.Typer:
+    """Return the parser with all commands."""
     app = typer.Typer(
         callback=_version,
         invoke_without_command=True,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        help="Makes the faces in a video clear and leaves everything else exactly as it was.",
-        epilog="Anywhere: --verbose shows the log, --debug the traceback of an error.",
+        help="Restore the faces in a video and leave everything else exactly as it was.",
+        epilog="Every command takes --verbose, which prints the log, and --debug, which prints the "
+        "traceback of an error.",
     )
     for command in (restore, preview, analyze, compare, evaluate, demo, ui):
         app.command()(command)
@@ -146,11 +160,11 @@ def _version(
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Write the files here.")] = Path(
-        "demo"
-    ),
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Write the files to this folder.")
+    ] = Path("demo"),
 ) -> None:
-    """Make a small worn video, restore it, and show what was gained; nothing is downloaded."""
+    """Make a small damaged video, restore it, and measure the gain. Downloads nothing."""
     from vidrestore.cli import console
     from vidrestore.cli.progress import events
     from vidrestore.review.demo import run_demo
@@ -161,7 +175,7 @@ def demo(
 
 
 def diagnose_machine(weights: WeightsFolder = None) -> None:
-    """Say what this machine has and lacks, what will be slow, and what runs right now."""
+    """Show what this machine has and lacks, what will be slow, and what runs without downloads."""
     from vidrestore.cli import console
     from vidrestore.cli.doctor import diagnose
 
@@ -174,16 +188,24 @@ def diagnose_machine(weights: WeightsFolder = None) -> None:
 def ui(
     host: Annotated[
         str,
-        typer.Option(metavar="ADDRESS", help="Serve at this address. Default: this machine only."),
+        typer.Option(
+            metavar="ADDRESS",
+            show_default=False,
+            help="Serve the page at this address. Default: 127.0.0.1, which only this machine "
+            "can reach.",
+        ),
     ] = "127.0.0.1",
     port: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, max=65535, help="Serve at this port. Default: a free one."
+            metavar="N", min=1, max=65535, help="Serve the page at this port. Default: a free one."
         ),
     ] = None,
     no_browser: Annotated[
-        bool, typer.Option("--no-browser", metavar="", help="Do not open it in the browser.")
+        bool,
+        typer.Option(
+            "--no-browser", metavar="", help="Print the address, and do not open a browser."
+        ),
     ] = False,
     max_upload: Annotated[
         float,
@@ -192,13 +214,14 @@ def ui(
             metavar="GB",
             min=0.001,
             max=100_000,
-            help="Accept videos up to this size. Default: 50.",
+            show_default=False,
+            help="Accept uploads of up to this size, in GB (10^9 bytes). Default: 50.",
         ),
     ] = 50,
     weights: WeightsFolder = None,
     offline: Offline = None,
 ) -> None:
-    """Open a page in the browser: drop a video, choose whom, restore. It stays on this machine."""
+    """Serve a local web page on which to choose a video, choose people, and restore."""
     from vidrestore.cli import console
     from vidrestore.web.server import ServerOptions, serve
 
@@ -216,10 +239,10 @@ def ui(
 
 
 def _open(address: str, folder: Path, at_end: ExitStack) -> None:
-    """In a browser with windows; one in the terminal would take it over.
+    """Open the page in a graphical browser; a text browser would take over the terminal.
 
-    Every user of the machine can read the arguments of a process, so the browser is given the
-    name of a file that only its user can read, and that file leads on to the address.
+    Every user of the machine can read the arguments of a process. So the browser gets the name of
+    a file that only this user can read, and that file redirects to the address.
     """
     import webbrowser
 
@@ -234,7 +257,10 @@ def _open(address: str, folder: Path, at_end: ExitStack) -> None:
 
 @contextmanager
 def _redirect(address: str, folder: Path) -> Iterator[Path]:
-    """A private file that leads to `address`; gone after a minute, or when the context ends."""
+    """Write a private file that redirects to `address`.
+
+    It is removed after `_SECONDS_TO_OPEN`, or when the context ends.
+    """
     from html import escape
 
     descriptor, name = tempfile.mkstemp(dir=folder, suffix=".html")  # made with 0600

@@ -1,4 +1,7 @@
-"""What a person sees of a result: tables and sentences. All but results goes to standard error."""
+"""Tables and sentences that show results to people.
+
+Results go to standard output, warnings to standard error.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +31,22 @@ if TYPE_CHECKING:
 
 
 def show_summary(summary: Summary, target: Path) -> None:
+    """Print the summary of one restored file.
+
+    Args:
+        summary: What the run did.
+        target: The restored file, which is the title of the table.
+    """
     console = Console()
     table = Table(title=_cell(str(target)), show_header=False, title_justify="left")
     table.add_row("frames", str(summary.frames))
     plural = "" if summary.tracks == 1 else "s"
     table.add_row("faces restored", f"{summary.faces} in {summary.tracks} track{plural}")
     if summary.repeated:
-        row = f"{summary.repeated} of them repeat the frame before and were not computed again"
+        row = f"{summary.repeated} of them repeat the frame before and were not restored again"
         table.add_row("", row)
     if summary.kept:
-        row = f"{summary.kept} of them were restored before and kept, and not computed again"
+        row = f"{summary.kept} of them were kept from an earlier run and not restored again"
         table.add_row("", row)
     if summary.restorers:
         table.add_row("restored with", _cell(", ".join(summary.restorers)))
@@ -48,7 +57,7 @@ def show_summary(summary: Summary, target: Path) -> None:
         table.add_row("faces left as they were", f"{count}: {reason}")
     for track in summary.likeness:
         if track.reduced_frames:
-            table.add_row("not alike", _unlike(track))
+            table.add_row("likeness", _reduced_likeness(track))
     if summary.missing_frames:
         table.add_row("frames lost", str(summary.missing_frames))
     table.add_row("picture", _picture(summary))
@@ -58,17 +67,17 @@ def show_summary(summary: Summary, target: Path) -> None:
     _warn(summary.warnings)
 
 
-def _unlike(track: TrackLikeness) -> str:
-    """What the guard did about a track."""
+def _reduced_likeness(track: TrackLikeness) -> str:
+    """Return the sentence about a track whose restored face the guard uses less."""
     plural = "" if track.reduced_frames == 1 else "s"
     return (
         f"person {track.person} in shot {track.shot}: the restored face does not look like the "
-        f"source in {track.reduced_frames} frame{plural}; less of it is used there"
+        f"source in {track.reduced_frames} frame{plural}, so vidrestore used less of it there"
     )
 
 
 def _picture(summary: Summary) -> str:
-    """How far what is no face came through the encoder."""
+    """Return the codec, and how exactly it kept the samples outside the faces."""
     if summary.identical_outside is None:
         return summary.codec
     if summary.identical_outside == summary.frames:
@@ -80,6 +89,14 @@ def _picture(summary: Summary) -> str:
 
 
 def show_analysis(analysis: Analysis, source: Path, cost: Estimate | str | None) -> None:
+    """Print what an analysis found: facts of the file, people and tracks.
+
+    Args:
+        analysis: The analysis.
+        source: The video, which is the title of the table.
+        cost: The estimated time of a restoration, or a sentence that says why there is none.
+            None: no estimate was asked for.
+    """
     from vidrestore.analysis.description import facts_of
     from vidrestore.analysis.result import of_output
     from vidrestore.common.timecode import duration_text
@@ -102,7 +119,7 @@ def show_analysis(analysis: Analysis, source: Path, cost: Estimate | str | None)
         )
     console.print(facts)
     if isinstance(cost, str):
-        _say(cost)
+        _print_line(cost)
     if analysis.tracks:
         console.print(_people_table(analysis))
         console.print(_track_table(analysis))
@@ -153,32 +170,61 @@ def _track_table(analysis: Analysis) -> Table:
     return table
 
 
-def show_preview(shown: Preview) -> None:
-    what = "1 frame" if shown.frames == 1 else f"{shown.frames} frames"
-    _say(f"{', '.join(shown.files)}: {what} from {shown.at_seconds:.3f} s on")
-    if not shown.faces:
-        _say("no face was restored there; another moment may show one")
-    for reason, count in shown.not_restored.items():
-        _say(f"faces left as they were: {count}: {reason}")
+def show_preview(preview: Preview) -> None:
+    """Print which files a preview wrote, and which faces it left as they were.
+
+    Args:
+        preview: The preview.
+    """
+    count = "1 frame" if preview.frames == 1 else f"{preview.frames} frames"
+    _print_line(f"{', '.join(preview.files)}: {count} from {preview.at_seconds:.3f} s on")
+    if not preview.faces:
+        _print_line("no face was restored at this moment; try another one with --at")
+    for reason, number in preview.not_restored.items():
+        _print_line(f"faces left as they were: {number}: {reason}")
 
 
-def show_comparison(found: Comparison, target: Path) -> None:
-    _say(f"{target}: {found.frames} frame{'' if found.frames == 1 else 's'}")
-    if found.alone:
-        _warn([f"the second file ended {found.alone} frames earlier; its last picture stood then"])
+def show_comparison(comparison: Comparison, target: Path) -> None:
+    """Print how many frames a comparison has, and warn if one file is shorter.
+
+    Args:
+        comparison: The comparison.
+        target: The file that holds it.
+    """
+    frames = comparison.frames
+    _print_line(f"{target}: {frames} frame{'' if frames == 1 else 's'}")
+    if comparison.alone:
+        _warn(
+            [
+                f"the second file ended {comparison.alone} frames earlier; the comparison repeats "
+                "its last picture"
+            ]
+        )
 
 
 def show_outcome(outcome: Outcome, number: int, of: int) -> None:
-    """As soon as it is there, on standard error."""
-    words = outcome.message or outcome.status
+    """Print on standard error what became of one of many inputs.
+
+    Args:
+        outcome: The outcome.
+        number: Its place among the inputs, from 1.
+        of: The number of inputs.
+    """
+    result = outcome.message or outcome.status
     console = Console(stderr=True)
-    line = f"{number} of {of}: {outcome.source}: {words}"
-    _say(line, console)
+    _print_line(f"{number} of {of}: {outcome.source}: {result}", console)
     if outcome.summary is not None:
         _warn(outcome.summary.warnings)
 
 
 def show_outcomes(outcomes: Sequence[Outcome], of: int, output: TextIO) -> None:
+    """Print a table of what became of many inputs, and why some failed.
+
+    Args:
+        outcomes: The outcomes, in order of the inputs; fewer than inputs if the run was stopped.
+        of: The number of inputs.
+        output: The stream to print to.
+    """
     console = Console(file=output)
     table = Table(Column("input", overflow="fold"), Column("output", overflow="fold"), "frames",
                   "faces", "result")  # fmt: skip
@@ -189,25 +235,30 @@ def show_outcomes(outcomes: Sequence[Outcome], of: int, output: TextIO) -> None:
     console.print(table)
     failed = [one for one in outcomes if one.status == "failed"]
     for one in failed:
-        _say(f"failed: {one.source}: {one.message}", console)
+        _print_line(f"failed: {one.source}: {one.message}", console)
     if len(outcomes) < of:
-        _say(
-            f"{of - len(outcomes)} of {of} were not begun; the same command goes on with them",
+        _print_line(
+            f"{of - len(outcomes)} of {of} were not started; run the same command again to go on",
             console,
         )
 
 
 def show_evaluation(result: Evaluation) -> None:
+    """Print the measures of an evaluation, and its verdict.
+
+    Args:
+        result: The evaluation.
+    """
     from vidrestore.review.evaluate import table_rows
 
     console = Console()
-    table = Table("measure", "source", "output", "better", "what it says")
+    table = Table("measure", "source", "output", "better", "meaning")
     for row in table_rows(result):
         table.add_row(row.name, row.source, row.output, row.better, row.meaning)
     console.print(table)
     same = "the same number of frames"
     if not result.frame_counts_equal:
-        same = "DIFFERENT frame counts (of a sample, give its --start and --end)"
+        same = "DIFFERENT frame counts (for a sample, give the --start and --end of its run)"
     error = result.largest_time_error_seconds
     times = "the same times" if error == 0 else f"times that differ by up to {error * 1000:.3f} ms"
     console.print(
@@ -217,12 +268,19 @@ def show_evaluation(result: Evaluation) -> None:
 
 
 def show_demo(demo: Demo) -> None:
+    """Print what the demo gained, and the command to try next.
+
+    Args:
+        demo: The result of the demo.
+    """
     console = Console()
     show_evaluation(demo.evaluation)
     sign = "gained" if demo.gain_db >= 0 else "LOST"
-    console.print(f"The face {sign} {abs(demo.gain_db):.2f} dB over its worn source.")
-    _say(f"Look at {demo.folder / 'compare.png'} and play {demo.folder / 'restored.mp4'}.", console)
-    console.print("\nThe same on a video of your own, with nothing to download:")
+    console.print(f"The face {sign} {abs(demo.gain_db):.2f} dB in PSNR against its damaged source.")
+    _print_line(
+        f"Look at {demo.folder / 'compare.png'} and play {demo.folder / 'restored.mp4'}.", console
+    )
+    console.print("\nTo restore a video of your own, without any download:")
     console.print(
         "  vidrestore restore YOUR.mp4 CLEAR.mp4 --restorer fusion --detector haar",
         markup=False,
@@ -231,24 +289,43 @@ def show_demo(demo: Demo) -> None:
 
 
 def show_weights(rows: Sequence[Row], folders: Sequence[Path]) -> None:
+    """Print a table of all weight files.
+
+    Args:
+        rows: The files, a row each.
+        folders: The folders that were searched.
+    """
     console = Console()
-    table = Table("name", Column("where", overflow="fold"), "size", "licence")
+    table = Table("name", Column("where", overflow="fold"), "size", "license")
     for row in rows:
         size = f"{row.size_bytes / 1e6:.1f} MB" if row.size_bytes else ""
         where = row.message or (str(row.path) if row.path else "missing")
         table.add_row(row.name, _cell(where), size, row.licence)
     console.print(table)
-    _say("looked in: " + ", ".join(map(str, folders)), console)
+    _print_line("looked in: " + ", ".join(map(str, folders)), console)
 
 
-def show_fetched(name: str, path: Path, licence: str, *, found: bool) -> None:
-    _say(f"{name} is {'here already' if found else 'here'}: {path}")
+def show_fetched(name: str, path: Path, licence: str, *, is_present: bool) -> None:
+    """Print where a weight file is.
+
+    Args:
+        name: The name of the weight.
+        path: Its file.
+        licence: Its license in one line; empty if it is not known.
+        is_present: Whether the file was there before, so that nothing was downloaded.
+    """
+    _print_line(f"{name} is {'here already' if is_present else 'here'}: {path}")
     if licence:
-        _say(f"licence: {licence}")
+        _print_line(f"license: {licence}")
 
 
 def show_verified(rows: Sequence[tuple[str, Sequence[Checked]]], folders: Sequence[Path]) -> None:
-    """What is wrong stands below the table, where it is not broken into a column."""
+    """Print the state of each weight file; what is wrong is printed below the table, unbroken.
+
+    Args:
+        rows: (name, its files as they were checked) for each weight.
+        folders: The folders that were searched.
+    """
     table = Table("name", Column("path", overflow="fold"), "state")
     for name, checked in rows:
         for one in checked:
@@ -259,21 +336,32 @@ def show_verified(rows: Sequence[tuple[str, Sequence[Checked]]], folders: Sequen
     for _, checked in rows:
         for one in checked:
             if one.message:
-                _say(f"{one.state}: {one.message}")
-    _say("looked in: " + ", ".join(map(str, folders)))
+                _print_line(f"{one.state}: {one.message}")
+    _print_line("looked in: " + ", ".join(map(str, folders)))
 
 
 def show_converted(converted: Converted) -> None:
-    _say(
+    """Print which file a conversion wrote, and how to use it.
+
+    Args:
+        converted: The result of the conversion.
+    """
+    _print_line(
         f"wrote {converted.path}: GPEN for faces of {converted.size_px} px, {converted.entries} "
         f"entries, {converted.parameters / 1e6:.1f} million parameters"
     )
-    _say(f"use it: --restorer {converted.path}")
+    _print_line(f"use it: --restorer {converted.path}")
 
 
 def show_tryout(tryout: Trial, sheet: Path) -> None:
+    """Print the scores of a restorer on the built-in portrait.
+
+    Args:
+        tryout: The scores.
+        sheet: The picture that shows the restored portraits.
+    """
     table = Table(
-        "worn", "template", "landmarks off", "true detail", "PSNR", title=_cell(tryout.restorer)
+        "damage", "template", "landmarks off", "true detail", "PSNR", title=_cell(tryout.restorer)
     )
     for row in sorted(tryout.rows, key=lambda row: [r.wear for r in tryout.rows].index(row.wear)):
         score = row.score
@@ -285,43 +373,54 @@ def show_tryout(tryout: Trial, sheet: Path) -> None:
             f"{score.psnr_db:.2f} dB",
         )
     Console().print(table)
-    _say(tryout.verdict)
-    _say(f"Look at {sheet}: clean, worn, restored.")
+    _print_line(tryout.verdict)
+    _print_line(f"Look at {sheet}: clean, damaged, restored.")
 
 
 def show_diagnosis(diagnosis: Diagnosis) -> None:
-    table = Table("what", "found", "what follows")
+    """Print what `vidrestore doctor` found.
+
+    Args:
+        diagnosis: The findings.
+    """
+    table = Table("part", "state", "consequence")
     for finding in diagnosis.findings:
         cells = (finding.what, finding.found, finding.follows)
         table.add_row(*(_cell(cell, overflow="fold") for cell in cells))
     Console().print(table)
     for sentence in diagnosis.slow:
-        _say(f"slow: {sentence}")
+        _print_line(f"slow: {sentence}")
     for sentence in diagnosis.runs_now:
-        _say(f"runs now: {sentence}")
+        _print_line(f"runs now: {sentence}")
     if not diagnosis.can_run:
-        _say("Nothing can run until what is marked BROKEN is mended.")
+        _print_line("Nothing can run until the parts marked BROKEN are repaired.")
 
 
 def show_page(address: str, *, is_local: bool) -> None:
-    """`address` holds the secret of the page; the terminal is the only place that shows it."""
-    _say(f"The page is at {address}; Ctrl-C ends it and removes uploads and results.")
-    _say("Keep the address to yourself: whoever has it can use the page.")
+    """Print the address of the page.
+
+    Args:
+        address: The address with the secret token; no other output may show it.
+        is_local: Whether only this machine can reach the page.
+    """
+    _print_line(f"The page is at {address}; Ctrl-C ends it and removes uploads and results.")
+    _print_line("Keep the address to yourself: anyone who has it can use the page.")
     if not is_local:
-        _warn(["the page is sent over the network unencrypted, and the token in its address too"])
+        _warn(["the page and the token in its address are sent over the network unencrypted"])
 
 
 def _cell(text: str, overflow: OverflowMethod | None = None) -> Text:
-    """Of a table: as it stands, without markup, and nothing in it steers the terminal."""
+    """Return a cell of a table without markup and without control characters."""
     return Text(printable(text), overflow=overflow)
 
 
-def _say(line: str, console: Console | None = None) -> None:
-    """One line of a result, never broken or coloured, so that paths can be copied."""
+def _print_line(line: str, console: Console | None = None) -> None:
+    """Print one line, never broken or colored, so that paths can be copied."""
     (console or Console()).print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _warn(messages: Sequence[str]) -> None:
+    """Print warnings on standard error."""
     console = Console(stderr=True)
     for message in messages:
         console.print(

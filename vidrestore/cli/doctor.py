@@ -1,4 +1,4 @@
-"""What this machine has and lacks. Whatever is broken becomes a row, never an error."""
+"""The diagnosis of this machine; a broken part becomes a row of the table, never an error."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _ENCODERS = {
     "prores_ks": "writes prores",
     "dnxhd": "writes dnxhr",
     "h264_nvenc": "writes h264 on a GPU if encode.hardware is set",
-    "hevc_nvenc": "writes hevc likewise",
-    "av1_nvenc": "writes av1 likewise",
+    "hevc_nvenc": "writes hevc on a GPU if encode.hardware is set",
+    "av1_nvenc": "writes av1 on a GPU if encode.hardware is set",
 }
-"""Known encoders, and what they are used for; "" for those that nothing uses."""
+"""The encoders that vidrestore uses, and what for."""
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
 
 
@@ -43,32 +43,47 @@ class Finding:
     """One row of `vidrestore doctor`."""
 
     what: str
+    """The part of the machine or the program."""
     found: str
+    """The state of the part, such as its version."""
     follows: str = ""
+    """What vidrestore does because of this state, or what the user can do about it."""
     vital: bool = False
-    """Broken, and nothing runs without it."""
+    """Whether the part is broken and nothing can run without it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
+    """Everything that `vidrestore doctor` found."""
+
     findings: tuple[Finding, ...]
+    """The rows of the table."""
     slow: tuple[str, ...]
-    """What will be slow, and why; a sentence each."""
+    """Sentences that say what will be slow, and why."""
     runs_now: tuple[str, ...]
-    """What runs without any download; a sentence each."""
+    """Sentences that say what runs without any download."""
 
     @property
     def can_run(self) -> bool:
+        """Whether no part is broken that everything needs."""
         return not any(finding.vital for finding in self.findings)
 
 
 def diagnose(weights_folder: Path | None = None) -> Diagnosis:
-    """Look at everything, offline; weight files are looked at but not read in full."""
+    """Examine this machine, without network access and without reading weight files in full.
+
+    Args:
+        weights_folder: A folder to search for weight files before all others. None: only the
+            usual folders.
+
+    Returns:
+        What was found; a part that is broken is a finding, not an error.
+    """
     trouble: tuple[Finding, ...] = ()
     rows: list[weights.Row] = []
     try:
         rows = weights.list_weights(weights.search_folders(weights_folder))
-    except Exception as error:  # a folder that cannot be read, a manifest that is gone
+    except Exception as error:  # such as an unreadable folder or a missing manifest
         _log.debug("the weights cannot be listed", exc_info=True)
         trouble = (_broken("weights", error),)
     machine: tuple[Finding, ...] = (
@@ -84,6 +99,7 @@ def diagnose(weights_folder: Path | None = None) -> Diagnosis:
 
 
 def _guarded(what: str, probe: Callable[[], Finding], *, vital: bool = False) -> Finding:
+    """Return the finding of a probe, or a finding that the part is broken."""
     try:
         return probe()
     except Exception as error:  # a broken library may raise anything
@@ -140,31 +156,33 @@ def _ffmpeg() -> Finding:
         is_slow = isinstance(error, subprocess.TimeoutExpired)
         reason = "it does not answer" if is_slow else system_reason(error)
         return Finding(what, f"BROKEN: {program} ({chosen}): {reason}", problem, vital=True)
-    said = done.stdout.split()
-    if done.returncode or said[:2] != ["ffmpeg", "version"]:
+    words = done.stdout.split()
+    if done.returncode or words[:2] != ["ffmpeg", "version"]:
         reason = f"it is no ffmpeg, or fails (status {done.returncode})"
         return Finding(what, f"BROKEN: {program} ({chosen}): {reason}", problem, vital=True)
-    return Finding(what, f"{' '.join(said[2:3])}, {program} ({chosen})")
+    return Finding(what, f"{' '.join(words[2:3])}, {program} ({chosen})")
 
 
 def _encoders() -> Finding:
     av: Any = importlib.import_module("av")
 
-    def is_there(name: str) -> bool:
+    def is_available(name: str) -> bool:
         try:
             av.codec.Codec(name, "w")
-        except Exception as error:  # av's own class, which older versions call otherwise
+        except Exception as error:  # the name of av's own class depends on its version
             _log.debug("there is no encoder %s: %r", name, error)
             return False
         return True
 
-    there = [name for name in _ENCODERS if is_there(name)]
-    used = [f"{name} {use}" for name, use in _ENCODERS.items() if use and name in there]
-    lacks = [name for name, use in _ENCODERS.items() if use and name not in there]
-    follows = "; ".join(used) + (f"; there is no {', '.join(lacks)}" if lacks else "")
+    available = [name for name in _ENCODERS if is_available(name)]
+    used = [f"{name} {use}" for name, use in _ENCODERS.items() if use and name in available]
+    missing = [name for name, use in _ENCODERS.items() if use and name not in available]
+    follows = "; ".join(used) + (f"; missing: {', '.join(missing)}" if missing else "")
     if not used:
-        return Finding("encoders", "BROKEN: none of use", "no video can be written", vital=True)
-    return Finding("encoders", ", ".join(there), f"{follows}; nothing else is used")
+        return Finding(
+            "encoders", "BROKEN: no usable encoder", "no video can be written", vital=True
+        )
+    return Finding("encoders", ", ".join(available), follows)
 
 
 def _device() -> Finding:
@@ -179,7 +197,7 @@ def _device() -> Finding:
 
 
 def _kernels() -> Finding:
-    """What does GPEN's pointwise work on CUDA; tried, since Triton compiles when first run."""
+    """Try whether Triton runs GPEN's pointwise operations; it compiles at first use."""
     what = "Triton"
     if not _cuda_devices():
         follows = "GPEN's kernels for CUDA are not needed: there is no CUDA device"
@@ -189,14 +207,14 @@ def _kernels() -> Finding:
     torch: Any = importlib.import_module("torch")
     problems: list[str] = []
     if triton_kernels(torch.device("cuda", 0), problems.append) is not None:
-        return Finding(what, str(_version("triton")), "runs GPEN's pointwise work on CUDA")
-    follows = "torch does GPEN's pointwise work on CUDA, more slowly; "
-    follows += problems[0] if problems else "pip install triton, where there is one"
+        return Finding(what, str(_version("triton")), "runs GPEN's pointwise operations on CUDA")
+    follows = "torch runs GPEN's pointwise operations on CUDA, which is slower; "
+    follows += problems[0] if problems else "pip install triton, if it exists for this platform"
     return Finding(what, _version("triton") or "not installed", follows)
 
 
 def _cuda_devices() -> list[tuple[str, float]]:
-    """Names, and memory in GiB."""
+    """Return the name and the memory, in GiB, of each CUDA device."""
     torch: Any = importlib.import_module("torch")
     if not torch.cuda.is_available():
         return []
@@ -214,14 +232,16 @@ def _processor() -> Finding:
     name = found.get("cpu_name") or platform.machine()
     runs = "bfloat16" if has_bfloat16() else "float32"
     return Finding(
-        "processor", f"{name}: {', '.join(formats) or 'no format known'}", f"networks run in {runs}"
+        "processor",
+        f"{name}: {', '.join(formats) or 'no known format'}",
+        f"networks run in {runs}",
     )
 
 
 def _cores() -> Finding:
     usable, all_of_them = usable_cores(), machine_cores()
-    found = f"{usable}" if usable == all_of_them else f"{usable} of {all_of_them} may be used"
-    return Finding("cores", found)
+    count = f"{usable}" if usable == all_of_them else f"{usable} of {all_of_them} may be used"
+    return Finding("cores", count)
 
 
 def _memory() -> Finding:
@@ -238,20 +258,20 @@ def _onnxruntime() -> Finding:
     if not installed:
         return Finding(what, "not installed", ".onnx restorers and --detector insightface need it")
     providers = import_onnxruntime().get_available_providers()
-    found = f"{', '.join(installed)}: {', '.join(providers)}"
+    state = f"{', '.join(installed)}: {', '.join(providers)}"
     if len(installed) > 1:
         return Finding(
-            what, found, "they overwrite each other; uninstall all of them, then install one"
+            what, state, "they overwrite each other; uninstall all of them, then install one"
         )
     if not _cuda_devices():
-        return Finding(what, found, ".onnx networks run on the processor")
+        return Finding(what, state, ".onnx networks run on the processor")
     if "CUDAExecutionProvider" in providers:
-        return Finding(what, found, ".onnx networks and insightface run on the CUDA device")
+        return Finding(what, state, ".onnx networks and insightface run on the CUDA device")
     return Finding(
         what,
-        found,
-        ".onnx networks and insightface run on the processor; `pip uninstall onnxruntime` and "
-        "`pip install onnxruntime-gpu` bring them to the CUDA device",
+        state,
+        ".onnx networks and insightface run on the processor; to run them on the CUDA device, "
+        "`pip uninstall onnxruntime` and `pip install onnxruntime-gpu`",
     )
 
 
@@ -266,10 +286,11 @@ def _insightface() -> Finding:
     version = _version("insightface")
     if version is None:
         return Finding("insightface", "not installed", "use --detector yunet or haar")
-    return Finding("insightface", version, "the detector used unless --detector says otherwise")
+    return Finding("insightface", version, "the default detector")
 
 
 def _version(package: str) -> str | None:
+    """Return the installed version of a package, or None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -305,19 +326,24 @@ def _weight(row: weights.Row) -> Finding:
 
 
 def _slow() -> Iterator[str]:
-    """Times were measured once, on two cores of a Xeon with AMX; ratios carry further."""
+    """Yield sentences about what will be slow.
+
+    The times were measured once, on two cores of a Xeon with AMX; other machines differ in them,
+    and less in the ratios.
+    """
     try:
         if _cuda_devices():
             return
         from vidrestore.models.restorers.gpen import has_bfloat16
 
         fast_format = has_bfloat16()
-    except Exception as error:  # torch is broken, which a row says
+    except Exception as error:  # torch is broken; a row of the table reports it
         _log.debug("what will be slow is not known: %r", error)
         return
     yield (
-        "gpen-2048 on the processor takes seconds a face (two cores took 0.8 with openvino, 2.3 "
-        "without), and a minute of video has 1500 frames; gpen-512 is two to three times faster"
+        "gpen-2048 on the processor takes seconds for a face (two cores took 0.8 s with openvino, "
+        "2.3 s without), and a minute of video has 1500 frames; gpen-512 is two to three times "
+        "faster"
     )
     if not fast_format:
         yield (
@@ -325,13 +351,14 @@ def _slow() -> Iterator[str]:
             "two to three times as long as bfloat16"
         )
     if _version("openvino") is None:
-        yield "without openvino GPEN runs in torch, which takes two to three times as long"
+        yield "GPEN runs in torch, without openvino, which takes two to three times as long"
     if usable_cores() <= 2:
         cores = "one core is" if usable_cores() == 1 else "two cores are"
-        yield f"{cores} shared by decoding, networks and encoding, which else run side by side"
+        yield f"{cores} shared by decoding, networks and encoding; more cores run them in parallel"
 
 
 def _runs_now(machine: Sequence[Finding], rows: Sequence[weights.Row]) -> Iterator[str]:
+    """Yield the commands and options that run without any download."""
     if any(finding.vital for finding in machine):
         return
     yield "vidrestore demo; vidrestore restore IN OUT --restorer fusion --detector haar"
@@ -344,4 +371,4 @@ def _runs_now(machine: Sequence[Finding], rows: Sequence[weights.Row]) -> Iterat
         "--detector insightface" + ("" if name == "buffalo_l" else f" --set detect.pack={name}")
         for name in packs
     ]
-    yield from (f"{option}, whose weights are here" for option in options)
+    yield from (f"{option} (its weights are here)" for option in options)

@@ -1,4 +1,4 @@
-"""Commands that look and measure, and restore nothing whole. Heavy modules load where needed."""
+"""The commands `preview`, `analyze`, `compare` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -60,18 +60,24 @@ def preview(
         str,
         typer.Option(
             metavar="TIME",
-            help="Show this moment: 75.5 or 1:15.5. Default: the start.",
+            help="Show this moment, in seconds or as [H:]M:S: 75.5 or 1:15.5. Default: 0.",
             show_default=False,
         ),
     ] = "0",
     close: Annotated[
         bool,
-        typer.Option("--close", metavar="", help="Show only the surroundings of the largest face."),
+        typer.Option(
+            "--close",
+            metavar="",
+            help="Crop to the largest face and its surroundings.",
+        ),
     ] = False,
     apart: Annotated[
         bool,
         typer.Option(
-            "--apart", metavar="", help="Write two pictures, NAME.before.png and NAME.after.png."
+            "--apart",
+            metavar="",
+            help="Write two pictures, NAME.before.png and NAME.after.png, instead of one.",
         ),
     ] = False,
     overwrite: Overwrite = False,
@@ -95,7 +101,7 @@ def preview(
     changes: Changes = None,
     as_json: Json = False,
 ) -> None:
-    """Show a moment of INPUT before and after: a picture, or two seconds as a video to loop."""
+    """Show one moment of INPUT before and after, as a picture or as a video of two seconds."""
     settings = settings_from(
         profile,
         changes,
@@ -125,7 +131,7 @@ def preview(
     for path in files_of(output, apart=apart):
         check_new(path, overwrite=overwrite, inputs=read)
     with events(as_json) as on_event:
-        shown = write_preview(
+        result = write_preview(
             source,
             at_seconds,
             output,
@@ -136,9 +142,9 @@ def preview(
             on_event=on_event,
         )
     if as_json:
-        print(json.dumps(Done("preview", shown.as_dict()).as_dict()))
+        print(json.dumps(Done("preview", result.as_dict()).as_dict()))
     else:
-        console.show_preview(shown)
+        console.show_preview(result)
 
 
 def analyze(
@@ -152,14 +158,15 @@ def analyze(
         typer.Option(
             "-o",
             metavar="FILE.npz",
-            help="Write the analysis to FILE.npz, for `restore --analysis`.",
+            help="Write the analysis to FILE.npz, which `restore --analysis` reads.",
         ),
     ] = None,
     shots: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.toml|FILE.edl",
-            help="Write a list of the shots to edit, for `restore --shots` or --cuts.",
+            help="Write the list of shots: as TOML, to edit for `restore --shots`, or as an edit "
+            "decision list, for `restore --cuts` and editing programs.",
             readable=False,
         ),
     ] = None,
@@ -167,7 +174,8 @@ def analyze(
         Path | None,
         typer.Option(
             metavar="FILE.png|DIR",
-            help="Write a contact sheet of all people (FILE.png) or one image per person (DIR).",
+            help="Write a contact sheet of all people to FILE.png, or one picture of each person "
+            "to the folder DIR.",
             readable=False,
         ),
     ] = None,
@@ -180,14 +188,18 @@ def analyze(
     input_curve: InputCurve = None,
     no_estimate: Annotated[
         bool,
-        typer.Option("--no-estimate", metavar="", help="Leave out the estimate of the time."),
+        typer.Option(
+            "--no-estimate",
+            metavar="",
+            help="Skip the estimate of how long `restore` will take on this machine.",
+        ),
     ] = False,
     changes: Changes = None,
     print_config: PrintConfig = False,
     stage_times: StageTimes = False,
     as_json: Json = False,
 ) -> None:
-    """List the people and shots of INPUT, what was guessed about the file, and the time needed."""
+    """List the people and shots in INPUT, what was guessed about the file, and the time needed."""
     settings = settings_from(
         profile,
         changes,
@@ -219,18 +231,18 @@ def analyze(
     _check_written(source, output, shots, contact_sheet, cuts)
     with events(as_json, stage_times=stage_times) as on_event:
         probed = probe(source, settings)
-        known = find_analysis(probed, settings, on_event=on_event)
+        result = find_analysis(probed, settings, on_event=on_event)
         if contact_sheet is not None:
             try:
-                write_contact_sheet(known.analysis, source, contact_sheet)
+                write_contact_sheet(result.analysis, source, contact_sheet)
             except ChangedSourceError:
-                if not known.is_kept:
+                if not result.is_kept:
                     raise
                 forget_analysis(probed, settings, on_event)
                 probed = probe(source, settings)
-                known = find_analysis(probed, settings, may_be_kept=False, on_event=on_event)
-                write_contact_sheet(known.analysis, source, contact_sheet)
-        analysis = known.analysis
+                result = find_analysis(probed, settings, may_be_kept=False, on_event=on_event)
+                write_contact_sheet(result.analysis, source, contact_sheet)
+        analysis = result.analysis
         if output is not None:
             storage.save(analysis, output)
         if shots is not None:
@@ -238,8 +250,8 @@ def analyze(
         cost = None if no_estimate else estimate(source, analysis, settings, on_event)
     if as_json:
         plain = cost if cost is None or isinstance(cost, str) else cost.as_dict()
-        found = as_dict(analysis) | {"estimate": plain}
-        print(json.dumps(Done("analysis", found).as_dict(), allow_nan=False))
+        fields = as_dict(analysis) | {"estimate": plain}
+        print(json.dumps(Done("analysis", fields).as_dict(), allow_nan=False))
     else:
         console.show_analysis(analysis, source, cost)
 
@@ -251,7 +263,7 @@ def _check_written(
     contact_sheet: Path | None,
     cuts: Path | None,
 ) -> None:
-    """Refuse before any work what `analyze` could not write, or would write over what it reads."""
+    """Raise UsageError, before any work, if `analyze` cannot or must not write one of its files."""
     from vidrestore.analysis.selection import check_shots_path
     from vidrestore.common.errors import UsageError
     from vidrestore.common.files import check_new
@@ -275,15 +287,24 @@ def _check_written(
 def compare(
     before: Annotated[
         Path,
-        typer.Argument(metavar="BEFORE", help="The first video or picture, such as the source."),
+        typer.Argument(
+            metavar="BEFORE", help="Show this video or picture first, such as the source."
+        ),
     ],
     after: Annotated[
-        Path, typer.Argument(metavar="AFTER", help="The second, such as the restored video.")
+        Path,
+        typer.Argument(
+            metavar="AFTER", help="Show this video or picture second, such as the restored one."
+        ),
     ],
     output: Picture,
     at: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Take this moment for a picture. Default: the start."),
+        typer.Option(
+            metavar="TIME",
+            help="Compare this moment, if FILE is a picture. In seconds or as [H:]M:S. Default: "
+            "the start.",
+        ),
     ] = None,
     start: Start = None,
     end: End = None,
@@ -292,13 +313,14 @@ def compare(
         typer.Option(
             "--wipe",
             metavar="",
-            help="Show both in one picture, split by a line; in a video the line moves.",
+            help="Show both in one picture, divided by a line; in a video the line moves. "
+            "Default: side by side.",
         ),
     ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write two videos, or two pictures, side by side."""
+    """Write a comparison of two videos or pictures, side by side or divided by a line."""
     from vidrestore.cli import console
     from vidrestore.cli.progress import events
     from vidrestore.common.errors import UsageError
@@ -313,20 +335,28 @@ def compare(
         raise UsageError(f"--start and --end are for a video; for the picture {output} give --at")
     check_new(output, overwrite=overwrite, inputs=(before, after))
     with events(as_json) as on_event:
-        found = write_comparison(before, after, output, span=span, wipe=wipe, on_event=on_event)
+        comparison = write_comparison(
+            before, after, output, span=span, wipe=wipe, on_event=on_event
+        )
     if as_json:
-        print(json.dumps(Done("comparison", found.as_dict()).as_dict()))
+        print(json.dumps(Done("comparison", comparison.as_dict()).as_dict()))
     else:
-        console.show_comparison(found, output)
+        console.show_comparison(comparison, output)
 
 
 def evaluate(
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The restored video.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Measure this restored video.")],
     source: Annotated[
-        Path, typer.Option(metavar="INPUT", help="The video that OUTPUT was made from.")
+        Path,
+        typer.Option(metavar="INPUT", help="Compare it with this video, which it was made from."),
     ],
     reference: Annotated[
-        Path | None, typer.Option(metavar="TRUTH", help="The clean video, where there is one.")
+        Path | None,
+        typer.Option(
+            metavar="TRUTH",
+            help="Measure against this video, which shows the same without any damage. Default: "
+            "measure without one.",
+        ),
     ] = None,
     profile: Profile = None,
     detector: DetectorName = None,
@@ -337,7 +367,7 @@ def evaluate(
     changes: Changes = None,
     as_json: Json = False,
 ) -> None:
-    """Measure what the faces of OUTPUT gained, and compare frames and times with the source."""
+    """Measure how much better the faces in OUTPUT are, and compare its frames and times."""
     settings = settings_from(
         profile,
         changes,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vidrestore.common.settings import Settings
     from vidrestore.media.decode import TimeRange
 
-# Option -> the setting that it is a name of.
+# The setting that each option changes.
 _SETTINGS = {
     "fps": "decode.fps",
     "input_curve": "decode.input_curve",
@@ -36,7 +36,7 @@ _SETTINGS = {
 
 
 def _values(section: str, name: str) -> Callable[[str], list[str]]:
-    """What a shell offers for an option whose setting has a few values."""
+    """Return the completion function of an option whose setting has a few values."""
 
     def beginning_with(incomplete: str) -> list[str]:
         from vidrestore.common.settings import Settings
@@ -48,6 +48,7 @@ def _values(section: str, name: str) -> Callable[[str], list[str]]:
 
 
 def _profiles(incomplete: str) -> list[str]:
+    """Return the names of profiles that begin with `incomplete`, for completion in a shell."""
     from vidrestore.common.profiles import profile_folder
 
     names = sorted(path.stem for path in profile_folder().glob("*.toml"))
@@ -55,17 +56,18 @@ def _profiles(incomplete: str) -> list[str]:
 
 
 def _restorers(incomplete: str) -> list[str]:
+    """Return the names of restorers that begin with `incomplete`, for completion in a shell."""
     from vidrestore.common.settings import RESTORERS
 
     return [name for name in RESTORERS if name.startswith(incomplete)]
 
 
-# readable=False: Typer leaves it to the command to say what is wrong with a file.
+# readable=False: the command itself checks the file, so that its error is one sentence.
 Source = Annotated[
     Path,
     typer.Argument(
         metavar="INPUT",
-        help="The video, a picture, or name_%06d.tif for many.",
+        help="Read this video, picture or numbered sequence of pictures (name_%06d.tif).",
         show_default=False,
         readable=False,
     ),
@@ -76,7 +78,8 @@ Profile = Annotated[
         metavar="NAME|FILE",
         autocompletion=_profiles,
         rich_help_panel="How to restore",
-        help="Start from the settings of a profile: home-video, face-swap, film, or a TOML file.",
+        help="Start from the settings of a profile: home-video, face-swap, film, or a TOML file. "
+        "Default: no profile.",
     ),
 ]
 RestorerName = Annotated[
@@ -86,9 +89,9 @@ RestorerName = Annotated[
         metavar="NAME|FILE",
         autocompletion=_restorers,
         rich_help_panel="How to restore",
-        help="Choose the network: gpen-2048, gpen-1024, gpen-512, gpen-256, gpen-auto (the "
-        "smallest that suffices for each face), a weight file, or fusion, which needs no "
-        "weights. Default: gpen-2048.",
+        help="Choose the restorer: gpen-2048, gpen-1024, gpen-512, gpen-256, gpen-auto (for each "
+        "track the smallest GPEN that can show its face in full), a weight file, or fusion, "
+        "which needs no weights. Default: gpen-2048.",
     ),
 ]
 DetectorName = Annotated[
@@ -98,7 +101,8 @@ DetectorName = Annotated[
         metavar="NAME",
         autocompletion=_values("detect", "detector"),
         rich_help_panel="How to restore",
-        help="Choose the face detector: insightface, yunet or haar. Default: insightface.",
+        help="Choose the face detector: insightface, yunet, or haar, which needs no weights and "
+        "is less exact. Default: insightface.",
     ),
 ]
 Reference = Annotated[
@@ -107,7 +111,7 @@ Reference = Annotated[
         metavar="PHOTO",
         readable=False,
         rich_help_panel="Whom to restore",
-        help="Restore only the person whose face is in this photo.",
+        help="Restore only the person whose face is in this photo. Default: all people.",
     ),
 ]
 Start = Annotated[
@@ -115,7 +119,8 @@ Start = Annotated[
     typer.Option(
         metavar="TIME",
         rich_help_panel="Input and output",
-        help="Begin at this time: 75.5, 1:15.5 or 0:01:15.5. Default: the start.",
+        help="Begin at this time, in seconds or as [H:]M:S: 75.5, 1:15.5 or 0:01:15.5. Default: "
+        "the start of the video.",
     ),
 ]
 End = Annotated[
@@ -123,7 +128,7 @@ End = Annotated[
     typer.Option(
         metavar="TIME",
         rich_help_panel="Input and output",
-        help="Stop at this time. Default: the end.",
+        help="Stop at this time, written as for --start. Default: the end of the video.",
     ),
 ]
 WeightsFolder = Annotated[
@@ -132,7 +137,8 @@ WeightsFolder = Annotated[
         "--weights",
         metavar="DIR",
         rich_help_panel="How to restore",
-        help="Look for weight files in this folder first.",
+        help="Look for weight files in this folder before all others. Default: VIDRESTORE_WEIGHTS, "
+        "./weights, then the user cache.",
     ),
 ]
 Device = Annotated[
@@ -140,7 +146,8 @@ Device = Annotated[
     typer.Option(
         metavar="auto|cpu|cuda[:N]",
         rich_help_panel="How to restore",
-        help="Run networks here. Default: auto, the GPU where there is one.",
+        help="Run networks on this device. Default: auto, which is a CUDA GPU if there is one "
+        "that works, else the CPU.",
     ),
 ]
 Deinterlace = Annotated[
@@ -149,9 +156,10 @@ Deinterlace = Annotated[
         metavar="MODE",
         autocompletion=_values("fields", "deinterlace"),
         rich_help_panel="Picture",
-        help="Treat interlaced footage by MODE: keep (restore both fields and weave them again), "
-        "bob (make a frame of each field), frame (make one frame of two fields), film (undo "
-        "3:2 pulldown), off (take frames as they are). Default: keep.",
+        help="Choose how to treat interlaced footage: keep (restore both fields and weave them "
+        "into a frame again), bob (make a frame from each field), frame (make one frame from "
+        "each pair of fields), film (undo 3:2 pulldown), off (treat all frames as progressive). "
+        "Default: keep.",
     ),
 ]
 MaxVram = Annotated[
@@ -160,7 +168,7 @@ MaxVram = Annotated[
         "--max-vram",
         metavar="GB",
         rich_help_panel="How to restore",
-        help="Let networks take at most this much of a GPU's memory, in GB. Default: all of it.",
+        help="Limit the GPU memory that networks use, in GB (10^9 bytes). Default: no limit.",
     ),
 ]
 InputCurve = Annotated[
@@ -169,8 +177,8 @@ InputCurve = Annotated[
         "--input-curve",
         metavar="cineon|slog3|FILE.cube",
         rich_help_panel="Picture",
-        help="Show networks an ordinary picture of footage in this log curve; the output keeps "
-        "its own values.",
+        help="Convert footage in this log curve to a display curve for the detector and the "
+        "networks; the output stays in the log curve. Default: the curve that the file states.",
     ),
 ]
 Fps = Annotated[
@@ -179,7 +187,7 @@ Fps = Annotated[
         "--fps",
         metavar="N",
         rich_help_panel="Input and output",
-        help="Show numbered pictures at N per second. Default: 24.",
+        help="Take a numbered sequence of pictures as N frames per second. Default: 24.",
     ),
 ]
 Strength = Annotated[
@@ -187,7 +195,8 @@ Strength = Annotated[
     typer.Option(
         metavar="0..1",
         rich_help_panel="How to restore",
-        help="Use this share of the restored face. Default: 1.",
+        help="Mix this share of the restored face with the source's: 0 leaves the source, 1 uses "
+        "the restored face alone. Default: 1.",
     ),
 ]
 People = Annotated[
@@ -195,8 +204,8 @@ People = Annotated[
     typer.Option(
         metavar="IDS",
         rich_help_panel="Whom to restore",
-        help="Restore only these people, by their numbers: 1,3. A minus sign leaves people out: "
-        "-2. Default: all.",
+        help="Restore only the people with these numbers, as `analyze` lists them: 1,3. A minus "
+        "sign leaves people out: -2. Default: all people.",
     ),
 ]
 MinFace = Annotated[
@@ -204,7 +213,7 @@ MinFace = Annotated[
     typer.Option(
         metavar="PX",
         rich_help_panel="Whom to restore",
-        help="Restore only people whose eyes are at least PX pixels apart. Default: all.",
+        help="Restore only people whose eyes are at least PX pixels apart. Default: all people.",
     ),
 ]
 ShotsToObey = Annotated[
@@ -213,7 +222,7 @@ ShotsToObey = Annotated[
         metavar="FILE.toml",
         readable=False,
         rich_help_panel="Whom to restore",
-        help="Follow the instructions for each shot in this file; `analyze --shots` writes one.",
+        help="Follow the instructions for each shot in this file, which `analyze --shots` writes.",
     ),
 ]
 Overwrite = Annotated[
@@ -231,7 +240,7 @@ PrintConfig = Annotated[
         "--print-config",
         metavar="",
         rich_help_panel="How to restore",
-        help="Print all settings as a profile, and stop.",
+        help="Print all settings as a profile in TOML, and stop.",
     ),
 ]
 Workers = Annotated[
@@ -241,7 +250,8 @@ Workers = Annotated[
         metavar="N",
         min=1,
         rich_help_panel="Long jobs",
-        help="Render segments in N processes side by side. Needs the extra cluster.",
+        help="Restore segments in N parallel processes on this machine. Needs Ray (the extra "
+        "`cluster`). Default: this process alone.",
     ),
 ]
 Cluster = Annotated[
@@ -250,7 +260,8 @@ Cluster = Annotated[
         "--cluster",
         metavar="HOST:PORT|auto",
         rich_help_panel="Long jobs",
-        help="Render segments on a Ray cluster. Needs the extra cluster.",
+        help="Restore segments on the Ray cluster at this address; auto is the one that this "
+        "machine belongs to. Needs Ray (the extra `cluster`). Default: no cluster.",
     ),
 ]
 Codec = Annotated[
@@ -259,7 +270,8 @@ Codec = Annotated[
         metavar="NAME",
         autocompletion=_values("encode", "codec"),
         rich_help_panel="File",
-        help="Encode as h264, hevc, av1, prores, dnxhr or ffv1. Default: auto, the source's own.",
+        help="Encode the video as h264, hevc, av1, prores, dnxhr or ffv1. Default: auto, which is "
+        "the source's codec if it is one of these.",
     ),
 ]
 Quality = Annotated[
@@ -267,8 +279,8 @@ Quality = Annotated[
     typer.Option(
         metavar="NAME|N",
         rich_help_panel="File",
-        help="Set the quality: archive (lossless), high, small, or the codec's number, 0 being "
-        "the best. Default: high.",
+        help="Set the quality: archive (lossless), high, small, or a number on the codec's own "
+        "scale, where 0 is the best. Default: high.",
     ),
 ]
 FrameMd5 = Annotated[
@@ -277,7 +289,8 @@ FrameMd5 = Annotated[
         metavar="FILE",
         readable=False,
         rich_help_panel="File",
-        help="Write for each frame its hash in source and output, and what changed, into FILE.",
+        help="Write to FILE, for each frame, the MD5 of source and output and the box that "
+        "changed.",
     ),
 ]
 Report = Annotated[
@@ -287,7 +300,8 @@ Report = Annotated[
         metavar="FILE.html",
         readable=False,
         rich_help_panel="File",
-        help="Write a page about the run: before and after, who, when, and what was left out.",
+        help="Write an HTML report: pictures before and after, people, a timeline, and the faces "
+        "that were left as they were.",
     ),
 ]
 KeepJob = Annotated[
@@ -296,17 +310,17 @@ KeepJob = Annotated[
         "--keep-job",
         metavar="",
         rich_help_panel="Long jobs",
-        help="Keep a small folder beside OUTPUT, which --redo-shots needs.",
+        help="Keep the work folder OUTPUT.vidrestore, which --redo-shots needs.",
     ),
 ]
 RedoShots = Annotated[
     str | None,
     typer.Option(
         "--redo-shots",
-        metavar="N,N",
+        metavar="SHOTS",
         rich_help_panel="Long jobs",
-        help="Render only these shots of OUTPUT anew, counted from 1, and take the rest from it. "
-        "Needs --keep-job in the run before.",
+        help="Restore only these shots of OUTPUT again (3,7-9, counted from 1) and keep the rest "
+        "of it. The earlier run needs --keep-job.",
     ),
 ]
 Offline = Annotated[
@@ -315,7 +329,7 @@ Offline = Annotated[
         "--offline",
         metavar="",
         rich_help_panel="How to restore",
-        help="Never download a missing weight file.",
+        help="Never download a missing weight file. Default: download it.",
     ),
 ]
 BeforeSwap = Annotated[
@@ -325,7 +339,8 @@ BeforeSwap = Annotated[
         metavar="FILE",
         readable=False,
         rich_help_panel="Input and output",
-        help="Restore only what differs from FILE, which is INPUT before faces were swapped in it.",
+        help="Restore only what differs from FILE, the video before the faces in INPUT were "
+        "swapped.",
     ),
 ]
 Plate = Annotated[
@@ -335,7 +350,7 @@ Plate = Annotated[
         metavar="FILE",
         readable=False,
         rich_help_panel="Input and output",
-        help="Paste the faces onto FILE, a larger or graded version of INPUT.",
+        help="Paste the restored faces onto FILE, a larger or graded version of INPUT.",
     ),
 ]
 Scale = Annotated[
@@ -345,7 +360,8 @@ Scale = Annotated[
         metavar="1|2|4",
         autocompletion=_values("scale", "factor"),
         rich_help_panel="Picture",
-        help="Enlarge the picture by this factor; faces keep their detail. Default: 1.",
+        help="Enlarge the picture by this factor; faces keep the detail that the restorer gives. "
+        "Default: 1.",
     ),
 ]
 UpscalerFile = Annotated[
@@ -355,7 +371,8 @@ UpscalerFile = Annotated[
         metavar="FILE.onnx",
         readable=False,
         rich_help_panel="Picture",
-        help="Enlarge all but the faces through this network, such as Real-ESRGAN. Needs --scale.",
+        help="Enlarge all but the faces with this network, such as Real-ESRGAN. Needs --scale. "
+        "Default: a Lanczos filter.",
     ),
 ]
 LayerFolder = Annotated[
@@ -365,8 +382,8 @@ LayerFolder = Annotated[
         metavar="DIR",
         readable=False,
         rich_help_panel="Input and output",
-        help="Write the restored faces alone, unpremultiplied, with their matte, into DIR: in "
-        "ProRes, which is lossy, or exactly with --set layer.format=tiff.",
+        help="Write the restored faces alone, not premultiplied, and their matte into DIR, as "
+        "ProRes 4444 (lossy), or as 16-bit TIFF with --set layer.format=tiff.",
     ),
 ]
 Cuts = Annotated[
@@ -375,7 +392,8 @@ Cuts = Annotated[
         "--cuts",
         metavar="FILE.edl",
         rich_help_panel="Whom to restore",
-        help="Take the cuts from this edit decision list (CMX 3600) instead of the picture.",
+        help="Read the cuts from this edit decision list (CMX 3600). Default: vidrestore finds "
+        "the cuts in the pictures.",
     ),
 ]
 Changes = Annotated[
@@ -384,7 +402,8 @@ Changes = Annotated[
         "--set",
         metavar="SECTION.KEY=VALUE",
         rich_help_panel="How to restore",
-        help="Change any setting; repeatable. --print-config prints all of them.",
+        help="Change any setting, such as encode.preset=slow. May be given several times; "
+        "`vidrestore restore --print-config` prints all settings.",
     ),
 ]
 StageTimes = Annotated[
@@ -393,7 +412,7 @@ StageTimes = Annotated[
         "--stage-times",
         metavar="",
         rich_help_panel="Diagnostics",
-        help="Print what each stage cost, and which one limits the speed.",
+        help="Print the seconds that each stage took, and which stage limits the speed.",
     ),
 ]
 Json = Annotated[
@@ -408,7 +427,18 @@ Json = Annotated[
 
 
 def span_of(start: str | None, end: str | None) -> TimeRange | None:
-    """The part between two times, None where neither is given; UsageError for what is no time."""
+    """Return the part of a video between two times.
+
+    Args:
+        start: Time of the first frame, as `seconds_of` reads it. None: the start of the video.
+        end: Time at which the part ends, in the same form. None: the end of the video.
+
+    Returns:
+        The part, in seconds; None if neither time is given.
+
+    Raises:
+        UsageError: A text is not a time.
+    """
     from vidrestore.media.decode import TimeRange
 
     if start is None and end is None:
@@ -417,7 +447,19 @@ def span_of(start: str | None, end: str | None) -> TimeRange | None:
 
 
 def settings_from(profile: str | None, changes: list[str] | None, **options: Any) -> Settings:
-    """Of a command's options by the names in `_SETTINGS`; None: not given."""
+    """Return the settings that the options of a command give.
+
+    Args:
+        profile: Name or file of a profile. None: the defaults.
+        changes: Texts SECTION.KEY=VALUE of `--set`, which are applied last.
+        **options: Values of options by the names in `_SETTINGS`. None: not given.
+
+    Returns:
+        The settings.
+
+    Raises:
+        UsageError: The profile does not exist, or a value is not allowed.
+    """
     from vidrestore.common.profiles import load_settings
 
     given = {_SETTINGS[name]: value for name, value in options.items()}
@@ -431,6 +473,11 @@ def settings_from(profile: str | None, changes: list[str] | None, **options: Any
 
 
 def print_settings(settings: Settings) -> None:
+    """Print all settings as a profile in TOML on standard output.
+
+    Args:
+        settings: The settings to print.
+    """
     from vidrestore.common.profiles import as_toml
 
     print(as_toml(settings), end="")

@@ -1,4 +1,4 @@
-"""Events as they come: a bar for people, lines for a log, JSON for programs."""
+"""Output of events: a progress bar on a terminal, lines in a log, JSON for programs."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ from vidrestore.common.timecode import time_text
 
 
 class _Speed(ProgressColumn):
+    """A column with the frames per second of a task."""
+
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         if speed is None or task.fields.get("unit") != "frames":
@@ -50,10 +52,18 @@ def events(
     stage_times: bool = False,
     output: TextIO | None = None,
 ) -> Iterator[OnEvent]:
-    """A receiver of events: JSON lines on standard output, or a progress bar for people.
+    """Open a receiver of events, which prints them as they come.
 
-    `output` is standard output as it was before a library that prints was kept from it.
-    `stage_times` adds a table for each pass for people, what it cost by stage.
+    Args:
+        as_json: Whether to print each event as a line of JSON; else a progress bar is shown.
+        console: Where the progress bar and notices are shown. None: standard error.
+        stage_times: Whether to print, at the end, a table of the time of each stage for each pass.
+            Not with `as_json`, whose lines have these times.
+        output: Where lines of JSON are printed. None: standard output. A caller gives the stream
+            of before if it has redirected standard output.
+
+    Yields:
+        The receiver.
     """
     if as_json:
         lines = output or sys.stdout
@@ -77,7 +87,7 @@ def events(
 
 
 class _Receiver:
-    """Turns events into bars, one per stage; without a terminal, into one line per stage."""
+    """Shows events as one bar for each stage; without a terminal, as lines of tenths."""
 
     def __init__(self, progress: Progress, console: Console) -> None:
         self._progress = progress
@@ -104,10 +114,10 @@ class _Receiver:
             self._tasks[stage] = self._progress.add_task(stage, total=total, unit=unit)
         self._progress.update(self._tasks[stage], completed=done, total=total)
         if not self._console.is_terminal:
-            self._say_tenths(stage, done, total, unit)
+            self._print_tenths(stage, done, total, unit)
 
-    def _say_tenths(self, stage: str, done: int, total: int | None, unit: str) -> None:
-        """Ten lines in all, for a log; the first with what there is to do."""
+    def _print_tenths(self, stage: str, done: int, total: int | None, unit: str) -> None:
+        """Print a line at the start of a stage, with its total, and one for each tenth of it."""
         tenth = 10 * done // total if total else 0
         if stage not in self._tenths:
             self._console.print(f"{stage}: {total or '?'} {unit}")
@@ -119,13 +129,16 @@ class _Receiver:
 
 
 def show_stage_times(times: PassTimes, console: Console) -> None:
-    """Print the table of one pass; see `StageTime`."""
+    """Print the time of each stage of a pass, and which stage limits the speed.
+
+    Args:
+        times: The times of the pass; see `StageTime`.
+        console: Where they are printed.
+    """
     stages = times.stages
     if not stages:
         return
-    table = Table(
-        "stage", "frames", "busy", "processor", "no input", "no room", title=times.pass_name
-    )
+    table = Table("stage", "frames", "busy", "CPU", "no input", "queue full", title=times.pass_name)
     for name, own in stages.items():
         seconds = own.busy_seconds, own.processor_seconds, own.starved_seconds, own.held_seconds
         table.add_row(name, str(own.items or ""), *(f"{each:.2f} s" for each in seconds))
@@ -135,6 +148,6 @@ def show_stage_times(times: PassTimes, console: Console) -> None:
     cores = usable_cores()
     used = times.processor_seconds / max(times.seconds, 1e-9)
     console.print(
-        f"{name} limits: it was busy {100 * share:.0f} % of its time; this process kept {used:.2f} "
-        f"of {cores} cores busy for {times.seconds:.1f} s"
+        f"{name} limits the speed: it was busy {100 * share:.0f} % of its time; this process kept "
+        f"{used:.2f} of {cores} cores busy for {times.seconds:.1f} s"
     )

@@ -1,4 +1,4 @@
-"""`vidrestore restore`: of one video, or of many. Heavy modules load where needed."""
+"""The command `vidrestore restore`, for one video or many."""
 
 from __future__ import annotations
 
@@ -66,8 +66,9 @@ def restore(
         list[Path] | None,
         typer.Argument(
             metavar="INPUT OUTPUT",
-            help="A video, a picture, or name_%06d.tif for many, and the new file: .mp4, .mov or "
-            ".mkv; of pictures .tif, .png, .jpg, .dpx, .exr. With --output-dir: inputs only.",
+            help="Read INPUT, a video, a picture or a numbered sequence of pictures "
+            "(name_%06d.tif), and write OUTPUT: .mp4, .mov or .mkv for a video; .tif, .png, .jpg, "
+            ".dpx or .exr for pictures. With --output-dir, give inputs only.",
             show_default=False,
             readable=False,
         ),
@@ -87,8 +88,9 @@ def restore(
         typer.Option(
             metavar="PATTERN",
             rich_help_panel="Input and output",
-            help="Name the outputs in --output-dir by this pattern; {name}, {suffix} and {number}"
-            " stand for parts of it. Default: {name}{suffix}.",
+            help="Name the outputs in --output-dir by this pattern: {name} is the input's name, "
+            "{suffix} its suffix (.mkv if no output can have that), {number} its place in the "
+            "list. Default: {name}{suffix}.",
         ),
     ] = None,
     profile: Profile = None,
@@ -105,7 +107,7 @@ def restore(
         typer.Option(
             metavar="N",
             rich_help_panel="How to restore",
-            help="Restore N faces at a time. Default: 1 on a CPU, up to 4 on a GPU.",
+            help="Restore N faces in one batch. Default: 1 on a CPU, up to 4 on a GPU.",
         ),
     ] = None,
     strength: Strength = None,
@@ -116,14 +118,15 @@ def restore(
     min_face: MinFace = None,
     shots: ShotsToObey = None,
     cuts: Cuts = None,
-    known: Annotated[
+    analysis_file: Annotated[
         Path | None,
         typer.Option(
             "--analysis",
             metavar="FILE.npz",
             readable=False,
             rich_help_panel="Whom to restore",
-            help="Use the analysis that `analyze -o` wrote.",
+            help="Use the analysis that `analyze -o` wrote. Default: vidrestore analyzes INPUT, or "
+            "uses its cached analysis.",
         ),
     ] = None,
     start: Start = None,
@@ -142,7 +145,7 @@ def restore(
             "--no-resume",
             metavar="",
             rich_help_panel="Long jobs",
-            help="Begin anew instead of going on with an interrupted run.",
+            help="Start again from the beginning. Default: continue an interrupted run.",
         ),
     ] = False,
     keep_job: KeepJob = False,
@@ -155,7 +158,7 @@ def restore(
     stage_times: StageTimes = False,
     as_json: Json = False,
 ) -> None:
-    """Restore the faces of INPUT; sound, subtitles, times and all other pixels stay.
+    """Restore the faces in INPUT; sound, subtitles, times and all other pixels stay the same.
 
     Examples:
 
@@ -189,8 +192,8 @@ def restore(
     span = span_of(start, end)
     check_exclusions({
         "--output-dir": output_dir, "--people": people, "--shots": shots, "--cuts": cuts,
-        "--analysis": known, "--before-swap": before_swap, "--plate": plate, "--layer": layer,
-        "--framemd5": framemd5, "--report": report, "--keep-job": keep_job,
+        "--analysis": analysis_file, "--before-swap": before_swap, "--plate": plate,
+        "--layer": layer, "--framemd5": framemd5, "--report": report, "--keep-job": keep_job,
         "--redo-shots": redo_shots, "--start or --end": span, "--scale": settings.scale.factor > 1,
     })  # fmt: skip
     pairs = _pairs(paths or [], output_dir, name, settings)
@@ -219,22 +222,22 @@ def restore(
         keep_job=keep_job,
         redo_shots=redo_shots,
     )
-    if output_dir is None:  # of many, one that is refused does not stop the others
+    if output_dir is None:  # among many inputs, one that is refused does not stop the others
         request.validate()
-    output = sys.stdout  # from which Ray, which prints, is kept while there is a crew
+    output = sys.stdout  # kept, because `open_crew` redirects it: Ray prints there
     with open_crew(workers, cluster) as pool:
 
-        def restored(source: Path, target: Path) -> Summary:
+        def restore_one(source: Path, target: Path) -> Summary:
             each = replace(request, source=source, target=target, workers=pool)
-            if known is not None:
-                each = replace(each, analysis=storage.load(known))
+            if analysis_file is not None:
+                each = replace(each, analysis=storage.load(analysis_file))
             with events(as_json, stage_times=stage_times, output=output) as on_event:
                 return api.restore(each, on_event)
 
         if output_dir is not None:
-            _restore_all(pairs, restored, output, overwrite=overwrite, as_json=as_json)
+            _restore_all(pairs, restore_one, output, overwrite=overwrite, as_json=as_json)
             return
-        summary = restored(source, target)
+        summary = restore_one(source, target)
     if as_json:
         print(json.dumps(Done("summary", summary.as_dict()).as_dict()))
     else:
@@ -244,7 +247,7 @@ def restore(
 def _pairs(
     paths: Sequence[Path], folder: Path | None, name: str | None, settings: Settings
 ) -> list[tuple[Path, Path]]:
-    """(INPUT, OUTPUT), of many where a folder is given."""
+    """Return the pairs (INPUT, OUTPUT): one, or with a folder one for each input."""
     from vidrestore.jobs.batch import USUAL_NAME, expanded, targets_in
 
     if folder is not None:
@@ -263,19 +266,19 @@ def _pairs(
 
 def _restore_all(
     pairs: Sequence[tuple[Path, Path]],
-    restored: Callable[[Path, Path], Summary],
+    restore_one: Callable[[Path, Path], Summary],
     output: TextIO,
     *,
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Exit status 1 where one or more failed."""
+    """Restore every pair and show the results; exit with status 1 if any failed."""
     from vidrestore.cli import console
     from vidrestore.jobs.batch import restore_all
 
     outcomes = []
     try:
-        for outcome in restore_all(pairs, restored, overwrite=overwrite):
+        for outcome in restore_all(pairs, restore_one, overwrite=overwrite):
             outcomes.append(outcome)
             if as_json:
                 line = FileOutcome(**outcome.as_dict())

@@ -1,4 +1,4 @@
-"""`vidrestore weights`: the files of networks and detectors. Heavy modules load where needed."""
+"""The commands `vidrestore weights`, for the files of networks and detectors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ if TYPE_CHECKING:
 _log = logging.getLogger("vidrestore")
 
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="As `weights list` shows it.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="Download the file with this name, which `weights list` shows.",
+        show_default=False,
+    ),
 ]
 
 
 def weights_app() -> typer.Typer:
-    """The commands below `vidrestore weights`."""
+    """Return the parser of the commands below `vidrestore weights`."""
     app = typer.Typer(no_args_is_help=True, help="List, download, verify and convert weight files.")
     app.command("list")(list_all)
     app.command("fetch")(fetch)
@@ -33,7 +38,7 @@ def weights_app() -> typer.Typer:
 
 
 def list_all(weights: WeightsFolder = None, changes: Changes = None) -> None:
-    """Show which weight files are here, where, and under which licence."""
+    """List the weight files, where each one is, and its license."""
     from vidrestore.cli import console
     from vidrestore.models.weights import list_weights
 
@@ -42,30 +47,30 @@ def list_all(weights: WeightsFolder = None, changes: Changes = None) -> None:
 
 
 def fetch(name: Name, weights: WeightsFolder = None, changes: Changes = None) -> None:
-    """Download NAME unless it is here; after a break, run it again to go on."""
+    """Download NAME if it is missing. Run it again to continue an interrupted download."""
     from vidrestore.cli import console
     from vidrestore.models.weights import load_table
 
     folders = _folders(weights, changes)
-    path = _whole(name, folders)
-    found = path is not None
+    path = _present_file(name, folders)
+    is_present = path is not None
     if path is None:
-        path = _fetched(name, folders)
-    known = load_table().get(name)
-    console.show_fetched(name, path, known.licence if known else "", found=found)
+        path = _download(name, folders)
+    weight = load_table().get(name)
+    console.show_fetched(name, path, weight.licence if weight else "", is_present=is_present)
 
 
 def _folders(weights: Path | None, changes: list[str] | None) -> tuple[Path, ...]:
-    """Where to look, the settings' own folders included."""
+    """Return the folders to search for weight files, with those of the settings."""
     from vidrestore.common.profiles import load_settings
     from vidrestore.models.weights import search_folders
 
-    how = load_settings(changes=changes or (), options={"weights.folder": weights}).weights
-    return search_folders(how.folder, how.also)
+    section = load_settings(changes=changes or (), options={"weights.folder": weights}).weights
+    return search_folders(section.folder, section.also)
 
 
-def _whole(name: str, folders: tuple[Path, ...]) -> Path | None:
-    """The weight where it is here already, checked; None where it is to be fetched."""
+def _present_file(name: str, folders: tuple[Path, ...]) -> Path | None:
+    """Return the checked file of a weight, or None if it must be downloaded."""
     from vidrestore.models.weights import require
 
     try:
@@ -73,23 +78,24 @@ def _whole(name: str, folders: tuple[Path, ...]) -> Path | None:
     except WeightsError as error:
         _log.info("%s is to be fetched: %s", name, error)
         return None
-    # Whoever has GPEN as ONNX and asks for the file wants the checkpoint.
+    # A user who has GPEN as ONNX and fetches it wants the checkpoint.
     return None if name.startswith("gpen-") and path.suffix == ".onnx" else path
 
 
-def _fetched(name: str, folders: tuple[Path, ...]) -> Path:
+def _download(name: str, folders: tuple[Path, ...]) -> Path:
+    """Download a weight and return the checked file."""
     from vidrestore.cli.progress import events
     from vidrestore.models import weights
     from vidrestore.models.download import as_events
 
     with events(False) as on_event:
         weights.fetch(name, folders[0], on_progress=as_events(name, on_event))
-    # What was there before may stand in the way; then this says so.
+    # A damaged file in an earlier folder still comes first; then this raises.
     return weights.require(name, folders, target=folders[0], offline=True)
 
 
 def verify(weights: WeightsFolder = None, changes: Changes = None) -> None:
-    """Read every weight file in full and compare it with all that is known of it."""
+    """Read every weight file in full and check its size, hash and structure."""
     from vidrestore.cli import console
     from vidrestore.models.weights import load_table
     from vidrestore.models.weights import verify as check
@@ -102,7 +108,15 @@ def verify(weights: WeightsFolder = None, changes: Changes = None) -> None:
 
 
 def check_network(path: Path, weight: Weight) -> None:
-    """Raise WeightsError unless a GPEN checkpoint holds finite weights of the network it names."""
+    """Check that a GPEN checkpoint holds finite weights of the network that it names.
+
+    Args:
+        path: The file to check. ONNX files, and weights of other kinds, are not checked.
+        weight: Its entry in the manifest.
+
+    Raises:
+        WeightsError: The file is damaged, or holds another number of parameters.
+    """
     if weight.kind != "gpen" or path.suffix.lower() == ".onnx":
         return
     from vidrestore.models.gpen.checkpoint import load_gpen
@@ -119,7 +133,10 @@ def convert(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="GPEN as .onnx, .pth or .pt.", show_default=False, readable=False
+            metavar="FILE",
+            help="Read GPEN's weights from this .onnx, .pth or .pt file.",
+            show_default=False,
+            readable=False,
         ),
     ],
     target: Annotated[
@@ -127,12 +144,13 @@ def convert(
         typer.Option(
             "-o",
             metavar="OUT",
-            help="Write to OUT, .safetensors or .pth. Default: .safetensors beside FILE.",
+            help="Write to OUT, .safetensors, .pth or .pt. Default: FILE with the suffix "
+            ".safetensors.",
         ),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the weights in FILE as a state dict of the exact network."""
+    """Write the GPEN weights in FILE as a state dict of vidrestore's own network."""
     from vidrestore.cli import console
     from vidrestore.models.convert import convert_weights
 
@@ -143,12 +161,16 @@ def try_out(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="gpen-2048, gpen-512, ..., or a weight file.", show_default=False
+            metavar="NAME",
+            help="Try this restorer: gpen-2048, gpen-1024, gpen-512, gpen-256, or a weight file.",
+            show_default=False,
         ),
     ],
     sheet: Annotated[
         Path | None,
-        typer.Option("-o", metavar="PNG", help="Write the picture to PNG. Default: try-NAME.png."),
+        typer.Option(
+            "-o", metavar="PNG", help="Write the contact sheet to PNG. Default: try-NAME.png."
+        ),
     ] = None,
     weights: WeightsFolder = None,
     device: Device = None,
@@ -156,7 +178,7 @@ def try_out(
     changes: Changes = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Restore a built-in portrait worn three ways, score it, and name the better template."""
+    """Restore a built-in portrait with three kinds of damage, and score each alignment template."""
     from vidrestore.cli import console
     from vidrestore.cli.progress import events
     from vidrestore.common.profiles import load_settings

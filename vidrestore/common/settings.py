@@ -18,302 +18,330 @@ def _off_is_zero(value: object) -> object:
 
 
 class Section(BaseModel):
+    """A group of settings, which cannot be changed once made."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
     def _names_a_file(cls, value: object) -> object:
-        """The one character that no name of a file can have, and no other text needs."""
+        """Refuse the character NUL, which no file name can have and no other text needs."""
         for each in value if isinstance(value, list | tuple) else [value]:
             if isinstance(each, str | Path) and "\0" in str(each):
                 raise ValueError("a text must not hold the character NUL")
         return value
 
     def as_text(self) -> str:
-        """All values in ASCII, for keys: names of files may hold bytes that are no UTF-8."""
+        """All values as JSON in ASCII, for keys: file names may hold bytes that are not UTF-8."""
         return json.dumps(self.model_dump(mode="json"))
 
 
 class Decode(Section):
-    """Reading the source."""
+    """How vidrestore reads the source."""
 
     hardware: bool = False
-    """Pass two decodes on a GPU; from a frame that is not that of pass one, the processor does."""
+    """Whether pass two decodes on a GPU. From the first frame that differs from pass one, the CPU
+    decodes."""
     input_curve: str = Field(
         "", pattern=r"^(|cineon|slog3|.+\.cube)$", description="cineon, slog3 or a .cube file"
     )
-    """How the pictures code light, where the file does not say: for detectors and networks only."""
+    """Log curve of the source, if the file does not state its transfer curve. vidrestore converts
+    pictures with it for detectors and networks only. Empty: the transfer curve that the file
+    states."""
     fps: float | None = Field(None, ge=0.01, le=1000)
-    """Of numbered pictures, by which all that is set in seconds goes; None: 24."""
+    """Frame rate of a numbered sequence of pictures, in frames per second; settings in seconds
+    depend on it. None: 24."""
 
 
 class Fields(Section):
-    """Interlaced footage, which is measured, whatever the file says."""
+    """How vidrestore treats interlaced footage, which it recognizes by measuring the pictures."""
 
     deinterlace: Literal["keep", "bob", "frame", "film", "off"] = "keep"
-    """keep: restore the picture of every field and weave them again: twice the faces, and all else
-    stays as it is. bob: a frame for each field. frame: one for each frame, from its earlier field.
-    film: the film that 3:2 pulldown spread over them, four pictures from each five frames.
-    off: take frames as they are, and do not measure."""
+    """keep: restore both fields of a frame and weave them into a frame again; this takes twice the
+    faces and leaves the rest of the frame as it is. bob: make a frame from each field. frame:
+    make one frame from each pair of fields, from the earlier one. film: undo 3:2 pulldown, which
+    gives four pictures from each five frames. off: treat all frames as progressive, without
+    measuring."""
 
 
 class Detect(Section):
-    """Finding faces in the upright, square-pixel picture."""
+    """How vidrestore finds faces in the upright picture with square pixels."""
 
     detector: Literal["insightface", "yunet", "haar"] = "insightface"
-    """insightface: SCRFD of the pack; yunet: small and free; haar: guesses, and needs no file."""
+    """insightface: SCRFD from an InsightFace pack. yunet: a small network with a free license.
+    haar: OpenCV's cascades, which need no file and only estimate landmarks."""
     margins: bool = True
-    """Measure black borders and the noise of a tape's head switching: no face is taken from them,
-    and the noise is covered for the detector. The output has them as they are. Not of pictures."""
+    """Whether to measure black borders and the noise of a tape's head switching. No face is taken
+    from them, and the detector does not see the noise; the output keeps both. Pictures are not
+    measured."""
     pack: str = "buffalo_l"
-    """Folder of an InsightFace pack under weights/insightface/models."""
+    """Folder of the InsightFace pack below weights/insightface/models."""
     size_px: int = Field(640, ge=64, le=4096, multiple_of=32)
-    """Longer side of the picture in which faces are looked for."""
+    """Longer side, in pixels, of the picture that the detector gets."""
     score: float = Field(0.5, ge=0, le=1)
-    """insightface: least confidence of a face."""
+    """Lowest confidence of a face from insightface."""
     yunet_score: float = Field(0.7, ge=0, le=1)
-    """yunet: least confidence of a face."""
+    """Lowest confidence of a face from yunet."""
     haar_neighbors: int = Field(6, ge=1, le=1000)
-    """haar: how many overlapping windows must agree."""
+    """Number of overlapping windows that must agree on a face from haar."""
     every: int = Field(1, ge=1, le=25)
-    """Look for faces in each N-th frame; in between they are followed by their pixels."""
+    """Distance, in frames, between frames in which faces are detected; in between, faces are
+    tracked by their pixels."""
     again_seconds: float = Field(0.5, gt=0, le=3600)
-    """How often a second look is taken for faces too large or too small for the first."""
+    """Time, in seconds, between searches for faces that are too large or too small for the usual
+    search."""
     threads: int | None = Field(None, ge=1, le=64)
-    """How many frames are looked at at once; None: one for each core, four at most."""
+    """Number of frames in which faces are detected at the same time. None: one for each core, at
+    most 4."""
     remember: bool = True
-    """Keep analyses in the user cache, and use them again for the same video and settings."""
+    """Whether to keep analyses in the user cache, and to use them again for the same video and
+    settings."""
 
 
 class Shots(Section):
-    """Cuts between shots."""
+    """How vidrestore finds the cuts between shots."""
 
     cut: float = Field(12.0, gt=0, le=255)
-    """Least mean change of a small grey picture, in 8-bit levels."""
+    """Lowest mean change of a small gray picture at a cut, in 8-bit levels."""
     contrast: float = Field(3.0, gt=1, le=1000)
-    """How many times the changes around it a cut must stand out."""
+    """Lowest ratio of the change at a cut to the changes around it."""
     edl: Path | None = None
-    """A CMX 3600 edit decision list, whose cuts are taken instead of looking for them."""
+    """A CMX 3600 edit decision list with the cuts. None: vidrestore finds cuts in the pictures."""
 
 
 class Tracking(Section):
-    """Joining the faces of successive frames."""
+    """How vidrestore joins the faces of successive frames into tracks."""
 
     overlap: float = Field(0.3, gt=0, le=1)
-    """Least intersection over union with the predicted box."""
+    """Lowest intersection over union of a face with the box that its track predicts."""
     gap_seconds: float = Field(0.4, ge=0, le=60)
-    """Longest miss of the detector that is bridged."""
+    """Longest time, in seconds, for which a track may lose its face and still continue."""
     min_seconds: float = Field(0.2, ge=0, le=3600)
-    """Shorter tracks are taken for false alarms, unless they last as long as their shot."""
+    """Shortest duration of a track, in seconds. A shorter one is taken for a false detection,
+    unless it lasts as long as its shot."""
 
 
 class People(Section):
-    """Telling whose face it is, where the InsightFace pack holds a recogniser."""
+    """How vidrestore recognizes people, if the InsightFace pack has a recognizer."""
 
     recognise: bool = True
-    """Join the tracks of a person across shots."""
+    """Whether to join the tracks of a person across shots."""
     every_seconds: float = Field(0.5, gt=0, le=3600)
-    """How often a face in plain sight is looked at again."""
+    """Time, in seconds, between two embeddings of a face that is fully visible."""
     similarity: float = Field(0.45, gt=0, lt=1)
-    """Least cosine of two embeddings of one person."""
+    """Lowest cosine of two embeddings of the same person."""
 
 
 class Align(Section):
-    """From landmarks to a crop that does not tremble."""
+    """How vidrestore computes a steady crop from landmarks."""
 
     template: Literal["auto", "gpen", "ffhq"] = "auto"
-    """Where the five points stand in the crop: the GPEN authors' place, or that of FFHQ.
-
-    auto: where the restorer wants them.
-    """
+    """Position of the five landmarks in the crop: gpen, the positions of GPEN's authors, or ffhq,
+    those of the FFHQ data set. auto: the template that the restorer needs."""
     smoothness: float = Field(0.2, gt=0, le=1e6)
     """Weight of the third difference against the landmarks, at 25 frames per second."""
     coarse_smoothness: float = Field(20.0, gt=0, le=1e6)
-    """The same where the detector only guesses landmarks from a box."""
+    """Weight in place of `align.smoothness` for a detector that estimates landmarks from a box."""
     motion_smoothness: float = Field(300.0, gt=0, le=1e6)
-    """Stiffness of what is left of the landmarks once their measured motion is taken out."""
+    """Weight in place of `align.smoothness` for what remains of the landmarks after their measured
+    motion is subtracted."""
     least_support: float = Field(0.3, ge=0, le=1)
-    """Share of the followed points that must agree on a motion for it to be used."""
+    """Lowest share of the tracked points that must agree on a motion before it is used."""
     break_eyes: float = Field(0.5, gt=0, le=100)
-    """Jump, in eye distances, at which a track ends where its pixels do not support it either."""
+    """Jump of the landmarks, in eye distances, at which a track ends if its pixels do not confirm
+    the jump."""
     min_face_px: float = Field(12.0, ge=0, le=4096)
-    """Distance of the eyes at which a face gets half the strength; below 0.8 of it, none."""
+    """Eye distance, in pixels, at which a face gets half the strength. Below 0.8 times this
+    distance it gets none."""
     fade_seconds: float = Field(0.2, ge=0, le=60)
-    """Over which strength rises and falls where a track begins or ends inside a shot."""
+    """Time, in seconds, over which strength rises and falls where a track begins or ends inside a
+    shot."""
 
 
 class Restore(Section):
-    """The network, or what stands in for it."""
+    """The restorer, and how it runs."""
 
     restorer: str = "gpen-2048"
     """gpen-2048, gpen-1024, gpen-512, gpen-256, fusion, or a .pth, .safetensors or .onnx file.
-
-    gpen-auto: for each track the smallest GPEN that the size of its face can show."""
+    gpen-auto: for each track the smallest GPEN that can show a face of its size in full."""
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$", description="auto, cpu, cuda or cuda:N"
     )
-    """Where networks run; auto: a CUDA device that can be used, else the processor, which is "
-    "said."""
+    """Device on which networks run. auto: a CUDA device if one works, else the CPU; a notice says
+    why a device is not used."""
     batch_size: int | None = Field(None, ge=1, le=1024)
-    """Faces at once; None: at most 4 on a GPU, as its memory allows, and 1 on a CPU, where more
-    only cost memory."""
+    """Number of faces in a batch. None: on a GPU up to 4, as its memory allows; on a CPU 1, because
+    larger batches only take memory there."""
     max_vram_gb: float | None = Field(None, ge=0.1, le=10000)
-    """Most that torch takes of a GPU's memory in a process, in GB (10^9 bytes); None: all there
-    is."""
+    """Largest GPU memory that torch takes in a process, in GB (10^9 bytes). None: no limit."""
     number_format: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Of the network's convolutions; auto: the fastest that is safe on this machine."""
+    """Number format of the network's convolutions. auto: the fastest format that is safe on this
+    machine."""
     engine: Literal["auto", "torch", "openvino"] = "auto"
-    """What runs GPEN; auto: on a CPU OpenVINO where it is installed and agrees, else torch."""
+    """Library that runs GPEN. auto: on a CPU OpenVINO, if it is installed and its results agree
+    with torch, else torch."""
     denoise: Annotated[float, BeforeValidator(_off_is_zero)] = Field(0.0, ge=0, le=1)
-    """Share of a tape's noise that is taken out of what a network is shown, by the frames around
-    it; the output keeps its own. 0 or off: none. Not for fusion, which takes noise out anyway."""
+    """Share of a tape's noise that vidrestore removes, by averaging neighboring frames, from the
+    picture that a network gets; the output keeps its own noise. 0 or off: none. fusion ignores
+    it, because it removes noise itself."""
     codeformer_fidelity: float = Field(0.7, ge=0, le=1)
-    """The second input of CodeFormer files: 0 invents more, 1 keeps more."""
+    """Second input of CodeFormer files: 0 invents more, 1 keeps more of the source."""
     repeats: bool = True
-    """A face that shows, bit by bit, what the frame before showed is not computed again."""
+    """Whether to reuse the restored face of the frame before if the face is the same bit by bit."""
     cache_crops: bool = False
-    """Keep every restored crop beside the output, 12 W^2 bytes a face and frame, so that whatever
-    comes after the network can be changed without it. Stays there until the folder is deleted."""
+    """Whether to keep every restored crop, 12 W^2 bytes for each face and frame, in the folder
+    OUTPUT.vidrestore/crops, so that a later run with other settings of later stages needs no
+    network. The folder stays until the user deletes it."""
     max_waiting_frames: int = Field(16, ge=1, le=4096)
-    """Bound on frames held back while a batch fills."""
+    """Largest number of frames that wait while a batch fills."""
     fusion_sharpness: float = Field(0.5, ge=0, le=1)
-    """fusion: share of the back-projection step that undoes its own blur."""
+    """Share of the back-projection step by which fusion undoes its own blur."""
 
 
 class Deflicker(Section):
-    """Steadying restored faces over time, against the frames around them."""
+    """How vidrestore steadies restored faces over time."""
 
     amount: Annotated[float, BeforeValidator(_off_is_zero)] = Field(1.0, ge=0, le=1)
-    """How much of wobble and boiling texture is taken away; 0 or off: none.
-
-    Not where every restorer looks at several frames by itself, as fusion does."""
+    """Share of the wobble and of the flicker of texture that is removed. 0 or off: none. It does
+    nothing if every restorer looks at several frames itself, as fusion does."""
     detail: float = Field(0.5, ge=0, le=1)
-    """Share of the fine contrast lost by that which is given back."""
+    """Share of the fine contrast lost by the averaging that is restored afterwards."""
 
 
 class Guard(Section):
-    """Using less of a restored face, down to nothing, where it does not look like its source."""
+    """When vidrestore uses less of a restored face, down to nothing, because it does not look like
+    its source."""
 
     identity: Annotated[float, BeforeValidator(_off_is_zero)] = Field(0.2, ge=0, le=0.8)
-    """Least cosine of both to the recogniser of `detect.pack`, where it has one and
-    `people.recognise` is on; 0.15 above, all is used. 0 or off: it is not asked."""
+    """Lowest cosine of the embeddings of the restored face and its source; from 0.15 above it, the
+    face is used in full. It needs a recognizer in `detect.pack` and `people.recognise`. 0 or
+    off: not checked."""
     features: Annotated[float, BeforeValidator(_off_is_zero)] = Field(0.7, ge=0, le=0.95)
-    """Least correlation of their eyes, mouths and faces at low frequencies; from 2/3 of the way to
-    1 on, all is used. 0 or off: not looked at."""
+    """Lowest correlation of eyes, mouth and whole face between the restored face and its source, at
+    low frequencies; from two thirds of the way to 1, the face is used in full. 0 or off: not
+    checked."""
 
 
 class Regions(Section):
-    """How much of the restored face is used where, each times `paste.strength`."""
+    """Shares of the restored face by region, each multiplied by `paste.strength`."""
 
     eyes: float = Field(1.0, ge=0, le=1)
-    """Of the eyes."""
+    """Share in the eyes."""
     brows: float = Field(1.0, ge=0, le=1)
-    """Of the brows."""
+    """Share in the brows."""
     mouth: float = Field(1.0, ge=0, le=1)
-    """Of the mouth."""
+    """Share in the mouth."""
     skin: float = Field(1.0, ge=0, le=1)
-    """Of all else."""
+    """Share in the rest of the face."""
 
 
 class Paste(Section):
-    """Bringing the restored face back into the picture."""
+    """How vidrestore pastes the restored face into the picture."""
 
     strength: float = Field(1.0, ge=0, le=1)
-    """How much of the restored face is used; the rest is the source's."""
+    """Share of the restored face; the rest is the source's."""
     regions: Regions = Regions()
     detail: float = Field(1.0, ge=0, le=1)
-    """Share of the restored fine detail that is used; the rest is the source's own."""
+    """Share of the restored fine detail; the rest is the source's."""
     occluders: bool = True
-    """Keep the source where a hand, a microphone or glasses cover the face."""
+    """Whether to keep the source where a hand, a microphone or glasses cover the face."""
     parser: Path | None = None
-    """An ONNX face-parsing network with the 19 classes of CelebAMask-HQ, such as BiSeNet. Its hair,
-    hats, ears, necks and glasses, with what is seen through them, stay the source's."""
+    """An ONNX face-parsing network with the 19 classes of CelebAMask-HQ, such as BiSeNet. Hair,
+    hats, ears, necks and glasses, with what is seen through them, keep the source. None: no
+    network; vidrestore finds covered parts by itself."""
     color: float = Field(1.0, ge=0, le=1)
-    """How far broad colours follow the source's; film without colours stays so."""
+    """Share by which broad colors follow the source. Film without colors stays without colors."""
     sharpness: float = Field(1.0, ge=0, le=1)
-    """Share of the source's blur by motion that the restored face is given.
-
-    Measured along the way the face goes, against its edges across it, so what is soft for another
-    reason, a tape say, is not blurred further."""
+    """Share of the source's motion blur that the restored face gets. vidrestore compares the edges
+    along the motion with those across it, so softness of another kind, such as a tape's, adds no
+    blur."""
     focus: float = Field(0.0, ge=0, le=1)
-    """Share of the blur after which the restored face is at most 1.2 times as sharp as the source
-    is, on the face or around it.
-
-    For film and camera originals, where what is soft is out of focus. Not the default: tapes and
-    enlarged files are soft everywhere, and what was restored would be blurred again."""
+    """Share of a blur that makes the restored face at most 1.2 times as sharp as the source, on the
+    face or around it. Use it for film and camera originals, where soft means out of focus. Tapes
+    and enlarged files are soft everywhere, so it would blur their restored faces again."""
 
 
 class Grain(Section):
-    """Noise of the source, for the restored face."""
+    """How much of the source's noise the restored face gets."""
 
     match: float = Field(0.5, ge=0, le=1)
-    """Share of the noise around a face that is given to it; 0 where the result shall be clean."""
+    """Share of the noise around a face that the face gets. 0: a clean face."""
 
 
 class Scale(Section):
-    """A larger picture, in square pixels; faces keep the detail of their crops."""
+    """How vidrestore enlarges the picture. Pixels become square, and faces keep the detail of their
+    crops."""
 
     factor: Literal[1, 2, 4] = 1
-    """How many times as wide and high."""
+    """Factor of width and height."""
     upscaler: Path | None = None
-    """An ONNX network of the Real-ESRGAN kind for all but the faces; None: Lanczos."""
+    """An ONNX network of the Real-ESRGAN kind that enlarges all but the faces. None: a Lanczos
+    filter."""
 
 
 class Layer(Section):
-    """The restored faces by themselves, where `--layer` asks for them."""
+    """How `--layer` writes the restored faces and their matte."""
 
     format: Literal["prores", "tiff"] = "prores"
-    """prores: two .mov files in ProRes 4444 XQ, of ten bits and lossy; tiff: two pictures of
-    sixteen bits for each frame, which give the output to the code value."""
+    """prores: two .mov files in ProRes 4444 XQ, 10 bits, lossy. tiff: two 16-bit pictures for each
+    frame, which give the output to the code value."""
 
 
 class Encode(Section):
-    """The new video stream."""
+    """How vidrestore encodes the video stream."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
     codec: Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1"] = "auto"
-    """auto: the source's own where it is one of these, else hevc; where that cannot hold the
-    picture, the next that can, which is said."""
+    """auto: the source's codec if it is one of these, else hevc, or h264 for interlaced pictures.
+    If that codec cannot hold the picture, vidrestore takes the next one that can, and a notice
+    says so."""
     quality: str = Field(
         "high",
         pattern=r"^(archive|high|small|[0-9]{1,2})$",
         description="archive (lossless ffv1), high, small, or the codec's own number (0 is best)",
     )
-    """high: visually the same as the source; small: for sharing."""
+    """archive: lossless. high: visually the same as the source. small: for sharing."""
     preset: Preset = "medium"
-    """h264, hevc and av1: how long the encoder looks for what makes the file smaller."""
+    """Effort of the encoders of h264, hevc and av1: a slower preset gives a smaller file."""
     threads: int = Field(4, ge=1, le=128)
-    """Fixed, because the output of x264 depends on it."""
+    """Number of threads of the encoder. It is fixed because the output of x264 depends on it."""
     hardware: bool = False
-    """Encode on a GPU: faster, and larger at the same quality."""
+    """Whether to encode on a GPU, which is faster and gives larger files at the same quality."""
     pixel_format: str = "source"
-    """Another than the source's, for a codec that cannot hold that; converts the whole picture."""
+    """Pixel format of the output, for a codec that cannot hold the source's; another format than
+    the source's converts the whole picture. source: the same as the source."""
     provenance: bool = True
-    """Say in the output's tags that faces were restored, and with what."""
+    """Whether the output's tags state that faces were restored, and with what."""
     check: bool = True
-    """Read the finished file back and compare its frames and times with the source's."""
+    """Whether to read the finished file back and compare its frames and times with the source."""
 
 
 class Job(Section):
-    """A long video in segments, so that what is done survives."""
+    """How vidrestore divides a long video into segments, so that an interrupted run keeps finished
+    ones."""
 
     segment_frames: int = Field(300, ge=48, le=1_000_000)
-    """Most frames of a segment; it begins at a cut where that is possible."""
+    """Largest number of frames in a segment. A segment begins at a cut if possible."""
     queue_frames: int = Field(4, ge=1, le=64)
-    """Frames by which a stage of pass two may run ahead of the next; more of them take memory."""
+    """Number of frames by which a stage of pass two may run ahead of the next stage; more frames
+    take more memory."""
 
 
 class Weights(Section):
+    """Where vidrestore finds weight files."""
+
     folder: Path | None = None
-    """Where weight files are; None: VIDRESTORE_WEIGHTS, ./weights, then the user cache."""
+    """Folder of weight files. None: VIDRESTORE_WEIGHTS, ./weights, then the user cache."""
     also: tuple[Path, ...] = ()
-    """Further folders to look in, such as the model folder of another program."""
+    """More folders to search, such as the model folder of another program."""
     offline: bool = False
-    """Never fetch a missing file."""
+    """Whether vidrestore never downloads a missing file."""
 
 
 class Settings(Section):
+    """All settings, a section for each attribute."""
+
     decode: Decode = Decode()
     fields: Fields = Fields()
     detect: Detect = Detect()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import re
 import struct
 import threading
@@ -233,7 +234,8 @@ def _duration_seconds(container: Any, stream: Any) -> float:
     if end_tag:  # Matroska: the end of the stream, counted from the start of the file
         hours, minutes, seconds = map(float, end_tag.groups())
         start_seconds = float((stream.start_time or 0) * stream.time_base)
-        return 3600 * hours + 60 * minutes + seconds - start_seconds
+        duration = 3600 * hours + 60 * minutes + seconds - start_seconds
+        return duration if math.isfinite(duration) else 0.0  # of a damaged or forged tag
     is_only_stream = len(container.streams) == 1
     return float((container.duration or 0) / av.time_base) if is_only_stream else 0.0
 
@@ -341,12 +343,14 @@ def _description(container: Any) -> str:
     """Return what libavformat prints about an open file, with details that PyAV does not expose.
 
     libav prints the details only at the log level VERBOSE, and the level applies to the whole
-    process. Messages of other threads in the meantime go into `dropped`.
+    process. PyAV's own level stays at INFO: for each message that passes it, a thread of a decoder
+    waits for the interpreter, which may wait for that thread where a decoder is closed. Messages of
+    other threads in the meantime go into `dropped`.
     """
     with _LIBAV_LEVEL, av.logging.Capture(local=False) as dropped:
         level = av.logging.get_level()
         av.logging.set_libav_level(av.logging.VERBOSE)
-        av.logging.set_level(av.logging.VERBOSE)
+        av.logging.set_level(av.logging.INFO)
         try:
             return str(container.dumps_format())
         finally:

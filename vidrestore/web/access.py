@@ -1,9 +1,9 @@
-"""Who may use the page, and which requests are refused before anything of the page is reached.
+"""Access control: which requests reach the page, and whose they are.
 
-Everybody on this machine can connect to the page's port, and every site that the user visits can
-send requests to it through the browser. So a secret token stands in the address that is shown to
-the user; the first request exchanges it for a cookie, and no other request does anything without
-that cookie. Each browser that comes with the token is a visitor, who sees only what is its own.
+Every user of this machine can connect to the page's port, and every site that the user visits can
+send requests to it through the browser. So the address that the user gets contains a secret token.
+The first request exchanges the token for a cookie, and all other requests need that cookie. Each
+browser that brings the token is a visitor, who sees only its own uploads and jobs.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from vidrestore.web.session import Session
 from vidrestore.web.tabs import Tab
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
+"""The addresses that only this machine can reach."""
 MOST_VISITORS = 100
+"""The largest number of visitors that are kept."""
 VISITOR = "vidrestore.visitor"
-"""Where in the scope of a request the application finds who sends it."""
+"""The key of the visitor in the scope of a request."""
 
 _COOKIE_SECONDS = 30 * 24 * 3600  # a browser that is closed and opened again still sees its list
-_LONGEST_BODY = 2**20  # of what is chosen on the page; a video is sent in another way
+_LONGEST_BODY = 2**20  # bytes of a request with choices; videos use another route
 _DEEPEST = 32
 _FILE = {"_type": "gradio.FileData"}
-# The page's own scripts stand in it, and its frames of HTML are filled in by templates.
+# 'unsafe-inline' and 'unsafe-eval': gradio has its scripts in the page and compiles templates.
 _POLICY = "; ".join(
     [
         "default-src 'self'",
@@ -62,22 +64,22 @@ _NEEDED = {
     ),
     "POST": re.compile(r"/gradio_api/(queue/join|run/predict/?|upload)"),
 }
-"""All that the page itself asks for; what else the framework offers is not there.
+"""The addresses that the page itself requests; all other routes of the framework are closed.
 
-Nothing on the page cancels an event, and the framework would not ask whose it is.
+The route that cancels an event is closed too, because the framework does not check its owner.
 """
 _UPLOADING = ("/gradio_api/upload", "/gradio_api/upload_progress")
 _NO_TOKEN = (
-    "This page is opened with the whole address that the terminal shows, with the token in it. "
-    "Copy it from there."
+    "To open the page, use the whole address that the terminal shows, with the token in it; copy "
+    "the address from there."
 )
 _NOT_FROM_HERE = (
-    "This request came from another site, or by another name of this computer, so it was refused; "
-    "open the page with the address that the terminal shows."
+    "This request came from another site, or used another name of this computer, so vidrestore "
+    "refused it; open the page with the address that the terminal shows."
 )
 _NOT_THE_PAGES = (
-    "This request is none that the page sends, or names a video that was not uploaded in this "
-    "browser; load the page again and choose the video again."
+    "The page does not send such a request, or the request names a video that was not uploaded in "
+    "this browser; load the page again and choose the video again."
 )
 _TOO_MANY = (
     "The page is open in too many browsers or tabs, and all are in use; close some, then load the "
@@ -92,25 +94,25 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Access:
-    """Stands before the application: lets through what the page of a known visitor sends.
+    """An ASGI application that passes on only requests of the page, by visitors that it knows.
 
     Args:
-        app: What is protected.
-        session: Whose uploads and tabs may be named in a request.
-        port: Of the page, which is part of the cookie's name: to a browser, all ports of a
-            machine are one site for cookies.
-        is_local: Whether the page is for this machine alone; then no other name leads to it.
+        app: The application that it protects.
+        session: The uploads and tabs that requests may name.
+        port: The port of the page. It is part of the cookie's name, because for cookies a browser
+            treats all ports of a machine as one site.
+        is_local: Whether only this machine may reach the page, by one of the names in `LOCAL`.
     """
 
     def __init__(self, app: App, session: Session, *, port: int, is_local: bool) -> None:
         self.token = secrets.token_urlsafe(32)
-        """What the first request of a browser has to bring."""
+        """The secret token, which the first request of a browser must bring."""
         self._app = app
         self._session = session
         self._is_local = is_local
         self._cookie = f"vidrestore-{port}"
         self._visitors: dict[str, str] = {}
-        """Value of the cookie -> visitor; the one who came last stands last."""
+        """Visitors by the value of their cookie, in the order of their last request."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -138,19 +140,19 @@ class Access:
             await self._pass_on(scope, receive, send, visitor)
 
     def _is_from_here(self, headers: _Headers, *, is_exchange: bool) -> bool:
-        """Whether no other site, and no other name of this machine, has to do with a request."""
+        """Whether a request comes from the page, by a proper name of this machine."""
         host, origin = headers.only("host"), headers.only("origin")
         site = headers.only("sec-fetch-site")
         if host is None or origin is None or site is None:
-            return False  # given twice, so that two readers might choose differently
-        # A name that leads to this machine only since the user's browser asked for it.
+            return False  # a header is given twice, and another reader might choose the other one
+        # Refuse other names: a foreign site can make its name resolve to this machine.
         name = re.sub(r":\d{1,5}$", "", host).removeprefix("[").removesuffix("]")
         if not host or (self._is_local and name not in LOCAL):
             return False
         schemes = ("http",) if self._is_local else ("http", "https")
         if origin and origin not in [f"{scheme}://{host}" for scheme in schemes]:
             return False
-        # A browser that was sent here by a file of this machine calls that another site.
+        # A browser calls a file of this machine, which redirects to the page, another site.
         came_by_file = is_exchange and headers.only("sec-fetch-mode") == "navigate"
         return site in ("", "none", "same-origin") or (site == "cross-site" and came_by_file)
 
@@ -165,10 +167,10 @@ class Access:
         return any(_same(each, self.token) for each in given.get("token", ()))
 
     def _visitor(self, headers: _Headers) -> str | None:
-        """By any cookie of ours that is right.
+        """Return the visitor of a request by its cookie; None without a valid cookie.
 
-        Each is read by itself: to a browser all programs of this machine are one site, so what
-        they set comes along, and need neither be well-formed nor have names of its own.
+        Each cookie is read by itself. Browsers send the cookies of all programs on this machine,
+        which may be malformed or have the same name.
         """
         found = None
         for each in ";".join(headers.all("cookie")).split(";"):
@@ -182,9 +184,10 @@ class Access:
         return visitor
 
     def _has_room(self) -> bool:
-        """Whether there is room for one more visitor, after an idle one is forgotten if need be.
+        """Make room for one more visitor, by forgetting an idle one if needed.
 
-        One for whom nothing is kept goes first, else the one who has not come for longest.
+        A visitor without jobs and uploads is forgotten first, else the one that was idle for the
+        longest time. False if all visitors are busy.
         """
         if len(self._visitors) < MOST_VISITORS:
             return True
@@ -211,7 +214,8 @@ class Access:
             more = [(b"set-cookie", cookie.encode())]
         more.append((b"cache-control", b"no-store"))
         if headers.only("sec-fetch-site") == "cross-site":
-            # The cookie is not sent along where another site began; this page begins anew.
+            # After a redirect from another site the browser would not send the cookie. A page that
+            # reloads itself makes a request that does.
             again = '<meta charset="utf-8"><meta http-equiv="refresh" content="0; url=/">'
             await _answer(send, 200, again, kind="text/html", more=more)
         else:
@@ -221,7 +225,7 @@ class Access:
         scope = {**scope, VISITOR: visitor}
         path = scope["path"]
         if path in ("/", "/config", "/config/"):
-            scope["query_string"] = b""  # nothing that was saved is opened by an address
+            scope["query_string"] = b""  # gradio would open a saved state that the address names
         if path in _UPLOADING:
             query = _upload_of(scope, visitor)
             if query is None:
@@ -264,16 +268,16 @@ class Access:
             await _answer(send, 404, _NOTHING)
 
     def _tab(self, named: object, visitor: str) -> Tab | None:
-        """A page that is open belongs to the visitor who was the first to name it."""
+        """Return the tab that a request names; None for an invalid name or another's tab."""
         if not isinstance(named, str) or not re.fullmatch(r"\w{1,64}", named):
             return None
         return self._session.tabs.claim(named, visitor)
 
     def _cleaned(self, body: bytes, visitor: str) -> tuple[object, bytes] | None:
-        """The page that a request names, and the request with the server's own note in the place
-        of each file it names.
+        """Return the tab that a request names, and the request with the server's own paths.
 
-        None where it is no request, or names a file that the visitor did not upload.
+        The paths replace those that the request names. None if the body is not a request of the
+        page, or names a file that the visitor did not upload.
         """
         try:
             request = json.loads(body)
@@ -303,39 +307,40 @@ class Access:
 
 
 class _Headers:
-    """Of one request; a browser sends each of those that matter here once."""
+    """The headers of a request; a browser sends each of those that are checked here once."""
 
     def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
         self._raw = [(name.lower().decode("latin-1"), text.decode("latin-1")) for name, text in raw]
 
     def all(self, name: str) -> list[str]:
+        """Return the texts of all headers with a name."""
         return [text for own, text in self._raw if own == name]
 
     def only(self, name: str) -> str | None:
-        """Its text; empty where it is missing, and None where it is given several times."""
-        found = self.all(name)
-        return None if len(found) > 1 else "".join(found)
+        """Return the text of a header: empty if it is missing, None if it is given twice."""
+        texts = self.all(name)
+        return None if len(texts) > 1 else "".join(texts)
 
 
 _OF_BODY = (b"content-type", b"content-length", b"transfer-encoding", b"content-encoding")
 
 
 def _same(given: str, secret: str) -> bool:
-    """In a time that does not depend on how much of it is right."""
+    """Compare in a time that does not depend on the number of equal characters."""
     return hmac.compare_digest(given.encode(errors="replace"), secret.encode())
 
 
 def _is_needed(scope: Scope) -> bool:
     path = scope["path"]
     method = "GET" if scope["method"] == "HEAD" else scope["method"]
-    # Paths on the disk stand in the addresses of files only, and are only compared there.
+    # Only addresses of files contain paths on the disk, and these are only compared.
     is_plain = ".." not in PurePosixPath(path).parts and "\\" not in path and "\0" not in path
     needed = _NEEDED.get(method)
     return is_plain and needed is not None and needed.fullmatch(path) is not None
 
 
 def _tab_in_address(scope: Scope) -> str | None:
-    """The open page that a request for a stream of answers names, if it is one."""
+    """Return the tab that a request for a stream of events names; None for other requests."""
     path = str(scope["path"])
     if path.startswith("/gradio_api/heartbeat/"):
         return path.rpartition("/")[2]
@@ -346,10 +351,10 @@ def _tab_in_address(scope: Scope) -> str | None:
 
 
 def _upload_of(scope: Scope, visitor: str) -> bytes | None:
-    """The query of an upload, or for its progress, in which its id is the visitor's own.
+    """Return the query of an upload or of its progress, with an id that includes the visitor.
 
-    The browser makes the id up, and the framework tells all who know it the name of the file.
-    None where it is no such id.
+    The browser invents the id, and the framework gives the file name to every client that knows
+    the id. None if the id is not valid.
     """
     try:
         given = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -365,7 +370,7 @@ def _upload_of(scope: Scope, visitor: str) -> bytes | None:
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """All of it; None where it is too long or does not come."""
+    """Return the body of a request; None if it is too long or incomplete."""
     body: bytes = b""
     while True:
         message = await receive()
@@ -379,7 +384,7 @@ async def _body(receive: Receive) -> bytes | None:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Gives a body that was read already, then what comes after it."""
+    """Return a receiver that gives a body that was already read, and then later messages."""
     left = [body]
 
     async def replayed() -> MutableMapping[str, Any]:
@@ -391,7 +396,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _with_headers(send: Send) -> Send:
-    """Says in every answer that nothing may come from elsewhere, or be used there."""
+    """Return a sender that adds the security headers to every answer."""
     ours = {name for name, _ in _HEADERS}
 
     async def send_with_headers(message: Scope) -> None:
@@ -411,6 +416,7 @@ async def _answer(
     kind: str = "text/plain",
     more: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
+    """Send a whole answer."""
     body = text.encode()
     headers = [
         (b"content-type", f"{kind}; charset=utf-8".encode()),
@@ -422,5 +428,12 @@ async def _answer(
 
 
 def visitor_of(scope: Mapping[str, Any]) -> str:
-    """Who sends a request that was let through."""
+    """Return the visitor who sent a request that `Access` passed on.
+
+    Args:
+        scope: The scope of the request.
+
+    Returns:
+        The visitor.
+    """
     return str(scope[VISITOR])

@@ -1,4 +1,4 @@
-"""What the page says and offers: choices with their labels, sentences, and how it looks."""
+"""The content of the page: choices with their labels, sentences, HTML and style."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vidrestore.web.queue import Job
 from vidrestore.web.session import NO_PROFILE
 
 Choices = list[tuple[str, str]]
-"""(label, value)"""
+"""Choices of a control of the page, as (label, value)."""
 
 _PROFILES = {
     "home-video": "Home video: tape, camcorder, phone, DVD",
@@ -43,7 +43,7 @@ _STATES = {
     "waiting": "Waiting for its turn",
     "running": "Starting",
     "stopping": "Stopping",
-    "stopped": "Stopped. What was done is kept, and Go on continues there.",
+    "stopped": "Stopped. Finished work is kept; Go on continues from there.",
 }
 
 CSS = """
@@ -78,13 +78,13 @@ progress::-moz-progress-bar { background: #2563eb; }
 """
 
 BEFORE_AFTER = "Drag the handle: left of it is before, right of it is after."
-HEADING = """<h1>Make the faces in a video clear</h1>
+HEADING = """<h1>Restore the faces in a video</h1>
 <p>Everything else stays exactly as it was: picture, sound, times. Your video stays on the computer
-that this page runs on.</p>"""
-FOOT = """<p class="foot">Results are kept only until this page's program is ended, so download what
-you want to keep. You can close the page meanwhile: the work goes on.</p>"""
+that serves this page.</p>"""
+FOOT = """<p class="foot">The program that serves this page removes all results when it ends, so
+download what you want to keep. You can close the page: the work continues.</p>"""
 
-# Of the list: says to the server which button of which job was pressed.
+# A script of the list, which tells the server which button of which job was pressed.
 ON_BUTTONS = """
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-does]");
@@ -112,38 +112,49 @@ NAME_OF_TAB = """
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A restoration, as the list shows it."""
+    """A restoration in the list of the page."""
 
     job_id: int
+    """The number of the job."""
     name: str
-    """Of the output file."""
+    """The name of the output file."""
     text: str
-    """How far it is, or what became of it."""
+    """The progress or the result, in a sentence."""
     is_failed: bool
+    """Whether the restoration failed."""
     share: float | None
-    """How much is done, for a bar; None: no bar."""
+    """The share that is done, from 0 to 1, for a bar; None: no bar."""
     link: str | None
-    """To the output; None where it is not there."""
+    """The address of the output; None if there is no output yet."""
     size: str
-    """Of the output."""
+    """The size of the output."""
     notes: Sequence[str]
+    """Notices and warnings of the run."""
     buttons: Sequence[tuple[str, str]]
-    """(what it does, label)"""
+    """The buttons, as (action, label)."""
 
 
 def step(number: int | None, title: str) -> str:
-    """A heading, as HTML."""
+    """Return the heading of a step as HTML.
+
+    Args:
+        number: The number of the step; None for a heading without a number.
+        title: The text of the heading.
+
+    Returns:
+        The HTML.
+    """
     return _html("step", number, title)
 
 
 def _html(macro: str, *given: Any) -> str:
-    """A part of the page, from the macro of the template."""
+    """Return a part of the page, made by a macro of the template."""
     template = html_template(Path(__file__).parent / "templates" / "page.html.j2")
     return str(getattr(template.module, macro)(*given))
 
 
 def profile_choices() -> Choices:
-    """The named profiles, the usual one first, and none of them."""
+    """List the named profiles, the most common one first, and the choice of no profile."""
     there = sorted(path.stem for path in profile_folder().glob("*.toml"))
     names = [*(name for name in _PROFILES if name in there),
              *(name for name in there if name not in _PROFILES)]  # fmt: skip
@@ -151,7 +162,15 @@ def profile_choices() -> Choices:
 
 
 def restorer_choices(folders: Sequence[Path], *, offline: bool) -> tuple[Choices, str]:
-    """What can restore faces here, and which of them to begin with: none is fetched unasked."""
+    """List the restorers that can run here.
+
+    Args:
+        folders: The folders to search for weight files.
+        offline: Whether to leave out restorers whose weights are missing.
+
+    Returns:
+        The choices, and the value to begin with, which never needs a download.
+    """
     table = load_table()
     networks = {name: [name] for name, weight in table.items() if weight.kind == "gpen"}
     needs = {
@@ -168,7 +187,16 @@ def restorer_choices(folders: Sequence[Path], *, offline: bool) -> tuple[Choices
 
 
 def detector_choices(folders: Sequence[Path], *, offline: bool) -> tuple[Choices, str]:
-    """The same for what looks for faces."""
+    """List the face detectors that can run here.
+
+    Args:
+        folders: The folders to search for weight files.
+        offline: Whether to leave out detectors whose weights are missing.
+
+    Returns:
+        The choices, and the value to begin with, which needs no download if any detector needs
+        none.
+    """
     names = get_args(Detect.model_fields["detector"].annotation)
     known = {"insightface": [Settings().detect.pack], "yunet": ["yunet"], "haar": []}
     labels = {
@@ -189,6 +217,7 @@ def _offered(
     usual: str,
     otherwise: str,
 ) -> tuple[Choices, str]:
+    """Return the choices with notes on downloads, and the value to begin with."""
     choices = []
     for name, label in labels.items():
         missing = _missing(needs[name], folders)
@@ -205,6 +234,7 @@ def _missing(names: Sequence[str], folders: Sequence[Path]) -> list[Weight]:
 
 
 def _fetching(weights: Sequence[Weight]) -> str:
+    """Return the note on the download of missing weights, with its size if that is known."""
     size = sum(weight.bytes or 0 for weight in weights)
     known = size and all(weight.bytes for weight in weights)
     words = f"downloads {size / 1e6:.0f} MB first" if known else "downloads its weights first"
@@ -213,12 +243,28 @@ def _fetching(weights: Sequence[Weight]) -> str:
 
 
 def status_html(text: str, *, is_wrong: bool = False, share: float | None = None) -> str:
-    """A line below a step, as HTML; a `share` from 0 to 1 shows a bar."""
+    """Return a line below a step as HTML.
+
+    Args:
+        text: The text of the line.
+        is_wrong: Whether the text is an error.
+        share: The length of a progress bar, from 0 to 1. None: no bar.
+
+    Returns:
+        The HTML, with the text escaped.
+    """
     return _html("status", text, is_wrong, share)
 
 
 def progress_text(job: Job) -> str:
-    """What a job that is not over does right now."""
+    """Say what an unfinished job is doing.
+
+    Args:
+        job: The job.
+
+    Returns:
+        A phrase such as "Restoring faces: frame 10 of 250"; empty if nothing is known.
+    """
     progress = job.progress
     if job.state != "running" or progress is None:
         return _STATES.get(job.state, "")
@@ -233,6 +279,14 @@ def progress_text(job: Job) -> str:
 
 
 def share_done(job: Job) -> float | None:
+    """Return how much of its present stage a job has done.
+
+    Args:
+        job: The job.
+
+    Returns:
+        A share from 0 to 1; None if the job is not running or the total is not known.
+    """
     progress = job.progress
     if job.state != "running" or progress is None or not progress.total:
         return None
@@ -240,7 +294,14 @@ def share_done(job: Job) -> float | None:
 
 
 def list_html(rows: Sequence[tuple[Job, Path, str]]) -> str:
-    """The list of restorations, each with its target and the link to it."""
+    """Return the list of restorations as HTML.
+
+    Args:
+        rows: (job, its output file, the address of the output) for each restoration.
+
+    Returns:
+        The HTML.
+    """
     if not rows:
         return status_html("Nothing yet.")
     return _html("jobs", [_row(*row) for row in rows])
@@ -277,12 +338,28 @@ def _buttons(job: Job) -> Sequence[tuple[str, str]]:
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:
+    """Say what a finished restoration did.
+
+    Args:
+        summary: The summary from the JSON output of `vidrestore restore`.
+
+    Returns:
+        One or two sentences.
+    """
     skipped = sum(summary["skipped"].values())
     left = f" {skipped} were left as they were." if skipped else ""
     return f"Done: {summary['faces']} faces in {summary['frames']} frames restored.{left}"
 
 
 def people_text(analysis: Mapping[str, Any]) -> str:
+    """Say how many people were found.
+
+    Args:
+        analysis: The analysis from the JSON output of `vidrestore analyze`.
+
+    Returns:
+        One or two sentences.
+    """
     count, shots = len(analysis["people"]), len(analysis["shots"])
     if not count:
         return "no face was found, so there is nothing to restore."
@@ -290,14 +367,21 @@ def people_text(analysis: Mapping[str, Any]) -> str:
     text += "." if shots == 1 else f" in {shots} shots."
     if shots > 1 and not analysis["people_are_joined"]:
         text += (
-            " Nobody is recognised from one shot to the next here, so the same person may be "
-            "shown several times."
+            " People cannot be recognized across shots here, so the same person may appear "
+            "several times."
         )
     return text
 
 
 def people_choices(people: Sequence[Mapping[str, Any]]) -> Choices:
-    """Each by number, with the time on screen."""
+    """List people with their number and their time on screen.
+
+    Args:
+        people: The people of an analysis in JSON.
+
+    Returns:
+        The choices; the value of each is the number of the person.
+    """
     return [
         (
             f"Person {person['person_id']}, {duration_text(person['seconds_on_screen'])}",
@@ -308,19 +392,40 @@ def people_choices(people: Sequence[Mapping[str, Any]]) -> Choices:
 
 
 def faces_html(links: Sequence[str]) -> str:
-    """The style that shows the pictures of the people, each above its box, in their order."""
+    """Return the style that shows the picture of each person above the person's checkbox.
+
+    Args:
+        links: The addresses of the pictures, in the order of the people.
+
+    Returns:
+        The HTML.
+    """
     return _html("faces", links)
 
 
 def nothing_to_restore(look: Job | None) -> str:
-    """Why nothing can be restored."""
+    """Say why nothing can be restored.
+
+    Args:
+        look: The job that analyzed the video; None if the video was removed.
+
+    Returns:
+        A sentence with what to do.
+    """
     if look is None:
         return "The video is no longer here; choose it again above."
-    return "Nobody is ticked; tick at least one person in step 2."
+    return "No person is chosen; choose at least one person in step 2."
 
 
 def sentence(text: str) -> str:
-    """With a full stop, and a capital unless it begins with the name of a setting or a file."""
+    """Make a message a sentence with a full stop and a capital letter.
+
+    Args:
+        text: The message.
+
+    Returns:
+        The sentence; a name of a setting or a file at its beginning stays as it is.
+    """
     if "." not in text.partition(" ")[0]:
         text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -1,4 +1,4 @@
-"""Folders that the page makes for itself, and the only ones that it ever removes."""
+"""Folders that the page makes; it never removes any other folder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from vidrestore.common.handled import log_handled
 
 
 class OwnFolders:
-    """Folders with unguessable names directly below one root, remembered from their making on.
+    """Folders with random names directly below one root, with a record of each.
 
-    What was not made here is never removed, whatever it is called; nor is what has been put in
-    the place of a folder of ours, such as a link to another one.
+    A folder that was not made here is never removed, whatever its name is. The same holds for
+    anything that replaced a folder made here, such as a link.
+
+    Args:
+        root: The folder below which folders are made.
     """
 
     def __init__(self, root: Path) -> None:
@@ -23,7 +26,7 @@ class OwnFolders:
         self._made: dict[Path, tuple[int, int]] = {}
 
     def make(self) -> Path:
-        """A new empty folder that no other user can look into."""
+        """Make a new empty folder that other users of the machine cannot read."""
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = self._root / secrets.token_hex(16)
         folder.mkdir(mode=0o700)
@@ -31,7 +34,14 @@ class OwnFolders:
         return folder
 
     def holds(self, folder: Path) -> bool:
-        """Whether `folder` was made here and is still the same folder."""
+        """Check that a folder was made here and was not replaced.
+
+        Args:
+            folder: The path to check.
+
+        Returns:
+            True if it was made here and is still the same folder.
+        """
         made = self._made.get(folder)
         try:
             # A root that became a link would lead a right name to a wrong place.
@@ -46,7 +56,14 @@ class OwnFolders:
             return False
 
     def remove(self, folder: Path) -> bool:
-        """Remove `folder` with all that is in it, if it was made here; whether it was."""
+        """Remove a folder and its content, if it was made here.
+
+        Args:
+            folder: The folder to remove.
+
+        Returns:
+            True if the folder was made here, and is removed.
+        """
         if not self.holds(folder):
             return False
         del self._made[folder]
@@ -55,5 +72,6 @@ class OwnFolders:
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    found = os.lstat(folder)
-    return found.st_dev, found.st_ino
+    """Return the device and the inode of a folder."""
+    status = os.lstat(folder)
+    return status.st_dev, status.st_ino

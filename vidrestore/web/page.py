@@ -1,9 +1,9 @@
-"""The local page: what stands on it, and what each thing on it does.
+"""The local page: its components and their handlers.
 
-What is shown is what the commands said so far (`vidrestore.web.session`), so that a tab that is
-loaded again shows the same. A visitor (`vidrestore.web.access`) has one list of restorations; each
-of its tabs has a video of its own. Every handler is a coroutine on the server's loop, as the
-commands are, so nothing is locked.
+The page shows the output of the commands so far (`vidrestore.web.session`), so a tab that is loaded
+again shows the same. A visitor (`vidrestore.web.access`) has one list of restorations, and each
+of its tabs has its own video. Every handler is a coroutine on the server's event loop, where the
+commands are managed too, so no locks are needed.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ _SUFFIXES = tuple(suffix for _, suffix in content.CONTAINERS)
 _HOLDS_ALL = ".mkv"
 _TAB = re.compile(r"[0-9a-f]{32}")
 _NOT_OFFERED = (
-    "This request has a value that the page does not offer; load the page again and choose from "
-    "what it shows."
+    "This request has a value that the page does not offer; load the page again and choose one of "
+    "the values that it shows."
 )
 
 _log = logging.getLogger("vidrestore")
@@ -54,20 +54,21 @@ _log = logging.getLogger("vidrestore")
 _CHOSEN_ONCE = (gr.Radio, gr.Dropdown)
 
 Shown = dict[Any, Any]
-"""What becomes of which component."""
+"""New values of components, by component."""
 
 
 class _Blocks(gr.Blocks):
-    """Lets through to the handlers only what the page offers in the tab that asks.
+    """Blocks that pass on only values that the page offers in the tab that sends a request.
 
-    Values become arguments of commands, and a request need not come from the page itself. The
-    framework compares choices but takes none, lists and NaN, and shows what it refuses as errors
+    Values become arguments of commands, and a program may send a request without the page. The
+    framework compares choices, but accepts None, lists and NaN, and shows a refusal as an error
     of Python.
     """
 
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], *rest: Any, **more: Any
     ) -> Any:
+        """Check the values of a request before the framework does; see `gr.Blocks`."""
         if len(inputs) != len(block_fn.inputs):
             raise _not_offered()
         if not all(map(_is_right_kind, block_fn.inputs, inputs)):
@@ -83,7 +84,7 @@ def _not_offered() -> gr.Error:
 
 
 def _is_right_kind(component: Any, value: Any) -> bool:
-    """Whether a value could be one of the component, whatever its choices or bounds are."""
+    """Whether a value has the type of the component; choices and bounds are checked elsewhere."""
     if isinstance(component, _CHOSEN_ONCE):
         return isinstance(value, str)
     if isinstance(component, gr.CheckboxGroup):
@@ -98,7 +99,11 @@ def _is_right_kind(component: Any, value: Any) -> bool:
 
 
 class Page:
-    """The components, and what happens when they are used."""
+    """The components of the page and their handlers.
+
+    Args:
+        session: The uploads and commands of the page.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -128,14 +133,14 @@ class Page:
             label="Drop a video here, or click to choose one", height=140, elem_id="upload"
         )
         self._profile = gr.Radio(
-            profiles, value=profiles[0][1], label="What is it?", elem_id="profile"
+            profiles, value=profiles[0][1], label="Kind of video", elem_id="profile"
         )
         self._found = gr.HTML(elem_id="found")
 
     def _build_people(self) -> None:
-        gr.HTML(content.step(2, "Who is to be restored"))
+        gr.HTML(content.step(2, "People"))
         self._people = gr.CheckboxGroup(
-            label="Tick everybody whose face is to be made clear", elem_id="people"
+            label="Choose the people whose faces vidrestore restores", elem_id="people"
         )
 
     def _build_knobs(self) -> None:
@@ -143,12 +148,12 @@ class Page:
         restorers, restorer = content.restorer_choices(where, offline=offline)
         detectors, detector = content.detector_choices(where, offline=offline)
         usual = load_settings(content.profile_choices()[0][1])
-        gr.HTML(content.step(3, "How"))
+        gr.HTML(content.step(3, "Options"))
         self._restorer = gr.Dropdown(
             restorers,
             value=restorer,
-            label="Way of restoring",
-            info="A network repaints the face and may invent what is not there; look at step 4.",
+            label="Restorer",
+            info="A network repaints the face and may invent details; check the result in step 4.",
             elem_id="restorer",
         )
         self._strength = gr.Slider(
@@ -179,19 +184,19 @@ class Page:
             self._detector = gr.Dropdown(
                 detectors,
                 value=detector,
-                label="How faces are found (a change looks through the video again)",
+                label="Face detector (a change analyzes the video again)",
                 elem_id="detector",
             )
 
     def _build_trial(self) -> None:
         gr.HTML(content.step(4, "Try it on one moment"))
         self._jump = gr.Dropdown(
-            [], label="Go to where somebody is seen best", interactive=True, elem_id="jump"
+            [], label="Go to the clearest view of a person", interactive=True, elem_id="jump"
         )
         self._moment = gr.Slider(
             0, 1, value=0, step=0.01, buttons=[], label=_moment_label(0), elem_id="moment"
         )
-        self._close = gr.Checkbox(False, label="Show the largest face alone", elem_id="close")
+        self._close = gr.Checkbox(False, label="Crop to the largest face", elem_id="close")
         self._try_button = gr.Button("Show before and after", elem_id="try")
         self._tried = gr.HTML(elem_id="tried")
         self._slider = gr.ImageSlider(
@@ -222,7 +227,7 @@ class Page:
         at_load = [*shown, *kind, *of_profile, self._list]
         _quiet(blocks.load, self._load, [self._named], at_load, js=content.NAME_OF_TAB)
         _quiet(self._quality.change, _suffix_for, [self._quality, self._suffix], [self._suffix])
-        # Not `input`, which also comes when a list is left without a choice.
+        # Not `input`, which a list also sends if the user leaves it without a choice.
         _quiet(self._jump.select, self._jump_to, [], [self._moment])
         _quiet(self._moment.change, _label_moment, [self._moment], [self._moment])
         order = [self._people, *kind, self._restorer, self._strength]
@@ -232,21 +237,21 @@ class Page:
         _quiet(self._start_button.click, self._start, whole, [self._started, self._list])
 
     def _tab(self, request: gr.Request) -> Tab:
-        """The page that asks."""
+        """Return the tab that sends a request."""
         tab = self._session.tabs.claim(str(request.session_hash), _visitor(request))
         if tab is None:
             raise LookupError("a page of another visitor asks, or one too many")
         return tab
 
     def _look_of(self, request: gr.Request) -> Job | None:
-        """What was looked at last in the page that asks."""
+        """Return the analysis of the video in the tab that sends a request; None without one."""
         tab = self._tab(request)
         return self._session.looks.find(tab.owner, tab.look_id)
 
     async def _look(
         self, upload: str | None, profile: str, detector: str, request: gr.Request
     ) -> AsyncIterator[Shown]:
-        """Look at a new video."""
+        """Analyze a new video."""
         stored = None if upload is None else self._session.uploads.find(upload, _visitor(request))
         if stored is None:
             yield {
@@ -263,9 +268,9 @@ class Page:
     async def _look_again(
         self, profile: str, detector: str, request: gr.Request
     ) -> AsyncIterator[Shown]:
-        """Look at the same video in another way, if it is another way."""
+        """Analyze the same video again if the options changed."""
         look, kind = self._look_of(request), Kind(profile, detector)
-        # A list that is left without a choice says so in the same words as one with a choice.
+        # A list sends the same event if the user leaves it without a choice.
         if look is None or kind_of(look) == kind:
             return
         look = self._session.look_again(look.owner, look.job_id, kind)
@@ -288,24 +293,24 @@ class Page:
         self._tab(request).look_id = None
 
     async def _load(self, named: str | None, request: gr.Request) -> AsyncIterator[Shown]:
-        """A tab that is loaded again shows the video that was looked at in it last."""
+        """Show the last video of a tab that is loaded again."""
         tab = self._tab(request)
-        known: Shown = {self._list: self._listed(tab.owner)}
-        was_quicker = tab.look_id is not None  # a video was chosen before this came
+        updates: Shown = {self._list: self._listed(tab.owner)}
+        has_video = tab.look_id is not None  # the user chose a video before this event came
         if named is not None and _TAB.fullmatch(named):
             before = self._session.tabs.give_name(tab, named)
-            if not was_quicker and before is not None:
+            if not has_video and before is not None:
                 tab.look_id, before.look_id = before.look_id, None
-        if was_quicker:
-            yield known
+        if has_video:
+            yield updates
             return
         look = self._look_of(request)
         if look is None or look.state == "failed":
-            yield known | {self._found: ""}
+            yield updates | {self._found: ""}
             return
         kind = kind_of(look)
-        known |= {self._profile: kind.profile, self._detector: kind.detector}
-        yield known | await self._set_profile(kind.profile)
+        updates |= {self._profile: kind.profile, self._detector: kind.detector}
+        yield updates | await self._set_profile(kind.profile)
         async for shown in self._watch(look):
             yield shown
 
@@ -409,18 +414,18 @@ class Page:
             }
         order = Order(Kind(profile, detector), restorer, strength, tuple(people))
         job = self._session.restore(look.owner, look.job_id, quality, suffix, order)
-        text = f"{target_of(job).name} is on the list below. You can go on with another video."
+        text = f"{target_of(job).name} is in the list below. You can choose another video now."
         return {self._started: content.status_html(text), self._list: self._listed(look.owner)}
 
     async def _change(self, event: gr.EventData, request: gr.Request) -> str:
-        """One of the buttons of the list."""
+        """Do what a button of the list is for."""
         session, visitor = self._session, _visitor(request)
-        does = {"stop": session.stop, "again": session.again, "remove": session.remove}
-        asked = event._data
-        if isinstance(asked, dict) and isinstance(asked.get("does"), str):
-            job = session.restorations.find(visitor, asked.get("job"))
-            if job is not None and asked["does"] in does:
-                does[asked["does"]](visitor, job.job_id)
+        actions = {"stop": session.stop, "again": session.again, "remove": session.remove}
+        data = event._data
+        if isinstance(data, dict) and isinstance(data.get("does"), str):
+            job = session.restorations.find(visitor, data.get("job"))
+            if job is not None and data["does"] in actions:
+                actions[data["does"]](visitor, job.job_id)
         return self._listed(visitor)
 
     async def _list_now(self, request: gr.Request) -> str:
@@ -438,19 +443,19 @@ def _visitor(request: gr.Request) -> str:
 
 
 def _clearest(person: Mapping[str, Any]) -> float:
-    """In steps of the slider."""
+    """Return the clearest moment of a person, in seconds, rounded down to a step of the slider."""
     return math.floor(100 * float(person["clearest_seconds"])) / 100
 
 
 async def _progress(job: Job) -> AsyncIterator[str]:
-    """What to say of a job, again and again until it is over."""
+    """Yield the progress of a job at intervals until it is over."""
     while not job.is_over:
         yield content.progress_text(job)
         await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _suffix_for(quality: str, suffix: str) -> str:
-    """What is lossless fits into one kind of file only."""
+    """Return the suffix for a quality; only one container holds lossless video."""
     return _HOLDS_ALL if quality == "archive" else suffix
 
 
@@ -469,18 +474,19 @@ def _quiet(
     outputs: Any,
     js: str | None = None,
 ) -> None:
-    """Connect a handler that says by itself what it does.
+    """Connect a handler that shows its own progress.
 
-    What goes on for a while is given through the queue, as often at once as there are pages. All
-    else is answered at once: a word lost in the queue would leave a page that never moves again.
+    A handler that yields values for some time uses the queue, without a limit on simultaneous
+    calls. All others are answered directly, because a page would stop for good if the queue lost
+    an answer.
     """
-    goes_on = inspect.isasyncgenfunction(handler)
+    is_generator = inspect.isasyncgenfunction(handler)
     event(
         _with_plain_errors(handler),
         inputs=list(inputs),
         outputs=outputs,
-        queue=goes_on,
-        trigger_mode="once" if goes_on else "multiple",
+        queue=is_generator,
+        trigger_mode="once" if is_generator else "multiple",
         show_progress="hidden",
         concurrency_limit=None,
         api_visibility="private",
@@ -489,18 +495,18 @@ def _quiet(
 
 
 def _with_plain_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler whose errors reach the page as sentences."""
+    """Return a handler whose errors reach the page as sentences."""
     if inspect.isasyncgenfunction(handler):
 
         @functools.wraps(handler)
-        async def goes_on(*given: Any, **more: Any) -> AsyncIterator[Any]:
+        async def generator(*given: Any, **more: Any) -> AsyncIterator[Any]:
             try:
                 async for shown in handler(*given, **more):
                     yield shown
             except Exception as error:
                 raise _plain(error) from error
 
-        return goes_on
+        return generator
 
     @functools.wraps(handler)
     async def once(*given: Any, **more: Any) -> Any:
@@ -513,6 +519,7 @@ def _with_plain_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _plain(error: Exception) -> gr.Error:
+    """Return the error that the page shows; a defect is written to the log."""
     if isinstance(error, gr.Error):
         return error
     if isinstance(error, VidrestoreError):

@@ -1,4 +1,4 @@
-"""Commands of vidrestore as processes of their own: one runs at a time, the others wait."""
+"""A queue of vidrestore commands, each in its own process; one runs at a time."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ COMMAND = (sys.executable, "-m", "vidrestore")
 
 State = Literal["waiting", "running", "stopping", "stopped", "failed", "done"]
 
-_PATIENCE_SECONDS = 20.0  # for a command that was asked to stop, then it is killed
-_LONGEST_LINE = 2**26  # what a command says of a long film when it is done
+_PATIENCE_SECONDS = 20.0  # from the request to stop a command until it is killed
+_LONGEST_LINE = 2**26  # the last line for a long film is long
 _LINES_KEPT = 100
 DEFECT = (
-    "the work met an error of the program itself and was given up; "
-    "the terminal that runs the page shows what it was"
+    "the work stopped because of an error in vidrestore itself; "
+    "the terminal that runs the page shows the error"
 )
 _PYTHON_ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b(:|$)")
 
@@ -45,19 +45,30 @@ _log = logging.getLogger("vidrestore")
 
 @dataclass(slots=True)
 class StageProgress:
-    """How far one stage of a command is."""
+    """The progress of one stage of a command."""
 
     stage: str
+    """The name of the stage, as in `vidrestore.Progress`, or of the file that is downloaded."""
     unit: Literal["frames", "bytes"]
+    """The unit of `done`, `total` and `first`."""
     done: int
+    """The amount that is done."""
     total: int | None
+    """The amount in all; None if it is not known."""
     first: int
-    """What was done already when the stage was first heard of."""
+    """The amount that was already done in the first event of the stage."""
     began_seconds: float
-    """By the monotonic clock."""
+    """The time of the first event, in seconds of the monotonic clock."""
 
     def seconds_left(self, now_seconds: float) -> float | None:
-        """By the stage's speed so far; None while that is unknown."""
+        """Estimate the time that is left from the speed of the stage so far.
+
+        Args:
+            now_seconds: The present time, in seconds of the monotonic clock.
+
+        Returns:
+            Seconds; None if the speed or the total is not known yet.
+        """
         gained, passed = self.done - self.first, now_seconds - self.began_seconds
         if not self.total or gained <= 0 or passed <= 0:
             return None
@@ -66,32 +77,44 @@ class StageProgress:
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One command, and what it said so far."""
+    """One command, with its state and its output so far."""
 
     job_id: int
+    """The number of the job, from 1."""
     owner: str
-    """The visitor whose it is; no other may see it."""
+    """The visitor who owns the job; no other visitor may see it."""
     source: Path
+    """The video that the command reads."""
     folder: Path
-    """Of its own; goes with it."""
+    """The folder of the command's output, which is removed with the job."""
     arguments: tuple[str, ...]
+    """The arguments of the command, without `--json`."""
     state: State = "waiting"
+    """The state of the job."""
     progress: StageProgress | None = None
+    """The progress of the present stage; None before the first event."""
     notices: list[str] = field(default_factory=list)
+    """The notices of the command so far."""
     message: str = ""
-    """Why it failed, in a sentence."""
+    """The reason for a failure, in a sentence; else empty."""
     outcome: Mapping[str, Any] = field(default_factory=dict)
-    """Its result by name, as its last line has it, once it is done."""
+    """The result by name, from the last line of the command; empty until the command is done."""
     process: asyncio.subprocess.Process | None = None
+    """The process of the command, while it runs."""
     is_unwanted: bool = False
-    """It goes as soon as it is over."""
+    """Whether the job is to be removed as soon as it is over."""
 
     @property
     def is_over(self) -> bool:
+        """Whether the command has ended or was stopped."""
         return self.state in ("stopped", "failed", "done")
 
     def read_line(self, line: bytes) -> None:
-        """Take in one line of its standard output; one that is no line of `--json` is dropped."""
+        """Update the job from one line of the command's standard output.
+
+        Args:
+            line: The line; it is ignored if it is not an event of `--json`.
+        """
         try:
             fields = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -114,7 +137,7 @@ class Job:
             _log.warning("an event of a command was not understood: %r", error)
 
     def _set_failure(self, failure: Failure) -> None:
-        """An error that is no sentence of ours is for the terminal, not for the page."""
+        """Record the message of an error; one that is no VidrestoreError goes to the log only."""
         self.message = failure.message
         if failure.kind not in _names_below(VidrestoreError):
             _log.error("%s", self.message)
@@ -129,10 +152,15 @@ class Job:
 
 
 class Jobs:
-    """A list of jobs that are run in their order, one at a time, for as long as `work` runs.
+    """A list of jobs that run in order, one at a time, while `work` runs.
 
-    All of it belongs to one event loop. `command` is what `arguments` are given to; it speaks the
-    JSON lines of `vidrestore --json`. `on_gone` is told of each job that left the list.
+    All calls belong to one event loop.
+
+    Args:
+        folder: The folder below which the folders of jobs are made.
+        command: The program that gets the arguments of a job. It prints the JSON lines of
+            `vidrestore --json`.
+        on_gone: Called with each job that was removed from the list.
     """
 
     def __init__(
@@ -147,10 +175,19 @@ class Jobs:
         self._count = 0
         self._wake = asyncio.Event()
         self.jobs: list[Job] = []
-        """In their order."""
+        """All jobs, in the order in which they run."""
 
     def add(self, owner: str, source: Path, arguments: Callable[[Path], Sequence[str]]) -> Job:
-        """A job of `owner` at the end of the list; `arguments` are told its folder."""
+        """Add a job at the end of the list.
+
+        Args:
+            owner: The visitor who owns the job.
+            source: The video that the command reads.
+            arguments: Returns the arguments of the command, and gets the folder of the job.
+
+        Returns:
+            The job, which waits.
+        """
         self._count += 1
         folder = self._folders.make()
         job = Job(self._count, owner, source, folder, tuple(arguments(folder)))
@@ -159,15 +196,34 @@ class Jobs:
         return job
 
     def of(self, owner: str) -> list[Job]:
-        """Those of one visitor, in their order."""
+        """List the jobs of one visitor.
+
+        Args:
+            owner: The visitor.
+
+        Returns:
+            The jobs, in the order in which they run.
+        """
         return [job for job in self.jobs if job.owner == owner]
 
     def find(self, owner: str, job_id: int | None) -> Job | None:
-        """One of them."""
+        """Find a job of one visitor.
+
+        Args:
+            owner: The visitor.
+            job_id: The number of the job.
+
+        Returns:
+            The job; None if there is none with this number that the visitor owns.
+        """
         return next((job for job in self.of(owner) if job.job_id == job_id), None)
 
     def stop(self, job: Job) -> None:
-        """What waits or runs comes to a stop; `again` goes on from there."""
+        """Stop a job that waits or runs; `again` continues it.
+
+        Args:
+            job: The job; one that is over stays as it is.
+        """
         if job.state == "waiting":
             job.state = "stopped"
         elif job.state == "running":
@@ -176,7 +232,11 @@ class Jobs:
                 _end(job.process)
 
     def again(self, job: Job) -> None:
-        """What was stopped or failed waits for its turn once more, behind all others."""
+        """Put a job that was stopped or failed at the end of the list, to continue it.
+
+        Args:
+            job: The job; one in another state stays as it is.
+        """
         if job.state not in ("stopped", "failed"):
             return
         job.state, job.message, job.progress = "waiting", "", None
@@ -186,7 +246,11 @@ class Jobs:
         self._wake.set()
 
     def remove(self, job: Job) -> None:
-        """Forget a job and remove its folder; one that runs is stopped first."""
+        """Remove a job and its folder; a running job is stopped first.
+
+        Args:
+            job: The job to remove.
+        """
         self.stop(job)
         job.is_unwanted = True
         if job.is_over and job in self.jobs:
@@ -195,7 +259,7 @@ class Jobs:
             self._on_gone(job)
 
     async def work(self) -> None:
-        """Run what waits, until cancelled; the command that runs then is stopped first."""
+        """Run waiting jobs until cancelled; then stop the running command."""
         while True:
             self._wake.clear()
             job = next((job for job in self.jobs if job.state == "waiting"), None)
@@ -208,7 +272,7 @@ class Jobs:
                 why = system_reason(error)
                 where = "" if error.filename is None else f": {error.filename}"
                 job.state, job.message = "failed", f"the work could not be started ({why}{where})"
-            except Exception:  # whatever it was, the others shall have their turn
+            except Exception:  # any failure of one job must not keep the others from running
                 _log.exception("a job of the page failed")
                 job.state, job.message = "failed", DEFECT
             if job.is_unwanted:
@@ -231,9 +295,9 @@ class Jobs:
                 _end(process)
             # Not gather, which is over, when cancelled, before what it gathers is.
             async with asyncio.TaskGroup() as pipes:
-                said = pipes.create_task(_last_lines(process.stderr))
+                stderr_lines = pipes.create_task(_last_lines(process.stderr))
                 pipes.create_task(_listen(job, process))
-            _settle(job, await process.wait(), said.result())
+            _settle(job, await process.wait(), stderr_lines.result())
         finally:
             job.process = None
             if process.returncode is None:
@@ -242,14 +306,14 @@ class Jobs:
 
 
 def _apart() -> dict[str, Any]:
-    """Ctrl-C in the terminal is for the one who started the command, who then stops it."""
+    """Return options that keep Ctrl-C in the terminal from the command; the page stops it."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     return {"start_new_session": True}
 
 
 def _end(process: asyncio.subprocess.Process) -> None:
-    """Ask it to stop; SIGTERM is an interruption to vidrestore, which keeps what is done."""
+    """Stop a command with SIGTERM, at which vidrestore keeps finished work; later kill it."""
 
     def kill() -> None:
         if process.returncode is None:
@@ -261,7 +325,7 @@ def _end(process: asyncio.subprocess.Process) -> None:
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:
-    """Its pipes are read to their end, lest it wait for a reader for ever."""
+    """Wait for the end of a process, and read its pipes, so that a full pipe cannot block it."""
     for stream in (process.stdout, process.stderr):
         while stream is not None and await stream.read(2**16):
             pass
@@ -269,41 +333,45 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
 
 
 async def _listen(job: Job, process: asyncio.subprocess.Process) -> None:
+    """Pass each line of the standard output to the job."""
     assert process.stdout is not None
     async for line in process.stdout:
         job.read_line(line)
 
 
 async def _last_lines(stream: asyncio.StreamReader | None) -> list[str]:
+    """Return the last lines of a stream, without empty ones."""
     lines: list[str] = []
     while stream is not None and (line := await stream.readline()):
         lines = [*lines[1 - _LINES_KEPT :], line.decode(errors="replace").strip()]
     return [line for line in lines if line]
 
 
-def _settle(job: Job, status: int, said: Sequence[str]) -> None:
-    """What became of a job whose process has ended."""
+def _settle(job: Job, status: int, stderr_lines: Sequence[str]) -> None:
+    """Set the final state of a job whose process has ended."""
     if status == 0 and job.outcome:
         job.state = "done"
     elif job.state == "stopping":
         job.state = "stopped"
     else:
         job.state = "failed"
-        job.message = job.message or _unsaid(status, said)
+        job.message = job.message or _failure_message(status, stderr_lines)
 
 
-def _unsaid(status: int, said: Sequence[str]) -> str:
-    """The sentence for a command that ended without one of its own."""
-    if said and ("Traceback (most recent call last):" in said or _PYTHON_ERROR.match(said[-1])):
-        _log.error("%s", "\n".join(said))
+def _failure_message(status: int, lines: Sequence[str]) -> str:
+    """Return the sentence for a command that failed without an error event."""
+    if lines and ("Traceback (most recent call last):" in lines or _PYTHON_ERROR.match(lines[-1])):
+        _log.error("%s", "\n".join(lines))
         return DEFECT
     if status < 0:
         name = _signal_name(-status)
-        return f"the work was ended from outside ({name}); the machine may be short of memory"
-    return f"the work ended without a result (status {status}): {said[-1] if said else 'no word'}"
+        return f"another program ended the work ({name}); the machine may be short of memory"
+    last = lines[-1] if lines else "no message"
+    return f"the work ended without a result (status {status}): {last}"
 
 
 def _signal_name(number: int) -> str:
+    """Return the name of a signal."""
     try:
         return signal.Signals(number).name
     except ValueError as error:  # one of the real-time signals, which have no names
@@ -312,6 +380,6 @@ def _signal_name(number: int) -> str:
 
 
 def _names_below(kind: type[Exception]) -> set[str]:
-    """The name of a kind of error, and of all kinds below it."""
+    """Return the names of a class of errors and of all its subclasses."""
     below = (_names_below(each) for each in kind.__subclasses__())
     return {kind.__name__}.union(*below)

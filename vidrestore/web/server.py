@@ -1,5 +1,7 @@
-"""Serves the local page: to this machine alone unless told otherwise, and with nothing from any
-other host in it."""
+"""The server of the local page.
+
+By default only this machine can reach it, and the page loads nothing from other hosts.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,9 @@ if TYPE_CHECKING:
     from vidrestore.web.session import Session
     from vidrestore.web.uploads import Uploads
 
-_SECONDS_TO_SAY_GOODBYE = 2
+_SHUTDOWN_SECONDS = 2
 _GIGABYTE = 1e9
-# What a browser may show by itself; all else, a picture with a program in it too, it only saves.
+# Types that a browser may display. It only saves other files, such as SVG, which can hold scripts.
 _SHOWN = {
     ".gif": "image/gif",
     ".jpeg": "image/jpeg",
@@ -47,38 +49,44 @@ _SHOWN = {
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """Where the page is served, and to whom."""
+    """The address of the page and the limits of what it may do."""
 
     host: str
+    """The address to serve at."""
     port: int | None
-    """None: a free one."""
+    """The port to serve at; None: a free one."""
     max_upload_gb: float
-    """Of one video, in GB (10^9 bytes)."""
+    """The largest size of one video, in GB (10^9 bytes)."""
     weights: Path | None = None
+    """A folder to search for weight files before all others; None: the usual folders."""
     offline: bool = False
+    """Whether the page never downloads weights."""
     command: Sequence[str] = COMMAND
-    """What does the work."""
+    """The program that does the work."""
 
     @property
     def is_local(self) -> bool:
+        """Whether only this machine can reach the page."""
         return self.host in LOCAL
 
 
 def serve(serving: ServerOptions, on_ready: Callable[[str, Path], None]) -> None:
-    """Serve the page until interrupted; then the command that runs is stopped and all is removed.
+    """Serve the page until interrupted; then stop the running command and remove all files.
 
     Args:
-        serving: Where, and what the page may do.
-        on_ready: Told the address, with the secret token in it: it is for the user's eyes and for
-            no log, file or argument that others can read; and a folder that no other user can
-            look into, which goes when the page ends.
+        serving: The address of the page and the limits of what it may do.
+        on_ready: Called when the page can be opened, with its address and a folder. The address
+            contains the secret token, so it must not be written to a log, a file or an argument
+            that other users can read. Other users cannot read the folder, which is removed when
+            the page ends.
 
     Raises:
-        UsageError: gradio is missing or the address cannot be had.
+        UsageError: gradio is not installed, or the address cannot be used.
+        OutputError: The folder for videos cannot be written to.
     """
     if importlib.util.find_spec("gradio") is None:
         raise UsageError(
-            "the page needs gradio, which is not installed; pip install 'vidrestore[ui]'"
+            "the page needs gradio, which is not installed; run pip install 'vidrestore[ui]'"
         )
     with work_folder() as folder, _listener(serving) as listener:
         _keep_to_itself(folder)
@@ -90,16 +98,17 @@ def serve(serving: ServerOptions, on_ready: Callable[[str, Path], None]) -> None
         on_ready(f"http://{host}:{port}/?token={app.token}", folder)
         config = uvicorn.Config(
             app,
-            log_level="critical",  # else it shows a traceback for each page open at the end
-            access_log=False,  # the token stands in an address
+            log_level="critical",  # else it prints a traceback for each page that is still open
+            access_log=False,  # an address contains the token
             server_header=False,
-            timeout_graceful_shutdown=_SECONDS_TO_SAY_GOODBYE,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
 
 
 def _app(serving: ServerOptions, folder: Path, port: int) -> Access:
+    """Return the application: the routes and the page, behind the access control."""
     import gradio
     from fastapi import FastAPI
 
@@ -123,7 +132,7 @@ def _app(serving: ServerOptions, folder: Path, port: int) -> Access:
 
     app = FastAPI(lifespan=at_work, docs_url=None, redoc_url=None, openapi_url=None)
     longest_bytes = round(serving.max_upload_gb * _GIGABYTE)
-    # Routes that stand here come before those of gradio that have the same address.
+    # These routes take precedence over those of gradio with the same address.
     _add_files(app, session)
     _add_upload(app, session.uploads, longest_bytes)
 
@@ -145,14 +154,14 @@ def _app(serving: ServerOptions, folder: Path, port: int) -> Access:
         theme=theme,
         css=content.CSS,
     )
-    # Only a page of which this is set has gradio look whether a path was uploaded; launch() sets
-    # it, mounting does not.
+    # gradio checks that a path was uploaded only if this is set; launch() sets it, and mounting
+    # does not.
     blocks.has_launched = True
     return Access(app, session, port=port, is_local=serving.is_local)
 
 
 def _add_files(app: FastAPI, session: Session) -> None:
-    """All files that leave the server; the visitor's own, each by the server's own path."""
+    """Add the routes of files. Each sends only files of the visitor, by the server's own path."""
     from fastapi import HTTPException, Request
     from fastapi.responses import FileResponse
 
@@ -183,13 +192,13 @@ def _add_files(app: FastAPI, session: Session) -> None:
         "/gradio_api/file={named:path}": shown,
     }
     for address, answer in routes.items():
-        # The annotations of a function inside another one cannot be found by their names.
+        # FastAPI cannot resolve the annotations of a nested function by their names.
         answer.__annotations__.update(request=Request, **{"return": FileResponse})
         app.add_api_route(address, answer, methods=["GET", "HEAD"], response_model=None)
 
 
 def _add_upload(app: FastAPI, uploads: Uploads, longest_bytes: int) -> None:
-    """Takes the place of gradio's own, which stores files with the same bytes only once."""
+    """Add the route of uploads; gradio's own stores files with the same bytes only once."""
     from fastapi import HTTPException, Request
     from fastapi.responses import JSONResponse, PlainTextResponse, Response
     from gradio.route_utils import upload_fn
@@ -213,10 +222,10 @@ def _add_upload(app: FastAPI, uploads: Uploads, longest_bytes: int) -> None:
             status = 413 if "maximum allowed size" in error.message else 400
             return PlainTextResponse(error.message, status_code=status)
         finally:
-            if kept is None:  # also where the browser went away in the middle
+            if kept is None:  # also if the browser closed the connection
                 uploads.drop_folder(folder)
         if kept is None:
-            raise HTTPException(400, "one video is taken at a time, with a name")
+            raise HTTPException(400, "upload one video at a time, with a file name")
         return JSONResponse([str(kept.path)])
 
     upload.__annotations__.update(request=Request, **{"return": Response})
@@ -224,7 +233,7 @@ def _add_upload(app: FastAPI, uploads: Uploads, longest_bytes: int) -> None:
 
 
 def _keep_to_itself(folder: Path) -> None:
-    """Read by gradio when it is imported: no word to anybody, and files nowhere but in `folder`."""
+    """Keep gradio, which reads these variables at import, off the network and inside `folder`."""
     os.environ.update(
         GRADIO_ANALYTICS_ENABLED="False",
         GRADIO_TEMP_DIR=str(folder),
@@ -235,6 +244,7 @@ def _keep_to_itself(folder: Path) -> None:
 
 
 def _listener(serving: ServerOptions) -> socket.socket:
+    """Open the socket of the page; raise UsageError if the address cannot be used."""
     listener = socket.socket(socket.AF_INET6 if ":" in serving.host else socket.AF_INET)
     try:
         if sys.platform != "win32":  # where it would share the port with another program
@@ -253,7 +263,14 @@ def _listener(serving: ServerOptions) -> socket.socket:
 
 @contextmanager
 def work_folder() -> Iterator[Path]:
-    """A folder of its own that goes when the page ends; what an earlier one left goes now."""
+    """Make a private folder for the page, and remove folders of pages that no longer run.
+
+    Yields:
+        The folder, which is removed at the end.
+
+    Raises:
+        OutputError: The folder cannot be made.
+    """
     above = user_cache().parent / "ui"
     folder = above / secrets.token_hex(8)
     with ExitStack() as stack:
@@ -276,7 +293,7 @@ def work_folder() -> Iterator[Path]:
 
 
 def _remove_left(folder: Path) -> None:
-    """Unless the page that made it still runs."""
+    """Remove the folder of an earlier page, unless that page still runs."""
     lock = folder / "lock"
     if lock.is_symlink():  # no page makes one, and holding it would make a file elsewhere
         lock.unlink()

@@ -1,4 +1,4 @@
-"""What the page works on: videos that are looked at, and restorations, as lists of commands."""
+"""The work of the page: the analyses, previews and restorations, as two lists of commands."""
 
 from __future__ import annotations
 
@@ -25,32 +25,42 @@ _NOT_HERE = (
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What decides what is found, and must therefore be the same for all commands of a video."""
+    """The options that decide which faces are found; all commands on a video use the same ones."""
 
     profile: str
-    """NO_PROFILE: none."""
+    """The name of the profile; NO_PROFILE: no profile."""
     detector: str
+    """The name of the face detector."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """How and whom to restore."""
+    """The options of a restoration."""
 
     kind: Kind
+    """The options with which the video was analyzed."""
     restorer: str
+    """The name of the restorer."""
     strength: float
+    """The share of the restored face, from 0 to 1."""
     people: tuple[str, ...]
-    """Numbers of persons."""
+    """The numbers of the people to restore."""
 
 
 class Session:
-    """Looking at a video does not wait for restorations, which take hours: there are two lists.
+    """All uploads and commands of the page.
 
-    Belongs to one event loop. All files lie in `folder`; an upload goes, with the folder that was
-    made for it, when no command needs it any more. Each job and each upload has one owner, a
-    visitor of the page, and is there for no other: what is asked for names its visitor, and what
-    that visitor does not own, or what could be an option or a path of a command, is refused with
-    a UsageError.
+    Analyses and previews have their own list, so that they do not wait for restorations, which
+    take hours. All calls belong to one event loop. An upload is removed when no command needs it
+    any more. Each job and each upload has one owner, a visitor of the page, and no other visitor
+    can see it. Methods raise UsageError for a job or an upload that the visitor does not own, and
+    for a value that could be an option or a path of a command.
+
+    Args:
+        folder: The folder that holds all files.
+        weights: A folder to search for weight files before all others. None: the usual folders.
+        offline: Whether commands never download weights.
+        command: The program that does the work.
     """
 
     def __init__(
@@ -65,7 +75,7 @@ class Session:
         self.offline = offline
         self.uploads = Uploads(folder / "uploads")
         self.looks = Jobs(folder / "looks", command, self._gone)
-        """Analyses and previews."""
+        """The list of analyses and previews."""
         self.restorations = Jobs(folder / "restorations", command, self._gone)
         self.tabs = Tabs(self._is_at_work, self._forget_look)
 
@@ -76,12 +86,18 @@ class Session:
             lists.create_task(self.restorations.work())
 
     def look(self, owner: str, named: str, kind: Kind) -> Job:
-        """Find out who is in a video.
+        """Analyze a video.
 
         Args:
             owner: The visitor who asks.
-            named: The upload, by the text that the visitor was given for it.
-            kind: How to look at it.
+            named: The text by which the visitor names the upload.
+            kind: The options of the analysis.
+
+        Returns:
+            The job of the analysis.
+
+        Raises:
+            UsageError: The visitor has no such upload.
         """
         upload = self.uploads.find(named, owner)
         if upload is None:
@@ -89,14 +105,34 @@ class Session:
         return self._look(owner, upload.path, kind)
 
     def look_again(self, owner: str, look_id: int, kind: Kind) -> Job:
-        """The same video, looked at in another way; the new job takes the place of the old one."""
+        """Analyze a video again with other options, and remove the earlier analysis.
+
+        Args:
+            owner: The visitor who asks.
+            look_id: The number of the earlier analysis.
+            kind: The new options.
+
+        Returns:
+            The job of the new analysis.
+
+        Raises:
+            UsageError: The visitor has no such analysis.
+        """
         look = _own(self.looks, owner, look_id)
         again = self._look(owner, look.source, kind)
         self.looks.remove(look)
         return again
 
     def forget_look(self, owner: str, look_id: int) -> None:
-        """Remove a video, what was found in it, and its previews; restorations of it go on."""
+        """Remove the analysis and the previews of a video; its restorations continue.
+
+        Args:
+            owner: The visitor who asks.
+            look_id: The number of the analysis.
+
+        Raises:
+            UsageError: The visitor has no such analysis.
+        """
         look = _own(self.looks, owner, look_id)
         for job in (*self._previews_of(look), look):
             self.looks.remove(job)
@@ -115,8 +151,21 @@ class Session:
     def try_out(
         self, owner: str, look_id: int, at_seconds: float, order: Order, *, close: bool
     ) -> Job:
-        """One moment, before and after; see `pair_of`. It takes the place of the video's earlier
-        ones."""
+        """Make a preview of one moment, and remove earlier previews of the video.
+
+        Args:
+            owner: The visitor who asks.
+            look_id: The number of the video's analysis.
+            at_seconds: The moment, in seconds from the start.
+            order: The options of the restoration.
+            close: Whether to crop to the largest face.
+
+        Returns:
+            The job; `pair_of` gives its pictures.
+
+        Raises:
+            UsageError: The visitor has no such analysis, or a value is not allowed.
+        """
         look = _own(self.looks, owner, look_id)
         if not 0 <= at_seconds < math.inf:
             raise UsageError(f"{quoted(at_seconds)} is no moment of a video; choose another")
@@ -134,7 +183,21 @@ class Session:
         )
 
     def restore(self, owner: str, look_id: int, quality: str, suffix: str, order: Order) -> Job:
-        """The whole video."""
+        """Restore a whole video.
+
+        Args:
+            owner: The visitor who asks.
+            look_id: The number of the video's analysis.
+            quality: The value of `--quality`.
+            suffix: The suffix of the output, such as .mp4.
+            order: The options of the restoration.
+
+        Returns:
+            The job; `target_of` gives its output.
+
+        Raises:
+            UsageError: The visitor has no such analysis, or a value is not allowed.
+        """
         look = _own(self.looks, owner, look_id)
         if not re.fullmatch(r"\.\w{1,8}", suffix):
             raise UsageError(f"{quoted(suffix)} is no kind of file; choose another")
@@ -147,29 +210,71 @@ class Session:
         )
 
     def stop(self, owner: str, job_id: int) -> None:
-        """Stop a restoration; `again` goes on from there."""
+        """Stop a restoration; `again` continues it.
+
+        Args:
+            owner: The visitor who asks.
+            job_id: The number of the restoration.
+
+        Raises:
+            UsageError: The visitor has no such restoration.
+        """
         self.restorations.stop(_own(self.restorations, owner, job_id))
 
     def again(self, owner: str, job_id: int) -> None:
-        """Go on with a restoration that was stopped or failed."""
+        """Continue a restoration that was stopped or failed.
+
+        Args:
+            owner: The visitor who asks.
+            job_id: The number of the restoration.
+
+        Raises:
+            UsageError: The visitor has no such restoration.
+        """
         self.restorations.again(_own(self.restorations, owner, job_id))
 
     def remove(self, owner: str, job_id: int) -> None:
-        """Remove a restoration and its output."""
+        """Remove a restoration and its output.
+
+        Args:
+            owner: The visitor who asks.
+            job_id: The number of the restoration.
+
+        Raises:
+            UsageError: The visitor has no such restoration.
+        """
         self.restorations.remove(_own(self.restorations, owner, job_id))
 
     def is_busy(self, owner: str) -> bool:
-        """Whether work goes on, or something is being answered, for a visitor."""
+        """Check whether a command runs or a request is open for a visitor.
+
+        Args:
+            owner: The visitor.
+
+        Returns:
+            True if a job of the visitor is not over, or a request is being answered.
+        """
         jobs = (*self.looks.of(owner), *self.restorations.of(owner))
         return self.tabs.has_open_requests(owner) or not all(job.is_over for job in jobs)
 
     def holds_files_of(self, owner: str) -> bool:
-        """Whether something is kept for a visitor."""
+        """Check whether a visitor has jobs or uploads.
+
+        Args:
+            owner: The visitor.
+
+        Returns:
+            True if there is a job or an upload of the visitor.
+        """
         jobs = self.looks.of(owner) or self.restorations.of(owner)
         return bool(jobs or self.uploads.of(owner))
 
     def forget(self, owner: str) -> None:
-        """Remove all that is kept for a visitor."""
+        """Remove all tabs, jobs and uploads of a visitor.
+
+        Args:
+            owner: The visitor.
+        """
         self.tabs.forget_all(owner)
         for jobs in (self.looks, self.restorations):
             for job in jobs.of(owner):
@@ -178,19 +283,41 @@ class Session:
             self.uploads.remove(upload)
 
     def portrait(self, owner: str, look_id: int, person: int) -> Path | None:
-        """The picture of a person."""
+        """Find the picture of a person.
+
+        Args:
+            owner: The visitor who asks.
+            look_id: The number of the analysis.
+            person: The number of the person.
+
+        Returns:
+            The path of the picture, which may not exist; None if the visitor has no such analysis.
+        """
         look = self.looks.find(owner, look_id)
         return None if look is None else look.folder / f"person_{person}.png"
 
     def result(self, owner: str, job_id: int) -> Path | None:
-        """The finished file of a restoration."""
+        """Find the output of a finished restoration.
+
+        Args:
+            owner: The visitor who asks.
+            job_id: The number of the restoration.
+
+        Returns:
+            The path of the output; None if the visitor has no such restoration, or it is not done.
+        """
         job = self.restorations.find(owner, job_id)
         return None if job is None or job.state != "done" else target_of(job)
 
     def shown(self, owner: str, named: str) -> Path | None:
-        """What the page itself asks for by a path: an upload, or a picture of a preview.
+        """Find a file that the page requests by a path: an upload, or a picture of a preview.
 
-        The path is only compared; what is returned is the server's own.
+        Args:
+            owner: The visitor who asks.
+            named: The path, which is only compared with the server's own paths.
+
+        Returns:
+            The server's own path; None if the visitor has no such file.
         """
         if (upload := self.uploads.find(named, owner)) is not None:
             return upload.path
@@ -205,16 +332,16 @@ class Session:
 
     def _of_order(self, look: Job, order: Order) -> list[str]:
         if "analysis" not in look.outcome:
-            raise UsageError("the video has not been looked through yet; wait until it has been")
+            raise UsageError("the video is not analyzed yet; wait until the analysis is done")
         known = {str(person["person_id"]) for person in people_in(look)}
         if unknown := sorted(set(order.people) - known):
             raise UsageError(f"person {quoted(unknown[0])} is not in this video; choose another")
         if not 0 <= order.strength <= 1:
             raise UsageError(f"the strength {quoted(order.strength)} is not from 0 to 1")
-        some = ("--people", ",".join(order.people)) if len(order.people) < len(known) else ()
+        people = ("--people", ",".join(order.people)) if len(order.people) < len(known) else ()
         return [
             *("--restorer", _word(order.restorer), "--strength", f"{order.strength:g}"),
-            *some,
+            *people,
             *self._of_kind(order.kind),
         ]
 
@@ -227,7 +354,7 @@ class Session:
         ]
 
     def _is_at_work(self, owner: str, look_id: int) -> bool:
-        """Whether a command runs or waits for the video of a look."""
+        """Whether a command runs or waits for the video of an analysis."""
         look = self.looks.find(owner, look_id)
         jobs = (*self.looks.of(owner), *self.restorations.of(owner))
         return look is not None and any(
@@ -239,13 +366,14 @@ class Session:
             self.forget_look(owner, look_id)
 
     def _gone(self, gone: Job) -> None:
+        """Remove the upload of a removed job if no other job needs it."""
         left = (*self.looks.jobs, *self.restorations.jobs)
         if not any(job.source == gone.source for job in left):
             self.uploads.remove_at(gone.source)
 
 
 def _own(jobs: Jobs, owner: str, job_id: int) -> Job:
-    """A job of a visitor; UsageError for one that is not there, or is another visitor's."""
+    """Return a job of a visitor; raise UsageError if the visitor has no such job."""
     job = jobs.find(owner, job_id)
     if job is None:
         raise UsageError(_NOT_HERE)
@@ -253,29 +381,57 @@ def _own(jobs: Jobs, owner: str, job_id: int) -> Job:
 
 
 def _word(value: str) -> str:
-    """A name, as an argument of a command; UsageError for what could be an option or a path."""
+    """Return a name as an argument; raise UsageError if it could be an option or a path."""
     if not value or value.startswith("-") or re.search(r"[/\\\0]", value):
         raise UsageError(f"{quoted(value)} is none of the names to choose from; choose another")
     return value
 
 
 def kind_of(look: Job) -> Kind:
-    """How a video was looked at."""
+    """Return the options of an analysis.
+
+    Args:
+        look: The job of the analysis.
+
+    Returns:
+        The options.
+    """
     given = dict(zip(look.arguments, look.arguments[1:], strict=False))
     return Kind(given.get("--profile", NO_PROFILE), given["--detector"])
 
 
 def people_in(look: Job) -> Sequence[dict[str, Any]]:
-    """Of a look that is done: see `vidrestore.analysis.description.Person`."""
+    """Return the people in a video.
+
+    Args:
+        look: The job of an analysis that is done.
+
+    Returns:
+        A mapping for each person; see `vidrestore.analysis.description.Person`.
+    """
     people: Sequence[dict[str, Any]] = look.outcome["analysis"]["people"]
     return people
 
 
 def target_of(job: Job) -> Path:
-    """The output of a restoration, which may not exist yet."""
+    """Return the output file of a restoration.
+
+    Args:
+        job: The job of the restoration.
+
+    Returns:
+        The path, at which there may be no file yet.
+    """
     return Path(job.arguments[2])
 
 
 def pair_of(job: Job) -> tuple[Path, Path]:
-    """The pictures that a preview writes, before and after."""
+    """Return the pictures that a preview writes.
+
+    Args:
+        job: The job of the preview.
+
+    Returns:
+        The paths of the pictures before and after.
+    """
     return job.folder / "moment.before.png", job.folder / "moment.after.png"

@@ -1,4 +1,4 @@
-"""The tabs in which the page is open: whose each is, and which video is looked at in it."""
+"""The browser tabs in which the page is open: the owner of each, and the video in it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MOST_TABS = 100
-"""Of one visitor."""
+"""The largest number of tabs that are kept for one visitor."""
 
 
 @dataclass(eq=False, slots=True)
@@ -14,26 +14,26 @@ class Tab:
     """One load of the page."""
 
     owner: str
-    """The visitor who named it first; no other may use it."""
+    """The visitor who named the tab first; no other visitor may use it."""
     name: str = ""
-    """What the browser calls the tab, which stays the same when the page is loaded again."""
+    """The browser's name for the tab, which stays the same when the page is loaded again."""
     look_id: int | None = None
-    """The job that looked at the video of this tab; None without a video."""
+    """The number of the job that analyzes the video of this tab; None without a video."""
     open_requests: int = 0
-    """How many requests of it are being answered now."""
+    """The number of the tab's requests that the server is answering now."""
 
 
 class Tabs:
     """All tabs by the name that the framework gives to each load of the page.
 
-    A client makes that name up, so only `most` are kept of each visitor: with one more, the tab
-    that was not used for longest is forgotten.
+    A client can invent such names, so at most `most` tabs are kept for each visitor. One more tab
+    replaces the tab that was not used for the longest time.
 
     Args:
-        is_at_work: Whether work goes on for the video (visitor, job) of a tab; such a tab is never
-            forgotten, nor is one with an open request.
-        on_forgotten: Called with the visitor and the job of a tab that is forgotten with a video.
-        most: How many tabs of one visitor are kept.
+        is_at_work: Returns whether a command works on the video of a tab, which it gets as visitor
+            and job. Such a tab is never forgotten, and neither is one with an open request.
+        on_forgotten: Called with the visitor and the job of a forgotten tab that had a video.
+        most: The largest number of tabs of one visitor.
     """
 
     def __init__(
@@ -46,17 +46,18 @@ class Tabs:
         self._on_forgotten = on_forgotten
         self._most = most
         self._tabs: dict[str, Tab] = {}
-        """The one that was used last stands last."""
+        """Tabs by name, in the order of their last use."""
 
     def claim(self, named: str, visitor: str) -> Tab | None:
         """Use a tab, or begin a new one.
 
         Args:
             named: The framework's name for the load of the page.
-            visitor: Who uses it.
+            visitor: The visitor who uses it.
 
         Returns:
-            None where it is another visitor's, or where the visitor has too many tabs in use.
+            The tab, or None if it belongs to another visitor or the visitor has too many tabs in
+            use.
         """
         tab = self._tabs.get(named)
         if tab is None:
@@ -70,15 +71,26 @@ class Tabs:
         return tab
 
     def is_full(self, visitor: str) -> bool:
-        """Whether the visitor has as many tabs as are kept, and all are in use."""
+        """Check whether a visitor can open no more tabs.
+
+        Args:
+            visitor: The visitor.
+
+        Returns:
+            True if the visitor has the largest number of tabs and all of them are in use.
+        """
         own = self._of(visitor)
         return len(own) >= self._most and all(self._is_used(self._tabs[each]) for each in own)
 
     def give_name(self, tab: Tab, name: str) -> Tab | None:
-        """Note what the browser calls a tab.
+        """Record the browser's name for a tab.
+
+        Args:
+            tab: The tab.
+            name: The name.
 
         Returns:
-            The earlier load of the page in the same tab, if there is one.
+            The earlier load of the page in the same tab of the browser; None if there is none.
         """
         tabs = [self._tabs[each] for each in self._of(tab.owner)]
         before = next((each for each in tabs if each.name == name and each is not tab), None)
@@ -88,11 +100,22 @@ class Tabs:
         return before
 
     def has_open_requests(self, visitor: str) -> bool:
-        """Whether something is being answered to the visitor now."""
+        """Check whether the server is answering a request of a visitor now.
+
+        Args:
+            visitor: The visitor.
+
+        Returns:
+            True if one of the visitor's tabs has an open request.
+        """
         return any(self._tabs[each].open_requests for each in self._of(visitor))
 
     def forget_all(self, visitor: str) -> None:
-        """Forget all tabs of a visitor."""
+        """Forget all tabs of a visitor.
+
+        Args:
+            visitor: The visitor.
+        """
         for named in self._of(visitor):
             self._forget(named)
 
@@ -107,7 +130,7 @@ class Tabs:
         return is_at_work or tab.open_requests > 0
 
     def _has_room(self, visitor: str) -> bool:
-        """Whether there is room for one more tab, after the oldest is forgotten if need be."""
+        """Make room for one more tab by forgetting an idle one if needed; False if none is idle."""
         own = self._of(visitor)
         if len(own) < self._most:
             return True

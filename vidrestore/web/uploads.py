@@ -1,4 +1,4 @@
-"""Videos that the page's own upload stored: each in a folder of its own, each with one owner."""
+"""Videos that visitors uploaded: each is in its own folder and has one owner."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ class Upload:
     """One stored video."""
 
     path: Path
+    """The file of the video."""
     folder: Path
-    """Made for this upload alone; goes with it."""
+    """The folder that was made for this upload alone, and that is removed with it."""
     owner: str
     """The visitor who sent it."""
 
 
 class Uploads:
-    """What may be named as a video, which is what was stored here and nothing else.
+    """All stored videos, which are the only files that a visitor may name as a video.
 
-    A client names an upload by the text that it was given when it sent it. The text is only
-    looked up, never opened: what is opened is the server's own note of the path. Two uploads of
-    the same bytes are two files.
+    A client names an upload by the text that it got when it sent the file. The server only looks
+    the text up, and opens its own record of the path. Two uploads of the same bytes are two files.
+
+    Args:
+        root: The folder below which the folders of uploads are made.
     """
 
     def __init__(self, root: Path) -> None:
@@ -34,19 +37,20 @@ class Uploads:
         self._stored: dict[str, Upload] = {}
 
     def make_folder(self) -> Path:
-        """An empty folder to store one upload in; see `keep` and `drop_folder`."""
+        """Make an empty folder to store one upload in; see `keep` and `drop_folder`."""
         return self._folders.make()
 
     def keep(self, folder: Path, stored: Path, owner: str) -> Upload | None:
-        """Note a file that was stored in a folder of `make_folder`.
+        """Record a file that was stored in a folder of `make_folder`.
 
         Args:
-            folder: What `make_folder` gave.
-            stored: The file, somewhere below it.
-            owner: The visitor who may name it from now on.
+            folder: The folder that `make_folder` returned.
+            stored: The file, somewhere below the folder.
+            owner: The visitor who may name the file from now on.
 
         Returns:
-            None where it is no plain file within that folder; then nothing is noted.
+            The upload, or None if `stored` is not a regular file within that folder; then nothing
+            is recorded.
         """
         upload = Upload(stored, folder, owner)
         if not self._is_sound(upload):
@@ -55,31 +59,58 @@ class Uploads:
         return upload
 
     def drop_folder(self, folder: Path) -> None:
-        """Remove a folder of `make_folder` in which nothing was kept."""
+        """Remove a folder in which no upload was recorded.
+
+        Args:
+            folder: A folder that `make_folder` returned.
+        """
         self._folders.remove(folder)
 
     def find(self, named: str, owner: str) -> Upload | None:
-        """The upload that a client names; None unless it is its own and as it was stored."""
+        """Look up the upload that a client names.
+
+        Args:
+            named: The text by which the client names the upload.
+            owner: The visitor who asks.
+
+        Returns:
+            The upload, or None if there is none of this visitor or its file was replaced.
+        """
         upload = self._stored.get(named)
         return upload if upload and upload.owner == owner and self._is_sound(upload) else None
 
     def of(self, owner: str) -> list[Upload]:
-        """Those of one visitor."""
+        """List the uploads of one visitor.
+
+        Args:
+            owner: The visitor.
+
+        Returns:
+            The uploads, in the order in which they came.
+        """
         return [upload for upload in self._stored.values() if upload.owner == owner]
 
     def remove(self, upload: Upload) -> None:
-        """Remove an upload and the folder that was made for it."""
+        """Remove an upload and the folder that was made for it.
+
+        Args:
+            upload: The upload; one that is already removed is ignored.
+        """
         if self._stored.get(str(upload.path)) is upload:
             del self._stored[str(upload.path)]
             self._folders.remove(upload.folder)
 
     def remove_at(self, path: Path) -> None:
-        """Remove the upload stored at `path`, if there is one."""
+        """Remove the upload stored at a path, if there is one.
+
+        Args:
+            path: The path of the file.
+        """
         if (upload := self._stored.get(str(path))) is not None:
             self.remove(upload)
 
     def _is_sound(self, upload: Upload) -> bool:
-        """A plain file in a folder made for it, with no link on the way."""
+        """Whether the upload is a regular file in its own folder, without any symbolic link."""
         folder, path = upload.folder, upload.path
         try:
             return (
