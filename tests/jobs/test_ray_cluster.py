@@ -186,7 +186,7 @@ def test_an_address_at_which_nothing_answers():
 )
 def test_what_a_worker_asks_for(monkeypatch, nodes, count, expected):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    crew = ray_cluster._crew(nodes, count)
+    crew = ray_cluster._pool(nodes, count)
     assert (crew.count, crew.cpus, crew.gpus) == expected
 
 
