@@ -1,4 +1,4 @@
-"""Options that exclude each other: one table, for the command line and for Python."""
+"""The table of options that exclude each other, for the command line and for Python."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ FIELDS = "fields"
 
 
 class Exclusion(NamedTuple):
-    """No option of `options` goes with one of `others`."""
+    """A rule: no option of `options` can be combined with an option of `others`."""
 
     options: tuple[str, ...]
+    """The options on one side of the rule."""
     others: tuple[str, ...]
+    """The options on the other side of the rule."""
     sentence: str
-    """{option} is the first option that is given, {others} are all others that are."""
+    """The message. {option} is the first option of `options` that the user gave, {others} are all
+    options of `others` that the user gave."""
 
 
 _SHOTS = ("--redo-shots", "--keep-job")
@@ -75,18 +78,17 @@ EXCLUSIONS = (
 
 
 def check_exclusions(given: Mapping[str, object]) -> None:
-    """Check options against the table.
+    """Check that no two options exclude each other.
 
     Args:
-        given: Option -> its value; None and False: not given. Options that are left out are not
-            given either.
+        given: Option -> its value. None, False or a missing key: the user did not give the option.
 
     Raises:
-        UsageError: Two options exclude each other; the sentence names them.
+        UsageError: Two options exclude each other; the message names them.
     """
     present = [name for name, value in given.items() if value is not None and value is not False]
     for options, others, sentence in EXCLUSIONS:
         option = next((name for name in options if name in present), None)
-        found = [name for name in others if name in present]
-        if option is not None and found:
-            raise UsageError(sentence.format(option=option, others=" and ".join(found)))
+        matches = [name for name in others if name in present]
+        if option is not None and matches:
+            raise UsageError(sentence.format(option=option, others=" and ".join(matches)))

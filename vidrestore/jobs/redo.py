@@ -65,7 +65,14 @@ class Redo:
     """Notices for the user, one sentence each."""
 
     def has(self, frame: int) -> bool:
-        """Tell whether a frame, counted from 0, is rendered anew."""
+        """Tell whether a frame is rendered anew.
+
+        Args:
+            frame: The index of the frame, from 0.
+
+        Returns:
+            True where one of the ranges of `frames` includes it.
+        """
         return _lies_in(frame, self.frames)
 
 
@@ -331,6 +338,7 @@ def _numbers(text: str, shots: int) -> frozenset[int]:
 
 
 def _described(encoding: Encoding) -> dict[str, str]:
+    """Return the properties of an encoding that the packets of one stream must share."""
     return {
         "encoder": encoding.encoder,
         "pixels": encoding.pixel_format,
@@ -340,4 +348,5 @@ def _described(encoding: Encoding) -> dict[str, str]:
 
 
 def _lies_in(frame: int, frames: Sequence[tuple[int, int]]) -> bool:
+    """Tell whether a frame is in one of the ranges [first, end)."""
     return any(first <= frame < end for first, end in frames)
