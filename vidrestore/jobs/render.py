@@ -36,7 +36,7 @@ from vidrestore.restoration.statistics import RestorationStats
 
 @dataclass(frozen=True, slots=True)
 class RenderJob:
-    """All that the rendering of a segment depends on, in values that another process can receive."""
+    """All that the rendering of a segment depends on, as values that can be sent to a process."""
 
     source: Path
     """The video whose faces are restored."""
