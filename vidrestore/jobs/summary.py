@@ -47,14 +47,14 @@ def likeness_by_track(tally: RestorationStats, analysis: Analysis) -> tuple[Trac
     Returns:
         One value for each track that the guard compared, in the order of the tracks.
     """
-    found = []
+    values = []
     for track in analysis.tracks:
         if track.track_id not in tally.likeness:
             continue
         sums = tally.likeness_of(track.track_id)
         shot = sum(start <= track.first_frame for start, _ in analysis.shots)
         looks = sums.looks
-        found.append(
+        values.append(
             TrackLikeness(
                 track.track_id,
                 track.person_id,
@@ -67,12 +67,12 @@ def likeness_by_track(tally: RestorationStats, analysis: Analysis) -> tuple[Trac
                 sums.identity_used / looks if looks else None,
             )
         )
-    return tuple(found)
+    return tuple(values)
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did and what it did not do."""
+    """The summary of a run: what it restored, what it skipped, and what the output lost."""
 
     frames: int
     """Frames in the output."""
@@ -122,6 +122,7 @@ class Summary:
 
 
 def _plain(value: Any) -> Any:
+    """Convert a value of the summary to values that JSON can hold."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple):
@@ -176,6 +177,7 @@ def summarize(
 
 
 def _with_fixity(summary: Summary, fixity: Verification) -> Summary:
+    """Add the result of reading the output back."""
     why_not = () if fixity.not_compared is None else (fixity.not_compared,)
     return replace(
         summary,
@@ -187,6 +189,7 @@ def _with_fixity(summary: Summary, fixity: Verification) -> Summary:
 
 
 def _unparsed(tally: RestorationStats) -> Iterator[str]:
+    """Yield the warning about crops in which the face parser found no face, if any."""
     if tally.unparsed:
         yield (
             f"the face parser found no face in {tally.unparsed} crops; their masks were made from "
@@ -202,8 +205,8 @@ def _missing_frames(analysis: Analysis) -> int:
     """
     analysis = of_file(analysis)
     info = analysis.info
-    shown = int(analysis.pts[-1] - analysis.pts[0]) * info.time_base + 1 / info.frame_rate
-    absent = info.duration_seconds_from_header - float(shown)
+    decoded = int(analysis.pts[-1] - analysis.pts[0]) * info.time_base + 1 / info.frame_rate
+    absent = info.duration_seconds_from_header - float(decoded)
     if absent <= 2 / info.frame_rate and not analysis.decode_errors:
         return 0
     most = math.ceil(max(absent, 0) * info.frame_rate) + analysis.decode_errors
@@ -211,6 +214,7 @@ def _missing_frames(analysis: Analysis) -> int:
 
 
 def _warnings(analysis: Analysis, missing: int) -> Iterator[str]:
+    """Yield the warnings about the source and its analysis."""
     if missing:
         yield f"{missing} frames that the file announces could not be decoded; they are missing"
     if analysis.corrupt_frames:
