@@ -69,11 +69,15 @@ class FileHashes:
 
 
 def checksum_line(content: bytes | memoryview, key: str = "") -> bytes:
-    """What is appended to stored bytes: their SHA-256, with that of what they are stored for.
+    """Return the line with the SHA-256 of a key and of content, to append to the content.
 
     Args:
-        content: The bytes.
-        key: What they are, so that they are not taken for anything else.
+        content: The content to store.
+        key: A text that tells what the content is, so that it cannot be taken for something else;
+            default: empty.
+
+    Returns:
+        The line, of a fixed number of bytes.
     """
     digest = hashlib.sha256(key.encode())
     digest.update(content)
