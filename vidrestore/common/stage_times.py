@@ -22,7 +22,7 @@ class StageTime:
 
     @property
     def seconds(self) -> float:
-        """The time from the start to the end of the thread, in seconds."""
+        """The time that the thread worked and waited, in seconds."""
         return self.busy_seconds + self.starved_seconds + self.held_seconds
 
     def add(self, other: StageTime) -> None:
