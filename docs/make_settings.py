@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from vidrestore/config.py and configs/: `make docs`."""
+"""Writes docs/settings.md from vidrestore/common/settings.py and configs/: `make docs`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _HEAD = """# Settings
 
 Every setting, its default and its meaning. Give one with `--set SECTION.KEY=VALUE`, as often as
 needed, or many in a TOML file with `--profile FILE`; `vidrestore restore --print-config` prints
-what would hold. The last one wins: defaults, the profile, options, `--set`. This page is made from
-`vidrestore/config.py` by `make docs`.
+the resulting settings. The last one wins: defaults, the profile, options, `--set`. `make docs`
+makes this page from `vidrestore/common/settings.py`.
 
 """
 
