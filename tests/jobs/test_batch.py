@@ -196,7 +196,7 @@ def test_results_stay_on_standard_output_while_a_crew_is_kept_from_it(
         (["a.mp4", "b.mp4", "c.mp4"], "add --output-dir DIR"),
         (["a.mp4", "b.mp4", "--name", "{name}"], "give --output-dir"),
         (["--output-dir", "out"], "no INPUT was named"),
-        (["a.mp4", "--output-dir", "out", "--people", "1"], "--people cannot hold for many"),
+        (["a.mp4", "--output-dir", "out", "--people", "1"], "--people cannot apply to several"),
         (["a.mp4", "--output-dir", "out", "--plate", "p", "--layer", "l"], "--plate and --layer"),
     ],
 )

@@ -154,7 +154,7 @@ def checked_fields(stored: object) -> dict[str, Any]:
         RecursionError: The value is nested too deeply.
     """
     if not isinstance(stored, dict):
-        raise ChecksumError("it holds no object")
+        raise ChecksumError("it is not an object")
     fields = {name: value for name, value in stored.items() if name != _FIELD}
     checksum = str(stored.get(_FIELD, "")).encode(errors="replace")
     if not hmac.compare_digest(checksum, checksum_of_fields(fields).encode()):

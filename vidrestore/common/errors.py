@@ -87,7 +87,7 @@ def not_written(what: str, folder: Path, error: Exception, failed: str = "failed
         )
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return OutputError(
-            f"{what} {failed}: there is not enough memory; free some, or choose a quicker "
+            f"{what} {failed}: there is not enough memory; free some, or choose a faster "
             "encode.preset or fewer encode.threads, and run the command again"
         )
     return OutputError(f"{what} {failed}: {system_reason(error)}")

@@ -66,7 +66,7 @@ def no_ordinary_file(path: Path) -> str | None:
         return "is a folder"
     kinds = {stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
     kind = next((name for test, name in kinds.items() if test(mode)), "a device")
-    return f"is {kind} and no ordinary file"
+    return f"is {kind} and not an ordinary file"
 
 
 def check_readable_kind(path: Path, what: str, kind: type[VidrestoreError]) -> None:

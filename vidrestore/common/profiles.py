@@ -84,7 +84,7 @@ def as_toml(settings: Settings) -> str:
     for line in text.splitlines():
         if not is_utf8(line):
             raise ConfigError(
-                f"a profile cannot hold {shortened(line)}, whose bytes are no UTF-8; rename it"
+                f"a profile cannot hold {shortened(line)}, which is not UTF-8; rename the file"
             )
     return text
 
@@ -134,7 +134,7 @@ def _parse_change(change: str) -> dict[str, Any]:
     key, equals, text = change.partition("=")
     names = key.strip().split(".")
     if not (equals and 1 < len(names) <= _DEEPEST_SETTING and all(names)):
-        raise ConfigError(f"a setting is written SECTION.KEY=VALUE, not {quoted(change)}")
+        raise ConfigError(f"a setting must have the form SECTION.KEY=VALUE, not {quoted(change)}")
     value = _value(text.strip(), key.strip())
     for name in reversed(names[1:]):
         value = {name: value}

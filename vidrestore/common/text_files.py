@@ -65,8 +65,8 @@ def parsed_toml(text: str) -> dict[str, Any]:
     return table
 
 
-_TOO_DEEP = f"tables or lists lie more than {_DEEPEST} deep in one another"
-_TOO_LARGE = "a whole number is larger than the 64 bits that TOML has for one"
+_TOO_DEEP = f"tables or lists are nested more than {_DEEPEST} deep"
+_TOO_LARGE = "a whole number has more than the 64 bits that TOML allows"
 
 
 def _check(table: dict[str, Any]) -> None:
@@ -137,5 +137,5 @@ def read_text(path: Path, what: str, *, errors: str = "strict") -> str:
         return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors)
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{what} {path} cannot be read: it is no text in UTF-8; save it as such"
+            f"{what} {path} cannot be read: it is not text in UTF-8; save it in UTF-8"
         ) from error

@@ -33,8 +33,8 @@ def seconds_of(time: object) -> Fraction:
     match = _TIME.fullmatch(time) if isinstance(time, str) else None
     if match is None:
         raise UsageError(
-            "a time is written as seconds, M:SS or H:MM:SS, such as 75.5, 1:15.5 or 0:01:15.5, "
-            f"not {quoted(time)}"
+            "a time must have the form seconds, M:SS or H:MM:SS, such as 75.5, 1:15.5 or "
+            f"0:01:15.5, not {quoted(time)}"
         )
     numbers = {name: int(text or 0) for name, text in match.groupdict().items() if name != "part"}
     minutes = numbers["h"] * 60 + numbers["hm"] + numbers["m"]
@@ -55,7 +55,7 @@ def exact_seconds(time: float | Fraction, what: str) -> Fraction:
         UsageError: The time is negative, not finite, or more than 10^9 s.
     """
     if not 0 <= time <= _LATEST_SECONDS:  # which is also true for NaN
-        raise UsageError(f"{what} is a number of seconds from 0 on, not {quoted(time)}")
+        raise UsageError(f"{what} must be a number of seconds from 0 on, not {quoted(time)}")
     return Fraction(time)
 
 

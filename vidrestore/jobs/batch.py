@@ -76,7 +76,7 @@ def expanded(paths: Sequence[Path]) -> list[Path]:
         root = Path(path.anchor)
         named = sorted(each for each in root.glob(str(path.relative_to(root))) if each.is_file())
         if not named:
-            raise InputError(f"no file has a name such as {path}")
+            raise InputError(f"no file has a name such as {path}; check the pattern")
         files.extend(named)
     return files
 
@@ -152,7 +152,7 @@ def _check_name(name: str) -> None:
     """Raise UsageError where the pattern of the names is not valid."""
     if Path(name).name != name or not name:
         raise UsageError(
-            f"the pattern {quoted(name)} is no file name; leave folders to --output-dir"
+            f"the pattern {quoted(name)} is not a file name; give the folder with --output-dir"
         )
     try:
         fields = [field for _, field, _, _ in string.Formatter().parse(name) if field is not None]

@@ -31,20 +31,20 @@ EXCLUSIONS = (
     Exclusion(
         _SHOTS,
         ("--plate", "--layer"),
-        "single shots cannot be redone with {others}, so {option} cannot go with it; leave it out "
-        "and restore the whole anew",
+        "{option} cannot be combined with {others}, because single shots cannot be redone then; "
+        "leave out {option} and restore the whole video",
     ),
     Exclusion(
         _SHOTS,
         ("--scale",),
-        "single shots cannot be redone with {others}, so {option} cannot go with it; leave it out "
-        "and restore the whole anew",
+        "{option} cannot be combined with {others}, because single shots cannot be redone then; "
+        "leave out {option} and restore the whole video",
     ),
     Exclusion(
         ("--plate",),
         ("--scale",),
-        "the output is as large as the plate, so {others} cannot go with {option}; leave out one "
-        "of them",
+        "{others} cannot be combined with {option}, because the output is as large as the plate; "
+        "leave out one of the two",
     ),
     Exclusion(
         (PICTURES,),
@@ -52,12 +52,12 @@ EXCLUSIONS = (
             *("--plate", "--before-swap", "--layer", "--start or --end", "--keep-job"),
             *("--redo-shots", "--codec", "encode.hardware", "encode.pixel_format", "--scale"),
         ),
-        "{others} cannot go with pictures; leave it out",
+        "{others} cannot be combined with pictures; leave it out",
     ),
     Exclusion(
         ("--analysis",),
         ("--start or --end",),
-        "an analysis is of a whole video; leave out --start and --end with it",
+        "an analysis covers a whole video; leave out --start and --end with --analysis",
     ),
     Exclusion(
         ("--output-dir",),
@@ -65,14 +65,14 @@ EXCLUSIONS = (
             *("--people", "--shots", "--cuts", "--analysis", "--before-swap", "--plate"),
             *("--layer", "--framemd5", "--report", "--redo-shots"),
         ),
-        "{others} cannot hold for many inputs; restore them one by one, with OUTPUT instead of "
+        "{others} cannot apply to several inputs; restore them one by one, with OUTPUT instead of "
         "--output-dir",
     ),
     Exclusion(
         (FIELDS,),
         ("--plate", "--before-swap", "--layer"),
-        "the source is interlaced, and {others} cannot go with faces restored field by field; add "
-        "--deinterlace off to take its frames as they are",
+        "the source is interlaced, and {others} cannot be combined with the restoration of fields; "
+        "add --deinterlace off to use its frames as they are",
     ),
 )
 

@@ -107,7 +107,7 @@ class Job:
             raise not_written("writing the pictures", self.target.parent, error) from error
         if done != list(range(len(targets))):
             raise OutputError(
-                f"{len(done)} of {len(targets)} pictures came out of the work folder; run the "
+                f"the work folder gave {len(done)} of {len(targets)} pictures; run the "
                 "command again with --no-resume"
             )
         return folder / self.target.name
@@ -180,7 +180,9 @@ def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Setting
             ".tif"
         )
     if kind != own and {"dpx", "exr"} & {kind, own}:
-        raise OutputError(f"{own} pictures do not become {kind} ones here; name the output .{own}")
+        raise OutputError(
+            f"{own} pictures do not become {kind} ones in vidrestore; name the output .{own}"
+        )
     if kind in ("dpx", "exr"):
         _check_held(first, header, info)
     if kind == "jpeg" and quality == "archive":
@@ -210,12 +212,12 @@ def _check_held(path: Path, header: Header, info: VideoInfo) -> None:
     with files.open_picture(path) as data:
         if header.kind == "dpx" and not dpx.matches_pixels(data, samples):
             raise InputError(
-                f"{path} holds its pixels in a way that is not written here; save it as R'G'B' of "
-                "10 bits in filled words, or of 16 bits"
+                f"{path} stores its pixels in a way that vidrestore cannot write; save it as "
+                "R'G'B' of 10 bits in filled words, or of 16 bits"
             )
         if header.kind == "exr" and not exr.matches_pixels(data, samples):
             raise InputError(
-                f"{path} is decoded to other pixels than the OpenEXR library reads in it; save it "
+                f"the decoder and the OpenEXR library read different pixels from {path}; save it "
                 "in scan lines of half floats with ZIP compression"
             )
 

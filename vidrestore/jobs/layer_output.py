@@ -39,8 +39,8 @@ _DEFLATE = 8  # libtiff's COMPRESSION_ADOBE_DEFLATE
 # code value of ten bits.
 _PRORES = {"profile": "4444xq", "bits_per_mb": "8192", "quant_mat": "default"}
 _LOSSY = (
-    "the layer is in ProRes, which is lossy: with it the source comes to the output but for two "
-    "code values of 8 bits or six of 10; --set layer.format=tiff gives it to one"
+    "the layer is in ProRes, which is lossy: the layer over the source differs from the output by "
+    "up to two code values of 8 bits or six of 10 bits; --set layer.format=tiff reduces this to one"
 )
 # Ten bits of narrow range, without the codes that are reserved for synchronization.
 _PRORES_HOLDS = LayerRange(219 * 4, -0.06, 1.08)
@@ -198,7 +198,9 @@ class LayerOutput:
         """
         with _writing(self.folder):
             if (self.folder.exists() or self.folder.is_symlink()) and not self.folder.is_dir():
-                raise UsageError(f"the layer {self.folder} is no folder; give one")
+                raise UsageError(
+                    f"the layer {self.folder} is not a folder; give the name of a folder"
+                )
             if not self.folder.exists() and not self.folder.absolute().parent.is_dir():
                 raise OutputError(
                     f"the folder {self.folder.parent} for the layer does not exist; create it"
@@ -211,7 +213,7 @@ class LayerOutput:
             run_files = {os.path.realpath(path) for path in (target, *others)}
             if self.form == "prores" and run_files.intersection(map(os.path.realpath, movies)):
                 raise UsageError(
-                    f"the layer would be written over a file of this run in {self.folder}; "
+                    f"the layer would replace a file of this run in {self.folder}; "
                     "choose another folder"
                 )
             for path in self._there():
@@ -410,7 +412,7 @@ def _write_pictures(video: Path, folder: Path, stream: str) -> None:
         # cv2.imwrite does not tell why it fails.
         done, data = cv2.imencode(".tif", picture, [cv2.IMWRITE_TIFF_COMPRESSION, _DEFLATE])
         if not done:
-            raise OutputError(f"no TIFF of frame {frame.index} of the layer could be made")
+            raise OutputError(f"frame {frame.index} of the layer cannot be encoded as TIFF")
         (folder / f"{stream}_{frame.index:06d}.tif").write_bytes(data.tobytes())
 
 

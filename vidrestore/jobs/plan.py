@@ -393,8 +393,8 @@ def assemble(
     if unknown := without_cache_key(faces.described):
         work.keep_results_apart()
         notify(on_event, (
-            f"{' and '.join(unknown)} has no cache_key, so this run takes no restored face from an "
-            "earlier one, and nothing of it is kept if it is interrupted; give the restorer one "
+            f"{' and '.join(unknown)} has no cache_key, so this run uses no restored face of an "
+            "earlier run, and keeps nothing if it is interrupted; give the restorer a cache_key "
             "that names its weights and options"
         ))  # fmt: skip
     if output.scaling is not None:
@@ -456,7 +456,8 @@ def _check_analysis(
     if analysis.template != settings.align.template:
         raise UsageError(
             f"the analysis was made for the template {analysis.template} and {restorer.name} "
-            f"wants {settings.align.template}; analyze with align.template set to that"
+            f"wants {settings.align.template}; analyze again with "
+            f"--set align.template={settings.align.template}"
         )
 
 

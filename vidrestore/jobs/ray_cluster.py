@@ -146,7 +146,9 @@ def connected(address: str, count: int | None = None) -> Iterator[WorkerPool]:
     """
     host = re.fullmatch(r"([^:/]+):([0-9]{1,5})", address)
     if host is None and address != "auto":
-        raise UsageError(f"the address of a cluster is HOST:PORT or auto, not {quoted(address)}")
+        raise UsageError(
+            f"the address of a cluster must be HOST:PORT or auto, not {quoted(address)}"
+        )
     with _ray("--cluster", _token_mode()) as (ray, connect):
         if host is not None:
             _check_reachable(host[1], int(host[2]))
@@ -193,7 +195,9 @@ def _pool(nodes: Sequence[dict[str, float]], count: int | None) -> WorkerPool:
         return WorkerPool(count or gpus, cpus=0, gpus=each)
     cores = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
     if not cores:
-        raise ClusterError("the cluster has no node with a GPU or a CPU to give")
+        raise ClusterError(
+            "no node of the cluster has a GPU or a CPU for workers; start one with at least one CPU"
+        )
     cpus = min(torch.get_num_threads(), *cores)
     return WorkerPool(count or sum(each // cpus for each in cores), cpus=cpus, gpus=0)
 
@@ -217,7 +221,7 @@ def _check_reachable(host: str, port: int) -> None:
     except OSError as error:
         reason = system_reason(error)
         raise ClusterError(
-            f"no Ray cluster answers at {host}:{port} ({reason}); start one by ray start --head, "
+            f"no Ray cluster answers at {host}:{port} ({reason}); start one with ray start --head, "
             "and give the address that it prints"
         ) from error
 
@@ -239,7 +243,7 @@ def _ray(option: str, surroundings: dict[str, str]) -> Iterator[tuple[Any, Calla
                 f"{option} needs the extra: pip install 'vidrestore[cluster]'"
             ) from error
         if ray.is_initialized():
-            raise UsageError("this process uses Ray already; leave that first, by ray.shutdown()")
+            raise UsageError("this process already uses Ray; call ray.shutdown() first")
 
         def connect(**how: Any) -> None:
             handler = signal.getsignal(signal.SIGTERM)

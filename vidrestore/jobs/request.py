@@ -116,7 +116,7 @@ class RestoreRequest:
         scale = self.settings.scale
         if scale.upscaler is not None and scale.factor == 1:
             raise UsageError(
-                f"the upscaler {scale.upscaler} is given, but nothing is to be enlarged; add "
+                f"the upscaler {scale.upscaler} has no effect without a larger output; add "
                 "--scale 2 or 4"
             )
         check_paths(
@@ -158,15 +158,15 @@ def check_picture_paths(
     for path, other in ((source, target), (target, source)):
         if not is_pictures(path):
             raise UsageError(
-                f"{path.name} is no picture and {other.name} is one; pictures become pictures, "
+                f"{path.name} is not a picture and {other.name} is one; pictures become pictures, "
                 "in .tif, .png, .jpg, .dpx or .exr, and videos become videos"
             )
         kind_of(path)
     if is_pattern(source) != is_pattern(target):
         one = source if is_pattern(source) else target
         raise UsageError(
-            f"{one.name} names many pictures and the other path one; give both with a number, "
-            "such as name_%06d.tif, or none"
+            f"{one.name} names many pictures and the other path one; give both paths with a "
+            "number, such as name_%06d.tif, or neither"
         )
     pictures = pictures_of(source)
     if framemd5 is not None:
@@ -256,11 +256,11 @@ def _check_report(
 ) -> None:
     """Raise UsageError where the report has a wrong name or would replace another file."""
     if report.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(
-            f"the report is a web page, so its name ends in .html, not {report.name!r}"
-        )
+        raise UsageError(f"the name of the report must end in .html, and {report.name!r} does not")
     if framemd5 is not None and os.path.realpath(report) == os.path.realpath(framemd5):
-        raise UsageError(f"the report {report} is the listing, too; give them two names")
+        raise UsageError(
+            f"the report {report} is the listing, too; give the two files different names"
+        )
     check_new(report, overwrite=overwrite, what="the report", inputs=inputs, outputs=[target])
 
 
@@ -286,6 +286,6 @@ def check_fields(source: Path, interlacing: Interlacing, *, factor: int) -> None
     """
     if factor > 1 and interlacing.mode == "keep":
         raise UsageError(
-            f"{source} is {interlacing.found or 'interlaced'}, and larger frames cannot be woven "
-            "of its fields; add --deinterlace bob to make a frame of each field"
+            f"{source} is {interlacing.found or 'interlaced'}, and its fields cannot be woven into "
+            "larger frames; add --deinterlace bob to make a frame of each field"
         )

@@ -323,8 +323,8 @@ def _check_lossless(fixity: Verification, plan: Plan) -> None:
     is_lossless = plan.job.encoding.is_lossless and _codec(plan) != "jpeg"
     if is_lossless and fixity.identical_outside not in (None, fixity.frames):
         raise FaultyOutputError(
-            f"the finished file differs from its source outside the faces, which {_codec(plan)} "
-            "does not do by itself; check the disk, nothing was changed"
+            f"the finished file differs from its source outside the faces, although {_codec(plan)} "
+            "is lossless; nothing was changed, check the disk"
         )
 
 

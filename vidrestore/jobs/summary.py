@@ -216,7 +216,7 @@ def _missing_frames(analysis: Analysis) -> int:
 def _warnings(analysis: Analysis, missing: int) -> Iterator[str]:
     """Yield the warnings about the source and its analysis."""
     if missing:
-        yield f"{missing} frames that the file announces could not be decoded; they are missing"
+        yield f"{missing} frames that the header announces could not be decoded and are missing"
     if analysis.corrupt_frames:
         yield f"{analysis.corrupt_frames} frames are damaged in the source"
     if analysis.repaired_times:

@@ -181,7 +181,7 @@ def _check_source(index: int, was: _Read | None, analysis: Analysis, source: Pat
     if (was.frame.pts if was else None) != expected:
         raise ChangedSourceError(
             f"{source} does not give the {analysis.frame_count} frames of its analysis again; "
-            "it changed meanwhile or cannot be read reliably"
+            "the file has changed meanwhile or cannot be read reliably"
         )
 
 

@@ -143,10 +143,10 @@ class WorkFolder:
             return None
         if earlier is None:
             return (
-                f"what an earlier run left in {self.path} is not used, since its {own.name} is "
+                f"the work of an earlier run in {self.path} is not used, because its {own.name} is "
                 "damaged or of another version"
             )
-        return f"what an earlier run left in {self.path} is of another source and is not used"
+        return f"the work of an earlier run in {self.path} is of another source and is not used"
 
     def keep_results_apart(self) -> None:
         """Store the results of this run in a folder of their own, which the end of the run removes.
@@ -162,7 +162,7 @@ class WorkFolder:
             if not fits:
                 return False
             if not _is_folder(entry):
-                self._drop(entry, "it is not a folder of its own")
+                self._drop(entry, "it is not a folder, or is a link")
                 return False
             for inside in list(entry.iterdir()):
                 self._drop_foreign(inside, has_files=entry != self._segments)
@@ -173,7 +173,7 @@ class WorkFolder:
         else:
             wanted = fits and (entry.name == "job.json" or is_part)
         if wanted and not _is_file(entry):
-            self._drop(entry, "it is not a file of its own")
+            self._drop(entry, "it is not a file, or is a link")
             return False
         return wanted
 
@@ -186,7 +186,7 @@ class WorkFolder:
             for inside in list(entry.iterdir()):
                 self._drop_foreign(inside, has_files=False)
         elif has_files or not _is_file(entry):
-            self._drop(entry, f"it is not a {'folder' if has_files else 'file'} of its own")
+            self._drop(entry, f"it is not a {'folder' if has_files else 'file'}, or is a link")
             _remove(entry)
 
     def _drop(self, entry: Path, why: str) -> None:
@@ -202,8 +202,8 @@ class WorkFolder:
         if not names:
             return None
         more = len(names) - _MOST_NAMED
-        shown = ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-        return f"damaged in {self.path}, and made anew as far as it is needed: {shown}"
+        files = ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        return f"damaged files in {self.path} are not used and are made again if needed: {files}"
 
     def place(self, name: str, suffix: str) -> Path:
         """Choose a temporary file for a part, with a new name in each call.
@@ -256,7 +256,7 @@ class WorkFolder:
         if not has_size or sha256_of_file(path) != note["sha256"]:
             # A missing file is no damage: joining moves the streams of a layer away.
             if path.exists() or path.is_symlink():
-                self._drop(path, "it is not what its note describes")
+                self._drop(path, "it differs from its note")
             return None
         return SegmentFile(path, note["size"], note["sha256"], note["counts"])
 
@@ -346,8 +346,8 @@ class WorkFolder:
         note = read_note(path, shape)
         if note is None and (path.exists() or path.is_symlink()):
             raise UsageError(
-                f"{path} is damaged or of another version, so its output cannot be redone in "
-                "part; restore the whole with --keep-job --overwrite"
+                f"{path} is damaged or of another version, so single shots of its output cannot be "
+                "redone; restore the whole video with --keep-job --overwrite"
             )
         return note
 
@@ -452,14 +452,14 @@ def _check_own(folder: Path) -> None:
     """Raise OutputError where the work folder or its lock is something else, such as a link."""
     lock = folder / "lock"
     for path, is_right, right in (
-        (folder, _is_folder(folder), "a folder of its own"),
-        (lock, _is_file(lock), "a file of its own"),
+        (folder, _is_folder(folder), "a folder"),
+        (lock, _is_file(lock), "a file"),
     ):
         if not is_right and (path.exists() or path.is_symlink()):
             what = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "a file"
             raise OutputError(
-                f"{path} is {what}, and vidrestore keeps {right} there; move it away or choose "
-                "another name for the output"
+                f"{path} is {what}, but vidrestore needs {right} of that name; move it away or "
+                "choose another name for the output"
             )
 
 
@@ -513,21 +513,21 @@ def _leave(folder: WorkFolder, on_kept: Callable[[str], None]) -> None:
         folder.drop_unfinished()
         if folder.is_of_earlier_run:
             on_kept(
-                f"kept in {folder.path}, of an earlier run: {done}; to go on from there, type the "
-                "command of that run again"
+                f"kept in {folder.path}, of an earlier run: {done}; to continue from there, run "
+                "the command of that run again"
             )
         else:
             on_kept(
-                f"kept in {folder.path}: {done}; to go on from there, type the same command again, "
-                "or with --no-resume to begin anew"
+                f"kept in {folder.path}: {done}; to continue from there, run the same command "
+                "again, or add --no-resume to start over"
             )
     elif not folder.clear():
         shutil.rmtree(folder.path, ignore_errors=True)
     if _is_folder(folder.crops):
         size = bytes_in(folder.crops) / 1e6
         on_kept(
-            f"restored faces are kept in {folder.crops} ({size:,.1f} MB); with "
-            "restore.cache_crops they are used again, and the folder can be deleted at any time"
+            f"restored faces are kept in {folder.crops} ({size:,.1f} MB); later runs with "
+            "restore.cache_crops use them, and the folder can be deleted at any time"
         )
 
 

@@ -76,7 +76,7 @@ class WorkerPool:
         device = settings.restore.device
         if device.startswith("cuda:"):
             raise UsageError(
-                f"each worker is given a GPU of its own; use --device cuda, not {device}"
+                f"vidrestore chooses the GPU of each worker; use --device cuda, not {device}"
             )
         if device == "cuda" and not self.gpus:
             raise UsageError("the workers have no GPU; use --device cpu or auto")
@@ -117,7 +117,7 @@ class WorkerPool:
 
 def _ended(what: str) -> ClusterError:
     """Return the error for a failure after which the user can run the command again."""
-    return ClusterError(f"{what}; what is done is kept, run the command again")
+    return ClusterError(f"{what}; finished segments are kept, run the command again")
 
 
 def _packed(thing: object) -> bytes:
@@ -129,7 +129,7 @@ def _packed(thing: object) -> bytes:
     except Exception as error:  # pickling runs methods of the object, which may raise anything
         raise UsageError(
             f"the given restorer cannot be sent to workers, since it cannot be pickled ({error}); "
-            "name one in the settings, or go without workers"
+            "name a restorer in the settings, or run without workers"
         ) from error
 
 
@@ -195,7 +195,7 @@ class _Worker:
         if order.version != version("vidrestore"):
             raise ClusterError(
                 f"{here} has vidrestore {version('vidrestore')} and the run was started with "
-                f"{order.version}; install the same on all nodes"
+                f"{order.version}; install the same version on all nodes"
             )
         torch.set_num_threads(order.threads)
         sys.path += [folder for folder in order.folders if folder not in sys.path]
@@ -210,8 +210,8 @@ class _Worker:
             _check_input(path, fingerprint, here)
         if not os.access(work.folder / "segments", os.W_OK):
             raise OutputError(
-                f"{work.folder} is not there or cannot be written to on {here}; share the folder "
-                "of the output with all nodes"
+                f"{work.folder} does not exist on {here} or cannot be written to there; share the "
+                "folder of the output with all nodes"
             )
         usual = work.own_restorer or chosen_restorer(work.settings, self._on_event)
         self._work = work
@@ -223,13 +223,13 @@ class _Worker:
         self._parser = chosen_parser(work.settings)
         for what, other, own in (
             ("restorer", _names(work.networks), _names(networks)),
-            ("recogniser", work.judge, self._judge.name),
+            ("recognizer", work.judge, self._judge.name),
             ("face parser", work.parser, self._parser and self._parser.name),
         ):
             if own != other:
                 raise ClusterError(
-                    f"{here} would use another {what} than where the run was started, "
-                    f"{own or 'none'} and not {other or 'none'}; have the same weights on all nodes"
+                    f"{here} would use another {what} than the machine that started the run: "
+                    f"{own or 'none'}, not {other or 'none'}; put the same weights on all nodes"
                 )
         return self._taken_notices()
 
@@ -262,11 +262,11 @@ class _Worker:
 def _check_input(path: Path, fingerprint: str, here: str) -> None:
     """Raise InputError where a file is missing here or is not that of the first machine."""
     if not is_pattern(path) and not path.is_file():
-        raise InputError(f"{path} is not there on {here}; share its folder with all nodes")
+        raise InputError(f"{path} does not exist on {here}; share its folder with all nodes")
     if probe.fingerprint(path) != fingerprint:
         raise InputError(
-            f"{path} on {here} is another file than where the run was started; share one folder "
-            "with all nodes"
+            f"{path} on {here} is another file than on the machine that started the run; share one "
+            "folder with all nodes"
         )
 
 
@@ -443,10 +443,10 @@ class _Dispatcher:
             if self._losses[segment.number] >= _MOST_LOSSES:
                 raise ClusterError(
                     f"{what} was lost {_MOST_LOSSES} times with the worker that rendered it, the "
-                    f"last time since {reason}; what is done is kept, look at the nodes' memory "
-                    "and run the command again"
+                    f"last time because: {reason}; finished segments are kept, check the memory of "
+                    "the nodes and run the command again"
                 )
-            self._notify([f"a worker was lost, and {what} is done again by another: {reason}"])
+            self._notify([f"a worker was lost, and another renders {what} again: {reason}"])
             self._progress.tell(segment, 0)
             self._left.appendleft(segment)
         self._assign()
@@ -459,11 +459,11 @@ class _Dispatcher:
             has = node["Resources"]
             if node["Alive"] and has.get("CPU", 0) >= pool.cpus and has.get("GPU", 0) >= pool.gpus:
                 if not any(handle.is_open for handle in self._handles):
-                    self._notify(["waiting for a first worker"])
+                    self._notify(["waiting for the first worker"])
                 return
         raise ClusterError(
-            "no node is left that could take a worker; what is done is kept, mend the cluster and "
-            "run the command again"
+            "no node of the cluster can run a worker; finished segments are kept, repair the "
+            "cluster and run the command again"
         )
 
     def _notify(self, notices: Sequence[str]) -> None:
