@@ -109,7 +109,7 @@ def run(
         ExitStack() as unfinished,
     ):
         made = _made(request, work, observer, on_event, unfinished)
-        plan, whole, counts, tally = made.plan, made.whole, made.counts, made.tally
+        plan, whole, counts, stats = made.plan, made.whole, made.counts, made.stats
         if request.keep_job:
             note_job(
                 work, whole, plan.job.analysis, plan.rendering.segments, counts=counts,
@@ -126,7 +126,7 @@ def run(
     fixity = made.fixity
     summary = summarize(
         plan.job.analysis,
-        tally,
+        stats,
         plan.losses,
         seconds,
         is_part=request.span is not None,
@@ -139,7 +139,7 @@ def run(
         redone_shots=() if plan.redo is None else plan.redo.shots,
         enlarged=plan.job.settings.scale.factor,
     )
-    return summary if observer is None else observer.finished(plan, tally, summary, fixity)
+    return summary if observer is None else observer.finished(plan, stats, summary, fixity)
 
 
 def _place_all(made: _Made, request: RestoreRequest, place: Path) -> None:
@@ -175,7 +175,7 @@ class _Made(NamedTuple):
     """The file of the output, or the pattern of its pictures, in the work folder."""
     counts: list[Mapping[str, Any]]
     """The counts of each segment."""
-    tally: RestorationStats
+    stats: RestorationStats
     """The sum of the counts."""
     used: tuple[str, ...]
     """The names of the restorers."""
@@ -224,28 +224,28 @@ def _restored(
     planned = time.monotonic()
     watch = Stopwatch()
     video, counts = plan.rendering.video()
-    tally = sum_of(counts)
-    watch.report(on_event, "restore", tally.stages)
+    stats = sum_of(counts)
+    watch.report(on_event, "restore", stats.stages)
     used = tuple(dict.fromkeys(chain.from_iterable(plan.restorers)))
     try:
         if (pictures := plan.output.pictures) is not None:
             whole = pictures.write(video, work.path / "whole", plan.base.analysis)
         else:
             whole = work.path / f"whole{request.target.suffix}"
-            _join_all(video, whole, plan, used, tally)
+            _join_all(video, whole, plan, used, stats)
         restored = time.monotonic()
-        onlooker = None if observer is None else observer.sample_collector(plan, tally)
+        collector = None if observer is None else observer.sample_collector(plan, stats)
         with ExitStack() as stack:
             listing = None
             if (path := request.framemd5) is not None:
                 listing = Listing(path, plan.base.path, request.target)
                 stack.enter_context(listing)
-            fixity = _checked(whole, plan, request, onlooker, listing, on_event)
+            fixity = _checked(whole, plan, request, collector, listing, on_event)
             unfinished.push(stack.pop_all())
     except FaultyOutputError:
         work.forget_video()  # so that the next run renders the video again
         raise
-    return _Made(plan, whole, counts, tally, used, fixity, listing, planned, restored)
+    return _Made(plan, whole, counts, stats, used, fixity, listing, planned, restored)
 
 
 def _codec(plan: Plan) -> str:
@@ -254,7 +254,7 @@ def _codec(plan: Plan) -> str:
 
 
 def _join_all(
-    video: Path, whole: Path, plan: Plan, restorers: Sequence[str], tally: RestorationStats
+    video: Path, whole: Path, plan: Plan, restorers: Sequence[str], stats: RestorationStats
 ) -> None:
     """Write the new video stream and all other streams of the base into `whole`."""
     analysis = plan.base.analysis
@@ -265,7 +265,7 @@ def _join_all(
         plan.output.streams,
         plan.output.info,
         last_frame=_last_frame(analysis),
-        provenance=_provenance(plan.job.settings, restorers, tally),
+        provenance=_provenance(plan.job.settings, restorers, stats),
         part_seconds=(
             None if plan.job.span is None else _part_seconds(analysis, plan.output.container_start)
         ),
@@ -277,12 +277,12 @@ def _checked(
     whole: Path,
     plan: Plan,
     request: RestoreRequest,
-    onlooker: SampleCollector | None,
+    collector: SampleCollector | None,
     listing: Listing | None,
     on_event: OnEvent | None,
 ) -> Verification | None:
     """Read the output back and compare it; None where no setting or option needs that."""
-    is_wanted = listing is not None or onlooker is not None
+    is_wanted = listing is not None or collector is not None
     if not plan.job.settings.encode.check and not is_wanted:
         return None
     analysis = plan.base.analysis
@@ -295,7 +295,7 @@ def _checked(
         strength=plan.strength,
         larger=_larger(plan),
         listing=listing,
-        onlooker=onlooker,
+        collector=collector,
         on_event=on_event,
     )
     _check_lossless(fixity, plan)
@@ -334,9 +334,9 @@ def _last_frame(analysis: Analysis) -> tuple[Fraction, Fraction]:
     return int(analysis.pts[-1]) * clock, last_duration(analysis) * clock
 
 
-def _provenance(settings: Settings, names: Sequence[str], tally: RestorationStats) -> str | None:
+def _provenance(settings: Settings, names: Sequence[str], stats: RestorationStats) -> str | None:
     """Return the tag that tells how the output was made; None where no face was restored."""
-    if not settings.encode.provenance or not tally.faces:
+    if not settings.encode.provenance or not stats.faces:
         return None
     return f"faces restored by vidrestore {version('vidrestore')} with {', '.join(names)}"
 

@@ -37,11 +37,11 @@ class TrackLikeness:
     """The same between the source and the mixture that was pasted."""
 
 
-def likeness_by_track(tally: RestorationStats, analysis: Analysis) -> tuple[TrackLikeness, ...]:
+def likeness_by_track(stats: RestorationStats, analysis: Analysis) -> tuple[TrackLikeness, ...]:
     """Average the similarity of each track.
 
     Args:
-        tally: The counts of the run.
+        stats: The counts of the run.
         analysis: The analysis whose tracks were restored.
 
     Returns:
@@ -49,9 +49,9 @@ def likeness_by_track(tally: RestorationStats, analysis: Analysis) -> tuple[Trac
     """
     values = []
     for track in analysis.tracks:
-        if track.track_id not in tally.likeness:
+        if track.track_id not in stats.likeness:
             continue
-        sums = tally.likeness_of(track.track_id)
+        sums = stats.likeness_of(track.track_id)
         shot = sum(start <= track.first_frame for start, _ in analysis.shots)
         looks = sums.looks
         values.append(
@@ -134,7 +134,7 @@ def _plain(value: Any) -> Any:
 
 def summarize(
     analysis: Analysis,
-    tally: RestorationStats,
+    stats: RestorationStats,
     losses: Sequence[str],
     seconds: Mapping[str, float],
     *,
@@ -145,7 +145,7 @@ def summarize(
 
     Args:
         analysis: The analysis whose faces were restored.
-        tally: The counts of pass two.
+        stats: The counts of pass two.
         losses: Sentences about what the output could not keep.
         seconds: Pass -> wall seconds.
         is_part: Whether a part of the source was restored; missing frames are then not counted.
@@ -156,21 +156,21 @@ def summarize(
     """
     missing = 0 if is_part else _missing_frames(analysis)
     skipped = dict(analysis.skipped)
-    for reason, count in tally.not_restored.items():
+    for reason, count in stats.not_restored.items():
         skipped[reason] = skipped.get(reason, 0) + count
     summary = Summary(
         frames=frames_of_output(analysis).frame_count,
-        faces=tally.faces,
-        repeated=tally.repeated,
-        kept=tally.kept,
+        faces=stats.faces,
+        repeated=stats.repeated,
+        kept=stats.kept,
         tracks=len(analysis.tracks),
         people=len({track.person_id for track in analysis.tracks}),
         shots=len(analysis.shots),
         skipped=skipped,
-        likeness=likeness_by_track(tally, analysis),
+        likeness=likeness_by_track(stats, analysis),
         corrupt_frames=analysis.corrupt_frames,
         missing_frames=missing,
-        warnings=(*_warnings(analysis, missing), *_unparsed(tally), *tally.notes.values(), *losses),
+        warnings=(*_warnings(analysis, missing), *_unparsed(stats), *stats.notes.values(), *losses),
         seconds=seconds,
     )
     return summary if fixity is None else _with_fixity(summary, fixity)
@@ -188,11 +188,11 @@ def _with_fixity(summary: Summary, fixity: Verification) -> Summary:
     )
 
 
-def _unparsed(tally: RestorationStats) -> Iterator[str]:
+def _unparsed(stats: RestorationStats) -> Iterator[str]:
     """Yield the warning about crops in which the face parser found no face, if any."""
-    if tally.unparsed:
+    if stats.unparsed:
         yield (
-            f"the face parser found no face in {tally.unparsed} crops; their masks were made from "
+            f"the face parser found no face in {stats.unparsed} crops; their masks were made from "
             "the landmarks alone"
         )
 

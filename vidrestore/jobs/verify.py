@@ -96,7 +96,7 @@ def check_output(
     strength: float,
     larger: Larger | None = None,
     listing: Listing | None = None,
-    onlooker: SampleCollector | None = None,
+    collector: SampleCollector | None = None,
     on_event: OnEvent | None = None,
 ) -> Verification:
     """Decode a finished file and its source again, and compare them frame by frame.
@@ -115,7 +115,7 @@ def check_output(
             the product is 0, pasting changes nothing.
         larger: Enlarges the pictures of the source to the size of the output; None: no change.
         listing: Receives one line for each frame, and is finished at the end; None: none.
-        onlooker: Receives each pair of frames; None: none.
+        collector: Receives each pair of frames; None: none.
         on_event: Receives the progress, as the stage "check"; None: none.
 
     Returns:
@@ -146,8 +146,8 @@ def check_output(
             begin = begin or (now.frame if span is not None else None)
             _check_time(index, now.frame, analysis, begin)
             comparison.add(was, now)
-            if onlooker is not None:
-                onlooker(was.frame, now.frame)
+            if collector is not None:
+                collector(was.frame, now.frame)
             if on_event is not None:
                 on_event(Progress("check", index + 1, n))
         _check_source(comparison.frames, None, analysis, source)
