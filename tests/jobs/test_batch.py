@@ -119,9 +119,9 @@ def test_an_output_has_the_suffix_of_what_can_hold_it(
     [
         ("{nam}{suffix}", "did you mean name"),
         ("clear.mp4", "add {name}"),
-        ("../{name}", "leave folders to --output-dir"),
+        ("../{name}", "give the folder with --output-dir"),
         ("{name", "cannot be read"),
-        ("", "no file name"),
+        ("", "not a file name"),
     ],
 )
 def test_a_pattern_that_is_none(name: str, message: str, tmp_path: Path) -> None:
