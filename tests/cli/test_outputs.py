@@ -158,7 +158,7 @@ def test_no_pipe_and_no_link_in_the_folder_of_a_layer(
     found = command("restore", source, tmp_path / "out.mkv", "--layer", folder, "--overwrite",
                     "--restorer", "fusion", "--detector", "haar")  # fmt: skip
     assert found.status == 2, found.err
-    assert f"the layer {bad} is a" in found.said or "would be written over a file" in found.said
+    assert f"the layer {bad} is a" in found.said or "would replace a file of this run" in found.said
     assert [path.name for path in folder.iterdir()] == [bad.name]
     assert [path.name for path in tmp_path.iterdir() if path != folder] == [source.name]
 
