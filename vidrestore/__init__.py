@@ -1,4 +1,4 @@
-"""Makes the faces in a video clear and leaves everything else exactly as it was."""
+"""vidrestore restores the faces in a video and leaves everything else exactly as it was."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are loaded on first use, so that `import vidrestore` stays light."""
+    """Load a public name on its first use, so that `import vidrestore` is quick."""
     import importlib
 
     if name not in __all__:

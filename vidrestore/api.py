@@ -1,4 +1,4 @@
-"""What a Python program calls: restore, analyze, look at a moment, compare."""
+"""The functions for Python programs: restore, analyze, write a preview, write a comparison."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ __all__ = ["analyze_video", "restore", "restore_video", "write_comparison", "wri
 
 
 def restore(request: RestoreRequest, on_event: OnEvent | None = None) -> Summary:
-    """Carry out a request, and write the report where it asks for one.
+    """Carry out a request, and write the report if the request has one.
 
     Args:
-        request: What is asked for.
-        on_event: Receives progress and notices; default: nobody does.
+        request: The video, the output and the settings.
+        on_event: Receives progress and notices; default: None, and none are sent.
 
     Returns:
-        What was done, and what was not.
+        The summary of what was restored and what was not.
 
     Raises:
         VidrestoreError: See `vidrestore.common.errors`.
     """
     if request.report is None:
         return run(request, on_event)
-    from vidrestore.review.report import Reporter  # what it measures with takes a while to load
+    from vidrestore.review.report import Reporter  # its modules take long to load
 
     return run(request, observer=Reporter(request.report, request, on_event))
 
@@ -45,17 +45,17 @@ def restore_video(
     on_event: OnEvent | None = None,
     **options: Any,
 ) -> Summary:
-    """Restore the faces of `source` and write the whole file anew as `target`.
+    """Restore the faces in a video, and write the result with all other streams to a new file.
 
     Args:
-        source: A video, a picture, or numbered pictures by a pattern.
-        target: The output.
-        settings: Default: `Settings()`.
-        on_event: Receives progress and notices; default: nobody does.
+        source: A video, a picture, or a pattern of numbered pictures such as name_%06d.tif.
+        target: The output. It appears when it is complete.
+        settings: The settings; default: `Settings()`.
+        on_event: Receives progress and notices; default: None, and none are sent.
         **options: The other fields of `RestoreRequest`, such as `span`, `choice` or `overwrite`.
 
     Returns:
-        What was done, and what was not.
+        The summary of what was restored and what was not.
 
     Raises:
         VidrestoreError: See `vidrestore.common.errors`.

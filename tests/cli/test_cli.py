@@ -288,7 +288,7 @@ def test_a_video_that_breaks_off(
     written = times(target)
     assert 20 < len(written) < 50, "it is not cut where this test believes"
     assert written == times(whole)[: len(written)]
-    said = re.search(r"(\d+) frames that the file announces could not be decoded", result.said)
+    said = re.search(r"(\d+) frames that the header announces could not be decoded", result.said)
     # Matroska announces no count, and its duration is that of the sound.
     assert abs(int(said[1]) - (60 - len(written))) <= (suffix == "mkv")
     assert not target.with_name(target.name + ".vidrestore").exists()

@@ -58,7 +58,7 @@ def test_what_is_no_file_is_named_and_not_read(
     assert found.status in (1, 2), found.err
     assert len(found.err.splitlines()) == 1, found.err
     assert "does not exist" not in found.err
-    expected = {"pipe": "is a pipe and no ordinary file", "folder": "is a folder",
-                "device": "is a device and no ordinary file"}[kind]  # fmt: skip
+    expected = {"pipe": "is a pipe and not an ordinary file", "folder": "is a folder",
+                "device": "is a device and not an ordinary file"}[kind]  # fmt: skip
     assert f"bad{suffix} {expected}" in found.err
     assert {path.name for path in tmp_path.iterdir()} == {source.name, bad.name}

@@ -100,7 +100,7 @@ def test_what_is_no_ordinary_file_is_never_an_output(
     for target in (pipe, device, loop, nowhere):
         found = command(*arguments(case, source, target), *more)
         assert found.status == 2, found.err
-        assert re.search("no ordinary file|a link that leads to no file", found.said), found.err
+        assert re.search("not an ordinary file|a link that leads to no file", found.said), found.err
         assert str(target) in found.said
         assert idle == []
     assert {path.name: path.lstat().st_ino for path in tmp_path.iterdir()} == before
@@ -158,7 +158,7 @@ def test_no_pipe_and_no_link_in_the_folder_of_a_layer(
     found = command("restore", source, tmp_path / "out.mkv", "--layer", folder, "--overwrite",
                     "--restorer", "fusion", "--detector", "haar")  # fmt: skip
     assert found.status == 2, found.err
-    assert f"the layer {bad} is a" in found.said or "would be written over a file" in found.said
+    assert f"the layer {bad} is a" in found.said or "would replace a file of this run" in found.said
     assert [path.name for path in folder.iterdir()] == [bad.name]
     assert [path.name for path in tmp_path.iterdir() if path != folder] == [source.name]
 
@@ -171,7 +171,7 @@ def test_a_link_in_the_place_of_the_folder_of_a_layer(
     found = command("restore", source, tmp_path / "out.mkv", "--layer", folder,
                     "--restorer", "fusion", "--detector", "haar")  # fmt: skip
     assert found.status == 2, found.err
-    assert "is no folder; give one" in found.said
+    assert "is not a folder; give the name of a folder" in found.said
 
 
 def test_an_output_by_a_link_replaces_what_the_link_leads_to(
@@ -201,7 +201,7 @@ def test_in_a_batch_a_pipe_is_not_taken_for_what_an_earlier_run_made(
     os.mkfifo(folder / source.name)
     found = command("restore", source, "--output-dir", folder)
     assert found.status == 1
-    assert "is a pipe and no ordinary file" in f"{found.out}{found.err}"
+    assert "is a pipe and not an ordinary file" in f"{found.out}{found.err}"
 
 
 @pytest.mark.parametrize("name", ["source.mp4", "truth.mp4", "restored.mp4", "compare.png"])

@@ -133,7 +133,7 @@ def test_a_link_leads_to_the_file_that_is_replaced(tmp_path):
 def test_what_is_no_ordinary_file_is_never_replaced(tmp_path, monkeypatch, kind, by_link):
     """Neither by whoever writes nor, earlier, by whoever looks whether it can be written."""
     monkeypatch.chdir(tmp_path)  # names of sockets are short
-    path, sentence = Path("a.txt"), f"is a {kind} and no ordinary file; choose another name"
+    path, sentence = Path("a.txt"), f"is a {kind} and not an ordinary file; choose another name"
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "socket":

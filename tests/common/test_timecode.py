@@ -31,7 +31,9 @@ def test_a_time_is_exact(text: str) -> None:
 
 @pytest.mark.parametrize("text", NO_TIMES, ids=lambda text: repr(text)[:20])
 def test_what_is_no_time_is_refused_in_a_short_sentence(text: object) -> None:
-    with pytest.raises(UsageError, match="a time is written as seconds, M:SS or H:MM:SS") as raised:
+    with pytest.raises(
+        UsageError, match="a time must have the form seconds, M:SS or H:MM:SS"
+    ) as raised:
         seconds_of(text)
     assert len(str(raised.value)) < 200
     assert str(raised.value).isprintable()
@@ -61,7 +63,7 @@ def test_a_time_in_text(seconds: float | Fraction, decimals: int, short: bool, t
 
 @pytest.mark.parametrize("time", [float("nan"), float("inf"), -1, -1e-9, 1e30, 10**400])
 def test_a_number_that_is_no_time(time: float) -> None:
-    with pytest.raises(UsageError, match="the moment is a number of seconds from 0 on"):
+    with pytest.raises(UsageError, match="the moment must be a number of seconds from 0 on"):
         exact_seconds(time, "the moment")
 
 
@@ -82,7 +84,7 @@ def test_every_command_refuses_the_same(
     for text in ("0:99:99", "1:60", ""):
         found = command(name, *files, flag, text)
         assert found.status == 2
-        assert "a time is written as seconds, M:SS or H:MM:SS" in found.said
+        assert "a time must have the form seconds, M:SS or H:MM:SS" in found.said
     assert [path.name for path in tmp_path.iterdir()] == [source.name]
 
 
@@ -97,5 +99,5 @@ def test_preview_refuses_a_moment_that_is_no_number(make_video: MakeVideo, tmp_p
     from vidrestore.review.preview import write_preview
 
     for time in (float("nan"), float("inf"), -1.0):
-        with pytest.raises(UsageError, match="a number of seconds from 0 on"):
+        with pytest.raises(UsageError, match="must be a number of seconds from 0 on"):
             write_preview(make_video(frames=2), time, tmp_path / "out.png")

@@ -119,9 +119,9 @@ def test_an_output_has_the_suffix_of_what_can_hold_it(
     [
         ("{nam}{suffix}", "did you mean name"),
         ("clear.mp4", "add {name}"),
-        ("../{name}", "leave folders to --output-dir"),
+        ("../{name}", "give the folder with --output-dir"),
         ("{name", "cannot be read"),
-        ("", "no file name"),
+        ("", "not a file name"),
     ],
 )
 def test_a_pattern_that_is_none(name: str, message: str, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_results_stay_on_standard_output_while_a_crew_is_kept_from_it(
         (["a.mp4", "b.mp4", "c.mp4"], "add --output-dir DIR"),
         (["a.mp4", "b.mp4", "--name", "{name}"], "give --output-dir"),
         (["--output-dir", "out"], "no INPUT was named"),
-        (["a.mp4", "--output-dir", "out", "--people", "1"], "--people cannot hold for many"),
+        (["a.mp4", "--output-dir", "out", "--people", "1"], "--people cannot apply to several"),
         (["a.mp4", "--output-dir", "out", "--plate", "p", "--layer", "l"], "--plate and --layer"),
     ],
 )

@@ -145,8 +145,8 @@ def test_stopped_within_a_segment_only_what_was_not_kept_is_restored(tape, whole
     kept = len(crop_cache.crops_in(folder / "faces"))
     assert kept >= STOPS_AT - _MOST_LOST
     if by == signal.SIGINT:
-        assert f"kept in {folder}: {kept} restored faces; to go on" in run.stdout
-        assert "type the same command again" in run.stdout
+        assert f"kept in {folder}: {kept} restored faces; to continue" in run.stdout
+        assert "run the same command again" in run.stdout
     again = Tinted()
     summary, _ = restored(tape, target, again)
     assert again.faces == FRAMES - kept
@@ -241,7 +241,7 @@ def test_what_an_earlier_run_finished_outlasts_one_without_a_cache_key(
     assert not target.exists()
     assert {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")} == kept
     assert f"kept in {folder}, of an earlier run: 2 segments and" in told[-1]
-    assert "type the command of that run again" in told[-1]
+    assert "run the command of that run again" in told[-1]
     again = Tinted()
     summary, _ = restored(tape, target, again, **options)
     assert summary.faces == FRAMES

@@ -25,7 +25,7 @@ def test_every_pair_of_the_table_is_refused_by_name(option, other):
 
 
 def test_all_others_that_are_given_are_named():
-    with pytest.raises(UsageError, match="--plate and --layer cannot go with faces restored field"):
+    with pytest.raises(UsageError, match="--plate and --layer cannot be combined with the restor"):
         check_exclusions({FIELDS: True, "--plate": "p", "--layer": "l", "--scale": False})
 
 

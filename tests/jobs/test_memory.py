@@ -73,8 +73,8 @@ def test_the_machine_says_how_much_it_has():
     ("options", "said"),
     [
         (["--scale", "2", "--plate", "source.mkv"], "is as large as the plate"),
-        (["--scale", "2", "--keep-job"], "--keep-job cannot go with it"),
-        (["--scale", "2", "--redo-shots", "1"], "--redo-shots cannot go with it"),
+        (["--scale", "2", "--keep-job"], "--keep-job cannot be combined with --scale"),
+        (["--scale", "2", "--redo-shots", "1"], "--redo-shots cannot be combined with --scale"),
         (["--scale", "3"], "there is no factor '3', only 1, 2, 4"),
         (["--upscaler", "net.onnx"], "add --scale 2 or 4"),
         (["--scale", "2", "--upscaler", "net.onnx"], "net.onnx does not exist"),

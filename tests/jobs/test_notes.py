@@ -273,7 +273,7 @@ def test_segments_that_do_not_cover_the_video_are_one_sentence(place, tmp_path, 
     for segment, own in zip(note["segments"], frames, strict=True):
         segment["frames"] = list(own)
     write_note(path, note)
-    with pytest.raises(UsageError, match="restore the whole with --keep-job"):
+    with pytest.raises(UsageError, match="restore the whole video with --keep-job"):
         place.run("finished", tmp_path / "copy")
 
 

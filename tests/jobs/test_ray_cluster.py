@@ -186,7 +186,7 @@ def test_an_address_at_which_nothing_answers():
 )
 def test_what_a_worker_asks_for(monkeypatch, nodes, count, expected):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    crew = ray_cluster._crew(nodes, count)
+    crew = ray_cluster._pool(nodes, count)
     assert (crew.count, crew.cpus, crew.gpus) == expected
 
 
@@ -212,16 +212,16 @@ def test_a_node_that_has_not_what_it_needs_says_so(tape, faces, tmp_path):
     here = socket.gethostname()
     assert _Worker().open(order_of(tape, tmp_path, faces)) == []
     for changes, kind, why in (
-        ({"source": Path("/no/tape.mkv")}, InputError, f"/no/tape.mkv is not there on {here}"),
+        ({"source": Path("/no/tape.mkv")}, InputError, f"/no/tape.mkv does not exist on {here}"),
         ({"fingerprint": "other"}, InputError, f"tape.mkv on {here} is another file"),
         (
             {"pairing": Pairing(PairedVideo(Path("/no/b.mkv"), faces, None))},
             InputError,
             r"/no/b\.mkv",
         ),
-        ({"judge": "w600k.onnx"}, ClusterError, f"{here} would use another recogniser"),
+        ({"judge": "w600k.onnx"}, ClusterError, f"{here} would use another recognizer"),
         ({"networks": [(0, "gpen-512")]}, ClusterError, "another .* not gpen-512 for track 0"),
-        ({"folder": Path("/no/folder")}, OutputError, f"/no/folder is not there .* on {here}"),
+        ({"folder": Path("/no/folder")}, OutputError, f"/no/folder does not exist on {here}"),
     ):
         with pytest.raises(kind, match=why):
             _Worker().open(order_of(tape, tmp_path, faces, **changes))

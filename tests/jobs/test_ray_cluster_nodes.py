@@ -181,7 +181,7 @@ def test_where_ray_itself_dies_the_run_says_so(tape, tmp_path, what):
     last = json.loads(said.splitlines()[-1])
     assert (run.returncode, last.get("kind")) == (1, "ClusterError"), errors
     assert what in last["message"]
-    assert "what is done is kept, run the command again" in last["message"]
+    assert "finished segments are kept, run the command again" in last["message"]
     assert not target.exists()
     wait_for(lambda: not below & descendants(below))
     assert list(temporary.iterdir()) == []

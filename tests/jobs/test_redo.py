@@ -212,9 +212,9 @@ def test_segments_begin_at_every_cut_only_where_that_is_wanted(faces):
     [
         ("4", "no shot 4 to redo: the video has shots 1 to 3"),
         ("0-2", "no shot 0"),
-        ("2-1", "written as numbers"),
-        ("two", "written as numbers, such as 37 or 3,7-9, not 'two'"),
-        ("1,", "written as numbers"),
+        ("2-1", "must be numbers"),
+        ("two", "must be numbers, such as 37 or 3,7-9, not 'two'"),
+        ("1,", "must be numbers"),
     ],
 )
 def test_shots_that_do_not_exist_are_refused(tape, faces, finished, tmp_path, shots, words):
@@ -228,7 +228,7 @@ def test_shots_that_do_not_exist_are_refused(tape, faces, finished, tmp_path, sh
 
 def test_what_does_not_fit_the_kept_job_is_refused(tape, faces, finished, tmp_path):
     target, h264 = finished(tmp_path, "h264", "out.mp4"), {"encode.codec": "h264"}
-    with pytest.raises(UsageError, match=r"encoded with options .* leave codec, quality"):
+    with pytest.raises(UsageError, match=r"encoded with options .* give codec, quality"):
         run(tape, target, faces, redo_shots="2", **h264, **{"encode.quality": "small"})
     with pytest.raises(UsageError, match="has other shots"):
         run(tape, target, of_shots(faces, [40, 35]), redo_shots="2", **h264)
@@ -245,7 +245,7 @@ def test_an_output_without_its_job_or_changed_since_is_refused(tape, faces, fini
     with pytest.raises(UsageError, match="does not exist"):
         run(tape, target, faces, redo_shots="2")
     shutil.rmtree(kept_folder(finished(tmp_path)))
-    with pytest.raises(UsageError, match="restore it with --keep-job"):
+    with pytest.raises(UsageError, match="restore the whole video with --keep-job"):
         run(tape, target, faces, redo_shots="2")
     assert list(tmp_path.iterdir()) == [target]
     (folder := tmp_path / "again").mkdir()
@@ -259,7 +259,7 @@ def test_an_output_without_its_job_or_changed_since_is_refused(tape, faces, fini
 @pytest.mark.parametrize("how", [{"redo_shots": "2"}, {"keep_job": True}])
 def test_what_a_redo_cannot_take_up_is_refused_before_any_work(tape, tmp_path, option, how):
     other = tmp_path / "other"
-    with pytest.raises(UsageError, match=f"with --{option}, so .* leave it out"):
+    with pytest.raises(UsageError, match=f"with --{option}, because .* leave out --"):
         restore_video(tape, tmp_path / "out.mkv", **{option: other}, **how)
     assert not list(tmp_path.iterdir())
 

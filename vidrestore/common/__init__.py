@@ -1,1 +1,1 @@
-"""What every package uses: errors, settings, events, threads, times, files, the machine."""
+"""Modules for every package: errors, settings, events, threads, times, files, the machine."""

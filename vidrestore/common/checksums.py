@@ -1,7 +1,7 @@
-"""SHA-256 of files, and stored content that carries its own, so that damage is noticed.
+"""SHA-256 of files, and stored content with its own checksum, which reveals damage.
 
-A checksum tells what is damaged or put in the place of something else; it is no signature. Whoever
-writes a file may compute it anew, so the values of what is read are checked besides.
+A checksum reveals damaged or exchanged content. It is not a signature: a person who writes a file
+can compute its checksum, so readers check the values as well.
 """
 
 from __future__ import annotations
@@ -23,44 +23,61 @@ class ChecksumError(ValueError):
 
 
 def sha256_of_file(path: Path) -> str:
-    """The SHA-256 of all that a file holds, in hexadecimal digits.
+    """Hash the content of a file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The SHA-256, as 64 hexadecimal digits.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class FileHashes:
-    """SHA-256 of files, each read once as long as its size and its time of change stay.
+    """The SHA-256 of files, each read once while its size and its time of modification stay.
 
-    One object serves a run, so that what was compared before use is not read again for a key.
+    A run uses one object, so that a file that was hashed for a comparison is not read again for a
+    key.
     """
 
     def __init__(self) -> None:
-        self._known: dict[Path, tuple[tuple[int, ...], str]] = {}
+        self._hashes: dict[Path, tuple[tuple[int, ...], str]] = {}
 
     def sha256(self, path: Path) -> str:
-        """As `sha256_of_file` gives it.
+        """Hash a file, or return the hash of an earlier call.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The SHA-256, as 64 hexadecimal digits.
 
         Raises:
             OSError: The file cannot be read.
         """
         state = path.stat()
         version = state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
-        known = self._known.get(path.absolute())
-        if known is None or known[0] != version:
-            known = self._known[path.absolute()] = version, sha256_of_file(path)
-        return known[1]
+        entry = self._hashes.get(path.absolute())
+        if entry is None or entry[0] != version:
+            entry = self._hashes[path.absolute()] = version, sha256_of_file(path)
+        return entry[1]
 
 
 def checksum_line(content: bytes | memoryview, key: str = "") -> bytes:
-    """What is appended to stored bytes: their SHA-256, with that of what they are stored for.
+    """Return the line with the SHA-256 of a key and of content, to append to the content.
 
     Args:
-        content: The bytes.
-        key: What they are, so that they are not taken for anything else.
+        content: The content to store.
+        key: A text that tells what the content is, so that it cannot be taken for something else;
+            default: empty.
+
+    Returns:
+        The line, of a fixed number of bytes.
     """
     digest = hashlib.sha256(key.encode())
     digest.update(content)
@@ -68,14 +85,17 @@ def checksum_line(content: bytes | memoryview, key: str = "") -> bytes:
 
 
 def checked_content(stored: bytes, key: str = "") -> bytes:
-    """The bytes before their `checksum_line`.
+    """Check stored content and remove its `checksum_line`.
 
     Args:
-        stored: Content and line, as they were written.
-        key: That with which the line was made.
+        stored: The content and its line.
+        key: The key with which the line was made; default: empty.
+
+    Returns:
+        The content.
 
     Raises:
-        ChecksumError: The line is missing, or of other bytes or of another key.
+        ChecksumError: The line is missing, or belongs to other content or another key.
     """
     content, line = stored[:-_LINE_BYTES], stored[-_LINE_BYTES:]
     if not hmac.compare_digest(line, checksum_line(content, key)):
@@ -84,47 +104,77 @@ def checked_content(stored: bytes, key: str = "") -> bytes:
 
 
 def has_checksum_line(stored: bytes) -> bool:
-    """Whether the bytes end with a `checksum_line`, be it the right one or not."""
+    """Tell whether stored content ends with a `checksum_line`, correct or not.
+
+    Args:
+        stored: The content, with or without a line.
+
+    Returns:
+        True where it ends with a line.
+    """
     return stored[-_LINE_BYTES:].startswith(_LABEL)
 
 
 def checksum_of_fields(fields: Mapping[str, Any]) -> str:
-    """The SHA-256 of plain values, as JSON holds them, however these are laid out."""
+    """Hash fields of plain values, regardless of their order and of the layout of the JSON.
+
+    Args:
+        fields: Name -> value, as JSON can hold them.
+
+    Returns:
+        The SHA-256, as 64 hexadecimal digits.
+    """
     plain = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def with_checksum(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The same fields, and "sum" with the checksum of all of them."""
+    """Add the checksum of all fields as the field "sum".
+
+    Args:
+        fields: Name -> value, as JSON can hold them.
+
+    Returns:
+        A copy of the fields with the checksum.
+    """
     return dict(fields) | {_FIELD: checksum_of_fields(fields)}
 
 
 def checked_fields(stored: object) -> dict[str, Any]:
-    """The fields to which `with_checksum` added theirs.
+    """Check the checksum that `with_checksum` added, and remove it.
 
     Args:
-        stored: What was read from JSON.
+        stored: A value that was read from JSON.
+
+    Returns:
+        The fields without the checksum.
 
     Raises:
-        ChecksumError: It is no object, or does not have its checksum.
-        RecursionError: It is nested too deeply.
+        ChecksumError: The value is not an object, or its checksum is missing or wrong.
+        RecursionError: The value is nested too deeply.
     """
     if not isinstance(stored, dict):
-        raise ChecksumError("it holds no object")
+        raise ChecksumError("it is not an object")
     fields = {name: value for name, value in stored.items() if name != _FIELD}
-    found = str(stored.get(_FIELD, "")).encode(errors="replace")
-    if not hmac.compare_digest(found, checksum_of_fields(fields).encode()):
+    checksum = str(stored.get(_FIELD, "")).encode(errors="replace")
+    if not hmac.compare_digest(checksum, checksum_of_fields(fields).encode()):
         raise ChecksumError("its content does not have its checksum")
     return fields
 
 
 def fields_from_json(text: str) -> dict[str, Any]:
-    """`checked_fields` of a text.
+    """Read fields with a checksum from a JSON text, and check them; see `checked_fields`.
+
+    Args:
+        text: The JSON text.
+
+    Returns:
+        The fields without the checksum.
 
     Raises:
-        ValueError: It is no JSON, holds a number that JSON does not have, or does not have its
-            checksum.
-        RecursionError: It is nested too deeply.
+        ValueError: The text is not JSON, contains NaN or infinity, or its checksum is missing or
+            wrong.
+        RecursionError: The text is nested too deeply.
     """
     return checked_fields(json.loads(text, parse_constant=_refuse))
 

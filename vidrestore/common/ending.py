@@ -1,4 +1,4 @@
-"""How a command says that it failed or was interrupted; light, since it may be needed early."""
+"""The message of a command that failed or was interrupted; it loads little at import."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from vidrestore.common.interruption import STATUS
 
 
 def failed(kind: str, message: str, status: int, given: Sequence[str]) -> int:
-    """Say it as `given`, the arguments, ask for.
+    """Print the message of a failure: as an event to standard output with --json, else to stderr.
+
+    Args:
+        kind: The name of the error's class, or "interrupted".
+        message: The message, one sentence.
+        status: The exit status.
+        given: The arguments of the command line.
 
     Returns:
-        `status`, with which to leave.
+        `status`.
     """
     if "--json" in given:
         import json
@@ -28,5 +34,12 @@ def failed(kind: str, message: str, status: int, given: Sequence[str]) -> int:
 
 
 def interrupted(given: Sequence[str]) -> int:
-    """Say it, and return the status with which to leave."""
+    """Print the message of an interruption.
+
+    Args:
+        given: The arguments of the command line.
+
+    Returns:
+        The exit status, 130.
+    """
     return failed("interrupted", "interrupted; no output was written", STATUS, given)

@@ -1,14 +1,14 @@
-"""Everything that can go wrong and is not a defect of vidrestore itself.
+"""The errors that vidrestore raises on purpose. All others are defects of vidrestore.
 
-    VidrestoreError                what a caller catches
-    +-- UsageError                 the request itself cannot be carried out      exit status 2
-    |   +-- ConfigError            an unknown or ill-valued setting or profile
+    VidrestoreError                the base, which a caller catches
+    +-- UsageError                 the request cannot be carried out             exit status 2
+    |   +-- ConfigError            a setting or profile is unknown or has a wrong value
     +-- InputError                 the source cannot be read as video
-    |   +-- ChangedSourceError     it no longer gives the frames of its analysis
+    |   +-- ChangedSourceError     the source has other frames than its analysis
     +-- OutputError                the result cannot be written or encoded
-    |   +-- FaultyOutputError      it was written, and is not what it has to be
+    |   +-- FaultyOutputError      the result was written and is damaged
     +-- WeightsError               a weight file is missing, damaged or the wrong one
-    +-- ClusterError               the workers cannot be reached, or get lost again and again
+    +-- ClusterError               the workers cannot be reached, or are lost repeatedly
 
 Each message is one sentence: what was wrong, the value, what is allowed, what to do.
 """
@@ -29,9 +29,10 @@ _log = logging.getLogger("vidrestore")
 
 
 class VidrestoreError(Exception):
-    """Base of every error that vidrestore raises on purpose."""
+    """The base of every error that vidrestore raises on purpose."""
 
     exit_status = 1
+    """The exit status of a command that fails with this error."""
 
 
 class UsageError(VidrestoreError, ValueError):
@@ -49,7 +50,7 @@ class InputError(VidrestoreError):
 
 
 class ChangedSourceError(InputError):
-    """The source no longer gives the frames of its analysis, or changed during it."""
+    """The source no longer has the frames of its analysis, or changed during the analysis."""
 
 
 class OutputError(VidrestoreError):
@@ -57,41 +58,50 @@ class OutputError(VidrestoreError):
 
 
 class FaultyOutputError(OutputError):
-    """The finished file is not what it has to be, so that nothing of it may be used again."""
+    """The finished file is damaged, so a later run must not use its parts."""
 
 
 class WeightsError(VidrestoreError):
-    """A weight file is missing, damaged, or belongs to something else."""
+    """A weight file is missing, damaged, or belongs to another network."""
 
 
 class ClusterError(VidrestoreError):
-    """The workers of a cluster cannot be reached, or get lost again and again."""
+    """The workers of a cluster cannot be reached, or are lost repeatedly."""
 
 
 def not_written(what: str, folder: Path, error: Exception, failed: str = "failed") -> OutputError:
-    """The sentence for a file in `folder` that could not be written; `what` says which, as the
-    start of one, and `failed` goes on from there."""
+    """Create the error for a file that could not be written.
+
+    Args:
+        what: The file or the action, as the start of a sentence, such as "the listing a.txt".
+        folder: The folder of the file.
+        error: The error of the system or of a library.
+        failed: The words between `what` and the reason; default: "failed".
+
+    Returns:
+        The error. Where the disk or the memory is full, its message tells that and what to do.
+    """
     if is_disk_full(error):
         return OutputError(
             f"no space is left in {folder}; make room and run the same command again"
         )
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return OutputError(
-            f"{what} {failed}: there is not enough memory; free some, or choose a quicker "
+            f"{what} {failed}: there is not enough memory; free some, or choose a faster "
             "encode.preset or fewer encode.threads, and run the command again"
         )
     return OutputError(f"{what} {failed}: {system_reason(error)}")
 
 
 def system_reason(error: BaseException) -> str:
-    """The reason that the system or a library gives, for the end of a sentence.
+    """Return the reason in an error of the system or a library, for the end of a sentence.
 
     Args:
-        error: An OSError, an error of FFmpeg, or any other.
+        error: An OSError, an error of FFmpeg, or any other error.
 
     Returns:
-        Begun in lower case, without the number and the file name that the text of an OSError has;
-        never empty.
+        The reason, beginning in lower case, without the number and the file name in the text of an
+        OSError; never empty.
     """
     reason = str(getattr(error, "strerror", None) or error or "").strip()
     if not reason:
@@ -100,13 +110,29 @@ def system_reason(error: BaseException) -> str:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether the disk, or the share of it that this user may fill, has no room left."""
+    """Tell whether an error means that the disk, or the quota of the user on it, is full.
+
+    Args:
+        error: The error.
+
+    Returns:
+        True for ENOSPC and EDQUOT.
+    """
     full = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
     return getattr(error, "errno", None) in full
 
 
 def unknown_name(kind: str, name: object, allowed: Iterable[object]) -> str:
-    """The sentence for a name that is not in `allowed`, with the nearest ones first."""
+    """Compose the message for a name that is not allowed, with suggestions of similar names.
+
+    Args:
+        kind: The kind of the name, such as "profile".
+        name: The name, or another value in its place.
+        allowed: The allowed names.
+
+    Returns:
+        The message, one sentence.
+    """
     choices = sorted(map(str, allowed))
     name = name if isinstance(name, str) else quoted(name)
     near = difflib.get_close_matches(name[:_LONGEST_NAME], choices, n=2, cutoff=0.5)

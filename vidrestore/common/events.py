@@ -1,4 +1,4 @@
-"""Events: what the program reports to the user while it works, and as lines of `--json`."""
+"""Events: reports to the user during the work, which are also the lines of `--json`."""
 
 from __future__ import annotations
 
@@ -11,60 +11,65 @@ from vidrestore.common.stage_times import StageTime
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A stage has done some of its frames."""
+    """A stage has finished some of its frames."""
 
     stage: str
+    """The name of the stage, such as "restore"."""
     frame: int
-    """How many frames are done."""
+    """The number of frames that are finished."""
     frames: int | None
-    """How many there are in all; None where that is unknown."""
+    """The number of all frames; None: unknown."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The line of `--json`."""
+        """Return the object of the `--json` line."""
         return {"event": "progress", "stage": self.stage, "frame": self.frame,
                 "frames": self.frames}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadProgress:
-    """A part of a file has been fetched."""
+    """A part of a file has been downloaded."""
 
     stage: str
+    """The name of the download, for the user."""
     done_bytes: int
+    """The number of bytes that are downloaded."""
     total_bytes: int | None
-    """None where the server does not say it."""
+    """The size of the file in bytes; None: the server does not send it."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The line of `--json`."""
+        """Return the object of the `--json` line."""
         return {"event": "progress", "stage": self.stage, "bytes": self.done_bytes,
                 "of_bytes": self.total_bytes}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One sentence that the user should know."""
+    """A message for the user about something that was lost, guessed, repaired or left out."""
 
     message: str
+    """The message, one sentence."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The line of `--json`."""
+        """Return the object of the `--json` line."""
         return {"event": "notice", "message": self.message}
 
 
 @dataclass(frozen=True, slots=True)
 class PassTimes:
-    """A pass has ended: what each of its stages cost."""
+    """A pass has ended; the event holds the times of its stages."""
 
     pass_name: str
+    """The name of the pass, such as "restore"."""
     seconds: float
-    """By the clock, from the beginning of the pass to its end."""
+    """The wall time of the pass, in seconds."""
     processor_seconds: float
-    """Of this process, all threads together."""
+    """The processor time of all threads of this process during the pass, in seconds."""
     stages: Mapping[str, StageTime]
-    """By name, in the order of the pass."""
+    """Name of a stage -> its times, in the order of the pass."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The line of `--json`."""
+        """Return the object of the `--json` line."""
         return {
             "event": "stages", "pass": self.pass_name, "seconds": self.seconds,
             "processor_seconds": self.processor_seconds,
@@ -73,25 +78,29 @@ class PassTimes:
 
 
 Event = Progress | DownloadProgress | Notice | PassTimes
-"""What a receiver of events is called with."""
+"""An event that a receiver of events gets."""
 
 OnEvent = Callable[[Event], None]
-"""A receiver of events."""
+"""A receiver of events: a function that is called with each event."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileOutcome:
-    """A batch is done with one of its inputs; see `vidrestore.jobs.batch.Outcome`."""
+    """A batch has finished one of its inputs; see `vidrestore.jobs.batch.Outcome`."""
 
     source: str
+    """The path of the input."""
     target: str
+    """The path of the output."""
     status: str
+    """The result: "restored", "failed" or "there already"."""
     message: str
-    """Why it failed, in one sentence; else empty."""
+    """The reason of a failure, one sentence; empty where nothing failed."""
     summary: Mapping[str, Any] | None
+    """The fields of the summary; None where the input was not restored."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The line of `--json`."""
+        """Return the object of the `--json` line."""
         return {
             "event": "file", "source": self.source, "target": self.target, "status": self.status,
             "message": self.message, "summary": self.summary,
@@ -100,46 +109,49 @@ class FileOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The command has failed or was interrupted; its last line."""
+    """The command has failed or was interrupted; this is its last line."""
 
     kind: str
-    """Name of the error's class, or "interrupted"."""
+    """The name of the error's class, or "interrupted"."""
     message: str
+    """The message of the error, one sentence."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The line of `--json`."""
+        """Return the object of the `--json` line."""
         return {"event": "error", "kind": self.kind, "message": self.message}
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The command has succeeded; its last line."""
+    """The command has succeeded; this is its last line."""
 
     name: str
-    """Of the result: summary, files, analysis, preview, comparison or evaluation."""
+    """The name of the result: summary, files, analysis, preview, comparison or evaluation."""
     result: Any
-    """Plain values, for JSON."""
+    """The result, as values that JSON can hold."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The line of `--json`."""
+        """Return the object of the `--json` line."""
         return {"event": "done", self.name: self.result}
 
 
 Line = Event | FileOutcome | Failure | Done
-"""What a line of `--json` says."""
+"""The content of a line of `--json`."""
 
 
 def line_from_dict(fields: Mapping[str, Any]) -> Line | None:
-    """What a line of `--json` says, from its keys and values.
+    """Convert the object of a `--json` line to an event or a result.
 
     Args:
-        fields: The object that the line holds.
+        fields: The object of the line.
 
     Returns:
-        None where it is of a kind that is not known.
+        The event or the result; None for an unknown kind of line.
 
     Raises:
-        LookupError, TypeError, ValueError: A key is missing, or holds a value of another type.
+        LookupError: A key is missing.
+        TypeError: A key has a value of another type, or the times of a stage have other keys.
+        ValueError: A line of the kind "done" does not have exactly one result.
     """
     match fields.get("event"):
         case "progress" if "bytes" in fields:
@@ -164,7 +176,12 @@ def line_from_dict(fields: Mapping[str, Any]) -> Line | None:
 
 
 def notify(on_event: OnEvent | None, *messages: str) -> None:
-    """Report each message as a notice, if there is a receiver."""
+    """Send each message as a notice, if there is a receiver.
+
+    Args:
+        on_event: The receiver; None: nothing is sent.
+        *messages: The messages, one sentence each.
+    """
     if on_event is not None:
         for message in messages:
             on_event(Notice(message))

@@ -1,8 +1,8 @@
-"""Files that one process or thread at a time holds, and files that appear only when they are whole.
+"""Locked files, and output files that appear only when they are complete.
 
-What is written has a name of its own until then, `.NAME.PID-RANDOM.part.SUFFIX` beside NAME. Its
-writer holds it as a lock is held, so that what a killed one left behind can be told from what is
-being written, and the next run that writes NAME removes it.
+An unfinished file has a temporary name, `.NAME.PID-RANDOM.part.SUFFIX`, in the folder of NAME. Its
+writer locks it. So the next run that writes NAME can distinguish the file of a killed run, which it
+removes, from a file that another run is writing.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from vidrestore.common.errors import (
 from vidrestore.common.handled import log_handled, logged
 
 _POLL_SECONDS = 0.2
-# A file system without locks, as some networks have: then nothing is held, and nothing waits.
+# Errors of file systems without locks, such as some on networks: there, nothing is locked.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
-# There, a file may be another machine's, whose processes cannot be asked after.
+# Without locks, a file may belong to a process of another machine, which cannot be checked.
 _SURELY_LEFT_SECONDS = 24 * 3600.0
-# File systems take names of 255 bytes.
+# File systems allow names of 255 bytes.
 _LONGEST_NAME_BYTES = 160
 _TRIES = 10
 
@@ -47,11 +47,14 @@ _logger = logging.getLogger("vidrestore")
 
 
 def no_ordinary_file(path: Path) -> str | None:
-    """What stands at `path` in place of an ordinary file, or at the end of the links there.
+    """Describe what a path leads to if that is not an ordinary file; links are followed.
+
+    Args:
+        path: The path.
 
     Returns:
-        The end of a sentence, such as "is a folder"; None where it is one, where nothing is there,
-        or where that cannot be known.
+        The end of a sentence, such as "is a folder"; None where the path leads to an ordinary file
+        or to nothing, or cannot be examined.
     """
     try:
         mode = path.stat().st_mode
@@ -64,34 +67,46 @@ def no_ordinary_file(path: Path) -> str | None:
         return "is a folder"
     kinds = {stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
     kind = next((name for test, name in kinds.items() if test(mode)), "a device")
-    return f"is {kind} and no ordinary file"
+    return f"is {kind} and not an ordinary file"
 
 
 def check_readable_kind(path: Path, what: str, kind: type[VidrestoreError]) -> None:
-    """Refuse to read what is no ordinary file: a pipe may keep its reader waiting forever.
+    """Check that a file to read is an ordinary file; the reader of a pipe might wait forever.
 
-    What is not there, or cannot be reached, is left to whoever opens it.
+    A path that does not exist or cannot be reached passes the check; opening it raises an error.
 
     Args:
-        path: A file that is to be read.
-        what: What it is, as in "the profile".
-        kind: The error to raise.
+        path: The file to read.
+        what: The kind of the file for the message, such as "the profile".
+        kind: The class of the error to raise.
+
+    Raises:
+        VidrestoreError: The path leads to a folder, a pipe, a socket or a device; of class `kind`.
     """
-    if (found := no_ordinary_file(path)) is not None:
-        raise kind(f"{what} {path} {found}; give the name of a file")
+    if (fault := no_ordinary_file(path)) is not None:
+        raise kind(f"{what} {path} {fault}; give the name of a file")
 
 
 @contextmanager
 def held(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the file `path`, made where it is missing.
+    """Lock a file, and create it where it is missing.
 
-    Waits for another holder if told to, else raises BlockingIOError.
+    Args:
+        path: The file.
+        wait: Whether to wait while another process or thread holds the lock.
+
+    Yields:
+        Nothing. The end of the scope releases the lock; the file stays.
+
+    Raises:
+        BlockingIOError: Another process or thread holds the lock and `wait` is False.
+        OSError: The file cannot be opened.
     """
-    is_told = False
+    is_logged = False
     while True:
         file = path.open("ab")
         try:
-            # Whoever held it may have removed it meanwhile; then what is open here is another file.
+            # The last holder may have removed the file; then this handle is of a removed file.
             if _take(file) and _is_at(file, path):
                 break
         except BaseException:
@@ -100,9 +115,9 @@ def held(path: Path, *, wait: bool) -> Iterator[None]:
         file.close()
         if path.exists() and not wait:
             raise BlockingIOError(errno.EAGAIN, "held by another run", str(path))
-        if not is_told:
+        if not is_logged:
             _logger.debug("waiting for %s, which another run holds", path)
-            is_told = True
+            is_logged = True
         time.sleep(_POLL_SECONDS)
     with file:
         yield
@@ -110,15 +125,19 @@ def held(path: Path, *, wait: bool) -> Iterator[None]:
 
 @contextmanager
 def output_file(path: Path, what: str = "") -> Iterator[Path]:
-    """`written_atomically` for a file of the user's, at its `output_place`.
+    """Write a file of the user atomically (`written_atomically`) at its `output_place`.
 
     Args:
         path: The file.
-        what: Its kind, as the start of a sentence: "the listing".
+        what: The kind of the file, as the start of a sentence, such as "the listing"; default:
+            empty.
+
+    Yields:
+        An empty temporary file, which takes the place of the file at the end of the scope.
 
     Raises:
-        UsageError: There is no place for a file.
-        OutputError: In one sentence, for any OSError.
+        UsageError: The path leads to something that must not be replaced.
+        OutputError: The file system refuses something (`OSError`), here or in the scope.
     """
     try:
         with written_atomically(output_place(path, what)) as part:
@@ -129,27 +148,27 @@ def output_file(path: Path, what: str = "") -> Iterator[Path]:
 
 
 def output_place(path: Path, what: str = "") -> Path:
-    """Where a file of the user's is written; the one rule for whatever stands there already.
+    """Determine where a file of the user is written; all writers use this rule.
 
-    A link to an ordinary file counts as that file: the link stays, and what it leads to is
-    replaced. Nothing else that is no ordinary file is ever replaced: no folder, pipe, socket or
-    device, and no link that leads to nothing.
+    A link to an ordinary file stands for that file: the link stays and the file is replaced.
+    vidrestore never replaces a folder, a pipe, a socket, a device, or a link that leads to nothing.
 
     Args:
-        path: The file, whether it exists or not.
-        what: Its kind, as the start of a sentence: "the listing".
+        path: The file, which need not exist.
+        what: The kind of the file, as the start of a sentence, such as "the listing"; default:
+            empty.
 
     Returns:
-        `path`, or the end of the links there.
+        `path`, or the file to which the links there lead.
 
     Raises:
-        UsageError: In a sentence that names the file.
-        OSError: It cannot be reached.
+        UsageError: The path leads to something that must not be replaced.
+        OSError: The path cannot be reached.
     """
     name = f"{what} {path}".strip()
-    if (found := no_ordinary_file(path)) is not None:
+    if (fault := no_ordinary_file(path)) is not None:
         remedy = "give a file name in it" if path.is_dir() else "choose another name"
-        raise UsageError(f"{name} {found}; {remedy}")
+        raise UsageError(f"{name} {fault}; {remedy}")
     if not path.is_symlink():
         return path
     try:
@@ -165,17 +184,21 @@ def output_place(path: Path, what: str = "") -> Path:
 
 @contextmanager
 def written_atomically(path: Path, *, lasting: bool = True) -> Iterator[Path]:
-    """Give an empty file beside `path`, which takes its place if nothing is raised.
+    """Create a temporary file that replaces `path` at the end of the scope.
 
-    Else it is removed and what was at `path` stays. What runs that were killed left behind of the
-    same `path` is removed first.
+    After an error in the scope, the temporary file is removed and the file at `path` stays. Before,
+    this function removes the temporary files that killed runs left for the same `path`.
 
     Args:
-        path: The file to write, whose folder exists.
-        lasting: Force it onto the disk first, so that a power cut leaves the one or the other.
+        path: The file to write; its folder must exist.
+        lasting: Whether to flush the file to the disk before it replaces `path`, so that a power
+            cut leaves either the old or the new file; default: True.
+
+    Yields:
+        The temporary file, empty.
 
     Raises:
-        OSError: As the system does.
+        OSError: The file system refuses something.
     """
     with unfinished_file(path) as part:
         yield part
@@ -188,17 +211,24 @@ def written_atomically(path: Path, *, lasting: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def unfinished_file(path: Path) -> Iterator[Path]:
-    """Give an empty file beside `path`, which is removed in the end if it is there still.
+    """Create a temporary file in the folder of `path`, which the end of the scope removes.
 
-    What runs that were killed left behind of the same `path` is removed first.
+    A file that the scope has moved away stays. Before, this function removes the temporary files
+    that killed runs left for the same `path`.
+
+    Args:
+        path: The file that the temporary file is for.
+
+    Yields:
+        The temporary file, empty.
 
     Raises:
-        OSError: As the system does.
+        OSError: The file system refuses something.
     """
     remove_left_behind(path)
     part, file = _begun(path)
     try:
-        if sys.platform == "win32":  # which renames no open file
+        if sys.platform == "win32":  # Windows cannot rename an open file
             file.close()
         yield part
     finally:
@@ -209,41 +239,49 @@ def unfinished_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def placed_together(moves: Sequence[tuple[Path, Path]]) -> Iterator[None]:
-    """Rename files to their places, all of them or none: after any error, in this or in the scope,
-    the files are where they were and what they replaced is back.
+    """Move files to their places, all of them or none.
 
-    Until the scope ends, what is replaced keeps a second name beside the new file. On file systems
-    that know no second names it is gone once it was replaced; the new file then stays.
+    After an error, here or in the scope, the files are back at their old paths, and the files that
+    they replaced are back, too. For this, each replaced file keeps a hard link until the scope
+    ends. On file systems without hard links, a replaced file is lost, and the new file then stays
+    in its place after an error.
 
     Args:
-        moves: (file, place) of each, the file whole, the place as `output_place` gives it.
+        moves: (file, place) for each file. The file is complete, and the place is one that
+            `output_place` returned.
+
+    Yields:
+        Nothing. In the scope all files are in their places.
 
     Raises:
-        OSError: As the system does.
+        OSError: The file system refuses something.
     """
     with ExitStack() as stack:
         ready = [(_on_one_disk(file, place, stack), place) for file, place in moves]
-        begun: list[tuple[Path, Path, Path | None, bool]] = []
+        moved: list[tuple[Path, Path, Path | None, bool]] = []
         try:
             for file, place in ready:
-                is_there = place.exists()
-                old = _second_name(file, place) if is_there else None
-                begun.append((file, place, old, is_there))
+                existed = place.exists()
+                old = _second_name(file, place) if existed else None
+                moved.append((file, place, old, existed))
                 file.replace(place)
             for folder in {place.parent for _, place in ready}:
                 sync_folder(folder)
             yield
         except BaseException:
-            for file, place, old, is_there in reversed(begun):
-                _put_back(file, place, old, is_there=is_there)
+            for file, place, old, existed in reversed(moved):
+                _put_back(file, place, old, existed=existed)
             raise
-        for _, _, old, _ in begun:
+        for _, _, old, _ in moved:
             if old is not None:
                 _discard(old)
 
 
 def _on_one_disk(file: Path, place: Path, stack: ExitStack) -> Path:
-    """The file itself, or a copy beside a place that lies on another disk, where a link led."""
+    """Return the file, or a copy of it next to its place if that is on another disk.
+
+    The place of an output that is a link can be on another disk.
+    """
     if file.parent.stat().st_dev == place.parent.stat().st_dev:
         return file
     part = stack.enter_context(unfinished_file(place))
@@ -253,7 +291,10 @@ def _on_one_disk(file: Path, place: Path, stack: ExitStack) -> Path:
 
 
 def _second_name(file: Path, place: Path) -> Path | None:
-    """Of what is at `place`, beside `file`; such as the next run removes, were this one killed."""
+    """Create a hard link to the file at `place` next to `file`; None: the system has none.
+
+    The next run removes it if this run is killed.
+    """
     name = file.with_name(f".{_key(place)}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         os.link(place, name)
@@ -263,13 +304,14 @@ def _second_name(file: Path, place: Path) -> Path | None:
     return name
 
 
-def _put_back(file: Path, place: Path, old: Path | None, *, is_there: bool) -> None:
+def _put_back(file: Path, place: Path, old: Path | None, *, existed: bool) -> None:
+    """Undo one move, where that is possible."""
     try:
-        if file.exists():  # it was not placed
+        if file.exists():  # it was not moved
             if old is not None:
                 _discard(old)
             return
-        if old is not None or not is_there:
+        if old is not None or not existed:
             place.replace(file)
         if old is not None:
             old.replace(place)
@@ -278,6 +320,7 @@ def _put_back(file: Path, place: Path, old: Path | None, *, is_there: bool) -> N
 
 
 def _discard(path: Path) -> None:
+    """Remove a file; a failure leaves a line in the log."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -285,18 +328,24 @@ def _discard(path: Path) -> None:
 
 
 def remove_left_behind(path: Path) -> None:
-    """Remove what runs that were killed left behind of `path`, as far as that is certain."""
+    """Remove the temporary files that killed runs left for a path.
+
+    A file stays if a process may still be writing it.
+
+    Args:
+        path: The file that the temporary files were for.
+    """
     ours = re.compile(
         re.escape(f".{_key(path)}.")
         + rf"(?P<pid>[0-9]{{1,10}})(?P<own>-[0-9a-f]{{8}})?\.part({re.escape(path.suffix)})?"
     )
     try:
         with os.scandir(path.parent) as entries:
-            found = [(Path(entry.path), ours.fullmatch(entry.name)) for entry in entries]
-    except OSError as error:  # a folder that may be written to and not be listed
+            matches = [(Path(entry.path), ours.fullmatch(entry.name)) for entry in entries]
+    except OSError as error:  # the user may write to the folder but not list it
         _logger.info("what may be left behind of %s was not looked for: %s", path, error)
         return
-    for part, match in found:
+    for part, match in matches:
         if match is None:
             continue
         try:
@@ -306,25 +355,41 @@ def remove_left_behind(path: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder with all that is in it, as far as that is possible; no link is followed.
+    """Remove a folder with all that it holds, where possible; links are not followed.
 
     Args:
-        folder: What is removed; what cannot be stays and leaves a line in the log.
+        folder: The folder. An entry that cannot be removed stays and leaves a line in the log.
     """
     if sys.version_info >= (3, 12):
         shutil.rmtree(folder, onexc=lambda function, path, error: log_handled(error))
     else:
-        shutil.rmtree(folder, onerror=lambda function, path, found: log_handled(found[1]))
+        shutil.rmtree(folder, onerror=lambda function, path, info: log_handled(info[1]))
 
 
 def sync_file(path: Path) -> None:
-    """Force the content of a file onto the disk."""
+    """Flush the content of a file to the disk.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: The file cannot be opened or flushed.
+    """
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` last through a power cut, where the system can."""
+    """Flush a folder to the disk, so that a rename in it survives a power cut.
+
+    Windows and some network file systems cannot do this; there, nothing happens.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        OSError: The folder cannot be opened or flushed.
+    """
     if sys.platform == "win32":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -339,20 +404,20 @@ def sync_folder(folder: Path) -> None:
 
 
 def _key(path: Path) -> str:
-    """What stands for the name of `path` in that of an unfinished file."""
+    """Return what represents the name of `path` in that of a temporary file: a hash if long."""
     name = os.fsencode(path.name)
     return path.name if len(name) <= _LONGEST_NAME_BYTES else hashlib.sha256(name).hexdigest()
 
 
 def _begun(path: Path) -> tuple[Path, IO[bytes]]:
-    """A new file with a name of its own, and the handle that holds it."""
+    """Create a temporary file for `path`; return it and the handle that locks it."""
     suffix = path.suffix if len(os.fsencode(path.suffix)) <= _LONGEST_NAME_BYTES // 4 else ""
     for _ in range(_TRIES):
         own = f"{os.getpid()}-{secrets.token_hex(4)}"
         part = path.with_name(f".{_key(path)}.{own}.part{suffix}")
         file = part.open("xb")
         try:
-            # Whoever looks for what is left behind may have come between.
+            # Another run that looks for left files may have removed this one before the lock.
             if sys.platform == "win32" or (_lock(file) != "busy" and _is_at(file, part)):
                 return part, file
         except BaseException:
@@ -364,14 +429,15 @@ def _begun(path: Path) -> tuple[Path, IO[bytes]]:
 
 
 def _remove_if_left(part: Path, pid: int, *, was_held: bool) -> None:
+    """Remove a temporary file if its writer has ended."""
     state = part.lstat()
     if not stat.S_ISREG(state.st_mode):
         return
-    if not was_held:  # by a version that did not hold it
+    if not was_held:  # an earlier version wrote it, which did not lock it
         if not _lives(pid):
             part.unlink(missing_ok=True)
         return
-    # Never "w", which would empty it. Windows removes no file that is open.
+    # The mode "w" would empty the file. Windows cannot remove an open file.
     with part.open("rb+") as file:
         was = "unknown" if sys.platform == "win32" else _lock(file)
         is_old = time.time() - state.st_mtime > _SURELY_LEFT_SECONDS
@@ -382,8 +448,7 @@ def _remove_if_left(part: Path, pid: int, *, was_held: bool) -> None:
 
 
 def _lives(pid: int) -> bool:
-    """Whether there is such a process on this machine; False on Windows, where asking may end
-    it."""
+    """Tell whether a process of this machine exists; False on Windows, where a test may end it."""
     if sys.platform == "win32":
         return False
     try:
@@ -398,11 +463,12 @@ def _lives(pid: int) -> bool:
 
 
 def _take(file: IO[bytes]) -> bool:
+    """Lock a file where the file system has locks; False where another process holds the lock."""
     return _lock(file) != "busy"
 
 
 def _lock(file: IO[bytes]) -> Literal["free", "busy", "unknown"]:
-    """Whether it was held before; it is held now if it was free."""
+    """Lock a file if no process holds the lock; return the state before."""
     try:
         return "free" if lock_descriptor(file.fileno(), blocking=False) else "busy"
     except OSError as error:
@@ -413,6 +479,7 @@ def _lock(file: IO[bytes]) -> Literal["free", "busy", "unknown"]:
 
 
 def _is_at(file: IO[bytes], path: Path) -> bool:
+    """Tell whether an open file is still the one at `path`."""
     with logged(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     return False
@@ -426,18 +493,21 @@ def check_new(
     inputs: Sequence[Path] = (),
     outputs: Sequence[Path] = (),
 ) -> None:
-    """Refuse before any work what cannot be written, or what would be lost by it.
+    """Check, before any work, that a file can be written and replaces nothing of value.
 
     Args:
-        path: A file that is to be written.
-        overwrite: What is there may be replaced; see `output_place` for what never is.
-        what: Its kind, as the start of a sentence: "the listing".
-        inputs: Files that must not be replaced, even so.
-        outputs: Other files that the same run writes.
+        path: The file to write.
+        overwrite: Whether a file that exists may be replaced; see `output_place` for what
+            vidrestore never replaces.
+        what: The kind of the file, as the start of a sentence, such as "the listing"; default:
+            empty.
+        inputs: Files that must not be replaced in any case; default: none.
+        outputs: Other files that the same run writes; default: none.
 
     Raises:
-        UsageError: It is a folder, one of those files, or there already.
-        OutputError: Its folder is not there, or it cannot be written.
+        UsageError: The path is a folder, is one of `inputs` or `outputs`, or exists and
+            `overwrite` is False.
+        OutputError: The folder of the file does not exist, or the file cannot be written.
     """
     name = f"{what} {path}".strip()
     try:
@@ -453,7 +523,7 @@ def check_new(
     except OSError as error:  # permissions, or a name that is too long
         raise not_written(f"writing {name}", path.parent, error) from error
     try:
-        # Not by os.access, which says of more than one file system that the superuser may.
+        # On several file systems, os.access wrongly allows everything to the superuser.
         part, file = _begun(place)
         file.close()
         part.unlink(missing_ok=True)
@@ -466,7 +536,18 @@ def check_new(
 
 
 def is_same_file(one: Path, other: Path) -> bool:
-    """Tell whether two paths lead to one file, or would once it exists."""
+    """Tell whether two paths lead to one file, or would lead to one if it existed.
+
+    Args:
+        one: A path; it need not exist.
+        other: Another path; it need not exist.
+
+    Returns:
+        True where both lead to one file.
+
+    Raises:
+        OSError: A path cannot be reached.
+    """
     if os.path.realpath(one) == os.path.realpath(other):
         return True
     try:
@@ -479,10 +560,13 @@ def is_same_file(one: Path, other: Path) -> bool:
 
 
 def make_output_folder(folder: Path) -> None:
-    """Make a folder for files of the user's, with those around it; one that is there is taken.
+    """Create a folder for output files, with its parents, unless it exists.
+
+    Args:
+        folder: The folder.
 
     Raises:
-        OutputError: It cannot be made or written to.
+        OutputError: The folder cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

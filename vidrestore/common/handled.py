@@ -1,4 +1,4 @@
-"""Exceptions that are handled here and told to no user: each leaves a line in the log."""
+"""Handled exceptions that the user is not told of: each leaves a line in the log."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ _logger = logging.getLogger("vidrestore")
 
 @contextmanager
 def logged(*errors: type[BaseException], what: str = "") -> Iterator[None]:
-    """Go on after the block where one of `errors` is raised in it, as `contextlib.suppress` does.
+    """Suppress expected exceptions, as `contextlib.suppress` does, and log them.
 
     Args:
-        errors: Kinds of exceptions that are expected and change nothing for the user.
-        what: What fails then, as the start of a sentence: "removing a.mp4"; default: not named.
+        *errors: The classes of exceptions that are expected and change nothing for the user.
+        what: The action that fails then, as the start of a sentence, such as "removing a.mp4";
+            default: empty, not named.
+
+    Yields:
+        Nothing.
     """
     try:
         yield
@@ -24,11 +28,11 @@ def logged(*errors: type[BaseException], what: str = "") -> Iterator[None]:
 
 
 def log_handled(error: BaseException, what: str = "") -> None:
-    """Leave a line about an exception that is handled, with the place that it came from.
+    """Log a handled exception and the function that raised it, at the level DEBUG.
 
     Args:
-        error: The exception, while it is handled.
-        what: What failed, as the start of a sentence; default: not named.
+        error: The exception.
+        what: The action that failed, as the start of a sentence; default: empty, not named.
     """
     failed = f"{what} failed; " if what else ""
     traceback = error.__traceback__

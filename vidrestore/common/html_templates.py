@@ -1,4 +1,4 @@
-"""Templates of HTML pages, in which every value is escaped unless the template says otherwise."""
+"""Templates of HTML pages, which escape every value that they do not mark as safe."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def html_template(path: Path) -> Template:
         path: A file of the package, in the language of Jinja.
 
     Returns:
-        The template. It escapes all values but those that it marks with `safe`, and raises
-        jinja2.UndefinedError for a name that it is not given.
+        The template. It escapes all values except those that it marks with `safe`, and raises
+        jinja2.UndefinedError for a name that has no value.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

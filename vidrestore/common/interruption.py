@@ -1,4 +1,4 @@
-"""What a signal to end does to a command: it unwinds once, however many signals come."""
+"""Interruption of a command by signals: one KeyboardInterrupt, however many signals come."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from contextlib import suppress
 from types import FrameType
 
 STATUS = 130
-"""With which an interrupted command ends."""
+"""The exit status of an interrupted command."""
 
 _AT_ONCE_SIGNALS = 3
 _AT_ONCE_SECONDS = 1.0
 _POSTPONED_SECONDS = 0.02
 _MOST_POSTPONED_SECONDS = 5.0
-# In these an exception would leave something half removed, or be lost.
+# An exception in one of these functions could leave something half removed, or be lost.
 _UNDISTURBED = ("__exit__", "__del__")
 
 
 class Interruption:
-    """SIGINT, SIGTERM and SIGHUP as one KeyboardInterrupt, raised in the main thread.
+    """Turns SIGINT, SIGTERM and SIGHUP into one KeyboardInterrupt in the main thread.
 
-    The first signal raises it, at once or, where a scope is being left just then, after that.
-    Those that follow are noted and do not disturb what is cleaned up. From the third on, a second
-    or more after the first, the process ends at once; what it leaves, the next run removes.
-    Once `settle` was called nothing is raised: the result is decided.
+    The first signal raises it at once, or after the scope that is being left at that moment. Later
+    signals are counted and do not disturb the cleanup. The third and later signals, if they come a
+    second or more after the first, end the process at once; the next run removes what it leaves.
+    After `settle`, nothing is raised.
 
-    It loads nothing, so that it can be installed before anything else is loaded.
+    This class imports no other module of vidrestore, so it can be installed before they are loaded.
     """
 
     def __init__(self) -> None:
@@ -37,18 +37,18 @@ class Interruption:
         self._first_at = 0.0
         self._is_done = False
         self.was_raised = False
-        """Whether it was. Where a library makes another error of it, as imports of compiled modules
-        do, that error is the interruption all the same."""
+        """Whether the KeyboardInterrupt was raised. A library may turn it into another error, as
+        imports of compiled modules do; that error then stands for the interruption."""
 
     def install(self) -> None:
-        """From now on, until the process ends. What was told to be ignored (nohup) stays so."""
+        """Handle the signals from now on; SIGINT and SIGHUP that are ignored (nohup) stay so."""
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)  # Windows has no SIGHUP
             if number is None:
                 continue
             if name == "SIGTERM" or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._note)
-                # The interpreter gives back the default at its end, which would kill the process.
+                # At its end the interpreter restores the default, which would kill the process.
                 atexit.register(signal.signal, number, signal.SIG_IGN)
         if hasattr(signal, "SIGALRM"):
             signal.signal(signal.SIGALRM, self._retry)
@@ -58,11 +58,12 @@ class Interruption:
         self._is_done = True
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
-        # Where the interruption went through code that was compiled from a text, as dataclasses
-        # are, the interpreter would end by a signal of its own; the next such text clears that.
+        # If the exception passed through code that was compiled from a text, such as the methods
+        # of dataclasses, the interpreter would end by a signal. Evaluating a text resets that.
         eval("None")
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
         self._signals += 1
         if self._signals == 1:
             self._first_at = time.monotonic()
@@ -75,6 +76,7 @@ class Interruption:
         self._retry(number, frame)
 
     def _retry(self, number: int, frame: FrameType | None) -> None:
+        """Raise the KeyboardInterrupt, or postpone it while a scope is being left."""
         if self._is_done or not self._signals:
             return
         waited = time.monotonic() - self._first_at
@@ -87,6 +89,7 @@ class Interruption:
 
 
 def _is_undisturbed(frame: FrameType | None) -> bool:
+    """Tell whether the stack includes a function that must not be disturbed."""
     while frame is not None:
         if frame.f_code.co_name in _UNDISTURBED:
             return True

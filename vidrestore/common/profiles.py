@@ -1,4 +1,4 @@
-"""Settings from profiles, options and single changes; what is wrong with them, in a sentence."""
+"""Profiles: settings from TOML files, options and single changes, with messages for mistakes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,21 @@ def load_settings(
     options: Mapping[str, Any] | None = None,
     names: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Defaults, then the profile, then `options`, then `changes`; the last one wins.
+    """Combine the defaults, a profile, options and single changes; a later one wins.
 
-    `options` are values by dotted name, None meaning "not given"; `changes` are texts such as
-    "restore.batch_size=4". `names` are those of settings by which a person knows them, such as the
-    option that was given. Raises ConfigError naming the nearest allowed names.
+    Args:
+        profile: The name of a profile in `configs/`, or a TOML file; default: None, no profile.
+        changes: Texts such as "restore.batch_size=4"; default: none.
+        options: Dotted name of a setting -> its value; None as a value: not given. Default: none.
+        names: Dotted name of a setting -> the name for messages, such as the option that the user
+            gave. Default: the dotted names.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ConfigError: A profile, a name or a value is not allowed; the message suggests similar
+            names.
     """
     values = read_profile(profile) if profile is not None else {}
     for key, value in (options or {}).items():
@@ -42,53 +52,89 @@ def load_settings(
 
 
 def load_profile(name: str | Path) -> Settings:
-    """The settings of a named profile or of a TOML file."""
+    """Load a named profile or a TOML file.
+
+    Args:
+        name: The name of a profile in `configs/`, or a TOML file.
+
+    Returns:
+        The settings; the defaults where the profile has no value.
+
+    Raises:
+        ConfigError: There is no such profile, or it is not valid.
+    """
     return load_settings(name)
 
 
 def as_toml(settings: Settings) -> str:
-    """A profile that gives these settings; what has no value stands there as a comment.
+    """Write settings as a profile.
 
-    ConfigError where the name of a file is no UTF-8, which TOML cannot hold.
+    Args:
+        settings: The settings.
+
+    Returns:
+        The text of the profile, in TOML. Settings without a value are comments in it.
+
+    Raises:
+        ConfigError: The name of a file is not valid UTF-8, so TOML cannot hold it.
     """
-    from vidrestore.common.toml import is_utf8, toml_text  # which loads tomlkit
+    from vidrestore.common.toml import is_utf8, toml_text  # this loads tomlkit, which takes long
 
     text = toml_text(settings.model_dump(mode="json"))
     for line in text.splitlines():
         if not is_utf8(line):
             raise ConfigError(
-                f"a profile cannot hold {shortened(line)}, whose bytes are no UTF-8; rename it"
+                f"a profile cannot hold {shortened(line)}, which is not UTF-8; rename the file"
             )
     return text
 
 
 def profile_folder() -> Path:
-    """`configs/`: inside an installed package, beside it in a checkout."""
+    """Return `configs/`, which is inside an installed package and next to it in a checkout."""
     return resource_folder("configs")
 
 
 def resource_folder(name: str) -> Path:
-    """A top-level folder of the checkout that an installed copy carries inside the package."""
+    """Find a top-level folder of the checkout, which an installed package has inside.
+
+    Args:
+        name: The name of the folder, such as "configs".
+
+    Returns:
+        The folder inside the package where there is one, else the one in the checkout.
+    """
     package = Path(__file__).parents[1]
     installed = package / name
     return installed if installed.is_dir() else package.parent / name
 
 
 def read_profile(name: str | Path) -> dict[str, Any]:
-    known = {path.stem: path for path in profile_folder().glob("*.toml")}
-    path = known.get(str(name), Path(name))
+    """Read a profile without a check of its settings.
+
+    Args:
+        name: The name of a profile in `configs/`, or a TOML file.
+
+    Returns:
+        Section -> name -> value, as the file has them.
+
+    Raises:
+        ConfigError: There is no such profile, or the file cannot be read as TOML.
+    """
+    profiles = {path.stem: path for path in profile_folder().glob("*.toml")}
+    path = profiles.get(str(name), Path(name))
     if not can_be_found(path):
         if Path(name).suffix:
             raise ConfigError(f"the profile file {name} does not exist")
-        raise ConfigError(unknown_name("profile", str(name), known))
+        raise ConfigError(unknown_name("profile", str(name), profiles))
     return read_toml(path, "the profile")[0]
 
 
 def _parse_change(change: str) -> dict[str, Any]:
+    """Parse a change such as "restore.batch_size=4" into nested tables."""
     key, equals, text = change.partition("=")
     names = key.strip().split(".")
     if not (equals and 1 < len(names) <= _DEEPEST_SETTING and all(names)):
-        raise ConfigError(f"a setting is written SECTION.KEY=VALUE, not {quoted(change)}")
+        raise ConfigError(f"a setting must have the form SECTION.KEY=VALUE, not {quoted(change)}")
     value = _value(text.strip(), key.strip())
     for name in reversed(names[1:]):
         value = {name: value}
@@ -96,7 +142,7 @@ def _parse_change(change: str) -> dict[str, Any]:
 
 
 def _value(text: str, name: str) -> Any:
-    """A bare word is a text, so that quotes are not needed in a shell."""
+    """Parse a TOML value; a bare word is a text, so that a shell needs no quotes."""
     try:
         table = parsed_toml(f"value = {text}")
         return table["value"] if table.keys() == {"value"} else text
@@ -108,6 +154,7 @@ def _value(text: str, name: str) -> Any:
 
 
 def _merge(values: dict[str, Any], change: dict[str, Any], where: str = "") -> None:
+    """Merge nested tables into `values`; `where` is the path to them, for messages."""
     for name, entry in change.items():
         if not isinstance(entry, dict):
             values[name] = entry
@@ -120,6 +167,7 @@ def _merge(values: dict[str, Any], change: dict[str, Any], where: str = "") -> N
 
 
 def _validated(values: dict[str, Any], names: Mapping[str, str]) -> Settings:
+    """Create the settings; raise ConfigError for the first wrong one."""
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -127,6 +175,7 @@ def _validated(values: dict[str, Any], names: Mapping[str, str]) -> Settings:
 
 
 def _sentence(problem: Any, names: Mapping[str, str]) -> str:
+    """Compose the message for an error of pydantic."""
     path = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
         kind = (
@@ -146,6 +195,7 @@ def _sentence(problem: Any, names: Mapping[str, str]) -> str:
 
 
 def _model_at(path: Sequence[str]) -> type[BaseModel]:
+    """Return the section of settings at a path."""
     model: type[BaseModel] = Settings
     for part in path:
         model = type(model.model_fields[part].get_default())

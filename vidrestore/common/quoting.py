@@ -1,5 +1,4 @@
-"""Names and values as they stand in a message: short, on one line, with nothing that steers a
-terminal."""
+"""Names and values for messages: short, on one line, without characters that control a terminal."""
 
 from __future__ import annotations
 
@@ -11,39 +10,50 @@ from typing import Any
 _MOST_CHARACTERS = 80
 _MOST_DIGITS = 40
 _BYTE = 0xDC00
-"""A byte b of a file name that is no UTF-8 is the character _BYTE + b (os.fsdecode)."""
-# They turn around the order in which the rest of a line is shown.
-_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""os.fsdecode gives the character _BYTE + b for a byte b of a file name that is not UTF-8."""
+# These characters change the direction in which the rest of a line is displayed.
+_BIDIRECTIONAL = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
 
 
 def printable(text: str) -> str:
-    r"""What a terminal shows as one line, whatever is in the text.
+    r"""Escape the characters that a terminal does not show as a part of one line.
 
     Args:
-        text: May hold line breaks, control characters, and bytes of a file name that are no UTF-8.
+        text: The text, which may hold line breaks, control characters, and bytes of a file name
+            that are not UTF-8.
 
     Returns:
-        The text with each of them as an escape, such as ``\n``, ``\x1b`` or ``\xff``.
+        The text with each such character as an escape, such as ``\n``, ``\x1b`` or ``\xff``.
     """
     return text if text.isprintable() else "".join(map(_printable_character, text))
 
 
 def quoted(value: object) -> str:
-    """A value for a message, in quotes where it is a text, and shortened where it is long.
+    """Format a value for a message: a text in quotes, and a long value shortened.
 
     Args:
-        value: Anything that a person or a damaged file may have written: also a number of
-            thousands of digits, or a list in a list in a list.
+        value: Any value that a person or a damaged file may have written, even a number of
+            thousands of digits, or deeply nested lists.
 
     Returns:
         At most 80 characters on one line.
     """
-    shown = _Short().repr(value)
-    return shown if len(shown) <= _MOST_CHARACTERS else f"{shown[: _MOST_CHARACTERS - 3]}..."
+    text = _Short().repr(value)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 3]}..."
 
 
 def shortened(text: str, most_characters: int = 300) -> str:
-    """The reason that a library gives, as one printable line of at most so many characters."""
+    """Format a message of a library as one printable line.
+
+    Args:
+        text: The message.
+        most_characters: The greatest length of the line; default: 300.
+
+    Returns:
+        The line; a longer one ends in "...".
+    """
     line = printable(text)
     return line if len(line) <= most_characters else f"{line[: most_characters - 3]}..."
 
@@ -60,11 +70,14 @@ _EXPECTED = {
 
 
 def not_a_value(name: str, problem: Mapping[str, Any]) -> str:
-    """The sentence for a value that a setting or an option cannot have.
+    """Compose the message for a value that a setting or an option cannot have.
 
     Args:
-        name: Of the setting or option.
-        problem: One of pydantic's, as `ValidationError.errors` gives them.
+        name: The name of the setting or option.
+        problem: An error of pydantic, as `ValidationError.errors` returns them.
+
+    Returns:
+        The message, one sentence.
     """
     start = f"{name} cannot be {quoted(problem['input'])}"
     if (expected := _EXPECTED.get(problem["type"])) is not None:
@@ -73,16 +86,19 @@ def not_a_value(name: str, problem: Mapping[str, Any]) -> str:
 
 
 def _printable_character(character: str) -> str:
+    """Return a character, or its escape where a terminal does not show it."""
     code = ord(character)
     if _BYTE + 0x80 <= code <= _BYTE + 0xFF:
         return f"\\x{code - _BYTE:02x}"
     is_hidden = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
-    if is_hidden or character in _TURNING:
+    if is_hidden or character in _BIDIRECTIONAL:
         return character.encode("unicode_escape").decode()
     return character
 
 
 class _Short(reprlib.Repr):
+    """Formats values with limits of length and depth."""
+
     def __init__(self) -> None:
         super().__init__()
         self.maxlevel, self.maxstring, self.maxother = 4, _MOST_CHARACTERS - 6, _MOST_CHARACTERS
@@ -94,7 +110,7 @@ class _Short(reprlib.Repr):
         return f"{mark}{printable(inside)}{mark}"
 
     def repr_int(self, x: int, level: int) -> str:
-        # Python refuses to write out more than some 4300 digits.
+        # Python raises an error for numbers of more than about 4300 digits.
         if abs(x) < 10**_MOST_DIGITS:
             return repr(x)
         return f"a number of more than {_MOST_DIGITS} digits"

@@ -1,4 +1,4 @@
-"""The machine: memory and processor cores that this process may use."""
+"""The machine: the memory and the processor cores that this process may use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def machine_memory() -> int:
-    """The bytes of memory that this machine has, or what it lets a container have."""
+    """Return the memory of this machine or of the container around this process, in bytes."""
     sizes = [int(psutil.virtual_memory().total)]
     for path in _CGROUP_LIMITS:
         with logged(OSError, ValueError):  # not there, or "max"
@@ -29,20 +29,23 @@ def machine_memory() -> int:
 
 
 def machine_cores() -> int:
-    """The processor cores of this machine, whoever may use them; at least 1."""
+    """Return the number of processor cores of this machine, at least 1."""
     return os.cpu_count() or 1
 
 
 def usable_cores(cgroups: Path = _CGROUPS, own_cgroups: Path = _OWN_CGROUPS) -> int:
-    """The cores that this process may use: whoever starts threads asks here.
+    """Return the number of processor cores that this process may use.
+
+    All code that starts threads calls this function for their number.
 
     Args:
-        cgroups: Where the control groups of Linux are mounted, version 1 or 2.
-        own_cgroups: The file that names those of this process.
+        cgroups: The folder where the control groups of Linux are mounted, version 1 or 2.
+        own_cgroups: The file that names the control groups of this process.
 
     Returns:
-        The least of the machine's cores, those that the process may run on, and the quota of
-        processor time that it or a container around it has, rounded up; at least 1.
+        The least of three numbers: the cores of the machine, the cores that the process may run on,
+        and the quota of processor time of the process and of each container around it, rounded up;
+        at least 1.
     """
     cores = machine_cores()
     if hasattr(os, "sched_getaffinity"):
@@ -51,9 +54,9 @@ def usable_cores(cgroups: Path = _CGROUPS, own_cgroups: Path = _OWN_CGROUPS) -> 
 
 
 def _quotas(cgroups: Path, own_cgroups: Path) -> Iterator[int]:
-    """In whole cores, of every group that this process is in."""
+    """Yield the quota of every control group of this process, in whole cores."""
     for folder, version in _groups(cgroups, own_cgroups):
-        # What is not there or no number ("max", -1) is no quota.
+        # A missing file, "max" or -1 means that there is no quota.
         with logged(OSError, ValueError, ZeroDivisionError):
             if version == 2:
                 quota, period = (folder / "cpu.max").read_text("ascii").split()
@@ -65,10 +68,10 @@ def _quotas(cgroups: Path, own_cgroups: Path) -> Iterator[int]:
 
 
 def _groups(cgroups: Path, own_cgroups: Path) -> Iterator[tuple[Path, int]]:
-    """(folder, version) of each group and of all around it, out to the root of the mount.
+    """Yield (folder, version) of each control group and of its parents, up to the root.
 
-    Inside a container the path of the group may be that of the host, and the root is the
-    container's own.
+    Inside a container, the path of a group may be the path on the host, and the root is the group
+    of the container.
     """
     try:
         lines = own_cgroups.read_text("utf-8", "surrogateescape").splitlines()

@@ -1,4 +1,4 @@
-"""Temporary folders with an owner; what a killed one left is removed by the next."""
+"""Temporary folders with an owner; a run removes the folders that killed runs left."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ _LOCK = "lock"
 
 @contextmanager
 def temporary_folder(above: Path | None = None) -> Iterator[Path]:
-    """A new folder that only this user can look into, removed with all in it when the scope ends.
+    """Create a folder that only this user can read, and remove it when the scope ends.
 
-    It lies in one folder per user, together with those of other runs. Each owner holds a lock in
-    its own, so that what a killed run left is known, and removed, by the next one.
+    The folder is in a folder of the user, together with the folders of other runs. Each run locks
+    its own folder, so that a later run can recognize and remove the folders of killed runs.
 
     Args:
-        above: Where the folder of the user lies; by default in the one for temporary files.
+        above: The folder that holds the folder of the user; default: the folder of the system for
+            temporary files.
+
+    Yields:
+        The new folder, which holds only its lock.
 
     Raises:
-        OutputError: It cannot be made, or another user has put something in its place.
+        OutputError: The folder cannot be created, or something of another user is in its place.
     """
     above = above or Path(tempfile.gettempdir())
     ours = above / (f"vidrestore-{os.getuid()}" if hasattr(os, "getuid") else "vidrestore")
@@ -41,9 +45,10 @@ def temporary_folder(above: Path | None = None) -> Iterator[Path]:
 
 
 def _made(ours: Path, stack: ExitStack) -> Path:
+    """Create and lock a folder in the folder of the user, after removing those that are left."""
     while True:
         _make_private(ours)
-        # Another run may remove the empty folder just now; then it is made again.
+        # Another run may remove the empty folder at this moment; then the loop creates it again.
         with logged(FileNotFoundError), held(ours / _LOCK, wait=True):
             _remove_left(ours)
             folder = Path(tempfile.mkdtemp(dir=ours, prefix=""))
@@ -53,22 +58,23 @@ def _made(ours: Path, stack: ExitStack) -> Path:
 
 
 def _make_private(ours: Path) -> None:
+    """Create the folder of the user; raise OutputError where it belongs to another user."""
     with logged(FileExistsError):
         ours.mkdir(mode=0o700)
     with logged(FileNotFoundError):
-        found = ours.lstat()
-        is_own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
-        if not stat.S_ISDIR(found.st_mode) or not is_own:
+        state = ours.lstat()
+        is_own = not hasattr(os, "getuid") or state.st_uid == os.getuid()
+        if not stat.S_ISDIR(state.st_mode) or not is_own:
             raise OutputError(
                 f"{ours} is not a folder of this user; remove it, or let TMPDIR name another "
                 "folder for temporary files"
             )
-        if stat.S_IMODE(found.st_mode) != 0o700:
+        if stat.S_IMODE(state.st_mode) != 0o700:
             ours.chmod(0o700)
 
 
 def _remove_left(ours: Path) -> None:
-    """All that has no living owner; the lock of `ours` is held."""
+    """Remove the folders whose owner has ended; the caller holds the lock of `ours`."""
     for left in ours.iterdir():
         if left.name != _LOCK and left.is_dir() and not left.is_symlink():
             with logged(BlockingIOError):
@@ -78,6 +84,7 @@ def _remove_left(ours: Path) -> None:
 
 
 def _remove_empty(ours: Path) -> None:
+    """Remove the folder of the user if it holds nothing but its lock."""
     with logged(OSError), held(ours / _LOCK, wait=True):
         if [each.name for each in ours.iterdir()] == [_LOCK]:
             (ours / _LOCK).unlink()

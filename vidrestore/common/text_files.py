@@ -1,4 +1,4 @@
-"""TOML that people write: profiles, lists of shots, and single values."""
+"""Reading of text files that people write: TOML profiles, lists of shots, and single values."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ _DEEPEST = 16
 
 
 def read_toml(path: Path, what: str) -> tuple[dict[str, Any], str]:
-    """A file's table, and its text without the byte order mark that some editors write.
+    """Read a TOML file.
 
     Args:
         path: The file.
-        what: What it is, as in "the profile".
+        what: The kind of the file for messages, such as "the profile".
 
     Returns:
-        Tables and lists are at most 16 deep. Whole numbers have at most 64 bits; others may be
-        infinite or nan, which the caller has to refuse.
+        The table, and the text without a byte order mark, which some editors write. Tables and
+        lists are nested at most 16 deep, and integers have at most 64 bits. Other numbers may be
+        infinite or NaN; the caller must check that.
 
     Raises:
-        ConfigError: It cannot be read, is too large or too deep, or is not TOML.
+        ConfigError: The file cannot be read, is too large or nested too deeply, or is not TOML.
     """
     text = read_text(path, what)
     try:
@@ -40,12 +41,23 @@ def read_toml(path: Path, what: str) -> tuple[dict[str, Any], str]:
 
 
 def parsed_toml(text: str) -> dict[str, Any]:
-    """The table that a text is; ConfigError, which says only what is wrong, where it is none."""
+    """Parse a TOML text.
+
+    Args:
+        text: The text.
+
+    Returns:
+        The table.
+
+    Raises:
+        ConfigError: The text is not TOML, is nested too deeply, or holds an integer of more than
+            64 bits. The message is only the reason.
+    """
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(shortened(str(error))) from error
-    except ValueError as error:  # of Python, which refuses to read some 4300 digits
+    except ValueError as error:  # Python raises it for numbers of more than about 4300 digits
         raise ConfigError(_TOO_LARGE) from error
     except RecursionError as error:
         raise ConfigError(_TOO_DEEP) from error
@@ -53,12 +65,13 @@ def parsed_toml(text: str) -> dict[str, Any]:
     return table
 
 
-_TOO_DEEP = f"tables or lists lie more than {_DEEPEST} deep in one another"
-_TOO_LARGE = "a whole number is larger than the 64 bits that TOML has for one"
+_TOO_DEEP = f"tables or lists are nested more than {_DEEPEST} deep"
+_TOO_LARGE = "a whole number has more than the 64 bits that TOML allows"
 
 
 def _check(table: dict[str, Any]) -> None:
-    # Not by recursion, which is what deep tables would break, here and in whoever reads them.
+    """Raise ConfigError where a table is nested too deeply or an integer is too large."""
+    # A recursive function would fail for the deep tables that this check rejects.
     level: list[Any] = [table]
     for _ in range(_DEEPEST):
         inner = [part for each in level for part in _parts(each)]
@@ -71,11 +84,19 @@ def _check(table: dict[str, Any]) -> None:
 
 
 def _parts(value: Any) -> list[Any]:
+    """List the values in a table or a list."""
     return list(value.values() if isinstance(value, dict) else value)
 
 
 def can_be_found(path: Path) -> bool:
-    """Something has that name; False, too, for what can be no name of a file."""
+    """Tell whether a path exists; no path raises an error.
+
+    Args:
+        path: The path.
+
+    Returns:
+        False also for a path that is not valid or cannot be reached.
+    """
     try:
         return path.exists()
     except (OSError, ValueError) as error:  # too long, in a closed folder, or holds NUL
@@ -84,15 +105,20 @@ def can_be_found(path: Path) -> bool:
 
 
 def read_text(path: Path, what: str, *, errors: str = "strict") -> str:
-    """The text of a file, without the byte order mark that some editors write.
+    """Read a text file in UTF-8.
 
     Args:
         path: The file, of at most 16 MiB.
-        what: What it is, as in "the profile".
-        errors: What becomes of bytes that are no UTF-8, as for `bytes.decode`.
+        what: The kind of the file for messages, such as "the profile".
+        errors: The treatment of bytes that are not UTF-8, as for `bytes.decode`; default:
+            "strict".
+
+    Returns:
+        The text without a byte order mark, which some editors write.
 
     Raises:
-        ConfigError: It is no ordinary file, cannot be read, is too large, or is no text.
+        ConfigError: The path is not an ordinary file, or the file cannot be read, is too large, or
+            is not UTF-8.
     """
     check_readable_kind(path, what, ConfigError)
     try:
@@ -111,5 +137,5 @@ def read_text(path: Path, what: str, *, errors: str = "strict") -> str:
         return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors)
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{what} {path} cannot be read: it is no text in UTF-8; save it as such"
+            f"{what} {path} cannot be read: it is not text in UTF-8; save it in UTF-8"
         ) from error

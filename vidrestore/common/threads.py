@@ -1,4 +1,4 @@
-"""Run pipeline stages in threads that never outlive the pipeline."""
+"""Threads for pipeline stages, which never outlive the pipeline."""
 
 from __future__ import annotations
 
@@ -23,19 +23,21 @@ _POLL_SECONDS = 0.05  # longest wait before a blocked thread notices that the sc
 
 
 class _Failure(NamedTuple):
+    """Follows the last item of a stage that raised an error."""
+
     error: BaseException
 
 
 class _End:
-    """Follows the last item of a stage."""
+    """Follows the last item of a stage that succeeded."""
 
 
 class _Cancelled(BaseException):
-    """Unwinds a stage whose scope has been left; no caller ever sees it."""
+    """Unwinds a stage whose scope has ended; it never reaches the caller."""
 
 
-class _Deal:
-    """Gives the items of an iterator to several threads, turn by turn."""
+class _Distributor:
+    """Distributes the items of an iterator to several threads in turn."""
 
     def __init__(
         self,
@@ -53,6 +55,7 @@ class _Deal:
         self._is_over = False
 
     def lane(self, k: int) -> Iterator[Any]:
+        """Yield the items k, k + n, k + 2 n and so on, where n is the number of threads."""
         while True:
             with self._turn:
                 began = time.perf_counter()
@@ -78,16 +81,19 @@ class _Deal:
 
 
 class StageThreads:
-    """The one owner of all stage threads: leaving the `with` block stops and joins them.
+    """Owns all stage threads of a pipeline: the end of the `with` block stops and joins them.
 
-    Each `background` line puts the stages above it into a thread of their own, joined to the
-    reader by a queue of at most `depth` items. An error in any stage is raised in the reader, with
-    its own traceback, after every item that came before it; from there it travels stage by
-    stage to the caller. An error in the caller, Ctrl-C included, leaves the scope and stops all.
+    Each call of `background` runs the stages before it in a thread of their own. A queue of at most
+    `depth` items connects that thread to its reader. An error in a stage is raised in its reader,
+    with its own traceback, after all items that came before it, and so passes from stage to stage
+    to the caller. An error in the caller, Ctrl-C included, ends the scope and stops all stages.
 
-    Memory: each boundary holds at most depth + 2 items (the queue, one being made, one being used).
+    Memory: each boundary holds at most depth + 2 items: the queue, one that is being made, and one
+    that is in use.
 
-    `caller` names the stage that the thread of the `with` block itself is.
+    Args:
+        caller: The name of the stage that runs in the thread of the `with` block; default
+            "caller".
     """
 
     def __init__(self, caller: str = "caller") -> None:
@@ -96,7 +102,7 @@ class StageThreads:
         self._here = threading.local()
         self._as_caller = self._clocked(caller)
         self.times: dict[str, StageTime] = {}
-        """By the names of the stages, in order; whole once the scope is left."""
+        """Name of a stage -> its times, in the order of the pipeline; final after the scope."""
 
     def __enter__(self) -> StageThreads:
         self._as_caller.__enter__()
@@ -117,7 +123,7 @@ class StageThreads:
         self.times[caller] = self.times.pop(caller)
 
     def _join(self) -> None:
-        """Stop all threads and wait for each, even where Ctrl-C comes meanwhile."""
+        """Stop all threads and wait for each, even if Ctrl-C comes at the same time."""
         try:
             self._left.set()
             for thread in self._threads:
@@ -127,7 +133,19 @@ class StageThreads:
             raise
 
     def background(self, items: Iterable[T], *, depth: int, name: str) -> Iterator[T]:
-        """Yield `items` in order, computed by a thread named `name` at most `depth` items ahead."""
+        """Compute items in a thread of their own, ahead of their reader.
+
+        Args:
+            items: The iterable that the thread runs through, and closes at the end.
+            depth: The number of items by which the thread may run ahead, at least 1.
+            name: The name of the stage and of the thread.
+
+        Returns:
+            An iterator over the items, in order.
+
+        Raises:
+            VidrestoreError: The thread cannot be started.
+        """
         results: queue.Queue[T | _Failure | type[_End]] = queue.Queue(maxsize=depth)
 
         def run() -> None:
@@ -142,8 +160,7 @@ class StageThreads:
                 except BaseException as error:
                     self._report(results, _Failure(error))
                 finally:
-                    # Closed here, in the thread that ran it, so that a stage's `finally` runs at
-                    # once.
+                    # The thread that ran the stage closes it, so that its `finally` runs at once.
                     close = getattr(items, "close", None)
                     if close is not None:
                         close()
@@ -162,13 +179,26 @@ class StageThreads:
     def each(
         self, items: Iterable[S], works: Sequence[Callable[[S], T]], *, depth: int, name: str
     ) -> Iterator[T]:
-        """Yield work(item) in order; each of `works` has a thread and every so-manieth item.
+        """Apply functions to items in several threads, and keep the order.
 
-        Together they run at most len(works) * (depth + 1) items ahead.
+        The threads run ahead of the reader by at most len(works) * (depth + 1) items together.
+
+        Args:
+            items: The items.
+            works: The functions, one for each thread. Of n functions, the k-th one receives the
+                items k, k + n, k + 2 n and so on.
+            depth: The number of results by which each thread may run ahead, at least 1.
+            name: The name of the stage; a number is appended for each thread.
+
+        Yields:
+            The results, in the order of the items.
+
+        Raises:
+            VidrestoreError: A thread cannot be started.
         """
-        deal = _Deal(iter(items), len(works), self._left, self._own_time)
+        distributor = _Distributor(iter(items), len(works), self._left, self._own_time)
         lanes = [
-            self.background(map(work, deal.lane(k)), depth=depth, name=f"{name} {k}")
+            self.background(map(work, distributor.lane(k)), depth=depth, name=f"{name} {k}")
             for k, work in enumerate(works)
         ]
         for lane in cycle(lanes):
@@ -191,10 +221,11 @@ class StageThreads:
             total.add(own)
 
     def _own_time(self) -> StageTime:
-        """That of the thread which asks; of no stage where another than those of the scope does."""
+        """Return the times of this thread; a new object where it is not a thread of the scope."""
         return getattr(self._here, "time", None) or StageTime()
 
     def _put(self, results: queue.Queue[T], item: T) -> None:
+        """Put an item into a queue; raise _Cancelled where the scope has ended."""
         began = time.perf_counter()
         try:
             while not self._left.is_set():
@@ -207,12 +238,14 @@ class StageThreads:
             self._own_time().held_seconds += time.perf_counter() - began
 
     def _report(self, results: queue.Queue[T], failure: T) -> None:
+        """Put a failure into a queue, unless the scope has ended."""
         try:
             self._put(results, failure)
         except _Cancelled:
             return
 
     def _take(self, results: queue.Queue[T | _Failure | type[_End]]) -> Iterator[T]:
+        """Yield the items of a queue, and raise the error of its stage, if any."""
         while not self._left.is_set():
             began = time.perf_counter()
             try:
@@ -230,13 +263,19 @@ class StageThreads:
 
 
 class Stopwatch:
-    """Of a pass, from where it is made."""
+    """Measures the time of a pass, from the creation of the object."""
 
     def __init__(self) -> None:
         self._wall, self._processor = time.monotonic(), time.process_time()
 
     def report(self, on_event: OnEvent | None, name: str, stages: Mapping[str, StageTime]) -> None:
-        """Tell as an event what each stage of the pass cost, and how busy this process was."""
+        """Report the times of the pass and of its stages as an event.
+
+        Args:
+            on_event: Receives the event (`PassTimes`); None: nothing is reported.
+            name: The name of the pass, such as "restore".
+            stages: Name of a stage -> its times.
+        """
         if on_event is not None:
             on_event(
                 PassTimes(

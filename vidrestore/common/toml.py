@@ -1,4 +1,4 @@
-"""Writing TOML, for profiles and lists of shots; `vidrestore.common.text_files` reads it."""
+"""Writing of TOML, for profiles and lists of shots; `vidrestore.common.text_files` reads it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from vidrestore.common.quoting import printable
 
 
 def toml_text(values: Mapping[str, Any]) -> str:
-    """A TOML document.
+    """Write values as a TOML document.
 
     Args:
-        values: Texts, numbers, truth values, lists, and mappings, which become tables. None
-            becomes a comment, since TOML has no such value.
+        values: Name -> value: texts, numbers, booleans, lists, and mappings, which become tables.
+            None becomes a comment, since TOML has no such value.
 
     Returns:
-        The text. What a terminal would not show stands in it as an escape; a byte of a file name
-        that is no UTF-8 (a surrogate) does not, and cannot be written to a file.
+        The document. Characters that a terminal does not show are escapes in it, except for the
+        surrogates of bytes of a file name that are not UTF-8: they stay, and cannot be written to
+        a file.
     """
     document = tomlkit.document()
     _fill(document, values)
@@ -29,6 +30,7 @@ def toml_text(values: Mapping[str, Any]) -> str:
 
 
 def _fill(table: Container | Table, values: Mapping[str, Any]) -> None:
+    """Add values to a table, with inner tables last."""
     for key, value in values.items():
         if value is None:
             table.add(tomlkit.comment(f"{key} has no value"))
@@ -42,13 +44,13 @@ def _fill(table: Container | Table, values: Mapping[str, Any]) -> None:
 
 
 def toml_item(value: Any) -> Item:
-    """A text, a number, a truth value, or a list of such, as tomlkit writes it.
+    """Convert a text, a number, a boolean, or a list of such values to an item of tomlkit.
 
     Args:
-        value: The value; of a text, what a terminal would not show becomes an escape.
+        value: The value. In a text, characters that a terminal does not show become escapes.
 
     Returns:
-        What can be added to a document or a table of tomlkit.
+        An item that can be added to a document or a table of tomlkit.
     """
     if isinstance(value, str):
         quoted = tomlkit.string(value).as_string()
@@ -64,11 +66,19 @@ def toml_item(value: Any) -> Item:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a text can be written at all: no byte of a file name that is no UTF-8 is in it."""
+    """Tell whether a text can be written in UTF-8.
+
+    Args:
+        text: The text, which may come from a file name.
+
+    Returns:
+        False where the text holds surrogates, which stand for bytes that are not UTF-8.
+    """
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _escaped(character: str) -> str:
+    """Return a character, or its TOML escape where a terminal does not show it."""
     if printable(character) == character or not is_utf8(character):
         return character
     return f"\\U{ord(character):08x}"

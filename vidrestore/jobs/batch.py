@@ -35,9 +35,13 @@ class Outcome:
     """The result for one input."""
 
     source: Path
+    """The input."""
     target: Path
+    """The output."""
     status: Literal["restored", "failed", "there already"]
+    """Whether the input was restored, failed, or had an output before the batch began."""
     summary: Summary | None = None
+    """The summary of the run; None where the input was not restored."""
     message: str = ""
     """The reason of a failure, in one sentence; empty where nothing failed."""
 
@@ -64,17 +68,17 @@ def expanded(paths: Sequence[Path]) -> list[Path]:
     Raises:
         InputError: No file matches a pattern.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if is_pattern(path) or can_be_found(path) or not glob.has_magic(str(path)):
-            found.append(path)
+            files.append(path)
             continue
         root = Path(path.anchor)
         named = sorted(each for each in root.glob(str(path.relative_to(root))) if each.is_file())
         if not named:
-            raise InputError(f"no file has a name such as {path}")
-        found.extend(named)
-    return found
+            raise InputError(f"no file has a name such as {path}; check the pattern")
+        files.extend(named)
+    return files
 
 
 def targets_in(
@@ -138,16 +142,17 @@ def restore_all(
         except VidrestoreError as error:
             _log.debug("%s was not restored", source, exc_info=True)
             yield Outcome(source, target, "failed", message=str(error))
-        except Exception as error:  # a defect met with one input need not occur with the others
+        except Exception as error:  # a defect that one input shows need not affect the others
             _log.debug("%s was not restored", source, exc_info=True)
             message = f"{type(error).__name__}: {error}; run it alone with --debug"
             yield Outcome(source, target, "failed", message=message)
 
 
 def _check_name(name: str) -> None:
+    """Raise UsageError where the pattern of the names is not valid."""
     if Path(name).name != name or not name:
         raise UsageError(
-            f"the pattern {quoted(name)} is no file name; leave folders to --output-dir"
+            f"the pattern {quoted(name)} is not a file name; give the folder with --output-dir"
         )
     try:
         fields = [field for _, field, _, _ in string.Formatter().parse(name) if field is not None]
@@ -163,6 +168,7 @@ def _check_name(name: str) -> None:
 
 
 def _suffix(source: Path, settings: Settings) -> str:
+    """Choose the suffix of the output of a source."""
     if is_pictures(source):
         return source.suffix
     is_lossless = settings.encode.quality == "archive" or settings.encode.codec == "ffv1"

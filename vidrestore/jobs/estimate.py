@@ -72,7 +72,7 @@ def estimate(
         source: The video.
         analysis: The analysis of the video.
         settings: The settings of the run.
-        on_event: Receives notices; default: none are sent.
+        on_event: Receives notices; default: None, and no notices are sent.
 
     Returns:
         The estimate, or a sentence that tells why there is none.
@@ -119,12 +119,14 @@ class _Identity(Restorer):
 def _pairing(
     source: Path, analysis: Analysis, span: TimeRange | None, scaling: Scaling | None
 ) -> Pairing:
+    """Return the pairing of a run that enlarges the source, or does not."""
     return ALONE if scaling is None else Pairing(plate=enlarged(source, analysis, span, scaling))
 
 
 def _seconds_per_frame(
     source: Path, analysis: Analysis, settings: Settings, scaling: Scaling | None
 ) -> float:
+    """Measure the mean time of all stages but the restorer for one frame."""
     part, span = _part(analysis)
     pairing = _pairing(source, part, span, scaling)
     info = part.info if pairing.plate is None else pairing.plate.analysis.info
@@ -172,6 +174,7 @@ def _part(analysis: Analysis) -> tuple[Analysis, TimeRange]:
 
 
 def _cut(track: Track, first: int, end: int) -> Track:
+    """Cut the frames [first, end) out of a track, and count them from `first`."""
     frames = slice(max(first - track.first_frame, 0), end - track.first_frame)
     return replace(
         track,

@@ -1,4 +1,4 @@
-"""Options that exclude each other: one table, for the command line and for Python."""
+"""The table of options that exclude each other, for the command line and for Python."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ FIELDS = "fields"
 
 
 class Exclusion(NamedTuple):
-    """No option of `options` goes with one of `others`."""
+    """A rule: no option of `options` can be combined with an option of `others`."""
 
     options: tuple[str, ...]
+    """The options on one side of the rule."""
     others: tuple[str, ...]
+    """The options on the other side of the rule."""
     sentence: str
-    """{option} is the first option that is given, {others} are all others that are."""
+    """The message. {option} is the first option of `options` that the user gave, {others} are all
+    options of `others` that the user gave."""
 
 
 _SHOTS = ("--redo-shots", "--keep-job")
@@ -28,20 +31,20 @@ EXCLUSIONS = (
     Exclusion(
         _SHOTS,
         ("--plate", "--layer"),
-        "single shots cannot be redone with {others}, so {option} cannot go with it; leave it out "
-        "and restore the whole anew",
+        "{option} cannot be combined with {others}, because single shots cannot be redone then; "
+        "leave out {option} and restore the whole video",
     ),
     Exclusion(
         _SHOTS,
         ("--scale",),
-        "single shots cannot be redone with {others}, so {option} cannot go with it; leave it out "
-        "and restore the whole anew",
+        "{option} cannot be combined with {others}, because single shots cannot be redone then; "
+        "leave out {option} and restore the whole video",
     ),
     Exclusion(
         ("--plate",),
         ("--scale",),
-        "the output is as large as the plate, so {others} cannot go with {option}; leave out one "
-        "of them",
+        "{others} cannot be combined with {option}, because the output is as large as the plate; "
+        "leave out one of the two",
     ),
     Exclusion(
         (PICTURES,),
@@ -49,12 +52,12 @@ EXCLUSIONS = (
             *("--plate", "--before-swap", "--layer", "--start or --end", "--keep-job"),
             *("--redo-shots", "--codec", "encode.hardware", "encode.pixel_format", "--scale"),
         ),
-        "{others} cannot go with pictures; leave it out",
+        "{others} cannot be combined with pictures; leave it out",
     ),
     Exclusion(
         ("--analysis",),
         ("--start or --end",),
-        "an analysis is of a whole video; leave out --start and --end with it",
+        "an analysis covers a whole video; leave out --start and --end with --analysis",
     ),
     Exclusion(
         ("--output-dir",),
@@ -62,31 +65,30 @@ EXCLUSIONS = (
             *("--people", "--shots", "--cuts", "--analysis", "--before-swap", "--plate"),
             *("--layer", "--framemd5", "--report", "--redo-shots"),
         ),
-        "{others} cannot hold for many inputs; restore them one by one, with OUTPUT instead of "
+        "{others} cannot apply to several inputs; restore them one by one, with OUTPUT instead of "
         "--output-dir",
     ),
     Exclusion(
         (FIELDS,),
         ("--plate", "--before-swap", "--layer"),
-        "the source is interlaced, and {others} cannot go with faces restored field by field; add "
-        "--deinterlace off to take its frames as they are",
+        "the source is interlaced, and {others} cannot be combined with the restoration of fields; "
+        "add --deinterlace off to use its frames as they are",
     ),
 )
 
 
 def check_exclusions(given: Mapping[str, object]) -> None:
-    """Check options against the table.
+    """Check that no two options exclude each other.
 
     Args:
-        given: Option -> its value; None and False: not given. Options that are left out are not
-            given either.
+        given: Option -> its value. None, False or a missing key: the user did not give the option.
 
     Raises:
-        UsageError: Two options exclude each other; the sentence names them.
+        UsageError: Two options exclude each other; the message names them.
     """
     present = [name for name, value in given.items() if value is not None and value is not False]
     for options, others, sentence in EXCLUSIONS:
         option = next((name for name in options if name in present), None)
-        found = [name for name in others if name in present]
-        if option is not None and found:
-            raise UsageError(sentence.format(option=option, others=" and ".join(found)))
+        matches = [name for name in others if name in present]
+        if option is not None and matches:
+            raise UsageError(sentence.format(option=option, others=" and ".join(matches)))

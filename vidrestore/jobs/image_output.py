@@ -1,7 +1,8 @@
-"""Pictures in place of a video: what is refused, how they are probed, and how they are written.
+"""Output of pictures in place of a video: the checks before the work, and the writing of the files.
 
-They go through both passes as the frames of a video, which is encoded without loss in the work
-folder. In the end each frame that changed becomes a file again; of the others the file is copied.
+Both passes treat pictures as the frames of a video, which the work folder holds in a lossless
+codec. In the end vidrestore writes a file for each frame that changed, and copies the file of the
+source for each other frame.
 """
 
 from __future__ import annotations
@@ -44,29 +45,45 @@ from vidrestore.media.source import PICTURES_PER_SECOND
 
 _MOST_WRITING = 4
 _JPEG_LEVELS = {"high": (1, 98), "small": (5, 86)}
-"""Quantiser of the encoder of Y'CbCr, quality of that of R'G'B'."""
+"""Level -> (quantizer of the encoder for Y'CbCr, quality of the encoder for R'G'B')."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """How the frames become files again."""
+    """The conversion of the restored frames to files."""
 
     source: Pictures
+    """The pictures of the source."""
     target: Path
+    """The output: a file, or a pattern of numbered files."""
     header: Header
+    """The header of the first picture of the source."""
     quality: str
+    """The setting `encode.quality`."""
     notes: tuple[str, ...]
-    """What a person should know before the work begins."""
+    """Notices for the user about what the output cannot keep, one sentence each."""
 
     @property
     def kind(self) -> str:
+        """The format of the output, such as "png"."""
         return kind_of(self.target)
 
     def write(self, video: Path, folder: Path, analysis: Analysis) -> Path:
-        """Write all pictures of the lossless `video` into the empty `folder`, and give their path
-        there; one that shows what its source shows is a copy of that file, where the kinds agree.
+        """Write the frames of a lossless video as pictures.
 
-        OutputError where one cannot be written.
+        Where a frame is equal to its source frame and both have one format, the picture is a copy
+        of the source file.
+
+        Args:
+            video: The restored frames, in a lossless codec.
+            folder: The folder for the pictures, which this method creates; it must not exist.
+            analysis: The analysis of the source, with the checksums of its frames.
+
+        Returns:
+            The file in `folder`, or the pattern of the files there.
+
+        Raises:
+            OutputError: A picture cannot be written, or the video has another number of frames.
         """
         folder.mkdir()
         sources, targets = self.source.files, self._targets(folder)
@@ -90,42 +107,70 @@ class Job:
             raise not_written("writing the pictures", self.target.parent, error) from error
         if done != list(range(len(targets))):
             raise OutputError(
-                f"{len(done)} of {len(targets)} pictures came out of the work folder; run the "
+                f"the work folder gave {len(done)} of {len(targets)} pictures; run the "
                 "command again with --no-resume"
             )
         return folder / self.target.name
 
     def moves(self, folder: Path) -> list[tuple[Path, Path]]:
-        """(picture, place) of each of those that `write` wrote into `folder`."""
+        """List the pictures that `write` wrote, with their final places.
+
+        Args:
+            folder: The folder of the pictures.
+
+        Returns:
+            (picture, place) for each.
+
+        Raises:
+            UsageError: There is something at a place that must not be replaced; see
+                `vidrestore.common.files.output_place`.
+        """
         places = [
             output_place(target, "the output") for target in self._targets(self.target.parent)
         ]
         return list(zip(self._targets(folder), places, strict=True))
 
     def _targets(self, folder: Path) -> list[Path]:
+        """List the paths of all pictures in a folder."""
         path = folder / self.target.name
         if self.source.numbers is None:
             return [path]
         return [numbered(path, number) for number in self.source.numbers]
 
     def _file(self, was: Path, frame: Frame, info: VideoInfo) -> bytes:
+        """Encode a frame, with the metadata of the source file `was`."""
         image = frame.image
         if self.kind != "jpeg":
             return files.with_samples(was, samples_of(image, self.header, info), self.kind)
-        quantiser, quality = _jpeg_level(self.quality)
-        if (encoded := jpeg.encode(image, quantiser)) is None:
+        quantizer, quality = _jpeg_level(self.quality)
+        if (encoded := jpeg.encode(image, quantizer)) is None:
             samples = samples_of(image, self.header, info)
             how = [
                 *(cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1),
                 *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
             ]
-            _, found = cv2.imencode(".jpg", samples[..., ::-1], how)
-            encoded = found.tobytes()
+            _, data = cv2.imencode(".jpg", samples[..., ::-1], how)
+            encoded = data.tobytes()
         return files.with_jpeg(was, encoded)
 
 
 def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Settings) -> Job:
-    """OutputError, before any work, for what the output cannot hold."""
+    """Plan the output of pictures, and check, before any work, that it can be written.
+
+    Args:
+        source: A picture, or a pattern of numbered pictures.
+        target: The output, of the same kind.
+        info: The properties of the source's frames.
+        settings: `encode.quality` counts.
+
+    Returns:
+        The plan.
+
+    Raises:
+        OutputError: The format of the output cannot hold the pictures, or the quality does not
+            suit the format.
+        InputError: The source has an encoding that vidrestore cannot write.
+    """
     pictures, kind, quality = pictures_of(source), kind_of(target), settings.encode.quality
     first = pictures.files[0]
     header, own = files.read_header(first), kind_of(source)
@@ -135,7 +180,9 @@ def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Setting
             ".tif"
         )
     if kind != own and {"dpx", "exr"} & {kind, own}:
-        raise OutputError(f"{own} pictures do not become {kind} ones here; name the output .{own}")
+        raise OutputError(
+            f"{own} pictures do not become {kind} ones in vidrestore; name the output .{own}"
+        )
     if kind in ("dpx", "exr"):
         _check_held(first, header, info)
     if kind == "jpeg" and quality == "archive":
@@ -146,10 +193,10 @@ def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Setting
         _jpeg_level(quality)
     elif quality not in ("high", "archive"):
         raise OutputError(f"{kind} pictures are lossless; leave encode.quality {quality} out")
-    # What is lost is looked for in all of them.
-    looked_at = pictures.files if "jpeg" in (kind, own) else [first]
-    found = chain.from_iterable(files.metadata_changes(path, kind) for path in looked_at)
-    notes = list(dict.fromkeys(found))
+    # Each JPEG can lose other metadata, so all files are checked.
+    checked = pictures.files if "jpeg" in (kind, own) else [first]
+    changes = chain.from_iterable(files.metadata_changes(path, kind) for path in checked)
+    notes = list(dict.fromkeys(changes))
     if kind == "jpeg":
         notes.append(
             "pictures with restored faces are encoded as JPEG anew, which is lossy: pixels outside "
@@ -159,24 +206,32 @@ def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Setting
 
 
 def _check_held(path: Path, header: Header, info: VideoInfo) -> None:
-    """Refuse a file that its decoded pixels do not give again."""
+    """Raise InputError for a file that cannot be written again from its decoded pixels."""
     frame = next(decode(path, DecodeErrors()))
     samples = samples_of(frame.image, header, info)
     with files.open_picture(path) as data:
         if header.kind == "dpx" and not dpx.matches_pixels(data, samples):
             raise InputError(
-                f"{path} holds its pixels in a way that is not written here; save it as R'G'B' of "
-                "10 bits in filled words, or of 16 bits"
+                f"{path} stores its pixels in a way that vidrestore cannot write; save it as "
+                "R'G'B' of 10 bits in filled words, or of 16 bits"
             )
         if header.kind == "exr" and not exr.matches_pixels(data, samples):
             raise InputError(
-                f"{path} is decoded to other pixels than the OpenEXR library reads in it; save it "
+                f"the decoder and the OpenEXR library read different pixels from {path}; save it "
                 "in scan lines of half floats with ZIP compression"
             )
 
 
 def lossless_ways(info: VideoInfo, settings: Settings) -> tuple[Encoding, ...]:
-    """How the frames are kept in the work folder."""
+    """Choose the lossless encodings for the frames in the work folder.
+
+    Args:
+        info: The properties of the output's frames.
+        settings: `encode.preset` and `encode.threads` count.
+
+    Returns:
+        The encodings, the preferred one first.
+    """
     how = settings.encode
     return plan_encoding(
         info, Path("video.mkv"), codec="ffv1", quality="high", preset=how.preset,
@@ -185,17 +240,41 @@ def lossless_ways(info: VideoInfo, settings: Settings) -> tuple[Encoding, ...]:
 
 
 def streams_of_pictures(info: VideoInfo) -> RemuxPlan:
+    """Plan the streams of the lossless video: the frames alone.
+
+    Args:
+        info: The properties of the output's frames.
+
+    Returns:
+        The plan.
+    """
     return RemuxPlan("matroska", (info.stream_index,), {}, {}, {})
 
 
 def at_own_clock(analysis: Analysis) -> Analysis:
-    """With the times that the files have as they are read."""
+    """Give an analysis of pictures the time base in which picture files are read.
+
+    Args:
+        analysis: The analysis.
+
+    Returns:
+        The same analysis in that time base; the ticks stay as they are.
+    """
     clock = Fraction(1, PICTURES_PER_SECOND)
     return replace(analysis, info=replace(analysis.info, time_base=clock))
 
 
 def samples_of(image: Any, header: Header, info: VideoInfo) -> Samples:
-    """Of a decoded picture whose header is given; Y'CbCr becomes R'G'B' of 8 bits."""
+    """Extract the samples of a decoded picture; Y'CbCr becomes R'G'B' of 8 bits.
+
+    Args:
+        image: The decoded picture, an `av.VideoFrame`.
+        header: The header of the file; its number of channels counts.
+        info: The properties of the frame, such as its color matrix.
+
+    Returns:
+        (height, width, channels) samples in the order R, G, B, alpha or gray, alpha.
+    """
     how = layout(image)
     if how.is_rgb:
         order = [*how.planes, *([3] if header.channels == 4 else [])]
@@ -209,10 +288,10 @@ def samples_of(image: Any, header: Header, info: VideoInfo) -> Samples:
 
 
 def _jpeg_level(quality: str) -> tuple[int, int]:
-    """Quantiser, 1 the best to 31; and the quality that is about the same, 100 the best."""
+    """Return the quantizer, 1 (best) to 31, and the about equal quality, 100 (best) to 1."""
     if quality in _JPEG_LEVELS:
         return _JPEG_LEVELS[quality]
-    quantiser = int(quality)
-    if not 1 <= quantiser <= 31:
+    quantizer = int(quality)
+    if not 1 <= quantizer <= 31:
         raise OutputError(f"the quality of JPEG cannot be {quality}; allowed is 1 (best) to 31")
-    return quantiser, max(1, 101 - 3 * quantiser)
+    return quantizer, max(1, 101 - 3 * quantizer)

@@ -1,4 +1,4 @@
-"""`--layer`: the restored faces and their matte beside the output, segment by segment."""
+"""The layer (`--layer`): the restored faces and their matte in files of their own."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ _PICTURE = re.compile(r"(fill|matte)_\d{6,}\.tif")
 _LOCK = ".vidrestore-layer.lock"
 _STAGING = re.compile(r"\.layer\.[0-9]{1,10}-[0-9a-f]{8}\.part")
 _DEFLATE = 8  # libtiff's COMPRESSION_ADOBE_DEFLATE
-# ProRes has no number for how finely it codes, but for how many bits of a macroblock it may use:
-# with so many, and no frequency coded more coarsely than another, it is as fine as it gets: of ten
-# bits half a code value off, by the root of the mean square.
+# The encoder of ProRes takes a limit of bits for each macroblock, not a quality. With this limit
+# and a flat quantization matrix it is as exact as it can be: the root mean square error is half a
+# code value of ten bits.
 _PRORES = {"profile": "4444xq", "bits_per_mb": "8192", "quant_mat": "default"}
 _LOSSY = (
-    "the layer is in ProRes, which is lossy: with it the source comes to the output but for two "
-    "code values of 8 bits or six of 10; --set layer.format=tiff gives it to one"
+    "the layer is in ProRes, which is lossy: the layer over the source differs from the output by "
+    "up to two code values of 8 bits or six of 10 bits; --set layer.format=tiff reduces this to one"
 )
-# Ten bits of narrow range, but for the codes of synchronisation.
+# Ten bits of narrow range, without the codes that are reserved for synchronization.
 _PRORES_HOLDS = LayerRange(219 * 4, -0.06, 1.08)
 _TIFF_HOLDS = LayerRange(2**16 - 1, 0.0, 1.0)
 _FFV1 = {"level": "3", "g": "1", "slicecrc": "1"}
@@ -50,26 +50,39 @@ _FFV1 = {"level": "3", "g": "1", "slicecrc": "1"}
 
 @dataclass(frozen=True, slots=True)
 class LayerOutput:
-    """The streams of the fill and of the matte, in parts that lie beside those of the video."""
+    """The streams of the fill (the restored faces) and of the matte.
+
+    The work folder holds them in segments, as it holds the video.
+    """
 
     folder: Path
-    """Where they go once they are whole."""
+    """The folder that receives the finished files of the layer."""
     stem: str
-    """Of the names of the files there."""
+    """The beginning of the names of the ProRes files."""
     form: str
-    """prores or tiff: see the setting."""
+    """The format of the files: "prores" or "tiff", as the setting `layer.format`."""
     work: WorkFolder
+    """The work folder that holds the streams until the output is finished."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user must know of the files, in sentences."""
+        """Notices about the files for the user, one sentence each."""
         return (_LOSSY,) if self.form == "prores" else ()
 
     def files(self, part: str, work: WorkFolder) -> LayerFiles:
-        """For a try at a part of the video, by its name in the work folder."""
+        """Choose new temporary files and the encoding for the layer of one part of the video.
+
+        Args:
+            part: The name of the part in the work folder, such as "0007".
+            work: The work folder in which the files are to be written.
+
+        Returns:
+            The paths of the fill and of the matte, their encodings and the range of values that
+            the encodings hold.
+        """
         fill, matte = (work.place(f"{part}.{stream}", self._suffix) for stream in _STREAMS)
         if self.form == "prores":
-            # In narrow range, as editing programs take every ProRes file to be.
+            # Editing programs assume narrow range for every ProRes file.
             one = Encoding("prores", "prores_ks", "yuv444p10le", ".mov", _PRORES)
             return LayerFiles(fill, matte, (one, one), _PRORES_HOLDS)
         color, gray = (
@@ -78,11 +91,25 @@ class LayerOutput:
         return LayerFiles(fill, matte, (color, gray), _TIFF_HOLDS)
 
     def has(self, part: str, key: str) -> bool:
-        """Whether both streams of a part are done."""
+        """Tell whether both streams of a part are finished.
+
+        Args:
+            part: The name of the part in the work folder.
+            key: The key of the part (see `segment_key`).
+
+        Returns:
+            True where both files exist, are whole and have that key.
+        """
         return all(self._find(part, stream, key) is not None for stream in _STREAMS)
 
     def finish(self, part: str, key: str, streams: Sequence[SegmentFile]) -> None:
-        """Both streams of the part, in the order of `files`, are those of that name."""
+        """Register both streams of a part as finished, and give them their final names.
+
+        Args:
+            part: The name of the part in the work folder.
+            key: The key of the part.
+            streams: The fill and the matte, which were written to the paths that `files` chose.
+        """
         for stream, written in zip(_STREAMS, streams, strict=True):
             self.work.finish(f"{part}.{stream}", self._layer_key(key), written)
 
@@ -93,11 +120,19 @@ class LayerOutput:
         info: VideoInfo,
         video_key: str,
     ) -> None:
-        """Make one stream of all parts, which are given by name and key, with their pts."""
+        """Join the parts of each stream into one file, and register that as finished.
+
+        Args:
+            parts: (name, key) of all parts of the video, in order.
+            times: For each part, the presentation times of its frames, in ticks of the time base
+                of `info`.
+            info: The properties of the output's picture.
+            video_key: The key of the whole video.
+        """
         wholes = []
         for stream in _STREAMS:
-            found = [self._find(name, stream, key) for name, key in parts]
-            paths = [path for path in found if path is not None]
+            matches = [self._find(name, stream, key) for name, key in parts]
+            paths = [path for path in matches if path is not None]
             whole = self.work.place(f"video.{stream}", self._suffix)
             if len(paths) == 1:
                 paths[0].replace(whole)
@@ -108,11 +143,23 @@ class LayerOutput:
 
     @contextmanager
     def placed(self, source: Path, analysis: Analysis, *, is_part: bool) -> Iterator[None]:
-        """Write the files into the folder, from the joined streams; after any error, in this or in
-        the scope, those that were there are there again. `layer_folder` is held meanwhile.
+        """Write the files of the layer into its folder, from the joined streams.
 
-        `source` is what they lie over, of which the frames of `analysis` are the whole, or a part;
-        the times of a part begin at zero, as those of the output do.
+        After an error, in this function or in the scope, the folder holds what it held before.
+        The caller holds `layer_folder` during the scope.
+
+        Args:
+            source: The video to which the layer belongs.
+            analysis: The analysis of `source`, or of a part of it. Its frames are the frames of
+                the layer.
+            is_part: Whether the layer covers a part of the source. The times of a part begin at
+                zero, as those of the output do; otherwise the times of the source are kept.
+
+        Yields:
+            Nothing. In the scope the new files are in their places.
+
+        Raises:
+            OutputError: The files cannot be written.
         """
         paths = [self.work.path_of(f"video.{stream}", self._suffix) for stream in _STREAMS]
         with _writing(self.folder):
@@ -137,10 +184,23 @@ class LayerOutput:
             staging.settle()
 
     def check(self, target: Path, others: Sequence[Path], *, overwrite: bool) -> None:
-        """Refuse, before any work, a folder that cannot be used or holds such files already."""
+        """Check, before any work, that the folder of the layer can be used.
+
+        Args:
+            target: The output.
+            others: The inputs.
+            overwrite: Whether files of a layer that exist may be replaced.
+
+        Raises:
+            UsageError: `folder` is not a folder, the layer would overwrite a file of this run, a
+                file of the layer is a link, or a layer exists and `overwrite` is False.
+            OutputError: The folder cannot be created or written to.
+        """
         with _writing(self.folder):
             if (self.folder.exists() or self.folder.is_symlink()) and not self.folder.is_dir():
-                raise UsageError(f"the layer {self.folder} is no folder; give one")
+                raise UsageError(
+                    f"the layer {self.folder} is not a folder; give the name of a folder"
+                )
             if not self.folder.exists() and not self.folder.absolute().parent.is_dir():
                 raise OutputError(
                     f"the folder {self.folder.parent} for the layer does not exist; create it"
@@ -150,14 +210,14 @@ class LayerOutput:
                     f"the folder {self.folder} for the layer cannot be written to; choose another"
                 )
             movies = self._movies()
-            known = {os.path.realpath(path) for path in (target, *others)}
-            if self.form == "prores" and known.intersection(map(os.path.realpath, movies)):
+            run_files = {os.path.realpath(path) for path in (target, *others)}
+            if self.form == "prores" and run_files.intersection(map(os.path.realpath, movies)):
                 raise UsageError(
-                    f"the layer would be written over a file of this run in {self.folder}; "
+                    f"the layer would replace a file of this run in {self.folder}; "
                     "choose another folder"
                 )
             for path in self._there():
-                # Those that are there go into a folder beside the new ones until these are whole.
+                # The old files are moved to another folder until the new ones are whole.
                 if path.is_symlink():
                     raise UsageError(f"the layer {path} is a link; remove it")
                 output_place(path, "the layer")
@@ -165,7 +225,7 @@ class LayerOutput:
                 raise UsageError(f"the layer {old} exists already; add --overwrite to replace it")
 
     def _there(self) -> list[Path]:
-        """The layer that is in the folder already."""
+        """List the files of the layer that the folder holds already."""
         if self.form == "prores":
             return [movie for movie in self._movies() if movie.exists() or movie.is_symlink()]
         return list(self._pictures())
@@ -185,22 +245,30 @@ class LayerOutput:
         return f"{key}-{self.form}"
 
     def _find(self, part: str, stream: str, key: str) -> Path | None:
+        """Return the finished file of one stream of a part, if it is whole and has that key."""
         done = self.work.find(f"{part}.{stream}", self._suffix, self._layer_key(key))
         return None if done is None else done.path
 
 
 @contextmanager
 def layer_folder(folder: Path | None) -> Iterator[None]:
-    """Hold the folder of a layer for one run, and put in order what a killed one left in it.
+    """Lock the folder of a layer for one run, and undo what a killed run left in it.
 
-    Made where it is missing, and gone again if nothing came into it.
+    Where the folder is missing, this function creates it, and removes it at the end of the scope
+    if it is empty then. A path that is not a folder is left to `LayerOutput.check`.
+
+    Args:
+        folder: The folder of the layer; None: the run writes no layer.
+
+    Yields:
+        Nothing.
 
     Raises:
-        UsageError: Another run holds it.
-        OutputError: It cannot be written to.
+        UsageError: Another run holds the folder.
+        OutputError: The folder cannot be written to.
     """
     if folder is None or ((folder.exists() or folder.is_symlink()) and not folder.is_dir()):
-        yield  # what is no folder is refused with the other options
+        yield  # `LayerOutput.check` reports what is not a folder, with the other options
         return
     if not folder.absolute().parent.is_dir():
         yield
@@ -231,26 +299,27 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _remove_lock(folder: Path) -> None:
-    # Windows removes no file that is open.
+    # Windows cannot remove a file that is open.
     with logged(OSError, what=f"removing the lock of {folder}"):
         (folder / _LOCK).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
 class _Staging:
-    """A folder inside that of a layer, from which the new files go to their places all at once.
+    """A folder in the folder of a layer, from which the new files replace the old ones at once.
 
-    new/      those that are not in their places yet
-    old/      those that were in the folder before, as far as they were taken out of it
-    gone/     old/, once all of them were: what is in the folder now and named in `names` is new
-    names     of all new files, each ended by a zero
+    new/      the new files that are not in their places yet
+    old/      the old files that were moved out of the folder so far
+    gone/     the new name of old/, once it holds all old files: from then on, a file in the folder
+              of the layer whose name is in `names` is new
+    names     the names of all new files, each followed by a zero byte
     """
 
     path: Path
 
     @classmethod
     def made_in(cls, folder: Path) -> _Staging:
-        """An empty one."""
+        """Create an empty one in the folder of the layer."""
         staging = cls(folder / f".layer.{os.getpid()}-{secrets.token_hex(4)}.part")
         staging.path.mkdir()
         staging.new.mkdir()
@@ -258,11 +327,11 @@ class _Staging:
 
     @property
     def new(self) -> Path:
-        """Where the new files are written."""
+        """The folder for the new files."""
         return self.path / "new"
 
     def swap(self, there: Sequence[Path]) -> None:
-        """Bring the new files to their places, and take those that are `there` out of theirs."""
+        """Move the old files (`there`) away, and the new files to their places."""
         folder, old, gone = self.path.parent, self.path / "old", self.path / "gone"
         new = sorted(self.new.iterdir())
         for path in new:
@@ -281,12 +350,12 @@ class _Staging:
         sync_folder(folder)
 
     def settle(self) -> None:
-        """All is done that belongs together: from here on the new files are those that count."""
+        """Make the new files final, and remove the old ones."""
         (self.path / "names").unlink()
         self.remove()
 
     def undo(self) -> None:
-        """Have the folder as it was before, unless `settle` was called."""
+        """Bring the folder back to its state before `swap`, unless `settle` was called."""
         folder, old, gone = self.path.parent, self.path / "old", self.path / "gone"
         try:
             names = (self.path / "names").read_bytes().split(b"\0")
@@ -297,18 +366,20 @@ class _Staging:
                 path = folder / os.fsdecode(name)
                 if path.parent == folder and path.is_file():
                     path.unlink()
-            gone.replace(old)  # else, were this interrupted, the next would take old for new
+            gone.replace(
+                old
+            )  # so that, after an interruption here, the next `undo` keeps the old files
         for path in list(old.iterdir()) if old.is_dir() else ():
             path.replace(folder / path.name)
         self.remove()
 
     def remove(self) -> None:
-        """The files in the folder are whole, old or new."""
+        """Remove the staging folder with all that it holds."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def _timecode(source: Path, analysis: Analysis) -> str | None:
-    """Of the first frame; None where the source has no time code."""
+    """Return the time code of the first frame; None where the source has no time code."""
     with open_source(source) as container:
         tags = [container.metadata, *(stream.metadata for stream in container.streams)]
         stream = container.streams[analysis.info.stream_index]
@@ -320,6 +391,7 @@ def _timecode(source: Path, analysis: Analysis) -> str | None:
 
 
 def _remux(video: Path, target: Path, folder: Path, timecode: str | None, *, is_part: bool) -> None:
+    """Copy a stream of the layer into a QuickTime file, with its time code."""
     code = [] if timecode is None else ["-timecode", timecode]
     times = [] if is_part else ["-copyts"]
     done = run_ffmpeg(
@@ -332,21 +404,21 @@ def _remux(video: Path, target: Path, folder: Path, timecode: str | None, *, is_
 
 
 def _write_pictures(video: Path, folder: Path, stream: str) -> None:
-    """A TIFF of 16 bits, full range, for each frame, numbered from 0."""
+    """Write a TIFF of 16 bits, full range, for each frame, numbered from 0."""
     for frame in decode(video, DecodeErrors()):
-        # OpenCV has its colours in the order blue, green, red.
+        # OpenCV wants the colors in the order blue, green, red.
         order = layout(frame.image).planes[::-1]
         picture = np.dstack([plane(frame.image, index) for index in order])
-        # Not by cv2.imwrite, which does not tell why it fails.
+        # cv2.imwrite does not tell why it fails.
         done, data = cv2.imencode(".tif", picture, [cv2.IMWRITE_TIFF_COMPRESSION, _DEFLATE])
         if not done:
-            raise OutputError(f"no TIFF of frame {frame.index} of the layer could be made")
+            raise OutputError(f"frame {frame.index} of the layer cannot be encoded as TIFF")
         (folder / f"{stream}_{frame.index:06d}.tif").write_bytes(data.tobytes())
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """OutputError, in one sentence, for what the file system refuses."""
+    """Turn an error of the file system into an OutputError."""
     try:
         yield
     except OSError as error:

@@ -24,8 +24,8 @@ _FRAMES_IN_ENCODER = {"h264": 140, "hevc": 190, "av1": 470}
 
 _FRAMES_IN_OTHERS = 30
 
-# Queues between decoding and scaling. Each holds `job.queue_frames`, and one frame is being made
-# and one used at its ends. The queue of the guard holds one.
+# The number of queues between decoding and scaling. Each holds `job.queue_frames` frames, and two
+# more are in use, one at each end. The queue of the guard holds one frame.
 _DEEP_QUEUES, _IN_HAND = 4, 2
 
 # Float32, three channels: the picture on its way through a network, and its planes.
@@ -37,7 +37,7 @@ _BYTES_OF_CROP_PX = 24
 # Copies of crops that stages hold while they work, in such pairs; measured at 1024 px.
 _CROPS_IN_STAGES = 20
 
-_ROOM = 0.9  # the share of a machine's memory that may be planned with
+_ROOM = 0.9  # the share of a machine's memory that a job may need
 
 
 def memory_for_frames(
@@ -114,6 +114,7 @@ def check_memory(needed: int, target: VideoInfo) -> str:
 
 
 def _frame_bytes(info: VideoInfo) -> int:
+    """Return the bytes of a decoded frame."""
     shape = VideoFormat(info.pixel_format, info.width, info.height)
     bits: int = shape.padded_bits_per_pixel
     return info.width * info.height * bits // 8

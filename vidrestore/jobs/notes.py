@@ -1,7 +1,7 @@
-"""The notes of a job on disk: each is whole, written by this program, and of one shape.
+"""The notes of a work folder: JSON objects with a checksum, which describe its files.
 
-A note is a JSON object that carries its checksum. Its shape is checked besides, since whoever edits
-a note may compute that anew.
+vidrestore checks the fields of a note as well as its checksum, since a person who edits a note can
+compute a new checksum.
 """
 
 from __future__ import annotations
@@ -31,51 +31,66 @@ _Frame = Annotated[int, Field(ge=0, le=_MOST_FRAMES)]
 
 
 class _Note(BaseModel):
+    """The base of all notes: unknown fields and values of other types are errors."""
+
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class JobNote(_Note):
-    """Which source a work folder is of."""
+    """The note about the source that a work folder belongs to."""
 
     version: Literal[4]
+    """The version of the notes."""
     source: _Word
+    """The fingerprint of the source."""
 
 
 class _PartNote(_Note):
-    """What a finished file is made from, and what it holds."""
+    """The note of a finished file."""
 
     segment_key: _Word
+    """The hash of all that the file was made from."""
     size: int = Field(ge=0, le=2**62)
+    """The size of the file, in bytes."""
     sha256: _Sha256
+    """The hash of the file."""
 
 
 class _NoCounts(_Note):
-    """Of a stream in which nothing is counted."""
+    """The counts of a stream in which nothing is counted: an empty object."""
 
 
 class _VideoCounts(_Note):
+    """The counts of the joined stream."""
+
     segments: list[Counts] = Field(min_length=1)
+    """The counts of each segment, in order."""
 
 
 class LayerNote(_PartNote):
-    """Of a stream of a layer."""
+    """The note of a stream of a layer, of one segment or of the whole video."""
 
     counts: _NoCounts
+    """An empty object."""
 
 
 class SegmentNote(_PartNote):
-    """Of a segment."""
+    """The note of a segment."""
 
     counts: Counts
+    """The counts of the segment (`RestorationStats`)."""
 
 
 class VideoNote(_PartNote):
-    """Of the joined stream."""
+    """The note of the joined stream."""
 
     counts: _VideoCounts
+    """The counts of all segments."""
 
 
 class _Encoding(_Note):
+    """The encoding of the video stream of a finished job."""
+
     encoder: _Word
     pixels: _Word
     container: _Word
@@ -83,20 +98,28 @@ class _Encoding(_Note):
 
 
 class _KeptSegment(_Note):
+    """A segment of a finished job; `frames` is [first, end)."""
+
     frames: Annotated[list[_Frame], Field(min_length=2, max_length=2)]
     restorers: list[_Word]
     counts: Counts
 
 
 class KeptNote(_Note):
-    """A finished job."""
+    """The note of a finished job whose shots can be redone."""
 
     version: Literal[4]
+    """The version of the notes."""
     sha256: _Sha256
+    """The hash of the whole output file."""
     segments: list[_KeptSegment] = Field(min_length=1)
+    """The segments of the output, in order and without gaps."""
     strength: float = Field(ge=0, le=1)
+    """The greatest strength of pasting in the output, 0 to 1."""
     encoding: _Encoding
+    """The encoding of the restored stream."""
     stream_index: int = Field(ge=0, lt=2**16)
+    """The index of the restored stream in the output."""
 
     @model_validator(mode="after")
     def _are_contiguous(self) -> KeptNote:
@@ -113,38 +136,39 @@ NoteT = TypeVar("NoteT", bound=_Note)
 
 
 def write_note(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a note, which appears only when it is whole.
+    """Write a note atomically, with its checksum.
 
     Args:
-        path: Its file.
-        content: Plain values, as JSON holds them.
+        path: The file of the note.
+        content: The fields of the note, as values that JSON can hold.
 
     Raises:
-        OSError: As the system does.
+        OSError: The file cannot be written.
     """
     with written_atomically(path) as part:
         part.write_text(json.dumps(with_checksum(content), indent=1), encoding="utf-8")
 
 
 def read_note(path: Path, shape: type[NoteT]) -> dict[str, Any] | None:
-    """What `write_note` wrote.
+    """Read a note that `write_note` wrote, and check it.
 
     Args:
-        path: Its file; what lies there as a link, or is no file, is no note.
-        shape: What it must fit.
+        path: The file of the note. A link, or anything else but a file, is not a note.
+        shape: The type of the note.
 
     Returns:
-        The content, or None where there is nothing, or nothing that fits; that is logged.
+        The fields of the note. None where there is no file, or where the note is damaged or of
+        another type or version; the reason goes to the log.
     """
     try:
         state = path.lstat()
         if not stat.S_ISREG(state.st_mode) or state.st_size > _MOST_BYTES:
-            raise ValueError("it is no file of a note")
+            raise ValueError("it is not a file, or too large for a note")
         content = fields_from_json(path.read_text(encoding="utf-8"))
         shape.model_validate(content)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, RecursionError) as error:  # pydantic's are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # the errors of pydantic are ValueErrors
         _logger.info("the note %s is not used: %s", path, str(error)[:1000])
         return None
     return content

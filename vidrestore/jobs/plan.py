@@ -1,6 +1,6 @@
-"""What is decided before the first face is restored, in four steps with a value each:
+"""The plan of a job, made in four steps: inspect the source, choose the output, analyze, assemble.
 
-inspect the source, choose the output, analyze and select, assemble.
+Each step returns one value, which the later steps take.
 """
 
 from __future__ import annotations
@@ -69,17 +69,20 @@ from vidrestore.restoration.upscaling import (
 
 @dataclass(frozen=True, slots=True)
 class InspectedSource:
-    """The files of a request, as they were found."""
+    """The properties of the files of a request."""
 
     probe: Probe
-    """Of the source."""
+    """The properties of the source."""
     inspection: Inspection | None
-    """What sampled frames of the source say; None where the analysis is given."""
+    """The measurements in sampled frames of the source; None where the request has an analysis."""
     interlacing: Interlacing
+    """How the source is interlaced, and how vidrestore treats its fields."""
     before_swap: Probe | None
+    """The properties of the video before faces were swapped; None: the request has none."""
     plate: Probe | None
+    """The properties of the plate; None: the request has none."""
     kept: FinishedJob | None
-    """The job whose output this request changes, where it redoes shots."""
+    """The job whose output this request changes; None: the request does not redo shots."""
 
     @property
     def base(self) -> Probe:
@@ -92,41 +95,52 @@ class OutputPlan:
     """The form of the output file."""
 
     encoding: Encoding
+    """The encoding of the video stream."""
     header: Path | None
-    """An empty video of this encoding, for decoders."""
+    """An empty video in this encoding, from which decoders take the stream header; None: none is
+    needed."""
     streams: RemuxPlan
+    """The streams that the output takes over from the base."""
     pictures: Job | None
-    """How the pictures are written, where the output is pictures and no video."""
+    """The conversion of the frames to picture files; None: the output is a video."""
     info: VideoInfo
-    """Of the output's picture."""
+    """The properties of the output's frames."""
     container_start: Fraction
-    """The start of the file whose streams are carried over, in seconds."""
+    """The start of the file whose streams the output takes over, in seconds."""
     scaling: Scaling | None
+    """How frames are enlarged; None: they are not."""
     needed_bytes: int
-    """Memory for enlarged frames; 0 where nothing is enlarged."""
+    """The memory for enlarged frames, in bytes; 0 where nothing is enlarged."""
     layering: LayerOutput | None
+    """The layer that the run writes; None: none."""
     losses: tuple[str, ...]
-    """What cannot be kept, in sentences."""
+    """Notices for the user about what the output cannot keep, one sentence each."""
 
 
 @dataclass(frozen=True, slots=True)
 class SelectedFaces:
-    """The faces to restore, and the networks that do it."""
+    """The faces to restore, and the networks that restore them."""
 
     analysis: Analysis
-    """Of the selected people."""
+    """The analysis, with the selected people only."""
     has_kept_analysis: bool
+    """Whether the analysis is that of an earlier run; see `vidrestore.analysis.cache`."""
     settings: Settings
-    """Those of the request, with the template that was chosen."""
+    """The settings of the request, with the template that the restorer wants."""
     restorers: Schedule
+    """(first frame, restorer) of the restorers, opened."""
     names: Sequence[tuple[int, str | None]]
     """(first frame, name) of the restorers."""
     described: Sequence[tuple[int, RestorerInfo]]
     """(first frame, properties) of the restorers."""
     judge: SimilarityJudge
+    """The similarity judge, opened."""
     parser: Parser | None
+    """The face parser, opened; None: none."""
     redo: Redo | None
+    """The part of a finished job that is rendered anew; None: everything is rendered."""
     losses: tuple[str, ...]
+    """Notices for the user about the shots that are redone, one sentence each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,24 +148,28 @@ class Plan:
     """All that the rendering, the joining and the summary of a run need."""
 
     rendering: Rendering
+    """The rendering of the video stream."""
     output: OutputPlan
+    """The form of the output file."""
     base: PairedVideo
-    """The video whose frames the output has but for the faces."""
+    """The video whose frames the output has, except for the faces: the plate, else the source."""
     redo: Redo | None
+    """The part of a finished job that is rendered anew; None: everything is rendered."""
     losses: tuple[str, ...]
-    """What could not be kept, in sentences."""
+    """Notices for the user about what the output cannot keep, one sentence each."""
     restorers: list[tuple[str, ...]]
     """For each segment, the names of the restorers that its faces need."""
     has_kept_analysis: bool
-    """Whether its analysis is that of an earlier run; see `vidrestore.analysis.cache`."""
+    """Whether the analysis is that of an earlier run; see `vidrestore.analysis.cache`."""
 
     @property
     def job(self) -> RenderJob:
+        """All that the rendering of a segment depends on."""
         return self.rendering.work
 
     @property
     def strength(self) -> float:
-        """The greatest of all pasting in the output."""
+        """The greatest strength of pasting in the output, 0 to 1."""
         before = 0.0 if self.redo is None else self.redo.kept.strength
         return max(self.job.settings.paste.strength, before)
 
@@ -159,16 +177,16 @@ class Plan:
 def plan_job(
     request: RestoreRequest, work: WorkFolder, on_event: OnEvent | None, *, may_be_kept: bool = True
 ) -> Plan:
-    """Inspect the source, choose the output, analyze and select, and cut the work into segments.
+    """Inspect the source, choose the output, analyze, select faces, and cut the work into segments.
 
-    What may be refused is checked before what takes long.
+    Checks that may refuse the request come before work that takes long.
 
     Args:
         request: A valid request.
         work: The work folder of the output.
-        on_event: Receives progress and notices.
-        may_be_kept: Whether the analysis of an earlier run may be used; False where it turned out
-            to be of other frames.
+        on_event: Receives progress and notices; None: none are sent.
+        may_be_kept: Whether the analysis of an earlier run may be used; False where the run found
+            that it has other frames.
 
     Returns:
         The plan.
@@ -185,7 +203,21 @@ def plan_job(
 def inspect_source(
     request: RestoreRequest, work: WorkFolder, on_event: OnEvent | None
 ) -> InspectedSource:
-    """Probe all files of the request; nothing is written."""
+    """Probe all files of a request; nothing is written.
+
+    Args:
+        request: A valid request.
+        work: The work folder of the output.
+        on_event: Receives notices; None: none are sent.
+
+    Returns:
+        The properties of the files.
+
+    Raises:
+        InputError: A file cannot be read as video.
+        UsageError: The files do not belong together, options exclude each other, or a redo of
+            shots has no kept job.
+    """
     settings, kept = request.settings, None
     if request.redo_shots is not None:
         kept = kept_job(work, request.source, request.target, request.redo_shots)
@@ -212,11 +244,26 @@ def inspect_source(
 def choose_output(
     request: RestoreRequest, work: WorkFolder, source: InspectedSource, on_event: OnEvent | None
 ) -> OutputPlan:
-    """Begin the work folder, choose codec and streams, and try that both can be written."""
+    """Begin the work folder, choose codec and streams, and check by a trial that both work.
+
+    Args:
+        request: A valid request.
+        work: The work folder of the output.
+        source: The value of `inspect_source`.
+        on_event: Receives notices; None: none are sent.
+
+    Returns:
+        The form of the output.
+
+    Raises:
+        OutputError: The output cannot be encoded or written, or the machine has too little memory.
+        UsageError: The layer cannot be written, or a redo of shots has another encoding than the
+            finished job.
+    """
     settings, target, base = request.settings, request.target, source.base
     layering = _layering(request, work)
-    if (lost := work.begin(source.probe.fingerprint, resume=request.resume)) is not None:
-        notify(on_event, lost)
+    if (reason := work.begin(source.probe.fingerprint, resume=request.resume)) is not None:
+        notify(on_event, reason)
     info, mode = base.info, source.interlacing.mode
     if mode in ("bob", "frame", "film"):
         info = info_of_pictures(info, mode)
@@ -257,7 +304,22 @@ def analyze_and_select(
     *,
     may_be_kept: bool,
 ) -> SelectedFaces:
-    """Open the networks, analyze the source, and select the faces that are to be restored."""
+    """Open the networks, analyze the source, and select the faces to restore.
+
+    Args:
+        request: A valid request.
+        source: The value of `inspect_source`.
+        on_event: Receives progress and notices; None: none are sent.
+        may_be_kept: Whether the analysis of an earlier run may be used.
+
+    Returns:
+        The faces, and the networks that restore them.
+
+    Raises:
+        WeightsError: A weight file is missing or damaged.
+        InputError: The source cannot be decoded, or a given analysis belongs to another video.
+        UsageError: The choice of people or shots does not fit the analysis.
+    """
     hashes = FileHashes()
     usual = request.restorer or chosen_restorer(request.settings, on_event, hashes)
     parser = chosen_parser(request.settings)
@@ -266,12 +328,12 @@ def analyze_and_select(
         _check_analysis(analysis, source.probe, usual, settings)
         has_kept = False
     else:
-        known = find_analysis(
+        match = find_analysis(
             source.probe, settings,
             span=request.span, inspection=source.inspection, may_be_kept=may_be_kept,
             on_event=on_event,
         )  # fmt: skip
-        analysis, has_kept = known.analysis, known.is_kept
+        analysis, has_kept = match.analysis, match.is_kept
     analysis, names = request.choice.applied(analysis, request.source, settings, on_event)
     restorers = chosen_restorers(names, usual, settings, on_event, hashes)
     judge = chosen_judge(settings, on_event)
@@ -300,7 +362,23 @@ def assemble(
     faces: SelectedFaces,
     on_event: OnEvent | None,
 ) -> Plan:
-    """Cut the work into segments, and put together what those who render them need."""
+    """Cut the work into segments, and collect all that their rendering needs.
+
+    Args:
+        request: A valid request.
+        work: The work folder, in which the results are kept apart where no later run can use them.
+        source: The value of `inspect_source`.
+        output: The value of `choose_output`.
+        faces: The value of `analyze_and_select`.
+        on_event: Receives notices; None: none are sent.
+
+    Returns:
+        The plan.
+
+    Raises:
+        OutputError: The machine has too little memory for the output.
+        VidrestoreError: A companion video, or the segments of a finished output, cannot be read.
+    """
     settings, redo, parser = faces.settings, faces.redo, faces.parser
     pairing = pair(
         request.source, faces.analysis, request.span,
@@ -315,8 +393,8 @@ def assemble(
     if unknown := without_cache_key(faces.described):
         work.keep_results_apart()
         notify(on_event, (
-            f"{' and '.join(unknown)} has no cache_key, so this run takes no restored face from an "
-            "earlier one, and nothing of it is kept if it is interrupted; give the restorer one "
+            f"{' and '.join(unknown)} has no cache_key, so this run uses no restored face of an "
+            "earlier run, and keeps nothing if it is interrupted; give the restorer a cache_key "
             "that names its weights and options"
         ))  # fmt: skip
     if output.scaling is not None:
@@ -347,7 +425,7 @@ def assemble(
     else:
         segments = redo.kept.segments
         taken = take_segments(redo, work, request.target, output.encoding.suffix)
-    # With workers, which open their own, nothing here holds on to the networks.
+    # Workers open the networks themselves, so with workers nothing here keeps them in memory.
     renderer = request.workers or LocalRenderer(faces.restorers, faces.judge, parser)
     return Plan(
         rendering=Rendering(job, work, segments, taken, faces.described, renderer, on_event),
@@ -361,6 +439,7 @@ def assemble(
 
 
 def _layering(request: RestoreRequest, work: WorkFolder) -> LayerOutput | None:
+    """Return the layer that the request asks for, after a check of its folder."""
     if request.layer is None:
         return None
     layering = LayerOutput(request.layer, request.source.stem, request.settings.layer.format, work)
@@ -371,16 +450,31 @@ def _layering(request: RestoreRequest, work: WorkFolder) -> LayerOutput | None:
 def _check_analysis(
     analysis: Analysis, source: Probe, restorer: Restorer, settings: Settings
 ) -> None:
+    """Raise an error where an analysis of the request is of another video or template."""
     storage.check_source(analysis, source, "the given analysis")
     storage.check_picture(analysis, source.info, "the given analysis")
     if analysis.template != settings.align.template:
         raise UsageError(
             f"the analysis was made for the template {analysis.template} and {restorer.name} "
-            f"wants {settings.align.template}; analyze with align.template set to that"
+            f"wants {settings.align.template}; analyze again with "
+            f"--set align.template={settings.align.template}"
         )
 
 
 def ways_to_encode(info: VideoInfo, target: Path, settings: Settings) -> tuple[Encoding, ...]:
+    """List the encodings that the settings allow for an output.
+
+    Args:
+        info: The properties of the output's frames.
+        target: The output, whose suffix decides on the container.
+        settings: The section `encode` counts.
+
+    Returns:
+        The encodings, the preferred one first.
+
+    Raises:
+        OutputError: No encoding can hold the frames under these settings.
+    """
     how = settings.encode
     return plan_encoding(
         info,
@@ -395,7 +489,15 @@ def ways_to_encode(info: VideoInfo, target: Path, settings: Settings) -> tuple[E
 
 
 def with_template(settings: Settings, restorer: Restorer) -> Settings:
-    """The settings, with the restorer's template where none was asked for."""
+    """Replace the template "auto" by the one that the restorer wants.
+
+    Args:
+        settings: The settings.
+        restorer: The restorer.
+
+    Returns:
+        The settings with `align.template` "gpen" or "ffhq".
+    """
     if settings.align.template != "auto":
         return settings
     align = settings.align.model_copy(update={"template": restorer.template})

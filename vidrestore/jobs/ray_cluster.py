@@ -26,25 +26,26 @@ from vidrestore.common.temporary import temporary_folder
 from vidrestore.jobs.workers import WorkerPool
 
 _CONNECT_SECONDS = 5.0
-# A network may fail for a moment; after a minute Ray itself gives up.
+# A network may fail for a moment. Ray itself gives up after a minute.
 _LOOKS, _LOOK_SECONDS = 4, 2.0
-# What is sent is one analysis; Ray takes a third of the memory unless told otherwise.
+# vidrestore sends one analysis. Without a limit, Ray reserves a third of the memory.
 _STORE_BYTES = 256 << 20
-# Sockets have short names only, so that a long TMPDIR cannot be used.
+# The system limits the length of the path of a socket, so a long TMPDIR cannot be used.
 _LONGEST_FOLDER = 60
-# Of ours: the name of the user's, that of its own, and Ray's in it.
+# The bytes that the temporary folder of vidrestore and the names that Ray appends take.
 _NAMES = 33
 
 
 class _Watch:
-    """Says what of Ray itself no longer answers.
+    """Detects that a process of Ray itself no longer answers.
 
-    Ray ends the process that calls it then, by itself or after a minute, and only its log says why.
+    Without such a process, Ray ends the process that calls it, at once or after a minute, and
+    writes the reason only to its log.
 
     Args:
-        ray: Which is connected.
-        looks: So many in a row have to fail.
-        seconds: At least so many are between two of them.
+        ray: The module `ray`, connected to a cluster.
+        looks: The number of attempts in a row that must fail.
+        seconds: The least time between two attempts, in seconds.
     """
 
     def __init__(self, ray: Any, *, looks: int, seconds: float) -> None:
@@ -60,6 +61,7 @@ class _Watch:
         self._looked_at = time.monotonic()
 
     def __call__(self) -> str | None:
+        """Return a description of the process that does not answer; None where all answer."""
         if time.monotonic() - self._looked_at >= self._seconds:
             self._looked_at = time.monotonic()
             for name, place in self._places.items():
@@ -72,6 +74,7 @@ class _Watch:
 
 
 def _answers(place: tuple[str, int]) -> bool:
+    """Tell whether a (host, port) accepts a connection."""
     try:
         socket.create_connection(place, timeout=_CONNECT_SECONDS).close()
     except OSError as error:
@@ -82,11 +85,22 @@ def _answers(place: tuple[str, int]) -> bool:
 
 @contextmanager
 def local(count: int) -> Iterator[WorkerPool]:
-    """`count` workers on this machine, which share its GPUs, or its processor where it has none."""
+    """Start workers on this machine, which share its GPUs, or its processor where it has no GPU.
+
+    Args:
+        count: The number of workers, at least 1.
+
+    Yields:
+        The workers. They end when the scope ends.
+
+    Raises:
+        UsageError: Ray is not installed, or this process uses Ray already.
+        ClusterError: Ray cannot be started.
+    """
     surroundings = {
-        # Else Ray puts the address of the network in the place of 127.0.0.1, and listens there.
+        # Otherwise Ray replaces 127.0.0.1 by the address of the network, and listens there.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        # Threads of several workers on the same cores must not spin while they wait.
+        # Threads of several workers share cores, so they must not spin while they wait.
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     usual = Path(tempfile.gettempdir())
@@ -103,7 +117,7 @@ def local(count: int) -> Iterator[WorkerPool]:
             include_dashboard=False,
             object_store_memory=_STORE_BYTES,
             _node_ip_address="127.0.0.1",
-            _temp_dir=str(temporary / "r"),  # which Ray opens to every user
+            _temp_dir=str(temporary / "r"),  # Ray opens this folder to every user
         )
         share = min(1.0, 1 / math.ceil(count / gpus)) if gpus else 0
         yield WorkerPool(count, cpus=1, gpus=share, fault=_Watch(ray, looks=1, seconds=0))
@@ -111,29 +125,56 @@ def local(count: int) -> Iterator[WorkerPool]:
 
 @contextmanager
 def connected(address: str, count: int | None = None) -> Iterator[WorkerPool]:
-    """Workers on the Ray cluster whose head is at `address` ("HOST:PORT", or "auto": the one that
-    this machine belongs to): `count`, or one for each GPU, or without any GPU as many as find the
-    cores that a run on this machine uses, and at least one on every node.
+    """Join a Ray cluster and start workers on its nodes.
 
     Every node needs the source and the folder of the output under the same absolute paths.
+
+    Args:
+        address: The head of the cluster, as "HOST:PORT". "auto": the cluster that this machine
+            belongs to.
+        count: The number of workers, at least 1. None: one for each GPU. In a cluster without
+            GPUs, None means: on every node, as many as the node has cores for, where one worker
+            takes as many cores as a run on this machine, and at least one.
+
+    Yields:
+        The workers. They end when the scope ends.
+
+    Raises:
+        UsageError: The address is not valid, Ray is not installed, or this process uses Ray
+            already.
+        ClusterError: The cluster does not answer, cannot be joined, or has no GPU and no CPU.
     """
     host = re.fullmatch(r"([^:/]+):([0-9]{1,5})", address)
     if host is None and address != "auto":
-        raise UsageError(f"the address of a cluster is HOST:PORT or auto, not {quoted(address)}")
+        raise UsageError(
+            f"the address of a cluster must be HOST:PORT or auto, not {quoted(address)}"
+        )
     with _ray("--cluster", _token_mode()) as (ray, connect):
         if host is not None:
-            _knock(host[1], int(host[2]))
+            _check_reachable(host[1], int(host[2]))
         connect(address=address)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         watch = _Watch(ray, looks=_LOOKS, seconds=_LOOK_SECONDS)
-        yield replace(_crew(nodes, count), fault=watch)
+        yield replace(_pool(nodes, count), fault=watch)
 
 
 @contextmanager
 def open_crew(count: int | None, address: str | None) -> Iterator[WorkerPool | None]:
-    """The workers that a command asks for; None where it asks for none.
+    """Start the workers that a command asks for.
 
-    What Ray prints of lost nodes goes to standard error meanwhile.
+    Inside the scope, standard output goes to standard error, because Ray prints there about lost
+    nodes.
+
+    Args:
+        count: The number of workers; None: the default of `connected`.
+        address: The head of a Ray cluster, as for `connected`; None: this machine.
+
+    Yields:
+        The workers; None where both arguments are None.
+
+    Raises:
+        UsageError: See `local` and `connected`.
+        ClusterError: See `local` and `connected`.
     """
     if count is None and address is None:
         yield None
@@ -146,55 +187,63 @@ def open_crew(count: int | None, address: str | None) -> Iterator[WorkerPool | N
             yield stack.enter_context(local(count))
 
 
-def _crew(nodes: Sequence[dict[str, float]], count: int | None) -> WorkerPool:
+def _pool(nodes: Sequence[dict[str, float]], count: int | None) -> WorkerPool:
+    """Choose the number of workers and what each reserves, from the resources of the nodes."""
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
     if gpus:
         each = min(1.0, 1 / math.ceil((count or gpus) / gpus))
         return WorkerPool(count or gpus, cpus=0, gpus=each)
     cores = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
     if not cores:
-        raise ClusterError("the cluster has no node with a GPU or a CPU to give")
+        raise ClusterError(
+            "no node of the cluster has a GPU or a CPU for workers; start one with at least one CPU"
+        )
     cpus = min(torch.get_num_threads(), *cores)
     return WorkerPool(count or sum(each // cpus for each in cores), cpus=cpus, gpus=0)
 
 
 def _token_mode() -> dict[str, str]:
-    """`ray start` asks for the user's token where there is one; to join, that must be said."""
+    """Return the environment variables by which Ray uses the token of the user, if there is one.
+
+    `ray start` asks for the token by itself; a process that joins does so only with the variable.
+    """
     if "RAY_AUTH_MODE" in os.environ:
         return {}
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
-    has_one = bool(os.environ.get("RAY_AUTH_TOKEN")) or Path(named).is_file()
-    return {"RAY_AUTH_MODE": "token"} if has_one else {}
+    token_file = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    has_token = bool(os.environ.get("RAY_AUTH_TOKEN")) or Path(token_file).is_file()
+    return {"RAY_AUTH_MODE": "token"} if has_token else {}
 
 
-def _knock(host: str, port: int) -> None:
+def _check_reachable(host: str, port: int) -> None:
+    """Raise ClusterError where no process accepts a connection at the address."""
     try:
         socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
         reason = system_reason(error)
         raise ClusterError(
-            f"no Ray cluster answers at {host}:{port} ({reason}); start one by ray start --head, "
+            f"no Ray cluster answers at {host}:{port} ({reason}); start one with ray start --head, "
             "and give the address that it prints"
         ) from error
 
 
 @contextmanager
 def _ray(option: str, surroundings: dict[str, str]) -> Iterator[tuple[Any, Callable[..., None]]]:
-    """Ray, and a function that starts or joins it; leaving the scope stops or leaves it.
+    """Yield Ray, and a function that starts or joins it; the end of the scope shuts Ray down.
 
-    `surroundings` are environment variables meanwhile; those that Ray itself sets go, too.
+    `surroundings` are environment variables inside the scope. The end of the scope also removes
+    the variables that Ray itself set.
     """
     with ExitStack() as stack:
         stack.callback(_restore_environment, dict(os.environ))
         os.environ.update(surroundings, RAY_USAGE_STATS_ENABLED="0")
         try:
-            import ray  # which reads some of them at once
+            import ray  # reads some of the variables when it is imported
         except ImportError as error:
             raise UsageError(
                 f"{option} needs the extra: pip install 'vidrestore[cluster]'"
             ) from error
         if ray.is_initialized():
-            raise UsageError("this process uses Ray already; leave that first, by ray.shutdown()")
+            raise UsageError("this process already uses Ray; call ray.shutdown() first")
 
         def connect(**how: Any) -> None:
             handler = signal.getsignal(signal.SIGTERM)
@@ -203,10 +252,10 @@ def _ray(option: str, surroundings: dict[str, str]) -> Iterator[tuple[Any, Calla
             except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise ClusterError(f"Ray cannot be started or joined: {reason}") from error
-            except SystemExit as leaving:  # by the handler that is put away below
+            except SystemExit as leaving:  # raised by the handler that Ray installs
                 raise KeyboardInterrupt from leaving
             finally:
-                # Ray puts one there that ends the process.
+                # Ray installs a handler that ends the process.
                 if threading.current_thread() is threading.main_thread():
                     signal.signal(signal.SIGTERM, handler)
 
@@ -218,6 +267,7 @@ def _ray(option: str, surroundings: dict[str, str]) -> Iterator[tuple[Any, Calla
 
 
 def _restore_environment(before: Mapping[str, str]) -> None:
+    """Give the environment variables the values of `before`, and remove all others."""
     for name in set(os.environ) - set(before):
         del os.environ[name]
     os.environ.update(before)

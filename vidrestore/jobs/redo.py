@@ -65,7 +65,14 @@ class Redo:
     """Notices for the user, one sentence each."""
 
     def has(self, frame: int) -> bool:
-        """Tell whether a frame, counted from 0, is rendered anew."""
+        """Tell whether a frame is rendered anew.
+
+        Args:
+            frame: The index of the frame, from 0.
+
+        Returns:
+            True where one of the ranges of `frames` includes it.
+        """
         return _lies_in(frame, self.frames)
 
 
@@ -89,27 +96,27 @@ def kept_job(work: WorkFolder, source: Path, target: Path, shots: str) -> Finish
     note, before = work.kept(), work.source()
     if note is None or before is None:
         raise UsageError(
-            f"nothing is known of how {target} was made; restore it with --keep-job, and then "
-            "--redo-shots can follow"
+            f"there is no kept job of {target}; restore the whole video with --keep-job before "
+            "--redo-shots"
         )
     if before != fingerprint(source):
         raise InputError(
-            f"{target} was made from another video than {source}, or that one changed since; give "
-            "the one it was made from"
+            f"{target} was made from another video than {source}, or {source} has changed since; "
+            "give the video that the output was made from"
         )
     analysis = storage.load(work.path / ANALYSIS, f"restore the whole of {source} with --keep-job")
     wanted = _numbers(shots, len(analysis.shots))
     if sha256_of_file(target) != note["sha256"]:
         raise UsageError(
-            f"{target} is no longer the file that its job wrote, so nothing can be taken from it; "
-            "restore the whole with --keep-job --overwrite"
+            f"{target} has changed since its job wrote it, so its shots cannot be copied; restore "
+            "the whole video with --keep-job --overwrite"
         )
     parts = note["segments"]
     if parts[-1]["frames"][1] != analysis.frame_count:
         raise UsageError(
-            f"what the job kept in {work.path} does not fit together: segments of "
-            f"{parts[-1]['frames'][1]} frames and an analysis of {analysis.frame_count}; restore "
-            "the whole with --keep-job --overwrite"
+            f"the files of the kept job in {work.path} contradict each other: the segments have "
+            f"{parts[-1]['frames'][1]} frames and the analysis has {analysis.frame_count}; restore "
+            "the whole video with --keep-job --overwrite"
         )
     return FinishedJob(
         analysis=analysis,
@@ -174,7 +181,7 @@ def check_encoding(kept: FinishedJob, encoding: Encoding, target: Path) -> None:
         differ = [f"{k} {was[k]} and not {now[k]}" for k in was if was[k] != now[k]]
         raise UsageError(
             f"{target} was encoded with {', '.join(differ)}, and its shots can only be redone with "
-            "the same; leave codec, quality and preset as they were"
+            "the same encoding; give codec, quality and preset as before"
         )
 
 
@@ -195,13 +202,13 @@ def plan_redo(kept: FinishedJob, analysis: Analysis, source: Path) -> Redo:
     old = kept.analysis
     if analysis.shots != old.shots:
         raise UsageError(
-            f"under these settings {source} has other shots than when it was restored; leave what "
-            "finds the cuts as it was"
+            f"under these settings {source} has other shots than when it was restored; give the "
+            "settings that detect cuts as before"
         )
     if not (np.array_equal(analysis.pts, old.pts) and np.array_equal(analysis.crc32, old.crc32)):
         raise UsageError(
-            f"under these settings {source} gives other frames than when it was restored; leave "
-            "--start, --end and what decodes as they were"
+            f"under these settings {source} gives other frames than when it was restored; give "
+            "--start, --end and the settings of decoding as before"
         )
     file_info = analysis.info if analysis.fields is None else analysis.fields.info
     storage.check_picture(old, file_info, "what the job kept")
@@ -221,8 +228,8 @@ def plan_redo(kept: FinishedJob, analysis: Analysis, source: Path) -> Redo:
     notes: tuple[str, ...] = ()
     if neighbors:
         notes = (
-            f"redone as well: shots {', '.join(neighbors)}, encoded in one piece with those asked "
-            "for because some are too short for one of their own",
+            f"redone as well: shots {', '.join(neighbors)}, because they are in one segment with "
+            "the requested shots",
         )
     merged = replace(
         old, tracks=tuple(tracks), skipped=_skipped(old, analysis, frames),
@@ -321,7 +328,7 @@ def _numbers(text: str, shots: int) -> frozenset[int]:
     pairs = [(int(part[1]), int(part[2] or part[1])) for part in parts if part is not None]
     if len(pairs) < len(parts) or any(last < first for first, last in pairs):
         raise UsageError(
-            f"shots to redo are written as numbers, such as 37 or 3,7-9, not {quoted(text)}"
+            f"the shots to redo must be numbers, such as 37 or 3,7-9, not {quoted(text)}"
         )
     wrong = [number for pair in pairs for number in pair if not 1 <= number <= shots]
     if wrong:
@@ -331,6 +338,7 @@ def _numbers(text: str, shots: int) -> frozenset[int]:
 
 
 def _described(encoding: Encoding) -> dict[str, str]:
+    """Return the properties of an encoding that the packets of one stream must share."""
     return {
         "encoder": encoding.encoder,
         "pixels": encoding.pixel_format,
@@ -340,4 +348,5 @@ def _described(encoding: Encoding) -> dict[str, str]:
 
 
 def _lies_in(frame: int, frames: Sequence[tuple[int, int]]) -> bool:
+    """Tell whether a frame is in one of the ranges [first, end)."""
     return any(first <= frame < end for first, end in frames)

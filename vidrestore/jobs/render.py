@@ -1,4 +1,4 @@
-"""The new video stream, segment by segment; what an earlier run finished is not done again."""
+"""Rendering: the new video stream, segment by segment, without those that are finished already."""
 
 from __future__ import annotations
 
@@ -36,28 +36,41 @@ from vidrestore.restoration.statistics import RestorationStats
 
 @dataclass(frozen=True, slots=True)
 class RenderJob:
-    """What the segments of a video are made from, as another process can be told it."""
+    """All that the rendering of a segment depends on, as values that can be sent to a process."""
 
     source: Path
+    """The video whose faces are restored."""
     fingerprint: str
+    """The fingerprint of the source (`vidrestore.media.probe.fingerprint`)."""
     folder: Path
-    """Of the `WorkFolder`."""
+    """The folder of the `WorkFolder`."""
     analysis: Analysis
+    """The analysis of the source."""
     restorers: Sequence[tuple[int, str | None]]
-    """(first frame, name) of the restorers; None: the one that the settings name, or the own."""
+    """(first frame, name) of the restorers. None as a name: `own_restorer`, else the restorer that
+    the settings name."""
     own_restorer: Restorer | None
+    """A restorer that the caller passed; None: the settings name it."""
     networks: Sequence[tuple[int, str]]
-    """As `networks_used` gives them, which depends on the weights that are here."""
+    """(number of the track, name of the network), as `networks_used` returns them. They depend on
+    the weights on the machine that starts the run."""
     judge: str
-    """Its name, which depends on whether there is a recogniser."""
+    """The name of the similarity judge, which depends on whether there is a recognizer."""
     parser: str | None
-    """The name of the face parser, by its content."""
+    """The name of the face parser, which includes the hash of its file; None: no face parser."""
     settings: Settings
+    """The settings of the run."""
     encoding: Encoding
+    """The encoding of the video stream."""
     header: Path | None
+    """An empty video in this encoding, from which decoders take the stream header; None: none is
+    needed."""
     span: TimeRange | None
+    """The part of the source to restore; None: all of it."""
     pairing: Pairing
+    """The videos that are read together with the source."""
     layering: LayerOutput | None
+    """The layer that the run writes; None: none."""
 
 
 def render(
@@ -68,16 +81,27 @@ def render(
     segment: Segment,
     on_frames: Callable[[int], None] | None = None,
 ) -> SegmentFile:
-    """Write one segment to a place of its own in the work folder.
+    """Write one segment to a temporary file in the work folder.
 
-    `restorers`, `judge` and `parser` are those of the work, opened; `on_frames` is told how many
-    frames are written.
+    Args:
+        work: The job.
+        restorers: (first frame, restorer), opened from `work.restorers`.
+        judge: The similarity judge of the job, opened.
+        parser: The face parser of the job, opened; None: none.
+        segment: The frames to render.
+        on_frames: Receives the number of frames that are written so far; None: not called.
+
+    Returns:
+        The complete file, which is not registered in the work folder yet.
+
+    Raises:
+        VidrestoreError: The segment cannot be decoded, restored or encoded.
     """
     folder, name = WorkFolder(work.folder), name_of(segment)
     path = folder.place(name, work.encoding.suffix)
     layer = None if work.layering is None else work.layering.files(name, folder)
     crops = _crops(work.settings, folder, restorers)
-    tally = restore_segment(
+    stats = restore_segment(
         work.source,
         path,
         work.analysis,
@@ -95,16 +119,19 @@ def render(
         on_frames=on_frames,
     )
     if crops is not None and crops.note is not None:
-        tally.notes["crops"] = crops.note
+        stats.notes["crops"] = crops.note
     _give_back_memory()
     return segment_file(
-        path, tally.as_dict(), *(() if layer is None else (layer.fill, layer.matte))
+        path, stats.as_dict(), *(() if layer is None else (layer.fill, layer.matte))
     )
 
 
 def _give_back_memory() -> None:
-    """Much of what threads have freed the C library of Linux keeps until it is told to let go;
-    without this a process grows for hours."""
+    """Return freed memory to the system.
+
+    The C library of Linux keeps much of the memory that threads have freed. Without this call, the
+    process grows for hours.
+    """
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc; musl has none
         if trim is not None:
@@ -112,12 +139,14 @@ def _give_back_memory() -> None:
 
 
 def _crops(settings: Settings, folder: WorkFolder, restorers: Schedule) -> CropCache | None:
-    """Where restored faces are kept: for good, or until their segment is finished; None where no
-    later run can use the segment."""
+    """Choose the cache of restored crops: a lasting one, or one for unfinished segments.
+
+    None where no later run could use the crops.
+    """
     how = settings.restore
-    run_as = how.device, how.number_format, how.engine, how.batch_size
-    with_what = how.fusion_sharpness, how.codeformer_fidelity
-    made_by = repr((version("vidrestore"), torch.__version__, run_as, with_what))
+    execution = how.device, how.number_format, how.engine, how.batch_size
+    parameters = how.fusion_sharpness, how.codeformer_fidelity
+    made_by = repr((version("vidrestore"), torch.__version__, execution, parameters))
     if how.cache_crops:
         return CropCache(folder.crops, made_by)
     if without_cache_key(restorers):
@@ -126,21 +155,37 @@ def _crops(settings: Settings, folder: WorkFolder, restorers: Schedule) -> CropC
 
 
 def name_of(segment: Segment) -> str:
+    """Return the name of a segment in the work folder.
+
+    Args:
+        segment: The segment.
+
+    Returns:
+        Its number with at least four digits, such as "0007".
+    """
     return f"{segment.number:04}"
 
 
 @dataclass(slots=True)
 class FrameCounter:
-    """Frames done in all segments together, told as events; the count never goes back."""
+    """Counts the finished frames of all segments and reports them; the reports never decrease."""
 
     frames: int
+    """The number of frames of the output."""
     on_event: OnEvent | None
+    """Receives the progress, as the stage "restore"; None: none."""
     _written: dict[int, int] = field(default_factory=dict)
     _done: int = 0
     _told: int = 0
 
     def tell(self, segment: Segment, written: int) -> None:
-        """So many frames of the segment are written; fewer than before where it begins anew."""
+        """Register how many frames of a segment are written, and report the sum if it has grown.
+
+        Args:
+            segment: The segment.
+            written: The number of its frames that are written; fewer than before where another
+                worker begins the segment again.
+        """
         self._done += written - self._written.get(segment.number, 0)
         self._written[segment.number] = written
         if self._done > self._told:
@@ -150,23 +195,43 @@ class FrameCounter:
 
 
 class Renderer(Protocol):
-    """Whatever renders the segments of a work."""
+    """Renders the segments of a job."""
 
     def render(
         self, work: RenderJob, segments: Sequence[Segment], progress: FrameCounter
     ) -> Generator[tuple[Segment, SegmentFile]]:
-        """Every segment as `render` gives it, in any order, as soon as it is there.
+        """Render segments in any order.
 
-        Closing it stops what is under way. An error in a segment is raised as it was there.
+        Closing the generator stops all unfinished segments.
+
+        Args:
+            work: The job.
+            segments: The segments to render.
+            progress: Receives the number of finished frames.
+
+        Yields:
+            (segment, file) of each segment, as `render` returns the file, as soon as it is
+            complete.
+
+        Raises:
+            VidrestoreError: The rendering of a segment raised it.
         """
         ...
 
 
 class Workers(Renderer, Protocol):
-    """Processes, here or elsewhere, that render segments side by side."""
+    """Processes on this machine or others that render several segments at a time."""
 
     def check(self, settings: Settings, own_restorer: Restorer | None) -> None:
-        """UsageError, before any work, for what they cannot be sent or do not have."""
+        """Check, before any work, that the workers can carry out a request.
+
+        Args:
+            settings: The settings of the request.
+            own_restorer: The restorer that the caller passed; None: none.
+
+        Raises:
+            UsageError: The workers do not have the device, or the restorer cannot be sent to them.
+        """
         ...
 
 
@@ -175,12 +240,28 @@ class LocalRenderer:
     """Renders one segment after the other in this process."""
 
     restorers: Schedule
+    """(first frame, restorer) of the restorers, opened."""
     judge: SimilarityJudge
+    """The similarity judge, opened."""
     parser: Parser | None
+    """The face parser, opened; None: none."""
 
     def render(
         self, work: RenderJob, segments: Sequence[Segment], progress: FrameCounter
     ) -> Generator[tuple[Segment, SegmentFile]]:
+        """Render segments in their order.
+
+        Args:
+            work: The job.
+            segments: The segments to render.
+            progress: Receives the number of finished frames.
+
+        Yields:
+            (segment, file) of each segment.
+
+        Raises:
+            VidrestoreError: The rendering of a segment raised it.
+        """
         for segment in segments:
             tell = partial(progress.tell, segment)
             yield segment, render(work, self.restorers, self.judge, self.parser, segment, tell)
@@ -188,27 +269,39 @@ class LocalRenderer:
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """The whole stream of a work."""
+    """The rendering of the whole video stream of a job."""
 
     work: RenderJob
+    """The job."""
     folder: WorkFolder
+    """The work folder, locked."""
     segments: Sequence[Segment]
+    """All segments of the output, in order."""
     taken: Mapping[int, str]
-    """Numbers of segments that lie in the folder already, as what: not to be rendered."""
+    """Number of a segment -> its key, for the segments that were copied from a finished output."""
     restorers: Sequence[tuple[int, RestorerInfo]]
+    """(first frame, properties) of the restorers."""
     renderer: Renderer
+    """Renders the segments that are not finished."""
     on_event: OnEvent | None
+    """Receives progress and notices; None: none are sent."""
 
     def video(self) -> tuple[Path, list[Mapping[str, Any]]]:
-        """The whole stream in one file, and what was counted in each segment (`RestorationStats`);
-        what is done already is not redone.
+        """Render the segments that are not finished, and join all of them into one stream.
 
-        Where a segment cannot be finished, those that are stay for the next run.
+        Where a segment cannot be rendered, the finished ones stay for the next run.
+
+        Returns:
+            The file of the whole stream in the work folder, and the counts of each segment (see
+            `RestorationStats`).
+
+        Raises:
+            VidrestoreError: A segment cannot be rendered, or the segments cannot be joined.
         """
         segments = self.segments
         keys = [self._segment_key(segment) for segment in segments]
         video_key = sha256("".join(keys).encode()).hexdigest()
-        joined = self._found("video", video_key)
+        joined = self._find("video", video_key)
         if joined is not None and len(joined.counts["segments"]) != len(segments):
             joined = None
         if joined is None:
@@ -226,33 +319,35 @@ class Rendering:
         keys: Sequence[str],
         video_key: str,
     ) -> Path:
+        """Join the segments, and those of the layer; return the temporary file of the video."""
         plate, layering = self.work.pairing.plate, self.work.layering
-        shown = frames_of_output(self.work.analysis if plate is None else plate.analysis)
-        times = [shown.pts[slice(*self._in_output(segment))].tolist() for segment in segments]
+        frames = frames_of_output(self.work.analysis if plate is None else plate.analysis)
+        times = [frames.pts[slice(*self._in_output(segment))].tolist() for segment in segments]
         if layering is not None:
             named = [(name_of(s), key) for s, key in zip(segments, keys, strict=True)]
-            layering.join(named, times, shown.info, video_key)
+            layering.join(named, times, frames.info, video_key)
         whole = self.folder.place("video", self.work.encoding.suffix)
         if len(parts) == 1:
             parts[0].path.replace(whole)
         else:
-            join([part.path for part in parts], whole, times, shown.info)
+            join([part.path for part in parts], whole, times, frames.info)
         return whole
 
-    def _found(self, name: str, key: str) -> SegmentFile | None:
-        """A part that is done, with its layer where that is wanted, too."""
+    def _find(self, name: str, key: str) -> SegmentFile | None:
+        """Return a finished part; None also where the run writes a layer and the part has none."""
         layering = self.work.layering
         if layering is not None and not layering.has(name, key):
             return None
         return self.folder.find(name, self.work.encoding.suffix, key)
 
     def _segments(self, segments: Sequence[Segment], keys: Sequence[str]) -> list[SegmentFile]:
+        """Render the segments that are not finished; return the files of all."""
         spans = [self._in_output(segment) for segment in segments]
         progress = FrameCounter(sum(end - first for first, end in spans), self.on_event)
         done: dict[Segment, SegmentFile] = {}
         for segment, key in zip(segments, keys, strict=True):
-            if (found := self._found(name_of(segment), key)) is not None:
-                done[segment] = found
+            if (finished := self._find(name_of(segment), key)) is not None:
+                done[segment] = finished
         notify(self.on_event, *filter(None, [self.folder.dropped()]))
         if done:
             notify(self.on_event, f"{len(done)} of {len(segments)} segments are done already")
@@ -273,18 +368,20 @@ class Rendering:
         return [done[segment] for segment in segments]
 
     def _needed(self, segments: Sequence[Segment]) -> dict[Segment, tuple[int, int]]:
-        """[first, end) of the frames whose faces each segment needs."""
+        """Return [first, end) of the frames whose restored faces each segment needs."""
         reach = reach_frames(self.restorers, self.work.settings)
         return {segment: context(segment, self.work.analysis, reach) for segment in segments}
 
     def _in_output(self, segment: Segment) -> tuple[int, int]:
+        """Return [first, end) of the frames of the output that a segment becomes."""
         return in_output(self.work.analysis, segment.first, segment.end)
 
     def _segment_key(self, segment: Segment) -> str:
+        """Return the key by which a later run finds the segment; random without a cache_key."""
         if (taken := self.taken.get(segment.number)) is not None:
             return taken
         if without_cache_key(self.restorers):
-            return token_hex(32)  # it is not known what the next run's restorer would make
+            return token_hex(32)  # the next run may have another restorer, and cannot tell
         return segment_key(
             segment,
             self.work.analysis,
@@ -300,7 +397,15 @@ class Rendering:
 
 
 def sum_of(counts: Sequence[Mapping[str, Any]]) -> RestorationStats:
-    tally = RestorationStats()
+    """Add up the counts of segments.
+
+    Args:
+        counts: The counts of each segment, as `RestorationStats.as_dict` returns them.
+
+    Returns:
+        The sum.
+    """
+    stats = RestorationStats()
     for part in counts:
-        tally.add(part)
-    return tally
+        stats.add(part)
+    return stats

@@ -1,4 +1,4 @@
-"""What the user asks for, and the checks of it before any work."""
+"""The request of the user, and the checks of it before any work."""
 
 from __future__ import annotations
 
@@ -32,54 +32,59 @@ _OUTPUT, _LISTING = "the output", "the listing"
 
 @dataclass(frozen=True, slots=True)
 class RestoreRequest:
-    """One video, or one picture or sequence of pictures, whose faces are to be restored."""
+    """A request to restore the faces in one video, one picture or one sequence of pictures."""
 
     source: Path
-    """The input: a video, a picture, or numbered pictures by a pattern such as name_%06d.tif."""
+    """The input: a video, a picture, or a pattern of numbered pictures such as name_%06d.tif."""
     target: Path
-    """The output. It appears only when it is whole; until then, and after any error, whatever was
-    there stays."""
+    """The output. It appears when it is complete. Until then, and after any error, a file that was
+    there before stays."""
     settings: Settings = field(default_factory=Settings)
+    """The settings of the run; default: `Settings()`."""
     restorer: Restorer | None = None
-    """A restorer of the caller's own (a `vidrestore.Restorer`); None: the one that the settings
-    name."""
+    """A restorer of the caller (a `vidrestore.Restorer`); None: the one that the settings name."""
     analysis: Analysis | None = None
-    """The analysis of the same source, part and settings, where it is known already."""
+    """The analysis of the source, with the same settings, for the same part; None: vidrestore
+    analyzes the source or uses the analysis of an earlier run."""
     span: TimeRange | None = None
     """The part of the source to restore; None: all of it."""
     choice: Choice = EVERYONE
-    """Whom to restore, and how in which shot."""
+    """The people to restore, and the choices for single shots; default: everyone, everywhere."""
     before_swap: Path | None = None
-    """The same video before faces were swapped in it: only what differs is restored."""
+    """The same video before faces were swapped in it. vidrestore restores only what differs from
+    it. None: all faces."""
     plate: Path | None = None
-    """A larger or graded version of the source. Faces are pasted onto it, and everything else of
-    the output is the plate's."""
+    """A larger or graded version of the source, onto which vidrestore pastes the faces. The output
+    has all other pixels and streams of the plate. None: the source."""
     layer: Path | None = None
-    """A folder for the restored faces by themselves, with a matte."""
+    """The folder for the layer: files with the restored faces alone, and a matte; None: none."""
     framemd5: Path | None = None
-    """A text file to write: hashes of each frame, and what changed in it."""
+    """The text file for the listing: hashes of each frame, and the box of what changed in it; None:
+    none."""
     report: Path | None = None
-    """An .html page to write about the run."""
+    """The .html file for the report about the run; None: none. Only `vidrestore.restore` and
+    `vidrestore.restore_video` write it."""
     overwrite: bool = False
     """Whether an output that exists may be replaced."""
     resume: bool = True
-    """Whether to go on with what an interrupted run of the same request finished."""
+    """Whether to use what an interrupted run of the same request finished."""
     keep_job: bool = False
-    """Whether to keep beside the output what `redo_shots` needs."""
+    """Whether to keep, in the folder next to the output, the data that `redo_shots` needs."""
     redo_shots: str | None = None
-    """Shots to render anew under these settings, such as "3,7-9" counted from 1. All else is taken
-    from `target`, bit by bit."""
+    """The shots to render anew with these settings, such as "3,7-9", counted from 1. All other
+    packets are copied from `target`. None: all shots are rendered."""
     workers: Workers | None = None
-    """Processes that render segments side by side (`vidrestore.jobs.ray_cluster`); the frames are
-    the same. None: this process."""
+    """Processes that render segments in parallel (`vidrestore.jobs.ray_cluster`), with the same
+    frames as a result. None: this process renders."""
 
     @property
     def base(self) -> Path:
-        """The video that the output shows but for the faces: the plate, else the source."""
+        """The video whose pixels and streams the output has, except for the faces: the plate, else
+        the source."""
         return self.plate or self.source
 
     def options(self) -> dict[str, object]:
-        """The options that may exclude each other, by their names on the command line."""
+        """Return the options that may exclude each other: name on the command line -> value."""
         encode, scale = self.settings.encode, self.settings.scale
         return {
             PICTURES: is_pictures(self.source),
@@ -96,10 +101,13 @@ class RestoreRequest:
         }
 
     def validate(self) -> None:
-        """Refuse, before any work, what could harm a file or cannot end well.
+        """Check the request before any work.
 
         Raises:
-            UsageError, InputError, OutputError: One sentence that names what is wrong.
+            UsageError: The request contradicts itself, or a path names the wrong kind of file or
+                one that must not be replaced.
+            InputError: An input does not exist or cannot be read.
+            OutputError: The output cannot be written.
         """
         if self.restorer is not None:
             check_restorer(self.restorer)
@@ -108,7 +116,7 @@ class RestoreRequest:
         scale = self.settings.scale
         if scale.upscaler is not None and scale.factor == 1:
             raise UsageError(
-                f"the upscaler {scale.upscaler} is given, but nothing is to be enlarged; add "
+                f"the upscaler {scale.upscaler} has no effect without a larger output; add "
                 "--scale 2 or 4"
             )
         check_paths(
@@ -127,7 +135,21 @@ class RestoreRequest:
 def check_picture_paths(
     source: Path, target: Path, framemd5: Path | None, *, overwrite: bool
 ) -> None:
-    """Refuse before any work what could harm a file or cannot end well."""
+    """Check the paths of a request for pictures before any work.
+
+    Args:
+        source: The input: a picture, or a pattern of numbered pictures.
+        target: The output, of the same kind.
+        framemd5: The listing; None: none.
+        overwrite: Whether files that exist may be replaced.
+
+    Raises:
+        UsageError: The two paths are of different kinds, a file would replace an input, or a file
+            exists and `overwrite` is False.
+        InputError: The input is a folder, or cannot be read.
+        OutputError: The output cannot be written.
+        OSError: A path cannot be reached.
+    """
     if source.is_dir():
         raise InputError(
             f"{source} is a folder; name the pictures in it by a pattern, such as "
@@ -136,15 +158,15 @@ def check_picture_paths(
     for path, other in ((source, target), (target, source)):
         if not is_pictures(path):
             raise UsageError(
-                f"{path.name} is no picture and {other.name} is one; pictures become pictures, "
+                f"{path.name} is not a picture and {other.name} is one; pictures become pictures, "
                 "in .tif, .png, .jpg, .dpx or .exr, and videos become videos"
             )
         kind_of(path)
     if is_pattern(source) != is_pattern(target):
         one = source if is_pattern(source) else target
         raise UsageError(
-            f"{one.name} names many pictures and the other path one; give both with a number, "
-            "such as name_%06d.tif, or none"
+            f"{one.name} names many pictures and the other path one; give both paths with a "
+            "number, such as name_%06d.tif, or neither"
         )
     pictures = pictures_of(source)
     if framemd5 is not None:
@@ -184,9 +206,23 @@ def check_paths(
     beside: Sequence[Path | None] = (),
     is_redo: bool = False,
 ) -> None:
-    """Refuse before any work what could harm a file or cannot end well.
+    """Check all paths of a request before any work.
 
-    A redo needs its target and always replaces it.
+    Args:
+        source: The input.
+        target: The output.
+        framemd5: The listing; default: None.
+        report: The report; default: None.
+        overwrite: Whether files that exist may be replaced.
+        beside: The other inputs; None entries are skipped; default: none.
+        is_redo: Whether the run redoes shots. A redo needs an existing output and replaces it;
+            default: False.
+
+    Raises:
+        UsageError: A path names the wrong kind of file, a file would replace an input or another
+            output, a file exists and may not be replaced, or a redo has no output.
+        InputError: An input does not exist or cannot be read.
+        OutputError: The output cannot be written, or its container is not known.
     """
     try:
         if report is not None:
@@ -218,16 +254,18 @@ def check_paths(
 def _check_report(
     report: Path, inputs: Sequence[Path], target: Path, framemd5: Path | None, *, overwrite: bool
 ) -> None:
+    """Raise UsageError where the report has a wrong name or would replace another file."""
     if report.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(
-            f"the report is a web page, so its name ends in .html, not {report.name!r}"
-        )
+        raise UsageError(f"the name of the report must end in .html, and {report.name!r} does not")
     if framemd5 is not None and os.path.realpath(report) == os.path.realpath(framemd5):
-        raise UsageError(f"the report {report} is the listing, too; give them two names")
+        raise UsageError(
+            f"the report {report} is the listing, too; give the two files different names"
+        )
     check_new(report, overwrite=overwrite, what="the report", inputs=inputs, outputs=[target])
 
 
 def _check_files(source: Path, target: Path, *, overwrite: bool) -> None:
+    """Raise an error where an input cannot be read or the output cannot be written."""
     if not source.exists():
         raise InputError(f"the file {source} does not exist")
     if not os.access(source, os.R_OK):
@@ -236,9 +274,18 @@ def _check_files(source: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def check_fields(source: Path, interlacing: Interlacing, *, factor: int) -> None:
-    """UsageError where fields were to be woven into larger frames."""
+    """Check that a run does not have to weave fields into enlarged frames.
+
+    Args:
+        source: The source, for the message.
+        interlacing: How the source is interlaced, and how vidrestore treats its fields.
+        factor: The factor by which frames are enlarged; 1: not.
+
+    Raises:
+        UsageError: The fields are to be restored one by one and the frames are to be enlarged.
+    """
     if factor > 1 and interlacing.mode == "keep":
         raise UsageError(
-            f"{source} is {interlacing.found or 'interlaced'}, and larger frames cannot be woven "
-            "of its fields; add --deinterlace bob to make a frame of each field"
+            f"{source} is {interlacing.found or 'interlaced'}, and its fields cannot be woven into "
+            "larger frames; add --deinterlace bob to make a frame of each field"
         )

@@ -1,4 +1,4 @@
-"""From a request to a finished file: plan, restore, join, check, rename."""
+"""A run, from the request to the finished file: plan, restore, join, check and rename."""
 
 from __future__ import annotations
 
@@ -38,20 +38,42 @@ from vidrestore.restoration.upscaling import Scaler
 
 
 class RunObserver(Protocol):
-    """Follows a run from outside, as a report of it does."""
+    """Collects data about a run while it works, as the report does."""
 
     def on_event(self, event: Event) -> None:
-        """Receive an event; the observer passes it on."""
+        """Receive an event, and pass it on.
+
+        Args:
+            event: Progress, a notice, or the times of a pass.
+        """
         ...
 
     def sample_collector(self, plan: Plan, tally: RestorationStats) -> SampleCollector:
-        """Whoever is shown the frames of the finished file beside those of the source."""
+        """Return the function that receives the frames of the source and of the finished file.
+
+        Args:
+            plan: The plan of the run.
+            tally: The counts of pass two.
+
+        Returns:
+            The function.
+        """
         ...
 
     def finished(
         self, plan: Plan, tally: RestorationStats, summary: Summary, fixity: Verification | None
     ) -> Summary:
-        """The output has its name; returns the summary, maybe with more warnings."""
+        """Complete the observation, after the output has its final name.
+
+        Args:
+            plan: The plan of the run.
+            tally: The counts of pass two.
+            summary: The summary of the run.
+            fixity: The result of reading the output back; None: it was not compared.
+
+        Returns:
+            The summary, possibly with more warnings.
+        """
         ...
 
 
@@ -62,16 +84,16 @@ def run(
 ) -> Summary:
     """Restore the faces of a video and write the whole file anew.
 
-    Finished segments lie in a folder beside the output until the output is whole, and the same
-    request goes on from there.
+    A folder next to the output holds finished segments until the output is complete. After an
+    interruption, the same request continues from there.
 
     Args:
-        request: What is asked for.
-        on_event: Receives progress and notices; default: nobody does.
-        observer: Follows the run in place of `on_event`; default: none.
+        request: The video, the output and the settings.
+        on_event: Receives progress and notices; default: None, and none are sent.
+        observer: Receives the events in place of `on_event`, and the frames; default: None.
 
     Returns:
-        What was done, and what was not.
+        The summary of what was restored and what was not.
 
     Raises:
         VidrestoreError: See `vidrestore.common.errors`.
@@ -87,7 +109,7 @@ def run(
         ExitStack() as unfinished,
     ):
         made = _made(request, work, observer, on_event, unfinished)
-        plan, whole, counts, tally = made.plan, made.whole, made.counts, made.tally
+        plan, whole, counts, stats = made.plan, made.whole, made.counts, made.stats
         if request.keep_job:
             note_job(
                 work, whole, plan.job.analysis, plan.rendering.segments, counts=counts,
@@ -104,7 +126,7 @@ def run(
     fixity = made.fixity
     summary = summarize(
         plan.job.analysis,
-        tally,
+        stats,
         plan.losses,
         seconds,
         is_part=request.span is not None,
@@ -117,16 +139,17 @@ def run(
         redone_shots=() if plan.redo is None else plan.redo.shots,
         enlarged=plan.job.settings.scale.factor,
     )
-    return summary if observer is None else observer.finished(plan, tally, summary, fixity)
+    return summary if observer is None else observer.finished(plan, stats, summary, fixity)
 
 
 def _place_all(made: _Made, request: RestoreRequest, place: Path) -> None:
-    """Bring the output and all that was written with it to their places, or nothing.
+    """Move the output and all files that belong to it to their places, or none of them.
 
-    The output itself comes last: whoever finds it under its name finds the rest, too, also after a
-    power cut or a kill in between. That leaves the listing, the layer or some numbered pictures
-    without the others at worst, while all of the work is kept: the same command with --overwrite
-    replaces them. The report follows once all have their names, for it tells how long that took.
+    The output itself is moved last. So a person who finds it under its name finds the other files,
+    too, even after a power cut or a kill. At worst, such an interruption leaves the listing, the
+    layer or some numbered pictures without the rest. The work folder keeps all of the work, and the
+    same command with --overwrite replaces the files. The report is written after this, because it
+    states the time that this takes.
     """
     plan, is_part = made.plan, request.span is not None
     moves = [] if made.listing is None else [made.listing.move]
@@ -145,20 +168,24 @@ def _place_all(made: _Made, request: RestoreRequest, place: Path) -> None:
 
 
 class _Made(NamedTuple):
-    """The whole output, checked, in the work folder."""
+    """The complete and checked output in the work folder."""
 
     plan: Plan
     whole: Path
+    """The file of the output, or the pattern of its pictures, in the work folder."""
     counts: list[Mapping[str, Any]]
-    tally: RestorationStats
+    """The counts of each segment."""
+    stats: RestorationStats
+    """The sum of the counts."""
     used: tuple[str, ...]
-    """Names of the restorers."""
+    """The names of the restorers."""
     fixity: Verification | None
     listing: Listing | None
-    """Finished, and not in its place."""
+    """The finished listing, which is not in its place yet."""
     planned: float
+    """The time at which the plan was made, by the monotonic clock, in seconds."""
     restored: float
-    """When that was done, by the monotonic clock."""
+    """The time at which the output was joined, by the monotonic clock, in seconds."""
 
 
 def _made(
@@ -168,8 +195,11 @@ def _made(
     on_event: OnEvent | None,
     unfinished: ExitStack,
 ) -> _Made:
-    """Plan, restore, join and check; once more where the analysis of an earlier run is of other
-    frames than the source has."""
+    """Plan, restore, join and check the output.
+
+    Where the analysis of an earlier run has other frames than the source, all of this is repeated
+    with a new analysis.
+    """
     plan = plan_job(request, work, on_event)
     try:
         return _restored(plan, request, work, observer, on_event, unfinished)
@@ -190,41 +220,43 @@ def _restored(
     on_event: OnEvent | None,
     unfinished: ExitStack,
 ) -> _Made:
+    """Render, join and check the output of a plan."""
     planned = time.monotonic()
     watch = Stopwatch()
     video, counts = plan.rendering.video()
-    tally = sum_of(counts)
-    watch.report(on_event, "restore", tally.stages)
+    stats = sum_of(counts)
+    watch.report(on_event, "restore", stats.stages)
     used = tuple(dict.fromkeys(chain.from_iterable(plan.restorers)))
     try:
         if (pictures := plan.output.pictures) is not None:
             whole = pictures.write(video, work.path / "whole", plan.base.analysis)
         else:
             whole = work.path / f"whole{request.target.suffix}"
-            _join_all(video, whole, plan, used, tally)
+            _join_all(video, whole, plan, used, stats)
         restored = time.monotonic()
-        onlooker = None if observer is None else observer.sample_collector(plan, tally)
+        collector = None if observer is None else observer.sample_collector(plan, stats)
         with ExitStack() as stack:
             listing = None
             if (path := request.framemd5) is not None:
                 listing = Listing(path, plan.base.path, request.target)
                 stack.enter_context(listing)
-            fixity = _checked(whole, plan, request, onlooker, listing, on_event)
+            fixity = _checked(whole, plan, request, collector, listing, on_event)
             unfinished.push(stack.pop_all())
     except FaultyOutputError:
-        work.forget_video()  # else the next run would begin with it
+        work.forget_video()  # so that the next run renders the video again
         raise
-    return _Made(plan, whole, counts, tally, used, fixity, listing, planned, restored)
+    return _Made(plan, whole, counts, stats, used, fixity, listing, planned, restored)
 
 
 def _codec(plan: Plan) -> str:
+    """Return the codec of the output, or the format of its pictures."""
     return plan.job.encoding.codec if plan.output.pictures is None else plan.output.pictures.kind
 
 
 def _join_all(
-    video: Path, whole: Path, plan: Plan, restorers: Sequence[str], tally: RestorationStats
+    video: Path, whole: Path, plan: Plan, restorers: Sequence[str], stats: RestorationStats
 ) -> None:
-    """Write the new video stream and everything else of the source as `whole`."""
+    """Write the new video stream and all other streams of the base into `whole`."""
     analysis = plan.base.analysis
     remux(
         video,
@@ -233,7 +265,7 @@ def _join_all(
         plan.output.streams,
         plan.output.info,
         last_frame=_last_frame(analysis),
-        provenance=_provenance(plan.job.settings, restorers, tally),
+        provenance=_provenance(plan.job.settings, restorers, stats),
         part_seconds=(
             None if plan.job.span is None else _part_seconds(analysis, plan.output.container_start)
         ),
@@ -245,12 +277,12 @@ def _checked(
     whole: Path,
     plan: Plan,
     request: RestoreRequest,
-    onlooker: SampleCollector | None,
+    collector: SampleCollector | None,
     listing: Listing | None,
     on_event: OnEvent | None,
 ) -> Verification | None:
-    """What reading the file back shows; None where nobody wants that."""
-    is_wanted = listing is not None or onlooker is not None
+    """Read the output back and compare it; None where no setting or option needs that."""
+    is_wanted = listing is not None or collector is not None
     if not plan.job.settings.encode.check and not is_wanted:
         return None
     analysis = plan.base.analysis
@@ -263,7 +295,7 @@ def _checked(
         strength=plan.strength,
         larger=_larger(plan),
         listing=listing,
-        onlooker=onlooker,
+        collector=collector,
         on_event=on_event,
     )
     _check_lossless(fixity, plan)
@@ -271,7 +303,7 @@ def _checked(
 
 
 def _larger(plan: Plan) -> Larger | None:
-    """What the picture was enlarged by, as far as that does not take long."""
+    """Return what enlarges the source for the comparison; None: nothing, or a slow network does."""
     scaling = plan.base.scaling
     if scaling is None or scaling.upscaler is not None:
         return None
@@ -279,40 +311,44 @@ def _larger(plan: Plan) -> Larger | None:
 
 
 def _stream_index(plan: Plan) -> int:
-    """Of the restored stream in the output."""
+    """Return the index of the restored stream in the output."""
     return plan.output.streams.kept.index(plan.output.info.stream_index)
 
 
 def _check_lossless(fixity: Verification, plan: Plan) -> None:
-    """Decoders conceal broken slices without a word; samples that differ cannot be missed."""
+    """Raise FaultyOutputError where a lossless output differs from its source outside the faces.
+
+    Decoders conceal damaged slices without an error, so only the samples show the damage.
+    """
     is_lossless = plan.job.encoding.is_lossless and _codec(plan) != "jpeg"
     if is_lossless and fixity.identical_outside not in (None, fixity.frames):
         raise FaultyOutputError(
-            f"the finished file differs from its source outside the faces, which {_codec(plan)} "
-            "does not do by itself; check the disk, nothing was changed"
+            f"the finished file differs from its source outside the faces, although {_codec(plan)} "
+            "is lossless; nothing was changed, check the disk"
         )
 
 
 def _last_frame(analysis: Analysis) -> tuple[Fraction, Fraction]:
-    """Its time and how long it lasts, in seconds."""
+    """Return the time and the duration of the last frame, in seconds."""
     clock = analysis.info.time_base
     return int(analysis.pts[-1]) * clock, last_duration(analysis) * clock
 
 
-def _provenance(settings: Settings, names: Sequence[str], tally: RestorationStats) -> str | None:
-    """What the output's tags say of how it was made; nothing where no face was restored."""
-    if not settings.encode.provenance or not tally.faces:
+def _provenance(settings: Settings, names: Sequence[str], stats: RestorationStats) -> str | None:
+    """Return the tag that tells how the output was made; None where no face was restored."""
+    if not settings.encode.provenance or not stats.faces:
         return None
     return f"faces restored by vidrestore {version('vidrestore')} with {', '.join(names)}"
 
 
 def _part_seconds(analysis: Analysis, container_start: Fraction) -> tuple[Fraction, Fraction]:
-    """[start, end) of the analysed frames, counted from the start of the file."""
+    """Return [start, end) of the analyzed frames, in seconds from the start of the file."""
     first, last = (int(analysis.pts[i]) * analysis.info.time_base for i in (0, -1))
     return first - container_start, last + 1 / analysis.info.frame_rate - container_start
 
 
 def _check_whole(whole: Path, plan: RemuxPlan, analysis: Analysis) -> None:
+    """Raise FaultyOutputError where the joined file has another number of frames."""
     written = packet_count(whole, plan.kept.index(analysis.info.stream_index))
     if written != analysis.frame_count:
         raise FaultyOutputError(

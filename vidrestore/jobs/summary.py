@@ -37,24 +37,24 @@ class TrackLikeness:
     """The same between the source and the mixture that was pasted."""
 
 
-def likeness_by_track(tally: RestorationStats, analysis: Analysis) -> tuple[TrackLikeness, ...]:
+def likeness_by_track(stats: RestorationStats, analysis: Analysis) -> tuple[TrackLikeness, ...]:
     """Average the similarity of each track.
 
     Args:
-        tally: The counts of the run.
+        stats: The counts of the run.
         analysis: The analysis whose tracks were restored.
 
     Returns:
         One value for each track that the guard compared, in the order of the tracks.
     """
-    found = []
+    values = []
     for track in analysis.tracks:
-        if track.track_id not in tally.likeness:
+        if track.track_id not in stats.likeness:
             continue
-        sums = tally.likeness_of(track.track_id)
+        sums = stats.likeness_of(track.track_id)
         shot = sum(start <= track.first_frame for start, _ in analysis.shots)
         looks = sums.looks
-        found.append(
+        values.append(
             TrackLikeness(
                 track.track_id,
                 track.person_id,
@@ -67,12 +67,12 @@ def likeness_by_track(tally: RestorationStats, analysis: Analysis) -> tuple[Trac
                 sums.identity_used / looks if looks else None,
             )
         )
-    return tuple(found)
+    return tuple(values)
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did and what it did not do."""
+    """The summary of a run: what it restored, what it skipped, and what the output lost."""
 
     frames: int
     """Frames in the output."""
@@ -122,6 +122,7 @@ class Summary:
 
 
 def _plain(value: Any) -> Any:
+    """Convert a value of the summary to values that JSON can hold."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple):
@@ -133,7 +134,7 @@ def _plain(value: Any) -> Any:
 
 def summarize(
     analysis: Analysis,
-    tally: RestorationStats,
+    stats: RestorationStats,
     losses: Sequence[str],
     seconds: Mapping[str, float],
     *,
@@ -144,7 +145,7 @@ def summarize(
 
     Args:
         analysis: The analysis whose faces were restored.
-        tally: The counts of pass two.
+        stats: The counts of pass two.
         losses: Sentences about what the output could not keep.
         seconds: Pass -> wall seconds.
         is_part: Whether a part of the source was restored; missing frames are then not counted.
@@ -155,27 +156,28 @@ def summarize(
     """
     missing = 0 if is_part else _missing_frames(analysis)
     skipped = dict(analysis.skipped)
-    for reason, count in tally.not_restored.items():
+    for reason, count in stats.not_restored.items():
         skipped[reason] = skipped.get(reason, 0) + count
     summary = Summary(
         frames=frames_of_output(analysis).frame_count,
-        faces=tally.faces,
-        repeated=tally.repeated,
-        kept=tally.kept,
+        faces=stats.faces,
+        repeated=stats.repeated,
+        kept=stats.kept,
         tracks=len(analysis.tracks),
         people=len({track.person_id for track in analysis.tracks}),
         shots=len(analysis.shots),
         skipped=skipped,
-        likeness=likeness_by_track(tally, analysis),
+        likeness=likeness_by_track(stats, analysis),
         corrupt_frames=analysis.corrupt_frames,
         missing_frames=missing,
-        warnings=(*_warnings(analysis, missing), *_unparsed(tally), *tally.notes.values(), *losses),
+        warnings=(*_warnings(analysis, missing), *_unparsed(stats), *stats.notes.values(), *losses),
         seconds=seconds,
     )
     return summary if fixity is None else _with_fixity(summary, fixity)
 
 
 def _with_fixity(summary: Summary, fixity: Verification) -> Summary:
+    """Add the result of reading the output back."""
     why_not = () if fixity.not_compared is None else (fixity.not_compared,)
     return replace(
         summary,
@@ -186,10 +188,11 @@ def _with_fixity(summary: Summary, fixity: Verification) -> Summary:
     )
 
 
-def _unparsed(tally: RestorationStats) -> Iterator[str]:
-    if tally.unparsed:
+def _unparsed(stats: RestorationStats) -> Iterator[str]:
+    """Yield the warning about crops in which the face parser found no face, if any."""
+    if stats.unparsed:
         yield (
-            f"the face parser found no face in {tally.unparsed} crops; their masks were made from "
+            f"the face parser found no face in {stats.unparsed} crops; their masks were made from "
             "the landmarks alone"
         )
 
@@ -202,8 +205,8 @@ def _missing_frames(analysis: Analysis) -> int:
     """
     analysis = of_file(analysis)
     info = analysis.info
-    shown = int(analysis.pts[-1] - analysis.pts[0]) * info.time_base + 1 / info.frame_rate
-    absent = info.duration_seconds_from_header - float(shown)
+    decoded = int(analysis.pts[-1] - analysis.pts[0]) * info.time_base + 1 / info.frame_rate
+    absent = info.duration_seconds_from_header - float(decoded)
     if absent <= 2 / info.frame_rate and not analysis.decode_errors:
         return 0
     most = math.ceil(max(absent, 0) * info.frame_rate) + analysis.decode_errors
@@ -211,8 +214,9 @@ def _missing_frames(analysis: Analysis) -> int:
 
 
 def _warnings(analysis: Analysis, missing: int) -> Iterator[str]:
+    """Yield the warnings about the source and its analysis."""
     if missing:
-        yield f"{missing} frames that the file announces could not be decoded; they are missing"
+        yield f"{missing} frames that the header announces could not be decoded and are missing"
     if analysis.corrupt_frames:
         yield f"{analysis.corrupt_frames} frames are damaged in the source"
     if analysis.repaired_times:

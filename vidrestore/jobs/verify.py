@@ -1,7 +1,8 @@
-"""Read the finished file back beside its source: nothing lost, nothing moved, what was changed.
+"""The verification of a finished file: it is decoded and compared with its source.
 
-PSNR = 10 log10(peak^2 / mse) with peak = 2^bits - 1, from the mean of the squared errors of all
-samples, not from a mean of decibels; planes weigh by their samples, as in ffmpeg's `psnr` filter.
+PSNR = 10 log10(peak^2 / MSE) with peak = 2^bits - 1. MSE is the mean of the squared errors of all
+samples of all frames, not a mean over decibels. Each plane weighs by its number of samples, as in
+ffmpeg's `psnr` filter.
 """
 
 from __future__ import annotations
@@ -33,46 +34,56 @@ from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.framemd5 import Listing, frame_md5
 from vidrestore.restoration.compositing.masks import mask_rect
 
-_DEPTH = 4  # frames on which each of the two decoders may run ahead
+_DEPTH = 4  # frames by which each of the two decoders may run ahead
 Larger = Callable[[av.VideoFrame], av.VideoFrame]
+"""Enlarges a picture of the source to the size of the output."""
 SampleCollector = Callable[[Frame, Frame], None]
-"""Is shown each frame of the source, or what it was enlarged to, and that of the output."""
+"""Receives each frame of the source, enlarged where the output is, and that of the output."""
 _UNCHANGED, _NOT_COMPARED = "----", "????"
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """How far the output holds what its source held. Count and times of the frames always agree.
+    """The differences between the output and its source; count and times of frames always agree.
 
-    What speaks of samples is None where `not_compared` says why they were not compared.
-    "Outside" are the samples that lie in no face's box, which pasting cannot reach.
+    Values about samples are None where `not_compared` tells why the samples were not compared.
+    A sample is "outside" if it is in the box of no face, so that pasting cannot change it.
     """
 
     frames: int
+    """The number of frames."""
     identical_frames: int | None
-    """Frames in which not one sample differs."""
+    """The number of frames in which no sample differs."""
     identical_outside: int | None
-    """Frames in which not one sample outside differs."""
+    """The number of frames in which no sample outside the faces differs."""
     psnr_outside_db: float | None
-    """Of the samples of all planes outside; None also where not one differs."""
+    """The PSNR of the samples of all planes outside the faces, in decibels; None also where none
+    differs."""
     luma_psnr_outside_db: float | None
-    """Of the luma samples alone; None also where not one differs, and for R'G'B' planes."""
+    """The PSNR of the luma samples outside the faces, in decibels; None also where none differs,
+    and for R'G'B' planes."""
     worst_frame: int | None
-    """Index of the frame with the lowest PSNR outside; None also where none differs."""
+    """The index, from 0, of the frame with the lowest PSNR outside the faces; None also where no
+    sample differs."""
     worst_frame_psnr_db: float | None
+    """The PSNR outside the faces in `worst_frame`, in decibels; None also where no sample
+    differs."""
     not_compared: str | None = None
+    """The reason why the samples were not compared, in words; None: they were compared."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON: neither inf nor nan is among them."""
+        """Return plain values for JSON, without infinity and NaN."""
         return asdict(self)
 
 
 class _Read(NamedTuple):
+    """A decoded frame."""
+
     frame: Frame
     md5: str
-    """Of the samples of all planes; empty where nobody asked for it."""
+    """The hash of the samples of all planes; empty where there is no listing."""
     form: str
-    """Size and pixel format, of which `md5` is."""
+    """The size and pixel format of the samples that `md5` hashes."""
 
 
 def check_output(
@@ -85,19 +96,35 @@ def check_output(
     strength: float,
     larger: Larger | None = None,
     listing: Listing | None = None,
-    onlooker: SampleCollector | None = None,
+    collector: SampleCollector | None = None,
     on_event: OnEvent | None = None,
 ) -> Verification:
-    """Decode the finished file `output` once more, beside `span` of the source, and compare.
+    """Decode a finished file and its source again, and compare them frame by frame.
 
-    `stream_index` is that of the restored stream in `output`, `strength` that of all pasting.
-    `larger` makes the source's pictures as large as the output's; `analysis` is then of these.
-    `listing` receives one line per frame, and is finished then.
+    Every frame must have the time of its source frame, counted from the first frame where `span`
+    is given. The times must be equal where the time base of the output can represent the time;
+    otherwise they may differ by one tick of it.
 
-    Every frame must stand at its source's time, counted from the first frame where `span` is
-    given: to the tick where the output's clock has that tick, else off by one tick of it at most.
-    FaultyOutputError where a time or the count of frames is another or the file does not decode
-    whole; InputError where the source is no longer what was analysed.
+    Args:
+        source: The video whose frames the output has.
+        output: The finished file.
+        analysis: The analysis of `source`; with `larger`, for pictures of the enlarged size.
+        stream_index: The index of the restored stream in `output`.
+        span: The part of the source that the output holds; None: all of it.
+        strength: The strength of all pasting, 0 to 1. It scales the strength of each track; where
+            the product is 0, pasting changes nothing.
+        larger: Enlarges the pictures of the source to the size of the output; None: no change.
+        listing: Receives one line for each frame, and is finished at the end; None: none.
+        collector: Receives each pair of frames; None: none.
+        on_event: Receives the progress, as the stage "check"; None: none.
+
+    Returns:
+        The differences.
+
+    Raises:
+        FaultyOutputError: The output has another count of frames or other times, or cannot be
+            decoded without errors.
+        ChangedSourceError: The source does not decode to the frames of the analysis.
     """
     damage, begin, n = DecodeErrors(), None, analysis.frame_count
     wanted = listing is not None
@@ -119,8 +146,8 @@ def check_output(
             begin = begin or (now.frame if span is not None else None)
             _check_time(index, now.frame, analysis, begin)
             comparison.add(was, now)
-            if onlooker is not None:
-                onlooker(was.frame, now.frame)
+            if collector is not None:
+                collector(was.frame, now.frame)
             if on_event is not None:
                 on_event(Progress("check", index + 1, n))
         _check_source(comparison.frames, None, analysis, source)
@@ -132,6 +159,7 @@ def check_output(
 
 
 def _read_back(output: Path, stream_index: int, damage: DecodeErrors) -> Iterator[Frame]:
+    """Decode the output; raise FaultyOutputError where that fails."""
     try:
         yield from decode(output, damage, stream_index=stream_index)
     except (InputError, av.error.FFmpegError) as error:
@@ -139,6 +167,7 @@ def _read_back(output: Path, stream_index: int, damage: DecodeErrors) -> Iterato
 
 
 def _hashed(frames: Iterator[Frame], wanted: bool, larger: Larger | None = None) -> Iterator[_Read]:
+    """Hash each frame if that is wanted, and enlarge it afterwards."""
     for frame in frames:
         image = frame.image
         form = f"{image.width}x{image.height} {image.format.name}"
@@ -147,11 +176,12 @@ def _hashed(frames: Iterator[Frame], wanted: bool, larger: Larger | None = None)
 
 
 def _check_source(index: int, was: _Read | None, analysis: Analysis, source: Path) -> None:
+    """Raise ChangedSourceError where a source frame has another time than in its analysis."""
     expected = int(analysis.pts[index]) if index < analysis.frame_count else None
     if (was.frame.pts if was else None) != expected:
         raise ChangedSourceError(
             f"{source} does not give the {analysis.frame_count} frames of its analysis again; "
-            "it changed meanwhile or cannot be read reliably"
+            "the file has changed meanwhile or cannot be read reliably"
         )
 
 
@@ -160,8 +190,8 @@ def _mismatch(what: str) -> FaultyOutputError:
 
 
 def _check_time(index: int, frame: Frame, analysis: Analysis, begin: Frame | None) -> None:
-    """Of frame `index` of the output; from the frame `begin`, the first, if that is given."""
-    # The image's own time: `decode` repairs a missing or repeated one, which would hide it.
+    """Check the time of frame `index` of the output, counted from the frame `begin` if given."""
+    # `decode` repairs a missing or repeated time, so only the time of the image shows the fault.
     pts, clock = frame.image.pts, Fraction(frame.image.time_base or 0)
     if pts is None or not clock:
         raise _mismatch(f"has no time for frame {index}")
@@ -175,7 +205,7 @@ def _check_time(index: int, frame: Frame, analysis: Analysis, begin: Frame | Non
 
 
 class _Comparison:
-    """Sums over the frames, and a line for each of them where there is a listing."""
+    """Adds up the differences of all frames, and writes a line for each into the listing."""
 
     def __init__(self, analysis: Analysis, strength: float, lines: Listing | None) -> None:
         self._analysis, self._strength, self._lines = analysis, strength, lines
@@ -188,6 +218,7 @@ class _Comparison:
         self._layout: Layout | None = None
 
     def add(self, was: _Read, now: _Read) -> None:
+        """Compare the next frame of the source and of the output."""
         before, after = was.frame.image, now.frame.image
         if self.frames == 0:
             self._not_compared = _difference(before, after)
@@ -199,7 +230,7 @@ class _Comparison:
         self.frames += 1
 
     def _compare(self, before: av.VideoFrame, after: av.VideoFrame) -> Sequence[object]:
-        """The corners of the box of what differs."""
+        """Add the errors of a frame; return the corners of the box of all that differs."""
         self._layout = how = layout(before)
         grids = [how.grid if i in how.planes[1:] else (1, 1) for i in range(len(before.planes))]
         pairs = [_Pair(plane(before, i), plane(after, i), grid) for i, grid in enumerate(grids)]
@@ -219,6 +250,7 @@ class _Comparison:
         return _changed_xyxy(pairs, how.grid)
 
     def result(self) -> Verification:
+        """Return the sums over all frames."""
         how = self._layout
         if how is None:
             return Verification(self.frames, None, None, None, None, None, None, self._not_compared)
@@ -235,8 +267,8 @@ class _Comparison:
 
 
 def _difference(before: av.VideoFrame, after: av.VideoFrame) -> str | None:
-    """Why the samples of one are not those of the other one by one, or None where they are."""
-    # yuvj420p and its kin only repeat in their name that the range is full.
+    """Return the reason why the samples of two pictures cannot be compared; None where they can."""
+    # yuvj420p and similar formats are yuv420p and so on, in full range.
     shapes = [
         f"{i.width} x {i.height} in {i.format.name.replace('yuvj', 'yuv')}" for i in (before, after)
     ]
@@ -248,11 +280,24 @@ def _difference(before: av.VideoFrame, after: av.VideoFrame) -> str | None:
 def mask_boxes(
     tracks: Sequence[Track], index: int, strength: float, info: VideoInfo, grid: tuple[int, int]
 ) -> list[Rect]:
-    """What pasting can have changed of frame `index`, in luma pixels on the chroma grid; `tracks`
-    are those with a face in it.
+    """Compute the boxes that pasting can have changed in a frame.
 
-    A restorer may work at less than `work_px`; that moves a box by rounding alone, while each has
-    a pixel to spare around its mask.
+    A restorer may work at less than `work_px`. That moves a box by rounding only, and each box has
+    a margin of a pixel around its mask.
+
+    Convention:
+        The matrices of tracks map pixel centers of the frame -> unit crop, in (x, y) order. Boxes
+        are half-open, in luma pixels of the frame, with corners on the chroma grid.
+
+    Args:
+        tracks: The tracks that have a face in the frame.
+        index: The index of the frame, from 0.
+        strength: The strength of all pasting, 0 to 1.
+        info: The properties of the frame's picture.
+        grid: The luma pixels (x, y) of each chroma sample.
+
+    Returns:
+        The boxes that are not empty, in the order of the tracks.
     """
     boxes = []
     for track in tracks:
@@ -264,17 +309,17 @@ def mask_boxes(
 
 
 def _outside(boxes: Sequence[Rect], width: int, height: int) -> list[Rect]:
-    """Rectangles without overlap that together are the frame without `boxes`."""
+    """Divide the frame without `boxes` into rectangles that do not overlap."""
     edges = {0, height, *(box.y0 for box in boxes), *(box.y1 for box in boxes)}
-    found = []
+    rectangles = []
     for y0, y1 in pairwise(sorted(edges)):
-        beside = sorted((box.x0, box.x1) for box in boxes if box.y0 <= y0 and y1 <= box.y1)
+        covered = sorted((box.x0, box.x1) for box in boxes if box.y0 <= y0 and y1 <= box.y1)
         x = 0
-        for x0, x1 in [*beside, (width, width)]:
+        for x0, x1 in [*covered, (width, width)]:
             if x < x0:
-                found.append(Rect(x, y0, x0, y1))
+                rectangles.append(Rect(x, y0, x0, y1))
             x = max(x, x1)
-    return found
+    return rectangles
 
 
 class _Pair(NamedTuple):
@@ -286,7 +331,7 @@ class _Pair(NamedTuple):
 
 
 def _errors(pair: _Pair, parts: Sequence[Rect], *, known_equal: bool) -> tuple[float, int]:
-    """The sum of squared differences within parts of the frame, and of how many samples it is."""
+    """Return the sum of squared differences in parts of a plane, and the number of samples."""
     squares, samples = 0.0, 0
     for part in (chroma_rect(part, pair.grid) for part in parts):
         samples += part.width * part.height
@@ -297,13 +342,13 @@ def _errors(pair: _Pair, parts: Sequence[Rect], *, known_equal: bool) -> tuple[f
 
 
 def _psnr_db(errors: Iterable[float], peak: int) -> float | None:
-    """Of a sum of squared differences and its number of samples; None where none differs."""
+    """Compute the PSNR from (sum of squared differences, samples); None where the sum is 0."""
     squares, samples = errors
     return 10 * math.log10(peak**2 * samples / squares) if squares else None
 
 
 def _changed_xyxy(pairs: Sequence[_Pair], grid: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The least half-open box on the chroma grid, in luma pixels, around all that differs."""
+    """Return the smallest half-open box around all that differs, in luma pixels on the grid."""
     height, width = pairs[0].before.shape
     corners = []
     for pair in pairs:

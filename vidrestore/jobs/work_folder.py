@@ -1,18 +1,18 @@
-"""The folder beside the output in which a job keeps what is done, so that it can be resumed.
+"""The work folder of a job, next to the output: it holds finished parts, so that a job can resume.
 
 OUTPUT.vidrestore/
-    lock                held while a run works
-    job.json            which source and which segments
-    segments/0007.mp4   a part of the new video stream, and 0007.json: what it is made from;
-                        0007.*.part.mp4 while it is being written
-    video.mp4           all of them, once they are joined, and video.json
-    whole/              the pictures of the output, until all are there
-    *.fill.mov, *.matte.mov     the same parts of a layer, where one is written, each with its note
-    unkeyed/            what a run with a restorer without a cache_key finishes, while it runs
-    faces/00000123/     restored crops of frame 123, while a segment that needs them is not done
-    crops/              restored crops, with restore.cache_crops; they stay when the job is done
-    kept.json           with --keep-job, once the output is written: what its segments are,
-    analysis.npz        and the analysis that they were made from
+    lock                locked while a run works
+    job.json            the note about the source
+    segments/0007.mp4   a part of the new video stream; its note 0007.json holds its key, size and
+                        hash; its name is 0007.*.part.mp4 while it is being written
+    video.mp4           all segments, joined, with the note video.json
+    whole/              the pictures of the output, until all of them are written
+    *.fill.mov, *.matte.mov     the parts of a layer, where the run writes one, each with its note
+    unkeyed/            the results of a run whose restorer has no cache_key, while it runs
+    faces/00000123/     the restored crops of frame 123, while an unfinished segment needs them
+    crops/              the restored crops, with restore.cache_crops; they stay after the job
+    kept.json           the segments of the finished output, with --keep-job
+    analysis.npz        the analysis of the finished output, with --keep-job
 """
 
 from __future__ import annotations
@@ -58,21 +58,35 @@ _logger = logging.getLogger("vidrestore")
 
 @dataclass(frozen=True, slots=True)
 class SegmentFile:
-    """A part of the video, or all of it, that is whole and on the disk."""
+    """A complete file on the disk that holds a part of the video, or the whole video."""
 
     path: Path
+    """The place of the file."""
     size: int
-    """In bytes."""
+    """The size of the file, in bytes."""
     sha256: str
+    """The hash of the file, in hexadecimal digits."""
     counts: Mapping[str, Any]
-    """What was counted in the segment, for `RestorationStats.add`; for the whole video a list of
-    such, "segments"."""
+    """The counts of the segment, for `RestorationStats.add`. For the whole video: "segments" -> the
+    list of the counts of all segments."""
     layer: tuple[SegmentFile, ...] = ()
-    """The streams of its layer, where one is written."""
+    """The fill and the matte of the same part, where the run writes a layer."""
 
 
 def segment_file(path: Path, counts: Mapping[str, Any], *layer: Path) -> SegmentFile:
-    """Flush what was written to `path`, and its layer, to the disk, and hash it."""
+    """Flush a file and its layer to the disk, and hash them.
+
+    Args:
+        path: The file, completely written.
+        counts: The counts of the segment; see `SegmentFile.counts`.
+        *layer: The files of its layer, if any.
+
+    Returns:
+        The description of the file.
+
+    Raises:
+        OSError: A file cannot be read or flushed.
+    """
     sync_file(path)
     sync_folder(path.parent)
     streams = tuple(segment_file(each, {}) for each in layer)
@@ -80,29 +94,44 @@ def segment_file(path: Path, counts: Mapping[str, Any], *layer: Path) -> Segment
 
 
 class WorkFolder:
-    """Nothing in it counts until a note says that it is whole; notes appear all at once."""
+    """The work folder of one job.
+
+    A file in it is used only if a note states its key, size and hash. Notes are written atomically.
+
+    Args:
+        path: The folder.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        """The folder."""
         self.is_kept = True
-        """Whether the folder stays when the run ends, if anything in it is done."""
+        """Whether the folder stays when the run ends, if it holds finished parts."""
         self._segments = path / "segments"
         self.crops = path / "crops"
+        """The folder of the restored crops that stay after the job."""
         self.faces = path / "faces"
-        """Where the restored crops of unfinished segments are."""
+        """The folder of the restored crops of unfinished segments."""
         self._unkeyed = path / "unkeyed"
         self._is_unkeyed = False
         self._dropped: list[str] = []
 
     def begin(self, source: str, *, resume: bool) -> str | None:
-        """Keep what an earlier run on the same source finished, and remove all else.
+        """Keep what an earlier run on the same source finished, and remove everything else.
 
-        Why nothing is kept of what there was, or None.
+        Args:
+            source: The fingerprint of the source (`vidrestore.media.probe.fingerprint`).
+            resume: Whether to use what an earlier run finished. A kept job (`keep`) and its
+                analysis stay in either case, if they belong to the same source.
+
+        Returns:
+            A notice that tells why the parts of an earlier run are not used; None where there are
+            none, or `resume` is False, or they are used.
         """
         own = self.path / "job.json"
-        is_left = own.exists() or own.is_symlink()
-        left = read_note(own, JobNote)
-        is_same = left is not None and left["source"] == source
+        has_note = own.exists() or own.is_symlink()
+        earlier = read_note(own, JobNote)
+        is_same = earlier is not None and earlier["source"] == source
         fits = resume and is_same
         for entry in list(self.path.iterdir()):
             if not (entry.name == "lock" or self._stays(entry, fits=fits, is_same=is_same)):
@@ -110,28 +139,30 @@ class WorkFolder:
         self._segments.mkdir(exist_ok=True)
         self.drop_unfinished()
         self._note(own, {"version": VERSION, "source": source})
-        if is_same or not is_left or not resume:
+        if is_same or not has_note or not resume:
             return None
-        if left is None:
+        if earlier is None:
             return (
-                f"what an earlier run left in {self.path} is not used, since its {own.name} is "
+                f"the work of an earlier run in {self.path} is not used, because its {own.name} is "
                 "damaged or of another version"
             )
-        return f"what an earlier run left in {self.path} is of another source and is not used"
+        return f"the work of an earlier run in {self.path} is of another source and is not used"
 
     def keep_results_apart(self) -> None:
-        """No later run can use what this one makes: it lies apart, and goes when the run ends, so
-        that what an earlier run finished stays."""
+        """Store the results of this run in a folder of their own, which the end of the run removes.
+
+        No later run can use them. What an earlier run finished stays.
+        """
         self._unkeyed.mkdir(exist_ok=True)
         self._is_unkeyed = True
 
     def _stays(self, entry: Path, *, fits: bool, is_same: bool) -> bool:
-        """Whether `begin` keeps that entry; of a folder it removes what cannot be of a run."""
+        """Tell whether `begin` keeps an entry; remove from a kept folder what no run wrote."""
         if entry in (self._segments, self.crops, self.faces):
             if not fits:
                 return False
             if not _is_folder(entry):
-                self._drop(entry, "it is not a folder of its own")
+                self._drop(entry, "it is not a folder, or is a link")
                 return False
             for inside in list(entry.iterdir()):
                 self._drop_foreign(inside, has_files=entry != self._segments)
@@ -142,69 +173,108 @@ class WorkFolder:
         else:
             wanted = fits and (entry.name == "job.json" or is_part)
         if wanted and not _is_file(entry):
-            self._drop(entry, "it is not a file of its own")
+            self._drop(entry, "it is not a file, or is a link")
             return False
         return wanted
 
     def _drop_foreign(self, entry: Path, *, has_files: bool) -> None:
-        """Remove what is not a file, or not a folder of files where it `has_files`: nothing is
-        ever written through a link."""
+        """Remove an entry that is not a file, or, where it `has_files`, not a folder of files.
+
+        So vidrestore never writes through a link.
+        """
         if has_files and _is_folder(entry):
             for inside in list(entry.iterdir()):
                 self._drop_foreign(inside, has_files=False)
         elif has_files or not _is_file(entry):
-            self._drop(entry, f"it is not a {'folder' if has_files else 'file'} of its own")
+            self._drop(entry, f"it is not a {'folder' if has_files else 'file'}, or is a link")
             _remove(entry)
 
     def _drop(self, entry: Path, why: str) -> None:
+        """Log that an entry is not used, and remember it for `dropped`."""
         _logger.info("%s is of no use: %s", entry, why)
         name = entry.relative_to(self.path).as_posix()
         if ".part." not in name and name not in self._dropped:
             self._dropped.append(name)
 
     def dropped(self) -> str | None:
-        """What an earlier run finished that is damaged, in a sentence; only once."""
+        """Return a notice about the damaged parts since the last call; None: there are none."""
         names, self._dropped = self._dropped, []
         if not names:
             return None
         more = len(names) - _MOST_NAMED
-        shown = ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-        return f"damaged in {self.path}, and made anew as far as it is needed: {shown}"
+        files = ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        return f"damaged files in {self.path} are not used and are made again if needed: {files}"
 
     def place(self, name: str, suffix: str) -> Path:
-        """Where a part may be written before it is done: another place each time, so that two
-        tries at one part, of which one was given up for lost, do not meet."""
+        """Choose a temporary file for a part, with a new name in each call.
+
+        So two workers that render the same part, because vidrestore took the first for lost, write
+        to different files.
+
+        Args:
+            name: The name of the part, such as "0007" or "video".
+            suffix: The suffix of the file, with its dot.
+
+        Returns:
+            The path; the file does not exist.
+        """
         return self._folder(name) / f"{name}.{secrets.token_hex(4)}.part{suffix}"
 
     def path_of(self, name: str, suffix: str) -> Path:
-        """Name the place of a finished file."""
+        """Return the place of a finished file.
+
+        Args:
+            name: The name of the part, such as "0007" or "video".
+            suffix: The suffix of the file, with its dot.
+
+        Returns:
+            The path; the file need not exist.
+        """
         return self._folder(name) / f"{name}{suffix}"
 
     def find(self, name: str, suffix: str, segment_key: str) -> SegmentFile | None:
-        """The finished file of that name, if it is whole and has that key."""
+        """Find a finished file.
+
+        Args:
+            name: The name of the part, such as "0007" or "video".
+            suffix: The suffix of the file, with its dot.
+            segment_key: The key that the part must have.
+
+        Returns:
+            The file; None where it does not exist, is damaged, or has another key.
+        """
         path = self.path_of(name, suffix)
-        of_note = path.with_suffix(".json")
-        note = read_note(of_note, _shape(name))
+        note_path = path.with_suffix(".json")
+        note = read_note(note_path, _shape(name))
         if note is None:
-            if of_note.exists() or of_note.is_symlink():
-                self._drop(of_note, "it is no whole note")
+            if note_path.exists() or note_path.is_symlink():
+                self._drop(note_path, "it is not a complete note")
             return None
         if note["segment_key"] != segment_key:
             return None
-        is_there = _is_file(path) and path.stat().st_size == note["size"]
-        if not is_there or sha256_of_file(path) != note["sha256"]:
-            # Streams of a layer are moved away when they are joined.
+        has_size = _is_file(path) and path.stat().st_size == note["size"]
+        if not has_size or sha256_of_file(path) != note["sha256"]:
+            # A missing file is no damage: joining moves the streams of a layer away.
             if path.exists() or path.is_symlink():
-                self._drop(path, "it is not what its note describes")
+                self._drop(path, "it differs from its note")
             return None
         return SegmentFile(path, note["size"], note["sha256"], note["counts"])
 
     def finish(self, name: str, segment_key: str, made: SegmentFile) -> SegmentFile:
-        """Give the file its name and its note; only the holder of the lock may call this."""
+        """Give a part its final name and write its note; only the holder of the lock may call this.
+
+        Args:
+            name: The name of the part, such as "0007" or "video".
+            segment_key: The key of the part.
+            made: The complete file, at the path that `place` chose.
+
+        Returns:
+            The same file at its final place, without its layer.
+        """
         path = self.path_of(name, made.path.suffix)
         note = {"segment_key": segment_key, "size": made.size, "sha256": made.sha256,
                 "counts": dict(made.counts)}  # fmt: skip
-        # Without its note a file counts for nothing, so that the two can never disagree.
+        # A file without a note is never used, so file and note cannot contradict each other.
         _remove(path.with_suffix(".json"))
         if not _is_file(path):
             _remove(path)
@@ -213,10 +283,10 @@ class WorkFolder:
         return replace(made, path=path, layer=())
 
     def forget_segments(self) -> None:
-        """Once they are joined."""
+        """Remove the segments and their crops, after the segments were joined."""
         if self._is_unkeyed:
-            return  # they go together with the joined stream
-        # A worker that was given up for lost may be writing there still.
+            return  # the end of the run removes the segments together with the joined stream
+        # A worker that vidrestore took for lost may still be writing there.
         shutil.rmtree(self._segments, ignore_errors=True)
         shutil.rmtree(self.faces, ignore_errors=True)
         self._segments.mkdir(exist_ok=True)
@@ -228,77 +298,104 @@ class WorkFolder:
             needed: [first, end) of the frames that the unfinished segments depend on.
         """
         if self._is_unkeyed:
-            return  # these are an earlier run's
+            return  # an earlier run made the crops in the folder
         forget_frames_outside(self.faces, needed)
 
     def forget_video(self) -> None:
-        """The joined stream is of no use."""
+        """Remove the joined stream and its note."""
         folder = self._folder("video")
         for path in (folder / "video.json", *folder.glob("video.*")):
             _remove(path)
 
     def keep(self, output: Path, note: Mapping[str, Any]) -> None:
-        """Note what a later run must know of the job that made `output`."""
+        """Write the note that a later run needs to redo shots of an output.
+
+        Args:
+            output: The finished file, whose hash the note includes.
+            note: The other fields of the note (`vidrestore.jobs.notes.KeptNote`).
+        """
         own = {"version": VERSION, "sha256": sha256_of_file(output)}
         self._note(self.path / _KEPT, {**note, **own})
 
     def kept(self) -> dict[str, Any] | None:
-        """What `keep` noted, the "sha256" of the output with it; None where there is nothing.
+        """Return the fields that `keep` wrote, with the "sha256" of the output.
 
-        UsageError where it is damaged.
+        Returns:
+            The fields; None where there is no note.
+
+        Raises:
+            UsageError: The note is damaged or of another version.
         """
         return self._kept(_KEPT, KeptNote)
 
     def source(self) -> str | None:
-        """The fingerprint of the source of what is kept; UsageError as of `kept`."""
+        """Return the fingerprint of the source that the folder belongs to.
+
+        Returns:
+            The fingerprint; None where there is no note.
+
+        Raises:
+            UsageError: The note is damaged or of another version.
+        """
         note = self._kept("job.json", JobNote)
         return None if note is None else str(note["source"])
 
     def _kept(self, name: str, shape: type[KeptNote] | type[JobNote]) -> dict[str, Any] | None:
+        """Read a note; raise UsageError where it is damaged."""
         path = self.path / name
         note = read_note(path, shape)
         if note is None and (path.exists() or path.is_symlink()):
             raise UsageError(
-                f"{path} is damaged or of another version, so its output cannot be redone in "
-                "part; restore the whole with --keep-job --overwrite"
+                f"{path} is damaged or of another version, so single shots of its output cannot be "
+                "redone; restore the whole video with --keep-job --overwrite"
             )
         return note
 
     @property
     def is_of_earlier_run(self) -> bool:
-        """Whether this run's own results are kept apart and go when it ends."""
+        """Whether this run keeps its results apart, so that all that stays is of an earlier run."""
         return self._is_unkeyed
 
     def end(self, *, keep_job: bool) -> None:
-        """The output is written; nothing stays but what `keep` noted, if that is wanted."""
+        """Mark the job as finished, so that the end of the run removes its parts.
+
+        Args:
+            keep_job: Whether the note that `keep` wrote stays.
+        """
         self.is_kept = False
         if not keep_job:
             _remove(self.path / _KEPT)
 
     def clear(self) -> bool:
-        """Remove all but a kept job and crops; False where there is neither."""
+        """Remove everything but a kept job and the crops.
+
+        Returns:
+            False where the folder holds neither; nothing is removed then.
+        """
         if not (_is_file(self.path / _KEPT) or _is_folder(self.crops)):
             return False
         for entry in list(self.path.iterdir()):
             if entry.name in ("lock", "job.json", _KEPT, ANALYSIS) or entry == self.crops:
                 continue
-            # A worker that was given up for lost may be writing there still.
+            # A worker that vidrestore took for lost may still be writing there.
             with logged(OSError, what=f"removing {entry}"):
                 _remove(entry)
         return True
 
     def drop_unfinished(self) -> None:
-        """Give back the room of what no later run can use."""
+        """Remove unfinished files, which no later run can use."""
         shutil.rmtree(self._unkeyed, ignore_errors=True)
         shutil.rmtree(self.path / "whole", ignore_errors=True)
         for path in (*self.path.glob("whole.*"), *self.path.rglob("*.part.*")):
-            # A worker that was given up for lost may be writing it still.
+            # A worker that vidrestore took for lost may still be writing it.
             with logged(OSError, what=f"removing {path}"):
                 _remove(path)
 
     def what_is_done(self) -> str:
-        """What a later run need not do again, in words; empty where there is nothing. Of a run
-        whose results are kept apart, what there was before."""
+        """Describe the finished parts that a later run can use, in words; empty: there are none.
+
+        Results that are kept apart (see `keep_results_apart`) do not count.
+        """
         if read_note(self.path / "video.json", VideoNote) is not None:
             return "the whole video stream"
         if not _is_folder(self._segments):
@@ -306,43 +403,45 @@ class WorkFolder:
         notes = [note for note in self._segments.glob("*.json") if "." not in note.stem]
         segments = sum(read_note(note, SegmentNote) is not None for note in notes)
         faces = len(crops_in(self.faces)) if _is_folder(self.faces) else 0
-        found = _counted(segments, "segment"), _counted(faces, "restored face")
-        return " and ".join(filter(None, found))
+        phrases = _counted(segments, "segment"), _counted(faces, "restored face")
+        return " and ".join(filter(None, phrases))
 
     def _folder(self, name: str) -> Path:
+        """Return the folder for the part of that name."""
         if self._is_unkeyed:
             return self._unkeyed
         return self.path if name.partition(".")[0] == "video" else self._segments
 
     def _note(self, path: Path, note: Mapping[str, Any]) -> None:
+        """Write a note; remove first what is at its place and is not a file."""
         if not _is_file(path):
             _remove(path)
         write_note(path, note)
 
 
 def _shape(name: str) -> type[LayerNote] | type[SegmentNote] | type[VideoNote]:
-    """Of the note of a part of that name."""
+    """Return the type of the note of the part of that name."""
     if "." in name:
         return LayerNote
     return VideoNote if name == "video" else SegmentNote
 
 
 def _is_file(path: Path) -> bool:
-    """Not a link to one."""
+    """Tell whether a path is a file and not a link to one."""
     with suppress(FileNotFoundError), logged(OSError, what=f"looking at {path}"):
         return stat.S_ISREG(path.lstat().st_mode)
     return False
 
 
 def _is_folder(path: Path) -> bool:
-    """Not a link to one."""
+    """Tell whether a path is a folder and not a link to one."""
     with suppress(FileNotFoundError), logged(OSError, what=f"looking at {path}"):
         return stat.S_ISDIR(path.lstat().st_mode)
     return False
 
 
 def _remove(path: Path) -> None:
-    """What lies there, if anything; of a link, the link."""
+    """Remove a file, a folder or a link (not its target); a missing path is no error."""
     if _is_folder(path):
         shutil.rmtree(path)
     else:
@@ -350,26 +449,37 @@ def _remove(path: Path) -> None:
 
 
 def _check_own(folder: Path) -> None:
-    """OutputError where something else lies in the place of the work folder or of its lock."""
+    """Raise OutputError where the work folder or its lock is something else, such as a link."""
     lock = folder / "lock"
     for path, is_right, right in (
-        (folder, _is_folder(folder), "a folder of its own"),
-        (lock, _is_file(lock), "a file of its own"),
+        (folder, _is_folder(folder), "a folder"),
+        (lock, _is_file(lock), "a file"),
     ):
         if not is_right and (path.exists() or path.is_symlink()):
             what = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "a file"
             raise OutputError(
-                f"{path} is {what}, and vidrestore keeps {right} there; move it away or choose "
-                "another name for the output"
+                f"{path} is {what}, but vidrestore needs {right} of that name; move it away or "
+                "choose another name for the output"
             )
 
 
 @contextmanager
 def work_folder(target: Path, on_kept: Callable[[str], None]) -> Iterator[WorkFolder]:
-    """`TARGET.vidrestore` beside the output; gone again if nothing in it is worth keeping.
+    """Create and lock the work folder of an output, `TARGET.vidrestore`, for one run.
 
-    `on_kept` is told where it stays, in a sentence.
-    UsageError while another run works in it, OutputError where it cannot be written to.
+    The end of the scope removes the folder, except for what a later run can use.
+
+    Args:
+        target: The output.
+        on_kept: Receives a notice, one sentence, about each thing that stays.
+
+    Yields:
+        The work folder.
+
+    Raises:
+        UsageError: Another run works in the folder.
+        OutputError: The folder cannot be written to, or the file system refuses something in the
+            scope (`OSError`).
     """
     path = target.with_name(target.name + ".vidrestore")
     folder = WorkFolder(path)
@@ -378,7 +488,7 @@ def work_folder(target: Path, on_kept: Callable[[str], None]) -> Iterator[WorkFo
         try:
             path.mkdir(exist_ok=True)
             stack.enter_context(held(path / "lock", wait=False))
-            # Windows removes no file that is open, as the lock is until the folder is let go.
+            # Windows cannot remove the lock while it is open, so the lock is released first there.
             (last if sys.platform == "win32" else stack).callback(_leave, folder, on_kept)
         except BlockingIOError as error:
             raise UsageError(
@@ -398,27 +508,29 @@ def work_folder(target: Path, on_kept: Callable[[str], None]) -> Iterator[WorkFo
 
 
 def _leave(folder: WorkFolder, on_kept: Callable[[str], None]) -> None:
+    """Remove what no later run can use, and report what stays."""
     if folder.is_kept and (done := folder.what_is_done()):
         folder.drop_unfinished()
         if folder.is_of_earlier_run:
             on_kept(
-                f"kept in {folder.path}, of an earlier run: {done}; to go on from there, type the "
-                "command of that run again"
+                f"kept in {folder.path}, of an earlier run: {done}; to continue from there, run "
+                "the command of that run again"
             )
         else:
             on_kept(
-                f"kept in {folder.path}: {done}; to go on from there, type the same command again, "
-                "or with --no-resume to begin anew"
+                f"kept in {folder.path}: {done}; to continue from there, run the same command "
+                "again, or add --no-resume to start over"
             )
     elif not folder.clear():
         shutil.rmtree(folder.path, ignore_errors=True)
     if _is_folder(folder.crops):
         size = bytes_in(folder.crops) / 1e6
         on_kept(
-            f"restored faces are kept in {folder.crops} ({size:,.1f} MB); with "
-            "restore.cache_crops they are used again, and the folder can be deleted at any time"
+            f"restored faces are kept in {folder.crops} ({size:,.1f} MB); later runs with "
+            "restore.cache_crops use them, and the folder can be deleted at any time"
         )
 
 
 def _counted(count: int, what: str) -> str:
+    """Format a count with its noun, such as "2 segments"; empty for 0."""
     return f"{count} {what}{'' if count == 1 else 's'}" if count else ""

@@ -1,8 +1,8 @@
-"""Segments dealt out to workers: processes that render side by side.
+"""Workers: processes that render segments in parallel, and the dispatcher that assigns segments.
 
-A worker opens the restorers once and then renders one segment after the other, by the function
-that does so in a run without workers. It writes nothing but files of its own in the work folder;
-that they count, only the process that deals out the segments says.
+A worker opens the restorers once, and then renders one segment after the other by the function that
+a run without workers uses. It writes only temporary files in the work folder. Only the process of
+the dispatcher registers them as finished.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from vidrestore.restoration.segments import Segment, networks_used
 
 _MOST_LOSSES = 3
 _NEWS_SECONDS = 0.3  # between two reports of a worker
-_PATIENCE_SECONDS = 10.0  # without any answer, before it is asked whether one can come
+_PATIENCE_SECONDS = 10.0  # without an answer, before the dispatcher checks the nodes
 _STOP_SECONDS = 5.0
-_LOOK_SECONDS = 1.0  # between two looks whether Ray itself is still there
+_LOOK_SECONDS = 1.0  # between two checks whether Ray itself still runs
 
 _log = logging.getLogger("vidrestore")
 
@@ -50,21 +50,33 @@ def _no_fault() -> None:
 
 @dataclass(frozen=True, slots=True)
 class WorkerPool:
-    """Workers for one video after the other; keeps the contract of `rendering.Workers`."""
+    """Workers of Ray, for one video after the other: a `vidrestore.jobs.render.Workers`."""
 
     count: int
+    """The number of workers."""
     cpus: int
-    """That a worker asks for."""
+    """The processor cores that each worker reserves."""
     gpus: float
-    """Likewise; 0 where the cluster has none."""
+    """The share of a GPU that each worker reserves; 0 where the cluster has no GPU."""
     fault: Callable[[], str | None] = _no_fault
-    """What of Ray itself has ended, so that no call of it may be made any more; None: nothing."""
+    """Returns a description of the process of Ray that has ended, after which Ray must not be
+    called any more; None: Ray works."""
 
     def check(self, settings: Settings, own_restorer: Restorer | None) -> None:
+        """Check, before any work, that the workers can carry out a request.
+
+        Args:
+            settings: The settings of the request; `restore.device` counts.
+            own_restorer: The restorer that the caller passed; None: none.
+
+        Raises:
+            UsageError: The device is one particular GPU, the workers have no GPU, or the restorer
+                cannot be pickled.
+        """
         device = settings.restore.device
         if device.startswith("cuda:"):
             raise UsageError(
-                f"each worker is given a GPU of its own; use --device cuda, not {device}"
+                f"vidrestore chooses the GPU of each worker; use --device cuda, not {device}"
             )
         if device == "cuda" and not self.gpus:
             raise UsageError("the workers have no GPU; use --device cpu or auto")
@@ -73,38 +85,56 @@ class WorkerPool:
     def render(
         self, work: RenderJob, segments: Sequence[Segment], progress: FrameCounter
     ) -> Generator[tuple[Segment, SegmentFile]]:
+        """Render segments by the workers, in any order.
+
+        Closing the generator stops the workers.
+
+        Args:
+            work: The job.
+            segments: The segments to render.
+            progress: Receives the number of finished frames.
+
+        Yields:
+            (segment, file) of each segment, as soon as it is complete.
+
+        Raises:
+            ClusterError: Ray or the workers failed.
+            VidrestoreError: The rendering of a segment raised it.
+        """
         import ray
 
         gpus = 0 if work.settings.restore.device == "cpu" else self.gpus
-        shift: _Dispatcher | None = None
+        dispatcher: _Dispatcher | None = None
         try:
-            shift = _Dispatcher(ray, work, segments, progress, replace(self, gpus=gpus))
-            yield from shift.parts()
+            dispatcher = _Dispatcher(ray, work, segments, progress, replace(self, gpus=gpus))
+            yield from dispatcher.parts()
         except ray.exceptions.RayError as error:
             raise _ended(f"Ray failed ({_reason(error)})") from error
         finally:
-            if shift is not None:
-                shift.end()
+            if dispatcher is not None:
+                dispatcher.end()
 
 
 def _ended(what: str) -> ClusterError:
-    return ClusterError(f"{what}; what is done is kept, run the command again")
+    """Return the error for a failure after which the user can run the command again."""
+    return ClusterError(f"{what}; finished segments are kept, run the command again")
 
 
 def _packed(thing: object) -> bytes:
+    """Pickle an object for the workers; raise UsageError where that is not possible."""
     from ray import cloudpickle
 
     try:
         return bytes(cloudpickle.dumps(thing))
-    except Exception as error:  # pickle raises whatever an object's own methods do
+    except Exception as error:  # pickling runs methods of the object, which may raise anything
         raise UsageError(
             f"the given restorer cannot be sent to workers, since it cannot be pickled ({error}); "
-            "name one in the settings, or go without workers"
+            "name a restorer in the settings, or run without workers"
         ) from error
 
 
 def _sendable(work: RenderJob) -> RenderJob:
-    """The same with names of files that hold on another machine and in another folder."""
+    """Return the job with absolute paths, which are valid in other processes and folders."""
     settings = work.settings
     folder = weights.target_folder(settings.weights.folder)
     where = settings.weights.model_copy(
@@ -122,36 +152,50 @@ def _sendable(work: RenderJob) -> RenderJob:
 
 
 def _absolute(restorer: str) -> str:
+    """Make the name of a restorer absolute where it is a file."""
     is_file = Path(restorer).suffix.lower() in FILES
     return str(Path(restorer).absolute()) if is_file else restorer
 
 
 class _Order(NamedTuple):
-    """What a worker is told at the beginning."""
+    """What a worker receives before its first segment."""
 
     version: str
+    """The version of vidrestore in the process that started the run."""
     threads: int
-    """Of torch. With another number sums of float32 are rounded otherwise, so that all workers
-    take the one of a run without workers, wherever they are."""
+    """The number of threads of torch. The rounding of float32 sums depends on it, so all workers
+    use the number of a run without workers."""
     folders: tuple[str, ...]
-    """Where modules are looked for, that of an own restorer for one."""
+    """The folders in which Python searches for modules, such as that of the caller's restorer."""
     work: bytes
+    """The pickled `RenderJob`."""
 
 
 class _Worker:
-    """Runs in a process of its own; `news` beside `render`, in another thread."""
+    """Runs in a process of its own; `news` runs in another thread at the same time as `render`."""
 
     def __init__(self) -> None:
         self._at = (-1, 0)
         self._notices: list[str] = []
 
     def open(self, order: _Order) -> list[str]:
-        """Get ready for the segments of a work; what is to be said."""
+        """Open the restorers of a job, and return the notices.
+
+        Args:
+            order: The job, and how to work.
+
+        Returns:
+            Notices for the user.
+
+        Raises:
+            VidrestoreError: This machine has another version, other files or other networks than
+                the one that started the run, or cannot write into the work folder.
+        """
         here = socket.gethostname()
         if order.version != version("vidrestore"):
             raise ClusterError(
                 f"{here} has vidrestore {version('vidrestore')} and the run was started with "
-                f"{order.version}; install the same on all nodes"
+                f"{order.version}; install the same version on all nodes"
             )
         torch.set_num_threads(order.threads)
         sys.path += [folder for folder in order.folders if folder not in sys.path]
@@ -161,13 +205,13 @@ class _Worker:
             raise UsageError(
                 f"the given restorer cannot be used on {here}: {error}; install it on all nodes"
             ) from error
-        beside = [(each.path, each.analysis.fingerprint) for each in work.pairing.companions()]
-        for path, fingerprint in ((work.source, work.fingerprint), *beside):
+        others = [(each.path, each.analysis.fingerprint) for each in work.pairing.companions()]
+        for path, fingerprint in ((work.source, work.fingerprint), *others):
             _check_input(path, fingerprint, here)
         if not os.access(work.folder / "segments", os.W_OK):
             raise OutputError(
-                f"{work.folder} is not there or cannot be written to on {here}; share the folder "
-                "of the output with all nodes"
+                f"{work.folder} does not exist on {here} or cannot be written to there; share the "
+                "folder of the output with all nodes"
             )
         usual = work.own_restorer or chosen_restorer(work.settings, self._on_event)
         self._work = work
@@ -179,18 +223,18 @@ class _Worker:
         self._parser = chosen_parser(work.settings)
         for what, other, own in (
             ("restorer", _names(work.networks), _names(networks)),
-            ("recogniser", work.judge, self._judge.name),
+            ("recognizer", work.judge, self._judge.name),
             ("face parser", work.parser, self._parser and self._parser.name),
         ):
             if own != other:
                 raise ClusterError(
-                    f"{here} would use another {what} than where the run was started, "
-                    f"{own or 'none'} and not {other or 'none'}; have the same weights on all nodes"
+                    f"{here} would use another {what} than the machine that started the run: "
+                    f"{own or 'none'}, not {other or 'none'}; put the same weights on all nodes"
                 )
         return self._taken_notices()
 
     def render(self, segment: Segment) -> tuple[SegmentFile, list[str]]:
-        """The part, and what is to be said."""
+        """Render a segment; return its file, and notices for the user."""
 
         def write(written: int) -> None:
             self._at = segment.number, written
@@ -199,11 +243,12 @@ class _Worker:
         return part, self._taken_notices()
 
     def news(self) -> tuple[int, int, list[str]]:
-        """After a while: a segment's number, how many of its frames are written, what is said."""
+        """Wait a moment; return the number of the segment, its written frames, and notices."""
         time.sleep(_NEWS_SECONDS)
         return *self._at, self._taken_notices()
 
     def _taken_notices(self) -> list[str]:
+        """Return the notices since the last call."""
         notices, self._notices = self._notices, []
         return notices
 
@@ -215,40 +260,46 @@ class _Worker:
 
 
 def _check_input(path: Path, fingerprint: str, here: str) -> None:
+    """Raise InputError where a file is missing here or is not that of the first machine."""
     if not is_pattern(path) and not path.is_file():
-        raise InputError(f"{path} is not there on {here}; share its folder with all nodes")
+        raise InputError(f"{path} does not exist on {here}; share its folder with all nodes")
     if probe.fingerprint(path) != fingerprint:
         raise InputError(
-            f"{path} on {here} is another file than where the run was started; share one folder "
-            "with all nodes"
+            f"{path} on {here} is another file than on the machine that started the run; share one "
+            "folder with all nodes"
         )
 
 
 def _names(networks: Sequence[tuple[int, str]]) -> str:
+    """List the networks of the tracks for a message."""
     return ", ".join(f"{name} for track {track}" for track, name in networks)
 
 
 @dataclass(eq=False, slots=True)
 class _WorkerHandle:
-    """A worker, seen from the process that deals out the segments."""
+    """A worker, as the dispatcher knows it."""
 
     actor: Any
+    """The actor of Ray."""
     is_open: bool = False
+    """Whether the worker has opened the job."""
     segment: Segment | None = None
-    """Which it renders."""
-    is_heard: bool = False
-    """Whether its news are awaited."""
+    """The segment that the worker renders; None: none."""
+    is_polled: bool = False
+    """Whether a call of `news` has not been answered yet."""
 
 
 class _PendingCall(NamedTuple):
     """A call that has not been answered."""
 
     kind: str
+    """The name of the method: "open", "render" or "news"."""
     handle: _WorkerHandle
+    """The worker that was called."""
 
 
 class _Dispatcher:
-    """The segments of one video, dealt out until all are done."""
+    """Assigns the segments of one video to workers until all are finished."""
 
     def __init__(
         self,
@@ -256,18 +307,18 @@ class _Dispatcher:
         work: RenderJob,
         segments: Sequence[Segment],
         progress: FrameCounter,
-        crew: WorkerPool,
+        pool: WorkerPool,
     ) -> None:
         self._ray = ray
         self._progress = progress
-        self._crew = crew
+        self._pool = pool
         self._check_ray()
         packed = _packed(_sendable(work))
         threads, folders = torch.get_num_threads(), tuple(map(os.path.abspath, sys.path))
         self._order = ray.put(_Order(version("vidrestore"), threads, folders, packed))
         self._worker = ray.remote(_Worker).options(
-            num_cpus=crew.cpus,
-            num_gpus=crew.gpus,
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus,
             max_concurrency=2,
             scheduling_strategy="SPREAD",
         )
@@ -276,30 +327,32 @@ class _Dispatcher:
         self._calls: dict[Any, _PendingCall] = {}
         self._losses: Counter[int] = Counter()
         self._never_opened = 0
-        self._said: set[str] = set()
+        self._sent_notices: set[str] = set()
 
     def parts(self) -> Iterator[tuple[Segment, SegmentFile]]:
-        self._hire()
-        heard_at = time.monotonic()
+        """Yield (segment, file) of each segment, as soon as it is complete."""
+        self._start_workers()
+        answered_at = time.monotonic()
         while self._left or any(handle.segment for handle in self._handles):
             answered, _ = self._ray.wait(list(self._calls), timeout=_LOOK_SECONDS)
             self._check_ray()
             if answered:
-                heard_at = time.monotonic()
-            elif time.monotonic() - heard_at >= _PATIENCE_SECONDS:
-                self._check_hope()
-                heard_at = time.monotonic()
+                answered_at = time.monotonic()
+            elif time.monotonic() - answered_at >= _PATIENCE_SECONDS:
+                self._check_nodes()
+                answered_at = time.monotonic()
             for reference in answered:
-                # All calls of a worker that was lost meanwhile are struck off.
+                # `_lose` removes all calls of a worker that was lost.
                 if (call := self._calls.pop(reference, None)) is not None:
                     yield from self._answered(call, reference)
 
     def end(self) -> None:
         """Stop all workers, and wait until they write no more.
 
-        Where Ray itself has ended they end with it; a call of it would end this process.
+        Where Ray itself has ended, the workers end with it, and a call of Ray would end this
+        process.
         """
-        if self._crew.fault() is not None:
+        if self._pool.fault() is not None:
             return
         try:
             for handle in self._handles:
@@ -311,20 +364,21 @@ class _Dispatcher:
             _log.warning("Ray failed while its workers were stopped", exc_info=True)
 
     def _check_ray(self) -> None:
-        if (fault := self._crew.fault()) is not None:
+        """Raise ClusterError where Ray itself has ended."""
+        if (fault := self._pool.fault()) is not None:
             raise _ended(fault)
 
-    def _hire(self) -> None:
-        """As many workers as there is work for."""
-        while len(self._handles) < self._crew.count and len(self._left) > sum(
+    def _start_workers(self) -> None:
+        """Start as many workers as there are segments for, up to the size of the pool."""
+        while len(self._handles) < self._pool.count and len(self._left) > sum(
             handle.segment is None for handle in self._handles
         ):
             handle = _WorkerHandle(self._worker.remote())
             self._handles.append(handle)
             self._calls[handle.actor.open.remote(self._order)] = _PendingCall("open", handle)
 
-    def _deal(self) -> None:
-        """A segment to every worker that has none."""
+    def _assign(self) -> None:
+        """Assign a segment to every worker that has none."""
         for handle in self._handles:
             if not self._left:
                 return
@@ -333,16 +387,18 @@ class _Dispatcher:
                 self._calls[handle.actor.render.remote(handle.segment)] = _PendingCall(
                     "render", handle
                 )
-                self._listen(handle)
+                self._poll(handle)
 
-    def _listen(self, handle: _WorkerHandle) -> None:
-        if not handle.is_heard and handle.segment is not None:
-            handle.is_heard = True
+    def _poll(self, handle: _WorkerHandle) -> None:
+        """Ask a worker for its progress, unless such a call has not been answered yet."""
+        if not handle.is_polled and handle.segment is not None:
+            handle.is_polled = True
             self._calls[handle.actor.news.remote()] = _PendingCall("news", handle)
 
     def _answered(
         self, call: _PendingCall, reference: Any
     ) -> Iterator[tuple[Segment, SegmentFile]]:
+        """Handle the answer to a call, and yield the segment that it completed, if any."""
         kind, handle = call
         try:
             answer = self._ray.get(reference)
@@ -355,26 +411,27 @@ class _Dispatcher:
         segment = handle.segment
         if kind == "open":
             self._never_opened, handle.is_open = 0, True
-            self._say(answer)
+            self._notify(answer)
         elif kind == "news":
             number, written, notices = answer
-            self._say(notices)
-            handle.is_heard = False
+            self._notify(notices)
+            handle.is_polled = False
             if segment is not None and segment.number == number:
                 self._progress.tell(segment, written)
-            self._listen(handle)
+            self._poll(handle)
         elif segment is not None:
             part, notices = answer
-            self._say(notices)
+            self._notify(notices)
             self._progress.tell(segment, segment.frame_count)
             handle.segment = None
             yield segment, part
-        self._deal()
+        self._assign()
 
     def _lose(self, handle: _WorkerHandle, reason: str) -> None:
-        self._check_ray()  # all workers are lost with it
+        """Give up a worker, and assign its segment again."""
+        self._check_ray()  # without Ray, all workers are lost
         self._handles.remove(handle)
-        self._ray.kill(handle.actor)  # which may only be out of reach
+        self._ray.kill(handle.actor)  # the worker may run on, out of reach
         self._calls = {r: call for r, call in self._calls.items() if call.handle != handle}
         if not handle.is_open:
             self._never_opened += 1
@@ -386,38 +443,38 @@ class _Dispatcher:
             if self._losses[segment.number] >= _MOST_LOSSES:
                 raise ClusterError(
                     f"{what} was lost {_MOST_LOSSES} times with the worker that rendered it, the "
-                    f"last time since {reason}; what is done is kept, look at the nodes' memory "
-                    "and run the command again"
+                    f"last time because: {reason}; finished segments are kept, check the memory of "
+                    "the nodes and run the command again"
                 )
-            self._say([f"a worker was lost, and {what} is done again by another: {reason}"])
+            self._notify([f"a worker was lost, and another renders {what} again: {reason}"])
             self._progress.tell(segment, 0)
             self._left.appendleft(segment)
-        self._deal()
-        self._hire()
+        self._assign()
+        self._start_workers()
 
-    def _check_hope(self) -> None:
-        """ClusterError where no worker will ever answer."""
-        crew = self._crew
+    def _check_nodes(self) -> None:
+        """Raise ClusterError where no node can run a worker any more."""
+        pool = self._pool
         for node in self._ray.nodes():
             has = node["Resources"]
-            if node["Alive"] and has.get("CPU", 0) >= crew.cpus and has.get("GPU", 0) >= crew.gpus:
+            if node["Alive"] and has.get("CPU", 0) >= pool.cpus and has.get("GPU", 0) >= pool.gpus:
                 if not any(handle.is_open for handle in self._handles):
-                    self._say(["waiting for a first worker"])
+                    self._notify(["waiting for the first worker"])
                 return
         raise ClusterError(
-            "no node is left that could take a worker; what is done is kept, mend the cluster and "
-            "run the command again"
+            "no node of the cluster can run a worker; finished segments are kept, repair the "
+            "cluster and run the command again"
         )
 
-    def _say(self, notices: Sequence[str]) -> None:
-        """Each once, however many workers say it."""
+    def _notify(self, notices: Sequence[str]) -> None:
+        """Send each notice once, however many workers send it."""
         for notice in notices:
-            if notice not in self._said:
-                self._said.add(notice)
+            if notice not in self._sent_notices:
+                self._sent_notices.add(notice)
                 notify(self._progress.on_event, notice)
 
 
 def _reason(error: Exception) -> str:
-    """Of what Ray says in many lines, the one that says why."""
+    """Choose the line with the reason from an error message of Ray, which has many lines."""
     lines = (str(error).strip() or type(error).__name__).splitlines()
     return (lines[-1] if "creation task" in lines[0] else lines[0]).strip().rstrip(".")

@@ -270,7 +270,7 @@ def test_a_picture_with_damaged_pixels_is_named(tmp_path):
     [
         ("in/scan_%06d.tif", "out/a.tif", "names many pictures and the other path one"),
         ("in/scan_000001.tif", "out/a_%06d.tif", "names many pictures and the other path one"),
-        ("in/scan_000001.tif", "out/a.mp4", "a.mp4 is no picture and scan_000001.tif is one"),
+        ("in/scan_000001.tif", "out/a.mp4", "a.mp4 is not a picture and scan_000001.tif is one"),
         ("in/scan_000001.tif", "out/a.webp", "does not support .webp pictures"),
         ("in/scan_000001.tif", "out/a.exr", "tiff pictures do not become exr ones"),
         ("in/scan_000001.tif", "out/a.jpg", "a JPEG cannot hold 160 x 120 pixels of 16 bits"),

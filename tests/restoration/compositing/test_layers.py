@@ -284,11 +284,11 @@ def test_files_that_are_there_are_not_written_over_unasked(tmp_path, form):
 
 def test_a_folder_that_cannot_be_one_is_refused(tmp_path):
     source = source_of(tmp_path / "tape.mkv")
-    with pytest.raises(UsageError, match="is no folder; give one"):
+    with pytest.raises(UsageError, match="is not a folder; give the name of a folder"):
         layered(source, tmp_path / "out.mkv", source)
     with pytest.raises(OutputError, match="for the layer does not exist"):
         layered(source, tmp_path / "out.mkv", tmp_path / "none" / "layer")
-    with pytest.raises(UsageError, match="written over a file of this run"):
+    with pytest.raises(UsageError, match="would replace a file of this run"):
         layered(source, tmp_path / "tape.fill.mov", tmp_path, **{"encode.codec": "auto"})
 
 

@@ -127,7 +127,7 @@ def test_a_part_in_which_nobody_is(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("name", "error", "reason"),
     [
-        ("page.txt", UsageError, "name ends in .html, not 'page.txt'"),
+        ("page.txt", UsageError, "must end in .html, and 'page.txt' does not"),
         ("none/page.html", OutputError, "for the report does not exist"),
         ("there.html", UsageError, "there.html exists already; add --overwrite"),
         ("folder.html", UsageError, "is a folder"),
