@@ -251,7 +251,7 @@ def test_an_output_without_its_job_or_changed_since_is_refused(tape, faces, fini
     (folder := tmp_path / "again").mkdir()
     again = finished(folder)
     again.write_bytes(again.read_bytes() + b"\0")
-    with pytest.raises(UsageError, match="no longer the file that its job wrote"):
+    with pytest.raises(UsageError, match="has changed since its job wrote it"):
         run(tape, again, faces, redo_shots="2")
 
 

@@ -344,7 +344,7 @@ def test_a_worker_knows_the_pictures_again(tmp_path):
     known = fingerprint(source)
     _check_input(source, known, "here")
     write_scans(tmp_path, (3,))
-    with pytest.raises(InputError, match="is another file than where the run was started"):
+    with pytest.raises(InputError, match="is another file than on the machine"):
         _check_input(source, known, "here")
 
 
