@@ -428,14 +428,14 @@ def _shape(name: str) -> type[LayerNote] | type[SegmentNote] | type[VideoNote]:
 
 def _is_file(path: Path) -> bool:
     """Tell whether a path is a file and not a link to one."""
-    with suppress(FileNotFoundError), logged(OSError, what=f"looking at {path}"):
+    with logged(OSError, what=f"looking at {path}"), suppress(FileNotFoundError):
         return stat.S_ISREG(path.lstat().st_mode)
     return False
 
 
 def _is_folder(path: Path) -> bool:
     """Tell whether a path is a folder and not a link to one."""
-    with suppress(FileNotFoundError), logged(OSError, what=f"looking at {path}"):
+    with logged(OSError, what=f"looking at {path}"), suppress(FileNotFoundError):
         return stat.S_ISDIR(path.lstat().st_mode)
     return False
 

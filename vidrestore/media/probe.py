@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import re
 import struct
 import threading
@@ -49,6 +48,7 @@ _CLOCK = 1001  # the largest denominator of a frame rate, as in 24000/1001
 _DISPLAY_ONE = 65536  # the display matrix is in 16.16 fixed point
 _NO_ROTATION = (1, 0, 0, 1)
 _MOST_ANAMORPHIC = Fraction(16)
+_MOST_SECONDS = 1e9  # a longer duration, 30 years, is from a damaged tag
 _CHROMA_LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
 _LIBAV_LEVEL = threading.Lock()
 """The lock of the thread that has changed the log level of libav."""
@@ -235,7 +235,7 @@ def _duration_seconds(container: Any, stream: Any) -> float:
         hours, minutes, seconds = map(float, end_tag.groups())
         start_seconds = float((stream.start_time or 0) * stream.time_base)
         duration = 3600 * hours + 60 * minutes + seconds - start_seconds
-        return duration if math.isfinite(duration) else 0.0  # of a damaged or forged tag
+        return duration if duration < _MOST_SECONDS else 0.0
     is_only_stream = len(container.streams) == 1
     return float((container.duration or 0) / av.time_base) if is_only_stream else 0.0
 
@@ -343,9 +343,10 @@ def _description(container: Any) -> str:
     """Return what libavformat prints about an open file, with details that PyAV does not expose.
 
     libav prints the details only at the log level VERBOSE, and the level applies to the whole
-    process. PyAV's own level stays at INFO: for each message that passes it, a thread of a decoder
-    waits for the interpreter, which may wait for that thread where a decoder is closed. Messages of
-    other threads in the meantime go into `dropped`.
+    process. Messages of other threads in the meantime go into `dropped`. PyAV's own level stays at
+    INFO: for each message that passes it, a thread of a decoder waits for the interpreter. Where
+    another thread of the caller closes that decoder at this moment, the two wait for each other; so
+    vidrestore is to be called from one thread at a time (docs/python.md).
     """
     with _LIBAV_LEVEL, av.logging.Capture(local=False) as dropped:
         level = av.logging.get_level()

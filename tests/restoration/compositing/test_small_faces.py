@@ -208,6 +208,18 @@ def test_a_picture_that_stands_still_gets_no_moving_grain():
     assert still.flicker(still.pasted(1.0)) == 0
 
 
+def test_repeated_frames_do_not_halve_the_grain():
+    """25 pictures in 50 frames: the level is that of a single frame, not of differences."""
+    doubled = Portrait(70, 4, sigmas=(5, 0, 0))
+    for name in ("images", "points", "units"):
+        setattr(doubled, name, [each for each in getattr(doubled, name) for _ in range(2)])
+    without, with_grain = doubled.pasted(0.0), doubled.pasted(1.0)
+    x, y = np.mean(doubled.points[4], axis=0).astype(int)
+    part = np.s_[y - 40 : y + 40, x - 40 : x + 40]
+    added = with_grain[4][0][part].astype(float) - without[4][0][part]
+    assert added.std() > 3
+
+
 def sigma_found(side_px):
     """Of noise that is everywhere, for a crop of that side in the middle of the frame."""
     levels = 128 + np.random.default_rng(5).normal(0, 6, (FRAME_PX, FRAME_PX))
