@@ -292,7 +292,7 @@ def test_another_shape_is_refused_before_any_work(tmp_path):
         (["--plate", "none.mkv"], "none.mkv does not exist"),
         (["--before-swap", "none.mkv"], "none.mkv does not exist"),
         (["--plate", "source.mkv", "--overwrite"], "out.mkv is the input itself"),
-        (["--layer", "source.mkv"], "source.mkv is no folder; give one"),
+        (["--layer", "source.mkv"], "source.mkv is not a folder; give the name of a folder"),
     ],
 )
 def test_the_command_line_knows_them(tmp_path, monkeypatch, capsys, options, said):
