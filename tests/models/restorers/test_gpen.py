@@ -141,7 +141,7 @@ def test_openvino_is_measured_kept_in_a_cache_and_refused_where_it_differs(small
     assert blob.stat().st_mtime_ns == written
     assert len(notices) == 1
     torch.testing.assert_close(again(windows), first(windows))
-    with pytest.raises(WeightsError, match="faces of 64 px, but its name stands for 512 px"):
+    with pytest.raises(WeightsError, match="64 px where one for 512 px"):
         opened("gpen-512", find_weights=lambda name: small_weights, **how)
     other = gpen_formula.build("gpen-64").state_dict()
     other["generator.to_rgb1.bias"] += 1
@@ -599,7 +599,7 @@ def test_a_template_that_no_name_in_the_graph_tells_is_said(small_onnx, tmp_path
     assert "since the file's name contains it" in notices[-1]
     notices.clear()
     path = without_names(small_onnx, tmp_path / "mine.onnx")
-    with pytest.raises(WeightsError, match="faces of 64 px, but its name stands for 512 px"):
+    with pytest.raises(WeightsError, match="64 px where one for 512 px"):
         opened("gpen-512", notices, find_weights=lambda name: path)
     assert not any("align.template" in notice for notice in notices)
 
