@@ -599,13 +599,13 @@ def test_a_template_that_no_name_in_the_graph_tells_is_said(small_onnx, tmp_path
     assert "since the file's name contains it" in notices[-1]
     notices.clear()
     path = without_names(small_onnx, tmp_path / "mine.onnx")
-    with pytest.raises(WeightsError, match="64 px where one for 512 px"):
+    with pytest.raises(WeightsError, match="faces of 64 px, but its name stands for 512 px"):
         opened("gpen-512", notices, find_weights=lambda name: path)
     assert not any("align.template" in notice for notice in notices)
 
 
 def test_another_size_than_the_name_says_is_refused(small_weights):
-    with pytest.raises(WeightsError, match=r"faces of 64 px, but its name stands for 512 px"):
+    with pytest.raises(WeightsError, match=r"64 px where one for 512 px"):
         opened("gpen-512", find_weights=lambda name: small_weights)
 
 
