@@ -113,7 +113,7 @@ def test_a_video_is_restored_from_the_page(tmp_path, weights, clip, browser):
 
         person.uncheck()
         tab.locator("#start").click()
-        expect(tab.locator("#started")).to_contain_text("tick at least one person")
+        expect(tab.locator("#started")).to_contain_text("choose at least one person")
         person.check()
 
         tab.locator("#moment input[type=number]").fill("0.5")
@@ -158,7 +158,7 @@ def test_what_goes_wrong_or_is_interrupted(tmp_path, weights, shared, browser):
         choose(tab, shared / "clips/lp_s18.mp4")
         expect(tab.locator("#start")).to_be_visible()
         tab.locator("#start").click()
-        expect(tab.locator("#started")).to_contain_text("on the list")
+        expect(tab.locator("#started")).to_contain_text("in the list below")
         tab.locator("#start").click()
         rows = tab.locator("#list .job")
         expect(rows).to_have_count(2)
