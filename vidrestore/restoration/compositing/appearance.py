@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -345,7 +346,7 @@ def _edges_px(frame: Frame, place: FacePlacement, info: VideoInfo) -> float | No
 
 def noise_between(
     frames: Sequence[Frame], units: Sequence[Matrix], place: FacePlacement, info: VideoInfo
-) -> tuple[grain.Spectrum, ...]:
+) -> tuple[grain.Spectrum, ...] | None:
     """Measure the noise of the middle one of three successive frames.
 
     It is measured around the face and on the face, which is followed through the frames, and the
@@ -362,10 +363,15 @@ def noise_between(
         info: The properties of the frames.
 
     Returns:
-        The (16, 9) spectrum of each of `grain_planes`.
+        The (16, 9) spectrum of each of `grain_planes`; None where two successive frames are equal
+        and the third differs, since their difference then holds too little of the noise.
     """
     how = layout(frames[1].image)
     around, within = (place.rect(info, how.grid, around=each) for each in (_AROUND, -_INSIDE))
+    rows, columns = slice(around.y0, around.y1), slice(around.x0, around.x1)
+    lumas = [plane(frame.image, 0)[rows, columns] for frame in frames]
+    if sum(np.array_equal(*pair) for pair in pairwise(lumas)) == 1:
+        return None
     centre = np.full((1, 2), 0.5)
     here, *others = (apply(invert(unit), centre)[0] for unit in (units[1], units[0], units[2]))
     moved = [other - here for other in others]

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise, repeat, starmap
+from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 import cv2
@@ -20,7 +20,7 @@ from vidrestore.common.settings import Grain, Paste
 from vidrestore.imaging import color, transfer
 from vidrestore.imaging.frame import FloatArray, Frame, LayerRange, VideoInfo
 from vidrestore.imaging.geometry import GRID_PX, Matrix, Rect, crop_side_px, shifted
-from vidrestore.imaging.planes import add, chroma_rect, layout, plane, samples
+from vidrestore.imaging.planes import add, chroma_rect, layout, samples
 from vidrestore.imaging.resample import resample, source_window
 from vidrestore.models import face_parser
 from vidrestore.models.devices import to_host
@@ -173,8 +173,6 @@ class _Stage:
         found: dict[int, tuple[grain.Spectrum, ...]] = {}
         if len(frames) < 3:
             return found
-        if sum(starmap(_is_repeated, pairwise(frames))) == 1:
-            return found  # of two equal frames and another, the difference holds too little noise
         index = frames[1].index
         for track_id in {id_ for i in range(at - 2, at + 1) for id_ in self._seen.get(i, {})}:
             course = self._courses.get(track_id)
@@ -183,7 +181,9 @@ class _Stage:
             around = [course.unit(index + step) for step in (-1, 0, 1)]
             units = [unit for unit in around if unit is not None]
             place = place_of(units[1], course.landmarks(index))
-            found[track_id] = noise_between(frames, units, place, self._info)
+            noise = noise_between(frames, units, place, self._info)
+            if noise is not None:
+                found[track_id] = noise
         return found
 
     def _look(self, face: Face, frame: Frame) -> _Seen:
@@ -459,8 +459,3 @@ def _resized(picture: FloatArray, part: Rect) -> FloatArray:
     if picture.shape == size[::-1]:
         return picture
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
-
-
-def _is_repeated(earlier: Frame, later: Frame) -> bool:
-    """Tell whether two frames have the same first plane, sample by sample."""
-    return np.array_equal(plane(earlier.image, 0), plane(later.image, 0))
