@@ -172,17 +172,16 @@ def _frames_from(container: Any, stream: Any, pts: int) -> Iterator[Frame]:
 
 
 class OpenVideo:
-    """The main video stream of a file that stays open: its first frame, then samples of it.
+    """The main video stream of a file that stays open: its first frame, then samples of it."""
 
-    Several threads decode, which is not repeatable where the file is damaged.
-    """
-
-    def __init__(self, path: Path, container: Any) -> None:
+    def __init__(self, path: Path, container: Any, *, one_thread: bool = False) -> None:
         """Prepare to decode the main video stream.
 
         Args:
             path: The file.
             container: The file as a PyAV container, which the caller closes.
+            one_thread: Whether one thread decodes; default: several, whose result is not repeatable
+                where the file is damaged.
 
         Raises:
             InputError: The file has no video stream, or none that can be decoded.
@@ -191,7 +190,7 @@ class OpenVideo:
         self.stream = main_video_stream(container)
         self.damage = DecodeErrors()
         """What the decoder met before the first frame."""
-        self._images = _decoded(container, self.stream, self.damage, False)
+        self._images = _decoded(container, self.stream, self.damage, one_thread)
         self._read: list[av.VideoFrame] = []
 
     def first(self) -> av.VideoFrame | None:
@@ -244,11 +243,12 @@ class OpenVideo:
 
 
 @contextmanager
-def open_video(path: Path) -> Iterator[OpenVideo]:
+def open_video(path: Path, *, one_thread: bool = False) -> Iterator[OpenVideo]:
     """Open a file for its first frame and for samples of it.
 
     Args:
         path: The file.
+        one_thread: See `OpenVideo`.
 
     Yields:
         The main video stream.
@@ -257,7 +257,7 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
         InputError: The file cannot be read as video.
     """
     with open_source(path) as container:
-        yield OpenVideo(path, container)
+        yield OpenVideo(path, container, one_thread=one_thread)
 
 
 def decoding_device(path: Path, stream_index: int) -> str | None:

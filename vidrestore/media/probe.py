@@ -23,7 +23,7 @@ from vidrestore.common.errors import InputError, UsageError, system_reason
 from vidrestore.common.settings import Settings
 from vidrestore.imaging import color, log_curves, planes
 from vidrestore.imaging.frame import VideoInfo
-from vidrestore.media.decode import DecodeErrors, OpenVideo, _decoded, _first_whole
+from vidrestore.media.decode import OpenVideo, open_video
 from vidrestore.media.images import (
     exr,
     files,
@@ -34,7 +34,6 @@ from vidrestore.media.images import (
 )
 from vidrestore.media.images.exif import orientation_matrix
 from vidrestore.media.images.header import Header
-from vidrestore.media.source import main_video_stream, open_source
 
 _log = logging.getLogger("vidrestore")
 
@@ -303,12 +302,10 @@ def probe(path: Path, settings: Settings | None = None, video: OpenVideo | None 
         )
     first = None if video is None else video.first()
     if video is None or first is None or first.is_corrupt or video.damage.found:
-        with open_source(path) as container:
-            stream = main_video_stream(container)
-            first = _first_whole(_decoded(container, stream, DecodeErrors(), True))
-            result = _read_properties(path, container, stream, first, wanted)
+        with open_video(path, one_thread=True) as alone:
+            result = _read_properties(alone, alone.first(), wanted)
     else:
-        result = _read_properties(path, video.container, video.stream, first, wanted)
+        result = _read_properties(video, first, wanted)
     info = result.info
     if is_light:
         info = replace(info, transfer="table", curve=exr.display_table())
@@ -318,15 +315,14 @@ def probe(path: Path, settings: Settings | None = None, video: OpenVideo | None 
     return replace(result, info=info, fingerprint=fingerprint(path), mtime_ns=written_at)
 
 
-def _read_properties(
-    path: Path, container: Any, stream: Any, first: av.VideoFrame | None, settings: Settings
-) -> Probe:
+def _read_properties(video: OpenVideo, first: av.VideoFrame | None, settings: Settings) -> Probe:
     """Read the properties of an open file, without its fingerprint and modification time."""
+    path, container = video.path, video.container
     if first is None:
         raise InputError(f"no frame of the video in {path} can be decoded")
     planes.layout(first)
     printed = _description(container)
-    info = video_info(container, stream, first, printed)
+    info = video_info(container, video.stream, first, printed)
     tags = _data_tags(printed)
     return Probe(
         path=path,
