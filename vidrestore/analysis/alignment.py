@@ -175,7 +175,7 @@ def _parts(raw: RawTrack, least_support: float, break_eyes: float) -> list[RawTr
 
 
 def _jump(centers: Array, frames: Sequence[int], k: int) -> float:
-    """Measure by how many pixels detection k is off the course of those before it.
+    """Measure the distance in pixels of detection k from the course of earlier detections.
 
     This is the median of three detections from k on minus that of the three before k, minus the
     part that the median velocity before, after or on both sides explains. Neither a quick turn nor

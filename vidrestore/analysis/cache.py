@@ -12,6 +12,7 @@ from vidrestore.analysis import storage
 from vidrestore.analysis.interlacing import Inspection, inspect_samples
 from vidrestore.analysis.pipeline import analyze, template_of
 from vidrestore.analysis.result import Analysis
+from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import InputError, VidrestoreError
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.settings import Settings
@@ -46,6 +47,7 @@ def find_analysis(
     span: TimeRange | None = None,
     inspection: Inspection | None = None,
     may_be_kept: bool = True,
+    hashes: FileHashes | None = None,
     on_event: OnEvent | None = None,
 ) -> Known:
     """Return the cached analysis of an earlier run, or make a new one.
@@ -61,6 +63,7 @@ def find_analysis(
         inspection: The measurements in sampled frames; default: measured here when needed.
         may_be_kept: False to ignore a cached analysis, because it does not match the frames of the
             source. The new analysis replaces it. Default: True.
+        hashes: Hashes of the files that this run has read already; default: none.
         on_event: Receives progress and notices; default: none are sent.
 
     Returns:
@@ -81,7 +84,7 @@ def find_analysis(
     if inspection is None:
         inspection = inspect_samples(source, settings, span)
         notify(on_event, *filter(None, [inspection.interlacing.notice()]))
-    analysis = analyze(source, inspection, settings, span=span, on_event=on_event)
+    analysis = analyze(source, inspection, settings, span=span, hashes=hashes, on_event=on_event)
     if path is None or analysis.detector_errors:  # the detector may work in the next run
         return Known(analysis, is_kept=False)
     if source.mtime_ns and source.path.stat().st_mtime_ns != source.mtime_ns:

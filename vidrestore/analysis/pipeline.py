@@ -98,6 +98,7 @@ def analyze(
     *,
     span: TimeRange | None = None,
     detector: Detector | None = None,
+    hashes: FileHashes | None = None,
     on_event: OnEvent | None = None,
 ) -> Analysis:
     """Analyze a file that was probed and inspected already.
@@ -113,6 +114,7 @@ def analyze(
         span: The part to look at; default: all.
         detector: A detector of the caller, which looks at one picture at a time; default: the one
             that the settings name.
+        hashes: Hashes of the files that this run has read already; default: none.
         on_event: Receives progress and notices; default: none are sent.
 
     Returns:
@@ -129,7 +131,7 @@ def analyze(
     source, info = probe.path, probe.info
     interlacing, margins = inspection.interlacing, inspection.margins
     notify(on_event, *filter(None, [margins.notice()]))
-    hashes = FileHashes()
+    hashes = hashes or FileHashes()
     if detector is None:
         at_once = _detector_threads(settings)
         each = max(1, usable_cores() // at_once)

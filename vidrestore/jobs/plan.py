@@ -331,12 +331,12 @@ def analyze_and_select(
         match = find_analysis(
             source.probe, settings,
             span=request.span, inspection=source.inspection, may_be_kept=may_be_kept,
-            on_event=on_event,
+            hashes=hashes, on_event=on_event,
         )  # fmt: skip
         analysis, has_kept = match.analysis, match.is_kept
     analysis, names = request.choice.applied(analysis, request.source, settings, on_event)
     restorers = chosen_restorers(names, usual, settings, on_event, hashes)
-    judge = chosen_judge(settings, on_event)
+    judge = chosen_judge(settings, on_event, hashes)
     redo = None if source.kept is None else plan_redo(source.kept, analysis, request.source)
     losses = () if redo is None else tuple(redo.notes)
     notify(on_event, *losses)

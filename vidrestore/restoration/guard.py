@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from vidrestore.analysis.tracks import Track
+from vidrestore.common.checksums import FileHashes
 from vidrestore.common.events import OnEvent
 from vidrestore.common.settings import Guard, Settings
 from vidrestore.imaging.filters import gaussian_blur, smoothstep
@@ -236,18 +237,22 @@ def _rise(value: float, low: float, high: float) -> float:
     return smoothstep(min(max((value - low) / (high - low), 0.0), 1.0))
 
 
-def chosen_judge(settings: Settings, on_event: OnEvent | None) -> SimilarityJudge:
+def chosen_judge(
+    settings: Settings, on_event: OnEvent | None, hashes: FileHashes | None = None
+) -> SimilarityJudge:
     """Return the judge of restored faces that the settings ask for.
 
     Args:
         settings: The settings; `guard.identity` above 0 asks for a recognizer.
         on_event: The callback for events, or None.
+        hashes: Hashes of the files that this run has read already. Default: none.
 
     Returns:
         A judge with a recognizer where one is asked for and available, else a judge of features
         alone.
     """
-    recognizer = chosen_recognizer(settings, on_event) if settings.guard.identity > 0 else None
+    is_wanted = settings.guard.identity > 0
+    recognizer = chosen_recognizer(settings, on_event, hashes) if is_wanted else None
     return SimilarityJudge() if recognizer is None else SimilarityJudge(recognizer, recognizer.name)
 
 
