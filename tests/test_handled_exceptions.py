@@ -56,6 +56,8 @@ def _silent(node: ast.AST, function: str) -> Iterator[tuple[str, int, str]]:
         kinds = [name for each in node.args for name in _names(each)]
         if not _is_ordinary(kinds):
             yield function, node.lineno, f"suppress({', '.join(kinds)})"
+    if isinstance(node, ast.keyword) and node.arg == "ignore_errors":
+        yield function, node.value.lineno, "ignore_errors"
     for child in ast.iter_child_nodes(node):
         yield from _silent(child, function)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 from vidrestore.analysis.edl import later
 from vidrestore.analysis.result import Analysis
 from vidrestore.common.errors import OutputError, UsageError, not_written
-from vidrestore.common.files import held, output_place, sync_file, sync_folder
+from vidrestore.common.files import held, output_place, remove_tree, sync_file, sync_folder
 from vidrestore.common.handled import logged
 from vidrestore.imaging.frame import LayerRange, VideoInfo
 from vidrestore.imaging.planes import layout, plane
@@ -375,7 +374,7 @@ class _Staging:
 
     def remove(self) -> None:
         """Remove the staging folder with all that it holds."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_tree(self.path)
 
 
 def _timecode(source: Path, analysis: Analysis) -> str | None:

@@ -36,7 +36,7 @@ from vidrestore.common.errors import (
     not_written,
     system_reason,
 )
-from vidrestore.common.files import held, sync_file, sync_folder
+from vidrestore.common.files import held, remove_tree, sync_file, sync_folder
 from vidrestore.common.handled import logged
 from vidrestore.jobs.notes import (
     VERSION,
@@ -287,8 +287,8 @@ class WorkFolder:
         if self._is_unkeyed:
             return  # the end of the run removes the segments together with the joined stream
         # A worker that vidrestore took for lost may still be writing there.
-        shutil.rmtree(self._segments, ignore_errors=True)
-        shutil.rmtree(self.faces, ignore_errors=True)
+        remove_tree(self._segments)
+        remove_tree(self.faces)
         self._segments.mkdir(exist_ok=True)
 
     def forget_faces(self, needed: Sequence[tuple[int, int]]) -> None:
@@ -384,8 +384,8 @@ class WorkFolder:
 
     def drop_unfinished(self) -> None:
         """Remove unfinished files, which no later run can use."""
-        shutil.rmtree(self._unkeyed, ignore_errors=True)
-        shutil.rmtree(self.path / "whole", ignore_errors=True)
+        remove_tree(self._unkeyed)
+        remove_tree(self.path / "whole")
         for path in (*self.path.glob("whole.*"), *self.path.rglob("*.part.*")):
             # A worker that vidrestore took for lost may still be writing it.
             with logged(OSError, what=f"removing {path}"):
@@ -522,7 +522,7 @@ def _leave(folder: WorkFolder, on_kept: Callable[[str], None]) -> None:
                 "again, or add --no-resume to start over"
             )
     elif not folder.clear():
-        shutil.rmtree(folder.path, ignore_errors=True)
+        remove_tree(folder.path)
     if _is_folder(folder.crops):
         size = bytes_in(folder.crops) / 1e6
         on_kept(

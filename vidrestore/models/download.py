@@ -23,7 +23,7 @@ from typing import Any
 
 from vidrestore.common.errors import WeightsError, is_disk_full, system_reason
 from vidrestore.common.events import DownloadProgress, OnEvent
-from vidrestore.common.files import held, sync_folder, written_atomically
+from vidrestore.common.files import held, remove_tree, sync_folder, written_atomically
 
 _log = logging.getLogger("vidrestore")
 
@@ -410,7 +410,7 @@ def unpack(archive: Path, folder: Path, check: Callable[[Path], None]) -> None:
                 unpacked.rename(folder)
                 sync_folder(folder.parent)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove_tree(temporary)
 
 
 @contextmanager
@@ -423,7 +423,7 @@ def _unpack_lock(folder: Path) -> Iterator[None]:
             stack.enter_context(held(folder.parent / ".unpack.lock", wait=True))
             for entry in list(folder.parent.iterdir()):
                 if pattern.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry, ignore_errors=True)
+                    remove_tree(entry)
         yield
 
 

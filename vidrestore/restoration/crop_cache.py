@@ -15,7 +15,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from vidrestore.common.checksums import ChecksumError, checked_content, checksum_line
 from vidrestore.common.errors import is_disk_full
-from vidrestore.common.files import written_atomically
+from vidrestore.common.files import remove_tree, written_atomically
 from vidrestore.common.handled import logged
 
 ROOM_BYTES = 10**9
@@ -226,7 +226,7 @@ def forget_frames_outside(folder: Path, spans: Sequence[tuple[int, int]]) -> Non
         index = int(of_frame.name) if of_frame.name.isdecimal() else -1
         if not any(first <= index < end for first, end in spans):
             # A worker that was presumed dead may still be writing there.
-            shutil.rmtree(of_frame, ignore_errors=True)
+            remove_tree(of_frame)
 
 
 def crops_in(folder: Path) -> list[Path]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vidrestore.common.checksums import fields_from_json, with_checksum
 from vidrestore.common.errors import system_reason
-from vidrestore.common.files import held, written_atomically
+from vidrestore.common.files import held, remove_tree, written_atomically
 from vidrestore.common.system import usable_cores
 from vidrestore.models.gpen.checkpoint import export_onnx
 from vidrestore.models.gpen.network import GPEN
@@ -155,7 +154,7 @@ class OpenVinoCache:
         with held(self.folder / ".openvino.lock", wait=True):
             for left_behind in self.folder.glob("*.part"):
                 if left_behind.is_dir() and not left_behind.is_symlink():
-                    shutil.rmtree(left_behind, ignore_errors=True)
+                    remove_tree(left_behind)
                 else:
                     left_behind.unlink(missing_ok=True)
             yield
