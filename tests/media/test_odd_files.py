@@ -276,3 +276,18 @@ def test_a_sample_is_evaluated_against_its_own_part(tmp_path):
     assert result.largest_time_error_seconds == 0
     assert result.output.outside_psnr_db == float("inf")
     assert not evaluate(sample, source, HAAR).frame_counts_equal
+
+
+@pytest.mark.parametrize("hours", ["9" * 400, "9" * 40])
+def test_a_forged_duration_counts_as_missing(tmp_path, hours):
+    """NUT keeps such a tag; the first is infinite as a float, the second too long for a seek."""
+    source = tmp_path / "source.nut"
+    with av.open(source, "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.metadata["DURATION"] = f"{hours}:00:00"
+        for index in range(10):
+            container.mux(stream.encode(mild_image(64, 48, "yuv420p", index)))
+        container.mux(stream.encode(None))
+    assert probe(source).info.duration_seconds_from_header == 0
+    assert analyze_video(source, HAAR).frame_count == 10
