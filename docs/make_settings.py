@@ -23,8 +23,8 @@ _HEAD = """# Settings
 Every setting, with its default, its allowed values and its meaning. Change one with
 `--set SECTION.KEY=VALUE`, which may be given several times, or many with a TOML file and
 `--profile FILE`. `vidrestore restore --print-config` prints the settings that a command would use.
-If a setting is given in several places, the last of these is used: the default, the profile,
-the option, `--set`. `make docs` writes this page from `vidrestore/common/settings.py`.
+If several places give a setting, vidrestore uses the last one in this order: the default, the
+profile, the option, `--set`. `make docs` writes this page from `vidrestore/common/settings.py`.
 
 """
 

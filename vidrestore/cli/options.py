@@ -271,7 +271,7 @@ Codec = Annotated[
         autocompletion=_values("encode", "codec"),
         rich_help_panel="File",
         help="Encode the video as h264, hevc, av1, prores, dnxhr or ffv1. Default: auto, which is "
-        "the source's codec if it is one of these.",
+        "the source's codec if vidrestore can encode it.",
     ),
 ]
 Quality = Annotated[

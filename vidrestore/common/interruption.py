@@ -17,7 +17,7 @@ _AT_ONCE_SIGNALS = 3
 _AT_ONCE_SECONDS = 1.0
 _POSTPONED_SECONDS = 0.02
 _MOST_POSTPONED_SECONDS = 5.0
-# An exception in one of these functions could leave something half removed, or be lost.
+# An interruption inside such a function could leave a file half removed, or could be lost.
 _UNDISTURBED = ("__exit__", "__del__")
 
 

@@ -293,7 +293,7 @@ class Encode(Section):
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
     codec: Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1"] = "auto"
-    """auto: the source's codec if it is one of these, else hevc, or h264 for interlaced pictures.
+    """auto: the source's codec if the list has it, else hevc, or h264 for interlaced pictures.
     If that codec cannot hold the picture, vidrestore takes the next one that can, and a notice
     says so."""
     quality: str = Field(
