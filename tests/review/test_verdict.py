@@ -46,3 +46,11 @@ def test_the_sentence_says_what_rose_and_what_to_do():
         "Verdict: worse. Flicker of the faces rose from 1.2 to 2.9 levels; "
         "use a lower --strength or another restorer."
     )
+
+
+def test_each_change_is_a_sentence_of_its_own():
+    assert verdict([*flicker_change(2.8, 1.6), *psnr_change(29.4, 30.6)]).sentence == (
+        "Verdict: better. Flicker of the faces fell from 2.8 to 1.6 levels. "
+        "Likeness to the clean video went from 29.4 to 30.6 dB."
+    )
+

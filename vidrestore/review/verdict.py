@@ -58,12 +58,12 @@ def verdict(changes: Sequence[Change]) -> Verdict:
         return Verdict("not known", "Verdict: not known. No face could be measured.")
     worse, better = ([c.said for c in changes if c.sign == sign] for sign in (-1, 1))
     if worse:
-        why = "; ".join(worse)
+        why = ". ".join(worse)
         return Verdict(
             "worse", f"Verdict: worse. {why}; use a lower --strength or another restorer."
         )
     if better:
-        return Verdict("better", f"Verdict: better. {'; '.join(better)}.")
+        return Verdict("better", f"Verdict: better. {'. '.join(better)}.")
     return Verdict("same", "Verdict: same. The measures of the faces did not change enough.")
 
 
