@@ -20,9 +20,11 @@ from helpers.processes import environment
 from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
+from vidrestore.jobs.work_folder import SegmentFile, WorkFolder, segment_file
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.models.restorers import Restorer
 from vidrestore.restoration import crop_cache
+from vidrestore.restoration.statistics import RestorationStats
 
 SIZE, FRAMES, STOPS_AT = (96, 64), 100, 61
 OPTIONS = {
@@ -362,3 +364,21 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def test_joined_segments_of_a_run_without_a_key_give_their_room_back(tmp_path):
+    """Else such a run needs three times the room of its video; those of an earlier run stay."""
+    work = WorkFolder(tmp_path)
+    work.begin("source", resume=True)
+
+    def finish() -> SegmentFile:
+        place = work.place("0000", ".mkv")
+        place.write_bytes(b"frames")
+        return work.finish("0000", "key", segment_file(place, RestorationStats().as_dict()))
+
+    earlier = finish()
+    work.keep_results_apart()
+    own = finish()
+    work.forget_segments()
+    assert not own.path.exists()
+    assert earlier.path.exists()

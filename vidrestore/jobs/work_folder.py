@@ -153,7 +153,7 @@ class WorkFolder:
 
         No later run can use them. What an earlier run finished stays.
         """
-        self._unkeyed.mkdir(exist_ok=True)
+        (self._unkeyed / self._segments.name).mkdir(parents=True, exist_ok=True)
         self._is_unkeyed = True
 
     def _stays(self, entry: Path, *, fits: bool, is_same: bool) -> bool:
@@ -284,8 +284,9 @@ class WorkFolder:
 
     def forget_segments(self) -> None:
         """Remove the segments and their crops, after the segments were joined."""
-        if self._is_unkeyed:
-            return  # the end of the run removes the segments together with the joined stream
+        if self._is_unkeyed:  # an earlier run made what the other folders hold
+            remove_tree(self._unkeyed / self._segments.name)
+            return
         # A worker that vidrestore took for lost may still be writing there.
         remove_tree(self._segments)
         remove_tree(self.faces)
@@ -408,9 +409,8 @@ class WorkFolder:
 
     def _folder(self, name: str) -> Path:
         """Return the folder for the part of that name."""
-        if self._is_unkeyed:
-            return self._unkeyed
-        return self.path if name.partition(".")[0] == "video" else self._segments
+        base = self._unkeyed if self._is_unkeyed else self.path
+        return base if name.partition(".")[0] == "video" else base / self._segments.name
 
     def _note(self, path: Path, note: Mapping[str, Any]) -> None:
         """Write a note; remove first what is at its place and is not a file."""
