@@ -53,4 +53,3 @@ def test_each_change_is_a_sentence_of_its_own():
         "Verdict: better. Flicker of the faces fell from 2.8 to 1.6 levels. "
         "Likeness to the clean video went from 29.4 to 30.6 dB."
     )
-

@@ -200,7 +200,7 @@ def test_the_page_of_ten_minutes_stays_small(tmp_path, monkeypatch):
                          "workers", "restorer")),
     )  # fmt: skip
     reporter = report.Reporter(tmp_path / "page.html", request, None)
-    reporter._onlooker = onlooker
+    reporter._collector = onlooker
     summary = Summary(frames, 2 * frames, len(tracks), 30, shots)
     assert reporter.finished(cast(Plan, plan), tally, summary, None) is summary
     page = Page(tmp_path / "page.html")
