@@ -129,9 +129,12 @@ def exactly(run: Run) -> Run:
 
 def compiled(gpen: GPEN) -> Run:
     """The plain form in float16, its numbers as good as they come, as torch.compile makes it."""
-    half = gpen.to(DEVICE, HALF, memory_format=torch.channels_last)
+    half = gpen.to(DEVICE, HALF)
+    for parameter in half.parameters():
+        if parameter.dim() == 4:  # the modulated weights have five dimensions
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     run = torch.no_grad()(torch.compile(half))
-    return lambda image: run(image.to(HALF))
+    return lambda image: run(image.to(HALF, memory_format=torch.channels_last))
 
 
 def through_onnxruntime(gpen: GPEN) -> Run:
@@ -149,7 +152,7 @@ def through_onnxruntime(gpen: GPEN) -> Run:
 def forms_of(size: int) -> dict[str, Callable[[GPEN], Run]]:
     kernels = cuda.triton_kernels(DEVICE, lambda m: print(f"note: {m}"))
     shipped = InferenceForm(cuda.FOLD_UP_FROM, cuda.FOLD_DOWN_FROM, kernels)
-    plain = InferenceForm(cuda.FOLD_UP_FROM, cuda.FOLD_DOWN_FROM)
+    plain = InferenceForm(cuda.FOLD_UP_FROM_WITHOUT_TRITON, cuda.FOLD_DOWN_FROM)
     found = {
         BASE: lambda gpen: exactly(textbook_form(gpen)),
         TF32: textbook_form,

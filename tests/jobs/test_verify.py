@@ -391,6 +391,18 @@ def test_an_output_that_is_damaged_or_gone_is_an_error(tmp_path):
         check(source, output)
 
 
+def test_damage_is_found_every_time(tmp_path):
+    source = movie(tmp_path / "source.mp4", codec="libx264")
+    packet = packets(source, 0)[3][1]
+    half, output = len(packet) // 2, tmp_path / "output.mp4"
+    damaged = packet[:half] + bytes(len(packet) - half)
+    output.write_bytes(source.read_bytes().replace(packet, damaged))
+    analysis = analysis_of_file(source)
+    for _ in range(150):  # a decoder of several threads misses the damage about once in twenty
+        with pytest.raises(OutputError, match="cannot be decoded without errors"):
+            check(source, output, analysis)
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_sample_is_compared_with_its_own_part(tmp_path, suffix):
     pts = [200 + 33 * i + i % 3 for i in range(20)]

@@ -159,9 +159,12 @@ def check_output(
 
 
 def _read_back(output: Path, stream_index: int, damage: DecodeErrors) -> Iterator[Frame]:
-    """Decode the output; raise FaultyOutputError where that fails."""
+    """Decode the output; raise FaultyOutputError where that fails.
+
+    One thread decodes: with several, libav may give a frame out before it has marked it as corrupt.
+    """
     try:
-        yield from decode(output, damage, stream_index=stream_index)
+        yield from decode(output, damage, stream_index=stream_index, one_thread=True)
     except (InputError, av.error.FFmpegError) as error:
         raise _mismatch(f"cannot be read: {error}") from error
 

@@ -22,10 +22,12 @@ _log = logging.getLogger("vidrestore")
 
 # Runs before recording, in which libraries choose and load their kernels, and Triton compiles.
 WARM_UPS = 2
-# Sides in pixels, not measured on any GPU: benchmarks/gpen_cuda.py prints the time of each level
-# with and without folding.
-FOLD_UP_FROM = 256
-FOLD_DOWN_FROM = 512
+# Sides in pixels, measured level by level on an H200 (benchmarks/gpen_cuda.py): cuDNN's depthwise
+# blur makes an unfolded level of the encoder 8 to 15 times slower, while Triton blurs the decoder's
+# maps in the pass that joins them.
+FOLD_UP_FROM = 2048
+FOLD_UP_FROM_WITHOUT_TRITON = 256
+FOLD_DOWN_FROM = 128
 PROBE_SIDE, PROBE_CHANNELS = 8, 16
 PROBE_TOLERANCE = 4e-3  # for float16 values of about one
 
@@ -44,7 +46,9 @@ def form_for(
     Returns:
         A form with Triton's kernels where `triton_kernels` has them.
     """
-    return variants.InferenceForm(FOLD_UP_FROM, FOLD_DOWN_FROM, triton_kernels(device, on_notice))
+    kernels = triton_kernels(device, on_notice)
+    fold_up_from = FOLD_UP_FROM_WITHOUT_TRITON if kernels is None else FOLD_UP_FROM
+    return variants.InferenceForm(fold_up_from, FOLD_DOWN_FROM, kernels)
 
 
 def triton_kernels(device: torch.device, on_notice: OnNotice) -> variants.Kernels | None:
