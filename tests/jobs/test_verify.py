@@ -398,7 +398,7 @@ def test_damage_is_found_every_time(tmp_path):
     damaged = packet[:half] + bytes(len(packet) - half)
     output.write_bytes(source.read_bytes().replace(packet, damaged))
     analysis = analysis_of_file(source)
-    for _ in range(150):  # a decoder of several threads misses the damage about once in twenty
+    for _ in range(400):  # a decoder of several threads misses the damage about once in twenty
         with pytest.raises(OutputError, match="cannot be decoded without errors"):
             check(source, output, analysis)
 
