@@ -90,6 +90,9 @@ class Detect(Section):
     again_seconds: float = Field(0.5, gt=0, le=3600)
     """Time, in seconds, between searches for faces that are too large or too small for the usual
     search."""
+    any_angle: bool = False
+    """Whether to search for faces at every angle, also where upright faces are found; needs the
+    face mesh. Turned faces are searched for anyway where no face is found."""
     threads: int | None = Field(None, ge=1, le=64)
     """Number of frames in which faces are detected at the same time. None: one for each core, at
     most 4."""

@@ -30,7 +30,8 @@ CERTAIN_LOGIT = 12.0
 """From this logit on, the network sees a face upright in its square. A face upside down there
 reaches 11; clear upright faces lie between 15 and 50."""
 
-_INPUT_PX = 192
+INPUT_PX = 192
+"""The side of the picture that the network looks at, in pixels."""
 _OUTPUTS = ("conv2d_21", "conv2d_31")
 # The side of the square over the longer side of the box of the points.
 _MARGIN = 1.5
@@ -217,9 +218,9 @@ class Square:
         Convention:
             Pixel centers (x, y) of the picture -> pixel centers of the 192 x 192 picture.
         """
-        scale, angle = _INPUT_PX / self.side_px, np.radians(self.degrees)
+        scale, angle = INPUT_PX / self.side_px, np.radians(self.degrees)
         linear = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-        return np.column_stack([linear, (_INPUT_PX - 1) / 2 - linear @ np.array(self.center)])
+        return np.column_stack([linear, (INPUT_PX - 1) / 2 - linear @ np.array(self.center)])
 
 
 def square_of_landmarks(landmarks: npt.NDArray[Any], degrees: float | None = None) -> Square:
@@ -308,12 +309,12 @@ class FaceMesh:
             The mesh, whether or not there is a face.
         """
         crop = _cut(picture, square)
-        blob = cv2.dnn.blobFromImage(crop, 1 / 255, (_INPUT_PX, _INPUT_PX), swapRB=True)
+        blob = cv2.dnn.blobFromImage(crop, 1 / 255, (INPUT_PX, INPUT_PX), swapRB=True)
         self._network.setInput(blob)
         values, logit = self._network.forward(_OUTPUTS)
         points = np.asarray(values, np.float64).reshape(POINTS, 3)
         flat = apply(invert(square.matrix), points[:, :2])
-        z = points[:, 2] * (square.side_px / _INPUT_PX)
+        z = points[:, 2] * (square.side_px / INPUT_PX)
         return Mesh(np.column_stack([flat, z]).astype(np.float32), float(np.ravel(logit)[0]))
 
     def settle(
@@ -381,7 +382,7 @@ def _turn(degrees: float) -> float:
 def _cut(picture: npt.NDArray[np.uint8], square: Square) -> npt.NDArray[np.uint8]:
     """Return the square as (192, 192, 3); black beyond the picture."""
     matrix = square.matrix
-    step = square.side_px / _INPUT_PX
+    step = square.side_px / INPUT_PX
     if step > _LARGEST_STEP:
         half = 0.75 * square.side_px
         height, width = picture.shape[:2]
@@ -389,7 +390,7 @@ def _cut(picture: npt.NDArray[np.uint8], square: Square) -> npt.NDArray[np.uint8
         x0, x1 = (int(np.clip(v, 0, width)) for v in (x - half, x + half + 1))
         y0, y1 = (int(np.clip(v, 0, height)) for v in (y - half, y + half + 1))
         if x1 - x0 < 2 or y1 - y0 < 2:
-            return np.zeros((_INPUT_PX, _INPUT_PX, 3), np.uint8)
+            return np.zeros((INPUT_PX, INPUT_PX, 3), np.uint8)
         part = picture[y0:y1, x0:x1]
         size = (max(1, round((x1 - x0) / step)), max(1, round((y1 - y0) / step)))
         picture = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
@@ -398,5 +399,5 @@ def _cut(picture: npt.NDArray[np.uint8], square: Square) -> npt.NDArray[np.uint8
         back = np.array([[sx, 0, x0 + (sx - 1) / 2], [0, sy, y0 + (sy - 1) / 2]])
         linear = matrix[:, :2] @ back[:, :2]
         matrix = np.column_stack([linear, matrix[:, :2] @ back[:, 2] + matrix[:, 2]])
-    crop = cv2.warpAffine(picture, matrix, (_INPUT_PX, _INPUT_PX), flags=cv2.INTER_LINEAR)
+    crop = cv2.warpAffine(picture, matrix, (INPUT_PX, INPUT_PX), flags=cv2.INTER_LINEAR)
     return np.asarray(crop, np.uint8)
