@@ -42,7 +42,7 @@ from vidrestore.media.images import (
 from vidrestore.media.probe import Probe, fingerprint
 from vidrestore.media.pulldown import Matches, film_pictures
 from vidrestore.models.detectors import Detector, OneAtATime, check_detector
-from vidrestore.models.factory import chosen_detector, chosen_recognizer
+from vidrestore.models.factory import chosen_detector, chosen_recognizer, with_models_here
 from vidrestore.models.recognizer import Embedder
 
 # A detector takes about a hundred megabytes, and decoding is too slow for more than four.
@@ -132,6 +132,7 @@ def analyze(
     interlacing, margins = inspection.interlacing, inspection.margins
     notify(on_event, *filter(None, [margins.notice()]))
     hashes = hashes or FileHashes()
+    settings = with_models_here(settings, on_event, has_own_detector=detector is not None)
     if detector is None:
         at_once = _detector_threads(settings)
         each = max(1, usable_cores() // at_once)
@@ -177,6 +178,7 @@ def analyze(
         notify(on_event, f"the detector failed first at {collector.failures.first}")
     analysis = replace(
         _build_analysis(collector, settings, detectors[0]),
+        detector=settings.detect.detector if detector is None else type(detector).__name__,
         fingerprint=probe.fingerprint,
         margins=margins or None,
         people_are_joined=recognizer is not None,

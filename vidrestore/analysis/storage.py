@@ -41,7 +41,7 @@ from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import Matrix, compose, invert, upright
 from vidrestore.media.probe import Probe
 
-_VERSION = 5
+_VERSION = 6
 # The attributes of a track that have one row for each of its frames.
 _PER_FRAME = ("matrices", "landmarks", "score", "strength", "detected")
 _PER_TRACK = ("track_id", "person_id", "first_frame", "work_px")
@@ -99,7 +99,7 @@ class _StoredFields(_Stored):
 class _Header(_Stored):
     """All of an `Analysis` except its arrays."""
 
-    version: Literal[5]
+    version: Literal[6]
     info: _Info
     margins: Annotated[Margins, AfterValidator(_checked_margins)] | None
     fields: _StoredFields | None
@@ -111,6 +111,7 @@ class _Header(_Stored):
     detector_errors: _Count
     one_thread: bool
     coarse_landmarks: bool
+    detector: str
     template: Literal["gpen", "ffhq"]
     fingerprint: str
     people_are_joined: bool
