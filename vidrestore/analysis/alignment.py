@@ -30,6 +30,8 @@ _ROUNDS = 6
 # The weight of the third difference of shapes at 25 frames per second; the rounds of reweighting;
 # and the mean residual, in sides of the crop, at which a frame has half its weight.
 _SHAPE_SMOOTHNESS, _SHAPE_ROUNDS, _SHAPE_OUTLIER = 2.0, 3, 0.01
+# The least share of the frames of a track with a mesh, and the weight of the other frames.
+_LEAST_SHARE_WITH_SHAPE, _WEIGHT_WITHOUT_SHAPE = 0.5, 0.05
 # The residual, in eye distances, at which the weight of a landmark is one half: a landmark further
 # off is an error. The limit for the drift is lower, because the measured motion is already removed.
 _OUTLIER_EYES, _DRIFT_OUTLIER_EYES = 0.06, 0.05
@@ -135,21 +137,29 @@ def _smooth_shapes(
 ) -> tuple[Array | None, Array | None]:
     """Smooth the shapes and angles of a track over time, with less weight for bad frames.
 
-    Returns (n, 86, 2) and (n, 2) float64 for the frames of `sightings`; None without any mesh.
+    Returns (n, 86, 2) and (n, 2) float64 for the frames of `sightings`; None where less than half of
+    them have a mesh.
     """
     if raw.shapes is None or raw.angles_degrees is None:
         return None, None
     shapes = raw.shapes[list(sightings)].astype(np.float64)
     angles = raw.angles_degrees[list(sightings)].astype(np.float64)
     found = np.isfinite(angles[:, 0])
-    flat = np.where(found[:, None], shapes.reshape(len(shapes), -1), 0.0)
-    values = np.column_stack([flat, np.where(found[:, None], angles, 0.0)])
-    weights = found.astype(float)
+    if np.count_nonzero(found) < _LEAST_SHARE_WITH_SHAPE * len(found):
+        return None, None
+    at = np.flatnonzero(found)
+    sparse = np.column_stack([shapes.reshape(len(shapes), -1), angles])
+    # Between and beyond the frames with a mesh, interpolated values hold the result in place.
+    values = np.column_stack(
+        [np.interp(np.arange(len(found)), at, column[at]) for column in sparse.T]
+    )
+    trust = np.where(found, 1.0, _WEIGHT_WITHOUT_SHAPE)
+    weights = trust
     for _ in range(_SHAPE_ROUNDS):
         smooth = whittaker(values, weights, weight)
-        residual = np.abs(smooth - values)[:, : flat.shape[1]].mean(axis=1)
-        weights = found / (1 + (residual / _SHAPE_OUTLIER) ** 2)
-    return smooth[:, : flat.shape[1]].reshape(shapes.shape), smooth[:, flat.shape[1] :]
+        residual = np.abs(smooth - values)[:, :-2].mean(axis=1)
+        weights = trust / (1 + (residual / _SHAPE_OUTLIER) ** 2)
+    return smooth[:, :-2].reshape(shapes.shape), smooth[:, -2:]
 
 
 def _in_crop(shapes: Array, smooth: Array, points: npt.NDArray[Any]) -> HalfArray:

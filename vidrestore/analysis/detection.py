@@ -220,9 +220,7 @@ def detect(
 
 
 class _Confirm(Protocol):
-    def __call__(
-        self, found: Sequence[Detection], needs_mesh: bool = False
-    ) -> list[Detection]: ...
+    def __call__(self, found: Sequence[Detection], needs_mesh: bool = False) -> list[Detection]: ...
 
 
 class _SecondLook:
@@ -260,10 +258,11 @@ class _SecondLook:
         self, look: FirstLookResult, found: list[Detection], seconds: float
     ) -> list[Detection]:
         """Return `found` and the other faces, in the same pixels; with a mesh, confirmed ones."""
-        due = self._is_new(look.thumbnail) or seconds - self._looked_seconds >= self._again_seconds
+        is_new = self._is_new(look.thumbnail)
+        due = is_new or seconds - self._looked_seconds >= self._again_seconds
         if due:
             self._looked_seconds = seconds
-        confirmed = self._confirmed(look, thorough=due)
+        confirmed = self._confirmed(look, thorough=is_new or (due and self._at_any_angle))
         found = confirmed(found)
         lost = [face for face in self._before if not _is_among(face, found)]
         if lost or (due and not found):
@@ -280,9 +279,7 @@ class _SecondLook:
         self._before = found
         return found
 
-    def _confirmed(
-        self, look: FirstLookResult, *, thorough: bool
-    ) -> _Confirm:
+    def _confirmed(self, look: FirstLookResult, *, thorough: bool) -> _Confirm:
         """Begin a frame; return what makes faces of detections."""
         meshes = self._meshes
         if meshes is None:

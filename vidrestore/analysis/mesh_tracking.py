@@ -30,10 +30,13 @@ from vidrestore.models.face_mesh import (
 
 Picture = npt.NDArray[np.uint8]
 
-# From this logit on, a mesh is that of a face. On what is none, a settled mesh reaches 4.
-FACE_LOGIT = 5.0
+# From this logit on, a mesh is that of a face where a detector saw one. Of 794 squares without a
+# face, 5 settled at 0.8 to 2 and two at 2 and 3.
+FACE_LOGIT = 2.5
 # Rounds of the network for a face of the frame before.
 _ROUNDS_OF_FOLLOWING = 3
+# Rounds for a detection that was no face a moment ago.
+_ROUNDS_AGAIN = 2
 # A followed face moves by less, as a share of its size, and changes its size by a smaller factor.
 _MOST_SHIFT, _MOST_GROWTH = 0.35, 1.35
 # Meshes nearer to each other than the first share of the smaller size are of one face; nearer than
@@ -41,11 +44,12 @@ _MOST_SHIFT, _MOST_GROWTH = 0.35, 1.35
 _ONE_FACE, _ONE_HEAD = 0.5, 0.8
 # A detection that the mesh does not confirm counts, by its own landmarks, if its score exceeds the
 # least score of the detector by so much: in a dark or low picture, and on heads near profile, the
-# network may see no face. In hair, ears and cloth YuNet's scores exceed it by at most 0.11.
+# network may see no face. In hair, ears and cloth YuNet's scores exceed it by at most 0.11. Once
+# such a face is known, its least score is the detector's.
 _SURE_SCORE = 0.15
-# A detection whose box has a larger overlap with one that was no face a moment ago is looked at
-# only once, at its own angle.
-_SAME_BOX = 0.5
+# A detection whose box has a larger overlap with one that was no face within so many frames is
+# looked at only at its own angle.
+_SAME_BOX, _REJECTED_FRAMES = 0.5, 12
 # Faces whose square is smaller, as a share of the network's picture, are looked at in a larger one.
 _TOO_SMALL = 0.8
 # The logit is divided by this, and a logistic function of it is the score of the face.
@@ -114,9 +118,11 @@ class MeshTracker:
         self._network = network
         self._sure_score = least_score + _SURE_SCORE
         self._unconfirmed: list[Detection] = []
+        self._known: list[Detection] = []
         self._meshes: list[Mesh] = []
-        self._rejected: list[Detection] = []
-        self._rejected_now: list[Detection] = []
+        # What was no face, each with the number of the frame that saw it last.
+        self._rejected: list[tuple[int, Detection]] = []
+        self._frame = 0
         self.no_faces = 0
         """The number of detections that were no faces, in all frames together."""
 
@@ -130,7 +136,10 @@ class MeshTracker:
             The faces that are still there, in pixels of `pictures.view`.
         """
         before, self._meshes = self._meshes, []
-        self._rejected, self._rejected_now, self._unconfirmed = self._rejected_now, [], []
+        self._frame += 1
+        oldest = self._frame - _REJECTED_FRAMES
+        self._rejected = [each for each in self._rejected if each[0] >= oldest]
+        self._known, self._unconfirmed = self._unconfirmed, []
         pictures.fitting(map(square_of_mesh, before))
         for mesh in before:
             square = square_of_mesh(mesh)
@@ -162,22 +171,23 @@ class MeshTracker:
             The faces, each once: those that were followed or confirmed before, and those among
             `found` that are faces and none of them.
         """
-        starts = {id(face): square_of_landmarks(face.landmarks) for face in found}
-        pictures.fitting(starts.values())
+        pictures.fitting(square_of_landmarks(face.landmarks) for face in found)
         for face in found:
-            if any(_explains(mesh, face) for mesh in self._meshes):
+            least = CERTAIN_LOGIT if thorough else FACE_LOGIT
+            if any(mesh.logit >= least and _explains(mesh, face) for mesh in self._meshes):
                 continue
-            was_none = _is_among(face, self._rejected)
-            if was_none and not thorough:
-                mesh = self._settled(pictures, starts[id(face)], 2)
-                seen = mesh if mesh.logit >= CERTAIN_LOGIT else None
+            square = square_of_landmarks(face.landmarks)
+            rejected = [other for _, other in self._rejected]
+            if thorough or not _is_among(face, rejected):
+                seen = self._found(pictures, square)
             else:
-                seen = self._found(pictures, starts[id(face)])
+                seen = self._settled(pictures, square, _ROUNDS_AGAIN)
             if seen is not None and seen.logit >= FACE_LOGIT:
                 self._keep(seen)
                 continue
-            self._rejected_now.append(face)
-            if face.score >= self._sure_score and not needs_mesh:
+            self._rejected.append((self._frame, face))
+            is_known = _is_among(face, self._known)
+            if (is_known or face.score >= self._sure_score) and not needs_mesh:
                 self._unconfirmed.append(face)
             else:
                 self.no_faces += 1
@@ -189,7 +199,8 @@ class MeshTracker:
         others: list[Detection] = []
         for face in sorted(self._unconfirmed, key=lambda each: -each.score):
             boxes = [*heads, *(other.box for other in others)]
-            if all(_distance(face.box, b) >= _ONE_HEAD * max(_size(face.box), _size(b)) for b in boxes):
+            share = _ONE_FACE if face.score >= self._sure_score else _ONE_HEAD
+            if all(_distance(face.box, b) >= share * max(_size(face.box), _size(b)) for b in boxes):
                 others.append(face)
         return [*map(detection_of, self._meshes), *others]
 
@@ -286,7 +297,7 @@ def _explains(mesh: Mesh, face: Detection) -> bool:
     """Tell whether a detection is of the face of a mesh."""
     box = mesh.box()
     near = _distance(box, face.box) < _ONE_FACE * _size(box)
-    return near and _size(face.box) < 2 * _size(box) and mesh.logit >= CERTAIN_LOGIT
+    return near and _size(face.box) < 2 * _size(box)
 
 
 def _is_among(face: Detection, others: Sequence[Detection]) -> bool:

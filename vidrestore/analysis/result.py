@@ -73,6 +73,9 @@ class Analysis:
     """Whether the source is damaged, so that only one decoding thread gives the same frames."""
     coarse_landmarks: bool = False
     """Whether the detector guessed the landmarks from boxes."""
+    detector: str = ""
+    """The name of the detector that found the faces, or the class of the caller's detector; empty:
+    it is not known."""
     template: str = "gpen"
     """The template to which the matrices map the landmarks; see `imaging.geometry.template`."""
     fingerprint: str = ""

@@ -114,6 +114,7 @@ class _Header(_Stored):
     detector_errors: _Count
     one_thread: bool
     coarse_landmarks: bool
+    detector: str
     template: Literal["gpen", "ffhq"]
     fingerprint: str
     people_are_joined: bool

@@ -379,9 +379,7 @@ def _raw_track(path: _Path, shot: tuple[int, int]) -> RawTrack:
     measured = tuple(motions) if any(motions) else ()
     embeddings = {s.frame: vector for s in path if (vector := s.embedding) is not None}
     shapes, angles = _shapes(path, count)
-    return RawTrack(
-        first, shot, landmarks, score, measured, embeddings, sharpness, shapes, angles
-    )
+    return RawTrack(first, shot, landmarks, score, measured, embeddings, sharpness, shapes, angles)
 
 
 def _shapes(path: _Path, count: int) -> tuple[HalfArray | None, FloatArray | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -180,7 +180,7 @@ class Track:
         Returns:
             The track of these frames alone.
         """
-        parts = {
+        parts: dict[str, Any] = {
             name: np.ascontiguousarray(values[rows])
             for name in PER_FRAME
             if (values := getattr(self, name)) is not None

@@ -44,7 +44,9 @@ _SIDE_OF_CROP = 0.87
 _HOPELESS_LOGIT = -15.0
 # Angles from which the search begins again where the logit stays low.
 _OTHER_STARTS_DEGREES = (45.0, -45.0, 90.0, -90.0, 180.0)
-_ROUNDS_OF_A_TRIAL = 4
+_ROUNDS_OF_A_TRIAL = 2
+# Below this logit after a trial, further rounds find no face.
+_UNLIKELY_LOGIT = -3.0
 # Larger parts of the picture are reduced before they are turned, so that nothing aliases.
 _LARGEST_STEP = 1.5
 
@@ -353,19 +355,19 @@ class FaceMesh:
         Returns:
             The settled mesh; None where there is no face.
         """
-        mesh = self.settle(picture, square)
-        if mesh.logit >= CERTAIN_LOGIT:
-            return mesh
-        trials = [mesh]
-        for turned in _OTHER_STARTS_DEGREES:
-            start = Square(square.center, square.side_px, _turn(square.degrees + turned))
-            trials.append(self.settle(picture, start, _ROUNDS_OF_A_TRIAL))
-            if trials[-1].logit >= CERTAIN_LOGIT:
-                break
-        best = max(trials, key=lambda each: each.logit)
-        if best is not mesh:
-            best = self.settle(picture, square_of_mesh(best))
-        return best if best.is_face else None
+        mesh = self.settle(picture, square, _ROUNDS_OF_A_TRIAL)
+        if mesh.logit < CERTAIN_LOGIT:
+            trials = [mesh]
+            for turned in _OTHER_STARTS_DEGREES:
+                start = Square(square.center, square.side_px, _turn(square.degrees + turned))
+                trials.append(self.settle(picture, start, _ROUNDS_OF_A_TRIAL))
+                if trials[-1].logit >= CERTAIN_LOGIT:
+                    break
+            mesh = max(trials, key=lambda each: each.logit)
+            if mesh.logit < _UNLIKELY_LOGIT:
+                return None
+        mesh = self.settle(picture, square_of_mesh(mesh))
+        return mesh if mesh.is_face else None
 
 
 def _has_settled(square: Square, following: Square) -> bool:

@@ -21,6 +21,18 @@ NAMES = ("insightface", "yunet", "haar")
 """Names of the detectors that the settings may choose."""
 
 
+@dataclass(frozen=True, slots=True)
+class DetectionModels:
+    """What finds the faces of a job and tells them apart; its work folder keeps this."""
+
+    detector: str
+    """The name of the detector, one of `NAMES`."""
+    has_mesh: bool
+    """Whether the face mesh is used."""
+    recognizes: bool
+    """Whether the recognizer of an InsightFace pack is used, if the pack has one."""
+
+
 class Detector(ABC):
     """The base class of face detectors.
 
