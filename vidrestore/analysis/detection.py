@@ -262,6 +262,8 @@ class _SecondLook:
         due = is_new or seconds - self._looked_seconds >= self._again_seconds
         if due:
             self._looked_seconds = seconds
+        if is_new and self._meshes is not None:
+            self._meshes.forget()
         confirmed = self._confirmed(look, thorough=is_new or (due and self._at_any_angle))
         found = confirmed(found)
         lost = [face for face in self._before if not _is_among(face, found)]

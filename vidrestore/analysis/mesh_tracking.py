@@ -40,8 +40,8 @@ _ROUNDS_AGAIN = 2
 # A followed face moves by less, as a share of its size, and changes its size by a smaller factor.
 _MOST_SHIFT, _MOST_GROWTH = 0.35, 1.35
 # Meshes nearer to each other than the first share of the smaller size are of one face; nearer than
-# the second share of the larger size, only certain ones are of two faces.
-_ONE_FACE, _ONE_HEAD = 0.5, 0.8
+# the second share of the larger size, a weak one is of no face of its own.
+_ONE_FACE, _ONE_HEAD, _WEAK_LOGIT = 0.5, 0.8, 6.0
 # A detection that the mesh does not confirm counts, by its own landmarks, if its score exceeds the
 # least score of the detector by so much: in a dark or low picture, and on heads near profile, the
 # network may see no face. In hair, ears and cloth YuNet's scores exceed it by at most 0.11. Once
@@ -125,6 +125,10 @@ class MeshTracker:
         self._frame = 0
         self.no_faces = 0
         """The number of detections that were no faces, in all frames together."""
+
+    def forget(self) -> None:
+        """Forget the faces of the frame before, because the next frame may be of another shot."""
+        self._meshes, self._unconfirmed, self._rejected = [], [], []
 
     def follow(self, pictures: Pictures) -> list[Detection]:
         """Begin a frame: find the faces of the frame before where they were.
@@ -290,7 +294,7 @@ def _are_one_face(mesh: Mesh, other: Mesh) -> bool:
     apart, sizes = _distance(a, b), sorted((_size(a), _size(b)))
     if apart < _ONE_FACE * sizes[0]:
         return True
-    return apart < _ONE_HEAD * sizes[1] and min(mesh.logit, other.logit) < CERTAIN_LOGIT
+    return apart < _ONE_HEAD * sizes[1] and min(mesh.logit, other.logit) < _WEAK_LOGIT
 
 
 def _explains(mesh: Mesh, face: Detection) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vidrestore.analysis.tracks import RawTrack, Track
+from vidrestore.analysis.tracks import RawTrack, Track, TracksByFrame
 from vidrestore.common.settings import Align
 from vidrestore.imaging.geometry import apply, crop_side_px, template
 
@@ -37,6 +37,8 @@ _MOST_CHANGE = 0.15
 # Sharpness is relative to that of the clear frames of the track, a quantile. The factor is 1 from
 # _CLEAR on; at _BLURRED and below, where motion or focus blurs the face, it is _LEAST_OF_BLURRED.
 _CLEAR, _BLURRED, _LEAST_OF_BLURRED, _CLEAR_QUANTILE = 0.6, 0.3, 0.4, 0.8
+# The distance of two faces, in sides of the crop, within which one of them may cover the other.
+_NEAR = 0.5
 # Below this sharpness, a face has too little detail to tell sharp from blurred.
 _NO_DETAIL = 0.02
 
@@ -70,6 +72,7 @@ def with_strength(
         reason why faces get no strength, the number of (face, frame) pairs.
     """
     fade_frames = round(how.fade_seconds * frame_rate)
+    by_frame = TracksByFrame(tracks)
     result: list[Track | None] = []
     reasons = Counter[str]()
     for track, raw in zip(tracks, seen, strict=True):
@@ -88,6 +91,7 @@ def with_strength(
             result.append(None)
             continue
         strength = _averaged(np.prod(list(factors.values()), axis=0), fade_frames)
+        strength[_covered(track, by_frame)] = 0
         strength = _without_jumps(np.minimum(strength, _ramps(raw, fade_frames)), raw)
         for name, factor in factors.items():
             is_reason = (strength == 0) & (factor == 0)
@@ -145,6 +149,22 @@ def turned_degrees(track: Track) -> Array:
     across = points[:, 1, 0] - points[:, 0, 0]
     nose = points[:, 2, 0] - (points[:, 0, 0] + points[:, 1, 0]) / 2
     return np.asarray(np.degrees(np.arctan2(np.abs(nose) / _NOSE, across)))
+
+
+def _covered(track: Track, by_frame: TracksByFrame) -> list[int]:
+    """Return the frames, from 0, in which another face is seen where this one was not seen."""
+    covered = []
+    for at in np.flatnonzero(~track.detected).tolist():
+        middle = track.landmarks[at].mean(axis=0)
+        near_px = _NEAR * crop_side_px(track.matrices[at])
+        for other in by_frame.at(track.first_frame + at):
+            theirs = track.first_frame + at - other.first_frame
+            if other is track or not other.detected[theirs]:
+                continue
+            if np.linalg.norm(other.landmarks[theirs].mean(axis=0) - middle) < near_px:
+                covered.append(at)
+                break
+    return covered
 
 
 def _clearness(sharpness: npt.NDArray[Any]) -> Array:

@@ -37,7 +37,7 @@ _OUTPUTS = ("conv2d_21", "conv2d_31")
 _MARGIN = 1.5
 # The square has settled when its angle, and its center as a share of its side, change by less; a
 # cold start takes up to so many rounds.
-_SETTLED_DEGREES, _SETTLED_SHARE, _MOST_ROUNDS = 0.3, 0.02, 12
+_SETTLED_DEGREES, _SETTLED_SHARE, _MOST_ROUNDS = 0.3, 0.01, 12
 # The side of the settled square over that of the crop with the template "gpen", on average.
 _SIDE_OF_CROP = 0.87
 # Below this logit, further rounds find no face.
@@ -45,8 +45,11 @@ _HOPELESS_LOGIT = -15.0
 # Angles from which the search begins again where the logit stays low.
 _OTHER_STARTS_DEGREES = (45.0, -45.0, 90.0, -90.0, 180.0)
 _ROUNDS_OF_A_TRIAL = 2
-# Below this logit after a trial, further rounds find no face.
-_UNLIKELY_LOGIT = -3.0
+# Below the first logit after a trial, further rounds find no face; from the second on, no other
+# angle can be the right one.
+_UNLIKELY_LOGIT, _NO_DOUBT_LOGIT = -3.0, 20.0
+# The precision of a cold start, so that it does not depend on where the detector saw the face.
+_FINE = 0.2
 # Larger parts of the picture are reduced before they are turned, so that nothing aliases.
 _LARGEST_STEP = 1.5
 
@@ -320,7 +323,12 @@ class FaceMesh:
         return Mesh(np.column_stack([flat, z]).astype(np.float32), float(np.ravel(logit)[0]))
 
     def settle(
-        self, picture: npt.NDArray[np.uint8], square: Square, most_rounds: int = _MOST_ROUNDS
+        self,
+        picture: npt.NDArray[np.uint8],
+        square: Square,
+        most_rounds: int = _MOST_ROUNDS,
+        *,
+        precision: float = 1.0,
     ) -> Mesh:
         """Run the network until the angle of the face stands still.
 
@@ -328,6 +336,8 @@ class FaceMesh:
             picture: (H, W, 3) uint8, BGR, square pixels.
             square: Where to begin.
             most_rounds: The largest number of runs; default: 12.
+            precision: The change of the square that is small enough, as a multiple of 0.3 degrees
+                and 1 % of its side. Default: 1.
 
         Returns:
             The last mesh.
@@ -335,7 +345,7 @@ class FaceMesh:
         mesh = self.look(picture, square)
         for _ in range(most_rounds - 1):
             following = square_of_mesh(mesh)
-            if _has_settled(square, following):
+            if _has_settled(square, following, precision):
                 break
             square = following
             mesh = self.look(picture, square)
@@ -356,24 +366,25 @@ class FaceMesh:
             The settled mesh; None where there is no face.
         """
         mesh = self.settle(picture, square, _ROUNDS_OF_A_TRIAL)
-        if mesh.logit < CERTAIN_LOGIT:
+        if mesh.logit < _NO_DOUBT_LOGIT:
             trials = [mesh]
             for turned in _OTHER_STARTS_DEGREES:
                 start = Square(square.center, square.side_px, _turn(square.degrees + turned))
                 trials.append(self.settle(picture, start, _ROUNDS_OF_A_TRIAL))
-                if trials[-1].logit >= CERTAIN_LOGIT:
+                if trials[-1].logit >= _NO_DOUBT_LOGIT:
                     break
             mesh = max(trials, key=lambda each: each.logit)
             if mesh.logit < _UNLIKELY_LOGIT:
                 return None
-        mesh = self.settle(picture, square_of_mesh(mesh))
+        mesh = self.settle(picture, square_of_mesh(mesh), precision=_FINE)
         return mesh if mesh.is_face else None
 
 
-def _has_settled(square: Square, following: Square) -> bool:
+def _has_settled(square: Square, following: Square, precision: float) -> bool:
     turned = abs(_turn(following.degrees - square.degrees))
     shift = np.hypot(*np.subtract(following.center, square.center)) / square.side_px
-    return turned < _SETTLED_DEGREES and bool(shift < _SETTLED_SHARE)
+    is_still = turned < precision * _SETTLED_DEGREES
+    return is_still and bool(shift < precision * _SETTLED_SHARE)
 
 
 def _turn(degrees: float) -> float:
