@@ -231,8 +231,8 @@ def analyze(
 
     _check_written(source, output, shots, contact_sheet, cuts)
     with events(as_json, stage_times=stage_times) as on_event:
-        settings = with_models_here(settings, on_event)
         probed = probe(source, settings)
+        settings = with_models_here(settings, on_event)
         result = find_analysis(probed, settings, on_event=on_event)
         if contact_sheet is not None:
             try:

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from vidrestore.analysis import storage
-from vidrestore.analysis.cache import find_analysis
+from vidrestore.analysis.cache import OTHER_FRAMES, Known, find_analysis
 from vidrestore.analysis.interlacing import (
     Inspection,
     Interlacing,
@@ -20,8 +20,9 @@ from vidrestore.analysis.interlacing import (
 )
 from vidrestore.analysis.result import Analysis, info_of_pictures, of_output
 from vidrestore.common.checksums import FileHashes
-from vidrestore.common.errors import UsageError
+from vidrestore.common.errors import ChangedSourceError, UsageError
 from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.handled import log_handled
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.jobs.exclusions import FIELDS, check_exclusions
@@ -330,20 +331,39 @@ def analyze_and_select(
         UsageError: The choice of people or shots does not fit the analysis.
     """
     hashes = FileHashes()
+    face = request.choice.face_of_photo(request.settings, on_event)
     usual = request.restorer or chosen_restorer(request.settings, on_event, hashes)
     parser = chosen_parser(request.settings)
     settings = with_template(request.settings, usual)
-    if (analysis := request.analysis) is not None:
-        _check_analysis(analysis, source.probe, usual, settings)
-        has_kept = False
-    else:
-        match = find_analysis(
+    if request.analysis is not None:
+        _check_analysis(request.analysis, source.probe, usual, settings)
+
+    def analyzed(*, may_be_kept: bool) -> Known:
+        if request.analysis is not None:
+            return Known(request.analysis, is_kept=False)
+        return find_analysis(
             source.probe, settings,
             span=request.span, inspection=source.inspection, may_be_kept=may_be_kept,
             hashes=hashes, on_event=on_event,
         )  # fmt: skip
-        analysis, has_kept = match.analysis, match.is_kept
-    analysis, names = request.choice.applied(analysis, request.source, settings, on_event)
+
+    def selected(analysis: Analysis) -> tuple[Analysis, list[tuple[int, str | None]]]:
+        return request.choice.applied(
+            analysis, request.source, settings, on_event,
+            face=face, span=request.span,
+            may_leave_nobody=source.kept is not None or request.span is not None,
+        )  # fmt: skip
+
+    match = analyzed(may_be_kept=may_be_kept)
+    try:
+        analysis, names = selected(match.analysis)
+    except ChangedSourceError as error:  # frames with faces marked by hand were read again
+        if not match.is_kept:
+            raise
+        log_handled(error)
+        notify(on_event, OTHER_FRAMES)
+        match = analyzed(may_be_kept=False)
+        analysis, names = selected(match.analysis)
     restorers = chosen_restorers(names, usual, settings, on_event, hashes)
     judge = chosen_judge(settings, on_event, hashes)
     redo = None if source.kept is None else plan_redo(source.kept, analysis, request.source)
@@ -351,7 +371,7 @@ def analyze_and_select(
     notify(on_event, *losses)
     return SelectedFaces(
         analysis=analysis if redo is None else redo.analysis,
-        has_kept_analysis=has_kept,
+        has_kept_analysis=match.is_kept,
         settings=settings,
         restorers=restorers,
         names=names,

@@ -356,7 +356,7 @@ def recognizer_folder(settings: Settings) -> Path | None:
 
 
 def reference_embedding(photo: Path, settings: Settings, on_event: OnEvent | None) -> FloatArray:
-    """Compute the embedding of the one face in a reference photo.
+    """Compute the embedding of the face in a reference photo; see `embedding_of_photo`.
 
     Args:
         photo: Path of the photo.
@@ -368,8 +368,8 @@ def reference_embedding(photo: Path, settings: Settings, on_event: OnEvent | Non
         (d,) float32 of unit length.
 
     Raises:
-        UsageError: No recognizer is available, or the photo does not show exactly one face that
-            is sharp enough.
+        UsageError: No recognizer is available, or the photo does not show a face that is clearly
+            the largest and sharp enough.
         InputError: The photo cannot be read.
         WeightsError: The weights of the detector are missing or damaged.
     """
@@ -382,7 +382,9 @@ def reference_embedding(photo: Path, settings: Settings, on_event: OnEvent | Non
             f"{settings.detect.pack} is missing or has no recognizer; choose people by their "
             "numbers with --people instead"
         )
-    return embedding_of_photo(photo, detector, recognizer)
+    return embedding_of_photo(
+        photo, detector, recognizer, lambda message: notify(on_event, message)
+    )
 
 
 def open_restorer(
