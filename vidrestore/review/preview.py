@@ -130,6 +130,7 @@ def write_preview(
     seconds = LOOP_SECONDS if moves else Fraction(0)
     span, is_kept = None, False
     if analysis is None:
+        choice.check()
         probed = probe(source, settings)
         settings = with_models_here(settings, on_event)
         if is_pictures(source):
