@@ -224,15 +224,5 @@ def _in_frames(track: Track) -> list[Track]:
         skipped = (parity - track.first_frame) % 2
         rows = slice(skipped, None, 2)
         if len(track.matrices[rows]):
-            parts.append(
-                replace(
-                    track,
-                    first_frame=(track.first_frame + skipped) // 2,
-                    matrices=np.ascontiguousarray(track.matrices[rows]),
-                    landmarks=np.ascontiguousarray(track.landmarks[rows]),
-                    score=track.score[rows],
-                    strength=track.strength[rows],
-                    detected=track.detected[rows],
-                )
-            )
+            parts.append(track.frames(rows, first_frame=(track.first_frame + skipped) // 2))
     return parts

@@ -96,6 +96,9 @@ class Detect(Section):
     again_seconds: float = Field(0.5, gt=0, le=3600)
     """Time, in seconds, between searches for faces that are too large or too small for the usual
     search."""
+    any_angle: bool = False
+    """Whether to search for faces at every angle, also where upright faces are found; needs the
+    face mesh. Turned faces are searched for anyway where no face is found."""
     threads: int | None = Field(None, ge=1, le=64)
     """Number of frames in which faces are detected at the same time. None: one for each core, at
     most 4."""
@@ -157,7 +160,7 @@ class Align(Section):
     """Jump of the landmarks, in eye distances, at which a track ends if its pixels do not confirm
     the jump."""
     min_face_px: float = Field(12.0, ge=0, le=4096)
-    """Eye distance, in pixels, at which a face gets half the strength. Below 0.8 times this
+    """Eye distance, in pixels, from which a face gets all of its strength. Below two thirds of this
     distance it gets none."""
     fade_seconds: float = Field(0.2, ge=0, le=60)
     """Time, in seconds, over which strength rises and falls where a track begins or ends inside a

@@ -1,0 +1,405 @@
+"""The face mesh: 468 points of one face in three dimensions, and whether a face is there at all.
+
+The network is MediaPipe's face landmark model (Kartynnik et al., "Real-time Facial Surface Geometry
+from Monocular Video on Mobile GPUs", 2019), which OpenCV runs. It looks at a square around the face
+in which the eyes are level; the mesh that it returns gives a better square. The square is settled
+when its angle no longer changes.
+
+Convention, everywhere: points are (x, y) in pixels of a picture, (0, 0) at the center of the
+top-left pixel. z has the same unit and grows away from the camera. An angle of roll turns clockwise
+in the picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vidrestore.common.errors import WeightsError
+from vidrestore.imaging.frame import FloatArray, _check
+from vidrestore.imaging.geometry import Matrix, apply, fit_similarity, invert, template
+
+POINTS = 468
+"""The number of points of a mesh."""
+CERTAIN_LOGIT = 12.0
+"""From this logit on, the network sees a face upright in its square. A face upside down there
+reaches 11; clear upright faces lie between 15 and 50."""
+
+INPUT_PX = 192
+"""The side of the picture that the network looks at, in pixels."""
+_OUTPUTS = ("conv2d_21", "conv2d_31")
+# The side of the square over the longer side of the box of the points.
+_MARGIN = 1.5
+# The square has settled when its angle, and its center as a share of its side, change by less; a
+# cold start takes up to so many rounds.
+_SETTLED_DEGREES, _SETTLED_SHARE, _MOST_ROUNDS = 0.3, 0.02, 12
+# The side of the settled square over that of the crop with the template "gpen", on average.
+_SIDE_OF_CROP = 0.87
+# Below this logit, further rounds find no face.
+_HOPELESS_LOGIT = -15.0
+# Angles from which the search begins again where the logit stays low.
+_OTHER_STARTS_DEGREES = (45.0, -45.0, 90.0, -90.0, 180.0)
+_ROUNDS_OF_A_TRIAL = 2
+# Below this logit after a trial, further rounds find no face.
+_UNLIKELY_LOGIT = -3.0
+# Larger parts of the picture are reduced before they are turned, so that nothing aliases.
+_LARGEST_STEP = 1.5
+
+# Numbers of points of the mesh. Left and right are those of the picture of an upright face.
+LEFT_EYE = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
+RIGHT_EYE = (362, 382, 381, 380, 374, 373, 390, 249, 263, 466, 388, 387, 386, 385, 384, 398)
+LEFT_BROW = (46, 53, 52, 65, 55, 107, 66, 105, 63, 70)
+RIGHT_BROW = (276, 283, 282, 295, 285, 336, 296, 334, 293, 300)
+LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
+INNER_LIPS = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80,
+              191)  # fmt: skip
+OVAL = (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+        152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67,
+        109)  # fmt: skip
+# The points of the ridge of the nose and of its wings, and of the cheeks beside them.
+_NOSE = (168, 6, 195, 4, 48, 278)
+_CHEEKS = (50, 280, 205, 425, 117, 346, 187, 411)
+# Every other point of the eyes, the lips and the brows.
+SHAPE_POINTS = (*OVAL, *_NOSE, *_CHEEKS, *LEFT_EYE[::2], *RIGHT_EYE[::2], *LIPS[::2],
+                *LEFT_BROW[::2], *RIGHT_BROW[::2])  # fmt: skip
+"""The points of the mesh that pass one keeps: 86, which the mask needs."""
+_LEFT_SIDE, _RIGHT_SIDE, _FOREHEAD, _CHIN, _NOSE_TIP = 234, 454, 10, 152, 1
+_EYE_CORNERS, _MOUTH_CORNERS = ((33, 133), (362, 263)), (61, 291)
+# Where these five points lie in GPEN's own results, from the template "gpen", in pixels at 512.
+_OFFSETS_512 = np.array([[0, 5.0], [0, 5.0], [-1.6, 13.3], [1.0, 0], [1.0, 0]])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mesh:
+    """The mesh of one face in one picture."""
+
+    points: FloatArray
+    """(468, 3) float32 x, y in pixels of the picture; z in the same unit, growing away from the
+    camera."""
+    logit: float
+    """The network's logit that a face is there: positive for a face, and mostly above 15."""
+
+    def __post_init__(self) -> None:
+        _check("points", self.points, (POINTS, 3), np.float32)
+
+    @property
+    def is_face(self) -> bool:
+        """Whether the network rather sees a face than none."""
+        return self.logit > 0
+
+    @property
+    def roll_degrees(self) -> float:
+        """The angle of the line of the eyes in the picture, in (-180, 180], clockwise."""
+        left, right = (self.points[list(pair), :2].mean(axis=0) for pair in _EYE_CORNERS)
+        return float(np.degrees(np.arctan2(*(right - left)[::-1])))
+
+    @property
+    def yaw_degrees(self) -> float:
+        """The turn of the head about its axis from chin to crown: positive where the nose points to
+        the right side of the upright picture."""
+        across = self.points[_RIGHT_SIDE] - self.points[_LEFT_SIDE]
+        return float(np.degrees(np.arctan2(across[2], np.hypot(across[0], across[1]))))
+
+    @property
+    def pitch_degrees(self) -> float:
+        """The nod of the head: positive where the face looks up."""
+        down = self.points[_CHIN] - self.points[_FOREHEAD]
+        return float(np.degrees(np.arctan2(-down[2], np.hypot(down[0], down[1]))))
+
+    def landmarks(self) -> FloatArray:
+        """Compute the five landmarks that align the face with the template "gpen".
+
+        The means of the eye corners, the tip of the nose and the corners of the mouth are shifted,
+        so that a similarity that fits the result to the template gives the crop of GPEN's authors.
+
+        Returns:
+            (5, 2) float32 x, y in pixels, in the order of `Detection.landmarks`.
+
+        Convention:
+            A similarity picture -> crop of 512 x 512 is fitted and inverted.
+        """
+        flat = self.points[:, :2].astype(np.float64)
+        five = np.array(
+            [
+                *(flat[list(pair)].mean(axis=0) for pair in _EYE_CORNERS),
+                flat[_NOSE_TIP],
+                *flat[list(_MOUTH_CORNERS)],
+            ]
+        )
+        to_crop = fit_similarity(five[None], template("gpen") * 512 + _OFFSETS_512)[0]
+        shifted = apply(to_crop, five) - _OFFSETS_512
+        return apply(invert(to_crop), shifted).astype(np.float32)
+
+    def box(self) -> FloatArray:
+        """Compute the box of the points.
+
+        Returns:
+            (4,) float32 x1, y1, x2, y2 in pixels.
+        """
+        flat = self.points[:, :2]
+        return np.concatenate([flat.min(axis=0), flat.max(axis=0)])
+
+    def shape(self) -> FaceShape:
+        """Reduce the mesh to what the mask needs.
+
+        Returns:
+            The shape, in the crop of `landmarks`.
+
+        Convention:
+            A similarity picture -> unit crop is fitted to the template "gpen".
+        """
+        landmarks = self.landmarks().astype(np.float64)
+        to_unit = fit_similarity(landmarks[None], template("gpen"))[0]
+        flat = self.points[list(SHAPE_POINTS), :2].astype(np.float64)
+        return FaceShape(
+            apply(to_unit, flat).astype(np.float16),
+            self.yaw_degrees,
+            self.pitch_degrees,
+            self.logit,
+        )
+
+    def moved(self, matrix: Matrix) -> Mesh:
+        """Map the mesh to another picture.
+
+        Args:
+            matrix: (2, 3), whose linear part is a similarity, or close to one.
+
+        Returns:
+            The mesh, its depth scaled along.
+
+        Convention:
+            `matrix` maps pixel centers (x, y) of this picture -> pixel centers of the other one.
+        """
+        flat = apply(matrix, self.points[:, :2].astype(np.float64))
+        scale = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
+        points = np.column_stack([flat, self.points[:, 2] * scale])
+        return Mesh(points.astype(np.float32), self.logit)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceShape:
+    """The part of a mesh that is kept for each face: its outline and features, and its angles."""
+
+    points: npt.NDArray[np.float16]
+    """(86, 2) float16, the points `SHAPE_POINTS` of the mesh.
+
+    Convention: (x, y) in the unit crop that the five landmarks of the face give with the template
+    "gpen"; its outer edges lie at 0 and 1.
+    """
+    yaw_degrees: float
+    """The yaw of the mesh: positive where the nose points to the right of the upright picture."""
+    pitch_degrees: float
+    """The pitch of the mesh: positive where the face looks up."""
+    logit: float
+    """The logit of the mesh."""
+
+    def __post_init__(self) -> None:
+        _check("points", self.points, (len(SHAPE_POINTS), 2), np.float16)
+
+
+@dataclass(frozen=True, slots=True)
+class Square:
+    """A square of a picture that the network looks at."""
+
+    center: tuple[float, float]
+    """The center (x, y) in pixels of the picture."""
+    side_px: float
+    """The side in pixels of the picture."""
+    degrees: float
+    """The angle of its upper edge in the picture, clockwise."""
+
+    @property
+    def matrix(self) -> npt.NDArray[np.float64]:
+        """The (2, 3) matrix to the network's picture.
+
+        Convention:
+            Pixel centers (x, y) of the picture -> pixel centers of the 192 x 192 picture.
+        """
+        scale, angle = INPUT_PX / self.side_px, np.radians(self.degrees)
+        linear = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        return np.column_stack([linear, (INPUT_PX - 1) / 2 - linear @ np.array(self.center)])
+
+
+def square_of_landmarks(landmarks: npt.NDArray[Any], degrees: float | None = None) -> Square:
+    """Return the square in which to look first for a face that a detector found.
+
+    Args:
+        landmarks: (5, 2) landmarks (x, y) in pixels, in the order of `Detection.landmarks`.
+        degrees: The angle of the square; default: that of the eyes.
+
+    Returns:
+        The square that fits an average face whose landmarks these are.
+    """
+    unit = fit_similarity(np.asarray(landmarks, np.float64)[None], template("gpen"))[0]
+    side = 1 / float(np.sqrt(abs(np.linalg.det(unit[:, :2]))))
+    across = np.asarray(landmarks[1] - landmarks[0], np.float64)
+    angle = float(np.degrees(np.arctan2(across[1], across[0]))) if degrees is None else degrees
+    center = apply(invert(unit), np.array([[0.5, 0.58]]))[0]
+    return Square((float(center[0]), float(center[1])), _SIDE_OF_CROP * side, angle)
+
+
+def square_of_box(xyxy: npt.NDArray[Any], degrees: float = 0.0) -> Square:
+    """Return the square in which to look first for a face of which only a box is known.
+
+    Args:
+        xyxy: (4,) box x1 y1 x2 y2 in pixels.
+        degrees: The angle of the square; default: 0.
+
+    Returns:
+        The square, 1.5 times as large as the longer side of the box.
+    """
+    x, y = (np.asarray(xyxy[:2], np.float64) + xyxy[2:]) / 2
+    return Square((float(x), float(y)), _MARGIN * float(max(xyxy[2:] - xyxy[:2])), degrees)
+
+
+def square_of_mesh(mesh: Mesh) -> Square:
+    """Return the square in which to look next: around the points, with level eyes.
+
+    Args:
+        mesh: The mesh of the face in this picture, or in the one before.
+
+    Returns:
+        The square, 1.5 times as large as the longer side of the box of the points.
+    """
+    degrees = mesh.roll_degrees
+    angle = np.radians(degrees)
+    right, down = (
+        np.array([np.cos(angle), np.sin(angle)]),
+        np.array([-np.sin(angle), np.cos(angle)]),
+    )
+    flat = mesh.points[:, :2].astype(np.float64)
+    along = np.column_stack([flat @ right, flat @ down])
+    low, high = along.min(axis=0), along.max(axis=0)
+    center = (low + high) / 2 @ np.array([right, down])
+    return Square(
+        (float(center[0]), float(center[1])), _MARGIN * float((high - low).max()), degrees
+    )
+
+
+class FaceMesh:
+    """The network that finds the mesh of a face. Only one thread may use an instance at a time."""
+
+    def __init__(self, model: Path) -> None:
+        """Open the network.
+
+        Args:
+            model: The .tflite file.
+
+        Raises:
+            WeightsError: OpenCV cannot load the file.
+        """
+        try:
+            self._network = cv2.dnn.readNetFromTFLite(str(model))
+        except cv2.error as error:
+            raise WeightsError(
+                f"the file {model} cannot be loaded as a face mesh ({error.err}); fetch it again"
+            ) from error
+
+    def look(self, picture: npt.NDArray[np.uint8], square: Square) -> Mesh:
+        """Run the network once.
+
+        Args:
+            picture: (H, W, 3) uint8, BGR, square pixels.
+            square: Where to look.
+
+        Returns:
+            The mesh, whether or not there is a face.
+        """
+        crop = _cut(picture, square)
+        blob = cv2.dnn.blobFromImage(crop, 1 / 255, (INPUT_PX, INPUT_PX), swapRB=True)
+        self._network.setInput(blob)
+        values, logit = self._network.forward(_OUTPUTS)
+        points = np.asarray(values, np.float64).reshape(POINTS, 3)
+        flat = apply(invert(square.matrix), points[:, :2])
+        z = points[:, 2] * (square.side_px / INPUT_PX)
+        return Mesh(np.column_stack([flat, z]).astype(np.float32), float(np.ravel(logit)[0]))
+
+    def settle(
+        self, picture: npt.NDArray[np.uint8], square: Square, most_rounds: int = _MOST_ROUNDS
+    ) -> Mesh:
+        """Run the network until the angle of the face stands still.
+
+        Args:
+            picture: (H, W, 3) uint8, BGR, square pixels.
+            square: Where to begin.
+            most_rounds: The largest number of runs; default: 12.
+
+        Returns:
+            The last mesh.
+        """
+        mesh = self.look(picture, square)
+        for _ in range(most_rounds - 1):
+            following = square_of_mesh(mesh)
+            if _has_settled(square, following):
+                break
+            square = following
+            mesh = self.look(picture, square)
+            if mesh.logit < _HOPELESS_LOGIT:
+                break
+        return mesh
+
+    def find(self, picture: npt.NDArray[np.uint8], square: Square) -> Mesh | None:
+        """Find the mesh of a face that a detector claims to have seen.
+
+        Where the network sees no face at the square's angle, it looks again at other angles.
+
+        Args:
+            picture: (H, W, 3) uint8, BGR, square pixels.
+            square: Where the detector saw the face.
+
+        Returns:
+            The settled mesh; None where there is no face.
+        """
+        mesh = self.settle(picture, square, _ROUNDS_OF_A_TRIAL)
+        if mesh.logit < CERTAIN_LOGIT:
+            trials = [mesh]
+            for turned in _OTHER_STARTS_DEGREES:
+                start = Square(square.center, square.side_px, _turn(square.degrees + turned))
+                trials.append(self.settle(picture, start, _ROUNDS_OF_A_TRIAL))
+                if trials[-1].logit >= CERTAIN_LOGIT:
+                    break
+            mesh = max(trials, key=lambda each: each.logit)
+            if mesh.logit < _UNLIKELY_LOGIT:
+                return None
+        mesh = self.settle(picture, square_of_mesh(mesh))
+        return mesh if mesh.is_face else None
+
+
+def _has_settled(square: Square, following: Square) -> bool:
+    turned = abs(_turn(following.degrees - square.degrees))
+    shift = np.hypot(*np.subtract(following.center, square.center)) / square.side_px
+    return turned < _SETTLED_DEGREES and bool(shift < _SETTLED_SHARE)
+
+
+def _turn(degrees: float) -> float:
+    """Return an angle in [-180, 180)."""
+    return (degrees + 180) % 360 - 180
+
+
+def _cut(picture: npt.NDArray[np.uint8], square: Square) -> npt.NDArray[np.uint8]:
+    """Return the square as (192, 192, 3); black beyond the picture."""
+    matrix = square.matrix
+    step = square.side_px / INPUT_PX
+    if step > _LARGEST_STEP:
+        half = 0.75 * square.side_px
+        height, width = picture.shape[:2]
+        x, y = square.center
+        x0, x1 = (int(np.clip(v, 0, width)) for v in (x - half, x + half + 1))
+        y0, y1 = (int(np.clip(v, 0, height)) for v in (y - half, y + half + 1))
+        if x1 - x0 < 2 or y1 - y0 < 2:
+            return np.zeros((INPUT_PX, INPUT_PX, 3), np.uint8)
+        part = picture[y0:y1, x0:x1]
+        size = (max(1, round((x1 - x0) / step)), max(1, round((y1 - y0) / step)))
+        picture = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
+        sx, sy = (x1 - x0) / size[0], (y1 - y0) / size[1]
+        # Reduced part -> picture, then picture -> square.
+        back = np.array([[sx, 0, x0 + (sx - 1) / 2], [0, sy, y0 + (sy - 1) / 2]])
+        linear = matrix[:, :2] @ back[:, :2]
+        matrix = np.column_stack([linear, matrix[:, :2] @ back[:, 2] + matrix[:, 2]])
+    crop = cv2.warpAffine(picture, matrix, (INPUT_PX, INPUT_PX), flags=cv2.INTER_LINEAR)
+    return np.asarray(crop, np.uint8)
