@@ -43,7 +43,8 @@ from vidrestore.models.factory import reference_embedding
 _MOST_FACE_PX = 65536
 NOT_JOINED = (
     "vidrestore does not recognize people from one shot to the next, because it has no recognition "
-    "model of an InsightFace pack; each track counts as a person of its own"
+    "model of an InsightFace pack (vidrestore weights fetch buffalo_l brings one, for "
+    "non-commercial use); each track counts as a person of its own"
 )
 
 
