@@ -272,7 +272,7 @@ def test_a_segment_of_woven_fields_is_not_taken_for_one_of_single_fields():
 ANALYSIS_NOT = {
     "skipped": "a count", "corrupt_frames": "a count", "decode_errors": "a count",
     "repaired_times": "a count; the times themselves are in the key", "detector_errors": "a count",
-    "coarse_landmarks": "the landmarks are in the key",
+    "coarse_landmarks": "the landmarks are in the key", "detector": "its faces are in the key",
     "people_are_joined": "who is restored is in the strength of the tracks",
     "margins": "no face is taken from them, and the faces are in the key",
 }  # fmt: skip

@@ -80,7 +80,7 @@ def with_strength(
             _factors(
                 track,
                 raw,
-                eyes=template(template_name),
+                template_name=template_name,
                 min_face_px=how.min_face_px,
                 least_score=least_score,
                 least_support=how.least_support,
@@ -106,14 +106,13 @@ def _factors(
     track: Track,
     raw: RawTrack,
     *,
-    eyes: Array,
+    template_name: str,
     min_face_px: float,
     least_score: float,
     least_support: float,
 ) -> Iterator[tuple[str, Array]]:
     """Yield each factor of the strength, after the reason that applies where the factor is 0."""
-    sides = np.array([crop_side_px(matrix) for matrix in track.matrices])
-    eyes_px = float(np.linalg.norm(eyes[1] - eyes[0])) * sides
+    eyes_px = eye_distances_px(track, template_name)
     yield "too small", _ramp(eyes_px / max(min_face_px, 1e-6), _SMALL, 1.0)
     yield "turned away", _frontness(track)
     surely = _ramp(track.score, least_score, least_score + _SURE_SCORE)
@@ -121,6 +120,24 @@ def _factors(
     if len(raw.sharpness) and np.isfinite(raw.sharpness).any():
         yield "blurred", _clearness(raw.sharpness)
     yield "hidden or lost for a moment", _is_in_sight(raw, least_support).astype(np.float64)
+
+
+def eye_distances_px(track: Track, template_name: str) -> Array:
+    """Measure the size of a face in each frame, as every table of sizes and every limit of them.
+
+    The size is the distance of the eyes as if the face looked straight ahead: that of the eyes of
+    the template in the crop, whatever the head's angle.
+
+    Args:
+        track: The track.
+        template_name: The template of the crops: "gpen" or "ffhq".
+
+    Returns:
+        (n,) float64 distances, in frame pixels.
+    """
+    points = template(template_name)
+    sides = np.array([crop_side_px(matrix) for matrix in track.matrices])
+    return np.asarray(np.linalg.norm(points[1] - points[0]) * sides, np.float64)
 
 
 def _frontness(track: Track) -> Array:

@@ -135,10 +135,14 @@ def show_analysis(analysis: Analysis, source: Path, cost: Estimate | str | None)
         _warn(["landmarks were guessed from face boxes; a detector with weights aligns better"])
 
 
+_SIZE = "eye distance,\nmean, frontal"
+"""The heading of the sizes of faces; see `vidrestore.analysis.strength.eye_distances_px`."""
+
+
 def _people_table(analysis: Analysis) -> Table:
     from vidrestore.analysis.description import people_of
 
-    table = Table("person", "shots", "seconds on screen", "eye distance", "turned away", "tracks")
+    table = Table("person", "shots", "seconds on screen", _SIZE, "turned away", "tracks")
     for person in people_of(analysis):
         table.add_row(
             str(person.person_id),
@@ -154,18 +158,18 @@ def _people_table(analysis: Analysis) -> Table:
 def _track_table(analysis: Analysis) -> Table:
     from vidrestore.analysis.description import seconds_of_track
     from vidrestore.analysis.result import in_output
+    from vidrestore.analysis.strength import eye_distances_px
 
-    table = Table("track", "person", "frames", "seconds", "eye distance", "seen", "confidence")
+    table = Table("track", "person", "frames", "seconds", _SIZE, "seen", "confidence")
     for track in analysis.tracks:
-        eyes = track.landmarks[:, 1] - track.landmarks[:, 0]
-        size = float((eyes**2).sum(axis=-1).mean() ** 0.5)
+        size_px = float(eye_distances_px(track, analysis.template).mean())
         first, last = in_output(analysis, track.first_frame, track.end_frame - 1)
         table.add_row(
             str(track.track_id),
             str(track.person_id),
             f"{first}-{last}",
             f"{seconds_of_track(analysis, track):.2f}",
-            f"{size:.0f} px",
+            f"{size_px:.0f} px",
             f"{100 * float(track.detected.mean()):.0f} %",
             f"{float(track.score.mean()):.2f}",
         )

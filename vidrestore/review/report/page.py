@@ -216,7 +216,7 @@ def _outside_tile(done: Summary) -> str:
 def _about(person: Person) -> str:
     return (
         f"In {_shots_text(person.shots)}, {duration_text(person.seconds_on_screen)} on screen; the "
-        f"eyes are {person.eye_distance_px:.0f} pixels apart on average."
+        f"eyes are {person.eye_distance_px:.0f} pixels apart on average, as seen from the front."
     )
 
 
