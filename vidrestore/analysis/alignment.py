@@ -137,8 +137,8 @@ def _smooth_shapes(
 ) -> tuple[Array | None, Array | None]:
     """Smooth the shapes and angles of a track over time, with less weight for bad frames.
 
-    Returns (n, 86, 2) and (n, 2) float64 for the frames of `sightings`; None where less than half of
-    them have a mesh.
+    Returns (n, 86, 2) and (n, 2) float64 for the frames of `sightings`; None where less than half
+    of them have a mesh.
     """
     if raw.shapes is None or raw.angles_degrees is None:
         return None, None

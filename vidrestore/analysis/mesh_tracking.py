@@ -19,7 +19,6 @@ import numpy.typing as npt
 from vidrestore.imaging.geometry import Matrix, apply, invert, overlaps
 from vidrestore.models.detectors import Detection, Detector
 from vidrestore.models.face_mesh import (
-    CERTAIN_LOGIT,
     INPUT_PX,
     FaceMesh,
     Mesh,
@@ -119,6 +118,7 @@ class MeshTracker:
         self._sure_score = least_score + _SURE_SCORE
         self._unconfirmed: list[Detection] = []
         self._known: list[Detection] = []
+        self._before: list[Mesh] = []
         self._meshes: list[Mesh] = []
         # What was no face, each with the number of the frame that saw it last.
         self._rejected: list[tuple[int, Detection]] = []
@@ -126,29 +126,33 @@ class MeshTracker:
         self.no_faces = 0
         """The number of detections that were no faces, in all frames together."""
 
-    def forget(self) -> None:
-        """Forget the faces of the frame before, because the next frame may be of another shot."""
-        self._meshes, self._unconfirmed, self._rejected = [], [], []
+    def begin(self) -> None:
+        """Begin the next frame, in which no face is known yet."""
+        self._before, self._meshes = self._meshes, []
+        self._frame += 1
+        oldest = self._frame - _REJECTED_FRAMES
+        self._rejected = [each for each in self._rejected if each[0] >= oldest]
+        self._known, self._unconfirmed = self._unconfirmed, []
 
     def follow(self, pictures: Pictures) -> list[Detection]:
-        """Begin a frame: find the faces of the frame before where they were.
+        """Find the faces of the frame before where they were.
+
+        After a cut that is where another face may be, on which the mesh may settle badly. So the
+        faces that `confirm` found in the frame before this call stay as they are.
 
         Args:
             pictures: The pictures of the frame.
 
         Returns:
-            The faces that are still there, in pixels of `pictures.view`.
+            All faces of the frame that are known so far, in pixels of `pictures.view`.
         """
-        before, self._meshes = self._meshes, []
-        self._frame += 1
-        oldest = self._frame - _REJECTED_FRAMES
-        self._rejected = [each for each in self._rejected if each[0] >= oldest]
-        self._known, self._unconfirmed = self._unconfirmed, []
-        pictures.fitting(map(square_of_mesh, before))
-        for mesh in before:
+        known = list(self._meshes)
+        pictures.fitting(map(square_of_mesh, self._before))
+        for mesh in self._before:
             square = square_of_mesh(mesh)
             now = self._settled(pictures, square, _ROUNDS_OF_FOLLOWING)
-            if now.logit >= FACE_LOGIT and _is_next(square, square_of_mesh(now)):
+            is_there = now.logit >= FACE_LOGIT and _is_next(square, square_of_mesh(now))
+            if is_there and not any(_are_one_face(now, other) for other in known):
                 self._keep(now)
         return self._faces()
 
@@ -158,6 +162,7 @@ class MeshTracker:
         found: Sequence[Detection],
         *,
         thorough: bool,
+        again: bool = False,
         needs_mesh: bool = False,
     ) -> list[Detection]:
         """Look at detections, and return all faces of the frame that are known so far.
@@ -168,7 +173,9 @@ class MeshTracker:
         Args:
             pictures: The pictures of the frame.
             found: What a detector found in it, in pixels of `pictures.view`.
-            thorough: Whether to look at every angle also at what was no face in the frame before.
+            thorough: Whether to look at every angle also at what was no face a moment ago.
+            again: Whether to look also at faces that are known, whose meshes may have settled
+                badly.
             needs_mesh: Whether only confirmed detections count, however high their scores are.
 
         Returns:
@@ -177,8 +184,7 @@ class MeshTracker:
         """
         pictures.fitting(square_of_landmarks(face.landmarks) for face in found)
         for face in found:
-            least = CERTAIN_LOGIT if thorough else FACE_LOGIT
-            if any(mesh.logit >= least and _explains(mesh, face) for mesh in self._meshes):
+            if not again and any(_explains(mesh, face) for mesh in self._meshes):
                 continue
             square = square_of_landmarks(face.landmarks)
             rejected = [other for _, other in self._rejected]

@@ -61,8 +61,8 @@ def with_strength(
         seen: The same tracks before smoothing.
         how: The settings. The strength is 0 in a frame in which the face was neither detected nor
             followed by `least_support` of its points. It is 1 from an eye distance of
-            `min_face_px` on. It is averaged over `fade_seconds` on either side, and fades in and out
-            over `fade_seconds` where a track begins or ends inside its shot.
+            `min_face_px` on. It is averaged over `fade_seconds` on either side, and fades in and
+            out over `fade_seconds` where a track begins or ends inside its shot.
         template_name: The template of the crops: "gpen" or "ffhq".
         least_score: The least score of the detector for a face, in [0, 1].
         frame_rate: Frames per second.
