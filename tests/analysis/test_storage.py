@@ -20,6 +20,7 @@ from vidrestore.common.errors import InputError
 from vidrestore.common.settings import Align
 from vidrestore.imaging.geometry import apply, invert, template, upright
 from vidrestore.media.probe import fingerprint, probe
+from vidrestore.models.face_mesh import SHAPE_POINTS
 
 
 def full_analysis():
@@ -30,7 +31,12 @@ def full_analysis():
         track = plain_track(7 + i, centre=(20, 20), side=19.3, first_frame=i, track_id=i)
         embedding = mean_direction([random.normal(size=8)]) if i else None
         score = random.random(7 + i).astype(np.float32)
-        tracks.append(replace(track, score=score, embedding=embedding, person_id=2))
+        track = replace(track, score=score, embedding=embedding, person_id=2)
+        if i != 1:
+            points = random.random((7 + i, len(SHAPE_POINTS), 2)).astype(np.float16)
+            angles = random.uniform(-90, 90, (7 + i, 2)).astype(np.float32)
+            track = replace(track, shapes=points, angles_degrees=angles)
+        tracks.append(track)
     info = info_of(
         64, 48, display_matrix=(0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30), transfer="pq",
         mastering_display=tuple(Fraction(i + 1, 50000) for i in range(10)),
@@ -43,7 +49,7 @@ def full_analysis():
         crc32=random.integers(0, 1 << 32, 12).astype(np.uint32),
         shots=((0, 5), (5, 12)), skipped={"too small": 3}, corrupt_frames=1, decode_errors=2,
         repaired_times=3, detector_errors=4, one_thread=True, coarse_landmarks=True,
-        template="ffhq", fingerprint="f" * 64, people_are_joined=True,
+        detector="yunet", template="ffhq", fingerprint="f" * 64, people_are_joined=True,
         margins=Margins(1, 2, 3, 4, 2),
     )  # fmt: skip
 

@@ -56,7 +56,7 @@ def test_a_large_clear_face_is_used_whole():
 
 def test_strength_fades_only_where_a_track_begins_or_ends_inside_its_shot():
     inside = strength_of(raw_track(np.repeat(FACE[None], 40, axis=0), 10, (0, 50)))
-    assert inside[0] == pytest.approx(1 / 6)
+    assert inside[0] == pytest.approx(0.15)
     assert inside[-1] == 1
     assert (np.diff(inside) >= 0).all()
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import binary_opening
 
 from vidrestore.analysis.tracks import RawTrack, Track, TracksByFrame
 from vidrestore.common.settings import Align
@@ -39,6 +40,8 @@ _MOST_CHANGE = 0.15
 _CLEAR, _BLURRED, _LEAST_OF_BLURRED, _CLEAR_QUANTILE = 0.6, 0.3, 0.4, 0.8
 # The distance of two faces, in sides of the crop, within which one of them may cover the other.
 _NEAR = 0.5
+# A face that is missed in fewer frames in a row is not covered by another one.
+_LEAST_COVERED_FRAMES = 3
 # Below this sharpness, a face has too little detail to tell sharp from blurred.
 _NO_DETAIL = 0.02
 
@@ -169,9 +172,13 @@ def turned_degrees(track: Track) -> Array:
 
 
 def _covered(track: Track, by_frame: TracksByFrame) -> list[int]:
-    """Return the frames, from 0, in which another face is seen where this one was not seen."""
+    """Return the frames, from 0, in which another face is seen where this one was not seen.
+
+    A face that is missed for a moment is not covered.
+    """
     covered = []
-    for at in np.flatnonzero(~track.detected).tolist():
+    missed = ~track.detected
+    for at in np.flatnonzero(binary_opening(missed, np.ones(_LEAST_COVERED_FRAMES))).tolist():
         middle = track.landmarks[at].mean(axis=0)
         near_px = _NEAR * crop_side_px(track.matrices[at])
         for other in by_frame.at(track.first_frame + at):

@@ -298,6 +298,7 @@ def segment_key(
         for rows in (track.matrices, track.landmarks):
             digest.update(rows.tobytes())
         digest.update(track.strength[frames].tobytes())
+        digest.update(b"" if track.shapes is None else track.shapes[frames].tobytes())
     return digest.hexdigest()
 
 
