@@ -413,6 +413,9 @@ def test_crops_as_alignment_makes_them_are_read(tmp_path, orientation, aspect):
         (in_info("width", 0), "width and height must be at least 1 pixel, not 0 x 48"),
         (in_array("score", 1.5, 3), "a score of track 0 is not from 0 to 1"),
         (turned_by([[1, 0.2], [0, 1]]), "the crop of track 0 is sheared"),
+        (in_array("shapes", np.nan, (3, 4, 0)), "the mesh of track 0 is far outside its crop"),
+        (in_array("shapes", 300, (8, 4, 0)), "the mesh of track 2 is far outside its crop"),
+        (in_array("angles_degrees", 181, (3, 0)), "an angle of track 0 is impossible"),
     ],
 )
 def test_the_sentence_names_what_cannot_be(tmp_path, change, reason):
