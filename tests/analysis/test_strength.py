@@ -145,7 +145,9 @@ def with_mesh(raw, yaw_degrees, pitch_degrees=0.0):
     return replace(raw, shapes=shapes, angles_degrees=angles)
 
 
-@pytest.mark.parametrize(("eyes_px", "expected"), [(12.0, 1.0), (13.0, 1.0), (10.5, 0.62), (8.0, 0)])
+@pytest.mark.parametrize(
+    ("eyes_px", "expected"), [(12.0, 1.0), (13.0, 1.0), (10.5, 0.62), (8.0, 0)]
+)
 def test_a_clear_frontal_face_is_used_whole_from_twelve_pixels_on(eyes_px, expected):
     scale = eyes_px / np.linalg.norm(FACE[1] - FACE[0])
     raw = raw_track(np.repeat(FACE[None] * scale, FRAMES, axis=0))

@@ -20,6 +20,7 @@ from vidrestore.imaging.geometry import Matrix, apply, invert, overlaps
 from vidrestore.models.detectors import Detection, Detector
 from vidrestore.models.face_mesh import (
     INPUT_PX,
+    NO_DOUBT_LOGIT,
     FaceMesh,
     Mesh,
     Square,
@@ -32,8 +33,9 @@ Picture = npt.NDArray[np.uint8]
 # From this logit on, a mesh is that of a face where a detector saw one. Of 794 squares without a
 # face, 5 settled at 0.8 to 2 and two at 2 and 3.
 FACE_LOGIT = 2.5
-# Rounds of the network for a face of the frame before.
-_ROUNDS_OF_FOLLOWING = 3
+# Rounds of the network for a face of the frame before, and the precision with which it settles: it
+# goes on settling in the next frame.
+_ROUNDS_OF_FOLLOWING, _COARSE = 3, 3.0
 # Rounds for a detection that was no face a moment ago.
 _ROUNDS_AGAIN = 2
 # A followed face moves by less, as a share of its size, and changes its size by a smaller factor.
@@ -119,6 +121,7 @@ class MeshTracker:
         self._unconfirmed: list[Detection] = []
         self._known: list[Detection] = []
         self._before: list[Mesh] = []
+        self._made: dict[int, Detection] = {}
         self._meshes: list[Mesh] = []
         # What was no face, each with the number of the frame that saw it last.
         self._rejected: list[tuple[int, Detection]] = []
@@ -129,6 +132,7 @@ class MeshTracker:
     def begin(self) -> None:
         """Begin the next frame, in which no face is known yet."""
         self._before, self._meshes = self._meshes, []
+        self._made.clear()
         self._frame += 1
         oldest = self._frame - _REJECTED_FRAMES
         self._rejected = [each for each in self._rejected if each[0] >= oldest]
@@ -150,7 +154,7 @@ class MeshTracker:
         pictures.fitting(map(square_of_mesh, self._before))
         for mesh in self._before:
             square = square_of_mesh(mesh)
-            now = self._settled(pictures, square, _ROUNDS_OF_FOLLOWING)
+            now = self._settled(pictures, square, _ROUNDS_OF_FOLLOWING, _COARSE)
             is_there = now.logit >= FACE_LOGIT and _is_next(square, square_of_mesh(now))
             if is_there and not any(_are_one_face(now, other) for other in known):
                 self._keep(now)
@@ -174,8 +178,8 @@ class MeshTracker:
             pictures: The pictures of the frame.
             found: What a detector found in it, in pixels of `pictures.view`.
             thorough: Whether to look at every angle also at what was no face a moment ago.
-            again: Whether to look also at faces that are known, whose meshes may have settled
-                badly.
+            again: Whether to look also at faces that are known, unless their meshes are beyond
+                doubt: a mesh may have settled badly.
             needs_mesh: Whether only confirmed detections count, however high their scores are.
 
         Returns:
@@ -184,7 +188,8 @@ class MeshTracker:
         """
         pictures.fitting(square_of_landmarks(face.landmarks) for face in found)
         for face in found:
-            if not again and any(_explains(mesh, face) for mesh in self._meshes):
+            least = NO_DOUBT_LOGIT if again else FACE_LOGIT
+            if any(mesh.logit >= least and _explains(mesh, face) for mesh in self._meshes):
                 continue
             square = square_of_landmarks(face.landmarks)
             rejected = [other for _, other in self._rejected]
@@ -212,7 +217,13 @@ class MeshTracker:
             share = _ONE_FACE if face.score >= self._sure_score else _ONE_HEAD
             if all(_distance(face.box, b) >= share * max(_size(face.box), _size(b)) for b in boxes):
                 others.append(face)
-        return [*map(detection_of, self._meshes), *others]
+        return [*(self._detection_of(mesh) for mesh in self._meshes), *others]
+
+    def _detection_of(self, mesh: Mesh) -> Detection:
+        """Return the detection of a mesh of this frame, made once."""
+        if (found := self._made.get(id(mesh))) is None:
+            found = self._made[id(mesh)] = detection_of(mesh)
+        return found
 
     def _keep(self, mesh: Mesh) -> None:
         """Add a mesh, unless it is of a face that has a better one; drop those that it betters."""
@@ -220,9 +231,11 @@ class MeshTracker:
         if all(mesh.logit > other.logit for other in rivals):
             self._meshes = [m for m in self._meshes if not any(m is r for r in rivals)] + [mesh]
 
-    def _settled(self, pictures: Pictures, square: Square, rounds: int) -> Mesh:
+    def _settled(
+        self, pictures: Pictures, square: Square, rounds: int, precision: float = 1.0
+    ) -> Mesh:
         picture, scale = pictures.best(square)
-        mesh = self._network.settle(picture, _scaled(square, scale), rounds)
+        mesh = self._network.settle(picture, _scaled(square, scale), rounds, precision=precision)
         return mesh.moved(_back(scale))
 
     def _found(self, pictures: Pictures, square: Square) -> Mesh | None:

@@ -26,9 +26,9 @@ from vidrestore.imaging.geometry import Matrix, apply, fit_similarity, invert, t
 
 POINTS = 468
 """The number of points of a mesh."""
-CERTAIN_LOGIT = 12.0
-"""From this logit on, the network sees a face upright in its square. A face upside down there
-reaches 11; clear upright faces lie between 15 and 50."""
+NO_DOUBT_LOGIT = 20.0
+"""From this logit on, the mesh has settled on a face at its angle. Clear faces lie between 15 and
+50; where the mesh settled upside down it reaches 11, and where it settled askew, 16."""
 
 INPUT_PX = 192
 """The side of the picture that the network looks at, in pixels."""
@@ -45,9 +45,8 @@ _HOPELESS_LOGIT = -15.0
 # Angles from which the search begins again where the logit stays low.
 _OTHER_STARTS_DEGREES = (45.0, -45.0, 90.0, -90.0, 180.0)
 _ROUNDS_OF_A_TRIAL = 2
-# Below the first logit after a trial, further rounds find no face; from the second on, no other
-# angle can be the right one.
-_UNLIKELY_LOGIT, _NO_DOUBT_LOGIT = -3.0, 20.0
+# Below this logit after a trial, further rounds find no face.
+_UNLIKELY_LOGIT = -3.0
 # The precision of a cold start, so that it does not depend on where the detector saw the face.
 _FINE = 0.2
 # Larger parts of the picture are reduced before they are turned, so that nothing aliases.
@@ -366,12 +365,12 @@ class FaceMesh:
             The settled mesh; None where there is no face.
         """
         mesh = self.settle(picture, square, _ROUNDS_OF_A_TRIAL)
-        if mesh.logit < _NO_DOUBT_LOGIT:
+        if mesh.logit < NO_DOUBT_LOGIT:
             trials = [mesh]
             for turned in _OTHER_STARTS_DEGREES:
                 start = Square(square.center, square.side_px, _turn(square.degrees + turned))
                 trials.append(self.settle(picture, start, _ROUNDS_OF_A_TRIAL))
-                if trials[-1].logit >= _NO_DOUBT_LOGIT:
+                if trials[-1].logit >= NO_DOUBT_LOGIT:
                     break
             mesh = max(trials, key=lambda each: each.logit)
             if mesh.logit < _UNLIKELY_LOGIT:
