@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,6 +23,9 @@ from vidrestore.models.face_parser import Parser
 from vidrestore.models.onnx_session import can_use_cuda
 from vidrestore.models.recognizer import Recognizer, embedding_of_photo, find_recognizer
 from vidrestore.models.restorers import FILES, Restorer, Schedule, adaptive
+
+if TYPE_CHECKING:
+    from vidrestore.models.face_mesh import FaceMesh
 
 _log = logging.getLogger("vidrestore")
 
@@ -130,6 +134,22 @@ def chosen_recognizer(
     except WeightsError as error:
         notify(on_event, f"vidrestore does not recognize people from one shot to the next: {error}")
         return None
+
+
+def chosen_face_mesh(
+    settings: Settings, on_event: OnEvent | None, hashes: FileHashes | None = None
+) -> FaceMesh | None:
+    """Open the face mesh where its file is here.
+
+    Args:
+        settings: The settings; `weights` matters.
+        on_event: Receives notices; None to receive none.
+        hashes: Hashes of the files that this run has read already. Default: none.
+
+    Returns:
+        The mesh; None, since the table of weights does not hold it yet.
+    """
+    return None
 
 
 def recognizer_folder(settings: Settings) -> Path | None:
