@@ -16,7 +16,7 @@ from vidrestore.common.files import check_readable_kind
 from vidrestore.common.settings import RESTORERS, Detect, Restore, Settings
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.models import weights
-from vidrestore.models.detectors import Detector
+from vidrestore.models.detectors import DetectionModels, Detector
 from vidrestore.models.devices import choose_device, has_room, what_fits
 from vidrestore.models.download import as_events
 from vidrestore.models.face_parser import Parser
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("vidrestore")
 
 _CPU = torch.device("cpu")
+_MESH = "face-mesh"
+_NOT_FOR_THIS = "nothing is downloaded for this detector"
 
 
 def open_detector(
@@ -42,7 +44,7 @@ def open_detector(
     """Open a detector.
 
     Args:
-        how: The settings that name the detector and its thresholds.
+        how: The settings that name the detector, which is not "auto", and its thresholds.
         find_weights: Maps the name of weights to their file or folder.
         threads: Number of threads that one detection may use; only "insightface" heeds it.
             Default: one for each core that this process may use.
@@ -80,6 +82,8 @@ def chosen_detector(
 ) -> Detector:
     """Open the detector that the settings name; missing weights are downloaded if allowed.
 
+    For the detector "auto", see `with_models_here`.
+
     Args:
         settings: The settings; `detect`, `restore` (for the device) and `weights` matter.
         on_event: Receives the progress of a download and notices; None to receive none.
@@ -95,12 +99,210 @@ def chosen_detector(
         ConfigError: The settings name an unknown pack of weights.
         UsageError: The settings name a device that cannot be used.
     """
+    if settings.detect.detector == "auto":
+        settings = _with(settings, detector=_best_detector(settings, on_event))
     return open_detector(
         settings.detect,
         threads=threads,
         device=_device_for_detection(settings),
         find_weights=weight_finder(settings, on_event, hashes),
     )
+
+
+def with_models_here(
+    settings: Settings,
+    on_event: OnEvent | None,
+    *,
+    begun: DetectionModels | None = None,
+    has_own_detector: bool = False,
+) -> Settings:
+    """Replace what is "auto" in the settings of detection by what this machine has.
+
+    The key of a cached analysis is made from the result, which names the detector. The function
+    downloads YuNet and the face mesh where they are missing and may be downloaded. One notice tells
+    about each that is missing. For the result of the function, the function changes nothing.
+
+    Args:
+        settings: The settings; `detect`, `people` and `weights` matter.
+        on_event: Receives the progress of a download and notices; None to receive none.
+        begun: What an earlier run of the same job used, which this run uses too; a notice tells
+            where it would choose otherwise now. Default: there was no such run.
+        has_own_detector: Whether the caller has a detector of its own; nothing is downloaded then.
+            Default: False.
+
+    Returns:
+        The settings with a `detect.detector` other than "auto", unless the caller has a detector;
+        with `detect.mesh` "auto" only where the mesh is here; and with `people.recognise` only
+        where the pack is here.
+
+    Raises:
+        ConfigError: The settings name an unknown pack of weights.
+    """
+    name: str = settings.detect.detector
+    mesh: str = settings.detect.mesh
+    recognise = settings.people.recognise
+    passed_over = []
+    if name == "auto" and not has_own_detector:
+        name = "auto" if begun is None else _detector_of(begun, settings, on_event)
+        if name == "auto":
+            name = _best_detector(settings, on_event)
+        elif (better := _best_here(settings)) != name:
+            passed_over.append(f"the detector {better}")
+    settings = _with(settings, detector=name)
+    if mesh == "auto":
+        not_fetched = _NOT_FOR_THIS if has_own_detector or name == "haar" else None
+        is_kept_off = begun is not None and not begun.has_mesh
+        if is_kept_off:
+            not_fetched = "the job began without it"
+        if not _has_mesh(settings, on_event, not_fetched):
+            mesh = "off"
+        elif is_kept_off:
+            mesh = "off"
+            passed_over.append("the face mesh")
+    if recognise:
+        # Opening the detector downloads the pack, or unpacks its zip.
+        recognise = name == "insightface" or recognizer_folder(settings) is not None
+        if recognise and begun is not None and not begun.recognizes:
+            recognise = False
+            passed_over.append("the recognizer")
+    if passed_over and begun is not None:
+        notify(
+            on_event,
+            f"this run goes on with the detector {name}, as the job began, and without "
+            f"{' and '.join(passed_over)}, which an earlier run did not use; add --no-resume to "
+            "start over with what is installed now",
+        )
+    return _with(settings, detector=name, mesh=mesh, recognise=recognise)
+
+
+def models_of(settings: Settings) -> DetectionModels | None:
+    """Describe the result of `with_models_here`, for the work folder of a job.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        The description; None where the detector is still to be chosen.
+    """
+    how = settings.detect
+    if how.detector == "auto":
+        return None
+    return DetectionModels(how.detector, how.mesh == "auto", settings.people.recognise)
+
+
+def _with(
+    settings: Settings, *, detector: str, mesh: str | None = None, recognise: bool | None = None
+) -> Settings:
+    """Return settings with another detector, mesh and recognition; None changes nothing."""
+    mesh = settings.detect.mesh if mesh is None else mesh
+    recognise = settings.people.recognise if recognise is None else recognise
+    detect = settings.detect.model_copy(update={"detector": detector, "mesh": mesh})
+    people = settings.people.model_copy(update={"recognise": recognise})
+    return settings.model_copy(update={"detect": detect, "people": people})
+
+
+def _folders(settings: Settings) -> tuple[Path, ...]:
+    return weights.search_folders(settings.weights.folder, settings.weights.also)
+
+
+def _best_here(settings: Settings) -> str:
+    """Return the name of the best detector that needs no download."""
+    folders = _folders(settings)
+    if weights.is_present(settings.detect.pack, folders):
+        return "insightface"
+    return "yunet" if weights.is_present("yunet", folders) else "haar"
+
+
+def _best_detector(settings: Settings, on_event: OnEvent | None) -> str:
+    """Return the name of the detector that "auto" stands for; YuNet is downloaded if allowed."""
+    if (name := _best_here(settings)) != "haar":
+        return name
+    if (why_not := _why_not_fetched("yunet", settings, on_event)) is None:
+        return "yunet"
+    notify(
+        on_event,
+        "faces are found by the Haar cascades of OpenCV, which miss turned faces and only estimate "
+        f"landmarks, because no InsightFace pack is installed and YuNet is missing: {why_not}; get "
+        "it with vidrestore weights fetch yunet (0.2 MB, free for any use)",
+    )
+    return "haar"
+
+
+def _detector_of(begun: DetectionModels, settings: Settings, on_event: OnEvent | None) -> str:
+    """Return the detector of an earlier run; "auto" where it can no longer be used."""
+    name = begun.detector
+    if name == "haar":
+        return name
+    if name == "insightface":
+        if weights.is_present(settings.detect.pack, _folders(settings)):
+            return name
+        why_not: str | None = f"the pack {settings.detect.pack} is missing"
+    elif (why_not := _why_not_fetched(name, settings, on_event)) is None:
+        return name
+    notify(
+        on_event,
+        f"this job began with the detector {name} and cannot go on with it: {why_not}; the faces "
+        "are found anew with another detector",
+    )
+    return "auto"
+
+
+def _why_not_fetched(name: str, settings: Settings, on_event: OnEvent | None) -> str | None:
+    """Download a weight if it is missing; return why it stays missing, or None."""
+    if weights.is_present(name, _folders(settings)):
+        return None
+    if settings.weights.offline:
+        return "downloads are switched off (--offline)"
+    try:
+        weight_finder(settings, on_event)(name)
+    except WeightsError as error:
+        _log.info("%s is not fetched: %s", name, error)
+        return "its download failed (--verbose shows the reason)"
+    return None
+
+
+def _has_mesh(settings: Settings, on_event: OnEvent | None, not_fetched: str | None) -> bool:
+    """Tell whether the face mesh is here, after a download if allowed; if not, send a notice.
+
+    `not_fetched` is the reason why it must not be downloaded; None: it may be.
+    """
+    if weights.is_present(_MESH, _folders(settings)):
+        return True
+    why_not = not_fetched or _why_not_fetched(_MESH, settings, on_event)
+    if why_not is None:
+        return True
+    notify(
+        on_event,
+        f"vidrestore works without the face mesh, whose file is missing: {why_not}; get it with "
+        f"vidrestore weights fetch {_MESH} (1.2 MB, free for any use)",
+    )
+    return False
+
+
+def chosen_face_mesh(
+    settings: Settings, on_event: OnEvent | None, hashes: FileHashes | None = None
+) -> FaceMesh | None:
+    """Open the face mesh; a missing file is downloaded as for `with_models_here`.
+
+    Args:
+        settings: The settings; `detect` and `weights` matter.
+        on_event: Receives the progress of a download and notices; None to receive none.
+        hashes: Hashes of the files that this run has read already. Default: none.
+
+    Returns:
+        The mesh; None where `detect.mesh` is off, or where the file is missing and cannot be
+        downloaded, about which a notice tells.
+
+    Raises:
+        WeightsError: The file is damaged, or OpenCV cannot load it.
+    """
+    how = settings.detect
+    not_fetched = _NOT_FOR_THIS if how.detector == "haar" else None
+    if how.mesh == "off" or not _has_mesh(settings, on_event, not_fetched):
+        return None
+    from vidrestore.models.face_mesh import FaceMesh
+
+    return FaceMesh(weight_finder(settings, on_event, hashes)(_MESH))
 
 
 def _device_for_detection(settings: Settings) -> torch.device:
@@ -134,22 +336,6 @@ def chosen_recognizer(
     except WeightsError as error:
         notify(on_event, f"vidrestore does not recognize people from one shot to the next: {error}")
         return None
-
-
-def chosen_face_mesh(
-    settings: Settings, on_event: OnEvent | None, hashes: FileHashes | None = None
-) -> FaceMesh | None:
-    """Open the face mesh where its file is here.
-
-    Args:
-        settings: The settings; `weights` matters.
-        on_event: Receives notices; None to receive none.
-        hashes: Hashes of the files that this run has read already. Default: none.
-
-    Returns:
-        The mesh; None, since the table of weights does not hold it yet.
-    """
-    return None
 
 
 def recognizer_folder(settings: Settings) -> Path | None:

@@ -85,9 +85,10 @@ _AROUND = REACH_FRAMES // 2
 # features, whose correlations reach nearly 1, as a share of the distance from the floor to 1.
 _SURE_COSINE, _SURE_SHARE = 0.15, 2 / 3
 # Beyond so much softness of the source, in pixels of the compared pictures, the floor for features
-# falls by so much a pixel: true restorations of sources of an eighth of the resolution reach 0.987,
-# of a sixteenth 0.93, of a twenty-fourth 0.88.
-_SOFT_PX, _FALL = 3.0, 0.12
+# falls by so much a pixel, and by so much at most, since another person's face looks alike under
+# much blur. True restorations of sources of an eighth of the resolution reach 0.987, of a sixteenth
+# 0.93, of a twenty-fourth 0.88; other people's faces 0.78, and 0.90 in the same pose.
+_SOFT_PX, _FALL, _DEEPEST_FALL = 3.0, 0.12, 0.2
 # From so many times the tolerated departure on, nothing of a restored eye or mouth is used.
 _DEPARTED = 1.75
 
@@ -239,7 +240,8 @@ class _Stage:
         identity = self._judge.identity(pair) if closely and self._identity > 0 else None
         trust = 1.0
         if self._features > 0:
-            floor = self._features - _FALL * max(soft_px - _SOFT_PX, 0.0)
+            fall = min(_FALL * max(soft_px - _SOFT_PX, 0.0), _DEEPEST_FALL)
+            floor = max(self._features - fall, 0.0)
             trust = _rise(features, floor, floor + (1 - floor) * _SURE_SHARE)
         if identity is not None:
             trust = min(trust, _rise(identity, self._identity, self._identity + _SURE_COSINE))
