@@ -2,15 +2,18 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 from helpers.small_disk import Disk, small_disk
 from helpers.videos import Command, MakeVideo, Result, stage_threads, write_video
 
 from vidrestore.cli import main
+from vidrestore.common.errors import WeightsError
+from vidrestore.models import weights
 
 _MOST_SECONDS = 30
 
@@ -47,6 +50,19 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     for name in ("VIDRESTORE_WEIGHTS", "VIDRESTORE_FFMPEG", "MODELSCOPE_CACHE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test in this process downloads weights, except from a server of its own."""
+    fetch_file = weights.fetch_file
+
+    def own_only(urls: Sequence[str], *arguments: Any, **more: Any) -> None:
+        if any(not url.startswith("http://127.0.0.1:") for url in urls):
+            raise WeightsError(f"a test downloads nothing, and not {urls[0]}")
+        fetch_file(urls, *arguments, **more)
+
+    monkeypatch.setattr(weights, "fetch_file", own_only)
 
 
 @pytest.fixture(autouse=True)

@@ -95,13 +95,13 @@ def visible(folder: Path) -> set[str]:
 
 def test_the_table_is_complete_and_invents_nothing() -> None:
     table = weights.load_table()
-    packs = {"buffalo_l", "buffalo_sc"}
-    assert set(table) == {"gpen-2048", "gpen-1024", "gpen-512", "gpen-256", "yunet"} | packs
+    packs, free = {"buffalo_l", "buffalo_sc"}, {"yunet", "face-mesh"}
+    assert set(table) == {"gpen-2048", "gpen-1024", "gpen-512", "gpen-256"} | free | packs
     for weight in table.values():
         assert weight.urls
         assert all(url.startswith("https://") for url in weight.urls)
-        assert "non-commercial" in weight.licence or weight.name == "yunet"
-    assert [name for name, weight in table.items() if weight.sha256] == ["yunet"]
+        assert ("non-commercial" in weight.licence) != (weight.name in free)
+    assert {name for name, weight in table.items() if weight.sha256} == free
     parity = Path(__file__).parents[1] / "data/gpen-parity/manifest.json"
     shapes = json.loads(parity.read_text(encoding="utf-8"))
     for name in ("gpen-2048", "gpen-512", "gpen-256"):
@@ -109,14 +109,29 @@ def test_the_table_is_complete_and_invents_nothing() -> None:
         assert (table[name].entries, table[name].parameters) == expected
 
 
-def test_the_real_yunet_is_the_one_in_the_table(target: Path) -> None:
-    file = SHARED_MODELS / "face_detection_yunet_2023mar.onnx"
+@pytest.mark.parametrize("name", ["yunet", "face-mesh"])
+def test_the_real_file_is_the_one_in_the_table(name: str, target: Path) -> None:
+    file = SHARED_MODELS / weights.load_table()[name].file
     if not file.exists():
         pytest.skip(f"needs {file}")
     target.mkdir()
     shutil.copy(file, target)
-    (result,) = weights.verify("yunet", [target])
+    (result,) = weights.verify(name, [target])
     assert (result.state, result.message) == ("good", "")
+    (row,) = (row for row in weights.list_weights([target]) if row.name == name)
+    assert (row.path, row.message) == (target / file.name, "")
+    content = bytearray(file.read_bytes())
+    content[1000] ^= 1
+    (target / file.name).write_bytes(content)
+    (result,) = weights.verify(name, [target])
+    assert result.state == "changed"
+    with pytest.raises(WeightsError, match=f"weights fetch {name}"):
+        weights.require(name, [target], target=target, offline=True)
+
+
+def test_a_missing_face_mesh_names_the_setting_that_does_without_it(target: Path) -> None:
+    with pytest.raises(WeightsError, match=r"face_landmark\.tflite .*detect\.mesh=off"):
+        weights.require("face-mesh", [target], target=target, offline=True)
 
 
 # Finding

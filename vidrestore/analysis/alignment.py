@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import solveh_banded
 
-from vidrestore.analysis.tracks import Motion, RawTrack, Track
+from vidrestore.analysis.tracks import HalfArray, Motion, RawTrack, Track
 from vidrestore.common.settings import Align
 from vidrestore.imaging.frame import BoolArray, FloatArray, VideoInfo
 from vidrestore.imaging.geometry import (
@@ -27,6 +27,11 @@ from vidrestore.imaging.geometry import (
 
 _LANDMARK_ORDER, _DRIFT_ORDER = 3, 2
 _ROUNDS = 6
+# The weight of the third difference of shapes at 25 frames per second; the rounds of reweighting;
+# and the mean residual, in sides of the crop, at which a frame has half its weight.
+_SHAPE_SMOOTHNESS, _SHAPE_ROUNDS, _SHAPE_OUTLIER = 2.0, 3, 0.01
+# The least share of the frames of a track with a mesh, and the weight of the other frames.
+_LEAST_SHARE_WITH_SHAPE, _WEIGHT_WITHOUT_SHAPE = 0.5, 0.05
 # The residual, in eye distances, at which the weight of a landmark is one half: a landmark further
 # off is an error. The limit for the drift is lower, because the measured motion is already removed.
 _OUTLIER_EYES, _DRIFT_OUTLIER_EYES = 0.06, 0.05
@@ -106,6 +111,9 @@ def align(
             )
         smooth = smooth[picture]
         upright_to_unit = fit_similarity(smooth, points)
+        shapes, angles = _smooth_shapes(
+            raw, sightings, _SHAPE_SMOOTHNESS * faster ** (2 * _LANDMARK_ORDER)
+        )
         aligned.append(
             Track(
                 track_id=track_id,
@@ -117,9 +125,59 @@ def align(
                 score=_filled(raw.score),
                 strength=np.ones(len(raw.score), np.float32),
                 detected=np.isfinite(raw.score),
+                shapes=None if shapes is None else _in_crop(shapes[picture], smooth, points),
+                angles_degrees=None if angles is None else angles[picture].astype(np.float32),
             )
         )
     return aligned
+
+
+def _smooth_shapes(
+    raw: RawTrack, sightings: Sequence[int], weight: float
+) -> tuple[Array | None, Array | None]:
+    """Smooth the shapes and angles of a track over time, with less weight for bad frames.
+
+    Returns (n, 86, 2) and (n, 2) float64 for the frames of `sightings`; None where less than half of
+    them have a mesh.
+    """
+    if raw.shapes is None or raw.angles_degrees is None:
+        return None, None
+    shapes = raw.shapes[list(sightings)].astype(np.float64)
+    angles = raw.angles_degrees[list(sightings)].astype(np.float64)
+    found = np.isfinite(angles[:, 0])
+    if np.count_nonzero(found) < _LEAST_SHARE_WITH_SHAPE * len(found):
+        return None, None
+    at = np.flatnonzero(found)
+    sparse = np.column_stack([shapes.reshape(len(shapes), -1), angles])
+    # Between and beyond the frames with a mesh, interpolated values hold the result in place.
+    values = np.column_stack(
+        [np.interp(np.arange(len(found)), at, column[at]) for column in sparse.T]
+    )
+    trust = np.where(found, 1.0, _WEIGHT_WITHOUT_SHAPE)
+    weights = trust
+    for _ in range(_SHAPE_ROUNDS):
+        smooth = whittaker(values, weights, weight)
+        residual = np.abs(smooth - values)[:, :-2].mean(axis=1)
+        weights = trust / (1 + (residual / _SHAPE_OUTLIER) ** 2)
+    return smooth[:, :-2].reshape(shapes.shape), smooth[:, -2:]
+
+
+def _in_crop(shapes: Array, smooth: Array, points: npt.NDArray[Any]) -> HalfArray:
+    """Convert shapes from the crop with the template "gpen" to the crop with another template.
+
+    Convention: `shapes` and the result are (x, y) in unit crops with edges at 0 and 1.
+
+    Args:
+        shapes: (n, 86, 2) points.
+        smooth: (n, 5, 2) landmarks in the upright view.
+        points: (5, 2) the template.
+
+    Returns:
+        (n, 86, 2) float16.
+    """
+    to_gpen = fit_similarity(smooth, template("gpen"))
+    moved = compose(fit_similarity(smooth, points), invert(to_gpen))
+    return np.asarray(apply(moved, shapes), np.float16)
 
 
 def _pictures(raw: RawTrack, repeats: BoolArray | None) -> tuple[list[int], list[int], IntArray]:
@@ -206,6 +264,8 @@ def _part(raw: RawTrack, start: int, end: int) -> RawTrack:
         score=raw.score[start:end],
         motions=(None, *raw.motions[start + 1 : end]),
         sharpness=raw.sharpness[start:end],
+        shapes=None if raw.shapes is None else raw.shapes[start:end],
+        angles_degrees=None if raw.angles_degrees is None else raw.angles_degrees[start:end],
         embeddings={
             frame: vector
             for frame, vector in raw.embeddings.items()

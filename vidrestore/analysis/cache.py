@@ -20,7 +20,7 @@ from vidrestore.common.text_files import can_be_found
 from vidrestore.media.decode import TimeRange
 from vidrestore.media.probe import Probe
 from vidrestore.models import weights
-from vidrestore.models.factory import recognizer_folder
+from vidrestore.models.factory import recognizer_folder, with_models_here
 
 _LOG = logging.getLogger("vidrestore")
 OTHER_FRAMES = (
@@ -58,7 +58,7 @@ def find_analysis(
 
     Args:
         source: The video.
-        settings: The settings of the run.
+        settings: The settings of the run; `with_models_here` replaces what is "auto" in them.
         span: The part of the source to look at; default: all.
         inspection: The measurements in sampled frames; default: measured here when needed.
         may_be_kept: False to ignore a cached analysis, because it does not match the frames of the
@@ -75,6 +75,7 @@ def find_analysis(
         UsageError: A setting does not suit the source.
         WeightsError: The weights of the detector are missing.
     """
+    settings = with_models_here(settings, on_event)
     path = _cache_path(source, settings, span) if settings.detect.remember else None
     if path is not None and not may_be_kept:
         _delete(path)
@@ -109,7 +110,7 @@ def remembered_analysis(
 
     Args:
         source: The video.
-        settings: The settings of the run.
+        settings: The settings of the run, a result of `with_models_here`.
         on_event: Receives a notice about a cached analysis that cannot be used; default: none is
             sent.
 
@@ -126,7 +127,7 @@ def forget_analysis(source: Probe, settings: Settings, on_event: OnEvent | None)
 
     Args:
         source: The video.
-        settings: The settings of the run.
+        settings: The settings of the run, a result of `with_models_here`.
         on_event: Receives the notice `OTHER_FRAMES`; None: none is sent.
     """
     notify(on_event, OTHER_FRAMES)

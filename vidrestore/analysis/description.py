@@ -158,6 +158,7 @@ def as_dict(analysis: Analysis) -> dict[str, Any]:
         "skipped": dict(analysis.skipped),
         "margins": None if analysis.margins is None else asdict(analysis.margins),
         "corrupt_frames": analysis.corrupt_frames,
+        "detector": analysis.detector,
         "people_are_joined": analysis.people_are_joined,
         "people": [asdict(person) for person in people_of(analysis)],
         "fingerprint": analysis.fingerprint,
@@ -202,6 +203,8 @@ def facts_of(analysis: Analysis) -> Iterator[tuple[str, str]]:
         yield "chroma location", f"{info.chroma_location}{_guess(info, 'chroma location')}"
     if info.transfer != "sdr" or info.primaries != "bt709":
         yield "colours", f"{info.transfer.upper()}, {info.primaries} primaries"
+    if analysis.detector:
+        yield "faces found with", analysis.detector
     if (light := info.mastering_display) is not None:
         yield "mastered on", f"{float(light[8]):g} to {float(light[9]):g} cd/m2"
     if info.content_light is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from av.video.reformatter import Interpolation
 
 from vidrestore.analysis.borders import NO_MARGINS, Margins
+from vidrestore.analysis.mesh_tracking import MeshTracker, Pictures, look_at_angles
 from vidrestore.analysis.tracks import Observation
 from vidrestore.common.settings import Detect
 from vidrestore.imaging import transfer
@@ -47,6 +48,10 @@ _MOST_FAILURES = 5
 # The closer look shows a face of 24 frame pixels with 20 pixels. Its square tiles overlap by the
 # largest face that the closer look searches for.
 _CLOSER, _TILE_OVERLAP_PX = 5 / 6, 96
+# The angles at which the picture is searched for turned faces: where no face is known, and on
+# request.
+_RIGHT_ANGLES_DEGREES = (90.0, 180.0, 270.0)
+_ALL_ANGLES_DEGREES = (45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0)
 
 
 @dataclass(slots=True)
@@ -157,8 +162,13 @@ def detect(
     margins: Margins = NO_MARGINS,
     recognise: Recognise | None = None,
     failures: Failures | None = None,
+    meshes: MeshTracker | None = None,
 ) -> Iterator[tuple[Frame, Observation]]:
     """Find the faces of every frame, with a second look where the first look may have missed some.
+
+    With the face mesh, a face is what the mesh confirms. The mesh first follows the faces of the
+    frame before; it then looks at what the detector found. If no face is known then, or with
+    `how.any_angle`, the detector also searches the turned picture, as often as it looks again.
 
     The second look shrinks the picture to find faces that fill it, where the first look found
     nothing or where a face of the frame before is gone. It also searches large frames tile by tile
@@ -176,6 +186,7 @@ def detect(
             time in seconds. Default: the faces get no embeddings.
         failures: Counts the frames at which `detector` or `recognise` failed. Such a frame keeps
             the faces that were found before the failure. Default: a counter that is dropped.
+        meshes: Confirms and follows the faces. Default: the detector alone decides.
 
     Yields:
         Each frame with its observation; faces are in frame pixels.
@@ -185,7 +196,7 @@ def detect(
     """
     failures = failures or Failures()
     view = upright(info, how.size_px)
-    again = _SecondLook(detector, info, view, how, margins)
+    again = _SecondLook(detector, info, view, how, margins, meshes)
     for look in looks:
         frame, found, error = look.frame, look.found, look.error
         seconds, in_margins = float(frame.pts * info.time_base), 0
@@ -208,6 +219,10 @@ def detect(
         yield frame, seen_here
 
 
+class _Confirm(Protocol):
+    def __call__(self, found: Sequence[Detection], needs_mesh: bool = False) -> list[Detection]: ...
+
+
 class _SecondLook:
     """Finds faces that the first look missed; called for the frames of one stream in order."""
 
@@ -218,9 +233,13 @@ class _SecondLook:
         view: Upright,
         how: Detect,
         margins: Margins,
+        meshes: MeshTracker | None,
     ) -> None:
         self._detector = detector
         self._info = info
+        self._view, self._meshes = view, meshes
+        self._angles_degrees = _ALL_ANGLES_DEGREES if how.any_angle else _RIGHT_ANGLES_DEGREES
+        self._at_any_angle = how.any_angle
         self._again_seconds = how.again_seconds
         self._margins = margins
         longer = round(_CLOSER * max(upright(info).coded_size))
@@ -238,20 +257,53 @@ class _SecondLook:
     def __call__(
         self, look: FirstLookResult, found: list[Detection], seconds: float
     ) -> list[Detection]:
-        """Return `found` and the other faces, in the same pixels."""
-        lost = [face for face in self._before if not _is_among(face, found)]
-        due = self._is_new(look.thumbnail) or seconds - self._looked_seconds >= self._again_seconds
+        """Return `found` and the other faces, in the same pixels; with a mesh, confirmed ones."""
+        is_new = self._is_new(look.thumbnail)
+        due = is_new or seconds - self._looked_seconds >= self._again_seconds
         if due:
             self._looked_seconds = seconds
+        confirmed = self._confirmed(look, thorough=is_new or (due and self._at_any_angle))
+        found = confirmed(found)
+        lost = [face for face in self._before if not _is_among(face, found)]
         if lost or (due and not found):
-            found = with_others(found, look_from_afar(look.picture, self._detector))
+            more = look_from_afar(look.picture, self._detector)
+            found = confirmed(with_others(found, more))
             lost = [face for face in lost if not _is_among(face, found)]
         if self._close is not None:
             tiles = self._tiles if due else self._tiles_of(lost)
             if tiles:
-                found = with_others(found, self._in_tiles(look.frame, tiles))
+                found = confirmed(with_others(found, self._in_tiles(look.frame, tiles)))
+        if due and self._meshes is not None and (self._at_any_angle or not found):
+            more = look_at_angles(look.picture, self._detector, self._angles_degrees)
+            found = confirmed(more, needs_mesh=True)
         self._before = found
         return found
+
+    def _confirmed(self, look: FirstLookResult, *, thorough: bool) -> _Confirm:
+        """Begin a frame; return what makes faces of detections."""
+        meshes = self._meshes
+        if meshes is None:
+            return lambda found, needs_mesh=False: list(found)
+        pictures = Pictures(look.picture, self._larger_picture(look.frame))
+        meshes.follow(pictures)
+
+        def confirm(found: Sequence[Detection], needs_mesh: bool = False) -> list[Detection]:
+            new = [face for face in found if face.shape is None]
+            return meshes.confirm(pictures, new, thorough=thorough, needs_mesh=needs_mesh)
+
+        return confirm
+
+    def _larger_picture(self, frame: Frame) -> Callable[[float], tuple[Picture, float]] | None:
+        own_px, view_px = (max(v.coded_size) for v in (upright(self._info), self._view))
+        if own_px <= view_px:
+            return None
+
+        def larger(factor: float) -> tuple[Picture, float]:
+            view = upright(self._info, min(round(factor * view_px), own_px))
+            picture = upright_picture(frame.image, self._info, view, self._margins)
+            return picture, max(view.coded_size) / view_px
+
+        return larger
 
     def _is_new(self, thumbnail: Picture) -> bool:
         before, self._thumbnail = self._thumbnail, thumbnail
@@ -346,4 +398,5 @@ def _in_frame(found: Detection, view: Upright) -> Detection:
         apply(back, found.landmarks).astype(np.float32),
         found.score,
         found.embedding,
+        found.shape,
     )

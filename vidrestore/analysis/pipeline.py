@@ -15,6 +15,7 @@ from vidrestore.analysis.borders import Margins
 from vidrestore.analysis.detection import Failures, FirstLook, Recognise, detect
 from vidrestore.analysis.edl import read_cuts, text_of_list
 from vidrestore.analysis.interlacing import Inspection, Interlacing, probe_and_inspect
+from vidrestore.analysis.mesh_tracking import MeshTracker
 from vidrestore.analysis.motion import FaceMotionEstimator, follow
 from vidrestore.analysis.people import join_people
 from vidrestore.analysis.result import Analysis, Fields, info_of_pictures
@@ -26,6 +27,7 @@ from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import (
     ChangedSourceError,
     InputError,
+    UsageError,
 )
 from vidrestore.common.events import OnEvent, Progress, notify
 from vidrestore.common.settings import Settings
@@ -42,7 +44,12 @@ from vidrestore.media.images import (
 from vidrestore.media.probe import Probe, fingerprint
 from vidrestore.media.pulldown import Matches, film_pictures
 from vidrestore.models.detectors import Detector, OneAtATime, check_detector
-from vidrestore.models.factory import chosen_detector, chosen_recognizer
+from vidrestore.models.factory import (
+    chosen_detector,
+    chosen_face_mesh,
+    chosen_recognizer,
+    with_models_here,
+)
 from vidrestore.models.recognizer import Embedder
 
 # A detector takes about a hundred megabytes, and decoding is too slow for more than four.
@@ -132,6 +139,7 @@ def analyze(
     interlacing, margins = inspection.interlacing, inspection.margins
     notify(on_event, *filter(None, [margins.notice()]))
     hashes = hashes or FileHashes()
+    settings = with_models_here(settings, on_event, has_own_detector=detector is not None)
     if detector is None:
         at_once = _detector_threads(settings)
         each = max(1, usable_cores() // at_once)
@@ -141,15 +149,22 @@ def analyze(
         ]
     else:
         detectors = [OneAtATime(detector)] * 2
+    # The detector of a caller decides by itself what a face is.
+    mesh = chosen_face_mesh(settings, on_event, hashes) if detector is None else None
+    if settings.detect.any_angle and mesh is None:
+        raise UsageError(
+            "detect.any_angle is on, which needs the face mesh; run vidrestore weights fetch "
+            "face-mesh, or switch detect.any_angle off"
+        )
     recognizer = chosen_recognizer(settings, on_event, hashes)
 
     def observe(*, may_seek: bool) -> _ObservationCollector:
         every = settings.people.every_seconds
         recognise = None if recognizer is None else Embedder(recognizer, every_seconds=every)
         collector = _ObservationCollector(settings, info, interlacing)
-        stage = _detection_stage(
-            collector.info, detectors, recognise, settings, margins, collector.failures
-        )
+        if mesh is not None:
+            collector.meshes = MeshTracker(mesh, least_score=detectors[0].least_score)
+        stage = _detection_stage(collector, detectors, recognise, settings, margins)
         _observe_frames(collector, source, stage, span, on_event, may_seek=may_seek)
         return collector
 
@@ -176,7 +191,8 @@ def analyze(
     if collector.failures.frames:
         notify(on_event, f"the detector failed first at {collector.failures.first}")
     analysis = replace(
-        _build_analysis(collector, settings, detectors[0]),
+        _build_analysis(collector, settings, detectors[0], has_mesh=mesh is not None),
+        detector=settings.detect.detector if detector is None else type(detector).__name__,
         fingerprint=probe.fingerprint,
         margins=margins or None,
         people_are_joined=recognizer is not None,
@@ -198,6 +214,7 @@ class _ObservationCollector:
         self.film = Matches()
         self.seen, self.in_margins = Observations(), 0
         self.damage, self.failures = DecodeErrors(), Failures()
+        self.meshes: MeshTracker | None = None
         self._shots = ShotFinder(settings.shots)
 
     def add(self, observation: Observation) -> None:
@@ -245,15 +262,14 @@ _DetectionStage = Callable[[Iterator[Frame], StageThreads], Iterator[Observation
 
 
 def _detection_stage(
-    info: VideoInfo,
+    collector: _ObservationCollector,
     detectors: Sequence[Detector],
     recognise: Recognise | None,
     settings: Settings,
     margins: Margins,
-    failures: Failures,
 ) -> _DetectionStage:
     """Build the stage from frames to observations; all detectors but the last run in parallel."""
-    how = settings.detect
+    how, info = settings.detect, collector.info
     estimator = FaceMotionEstimator(
         info,
         carry_frames=gap_frames(settings.track, info.frame_rate, how.every),
@@ -270,7 +286,8 @@ def _detection_stage(
             how,
             margins=margins,
             recognise=recognise,
-            failures=failures,
+            failures=collector.failures,
+            meshes=collector.meshes,
         )
         observations = follow(threads.background(found, depth=4, name="detect"), estimator)
         return threads.background(observations, depth=8, name="follow")
@@ -306,10 +323,11 @@ def _observe_frames(
 
 
 def _build_analysis(
-    collector: _ObservationCollector, settings: Settings, detector: Detector
+    collector: _ObservationCollector, settings: Settings, detector: Detector, *, has_mesh: bool
 ) -> Analysis:
     """Derive shots, tracks and geometry from the observations of all frames."""
     seen, damage = collector.seen, collector.damage
+    is_coarse = detector.coarse and not has_mesh
     info = replace(collector.info, frame_rate=_plausible_rate(collector.info, seen))
     shots = collector.shots(settings, info)
     rate, every = info.frame_rate, settings.detect.every
@@ -331,7 +349,7 @@ def _build_analysis(
             info,
             settings.align,
             template_name=template_of(settings),
-            coarse=detector.coarse,
+            coarse=is_coarse,
             repeats=_repeats(seen),
         ),
         raw,
@@ -346,7 +364,9 @@ def _build_analysis(
         replace(track, track_id=track_id, person_id=person, embedding=was.embedding)
         for track_id, ((track, was), person) in enumerate(zip(kept, people, strict=True))
     ]
+    no_faces = 0 if collector.meshes is None else collector.meshes.no_faces
     skipped = {
+        "no face, by the face mesh": no_faces,
         "seen too briefly to be sure of": brief,
         "seen in a border or in a tape's head-switching noise": collector.in_margins,
         **reasons,
@@ -363,7 +383,7 @@ def _build_analysis(
         repaired_times=damage.repaired_times,
         detector_errors=collector.failures.frames,
         one_thread=damage.found,
-        coarse_landmarks=detector.coarse,
+        coarse_landmarks=is_coarse,
         template=template_of(settings),
         fields=collector.fields(),
     )

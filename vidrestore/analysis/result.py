@@ -73,6 +73,9 @@ class Analysis:
     """Whether the source is damaged, so that only one decoding thread gives the same frames."""
     coarse_landmarks: bool = False
     """Whether the detector guessed the landmarks from boxes."""
+    detector: str = ""
+    """The name of the detector that found the faces, or the class of the caller's detector; empty:
+    it is not known."""
     template: str = "gpen"
     """The template to which the matrices map the landmarks; see `imaging.geometry.template`."""
     fingerprint: str = ""
@@ -221,15 +224,5 @@ def _in_frames(track: Track) -> list[Track]:
         skipped = (parity - track.first_frame) % 2
         rows = slice(skipped, None, 2)
         if len(track.matrices[rows]):
-            parts.append(
-                replace(
-                    track,
-                    first_frame=(track.first_frame + skipped) // 2,
-                    matrices=np.ascontiguousarray(track.matrices[rows]),
-                    landmarks=np.ascontiguousarray(track.landmarks[rows]),
-                    score=track.score[rows],
-                    strength=track.strength[rows],
-                    detected=track.detected[rows],
-                )
-            )
+            parts.append(track.frames(rows, first_frame=(track.first_frame + skipped) // 2))
     return parts

@@ -28,7 +28,7 @@ from pydantic import (
 
 from vidrestore.analysis.borders import Margins
 from vidrestore.analysis.result import Analysis, Fields
-from vidrestore.analysis.tracks import Track
+from vidrestore.analysis.tracks import PER_FRAME, Track
 from vidrestore.common.checksums import (
     ChecksumError,
     checked_content,
@@ -41,9 +41,10 @@ from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import Matrix, compose, invert, upright
 from vidrestore.media.probe import Probe
 
-_VERSION = 5
-# The attributes of a track that have one row for each of its frames.
-_PER_FRAME = ("matrices", "landmarks", "score", "strength", "detected")
+_VERSION = 6
+# The attributes of a track that have one row for each of its frames; those of its mesh may be None.
+_OF_MESH = ("shapes", "angles_degrees")
+_PER_FRAME = tuple(name for name in PER_FRAME if name not in _OF_MESH)
 _PER_TRACK = ("track_id", "person_id", "first_frame", "work_px")
 _SMALLEST_WORK_PX, _LARGEST_WORK_PX = 1 << 3, 1 << 14
 _LARGEST_SIDE_PX = 1 << 17
@@ -52,6 +53,8 @@ _MOST = 1 << 62
 # picture; its least size in pixels.
 _FAR, _SMALL_PX = 100.0, 1e-3
 _UNIT_LENGTH = 1e-3
+# The points of a mesh lie nearer to its crop, in sides of the crop.
+_FAR_SHAPE = 100.0
 # The tolerances for matrices, which are rounded to float32.
 _MOST_SHEARED, _SINGULAR = 1e-3, 1e-9
 
@@ -99,7 +102,7 @@ class _StoredFields(_Stored):
 class _Header(_Stored):
     """All of an `Analysis` except its arrays."""
 
-    version: Literal[5]
+    version: Literal[6]
     info: _Info
     margins: Annotated[Margins, AfterValidator(_checked_margins)] | None
     fields: _StoredFields | None
@@ -111,6 +114,7 @@ class _Header(_Stored):
     detector_errors: _Count
     one_thread: bool
     coarse_landmarks: bool
+    detector: str
     template: Literal["gpen", "ffhq"]
     fingerprint: str
     people_are_joined: bool
@@ -164,6 +168,10 @@ def save(analysis: Analysis, path: Path, *, key: str = "") -> None:
         arrays[name] = np.array([getattr(t, name) for t in tracks], np.int64)
     for name in _PER_FRAME if tracks else ():
         arrays[name] = np.concatenate([getattr(t, name) for t in tracks])
+    has_mesh = [t.shapes is not None for t in tracks]
+    arrays["has_mesh"] = np.array(has_mesh, np.bool_)
+    for name in _OF_MESH if any(has_mesh) else ():
+        arrays[name] = np.concatenate([getattr(t, name) for t in tracks if t.shapes is not None])
     has_embedding = [t.embedding is not None for t in tracks]
     arrays["has_embedding"] = np.array(has_embedding, np.bool_)
     if any(has_embedding):
@@ -310,11 +318,16 @@ def _analysis(header: _Header, arrays: Mapping[str, Any]) -> Analysis:
     _check_rows(arrays, lengths)
     ends = np.cumsum(lengths)
     embeddings = iter(arrays.get("embedding", ()))
+    of_mesh = 0
     tracks = []
     for i, end in enumerate(ends):
         rows = slice(int(end - lengths[i]), int(end))
         values: dict[str, Any] = {name: int(arrays[name][i]) for name in _PER_TRACK}
         values |= {name: arrays[name][rows] for name in _PER_FRAME}
+        if arrays["has_mesh"][i]:
+            rows = slice(of_mesh, of_mesh + int(lengths[i]))
+            of_mesh = rows.stop
+            values |= {name: arrays[name][rows] for name in _OF_MESH}
         track = Track(**values)
         if arrays["has_embedding"][i]:
             track = replace(track, embedding=next(embeddings))
@@ -330,10 +343,13 @@ def _check_rows(arrays: Mapping[str, Any], lengths: npt.NDArray[Any]) -> None:
     count = len(lengths)
     if lengths.dtype != np.int64 or lengths.ndim != 1 or (count and lengths.min() < 1):
         raise ValueError("tracks have lengths from 1 on")
-    if arrays["has_embedding"].dtype != np.bool_:
-        raise ValueError("has_embedding is True or False")
-    wanted = dict.fromkeys((*_PER_TRACK, "has_embedding"), count)
+    for name in ("has_embedding", "has_mesh"):
+        if arrays[name].dtype != np.bool_ or arrays[name].ndim != 1:
+            raise ValueError(f"{name} is True or False")
+    wanted = dict.fromkeys((*_PER_TRACK, "has_embedding", "has_mesh"), count)
     wanted |= {name: int(lengths.sum()) for name in _PER_FRAME if count}
+    if count == len(arrays["has_mesh"]):
+        wanted |= dict.fromkeys(_OF_MESH, int(lengths[arrays["has_mesh"]].sum()))
     wanted["embedding"] = int(np.count_nonzero(arrays["has_embedding"]))
     for name, rows in wanted.items():
         if len(arrays.get(name, ())) != rows:
@@ -404,6 +420,11 @@ def _check_track(track: Track, frame_count: int, info: VideoInfo) -> None:
     far_px = _FAR * math.hypot(info.width, info.height)
     _must(np.abs(track.landmarks).max() < far_px, f"{whose} is far outside the picture")
     _check_crops(track.matrices.astype(np.float64), info, far_px, whose)
+    if track.shapes is not None and track.angles_degrees is not None:
+        is_near = bool((np.abs(track.shapes.astype(np.float64)) < _FAR_SHAPE).all())  # NaN is not
+        _must(is_near, f"the mesh of {whose} is far outside its crop")
+        is_angle = bool((np.abs(track.angles_degrees) <= 180).all())
+        _must(is_angle, f"an angle of {whose} is impossible")
     if (embedding := track.embedding) is not None:
         _must(embedding.dtype == np.float32 and embedding.ndim == 1, "a value has another type")
         length = float(np.linalg.norm(embedding))

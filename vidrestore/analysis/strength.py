@@ -18,8 +18,8 @@ from vidrestore.analysis.tracks import RawTrack, Track
 from vidrestore.common.settings import Align
 from vidrestore.imaging.geometry import apply, crop_side_px, template
 
-# Multiples of `min_face_px`: the strength is 0 up to the first and 1 from the second on.
-_SMALL, _LARGE = 0.8, 1.2
+# The share of `min_face_px` up to which the strength is 0; it is 1 from `min_face_px` on.
+_SMALL = 2 / 3
 # How far the nose stands in front of the eyes, in eye distances.
 _NOSE = 0.6
 # The strength is 1 up to the first angle and 0 from the second on, where the landmarks lie on a
@@ -27,8 +27,13 @@ _NOSE = 0.6
 _TURNED_DEGREES, _AWAY_DEGREES = 50.0, 80.0
 # The factor at the least score, and how far above the least score the factor is 1.
 _UNSURE, _SURE_SCORE = 0.3, 0.15
+# The same for the mesh, which measures yaw and pitch; its errors grow with the angle.
+_YAW_DEGREES, _YAW_AWAY_DEGREES = 45.0, 75.0
+_PITCH_DEGREES, _PITCH_AWAY_DEGREES = 40.0, 70.0
 # The least product of the factors of size and score that a track must reach in some frame.
 _LEAST_SURE = 0.5
+# The largest change of the strength from one frame to the next.
+_MOST_CHANGE = 0.15
 # Sharpness is relative to that of the clear frames of the track, a quantile. The factor is 1 from
 # _CLEAR on; at _BLURRED and below, where motion or focus blurs the face, it is _LEAST_OF_BLURRED.
 _CLEAR, _BLURRED, _LEAST_OF_BLURRED, _CLEAR_QUANTILE = 0.6, 0.3, 0.4, 0.8
@@ -53,8 +58,8 @@ def with_strength(
         tracks: The aligned tracks.
         seen: The same tracks before smoothing.
         how: The settings. The strength is 0 in a frame in which the face was neither detected nor
-            followed by `least_support` of its points. It is one half at an eye distance of
-            `min_face_px`. It is averaged over `fade_seconds` on either side, and fades in and out
+            followed by `least_support` of its points. It is 1 from an eye distance of
+            `min_face_px` on. It is averaged over `fade_seconds` on either side, and fades in and out
             over `fade_seconds` where a track begins or ends inside its shot.
         template_name: The template of the crops: "gpen" or "ffhq".
         least_score: The least score of the detector for a face, in [0, 1].
@@ -83,7 +88,7 @@ def with_strength(
             result.append(None)
             continue
         strength = _averaged(np.prod(list(factors.values()), axis=0), fade_frames)
-        strength = np.minimum(strength, _ramps(raw, fade_frames))
+        strength = _without_jumps(np.minimum(strength, _ramps(raw, fade_frames)), raw)
         for name, factor in factors.items():
             is_reason = (strength == 0) & (factor == 0)
             reasons[name] += int(np.count_nonzero(is_reason))
@@ -105,14 +110,24 @@ def _factors(
     """Yield each factor of the strength, after the reason that applies where the factor is 0."""
     sides = np.array([crop_side_px(matrix) for matrix in track.matrices])
     eyes_px = float(np.linalg.norm(eyes[1] - eyes[0])) * sides
-    yield "too small", _ramp(eyes_px / max(min_face_px, 1e-6), _SMALL, _LARGE)
-    degrees = _averaged(turned_degrees(track), 1)
-    yield "turned away", 1 - _ramp(degrees, _TURNED_DEGREES, _AWAY_DEGREES)
+    yield "too small", _ramp(eyes_px / max(min_face_px, 1e-6), _SMALL, 1.0)
+    yield "turned away", _frontness(track)
     surely = _ramp(track.score, least_score, least_score + _SURE_SCORE)
     yield "unsure", _UNSURE + (1 - _UNSURE) * surely
     if len(raw.sharpness) and np.isfinite(raw.sharpness).any():
         yield "blurred", _clearness(raw.sharpness)
     yield "hidden or lost for a moment", _is_in_sight(raw, least_support).astype(np.float64)
+
+
+def _frontness(track: Track) -> Array:
+    """Return the factor of each frame for a head that is turned away."""
+    if track.angles_degrees is None:
+        degrees = _averaged(turned_degrees(track), 1)
+        return 1 - _ramp(degrees, _TURNED_DEGREES, _AWAY_DEGREES)
+    yaw, pitch = np.abs(track.angles_degrees.astype(np.float64)).T
+    sideways = _ramp(yaw, _YAW_DEGREES, _YAW_AWAY_DEGREES)
+    upward = _ramp(pitch, _PITCH_DEGREES, _PITCH_AWAY_DEGREES)
+    return (1 - sideways) * (1 - upward)
 
 
 def turned_degrees(track: Track) -> Array:
@@ -159,6 +174,20 @@ def _ramps(raw: RawTrack, fade_frames: int) -> Array:
     if raw.first_frame + n < raw.shot[1]:
         limits = np.minimum(limits, ramp[::-1])
     return limits
+
+
+def _without_jumps(strength: Array, raw: RawTrack) -> Array:
+    """Lower the strength where it would change faster than by `_MOST_CHANGE` a frame.
+
+    Before and after a track that begins or ends inside its shot, the strength is 0.
+    """
+    n = len(strength)
+    outside = [raw.first_frame > raw.shot[0], raw.first_frame + n < raw.shot[1]]
+    padded = np.concatenate([[0.0] * outside[0], strength, [0.0] * outside[1]], dtype=np.float64)
+    steps = _MOST_CHANGE * np.arange(len(padded))
+    padded = np.minimum.accumulate(padded - steps) + steps
+    padded = (np.minimum.accumulate(padded[::-1] - steps) + steps)[::-1]
+    return np.asarray(padded[int(outside[0]) :][:n])
 
 
 def _ramp(values: npt.NDArray[Any], low: float, high: float) -> Array:

@@ -15,11 +15,12 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
-from vidrestore.analysis.tracks import Motion, Observation, RawTrack, mean_direction
+from vidrestore.analysis.tracks import HalfArray, Motion, Observation, RawTrack, mean_direction
 from vidrestore.common.settings import Tracking
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.geometry import overlaps
 from vidrestore.models.detectors import Detection
+from vidrestore.models.face_mesh import SHAPE_POINTS
 
 Array = npt.NDArray[Any]
 
@@ -377,7 +378,21 @@ def _raw_track(path: _Path, shot: tuple[int, int]) -> RawTrack:
             motions[after.frame - first] = after.motions.get(before.place)
     measured = tuple(motions) if any(motions) else ()
     embeddings = {s.frame: vector for s in path if (vector := s.embedding) is not None}
-    return RawTrack(first, shot, landmarks, score, measured, embeddings, sharpness)
+    shapes, angles = _shapes(path, count)
+    return RawTrack(first, shot, landmarks, score, measured, embeddings, sharpness, shapes, angles)
+
+
+def _shapes(path: _Path, count: int) -> tuple[HalfArray | None, FloatArray | None]:
+    """Return (n, 86, 2) points and (n, 2) yaw and pitch of a path; None without any mesh."""
+    found = [(s.frame - path[0].frame, s.face.shape) for s in path if s.face.shape is not None]
+    if not found:
+        return None, None
+    points = np.full((count, len(SHAPE_POINTS), 2), np.nan, np.float16)
+    angles = np.full((count, 2), np.nan, np.float32)
+    for at, shape in found:
+        points[at] = shape.points
+        angles[at] = shape.yaw_degrees, shape.pitch_degrees
+    return points, angles
 
 
 def _embedding(path: _Path) -> FloatArray | None:

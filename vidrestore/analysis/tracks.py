@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, overload
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from vidrestore.imaging.frame import BoolArray, FloatArray, _check
 from vidrestore.models.detectors import Detection
+from vidrestore.models.face_mesh import SHAPE_POINTS, FaceShape
 
-if TYPE_CHECKING:
-    pass
+HalfArray = npt.NDArray[np.float16]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,9 +87,16 @@ class RawTrack:
 
     NaN where the sharpness was not measured; empty where it was measured in no frame.
     """
+    shapes: HalfArray | None = None
+    """(n, 86, 2) float16: the points of `FaceShape`, in its convention; NaN where no mesh was
+    found. None, the default: no mesh was found in any frame."""
+    angles_degrees: FloatArray | None = None
+    """(n, 2) float32 yaw and pitch of `FaceShape`; NaN where no mesh was found. None, the default,
+    as `shapes`."""
 
     def __post_init__(self) -> None:
         n = len(self.landmarks)
+        _check_shapes(self.shapes, self.angles_degrees, n)
         if len(self.sharpness) not in (0, n):
             raise ValueError(f"{len(self.sharpness)} values of sharpness for {n} frames")
         if len(self.motions) not in (0, n):
@@ -131,9 +138,20 @@ class Track:
     """(n,) True where the detector found the face, False where its place was interpolated."""
     embedding: FloatArray | None = None
     """The mean embedding of the face, (d,) of unit length; None without a recognizer."""
+    shapes: HalfArray | None = None
+    """(n, 86, 2) float16: the points `SHAPE_POINTS` of the face mesh, smoothed; None, the default:
+    the face has no mesh.
+
+    Convention: (x, y) in the unit crop of `matrices`, whose outer edges lie at 0 and 1.
+    """
+    angles_degrees: FloatArray | None = None
+    """(n, 2) float32 yaw and pitch of the head, smoothed: yaw is positive where the nose points to
+    the right of the upright picture, pitch where the face looks up. None, the default, as
+    `shapes`."""
 
     def __post_init__(self) -> None:
         n = len(self.matrices)
+        _check_shapes(self.shapes, self.angles_degrees, n)
         _check("matrices", self.matrices, (n, 2, 3), np.float32)
         _check("landmarks", self.landmarks, (n, 5, 2), np.float32)
         _check("score", self.score, (n,), np.float32)
@@ -151,6 +169,38 @@ class Track:
     def end_frame(self) -> int:
         """The index one past the last frame of the track."""
         return self.first_frame + len(self.matrices)
+
+    def frames(self, rows: slice, *, first_frame: int) -> Track:
+        """Take some of the frames out of the track.
+
+        Args:
+            rows: The frames, counted from the first one of the track.
+            first_frame: The index of the first of them in the video of the result.
+
+        Returns:
+            The track of these frames alone.
+        """
+        parts: dict[str, Any] = {
+            name: np.ascontiguousarray(values[rows])
+            for name in PER_FRAME
+            if (values := getattr(self, name)) is not None
+        }
+        return replace(self, first_frame=first_frame, **parts)
+
+
+PER_FRAME = (
+    "matrices", "landmarks", "score", "strength", "detected", "shapes", "angles_degrees",
+)  # fmt: skip
+"""The attributes of a track that have one row for each of its frames, or are None."""
+
+
+def _check_shapes(shapes: HalfArray | None, angles: FloatArray | None, n: int) -> None:
+    if (shapes is None) != (angles is None):
+        raise ValueError("shapes and angles_degrees belong together")
+    if shapes is not None:
+        _check("shapes", shapes, (n, len(SHAPE_POINTS), 2), np.float16)
+    if angles is not None:
+        _check("angles_degrees", angles, (n, 2), np.float32)
 
 
 def mean_direction(vectors: Sequence[FloatArray]) -> FloatArray | None:
@@ -219,8 +269,8 @@ class TracksByFrame:
 class Observations(Sequence[Observation]):
     """A sequence of observations by frame, stored compactly and without their thumbnails.
 
-    Memory: about 400 bytes for a frame with one face, plus its embedding if it has one. As objects
-    with thumbnails, observations take nine times that. Each access builds a new `Observation`.
+    Memory: about 400 bytes for a frame with one face, plus 360 for its mesh and its embedding if it
+    has them. Each access builds a new `Observation`.
     """
 
     def __init__(self) -> None:
@@ -272,9 +322,14 @@ class _Packed(NamedTuple):
     """(m, 10) float64: index before, index now, points, support, matrix of each motion."""
     embeddings: tuple[FloatArray | None, ...]
     """The embedding of each face; empty where no face has one."""
+    shapes: bytes
+    """(n, 86, 2) float16: the points of the shape of each face, NaN where it has none; or empty."""
+    angles: bytes
+    """(n, 3) float32: yaw, pitch and logit of the shape of each face; or empty."""
 
 
-_NO_FACES = _Packed(b"", b"", b"", b"", ())
+_NO_FACES = _Packed(b"", b"", b"", b"", (), b"", b"")
+_NO_SHAPE = np.full((len(SHAPE_POINTS), 2), np.nan, np.float16)
 
 
 def _packed(seen: Observation) -> _Packed:
@@ -282,12 +337,20 @@ def _packed(seen: Observation) -> _Packed:
     places = np.array([[*d.box, *d.landmarks.ravel()] for d in faces], np.float32)
     motions = [[*pair, m.points, m.support, *m.matrix.ravel()] for pair, m in seen.motions.items()]
     embeddings = tuple(d.embedding for d in faces)
+    shapes = [d.shape for d in faces]
+    has_shapes = any(shape is not None for shape in shapes)
+    points = [_NO_SHAPE if s is None else s.points for s in shapes]
+    angles = [
+        [np.nan] * 3 if s is None else [s.yaw_degrees, s.pitch_degrees, s.logit] for s in shapes
+    ]
     return _Packed(
         places.tobytes(),
         np.array([d.score for d in faces], np.float64).tobytes(),
         np.array(seen.sharpness, np.float64).tobytes(),
         np.array(motions, np.float64).tobytes(),
         embeddings if any(e is not None for e in embeddings) else (),
+        np.array(points, np.float16).tobytes() if has_shapes else b"",
+        np.array(angles, np.float32).tobytes() if has_shapes else b"",
     )
 
 
@@ -295,8 +358,18 @@ def _detections(packed: _Packed) -> Iterator[Detection]:
     places = np.frombuffer(packed.places, np.float32).reshape(-1, 14)
     scores = np.frombuffer(packed.scores).tolist()
     embeddings = packed.embeddings or (None,) * len(scores)
-    for place, score, embedding in zip(places, scores, embeddings, strict=True):
-        yield Detection(place[:4].copy(), place[4:].reshape(5, 2).copy(), score, embedding)
+    shapes = _shapes(packed) if packed.shapes else [None] * len(scores)
+    for place, score, embedding, shape in zip(places, scores, embeddings, shapes, strict=True):
+        yield Detection(place[:4].copy(), place[4:].reshape(5, 2).copy(), score, embedding, shape)
+
+
+def _shapes(packed: _Packed) -> list[FaceShape | None]:
+    points = np.frombuffer(packed.shapes, np.float16).reshape(-1, len(SHAPE_POINTS), 2)
+    angles = np.frombuffer(packed.angles, np.float32).reshape(-1, 3).tolist()
+    return [
+        None if np.isnan(logit) else FaceShape(own.copy(), yaw, pitch, logit)
+        for own, (yaw, pitch, logit) in zip(points, angles, strict=True)
+    ]
 
 
 def _motions(packed: _Packed) -> Iterator[tuple[tuple[int, int], Motion]]:

@@ -48,6 +48,8 @@ def show_summary(summary: Summary, target: Path) -> None:
     if summary.kept:
         row = f"{summary.kept} of them were kept from an earlier run and not restored again"
         table.add_row("", row)
+    if summary.detector:
+        table.add_row("faces found with", _cell(summary.detector))
     if summary.restorers:
         table.add_row("restored with", _cell(", ".join(summary.restorers)))
     table.add_row("shots", str(summary.shots))

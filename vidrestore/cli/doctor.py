@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vidrestore.common.errors import system_reason
+from vidrestore.common.settings import Detect
 from vidrestore.common.system import machine_cores, machine_memory, usable_cores
 from vidrestore.models import weights
 
@@ -92,7 +93,7 @@ def diagnose(weights_folder: Path | None = None) -> Diagnosis:
         *(_guarded(what, probe) for what, probe in _PROBES),
     )
     return Diagnosis(
-        findings=(*machine, *trouble, *map(_weight, rows)),
+        findings=(*machine, *trouble, *_detection(rows), *map(_weight, rows)),
         slow=tuple(_slow()),
         runs_now=tuple(_runs_now(machine, rows)),
     )
@@ -286,7 +287,30 @@ def _insightface() -> Finding:
     version = _version("insightface")
     if version is None:
         return Finding("insightface", "not installed", "use --detector yunet or haar")
-    return Finding("insightface", version, "the default detector")
+    return Finding("insightface", version, "the default detector, if its pack is here")
+
+
+def _detection(rows: Sequence[weights.Row]) -> Iterator[Finding]:
+    """Yield which detector is the default here, and whether the face mesh is."""
+    here = {row.name for row in rows if row.path and not row.message}
+    if {Detect().pack, "yunet"} & here:
+        name = "insightface" if Detect().pack in here else "yunet"
+        yield Finding("default detector", name, "it is installed")
+    else:
+        yield Finding(
+            "default detector",
+            "yunet, which is missing",
+            "the first run downloads it (0.2 MB, free for any use); without a download, haar",
+        )
+    if "face-mesh" in here:
+        yield Finding("face mesh", "here", "used with every detector")
+    else:
+        yield Finding(
+            "face mesh",
+            "missing",
+            "downloaded with insightface and yunet, or by vidrestore weights fetch face-mesh "
+            "(1.2 MB, free for any use); without it, vidrestore works as well as it can",
+        )
 
 
 def _version(package: str) -> str | None:

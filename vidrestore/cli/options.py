@@ -102,7 +102,7 @@ DetectorName = Annotated[
         autocompletion=_values("detect", "detector"),
         rich_help_panel="How to restore",
         help="Choose the face detector: insightface, yunet, or haar, which needs no weights and "
-        "is less exact. Default: insightface.",
+        "is less exact. auto: the best that is installed, else yunet, downloaded. Default: auto.",
     ),
 ]
 Reference = Annotated[

@@ -67,9 +67,15 @@ class Fields(Section):
 class Detect(Section):
     """How vidrestore finds faces in the upright picture with square pixels."""
 
-    detector: Literal["insightface", "yunet", "haar"] = "insightface"
+    detector: Literal["auto", "insightface", "yunet", "haar"] = "auto"
     """insightface: SCRFD from an InsightFace pack. yunet: a small network with a free license.
-    haar: OpenCV's cascades, which need no file and only estimate landmarks."""
+    haar: OpenCV's cascades, which need no file and only estimate landmarks. auto: insightface if
+    its pack is installed, else yunet, which vidrestore downloads if it is missing, and haar only
+    if that is impossible."""
+    mesh: Literal["auto", "off"] = "auto"
+    """auto: use the face mesh, a small network with a free license, if its file is there. If it is
+    missing, vidrestore downloads it, except with haar, which downloads nothing. off: never use
+    it."""
     margins: bool = True
     """Whether to measure black borders and the noise of a tape's head switching. No face is taken
     from them, and the detector does not see the noise; the output keeps both. Pictures are not
@@ -90,6 +96,9 @@ class Detect(Section):
     again_seconds: float = Field(0.5, gt=0, le=3600)
     """Time, in seconds, between searches for faces that are too large or too small for the usual
     search."""
+    any_angle: bool = False
+    """Whether to search for faces at every angle, also where upright faces are found; needs the
+    face mesh. Turned faces are searched for anyway where no face is found."""
     threads: int | None = Field(None, ge=1, le=64)
     """Number of frames in which faces are detected at the same time. None: one for each core, at
     most 4."""
@@ -151,7 +160,7 @@ class Align(Section):
     """Jump of the landmarks, in eye distances, at which a track ends if its pixels do not confirm
     the jump."""
     min_face_px: float = Field(12.0, ge=0, le=4096)
-    """Eye distance, in pixels, at which a face gets half the strength. Below 0.8 times this
+    """Eye distance, in pixels, from which a face gets all of its strength. Below two thirds of this
     distance it gets none."""
     fade_seconds: float = Field(0.2, ge=0, le=60)
     """Time, in seconds, over which strength rises and falls where a track begins or ends inside a

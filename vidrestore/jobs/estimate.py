@@ -176,15 +176,7 @@ def _part(analysis: Analysis) -> tuple[Analysis, TimeRange]:
 def _cut(track: Track, first: int, end: int) -> Track:
     """Cut the frames [first, end) out of a track, and count them from `first`."""
     frames = slice(max(first - track.first_frame, 0), end - track.first_frame)
-    return replace(
-        track,
-        first_frame=max(track.first_frame - first, 0),
-        matrices=track.matrices[frames],
-        landmarks=track.landmarks[frames],
-        score=track.score[frames],
-        strength=track.strength[frames],
-        detected=track.detected[frames],
-    )
+    return track.frames(frames, first_frame=max(track.first_frame - first, 0))
 
 
 def _seconds_per_face(restorer: Restorer, analysis: Analysis, settings: Settings) -> float:

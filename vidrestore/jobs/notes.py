@@ -36,6 +36,14 @@ class _Note(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class _Models(_Note):
+    """The fields of `DetectionModels`."""
+
+    detector: Literal["insightface", "yunet", "haar"]
+    has_mesh: bool
+    recognizes: bool
+
+
 class JobNote(_Note):
     """The note about the source that a work folder belongs to."""
 
@@ -43,6 +51,8 @@ class JobNote(_Note):
     """The version of the notes."""
     source: _Word
     """The fingerprint of the source."""
+    models: _Models | None = None
+    """What finds the faces; None: it is not known, or the job was given its analysis."""
 
 
 class _PartNote(_Note):

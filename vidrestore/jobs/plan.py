@@ -6,7 +6,7 @@ Each step returns one value, which the later steps take.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -47,7 +47,13 @@ from vidrestore.media.images import is_pictures
 from vidrestore.media.probe import Probe, probe
 from vidrestore.media.remux import trial_remux
 from vidrestore.models.face_parser import Parser
-from vidrestore.models.factory import chosen_parser, chosen_restorer, chosen_restorers
+from vidrestore.models.factory import (
+    chosen_parser,
+    chosen_restorer,
+    chosen_restorers,
+    models_of,
+    with_models_here,
+)
 from vidrestore.models.restorers import Restorer, RestorerInfo, Schedule
 from vidrestore.restoration.companion import (
     PairedVideo,
@@ -195,6 +201,7 @@ def plan_job(
         VidrestoreError: The request cannot be fulfilled.
     """
     source = inspect_source(request, work, on_event)
+    request = _with_models(request, work, source, on_event)
     output = choose_output(request, work, source, on_event)
     faces = analyze_and_select(request, source, on_event, may_be_kept=may_be_kept)
     return assemble(request, work, source, output, faces, on_event)
@@ -262,7 +269,9 @@ def choose_output(
     """
     settings, target, base = request.settings, request.target, source.base
     layering = _layering(request, work)
-    if (reason := work.begin(source.probe.fingerprint, resume=request.resume)) is not None:
+    models = models_of(settings) if request.analysis is None else None
+    reason = work.begin(source.probe.fingerprint, resume=request.resume, models=models)
+    if reason is not None:
         notify(on_event, reason)
     info, mode = base.info, source.interlacing.mode
     if mode in ("bob", "frame", "film"):
@@ -436,6 +445,19 @@ def assemble(
         restorers=restorers_of_segments(segments, analysis, faces.described, redo),
         has_kept_analysis=faces.has_kept_analysis,
     )
+
+
+def _with_models(
+    request: RestoreRequest, work: WorkFolder, source: InspectedSource, on_event: OnEvent | None
+) -> RestoreRequest:
+    """Choose what finds the faces: what the job began with, else the best that is here."""
+    if request.analysis is not None and request.choice.reference is None:
+        return request  # no detector is needed
+    begun = work.begun_with(source.probe.fingerprint) if request.resume else None
+    if begun is not None and request.choice.reference is not None:
+        begun = replace(begun, recognizes=True)  # the photo needs the recognizer
+    settings = with_models_here(request.settings, on_event, begun=begun)
+    return replace(request, settings=settings)
 
 
 def _layering(request: RestoreRequest, work: WorkFolder) -> LayerOutput | None:

@@ -234,6 +234,7 @@ def plan_redo(kept: FinishedJob, analysis: Analysis, source: Path) -> Redo:
     merged = replace(
         old, tracks=tuple(tracks), skipped=_skipped(old, analysis, frames),
         template=analysis.template, people_are_joined=analysis.people_are_joined,
+        detector=" and ".join(dict.fromkeys(filter(None, (old.detector, analysis.detector)))),
     )  # fmt: skip
     return Redo(kept, merged, frames, shots, notes)
 

@@ -90,6 +90,8 @@ class Summary:
     """Shots of the source."""
     redone_shots: tuple[int, ...] = ()
     """The numbers, from 1, of the shots that --redo-shots rendered; empty: all were."""
+    detector: str = ""
+    """The name of the detector that found the faces; empty: it is not known."""
     restorers: tuple[str, ...] = ()
     """The names of the restorers that were used."""
     repeated: int = 0
@@ -170,6 +172,7 @@ def summarize(
         tracks=len(analysis.tracks),
         people=len({track.person_id for track in analysis.tracks}),
         shots=len(analysis.shots),
+        detector=analysis.detector,
         skipped=skipped,
         likeness=likeness_by_track(stats, analysis),
         corrupt_frames=analysis.corrupt_frames,

@@ -2,7 +2,7 @@
 
 OUTPUT.vidrestore/
     lock                locked while a run works
-    job.json            the note about the source
+    job.json            the note about the source, and about what finds its faces
     segments/0007.mp4   a part of the new video stream; its note 0007.json holds its key, size and
                         hash; its name is 0007.*.part.mp4 while it is being written
     video.mp4           all segments, joined, with the note video.json
@@ -24,7 +24,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ from vidrestore.jobs.notes import (
     read_note,
     write_note,
 )
+from vidrestore.models.detectors import DetectionModels
 from vidrestore.restoration.crop_cache import bytes_in, crops_in, forget_frames_outside
 
 ANALYSIS = "analysis.npz"
@@ -116,13 +117,17 @@ class WorkFolder:
         self._is_unkeyed = False
         self._dropped: list[str] = []
 
-    def begin(self, source: str, *, resume: bool) -> str | None:
+    def begin(
+        self, source: str, *, resume: bool, models: DetectionModels | None = None
+    ) -> str | None:
         """Keep what an earlier run on the same source finished, and remove everything else.
 
         Args:
             source: The fingerprint of the source (`vidrestore.media.probe.fingerprint`).
             resume: Whether to use what an earlier run finished. A kept job (`keep`) and its
                 analysis stay in either case, if they belong to the same source.
+            models: What finds the faces, for `begun_with` in a later run. Default: not known, so
+                what an earlier run noted stays.
 
         Returns:
             A notice that tells why the parts of an earlier run are not used; None where there are
@@ -138,7 +143,8 @@ class WorkFolder:
                 _remove(entry)
         self._segments.mkdir(exist_ok=True)
         self.drop_unfinished()
-        self._note(own, {"version": VERSION, "source": source})
+        noted = asdict(models) if models is not None else (earlier or {}).get("models")
+        self._note(own, {"version": VERSION, "source": source, "models": noted})
         if is_same or not has_note or not resume:
             return None
         if earlier is None:
@@ -147,6 +153,20 @@ class WorkFolder:
                 "damaged or of another version"
             )
         return f"the work of an earlier run in {self.path} is of another source and is not used"
+
+    def begun_with(self, source: str) -> DetectionModels | None:
+        """Return what found the faces in the run whose work this folder holds.
+
+        Args:
+            source: The fingerprint of the source.
+
+        Returns:
+            What `begin` noted; None where there is no such note, or it is of another source.
+        """
+        note = read_note(self.path / "job.json", JobNote)
+        if note is None or note["source"] != source or note.get("models") is None:
+            return None
+        return DetectionModels(**note["models"])
 
     def keep_results_apart(self) -> None:
         """Store the results of this run in a folder of their own, which the end of the run removes.

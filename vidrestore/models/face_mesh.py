@@ -31,7 +31,8 @@ CERTAIN_LOGIT = 12.0
 """From this logit on, the network sees a face upright in its square. A face upside down there
 reaches 11; clear upright faces lie between 15 and 50."""
 
-_INPUT_PX = 192
+INPUT_PX = 192
+"""The side of the picture that the network looks at, in pixels."""
 _OUTPUTS = ("conv2d_21", "conv2d_31")
 # The side of the square over the longer side of the box of the points.
 _MARGIN = 1.5
@@ -44,7 +45,9 @@ _SIDE_OF_CROP = 0.87
 _HOPELESS_LOGIT = -15.0
 # Angles from which the search begins again where the logit stays low.
 _OTHER_STARTS_DEGREES = (45.0, -45.0, 90.0, -90.0, 180.0)
-_ROUNDS_OF_A_TRIAL = 4
+_ROUNDS_OF_A_TRIAL = 2
+# Below this logit after a trial, further rounds find no face.
+_UNLIKELY_LOGIT = -3.0
 # Larger parts of the picture are reduced before they are turned, so that nothing aliases.
 _LARGEST_STEP = 1.5
 
@@ -218,9 +221,9 @@ class Square:
         Convention:
             Pixel centers (x, y) of the picture -> pixel centers of the 192 x 192 picture.
         """
-        scale, angle = _INPUT_PX / self.side_px, np.radians(self.degrees)
+        scale, angle = INPUT_PX / self.side_px, np.radians(self.degrees)
         linear = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-        return np.column_stack([linear, (_INPUT_PX - 1) / 2 - linear @ np.array(self.center)])
+        return np.column_stack([linear, (INPUT_PX - 1) / 2 - linear @ np.array(self.center)])
 
 
 def square_of_landmarks(landmarks: npt.NDArray[Any], degrees: float | None = None) -> Square:
@@ -311,12 +314,12 @@ class FaceMesh:
             The mesh, whether or not there is a face.
         """
         crop = _cut(picture, square)
-        blob = cv2.dnn.blobFromImage(crop, 1 / 255, (_INPUT_PX, _INPUT_PX), swapRB=True)
+        blob = cv2.dnn.blobFromImage(crop, 1 / 255, (INPUT_PX, INPUT_PX), swapRB=True)
         self._network.setInput(blob)
         values, logit = self._network.forward(_OUTPUTS)
         points = np.asarray(values, np.float64).reshape(POINTS, 3)
         flat = apply(invert(square.matrix), points[:, :2])
-        z = points[:, 2] * (square.side_px / _INPUT_PX)
+        z = points[:, 2] * (square.side_px / INPUT_PX)
         return Mesh(np.column_stack([flat, z]).astype(np.float32), float(np.ravel(logit)[0]))
 
     def settle(
@@ -355,19 +358,19 @@ class FaceMesh:
         Returns:
             The settled mesh; None where there is no face.
         """
-        mesh = self.settle(picture, square)
-        if mesh.logit >= CERTAIN_LOGIT:
-            return mesh
-        trials = [mesh]
-        for turned in _OTHER_STARTS_DEGREES:
-            start = Square(square.center, square.side_px, _turn(square.degrees + turned))
-            trials.append(self.settle(picture, start, _ROUNDS_OF_A_TRIAL))
-            if trials[-1].logit >= CERTAIN_LOGIT:
-                break
-        best = max(trials, key=lambda each: each.logit)
-        if best is not mesh:
-            best = self.settle(picture, square_of_mesh(best))
-        return best if best.is_face else None
+        mesh = self.settle(picture, square, _ROUNDS_OF_A_TRIAL)
+        if mesh.logit < CERTAIN_LOGIT:
+            trials = [mesh]
+            for turned in _OTHER_STARTS_DEGREES:
+                start = Square(square.center, square.side_px, _turn(square.degrees + turned))
+                trials.append(self.settle(picture, start, _ROUNDS_OF_A_TRIAL))
+                if trials[-1].logit >= CERTAIN_LOGIT:
+                    break
+            mesh = max(trials, key=lambda each: each.logit)
+            if mesh.logit < _UNLIKELY_LOGIT:
+                return None
+        mesh = self.settle(picture, square_of_mesh(mesh))
+        return mesh if mesh.is_face else None
 
 
 def _has_settled(square: Square, following: Square) -> bool:
@@ -384,7 +387,7 @@ def _turn(degrees: float) -> float:
 def _cut(picture: npt.NDArray[np.uint8], square: Square) -> npt.NDArray[np.uint8]:
     """Return the square as (192, 192, 3); black beyond the picture."""
     matrix = square.matrix
-    step = square.side_px / _INPUT_PX
+    step = square.side_px / INPUT_PX
     if step > _LARGEST_STEP:
         half = 0.75 * square.side_px
         height, width = picture.shape[:2]
@@ -392,7 +395,7 @@ def _cut(picture: npt.NDArray[np.uint8], square: Square) -> npt.NDArray[np.uint8
         x0, x1 = (int(np.clip(v, 0, width)) for v in (x - half, x + half + 1))
         y0, y1 = (int(np.clip(v, 0, height)) for v in (y - half, y + half + 1))
         if x1 - x0 < 2 or y1 - y0 < 2:
-            return np.zeros((_INPUT_PX, _INPUT_PX, 3), np.uint8)
+            return np.zeros((INPUT_PX, INPUT_PX, 3), np.uint8)
         part = picture[y0:y1, x0:x1]
         size = (max(1, round((x1 - x0) / step)), max(1, round((y1 - y0) / step)))
         picture = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
@@ -401,5 +404,5 @@ def _cut(picture: npt.NDArray[np.uint8], square: Square) -> npt.NDArray[np.uint8
         back = np.array([[sx, 0, x0 + (sx - 1) / 2], [0, sy, y0 + (sy - 1) / 2]])
         linear = matrix[:, :2] @ back[:, :2]
         matrix = np.column_stack([linear, matrix[:, :2] @ back[:, 2] + matrix[:, 2]])
-    crop = cv2.warpAffine(picture, matrix, (_INPUT_PX, _INPUT_PX), flags=cv2.INTER_LINEAR)
+    crop = cv2.warpAffine(picture, matrix, (INPUT_PX, INPUT_PX), flags=cv2.INTER_LINEAR)
     return np.asarray(crop, np.uint8)

@@ -54,7 +54,7 @@ class Weight:
 
     name: str
     """The name of the weight in settings and on the command line."""
-    kind: Literal["gpen", "yunet", "pack"]
+    kind: Literal["gpen", "yunet", "face-mesh", "pack"]
     """The kind of network, or "pack" for the zip of an InsightFace pack."""
     file: str
     """The name under which vidrestore stores the file; for a pack, the name of its zip."""
@@ -222,6 +222,25 @@ def find(name: str, folders: Sequence[Path], *, table: Table | None = None) -> P
     return _located(_named(name, folders, table), folders)
 
 
+def is_present(name: str, folders: Sequence[Path]) -> bool:
+    """Tell whether `require` finds a weight without a download.
+
+    Args:
+        name: Name of the weight.
+        folders: The folders to search, in order; see `search_folders`.
+
+    Returns:
+        True where a folder holds the file, or a pack as a folder or as a zip.
+
+    Raises:
+        ConfigError: `name` is neither in the table nor the name of a pack in `folders`.
+    """
+    weight = _named(name, folders, None)
+    return _located(weight, folders) is not None or (
+        weight.kind == "pack" and _first_file(folders, (weight.file,)) is not None
+    )
+
+
 def _named(name: str, folders: Sequence[Path], table: Table | None) -> Weight:
     """Return the entry of the table, or a new one for a pack of the user's own."""
     entries = table or load_table()
@@ -309,7 +328,10 @@ def _missing(weight: Weight, folders: Sequence[Path], offline: bool) -> str:
 
 
 def _by_hand(weight: Weight, folder: Path) -> str:
-    return f"put {weight.file} into {folder}, or use {WITHOUT_DOWNLOAD}, which need no download"
+    without = f"use {WITHOUT_DOWNLOAD}, which need no download"
+    if weight.kind == "face-mesh":
+        without = "work without it with --set detect.mesh=off"
+    return f"put {weight.file} into {folder}, or {without}"
 
 
 def _unpack_by_hand(weight: Weight, folders: Sequence[Path], target: Path) -> Path | None:

@@ -31,7 +31,7 @@ from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.images import is_pictures
 from vidrestore.media.probe import probe
 from vidrestore.media.source import main_video_stream, open_source
-from vidrestore.models.factory import chosen_restorer
+from vidrestore.models.factory import chosen_restorer, with_models_here
 from vidrestore.models.restorers import Restorer, check_restorer
 from vidrestore.restoration.segments import Segment
 from vidrestore.restoration.statistics import RestorationStats
@@ -129,6 +129,8 @@ def write_preview(
     settings = with_template(settings, restorer)
     seconds = LOOP_SECONDS if moves else Fraction(0)
     span, is_kept = None, False
+    if analysis is None or choice.reference is not None:
+        settings = with_models_here(settings, on_event)
     if analysis is None:
         analysis, span, is_kept = _find_analysis(
             source, at_seconds, seconds, settings, choice, on_event

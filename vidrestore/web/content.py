@@ -198,8 +198,16 @@ def detector_choices(folders: Sequence[Path], *, offline: bool) -> tuple[Choices
         none.
     """
     names = get_args(Detect.model_fields["detector"].annotation)
-    known = {"insightface": [Settings().detect.pack], "yunet": ["yunet"], "haar": []}
+    pack = Settings().detect.pack
+    without_download = offline or not _missing([pack], folders)
+    known = {
+        "auto": [] if without_download else ["yunet"],
+        "insightface": [pack],
+        "yunet": ["yunet"],
+        "haar": [],
+    }
     labels = {
+        "auto": "The best that is installed",
         "insightface": "InsightFace: small, turned and dark faces too",
         "yunet": "YuNet: quick",
         "haar": "Haar: always there; misses turned faces",
@@ -237,7 +245,8 @@ def _fetching(weights: Sequence[Weight]) -> str:
     """Return the note on the download of missing weights, with its size if that is known."""
     size = sum(weight.bytes or 0 for weight in weights)
     known = size and all(weight.bytes for weight in weights)
-    words = f"downloads {size / 1e6:.0f} MB first" if known else "downloads its weights first"
+    figure = f"{size / 1e6:.0f}" if size >= 1e6 else f"{size / 1e6:.1f}"
+    words = f"downloads {figure} MB first" if known else "downloads its weights first"
     free = all("non-commercial" not in weight.licence for weight in weights)
     return words if free else f"{words}; for non-commercial use only"
 

@@ -15,9 +15,22 @@ import numpy.typing as npt
 from vidrestore.common.errors import UsageError
 from vidrestore.imaging.frame import FloatArray, _check
 from vidrestore.imaging.geometry import Matrix, Rect, apply, overlaps
+from vidrestore.models.face_mesh import FaceShape
 
 NAMES = ("insightface", "yunet", "haar")
 """Names of the detectors that the settings may choose."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionModels:
+    """What finds the faces of a job and tells them apart; its work folder keeps this."""
+
+    detector: str
+    """The name of the detector, one of `NAMES`."""
+    has_mesh: bool
+    """Whether the face mesh is used."""
+    recognizes: bool
+    """Whether the recognizer of an InsightFace pack is used, if the pack has one."""
 
 
 class Detector(ABC):
@@ -240,6 +253,8 @@ class Detection:
     embedding: FloatArray | None = None
     """(d,) float32 of unit length: the recognizer's vector of the face, similar for faces of one
     person. None, the default: no recognizer has seen the face."""
+    shape: FaceShape | None = None
+    """The outline, features and angles of the face; None, the default: no mesh was found."""
 
     def __post_init__(self) -> None:
         _check("box", self.box, (4,), np.float32)

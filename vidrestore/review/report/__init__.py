@@ -361,7 +361,7 @@ def _restorers(plan: Plan, summary: Summary) -> list[tuple[str, str | None]]:
 
 def _how(plan: Plan, summary: Summary) -> Iterator[tuple[str, str]]:
     settings, job = plan.job.settings, plan.job
-    yield "detector", settings.detect.detector
+    yield "detector", job.analysis.detector or settings.detect.detector
     how = settings.guard
     if max(how.identity, how.features, how.expression) > 0:
         yield "likeness measured by", job.judge

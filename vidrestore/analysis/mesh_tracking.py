@@ -1,0 +1,323 @@
+"""Faces confirmed by their mesh, and followed by it from frame to frame.
+
+A detector says where a face may be; the mesh says whether it is one, at which angle, and where its
+points lie. Whichever detector found a face, its landmarks come from the mesh, so the crop does not
+depend on the detector. A face that the mesh knows from the frame before needs no detector, so a
+head that tilts further than the detector can see is not lost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vidrestore.imaging.geometry import Matrix, apply, invert, overlaps
+from vidrestore.models.detectors import Detection, Detector
+from vidrestore.models.face_mesh import (
+    CERTAIN_LOGIT,
+    INPUT_PX,
+    FaceMesh,
+    Mesh,
+    Square,
+    square_of_landmarks,
+    square_of_mesh,
+)
+
+Picture = npt.NDArray[np.uint8]
+
+# From this logit on, a mesh is that of a face where a detector saw one. Of 794 squares without a
+# face, 5 settled at 0.8 to 2 and two at 2 and 3.
+FACE_LOGIT = 2.5
+# Rounds of the network for a face of the frame before.
+_ROUNDS_OF_FOLLOWING = 3
+# Rounds for a detection that was no face a moment ago.
+_ROUNDS_AGAIN = 2
+# A followed face moves by less, as a share of its size, and changes its size by a smaller factor.
+_MOST_SHIFT, _MOST_GROWTH = 0.35, 1.35
+# Meshes nearer to each other than the first share of the smaller size are of one face; nearer than
+# the second share of the larger size, only certain ones are of two faces.
+_ONE_FACE, _ONE_HEAD = 0.5, 0.8
+# A detection that the mesh does not confirm counts, by its own landmarks, if its score exceeds the
+# least score of the detector by so much: in a dark or low picture, and on heads near profile, the
+# network may see no face. In hair, ears and cloth YuNet's scores exceed it by at most 0.11. Once
+# such a face is known, its least score is the detector's.
+_SURE_SCORE = 0.15
+# A detection whose box has a larger overlap with one that was no face within so many frames is
+# looked at only at its own angle.
+_SAME_BOX, _REJECTED_FRAMES = 0.5, 12
+# Faces whose square is smaller, as a share of the network's picture, are looked at in a larger one.
+_TOO_SMALL = 0.8
+# The logit is divided by this, and a logistic function of it is the score of the face.
+_LOGIT_SCALE = 3.0
+
+
+def score_of(logit: float) -> float:
+    """Convert the logit of a mesh to a score.
+
+    Args:
+        logit: The logit.
+
+    Returns:
+        The score in (0, 1): 0.84 at a logit of 5, 0.98 at 12.
+    """
+    return 1 / (1 + math.exp(-min(max(logit / _LOGIT_SCALE, -50.0), 50.0)))
+
+
+@dataclass(slots=True)
+class Pictures:
+    """One frame in the view of the detector and, where faces are small, in a larger one."""
+
+    view: Picture
+    """(H, W, 3) uint8 BGR, the upright picture of the detector."""
+    larger: Callable[[float], tuple[Picture, float]] | None = None
+    """Returns the upright picture at about this many times the size of `view`, at most at the size
+    of the frame, and its exact size as a multiple; None where the frame is not larger."""
+    _made: tuple[Picture, float] | None = field(default=None)
+
+    def fitting(self, squares: Iterable[Square]) -> None:
+        """Make the larger picture now, if the smallest of some squares needs it.
+
+        Args:
+            squares: The squares that will be looked at.
+        """
+        sides = [square.side_px for square in squares]
+        if self.larger is None or self._made is not None or not sides:
+            return
+        if min(sides) < _TOO_SMALL * INPUT_PX:
+            self._made = self.larger(INPUT_PX / max(min(sides), 1.0))
+
+    def best(self, square: Square) -> tuple[Picture, float]:
+        """Return the picture in which to look at a square.
+
+        Args:
+            square: The square, in pixels of `view`.
+
+        Returns:
+            The picture, and its size as a multiple of `view`.
+        """
+        if self._made is not None and square.side_px < _TOO_SMALL * INPUT_PX:
+            return self._made
+        return self.view, 1.0
+
+
+class MeshTracker:
+    """Confirms and follows the faces of the frames of one stream, which must come in order."""
+
+    def __init__(self, network: FaceMesh, *, least_score: float) -> None:
+        """Set up the tracker.
+
+        Args:
+            network: The network, which only this object uses from now on.
+            least_score: The least score of the detector for a face, in [0, 1].
+        """
+        self._network = network
+        self._sure_score = least_score + _SURE_SCORE
+        self._unconfirmed: list[Detection] = []
+        self._known: list[Detection] = []
+        self._meshes: list[Mesh] = []
+        # What was no face, each with the number of the frame that saw it last.
+        self._rejected: list[tuple[int, Detection]] = []
+        self._frame = 0
+        self.no_faces = 0
+        """The number of detections that were no faces, in all frames together."""
+
+    def follow(self, pictures: Pictures) -> list[Detection]:
+        """Begin a frame: find the faces of the frame before where they were.
+
+        Args:
+            pictures: The pictures of the frame.
+
+        Returns:
+            The faces that are still there, in pixels of `pictures.view`.
+        """
+        before, self._meshes = self._meshes, []
+        self._frame += 1
+        oldest = self._frame - _REJECTED_FRAMES
+        self._rejected = [each for each in self._rejected if each[0] >= oldest]
+        self._known, self._unconfirmed = self._unconfirmed, []
+        pictures.fitting(map(square_of_mesh, before))
+        for mesh in before:
+            square = square_of_mesh(mesh)
+            now = self._settled(pictures, square, _ROUNDS_OF_FOLLOWING)
+            if now.logit >= FACE_LOGIT and _is_next(square, square_of_mesh(now)):
+                self._keep(now)
+        return self._faces()
+
+    def confirm(
+        self,
+        pictures: Pictures,
+        found: Sequence[Detection],
+        *,
+        thorough: bool,
+        needs_mesh: bool = False,
+    ) -> list[Detection]:
+        """Look at detections, and return all faces of the frame that are known so far.
+
+        A detection with a high score that the mesh does not confirm counts as a face without a
+        mesh, unless it lies on the head of another face.
+
+        Args:
+            pictures: The pictures of the frame.
+            found: What a detector found in it, in pixels of `pictures.view`.
+            thorough: Whether to look at every angle also at what was no face in the frame before.
+            needs_mesh: Whether only confirmed detections count, however high their scores are.
+
+        Returns:
+            The faces, each once: those that were followed or confirmed before, and those among
+            `found` that are faces and none of them.
+        """
+        pictures.fitting(square_of_landmarks(face.landmarks) for face in found)
+        for face in found:
+            least = CERTAIN_LOGIT if thorough else FACE_LOGIT
+            if any(mesh.logit >= least and _explains(mesh, face) for mesh in self._meshes):
+                continue
+            square = square_of_landmarks(face.landmarks)
+            rejected = [other for _, other in self._rejected]
+            if thorough or not _is_among(face, rejected):
+                seen = self._found(pictures, square)
+            else:
+                seen = self._settled(pictures, square, _ROUNDS_AGAIN)
+            if seen is not None and seen.logit >= FACE_LOGIT:
+                self._keep(seen)
+                continue
+            self._rejected.append((self._frame, face))
+            is_known = _is_among(face, self._known)
+            if (is_known or face.score >= self._sure_score) and not needs_mesh:
+                self._unconfirmed.append(face)
+            else:
+                self.no_faces += 1
+        return self._faces()
+
+    def _faces(self) -> list[Detection]:
+        """Return the faces with a mesh, and those without one that lie on no other head."""
+        heads = [mesh.box() for mesh in self._meshes]
+        others: list[Detection] = []
+        for face in sorted(self._unconfirmed, key=lambda each: -each.score):
+            boxes = [*heads, *(other.box for other in others)]
+            share = _ONE_FACE if face.score >= self._sure_score else _ONE_HEAD
+            if all(_distance(face.box, b) >= share * max(_size(face.box), _size(b)) for b in boxes):
+                others.append(face)
+        return [*map(detection_of, self._meshes), *others]
+
+    def _keep(self, mesh: Mesh) -> None:
+        """Add a mesh, unless it is of a face that has a better one; drop those that it betters."""
+        rivals = [other for other in self._meshes if _are_one_face(mesh, other)]
+        if all(mesh.logit > other.logit for other in rivals):
+            self._meshes = [m for m in self._meshes if not any(m is r for r in rivals)] + [mesh]
+
+    def _settled(self, pictures: Pictures, square: Square, rounds: int) -> Mesh:
+        picture, scale = pictures.best(square)
+        mesh = self._network.settle(picture, _scaled(square, scale), rounds)
+        return mesh.moved(_back(scale))
+
+    def _found(self, pictures: Pictures, square: Square) -> Mesh | None:
+        picture, scale = pictures.best(square)
+        mesh = self._network.find(picture, _scaled(square, scale))
+        return None if mesh is None else mesh.moved(_back(scale))
+
+
+def detection_of(mesh: Mesh) -> Detection:
+    """Convert a mesh to a detection.
+
+    Args:
+        mesh: The mesh.
+
+    Returns:
+        The detection in the same pixels: the box of the points, the landmarks that align the face,
+        and the shape.
+    """
+    return Detection(mesh.box(), mesh.landmarks(), score_of(mesh.logit), shape=mesh.shape())
+
+
+def look_at_angles(
+    picture: Picture, detector: Detector, angles_degrees: Iterable[float]
+) -> list[Detection]:
+    """Detect faces in a picture that is turned by several angles.
+
+    Args:
+        picture: (H, W, 3) uint8, BGR, square pixels.
+        detector: The detector.
+        angles_degrees: The angles, counterclockwise.
+
+    Returns:
+        The faces in pixels of `picture`. One face may be among them several times, and things that
+        are none; their boxes enclose the turned boxes.
+
+    Convention:
+        The detections are mapped turned picture -> picture. Points are (x, y); integer coordinates
+        are pixel centers.
+    """
+    height, width = picture.shape[:2]
+    found = []
+    for degrees in angles_degrees:
+        angle = math.radians(degrees)
+        cos, sin = math.cos(angle), math.sin(angle)
+        size = (
+            math.ceil(abs(width * cos) + abs(height * sin) - 1e-6),
+            math.ceil(abs(width * sin) + abs(height * cos) - 1e-6),
+        )
+        linear = np.array([[cos, sin], [-sin, cos]])
+        middle, own = (np.array(size) - 1) / 2, (np.array([width, height]) - 1) / 2
+        matrix = np.column_stack([linear, middle - linear @ own])
+        turned = np.asarray(cv2.warpAffine(picture, matrix, size), np.uint8)
+        found += [_turned_back(face, invert(matrix)) for face in detector(turned)]
+    return found
+
+
+def _turned_back(face: Detection, back: Matrix) -> Detection:
+    x0, y0, x1, y1 = face.box.astype(np.float64)
+    corners = apply(back, np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]]))
+    box = np.concatenate([corners.min(axis=0), corners.max(axis=0)]).astype(np.float32)
+    return Detection(box, apply(back, face.landmarks).astype(np.float32), face.score)
+
+
+def _size(box: npt.NDArray[np.float32]) -> float:
+    return float(max(box[2] - box[0], box[3] - box[1]))
+
+
+def _distance(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+    """Return the distance of the centers of two boxes."""
+    return float(np.linalg.norm(a[:2] + a[2:] - b[:2] - b[2:])) / 2
+
+
+def _are_one_face(mesh: Mesh, other: Mesh) -> bool:
+    a, b = mesh.box(), other.box()
+    apart, sizes = _distance(a, b), sorted((_size(a), _size(b)))
+    if apart < _ONE_FACE * sizes[0]:
+        return True
+    return apart < _ONE_HEAD * sizes[1] and min(mesh.logit, other.logit) < CERTAIN_LOGIT
+
+
+def _explains(mesh: Mesh, face: Detection) -> bool:
+    """Tell whether a detection is of the face of a mesh."""
+    box = mesh.box()
+    near = _distance(box, face.box) < _ONE_FACE * _size(box)
+    return near and _size(face.box) < 2 * _size(box)
+
+
+def _is_among(face: Detection, others: Sequence[Detection]) -> bool:
+    boxes = np.array([other.box for other in others]).reshape(-1, 4)
+    return bool((overlaps(face.box, boxes) > _SAME_BOX).any())
+
+
+def _is_next(before: Square, now: Square) -> bool:
+    shift = math.dist(before.center, now.center) / before.side_px
+    growth = now.side_px / before.side_px
+    return shift < _MOST_SHIFT and 1 / _MOST_GROWTH < growth < _MOST_GROWTH
+
+
+def _scaled(square: Square, scale: float) -> Square:
+    """Return a square of the view in pixels of a picture that is `scale` times as large."""
+    x, y = ((at + 0.5) * scale - 0.5 for at in square.center)
+    return Square((x, y), square.side_px * scale, square.degrees)
+
+
+def _back(scale: float) -> Matrix:
+    """Return the (2, 3) matrix from a picture that is `scale` times as large to the view."""
+    shift = 0.5 / scale - 0.5
+    return np.array([[1 / scale, 0, shift], [0, 1 / scale, shift]])
