@@ -55,7 +55,8 @@ picture."""
 # Half-axes of the ellipses, in distances of the eyes, of which less is used: an eye, and the mouth
 # beyond half its width, whose center lies lower than its corners. The restored face is used in full
 # again from so many times as far on, short of the other eye and the tip of the nose.
-_LESS_EYE, _LESS_MOUTH, _MOUTH_DOWN, _LESS_UP_TO = (0.3, 0.2), (0.1, 0.28), 0.05, 1.55
+_LESS_EYE, _EYE_UP_TO = (0.28, 0.19), 1.9
+_LESS_MOUTH, _MOUTH_UP_TO, _MOUTH_DOWN = (0.1, 0.27), 1.7, 0.05
 
 Points = npt.NDArray[np.float64]
 """(n, 2) points (x, y), or (n,) lengths."""
@@ -295,11 +296,12 @@ def expression_strength(landmarks: Points, factors: Mapping[str, float]) -> Floa
     wide = max(float(np.linalg.norm(landmarks[4] - landmarks[3])) / unit, 0.5)
     mouth = landmarks[3:].mean(axis=0) + _MOUTH_DOWN * down
     of_mouth = (wide / 2 + _LESS_MOUTH[0], _LESS_MOUTH[1])
-    places = zip(EXPRESSIVE, (*landmarks[:2], mouth), (_LESS_EYE, _LESS_EYE, of_mouth), strict=True)
+    eye, lips = (*_LESS_EYE, _EYE_UP_TO), (*of_mouth, _MOUTH_UP_TO)
+    places = zip(EXPRESSIVE, (*landmarks[:2], mouth), (eye, eye, lips), strict=True)
     field = np.ones((GRID_PX, GRID_PX), np.float32)
-    for name, center, (across, high) in places:
+    for name, center, (across, high, up_to) in places:
         if (factor := factors.get(name, 1.0)) < 1:
-            inside = _spot(center, right * across, down * high, edge=(1.0, _LESS_UP_TO))
+            inside = _spot(center, right * across, down * high, edge=(1.0, up_to))
             field *= 1 - inside * np.float32(1 - factor)
     return field
 
