@@ -112,8 +112,10 @@ def true_restorations(shared: Path, mesh: FaceMesh, most: int) -> Iterator[Resto
         ("pgt", "pgt_017.mp4", "pgt_017.mp4", None, 1),
     ]
     for name, before, after, matrix, every in two:
-        sources = _frames(folder / before, most, every)
-        results = sources if before == after else _frames(folder / after, most, every)
+        count = min(_count(folder / each) for each in (before, after))
+        wanted = {int(i) // every * every for i in np.linspace(0, count - 1, most)}
+        sources = _frames(folder / before, wanted)
+        results = sources if before == after else _frames(folder / after, wanted)
         found = None
         for number, (source, result) in enumerate(zip(sources, results, strict=True)):
             if before == after:
@@ -133,10 +135,12 @@ def true_restorations(shared: Path, mesh: FaceMesh, most: int) -> Iterator[Resto
             yield name, number, aligned(source, own), aligned(result, unit), points
 
 
-def _frames(path: Path, most: int, every: int) -> list[Any]:
+def _count(path: Path) -> int:
     with av.open(str(path)) as container:
-        count = sum(1 for _ in container.decode(video=0))
-    wanted = {int(i) // every * every for i in np.linspace(0, count - 1, most)}
+        return sum(1 for _ in container.decode(video=0))
+
+
+def _frames(path: Path, wanted: set[int]) -> list[Any]:
     with av.open(str(path)) as container:
         frames = enumerate(container.decode(video=0))
         return [each.to_ndarray(format="bgr24") for i, each in frames if i in wanted]
