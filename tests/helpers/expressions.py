@@ -79,15 +79,18 @@ def closed(crop: np.ndarray, mesh: Mesh, part: str, share: float = 1.0) -> np.nd
     return cv2.remap(crop, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
-def worn(crop: np.ndarray, factor: int, *, seed: int = 0) -> np.ndarray:
+def worn(
+    crop: np.ndarray, factor: int, *, seed: int = 0, noise: float = 2.0, quality: int = 70
+) -> np.ndarray:
     """The crop as a small, noisy JPEG shows it."""
     if factor == 1:
         return crop
     side = SIDE // factor
     small = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
-    noise = np.random.default_rng(seed).normal(0, 2, small.shape)
-    levels = np.clip(small + noise, 0, 255).astype(np.uint8)
-    levels = cv2.imdecode(cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, 70])[1], 1)
+    grain = np.random.default_rng(seed).normal(0, noise, small.shape)
+    levels = np.clip(small + grain, 0, 255).astype(np.uint8)
+    written = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    levels = cv2.imdecode(written, cv2.IMREAD_COLOR)
     return cv2.resize(levels, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
 
 

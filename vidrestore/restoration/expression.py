@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vidrestore.imaging.filters import gaussian_blur
+from vidrestore.imaging.filters import box_blur, gaussian_blur
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.luma import bt601_luma
 from vidrestore.models.face_mesh import (
@@ -45,6 +45,8 @@ _SOFTNESS_PX = (0.0, 0.5, 0.75, 1.0, 1.5, 2.0, 2.8, 4.0, 5.6, 8.0)
 _CALM_PX = 1.5
 # Correlations that differ by less are equal, so that rounding decides nothing.
 _EQUAL = 1e-5
+# After so many blurs that agree less than a narrower one, no wider blur is tried.
+_FALLS = 2
 
 # Half-axes of the part of the face on which the softness is measured, in distances of the eyes.
 _FACE = (1.0, 1.25)
@@ -68,8 +70,8 @@ _TOLERANCE = 0.03
 # How much of the noise of the rest of the face is tolerated, too; a shortfall that noise alone
 # causes is half of it, and features differ more than skin.
 _NOISE_SHARE = 2.0
-# Broad differences are light, not noise: those wider than this blur, in pixels, are left out.
-_BROAD_PX = 12.0
+# Broad differences are light, not noise: those wider than this box, in pixels, are left out.
+_BROAD_PX = 41
 
 
 def softness_px(source: FloatArray, restored: FloatArray, landmarks: Points) -> float:
@@ -89,9 +91,14 @@ def softness_px(source: FloatArray, restored: FloatArray, landmarks: Points) -> 
     """
     weight = _face_weight(landmarks)
     low, luma = bt601_luma(source), bt601_luma(restored)
-    agreement = [_correlation(low, _blurred(luma, sigma), weight) for sigma in _SOFTNESS_PX]
-    nearly = max(agreement) - _EQUAL
-    return next(px for px, r in zip(_SOFTNESS_PX, agreement, strict=True) if r >= nearly)
+    best_px, best, falls = 0.0, -1.0, 0
+    for sigma in _SOFTNESS_PX:
+        agreement = _correlation(low, _blurred(luma, sigma), weight)
+        if agreement > best + _EQUAL:
+            best_px, best, falls = sigma, agreement, 0
+        elif (falls := falls + 1) == _FALLS:  # wider blurs cost most, and would agree less
+            break
+    return best_px
 
 
 def departures(
@@ -151,7 +158,7 @@ def _noise(
     for area in areas.values():
         rest = rest * (1 - area)
     apart = own - other
-    fine = apart - _blurred(apart, _BROAD_PX)
+    fine = apart - box_blur(apart, _BROAD_PX, _BROAD_PX)
     return _mean(fine * fine, rest)
 
 
