@@ -233,7 +233,15 @@ class _Stage:
             return face
         return replace(face, strength=face.strength * factor, part_factors=parts)
 
-    def _seen(self, face: Face, restored: torch.Tensor, points: Points, *, closely: bool) -> _Seen:
+    def _seen(
+        self,
+        face: Face,
+        restored: torch.Tensor,
+        points: Points,
+        *,
+        closely: bool,
+        has_parts: bool = True,
+    ) -> _Seen:
         pair = pair_of(face.source, restored, points)
         features = self._judge.features(pair)
         soft_px = self._judge.softness_px(pair)
@@ -245,7 +253,7 @@ class _Stage:
             trust = _rise(features, floor, floor + (1 - floor) * _SURE_SHARE)
         if identity is not None:
             trust = min(trust, _rise(identity, self._identity, self._identity + _SURE_COSINE))
-        return _Seen(identity, features, trust, self._parts(pair, soft_px))
+        return _Seen(identity, features, trust, self._parts(pair, soft_px) if has_parts else {})
 
     def _parts(self, pair: Pair, soft_px: float) -> dict[str, float]:
         """Return the trust in the eyes and the mouth, where it is below 1."""
@@ -270,7 +278,7 @@ class _Stage:
         if factor < 1:
             closely = restored_seen.identity is not None
             mixed = torch.lerp(face.source, restored, factor)
-            used = self._seen(face, mixed, track.landmarks(index), closely=closely)
+            used = self._seen(face, mixed, track.landmarks(index), closely=closely, has_parts=False)
         if factor == 0:
             self._tally.not_restored[UNLIKE] += 1
         one = Likeness(
