@@ -60,6 +60,8 @@ def show_summary(summary: Summary, target: Path) -> None:
     for track in summary.likeness:
         if track.reduced_frames:
             table.add_row("likeness", _reduced_likeness(track))
+        if track.expression_frames:
+            table.add_row("expression", _kept_expression(track))
     if summary.missing_frames:
         table.add_row("frames lost", str(summary.missing_frames))
     table.add_row("picture", _picture(summary))
@@ -75,6 +77,15 @@ def _reduced_likeness(track: TrackLikeness) -> str:
     return (
         f"person {track.person} in shot {track.shot}: the restored face does not look like the "
         f"source in {track.reduced_frames} frame{plural}, so vidrestore used less of it there"
+    )
+
+
+def _kept_expression(track: TrackLikeness) -> str:
+    """Return the sentence about a track whose expression the restorer changed."""
+    return (
+        f"person {track.person} in shot {track.shot}: expression kept in "
+        f"{track.expression_frames} face{'' if track.expression_frames == 1 else 's'}; an eye or "
+        "the mouth differs from the source, so vidrestore used less of it there"
     )
 
 

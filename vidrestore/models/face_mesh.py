@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vidrestore.common.checksums import sha256_of_file
 from vidrestore.common.errors import WeightsError
 from vidrestore.imaging.frame import FloatArray, _check
 from vidrestore.imaging.geometry import Matrix, apply, fit_similarity, invert, template
@@ -301,6 +302,8 @@ class FaceMesh:
             raise WeightsError(
                 f"the file {model} cannot be loaded as a face mesh ({error.err}); fetch it again"
             ) from error
+        self.sha256 = sha256_of_file(model)
+        """The SHA-256 of the file, on which all results depend."""
 
     def look(self, picture: npt.NDArray[np.uint8], square: Square) -> Mesh:
         """Run the network once.

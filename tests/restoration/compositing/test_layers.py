@@ -75,7 +75,8 @@ def two_faces(count: int) -> list:
 def layered(source: Path, target: Path, folder: Path, *, restorer=None, tracks=None, **options):
     span, overwrite = options.pop("span", None), options.pop("overwrite", False)
     plate = options.pop("plate", None)
-    settings = load_settings(options={"encode.codec": "ffv1"} | options)
+    # The pictures show no faces, and sharpened they are less like the source than a face is.
+    settings = load_settings(options={"encode.codec": "ffv1", "guard.features": 0.7} | options)
     analysis = analysis_of_file(source, span=span)
     faces = two_faces(analysis.frame_count) if tracks is None else tracks
     return restore_video(

@@ -144,6 +144,7 @@ def page(run: Run) -> str:
         skipped=[(f"{count:,}", reason) for reason, count in done.skipped.items()],
         reduced=[_reduced(track) for track in reduced[:_MOST_ROWS]],
         reduced_more=len(reduced[_MOST_ROWS:]),
+        expressions=sum(track.expression_frames for track in done.likeness),
         fidelity=None if run.fixity is None else _fidelity(run.base, run.fixity),
         compared=[] if run.fixity is None else _compared(run, run.fixity),
         restorers=[(name, sha or "no weight file is known") for name, sha in run.restorers],
