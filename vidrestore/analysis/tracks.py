@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -114,7 +115,8 @@ class Track:
     first_frame: int
     """The index of the first frame of the track."""
     work_px: int
-    """The side, in pixels, of the square on which the face is restored; a power of two."""
+    """The side, in pixels, of the square on which the face is restored: 4, 5, 6 or 7 times a power
+    of two, as `work_size` chooses it, the same in all frames."""
     matrices: FloatArray
     """(n, 2, 3) float32, one matrix for each frame.
 
@@ -141,8 +143,10 @@ class Track:
         _check("detected", self.detected, (n,), np.bool_)
         if n == 0:
             raise ValueError(f"track {self.track_id} has no frame")
-        if self.work_px < 1 or self.work_px & (self.work_px - 1):
-            raise ValueError(f"work_px must be a power of two, got {self.work_px}")
+        if self.work_px < 1 or self.work_px != work_size(self.work_px):
+            raise ValueError(
+                f"work_px must be 4, 5, 6 or 7 times a power of two, got {self.work_px}"
+            )
         if not (self.strength.min() >= 0 and self.strength.max() <= 1):  # which NaN is not
             raise ValueError(f"strength must be within [0, 1], got {self.strength.min()} .. "
                              f"{self.strength.max()}")  # fmt: skip
@@ -151,6 +155,24 @@ class Track:
     def end_frame(self) -> int:
         """The index one past the last frame of the track."""
         return self.first_frame + len(self.matrices)
+
+
+def work_size(side_px: float) -> int:
+    """Return the side of the square on which a face is restored.
+
+    It is the least number that is not below the side of the crop and is 4, 5, 6 or 7 times a power
+    of two, so from 64 px on a multiple of 16. Steps of a quarter keep the sides few, since faces of
+    one side share batches, and a face is at most a quarter larger than it needs to be.
+
+    Args:
+        side_px: The side of the crop in pixels of the frame, above 0.
+
+    Returns:
+        The side in pixels.
+    """
+    whole = max(math.ceil(side_px - 1e-6), 1)
+    step = 1 << max((whole - 1).bit_length() - 3, 0)
+    return -(-whole // step) * step
 
 
 def mean_direction(vectors: Sequence[FloatArray]) -> FloatArray | None:
