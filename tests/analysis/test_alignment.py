@@ -156,7 +156,7 @@ def test_the_matrix_leads_landmarks_to_the_template():
         apply(track.matrices.astype(float), truth), np.broadcast_to(template("gpen"), truth.shape),
         atol=1e-4,
     )  # fmt: skip
-    assert track.work_px == 224
+    assert track.work_px == 256
 
 
 def test_an_anamorphic_sideways_face_is_fitted_upright_and_square():

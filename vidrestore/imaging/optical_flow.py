@@ -151,8 +151,9 @@ def reduced(crop: torch.Tensor, side: int) -> npt.NDArray[np.float32]:
     """Scale a square crop to a small side and move it to the CPU.
 
     The mean over areas is taken of sixteenths of 8-bit levels, with whole numbers as weights. Their
-    sums are exact in float32 where W and `side` are 4, 5, 6 or 7 times a power of two, at most 2048
-    and 256, so that every device gives the same result, bit for bit.
+    sums are exact in float32 where W and `side` are work sizes
+    (`vidrestore.analysis.tracks.work_size`), at most 2048 and 256, so that every device gives the
+    same result, bit for bit.
 
     Args:
         crop: (3, W, W) in [0, 1] on any device.

@@ -350,8 +350,7 @@ def _path(flow: FlowField, wobble: FlowField) -> FlowField:
 
 def _with_texture(mean: torch.Tensor, own: torch.Tensor, amount: float) -> torch.Tensor:
     """Return `mean` with its finest contrasts raised to those of `own`, at most 1.6 times."""
-    # A power of two, so that whole cells, and pairs of them, cover the crop.
-    cell = max(2, 1 << ((mean.shape[-1] // 128).bit_length() - 1)) if mean.shape[-1] >= 128 else 2
+    cell = max(2, mean.shape[-1] // 128)
     fine = _without_cells(mean, cell)
     left, meant = (
         F.avg_pool2d((x**2).mean(dim=0)[None, None], 2 * cell)
