@@ -288,7 +288,7 @@ NONSENSE = {
     "a track without number": in_array("track_id", -1, 0),
     "two tracks of one number": in_array("track_id", 1),
     "nobody": in_array("person_id", 0, 0),
-    "a work size that is no power of two": in_array("work_px", 100, 0),
+    "a work size that is none": in_array("work_px", 100, 0),
     "a work size of one pixel": in_array("work_px", 1, 0),
     "a work size without bound": in_array("work_px", 1 << 40, 0),
     "an embedding of no direction": in_array("embedding", 0),

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import solveh_banded
 
-from vidrestore.analysis.tracks import HalfArray, Motion, RawTrack, Track
+from vidrestore.analysis.tracks import HalfArray, Motion, RawTrack, Track, work_size
 from vidrestore.common.settings import Align
 from vidrestore.imaging.frame import BoolArray, FloatArray, VideoInfo
 from vidrestore.imaging.geometry import (
@@ -426,9 +426,9 @@ def whittaker(
 
 
 def _work_px(matrices: npt.NDArray[Any]) -> int:
-    """Return the smallest power of two that is not smaller than the largest crop, within limits."""
+    """Return the `work_size` of the largest crop, within limits."""
     side = max(crop_side_px(matrix) for matrix in matrices)
-    return int(np.clip(2 ** np.ceil(np.log2(side)), _SMALLEST_WORK_PX, _LARGEST_WORK_PX))
+    return work_size(min(max(side, _SMALLEST_WORK_PX), _LARGEST_WORK_PX))
 
 
 def _filled(score: FloatArray) -> FloatArray:

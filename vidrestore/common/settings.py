@@ -213,7 +213,7 @@ class Deflicker(Section):
     amount: Annotated[float, BeforeValidator(_off_is_zero)] = Field(1.0, ge=0, le=1)
     """Share of the wobble and of the flicker of texture that is removed. 0 or off: none. It does
     nothing if every restorer looks at several frames itself, as fusion does."""
-    detail: float = Field(0.5, ge=0, le=1)
+    detail: float = Field(1.0, ge=0, le=1)
     """Share of the fine contrast lost by the averaging that is restored afterwards."""
 
 
