@@ -268,17 +268,23 @@ def check_scene(tmp_path, shared, seed):
     count = scene.frame_count
     clip = clip_of(tmp_path / "scene.mkv", [scene.picture(index) for index in range(count)])
     analysis = analyze_video(clip, settings_for(shared))
-    false, lost, seen = 0, 0, 0
+    false, lost, seen, known = 0, 0, 0, set()
     for index in range(count):
+        if index in scene.starts:
+            known.clear()
         truth = scene.truth(index)
         here = [t for t in analysis.tracks if t.first_frame <= index < t.end_frame]
-        for person in truth.values():
+        for number, person in truth.items():
             eyes = np.linalg.norm(person.landmarks[1] - person.landmarks[0])
             at = [t.landmarks[index - t.first_frame] for t in here]
             near = [np.linalg.norm(a - person.landmarks, axis=1).mean() < 0.5 * eyes for a in at]
-            if person.visible > 0.9:
+            # While another face comes or goes in front of it, a face may be lost for a moment.
+            near_by = range(max(index - 4, 0), min(index + 5, count))
+            around = [scene.truth(i).get(number) for i in near_by]
+            if all(each is not None and each.visible > 0.9 for each in around):
                 seen += 1
-                lost += not any(near)
+                lost += number in known and not any(near)
+            known |= {number} if any(near) else set()
         for track in here:
             middle = track.landmarks[index - track.first_frame].mean(axis=0)
             boxes = [person.box for person in truth.values()]
@@ -301,7 +307,8 @@ def check_scene(tmp_path, shared, seed):
 def test_a_composed_scene_has_no_false_and_no_lost_faces(tmp_path, shared, mesh_file, seed):
     false, lost, seen = check_scene(tmp_path, shared, seed)
     assert false == 0
-    assert lost <= 0.02 * seen
+    assert lost == 0
+    assert seen > 150
 
 
 def test_a_face_that_the_detector_loses_is_followed(shared, mesh_file):
