@@ -71,7 +71,7 @@ _BROW = 0.38  # above the eye, in distances of the eyes
 _FOREHEAD = 1.4
 # How far inside the outline of a mesh the middle of the soft edge lies, in widths of the edge. With
 # 0, as much of the face is lost as is gained of the background.
-_INSET = 0.1
+_INSET = 0.08
 # How much larger than a face, from between the eyes, a head is: to its sides, upwards, downwards.
 _HEAD_ACROSS, _HEAD_UP, _HEAD_DOWN = 1.38, 1.7, 1.03
 # A square with round corners, which bounds the masks of heads: half of its side and the radius.
@@ -82,7 +82,6 @@ _REGION_FEATHER = 0.03
 
 # Where points of the mesh stand in a shape.
 _TOP, _BRIDGE, _CHIN = (SHAPE_POINTS.index(number) for number in (10, 168, 152))
-_EYES = [SHAPE_POINTS.index(number) for number in (*LEFT_EYE[::2], *RIGHT_EYE[::2])]
 _REGION_PLACES = [
     (name, [SHAPE_POINTS.index(number) for number in numbers[::2]])
     for name, numbers in (
@@ -315,7 +314,7 @@ def head_support(landmarks: Points, shape: Points | None) -> Points:
         (n,) float64, in unit crops from the origin of the unit crop.
     """
     outline = _average_outline(landmarks) if shape is None else _with_forehead(shape)
-    eyes = landmarks[:2].mean(axis=0) if shape is None else shape[_EYES].mean(axis=0)
+    eyes = landmarks[:2].mean(axis=0) if shape is None else shape[_BRIDGE]
     x, y = (outline - eyes).T
     return support(
         eyes + np.column_stack([_HEAD_ACROSS * x, np.where(y < 0, _HEAD_UP, _HEAD_DOWN) * y])
