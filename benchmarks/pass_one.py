@@ -1,8 +1,9 @@
-"""How fast pass one is, decoding included, and what several looks at once gain.
+"""How fast pass one is, what several looks at once gain, and what the face mesh costs.
 
     python benchmarks/pass_one.py [FOLDER of models] [CLIP with one face]
 
-The clip is scaled to 640 x 360 first. Both ways of each comparison take turns within one run.
+The clip is scaled to 640 x 360 first; the mesh is also measured at the clip's own size. Both ways
+of each comparison take turns within one run.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from vidrestore.models.detectors.insightface import InsightFace
 
 ROUNDS, LOOKS = 3, 60
 SHARED = Path(__file__).parents[2] / "shared"
-YUNET_FPS, SCRFD_RATIO = 40.0, 1.7
+YUNET_FPS, SCRFD_RATIO, MESH_RATIO = 40.0, 1.7, 1.35
 
 
 def main() -> None:
@@ -45,6 +46,8 @@ def main() -> None:
         print(f"{usable_cores()} cores, medians of {ROUNDS} rounds, frames per second")
         whole_pass(small, models)
         callers(small, models)
+        for video in (small, clip):
+            what_the_mesh_costs(video, models)
 
 
 def whole_pass(clip: Path, models: Path) -> None:
@@ -77,19 +80,42 @@ def callers(clip: Path, models: Path) -> None:
     )
 
 
+def what_the_mesh_costs(clip: Path, models: Path) -> None:
+    """CPU-seconds of the whole pass with the mesh and without it, the detector being YuNet."""
+    cpu: dict[str, list[float]] = {"off": [], "auto": []}
+    for _ in range(ROUNDS):
+        for mesh, found in cpu.items():
+            started = time.process_time()
+            _, faces = analyzed(clip, models, "yunet", mesh)
+            found.append(time.process_time() - started)
+    without, with_mesh = (statistics.median(found) for found in cpu.values())
+    print(
+        f"face mesh    {clip.name}: {1000 * without / faces:5.1f} CPU-ms a face and frame without, "
+        f"{1000 * with_mesh / faces:5.1f} with it   {with_mesh / without:4.2f}x   "
+        f"target {MESH_RATIO}x"
+    )
+
+
 def frames_per_second(clip: Path, models: Path, detector: str) -> float:
+    started = time.perf_counter()
+    frames, faces = analyzed(clip, models, detector, "off")
+    assert faces >= 0.9 * frames, "the clip has no face to look for"
+    return frames / (time.perf_counter() - started)
+
+
+def analyzed(clip: Path, models: Path, detector: str, mesh: str) -> tuple[int, int]:
+    """Analyze a clip; return the numbers of its frames and of the faces in them."""
     settings = load_settings(
         options={
             "detect.detector": detector,
             "detect.pack": "det_only",
+            "detect.mesh": mesh,
             "weights.folder": models,
             "weights.offline": True,
         }
     )
-    started = time.perf_counter()
     analysis = analyze_video(clip, settings)
-    assert analysis.face_count >= 0.9 * analysis.frame_count, "the clip has no face to look for"
-    return analysis.frame_count / (time.perf_counter() - started)
+    return analysis.frame_count, analysis.face_count
 
 
 if __name__ == "__main__":

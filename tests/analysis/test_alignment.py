@@ -31,7 +31,7 @@ from helpers.motion import (
 )
 
 from vidrestore.analysis.alignment import align, broken, smooth_landmarks, whittaker
-from vidrestore.analysis.tracks import Motion, RawTrack
+from vidrestore.analysis.tracks import Motion, RawTrack, work_size
 from vidrestore.common.settings import Align, Detect
 from vidrestore.imaging.geometry import apply, compose, fit_similarity, invert, template, upright
 from vidrestore.media.decode import DecodeErrors, decode
@@ -138,6 +138,29 @@ def test_an_outlier_and_a_gap_leave_no_trace():
     error = np.linalg.norm(smooth - truth, axis=-1)
     assert error[40, 2] < 1.5
     assert error[50:54].max() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("side_px", "wanted"),
+    [(0.5, 1), (3, 4), (5, 5), (7, 8), (64, 64), (64.5, 80), (80, 80), (81, 96), (97, 128),
+     (250, 256), (256, 256), (257, 320), (385, 512), (1300, 1536), (1537, 2048)],
+)  # fmt: skip
+def test_the_work_size_is_a_little_larger_than_the_crop(side_px, wanted):
+    assert work_size(side_px) == wanted
+
+
+def test_work_sizes_are_few_and_none_is_far_above_the_crop():
+    sides = {side: work_size(side) for side in range(64, 2049)}
+    assert all(side <= work < side * 4 / 3 and work % 16 == 0 for side, work in sides.items())
+    assert all(work_size(work) == work for work in sides.values())
+    assert len(set(sides.values())) == 16
+
+
+@pytest.mark.parametrize("work_px", [0, 7, 100, 112, 272, 448])
+def test_a_track_has_a_work_size(work_px):
+    whole = aligned(np.repeat(FACE[None], 3, axis=0) + 100)
+    with pytest.raises(ValueError, match=f"5/8 or 3/4 of one, got {work_px}"):
+        replace(whole, work_px=work_px)
 
 
 def test_nothing_leaks_across_a_cut():

@@ -1,6 +1,7 @@
 """What analyze says: people, how long it will take, and a sheet to choose from."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +19,13 @@ from helpers.media import (
 )
 
 from vidrestore.analysis.description import as_dict, best_views, people_of
+from vidrestore.analysis.strength import eye_distances_px
 from vidrestore.cli import main
+from vidrestore.cli.console import show_analysis
 from vidrestore.common.errors import OutputError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.timecode import duration_text
+from vidrestore.imaging.geometry import template
 from vidrestore.jobs.estimate import Estimate, estimate
 from vidrestore.review.contact_sheet import write_contact_sheet
 
@@ -57,6 +61,28 @@ def test_people_are_counted_over_all_their_tracks():
     assert (second.person_id, second.shots, second.tracks) == (2, (1,), (2,))
     assert first.seconds_on_screen == pytest.approx(2 * second.seconds_on_screen)
     json.dumps(as_dict(analysis), allow_nan=False)
+
+
+def test_all_tables_name_one_size_of_a_person(capsys):
+    """The head turns away in half of the frames, where its eyes come together in the picture."""
+    track = plain_track(10, centre=(60, 60), side=100)
+    points = track.landmarks.copy()
+    points[5:, :, 0] = 60 + 0.3 * (points[5:, :, 0] - 60)
+    grown = track.matrices.copy()
+    grown[8:] /= 2
+    track = replace(track, landmarks=points, matrices=grown)
+    analysis = analysis_of(info_of(120, 120), 10, [track])
+    show_analysis(analysis, Path("tape.mkv"), None)
+    shown = capsys.readouterr().out
+    eyes = np.linalg.norm(template("gpen")[1] - template("gpen")[0])
+    expected_px = eyes * (8 * 100 + 2 * 200) / 10
+    assert re.findall(r"(\d+) px", shown) == 2 * [f"{expected_px:.0f}"]
+    assert shown.count("mean, frontal") == 2
+    (person,) = people_of(analysis)
+    assert person.eye_distance_px == pytest.approx(expected_px)
+    np.testing.assert_allclose(
+        eye_distances_px(track, "gpen"), eyes * np.repeat([100, 200], [8, 2]), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(

@@ -370,6 +370,37 @@ def test_a_reference_photo_must_show_one_face(yunet, recognizer, tmp_path):
         embedding_of_photo(write_photo(tmp_path / "three.png", count=3), yunet, recognizer)
 
 
+@pytest.mark.parametrize(
+    ("heights", "is_taken"),
+    [((150, 100), True), ((100, 150), True), ((40, 150, 90), True), ((149, 100), False),
+     ((100, 100, 30), False)],
+)  # fmt: skip
+def test_of_several_faces_in_a_photo_the_clearly_largest_counts(heights, is_taken, tmp_path):
+    path, told = tmp_path / "photo.png", []
+    cv2.imwrite(str(path), np.full((300, 600, 3), 90, np.uint8))
+    faces = [
+        detection([150 * i, 20, 150 * i + 100, 20 + height], np.full((5, 2), i), 0.9)
+        for i, height in enumerate(heights)
+    ]
+
+    def recognise(picture, found):
+        return [np.full(128, face.landmarks[0, 0], np.float32) for face in found]
+
+    def embedding():
+        return embedding_of_photo(path, lambda picture: faces, recognise, told.append)
+
+    if is_taken:
+        assert embedding()[0] == np.argmax(heights)
+        (message,) = told
+        others = len(heights) - 1
+        assert f"{others} smaller face{'s' if others > 1 else ''} in it ignored" in message
+    else:
+        expected = rf"^{len(heights)} faces were found in .* 1\.5 times as tall .*; crop it"
+        with pytest.raises(UsageError, match=expected):
+            embedding()
+        assert told == []
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no picture at all"])
 def test_a_reference_photo_must_be_a_picture(content, tmp_path):
     path = tmp_path / "photo.jpg"

@@ -5,6 +5,8 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 
+import av
+import cv2
 import numpy as np
 import pytest
 from helpers.events import messages
@@ -22,6 +24,7 @@ from helpers.media import (
 
 from vidrestore.analysis import cache, pipeline, shot_list
 from vidrestore.analysis.description import people_of
+from vidrestore.analysis.marked_faces import faces_in_boxes, landmarks_of_marks
 from vidrestore.analysis.selection import (
     Choice,
     restorers_of,
@@ -37,10 +40,11 @@ from vidrestore.cli import main
 from vidrestore.common.errors import ConfigError, InputError, UsageError, WeightsError
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
-from vidrestore.imaging.geometry import apply
+from vidrestore.imaging.geometry import apply, landmarks_in_box
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 from vidrestore.models import factory
+from vidrestore.models.detectors import Detector, detection
 
 TWO_SHOTS = 24
 SIZE = (160, 120)
@@ -198,6 +202,154 @@ def test_a_reference_photo_needs_a_recogniser(tmp_path, tape, detector):
             tape, tmp_path / "out.mkv", load_settings(options={"detect.detector": "haar"}),
             restorer=Painter(), choice=Choice(reference=photo),
         )  # fmt: skip
+
+
+def test_a_reference_photo_is_judged_before_the_analysis(tmp_path, tape, detector, monkeypatch):
+    photo = tmp_path / "photo.png"
+    cv2.imwrite(str(photo), np.full((120, 160, 3), 90, np.uint8))
+    monkeypatch.setattr(factory, "chosen_recognizer", lambda *_, **__: lambda *_: [None])
+    with pytest.raises(UsageError, match="too blurred to recognize"):
+        restore_video(tape, tmp_path / "out.mkv", plain_settings(), restorer=Painter(),
+                      choice=Choice(reference=photo))  # fmt: skip
+    assert detector.pictures == 1  # the photo, and no frame of the video
+
+
+def plain_settings():
+    return load_settings(options={"detect.detector": "haar"})
+
+
+@pytest.mark.parametrize("people", ["-1,-2", "-2,-1"])
+def test_leaving_out_everybody_is_refused(people):
+    with pytest.raises(UsageError, match=r"leaves nobody to restore.*only 1, 2; vidrestore an"):
+        with_people(two_people(), people)
+
+
+def test_a_run_that_would_restore_nobody_is_refused(tmp_path, tape, detector):
+    painter, target = Painter(), tmp_path / "out.mkv"
+    with pytest.raises(UsageError, match=r"leaves nobody to restore.*only 1, 2;"):
+        restore_video(tape, target, plain_settings(), restorer=painter,
+                      choice=Choice(people="-1,-2"))  # fmt: skip
+    assert painter.batches == []
+    assert not target.exists()
+
+
+def with_one_too_small():
+    """Person 1 is large, and nothing is restored of person 2."""
+    first, second = two_people().tracks
+    second = replace(second, strength=np.zeros_like(second.strength))
+    return replace(two_people(), tracks=(first, second))
+
+
+@pytest.mark.parametrize(
+    ("choice", "part"),
+    [
+        (Choice(people="2"), "--people 2 leaves nobody .* those of person 1;"),
+        (Choice(people="-1"), "--people -1 leaves nobody .* those of person 1;"),
+        (Choice(people="2", min_face_px=1), "--people 2 with --min-face 1 leaves nobody"),
+    ],
+)
+def test_a_choice_of_faces_that_are_not_restored_is_refused(tmp_path, choice, part):
+    with pytest.raises(UsageError, match=part):
+        choice.applied(with_one_too_small(), tmp_path / "tape.mkv", Settings(), None)
+    everyone = Choice(people="1,2")
+    chosen, _ = everyone.applied(with_one_too_small(), tmp_path / "tape.mkv", Settings(), None)
+    assert chosen.face_count == 20
+    nobody = replace(two_people(), tracks=(with_one_too_small().tracks[1],))
+    chosen, _ = Choice(people="2").applied(nobody, tmp_path / "tape.mkv", Settings(), None)
+    assert chosen.face_count == 0  # not because of the choice
+
+
+@pytest.mark.parametrize("how", ["skip = true", "people = []", "strength = 0"])
+def test_shots_that_leave_nobody_are_refused_for_a_whole_video(tmp_path, how):
+    analysis, listing = two_people(), tmp_path / "shots.toml"
+    listing.write_text(f'[[shot]]\nstart = "0"\nend = "0:01:00"\n{how}\n')
+    asked = Choice(shots=listing), (analysis, tmp_path / "tape.mkv", Settings(), None)
+    with pytest.raises(ConfigError, match=r"shots\.toml leaves nobody .* those of people 1, 2;"):
+        asked[0].applied(*asked[1])
+    chosen, _ = asked[0].applied(*asked[1], may_leave_nobody=True)
+    assert chosen.face_count == 0
+
+
+class Squares(Detector):
+    """Sees each white square of at least 24 pixels as a face."""
+
+    def __init__(self):
+        self.sizes = []
+
+    def __call__(self, picture):
+        self.sizes.append(picture.shape[:2])
+        white = (picture.min(axis=2) > 150).astype(np.uint8)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(white)
+        # The edges of pixels, half a pixel outside their centers.
+        boxes = [np.array([x, y, x + w, y + h]) - 0.5 for x, y, w, h, _ in stats[1:] if w >= 24]
+        return [detection(box, landmarks_in_box(box), 0.9) for box in boxes]
+
+
+def test_a_face_by_hand_snaps_to_the_face_inside_its_box(tmp_path, monkeypatch):
+    """The square is too small for the detector until the box is enlarged; another lies beside."""
+    detector, told = Squares(), []
+    monkeypatch.setattr(factory, "open_detector", lambda *_, **__: detector)
+    images = []
+    for i in range(4):
+        gray = np.full((120, 160), 40, np.uint8)
+        gray[50:66, 40 + 4 * i : 56 + 4 * i] = gray[50:66, 90:106] = 220
+        images.append(av.VideoFrame.from_ndarray(np.dstack([gray] * 3), "rgb24").reformat(
+            format="yuv420p"))  # fmt: skip
+    tape = write_video(tmp_path / "tape.mkv", images)
+    settings = plain_settings()
+    analysis = replace(pipeline.analyze_video(tape, settings), tracks=())
+    true = [np.array([40 + 4 * i, 50, 56 + 4 * i, 66]) - 0.5 for i in (0, 3)]
+    drawn = [tuple(box + np.array([-6, -4, 9, 7]) * 0.6) for box in true]
+    asked = ShotList((Shot(0, 4, faces=(tuple(zip((0, 3), drawn, strict=True)),)),))
+    points = faces_in_boxes(asked, analysis, tape, settings, on_event=told.append)
+    assert messages(told)[1:] == []
+    for mark, box in zip(zip((0, 3), drawn, strict=True), true, strict=True):
+        assert np.abs(points[mark] - landmarks_in_box(box)).max() < 0.5
+        assert np.abs(landmarks_in_box(np.array(mark[1])) - landmarks_in_box(box)).max() > 1.5
+    (track,) = with_shots(analysis, asked, settings, points).tracks
+    middle = (landmarks_in_box(true[0]) + landmarks_in_box(true[1])) / 2
+    between = (track.landmarks[1] + track.landmarks[2]) / 2
+    assert np.abs(between - middle).max() < 1
+
+
+def test_a_box_without_a_face_is_taken_as_it_is_and_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(factory, "open_detector", lambda *_, **__: Squares())
+    images = [mild_image(*SIZE, "yuv420p", 0) for _ in range(4)]
+    tape, told = write_video(tmp_path / "tape.mkv", images), []
+    analysis = pipeline.analyze_video(tape, plain_settings())
+    boxes = ((0, (10.0, 5.0, 40.0, 35.0)), (3, (20.0, 5.0, 50.0, 35.0)))
+    asked = ShotList((Shot(0, 4, faces=(boxes,)),))
+    points = faces_in_boxes(asked, analysis, tape, plain_settings(), on_event=told.append)
+    assert points == {}
+    assert any("in 2 of 2 boxes" in message for message in messages(told))
+    plain, snapped = (
+        with_shots(analysis, asked, plain_settings(), found).tracks[0].matrices
+        for found in ({}, points)
+    )
+    np.testing.assert_array_equal(plain, snapped)
+
+
+def test_a_box_without_a_face_follows_the_nearest_one_with(tmp_path):
+    boxes = ((0, (10.0, 10.0, 30.0, 30.0)), (9, (110.0, 10.0, 150.0, 50.0)))
+    seen = np.array([[15, 15], [25, 15], [20, 20], [16, 25], [24, 25]], np.float32)
+    first, second = landmarks_of_marks(boxes, {boxes[0]: seen})
+    np.testing.assert_allclose(first, seen)
+    np.testing.assert_allclose(second, 2 * (seen - 10) + [110, 10])
+
+
+def test_a_run_snaps_faces_by_hand(tmp_path, tape, detector):
+    """The face of `OneFace` lies in the middle; a drawn box that is off leads there."""
+    listing = tmp_path / "shots.toml"
+    listing.write_text(
+        '[[shot]]\nstart = "0"\nend = "0:01:00"\npeople = []\n'
+        'faces = [[["0", 30.0, 20.0, 130.0, 105.0]]]\n'
+    )
+    seen = detector.pictures
+    painter = Painter()
+    summary = restore_video(tape, tmp_path / "out.mkv", plain_settings(), restorer=painter,
+                            choice=Choice(shots=listing))  # fmt: skip
+    assert summary.faces > 0
+    assert detector.pictures == seen + TWO_SHOTS + 1
 
 
 @pytest.fixture

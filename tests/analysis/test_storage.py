@@ -20,6 +20,7 @@ from vidrestore.common.errors import InputError
 from vidrestore.common.settings import Align
 from vidrestore.imaging.geometry import apply, invert, template, upright
 from vidrestore.media.probe import fingerprint, probe
+from vidrestore.models.face_mesh import SHAPE_POINTS
 
 
 def full_analysis():
@@ -30,7 +31,12 @@ def full_analysis():
         track = plain_track(7 + i, centre=(20, 20), side=19.3, first_frame=i, track_id=i)
         embedding = mean_direction([random.normal(size=8)]) if i else None
         score = random.random(7 + i).astype(np.float32)
-        tracks.append(replace(track, score=score, embedding=embedding, person_id=2))
+        track = replace(track, score=score, embedding=embedding, person_id=2)
+        if i != 1:
+            points = random.random((7 + i, len(SHAPE_POINTS), 2)).astype(np.float16)
+            angles = random.uniform(-90, 90, (7 + i, 2)).astype(np.float32)
+            track = replace(track, shapes=points, angles_degrees=angles)
+        tracks.append(track)
     info = info_of(
         64, 48, display_matrix=(0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30), transfer="pq",
         mastering_display=tuple(Fraction(i + 1, 50000) for i in range(10)),
@@ -43,7 +49,7 @@ def full_analysis():
         crc32=random.integers(0, 1 << 32, 12).astype(np.uint32),
         shots=((0, 5), (5, 12)), skipped={"too small": 3}, corrupt_frames=1, decode_errors=2,
         repaired_times=3, detector_errors=4, one_thread=True, coarse_landmarks=True,
-        template="ffhq", fingerprint="f" * 64, people_are_joined=True,
+        detector="yunet", template="ffhq", fingerprint="f" * 64, people_are_joined=True,
         margins=Margins(1, 2, 3, 4, 2),
     )  # fmt: skip
 
@@ -282,7 +288,7 @@ NONSENSE = {
     "a track without number": in_array("track_id", -1, 0),
     "two tracks of one number": in_array("track_id", 1),
     "nobody": in_array("person_id", 0, 0),
-    "a work size that is no power of two": in_array("work_px", 100, 0),
+    "a work size that is none": in_array("work_px", 100, 0),
     "a work size of one pixel": in_array("work_px", 1, 0),
     "a work size without bound": in_array("work_px", 1 << 40, 0),
     "an embedding of no direction": in_array("embedding", 0),
@@ -407,6 +413,9 @@ def test_crops_as_alignment_makes_them_are_read(tmp_path, orientation, aspect):
         (in_info("width", 0), "width and height must be at least 1 pixel, not 0 x 48"),
         (in_array("score", 1.5, 3), "a score of track 0 is not from 0 to 1"),
         (turned_by([[1, 0.2], [0, 1]]), "the crop of track 0 is sheared"),
+        (in_array("shapes", np.nan, (3, 4, 0)), "the mesh of track 0 is far outside its crop"),
+        (in_array("shapes", 300, (8, 4, 0)), "the mesh of track 2 is far outside its crop"),
+        (in_array("angles_degrees", 181, (3, 0)), "an angle of track 0 is impossible"),
     ],
 )
 def test_the_sentence_names_what_cannot_be(tmp_path, change, reason):

@@ -13,6 +13,7 @@ from vidrestore.analysis.strength import turned_degrees, with_strength
 from vidrestore.analysis.tracks import Motion
 from vidrestore.common.settings import Align
 from vidrestore.imaging.geometry import template
+from vidrestore.models.face_mesh import SHAPE_POINTS
 
 FACE = template("gpen") * 200 + [120, 60]
 # Fades last five frames.
@@ -56,7 +57,7 @@ def test_a_large_clear_face_is_used_whole():
 
 def test_strength_fades_only_where_a_track_begins_or_ends_inside_its_shot():
     inside = strength_of(raw_track(np.repeat(FACE[None], 40, axis=0), 10, (0, 50)))
-    assert inside[0] == pytest.approx(1 / 6)
+    assert inside[0] == pytest.approx(0.15)
     assert inside[-1] == 1
     assert (np.diff(inside) >= 0).all()
 
@@ -135,3 +136,63 @@ def test_frames_far_less_sharp_than_the_rest_use_less():
     assert (strength_of(still(sharpness=sharpness / 50)) == 1)[:15].all()
     unknown = np.where(np.arange(FRAMES) % 2, np.nan, 0.2).astype(np.float32)
     assert (strength_of(still(sharpness=unknown)) == 1).all()
+
+
+def with_mesh(raw, yaw_degrees, pitch_degrees=0.0):
+    """The track with a mesh of the same angles in every frame."""
+    shapes = np.full((len(raw.score), len(SHAPE_POINTS), 2), 0.5, np.float16)
+    angles = np.tile(np.float32([yaw_degrees, pitch_degrees]), (len(raw.score), 1))
+    return replace(raw, shapes=shapes, angles_degrees=angles)
+
+
+@pytest.mark.parametrize(
+    ("eyes_px", "expected"), [(12.0, 1.0), (13.0, 1.0), (10.5, 0.62), (8.0, 0)]
+)
+def test_a_clear_frontal_face_is_used_whole_from_twelve_pixels_on(eyes_px, expected):
+    scale = eyes_px / np.linalg.norm(FACE[1] - FACE[0])
+    raw = raw_track(np.repeat(FACE[None] * scale, FRAMES, axis=0))
+    (track,), _ = weighed(raw, min_face_px=12.0)
+    if expected == 0:
+        assert track is None
+    else:
+        assert track.strength == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("yaw", "pitch", "expected"),
+    [(0, 0, 1), (40, 0, 1), (-40, 0, 1), (60, 0, 0.5), (-60, 0, 0.5), (80, 0, 0), (0, 55, 0.5)],
+)
+def test_the_mesh_says_how_far_a_head_is_turned(yaw, pitch, expected):
+    """Landmarks of a frontal face, as detectors paint them on heads in profile, do not count."""
+    assert strength_of(with_mesh(still(), yaw, pitch)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_strength_never_jumps(seed):
+    random = np.random.default_rng(seed)
+    score = np.where(random.random(FRAMES) < 0.3, np.nan, random.uniform(0.4, 1, FRAMES))
+    score[[0, -1]] = 0.9
+    sharpness = random.uniform(0, 1, FRAMES).astype(np.float32)
+    raw = still(score=score.astype(np.float32), sharpness=sharpness)
+    raw = with_mesh(raw, 0.0)
+    raw.angles_degrees[:, 0] = random.uniform(-90, 90, FRAMES)
+    strength = strength_of(raw)
+    assert np.abs(np.diff(strength)).max() <= 0.15 + 1e-6
+    assert strength.min() >= 0
+
+
+def test_a_face_behind_another_gets_no_strength():
+    """It is not seen for ten frames, in which another face stands where it is expected."""
+    hidden = still()
+    score = hidden.score.copy()
+    score[25:35] = np.nan
+    hidden = replace(hidden, score=score)
+    front = replace(hidden, score=np.ones(FRAMES, np.float32))
+    tracks = align([hidden, front], info_of(640, 360), Align(), template_name="gpen", coarse=False)
+    (behind, before), _ = with_strength(
+        tracks, [hidden, front], Align(**HOW),
+        template_name="gpen", least_score=0.5, frame_rate=Fraction(25),
+    )  # fmt: skip
+    assert (behind.strength[25:35] == 0).all()
+    assert behind.strength[0] == behind.strength[-1] == 1
+    assert (before.strength == 1).all()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from helpers.videos import Command, MakeVideo, Result, write_video
 
-PLAIN = ("--restorer", "fusion", "--detector", "haar")
+PLAIN = ("--restorer", "fusion", "--detector", "haar", "--set", "detect.mesh=off")
 
 # Runs each list of arguments. Root may do everything, so it becomes nobody first; what is needed
 # is loaded before that, for nobody may not be able to read root's interpreter.
@@ -183,7 +183,7 @@ def test_a_part_beyond_the_end(place: Path, command: Command) -> None:
 def test_weights_that_are_missing(place: Path, command: Command, detector: str, file: str) -> None:
     before = contents(place)
     given = ("--restorer", "fusion", "--detector", detector, "--weights", "mine", "--offline")
-    result = command("restore", "good.mp4", "out.mp4", *given)
+    result = command("restore", "good.mp4", "out.mp4", *given, "--set", "detect.mesh=off")
     folder = str(place / "mine")
     assert_refused(result, 1, file, folder, "--offline", "--restorer fusion --detector haar")
     assert contents(place) == before

@@ -10,6 +10,7 @@ import pytest
 
 from vidrestore.cli import doctor, main
 from vidrestore.cli.doctor import Diagnosis, Finding, diagnose
+from vidrestore.models import weights
 from vidrestore.models.onnx_session import import_onnxruntime
 
 
@@ -59,6 +60,19 @@ def test_weights_that_are_here_and_that_are_damaged(tmp_path: Path) -> None:
     assert "is a web page" in found(diagnosis, "weights gpen-256").found
     assert diagnosis.can_run
     assert diagnosis.runs_now[1:] == ("--restorer gpen-512 (its weights are here)",)
+
+
+def test_the_default_detector_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = diagnose(tmp_path)
+    assert found(nothing, "default detector").found == "yunet, which is missing"
+    assert "0.2 MB" in found(nothing, "default detector").follows
+    assert "vidrestore weights fetch face-mesh" in found(nothing, "face mesh").follows
+    rows = [weights.Row(name, tmp_path, 1, "", "") for name in ("buffalo_l", "yunet", "face-mesh")]
+    monkeypatch.setattr(weights, "list_weights", lambda folders: rows)
+    assert found(diagnose(tmp_path), "default detector").found == "insightface"
+    assert found(diagnose(tmp_path), "face mesh").found == "here"
+    del rows[0]
+    assert found(diagnose(tmp_path), "default detector").found == "yunet"
 
 
 def script(path: Path, content: str) -> Path:

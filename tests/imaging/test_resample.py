@@ -1,5 +1,6 @@
 """Restored faces are brought to the size of the picture without aliasing, shimmer or softness."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -8,10 +9,10 @@ from helpers.media import Unchanged, frames_of, info_of, mild_image, planes_of
 from helpers.pasting import paste
 from skimage import data
 
-from vidrestore.analysis.tracks import Track
+from vidrestore.analysis.tracks import Track, work_size
 from vidrestore.common.settings import Restore
 from vidrestore.imaging import color
-from vidrestore.imaging.resample import resample, sampling_grid
+from vidrestore.imaging.resample import resample, sampling_grid, squared
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.crop import crop
 from vidrestore.restoration.statistics import RestorationStats
@@ -140,6 +141,52 @@ def test_a_slope_keeps_its_values_and_its_place(step):
     result = resample(image, turned, 9, 12)[0]
     wanted = (180 - step * torch.arange(9.0)) / 200
     torch.testing.assert_close(result[:, 5], wanted, atol=2e-3, rtol=0)
+
+
+def texture(seed: int) -> torch.Tensor:
+    """(3, 512, 512) in [0, 1]: detail of all sizes, the finest as weak as on restored skin."""
+    random = np.random.default_rng(seed)
+    across = np.fft.fftfreq(512)
+    radius = np.hypot(across, across[:, None]) + 1 / 512
+    waves = np.fft.fft2(random.standard_normal((3, 512, 512))) / radius**1.5
+    picture = np.fft.ifft2(waves).real
+    return torch.from_numpy((0.5 + 0.12 * picture / picture.std()).clip(0, 1).astype(np.float32))
+
+
+def fine(picture: torch.Tensor) -> np.ndarray:
+    """The detail within, which a blur of 2 px takes away."""
+    grey = picture.mean(dim=0).numpy()
+    return (grey - cv2.GaussianBlur(grey, (0, 0), 2))[8:-8, 8:-8]
+
+
+@pytest.mark.parametrize("side", [64, 75, 90, 105, 128, 150, 180, 200, 250, 300, 340, 400, 500])
+def test_detail_survives_the_way_by_the_work_size(side):
+    """Against the output of a network that a bicubic filter reduces once, to the picture."""
+    output, work_px = texture(side), work_size(side)
+    ideal = fine(F.interpolate(output[None], (side, side), mode="bicubic", antialias=True)[0])
+    step = work_px / side
+    place = np.array([[step, 0, (step - 1) / 2], [0, step, (step - 1) / 2]])
+    found = fine(resample(squared(output, work_px), place, side, side))
+    assert 0.985 <= (found**2).sum() / (ideal**2).sum() < 1.25
+    assert (found * ideal).sum() / (ideal**2).sum() >= 0.985
+
+
+def test_a_result_at_its_work_size_is_not_resampled():
+    output = texture(0)
+    assert squared(output, work_size(400)) is output
+
+
+@pytest.mark.parametrize("side", [512, 320, 256, 96])
+def test_a_reduced_crop_stays_in_its_place_and_its_range(side):
+    slope = torch.linspace(0.1, 0.9, 512).expand(2, 3, 512, 512)
+    small = squared(slope, side)
+    assert small.shape == (2, 3, side, side)
+    wanted = F.interpolate(slope[0, :1, :1], side, mode="linear", align_corners=False)[0, 0]
+    torch.testing.assert_close(small[1, 2, 7, 8:-8], wanted[8:-8], atol=1e-3, rtol=0)
+    steps = (torch.arange(512) // 40 % 2).float().expand(1, 3, 512, 512)
+    reduced = squared(steps, side)
+    assert reduced.min() >= 0
+    assert reduced.max() <= 1
 
 
 def test_a_picture_of_equal_size_is_left_as_it_is():

@@ -257,8 +257,15 @@ def test_a_note_is_read_only_if_it_is_whole_and_fits(place, tmp_path, case, name
             again = read_note(path, shape)
             # What has its sum and fits is another note, or the same.
             assert again is None or again == other, what
-            if " missing" in what and not any(k in what for k in ("'not_restored', ", "'notes', ",
-               "'likeness', ", "'stages', ")):  # fmt: skip
+            # A note without models is of a version that did not note them.
+            if (
+                " missing" in what
+                and what != "['models'] missing"
+                and not any(
+                    k in what
+                    for k in ("'not_restored', ", "'notes', ", "'likeness', ", "'stages', ")
+                )
+            ):
                 assert again is None, what
 
 

@@ -219,7 +219,7 @@ def test_a_node_that_has_not_what_it_needs_says_so(tape, faces, tmp_path):
             InputError,
             r"/no/b\.mkv",
         ),
-        ({"judge": "w600k.onnx"}, ClusterError, f"{here} would use another recognizer"),
+        ({"judge": "w600k.onnx"}, ClusterError, f"{here} would use another recognizer or face"),
         ({"networks": [(0, "gpen-512")]}, ClusterError, "another .* not gpen-512 for track 0"),
         ({"folder": Path("/no/folder")}, OutputError, f"/no/folder does not exist on {here}"),
     ):

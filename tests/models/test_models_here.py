@@ -106,23 +106,21 @@ def test_yunet_and_the_mesh_are_fetched_and_the_pack_is_not(
     assert ["Apache-2.0" in message or "MIT" in message for message in told] == [True, True]
 
 
-@pytest.mark.parametrize("more", [{}, {"has_own_detector": True}])
-def test_nothing_is_fetched_for_haar_or_for_a_detector_of_the_caller(
-    more: dict[str, bool], folder: Path, fetched: list[str]
-) -> None:
-    detector = "auto" if more else "haar"
-    name, mesh, told = chosen_once(settings_of(folder, detect__detector=detector), **more)
-    assert (name, mesh, fetched) == (detector, "off", [])
+def test_nothing_is_fetched_for_haar(folder: Path, fetched: list[str]) -> None:
+    settings = settings_of(folder, detect__detector="haar")
+    name, mesh, told = chosen(settings)
+    assert (name, mesh, fetched) == ("haar", "off", [])
     assert len(told) == 1
     install(folder, MESH)
-    name, mesh, told = chosen_once(settings_of(folder, detect__detector=detector), **more)
-    assert (name, mesh, told) == (detector, "auto", [])
+    assert chosen(settings) == ("haar", "auto", [])
 
 
-def chosen_once(settings: Settings, **more: Any) -> tuple[str, str, list[str]]:
+def test_nothing_is_fetched_or_missed_with_a_detector_of_the_caller(
+    folder: Path, fetched: list[str]
+) -> None:
     told: list[Any] = []
-    result = with_models_here(settings, told.append, **more)
-    return result.detect.detector, result.detect.mesh, messages(told)
+    result = with_models_here(settings_of(folder), told.append, has_own_detector=True)
+    assert (result.detect.mesh, fetched, told) == ("off", [], [])
 
 
 @pytest.mark.parametrize("detector", ["insightface", "yunet", "haar"])

@@ -4,7 +4,7 @@ The drawing is a function of the place in the upright picture with square pixels
 coded picture is drawn by itself, from formulas of its own, and none is a resampled other.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
@@ -117,8 +117,9 @@ def crop_of(coding):
     info = coding.info()
     landmarks = seen_by_a_detector(info)[None].astype(np.float32)
     raw = RawTrack(0, (0, 1), landmarks, np.ones(1, np.float32))
-    tracks = align([raw], info, Align(), template_name="ffhq", coarse=False)
-    assert tracks[0].work_px == WORK_PX
+    aligned = align([raw], info, Align(), template_name="ffhq", coarse=False)
+    # Flat pixels make crops larger, and pictures of one size are compared.
+    tracks = [replace(track, work_px=WORK_PX) for track in aligned]
     cut = crop(frames_of([coding.image()]), tracks, info, largest_px=WORK_PX,
                device=torch.device("cpu"))  # fmt: skip
     (face,) = next(cut).faces

@@ -406,7 +406,8 @@ def test_the_setting_switches_the_guard_off_and_on(tape, tmp_path, capsys):
 def test_the_judge_is_the_packs_recogniser_where_there_is_one(models):
     def judge(*changes: str) -> SimilarityJudge:
         folder = f"weights.folder={models}"
-        settings = load_settings(None, [folder, "weights.offline=true", *changes])
+        more = ["weights.offline=true", "guard.expression=off", *changes]
+        settings = load_settings(None, [folder, *more])
         return chosen_judge(settings, None)
 
     assert judge("detect.pack=det_only").name == judge("detect.pack=missing").name == "features"

@@ -21,6 +21,7 @@ from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.work_folder import WorkFolder
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.decode import TimeRange
+from vidrestore.models.face_mesh import SHAPE_POINTS
 from vidrestore.models.restorers import RestorerInfo
 from vidrestore.restoration.companion import PairedVideo, Pairing
 from vidrestore.restoration.segments import NOT_IN_KEY, Segment, leaves
@@ -272,7 +273,7 @@ def test_a_segment_of_woven_fields_is_not_taken_for_one_of_single_fields():
 ANALYSIS_NOT = {
     "skipped": "a count", "corrupt_frames": "a count", "decode_errors": "a count",
     "repaired_times": "a count; the times themselves are in the key", "detector_errors": "a count",
-    "coarse_landmarks": "the landmarks are in the key",
+    "coarse_landmarks": "the landmarks are in the key", "detector": "its faces are in the key",
     "people_are_joined": "who is restored is in the strength of the tracks",
     "margins": "no face is taken from them, and the faces are in the key",
 }  # fmt: skip
@@ -280,6 +281,7 @@ TRACK_NOT = {
     "person_id": "who is restored is in the strength",
     "score": "the strength follows from it", "detected": "the strength follows from it",
     "embedding": "the strength follows from it",
+    "angles_degrees": "the strength follows from them",
 }  # fmt: skip
 
 
@@ -295,11 +297,17 @@ def test_every_part_of_the_analysis_is_in_the_key_or_cannot_matter():
         "track_id": 7, "first_frame": 1, "work_px": 2 * track.work_px,
         "matrices": track.matrices + np.float32(1), "landmarks": track.landmarks + np.float32(1),
         "strength": track.strength * np.float32(0.5),
+        "shapes": np.zeros((len(track.matrices), len(SHAPE_POINTS), 2), np.float16),
     }  # fmt: skip
     assert {f.name for f in fields(Analysis)} == analysis.keys() | ANALYSIS_NOT.keys()
     assert {f.name for f in fields(Track)} == tracks.keys() | TRACK_NOT.keys()
     keys = [with_analysis(**{name: value}) for name, value in analysis.items()]
-    keys += [with_analysis(tracks=(replace(track, **{n: v}),)) for n, v in tracks.items()]
+    angles = np.zeros((len(track.matrices), 2), np.float32)
+    more = {"shapes": {"angles_degrees": angles}}
+    keys += [
+        with_analysis(tracks=(replace(track, **{n: v}, **more.get(n, {})),))
+        for n, v in tracks.items()
+    ]
     assert len({USUAL, *keys}) == 1 + len(keys)
 
 

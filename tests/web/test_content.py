@@ -56,3 +56,18 @@ def test_a_link_does_not_leave_the_style_that_it_stands_in():
     assert is_harmless(found, scripts=0)
     assert html.count("</style>") == 1
     assert '#people label:nth-of-type(2) { --face: url("/person/1/2.png"); }' in html
+
+
+def test_the_best_detector_is_offered_first_with_the_size_of_its_download(tmp_path):
+    folders = (tmp_path,)
+    (label, name), *_ = content.detector_choices(folders, offline=False)[0]
+    assert (label, name) == ("The best that is installed (downloads 0.2 MB first)", "auto")
+    # The value to begin with downloads nothing that the visitor did not choose.
+    assert content.detector_choices(folders, offline=False)[1] == "haar"
+    choices, first = content.detector_choices(folders, offline=True)
+    assert [value for _, value in choices] == ["auto", "haar"]
+    assert first == "auto"
+    (tmp_path / "insightface/models/buffalo_l").mkdir(parents=True)
+    choices, first = content.detector_choices(folders, offline=False)
+    assert choices[0] == ("The best that is installed", "auto")
+    assert first == "auto"

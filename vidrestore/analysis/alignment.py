@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import solveh_banded
 
-from vidrestore.analysis.tracks import HalfArray, Motion, RawTrack, Track
+from vidrestore.analysis.tracks import HalfArray, Motion, RawTrack, Track, work_size
 from vidrestore.common.settings import Align
 from vidrestore.imaging.frame import BoolArray, FloatArray, VideoInfo
 from vidrestore.imaging.geometry import (
@@ -166,9 +166,7 @@ def _smooth_shapes(
         smooth = whittaker(values, weights, _SHAPE_SMOOTHNESS * faster ** (2 * _LANDMARK_ORDER))
         residual = np.abs(smooth - values)[:, :-2].mean(axis=1)
         weights = trust / (1 + (residual / _SHAPE_OUTLIER) ** 2)
-    smooth[:, : 2 * OUTLINE_POINTS] = _steady(
-        smooth[:, : 2 * OUTLINE_POINTS], weights, 25 * faster
-    )
+    smooth[:, : 2 * OUTLINE_POINTS] = _steady(smooth[:, : 2 * OUTLINE_POINTS], weights, 25 * faster)
     return smooth[:, :-2].reshape(shapes.shape), smooth[:, -2:]
 
 
@@ -183,7 +181,7 @@ def _steady(outline: Array, weights: Array, frame_rate: float) -> Array:
     off = (quick - slow).reshape(len(outline), -1, 2)
     far = np.linalg.norm(off, axis=-1, keepdims=True)
     share = (1 - _OUTLINE_SLACK / np.maximum(far, _OUTLINE_SLACK)).clip(0)
-    return slow + (off * share).reshape(outline.shape)
+    return np.asarray(slow + (off * share).reshape(outline.shape))
 
 
 def _in_crop(shapes: Array, smooth: Array, points: npt.NDArray[Any]) -> HalfArray:
@@ -450,9 +448,9 @@ def whittaker(
 
 
 def _work_px(matrices: npt.NDArray[Any]) -> int:
-    """Return the smallest power of two that is not smaller than the largest crop, within limits."""
+    """Return the `work_size` of the largest crop, within limits."""
     side = max(crop_side_px(matrix) for matrix in matrices)
-    return int(np.clip(2 ** np.ceil(np.log2(side)), _SMALLEST_WORK_PX, _LARGEST_WORK_PX))
+    return work_size(min(max(side, _SMALLEST_WORK_PX), _LARGEST_WORK_PX))
 
 
 def _filled(score: FloatArray) -> FloatArray:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from vidrestore.analysis import storage
+from vidrestore.analysis.edl import text_of_list
 from vidrestore.analysis.interlacing import Inspection, inspect_samples
 from vidrestore.analysis.pipeline import analyze, template_of
 from vidrestore.analysis.result import Analysis
@@ -38,6 +39,8 @@ class Known:
     """The analysis."""
     is_kept: bool
     """Whether it comes from an earlier run; only the frames of the source can prove it right."""
+    settings: Settings
+    """The settings that it was made with, in which nothing of detection is "auto"."""
 
 
 def find_analysis(
@@ -72,35 +75,38 @@ def find_analysis(
     Raises:
         InputError: The source cannot be read as video, or `span` holds no frame.
         ChangedSourceError: The source changed during the analysis.
+        ConfigError: The edit decision list of the settings cannot be read.
         UsageError: A setting does not suit the source.
         WeightsError: The weights of the detector are missing.
     """
+    if settings.shots.edl is not None:
+        text_of_list(settings.shots.edl)  # a bad file is refused before anything is downloaded
     settings = with_models_here(settings, on_event)
     path = _cache_path(source, settings, span) if settings.detect.remember else None
     if path is not None and not may_be_kept:
         _delete(path)
     elif path is not None and (known := _loaded(path, source, settings, on_event)) is not None:
         notify(on_event, "the analysis of an earlier run is used")
-        return Known(known, is_kept=True)
+        return Known(known, is_kept=True, settings=settings)
     if inspection is None:
         inspection = inspect_samples(source, settings, span)
         notify(on_event, *filter(None, [inspection.interlacing.notice()]))
     analysis = analyze(source, inspection, settings, span=span, hashes=hashes, on_event=on_event)
     if path is None or analysis.detector_errors:  # the detector may work in the next run
-        return Known(analysis, is_kept=False)
+        return Known(analysis, is_kept=False, settings=settings)
     if source.mtime_ns and source.path.stat().st_mtime_ns != source.mtime_ns:
         notify(
             on_event,
             f"{source.path} was written to during its analysis, so vidrestore does not keep the "
             "analysis",
         )
-        return Known(analysis, is_kept=False)
+        return Known(analysis, is_kept=False, settings=settings)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         storage.save(analysis, path, key=path.name)
     except (OSError, VidrestoreError) as error:  # the next run only takes longer
         _LOG.info("the analysis is not kept: %s", error)
-    return Known(analysis, is_kept=False)
+    return Known(analysis, is_kept=False, settings=settings)
 
 
 def remembered_analysis(

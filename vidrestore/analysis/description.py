@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from vidrestore.analysis.result import Analysis, of_file, of_output
-from vidrestore.analysis.strength import turned_degrees
+from vidrestore.analysis.strength import eye_distances_px, turned_degrees
 from vidrestore.analysis.tracks import Track
 from vidrestore.imaging.frame import VideoInfo
-from vidrestore.imaging.geometry import crop_side_px, template
 
 # A head turned by more than this shows only one cheek.
 _AWAY_DEGREES = 45.0
@@ -36,7 +35,7 @@ class Person:
     seconds_on_screen: float
     """The time in seconds for which the person is on screen."""
     eye_distance_px: float
-    """The mean distance of the eyes, in frame pixels, as if the face looked straight ahead."""
+    """The mean of `eye_distances_px` over all frames of the person, in frame pixels."""
     share_turned_away: float
     """The share of the frames, in [0, 1], in which the head is turned by more than 45 degrees."""
     clearest_seconds: float
@@ -63,8 +62,7 @@ def _person(analysis: Analysis, person: int) -> Person:
         for number, (start, end) in enumerate(analysis.shots, 1)
         if any(t.first_frame < end and t.end_frame > start for t in tracks)
     )
-    points = template(analysis.template)
-    sides = [crop_side_px(matrix) for track in tracks for matrix in track.matrices]
+    sizes_px = [eye_distances_px(track, analysis.template) for track in tracks]
     degrees = np.concatenate([turned_degrees(track) for track in tracks])
     (clearest,) = best_views(analysis.tracks, person, 1)
     return Person(
@@ -72,7 +70,7 @@ def _person(analysis: Analysis, person: int) -> Person:
         shots,
         tuple(track.track_id for track in tracks),
         sum(seconds_of_track(analysis, track) for track in tracks),
-        float(np.linalg.norm(points[1] - points[0]) * np.mean(sides)),
+        float(np.concatenate(sizes_px).mean()),
         float((degrees > _AWAY_DEGREES).mean()),
         float(seconds_at(analysis, clearest)),
     )

@@ -262,7 +262,7 @@ class _SecondLook:
         due = is_new or seconds - self._looked_seconds >= self._again_seconds
         if due:
             self._looked_seconds = seconds
-        confirmed = self._confirmed(look, thorough=is_new or (due and self._at_any_angle))
+        confirmed = self._confirmed(look, is_new=is_new, due=due)
         found = confirmed(found)
         lost = [face for face in self._before if not _is_among(face, found)]
         if lost or (due and not found):
@@ -279,17 +279,31 @@ class _SecondLook:
         self._before = found
         return found
 
-    def _confirmed(self, look: FirstLookResult, *, thorough: bool) -> _Confirm:
+    def _confirmed(self, look: FirstLookResult, *, is_new: bool, due: bool) -> _Confirm:
         """Begin a frame; return what makes faces of detections."""
         meshes = self._meshes
         if meshes is None:
             return lambda found, needs_mesh=False: list(found)
         pictures = Pictures(look.picture, self._larger_picture(look.frame))
-        meshes.follow(pictures)
+        meshes.begin()
+        if not is_new:
+            meshes.follow(pictures)
+        is_followed = not is_new
 
         def confirm(found: Sequence[Detection], needs_mesh: bool = False) -> list[Detection]:
+            nonlocal is_followed
             new = [face for face in found if face.shape is None]
-            return meshes.confirm(pictures, new, thorough=thorough, needs_mesh=needs_mesh)
+            faces = meshes.confirm(
+                pictures,
+                new,
+                thorough=is_new or (due and self._at_any_angle),
+                again=due,
+                needs_mesh=needs_mesh,
+            )
+            if is_followed:
+                return faces
+            is_followed = True
+            return meshes.follow(pictures)
 
         return confirm
 

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from vidrestore.imaging.geometry import Matrix, apply, invert, overlaps
 from vidrestore.models.detectors import Detection, Detector
 from vidrestore.models.face_mesh import (
-    CERTAIN_LOGIT,
     INPUT_PX,
+    NO_DOUBT_LOGIT,
     FaceMesh,
     Mesh,
     Square,
@@ -33,15 +33,16 @@ Picture = npt.NDArray[np.uint8]
 # From this logit on, a mesh is that of a face where a detector saw one. Of 794 squares without a
 # face, 5 settled at 0.8 to 2 and two at 2 and 3.
 FACE_LOGIT = 2.5
-# Rounds of the network for a face of the frame before.
-_ROUNDS_OF_FOLLOWING = 3
+# Rounds of the network for a face of the frame before, and the precision with which it settles: it
+# goes on settling in the next frame.
+_ROUNDS_OF_FOLLOWING, _COARSE = 3, 3.0
 # Rounds for a detection that was no face a moment ago.
 _ROUNDS_AGAIN = 2
 # A followed face moves by less, as a share of its size, and changes its size by a smaller factor.
 _MOST_SHIFT, _MOST_GROWTH = 0.35, 1.35
 # Meshes nearer to each other than the first share of the smaller size are of one face; nearer than
-# the second share of the larger size, only certain ones are of two faces.
-_ONE_FACE, _ONE_HEAD = 0.5, 0.8
+# the second share of the larger size, a weak one is of no face of its own.
+_ONE_FACE, _ONE_HEAD, _WEAK_LOGIT = 0.5, 0.8, 6.0
 # A detection that the mesh does not confirm counts, by its own landmarks, if its score exceeds the
 # least score of the detector by so much: in a dark or low picture, and on heads near profile, the
 # network may see no face. In hair, ears and cloth YuNet's scores exceed it by at most 0.11. Once
@@ -119,6 +120,8 @@ class MeshTracker:
         self._sure_score = least_score + _SURE_SCORE
         self._unconfirmed: list[Detection] = []
         self._known: list[Detection] = []
+        self._before: list[Mesh] = []
+        self._made: dict[int, Detection] = {}
         self._meshes: list[Mesh] = []
         # What was no face, each with the number of the frame that saw it last.
         self._rejected: list[tuple[int, Detection]] = []
@@ -126,25 +129,34 @@ class MeshTracker:
         self.no_faces = 0
         """The number of detections that were no faces, in all frames together."""
 
+    def begin(self) -> None:
+        """Begin the next frame, in which no face is known yet."""
+        self._before, self._meshes = self._meshes, []
+        self._made.clear()
+        self._frame += 1
+        oldest = self._frame - _REJECTED_FRAMES
+        self._rejected = [each for each in self._rejected if each[0] >= oldest]
+        self._known, self._unconfirmed = self._unconfirmed, []
+
     def follow(self, pictures: Pictures) -> list[Detection]:
-        """Begin a frame: find the faces of the frame before where they were.
+        """Find the faces of the frame before where they were.
+
+        After a cut that is where another face may be, on which the mesh may settle badly. So the
+        faces that `confirm` found in the frame before this call stay as they are.
 
         Args:
             pictures: The pictures of the frame.
 
         Returns:
-            The faces that are still there, in pixels of `pictures.view`.
+            All faces of the frame that are known so far, in pixels of `pictures.view`.
         """
-        before, self._meshes = self._meshes, []
-        self._frame += 1
-        oldest = self._frame - _REJECTED_FRAMES
-        self._rejected = [each for each in self._rejected if each[0] >= oldest]
-        self._known, self._unconfirmed = self._unconfirmed, []
-        pictures.fitting(map(square_of_mesh, before))
-        for mesh in before:
+        known = list(self._meshes)
+        pictures.fitting(map(square_of_mesh, self._before))
+        for mesh in self._before:
             square = square_of_mesh(mesh)
-            now = self._settled(pictures, square, _ROUNDS_OF_FOLLOWING)
-            if now.logit >= FACE_LOGIT and _is_next(square, square_of_mesh(now)):
+            now = self._settled(pictures, square, _ROUNDS_OF_FOLLOWING, _COARSE)
+            is_there = now.logit >= FACE_LOGIT and _is_next(square, square_of_mesh(now))
+            if is_there and not any(_are_one_face(now, other) for other in known):
                 self._keep(now)
         return self._faces()
 
@@ -154,6 +166,7 @@ class MeshTracker:
         found: Sequence[Detection],
         *,
         thorough: bool,
+        again: bool = False,
         needs_mesh: bool = False,
     ) -> list[Detection]:
         """Look at detections, and return all faces of the frame that are known so far.
@@ -164,7 +177,9 @@ class MeshTracker:
         Args:
             pictures: The pictures of the frame.
             found: What a detector found in it, in pixels of `pictures.view`.
-            thorough: Whether to look at every angle also at what was no face in the frame before.
+            thorough: Whether to look at every angle also at what was no face a moment ago.
+            again: Whether to look also at faces that are known, unless their meshes are beyond
+                doubt: a mesh may have settled badly.
             needs_mesh: Whether only confirmed detections count, however high their scores are.
 
         Returns:
@@ -173,7 +188,7 @@ class MeshTracker:
         """
         pictures.fitting(square_of_landmarks(face.landmarks) for face in found)
         for face in found:
-            least = CERTAIN_LOGIT if thorough else FACE_LOGIT
+            least = NO_DOUBT_LOGIT if again else FACE_LOGIT
             if any(mesh.logit >= least and _explains(mesh, face) for mesh in self._meshes):
                 continue
             square = square_of_landmarks(face.landmarks)
@@ -202,7 +217,13 @@ class MeshTracker:
             share = _ONE_FACE if face.score >= self._sure_score else _ONE_HEAD
             if all(_distance(face.box, b) >= share * max(_size(face.box), _size(b)) for b in boxes):
                 others.append(face)
-        return [*map(detection_of, self._meshes), *others]
+        return [*(self._detection_of(mesh) for mesh in self._meshes), *others]
+
+    def _detection_of(self, mesh: Mesh) -> Detection:
+        """Return the detection of a mesh of this frame, made once."""
+        if (found := self._made.get(id(mesh))) is None:
+            found = self._made[id(mesh)] = detection_of(mesh)
+        return found
 
     def _keep(self, mesh: Mesh) -> None:
         """Add a mesh, unless it is of a face that has a better one; drop those that it betters."""
@@ -210,9 +231,11 @@ class MeshTracker:
         if all(mesh.logit > other.logit for other in rivals):
             self._meshes = [m for m in self._meshes if not any(m is r for r in rivals)] + [mesh]
 
-    def _settled(self, pictures: Pictures, square: Square, rounds: int) -> Mesh:
+    def _settled(
+        self, pictures: Pictures, square: Square, rounds: int, precision: float = 1.0
+    ) -> Mesh:
         picture, scale = pictures.best(square)
-        mesh = self._network.settle(picture, _scaled(square, scale), rounds)
+        mesh = self._network.settle(picture, _scaled(square, scale), rounds, precision=precision)
         return mesh.moved(_back(scale))
 
     def _found(self, pictures: Pictures, square: Square) -> Mesh | None:
@@ -290,7 +313,7 @@ def _are_one_face(mesh: Mesh, other: Mesh) -> bool:
     apart, sizes = _distance(a, b), sorted((_size(a), _size(b)))
     if apart < _ONE_FACE * sizes[0]:
         return True
-    return apart < _ONE_HEAD * sizes[1] and min(mesh.logit, other.logit) < CERTAIN_LOGIT
+    return apart < _ONE_HEAD * sizes[1] and min(mesh.logit, other.logit) < _WEAK_LOGIT
 
 
 def _explains(mesh: Mesh, face: Detection) -> bool:

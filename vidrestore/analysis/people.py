@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vidrestore.analysis.strength import eye_distances_px
 from vidrestore.analysis.tracks import RawTrack, Track, mean_direction
 from vidrestore.common.errors import UsageError
 from vidrestore.common.quoting import quoted
 from vidrestore.imaging.frame import FloatArray
-from vidrestore.imaging.geometry import crop_side_px, template
 
 # The quantile of the sizes of a face that counts, because the size is wrong in some frames.
 _NOT_LARGEST = 0.9
@@ -116,16 +116,23 @@ def chosen(wanted: Wanted, people: Collection[int]) -> frozenset[int]:
         The people to restore.
 
     Raises:
-        UsageError: A named person does not exist.
+        UsageError: A named person does not exist, or nobody is left.
     """
     there = frozenset(people)
     if missing := sorted(wanted.ids - there):
-        who = f"person {missing[0]}" if len(missing) == 1 else f"people {_listed(missing)}"
+        who = people_listed(missing)
         others = f"only {_listed(sorted(there))}" if there else "and no other person"
         raise UsageError(
             f"there is no {who} in this video, {others}; vidrestore analyze lists the people"
         )
-    return there - wanted.ids if wanted.all_but else wanted.ids
+    left = there - wanted.ids if wanted.all_but else wanted.ids
+    if not left:
+        raise UsageError(
+            f"leaving out {people_listed(sorted(wanted.ids))} leaves nobody to restore, because "
+            f"there is no other person in this video, only {_listed(sorted(there))}; vidrestore "
+            "analyze lists the people"
+        )
+    return left
 
 
 def like_reference(
@@ -167,7 +174,7 @@ def large_people(
 ) -> frozenset[int]:
     """Find the people whose faces are large enough in at least a tenth of their frames.
 
-    The size is the distance of the eyes of a face that looks straight ahead, as the crop shows it.
+    The size is that of `eye_distances_px`.
 
     Args:
         tracks: The tracks of all people.
@@ -177,12 +184,10 @@ def large_people(
     Returns:
         The numbers of the people.
     """
-    points = template(template_name)
-    eyes = float(np.linalg.norm(points[1] - points[0]))
     sizes_px: dict[int, list[float]] = {}
     for track in tracks:
-        sides = [eyes * crop_side_px(matrix) for matrix in track.matrices]
-        sizes_px.setdefault(track.person_id, []).extend(sides)
+        own = eye_distances_px(track, template_name).tolist()
+        sizes_px.setdefault(track.person_id, []).extend(own)
     return frozenset(
         person for person, px in sizes_px.items() if np.quantile(px, _NOT_LARGEST) >= min_face_px
     )
@@ -329,6 +334,18 @@ def _numbered(groups: Sequence[Sequence[int]], tracks: Sequence[RawTrack]) -> li
         for i in group:
             people[i] = person
     return people
+
+
+def people_listed(people: Sequence[int]) -> str:
+    """Name people in a sentence.
+
+    Args:
+        people: Their numbers, at least one.
+
+    Returns:
+        "person 1", or "people 1, 3".
+    """
+    return f"person {people[0]}" if len(people) == 1 else f"people {_listed(people)}"
 
 
 def _listed(people: Sequence[int]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,12 +11,19 @@ import numpy.typing as npt
 
 from vidrestore.analysis import edl, shot_list
 from vidrestore.analysis.alignment import align
+from vidrestore.analysis.marked_faces import (
+    NO_POINTS,
+    Marked,
+    faces_in_boxes,
+    landmarks_of_marks,
+)
 from vidrestore.analysis.people import (
     chosen,
     large_people,
     like_reference,
     only,
     people_embeddings,
+    people_listed,
     wanted_people,
 )
 from vidrestore.analysis.result import Analysis
@@ -29,13 +36,15 @@ from vidrestore.common.files import check_readable_kind
 from vidrestore.common.settings import Settings
 from vidrestore.common.text_files import read_toml
 from vidrestore.imaging.frame import FloatArray
-from vidrestore.imaging.geometry import apply, invert, landmarks_in_box, upright
+from vidrestore.imaging.geometry import apply, invert, upright
+from vidrestore.media.decode import TimeRange
 from vidrestore.models.factory import reference_embedding
 
 _MOST_FACE_PX = 65536
 NOT_JOINED = (
     "vidrestore does not recognize people from one shot to the next, because it has no recognition "
-    "model of an InsightFace pack; each track counts as a person of its own"
+    "model of an InsightFace pack (vidrestore weights fetch buffalo_l brings one, for "
+    "non-commercial use); each track counts as a person of its own"
 )
 
 
@@ -64,8 +73,37 @@ class Choice:
         if self.reference is not None:
             check_readable_kind(self.reference, "the reference photo", InputError)
 
+    def face_of_photo(self, settings: Settings, on_event: OnEvent | None) -> FloatArray | None:
+        """Judge the reference photo, which takes seconds and needs no analysis.
+
+        Args:
+            settings: The settings.
+            on_event: Receives the progress of a download and notices; None: none are sent.
+
+        Returns:
+            (d,) the embedding of the face of the photo, of unit length, for `applied`; None where
+            the choice has no photo.
+
+        Raises:
+            UsageError: There is no recognizer, or the photo does not show one sharp face that is
+                clearly the largest.
+            InputError: The photo cannot be read.
+            WeightsError: The weights of the detector are missing or damaged.
+        """
+        if self.reference is None:
+            return None
+        return reference_embedding(self.reference, settings, on_event)
+
     def applied(
-        self, analysis: Analysis, source: Path, settings: Settings, on_event: OnEvent | None
+        self,
+        analysis: Analysis,
+        source: Path,
+        settings: Settings,
+        on_event: OnEvent | None,
+        *,
+        face: FloatArray | None = None,
+        span: TimeRange | None = None,
+        may_leave_nobody: bool = False,
     ) -> tuple[Analysis, list[tuple[int, str | None]]]:
         """Apply the choice to an analysis.
 
@@ -74,6 +112,10 @@ class Choice:
             source: The video, named in messages.
             settings: The settings.
             on_event: Receives notices; None: none are sent.
+            face: The result of `face_of_photo`. Default: the method judges the photo.
+            span: The part of the source that was analyzed. Default: all.
+            may_leave_nobody: Whether the shots file may leave no one to restore, because only a
+                part of its shots is restored. Default: False.
 
         Returns:
             (analysis, restorers): the changed analysis, and the restorers as of `restorers_of`.
@@ -81,32 +123,59 @@ class Choice:
         Raises:
             UsageError: The choice names people who do not exist, leaves no one to restore, or has a
                 size outside 0 to 65536; or there is no recognizer for the reference photo.
-            ConfigError: The shots file is wrong.
-            InputError: The shots file belongs to another video, or the reference photo cannot be
-                read.
+            ConfigError: The shots file is wrong, or leaves no one to restore.
+            InputError: The shots file belongs to another video, or the reference photo or the
+                source cannot be read.
+            ChangedSourceError: The source has other frames than the analysis.
+            WeightsError: The weights of the detector, which looks for the faces marked by hand, are
+                missing or damaged.
         """
         names: list[tuple[int, str | None]] = [(0, None)]
+        before = analysis
         if self.people is not None:
             if not analysis.people_are_joined:
                 notify(on_event, NOT_JOINED)
             analysis = with_people(analysis, self.people)
         if self.reference is not None:
-            embedding = reference_embedding(self.reference, settings, on_event)
-            similarity = settings.people.similarity
-            analysis = with_reference(analysis, embedding, similarity=similarity)
+            if face is None:
+                face = self.face_of_photo(settings, on_event)
+            assert face is not None
+            analysis = with_reference(analysis, face, similarity=settings.people.similarity)
         if self.min_face_px is not None:
             if not 0 <= self.min_face_px <= _MOST_FACE_PX:  # also refuses NaN
                 raise UsageError(
                     f"eyes are from 0 to {_MOST_FACE_PX} pixels apart, not {self.min_face_px:g}"
                 )
             analysis = with_large(analysis, self.min_face_px)
+        if before.face_count and not analysis.face_count:
+            raise UsageError(self._leaves_nobody(before))
         if self.shots is not None:
             asked = shot_list.read(self.shots, analysis.pts, analysis.info.time_base)
             if asked.fingerprint and asked.fingerprint != analysis.fingerprint:
                 raise InputError(f"{self.shots} is of another video than {source}")
-            analysis = with_shots(analysis, asked, settings)
+            chosen = analysis
+            points = faces_in_boxes(asked, analysis, source, settings, span, on_event)
+            analysis = with_shots(analysis, asked, settings, points)
+            if chosen.face_count and not analysis.face_count and not may_leave_nobody:
+                raise ConfigError(
+                    f"{self.shots} leaves nobody to restore in any shot, {_who_is_there(before)}; "
+                    "take back a skip, a strength of 0 or a list of people in it"
+                )
             names = restorers_of(asked, analysis.frame_count)
         return analysis, names
+
+    def _leaves_nobody(self, analysis: Analysis) -> str:
+        """Return the sentence for a choice after which no face of an analysis is restored."""
+        given = {
+            "--people": self.people,
+            "--reference": self.reference,
+            "--min-face": self.min_face_px,
+        }
+        options = [f"{name} {value}" for name, value in given.items() if value is not None]
+        return (
+            f"{' with '.join(options)} leaves nobody to restore, {_who_is_there(analysis)}; "
+            "vidrestore analyze lists the people"
+        )
 
 
 EVERYONE = Choice()
@@ -212,7 +281,12 @@ def with_large(analysis: Analysis, min_face_px: float) -> Analysis:
     return _with_left_out(analysis, kept, "smaller than asked for", left_out)
 
 
-def with_shots(analysis: Analysis, asked: ShotList, settings: Settings) -> Analysis:
+def with_shots(
+    analysis: Analysis,
+    asked: ShotList,
+    settings: Settings,
+    points: Mapping[Marked, FloatArray] = NO_POINTS,
+) -> Analysis:
     """Apply a list of shots to an analysis; frames outside the listed shots do not change.
 
     Faces that the user marked by hand become tracks of people of their own.
@@ -221,6 +295,8 @@ def with_shots(analysis: Analysis, asked: ShotList, settings: Settings) -> Analy
         analysis: The analysis.
         asked: The list of shots.
         settings: The settings; `align` counts for faces marked by hand.
+        points: The landmarks of the faces inside boxes drawn by hand, a result of
+            `faces_in_boxes`. Default: the landmarks are guessed from the boxes.
 
     Returns:
         The changed analysis.
@@ -256,7 +332,7 @@ def with_shots(analysis: Analysis, asked: ShotList, settings: Settings) -> Analy
     )
     return _with_left_out(
         analysis,
-        [*tracks, *_marked_tracks(analysis, asked, settings)],
+        [*tracks, *_marked_tracks(analysis, asked, settings, points)],
         "left out by the shots",
         left_out,
     )
@@ -297,7 +373,12 @@ def _factors(shot: Shot, person: int, frames: npt.NDArray[np.int64]) -> npt.NDAr
     return np.asarray(np.interp(frames, at, values), np.float32)
 
 
-def _marked_tracks(analysis: Analysis, asked: ShotList, settings: Settings) -> list[Track]:
+def _marked_tracks(
+    analysis: Analysis,
+    asked: ShotList,
+    settings: Settings,
+    points: Mapping[Marked, FloatArray],
+) -> list[Track]:
     """Make tracks of the faces marked by hand; between two boxes, a face moves linearly."""
     info, how = analysis.info, settings.align
     to_frame = invert(upright(info).matrix)
@@ -310,12 +391,13 @@ def _marked_tracks(analysis: Analysis, asked: ShotList, settings: Settings) -> l
                     "first time"
                 )
             frames = np.arange(shot.start, min(shot.end, analysis.frame_count))
-            at, boxes = zip(*face, strict=True)
-            moving = np.stack([np.interp(frames, at, edge) for edge in zip(*boxes, strict=True)], 1)
-            points = np.stack([apply(to_frame, landmarks_in_box(box)) for box in moving])
+            at = [frame for frame, _ in face]
+            marked = landmarks_of_marks(face, points).reshape(len(face), -1)
+            moving = np.stack([np.interp(frames, at, line) for line in marked.T], 1)
+            moved = apply(to_frame, moving.reshape(-1, 2)).reshape(-1, 5, 2)
             certain = np.ones(len(frames), np.float32)
             raw.append(
-                RawTrack(shot.start, (shot.start, shot.end), points.astype(np.float32), certain)
+                RawTrack(shot.start, (shot.start, shot.end), moved.astype(np.float32), certain)
             )
             everyone = replace(shot, people=None)
             strengths.append(_factors(everyone, 0, frames))
@@ -342,6 +424,12 @@ def _marked_tracks(analysis: Analysis, asked: ShotList, settings: Settings) -> l
         for i, (track, strength) in enumerate(zip(weighed, strengths, strict=True))
         if track is not None
     ]
+
+
+def _who_is_there(analysis: Analysis) -> str:
+    """Name the people of an analysis of whom some face would be restored without a choice."""
+    there = sorted({track.person_id for track in analysis.tracks if track.strength.any()})
+    return f"and the faces that can be restored are those of {people_listed(there)}"
 
 
 def _with_left_out(

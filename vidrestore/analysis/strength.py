@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import binary_opening
 
-from vidrestore.analysis.tracks import RawTrack, Track
+from vidrestore.analysis.tracks import RawTrack, Track, TracksByFrame
 from vidrestore.common.settings import Align
 from vidrestore.imaging.geometry import apply, crop_side_px, template
 
@@ -37,6 +38,10 @@ _MOST_CHANGE = 0.15
 # Sharpness is relative to that of the clear frames of the track, a quantile. The factor is 1 from
 # _CLEAR on; at _BLURRED and below, where motion or focus blurs the face, it is _LEAST_OF_BLURRED.
 _CLEAR, _BLURRED, _LEAST_OF_BLURRED, _CLEAR_QUANTILE = 0.6, 0.3, 0.4, 0.8
+# The distance of two faces, in sides of the crop, within which one of them may cover the other.
+_NEAR = 0.5
+# A face that is missed in fewer frames in a row is not covered by another one.
+_LEAST_COVERED_FRAMES = 3
 # Below this sharpness, a face has too little detail to tell sharp from blurred.
 _NO_DETAIL = 0.02
 
@@ -59,8 +64,8 @@ def with_strength(
         seen: The same tracks before smoothing.
         how: The settings. The strength is 0 in a frame in which the face was neither detected nor
             followed by `least_support` of its points. It is 1 from an eye distance of
-            `min_face_px` on. It is averaged over `fade_seconds` on either side, and fades in and out
-            over `fade_seconds` where a track begins or ends inside its shot.
+            `min_face_px` on. It is averaged over `fade_seconds` on either side, and fades in and
+            out over `fade_seconds` where a track begins or ends inside its shot.
         template_name: The template of the crops: "gpen" or "ffhq".
         least_score: The least score of the detector for a face, in [0, 1].
         frame_rate: Frames per second.
@@ -70,6 +75,7 @@ def with_strength(
         reason why faces get no strength, the number of (face, frame) pairs.
     """
     fade_frames = round(how.fade_seconds * frame_rate)
+    by_frame = TracksByFrame(tracks)
     result: list[Track | None] = []
     reasons = Counter[str]()
     for track, raw in zip(tracks, seen, strict=True):
@@ -77,7 +83,7 @@ def with_strength(
             _factors(
                 track,
                 raw,
-                eyes=template(template_name),
+                template_name=template_name,
                 min_face_px=how.min_face_px,
                 least_score=least_score,
                 least_support=how.least_support,
@@ -88,6 +94,7 @@ def with_strength(
             result.append(None)
             continue
         strength = _averaged(np.prod(list(factors.values()), axis=0), fade_frames)
+        strength[_covered(track, by_frame)] = 0
         strength = _without_jumps(np.minimum(strength, _ramps(raw, fade_frames)), raw)
         for name, factor in factors.items():
             is_reason = (strength == 0) & (factor == 0)
@@ -102,14 +109,13 @@ def _factors(
     track: Track,
     raw: RawTrack,
     *,
-    eyes: Array,
+    template_name: str,
     min_face_px: float,
     least_score: float,
     least_support: float,
 ) -> Iterator[tuple[str, Array]]:
     """Yield each factor of the strength, after the reason that applies where the factor is 0."""
-    sides = np.array([crop_side_px(matrix) for matrix in track.matrices])
-    eyes_px = float(np.linalg.norm(eyes[1] - eyes[0])) * sides
+    eyes_px = eye_distances_px(track, template_name)
     yield "too small", _ramp(eyes_px / max(min_face_px, 1e-6), _SMALL, 1.0)
     yield "turned away", _frontness(track)
     surely = _ramp(track.score, least_score, least_score + _SURE_SCORE)
@@ -117,6 +123,24 @@ def _factors(
     if len(raw.sharpness) and np.isfinite(raw.sharpness).any():
         yield "blurred", _clearness(raw.sharpness)
     yield "hidden or lost for a moment", _is_in_sight(raw, least_support).astype(np.float64)
+
+
+def eye_distances_px(track: Track, template_name: str) -> Array:
+    """Measure the size of a face in each frame, as every table of sizes and every limit of them.
+
+    The size is the distance of the eyes as if the face looked straight ahead: that of the eyes of
+    the template in the crop, whatever the head's angle.
+
+    Args:
+        track: The track.
+        template_name: The template of the crops: "gpen" or "ffhq".
+
+    Returns:
+        (n,) float64 distances, in frame pixels.
+    """
+    points = template(template_name)
+    sides = np.array([crop_side_px(matrix) for matrix in track.matrices])
+    return np.asarray(np.linalg.norm(points[1] - points[0]) * sides, np.float64)
 
 
 def _frontness(track: Track) -> Array:
@@ -145,6 +169,26 @@ def turned_degrees(track: Track) -> Array:
     across = points[:, 1, 0] - points[:, 0, 0]
     nose = points[:, 2, 0] - (points[:, 0, 0] + points[:, 1, 0]) / 2
     return np.asarray(np.degrees(np.arctan2(np.abs(nose) / _NOSE, across)))
+
+
+def _covered(track: Track, by_frame: TracksByFrame) -> list[int]:
+    """Return the frames, from 0, in which another face is seen where this one was not seen.
+
+    A face that is missed for a moment is not covered.
+    """
+    covered = []
+    missed = ~track.detected
+    for at in np.flatnonzero(binary_opening(missed, np.ones(_LEAST_COVERED_FRAMES))).tolist():
+        middle = track.landmarks[at].mean(axis=0)
+        near_px = _NEAR * crop_side_px(track.matrices[at])
+        for other in by_frame.at(track.first_frame + at):
+            theirs = track.first_frame + at - other.first_frame
+            if other is track or not other.detected[theirs]:
+                continue
+            if np.linalg.norm(other.landmarks[theirs].mean(axis=0) - middle) < near_px:
+                covered.append(at)
+                break
+    return covered
 
 
 def _clearness(sharpness: npt.NDArray[Any]) -> Array:

@@ -60,6 +60,8 @@ def show_summary(summary: Summary, target: Path) -> None:
     for track in summary.likeness:
         if track.reduced_frames:
             table.add_row("likeness", _reduced_likeness(track))
+        if track.expression_frames:
+            table.add_row("expression", _kept_expression(track))
     if summary.missing_frames:
         table.add_row("frames lost", str(summary.missing_frames))
     table.add_row("picture", _picture(summary))
@@ -75,6 +77,15 @@ def _reduced_likeness(track: TrackLikeness) -> str:
     return (
         f"person {track.person} in shot {track.shot}: the restored face does not look like the "
         f"source in {track.reduced_frames} frame{plural}, so vidrestore used less of it there"
+    )
+
+
+def _kept_expression(track: TrackLikeness) -> str:
+    """Return the sentence about a track whose expression the restorer changed."""
+    return (
+        f"person {track.person} in shot {track.shot}: expression kept in "
+        f"{track.expression_frames} face{'' if track.expression_frames == 1 else 's'}; an eye or "
+        "the mouth differs from the source, so vidrestore used less of it there"
     )
 
 
@@ -135,10 +146,14 @@ def show_analysis(analysis: Analysis, source: Path, cost: Estimate | str | None)
         _warn(["landmarks were guessed from face boxes; a detector with weights aligns better"])
 
 
+_SIZE = "eye distance,\nmean, frontal"
+"""The heading of the sizes of faces; see `vidrestore.analysis.strength.eye_distances_px`."""
+
+
 def _people_table(analysis: Analysis) -> Table:
     from vidrestore.analysis.description import people_of
 
-    table = Table("person", "shots", "seconds on screen", "eye distance", "turned away", "tracks")
+    table = Table("person", "shots", "seconds on screen", _SIZE, "turned away", "tracks")
     for person in people_of(analysis):
         table.add_row(
             str(person.person_id),
@@ -154,18 +169,18 @@ def _people_table(analysis: Analysis) -> Table:
 def _track_table(analysis: Analysis) -> Table:
     from vidrestore.analysis.description import seconds_of_track
     from vidrestore.analysis.result import in_output
+    from vidrestore.analysis.strength import eye_distances_px
 
-    table = Table("track", "person", "frames", "seconds", "eye distance", "seen", "confidence")
+    table = Table("track", "person", "frames", "seconds", _SIZE, "seen", "confidence")
     for track in analysis.tracks:
-        eyes = track.landmarks[:, 1] - track.landmarks[:, 0]
-        size = float((eyes**2).sum(axis=-1).mean() ** 0.5)
+        size_px = float(eye_distances_px(track, analysis.template).mean())
         first, last = in_output(analysis, track.first_frame, track.end_frame - 1)
         table.add_row(
             str(track.track_id),
             str(track.person_id),
             f"{first}-{last}",
             f"{seconds_of_track(analysis, track):.2f}",
-            f"{size:.0f} px",
+            f"{size_px:.0f} px",
             f"{100 * float(track.detected.mean()):.0f} %",
             f"{float(track.score.mean()):.2f}",
         )

@@ -229,14 +229,13 @@ def analyze(
     from vidrestore.common.errors import ChangedSourceError
     from vidrestore.jobs.estimate import estimate
     from vidrestore.media.probe import probe
-    from vidrestore.models.factory import with_models_here
     from vidrestore.review.contact_sheet import write_contact_sheet
 
     _check_written(source, output, shots, contact_sheet, cuts)
     with events(as_json, stage_times=stage_times) as on_event:
-        settings = with_models_here(settings, on_event)
         probed = probe(source, settings)
         result = find_analysis(probed, settings, on_event=on_event)
+        settings = result.settings
         if contact_sheet is not None:
             try:
                 write_contact_sheet(result.analysis, source, contact_sheet)

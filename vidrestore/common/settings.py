@@ -213,7 +213,7 @@ class Deflicker(Section):
     amount: Annotated[float, BeforeValidator(_off_is_zero)] = Field(1.0, ge=0, le=1)
     """Share of the wobble and of the flicker of texture that is removed. 0 or off: none. It does
     nothing if every restorer looks at several frames itself, as fusion does."""
-    detail: float = Field(0.5, ge=0, le=1)
+    detail: float = Field(1.0, ge=0, le=1)
     """Share of the fine contrast lost by the averaging that is restored afterwards."""
 
 
@@ -225,10 +225,14 @@ class Guard(Section):
     """Lowest cosine of the embeddings of the restored face and its source; from 0.15 above it, the
     face is used in full. It needs a recognizer in `detect.pack` and `people.recognise`. 0 or
     off: not checked."""
-    features: Annotated[float, BeforeValidator(_off_is_zero)] = Field(0.7, ge=0, le=0.95)
+    features: Annotated[float, BeforeValidator(_off_is_zero)] = Field(0.9, ge=0, le=0.95)
     """Lowest correlation of eyes, mouth and whole face between the restored face and its source, at
-    low frequencies; from two thirds of the way to 1, the face is used in full. 0 or off: not
-    checked."""
+    low frequencies; from two thirds of the way to 1, the face is used in full. On a source too poor
+    to tell, the value is lowered. 0 or off: not checked."""
+    expression: Annotated[float, BeforeValidator(_off_is_zero)] = Field(1.0, ge=0, le=5)
+    """How far an eye or the mouth may depart from the source, in multiples of what noise and
+    softness of the source explain; from 1.75 times that, the eye or the mouth stays the source's.
+    It needs the face mesh. 0 or off: not checked."""
 
 
 class Regions(Section):

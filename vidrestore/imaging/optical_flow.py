@@ -6,6 +6,7 @@ of the first picture to its position in the second: first(x) = second(x + f(x)).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import cv2
@@ -149,8 +150,10 @@ def resized(flow: FlowField, side: int) -> FlowField:
 def reduced(crop: torch.Tensor, side: int) -> npt.NDArray[np.float32]:
     """Scale a square crop to a small side and move it to the CPU.
 
-    The mean is taken over sixteenths of 8-bit levels, whose sums are exact in float32: where W is a
-    power of two, every device gives the same result, bit for bit.
+    The mean over areas is taken of sixteenths of 8-bit levels, with whole numbers as weights. Their
+    sums are exact in float32 where W and `side` are work sizes
+    (`vidrestore.analysis.tracks.work_size`), at most 2048 and 256, so that every device gives the
+    same result, bit for bit.
 
     Args:
         crop: (3, W, W) in [0, 1] on any device.
@@ -160,12 +163,41 @@ def reduced(crop: torch.Tensor, side: int) -> npt.NDArray[np.float32]:
         (side, side, 3) float32 in 8-bit levels on the CPU.
     """
     levels = (crop * (255 * _STEPS_PER_LEVEL)).round()[None]
-    if crop.shape[-1] > side:
-        levels = F.adaptive_avg_pool2d(levels, side)
-    elif crop.shape[-1] < side:
+    area = 1
+    if crop.shape[-1] % side == 0:
+        levels = F.avg_pool2d(levels, crop.shape[-1] // side)
+    elif crop.shape[-1] > side:
+        levels, area = _area_sums(levels, side)
+    else:
         levels = F.interpolate(levels, (side, side), mode="bilinear", align_corners=False)
     small = levels[0].permute(1, 2, 0).cpu().numpy()
-    return np.ascontiguousarray(small * np.float32(1 / _STEPS_PER_LEVEL))
+    return np.ascontiguousarray(small / np.float32(_STEPS_PER_LEVEL * area))
+
+
+def _area_sums(planes: torch.Tensor, side: int) -> tuple[torch.Tensor, int]:
+    """Return (1, C, side, side) sums over the areas of (1, C, W, W), and the area of each.
+
+    Areas are counted in parts of pixels, of which each side of a pixel of the result has a whole
+    number.
+    """
+    own = planes.shape[-1]
+    # A pixel has `parts` parts along each axis, a pixel of the result `wide` of them.
+    parts, wide = side // math.gcd(own, side), own // math.gcd(own, side)
+    start = np.arange(side) * wide
+    for dim in (-1, -2):
+        total = torch.zeros_like(planes.narrow(dim, 0, side))
+        for tap in range((wide - 2) // parts + 2):
+            index = start // parts + tap
+            low, high = (
+                np.maximum(start, index * parts),
+                np.minimum(start + wide, (index + 1) * parts),
+            )
+            share = torch.from_numpy(np.maximum(high - low, 0).astype(np.float32))
+            place = torch.from_numpy(np.minimum(index, own - 1)).to(planes.device)
+            shape = (1, -1) if dim == -1 else (-1, 1)
+            total += planes.index_select(dim, place) * share.to(planes.device).reshape(shape)
+        planes = total
+    return planes, wide**2
 
 
 def enlarged(plane: npt.NDArray[np.float32], side: int, device: torch.device) -> torch.Tensor:

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from vidrestore.analysis import storage
-from vidrestore.analysis.cache import find_analysis
+from vidrestore.analysis.cache import OTHER_FRAMES, Known, find_analysis
 from vidrestore.analysis.interlacing import (
     Inspection,
     Interlacing,
@@ -20,8 +20,9 @@ from vidrestore.analysis.interlacing import (
 )
 from vidrestore.analysis.result import Analysis, info_of_pictures, of_output
 from vidrestore.common.checksums import FileHashes
-from vidrestore.common.errors import UsageError
+from vidrestore.common.errors import ChangedSourceError, UsageError
 from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.handled import log_handled
 from vidrestore.common.settings import Extent, Settings
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.jobs.exclusions import FIELDS, check_exclusions
@@ -207,9 +208,8 @@ def plan_job(
         VidrestoreError: The request cannot be fulfilled.
     """
     source = inspect_source(request, work, on_event)
-    request = _with_models(request, work, source, on_event)
     output = choose_output(request, work, source, on_event)
-    faces = analyze_and_select(request, source, on_event, may_be_kept=may_be_kept)
+    faces = analyze_and_select(request, work, source, on_event, may_be_kept=may_be_kept)
     return assemble(request, work, source, output, faces, on_event)
 
 
@@ -275,9 +275,7 @@ def choose_output(
     """
     settings, target, base = request.settings, request.target, source.base
     layering = _layering(request, work)
-    models = models_of(settings) if request.analysis is None else None
-    reason = work.begin(source.probe.fingerprint, resume=request.resume, models=models)
-    if reason is not None:
+    if (reason := work.begin(source.probe.fingerprint, resume=request.resume)) is not None:
         notify(on_event, reason)
     info, mode = base.info, source.interlacing.mode
     if mode in ("bob", "frame", "film"):
@@ -314,6 +312,7 @@ def choose_output(
 
 def analyze_and_select(
     request: RestoreRequest,
+    work: WorkFolder,
     source: InspectedSource,
     on_event: OnEvent | None,
     *,
@@ -323,6 +322,7 @@ def analyze_and_select(
 
     Args:
         request: A valid request.
+        work: The work folder, begun; it keeps what finds the faces.
         source: The value of `inspect_source`.
         on_event: Receives progress and notices; None: none are sent.
         may_be_kept: Whether the analysis of an earlier run may be used.
@@ -335,21 +335,44 @@ def analyze_and_select(
         InputError: The source cannot be decoded, or a given analysis belongs to another video.
         UsageError: The choice of people or shots does not fit the analysis.
     """
-    hashes = FileHashes()
-    usual = request.restorer or chosen_restorer(request.settings, on_event, hashes)
-    parser = chosen_parser(request.settings)
-    settings = with_template(request.settings, usual)
-    if (analysis := request.analysis) is not None:
-        _check_analysis(analysis, source.probe, usual, settings)
-        has_kept = False
-    else:
-        match = find_analysis(
+    hashes, settings, face = FileHashes(), request.settings, None
+    if request.choice.reference is not None:  # judged before large weights are fetched
+        settings = _with_models(request, work, source, on_event)
+        face = request.choice.face_of_photo(settings, on_event)
+    usual = request.restorer or chosen_restorer(settings, on_event, hashes)
+    parser = chosen_parser(settings)
+    if request.analysis is None and request.choice.reference is None:
+        settings = _with_models(request, work, source, on_event)
+    settings = with_template(settings, usual)
+    if request.analysis is not None:
+        _check_analysis(request.analysis, source.probe, usual, settings)
+
+    def analyzed(*, may_be_kept: bool) -> Known:
+        if request.analysis is not None:
+            return Known(request.analysis, is_kept=False, settings=settings)
+        return find_analysis(
             source.probe, settings,
             span=request.span, inspection=source.inspection, may_be_kept=may_be_kept,
             hashes=hashes, on_event=on_event,
         )  # fmt: skip
-        analysis, has_kept = match.analysis, match.is_kept
-    analysis, names = request.choice.applied(analysis, request.source, settings, on_event)
+
+    def selected(analysis: Analysis) -> tuple[Analysis, list[tuple[int, str | None]]]:
+        return request.choice.applied(
+            analysis, request.source, settings, on_event,
+            face=face, span=request.span,
+            may_leave_nobody=source.kept is not None or request.span is not None,
+        )  # fmt: skip
+
+    match = analyzed(may_be_kept=may_be_kept)
+    try:
+        analysis, names = selected(match.analysis)
+    except ChangedSourceError as error:  # frames with faces marked by hand were read again
+        if not match.is_kept:
+            raise
+        log_handled(error)
+        notify(on_event, OTHER_FRAMES)
+        match = analyzed(may_be_kept=False)
+        analysis, names = selected(match.analysis)
     restorers = chosen_restorers(names, usual, settings, on_event, hashes)
     judge = chosen_judge(settings, on_event, hashes)
     redo = None if source.kept is None else plan_redo(source.kept, analysis, request.source)
@@ -357,7 +380,7 @@ def analyze_and_select(
     notify(on_event, *losses)
     return SelectedFaces(
         analysis=analysis if redo is None else redo.analysis,
-        has_kept_analysis=has_kept,
+        has_kept_analysis=match.is_kept,
         settings=settings,
         restorers=restorers,
         names=names,
@@ -455,15 +478,16 @@ def assemble(
 
 def _with_models(
     request: RestoreRequest, work: WorkFolder, source: InspectedSource, on_event: OnEvent | None
-) -> RestoreRequest:
+) -> Settings:
     """Choose what finds the faces: what the job began with, else the best that is here."""
-    if request.analysis is not None and request.choice.reference is None:
-        return request  # no detector is needed
-    begun = work.begun_with(source.probe.fingerprint) if request.resume else None
+    fingerprint = source.probe.fingerprint
+    begun = work.begun_with(fingerprint) if request.resume else None
     if begun is not None and request.choice.reference is not None:
         begun = replace(begun, recognizes=True)  # the photo needs the recognizer
     settings = with_models_here(request.settings, on_event, begun=begun)
-    return replace(request, settings=settings)
+    if request.analysis is None and (models := models_of(settings)) is not None:
+        work.note_models(fingerprint, models)
+    return settings
 
 
 def _layering(request: RestoreRequest, work: WorkFolder) -> LayerOutput | None:

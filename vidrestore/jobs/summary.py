@@ -35,6 +35,9 @@ class TrackLikeness:
     """Mean cosine of the recognizer's embeddings; None where no face could be recognized."""
     identity_used: float | None
     """The same between the source and the mixture that was pasted."""
+    expression_frames: int = 0
+    """The frames in which an eye or the mouth was kept from the source, in full or in part, because
+    the restored one had another expression."""
 
 
 def likeness_by_track(stats: RestorationStats, analysis: Analysis) -> tuple[TrackLikeness, ...]:
@@ -65,6 +68,7 @@ def likeness_by_track(stats: RestorationStats, analysis: Analysis) -> tuple[Trac
                 sums.features_used / sums.frames,
                 sums.identity / looks if looks else None,
                 sums.identity_used / looks if looks else None,
+                sums.expressions,
             )
         )
     return tuple(values)

@@ -117,17 +117,13 @@ class WorkFolder:
         self._is_unkeyed = False
         self._dropped: list[str] = []
 
-    def begin(
-        self, source: str, *, resume: bool, models: DetectionModels | None = None
-    ) -> str | None:
+    def begin(self, source: str, *, resume: bool) -> str | None:
         """Keep what an earlier run on the same source finished, and remove everything else.
 
         Args:
             source: The fingerprint of the source (`vidrestore.media.probe.fingerprint`).
             resume: Whether to use what an earlier run finished. A kept job (`keep`) and its
                 analysis stay in either case, if they belong to the same source.
-            models: What finds the faces, for `begun_with` in a later run. Default: not known, so
-                what an earlier run noted stays.
 
         Returns:
             A notice that tells why the parts of an earlier run are not used; None where there are
@@ -143,8 +139,8 @@ class WorkFolder:
                 _remove(entry)
         self._segments.mkdir(exist_ok=True)
         self.drop_unfinished()
-        noted = asdict(models) if models is not None else (earlier or {}).get("models")
-        self._note(own, {"version": VERSION, "source": source, "models": noted})
+        models = (earlier or {}).get("models") if is_same else None
+        self._note(own, {"version": VERSION, "source": source, "models": models})
         if is_same or not has_note or not resume:
             return None
         if earlier is None:
@@ -154,6 +150,16 @@ class WorkFolder:
             )
         return f"the work of an earlier run in {self.path} is of another source and is not used"
 
+    def note_models(self, source: str, models: DetectionModels) -> None:
+        """Note what finds the faces, for `begun_with` in a later run.
+
+        Args:
+            source: The fingerprint of the source, as for `begin`.
+            models: What finds the faces.
+        """
+        note = {"version": VERSION, "source": source, "models": asdict(models)}
+        self._note(self.path / "job.json", note)
+
     def begun_with(self, source: str) -> DetectionModels | None:
         """Return what found the faces in the run whose work this folder holds.
 
@@ -161,7 +167,7 @@ class WorkFolder:
             source: The fingerprint of the source.
 
         Returns:
-            What `begin` noted; None where there is no such note, or it is of another source.
+            What `note_models` noted; None where there is no such note, or it is of another source.
         """
         note = read_note(self.path / "job.json", JobNote)
         if note is None or note["source"] != source or note.get("models") is None:

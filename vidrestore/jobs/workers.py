@@ -223,7 +223,7 @@ class _Worker:
         self._parser = chosen_parser(work.settings)
         for what, other, own in (
             ("restorer", _names(work.networks), _names(networks)),
-            ("recognizer", work.judge, self._judge.name),
+            ("recognizer or face mesh", work.judge, self._judge.name),
             ("face parser", work.parser, self._parser and self._parser.name),
         ):
             if own != other:

@@ -20,15 +20,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vidrestore.common.checksums import sha256_of_file
 from vidrestore.common.errors import WeightsError
 from vidrestore.imaging.frame import FloatArray, _check
 from vidrestore.imaging.geometry import Matrix, apply, fit_similarity, invert, template
 
 POINTS = 468
 """The number of points of a mesh."""
-CERTAIN_LOGIT = 12.0
-"""From this logit on, the network sees a face upright in its square. A face upside down there
-reaches 11; clear upright faces lie between 15 and 50."""
+NO_DOUBT_LOGIT = 20.0
+"""From this logit on, the mesh has settled on a face at its angle. Clear faces lie between 15 and
+50; where the mesh settled upside down it reaches 11, and where it settled askew, 16."""
 
 INPUT_PX = 192
 """The side of the picture that the network looks at, in pixels."""
@@ -37,7 +38,7 @@ _OUTPUTS = ("conv2d_21", "conv2d_31")
 _MARGIN = 1.5
 # The square has settled when its angle, and its center as a share of its side, change by less; a
 # cold start takes up to so many rounds.
-_SETTLED_DEGREES, _SETTLED_SHARE, _MOST_ROUNDS = 0.3, 0.02, 12
+_SETTLED_DEGREES, _SETTLED_SHARE, _MOST_ROUNDS = 0.3, 0.01, 12
 # The side of the settled square over that of the crop with the template "gpen", on average.
 _SIDE_OF_CROP = 0.87
 # Below this logit, further rounds find no face.
@@ -47,6 +48,8 @@ _OTHER_STARTS_DEGREES = (45.0, -45.0, 90.0, -90.0, 180.0)
 _ROUNDS_OF_A_TRIAL = 2
 # Below this logit after a trial, further rounds find no face.
 _UNLIKELY_LOGIT = -3.0
+# The precision of a cold start, so that it does not depend on where the detector saw the face.
+_FINE = 0.2
 # Larger parts of the picture are reduced before they are turned, so that nothing aliases.
 _LARGEST_STEP = 1.5
 
@@ -69,7 +72,8 @@ SHAPE_POINTS = (*OVAL, *_NOSE, *_CHEEKS, *LEFT_EYE[::2], *RIGHT_EYE[::2], *LIPS[
                 *LEFT_BROW[::2], *RIGHT_BROW[::2])  # fmt: skip
 """The points of the mesh that pass one keeps: 86, which the mask needs."""
 OUTLINE_POINTS = len(OVAL) + len(_NOSE) + len(_CHEEKS)
-"""So many of `SHAPE_POINTS`, the first ones, are the outline; the others are eyes, lips and brows."""
+"""So many of `SHAPE_POINTS`, the first ones, are the outline, the nose and the cheeks; the others are
+eyes, lips and brows."""
 _LEFT_SIDE, _RIGHT_SIDE, _FOREHEAD, _CHIN, _NOSE_TIP = 234, 454, 10, 152, 1
 _EYE_CORNERS, _MOUTH_CORNERS = ((33, 133), (362, 263)), (61, 291)
 # Where these five points lie in GPEN's own results, from the template "gpen", in pixels at 512.
@@ -301,6 +305,8 @@ class FaceMesh:
             raise WeightsError(
                 f"the file {model} cannot be loaded as a face mesh ({error.err}); fetch it again"
             ) from error
+        self.sha256 = sha256_of_file(model)
+        """The SHA-256 of the file, on which all results depend."""
 
     def look(self, picture: npt.NDArray[np.uint8], square: Square) -> Mesh:
         """Run the network once.
@@ -322,7 +328,12 @@ class FaceMesh:
         return Mesh(np.column_stack([flat, z]).astype(np.float32), float(np.ravel(logit)[0]))
 
     def settle(
-        self, picture: npt.NDArray[np.uint8], square: Square, most_rounds: int = _MOST_ROUNDS
+        self,
+        picture: npt.NDArray[np.uint8],
+        square: Square,
+        most_rounds: int = _MOST_ROUNDS,
+        *,
+        precision: float = 1.0,
     ) -> Mesh:
         """Run the network until the angle of the face stands still.
 
@@ -330,6 +341,8 @@ class FaceMesh:
             picture: (H, W, 3) uint8, BGR, square pixels.
             square: Where to begin.
             most_rounds: The largest number of runs; default: 12.
+            precision: The change of the square that is small enough, as a multiple of 0.3 degrees
+                and 1 % of its side. Default: 1.
 
         Returns:
             The last mesh.
@@ -337,7 +350,7 @@ class FaceMesh:
         mesh = self.look(picture, square)
         for _ in range(most_rounds - 1):
             following = square_of_mesh(mesh)
-            if _has_settled(square, following):
+            if _has_settled(square, following, precision):
                 break
             square = following
             mesh = self.look(picture, square)
@@ -358,24 +371,25 @@ class FaceMesh:
             The settled mesh; None where there is no face.
         """
         mesh = self.settle(picture, square, _ROUNDS_OF_A_TRIAL)
-        if mesh.logit < CERTAIN_LOGIT:
+        if mesh.logit < NO_DOUBT_LOGIT:
             trials = [mesh]
             for turned in _OTHER_STARTS_DEGREES:
                 start = Square(square.center, square.side_px, _turn(square.degrees + turned))
                 trials.append(self.settle(picture, start, _ROUNDS_OF_A_TRIAL))
-                if trials[-1].logit >= CERTAIN_LOGIT:
+                if trials[-1].logit >= NO_DOUBT_LOGIT:
                     break
             mesh = max(trials, key=lambda each: each.logit)
             if mesh.logit < _UNLIKELY_LOGIT:
                 return None
-        mesh = self.settle(picture, square_of_mesh(mesh))
+        mesh = self.settle(picture, square_of_mesh(mesh), precision=_FINE)
         return mesh if mesh.is_face else None
 
 
-def _has_settled(square: Square, following: Square) -> bool:
+def _has_settled(square: Square, following: Square, precision: float) -> bool:
     turned = abs(_turn(following.degrees - square.degrees))
     shift = np.hypot(*np.subtract(following.center, square.center)) / square.side_px
-    return turned < _SETTLED_DEGREES and bool(shift < _SETTLED_SHARE)
+    is_still = turned < precision * _SETTLED_DEGREES
+    return is_still and bool(shift < precision * _SETTLED_SHARE)
 
 
 def _turn(degrees: float) -> float:

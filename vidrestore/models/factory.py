@@ -127,8 +127,8 @@ def with_models_here(
         on_event: Receives the progress of a download and notices; None to receive none.
         begun: What an earlier run of the same job used, which this run uses too; a notice tells
             where it would choose otherwise now. Default: there was no such run.
-        has_own_detector: Whether the caller has a detector of its own; nothing is downloaded then.
-            Default: False.
+        has_own_detector: Whether the caller has a detector of its own, with which the mesh is not
+            used, so that nothing is downloaded. Default: False.
 
     Returns:
         The settings with a `detect.detector` other than "auto", unless the caller has a detector;
@@ -149,8 +149,10 @@ def with_models_here(
         elif (better := _best_here(settings)) != name:
             passed_over.append(f"the detector {better}")
     settings = _with(settings, detector=name)
+    if has_own_detector:
+        mesh = "off"
     if mesh == "auto":
-        not_fetched = _NOT_FOR_THIS if has_own_detector or name == "haar" else None
+        not_fetched = _NOT_FOR_THIS if name == "haar" else None
         is_kept_off = begun is not None and not begun.has_mesh
         if is_kept_off:
             not_fetched = "the job began without it"
@@ -356,7 +358,7 @@ def recognizer_folder(settings: Settings) -> Path | None:
 
 
 def reference_embedding(photo: Path, settings: Settings, on_event: OnEvent | None) -> FloatArray:
-    """Compute the embedding of the one face in a reference photo.
+    """Compute the embedding of the face in a reference photo; see `embedding_of_photo`.
 
     Args:
         photo: Path of the photo.
@@ -368,8 +370,8 @@ def reference_embedding(photo: Path, settings: Settings, on_event: OnEvent | Non
         (d,) float32 of unit length.
 
     Raises:
-        UsageError: No recognizer is available, or the photo does not show exactly one face that
-            is sharp enough.
+        UsageError: No recognizer is available, or the photo does not show a face that is clearly
+            the largest and sharp enough.
         InputError: The photo cannot be read.
         WeightsError: The weights of the detector are missing or damaged.
     """
@@ -382,7 +384,9 @@ def reference_embedding(photo: Path, settings: Settings, on_event: OnEvent | Non
             f"{settings.detect.pack} is missing or has no recognizer; choose people by their "
             "numbers with --people instead"
         )
-    return embedding_of_photo(photo, detector, recognizer)
+    return embedding_of_photo(
+        photo, detector, recognizer, lambda message: notify(on_event, message)
+    )
 
 
 def open_restorer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +33,8 @@ _FLAT_CROPS = ((128, 128, 128), (0, 0, 0), (100, 130, 180), (20, 25, 35))
 # so blurred that those of different people resemble each other.
 _MOST_FLATNESS = 0.3
 _PHOTO_SEARCH_PX = 640
+# How many times as tall as the others the face of the person in a photo must be.
+_CLEARLY_LARGER = 1.5
 
 
 class Recognition(Protocol):
@@ -136,30 +138,49 @@ def find_recognizer(pack_folder: Path) -> Path | None:
     return None
 
 
-def embedding_of_photo(path: Path, detector: Detector, recognizer: Recognition) -> FloatArray:
-    """Compute the embedding of the one face that a photo shows.
+def embedding_of_photo(
+    path: Path,
+    detector: Detector,
+    recognizer: Recognition,
+    on_notice: Callable[[str], None] = lambda message: None,
+) -> FloatArray:
+    """Compute the embedding of the face that a photo shows.
+
+    Of several faces the function takes the largest, if it is at least 1.5 times as tall as the
+    second, and tells that it ignored the others.
 
     Args:
         path: The photo.
         detector: Finds the face.
         recognizer: Maps the face to its vector.
+        on_notice: Receives the notice about other faces, one sentence. Default: it is dropped.
 
     Returns:
         (d,) float32 of unit length.
 
     Raises:
         InputError: The file cannot be read as a picture.
-        UsageError: The photo does not show exactly one face, or the face is too blurred.
+        UsageError: The photo shows no face, or several of which none is clearly the largest, or the
+            face is too blurred.
     """
     picture = _read_photo(path)
-    faces = _faces_of_photo(picture, detector)
-    if len(faces) != 1:
-        count = f"{len(faces)} faces were" if faces else "no face was"
-        remedy = "crop it to the face that you mean" if faces else "take one that shows it clearly"
+    faces = sorted(_faces_of_photo(picture, detector), key=_height_px, reverse=True)
+    if not faces:
         raise UsageError(
-            f"{count} found in the reference photo {path}, which must show exactly one; {remedy}"
+            f"no face was found in the reference photo {path}; take one that shows it clearly"
         )
-    (embedding,) = recognizer(picture, faces)
+    if len(faces) > 1:
+        if _height_px(faces[0]) < _CLEARLY_LARGER * _height_px(faces[1]):
+            raise UsageError(
+                f"{len(faces)} faces were found in the reference photo {path}, and the largest is "
+                f"not {_CLEARLY_LARGER} times as tall as the next one; crop it to the face that "
+                "you mean"
+            )
+        others = "1 smaller face" if len(faces) == 2 else f"{len(faces) - 1} smaller faces"
+        on_notice(
+            f"the largest face in the reference photo {path} is taken, and {others} in it ignored"
+        )
+    (embedding,) = recognizer(picture, faces[:1])
     if embedding is None:
         raise UsageError(
             f"the face in the reference photo {path} is too small or too blurred to recognize "
@@ -351,6 +372,10 @@ def _read_photo(path: Path) -> npt.NDArray[np.uint8]:
             f"the reference photo {path} is not a picture that can be read; take a JPEG or PNG"
         )
     return np.asarray(picture, np.uint8)
+
+
+def _height_px(face: Detection) -> float:
+    return float(face.box[3] - face.box[1])
 
 
 def _faces_of_photo(picture: npt.NDArray[np.uint8], detector: Detector) -> list[Detection]:

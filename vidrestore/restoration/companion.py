@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from vidrestore.analysis.result import Analysis
-from vidrestore.analysis.tracks import Track
+from vidrestore.analysis.tracks import Track, work_size
 from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.events import OnEvent, Progress
 from vidrestore.imaging.frame import VideoInfo
@@ -268,13 +268,11 @@ def _in_pixels_of(target: VideoInfo, source: VideoInfo, track: Track) -> Track:
     """Return the track in pixels of another picture of the same view."""
     to_target = target_from_source(target, source)
     matrices = compose(track.matrices.astype(np.float64), invert(to_target))
-    side, work_px = max(crop_side_px(matrix) for matrix in matrices), track.work_px
-    while work_px < min(side, _LARGEST_WORK_PX):
-        work_px *= 2
+    side = max(crop_side_px(matrix) for matrix in matrices)
     landmarks = apply(to_target, track.landmarks.reshape(-1, 2).astype(np.float64))
     return replace(
         track,
-        work_px=work_px,
+        work_px=max(track.work_px, work_size(min(side, _LARGEST_WORK_PX))),
         matrices=matrices.astype(np.float32),
         landmarks=landmarks.reshape(track.landmarks.shape).astype(np.float32),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,6 +46,10 @@ class Face:
     """
     region: Region | None = None
     """The only part of the frame that the face may change; None where only its mask bounds it."""
+    part_factors: Mapping[str, float] = field(default_factory=dict)
+    """Factors of `strength` in [0, 1] on the eyes and the mouth, by the names of
+    `vidrestore.restoration.compositing.masks.EXPRESSIVE`; 1 for a part that is missing.
+    """
 
     def __post_init__(self) -> None:
         _check("matrix", self.matrix, (2, 3), np.float32)
@@ -54,6 +59,8 @@ class Face:
                 raise ValueError(f"{name} must have shape {square}, got {tuple(crop.shape)}")
         if not 0 <= self.strength <= 1:
             raise ValueError(f"strength must be within [0, 1], got {self.strength}")
+        if not all(0 <= factor <= 1 for factor in self.part_factors.values()):
+            raise ValueError(f"part_factors must be within [0, 1], got {dict(self.part_factors)}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

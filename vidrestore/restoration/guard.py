@@ -1,11 +1,16 @@
-"""The guard: less of a restored face is used where it no longer looks like its source."""
+"""The guard: less of a restored face is used where it no longer looks like its source.
+
+Identity and features concern the whole face. The expression concerns an eye or the mouth, of which
+alone less is used.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -21,14 +26,20 @@ from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.luma import bt601_luma
 from vidrestore.imaging.optical_flow import reduced
 from vidrestore.models.detectors import Detection
-from vidrestore.models.factory import chosen_recognizer
+from vidrestore.models.factory import chosen_face_mesh, chosen_recognizer
 from vidrestore.restoration.compositing.appearance import TrackGeometry
-from vidrestore.restoration.compositing.masks import Points, believable, usual_landmarks
+from vidrestore.restoration.compositing.masks import (
+    EXPRESSIVE,
+    Points,
+    believable,
+    usual_landmarks,
+)
+from vidrestore.restoration.expression import PICTURE_PX, departures, softness_px
 from vidrestore.restoration.faces import Face, FaceFrame
 from vidrestore.restoration.statistics import Likeness, RestorationStats
 
-PICTURE_PX = 256
-"""The side, in pixels, of the pictures that are compared."""
+if TYPE_CHECKING:
+    from vidrestore.models.face_mesh import FaceMesh
 
 Recognise = Callable[[npt.NDArray[np.uint8], Sequence[Detection]], list[FloatArray | None]]
 """The function of a recognizer; see `vidrestore.models.recognizer.Recognizer`."""
@@ -73,6 +84,13 @@ _AROUND = REACH_FRAMES // 2
 # How far above the floor all of a restored face is used: in cosines of embeddings, and for
 # features, whose correlations reach nearly 1, as a share of the distance from the floor to 1.
 _SURE_COSINE, _SURE_SHARE = 0.15, 2 / 3
+# Beyond so much softness of the source, in pixels of the compared pictures, the floor for features
+# falls by so much a pixel, and by so much at most, since another person's face looks alike under
+# much blur. True restorations of sources of an eighth of the resolution reach 0.987, of a sixteenth
+# 0.93, of a twenty-fourth 0.88; other people's faces 0.78, and 0.90 in the same pose.
+_SOFT_PX, _FALL, _DEEPEST_FALL = 3.0, 0.12, 0.2
+# From so many times the tolerated departure on, nothing of a restored eye or mouth is used.
+_DEPARTED = 1.75
 
 
 def guard(
@@ -88,8 +106,9 @@ def guard(
     At the least similarity nothing of the restored face is used; some way above it all of the face
     is used, with a smooth rise between. The lesser of the two similarities counts, and the least of
     that over the frames up to two before and after. The mean over as many frames is the factor, so
-    it changes by at most 1 / 5 from one frame to the next. A face whose factor is 1 passes as
-    the same object.
+    it changes by at most 1 / 5 from one frame to the next. The factors of each eye and of the mouth
+    follow in the same way from the expression. A face whose factors are all 1 passes as the same
+    object.
 
     Memory: the crops of `REACH_FRAMES` frames, 24 W^2 bytes for each face.
 
@@ -98,14 +117,17 @@ def guard(
         judge: The judge that compares faces.
         tally: The statistics, which receive the similarity for each track.
         how: The settings. `identity` is the least cosine that the recognizer gives, `features` the
-            least correlation of the features; 0 turns a comparison off.
+            least correlation of the features of a source that is not too soft, `expression` the
+            largest departure of an eye or the mouth; 0 turns a comparison off.
         tracks: The tracks of the faces; default: none, and faces are compared with average
             landmarks.
 
     Yields:
         The frames in order, `REACH_FRAMES` later, or at once where no comparison is on.
     """
-    if how.features == 0 and not (how.identity > 0 and judge.knows_people):
+    looks_for_people = how.identity > 0 and judge.knows_people
+    looks_at_expression = how.expression > 0 and judge.sees_expression
+    if how.features == 0 and not looks_for_people and not looks_at_expression:
         yield from frames
         return
     stage = _Stage(judge, tally, how, tracks)
@@ -126,6 +148,12 @@ class _Seen:
     features: float
     trust: float
     """In [0, 1]: how much of the restored face this frame alone would allow."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """The same for the eyes and the mouth, by name; 1 for those that are missing."""
+
+    def trust_in(self, part: str | None) -> float:
+        """Return the trust in a part of the face; None stands for all of it."""
+        return self.trust if part is None else self.parts.get(part, 1.0)
 
 
 @dataclass(slots=True)
@@ -140,16 +168,21 @@ class _Followed:
         """Return the (5, 2) landmarks in the unit crop."""
         return believable(self.course.landmarks(index)) if self.course else usual_landmarks()
 
-    def factor(self, index: int) -> float:
-        """Return the factor of the strength in a frame."""
+    def factor(self, index: int, part: str | None = None) -> float:
+        """Return the factor of the strength in a frame, of a part or of the whole face."""
         around = range(index - _AROUND, index + _AROUND + 1)
         near = [i for i in around if i in self.seen]
-        return float(np.interp(around, near, [self._least(i) for i in near]).mean())
+        return float(np.interp(around, near, [self._least(i, part) for i in near]).mean())
 
-    def _least(self, index: int) -> float:
+    def part_factors(self, index: int) -> dict[str, float]:
+        """Return the factors of the eyes and the mouth that are below 1."""
+        factors = {part: self.factor(index, part) for part in EXPRESSIVE}
+        return {part: factor for part, factor in factors.items() if factor < 1}
+
+    def _least(self, index: int, part: str | None) -> float:
         """Return the least trust in the frames around a frame."""
         near = range(index - _AROUND, index + _AROUND + 1)
-        return min(self.seen[i].trust for i in near if i in self.seen)
+        return min(self.seen[i].trust_in(part) for i in near if i in self.seen)
 
 
 class _Stage:
@@ -164,6 +197,7 @@ class _Stage:
     ) -> None:
         self._judge, self._tally = judge, tally
         self._identity, self._features = how.identity, how.features
+        self._expression = how.expression if judge.sees_expression else 0.0
         self._tracks = {
             track.track_id: _Followed(TrackGeometry(track), track.first_frame) for track in tracks
         }
@@ -192,35 +226,65 @@ class _Stage:
         track = self._tracks[face.track_id]
         for old in [i for i in track.seen if i < index - REACH_FRAMES]:
             del track.seen[old]
-        factor = track.factor(index)
+        factor, parts = track.factor(index), track.part_factors(index)
         if self._tally.counts(index):
-            self._count(face, face.restored, index, factor)
-        return face if factor == 1 else replace(face, strength=face.strength * factor)
+            self._count(face, face.restored, index, factor, are_parts_kept=bool(parts))
+        if factor == 1 and not parts:
+            return face
+        return replace(face, strength=face.strength * factor, part_factors=parts)
 
-    def _seen(self, face: Face, restored: torch.Tensor, points: Points, *, closely: bool) -> _Seen:
+    def _seen(
+        self,
+        face: Face,
+        restored: torch.Tensor,
+        points: Points,
+        *,
+        closely: bool,
+        has_parts: bool = True,
+    ) -> _Seen:
         pair = pair_of(face.source, restored, points)
         features = self._judge.features(pair)
+        soft_px = self._judge.softness_px(pair)
         identity = self._judge.identity(pair) if closely and self._identity > 0 else None
         trust = 1.0
         if self._features > 0:
-            sure = self._features + (1 - self._features) * _SURE_SHARE
-            trust = _rise(features, self._features, sure)
+            fall = min(_FALL * max(soft_px - _SOFT_PX, 0.0), _DEEPEST_FALL)
+            floor = max(self._features - fall, 0.0)
+            trust = _rise(features, floor, floor + (1 - floor) * _SURE_SHARE)
         if identity is not None:
             trust = min(trust, _rise(identity, self._identity, self._identity + _SURE_COSINE))
-        return _Seen(identity, features, trust)
+        return _Seen(identity, features, trust, self._parts(pair, soft_px) if has_parts else {})
 
-    def _count(self, face: Face, restored: torch.Tensor, index: int, factor: float) -> None:
+    def _parts(self, pair: Pair, soft_px: float) -> dict[str, float]:
+        """Return the trust in the eyes and the mouth, where it is below 1."""
+        most = self._expression
+        if most == 0:
+            return {}
+        departed = self._judge.departures(pair, soft_px)
+        return {part: 1 - _rise(far, most, _DEPARTED * most)
+                for part, far in departed.items() if far > most}  # fmt: skip
+
+    def _count(
+        self,
+        face: Face,
+        restored: torch.Tensor,
+        index: int,
+        factor: float,
+        *,
+        are_parts_kept: bool,
+    ) -> None:
         track = self._tracks[face.track_id]
         restored_seen = used = track.seen[index]
         if factor < 1:
             closely = restored_seen.identity is not None
             mixed = torch.lerp(face.source, restored, factor)
-            used = self._seen(face, mixed, track.landmarks(index), closely=closely)
+            used = self._seen(face, mixed, track.landmarks(index), closely=closely, has_parts=False)
         if factor == 0:
             self._tally.not_restored[UNLIKE] += 1
         one = Likeness(
             frames=1,
             reduced=int(factor < 1),
+            expressions=int(are_parts_kept),
             share=factor,
             features=restored_seen.features,
             features_used=used.features,
@@ -243,17 +307,20 @@ def chosen_judge(
     """Return the judge of restored faces that the settings ask for.
 
     Args:
-        settings: The settings; `guard.identity` above 0 asks for a recognizer.
+        settings: The settings; `guard.identity` above 0 asks for a recognizer, `guard.expression`
+            for the face mesh.
         on_event: The callback for events, or None.
         hashes: Hashes of the files that this run has read already. Default: none.
 
     Returns:
-        A judge with a recognizer where one is asked for and available, else a judge of features
-        alone.
+        A judge of features, with a recognizer and the face mesh where they are asked for and
+        available.
     """
-    is_wanted = settings.guard.identity > 0
-    recognizer = chosen_recognizer(settings, on_event, hashes) if is_wanted else None
-    return SimilarityJudge() if recognizer is None else SimilarityJudge(recognizer, recognizer.name)
+    how = settings.guard
+    recognizer = chosen_recognizer(settings, on_event, hashes) if how.identity > 0 else None
+    mesh = chosen_face_mesh(settings, on_event, hashes) if how.expression > 0 else None
+    name = "features" if recognizer is None else recognizer.name
+    return SimilarityJudge(recognizer, name, mesh)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -291,20 +358,58 @@ class SimilarityJudge:
     Only one thread may use a judge at a time.
     """
 
-    def __init__(self, recognise: Recognise | None = None, name: str = "features") -> None:
+    def __init__(
+        self,
+        recognise: Recognise | None = None,
+        name: str = "features",
+        mesh: FaceMesh | None = None,
+    ) -> None:
         """Make a judge.
 
         Args:
             recognise: The function of a recognizer, or None (the default) for features alone.
-            name: A name that differs from the names of judges that give other results.
+            name: A name that differs from the names of other recognizers; the judge adds the
+                hash of the mesh.
+            mesh: The face mesh, or None (the default) to compare no expressions.
         """
-        self._recognise = recognise
-        self.name = name
+        self._recognise, self._mesh = recognise, mesh
+        self.name = name if mesh is None else f"{name}, face mesh {mesh.sha256}"
 
     @property
     def knows_people(self) -> bool:
         """Whether the judge has a recognizer."""
         return self._recognise is not None
+
+    @property
+    def sees_expression(self) -> bool:
+        """Whether the judge has a face mesh."""
+        return self._mesh is not None
+
+    def softness_px(self, pair: Pair) -> float:
+        """Return how much softer the source is than the restored face.
+
+        Args:
+            pair: The faces.
+
+        Returns:
+            The standard deviation of a blur in pixels of the pair; see `expression.softness_px`.
+        """
+        return softness_px(pair.source, pair.restored, pair.landmarks)
+
+    def departures(self, pair: Pair, soft_px: float) -> Mapping[str, float]:
+        """Measure how far the eyes and the mouth of the restored face depart from the source's.
+
+        Args:
+            pair: The faces.
+            soft_px: The result of `softness_px`.
+
+        Returns:
+            The departure by name, up to 1 where noise and softness explain it; see
+            `expression.departures`. Empty without a face mesh.
+        """
+        if self._mesh is None:
+            return {}
+        return departures(self._mesh, pair.source, pair.restored, pair.landmarks, soft_px)
 
     def features(self, pair: Pair) -> float:
         """Return the least correlation of the eyes, the mouth and the face, at low frequencies.

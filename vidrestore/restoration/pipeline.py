@@ -276,7 +276,8 @@ def reach_frames(restorers: Sequence[tuple[int, RestorerInfo]], settings: Settin
     reach = _reach_of_restorers(restorers, settings) + paste_stage.REACH_FRAMES
     if _deflicker(restorers, settings).amount:
         reach += deflicker_stage.REACH_FRAMES
-    if settings.guard.identity > 0 or settings.guard.features > 0:
+    how = settings.guard
+    if max(how.identity, how.features, how.expression) > 0:
         reach += guard_stage.REACH_FRAMES
     return reach
 

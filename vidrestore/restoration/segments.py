@@ -297,9 +297,8 @@ def segment_key(
         # All frames of the track, since the stages use medians over it.
         for rows in (track.matrices, track.landmarks):
             digest.update(rows.tobytes())
-        if track.shapes is not None:
-            digest.update(track.shapes[frames].tobytes())
         digest.update(track.strength[frames].tobytes())
+        digest.update(b"" if track.shapes is None else track.shapes[frames].tobytes())
     return digest.hexdigest()
 
 

@@ -42,6 +42,8 @@ class Likeness:
     share: float = 0.0
     """The sum of the shares of the restored faces that the guard let through; 1 for a frame is all.
     """
+    expressions: int = 0
+    """The number of frames in which the guard used less of an eye or the mouth."""
 
     def as_list(self) -> list[float]:
         """Return the values in the order of the fields, rounded to six decimals."""
@@ -80,10 +82,12 @@ class _Stage(_Checked):
     held_seconds: _Seconds
 
 
-# The values of `Likeness.as_list`: frames, reduced, looks, and five sums. JSON has no tuples.
+# The values of `Likeness.as_list`: frames, reduced, looks, five sums, and expressions. JSON has no
+# tuples.
 _LikenessValues = Annotated[
     tuple[
         Annotated[int, Field(ge=1, le=2**53)], _Count, _Count, _Sum, _Sum, _Sum, _Sum, _Sum,
+        _Count,
     ],
     Field(strict=False),
 ]  # fmt: skip

@@ -90,7 +90,13 @@ def run_demo(folder: Path, on_event: OnEvent | None = None) -> Demo:
 
 def demo_settings() -> Settings:
     """Return the settings with which vidrestore needs no weight file."""
-    return load_settings(options={"restore.restorer": "fusion", "detect.detector": "haar"})
+    return load_settings(
+        options={
+            "restore.restorer": "fusion",
+            "detect.detector": "haar",
+            "detect.mesh": "off",  # so that the result does not depend on what is installed
+        }
+    )
 
 
 def _moving_portrait() -> Iterator[_Picture]:

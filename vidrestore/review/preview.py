@@ -29,7 +29,7 @@ from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.work_folder import work_folder
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.images import is_pictures
-from vidrestore.media.probe import probe
+from vidrestore.media.probe import Probe, probe
 from vidrestore.media.source import main_video_stream, open_source
 from vidrestore.models.factory import chosen_restorer, with_models_here
 from vidrestore.models.restorers import Restorer, check_restorer
@@ -129,11 +129,14 @@ def write_preview(
     settings = with_template(settings, restorer)
     seconds = LOOP_SECONDS if moves else Fraction(0)
     span, is_kept = None, False
-    if analysis is None or choice.reference is not None:
-        settings = with_models_here(settings, on_event)
     if analysis is None:
+        choice.check()
+        probed = probe(source, settings)
+        settings = with_models_here(settings, on_event)
+        if is_pictures(source):
+            choice.face_of_photo(settings, None)  # refused before all pictures are analyzed
         analysis, span, is_kept = _find_analysis(
-            source, at_seconds, seconds, settings, choice, on_event
+            probed, at_seconds, seconds, settings, choice, on_event
         )
 
     def write(analysis: Analysis | None, span: TimeRange | None) -> Preview:
@@ -148,8 +151,9 @@ def write_preview(
         if not is_kept:
             raise
         log_handled(error)
-    forget_analysis(probe(source, settings), settings, on_event)
-    analysis, span, _ = _find_analysis(source, at_seconds, seconds, settings, choice, on_event)
+    probed = probe(source, settings)
+    forget_analysis(probed, settings, on_event)
+    analysis, span, _ = _find_analysis(probed, at_seconds, seconds, settings, choice, on_event)
     return write(analysis, span)
 
 
@@ -337,7 +341,7 @@ def _segment(
 
 
 def _find_analysis(
-    source: Path,
+    probed: Probe,
     at_seconds: Fraction,
     seconds: Fraction,
     settings: Settings,
@@ -348,10 +352,9 @@ def _find_analysis(
 
     The last value tells whether an earlier run made the analysis.
     """
-    probed = probe(source, settings)
     if (whole := remembered_analysis(probed, settings, on_event)) is not None:
         return whole, None, True
-    if is_pictures(source):
+    if is_pictures(probed.path):
         return find_analysis(probed, settings, on_event=on_event).analysis, None, False
     if choice.people is not None:
         notify(

@@ -75,7 +75,8 @@ def two_faces(count: int) -> list:
 def layered(source: Path, target: Path, folder: Path, *, restorer=None, tracks=None, **options):
     span, overwrite = options.pop("span", None), options.pop("overwrite", False)
     plate = options.pop("plate", None)
-    settings = load_settings(options={"encode.codec": "ffv1"} | options)
+    # The pictures show no faces, and sharpened they are less like the source than a face is.
+    settings = load_settings(options={"encode.codec": "ffv1", "guard.features": 0.7} | options)
     analysis = analysis_of_file(source, span=span)
     faces = two_faces(analysis.frame_count) if tracks is None else tracks
     return restore_video(
@@ -138,7 +139,7 @@ def test_source_and_layer_give_the_output_to_one_code_value(tmp_path, pixel_form
 def test_the_fill_is_not_premultiplied(tmp_path):
     source = source_of(tmp_path / "tape.mkv", "yuv444p")
     layered(source, tmp_path / "out.mkv", tmp_path / "layer", restorer=Painter(RGB),
-            **AS_PAINTED | {"layer.format": "tiff"})  # fmt: skip
+            **AS_PAINTED | {"layer.format": "tiff", "deflicker.amount": 0})  # fmt: skip
     for fill, matte in zip(*(tiffs(tmp_path / "layer", s) for s in ("fill", "matte")), strict=True):
         some = matte > 0.05
         assert np.abs(fill[matte > 0.5] - RGB).max() < 6 / 255

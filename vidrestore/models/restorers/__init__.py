@@ -30,7 +30,7 @@ class RestorerInfo:
     it, on the class or on the instance."""
     size: int | None = None
     """Side S of the square crops that it takes, in pixels. None, the default: it takes a crop at
-    any size, a power of two."""
+    any size, a multiple of 16."""
     reach_frames: int = 0
     """How many frames before and after the restored one it looks at. 0, the default: it sees one
     picture."""
@@ -111,7 +111,8 @@ class Restorer(RestorerInfo, ABC):
         """Return the restorer for crops of a given size.
 
         Args:
-            work_px: Side of the crops, in pixels: a power of two, the same all through a track.
+            work_px: Side of the crops, in pixels: a multiple of 16, the same all through a
+                track.
 
         Returns:
             The restorer that runs. Default: this one.

@@ -126,9 +126,12 @@ def _resized(planes: torch.Tensor, side: int) -> torch.Tensor:
     """Resize (N, H, W) to (N, side, side)."""
     if planes.shape[-1] == side:
         return planes
-    if planes.shape[-1] > side:
+    if planes.shape[-1] % side == 0:
         return F.interpolate(planes[None], (side, side), mode="area")[0]
-    return F.interpolate(planes[None], (side, side), mode="bilinear", align_corners=False)[0]
+    # Areas of whole pixels would lie unevenly, and the flow would see that as motion.
+    return F.interpolate(
+        planes[None], (side, side), mode="bilinear", align_corners=False, antialias=True
+    )[0]
 
 
 def _softness(image: torch.Tensor) -> float:

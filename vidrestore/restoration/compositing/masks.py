@@ -66,8 +66,8 @@ _RIGIDITY = 0.15
 _SEEN_SHARE = 0.15
 _BROW = 0.38  # above the eye, in distances of the eyes
 
-# The mesh ends in the middle of the forehead. In most of 31 photographs of other faces the hair line
-# lies so many times as high above the bridge of the nose, or higher.
+# The mesh ends in the middle of the forehead. In most of 31 photographs the hair line lies about so
+# many times as high above the bridge of the nose, or higher.
 _FOREHEAD = 1.4
 # How far inside the outline of a mesh the middle of the soft edge lies, in widths of the edge. With
 # 0, as much of the face is lost as is gained of the background.
@@ -79,6 +79,14 @@ _HEAD_HALF, _HEAD_CORNER = 0.44, 0.16
 # How far beyond the points of the mesh its regions reach, and the width of their soft edge.
 _REGION_MARGINS = {"brows": 0.018, "eyes": 0.026, "mouth": 0.022}
 _REGION_FEATHER = 0.03
+EXPRESSIVE = ("left_eye", "right_eye", "mouth")
+"""The parts of a face of which less may be used than of the rest; left and right are those of the
+picture."""
+# Half-axes of the ellipses, in distances of the eyes, of which less is used: an eye, and the mouth
+# beyond half its width, whose center lies lower than its corners. The restored face is used in full
+# again from so many times as far on, short of the other eye and the tip of the nose.
+_LESS_EYE, _EYE_UP_TO = (0.28, 0.19), 1.9
+_LESS_MOUTH, _MOUTH_UP_TO, _MOUTH_DOWN = (0.1, 0.27), 1.7, 0.05
 
 # Where points of the mesh stand in a shape.
 _TOP, _BRIDGE, _CHIN = (SHAPE_POINTS.index(number) for number in (10, 168, 152))
@@ -226,7 +234,7 @@ def hull_distance(reach: Points, feather: float, *, has_mesh: bool = False) -> F
     """
     distance = _hull(reach - _INSET * feather if has_mesh else reach)
     bound = _beyond_ellipse(_WIDE_RADII if has_mesh else _RADII) + np.float32(feather / 2)
-    return np.maximum(distance, bound)
+    return np.asarray(np.maximum(distance, bound), np.float32)
 
 
 def head_distance(reach: Points) -> FloatArray:
@@ -241,7 +249,7 @@ def head_distance(reach: Points) -> FloatArray:
     Returns:
         (64, 64) float32 in unit crops; negative inside.
     """
-    return np.maximum(_hull(reach), _beyond_square())
+    return np.asarray(np.maximum(_hull(reach), _beyond_square()), np.float32)
 
 
 def support(points: Points) -> Points:
@@ -432,6 +440,35 @@ def _ellipses(landmarks: Points) -> list[tuple[str, FloatArray]]:
     ]
 
 
+def expression_strength(landmarks: Points, factors: Mapping[str, float]) -> FloatArray:
+    """Return the factor of the strength at each place of a face by its eyes and its mouth.
+
+    Convention:
+        Landmarks are (x, y) in the unit crop, whose outer edges lie at 0 and 1.
+
+    Args:
+        landmarks: (5, 2) landmarks.
+        factors: The factor in [0, 1] of any of `EXPRESSIVE`; 1 for a part that is missing.
+
+    Returns:
+        (64, 64) float32 in [0, 1]: the factor on the whole of a part, rising to 1 around it.
+    """
+    right = landmarks[1] - landmarks[0]
+    unit = max(float(np.linalg.norm(right)), 1e-6)
+    down = np.array([-right[1], right[0]])
+    wide = max(float(np.linalg.norm(landmarks[4] - landmarks[3])) / unit, 0.5)
+    mouth = landmarks[3:].mean(axis=0) + _MOUTH_DOWN * down
+    of_mouth = (wide / 2 + _LESS_MOUTH[0], _LESS_MOUTH[1])
+    eye, lips = (*_LESS_EYE, _EYE_UP_TO), (*of_mouth, _MOUTH_UP_TO)
+    places = zip(EXPRESSIVE, (*landmarks[:2], mouth), (eye, eye, lips), strict=True)
+    field = np.ones((GRID_PX, GRID_PX), np.float32)
+    for name, center, (across, high, up_to) in places:
+        if (factor := factors.get(name, 1.0)) < 1:
+            inside = _spot(center, right * across, down * high, edge=(1.0, up_to))
+            field *= 1 - inside * np.float32(1 - factor)
+    return field
+
+
 def _with_parsed(
     spots: Sequence[tuple[str, FloatArray]], parsed: Mapping[str, FloatArray]
 ) -> list[tuple[str, FloatArray]]:
@@ -460,14 +497,20 @@ def soft(distance: Field, feather: float) -> Field:
     return smoothstep(edge)
 
 
-def _spot(center: Points, right: Points, down: Points) -> FloatArray:
-    """Return (64, 64): 1 inside the ellipse with these half-axes, falling to 0 around its edge."""
+def _spot(
+    center: Points, right: Points, down: Points, edge: tuple[float, float] = (0.5, 1.5)
+) -> FloatArray:
+    """Return (64, 64): 1 inside the ellipse with these half-axes, falling to 0 around its edge.
+
+    `edge` are the shares of the half-axes up to which it is 1, and from which on it is 0.
+    """
     centers = (np.arange(GRID_PX) + 0.5) / GRID_PX
     x, y = centers - center[0], (centers - center[1])[:, None]
     across = (x * right[0] + y * right[1]) / (right @ right)
     high = (x * down[0] + y * down[1]) / (down @ down)
-    edge = np.clip(1.5 - np.hypot(across, high), 0, 1)
-    return np.asarray(smoothstep(edge), np.float32)
+    inner, outer = edge
+    share = np.clip((outer - np.hypot(across, high)) / (outer - inner), 0, 1)
+    return np.asarray(smoothstep(share), np.float32)
 
 
 @cache

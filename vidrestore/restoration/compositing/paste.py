@@ -293,7 +293,7 @@ class _Stage:
         assert face.restored is not None
         place = seen.place
         weight = masks.soft(at_rect(place.distance, place, rect), place.feather)
-        visible = self._visible(seen, window)
+        visible = self._visible(face, seen, window)
         if visible.min() < 1:
             weight *= at_rect(visible, place, rect).clip(0, 1)
         restored = transfer.limit_highlights(face.restored, face.source, self._info)
@@ -321,14 +321,15 @@ class _Stage:
             rgb *= self._how.color
             rgb += plain
 
-    def _visible(self, seen: _Seen, window: _Window) -> FloatArray:
+    def _visible(self, face: Face, seen: _Seen, window: _Window) -> FloatArray:
         """Return (n, n) in [0, 1]: how much of the restored face each place of it may show."""
-        shown = np.ones((GRID_PX, GRID_PX), np.float32)
+        shown, place = np.ones((GRID_PX, GRID_PX), np.float32), seen.place
         parsed = [look.parsed for _, look in window if look.parsed is not None]
         if self._regions:
             finer = face_parser.regions(parsed) if parsed else None
-            place = seen.place
             shown = masks.region_strength(place.landmarks, self._regions, finer, place.shape)
+        if face.part_factors:
+            shown = shown * masks.expression_strength(place.landmarks, face.part_factors)
         if parsed:
             shown = shown * face_parser.visible(parsed, self._how.extent)
         if seen.look.unclipped is not None:

@@ -362,7 +362,8 @@ def _restorers(plan: Plan, summary: Summary) -> list[tuple[str, str | None]]:
 def _how(plan: Plan, summary: Summary) -> Iterator[tuple[str, str]]:
     settings, job = plan.job.settings, plan.job
     yield "detector", job.analysis.detector or settings.detect.detector
-    if settings.guard.identity > 0 or settings.guard.features > 0:
+    how = settings.guard
+    if max(how.identity, how.features, how.expression) > 0:
         yield "likeness measured by", job.judge
     if job.parser is not None:
         yield "face parser, SHA-256", job.parser

@@ -144,6 +144,7 @@ def page(run: Run) -> str:
         skipped=[(f"{count:,}", reason) for reason, count in done.skipped.items()],
         reduced=[_reduced(track) for track in reduced[:_MOST_ROWS]],
         reduced_more=len(reduced[_MOST_ROWS:]),
+        expressions=sum(track.expression_frames for track in done.likeness),
         fidelity=None if run.fixity is None else _fidelity(run.base, run.fixity),
         compared=[] if run.fixity is None else _compared(run, run.fixity),
         restorers=[(name, sha or "no weight file is known") for name, sha in run.restorers],
@@ -216,7 +217,7 @@ def _outside_tile(done: Summary) -> str:
 def _about(person: Person) -> str:
     return (
         f"In {_shots_text(person.shots)}, {duration_text(person.seconds_on_screen)} on screen; the "
-        f"eyes are {person.eye_distance_px:.0f} pixels apart on average."
+        f"eyes are {person.eye_distance_px:.0f} pixels apart on average, as seen from the front."
     )
 
 
