@@ -35,7 +35,7 @@ _SHAPE_SMOOTHNESS, _SHAPE_ROUNDS, _SHAPE_OUTLIER = 2.0, 3, 0.01
 # until the shape departs from that by more than this share of the side of the crop: the soft edge
 # of a mask, which is wider, hides smaller errors, but not trembling. Where it departs, as on a head
 # that turns quickly, the shape itself is smoothed over the second time.
-_OUTLINE_SECONDS, _OUTLINE_SLACK, _QUICK_SECONDS = 0.7, 0.012, 0.1
+_OUTLINE_SECONDS, _OUTLINE_SLACK, _QUICK_SECONDS = 1.0, 0.01, 0.1
 _OUTLINE_ORDER = 2
 # At this angle per frame, times the seconds of a smoother, its amplitude is one half.
 _HALF_AMPLITUDE = 1.18

@@ -361,7 +361,7 @@ def test_masks_against_the_hull_of_the_whole_mesh(footage, shared, mirrored):
         own, own_covered = scored(mask, raster(cv2.convexHull(points)[:, 0], size))
         print(f"{each['frame']} yaw {mesh.yaw_degrees:.0f}: outside {outside:.3f}, covered "
               f"{covered:.3f}; without the forehead {own:.3f}, {own_covered:.3f}")  # fmt: skip
-        assert outside <= (0.04 if abs(mesh.yaw_degrees) < 45 else 0.045)
+        assert outside <= (0.04 if abs(mesh.yaw_degrees) < 45 else 0.05)
         assert covered >= 0.90
         yaws.append(abs(mesh.yaw_degrees))
     assert len(yaws) >= 12

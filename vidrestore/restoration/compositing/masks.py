@@ -71,7 +71,7 @@ _BROW = 0.38  # above the eye, in distances of the eyes
 _FOREHEAD = 1.4
 # How far inside the outline of a mesh the middle of the soft edge lies, in widths of the edge. With
 # 0, as much of the face is lost as is gained of the background.
-_INSET = 0.08
+_INSET = 0.075
 # How much larger than a face, from between the eyes, a head is: to its sides, upwards, downwards.
 _HEAD_ACROSS, _HEAD_UP, _HEAD_DOWN = 1.38, 1.7, 1.03
 # A square with round corners, which bounds the masks of heads: half of its side and the radius.
