@@ -30,7 +30,7 @@ from helpers.motion import (
     true_matrices,
 )
 
-from vidrestore.analysis.alignment import align, broken, smooth_landmarks, whittaker
+from vidrestore.analysis.alignment import _steady, align, broken, smooth_landmarks, whittaker
 from vidrestore.analysis.tracks import Motion, RawTrack, work_size
 from vidrestore.common.settings import Align, Detect
 from vidrestore.imaging.geometry import apply, compose, fit_similarity, invert, template, upright
@@ -475,3 +475,15 @@ def trembling(frame_to_unit: np.ndarray) -> float:
     unit_per_px = np.linalg.norm(frame_to_unit[:, :, 0], axis=1).mean()
     places = apply(back, np.repeat(grid, len(back), axis=0)) * unit_per_px * CROP_PX
     return float(np.sqrt((np.diff(places, n=2, axis=0) ** 2).sum(axis=-1).mean()))
+
+
+@pytest.mark.parametrize("frame_rate", [25.0, 50.0])
+def test_an_outline_stands_still_on_a_calm_head_and_follows_one_that_turns(frame_rate):
+    n, random = round(4 * frame_rate), np.random.default_rng(0)
+    still = 0.5 + random.normal(0, 0.002, (n, 20))
+    calm = _steady(still, np.ones(n), frame_rate)
+    assert np.abs(np.diff(calm, axis=0)).mean() < 0.05 * np.abs(np.diff(still, axis=0)).mean()
+    # In a third of a second the far side comes in by a fifth of the crop.
+    seconds = np.arange(n) / frame_rate
+    turning = 0.5 + 0.2 * np.clip((seconds - 2) * 3, 0, 1)[:, None] * np.ones(20)
+    assert np.abs(_steady(turning, np.ones(n), frame_rate) - turning).max() < 0.04

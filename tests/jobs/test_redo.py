@@ -185,7 +185,7 @@ def of_shots(faces, lengths):
 
 
 def kept(analysis, segments, *shots):
-    return FinishedJob(analysis, segments, (), 1.0, {}, 0, "", (), frozenset(shots))
+    return FinishedJob(analysis, segments, (), 1.0, "face", {}, 0, "", (), frozenset(shots))
 
 
 def test_short_shots_are_redone_with_their_neighbours_and_it_is_said(tape, faces):

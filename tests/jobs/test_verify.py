@@ -500,3 +500,13 @@ def test_a_listing_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch, 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["frames.txt", "output.mkv", "source.mkv"]
     with pytest.raises(OutputError, match="cannot be written: no such file or directory"):
         check(source, output, listing=tmp_path / "nowhere" / "frames.txt")
+
+
+def test_a_head_is_looked_for_in_its_own_box(tmp_path):
+    source = movie(tmp_path / "source.mkv", size=(160, 120))
+    target = tmp_path / "head.mkv"
+    track = plain_track(FRAMES, centre=(80, 60), side=100.0)
+    # The run checks its lossless output itself, and would refuse what it changed elsewhere.
+    analysis = restored(source, target, [track], **{"paste.extent": "head"})
+    assert check(source, target, analysis, extent="head").identical_outside == FRAMES
+    assert check(source, target, analysis, extent="face").identical_outside < FRAMES

@@ -24,12 +24,21 @@ from vidrestore.imaging.geometry import (
     template,
     upright,
 )
+from vidrestore.models.face_mesh import OUTLINE_POINTS
 
 _LANDMARK_ORDER, _DRIFT_ORDER = 3, 2
 _ROUNDS = 6
 # The weight of the third difference of shapes at 25 frames per second; the rounds of reweighting;
 # and the mean residual, in sides of the crop, at which a frame has half its weight.
 _SHAPE_SMOOTHNESS, _SHAPE_ROUNDS, _SHAPE_OUTLIER = 2.0, 3, 0.01
+# The outline of a shape is smoothed further. It follows its own course over about so many seconds,
+# until the shape departs from that by more than this share of the side of the crop: the soft edge
+# of a mask, which is wider, hides smaller errors, but not trembling. Where it departs, as on a head
+# that turns quickly, the shape itself is smoothed over the second time.
+_OUTLINE_SECONDS, _OUTLINE_SLACK, _QUICK_SECONDS = 1.0, 0.01, 0.1
+_OUTLINE_ORDER = 2
+# At this angle per frame, times the seconds of a smoother, its amplitude is one half.
+_HALF_AMPLITUDE = 1.18
 # The least share of the frames of a track with a mesh, and the weight of the other frames.
 _LEAST_SHARE_WITH_SHAPE, _WEIGHT_WITHOUT_SHAPE = 0.5, 0.05
 # The residual, in eye distances, at which the weight of a landmark is one half: a landmark further
@@ -111,9 +120,7 @@ def align(
             )
         smooth = smooth[picture]
         upright_to_unit = fit_similarity(smooth, points)
-        shapes, angles = _smooth_shapes(
-            raw, sightings, _SHAPE_SMOOTHNESS * faster ** (2 * _LANDMARK_ORDER)
-        )
+        shapes, angles = _smooth_shapes(raw, sightings, faster)
         aligned.append(
             Track(
                 track_id=track_id,
@@ -133,12 +140,12 @@ def align(
 
 
 def _smooth_shapes(
-    raw: RawTrack, sightings: Sequence[int], weight: float
+    raw: RawTrack, sightings: Sequence[int], faster: float
 ) -> tuple[Array | None, Array | None]:
     """Smooth the shapes and angles of a track over time, with less weight for bad frames.
 
-    Returns (n, 86, 2) and (n, 2) float64 for the frames of `sightings`; None where less than half
-    of them have a mesh.
+    `faster` is the frame rate over 25. Returns (n, 86, 2) and (n, 2) float64 for the frames of
+    `sightings`; None where less than half of them have a mesh.
     """
     if raw.shapes is None or raw.angles_degrees is None:
         return None, None
@@ -156,10 +163,25 @@ def _smooth_shapes(
     trust = np.where(found, 1.0, _WEIGHT_WITHOUT_SHAPE)
     weights = trust
     for _ in range(_SHAPE_ROUNDS):
-        smooth = whittaker(values, weights, weight)
+        smooth = whittaker(values, weights, _SHAPE_SMOOTHNESS * faster ** (2 * _LANDMARK_ORDER))
         residual = np.abs(smooth - values)[:, :-2].mean(axis=1)
         weights = trust / (1 + (residual / _SHAPE_OUTLIER) ** 2)
+    smooth[:, : 2 * OUTLINE_POINTS] = _steady(smooth[:, : 2 * OUTLINE_POINTS], weights, 25 * faster)
     return smooth[:, :-2].reshape(shapes.shape), smooth[:, -2:]
+
+
+def _steady(outline: Array, weights: Array, frame_rate: float) -> Array:
+    """Smooth (n, 2 k) points further, more where they hardly move than where they move far."""
+
+    def over(seconds: float, order: int) -> Array:
+        stiffness = (seconds * frame_rate / _HALF_AMPLITUDE) ** (2 * order)
+        return whittaker(outline, weights, stiffness, order=order)
+
+    slow, quick = over(_OUTLINE_SECONDS, _OUTLINE_ORDER), over(_QUICK_SECONDS, _LANDMARK_ORDER)
+    off = (quick - slow).reshape(len(outline), -1, 2)
+    far = np.linalg.norm(off, axis=-1, keepdims=True)
+    share = (1 - _OUTLINE_SLACK / np.maximum(far, _OUTLINE_SLACK)).clip(0)
+    return np.asarray(slow + (off * share).reshape(outline.shape))
 
 
 def _in_crop(shapes: Array, smooth: Array, points: npt.NDArray[Any]) -> HalfArray:

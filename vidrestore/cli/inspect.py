@@ -15,6 +15,7 @@ from vidrestore.cli.options import (
     DetectorName,
     Device,
     End,
+    ExtentName,
     Fps,
     InputCurve,
     Json,
@@ -92,6 +93,7 @@ def preview(
     fps: Fps = None,
     input_curve: InputCurve = None,
     strength: Strength = None,
+    extent: ExtentName = None,
     scale: Scale = None,
     upscaler: UpscalerFile = None,
     people: People = None,
@@ -115,6 +117,7 @@ def preview(
         weights=weights,
         offline=offline,
         strength=strength,
+        extent=extent,
         scale=scale,
         upscaler=upscaler,
     )

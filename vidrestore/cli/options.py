@@ -22,6 +22,7 @@ _SETTINGS = {
     "codec": "encode.codec",
     "quality": "encode.quality",
     "deinterlace": "fields.deinterlace",
+    "extent": "paste.extent",
     "strength": "paste.strength",
     "batch_size": "restore.batch_size",
     "device": "restore.device",
@@ -197,6 +198,16 @@ Strength = Annotated[
         rich_help_panel="How to restore",
         help="Mix this share of the restored face with the source's: 0 leaves the source, 1 uses "
         "the restored face alone. Default: 1.",
+    ),
+]
+ExtentName = Annotated[
+    str | None,
+    typer.Option(
+        "--extent",
+        metavar="NAME",
+        autocompletion=_values("paste", "extent"),
+        rich_help_panel="How to restore",
+        help="Restore the face, or the head with its hair and ears: face or head. Default: face.",
     ),
 ]
 People = Annotated[

@@ -248,11 +248,19 @@ class Regions(Section):
     """Share in the rest of the face."""
 
 
+Extent = Literal["face", "head"]
+"""What is pasted of a restored crop."""
+
+
 class Paste(Section):
     """How vidrestore pastes the restored face into the picture."""
 
     strength: float = Field(1.0, ge=0, le=1)
     """Share of the restored face; the rest is the source's."""
+    extent: Extent = "face"
+    """face: the face up to the hair line. head: also hair and ears, as far as the crop shows them,
+    bounded by `paste.parser` where there is one; use it where a sharp face in soft hair is
+    visible."""
     regions: Regions = Regions()
     detail: float = Field(1.0, ge=0, le=1)
     """Share of the restored fine detail; the rest is the source's."""

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vidrestore.common.checksums import fields_from_json, with_checksum
 from vidrestore.common.files import written_atomically
+from vidrestore.common.settings import Extent
 from vidrestore.restoration.statistics import Counts
 
 VERSION = 4
@@ -126,6 +127,8 @@ class KeptNote(_Note):
     """The segments of the output, in order and without gaps."""
     strength: float = Field(ge=0, le=1)
     """The greatest strength of pasting in the output, 0 to 1."""
+    extent: Extent
+    """The greatest extent of pasting in the output."""
     encoding: _Encoding
     """The encoding of the restored stream."""
     stream_index: int = Field(ge=0, lt=2**16)

@@ -23,7 +23,7 @@ from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import ChangedSourceError, UsageError
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.handled import log_handled
-from vidrestore.common.settings import Settings
+from vidrestore.common.settings import Extent, Settings
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.jobs.exclusions import FIELDS, check_exclusions
 from vidrestore.jobs.image_output import Job, lossless_ways, plan_pictures, streams_of_pictures
@@ -179,6 +179,12 @@ class Plan:
         """The greatest strength of pasting in the output, 0 to 1."""
         before = 0.0 if self.redo is None else self.redo.kept.strength
         return max(self.job.settings.paste.strength, before)
+
+    @property
+    def extent(self) -> Extent:
+        """The greatest extent of pasting in the output."""
+        before = "face" if self.redo is None else self.redo.kept.extent
+        return "head" if "head" in (before, self.job.settings.paste.extent) else "face"
 
 
 def plan_job(

@@ -17,6 +17,7 @@ from vidrestore.analysis.tracks import Track
 from vidrestore.common.checksums import sha256_of_file
 from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.quoting import quoted
+from vidrestore.common.settings import Extent
 from vidrestore.jobs.render import name_of
 from vidrestore.jobs.work_folder import ANALYSIS, WorkFolder, segment_file
 from vidrestore.media.codecs import Encoding
@@ -37,6 +38,8 @@ class FinishedJob:
     """For each segment, the names of the restorers that its faces needed."""
     strength: float
     """The greatest strength of pasting in the output, 0 to 1."""
+    extent: Extent
+    """The greatest extent of pasting in the output."""
     encoding: Mapping[str, str]
     """The encoder of the video stream, its pixel format, container and options."""
     stream_index: int
@@ -124,6 +127,7 @@ def kept_job(work: WorkFolder, source: Path, target: Path, shots: str) -> Finish
         restorers=tuple(tuple(part["restorers"]) for part in parts),
         counts=tuple(part["counts"] for part in parts),
         strength=note["strength"],
+        extent=note["extent"],
         encoding=note["encoding"],
         stream_index=note["stream_index"],
         sha256=note["sha256"],
@@ -140,6 +144,7 @@ def note_job(
     counts: Sequence[Mapping[str, Any]],
     restorers: Sequence[tuple[str, ...]],
     strength: float,
+    extent: Extent,
     encoding: Encoding,
     stream_index: int,
 ) -> None:
@@ -153,6 +158,7 @@ def note_job(
         counts: For each segment, the values of its `RestorationStats`.
         restorers: For each segment, the names of its restorers.
         strength: The greatest strength of pasting, 0 to 1.
+        extent: The greatest extent of pasting.
         encoding: The encoding of the video stream.
         stream_index: The index of the restored stream in the output.
     """
@@ -161,8 +167,8 @@ def note_job(
         {"frames": [segment.first, segment.end], "restorers": names, "counts": counted}
         for segment, names, counted in zip(segments, restorers, counts, strict=True)
     ]
-    note = {"segments": parts, "strength": strength, "encoding": _described(encoding)}
-    work.keep(output, note | {"stream_index": stream_index})
+    note = {"segments": parts, "strength": strength, "extent": extent}
+    work.keep(output, note | {"encoding": _described(encoding), "stream_index": stream_index})
 
 
 def check_encoding(kept: FinishedJob, encoding: Encoding, target: Path) -> None:

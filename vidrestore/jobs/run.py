@@ -113,8 +113,8 @@ def run(
         if request.keep_job:
             note_job(
                 work, whole, plan.job.analysis, plan.rendering.segments, counts=counts,
-                restorers=plan.restorers, strength=plan.strength, encoding=plan.job.encoding,
-                stream_index=_stream_index(plan),
+                restorers=plan.restorers, strength=plan.strength, extent=plan.extent,
+                encoding=plan.job.encoding, stream_index=_stream_index(plan),
             )  # fmt: skip
         _place_all(made, request, place)
         work.end(keep_job=request.keep_job)
@@ -293,6 +293,7 @@ def _checked(
         stream_index=_stream_index(plan),
         span=plan.base.span,
         strength=plan.strength,
+        extent=plan.extent,
         larger=_larger(plan),
         listing=listing,
         collector=collector,

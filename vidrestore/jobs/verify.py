@@ -26,6 +26,7 @@ from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.tracks import Track, TracksByFrame
 from vidrestore.common.errors import ChangedSourceError, FaultyOutputError, InputError
 from vidrestore.common.events import OnEvent, Progress
+from vidrestore.common.settings import Extent
 from vidrestore.common.threads import StageThreads
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import Rect, crop_matrix
@@ -94,6 +95,7 @@ def check_output(
     stream_index: int,
     span: TimeRange | None,
     strength: float,
+    extent: Extent = "face",
     larger: Larger | None = None,
     listing: Listing | None = None,
     collector: SampleCollector | None = None,
@@ -113,6 +115,7 @@ def check_output(
         span: The part of the source that the output holds; None: all of it.
         strength: The strength of all pasting, 0 to 1. It scales the strength of each track; where
             the product is 0, pasting changes nothing.
+        extent: What was pasted; default: the face.
         larger: Enlarges the pictures of the source to the size of the output; None: no change.
         listing: Receives one line for each frame, and is finished at the end; None: none.
         collector: Receives each pair of frames; None: none.
@@ -133,7 +136,7 @@ def check_output(
         "decode output": _hashed(_read_back(output, stream_index, damage), wanted),
     }
     with StageThreads() as threads:
-        comparison = _Comparison(analysis, strength, listing)
+        comparison = _Comparison(analysis, (strength, extent), listing)
         reads = (
             threads.background(read, depth=_DEPTH, name=name) for name, read in readers.items()
         )
@@ -210,8 +213,12 @@ def _check_time(index: int, frame: Frame, analysis: Analysis, begin: Frame | Non
 class _Comparison:
     """Adds up the differences of all frames, and writes a line for each into the listing."""
 
-    def __init__(self, analysis: Analysis, strength: float, lines: Listing | None) -> None:
-        self._analysis, self._strength, self._lines = analysis, strength, lines
+    def __init__(
+        self, analysis: Analysis, pasted: tuple[float, Extent], lines: Listing | None
+    ) -> None:
+        """Begin; `pasted` is the strength of all pasting and what was pasted."""
+        self._analysis, self._lines = analysis, lines
+        self._strength, self._extent = pasted
         self._tracks = TracksByFrame(analysis.tracks)
         self._not_compared: str | None = None
         self.frames = self._identical = self._identical_outside = 0
@@ -239,7 +246,9 @@ class _Comparison:
         pairs = [_Pair(plane(before, i), plane(after, i), grid) for i, grid in enumerate(grids)]
         identical = all(np.array_equal(pair.before, pair.after) for pair in pairs)
         tracks = self._tracks.at(self.frames)
-        boxes = mask_boxes(tracks, self.frames, self._strength, self._analysis.info, how.grid)
+        boxes = mask_boxes(
+            tracks, self.frames, self._strength, self._analysis.info, how.grid, self._extent
+        )
         outside = _outside(boxes, before.width, before.height)
         errors = np.array([_errors(pair, outside, known_equal=identical) for pair in pairs])
         squares, samples = errors.sum(axis=0)
@@ -281,7 +290,12 @@ def _difference(before: av.VideoFrame, after: av.VideoFrame) -> str | None:
 
 
 def mask_boxes(
-    tracks: Sequence[Track], index: int, strength: float, info: VideoInfo, grid: tuple[int, int]
+    tracks: Sequence[Track],
+    index: int,
+    strength: float,
+    info: VideoInfo,
+    grid: tuple[int, int],
+    extent: Extent = "face",
 ) -> list[Rect]:
     """Compute the boxes that pasting can have changed in a frame.
 
@@ -298,6 +312,7 @@ def mask_boxes(
         strength: The strength of all pasting, 0 to 1.
         info: The properties of the frame's picture.
         grid: The luma pixels (x, y) of each chroma sample.
+        extent: What was pasted; default: the face.
 
     Returns:
         The boxes that are not empty, in the order of the tracks.
@@ -307,7 +322,7 @@ def mask_boxes(
         at = index - track.first_frame
         if track.strength[at] * strength > 0:
             matrix = crop_matrix(track.matrices[at], track.work_px)
-            boxes.append(mask_rect(matrix, track.work_px, info, grid))
+            boxes.append(mask_rect(matrix, track.work_px, info, grid, extent))
     return [box for box in boxes if not box.is_empty]
 
 

@@ -71,6 +71,9 @@ _CHEEKS = (50, 280, 205, 425, 117, 346, 187, 411)
 SHAPE_POINTS = (*OVAL, *_NOSE, *_CHEEKS, *LEFT_EYE[::2], *RIGHT_EYE[::2], *LIPS[::2],
                 *LEFT_BROW[::2], *RIGHT_BROW[::2])  # fmt: skip
 """The points of the mesh that pass one keeps: 86, which the mask needs."""
+OUTLINE_POINTS = len(OVAL) + len(_NOSE) + len(_CHEEKS)
+"""So many of `SHAPE_POINTS`, the first ones, are the outline, the nose and the cheeks; the others
+are eyes, lips and brows."""
 _LEFT_SIDE, _RIGHT_SIDE, _FOREHEAD, _CHIN, _NOSE_TIP = 234, 454, 10, 152, 1
 _EYE_CORNERS, _MOUTH_CORNERS = ((33, 133), (362, 263)), (61, 291)
 # Where these five points lie in GPEN's own results, from the template "gpen", in pixels at 512.

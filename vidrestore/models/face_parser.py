@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from vidrestore.common.errors import WeightsError
+from vidrestore.common.settings import Extent
 from vidrestore.imaging.filters import box_blur
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.geometry import GRID_PX
@@ -27,11 +28,14 @@ from vidrestore.models.onnx_session import first_line, inputs_of, open_network, 
 
 _CLASSES = 19
 _REGIONS = {"brows": (2, 3), "eyes": (4, 5), "mouth": (11, 12, 13)}
-# Without ears: no mask covers all of an ear, and an ear that is restored by half is visible.
+# Without ears: no mask of a face covers all of an ear, and an ear that is restored by half is
+# visible.
 _FACE = (1, 10, *_REGIONS["brows"], *_REGIONS["eyes"], *_REGIONS["mouth"])
 # Of red, green and blue over ImageNet, by which these networks expect their input normalized.
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
+# With ears, earrings and hair; hats and glasses stay those of the source here too.
+_HEAD = (*_FACE, 7, 8, 9, 17)
 _USUAL_SIDE, _LEAST_SIDE = 512, GRID_PX
 # Smallest share of the hull that is face. Below it, the source is too bad to be parsed.
 _LEAST_FACE = 0.1
@@ -55,6 +59,8 @@ class Parsed:
     is_face: bool = True
     """Whether the network found a face. If not, `face` is 1 and the regions are 0 everywhere, so
     that landmarks alone determine the regions."""
+    head: FloatArray | None = None
+    """(64, 64) float32 share of the face with ears and hair; None, the default: as `face`."""
 
 
 class Parser:
@@ -101,11 +107,13 @@ class Parser:
         )
         (logits,) = self._run(fitted.clamp(0, 1).cpu().numpy())
         classes = logits[0].argmax(axis=0)
-        face, *regions = (_share(classes, members) for members in (_FACE, *_REGIONS.values()))
+        face, head, *regions = (
+            _share(classes, members) for members in (_FACE, _HEAD, *_REGIONS.values())
+        )
         if float((face * hull).sum()) < _LEAST_FACE * float(hull.sum()):
             empty = np.zeros_like(face)
             return Parsed(np.ones_like(face), dict.fromkeys(_REGIONS, empty), is_face=False)
-        return Parsed(face, dict(zip(_REGIONS, regions, strict=True)))
+        return Parsed(face, dict(zip(_REGIONS, regions, strict=True)), head=head)
 
     def _run(self, picture: npt.NDArray[np.float32]) -> list[npt.NDArray[Any]]:
         """Run the network on one picture (1, 3, S, S) in [0, 1]."""
@@ -146,19 +154,23 @@ class Parser:
         )
 
 
-def visible(window: Sequence[Parsed]) -> FloatArray:
+def visible(window: Sequence[Parsed], extent: Extent = "face") -> FloatArray:
     """Return how much of the restored face may be visible at each place of a frame.
 
-    Objects before the face stay as in the source. Places that are no face in most of the frames
-    get 0, and so do the cells around them. An outlier in a single frame has no effect.
+    Objects before the face stay as in the source. Places that are no face, or no part of the head,
+    in most of the frames get 0, and so do the cells around them. An outlier in a single frame has
+    no effect.
 
     Args:
         window: The parsed crops of the frame and of the frames around it.
+        extent: What is pasted; default: the face.
 
     Returns:
         (64, 64) float32 in [0, 1].
     """
-    share = _over_time([parsed.face for parsed in window])
+    share = _over_time(
+        [each.face if extent == "face" or each.head is None else each.head for each in window]
+    )
     kept = np.asarray(np.clip((1 - share) / (1 - _KEPT), 0, 1), np.float32)
     if not kept.any():
         return np.ones_like(kept)

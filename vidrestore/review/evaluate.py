@@ -24,7 +24,7 @@ from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.tracks import Track, TracksByFrame
 from vidrestore.common.errors import InputError
 from vidrestore.common.events import OnEvent
-from vidrestore.common.settings import Settings
+from vidrestore.common.settings import Extent, Settings
 from vidrestore.imaging import color
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import Rect, crop_matrix, shifted, warp
@@ -166,10 +166,12 @@ def evaluate(
         clock.add(whole, infos)
         pictures = [_rgb(f, info) for f, info in zip(whole, infos, strict=True)]
         index = whole[1].index
-        mask = frame_mask(tracks.at(index), index, analysis.info)
-        of_output.add(pictures[0], pictures[-1], mask)
+        here = tracks.at(index)
+        mask = frame_mask(here, index, analysis.info)
+        outside = not_pasted(here, index, analysis.info, settings.paste.extent)
+        of_output.add(pictures[0], pictures[-1], mask, outside)
         if reference is not None:
-            of_source.add(pictures[1], pictures[-1], mask)
+            of_source.add(pictures[1], pictures[-1], mask, outside)
     if frames == 0:
         raise InputError(
             f"{output} and {source} have no frame in common; give the video from which "
@@ -237,6 +239,30 @@ def frame_mask(tracks: Sequence[Track], index: int, info: VideoInfo) -> _Picture
     return whole
 
 
+def not_pasted(
+    tracks: Sequence[Track], index: int, info: VideoInfo, extent: Extent
+) -> npt.NDArray[np.bool_]:
+    """Return where pasting can have changed nothing in a frame.
+
+    Args:
+        tracks: The tracks with a face in the frame.
+        index: Index of the frame.
+        info: The description of the video.
+        extent: What was pasted.
+
+    Returns:
+        (H, W) bool.
+    """
+    outside = np.ones((info.height, info.width), np.bool_)
+    for track in tracks:
+        at = index - track.first_frame
+        if track.strength[at] > 0:
+            matrix = crop_matrix(track.matrices[at], _MASK_PX)
+            rect = mask_rect(matrix, _MASK_PX, info, (1, 1), extent)
+            outside[rect.y0 : rect.y1, rect.x0 : rect.x1] = False
+    return outside
+
+
 class _Mean:
     """The means of the scores over frames."""
 
@@ -245,9 +271,14 @@ class _Mean:
         self._psnr = self._ssim = 0.0
         self._outside_error, self._outside_count = 0.0, 0
 
-    def add(self, picture: _Picture, truth: _Picture, mask: _Picture) -> None:
+    def add(
+        self,
+        picture: _Picture,
+        truth: _Picture,
+        mask: _Picture,
+        outside: npt.NDArray[np.bool_],
+    ) -> None:
         error = metrics.squared_error(picture, truth)
-        outside = mask == 0
         self._outside_error += float(error[outside].sum(dtype=np.float64))
         self._outside_count += int(outside.sum())
         if not mask.any():

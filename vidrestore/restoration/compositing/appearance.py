@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from vidrestore.analysis.tracks import Track
+from vidrestore.common.settings import Extent
 from vidrestore.imaging import color, transfer
 from vidrestore.imaging.frame import FloatArray, Frame, VideoInfo
 from vidrestore.imaging.geometry import (
@@ -43,8 +44,10 @@ from vidrestore.restoration.compositing import (
 )
 from vidrestore.restoration.faces import Face
 
-# Width of a mask's soft edge in pixels of the frame, and as a share of the crop's side at most.
+# Width of a mask's soft edge in pixels of the frame, and as a share of the crop's side at most; the
+# edge of a head lies in hair and background, where a wider one is less visible.
 _FEATHER_PX, _WIDEST_FEATHER = 14.0, 0.07
+_HEAD_FEATHER_PX, _WIDEST_HEAD_FEATHER = 28.0, 0.1
 # How far around a face noise is measured, as a share of its own width and height.
 _AROUND = 0.2
 # How far within its own edges, likewise.
@@ -122,6 +125,28 @@ class TrackGeometry:
         points = self._track.landmarks[at].astype(np.float64)
         return apply(self._track.matrices[at].astype(np.float64), points)
 
+    def place(
+        self, index: int, *, unit: Matrix | None = None, extent: Extent = "face"
+    ) -> FacePlacement:
+        """Return the place of the face in a frame of the track, and its outline.
+
+        Convention:
+            `unit` is frame pixel centers (x, y) -> unit crop.
+
+        Args:
+            index: The index of the frame, which lies in the track.
+            unit: (2, 3) matrix of the crop that is pasted; default: that of the track.
+            extent: What is pasted; default: the face.
+
+        Returns:
+            The place.
+        """
+        at = index - self._track.first_frame
+        own = self._track.matrices[at].astype(np.float64) if unit is None else unit
+        shapes = self._track.shapes
+        shape = None if shapes is None else shapes[at].astype(np.float64)
+        return place_of(own, self.landmarks(index), shape, extent=extent)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FacePlacement:
@@ -137,9 +162,12 @@ class FacePlacement:
     feather: float
     """The width of the soft edge of the mask, in unit crops."""
     reach: masks.Points
-    """(n,) extents of the outline in unit crops; see `masks.hull_support`."""
+    """(n,) extents of the outline in unit crops; see `masks.support`."""
     distance: FloatArray
-    """(64, 64) signed distance to the outline of the face in unit crops; negative inside."""
+    """(64, 64) signed distance to the outline of what is pasted, in unit crops; negative inside."""
+    shape: masks.Points | None = None
+    """(86, 2) points (x, y) of the face mesh in the unit crop, as in `Track.shapes`; None: the face
+    has no mesh."""
 
     def rect(self, info: VideoInfo, grid: tuple[int, int], *, around: float = 0.0) -> Rect:
         """Return the rectangle that the mask covers in the frame, with a margin.
@@ -182,23 +210,39 @@ class FrameAppearance:
     """
 
 
-def place_of(unit: Matrix, landmarks: masks.Points | None) -> FacePlacement:
+def place_of(
+    unit: Matrix,
+    landmarks: masks.Points | None,
+    shape: masks.Points | None = None,
+    *,
+    extent: Extent = "face",
+) -> FacePlacement:
     """Return the place of a face and its outline.
 
     Convention:
-        `unit` is frame pixel centers (x, y) -> unit crop; landmarks are (x, y) in the unit crop.
+        `unit` is frame pixel centers (x, y) -> unit crop; landmarks and shape are (x, y) in the
+        unit crop.
 
     Args:
         unit: (2, 3) matrix.
         landmarks: (5, 2) landmarks; None for those of an average face.
+        shape: (86, 2) points of the face mesh, as in `Track.shapes`; default: the face has no mesh,
+            and the landmarks give its outline.
+        extent: What is pasted; default: the face.
 
     Returns:
         The place.
     """
-    feather = min(_FEATHER_PX / crop_side_px(unit), _WIDEST_FEATHER)
     points = masks.usual_landmarks() if landmarks is None else masks.believable(landmarks)
-    reach = masks.hull_support(points)
-    return FacePlacement(unit, points, feather, reach, masks.hull_distance(reach, feather))
+    side_px = crop_side_px(unit)
+    if extent == "head":
+        feather = min(_HEAD_FEATHER_PX / side_px, _WIDEST_HEAD_FEATHER)
+        reach = masks.head_support(points, shape)
+        return FacePlacement(unit, points, feather, reach, masks.head_distance(reach), shape)
+    feather = min(_FEATHER_PX / side_px, _WIDEST_FEATHER)
+    reach = masks.hull_support(points) if shape is None else masks.mesh_support(shape)
+    distance = masks.hull_distance(reach, feather, has_mesh=shape is not None)
+    return FacePlacement(unit, points, feather, reach, distance, shape)
 
 
 def look_at(

@@ -1,4 +1,8 @@
-"""Masks: the part of a crop that is face, as a soft hull around the landmarks within an ellipse."""
+"""Masks: the part of a crop that is face or head, as a soft hull within a bound.
+
+The hull is that of the points of the face mesh, where the track has them, and else of an average
+face that is fitted to the five landmarks.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vidrestore.common.settings import Extent
 from vidrestore.imaging.filters import smoothstep
 from vidrestore.imaging.frame import FloatArray, VideoInfo
 from vidrestore.imaging.geometry import (
@@ -24,10 +29,22 @@ from vidrestore.imaging.geometry import (
     template,
     unit_corners,
 )
+from vidrestore.models.face_mesh import (
+    LEFT_BROW,
+    LEFT_EYE,
+    LIPS,
+    OVAL,
+    RIGHT_BROW,
+    RIGHT_EYE,
+    SHAPE_POINTS,
+)
 
-# An upright ellipse in the unit crop, which bounds every mask, and the width of its soft edge.
+# Upright ellipses in the unit crop. The first one holds an average face, and bounds the masks of
+# faces without a mesh; the second one bounds those of faces with a mesh, which may be turned.
 _CENTER = (0.5, 0.53)
 _RADII = (0.33, 0.41)
+_WIDE_RADII = (0.44, 0.46)
+# Width of the soft edge of the first one.
 _FEATHER = 0.25  # share of the radius over which the ellipse falls from 1 to 0
 _ELLIPSE_PX = 128
 
@@ -49,6 +66,19 @@ _RIGIDITY = 0.15
 _SEEN_SHARE = 0.15
 _BROW = 0.38  # above the eye, in distances of the eyes
 
+# The mesh ends in the middle of the forehead. In most of 31 photographs the hair line lies about so
+# many times as high above the bridge of the nose, or higher.
+_FOREHEAD = 1.4
+# How far inside the outline of a mesh the middle of the soft edge lies, in widths of the edge. With
+# 0, as much of the face is lost as is gained of the background.
+_INSET = 0.075
+# How much larger than a face, from between the eyes, a head is: to its sides, upwards, downwards.
+_HEAD_ACROSS, _HEAD_UP, _HEAD_DOWN = 1.38, 1.7, 1.03
+# A square with round corners, which bounds the masks of heads: half of its side and the radius.
+_HEAD_HALF, _HEAD_CORNER = 0.44, 0.16
+# How far beyond the points of the mesh its regions reach, and the width of their soft edge.
+_REGION_MARGINS = {"brows": 0.018, "eyes": 0.026, "mouth": 0.022}
+_REGION_FEATHER = 0.03
 EXPRESSIVE = ("left_eye", "right_eye", "mouth")
 """The parts of a face of which less may be used than of the rest; left and right are those of the
 picture."""
@@ -58,6 +88,19 @@ picture."""
 _LESS_EYE, _EYE_UP_TO = (0.28, 0.19), 1.9
 _LESS_MOUTH, _MOUTH_UP_TO, _MOUTH_DOWN = (0.1, 0.27), 1.7, 0.05
 
+# Where points of the mesh stand in a shape.
+_TOP, _BRIDGE, _CHIN = (SHAPE_POINTS.index(number) for number in (10, 168, 152))
+_REGION_PLACES = [
+    (name, [SHAPE_POINTS.index(number) for number in numbers[::2]])
+    for name, numbers in (
+        ("brows", LEFT_BROW),
+        ("brows", RIGHT_BROW),
+        ("eyes", LEFT_EYE),
+        ("eyes", RIGHT_EYE),
+        ("mouth", LIPS),
+    )
+]
+
 Points = npt.NDArray[np.float64]
 """(n, 2) points (x, y), or (n,) lengths."""
 Field = TypeVar("Field", torch.Tensor, FloatArray)
@@ -65,7 +108,7 @@ Field = TypeVar("Field", torch.Tensor, FloatArray)
 
 
 def face_mask(side: int) -> torch.Tensor:
-    """Return the soft ellipse that no mask exceeds.
+    """Return a soft ellipse that holds an average face.
 
     Convention:
         (row, column) pixels of the unit crop scaled to `side`, whose outer edges lie at 0 and
@@ -77,7 +120,7 @@ def face_mask(side: int) -> torch.Tensor:
     Returns:
         (1, side, side) float32 on the CPU, in [0, 1].
     """
-    radius = torch.from_numpy(_ellipse_radius(side))
+    radius = torch.from_numpy(_ellipse_radius(side, _RADII))
     edge = ((1 - radius) / _FEATHER).clamp(0, 1)
     return smoothstep(edge)[None]
 
@@ -111,7 +154,13 @@ def _lies_in(points_px: Points, info: VideoInfo) -> npt.NDArray[np.bool_]:
     return np.asarray(((points_px >= -0.5) & (points_px <= size - 0.5)).all(axis=-1))
 
 
-def mask_rect(matrix: FloatArray, work_px: int, info: VideoInfo, grid: tuple[int, int]) -> Rect:
+def mask_rect(
+    matrix: FloatArray,
+    work_px: int,
+    info: VideoInfo,
+    grid: tuple[int, int],
+    extent: Extent = "face",
+) -> Rect:
     """Return the part of the frame that pasting a crop can change.
 
     Convention:
@@ -123,15 +172,16 @@ def mask_rect(matrix: FloatArray, work_px: int, info: VideoInfo, grid: tuple[int
         info: The properties of the frame.
         grid: The width and height of a group of chroma samples in pixels; the rectangle consists of
             whole groups.
+        extent: What is pasted; default: the face.
 
     Returns:
         The rectangle in pixels of the frame; it is empty where the mask lies outside the frame.
     """
-    (cx, cy), (rx, ry) = _CENTER, _RADII
+    (cx, cy), (rx, ry) = _CENTER, _WIDE_RADII
     # One texel of a small mask beyond the ellipse, which interpolation reaches.
     rx, ry = rx + 1 / _ELLIPSE_PX, ry + 1 / _ELLIPSE_PX
     box = np.array([[cx - rx, cy - ry], [cx + rx, cy - ry], [cx - rx, cy + ry], [cx + rx, cy + ry]])
-    corners = apply(invert(matrix), box * work_px - 0.5)
+    corners = apply(invert(matrix), (unit_corners() if extent == "head" else box) * work_px - 0.5)
     return covering_rect(corners, info, grid=grid, margin_px=1)
 
 
@@ -167,31 +217,63 @@ def believable(landmarks: npt.NDArray[Any]) -> Points:
     return np.asarray(usual + off * share, np.float64)
 
 
-def hull_distance(reach: Points, feather: float) -> FloatArray:
+def hull_distance(reach: Points, feather: float, *, has_mesh: bool = False) -> FloatArray:
     """Return the signed distance to the outline of a face.
 
-    Where the ellipse of `mask_rect` ends, the distance is at least half of `feather`, so the soft
+    Where the ellipse of the bound ends, the distance is at least half of `feather`, so the soft
     edge never leaves the ellipse.
 
     Args:
-        reach: (n,) extents of the outline, as `hull_support` returns them.
+        reach: (n,) extents of the outline, as `support` returns them.
         feather: The width of the soft edge, in unit crops.
+        has_mesh: Whether the outline is that of the face mesh, so that the ellipse is the wide one;
+            default: False.
 
     Returns:
         (64, 64) float32 in unit crops; negative inside.
     """
-    across, down = _along_directions()
-    down = down - reach.astype(np.float32)[:, None]
-    distance = (across[:, None] + down[..., None]).max(axis=0)
-    bound = _beyond_ellipse() + np.float32(feather / 2)
+    distance = _hull(reach - _INSET * feather if has_mesh else reach)
+    bound = _beyond_ellipse(_WIDE_RADII if has_mesh else _RADII) + np.float32(feather / 2)
     return np.asarray(np.maximum(distance, bound), np.float32)
 
 
+def head_distance(reach: Points) -> FloatArray:
+    """Return the signed distance to the outline of a head.
+
+    At the border of the crop the distance is at least 0.05, so a soft edge of up to 0.1 never
+    leaves the crop.
+
+    Args:
+        reach: (n,) extents of the outline, as `support` returns them.
+
+    Returns:
+        (64, 64) float32 in unit crops; negative inside.
+    """
+    return np.asarray(np.maximum(_hull(reach), _beyond_square()), np.float32)
+
+
+def support(points: Points) -> Points:
+    """Return how far the convex hull of points reaches in directions all around.
+
+    It moves as smoothly as the points.
+
+    Convention:
+        Points are (x, y) in the unit crop; the first direction is that of x.
+
+    Args:
+        points: (n, 2) points.
+
+    Returns:
+        (40,) float64, in unit crops from the origin of the unit crop.
+    """
+    return np.asarray((points @ _directions().T).max(axis=0))
+
+
 def hull_support(landmarks: Points) -> Points:
-    """Return how far the outline of a face reaches in directions all around.
+    """Return how far the outline of a face without a mesh reaches in directions all around.
 
     An affine map moves the outline of an average face, with its forehead, to the landmarks. The
-    result is the support function of its convex hull, so it moves as smoothly as the landmarks.
+    result is the support function of its convex hull.
 
     Convention:
         Landmarks are (x, y) in the unit crop; the first direction is that of x.
@@ -202,11 +284,64 @@ def hull_support(landmarks: Points) -> Points:
     Returns:
         (n,) float64, in unit crops from the origin of the unit crop.
     """
-    outline = apply(_shape(landmarks), _outline())
-    directions = _directions()
-    reach = (outline @ directions.T).max(axis=0)
     margin = _NOSE_MARGIN * math.dist(landmarks[0], landmarks[1])
-    return np.asarray(np.maximum(reach, (landmarks @ directions.T).max(axis=0) + margin))
+    return np.maximum(support(_average_outline(landmarks)), support(landmarks) + margin)
+
+
+def mesh_support(shape: Points) -> Points:
+    """Return how far the outline of a face with a mesh reaches in directions all around.
+
+    The forehead is extended to an average hair line: what lies above the bridge of the nose is
+    stretched along the middle of the forehead.
+
+    Convention:
+        Points are (x, y) in the unit crop; the first direction is that of x.
+
+    Args:
+        shape: (86, 2) points, as in `Track.shapes`.
+
+    Returns:
+        (n,) float64, in unit crops from the origin of the unit crop.
+    """
+    return support(_with_forehead(shape))
+
+
+def head_support(landmarks: Points, shape: Points | None) -> Points:
+    """Return how far a head with its hair and ears reaches in directions all around.
+
+    Its face is enlarged from between the eyes, mostly upwards and to the sides.
+
+    Convention:
+        Points are (x, y) in the unit crop; the first direction is that of x.
+
+    Args:
+        landmarks: (5, 2) landmarks.
+        shape: (86, 2) points, as in `Track.shapes`; None where the face has no mesh.
+
+    Returns:
+        (n,) float64, in unit crops from the origin of the unit crop.
+    """
+    outline = _average_outline(landmarks) if shape is None else _with_forehead(shape)
+    eyes = landmarks[:2].mean(axis=0) if shape is None else shape[_BRIDGE]
+    x, y = (outline - eyes).T
+    return support(
+        eyes + np.column_stack([_HEAD_ACROSS * x, np.where(y < 0, _HEAD_UP, _HEAD_DOWN) * y])
+    )
+
+
+def _with_forehead(shape: Points) -> Points:
+    """Return the points of a mesh, and its oval up to an average hair line."""
+    oval, bridge, top, chin = shape[: len(OVAL)], shape[_BRIDGE], shape[_TOP], shape[_CHIN]
+    up, middle = top - chin, top - bridge
+    height = (oval - bridge) @ up / max(float(middle @ up), 1e-6)
+    return np.concatenate([shape, oval + (_FOREHEAD - 1) * height.clip(0, 1)[:, None] * middle])
+
+
+def _hull(reach: Points) -> FloatArray:
+    """Return the (64, 64) signed distance to the convex hull that reaches so far."""
+    across, down = _along_directions()
+    down = down - reach.astype(np.float32)[:, None]
+    return np.asarray((across[:, None] + down[..., None]).max(axis=0), np.float32)
 
 
 @cache
@@ -218,9 +353,19 @@ def _along_directions() -> tuple[FloatArray, FloatArray]:
 
 
 @cache
-def _beyond_ellipse() -> FloatArray:
+def _beyond_ellipse(radii: tuple[float, float]) -> FloatArray:
     """Return the (64, 64) distance beyond the ellipse in unit crops."""
-    return (_ellipse_radius(GRID_PX) - 1) * np.float32(min(_RADII))
+    return (_ellipse_radius(GRID_PX, radii) - 1) * np.float32(min(radii))
+
+
+@cache
+def _beyond_square() -> FloatArray:
+    """Return the (64, 64) distance beyond the bound of heads in unit crops."""
+    centers = (np.arange(GRID_PX, dtype=np.float32) + 0.5) / GRID_PX
+    off = np.abs(centers - 0.5) - (_HEAD_HALF - _HEAD_CORNER)
+    x, y = np.meshgrid(off, off)
+    outer = np.hypot(x.clip(0), y.clip(0)) + np.maximum(x, y).clip(None, 0)
+    return np.asarray(outer - _HEAD_CORNER, np.float32)
 
 
 @cache
@@ -235,11 +380,13 @@ def region_strength(
     landmarks: Points,
     strengths: Mapping[str, float],
     parsed: Mapping[str, FloatArray] | None = None,
+    shape: Points | None = None,
 ) -> FloatArray:
     """Return the strength of each place of a face by its regions.
 
-    Regions are ellipses around the landmarks. A parsed region replaces its ellipses as far as the
-    parser found it, since closed eyes, for one, are not parsed.
+    Regions are the eyes, brows and lips of the face mesh with a margin, or ellipses around the
+    landmarks without a mesh. A parsed region replaces them as far as the parser found it, since
+    closed eyes, for one, are not parsed.
 
     Convention:
         Landmarks are (x, y) in the unit crop, whose outer edges lie at 0 and 1.
@@ -249,10 +396,32 @@ def region_strength(
         strengths: The strength in [0, 1] of "eyes", "brows", "mouth" and "skin", which is the rest;
             1 for a region that is missing.
         parsed: (64, 64) share in [0, 1] of each parsed region; default: none.
+        shape: (86, 2) points of the face mesh in the unit crop, as in `Track.shapes`; default: the
+            face has no mesh.
 
     Returns:
         (64, 64) float32 in [0, 1].
     """
+    spots = _ellipses(landmarks) if shape is None else _mesh_regions(shape)
+    if parsed is not None:
+        spots = _with_parsed(spots, parsed)
+    field = np.full((GRID_PX, GRID_PX), strengths.get("skin", 1.0), np.float32)
+    for name, inside in spots:
+        field += inside * (np.float32(strengths.get(name, 1.0)) - field)
+    return field
+
+
+def _mesh_regions(shape: Points) -> list[tuple[str, FloatArray]]:
+    """Return the name of each region and (64, 64): 1 inside, falling to 0 around its edge."""
+    spots = []
+    for name, places in _REGION_PLACES:
+        reach = support(shape[places]) + _REGION_MARGINS[name]
+        spots.append((name, soft(_hull(reach), _REGION_FEATHER)))
+    return spots
+
+
+def _ellipses(landmarks: Points) -> list[tuple[str, FloatArray]]:
+    """Return the regions like `_mesh_regions`, by the landmarks alone."""
     right = landmarks[1] - landmarks[0]
     unit = float(np.linalg.norm(right))
     down = np.array([-right[1], right[0]])
@@ -265,16 +434,10 @@ def region_strength(
         ("eyes", landmarks[1], (0.4, 0.25)),
         ("mouth", mouth, (0.7 * wide, 0.42)),
     ]
-    spots = [
+    return [
         (name, _spot(center, right * across, down * high))
         for name, center, (across, high) in places
     ]
-    if parsed is not None:
-        spots = _with_parsed(spots, parsed)
-    field = np.full((GRID_PX, GRID_PX), strengths.get("skin", 1.0), np.float32)
-    for name, inside in spots:
-        field += inside * (np.float32(strengths.get(name, 1.0)) - field)
-    return field
 
 
 def expression_strength(landmarks: Points, factors: Mapping[str, float]) -> FloatArray:
@@ -309,7 +472,7 @@ def expression_strength(landmarks: Points, factors: Mapping[str, float]) -> Floa
 def _with_parsed(
     spots: Sequence[tuple[str, FloatArray]], parsed: Mapping[str, FloatArray]
 ) -> list[tuple[str, FloatArray]]:
-    """Return each region as it was parsed, mixed with its ellipses where it was hardly found."""
+    """Return each region as it was parsed, mixed with its usual place where it was hardly found."""
     mixed = []
     for name, region in parsed.items():
         own = [spot for kind, spot in spots if kind == name]
@@ -351,11 +514,11 @@ def _spot(
 
 
 @cache
-def _ellipse_radius(side: int) -> FloatArray:
+def _ellipse_radius(side: int, radii: tuple[float, float]) -> FloatArray:
     """Return (side, side) distance from the center of the ellipse, 1 at its edge."""
     centers = (np.arange(side, dtype=np.float32) + np.float32(0.5)) / np.float32(side)
-    across = (centers - np.float32(_CENTER[0])) / np.float32(_RADII[0])
-    down = (centers - np.float32(_CENTER[1])) / np.float32(_RADII[1])
+    across = (centers - np.float32(_CENTER[0])) / np.float32(radii[0])
+    down = (centers - np.float32(_CENTER[1])) / np.float32(radii[1])
     return np.asarray(np.hypot(across, down[:, None]), np.float32)
 
 
@@ -365,6 +528,11 @@ def usual_landmarks() -> Points:
     They are the mean of the templates, which differ by less than the soft edge of a mask.
     """
     return (template("gpen") + template("ffhq")) / 2
+
+
+def _average_outline(landmarks: Points) -> Points:
+    """Return the outline of an average face, moved to the landmarks."""
+    return apply(_shape(landmarks), _outline())
 
 
 @cache

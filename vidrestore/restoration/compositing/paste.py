@@ -79,10 +79,10 @@ def paste(
 
     out = in + (restored - in) * mask * strength, converted to each plane and rounded there. The
     computation uses display values (`vidrestore.imaging.transfer`), as the crops do. The mask
-    follows the smoothed landmarks of `tracks`, or those of an average face where a face has no
-    track, and never leaves its `mask_rect`. It is also zero where `restored` equals `source`, so
-    pixels that were not restored are not resampled. Where faces overlap, the one that is larger by
-    the median over its track is in front.
+    follows the smoothed meshes of `tracks`, or their landmarks where a track has no mesh, or those
+    of an average face where a face has no track, and never leaves its `mask_rect`. It is also zero
+    where `restored` equals `source`, so pixels that were not restored are not resampled. Where
+    faces overlap, the one that is larger by the median over its track is in front.
 
     Memory: the crops of `REACH_FRAMES` frames.
 
@@ -180,7 +180,7 @@ class _Stage:
                 continue
             around = [course.unit(index + step) for step in (-1, 0, 1)]
             units = [unit for unit in around if unit is not None]
-            place = place_of(units[1], course.landmarks(index))
+            place = course.place(index)
             noise = noise_between(frames, units, place, self._info)
             if noise is not None:
                 found[track_id] = noise
@@ -189,7 +189,11 @@ class _Stage:
     def _look(self, face: Face, frame: Frame) -> _Seen:
         """Measure one face of a frame as it was decoded."""
         how, course = self._how, self._courses.get(face.track_id)
-        place = place_of(unit_of(face), course.landmarks(frame.index) if course else None)
+        unit = unit_of(face)
+        if course:
+            place = course.place(frame.index, unit=unit, extent=how.extent)
+        else:
+            place = place_of(unit, None, extent=how.extent)
         motion = None
         if how.sharpness > 0 and course:
             motion = motion_blur.motion_px(
@@ -230,7 +234,7 @@ class _Stage:
         assert face.restored is not None
         seen, window = self._seen[at][face.track_id], self._window(at, face.track_id)
         grid = layout(frame.image).grid
-        bound = mask_rect(face.matrix, face.work_px, self._info, grid)
+        bound = mask_rect(face.matrix, face.work_px, self._info, grid, self._how.extent)
         rect = intersection(bound, seen.place.rect(self._info, grid))
         if rect.is_empty:
             return False
@@ -319,15 +323,15 @@ class _Stage:
 
     def _visible(self, face: Face, seen: _Seen, window: _Window) -> FloatArray:
         """Return (n, n) in [0, 1]: how much of the restored face each place of it may show."""
-        shown = np.ones((GRID_PX, GRID_PX), np.float32)
+        shown, place = np.ones((GRID_PX, GRID_PX), np.float32), seen.place
         parsed = [look.parsed for _, look in window if look.parsed is not None]
         if self._regions:
             finer = face_parser.regions(parsed) if parsed else None
-            shown = masks.region_strength(seen.place.landmarks, self._regions, finer)
+            shown = masks.region_strength(place.landmarks, self._regions, finer, place.shape)
         if face.part_factors:
-            shown = shown * masks.expression_strength(seen.place.landmarks, face.part_factors)
+            shown = shown * masks.expression_strength(place.landmarks, face.part_factors)
         if parsed:
-            shown = shown * face_parser.visible(parsed)
+            shown = shown * face_parser.visible(parsed, self._how.extent)
         if seen.look.unclipped is not None:
             blown = np.float32(self._how.color) * (1 - seen.look.unclipped)
             shown = shown * (1 - blown)
@@ -341,16 +345,28 @@ class _Stage:
     def _hide_behind_others(
         self, weight: FloatArray, frame: Frame, face: Face, seen: _Seen, rect: Rect
     ) -> None:
-        """Set (h, w) to 0 where a nearer face is, whether it was restored or not."""
+        """Set (h, w) to 0 where a nearer face is, whether it was restored or not.
+
+        The hair and ears of a head also leave out the faces behind it.
+        """
         own = (seen.usual_px, face.track_id)
         for track_id, course in self._courses.items():
-            unit = course.unit(frame.index)
-            if unit is None or (course.side_px, track_id) <= own:
+            is_behind = (course.side_px, track_id) <= own
+            if track_id == face.track_id or (is_behind and self._how.extent == "face"):
                 continue
-            other = place_of(unit, course.landmarks(frame.index))
-            if not intersection(rect, other.rect(self._info, (1, 1))).is_empty:
-                distance = at_rect(other.distance, other, rect)
-                weight *= 1 - masks.soft(distance - np.float32(other.feather), other.feather)
+            if course.unit(frame.index) is None:
+                continue
+            other = course.place(frame.index)
+            if intersection(rect, other.rect(self._info, (1, 1))).is_empty:
+                continue
+            distance = at_rect(other.distance, other, rect)
+            shown = 1 - masks.soft(distance - np.float32(other.feather), other.feather)
+            if is_behind:
+                place = seen.place
+                inner = place_of(place.unit, place.landmarks, place.shape)
+                face_there = masks.soft(at_rect(inner.distance, inner, rect), inner.feather)
+                shown = np.maximum(shown, face_there)
+            weight *= shown
 
     def _smear(self, rgb: FloatArray, window: _Window) -> None:
         """Blur (3, h, w) by the motion of the face, in place."""
