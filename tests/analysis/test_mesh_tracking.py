@@ -103,9 +103,8 @@ def check_turned_heads(shared, mesh_file, detector, count, degrees):
             assert abs((roll - rolls[0] - each + 180) % 360 - 180) < 3
 
 
-@pytest.mark.parametrize("kind", ["yunet", "insightface"])
-def test_turned_heads_are_found_at_their_angle(shared, mesh_file, kind):
-    check_turned_heads(shared, mesh_file, detector_of(shared, kind), 3, (45, 90, 150, 180))
+def test_turned_heads_are_found_at_their_angle(shared, mesh_file):
+    check_turned_heads(shared, mesh_file, detector_of(shared, "yunet"), 3, (45, 90, 150, 180))
 
 
 @pytest.mark.long
@@ -234,7 +233,7 @@ def empty_scenes():
         yield cv2.resize(np.ascontiguousarray(picture[..., 2::-1]), (520, 400))
 
 
-@pytest.mark.parametrize("kind", ["yunet", "insightface"])
+@pytest.mark.parametrize("kind", ["yunet", pytest.param("insightface", marks=pytest.mark.long)])
 def test_what_is_no_face_makes_no_track(tmp_path, shared, mesh_file, kind):
     """The cat is none, and neither are cups, bricks and grass, even for an eager detector."""
     eager = {"detect.detector": kind, "detect.pack": "det_only", "detect.yunet_score": 0.3,

@@ -17,9 +17,9 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Detect, Settings
 from vidrestore.models import factory, weights
 
-FRAMES, SIZE = 150, (160, 120)
+FRAMES, SIZE = 75, (160, 120)
 OPTIONS = AS_PAINTED | {
-    "encode.codec": "ffv1", "restore.repeats": False, "job.segment_frames": 48,
+    "encode.codec": "ffv1", "restore.repeats": False, "job.segment_frames": 24,
     "detect.every": 5, "weights.offline": True,
 }  # fmt: skip
 
@@ -28,7 +28,7 @@ class Stopping(Painter):
     """Stops in the last of three segments."""
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-        if sum(self.batches) == 120:
+        if sum(self.batches) == 60:
             raise OSError("a defect of the restorer")
         return super().__call__(windows)
 
@@ -86,7 +86,7 @@ def test_a_resumed_job_keeps_its_detector_after_a_pack_was_installed(
     assert summary.detector == "yunet"
     # The finished segments are used, so only the faces of the last one are restored.
     assert summary.faces > FRAMES - 10
-    assert 0 < sum(painter.batches) <= summary.faces - 90
+    assert 0 < sum(painter.batches) <= summary.faces - 40
     said = [message for message in messages(told) if "--no-resume" in message]
     assert len(said) == 1
     assert "detector yunet" in said[0]

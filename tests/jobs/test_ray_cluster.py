@@ -193,7 +193,7 @@ def test_what_a_worker_asks_for(monkeypatch, nodes, count, expected):
 def order_of(source: Path, folder: Path, faces: Analysis, /, **changes: object):
     from vidrestore.jobs import workers as crew
 
-    settings = load_settings(options=OPTIONS)
+    settings = load_settings(options=OPTIONS | {"detect.mesh": "off"})
     (encoding, *_) = ways_to_encode(probe(source).info, folder / "out.mkv", settings)
     work = RenderJob(
         source=source, fingerprint=fingerprint(source), folder=folder, analysis=faces,
