@@ -196,3 +196,14 @@ def test_a_face_behind_another_gets_no_strength():
     assert (behind.strength[25:35] == 0).all()
     assert behind.strength[0] == behind.strength[-1] == 1
     assert (before.strength == 1).all()
+
+
+@pytest.mark.parametrize(("degrees", "has_mesh", "expected"), [(65, False, 0.5), (65, True, 0.0),
+                                                               (25, True, 1.0)])  # fmt: skip
+def test_a_turned_face_that_the_mesh_does_not_confirm_is_used_less(degrees, has_mesh, expected):
+    raw = raw_track(np.repeat(turned(degrees)[None], FRAMES, axis=0))
+    (track,), _ = with_strength(
+        smooth(raw), [raw], Align(**HOW), template_name="gpen", least_score=0.5,
+        frame_rate=Fraction(25), has_mesh=has_mesh,
+    )  # fmt: skip
+    assert track.strength == pytest.approx(expected, abs=0.12)

@@ -357,6 +357,7 @@ def _build_analysis(
         template_name=template_of(settings),
         least_score=detector.least_score,
         frame_rate=rate,
+        has_mesh=has_mesh,
     )
     kept = [(track, was) for track, was in zip(aligned, raw, strict=True) if track is not None]
     people = join_people([was for _, was in kept], similarity=settings.people.similarity)

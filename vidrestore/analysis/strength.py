@@ -28,6 +28,8 @@ _NOSE = 0.6
 _TURNED_DEGREES, _AWAY_DEGREES = 50.0, 80.0
 # The factor at the least score, and how far above the least score the factor is 1.
 _UNSURE, _SURE_SCORE = 0.3, 0.15
+# The same for a face that the mesh does not confirm: mostly one near profile.
+_UNCONFIRMED_TURNED_DEGREES, _UNCONFIRMED_AWAY_DEGREES = 40.0, 60.0
 # The same for the mesh, which measures yaw and pitch; its errors grow with the angle.
 _YAW_DEGREES, _YAW_AWAY_DEGREES = 45.0, 75.0
 _PITCH_DEGREES, _PITCH_AWAY_DEGREES = 40.0, 70.0
@@ -56,6 +58,7 @@ def with_strength(
     template_name: str,
     least_score: float,
     frame_rate: Fraction,
+    has_mesh: bool = False,
 ) -> tuple[list[Track | None], Counter[str]]:
     """Compute the strength of tracks, and drop tracks that are too small or doubtful throughout.
 
@@ -69,6 +72,8 @@ def with_strength(
         template_name: The template of the crops: "gpen" or "ffhq".
         least_score: The least score of the detector for a face, in [0, 1].
         frame_rate: Frames per second.
+        has_mesh: Whether a face mesh looked at the faces. Then a face without a mesh gets less
+            strength the further it is turned. Default: False.
 
     Returns:
         (tracks, reasons): the tracks with their strength, None for a dropped track; and for each
@@ -87,6 +92,7 @@ def with_strength(
                 min_face_px=how.min_face_px,
                 least_score=least_score,
                 least_support=how.least_support,
+                has_mesh=has_mesh,
             )
         )
         if (factors["too small"] * factors["unsure"]).max() < _LEAST_SURE:
@@ -113,11 +119,12 @@ def _factors(
     min_face_px: float,
     least_score: float,
     least_support: float,
+    has_mesh: bool,
 ) -> Iterator[tuple[str, Array]]:
     """Yield each factor of the strength, after the reason that applies where the factor is 0."""
     eyes_px = eye_distances_px(track, template_name)
     yield "too small", _ramp(eyes_px / max(min_face_px, 1e-6), _SMALL, 1.0)
-    yield "turned away", _frontness(track)
+    yield "turned away", _frontness(track, has_mesh=has_mesh)
     surely = _ramp(track.score, least_score, least_score + _SURE_SCORE)
     yield "unsure", _UNSURE + (1 - _UNSURE) * surely
     if len(raw.sharpness) and np.isfinite(raw.sharpness).any():
@@ -143,10 +150,12 @@ def eye_distances_px(track: Track, template_name: str) -> Array:
     return np.asarray(np.linalg.norm(points[1] - points[0]) * sides, np.float64)
 
 
-def _frontness(track: Track) -> Array:
+def _frontness(track: Track, *, has_mesh: bool) -> Array:
     """Return the factor of each frame for a head that is turned away."""
     if track.angles_degrees is None:
         degrees = _averaged(turned_degrees(track), 1)
+        if has_mesh:
+            return 1 - _ramp(degrees, _UNCONFIRMED_TURNED_DEGREES, _UNCONFIRMED_AWAY_DEGREES)
         return 1 - _ramp(degrees, _TURNED_DEGREES, _AWAY_DEGREES)
     yaw, pitch = np.abs(track.angles_degrees.astype(np.float64)).T
     sideways = _ramp(yaw, _YAW_DEGREES, _YAW_AWAY_DEGREES)
