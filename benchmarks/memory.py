@@ -7,7 +7,7 @@ default; its head is half as high as the picture. What costs time and keeps noth
 to the next is left out, unless `--everything` is given. Of each minute of the clip the table has
 the median of this process's resident memory, in the order in which the passes work; of the disk the
 most that the work folder held at any moment, beside the size of the finished file; then the most
-memory of the whole run. Linux only: memory is read from /proc.
+memory of the whole run. Before that, what the face mesh adds to an analysis. Linux only: memory is read from /proc.
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ import imageio_ffmpeg
 import torch
 from skimage import data
 
-from vidrestore.api import restore_video
+from vidrestore.analysis.storage import save
+from vidrestore.api import analyze_video, restore_video
 from vidrestore.common.events import Event, Progress
 from vidrestore.common.profiles import load_settings
 from vidrestore.models.restorers import Restorer
 
 RATE, MINUTES = 25, 10
-MOST_GROWTH, MOST_DISK = 0.05, 2.0
+MOST_GROWTH, MOST_DISK, MOST_MESH_BYTES = 0.05, 2.0, 1000
+SHARED = Path(__file__).parents[2] / "shared"
 _POLL_SECONDS = 0.02
 OPTIONS = {
     "detect.detector": "haar", "detect.every": 5, "detect.remember": False, "guard.features": 0,
@@ -146,12 +148,40 @@ def measure(
     return {stage: resident.medians(stage) for stage in ("analyze", "restore", "check")}, share
 
 
+def what_a_mesh_keeps() -> None:
+    """Bytes that the mesh of a face in a frame takes in the analysis, in memory and in its file."""
+    clip = SHARED / "clips" / "lp_s18.mp4"
+    if not clip.exists():
+        print(f"mesh: not measured, since there is no {clip}")
+        return
+    options = {"detect.detector": "yunet", "weights.also": [SHARED / "models"]}
+    files, faces, in_memory = {}, 1, 0
+    with tempfile.TemporaryDirectory() as folder:
+        for mesh in ("auto", "off"):
+            analysis = analyze_video(clip, load_settings(options=options | {"detect.mesh": mesh}))
+            save(analysis, Path(folder) / mesh)
+            files[mesh] = (Path(folder) / mesh).stat().st_size
+            if mesh == "auto":
+                faces = analysis.face_count
+                in_memory = sum(
+                    values.nbytes
+                    for track in analysis.tracks
+                    for values in (track.shapes, track.angles_degrees)
+                    if values is not None
+                )
+    print(
+        f"mesh: {in_memory / faces:.0f} bytes a face and frame in memory, "
+        f"{(files['auto'] - files['off']) / faces:.0f} in the file (at most {MOST_MESH_BYTES})"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("minutes", nargs="?", type=float, default=MINUTES)
     parser.add_argument("--everything", action="store_true")
     parser.add_argument("--picture", default="320x180")
     args = parser.parse_args()
+    what_a_mesh_keeps()
     width, height = map(int, args.picture.split("x"))
     options = EVERYTHING if args.everything else OPTIONS
     stages, disk = measure(args.minutes, options, picture_px=(width, height))
