@@ -7,7 +7,8 @@ default; its head is half as high as the picture. What costs time and keeps noth
 to the next is left out, unless `--everything` is given. Of each minute of the clip the table has
 the median of this process's resident memory, in the order in which the passes work; of the disk the
 most that the work folder held at any moment, beside the size of the finished file; then the most
-memory of the whole run. Before that, what the face mesh adds to an analysis. Linux only: memory is read from /proc.
+memory of the whole run. Before that, what the face mesh adds to an analysis. Linux only: memory is
+read from /proc.
 """
 
 from __future__ import annotations
