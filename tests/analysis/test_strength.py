@@ -164,7 +164,10 @@ def test_a_clear_frontal_face_is_used_whole_from_twelve_pixels_on(eyes_px, expec
 )
 def test_the_mesh_says_how_far_a_head_is_turned(yaw, pitch, expected):
     """Landmarks of a frontal face, as detectors paint them on heads in profile, do not count."""
-    assert strength_of(with_mesh(still(), yaw, pitch)) == pytest.approx(expected, abs=1e-6)
+    raw = with_mesh(still(), yaw, pitch)
+    assert strength_of(raw) == pytest.approx(expected, abs=1e-6)
+    (track,), _ = weighed(raw)
+    assert turned_degrees(track) == pytest.approx(abs(yaw), abs=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(6))

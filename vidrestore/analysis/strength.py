@@ -157,14 +157,16 @@ def _frontness(track: Track, *, has_mesh: bool) -> Array:
         if has_mesh:
             return 1 - _ramp(degrees, _UNCONFIRMED_TURNED_DEGREES, _UNCONFIRMED_AWAY_DEGREES)
         return 1 - _ramp(degrees, _TURNED_DEGREES, _AWAY_DEGREES)
-    yaw, pitch = np.abs(track.angles_degrees.astype(np.float64)).T
-    sideways = _ramp(yaw, _YAW_DEGREES, _YAW_AWAY_DEGREES)
+    pitch = np.abs(track.angles_degrees[:, 1].astype(np.float64))
+    sideways = _ramp(turned_degrees(track), _YAW_DEGREES, _YAW_AWAY_DEGREES)
     upward = _ramp(pitch, _PITCH_DEGREES, _PITCH_AWAY_DEGREES)
     return (1 - sideways) * (1 - upward)
 
 
 def turned_degrees(track: Track) -> Array:
-    """Estimate how far a head is turned to either side, from the nose between the eyes.
+    """Return how far a head is turned to either side: the yaw of its mesh, if it has one.
+
+    Otherwise the angle is estimated from the nose between the eyes.
 
     The estimate is rough, but 0 where a face looks straight ahead and 90 in profile.
 
@@ -174,6 +176,8 @@ def turned_degrees(track: Track) -> Array:
     Returns:
         (n,) float64 angles in degrees, in [0, 180].
     """
+    if track.angles_degrees is not None:
+        return np.abs(track.angles_degrees[:, 0].astype(np.float64))
     points = apply(track.matrices.astype(np.float64), track.landmarks.astype(np.float64))
     across = points[:, 1, 0] - points[:, 0, 0]
     nose = points[:, 2, 0] - (points[:, 0, 0] + points[:, 1, 0]) / 2
