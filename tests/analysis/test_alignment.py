@@ -36,6 +36,7 @@ from vidrestore.common.settings import Align, Detect
 from vidrestore.imaging.geometry import apply, compose, fit_similarity, invert, template, upright
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
+from vidrestore.models.face_mesh import SHAPE_POINTS
 from vidrestore.models.factory import open_detector
 
 FACE = template("gpen") * 200
@@ -487,3 +488,30 @@ def test_an_outline_stands_still_on_a_calm_head_and_follows_one_that_turns(frame
     seconds = np.arange(n) / frame_rate
     turning = 0.5 + 0.2 * np.clip((seconds - 2) * 3, 0, 1)[:, None] * np.ones(20)
     assert np.abs(_steady(turning, np.ones(n), frame_rate) - turning).max() < 0.04
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 5, 12])
+def test_a_track_keeps_its_shapes_however_seldom_faces_are_detected(every: int) -> None:
+    seen, _ = moving(60)
+    shapes = np.full((60, len(SHAPE_POINTS), 2), 0.4, np.float16)
+    angles = np.full((60, 2), 20, np.float32)
+    missed = np.arange(60) % every > 0
+    for values in (seen, shapes, angles):
+        values[missed] = np.nan
+    raw = replace(raw_track(seen), shapes=shapes, angles_degrees=angles)
+    (track,) = align([raw], info_of(640, 360), **HOW | {"template_name": "gpen"})
+    assert track.shapes is not None
+    assert track.angles_degrees == pytest.approx(20, abs=0.1)
+    assert track.shapes.astype(float) == pytest.approx(0.4, abs=0.001)
+
+
+def test_a_track_whose_detections_mostly_have_no_mesh_has_no_shapes() -> None:
+    seen, _ = moving(60)
+    shapes = np.full((60, len(SHAPE_POINTS), 2), 0.4, np.float16)
+    angles = np.full((60, 2), 20, np.float32)
+    for values in (shapes, angles):
+        values[np.arange(60) % 3 > 0] = np.nan
+    raw = replace(raw_track(seen), shapes=shapes, angles_degrees=angles)
+    (track,) = align([raw], info_of(640, 360), **HOW)
+    assert track.shapes is None
+    assert track.angles_degrees is None

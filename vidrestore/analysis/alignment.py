@@ -39,7 +39,7 @@ _OUTLINE_SECONDS, _OUTLINE_SLACK, _QUICK_SECONDS = 1.0, 0.01, 0.1
 _OUTLINE_ORDER = 2
 # At this angle per frame, times the seconds of a smoother, its amplitude is one half.
 _HALF_AMPLITUDE = 1.18
-# The least share of the frames of a track with a mesh, and the weight of the other frames.
+# The least share of the detections of a track with a mesh, and the weight of the other frames.
 _LEAST_SHARE_WITH_SHAPE, _WEIGHT_WITHOUT_SHAPE = 0.5, 0.05
 # The residual, in eye distances, at which the weight of a landmark is one half: a landmark further
 # off is an error. The limit for the drift is lower, because the measured motion is already removed.
@@ -145,14 +145,15 @@ def _smooth_shapes(
     """Smooth the shapes and angles of a track over time, with less weight for bad frames.
 
     `faster` is the frame rate over 25. Returns (n, 86, 2) and (n, 2) float64 for the frames of
-    `sightings`; None where less than half of them have a mesh.
+    `sightings`; None where less than half of those with a detection have a mesh.
     """
     if raw.shapes is None or raw.angles_degrees is None:
         return None, None
     shapes = raw.shapes[list(sightings)].astype(np.float64)
     angles = raw.angles_degrees[list(sightings)].astype(np.float64)
     found = np.isfinite(angles[:, 0])
-    if np.count_nonzero(found) < _LEAST_SHARE_WITH_SHAPE * len(found):
+    detected = np.isfinite(raw.score)[list(sightings)]
+    if np.count_nonzero(found) < _LEAST_SHARE_WITH_SHAPE * max(int(detected.sum()), 1):
         return None, None
     at = np.flatnonzero(found)
     sparse = np.column_stack([shapes.reshape(len(shapes), -1), angles])
