@@ -16,6 +16,7 @@ from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 from vidrestore.models.detectors import Detection
 from vidrestore.models.detectors.yunet import YuNet
+from vidrestore.models.face_mesh import SHAPE_POINTS, FaceShape
 
 HOW = {"overlap": 0.3, "gap_frames": 5, "min_frames": 5, "similarity": 0.45}
 
@@ -352,3 +353,20 @@ def test_nobody_is_seen_where_nobody_shows_a_face(shared):
     tracks, brief = track(seen, shots, **HOW | {"gap_frames": 12, "min_frames": 6})
     assert tracks == []
     assert brief > 10
+
+
+def test_landmarks_of_a_face_whose_mesh_comes_and_goes_do_not_jump():
+    """The detector sees other landmarks than the mesh; where no mesh is, they are moved."""
+    points = np.full((len(SHAPE_POINTS), 2), 0.5, np.float16)
+    shape = FaceShape(points, -40.0, 0.0, 8.0)
+    observations = []
+    for index in range(40):
+        own = face(100 + 2 * index, 80)
+        wanted = own.landmarks + np.float32([7, -5])
+        if index % 7 < 4 or index < 5:
+            own = replace(own, landmarks=wanted, shape=shape, detector_landmarks=own.landmarks)
+        observations.append(Observation(index, index, 0, None, (own,)))
+    (found,), _ = track(observations, [(0, 40)], **HOW)
+    for index in range(40):
+        wanted = face(100 + 2 * index, 80).landmarks + np.float32([7, -5])
+        assert found.landmarks[index] == pytest.approx(wanted, abs=0.1)

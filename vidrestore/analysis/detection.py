@@ -413,4 +413,7 @@ def _in_frame(found: Detection, view: Upright) -> Detection:
         found.score,
         found.embedding,
         found.shape,
+        None
+        if found.detector_landmarks is None
+        else apply(back, found.detector_landmarks).astype(np.float32),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -47,7 +47,7 @@ _ONE_FACE, _ONE_HEAD, _WEAK_LOGIT = 0.5, 0.8, 6.0
 # least score of the detector by so much: in a dark or low picture, and on heads near profile, the
 # network may see no face. In hair, ears and cloth YuNet's scores exceed it by at most 0.11. Once
 # such a face is known, its least score is the detector's.
-_SURE_SCORE = 0.15
+_SURE_SCORE = 0.05
 # A detection whose box has a larger overlap with one that was no face within so many frames is
 # looked at only at its own angle.
 _SAME_BOX, _REJECTED_FRAMES = 0.5, 12
@@ -122,6 +122,7 @@ class MeshTracker:
         self._known: list[Detection] = []
         self._before: list[Mesh] = []
         self._made: dict[int, Detection] = {}
+        self._seen: list[Detection] = []
         self._meshes: list[Mesh] = []
         # What was no face, each with the number of the frame that saw it last.
         self._rejected: list[tuple[int, Detection]] = []
@@ -133,6 +134,7 @@ class MeshTracker:
         """Begin the next frame, in which no face is known yet."""
         self._before, self._meshes = self._meshes, []
         self._made.clear()
+        self._seen = []
         self._frame += 1
         oldest = self._frame - _REJECTED_FRAMES
         self._rejected = [each for each in self._rejected if each[0] >= oldest]
@@ -187,6 +189,8 @@ class MeshTracker:
             `found` that are faces and none of them.
         """
         pictures.fitting(square_of_landmarks(face.landmarks) for face in found)
+        if not needs_mesh:
+            self._seen += found
         for face in found:
             least = NO_DOUBT_LOGIT if again else FACE_LOGIT
             if any(mesh.logit >= least and _explains(mesh, face) for mesh in self._meshes):
@@ -221,8 +225,13 @@ class MeshTracker:
 
     def _detection_of(self, mesh: Mesh) -> Detection:
         """Return the detection of a mesh of this frame, made once."""
-        if (found := self._made.get(id(mesh))) is None:
-            found = self._made[id(mesh)] = detection_of(mesh)
+        found = self._made.get(id(mesh)) or detection_of(mesh)
+        if found.detector_landmarks is None:
+            own = [face for face in self._seen if _explains(mesh, face)]
+            if own:
+                best = max(own, key=lambda face: face.score)
+                found = replace(found, detector_landmarks=best.landmarks)
+        self._made[id(mesh)] = found
         return found
 
     def _keep(self, mesh: Mesh) -> None:

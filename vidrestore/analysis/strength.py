@@ -31,10 +31,13 @@ _UNSURE, _SURE_SCORE = 0.3, 0.15
 # The same for a face that the mesh does not confirm: mostly one near profile.
 _UNCONFIRMED_TURNED_DEGREES, _UNCONFIRMED_AWAY_DEGREES = 40.0, 60.0
 # The same for the mesh, which measures yaw and pitch; its errors grow with the angle.
-_YAW_DEGREES, _YAW_AWAY_DEGREES = 45.0, 75.0
+_YAW_DEGREES, _YAW_AWAY_DEGREES = 40.0, 60.0
 _PITCH_DEGREES, _PITCH_AWAY_DEGREES = 40.0, 70.0
 # The least product of the factors of size and score that a track must reach in some frame.
 _LEAST_SURE = 0.5
+# The least product of the factors of size, score and angle that a track without any mesh must
+# reach: what detectors take for a face in profile is often the back of a head.
+_LEAST_OF_UNCONFIRMED = 0.1
 # The largest change of the strength from one frame to the next.
 _MOST_CHANGE = 0.15
 # Sharpness is relative to that of the clear frames of the track, a quantile. The factor is 1 from
@@ -95,7 +98,9 @@ def with_strength(
                 has_mesh=has_mesh,
             )
         )
-        if (factors["too small"] * factors["unsure"]).max() < _LEAST_SURE:
+        sure = factors["too small"] * factors["unsure"]
+        is_profile = (sure * factors["turned away"]).max() < _LEAST_OF_UNCONFIRMED
+        if sure.max() < _LEAST_SURE or (is_profile and raw.angles_degrees is None):
             reasons["too small or too doubtful"] += len(raw.score)
             result.append(None)
             continue
@@ -124,7 +129,7 @@ def _factors(
     """Yield each factor of the strength, after the reason that applies where the factor is 0."""
     eyes_px = eye_distances_px(track, template_name)
     yield "too small", _ramp(eyes_px / max(min_face_px, 1e-6), _SMALL, 1.0)
-    yield "turned away", _frontness(track, has_mesh=has_mesh)
+    yield "turned away", _frontness(track, raw, has_mesh=has_mesh)
     surely = _ramp(track.score, least_score, least_score + _SURE_SCORE)
     yield "unsure", _UNSURE + (1 - _UNSURE) * surely
     if len(raw.sharpness) and np.isfinite(raw.sharpness).any():
@@ -150,15 +155,24 @@ def eye_distances_px(track: Track, template_name: str) -> Array:
     return np.asarray(np.linalg.norm(points[1] - points[0]) * sides, np.float64)
 
 
-def _frontness(track: Track, *, has_mesh: bool) -> Array:
-    """Return the factor of each frame for a head that is turned away."""
-    if track.angles_degrees is None:
+def _frontness(track: Track, raw: RawTrack, *, has_mesh: bool) -> Array:
+    """Return the factor of each frame for a head that is turned away.
+
+    A track with too few meshes for a mask still has their angles.
+    """
+    angles = track.angles_degrees
+    if angles is None and raw.angles_degrees is not None:
+        found = np.flatnonzero(np.isfinite(raw.angles_degrees[:, 0]))
+        frames = np.arange(len(raw.score))
+        columns = [np.interp(frames, found, raw.angles_degrees[found, i]) for i in (0, 1)]
+        angles = np.stack(columns, axis=-1).astype(np.float32)
+    if angles is None:
         degrees = _averaged(turned_degrees(track), 1)
         if has_mesh:
             return 1 - _ramp(degrees, _UNCONFIRMED_TURNED_DEGREES, _UNCONFIRMED_AWAY_DEGREES)
         return 1 - _ramp(degrees, _TURNED_DEGREES, _AWAY_DEGREES)
-    pitch = np.abs(track.angles_degrees[:, 1].astype(np.float64))
-    sideways = _ramp(turned_degrees(track), _YAW_DEGREES, _YAW_AWAY_DEGREES)
+    yaw, pitch = np.abs(angles.astype(np.float64)).T
+    sideways = _ramp(yaw, _YAW_DEGREES, _YAW_AWAY_DEGREES)
     upward = _ramp(pitch, _PITCH_DEGREES, _PITCH_AWAY_DEGREES)
     return (1 - sideways) * (1 - upward)
 

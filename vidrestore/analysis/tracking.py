@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -42,6 +42,8 @@ _ALONE = 1e-6
 # the boxes of the faces touched or detections are missing; and where only the embeddings differ,
 # at least two on each side.
 _OTHER, _OTHER_FOR_SURE, _SURE_EMBEDDINGS = 0.5, 0.1, 2
+# The number of frames with a mesh that say where the mesh would see a face without one.
+_NEAR_PAIRS = 15
 # The mean score from which `min_frames` sightings are enough. Weaker sightings must be more
 # numerous, by the square of the ratio and up to the factor.
 _STRONG_SCORE, _MOST_FRAMES_FACTOR = 0.75, 2.0
@@ -89,7 +91,7 @@ def track(
             if len(scores) < min(_frames_needed(scores, needed), shot[1] - shot[0]):
                 brief += len(scores)
             else:
-                tracks.append(_raw_track(path, shot))
+                tracks.append(_raw_track(_reconciled(path), shot))
     return sorted(tracks, key=lambda t: (t.first_frame, float(t.landmarks[0, 0, 0]))), brief
 
 
@@ -360,6 +362,47 @@ def _frames_needed(scores: Sequence[float], needed: int) -> float:
     """Return how many detections with these scores a track needs."""
     ratio = _STRONG_SCORE / max(float(np.mean(scores)), 1e-6)
     return float(needed * np.clip(ratio**2, 1, _MOST_FRAMES_FACTOR))
+
+
+def _reconciled(path: _Path) -> _Path:
+    """Move the landmarks of faces without a mesh to where the mesh would see them.
+
+    A detector's landmarks differ from those of the mesh, most of all near profile, where the mesh
+    comes and goes. The difference is that of the frames nearby that have both, along the line of
+    the eyes and in sizes of the face.
+    """
+    known = [
+        (s.frame, (_complex(s.face.landmarks) - _complex(own)) / _scale(s.face, own))
+        for s in path
+        if s.face.shape is not None and (own := s.face.detector_landmarks) is not None
+    ]
+    if not known:
+        return path
+    frames, offsets = np.array([frame for frame, _ in known]), np.array([off for _, off in known])
+    reconciled = []
+    for sighting in path:
+        face = sighting.face
+        if face.shape is None and not sighting.is_carried:
+            near = offsets[np.argsort(np.abs(frames - sighting.frame), kind="stable")[:_NEAR_PAIRS]]
+            offset = np.median(near.real, axis=0) + 1j * np.median(near.imag, axis=0)
+            moved = _complex(face.landmarks) + offset * _scale(face, face.landmarks)
+            landmarks = np.stack([moved.real, moved.imag], axis=-1).astype(np.float32)
+            sighting = replace(sighting, face=replace(face, landmarks=landmarks))
+        reconciled.append(sighting)
+    return reconciled
+
+
+def _complex(points: FloatArray) -> Array:
+    """Return (n,) complex128 x + i y."""
+    return np.asarray(points.astype(np.float64) @ np.array([1, 1j]))
+
+
+def _scale(face: Detection, landmarks: FloatArray) -> complex:
+    """Return the size of a face as a complex number along the line of its eyes."""
+    left, right = _complex(landmarks[:2])
+    across = right - left
+    height = float(face.box[3] - face.box[1])
+    return complex(across / max(abs(across), 1e-6) * max(abs(across), 0.3 * height, 1e-6))
 
 
 def _raw_track(path: _Path, shot: tuple[int, int]) -> RawTrack:

@@ -295,7 +295,7 @@ class TracksByFrame:
 class Observations(Sequence[Observation]):
     """A sequence of observations by frame, stored compactly and without their thumbnails.
 
-    Memory: about 400 bytes for a frame with one face, plus 360 for its mesh and its embedding if it
+    Memory: about 400 bytes for a frame with one face, plus 400 for its mesh and its embedding if it
     has them. Each access builds a new `Observation`.
     """
 
@@ -352,9 +352,13 @@ class _Packed(NamedTuple):
     """(n, 86, 2) float16: the points of the shape of each face, NaN where it has none; or empty."""
     angles: bytes
     """(n, 3) float32: yaw, pitch and logit of the shape of each face; or empty."""
+    detector_landmarks: bytes
+    """(n, 5, 2) float32: the detector's own landmarks of each face, NaN where it has none; or
+    empty."""
 
 
-_NO_FACES = _Packed(b"", b"", b"", b"", (), b"", b"")
+_NO_FACES = _Packed(b"", b"", b"", b"", (), b"", b"", b"")
+_NO_LANDMARKS = np.full((5, 2), np.nan, np.float32)
 _NO_SHAPE = np.full((len(SHAPE_POINTS), 2), np.nan, np.float16)
 
 
@@ -369,6 +373,7 @@ def _packed(seen: Observation) -> _Packed:
     angles = [
         [np.nan] * 3 if s is None else [s.yaw_degrees, s.pitch_degrees, s.logit] for s in shapes
     ]
+    own = [_NO_LANDMARKS if d.detector_landmarks is None else d.detector_landmarks for d in faces]
     return _Packed(
         places.tobytes(),
         np.array([d.score for d in faces], np.float64).tobytes(),
@@ -377,6 +382,7 @@ def _packed(seen: Observation) -> _Packed:
         embeddings if any(e is not None for e in embeddings) else (),
         np.array(points, np.float16).tobytes() if has_shapes else b"",
         np.array(angles, np.float32).tobytes() if has_shapes else b"",
+        np.array(own, np.float32).tobytes() if has_shapes else b"",
     )
 
 
@@ -385,8 +391,14 @@ def _detections(packed: _Packed) -> Iterator[Detection]:
     scores = np.frombuffer(packed.scores).tolist()
     embeddings = packed.embeddings or (None,) * len(scores)
     shapes = _shapes(packed) if packed.shapes else [None] * len(scores)
-    for place, score, embedding, shape in zip(places, scores, embeddings, shapes, strict=True):
-        yield Detection(place[:4].copy(), place[4:].reshape(5, 2).copy(), score, embedding, shape)
+    own = _detector_landmarks(packed) if packed.shapes else [None] * len(scores)
+    for place, *more in zip(places, scores, embeddings, shapes, own, strict=True):
+        yield Detection(place[:4].copy(), place[4:].reshape(5, 2).copy(), *more)
+
+
+def _detector_landmarks(packed: _Packed) -> list[FloatArray | None]:
+    rows = np.frombuffer(packed.detector_landmarks, np.float32).reshape(-1, 5, 2)
+    return [None if np.isnan(row).any() else row.copy() for row in rows]
 
 
 def _shapes(packed: _Packed) -> list[FaceShape | None]:

@@ -97,8 +97,9 @@ class Detect(Section):
     """Time, in seconds, between searches for faces that are too large or too small for the usual
     search."""
     any_angle: bool = False
-    """Whether to search for faces at every angle, also where upright faces are found; needs the
-    face mesh. Turned faces are searched for anyway where no face is found."""
+    """Whether to search for turned faces also in frames with upright ones, twice a second; needs
+    the face mesh. Without this, turned faces are searched for in frames in which no face is
+    found."""
     threads: int | None = Field(None, ge=1, le=64)
     """Number of frames in which faces are detected at the same time. None: one for each core, at
     most 4."""
@@ -161,7 +162,7 @@ class Align(Section):
     the jump."""
     min_face_px: float = Field(12.0, ge=0, le=4096)
     """Eye distance, in pixels, from which a face gets all of its strength. Below two thirds of this
-    distance it gets none."""
+    distance it gets none. The distance is that of the face seen from the front."""
     fade_seconds: float = Field(0.2, ge=0, le=60)
     """Time, in seconds, over which strength rises and falls where a track begins or ends inside a
     shot."""
@@ -258,9 +259,9 @@ class Paste(Section):
     strength: float = Field(1.0, ge=0, le=1)
     """Share of the restored face; the rest is the source's."""
     extent: Extent = "face"
-    """face: the face up to the hair line. head: also hair and ears, as far as the crop shows them,
-    bounded by `paste.parser` where there is one; use it where a sharp face in soft hair is
-    visible."""
+    """face: the face up to the hair line. head: also hair and ears, as far as the crop shows them;
+    with `paste.parser`, only what the parser takes for head. Use it where a sharp face in soft hair
+    is visible."""
     regions: Regions = Regions()
     detail: float = Field(1.0, ge=0, le=1)
     """Share of the restored fine detail; the rest is the source's."""

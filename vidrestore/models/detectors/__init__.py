@@ -255,6 +255,9 @@ class Detection:
     person. None, the default: no recognizer has seen the face."""
     shape: FaceShape | None = None
     """The outline, features and angles of the face; None, the default: no mesh was found."""
+    detector_landmarks: FloatArray | None = None
+    """(5, 2) float32, the detector's own landmarks of a face whose `landmarks` come from its mesh;
+    None, the default: there are no others."""
 
     def __post_init__(self) -> None:
         _check("box", self.box, (4,), np.float32)
