@@ -150,6 +150,12 @@ def test_a_faithful_restoration_of_the_portrait_passes(judge, smile, factor):
             assert max(found.values()) < 0.8
 
 
+@pytest.mark.parametrize("light", [0.7, 0.5, 0.35])
+def test_teeth_are_kept_out_where_the_restorer_lightens_the_face(judge, smile, light):
+    shut, teeth = shown(smile, {"mouth": 1.0}), shown(smile, {})
+    assert departures(judge, shut * np.float32(light), teeth)["mouth"] > 1.75
+
+
 def test_light_and_tint_are_no_expression(judge, smile):
     true = smile[0]
     tinted = np.clip(true * (0.8, 0.9, 1.05) * 0.8 + 20, 0, 255).astype(np.uint8)

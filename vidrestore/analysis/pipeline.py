@@ -153,8 +153,8 @@ def analyze(
     mesh = chosen_face_mesh(settings, on_event, hashes) if detector is None else None
     if settings.detect.any_angle and mesh is None:
         raise UsageError(
-            "detect.any_angle is on, which needs the face mesh and one of vidrestore's own detectors; "
-            "run vidrestore weights fetch face-mesh and set detect.mesh to auto, or switch "
+            "detect.any_angle is on, which needs the face mesh and a detector of vidrestore; run "
+            "vidrestore weights fetch face-mesh and set detect.mesh to auto, or switch "
             "detect.any_angle off"
         )
     recognizer = chosen_recognizer(settings, on_event, hashes)

@@ -70,6 +70,8 @@ _TOLERANCE = 0.03
 # How much of the noise of the rest of the face is tolerated, too; a shortfall that noise alone
 # causes is half of it, and features differ more than skin.
 _NOISE_SHARE = 2.0
+# The gains of a restorer's light that count as light, not as noise.
+_GAINS = (0.2, 5.0)
 # Broad differences are light, not noise: those wider than this box, in pixels, are left out.
 _BROAD_PX = 41
 
@@ -153,13 +155,17 @@ def departures(
 def _noise(
     own: FloatArray, other: FloatArray, mesh: Mesh, areas: Mapping[str, FloatArray]
 ) -> float:
-    """Return the variance of the difference on the rest of the face, in squared 8-bit levels."""
+    """Return the variance of the difference on the rest of the face, in squared 8-bit levels.
+
+    A restorer may lighten a face. The gain that fits best is no noise.
+    """
     rest = _filled(mesh.points[list(OVAL), :2], 0)
     for area in areas.values():
         rest = rest * (1 - area)
-    apart = own - other
-    fine = apart - box_blur(apart, _BROAD_PX, _BROAD_PX)
-    return _mean(fine * fine, rest)
+    own, other = (each - box_blur(each, _BROAD_PX, _BROAD_PX) for each in (own, other))
+    gain = _mean(own * other, rest) / max(_mean(other * other, rest), 1e-6)
+    apart = own - np.float32(np.clip(gain, *_GAINS)) * other
+    return _mean(apart * apart, rest)
 
 
 def _area(meshes: Sequence[Mesh], name: str) -> FloatArray:
