@@ -122,7 +122,7 @@ def preview(
         upscaler=upscaler,
     )
     at_seconds = seconds_of(at)
-    from vidrestore.analysis.selection import Choice
+    from vidrestore.analysis.choice import Choice
     from vidrestore.cli import console
     from vidrestore.cli.progress import events
     from vidrestore.common.files import check_new
@@ -220,23 +220,24 @@ def analyze(
     if print_config:
         print_settings(settings)
         return
-    from vidrestore.analysis import storage
-    from vidrestore.analysis.cache import find_analysis, forget_analysis
-    from vidrestore.analysis.description import as_dict
-    from vidrestore.analysis.selection import write_shots
+    _check_written(source, output, shots, contact_sheet, cuts)
     from vidrestore.cli import console
     from vidrestore.cli.progress import events
     from vidrestore.common.errors import ChangedSourceError
-    from vidrestore.jobs.estimate import estimate
     from vidrestore.media.probe import probe
-    from vidrestore.review.contact_sheet import write_contact_sheet
 
-    _check_written(source, output, shots, contact_sheet, cuts)
     with events(as_json, stage_times=stage_times) as on_event:
         probed = probe(source, settings)
+        from vidrestore.analysis import storage
+        from vidrestore.analysis.cache import find_analysis, forget_analysis
+        from vidrestore.analysis.description import as_dict
+        from vidrestore.analysis.selection import write_shots
+
         result = find_analysis(probed, settings, on_event=on_event)
         settings = result.settings
         if contact_sheet is not None:
+            from vidrestore.review.contact_sheet import write_contact_sheet  # loads torch
+
             try:
                 write_contact_sheet(result.analysis, source, contact_sheet)
             except ChangedSourceError:
@@ -251,7 +252,11 @@ def analyze(
             storage.save(analysis, output)
         if shots is not None:
             write_shots(analysis, source, shots)
-        cost = None if no_estimate else estimate(source, analysis, settings, on_event)
+        cost = None
+        if not no_estimate:
+            from vidrestore.jobs.estimate import estimate  # loads torch
+
+            cost = estimate(source, analysis, settings, on_event)
     if as_json:
         plain = cost if cost is None or isinstance(cost, str) else cost.as_dict()
         fields = as_dict(analysis) | {"estimate": plain}
@@ -268,10 +273,8 @@ def _check_written(
     cuts: Path | None,
 ) -> None:
     """Raise UsageError, before any work, if `analyze` cannot or must not write one of its files."""
-    from vidrestore.analysis.selection import check_shots_path
     from vidrestore.common.errors import UsageError
     from vidrestore.common.files import check_new
-    from vidrestore.review.contact_sheet import check_sheet
 
     written, read = [p for p in (output, shots, contact_sheet) if p is not None], [source]
     if cuts is not None:
@@ -280,11 +283,15 @@ def _check_written(
         if path.absolute() in {other.absolute() for other in written[:number]}:
             raise UsageError(f"{path} would be written twice; give each file a name of its own")
     if shots is not None:
+        from vidrestore.analysis.shot_list import check_shots_path
+
         check_shots_path(shots)
     for each in (output, shots):
         if each is not None:
             check_new(each, overwrite=True, inputs=read)
     if contact_sheet is not None:
+        from vidrestore.review.contact_sheet import check_sheet
+
         check_sheet(contact_sheet, inputs=read)
 
 
