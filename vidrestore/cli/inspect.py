@@ -41,6 +41,7 @@ from vidrestore.cli.options import (
     span_of,
 )
 from vidrestore.common.events import Done
+from vidrestore.common.handled import log_handled
 from vidrestore.common.timecode import seconds_of
 
 Picture = Annotated[
@@ -123,16 +124,19 @@ def preview(
     )
     at_seconds = seconds_of(at)
     from vidrestore.analysis.choice import Choice
-    from vidrestore.cli import console
-    from vidrestore.cli.progress import events
     from vidrestore.common.files import check_new
-    from vidrestore.review.drawing import is_movie
-    from vidrestore.review.preview import files_of, write_preview
+    from vidrestore.review.file_names import files_of, is_movie
 
     is_movie(output)
     read = [path for path in (source, reference, shots) if path is not None]
     for path in files_of(output, apart=apart):
         check_new(path, overwrite=overwrite, inputs=read)
+    _check_there(source)
+    # These load torch, which takes seconds.
+    from vidrestore.cli import console
+    from vidrestore.cli.progress import events
+    from vidrestore.review.preview import write_preview
+
     with events(as_json) as on_event:
         result = write_preview(
             source,
@@ -295,6 +299,24 @@ def _check_written(
         check_sheet(contact_sheet, inputs=read)
 
 
+def _check_there(*videos: Path) -> None:
+    """Raise InputError where a video does not exist, before libraries are loaded for it.
+
+    Pictures, and whatever else is wrong with a file, are left to those who read it.
+    """
+    from vidrestore.common.errors import InputError
+    from vidrestore.media.images import is_pictures
+
+    for video in videos:
+        try:
+            video.stat()
+        except FileNotFoundError:
+            if not is_pictures(video):
+                raise InputError(f"the file {video} does not exist") from None
+        except (OSError, ValueError) as error:
+            log_handled(error)
+
+
 def compare(
     before: Annotated[
         Path,
@@ -332,12 +354,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Write a comparison of two videos or pictures, side by side or divided by a line."""
-    from vidrestore.cli import console
-    from vidrestore.cli.progress import events
     from vidrestore.common.errors import UsageError
     from vidrestore.common.files import check_new
-    from vidrestore.review.comparison import write_comparison
-    from vidrestore.review.drawing import is_movie
+    from vidrestore.review.file_names import is_movie
 
     span = span_of(start if at is None else at, end)
     if is_movie(output) and at is not None:
@@ -345,6 +364,12 @@ def compare(
     if not is_movie(output) and (start is not None or end is not None):
         raise UsageError(f"--start and --end are for a video; for the picture {output} give --at")
     check_new(output, overwrite=overwrite, inputs=(before, after))
+    _check_there(before, after)
+    # These load torch, which takes seconds.
+    from vidrestore.cli import console
+    from vidrestore.cli.progress import events
+    from vidrestore.review.comparison import write_comparison
+
     with events(as_json) as on_event:
         comparison = write_comparison(
             before, after, output, span=span, wipe=wipe, on_event=on_event
@@ -386,11 +411,13 @@ def evaluate(
         weights=weights,
         offline=offline,
     )
+    span = span_of(start, end)
+    _check_there(output, source, *filter(None, [reference]))
+    # These load torch, which takes seconds.
     from vidrestore.cli import console
     from vidrestore.cli.progress import events
     from vidrestore.review.evaluate import evaluate as measure
 
-    span = span_of(start, end)
     with events(as_json) as on_event:
         result = measure(
             output, source, settings, reference=reference, span=span, on_event=on_event

@@ -40,11 +40,11 @@ from vidrestore.review.drawing import (
     Picture,
     beside,
     for_movie,
-    is_movie,
     picture_of,
     write_movie,
     write_pictures,
 )
+from vidrestore.review.file_names import files_of, is_movie
 
 LOOP_SECONDS = Fraction(2)
 """Duration of a preview that is a video, in seconds."""
@@ -192,24 +192,6 @@ def _write(
         not_restored=dict(excerpt.stats.not_restored),
         files=tuple(map(str, files)),
     )
-
-
-_SIDES = ("before", "after")
-
-
-def files_of(target: Path, *, apart: bool) -> tuple[Path, ...]:
-    """List the files that `write_preview` writes.
-
-    Args:
-        target: The target of the preview.
-        apart: Whether before and after are two pictures.
-
-    Returns:
-        The paths.
-    """
-    if not apart:
-        return (target,)
-    return tuple(target.with_suffix(f".{side}{target.suffix}") for side in _SIDES)
 
 
 @dataclass(frozen=True, slots=True)
