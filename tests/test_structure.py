@@ -60,7 +60,6 @@ def loaded_by(code: str, folder: Path) -> tuple[set[str], str]:
     ("command", "refusal"),
     [
         ("restore tape.mkv there.mkv", "exists already"),
-        ("restore tape.mkv out.mkv --layer there.mkv", "there.mkv"),
         ("restore missing.mkv out.mkv", "missing.mkv does not exist"),
         ("restore tape.mkv out.avi", "must end in one of"),
         ("restore tape.mkv out.mkv --set nope.x=1", "no section of settings 'nope'"),
@@ -72,7 +71,7 @@ def loaded_by(code: str, folder: Path) -> tuple[set[str], str]:
         ("preview tape.mkv -o there.mkv", "exists already"),
         ("preview tape.mkv -o out.doc", "neither a picture nor a video"),
         ("compare tape.mkv missing.mkv -o out.png", "missing.mkv does not exist"),
-        ("compare tape.mkv tape.mkv -o out.mp4 --at 1", "--at is for a picture"),
+        ("compare tape.mkv tape.mkv -o there.mkv", "exists already"),
         ("evaluate missing.mkv --source tape.mkv", "missing.mkv does not exist"),
         ("analyze tape.mkv --shots out.doc", ".toml or an .edl"),
     ],
