@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import vidrestore
 
 PACKAGE = Path(vidrestore.__file__).parent
-HEAVY = ("torch", "av", "cv2", "insightface")
+HEAVY = ("torch", "av", "cv2", "insightface", "onnxruntime", "scipy", "skimage", "matplotlib")
 
 
 def files() -> dict[str, Path]:
@@ -41,6 +42,69 @@ def test_nothing_heavy_is_loaded_early(code: str) -> None:
     loaded = set(ast.literal_eval(done.stdout.splitlines()[-1]))
     assert "vidrestore" in loaded
     assert sorted(loaded.intersection(HEAVY)) == []
+
+
+def loaded_by(code: str, folder: Path) -> tuple[set[str], str]:
+    """Run code in a new process; return the modules that it loaded, and what it printed."""
+    lines = f"import atexit, sys\natexit.register(lambda: print(list(sys.modules)))\n{code}"
+    known = {name: value for name, value in os.environ.items() if name != "VIDRESTORE_WEIGHTS"}
+    done = subprocess.run(
+        [sys.executable, "-c", lines], capture_output=True, text=True, check=False,
+        env=known | {"XDG_CACHE_HOME": str(folder / "cache")},
+    )  # fmt: skip
+    *printed, modules = done.stdout.splitlines()
+    return set(ast.literal_eval(modules)), "\n".join(printed) + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "refusal"),
+    [
+        ("restore tape.mkv there.mkv", "exists already"),
+        ("restore missing.mkv out.mkv", "missing.mkv does not exist"),
+        ("restore tape.mkv out.avi", "must end in one of"),
+        ("restore tape.mkv out.mkv --set nope.x=1", "no section of settings 'nope'"),
+        ("restore tape.mkv out.mkv --shots missing.toml", "missing.toml does not exist"),
+        ("restore tape.mkv out.mkv --keep-job --scale 2", "cannot be combined"),
+        ("restore missing_%04d.tif out_%04d.tif", "no file in"),
+        ("restore missing*.mkv --output-dir out", "no file has a name"),
+        ("preview missing.mkv -o out.png", "missing.mkv does not exist"),
+        ("preview tape.mkv -o there.mkv", "exists already"),
+        ("preview tape.mkv -o out.doc", "neither a picture nor a video"),
+        ("compare tape.mkv missing.mkv -o out.png", "missing.mkv does not exist"),
+        ("compare tape.mkv tape.mkv -o there.mkv", "exists already"),
+        ("evaluate missing.mkv --source tape.mkv", "missing.mkv does not exist"),
+        ("analyze tape.mkv --shots out.doc", ".toml or an .edl"),
+    ],
+)
+def test_a_refusal_loads_nothing_heavy(tmp_path: Path, command: str, refusal: str) -> None:
+    for name in ("tape.mkv", "there.mkv"):
+        (tmp_path / name).write_bytes(b"not read")
+    code = (
+        f"import os; os.chdir({str(tmp_path)!r})\n"
+        f"from vidrestore.cli import main; main({command.split()!r})"
+    )
+    loaded, printed = loaded_by(code, tmp_path)
+    assert refusal in " ".join(printed.split())
+    assert not (tmp_path / "out.mkv").exists()
+    heavy = set(HEAVY)
+    if command.startswith("analyze"):
+        heavy -= {"cv2"}  # the list of shots names the values of detections
+    assert sorted(loaded.intersection(heavy)) == []
+
+
+def test_pass_one_runs_without_torch(tmp_path: Path, shared: Path) -> None:
+    out = tmp_path / "found.npz"
+    arguments = [
+        *("analyze", str(shared / "clips" / "hamilton_short.mp4"), "-o", str(out)),
+        *("--detector", "yunet", "--weights", str(shared / "models"), "--offline"),
+        *("--no-estimate", "--set", "detect.every=25"),
+    ]
+    code = f"from vidrestore.cli import main; main({arguments!r})"
+    loaded, printed = loaded_by(code, tmp_path)
+    assert out.is_file(), printed
+    assert {"cv2", "vidrestore.models.face_mesh"} <= loaded
+    assert "faces" in printed
+    assert "torch" not in loaded
 
 
 def test_every_public_name_is_there() -> None:

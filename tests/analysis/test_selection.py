@@ -23,10 +23,11 @@ from helpers.media import (
 )
 
 from vidrestore.analysis import cache, pipeline, shot_list
+from vidrestore.analysis.choice import Choice
 from vidrestore.analysis.description import people_of
 from vidrestore.analysis.marked_faces import faces_in_boxes, landmarks_of_marks
 from vidrestore.analysis.selection import (
-    Choice,
+    applied,
     restorers_of,
     with_large,
     with_people,
@@ -250,12 +251,12 @@ def with_one_too_small():
 )
 def test_a_choice_of_faces_that_are_not_restored_is_refused(tmp_path, choice, part):
     with pytest.raises(UsageError, match=part):
-        choice.applied(with_one_too_small(), tmp_path / "tape.mkv", Settings(), None)
+        applied(choice, with_one_too_small(), tmp_path / "tape.mkv", Settings(), None)
     everyone = Choice(people="1,2")
-    chosen, _ = everyone.applied(with_one_too_small(), tmp_path / "tape.mkv", Settings(), None)
+    chosen, _ = applied(everyone, with_one_too_small(), tmp_path / "tape.mkv", Settings(), None)
     assert chosen.face_count == 20
     nobody = replace(two_people(), tracks=(with_one_too_small().tracks[1],))
-    chosen, _ = Choice(people="2").applied(nobody, tmp_path / "tape.mkv", Settings(), None)
+    chosen, _ = applied(Choice(people="2"), nobody, tmp_path / "tape.mkv", Settings(), None)
     assert chosen.face_count == 0  # not because of the choice
 
 
@@ -263,10 +264,10 @@ def test_a_choice_of_faces_that_are_not_restored_is_refused(tmp_path, choice, pa
 def test_shots_that_leave_nobody_are_refused_for_a_whole_video(tmp_path, how):
     analysis, listing = two_people(), tmp_path / "shots.toml"
     listing.write_text(f'[[shot]]\nstart = "0"\nend = "0:01:00"\n{how}\n')
-    asked = Choice(shots=listing), (analysis, tmp_path / "tape.mkv", Settings(), None)
+    asked = Choice(shots=listing), analysis, tmp_path / "tape.mkv", Settings(), None
     with pytest.raises(ConfigError, match=r"shots\.toml leaves nobody .* those of people 1, 2;"):
-        asked[0].applied(*asked[1])
-    chosen, _ = asked[0].applied(*asked[1], may_leave_nobody=True)
+        applied(*asked)
+    chosen, _ = applied(*asked, may_leave_nobody=True)
     assert chosen.face_count == 0
 
 

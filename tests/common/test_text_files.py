@@ -18,7 +18,7 @@ from vidrestore.common.errors import ConfigError, OutputError, VidrestoreError
 from vidrestore.common.profiles import as_toml, load_profile, load_settings
 from vidrestore.common.quoting import printable
 from vidrestore.common.settings import Settings
-from vidrestore.imaging.log_curves import read_cube
+from vidrestore.imaging.curves import read_cube
 
 PTS, TIME_BASE, RATE = np.arange(90) * 3600, Fraction(1, 90000), Fraction(25)
 SHOTS = """video = "tape.mp4"

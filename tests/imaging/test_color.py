@@ -18,6 +18,7 @@ from helpers.standards import LUMA, luma, rgb_codes, ycc_codes
 
 from vidrestore.common.errors import InputError
 from vidrestore.imaging import color
+from vidrestore.imaging.color_properties import Meaning, resolve
 from vidrestore.imaging.geometry import Rect
 from vidrestore.restoration.faces import FaceFrame
 from vidrestore.restoration.statistics import RestorationStats
@@ -241,18 +242,18 @@ def test_a_pasted_patch_has_the_code_values_of_the_standards(pixel_format, matri
 
 def test_what_a_file_leaves_unsaid_is_guessed_by_size_and_said():
     ask = {"pixel_format": "yuv420p", "codec": "h264", "tags": (0, 2, 2, 2)}
-    assert color.resolve(**ask, width=720, height=576) == color.Meaning(
+    assert resolve(**ask, width=720, height=576) == Meaning(
         "bt601", False, "sdr", "bt709", frozenset({"range", "matrix"})
     )
-    assert color.resolve(**ask, width=1920, height=1080).matrix == "bt709"
+    assert resolve(**ask, width=1920, height=1080).matrix == "bt709"
     told = ask | {"tags": (2, 9, 9, 16)}
-    assert color.resolve(**told, width=640, height=480) == color.Meaning(
+    assert resolve(**told, width=640, height=480) == Meaning(
         "bt2020", True, "pq", "bt2020", frozenset()
     )
-    jpeg = color.resolve(**(ask | {"pixel_format": "yuvj420p"}), width=640, height=480)
+    jpeg = resolve(**(ask | {"pixel_format": "yuvj420p"}), width=640, height=480)
     assert jpeg.full_range
     for name in ("gray10le", "gbrp", "rgb24", "bgr0", "0rgb", "argb", "abgr", "pal8", "x2rgb10le"):
-        assert color.resolve(**(ask | {"pixel_format": name}), width=640, height=480).full_range
+        assert resolve(**(ask | {"pixel_format": name}), width=640, height=480).full_range
 
 
 def test_formats_that_cannot_be_changed_in_place_are_refused():
@@ -264,7 +265,7 @@ def test_formats_that_cannot_be_changed_in_place_are_refused():
 def test_colours_that_cannot_be_computed_are_refused(matrix_tag):
     ask = {"pixel_format": "yuv420p", "codec": "hevc", "width": 64, "height": 64}
     with pytest.raises(InputError, match=r"color matrix of this video, .* convert the video"):
-        color.resolve(**ask, tags=(1, matrix_tag, 9, 16))
+        resolve(**ask, tags=(1, matrix_tag, 9, 16))
 
 
 @pytest.mark.parametrize("location", ["left", "center", "topleft", "bottom"])

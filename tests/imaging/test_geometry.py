@@ -15,8 +15,8 @@ from vidrestore.imaging.geometry import (
     invert,
     template,
     upright,
-    warp,
 )
+from vidrestore.imaging.resample import warp
 
 
 @pytest.mark.parametrize(

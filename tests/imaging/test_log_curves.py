@@ -24,8 +24,8 @@ from vidrestore.api import restore_video
 from vidrestore.common.errors import ConfigError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging import transfer
+from vidrestore.imaging.curves import read_cube
 from vidrestore.imaging.geometry import upright
-from vidrestore.imaging.log_curves import read_cube
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 from vidrestore.models.detectors.yunet import YuNet

@@ -37,7 +37,7 @@ from helpers.processes import environment
 from skimage import data
 
 from vidrestore.analysis import storage
-from vidrestore.analysis.selection import Choice
+from vidrestore.analysis.choice import Choice
 from vidrestore.api import restore_video
 from vidrestore.cli import main as vidrestore
 from vidrestore.common.errors import VidrestoreError

@@ -34,7 +34,8 @@ from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 from vidrestore.models import factory
 from vidrestore.review.comparison import write_comparison
-from vidrestore.review.drawing import beside, is_movie, picture_of, wiped
+from vidrestore.review.drawing import beside, picture_of, wiped
+from vidrestore.review.file_names import is_movie
 from vidrestore.review.preview import write_preview
 
 FRAMES, RATE = 60, 25

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import solveh_banded
 
 from vidrestore.analysis.tracks import HalfArray, Motion, RawTrack, Track, work_size
 from vidrestore.common.settings import Align
@@ -445,6 +444,8 @@ def whittaker(
     origin = z[carries].mean(axis=0)
     between = [np.interp(np.arange(n), carries, column[carries]) for column in z.T]
     pulled = weights[:, None] * (z - origin) + ridge * (np.stack(between, axis=1) - origin)
+    from scipy.linalg import solveh_banded  # loaded once all frames are seen: it takes long
+
     return np.asarray(solveh_banded(bands, pulled) + origin)
 
 

@@ -16,7 +16,7 @@ from vidrestore.analysis.borders import NO_MARGINS, Margins
 from vidrestore.analysis.mesh_tracking import MeshTracker, Pictures, look_at_angles
 from vidrestore.analysis.tracks import Observation
 from vidrestore.common.settings import Detect
-from vidrestore.imaging import transfer
+from vidrestore.imaging.detector_picture import detector_picture
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import Rect, Upright, apply, invert, overlaps, upright
 from vidrestore.imaging.planes import checksum, plane
@@ -399,7 +399,7 @@ def upright_picture(
         bgr = np.dstack([plane(scaled, index) for index in (1, 0, 2)])
     else:
         bgr = np.asarray(scaled.to_ndarray(), np.uint8)
-    picture = np.ascontiguousarray(view.turn(transfer.detector_picture(bgr, info)))
+    picture = np.ascontiguousarray(view.turn(detector_picture(bgr, info)))
     return margins.covered(picture, view.matrix, info)
 
 

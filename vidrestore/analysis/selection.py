@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from vidrestore.analysis import edl, shot_list
 from vidrestore.analysis.alignment import align
+from vidrestore.analysis.choice import Choice
 from vidrestore.analysis.marked_faces import (
     NO_POINTS,
     Marked,
@@ -32,9 +33,7 @@ from vidrestore.analysis.strength import with_strength
 from vidrestore.analysis.tracks import RawTrack, Track, TracksByFrame
 from vidrestore.common.errors import ConfigError, InputError, UsageError
 from vidrestore.common.events import OnEvent, notify
-from vidrestore.common.files import check_readable_kind
 from vidrestore.common.settings import Settings
-from vidrestore.common.text_files import read_toml
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.geometry import apply, invert, upright
 from vidrestore.media.decode import TimeRange
@@ -48,150 +47,115 @@ NOT_JOINED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The user's choice of whom to restore, and how in which shot."""
-
-    people: str | None = None
-    """The people to restore, such as "1,3", or "-2" for all but person 2; None: all."""
-    reference: Path | None = None
-    """A photo of the person to restore; None: all."""
-    shots: Path | None = None
-    """A file shots.toml; None: the same for all shots."""
-    min_face_px: float | None = None
-    """The least eye distance of the people to restore, in frame pixels; None: no limit."""
-
-    def check(self) -> None:
-        """Refuse, before any work, files that cannot be read.
-
-        Raises:
-            ConfigError: The shots file cannot be read or is not TOML.
-            InputError: The reference photo cannot be read.
-        """
-        if self.shots is not None:
-            read_toml(self.shots, "the shots file")
-        if self.reference is not None:
-            check_readable_kind(self.reference, "the reference photo", InputError)
-
-    def face_of_photo(self, settings: Settings, on_event: OnEvent | None) -> FloatArray | None:
-        """Judge the reference photo, which takes seconds and needs no analysis.
-
-        Args:
-            settings: The settings.
-            on_event: Receives the progress of a download and notices; None: none are sent.
-
-        Returns:
-            (d,) the embedding of the face of the photo, of unit length, for `applied`; None where
-            the choice has no photo.
-
-        Raises:
-            UsageError: There is no recognizer, or the photo does not show one sharp face that is
-                clearly the largest.
-            InputError: The photo cannot be read.
-            WeightsError: The weights of the detector are missing or damaged.
-        """
-        if self.reference is None:
-            return None
-        return reference_embedding(self.reference, settings, on_event)
-
-    def applied(
-        self,
-        analysis: Analysis,
-        source: Path,
-        settings: Settings,
-        on_event: OnEvent | None,
-        *,
-        face: FloatArray | None = None,
-        span: TimeRange | None = None,
-        may_leave_nobody: bool = False,
-    ) -> tuple[Analysis, list[tuple[int, str | None]]]:
-        """Apply the choice to an analysis.
-
-        Args:
-            analysis: The analysis.
-            source: The video, named in messages.
-            settings: The settings.
-            on_event: Receives notices; None: none are sent.
-            face: The result of `face_of_photo`. Default: the method judges the photo.
-            span: The part of the source that was analyzed. Default: all.
-            may_leave_nobody: Whether the shots file may leave no one to restore, because only a
-                part of its shots is restored. Default: False.
-
-        Returns:
-            (analysis, restorers): the changed analysis, and the restorers as of `restorers_of`.
-
-        Raises:
-            UsageError: The choice names people who do not exist, leaves no one to restore, or has a
-                size outside 0 to 65536; or there is no recognizer for the reference photo.
-            ConfigError: The shots file is wrong, or leaves no one to restore.
-            InputError: The shots file belongs to another video, or the reference photo or the
-                source cannot be read.
-            ChangedSourceError: The source has other frames than the analysis.
-            WeightsError: The weights of the detector, which looks for the faces marked by hand, are
-                missing or damaged.
-        """
-        names: list[tuple[int, str | None]] = [(0, None)]
-        before = analysis
-        if self.people is not None:
-            if not analysis.people_are_joined:
-                notify(on_event, NOT_JOINED)
-            analysis = with_people(analysis, self.people)
-        if self.reference is not None:
-            if face is None:
-                face = self.face_of_photo(settings, on_event)
-            assert face is not None
-            analysis = with_reference(analysis, face, similarity=settings.people.similarity)
-        if self.min_face_px is not None:
-            if not 0 <= self.min_face_px <= _MOST_FACE_PX:  # also refuses NaN
-                raise UsageError(
-                    f"eyes are from 0 to {_MOST_FACE_PX} pixels apart, not {self.min_face_px:g}"
-                )
-            analysis = with_large(analysis, self.min_face_px)
-        if before.face_count and not analysis.face_count:
-            raise UsageError(self._leaves_nobody(before))
-        if self.shots is not None:
-            asked = shot_list.read(self.shots, analysis.pts, analysis.info.time_base)
-            if asked.fingerprint and asked.fingerprint != analysis.fingerprint:
-                raise InputError(f"{self.shots} is of another video than {source}")
-            chosen = analysis
-            points = faces_in_boxes(asked, analysis, source, settings, span, on_event)
-            analysis = with_shots(analysis, asked, settings, points)
-            if chosen.face_count and not analysis.face_count and not may_leave_nobody:
-                raise ConfigError(
-                    f"{self.shots} leaves nobody to restore in any shot, {_who_is_there(before)}; "
-                    "take back a skip, a strength of 0 or a list of people in it"
-                )
-            names = restorers_of(asked, analysis.frame_count)
-        return analysis, names
-
-    def _leaves_nobody(self, analysis: Analysis) -> str:
-        """Return the sentence for a choice after which no face of an analysis is restored."""
-        given = {
-            "--people": self.people,
-            "--reference": self.reference,
-            "--min-face": self.min_face_px,
-        }
-        options = [f"{name} {value}" for name, value in given.items() if value is not None]
-        return (
-            f"{' with '.join(options)} leaves nobody to restore, {_who_is_there(analysis)}; "
-            "vidrestore analyze lists the people"
-        )
-
-
-EVERYONE = Choice()
-
-
-def check_shots_path(path: Path) -> None:
-    """Refuse a file name under which `write_shots` cannot write.
+def face_of_photo(
+    choice: Choice, settings: Settings, on_event: OnEvent | None
+) -> FloatArray | None:
+    """Judge the reference photo, which takes seconds and needs no analysis.
 
     Args:
-        path: The file to write.
+        choice: The choice of the user.
+        settings: The settings.
+        on_event: Receives the progress of a download and notices; None: none are sent.
+
+    Returns:
+        (d,) the embedding of the face of the photo, of unit length, for `applied`; None where
+        the choice has no photo.
 
     Raises:
-        UsageError: The name ends neither in .toml nor in .edl.
+        UsageError: There is no recognizer, or the photo does not show one sharp face that is
+            clearly the largest.
+        InputError: The photo cannot be read.
+        WeightsError: The weights of the detector are missing or damaged.
     """
-    if path.suffix.lower() not in (".toml", ".edl"):
-        raise UsageError(f"the shots go into a .toml or an .edl file, not {path.name}")
+    if choice.reference is None:
+        return None
+    return reference_embedding(choice.reference, settings, on_event)
+
+
+def applied(
+    choice: Choice,
+    analysis: Analysis,
+    source: Path,
+    settings: Settings,
+    on_event: OnEvent | None,
+    *,
+    face: FloatArray | None = None,
+    span: TimeRange | None = None,
+    may_leave_nobody: bool = False,
+) -> tuple[Analysis, list[tuple[int, str | None]]]:
+    """Apply the choice of the user to an analysis.
+
+    Args:
+        choice: The choice of the user.
+        analysis: The analysis.
+        source: The video, named in messages.
+        settings: The settings.
+        on_event: Receives notices; None: none are sent.
+        face: The result of `face_of_photo`. Default: the function judges the photo.
+        span: The part of the source that was analyzed. Default: all.
+        may_leave_nobody: Whether the shots file may leave no one to restore, because only a
+            part of its shots is restored. Default: False.
+
+    Returns:
+        (analysis, restorers): the changed analysis, and the restorers as of `restorers_of`.
+
+    Raises:
+        UsageError: The choice names people who do not exist, leaves no one to restore, or has a
+            size outside 0 to 65536; or there is no recognizer for the reference photo.
+        ConfigError: The shots file is wrong, or leaves no one to restore.
+        InputError: The shots file belongs to another video, or the reference photo or the
+            source cannot be read.
+        ChangedSourceError: The source has other frames than the analysis.
+        WeightsError: The weights of the detector, which looks for the faces marked by hand, are
+            missing or damaged.
+    """
+    names: list[tuple[int, str | None]] = [(0, None)]
+    before = analysis
+    if choice.people is not None:
+        if not analysis.people_are_joined:
+            notify(on_event, NOT_JOINED)
+        analysis = with_people(analysis, choice.people)
+    if choice.reference is not None:
+        if face is None:
+            face = face_of_photo(choice, settings, on_event)
+        assert face is not None
+        analysis = with_reference(analysis, face, similarity=settings.people.similarity)
+    if choice.min_face_px is not None:
+        if not 0 <= choice.min_face_px <= _MOST_FACE_PX:  # also refuses NaN
+            raise UsageError(
+                f"eyes are from 0 to {_MOST_FACE_PX} pixels apart, not {choice.min_face_px:g}"
+            )
+        analysis = with_large(analysis, choice.min_face_px)
+    if before.face_count and not analysis.face_count:
+        raise UsageError(_leaves_nobody(choice, before))
+    if choice.shots is not None:
+        asked = shot_list.read(choice.shots, analysis.pts, analysis.info.time_base)
+        if asked.fingerprint and asked.fingerprint != analysis.fingerprint:
+            raise InputError(f"{choice.shots} is of another video than {source}")
+        chosen = analysis
+        points = faces_in_boxes(asked, analysis, source, settings, span, on_event)
+        analysis = with_shots(analysis, asked, settings, points)
+        if chosen.face_count and not analysis.face_count and not may_leave_nobody:
+            raise ConfigError(
+                f"{choice.shots} leaves nobody to restore in any shot, {_who_is_there(before)}; "
+                "take back a skip, a strength of 0 or a list of people in it"
+            )
+        names = restorers_of(asked, analysis.frame_count)
+    return analysis, names
+
+
+def _leaves_nobody(choice: Choice, analysis: Analysis) -> str:
+    """Return the sentence for a choice after which no face of an analysis is restored."""
+    given = {
+        "--people": choice.people,
+        "--reference": choice.reference,
+        "--min-face": choice.min_face_px,
+    }
+    options = [f"{name} {value}" for name, value in given.items() if value is not None]
+    return (
+        f"{' with '.join(options)} leaves nobody to restore, {_who_is_there(analysis)}; "
+        "vidrestore analyze lists the people"
+    )
 
 
 def write_shots(analysis: Analysis, source: Path, path: Path) -> None:
@@ -206,7 +170,7 @@ def write_shots(analysis: Analysis, source: Path, path: Path) -> None:
         UsageError: The name ends neither in .toml nor in .edl.
         OutputError: The file cannot be written.
     """
-    check_shots_path(path)
+    shot_list.check_shots_path(path)
     info = analysis.info
     if path.suffix.lower() == ".edl":
         edl.write_cuts(

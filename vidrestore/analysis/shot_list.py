@@ -93,6 +93,19 @@ def of_analysis(analysis: Analysis, video: str) -> ShotList:
     return ShotList(tuple(shots), video, analysis.fingerprint)
 
 
+def check_shots_path(path: Path) -> None:
+    """Refuse a file name under which `selection.write_shots` cannot write.
+
+    Args:
+        path: The file to write.
+
+    Raises:
+        UsageError: The name ends neither in .toml nor in .edl.
+    """
+    if path.suffix.lower() not in (".toml", ".edl"):
+        raise UsageError(f"the shots go into a .toml or an .edl file, not {path.name}")
+
+
 def write(shots: ShotList, path: Path, pts: npt.NDArray[np.int64], time_base: Fraction) -> None:
     """Write a list of shots as TOML, from which `read` returns an equal list.
 

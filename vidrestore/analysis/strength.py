@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import binary_opening
 
 from vidrestore.analysis.tracks import RawTrack, Track, TracksByFrame
 from vidrestore.common.settings import Align
@@ -203,6 +202,8 @@ def _covered(track: Track, by_frame: TracksByFrame) -> list[int]:
 
     A face that is missed for a moment is not covered.
     """
+    from scipy.ndimage import binary_opening  # loaded once all frames are seen: it takes long
+
     covered = []
     missed = ~track.detected
     for at in np.flatnonzero(binary_opening(missed, np.ones(_LEAST_COVERED_FRAMES))).tolist():

@@ -11,9 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from vidrestore.analysis.tracks import HalfArray, Motion, Observation, RawTrack, mean_direction
 from vidrestore.common.settings import Tracking
@@ -244,6 +241,8 @@ def _alike(path: _Path, sighting: _Sighting) -> float:
 def _assigned(agreement: Array) -> Iterator[tuple[int, int]]:
     """Return pairs, each row and column once, with the greatest sum of positive agreement."""
     gain = np.maximum(agreement, 0)
+    from scipy.optimize import linear_sum_assignment  # loaded once all frames are seen
+
     for row, column in zip(*linear_sum_assignment(gain, maximize=True), strict=True):
         if gain[row, column] > 0:
             yield int(row), int(column)
@@ -331,6 +330,9 @@ def _best_pairs(agreement: dict[tuple[int, int], float], count: int) -> dict[int
     """Return the assignment with the greatest sum; only few of the pairs are possible."""
     pairs = [*agreement, *((i, count + i) for i in range(count))]
     values = [*agreement.values(), *([_ALONE] * count)]
+    from scipy.sparse import csr_array  # loaded once all frames are seen: it takes long
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
     graph = csr_array((values, tuple(zip(*pairs, strict=True))), shape=(count, 2 * count))
     solved = zip(*min_weight_full_bipartite_matching(graph, maximize=True), strict=True)
     return {int(i): int(j) for i, j in solved if j < count}

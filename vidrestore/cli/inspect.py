@@ -41,6 +41,7 @@ from vidrestore.cli.options import (
     span_of,
 )
 from vidrestore.common.events import Done
+from vidrestore.common.handled import log_handled
 from vidrestore.common.timecode import seconds_of
 
 Picture = Annotated[
@@ -122,17 +123,20 @@ def preview(
         upscaler=upscaler,
     )
     at_seconds = seconds_of(at)
-    from vidrestore.analysis.selection import Choice
-    from vidrestore.cli import console
-    from vidrestore.cli.progress import events
+    from vidrestore.analysis.choice import Choice
     from vidrestore.common.files import check_new
-    from vidrestore.review.drawing import is_movie
-    from vidrestore.review.preview import files_of, write_preview
+    from vidrestore.review.file_names import files_of, is_movie
 
     is_movie(output)
     read = [path for path in (source, reference, shots) if path is not None]
     for path in files_of(output, apart=apart):
         check_new(path, overwrite=overwrite, inputs=read)
+    _check_there(source)
+    # These load torch, which takes seconds.
+    from vidrestore.cli import console
+    from vidrestore.cli.progress import events
+    from vidrestore.review.preview import write_preview
+
     with events(as_json) as on_event:
         result = write_preview(
             source,
@@ -220,23 +224,24 @@ def analyze(
     if print_config:
         print_settings(settings)
         return
-    from vidrestore.analysis import storage
-    from vidrestore.analysis.cache import find_analysis, forget_analysis
-    from vidrestore.analysis.description import as_dict
-    from vidrestore.analysis.selection import write_shots
+    _check_written(source, output, shots, contact_sheet, cuts)
     from vidrestore.cli import console
     from vidrestore.cli.progress import events
     from vidrestore.common.errors import ChangedSourceError
-    from vidrestore.jobs.estimate import estimate
     from vidrestore.media.probe import probe
-    from vidrestore.review.contact_sheet import write_contact_sheet
 
-    _check_written(source, output, shots, contact_sheet, cuts)
     with events(as_json, stage_times=stage_times) as on_event:
         probed = probe(source, settings)
+        from vidrestore.analysis import storage
+        from vidrestore.analysis.cache import find_analysis, forget_analysis
+        from vidrestore.analysis.description import as_dict
+        from vidrestore.analysis.selection import write_shots
+
         result = find_analysis(probed, settings, on_event=on_event)
         settings = result.settings
         if contact_sheet is not None:
+            from vidrestore.review.contact_sheet import write_contact_sheet  # loads torch
+
             try:
                 write_contact_sheet(result.analysis, source, contact_sheet)
             except ChangedSourceError:
@@ -251,7 +256,11 @@ def analyze(
             storage.save(analysis, output)
         if shots is not None:
             write_shots(analysis, source, shots)
-        cost = None if no_estimate else estimate(source, analysis, settings, on_event)
+        cost = None
+        if not no_estimate:
+            from vidrestore.jobs.estimate import estimate  # loads torch
+
+            cost = estimate(source, analysis, settings, on_event)
     if as_json:
         plain = cost if cost is None or isinstance(cost, str) else cost.as_dict()
         fields = as_dict(analysis) | {"estimate": plain}
@@ -268,10 +277,8 @@ def _check_written(
     cuts: Path | None,
 ) -> None:
     """Raise UsageError, before any work, if `analyze` cannot or must not write one of its files."""
-    from vidrestore.analysis.selection import check_shots_path
     from vidrestore.common.errors import UsageError
     from vidrestore.common.files import check_new
-    from vidrestore.review.contact_sheet import check_sheet
 
     written, read = [p for p in (output, shots, contact_sheet) if p is not None], [source]
     if cuts is not None:
@@ -280,12 +287,34 @@ def _check_written(
         if path.absolute() in {other.absolute() for other in written[:number]}:
             raise UsageError(f"{path} would be written twice; give each file a name of its own")
     if shots is not None:
+        from vidrestore.analysis.shot_list import check_shots_path
+
         check_shots_path(shots)
     for each in (output, shots):
         if each is not None:
             check_new(each, overwrite=True, inputs=read)
     if contact_sheet is not None:
+        from vidrestore.review.contact_sheet import check_sheet
+
         check_sheet(contact_sheet, inputs=read)
+
+
+def _check_there(*videos: Path) -> None:
+    """Raise InputError where a video does not exist, before libraries are loaded for it.
+
+    Pictures, and whatever else is wrong with a file, are left to those who read it.
+    """
+    from vidrestore.common.errors import InputError
+    from vidrestore.media.images import is_pictures
+
+    for video in videos:
+        try:
+            video.stat()
+        except FileNotFoundError:
+            if not is_pictures(video):
+                raise InputError(f"the file {video} does not exist") from None
+        except (OSError, ValueError) as error:
+            log_handled(error)
 
 
 def compare(
@@ -325,12 +354,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Write a comparison of two videos or pictures, side by side or divided by a line."""
-    from vidrestore.cli import console
-    from vidrestore.cli.progress import events
     from vidrestore.common.errors import UsageError
     from vidrestore.common.files import check_new
-    from vidrestore.review.comparison import write_comparison
-    from vidrestore.review.drawing import is_movie
+    from vidrestore.review.file_names import is_movie
 
     span = span_of(start if at is None else at, end)
     if is_movie(output) and at is not None:
@@ -338,6 +364,12 @@ def compare(
     if not is_movie(output) and (start is not None or end is not None):
         raise UsageError(f"--start and --end are for a video; for the picture {output} give --at")
     check_new(output, overwrite=overwrite, inputs=(before, after))
+    _check_there(before, after)
+    # These load torch, which takes seconds.
+    from vidrestore.cli import console
+    from vidrestore.cli.progress import events
+    from vidrestore.review.comparison import write_comparison
+
     with events(as_json) as on_event:
         comparison = write_comparison(
             before, after, output, span=span, wipe=wipe, on_event=on_event
@@ -379,11 +411,13 @@ def evaluate(
         weights=weights,
         offline=offline,
     )
+    span = span_of(start, end)
+    _check_there(output, source, *filter(None, [reference]))
+    # These load torch, which takes seconds.
     from vidrestore.cli import console
     from vidrestore.cli.progress import events
     from vidrestore.review.evaluate import evaluate as measure
 
-    span = span_of(start, end)
     with events(as_json) as on_event:
         result = measure(
             output, source, settings, reference=reference, span=span, on_event=on_event

@@ -450,11 +450,12 @@ def span_of(start: str | None, end: str | None) -> TimeRange | None:
     Raises:
         UsageError: A text is not a time.
     """
-    from vidrestore.media.decode import TimeRange
-
     if start is None and end is None:
         return None
-    return TimeRange(*(None if text is None else seconds_of(text) for text in (start, end)))
+    first, last = (None if text is None else seconds_of(text) for text in (start, end))
+    from vidrestore.media.decode import TimeRange  # loads the libraries for video
+
+    return TimeRange(first, last)
 
 
 def settings_from(profile: str | None, changes: list[str] | None, **options: Any) -> Settings:

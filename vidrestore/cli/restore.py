@@ -200,12 +200,7 @@ def restore(
         "--redo-shots": redo_shots, "--start or --end": span, "--scale": settings.scale.factor > 1,
     })  # fmt: skip
     pairs = _pairs(paths or [], output_dir, name, settings)
-    from vidrestore import api
-    from vidrestore.analysis import storage
-    from vidrestore.analysis.selection import Choice
-    from vidrestore.cli import console
-    from vidrestore.cli.progress import events
-    from vidrestore.jobs.ray_cluster import open_crew
+    from vidrestore.analysis.choice import Choice
     from vidrestore.jobs.request import RestoreRequest
 
     source, target = pairs[0]
@@ -227,6 +222,13 @@ def restore(
     )
     if output_dir is None:  # among many inputs, one that is refused does not stop the others
         request.validate()
+    # These load torch and the other libraries, which takes seconds.
+    from vidrestore import api
+    from vidrestore.analysis import storage
+    from vidrestore.cli import console
+    from vidrestore.cli.progress import events
+    from vidrestore.jobs.ray_cluster import open_crew
+
     output = sys.stdout  # kept, because `open_crew` redirects it: Ray prints there
     with open_crew(workers, cluster) as pool:
 

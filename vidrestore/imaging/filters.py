@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from vidrestore.imaging.frame import FloatArray
+
+if TYPE_CHECKING:
+    import torch
 
 Border = Literal["mirror", "repeat"]
 """What a blur takes for the pixels beyond the border: the picture mirrored at the pixels of its
 border, which are not repeated, or these pixels over and over."""
 
 Sample = TypeVar("Sample", bound=np.integer[Any] | np.floating[Any])
-Values = TypeVar("Values", float, torch.Tensor, FloatArray)
+Values = TypeVar("Values", float, "torch.Tensor", FloatArray)
 
 _BORDERS = {"mirror": cv2.BORDER_REFLECT_101, "repeat": cv2.BORDER_REPLICATE}
 

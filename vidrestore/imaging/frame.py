@@ -91,7 +91,7 @@ class VideoInfo:
     """
     transfer: str = "sdr"
     """The transfer curve: sdr, pq or hlg (Rec. ITU-R BT.2100), or cineon, slog3 or table where the
-    user named one (`imaging.log_curves`).
+    user named one (`imaging.curves`).
     """
     curve: tuple[tuple[float, float, float], ...] = ()
     """The table of display values of R', G' and B' for evenly spaced signals from 0 to 1, where

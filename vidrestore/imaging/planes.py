@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 import numpy.typing as npt
-import torch
 from av.video.reformatter import Interpolation
 
 from vidrestore.common.errors import InputError
@@ -24,6 +23,7 @@ from vidrestore.imaging.luma import BT601
 
 if TYPE_CHECKING:
     import av
+    import torch
 
 
 # Planar format -> packed formats whose samples it holds unchanged; padding components are dropped.
@@ -274,6 +274,8 @@ def samples(image: av.VideoFrame, index: int, rect: Rect) -> torch.Tensor:
     Returns:
         (h, w) float32 code values.
     """
+    import torch  # pass one reads planes, too, and runs without it
+
     view = plane(image, index)[rect.y0 : rect.y1, rect.x0 : rect.x1]
     return torch.from_numpy(view.astype(np.float32))
 

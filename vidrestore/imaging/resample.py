@@ -51,6 +51,46 @@ def squared(crops: torch.Tensor, side: int) -> torch.Tensor:
     return flat.clamp(0, 1).reshape(*crops.shape[:-2], side, side)
 
 
+def warp(
+    image: torch.Tensor, source_from_target: Matrix, height: int, width: int, *, mode: str
+) -> torch.Tensor:
+    """Sample an image at every pixel center of a target.
+
+    The image is first halved by 2 x 2 boxes as long as more than two of its pixels fall on one
+    pixel of the target, so that nothing aliases.
+
+    Convention: `source_from_target` maps target pixel centers to pixel centers of `image`, (x, y);
+    beyond the edge of the image its border is repeated.
+
+    Args:
+        image: (C, H, W) float tensor on any device.
+        source_from_target: (2, 3).
+        height: The height of the target in pixels.
+        width: The width of the target in pixels.
+        mode: "bilinear" or "bicubic".
+
+    Returns:
+        (C, height, width), of the dtype and on the device of `image`.
+    """
+    matrix = np.asarray(source_from_target, dtype=np.float64)
+    step = np.linalg.norm(matrix[:, :2], axis=0).min()
+    halvings = max(0, math.floor(math.log2(max(step, 1e-6))))
+    for _ in range(min(halvings, int(math.log2(min(image.shape[1:]))))):
+        image = F.avg_pool2d(image[None], 2, ceil_mode=True, count_include_pad=False)[0]
+        matrix = matrix / 2
+        matrix[:, 2] -= 0.25
+    rows, columns = image.shape[1:]
+    theta = torch.as_tensor(matrix, dtype=torch.float32, device=image.device)
+    x = torch.arange(width, dtype=torch.float32, device=image.device)
+    y = torch.arange(height, dtype=torch.float32, device=image.device)[:, None]
+    grid_x = (theta[0, 0] * x + theta[0, 1] * y + theta[0, 2] + 0.5) * (2 / columns) - 1
+    grid_y = (theta[1, 0] * x + theta[1, 1] * y + theta[1, 2] + 0.5) * (2 / rows) - 1
+    grid = torch.stack([grid_x, grid_y], dim=-1)
+    return F.grid_sample(
+        image[None], grid[None], mode=mode, padding_mode="border", align_corners=False
+    )[0]
+
+
 def sampling_grid(
     source_from_target: Matrix, height: int, width: int, size: tuple[int, int], device: torch.device
 ) -> torch.Tensor:

@@ -20,13 +20,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
 from vidrestore.imaging import log_curves
+from vidrestore.imaging.curves import NAMES
 from vidrestore.imaging.frame import VideoInfo
 
 # The gamma of an SDR display, Rec. ITU-R BT.1886.
@@ -113,29 +113,6 @@ def codes_per_level(info: VideoInfo, bits: int) -> float:
     green = np.array(info.curve)[:, 1]
     low, high = np.interp([0.45, 0.55], green, np.linspace(0, 1, len(green)))
     return float((high - low) / 0.1 * (2**bits - 1) / 255)
-
-
-def detector_picture(bgr: npt.NDArray[Any], info: VideoInfo) -> npt.NDArray[np.uint8]:
-    """Convert a picture to 8 bits for a detector, through the curve of the stream.
-
-    Only neutral colors are exact, since primaries are not mixed.
-
-    Args:
-        bgr: (h, w, 3) uint8 or uint16 in the order B, G, R.
-        info: The stream.
-
-    Returns:
-        (h, w, 3) uint8; `bgr` itself where the stream is neither in a log curve nor uses a table.
-    """
-    if info.transfer not in (*log_curves.NAMES, "table"):
-        return bgr
-    levels = 2 ** (8 * bgr.itemsize)
-    ramp = torch.linspace(0, 1, levels, dtype=torch.float64).expand(3, 1, -1)
-    display = to_display(ramp, info)[:, 0].clamp(0, 1).mul(255).round()
-    table = display.flip(0).T.to(torch.uint8).contiguous().numpy()  # (levels, B G R)
-    if bgr.itemsize == 1:
-        return np.asarray(cv2.LUT(bgr, table[None]), np.uint8)
-    return np.stack([table[bgr[..., i], i] for i in range(3)], axis=-1)
 
 
 def from_display(display: torch.Tensor, info: VideoInfo) -> torch.Tensor:
@@ -230,7 +207,7 @@ def _white(transfer: str) -> float:
 
 def _code_levels(signal: torch.Tensor, info: VideoInfo, *, back: bool = False) -> torch.Tensor:
     """Convert limited range to the share of all code values that log curves use, or `back`."""
-    if info.transfer not in log_curves.NAMES or info.full_range:
+    if info.transfer not in NAMES or info.full_range:
         return signal
     first, count = _LIMITED
     return (signal - first) / count if back else first + count * signal
@@ -238,7 +215,7 @@ def _code_levels(signal: torch.Tensor, info: VideoInfo, *, back: bool = False) -
 
 def _light(signal: torch.Tensor, transfer: str) -> torch.Tensor:
     """Decode signals to linear light."""
-    if transfer in log_curves.NAMES:
+    if transfer in NAMES:
         return log_curves.light(signal, transfer)
     size = signal.abs()
     if transfer == "pq":
@@ -252,7 +229,7 @@ def _light(signal: torch.Tensor, transfer: str) -> torch.Tensor:
 
 def _signal(light: torch.Tensor, transfer: str) -> torch.Tensor:
     """Encode linear light: the inverse of `_light`."""
-    if transfer in log_curves.NAMES:
+    if transfer in NAMES:
         return log_curves.signal(light, transfer)
     size = light.abs()
     if transfer == "pq":
@@ -348,7 +325,7 @@ def _without_shoulder(display: torch.Tensor, transfer: str) -> torch.Tensor:
 
 def _top(transfer: str) -> float:
     """Return the u of `_with_shoulder` at the greatest signal."""
-    if transfer in log_curves.NAMES:
+    if transfer in NAMES:
         greatest = float(log_curves.light(torch.ones((), dtype=torch.float64), transfer))
         peak = math.pow(greatest, 1 / _GAMMA)
     else:

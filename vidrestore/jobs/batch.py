@@ -8,7 +8,7 @@ import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vidrestore.common.errors import (
     InputError,
@@ -20,9 +20,11 @@ from vidrestore.common.files import make_output_folder
 from vidrestore.common.quoting import quoted
 from vidrestore.common.settings import Settings
 from vidrestore.common.text_files import can_be_found
-from vidrestore.jobs.summary import Summary
 from vidrestore.media.containers import is_container
 from vidrestore.media.images import is_pattern, is_pictures
+
+if TYPE_CHECKING:
+    from vidrestore.jobs.summary import Summary
 
 _log = logging.getLogger("vidrestore")
 

@@ -19,6 +19,7 @@ from vidrestore.analysis.interlacing import (
     probe_and_inspect,
 )
 from vidrestore.analysis.result import Analysis, info_of_pictures, of_output
+from vidrestore.analysis.selection import applied, face_of_photo
 from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import ChangedSourceError, UsageError
 from vidrestore.common.events import OnEvent, notify
@@ -338,7 +339,7 @@ def analyze_and_select(
     hashes, settings, face = FileHashes(), request.settings, None
     if request.choice.reference is not None:  # judged before large weights are fetched
         settings = _with_models(request, work, source, on_event)
-        face = request.choice.face_of_photo(settings, on_event)
+        face = face_of_photo(request.choice, settings, on_event)
     usual = request.restorer or chosen_restorer(settings, on_event, hashes)
     parser = chosen_parser(settings)
     if request.analysis is None and request.choice.reference is None:
@@ -357,8 +358,8 @@ def analyze_and_select(
         )  # fmt: skip
 
     def selected(analysis: Analysis) -> tuple[Analysis, list[tuple[int, str | None]]]:
-        return request.choice.applied(
-            analysis, request.source, settings, on_event,
+        return applied(
+            request.choice, analysis, request.source, settings, on_event,
             face=face, span=request.span,
             may_leave_nobody=source.kept is not None or request.span is not None,
         )  # fmt: skip

@@ -1,4 +1,7 @@
-"""The request of the user, and the checks of it before any work."""
+"""The request of the user, and the checks of it before any work.
+
+The checks load no library for pictures, videos or networks, so that a refusal comes at once.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vidrestore.analysis.interlacing import Interlacing
-from vidrestore.analysis.result import Analysis
-from vidrestore.analysis.selection import EVERYONE, Choice
+from vidrestore.analysis.choice import EVERYONE, Choice
 from vidrestore.common.errors import InputError, OutputError, UsageError, system_reason
 from vidrestore.common.files import check_new, output_place
 from vidrestore.common.settings import Settings
 from vidrestore.jobs.exclusions import PICTURES, check_exclusions
-from vidrestore.jobs.render import Workers
 from vidrestore.media.containers import container_of
-from vidrestore.media.decode import TimeRange
 from vidrestore.media.images import (
     is_pattern,
     is_pictures,
@@ -26,6 +26,12 @@ from vidrestore.media.images import (
     pictures_of,
 )
 from vidrestore.models.restorers import Restorer, check_restorer
+
+if TYPE_CHECKING:
+    from vidrestore.analysis.interlacing import Interlacing
+    from vidrestore.analysis.result import Analysis
+    from vidrestore.jobs.render import Workers
+    from vidrestore.media.decode import TimeRange
 
 _OUTPUT, _LISTING = "the output", "the listing"
 

@@ -6,11 +6,12 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-from av.stream import Disposition
+from typing import TYPE_CHECKING
 
 from vidrestore.common.errors import UsageError
-from vidrestore.media.probe import Probe, StreamInfo
+
+if TYPE_CHECKING:
+    from vidrestore.media.probe import Probe, StreamInfo
 
 _CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _TEXT_SUBTITLES = {"mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text"}
@@ -242,6 +243,8 @@ def _attachment(stream: StreamInfo) -> tuple[str, str]:
 
 def _flags(stream: StreamInfo) -> str:
     """Return ffmpeg's names of the disposition flags of a stream, joined by "+"; "0" for none."""
+    from av.stream import Disposition  # paths are checked by their suffix without PyAV
+
     names = [flag.name for flag in Disposition if flag.name and flag & stream.disposition]
     return "+".join(names) or "0"
 

@@ -21,7 +21,8 @@ from av.stream import Disposition
 
 from vidrestore.common.errors import InputError, UsageError, system_reason
 from vidrestore.common.settings import Settings
-from vidrestore.imaging import color, log_curves, planes
+from vidrestore.imaging import curves, planes
+from vidrestore.imaging.color_properties import resolve
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.media.decode import OpenVideo, open_video
 from vidrestore.media.images import (
@@ -118,7 +119,7 @@ def video_info(container: Any, stream: Any, first: av.VideoFrame, printed: str) 
     context = stream.codec_context
     codec = context.codec.canonical_name
     tags = _tags(context, first)
-    meaning = color.resolve(
+    meaning = resolve(
         pixel_format=first.format.name,
         codec=codec,
         width=first.width,
@@ -429,6 +430,6 @@ def _with_curve(info: VideoInfo, name: str) -> VideoInfo:
     """Apply the curve that the user named, by name or as a .cube file; "" for none."""
     if not name:
         return info
-    if name in log_curves.NAMES:
+    if name in curves.NAMES:
         return replace(info, transfer=name)
-    return replace(info, transfer="table", curve=log_curves.read_cube(Path(name)))
+    return replace(info, transfer="table", curve=curves.read_cube(Path(name)))

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import ConfigError, UsageError, WeightsError, unknown_name
 from vidrestore.common.events import OnEvent, notify
@@ -17,19 +15,19 @@ from vidrestore.common.settings import RESTORERS, Detect, Restore, Settings
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.models import weights
 from vidrestore.models.detectors import DetectionModels, Detector
-from vidrestore.models.devices import choose_device, has_room, what_fits
 from vidrestore.models.download import as_events
-from vidrestore.models.face_parser import Parser
 from vidrestore.models.onnx_session import can_use_cuda
 from vidrestore.models.recognizer import Recognizer, embedding_of_photo, find_recognizer
-from vidrestore.models.restorers import FILES, Restorer, Schedule, adaptive
+from vidrestore.models.restorers import FILES, Restorer, Schedule
 
 if TYPE_CHECKING:
+    import torch
+
     from vidrestore.models.face_mesh import FaceMesh
+    from vidrestore.models.face_parser import Parser
 
 _log = logging.getLogger("vidrestore")
 
-_CPU = torch.device("cpu")
 _MESH = "face-mesh"
 _NOT_FOR_THIS = "nothing is downloaded for this detector"
 
@@ -39,7 +37,7 @@ def open_detector(
     *,
     find_weights: Callable[[str], Path],
     threads: int | None = None,
-    device: torch.device = _CPU,
+    device: torch.device | None = None,
 ) -> Detector:
     """Open a detector.
 
@@ -49,7 +47,7 @@ def open_detector(
         threads: Number of threads that one detection may use; only "insightface" heeds it.
             Default: one for each core that this process may use.
         device: Device on which "insightface" runs; the other detectors run on the processor.
-            Default: the processor.
+            None, the default: the processor.
 
     Returns:
         The detector.
@@ -307,10 +305,13 @@ def chosen_face_mesh(
     return FaceMesh(weight_finder(settings, on_event, hashes)(_MESH))
 
 
-def _device_for_detection(settings: Settings) -> torch.device:
+def _device_for_detection(settings: Settings) -> torch.device | None:
+    """Return the CUDA device for "insightface"; None: the processor, which needs no torch."""
     if settings.detect.detector == "insightface" and can_use_cuda():
+        from vidrestore.models.devices import choose_device
+
         return choose_device(settings.restore)
-    return torch.device("cpu")
+    return None
 
 
 def chosen_recognizer(
@@ -508,6 +509,10 @@ def chosen_restorer(
             device.
         UsageError: The settings name a device that cannot be used.
     """
+    # Restorers load torch, which the opening of detectors does without.
+    from vidrestore.models.devices import choose_device, has_room, what_fits
+    from vidrestore.models.restorers import adaptive
+
     how, hashes = settings.restore, hashes or FileHashes()
     find_weights = weight_finder(settings, on_event, hashes)
 
@@ -568,6 +573,9 @@ def chosen_parser(settings: Settings) -> Parser | None:
     path = settings.paste.parser
     if path is None:
         return None
+    from vidrestore.models.devices import choose_device
+    from vidrestore.models.face_parser import Parser
+
     check_readable_kind(path, "the face parser", WeightsError)
     if not path.is_file():
         raise WeightsError(f"the face parser {path} does not exist; set paste.parser to its file")
@@ -587,6 +595,9 @@ def weights_needed(settings: Settings, sides_px: Iterable[int]) -> list[str]:
     Raises:
         UsageError: The settings name a device that cannot be used.
     """
+    from vidrestore.models.devices import choose_device, has_room
+    from vidrestore.models.restorers import adaptive
+
     name = settings.restore.restorer
     if name == adaptive.NAME:
         device = choose_device(settings.restore)

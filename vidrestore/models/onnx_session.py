@@ -41,7 +41,7 @@ def open_network(path: Path, device: torch.device) -> Any:
 
     Args:
         path: The .onnx file.
-        device: The preferred device.
+        device: The preferred device; None: the processor.
 
     Returns:
         An onnxruntime.InferenceSession.
@@ -145,16 +145,16 @@ def type_of(value: Any, path: Path) -> Any:
     return _TYPES[value.type]
 
 
-def providers(device: torch.device) -> list[Any]:
+def providers(device: torch.device | None) -> list[Any]:
     """List the execution providers for a device; onnxruntime takes the first that works.
 
     Args:
-        device: The preferred device.
+        device: The preferred device; None: the processor.
 
     Returns:
         Names of providers, or pairs of a name and its options.
     """
-    if device.type == "cuda" and can_use_cuda():
+    if device is not None and device.type == "cuda" and can_use_cuda():
         cuda = ("CUDAExecutionProvider", {"device_id": device.index or 0})
         return [cuda, "CPUExecutionProvider"]
     return ["CPUExecutionProvider"]

@@ -17,9 +17,9 @@ from vidrestore.imaging.geometry import (
     invert,
     shifted,
     unit_corners,
-    warp,
 )
 from vidrestore.imaging.planes import layout
+from vidrestore.imaging.resample import warp
 from vidrestore.models.devices import to_device
 from vidrestore.restoration.faces import Face, FaceFrame
 

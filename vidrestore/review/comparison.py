@@ -22,12 +22,12 @@ from vidrestore.review.drawing import (
     Picture,
     beside,
     for_movie,
-    is_movie,
     picture_of,
     wiped,
     write_movie,
     write_picture,
 )
+from vidrestore.review.file_names import is_movie
 
 _WIPE_SECONDS, _WIPE_SHARE = 4.0, 0.45
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vidrestore.common.errors import OutputError, UsageError, not_written
+from vidrestore.common.errors import OutputError, not_written
 from vidrestore.common.files import (
     output_file,
     output_place,
@@ -28,8 +28,6 @@ from vidrestore.imaging.frame import VideoInfo
 from vidrestore.imaging.geometry import Rect, upright
 from vidrestore.imaging.transfer import to_display
 
-PICTURES, MOVIES = (".png", ".jpg", ".jpeg"), (".mp4", ".mov", ".mkv")
-"""Suffixes of the files of pictures and of videos."""
 MOST_SIDE_PX = 3840
 """Longest side of an H.264 picture that common players show, in pixels."""
 _TICKS = 90_000
@@ -113,27 +111,6 @@ def wiped(before: Picture, after: Picture, share: float) -> Picture:
     text_px = _text_size(right, _text_scale(height))[0]
     _write(strip, right, max(0, width - text_px - 8), _text_scale(height))
     return np.vstack([strip, whole])
-
-
-def is_movie(path: Path) -> bool:
-    """Return whether the name of a file is that of a video.
-
-    Args:
-        path: The path; the file need not exist.
-
-    Returns:
-        True for a video, False for a picture.
-
-    Raises:
-        UsageError: The suffix is neither that of a picture nor that of a video.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in (*PICTURES, *MOVIES):
-        raise UsageError(
-            f"{path.name} is neither a picture nor a video; name it .png or .jpg for a picture, "
-            ".mp4 for a video"
-        )
-    return suffix in MOVIES
 
 
 def write_picture(path: Path, picture: Picture) -> None:

@@ -27,7 +27,8 @@ from vidrestore.common.events import OnEvent
 from vidrestore.common.settings import Extent, Settings
 from vidrestore.imaging import color
 from vidrestore.imaging.frame import Frame, VideoInfo
-from vidrestore.imaging.geometry import Rect, crop_matrix, shifted, warp
+from vidrestore.imaging.geometry import Rect, crop_matrix, shifted
+from vidrestore.imaging.resample import warp
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.probe import probe
 from vidrestore.media.source import open_source

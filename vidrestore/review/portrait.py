@@ -25,8 +25,8 @@ from vidrestore.imaging.geometry import (
     fit_similarity,
     invert,
     template,
-    warp,
 )
+from vidrestore.imaging.resample import warp
 
 Picture = npt.NDArray[np.uint8]
 """(H, W, 3) uint8 R'G'B'."""

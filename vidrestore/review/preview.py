@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from vidrestore.analysis.cache import find_analysis, forget_analysis, remembered_analysis
+from vidrestore.analysis.choice import EVERYONE, Choice
 from vidrestore.analysis.replay import frames_again, last_duration
 from vidrestore.analysis.result import Analysis, is_woven
-from vidrestore.analysis.selection import EVERYONE, Choice
+from vidrestore.analysis.selection import face_of_photo
 from vidrestore.common.errors import ChangedSourceError, UsageError
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.handled import log_handled
@@ -39,11 +40,11 @@ from vidrestore.review.drawing import (
     Picture,
     beside,
     for_movie,
-    is_movie,
     picture_of,
     write_movie,
     write_pictures,
 )
+from vidrestore.review.file_names import files_of, is_movie
 
 LOOP_SECONDS = Fraction(2)
 """Duration of a preview that is a video, in seconds."""
@@ -134,7 +135,7 @@ def write_preview(
         probed = probe(source, settings)
         settings = with_models_here(settings, on_event)
         if is_pictures(source):
-            choice.face_of_photo(settings, None)  # refused before all pictures are analyzed
+            face_of_photo(choice, settings, None)  # refused before all pictures are analyzed
         analysis, span, is_kept = _find_analysis(
             probed, at_seconds, seconds, settings, choice, on_event
         )
@@ -191,24 +192,6 @@ def _write(
         not_restored=dict(excerpt.stats.not_restored),
         files=tuple(map(str, files)),
     )
-
-
-_SIDES = ("before", "after")
-
-
-def files_of(target: Path, *, apart: bool) -> tuple[Path, ...]:
-    """List the files that `write_preview` writes.
-
-    Args:
-        target: The target of the preview.
-        apart: Whether before and after are two pictures.
-
-    Returns:
-        The paths.
-    """
-    if not apart:
-        return (target,)
-    return tuple(target.with_suffix(f".{side}{target.suffix}") for side in _SIDES)
 
 
 @dataclass(frozen=True, slots=True)

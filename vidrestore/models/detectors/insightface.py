@@ -6,17 +6,18 @@ import contextlib
 import io
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.system import usable_cores
 from vidrestore.models.detectors import Detection, Detector, detection
 from vidrestore.models.onnx_session import import_onnxruntime, providers
 
-_CPU = torch.device("cpu")
+if TYPE_CHECKING:
+    import torch
 
 
 class InsightFace(Detector):
@@ -33,7 +34,7 @@ class InsightFace(Detector):
         size_px: int,
         score: float,
         threads: int | None = None,
-        device: torch.device = _CPU,
+        device: torch.device | None = None,
     ) -> None:
         """Open the network.
 
@@ -43,7 +44,8 @@ class InsightFace(Detector):
             score: Smallest score of a detection, in [0, 1].
             threads: Threads for one picture; None (default) for one per core that this process may
                 use.
-            device: The preferred device; a CUDA device is used where onnxruntime supports it.
+            device: The preferred device; a CUDA device is used where onnxruntime supports it. None,
+                the default: the processor.
 
         Raises:
             WeightsError: The pack cannot be loaded.
@@ -63,7 +65,7 @@ class InsightFace(Detector):
                     providers=providers(device),
                     sess_options=options,
                 )
-                number = (device.index or 0) if device.type == "cuda" else -1
+                number = (device.index or 0) if device is not None and device.type == "cuda" else -1
                 analysis.prepare(ctx_id=number, det_thresh=score, det_size=(size_px, size_px))
             except Exception as error:
                 raise WeightsError(

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from vidrestore.common.errors import ConfigError, UsageError, VidrestoreError
+
+if TYPE_CHECKING:
+    import torch
 
 MOST_AT_ONCE = 4
 """Number of faces in one batch on a CUDA device, where the settings give no other number."""
@@ -274,6 +275,8 @@ def all_finite(faces: torch.Tensor) -> torch.Tensor:
     Returns:
         (B,) bool, True where all values of the face are finite.
     """
+    import torch  # the descriptions of restorers are used without it
+
     return torch.isfinite(faces.sum(dim=(1, 2, 3), dtype=torch.float32))
 
 
@@ -287,6 +290,8 @@ def memory_errors() -> Iterator[None]:
     Raises:
         MemoryError: The code within ran out of memory; other errors pass unchanged.
     """
+    import torch  # loaded by the caller, who runs a network
+
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -1,0 +1,47 @@
+"""The names of the pictures and videos that previews and comparisons are written to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vidrestore.common.errors import UsageError
+
+PICTURES, MOVIES = (".png", ".jpg", ".jpeg"), (".mp4", ".mov", ".mkv")
+"""Suffixes of the files of pictures and of videos."""
+_SIDES = ("before", "after")
+
+
+def is_movie(path: Path) -> bool:
+    """Return whether the name of a file is that of a video.
+
+    Args:
+        path: The path; the file need not exist.
+
+    Returns:
+        True for a video, False for a picture.
+
+    Raises:
+        UsageError: The suffix is neither that of a picture nor that of a video.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (*PICTURES, *MOVIES):
+        raise UsageError(
+            f"{path.name} is neither a picture nor a video; name it .png or .jpg for a picture, "
+            ".mp4 for a video"
+        )
+    return suffix in MOVIES
+
+
+def files_of(target: Path, *, apart: bool) -> tuple[Path, ...]:
+    """List the files that `write_preview` writes.
+
+    Args:
+        target: The target of the preview.
+        apart: Whether before and after are two pictures.
+
+    Returns:
+        The paths.
+    """
+    if not apart:
+        return (target,)
+    return tuple(target.with_suffix(f".{side}{target.suffix}") for side in _SIDES)
