@@ -166,6 +166,7 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(factory, "open_restorer", restorer)
     monkeypatch.setattr(factory.weights, "require", lambda *_, **__: place / "GFPGANv1.4.onnx")
     monkeypatch.setattr(factory, "open_detector", detector)
+    monkeypatch.setattr(factory, "_has_mesh", lambda *_: False)
     return place
 
 
