@@ -34,9 +34,7 @@ def with_texture(image: torch.Tensor, model: torch.Tensor, amount: float) -> tor
     return _by_torch(image, model, amount, cell)
 
 
-def _by_opencv(
-    image: torch.Tensor, model: torch.Tensor, amount: float, cell: int
-) -> torch.Tensor:
+def _by_opencv(image: torch.Tensor, model: torch.Tensor, amount: float, cell: int) -> torch.Tensor:
     side = image.shape[-1]
     fine = np.empty(image.shape, np.float32)
     other = np.empty((side, side), np.float32)

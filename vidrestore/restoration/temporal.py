@@ -23,8 +23,8 @@ import torch.nn.functional as F
 
 from vidrestore.common.settings import Deflicker
 from vidrestore.imaging.filters import gaussian_blur
-from vidrestore.imaging.luma import bt601_luma
 from vidrestore.imaging.fine_texture import with_texture
+from vidrestore.imaging.luma import bt601_luma
 from vidrestore.imaging.optical_flow import (
     DenseFlow,
     FlowField,
@@ -120,6 +120,7 @@ def deflicker(
         waiting = {_key(face) for frame in held for face in frame.faces}
         windows = {key: windows[key] for key in windows if key in waiting or windows[key].is_used}
         yield steadied.with_faces(tuple(faces))
+        del steadied, faces  # or their crops would last until the next ones are done
 
 
 def _key(face: Face) -> tuple[int, int]:
@@ -180,13 +181,10 @@ class _Window:
         """Add the crop of a frame, unless the restorer left the face as it was."""
         if face.restored is None:
             return
-        differs = _differing(face.restored, face.source)
-        if not differs.any():
-            return
         side = int(np.clip(face.work_px, *_GUIDE_PX))
-        changed = None
-        if not differs.all():
-            changed = F.adaptive_avg_pool2d(differs[None].float(), side)[0, 0].cpu().numpy()
+        changed = _share_changed(_differing(face.restored, face.source), side)
+        if changed is not None and changed.max() == 0:
+            return
         source, result = reduced(face.source, side), reduced(face.restored, side)
         self._crops[at] = _Crop(
             face.restored,
@@ -218,7 +216,7 @@ class _Window:
             return face
         wobble = self._wobble(at, steps) * np.float32(amount)
         own = moved(crop.restored, -wobble)
-        total = own.clone()
+        total = _copied(own) if detail > 0 else own
         # What is smooth is added up in small and enlarged once.
         weight = np.ones_like(crop.gray_source, np.float32)
         offsets = np.zeros((3, *weight.shape), np.float32)
@@ -232,7 +230,7 @@ class _Window:
         mean = _quotient(total, offsets, weight)
         if detail > 0:
             mean = with_texture(mean, own, amount * detail)
-        mean.clamp_(0, 1)
+        _clamp(mean)
         if crop.changed is not None:
             same = ~_differing(crop.restored, face.source)
             mean = torch.where(same, crop.restored, mean)
@@ -324,7 +322,8 @@ def _step(a: _Crop, b: _Crop, forward: FlowField, backward: FlowField, flow: Flo
 
 def _misfit(picture: _Plane, light: _Plane, target: _Plane) -> _Plane:
     """Return the (S, S) mean squared difference of two (S, S, 3) pictures in the same light."""
-    apart = cv2.transform(picture, np.column_stack([np.diag(light[0]), light[1]]))
+    lit = cv2.transform(picture, np.column_stack([np.diag(light[0]), light[1]]))
+    apart = np.asarray(lit, np.float32)
     apart -= target
     apart *= apart
     return np.asarray(cv2.transform(apart, np.full((1, 3), 1 / 3, np.float32)))
@@ -370,21 +369,52 @@ def _path(flow: FlowField, wobble: FlowField) -> FlowField:
     return np.asarray(sample(flow, -wobble) - wobble)
 
 
+# On the processor numpy calculates below in the memory of the tensors: torch shares such sums among
+# threads, which then wait for more and keep all cores busy with that.
+
+
 def _differing(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Return (1, W, W): where any channel of two (3, W, W) crops differs."""
+    """Return (W, W) bool: where any channel of two (3, W, W) crops differs."""
     if first.device.type != "cpu":
-        return (first != second).any(dim=0, keepdim=True)
-    # A tenth of the time of torch.
+        return (first != second).any(dim=0)
     red, green, blue = first.numpy() != second.numpy()
     red |= green
     red |= blue
-    return torch.from_numpy(red[None])
+    return torch.from_numpy(red)
+
+
+def _share_changed(differs: torch.Tensor, side: int) -> _Plane | None:
+    """Return the (side, side) shares of pixels that differ; None where all do."""
+    everywhere = differs.cpu().numpy()
+    if everywhere.all():
+        return None
+    if len(everywhere) < side:
+        return np.asarray(F.adaptive_avg_pool2d(differs[None].float(), side)[0].cpu())
+    small = cv2.resize(everywhere.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+    return np.asarray(small)
+
+
+def _copied(crop: torch.Tensor) -> torch.Tensor:
+    return crop.clone() if crop.device.type != "cpu" else torch.from_numpy(crop.numpy().copy())
+
+
+def _clamp(crop: torch.Tensor) -> None:
+    """Clamp a crop to [0, 1], in place."""
+    if crop.device.type != "cpu":
+        crop.clamp_(0, 1)
+    else:
+        np.clip(crop.numpy(), 0, 1, out=crop.numpy())
 
 
 def _quotient(total: torch.Tensor, offsets: _Plane, weight: _Plane) -> torch.Tensor:
     """Return (total + enlarged(offsets)) / enlarged(weight), in the memory of `total`."""
-    total += enlarged(offsets, total.shape[-1], total.device)
-    total /= enlarged(weight, total.shape[-1], total.device)
+    side, device = total.shape[-1], total.device
+    divisor = enlarged(weight, side, device)
+    if device.type != "cpu":
+        return total.add_(enlarged(offsets, side, device)).div_(divisor)
+    for plane, offset in zip(total.numpy(), offsets, strict=True):
+        plane += enlarged(offset, side, device)[0].numpy()
+        plane /= divisor[0].numpy()
     return total
 
 
