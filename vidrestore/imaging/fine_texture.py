@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from vidrestore.imaging.optical_flow import uses_opencv
+
 _LARGEST_GAIN = 1.6
 _LEAST_POWER = 1e-8
 # The side of a crop in cells; texture is what differs from the means of cells.
@@ -29,7 +31,7 @@ def with_texture(image: torch.Tensor, model: torch.Tensor, amount: float) -> tor
     """
     cell = max(2, image.shape[-1] // _CELLS)
     # OpenCV's areas are those of torch where they are whole pixels, as with all work sizes.
-    if image.device.type == "cpu" and image.shape[-1] % (2 * cell) == 0:
+    if uses_opencv(image.device) and image.shape[-1] % (2 * cell) == 0:
         return _by_opencv(image, model, amount, cell)
     return _by_torch(image, model, amount, cell)
 

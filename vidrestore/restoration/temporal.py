@@ -37,6 +37,7 @@ from vidrestore.imaging.optical_flow import (
     resized,
     sample,
     squared,
+    uses_opencv,
 )
 from vidrestore.restoration.compositing.masks import face_mask
 from vidrestore.restoration.faces import Face, FaceFrame
@@ -369,13 +370,9 @@ def _path(flow: FlowField, wobble: FlowField) -> FlowField:
     return np.asarray(sample(flow, -wobble) - wobble)
 
 
-# On the processor numpy calculates below in the memory of the tensors: torch shares such sums among
-# threads, which then wait for more and keep all cores busy with that.
-
-
 def _differing(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Return (W, W) bool: where any channel of two (3, W, W) crops differs."""
-    if first.device.type != "cpu":
+    if not uses_opencv(first.device):
         return (first != second).any(dim=0)
     red, green, blue = first.numpy() != second.numpy()
     red |= green
@@ -395,12 +392,12 @@ def _share_changed(differs: torch.Tensor, side: int) -> _Plane | None:
 
 
 def _copied(crop: torch.Tensor) -> torch.Tensor:
-    return crop.clone() if crop.device.type != "cpu" else torch.from_numpy(crop.numpy().copy())
+    return torch.from_numpy(crop.numpy().copy()) if uses_opencv(crop.device) else crop.clone()
 
 
 def _clamp(crop: torch.Tensor) -> None:
     """Clamp a crop to [0, 1], in place."""
-    if crop.device.type != "cpu":
+    if not uses_opencv(crop.device):
         crop.clamp_(0, 1)
     else:
         np.clip(crop.numpy(), 0, 1, out=crop.numpy())
@@ -410,7 +407,7 @@ def _quotient(total: torch.Tensor, offsets: _Plane, weight: _Plane) -> torch.Ten
     """Return (total + enlarged(offsets)) / enlarged(weight), in the memory of `total`."""
     side, device = total.shape[-1], total.device
     divisor = enlarged(weight, side, device)
-    if device.type != "cpu":
+    if not uses_opencv(device):
         return total.add_(enlarged(offsets, side, device)).div_(divisor)
     for plane, offset in zip(total.numpy(), offsets, strict=True):
         plane += enlarged(offset, side, device)[0].numpy()
