@@ -16,7 +16,7 @@ def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "uses_opencv", lambda device: False)
 
 
-def smooth(side: int, seed: int, sigma_px: float = 1.5) -> torch.Tensor:
+def smooth(side: int, seed: int, sigma_px: float = 4.0) -> torch.Tensor:
     """(3, side, side) in [0, 1]."""
     noise = np.random.default_rng(seed).standard_normal((side, side, 3), np.float32)
     picture = cv2.GaussianBlur(noise, (0, 0), sigma_px)
