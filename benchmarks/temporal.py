@@ -5,6 +5,11 @@ scores it. Real clips are cut out of the folder that VIDRESTORE_SHARED names, ..
 without it they are left out, which is said.
 
     python benchmarks/temporal.py --side 512 --frames 24 --threads 2
+
+What it costs beside an earlier commit, which lies in a worktree, in turns with it:
+
+    git worktree add --detach ../before 49c68bf
+    python benchmarks/temporal.py --cost-only --threads 1 --before ../before
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -71,7 +77,9 @@ REAL_CLIPS = {
     "vrt_1.mp4": (30,),
     "hamilton_short.mp4": (84, 112, 150, 184),
 }
-TARGET_MS, TARGET_PX = 150, 512
+TARGET_MS, TARGET_PX = 90, 512
+COST_PX = (512, 1024)
+TURNS = 3
 WIDTH = 112
 
 Case = tuple[str, Clip, np.ndarray, np.ndarray, tuple[str, ...]]
@@ -178,6 +186,39 @@ def cost(side: int, rounds: int) -> Table:
     return table
 
 
+def own_cost(side: int, rounds: int) -> float:
+    """CPU ms per face with the default settings: the median of some rounds."""
+    clip = synthetic(12, side, 0)
+    frames = face_frames(worn(clip.truth, X4, 0), restored(clip, Boil(), 0))
+    taken = []
+    for _ in range(rounds):
+        cpu = time.process_time()
+        count = sum(1 for _ in deflicker(iter(frames), Deflicker()))
+        taken.append(1000 * (time.process_time() - cpu) / count)
+    return statistics.median(taken)
+
+
+def against(before: Path, options: argparse.Namespace) -> Table:
+    """The cost here and in another tree, measured in turns; of each the median."""
+
+    def measured(tree: Path, side: int) -> float:
+        rounds, threads = str(options.rounds), str(options.threads)
+        command = [sys.executable, __file__, "--cost-of", str(side), "--rounds", rounds,
+                   "--threads", threads]  # fmt: skip
+        paths = os.pathsep.join(map(str, (tree.resolve(), ROOT / "tests")))
+        env = os.environ | {"PYTHONPATH": paths}
+        return float(subprocess.run(command, env=env, check=True, capture_output=True).stdout)
+
+    table = Table(title=f"CPU ms per face, {options.threads} threads, against {before}")
+    for heading in ("side", "before", "now", "before / now"):
+        table.add_column(heading, justify="right")
+    for side in COST_PX:
+        pairs = [(measured(before, side), measured(ROOT, side)) for _ in range(TURNS)]
+        then, now = (statistics.median(each) for each in zip(*pairs, strict=True))
+        table.add_row(str(side), f"{then:.0f}", f"{now:.0f}", f"{then / now:.1f}")
+    return table
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=256, help="of the crops that are scored")
@@ -187,6 +228,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--cost-only", action="store_true")
+    parser.add_argument("--before", type=Path, help="worktree of the commit to compare the cost to")
+    parser.add_argument("--cost-of", type=int, help="print only the CPU ms per face of this side")
     return parser.parse_args()
 
 
@@ -194,8 +237,13 @@ def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
+    if options.cost_of:
+        print(own_cost(options.cost_of, options.rounds))
+        return
     console = Console(width=WIDTH)
     console.print(cost(TARGET_PX, options.rounds))
+    if options.before:
+        console.print(against(options.before, options))
     if not options.cost_only:
         console.print(quality(options.frames, options.side, options.seeds, options.methods))
 

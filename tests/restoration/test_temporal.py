@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -36,6 +37,8 @@ from helpers.simulation import (
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Deflicker
+from vidrestore.imaging import fine_texture, optical_flow
+from vidrestore.restoration import temporal
 from vidrestore.restoration.faces import FaceFrame
 from vidrestore.restoration.temporal import REACH_FRAMES, deflicker
 from vidrestore.review import metrics
@@ -319,6 +322,44 @@ def test_short_tracks_and_small_faces(side, n):
     assert out.min() >= 0
     assert out.max() <= 1
     assert torch.equal(out, crops(frames)) == (n == 1)
+
+
+@pytest.mark.parametrize("side", [64, 320])
+def test_what_works_on_a_device_gives_the_same(monkeypatch, side):
+    frames = boiling(6, side)
+    first = frames[2].faces[0]
+    mixed = first.restored.clone()
+    mixed[:, :32] = first.source[:, :32]
+    frames[2] = frames[2].with_faces((replace(first, restored=mixed),))
+    own = crops(steadied(frames, detail=0.5))
+    for module in (optical_flow, fine_texture, temporal):
+        monkeypatch.setattr(module, "uses_opencv", lambda device: False)
+    other = crops(steadied(frames, detail=0.5))
+    assert 255 * (own - crops(frames)).square().mean().sqrt() > 1
+    assert 255 * (own - other).square().mean().sqrt() < 0.2
+    assert 255 * (own - other).abs().max() < 4
+
+
+def test_any_number_of_threads_gives_the_same():
+    frames = boiling(6, 320)
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        found = []
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            cv2.setNumThreads(count)
+            found.append(crops(steadied(frames, detail=0.5)))
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+    assert torch.equal(*found)
+
+
+def test_the_crops_that_came_in_stay_as_they_were():
+    frames = boiling(6)
+    before = crops(frames).clone()
+    steadied(frames, detail=0.5)
+    assert torch.equal(crops(frames), before)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -23,11 +23,13 @@ import torch.nn.functional as F
 
 from vidrestore.common.settings import Deflicker
 from vidrestore.imaging.filters import gaussian_blur
+from vidrestore.imaging.fine_texture import with_texture
 from vidrestore.imaging.luma import bt601_luma
 from vidrestore.imaging.optical_flow import (
     DenseFlow,
     FlowField,
     Grey,
+    add_moved,
     closing_error,
     enlarged,
     moved,
@@ -35,6 +37,7 @@ from vidrestore.imaging.optical_flow import (
     resized,
     sample,
     squared,
+    uses_opencv,
 )
 from vidrestore.restoration.compositing.masks import face_mask
 from vidrestore.restoration.faces import Face, FaceFrame
@@ -71,8 +74,6 @@ _LIGHT_NOISE = 1.5
 # Variance, in squared levels, below which a picture tells little about contrast.
 _LIGHT_RIDGE = 64.0
 _LIGHT_ROUNDS = 2
-_LARGEST_GAIN = 1.6  # of fine texture
-
 
 _Plane = npt.NDArray[np.float32]
 _Level = TypeVar("_Level", np.uint8, np.float32)
@@ -120,6 +121,7 @@ def deflicker(
         waiting = {_key(face) for frame in held for face in frame.faces}
         windows = {key: windows[key] for key in windows if key in waiting or windows[key].is_used}
         yield steadied.with_faces(tuple(faces))
+        del steadied, faces  # or their crops would last until the next ones are done
 
 
 def _key(face: Face) -> tuple[int, int]:
@@ -180,10 +182,9 @@ class _Window:
         """Add the crop of a frame, unless the restorer left the face as it was."""
         if face.restored is None:
             return
-        differs = (face.restored != face.source).any(dim=0, keepdim=True).float()
         side = int(np.clip(face.work_px, *_GUIDE_PX))
-        share = F.adaptive_avg_pool2d(differs[None], side)[0, 0].cpu().numpy()
-        if share.max() == 0:
+        changed = _share_changed(_differing(face.restored, face.source), side)
+        if changed is not None and changed.max() == 0:
             return
         source, result = reduced(face.source, side), reduced(face.restored, side)
         self._crops[at] = _Crop(
@@ -192,7 +193,7 @@ class _Window:
             _gray(result),
             _blurred(source, _GATE_SIGMA_PX),
             _blurred(result, _GATE_SIGMA_PX),
-            None if share.min() == 1 else share,
+            changed,
             _is_fine(source),
         )
 
@@ -216,19 +217,25 @@ class _Window:
             return face
         wobble = self._wobble(at, steps) * np.float32(amount)
         own = moved(crop.restored, -wobble)
-        total, weight = own.clone(), torch.ones_like(own[:1])
+        total = _copied(own) if detail > 0 else own
+        # What is smooth is added up in small and enlarged once.
+        weight = np.ones_like(crop.gray_source, np.float32)
+        offsets = np.zeros((3, *weight.shape), np.float32)
         for s, step in steps.items():
             near = amount * np.exp(-((s - at) ** 2) / (2 * _TIME_SIGMA_FRAMES**2))
-            share = enlarged(step.gate * np.float32(near), face.work_px, own.device)
-            gain, offset = torch.from_numpy(step.light).to(own.device)[..., None, None]
-            neighbor = moved(self._crops[s].restored, _path(step.flow, wobble))
-            total += share * (neighbor * gain + offset / 255)
+            share = step.gate * np.float32(near)
+            gain, offset = step.light[..., None, None]
+            add_moved(total, self._crops[s].restored, _path(step.flow, wobble), share * gain)
+            offsets += share * (offset / 255)
             weight += share
-        mean = total / weight
+        mean = _quotient(total, offsets, weight)
         if detail > 0:
-            mean = _with_texture(mean, own, amount * detail)
-        same = torch.eq(crop.restored, face.source).all(dim=0)
-        return replace(face, restored=torch.where(same, crop.restored, mean.clamp(0, 1)))
+            mean = with_texture(mean, own, amount * detail)
+        _clamp(mean)
+        if crop.changed is not None:
+            same = ~_differing(crop.restored, face.source)
+            mean = torch.where(same, crop.restored, mean)
+        return replace(face, restored=mean)
 
     def _wobble(self, at: int, steps: dict[int, _Step]) -> FlowField:
         """Return (S, S, 2): how far the features of a crop are from where its neighbors have them.
@@ -239,11 +246,13 @@ class _Window:
         """
         side = len(self._crops[at].source)
         apart = np.zeros((side, side, 2), np.float32)
-        weight = np.full((side, side, 1), _STILLNESS, np.float32)
+        weight = np.full((side, side, 2), _STILLNESS, np.float32)
         for step in steps.values():
-            apart += step.gate[..., None] * (step.flow - step.source_flow)
-            weight += step.gate[..., None]
-        return _blurred(apart / weight, _WOBBLE_SIGMA_PX) * np.float32(self._confidence(at))
+            gate = cv2.merge([step.gate, step.gate])
+            apart += gate * (step.flow - step.source_flow)
+            weight += gate
+        apart /= weight
+        return _blurred(apart, _WOBBLE_SIGMA_PX) * np.float32(self._confidence(at))
 
     def _confidence(self, at: int) -> float:
         """Return A_R^2 / (A_R^2 + A_S^2), A the median unrest of restored crops and of sources.
@@ -267,7 +276,7 @@ class _Window:
             after, before = self._step(at, at + 1), self._step(at, at - 1)
             inside = _face_ellipse(len(after.gate))
             restored, source = (
-                float((_blurred(a + b, _WOBBLE_SIGMA_PX)[inside] ** 2).sum(axis=-1).mean())
+                _mean_within(squared(_blurred(a + b, _WOBBLE_SIGMA_PX)), inside)
                 for a, b in (
                     (after.flow, before.flow),
                     (after.source_flow, before.source_flow),
@@ -300,20 +309,29 @@ def _step(a: _Crop, b: _Crop, forward: FlowField, backward: FlowField, flow: Flo
     side = len(a.source)
     there = sample(b.source, forward)
     light = _light_change(a.source, there)
-    change = ((there * light[0] + light[1] - a.source) ** 2).mean(axis=-1)
-    drift = ((sample(b.result, flow) * light[0] + light[1] - a.result) ** 2).mean(axis=-1)
-    jump = float(((a.source - there).mean(axis=(0, 1)) ** 2).mean())
-    doubt = (
-        closing_error(forward, backward, side / 256)
-        + change / _SOURCE_TOLERANCE**2
-        + drift / _RESTORED_TOLERANCE**2
-        + squared(flow - forward) / (_WOBBLE_TOLERANCE_PX * side / 512) ** 2
-        + np.float32(jump / _LIGHT_TOLERANCE**2)
-    )
+    jump = np.subtract(cv2.mean(a.source)[:3], cv2.mean(there)[:3])
+    doubt = closing_error(forward, backward, side / 256)
+    doubt += _misfit(there, light, a.source) / np.float32(_SOURCE_TOLERANCE**2)
+    doubt += _misfit(sample(b.result, flow), light, a.result) / np.float32(_RESTORED_TOLERANCE**2)
+    doubt += squared(flow - forward) / np.float32((_WOBBLE_TOLERANCE_PX * side / 512) ** 2)
+    doubt += np.float32((jump**2).mean() / _LIGHT_TOLERANCE**2)
     gate = np.exp(-doubt)
     if b.changed is not None:
-        gate = gate * sample(b.changed, forward)
+        gate *= sample(b.changed, forward)
     return _Step(flow, forward, gate, light)
+
+
+def _misfit(picture: _Plane, light: _Plane, target: _Plane) -> _Plane:
+    """Return the (S, S) mean squared difference of two (S, S, 3) pictures in the same light."""
+    lit = cv2.transform(picture, np.column_stack([np.diag(light[0]), light[1]]))
+    apart = np.asarray(lit, np.float32)
+    apart -= target
+    apart *= apart
+    return np.asarray(cv2.transform(apart, np.full((1, 3), 1 / 3, np.float32)))
+
+
+def _mean_within(plane: _Plane, inside: npt.NDArray[np.bool_]) -> float:
+    return float(cv2.mean(plane, inside.view(np.uint8))[0])
 
 
 def _light_change(target: _Plane, picture: _Plane) -> _Plane:
@@ -324,19 +342,23 @@ def _light_change(target: _Plane, picture: _Plane) -> _Plane:
     """
     apart = len(target) // 32
     inside = _face_ellipse(len(target))[::apart, ::apart]
-    x, y = (plane[::apart, ::apart][inside].astype(np.float64) for plane in (picture, target))
-    gain, offset = np.ones(3), np.median(y - x, axis=0)
+    x, y = (
+        np.ascontiguousarray(plane[::apart, ::apart][inside].T, np.float64)
+        for plane in (picture, target)
+    )
+    change = y - x
+    gain, offset = np.ones(3), np.median(change, axis=1)
     for _ in range(_LIGHT_ROUNDS):
-        misfit = (((x * gain + offset - y) / _SOURCE_TOLERANCE) ** 2).mean(axis=1)
-        weights = (np.exp(-misfit) + 1e-6)[:, None]
+        misfit = ((gain - 1)[:, None] * x + offset[:, None] - change) ** 2
+        weights = np.exp(misfit.sum(axis=0) / (-3 * _SOURCE_TOLERANCE**2)) + 1e-6
         weights /= weights.sum()
-        x_mean, y_mean = (weights * x).sum(axis=0), (weights * y).sum(axis=0)
-        variance = (weights * (x - x_mean) ** 2).sum(axis=0)
-        covariance = (weights * (x - x_mean) * (y - x - y_mean + x_mean)).sum(axis=0)
+        x_mean = (weights * x).sum(axis=1)
+        weighted = weights * (x - x_mean[:, None])
+        variance, covariance = (weighted * x).sum(axis=1), (weighted * change).sum(axis=1)
         gain = 1 + covariance / (variance + _LIGHT_RIDGE)
-        offset = y_mean - gain * x_mean
-    change = float((((gain - 1) * x + offset) ** 2).mean())
-    likely = change / (change + _LIGHT_NOISE**2)
+        offset = (weights * y).sum(axis=1) - gain * x_mean
+    size = float((((gain - 1)[:, None] * x + offset[:, None]) ** 2).mean())
+    likely = size / (size + _LIGHT_NOISE**2)
     return np.array([1 + likely * (gain - 1), likely * offset], np.float32)
 
 
@@ -348,25 +370,49 @@ def _path(flow: FlowField, wobble: FlowField) -> FlowField:
     return np.asarray(sample(flow, -wobble) - wobble)
 
 
-def _with_texture(mean: torch.Tensor, own: torch.Tensor, amount: float) -> torch.Tensor:
-    """Return `mean` with its finest contrasts raised to those of `own`, at most 1.6 times."""
-    cell = max(2, mean.shape[-1] // 128)
-    fine = _without_cells(mean, cell)
-    left, meant = (
-        F.avg_pool2d((x**2).mean(dim=0)[None, None], 2 * cell)
-        for x in (fine, _without_cells(own, cell))
-    )
-    gain = (meant / left.clamp_min(1e-8)).sqrt().clamp(1, _LARGEST_GAIN)
-    return mean + amount * (_up(gain, mean.shape[-1])[0] - 1) * fine
+def _differing(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return (W, W) bool: where any channel of two (3, W, W) crops differs."""
+    if not uses_opencv(first.device):
+        return (first != second).any(dim=0)
+    red, green, blue = first.numpy() != second.numpy()
+    red |= green
+    red |= blue
+    return torch.from_numpy(red)
 
 
-def _without_cells(image: torch.Tensor, cell: int) -> torch.Tensor:
-    """Return (3, W, W) less the bilinearly interpolated means of its cells."""
-    return image - _up(F.avg_pool2d(image[None], cell, ceil_mode=True), image.shape[-1])[0]
+def _share_changed(differs: torch.Tensor, side: int) -> _Plane | None:
+    """Return the (side, side) shares of pixels that differ; None where all do."""
+    everywhere = differs.cpu().numpy()
+    if everywhere.all():
+        return None
+    if len(everywhere) < side:
+        return np.asarray(F.adaptive_avg_pool2d(differs[None].float(), side)[0].cpu())
+    small = cv2.resize(everywhere.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+    return np.asarray(small)
 
 
-def _up(planes: torch.Tensor, side: int) -> torch.Tensor:
-    return F.interpolate(planes, (side, side), mode="bilinear", align_corners=False)
+def _copied(crop: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(crop.numpy().copy()) if uses_opencv(crop.device) else crop.clone()
+
+
+def _clamp(crop: torch.Tensor) -> None:
+    """Clamp a crop to [0, 1], in place."""
+    if not uses_opencv(crop.device):
+        crop.clamp_(0, 1)
+    else:
+        np.clip(crop.numpy(), 0, 1, out=crop.numpy())
+
+
+def _quotient(total: torch.Tensor, offsets: _Plane, weight: _Plane) -> torch.Tensor:
+    """Return (total + enlarged(offsets)) / enlarged(weight), in the memory of `total`."""
+    side, device = total.shape[-1], total.device
+    divisor = enlarged(weight, side, device)
+    if not uses_opencv(device):
+        return total.add_(enlarged(offsets, side, device)).div_(divisor)
+    for plane, offset in zip(total.numpy(), offsets, strict=True):
+        plane += enlarged(offset, side, device)[0].numpy()
+        plane /= divisor[0].numpy()
+    return total
 
 
 @cache
