@@ -8,7 +8,7 @@ without it they are left out, which is said.
 
 What it costs beside an earlier commit, which lies in a worktree, in turns with it:
 
-    git worktree add --detach ../before 49c68bf
+    git worktree add --detach ../before f559b41
     python benchmarks/temporal.py --cost-only --threads 1 --before ../before
 """
 
@@ -36,7 +36,7 @@ from vidrestore.restoration.faces import FaceFrame
 from vidrestore.restoration.temporal import REACH_FRAMES, deflicker
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.append(str(ROOT / "tests"))  # so that PYTHONPATH can name another tree
 
 from helpers.simulation import (  # noqa: E402
     STABLE,
