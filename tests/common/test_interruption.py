@@ -214,7 +214,7 @@ class Library:
                 raise ImportError("of the library") from None
 
 wanted = sys.argv[1]
-sys.argv = ["vidrestore", "analyze", "missing.mp4", "--json"]
+sys.argv = ["vidrestore", "analyze", sys.executable, "--json"]  # a file that is there
 sys.meta_path.insert(0, Library())
 from vidrestore.__main__ import main
 main()

@@ -30,7 +30,7 @@ from helpers.reports import (
 )
 from helpers.scans import OneFaceInBright, restored, write_scans
 
-from vidrestore.analysis.selection import EVERYONE
+from vidrestore.analysis.choice import EVERYONE
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.frame import Frame
 from vidrestore.jobs.plan import Plan
