@@ -221,7 +221,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("name", ["vidrestore.cli", "vidrestore.jobs.estimate"])
+@pytest.mark.parametrize("name", ["vidrestore.cli", "vidrestore.media.probe"])
 def test_an_interruption_that_a_library_made_another_error_of_is_one(name: str) -> None:
     run = subprocess.run(
         [sys.executable, "-c", MAKES_ANOTHER_ERROR, name],
