@@ -286,11 +286,8 @@ def test_small_faces_of_real_clips_flicker_no_more_than_their_source(
         rows = slice(0, len(images) - track.first_frame)
         if len(track.matrices[rows]) < 3:
             continue
-        cut = replace(
-            track, matrices=track.matrices[rows], landmarks=track.landmarks[rows],
-            score=track.score[rows], detected=track.detected[rows],
-            strength=np.ones_like(track.strength[rows]),
-        )  # fmt: skip
+        cut = track.frames(rows, first_frame=track.first_frame)
+        cut = replace(cut, strength=np.ones_like(cut.strength))
         own = _in_pixels_of(info, replace(full.info, sample_aspect_ratio=Fraction(1)), cut)
         tracks.append(replace(own, work_px=64 if eyes_px < 16 else 128))
     analysis = analysis_of_file(source, tracks)
