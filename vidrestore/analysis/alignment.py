@@ -143,8 +143,8 @@ def _smooth_shapes(
 ) -> tuple[Array | None, Array | None]:
     """Smooth the shapes and angles of a track over time, with less weight for bad frames.
 
-    `faster` is the frame rate over 25. Returns (n, 86, 2) and (n, 2) float64 for the frames of
-    `sightings`; None where less than half of those with a detection have a mesh.
+        `faster` is the frame rate over 25. Returns (n, 86, 2) and (n, 2) float64 for the frames of
+    X
     """
     if raw.shapes is None or raw.angles_degrees is None:
         return None, None

@@ -18,11 +18,12 @@ from vidrestore.analysis.tracks import Observation
 from vidrestore.common.settings import Detect
 from vidrestore.imaging.detector_picture import detector_picture
 from vidrestore.imaging.frame import Frame, VideoInfo
-from vidrestore.imaging.geometry import Rect, Upright, apply, invert, overlaps, upright
+from vidrestore.imaging.geometry import Rect, Upright, invert, upright
 from vidrestore.imaging.planes import checksum, plane
 from vidrestore.models.detectors import (
     Detection,
     Detector,
+    is_among,
     look_closely,
     look_from_afar,
     moved,
@@ -196,6 +197,7 @@ def detect(
     """
     failures = failures or Failures()
     view = upright(info, how.size_px)
+    to_frame = invert(view.matrix)
     again = _SecondLook(detector, info, view, how, margins, meshes)
     for look in looks:
         frame, found, error = look.frame, look.found, look.error
@@ -203,7 +205,7 @@ def detect(
         if found is not None:
             try:
                 seen = again(look, found, seconds)
-                found = [f for f in seen if not margins.hold(_in_frame(f, view).box, info)]
+                found = [f for f in seen if not margins.hold(moved(f, to_frame).box, info)]
                 in_margins = len(seen) - len(found)
                 if recognise is not None:
                     found = recognise(look.picture, found, seconds)
@@ -212,7 +214,7 @@ def detect(
                 error = broken
         if found is not None or error is not None:
             failures.add(frame.index, error)
-        faces = tuple(_in_frame(face, view) for face in found or ())
+        faces = tuple(moved(face, to_frame) for face in found or ())
         seen_here = Observation(
             frame.index, frame.pts, look.crc32, look.thumbnail, faces, in_margins=in_margins
         )
@@ -242,7 +244,8 @@ class _SecondLook:
         self._at_any_angle = how.any_angle
         self._again_seconds = how.again_seconds
         self._margins = margins
-        longer = round(_CLOSER * max(upright(info).coded_size))
+        self._own_px = max(upright(info).coded_size)
+        longer = round(_CLOSER * self._own_px)
         self._close = upright(info, longer) if longer > how.size_px else None
         self._larger = longer / max(view.coded_size)
         if self._close is not None:
@@ -264,11 +267,11 @@ class _SecondLook:
             self._looked_seconds = seconds
         confirmed = self._confirmed(look, is_new=is_new, due=due)
         found = confirmed(found)
-        lost = [face for face in self._before if not _is_among(face, found)]
+        lost = [face for face in self._before if not is_among(face, found, _SAME_FACE)]
         if lost or (due and not found):
             more = look_from_afar(look.picture, self._detector)
             found = confirmed(with_others(found, more))
-            lost = [face for face in lost if not _is_among(face, found)]
+            lost = [face for face in lost if not is_among(face, found, _SAME_FACE)]
         if self._close is not None:
             tiles = self._tiles if due else self._tiles_of(lost)
             if tiles:
@@ -308,7 +311,7 @@ class _SecondLook:
         return confirm
 
     def _larger_picture(self, frame: Frame) -> Callable[[float], tuple[Picture, float]] | None:
-        own_px, view_px = (max(v.coded_size) for v in (upright(self._info), self._view))
+        own_px, view_px = self._own_px, max(self._view.coded_size)
         if own_px <= view_px:
             return None
 
@@ -344,11 +347,6 @@ class _SecondLook:
         scale = 1 / self._larger
         back = np.array([[scale, 0, 0.5 * scale - 0.5], [0, scale, 0.5 * scale - 0.5]])
         return [moved(face, back) for face in found]
-
-
-def _is_among(face: Detection, found: Sequence[Detection]) -> bool:
-    boxes = np.array([f.box for f in found]).reshape(-1, 4)
-    return bool((overlaps(face.box, boxes) > _SAME_FACE).any())
 
 
 def _tiles(width: int, height: int, side: int) -> list[Rect]:
@@ -401,19 +399,3 @@ def upright_picture(
         bgr = np.asarray(scaled.to_ndarray(), np.uint8)
     picture = np.ascontiguousarray(view.turn(detector_picture(bgr, info)))
     return margins.covered(picture, view.matrix, info)
-
-
-def _in_frame(found: Detection, view: Upright) -> Detection:
-    """Convert a detection from pixels of the upright picture to pixels of the frame."""
-    back = invert(view.matrix)
-    corners = apply(back, found.box.reshape(2, 2))
-    return Detection(
-        np.concatenate([corners.min(axis=0), corners.max(axis=0)]).astype(np.float32),
-        apply(back, found.landmarks).astype(np.float32),
-        found.score,
-        found.embedding,
-        found.shape,
-        None
-        if found.detector_landmarks is None
-        else apply(back, found.detector_landmarks).astype(np.float32),
-    )

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vidrestore.imaging.geometry import Matrix, apply, invert, overlaps
-from vidrestore.models.detectors import Detection, Detector
+from vidrestore.imaging.geometry import Matrix, invert
+from vidrestore.models.detectors import Detection, Detector, is_among, moved
 from vidrestore.models.face_mesh import (
     INPUT_PX,
     NO_DOUBT_LOGIT,
@@ -45,8 +45,8 @@ _MOST_SHIFT, _MOST_GROWTH = 0.35, 1.35
 _ONE_FACE, _ONE_HEAD, _WEAK_LOGIT = 0.5, 0.8, 6.0
 # A detection that the mesh does not confirm counts, by its own landmarks, if its score exceeds the
 # least score of the detector by so much: in a dark or low picture, and on heads near profile, the
-# network may see no face. In hair, ears and cloth YuNet's scores exceed it by at most 0.11. Once
-# such a face is known, its least score is the detector's.
+# network may see no face. YuNet's false faces in hair and ears exceed it by up to 0.11, but lie on
+# the head of another face. Once such a face is known, its least score is the detector's.
 _SURE_SCORE = 0.05
 # A detection whose box has a larger overlap with one that was no face within so many frames is
 # looked at only at its own angle.
@@ -188,16 +188,16 @@ class MeshTracker:
             The faces, each once: those that were followed or confirmed before, and those among
             `found` that are faces and none of them.
         """
-        pictures.fitting(square_of_landmarks(face.landmarks) for face in found)
+        squares = [square_of_landmarks(face.landmarks) for face in found]
+        pictures.fitting(squares)
         if not needs_mesh:
             self._seen += found
-        for face in found:
+        for face, square in zip(found, squares, strict=True):
             least = NO_DOUBT_LOGIT if again else FACE_LOGIT
             if any(mesh.logit >= least and _explains(mesh, face) for mesh in self._meshes):
                 continue
-            square = square_of_landmarks(face.landmarks)
             rejected = [other for _, other in self._rejected]
-            if thorough or not _is_among(face, rejected):
+            if thorough or not is_among(face, rejected, _SAME_BOX):
                 seen = self._found(pictures, square)
             else:
                 seen = self._settled(pictures, square, _ROUNDS_AGAIN)
@@ -205,7 +205,7 @@ class MeshTracker:
                 self._keep(seen)
                 continue
             self._rejected.append((self._frame, face))
-            is_known = _is_among(face, self._known)
+            is_known = is_among(face, self._known, _SAME_BOX)
             if (is_known or face.score >= self._sure_score) and not needs_mesh:
                 self._unconfirmed.append(face)
             else:
@@ -297,15 +297,8 @@ def look_at_angles(
         middle, own = (np.array(size) - 1) / 2, (np.array([width, height]) - 1) / 2
         matrix = np.column_stack([linear, middle - linear @ own])
         turned = np.asarray(cv2.warpAffine(picture, matrix, size), np.uint8)
-        found += [_turned_back(face, invert(matrix)) for face in detector(turned)]
+        found += [moved(face, invert(matrix)) for face in detector(turned)]
     return found
-
-
-def _turned_back(face: Detection, back: Matrix) -> Detection:
-    x0, y0, x1, y1 = face.box.astype(np.float64)
-    corners = apply(back, np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]]))
-    box = np.concatenate([corners.min(axis=0), corners.max(axis=0)]).astype(np.float32)
-    return Detection(box, apply(back, face.landmarks).astype(np.float32), face.score)
 
 
 def _size(box: npt.NDArray[np.float32]) -> float:
@@ -330,11 +323,6 @@ def _explains(mesh: Mesh, face: Detection) -> bool:
     box = mesh.box()
     near = _distance(box, face.box) < _ONE_FACE * _size(box)
     return near and _size(face.box) < 2 * _size(box)
-
-
-def _is_among(face: Detection, others: Sequence[Detection]) -> bool:
-    boxes = np.array([other.box for other in others]).reshape(-1, 4)
-    return bool((overlaps(face.box, boxes) > _SAME_BOX).any())
 
 
 def _is_next(before: Square, now: Square) -> bool:

@@ -116,7 +116,7 @@ def chosen(wanted: Wanted, people: Collection[int]) -> frozenset[int]:
         The people to restore.
 
     Raises:
-        UsageError: A named person does not exist, or nobody is left.
+        UsageError: A named person does not exist, or the choice leaves nobody.
     """
     there = frozenset(people)
     if missing := sorted(wanted.ids - there):

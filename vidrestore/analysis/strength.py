@@ -25,13 +25,13 @@ _NOSE = 0.6
 # The strength is 1 up to the first angle and 0 from the second on, where the landmarks lie on a
 # line and the network invents the other half of the face.
 _TURNED_DEGREES, _AWAY_DEGREES = 50.0, 80.0
-# The factor at the least score, and how far above the least score the factor is 1.
-_UNSURE, _SURE_SCORE = 0.3, 0.15
 # The same for a face that the mesh does not confirm: mostly one near profile.
 _UNCONFIRMED_TURNED_DEGREES, _UNCONFIRMED_AWAY_DEGREES = 40.0, 60.0
 # The same for the mesh, which measures yaw and pitch; its errors grow with the angle.
 _YAW_DEGREES, _YAW_AWAY_DEGREES = 40.0, 60.0
 _PITCH_DEGREES, _PITCH_AWAY_DEGREES = 40.0, 70.0
+# The factor at the least score, and how far above the least score the factor is 1.
+_UNSURE, _SURE_SCORE = 0.3, 0.15
 # The least product of the factors of size and score that a track must reach in some frame.
 _LEAST_SURE = 0.5
 # The least product of the factors of size, score and angle that a track without any mesh must
@@ -179,9 +179,8 @@ def _frontness(track: Track, raw: RawTrack, *, has_mesh: bool) -> Array:
 def turned_degrees(track: Track) -> Array:
     """Return how far a head is turned to either side: the yaw of its mesh, if it has one.
 
-    Otherwise the angle is estimated from the nose between the eyes.
-
-    The estimate is rough, but 0 where a face looks straight ahead and 90 in profile.
+    Otherwise the angle is estimated from the nose between the eyes. The estimate is rough, but 0
+    where a face looks straight ahead and 90 in profile.
 
     Args:
         track: The track.

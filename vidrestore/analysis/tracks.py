@@ -182,7 +182,7 @@ class Track:
             first_frame: The index of the first of them in the video of the result.
 
         Returns:
-            The track of these frames alone.
+            A track of these frames only.
         """
         parts: dict[str, Any] = {
             name: np.ascontiguousarray(values[rows])

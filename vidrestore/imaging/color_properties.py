@@ -31,7 +31,7 @@ _FULL_RANGE_NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """The color properties of a stream; the fields have the meaning of those of `VideoInfo`."""
+    """The color properties of a stream. Each field means the same as in `VideoInfo`."""
 
     matrix: str
     """bt601, bt709 or bt2020: the constants of the conversion between R'G'B' and Y'CbCr."""

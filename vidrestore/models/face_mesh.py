@@ -231,20 +231,19 @@ class Square:
         return np.column_stack([linear, (INPUT_PX - 1) / 2 - linear @ np.array(self.center)])
 
 
-def square_of_landmarks(landmarks: npt.NDArray[Any], degrees: float | None = None) -> Square:
+def square_of_landmarks(landmarks: npt.NDArray[Any]) -> Square:
     """Return the square in which to look first for a face that a detector found.
 
     Args:
         landmarks: (5, 2) landmarks (x, y) in pixels, in the order of `Detection.landmarks`.
-        degrees: The angle of the square; default: that of the eyes.
 
     Returns:
-        The square that fits an average face whose landmarks these are.
+        The square that fits an average face whose landmarks these are, at the angle of its eyes.
     """
     unit = fit_similarity(np.asarray(landmarks, np.float64)[None], template("gpen"))[0]
     side = 1 / float(np.sqrt(abs(np.linalg.det(unit[:, :2]))))
     across = np.asarray(landmarks[1] - landmarks[0], np.float64)
-    angle = float(np.degrees(np.arctan2(across[1], across[0]))) if degrees is None else degrees
+    angle = float(np.degrees(np.arctan2(across[1], across[0])))
     center = apply(invert(unit), np.array([[0.5, 0.58]]))[0]
     return Square((float(center[0]), float(center[1])), _SIDE_OF_CROP * side, angle)
 

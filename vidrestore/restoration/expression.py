@@ -144,10 +144,8 @@ def departures(
     noise = _noise(own, other, found, areas)
     result = {}
     for name, area in areas.items():
-        a, b = (x - _mean(x, area) for x in (own, other))
-        both, first, second = (_mean(x * y, area) for x, y in ((a, b), (a, a), (b, b)))
-        contrast = float(np.sqrt((first + _RIDGE) * (second + _RIDGE)))
-        shortfall = 1 - (both + _RIDGE) / contrast
+        both, contrast = _moments(own, other, area)
+        shortfall = 1 - both / contrast
         result[name] = max(shortfall, 0.0) / (_TOLERANCE + _NOISE_SHARE * noise / contrast)
     return result
 
@@ -201,9 +199,15 @@ def _face_weight(landmarks: Points) -> FloatArray:
 
 def _correlation(a: FloatArray, b: FloatArray, weight: FloatArray) -> float:
     """Return the weighted correlation of Pearson, which is 1 where there is no contrast."""
+    both, contrast = _moments(a, b, weight)
+    return both / contrast
+
+
+def _moments(a: FloatArray, b: FloatArray, weight: FloatArray) -> tuple[float, float]:
+    """Return the covariance of two pictures, and the geometric mean of their variances."""
     a, b = (x - _mean(x, weight) for x in (a, b))
     both, own, other = (_mean(x * y, weight) for x, y in ((a, b), (a, a), (b, b)))
-    return (both + _RIDGE) / float(np.sqrt((own + _RIDGE) * (other + _RIDGE)))
+    return both + _RIDGE, float(np.sqrt((own + _RIDGE) * (other + _RIDGE)))
 
 
 def _mean(values: FloatArray, weight: FloatArray) -> float:

@@ -214,10 +214,24 @@ def with_others(found: Sequence[Detection], others: Sequence[Detection]) -> list
     """
     result = list(found)
     for face in others:
-        shared = overlaps(face.box, np.array([f.box for f in result]).reshape(-1, 4))
-        if not (shared > _SAME_FACE).any():
+        if not is_among(face, result, _SAME_FACE):
             result.append(face)
     return result
+
+
+def is_among(face: Detection, others: Sequence[Detection], overlap: float) -> bool:
+    """Tell whether the box of a detection overlaps that of another one.
+
+    Args:
+        face: The detection.
+        others: The other detections, in the same pixels.
+        overlap: The intersection over union that one of the boxes must exceed, in [0, 1].
+
+    Returns:
+        Whether one of them does.
+    """
+    boxes = np.array([other.box for other in others]).reshape(-1, 4)
+    return bool((overlaps(face.box, boxes) > overlap).any())
 
 
 def moved(face: Detection, matrix: Matrix) -> Detection:
@@ -225,18 +239,25 @@ def moved(face: Detection, matrix: Matrix) -> Detection:
 
     Args:
         face: The detection.
-        matrix: (2, 3), which only scales and shifts.
+        matrix: (2, 3), a similarity, a flip or a different scale of either axis.
 
     Returns:
-        The detection with its box and landmarks mapped, and all else unchanged.
+        The detection with its landmarks mapped, the upright box that encloses the mapped box, and
+        all else unchanged.
 
     Convention:
         `matrix` maps pixels of the detected picture -> pixels of the other picture. Points are
         (x, y); integer coordinates are pixel centers.
     """
-    box = apply(matrix, face.box.reshape(2, 2)).reshape(4)
-    points = apply(matrix, face.landmarks)
-    return replace(face, box=box.astype(np.float32), landmarks=points.astype(np.float32))
+    corners = apply(matrix, face.box[[[0, 1], [2, 1], [0, 3], [2, 3]]])
+    box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
+    own = face.detector_landmarks
+    return replace(
+        face,
+        box=box.astype(np.float32),
+        landmarks=apply(matrix, face.landmarks).astype(np.float32),
+        detector_landmarks=None if own is None else apply(matrix, own).astype(np.float32),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
