@@ -480,12 +480,19 @@ def test_verbose_shows_the_log(command: Command, make_video: MakeVideo, tmp_path
     assert "DEBUG running" not in command("restore", source, tmp_path / "c.mkv", *quick).err
 
 
-def test_options_of_restore_stand_in_groups_and_begin_with_a_verb(command: Command) -> None:
+def test_options_of_restore_stand_in_groups_in_this_order(command: Command) -> None:
     found = command("restore", "--help").out
     groups = (
         "Input and output", "Whom to restore", "How to restore", "Picture", "File", "Long jobs",
         "Diagnostics",
     )  # fmt: skip
-    for group in groups:
-        assert f"─ {group} ─" in found
-    assert found.count("<bool>") <= 1, "of --help, which is the parser's own"
+    places = [found.find(f"─ {group} ─") for group in groups]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("words", ["", "restore", "preview", "ui", "weights", "weights convert"])
+def test_the_help_of_a_flag_names_no_type(words: str, command: Command) -> None:
+    found = command(*words.split(), "--help").out
+    assert "--help" in found
+    assert "<bool>" not in found

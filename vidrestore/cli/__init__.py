@@ -20,7 +20,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from vidrestore.cli.inspect import analyze, compare, evaluate, preview
-from vidrestore.cli.options import Offline, WeightsFolder
+from vidrestore.cli.options import Command, CommandGroup, Offline, WeightsFolder
 from vidrestore.cli.restore import restore
 from vidrestore.cli.weights import weights_app
 from vidrestore.common.ending import failed, interrupted
@@ -132,6 +132,7 @@ def _usage_sentence(error: Any) -> str:
 def _build() -> typer.Typer:
     """Return the parser with all commands."""
     app = typer.Typer(
+        cls=CommandGroup,
         callback=_version,
         invoke_without_command=True,
         no_args_is_help=True,
@@ -141,16 +142,14 @@ def _build() -> typer.Typer:
         "traceback of an error.",
     )
     for command in (restore, preview, analyze, compare, evaluate, demo, ui):
-        app.command()(command)
-    app.command("doctor")(diagnose_machine)
+        app.command(cls=Command)(command)
+    app.command("doctor", cls=Command)(diagnose_machine)
     app.add_typer(weights_app(), name="weights")
     return app
 
 
 def _version(
-    version: Annotated[
-        bool, typer.Option("--version", metavar="", help="Print the version.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
         from importlib.metadata import version as installed
@@ -203,9 +202,7 @@ def ui(
     ] = None,
     no_browser: Annotated[
         bool,
-        typer.Option(
-            "--no-browser", metavar="", help="Print the address, and do not open a browser."
-        ),
+        typer.Option("--no-browser", help="Print the address, and do not open a browser."),
     ] = False,
     max_upload: Annotated[
         float,

@@ -70,7 +70,6 @@ def preview(
         bool,
         typer.Option(
             "--close",
-            metavar="",
             help="Crop to the largest face and its surroundings.",
         ),
     ] = False,
@@ -78,7 +77,6 @@ def preview(
         bool,
         typer.Option(
             "--apart",
-            metavar="",
             help="Write two pictures, NAME.before.png and NAME.after.png, instead of one.",
         ),
     ] = False,
@@ -197,7 +195,6 @@ def analyze(
         bool,
         typer.Option(
             "--no-estimate",
-            metavar="",
             help="Skip the estimate of how long `restore` will take on this machine.",
         ),
     ] = False,
@@ -345,7 +342,6 @@ def compare(
         bool,
         typer.Option(
             "--wipe",
-            metavar="",
             help="Show both in one picture, divided by a line; in a video the line moves. "
             "Default: side by side.",
         ),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from vidrestore.common.timecode import seconds_of
 
@@ -34,6 +35,47 @@ _SETTINGS = {
     "weights": "weights.folder",
     "offline": "weights.offline",
 }
+
+# The panels of options, in the order in which the help shows them.
+_PANELS = (
+    "Input and output",
+    "Whom to restore",
+    "How to restore",
+    "Picture",
+    "File",
+    "Long jobs",
+    "Diagnostics",
+)
+
+
+class Command(TyperCommand):
+    """A command whose help shows panels in the order of `_PANELS`, and flags without a type."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return the parameters in the order of the help, for the parser `ctx`."""
+        return _for_help(super().get_params(ctx))
+
+
+class CommandGroup(TyperGroup):
+    """A group of commands, whose help shows flags as that of `Command` does."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return the parameters in the order of the help, for the parser `ctx`."""
+        return _for_help(super().get_params(ctx))
+
+
+def _for_help(parameters: list[Any]) -> list[Any]:
+    """Return the parameters sorted by panel, with no type for flags, which take no value."""
+    for parameter in parameters:
+        if isinstance(parameter, TyperOption) and parameter.is_flag:
+            parameter.metavar = ""
+    return sorted(parameters, key=_panel_index)
+
+
+def _panel_index(parameter: Any) -> int:
+    """Return the place of a parameter's panel in the help; arguments and own options come first."""
+    panel = parameter.rich_help_panel if isinstance(parameter, TyperOption) else None
+    return _PANELS.index(panel) + 1 if panel else 0
 
 
 def _values(section: str, name: str) -> Callable[[str], list[str]]:
@@ -240,7 +282,6 @@ Overwrite = Annotated[
     bool,
     typer.Option(
         "--overwrite",
-        metavar="",
         rich_help_panel="Input and output",
         help="Replace files that exist.",
     ),
@@ -249,7 +290,6 @@ PrintConfig = Annotated[
     bool,
     typer.Option(
         "--print-config",
-        metavar="",
         rich_help_panel="How to restore",
         help="Print all settings as a profile in TOML, and stop.",
     ),
@@ -319,7 +359,6 @@ KeepJob = Annotated[
     bool,
     typer.Option(
         "--keep-job",
-        metavar="",
         rich_help_panel="Long jobs",
         help="Keep the work folder OUTPUT.vidrestore, which --redo-shots needs.",
     ),
@@ -338,7 +377,6 @@ Offline = Annotated[
     bool | None,
     typer.Option(
         "--offline",
-        metavar="",
         rich_help_panel="How to restore",
         help="Never download a missing weight file. Default: download it.",
     ),
@@ -421,7 +459,6 @@ StageTimes = Annotated[
     bool,
     typer.Option(
         "--stage-times",
-        metavar="",
         rich_help_panel="Diagnostics",
         help="Print the seconds that each stage took, and which stage limits the speed.",
     ),
@@ -430,7 +467,6 @@ Json = Annotated[
     bool,
     typer.Option(
         "--json",
-        metavar="",
         rich_help_panel="Diagnostics",
         help="Print one JSON event per line on standard output.",
     ),

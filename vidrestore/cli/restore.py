@@ -145,7 +145,6 @@ def restore(
         bool,
         typer.Option(
             "--no-resume",
-            metavar="",
             rich_help_panel="Long jobs",
             help="Start again from the beginning. Default: continue an interrupted run.",
         ),

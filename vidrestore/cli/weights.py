@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidrestore.cli.options import Changes, Device, Offline, Overwrite, WeightsFolder
+from vidrestore.cli.options import (
+    Changes,
+    Command,
+    CommandGroup,
+    Device,
+    Offline,
+    Overwrite,
+    WeightsFolder,
+)
 from vidrestore.common.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -28,12 +36,16 @@ Name = Annotated[
 
 def weights_app() -> typer.Typer:
     """Return the parser of the commands below `vidrestore weights`."""
-    app = typer.Typer(no_args_is_help=True, help="List, download, verify and convert weight files.")
-    app.command("list")(list_all)
-    app.command("fetch")(fetch)
-    app.command("verify")(verify)
-    app.command("convert")(convert)
-    app.command("try")(try_out)
+    app = typer.Typer(
+        cls=CommandGroup,
+        no_args_is_help=True,
+        help="List, download, verify and convert weight files.",
+    )
+    app.command("list", cls=Command)(list_all)
+    app.command("fetch", cls=Command)(fetch)
+    app.command("verify", cls=Command)(verify)
+    app.command("convert", cls=Command)(convert)
+    app.command("try", cls=Command)(try_out)
     return app
 
 
