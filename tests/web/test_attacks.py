@@ -101,9 +101,9 @@ class Attacker:
         config = json.loads(self.ask("/config").body)
         return {each["api_name"]: each for each in config["dependencies"]}
 
-    def look(self, path: str, **more: Any) -> Answer:
-        """Have the page look at a video; wait for what it says."""
-        each = next(each for each in self.handlers().values() if ends(each, "look"))
+    def analyze(self, path: str, **more: Any) -> Answer:
+        """Have the page analyze a video; return its answer."""
+        each = next(each for each in self.handlers().values() if ends(each, "analyze"))
         file = {"path": path, "meta": {"_type": "gradio.FileData"}} | more
         joined = self.post(
             "queue/join",
@@ -187,7 +187,12 @@ print(json.dumps(sorted(set(of(app.routes)))))
 def filled(path: str) -> str:
     """An address of a route."""
     known = {"path_or_url:path": "/etc/passwd", "path:path": "/etc/passwd", "named:path": "/etc/x"}
-    known |= {"url_path:path": "http://127.0.0.1/", "look_id": "1", "person": "1", "job_id": "1"}
+    known |= {
+        "url_path:path": "http://127.0.0.1/",
+        "analysis_id": "1",
+        "person": "1",
+        "job_id": "1",
+    }
     while "{" in path:
         before, _, rest = path.partition("{")
         name, _, after = rest.partition("}")
@@ -389,10 +394,10 @@ def test_a_path_that_was_not_uploaded_is_not_taken_as_a_video(user, victim, page
         "",
     ]
     for name in names:
-        got = user.look(name)
+        got = user.analyze(name)
         assert got.status == 400, name
         assert SECRET not in got.body
-        assert user.look(name, url=own, orig_name="tape.mp4").status == 400, name
+        assert user.analyze(name, url=own, orig_name="tape.mp4").status == 400, name
     # Where a handler expects none at all, and deep inside of something.
     file = {"path": str(victim), "meta": {"_type": "gradio.FileData"}}
     for each in user.handlers().values():
@@ -418,11 +423,12 @@ async def ask():
     transport = httpx.ASGITransport(within, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         config = (await client.get("/config")).json()
-        look = next(x for x in config["dependencies"] if str(x["api_name"]).strip("_") == "look")
+        names = {{str(x["api_name"]).strip("_"): x for x in config["dependencies"]}}
+        handler = names["analyze"]
         for path in {[str(victim), "/etc/passwd"]!r}:
             file = {{"path": path, "meta": {{"_type": "gradio.FileData"}}}}
             data = [file, "home-video", "haar"]
-            request = {{"session_hash": "abc", "data": data, "fn_index": look["id"]}}
+            request = {{"session_hash": "abc", "data": data, "fn_index": handler["id"]}}
             got = await client.post("/gradio_api/run/predict", json=request)
             print(got.status_code)
 asyncio.run(ask())
@@ -438,7 +444,7 @@ def test_a_video_in_whose_place_a_link_was_put_is_not_followed(user, victim):
     stored = Path(json.loads(user.upload("tape.mp4").body)[0])
     stored.unlink()
     stored.symlink_to(victim)
-    assert user.look(str(stored)).status == 400
+    assert user.analyze(str(stored)).status == 400
     got = user.ask(f"/gradio_api/file={quote(str(stored))}")
     assert got.status == 404
 
@@ -446,7 +452,7 @@ def test_a_video_in_whose_place_a_link_was_put_is_not_followed(user, victim):
     folder = folder_of(stored)
     folder.rename(folder.with_name("moved"))
     folder.symlink_to(folder.with_name("moved"))
-    assert user.look(str(stored)).status == 400
+    assert user.analyze(str(stored)).status == 400
 
 
 def test_a_body_that_is_no_request_of_the_page_is_refused(user):
@@ -485,7 +491,7 @@ def test_two_uploads_of_the_same_bytes_are_two_files(user):
     assert all(len(folder.name) == 32 for folder in folders)
 
     # Taken back: the other one stays.
-    user.look(str(first))
+    user.analyze(str(first))
     clear = next(each for each in user.handlers().values() if ends(each, "clear"))
     for _ in range(3):
         user.post("run/predict", {"data": [None], "fn_index": clear["id"]})
@@ -523,7 +529,7 @@ def test_one_visitor_sees_and_stops_and_removes_nothing_of_another(user, page):
     other = Attacker(page).log_in()
     assert user.cookie != other.cookie
     theirs = json.loads(other.upload("theirs.mp4").body)[0]
-    other.look(theirs)
+    other.analyze(theirs)
     assert user.ask(f"/gradio_api/file={quote(theirs)}").status == 404
     assert other.ask(f"/gradio_api/file={quote(theirs)}").status == 200
     # By the name of the other's open page, which is in its requests alone.
@@ -540,7 +546,7 @@ def test_one_visitor_sees_and_stops_and_removes_nothing_of_another(user, page):
     for number in range(6):
         assert user.ask(f"/result/{number}").status == 404
         assert user.ask(f"/person/{number}/1.png").status == 404
-        for does in ("stop", "again", "remove", "rmtree", "__class__", None):
+        for does in ("stop", "resume", "remove", "rmtree", "__class__", None):
             fields = {"event_data": {"does": does, "job": number}, "fn_index": change["id"]}
             got = user.post("run/predict", {"data": []} | fields)
             assert b"theirs" not in got.body
@@ -631,7 +637,7 @@ def test_what_was_not_offered_is_refused_in_a_sentence(user, name, values):
 
 
 def test_a_moment_that_is_no_number_is_refused(user):
-    attempt = next(each for each in user.handlers().values() if ends(each, "try"))
+    attempt = next(each for each in user.handlers().values() if ends(each, "preview"))
     for moment in (NAN, INF, "0", "--help", None, [0], True):
         rest = ["people", "profile", "detector", "restorer", "strength"]
         data = [moment, False, *(ORDER[name] for name in rest)]

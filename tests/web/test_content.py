@@ -31,8 +31,8 @@ def test_a_restoration_is_shown_as_text(state):
     assert [link["href"] for link in links] == (['/result/"1'] if state == "done" else [])
     does = [button["data-does"] for button in found.named("button")]
     assert does == {
-        "waiting": ["stop"], "running": ["stop"], "stopping": [], "stopped": ["again", "remove"],
-        "failed": ["again", "remove"], "done": ["remove"],
+        "waiting": ["stop"], "running": ["stop"], "stopping": [], "stopped": ["resume", "remove"],
+        "failed": ["resume", "remove"], "done": ["remove"],
     }[state]  # fmt: skip
     assert [bar["value"] for bar in found.named("progress")] == ["0.5000"] * (state == "running")
 

@@ -179,7 +179,7 @@ def test_what_goes_wrong_or_is_interrupted(tmp_path, weights, shared, browser):
         expect(rows.nth(0)).to_contain_text("Stopped")
         rows.nth(1).get_by_role("button", name="Remove").click()
         expect(rows).to_have_count(1)
-        rows.nth(0).get_by_role("button", name="Go on").click()
+        rows.nth(0).get_by_role("button", name="Continue").click()
         expect(rows.nth(0)).to_contain_text(re.compile(r"frame \d+ of 282"))
         # The command that runs now is ended with the page.
     assert not subprocess.run(

@@ -207,7 +207,7 @@ def test_what_is_stopped_goes_on_from_there_behind_the_others(run, tmp_path):
         await until(lambda: job.is_over)
         assert (job.state, job.message) == ("stopped", "")
         other = add(jobs, "fetch")
-        jobs.again(job)
+        jobs.resume(job)
         assert jobs.jobs == [other, job]
         await until(lambda: job.is_over)
         assert (job.state, job.progress.done) == ("done", 4)
@@ -256,14 +256,14 @@ def test_the_one_that_runs_ends_with_the_list(run):
     assert kept[0].returncode is not None
 
 
-def test_both_lists_of_a_desk_end_with_their_commands(tmp_path):
+def test_both_lists_of_a_session_end_with_their_commands(tmp_path):
     program = tmp_path / "command.py"
     program.write_text(COMMAND)
 
     async def test():
-        desk = Session(tmp_path / "desk", command=(sys.executable, str(program)))
-        jobs = [add(desk.looks, "gated"), add(desk.restorations, "gated")]
-        work = asyncio.create_task(desk.work())
+        session = Session(tmp_path / "page", command=(sys.executable, str(program)))
+        jobs = [add(session.analyses, "gated"), add(session.restorations, "gated")]
+        work = asyncio.create_task(session.work())
         await until(lambda: all(map(at_gate, jobs)))
         processes = [job.process for job in jobs]
         work.cancel()

@@ -10,7 +10,7 @@ import pytest
 
 from vidrestore.web import access
 from vidrestore.web.access import Access
-from vidrestore.web.session import Kind, Session
+from vidrestore.web.session import AnalysisOptions, Session
 from vidrestore.web.tabs import Tabs
 from vidrestore.web.uploads import Upload
 
@@ -20,8 +20,8 @@ PORT = 1234
 def tabs_of(most: int, at_work: set[int] | None = None) -> tuple[Tabs, list[tuple[str, int]]]:
     forgotten: list[tuple[str, int]] = []
     tabs = Tabs(
-        lambda visitor, look_id: look_id in (at_work or set()),
-        lambda visitor, look_id: forgotten.append((visitor, look_id)),
+        lambda visitor, analysis_id: analysis_id in (at_work or set()),
+        lambda visitor, analysis_id: forgotten.append((visitor, analysis_id)),
         most,
     )
     return tabs, forgotten
@@ -35,7 +35,7 @@ def test_invented_names_leave_no_more_than_the_tabs_used_last():
         assert len(tabs) <= 10
     assert forgotten == []  # no video was looked at in them
     tab = tabs.claim("open", "me")
-    tab.look_id = 7
+    tab.analysis_id = 7
     for number in range(20):
         tabs.claim(f"more{number}", "me")
     assert forgotten == [("me", 7)]
@@ -45,7 +45,7 @@ def test_invented_names_leave_no_more_than_the_tabs_used_last():
 def test_a_tab_with_work_or_an_open_request_is_never_forgotten():
     tabs, forgotten = tabs_of(3, at_work={1})
     working, asking, idle = (tabs.claim(name, "me") for name in ("working", "asking", "idle"))
-    working.look_id, asking.open_requests, idle.look_id = 1, 1, 2
+    working.analysis_id, asking.open_requests, idle.analysis_id = 1, 1, 2
     for number in range(50):
         tabs.claim(f"tab{number}", "me")
     assert tabs.claim("working", "me") is working
@@ -154,18 +154,18 @@ def test_the_video_of_a_forgotten_tab_goes_and_that_of_a_working_one_stays(app, 
     client = Client(app)
     client.log_in()
     ((_, visitor),) = app._visitors.items()
-    looks = []
+    analyses = []
     for name in ("idle", "working"):
         assert client.join(name) == 200
         upload = stored(session, visitor)
-        looks.append(session.look(visitor, str(upload.path), Kind("none", "haar")))
-        session.tabs.claim(name, visitor).look_id = looks[-1].job_id
-    looks[0].state, looks[1].state = "done", "running"
+        analyses.append(session.analyze(visitor, str(upload.path), AnalysisOptions("none", "haar")))
+        session.tabs.claim(name, visitor).analysis_id = analyses[-1].job_id
+    analyses[0].state, analyses[1].state = "done", "running"
     for number in range(150):
         assert client.join(f"tab{number}") == 200
-    assert session.looks.jobs == [looks[1]]
-    assert not looks[0].folder.exists()
-    assert [upload.path for upload in session.uploads.of(visitor)] == [looks[1].source]
+    assert session.analyses.jobs == [analyses[1]]
+    assert not analyses[0].folder.exists()
+    assert [upload.path for upload in session.uploads.of(visitor)] == [analyses[1].source]
 
 
 def test_visitors_are_bounded_and_one_with_work_is_never_forgotten(app, session, monkeypatch):
@@ -174,11 +174,11 @@ def test_visitors_are_bounded_and_one_with_work_is_never_forgotten(app, session,
     for client in (working, keeping, using):
         assert client.log_in() == 303
     busy, keeper, _ = app._visitors.values()
-    looks = [
-        session.look(who, str(stored(session, who).path), Kind("none", "haar"))
+    analyses = [
+        session.analyze(who, str(stored(session, who).path), AnalysisOptions("none", "haar"))
         for who in (busy, keeper)
     ]
-    looks[1].state = "done"
+    analyses[1].state = "done"
     for _ in range(50):
         assert using.ask("/config")[0] == 200  # it comes again and again
         assert Client(app).log_in() == 303
@@ -193,10 +193,10 @@ def test_visitors_are_bounded_and_one_with_work_is_never_forgotten(app, session,
         assert Client(app).log_in() == 303
         stored(session, [*app._visitors.values()][-1])
     assert keeping.ask("/config")[0] == 403
-    assert not looks[1].folder.exists()
+    assert not analyses[1].folder.exists()
     assert session.uploads.of(keeper) == []
     assert working.ask("/config")[0] == 200
-    assert looks[0] in session.looks.jobs
+    assert analyses[0] in session.analyses.jobs
 
 
 def test_where_all_visitors_are_at_work_no_other_is_let_in(app, session, monkeypatch):
@@ -204,6 +204,6 @@ def test_where_all_visitors_are_at_work_no_other_is_let_in(app, session, monkeyp
     client = Client(app)
     client.log_in()
     ((_, visitor),) = app._visitors.items()
-    session.look(visitor, str(stored(session, visitor).path), Kind("none", "haar"))
+    session.analyze(visitor, str(stored(session, visitor).path), AnalysisOptions("none", "haar"))
     assert Client(app).log_in() == 429
     assert client.ask("/config")[0] == 200

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from vidrestore.web.folders import OwnFolders
-from vidrestore.web.session import Kind, Order, Session, pair_of, target_of
+from vidrestore.web.session import AnalysisOptions, RestoreOptions, Session, pair_of, target_of
 from vidrestore.web.uploads import Upload, Uploads
 
-HAAR = Kind("none", "haar")
+HAAR = AnalysisOptions("none", "haar")
 
 
 @pytest.fixture
@@ -102,13 +102,13 @@ def test_what_is_no_file_in_the_folder_is_not_kept(tmp_path, victim, what):
 
 def test_the_last_job_of_a_video_takes_it_along_and_no_other(tmp_path):
     async def test():
-        desk = Session(tmp_path / "desk")
-        first, second = store(desk.uploads), store(desk.uploads)
-        look, other = (desk.look("me", str(each.path), HAAR) for each in (first, second))
-        again = desk.look_again("me", look.job_id, Kind("none", "yunet"))
-        assert look not in desk.looks.jobs
+        session = Session(tmp_path / "page")
+        first, second = store(session.uploads), store(session.uploads)
+        first_job, other = (session.analyze("me", str(each.path), HAAR) for each in (first, second))
+        renewed = session.analyze_again("me", first_job.job_id, AnalysisOptions("none", "yunet"))
+        assert first_job not in session.analyses.jobs
         assert first.path.exists()
-        desk.looks.remove(again)
+        session.analyses.remove(renewed)
         assert not first.folder.exists()
         assert second.path.read_bytes() == b"some bytes"
         assert other.folder.is_dir()
@@ -118,9 +118,9 @@ def test_the_last_job_of_a_video_takes_it_along_and_no_other(tmp_path):
 
 def test_a_job_on_a_file_that_was_never_uploaded_removes_nothing_of_it(tmp_path, victim):
     async def test():
-        desk = Session(tmp_path / "desk")
-        job = desk.looks.add("me", victim / "tape.mp4", lambda folder: ("analyze", "x"))
-        desk.looks.remove(job)
+        session = Session(tmp_path / "page")
+        job = session.analyses.add("me", victim / "tape.mp4", lambda folder: ("analyze", "x"))
+        session.analyses.remove(job)
         assert not job.folder.exists()
 
     asyncio.run(test())
@@ -129,30 +129,31 @@ def test_a_job_on_a_file_that_was_never_uploaded_removes_nothing_of_it(tmp_path,
 
 def test_a_visitor_gets_no_file_of_another_and_drops_no_preview_of_another(tmp_path):
     async def test():
-        desk = Session(tmp_path / "desk")
+        session = Session(tmp_path / "page")
         mine, yours = (
-            desk.look(who, str(store(desk.uploads, who).path), HAAR) for who in ("me", "you")
+            session.analyze(who, str(store(session.uploads, who).path), HAAR)
+            for who in ("me", "you")
         )
-        order = Order(HAAR, "fusion", 1.0, ())
-        for look in (mine, yours):
-            look.outcome = {"analysis": {"people": []}}
-        trials = [
-            desk.try_out(look.owner, look.job_id, 0.5, order, close=False) for look in (mine, yours)
+        order = RestoreOptions(HAAR, "fusion", 1.0, ())
+        for job in (mine, yours):
+            job.outcome = {"analysis": {"people": []}}
+        previews = [
+            session.preview(job.owner, job.job_id, 0.5, order, close=False) for job in (mine, yours)
         ]
-        again = desk.try_out("me", mine.job_id, 0.6, order, close=False)
-        assert trials[0] not in desk.looks.jobs
-        assert trials[1] in desk.looks.jobs
-        job = desk.restore("me", mine.job_id, "high", ".mp4", order)
+        renewed = session.preview("me", mine.job_id, 0.6, order, close=False)
+        assert previews[0] not in session.analyses.jobs
+        assert previews[1] in session.analyses.jobs
+        job = session.restore("me", mine.job_id, "high", ".mp4", order)
         job.state = "done"
-        before = str(pair_of(again)[0])
-        assert desk.result("me", job.job_id) == target_of(job)
-        assert desk.portrait("me", mine.job_id, 1) is not None
-        assert desk.shown("me", before) is not None
-        assert desk.shown("me", str(mine.source)) == mine.source
-        assert desk.result("you", job.job_id) is None
-        assert desk.portrait("you", mine.job_id, 1) is None
-        assert desk.shown("you", before) is None
-        assert desk.shown("you", str(mine.source)) is None
-        assert desk.shown("me", "/etc/passwd") is None
+        before = str(pair_of(renewed)[0])
+        assert session.result("me", job.job_id) == target_of(job)
+        assert session.portrait("me", mine.job_id, 1) is not None
+        assert session.file_for_page("me", before) is not None
+        assert session.file_for_page("me", str(mine.source)) == mine.source
+        assert session.result("you", job.job_id) is None
+        assert session.portrait("you", mine.job_id, 1) is None
+        assert session.file_for_page("you", before) is None
+        assert session.file_for_page("you", str(mine.source)) is None
+        assert session.file_for_page("me", "/etc/passwd") is None
 
     asyncio.run(test())

@@ -43,7 +43,7 @@ _STATES = {
     "waiting": "Waiting for its turn",
     "running": "Starting",
     "stopping": "Stopping",
-    "stopped": "Stopped. Finished work is kept; Go on continues from there.",
+    "stopped": "Stopped. Finished work is kept; Continue goes on from there.",
 }
 
 CSS = """
@@ -342,7 +342,7 @@ def _buttons(job: Job) -> Sequence[tuple[str, str]]:
     if job.state in ("waiting", "running"):
         return [("stop", "Stop")]
     if job.state in ("stopped", "failed"):
-        return [("again", "Go on" if job.state == "stopped" else "Try again"), remove]
+        return [("resume", "Continue" if job.state == "stopped" else "Try again"), remove]
     return [remove] if job.is_over else []
 
 
@@ -412,16 +412,16 @@ def faces_html(links: Sequence[str]) -> str:
     return _html("faces", links)
 
 
-def nothing_to_restore(look: Job | None) -> str:
+def nothing_to_restore(analysis_job: Job | None) -> str:
     """Say why nothing can be restored.
 
     Args:
-        look: The job that analyzed the video; None if the video was removed.
+        analysis_job: The job that analyzed the video; None if the video was removed.
 
     Returns:
         A sentence with what to do.
     """
-    if look is None:
+    if analysis_job is None:
         return "The video is no longer here; choose it again above."
     return "No person is chosen; choose at least one person in step 2."
 

@@ -29,10 +29,10 @@ from vidrestore.web.access import visitor_of
 from vidrestore.web.queue import DEFECT, Job
 from vidrestore.web.session import (
     NO_PROFILE,
-    Kind,
-    Order,
+    AnalysisOptions,
+    RestoreOptions,
     Session,
-    kind_of,
+    options_of,
     pair_of,
     people_in,
     target_of,
@@ -53,7 +53,7 @@ _log = logging.getLogger("vidrestore")
 
 _CHOSEN_ONCE = (gr.Radio, gr.Dropdown)
 
-Shown = dict[Any, Any]
+Updates = dict[Any, Any]
 """New values of components, by component."""
 
 
@@ -197,8 +197,8 @@ class Page:
             0, 1, value=0, step=0.01, buttons=[], label=_moment_label(0), elem_id="moment"
         )
         self._close = gr.Checkbox(False, label="Crop to the largest face", elem_id="close")
-        self._try_button = gr.Button("Show before and after", elem_id="try")
-        self._tried = gr.HTML(elem_id="tried")
+        self._preview_button = gr.Button("Show before and after", elem_id="try")
+        self._preview_text = gr.HTML(elem_id="tried")
         self._slider = gr.ImageSlider(
             visible=False,
             type="filepath",
@@ -215,26 +215,31 @@ class Page:
         _quiet(self._list.click, self._change, [], [self._list])
 
     def _connect(self, blocks: gr.Blocks) -> None:
-        shown = [self._found, self._steps, self._people, self._jump, self._moment,
-                 self._suffix, self._slider, self._tried, self._started]  # fmt: skip
-        kind = [self._profile, self._detector]
+        outputs = [self._found, self._steps, self._people, self._jump, self._moment,
+                 self._suffix, self._slider, self._preview_text, self._started]  # fmt: skip
+        analysis_options = [self._profile, self._detector]
         of_profile = [self._strength, self._quality]
-        _quiet(self._upload.upload, self._look, [self._upload, *kind], shown)
-        _quiet(self._upload.clear, self._clear, [], shown)
-        _quiet(self._detector.input, self._look_again, kind, shown)
+        _quiet(self._upload.upload, self._analyze, [self._upload, *analysis_options], outputs)
+        _quiet(self._upload.clear, self._clear, [], outputs)
+        _quiet(self._detector.input, self._analyze_again, analysis_options, outputs)
         _quiet(self._profile.input, self._set_profile, [self._profile], of_profile)
-        _quiet(self._profile.input, self._look_again, kind, shown)
-        at_load = [*shown, *kind, *of_profile, self._list]
+        _quiet(self._profile.input, self._analyze_again, analysis_options, outputs)
+        at_load = [*outputs, *analysis_options, *of_profile, self._list]
         _quiet(blocks.load, self._load, [self._named], at_load, js=content.NAME_OF_TAB)
         _quiet(self._quality.change, _suffix_for, [self._quality, self._suffix], [self._suffix])
         # Not `input`, which a list also sends if the user leaves it without a choice.
         _quiet(self._jump.select, self._jump_to, [], [self._moment])
         _quiet(self._moment.change, _label_moment, [self._moment], [self._moment])
-        order = [self._people, *kind, self._restorer, self._strength]
-        trial = [self._moment, self._close, *order]
-        _quiet(self._try_button.click, self._try, trial, [self._tried, self._slider])
-        whole = [self._quality, self._suffix, *order]
-        _quiet(self._start_button.click, self._start, whole, [self._started, self._list])
+        restore_options = [self._people, *analysis_options, self._restorer, self._strength]
+        preview_inputs = [self._moment, self._close, *restore_options]
+        _quiet(
+            self._preview_button.click,
+            self._preview,
+            preview_inputs,
+            [self._preview_text, self._slider],
+        )
+        restore_inputs = [self._quality, self._suffix, *restore_options]
+        _quiet(self._start_button.click, self._start, restore_inputs, [self._started, self._list])
 
     def _tab(self, request: gr.Request) -> Tab:
         """Return the tab that sends a request."""
@@ -243,14 +248,14 @@ class Page:
             raise LookupError("a page of another visitor asks, or one too many")
         return tab
 
-    def _look_of(self, request: gr.Request) -> Job | None:
+    def _analysis_of(self, request: gr.Request) -> Job | None:
         """Return the analysis of the video in the tab that sends a request; None without one."""
         tab = self._tab(request)
-        return self._session.looks.find(tab.owner, tab.look_id)
+        return self._session.analyses.find(tab.owner, tab.analysis_id)
 
-    async def _look(
+    async def _analyze(
         self, upload: str | None, profile: str, detector: str, request: gr.Request
-    ) -> AsyncIterator[Shown]:
+    ) -> AsyncIterator[Updates]:
         """Analyze a new video."""
         stored = None if upload is None else self._session.uploads.find(upload, _visitor(request))
         if stored is None:
@@ -261,83 +266,96 @@ class Page:
             }
             return
         self._drop(request)
-        look = self._session.look(stored.owner, str(stored.path), Kind(profile, detector))
-        async for shown in self._follow(request, look):
-            yield shown
+        analysis_job = self._session.analyze(
+            stored.owner, str(stored.path), AnalysisOptions(profile, detector)
+        )
+        async for update in self._follow(request, analysis_job):
+            yield update
 
-    async def _look_again(
+    async def _analyze_again(
         self, profile: str, detector: str, request: gr.Request
-    ) -> AsyncIterator[Shown]:
+    ) -> AsyncIterator[Updates]:
         """Analyze the same video again if the options changed."""
-        look, kind = self._look_of(request), Kind(profile, detector)
+        analysis_job, options = self._analysis_of(request), AnalysisOptions(profile, detector)
         # A list sends the same event if the user leaves it without a choice.
-        if look is None or kind_of(look) == kind:
+        if analysis_job is None or options_of(analysis_job) == options:
             return
-        look = self._session.look_again(look.owner, look.job_id, kind)
-        async for shown in self._follow(request, look):
-            yield shown
+        analysis_job = self._session.analyze_again(analysis_job.owner, analysis_job.job_id, options)
+        async for update in self._follow(request, analysis_job):
+            yield update
 
-    async def _follow(self, request: gr.Request, look: Job) -> AsyncIterator[Shown]:
-        self._tab(request).look_id = look.job_id
+    async def _follow(self, request: gr.Request, analysis_job: Job) -> AsyncIterator[Updates]:
+        self._tab(request).analysis_id = analysis_job.job_id
         yield self._hidden()
-        async for shown in self._watch(look):
-            yield shown
+        async for update in self._watch(analysis_job):
+            yield update
 
-    async def _clear(self, request: gr.Request) -> Shown:
+    async def _clear(self, request: gr.Request) -> Updates:
         self._drop(request)
         return self._hidden()
 
     def _drop(self, request: gr.Request) -> None:
-        if (look := self._look_of(request)) is not None:
-            self._session.forget_look(look.owner, look.job_id)
-        self._tab(request).look_id = None
+        if (analysis_job := self._analysis_of(request)) is not None:
+            self._session.forget_analysis(analysis_job.owner, analysis_job.job_id)
+        self._tab(request).analysis_id = None
 
-    async def _load(self, named: str | None, request: gr.Request) -> AsyncIterator[Shown]:
+    async def _load(self, named: str | None, request: gr.Request) -> AsyncIterator[Updates]:
         """Show the last video of a tab that is loaded again."""
         tab = self._tab(request)
-        updates: Shown = {self._list: self._listed(tab.owner)}
-        has_video = tab.look_id is not None  # the user chose a video before this event came
+        updates: Updates = {self._list: self._listed(tab.owner)}
+        has_video = tab.analysis_id is not None  # the user chose a video before this event came
         if named is not None and _TAB.fullmatch(named):
             before = self._session.tabs.give_name(tab, named)
             if not has_video and before is not None:
-                tab.look_id, before.look_id = before.look_id, None
+                tab.analysis_id, before.analysis_id = before.analysis_id, None
         if has_video:
             yield updates
             return
-        look = self._look_of(request)
-        if look is None or look.state == "failed":
+        analysis_job = self._analysis_of(request)
+        if analysis_job is None or analysis_job.state == "failed":
             yield updates | {self._found: ""}
             return
-        kind = kind_of(look)
-        updates |= {self._profile: kind.profile, self._detector: kind.detector}
-        yield updates | await self._set_profile(kind.profile)
-        async for shown in self._watch(look):
-            yield shown
+        analysis_options = options_of(analysis_job)
+        updates |= {
+            self._profile: analysis_options.profile,
+            self._detector: analysis_options.detector,
+        }
+        yield updates | await self._set_profile(analysis_options.profile)
+        async for update in self._watch(analysis_job):
+            yield update
 
-    async def _watch(self, look: Job) -> AsyncIterator[Shown]:
-        name = look.source.name
-        async for text in _progress(look):
+    async def _watch(self, analysis_job: Job) -> AsyncIterator[Updates]:
+        name = analysis_job.source.name
+        async for text in _progress(analysis_job):
             yield {
-                self._found: content.status_html(f"{name}: {text}", share=content.share_done(look))
+                self._found: content.status_html(
+                    f"{name}: {text}", share=content.share_done(analysis_job)
+                )
             }
-        if look.state == "failed":
-            yield {self._found: content.status_html(content.sentence(look.message), is_wrong=True)}
-        elif look.state == "done":
+        if analysis_job.state == "failed":
+            yield {
+                self._found: content.status_html(
+                    content.sentence(analysis_job.message), is_wrong=True
+                )
+            }
+        elif analysis_job.state == "done":
             try:
-                yield self._people_of(look)
+                yield self._people_of(analysis_job)
             except (LookupError, TypeError, ValueError):
                 _log.exception("what was found in a video was not understood")
                 yield {self._found: content.status_html(content.sentence(DEFECT), is_wrong=True)}
 
-    def _people_of(self, look: Job) -> Shown:
-        analysis, people = look.outcome["analysis"], people_in(look)
+    def _people_of(self, analysis_job: Job) -> Updates:
+        analysis, people = analysis_job.outcome["analysis"], people_in(analysis_job)
         choices = content.people_choices(people)
-        faces = content.faces_html([f"/person/{look.job_id}/{number}.png" for _, number in choices])
-        found = content.status_html(f"{look.source.name}: {content.people_text(analysis)}")
+        faces = content.faces_html(
+            [f"/person/{analysis_job.job_id}/{number}.png" for _, number in choices]
+        )
+        found = content.status_html(f"{analysis_job.source.name}: {content.people_text(analysis)}")
         if not people:
             return {self._found: found}
         most = max(people, key=lambda person: float(person["seconds_on_screen"]))
-        suffix = look.source.suffix.lower()
+        suffix = analysis_job.source.suffix.lower()
         last_seconds = math.floor(100 * analysis["last_frame_seconds"]) / 100
         return {
             self._found: found + faces,
@@ -348,25 +366,25 @@ class Page:
             self._suffix: suffix if suffix in _SUFFIXES else _HOLDS_ALL,
         }
 
-    def _hidden(self) -> Shown:
+    def _hidden(self) -> Updates:
         return {
             self._steps: gr.update(visible=False),
             self._slider: gr.update(visible=False, value=None),
-            **dict.fromkeys((self._found, self._tried, self._started), ""),
+            **dict.fromkeys((self._found, self._preview_text, self._started), ""),
         }
 
-    async def _set_profile(self, profile: str) -> Shown:
+    async def _set_profile(self, profile: str) -> Updates:
         settings = load_settings(None if profile == NO_PROFILE else profile)
         return {self._strength: settings.paste.strength, self._quality: settings.encode.quality}
 
     async def _jump_to(self, chosen: gr.SelectData, request: gr.Request) -> Any:
-        look = self._look_of(request)
-        for person in () if look is None else people_in(look):
+        analysis_job = self._analysis_of(request)
+        for person in () if analysis_job is None else people_in(analysis_job):
             if str(person["person_id"]) == chosen.value:
                 return _clearest(person)
         return gr.skip()
 
-    async def _try(
+    async def _preview(
         self,
         moment: float,
         close: bool,
@@ -376,23 +394,33 @@ class Page:
         restorer: str,
         strength: float,
         request: gr.Request,
-    ) -> AsyncIterator[Shown]:
-        look = self._look_of(request)
-        if look is None or not people:
+    ) -> AsyncIterator[Updates]:
+        analysis_job = self._analysis_of(request)
+        if analysis_job is None or not people:
             yield {
-                self._tried: content.status_html(content.nothing_to_restore(look), is_wrong=True)
+                self._preview_text: content.status_html(
+                    content.nothing_to_restore(analysis_job), is_wrong=True
+                )
             }
             return
-        order = Order(Kind(profile, detector), restorer, strength, tuple(people))
-        job = self._session.try_out(look.owner, look.job_id, moment, order, close=close)
+        restore_options = RestoreOptions(
+            AnalysisOptions(profile, detector), restorer, strength, tuple(people)
+        )
+        job = self._session.preview(
+            analysis_job.owner, analysis_job.job_id, moment, restore_options, close=close
+        )
         async for text in _progress(job):
-            yield {self._tried: content.status_html(text, share=content.share_done(job))}
+            yield {self._preview_text: content.status_html(text, share=content.share_done(job))}
         if job.state == "failed":
-            yield {self._tried: content.status_html(content.sentence(job.message), is_wrong=True)}
+            yield {
+                self._preview_text: content.status_html(
+                    content.sentence(job.message), is_wrong=True
+                )
+            }
         elif job.state == "done":
             pair = tuple(map(str, pair_of(job)))
             yield {
-                self._tried: content.status_html(content.BEFORE_AFTER),
+                self._preview_text: content.status_html(content.BEFORE_AFTER),
                 self._slider: gr.update(value=pair, visible=True),
             }
 
@@ -406,21 +434,30 @@ class Page:
         restorer: str,
         strength: float,
         request: gr.Request,
-    ) -> Shown:
-        look = self._look_of(request)
-        if look is None or not people:
+    ) -> Updates:
+        analysis_job = self._analysis_of(request)
+        if analysis_job is None or not people:
             return {
-                self._started: content.status_html(content.nothing_to_restore(look), is_wrong=True)
+                self._started: content.status_html(
+                    content.nothing_to_restore(analysis_job), is_wrong=True
+                )
             }
-        order = Order(Kind(profile, detector), restorer, strength, tuple(people))
-        job = self._session.restore(look.owner, look.job_id, quality, suffix, order)
+        restore_options = RestoreOptions(
+            AnalysisOptions(profile, detector), restorer, strength, tuple(people)
+        )
+        job = self._session.restore(
+            analysis_job.owner, analysis_job.job_id, quality, suffix, restore_options
+        )
         text = f"{target_of(job).name} is in the list below. You can choose another video now."
-        return {self._started: content.status_html(text), self._list: self._listed(look.owner)}
+        return {
+            self._started: content.status_html(text),
+            self._list: self._listed(analysis_job.owner),
+        }
 
     async def _change(self, event: gr.EventData, request: gr.Request) -> str:
         """Do what a button of the list is for."""
         session, visitor = self._session, _visitor(request)
-        actions = {"stop": session.stop, "again": session.again, "remove": session.remove}
+        actions = {"stop": session.stop, "resume": session.resume, "remove": session.remove}
         data = event._data
         if isinstance(data, dict) and isinstance(data.get("does"), str):
             job = session.restorations.find(visitor, data.get("job"))
@@ -501,8 +538,8 @@ def _with_plain_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(handler)
         async def generator(*given: Any, **more: Any) -> AsyncIterator[Any]:
             try:
-                async for shown in handler(*given, **more):
-                    yield shown
+                async for update in handler(*given, **more):
+                    yield update
             except Exception as error:
                 raise _plain(error) from error
 

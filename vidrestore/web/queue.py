@@ -219,7 +219,7 @@ class Jobs:
         return next((job for job in self.of(owner) if job.job_id == job_id), None)
 
     def stop(self, job: Job) -> None:
-        """Stop a job that waits or runs; `again` continues it.
+        """Stop a job that waits or runs; `resume` continues it.
 
         Args:
             job: The job; one that is over stays as it is.
@@ -231,7 +231,7 @@ class Jobs:
             if job.process is not None:
                 _end(job.process)
 
-    def again(self, job: Job) -> None:
+    def resume(self, job: Job) -> None:
         """Put a job that was stopped or failed at the end of the list, to continue it.
 
         Args:

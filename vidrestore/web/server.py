@@ -177,19 +177,19 @@ def _add_files(app: FastAPI, session: Session) -> None:
             headers={"cache-control": "private, no-cache"},
         )
 
-    async def portrait(request: Request, look_id: int, person: int) -> FileResponse:
-        return sent(session.portrait(visitor_of(request.scope), look_id, person))
+    async def portrait(request: Request, analysis_id: int, person: int) -> FileResponse:
+        return sent(session.portrait(visitor_of(request.scope), analysis_id, person))
 
     async def result(request: Request, job_id: int) -> FileResponse:
         return sent(session.result(visitor_of(request.scope), job_id), to_keep=True)
 
-    async def shown(request: Request, named: str) -> FileResponse:
-        return sent(session.shown(visitor_of(request.scope), named))
+    async def page_file(request: Request, named: str) -> FileResponse:
+        return sent(session.file_for_page(visitor_of(request.scope), named))
 
     routes: dict[str, Callable[..., Awaitable[FileResponse]]] = {
-        "/person/{look_id}/{person}.png": portrait,
+        "/person/{analysis_id}/{person}.png": portrait,
         "/result/{job_id}": result,
-        "/gradio_api/file={named:path}": shown,
+        "/gradio_api/file={named:path}": page_file,
     }
     for address, answer in routes.items():
         # FastAPI cannot resolve the annotations of a nested function by their names.

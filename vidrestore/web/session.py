@@ -24,7 +24,7 @@ _NOT_HERE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class AnalysisOptions:
     """The options that decide which faces are found; all commands on a video use the same ones."""
 
     profile: str
@@ -34,10 +34,10 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RestoreOptions:
     """The options of a restoration."""
 
-    kind: Kind
+    analysis_options: AnalysisOptions
     """The options with which the video was analyzed."""
     restorer: str
     """The name of the restorer."""
@@ -74,24 +74,24 @@ class Session:
         self.weights = weights
         self.offline = offline
         self.uploads = Uploads(folder / "uploads")
-        self.looks = Jobs(folder / "looks", command, self._gone)
+        self.analyses = Jobs(folder / "analyses", command, self._gone)
         """The list of analyses and previews."""
         self.restorations = Jobs(folder / "restorations", command, self._gone)
-        self.tabs = Tabs(self._is_at_work, self._forget_look)
+        self.tabs = Tabs(self._is_at_work, self._forget_if_known)
 
     async def work(self) -> None:
         """Run the commands of both lists until cancelled."""
         async with asyncio.TaskGroup() as lists:
-            lists.create_task(self.looks.work())
+            lists.create_task(self.analyses.work())
             lists.create_task(self.restorations.work())
 
-    def look(self, owner: str, named: str, kind: Kind) -> Job:
+    def analyze(self, owner: str, named: str, options: AnalysisOptions) -> Job:
         """Analyze a video.
 
         Args:
             owner: The visitor who asks.
             named: The text by which the visitor names the upload.
-            kind: The options of the analysis.
+            options: The options of the analysis.
 
         Returns:
             The job of the analysis.
@@ -102,15 +102,15 @@ class Session:
         upload = self.uploads.find(named, owner)
         if upload is None:
             raise UsageError(_NOT_HERE)
-        return self._look(owner, upload.path, kind)
+        return self._add_analysis(owner, upload.path, options)
 
-    def look_again(self, owner: str, look_id: int, kind: Kind) -> Job:
+    def analyze_again(self, owner: str, analysis_id: int, options: AnalysisOptions) -> Job:
         """Analyze a video again with other options, and remove the earlier analysis.
 
         Args:
             owner: The visitor who asks.
-            look_id: The number of the earlier analysis.
-            kind: The new options.
+            analysis_id: The number of the earlier analysis.
+            options: The new options.
 
         Returns:
             The job of the new analysis.
@@ -118,28 +118,28 @@ class Session:
         Raises:
             UsageError: The visitor has no such analysis.
         """
-        look = _own(self.looks, owner, look_id)
-        again = self._look(owner, look.source, kind)
-        self.looks.remove(look)
-        return again
+        analysis_job = _own(self.analyses, owner, analysis_id)
+        new = self._add_analysis(owner, analysis_job.source, options)
+        self.analyses.remove(analysis_job)
+        return new
 
-    def forget_look(self, owner: str, look_id: int) -> None:
+    def forget_analysis(self, owner: str, analysis_id: int) -> None:
         """Remove the analysis and the previews of a video; its restorations continue.
 
         Args:
             owner: The visitor who asks.
-            look_id: The number of the analysis.
+            analysis_id: The number of the analysis.
 
         Raises:
             UsageError: The visitor has no such analysis.
         """
-        look = _own(self.looks, owner, look_id)
-        for job in (*self._previews_of(look), look):
-            self.looks.remove(job)
+        analysis_job = _own(self.analyses, owner, analysis_id)
+        for job in (*self._previews_of(analysis_job), analysis_job):
+            self.analyses.remove(job)
 
-    def _look(self, owner: str, source: Path, kind: Kind) -> Job:
-        own = self._of_kind(kind)
-        return self.looks.add(
+    def _add_analysis(self, owner: str, source: Path, options: AnalysisOptions) -> Job:
+        own = self._analysis_arguments(options)
+        return self.analyses.add(
             owner,
             source,
             lambda folder: [
@@ -148,16 +148,22 @@ class Session:
             ],
         )
 
-    def try_out(
-        self, owner: str, look_id: int, at_seconds: float, order: Order, *, close: bool
+    def preview(
+        self,
+        owner: str,
+        analysis_id: int,
+        at_seconds: float,
+        options: RestoreOptions,
+        *,
+        close: bool,
     ) -> Job:
         """Make a preview of one moment, and remove earlier previews of the video.
 
         Args:
             owner: The visitor who asks.
-            look_id: The number of the video's analysis.
+            analysis_id: The number of the video's analysis.
             at_seconds: The moment, in seconds from the start.
-            order: The options of the restoration.
+            options: The options of the restoration.
             close: Whether to crop to the largest face.
 
         Returns:
@@ -166,31 +172,38 @@ class Session:
         Raises:
             UsageError: The visitor has no such analysis, or a value is not allowed.
         """
-        look = _own(self.looks, owner, look_id)
+        analysis_job = _own(self.analyses, owner, analysis_id)
         if not 0 <= at_seconds < math.inf:
             raise UsageError(f"{quoted(at_seconds)} is no moment of a video; choose another")
-        own = self._of_order(look, order)
-        for job in self._previews_of(look):
-            self.looks.remove(job)
-        return self.looks.add(
+        own = self._restore_arguments(analysis_job, options)
+        for job in self._previews_of(analysis_job):
+            self.analyses.remove(job)
+        return self.analyses.add(
             owner,
-            look.source,
+            analysis_job.source,
             lambda folder: [
-                *("preview", str(look.source), "--at", f"{at_seconds:.3f}", "--apart"),
+                *("preview", str(analysis_job.source), "--at", f"{at_seconds:.3f}", "--apart"),
                 *(("--close",) if close else ()),
                 *("-o", str(folder / "moment.png"), *own),
             ],
         )
 
-    def restore(self, owner: str, look_id: int, quality: str, suffix: str, order: Order) -> Job:
+    def restore(
+        self,
+        owner: str,
+        analysis_id: int,
+        quality: str,
+        suffix: str,
+        options: RestoreOptions,
+    ) -> Job:
         """Restore a whole video.
 
         Args:
             owner: The visitor who asks.
-            look_id: The number of the video's analysis.
+            analysis_id: The number of the video's analysis.
             quality: The value of `--quality`.
             suffix: The suffix of the output, such as .mp4.
-            order: The options of the restoration.
+            options: The options of the restoration.
 
         Returns:
             The job; `target_of` gives its output.
@@ -198,19 +211,19 @@ class Session:
         Raises:
             UsageError: The visitor has no such analysis, or a value is not allowed.
         """
-        look = _own(self.looks, owner, look_id)
+        analysis_job = _own(self.analyses, owner, analysis_id)
         if not re.fullmatch(r"\.\w{1,8}", suffix):
             raise UsageError(f"{quoted(suffix)} is no kind of file; choose another")
-        name = f"{look.source.stem}-clear{suffix}"
-        own = ["--quality", _word(quality), *self._of_order(look, order)]
+        name = f"{analysis_job.source.stem}-clear{suffix}"
+        own = ["--quality", _word(quality), *self._restore_arguments(analysis_job, options)]
         return self.restorations.add(
             owner,
-            look.source,
-            lambda folder: ["restore", str(look.source), str(folder / name), *own],
+            analysis_job.source,
+            lambda folder: ["restore", str(analysis_job.source), str(folder / name), *own],
         )
 
     def stop(self, owner: str, job_id: int) -> None:
-        """Stop a restoration; `again` continues it.
+        """Stop a restoration; `resume` continues it.
 
         Args:
             owner: The visitor who asks.
@@ -221,7 +234,7 @@ class Session:
         """
         self.restorations.stop(_own(self.restorations, owner, job_id))
 
-    def again(self, owner: str, job_id: int) -> None:
+    def resume(self, owner: str, job_id: int) -> None:
         """Continue a restoration that was stopped or failed.
 
         Args:
@@ -231,7 +244,7 @@ class Session:
         Raises:
             UsageError: The visitor has no such restoration.
         """
-        self.restorations.again(_own(self.restorations, owner, job_id))
+        self.restorations.resume(_own(self.restorations, owner, job_id))
 
     def remove(self, owner: str, job_id: int) -> None:
         """Remove a restoration and its output.
@@ -254,7 +267,7 @@ class Session:
         Returns:
             True if a job of the visitor is not over, or a request is being answered.
         """
-        jobs = (*self.looks.of(owner), *self.restorations.of(owner))
+        jobs = (*self.analyses.of(owner), *self.restorations.of(owner))
         return self.tabs.has_open_requests(owner) or not all(job.is_over for job in jobs)
 
     def holds_files_of(self, owner: str) -> bool:
@@ -266,7 +279,7 @@ class Session:
         Returns:
             True if there is a job or an upload of the visitor.
         """
-        jobs = self.looks.of(owner) or self.restorations.of(owner)
+        jobs = self.analyses.of(owner) or self.restorations.of(owner)
         return bool(jobs or self.uploads.of(owner))
 
     def forget(self, owner: str) -> None:
@@ -276,25 +289,25 @@ class Session:
             owner: The visitor.
         """
         self.tabs.forget_all(owner)
-        for jobs in (self.looks, self.restorations):
+        for jobs in (self.analyses, self.restorations):
             for job in jobs.of(owner):
                 jobs.remove(job)
         for upload in self.uploads.of(owner):
             self.uploads.remove(upload)
 
-    def portrait(self, owner: str, look_id: int, person: int) -> Path | None:
+    def portrait(self, owner: str, analysis_id: int, person: int) -> Path | None:
         """Find the picture of a person.
 
         Args:
             owner: The visitor who asks.
-            look_id: The number of the analysis.
+            analysis_id: The number of the analysis.
             person: The number of the person.
 
         Returns:
             The path of the picture, which may not exist; None if the visitor has no such analysis.
         """
-        look = self.looks.find(owner, look_id)
-        return None if look is None else look.folder / f"person_{person}.png"
+        analysis_job = self.analyses.find(owner, analysis_id)
+        return None if analysis_job is None else analysis_job.folder / f"person_{person}.png"
 
     def result(self, owner: str, job_id: int) -> Path | None:
         """Find the output of a finished restoration.
@@ -309,7 +322,7 @@ class Session:
         job = self.restorations.find(owner, job_id)
         return None if job is None or job.state != "done" else target_of(job)
 
-    def shown(self, owner: str, named: str) -> Path | None:
+    def file_for_page(self, owner: str, named: str) -> Path | None:
         """Find a file that the page requests by a path: an upload, or a picture of a preview.
 
         Args:
@@ -325,49 +338,56 @@ class Session:
         return next((picture for picture in pictures if str(picture) == named), None)
 
     def _previews(self, owner: str) -> list[Job]:
-        return [job for job in self.looks.of(owner) if job.arguments[0] == "preview"]
+        return [job for job in self.analyses.of(owner) if job.arguments[0] == "preview"]
 
-    def _previews_of(self, look: Job) -> list[Job]:
-        return [job for job in self._previews(look.owner) if job.source == look.source]
-
-    def _of_order(self, look: Job, order: Order) -> list[str]:
-        if "analysis" not in look.outcome:
-            raise UsageError("the video is not analyzed yet; wait until the analysis is done")
-        known = {str(person["person_id"]) for person in people_in(look)}
-        if unknown := sorted(set(order.people) - known):
-            raise UsageError(f"person {quoted(unknown[0])} is not in this video; choose another")
-        if not 0 <= order.strength <= 1:
-            raise UsageError(f"the strength {quoted(order.strength)} is not from 0 to 1")
-        people = ("--people", ",".join(order.people)) if len(order.people) < len(known) else ()
+    def _previews_of(self, analysis_job: Job) -> list[Job]:
         return [
-            *("--restorer", _word(order.restorer), "--strength", f"{order.strength:g}"),
-            *people,
-            *self._of_kind(order.kind),
+            job for job in self._previews(analysis_job.owner) if job.source == analysis_job.source
         ]
 
-    def _of_kind(self, kind: Kind) -> list[str]:
+    def _restore_arguments(self, analysis_job: Job, options: RestoreOptions) -> list[str]:
+        if "analysis" not in analysis_job.outcome:
+            raise UsageError("the video is not analyzed yet; wait until the analysis is done")
+        known = {str(person["person_id"]) for person in people_in(analysis_job)}
+        if unknown := sorted(set(options.people) - known):
+            raise UsageError(f"person {quoted(unknown[0])} is not in this video; choose another")
+        if not 0 <= options.strength <= 1:
+            raise UsageError(f"the strength {quoted(options.strength)} is not from 0 to 1")
+        people = ("--people", ",".join(options.people)) if len(options.people) < len(known) else ()
         return [
-            *(() if kind.profile == NO_PROFILE else ("--profile", _word(kind.profile))),
-            *("--detector", _word(kind.detector)),
+            *(
+                "--restorer",
+                _word(options.restorer),
+                "--strength",
+                f"{options.strength:g}",
+            ),
+            *people,
+            *self._analysis_arguments(options.analysis_options),
+        ]
+
+    def _analysis_arguments(self, options: AnalysisOptions) -> list[str]:
+        return [
+            *(() if options.profile == NO_PROFILE else ("--profile", _word(options.profile))),
+            *("--detector", _word(options.detector)),
             *(() if self.weights is None else ("--weights", str(self.weights))),
             *(("--offline",) if self.offline else ()),
         ]
 
-    def _is_at_work(self, owner: str, look_id: int) -> bool:
+    def _is_at_work(self, owner: str, analysis_id: int) -> bool:
         """Whether a command runs or waits for the video of an analysis."""
-        look = self.looks.find(owner, look_id)
-        jobs = (*self.looks.of(owner), *self.restorations.of(owner))
-        return look is not None and any(
-            job.source == look.source and not job.is_over for job in jobs
+        analysis_job = self.analyses.find(owner, analysis_id)
+        jobs = (*self.analyses.of(owner), *self.restorations.of(owner))
+        return analysis_job is not None and any(
+            job.source == analysis_job.source and not job.is_over for job in jobs
         )
 
-    def _forget_look(self, owner: str, look_id: int) -> None:
-        if self.looks.find(owner, look_id) is not None:
-            self.forget_look(owner, look_id)
+    def _forget_if_known(self, owner: str, analysis_id: int) -> None:
+        if self.analyses.find(owner, analysis_id) is not None:
+            self.forget_analysis(owner, analysis_id)
 
     def _gone(self, gone: Job) -> None:
         """Remove the upload of a removed job if no other job needs it."""
-        left = (*self.looks.jobs, *self.restorations.jobs)
+        left = (*self.analyses.jobs, *self.restorations.jobs)
         if not any(job.source == gone.source for job in left):
             self.uploads.remove_at(gone.source)
 
@@ -387,29 +407,29 @@ def _word(value: str) -> str:
     return value
 
 
-def kind_of(look: Job) -> Kind:
+def options_of(analysis_job: Job) -> AnalysisOptions:
     """Return the options of an analysis.
 
     Args:
-        look: The job of the analysis.
+        analysis_job: The job of the analysis.
 
     Returns:
         The options.
     """
-    given = dict(zip(look.arguments, look.arguments[1:], strict=False))
-    return Kind(given.get("--profile", NO_PROFILE), given["--detector"])
+    given = dict(zip(analysis_job.arguments, analysis_job.arguments[1:], strict=False))
+    return AnalysisOptions(given.get("--profile", NO_PROFILE), given["--detector"])
 
 
-def people_in(look: Job) -> Sequence[dict[str, Any]]:
+def people_in(analysis_job: Job) -> Sequence[dict[str, Any]]:
     """Return the people in a video.
 
     Args:
-        look: The job of an analysis that is done.
+        analysis_job: The job of an analysis that is done.
 
     Returns:
         A mapping for each person; see `vidrestore.analysis.description.Person`.
     """
-    people: Sequence[dict[str, Any]] = look.outcome["analysis"]["people"]
+    people: Sequence[dict[str, Any]] = analysis_job.outcome["analysis"]["people"]
     return people
 
 

@@ -17,7 +17,7 @@ class Tab:
     """The visitor who named the tab first; no other visitor may use it."""
     name: str = ""
     """The browser's name for the tab, which stays the same when the page is loaded again."""
-    look_id: int | None = None
+    analysis_id: int | None = None
     """The number of the job that analyzes the video of this tab; None without a video."""
     open_requests: int = 0
     """The number of the tab's requests that the server is answering now."""
@@ -126,7 +126,7 @@ class Tabs:
         return [named for named, tab in self._tabs.items() if tab.owner == visitor]
 
     def _is_used(self, tab: Tab) -> bool:
-        is_at_work = tab.look_id is not None and self._is_at_work(tab.owner, tab.look_id)
+        is_at_work = tab.analysis_id is not None and self._is_at_work(tab.owner, tab.analysis_id)
         return is_at_work or tab.open_requests > 0
 
     def _has_room(self, visitor: str) -> bool:
@@ -141,5 +141,5 @@ class Tabs:
 
     def _forget(self, named: str) -> None:
         tab = self._tabs.pop(named)
-        if tab.look_id is not None:
-            self._on_forgotten(tab.owner, tab.look_id)
+        if tab.analysis_id is not None:
+            self._on_forgotten(tab.owner, tab.analysis_id)
