@@ -37,7 +37,7 @@ ALLOWED = {
 """(file, function) whose handlers need no line, and why."""
 
 LEVELS = ("debug", "info", "warning", "error", "exception", "log")
-NOTICES = ("notify", "on_notice", "_say", "log_handled")
+NOTICES = ("notify", "on_notice", "_notify", "log_handled")
 
 
 def silent(source: str) -> Iterator[tuple[str, int, str]]:
@@ -132,7 +132,7 @@ def test_what_tells_of_an_exception_is_seen() -> None:
         "_log.info('%s', a)",
         "logging.getLogger('vidrestore').debug('a')",
         "notify(on_event, 'a')",
-        "self._say('a')",
+        "self._notify('a')",
     )
     for line in handlers:
         assert list(silent(f"try:\n    a()\nexcept OSError:\n    {line}\n")) == []

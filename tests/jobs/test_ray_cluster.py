@@ -252,7 +252,7 @@ def test_the_count_of_frames_never_goes_back():
     progress = FrameCounter(100, lambda event: told.append(event.frame))
     one, other = Segment(0, 0, 50), Segment(1, 50, 100)
     for segment, written in ((one, 10), (other, 5), (one, 0), (one, 9), (one, 50), (other, 50)):
-        progress.tell(segment, written)
+        progress.report(segment, written)
     assert told == [10, 15, 55, 100]
 
 

@@ -52,7 +52,7 @@ class Desk:
             lost, _ = worker.render(segment)
             part, _ = worker.render(segment)
             assert lost.path != part.path
-            progress.tell(segment, segment.frame_count)
+            progress.report(segment, segment.frame_count)
             self.segments += 1
             yield segment, part
 

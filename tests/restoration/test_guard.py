@@ -45,7 +45,7 @@ from vidrestore.models.detectors.yunet import YuNet
 from vidrestore.models.recognizer import Recognizer, find_recognizer
 from vidrestore.restoration.faces import FaceFrame
 from vidrestore.restoration.guard import (
-    LOOK_EVERY,
+    IDENTITY_EVERY,
     REACH_FRAMES,
     UNLIKE,
     SimilarityJudge,
@@ -187,7 +187,7 @@ def test_a_recogniser_looks_at_fixed_frames_and_its_word_reaches_those_between()
     values[6] = 0
     found = strengths(guarded(said(values), judge))
     # Around the sixth also at what was used instead.
-    assert judge.looks == 12 // LOOK_EVERY + 3
+    assert judge.looks == 12 // IDENTITY_EVERY + 3
     assert found[6] == 0
     assert (found[[0, 1, 11]] == 1).all()
     whole = said(values)
@@ -308,9 +308,9 @@ def test_a_real_recogniser_tells_another_person_and_knows_the_same(models, recog
         frames = iter(face_frames(sources, results))
         list(guard(frames, recogniser, tally, Guard(**floors), tracks=[track]))
         known = tally.likeness_of(0)
-        assert known.looks == 2
+        assert known.comparisons == 2
         assert known.reduced == reduced
-        assert known.identity_used / known.looks >= FLOORS["identity"]
+        assert known.identity_used / known.comparisons >= FLOORS["identity"]
 
 
 def test_counts_add_up_over_segments_and_survive_json():

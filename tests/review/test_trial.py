@@ -14,14 +14,21 @@ from vidrestore.common.events import Progress
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.geometry import apply, template
 from vidrestore.models.restorers import Restorer
-from vidrestore.review.portrait import CROP_PX, WEAR, as_picture, clean_portrait, cut, place_in_crop
+from vidrestore.review.portrait import (
+    CROP_PX,
+    DEGRADATIONS,
+    as_picture,
+    clean_portrait,
+    cut,
+    place_in_crop,
+)
 from vidrestore.review.trial import (
     TEMPLATES,
     Row,
     Score,
     Template,
     Trial,
-    run_tryout,
+    run_trial,
     try_restorer,
 )
 
@@ -68,8 +75,8 @@ def plain() -> Trial:
     return try_restorer(Fake(lambda image: image))
 
 
-def mean(tryout: Trial, value: Callable[[Score], float], where: Template | None) -> float:
-    return float(np.mean([value(row.score) for row in tryout.rows if row.template == where]))
+def mean(trial: Trial, value: Callable[[Score], float], where: Template | None) -> float:
+    return float(np.mean([value(row.score) for row in trial.rows if row.template == where]))
 
 
 def test_the_landmarks_stand_on_the_face() -> None:
@@ -88,19 +95,19 @@ def test_the_crop_puts_them_where_the_template_says(name: Template) -> None:
     assert np.abs(placed - (template(name) * CROP_PX - 0.5)).max() < 20
 
 
-@pytest.mark.parametrize("wear", WEAR)
-def test_wear_wears_and_is_the_same_each_time(wear: str, plain: Trial) -> None:
+@pytest.mark.parametrize("wear", DEGRADATIONS)
+def test_wear_wears_and_is_the_same_each_time(degradation: str, plain: Trial) -> None:
     picture = as_picture(clean_portrait()[0])
-    once, again = WEAR[wear](picture), WEAR[wear](picture)
+    once, again = DEGRADATIONS[degradation](picture), DEGRADATIONS[degradation](picture)
     assert np.array_equal(once, again)
     assert once.shape == picture.shape
     assert np.abs(once.astype(int) - picture).mean() > 2
 
 
 def test_nothing_done_scores_as_the_worn_portrait(plain: Trial) -> None:
-    assert [(row.wear, row.template) for row in plain.rows] == [
-        *((wear, None) for wear in WEAR),
-        *((wear, name) for wear in WEAR for name in TEMPLATES),
+    assert [(row.degradation, row.template) for row in plain.rows] == [
+        *((degradation, None) for degradation in DEGRADATIONS),
+        *((degradation, name) for degradation in DEGRADATIONS for name in TEMPLATES),
     ]
     worn = mean(plain, lambda score: score.psnr_db, None)
     for name in TEMPLATES:
@@ -124,39 +131,39 @@ def test_a_shift_is_measured_in_pixels_at_512() -> None:
 
 @pytest.mark.parametrize("own", TEMPLATES)
 def test_the_template_that_the_restorer_knows_is_named(own: Template) -> None:
-    tryout = try_restorer(Knowing(own))
-    assert tryout.restores
-    assert tryout.better_template == own
-    assert f"--set align.template={own}" in tryout.verdict
-    assert tryout.verdict.startswith(f"The template {own} is better in ")
-    clean = mean(tryout, lambda score: score.true_detail, own)
+    trial = try_restorer(Knowing(own))
+    assert trial.restores
+    assert trial.better_template == own
+    assert f"--set align.template={own}" in trial.verdict
+    assert trial.verdict.startswith(f"The template {own} is better in ")
+    clean = mean(trial, lambda score: score.true_detail, own)
     assert clean == pytest.approx(1.0, abs=0.15)
 
 
 def test_numbers_of_untrained_weights_are_said_to_mean_nothing() -> None:
-    tryout = try_restorer(Fake(lambda image: torch.rand_like(image)))
-    assert not tryout.restores
-    assert tryout.better_template is None
-    assert "mean nothing" in tryout.verdict
-    assert "align.template" not in tryout.verdict
+    trial = try_restorer(Fake(lambda image: torch.rand_like(image)))
+    assert not trial.restores
+    assert trial.better_template is None
+    assert "mean nothing" in trial.verdict
+    assert "align.template" not in trial.verdict
 
 
 def scored(gpen: Score, ffhq: Score) -> Trial:
-    rows = [Row(wear, None, Score(0.2, 0.2, 28.0)) for wear in WEAR]
-    rows += [Row(w, t, s) for w in WEAR for t, s in (("gpen", gpen), ("ffhq", ffhq))]
+    rows = [Row(degradation, None, Score(0.2, 0.2, 28.0)) for degradation in DEGRADATIONS]
+    rows += [Row(w, t, s) for w in DEGRADATIONS for t, s in (("gpen", gpen), ("ffhq", ffhq))]
     return Trial("fake", "gpen", tuple(rows), np.zeros((1, 1, 3), np.uint8))
 
 
 def test_a_tie_names_no_template() -> None:
-    tryout = scored(Score(1.0, 0.5, 27.0), Score(1.01, 0.501, 27.01))
-    assert tryout.better_template is None
-    assert "Neither" in tryout.verdict
+    trial = scored(Score(1.0, 0.5, 27.0), Score(1.01, 0.501, 27.01))
+    assert trial.better_template is None
+    assert "Neither" in trial.verdict
 
 
 def test_the_verdict_counts_both_ways() -> None:
-    tryout = scored(Score(1.0, 0.5, 27.0), Score(0.5, 0.7, 26.0))
-    assert (tryout.wins("gpen"), tryout.wins("ffhq")) == (3, 6)
-    assert "ffhq is better in 6 of 9 comparisons and worse in 3" in tryout.verdict
+    trial = scored(Score(1.0, 0.5, 27.0), Score(0.5, 0.7, 26.0))
+    assert (trial.wins("gpen"), trial.wins("ffhq")) == (3, 6)
+    assert "ffhq is better in 6 of 9 comparisons and worse in 3" in trial.verdict
 
 
 def test_what_is_not_finite_is_refused() -> None:
@@ -167,12 +174,12 @@ def test_what_is_not_finite_is_refused() -> None:
 def test_restorers_that_look_at_neighbours_get_them(tmp_path: Path) -> None:
     settings = load_settings(options={"restore.restorer": "fusion", "restore.device": "cpu"})
     events: list[Progress] = []
-    tryout = run_tryout(settings, tmp_path / "sheet.png", on_event=events.append)
-    assert tryout.restores
+    trial = run_trial(settings, tmp_path / "sheet.png", on_event=events.append)
+    assert trial.restores
     assert [event.frame for event in events] == [1, 2, 3, 4, 5, 6]
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     assert sheet is not None
-    assert np.array_equal(sheet[..., ::-1], tryout.sheet)
+    assert np.array_equal(sheet[..., ::-1], trial.sheet)
 
 
 @pytest.fixture
@@ -192,5 +199,5 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sheet_that_cannot_be(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "b.png").write_bytes(b"a photo")
     with pytest.raises(UsageError, match=reason):
-        run_tryout(load_settings(), tmp_path / name)
+        run_trial(load_settings(), tmp_path / name)
     assert (tmp_path / "b.png").read_bytes() == b"a photo"

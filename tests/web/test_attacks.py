@@ -165,7 +165,7 @@ import json, re, tempfile
 from pathlib import Path
 from vidrestore.web import server
 folder = Path(tempfile.mkdtemp())
-server._keep_to_itself(folder)
+server._confine_gradio(folder)
 app = server._app(server.ServerOptions("127.0.0.1", None, 1), folder, 1)._app
 def of(routes):
     for route in routes:
@@ -415,7 +415,7 @@ from pathlib import Path
 import httpx
 from vidrestore.web import access, server
 folder = Path(tempfile.mkdtemp())
-server._keep_to_itself(folder)
+server._confine_gradio(folder)
 app = server._app(server.ServerOptions("127.0.0.1", None, 1), folder, 1)._app
 async def within(scope, receive, send):
     await app({{**scope, access.VISITOR: "me"}}, receive, send)

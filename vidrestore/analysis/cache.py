@@ -184,8 +184,8 @@ def _settings_hash(settings: Settings, span: TimeRange | None) -> str:
         *(getattr(settings, name) for name in ("fields", "detect", "shots", "track", "people")),
         align,
     ]
-    asked = repr((span, settings.decode.fps, settings.decode.input_curve))
-    text = "\n".join([version("vidrestore"), asked, *(p.as_text() for p in parts)])
+    options = repr((span, settings.decode.fps, settings.decode.input_curve))
+    text = "\n".join([version("vidrestore"), options, *(p.as_text() for p in parts)])
     digest = hashlib.sha256(text.encode())
     digest.update(repr(recognizer_folder(settings)).encode())
     if can_be_found(curve := Path(settings.decode.input_curve)) and curve.is_file():

@@ -38,7 +38,7 @@ _LESS_SURE = 0.5
 
 
 def faces_in_boxes(
-    asked: ShotList,
+    wanted_shots: ShotList,
     analysis: Analysis,
     source: Path,
     settings: Settings,
@@ -52,7 +52,7 @@ def faces_in_boxes(
     notice counts the boxes without a face.
 
     Args:
-        asked: The list of shots.
+        wanted_shots: The list of shots.
         analysis: The analysis of the source.
         source: The source, of which the marked frames are read again.
         settings: The settings; `detect`, `restore` (for the device) and `weights` matter.
@@ -70,7 +70,7 @@ def faces_in_boxes(
     """
     boxes = sorted({
         mark
-        for shot in asked.shots if not shot.skip
+        for shot in wanted_shots.shots if not shot.skip
         for face in shot.faces
         for mark in face if shot.start <= mark[0] < min(shot.end, analysis.frame_count)
     })  # fmt: skip

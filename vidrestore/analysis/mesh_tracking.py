@@ -78,7 +78,7 @@ class Pictures:
     larger: Callable[[float], tuple[Picture, float]] | None = None
     """Returns the upright picture at about this many times the size of `view`, at most at the size
     of the frame, and its exact size as a multiple; None where the frame is not larger."""
-    _made: tuple[Picture, float] | None = field(default=None)
+    _detections: tuple[Picture, float] | None = field(default=None)
 
     def fitting(self, squares: Iterable[Square]) -> None:
         """Make the larger picture now, if the smallest of some squares needs it.
@@ -87,10 +87,10 @@ class Pictures:
             squares: The squares that will be looked at.
         """
         sides = [square.side_px for square in squares]
-        if self.larger is None or self._made is not None or not sides:
+        if self.larger is None or self._detections is not None or not sides:
             return
         if min(sides) < _TOO_SMALL * INPUT_PX:
-            self._made = self.larger(INPUT_PX / max(min(sides), 1.0))
+            self._detections = self.larger(INPUT_PX / max(min(sides), 1.0))
 
     def best(self, square: Square) -> tuple[Picture, float]:
         """Return the picture in which to look at a square.
@@ -101,8 +101,8 @@ class Pictures:
         Returns:
             The picture, and its size as a multiple of `view`.
         """
-        if self._made is not None and square.side_px < _TOO_SMALL * INPUT_PX:
-            return self._made
+        if self._detections is not None and square.side_px < _TOO_SMALL * INPUT_PX:
+            return self._detections
         return self.view, 1.0
 
 
@@ -121,7 +121,7 @@ class MeshTracker:
         self._unconfirmed: list[Detection] = []
         self._known: list[Detection] = []
         self._before: list[Mesh] = []
-        self._made: dict[int, Detection] = {}
+        self._detections: dict[int, Detection] = {}
         self._seen: list[Detection] = []
         self._meshes: list[Mesh] = []
         # What was no face, each with the number of the frame that saw it last.
@@ -133,7 +133,7 @@ class MeshTracker:
     def begin(self) -> None:
         """Begin the next frame, in which no face is known yet."""
         self._before, self._meshes = self._meshes, []
-        self._made.clear()
+        self._detections.clear()
         self._seen = []
         self._frame += 1
         oldest = self._frame - _REJECTED_FRAMES
@@ -225,13 +225,13 @@ class MeshTracker:
 
     def _detection_of(self, mesh: Mesh) -> Detection:
         """Return the detection of a mesh of this frame, made once."""
-        found = self._made.get(id(mesh)) or detection_of(mesh)
+        found = self._detections.get(id(mesh)) or detection_of(mesh)
         if found.detector_landmarks is None:
             own = [face for face in self._seen if _explains(mesh, face)]
             if own:
                 best = max(own, key=lambda face: face.score)
                 found = replace(found, detector_landmarks=best.landmarks)
-        self._made[id(mesh)] = found
+        self._detections[id(mesh)] = found
         return found
 
     def _keep(self, mesh: Mesh) -> None:

@@ -233,7 +233,7 @@ class _Linkage:
         self._lengths = np.sqrt(self._products.diagonal())
         # The index is the first track of the group, the value the number of merges before the
         # group was made; -1: the group was merged into another one.
-        self._made: npt.NDArray[np.int64] = np.zeros(n, np.int64)
+        self._created_at: npt.NDArray[np.int64] = np.zeros(n, np.int64)
         self._lists: list[npt.NDArray[np.int32]] = []
         self._at = [0] * n
         self._fronts: list[tuple[float, int, int, int, int]] = []
@@ -246,7 +246,7 @@ class _Linkage:
         count = 0
         while self._fronts:
             _, a, b, owner, made = heapq.heappop(self._fronts)
-            if self._made[owner] != made:
+            if self._created_at[owner] != made:
                 continue
             other = a if owner == b else b
             if not self._is_in_list(other, made):
@@ -265,9 +265,9 @@ class _Linkage:
         self._lengths[a] = math.sqrt(max(square, 0.0))
         apart[a] |= apart[b]
         apart[:, a] = apart[a]
-        self._made[a], self._made[b] = count, -1
+        self._created_at[a], self._created_at[b] = count, -1
         self._lists[b] = self._lists[b][:0]
-        self._lists[a], self._at[a] = self._candidates(a, np.flatnonzero(self._made >= 0)), 0
+        self._lists[a], self._at[a] = self._candidates(a, np.flatnonzero(self._created_at >= 0)), 0
         self._push(a)
 
     def _candidates(self, group: int, others: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
@@ -284,7 +284,7 @@ class _Linkage:
 
     def _push(self, group: int) -> None:
         """Push the first existing entry of the list of a group to the heap, if there is one."""
-        others, made = self._lists[group], int(self._made[group])
+        others, made = self._lists[group], int(self._created_at[group])
         at, step = self._at[group], _LOOK_AHEAD
         while at < len(others):
             exists = self._is_in_list(others[at : at + step], made)
@@ -301,7 +301,7 @@ class _Linkage:
 
     def _is_in_list(self, others: Any, made: int) -> Any:
         """Tell whether groups still are what they were when a list was made after `made` merges."""
-        return (self._made[others] >= 0) & (self._made[others] <= made)
+        return (self._created_at[others] >= 0) & (self._created_at[others] <= made)
 
 
 def _weighted_embeddings(tracks: Sequence[RawTrack]) -> npt.NDArray[np.float64]:

@@ -191,8 +191,8 @@ def last_duration(analysis: Analysis) -> int:
         The duration in units of the time base, at least 1.
     """
     pts, info = analysis.pts, analysis.info
-    shown = int(pts[-1] - pts[0]) * info.time_base
-    left = round((Fraction(info.duration_seconds_from_header) - shown) / info.time_base)
+    lasted = int(pts[-1] - pts[0]) * info.time_base
+    left = round((Fraction(info.duration_seconds_from_header) - lasted) / info.time_base)
     nominal = max(1, round(1 / (info.frame_rate * info.time_base)))
     longest = int(np.diff(pts).max(initial=nominal))
     return left if 0 < left <= 2 * longest else nominal

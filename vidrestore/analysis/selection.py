@@ -127,24 +127,24 @@ def applied(
             )
         analysis = with_large(analysis, choice.min_face_px)
     if before.face_count and not analysis.face_count:
-        raise UsageError(_leaves_nobody(choice, before))
+        raise UsageError(_empty_choice(choice, before))
     if choice.shots is not None:
-        asked = shot_list.read(choice.shots, analysis.pts, analysis.info.time_base)
-        if asked.fingerprint and asked.fingerprint != analysis.fingerprint:
+        wanted_shots = shot_list.read(choice.shots, analysis.pts, analysis.info.time_base)
+        if wanted_shots.fingerprint and wanted_shots.fingerprint != analysis.fingerprint:
             raise InputError(f"{choice.shots} is of another video than {source}")
         chosen = analysis
-        points = faces_in_boxes(asked, analysis, source, settings, span, on_event)
-        analysis = with_shots(analysis, asked, settings, points)
+        points = faces_in_boxes(wanted_shots, analysis, source, settings, span, on_event)
+        analysis = with_shots(analysis, wanted_shots, settings, points)
         if chosen.face_count and not analysis.face_count and not may_leave_nobody:
             raise ConfigError(
-                f"{choice.shots} leaves nobody to restore in any shot, {_who_is_there(before)}; "
+                f"{choice.shots} leaves nobody to restore in any shot, {_people_there(before)}; "
                 "take back a skip, a strength of 0 or a list of people in it"
             )
-        names = restorers_of(asked, analysis.frame_count)
+        names = restorers_of(wanted_shots, analysis.frame_count)
     return analysis, names
 
 
-def _leaves_nobody(choice: Choice, analysis: Analysis) -> str:
+def _empty_choice(choice: Choice, analysis: Analysis) -> str:
     """Return the sentence for a choice after which no face of an analysis is restored."""
     given = {
         "--people": choice.people,
@@ -153,7 +153,7 @@ def _leaves_nobody(choice: Choice, analysis: Analysis) -> str:
     }
     options = [f"{name} {value}" for name, value in given.items() if value is not None]
     return (
-        f"{' with '.join(options)} leaves nobody to restore, {_who_is_there(analysis)}; "
+        f"{' with '.join(options)} leaves nobody to restore, {_people_there(analysis)}; "
         "vidrestore analyze lists the people"
     )
 
@@ -247,7 +247,7 @@ def with_large(analysis: Analysis, min_face_px: float) -> Analysis:
 
 def with_shots(
     analysis: Analysis,
-    asked: ShotList,
+    wanted_shots: ShotList,
     settings: Settings,
     points: Mapping[Marked, FloatArray] = NO_POINTS,
 ) -> Analysis:
@@ -257,7 +257,7 @@ def with_shots(
 
     Args:
         analysis: The analysis.
-        asked: The list of shots.
+        wanted_shots: The list of shots.
         settings: The settings; `align` counts for faces marked by hand.
         points: The landmarks of the faces inside boxes drawn by hand, a result of
             `faces_in_boxes`. Default: the landmarks are guessed from the boxes.
@@ -272,7 +272,7 @@ def with_shots(
     there = {track.person_id for track in analysis.tracks}
     factors = [np.ones(len(track.matrices), np.float32) for track in analysis.tracks]
     by_frame = TracksByFrame(analysis.tracks)
-    for shot in asked.shots:
+    for shot in wanted_shots.shots:
         unknown = sorted(set(shot.people or ()) - there)
         if unknown:
             numbers = ", ".join(map(str, sorted(there)))
@@ -296,17 +296,17 @@ def with_shots(
     )
     return _with_left_out(
         analysis,
-        [*tracks, *_marked_tracks(analysis, asked, settings, points)],
+        [*tracks, *_marked_tracks(analysis, wanted_shots, settings, points)],
         "left out by the shots",
         left_out,
     )
 
 
-def restorers_of(asked: ShotList, frame_count: int) -> list[tuple[int, str | None]]:
+def restorers_of(wanted_shots: ShotList, frame_count: int) -> list[tuple[int, str | None]]:
     """List the restorers that a list of shots asks for.
 
     Args:
-        asked: The list of shots.
+        wanted_shots: The list of shots.
         frame_count: The number of frames of the video.
 
     Returns:
@@ -314,7 +314,7 @@ def restorers_of(asked: ShotList, frame_count: int) -> list[tuple[int, str | Non
         of the settings.
     """
     stretches: list[tuple[int, str | None]] = [(0, None)]
-    for shot in asked.shots:
+    for shot in wanted_shots.shots:
         for at, name in ((shot.start, shot.restorer), (shot.end, None)):
             if stretches[-1][0] == at:
                 stretches[-1] = (at, name)
@@ -339,7 +339,7 @@ def _factors(shot: Shot, person: int, frames: npt.NDArray[np.int64]) -> npt.NDAr
 
 def _marked_tracks(
     analysis: Analysis,
-    asked: ShotList,
+    wanted_shots: ShotList,
     settings: Settings,
     points: Mapping[Marked, FloatArray],
 ) -> list[Track]:
@@ -347,7 +347,7 @@ def _marked_tracks(
     info, how = analysis.info, settings.align
     to_frame = invert(upright(info).matrix)
     raw, strengths = [], []
-    for shot in asked.shots:
+    for shot in wanted_shots.shots:
         for face in () if shot.skip else shot.faces:
             if not shot.start <= face[0][0] < shot.end:
                 raise ConfigError(
@@ -390,7 +390,7 @@ def _marked_tracks(
     ]
 
 
-def _who_is_there(analysis: Analysis) -> str:
+def _people_there(analysis: Analysis) -> str:
     """Name the people of an analysis of whom some face would be restored without a choice."""
     there = sorted({track.person_id for track in analysis.tracks if track.strength.any()})
     return f"and the faces that can be restored are those of {people_listed(there)}"

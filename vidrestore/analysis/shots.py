@@ -41,7 +41,7 @@ class ShotFinder:
         # replaced; and the same pictures unchanged.
         self._steady: deque[Picture] = deque()
         self._pictures: deque[Picture] = deque()
-        self._restless, self._change = array("d"), array("d")
+        self._differences, self._change = array("d"), array("d")
 
     def add(self, thumbnail: Picture) -> None:
         """Add the picture of the next frame.
@@ -51,22 +51,22 @@ class ShotFinder:
         """
         if self._steady:
             last = self._pictures[-1] if self._pictures else self._steady[0]
-            self._restless.append(_change(last, thumbnail))
+            self._differences.append(_change(last, thumbnail))
             self._pictures.append(thumbnail)
         self._steady.append(thumbnail)
         if len(self._pictures) > _FLASH_FRAMES:
-            self._settle()
+            self._confirm_oldest()
 
     def shots(self) -> tuple[tuple[int, int], ...]:
         """Return the shots: half-open [start, end) ranges that together cover all pictures."""
         if not self._steady:
             return ()
         while self._pictures:
-            self._settle()
-        restless, change = np.array(self._restless), np.array(self._change)
+            self._confirm_oldest()
+        differences, change = np.array(self._differences), np.array(self._change)
         starts = [0]
         for t in np.flatnonzero(change >= self._cut).tolist():
-            around = [*restless[max(0, t - _AROUND) : t], *restless[t + 1 : t + 1 + _AROUND]]
+            around = [*differences[max(0, t - _AROUND) : t], *differences[t + 1 : t + 1 + _AROUND]]
             typical = float(np.median(around)) if around else 0.0
             least = max(self._cut, self._contrast * typical)
             earlier = change[max(0, t - _APART) : t].max(initial=0)
@@ -74,10 +74,10 @@ class ShotFinder:
                 starts.append(t + 1)
         return tuple(zip(starts, [*starts[1:], len(change) + 1], strict=True))
 
-    def _settle(self) -> None:
+    def _confirm_oldest(self) -> None:
         """Replace a flash that begins at the oldest picture with the picture before it."""
         before, pictures = self._steady.popleft(), list(self._pictures)
-        if self._restless[len(self._change)] >= self._cut:
+        if self._differences[len(self._change)] >= self._cut:
             for end in range(1, min(1 + _FLASH_FRAMES, len(pictures))):
                 is_brighter = all(p.mean() - before.mean() >= self._cut for p in pictures[:end])
                 if is_brighter and _change(before, pictures[end]) < self._cut:

@@ -120,7 +120,7 @@ class _Header(_Stored):
     people_are_joined: bool
 
     @model_validator(mode="after")
-    def _fits_together(self) -> _Header:
+    def _check_consistency(self) -> _Header:
         _must(all(0 <= start < end for start, end in self.shots), "a shot has no frame")
         if (margins := self.margins) is not None:
             own = self.info if self.fields is None else self.fields.info

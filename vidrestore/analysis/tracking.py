@@ -296,13 +296,13 @@ def _likeness_across(vectors: Array) -> Array:
 def _most_sudden(path: _Path, first: int, last: int) -> int:
     """Return the index in (first, last] that is furthest from its expected place or after a gap."""
 
-    def surprise(i: int) -> float:
+    def deviation(i: int) -> float:
         expected = path[i - 1].face.landmarks + _shift(path[:i], path[i].frame)
         off = np.linalg.norm(path[i].face.landmarks - expected, axis=-1).mean()
         missed = path[i].frame - path[i - 1].frame - 1
         return float(off / _size(path[i].face)) + missed
 
-    return max(range(first + 1, last + 1), key=surprise)
+    return max(range(first + 1, last + 1), key=deviation)
 
 
 def _joined(paths: list[_Path], gap: int, similarity: float) -> list[_Path]:

@@ -323,9 +323,13 @@ class Observations(Sequence[Observation]):
     def __getitem__(self, at: slice) -> Sequence[Observation]: ...
     def __getitem__(self, at: int | slice) -> Observation | Sequence[Observation]:
         places = range(len(self))[at]
-        return self._made(places) if isinstance(places, int) else [*map(self._made, places)]
+        return (
+            self._observation(places)
+            if isinstance(places, int)
+            else [*map(self._observation, places)]
+        )
 
-    def _made(self, index: int) -> Observation:
+    def _observation(self, index: int) -> Observation:
         packed = self._faces[index]
         faces = tuple(_detections(packed))
         sharpness = tuple(np.frombuffer(packed.sharpness).tolist())

@@ -62,7 +62,7 @@ def _run(given: Sequence[str], interruption: Interruption) -> int:
     debug, verbose = "--debug" in given, "--verbose" in given
     given = [a for a in given if a not in ("--debug", "--verbose")]
     try:
-        with _log_shown() if verbose else nullcontext():
+        with _log_to_stderr() if verbose else nullcontext():
             # Typer turns an interruption into a status that it returns, and raises other failures.
             status = int(_build()(given, prog_name="vidrestore", standalone_mode=False) or 0)
         if status == STATUS:
@@ -83,7 +83,7 @@ def _run(given: Sequence[str], interruption: Interruption) -> int:
 
 
 @contextmanager
-def _log_shown() -> Iterator[None]:
+def _log_to_stderr() -> Iterator[None]:
     """Write the program's log to standard error."""
     log, handler = logging.getLogger("vidrestore"), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

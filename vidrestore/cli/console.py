@@ -370,27 +370,29 @@ def show_converted(converted: Converted) -> None:
     _print_line(f"use it: --restorer {converted.path}")
 
 
-def show_tryout(tryout: Trial, sheet: Path) -> None:
+def show_trial(trial: Trial, sheet: Path) -> None:
     """Print the scores of a restorer on the built-in portrait.
 
     Args:
-        tryout: The scores.
+        trial: The scores.
         sheet: The picture that shows the restored portraits.
     """
     table = Table(
-        "damage", "template", "landmarks off", "true detail", "PSNR", title=_cell(tryout.restorer)
+        "damage", "template", "landmarks off", "true detail", "PSNR", title=_cell(trial.restorer)
     )
-    for row in sorted(tryout.rows, key=lambda row: [r.wear for r in tryout.rows].index(row.wear)):
+    for row in sorted(
+        trial.rows, key=lambda row: [r.degradation for r in trial.rows].index(row.degradation)
+    ):
         score = row.score
         table.add_row(
-            row.wear,
+            row.degradation,
             row.template or "(not restored)",
             f"{score.landmark_error_px:.2f} px",
             f"{100 * score.true_detail:.0f} %",
             f"{score.psnr_db:.2f} dB",
         )
     Console().print(table)
-    _print_line(tryout.verdict)
+    _print_line(trial.verdict)
     _print_line(f"Look at {sheet}: clean, damaged, restored.")
 
 

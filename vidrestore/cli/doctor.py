@@ -49,7 +49,7 @@ class Finding:
     """The state of the part, such as its version."""
     follows: str = ""
     """What vidrestore does because of this state, or what the user can do about it."""
-    vital: bool = False
+    is_required: bool = False
     """Whether the part is broken and nothing can run without it."""
 
 
@@ -67,7 +67,7 @@ class Diagnosis:
     @property
     def can_run(self) -> bool:
         """Whether no part is broken that everything needs."""
-        return not any(finding.vital for finding in self.findings)
+        return not any(finding.is_required for finding in self.findings)
 
 
 def diagnose(weights_folder: Path | None = None) -> Diagnosis:
@@ -80,38 +80,38 @@ def diagnose(weights_folder: Path | None = None) -> Diagnosis:
     Returns:
         What was found; a part that is broken is a finding, not an error.
     """
-    trouble: tuple[Finding, ...] = ()
+    problems: tuple[Finding, ...] = ()
     rows: list[weights.Row] = []
     try:
         rows = weights.list_weights(weights.search_folders(weights_folder))
     except Exception as error:  # such as an unreadable folder or a missing manifest
         _log.debug("the weights cannot be listed", exc_info=True)
-        trouble = (_broken("weights", error),)
+        problems = (_broken("weights", error),)
     machine: tuple[Finding, ...] = (
         _guarded("Python", _python),
-        *(_guarded(what, probe, vital=True) for what, probe in _VITAL),
+        *(_guarded(what, probe, is_required=True) for what, probe in _REQUIRED),
         *(_guarded(what, probe) for what, probe in _PROBES),
     )
     return Diagnosis(
-        findings=(*machine, *trouble, *_detection(rows), *map(_weight, rows)),
+        findings=(*machine, *problems, *_detection(rows), *map(_weight, rows)),
         slow=tuple(_slow()),
         runs_now=tuple(_runs_now(machine, rows)),
     )
 
 
-def _guarded(what: str, probe: Callable[[], Finding], *, vital: bool = False) -> Finding:
+def _guarded(what: str, probe: Callable[[], Finding], *, is_required: bool = False) -> Finding:
     """Return the finding of a probe, or a finding that the part is broken."""
     try:
         return probe()
     except Exception as error:  # a broken library may raise anything
         _log.debug("%s is broken", what, exc_info=True)
-        return _broken(what, error, vital=vital)
+        return _broken(what, error, is_required=is_required)
 
 
-def _broken(what: str, error: Exception, *, vital: bool = False) -> Finding:
+def _broken(what: str, error: Exception, *, is_required: bool = False) -> Finding:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    follows = "nothing can run without it" if vital else ""
-    return Finding(what, f"BROKEN: {reason}", follows, vital=vital)
+    follows = "nothing can run without it" if is_required else ""
+    return Finding(what, f"BROKEN: {reason}", follows, is_required=is_required)
 
 
 def _python() -> Finding:
@@ -156,11 +156,11 @@ def _ffmpeg() -> Finding:
         _log.info("%s does not run: %s", program, error)
         is_slow = isinstance(error, subprocess.TimeoutExpired)
         reason = "it does not answer" if is_slow else system_reason(error)
-        return Finding(what, f"BROKEN: {program} ({chosen}): {reason}", problem, vital=True)
+        return Finding(what, f"BROKEN: {program} ({chosen}): {reason}", problem, is_required=True)
     words = done.stdout.split()
     if done.returncode or words[:2] != ["ffmpeg", "version"]:
         reason = f"it is no ffmpeg, or fails (status {done.returncode})"
-        return Finding(what, f"BROKEN: {program} ({chosen}): {reason}", problem, vital=True)
+        return Finding(what, f"BROKEN: {program} ({chosen}): {reason}", problem, is_required=True)
     return Finding(what, f"{' '.join(words[2:3])}, {program} ({chosen})")
 
 
@@ -181,7 +181,7 @@ def _encoders() -> Finding:
     follows = "; ".join(used) + (f"; missing: {', '.join(missing)}" if missing else "")
     if not used:
         return Finding(
-            "encoders", "BROKEN: no usable encoder", "no video can be written", vital=True
+            "encoders", "BROKEN: no usable encoder", "no video can be written", is_required=True
         )
     return Finding("encoders", ", ".join(available), follows)
 
@@ -292,9 +292,9 @@ def _insightface() -> Finding:
 
 def _detection(rows: Sequence[weights.Row]) -> Iterator[Finding]:
     """Yield which detector is the default here, and whether the face mesh is."""
-    here = {row.name for row in rows if row.path and not row.message}
-    if {Detect().pack, "yunet"} & here:
-        name = "insightface" if Detect().pack in here else "yunet"
+    installed = {row.name for row in rows if row.path and not row.message}
+    if {Detect().pack, "yunet"} & installed:
+        name = "insightface" if Detect().pack in installed else "yunet"
         yield Finding("default detector", name, "it is installed")
     else:
         yield Finding(
@@ -302,7 +302,7 @@ def _detection(rows: Sequence[weights.Row]) -> Iterator[Finding]:
             "yunet, which is missing",
             "the first run downloads it (0.2 MB, free for any use); without a download, haar",
         )
-    if "face-mesh" in here:
+    if "face-mesh" in installed:
         yield Finding("face mesh", "here", "used with every detector")
     else:
         yield Finding(
@@ -321,7 +321,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-_VITAL: Sequence[tuple[str, Callable[[], Finding]]] = (
+_REQUIRED: Sequence[tuple[str, Callable[[], Finding]]] = (
     ("torch", _torch),
     ("av", _av),
     ("OpenCV", _opencv),
@@ -383,7 +383,7 @@ def _slow() -> Iterator[str]:
 
 def _runs_now(machine: Sequence[Finding], rows: Sequence[weights.Row]) -> Iterator[str]:
     """Yield the commands and options that run without any download."""
-    if any(finding.vital for finding in machine):
+    if any(finding.is_required for finding in machine):
         return
     yield "vidrestore demo; vidrestore restore IN OUT --restorer fusion --detector haar"
     whole = [row.name for row in rows if row.path and not row.message]

@@ -226,10 +226,10 @@ def restore(
     from vidrestore.analysis import storage
     from vidrestore.cli import console
     from vidrestore.cli.progress import events
-    from vidrestore.jobs.ray_cluster import open_crew
+    from vidrestore.jobs.ray_cluster import open_workers
 
-    output = sys.stdout  # kept, because `open_crew` redirects it: Ray prints there
-    with open_crew(workers, cluster) as pool:
+    output = sys.stdout  # kept, because `open_workers` redirects it: Ray prints there
+    with open_workers(workers, cluster) as pool:
 
         def restore_one(source: Path, target: Path) -> Summary:
             each = replace(request, source=source, target=target, workers=pool)

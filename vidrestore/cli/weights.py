@@ -203,9 +203,9 @@ def try_out(
     }
     names = {"restore.device": "--device"}
     settings = load_settings(changes=changes or (), options=options, names=names)
-    from vidrestore.review.trial import run_tryout
+    from vidrestore.review.trial import run_trial
 
     target = sheet or Path(f"try-{Path(name).stem}.png")
     with events(False) as on_event:
-        result = run_tryout(settings, target, overwrite=overwrite, on_event=on_event)
-    console.show_tryout(result, target)
+        result = run_trial(settings, target, overwrite=overwrite, on_event=on_event)
+    console.show_trial(result, target)

@@ -335,13 +335,13 @@ def remove_left_behind(path: Path) -> None:
     Args:
         path: The file that the temporary files were for.
     """
-    ours = re.compile(
+    own_name = re.compile(
         re.escape(f".{_key(path)}.")
         + rf"(?P<pid>[0-9]{{1,10}})(?P<own>-[0-9a-f]{{8}})?\.part({re.escape(path.suffix)})?"
     )
     try:
         with os.scandir(path.parent) as entries:
-            matches = [(Path(entry.path), ours.fullmatch(entry.name)) for entry in entries]
+            matches = [(Path(entry.path), own_name.fullmatch(entry.name)) for entry in entries]
     except OSError as error:  # the user may write to the folder but not list it
         _logger.info("what may be left behind of %s was not looked for: %s", path, error)
         return

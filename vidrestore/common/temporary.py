@@ -34,48 +34,48 @@ def temporary_folder(above: Path | None = None) -> Iterator[Path]:
         OutputError: The folder cannot be created, or something of another user is in its place.
     """
     above = above or Path(tempfile.gettempdir())
-    ours = above / (f"vidrestore-{os.getuid()}" if hasattr(os, "getuid") else "vidrestore")
+    root = above / (f"vidrestore-{os.getuid()}" if hasattr(os, "getuid") else "vidrestore")
     with ExitStack() as stack:
-        stack.callback(_remove_empty, ours)
+        stack.callback(_remove_empty, root)
         try:
-            folder = _made(ours, stack)
+            folder = _new_folder(root, stack)
         except OSError as error:
             raise not_written(f"making a temporary folder in {above}", above, error) from error
         yield folder
 
 
-def _made(ours: Path, stack: ExitStack) -> Path:
+def _new_folder(root: Path, stack: ExitStack) -> Path:
     """Create and lock a folder in the folder of the user, after removing those that are left."""
     while True:
-        _make_private(ours)
+        _make_private(root)
         # Another run may remove the empty folder at this moment; then the loop creates it again.
-        with logged(FileNotFoundError), held(ours / _LOCK, wait=True):
-            _remove_left(ours)
-            folder = Path(tempfile.mkdtemp(dir=ours, prefix=""))
+        with logged(FileNotFoundError), held(root / _LOCK, wait=True):
+            _remove_left(root)
+            folder = Path(tempfile.mkdtemp(dir=root, prefix=""))
             stack.callback(remove_tree, folder)
             stack.enter_context(held(folder / _LOCK, wait=False))
             return folder
 
 
-def _make_private(ours: Path) -> None:
+def _make_private(root: Path) -> None:
     """Create the folder of the user; raise OutputError where it belongs to another user."""
     with logged(FileExistsError):
-        ours.mkdir(mode=0o700)
+        root.mkdir(mode=0o700)
     with logged(FileNotFoundError):
-        state = ours.lstat()
+        state = root.lstat()
         is_own = not hasattr(os, "getuid") or state.st_uid == os.getuid()
         if not stat.S_ISDIR(state.st_mode) or not is_own:
             raise OutputError(
-                f"{ours} is not a folder of this user; remove it, or let TMPDIR name another "
+                f"{root} is not a folder of this user; remove it, or let TMPDIR name another "
                 "folder for temporary files"
             )
         if stat.S_IMODE(state.st_mode) != 0o700:
-            ours.chmod(0o700)
+            root.chmod(0o700)
 
 
-def _remove_left(ours: Path) -> None:
-    """Remove the folders whose owner has ended; the caller holds the lock of `ours`."""
-    for left in ours.iterdir():
+def _remove_left(root: Path) -> None:
+    """Remove the folders whose owner has ended; the caller holds the lock of `root`."""
+    for left in root.iterdir():
         if left.name != _LOCK and left.is_dir() and not left.is_symlink():
             with logged(BlockingIOError):
                 with held(left / _LOCK, wait=False):
@@ -83,9 +83,9 @@ def _remove_left(ours: Path) -> None:
                 remove_tree(left)
 
 
-def _remove_empty(ours: Path) -> None:
+def _remove_empty(root: Path) -> None:
     """Remove the folder of the user if it holds nothing but its lock."""
-    with logged(OSError), held(ours / _LOCK, wait=True):
-        if [each.name for each in ours.iterdir()] == [_LOCK]:
-            (ours / _LOCK).unlink()
-            ours.rmdir()
+    with logged(OSError), held(root / _LOCK, wait=True):
+        if [each.name for each in root.iterdir()] == [_LOCK]:
+            (root / _LOCK).unlink()
+            root.rmdir()

@@ -42,24 +42,24 @@ class _Distributor:
     def __init__(
         self,
         items: Iterator[Any],
-        lanes: int,
+        count: int,
         left: threading.Event,
         own_time: Callable[[], StageTime],
     ) -> None:
         self._items = items
         self._own_time = own_time
-        self._lanes = lanes
+        self._count = count
         self._left = left
         self._turn = threading.Condition()
-        self._next_lane = 0
+        self._next_thread = 0
         self._is_over = False
 
-    def lane(self, k: int) -> Iterator[Any]:
+    def items_of(self, k: int) -> Iterator[Any]:
         """Yield the items k, k + n, k + 2 n and so on, where n is the number of threads."""
         while True:
             with self._turn:
                 began = time.perf_counter()
-                while self._next_lane != k and not self._is_over:
+                while self._next_thread != k and not self._is_over:
                     if self._left.is_set():
                         raise _Cancelled
                     self._turn.wait(_POLL_SECONDS)
@@ -73,7 +73,7 @@ class _Distributor:
                     self._is_over = True
                     raise
                 finally:
-                    self._next_lane = (k + 1) % self._lanes
+                    self._next_thread = (k + 1) % self._count
                     self._turn.notify_all()
             if item is _End:
                 return
@@ -99,7 +99,7 @@ class StageThreads:
     def __init__(self, caller: str = "caller") -> None:
         self._left = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._here = threading.local()
+        self._local = threading.local()
         self._as_caller = self._clocked(caller)
         self.times: dict[str, StageTime] = {}
         """Name of a stage -> its times, in the order of the pipeline; final after the scope."""
@@ -197,12 +197,12 @@ class StageThreads:
             VidrestoreError: A thread cannot be started.
         """
         distributor = _Distributor(iter(items), len(works), self._left, self._own_time)
-        lanes = [
-            self.background(map(work, distributor.lane(k)), depth=depth, name=f"{name} {k}")
+        results = [
+            self.background(map(work, distributor.items_of(k)), depth=depth, name=f"{name} {k}")
             for k, work in enumerate(works)
         ]
-        for lane in cycle(lanes):
-            item = next(lane, _End)
+        for result in cycle(results):
+            item = next(result, _End)
             if item is _End:
                 return
             yield cast(T, item)
@@ -211,7 +211,7 @@ class StageThreads:
     def _clocked(self, name: str) -> Iterator[None]:
         """Count the seconds of this thread as those of the stage `name`."""
         total = self.times.setdefault(name, StageTime())
-        own = self._here.time = StageTime()
+        own = self._local.time = StageTime()
         wall, processor = time.perf_counter(), time.thread_time()
         try:
             yield
@@ -222,7 +222,7 @@ class StageThreads:
 
     def _own_time(self) -> StageTime:
         """Return the times of this thread; a new object where it is not a thread of the scope."""
-        return getattr(self._here, "time", None) or StageTime()
+        return getattr(self._local, "time", None) or StageTime()
 
     def _put(self, results: queue.Queue[T], item: T) -> None:
         """Put an item into a queue; raise _Cancelled where the scope has ended."""

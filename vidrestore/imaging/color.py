@@ -90,7 +90,7 @@ def blend_rgb(
     for index, channel, k in ((1, 2, kb), (2, 0, kr)):
         difference = _downsampled(change[channel] - luma, how.grid, info) / (2 * (1 - k))
         chroma = _values(image, how.planes[index], small, middle, chroma_scale)
-        difference += small_weight * (_there_and_back(chroma, rect, how.grid, info) - chroma)
+        difference += small_weight * (_subsampled(chroma, rect, how.grid, info) - chroma)
         difference *= chroma_scale
         add(image, how.planes[index], small, torch.from_numpy(difference), how.bits)
 
@@ -215,7 +215,7 @@ def _downsampled(full: FloatArray, grid: tuple[int, int], info: VideoInfo) -> Fl
     return _decimated(_decimated(full, grid[1], y, axis=0), grid[0], x, axis=1)
 
 
-def _there_and_back(
+def _subsampled(
     chroma: FloatArray, rect: Rect, grid: tuple[int, int], info: VideoInfo
 ) -> FloatArray:
     """Apply `_upsampled`, then `_downsampled`."""
@@ -224,18 +224,20 @@ def _there_and_back(
         kernels = _kernel(grid[0], x), _kernel(grid[1], y)
         filtered = cv2.sepFilter2D(chroma, -1, *kernels, borderType=cv2.BORDER_REPLICATE)
         return np.asarray(filtered, np.float32)
-    chroma = _and_back(chroma, rect.height, grid[1], y, axis=0)
-    return _and_back(chroma, rect.width, grid[0], x, axis=1)
+    chroma = _subsampled_axis(chroma, rect.height, grid[1], y, axis=0)
+    return _subsampled_axis(chroma, rect.width, grid[0], x, axis=1)
 
 
 @cache
 def _kernel(step: int, first: float) -> FloatArray:
-    """Return the filter that equals `_and_back` where the border cuts no group."""
+    """Return the filter that equals `_subsampled_axis` where the border cuts no group."""
     impulse = np.eye(1, 5, 2, dtype=np.float32)
-    return _and_back(impulse, 5 * step, step, first, axis=1)[0, ::-1].copy()
+    return _subsampled_axis(impulse, 5 * step, step, first, axis=1)[0, ::-1].copy()
 
 
-def _and_back(chroma: FloatArray, length: int, step: int, first: float, *, axis: int) -> FloatArray:
+def _subsampled_axis(
+    chroma: FloatArray, length: int, step: int, first: float, *, axis: int
+) -> FloatArray:
     """Interpolate chroma to luma pixels and decimate it again along one axis."""
     there = _interpolated(chroma, length, step, first, axis=axis)
     return _decimated(there, step, first, axis=axis)

@@ -78,13 +78,13 @@ def _by_torch(image: torch.Tensor, model: torch.Tensor, amount: float, cell: int
         for x in (fine, _without_cells(model, cell))
     )
     gain = (meant / left.clamp_min(_LEAST_POWER)).sqrt().clamp(1, _LARGEST_GAIN)
-    return image + amount * (_up(gain, image.shape[-1])[0] - 1) * fine
+    return image + amount * (_enlarged(gain, image.shape[-1])[0] - 1) * fine
 
 
 def _without_cells(image: torch.Tensor, cell: int) -> torch.Tensor:
     """Return (3, W, W) less the bilinearly interpolated means of its cells."""
-    return image - _up(F.avg_pool2d(image[None], cell, ceil_mode=True), image.shape[-1])[0]
+    return image - _enlarged(F.avg_pool2d(image[None], cell, ceil_mode=True), image.shape[-1])[0]
 
 
-def _up(planes: torch.Tensor, side: int) -> torch.Tensor:
+def _enlarged(planes: torch.Tensor, side: int) -> torch.Tensor:
     return F.interpolate(planes, (side, side), mode="bilinear", align_corners=False)

@@ -180,7 +180,7 @@ class LayerOutput:
                 staging.undo()
             raise
         with _writing(self.folder):
-            staging.settle()
+            staging.commit()
 
     def check(self, target: Path, others: Sequence[Path], *, overwrite: bool) -> None:
         """Check, before any work, that the folder of the layer can be used.
@@ -348,13 +348,13 @@ class _Staging:
             path.replace(folder / path.name)
         sync_folder(folder)
 
-    def settle(self) -> None:
+    def commit(self) -> None:
         """Make the new files final, and remove the old ones."""
         (self.path / "names").unlink()
         self.remove()
 
     def undo(self) -> None:
-        """Bring the folder back to its state before `swap`, unless `settle` was called."""
+        """Bring the folder back to its state before `swap`, unless `commit` was called."""
         folder, old, gone = self.path.parent, self.path / "old", self.path / "gone"
         try:
             names = (self.path / "names").read_bytes().split(b"\0")

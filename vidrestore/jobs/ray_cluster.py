@@ -27,7 +27,7 @@ from vidrestore.jobs.workers import WorkerPool
 
 _CONNECT_SECONDS = 5.0
 # A network may fail for a moment. Ray itself gives up after a minute.
-_LOOKS, _LOOK_SECONDS = 4, 2.0
+_ATTEMPTS, _ATTEMPT_SECONDS = 4, 2.0
 # vidrestore sends one analysis. Without a limit, Ray reserves a third of the memory.
 _STORE_BYTES = 256 << 20
 # The system limits the length of the path of a socket, so a long TMPDIR cannot be used.
@@ -36,7 +36,7 @@ _LONGEST_FOLDER = 60
 _NAMES = 33
 
 
-class _Watch:
+class _HealthCheck:
     """Detects that a process of Ray itself no longer answers.
 
     Without such a process, Ray ends the process that calls it, at once or after a minute, and
@@ -44,11 +44,11 @@ class _Watch:
 
     Args:
         ray: The module `ray`, connected to a cluster.
-        looks: The number of attempts in a row that must fail.
+        attempts: The number of attempts in a row that must fail.
         seconds: The least time between two attempts, in seconds.
     """
 
-    def __init__(self, ray: Any, *, looks: int, seconds: float) -> None:
+    def __init__(self, ray: Any, *, attempts: int, seconds: float) -> None:
         context = ray.get_runtime_context()
         host, port = context.gcs_address.rsplit(":", 1)
         self._places = {"the head of Ray (gcs_server)": (host.strip("[]"), int(port))}
@@ -57,17 +57,17 @@ class _Watch:
                 place = node["NodeManagerAddress"], int(node["NodeManagerPort"])
                 self._places["Ray's process on this machine (raylet)"] = place
         self._failed = dict.fromkeys(self._places, 0)
-        self._looks, self._seconds = looks, seconds
-        self._looked_at = time.monotonic()
+        self._attempts, self._seconds = attempts, seconds
+        self._checked_at = time.monotonic()
 
     def __call__(self) -> str | None:
         """Return a description of the process that does not answer; None where all answer."""
-        if time.monotonic() - self._looked_at >= self._seconds:
-            self._looked_at = time.monotonic()
+        if time.monotonic() - self._checked_at >= self._seconds:
+            self._checked_at = time.monotonic()
             for name, place in self._places.items():
                 self._failed[name] = 0 if _answers(place) else self._failed[name] + 1
         for name, count in self._failed.items():
-            if count >= self._looks:
+            if count >= self._attempts:
                 host, port = self._places[name]
                 return f"{name} at {host}:{port} has ended or is out of reach"
         return None
@@ -120,7 +120,7 @@ def local(count: int) -> Iterator[WorkerPool]:
             _temp_dir=str(temporary / "r"),  # Ray opens this folder to every user
         )
         share = min(1.0, 1 / math.ceil(count / gpus)) if gpus else 0
-        yield WorkerPool(count, cpus=1, gpus=share, fault=_Watch(ray, looks=1, seconds=0))
+        yield WorkerPool(count, cpus=1, gpus=share, fault=_HealthCheck(ray, attempts=1, seconds=0))
 
 
 @contextmanager
@@ -154,12 +154,12 @@ def connected(address: str, count: int | None = None) -> Iterator[WorkerPool]:
             _check_reachable(host[1], int(host[2]))
         connect(address=address)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        watch = _Watch(ray, looks=_LOOKS, seconds=_LOOK_SECONDS)
-        yield replace(_pool(nodes, count), fault=watch)
+        health_check = _HealthCheck(ray, attempts=_ATTEMPTS, seconds=_ATTEMPT_SECONDS)
+        yield replace(_pool(nodes, count), fault=health_check)
 
 
 @contextmanager
-def open_crew(count: int | None, address: str | None) -> Iterator[WorkerPool | None]:
+def open_workers(count: int | None, address: str | None) -> Iterator[WorkerPool | None]:
     """Start the workers that a command asks for.
 
     Inside the scope, standard output goes to standard error, because Ray prints there about lost

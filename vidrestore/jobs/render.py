@@ -120,13 +120,13 @@ def render(
     )
     if crops is not None and crops.note is not None:
         stats.notes["crops"] = crops.note
-    _give_back_memory()
+    _release_memory()
     return segment_file(
         path, stats.as_dict(), *(() if layer is None else (layer.fill, layer.matte))
     )
 
 
-def _give_back_memory() -> None:
+def _release_memory() -> None:
     """Return freed memory to the system.
 
     The C library of Linux keeps much of the memory that threads have freed. Without this call, the
@@ -146,12 +146,12 @@ def _crops(settings: Settings, folder: WorkFolder, restorers: Schedule) -> CropC
     how = settings.restore
     execution = how.device, how.number_format, how.engine, how.batch_size
     parameters = how.fusion_sharpness, how.codeformer_fidelity
-    made_by = repr((version("vidrestore"), torch.__version__, execution, parameters))
+    environment = repr((version("vidrestore"), torch.__version__, execution, parameters))
     if how.cache_crops:
-        return CropCache(folder.crops, made_by)
+        return CropCache(folder.crops, environment)
     if without_cache_key(restorers):
         return None
-    return CropsUnderWay(folder.faces, made_by)
+    return CropsUnderWay(folder.faces, environment)
 
 
 def name_of(segment: Segment) -> str:
@@ -176,9 +176,9 @@ class FrameCounter:
     """Receives the progress, as the stage "restore"; None: none."""
     _written: dict[int, int] = field(default_factory=dict)
     _done: int = 0
-    _told: int = 0
+    _reported: int = 0
 
-    def tell(self, segment: Segment, written: int) -> None:
+    def report(self, segment: Segment, written: int) -> None:
         """Register how many frames of a segment are written, and report the sum if it has grown.
 
         Args:
@@ -188,8 +188,8 @@ class FrameCounter:
         """
         self._done += written - self._written.get(segment.number, 0)
         self._written[segment.number] = written
-        if self._done > self._told:
-            self._told = self._done
+        if self._done > self._reported:
+            self._reported = self._done
             if self.on_event is not None:
                 self.on_event(Progress("restore", self._done, self.frames))
 
@@ -263,8 +263,8 @@ class LocalRenderer:
             VidrestoreError: The rendering of a segment raised it.
         """
         for segment in segments:
-            tell = partial(progress.tell, segment)
-            yield segment, render(work, self.restorers, self.judge, self.parser, segment, tell)
+            report = partial(progress.report, segment)
+            yield segment, render(work, self.restorers, self.judge, self.parser, segment, report)
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +353,7 @@ class Rendering:
             notify(self.on_event, f"{len(done)} of {len(segments)} segments are done already")
         for segment in done:
             first, end = self._in_output(segment)
-            progress.tell(segment, end - first)
+            progress.report(segment, end - first)
         left = [segment for segment in segments if segment not in done]
         needed = self._needed(left)
         self.folder.forget_faces(list(needed.values()))

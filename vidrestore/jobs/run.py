@@ -48,12 +48,12 @@ class RunObserver(Protocol):
         """
         ...
 
-    def sample_collector(self, plan: Plan, tally: RestorationStats) -> SampleCollector:
+    def sample_collector(self, plan: Plan, stats: RestorationStats) -> SampleCollector:
         """Return the function that receives the frames of the source and of the finished file.
 
         Args:
             plan: The plan of the run.
-            tally: The counts of pass two.
+            stats: The counts of pass two.
 
         Returns:
             The function.
@@ -61,13 +61,13 @@ class RunObserver(Protocol):
         ...
 
     def finished(
-        self, plan: Plan, tally: RestorationStats, summary: Summary, fixity: Verification | None
+        self, plan: Plan, stats: RestorationStats, summary: Summary, fixity: Verification | None
     ) -> Summary:
         """Complete the observation, after the output has its final name.
 
         Args:
             plan: The plan of the run.
-            tally: The counts of pass two.
+            stats: The counts of pass two.
             summary: The summary of the run.
             fixity: The result of reading the output back; None: it was not compared.
 
@@ -108,7 +108,7 @@ def run(
         layer_folder(request.layer),
         ExitStack() as unfinished,
     ):
-        made = _made(request, work, observer, on_event, unfinished)
+        made = _make_output(request, work, observer, on_event, unfinished)
         plan, whole, counts, stats = made.plan, made.whole, made.counts, made.stats
         if request.keep_job:
             note_job(
@@ -142,7 +142,7 @@ def run(
     return summary if observer is None else observer.finished(plan, stats, summary, fixity)
 
 
-def _place_all(made: _Made, request: RestoreRequest, place: Path) -> None:
+def _place_all(made: _MadeOutput, request: RestoreRequest, place: Path) -> None:
     """Move the output and all files that belong to it to their places, or none of them.
 
     The output itself is moved last. So a person who finds it under its name finds the other files,
@@ -167,7 +167,7 @@ def _place_all(made: _Made, request: RestoreRequest, place: Path) -> None:
         together.enter_context(placed_together(moves))
 
 
-class _Made(NamedTuple):
+class _MadeOutput(NamedTuple):
     """The complete and checked output in the work folder."""
 
     plan: Plan
@@ -188,13 +188,13 @@ class _Made(NamedTuple):
     """The time at which the output was joined, by the monotonic clock, in seconds."""
 
 
-def _made(
+def _make_output(
     request: RestoreRequest,
     work: WorkFolder,
     observer: RunObserver | None,
     on_event: OnEvent | None,
     unfinished: ExitStack,
-) -> _Made:
+) -> _MadeOutput:
     """Plan, restore, join and check the output.
 
     Where the analysis of an earlier run has other frames than the source, all of this is repeated
@@ -219,7 +219,7 @@ def _restored(
     observer: RunObserver | None,
     on_event: OnEvent | None,
     unfinished: ExitStack,
-) -> _Made:
+) -> _MadeOutput:
     """Render, join and check the output of a plan."""
     planned = time.monotonic()
     watch = Stopwatch()
@@ -245,7 +245,7 @@ def _restored(
     except FaultyOutputError:
         work.forget_video()  # so that the next run renders the video again
         raise
-    return _Made(plan, whole, counts, stats, used, fixity, listing, planned, restored)
+    return _MadeOutput(plan, whole, counts, stats, used, fixity, listing, planned, restored)
 
 
 def _codec(plan: Plan) -> str:

@@ -56,7 +56,7 @@ def likeness_by_track(stats: RestorationStats, analysis: Analysis) -> tuple[Trac
             continue
         sums = stats.likeness_of(track.track_id)
         shot = sum(start <= track.first_frame for start, _ in analysis.shots)
-        looks = sums.looks
+        comparisons = sums.comparisons
         values.append(
             TrackLikeness(
                 track.track_id,
@@ -66,8 +66,8 @@ def likeness_by_track(stats: RestorationStats, analysis: Analysis) -> tuple[Trac
                 sums.reduced,
                 sums.features / sums.frames,
                 sums.features_used / sums.frames,
-                sums.identity / looks if looks else None,
-                sums.identity_used / looks if looks else None,
+                sums.identity / comparisons if comparisons else None,
+                sums.identity_used / comparisons if comparisons else None,
                 sums.expressions,
             )
         )

@@ -418,7 +418,7 @@ class WorkFolder:
             with logged(OSError, what=f"removing {path}"):
                 _remove(path)
 
-    def what_is_done(self) -> str:
+    def progress_text(self) -> str:
         """Describe the finished parts that a later run can use, in words; empty: there are none.
 
         Results that are kept apart (see `keep_results_apart`) do not count.
@@ -535,7 +535,7 @@ def work_folder(target: Path, on_kept: Callable[[str], None]) -> Iterator[WorkFo
 
 def _leave(folder: WorkFolder, on_kept: Callable[[str], None]) -> None:
     """Remove what no later run can use, and report what stays."""
-    if folder.is_kept and (done := folder.what_is_done()):
+    if folder.is_kept and (done := folder.progress_text()):
         folder.drop_unfinished()
         if folder.is_of_earlier_run:
             on_kept(

@@ -36,10 +36,10 @@ from vidrestore.restoration.guard import chosen_judge
 from vidrestore.restoration.segments import Segment, networks_used
 
 _MOST_LOSSES = 3
-_NEWS_SECONDS = 0.3  # between two reports of a worker
-_PATIENCE_SECONDS = 10.0  # without an answer, before the dispatcher checks the nodes
+_POLL_SECONDS = 0.3  # between two reports of a worker
+_TIMEOUT_SECONDS = 10.0  # without an answer, before the dispatcher checks the nodes
 _STOP_SECONDS = 5.0
-_LOOK_SECONDS = 1.0  # between two checks whether Ray itself still runs
+_WAIT_SECONDS = 1.0  # between two checks whether Ray itself still runs
 
 _log = logging.getLogger("vidrestore")
 
@@ -120,12 +120,12 @@ def _ended(what: str) -> ClusterError:
     return ClusterError(f"{what}; finished segments are kept, run the command again")
 
 
-def _packed(thing: object) -> bytes:
+def _packed(value: object) -> bytes:
     """Pickle an object for the workers; raise UsageError where that is not possible."""
     from ray import cloudpickle
 
     try:
-        return bytes(cloudpickle.dumps(thing))
+        return bytes(cloudpickle.dumps(value))
     except Exception as error:  # pickling runs methods of the object, which may raise anything
         raise UsageError(
             f"the given restorer cannot be sent to workers, since it cannot be pickled ({error}); "
@@ -157,7 +157,7 @@ def _absolute(restorer: str) -> str:
     return str(Path(restorer).absolute()) if is_file else restorer
 
 
-class _Order(NamedTuple):
+class _WorkerSetup(NamedTuple):
     """What a worker receives before its first segment."""
 
     version: str
@@ -172,17 +172,17 @@ class _Order(NamedTuple):
 
 
 class _Worker:
-    """Runs in a process of its own; `news` runs in another thread at the same time as `render`."""
+    """Runs in a process of its own; `poll` runs in another thread at the same time as `render`."""
 
     def __init__(self) -> None:
         self._at = (-1, 0)
         self._notices: list[str] = []
 
-    def open(self, order: _Order) -> list[str]:
+    def open(self, setup: _WorkerSetup) -> list[str]:
         """Open the restorers of a job, and return the notices.
 
         Args:
-            order: The job, and how to work.
+            setup: The job, and how to work.
 
         Returns:
             Notices for the user.
@@ -191,26 +191,26 @@ class _Worker:
             VidrestoreError: This machine has another version, other files or other networks than
                 the one that started the run, or cannot write into the work folder.
         """
-        here = socket.gethostname()
-        if order.version != version("vidrestore"):
+        host = socket.gethostname()
+        if setup.version != version("vidrestore"):
             raise ClusterError(
-                f"{here} has vidrestore {version('vidrestore')} and the run was started with "
-                f"{order.version}; install the same version on all nodes"
+                f"{host} has vidrestore {version('vidrestore')} and the run was started with "
+                f"{setup.version}; install the same version on all nodes"
             )
-        torch.set_num_threads(order.threads)
-        sys.path += [folder for folder in order.folders if folder not in sys.path]
+        torch.set_num_threads(setup.threads)
+        sys.path += [folder for folder in setup.folders if folder not in sys.path]
         try:
-            work: RenderJob = pickle.loads(order.work)
+            work: RenderJob = pickle.loads(setup.work)
         except ImportError as error:
             raise UsageError(
-                f"the given restorer cannot be used on {here}: {error}; install it on all nodes"
+                f"the given restorer cannot be used on {host}: {error}; install it on all nodes"
             ) from error
         others = [(each.path, each.analysis.fingerprint) for each in work.pairing.companions()]
         for path, fingerprint in ((work.source, work.fingerprint), *others):
-            _check_input(path, fingerprint, here)
+            _check_input(path, fingerprint, host)
         if not os.access(work.folder / "segments", os.W_OK):
             raise OutputError(
-                f"{work.folder} does not exist on {here} or cannot be written to there; share the "
+                f"{work.folder} does not exist on {host} or cannot be written to there; share the "
                 "folder of the output with all nodes"
             )
         usual = work.own_restorer or chosen_restorer(work.settings, self._on_event)
@@ -228,7 +228,7 @@ class _Worker:
         ):
             if own != other:
                 raise ClusterError(
-                    f"{here} would use another {what} than the machine that started the run: "
+                    f"{host} would use another {what} than the machine that started the run: "
                     f"{own or 'none'}, not {other or 'none'}; put the same weights on all nodes"
                 )
         return self._taken_notices()
@@ -242,9 +242,9 @@ class _Worker:
         part = render(self._work, self._restorers, self._judge, self._parser, segment, write)
         return part, self._taken_notices()
 
-    def news(self) -> tuple[int, int, list[str]]:
+    def poll(self) -> tuple[int, int, list[str]]:
         """Wait a moment; return the number of the segment, its written frames, and notices."""
-        time.sleep(_NEWS_SECONDS)
+        time.sleep(_POLL_SECONDS)
         return *self._at, self._taken_notices()
 
     def _taken_notices(self) -> list[str]:
@@ -259,13 +259,13 @@ class _Worker:
             self._notices.append(f"{socket.gethostname()}: {event.stage}")
 
 
-def _check_input(path: Path, fingerprint: str, here: str) -> None:
+def _check_input(path: Path, fingerprint: str, host: str) -> None:
     """Raise InputError where a file is missing here or is not that of the first machine."""
     if not is_pattern(path) and not path.is_file():
-        raise InputError(f"{path} does not exist on {here}; share its folder with all nodes")
+        raise InputError(f"{path} does not exist on {host}; share its folder with all nodes")
     if probe.fingerprint(path) != fingerprint:
         raise InputError(
-            f"{path} on {here} is another file than on the machine that started the run; share one "
+            f"{path} on {host} is another file than on the machine that started the run; share one "
             "folder with all nodes"
         )
 
@@ -286,14 +286,14 @@ class _WorkerHandle:
     segment: Segment | None = None
     """The segment that the worker renders; None: none."""
     is_polled: bool = False
-    """Whether a call of `news` has not been answered yet."""
+    """Whether a call of `poll` has not been answered yet."""
 
 
 class _PendingCall(NamedTuple):
     """A call that has not been answered."""
 
     kind: str
-    """The name of the method: "open", "render" or "news"."""
+    """The name of the method: "open", "render" or "poll"."""
     handle: _WorkerHandle
     """The worker that was called."""
 
@@ -315,7 +315,7 @@ class _Dispatcher:
         self._check_ray()
         packed = _packed(_sendable(work))
         threads, folders = torch.get_num_threads(), tuple(map(os.path.abspath, sys.path))
-        self._order = ray.put(_Order(version("vidrestore"), threads, folders, packed))
+        self._order = ray.put(_WorkerSetup(version("vidrestore"), threads, folders, packed))
         self._worker = ray.remote(_Worker).options(
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
@@ -334,11 +334,11 @@ class _Dispatcher:
         self._start_workers()
         answered_at = time.monotonic()
         while self._left or any(handle.segment for handle in self._handles):
-            answered, _ = self._ray.wait(list(self._calls), timeout=_LOOK_SECONDS)
+            answered, _ = self._ray.wait(list(self._calls), timeout=_WAIT_SECONDS)
             self._check_ray()
             if answered:
                 answered_at = time.monotonic()
-            elif time.monotonic() - answered_at >= _PATIENCE_SECONDS:
+            elif time.monotonic() - answered_at >= _TIMEOUT_SECONDS:
                 self._check_nodes()
                 answered_at = time.monotonic()
             for reference in answered:
@@ -393,7 +393,7 @@ class _Dispatcher:
         """Ask a worker for its progress, unless such a call has not been answered yet."""
         if not handle.is_polled and handle.segment is not None:
             handle.is_polled = True
-            self._calls[handle.actor.news.remote()] = _PendingCall("news", handle)
+            self._calls[handle.actor.poll.remote()] = _PendingCall("poll", handle)
 
     def _answered(
         self, call: _PendingCall, reference: Any
@@ -412,17 +412,17 @@ class _Dispatcher:
         if kind == "open":
             self._never_opened, handle.is_open = 0, True
             self._notify(answer)
-        elif kind == "news":
+        elif kind == "poll":
             number, written, notices = answer
             self._notify(notices)
             handle.is_polled = False
             if segment is not None and segment.number == number:
-                self._progress.tell(segment, written)
+                self._progress.report(segment, written)
             self._poll(handle)
         elif segment is not None:
             part, notices = answer
             self._notify(notices)
-            self._progress.tell(segment, segment.frame_count)
+            self._progress.report(segment, segment.frame_count)
             handle.segment = None
             yield segment, part
         self._assign()
@@ -447,7 +447,7 @@ class _Dispatcher:
                     "the nodes and run the command again"
                 )
             self._notify([f"a worker was lost, and another renders {what} again: {reason}"])
-            self._progress.tell(segment, 0)
+            self._progress.report(segment, 0)
             self._left.appendleft(segment)
         self._assign()
         self._start_workers()

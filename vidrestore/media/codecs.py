@@ -217,7 +217,7 @@ def _chosen(
             )
             return name, notices
         objections.append(objection)
-    raise OutputError(f"{objections[0]}; {_way_out(info, target, pixel_format, codec, quality)}")
+    raise OutputError(f"{objections[0]}; {_remedy(info, target, pixel_format, codec, quality)}")
 
 
 def _candidates(info: VideoInfo) -> list[str]:
@@ -255,7 +255,7 @@ def _fields_objection(name: str, info: VideoInfo) -> str | None:
     return f"{name} has no coding tools for interlaced pictures"
 
 
-def _way_out(info: VideoInfo, target: Path, pixel_format: str, codec: str, quality: str) -> str:
+def _remedy(info: VideoInfo, target: Path, pixel_format: str, codec: str, quality: str) -> str:
     """Return advice for the end of an error message."""
     if _objection("ffv1", info, "matroska", pixel_format) is not None:
         return "choose another encode.pixel_format, or convert the video to a common one first"

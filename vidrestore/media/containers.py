@@ -154,7 +154,7 @@ def plan_streams(source: Probe, target: Path, *, whole: bool) -> RemuxPlan:
     attached: dict[int, tuple[str, str]] = {}
     lost: list[str] = []
     for stream in source.streams:
-        change, loss = _fate(stream, container)
+        change, loss = _stream_change(stream, container)
         if not whole and stream.type != "audio":
             loss = f"{_named(stream)} is left out of a sample, which has picture and sound only"
         if stream.index == info.stream_index or (loss is None and change != _RECREATED):
@@ -194,7 +194,7 @@ def plan_streams(source: Probe, target: Path, *, whole: bool) -> RemuxPlan:
 _RECREATED = "recreated"
 
 
-def _fate(stream: StreamInfo, container: str) -> tuple[str | None, str | None]:
+def _stream_change(stream: StreamInfo, container: str) -> tuple[str | None, str | None]:
     """Return (codec to convert to, or None to copy; notice if the stream is lost, or None)."""
     name, where = stream.codec, _named(stream)
     if stream.type == "subtitle":

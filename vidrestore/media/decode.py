@@ -321,8 +321,8 @@ def _fits(pts: int, last: int | None, then: int | None, later: int | None, longe
     """Whether a time follows `last` and agrees with the times of the next two frames."""
     if last is not None and not last < pts <= last + longest:
         return False
-    belied = then is not None and then < pts and (later is None or then < later < pts)
-    return not belied or (last is not None and then is not None and then <= last)
+    contradicted = then is not None and then < pts and (later is None or then < later < pts)
+    return not contradicted or (last is not None and then is not None and then <= last)
 
 
 def _repaired(last: int | None, then: int | None, step: int, longest: int) -> int:
@@ -512,12 +512,12 @@ class _Copier:
     def __call__(self, image: av.VideoFrame) -> av.VideoFrame:
         """Return a copy of a picture."""
         if _shape(image) != self._shape:
-            self._graph, self._shape = self._made(image), _shape(image)
+            self._graph, self._shape = self._new_graph(image), _shape(image)
         self._graph.push(image)
         copy: av.VideoFrame = self._graph.pull()
         return copy
 
-    def _made(self, image: av.VideoFrame) -> Any:
+    def _new_graph(self, image: av.VideoFrame) -> Any:
         """Make a filter graph that copies pictures of one shape."""
         graph = av.filter.Graph()
         graph.threads = 1

@@ -113,9 +113,9 @@ def trial_remux(probe: Probe, trial: Path, plan: RemuxPlan) -> RemuxPlan:
     if not others or _fits(source, trial, plan, others, plan.container) is None:
         return plan
     reasons = {i: _fits(source, trial, plan, [i], plan.container) for i in others}
-    culprits = [index for index, reason in reasons.items() if reason is not None] or others
+    rejected = [index for index, reason in reasons.items() if reason is not None] or others
     reason = next(filter(None, reasons.values()), "they do not fit together")
-    named = ", ".join(f"{i} ({codecs[i] or 'unknown codec'})" for i in culprits)
+    named = ", ".join(f"{i} ({codecs[i] or 'unknown codec'})" for i in rejected)
     for other in ("matroska", "mov", "mp4"):
         if other != plan.container and _fits(source, trial, plan, others, other) is None:
             raise OutputError(
@@ -125,7 +125,7 @@ def trial_remux(probe: Probe, trial: Path, plan: RemuxPlan) -> RemuxPlan:
     why = (
         f"no container that vidrestore writes can hold stream {named}, so it is left out: {reason}"
     )
-    return plan.without(culprits, why)
+    return plan.without(rejected, why)
 
 
 def _fits(
@@ -273,7 +273,7 @@ def _command(
     opened = {each: ffmpeg.input(_named(each.path), **each.options) for each, _ in mapped}
     streams = [opened[each][stream] for each, stream in mapped]
     *arguments, name = ffmpeg.output(*streams, _named(target), **options).get_args()
-    return ["-y", *map(_name_itself, arguments), *repeated, _name_itself(name)]
+    return ["-y", *map(_decoded, arguments), *repeated, _decoded(name)]
 
 
 def _run(command: Sequence[str], source: Path, target: Path) -> None:
@@ -290,7 +290,7 @@ def _named(path: Path) -> str:
     return f"{_PATH}{os.fsencode(path.absolute()).hex()}"
 
 
-def _name_itself(argument: str) -> str:
+def _decoded(argument: str) -> str:
     """Decode a path that `_named` encoded; return other arguments unchanged."""
     if not argument.startswith(_PATH):
         return argument

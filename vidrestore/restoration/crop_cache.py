@@ -40,14 +40,15 @@ class CropCache:
     keeps_cheap = True
     """Whether the cache also keeps results of restorers that declare themselves cheap."""
 
-    def __init__(self, folder: Path, made_by: str) -> None:
+    def __init__(self, folder: Path, environment: str) -> None:
         """Use a folder.
 
         Args:
             folder: The folder of the files; it is created when the first crop is kept.
-            made_by: A text that changes whenever the way that networks run changes their results.
+            environment: A text that changes whenever the way in which networks run changes
+                their results.
         """
-        self._folder, self._made_by = folder, made_by
+        self._folder, self._environment = folder, environment
         self.note: str | None = None
         """One sentence on why some crops were not kept; None where all were kept."""
         # Each crop is hashed once, although the windows of several frames hold it.
@@ -64,7 +65,7 @@ class CropCache:
         Returns:
             64 hexadecimal digits (SHA-256).
         """
-        digest = hashlib.sha256(repr((self._made_by, network)).encode())
+        digest = hashlib.sha256(repr((self._environment, network)).encode())
         for crop in crops:
             digest.update(self._digest(crop))
         return digest.hexdigest()

@@ -71,7 +71,7 @@ _NARROWEST_MOUTH = 0.5
 REACH_FRAMES = 4
 """The number of frames before and after a frame on whose faces its strengths depend."""
 
-LOOK_EVERY = 3
+IDENTITY_EVERY = 3
 """The recognizer runs in each third frame of a track, since it costs more than all the rest of the
 guard.
 """
@@ -96,7 +96,7 @@ _DEPARTED = 1.75
 def guard(
     frames: Iterator[FaceFrame],
     judge: SimilarityJudge,
-    tally: RestorationStats,
+    stats: RestorationStats,
     how: Guard,
     *,
     tracks: Sequence[Track] = (),
@@ -115,7 +115,7 @@ def guard(
     Args:
         frames: The frames with their restored faces, in order.
         judge: The judge that compares faces.
-        tally: The statistics, which receive the similarity for each track.
+        stats: The statistics, which receive the similarity for each track.
         how: The settings. `identity` is the least cosine that the recognizer gives, `features` the
             least correlation of the features of a source that is not too soft, `expression` the
             largest departure of an eye or the mouth; 0 turns a comparison off.
@@ -125,23 +125,23 @@ def guard(
     Yields:
         The frames in order, `REACH_FRAMES` later, or at once where no comparison is on.
     """
-    looks_for_people = how.identity > 0 and judge.knows_people
-    looks_at_expression = how.expression > 0 and judge.sees_expression
-    if how.features == 0 and not looks_for_people and not looks_at_expression:
+    compares_people = how.identity > 0 and judge.knows_people
+    compares_expression = how.expression > 0 and judge.sees_expression
+    if how.features == 0 and not compares_people and not compares_expression:
         yield from frames
         return
-    stage = _Stage(judge, tally, how, tracks)
+    stage = _Stage(judge, stats, how, tracks)
     held: deque[FaceFrame] = deque()
     for last, frame in enumerate(chain(frames, repeat(None, REACH_FRAMES))):
         if frame is not None:
             held.append(frame)
-            stage.look(frame)
+            stage.compare(frame)
         if last >= REACH_FRAMES and held:
             yield stage.guarded(held.popleft())
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _Similarity:
     """The similarities of one face of one frame."""
 
     identity: float | None
@@ -151,27 +151,27 @@ class _Seen:
     parts: Mapping[str, float] = field(default_factory=dict)
     """The same for the eyes and the mouth, by name; 1 for those that are missing."""
 
-    def trust_in(self, part: str | None) -> float:
+    def trust_of(self, part: str | None) -> float:
         """Return the trust in a part of the face; None stands for all of it."""
         return self.trust if part is None else self.parts.get(part, 1.0)
 
 
 @dataclass(slots=True)
-class _Followed:
+class _TrackState:
     """A track around the current frame."""
 
-    course: TrackGeometry | None
+    geometry: TrackGeometry | None
     first_frame: int
-    seen: dict[int, _Seen] = field(default_factory=dict)
+    found: dict[int, _Similarity] = field(default_factory=dict)
 
     def landmarks(self, index: int) -> Points:
         """Return the (5, 2) landmarks in the unit crop."""
-        return believable(self.course.landmarks(index)) if self.course else usual_landmarks()
+        return believable(self.geometry.landmarks(index)) if self.geometry else usual_landmarks()
 
     def factor(self, index: int, part: str | None = None) -> float:
         """Return the factor of the strength in a frame, of a part or of the whole face."""
         around = range(index - _AROUND, index + _AROUND + 1)
-        near = [i for i in around if i in self.seen]
+        near = [i for i in around if i in self.found]
         return float(np.interp(around, near, [self._least(i, part) for i in near]).mean())
 
     def part_factors(self, index: int) -> dict[str, float]:
@@ -182,7 +182,7 @@ class _Followed:
     def _least(self, index: int, part: str | None) -> float:
         """Return the least trust in the frames around a frame."""
         near = range(index - _AROUND, index + _AROUND + 1)
-        return min(self.seen[i].trust_in(part) for i in near if i in self.seen)
+        return min(self.found[i].trust_of(part) for i in near if i in self.found)
 
 
 class _Stage:
@@ -191,27 +191,29 @@ class _Stage:
     def __init__(
         self,
         judge: SimilarityJudge,
-        tally: RestorationStats,
+        stats: RestorationStats,
         how: Guard,
         tracks: Sequence[Track],
     ) -> None:
-        self._judge, self._tally = judge, tally
+        self._judge, self._stats = judge, stats
         self._identity, self._features = how.identity, how.features
         self._expression = how.expression if judge.sees_expression else 0.0
         self._tracks = {
-            track.track_id: _Followed(TrackGeometry(track), track.first_frame) for track in tracks
+            track.track_id: _TrackState(TrackGeometry(track), track.first_frame) for track in tracks
         }
 
-    def look(self, frame: FaceFrame) -> None:
+    def compare(self, frame: FaceFrame) -> None:
         """Compare the restored faces of a frame with their sources."""
         index = frame.frame.index
         for face in frame.faces:
             if face.restored is None:
                 continue
-            track = self._tracks.setdefault(face.track_id, _Followed(None, 0))
-            looks_closely = (index - track.first_frame) % LOOK_EVERY == 0
-            seen = self._seen(face, face.restored, track.landmarks(index), closely=looks_closely)
-            track.seen[index] = seen
+            track = self._tracks.setdefault(face.track_id, _TrackState(None, 0))
+            is_identified = (index - track.first_frame) % IDENTITY_EVERY == 0
+            found = self._similarities(
+                face, face.restored, track.landmarks(index), closely=is_identified
+            )
+            track.found[index] = found
 
     def guarded(self, frame: FaceFrame) -> FaceFrame:
         """Return the frame with the strengths that the guard allows."""
@@ -224,16 +226,16 @@ class _Stage:
         if face.restored is None:
             return face
         track = self._tracks[face.track_id]
-        for old in [i for i in track.seen if i < index - REACH_FRAMES]:
-            del track.seen[old]
+        for old in [i for i in track.found if i < index - REACH_FRAMES]:
+            del track.found[old]
         factor, parts = track.factor(index), track.part_factors(index)
-        if self._tally.counts(index):
+        if self._stats.counts(index):
             self._count(face, face.restored, index, factor, are_parts_kept=bool(parts))
         if factor == 1 and not parts:
             return face
         return replace(face, strength=face.strength * factor, part_factors=parts)
 
-    def _seen(
+    def _similarities(
         self,
         face: Face,
         restored: torch.Tensor,
@@ -241,7 +243,7 @@ class _Stage:
         *,
         closely: bool,
         has_parts: bool = True,
-    ) -> _Seen:
+    ) -> _Similarity:
         pair = pair_of(face.source, restored, points)
         features = self._judge.features(pair)
         soft_px = self._judge.softness_px(pair)
@@ -253,7 +255,9 @@ class _Stage:
             trust = _rise(features, floor, floor + (1 - floor) * _SURE_SHARE)
         if identity is not None:
             trust = min(trust, _rise(identity, self._identity, self._identity + _SURE_COSINE))
-        return _Seen(identity, features, trust, self._parts(pair, soft_px) if has_parts else {})
+        return _Similarity(
+            identity, features, trust, self._parts(pair, soft_px) if has_parts else {}
+        )
 
     def _parts(self, pair: Pair, soft_px: float) -> dict[str, float]:
         """Return the trust in the eyes and the mouth, where it is below 1."""
@@ -274,26 +278,28 @@ class _Stage:
         are_parts_kept: bool,
     ) -> None:
         track = self._tracks[face.track_id]
-        restored_seen = used = track.seen[index]
+        of_restored = used = track.found[index]
         if factor < 1:
-            closely = restored_seen.identity is not None
+            closely = of_restored.identity is not None
             mixed = torch.lerp(face.source, restored, factor)
-            used = self._seen(face, mixed, track.landmarks(index), closely=closely, has_parts=False)
+            used = self._similarities(
+                face, mixed, track.landmarks(index), closely=closely, has_parts=False
+            )
         if factor == 0:
-            self._tally.not_restored[UNLIKE] += 1
+            self._stats.not_restored[UNLIKE] += 1
         one = Likeness(
             frames=1,
             reduced=int(factor < 1),
             expressions=int(are_parts_kept),
             share=factor,
-            features=restored_seen.features,
+            features=of_restored.features,
             features_used=used.features,
         )
-        if restored_seen.identity is not None and used.identity is not None:
+        if of_restored.identity is not None and used.identity is not None:
             one = replace(
-                one, looks=1, identity=restored_seen.identity, identity_used=used.identity
+                one, comparisons=1, identity=of_restored.identity, identity_used=used.identity
             )
-        self._tally.add_likeness(face.track_id, index, one)
+        self._stats.add_likeness(face.track_id, index, one)
 
 
 def _rise(value: float, low: float, high: float) -> float:

@@ -102,7 +102,7 @@ def restore_segment(
     # The frames of the output, apart from the faces; they may be woven from the restored frames.
     output_analysis = analysis if plate is None else plate.analysis
     output = frames_of_output(output_analysis)
-    tally = RestorationStats(frames=range(segment.first, segment.end))
+    stats = RestorationStats(frames=range(segment.first, segment.end))
     first, end = context(segment, analysis, reach_frames(restorers, settings))
     # The other tracks would cost every segment time in proportion to the whole video.
     tracks, output_tracks = (
@@ -121,7 +121,7 @@ def restore_segment(
         _layer_writer(layer, output.info, encoder_threads) as write_layer,
         StageThreads(caller="encode") as threads,
     ):
-        decoder = _decoder(source, info, settings, tally)
+        decoder = _decoder(source, info, settings, stats)
         decoded_frames = frames_again(source, analysis, span, first=first, end=end, device=decoder)
         frames = threads.background(decoded_frames, depth=depth, name="decode")
         cropped = crop(
@@ -135,14 +135,14 @@ def restore_segment(
             before_frames = threads.background(
                 _companion_frames(before, first, end), depth=depth, name="decode before"
             )
-            cropped = only_swapped(cropped, before_frames, info, before.analysis.info, tally)
+            cropped = only_swapped(cropped, before_frames, info, before.analysis.info, stats)
         faces = threads.background(cropped, depth=depth, name="crop")
         needed = _needed(first, end, analysis, restorers, settings)
-        restored = _restored(faces, restorers, tally, settings, device, crops, needed)
+        restored = _restored(faces, restorers, stats, settings, device, crops, needed)
         restored_faces = threads.background(restored, depth=depth, name="restore")
         deflickered = deflicker(restored_faces, _deflicker(restorers, settings))
         deflickered_faces = threads.background(deflickered, depth=depth, name="deflicker")
-        guarded = guard(deflickered_faces, judge, tally, settings.guard, tracks=tracks)
+        guarded = guard(deflickered_faces, judge, stats, settings.guard, tracks=tracks)
         # Depth 1: a face that waits takes 24 W^2 bytes, and the guard already keeps some frames.
         guarded_faces = threads.background(guarded, depth=1, name="guard")
         if plate is not None:
@@ -164,7 +164,7 @@ def restore_segment(
         pasted = paste(
             guarded_faces,
             output_analysis.info,
-            tally,
+            stats,
             settings.paste,
             settings.grain,
             parser=parser,
@@ -186,14 +186,14 @@ def restore_segment(
                 f"first pass and {writer.frame_count} in the second; it changed meanwhile or "
                 "cannot be read reliably"
             )
-    tally.add_stages(threads.times)
-    return tally
+    stats.add_stages(threads.times)
+    return stats
 
 
 def _restored(
     faces: Iterator[FaceFrame],
     restorers: Schedule,
-    tally: RestorationStats,
+    stats: RestorationStats,
     settings: Settings,
     device: torch.device,
     crops: CropCache | None,
@@ -206,7 +206,7 @@ def _restored(
         yield from restore(
             stretch,
             restorer,
-            tally,
+            stats,
             settings.restore,
             device=device,
             crops=crops,
@@ -290,14 +290,14 @@ def _deflicker(restorers: Sequence[tuple[int, RestorerInfo]], settings: Settings
 
 
 def _decoder(
-    source: Path, info: VideoInfo, settings: Settings, tally: RestorationStats
+    source: Path, info: VideoInfo, settings: Settings, stats: RestorationStats
 ) -> str | None:
     """Return the device that decodes; None for the CPU."""
     if not settings.decode.hardware:
         return None
     device = decoding_device(source, info.stream_index)
     if device is None:
-        tally.notes["decoder"] = (
+        stats.notes["decoder"] = (
             "decode.hardware is set, but no device of this machine decodes the pictures of this "
             "video; the CPU decoded them"
         )

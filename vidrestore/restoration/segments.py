@@ -276,7 +276,7 @@ def segment_key(
         [(name, value) for name, value in leaves(settings) if name not in NOT_IN_KEY],
         (segment.first, segment.end, first, end),
         _restorers_within(restorers, segment),
-        [(track, _what_restores(each)) for track, each in
+        [(track, _restorer_key(each)) for track, each in
          restorers_used(restorers, analysis, first, end)],
         judge,
         parser,
@@ -308,7 +308,7 @@ def _versions() -> tuple[str, ...]:
     return version("vidrestore"), *map(str, libraries)
 
 
-def _what_restores(restorer: RestorerInfo) -> tuple[str | None, int | None, int]:
+def _restorer_key(restorer: RestorerInfo) -> tuple[str | None, int | None, int]:
     """Return the cache key, the size and the reach of a restorer; the key may omit the others."""
     return cache_key_of(restorer), restorer.size, restorer.reach_frames
 
@@ -318,7 +318,7 @@ def _restorers_within(
 ) -> list[tuple[int, tuple[str | None, int | None, int]]]:
     """Return (first frame, what restores) of the stretches that overlap the segment."""
     return [
-        (max(first, segment.first), _what_restores(restorer))
+        (max(first, segment.first), _restorer_key(restorer))
         for i, (first, restorer) in enumerate(restorers)
         if first < segment.end and (i + 1 == len(restorers) or restorers[i + 1][0] > segment.first)
     ]

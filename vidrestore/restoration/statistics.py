@@ -25,7 +25,7 @@ class Likeness:
     """The number of frames."""
     reduced: int = 0
     """The number of frames in which the guard used less of the restored face."""
-    looks: int = 0
+    comparisons: int = 0
     """The number of frames in which the recognizer compared the faces."""
     features: float = 0.0
     """The sum of the correlations of features between the restored faces and their sources."""

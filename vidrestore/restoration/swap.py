@@ -212,7 +212,7 @@ def only_swapped(
     before: Iterator[Frame],
     info: VideoInfo,
     before_info: VideoInfo,
-    tally: RestorationStats,
+    stats: RestorationStats,
 ) -> Iterator[FaceFrame]:
     """Give every face the `region` that the swap changed.
 
@@ -223,7 +223,7 @@ def only_swapped(
         before: The same frames before the swap, in the same order and number.
         info: The properties of `frames`.
         before_info: The properties of `before`.
-        tally: The statistics, which receive the counts.
+        stats: The statistics, which receive the counts.
 
     Yields:
         The frames in order.
@@ -239,6 +239,6 @@ def only_swapped(
             )
             if region is not None:
                 faces.append(replace(face, region=region))
-            elif tally.counts(frame.frame.index):
-                tally.not_restored["not changed by the face swap"] += 1
+            elif stats.counts(frame.frame.index):
+                stats.not_restored["not changed by the face swap"] += 1
         yield frame.with_faces(tuple(faces))

@@ -168,7 +168,11 @@ def bleed_chroma(
     return np.asarray(cv2.cvtColor(ycc, cv2.COLOR_YCrCb2RGB))
 
 
-WEAR: dict[str, Callable[[Picture], Picture]] = {"soft": _soft, "small": _small, "old": _old}
+DEGRADATIONS: dict[str, Callable[[Picture], Picture]] = {
+    "soft": _soft,
+    "small": _small,
+    "old": _old,
+}
 """Name of each degradation -> the function from a clean picture to a degraded one of its size."""
 
 

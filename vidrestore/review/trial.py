@@ -28,7 +28,7 @@ from vidrestore.models.restorers import Restorer
 from vidrestore.review.drawing import write_picture
 from vidrestore.review.portrait import (
     CROP_PX,
-    WEAR,
+    DEGRADATIONS,
     Picture,
     Points,
     as_picture,
@@ -78,8 +78,8 @@ class Score:
 class Row:
     """The score of one degradation and one template."""
 
-    wear: str
-    """Name of the degradation, from `portrait.WEAR`."""
+    degradation: str
+    """Name of the degradation, from `portrait.DEGRADATIONS`."""
     template: Template | None
     """Name of the template; None for the degraded portrait itself, as a baseline."""
     score: Score
@@ -109,9 +109,11 @@ class Trial:
             The number, from 0 to 9: three degradations with three scores each.
         """
         (other,) = (t for t in TEMPLATES if t != name)
-        scores = {(row.wear, row.template): row.score for row in self.rows}
-        pairs = [(scores[wear, name], scores[wear, other]) for wear in WEAR]
-        return sum(sum(_better(ours, theirs)) for ours, theirs in pairs)
+        scores = {(row.degradation, row.template): row.score for row in self.rows}
+        pairs = [
+            (scores[degradation, name], scores[degradation, other]) for degradation in DEGRADATIONS
+        ]
+        return sum(sum(_better(restored, other)) for restored, other in pairs)
 
     @property
     def restores(self) -> bool:
@@ -147,15 +149,15 @@ class Trial:
         close = "; that is close, so look at the sheet" if wins - losses < 3 else ""
         default = ", as without a setting" if name == self.own_template else ""
         return (
-            f"The template {name} is better in {wins} of {3 * len(WEAR)} comparisons and worse in "
-            f"{losses}{close}: --set align.template={name}{default}."
+            f"The template {name} is better in {wins} of {3 * len(DEGRADATIONS)} comparisons and "
+            f"worse in {losses}{close}: --set align.template={name}{default}."
         )
 
     def _psnr_db(self, name: Template | None) -> float:
         return float(np.mean([r.score.psnr_db for r in self.rows if r.template == name]))
 
 
-def run_tryout(
+def run_trial(
     settings: Settings,
     sheet: Path,
     *,
@@ -220,10 +222,13 @@ def try_restorer(
     scored_px = min(side, CROP_PX)  # the clean portrait has no finer detail
     clean, landmarks = clean_portrait()
     scorer = _Scorer(clean, landmarks, scored_px)
-    degraded = {name: as_tensor(wear(as_picture(clean))) for name, wear in WEAR.items()}
+    degraded = {
+        name: as_tensor(degradation(as_picture(clean)))
+        for name, degradation in DEGRADATIONS.items()
+    }
     rows = [Row(name, None, scorer(picture, np.eye(2, 3))) for name, picture in degraded.items()]
     strips = [_heading(restorer.name)]
-    cases = list(product(WEAR, TEMPLATES))
+    cases = list(product(DEGRADATIONS, TEMPLATES))
     for done, (name, where) in enumerate(cases, start=1):
         matrix = place_in_crop(landmarks, template(where), side)
         source = cut(degraded[name], matrix, side)
@@ -262,17 +267,17 @@ class _Scorer:
 
     def __call__(self, picture: torch.Tensor, picture_from_portrait: Matrix) -> Score:
         matrix = compose(self._matrix, invert(picture_from_portrait))
-        ours = cut(picture, matrix, self._side).numpy()
-        error = float(np.mean((255 * (ours - self._clean)[:, self._face]) ** 2))
+        restored = cut(picture, matrix, self._side).numpy()
+        error = float(np.mean((255 * (restored - self._clean)[:, self._face]) ** 2))
         psnr_db = float(10 * np.log10(255**2 / max(error, 1e-3)))
-        return Score(self._landmark_error_px(ours), self._true_detail(ours), psnr_db)
+        return Score(self._landmark_error_px(restored), self._true_detail(restored), psnr_db)
 
-    def _true_detail(self, ours: _Plane) -> float:
-        own, true = (_fine_detail(_luma(x))[self._face] for x in (ours, self._clean))
+    def _true_detail(self, restored: _Plane) -> float:
+        own, true = (_fine_detail(_luma(x))[self._face] for x in (restored, self._clean))
         return float((own * true).sum() / (true * true).sum())
 
-    def _landmark_error_px(self, ours: _Plane) -> float:
-        flow = DenseFlow()(_gray(_luma(self._clean)), _gray(_luma(ours)))
+    def _landmark_error_px(self, restored: _Plane) -> float:
+        flow = DenseFlow()(_gray(_luma(self._clean)), _gray(_luma(restored)))
         places = np.rint((self._points + 0.5) * (CROP_PX / self._side) - 0.5).astype(int)
         reach = _LANDMARK_RADIUS_PX
         around = [
@@ -303,11 +308,11 @@ def _gray(luma: _Plane) -> npt.NDArray[np.uint8]:
     return np.asarray(np.clip(np.rint(gray), 0, 255), np.uint8)
 
 
-def _better(ours: Score, theirs: Score) -> Sequence[bool]:
+def _better(one: Score, other: Score) -> Sequence[bool]:
     return (
-        ours.landmark_error_px < theirs.landmark_error_px - _LEAST_PX,
-        ours.true_detail > theirs.true_detail + _LEAST_DETAIL,
-        ours.psnr_db > theirs.psnr_db + _LEAST_DB,
+        one.landmark_error_px < other.landmark_error_px - _LEAST_PX,
+        one.true_detail > other.true_detail + _LEAST_DETAIL,
+        one.psnr_db > other.psnr_db + _LEAST_DB,
     )
 
 
@@ -323,7 +328,9 @@ def _strip(row: Row, pictures: Sequence[torch.Tensor]) -> Picture:
     )
     size = (_TILE_PX, _TILE_PX)
     tiles = [cv2.resize(as_picture(p), size, interpolation=cv2.INTER_AREA) for p in pictures]
-    return np.vstack([_text(f"{row.wear}, template {row.template}: {numbers}"), np.hstack(tiles)])
+    return np.vstack(
+        [_text(f"{row.degradation}, template {row.template}: {numbers}"), np.hstack(tiles)]
+    )
 
 
 def _text(words: str) -> Picture:

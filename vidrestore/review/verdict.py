@@ -28,7 +28,7 @@ _Word = Literal["better", "same", "worse", "not known"]
 class Change:
     """The change of one aspect from before to after the restoration."""
 
-    said: str
+    text: str
     """What changed, as a sentence without its period."""
     sign: int
     """1 for better, 0 for the same, -1 for worse."""
@@ -56,7 +56,7 @@ def verdict(changes: Sequence[Change]) -> Verdict:
     """
     if not changes:
         return Verdict("not known", "Verdict: not known. No face could be measured.")
-    worse, better = ([c.said for c in changes if c.sign == sign] for sign in (-1, 1))
+    worse, better = ([c.text for c in changes if c.sign == sign] for sign in (-1, 1))
     if worse:
         why = ". ".join(worse)
         return Verdict(

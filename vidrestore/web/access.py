@@ -131,7 +131,7 @@ class Access:
             return
         visitor = self._visitor(headers)
         if is_exchange:
-            await self._let_in(send, visitor, headers)
+            await self._set_cookie(send, visitor, headers)
         elif visitor is None:
             await _answer(send, 403, _NO_TOKEN)
         elif not _is_needed(scope):
@@ -198,7 +198,7 @@ class Access:
         self._session.forget(self._visitors.pop(next(empty, idle[0])))
         return True
 
-    async def _let_in(self, send: Send, visitor: str | None, headers: _Headers) -> None:
+    async def _set_cookie(self, send: Send, visitor: str | None, headers: _Headers) -> None:
         """Send the browser to the address without the token, with a cookie instead of it."""
         more = []
         if visitor is None:
@@ -216,8 +216,8 @@ class Access:
         if headers.only("sec-fetch-site") == "cross-site":
             # After a redirect from another site the browser would not send the cookie. A page that
             # reloads itself makes a request that does.
-            again = '<meta charset="utf-8"><meta http-equiv="refresh" content="0; url=/">'
-            await _answer(send, 200, again, kind="text/html", more=more)
+            redirect = '<meta charset="utf-8"><meta http-equiv="refresh" content="0; url=/">'
+            await _answer(send, 200, redirect, kind="text/html", more=more)
         else:
             await _answer(send, 303, "", more=[*more, (b"location", b"/")])
 
@@ -397,11 +397,13 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 def _with_headers(send: Send) -> Send:
     """Return a sender that adds the security headers to every answer."""
-    ours = {name for name, _ in _HEADERS}
+    own_names = {name for name, _ in _HEADERS}
 
     async def send_with_headers(message: Scope) -> None:
         if message["type"] == "http.response.start":
-            given = [pair for pair in message.get("headers", ()) if pair[0].lower() not in ours]
+            given = [
+                pair for pair in message.get("headers", ()) if pair[0].lower() not in own_names
+            ]
             message["headers"] = [*given, *_HEADERS]
         await send(message)
 

@@ -23,14 +23,14 @@ class OwnFolders:
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
-        self._made: dict[Path, tuple[int, int]] = {}
+        self._identities: dict[Path, tuple[int, int]] = {}
 
     def make(self) -> Path:
         """Make a new empty folder that other users of the machine cannot read."""
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = self._root / secrets.token_hex(16)
         folder.mkdir(mode=0o700)
-        self._made[folder] = _identity(folder)
+        self._identities[folder] = _identity(folder)
         return folder
 
     def holds(self, folder: Path) -> bool:
@@ -42,7 +42,7 @@ class OwnFolders:
         Returns:
             True if it was made here and is still the same folder.
         """
-        made = self._made.get(folder)
+        made = self._identities.get(folder)
         try:
             # A root that became a link would lead a right name to a wrong place.
             return (
@@ -66,7 +66,7 @@ class OwnFolders:
         """
         if not self.holds(folder):
             return False
-        del self._made[folder]
+        del self._identities[folder]
         remove_tree(folder)
         return True
 

@@ -173,7 +173,7 @@ class Jobs:
         self._command = tuple(command)
         self._on_gone = on_gone
         self._count = 0
-        self._wake = asyncio.Event()
+        self._has_jobs = asyncio.Event()
         self.jobs: list[Job] = []
         """All jobs, in the order in which they run."""
 
@@ -192,7 +192,7 @@ class Jobs:
         folder = self._folders.make()
         job = Job(self._count, owner, source, folder, tuple(arguments(folder)))
         self.jobs.append(job)
-        self._wake.set()
+        self._has_jobs.set()
         return job
 
     def of(self, owner: str) -> list[Job]:
@@ -243,7 +243,7 @@ class Jobs:
         job.notices.clear()
         self.jobs.remove(job)
         self.jobs.append(job)
-        self._wake.set()
+        self._has_jobs.set()
 
     def remove(self, job: Job) -> None:
         """Remove a job and its folder; a running job is stopped first.
@@ -261,10 +261,10 @@ class Jobs:
     async def work(self) -> None:
         """Run waiting jobs until cancelled; then stop the running command."""
         while True:
-            self._wake.clear()
+            self._has_jobs.clear()
             job = next((job for job in self.jobs if job.state == "waiting"), None)
             if job is None:
-                await self._wake.wait()
+                await self._has_jobs.wait()
                 continue
             try:
                 await self._run(job)
@@ -297,7 +297,7 @@ class Jobs:
             async with asyncio.TaskGroup() as pipes:
                 stderr_lines = pipes.create_task(_last_lines(process.stderr))
                 pipes.create_task(_listen(job, process))
-            _settle(job, await process.wait(), stderr_lines.result())
+            _finish(job, await process.wait(), stderr_lines.result())
         finally:
             job.process = None
             if process.returncode is None:
@@ -347,7 +347,7 @@ async def _last_lines(stream: asyncio.StreamReader | None) -> list[str]:
     return [line for line in lines if line]
 
 
-def _settle(job: Job, status: int, stderr_lines: Sequence[str]) -> None:
+def _finish(job: Job, status: int, stderr_lines: Sequence[str]) -> None:
     """Set the final state of a job whose process has ended."""
     if status == 0 and job.outcome:
         job.state = "done"

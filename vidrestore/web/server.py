@@ -89,7 +89,7 @@ def serve(serving: ServerOptions, on_ready: Callable[[str, Path], None]) -> None
             "the page needs gradio, which is not installed; run pip install 'vidrestore[ui]'"
         )
     with work_folder() as folder, _listener(serving) as listener:
-        _keep_to_itself(folder)
+        _confine_gradio(folder)
         import uvicorn
 
         host = f"[{serving.host}]" if ":" in serving.host else serving.host
@@ -232,7 +232,7 @@ def _add_upload(app: FastAPI, uploads: Uploads, longest_bytes: int) -> None:
     app.add_api_route("/gradio_api/upload", upload, methods=["POST"], response_model=None)
 
 
-def _keep_to_itself(folder: Path) -> None:
+def _confine_gradio(folder: Path) -> None:
     """Keep gradio, which reads these variables at import, off the network and inside `folder`."""
     os.environ.update(
         GRADIO_ANALYTICS_ENABLED="False",

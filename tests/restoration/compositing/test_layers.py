@@ -373,7 +373,7 @@ def test_a_run_that_is_killed_in_the_swap_leaves_one_layer(tmp_path, monkeypatch
             during.setattr(Path, "replace", killed)
             try:
                 staging.swap([folder / each for each in old])
-                staging.settle()
+                staging.commit()
                 ended = True
             except Killed:
                 ended = False

@@ -188,12 +188,12 @@ def test_what_covers_a_face_stays_as_it_was(occluder):
     assert lost > 0.3
 
 
-@pytest.mark.parametrize("wear", portrait.WEAR)
+@pytest.mark.parametrize("wear", portrait.DEGRADATIONS)
 @pytest.mark.parametrize("tint", [(1, 1, 1), (0.95, 0.88, 0.8)])
-def test_a_face_that_was_only_worn_is_restored_whole(wear, tint):
+def test_a_face_that_was_only_worn_is_restored_whole(degradation, tint):
     clean, _ = scene()
     large = cv2.resize(clean, (512, 512), interpolation=cv2.INTER_CUBIC)
-    worn = portrait.WEAR[wear](large)
+    worn = portrait.DEGRADATIONS[degradation](large)
     source, restored = (cv2.resize(p, (128, 128), interpolation=cv2.INTER_AREA).astype(np.float32)
                         for p in (worn, large))  # fmt: skip
     face = cv2.resize(mask_of(masks.usual_landmarks()), (128, 128))

@@ -144,7 +144,7 @@ class CudaGPEN:
         on_notice: OnNotice = lambda message: None,
     ) -> None:
         self.config, self.dtype = network.config, network.dtype
-        self._network, self._say = network, on_notice
+        self._network, self._notify = network, on_notice
         self._most = batch
         self._use_graphs = use_graphs
         self._recorder: _Recorder | None = None
@@ -152,7 +152,9 @@ class CudaGPEN:
 
     def __reduce__(self) -> tuple[Callable[[], "CudaGPEN"], tuple[()]]:
         """Pickle the network without its graphs, which a copy in another process records again."""
-        rebuild = partial(CudaGPEN, self._network, use_graphs=self._use_graphs, on_notice=self._say)
+        rebuild = partial(
+            CudaGPEN, self._network, use_graphs=self._use_graphs, on_notice=self._notify
+        )
         return rebuild, ()
 
     @property
@@ -216,7 +218,7 @@ class CudaGPEN:
         if is_full:
             raise torch.OutOfMemoryError(reason)
         self._use_graphs = False
-        self._say(
+        self._notify(
             f"CUDA graphs cannot be used here ({reason}); GPEN runs without them, more slowly"
         )
         return None

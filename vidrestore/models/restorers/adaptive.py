@@ -87,7 +87,7 @@ class AdaptiveGpen(Restorer):
     ) -> None:
         self._hashes = hashes or FileHashes()
         self.is_cheap, self._run_as = is_cheap, run_as
-        self._open, self._find, self._has, self._has_room, self._say = (
+        self._open, self._find, self._has, self._has_room, self._notify = (
             open_tier, find_weights, is_to_be_had, has_room, on_notice,
         )  # fmt: skip
         self._by_side: dict[int, _Tier] = {}
@@ -119,27 +119,29 @@ class AdaptiveGpen(Restorer):
                     name,
                     self._find(name),
                     self._open,
-                    self._free_others,
+                    self._release_others,
                     run_as=self._run_as,
                     is_cheap=self.is_cheap,
                     hashes=self._hashes,
                 )
             self._by_side[work_px] = self._tiers[name]
-            self._say_which(name, tier_for(work_px, lambda name: True))
+            self._notify_choice(name, tier_for(work_px, lambda name: True))
         return self._by_side[work_px]
 
-    def _say_which(self, name: str, wanted: str) -> None:
+    def _notify_choice(self, name: str, wanted: str) -> None:
         if name == wanted:
             return
         if self._has(wanted) and not self._has_room(wanted):
-            self._say(f"{wanted} does not fit into the device's memory; {name} restores its faces")
+            self._notify(
+                f"{wanted} does not fit into the device's memory; {name} restores its faces"
+            )
         else:
-            self._say(
+            self._notify(
                 f"the weights of {wanted} are missing and cannot be fetched; {name} restores its "
                 "faces"
             )
 
-    def _free_others(self, tier: _Tier) -> None:
+    def _release_others(self, tier: _Tier) -> None:
         for other in self._tiers.values():
             if other is not tier:
                 other.release()
@@ -172,7 +174,7 @@ class _Tier(Restorer):
         name: str,
         path: Path,
         open_tier: Callable[[str], Restorer],
-        free_others: Callable[[_Tier], None],
+        release_others: Callable[[_Tier], None],
         *,
         run_as: str,
         is_cheap: bool,
@@ -182,7 +184,7 @@ class _Tier(Restorer):
         self.is_cheap, self._run_as = is_cheap, run_as
         self._path = path
         self.size = int(name.removeprefix("gpen-"))
-        self._open, self._free_others = open_tier, free_others
+        self._open, self._release_others = open_tier, release_others
         self._network: Restorer | None = None
 
     @cached_property
@@ -201,7 +203,7 @@ class _Tier(Restorer):
                 return network(windows)
         except MemoryError:
             _log.info("memory did not suffice for %s; the other networks are freed", self.name)
-        self._free_others(self)
+        self._release_others(self)
         return network(windows)
 
     @property
@@ -215,7 +217,7 @@ class _Tier(Restorer):
 
     def _opened(self) -> Restorer:
         if self._network is None:
-            self._free_others(self)  # the size of its batches depends on the free memory
+            self._release_others(self)  # the size of its batches depends on the free memory
             self._network = self._checked()
         return self._network
 

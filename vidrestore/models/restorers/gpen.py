@@ -84,7 +84,7 @@ class Gpen(Restorer):
         hashes: FileHashes | None = None,
     ) -> None:
         self._hashes = hashes or FileHashes()
-        self._path, self._device, self._say = path, device, on_notice
+        self._path, self._device, self._notify = path, device, on_notice
         self._cache_folder = cache_folder or path.parent
         self._exact: Network | None = None
         self.is_cheap = device.type != "cpu"
@@ -141,7 +141,9 @@ class Gpen(Restorer):
     def _in_float32(self, image: torch.Tensor) -> torch.Tensor:
         if self._exact is None:
             name = str(self.dtype).removeprefix("torch.")
-            self._say(f"{self.name} returned no finite result in {name}; such faces run in float32")
+            self._notify(
+                f"{self.name} returned no finite result in {name}; such faces run in float32"
+            )
             self._exact = self._prepared(self._load(self.size), torch.float32, 1)
         return torch.cat([self._exact(image[b : b + 1]) for b in range(len(image))])
 
@@ -175,7 +177,7 @@ class Gpen(Restorer):
             network(probe_image(size).to(self._device))
         elif (psnr_db := psnr_to_float32_db(network, exact, self._device)) < _LEAST_FLOAT16_DB:
             dtype = torch.bfloat16
-            self._say_too_far(size, psnr_db, "float16", _LEAST_FLOAT16_DB, "bfloat16")
+            self._notify_inexact(size, psnr_db, "float16", _LEAST_FLOAT16_DB, "bfloat16")
             del network  # before the next one allocates its memory
             network = self._prepared(gpen, dtype)
         return network, size, dtype
@@ -189,8 +191,8 @@ class Gpen(Restorer):
             free = free_bytes(self._device)
             batch = max(batch_that_fits(free, gpen.config, dtype, MOST_AT_ONCE), 1)
             self.most_at_once = batch
-        network = InferenceGPEN(gpen, dtype, form_for(self._device, self._say)).to(self._device)
-        return CudaGPEN(network, batch=batch, on_notice=self._say)
+        network = InferenceGPEN(gpen, dtype, form_for(self._device, self._notify)).to(self._device)
+        return CudaGPEN(network, batch=batch, on_notice=self._notify)
 
     def _cpu_format(self, number_format: str) -> torch.dtype:
         if number_format == "auto":
@@ -232,10 +234,10 @@ class Gpen(Restorer):
                 reason = f"OpenVINO cannot run {self._path.name}: {error}"
             if engine != "auto":
                 raise WeightsError(f"{reason}; use --set restore.engine=torch") from error
-            self._say(f"{reason}; torch runs the network")
+            self._notify(f"{reason}; torch runs the network")
             return None
         if psnr_db < _LEAST_OPENVINO_DB:
-            self._say_too_far(size, psnr_db, "OpenVINO", _LEAST_OPENVINO_DB, "torch")
+            self._notify_inexact(size, psnr_db, "OpenVINO", _LEAST_OPENVINO_DB, "torch")
             return None
         return network, size, dtype
 
@@ -262,7 +264,7 @@ class Gpen(Restorer):
                     "it is compiled and measured anew"
                 )
             gpen = self._load(expected_size)
-            self._say(why)
+            self._notify(why)
             return self._compiled(cache, gpen, dtype)
 
     def _cached(
@@ -292,10 +294,10 @@ class Gpen(Restorer):
         cache.keep(network.content(), size, psnr_db)
         return network, size, psnr_db
 
-    def _say_too_far(
+    def _notify_inexact(
         self, size: int, psnr_db: float, form: str, least_db: float, replacement: str
     ) -> None:
-        self._say(
+        self._notify(
             f"the PSNR of gpen-{size} in {form} to its result in float32 is {psnr_db:.0f} dB, less "
             f"than {least_db:.0f} dB; it runs in {replacement}"
         )

@@ -74,7 +74,7 @@ class Onnx(Restorer):
         hashes: FileHashes | None = None,
     ) -> None:
         self._hashes = hashes or FileHashes()
-        self._path, self._say = path, on_notice
+        self._path, self._notify = path, on_notice
         self._session = open_network(path, device)
         image, others = inputs_of(self._session, path)
         side = self._side(image)
@@ -134,7 +134,7 @@ class Onnx(Restorer):
         is_named_gpen = "gpen" in self._path.name.lower()
         template = "gpen" if is_named_gpen else "ffhq"
         why = "since the file's name contains it" if is_named_gpen else "which most networks use"
-        self._say(
+        self._notify(
             f"no name in {self._path.name} indicates the template of its landmarks; vidrestore "
             f"uses {template}, {why}; vidrestore weights try compares both, and align.template "
             "sets another"
@@ -150,12 +150,12 @@ class Onnx(Restorer):
             if shape not in ((1, 3, side, side), (1, side, side, 3)):
                 continue
             if i:
-                self._say(
+                self._notify(
                     f"of the outputs of {self._path.name}, {output.name} is used, the first that "
                     "is a picture"
                 )
             if shape[1] != 3:
-                self._say(
+                self._notify(
                     f"the result of {self._path.name} has its channels as the last axis; "
                     "vidrestore moves them"
                 )
@@ -186,7 +186,7 @@ class Onnx(Restorer):
                 f"picture from black to white; a face restorer returns one of {', '.join(_RANGES)}"
             )
         if name != "[-1, 1]":
-            self._say(f"the result of {self._path.name} is in {name}; vidrestore converts it")
+            self._notify(f"the result of {self._path.name} is in {name}; vidrestore converts it")
         return _RANGES[name]
 
     def _mixes_faces(self, probe: npt.NDArray[Any], alone: npt.NDArray[np.float32]) -> bool:
@@ -203,7 +203,7 @@ class Onnx(Restorer):
             and float(np.abs(together[0] - alone[0]).max()) <= _MOST_DIFFERENCE * span
         ):
             return False
-        self._say(
+        self._notify(
             f"{self._path.name} takes one face at a time, though its graph leaves their number open"
         )
         return True

@@ -70,7 +70,7 @@ class Measured(BaseModel):
     """SHA-256 of the compiled network's file, 64 hexadecimal digits."""
     openvino: str = Field(max_length=1000)
     """Version of OpenVINO that compiled the network."""
-    made_from: _Sha256
+    inputs_sha256: _Sha256
     """SHA-256 of a text that names the weights, the number format and the processor."""
 
 
@@ -91,8 +91,8 @@ class OpenVinoCache:
     def __init__(self, folder: Path, stem: str, weights_sha256: str, number_format: str) -> None:
         self.folder = folder
         key = f"{weights_sha256} {number_format} {_processor()}"
-        self._made_from = hashlib.sha256(key.encode()).hexdigest()
-        name = f"{stem}.{self._made_from[:_KEY_DIGITS]}"
+        self._inputs_sha256 = hashlib.sha256(key.encode()).hexdigest()
+        name = f"{stem}.{self._inputs_sha256[:_KEY_DIGITS]}"
         self._blob = folder / f"{name}.blob"
         self._note = folder / f"{name}.json"
 
@@ -114,7 +114,7 @@ class OpenVinoCache:
             raise UnusableError(
                 f"OpenVINO {measured.openvino} compiled it, and {self._version} is installed"
             )
-        if measured.made_from != self._made_from:
+        if measured.inputs_sha256 != self._inputs_sha256:
             raise UnusableError(f"{self._blob} belongs to another network or processor")
         try:
             content = self._blob.read_bytes()
@@ -140,7 +140,7 @@ class OpenVinoCache:
             psnr_db=min(max(psnr_db, -_MOST_DB), _MOST_DB),
             sha256=hashlib.sha256(content).hexdigest(),
             openvino=self._version,
-            made_from=self._made_from,
+            inputs_sha256=self._inputs_sha256,
         )
         note = json.dumps(with_checksum(measured.model_dump()))
         self._note.unlink(missing_ok=True)

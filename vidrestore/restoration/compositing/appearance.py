@@ -380,8 +380,8 @@ def _edges_px(frame: Frame, place: FacePlacement, info: VideoInfo) -> float | No
     rect = place.rect(info, layout(frame.image).grid, around=_NEAR)
     if rect.is_empty:
         return None
-    shown = transfer.to_display(color.region_rgb(frame.image, rect, info), info).clamp(0, 1)
-    rgb = shown.float().permute(1, 2, 0).numpy()
+    display_rgb = transfer.to_display(color.region_rgb(frame.image, rect, info), info).clamp(0, 1)
+    rgb = display_rgb.float().permute(1, 2, 0).numpy()
     mask = masks.soft(at_rect(place.distance, place, rect), place.feather)
     around = defocus.width_px(rgb, mask == 0)
     inside = defocus.width_px(rgb, mask > _SURELY)
@@ -417,8 +417,8 @@ def noise_between(
     if sum(np.array_equal(*pair) for pair in pairwise(lumas)) == 1:
         return None
     centre = np.full((1, 2), 0.5)
-    here, *others = (apply(invert(unit), centre)[0] for unit in (units[1], units[0], units[2]))
-    moved = [other - here for other in others]
+    center, *others = (apply(invert(unit), centre)[0] for unit in (units[1], units[0], units[2]))
+    moved = [other - center for other in others]
     found = []
     for index in grain_planes(frames[1].image):
         is_chroma = index in how.planes[1:] and not how.is_rgb

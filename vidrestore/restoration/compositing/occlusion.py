@@ -73,7 +73,7 @@ def contradiction(source: FloatArray, restored: FloatArray, face: FloatArray) ->
     # Such wide blurs are made and compared at half the resolution.
     given = _blurred(cv2.pyrDown(source), _halved(_SIGMA_PX))
     half = np.asarray(cv2.pyrDown(restored), np.float32)
-    blurs = _ever_softer(_without_tint(half, source, face))
+    blurs = _increasing_blurs(_without_tint(half, source, face))
     where = face[::2, ::2]
     alike = [float((where * np.minimum(_length(blur - given), _SEEN)).sum()) for blur in blurs]
     best = int(np.argmin(alike))
@@ -160,7 +160,7 @@ def _without_tint(restored: FloatArray, source: FloatArray, face: FloatArray) ->
     return restored * gain.astype(np.float32) + offset.astype(np.float32)
 
 
-def _ever_softer(half: FloatArray) -> list[FloatArray]:
+def _increasing_blurs(half: FloatArray) -> list[FloatArray]:
     """Blur a picture of half the size by each of `_SOFTNESS_PX`.
 
     Each blur continues the one before, since variances add.

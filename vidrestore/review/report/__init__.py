@@ -36,7 +36,7 @@ from vidrestore.review.report.plots import (
     Curve,
     Part,
     Row,
-    courses,
+    flicker_and_likeness,
     timeline,
 )
 from vidrestore.review.report.samples import MOST_TRIPLES, Flicker, SampleCollector, used_strength
@@ -89,28 +89,28 @@ class Reporter:
         if self._pass_on is not None:
             self._pass_on(event)
 
-    def sample_collector(self, plan: Plan, tally: RestorationStats) -> SampleCollector:
+    def sample_collector(self, plan: Plan, stats: RestorationStats) -> SampleCollector:
         """Make the object that receives the frames of the source and of the finished file.
 
         Args:
             plan: The plan of the run.
-            tally: The statistics of the restoration.
+            stats: The statistics of the restoration.
 
         Returns:
             The collector; `finished` takes its samples.
         """
         job, strength = plan.job, plan.strength
-        self._collector = SampleCollector(job.analysis, plan.base.analysis, tally, strength)
+        self._collector = SampleCollector(job.analysis, plan.base.analysis, stats, strength)
         return self._collector
 
     def finished(
-        self, plan: Plan, tally: RestorationStats, summary: Summary, fixity: Verification | None
+        self, plan: Plan, stats: RestorationStats, summary: Summary, fixity: Verification | None
     ) -> Summary:
         """Write the page. An error or an interruption does not make the run fail.
 
         Args:
             plan: The plan of the run.
-            tally: The statistics of the restoration.
+            stats: The statistics of the restoration.
             summary: The summary of the run.
             fixity: The comparison of the output with its source; None where there is none.
 
@@ -118,7 +118,7 @@ class Reporter:
             The summary, with one more warning where the page could not be written.
         """
         try:
-            text = page(self._run(plan, tally, summary, fixity))
+            text = page(self._run(plan, stats, summary, fixity))
             _write(self._path, text)
         except (Exception, KeyboardInterrupt) as error:
             # The output has its name already, so a failed page must not look like a failed run.
@@ -131,7 +131,7 @@ class Reporter:
         return summary
 
     def _run(
-        self, plan: Plan, tally: RestorationStats, summary: Summary, fixity: Verification | None
+        self, plan: Plan, stats: RestorationStats, summary: Summary, fixity: Verification | None
     ) -> Run:
         request, analysis, collector = self._request, plan.job.analysis, self._collector
         assert collector is not None
@@ -141,8 +141,8 @@ class Reporter:
         named_frames = {view.index for view in collector.views}
         if fixity is not None and fixity.worst_frame is not None:
             named_frames.add(fixity.worst_frame * each)
-        people = _shown_people(plan, tally, collector, seconds)
-        drawing, text = _timeline(plan, tally, seconds)
+        people = _shown_people(plan, stats, collector, seconds)
+        drawing, text = _timeline(plan, stats, seconds)
         return Run(
             source=request.source,
             target=request.target,
@@ -185,7 +185,7 @@ def _seconds(analysis: Analysis) -> Values:
 
 
 def _shown_people(
-    plan: Plan, tally: RestorationStats, collector: SampleCollector, seconds: Values
+    plan: Plan, stats: RestorationStats, collector: SampleCollector, seconds: Values
 ) -> list[ShownPerson]:
     analysis, guard = plan.job.analysis, plan.job.settings.guard
     people = {person.person_id: person for person in people_of(analysis)}
@@ -197,10 +197,10 @@ def _shown_people(
         )
         flicker = [one for one in collector.flicker if one.person == number]
         part = _on_screen(analysis, number, seconds)
-        by_identity, likeness = _likeness(analysis, tally, number, seconds, part)
+        by_identity, likeness = _likeness(analysis, stats, number, seconds, part)
         plot = None
         if flicker or likeness:
-            plot = courses(
+            plot = flicker_and_likeness(
                 _flicker(flicker, seconds, part), likeness, part, f"person{number}",
                 likeness_axis="cosine to\nthe source" if by_identity else "likeness of\nfeatures",
                 floor=guard.identity if by_identity else guard.features,
@@ -260,17 +260,17 @@ def _measured(collector: SampleCollector, woven: bool) -> Iterator[str]:
 
 
 def _likeness(
-    analysis: Analysis, tally: RestorationStats, person: int, seconds: Values, part: Part
+    analysis: Analysis, stats: RestorationStats, person: int, seconds: Values, part: Part
 ) -> tuple[bool, dict[str, Curve]]:
     """Return whether the likeness is by embeddings, else by features; and its curves."""
-    stretches = sorted(_stretches(analysis, tally, person), key=lambda each: each[0])
-    by_identity = any(one.looks for _, one in stretches)
+    stretches = sorted(_stretches(analysis, stats, person), key=lambda each: each[0])
+    by_identity = any(one.comparisons for _, one in stretches)
     rows = [
-        (seconds[index], one.identity / one.looks, one.identity_used / one.looks)
+        (seconds[index], one.identity / one.comparisons, one.identity_used / one.comparisons)
         if by_identity
         else (seconds[index], one.features / one.frames, one.features_used / one.frames)
         for index, one in stretches
-        if not by_identity or one.looks
+        if not by_identity or one.comparisons
     ]
     if not rows:
         return by_identity, {}
@@ -282,17 +282,17 @@ def _likeness(
 
 
 def _stretches(
-    analysis: Analysis, tally: RestorationStats, person: int
+    analysis: Analysis, stats: RestorationStats, person: int
 ) -> Iterator[tuple[int, Likeness]]:
     """Yield (frame in the middle, likeness) of the stretches of all tracks of a person."""
     for track in analysis.tracks:
         if track.person_id == person:
-            for number, likeness in tally.likeness.get(track.track_id, {}).items():
+            for number, likeness in stats.likeness.get(track.track_id, {}).items():
                 middle = number * STRETCH_FRAMES + STRETCH_FRAMES // 2
                 yield min(max(middle, track.first_frame), track.end_frame - 1), likeness
 
 
-def _timeline(plan: Plan, tally: RestorationStats, seconds: Values) -> tuple[str | None, str]:
+def _timeline(plan: Plan, stats: RestorationStats, seconds: Values) -> tuple[str | None, str]:
     """Return the drawing and the text below it."""
     analysis = plan.job.analysis
     if analysis.frame_count < 2 or not analysis.tracks:
@@ -308,16 +308,16 @@ def _timeline(plan: Plan, tally: RestorationStats, seconds: Values) -> tuple[str
     # Each part of the time counts the frames that are on screen in it, even for a moment.
     first = np.searchsorted(seconds[:-1], edges[:-1], side="right") - 1
     last = np.maximum(np.searchsorted(seconds[:-1], edges[1:], side="left"), first + 1)
-    rows = [_row(f"person {person}", {person}, plan, tally, first, last) for person in shown]
+    rows = [_row(f"person {person}", {person}, plan, stats, first, last) for person in shown]
     sentences = []
     if others:
-        rows.append(_row(f"{len(others)} more", set(others), plan, tally, first, last))
+        rows.append(_row(f"{len(others)} more", set(others), plan, stats, first, last))
         sentences.append(f"The last row shows the {len(others)} people with less time on screen.")
     if not analysis.people_are_joined and len(frames) > 1:
         sentences.append(
             "vidrestore did not recognize people again, so each track counts as one person."
         )
-    if not tally.likeness:
+    if not stats.likeness:
         sentences.append("The guard compared no faces, so the strength is that of the analysis.")
     if plan.job.span is not None:
         sentences.append("Times count from the first frame of the part.")
@@ -328,7 +328,7 @@ def _row(
     label: str,
     people: set[int],
     plan: Plan,
-    tally: RestorationStats,
+    stats: RestorationStats,
     first: npt.NDArray[np.int64],
     last: npt.NDArray[np.int64],
 ) -> Row:
@@ -338,7 +338,7 @@ def _row(
         if track.person_id in people:
             rows = slice(track.first_frame, track.end_frame)
             seen[rows] = 1
-            used = used_strength(track, tally, plan.strength)
+            used = used_strength(track, stats, plan.strength)
             np.maximum(strength[rows], used, out=strength[rows])
     sums = (np.append(0, np.cumsum(values)) for values in (seen, strength))
     return Row(label, *((sum_[last] - sum_[first]) / (last - first) for sum_ in sums))

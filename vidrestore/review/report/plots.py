@@ -139,7 +139,7 @@ def _joined(
     return joined
 
 
-def courses(
+def flicker_and_likeness(
     flicker: Mapping[str, Curve],
     likeness: Mapping[str, Curve],
     part: Part,

@@ -75,21 +75,21 @@ class Flicker(NamedTuple):
     """Mean square of FLKb of the output, in squared 8-bit levels."""
 
 
-def used_strength(track: Track, tally: RestorationStats, strength: float) -> Strengths:
+def used_strength(track: Track, stats: RestorationStats, strength: float) -> Strengths:
     """Compute how much of the restored face was used, averaged over each stretch of the guard.
 
     Where the guard did not compare the face, the result is the strength that the analysis planned.
 
     Args:
         track: The track of the face, with n frames.
-        tally: The statistics of the restoration.
+        stats: The statistics of the restoration.
         strength: The strength of all faces, in [0, 1].
 
     Returns:
         (n,) float64 in [0, 1].
     """
     used = track.strength.astype(np.float64) * strength
-    if (stretches := tally.likeness.get(track.track_id)) is None:
+    if (stretches := stats.likeness.get(track.track_id)) is None:
         return used
     numbers = np.arange(track.first_frame, track.end_frame) // STRETCH_FRAMES
     first = int(numbers[0])
@@ -118,17 +118,21 @@ class SampleCollector:
     """
 
     def __init__(
-        self, analysis: Analysis, shown: Analysis, tally: RestorationStats, strength: float
+        self,
+        analysis: Analysis,
+        output_analysis: Analysis,
+        stats: RestorationStats,
+        strength: float,
     ) -> None:
         """Choose the frames for the samples.
 
         Args:
             analysis: The analysis that was restored.
-            shown: The same analysis in the pixels of the output, which may be larger.
-            tally: The statistics of the restoration.
+            output_analysis: The same analysis in the pixels of the output, which may be larger.
+            stats: The statistics of the restoration.
             strength: The strength of all faces, in [0, 1].
         """
-        self._analysis, self._shown = analysis, shown
+        self._analysis, self._output_analysis = analysis, output_analysis
         self._step = 2 if is_woven(analysis) else 1
         self.people: list[int] = []
         """The people with the most restored faces, most first; at most `MOST_PEOPLE`."""
@@ -150,11 +154,11 @@ class SampleCollector:
         self._recent: dict[int, deque[_Crops]] = {}
         self._flow = DenseFlow()
         with self._errors_caught():
-            self._plan(tally, strength)
+            self._plan(stats, strength)
 
-    def _plan(self, tally: RestorationStats, strength: float) -> None:
+    def _plan(self, stats: RestorationStats, strength: float) -> None:
         tracks = self._analysis.tracks
-        used = [used_strength(track, tally, strength) for track in tracks]
+        used = [used_strength(track, stats, strength) for track in tracks]
         restored = _most_restored(tracks, used)
         self.people = restored[:MOST_PEOPLE]
         self.unseen_people = len(restored) - len(self.people)
@@ -177,7 +181,7 @@ class SampleCollector:
         """
         if self.broken is None:
             with self._errors_caught():
-                self._look(was, now)
+                self._add_samples(was, now)
 
     @contextmanager
     def _errors_caught(self) -> Iterator[None]:
@@ -188,17 +192,17 @@ class SampleCollector:
             log_handled(error)
             self.broken = f"{type(error).__name__}: {error}"
 
-    def _look(self, was: Frame, now: Frame) -> None:
+    def _add_samples(self, was: Frame, now: Frame) -> None:
         at = now.index
         views, around = self._views.get(at, ()), self._around.get(at, ())
         if not views and not around:
             return
         # The pictures of a plate or of the enlarged source have the size of the output's. Where a
         # network enlarges them, those of the source are smaller.
-        size = self._shown.info.width, self._shown.info.height
-        is_as_shown = (was.image.width, was.image.height) == size
-        source = self._tracked(was, self._shown if is_as_shown else self._analysis)
-        output = self._tracked(now, self._shown)
+        size = self._output_analysis.info.width, self._output_analysis.info.height
+        has_output_size = (was.image.width, was.image.height) == size
+        source = self._tracked(was, self._output_analysis if has_output_size else self._analysis)
+        output = self._tracked(now, self._output_analysis)
         for place in views:
             self._view(source, output, at, place)
         for place in around:
@@ -212,7 +216,7 @@ class SampleCollector:
     def _view(self, source: _Tracked, output: _Tracked, at: int, place: int) -> None:
         track, index = self._analysis.tracks[place], at * self._step
         row = index - track.first_frame
-        analysis = self._shown if self._step == 1 else self._analysis
+        analysis = self._output_analysis if self._step == 1 else self._analysis
         side = round(crop_side_px(analysis.tracks[place].matrices[row]))
         side_px = min(max(side, _SMALLEST_VIEW_PX), _LARGEST_VIEW_PX)
         crops = [picture.crop(place, index, side_px) for picture in (source, output)]
