@@ -277,4 +277,4 @@ def test_chroma_goes_to_every_pixel_and_back_by_one_filter(location, grid, group
     chroma = np.random.default_rng(0).random(groups[::-1], np.float32)
     there = color._upsampled(chroma, rect, grid, info)
     back = color._downsampled(there, grid, info)
-    np.testing.assert_allclose(color._there_and_back(chroma, rect, grid, info), back, atol=1e-6)
+    np.testing.assert_allclose(color._subsampled(chroma, rect, grid, info), back, atol=1e-6)

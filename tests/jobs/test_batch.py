@@ -167,17 +167,17 @@ def test_an_interruption_stops_all_and_says_what_is_left(
 
 
 @contextmanager
-def printing_crew(*_: object) -> Iterator[None]:
+def printing_workers(*_: object) -> Iterator[None]:
     """Like Ray, it prints, and is kept from standard output."""
     with redirect_stdout(sys.stderr):
         print("a line of Ray")
         yield None
 
 
-def test_results_stay_on_standard_output_while_a_crew_is_kept_from_it(
+def test_results_stay_on_standard_output_while_workers_are_kept_from_it(
     command: Command, inputs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidrestore.jobs.ray_cluster.open_crew", printing_crew)
+    monkeypatch.setattr("vidrestore.jobs.ray_cluster.open_workers", printing_workers)
     one = command("restore", inputs[0], tmp_path / "one.mp4", "--json", *QUICK)
     many = command("restore", inputs[0], "--output-dir", tmp_path / "out", "--json", *QUICK)
     for found in (one, many):

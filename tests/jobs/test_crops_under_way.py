@@ -321,8 +321,8 @@ def test_what_a_killed_worker_had_restored_is_not_restored_again(tape, whole, tm
     target.parent.mkdir()
     settings = load_settings(options=OPTIONS | {"job.segment_frames": 48})
     track = plain_track(FRAMES, centre=(48, 32), side=32)
-    with ray_cluster.local(2) as crew:
-        restore_video(tape, target, settings, restorer=Noted(notes), workers=crew,
+    with ray_cluster.local(2) as pool:
+        restore_video(tape, target, settings, restorer=Noted(notes), workers=pool,
                       analysis=analysis_of_file(tape, [track]))  # fmt: skip
     assert frames_of(target) == whole
     assert list(target.parent.iterdir()) == [target]

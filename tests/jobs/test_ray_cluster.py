@@ -156,11 +156,11 @@ def test_what_cannot_be_sent_is_refused_before_any_work(tape, crew, tmp_path):
 def test_without_ray_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     for option, given in (("--workers", (2, None)), ("--cluster", (None, "auto"))):
-        with pytest.raises(UsageError) as raised, ray_cluster.open_crew(*given):
+        with pytest.raises(UsageError) as raised, ray_cluster.open_workers(*given):
             pass
         expected = f"{option} needs the extra: pip install 'vidrestore[cluster]'"
         assert str(raised.value) == expected
-    with ray_cluster.open_crew(None, None) as nobody:
+    with ray_cluster.open_workers(None, None) as nobody:
         assert nobody is None
 
 

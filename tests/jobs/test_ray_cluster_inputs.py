@@ -17,7 +17,7 @@ from helpers.swap_tape import SIDE_PX, SIZE, image_of, pictures
 from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs import workers as crew
+from vidrestore.jobs import workers
 from vidrestore.jobs.render import FrameCounter, RenderJob
 from vidrestore.jobs.work_folder import SegmentFile
 from vidrestore.media.decode import TimeRange
@@ -42,12 +42,12 @@ class Desk:
     def render(
         self, work: RenderJob, segments: Sequence[Segment], progress: FrameCounter
     ) -> Generator[tuple[Segment, SegmentFile]]:
-        worker = crew._Worker()
-        order = crew._Order(
-            crew.version("vidrestore"), torch.get_num_threads(), (),
-            pickle.dumps(crew._sendable(work)),
+        worker = workers._Worker()
+        setup = workers._WorkerSetup(
+            workers.version("vidrestore"), torch.get_num_threads(), (),
+            pickle.dumps(workers._sendable(work)),
         )  # fmt: skip
-        worker.open(order)
+        worker.open(setup)
         for segment in segments:
             lost, _ = worker.render(segment)
             part, _ = worker.render(segment)

@@ -287,8 +287,8 @@ def test_workers_render_a_redone_shot_as_one_process_does(tape, faces, finished,
     alone, spread = (finished(folder) for folder in folders)
     painter = Painter((0.9, 0.2, 0.2))
     run(tape, alone, faces, restorer=painter, redo_shots="2")
-    with ray_cluster.local(2) as crew:
-        summary = run(tape, spread, faces, restorer=painter, redo_shots="2", workers=crew)
+    with ray_cluster.local(2) as pool:
+        summary = run(tape, spread, faces, restorer=painter, redo_shots="2", workers=pool)
     assert summary.redone_shots == (2,)
     assert frames_of(spread) == frames_of(alone)
 

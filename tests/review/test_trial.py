@@ -95,7 +95,7 @@ def test_the_crop_puts_them_where_the_template_says(name: Template) -> None:
     assert np.abs(placed - (template(name) * CROP_PX - 0.5)).max() < 20
 
 
-@pytest.mark.parametrize("wear", DEGRADATIONS)
+@pytest.mark.parametrize("degradation", DEGRADATIONS)
 def test_wear_wears_and_is_the_same_each_time(degradation: str, plain: Trial) -> None:
     picture = as_picture(clean_portrait()[0])
     once, again = DEGRADATIONS[degradation](picture), DEGRADATIONS[degradation](picture)

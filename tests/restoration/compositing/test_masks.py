@@ -188,7 +188,7 @@ def test_what_covers_a_face_stays_as_it_was(occluder):
     assert lost > 0.3
 
 
-@pytest.mark.parametrize("wear", portrait.DEGRADATIONS)
+@pytest.mark.parametrize("degradation", portrait.DEGRADATIONS)
 @pytest.mark.parametrize("tint", [(1, 1, 1), (0.95, 0.88, 0.8)])
 def test_a_face_that_was_only_worn_is_restored_whole(degradation, tint):
     clean, _ = scene()
