@@ -29,7 +29,7 @@ from vidrestore.review.preview import write_preview
 SIZE, FRAMES = (160, 120), 12
 OPTIONS = AS_PAINTED | {"detect.detector": "haar", "encode.codec": "ffv1"}
 USED = "the analysis of an earlier run is used"
-ANEW = "cannot be used, so it is made anew"
+ANEW = "cannot be used; vidrestore analyzes the source again"
 
 
 def known(source, settings, **more):

@@ -221,13 +221,13 @@ def plain_settings():
 
 @pytest.mark.parametrize("people", ["-1,-2", "-2,-1"])
 def test_leaving_out_everybody_is_refused(people):
-    with pytest.raises(UsageError, match=r"leaves nobody to restore.*only 1, 2; vidrestore an"):
+    with pytest.raises(UsageError, match=r"leaves no person to restore.*only 1, 2; vidrestore an"):
         with_people(two_people(), people)
 
 
 def test_a_run_that_would_restore_nobody_is_refused(tmp_path, tape, detector):
     painter, target = Painter(), tmp_path / "out.mkv"
-    with pytest.raises(UsageError, match=r"leaves nobody to restore.*only 1, 2;"):
+    with pytest.raises(UsageError, match=r"leaves no person to restore.*only 1, 2;"):
         restore_video(tape, target, plain_settings(), restorer=painter,
                       choice=Choice(people="-1,-2"))  # fmt: skip
     assert painter.batches == []
@@ -244,9 +244,9 @@ def with_one_too_small():
 @pytest.mark.parametrize(
     ("choice", "part"),
     [
-        (Choice(people="2"), "--people 2 leaves nobody .* those of person 1;"),
-        (Choice(people="-1"), "--people -1 leaves nobody .* those of person 1;"),
-        (Choice(people="2", min_face_px=1), "--people 2 with --min-face 1 leaves nobody"),
+        (Choice(people="2"), "--people 2 leaves no person .* those of person 1;"),
+        (Choice(people="-1"), "--people -1 leaves no person .* those of person 1;"),
+        (Choice(people="2", min_face_px=1), "--people 2 with --min-face 1 leaves no person"),
     ],
 )
 def test_a_choice_of_faces_that_are_not_restored_is_refused(tmp_path, choice, part):
@@ -265,7 +265,7 @@ def test_shots_that_leave_nobody_are_refused_for_a_whole_video(tmp_path, how):
     analysis, listing = two_people(), tmp_path / "shots.toml"
     listing.write_text(f'[[shot]]\nstart = "0"\nend = "0:01:00"\n{how}\n')
     asked = Choice(shots=listing), analysis, tmp_path / "tape.mkv", Settings(), None
-    with pytest.raises(ConfigError, match=r"shots\.toml leaves nobody .* those of people 1, 2;"):
+    with pytest.raises(ConfigError, match=r"shots\.toml leaves no person .* those of people 1, 2;"):
         applied(*asked)
     chosen, _ = applied(*asked, may_leave_nobody=True)
     assert chosen.face_count == 0
@@ -419,7 +419,7 @@ def test_the_command_writes_shots_and_obeys_people(tmp_path, tape, detector, cap
 def test_an_analysis_of_another_video_is_refused_before_any_work(tmp_path, tape, detector):
     other = write_video(tmp_path / "other.mkv", [mild_image(*SIZE, "yuv420p", 7)] * 3)
     painter = Painter()
-    with pytest.raises(InputError, match="is of another video than"):
+    with pytest.raises(InputError, match="belongs to another video than"):
         restore_video(tape, tmp_path / "out.mkv", restorer=painter,
                       analysis=pipeline.analyze_video(other))  # fmt: skip
     assert painter.batches == []

@@ -150,7 +150,7 @@ def test_the_network_sees_the_curve_and_the_output_keeps_its_values(tmp_path, cu
         ("LUT_1D_SIZE 2\nLUT_1D_INPUT_RANGE 0\n0 0 0\n1 1 1\n", "from 0 to 1"),
         ("LUT_1D_SIZE 2\nLUT_1D_INPUT_RANGE a b\n0 0 0\n1 1 1\n", "not a .cube file"),
         ("LUT_1D_SIZE 2\nLUT_3D_INPUT_RANGE 0 4\n0 0 0\n1 1 1\n", "from 0 to 1"),
-        ("LUT_1D_SIZE 2\nLUT_IN_VIDEO_RANGE\n0 0 0\n1 1 1\n", "is not followed here"),
+        ("LUT_1D_SIZE 2\nLUT_IN_VIDEO_RANGE\n0 0 0\n1 1 1\n", "is not supported"),
         ("hello\n", "not a .cube file"),
         (None, "does not exist"),
     ],

@@ -82,7 +82,7 @@ def test_a_pattern_stands_for_files_where_no_shell_has_read_it(
     assert found.status == 0
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["1 a clear.mp4", "2 c clear.mov"]
-    with pytest.raises(InputError, match=r"no file has a name such as .*\.avi"):
+    with pytest.raises(InputError, match=r"no file matches .*\.avi"):
         expanded([tmp_path / "*.avi"])
 
 

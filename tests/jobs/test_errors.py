@@ -291,7 +291,7 @@ def test_a_source_that_changes_between_the_passes(
 
     monkeypatch.setattr(job, "plan_job", plan_and_swap)
     run.analysis = None
-    with pytest.raises(ChangedSourceError, match="is not the one of the first pass"):
+    with pytest.raises(ChangedSourceError, match="differs from the one of the first pass"):
         run()
     assert_nothing_changed(run)
 

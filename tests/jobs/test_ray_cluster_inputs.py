@@ -17,7 +17,7 @@ from helpers.swap_tape import SIDE_PX, SIZE, image_of, pictures
 from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
-from vidrestore.jobs import workers
+from vidrestore.jobs import workers as worker_module
 from vidrestore.jobs.render import FrameCounter, RenderJob
 from vidrestore.jobs.work_folder import SegmentFile
 from vidrestore.media.decode import TimeRange
@@ -42,10 +42,10 @@ class Desk:
     def render(
         self, work: RenderJob, segments: Sequence[Segment], progress: FrameCounter
     ) -> Generator[tuple[Segment, SegmentFile]]:
-        worker = workers._Worker()
-        setup = workers._WorkerSetup(
-            workers.version("vidrestore"), torch.get_num_threads(), (),
-            pickle.dumps(workers._sendable(work)),
+        worker = worker_module._Worker()
+        setup = worker_module._WorkerSetup(
+            worker_module.version("vidrestore"), torch.get_num_threads(), (),
+            pickle.dumps(worker_module._sendable(work)),
         )  # fmt: skip
         worker.open(setup)
         for segment in segments:

@@ -380,5 +380,5 @@ def test_too_little_memory_is_said_with_its_figure_before_any_work(tmp_path, mon
 
 def test_what_no_encoder_takes_is_said_before_the_work(tmp_path):
     source = clip(tmp_path / "source.mkv", (4100, 16), frames=1)
-    with pytest.raises(OutputError, match="no encoder takes 16400 x 64 pixels"):
+    with pytest.raises(OutputError, match="no encoder accepts 16400 x 64 pixels"):
         scaled(source, tmp_path / "out.mkv", 4, tracks=[], **{"encode.codec": "h264"})

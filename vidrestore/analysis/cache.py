@@ -163,7 +163,8 @@ def _loaded(
         _LOG.info("a cached analysis cannot be used: %s", error)
         notify(
             on_event,
-            f"the analysis that an earlier run kept in {path} cannot be used, so it is made anew",
+            f"the analysis that an earlier run kept in {path} cannot be used; vidrestore "
+            "analyzes the source again",
         )
         _delete(path)
         return None

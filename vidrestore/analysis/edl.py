@@ -63,7 +63,7 @@ def read_cuts(
             _check_order("record", code, codes[_RECORD_OUT], where)
             found.append((_count(code, frame_rate, where, drops=drops), where))
     if not found:
-        raise ConfigError(f"{path} has no picture in it, or is no CMX 3600 edit decision list")
+        raise ConfigError(f"{path} has no video event, or is not a CMX 3600 edit decision list")
     begin = min(count for count, _ in found)
     return tuple(sorted({_frame(n - begin, pts, time_base, frame_rate, w) for n, w in found}))
 

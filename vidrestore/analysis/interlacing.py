@@ -148,7 +148,7 @@ def _chosen(seen: FieldScan, source: Probe, mode: str) -> Interlacing:
     if mode == "film" and order is not None and not is_pulldown(seen):
         raise UsageError(
             f"{source.path} is {kind}, and its fields do not repeat as 3:2 pulldown repeats them, "
-            "so there is no film to bring back; use --deinterlace keep or bob"
+            "so vidrestore cannot rebuild the frames of a film; use --deinterlace keep or bob"
         )
     return Interlacing("off" if order is None else mode, order or "tff", kind)
 

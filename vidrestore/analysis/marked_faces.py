@@ -93,8 +93,8 @@ def faces_in_boxes(
     if missed := len(boxes) - len(found):
         notify(
             on_event,
-            f"in {missed} of {len(boxes)} boxes of faces by hand no face was found; the landmarks "
-            "there are guessed from the box, so draw it from the brows to the chin",
+            f"vidrestore found no face in {missed} of {len(boxes)} boxes drawn by hand; the "
+            "landmarks there are guessed from the box, so draw it from the brows to the chin",
         )
     return found
 

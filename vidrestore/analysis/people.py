@@ -116,7 +116,7 @@ def chosen(wanted: Wanted, people: Collection[int]) -> frozenset[int]:
         The people to restore.
 
     Raises:
-        UsageError: A named person does not exist, or the choice leaves nobody.
+        UsageError: A named person does not exist, or the choice leaves no person.
     """
     there = frozenset(people)
     if missing := sorted(wanted.ids - there):
@@ -128,7 +128,7 @@ def chosen(wanted: Wanted, people: Collection[int]) -> frozenset[int]:
     left = there - wanted.ids if wanted.all_but else wanted.ids
     if not left:
         raise UsageError(
-            f"leaving out {people_listed(sorted(wanted.ids))} leaves nobody to restore, because "
+            f"leaving out {people_listed(sorted(wanted.ids))} leaves no person to restore, because "
             f"there is no other person in this video, only {_listed(sorted(there))}; vidrestore "
             "analyze lists the people"
         )

@@ -118,9 +118,9 @@ def _file_again(
             return
         if not _is_same(frame, analysis):
             raise ChangedSourceError(
-                f"frame {frame.index} of {source} is not the one of the first pass, so the file "
-                "changed in the meantime or cannot be read reliably; run the command again, and "
-                "do not give it an earlier analysis"
+                f"frame {frame.index} of {source} differs from the one of the first pass, so the "
+                "file changed in the meantime or cannot be read reliably; run the command again, "
+                "and do not give it an earlier analysis"
             )
         yield frame
         next_index += 1

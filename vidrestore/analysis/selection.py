@@ -123,7 +123,8 @@ def applied(
     if choice.min_face_px is not None:
         if not 0 <= choice.min_face_px <= _MOST_FACE_PX:  # also refuses NaN
             raise UsageError(
-                f"eyes are from 0 to {_MOST_FACE_PX} pixels apart, not {choice.min_face_px:g}"
+                f"the distance between eyes must be from 0 to {_MOST_FACE_PX} pixels, not "
+                f"{choice.min_face_px:g}"
             )
         analysis = with_large(analysis, choice.min_face_px)
     if before.face_count and not analysis.face_count:
@@ -131,13 +132,16 @@ def applied(
     if choice.shots is not None:
         wanted_shots = shot_list.read(choice.shots, analysis.pts, analysis.info.time_base)
         if wanted_shots.fingerprint and wanted_shots.fingerprint != analysis.fingerprint:
-            raise InputError(f"{choice.shots} is of another video than {source}")
+            raise InputError(
+                f"{choice.shots} belongs to another video than {source}; give the file of this "
+                "video"
+            )
         chosen = analysis
         points = faces_in_boxes(wanted_shots, analysis, source, settings, span, on_event)
         analysis = with_shots(analysis, wanted_shots, settings, points)
         if chosen.face_count and not analysis.face_count and not may_leave_nobody:
             raise ConfigError(
-                f"{choice.shots} leaves nobody to restore in any shot, {_people_there(before)}; "
+                f"{choice.shots} leaves no person to restore in any shot, {_people_there(before)}; "
                 "take back a skip, a strength of 0 or a list of people in it"
             )
         names = restorers_of(wanted_shots, analysis.frame_count)
@@ -153,7 +157,7 @@ def _empty_choice(choice: Choice, analysis: Analysis) -> str:
     }
     options = [f"{name} {value}" for name, value in given.items() if value is not None]
     return (
-        f"{' with '.join(options)} leaves nobody to restore, {_people_there(analysis)}; "
+        f"{' with '.join(options)} leaves no person to restore, {_people_there(analysis)}; "
         "vidrestore analyze lists the people"
     )
 
@@ -351,8 +355,8 @@ def _marked_tracks(
         for face in () if shot.skip else shot.faces:
             if not shot.start <= face[0][0] < shot.end:
                 raise ConfigError(
-                    f"a face by hand begins at frame {face[0][0]}, outside its shot; correct its "
-                    "first time"
+                    f"a face marked by hand begins at frame {face[0][0]}, outside its shot; "
+                    "correct its first time"
                 )
             frames = np.arange(shot.start, min(shot.end, analysis.frame_count))
             at = [frame for frame, _ in face]

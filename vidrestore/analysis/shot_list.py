@@ -103,7 +103,7 @@ def check_shots_path(path: Path) -> None:
         UsageError: The name ends neither in .toml nor in .edl.
     """
     if path.suffix.lower() not in (".toml", ".edl"):
-        raise UsageError(f"the shots go into a .toml or an .edl file, not {path.name}")
+        raise UsageError(f"the list of shots must be a .toml or an .edl file, not {path.name}")
 
 
 def write(shots: ShotList, path: Path, pts: npt.NDArray[np.int64], time_base: Fraction) -> None:
@@ -224,7 +224,8 @@ class _Clock:
         """Return the frame nearest to a time; one past the last frame for a time after the end."""
         if not isinstance(text, str):
             raise ConfigError(
-                f'{where}: a time is written in quotes, such as "0:01:15.5", not {quoted(text)}'
+                f'{where}: a time must be written in quotes, such as "0:01:15.5", '
+                f"not {quoted(text)}"
             )
         try:
             ticks = seconds_of(text) / self._time_base
@@ -334,18 +335,19 @@ def _faces(
         for key in keys:
             if not (isinstance(key, list) and len(key) == 5 and _is_list_of(key[1:], (int, float))):
                 raise ConfigError(
-                    f'{where}: a face by hand is [["0:00:01", left, top, right, bottom], ...]'
+                    f"{where}: a face marked by hand must be "
+                    '[["0:00:01", left, top, right, bottom], ...]'
                 )
             if not all(abs(edge) <= _FARTHEST_PX for edge in key[1:]):  # also refuses NaN
                 raise ConfigError(
-                    f"{where}: the edges of a face by hand are pixels from {-_FARTHEST_PX} to "
-                    f"{_FARTHEST_PX}, not {quoted(key[1:])}"
+                    f"{where}: the edges of a face marked by hand must be pixels from "
+                    f"{-_FARTHEST_PX} to {_FARTHEST_PX}, not {quoted(key[1:])}"
                 )
             box = tuple(float(edge) for edge in key[1:])
             if box[2] <= box[0] or box[3] <= box[1]:
                 raise ConfigError(f"{where}: the box {list(box)} is empty")
             boxes.append((clock.frame(key[0], where), box))
         if [frame for frame, _ in boxes] != sorted({frame for frame, _ in boxes}):
-            raise ConfigError(f"{where}: the times of a face by hand must run forward")
+            raise ConfigError(f"{where}: the times of a face marked by hand must run forward")
         faces.append(tuple(boxes))
     return tuple(faces)

@@ -271,7 +271,9 @@ def check_picture(analysis: Analysis, info: VideoInfo, where: str) -> None:
         f"{i.width} x {i.height} in {i.pixel_format}, stream {i.stream_index}" for i in (own, info)
     )
     if was != now:
-        raise InputError(f"{where} is of a video of {was}, and this one has {now}; analyze again")
+        raise InputError(
+            f"{where} belongs to a video with {was}, and this video has {now}; analyze it again"
+        )
 
 
 def check_source(analysis: Analysis, source: Probe, where: str) -> None:
@@ -286,7 +288,7 @@ def check_source(analysis: Analysis, source: Probe, where: str) -> None:
         InputError: The fingerprints differ.
     """
     if analysis.fingerprint and analysis.fingerprint != source.fingerprint:
-        raise InputError(f"{where} is of another video than {source.path}; analyze that one")
+        raise InputError(f"{where} belongs to another video than {source.path}; analyze that video")
 
 
 def cached(source: Probe, folder: Path, settings_hash: str) -> Path:

@@ -48,8 +48,8 @@ def read_cube(path: Path) -> Table:
     for word in words:
         if word.startswith(("LUT_", "DOMAIN_")) and word not in _FOLLOWED:
             raise UsageError(
-                f"the keyword {quoted(word)} of {path} is not followed here; give a table with "
-                f"none but {', '.join(_FOLLOWED)}"
+                f"the keyword {quoted(word)} of {path} is not supported; give a table that uses "
+                f"only {', '.join(_FOLLOWED)}"
             )
     try:
         rows = [tuple(map(_number, line)) for line in lines if line and not line[0][0].isupper()]

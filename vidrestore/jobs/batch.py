@@ -78,7 +78,7 @@ def expanded(paths: Sequence[Path]) -> list[Path]:
         root = Path(path.anchor)
         named = sorted(each for each in root.glob(str(path.relative_to(root))) if each.is_file())
         if not named:
-            raise InputError(f"no file has a name such as {path}; check the pattern")
+            raise InputError(f"no file matches {path}; check the pattern")
         files.extend(named)
     return files
 
@@ -165,7 +165,7 @@ def _check_name(name: str) -> None:
             raise UsageError(unknown_name("part of a name", field, _FIELDS))
     if not {"name", "number"}.intersection(fields):
         raise UsageError(
-            f"the pattern {quoted(name)} gives every output one name; add {{name}} to it"
+            f"the pattern {quoted(name)} gives every output the same name; add {{name}} to it"
         )
 
 

@@ -181,7 +181,7 @@ def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Setting
         )
     if kind != own and {"dpx", "exr"} & {kind, own}:
         raise OutputError(
-            f"{own} pictures do not become {kind} ones in vidrestore; name the output .{own}"
+            f"vidrestore cannot convert {own} pictures to {kind}; name the output .{own}"
         )
     if kind in ("dpx", "exr"):
         _check_held(first, header, info)
@@ -192,7 +192,7 @@ def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Setting
     if kind == "jpeg":
         _jpeg_level(quality)
     elif quality not in ("high", "archive"):
-        raise OutputError(f"{kind} pictures are lossless; leave encode.quality {quality} out")
+        raise OutputError(f"{kind} pictures are lossless; remove encode.quality {quality}")
     # Each JPEG can lose other metadata, so all files are checked.
     checked = pictures.files if "jpeg" in (kind, own) else [first]
     changes = chain.from_iterable(files.metadata_changes(path, kind) for path in checked)
@@ -293,5 +293,5 @@ def _jpeg_level(quality: str) -> tuple[int, int]:
         return _JPEG_LEVELS[quality]
     quantizer = int(quality)
     if not 1 <= quantizer <= 31:
-        raise OutputError(f"the quality of JPEG cannot be {quality}; allowed is 1 (best) to 31")
+        raise OutputError(f"the quality of JPEG must be from 1 (best) to 31, not {quality}")
     return quantizer, max(1, 101 - 3 * quantizer)

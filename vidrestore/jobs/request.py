@@ -264,9 +264,7 @@ def _check_report(
     if report.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"the name of the report must end in .html, and {report.name!r} does not")
     if framemd5 is not None and os.path.realpath(report) == os.path.realpath(framemd5):
-        raise UsageError(
-            f"the report {report} is the listing, too; give the two files different names"
-        )
+        raise UsageError(f"the report and the listing are both {report}; give them different names")
     check_new(report, overwrite=overwrite, what="the report", inputs=inputs, outputs=[target])
 
 

@@ -186,7 +186,7 @@ def _check_source(index: int, was: _Read | None, analysis: Analysis, source: Pat
     expected = int(analysis.pts[index]) if index < analysis.frame_count else None
     if (was.frame.pts if was else None) != expected:
         raise ChangedSourceError(
-            f"{source} does not give the {analysis.frame_count} frames of its analysis again; "
+            f"{source} no longer gives the {analysis.frame_count} frames of its analysis; "
             "the file has changed meanwhile or cannot be read reliably"
         )
 

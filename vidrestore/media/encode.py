@@ -64,7 +64,7 @@ def choose_encoding(
         finally:
             trial.unlink(missing_ok=True)
     shape = f"{info.width} x {info.height} pixels in {ways[0].pixel_format}"
-    raise OutputError(f"no encoder takes {shape} for {ways[0].codec} ({'; '.join(reasons)})")
+    raise OutputError(f"no encoder accepts {shape} for {ways[0].codec} ({'; '.join(reasons)})")
 
 
 def _plain_image(info: VideoInfo) -> av.VideoFrame:
@@ -162,7 +162,7 @@ class VideoWriter:
         if header is not None:
             self._context.open()
             if self._context.extradata and self._context.extradata != extradata:
-                raise OutputError(f"another encoder than {self._encoding.encoder} made {header}")
+                raise OutputError(f"{header} was not made by the encoder {self._encoding.encoder}")
 
     def _describe(self, threads: int) -> None:
         """Set size, clock, color tags and orientation of the stream."""

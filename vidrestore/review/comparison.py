@@ -84,7 +84,9 @@ def write_comparison(
     before, after, target = Path(before), Path(after), Path(target)
     moves = is_movie(target)
     if moves and (is_pictures(before) or is_pictures(after)):
-        raise UsageError(f"two pictures are compared in a .png or .jpg file, not in {target.name}")
+        raise UsageError(
+            f"a comparison of two pictures must be a .png or .jpg file, not {target.name}"
+        )
     infos = [probe(path, settings).info for path in (before, after)]
     left, right = (
         _pictures(path, info, span) for path, info in zip((before, after), infos, strict=True)

@@ -93,7 +93,7 @@ def check_sheet(path: Path, *, inputs: Sequence[Path]) -> None:
 def _check_suffix(path: Path) -> None:
     if path.suffix.lower() not in _SUFFIXES:
         raise UsageError(
-            f"the contact sheet is a .png or .jpg file, not {path.name}; give it such a suffix"
+            f"the contact sheet must be a .png or .jpg file, not {path.name}; give it such a suffix"
         )
 
 

@@ -174,7 +174,7 @@ class Session:
         """
         analysis_job = _own(self.analyses, owner, analysis_id)
         if not 0 <= at_seconds < math.inf:
-            raise UsageError(f"{quoted(at_seconds)} is no moment of a video; choose another")
+            raise UsageError(f"{quoted(at_seconds)} is not a time in the video; choose another")
         own = self._restore_arguments(analysis_job, options)
         for job in self._previews_of(analysis_job):
             self.analyses.remove(job)
@@ -213,7 +213,7 @@ class Session:
         """
         analysis_job = _own(self.analyses, owner, analysis_id)
         if not re.fullmatch(r"\.\w{1,8}", suffix):
-            raise UsageError(f"{quoted(suffix)} is no kind of file; choose another")
+            raise UsageError(f"{quoted(suffix)} is not a suffix of a file; choose another")
         name = f"{analysis_job.source.stem}-clear{suffix}"
         own = ["--quality", _word(quality), *self._restore_arguments(analysis_job, options)]
         return self.restorations.add(
@@ -403,7 +403,7 @@ def _own(jobs: Jobs, owner: str, job_id: int) -> Job:
 def _word(value: str) -> str:
     """Return a name as an argument; raise UsageError if it could be an option or a path."""
     if not value or value.startswith("-") or re.search(r"[/\\\0]", value):
-        raise UsageError(f"{quoted(value)} is none of the names to choose from; choose another")
+        raise UsageError(f"{quoted(value)} is not one of the choices; choose another")
     return value
 
 

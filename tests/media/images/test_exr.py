@@ -298,7 +298,7 @@ def test_light_has_no_other_curve_and_becomes_no_other_kind(tmp_path):
     path = write_exr(tmp_path / "a.exr", light())
     with pytest.raises(UsageError, match="leave --input-curve out"):
         probe(path, load_settings(options={"decode.input_curve": "cineon"}))
-    with pytest.raises(VidrestoreError, match="exr pictures do not become tiff ones"):
+    with pytest.raises(VidrestoreError, match="cannot convert exr pictures to tiff"):
         restored(path, tmp_path / "b.tif")
 
 

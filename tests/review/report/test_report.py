@@ -132,7 +132,7 @@ def test_a_part_in_which_nobody_is(tmp_path, capfd):
         ("there.html", UsageError, "there.html exists already; add --overwrite"),
         ("folder.html", UsageError, "is a folder"),
         ("tape.html", UsageError, "is the input itself"),
-        ("md5.html", UsageError, "is the listing, too"),
+        ("md5.html", UsageError, "the report and the listing are both"),
     ],
 )
 def test_a_page_that_cannot_be_is_refused_before_any_work(tmp_path, taped, name, error, reason):

@@ -74,11 +74,12 @@ def triton_kernels(device: torch.device, on_notice: OnNotice) -> variants.Kernel
             error = _probe_error(kernels, device)
     except Exception as problem:  # a compiler or driver that is missing may raise anything
         lines = str(problem).strip().splitlines() or [type(problem).__name__]
-        on_notice(f"Triton cannot be used here ({lines[0]}); torch does its work, more slowly")
+        on_notice(f"Triton cannot be used ({lines[0]}); torch is used, which is slower")
         return None
     if not error <= PROBE_TOLERANCE:
         on_notice(
-            f"Triton's kernels are wrong by {error:.1g} here; torch does their work, more slowly"
+            f"the results of Triton's kernels are wrong by {error:.1g}; torch is used, "
+            "which is slower"
         )
         return None
     return kernels
