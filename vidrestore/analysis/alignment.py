@@ -30,10 +30,10 @@ _ROUNDS = 6
 # The weight of the third difference of shapes at 25 frames per second; the rounds of reweighting;
 # and the mean residual, in sides of the crop, at which a frame has half its weight.
 _SHAPE_SMOOTHNESS, _SHAPE_ROUNDS, _SHAPE_OUTLIER = 2.0, 3, 0.01
-# The outline of a shape is smoothed further. It follows its own course over about so many seconds,
-# until the shape departs from that by more than this share of the side of the crop: the soft edge
-# of a mask, which is wider, hides smaller errors, but not trembling. Where it departs, as on a head
-# that turns quickly, the shape itself is smoothed over the second time.
+# The outline of a shape is smoothed further. It follows its average over about a second, the
+# first time, until the shape differs from that by more than this share of the crop's side: the soft
+# edge of a mask, which is wider, hides smaller errors, but not trembling. Where it departs, as on a
+# head that turns quickly, the shape itself is smoothed over the second time.
 _OUTLINE_SECONDS, _OUTLINE_SLACK, _QUICK_SECONDS = 1.0, 0.01, 0.1
 _OUTLINE_ORDER = 2
 # At this angle per frame, times the seconds of a smoother, its amplitude is one half.

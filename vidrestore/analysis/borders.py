@@ -238,7 +238,7 @@ class MarginScan:
         return Margins(left, top, right, bottom + noise, noise)
 
     def _noise_lines(self, black: int) -> int:
-        """Count the torn lines above so many black ones."""
+        """Count the torn lines above `black` black lines."""
         share = np.mean(self._torn, axis=0)[::-1][black:]
         # A line among the torn ones may resemble the line above it by chance.
         torn = np.convolve(share >= _TORN_SHARE, [1, 1, 1], "same")[: len(share)] >= 2

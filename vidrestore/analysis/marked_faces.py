@@ -33,7 +33,7 @@ NO_POINTS: Mapping[Marked, FloatArray] = MappingProxyType({})
 _AROUND = 0.5
 # A small box is enlarged by at most this factor before the detector looks at it.
 _MOST_ENLARGED = 8.0
-# The user says that there is a face, so that less confidence is enough.
+# The user marked a face here, so a lower confidence is enough.
 _LESS_SURE = 0.5
 
 
@@ -48,7 +48,7 @@ def faces_in_boxes(
     """Find the face inside each box that the user drew; its middle lies within the box.
 
     The detector looks at the box and its surroundings, enlarged, so that it finds faces that it
-    misses in the whole picture. Boxes outside their shot or in skipped shots are not looked at. A
+    misses in the whole picture. Boxes outside their shot or in skipped shots are not searched. A
     notice counts the boxes without a face.
 
     Args:

@@ -40,18 +40,18 @@ _ROUNDS_OF_FOLLOWING, _COARSE = 3, 3.0
 _ROUNDS_AGAIN = 2
 # A followed face moves by less, as a share of its size, and changes its size by a smaller factor.
 _MOST_SHIFT, _MOST_GROWTH = 0.35, 1.35
-# Meshes nearer to each other than the first share of the smaller size are of one face; nearer than
-# the second share of the larger size, a weak one is of no face of its own.
+# Two meshes belong to one face if they are nearer to each other than the first share of the smaller
+# size. A weak mesh that is nearer than the second share of the larger size shows no other face.
 _ONE_FACE, _ONE_HEAD, _WEAK_LOGIT = 0.5, 0.8, 6.0
 # A detection that the mesh does not confirm counts, by its own landmarks, if its score exceeds the
-# least score of the detector by so much: in a dark or low picture, and on heads near profile, the
-# network may see no face. YuNet's false faces in hair and ears exceed it by up to 0.11, but lie on
-# the head of another face. Once such a face is known, its least score is the detector's.
+# least score of the detector by this margin: in a dark or low picture, and on heads near profile,
+# the network may see no face. YuNet's false faces in hair and ears exceed it by up to 0.11, but lie
+# on the head of another face. Once such a face is known, its least score is the detector's.
 _SURE_SCORE = 0.05
-# A detection whose box has a larger overlap with one that was no face within so many frames is
-# looked at only at its own angle.
+# The mesh tries a detection only at its own angle if, within this number of frames, a box that
+# overlaps it by more than this share was no face.
 _SAME_BOX, _REJECTED_FRAMES = 0.5, 12
-# Faces whose square is smaller, as a share of the network's picture, are looked at in a larger one.
+# Faces whose square is smaller, as a share of the network's picture, get a larger picture.
 _TOO_SMALL = 0.8
 # The logit is divided by this, and a logistic function of it is the score of the face.
 _LOGIT_SCALE = 3.0
@@ -84,7 +84,7 @@ class Pictures:
         """Make the larger picture now, if the smallest of some squares needs it.
 
         Args:
-            squares: The squares that will be looked at.
+            squares: The squares that the network will receive.
         """
         sides = [square.side_px for square in squares]
         if self.larger is None or self._detections is not None or not sides:

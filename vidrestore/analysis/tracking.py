@@ -39,7 +39,7 @@ _ALONE = 1e-6
 # the boxes of the faces touched or detections are missing; and where only the embeddings differ,
 # at least two on each side.
 _OTHER, _OTHER_FOR_SURE, _SURE_EMBEDDINGS = 0.5, 0.1, 2
-# The number of frames with a mesh that say where the mesh would see a face without one.
+# The number of frames with a mesh from which the landmarks of a face without one are estimated.
 _NEAR_PAIRS = 15
 # The mean score from which `min_frames` sightings are enough. Weaker sightings must be more
 # numerous, by the square of the ratio and up to the factor.

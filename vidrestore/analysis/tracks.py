@@ -182,7 +182,7 @@ class Track:
             first_frame: The index of the first of them in the video of the result.
 
         Returns:
-            A track of these frames only.
+            The track with only the frames of the range.
         """
         parts: dict[str, Any] = {
             name: np.ascontiguousarray(values[rows])

@@ -299,7 +299,7 @@ def _check_written(
 def _check_there(*videos: Path) -> None:
     """Raise InputError where a video does not exist, before libraries are loaded for it.
 
-    Pictures, and whatever else is wrong with a file, are left to those who read it.
+    The readers of the files check pictures, and all other faults of a file.
     """
     from vidrestore.common.errors import InputError
     from vidrestore.media.images import is_pictures

@@ -1,4 +1,4 @@
-"""Handled exceptions that the user is not told of: each leaves a line in the log."""
+"""Handled exceptions of which the user gets no message: each leaves a line in the log."""
 
 from __future__ import annotations
 

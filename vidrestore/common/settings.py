@@ -127,7 +127,7 @@ class Tracking(Section):
     gap_seconds: float = Field(0.4, ge=0, le=60)
     """Longest time, in seconds, for which a track may lose its face and still continue."""
     min_seconds: float = Field(0.2, ge=0, le=3600)
-    """Shortest duration of a track, in seconds. A shorter one is taken for a false detection,
+    """Shortest duration of a track, in seconds. A shorter one counts as a false detection,
     unless it lasts as long as its shot."""
 
 

@@ -172,7 +172,7 @@ def note_job(
 
 
 def check_encoding(kept: FinishedJob, encoding: Encoding, target: Path) -> None:
-    """Check that new packets can stand beside the old ones in one stream.
+    """Check that new packets and the old ones can share one stream.
 
     Args:
         kept: The finished job.

@@ -72,7 +72,7 @@ def extract_segments(
 ) -> None:
     """Copy ranges of frames of a joined stream into files of their own, without encoding.
 
-    The new files have exactly the times of `pts`, whatever the clock of `whole`.
+    The new files have exactly the times of `pts`, independent of the clock of `whole`.
 
     Args:
         whole: The file with the joined stream.

@@ -190,7 +190,7 @@ def _discard(part: Path) -> None:
 
 
 def _note_path(part: Path) -> Path:
-    """Return the path of the note that says to which version of the file a part belongs."""
+    """Return the path of the note with the version of the file to which a part belongs."""
     return part.with_suffix(".json")
 
 
@@ -394,7 +394,7 @@ def unpack(archive: Path, folder: Path, check: Callable[[Path], None]) -> None:
 
     Raises:
         WeightsError: The archive is damaged, a member has a path outside of the folder, `check`
-            rejects it, or the disk cannot be written. Then `folder` stays as it was.
+            rejects it, or the disk cannot be written. Then `folder` is unchanged.
     """
     with _unpack_lock(folder):
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.part")

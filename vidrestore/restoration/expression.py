@@ -45,7 +45,7 @@ _SOFTNESS_PX = (0.0, 0.5, 0.75, 1.0, 1.5, 2.0, 2.8, 4.0, 5.6, 8.0)
 _CALM_PX = 1.5
 # Correlations that differ by less are equal, so that rounding decides nothing.
 _EQUAL = 1e-5
-# After so many blurs that agree less than a narrower one, no wider blur is tried.
+# The number of blurs that agree less than a narrower one after which no wider blur is tried.
 _FALLS = 2
 
 # Half-axes of the part of the face on which the softness is measured, in distances of the eyes.
@@ -59,7 +59,8 @@ _POINTS: Mapping[str, Sequence[int]] = {
     "mouth": (*LIPS, *INNER_LIPS),
 }
 
-# Variance, in squared 8-bit levels, below which contrast is not told from the noise of bad sources.
+# Variance, in squared 8-bit levels, below which contrast cannot be distinguished from the noise of
+# bad sources.
 _RIDGE = 25.0
 
 # The tolerated shortfall of the correlation to 1 on a perfect source. True restorations fell short

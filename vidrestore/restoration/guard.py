@@ -79,17 +79,18 @@ guard.
 UNLIKE = "the restored face does not look like the source"
 """The reason in the statistics for a restored face that is not used."""
 
-# The least over so many frames on either side counts, then the mean over as many.
+# The number of frames on either side over which the least value is taken, and then the mean.
 _AROUND = REACH_FRAMES // 2
 # How far above the floor all of a restored face is used: in cosines of embeddings, and for
 # features, whose correlations reach nearly 1, as a share of the distance from the floor to 1.
 _SURE_COSINE, _SURE_SHARE = 0.15, 2 / 3
-# Beyond so much softness of the source, in pixels of the compared pictures, the floor for features
-# falls by so much a pixel, and by so much at most, since another person's face looks alike under
-# much blur. True restorations of sources of an eighth of the resolution reach 0.987, of a sixteenth
-# 0.93, of a twenty-fourth 0.88; other people's faces 0.78, and 0.90 in the same pose.
+# The softness of the source, in pixels of the compared pictures, beyond which the floor for
+# features falls; its fall per pixel; and its largest fall, which is limited because another
+# person's face looks similar under much blur. True restorations of sources of an eighth of the
+# resolution reach 0.987, of a sixteenth 0.93, of a twenty-fourth 0.88; other people's faces 0.78,
+# and 0.90 in the same pose.
 _SOFT_PX, _FALL, _DEEPEST_FALL = 3.0, 0.12, 0.2
-# From so many times the tolerated departure on, nothing of a restored eye or mouth is used.
+# The multiple of the tolerated departure from which on no restored eye or mouth is used.
 _DEPARTED = 1.75
 
 

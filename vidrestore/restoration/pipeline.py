@@ -82,7 +82,8 @@ def restore_segment(
             0.
         judge: The judge that compares restored faces with their source.
         settings: All settings.
-        parser: The parser that finds what is no face and stays as it was; default: none.
+        parser: The parser that finds the parts that are not face and stay unchanged; default:
+            none.
         encoding: The encoding of the output stream.
         header: A file whose container has the HDR10 metadata that the codec lacks; default: none.
         span: The part of the source that was analyzed; default: all of it.

@@ -1,6 +1,6 @@
 """The region of a face that a swap changed: where a video differs from the video before the swap.
 
-Where something covers the face, a swap leaves the picture as it was, so the region ends there.
+Where something covers the face, a swap does not change the picture, so the region ends there.
 Differences are in 8-bit levels of display values; lengths are shares of the side of the crop.
 """
 
@@ -37,11 +37,12 @@ _SEEN_OF_NOISE, _REACHED_OF_NOISE = 4.5, 2.3
 _QUIET = 0.75
 # Gaps of this width are closed; holes and specks below this area are ignored.
 _CLOSED, _LEAST_AREA = 0.015, 0.04**2
-# A blurred step of 255 levels in three channels is below `_REACHED` at so many deviations from it.
+# The distance, in standard deviations of the blur, at which a blurred step of 255 levels in three
+# channels is below `_REACHED`.
 _EDGE_SIGMAS = 3.0
 # Width over which the restored face fades out inside the edge of the swapped region.
 _FEATHER = 0.04
-# Color and noise are measured on so many pixels at least.
+# The least number of pixels on which color and noise are measured.
 _LEAST_PIXELS = 64
 
 

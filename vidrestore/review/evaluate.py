@@ -72,7 +72,7 @@ class Evaluation:
     frames: int
     """Number of frames that were compared."""
     frames_with_faces: int
-    """Number of these frames that show a restored face."""
+    """Number of the compared frames that show a restored face."""
     frame_counts_equal: bool
     """Whether all videos have the same number of frames."""
     largest_time_error_seconds: float

@@ -137,7 +137,7 @@ def blink_frames(eyes: npt.NDArray[Any], reach_frames: int) -> npt.NDArray[np.bo
     """Find the frames in which eyes differ for a moment from most frames around.
 
     The function takes the mean from each picture, and compares it with the median over the frames
-    around. A blink lasts for less than half of these frames; a longer look to the side is no
+    around. A blink lasts for less than half of them; a longer look to the side is no
     blink.
 
     Args:

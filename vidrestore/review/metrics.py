@@ -50,7 +50,7 @@ _LEAST_CONFIDENCE = 0.5
 _TRIPLE = 2 / 3
 _SSIM_REACH_PX = 8
 _FIT_ROUNDS, _FIT_TOLERANCE_PX = 5, 0.25
-_FIT_STEP = 32  # a flow is fitted on a grid with so many lines across the crop
+_FIT_STEP = 32  # the number of lines of the grid, across the crop, on which a flow is fitted
 
 
 @dataclass(frozen=True, slots=True, eq=False)

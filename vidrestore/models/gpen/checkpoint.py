@@ -81,7 +81,7 @@ def load_checkpoint(path: str | Path) -> tuple[GPENConfig, dict[str, Tensor]]:
 
 
 def state_dict_from_onnx(path: str | Path) -> dict[str, Tensor]:
-    """Load the state dict of a GPEN that was exported as ONNX, exactly as it was.
+    """Load the state dict of a GPEN that was exported as ONNX, without any change of the values.
 
     The initializers of the graph must have the names of the checkpoint, as `export_onnx` writes
     them. Exporters that fold scales into weights rename them and lose the originals.

@@ -50,16 +50,17 @@ _FEATHER_PX, _WIDEST_FEATHER = 14.0, 0.07
 _HEAD_FEATHER_PX, _WIDEST_HEAD_FEATHER = 28.0, 0.1
 # How far around a face noise is measured, as a share of its own width and height.
 _AROUND = 0.2
-# How far within its own edges, likewise.
+# How far within its own edges a face is measured, as a share of its width and height.
 _INSIDE = 0.1
-# How far around it edges are looked at; from where on the mask is surely face.
+# How far around a face edges are measured, as a share of its size; the value of the mask from which
+# on a sample certainly belongs to the face.
 _NEAR, _SURELY = 0.3, 0.9
-# Side in samples of what is looked at for noise, at least: two blocks in each direction.
+# The least side, in samples, of an area in which noise is measured: two blocks in each direction.
 _FEWEST_SAMPLES = 34
 # Side of a crop, in frame pixels, from which on noise is not measured in every frame.
 _LARGE_SIDE_PX = 200.0
-# Of a single frame: sides of crops, in frame pixels, between which noise begins to be told from
-# features; eyes are 24 and 31 px apart there.
+# Sides of crops, in frame pixels, between which a single frame begins to show the difference
+# between noise and features; eyes are 24 and 31 px apart there.
 _GRAIN_SIDE_PX = (110.0, 142.0)
 
 

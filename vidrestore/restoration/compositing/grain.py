@@ -27,14 +27,17 @@ from scipy import fft
 from vidrestore.imaging.frame import FloatArray
 
 _BLOCK_PX = 16
-# So many blocks are looked at at most, and of these the flattest share is taken for flat.
+# The number of blocks that are measured: at most, and at least. The flattest share of the measured
+# blocks, `_FLAT_SHARE`, counts as flat.
 _MOST_BLOCKS, _FEWEST_BLOCKS = 240, 8
-# Of the same blocks before and after fewer will do: what one has by chance, the other has as well.
+# The number of pairs of one block before and after, at most. Fewer suffice, because both blocks of
+# a pair have the same random deviation.
 _MOST_PAIRS = 96
 _FLAT_SHARE = 0.25
-# Of three frames fewer do, too; blocks overlap by half where so few lie side by side.
+# The number of blocks from three frames, at most; blocks overlap by half where fewer than the
+# second number lie side by side.
 _MOST_TRIPLES, _FEW_BLOCKS = 40, 32
-# Of their samples those where least goes on say how strong noise is.
+# The share of their samples, those with the smallest differences, that give the strength of noise.
 _CALM_SHARE = 0.3
 # Both margins of a block, whose slopes need its neighbours.
 _MARGINS_PX = 2
@@ -42,11 +45,11 @@ _MARGINS_PX = 2
 _DARKEST, _BRIGHTEST = 0.04, 0.96
 # Standard deviations, of 8 bits: below the first there is only rounding, above the second noise.
 _CLEAN, _NOISY = 0.5, 0.8
-# What the flattest of so many blocks fall short of the mean, in power; found with white noise.
+# The power of the flattest blocks as a share of the mean power; measured with white noise.
 _FLATTEST_SHARE = 0.9
-# A fifth less than all counts as all: interpolation alone takes about that.
+# A loss of a fifth counts as no loss, because interpolation alone causes about that.
 _NEARLY_ALL = 1.3
-# Normal numbers are drawn from so many of equal probability.
+# Normal numbers are drawn from a table of 2^12 numbers of equal probability.
 _NORMAL_BITS = 12
 # Half width of the filter that shapes noise; what lies beyond is the error of the estimate, mostly,
 # and takes three times as long.

@@ -84,7 +84,7 @@ EXPRESSIVE = ("left_eye", "right_eye", "mouth")
 picture."""
 # Half-axes of the ellipses, in distances of the eyes, of which less is used: an eye, and the mouth
 # beyond half its width, whose center lies lower than its corners. The restored face is used in full
-# again from so many times as far on, short of the other eye and the tip of the nose.
+# again at a multiple of that distance, except near the other eye and the tip of the nose.
 _LESS_EYE, _EYE_UP_TO = (0.28, 0.19), 1.9
 _LESS_MOUTH, _MOUTH_UP_TO, _MOUTH_DOWN = (0.1, 0.27), 1.7, 0.05
 

@@ -144,7 +144,7 @@ def _without_tint(restored: FloatArray, source: FloatArray, face: FloatArray) ->
     base: npt.NDArray[Any] = _reduced(face, side).reshape(-1).astype(np.float64)
     if base.sum() < 1:
         return restored
-    # The fit needs only weighted means of these.
+    # The fit needs only weighted means of the products.
     products = np.concatenate([a, b, a * a, a * b], axis=1)
     weight = base
     gain, offset = np.ones(3), np.zeros(3)

@@ -26,7 +26,7 @@ Part = tuple[float, float]
 MOST_POINTS = 400
 """Most points of a curve; more points are averaged."""
 
-# Matplotlib has no CSS variables, so each of these colors is replaced by a variable afterwards.
+# Matplotlib has no CSS variables, so a variable replaces each color afterwards.
 _COLORS = {
     "ink": "#010101", "soft": "#020202", "line": "#030303", "before": "#040404",
     "after": "#050505", "seen": "#060606", "shade": "#070707", "limit": "#080808",
