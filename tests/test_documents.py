@@ -36,10 +36,10 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("[!f]*.md"))]
 # What cannot be run here, and where it is tested instead.
 ELSEWHERE = {
-    "--cluster": "needs machines: test_cluster_nodes.py",
-    "--workers": "stand-ins do not reach other processes: test_cluster.py",
-    "--reference": "needs a recogniser: test_people.py",
-    "vidrestore ui": "a server: test_ui.py",
+    "--cluster": "needs machines: jobs/test_ray_cluster_nodes.py",
+    "--workers": "stand-ins do not reach other processes: jobs/test_ray_cluster.py",
+    "--reference": "needs a recognizer: analysis/test_people.py",
+    "vidrestore ui": "a server: web/test_page.py",
 }
 
 
@@ -236,3 +236,14 @@ def test_links_lead_to_files() -> None:
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_what_contributing_names_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition("| value | place |")[2].partition("\n\n")[0]
+    places = re.findall(r"`([\w/]+\.py)`(?::((?: `[^`]+`,?)+))?", table)
+    assert len(places) > 6
+    for file, names in places:
+        code = (ROOT / "vidrestore" / file).read_text(encoding="utf-8")
+        for name in re.findall(r"`([^`]+)`", names):
+            assert re.search(rf"\b{re.escape(name.rpartition('.')[2].strip('-'))}\b", code), name

@@ -44,10 +44,6 @@ from vidrestore.restoration.compositing import (
 )
 from vidrestore.restoration.faces import Face
 
-# Width of a mask's soft edge in pixels of the frame, and as a share of the crop's side at most; the
-# edge of a head lies in hair and background, where a wider one is less visible.
-_FEATHER_PX, _WIDEST_FEATHER = 14.0, 0.07
-_HEAD_FEATHER_PX, _WIDEST_HEAD_FEATHER = 28.0, 0.1
 # How far around a face noise is measured, as a share of its own width and height.
 _AROUND = 0.2
 # How far within its own edges a face is measured, as a share of its width and height.
@@ -235,12 +231,10 @@ def place_of(
         The place.
     """
     points = masks.usual_landmarks() if landmarks is None else masks.believable(landmarks)
-    side_px = crop_side_px(unit)
+    feather = masks.feather_width(crop_side_px(unit), extent)
     if extent == "head":
-        feather = min(_HEAD_FEATHER_PX / side_px, _WIDEST_HEAD_FEATHER)
         reach = masks.head_support(points, shape)
         return FacePlacement(unit, points, feather, reach, masks.head_distance(reach), shape)
-    feather = min(_FEATHER_PX / side_px, _WIDEST_FEATHER)
     reach = masks.hull_support(points) if shape is None else masks.mesh_support(shape)
     distance = masks.hull_distance(reach, feather, has_mesh=shape is not None)
     return FacePlacement(unit, points, feather, reach, distance, shape)

@@ -39,13 +39,19 @@ from vidrestore.models.face_mesh import (
     SHAPE_POINTS,
 )
 
+# Width of the soft edge of the mask of a pasted face, in pixels of the frame, and its largest share
+# of the side of the crop. The edge of a head lies in hair and background, where a wider one is less
+# visible.
+_FEATHER_PX, _WIDEST_FEATHER = 14.0, 0.07
+_HEAD_FEATHER_PX, _WIDEST_HEAD_FEATHER = 28.0, 0.1
+
 # Upright ellipses in the unit crop. The first one holds an average face, and bounds the masks of
 # faces without a mesh; the second one bounds those of faces with a mesh, which may be turned.
 _CENTER = (0.5, 0.53)
 _RADII = (0.33, 0.41)
 _WIDE_RADII = (0.44, 0.46)
-# Width of the soft edge of the first one.
-_FEATHER = 0.25  # share of the radius over which the ellipse falls from 1 to 0
+# Share of the radius over which the first one falls from 1 to 0, where a face is measured.
+_ELLIPSE_FEATHER = 0.25
 _ELLIPSE_PX = 128
 
 
@@ -121,7 +127,7 @@ def face_mask(side: int) -> torch.Tensor:
         (1, side, side) float32 on the CPU, in [0, 1].
     """
     radius = torch.from_numpy(_ellipse_radius(side, _RADII))
-    edge = ((1 - radius) / _FEATHER).clamp(0, 1)
+    edge = ((1 - radius) / _ELLIPSE_FEATHER).clamp(0, 1)
     return smoothstep(edge)[None]
 
 
@@ -215,6 +221,21 @@ def believable(landmarks: npt.NDArray[Any]) -> Points:
     far = np.linalg.norm(off, axis=1, keepdims=True)
     share = np.clip((_DISBELIEF - far) / (_DISBELIEF - _DOUBT), 0, 1)
     return np.asarray(usual + off * share, np.float64)
+
+
+def feather_width(side_px: float, extent: Extent = "face") -> float:
+    """Return the width of the soft edge of the mask of a pasted face.
+
+    Args:
+        side_px: The side of the crop, in pixels of the frame.
+        extent: What is pasted; default: the face.
+
+    Returns:
+        The width, as a share of the side of the crop.
+    """
+    if extent == "head":
+        return min(_HEAD_FEATHER_PX / side_px, _WIDEST_HEAD_FEATHER)
+    return min(_FEATHER_PX / side_px, _WIDEST_FEATHER)
 
 
 def hull_distance(reach: Points, feather: float, *, has_mesh: bool = False) -> FloatArray:
