@@ -25,8 +25,8 @@ from vidrestore.models.factory import recognizer_folder, with_models_here
 
 _LOG = logging.getLogger("vidrestore")
 OTHER_FRAMES = (
-    "the analysis of an earlier run is of other frames than the source has now; it is dropped, and "
-    "the source is analyzed again"
+    "the analysis of an earlier run does not match the frames of the source; vidrestore analyzes "
+    "the source again"
 )
 """The notice for a cached analysis that does not match the frames of the source."""
 

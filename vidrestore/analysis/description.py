@@ -167,7 +167,7 @@ _FIELDS_MODES = {
     "keep": "faces are restored in both fields of each frame, which are woven again",
     "bob": "the output has a frame for each field",
     "frame": "the output has the earlier field of each frame",
-    "film": "the output has the film that 3:2 pulldown spread over the frames",
+    "film": "the output has the frames of the film, without 3:2 pulldown",
 }
 
 

@@ -49,7 +49,7 @@ class Interlacing:
             "again (--deinterlace keep)",
             "bob": "the output has a frame for each field (--deinterlace bob)",
             "frame": "the output's frames come from the earlier fields (--deinterlace frame)",
-            "film": "the output has the film that is in it, four pictures for each five frames "
+            "film": "the output has the frames of the film, four for every five of the source "
             "(--deinterlace film)",
         }[self.mode]
         return f"the picture is {self.found}; {follows}"
@@ -143,7 +143,7 @@ def _chosen(seen: FieldScan, source: Probe, mode: str) -> Interlacing:
     order, kind = judged(seen, info.field_order)
     if order is not None and not can_split(info.pixel_format):
         why = f"pictures of fields cannot be made in {info.pixel_format}"
-        obstacle = f"the picture is {kind}, and {why}; its frames are taken as they are"
+        obstacle = f"the picture is {kind}, and {why}; vidrestore treats its frames as progressive"
         return Interlacing("off", order, kind, obstacle)
     if mode == "film" and order is not None and not is_pulldown(seen):
         raise UsageError(
@@ -180,26 +180,27 @@ def judged(seen: FieldScan, flagged_order: str) -> tuple[str | None, str]:
     decided = seen.progressive + seen.tff + seen.bff
     if decided < _FEWEST_DECIDED:
         if not flagged or by_flag is None or seen.frames < 2:
-            return None, "taken for progressive: too little moves to tell"
+            return None, "treated as progressive: too little motion to measure"
         return (
             by_flag,
-            f"interlaced by what the file says, {_ORDER_WORDS[by_flag]}: too little moves",
+            f"interlaced, {_ORDER_WORDS[by_flag]} according to the file: too little motion to "
+            "measure",
         )
     most, least = max(seen.tff, seen.bff), min(seen.tff, seen.bff)
     share = (seen.tff + seen.bff) / decided
     if share < (_LEAST_SHARE_FLAGGED if flagged else _LEAST_SHARE):
-        says = ", whatever the file says" if flagged else ""
+        says = ", although the file is marked as interlaced" if flagged else ""
         return None, f"progressive{says}"
     if most < _CLEAR_ORDER * least:
         if by_flag is None:
-            return None, "taken for progressive: its fields have no clear order"
-        return by_flag, f"interlaced, {_ORDER_WORDS[by_flag]} by what the file says"
+            return None, "treated as progressive: its fields have no clear order"
+        return by_flag, f"interlaced, {_ORDER_WORDS[by_flag]} according to the file"
     order = "tff" if seen.tff > seen.bff else "bff"
     kind = f"interlaced, {_ORDER_WORDS[order]}"
     if is_pulldown(seen):
         kind = f"film with repeated fields (3:2 pulldown), {_ORDER_WORDS[order]}"
     if order != flagged_order:
-        kind += f", though the file says {_ORDER_WORDS[flagged_order]}"
+        kind += f", although the file states {_ORDER_WORDS[flagged_order]}"
     return order, kind
 
 

@@ -160,7 +160,7 @@ def like_reference(
         most = (
             "no face of the video is clear enough to compare"
             if nearest is None
-            else f"the most alike is person {nearest} with {likeness[nearest]:.2f}"
+            else f"the most similar is person {nearest} with {likeness[nearest]:.2f}"
         )
         raise UsageError(
             f"no person in the video has a likeness of {similarity:g} to the reference photo, "

@@ -368,8 +368,8 @@ def _build_analysis(
     ]
     no_faces = 0 if collector.meshes is None else collector.meshes.no_faces
     skipped = {
-        "no face, by the face mesh": no_faces,
-        "seen too briefly to be sure of": brief,
+        "not a face according to the face mesh": no_faces,
+        "visible too briefly": brief,
         "seen in a border or in a tape's head-switching noise": collector.in_margins,
         **reasons,
     }

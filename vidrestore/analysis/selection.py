@@ -222,7 +222,7 @@ def with_reference(analysis: Analysis, reference: FloatArray, *, similarity: flo
     embeddings = people_embeddings([t.person_id for t in tracks], [t.embedding for t in tracks])
     alike = like_reference(reference, embeddings, similarity=similarity)
     kept, left_out = only(tracks, alike)
-    return _with_left_out(analysis, kept, "not the one of the reference photo", left_out)
+    return _with_left_out(analysis, kept, "not the person of the reference photo", left_out)
 
 
 def with_large(analysis: Analysis, min_face_px: float) -> Analysis:
@@ -246,7 +246,7 @@ def with_large(analysis: Analysis, min_face_px: float) -> Analysis:
             "(vidrestore analyze shows how large the faces are)"
         )
     kept, left_out = only(analysis.tracks, large)
-    return _with_left_out(analysis, kept, "smaller than asked for", left_out)
+    return _with_left_out(analysis, kept, "smaller than the chosen size", left_out)
 
 
 def with_shots(

@@ -206,7 +206,7 @@ def load(path: Path, remedy: str = "analyze again", *, key: str = "") -> Analysi
     except OSError as error:
         reason = system_reason(error)
         raise InputError(f"the analysis {path} cannot be read: {reason}; {remedy}") from error
-    damaged = f"{path} is no analysis, or a damaged one; {remedy}"
+    damaged = f"{path} is not an analysis, or is damaged; {remedy}"
     another = f"the analysis {path} was written by another version of vidrestore; {remedy}"
     try:
         content = checked_content(data, key)

@@ -309,7 +309,7 @@ def _detection(rows: Sequence[weights.Row]) -> Iterator[Finding]:
             "face mesh",
             "missing",
             "downloaded with insightface and yunet, or by vidrestore weights fetch face-mesh "
-            "(1.2 MB, free for any use); without it, vidrestore works as well as it can",
+            "(1.2 MB, free for any use); without it, masks and angles come from five landmarks",
         )
 
 

@@ -148,7 +148,7 @@ class WorkFolder:
                 f"the work of an earlier run in {self.path} is not used, because its {own.name} is "
                 "damaged or of another version"
             )
-        return f"the work of an earlier run in {self.path} is of another source and is not used"
+        return f"the work of an earlier run in {self.path} is of another source, so it is not used"
 
     def note_models(self, source: str, models: DetectionModels) -> None:
         """Note what finds the faces, for `begun_with` in a later run.
@@ -229,7 +229,10 @@ class WorkFolder:
             return None
         more = len(names) - _MOST_NAMED
         files = ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-        return f"damaged files in {self.path} are not used and are made again if needed: {files}"
+        return (
+            f"damaged files in {self.path} are not used; vidrestore writes them again if it needs "
+            f"them: {files}"
+        )
 
     def place(self, name: str, suffix: str) -> Path:
         """Choose a temporary file for a part, with a new name in each call.

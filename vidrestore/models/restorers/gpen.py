@@ -261,7 +261,7 @@ class Gpen(Restorer):
                 _log.info("what OpenVINO compiled is not used: %s", error)
                 why = (
                     f"the compiled network of {self._path.name} is not used, since {error}; "
-                    "it is compiled and measured anew"
+                    "vidrestore compiles and measures it again"
                 )
             gpen = self._load(expected_size)
             self._notify(why)
