@@ -34,7 +34,7 @@ class Shelf:
         self.opened: dict[str, Counted] = {}
 
     def tiers(self):
-        return AdaptiveGpen(self.open, find_weights=self.find, is_to_be_had=self.here.__contains__,
+        return AdaptiveGpen(self.open, find_weights=self.find, is_available=self.here.__contains__,
                      on_notice=self.told.append)  # fmt: skip
 
     def find(self, name):

@@ -175,7 +175,7 @@ def test_a_face_gets_the_largest_tier_that_has_room() -> None:
     ]  # fmt: skip
     assert tier_for(700, here, lambda name: False) == "gpen-2048"  # whose opening says what is
     shelf = Shelf(256, 512, 1024, 2048)
-    tiers = AdaptiveGpen(shelf.open, find_weights=shelf.find, is_to_be_had=shelf.here.__contains__,
+    tiers = AdaptiveGpen(shelf.open, find_weights=shelf.find, is_available=shelf.here.__contains__,
                   has_room=fits, on_notice=shelf.told.append)  # fmt: skip
     assert tiers.for_crop_size(2048).name == "gpen-1024"
     assert shelf.told == [
@@ -205,7 +205,7 @@ def test_tiers_make_room_for_one_another() -> None:
                 Greedy.holder = None
 
     shelf = Shelf(256, 512)
-    tiers = AdaptiveGpen(Greedy, find_weights=shelf.find, is_to_be_had=shelf.here.__contains__)
+    tiers = AdaptiveGpen(Greedy, find_weights=shelf.find, is_available=shelf.here.__contains__)
     for side in (256, 512, 256):
         window = torch.rand(1, 1, 3, side, side)
         assert torch.equal(tiers(window), window[:, 0])

@@ -81,7 +81,15 @@ def run_ffmpeg(arguments: Sequence[str], *, timeout_seconds: float | None = None
 
 
 def check_room(run: FFmpegRun, target: Path) -> None:
-    """Raise OSError where ffmpeg found no room for `target`, which only its text tells."""
+    """Check that the disk was not full while ffmpeg ran; only the text of ffmpeg shows that.
+
+    Args:
+        run: The finished run.
+        target: The file that ffmpeg wrote, for the error.
+
+    Raises:
+        OSError: The disk was full.
+    """
     full = os.strerror(errno.ENOSPC)
     if full in run.printed:
         raise OSError(errno.ENOSPC, full, str(target))

@@ -546,7 +546,7 @@ def chosen_restorer(
     return adaptive.AdaptiveGpen(
         open_by_name,
         find_weights=find_weights,
-        is_to_be_had=lambda name: _is_available(name, settings),
+        is_available=lambda name: _is_available(name, settings),
         has_room=lambda name: has_room(name, how, device),
         on_notice=send_notice,
         run_as=run_as(device, how.number_format, how.engine),

@@ -115,6 +115,7 @@ class Access:
         """Visitors by the value of their cookie, in the order of their last request."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer an ASGI request, or pass it on; see the class."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":

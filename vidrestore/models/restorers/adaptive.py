@@ -22,14 +22,14 @@ SIZES_PX = (256, 512, 1024, 2048)
 
 def tier_for(
     work_px: int,
-    is_to_be_had: Callable[[str], bool],
+    is_available: Callable[[str], bool],
     has_room: Callable[[str], bool] = lambda name: True,
 ) -> str:
     """Choose the GPEN for a crop: the smallest available one that is not smaller than the crop.
 
     Args:
         work_px: Side of the crop in pixels.
-        is_to_be_had: Returns whether the weights of a GPEN, such as "gpen-512", are here or can be
+        is_available: Returns whether the weights of a GPEN, such as "gpen-512", are here or can be
             fetched.
         has_room: Returns whether the device has enough memory for a GPEN. By default it has.
 
@@ -39,11 +39,11 @@ def tier_for(
         crop, so that the request for its weights raises the error that names them.
     """
     fitting = [f"gpen-{size}" for size in SIZES_PX if size >= work_px] or [f"gpen-{SIZES_PX[-1]}"]
-    name = next(filter(is_to_be_had, fitting), fitting[0])
+    name = next(filter(is_available, fitting), fitting[0])
     if has_room(name):
         return name
     smaller = (f"gpen-{size}" for size in reversed(SIZES_PX) if size < int(name[5:]))
-    return next((each for each in smaller if is_to_be_had(each) and has_room(each)), name)
+    return next((each for each in smaller if is_available(each) and has_room(each)), name)
 
 
 class AdaptiveGpen(Restorer):
@@ -58,7 +58,7 @@ class AdaptiveGpen(Restorer):
         open_tier: Opens a network by its name, such as "gpen-512".
         find_weights: Returns the weight file of a network, fetched where it is missing; called as
             soon as a face needs the network.
-        is_to_be_had: Returns whether `find_weights` would succeed.
+        is_available: Returns whether `find_weights` would succeed.
         has_room: Returns whether the device has enough memory for a network. By default it has.
         on_notice: Receives a notice where another size than the usual one is used.
         run_as: Names how the networks are run, for `cache_key`.
@@ -78,7 +78,7 @@ class AdaptiveGpen(Restorer):
         open_tier: Callable[[str], Restorer],
         *,
         find_weights: Callable[[str], Path],
-        is_to_be_had: Callable[[str], bool],
+        is_available: Callable[[str], bool],
         has_room: Callable[[str], bool] = lambda name: True,
         on_notice: Callable[[str], None] = lambda message: None,
         run_as: str = "",
@@ -88,16 +88,16 @@ class AdaptiveGpen(Restorer):
         self._hashes = hashes or FileHashes()
         self.is_cheap, self._run_as = is_cheap, run_as
         self._open, self._find, self._has, self._has_room, self._notify = (
-            open_tier, find_weights, is_to_be_had, has_room, on_notice,
+            open_tier, find_weights, is_available, has_room, on_notice,
         )  # fmt: skip
         self._by_side: dict[int, _Tier] = {}
         self._tiers: dict[str, _Tier] = {}
-        if not any(is_to_be_had(f"gpen-{size}") for size in SIZES_PX):
+        if not any(is_available(f"gpen-{size}") for size in SIZES_PX):
             find_weights(f"gpen-{SIZES_PX[-1]}")
 
     @cached_property
     def cache_key(self) -> str:
-        # Which network a face has, and its weights, are in the keys of those for each side.
+        """The name and the execution; the key of the network of each size names its weights."""
         return f"{NAME}, {self._run_as}"
 
     def for_crop_size(self, work_px: int) -> Restorer:
