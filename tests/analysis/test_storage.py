@@ -174,7 +174,7 @@ def test_content_that_no_reader_bears_is_refused_whatever_its_seal_says(tmp_path
     assert refused > 100
     for other in (b"", b"PK", b"x" * 500, content[:300]):
         seal(path, other)
-        assert "no analysis, or a damaged one" in refusal(path)
+        assert "not an analysis, or is damaged" in refusal(path)
 
 
 def test_an_analysis_without_a_seal_is_called_one_of_another_version(tmp_path):

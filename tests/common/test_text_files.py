@@ -367,5 +367,5 @@ def test_lines_of_a_list_of_cuts_end_as_on_any_system(tmp_path: Path, line_ends:
 def test_a_list_of_cuts_of_blank_lines_is_read_at_once(tmp_path: Path) -> None:
     path = tmp_path / "cuts.edl"
     path.write_text("\n" * 300_000)
-    with pytest.raises(ConfigError, match="no picture"):
+    with pytest.raises(ConfigError, match="no video event"):
         cuts_in(path)

@@ -151,7 +151,7 @@ def test_a_jpeg_changes_little_outside_the_face(tmp_path, monkeypatch, pixel_for
     assert summary.psnr_outside_db > coarser.psnr_outside_db > coarsest.psnr_outside_db
     sizes = [(tmp_path / f"{name}.jpg").stat().st_size for name in "bcd"]
     assert sizes[0] > sizes[1] > sizes[2]
-    with pytest.raises(OutputError, match=r"allowed is 1 \(best\) to 31"):
+    with pytest.raises(OutputError, match=r"must be from 1 \(best\) to 31"):
         restored(source, tmp_path / "e.jpg", **{"encode.quality": "40"})
     with pytest.raises(OutputError, match=r"never lossless; name the output \.png"):
         restored(source, tmp_path / "e.jpg", **{"encode.quality": "archive"})

@@ -86,12 +86,12 @@ def test_an_order_that_no_command_must_get_is_refused(session, analysis_job, cha
 
 def test_a_path_a_moment_and_a_quality_are_checked(session, analysis_job):
     for suffix in ("/../../x.mp4", "", "mp4", ".mp4/x", "\0"):
-        with pytest.raises(UsageError, match="kind of file"):
+        with pytest.raises(UsageError, match="not a suffix of a file"):
             session.restore("me", analysis_job.job_id, "high", suffix, order())
-    with pytest.raises(UsageError, match="names to choose from"):
+    with pytest.raises(UsageError, match="not one of the choices"):
         session.restore("me", analysis_job.job_id, "--set", ".mp4", order())
     for moment in (NAN, float("inf"), -1.0):
-        with pytest.raises(UsageError, match="moment"):
+        with pytest.raises(UsageError, match="not a time in the video"):
             session.preview("me", analysis_job.job_id, moment, order(), close=False)
     analysis_job.outcome = {}
     with pytest.raises(UsageError, match="not analyzed yet"):
