@@ -98,7 +98,7 @@ def test_an_analysis_of_another_video_is_refused(tmp_path):
     copy = tmp_path / "copy.mkv"
     copy.write_bytes(videos[0].read_bytes())
     storage.check_source(analysis, probe(copy), "a.npz")
-    with pytest.raises(InputError, match=r"a\.npz is of another video"):
+    with pytest.raises(InputError, match=r"a\.npz belongs to another video"):
         storage.check_source(analysis, probe(videos[1]), "a.npz")
 
 
