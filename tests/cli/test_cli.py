@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from fractions import Fraction
+from importlib.metadata import version
 from pathlib import Path
 
 import av
@@ -486,6 +487,19 @@ def test_options_of_restore_stand_in_groups_and_begin_with_a_verb(command: Comma
         "Input and output", "Whom to restore", "How to restore", "Picture", "File", "Long jobs",
         "Diagnostics",
     )  # fmt: skip
-    for group in groups:
-        assert f"─ {group} ─" in found
+    places = [found.index(f"─ {group} ─") for group in groups]
+    assert places == sorted(places)
     assert found.count("<bool>") <= 1, "of --help, which is the parser's own"
+
+
+def test_the_version_names_what_it_runs_on(command: Command) -> None:
+    plain = command("--version")
+    assert plain.out == f"vidrestore {version('vidrestore')}\n"
+    for arguments in (("--version", "--verbose"), ("--verbose", "--version")):
+        found = command(*arguments)
+        assert (found.status, found.err) == (0, "")
+        first, *rest = found.out.splitlines()
+        assert first == plain.out.strip()
+        parts = dict(line.split(": ", 1) for line in rest)
+        assert version("torch").partition("+")[0] in parts["torch"]
+        assert {"Python", "av", "ffmpeg", "CUDA device", "processor"} <= parts.keys()
