@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 _WEIGHTS = "reference/weights.md"
+_ELSEWHERE = r"""["']?(?:https?:)?//[^"'>) ]+"""
 _OTHER_HOST = re.compile(
-    r"""<(?:script|img|iframe|source|video|audio)\b[^>]*\bsrc=["']?(?:https?:)?//[^"'> ]+"""
-    r"""|<link\b(?![^>]*\brel=["']?(?:canonical|next|prev|edit))[^>]*\bhref=["']?(?:https?:)?//[^"'> ]+"""
-    r"""|@import\s+(?:url\()?["']?(?:https?:)?//[^"') ]+"""
-    r"""|url\(["']?(?:https?:)?//[^"') ]+"""
+    rf"<(?:script|img|iframe|source|video|audio)\b[^>]*\bsrc={_ELSEWHERE}"
+    rf"""|<link\b(?![^>]*\brel=["']?(?:canonical|next|prev|edit))[^>]*\bhref={_ELSEWHERE}"""
+    rf"|@import\s+(?:url\()?{_ELSEWHERE}"
+    rf"|url\({_ELSEWHERE}"
 )
 
 

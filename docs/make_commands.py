@@ -41,7 +41,7 @@ def _command(path: str, command: Any) -> Iterator[str]:
     words = [path, *map(_usage, command.params)]
     children = sorted(getattr(command, "commands", {}).items())
     if not children:
-        yield f"Usage: `{' '.join(filter(None, [*words, '[OPTIONS]']))}`\n"
+        yield f"```text\n{' '.join(filter(None, [*words, '[OPTIONS]']))}\n```\n"
     if examples:
         yield "\n".join(f"    {line.strip()}" for line in examples.splitlines() if line.strip())
         yield ""

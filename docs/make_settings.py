@@ -1,4 +1,4 @@
-"""Writes docs/reference/settings.md from vidrestore/common/settings.py and configs/; see `make docs`."""
+"""Writes docs/reference/settings.md from the settings and the profiles; see `make docs`."""
 
 from __future__ import annotations
 
