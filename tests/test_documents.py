@@ -81,7 +81,7 @@ def test_a_command_is_understood(line: str) -> None:
     program, *arguments = shlex.split(line)
     assert program == "vidrestore"
     command: Any = typer.main.get_command(_build())
-    context = command.make_context("vidrestore", arguments, resilient_parsing=True)
+    context = command.make_context("vidrestore", [*arguments], resilient_parsing=True)
     if not context.args and not context._protected_args:
         assert arguments[0].startswith("--"), "options of vidrestore itself"
         return
