@@ -16,10 +16,10 @@ demo: $(INSTALLED)
 	$(BIN)/vidrestore demo demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-long: $(INSTALLED)
-	$(BIN)/python -m pytest -m long -n auto
+	$(BIN)/python -m pytest -m long -n auto --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
