@@ -31,7 +31,7 @@ lint: $(INSTALLED)
 docs: $(INSTALLED_DOCS)
 	$(BIN)/python docs/make_settings.py
 	$(BIN)/python docs/make_commands.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -179,7 +179,7 @@ def _track_table(analysis: Analysis) -> Table:
     table.caption_justify = "left"
     table.caption = (
         "A track is one face from its first to its last frame within a shot. Detected: in how many "
-        "of these frames the detector found it; motion bridges the others."
+        "of these frames the detector found it; the others are interpolated."
     )
     for track in analysis.tracks:
         size_px = float(eye_distances_px(track, analysis.template).mean())
