@@ -178,8 +178,8 @@ def _track_table(analysis: Analysis) -> Table:
     table.title, table.title_justify = "Tracks", "left"
     table.caption_justify = "left"
     table.caption = (
-        "A track is one face from its first to its last frame within a shot. Detected: in how many "
-        "of these frames the detector found it; the others are interpolated."
+        "A track is one face from its first to its last frame within a shot. Detected: the share "
+        "of these frames in which the detector found it; in the others it is interpolated."
     )
     for track in analysis.tracks:
         size_px = float(eye_distances_px(track, analysis.template).mean())
