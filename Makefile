@@ -8,6 +8,7 @@ BIN := .venv/bin
 endif
 
 INSTALLED := .venv/installed
+INSTALLED_DOCS := .venv/installed-docs
 
 .PHONY: demo test test-long lint docs clean
 
@@ -15,10 +16,10 @@ demo: $(INSTALLED)
 	$(BIN)/vidrestore demo demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-long: $(INSTALLED)
-	$(BIN)/python -m pytest -m long -n auto
+	$(BIN)/python -m pytest -m long -n auto --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -26,8 +27,11 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(INSTALLED)
+# Writes the generated pages, then the site, into site/. Links that lead nowhere are errors.
+docs: $(INSTALLED_DOCS)
 	$(BIN)/python docs/make_settings.py
+	$(BIN)/python docs/make_commands.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -35,5 +39,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
 	$(BIN)/python -c "open('$(INSTALLED)', 'w').close()"
 
+$(INSTALLED_DOCS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	$(BIN)/python -c "open('$(INSTALLED_DOCS)', 'w').close()"
+
 clean:
-	$(PYTHON) -c "import shutil; [shutil.rmtree(d, True) for d in ('.venv', 'demo', 'dist', '.mypy_cache', '.ruff_cache', '.pytest_cache')]"
+	$(PYTHON) -c "import shutil; [shutil.rmtree(d, True) for d in ('.venv', 'demo', 'dist', 'site', '.mypy_cache', '.ruff_cache', '.pytest_cache')]"

@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from vidrestore/common/settings.py and configs/; see `make docs`."""
+"""Writes docs/reference/settings.md from the settings and the profiles; see `make docs`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vidrestore.common import settings
 from vidrestore.common.profiles import profile_folder
 from vidrestore.common.settings import Settings
 
-TARGET = Path(__file__).with_name("settings.md")
+TARGET = Path(__file__).parent / "reference" / "settings.md"
 _HEAD = """# Settings
 
 Every setting, with its default, its allowed values and its meaning. Change one with

@@ -4,6 +4,7 @@ Weights cannot be had here: for the names of GPEN files stands a restorer that s
 detectors that need a file the one that needs none.
 """
 
+import importlib
 import os
 import re
 import shlex
@@ -27,19 +28,24 @@ from helpers.onnx_networks import repeating
 from helpers.videos import Command
 from skimage import data
 
+import vidrestore
 from vidrestore.cli import _build
 from vidrestore.models import factory
 from vidrestore.models.restorers import Restorer
 
 ROOT = Path(__file__).parents[1]
 # docs/first-run.md is a record of what was typed once.
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("[!f]*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(p for p in (ROOT / "docs").rglob("*.md") if p.name != "first-run.md"),
+]
 # What cannot be run here, and where it is tested instead.
 ELSEWHERE = {
-    "--cluster": "needs machines: jobs/test_ray_cluster_nodes.py",
-    "--workers": "stand-ins do not reach other processes: jobs/test_ray_cluster.py",
-    "--reference": "needs a recognizer: analysis/test_people.py",
-    "vidrestore ui": "a server: web/test_page.py",
+    "--cluster": "needs machines: test_ray_cluster_nodes.py",
+    "--workers": "stand-ins do not reach other processes: test_ray_cluster.py",
+    "--reference": "needs a recognizer: test_people.py",
+    "vidrestore demo": "takes minutes: test_demo.py",
+    "vidrestore ui": "a server: test_page.py",
 }
 
 
@@ -75,7 +81,10 @@ def test_a_command_is_understood(line: str) -> None:
     program, *arguments = shlex.split(line)
     assert program == "vidrestore"
     command: Any = typer.main.get_command(_build())
-    context = command.make_context("vidrestore", arguments)
+    context = command.make_context("vidrestore", [*arguments], resilient_parsing=True)
+    if not context.args and not context._protected_args:
+        assert arguments[0].startswith("--"), "options of vidrestore itself"
+        return
     while hasattr(command, "resolve_command"):
         name, command, rest = command.resolve_command(
             context, [*context._protected_args, *context.args]
@@ -131,7 +140,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     seen = {*range(9, 15), *range(40, 46), *range(75, 81)}  # three visits, a frame a second
     clip(folder / "tape.mp4", [picture(i, face=i in seen) for i in range(86)], fps=1)
     short = [picture(i, face=True) for i in range(12)]
-    for name in ("scan.mov", "film.mov", "shot.mov", "proxy.mp4", "camera.mov", "clear.mp4"):
+    for name in ("scan.mov", "film.mov", "shot.mov", "proxy.mp4", "camera.mov", "family.mkv"):
         clip(folder / name, short)
     shutil.copy(folder / "tape.mp4", folder / "clear.mp4")
     clip(folder / "swapped.mov", [picture(i, face=True, swapped=True) for i in range(12)])
@@ -221,21 +230,71 @@ def test_an_example_runs(name: str, code: str, place: Path) -> None:
     assert "refused" not in done.stdout
 
 
-def test_the_settings_page_is_that_of_the_code() -> None:
-    sys.path.insert(0, str(ROOT / "docs"))
-    try:
-        import make_settings
-    finally:
-        sys.path.pop(0)
-    page = make_settings.page()
-    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == page, "run make docs"
-    assert not re.search(r"\|\s*\|$", page, flags=re.M), "a setting without a meaning"
+def maker(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module of docs/, which is no package."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    return importlib.import_module(name)
 
 
-def test_links_lead_to_files() -> None:
-    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+@pytest.mark.parametrize("name", ["make_settings", "make_commands"])
+def test_a_generated_page_is_that_of_the_code(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = maker(name, monkeypatch)
+    assert made.TARGET.read_text(encoding="utf-8") == made.page(), "run make docs"
+    assert not re.search(r"\|\s*\|$", made.page(), flags=re.M), "a row without a meaning"
+
+
+def test_the_page_about_python_has_every_public_name() -> None:
+    text = (ROOT / "docs" / "reference" / "python-api.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^::: vidrestore\.(\w+)$", text, flags=re.M)) == sorted(
+        vidrestore.__all__
+    )
+
+
+def test_the_site_shows_every_page() -> None:
+    shown = re.findall(r"^ +- (?:\w+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.M)
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert sorted(shown) == sorted({*pages, "reference/weights.md"})  # which is weights/README.md
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 160
+
+
+def anchors(page: Path) -> set[str]:
+    """The names of the places in a page that links can lead to."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    titles = re.findall(r"^#+ (.+)$", text, flags=re.M)
+    names = {re.sub(r"[^\w\s-]", "", title).strip().lower() for title in titles}
+    return {re.sub(r"[-\s]+", "-", name) for name in names} | {
+        *re.findall(r"^::: (\S+)$", text, flags=re.M)
+    }
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "weights" / "README.md"]:
+        text = page.read_text(encoding="utf-8")
+        for target, _, anchor in re.findall(r"\]\(([^)#:]*)(#([^)]+))?\)", text):
+            other = page.parent / target if target else page
+            assert other.exists(), f"{page.name}: {target}"
+            assert not anchor or anchor in anchors(other), f"{page.name}: {target}#{anchor}"
+
+
+def test_a_site_that_loads_from_another_host_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks = maker("hooks", monkeypatch)
+    own = '<a href="https://a.example/x">x</a><img src="y.png"><link rel="canonical" href="//a.b/">'
+    (tmp_path / "own.html").write_text(own)
+    assert list(hooks.loads_from_elsewhere(tmp_path)) == []
+    elsewhere = {
+        "a.html": '<script async src="https://a.example/x.js"></script>',
+        "b.html": '<link rel="stylesheet" href="https://fonts.example/css">',
+        "c.css": "@font-face { src: url(//a.example/font.woff2) }",
+    }
+    for name, text in elsewhere.items():
+        (tmp_path / name).write_text(text)
+    found = [each.partition(":")[0] for each in hooks.loads_from_elsewhere(tmp_path)]
+    assert found == list(elsewhere)
 
 
 def test_what_contributing_names_is_there() -> None:

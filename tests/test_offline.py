@@ -1,6 +1,7 @@
 """The command line reaches no other machine."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,4 +59,5 @@ def test_what_is_asked_for_by_name_would_reach_out(tmp_path: Path) -> None:
 def test_pages_show_nothing_from_elsewhere(name: str) -> None:
     text = (Path(__file__).parents[1] / name).read_text(encoding="utf-8")
     assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
-    assert "https://" not in text
+    # PyTorch's index is named in commands; nothing is loaded from it when the page is shown.
+    assert not re.search(r"(src=|\]\(|href=)[\"']?https://", text)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from fractions import Fraction
+from importlib.metadata import version
 from pathlib import Path
 
 import av
@@ -496,3 +497,16 @@ def test_the_help_of_a_flag_names_no_type(words: str, command: Command) -> None:
     found = command(*words.split(), "--help").out
     assert "--help" in found
     assert "<bool>" not in found
+
+
+def test_the_version_names_what_it_runs_on(command: Command) -> None:
+    plain = command("--version")
+    assert plain.out == f"vidrestore {version('vidrestore')}\n"
+    for arguments in (("--version", "--verbose"), ("--verbose", "--version")):
+        found = command(*arguments)
+        assert (found.status, found.err) == (0, "")
+        first, *rest = found.out.splitlines()
+        assert first == plain.out.strip()
+        parts = dict(line.split(": ", 1) for line in rest)
+        assert version("torch").partition("+")[0] in parts["torch"]
+        assert {"Python", "av", "ffmpeg", "CUDA device", "processor"} <= parts.keys()

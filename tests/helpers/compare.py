@@ -21,8 +21,8 @@ from helpers.sources import ffmpeg
 Titled = tuple[Fraction, Fraction, str]
 """Start and end in seconds, and a text."""
 
-# What a container has no place for, as the README's table says: only this may be lost, and only
-# if a warning says so.
+# What a container has no place for, as docs/reference/containers-and-codecs.md says: only this may
+# be lost, and only if a warning says so.
 MAY_LACK = {
     ".mp4": {"attachment", "picture subtitle", "data", "tag", "flags", "style"},
     ".mov": {"attachment", "picture subtitle", "data", "tag", "flags", "style", "cover", "title"},

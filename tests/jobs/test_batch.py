@@ -192,7 +192,7 @@ def test_results_stay_on_standard_output_while_workers_are_kept_from_it(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a.mp4"], "1 paths were given"),
+        (["a.mp4"], "1 path was given"),
         (["a.mp4", "b.mp4", "c.mp4"], "add --output-dir DIR"),
         (["a.mp4", "b.mp4", "--name", "{name}"], "give --output-dir"),
         (["--output-dir", "out"], "no INPUT was named"),
@@ -234,7 +234,7 @@ def test_a_log_gets_ten_lines_for_a_stage() -> None:
     with events(False, Console(file=text, width=80)) as tell:
         _tell(tell, 1000)
     lines = text.getvalue().splitlines()
-    assert lines[0] == "restore: 1000 frames"
+    assert lines[0] == "restore: 1,000 frames"
     assert [line.split(",")[0] for line in lines[1:]] == [
         f"restore: {10 * tenth} %" for tenth in range(1, 11)
     ]

@@ -712,6 +712,7 @@ def table_of(found: list[dict[str, Any]]) -> str:
     return "\n".join(f"{kind}: {dict(count)}" for kind, count in counts.items())
 
 
+@pytest.mark.timeout(2400)
 def test_a_flipped_bit_gives_the_same_frames_or_one_sentence(tmp_path):
     """All cases in one test, two at a time, since they take minutes of a processor."""
     folders = {case: tmp_path / case for case in CASES}

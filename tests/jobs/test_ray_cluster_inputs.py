@@ -142,7 +142,7 @@ def test_what_was_begun_without_workers_goes_on_with_them_and_back(
     before = desk.segments
     summary = restore_video(source, target, settings, analysis=analysis, workers=ways[1],
                             on_event=said.append)  # fmt: skip
-    assert "1 of 2 segments are done already" in messages(said)
+    assert "1 of 2 segments is done already" in messages(said)
     assert desk.segments == (1 if begun == "alone" else before)
     assert summary.faces == 2
     assert summary.restorers == ("gpen-256" if restorer == "gpen-auto" else "fusion",)

@@ -14,6 +14,7 @@ from vidrestore.analysis.detection import upright_picture
 from vidrestore.analysis.replay import frames_again
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.shot_list import ShotList
+from vidrestore.common.counting import counted
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import FloatArray
@@ -93,8 +94,8 @@ def faces_in_boxes(
     if missed := len(boxes) - len(found):
         notify(
             on_event,
-            f"vidrestore found no face in {missed} of {len(boxes)} boxes drawn by hand; the "
-            "landmarks there are guessed from the box, so draw it from the brows to the chin",
+            f"vidrestore found no face in {missed} of {counted(len(boxes), 'box', 'boxes')} drawn by "
+            "hand; the landmarks there are guessed from the box, so draw it from the brows to the chin",
         )
     return found
 

@@ -24,6 +24,7 @@ from vidrestore.analysis.strength import with_strength
 from vidrestore.analysis.tracking import gap_frames, min_frames, track
 from vidrestore.analysis.tracks import Observation, Observations, RawTrack
 from vidrestore.common.checksums import FileHashes
+from vidrestore.common.counting import counted
 from vidrestore.common.errors import (
     ChangedSourceError,
     InputError,
@@ -186,8 +187,8 @@ def analyze(
     if combed := collector.film.combed:
         notify(
             on_event,
-            f"{combed} of {len(collector.seen)} pictures are made of fields that do not belong "
-            "together, so parts of the source are not film; use --deinterlace bob for them",
+            f"{combed} of {counted(len(collector.seen), 'picture')} are made of fields that do not "
+            "belong together, so parts of the source are not film; use --deinterlace bob for them",
         )
     if collector.failures.frames:
         notify(on_event, f"the detector failed first at {collector.failures.first}")

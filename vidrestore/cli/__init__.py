@@ -62,6 +62,8 @@ def _run(given: Sequence[str], interruption: Interruption) -> int:
     debug, verbose = "--debug" in given, "--verbose" in given
     given = [a for a in given if a not in ("--debug", "--verbose")]
     try:
+        if given[:1] == ["--version"]:
+            given, verbose = ["--version", *(["--verbose"] if verbose else [])], False
         with _log_to_stderr() if verbose else nullcontext():
             # Typer turns an interruption into a status that it returns, and raises other failures.
             status = int(_build()(given, prog_name="vidrestore", standalone_mode=False) or 0)
@@ -150,12 +152,26 @@ def _build() -> typer.Typer:
 
 def _version(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            help="Print the log of a command; with --version also the versions of torch, ffmpeg "
+            "and other libraries, and the devices.",
+        ),
+    ] = False,
 ) -> None:
-    if version:
-        from importlib.metadata import version as installed
+    if not version:
+        return
+    from importlib.metadata import version as installed
 
-        print(f"vidrestore {installed('vidrestore')}")
-        raise typer.Exit
+    print(f"vidrestore {installed('vidrestore')}")
+    if verbose:
+        from vidrestore.cli.doctor import versions
+
+        for finding in versions():
+            print(f"{finding.what}: {finding.found}")
+    raise typer.Exit
 
 
 def demo(

@@ -13,6 +13,7 @@ from rich.console import Console, OverflowMethod
 from rich.table import Column, Table
 from rich.text import Text
 
+from vidrestore.common.counting import counted
 from vidrestore.common.quoting import printable
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ def show_summary(summary: Summary, target: Path) -> None:
     console = Console()
     table = Table(title=_cell(str(target)), show_header=False, title_justify="left")
     table.add_row("frames", str(summary.frames))
-    plural = "" if summary.tracks == 1 else "s"
-    table.add_row("faces restored", f"{summary.faces} in {summary.tracks} track{plural}")
+    table.add_row("faces restored", f"{summary.faces:,} in {counted(summary.tracks, 'track')}")
     if summary.repeated:
         row = f"{summary.repeated} of them repeat the frame before and were not restored again"
         table.add_row("", row)
@@ -73,10 +73,9 @@ def show_summary(summary: Summary, target: Path) -> None:
 
 def _reduced_likeness(track: TrackLikeness) -> str:
     """Return the sentence about a track whose restored face the guard uses less."""
-    plural = "" if track.reduced_frames == 1 else "s"
     return (
         f"person {track.person} in shot {track.shot}: the restored face does not look like the "
-        f"source in {track.reduced_frames} frame{plural}, so vidrestore used less of it there"
+        f"source in {counted(track.reduced_frames, 'frame')}, so vidrestore used less of it there"
     )
 
 
@@ -84,7 +83,7 @@ def _kept_expression(track: TrackLikeness) -> str:
     """Return the sentence about a track whose expression the restorer changed."""
     return (
         f"person {track.person} in shot {track.shot}: expression kept in "
-        f"{track.expression_frames} face{'' if track.expression_frames == 1 else 's'}; an eye or "
+        f"{counted(track.expression_frames, 'face')}; an eye or "
         "the mouth differs from the source, so vidrestore used less of it there"
     )
 
@@ -120,8 +119,11 @@ def show_analysis(analysis: Analysis, source: Path, cost: Estimate | str | None)
         facts.add_row(name, _cell(value))
     output = of_output(analysis)
     facts.add_row("frames", str(output.frame_count))
-    facts.add_row("shots", ", ".join(f"{a}-{b - 1}" for a, b in output.shots))
-    facts.add_row("faces to restore", str(analysis.face_count))
+    facts.add_row("shots", str(len(output.shots)))
+    ranges = ", ".join(f"{first}-{end - 1}" for first, end in output.shots)
+    facts.add_row("frames of each shot", f"{ranges} (the first frame is 0)")
+    tracks = counted(len(analysis.tracks), "track")
+    facts.add_row("faces to restore", f"{analysis.face_count:,} in {tracks}")
     for reason, count in analysis.skipped.items():
         facts.add_row("faces left as they are", f"{count}: {reason}")
     if cost is not None and not isinstance(cost, str):
@@ -153,7 +155,8 @@ _SIZE = "eye distance,\nmean, frontal"
 def _people_table(analysis: Analysis) -> Table:
     from vidrestore.analysis.description import people_of
 
-    table = Table("person", "shots", "seconds on screen", _SIZE, "turned away", "tracks")
+    table = Table("person", "in shots", "seconds on screen", _SIZE, "turned away", "in tracks")
+    table.title, table.title_justify = "People", "left"
     for person in people_of(analysis):
         table.add_row(
             str(person.person_id),
@@ -171,7 +174,13 @@ def _track_table(analysis: Analysis) -> Table:
     from vidrestore.analysis.result import in_output
     from vidrestore.analysis.strength import eye_distances_px
 
-    table = Table("track", "person", "frames", "seconds", _SIZE, "seen", "confidence")
+    table = Table("track", "person", "frames", "seconds", _SIZE, "detected", "confidence")
+    table.title, table.title_justify = "Tracks", "left"
+    table.caption_justify = "left"
+    table.caption = (
+        "A track is one face from its first to its last frame within a shot. Detected: the share "
+        "of these frames in which the detector found it; in the others it is interpolated."
+    )
     for track in analysis.tracks:
         size_px = float(eye_distances_px(track, analysis.template).mean())
         first, last = in_output(analysis, track.first_frame, track.end_frame - 1)
@@ -193,7 +202,7 @@ def show_preview(preview: Preview) -> None:
     Args:
         preview: The preview.
     """
-    count = "1 frame" if preview.frames == 1 else f"{preview.frames} frames"
+    count = counted(preview.frames, "frame")
     _print_line(f"{', '.join(preview.files)}: {count} from {preview.at_seconds:.3f} s on")
     if not preview.faces:
         _print_line("no face was restored at this moment; try another one with --at")
@@ -208,13 +217,12 @@ def show_comparison(comparison: Comparison, target: Path) -> None:
         comparison: The comparison.
         target: The file that holds it.
     """
-    frames = comparison.frames
-    _print_line(f"{target}: {frames} frame{'' if frames == 1 else 's'}")
+    _print_line(f"{target}: {counted(comparison.frames, 'frame')}")
     if comparison.alone:
         _warn(
             [
-                f"the second file ended {comparison.alone} frames earlier; the comparison repeats "
-                "its last picture"
+                f"the second file ended {counted(comparison.alone, 'frame')} earlier; the "
+                "comparison repeats its last picture"
             ]
         )
 
@@ -279,7 +287,8 @@ def show_evaluation(result: Evaluation) -> None:
     error = result.largest_time_error_seconds
     times = "the same times" if error == 0 else f"times that differ by up to {error * 1000:.3f} ms"
     console.print(
-        f"{result.frames} frames compared, {result.frames_with_faces} with faces; {same}, {times}"
+        f"{counted(result.frames, 'frame')} compared, {result.frames_with_faces:,} with faces; "
+        f"{same}, {times}"
     )
     console.print(result.verdict().sentence, markup=False, highlight=False, soft_wrap=True)
 

@@ -99,6 +99,28 @@ def diagnose(weights_folder: Path | None = None) -> Diagnosis:
     )
 
 
+def versions() -> Iterator[Finding]:
+    """Name the versions of what vidrestore runs on, and the devices of this machine.
+
+    Yields:
+        A finding for each part, also for one that is broken or not installed.
+    """
+    yield _guarded("Python", _python)
+    named = {
+        "torch",
+        "av",
+        "OpenCV",
+        "ffmpeg",
+        "onnxruntime",
+        "openvino",
+        "CUDA device",
+        "processor",
+    }
+    for what, probe in (*_REQUIRED, *_PROBES):
+        if what in named:
+            yield _guarded(what, probe)
+
+
 def _guarded(what: str, probe: Callable[[], Finding], *, is_required: bool = False) -> Finding:
     """Return the finding of a probe, or a finding that the part is broken."""
     try:

@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from vidrestore.common.counting import counted
 from vidrestore.common.events import (
     DownloadProgress,
     Event,
@@ -120,7 +121,8 @@ class _Receiver:
         """Print a line at the start of a stage, with its total, and one for each tenth of it."""
         tenth = 10 * done // total if total else 0
         if stage not in self._tenths:
-            self._console.print(f"{stage}: {total or '?'} {unit}")
+            size = f"? {unit}" if not total else counted(total, unit.removesuffix("s"))
+            self._console.print(f"{stage}: {size}")
         elif tenth > self._tenths[stage]:
             (task,) = (t for t in self._progress.tasks if t.id == self._tasks[stage])
             left = f", {time_text(task.time_remaining, 0)} left" if task.time_remaining else ""

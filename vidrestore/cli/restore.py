@@ -53,6 +53,7 @@ from vidrestore.cli.options import (
     settings_from,
     span_of,
 )
+from vidrestore.common.counting import counted
 from vidrestore.common.errors import UsageError
 from vidrestore.common.events import Done, FileOutcome
 from vidrestore.jobs.exclusions import check_exclusions
@@ -94,6 +95,22 @@ def restore(
             "list. Default: {name}{suffix}.",
         ),
     ] = None,
+    people: People = None,
+    reference: Reference = None,
+    min_face: MinFace = None,
+    shots: ShotsToObey = None,
+    cuts: Cuts = None,
+    analysis_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--analysis",
+            metavar="FILE.npz",
+            readable=False,
+            rich_help_panel="Whom to restore",
+            help="Use the analysis that `analyze -o` wrote. Default: vidrestore analyzes INPUT, or "
+            "uses its cached analysis.",
+        ),
+    ] = None,
     profile: Profile = None,
     restorer: RestorerName = None,
     detector: DetectorName = None,
@@ -115,22 +132,6 @@ def restore(
     extent: ExtentName = None,
     codec: Codec = None,
     quality: Quality = None,
-    people: People = None,
-    reference: Reference = None,
-    min_face: MinFace = None,
-    shots: ShotsToObey = None,
-    cuts: Cuts = None,
-    analysis_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--analysis",
-            metavar="FILE.npz",
-            readable=False,
-            rich_help_panel="Whom to restore",
-            help="Use the analysis that `analyze -o` wrote. Default: vidrestore analyzes INPUT, or "
-            "uses its cached analysis.",
-        ),
-    ] = None,
     start: Start = None,
     end: End = None,
     before_swap: BeforeSwap = None,
@@ -261,9 +262,10 @@ def _pairs(
     if name is not None:
         raise UsageError("--name is for many outputs; give --output-dir with it")
     if len(paths) != 2:
+        given = counted(len(paths), "path was", "paths were")
         raise UsageError(
-            f"restore takes INPUT and OUTPUT, and {len(paths)} paths were given; for many inputs "
-            "add --output-dir DIR"
+            f"restore takes INPUT and OUTPUT, and {given} given; for many inputs add "
+            "--output-dir DIR"
         )
     return [(paths[0], paths[1])]
 

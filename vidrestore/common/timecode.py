@@ -6,6 +6,7 @@ import re
 from fractions import Fraction
 from itertools import pairwise
 
+from vidrestore.common.counting import counted
 from vidrestore.common.errors import UsageError
 from vidrestore.common.quoting import quoted
 
@@ -73,8 +74,8 @@ def duration_text(seconds: float) -> str:
     for (name, size), (smaller_name, smaller) in pairwise(units):
         if whole >= size:
             count, rest = divmod(whole, size)
-            plural = "s" if name == "day" and count > 1 else ""
-            return f"{count} {name}{plural} {rest // smaller} {smaller_name}"
+            first = counted(count, "day") if name == "day" else f"{count} {name}"
+            return f"{first} {rest // smaller} {smaller_name}"
     return f"{whole} s"
 
 

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from vidrestore.analysis.result import Analysis
+from vidrestore.common.counting import counted
 from vidrestore.common.errors import InputError, OutputError, not_written
 from vidrestore.common.files import output_place, sync_file
 from vidrestore.common.settings import Settings
@@ -107,7 +108,7 @@ class Job:
             raise not_written("writing the pictures", self.target.parent, error) from error
         if done != list(range(len(targets))):
             raise OutputError(
-                f"the work folder gave {len(done)} of {len(targets)} pictures; run the "
+                f"the work folder gave {len(done)} of {counted(len(targets), 'picture')}; run the "
                 "command again with --no-resume"
             )
         return folder / self.target.name

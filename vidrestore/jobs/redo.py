@@ -15,6 +15,7 @@ from vidrestore.analysis import storage
 from vidrestore.analysis.result import Analysis, frames_of_output, in_output
 from vidrestore.analysis.tracks import Track
 from vidrestore.common.checksums import sha256_of_file
+from vidrestore.common.counting import counted
 from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.quoting import quoted
 from vidrestore.common.settings import Extent
@@ -118,8 +119,8 @@ def kept_job(work: WorkFolder, source: Path, target: Path, shots: str) -> Finish
     if parts[-1]["frames"][1] != analysis.frame_count:
         raise UsageError(
             f"the files of the kept job in {work.path} contradict each other: the segments have "
-            f"{parts[-1]['frames'][1]} frames and the analysis has {analysis.frame_count}; restore "
-            "the whole video with --keep-job --overwrite"
+            f"{counted(parts[-1]['frames'][1], 'frame')} and the analysis {analysis.frame_count}; "
+            "restore the whole video with --keep-job --overwrite"
         )
     return FinishedJob(
         analysis=analysis,

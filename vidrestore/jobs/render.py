@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from vidrestore.analysis.result import Analysis, frames_of_output, in_output
+from vidrestore.common.counting import counted
 from vidrestore.common.events import OnEvent, Progress, notify
 from vidrestore.common.settings import Settings
 from vidrestore.jobs.layer_output import LayerOutput
@@ -350,7 +351,9 @@ class Rendering:
                 done[segment] = finished
         notify(self.on_event, *filter(None, [self.folder.dropped()]))
         if done:
-            notify(self.on_event, f"{len(done)} of {len(segments)} segments are done already")
+            of = f"of {counted(len(segments), 'segment')}"
+            kept = counted(len(done), f"{of} is", f"{of} are")
+            notify(self.on_event, f"{kept} done already")
         for segment in done:
             first, end = self._in_output(segment)
             progress.report(segment, end - first)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidrestore.analysis.choice import EVERYONE, Choice
+from vidrestore.common.counting import counted
 from vidrestore.common.errors import InputError, OutputError, UsageError, system_reason
 from vidrestore.common.files import check_new, output_place
 from vidrestore.common.settings import Settings
@@ -192,7 +193,7 @@ def check_picture_paths(
     example = numbered(target, there[0])
     if not overwrite:
         raise UsageError(
-            f"{len(there)} pictures of the output exist already, such as {example}; add "
+            f"{counted(len(there), 'picture')} of the output exist already, such as {example}; add "
             "--overwrite to replace them"
         )
     if others := set(there).difference(pictures.numbers):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from vidrestore.analysis.cache import OTHER_FRAMES
 from vidrestore.analysis.replay import last_duration
 from vidrestore.analysis.result import Analysis
+from vidrestore.common.counting import counted
 from vidrestore.common.errors import ChangedSourceError, FaultyOutputError
 from vidrestore.common.events import Event, OnEvent, notify
 from vidrestore.common.files import output_place, placed_together, sync_file
@@ -353,6 +354,6 @@ def _check_whole(whole: Path, plan: RemuxPlan, analysis: Analysis) -> None:
     written = packet_count(whole, plan.kept.index(analysis.info.stream_index))
     if written != analysis.frame_count:
         raise FaultyOutputError(
-            f"the joined file holds {written} frames instead of {analysis.frame_count}; "
+            f"the joined file holds {counted(written, 'frame')} instead of {analysis.frame_count}; "
             "nothing was changed, run the same command again"
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from vidrestore.analysis.pipeline import frames_expected
 from vidrestore.analysis.result import Analysis, frames_of_output, of_file
+from vidrestore.common.counting import counted
 from vidrestore.jobs.verify import Verification
 from vidrestore.restoration.statistics import RestorationStats
 
@@ -199,8 +200,8 @@ def _unparsed(stats: RestorationStats) -> Iterator[str]:
     """Yield the warning about crops in which the face parser found no face, if any."""
     if stats.unparsed:
         yield (
-            f"the face parser found no face in {stats.unparsed} crops; their masks were made from "
-            "the landmarks alone"
+            f"the face parser found no face in {counted(stats.unparsed, 'crop')}, whose masks were "
+            "made from the landmarks alone"
         )
 
 
@@ -223,15 +224,15 @@ def _missing_frames(analysis: Analysis) -> int:
 def _warnings(analysis: Analysis, missing: int) -> Iterator[str]:
     """Yield the warnings about the source and its analysis."""
     if missing:
-        yield f"{missing} frames that the header announces could not be decoded and are missing"
+        yield f"{counted(missing, 'frame')} that the header announces could not be decoded"
     if analysis.corrupt_frames:
-        yield f"{analysis.corrupt_frames} frames are damaged in the source"
+        yield f"{counted(analysis.corrupt_frames, 'frame is', 'frames are')} damaged in the source"
     if analysis.repaired_times:
-        yield f"{analysis.repaired_times} frames had no time or a repeated one; it was repaired"
+        frames = counted(analysis.repaired_times, "frame")
+        yield f"{frames} had no time or a repeated one; it was repaired"
     if analysis.detector_errors:
-        yield (
-            f"the detector failed in {analysis.detector_errors} frames; faces may be missing there"
-        )
+        frames = counted(analysis.detector_errors, "frame")
+        yield f"the detector failed in {frames}; faces may be missing there"
     if not analysis.tracks:
         yield "no face was found; nothing was restored"
     elif analysis.coarse_landmarks:

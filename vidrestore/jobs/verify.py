@@ -24,6 +24,7 @@ import numpy.typing as npt
 from vidrestore.analysis.replay import frames_again
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.tracks import Track, TracksByFrame
+from vidrestore.common.counting import counted
 from vidrestore.common.errors import ChangedSourceError, FaultyOutputError, InputError
 from vidrestore.common.events import OnEvent, Progress
 from vidrestore.common.settings import Extent
@@ -143,9 +144,9 @@ def check_output(
         for index, (was, now) in enumerate(zip_longest(*reads)):
             _check_source(index, was, analysis, source)
             if now is None:
-                raise _mismatch(f"holds {index} frames instead of {n}")
+                raise _mismatch(f"holds {counted(index, 'frame')} instead of {n}")
             if was is None:
-                raise _mismatch(f"holds more than {n} frames")
+                raise _mismatch(f"holds more than {counted(n, 'frame')}")
             begin = begin or (now.frame if span is not None else None)
             _check_time(index, now.frame, analysis, begin)
             comparison.add(was, now)
@@ -186,8 +187,8 @@ def _check_source(index: int, was: _Read | None, analysis: Analysis, source: Pat
     expected = int(analysis.pts[index]) if index < analysis.frame_count else None
     if (was.frame.pts if was else None) != expected:
         raise ChangedSourceError(
-            f"{source} no longer gives the {analysis.frame_count} frames of its analysis; "
-            "the file has changed meanwhile or cannot be read reliably"
+            f"{source} no longer gives the {counted(analysis.frame_count, 'frame')} of its "
+            "analysis; the file has changed meanwhile or cannot be read reliably"
         )
 
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from vidrestore.common.checksums import sha256_of_file
+from vidrestore.common.counting import counted
 from vidrestore.common.errors import (
     OutputError,
     UsageError,
@@ -433,8 +434,8 @@ class WorkFolder:
         notes = [note for note in self._segments.glob("*.json") if "." not in note.stem]
         segments = sum(read_note(note, SegmentNote) is not None for note in notes)
         faces = len(crops_in(self.faces)) if _is_folder(self.faces) else 0
-        phrases = _counted(segments, "segment"), _counted(faces, "restored face")
-        return " and ".join(filter(None, phrases))
+        counts = (segments, "segment"), (faces, "restored face")
+        return " and ".join(counted(number, name) for number, name in counts if number)
 
     def _folder(self, name: str) -> Path:
         """Return the folder for the part of that name."""
@@ -558,8 +559,3 @@ def _leave(folder: WorkFolder, on_kept: Callable[[str], None]) -> None:
             f"restored faces are kept in {folder.crops} ({size:,.1f} MB); later runs with "
             "restore.cache_crops use them, and the folder can be deleted at any time"
         )
-
-
-def _counted(count: int, what: str) -> str:
-    """Format a count with its noun, such as "2 segments"; empty for 0."""
-    return f"{count} {what}{'' if count == 1 else 's'}" if count else ""

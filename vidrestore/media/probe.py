@@ -343,7 +343,7 @@ def _description(container: Any) -> str:
     process. Messages of other threads in the meantime go into `dropped`. PyAV's own level stays at
     INFO: for each message that passes it, a thread of a decoder waits for the interpreter. Where
     another thread of the caller closes that decoder at this moment, the two wait for each other; so
-    vidrestore is to be called from one thread at a time (docs/python.md).
+    vidrestore is to be called from one thread at a time (docs/guide/python.md).
     """
     with _LIBAV_LEVEL, av.logging.Capture(local=False) as dropped:
         level = av.logging.get_level()

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vidrestore.common.counting import counted
 from vidrestore.common.errors import InputError, UsageError, WeightsError, system_reason
 from vidrestore.common.files import check_readable_kind
 from vidrestore.imaging.frame import FloatArray
@@ -176,7 +177,7 @@ def embedding_of_photo(
                 f"not {_CLEARLY_LARGER} times as tall as the next one; crop it to the face that "
                 "you mean"
             )
-        others = "1 smaller face" if len(faces) == 2 else f"{len(faces) - 1} smaller faces"
+        others = counted(len(faces) - 1, "smaller face")
         on_notice(
             f"the largest face in the reference photo {path} is taken, and {others} in it ignored"
         )

@@ -16,6 +16,7 @@ import numpy as np
 
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.tracks import Track, work_size
+from vidrestore.common.counting import counted
 from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.events import OnEvent, Progress
 from vidrestore.imaging.frame import VideoInfo
@@ -86,7 +87,7 @@ class Pairing:
         """Yield a notice for each companion with damaged frames."""
         for companion in self.companions():
             if companion.scaling is None and (count := companion.analysis.corrupt_frames):
-                yield f"{count} frames are damaged in {companion.path}"
+                yield f"{counted(count, 'frame is', 'frames are')} damaged in {companion.path}"
 
 
 ALONE = Pairing()
@@ -348,7 +349,7 @@ def _matched(
         if index >= len(wanted):
             raise InputError(
                 f"{path} has a frame {index}, {_clock(time)} after its first frame, but {source} "
-                f"ends after {len(wanted)} frames; both must show the same frames"
+                f"ends after {counted(len(wanted), 'frame')}; both must show the same frames"
             )
         if abs(time - wanted[index]) > min(coarse, _step(analysis, index) / 2):
             raise InputError(
@@ -361,8 +362,9 @@ def _matched(
             on_event(Progress(f"read {path.name}", index + 1, len(wanted)))
     if len(matches) < len(wanted):
         raise InputError(
-            f"{path} ends after {len(matches)} frames, but {source} has a frame {len(matches)}, "
-            f"{_clock(wanted[len(matches)])} after its first frame; both must show the same frames"
+            f"{path} ends after {counted(len(matches), 'frame')}, but {source} has a frame "
+            f"{len(matches)}, {_clock(wanted[len(matches)])} after its first frame; both must show "
+            "the same frames"
         )
     return matches
 

@@ -14,6 +14,7 @@ import torch
 
 from vidrestore.analysis.replay import frames_again, last_duration
 from vidrestore.analysis.result import Analysis, frames_of_output, in_output, is_woven
+from vidrestore.common.counting import counted
 from vidrestore.common.errors import ChangedSourceError
 from vidrestore.common.settings import Deflicker, Settings
 from vidrestore.common.threads import StageThreads
@@ -183,7 +184,7 @@ def restore_segment(
         begin, stop = in_output(analysis, segment.first, segment.end)
         if writer.frame_count != stop - begin:
             raise ChangedSourceError(
-                f"{source} gave {stop - begin} frames from frame {begin} on in the "
+                f"{source} gave {counted(stop - begin, 'frame')} from frame {begin} on in the "
                 f"first pass and {writer.frame_count} in the second; it changed meanwhile or "
                 "cannot be read reliably"
             )

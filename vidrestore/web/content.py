@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from vidrestore.common.counting import counted
 from vidrestore.common.html_templates import html_template
 from vidrestore.common.profiles import profile_folder
 from vidrestore.common.settings import Detect, Settings
@@ -356,8 +357,9 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         One or two sentences.
     """
     skipped = sum(summary["skipped"].values())
-    left = f" {skipped} were left as they were." if skipped else ""
-    return f"Done: {summary['faces']} faces in {summary['frames']} frames restored.{left}"
+    left = f" {counted(skipped, 'was', 'were')} left as they were." if skipped else ""
+    faces, frames = counted(summary["faces"], "face"), counted(summary["frames"], "frame")
+    return f"Done: {faces} in {frames} restored.{left}"
 
 
 def people_text(analysis: Mapping[str, Any]) -> str:
@@ -372,7 +374,7 @@ def people_text(analysis: Mapping[str, Any]) -> str:
     count, shots = len(analysis["people"]), len(analysis["shots"])
     if not count:
         return "no face was found, so there is nothing to restore."
-    text = "1 person was found" if count == 1 else f"{count} people were found"
+    text = counted(count, "person was", "people were") + " found"
     text += "." if shots == 1 else f" in {shots} shots."
     if shots > 1 and not analysis["people_are_joined"]:
         text += (

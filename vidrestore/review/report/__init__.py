@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from vidrestore.analysis.description import facts_of, people_of
 from vidrestore.analysis.replay import last_duration
 from vidrestore.analysis.result import Analysis, is_woven
+from vidrestore.common.counting import counted
 from vidrestore.common.errors import system_reason
 from vidrestore.common.events import Event, Notice, OnEvent, PassTimes, notify
 from vidrestore.common.files import output_file
@@ -312,7 +313,8 @@ def _timeline(plan: Plan, stats: RestorationStats, seconds: Values) -> tuple[str
     sentences = []
     if others:
         rows.append(_row(f"{len(others)} more", set(others), plan, stats, first, last))
-        sentences.append(f"The last row shows the {len(others)} people with less time on screen.")
+        people = counted(len(others), "person", "people")
+        sentences.append(f"The last row shows the {people} with less time on screen.")
     if not analysis.people_are_joined and len(frames) > 1:
         sentences.append(
             "vidrestore did not recognize people again, so each track counts as one person."

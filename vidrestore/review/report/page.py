@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from vidrestore.analysis.description import Person
+from vidrestore.common.counting import counted
 from vidrestore.common.html_templates import html_template
 from vidrestore.common.stage_times import StageTime
 from vidrestore.common.timecode import duration_text, time_text
@@ -201,7 +202,7 @@ def _lead(run: Run) -> Iterator[str]:
     if done.redone_shots:
         shots = listed([str(n) for n in done.redone_shots])
         yield (
-            f"This run rendered only shot{'s' if len(done.redone_shots) > 1 else ''} {shots}; "
+            f"This run rendered only {'shot' if len(done.redone_shots) == 1 else 'shots'} {shots}; "
             "all other packets are those of the earlier output."
         )
 
@@ -286,8 +287,8 @@ def _pass(name: str, stages: Mapping[str, StageTime]) -> _Pass:
 
 def _shots_text(shots: Sequence[int]) -> str:
     if len(shots) > 8:
-        return f"{len(shots)} shots"
-    return f"shot{'s' if len(shots) != 1 else ''} {listed([str(n) for n in shots])}"
+        return counted(len(shots), "shot")
+    return f"{'shot' if len(shots) == 1 else 'shots'} {listed([str(n) for n in shots])}"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -300,20 +301,6 @@ def listed(names: Sequence[str]) -> str:
         Such as "a, b and c"; empty without names.
     """
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """Write a number with its noun.
-
-    Args:
-        number: The number.
-        one: The noun in the singular.
-        many: The noun in the plural. Default: the singular with an "s".
-
-    Returns:
-        Such as "1 frame" or "1,200 frames".
-    """
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def capital(text: str) -> str:
