@@ -94,8 +94,9 @@ def faces_in_boxes(
     if missed := len(boxes) - len(found):
         notify(
             on_event,
-            f"vidrestore found no face in {missed} of {counted(len(boxes), 'box', 'boxes')} drawn by "
-            "hand; the landmarks there are guessed from the box, so draw it from the brows to the chin",
+            f"vidrestore found no face in {missed} of {counted(len(boxes), 'box', 'boxes')} drawn "
+            "by hand; the landmarks there are guessed from the box, so draw it from the brows to "
+            "the chin",
         )
     return found
 
