@@ -202,7 +202,7 @@ def order_of(source: Path, folder: Path, faces: Analysis, /, **changes: object):
         settings=settings, encoding=encoding, header=None, span=None, pairing=ALONE, layering=None,
     )  # fmt: skip
     packed = pickle.dumps(replace(work, **changes))
-    return crew._Order(version("vidrestore"), torch.get_num_threads(), (), packed)
+    return crew._WorkerSetup(version("vidrestore"), torch.get_num_threads(), (), packed)
 
 
 def test_a_node_that_has_not_what_it_needs_says_so(tape, faces, tmp_path):
