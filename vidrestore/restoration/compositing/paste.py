@@ -181,9 +181,7 @@ class _Stage:
             around = [course.unit(index + step) for step in (-1, 0, 1)]
             units = [unit for unit in around if unit is not None]
             place = course.place(index)
-            noise = noise_between(frames, units, place, self._info)
-            if noise is not None:
-                found[track_id] = noise
+            found[track_id] = noise_between(frames, units, place, self._info)
         return found
 
     def _look(self, face: Face, frame: Frame) -> _Seen:
