@@ -27,6 +27,7 @@ from vidrestore.imaging import color
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.geometry import fit_similarity, template
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
+from vidrestore.media.fields import bobbed
 from vidrestore.media.probe import probe
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.companion import _in_pixels_of
@@ -242,6 +243,25 @@ def test_repeated_frames_do_not_halve_the_grain(eyes_px):
     part = np.s_[y - reach : y + reach, x - reach : x + reach]
     added = with_grain[4][0][part].astype(float) - without[4][0][part]
     assert added.std() > 4
+
+
+@pytest.mark.parametrize("speed_px", [0, 2])
+def test_single_fields_show_the_noise_that_their_pictures_have(speed_px):
+    """Lines that are interpolated from the fields around repeat the noise of these."""
+    random, (rows, columns) = np.random.default_rng(1), np.mgrid[:128, :128]
+    woven = []
+    for t in range(12):
+        moved = columns + speed_px * (2 * t + rows % 2)
+        levels = 60 + columns / 2 + 20 * np.sin(moved / 9) + random.normal(0, 5, rows.shape)
+        image = av.VideoFrame.from_ndarray(np.rint(levels).clip(0, 255).astype(np.uint8), "gray")
+        woven.append(Frame(t, 2 * t, image, 2))
+    shown = [color.plane(frame.image, 0) for frame in bobbed(iter(woven), "tff")][4:-4]
+    found, own = [], []
+    for at in range(1, len(shown) - 1):
+        spectrum = grain.changing_spectrum(shown[at - 1 : at + 2], 8, single_fields=True)
+        found.append(grain.sigma_of(spectrum))
+        own.append(grain.sigma_of(grain.spectrum_of(shown[at], 8)))
+    assert np.mean(found) == pytest.approx(np.mean(own), rel=0.1)
 
 
 def sigma_found(side_px):

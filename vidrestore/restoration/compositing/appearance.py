@@ -388,7 +388,12 @@ def _edges_px(frame: Frame, place: FacePlacement, info: VideoInfo) -> float | No
 
 
 def noise_between(
-    frames: Sequence[Frame], units: Sequence[Matrix], place: FacePlacement, info: VideoInfo
+    frames: Sequence[Frame],
+    units: Sequence[Matrix],
+    place: FacePlacement,
+    info: VideoInfo,
+    *,
+    single_fields: bool = False,
 ) -> tuple[grain.Spectrum, ...]:
     """Measure the noise of the middle one of three successive frames.
 
@@ -404,6 +409,7 @@ def noise_between(
         units: The (2, 3) matrix of each frame.
         place: The place of the face in the middle frame.
         info: The properties of the frames.
+        single_fields: Whether each frame shows one field; default: no.
 
     Returns:
         The (16, 9) spectrum of each of `grain_planes`.
@@ -425,7 +431,10 @@ def noise_between(
                 part = _at_least(part, planes[1].shape)
             steps = [np.rint(shift / grid).astype(int) for shift in shifts]
             three = _followed(planes, part, [steps[0], np.zeros(2, int), steps[1]])
-            if three and (spectrum := grain.changing_spectrum(three, how.bits)) is not None:
+            if not three:
+                continue
+            spectrum = grain.changing_spectrum(three, how.bits, single_fields=single_fields)
+            if spectrum is not None:
                 spectra.append(spectrum)
         found.append(min(spectra, key=grain.sigma_of, default=grain.nothing()))
     return tuple(found)

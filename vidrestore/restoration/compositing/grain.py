@@ -137,12 +137,16 @@ def most_within(spectrum: Spectrum, part: npt.NDArray[Any]) -> Spectrum:
     return np.asarray(spectrum * min(_BY_CHANCE * found / max(expected, 1e-9), 1.0) ** 2)
 
 
-def changing_spectrum(three: Sequence[npt.NDArray[Any]], bits: int) -> Spectrum | None:
+def changing_spectrum(
+    three: Sequence[npt.NDArray[Any]], bits: int, *, single_fields: bool = False
+) -> Spectrum | None:
     """Return the spectrum of what is new in each of three successive frames.
 
     Args:
         three: (h, w) samples of each frame, which follow the motion to a pixel.
         bits: The bit depth of the samples.
+        single_fields: Whether each frame shows one field. Its other lines are interpolated from the
+            frames around, so that only the change from the first to the third is new. Default: no.
 
     Returns:
         (16, 9) float64; None where no block fits into the samples, or all blocks are clipped.
@@ -170,7 +174,7 @@ def changing_spectrum(three: Sequence[npt.NDArray[Any]], bits: int) -> Spectrum 
         float(np.partition(np.einsum("ni,ni->n", each, each), count - 1)[:count].sum())
         for each in (_without_slope(_inner(pair)) for pair in (now - before, after - now))
     )
-    if repeats := steps[0] < _REPEAT_SHARE * steps[1]:
+    if by_ends := single_fields or steps[0] < _REPEAT_SHARE * steps[1]:
         new = (after - before) / np.float32(math.sqrt(2))
     else:
         new = (now - (before + after) / np.float32(2)) / np.float32(math.sqrt(1.5))
@@ -188,7 +192,7 @@ def changing_spectrum(three: Sequence[npt.NDArray[Any]], bits: int) -> Spectrum 
     order = round(_CALM_SHARE * (activity.size - 1))
     calm_samples = activity <= np.partition(activity, order, axis=None)[order]
     share = min(float(square[calm_samples].mean() / max(square.mean(), 1e-9)), 1.0)
-    if repeats and len(places) > count:  # the blocks were chosen by the noise itself
+    if by_ends and len(places) > count:  # the blocks were chosen by the noise itself
         share /= _FLATTEST_SHARE
     return np.asarray(share * _density(noise) / max(1 - by_chance, 0.5))
 
