@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import json
 import re
 import shutil
 import socket
@@ -362,6 +363,48 @@ def test_without_gradio_it_says_what_to_install(monkeypatch, capsys):
         main(["ui", "--no-browser"])
     assert ended.value.code == 2
     assert "pip install 'vidrestore[ui]'" in capsys.readouterr().err
+
+
+LISTS = """
+import asyncio, json, sys
+from pathlib import Path
+from types import SimpleNamespace
+from vidrestore.web import access
+from vidrestore.web.page import Page
+from vidrestore.web.session import Kind, Session
+session = Session(Path(sys.argv[1]))
+folder = session.uploads.make_folder()
+(folder / "tape.mp4").write_bytes(b"x")
+session.uploads.keep(folder, folder / "tape.mp4", "me")
+look = session.look("me", str(folder / "tape.mp4"), Kind("none", "haar"))
+request = SimpleNamespace(session_hash="tab", request=SimpleNamespace(scope={access.VISITOR: "me"}))
+page = Page(session)
+tab = session.tabs.claim("tab", "me")
+tab.look_id = look.job_id
+async def searches(detector):
+    async for shown in page._look_again("none", detector, request):
+        return True
+    return False
+print(json.dumps({
+    "left": asyncio.run(searches("haar")),
+    "same": session.looks.jobs == [look] and tab.look_id == look.job_id,
+    "chosen": asyncio.run(searches("yunet")),
+    "events": [event for each in page.blocks.config["dependencies"] for _, event in each["targets"]
+               if each["api_name"].strip("_") == "jump_to"],
+}))
+"""
+
+
+def test_a_list_that_is_left_without_a_choice_starts_no_search(tmp_path):
+    """A list sends its event then, too, with the value that it had."""
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    run = subprocess.run(
+        [sys.executable, "-c", LISTS, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    # That list which leads to a moment must not be bound to the event at all.
+    assert found == {"left": False, "same": True, "chosen": True, "events": ["select"]}
 
 
 def test_an_error_in_a_handler_reaches_the_page_as_a_sentence(caplog):

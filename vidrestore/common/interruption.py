@@ -9,6 +9,10 @@ import sys
 import time
 from contextlib import suppress
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 STATUS = 130
 """The exit status of an interrupted command."""
@@ -24,7 +28,8 @@ _UNDISTURBED = ("__exit__", "__del__")
 class Interruption:
     """Turns SIGINT, SIGTERM and SIGHUP into one KeyboardInterrupt in the main thread.
 
-    The first signal raises it at once, or after the scope that is being left at that moment. Later
+    The first signal raises it at once, or after the scope that is being left at that moment. Where
+    the interpreter drops it, as in a callback of a weak reference, it is raised again later. Later
     signals are counted and do not disturb the cleanup. The third and later signals, if they come a
     second or more after the first, end the process at once; the next run removes what it leaves.
     After `settle`, nothing is raised.
@@ -36,6 +41,8 @@ class Interruption:
         self._signals = 0
         self._first_at = 0.0
         self._is_done = False
+        self._is_settled = False
+        self._show_dropped = sys.unraisablehook
         self.was_raised = False
         """Whether the KeyboardInterrupt was raised. A library may turn it into another error, as
         imports of compiled modules do; that error then stands for the interruption."""
@@ -52,10 +59,12 @@ class Interruption:
                 atexit.register(signal.signal, number, signal.SIG_IGN)
         if hasattr(signal, "SIGALRM"):
             signal.signal(signal.SIGALRM, self._retry)
+            self._show_dropped = sys.unraisablehook
+            sys.unraisablehook = self._note_dropped
 
     def settle(self) -> None:
         """Raise nothing from now on."""
-        self._is_done = True
+        self._is_done = self._is_settled = True
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
         # If the exception passed through code that was compiled from a text, such as the methods
@@ -74,6 +83,14 @@ class Interruption:
                     stream.flush()
             os._exit(STATUS)
         self._retry(number, frame)
+
+    def _note_dropped(self, dropped: UnraisableHookArgs) -> None:
+        """Raise a KeyboardInterrupt again that was raised where nothing can be raised."""
+        if not (self.was_raised and issubclass(dropped.exc_type, KeyboardInterrupt)):
+            self._show_dropped(dropped)
+        elif not self._is_settled:
+            self._is_done = False
+            signal.setitimer(signal.ITIMER_REAL, _POSTPONED_SECONDS)
 
     def _retry(self, number: int, frame: FrameType | None) -> None:
         """Raise the KeyboardInterrupt, or postpone it while a scope is being left."""

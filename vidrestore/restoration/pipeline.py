@@ -172,6 +172,7 @@ def restore_segment(
             parser=parser,
             tracks=output_tracks,
             layer=None if layer is None else layer.holds,
+            single_fields=analysis.fields is not None and analysis.fields.mode in ("keep", "bob"),
         )
         written = _woven((f for f in pasted if segment.first <= f.index < segment.end), analysis)
         for frame in threads.background(written, depth=depth, name="paste"):

@@ -18,6 +18,7 @@ from helpers.media import (
     write_video,
 )
 from helpers.pasting import Finish, paste
+from skimage import data
 
 from vidrestore import analyze_video, load_settings, restore_video
 from vidrestore.analysis.tracks import Track
@@ -26,6 +27,7 @@ from vidrestore.imaging import color
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.geometry import fit_similarity, template
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
+from vidrestore.media.fields import bobbed
 from vidrestore.media.probe import probe
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.companion import _in_pixels_of
@@ -208,16 +210,58 @@ def test_a_picture_that_stands_still_gets_no_moving_grain():
     assert still.flicker(still.pasted(1.0)) == 0
 
 
-def test_repeated_frames_do_not_halve_the_grain():
-    """25 pictures in 50 frames: the level is that of a single frame, not of differences."""
-    doubled = Portrait(70, 4, sigmas=(5, 0, 0))
+def doubled(portrait, error=0.0):
+    """Each picture twice, the second time with an error of coding of so many levels."""
+    random = np.random.default_rng(3)
     for name in ("images", "points", "units"):
-        setattr(doubled, name, [each for each in getattr(doubled, name) for _ in range(2)])
-    without, with_grain = doubled.pasted(0.0), doubled.pasted(1.0)
-    x, y = np.mean(doubled.points[4], axis=0).astype(int)
-    part = np.s_[y - 40 : y + 40, x - 40 : x + 40]
+        setattr(portrait, name, [each for each in getattr(portrait, name) for _ in range(2)])
+    for at in range(1, len(portrait.images), 2):
+        portrait.images[at] = copy = _copy(portrait.images[at])
+        for index in range(3) if error else ():
+            levels = color.plane(copy, index)
+            noisy = levels + random.normal(0, error, levels.shape)
+            levels[...] = np.rint(noisy).clip(0, 255)
+    return portrait
+
+
+@pytest.mark.parametrize("error", [0.0, 1.0])
+@pytest.mark.parametrize("eyes_px", [14, 28, 70])
+def test_repeated_frames_show_all_of_the_noise_and_no_features(eyes_px, error):
+    noisy = doubled(Portrait(eyes_px, 5, sigmas=(5, 4, 4)), error)
+    np.testing.assert_allclose(noisy.levels_found().mean(axis=0), [5, 4, 4], rtol=0.15)
+    clean = doubled(Portrait(eyes_px, 5), error)
+    assert clean.levels_found().mean() < 0.3 + 0.5 * error
+
+
+@pytest.mark.parametrize("eyes_px", [16, 70])
+def test_repeated_frames_do_not_halve_the_grain(eyes_px):
+    """25 pictures in 50 frames: the level is that of a single frame, not of differences."""
+    noisy = doubled(Portrait(eyes_px, 5, sigmas=(5, 0, 0)), 0.7)
+    without, with_grain = noisy.pasted(0.0), noisy.pasted(1.0)
+    x, y = np.mean(noisy.points[4], axis=0).astype(int)
+    reach = round(eyes_px / 2)
+    part = np.s_[y - reach : y + reach, x - reach : x + reach]
     added = with_grain[4][0][part].astype(float) - without[4][0][part]
-    assert added.std() > 3
+    assert added.std() > 4
+
+
+@pytest.mark.parametrize("speed_px", [0, 2])
+def test_single_fields_show_the_noise_that_their_pictures_have(speed_px):
+    """Lines that are interpolated from the fields around repeat the noise of these."""
+    random, (rows, columns) = np.random.default_rng(1), np.mgrid[:128, :128]
+    woven = []
+    for t in range(12):
+        moved = columns + speed_px * (2 * t + rows % 2)
+        levels = 60 + columns / 2 + 20 * np.sin(moved / 9) + random.normal(0, 5, rows.shape)
+        image = av.VideoFrame.from_ndarray(np.rint(levels).clip(0, 255).astype(np.uint8), "gray")
+        woven.append(Frame(t, 2 * t, image, 2))
+    shown = [color.plane(frame.image, 0) for frame in bobbed(iter(woven), "tff")][4:-4]
+    found, own = [], []
+    for at in range(1, len(shown) - 1):
+        spectrum = grain.changing_spectrum(shown[at - 1 : at + 2], 8, single_fields=True)
+        found.append(grain.sigma_of(spectrum))
+        own.append(grain.sigma_of(grain.spectrum_of(shown[at], 8)))
+    assert np.mean(found) == pytest.approx(np.mean(own), rel=0.1)
 
 
 def sigma_found(side_px):
@@ -230,15 +274,36 @@ def sigma_found(side_px):
     return grain.sigma_of(found[0])
 
 
-@pytest.mark.parametrize("side_px", [46, 70, 102, 108])
-def test_in_a_single_frame_a_face_with_few_blocks_gets_no_grain(side_px):
-    assert sigma_found(side_px) == 0
+def test_in_a_single_frame_the_level_is_found_for_all_sizes_of_faces():
+    found = [sigma_found(side) for side in range(46, 148, 6)]
+    np.testing.assert_allclose(found, 6, rtol=0.2)
+    assert np.abs(np.diff(found)).max() < 1.0
 
 
-def test_in_a_single_frame_grain_fades_in_without_a_step():
-    found = [sigma_found(side) for side in range(110, 148, 2)]
-    assert found[-1] == pytest.approx(6, rel=0.2)
-    assert max(np.diff(found)) < 1.0
+@pytest.mark.parametrize("softness_px", [WHITE, SOFT_PX])
+@pytest.mark.parametrize("eyes_px", [10, 14, 22])
+def test_in_a_single_frame_a_small_face_has_the_noise_of_the_picture(eyes_px, softness_px):
+    def levels(sigmas):
+        still = Portrait(eyes_px, 1, sigmas=sigmas, softness_px=softness_px)
+        (frame,) = frames_of(still.images)
+        spectra = noise_of(frame, place_of(still.units[0], None), still.info)
+        return [grain.sigma_of(each) for each in spectra]
+
+    np.testing.assert_allclose(levels((5, 4, 4)), [5, 4, 4], rtol=0.15)
+    np.testing.assert_allclose(levels((0, 0, 0)), 0, atol=0.5)
+
+
+def test_texture_all_over_a_picture_is_no_noise_of_a_smooth_small_face():
+    levels = np.float32(data.grass()[:FRAME_PX, :FRAME_PX])
+    clean = Portrait(14, 1)
+    x, y = np.mean(clean.points[0], axis=0).astype(int)
+    face = np.s_[y - 24 : y + 24, x - 24 : x + 24]
+    levels[face] = color.plane(clean.images[0], 0)[face]
+    color.plane(clean.images[0], 0)[...] = levels
+    (frame,) = frames_of(clean.images)
+    assert grain.sigma_of(grain.spectrum_of_whole(color.plane(frame.image, 0), 8)) > 15
+    found = noise_of(frame, place_of(clean.units[0], None), clean.info)
+    assert grain.sigma_of(found[0]) < 6
 
 
 def test_a_face_that_left_over_the_corner_breaks_nothing(tmp_path):

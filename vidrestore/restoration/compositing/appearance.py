@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -55,8 +54,8 @@ _NEAR, _SURELY = 0.3, 0.9
 _FEWEST_SAMPLES = 34
 # Side of a crop, in frame pixels, from which on noise is not measured in every frame.
 _LARGE_SIDE_PX = 200.0
-# Sides of crops, in frame pixels, between which a single frame begins to show the difference
-# between noise and features; eyes are 24 and 31 px apart there.
+# Of a single frame: sides of crops, in frame pixels, between which the noise of a face begins to be
+# told from its features; eyes are 24 and 31 px apart there.
 _GRAIN_SIDE_PX = (110.0, 142.0)
 
 
@@ -384,8 +383,13 @@ def _edges_px(frame: Frame, place: FacePlacement, info: VideoInfo) -> float | No
 
 
 def noise_between(
-    frames: Sequence[Frame], units: Sequence[Matrix], place: FacePlacement, info: VideoInfo
-) -> tuple[grain.Spectrum, ...] | None:
+    frames: Sequence[Frame],
+    units: Sequence[Matrix],
+    place: FacePlacement,
+    info: VideoInfo,
+    *,
+    single_fields: bool = False,
+) -> tuple[grain.Spectrum, ...]:
     """Measure the noise of the middle one of three successive frames.
 
     It is measured around the face and on the face, which is followed through the frames, and the
@@ -400,17 +404,13 @@ def noise_between(
         units: The (2, 3) matrix of each frame.
         place: The place of the face in the middle frame.
         info: The properties of the frames.
+        single_fields: Whether each frame shows one field; default: no.
 
     Returns:
-        The (16, 9) spectrum of each of `grain_planes`; None where two successive frames are equal
-        and the third differs, since their difference then holds too little of the noise.
+        The (16, 9) spectrum of each of `grain_planes`.
     """
     how = layout(frames[1].image)
     around, within = (place.rect(info, how.grid, around=each) for each in (_AROUND, -_INSIDE))
-    rows, columns = slice(around.y0, around.y1), slice(around.x0, around.x1)
-    lumas = [plane(frame.image, 0)[rows, columns] for frame in frames]
-    if sum(np.array_equal(*pair) for pair in pairwise(lumas)) == 1:
-        return None
     centre = np.full((1, 2), 0.5)
     center, *others = (apply(invert(unit), centre)[0] for unit in (units[1], units[0], units[2]))
     moved = [other - center for other in others]
@@ -426,7 +426,10 @@ def noise_between(
                 part = _at_least(part, planes[1].shape)
             steps = [np.rint(shift / grid).astype(int) for shift in shifts]
             three = _followed(planes, part, [steps[0], np.zeros(2, int), steps[1]])
-            if three and (spectrum := grain.changing_spectrum(three, how.bits)) is not None:
+            if not three:
+                continue
+            spectrum = grain.changing_spectrum(three, how.bits, single_fields=single_fields)
+            if spectrum is not None:
                 spectra.append(spectrum)
         found.append(min(spectra, key=grain.sigma_of, default=grain.nothing()))
     return tuple(found)
@@ -465,8 +468,9 @@ def _followed(
 def noise_of(frame: Frame, place: FacePlacement, info: VideoInfo) -> tuple[grain.Spectrum, ...]:
     """Measure the noise of a single frame by its flattest blocks.
 
-    A face can be so small that no block of it is flat, and both places then show features. The
-    noise therefore fades out with the size of the crop.
+    A face can be so small that no block of it is flat, and both places then show features. With the
+    size of the crop, the flattest blocks of the whole picture take their place, as far as the
+    finest detail of the face allows.
 
     Args:
         frame: The frame.
@@ -492,7 +496,12 @@ def noise_of(frame: Frame, place: FacePlacement, info: VideoInfo) -> tuple[grain
         if not spectra:  # the mask and all around it lie outside the frame
             spectra = [grain.nothing()]
         known = [each for each in spectra if each.any()] or spectra[:1]
-        found.append(share**2 * min(known, key=grain.sigma_of))
+        own = share**2 * min(known, key=grain.sigma_of)
+        if share < 1 and not (part := parts[1] if not parts[1].is_empty else parts[0]).is_empty:
+            whole = grain.spectrum_of_whole(plane(frame.image, index), how.bits)
+            face = samples(frame.image, index, part).numpy()
+            own = own + (1 - share**2) * grain.most_within(whole, face)
+        found.append(own)
     return tuple(found)
 
 

@@ -8,7 +8,8 @@ others. The rest of a moving picture in that difference is proportional to the s
 picture. The picture and its slopes are estimated from the sum of the three frames, which is
 uncorrelated with that difference where there is only noise. The change from the first frame to the
 third, by which blocks are chosen, is also uncorrelated with it. Choosing blocks by one and
-measuring the level by the other has no bias, and no block has to be flat.
+measuring the level by the other has no bias, and no block has to be flat. Where one of the first
+two and the last two frames repeat a picture, the change from the first to the third is the noise.
 """
 
 from __future__ import annotations
@@ -34,11 +35,16 @@ _MOST_BLOCKS, _FEWEST_BLOCKS = 240, 8
 # a pair have the same random deviation.
 _MOST_PAIRS = 96
 _FLAT_SHARE = 0.25
-# The number of blocks from three frames, at most; blocks overlap by half where fewer than the
-# second number lie side by side.
+# Of a whole plane, of which most shows other things.
+_FLAT_SHARE_OF_ALL = 0.05
+# So much finer than measured may be the detail of a part that has few samples.
+_BY_CHANCE = 1.25
+# Of three frames fewer do, too; blocks overlap by half where so few lie side by side.
 _MOST_TRIPLES, _FEW_BLOCKS = 40, 32
 # The share of their samples, those with the smallest differences, that give the strength of noise.
 _CALM_SHARE = 0.3
+# Two of three frames repeat a picture if between them this share goes on of what goes on otherwise.
+_REPEAT_SHARE = 0.3
 # Both margins of a block, whose slopes need its neighbours.
 _MARGINS_PX = 2
 # Shares of the range beyond which a plane is clipped and shows no noise of its own.
@@ -84,12 +90,65 @@ def spectrum_of(plane: npt.NDArray[Any], bits: int) -> Spectrum:
     return _density(_without_slope(blocks[flat])) / _FLATTEST_SHARE
 
 
-def changing_spectrum(three: Sequence[npt.NDArray[Any]], bits: int) -> Spectrum | None:
+def spectrum_of_whole(plane: npt.NDArray[Any], bits: int) -> Spectrum:
+    """Return the spectrum of the flattest blocks of a whole plane.
+
+    Args:
+        plane: (h, w) samples of the whole picture.
+        bits: The bit depth of the samples.
+
+    Returns:
+        (16, 9) float64; zeros where there are too few blocks.
+    """
+    tiles = _tiles(plane)
+    # An odd step takes another column in each row.
+    step = -(-len(tiles) * tiles.shape[1] // _MOST_BLOCKS) | 1
+    places = np.arange(0, len(tiles) * tiles.shape[1], step)
+    if len(places) == 0:
+        return nothing()
+    chosen = tiles[places // tiles.shape[1], places % tiles.shape[1]]
+    blocks = np.asarray(chosen.reshape(len(places), -1), np.float32)
+    flat = _flattest(blocks, _is_exposed(blocks, bits), share=_FLAT_SHARE_OF_ALL)
+    if len(flat) == 0:
+        return nothing()
+    return _density(_without_slope(blocks[flat])) / _FLATTEST_SHARE
+
+
+def most_within(spectrum: Spectrum, part: npt.NDArray[Any]) -> Spectrum:
+    """Return a spectrum, reduced to what a part of the picture can hold.
+
+    Noise is everywhere, so the finest detail of the part is no weaker than that of the noise. By
+    its median, few edges do not count.
+
+    Args:
+        spectrum: (16, 9) spectrum of noise.
+        part: (h, w) samples of the part.
+
+    Returns:
+        (16, 9) float64; zeros where the part has less than 3 x 3 samples.
+    """
+    if min(part.shape) < 3:
+        return nothing()
+    bends = np.diff(np.diff(np.asarray(part, np.float32), 2, axis=0), 2, axis=1)
+    found = float(np.median(np.abs(bends))) / NormalDist().inv_cdf(0.75)
+    down, across = (
+        (2 - 2 * np.cos(2 * np.pi * np.arange(count) / _BLOCK_PX)) ** 2
+        for count in (_BLOCK_PX, _BLOCK_PX // 2 + 1)
+    )
+    expected = sigma_of(spectrum * np.outer(down, across))
+    return np.asarray(spectrum * min(_BY_CHANCE * found / max(expected, 1e-9), 1.0) ** 2)
+
+
+def changing_spectrum(
+    three: Sequence[npt.NDArray[Any]], bits: int, *, single_fields: bool = False
+) -> Spectrum | None:
     """Return the spectrum of what is new in each of three successive frames.
 
     Args:
         three: (h, w) samples of each frame, which follow the motion to a pixel.
         bits: The bit depth of the samples.
+        single_fields: Whether each frame shows one field. Its other lines are interpolated from the
+            frames around, so that only the change from the first to the third is new. Default: no.
 
     Returns:
         (16, 9) float64; None where no block fits into the samples, or all blocks are clipped.
@@ -112,9 +171,16 @@ def changing_spectrum(three: Sequence[npt.NDArray[Any]], bits: int) -> Spectrum 
     count = min(len(places), max(_FEWEST_BLOCKS // 2, round(_FLAT_SHARE * len(places))))
     calm = np.argpartition(power, count - 1)[:count]
     basis, activity = [each[calm] for each in basis], activity[calm]
-    noise = _without_slope(
-        _inner((now - (before + after) / np.float32(2))[calm]) / np.float32(math.sqrt(1.5))
+    # What goes on in the calmest blocks from one frame to the next.
+    steps = sorted(
+        float(np.partition(np.einsum("ni,ni->n", each, each), count - 1)[:count].sum())
+        for each in (_without_slope(_inner(pair)) for pair in (now - before, after - now))
     )
+    if by_ends := single_fields or steps[0] < _REPEAT_SHARE * steps[1]:
+        new = (after - before) / np.float32(math.sqrt(2))
+    else:
+        new = (now - (before + after) / np.float32(2)) / np.float32(math.sqrt(1.5))
+    noise = _without_slope(_inner(new[calm]))
     # How much of noise of this spectrum lies in the slopes of the picture by chance: as much as of
     # the same noise turned around, which has nothing to do with them.
     turned = noise[:, ::-1]
@@ -128,6 +194,8 @@ def changing_spectrum(three: Sequence[npt.NDArray[Any]], bits: int) -> Spectrum 
     order = round(_CALM_SHARE * (activity.size - 1))
     calm_samples = activity <= np.partition(activity, order, axis=None)[order]
     share = min(float(square[calm_samples].mean() / max(square.mean(), 1e-9)), 1.0)
+    if by_ends and len(places) > count:  # the blocks were chosen by the noise itself
+        share /= _FLATTEST_SHARE
     return np.asarray(share * _density(noise) / max(1 - by_chance, 0.5))
 
 
@@ -225,7 +293,10 @@ def _is_exposed(blocks: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.bo
 
 
 def _flattest(
-    blocks: npt.NDArray[np.float32], usable: npt.NDArray[np.bool_], most: int = _MOST_BLOCKS
+    blocks: npt.NDArray[np.float32],
+    usable: npt.NDArray[np.bool_],
+    most: int = _MOST_BLOCKS,
+    share: float = _FLAT_SHARE,
 ) -> npt.NDArray[np.intp]:
     """Return the indexes of the flattest usable blocks; none where too few are usable."""
     places = np.flatnonzero(usable)
@@ -234,7 +305,7 @@ def _flattest(
     places = places[:: -(-len(places) // most)]
     level = _without_slope(blocks[places])
     power = np.einsum("ni,ni->n", level, level)
-    count = max(_FEWEST_BLOCKS // 2, round(_FLAT_SHARE * len(places)))
+    count = max(_FEWEST_BLOCKS // 2, round(share * len(places)))
     return places[np.argpartition(power, count - 1)[:count]]
 
 
@@ -375,10 +446,14 @@ def share_of(weight: FloatArray) -> FloatArray:
 
 def _blocks(plane: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Return (n, 256) blocks side by side."""
+    return np.asarray(_tiles(plane).reshape(-1, _BLOCK_PX**2), np.float32)
+
+
+def _tiles(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return (rows, columns, 16, 16) views of the blocks side by side."""
     rows, columns = plane.shape[0] // _BLOCK_PX, plane.shape[1] // _BLOCK_PX
     whole = plane[: rows * _BLOCK_PX, : columns * _BLOCK_PX]
-    tiles = whole.reshape(rows, _BLOCK_PX, columns, _BLOCK_PX).swapaxes(1, 2)
-    return np.asarray(tiles.reshape(-1, _BLOCK_PX**2), np.float32)
+    return whole.reshape(rows, _BLOCK_PX, columns, _BLOCK_PX).swapaxes(1, 2)
 
 
 def _without_slope(blocks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -74,6 +74,7 @@ def paste(
     parser: Parser | None = None,
     tracks: Sequence[Track] = (),
     layer: LayerRange | None = None,
+    single_fields: bool = False,
 ) -> Iterator[Frame]:
     """Change the samples under the masks of restored faces, and no other sample.
 
@@ -99,11 +100,13 @@ def paste(
             none.
         layer: The values that the files of a layer can hold, where the frames get layers; default:
             no layers.
+        single_fields: Whether each frame shows one field, and other lines that were made from it
+            and the fields around; default: no.
 
     Yields:
         The frames in order, up to `REACH_FRAMES` later.
     """
-    stage = _Stage(info, how, noise, parser, tracks, tally)
+    stage = _Stage(info, how, noise, parser, tracks, tally, single_fields=single_fields)
     reach = REACH_FRAMES if stage.looks_around else 0
     held: deque[FaceFrame] = deque()
     for last, frame in enumerate(chain(frames, repeat(None, reach))):
@@ -139,7 +142,10 @@ class _Stage:
         parser: Parser | None,
         tracks: Sequence[Track],
         tally: RestorationStats,
+        *,
+        single_fields: bool,
     ) -> None:
+        self._single_fields = single_fields
         self._info, self._how, self._grain, self._parser = info, how, noise.match, parser
         regions = how.regions.model_dump()
         self._regions = regions if min(regions.values()) < 1 else {}
@@ -181,9 +187,9 @@ class _Stage:
             around = [course.unit(index + step) for step in (-1, 0, 1)]
             units = [unit for unit in around if unit is not None]
             place = course.place(index)
-            noise = noise_between(frames, units, place, self._info)
-            if noise is not None:
-                found[track_id] = noise
+            found[track_id] = noise_between(
+                frames, units, place, self._info, single_fields=self._single_fields
+            )
         return found
 
     def _look(self, face: Face, frame: Frame) -> _Seen:
