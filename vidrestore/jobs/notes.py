@@ -54,6 +54,9 @@ class JobNote(_Note):
     """The fingerprint of the source."""
     models: _Models | None = None
     """What finds the faces; None: it is not known, or the job was given its analysis."""
+    judge: dict[_Word, _Word] | None = None
+    """The networks that compare restored faces with their source, as `WorkFolder.note_judge` gets
+    them; None: they are not known."""
 
 
 class _PartNote(_Note):

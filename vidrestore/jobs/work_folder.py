@@ -53,6 +53,7 @@ from vidrestore.restoration.crop_cache import bytes_in, crops_in, forget_frames_
 
 ANALYSIS = "analysis.npz"
 _KEPT = "kept.json"
+_TOLD = ("models", "judge")  # the fields of job.json apart from the source
 _MOST_NAMED = 3
 _logger = logging.getLogger("vidrestore")
 
@@ -139,8 +140,8 @@ class WorkFolder:
                 _remove(entry)
         self._segments.mkdir(exist_ok=True)
         self.drop_unfinished()
-        models = (earlier or {}).get("models") if is_same else None
-        self._note(own, {"version": VERSION, "source": source, "models": models})
+        told = {name: (earlier or {}).get(name) if is_same else None for name in _TOLD}
+        self._note(own, {"version": VERSION, "source": source, **told})
         if is_same or not has_note or not resume:
             return None
         if earlier is None:
@@ -150,15 +151,55 @@ class WorkFolder:
             )
         return f"the work of an earlier run in {self.path} is of another source and is not used"
 
-    def note_models(self, source: str, models: DetectionModels) -> None:
+    def note_models(self, source: str, models: DetectionModels | None) -> None:
         """Note what finds the faces, for `begun_with` in a later run.
 
         Args:
             source: The fingerprint of the source, as for `begin`.
-            models: What finds the faces.
+            models: What finds the faces; None: the job was given its analysis.
         """
-        note = {"version": VERSION, "source": source, "models": asdict(models)}
-        self._note(self.path / "job.json", note)
+        self._note_also(source, "models", None if models is None else asdict(models))
+
+    def note_judge(self, source: str, parts: Mapping[str, str]) -> str | None:
+        """Note the networks that compare restored faces with their source.
+
+        Args:
+            source: The fingerprint of the source, as for `begin`.
+            parts: What each network that the settings ask for is -> a text that names its file, or
+                an empty text where there is none.
+
+        Returns:
+            A notice where an earlier run of the job had others, so that what it finished cannot be
+            used; else None.
+        """
+        note = read_note(self.path / "job.json", JobNote)
+        before = None if note is None or note["source"] != source else note.get("judge")
+        self._note_also(source, "judge", dict(parts))
+        if before is None or not self._has_parts():
+            return None
+        changes = [
+            f"{name} {change}"
+            for name in sorted(before.keys() & parts.keys())
+            if (change := _change(before[name], parts[name])) is not None
+        ]
+        if not changes:
+            return None
+        return (
+            f"since this job began, {' and '.join(changes)}, with which restored faces are "
+            "compared with their source; so what earlier runs of the job finished is rendered again"
+        )
+
+    def _note_also(self, source: str, field: str, value: object) -> None:
+        """Replace one field of the note about the job."""
+        path = self.path / "job.json"
+        earlier = read_note(path, JobNote)
+        told = {} if earlier is None or earlier["source"] != source else earlier
+        fields = {name: told.get(name) for name in _TOLD} | {field: value}
+        self._note(path, {"version": VERSION, "source": source, **fields})
+
+    def _has_parts(self) -> bool:
+        """Tell whether an earlier run of the job finished anything that could be used."""
+        return any(self._segments.glob("*.json")) or (self.path / "video.json").exists()
 
     def begun_with(self, source: str) -> DetectionModels | None:
         """Return what found the faces in the run whose work this folder holds.
@@ -443,6 +484,15 @@ class WorkFolder:
         if not _is_file(path):
             _remove(path)
         write_note(path, note)
+
+
+def _change(before: str, now: str) -> str | None:
+    """Return the end of a clause that tells what happened to a network; None: nothing."""
+    if before == now:
+        return None
+    if not now:
+        return "is no longer there"
+    return "has changed" if before else "was added"
 
 
 def _shape(name: str) -> type[LayerNote] | type[SegmentNote] | type[VideoNote]:
