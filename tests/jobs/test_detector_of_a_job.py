@@ -98,6 +98,7 @@ def test_a_resumed_job_keeps_its_detector_after_a_pack_was_installed(
     assert "insightface" in said[0]
 
 
+@pytest.mark.long
 def test_a_given_analysis_needs_the_mesh_for_expressions_only_and_a_lost_one_is_told(
     tape: Path, opened: list[str], shared: Path
 ) -> None:
