@@ -52,7 +52,7 @@ def work_of(**changes: Any) -> RenderJob:
 def key(work: RenderJob, restorers: Any = None, segment: Segment = SEGMENT) -> str:
     known = [(0, Known())] if restorers is None else restorers
     rendering = Rendering(work, WorkFolder(work.folder), [segment], {}, known, None, None)
-    return rendering._segment_key(segment)
+    return next(rendering._segment_keys([segment]))
 
 
 USUAL = key(work_of())

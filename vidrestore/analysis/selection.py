@@ -30,7 +30,7 @@ from vidrestore.analysis.people import (
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.shot_list import Shot, ShotList
 from vidrestore.analysis.strength import with_strength
-from vidrestore.analysis.tracks import RawTrack, Track, TracksByFrame
+from vidrestore.analysis.tracks import RawTrack, Track
 from vidrestore.common.errors import ConfigError, InputError, UsageError
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.settings import Settings
@@ -271,7 +271,7 @@ def with_shots(
     """
     there = {track.person_id for track in analysis.tracks}
     factors = [np.ones(len(track.matrices), np.float32) for track in analysis.tracks]
-    by_frame = TracksByFrame(analysis.tracks)
+    by_frame = analysis.by_frame
     for shot in asked.shots:
         unknown = sorted(set(shot.people or ()) - there)
         if unknown:
