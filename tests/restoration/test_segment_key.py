@@ -276,6 +276,7 @@ ANALYSIS_NOT = {
     "coarse_landmarks": "the landmarks are in the key", "detector": "its faces are in the key",
     "people_are_joined": "who is restored is in the strength of the tracks",
     "margins": "no face is taken from them, and the faces are in the key",
+    "_by_frame": "an index of the tracks",
 }  # fmt: skip
 TRACK_NOT = {
     "person_id": "who is restored is in the strength",
