@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vidrestore.analysis import edl, shot_list
 from vidrestore.analysis.alignment import align
-from vidrestore.analysis.choice import Choice
+from vidrestore.analysis.choice import Choice, wanted_people
 from vidrestore.analysis.marked_faces import (
     NO_POINTS,
     Marked,
@@ -25,7 +25,6 @@ from vidrestore.analysis.people import (
     only,
     people_embeddings,
     people_listed,
-    wanted_people,
 )
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.shot_list import Shot, ShotList

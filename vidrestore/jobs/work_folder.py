@@ -39,6 +39,7 @@ from vidrestore.common.errors import (
 from vidrestore.common.files import held, remove_tree, sync_file, sync_folder
 from vidrestore.common.handled import logged
 from vidrestore.jobs.notes import (
+    KEPT,
     VERSION,
     JobNote,
     KeptNote,
@@ -46,13 +47,13 @@ from vidrestore.jobs.notes import (
     SegmentNote,
     VideoNote,
     read_note,
+    work_path,
     write_note,
 )
 from vidrestore.models.detectors import DetectionModels
 from vidrestore.restoration.crop_cache import bytes_in, crops_in, forget_frames_outside
 
 ANALYSIS = "analysis.npz"
-_KEPT = "kept.json"
 _TOLD = ("models", "judge")  # the fields of job.json apart from the source
 _MOST_NAMED = 3
 _logger = logging.getLogger("vidrestore")
@@ -235,7 +236,7 @@ class WorkFolder:
                 self._drop_foreign(inside, has_files=entry != self._segments)
             return True
         is_part = entry.name.startswith("video.") and ".part." not in entry.name
-        if is_same and entry.name in (_KEPT, ANALYSIS):
+        if is_same and entry.name in (KEPT, ANALYSIS):
             wanted = True
         else:
             wanted = fits and (entry.name == "job.json" or is_part)
@@ -383,7 +384,7 @@ class WorkFolder:
             note: The other fields of the note (`vidrestore.jobs.notes.KeptNote`).
         """
         own = {"version": VERSION, "sha256": sha256_of_file(output)}
-        self._note(self.path / _KEPT, {**note, **own})
+        self._note(self.path / KEPT, {**note, **own})
 
     def kept(self) -> dict[str, Any] | None:
         """Return the fields that `keep` wrote, with the "sha256" of the output.
@@ -394,7 +395,7 @@ class WorkFolder:
         Raises:
             UsageError: The note is damaged or of another version.
         """
-        return self._kept(_KEPT, KeptNote)
+        return self._kept(KEPT, KeptNote)
 
     def source(self) -> str | None:
         """Return the fingerprint of the source that the folder belongs to.
@@ -432,7 +433,7 @@ class WorkFolder:
         """
         self.is_kept = False
         if not keep_job:
-            _remove(self.path / _KEPT)
+            _remove(self.path / KEPT)
 
     def clear(self) -> bool:
         """Remove everything but a kept job and the crops.
@@ -440,10 +441,10 @@ class WorkFolder:
         Returns:
             False where the folder holds neither; nothing is removed then.
         """
-        if not (_is_file(self.path / _KEPT) or _is_folder(self.crops)):
+        if not (_is_file(self.path / KEPT) or _is_folder(self.crops)):
             return False
         for entry in list(self.path.iterdir()):
-            if entry.name in ("lock", "job.json", _KEPT, ANALYSIS) or entry == self.crops:
+            if entry.name in ("lock", "job.json", KEPT, ANALYSIS) or entry == self.crops:
                 continue
             # A worker that vidrestore took for lost may still be writing there.
             with logged(OSError, what=f"removing {entry}"):
@@ -557,7 +558,7 @@ def work_folder(target: Path, on_kept: Callable[[str], None]) -> Iterator[WorkFo
         OutputError: The folder cannot be written to, or the file system refuses something in the
             scope (`OSError`).
     """
-    path = target.with_name(target.name + ".vidrestore")
+    path = work_path(target)
     folder = WorkFolder(path)
     with ExitStack() as last, ExitStack() as stack:
         _check_own(path)

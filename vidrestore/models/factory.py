@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidrestore.common.checksums import FileHashes
-from vidrestore.common.errors import ConfigError, UsageError, WeightsError, unknown_name
+from vidrestore.common.errors import ConfigError, UsageError, WeightsError
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.files import check_readable_kind
 from vidrestore.common.settings import RESTORERS, Detect, People, Restore, Settings
@@ -18,7 +18,7 @@ from vidrestore.models.detectors import DetectionModels, Detector
 from vidrestore.models.download import as_events
 from vidrestore.models.onnx_session import can_use_cuda
 from vidrestore.models.recognizer import Recognizer, embedding_of_photo, find_recognizer
-from vidrestore.models.restorers import FILES, Restorer, Schedule
+from vidrestore.models.restorers import FILES, Restorer, Schedule, check_restorer_name
 
 if TYPE_CHECKING:
     import torch
@@ -471,16 +471,11 @@ def open_restorer(
         from vidrestore.models.restorers.fusion import Fusion
 
         return Fusion(sharpness=how.fusion_sharpness)
-    if name in RESTORERS and name != "gpen-auto":
+    check_restorer_name(name)
+    if name in RESTORERS:
         path, expected_size = find_weights(name), int(name.removeprefix("gpen-"))
-    elif Path(name).suffix.lower() in FILES:
-        path, expected_size = Path(name), None
-        check_readable_kind(path, "the weight file", WeightsError)
-        if not path.is_file():
-            raise WeightsError(f"the weight file {path} does not exist; check its name")
     else:
-        message = unknown_name("restorer", name, RESTORERS)
-        raise ConfigError(f"{message}; or a {', '.join(FILES)} file")
+        path, expected_size = Path(name), None
 
     from vidrestore.models.restorers.gpen import Gpen
 
