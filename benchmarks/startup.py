@@ -8,7 +8,8 @@ one. `import torch` alone is measured in the same run, because all else depends 
 does. FILE is a video with a face, whose first second is taken once and three times;
 "no frames" is the straight line through both, extrapolated to none. DIR holds the weights of YuNet
 and the face mesh; without it faces are found by the Haar cascades. The restorer is "fusion". The
-first progress is a wall time, the least of the runs: on a busy machine it says little.
+last columns are the CPU-seconds of the command at its first line of progress (on Linux only) and
+the wall time until then, the least of the runs: on a busy machine the wall time says little.
 """
 
 from __future__ import annotations
@@ -28,7 +29,15 @@ from typing import NamedTuple
 import imageio_ffmpeg
 
 HERE = Path(__file__).resolve().parents[1]
-MOST_HELP, MOST_REFUSAL, MOST_BESIDE_TORCH = 0.3, 1.0, 2.0
+MOST_HELP, MOST_REFUSAL, MOST_FIRST, MOST_BESIDE_TORCH = 0.3, 1.0, 2.0, 2.0
+REFUSED = {
+    "layer": ("--layer", "tape.mp4"), "empty plate": ("--plate", "none.mp4"),
+    "reference": ("--reference", "no.jpg"), "cuts": ("--cuts", "no.edl"),
+    "people": ("--people", "x"), "restorer": ("--restorer", "no.onnx"),
+    "upscaler": ("--scale", "2", "--upscaler", "no.onnx"), "codec": ("--codec", "ffv1"),
+    "curve": ("--input-curve", "no.cube"), "analysis": ("--analysis", "tape.mp4"),
+    "redo": ("--redo-shots", "1"),
+}  # fmt: skip
 TORCH, OUT = "import torch", "out.mp4"
 
 
@@ -39,6 +48,8 @@ class Cost(NamedTuple):
     """The CPU-seconds of the command and of the programs that it started."""
     first: float | None
     """The wall time until its first line of progress, in seconds; None: there was none."""
+    cpu_at_first: float | None
+    """Its CPU-seconds at that line; None: there was none, or the system does not tell."""
 
 
 def main() -> None:
@@ -67,6 +78,7 @@ def prepared(folder: Path, clip: Path | None, weights: Path | None) -> dict[str,
     """Make the files that the commands read, and return the commands by their names."""
     for name in ("tape.mp4", "there.mp4"):
         (folder / name).write_bytes(b"not read")
+    (folder / "none.mp4").write_bytes(b"")
     python = ["-m", "vidrestore"]
     restore = [*python, "restore"]
     commands = {
@@ -76,6 +88,8 @@ def prepared(folder: Path, clip: Path | None, weights: Path | None) -> dict[str,
         "restore: no such input": [*restore, "missing.mp4", OUT],
         "restore: bad option": [*restore, "tape.mp4", OUT, "--set", "nope.x=1"],
     }
+    for name, arguments in REFUSED.items():
+        commands[f"restore: {name}"] = [*restore, "tape.mp4", OUT, *arguments]
     if clip is None:
         return commands
     make = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error"]
@@ -99,7 +113,8 @@ def run(arguments: list[str], checkout: Path, folder: Path) -> Cost:
     """Run a command with the code of a checkout; its result and exit status do not matter."""
     one_thread = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout)}
     (folder / OUT).unlink(missing_ok=True)
-    before, start, first = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter(), None
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    first = cpu_at_first = None
     with subprocess.Popen(
         [sys.executable, *arguments], cwd=folder, env=os.environ | one_thread,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -107,10 +122,19 @@ def run(arguments: list[str], checkout: Path, folder: Path) -> Cost:
         assert process.stdout is not None
         for line in process.stdout:
             if first is None and '"progress"' in line:
-                first = time.perf_counter() - start
+                first, cpu_at_first = time.perf_counter() - start, cpu_of(process.pid)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(cpu, first)
+    return Cost(cpu, first, cpu_at_first)
+
+
+def cpu_of(process: int) -> float | None:
+    """The CPU-seconds of a running process and of those that it has waited for."""
+    stat = Path(f"/proc/{process}/stat")
+    if not stat.exists():
+        return None
+    fields = stat.read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def show(costs: dict[tuple[str, str], list[Cost]], names: list[str], places: list[str]) -> None:
@@ -123,20 +147,40 @@ def show(costs: dict[tuple[str, str], list[Cost]], names: list[str], places: lis
                 one, three = (cpu[f"{command}: {n} s", place] for n in (1, 3))
                 cpu[f"{command}: no frames", place] = one - (three - one) / 2
     torch = cpu[TORCH, "now"]
-    print(f"{'CPU-s':26}" + "".join(f"{place:>10}" for place in places) + "  / torch   first line")
+    print(
+        f"{'CPU-s':26}"
+        + "".join(f"{place:>10}" for place in places)
+        + "  / torch  first line by the clock"
+    )
     for name in names:
         row = "".join(
             f"{cpu[name, place]:10.2f}" if (name, place) in cpu else " " * 10 for place in places
         )
         lines = [cost.first for cost in costs.get((name, "now"), []) if cost.first is not None]
-        first = f"{min(lines):11.2f} s" if lines else ""
+        spent = [
+            cost.cpu_at_first
+            for cost in costs.get((name, "now"), [])
+            if cost.cpu_at_first is not None
+        ]
+        first = f"{min(spent):11.2f}" if spent else " " * 11
+        first += f"{min(lines):9.2f} s" if lines else ""
         print(f"{name:26}{row}{cpu[name, 'now'] / torch:9.2f}{first}")
     print(f"--help: {verdict(cpu['--help', 'now'], MOST_HELP)}")
-    refused = cpu["restore: output exists", "now"]
-    print(f"a refusal: {verdict(refused, MOST_REFUSAL)}")
+    worst = max(names_of_refusals(names), key=lambda name: cpu[name, "now"])
+    print(f"the dearest refusal, {worst}: {verdict(cpu[worst, 'now'], MOST_REFUSAL)}")
+    for name in names:
+        spent = [c.cpu_at_first for c in costs.get((name, "now"), []) if c.cpu_at_first is not None]
+        if spent:
+            print(f"{name}, first progress: {verdict(min(spent), MOST_FIRST)}")
     if "restore: no frames" in names:
         fixed = cpu["restore: no frames", "now"] - torch
         print(f"a run without frames, beside torch: {verdict(fixed, MOST_BESIDE_TORCH)}")
+
+
+def names_of_refusals(names: list[str]) -> list[str]:
+    """The commands that are refused for their options and paths alone."""
+    known = ("output exists", "no such input", "bad option", *REFUSED)
+    return [name for name in names if name.removeprefix("restore: ") in known]
 
 
 def verdict(value: float, most: float) -> str:

@@ -132,9 +132,9 @@ def test_views_are_spread_in_time_and_the_clearest_there():
     track = plain_track(50, centre=(20, 20), side=20)
     score = np.full(50, 0.5, np.float32)
     score[[3, 17, 22, 36, 49]] = 0.9
-    places = best_views([replace(track, score=score)], 1, 5)
+    places = best_views([replace(track, score=score)], [0], 5)
     assert places == [(0, 3), (0, 17), (0, 22), (0, 36), (0, 49)]
-    assert best_views([plain_track(2, centre=(20, 20), side=20)], 1, 5) == [(0, 0), (0, 1)]
+    assert best_views([plain_track(2, centre=(20, 20), side=20)], [0], 5) == [(0, 0), (0, 1)]
 
 
 def test_a_sheet_shows_everybody_in_rows(tape, tmp_path):

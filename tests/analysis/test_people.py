@@ -23,16 +23,15 @@ from helpers.scenes import (
 )
 from onnx import TensorProto, helper
 
+from vidrestore.analysis.choice import Wanted, wanted_people
 from vidrestore.analysis.detection import upright_picture
 from vidrestore.analysis.people import (
-    Wanted,
     chosen,
     join_people,
     large_people,
     like_reference,
     only,
     people_embeddings,
-    wanted_people,
 )
 from vidrestore.analysis.tracking import track
 from vidrestore.analysis.tracks import Observation, RawTrack

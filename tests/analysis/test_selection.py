@@ -198,6 +198,7 @@ def test_shots_of_another_video_are_refused(tmp_path, tape, detector):
 
 def test_a_reference_photo_needs_a_recogniser(tmp_path, tape, detector):
     photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"not looked at")
     with pytest.raises(UsageError, match="--people"):
         restore_video(
             tape, tmp_path / "out.mkv", load_settings(options={"detect.detector": "haar"}),

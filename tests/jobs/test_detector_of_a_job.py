@@ -1,6 +1,8 @@
 """The detector that "auto" stands for: named in what a run tells, and kept by the job."""
 
 import json
+import shutil
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,14 @@ from helpers.events import messages
 from helpers.media import AS_PAINTED, OneFace, Painter, mild_image, write_video
 from helpers.videos import Command
 
+from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Detect, Settings
+from vidrestore.jobs.work_folder import WorkFolder
 from vidrestore.models import factory, weights
+from vidrestore.models.detectors import DetectionModels
 
 FRAMES, SIZE = 150, (160, 120)
 OPTIONS = AS_PAINTED | {
@@ -91,6 +96,62 @@ def test_a_resumed_job_keeps_its_detector_after_a_pack_was_installed(
     assert len(said) == 1
     assert "detector yunet" in said[0]
     assert "insightface" in said[0]
+
+
+@pytest.mark.long
+def test_a_given_analysis_needs_the_mesh_for_expressions_only_and_a_lost_one_is_told(
+    tape: Path, opened: list[str], shared: Path
+) -> None:
+    if not (mesh := shared / "models" / weights.load_table()["face-mesh"].file).exists():
+        pytest.skip(f"needs {mesh}")
+    install_yunet()
+    settings, target = settings_with(people__recognise=False), tape.with_name("out.mkv")
+    analysis = analyze_video(tape, settings)
+    shutil.copy(mesh, "weights")
+
+    def note() -> dict[str, Any]:
+        return dict(json.loads((tape.parent / "out.mkv.vidrestore/job.json").read_text()))
+
+    def run(restorer: Painter, settings: Settings = settings) -> list[str]:
+        told: list[Any] = []
+        with suppress(OutputError):
+            restore_video(
+                tape, target, settings, restorer=restorer, analysis=analysis, on_event=told.append
+            )
+        return [message for message in messages(told) if "mesh" in message]
+
+    assert run(Stopping()) == []
+    assert note()["models"] is None
+    assert len(note()["judge"]["the face mesh"]) == 64
+    (Path("weights") / mesh.name).unlink()
+    lost, changed = run(Painter())
+    assert lost.startswith("the expressions of restored faces are not compared")
+    assert changed.startswith("since this job began, the face mesh is no longer there")
+    assert "rendered again" in changed
+    target.unlink()
+    asked = settings_with(people__recognise=False, guard__expression=1.5, detect__mesh="off")
+    assert run(Painter(), asked) == [
+        "guard.expression has no effect, because the face mesh is not used"
+    ]
+
+
+def test_the_note_of_a_job_tells_what_changed_in_the_networks_that_compare(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path)
+    work.begin("source", resume=True)
+    work.note_models("source", DetectionModels("yunet", has_mesh=True, recognizes=False))
+    assert work.note_judge("source", {"the face mesh": "a"}) is None
+    (tmp_path / "segments/0000.json").write_text("{}")
+    for now, change in (("a", None), ("b", "has changed"), ("", "is no longer there"),
+                        ("", None), ("a", "was added")):  # fmt: skip
+        message = work.note_judge("source", {"the face mesh": now, "the recognizer": "new"})
+        assert (message is None) == (change is None)
+        assert message is None or f"the face mesh {change}" in message
+    models = work.begun_with("source")
+    assert models is not None
+    assert models.has_mesh
+    work.note_models("source", None)
+    assert work.begun_with("source") is None
+    assert work.note_judge("source", {"the face mesh": "a"}) is None
 
 
 @pytest.mark.long

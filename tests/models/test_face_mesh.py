@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import skimage.data
 
+from vidrestore.common import checksums
 from vidrestore.common.errors import WeightsError
 from vidrestore.imaging.geometry import apply, fit_similarity, invert, template
 from vidrestore.models.detectors.yunet import YuNet
@@ -17,12 +18,17 @@ from vidrestore.models.face_mesh import (
     FaceMesh,
     Mesh,
     Square,
-    square_of_box,
     square_of_landmarks,
     square_of_mesh,
 )
 
 ASTRONAUT_BOX = np.array([170, 60, 280, 190])
+
+
+def square_around(box, degrees=0.0):
+    """A square with room around a face of which only a box x1 y1 x2 y2 is known."""
+    (x, y), side = (box[:2] + box[2:]) / 2, 1.5 * float(max(box[2:] - box[:2]))
+    return Square((float(x), float(y)), side, degrees)
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +64,11 @@ def wrapped(degrees):
 @pytest.mark.parametrize("degrees", [0, 30, 45, 60, 90, 120, 150, 180, -30, -60, -90, -135])
 def test_a_turned_head_is_found_from_any_start(network, portrait, degrees):
     center = (225.0, 125.0)
-    upright = network.find(portrait, square_of_box(ASTRONAUT_BOX))
+    upright = network.find(portrait, square_around(ASTRONAUT_BOX))
     picture, matrix = turned(portrait, degrees, center)
     box = np.array([320 - 60, 240 - 65, 320 + 60, 240 + 65])
     for start in (0.0, 90.0, 180.0, -90.0):
-        mesh = network.find(picture, square_of_box(box, start))
+        mesh = network.find(picture, square_around(box, start))
         assert mesh is not None
         assert abs(wrapped(mesh.roll_degrees - upright.roll_degrees - degrees)) < 3
         wanted = apply(matrix, upright.landmarks())
@@ -76,7 +82,7 @@ def test_hair_cloth_and_walls_are_no_faces(network, portrait):
         [180, 260, 300, 380],
         [300, 20, 420, 140],
     ):
-        assert network.find(portrait, square_of_box(np.array(box))) is None
+        assert network.find(portrait, square_around(np.array(box))) is None
 
 
 def test_noise_and_a_flat_picture_are_no_faces(network):
@@ -100,7 +106,7 @@ def test_the_side_that_the_head_turns_to(network, shared):
     if clip is None:
         pytest.skip("there are no pictures of real restorers")
     face = np.ascontiguousarray(clip[:, 512:])
-    whole = square_of_box(np.array([80, 60, 430, 470]))
+    whole = square_around(np.array([80, 60, 430, 470]))
     mesh = network.find(face, whole)
     mirrored = network.find(
         np.ascontiguousarray(face[:, ::-1]), Square((256, 265), whole.side_px, 0)
@@ -131,7 +137,7 @@ def test_small_faces_are_aligned_as_the_authors_align_them(network, shared):
 
 
 def test_the_shape_lies_in_the_crop_of_the_landmarks(network, portrait):
-    mesh = network.find(portrait, square_of_box(ASTRONAUT_BOX))
+    mesh = network.find(portrait, square_around(ASTRONAUT_BOX))
     shape = mesh.shape()
     to_unit = fit_similarity(mesh.landmarks()[None].astype(float), template("gpen"))[0]
     wanted = apply(to_unit, mesh.points[list(SHAPE_POINTS), :2].astype(float))
@@ -141,7 +147,7 @@ def test_the_shape_lies_in_the_crop_of_the_landmarks(network, portrait):
 
 
 def test_a_mesh_moves_with_its_picture(network, portrait):
-    mesh = network.find(portrait, square_of_box(ASTRONAUT_BOX))
+    mesh = network.find(portrait, square_around(ASTRONAUT_BOX))
     matrix = np.array([[0.0, -2.0, 30.0], [2.0, 0.0, -5.0]])
     moved = mesh.moved(matrix)
     assert moved.roll_degrees == pytest.approx(mesh.roll_degrees + 90, abs=1e-2)
@@ -157,6 +163,15 @@ def test_another_file_is_refused_in_one_sentence(tmp_path):
         FaceMesh(file)
     with pytest.raises(WeightsError, match="cannot be loaded"):
         FaceMesh(tmp_path / "missing.tflite")
+
+
+def test_the_file_is_read_once_for_its_hash(shared, monkeypatch):
+    read = []
+    hashed = checksums.sha256_of_file
+    monkeypatch.setattr(checksums, "sha256_of_file", lambda path: read.append(path) or hashed(path))
+    hashes, file = checksums.FileHashes(), shared / "models" / "face_landmark.tflite"
+    assert FaceMesh(file, hashes).sha256 == FaceMesh(file, hashes).sha256 == hashed(file)
+    assert read == [file]
 
 
 def test_a_mesh_of_another_size_is_refused():

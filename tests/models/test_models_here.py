@@ -80,6 +80,53 @@ def test_one_notice_each_says_what_is_missing_and_how_to_get_it(
     assert reason in of_detector
     assert "vidrestore weights fetch yunet (0.2 MB, free for any use)" in of_detector
     assert "vidrestore weights fetch face-mesh (1.2 MB, free for any use)" in of_mesh
+    assert "is missing" in of_mesh
+
+
+@pytest.mark.parametrize("offline", [True, False])
+@pytest.mark.parametrize(("kind", "fault"), [("folder", "is a folder"), ("link", "is a link to")])
+def test_what_lies_in_the_place_of_a_file_is_named(
+    kind: str, fault: str, offline: bool, folder: Path, fetched: list[str]
+) -> None:
+    for name in (YUNET, MESH):
+        if kind == "folder":
+            (folder / name).mkdir()
+        else:
+            (folder / name).symlink_to("nowhere")
+    name, mesh, told = chosen(settings_of(folder, weights__offline=offline))
+    assert (name, mesh, fetched) == ("haar", "off", [])
+    for message, file in zip(told, (YUNET, MESH), strict=True):
+        assert f"{file} {fault}" in message
+        assert "is missing" not in message
+    for weight, way in (("yunet", "--detector haar"), ("face-mesh", "detect.mesh=off")):
+        with pytest.raises(WeightsError, match=fault) as caught:
+            weights.require(weight, [folder], target=folder, offline=True)
+        assert way in str(caught.value)
+        assert f"weights fetch {weight}" in str(caught.value)
+    rows = {row.name: row for row in weights.list_weights([folder])}
+    assert fault in rows["face-mesh"].message
+
+
+def test_a_download_is_not_begun_where_a_folder_is_in_its_place(folder: Path) -> None:
+    (folder / MESH).mkdir()
+    with pytest.raises(WeightsError, match=f"{MESH} is a folder, in the place of face-mesh"):
+        weights.fetch("face-mesh", folder)
+
+
+def test_a_file_in_the_place_of_a_pack_is_named(folder: Path) -> None:
+    place = weights.pack_folder(folder, "buffalo_l")
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"")
+    with pytest.raises(WeightsError, match="buffalo_l is not a folder"):
+        weights.require("buffalo_l", [folder], target=folder, offline=True)
+
+
+def test_a_wrong_file_of_the_right_size_says_how_to_go_on(folder: Path) -> None:
+    (folder / MESH).write_bytes(bytes(weights.load_table()["face-mesh"].bytes or 0)[:-1] + b"x")
+    with pytest.raises(WeightsError, match="instead of the published") as caught:
+        weights.require("face-mesh", [folder], target=folder, offline=True)
+    assert "detect.mesh=off" in str(caught.value)
+    assert "vidrestore weights fetch face-mesh" in str(caught.value)
 
 
 @pytest.fixture
@@ -165,12 +212,41 @@ def test_a_job_whose_detector_is_gone_says_so_and_takes_another(folder: Path) ->
     assert "began with the detector insightface" in message
 
 
+def test_a_job_whose_mesh_or_recognizer_is_gone_says_what_is_done(folder: Path) -> None:
+    install(folder, YUNET)
+    settings = settings_of(folder, weights__offline=True)
+    begun = replace(BEGUN, has_mesh=True, recognizes=True)
+    told: list[Any] = []
+    result = with_models_here(settings, told.append, begun=begun)
+    assert models_of(result) == BEGUN
+    of_mesh, of_recognizer = messages(told)
+    for message, what in ((of_mesh, "face mesh"), (of_recognizer, "recognizer")):
+        assert message.startswith(f"this job began with the {what}")
+        assert "rendered again" in message
+    assert "vidrestore weights fetch face-mesh" in of_mesh
+
+
+def test_settings_of_people_without_a_recognizer_are_named_once(folder: Path) -> None:
+    install(folder, YUNET, MESH)
+    plain = settings_of(folder, weights__offline=True)
+    assert chosen(plain)[2] == []
+    given = settings_of(folder, weights__offline=True, people__similarity=0.5)
+    (message,) = chosen(given)[2]
+    assert message == "people.similarity has no effect, because no InsightFace pack is used"
+    off = settings_of(
+        folder, weights__offline=True, people__recognise=False, people__similarity=0.5
+    )
+    assert "because people.recognise is off" in chosen(off)[2][0]
+    install(folder, "pack")
+    assert chosen(given)[2] == []
+
+
 @pytest.fixture
 def face_mesh(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Path]]:
     """A stand-in for the network, which opens any file."""
     opened: list[Path] = []
     module = ModuleType("vidrestore.models.face_mesh")
-    module.FaceMesh = lambda model: opened.append(model) or "mesh"  # type: ignore[attr-defined]
+    module.FaceMesh = lambda model, hashes: opened.append(model) or "mesh"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vidrestore.models.face_mesh", module)
     return lambda: opened
 

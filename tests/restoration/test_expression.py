@@ -281,7 +281,7 @@ def test_without_the_mesh_or_the_setting_nothing_is_looked_at():
 def test_the_name_of_the_judge_holds_the_hash_of_the_mesh(shared, mesh, monkeypatch):
     asked = []
 
-    def stub(settings, on_event, hashes=None):
+    def stub(settings, on_event, hashes=None, *, without):
         asked.append(settings.guard.expression)
         return mesh
 

@@ -52,7 +52,7 @@ def work_of(**changes: Any) -> RenderJob:
 def key(work: RenderJob, restorers: Any = None, segment: Segment = SEGMENT) -> str:
     known = [(0, Known())] if restorers is None else restorers
     rendering = Rendering(work, WorkFolder(work.folder), [segment], {}, known, None, None)
-    return rendering._segment_key(segment)
+    return next(rendering._segment_keys([segment]))
 
 
 USUAL = key(work_of())
@@ -276,6 +276,7 @@ ANALYSIS_NOT = {
     "coarse_landmarks": "the landmarks are in the key", "detector": "its faces are in the key",
     "people_are_joined": "who is restored is in the strength of the tracks",
     "margins": "no face is taken from them, and the faces are in the key",
+    "_by_frame": "an index of the tracks",
 }  # fmt: skip
 TRACK_NOT = {
     "person_id": "who is restored is in the strength",

@@ -23,12 +23,22 @@ from vidrestore.analysis.result import Analysis
 from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
+from vidrestore.common.settings import Settings
 from vidrestore.jobs.work_folder import WorkFolder
+from vidrestore.media.codecs import Encoding
 from vidrestore.media.concat import join
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
+from vidrestore.models.restorers import RestorerInfo
 from vidrestore.restoration import pipeline
-from vidrestore.restoration.segments import Segment, context, plan_segments
+from vidrestore.restoration.segments import (
+    Segment,
+    context,
+    plan_segments,
+    restorers_used,
+    segment_key,
+    tracks_within,
+)
 
 OPTIONS = {"encode.preset": "ultrafast", "job.segment_frames": 48, "encode.check": False,
            "deflicker.amount": 0, "guard.features": 0}  # fmt: skip
@@ -288,3 +298,76 @@ def test_every_segment_begins_at_the_exact_frame(tmp_path, kind):
             again = list(frames_again(source, analysis, first=first, end=end))
             assert [frame.index for frame in again] == list(range(first, end))
             assert [frame.pts for frame in again] == analysis.pts[first:end].tolist()
+
+
+class Scanned(tuple):
+    """Counts how often somebody goes through all of it."""
+
+    scans = 0
+
+    def __iter__(self):
+        self.scans += 1
+        return super().__iter__()
+
+
+class Described(RestorerInfo):
+    def __init__(self, name):
+        self.name = self.cache_key = name
+
+    def for_crop_size(self, work_px):
+        return self
+
+
+def crowd(frames: int, count: int) -> Analysis:
+    """Tracks of one to forty frames that begin anywhere; some have no strength at first."""
+    random = np.random.default_rng(5)
+    tracks = []
+    for number in range(count):
+        first = int(random.integers(frames - 40))
+        track = plain_track(
+            int(random.integers(1, 40)), centre=(80, 60), side=30, first_frame=first,
+            track_id=number, work_px=int(random.choice([32, 64])),
+        )  # fmt: skip
+        strength = track.strength.copy()
+        strength[: int(random.integers(20))] = 0
+        tracks.append(replace(track, strength=strength))
+    edges = [*range(0, frames, 30), frames]
+    analysis = analysis_of(info_of(160, 120), frames, tracks)
+    return replace(analysis, tracks=Scanned(tracks), shots=Scanned(pairwise(edges)))
+
+
+def test_no_segment_goes_through_all_tracks_or_shots():
+    analysis, restorers = crowd(3000, 500), [(0, Described("a")), (1500, Described("b"))]
+    segments = plan_segments(analysis, most_frames=60)
+    used, encoding = len(analysis.by_frame.at(0)), Encoding("ffv1", "ffv1", "yuv420p", ".mkv")
+    before = analysis.tracks.scans, analysis.shots.scans
+    for segment in segments:
+        used += len(restorers_used(restorers, analysis, segment.first, segment.end))
+        segment_key(segment, analysis, 8, restorers, "judge", Settings(), encoding)
+    assert used > 400
+    assert (analysis.tracks.scans, analysis.shots.scans) == before
+
+
+def test_the_index_finds_what_a_search_through_all_finds():
+    analysis = crowd(600, 150)
+    restorers = [(0, Described("a")), (200, Described("b")), (210, Described("c"))]
+    for first, end in ((0, 600), (0, 1), (150, 260), (199, 201), (205, 206), (590, 600)):
+        there = [t for t in analysis.tracks if t.first_frame < end and first < t.end_frame]
+        assert [t.track_id for t in tracks_within(analysis, first, end)] == [
+            t.track_id for t in there
+        ]
+        wanted = []
+        for (start, restorer), last in zip(restorers, (200, 210, 600), strict=True):
+            for track in sorted(there, key=lambda track: track.work_px):
+                frames = range(
+                    max(first, start, track.first_frame), min(end, last, track.end_frame)
+                )
+                if any(track.strength[frame - track.first_frame] for frame in frames):
+                    wanted.append((track.track_id, restorer))
+        assert restorers_used(restorers, analysis, first, end) == wanted
+    shots = list(analysis.shots)
+    for segment in (Segment(0, 0, 30), Segment(1, 30, 95), Segment(2, 95, 600)):
+        first = next(start for start, end in shots if start <= segment.first < end)
+        end = next(end for start, end in shots if start < segment.end <= end)
+        wanted = max(first, segment.first - 8), min(end, segment.end + 8)
+        assert context(segment, analysis, 8) == wanted

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidrestore.common.errors import InputError
+from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.files import check_readable_kind
+from vidrestore.common.quoting import quoted
 from vidrestore.common.text_files import read_toml
 
 
@@ -24,16 +26,58 @@ class Choice:
     """The least eye distance of the people to restore, in frame pixels; None: no limit."""
 
     def check(self) -> None:
-        """Refuse, before any work, files that cannot be read.
+        """Refuse, before any work, files that cannot be read and people without a number.
 
         Raises:
             ConfigError: The shots file cannot be read or is not TOML.
-            InputError: The reference photo cannot be read.
+            InputError: The reference photo does not exist or is no file.
+            UsageError: The people are not named by numbers.
         """
         if self.shots is not None:
             read_toml(self.shots, "the shots file")
         if self.reference is not None:
             check_readable_kind(self.reference, "the reference photo", InputError)
+            if not self.reference.exists():
+                raise InputError(f"the reference photo {self.reference} does not exist")
+        if self.people is not None:
+            wanted_people(self.people)
 
 
 EVERYONE = Choice()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The people that the option --people names."""
+
+    ids: frozenset[int]
+    """The numbers of the named people."""
+    all_but: bool = False
+    """Whether the named people are left out instead of restored."""
+
+
+def wanted_people(text: str) -> Wanted:
+    """Parse the value of the option --people.
+
+    Args:
+        text: Numbers from 1 with commas: "1,3" names these people, "-2,-4" all but these.
+
+    Returns:
+        The named people.
+
+    Raises:
+        UsageError: The text is anything else, or mixes both forms.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"-?[1-9][0-9]{0,5}", part) for part in parts):
+        raise UsageError(
+            f"people are named by numbers from 1, such as 1,3 for these or -2 for all but that "
+            f"one, not {quoted(text)}"
+        )
+    numbers = [int(part) for part in parts]
+    if len({number > 0 for number in numbers}) > 1:
+        raise UsageError(
+            f"{quoted(text)} names people to restore and people to leave out; give only numbers "
+            "with a minus sign, or only numbers without one"
+        )
+    return Wanted(frozenset(map(abs, numbers)), all_but=numbers[0] < 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -51,20 +52,36 @@ def people_of(analysis: Analysis) -> list[Person]:
     Returns:
         The people, ordered by number.
     """
-    people = sorted({track.person_id for track in analysis.tracks})
-    return [_person(analysis, person) for person in people]
+    own = places_of_people(analysis.tracks)
+    return [_person(analysis, person, places) for person, places in own.items()]
 
 
-def _person(analysis: Analysis, person: int) -> Person:
-    tracks = [track for track in analysis.tracks if track.person_id == person]
-    shots = tuple(
-        number
-        for number, (start, end) in enumerate(analysis.shots, 1)
-        if any(t.first_frame < end and t.end_frame > start for t in tracks)
-    )
+def places_of_people(tracks: Sequence[Track]) -> dict[int, list[int]]:
+    """Sort tracks by person.
+
+    Args:
+        tracks: The tracks of all people.
+
+    Returns:
+        Number of the person, ascending -> the indices of the person's tracks in `tracks`.
+    """
+    places: dict[int, list[int]] = {}
+    for place, track in enumerate(tracks):
+        places.setdefault(track.person_id, []).append(place)
+    return dict(sorted(places.items()))
+
+
+def _person(analysis: Analysis, person: int, places: Sequence[int]) -> Person:
+    tracks = [analysis.tracks[place] for place in places]
+    starts = [start for start, _ in analysis.shots]
+    seen = set[int]()
+    for track in tracks:
+        first, end = bisect_right(starts, track.first_frame), bisect_left(starts, track.end_frame)
+        seen.update(range(first, end + 1))
+    shots = tuple(sorted(seen))
     sizes_px = [eye_distances_px(track, analysis.template) for track in tracks]
     degrees = np.concatenate([turned_degrees(track) for track in tracks])
-    (clearest,) = best_views(analysis.tracks, person, 1)
+    (clearest,) = best_views(analysis.tracks, places, 1)
     return Person(
         person,
         shots,
@@ -76,7 +93,7 @@ def _person(analysis: Analysis, person: int) -> Person:
     )
 
 
-def best_views(tracks: Sequence[Track], person: int, most: int) -> list[Place]:
+def best_views(tracks: Sequence[Track], own: Sequence[int], most: int) -> list[Place]:
     """Find the frames in which one person is seen best.
 
     All frames of the person are divided into parts of equal length; each part gives its clearest
@@ -84,18 +101,13 @@ def best_views(tracks: Sequence[Track], person: int, most: int) -> list[Place]:
 
     Args:
         tracks: The tracks of all people.
-        person: The number of the person.
+        own: The indices of the person's tracks; see `places_of_people`.
         most: The largest number of places to return.
 
     Returns:
         At most `most` places, ordered by time.
     """
-    places = [
-        (i, at)
-        for i, track in enumerate(tracks)
-        if track.person_id == person
-        for at in range(len(track.matrices))
-    ]
+    places = [(i, at) for i in own for at in range(len(tracks[i].matrices))]
     places.sort(key=lambda place: tracks[place[0]].first_frame + place[1])
     edges = np.linspace(0, len(places), min(most, len(places)) + 1).astype(int)
 

@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import heapq
 import math
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from vidrestore.analysis.choice import Wanted
 from vidrestore.analysis.strength import eye_distances_px
 from vidrestore.analysis.tracks import RawTrack, Track, mean_direction
 from vidrestore.common.errors import UsageError
-from vidrestore.common.quoting import quoted
 from vidrestore.imaging.frame import FloatArray
 
 # The quantile of the sizes of a face that counts, because the size is wrong in some frames.
 _NOT_LARGEST = 0.9
 # The number of entries of a list that are checked together.
 _LOOK_AHEAD = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The people that the option --people names."""
-
-    ids: frozenset[int]
-    """The numbers of the named people."""
-    all_but: bool = False
-    """Whether the named people are left out instead of restored."""
 
 
 def join_people(tracks: Sequence[RawTrack], *, similarity: float) -> list[int]:
@@ -76,33 +65,6 @@ def people_embeddings(
             known.setdefault(person, []).append(embedding)
     means = {person: mean_direction(vectors) for person, vectors in known.items()}
     return {person: mean for person, mean in means.items() if mean is not None}
-
-
-def wanted_people(text: str) -> Wanted:
-    """Parse the value of the option --people.
-
-    Args:
-        text: Numbers from 1 with commas: "1,3" names these people, "-2,-4" all but these.
-
-    Returns:
-        The named people.
-
-    Raises:
-        UsageError: The text is anything else, or mixes both forms.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(re.fullmatch(r"-?[1-9][0-9]{0,5}", part) for part in parts):
-        raise UsageError(
-            f"people are named by numbers from 1, such as 1,3 for these or -2 for all but that "
-            f"one, not {quoted(text)}"
-        )
-    numbers = [int(part) for part in parts]
-    if len({number > 0 for number in numbers}) > 1:
-        raise UsageError(
-            f"{quoted(text)} names people to restore and people to leave out; give only numbers "
-            "with a minus sign, or only numbers without one"
-        )
-    return Wanted(frozenset(map(abs, numbers)), all_but=numbers[0] < 0)
 
 
 def chosen(wanted: Wanted, people: Collection[int]) -> frozenset[int]:

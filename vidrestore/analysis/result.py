@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from vidrestore.analysis.tracks import Track
+from vidrestore.analysis.tracks import Track, TracksByFrame
 from vidrestore.imaging.frame import VideoInfo
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class Analysis:
     """The edges of the picture in which faces are ignored; None: there are none."""
     fields: Fields | None = None
     """The file's own frames; None where the analysis describes them itself."""
+    _by_frame: TracksByFrame | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.pts) != len(self.crc32):
@@ -93,6 +94,14 @@ class Analysis:
         edges = [start for start, _ in self.shots] + [len(self.pts)]
         if [end for _, end in self.shots] != edges[1:] or edges[0] != 0:
             raise ValueError(f"shots {self.shots} do not cover {len(self.pts)} frames")
+
+    @property
+    def by_frame(self) -> TracksByFrame:
+        """The index of the tracks by frame, which the first use builds."""
+        if self._by_frame is None:
+            object.__setattr__(self, "_by_frame", TracksByFrame(self.tracks))
+        assert self._by_frame is not None
+        return self._by_frame
 
     @property
     def frame_count(self) -> int:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vidrestore.analysis import edl, shot_list
 from vidrestore.analysis.alignment import align
-from vidrestore.analysis.choice import Choice
+from vidrestore.analysis.choice import Choice, wanted_people
 from vidrestore.analysis.marked_faces import (
     NO_POINTS,
     Marked,
@@ -25,12 +25,11 @@ from vidrestore.analysis.people import (
     only,
     people_embeddings,
     people_listed,
-    wanted_people,
 )
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.shot_list import Shot, ShotList
 from vidrestore.analysis.strength import with_strength
-from vidrestore.analysis.tracks import RawTrack, Track, TracksByFrame
+from vidrestore.analysis.tracks import RawTrack, Track
 from vidrestore.common.errors import ConfigError, InputError, UsageError
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.settings import Settings
@@ -275,7 +274,7 @@ def with_shots(
     """
     there = {track.person_id for track in analysis.tracks}
     factors = [np.ones(len(track.matrices), np.float32) for track in analysis.tracks]
-    by_frame = TracksByFrame(analysis.tracks)
+    by_frame = analysis.by_frame
     for shot in wanted_shots.shots:
         unknown = sorted(set(shot.people or ()) - there)
         if unknown:

@@ -17,7 +17,6 @@ import tomlkit
 from tomlkit.items import Table
 
 from vidrestore.analysis.result import Analysis
-from vidrestore.analysis.tracks import TracksByFrame
 from vidrestore.common.errors import ConfigError, OutputError, UsageError, unknown_name
 from vidrestore.common.files import output_file
 from vidrestore.common.quoting import printable, quoted
@@ -86,7 +85,7 @@ def of_analysis(analysis: Analysis, video: str) -> ShotList:
     Returns:
         The list of shots.
     """
-    shots, by_frame = [], TracksByFrame(analysis.tracks)
+    shots, by_frame = [], analysis.by_frame
     for start, end in analysis.shots:
         seen = {analysis.tracks[number].person_id for number in by_frame.within(start, end)}
         shots.append(Shot(start, end, tuple(sorted(seen))))

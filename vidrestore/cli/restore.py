@@ -201,7 +201,7 @@ def restore(
     })  # fmt: skip
     pairs = _pairs(paths or [], output_dir, name, settings)
     from vidrestore.analysis.choice import Choice
-    from vidrestore.jobs.request import RestoreRequest
+    from vidrestore.jobs.request import RestoreRequest, check_address
 
     source, target = pairs[0]
     request = RestoreRequest(
@@ -222,9 +222,15 @@ def restore(
     )
     if output_dir is None:  # among many inputs, one that is refused does not stop the others
         request.validate()
+    if cluster is not None:
+        check_address(cluster)
+    analysis = None
+    if analysis_file is not None:
+        from vidrestore.analysis import storage
+
+        analysis = storage.load(analysis_file)
     # These load torch and the other libraries, which takes seconds.
     from vidrestore import api
-    from vidrestore.analysis import storage
     from vidrestore.cli import console
     from vidrestore.cli.progress import events
     from vidrestore.jobs.ray_cluster import open_workers
@@ -233,9 +239,7 @@ def restore(
     with open_workers(workers, cluster) as pool:
 
         def restore_one(source: Path, target: Path) -> Summary:
-            each = replace(request, source=source, target=target, workers=pool)
-            if analysis_file is not None:
-                each = replace(each, analysis=storage.load(analysis_file))
+            each = replace(request, source=source, target=target, workers=pool, analysis=analysis)
             with events(as_json, stage_times=stage_times, output=output) as on_event:
                 return api.restore(each, on_event)
 

@@ -25,6 +25,7 @@ from typing import IO, Literal
 from filelock import lock_descriptor
 
 from vidrestore.common.errors import (
+    InputError,
     OutputError,
     UsageError,
     VidrestoreError,
@@ -85,6 +86,28 @@ def check_readable_kind(path: Path, what: str, kind: type[VidrestoreError]) -> N
     """
     if (fault := no_ordinary_file(path)) is not None:
         raise kind(f"{what} {path} {fault}; give the name of a file")
+
+
+def check_video_file(path: Path) -> None:
+    """Check that a path is that of a file that may hold a video; the file is not opened.
+
+    Args:
+        path: The file to read.
+
+    Raises:
+        InputError: There is no such file, or it is a folder, empty or no ordinary file.
+        OSError: The path cannot be reached.
+    """
+    if path.is_dir():
+        raise InputError(
+            f"{path} is a folder; give the path of a video in it, or a pattern of pictures "
+            f"such as {path / 'name_%06d.tif'}"
+        )
+    check_readable_kind(path, "the file", InputError)
+    if not path.exists():
+        raise InputError(f"the file {path} does not exist")
+    if path.stat().st_size == 0:
+        raise InputError(f"the file {path} is empty; copy it again from its source")
 
 
 @contextmanager

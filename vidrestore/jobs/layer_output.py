@@ -20,6 +20,7 @@ from vidrestore.common.files import held, output_place, remove_tree, sync_file, 
 from vidrestore.common.handled import logged
 from vidrestore.imaging.frame import LayerRange, VideoInfo
 from vidrestore.imaging.planes import layout, plane
+from vidrestore.jobs.request import check_layer_folder
 from vidrestore.jobs.work_folder import SegmentFile, WorkFolder, segment_file
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.concat import join
@@ -196,18 +197,7 @@ class LayerOutput:
             OutputError: The folder cannot be created or written to.
         """
         with _writing(self.folder):
-            if (self.folder.exists() or self.folder.is_symlink()) and not self.folder.is_dir():
-                raise UsageError(
-                    f"the layer {self.folder} is not a folder; give the name of a folder"
-                )
-            if not self.folder.exists() and not self.folder.absolute().parent.is_dir():
-                raise OutputError(
-                    f"the folder {self.folder.parent} for the layer does not exist; create it"
-                )
-            if self.folder.is_dir() and not os.access(self.folder, os.W_OK | os.X_OK):
-                raise OutputError(
-                    f"the folder {self.folder} for the layer cannot be written to; choose another"
-                )
+            check_layer_folder(self.folder)
             movies = self._movies()
             run_files = {os.path.realpath(path) for path in (target, *others)}
             if self.form == "prores" and run_files.intersection(map(os.path.realpath, movies)):

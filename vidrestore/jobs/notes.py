@@ -21,6 +21,8 @@ from vidrestore.common.settings import Extent
 from vidrestore.restoration.statistics import Counts
 
 VERSION = 4
+KEPT = "kept.json"
+"""The name of the note of a kept job in its work folder."""
 # A note has a few hundred bytes for each segment and each half second of a face.
 _MOST_BYTES = 1 << 28
 _MOST_FRAMES = 2**31
@@ -54,6 +56,9 @@ class JobNote(_Note):
     """The fingerprint of the source."""
     models: _Models | None = None
     """What finds the faces; None: it is not known, or the job was given its analysis."""
+    judge: dict[_Word, _Word] | None = None
+    """The networks that compare restored faces with their source, as `WorkFolder.note_judge` gets
+    them; None: they are not known."""
 
 
 class _PartNote(_Note):
@@ -143,6 +148,18 @@ class KeptNote(_Note):
                 raise ValueError(f"a segment of frames {first} to {end} follows frame {at}")
             at = end
         return self
+
+
+def work_path(place: Path) -> Path:
+    """Return the path of the work folder of an output.
+
+    Args:
+        place: The place of the output.
+
+    Returns:
+        The path; the folder need not exist.
+    """
+    return place.with_name(place.name + ".vidrestore")
 
 
 NoteT = TypeVar("NoteT", bound=_Note)

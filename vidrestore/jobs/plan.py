@@ -5,7 +5,7 @@ Each step returns one value, which the later steps take.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -337,6 +337,7 @@ def analyze_and_select(
         UsageError: The choice of people or shots does not fit the analysis.
     """
     hashes, settings, face = FileHashes(), request.settings, None
+    begun = work.begun_with(source.probe.fingerprint) if request.analysis is None else None
     if request.choice.reference is not None:  # judged before large weights are fetched
         settings = _with_models(request, work, source, on_event)
         face = face_of_photo(request.choice, settings, on_event)
@@ -346,6 +347,7 @@ def analyze_and_select(
         settings = _with_models(request, work, source, on_event)
     settings = with_template(settings, usual)
     if request.analysis is not None:
+        work.note_models(source.probe.fingerprint, None)
         _check_analysis(request.analysis, source.probe, usual, settings)
 
     def analyzed(*, may_be_kept: bool) -> Known:
@@ -376,6 +378,11 @@ def analyze_and_select(
         analysis, names = selected(match.analysis)
     restorers = chosen_restorers(names, usual, settings, on_event, hashes)
     judge = chosen_judge(settings, on_event, hashes)
+    notify(on_event, *_unchecked(settings, judge))
+    was_told = begun is not None and begun != models_of(settings)
+    changed = work.note_judge(source.probe.fingerprint, _networks_asked_for(request, judge))
+    if changed is not None and not was_told:
+        notify(on_event, changed)
     redo = None if source.kept is None else plan_redo(source.kept, analysis, request.source)
     losses = () if redo is None else tuple(redo.notes)
     notify(on_event, *losses)
@@ -489,6 +496,26 @@ def _with_models(
     if request.analysis is None and (models := models_of(settings)) is not None:
         work.note_models(fingerprint, models)
     return settings
+
+
+def _unchecked(settings: Settings, judge: SimilarityJudge) -> Iterator[str]:
+    """Yield a notice for each check of faces that was asked for and cannot be made."""
+    how = settings.guard
+    given = how.model_fields_set
+    if how.expression > 0 and "expression" in given and not judge.sees_expression:
+        yield "guard.expression has no effect, because the face mesh is not used"
+    if how.identity > 0 and "identity" in given and not judge.knows_people:
+        yield "guard.identity has no effect, because no recognizer is used"
+
+
+def _networks_asked_for(request: RestoreRequest, judge: SimilarityJudge) -> dict[str, str]:
+    """Return the networks that the judge is to use: what each is -> its file, or an empty text."""
+    settings, here = request.settings, judge.parts()
+    asked = {
+        "the face mesh": settings.guard.expression > 0 and settings.detect.mesh != "off",
+        "the recognizer": settings.guard.identity > 0 and settings.people.recognise,
+    }
+    return {name: here.get(name, "") for name, is_asked in asked.items() if is_asked}
 
 
 def _layering(request: RestoreRequest, work: WorkFolder) -> LayerOutput | None:

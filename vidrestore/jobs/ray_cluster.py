@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import signal
 import socket
 import sys
@@ -21,8 +20,8 @@ from typing import Any
 import torch
 
 from vidrestore.common.errors import ClusterError, UsageError, system_reason
-from vidrestore.common.quoting import quoted
 from vidrestore.common.temporary import temporary_folder
+from vidrestore.jobs.request import check_address
 from vidrestore.jobs.workers import WorkerPool
 
 _CONNECT_SECONDS = 5.0
@@ -144,14 +143,10 @@ def connected(address: str, count: int | None = None) -> Iterator[WorkerPool]:
             already.
         ClusterError: The cluster does not answer, cannot be joined, or has no GPU and no CPU.
     """
-    host = re.fullmatch(r"([^:/]+):([0-9]{1,5})", address)
-    if host is None and address != "auto":
-        raise UsageError(
-            f"the address of a cluster must be HOST:PORT or auto, not {quoted(address)}"
-        )
+    place = check_address(address)
     with _ray("--cluster", _token_mode()) as (ray, connect):
-        if host is not None:
-            _check_reachable(host[1], int(host[2]))
+        if place is not None:
+            _check_reachable(*place)
         connect(address=address)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         health_check = _HealthCheck(ray, attempts=_ATTEMPTS, seconds=_ATTEMPT_SECONDS)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -221,11 +223,11 @@ def plan_redo(kept: FinishedJob, analysis: Analysis, source: Path) -> Redo:
     storage.check_picture(old, file_info, "what the job kept")
     cuts = {start for start, _ in old.shots}
     edges = [segment.first for segment in kept.segments if segment.first in cuts]
-    asked = [old.shots[number - 1][0] for number in kept.shots]
+    asked = sorted(old.shots[number - 1][0] for number in kept.shots)
     frames = tuple(
         (first, end)
         for first, end in pairwise([*edges, old.frame_count])
-        if any(first <= start < end for start in asked)
+        if bisect_left(asked, first) < bisect_left(asked, end)
     )
     shots = tuple(n for n, (start, _) in enumerate(old.shots, 1) if _lies_in(start, frames))
     tracks = [track for track in old.tracks if not _lies_in(track.first_frame, frames)]
@@ -356,5 +358,6 @@ def _described(encoding: Encoding) -> dict[str, str]:
 
 
 def _lies_in(frame: int, frames: Sequence[tuple[int, int]]) -> bool:
-    """Tell whether a frame is in one of the ranges [first, end)."""
-    return any(first <= frame < end for first, end in frames)
+    """Tell whether a frame is in one of the ranges [first, end), which are in order."""
+    at = bisect_right(frames, frame, key=itemgetter(0)) - 1
+    return at >= 0 and frame < frames[at][1]

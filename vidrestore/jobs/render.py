@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -300,7 +300,7 @@ class Rendering:
             VidrestoreError: A segment cannot be rendered, or the segments cannot be joined.
         """
         segments = self.segments
-        keys = [self._segment_key(segment) for segment in segments]
+        keys = list(self._segment_keys(segments))
         video_key = sha256("".join(keys).encode()).hexdigest()
         joined = self._find("video", video_key)
         if joined is not None and len(joined.counts["segments"]) != len(segments):
@@ -379,24 +379,28 @@ class Rendering:
         """Return [first, end) of the frames of the output that a segment becomes."""
         return in_output(self.work.analysis, segment.first, segment.end)
 
-    def _segment_key(self, segment: Segment) -> str:
-        """Return the key by which a later run finds the segment; random without a cache_key."""
-        if (taken := self.taken.get(segment.number)) is not None:
-            return taken
-        if without_cache_key(self.restorers):
-            return token_hex(32)  # the next run may have another restorer, and cannot tell
-        return segment_key(
-            segment,
-            self.work.analysis,
-            reach_frames(self.restorers, self.work.settings),
-            self.restorers,
-            self.work.judge,
-            self.work.settings,
-            self.work.encoding,
-            self.work.pairing,
-            parser=self.work.parser,
-            span=self.work.span,
-        )
+    def _segment_keys(self, segments: Sequence[Segment]) -> Iterator[str]:
+        """Yield the keys by which a later run finds the segments; random without a cache_key."""
+        has_no_key = bool(without_cache_key(self.restorers))
+        reach = reach_frames(self.restorers, self.work.settings)
+        for segment in segments:
+            if (taken := self.taken.get(segment.number)) is not None:
+                yield taken
+            elif has_no_key:
+                yield token_hex(32)  # the next run may have another restorer, and cannot tell
+            else:
+                yield segment_key(
+                    segment,
+                    self.work.analysis,
+                    reach,
+                    self.restorers,
+                    self.work.judge,
+                    self.work.settings,
+                    self.work.encoding,
+                    self.work.pairing,
+                    parser=self.work.parser,
+                    span=self.work.span,
+                )
 
 
 def sum_of(counts: Sequence[Mapping[str, Any]]) -> RestorationStats:

@@ -6,6 +6,7 @@ The checks load no library for pictures, videos or networks, so that a refusal c
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,24 @@ from typing import TYPE_CHECKING
 
 from vidrestore.analysis.choice import EVERYONE, Choice
 from vidrestore.common.counting import counted
-from vidrestore.common.errors import InputError, OutputError, UsageError, system_reason
-from vidrestore.common.files import check_new, output_place
+from vidrestore.common.errors import (
+    InputError,
+    OutputError,
+    UsageError,
+    WeightsError,
+    system_reason,
+)
+from vidrestore.common.files import (
+    check_new,
+    check_readable_kind,
+    check_video_file,
+    output_place,
+)
+from vidrestore.common.quoting import quoted
 from vidrestore.common.settings import Settings
+from vidrestore.common.text_files import read_text
 from vidrestore.jobs.exclusions import PICTURES, check_exclusions
+from vidrestore.jobs.notes import KEPT, work_path
 from vidrestore.media.containers import container_of
 from vidrestore.media.images import (
     is_pattern,
@@ -26,7 +41,7 @@ from vidrestore.media.images import (
     numbers_of,
     pictures_of,
 )
-from vidrestore.models.restorers import Restorer, check_restorer
+from vidrestore.models.restorers import Restorer, check_restorer, check_restorer_name
 
 if TYPE_CHECKING:
     from vidrestore.analysis.interlacing import Interlacing
@@ -114,6 +129,8 @@ class RestoreRequest:
             UsageError: The request contradicts itself, or a path names the wrong kind of file or
                 one that must not be replaced.
             InputError: An input does not exist or cannot be read.
+            ConfigError: The settings name no known restorer, or a text file that cannot be read.
+            WeightsError: The settings name a file of a network that does not exist.
             OutputError: The output cannot be written.
         """
         if self.restorer is not None:
@@ -135,8 +152,73 @@ class RestoreRequest:
             beside=(self.before_swap, self.plate),
             is_redo=self.redo_shots is not None,
         )
+        if self.layer is not None:
+            check_layer_folder(self.layer)
+        if self.restorer is None:
+            check_restorer_name(self.settings.restore.restorer)
+        _check_files_of_settings(self.settings)
+        encode = self.settings.encode
+        if (encode.codec, encode.quality) != ("auto", "high") and not is_pictures(self.target):
+            from vidrestore.media.codecs import check_choice  # this loads PyAV
+
+            check_choice(encode.codec, encode.quality, self.target)
+        if self.redo_shots is not None:
+            check_kept(self.target)
         if self.workers is not None:
             self.workers.check(self.settings, self.restorer)
+
+
+def check_layer_folder(folder: Path) -> None:
+    """Check that the folder of a layer can be made, or written to.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        UsageError: The path names something else.
+        OutputError: The folder cannot be created or written to.
+        OSError: The path cannot be reached.
+    """
+    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
+        raise UsageError(f"the layer {folder} is not a folder; give the name of a folder")
+    if not folder.exists() and not folder.absolute().parent.is_dir():
+        raise OutputError(f"the folder {folder.parent} for the layer does not exist; create it")
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"the folder {folder} for the layer cannot be written to; choose another")
+
+
+def check_kept(target: Path) -> None:
+    """Check that an earlier run kept what a redo of shots needs; the content is not read.
+
+    Args:
+        target: The output of that run.
+
+    Raises:
+        UsageError: There is no note of a kept job.
+    """
+    note = work_path(output_place(target, _OUTPUT)) / KEPT
+    if not (note.exists() or note.is_symlink()):
+        raise UsageError(
+            f"there is no kept job of {target}; restore the whole video with --keep-job before "
+            "--redo-shots"
+        )
+
+
+def _check_files_of_settings(settings: Settings) -> None:
+    """Check that the files that settings name exist and are what their names say."""
+    networks = (
+        (settings.paste.parser, "the face parser", "set paste.parser to its file"),
+        (settings.scale.upscaler, "the upscaler", "give the file of a network"),
+    )
+    for path, what, advice in networks:
+        if path is not None:
+            check_readable_kind(path, what, WeightsError)
+            if not path.is_file():
+                raise WeightsError(f"{what} {path} does not exist; {advice}")
+    if settings.shots.edl is not None:
+        read_text(settings.shots.edl, "the edit decision list", errors="replace")
+    if (curve := Path(settings.decode.input_curve)).suffix == ".cube":
+        read_text(curve, "the curve")
 
 
 def check_picture_paths(
@@ -271,11 +353,30 @@ def _check_report(
 
 def _check_files(source: Path, target: Path, *, overwrite: bool) -> None:
     """Raise an error where an input cannot be read or the output cannot be written."""
-    if not source.exists():
-        raise InputError(f"the file {source} does not exist")
+    check_video_file(source)
     if not os.access(source, os.R_OK):
         raise InputError(f"the file {source} cannot be read: permission denied")
     check_new(target, overwrite=overwrite, what=_OUTPUT, inputs=[source])
+
+
+def check_address(address: str) -> tuple[str, int] | None:
+    """Check the address of a cluster.
+
+    Args:
+        address: The text of the user.
+
+    Returns:
+        (host, port); None: the cluster of this machine ("auto").
+
+    Raises:
+        UsageError: The text is no address.
+    """
+    host = re.fullmatch(r"([^:/]+):([0-9]{1,5})", address)
+    if host is None and address != "auto":
+        raise UsageError(
+            f"the address of a cluster must be HOST:PORT or auto, not {quoted(address)}"
+        )
+    return None if host is None else (host[1], int(host[2]))
 
 
 def check_fields(source: Path, interlacing: Interlacing, *, factor: int) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from operator import itemgetter
 from typing import Any
 
 from vidrestore.analysis.pipeline import frames_expected
@@ -56,7 +58,7 @@ def likeness_by_track(stats: RestorationStats, analysis: Analysis) -> tuple[Trac
         if track.track_id not in stats.likeness:
             continue
         sums = stats.likeness_of(track.track_id)
-        shot = sum(start <= track.first_frame for start, _ in analysis.shots)
+        shot = bisect_right(analysis.shots, track.first_frame, key=itemgetter(0))
         comparisons = sums.comparisons
         values.append(
             TrackLikeness(

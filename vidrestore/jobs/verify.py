@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from vidrestore.analysis.replay import frames_again
 from vidrestore.analysis.result import Analysis
-from vidrestore.analysis.tracks import Track, TracksByFrame
+from vidrestore.analysis.tracks import Track
 from vidrestore.common.counting import counted
 from vidrestore.common.errors import ChangedSourceError, FaultyOutputError, InputError
 from vidrestore.common.events import OnEvent, Progress
@@ -220,7 +220,7 @@ class _Comparison:
         """Begin; `pasted` is the strength of all pasting and what was pasted."""
         self._analysis, self._lines = analysis, lines
         self._strength, self._extent = pasted
-        self._tracks = TracksByFrame(analysis.tracks)
+        self._tracks = analysis.by_frame
         self._not_compared: str | None = None
         self.frames = self._identical = self._identical_outside = 0
         self._errors: npt.NDArray[np.float64] = np.zeros(2)

@@ -40,6 +40,7 @@ from vidrestore.common.errors import (
 from vidrestore.common.files import held, remove_tree, sync_file, sync_folder
 from vidrestore.common.handled import logged
 from vidrestore.jobs.notes import (
+    KEPT,
     VERSION,
     JobNote,
     KeptNote,
@@ -47,13 +48,14 @@ from vidrestore.jobs.notes import (
     SegmentNote,
     VideoNote,
     read_note,
+    work_path,
     write_note,
 )
 from vidrestore.models.detectors import DetectionModels
 from vidrestore.restoration.crop_cache import bytes_in, crops_in, forget_frames_outside
 
 ANALYSIS = "analysis.npz"
-_KEPT = "kept.json"
+_TOLD = ("models", "judge")  # the fields of job.json apart from the source
 _MOST_NAMED = 3
 _logger = logging.getLogger("vidrestore")
 
@@ -140,8 +142,8 @@ class WorkFolder:
                 _remove(entry)
         self._segments.mkdir(exist_ok=True)
         self.drop_unfinished()
-        models = (earlier or {}).get("models") if is_same else None
-        self._note(own, {"version": VERSION, "source": source, "models": models})
+        told = {name: (earlier or {}).get(name) if is_same else None for name in _TOLD}
+        self._note(own, {"version": VERSION, "source": source, **told})
         if is_same or not has_note or not resume:
             return None
         if earlier is None:
@@ -151,15 +153,55 @@ class WorkFolder:
             )
         return f"the work of an earlier run in {self.path} is of another source, so it is not used"
 
-    def note_models(self, source: str, models: DetectionModels) -> None:
+    def note_models(self, source: str, models: DetectionModels | None) -> None:
         """Note what finds the faces, for `begun_with` in a later run.
 
         Args:
             source: The fingerprint of the source, as for `begin`.
-            models: What finds the faces.
+            models: What finds the faces; None: the job was given its analysis.
         """
-        note = {"version": VERSION, "source": source, "models": asdict(models)}
-        self._note(self.path / "job.json", note)
+        self._note_also(source, "models", None if models is None else asdict(models))
+
+    def note_judge(self, source: str, parts: Mapping[str, str]) -> str | None:
+        """Note the networks that compare restored faces with their source.
+
+        Args:
+            source: The fingerprint of the source, as for `begin`.
+            parts: What each network that the settings ask for is -> a text that names its file, or
+                an empty text where there is none.
+
+        Returns:
+            A notice where an earlier run of the job had others, so that what it finished cannot be
+            used; else None.
+        """
+        note = read_note(self.path / "job.json", JobNote)
+        before = None if note is None or note["source"] != source else note.get("judge")
+        self._note_also(source, "judge", dict(parts))
+        if before is None or not self._has_parts():
+            return None
+        changes = [
+            f"{name} {change}"
+            for name in sorted(before.keys() & parts.keys())
+            if (change := _change(before[name], parts[name])) is not None
+        ]
+        if not changes:
+            return None
+        return (
+            f"since this job began, {' and '.join(changes)}, with which restored faces are "
+            "compared with their source; so what earlier runs of the job finished is rendered again"
+        )
+
+    def _note_also(self, source: str, field: str, value: object) -> None:
+        """Replace one field of the note about the job."""
+        path = self.path / "job.json"
+        earlier = read_note(path, JobNote)
+        told = {} if earlier is None or earlier["source"] != source else earlier
+        fields = {name: told.get(name) for name in _TOLD} | {field: value}
+        self._note(path, {"version": VERSION, "source": source, **fields})
+
+    def _has_parts(self) -> bool:
+        """Tell whether an earlier run of the job finished anything that could be used."""
+        return any(self._segments.glob("*.json")) or (self.path / "video.json").exists()
 
     def begun_with(self, source: str) -> DetectionModels | None:
         """Return what found the faces in the run whose work this folder holds.
@@ -195,7 +237,7 @@ class WorkFolder:
                 self._drop_foreign(inside, has_files=entry != self._segments)
             return True
         is_part = entry.name.startswith("video.") and ".part." not in entry.name
-        if is_same and entry.name in (_KEPT, ANALYSIS):
+        if is_same and entry.name in (KEPT, ANALYSIS):
             wanted = True
         else:
             wanted = fits and (entry.name == "job.json" or is_part)
@@ -346,7 +388,7 @@ class WorkFolder:
             note: The other fields of the note (`vidrestore.jobs.notes.KeptNote`).
         """
         own = {"version": VERSION, "sha256": sha256_of_file(output)}
-        self._note(self.path / _KEPT, {**note, **own})
+        self._note(self.path / KEPT, {**note, **own})
 
     def kept(self) -> dict[str, Any] | None:
         """Return the fields that `keep` wrote, with the "sha256" of the output.
@@ -357,7 +399,7 @@ class WorkFolder:
         Raises:
             UsageError: The note is damaged or of another version.
         """
-        return self._kept(_KEPT, KeptNote)
+        return self._kept(KEPT, KeptNote)
 
     def source(self) -> str | None:
         """Return the fingerprint of the source that the folder belongs to.
@@ -395,7 +437,7 @@ class WorkFolder:
         """
         self.is_kept = False
         if not keep_job:
-            _remove(self.path / _KEPT)
+            _remove(self.path / KEPT)
 
     def clear(self) -> bool:
         """Remove everything but a kept job and the crops.
@@ -403,10 +445,10 @@ class WorkFolder:
         Returns:
             False where the folder holds neither; nothing is removed then.
         """
-        if not (_is_file(self.path / _KEPT) or _is_folder(self.crops)):
+        if not (_is_file(self.path / KEPT) or _is_folder(self.crops)):
             return False
         for entry in list(self.path.iterdir()):
-            if entry.name in ("lock", "job.json", _KEPT, ANALYSIS) or entry == self.crops:
+            if entry.name in ("lock", "job.json", KEPT, ANALYSIS) or entry == self.crops:
                 continue
             # A worker that vidrestore took for lost may still be writing there.
             with logged(OSError, what=f"removing {entry}"):
@@ -447,6 +489,15 @@ class WorkFolder:
         if not _is_file(path):
             _remove(path)
         write_note(path, note)
+
+
+def _change(before: str, now: str) -> str | None:
+    """Return the end of a clause that tells what happened to a network; None: nothing."""
+    if before == now:
+        return None
+    if not now:
+        return "is no longer there"
+    return "has changed" if before else "was added"
 
 
 def _shape(name: str) -> type[LayerNote] | type[SegmentNote] | type[VideoNote]:
@@ -511,7 +562,7 @@ def work_folder(target: Path, on_kept: Callable[[str], None]) -> Iterator[WorkFo
         OutputError: The folder cannot be written to, or the file system refuses something in the
             scope (`OSError`).
     """
-    path = target.with_name(target.name + ".vidrestore")
+    path = work_path(target)
     folder = WorkFolder(path)
     with ExitStack() as last, ExitStack() as stack:
         _check_own(path)

@@ -160,11 +160,12 @@ def plan_encoding(
         OutputError: The chosen codec, or no codec for "auto", can hold the picture in the
             container; the codec does not know the quality; or no hardware encodes the codec.
     """
+    check_choice(codec, quality, target)
     stored = FULL_RANGE_NAMES.get(info.pixel_format, info.pixel_format)
     wanted = stored if pixel_format == "source" else pixel_format
     name, notes = _chosen(info, target, wanted, codec, quality)
     entry = codecs()[name]
-    _check_quality(name, entry, quality)
+    _check_quality(name, entry, quality)  # of the codec that "auto" stands for
     if wanted != stored:
         notes.append(f"vidrestore converts the picture from {info.pixel_format} to {wanted}")
     if info.is_interlaced and not entry.codes_fields:
@@ -201,10 +202,6 @@ def _chosen(
     container = container_of(target)
     candidates = _candidates(info) if codec == "auto" else [codec]
     if quality == "archive":
-        if codec not in ("auto", "ffv1"):
-            raise OutputError(
-                f"the quality archive needs ffv1, not {codec}; set encode.codec to auto"
-            )
         candidates = ["ffv1"]
     objections: list[str] = []
     for name in candidates:
@@ -264,6 +261,30 @@ def _remedy(info: VideoInfo, target: Path, pixel_format: str, codec: str, qualit
     near = _NEAR_FORMATS.get(pixel_format)
     choose = f"convert it with --set encode.pixel_format={near}" if near else "use another format"
     return f"name the output {target.stem}.mkv, or {choose}"
+
+
+def check_choice(codec: str, quality: str, target: Path) -> None:
+    """Check that codec, quality and container fit together, whatever the picture is.
+
+    Args:
+        codec: The name of a codec, or "auto".
+        quality: The quality, as for `plan_encoding`.
+        target: The output; its suffix names the container.
+
+    Raises:
+        OutputError: The codec does not know the quality, or the container cannot hold the codec.
+    """
+    if quality == "archive" and codec not in ("auto", "ffv1"):
+        raise OutputError(f"the quality archive needs ffv1, not {codec}; set encode.codec to auto")
+    name, container = "ffv1" if quality == "archive" else codec, container_of(target)
+    if name == "auto":
+        return
+    _check_quality(name, codecs()[name], quality)
+    if container not in codecs()[name].containers:
+        advice = "set --codec to auto, or use ffv1 and an .mkv file"
+        if name == "ffv1":
+            advice = f"name the output {target.stem}.mkv, or use another format"
+        raise OutputError(f"{suffix_for(container)} files cannot hold {name}; {advice}")
 
 
 def _check_quality(name: str, codec: Codec, quality: str) -> None:

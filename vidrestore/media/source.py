@@ -13,7 +13,7 @@ from av.codec.hwaccel import HWAccel
 from av.stream import Disposition
 
 from vidrestore.common.errors import InputError, system_reason
-from vidrestore.common.files import check_readable_kind
+from vidrestore.common.files import check_video_file
 from vidrestore.media.images import is_pictures, pictures_of
 
 # The rate at which libavformat reads pictures; the setting decode.fps gives the rate for display.
@@ -36,11 +36,6 @@ def open_source(path: Path, device: str | None = None) -> Iterator[Any]:
             on the device.
     """
     try:
-        if path.is_dir():
-            raise InputError(
-                f"{path} is a folder; give the path of a video in it, or a pattern of pictures "
-                f"such as {path / 'name_%06d.tif'}"
-            )
         container = _opened_pictures(path) if is_pictures(path) else _opened(path, device)
     except (av.error.FFmpegError, OSError) as error:
         reason = system_reason(error)
@@ -56,11 +51,7 @@ def open_source(path: Path, device: str | None = None) -> Iterator[Any]:
 
 def _opened(path: Path, device: str | None) -> Any:
     """Open a file with PyAV; raise InputError if it does not exist or is empty."""
-    check_readable_kind(path, "the file", InputError)
-    if not path.exists():
-        raise InputError(f"the file {path} does not exist")
-    if path.stat().st_size == 0:
-        raise InputError(f"the file {path} is empty; copy it again from its source")
+    check_video_file(path)
     # HWAccel copies decoded pictures to the memory of the processor.
     hwaccel = None if device is None else HWAccel(device)
     return av.open(str(path.absolute()), metadata_errors="replace", hwaccel=hwaccel)

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vidrestore.common.checksums import sha256_of_file
+from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import WeightsError
 from vidrestore.imaging.frame import FloatArray, _check
 from vidrestore.imaging.geometry import Matrix, apply, fit_similarity, invert, template
@@ -248,20 +248,6 @@ def square_of_landmarks(landmarks: npt.NDArray[Any]) -> Square:
     return Square((float(center[0]), float(center[1])), _SIDE_OF_CROP * side, angle)
 
 
-def square_of_box(xyxy: npt.NDArray[Any], degrees: float = 0.0) -> Square:
-    """Return the square in which to look first for a face of which only a box is known.
-
-    Args:
-        xyxy: (4,) box x1 y1 x2 y2 in pixels.
-        degrees: The angle of the square; default: 0.
-
-    Returns:
-        The square, 1.5 times as large as the longer side of the box.
-    """
-    x, y = (np.asarray(xyxy[:2], np.float64) + xyxy[2:]) / 2
-    return Square((float(x), float(y)), _MARGIN * float(max(xyxy[2:] - xyxy[:2])), degrees)
-
-
 def square_of_mesh(mesh: Mesh) -> Square:
     """Return the square in which to look next: around the points, with level eyes.
 
@@ -289,11 +275,12 @@ def square_of_mesh(mesh: Mesh) -> Square:
 class FaceMesh:
     """The network that finds the mesh of a face. Only one thread may use an instance at a time."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, hashes: FileHashes | None = None) -> None:
         """Open the network.
 
         Args:
             model: The .tflite file.
+            hashes: Hashes of the files that this run has read already. Default: none.
 
         Raises:
             WeightsError: OpenCV cannot load the file.
@@ -302,9 +289,11 @@ class FaceMesh:
             self._network = cv2.dnn.readNetFromTFLite(str(model))
         except cv2.error as error:
             raise WeightsError(
-                f"the file {model} cannot be loaded as a face mesh ({error.err}); fetch it again"
+                f"the file {model} cannot be loaded as a face mesh ({error.err}); remove it, then "
+                "run vidrestore weights fetch face-mesh, or work without it with "
+                "--set detect.mesh=off"
             ) from error
-        self.sha256 = sha256_of_file(model)
+        self.sha256 = (hashes or FileHashes()).sha256(model)
         """The SHA-256 of the file, on which all results depend."""
 
     def look(self, picture: npt.NDArray[np.uint8], square: Square) -> Mesh:

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidrestore.common.checksums import FileHashes
-from vidrestore.common.errors import ConfigError, UsageError, WeightsError, unknown_name
+from vidrestore.common.errors import ConfigError, UsageError, WeightsError
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.files import check_readable_kind
-from vidrestore.common.settings import RESTORERS, Detect, Restore, Settings
+from vidrestore.common.settings import RESTORERS, Detect, People, Restore, Settings
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.models import weights
 from vidrestore.models.detectors import DetectionModels, Detector
 from vidrestore.models.download import as_events
 from vidrestore.models.onnx_session import can_use_cuda
 from vidrestore.models.recognizer import Recognizer, embedding_of_photo, find_recognizer
-from vidrestore.models.restorers import FILES, Restorer, Schedule
+from vidrestore.models.restorers import FILES, Restorer, Schedule, check_restorer_name
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +30,8 @@ _log = logging.getLogger("vidrestore")
 
 _MESH = "face-mesh"
 _NOT_FOR_THIS = "nothing is downloaded for this detector"
+_FETCH_MESH = f"get it with vidrestore weights fetch {_MESH} (1.2 MB, free for any use)"
+_ANEW = "the faces are found anew, and what earlier runs of this job finished is rendered again"
 
 
 def open_detector(
@@ -152,9 +154,12 @@ def with_models_here(
     if mesh == "auto":
         not_fetched = _NOT_FOR_THIS if name == "haar" else None
         is_kept_off = begun is not None and not begun.has_mesh
+        without = "vidrestore works without the face mesh"
         if is_kept_off:
             not_fetched = "the job began without it"
-        if not _has_mesh(settings, on_event, not_fetched):
+        elif begun is not None:
+            without = f"this job began with the face mesh and goes on without it: {_ANEW}"
+        if not _has_mesh(settings, on_event, not_fetched, without):
             mesh = "off"
         elif is_kept_off:
             mesh = "off"
@@ -165,6 +170,12 @@ def with_models_here(
         if recognise and begun is not None and not begun.recognizes:
             recognise = False
             passed_over.append("the recognizer")
+        elif not recognise and begun is not None and begun.recognizes:
+            notify(
+                on_event,
+                "this job began with the recognizer of an InsightFace pack, which is missing now: "
+                f"{_ANEW}; put the pack {settings.detect.pack} back to go on as before",
+            )
     if passed_over and begun is not None:
         notify(
             on_event,
@@ -172,7 +183,21 @@ def with_models_here(
             f"{' and '.join(passed_over)}, which an earlier run did not use; add --no-resume to "
             "start over with what is installed now",
         )
+    if not recognise:
+        settings = _without_recognition(settings, on_event)
     return _with(settings, detector=name, mesh=mesh, recognise=recognise)
+
+
+def _without_recognition(settings: Settings, on_event: OnEvent | None) -> Settings:
+    """Reset the settings of recognition; a notice names those that were set and have no effect."""
+    people = settings.people
+    given = people.model_fields_set - ({"recognise"} if not people.recognise else set())
+    if given:
+        why = "no InsightFace pack is used" if people.recognise else "people.recognise is off"
+        names = " and ".join(f"people.{name}" for name in sorted(given))
+        have = "has" if len(given) == 1 else "have"
+        notify(on_event, f"{names} {have} no effect, because {why}")
+    return settings.model_copy(update={"people": People(recognise=False)})
 
 
 def models_of(settings: Settings) -> DetectionModels | None:
@@ -195,9 +220,10 @@ def _with(
 ) -> Settings:
     """Return settings with another detector, mesh and recognition; None changes nothing."""
     mesh = settings.detect.mesh if mesh is None else mesh
-    recognise = settings.people.recognise if recognise is None else recognise
     detect = settings.detect.model_copy(update={"detector": detector, "mesh": mesh})
-    people = settings.people.model_copy(update={"recognise": recognise})
+    people = settings.people
+    if recognise not in (None, people.recognise):  # else it would count as a setting of the user's
+        people = people.model_copy(update={"recognise": recognise})
     return settings.model_copy(update={"detect": detect, "people": people})
 
 
@@ -222,8 +248,9 @@ def _best_detector(settings: Settings, on_event: OnEvent | None) -> str:
     notify(
         on_event,
         "faces are found by the Haar cascades of OpenCV, which miss turned faces and only estimate "
-        f"landmarks, because no InsightFace pack is installed and YuNet is missing: {why_not}; get "
-        "it with vidrestore weights fetch yunet (0.2 MB, free for any use)",
+        "landmarks, because no InsightFace pack is installed and YuNet "
+        f"{_state('yunet', settings)}: {why_not}; get it with vidrestore weights fetch yunet "
+        "(0.2 MB, free for any use)",
     )
     return "haar"
 
@@ -247,10 +274,22 @@ def _detector_of(begun: DetectionModels, settings: Settings, on_event: OnEvent |
     return "auto"
 
 
+def _state(name: str, settings: Settings) -> str:
+    """Return the end of a clause that tells why there is no file of a weight."""
+    found = weights.obstacle(name, _folders(settings))
+    return "is missing" if found is None else f"cannot be used ({found})"
+
+
 def _why_not_fetched(name: str, settings: Settings, on_event: OnEvent | None) -> str | None:
     """Download a weight if it is missing; return why it stays missing, or None."""
     if weights.is_present(name, _folders(settings)):
         return None
+    target = weights.target_folder(settings.weights.folder)
+    in_the_place = weights.obstacle(name, (target,))
+    if in_the_place is None and settings.weights.offline:
+        in_the_place = weights.obstacle(name, _folders(settings))
+    if in_the_place is not None:
+        return "move that away"
     if settings.weights.offline:
         return "downloads are switched off (--offline)"
     try:
@@ -261,10 +300,13 @@ def _why_not_fetched(name: str, settings: Settings, on_event: OnEvent | None) ->
     return None
 
 
-def _has_mesh(settings: Settings, on_event: OnEvent | None, not_fetched: str | None) -> bool:
+def _has_mesh(
+    settings: Settings, on_event: OnEvent | None, not_fetched: str | None, without: str
+) -> bool:
     """Tell whether the face mesh is here, after a download if allowed; if not, send a notice.
 
-    `not_fetched` is the reason why it must not be downloaded; None: it may be.
+    `not_fetched` is the reason why it must not be downloaded; None: it may be. The notice begins
+    with `without`, which tells what follows from the lack of the mesh.
     """
     if weights.is_present(_MESH, _folders(settings)):
         return True
@@ -273,14 +315,17 @@ def _has_mesh(settings: Settings, on_event: OnEvent | None, not_fetched: str | N
         return True
     notify(
         on_event,
-        f"vidrestore works without the face mesh, whose file is missing: {why_not}; get it with "
-        f"vidrestore weights fetch {_MESH} (1.2 MB, free for any use)",
+        f"{without}, because its file {_state(_MESH, settings)}: {why_not}; {_FETCH_MESH}",
     )
     return False
 
 
 def chosen_face_mesh(
-    settings: Settings, on_event: OnEvent | None, hashes: FileHashes | None = None
+    settings: Settings,
+    on_event: OnEvent | None,
+    hashes: FileHashes | None = None,
+    *,
+    without: str = "vidrestore works without the face mesh",
 ) -> FaceMesh | None:
     """Open the face mesh; a missing file is downloaded as for `with_models_here`.
 
@@ -288,6 +333,8 @@ def chosen_face_mesh(
         settings: The settings; `detect` and `weights` matter.
         on_event: Receives the progress of a download and notices; None to receive none.
         hashes: Hashes of the files that this run has read already. Default: none.
+        without: The clause of the notice that tells what follows from the lack of the mesh.
+            Default: vidrestore works without it.
 
     Returns:
         The mesh; None where `detect.mesh` is off, or where the file is missing and cannot be
@@ -298,11 +345,12 @@ def chosen_face_mesh(
     """
     how = settings.detect
     not_fetched = _NOT_FOR_THIS if how.detector == "haar" else None
-    if how.mesh == "off" or not _has_mesh(settings, on_event, not_fetched):
+    if how.mesh == "off" or not _has_mesh(settings, on_event, not_fetched, without):
         return None
     from vidrestore.models.face_mesh import FaceMesh
 
-    return FaceMesh(weight_finder(settings, on_event, hashes)(_MESH))
+    hashes = hashes or FileHashes()
+    return FaceMesh(weight_finder(settings, on_event, hashes)(_MESH), hashes)
 
 
 def _device_for_detection(settings: Settings) -> torch.device | None:
@@ -423,16 +471,11 @@ def open_restorer(
         from vidrestore.models.restorers.fusion import Fusion
 
         return Fusion(sharpness=how.fusion_sharpness)
-    if name in RESTORERS and name != "gpen-auto":
+    check_restorer_name(name)
+    if name in RESTORERS:
         path, expected_size = find_weights(name), int(name.removeprefix("gpen-"))
-    elif Path(name).suffix.lower() in FILES:
-        path, expected_size = Path(name), None
-        check_readable_kind(path, "the weight file", WeightsError)
-        if not path.is_file():
-            raise WeightsError(f"the weight file {path} does not exist; check its name")
     else:
-        message = unknown_name("restorer", name, RESTORERS)
-        raise ConfigError(f"{message}; or a {', '.join(FILES)} file")
+        path, expected_size = Path(name), None
 
     from vidrestore.models.restorers.gpen import Gpen
 

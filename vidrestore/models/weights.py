@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ import platformdirs
 
 from vidrestore.common.checksums import FileHashes, sha256_of_file
 from vidrestore.common.errors import ConfigError, WeightsError, system_reason, unknown_name
+from vidrestore.common.files import no_ordinary_file
 from vidrestore.common.profiles import resource_folder
 from vidrestore.models.download import (
     Progress,
@@ -241,6 +242,39 @@ def is_present(name: str, folders: Sequence[Path]) -> bool:
     )
 
 
+def obstacle(name: str, folders: Sequence[Path], *, table: Table | None = None) -> str | None:
+    """Describe what lies in the place of a weight and is of another kind.
+
+    Args:
+        name: Name of the weight.
+        folders: The folders to search, in order; see `search_folders`.
+        table: The table of weights. Default: that of weights/manifest.toml.
+
+    Returns:
+        A clause such as "PATH is a folder"; None where no folder holds such a thing.
+
+    Raises:
+        ConfigError: `name` is neither in the table nor the name of a pack in `folders`.
+    """
+    return _obstacle(_named(name, folders, table), folders)
+
+
+def _obstacle(weight: Weight, folders: Sequence[Path]) -> str | None:
+    """Describe a folder, a pipe or a dangling link in the place of a weight; see `obstacle`."""
+    if weight.kind == "pack":
+        for place in _pack_places(weight, folders):
+            if place.is_symlink() and not place.exists():
+                return f"{place} is a link to a folder that does not exist"
+            if place.exists() and not place.is_dir():
+                return f"{place} is not a folder"
+    for place in _file_places(folders, _file_names(weight)):
+        if place.is_symlink() and not place.exists():
+            return f"{place} is a link to a file that does not exist"
+        if place.exists() and (fault := no_ordinary_file(place)) is not None:
+            return f"{place} {fault}"
+    return None
+
+
 def _named(name: str, folders: Sequence[Path], table: Table | None) -> Weight:
     """Return the entry of the table, or a new one for a pack of the user's own."""
     entries = table or load_table()
@@ -257,18 +291,31 @@ def _named(name: str, folders: Sequence[Path], table: Table | None) -> Weight:
 
 def _located(weight: Weight, folders: Sequence[Path]) -> Path | None:
     if weight.kind == "pack":
-        places = [
-            place
-            for folder in folders
-            for place in (pack_folder(folder, weight.name), folder / "models" / weight.name)
-        ]
-        return next((place for place in places if place.is_dir()), None)
-    return _first_file(folders, (weight.file, *weight.other_names))
+        return next((place for place in _pack_places(weight, folders) if place.is_dir()), None)
+    return _first_file(folders, _file_names(weight))
+
+
+def _pack_places(weight: Weight, folders: Sequence[Path]) -> list[Path]:
+    """Return the places of the folder of a pack, in the order of search."""
+    return [
+        place
+        for folder in folders
+        for place in (pack_folder(folder, weight.name), folder / "models" / weight.name)
+    ]
+
+
+def _file_names(weight: Weight) -> tuple[str, ...]:
+    """Return the names that the file of a weight, or the zip of a pack, may have."""
+    return (weight.file, *weight.other_names)
+
+
+def _file_places(folders: Sequence[Path], names: Sequence[str]) -> Iterator[Path]:
+    """Yield the places of a file, in the order of search."""
+    return (folder / name for folder in folders for name in names)
 
 
 def _first_file(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
-    places = (folder / name for folder in folders for name in names)
-    return next((place for place in places if place.is_file()), None)
+    return next((place for place in _file_places(folders, names) if place.is_file()), None)
 
 
 def require(
@@ -315,23 +362,36 @@ def require(
             raise WeightsError(_missing(weight, folders, offline))
         return fetch(name, target, on_progress=on_progress, table=table)
     if problem := _problem(weight, path):
-        raise WeightsError(f"{problem}; remove it, then {_by_hand(weight, target)}")
+        raise WeightsError(f"{problem}; remove it, then {_fetch(weight, target)}")
     for file in _files(path):
         _check_content(weight, file, hashes or FileHashes())
     return path
 
 
 def _missing(weight: Weight, folders: Sequence[Path], offline: bool) -> str:
+    if (found := _obstacle(weight, folders)) is not None:
+        get = _fetch(weight, folders[0])
+        return f"{found}, in the place of {weight.name}; move it away, then {get}"
     reason = "downloads are switched off (--offline)" if offline else "no address is known for it"
     places = ", ".join(str(folder) for folder in folders)
     return f"{weight.file} is in none of {places}, and {reason}; {_by_hand(weight, folders[0])}"
 
 
 def _by_hand(weight: Weight, folder: Path) -> str:
-    without = f"use {WITHOUT_DOWNLOAD}, which need no download"
+    return f"put {weight.file} into {folder}, or {_without(weight)}"
+
+
+def _fetch(weight: Weight, folder: Path) -> str:
+    """Tell how to get a weight again, or to go on without it."""
+    if not weight.urls:
+        return _by_hand(weight, folder)
+    return f"run vidrestore weights fetch {weight.name}, or {_without(weight)}"
+
+
+def _without(weight: Weight) -> str:
     if weight.kind == "face-mesh":
-        without = "work without it with --set detect.mesh=off"
-    return f"put {weight.file} into {folder}, or {without}"
+        return "work without it with --set detect.mesh=off"
+    return f"use {WITHOUT_DOWNLOAD}, which need no download"
 
 
 def _unpack_by_hand(weight: Weight, folders: Sequence[Path], target: Path) -> Path | None:
@@ -398,6 +458,10 @@ def fetch(
     """
     weight = _named(name, (target,), table)
     place = pack_folder(target, name) if weight.kind == "pack" else target / weight.file
+    if (found := _obstacle(weight, (target,))) is not None:
+        raise WeightsError(
+            f"{found}, in the place of {name}; move it away and run the same command again"
+        )
 
     def accept(part: Path) -> None:
         _check_file(weight, part, weight.file)
@@ -536,7 +600,7 @@ def _difference(weight: Weight, path: Path, sha256: str) -> str:
             return ""
         return (
             f"{path} is not {weight.name}: its sha256 is {sha256} instead of the published "
-            f"{weight.sha256}; remove it and run vidrestore weights fetch {weight.name}"
+            f"{weight.sha256}; remove it, then {_fetch(weight, path.parent)}"
         )
     notes = _notes()
     noted = notes.sha256_noted(path)
@@ -634,6 +698,8 @@ def list_weights(folders: Sequence[Path], *, table: Table | None = None) -> list
     for weight in (table or load_table()).values():
         path = _located(weight, folders)
         size_bytes, message = weight.bytes, ""
+        if path is None:
+            message = _obstacle(weight, folders) or ""
         if path is not None:
             size_bytes = sum(file.stat().st_size for file in _files(path))
             message = _problem(weight, path)

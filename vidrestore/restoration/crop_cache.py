@@ -6,7 +6,9 @@ import hashlib
 import io
 import logging
 import shutil
+from bisect import bisect_right
 from collections.abc import MutableMapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -223,9 +225,12 @@ def forget_frames_outside(folder: Path, spans: Sequence[tuple[int, int]]) -> Non
     """
     if not folder.is_dir():
         return
+    ordered = sorted(spans)
+    firsts, ends = [first for first, _ in ordered], list(accumulate((e for _, e in ordered), max))
     for of_frame in folder.iterdir():
         index = int(of_frame.name) if of_frame.name.isdecimal() else -1
-        if not any(first <= index < end for first, end in spans):
+        before = bisect_right(firsts, index)  # so many spans begin there or earlier
+        if before == 0 or index >= ends[before - 1]:
             # A worker that was presumed dead may still be writing there.
             remove_tree(of_frame)
 

@@ -96,7 +96,7 @@ def softness_px(source: FloatArray, restored: FloatArray, landmarks: Points) -> 
     low, luma = bt601_luma(source), bt601_luma(restored)
     best_px, best, falls = 0.0, -1.0, 0
     for sigma in _SOFTNESS_PX:
-        agreement = _correlation(low, _blurred(luma, sigma), weight)
+        agreement = correlation(low, _blurred(luma, sigma), weight)
         if agreement > best + _EQUAL:
             best_px, best, falls = sigma, agreement, 0
         elif (falls := falls + 1) == _FALLS:  # wider blurs cost most, and would agree less
@@ -198,8 +198,19 @@ def _face_weight(landmarks: Points) -> FloatArray:
     return mask
 
 
-def _correlation(a: FloatArray, b: FloatArray, weight: FloatArray) -> float:
-    """Return the weighted correlation of Pearson, which is 1 where there is no contrast."""
+def correlation(a: FloatArray, b: FloatArray, weight: FloatArray) -> float:
+    """Return the weighted correlation of Pearson.
+
+    A variance that both pictures are assumed to share makes it 1 where there is no contrast.
+
+    Args:
+        a: (H, W) float32 luma in 8-bit levels.
+        b: (H, W) float32 luma in 8-bit levels.
+        weight: (H, W) float32, at least 0.
+
+    Returns:
+        The correlation in [-1, 1].
+    """
     both, contrast = _moments(a, b, weight)
     return both / contrast
 

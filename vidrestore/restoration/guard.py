@@ -34,7 +34,7 @@ from vidrestore.restoration.compositing.masks import (
     believable,
     usual_landmarks,
 )
-from vidrestore.restoration.expression import PICTURE_PX, departures, softness_px
+from vidrestore.restoration.expression import PICTURE_PX, correlation, departures, softness_px
 from vidrestore.restoration.faces import Face, FaceFrame
 from vidrestore.restoration.statistics import Likeness, RestorationStats
 
@@ -57,9 +57,6 @@ _SHARPNESS_PX = (0.0, 0.6, 1.2, 2.4)
 # Both are blurred by this share of that before the recognizer compares them: at an eighth of the
 # resolution the least cosine of 57 faithful faces rose from 0.32 to 0.41.
 _CALM = 0.5
-
-# Variance, in squared 8-bit levels, of the noise left in the low frequencies of a bad source.
-_RIDGE = 25.0
 
 # Half-axes of the areas that are compared, in distances of the eyes: an eye, the mouth, whose first
 # half-axis is a share of its own width, and the face from the brows to the chin.
@@ -325,7 +322,10 @@ def chosen_judge(
     """
     how = settings.guard
     recognizer = chosen_recognizer(settings, on_event, hashes) if how.identity > 0 else None
-    mesh = chosen_face_mesh(settings, on_event, hashes) if how.expression > 0 else None
+    mesh = None
+    if how.expression > 0:
+        without = "the expressions of restored faces are not compared with their source's"
+        mesh = chosen_face_mesh(settings, on_event, hashes, without=without)
     name = "features" if recognizer is None else recognizer.name
     return SimilarityJudge(recognizer, name, mesh)
 
@@ -379,8 +379,13 @@ class SimilarityJudge:
                 hash of the mesh.
             mesh: The face mesh, or None (the default) to compare no expressions.
         """
-        self._recognise, self._mesh = recognise, mesh
+        self._recognise, self._mesh, self._own_name = recognise, mesh, name
         self.name = name if mesh is None else f"{name}, face mesh {mesh.sha256}"
+
+    def parts(self) -> dict[str, str]:
+        """Return the networks of the judge: what each one is, and a text that names its file."""
+        parts = {} if self._recognise is None else {"the recognizer": self._own_name}
+        return parts if self._mesh is None else parts | {"the face mesh": self._mesh.sha256}
 
     @property
     def knows_people(self) -> bool:
@@ -435,7 +440,7 @@ class SimilarityJudge:
         luma = _luma(pair.restored)
         blurs = [_blurred(luma, sigma) for sigma in _SOFTNESS_PX]
         as_soft = blurs[_likest(low, blurs, areas[-1])]
-        return min(_correlation(low, as_soft, area) for area in areas)
+        return min(correlation(low, as_soft, area) for area in areas)
 
     def identity(self, pair: Pair) -> float | None:
         """Return the cosine of the embeddings of both faces.
@@ -485,17 +490,7 @@ def _blurred(picture: FloatArray, sigma_px: float) -> FloatArray:
 
 def _likest(picture: FloatArray, others: Sequence[FloatArray], area: FloatArray) -> int:
     """Return the index of the picture in `others` that correlates most with `picture`."""
-    return int(np.argmax([_correlation(picture, other, area) for other in others]))
-
-
-def _correlation(a: FloatArray, b: FloatArray, area: FloatArray) -> float:
-    """Return the weighted correlation of Pearson.
-
-    `_RIDGE` is a variance that both pictures are assumed to share.
-    """
-    a, b = (x - np.float32((x * area).sum()) for x in (a, b))
-    both, own, other = (float((x * y * area).sum()) for x, y in ((a, b), (a, a), (b, b)))
-    return (both + _RIDGE) / float(np.sqrt((own + _RIDGE) * (other + _RIDGE)))
+    return int(np.argmax([correlation(picture, other, area) for other in others]))
 
 
 def _areas(landmarks: Points) -> list[FloatArray]:

@@ -107,9 +107,7 @@ def restore_segment(
     stats = RestorationStats(frames=range(segment.first, segment.end))
     first, end = context(segment, analysis, reach_frames(restorers, settings))
     # The other tracks would cost every segment time in proportion to the whole video.
-    tracks, output_tracks = (
-        tracks_within(of.tracks, first, end) for of in (analysis, output_analysis)
-    )
+    tracks, output_tracks = (tracks_within(of, first, end) for of in (analysis, output_analysis))
     # Decoders give the durations of packets, which follow the order of coding.
     durations = [*np.diff(output.pts).tolist(), last_duration(output)]
     device = choose_device(settings.restore)

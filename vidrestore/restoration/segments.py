@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 import av
@@ -101,23 +103,24 @@ def context(segment: Segment, analysis: Analysis, reach_frames: int) -> tuple[in
     Returns:
         (first, end) of a half-open range that lies within the shots of the segment.
     """
-    first = next(start for start, end in analysis.shots if start <= segment.first < end)
-    end = next(end for start, end in analysis.shots if start < segment.end <= end)
+    shots = analysis.shots
+    first = shots[bisect_right(shots, segment.first, key=itemgetter(0)) - 1][0]
+    end = shots[bisect_left(shots, segment.end, key=itemgetter(1))][1]
     return max(first, segment.first - reach_frames), min(end, segment.end + reach_frames)
 
 
-def tracks_within(tracks: Sequence[Track], first: int, end: int) -> list[Track]:
+def tracks_within(analysis: Analysis, first: int, end: int) -> list[Track]:
     """Select the tracks that have a face in some frames.
 
     Args:
-        tracks: The tracks.
+        analysis: The analysis with the tracks.
         first: The first frame.
         end: The frame after the last.
 
     Returns:
         The tracks, in the same order.
     """
-    return [track for track in tracks if track.first_frame < end and first < track.end_frame]
+    return [analysis.tracks[place] for place in analysis.by_frame.within(first, end)]
 
 
 def restorers_used(
@@ -136,11 +139,10 @@ def restorers_used(
         above 0.
     """
     used = []
-    for i, (start, restorer) in enumerate(restorers):
-        last = restorers[i + 1][0] if i + 1 < len(restorers) else end
-        for track in sorted(analysis.tracks, key=lambda track: track.work_px):
-            frames = slice(*(max(0, at - track.first_frame)
-                             for at in (max(first, start), min(end, last))))  # fmt: skip
+    for begin, last, restorer in _stretches_within(restorers, first, end):
+        tracks = tracks_within(analysis, begin, last)
+        for track in sorted(tracks, key=lambda track: track.work_px):
+            frames = slice(*(max(0, at - track.first_frame) for at in (begin, last)))
             if track.strength[frames].any():
                 used.append((track.track_id, restorer.for_crop_size(track.work_px)))
     return used
@@ -291,7 +293,7 @@ def segment_key(
     for role, each in (("source", analysis), *pairing.analyses()):
         digest.update(role.encode())
         _add_frames(digest, each, first, end)
-    for track in tracks_within(analysis.tracks, first, end):
+    for track in tracks_within(analysis, first, end):
         frames = slice(max(0, first - track.first_frame), end - track.first_frame)
         digest.update(repr((track.track_id, track.work_px, track.first_frame)).encode())
         # All frames of the track, since the stages use medians over it.
@@ -317,11 +319,19 @@ def _restorers_within(
     restorers: Sequence[tuple[int, RestorerInfo]], segment: Segment
 ) -> list[tuple[int, tuple[str | None, int | None, int]]]:
     """Return (first frame, what restores) of the stretches that overlap the segment."""
-    return [
-        (max(first, segment.first), _restorer_key(restorer))
-        for i, (first, restorer) in enumerate(restorers)
-        if first < segment.end and (i + 1 == len(restorers) or restorers[i + 1][0] > segment.first)
-    ]
+    stretches = _stretches_within(restorers, segment.first, segment.end)
+    return [(first, _restorer_key(restorer)) for first, _, restorer in stretches]
+
+
+def _stretches_within(
+    restorers: Sequence[tuple[int, RestorerInfo]], first: int, end: int
+) -> Iterator[tuple[int, int, RestorerInfo]]:
+    """Yield (first frame, frame after the last, restorer) of the stretches, cut to [first, end)."""
+    at = max(0, bisect_right(restorers, first, key=itemgetter(0)) - 1)
+    while at < len(restorers) and restorers[at][0] < end:
+        last = restorers[at + 1][0] if at + 1 < len(restorers) else end
+        yield max(first, restorers[at][0]), min(end, last), restorers[at][1]
+        at += 1
 
 
 def _add_frames(digest: hashlib._Hash, analysis: Analysis, first: int, end: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vidrestore.analysis.description import Place, best_views, seconds_at
+from vidrestore.analysis.description import Place, best_views, places_of_people, seconds_at
 from vidrestore.analysis.replay import frames_again
 from vidrestore.analysis.result import Analysis
 from vidrestore.common.errors import UsageError
@@ -106,8 +106,8 @@ def _write_portraits(analysis: Analysis, source: Path, folder: Path) -> None:
 
 
 def _best_of_each(analysis: Analysis, most: int) -> dict[int, list[Place]]:
-    people = sorted({track.person_id for track in analysis.tracks})
-    return {person: best_views(analysis.tracks, person, most) for person in people}
+    people = places_of_people(analysis.tracks)
+    return {person: best_views(analysis.tracks, own, most) for person, own in people.items()}
 
 
 def _views(analysis: Analysis, source: Path, places: Sequence[Place]) -> Mapping[Place, Picture]:

@@ -21,7 +21,7 @@ import torch
 
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.analysis.result import Analysis
-from vidrestore.analysis.tracks import Track, TracksByFrame
+from vidrestore.analysis.tracks import Track
 from vidrestore.common.errors import InputError
 from vidrestore.common.events import OnEvent
 from vidrestore.common.settings import Extent, Settings
@@ -154,7 +154,7 @@ def evaluate(
         chosen_recognizer(settings, None),
         recognise_seconds=settings.people.every_seconds,
     )
-    tracks = TracksByFrame(analysis.tracks)
+    tracks = analysis.by_frame
     clock = _Clock(starts_late=span is not None)
     frames, equal = 0, True
     for together in zip_longest(*videos):

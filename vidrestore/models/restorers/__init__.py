@@ -8,9 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from vidrestore.common.errors import ConfigError, UsageError, VidrestoreError
+from vidrestore.common.errors import (
+    ConfigError,
+    UsageError,
+    VidrestoreError,
+    WeightsError,
+    unknown_name,
+)
+from vidrestore.common.files import check_readable_kind
+from vidrestore.common.settings import RESTORERS
 
 if TYPE_CHECKING:
     import torch
@@ -182,6 +191,26 @@ class Denoiser(Protocol):
             (3, W, W) float32, R'G'B' in [0, 1].
         """
         ...
+
+
+def check_restorer_name(name: str) -> None:
+    """Check, before any work, that a name is that of a restorer or of a weight file.
+
+    Args:
+        name: One of `RESTORERS`, or the path of a weight file.
+
+    Raises:
+        ConfigError: The name is neither of them.
+        WeightsError: There is no such file.
+    """
+    if name in RESTORERS:
+        return
+    if Path(name).suffix.lower() not in FILES:
+        message = unknown_name("restorer", name, RESTORERS)
+        raise ConfigError(f"{message}; or a {', '.join(FILES)} file")
+    check_readable_kind(Path(name), "the weight file", WeightsError)
+    if not Path(name).is_file():
+        raise WeightsError(f"the weight file {name} does not exist; check its name")
 
 
 def check_restorer(restorer: object) -> None:

@@ -23,7 +23,6 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import fft
 
 from vidrestore.imaging.frame import FloatArray
 
@@ -320,6 +319,8 @@ def _density(flat: npt.NDArray[np.float32]) -> Spectrum:
     """
     windowed = flat.reshape(*flat.shape[:-1], _BLOCK_PX, _BLOCK_PX) * _window()
     # One axis after the other: the first needs no more than the rows that are there.
+    from scipy import fft  # loaded once a frame is there: it takes long
+
     waves = fft.fft(fft.rfft(windowed, 2 * _BLOCK_PX), 2 * _BLOCK_PX, axis=-2)
     parts = waves.view(np.float32)
     squares = (parts * parts).sum(axis=-3)
@@ -409,6 +410,8 @@ def _filter(spectrum: Spectrum, among: float) -> FloatArray:
 
     It is no larger than its effect requires.
     """
+    from scipy import fft  # loaded once a frame is there: it takes long
+
     response = fft.irfft2(np.sqrt(spectrum), s=(_BLOCK_PX, _BLOCK_PX))
     middle = np.roll(response, (_REACH_PX, _REACH_PX), axis=(0, 1))
     widest = middle[: 2 * _REACH_PX + 1, : 2 * _REACH_PX + 1]
