@@ -72,7 +72,7 @@ def test_so_does_that_of_an_input(folder: Path, source: str, message: str) -> No
 def test_so_do_those_of_a_redo_and_of_a_given_analysis(folder: Path) -> None:
     status, told, loaded = refused(folder, "restore", "tape.mp4", "file.mp4", "--analysis", "file")
     assert (status, [name for name in loaded if name != "cv2"]) == (1, [])
-    assert "no analysis" in " ".join(told.split())
+    assert "not an analysis" in " ".join(told.split())
     (folder / "out.mp4").write_bytes(b"an output")
     status, told, loaded = refused(folder, "restore", "tape.mp4", "out.mp4", "--redo-shots", "1")
     assert (status, loaded) == (2, [])
