@@ -7,6 +7,7 @@ of the first picture to its position in the second: first(x) = second(x + f(x)).
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -76,10 +77,8 @@ def sample(image: npt.NDArray[Any], flow: FlowField) -> npt.NDArray[Any]:
     Returns:
         An array of the shape of `image`.
     """
-    places = flow.copy()
-    _add_centers(places)
     return np.asarray(
-        cv2.remap(image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+        cv2.remap(image, flow + _centers(*flow.shape[:2]), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
     )
 
 
@@ -329,7 +328,7 @@ def _places(flow: FlowField, side: int) -> _Places:
     if side != flow.shape[0]:
         large = cv2.resize(scaled, (side, side), interpolation=cv2.INTER_LINEAR)
         scaled = np.asarray(large, np.float32)
-    _add_centers(scaled)
+    scaled += _centers(side, side)
     whole, part = cv2.convertMaps(scaled, None, cv2.CV_16SC2)  # type: ignore[call-overload]
     return whole, part
 
@@ -353,8 +352,10 @@ def _moved_by_torch(image: torch.Tensor, flow: FlowField) -> torch.Tensor:
     )[0]
 
 
-def _add_centers(field: FlowField) -> None:
-    """Add to each vector (x, y) of a field the position of its pixel, in place."""
-    height, width = field.shape[:2]
-    field[..., 0] += np.arange(width, dtype=np.float32)
-    field[..., 1] += np.arange(height, dtype=np.float32)[:, None]
+@lru_cache(maxsize=4)
+def _centers(height: int, width: int) -> FlowField:
+    """Return the position (x, y) of each pixel."""
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    places = np.dstack([x, y])
+    places.setflags(write=False)
+    return places
