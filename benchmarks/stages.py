@@ -10,8 +10,8 @@ turns with it. "busy" is CPU over wall x cores of pass two, which neighbors on t
 "longest" is the CPU of the busiest thread over that of all, which they do not: up to 1 / cores all
 cores can be busy. With --before the same of another checkout, in turns with this one.
 
-Without a CLIP: lp_s18 (720p, one close face) and a crowd of seven made of it (1080p). The models
-lie in ../shared/models.
+CLIP is a file, or "crowd": seven faces at 1080p, made of lp_s18. Without one: lp_s18 (720p, one
+close face) and the crowd. The models lie in ../shared/models.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ import imageio_ffmpeg
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+LP, CROWD = SHARED / "clips" / "lp_s18.mp4", Path("crowd")
 GOALS = {("lp_s18", 512): (240, 3.6), ("lp_s18", 2048): (400, None), ("crowd", 512): (850, None)}
 CRF, PRESET, THREADS = "16", "medium", "4"
 ROUNDS = 3
@@ -42,7 +43,7 @@ LEAST_BUSY = 0.9
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("clips", nargs="*", type=Path)
+    parser.add_argument("clips", nargs="*", type=Path, default=[LP, CROWD])
     parser.add_argument("--sizes", nargs="+", type=int, default=[512, 2048])
     parser.add_argument("--frames", type=int, default=36)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
@@ -63,15 +64,13 @@ def main() -> None:
 
 def clips(given: list[Path], folder: Path, frames: int) -> list[Path]:
     """The first frames of each clip, without loss of what the codec of the source can show."""
-    lp = SHARED / "clips" / "lp_s18.mp4"
-    whole = given or [lp]
     made = []
-    for path in whole:
+    for path in given:
         made.append(folder / f"{path.stem}.mp4")
-        ffmpeg("-i", path, "-frames:v", frames, "-crf", 12, made[-1])
-    if not given:
-        made.append(folder / "crowd.mp4")
-        crowd(lp, frames, made[-1])
+        if path == CROWD:
+            crowd(LP, frames, made[-1])
+        else:
+            ffmpeg("-i", path, "-frames:v", frames, "-crf", 12, made[-1])
     return made
 
 
@@ -126,17 +125,17 @@ def compare(clip: Path, size: int, trees: dict[str, Path], rounds: int) -> None:
                for key in runs[0]["ms"]}
         for name, runs in found.items()
     }  # fmt: skip
-    print(f"{'':16}" + "".join(f"{name:>10}" for name in trees))
+    print(f"{'':20}" + "".join(f"{name:>10}" for name in trees))
     for key in dict.fromkeys(key for each in medians.values() for key in each):
-        print(f"{key:16}" + "".join(f"{medians[name].get(key, 0):10.1f}" for name in trees))
+        print(f"{key:20}" + "".join(f"{medians[name].get(key, 0):10.1f}" for name in trees))
     most, ratio = GOALS.get((clip.stem, size), (None, None))
     ratios = "".join(f"{medians[name]['whole run'] / floor:10.1f}" for name in trees)
-    print(f"{'/ transcode':16}{ratios}" + (f"   goal {ratio}" if ratio else ""))
+    print(f"{'/ transcode':20}{ratios}" + (f"   goal {ratio}" if ratio else ""))
     for key in ("busy", "longest"):
         shares = {n: statistics.median(each[key] for each in runs) for n, runs in found.items()}
-        print(f"{key:16}" + "".join(f"{shares[name]:10.2f}" for name in trees))
+        print(f"{key:20}" + "".join(f"{shares[name]:10.2f}" for name in trees))
     if most:
-        print(f"goal of the whole run: {most}")
+        print(f"goals of the whole run {most}, of busy {LEAST_BUSY}")
 
 
 def run(clip: Path, size: int) -> dict[str, Any]:

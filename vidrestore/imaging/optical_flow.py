@@ -16,6 +16,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from vidrestore.imaging.device_copies import to_host
+
 Grey = npt.NDArray[np.uint8]
 FlowField = npt.NDArray[np.float32]
 
@@ -213,7 +215,7 @@ def _reduced_by_torch(crop: torch.Tensor, side: int) -> npt.NDArray[np.float32]:
         levels, area = _area_sums(levels, side)
     else:
         levels = F.interpolate(levels, (side, side), mode="bilinear", align_corners=False)
-    small = levels[0].permute(1, 2, 0).cpu().numpy()
+    small = to_host(levels[0].permute(1, 2, 0).contiguous()).numpy()
     return np.ascontiguousarray(small / np.float32(_STEPS_PER_LEVEL * area))
 
 

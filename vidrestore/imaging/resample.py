@@ -119,7 +119,7 @@ def _rows_reduced(plane: _Plane, count: int) -> _Plane:
     for k in np.setdiff1d(np.arange(count), within):
         output[k] = weights @ plane[np.clip(starts[k] + np.arange(len(weights)), 0, own - 1)]
     # Some rows at a time, which stay in the cache.
-    for some in np.array_split(within, -(-len(within) * width // _CACHED)):
+    for some in np.array_split(within, 1 + len(within) * width // _CACHED):
         if len(some) > 0:
             total = output[some[0] : some[-1] + 1]
             for first, weight in enumerate(weights.tolist(), starts[some[0]]):

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 
 from vidrestore.common.settings import Deflicker
 from vidrestore.common.threads import RunEach, in_turn
+from vidrestore.imaging.device_copies import to_host
 from vidrestore.imaging.filters import gaussian_blur
 from vidrestore.imaging.fine_texture import with_texture
 from vidrestore.imaging.luma import bt601_luma
@@ -465,11 +466,13 @@ def _differing(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 def _share_changed(differs: torch.Tensor, side: int) -> _Plane | None:
     """Return the (side, side) shares of pixels that differ; None where all do."""
-    everywhere = differs.cpu().numpy()
+    if not uses_opencv(differs.device) or len(differs) < side:
+        if differs.all():
+            return None
+        return np.asarray(to_host(F.adaptive_avg_pool2d(differs[None].float(), side)[0]).numpy())
+    everywhere = differs.numpy()
     if everywhere.all():
         return None
-    if len(everywhere) < side:
-        return np.asarray(F.adaptive_avg_pool2d(differs[None].float(), side)[0].cpu())
     small = cv2.resize(everywhere.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
     return np.asarray(small)
 
