@@ -48,6 +48,7 @@ def in_turn(calls: Sequence[Callable[[], T]]) -> list[T]:
     """
     return [call() for call in calls]
 
+
 _POLL_SECONDS = 0.05  # longest wait before a blocked thread notices that the scope is left
 
 

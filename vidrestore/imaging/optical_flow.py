@@ -79,8 +79,9 @@ def sample(image: npt.NDArray[Any], flow: FlowField) -> npt.NDArray[Any]:
     Returns:
         An array of the shape of `image`.
     """
+    places = flow + _centers(*flow.shape[:2])
     return np.asarray(
-        cv2.remap(image, flow + _centers(*flow.shape[:2]), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+        cv2.remap(image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
     )
 
 
