@@ -350,6 +350,18 @@ def test_together_gives_every_result_in_order(helpers: int, count: int) -> None:
     assert not stage_threads()
 
 
+def test_helpers_whose_calls_are_taken_from_them_end_with_the_scope() -> None:
+    def run() -> None:
+        with StageThreads() as threads:
+            run_each = threads.together(2, name="work")
+            until = time.monotonic() + 1.0
+            while time.monotonic() < until:
+                assert run_each([partial(abs, k) for k in range(3)]) == [0, 1, 2]
+        assert not stage_threads()
+
+    within(_PATIENCE_SECONDS, run)
+
+
 def test_together_works_at_the_same_time_and_lends_a_hand() -> None:
     meet = threading.Barrier(3)
 

@@ -256,7 +256,8 @@ class StageThreads:
         """
         if helpers == 0:
             return in_turn
-        waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        # A SimpleQueue waits forever where its time is over when another thread takes the item.
+        waiting: queue.Queue[Callable[[], None]] = queue.Queue()
         for k in range(helpers):
             self._start(partial(self._help, waiting, f"{name} {k}"), f"{name} {k}")
 
@@ -273,7 +274,7 @@ class StageThreads:
 
         return run_each
 
-    def _help(self, waiting: queue.SimpleQueue[Callable[[], None]], name: str) -> None:
+    def _help(self, waiting: queue.Queue[Callable[[], None]], name: str) -> None:
         """Make the calls that wait, until the scope ends."""
         with self._clocked(name):
             while not self._left.is_set():
