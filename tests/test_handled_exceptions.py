@@ -33,6 +33,7 @@ ALLOWED = {
     ("web/server.py", "serve"): "ends the page, as the user asked",
     ("web/server.py", "upload"): "answers the browser with the reason",
     ("common/threads.py", "run"): "hands the error on to the thread that waits for it",
+    ("common/threads.py", "_settle"): "hands the error on to the thread that waits for it",
 }
 """(file, function) whose handlers need no line, and why."""
 

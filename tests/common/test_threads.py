@@ -7,13 +7,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from helpers.videos import stage_threads
 
 from vidrestore.common.errors import VidrestoreError
-from vidrestore.common.threads import StageThreads
+from vidrestore.common.threads import RunEach, StageThreads
 
 _PATIENCE_SECONDS = 10  # for what must happen; only a defect waits that long
 _PROMPT_SECONDS = 2
@@ -336,6 +337,84 @@ def test_an_error_in_each_follows_the_items_before_it(workers: int, bad: int, wh
 def test_leaving_each_stops_all(leave: Callable[[Iterator[int]], None], error: Any) -> None:
     with contextlib.suppress(*([error] if error else [])), StageThreads() as threads:
         leave(threads.each(itertools.count(), [slowly(s) for s in range(3)], depth=2, name="work"))
+    assert not stage_threads()
+
+
+@pytest.mark.parametrize("helpers", [0, 1, 3])
+@pytest.mark.parametrize("count", [0, 1, 2, 9])
+def test_together_gives_every_result_in_order(helpers: int, count: int) -> None:
+    with StageThreads() as threads:
+        run_each = threads.together(helpers, name="work")
+        for _ in range(3):
+            assert run_each([partial(slowly(k), k) for k in range(count)]) == list(range(count))
+    assert not stage_threads()
+
+
+def test_helpers_whose_calls_are_taken_from_them_end_with_the_scope() -> None:
+    def run() -> None:
+        with StageThreads() as threads:
+            run_each = threads.together(2, name="work")
+            until = time.monotonic() + 1.0
+            while time.monotonic() < until:
+                assert run_each([partial(abs, k) for k in range(3)]) == [0, 1, 2]
+        assert not stage_threads()
+
+    within(_PATIENCE_SECONDS, run)
+
+
+def test_together_works_at_the_same_time_and_lends_a_hand() -> None:
+    meet = threading.Barrier(3)
+
+    def work(item: int) -> int:
+        meet.wait(_PATIENCE_SECONDS)
+        return item
+
+    with StageThreads() as threads:
+        run_each = threads.together(2, name="work")
+        assert run_each([partial(work, k) for k in range(3)]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("error", [StageError("no"), TimeoutError("no")])
+@pytest.mark.parametrize("bad", [0, 3])
+def test_an_error_in_calls_together_reaches_the_caller(error: Exception, bad: int) -> None:
+    def work(item: int) -> int:
+        if item == bad:
+            raise error
+        return item
+
+    def run() -> None:
+        with pytest.raises(type(error)), StageThreads() as threads:
+            threads.together(2, name="work")([partial(work, k) for k in range(5)])
+
+    within(_PATIENCE_SECONDS, run)
+    assert not stage_threads()
+
+
+def test_leaving_ends_a_stage_that_waits_for_its_helpers() -> None:
+    begun, is_left = threading.Event(), threading.Event()
+
+    def block(in_helper: list[bool]) -> None:
+        # The stage itself comes back at once, and waits for the helper.
+        if threading.current_thread().name.startswith("help"):
+            in_helper.append(True)
+            begun.set()
+            is_left.wait(_PATIENCE_SECONDS)
+        else:
+            begun.wait(_PATIENCE_SECONDS)
+
+    def items(run_each: RunEach, seen: list[bool]) -> Iterator[int]:
+        run_each([partial(block, seen)] * 2)
+        yield 1
+
+    def run() -> None:
+        seen: list[bool] = []
+        with StageThreads() as threads:
+            threads.background(items(threads.together(1, name="help"), seen), depth=1, name="stage")
+            assert begun.wait(_PATIENCE_SECONDS)
+            threading.Timer(0.3, is_left.set).start()
+        assert seen == [True]
+
+    within(_PATIENCE_SECONDS, run)
     assert not stage_threads()
 
 

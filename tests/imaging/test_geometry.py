@@ -95,7 +95,8 @@ def test_warp_there_and_back_returns_a_smooth_picture():
     assert (corners > 0).all()
     assert (corners < 127).all()
     assert inside.shape == (1, 96, 128)
-    assert (back - picture)[:, 40:60, 50:70].abs().max() < 4e-3
+    # Both ways round positions to 1/32 of a pixel, and the picture spans 2, not 1.
+    assert (back - picture)[:, 40:60, 50:70].abs().max() < 5e-3
 
 
 def test_shrinking_does_not_alias():

@@ -5,16 +5,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.media import Unchanged, frames_of, info_of, mild_image, planes_of
+from helpers.media import Unchanged, frames_of, info_of, mild_image, plain_face, planes_of
 from helpers.pasting import paste
 from skimage import data
 
 from vidrestore.analysis.tracks import Track, work_size
 from vidrestore.common.settings import Restore
 from vidrestore.imaging import color
-from vidrestore.imaging.resample import resample, sampling_grid, squared
+from vidrestore.imaging import resample as module
+from vidrestore.imaging.resample import resample, sampling_grid, squared, squared_into, warp
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.crop import crop
+from vidrestore.restoration.faces import FaceFrame
 from vidrestore.restoration.statistics import RestorationStats
 
 PLATE_PX = 1024
@@ -193,3 +195,59 @@ def test_a_picture_of_equal_size_is_left_as_it_is():
     image = torch.rand((3, 20, 30), generator=torch.Generator().manual_seed(0))
     identity = np.array([[1.0, 0, 0], [0, 1.0, 0]])
     torch.testing.assert_close(resample(image, identity, 20, 30), image, atol=1e-5, rtol=0)
+
+
+def photograph(side: int) -> torch.Tensor:
+    """(3, side, side) in [0, 1], with detail up to the border."""
+    picture = cv2.resize(data.astronaut(), (side, side), interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(picture.astype(np.float32).transpose(2, 0, 1) / 255)
+
+
+@pytest.mark.parametrize(("own", "side"), [(64, 256), (256, 64), (256, 128), (192, 64), (256, 96)])
+def test_opencv_and_torch_scale_alike(own, side, monkeypatch):
+    """Rows at whole steps are computed by themselves on the processor."""
+    crop_here = photograph(own)
+    found = squared(crop_here, side)
+    into = torch.full((3, side, side), float("nan"))
+    squared_into(crop_here, into)
+    assert torch.equal(into, found)
+    monkeypatch.setattr(module, "uses_opencv", lambda device: False)
+    wanted = squared(crop_here, side)
+    apart = 255 * (found - wanted).abs()
+    if own % side == 0 or own < side:
+        assert apart[:, 2:-2, 2:-2].max() <= 0.01
+        assert apart.max() <= 5  # what is repeated at the border is filtered here, and not there
+    else:  # OpenCV rounds positions.
+        assert apart.max() <= 2
+        assert apart.square().mean().sqrt() <= 0.2
+
+
+@pytest.mark.parametrize("scale", [0.6, 1.0, 1.7, 5.0])
+def test_opencv_and_torch_read_alike(scale, monkeypatch):
+    picture = photograph(512)
+    turned = np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]) * scale
+    matrix = np.column_stack([turned, [40.3, 7.8]])
+    ways = {
+        "resample": lambda: resample(picture, matrix, 80, 90),
+        "bicubic": lambda: warp(picture, matrix, 80, 90, mode="bicubic"),
+        "bilinear": lambda: warp(picture, matrix, 80, 90, mode="bilinear"),
+    }
+    found = {name: way() for name, way in ways.items()}
+    monkeypatch.setattr(module, "uses_opencv", lambda device: False)
+    for name, way in ways.items():
+        apart = 255 * (found[name] - way())
+        assert apart.square().mean().sqrt() <= 0.4, name
+        assert apart.abs().max() <= 4, name
+
+
+def test_a_restorer_may_change_its_input():
+    class InPlace(Unchanged):
+        def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+            return windows.mul_(0.5)[:, 0]
+
+    source = photograph(64)
+    (frame,) = frames_of([mild_image(64, 64, "yuv420p", 0)])
+    given = FaceFrame(frame, (plain_face(source.clone()),))
+    (out,) = restore(iter([given]), InPlace(), RestorationStats(), how=Restore())
+    assert torch.equal(out.faces[0].source, source)
+    assert torch.equal(out.faces[0].restored, source * 0.5)

@@ -15,7 +15,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Restore
 from vidrestore.imaging.frame import Frame
 from vidrestore.models import devices, factory
-from vidrestore.models.devices import choose_device, has_room, to_device, to_host, what_fits
+from vidrestore.models.devices import choose_device, has_room, what_fits
 from vidrestore.models.restorers import Restorer, all_finite
 from vidrestore.models.restorers.adaptive import AdaptiveGpen, tier_for
 from vidrestore.models.restorers.gpen import Gpen
@@ -257,15 +257,3 @@ def test_a_face_is_finite_as_a_whole() -> None:
     faces[1, 2, 3, 4] = float("nan")
     faces[2, 0, 0, 0], faces[2, 1, 1, 1] = float("inf"), float("-inf")
     assert all_finite(faces).tolist() == [True, False, False, True]
-
-
-def test_nothing_crosses_on_a_processor() -> None:
-    tensor = torch.rand(3, 4)
-    assert to_host(tensor) is tensor
-    assert to_device(tensor, torch.device("cpu")) is tensor
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_what_crosses_comes_back() -> None:
-    tensor = torch.rand(3, 64, 64)[:, ::2].to(torch.float32)
-    assert torch.equal(to_host(to_device(tensor, CUDA) * 2), tensor * 2)

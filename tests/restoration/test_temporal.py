@@ -37,10 +37,11 @@ from helpers.simulation import (
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Deflicker
+from vidrestore.common.threads import StageThreads
 from vidrestore.imaging import fine_texture, optical_flow
 from vidrestore.restoration import temporal
 from vidrestore.restoration.faces import FaceFrame
-from vidrestore.restoration.temporal import REACH_FRAMES, deflicker
+from vidrestore.restoration.temporal import REACH_FRAMES, averaged, deflicker, prepared
 from vidrestore.review import metrics
 
 N, SIDE = 20, 256
@@ -212,6 +213,28 @@ def test_no_more_is_held_than_is_stated():
         assert sum(source for source, _ in alive) <= REACH_FRAMES + 1
         assert sum(result for _, result in alive) <= 2 * REACH_FRAMES + 1
         del out
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_threads_change_nothing(count: int):
+    frames = [
+        two.with_faces((*one.faces, replace(two.faces[0], track_id=1)))
+        for one, two in zip(boiling(10), boiling(10, seed=1), strict=True)
+    ]
+    alone = steadied(frames, detail=1.0)
+    how = Deflicker(amount=1.0, detail=1.0)
+    with StageThreads() as threads:
+        run_each = threads.together(count - 1, name="faces")
+        ready = threads.background(
+            prepared(iter(frames), how, run_each=run_each), depth=1, name="motion"
+        )
+        out = list(threads.each(ready, [averaged] * count, depth=1, name="deflicker"))
+    assert [f.frame for f in out] == [f.frame for f in alone]
+    for one, other in zip(out, alone, strict=True):
+        assert [face.track_id for face in one.faces] == [0, 1]
+        for face, same in zip(one.faces, other.faces, strict=True):
+            assert not torch.equal(face.restored, face.source)
+            assert torch.equal(face.restored, same.restored)
 
 
 def test_small_fields_take_no_more_memory_than_is_stated():

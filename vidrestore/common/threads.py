@@ -6,11 +6,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import cycle
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from vidrestore.common.errors import VidrestoreError
 from vidrestore.common.events import OnEvent, PassTimes
@@ -18,6 +20,34 @@ from vidrestore.common.stage_times import StageTime
 
 S = TypeVar("S")
 T = TypeVar("T")
+
+
+class RunEach(Protocol):
+    """Calls functions that do not depend on each other."""
+
+    def __call__(self, calls: Sequence[Callable[[], T]]) -> list[T]:
+        """Call each function once.
+
+        Args:
+            calls: The functions.
+
+        Returns:
+            Their results, in order.
+        """
+        ...
+
+
+def in_turn(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """Call functions one after the other.
+
+    Args:
+        calls: The functions.
+
+    Returns:
+        Their results, in order.
+    """
+    return [call() for call in calls]
+
 
 _POLL_SECONDS = 0.05  # longest wait before a blocked thread notices that the scope is left
 
@@ -165,6 +195,11 @@ class StageThreads:
                     if close is not None:
                         close()
 
+        self._start(run, name)
+        return self._take(results)
+
+    def _start(self, run: Callable[[], None], name: str) -> None:
+        self.times.setdefault(name, StageTime())  # in the order of the pipeline
         thread = threading.Thread(target=run, name=name, daemon=True)
         try:
             thread.start()
@@ -174,7 +209,6 @@ class StageThreads:
                 "enough memory, or too many threads run; free some and run the command again"
             ) from error
         self._threads.append(thread)
-        return self._take(results)
 
     def each(
         self, items: Iterable[S], works: Sequence[Callable[[S], T]], *, depth: int, name: str
@@ -190,22 +224,80 @@ class StageThreads:
             depth: The number of results by which each thread may run ahead, at least 1.
             name: The name of the stage; a number is appended for each thread.
 
-        Yields:
-            The results, in the order of the items.
+        Returns:
+            An iterator over the results, in the order of the items.
 
         Raises:
             VidrestoreError: A thread cannot be started.
         """
         distributor = _Distributor(iter(items), len(works), self._left, self._own_time)
-        results = [
-            self.background(map(work, distributor.items_of(k)), depth=depth, name=f"{name} {k}")
-            for k, work in enumerate(works)
-        ]
-        for result in cycle(results):
-            item = next(result, _End)
-            if item is _End:
-                return
-            yield cast(T, item)
+        return _dealt(
+            [
+                self.background(map(work, distributor.items_of(k)), depth=depth, name=f"{name} {k}")
+                for k, work in enumerate(works)
+            ]
+        )
+
+    def together(self, helpers: int, *, name: str) -> RunEach:
+        """Start threads that help another thread to call functions.
+
+        The function that is returned waits until all calls are done, and raises the error of the
+        first one that failed. It works on the calls, too, and gives single calls to no helper.
+
+        Args:
+            helpers: The number of threads that help; 0: none, and the calls are made in turn.
+            name: The name of the stage; a number is appended for each thread.
+
+        Returns:
+            The function; only one thread may use it at a time.
+
+        Raises:
+            VidrestoreError: A thread cannot be started.
+        """
+        if helpers == 0:
+            return in_turn
+        # A SimpleQueue waits forever where its time is over when another thread takes the item.
+        waiting: queue.Queue[Callable[[], None]] = queue.Queue()
+        for k in range(helpers):
+            self._start(partial(self._help, waiting, f"{name} {k}"), f"{name} {k}")
+
+        def run_each(calls: Sequence[Callable[[], T]]) -> list[T]:
+            if len(calls) < 2:
+                return in_turn(calls)
+            results: list[Future[T]] = [Future() for _ in calls]
+            for result, call in zip(results, calls, strict=True):
+                waiting.put(partial(_settle, result, call))
+            with suppress(queue.Empty):
+                while True:
+                    waiting.get_nowait()()
+            return [self._result(each) for each in results]
+
+        return run_each
+
+    def _help(self, waiting: queue.Queue[Callable[[], None]], name: str) -> None:
+        """Make the calls that wait, until the scope ends."""
+        with self._clocked(name):
+            while not self._left.is_set():
+                began = time.perf_counter()
+                try:
+                    call = waiting.get(timeout=_POLL_SECONDS)
+                except queue.Empty:
+                    continue
+                finally:
+                    self._own_time().starved_seconds += time.perf_counter() - began
+                call()
+                self._own_time().items += 1
+
+    def _result(self, future: Future[T]) -> T:
+        """Wait for a result; raise _Cancelled where the scope has ended."""
+        began = time.perf_counter()
+        try:
+            while not self._left.is_set():
+                if wait([future], timeout=_POLL_SECONDS).done:
+                    return future.result()
+            raise _Cancelled
+        finally:
+            self._own_time().starved_seconds += time.perf_counter() - began
 
     @contextmanager
     def _clocked(self, name: str) -> Iterator[None]:
@@ -260,6 +352,23 @@ class StageThreads:
                 raise item.error
             yield cast(T, item)
         raise _Cancelled
+
+
+def _dealt(lanes: Sequence[Iterator[T]]) -> Iterator[T]:
+    """Yield an item of each iterator in turn, until one ends."""
+    for lane in cycle(lanes):
+        item = next(lane, _End)
+        if item is _End:
+            return
+        yield cast(T, item)
+
+
+def _settle(result: Future[T], call: Callable[[], T]) -> None:
+    """Call a function, and keep its result or its error."""
+    try:
+        result.set_result(call())
+    except BaseException as error:
+        result.set_exception(error)
 
 
 class Stopwatch:

@@ -7,6 +7,7 @@ of the first picture to its position in the second: first(x) = second(x + f(x)).
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -14,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+
+from vidrestore.imaging.device_copies import to_host
 
 Grey = npt.NDArray[np.uint8]
 FlowField = npt.NDArray[np.float32]
@@ -76,8 +79,7 @@ def sample(image: npt.NDArray[Any], flow: FlowField) -> npt.NDArray[Any]:
     Returns:
         An array of the shape of `image`.
     """
-    places = flow.copy()
-    _add_centers(places)
+    places = flow + _centers(*flow.shape[:2])
     return np.asarray(
         cv2.remap(image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
     )
@@ -214,7 +216,7 @@ def _reduced_by_torch(crop: torch.Tensor, side: int) -> npt.NDArray[np.float32]:
         levels, area = _area_sums(levels, side)
     else:
         levels = F.interpolate(levels, (side, side), mode="bilinear", align_corners=False)
-    small = levels[0].permute(1, 2, 0).cpu().numpy()
+    small = to_host(levels[0].permute(1, 2, 0).contiguous()).numpy()
     return np.ascontiguousarray(small / np.float32(_STEPS_PER_LEVEL * area))
 
 
@@ -329,7 +331,7 @@ def _places(flow: FlowField, side: int) -> _Places:
     if side != flow.shape[0]:
         large = cv2.resize(scaled, (side, side), interpolation=cv2.INTER_LINEAR)
         scaled = np.asarray(large, np.float32)
-    _add_centers(scaled)
+    scaled += _centers(side, side)
     whole, part = cv2.convertMaps(scaled, None, cv2.CV_16SC2)  # type: ignore[call-overload]
     return whole, part
 
@@ -353,8 +355,10 @@ def _moved_by_torch(image: torch.Tensor, flow: FlowField) -> torch.Tensor:
     )[0]
 
 
-def _add_centers(field: FlowField) -> None:
-    """Add to each vector (x, y) of a field the position of its pixel, in place."""
-    height, width = field.shape[:2]
-    field[..., 0] += np.arange(width, dtype=np.float32)
-    field[..., 1] += np.arange(height, dtype=np.float32)[:, None]
+@lru_cache(maxsize=4)
+def _centers(height: int, width: int) -> FlowField:
+    """Return the position (x, y) of each pixel."""
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    places = np.dstack([x, y])
+    places.setflags(write=False)
+    return places

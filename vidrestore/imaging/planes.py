@@ -291,7 +291,7 @@ def add(image: av.VideoFrame, index: int, rect: Rect, difference: torch.Tensor, 
         bits: The number of bits per sample; sums are clipped to 0 .. 2**bits - 1.
     """
     view = plane(image, index)[rect.y0 : rect.y1, rect.x0 : rect.x1]
-    total = np.rint(difference.cpu().numpy())
+    total = np.rint(difference.numpy())
     total += view
     np.copyto(view, total.clip(0, 2**bits - 1, out=total), casting="unsafe")
 

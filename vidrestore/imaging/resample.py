@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from vidrestore.imaging.filters import smoothstep
 from vidrestore.imaging.geometry import Matrix
+from vidrestore.imaging.optical_flow import uses_opencv
 
 # Pictures are halved by boxes while at least this many of their pixels fall on one target pixel.
 # The frequencies that alias in a halving lie far above the cutoff of the filter that follows.
@@ -26,6 +27,13 @@ _FULL_FROM = 1.25
 # its Kaiser window. It does not average over a pixel besides: that took a tenth of the contrast at
 # a quarter of a cycle and a third at 0.4, and aliasing and shimmer were no less.
 _CUTOFF, _LOBES, _KAISER = 0.447, 3, 3.0
+# The weights of bicubic interpolation in the middle of two pixels, by torch and OpenCV.
+_MIDDLE = np.array([-0.09375, 0.59375, 0.59375, -0.09375], np.float32)
+# The number of samples that are added up at a time.
+_CACHED = 1 << 16
+_FLAGS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+
+_Plane = npt.NDArray[np.float32]
 
 
 def squared(crops: torch.Tensor, side: int) -> torch.Tensor:
@@ -42,13 +50,82 @@ def squared(crops: torch.Tensor, side: int) -> torch.Tensor:
     if crops.shape[-1] == side:
         return crops
     flat = crops.flatten(0, -3)
+    shape = (*crops.shape[:-2], side, side)
+    if _by_opencv(crops):
+        output = np.empty((len(flat), side, side), np.float32)
+        for plane, scaled in zip(flat.numpy(), output, strict=True):
+            _square(plane, scaled)
+        return torch.from_numpy(output).reshape(shape)
     if crops.shape[-1] > side:
         step = crops.shape[-1] / side
         place = np.array([[step, 0, (step - 1) / 2], [0, step, (step - 1) / 2]])
         flat = resample(flat, place, side, side)
     else:
         flat = F.interpolate(flat[None], (side, side), mode="bicubic", align_corners=False)[0]
-    return flat.clamp(0, 1).reshape(*crops.shape[:-2], side, side)
+    return flat.clamp(0, 1).reshape(shape)
+
+
+def squared_into(crop: torch.Tensor, output: torch.Tensor) -> None:
+    """Scale a square crop as `squared` does, or copy it, into memory that is there.
+
+    Args:
+        crop: (C, W, W) float32 in [0, 1].
+        output: (C, side, side) float32 on the device of `crop`; it is overwritten.
+    """
+    if not _by_opencv(crop):
+        output.copy_(squared(crop, output.shape[-1]))
+        return
+    for plane, scaled in zip(crop.numpy(), output.numpy(), strict=True):
+        _square(plane, scaled)
+
+
+def _by_opencv(image: torch.Tensor) -> bool:
+    return uses_opencv(image.device) and image.dtype == torch.float32
+
+
+def _square(plane: _Plane, output: _Plane) -> None:
+    """Scale a square plane to that of `output`, clipped to [0, 1]."""
+    own, side = len(plane), len(output)
+    if own == side:
+        np.copyto(output, plane)
+        return
+    if own < side:
+        cv2.resize(plane, (side, side), dst=output, interpolation=cv2.INTER_CUBIC)
+    elif own % side == 0 and own < _HALVE_FROM * side:
+        across = cv2.transpose(_rows_reduced(plane, side))
+        cv2.transpose(_rows_reduced(np.asarray(across, np.float32), side), dst=output)
+    else:
+        step = own / side
+        place = np.array([[step, 0, (step - 1) / 2], [0, step, (step - 1) / 2]])
+        output[...] = resample(torch.from_numpy(plane)[None], place, side, side)[0].numpy()
+    np.clip(output, 0, 1, out=output)
+
+
+def _rows_reduced(plane: _Plane, count: int) -> _Plane:
+    """Return (count, w) rows of an (n, w) plane, low-passed and interpolated as by `resample`.
+
+    n is a multiple of `count`. Only the rows that are wanted are computed, which takes half the
+    time of a filter for all.
+    """
+    own, width = plane.shape
+    step = own // count
+    weights = _kernel(step)
+    if step % 2 == 0:
+        # Rows of the result lie between two of the plane, where bicubic interpolation reads them.
+        weights = np.convolve(weights, _MIDDLE)
+    starts = step * np.arange(count) + (step - len(weights)) // 2
+    within = np.flatnonzero((starts >= 0) & (starts + len(weights) <= own))
+    output = np.zeros((count, width), np.float32)
+    for k in np.setdiff1d(np.arange(count), within):
+        output[k] = weights @ plane[np.clip(starts[k] + np.arange(len(weights)), 0, own - 1)]
+    # Some rows at a time, which stay in the cache.
+    for some in np.array_split(within, 1 + len(within) * width // _CACHED):
+        if len(some) > 0:
+            total = output[some[0] : some[-1] + 1]
+            for first, weight in enumerate(weights.tolist(), starts[some[0]]):
+                rows = plane[first : first + step * len(some) : step][: len(some)]
+                cv2.scaleAdd(rows, weight, total, dst=total)
+    return output
 
 
 def warp(
@@ -57,7 +134,8 @@ def warp(
     """Sample an image at every pixel center of a target.
 
     The image is first halved by 2 x 2 boxes as long as more than two of its pixels fall on one
-    pixel of the target, so that nothing aliases.
+    pixel of the target, so that nothing aliases. On the processor positions are rounded to 1/32 of
+    a pixel, as OpenCV does it.
 
     Convention: `source_from_target` maps target pixel centers to pixel centers of `image`, (x, y);
     beyond the edge of the image its border is repeated.
@@ -79,6 +157,8 @@ def warp(
         image = F.avg_pool2d(image[None], 2, ceil_mode=True, count_include_pad=False)[0]
         matrix = matrix / 2
         matrix[:, 2] -= 0.25
+    if _by_opencv(image):
+        return _read(image, matrix, height, width, _FLAGS[mode])
     rows, columns = image.shape[1:]
     theta = torch.as_tensor(matrix, dtype=torch.float32, device=image.device)
     x = torch.arange(width, dtype=torch.float32, device=image.device)
@@ -127,7 +207,8 @@ def resample(
 
     Where several image pixels fall on one target pixel, the image is low-passed first. Bicubic
     interpolation (Keys, IEEE TASSP 29(6), 1981) then reads the target from it, so the result does
-    not depend on where in a target pixel the image pixels lie.
+    not depend on where in a target pixel the image pixels lie. On the processor positions are
+    rounded to 1/32 of a pixel, as OpenCV does it.
 
     Convention: `source_from_target` maps target pixel centers to pixel centers of `image`, (x, y);
     beyond the edge of the image its border is repeated.
@@ -151,11 +232,26 @@ def resample(
         matrix[:, 2] -= 0.25
     if max(steps) > _NEARLY_ONE:
         image = _filtered(image, *(_kernel(step) for step in steps))
+    if _by_opencv(image):
+        return _read(image, matrix, height, width, cv2.INTER_CUBIC)
     size = (image.shape[1], image.shape[2])
     grid = sampling_grid(matrix, height, width, size, image.device)
     return F.grid_sample(
         image[None], grid, mode="bicubic", padding_mode="border", align_corners=False
     )[0]
+
+
+def _read(
+    image: torch.Tensor, source_from_target: Matrix, height: int, width: int, how: int
+) -> torch.Tensor:
+    """Read an image at every pixel center of a target by OpenCV, to 1/32 of a pixel."""
+    output = np.empty((len(image), height, width), np.float32)
+    for plane, target in zip(image.numpy(), output, strict=True):
+        cv2.warpAffine(
+            plane, source_from_target, (width, height), dst=target,
+            flags=how | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
+        )  # fmt: skip
+    return torch.from_numpy(output)
 
 
 def _steps(matrix: Matrix) -> tuple[float, float]:
@@ -219,7 +315,7 @@ def _filtered(
     image: torch.Tensor, across: npt.NDArray[Any], down: npt.NDArray[Any]
 ) -> torch.Tensor:
     """Filter an image along both axes; its border is repeated."""
-    if image.device.type == "cpu":
+    if uses_opencv(image.device):
         # OpenCV takes an eighth of the time of torch's convolution of single channels.
         planes = np.empty(image.shape, np.float32)
         for plane, output in zip(image.numpy(), planes, strict=True):

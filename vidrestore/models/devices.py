@@ -183,37 +183,3 @@ def _has_nvidia() -> bool:
 
 def _first_line(message: object) -> str:
     return (str(message).strip() or type(message).__name__).splitlines()[0].rstrip(".")
-
-
-def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy a tensor to a device, without waiting for the copy.
-
-    Later work in the same stream runs after the copy.
-
-    Args:
-        tensor: The tensor, of any shape and type.
-        device: The device.
-
-    Returns:
-        The copy; the tensor itself where it is there already.
-    """
-    if device.type != "cuda" or tensor.device.type != "cpu":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
-
-
-def to_host(tensor: torch.Tensor) -> torch.Tensor:
-    """Copy a tensor to the memory of the processor, and wait for the copy.
-
-    Args:
-        tensor: The tensor, of any shape and type.
-
-    Returns:
-        The copy; the tensor itself where it is there already.
-    """
-    if tensor.device.type != "cuda":
-        return tensor.cpu()
-    host = torch.empty_like(tensor, device="cpu", pin_memory=True)
-    host.copy_(tensor, non_blocking=True)
-    torch.cuda.current_stream(tensor.device).synchronize()
-    return host

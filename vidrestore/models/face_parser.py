@@ -21,6 +21,7 @@ import torch.nn.functional as F
 
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.settings import Extent
+from vidrestore.imaging.device_copies import to_host
 from vidrestore.imaging.filters import box_blur
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.geometry import GRID_PX
@@ -105,7 +106,7 @@ class Parser:
         fitted = F.interpolate(
             crop[None].float(), size, mode="bilinear", antialias=True, align_corners=False
         )
-        (logits,) = self._run(fitted.clamp(0, 1).cpu().numpy())
+        (logits,) = self._run(to_host(fitted.clamp(0, 1)).numpy())
         classes = logits[0].argmax(axis=0)
         face, head, *regions = (
             _share(classes, members) for members in (_FACE, _HEAD, *_REGIONS.values())

@@ -8,6 +8,7 @@ import torch
 
 from vidrestore.analysis.tracks import Track, TracksByFrame
 from vidrestore.imaging import color, transfer
+from vidrestore.imaging.device_copies import to_device
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import (
     Matrix,
@@ -20,7 +21,6 @@ from vidrestore.imaging.geometry import (
 )
 from vidrestore.imaging.planes import layout
 from vidrestore.imaging.resample import warp
-from vidrestore.models.devices import to_device
 from vidrestore.restoration.faces import Face, FaceFrame
 
 # The outermost samples of a crop are interpolated from so many pixels beyond its corners.

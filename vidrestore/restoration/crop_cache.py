@@ -19,6 +19,7 @@ from vidrestore.common.checksums import ChecksumError, checked_content, checksum
 from vidrestore.common.errors import is_disk_full
 from vidrestore.common.files import remove_tree, written_atomically
 from vidrestore.common.handled import logged
+from vidrestore.imaging.device_copies import to_host
 
 ROOM_BYTES = 10**9
 """The number of bytes of the disk that must stay free when a crop of an unfinished segment is
@@ -77,7 +78,7 @@ class CropCache:
         kept = self._digests.get(crop)
         if kept is None:
             digest = hashlib.sha256(repr(crop.shape).encode())
-            digest.update(np.ascontiguousarray(crop.cpu().numpy()).data)
+            digest.update(np.ascontiguousarray(to_host(crop).numpy()).data)
             kept = self._digests[crop] = digest.digest()
         return kept
 
@@ -134,7 +135,8 @@ class CropCache:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         half = crop.half()
-        samples = (half if torch.equal(half.float(), crop) else crop).cpu().numpy()
+        kept = half if torch.equal(half.float(), crop) else crop
+        samples = to_host(kept).numpy()
         content = _header(samples.dtype.str, samples.shape[-1]) + samples.tobytes()
         with written_atomically(path, lasting=False) as part, part.open("wb") as file:
             file.write(content)

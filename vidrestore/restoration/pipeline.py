@@ -17,6 +17,7 @@ from vidrestore.analysis.result import Analysis, frames_of_output, in_output, is
 from vidrestore.common.counting import counted
 from vidrestore.common.errors import ChangedSourceError
 from vidrestore.common.settings import Deflicker, Settings
+from vidrestore.common.system import usable_cores
 from vidrestore.common.threads import StageThreads
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.media.codecs import Encoding
@@ -42,11 +43,13 @@ from vidrestore.restoration.plate import enlarged, onto_plate
 from vidrestore.restoration.segments import Segment, context, tracks_within
 from vidrestore.restoration.statistics import RestorationStats
 from vidrestore.restoration.swap import only_swapped
-from vidrestore.restoration.temporal import deflicker
+from vidrestore.restoration.temporal import averaged, prepared
 from vidrestore.restoration.upscaling import open_scaler
 
 _LARGEST_CROP_PX = 2048
 _FEW_FRAMES = 8
+# More threads would only hold more frames: the other stages are slower then.
+_MOST_THREADS = 4
 
 
 def restore_segment(
@@ -140,8 +143,9 @@ def restore_segment(
         needed = _needed(first, end, analysis, restorers, settings)
         restored = _restored(faces, restorers, stats, settings, device, crops, needed)
         restored_faces = threads.background(restored, depth=depth, name="restore")
-        deflickered = deflicker(restored_faces, _deflicker(restorers, settings))
-        deflickered_faces = threads.background(deflickered, depth=depth, name="deflicker")
+        deflickered_faces = _deflickered(
+            restored_faces, _deflicker(restorers, settings), threads, device
+        )
         guarded = guard(deflickered_faces, judge, stats, settings.guard, tracks=tracks)
         # Depth 1: a face that waits takes 24 W^2 bytes, and the guard already keeps some frames.
         guarded_faces = threads.background(guarded, depth=1, name="guard")
@@ -214,6 +218,21 @@ def _restored(
             denoiser=denoiser,
             needed=needed,
         )
+
+
+def _deflickered(
+    faces: Iterator[FaceFrame], how: Deflicker, threads: StageThreads, device: torch.device
+) -> Iterator[FaceFrame]:
+    """Deflicker in several threads: the faces of a frame at once, and several frames at once."""
+    if how.amount == 0:
+        return faces
+    # The work of a device is done by the device.
+    count = 1 if device.type == "cuda" else min(usable_cores(), _MOST_THREADS)
+    run_each = threads.together(count - 1, name="deflicker, faces")
+    ready = threads.background(
+        prepared(faces, how, run_each=run_each), depth=1, name="deflicker, motion"
+    )
+    return threads.each(ready, [averaged] * count, depth=1, name="deflicker")
 
 
 def _woven(frames: Iterator[Frame], analysis: Analysis) -> Iterator[Frame]:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from vidrestore.analysis.tracks import Track
+from vidrestore.imaging.device_copies import to_host
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import Matrix, crop_matrix
 from vidrestore.restoration import swap
@@ -153,4 +154,4 @@ def graded(picture: torch.Tensor, grade: Grade) -> torch.Tensor:
 
 def _small(picture: torch.Tensor) -> npt.NDArray[Any]:
     """Return (n, 3) colors, without detail that only one of two pictures has."""
-    return F.adaptive_avg_pool2d(picture, GRID_PX).flatten(1).T.double().cpu().numpy()
+    return to_host(F.adaptive_avg_pool2d(picture, GRID_PX).flatten(1).T.double()).numpy()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import chain, repeat
 from typing import TypeVar
 
@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 
 from vidrestore.common.settings import Deflicker
+from vidrestore.common.threads import RunEach, in_turn
+from vidrestore.imaging.device_copies import to_host
 from vidrestore.imaging.filters import gaussian_blur
 from vidrestore.imaging.fine_texture import with_texture
 from vidrestore.imaging.luma import bt601_luma
@@ -101,8 +103,45 @@ def deflicker(
     Yields:
         The frames in order, `REACH_FRAMES` later, or at once where `causal` is set.
     """
+    yield from map(averaged, prepared(frames, how, causal=causal))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A frame whose restored crops wait to be warped and averaged."""
+
+    frame: FaceFrame
+    """The frame with the faces as the restorer made them."""
+    averages: tuple[Average | None, ...] = ()
+    """What becomes of each face, in their order; None where a face stays as it is. Empty where all
+    do.
+    """
+
+
+def prepared(
+    frames: Iterator[FaceFrame],
+    how: Deflicker,
+    *,
+    causal: bool = False,
+    run_each: RunEach = in_turn,
+) -> Iterator[Prepared]:
+    """Find out how the restored crops agree with their neighbors in time.
+
+    This is the first half of `deflicker`; `averaged` is the other one. Frames can be averaged in
+    several threads at a time.
+
+    Args:
+        frames: See `deflicker`.
+        how: See `deflicker`.
+        causal: See `deflicker`.
+        run_each: Calls the functions that work on the faces of a frame, which may run at the same
+            time; default: one after the other.
+
+    Yields:
+        The frames in order, as `deflicker` does.
+    """
     if how.amount == 0:
-        yield from frames
+        yield from map(Prepared, frames)
         return
     reach = 0 if causal else REACH_FRAMES
     held: deque[FaceFrame] = deque()
@@ -111,17 +150,37 @@ def deflicker(
         if frame is not None:
             held.append(frame)
             for face in frame.faces:
-                windows.setdefault(_key(face), _Window(causal)).add(last, face)
+                if _key(face) not in windows:
+                    windows[_key(face)] = _Window(causal)
+            run_each([partial(windows[_key(face)].add, last, face) for face in frame.faces])
         if (at := last - reach) < 0 or not held:
             continue
-        steadied = held.popleft()
-        faces = [windows[_key(face)].steady(at, face, how) for face in steadied.faces]
+        ready = held.popleft()
+        averages = run_each(
+            [partial(windows[_key(face)].average, at, face, how) for face in ready.faces]
+        )
         for window in windows.values():
             window.forget(at)
         waiting = {_key(face) for frame in held for face in frame.faces}
         windows = {key: windows[key] for key in windows if key in waiting or windows[key].is_used}
-        yield steadied.with_faces(tuple(faces))
-        del steadied, faces  # or their crops would last until the next ones are done
+        yield Prepared(ready, tuple(averages))
+        del ready, averages  # or their crops would last until the next ones are done
+
+
+def averaged(ready: Prepared) -> FaceFrame:
+    """Warp and average the restored crops of a frame; safe for use by several threads at once.
+
+    Args:
+        ready: A frame that `prepared` made.
+
+    Returns:
+        The frame with its stabilized faces.
+    """
+    if not any(ready.averages):
+        return ready.frame
+    pairs = zip(ready.frame.faces, ready.averages, strict=True)
+    faces = (face if each is None else _averaged(face, each) for face, each in pairs)
+    return ready.frame.with_faces(tuple(faces))
 
 
 def _key(face: Face) -> tuple[int, int]:
@@ -161,6 +220,45 @@ class _Step:
     light: _Plane
     """(2, 3) gain and offset in 8-bit levels that bring the neighbor into the light of this crop.
     """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Average:
+    """How one restored crop is warped, and averaged with its neighbors."""
+
+    wobble: FlowField
+    """(S, S, 2), by how much the crop is warped back, in pixels of S."""
+    neighbors: tuple[tuple[torch.Tensor, FlowField, _Plane, _Plane], ...]
+    """For each neighbor its (3, W, W) restored crop, the (S, S, 2) flow that leads to it, its
+    (S, S) share, and the (2, 3) gain and offset of its light.
+    """
+    detail: float
+    """The share of the lost contrast that is given back."""
+    changed_all: bool
+    """Whether the restorer changed all pixels."""
+
+
+def _averaged(face: Face, how: Average) -> Face:
+    """Return a face with its stabilized crop."""
+    restored = face.restored
+    assert restored is not None
+    own = moved(restored, -how.wobble)
+    total = _copied(own) if how.detail > 0 else own
+    # What is smooth is added up in small and enlarged once.
+    weight = np.ones(how.wobble.shape[:2], np.float32)
+    offsets = np.zeros((3, *weight.shape), np.float32)
+    for neighbor, flow, share, light in how.neighbors:
+        gain, offset = light[..., None, None]
+        add_moved(total, neighbor, _path(flow, how.wobble), share * gain)
+        offsets += share * (offset / 255)
+        weight += share
+    mean = _quotient(total, offsets, weight)
+    if how.detail > 0:
+        mean = with_texture(mean, own, how.detail)
+    _clamp(mean)
+    if not how.changed_all:
+        mean = torch.where(~_differing(restored, face.source), restored, mean)
+    return replace(face, restored=mean)
 
 
 class _Window:
@@ -207,35 +305,21 @@ class _Window:
         for old in [k for k in self._unrest if k <= at - REACH_FRAMES]:
             del self._unrest[old]
 
-    def steady(self, at: int, face: Face, how: Deflicker) -> Face:
-        """Return the face of frame `at` with its stabilized crop."""
-        amount, detail = how.amount, how.detail
+    def average(self, at: int, face: Face, how: Deflicker) -> Average | None:
+        """Return how the crop of frame `at` is stabilized; None where it stays as it is."""
         crop = self._crops.get(at)
         around = [s for s in range(at - REACH_FRAMES, at + self._ahead + 1) if s != at]
         steps = {s: self._step(at, s) for s in around if s in self._crops} if crop else {}
         if crop is None or not steps:
-            return face
-        wobble = self._wobble(at, steps) * np.float32(amount)
-        own = moved(crop.restored, -wobble)
-        total = _copied(own) if detail > 0 else own
-        # What is smooth is added up in small and enlarged once.
-        weight = np.ones_like(crop.gray_source, np.float32)
-        offsets = np.zeros((3, *weight.shape), np.float32)
+            return None
+        wobble = self._wobble(at, steps) * np.float32(how.amount)
+        neighbors = []
         for s, step in steps.items():
-            near = amount * np.exp(-((s - at) ** 2) / (2 * _TIME_SIGMA_FRAMES**2))
+            near = how.amount * np.exp(-((s - at) ** 2) / (2 * _TIME_SIGMA_FRAMES**2))
             share = step.gate * np.float32(near)
-            gain, offset = step.light[..., None, None]
-            add_moved(total, self._crops[s].restored, _path(step.flow, wobble), share * gain)
-            offsets += share * (offset / 255)
-            weight += share
-        mean = _quotient(total, offsets, weight)
-        if detail > 0:
-            mean = with_texture(mean, own, amount * detail)
-        _clamp(mean)
-        if crop.changed is not None:
-            same = ~_differing(crop.restored, face.source)
-            mean = torch.where(same, crop.restored, mean)
-        return replace(face, restored=mean)
+            neighbors.append((self._crops[s].restored, step.flow, share, step.light))
+        changed_all = crop.changed is None
+        return Average(wobble, tuple(neighbors), how.amount * how.detail, changed_all)
 
     def _wobble(self, at: int, steps: dict[int, _Step]) -> FlowField:
         """Return (S, S, 2): how far the features of a crop are from where its neighbors have them.
@@ -382,11 +466,13 @@ def _differing(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 def _share_changed(differs: torch.Tensor, side: int) -> _Plane | None:
     """Return the (side, side) shares of pixels that differ; None where all do."""
-    everywhere = differs.cpu().numpy()
+    if not uses_opencv(differs.device) or len(differs) < side:
+        if differs.all():
+            return None
+        return np.asarray(to_host(F.adaptive_avg_pool2d(differs[None].float(), side)[0]).numpy())
+    everywhere = differs.numpy()
     if everywhere.all():
         return None
-    if len(everywhere) < side:
-        return np.asarray(F.adaptive_avg_pool2d(differs[None].float(), side)[0].cpu())
     small = cv2.resize(everywhere.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
     return np.asarray(small)
 

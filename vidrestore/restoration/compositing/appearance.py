@@ -30,8 +30,8 @@ from vidrestore.imaging.geometry import (
     shifted,
     unit_corners,
 )
+from vidrestore.imaging.optical_flow import reduced, uses_opencv
 from vidrestore.imaging.planes import chroma_rect, layout, plane, samples
-from vidrestore.models.devices import to_host
 from vidrestore.models.face_parser import Parsed, Parser
 from vidrestore.restoration.compositing import (
     color_match,
@@ -522,7 +522,9 @@ def _small(crop: torch.Tensor | FloatArray, side: int) -> FloatArray:
     """Return (side, side, 3) on the CPU, of (3, W, W) or of what this function returned before."""
     if isinstance(crop, np.ndarray):
         return scaled(crop, side)
-    return np.asarray(cv2.merge([scaled(plane, side) for plane in to_host(crop).numpy()]))
+    if not uses_opencv(crop.device):
+        return reduced(crop, side) / np.float32(255)
+    return np.asarray(cv2.merge([scaled(plane, side) for plane in crop.numpy()]))
 
 
 def scaled(picture: FloatArray, side: int) -> FloatArray:

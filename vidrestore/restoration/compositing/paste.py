@@ -18,12 +18,13 @@ import torch.nn.functional as F
 from vidrestore.analysis.tracks import Track
 from vidrestore.common.settings import Grain, Paste
 from vidrestore.imaging import color, transfer
+from vidrestore.imaging.device_copies import to_host
 from vidrestore.imaging.frame import FloatArray, Frame, LayerRange, VideoInfo
 from vidrestore.imaging.geometry import GRID_PX, Matrix, Rect, crop_side_px, shifted
+from vidrestore.imaging.optical_flow import uses_opencv
 from vidrestore.imaging.planes import add, chroma_rect, layout, samples
 from vidrestore.imaging.resample import resample, source_window
 from vidrestore.models import face_parser
-from vidrestore.models.devices import to_host
 from vidrestore.models.face_parser import Parser
 from vidrestore.restoration import swap
 from vidrestore.restoration.compositing import (
@@ -465,14 +466,15 @@ def _changed(face: Face, crop_from_rect: Matrix, rect: Rect) -> FloatArray | flo
         return 0.0
     matrix = np.array(crop_from_rect, np.float64)
     matrix[:, 2] -= columns.start, rows.start
-    changed = torch.from_numpy((~same).astype(np.float32)[None])
-    return resample(changed, matrix, rect.height, rect.width)[0].numpy().clip(0, 1)
+    changed = torch.as_tensor(~same).float()[None]
+    weight = to_host(resample(changed, matrix, rect.height, rect.width))
+    return np.asarray(weight[0].numpy().clip(0, 1))
 
 
-def _equal(one: torch.Tensor, other: torch.Tensor) -> npt.NDArray[np.bool_]:
-    """Return which values of two tensors are equal."""
-    if one.device.type != "cpu":
-        return np.asarray(torch.eq(one, other).cpu().numpy())
+def _equal(one: torch.Tensor, other: torch.Tensor) -> npt.NDArray[np.bool_] | torch.Tensor:
+    """Return which values of two tensors are equal, where they are."""
+    if not uses_opencv(one.device):
+        return torch.eq(one, other)
     # Torch would wake other threads for it.
     return np.asarray(one.numpy() == other.numpy())
 
