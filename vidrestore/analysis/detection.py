@@ -42,6 +42,9 @@ _THUMBNAIL_SIZE = (64, 36)
 _SWSCALE_MATRIX = {"bt601": "ITU601", "bt709": "ITU709", "bt2020": "BT2020"}
 # The mean change of the thumbnail, in 8-bit levels, that may be a cut.
 _CHANGE = 8.0
+# Where each frame is new, because all of it moves or flashes, only one in so many is a reason to
+# look for a face at every angle again; the frame after the last of them is one, too.
+_NEW_IN_A_ROW = 6
 # The least overlap of a face with itself in the frame before.
 _SAME_FACE = 0.1
 # The number of frames in a row at which a detector may not fail, because that is no accident.
@@ -255,6 +258,7 @@ class _SecondLook:
             self._tiles = _tiles(width, height, how.size_px)
         self._before: list[Detection] = []
         self._thumbnail: Picture | None = None
+        self._new_in_a_row = 0
         self._looked_seconds = -np.inf
 
     def __call__(
@@ -265,7 +269,8 @@ class _SecondLook:
         due = is_new or seconds - self._looked_seconds >= self._again_seconds
         if due:
             self._looked_seconds = seconds
-        confirmed = self._confirmed(look, is_new=is_new, due=due)
+        thorough = self._is_thorough(is_new) or (due and self._at_any_angle)
+        confirmed = self._confirmed(look, is_new=is_new, due=due, thorough=thorough)
         found = confirmed(found)
         lost = [face for face in self._before if not is_among(face, found, _SAME_FACE)]
         if lost or (due and not found):
@@ -282,7 +287,16 @@ class _SecondLook:
         self._before = found
         return found
 
-    def _confirmed(self, look: FirstLookResult, *, is_new: bool, due: bool) -> _Confirm:
+    def _is_thorough(self, is_new: bool) -> bool:
+        """Tell whether what was no face may now be one at any angle: at a cut, and during and after
+        fast motion."""
+        before = self._new_in_a_row
+        self._new_in_a_row = before + 1 if is_new else 0
+        return before % _NEW_IN_A_ROW == 0 if is_new else before > 1
+
+    def _confirmed(
+        self, look: FirstLookResult, *, is_new: bool, due: bool, thorough: bool
+    ) -> _Confirm:
         """Begin a frame; return what makes faces of detections."""
         meshes = self._meshes
         if meshes is None:
@@ -299,7 +313,7 @@ class _SecondLook:
             faces = meshes.confirm(
                 pictures,
                 new,
-                thorough=is_new or (due and self._at_any_angle),
+                thorough=thorough,
                 again=due,
                 needs_mesh=needs_mesh,
             )
