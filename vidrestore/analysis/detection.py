@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import cv2
@@ -42,6 +42,8 @@ _THUMBNAIL_SIZE = (64, 36)
 _SWSCALE_MATRIX = {"bt601": "ITU601", "bt709": "ITU709", "bt2020": "BT2020"}
 # The mean change of the thumbnail, in 8-bit levels, that may be a cut.
 _CHANGE = 8.0
+# The mean change up to which nothing but what was seen before is in the picture.
+_CALM_CHANGE = 4.0
 # Where each frame is new, because all of it moves or flashes, only one in so many is a reason to
 # look for a face at every angle again; the frame after the last of them is one, too.
 _NEW_IN_A_ROW = 6
@@ -104,10 +106,17 @@ class FirstLookResult:
     """The faces, in pixels of `picture`; None where the detector did not run or failed."""
     error: Exception | None = None
     """The exception of the detector, where it failed."""
+    has_hint: bool = True
+    """False where the detector ran and saw nothing that resembles a face."""
+    is_open: bool = False
+    """Whether the detector has yet to run, if a frame near this one has a hint."""
 
 
 class FirstLook:
     """Detects faces in each `every`-th frame, in an upright picture scaled to `size_px`.
+
+    With `apart` above 1 it looks at one in so many of these frames first. `close_gaps` chooses
+    those of the others that need it, and `closed` looks at them.
 
     Each thread needs a `FirstLook` of its own, because two threads must not share a detector.
     """
@@ -119,6 +128,7 @@ class FirstLook:
         how: Detect,
         *,
         margins: Margins = NO_MARGINS,
+        apart: int = 1,
     ) -> None:
         """Set up the first look.
 
@@ -127,8 +137,11 @@ class FirstLook:
             info: The properties of the frames.
             how: The settings; `size_px` and `every` count here.
             margins: The margins; the noise in them is covered. Default: none.
+            apart: The number of frames for the detector out of which the first is looked at; the
+                others are left open. Default: 1.
         """
         self._detector = detector
+        self._apart = apart
         self._info = info
         self._margins = margins
         self._view = upright(info, how.size_px)
@@ -146,15 +159,64 @@ class FirstLook:
         picture = upright_picture(frame.image, self._info, self._view, self._margins)
         gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
         small = cv2.resize(gray, _THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA)
-        found, error = None, None
-        if frame.index % self._every == 0:
-            try:
-                found = self._detector(picture)
-            except Exception as broken:  # a detector may raise anything; `detect` counts it
-                _log.info("the detector failed at frame %d: %r", frame.index, broken)
-                error = broken
-        crc32 = checksum(frame.image)
-        return FirstLookResult(frame, picture, np.asarray(small, np.uint8), crc32, found, error)
+        result = FirstLookResult(
+            frame, picture, np.asarray(small, np.uint8), checksum(frame.image), None
+        )
+        if frame.index % self._every:
+            return result
+        if frame.index % (self._every * self._apart):
+            return replace(result, is_open=True)
+        return self._looked(result)
+
+    def closed(self, look: FirstLookResult) -> FirstLookResult:
+        """Look at a frame that was left open.
+
+        Args:
+            look: The result for any frame.
+
+        Returns:
+            The result with the faces of the frame; `look` itself where it is not open.
+        """
+        return self._looked(look) if look.is_open else look
+
+    def _looked(self, look: FirstLookResult) -> FirstLookResult:
+        try:
+            found, has_hint = self._detector.with_hint(look.picture)
+        except Exception as error:  # a detector may raise anything; `detect` counts it
+            _log.info("the detector failed at frame %d: %r", look.frame.index, error)
+            return replace(look, error=error, is_open=False)
+        return replace(look, found=found, has_hint=has_hint, is_open=False)
+
+
+def close_gaps(looks: Iterator[FirstLookResult]) -> Iterator[FirstLookResult]:
+    """Choose the open frames that a detector need not see, and close them without a face.
+
+    These are the frames between two that show nothing that resembles a face, if the picture does
+    not change much from one frame to the next. A face in them would be too brief for a track.
+
+    Args:
+        looks: The results of `FirstLook` for each frame, in order.
+
+    Yields:
+        The results in order; those that are still open need a look.
+    """
+    waiting: list[FirstLookResult] = []
+    is_calm = False
+    before: FirstLookResult | None = None
+    for look in looks:
+        if before is not None:
+            is_calm &= cv2.absdiff(before.thumbnail, look.thumbnail).mean() <= _CALM_CHANGE
+        before = look
+        if look.is_open or (look.found is None and look.error is None):
+            waiting.append(look)
+            continue
+        is_calm &= not look.has_hint
+        for each in waiting:
+            yield replace(each, found=[], is_open=False) if is_calm and each.is_open else each
+        waiting.clear()
+        is_calm = not look.has_hint
+        yield look
+    yield from waiting
 
 
 def detect(

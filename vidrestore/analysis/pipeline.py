@@ -12,7 +12,13 @@ import numpy as np
 
 from vidrestore.analysis.alignment import align, broken
 from vidrestore.analysis.borders import Margins
-from vidrestore.analysis.detection import Failures, FirstLook, Recognise, detect
+from vidrestore.analysis.detection import (
+    Failures,
+    FirstLook,
+    Recognise,
+    close_gaps,
+    detect,
+)
 from vidrestore.analysis.edl import read_cuts, text_of_list
 from vidrestore.analysis.interlacing import Inspection, Interlacing, probe_and_inspect
 from vidrestore.analysis.mesh_tracking import MeshTracker
@@ -54,6 +60,8 @@ from vidrestore.models.recognizer import Embedder
 
 # A detector takes about a hundred megabytes, and decoding is too slow for more than four.
 _MOST_DETECTOR_THREADS = 4
+# Faces at low frame rates are tracks after three frames.
+_FARTHEST_APART = 3
 _READ_AGAIN = (
     "the file is damaged; vidrestore reads it again from its beginning, so that every run gives "
     "the same result"
@@ -149,6 +157,8 @@ def analyze(
         ]
     else:
         detectors = [OneAtATime(detector)] * 2
+    # A caller's detector may depend on the order of the frames.
+    apart = _apart(settings, interlacing, info) if detector is None else 1
     # The detector of a caller decides by itself what a face is.
     mesh = chosen_face_mesh(settings, on_event, hashes) if detector is None else None
     if settings.detect.any_angle and mesh is None:
@@ -165,7 +175,7 @@ def analyze(
         collector = _ObservationCollector(settings, info, interlacing)
         if mesh is not None:
             collector.meshes = MeshTracker(mesh, least_score=detectors[0].least_score)
-        stage = _detection_stage(collector, detectors, recognise, settings, margins)
+        stage = _detection_stage(collector, detectors, recognise, settings, margins, apart)
         _observe_frames(collector, source, stage, span, on_event, may_seek=may_seek)
         return collector
 
@@ -268,6 +278,7 @@ def _detection_stage(
     recognise: Recognise | None,
     settings: Settings,
     margins: Margins,
+    apart: int,
 ) -> _DetectionStage:
     """Build the stage from frames to observations; all detectors but the last run in parallel."""
     how, info = settings.detect, collector.info
@@ -276,10 +287,14 @@ def _detection_stage(
         carry_frames=gap_frames(settings.track, info.frame_rate, how.every),
         least_support=settings.align.least_support,
     )
-    first = [FirstLook(detector, info, how, margins=margins) for detector in detectors[:-1]]
+    shared = [OneAtATime(each) if apart > 1 else each for each in detectors[:-1]]
+    first = [FirstLook(each, info, how, margins=margins, apart=apart) for each in shared]
 
     def stage(frames: Iterator[Frame], threads: StageThreads) -> Iterator[Observation]:
         looks = threads.each(frames, first, depth=4, name="look")
+        if apart > 1:
+            closed = [each.closed for each in first]
+            looks = threads.each(close_gaps(looks), closed, depth=2, name="look again")
         found = detect(
             looks,
             detectors[-1],
@@ -294,6 +309,19 @@ def _detection_stage(
         return threads.background(observations, depth=8, name="follow")
 
     return stage
+
+
+def _apart(settings: Settings, interlacing: Interlacing, info: VideoInfo) -> int:
+    """Return the distance of the frames that the detector sees where nothing resembles a face.
+
+    In units of `detect.every`. A face that is long enough for a track lies in one of them. Cuts of
+    an edit decision list may make shots that are shorter, and a track may fill a shot.
+    """
+    if settings.shots.edl is not None or settings.detect.detector == "haar":
+        return 1
+    rate = info.frame_rate * (2 if interlacing.mode in ("keep", "bob") else 1)
+    least = min_frames(settings.track, rate, settings.detect.every)
+    return max(1, min((least + 1) // 2, _FARTHEST_APART))
 
 
 def _detector_threads(settings: Settings) -> int:

@@ -22,6 +22,8 @@ _STRIDES = (8, 16, 32)
 _KINDS = ("cls", "obj", "bbox", "kps")
 # Of two boxes with a larger overlap, the one with the lower score is dropped.
 _SAME_FACE, _MOST_BOXES = 0.3, 5000
+# From this score on, something resembles a face.
+_HINT_SCORE = 0.3
 
 
 class YuNet(Detector):
@@ -63,6 +65,19 @@ class YuNet(Detector):
             The faces, in pixels of the picture; those with the highest scores first.
         """
         return self._above(picture, self.least_score)
+
+    def with_hint(self, picture: npt.NDArray[np.uint8]) -> tuple[list[Detection], bool]:
+        """Detect faces, and tell whether anything resembles one.
+
+        Args:
+            picture: (H, W, 3) uint8 BGR, of any size.
+
+        Returns:
+            What `__call__` returns, and whether any score exceeds 0.3.
+        """
+        # A box never drops another one with a higher score.
+        found = self._above(picture, min(_HINT_SCORE, self.least_score))
+        return [face for face in found if face.score > self.least_score], bool(found)
 
     def _above(self, picture: npt.NDArray[np.uint8], least_score: float) -> list[Detection]:
         """Return the faces whose score exceeds a score, as `__call__` does."""
