@@ -176,7 +176,8 @@ def analyze(
         if mesh is not None:
             collector.meshes = MeshTracker(mesh, least_score=detectors[0].least_score)
         stage = _detection_stage(collector, detectors, recognise, settings, margins, apart)
-        _observe_frames(collector, source, stage, span, on_event, may_seek=may_seek)
+        kept = inspection.kept.taken() if inspection.kept is not None else []
+        _observe_frames(collector, source, stage, span, on_event, kept, may_seek=may_seek)
         return collector
 
     collector = observe(may_seek=True)
@@ -334,6 +335,7 @@ def _observe_frames(
     stage: _DetectionStage,
     span: TimeRange | None,
     on_event: OnEvent | None,
+    kept: list[Frame],
     *,
     may_seek: bool,
 ) -> None:
@@ -341,7 +343,11 @@ def _observe_frames(
     damage = collector.damage
     watch = Stopwatch()
     with StageThreads(caller="collect") as threads:
-        decoded = decode(source, damage, span, one_thread=True, may_seek=may_seek)
+        decoded = (
+            _each_once(kept)
+            if kept
+            else decode(source, damage, span, one_thread=True, may_seek=may_seek)
+        )
         frames = threads.background(collector.pictures(decoded), depth=8, name="decode")
         for observation in stage(frames, threads):
             if damage.found and damage.by_seeking:
@@ -349,6 +355,13 @@ def _observe_frames(
             collector.add(observation)
             _report(on_event, collector.info, span, len(collector.seen))
     watch.report(on_event, "analyze", threads.times)
+
+
+def _each_once(frames: list[Frame]) -> Iterator[Frame]:
+    """Yield frames, and keep those no longer that were yielded."""
+    frames.reverse()
+    while frames:
+        yield frames.pop()
 
 
 def _build_analysis(
