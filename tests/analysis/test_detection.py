@@ -10,7 +10,7 @@ import torch
 from helpers.media import info_of, random_image
 from skimage import data
 
-from vidrestore.analysis.detection import FirstLook, detect
+from vidrestore.analysis.detection import FirstLook, close_gaps, detect
 from vidrestore.common.settings import Detect
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import Rect
@@ -169,3 +169,69 @@ def test_crops_of_frames_beside_each_other_share_no_memory():
     assert not np.array_equal(made[0].picture, made[1].picture)
     again = first(Frame(0, 0, images[0]))
     np.testing.assert_array_equal(again.picture, made[0].picture)
+
+
+class Scripted(Detector):
+    """Has a score for each frame, which it knows by the gray of the picture."""
+
+    def __init__(self, scores, grays):
+        self.least_score = 0.7
+        self._score = dict(zip(grays, scores, strict=True))
+        self.seen: list[int] = []
+
+    def __call__(self, picture):
+        return self.with_hint(picture)[0]
+
+    def with_hint(self, picture):
+        gray = int(picture[0, 0, 0])
+        self.seen.append(gray)
+        score = self._score[gray]
+        face = detection([10, 10, 40, 40], np.full(10, 25.0), score)
+        return [face] if score >= self.least_score else [], score >= 0.3
+
+
+def frames_with_faces(scores, apart, grays=None) -> tuple[list[int], int]:
+    """The frames in which the first look finds a face, and how many it looks at."""
+    grays = grays or [60 + 2 * i for i in range(len(scores))]
+    detector = Scripted(scores, grays)
+    first = FirstLook(detector, info_of(96, 64, "gbrp"), Detect(), apart=apart)
+    frames = [frame_of(np.full((64, 96, 3), g, np.uint8), i) for i, g in enumerate(grays)]
+    results = [first.closed(each) for each in close_gaps(map(first, frames))]
+    assert [each.frame.index for each in results] == list(range(len(scores)))
+    assert all(each.found is not None and not each.is_open for each in results)
+    return [each.frame.index for each in results if each.found], len(detector.seen)
+
+
+@pytest.mark.parametrize("length", [3, 4, 9])
+@pytest.mark.parametrize("start", range(3, 9))
+def test_a_face_after_calm_frames_is_found_from_its_first_frame_to_its_last(start, length):
+    scores = [0.0] * start + [0.8] * length + [0.0] * 12
+    found, looks = frames_with_faces(scores, 3)
+    assert found == list(range(start, start + length))
+    assert looks < len(scores)
+
+
+def test_a_face_that_is_sure_only_between_the_looks_is_found_by_its_hints():
+    scores = [0.0] * 6 + [0.4, 0.8, 0.8] * 3 + [0.4] + [0.0] * 8
+    assert (
+        frames_with_faces(scores, 3)[0] == frames_with_faces(scores, 1)[0] == [7, 8, 10, 11, 13, 14]
+    )
+
+
+def test_calm_frames_cost_a_third_and_the_frames_around_a_change_are_all_looked_at():
+    assert frames_with_faces([0.1] * 31, 3) == ([], 11)
+    grays = [60 + i for i in range(13)] + [90 + i for i in range(18)]  # a cut before frame 13
+    assert frames_with_faces([0.1] * 31, 3, grays) == ([], 13)
+    brief = [0.0] * 13 + [0.8] + [0.0] * 17  # one frame after the cut
+    assert frames_with_faces(brief, 3, grays)[0] == [13]
+
+
+def test_the_hints_of_a_detector_leave_its_faces_as_they_are(detector):
+    picture, _ = portrait_of_size(320, share=0.5)
+    for shown in (picture, np.tile(cv2.resize(picture, (80, 80)), (3, 4, 1))):
+        found, has_hint = detector.with_hint(np.ascontiguousarray(shown))
+        expected = detector(np.ascontiguousarray(shown))
+        assert has_hint
+        assert [face.score for face in found] == [face.score for face in expected]
+        assert all((a.box == b.box).all() for a, b in zip(found, expected, strict=True))
+    assert detector.with_hint(np.full((64, 96, 3), 128, np.uint8)) == ([], False)

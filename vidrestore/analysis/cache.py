@@ -87,6 +87,8 @@ def find_analysis(
         _delete(path)
     elif path is not None and (known := _loaded(path, source, settings, on_event)) is not None:
         notify(on_event, "the analysis of an earlier run is used")
+        if inspection is not None and inspection.kept is not None:
+            inspection.kept.taken()  # frees their memory
         return Known(known, is_kept=True, settings=settings)
     if inspection is None:
         inspection = inspect_samples(source, settings, span)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import cv2
@@ -42,6 +42,11 @@ _THUMBNAIL_SIZE = (64, 36)
 _SWSCALE_MATRIX = {"bt601": "ITU601", "bt709": "ITU709", "bt2020": "BT2020"}
 # The mean change of the thumbnail, in 8-bit levels, that may be a cut.
 _CHANGE = 8.0
+# The mean change up to which nothing but what was seen before is in the picture.
+_CALM_CHANGE = 4.0
+# Where each frame is new, because all of it moves or flashes, only one in so many is a reason to
+# look for a face at every angle again; the frame after the last of them is one, too.
+_NEW_IN_A_ROW = 6
 # The least overlap of a face with itself in the frame before.
 _SAME_FACE = 0.1
 # The number of frames in a row at which a detector may not fail, because that is no accident.
@@ -101,10 +106,17 @@ class FirstLookResult:
     """The faces, in pixels of `picture`; None where the detector did not run or failed."""
     error: Exception | None = None
     """The exception of the detector, where it failed."""
+    has_hint: bool = True
+    """False where the detector ran and saw nothing that resembles a face."""
+    is_open: bool = False
+    """Whether the detector has yet to run, if a frame near this one has a hint."""
 
 
 class FirstLook:
     """Detects faces in each `every`-th frame, in an upright picture scaled to `size_px`.
+
+    With `apart` above 1 it looks at one in so many of these frames first. `close_gaps` chooses
+    those of the others that need it, and `closed` looks at them.
 
     Each thread needs a `FirstLook` of its own, because two threads must not share a detector.
     """
@@ -116,6 +128,7 @@ class FirstLook:
         how: Detect,
         *,
         margins: Margins = NO_MARGINS,
+        apart: int = 1,
     ) -> None:
         """Set up the first look.
 
@@ -124,8 +137,11 @@ class FirstLook:
             info: The properties of the frames.
             how: The settings; `size_px` and `every` count here.
             margins: The margins; the noise in them is covered. Default: none.
+            apart: The number of frames for the detector out of which the first is looked at; the
+                others are left open. Default: 1.
         """
         self._detector = detector
+        self._apart = apart
         self._info = info
         self._margins = margins
         self._view = upright(info, how.size_px)
@@ -143,15 +159,64 @@ class FirstLook:
         picture = upright_picture(frame.image, self._info, self._view, self._margins)
         gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
         small = cv2.resize(gray, _THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA)
-        found, error = None, None
-        if frame.index % self._every == 0:
-            try:
-                found = self._detector(picture)
-            except Exception as broken:  # a detector may raise anything; `detect` counts it
-                _log.info("the detector failed at frame %d: %r", frame.index, broken)
-                error = broken
-        crc32 = checksum(frame.image)
-        return FirstLookResult(frame, picture, np.asarray(small, np.uint8), crc32, found, error)
+        result = FirstLookResult(
+            frame, picture, np.asarray(small, np.uint8), checksum(frame.image), None
+        )
+        if frame.index % self._every:
+            return result
+        if frame.index % (self._every * self._apart):
+            return replace(result, is_open=True)
+        return self._looked(result)
+
+    def closed(self, look: FirstLookResult) -> FirstLookResult:
+        """Look at a frame that was left open.
+
+        Args:
+            look: The result for any frame.
+
+        Returns:
+            The result with the faces of the frame; `look` itself where it is not open.
+        """
+        return self._looked(look) if look.is_open else look
+
+    def _looked(self, look: FirstLookResult) -> FirstLookResult:
+        try:
+            found, has_hint = self._detector.with_hint(look.picture)
+        except Exception as error:  # a detector may raise anything; `detect` counts it
+            _log.info("the detector failed at frame %d: %r", look.frame.index, error)
+            return replace(look, error=error, is_open=False)
+        return replace(look, found=found, has_hint=has_hint, is_open=False)
+
+
+def close_gaps(looks: Iterator[FirstLookResult]) -> Iterator[FirstLookResult]:
+    """Choose the open frames that a detector need not see, and close them without a face.
+
+    These are the frames between two that show nothing that resembles a face, if the picture does
+    not change much from one frame to the next. A face in them would be too brief for a track.
+
+    Args:
+        looks: The results of `FirstLook` for each frame, in order.
+
+    Yields:
+        The results in order; those that are still open need a look.
+    """
+    waiting: list[FirstLookResult] = []
+    is_calm = False
+    before: FirstLookResult | None = None
+    for look in looks:
+        if before is not None:
+            is_calm &= cv2.absdiff(before.thumbnail, look.thumbnail).mean() <= _CALM_CHANGE
+        before = look
+        if look.is_open or (look.found is None and look.error is None):
+            waiting.append(look)
+            continue
+        is_calm &= not look.has_hint
+        for each in waiting:
+            yield replace(each, found=[], is_open=False) if is_calm and each.is_open else each
+        waiting.clear()
+        is_calm = not look.has_hint
+        yield look
+    yield from waiting
 
 
 def detect(
@@ -255,6 +320,7 @@ class _SecondLook:
             self._tiles = _tiles(width, height, how.size_px)
         self._before: list[Detection] = []
         self._thumbnail: Picture | None = None
+        self._new_in_a_row = 0
         self._looked_seconds = -np.inf
 
     def __call__(
@@ -265,7 +331,8 @@ class _SecondLook:
         due = is_new or seconds - self._looked_seconds >= self._again_seconds
         if due:
             self._looked_seconds = seconds
-        confirmed = self._confirmed(look, is_new=is_new, due=due)
+        thorough = self._is_thorough(is_new) or (due and self._at_any_angle)
+        confirmed = self._confirmed(look, is_new=is_new, due=due, thorough=thorough)
         found = confirmed(found)
         lost = [face for face in self._before if not is_among(face, found, _SAME_FACE)]
         if lost or (due and not found):
@@ -282,7 +349,16 @@ class _SecondLook:
         self._before = found
         return found
 
-    def _confirmed(self, look: FirstLookResult, *, is_new: bool, due: bool) -> _Confirm:
+    def _is_thorough(self, is_new: bool) -> bool:
+        """Tell whether what was no face may now be one at any angle: at a cut, and during and after
+        fast motion."""
+        before = self._new_in_a_row
+        self._new_in_a_row = before + 1 if is_new else 0
+        return before % _NEW_IN_A_ROW == 0 if is_new else before > 1
+
+    def _confirmed(
+        self, look: FirstLookResult, *, is_new: bool, due: bool, thorough: bool
+    ) -> _Confirm:
         """Begin a frame; return what makes faces of detections."""
         meshes = self._meshes
         if meshes is None:
@@ -299,7 +375,7 @@ class _SecondLook:
             faces = meshes.confirm(
                 pictures,
                 new,
-                thorough=is_new or (due and self._at_any_angle),
+                thorough=thorough,
                 again=due,
                 needs_mesh=needs_mesh,
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vidrestore.analysis.borders import Margins
 from vidrestore.analysis.result import Analysis
-from vidrestore.analysis.sampling import sample
+from vidrestore.analysis.sampling import SHORT_FRAMES, KeptFrames, sample
 from vidrestore.common.errors import UsageError
 from vidrestore.common.settings import Settings
 from vidrestore.media.decode import OpenVideo, TimeRange, open_video
@@ -79,6 +79,8 @@ class Inspection:
     """The kind of the footage, and the way in which its fields are processed."""
     margins: Margins
     """The margins in which faces are ignored."""
+    kept: KeptFrames | None = None
+    """All frames of a short video, for pass one; None, the default: it decodes them."""
 
 
 def probe_and_inspect(
@@ -98,7 +100,7 @@ def probe_and_inspect(
         InputError: The file cannot be read as video.
         UsageError: A setting does not suit the file.
     """
-    with open_video(path) as video:
+    with open_video(path, short_frames=SHORT_FRAMES) as video:
         found = probe(path, settings, video)
         return found, inspect_samples(found, settings, span, video)
 
@@ -134,7 +136,7 @@ def inspect_samples(
     interlacing = NOT_INTERLACED
     if found.fields is not None:
         interlacing = _chosen(found.fields, source, mode)
-    return Inspection(interlacing, found.margins)
+    return Inspection(interlacing, found.margins, found.kept)
 
 
 def _chosen(seen: FieldScan, source: Probe, mode: str) -> Interlacing:

@@ -49,8 +49,10 @@ _ONE_FACE, _ONE_HEAD, _WEAK_LOGIT = 0.5, 0.8, 6.0
 # on the head of another face. Once such a face is known, its least score is the detector's.
 _SURE_SCORE = 0.05
 # The mesh tries a detection only at its own angle if, within this number of frames, a box that
-# overlaps it by more than this share was no face.
+# overlaps it by more than this share was no face. After this number of tries in a row whose logit
+# was below the least one, it tries the detection only in every third frame.
 _SAME_BOX, _REJECTED_FRAMES = 0.5, 12
+_TRIES_IN_A_ROW, _LEAST_DOUBT_LOGIT, _RARELY_FRAMES = 3, -8.0, 3
 # Faces whose square is smaller, as a share of the network's picture, get a larger picture.
 _TOO_SMALL = 0.8
 # The logit is divided by this, and a logistic function of it is the score of the face.
@@ -106,6 +108,27 @@ class Pictures:
         return self.view, 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Rejected:
+    """A detection that the mesh did not confirm in one frame."""
+
+    face: Detection
+    seen_frame: int
+    """The number of the frame."""
+    looked_frame: int
+    """The number of the frame in which the network looked at it last."""
+    logit: float
+    """The logit of that look."""
+    tries: int
+    """The number of looks at it and at what was in its place in the frames before."""
+
+    def is_worth_a_look(self, frame: int) -> bool:
+        """Tell whether the network looks at the detection in a frame."""
+        if self.tries < _TRIES_IN_A_ROW or self.logit >= _LEAST_DOUBT_LOGIT:
+            return True
+        return frame - self.looked_frame >= _RARELY_FRAMES
+
+
 class MeshTracker:
     """Confirms and follows the faces of the frames of one stream, which must come in order."""
 
@@ -124,8 +147,7 @@ class MeshTracker:
         self._detections: dict[int, Detection] = {}
         self._seen: list[Detection] = []
         self._meshes: list[Mesh] = []
-        # What was no face, each with the number of the frame that saw it last.
-        self._rejected: list[tuple[int, Detection]] = []
+        self._rejected: list[_Rejected] = []
         self._frame = 0
         self.no_faces = 0
         """The number of detections that were no faces, in all frames together."""
@@ -137,7 +159,7 @@ class MeshTracker:
         self._seen = []
         self._frame += 1
         oldest = self._frame - _REJECTED_FRAMES
-        self._rejected = [each for each in self._rejected if each[0] >= oldest]
+        self._rejected = [each for each in self._rejected if each.seen_frame >= oldest]
         self._known, self._unconfirmed = self._unconfirmed, []
 
     def follow(self, pictures: Pictures) -> list[Detection]:
@@ -196,21 +218,39 @@ class MeshTracker:
             least = NO_DOUBT_LOGIT if again else FACE_LOGIT
             if any(mesh.logit >= least and _explains(mesh, face) for mesh in self._meshes):
                 continue
-            rejected = [other for _, other in self._rejected]
-            if thorough or not is_among(face, rejected, _SAME_BOX):
-                seen = self._found(pictures, square)
-            else:
-                seen = self._settled(pictures, square, _ROUNDS_AGAIN)
-            if seen is not None and seen.logit >= FACE_LOGIT:
+            if any(face is other for other in self._unconfirmed):
+                continue  # an earlier call looked at it in this frame
+            if (seen := self._confirmed(pictures, face, square, thorough)) is not None:
                 self._keep(seen)
                 continue
-            self._rejected.append((self._frame, face))
             is_known = is_among(face, self._known, _SAME_BOX)
             if (is_known or face.score >= self._sure_score) and not needs_mesh:
                 self._unconfirmed.append(face)
             else:
                 self.no_faces += 1
         return self._faces()
+
+    def _confirmed(
+        self, pictures: Pictures, face: Detection, square: Square, thorough: bool
+    ) -> Mesh | None:
+        """Look at a detection that is no known face; return its mesh, None where it is no face."""
+        before = next(
+            (each for each in reversed(self._rejected) if is_among(face, [each.face], _SAME_BOX)),
+            None,
+        )
+        if before is not None and not thorough and not before.is_worth_a_look(self._frame):
+            self._rejected.append(replace(before, face=face, seen_frame=self._frame))
+            return None
+        if thorough or before is None:
+            seen = self._found(pictures, square)
+        else:
+            seen = self._settled(pictures, square, _ROUNDS_AGAIN)
+        if seen is not None and seen.logit >= FACE_LOGIT:
+            return seen
+        logit = _LEAST_DOUBT_LOGIT if seen is None else seen.logit
+        tries = 1 if before is None else before.tries + 1
+        self._rejected.append(_Rejected(face, self._frame, self._frame, logit, tries))
+        return None
 
     def _faces(self) -> list[Detection]:
         """Return the faces with a mesh, and those without one that lie on no other head."""

@@ -12,7 +12,13 @@ import numpy as np
 
 from vidrestore.analysis.alignment import align, broken
 from vidrestore.analysis.borders import Margins
-from vidrestore.analysis.detection import Failures, FirstLook, Recognise, detect
+from vidrestore.analysis.detection import (
+    Failures,
+    FirstLook,
+    Recognise,
+    close_gaps,
+    detect,
+)
 from vidrestore.analysis.edl import read_cuts, text_of_list
 from vidrestore.analysis.interlacing import Inspection, Interlacing, probe_and_inspect
 from vidrestore.analysis.mesh_tracking import MeshTracker
@@ -55,6 +61,8 @@ from vidrestore.models.recognizer import Embedder
 
 # A detector takes about a hundred megabytes, and decoding is too slow for more than four.
 _MOST_DETECTOR_THREADS = 4
+# Faces at low frame rates are tracks after three frames.
+_FARTHEST_APART = 3
 _READ_AGAIN = (
     "the file is damaged; vidrestore reads it again from its beginning, so that every run gives "
     "the same result"
@@ -150,6 +158,8 @@ def analyze(
         ]
     else:
         detectors = [OneAtATime(detector)] * 2
+    # A caller's detector may depend on the order of the frames.
+    apart = _apart(settings, interlacing, info) if detector is None else 1
     # The detector of a caller decides by itself what a face is.
     mesh = chosen_face_mesh(settings, on_event, hashes) if detector is None else None
     if settings.detect.any_angle and mesh is None:
@@ -166,8 +176,9 @@ def analyze(
         collector = _ObservationCollector(settings, info, interlacing)
         if mesh is not None:
             collector.meshes = MeshTracker(mesh, least_score=detectors[0].least_score)
-        stage = _detection_stage(collector, detectors, recognise, settings, margins)
-        _observe_frames(collector, source, stage, span, on_event, may_seek=may_seek)
+        stage = _detection_stage(collector, detectors, recognise, settings, margins, apart)
+        kept = inspection.kept.taken() if inspection.kept is not None else []
+        _observe_frames(collector, source, stage, span, on_event, kept, may_seek=may_seek)
         return collector
 
     collector = observe(may_seek=True)
@@ -269,6 +280,7 @@ def _detection_stage(
     recognise: Recognise | None,
     settings: Settings,
     margins: Margins,
+    apart: int,
 ) -> _DetectionStage:
     """Build the stage from frames to observations; all detectors but the last run in parallel."""
     how, info = settings.detect, collector.info
@@ -277,10 +289,14 @@ def _detection_stage(
         carry_frames=gap_frames(settings.track, info.frame_rate, how.every),
         least_support=settings.align.least_support,
     )
-    first = [FirstLook(detector, info, how, margins=margins) for detector in detectors[:-1]]
+    shared = [OneAtATime(each) if apart > 1 else each for each in detectors[:-1]]
+    first = [FirstLook(each, info, how, margins=margins, apart=apart) for each in shared]
 
     def stage(frames: Iterator[Frame], threads: StageThreads) -> Iterator[Observation]:
         looks = threads.each(frames, first, depth=4, name="look")
+        if apart > 1:
+            closed = [each.closed for each in first]
+            looks = threads.each(close_gaps(looks), closed, depth=2, name="look again")
         found = detect(
             looks,
             detectors[-1],
@@ -297,6 +313,19 @@ def _detection_stage(
     return stage
 
 
+def _apart(settings: Settings, interlacing: Interlacing, info: VideoInfo) -> int:
+    """Return the distance of the frames that the detector sees where nothing resembles a face.
+
+    In units of `detect.every`. A face that is long enough for a track lies in one of them. Cuts of
+    an edit decision list may make shots that are shorter, and a track may fill a shot.
+    """
+    if settings.shots.edl is not None or settings.detect.detector == "haar":
+        return 1
+    rate = info.frame_rate * (2 if interlacing.mode in ("keep", "bob") else 1)
+    least = min_frames(settings.track, rate, settings.detect.every)
+    return max(1, min((least + 1) // 2, _FARTHEST_APART))
+
+
 def _detector_threads(settings: Settings) -> int:
     return settings.detect.threads or min(usable_cores(), _MOST_DETECTOR_THREADS)
 
@@ -307,6 +336,7 @@ def _observe_frames(
     stage: _DetectionStage,
     span: TimeRange | None,
     on_event: OnEvent | None,
+    kept: list[Frame],
     *,
     may_seek: bool,
 ) -> None:
@@ -314,7 +344,11 @@ def _observe_frames(
     damage = collector.damage
     watch = Stopwatch()
     with StageThreads(caller="collect") as threads:
-        decoded = decode(source, damage, span, one_thread=True, may_seek=may_seek)
+        decoded = (
+            _each_once(kept)
+            if kept
+            else decode(source, damage, span, one_thread=True, may_seek=may_seek)
+        )
         frames = threads.background(collector.pictures(decoded), depth=8, name="decode")
         for observation in stage(frames, threads):
             if damage.found and damage.by_seeking:
@@ -322,6 +356,13 @@ def _observe_frames(
             collector.add(observation)
             _report(on_event, collector.info, span, len(collector.seen))
     watch.report(on_event, "analyze", threads.times)
+
+
+def _each_once(frames: list[Frame]) -> Iterator[Frame]:
+    """Yield frames, and keep those no longer that were yielded."""
+    frames.reverse()
+    while frames:
+        yield frames.pop()
 
 
 def _build_analysis(

@@ -11,12 +11,13 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from vidrestore.analysis.borders import NO_MARGINS, Margins, MarginScan
-from vidrestore.imaging.frame import VideoInfo
+from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.media.decode import OpenVideo, TimeRange
 from vidrestore.media.fields import FieldScan, scan
 
 _PLACES = 10
-_SHORT_FRAMES = 240
+SHORT_FRAMES = 240
+"""The most frames of a short video, all of which are samples."""
 _PAIR_EVERY = 8
 """In a short video, one pair of successive frames out of this many is measured for borders.
 
@@ -24,6 +25,25 @@ In a long video, one pair at each place is measured.
 """
 _FRAMES_FOR_FIELDS, _FRAMES_FOR_BORDERS = 24, 2
 """The number of successive frames at each place."""
+_MOST_KEPT_BYTES = 32 << 20
+
+
+class KeptFrames:
+    """All frames of a short video, so that pass one need not decode them again."""
+
+    def __init__(self, frames: list[Frame]) -> None:
+        """Keep frames.
+
+        Args:
+            frames: All frames of the video or of the part to work on, without damage, as one thread
+                decoded them.
+        """
+        self._frames = frames
+
+    def taken(self) -> list[Frame]:
+        """Return the frames, and keep them no longer; empty after the first call."""
+        frames, self._frames = self._frames, []
+        return frames
 
 
 class Samples(NamedTuple):
@@ -33,6 +53,8 @@ class Samples(NamedTuple):
     """The counts of frames by how their fields look; None where they were not measured."""
     margins: Margins
     """The margins; none where they were not measured."""
+    kept: KeptFrames | None
+    """All frames; None where the video is long, large or damaged."""
 
 
 def sample(
@@ -54,11 +76,12 @@ def sample(
         InputError: The video cannot be decoded.
     """
     if not fields and not borders:
-        return Samples(None, NO_MARGINS)
+        return Samples(None, NO_MARGINS, None)
     margins = MarginScan(info) if borders else None
     field_scan = FieldScan()
     frames = _FRAMES_FOR_FIELDS if fields else _FRAMES_FOR_BORDERS
-    for images, every in _stretches(video, info, span, frames=frames):
+    short = _Short(video, span)
+    for images, every in _stretches(video, info, span, short, frames=frames):
         seen = images if margins is None else _with_pairs(images, margins, info, every)
         if fields:
             field_scan += scan(seen)
@@ -66,7 +89,36 @@ def sample(
             for _ in seen:
                 pass
     measured = NO_MARGINS if margins is None else margins.margins()
-    return Samples(field_scan if fields else None, measured)
+    return Samples(field_scan if fields else None, measured, short.kept())
+
+
+class _Short:
+    """Reads a short video, and keeps its frames if one thread decodes it from its beginning."""
+
+    def __init__(self, video: OpenVideo, span: TimeRange | None) -> None:
+        self._video = video
+        self._frames: list[Frame] = []
+        self._room_bytes = _MOST_KEPT_BYTES
+        self._is_whole = False
+        self._may_keep = video.one_thread and not (span and span.start_seconds)
+        self._read = video.frames(span)
+
+    def images(self) -> Iterator[Any]:
+        """Yield the pictures of the first frames."""
+        for frame in islice(self._read, SHORT_FRAMES):
+            self._room_bytes -= sum(each.buffer_size for each in frame.image.planes)
+            self._may_keep &= self._room_bytes >= 0 and not frame.image.is_corrupt
+            if self._may_keep:
+                self._frames.append(frame)
+            else:
+                self._frames.clear()
+            yield frame.image
+        self._is_whole = next(self._read, None) is None
+
+    def kept(self) -> KeptFrames | None:
+        """Return all frames; None where not all of them are here, whole and repeatable."""
+        repeatable = self._may_keep and not self._video.damage.found
+        return KeptFrames(self._frames) if repeatable and self._is_whole else None
 
 
 def _with_pairs(
@@ -84,7 +136,7 @@ def _with_pairs(
 
 
 def _stretches(
-    video: OpenVideo, info: VideoInfo, span: TimeRange | None, *, frames: int
+    video: OpenVideo, info: VideoInfo, span: TimeRange | None, short: _Short, *, frames: int
 ) -> Iterator[tuple[Iterator[Any], int]]:
     """Yield (successive images, `every`) for each of ten places in the video, as seeks find them.
 
@@ -95,8 +147,8 @@ def _stretches(
     start = (span and span.start_seconds) or Fraction(0)
     end = (span and span.end_seconds) or whole
     seconds = min(end, whole) - start
-    if seconds * info.frame_rate <= _SHORT_FRAMES:
-        yield (frame.image for frame in islice(video.frames(span), _SHORT_FRAMES)), _PAIR_EVERY
+    if seconds * info.frame_rate <= SHORT_FRAMES:
+        yield short.images(), _PAIR_EVERY
         return
     first = next(video.frames(None), None)
     begin = 0 if first is None else first.pts

@@ -186,10 +186,10 @@ class OpenVideo:
         Raises:
             InputError: The file has no video stream, or none that can be decoded.
         """
-        self.path, self.container = path, container
+        self.path, self.container, self.one_thread = path, container, one_thread
         self.stream = main_video_stream(container)
         self.damage = DecodeErrors()
-        """What the decoder met before the first frame."""
+        """What the decoder met where the file is read from its beginning."""
         self._images = _decoded(container, self.stream, self.damage, one_thread)
         self._read: list[av.VideoFrame] = []
 
@@ -211,7 +211,7 @@ class OpenVideo:
         Raises:
             InputError: The picture changes its size or pixel format permanently.
         """
-        images, damage = chain(self._read, self._images), DecodeErrors()
+        images, damage = chain(self._read, self._images), self.damage
         if span is not None and span.start_seconds:
             sought_images = _sought(self.container, self.stream, span, damage, False)
             if sought_images is None:
@@ -243,12 +243,16 @@ class OpenVideo:
 
 
 @contextmanager
-def open_video(path: Path, *, one_thread: bool = False) -> Iterator[OpenVideo]:
+def open_video(
+    path: Path, *, one_thread: bool = False, short_frames: int = 0
+) -> Iterator[OpenVideo]:
     """Open a file for its first frame and for samples of it.
 
     Args:
         path: The file.
         one_thread: See `OpenVideo`.
+        short_frames: One thread also decodes a file that has at most so many frames by its header.
+            Default: 0.
 
     Yields:
         The main video stream.
@@ -257,7 +261,17 @@ def open_video(path: Path, *, one_thread: bool = False) -> Iterator[OpenVideo]:
         InputError: The file cannot be read as video.
     """
     with open_source(path) as container:
-        yield OpenVideo(path, container, one_thread=one_thread)
+        stream = main_video_stream(container)
+        is_short = 0 < _stated_frames(container, stream) <= short_frames
+        yield OpenVideo(path, container, one_thread=one_thread or is_short)
+
+
+def _stated_frames(container: Any, stream: Any) -> int:
+    """Estimate the number of frames from the header; 0 where it states nothing."""
+    if stream.frames:
+        return int(stream.frames)
+    seconds = Fraction(container.duration or 0, av.time_base)
+    return math.ceil(seconds * Fraction(stream.guessed_rate or stream.average_rate or 0))
 
 
 def decoding_device(path: Path, stream_index: int) -> str | None:

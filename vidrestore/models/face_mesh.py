@@ -1,9 +1,9 @@
 """The face mesh: 468 points of one face in three dimensions, and whether a face is there at all.
 
 The network is MediaPipe's face landmark model (Kartynnik et al., "Real-time Facial Surface Geometry
-from Monocular Video on Mobile GPUs", 2019), which OpenCV runs. It looks at a square around the face
-in which the eyes are level; the mesh that it returns gives a better square. The square is settled
-when its angle no longer changes.
+from Monocular Video on Mobile GPUs", 2019), which onnxruntime runs. It looks at a square around the
+face in which the eyes are level; the mesh that it returns gives a better square. The square is
+settled when its angle no longer changes.
 
 Convention, everywhere: points are (x, y) in pixels of a picture, (0, 0) at the center of the
 top-left pixel. z has the same unit and grows away from the camera. An angle of roll turns clockwise
@@ -24,6 +24,8 @@ from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import WeightsError
 from vidrestore.imaging.frame import FloatArray, _check
 from vidrestore.imaging.geometry import Matrix, apply, fit_similarity, invert, template
+from vidrestore.models.onnx_session import processor_session
+from vidrestore.models.tflite import onnx_of_tflite
 
 POINTS = 468
 """The number of points of a mesh."""
@@ -283,13 +285,17 @@ class FaceMesh:
             hashes: Hashes of the files that this run has read already. Default: none.
 
         Raises:
-            WeightsError: OpenCV cannot load the file.
+            WeightsError: The file cannot be loaded as a face mesh.
         """
         try:
-            self._network = cv2.dnn.readNetFromTFLite(str(model))
-        except cv2.error as error:
+            self._session = processor_session(onnx_of_tflite(model.read_bytes()), threads=1)
+            self._input = self._session.get_inputs()[0].name
+            missing = {*_OUTPUTS} - {each.name for each in self._session.get_outputs()}
+            if missing:
+                raise ValueError(f"it has no output {min(missing)}")
+        except Exception as error:  # neither onnx nor onnxruntime has a base class for its errors
             raise WeightsError(
-                f"the file {model} cannot be loaded as a face mesh ({error.err}); remove it, then "
+                f"the file {model} cannot be loaded as a face mesh ({error}); remove it, then "
                 "run vidrestore weights fetch face-mesh, or work without it with "
                 "--set detect.mesh=off"
             ) from error
@@ -308,8 +314,7 @@ class FaceMesh:
         """
         crop = _cut(picture, square)
         blob = cv2.dnn.blobFromImage(crop, 1 / 255, (INPUT_PX, INPUT_PX), swapRB=True)
-        self._network.setInput(blob)
-        values, logit = self._network.forward(_OUTPUTS)
+        values, logit = self._session.run(_OUTPUTS, {self._input: blob})
         points = np.asarray(values, np.float64).reshape(POINTS, 3)
         flat = apply(invert(square.matrix), points[:, :2])
         z = points[:, 2] * (square.side_px / INPUT_PX)

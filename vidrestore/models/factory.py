@@ -46,7 +46,7 @@ def open_detector(
     Args:
         how: The settings that name the detector, which is not "auto", and its thresholds.
         find_weights: Maps the name of weights to their file or folder.
-        threads: Number of threads that one detection may use; only "insightface" heeds it.
+        threads: Number of threads that one detection may use; "haar" does not heed it.
             Default: one for each core that this process may use.
         device: Device on which "insightface" runs; the other detectors run on the processor.
             None, the default: the processor.
@@ -67,7 +67,7 @@ def open_detector(
     if how.detector == "yunet":
         from vidrestore.models.detectors.yunet import YuNet
 
-        return YuNet(find_weights("yunet"), score=how.yunet_score)
+        return YuNet(find_weights("yunet"), score=how.yunet_score, threads=threads)
     from vidrestore.models.detectors.haar import Haar
 
     return Haar(neighbors=how.haar_neighbors)

@@ -61,6 +61,30 @@ def open_network(path: Path, device: torch.device) -> Any:
         ) from error
 
 
+def processor_session(network: bytes, threads: int) -> Any:
+    """Open a small ONNX network on the processor.
+
+    Threads of onnxruntime do not wait for work in busy loops, which would take processor time from
+    other threads of this process.
+
+    Args:
+        network: The content of an .onnx file.
+        threads: The number of threads for one run.
+
+    Returns:
+        An onnxruntime.InferenceSession.
+
+    Raises:
+        Exception: An error of onnxruntime, which has no base class for its errors.
+    """
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+
+
 def inputs_of(session: Any, path: Path) -> tuple[Any, list[Any]]:
     """Return the inputs of a session; the first is the picture.
 

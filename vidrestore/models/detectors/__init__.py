@@ -58,6 +58,18 @@ class Detector(ABC):
             The faces, in pixels of the picture. The same picture gives the same faces.
         """
 
+    def with_hint(self, picture: npt.NDArray[np.uint8]) -> tuple[list[Detection], bool]:
+        """Find the faces of one upright picture, and tell whether anything resembles a face.
+
+        Args:
+            picture: (H, W, 3) uint8, BGR, square pixels.
+
+        Returns:
+            What `__call__` returns; and whether any score, also one far below `least_score`, hints
+            at a face. Default: True, as a detector without such scores cannot tell.
+        """
+        return self(picture), True
+
 
 class OneAtATime(Detector):
     """A detector that several threads share: while one thread calls it, the others wait."""
@@ -82,6 +94,18 @@ class OneAtATime(Detector):
         """
         with self._lock:
             return self._detector(picture)
+
+    def with_hint(self, picture: npt.NDArray[np.uint8]) -> tuple[list[Detection], bool]:
+        """Do the same as `Detector.with_hint`, after other threads' calls have ended.
+
+        Args:
+            picture: (H, W, 3) uint8, BGR, square pixels.
+
+        Returns:
+            The faces, and whether anything resembles a face.
+        """
+        with self._lock:
+            return self._detector.with_hint(picture)
 
 
 def check_detector(detector: object) -> None:

@@ -19,6 +19,9 @@ from vidrestore.models.onnx_session import import_onnxruntime, providers
 if TYPE_CHECKING:
     import torch
 
+# From this score on, something resembles a face.
+_HINT_SCORE = 0.2
+
 
 class InsightFace(Detector):
     """The detector of a pack folder that is known to be complete (see weights.py).
@@ -85,3 +88,18 @@ class InsightFace(Detector):
         """
         boxes, landmarks = self._model.detect(picture)
         return [detection(b[:4], p, b[4]) for b, p in zip(boxes, landmarks, strict=True)]
+
+    def with_hint(self, picture: npt.NDArray[np.uint8]) -> tuple[list[Detection], bool]:
+        """Detect faces, and tell whether anything resembles one.
+
+        Args:
+            picture: (H, W, 3) uint8 BGR.
+
+        Returns:
+            What `__call__` returns, and whether any score reaches 0.2.
+        """
+        # A box never drops another one with a higher score.
+        lowest = min(_HINT_SCORE, self.least_score)
+        boxes, landmarks = self._model.detect(picture, det_thresh=lowest)
+        found = [detection(b[:4], p, b[4]) for b, p in zip(boxes, landmarks, strict=True)]
+        return [face for face in found if face.score >= self.least_score], bool(found)
