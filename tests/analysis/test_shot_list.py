@@ -141,7 +141,7 @@ def test_lists_of_editing_programs_are_understood(tmp_path, fcm, codes, cuts):
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("hello\n", "no picture"),
+        ("hello\n", "no video event"),
         (LIST.format(fcm="", a="00:00:00:00", b="00:00:01:30", c="00:00:02:00"), "line 6"),
         (LIST.format(fcm="", a="00:00:00:00", b="00:00:09:00", c="00:00:12:00"), "after the end"),
     ],

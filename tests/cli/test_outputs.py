@@ -317,4 +317,5 @@ def test_a_size_of_faces_that_is_none(
     found = command("restore", make_video(frames=2), tmp_path / "o.mp4", "--restorer", "fusion",
                     "--detector", "haar", "--min-face", value)  # fmt: skip
     assert found.status == 2
-    assert "pixels apart" in found.said
+    assert "distance between eyes must be from 0" in found.said
+    assert "analyze" not in found.said  # no frame is decoded before

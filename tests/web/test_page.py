@@ -371,23 +371,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from vidrestore.web import access
 from vidrestore.web.page import Page
-from vidrestore.web.session import Kind, Session
+from vidrestore.web.session import AnalysisOptions, Session
 session = Session(Path(sys.argv[1]))
 folder = session.uploads.make_folder()
 (folder / "tape.mp4").write_bytes(b"x")
 session.uploads.keep(folder, folder / "tape.mp4", "me")
-look = session.look("me", str(folder / "tape.mp4"), Kind("none", "haar"))
+job = session.analyze("me", str(folder / "tape.mp4"), AnalysisOptions("none", "haar"))
 request = SimpleNamespace(session_hash="tab", request=SimpleNamespace(scope={access.VISITOR: "me"}))
 page = Page(session)
 tab = session.tabs.claim("tab", "me")
-tab.look_id = look.job_id
+tab.analysis_id = job.job_id
 async def searches(detector):
-    async for shown in page._look_again("none", detector, request):
+    async for shown in page._analyze_again("none", detector, request):
         return True
     return False
 print(json.dumps({
     "left": asyncio.run(searches("haar")),
-    "same": session.looks.jobs == [look] and tab.look_id == look.job_id,
+    "same": session.analyses.jobs == [job] and tab.analysis_id == job.job_id,
     "chosen": asyncio.run(searches("yunet")),
     "events": [event for each in page.blocks.config["dependencies"] for _, event in each["targets"]
                if each["api_name"].strip("_") == "jump_to"],

@@ -11,6 +11,8 @@ from vidrestore.common.files import check_readable_kind
 from vidrestore.common.quoting import quoted
 from vidrestore.common.text_files import read_toml
 
+_MOST_EYE_DISTANCE_PX = 65536
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -26,13 +28,18 @@ class Choice:
     """The least eye distance of the people to restore, in frame pixels; None: no limit."""
 
     def check(self) -> None:
-        """Refuse, before any work, files that cannot be read and people without a number.
+        """Refuse, before any work, files that cannot be read and values that make no sense.
 
         Raises:
             ConfigError: The shots file cannot be read or is not TOML.
             InputError: The reference photo does not exist or is no file.
-            UsageError: The people are not named by numbers.
+            UsageError: The people are not named by numbers, or no eyes can be so far apart.
         """
+        if self.min_face_px is not None and not 0 <= self.min_face_px <= _MOST_EYE_DISTANCE_PX:
+            raise UsageError(
+                f"the distance between eyes must be from 0 to {_MOST_EYE_DISTANCE_PX} pixels, not "
+                f"{self.min_face_px:g}"
+            )
         if self.shots is not None:
             read_toml(self.shots, "the shots file")
         if self.reference is not None:

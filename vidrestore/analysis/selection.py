@@ -38,7 +38,6 @@ from vidrestore.imaging.geometry import apply, invert, upright
 from vidrestore.media.decode import TimeRange
 from vidrestore.models.factory import reference_embedding
 
-_MOST_FACE_PX = 65536
 NOT_JOINED = (
     "vidrestore does not recognize people from one shot to the next, because it has no recognition "
     "model of an InsightFace pack (vidrestore weights fetch buffalo_l brings one, for "
@@ -120,11 +119,6 @@ def applied(
         assert face is not None
         analysis = with_reference(analysis, face, similarity=settings.people.similarity)
     if choice.min_face_px is not None:
-        if not 0 <= choice.min_face_px <= _MOST_FACE_PX:  # also refuses NaN
-            raise UsageError(
-                f"the distance between eyes must be from 0 to {_MOST_FACE_PX} pixels, not "
-                f"{choice.min_face_px:g}"
-            )
         analysis = with_large(analysis, choice.min_face_px)
     if before.face_count and not analysis.face_count:
         raise UsageError(_empty_choice(choice, before))
