@@ -54,6 +54,8 @@ class JobNote(_Note):
     """The fingerprint of the source."""
     models: _Models | None = None
     """What finds the faces; None: it is not known, or the job was given its analysis."""
+    key_frames: dict[_Word, bool] | None = None
+    """Network, side and device -> whether key frames save time; None: it was not measured."""
 
 
 class _PartNote(_Note):

@@ -2,7 +2,8 @@
 
 OUTPUT.vidrestore/
     lock                locked while a run works
-    job.json            the note about the source, and about what finds its faces
+    job.json            the note about the source, about what finds its faces, and about the
+                        networks for which key frames save time
     segments/0007.mp4   a part of the new video stream; its note 0007.json holds its key, size and
                         hash; its name is 0007.*.part.mp4 while it is being written
     video.mp4           all segments, joined, with the note video.json
@@ -139,8 +140,9 @@ class WorkFolder:
                 _remove(entry)
         self._segments.mkdir(exist_ok=True)
         self.drop_unfinished()
-        models = (earlier or {}).get("models") if is_same else None
-        self._note(own, {"version": VERSION, "source": source, "models": models})
+        known = earlier if earlier is not None and is_same else {}
+        kept = {name: known.get(name) for name in ("models", "key_frames")}
+        self._note(own, {"version": VERSION, "source": source, **kept})
         if is_same or not has_note or not resume:
             return None
         if earlier is None:
@@ -157,8 +159,7 @@ class WorkFolder:
             source: The fingerprint of the source, as for `begin`.
             models: What finds the faces.
         """
-        note = {"version": VERSION, "source": source, "models": asdict(models)}
-        self._note(self.path / "job.json", note)
+        self._amend(source, models=asdict(models))
 
     def begun_with(self, source: str) -> DetectionModels | None:
         """Return what found the faces in the run whose work this folder holds.
@@ -173,6 +174,39 @@ class WorkFolder:
         if note is None or note["source"] != source or note.get("models") is None:
             return None
         return DetectionModels(**note["models"])
+
+    def note_key_frames(self, source: str, saves_time: Mapping[str, bool]) -> None:
+        """Note for which networks key frames save time, so that a later run decides the same.
+
+        Args:
+            source: The fingerprint of the source, as for `begin`.
+            saves_time: Network, side and device -> whether key frames save time.
+        """
+        self._amend(source, key_frames=dict(saves_time))
+
+    def key_frames_noted(self, source: str) -> dict[str, bool]:
+        """Return what `note_key_frames` noted.
+
+        Args:
+            source: The fingerprint of the source.
+
+        Returns:
+            Network, side and device -> whether key frames save time; empty where there is no such
+            note, or it is of another source.
+        """
+        note = read_note(self.path / "job.json", JobNote)
+        if note is None or note["source"] != source:
+            return {}
+        return dict(note.get("key_frames") or {})
+
+    def _amend(self, source: str, **fields: Any) -> None:
+        """Change some fields of the note about the source."""
+        note = read_note(self.path / "job.json", JobNote)
+        if note is None or note["source"] != source:
+            note = {}
+        kept = {name: note.get(name) for name in ("models", "key_frames")}
+        own = {"version": VERSION, "source": source, **kept, **fields}
+        self._note(self.path / "job.json", own)
 
     def keep_results_apart(self) -> None:
         """Store the results of this run in a folder of their own, which the end of the run removes.
