@@ -15,7 +15,6 @@ without one, detail is the contrast against the network's own output, and "mouth
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -27,9 +26,6 @@ from typing import NamedTuple
 import av
 import cv2
 import numpy as np
-import torch
-from rich.console import Console
-from rich.table import Table
 
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.analysis.tracks import Track
@@ -249,12 +245,18 @@ def fastest(truth: Stack, masks: np.ndarray) -> np.ndarray:
     """The fifth of the frames in which what is under the masks changes most."""
     blurred = np.stack([cv2.GaussianBlur(t, (0, 0), 1.5) for t in truth])
     change = np.abs(np.diff(blurred, axis=0)).mean(axis=-1)
-    speed = np.array([(c * m).sum() / max(m.sum(), 1) for c, m in zip(change, masks[1:], strict=True)])
+    speed = np.array(
+        [(c * m).sum() / max(m.sum(), 1) for c, m in zip(change, masks[1:], strict=True)]
+    )
     return 1 + np.argsort(-speed)[: max(1, len(truth) // 5)]
 
 
 def regional_db(output: Stack, truth: Stack, masks: np.ndarray, at: np.ndarray) -> float:
-    found = [metrics.psnr_db(output[t : t + 1], truth[t : t + 1], masks[t])[0] for t in at if masks[t].any()]
+    found = [
+        metrics.psnr_db(output[t : t + 1], truth[t : t + 1], masks[t])[0]
+        for t in at
+        if masks[t].any()
+    ]
     return float(np.mean(found)) if found else float("nan")
 
 

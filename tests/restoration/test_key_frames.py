@@ -14,7 +14,7 @@ from vidrestore.common.settings import Restore
 from vidrestore.models.face_mesh import OUTLINE_POINTS, SHAPE_POINTS
 from vidrestore.models.restorers import Restorer
 from vidrestore.restoration.batching import restore
-from vidrestore.restoration.faces import Face, FaceFrame
+from vidrestore.restoration.faces import FaceFrame
 from vidrestore.restoration.key_frames import KEY_REACH_FRAMES, REACH_FRAMES, choose, fill
 from vidrestore.restoration.statistics import RestorationStats
 from vidrestore.review import metrics
@@ -74,12 +74,14 @@ def test_any_part_gives_the_frames_of_the_whole(calm):
     n = 88
     frames, track = without(clip_frames(n, calm=calm), range(50, 53)), track_of(n)
     whole = keyed(frames, track)
-    for first, end in ((21, 60), (37, 38), (44, 70)):
+    for first, end in ((21, 60), (37, 38), (44, 70), (70, 88)):
         begin, stop = max(0, first - REACH_FRAMES), min(n, end + REACH_FRAMES)
         # As the pipeline does it: what lies at the ends of the context is not restored.
         part = keyed(
             frames[begin:stop], track,
-            network=range(begin + KEY_REACH_FRAMES if begin else 0, stop - KEY_REACH_FRAMES),
+            network=range(
+                begin + KEY_REACH_FRAMES if begin else 0, stop - KEY_REACH_FRAMES if stop < n else n
+            ),
             wanted=range(first, end),
         )[first - begin : end - begin]  # fmt: skip
         for a, b in zip(whole[first:end], part, strict=True):
@@ -125,7 +127,9 @@ def shaken(n: int) -> list[FaceFrame]:
     frames = clip_frames(n)
     random = torch.Generator().manual_seed(0)
     return [
-        frame.with_faces((replace(frame.faces[0], source=torch.rand(3, SIDE, SIDE, generator=random)),))
+        frame.with_faces(
+            (replace(frame.faces[0], source=torch.rand(3, SIDE, SIDE, generator=random)),)
+        )
         for frame in frames
     ]
 
@@ -239,7 +243,9 @@ def test_what_the_restorer_did_not_change_stays_the_source():
     half = torch.zeros(SIDE, SIDE, dtype=torch.bool)
     half[:, : SIDE // 2] = True
     partly = [
-        f.with_faces((replace(f.faces[0], restored=torch.where(half, f.faces[0].source, crop_of(f))),))
+        f.with_faces(
+            (replace(f.faces[0], restored=torch.where(half, f.faces[0].source, crop_of(f))),)
+        )
         for f in frames
     ]
     for frame in keyed(partly, track_of(33)):
@@ -251,12 +257,8 @@ def test_what_the_restorer_did_not_change_stays_the_source():
 
 def test_faces_are_kept_in_order_with_their_tracks():
     frames = clip_frames(20)
-    pairs = [
-        f.with_faces((f.faces[0], replace(f.faces[0], track_id=1))) for f in frames
-    ]
+    pairs = [f.with_faces((f.faces[0], replace(f.faces[0], track_id=1))) for f in frames]
     tracks = [track_of(20), replace(track_of(20), track_id=1)]
     chosen = choose(iter(pairs), tracks, of={0, 1})
     roles = [[(face.track_id, face.is_between) for face in f.faces] for f in chosen]
     assert all(a[0] == 0 and b[0] == 1 and a[1] == b[1] for a, b in roles)
-
-

@@ -107,7 +107,9 @@ def estimate(
         restorer = chosen_restorer(settings.model_copy(update={"weights": here_only}), on_event)
         per_frame, _ = _seconds_per_frame(source, analysis, settings, scaling)
         per_face = _seconds_per_face(restorer, analysis, settings)
-        keyed = plan_key_frames(analysis, [(0, restorer)], _may_have_key_frames(settings), {}).tracks
+        keyed = plan_key_frames(
+            analysis, [(0, restorer)], _may_have_key_frames(settings), {}
+        ).tracks
         per_keyed_frame, share = per_frame, 1.0
         if keyed:
             per_keyed_frame, share = _seconds_per_frame(source, analysis, settings, scaling, keyed)
@@ -116,11 +118,11 @@ def estimate(
         return f"the time cannot be estimated: {error}"
     total = analysis.frame_count * per_frame + analysis.face_count * per_face
     spared = (1 - share) * sum(
-        int(np.count_nonzero(track.strength)) for track in analysis.tracks if track.track_id in keyed
+        int(np.count_nonzero(track.strength))
+        for track in analysis.tracks
+        if track.track_id in keyed
     )
-    with_keys = (
-        analysis.frame_count * per_keyed_frame + (analysis.face_count - spared) * per_face
-    )
+    with_keys = analysis.frame_count * per_keyed_frame + (analysis.face_count - spared) * per_face
     offered = None
     if given != "off":
         total, per_frame = with_keys, per_keyed_frame

@@ -402,9 +402,7 @@ class Rendering:
     def _reach(self) -> int:
         """Return the number of frames on either side on which a frame may depend."""
         work = self.work
-        return reach_frames(
-            self.restorers, work.settings, has_key_frames=bool(work.key_framed)
-        )
+        return reach_frames(self.restorers, work.settings, has_key_frames=bool(work.key_framed))
 
 
 def sum_of(counts: Sequence[Mapping[str, Any]]) -> RestorationStats:

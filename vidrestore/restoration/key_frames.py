@@ -11,7 +11,7 @@ of the whole video.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise, repeat
 
@@ -21,10 +21,8 @@ import numpy.typing as npt
 import torch
 
 from vidrestore.analysis.tracks import Track, TracksByFrame
-from vidrestore.imaging.filters import gaussian_blur
 from vidrestore.imaging.fine_texture import with_texture
-from vidrestore.imaging.geometry import Matrix, apply, template
-from vidrestore.imaging.luma import bt601_luma
+from vidrestore.imaging.geometry import apply
 from vidrestore.imaging.optical_flow import (
     DenseFlow,
     FlowField,
@@ -37,18 +35,16 @@ from vidrestore.imaging.optical_flow import (
     sample,
     squared,
 )
-from vidrestore.models.face_mesh import LEFT_EYE, LIPS, RIGHT_EYE, OUTLINE_POINTS
+from vidrestore.models.face_mesh import LEFT_EYE, LIPS, OUTLINE_POINTS, RIGHT_EYE
 from vidrestore.restoration.faces import Face, FaceFrame
 from vidrestore.restoration.statistics import RestorationStats
 from vidrestore.restoration.temporal import (
     _blurred,
     _clamp,
-    _copied,
     _differing,
     _face_ellipse,
     _gray,
     _light_change,
-    _mean_within,
     _misfit,
     _quotient,
     _share_changed,
@@ -171,9 +167,7 @@ def _key(face: Face) -> tuple[int, int]:
     return face.track_id, face.work_px
 
 
-def _with_role(
-    face: Face, decided: dict[tuple[int, int], dict[int, Guide]], index: int
-) -> Face:
+def _with_role(face: Face, decided: dict[tuple[int, int], dict[int, Guide]], index: int) -> Face:
     guide = decided.get(_key(face), {}).get(index)
     if guide is None:
         return face
@@ -260,9 +254,7 @@ class _Choice:
                 keys |= {begin, last} | set(self._within(begin, last))
         here = [index for index in range(first, end) if index in self._seen]
         is_kept = len(here) < _LEAST_SAVING * len(keys.intersection(here))
-        guides = {
-            index: Guide(*self._steadied(index), index in keys, is_kept) for index in here
-        }
+        guides = {index: Guide(*self._steadied(index), index in keys, is_kept) for index in here}
         # The next stretch needs the frame before it for the mean against noise.
         for index in [index for index in self._seen if index < end - 1]:
             del self._seen[index]
@@ -298,7 +290,9 @@ class _Choice:
         for a, b in pairwise(range(first, last + 1)):
             (gray, low), (other_gray, other) = self._steadied(a), self._steadied(b)
             there = sample(other, self._flow_between(a, b, gray, other_gray))
-            changes.append(float(np.median(_misfit(there, _light_change(low, there), low)[::4, ::4][inside])))
+            changes.append(
+                float(np.median(_misfit(there, _light_change(low, there), low)[::4, ::4][inside]))
+            )
         return float(np.median(changes))
 
     def _score(self, at: int, first: int, last: int, noise: float) -> float:
@@ -656,7 +650,9 @@ class _Filler:
                 continue
             path = self._path(key, other)
             flow = self._flow(own.gray, there.gray)
-            gate = path.gate * np.exp(-squared(flow - path.flow) / np.float32((6 * side / 512) ** 2))
+            gate = path.gate * np.exp(
+                -squared(flow - path.flow) / np.float32((6 * side / 512) ** 2)
+            )
             apart += gate[..., None] * (flow - path.flow)
             weight += gate[..., None]
         own.wobble = _blurred(apart / weight, _WOBBLE_SIGMA_PX) * np.float32(_TRUST)
