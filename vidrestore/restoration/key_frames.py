@@ -52,51 +52,58 @@ from vidrestore.restoration.temporal import (
 
 # Frames whose index is a multiple of this are key frames: the network restores at least so many.
 _APART = 4
-# Stretches of so many frames, by their index, are decided on together: see `_LEAST_SAVING`.
+# Stretches of so many frames, by their index, are decided on together. Where a run of the network
+# gives fewer frames than this, it restores all of them.
 _STRETCH = 16
-# Where fewer frames than this come from each run of the network, it restores all frames.
 _LEAST_SAVING = 1.5
 # A crop is made of so many key frames on either side, at most so many frames away.
 _KEYS, _FAR = 3, 12
-_TIME_SIGMA_FRAMES = 4.0
-# The key frames next to one, at most so many frames away, show how far it wobbles.
-_WOBBLE_FAR = 4
+_TIME_SIGMA_FRAMES = 5.0
 KEY_REACH_FRAMES = _APART
 """The number of frames before and after a frame on whose crops it depends whether it is a key."""
-_STRETCH_REACH_FRAMES = _STRETCH + 1
-_FILL_REACH_FRAMES = _FAR + _WOBBLE_FAR
-REACH_FRAMES = max(_STRETCH_REACH_FRAMES, _FILL_REACH_FRAMES + KEY_REACH_FRAMES)
+REACH_FRAMES = max(_STRETCH + 1, _FAR + KEY_REACH_FRAMES)
 """The number of frames before and after a frame on whose crops its own crop depends."""
 
+# Least and greatest side of the small pictures in which motion and weights are computed.
 _GUIDE_PX = (128, 256)
-# Differences in 8-bit levels at which weights fall to 1/e: of neighbors that are averaged against
-# noise, of a key frame, and of light as a whole.
+# Differences, in 8-bit levels, at which weights fall to 1/e: of a neighbor in the mean against
+# noise, of the source of a key frame, of light as a whole, and of restored key frames.
 _NOISE_TOLERANCE = 10.0
 _SOURCE_TOLERANCE = 12.0
 _LIGHT_TOLERANCE = 30.0
-# The same where key frames are chosen, with this multiple of the noise taken out.
+_RESTORED_TOLERANCE = 20.0
+# The same between motions of restored crops and of sources, in pixels at a side of 512.
+_WOBBLE_TOLERANCE_PX = 6.0
+# A frame is not explained where its source differs from a key frame's by so many levels, besides
+# so many times the noise.
 _MISFIT_TOLERANCE = 10.0
 _NOISE_SHARE = 1.5
-# Mean misfits at which an eye, the mouth or any square of the face calls for a key frame, and the
-# side of this square as a share of the crop; changes of the mesh in pixels at a side of 512.
-_EYE_LIMIT, _MOUTH_LIMIT, _SQUARE_LIMIT = 0.15, 0.15, 0.75
+# The mean misfits in [0, 1] of an eye, the mouth and any square of the face from which on a frame
+# becomes a key frame; the side of the square as a share of the crop; how far, in pixels at a side
+# of 512, the shape of an eye or the lips in the face mesh may be from that in the nearer key frame.
+_EYE_LIMIT, _MOUTH_LIMIT, _SQUARE_LIMIT = 0.1, 0.06, 0.5
 _SQUARE = 1 / 16
 _SHAPE_LIMIT_PX = 3.0
-_TAU = 1.0
 # Half sizes (x, y) of the boxes around eyes and mouth in unit crops.
 _EYE_BOX, _MOUTH_BOX = (0.075, 0.05), (0.12, 0.075)
-# Standard deviations of blurs, in pixels at a side of 512.
+# Standard deviations of blurs, in pixels at a side of 512: of pictures before they are compared, of
+# the correction of wobble, of that toward the source, and of broad colors.
 _GATE_SIGMA_PX = 3.0
 _WOBBLE_SIGMA_PX = 8.0
 _ASIDE_SIGMA_PX = 12.0
 _BROAD_SIGMA_PX = 12.0
+# The share of what features are beside those of the source that is taken out.
 _ASIDE = 0.5
 # The gate of the best key frame below which broad colors come from the source, the more so the
 # lower it is. Taken from the source everywhere, they would bring its flicker along.
 _EXPLAINED = 0.3
+# Weight of "where the nearest key frame says" in the mean of what all key frames say.
 _STILLNESS = 0.3
 # The least weight of a key frame, so that a crop is made of the nearest ones where none explains.
 _LEAST_GATE = 1e-3
+# How much of the fine contrast that the mean lost is given back. A little more than all of it makes
+# up for what warping takes.
+_TEXTURE = 1.1
 
 _Plane = npt.NDArray[np.float32]
 
@@ -278,7 +285,7 @@ class _Choice:
         noise = self._noise(first, last)
         scores = {at: self._score(at, first, last, noise) for at in range(first + 1, last)}
         worst = max(scores, key=lambda at: (scores[at], -at))
-        if scores[worst] > _TAU:
+        if scores[worst] > 1:
             yield from self._within(first, worst)
             yield worst
             yield from self._within(worst, last)
@@ -290,13 +297,12 @@ class _Choice:
         for a, b in pairwise(range(first, last + 1)):
             (gray, low), (other_gray, other) = self._steadied(a), self._steadied(b)
             there = sample(other, self._flow_between(a, b, gray, other_gray))
-            changes.append(
-                float(np.median(_misfit(there, _light_change(low, there), low)[::4, ::4][inside]))
-            )
+            change = _misfit(there, _light_change(low, there), low)[::4, ::4]
+            changes.append(float(np.median(change[inside])))
         return float(np.median(changes))
 
     def _score(self, at: int, first: int, last: int, noise: float) -> float:
-        """Return how badly two key frames explain a frame; above `_TAU` it is a key frame, too."""
+        """Return how badly two key frames explain a frame; above 1 it is a key frame, too."""
         doubt = np.minimum(self._doubt(at, first, noise), self._doubt(at, last, noise))
         misfit = 1 - np.exp(-doubt)
         side = len(misfit)
@@ -404,16 +410,14 @@ def fill(
                 if face.guide is not None:
                     filler = fillers.setdefault(_key(face), _Filler())
                     filler.add(frame.frame.index, face)
-        while held and (
-            frame is None or held[0].frame.index + _FILL_REACH_FRAMES <= frame.frame.index
-        ):
+        while held and (frame is None or held[0].frame.index + _FAR <= frame.frame.index):
             one = held.popleft()
             index = one.frame.index
             faces = one.faces
             if needed is None or index in needed:
                 faces = tuple(_filled(face, fillers, index, tally) for face in faces)
             for filler in fillers.values():
-                filler.forget(index - _FILL_REACH_FRAMES)
+                filler.forget(index - _FAR)
             fillers = {key: filler for key, filler in fillers.items() if filler.is_used}
             yield one.with_faces(faces)
 
@@ -435,28 +439,41 @@ def _filled(
     return result
 
 
-@dataclass(slots=True, eq=False)
-class _Frame:
-    """One frame of a track, and its restored crop if the network made one."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _KeyCrop:
+    """The restored crop of a key frame, and the small pictures that are compared."""
 
-    guide: Guide
-    restored: torch.Tensor | None
-    small: _Plane | None = None
+    restored: torch.Tensor
+    """(3, W, W), the crop that the network made."""
+    small: _Plane
     """(S, S, 3) low-passed restored crop in 8-bit levels."""
-    gray: Grey | None = None
+    gray: Grey
     """(S, S) luma of the restored crop."""
-    changed: _Plane | None = None
+    changed: _Plane | None
     """(S, S) share of the pixels that the restorer changed; None where it changed all."""
-    wobble: FlowField | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Path:
-    """How one frame leads to a key frame."""
+    """How the source of one frame leads to that of a key frame."""
 
     flow: FlowField
+    """(S, S, 2) flow in pixels of S."""
     gate: _Plane
+    """(S, S) in [0, 1]: how surely both show the same."""
     light: _Plane
+    """(2, 3) gain and offset in 8-bit levels that bring the key frame into the light of the frame.
+    """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Link:
+    """How the restored crop of one key frame leads to that of another."""
+
+    flow: FlowField
+    """(S, S, 2) flow in pixels of S."""
+    gate: _Plane
+    """(S, S) in [0, 1]: how surely both show the same."""
 
 
 class _Filler:
@@ -464,67 +481,76 @@ class _Filler:
 
     def __init__(self) -> None:
         self._flow = DenseFlow()
-        self._frames: dict[int, _Frame] = {}
+        self._guides: dict[int, Guide] = {}
+        self._keys: dict[int, _KeyCrop] = {}
         self._paths: dict[tuple[int, int], _Path] = {}
+        self._links: dict[tuple[int, int], _Link] = {}
         self._flows: dict[tuple[int, int], FlowField] = {}
 
     @property
     def is_used(self) -> bool:
         """Whether any frame is held."""
-        return bool(self._frames)
+        return bool(self._guides)
 
     def add(self, index: int, face: Face) -> None:
         """Add a frame."""
         if (guide := face.guide) is None:
             return
-        one = _Frame(guide, face.restored if guide.is_key else None)
-        if one.restored is not None:
-            side = len(guide.gray)
-            result = reduced(one.restored, side)
-            one.small, one.gray = _blurred(result, _GATE_SIGMA_PX), _gray(result)
-            one.changed = _share_changed(_differing(one.restored, face.source), side)
-        self._frames[index] = one
+        self._guides[index] = guide
+        if guide.is_key and face.restored is not None:
+            result = reduced(face.restored, len(guide.gray))
+            changed = _share_changed(_differing(face.restored, face.source), len(guide.gray))
+            self._keys[index] = _KeyCrop(
+                face.restored, _blurred(result, _GATE_SIGMA_PX), _gray(result), changed
+            )
 
     def forget(self, first: int) -> None:
         """Drop all frames before one."""
-        for index in [index for index in self._frames if index <= first]:
-            del self._frames[index]
-        for kept in (self._paths, self._flows):
+        for index in [index for index in self._guides if index <= first]:
+            del self._guides[index]
+            self._keys.pop(index, None)
+        for kept in (self._paths, self._links, self._flows):
             for pair in [pair for pair in kept if min(pair) <= first]:
                 del kept[pair]
 
     def fill(self, index: int, face: Face) -> Face:
         """Return the face with its crop."""
-        own = self._frames[index]
-        keys = self._keys(index)
+        guide, keys = self._guides[index], self._around(index)
         if not keys or keys == [index]:
             return face
-        shares, paths = {}, {}
+        nearest = min(keys, key=lambda key: (abs(key - index), key))
+        shares = {key: self._share(index, key) for key in keys}
+        paths = {nearest: self._place(index, nearest, shares)}
+        if index not in self._keys:
+            paths[nearest] = self._drawn_to_source(guide, nearest, paths[nearest])
         for key in keys:
-            near = np.float32(np.exp(-((key - index) ** 2) / (2 * _TIME_SIGMA_FRAMES**2)))
-            path = self._path(index, key)
-            shares[key] = near * (path.gate + np.float32(_LEAST_GATE))
-            paths[key] = path.flow - sample(self._wobble(key), path.flow)
-        if own.restored is None:
-            aside = self._aside(own.guide, shares, paths)
-            paths = {key: sample(path, aside) + aside for key, path in paths.items()}
-        side = len(own.guide.gray)
+            if key != nearest:
+                link = self._link(nearest, key)
+                paths[key] = paths[nearest] + sample(link.flow, paths[nearest])
+                shares[key] = shares[key] * sample(link.gate, paths[nearest])
+        side = len(guide.gray)
         weight = np.zeros((side, side), np.float32)
         offsets = np.zeros((3, side, side), np.float32)
         total = torch.zeros_like(face.source)
         for key in keys:
             gain, offset = self._path(index, key).light[..., None, None]
-            add_moved(total, self._restored(key), paths[key], shares[key] * gain)
+            add_moved(total, self._keys[key].restored, paths[key], shares[key] * gain)
             offsets += shares[key] * (offset / 255)
             weight += shares[key]
-        if own.restored is None:
-            offsets += self._missing(own.guide, keys, index, shares, paths, weight)
+        if index not in self._keys:
+            offsets += self._missing(guide, keys, index, shares, paths, weight)
         mean = _quotient(total, offsets, weight)
-        nearest = min(keys, key=lambda key: (abs(key - index), key))
-        model = moved(self._restored(nearest), paths[nearest])
-        mean = with_texture(mean, model, _TEXTURE) if _TEXTURE else mean
+        model = moved(self._keys[nearest].restored, paths[nearest])
+        mean = with_texture(mean, model, _TEXTURE)
         _clamp(mean)
         return replace(face, restored=self._only_changed(mean, face, shares, paths, weight))
+
+    def _share(self, index: int, key: int) -> _Plane:
+        """Return (S, S): how much a key frame counts, by its source and its distance in time."""
+        near = np.exp(-((key - index) ** 2) / (2 * _TIME_SIGMA_FRAMES**2))
+        return np.asarray(
+            np.float32(near) * (self._path(index, key).gate + np.float32(_LEAST_GATE))
+        )
 
     def _only_changed(
         self,
@@ -535,7 +561,7 @@ class _Filler:
         weight: _Plane,
     ) -> torch.Tensor:
         """Return the crop with the source where the restorer changed nothing in the key frames."""
-        planes = {key: self._frames[key].changed for key in shares}
+        planes = {key: self._keys[key].changed for key in shares}
         if all(plane is None for plane in planes.values()):
             return made
         total = np.zeros_like(weight)
@@ -549,41 +575,48 @@ class _Filler:
             return torch.where(same, face.restored, mixed)
         return torch.where(share > 0, mixed, face.source)
 
-    def _restored(self, key: int) -> torch.Tensor:
-        restored = self._frames[key].restored
-        if restored is None:
-            raise ValueError(f"frame {key} is no key frame")
-        return restored
-
-    def _keys(self, index: int) -> list[int]:
+    def _around(self, index: int) -> list[int]:
         """Return the key frames that a frame is made of, in order."""
 
-        def side_of(frames: range) -> list[int]:
-            found = []
+        def first_of(frames: range) -> list[int]:
+            found = list[int]()
             for at in frames:
-                if (one := self._frames.get(at)) is None:
+                if at not in self._guides or len(found) == _KEYS:
                     break
-                if one.restored is not None:
+                if at in self._keys:
                     found.append(at)
-            return found[:_KEYS]
+            return found
 
-        before = side_of(range(index - 1, index - _FAR - 1, -1))
-        own = [index] if self._frames[index].restored is not None else []
-        return [*before[::-1], *own, *side_of(range(index + 1, index + _FAR + 1))]
+        before = first_of(range(index - 1, index - _FAR - 1, -1))
+        own = [index] if index in self._keys else []
+        return [*before[::-1], *own, *first_of(range(index + 1, index + _FAR + 1))]
 
-    def _aside(
-        self, guide: Guide, shares: dict[int, _Plane], paths: dict[int, FlowField]
-    ) -> FlowField:
-        """Return the displacement that brings the mean of key frames half way to the source."""
-        blend = np.zeros(guide.gray.shape, np.float32)
-        weight = np.zeros_like(blend)
+    def _place(self, index: int, nearest: int, shares: dict[int, _Plane]) -> FlowField:
+        """Return where a frame is seen in the nearest key frame, as all key frames tell.
+
+        Each tells it by the motion of the source to itself and that of the restored crops from
+        there to the nearest one. Their mean has less of the noise of the source, and takes out how
+        far each key frame wobbles.
+        """
+        own = self._path(index, nearest).flow
+        total = np.zeros_like(own)
+        weight = shares[nearest] + np.float32(_STILLNESS)
         for key, share in shares.items():
-            gray = self._frames[key].gray
-            blend += share * sample(np.asarray(gray, np.float32), paths[key])
-            weight += share
-        blend /= weight
-        apart = self._flow(guide.gray, np.clip(np.rint(blend), 0, 255).astype(np.uint8))
-        return _blurred(apart, _ASIDE_SIGMA_PX) * np.float32(_ASIDE)
+            if key != nearest:
+                link, there = self._link(key, nearest), self._path(index, key).flow
+                share = share * sample(link.gate, there)
+                told = there + sample(link.flow, there) - own
+                total += share[..., None] * told
+                weight = weight + share
+        return own + _blurred(total / weight[..., None], _WOBBLE_SIGMA_PX)
+
+    def _drawn_to_source(self, guide: Guide, key: int, path: FlowField) -> FlowField:
+        """Return a path to a key frame that is half way to where the source has its features."""
+        gray = self._keys[key].gray
+        there = sample(np.asarray(gray, np.float32), path)
+        apart = self._flow(guide.gray, np.clip(np.rint(there), 0, 255).astype(np.uint8))
+        aside = _blurred(apart, _ASIDE_SIGMA_PX) * np.float32(_ASIDE)
+        return np.asarray(sample(path, aside) + aside)
 
     def _missing(
         self,
@@ -600,10 +633,9 @@ class _Filler:
         """
         blend = np.zeros_like(guide.low)
         for key in keys:
-            small = self._frames[key].small
-            if small is not None:
-                gain, offset = self._path(index, key).light
-                blend += shares[key][..., None] * (sample(small, paths[key]) * gain + offset)
+            gain, offset = self._path(index, key).light
+            there = sample(self._keys[key].small, paths[key])
+            blend += shares[key][..., None] * (there * gain + offset)
         explained = np.max([self._path(index, key).gate for key in keys], axis=0)
         apart = _blurred(guide.low - blend / weight[..., None], _BROAD_SIGMA_PX)
         lacking = np.clip(1 - explained / np.float32(_EXPLAINED), 0, 1)
@@ -613,7 +645,7 @@ class _Filler:
     def _path(self, first: int, second: int) -> _Path:
         """Return how the source leads from one frame to another."""
         if (first, second) not in self._paths:
-            a, b = self._frames[first].guide, self._frames[second].guide
+            a, b = self._guides[first], self._guides[second]
             if first == second:
                 one = np.ones(a.gray.shape, np.float32)
                 light = np.array([[1, 1, 1], [0, 0, 0]], np.float32)
@@ -632,32 +664,19 @@ class _Filler:
 
     def _flow_between(self, first: int, second: int) -> FlowField:
         if (first, second) not in self._flows:
-            a, b = self._frames[first].guide.gray, self._frames[second].guide.gray
+            a, b = self._guides[first].gray, self._guides[second].gray
             self._flows[first, second] = self._flow(a, b)
         return self._flows[first, second]
 
-    def _wobble(self, key: int) -> FlowField:
-        """Return (S, S, 2): how far the features of a key are from where its neighbors have them."""
-        own = self._frames[key]
-        if own.wobble is not None:
-            return own.wobble
-        side = len(own.guide.gray)
-        apart = np.zeros((side, side, 2), np.float32)
-        weight = np.full((side, side, 1), _STILLNESS, np.float32)
-        for other in range(key - _WOBBLE_FAR, key + _WOBBLE_FAR + 1):
-            there = self._frames.get(other)
-            if other == key or there is None or there.gray is None or own.gray is None:
-                continue
-            path = self._path(key, other)
-            flow = self._flow(own.gray, there.gray)
-            gate = path.gate * np.exp(
-                -squared(flow - path.flow) / np.float32((6 * side / 512) ** 2)
-            )
-            apart += gate[..., None] * (flow - path.flow)
-            weight += gate[..., None]
-        own.wobble = _blurred(apart / weight, _WOBBLE_SIGMA_PX) * np.float32(_TRUST)
-        return own.wobble
-
-
-_TEXTURE = 0.0
-_TRUST = 0.6
+    def _link(self, first: int, second: int) -> _Link:
+        """Return how the restored crop of one key frame leads to that of another."""
+        if (first, second) not in self._links:
+            a, b = self._keys[first], self._keys[second]
+            path = self._path(first, second)
+            flow = self._flow(a.gray, b.gray)
+            side = len(a.gray)
+            doubt = squared(flow - path.flow) / np.float32((_WOBBLE_TOLERANCE_PX * side / 512) ** 2)
+            misfit = _misfit(sample(b.small, flow), path.light, a.small)
+            doubt += misfit / np.float32(_RESTORED_TOLERANCE**2)
+            self._links[first, second] = _Link(flow, np.exp(-doubt))
+        return self._links[first, second]
