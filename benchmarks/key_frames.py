@@ -16,6 +16,7 @@ without one, detail is the contrast against the network's own output, and "mouth
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
@@ -28,6 +29,9 @@ from typing import NamedTuple
 import av
 import cv2
 import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
 
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.analysis.tracks import Track

@@ -56,9 +56,9 @@ _APART = 4
 # gives fewer frames than this, it restores all of them.
 _STRETCH = 16
 _LEAST_SAVING = 1.5
-# A crop is made of so many key frames on either side, at most so many frames away.
-_KEYS, _FAR = 3, 12
-_TIME_SIGMA_FRAMES = 5.0
+# A crop is made of the key frames that are at most so many frames away.
+_FAR = 12
+_TIME_SIGMA_FRAMES = 7.0
 KEY_REACH_FRAMES = _APART
 """The number of frames before and after a frame on whose crops it depends whether it is a key."""
 REACH_FRAMES = max(_STRETCH + 1, _FAR + KEY_REACH_FRAMES)
@@ -81,7 +81,7 @@ _NOISE_SHARE = 1.5
 # The mean misfits in [0, 1] of an eye, the mouth and any square of the face from which on a frame
 # becomes a key frame; the side of the square as a share of the crop; how far, in pixels at a side
 # of 512, the shape of an eye or the lips in the face mesh may be from that in the nearer key frame.
-_EYE_LIMIT, _MOUTH_LIMIT, _SQUARE_LIMIT = 0.1, 0.06, 0.5
+_EYE_LIMIT, _MOUTH_LIMIT, _SQUARE_LIMIT = 0.1, 0.05, 0.5
 _SQUARE = 1 / 16
 _SHAPE_LIMIT_PX = 3.0
 # Half sizes (x, y) of the boxes around eyes and mouth in unit crops.
@@ -103,7 +103,7 @@ _STILLNESS = 0.3
 _LEAST_GATE = 1e-3
 # How much of the fine contrast that the mean lost is given back. A little more than all of it makes
 # up for what warping takes.
-_TEXTURE = 1.1
+_TEXTURE = 1.05
 
 _Plane = npt.NDArray[np.float32]
 
@@ -388,9 +388,9 @@ def fill(
 ) -> Iterator[FaceFrame]:
     """Make the crops between key frames, and let key frames agree with each other.
 
-    Each crop is a mean of restored key frames, up to three on either side, warped along the motion
-    of the source and weighted by how well the source shows the same. Where no key frame explains
-    the source, broad colors come from the source. Faces without a guide, and those on stretches
+    Each crop is a mean of the restored key frames up to 12 frames away, warped along the motion of
+    the source and weighted by how well the source shows the same. Where no key frame explains the
+    source, broad colors come from the source. Faces without a guide, and those on stretches
     where the network restored every frame, pass unchanged.
 
     Args:
@@ -547,7 +547,9 @@ class _Filler:
 
     def _share(self, index: int, key: int) -> _Plane:
         """Return (S, S): how much a key frame counts, by its source and its distance in time."""
-        near = np.exp(-((key - index) ** 2) / (2 * _TIME_SIGMA_FRAMES**2))
+        # The weight falls to 0, or the mean would change where a key frame comes within reach.
+        apart = (key - index) ** 2
+        near = np.exp(-apart / (2 * _TIME_SIGMA_FRAMES**2)) * (1 - apart / (_FAR + 1) ** 2)
         return np.asarray(
             np.float32(near) * (self._path(index, key).gate + np.float32(_LEAST_GATE))
         )
@@ -581,7 +583,7 @@ class _Filler:
         def first_of(frames: range) -> list[int]:
             found = list[int]()
             for at in frames:
-                if at not in self._guides or len(found) == _KEYS:
+                if at not in self._guides:
                     break
                 if at in self._keys:
                     found.append(at)
