@@ -9,6 +9,7 @@ from helpers.shots_tape import FRAMES, Boiling, faces_of, frames_of, make_tape
 from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError
 from vidrestore.common.profiles import load_settings
+from vidrestore.jobs import estimate as estimates
 from vidrestore.jobs import key_frames
 from vidrestore.jobs.key_frames import plan_key_frames
 
@@ -110,3 +111,22 @@ def test_only_a_slow_network_has_key_frames_by_itself(tape):
     assert not quick.tracks
     assert planned(tape, Boiling(), "auto", slow.saves_time).tracks == tracks
     assert planned(tape, Boiling(), "off").tracks == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("restorer", "how", "is_offered"),
+    [(Slow(), "off", True), (Boiling(), "off", False), (Slow(), "auto", False)],
+    ids=["slow", "quick", "slow, asked for"],
+)
+def test_the_estimate_offers_key_frames_where_they_save_time(
+    tape, monkeypatch, restorer, how, is_offered
+):
+    monkeypatch.setattr(estimates, "chosen_restorer", lambda settings, on_event: restorer)
+    options = OPTIONS | {"restore.restorer": "fusion", "restore.key_frames": how}
+    found = estimates.estimate(tape, faces_of(tape), load_settings(options=options))
+    assert not isinstance(found, str), found
+    if is_offered:
+        assert found.seconds_with_key_frames < 0.9 * found.seconds
+    else:
+        assert found.seconds_with_key_frames is None
+    assert (found.network_share < 0.6) == (how == "auto")

@@ -44,10 +44,10 @@ from vidrestore.restoration.faces import Face, FaceFrame
 
 REACH_FRAMES = 3
 """The number of frames before and after a frame on whose crops its own crop depends."""
-# Tried on five clips worn four times, crops of 256 px. A reach of 9 frames: 4.9 to 6 % less flicker
-# and +0.3 dB, but up to 3.6 % less detail where the clip has noise, at 2.3 times the cost. Motion and
+# Tried on three clips worn by 4, crops of 256 px. A reach of 9 frames: 4.9 to 6 % less flicker and
+# +0.3 dB, but up to 3.6 % less detail where a clip has noise, at 2.3 times the cost. Motion and
 # gates from sources averaged with both neighbors (1-2-1, gated): 3.2 to 5.3 % less flicker, +0.02
-# dB, detail +0.1 to -0.3 %, mouth +0.04 to -0.07 dB; it takes one more frame of reach.
+# dB, detail +0.1 to -0.3 %, mouth +0.04 to -0.07 dB; it would take one more frame of reach.
 # A correction of slow color drift over 11 frames on either side gained less than 0.1 dB, and every
 # segment would have overlapped by as many frames.
 
