@@ -109,7 +109,7 @@ def test_a_calm_face_takes_few_runs_and_is_as_near_the_truth():
     frames = face_frames(worn(clip.truth, X4, 0), restored(clip, Boil(), 0))
     tally = RestorationStats()
     made = keyed(frames, track_of(n), tally)
-    assert tally.between >= 0.55 * n
+    assert tally.between >= 0.5 * n
     assert sum(not face.is_between for frame in made for face in frame.faces) == n - tally.between
 
     def psnr(crops):
