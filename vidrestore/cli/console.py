@@ -57,8 +57,8 @@ def show_summary(summary: Summary, target: Path) -> None:
         table.add_row("", row)
     if summary.fast:
         row = (
-            f"{summary.fast} of them move too fast for key frames, so the network restored every "
-            "frame there"
+            f"{summary.fast} of them are where key frames save too little, since the face moves "
+            "fast or is seen only briefly, so the network restored every frame there"
         )
         table.add_row("", row)
     if summary.detector:

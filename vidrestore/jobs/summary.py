@@ -101,7 +101,8 @@ class Summary:
     between: int = 0
     """Faces that were made of restored key frames, without a run of the network."""
     fast: int = 0
-    """Faces of tracks with key frames that move so fast that the network restored every frame."""
+    """Faces of tracks with key frames where these would save too little, since the face moves fast
+    or is seen only briefly, so that the network restored every frame."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Reason -> number of (face, frame) pairs that were left unchanged."""
     likeness: tuple[TrackLikeness, ...] = ()

@@ -138,7 +138,7 @@ class RestorationStats:
     """The number of (face, frame) pairs whose crop was made of restored key frames."""
     fast: int = 0
     """The number of (face, frame) pairs of tracks with key frames, in stretches of so fast a motion
-    that the network restored every frame.
+    or so few frames that the network restored every frame.
     """
     unparsed: int = 0
     """The number of (face, frame) pairs in which the parser found no face."""
