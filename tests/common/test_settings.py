@@ -134,7 +134,7 @@ def test_an_unknown_profile_names_the_known_ones() -> None:
 
 
 def test_the_profiles_are_those_that_are_promised() -> None:
-    assert PROFILES == ["face-swap", "film", "home-video"]
+    assert PROFILES == ["face-swap", "film", "home-video", "quick"]
 
 
 @pytest.mark.parametrize("name", PROFILES)

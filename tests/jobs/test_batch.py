@@ -210,7 +210,7 @@ def test_what_does_not_go_together(
     assert message in found.said
 
 
-@pytest.mark.parametrize("profile", [None, "film", "home-video", "face-swap"])
+@pytest.mark.parametrize("profile", [None, "film", "home-video", "face-swap", "quick"])
 def test_printed_settings_are_a_profile_that_gives_them(
     profile: str | None, command: Command, tmp_path: Path
 ) -> None:

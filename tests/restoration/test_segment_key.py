@@ -181,6 +181,7 @@ WORK: dict[str, list[Any]] = {
     "settings": [load_settings(options={"paste.strength": 0.5})],
     "encoding": [Encoding("h264", "libx264", "yuv420p", ".mp4")],
     "span": [TimeRange(Fraction(1), None)],
+    "key_framed": [frozenset({0})],
     "pairing": [
         Pairing(before_swap=large()),
         Pairing(plate=large()),

@@ -48,6 +48,19 @@ def show_summary(summary: Summary, target: Path) -> None:
     if summary.kept:
         row = f"{summary.kept} of them were kept from an earlier run and not restored again"
         table.add_row("", row)
+    if summary.between:
+        share = 1 - summary.between / max(summary.faces, summary.between)
+        row = (
+            f"{summary.between} of them were made of key frames: {share:.0%} of the faces went "
+            "through the network"
+        )
+        table.add_row("", row)
+    if summary.fast:
+        row = (
+            f"{summary.fast} of them are where key frames save too little, since the face moves "
+            "fast or is seen only briefly, so the network restored every frame there"
+        )
+        table.add_row("", row)
     if summary.detector:
         table.add_row("faces found with", _cell(summary.detector))
     if summary.restorers:
@@ -132,6 +145,12 @@ def show_analysis(analysis: Analysis, source: Path, cost: Estimate | str | None)
             f"about {duration_text(cost.seconds)} on this machine ({cost.seconds_per_face:.3g} s "
             f"for a face, {cost.seconds_per_frame:.3g} s for the rest of a frame)",
         )
+        if cost.seconds_with_key_frames is not None:
+            facts.add_row(
+                "time with key frames",
+                f"about {duration_text(cost.seconds_with_key_frames)}, with --profile quick or "
+                "--set restore.key_frames=auto",
+            )
     console.print(facts)
     if isinstance(cost, str):
         _print_line(cost)

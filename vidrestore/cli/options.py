@@ -121,8 +121,8 @@ Profile = Annotated[
         metavar="NAME|FILE",
         autocompletion=_profiles,
         rich_help_panel="How to restore",
-        help="Start from the settings of a profile: home-video, face-swap, film, or a TOML file. "
-        "Default: no profile.",
+        help="Start from the settings of a profile: home-video, face-swap, film, quick, or a TOML "
+        "file. Default: no profile.",
     ),
 ]
 RestorerName = Annotated[

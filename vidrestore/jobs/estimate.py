@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +21,7 @@ from vidrestore.common.errors import VidrestoreError
 from vidrestore.common.events import OnEvent
 from vidrestore.common.settings import Settings
 from vidrestore.common.temporary import temporary_folder
+from vidrestore.jobs.key_frames import plan_key_frames
 from vidrestore.jobs.plan import ways_to_encode
 from vidrestore.jobs.request import check_fields
 from vidrestore.media.decode import TimeRange
@@ -39,6 +41,8 @@ _log = logging.getLogger("vidrestore")
 _PROBED_FRAMES = 24
 # The restorer runs once to warm up, then until either limit is reached.
 _ENOUGH_SECONDS, _MOST_RUNS = 2.0, 3
+# Key frames are offered where the whole takes at most so much of the time.
+_WORTH_OFFERING = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,11 @@ class Estimate:
     """The time of the restorer alone, for one face."""
     seconds_per_frame: float
     """The time of all other stages, for one frame: decode, crop, paste, encode."""
+    network_share: float = 1.0
+    """The share of the faces that go through the network; below 1 with key frames."""
+    seconds_with_key_frames: float | None = None
+    """The time of the whole pass with restore.key_frames=auto; None where the settings ask for key
+    frames, or where they would not save a tenth of the time."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -86,6 +95,7 @@ def estimate(
         _log.info("the time is not estimated: %s", error)
         return f"the time cannot be estimated: {error}"
     analysis = with_room_for(analysis, _pairing(source, analysis, None, scaling))
+    given = settings.restore.key_frames
     for name in weights_needed(settings, _faces_by_side(analysis)):
         if weights.find(name, folders) is None:
             return (
@@ -95,15 +105,43 @@ def estimate(
     here_only = settings.weights.model_copy(update={"offline": True})
     try:
         restorer = chosen_restorer(settings.model_copy(update={"weights": here_only}), on_event)
-        per_frame = _seconds_per_frame(source, analysis, settings, scaling)
+        per_frame, _ = _seconds_per_frame(source, analysis, settings, scaling)
         per_face = _seconds_per_face(restorer, analysis, settings)
+        keyed = plan_key_frames(
+            analysis, [(0, restorer)], _may_have_key_frames(settings), {}
+        ).tracks
+        per_keyed_frame, share = per_frame, 1.0
+        if keyed:
+            per_keyed_frame, share = _seconds_per_frame(source, analysis, settings, scaling, keyed)
     except VidrestoreError as error:
         _log.info("the time is not estimated: %s", error)
         return f"the time cannot be estimated: {error}"
     total = analysis.frame_count * per_frame + analysis.face_count * per_face
+    spared = (1 - share) * sum(
+        int(np.count_nonzero(track.strength))
+        for track in analysis.tracks
+        if track.track_id in keyed
+    )
+    with_keys = analysis.frame_count * per_keyed_frame + (analysis.face_count - spared) * per_face
+    offered = None
+    if given != "off":
+        total, per_frame = with_keys, per_keyed_frame
+    elif with_keys < _WORTH_OFFERING * total:
+        offered = with_keys
+    through = 1.0
+    if given != "off" and analysis.face_count:
+        through = 1 - spared / analysis.face_count
     used = restorers_used([(0, restorer)], analysis, 0, analysis.frame_count)
     names = dict.fromkeys(each.name for _, each in used) or (restorer.name,)
-    return Estimate(", ".join(names), total, per_face, per_frame)
+    return Estimate(", ".join(names), total, per_face, per_frame, through, offered)
+
+
+def _may_have_key_frames(settings: Settings) -> Settings:
+    """Return the settings with key frames where they save time, unless they are on in any case."""
+    if settings.restore.key_frames != "off":
+        return settings
+    how = settings.restore.model_copy(update={"key_frames": "auto"})
+    return settings.model_copy(update={"restore": how})
 
 
 class _Identity(Restorer):
@@ -124,9 +162,16 @@ def _pairing(
 
 
 def _seconds_per_frame(
-    source: Path, analysis: Analysis, settings: Settings, scaling: Scaling | None
-) -> float:
-    """Measure the mean time of all stages but the restorer for one frame."""
+    source: Path,
+    analysis: Analysis,
+    settings: Settings,
+    scaling: Scaling | None,
+    key_framed: Collection[int] = (),
+) -> tuple[float, float]:
+    """Measure the mean time of all stages but the restorer for one frame.
+
+    Also return the share of the faces of the tracks `key_framed` that the restorer gets.
+    """
     part, span = _part(analysis)
     pairing = _pairing(source, part, span, scaling)
     info = part.info if pairing.plate is None else pairing.plate.analysis.info
@@ -137,7 +182,7 @@ def _seconds_per_frame(
         target = folder / f"probe{encoding.suffix}"
         parser = chosen_parser(settings)
         started = time.monotonic()
-        restore_segment(
+        stats = restore_segment(
             source,
             target,
             part,
@@ -150,8 +195,13 @@ def _seconds_per_frame(
             header=header,
             span=span,
             pairing=pairing,
+            key_framed=key_framed,
         )
-        return (time.monotonic() - started) / part.frame_count
+        seconds = (time.monotonic() - started) / part.frame_count
+        faces = sum(
+            int(np.count_nonzero(t.strength)) for t in part.tracks if t.track_id in key_framed
+        )
+        return seconds, 1 - stats.between / max(faces, 1)
 
 
 def _part(analysis: Analysis) -> tuple[Analysis, TimeRange]:

@@ -13,7 +13,7 @@ from vidrestore.common.settings import Settings
 from vidrestore.common.system import machine_memory
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.models.restorers import RestorerInfo
-from vidrestore.restoration import guard, temporal
+from vidrestore.restoration import guard, key_frames, temporal
 from vidrestore.restoration.compositing import paste
 from vidrestore.restoration.upscaling import Scaling
 
@@ -49,7 +49,7 @@ def memory_for_frames(
         info: The frames of the source.
         target: The frames of the output.
         scaling: How frames are enlarged.
-        settings: `job.queue_frames` and `restore.max_waiting_frames` count.
+        settings: `job.queue_frames`, `restore.max_waiting_frames` and `restore.key_frames` count.
         codec: The codec of the output, such as h264.
 
     Returns:
@@ -57,6 +57,7 @@ def memory_for_frames(
     """
     depth = settings.job.queue_frames
     small = _DEEP_QUEUES * (depth + _IN_HAND) + settings.restore.max_waiting_frames
+    small += _frames_for_keys(settings)
     large = 1 + _IN_HAND + 2 * paste.REACH_FRAMES + 1 + depth + _IN_HAND
     large += _FRAMES_IN_ENCODER.get(codec, _FRAMES_IN_OTHERS)
     in_network = 0
@@ -72,7 +73,7 @@ def memory_for_faces(
 
     Args:
         analysis: The analysis of the video.
-        settings: `job.queue_frames` counts.
+        settings: `job.queue_frames` and `restore.key_frames` count.
         restorers: (first frame, properties) of the restorers.
 
     Returns:
@@ -81,11 +82,17 @@ def memory_for_faces(
     waiting = 3 * (settings.job.queue_frames + _IN_HAND) + 2 * (1 + _IN_HAND) + _CROPS_IN_STAGES
     for stage in (temporal, guard, paste):
         waiting += 2 * stage.REACH_FRAMES + 1
+    waiting += _frames_for_keys(settings)
     pixels = np.zeros(analysis.frame_count, np.int64)
     for track in analysis.tracks:
         sides = (min(track.work_px, restorer.size or track.work_px) for _, restorer in restorers)
         pixels[track.first_frame : track.end_frame] += max(sides) ** 2
     return waiting * _BYTES_OF_CROP_PX * int(pixels.max(initial=0))
+
+
+def _frames_for_keys(settings: Settings) -> int:
+    """Return the number of frames that wait while key frames are chosen and others made of them."""
+    return 0 if settings.restore.key_frames == "off" else 3 * key_frames.REACH_FRAMES
 
 
 def check_memory(needed: int, target: VideoInfo) -> str:

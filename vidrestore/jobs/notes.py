@@ -59,6 +59,8 @@ class JobNote(_Note):
     judge: dict[_Word, _Word] | None = None
     """The networks that compare restored faces with their source, as `WorkFolder.note_judge` gets
     them; None: they are not known."""
+    key_frames: dict[_Word, bool] | None = None
+    """Network, side and device -> whether key frames save time; None: it was not measured."""
 
 
 class _PartNote(_Note):

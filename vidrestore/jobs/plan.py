@@ -28,6 +28,7 @@ from vidrestore.common.settings import Extent, Settings
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.jobs.exclusions import FIELDS, check_exclusions
 from vidrestore.jobs.image_output import Job, lossless_ways, plan_pictures, streams_of_pictures
+from vidrestore.jobs.key_frames import plan_key_frames
 from vidrestore.jobs.layer_output import LayerOutput
 from vidrestore.jobs.memory import check_memory, memory_for_faces, memory_for_frames
 from vidrestore.jobs.redo import (
@@ -443,6 +444,12 @@ def assemble(
             "earlier run, and keeps nothing if it is interrupted; give the restorer a cache_key "
             "that names its weights and options"
         ))  # fmt: skip
+    begun = work.key_frames_noted(source.probe.fingerprint)
+    keyed = plan_key_frames(analysis, faces.restorers, settings, begun)
+    if keyed.saves_time != begun:
+        work.note_key_frames(source.probe.fingerprint, keyed.saves_time)
+    notify(on_event, *keyed.notes)
+    losses = (*losses, *keyed.notes)
     if output.scaling is not None:
         needed_bytes = memory_for_faces(analysis, settings, faces.described)
         check_memory(output.needed_bytes + needed_bytes, output.info)
@@ -462,6 +469,7 @@ def assemble(
         span=request.span,
         pairing=pairing.absolute(),
         layering=output.layering,
+        key_framed=keyed.tracks,
     )
     if redo is None:
         segments = plan_segments(

@@ -72,6 +72,8 @@ class RenderJob:
     """The videos that are read together with the source."""
     layering: LayerOutput | None
     """The layer that the run writes; None: none."""
+    key_framed: frozenset[int] = frozenset()
+    """The numbers of the tracks of which the network restores key frames only."""
 
 
 def render(
@@ -117,6 +119,7 @@ def render(
         pairing=work.pairing,
         layer=layer,
         crops=crops,
+        key_framed=work.key_framed,
         on_frames=on_frames,
     )
     if crops is not None and crops.note is not None:
@@ -372,7 +375,7 @@ class Rendering:
 
     def _needed(self, segments: Sequence[Segment]) -> dict[Segment, tuple[int, int]]:
         """Return [first, end) of the frames whose restored faces each segment needs."""
-        reach = reach_frames(self.restorers, self.work.settings)
+        reach = self._reach()
         return {segment: context(segment, self.work.analysis, reach) for segment in segments}
 
     def _in_output(self, segment: Segment) -> tuple[int, int]:
@@ -382,7 +385,7 @@ class Rendering:
     def _segment_keys(self, segments: Sequence[Segment]) -> Iterator[str]:
         """Yield the keys by which a later run finds the segments; random without a cache_key."""
         has_no_key = bool(without_cache_key(self.restorers))
-        reach = reach_frames(self.restorers, self.work.settings)
+        reach = self._reach()
         for segment in segments:
             if (taken := self.taken.get(segment.number)) is not None:
                 yield taken
@@ -400,7 +403,13 @@ class Rendering:
                     self.work.pairing,
                     parser=self.work.parser,
                     span=self.work.span,
+                    key_framed=self.work.key_framed,
                 )
+
+    def _reach(self) -> int:
+        """Return the number of frames on either side on which a frame may depend."""
+        work = self.work
+        return reach_frames(self.restorers, work.settings, has_key_frames=bool(work.key_framed))
 
 
 def sum_of(counts: Sequence[Mapping[str, Any]]) -> RestorationStats:

@@ -101,6 +101,11 @@ class Summary:
     """Faces, of `faces`, in repeated frames, which were restored once."""
     kept: int = 0
     """Faces, of `faces`, that were taken from the cache of restored crops."""
+    between: int = 0
+    """Faces that were made of restored key frames, without a run of the network."""
+    fast: int = 0
+    """Faces of tracks with key frames where these would save too little, since the face moves fast
+    or is seen only briefly, so that the network restored every frame."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Reason -> number of (face, frame) pairs that were left unchanged."""
     likeness: tuple[TrackLikeness, ...] = ()
@@ -172,6 +177,8 @@ def summarize(
         faces=stats.faces,
         repeated=stats.repeated,
         kept=stats.kept,
+        between=stats.between,
+        fast=stats.fast,
         tracks=len(analysis.tracks),
         people=len({track.person_id for track in analysis.tracks}),
         shots=len(analysis.shots),

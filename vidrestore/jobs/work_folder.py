@@ -2,7 +2,8 @@
 
 OUTPUT.vidrestore/
     lock                locked while a run works
-    job.json            the note about the source, and about what finds its faces
+    job.json            the note about the source, about what finds its faces, and about the
+                        networks for which key frames save time
     segments/0007.mp4   a part of the new video stream; its note 0007.json holds its key, size and
                         hash; its name is 0007.*.part.mp4 while it is being written
     video.mp4           all segments, joined, with the note video.json
@@ -55,7 +56,7 @@ from vidrestore.models.detectors import DetectionModels
 from vidrestore.restoration.crop_cache import bytes_in, crops_in, forget_frames_outside
 
 ANALYSIS = "analysis.npz"
-_TOLD = ("models", "judge")  # the fields of job.json apart from the source
+_FIELDS = ("models", "judge", "key_frames")  # the fields of job.json apart from the source
 _MOST_NAMED = 3
 _logger = logging.getLogger("vidrestore")
 
@@ -142,8 +143,8 @@ class WorkFolder:
                 _remove(entry)
         self._segments.mkdir(exist_ok=True)
         self.drop_unfinished()
-        told = {name: (earlier or {}).get(name) if is_same else None for name in _TOLD}
-        self._note(own, {"version": VERSION, "source": source, **told})
+        kept = {name: (earlier or {}).get(name) if is_same else None for name in _FIELDS}
+        self._note(own, {"version": VERSION, "source": source, **kept})
         if is_same or not has_note or not resume:
             return None
         if earlier is None:
@@ -195,8 +196,8 @@ class WorkFolder:
         """Replace one field of the note about the job."""
         path = self.path / "job.json"
         earlier = read_note(path, JobNote)
-        told = {} if earlier is None or earlier["source"] != source else earlier
-        fields = {name: told.get(name) for name in _TOLD} | {field: value}
+        known = {} if earlier is None or earlier["source"] != source else earlier
+        fields = {name: known.get(name) for name in _FIELDS} | {field: value}
         self._note(path, {"version": VERSION, "source": source, **fields})
 
     def _has_parts(self) -> bool:
@@ -216,6 +217,30 @@ class WorkFolder:
         if note is None or note["source"] != source or note.get("models") is None:
             return None
         return DetectionModels(**note["models"])
+
+    def note_key_frames(self, source: str, saves_time: Mapping[str, bool]) -> None:
+        """Note for which networks key frames save time, so that a later run decides the same.
+
+        Args:
+            source: The fingerprint of the source, as for `begin`.
+            saves_time: Network, side and device -> whether key frames save time.
+        """
+        self._note_also(source, "key_frames", dict(saves_time))
+
+    def key_frames_noted(self, source: str) -> dict[str, bool]:
+        """Return what `note_key_frames` noted.
+
+        Args:
+            source: The fingerprint of the source.
+
+        Returns:
+            Network, side and device -> whether key frames save time; empty where there is no such
+            note, or it is of another source.
+        """
+        note = read_note(self.path / "job.json", JobNote)
+        if note is None or note["source"] != source:
+            return {}
+        return dict(note.get("key_frames") or {})
 
     def keep_results_apart(self) -> None:
         """Store the results of this run in a folder of their own, which the end of the run removes.

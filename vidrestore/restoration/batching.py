@@ -26,6 +26,7 @@ from vidrestore.restoration.faces import Face, FaceFrame
 from vidrestore.restoration.statistics import RestorationStats
 
 _CPU = torch.device("cpu")
+_BETWEEN = "is between key frames"
 _log = logging.getLogger("vidrestore")
 
 
@@ -40,7 +41,7 @@ def restore(
     denoiser: Denoiser | None = None,
     needed: range | None = None,
 ) -> Iterator[FaceFrame]:
-    """Give every face its `restored` crop.
+    """Give every face its `restored` crop, except where `is_between` leaves it to key frames.
 
     A batch runs as soon as `how.batch_size` faces are ready for the same network, or when
     `how.max_waiting_frames` frames wait. A face is ready once the later frames in its window have
@@ -95,7 +96,7 @@ def restore(
                 before = {}
             else:
                 faces = [_or_before(task, before if how.repeats else {}) for task in tasks]
-                before = {task.track_id: task for task, _ in faces}
+                before = {task.track_id: task for task, _ in faces if not task.is_left_out}
             batches.add(task for task, is_repeat in faces if not is_repeat and task.result is None)
             waiting.append(_Waiting(held[at], faces))
             at += 1
@@ -128,6 +129,8 @@ class _Task:
     key: str | None = None
     """The key of the result in the cache; None without a cache."""
     was_kept: bool = False
+    is_left_out: bool = False
+    """Whether the face is between key frames, so that the task does not run."""
 
     @property
     def side(self) -> int:
@@ -174,7 +177,7 @@ class _Waiting:
                 face = replace(face, restored=task.result)
                 tally.repeated += counts and is_repeat
                 tally.kept += counts and task.was_kept and not is_repeat
-            elif counts:
+            elif counts and not task.is_left_out:
                 tally.not_restored[str(task.result)] += 1
             faces.append(face)
         return self.frame.with_faces(tuple(faces))
@@ -279,7 +282,7 @@ def _windows(tasks: list[_Task]) -> torch.Tensor:
 def _or_before(task: _Task, before: dict[int, _Task]) -> tuple[_Task, bool]:
     """Return the task of the frame before where its window is the same, and whether it is."""
     previous = before.get(task.track_id)
-    if previous is None or previous.network is not task.network:
+    if task.is_left_out or previous is None or previous.network is not task.network:
         return task, False
     same = all(a is b or torch.equal(a, b) for a, b in zip(previous.crops, task.crops, strict=True))
     return (previous, True) if same else (task, False)
@@ -294,6 +297,10 @@ def _task(
     denoiser: Denoiser | None,
 ) -> _Task:
     """Return the task of a face of frame `at`, whose window repeats the first and last crops."""
+    if face.is_between:
+        return _Task(
+            held[at].frame.index, face.track_id, [], restorer, result=_BETWEEN, is_left_out=True
+        )
     crops = [face.source]
     for step in (-1, 1):
         last = face.source

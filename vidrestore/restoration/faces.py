@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from vidrestore.imaging.frame import Region
+    from vidrestore.restoration.key_frames import Guide
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +51,10 @@ class Face:
     """Factors of `strength` in [0, 1] on the eyes and the mouth, by the names of
     `vidrestore.restoration.compositing.masks.EXPRESSIVE`; 1 for a part that is missing.
     """
+    guide: Guide | None = None
+    """What the choice of key frames found; None where the network restores every frame."""
+    is_between: bool = False
+    """Whether the crop is made of restored key frames, and the network leaves it out."""
 
     def __post_init__(self) -> None:
         _check("matrix", self.matrix, (2, 3), np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -29,6 +29,7 @@ from vidrestore.models.face_parser import Parser
 from vidrestore.models.restorers import Restorer, RestorerInfo, Schedule
 from vidrestore.models.restorers.denoise import Denoise
 from vidrestore.restoration import guard as guard_stage
+from vidrestore.restoration import key_frames as key_frames_stage
 from vidrestore.restoration import temporal as deflicker_stage
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.companion import ALONE, PairedVideo, Pairing, target_from_source
@@ -68,6 +69,7 @@ def restore_segment(
     pairing: Pairing = ALONE,
     layer: LayerFiles | None = None,
     crops: CropCache | None = None,
+    key_framed: Collection[int] = (),
     on_frames: Callable[[int], None] | None = None,
 ) -> RestorationStats:
     """Write the part of the video stream that belongs to a segment, with its faces restored.
@@ -94,6 +96,8 @@ def restore_segment(
         pairing: The companions of the source; default: none.
         layer: The files for a layer of the restored faces alone; default: no layer.
         crops: The cache that keeps the results of restorers; default: no cache.
+        key_framed: The numbers of the tracks of which the network restores key frames only;
+            default: none.
         on_frames: The callback that receives the number of frames of the segment written so far;
             default: none.
 
@@ -108,7 +112,8 @@ def restore_segment(
     output_analysis = analysis if plate is None else plate.analysis
     output = frames_of_output(output_analysis)
     stats = RestorationStats(frames=range(segment.first, segment.end))
-    first, end = context(segment, analysis, reach_frames(restorers, settings))
+    reach = reach_frames(restorers, settings, has_key_frames=bool(key_framed))
+    first, end = context(segment, analysis, reach)
     # The other tracks would cost every segment time in proportion to the whole video.
     tracks, output_tracks = (tracks_within(of, first, end) for of in (analysis, output_analysis))
     # Decoders give the durations of packets, which follow the order of coding.
@@ -140,9 +145,18 @@ def restore_segment(
             )
             cropped = only_swapped(cropped, before_frames, info, before.analysis.info, stats)
         faces = threads.background(cropped, depth=depth, name="crop")
-        needed = _needed(first, end, analysis, restorers, settings)
+        margin = _reach_of_restorers(restorers, settings)
+        key_reach = key_frames_stage.KEY_REACH_FRAMES if key_framed else 0
+        if key_framed:
+            chosen = key_frames_stage.choose(faces, tracks, of=key_framed)
+            faces = threads.background(chosen, depth=depth, name="key frames")
+        needed = _needed(first, end, analysis, margin + key_reach)
         restored = _restored(faces, restorers, stats, settings, device, crops, needed)
         restored_faces = threads.background(restored, depth=depth, name="restore")
+        if key_framed:
+            wanted = _needed(first, end, analysis, margin + key_frames_stage.REACH_FRAMES)
+            filled = key_frames_stage.fill(restored_faces, stats, needed=wanted)
+            restored_faces = threads.background(filled, depth=depth, name="frames between")
         deflickered_faces = _deflickered(
             restored_faces, _deflicker(restorers, settings), threads, device
         )
@@ -260,19 +274,12 @@ def _at(restorers: Schedule, index: int) -> Restorer:
     return next(restorer for first, restorer in reversed(restorers) if first <= index)
 
 
-def _needed(
-    first: int,
-    end: int,
-    analysis: Analysis,
-    restorers: Sequence[tuple[int, RestorerInfo]],
-    settings: Settings,
-) -> range:
+def _needed(first: int, end: int, analysis: Analysis, reach: int) -> range:
     """Return the frames of the context [first, end) whose faces later stages use.
 
-    The frames at its ends only fill the windows of others and are left out, unless a shot ends
-    there.
+    The `reach` frames at its ends only fill the windows of others and are left out, unless a shot
+    ends there.
     """
-    reach = _reach_of_restorers(restorers, settings)
     starts, ends = zip(*analysis.shots, strict=True)
     return range(first if first in starts else first + reach, end if end in ends else end - reach)
 
@@ -283,17 +290,26 @@ def _reach_of_restorers(restorers: Sequence[tuple[int, RestorerInfo]], settings:
     return max(restorer.reach_frames or before for _, restorer in restorers)
 
 
-def reach_frames(restorers: Sequence[tuple[int, RestorerInfo]], settings: Settings) -> int:
+def reach_frames(
+    restorers: Sequence[tuple[int, RestorerInfo]],
+    settings: Settings,
+    *,
+    has_key_frames: bool = False,
+) -> int:
     """Return the number of frames before and after a frame on which its result may depend.
 
     Args:
         restorers: (first frame, restorer) of each stretch of frames.
         settings: All settings.
+        has_key_frames: Whether the network restores key frames only on some tracks; default:
+            False.
 
     Returns:
         The number of frames on either side.
     """
     reach = _reach_of_restorers(restorers, settings) + paste_stage.REACH_FRAMES
+    if has_key_frames:
+        reach += key_frames_stage.REACH_FRAMES
     if _deflicker(restorers, settings).amount:
         reach += deflicker_stage.REACH_FRAMES
     how = settings.guard

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
@@ -191,6 +191,7 @@ NOT_IN_KEY: Mapping[str, str] = {
     ),
     "detect.pack": "the key holds the content of the file of the recognizer that judges",
     "people.recognise": "the name of the judge in the key tells whether there is a recognizer",
+    "restore.key_frames": "the key names the tracks that have key frames",
     "restore.max_vram_gb": "how much memory a network may take does not change its results",
     "restore.cache_crops": "the place where results are kept does not change them",
     **dict.fromkeys(
@@ -251,6 +252,7 @@ def segment_key(
     *,
     parser: str | None = None,
     span: object = None,
+    key_framed: Collection[int] = (),
 ) -> str:
     """Hash all that the frames and packets of a segment depend on.
 
@@ -266,6 +268,8 @@ def segment_key(
         pairing: The companions of the source; default: none.
         parser: The name of the face parser, which depends on its content; default: no parser.
         span: The part of the source that was analyzed; default: all of it.
+        key_framed: The numbers of the tracks of which the network restores key frames only;
+            default: none.
 
     Returns:
         64 hexadecimal digits (SHA-256).
@@ -295,7 +299,9 @@ def segment_key(
         _add_frames(digest, each, first, end)
     for track in tracks_within(analysis, first, end):
         frames = slice(max(0, first - track.first_frame), end - track.first_frame)
-        digest.update(repr((track.track_id, track.work_px, track.first_frame)).encode())
+        has_keys = track.track_id in key_framed
+        place = track.track_id, track.work_px, track.first_frame, has_keys
+        digest.update(repr(place).encode())
         # All frames of the track, since the stages use medians over it.
         for rows in (track.matrices, track.landmarks):
             digest.update(rows.tobytes())

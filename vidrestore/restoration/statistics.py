@@ -106,6 +106,10 @@ class Counts(_Checked):
     """As `RestorationStats.repeated`: pairs that share the result of the frame before."""
     kept: _Count
     """As `RestorationStats.kept`: pairs whose result an earlier run or segment had kept."""
+    between: _Count
+    """As `RestorationStats.between`: pairs whose crop was made of restored key frames."""
+    fast: _Count
+    """As `RestorationStats.fast`: pairs that key frames would not have saved enough of."""
     unparsed: _Count
     """As `RestorationStats.unparsed`: pairs in which the parser found no face."""
     not_restored: dict[str, _Count]
@@ -130,6 +134,12 @@ class RestorationStats:
     """
     kept: int = 0
     """The number of (face, frame) pairs whose result an earlier run or segment had kept."""
+    between: int = 0
+    """The number of (face, frame) pairs whose crop was made of restored key frames."""
+    fast: int = 0
+    """The number of (face, frame) pairs of tracks with key frames, in stretches of so fast a motion
+    or so few frames that the network restored every frame.
+    """
     unparsed: int = 0
     """The number of (face, frame) pairs in which the parser found no face."""
     not_restored: Counter[str] = field(default_factory=Counter)
@@ -195,6 +205,8 @@ class RestorationStats:
             "faces": self.faces,
             "repeated": self.repeated,
             "kept": self.kept,
+            "between": self.between,
+            "fast": self.fast,
             "unparsed": self.unparsed,
             "not_restored": dict(self.not_restored),
             "notes": dict(self.notes),
@@ -215,6 +227,8 @@ class RestorationStats:
         self.faces += counts["faces"]
         self.repeated += counts["repeated"]
         self.kept += counts["kept"]
+        self.between += counts["between"]
+        self.fast += counts["fast"]
         self.unparsed += counts["unparsed"]
         self.not_restored.update(counts["not_restored"])
         self.notes.update(counts["notes"])

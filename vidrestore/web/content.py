@@ -24,6 +24,7 @@ _PROFILES = {
     "home-video": "Home video: tape, camcorder, phone, DVD",
     "film": "Film scan or master, to be archived",
     "face-swap": "Output of a face-swap program",
+    "quick": "Quick: a slow network restores only some frames, where faces move calmly",
 }
 QUALITIES: Choices = [
     ("High: looks like yours", "high"),
