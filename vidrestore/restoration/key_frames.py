@@ -43,6 +43,7 @@ from vidrestore.restoration.likeness import (
     differing,
     face_ellipse,
     gray_of,
+    guide_side,
     light_change,
     misfit,
     quotient,
@@ -50,13 +51,13 @@ from vidrestore.restoration.likeness import (
 )
 from vidrestore.restoration.statistics import RestorationStats
 
-# Frames whose index is a multiple of this are key frames: the network restores at least so many.
+# Frames whose index is a multiple of this are key frames.
 _APART = 4
-# Stretches of so many frames, by their index, are decided on together. Where a run of the network
-# gives fewer frames than this, it restores all of them.
+# The number of frames, by their index, that are decided on together. Where they are fewer than
+# `_LEAST_SAVING` times their key frames, the network restores all of them.
 _STRETCH = 16
 _LEAST_SAVING = 1.5
-# A crop is made of the key frames that are at most so many frames away.
+# A crop is made of the key frames that are no more frames away than this.
 _FAR = 12
 _TIME_SIGMA_FRAMES = 7.0
 KEY_REACH_FRAMES = _APART
@@ -64,8 +65,6 @@ KEY_REACH_FRAMES = _APART
 REACH_FRAMES = max(_STRETCH + 1, _FAR + KEY_REACH_FRAMES)
 """The number of frames before and after a frame on whose crops its own crop depends."""
 
-# Least and greatest side of the small pictures in which motion and weights are computed.
-_GUIDE_PX = (128, 256)
 # Differences, in 8-bit levels, at which weights fall to 1/e: of a neighbor in the mean against
 # noise, of the source of a key frame, of light as a whole, and of restored key frames.
 _NOISE_TOLERANCE = 10.0
@@ -74,8 +73,8 @@ _LIGHT_TOLERANCE = 30.0
 _RESTORED_TOLERANCE = 20.0
 # The same between motions of restored crops and of sources, in pixels at a side of 512.
 _WOBBLE_TOLERANCE_PX = 6.0
-# A frame is not explained where its source differs from a key frame's by so many levels, besides
-# so many times the noise.
+# The difference of sources, in 8-bit levels, from which on a key frame does not explain a frame;
+# and the multiple of the noise that is allowed besides.
 _MISFIT_TOLERANCE = 10.0
 _NOISE_SHARE = 1.5
 # The mean misfits in [0, 1] of an eye, the mouth and any square of the face from which on a frame
@@ -246,7 +245,7 @@ class _Choice:
 
     def add(self, index: int, face: Face, regions: _Regions) -> None:
         """Add the crop of a frame."""
-        small = reduced(face.source, int(np.clip(face.work_px, *_GUIDE_PX)))
+        small = reduced(face.source, guide_side(face.work_px))
         self._seen[index] = _Seen(small, gray_of(small), blurred(small, _GATE_SIGMA_PX), regions)
 
     def decide(self, stretch: int) -> dict[int, Guide]:

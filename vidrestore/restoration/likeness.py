@@ -20,6 +20,9 @@ from vidrestore.imaging.luma import bt601_luma
 from vidrestore.imaging.optical_flow import Grey, enlarged, uses_opencv
 from vidrestore.restoration.compositing.masks import face_mask
 
+LEAST_GUIDE_PX = 128
+"""The least side of the small pictures in which motion and weights are computed."""
+_GREATEST_GUIDE_PX = 256
 # Standard deviation of the blur before flow, in pixels of its picture.
 _FLOW_SIGMA_PX = 1.2
 # Changes of light below this many levels are more likely noise of the estimate.
@@ -31,6 +34,18 @@ _LIGHT_ROUNDS = 2
 _FITTING_LEVELS = 12.0
 
 _Plane = npt.NDArray[np.float32]
+
+
+def guide_side(work_px: int) -> int:
+    """Return the side of the small pictures in which motion and weights are computed.
+
+    Args:
+        work_px: The side of the crops in pixels.
+
+    Returns:
+        The side S in pixels, from 128 to 256.
+    """
+    return min(max(work_px, LEAST_GUIDE_PX), _GREATEST_GUIDE_PX)
 
 
 def misfit(picture: _Plane, light: _Plane, target: _Plane) -> _Plane:

@@ -39,11 +39,13 @@ from vidrestore.imaging.optical_flow import (
 )
 from vidrestore.restoration.faces import Face, FaceFrame, track_and_side
 from vidrestore.restoration.likeness import (
+    LEAST_GUIDE_PX,
     blurred,
     clamp,
     differing,
     face_ellipse,
     gray_of,
+    guide_side,
     light_change,
     misfit,
     quotient,
@@ -61,8 +63,6 @@ REACH_FRAMES = 3
 # segment would have overlapped by as many frames.
 
 _TIME_SIGMA_FRAMES = 2.0
-# Least and greatest side of the small pictures in which motion and weights are computed.
-_GUIDE_PX = (128, 256)
 # The least ratio of the contrast of a source in the octave below half the side to that in the next
 # octave. Below it flow is computed at half the side, where it follows the noise of bad sources
 # less. Measured: 0.43 and more on sources reduced by 4, 0.42 and less on sources reduced by 8.
@@ -282,7 +282,7 @@ class _Window:
         """Add the crop of a frame, unless the restorer left the face as it was."""
         if face.restored is None:
             return
-        side = int(np.clip(face.work_px, *_GUIDE_PX))
+        side = guide_side(face.work_px)
         changed = share_changed(differing(face.restored, face.source), side)
         if changed is not None and changed.max() == 0:
             return
@@ -429,7 +429,7 @@ def _is_fine(levels: _Plane) -> bool:
     The octaves of a Laplacian pyramid decide (Burt and Adelson, 1983); the smallest pictures always
     do.
     """
-    if len(levels) == _GUIDE_PX[0]:
+    if len(levels) == LEAST_GUIDE_PX:
         return True
     half = _halved(bt601_luma(levels))
     quarter = _halved(half)
