@@ -74,6 +74,25 @@ def test_a_quick_network_restores_every_frame_which_is_said(tape, tmp_path):
     assert not any("key frames" in warning for warning in plain.warnings)
 
 
+def test_a_run_without_key_frames_keeps_the_decision_for_later_runs(tape):
+    assert planned(tape, Boiling(), "off", {"boiling, 32 px, cpu": True}).saves_time == {
+        "boiling, 32 px, cpu": True
+    }
+
+
+class Greedy(Boiling):
+    """A network that does not fit into memory."""
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("too large")
+
+
+def test_a_network_that_does_not_fit_into_memory_leaves_the_faces_and_ends_nothing(tape, tmp_path):
+    summary = restored(tape, tmp_path / "out.mkv", Greedy(), key_frames="auto")
+    assert summary.faces == 0
+    assert len(frames_of(tmp_path / "out.mkv")) == FRAMES
+
+
 class Seeing(Boiling):
     """A restorer that looks at several frames."""
 

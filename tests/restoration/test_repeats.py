@@ -255,3 +255,25 @@ def test_a_track_that_begins_with_a_repeat_has_a_first_picture():
     repeats = np.ones(12, bool)
     (track,) = align([raw], info, Align(), template_name="gpen", coarse=False, repeats=repeats)
     assert len(np.unique(track.matrices, axis=0)) == 1
+
+
+class Careless(Lively):
+    """Leaves its gradients on, or gives half precision."""
+
+    def __init__(self, dtype: torch.dtype):
+        super().__init__()
+        self._gain, self._dtype = torch.nn.Parameter(torch.ones(1)), dtype
+
+    def __call__(self, windows):
+        with torch.enable_grad():
+            return (super().__call__(windows) * self._gain).to(self._dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_a_result_with_gradients_or_another_precision_can_be_used(dtype):
+    for frame in restore(crops(40, 50), Careless(dtype), RestorationStats(), Restore()):
+        (face,) = frame.faces
+        assert face.restored.dtype == torch.float32
+        assert face.restored.numpy().mean() == pytest.approx(
+            0.95 * face.source.mean().item() + 0.02, abs=1e-3
+        )

@@ -16,11 +16,12 @@ import torch
 
 from vidrestore.analysis.result import Analysis
 from vidrestore.analysis.tracks import Track
+from vidrestore.common.handled import log_handled
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.geometry import template
 from vidrestore.models.devices import choose_device
-from vidrestore.models.restorers import Restorer, Schedule
+from vidrestore.models.restorers import Restorer, Schedule, memory_errors
 from vidrestore.restoration import key_frames
 from vidrestore.restoration.faces import Face, FaceFrame
 from vidrestore.restoration.segments import restorers_used
@@ -65,7 +66,7 @@ def plan_key_frames(
     """
     how = settings.restore.key_frames
     if how == "off":
-        return KeyFramePlan()
+        return KeyFramePlan(saves_time=noted)
     tracks, known, notes = set[int](), dict(noted), dict[str, None]()
     sides = {track.track_id: track.work_px for track in analysis.tracks}
     device = choose_device(settings.restore)
@@ -109,9 +110,15 @@ def saves_time(network: Restorer, side: int, device: torch.device) -> bool:
         device: The device that the network runs on.
 
     Returns:
-        Whether a third of the network's runs cost more than the key frames of all faces do.
+        Whether a third of the network's runs cost more than the key frames of all faces do; True
+        where one face does not fit into memory.
     """
-    cost = _seconds_of(network, side, device)
+    try:
+        with memory_errors():
+            cost = _seconds_of(network, side, device)
+    except MemoryError as error:
+        log_handled(error)
+        return True  # the faces that it leaves are counted when it restores them
     return cost * (1 - _SHARE) > _seconds_without(side)
 
 
@@ -119,12 +126,14 @@ def _seconds_of(network: Restorer, side: int, device: torch.device) -> float:
     """Measure the time of a network for one face."""
     size = network.size or side
     window = torch.rand(1, 1, 3, size, size, device=device)
-    network(window)
+    with torch.no_grad():
+        network(window)
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     taken = list[float]()
     while len(taken) < _MOST_RUNS and sum(taken) < _ENOUGH_SECONDS:
         started = clock()
-        network(window).cpu()
+        with torch.no_grad():
+            network(window).cpu()
         taken.append(clock() - started)
     return min(taken)
 

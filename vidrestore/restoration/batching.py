@@ -239,8 +239,9 @@ class _Batches:
         """
         while True:
             try:
-                with memory_errors():
-                    results = tasks[0].network(_windows(tasks))
+                # A restorer may leave its gradients on, or give half precision.
+                with memory_errors(), torch.no_grad():
+                    results = tasks[0].network(_windows(tasks)).detach().float()
                 break
             except MemoryError:
                 # The batch shrinks below, since the error's traceback still holds the memory here.

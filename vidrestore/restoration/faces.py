@@ -104,3 +104,15 @@ def unit_of(face: Face) -> Matrix:
     matrix = face.matrix.astype(np.float64)
     matrix[:, 2] += 0.5
     return matrix / face.work_px
+
+
+def track_and_side(face: Face) -> tuple[int, int]:
+    """Return what the crops of a face that follow each other in time have in common.
+
+    Args:
+        face: The face.
+
+    Returns:
+        (number of the track, side of the crop in pixels).
+    """
+    return face.track_id, face.work_px

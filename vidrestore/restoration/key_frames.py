@@ -36,27 +36,28 @@ from vidrestore.imaging.optical_flow import (
     squared,
 )
 from vidrestore.models.face_mesh import LEFT_EYE, LIPS, OUTLINE_POINTS, RIGHT_EYE
-from vidrestore.restoration.faces import Face, FaceFrame
-from vidrestore.restoration.statistics import RestorationStats
-from vidrestore.restoration.temporal import (
-    _blurred,
-    _clamp,
-    _differing,
-    _face_ellipse,
-    _gray,
-    _light_change,
-    _misfit,
-    _quotient,
-    _share_changed,
+from vidrestore.restoration.faces import Face, FaceFrame, track_and_side
+from vidrestore.restoration.likeness import (
+    blurred,
+    clamp,
+    differing,
+    face_ellipse,
+    gray_of,
+    guide_side,
+    light_change,
+    misfit,
+    quotient,
+    share_changed,
 )
+from vidrestore.restoration.statistics import RestorationStats
 
-# Frames whose index is a multiple of this are key frames: the network restores at least so many.
+# Frames whose index is a multiple of this are key frames.
 _APART = 4
-# Stretches of so many frames, by their index, are decided on together. Where a run of the network
-# gives fewer frames than this, it restores all of them.
+# The number of frames, by their index, that are decided on together. Where they are fewer than
+# `_LEAST_SAVING` times their key frames, the network restores all of them.
 _STRETCH = 16
 _LEAST_SAVING = 1.5
-# A crop is made of the key frames that are at most so many frames away.
+# A crop is made of the key frames that are no more frames away than this.
 _FAR = 12
 _TIME_SIGMA_FRAMES = 7.0
 KEY_REACH_FRAMES = _APART
@@ -64,8 +65,6 @@ KEY_REACH_FRAMES = _APART
 REACH_FRAMES = max(_STRETCH + 1, _FAR + KEY_REACH_FRAMES)
 """The number of frames before and after a frame on whose crops its own crop depends."""
 
-# Least and greatest side of the small pictures in which motion and weights are computed.
-_GUIDE_PX = (128, 256)
 # Differences, in 8-bit levels, at which weights fall to 1/e: of a neighbor in the mean against
 # noise, of the source of a key frame, of light as a whole, and of restored key frames.
 _NOISE_TOLERANCE = 10.0
@@ -74,8 +73,8 @@ _LIGHT_TOLERANCE = 30.0
 _RESTORED_TOLERANCE = 20.0
 # The same between motions of restored crops and of sources, in pixels at a side of 512.
 _WOBBLE_TOLERANCE_PX = 6.0
-# A frame is not explained where its source differs from a key frame's by so many levels, besides
-# so many times the noise.
+# The difference of sources, in 8-bit levels, from which on a key frame does not explain a frame;
+# and the multiple of the noise that is allowed besides.
 _MISFIT_TOLERANCE = 10.0
 _NOISE_SHARE = 1.5
 # The mean misfits in [0, 1] of an eye, the mouth and any square of the face from which on a frame
@@ -155,7 +154,7 @@ def choose(
             here = {track.track_id: track for track in by_frame.at(index)}
             for face in frame.faces:
                 if face.track_id in of:
-                    choice = choices.setdefault(_key(face), _Choice())
+                    choice = choices.setdefault(track_and_side(face), _Choice())
                     choice.add(index, face, _regions(here[face.track_id], index))
         while held:
             stretch = held[0].frame.index // _STRETCH
@@ -171,12 +170,8 @@ def choose(
             choices = {key: choice for key, choice in choices.items() if choice.is_used}
 
 
-def _key(face: Face) -> tuple[int, int]:
-    return face.track_id, face.work_px
-
-
 def _with_role(face: Face, decided: dict[tuple[int, int], dict[int, Guide]], index: int) -> Face:
-    guide = decided.get(_key(face), {}).get(index)
+    guide = decided.get(track_and_side(face), {}).get(index)
     if guide is None:
         return face
     return replace(face, guide=guide, is_between=not (guide.is_key or guide.is_kept))
@@ -250,8 +245,8 @@ class _Choice:
 
     def add(self, index: int, face: Face, regions: _Regions) -> None:
         """Add the crop of a frame."""
-        small = reduced(face.source, int(np.clip(face.work_px, *_GUIDE_PX)))
-        self._seen[index] = _Seen(small, _gray(small), _blurred(small, _GATE_SIGMA_PX), regions)
+        small = reduced(face.source, guide_side(face.work_px))
+        self._seen[index] = _Seen(small, gray_of(small), blurred(small, _GATE_SIGMA_PX), regions)
 
     def decide(self, stretch: int) -> dict[int, Guide]:
         """Return the guides of the frames of a stretch, and forget what no later one needs."""
@@ -293,12 +288,12 @@ class _Choice:
 
     def _noise(self, first: int, last: int) -> float:
         """Return the squared change from frame to frame that is not motion, in squared levels."""
-        inside = _face_ellipse(len(self._seen[first].gray))[::4, ::4]
+        inside = face_ellipse(len(self._seen[first].gray))[::4, ::4]
         changes = []
         for a, b in pairwise(range(first, last + 1)):
             (gray, low), (other_gray, other) = self._steadied(a), self._steadied(b)
             there = sample(other, self._flow_between(a, b, gray, other_gray))
-            change = _misfit(there, _light_change(low, there), low)[::4, ::4]
+            change = misfit(there, light_change(low, there), low)[::4, ::4]
             changes.append(float(np.median(change[inside])))
         return float(np.median(changes))
 
@@ -308,7 +303,7 @@ class _Choice:
         misfit = 1 - np.exp(-doubt)
         side = len(misfit)
         wide = max(1, round(side * _SQUARE))
-        squares = cv2.boxFilter(misfit, -1, (wide, wide))[_face_ellipse(side)]
+        squares = cv2.boxFilter(misfit, -1, (wide, wide))[face_ellipse(side)]
         regions = self._seen[at].regions
         eyes = max(_mean_in(misfit, box) for box in regions.eyes)
         mouth = _mean_in(misfit, regions.mouth)
@@ -340,8 +335,8 @@ class _Choice:
         there_flow = self._flow_between(at, key, gray, key_gray)
         back_flow = self._flow_between(key, at, key_gray, gray)
         there = sample(key_low, there_flow)
-        light = _light_change(low, there)
-        change = _misfit(there, light, low) - np.float32(_NOISE_SHARE * noise)
+        light = light_change(low, there)
+        change = misfit(there, light, low) - np.float32(_NOISE_SHARE * noise)
         np.maximum(change, 0, out=change)
         change /= np.float32(_MISFIT_TOLERANCE**2)
         change += closing_error(there_flow, back_flow, len(gray) / 256) / 2
@@ -364,7 +359,7 @@ class _Choice:
                 total += sample(other.small, flow) * gate[..., None]
                 weight += gate
             total /= weight[..., None]
-            seen.steadied = _gray(total), _blurred(total, _GATE_SIGMA_PX)
+            seen.steadied = gray_of(total), blurred(total, _GATE_SIGMA_PX)
         return seen.steadied
 
     def _flow_between(self, first: int, second: int, gray: Grey, other: Grey) -> FlowField:
@@ -409,7 +404,7 @@ def fill(
             held.append(frame)
             for face in frame.faces:
                 if face.guide is not None:
-                    filler = fillers.setdefault(_key(face), _Filler())
+                    filler = fillers.setdefault(track_and_side(face), _Filler())
                     filler.add(frame.frame.index, face)
         while held and (frame is None or held[0].frame.index + _FAR <= frame.frame.index):
             one = held.popleft()
@@ -426,12 +421,12 @@ def fill(
 def _filled(
     face: Face, fillers: dict[tuple[int, int], _Filler], index: int, stats: RestorationStats
 ) -> Face:
-    if face.guide is None:
-        return face
+    if face.guide is None or (face.restored is None and not face.is_between):
+        return face  # the network left it out, which was counted
     if face.guide.is_kept:
         stats.fast += stats.counts(index)
         return face
-    result = fillers[_key(face)].fill(index, face)
+    result = fillers[track_and_side(face)].fill(index, face)
     if stats.counts(index) and face.is_between:
         if result.restored is None:
             stats.not_restored["no key frame near it was restored"] += 1
@@ -500,9 +495,9 @@ class _Filler:
         self._guides[index] = guide
         if guide.is_key and face.restored is not None:
             result = reduced(face.restored, len(guide.gray))
-            changed = _share_changed(_differing(face.restored, face.source), len(guide.gray))
+            changed = share_changed(differing(face.restored, face.source), len(guide.gray))
             self._keys[index] = _KeyCrop(
-                face.restored, _blurred(result, _GATE_SIGMA_PX), _gray(result), changed
+                face.restored, blurred(result, _GATE_SIGMA_PX), gray_of(result), changed
             )
 
     def forget(self, first: int) -> None:
@@ -540,10 +535,10 @@ class _Filler:
             weight += shares[key]
         if index not in self._keys:
             offsets += self._missing(guide, keys, index, shares, paths, weight)
-        mean = _quotient(total, offsets, weight)
+        mean = quotient(total, offsets, weight)
         model = moved(self._keys[nearest].restored, paths[nearest])
         mean = with_texture(mean, model, _TEXTURE)
-        _clamp(mean)
+        clamp(mean)
         return replace(face, restored=self._only_changed(mean, face, shares, paths, weight))
 
     def _share(self, index: int, key: int) -> _Plane:
@@ -574,7 +569,7 @@ class _Filler:
         share = enlarged(total / weight, side, device)
         mixed = torch.lerp(face.source, made, share)
         if face.restored is not None:
-            same = ~_differing(face.restored, face.source)
+            same = ~differing(face.restored, face.source)
             return torch.where(same, face.restored, mixed)
         return torch.where(share > 0, mixed, face.source)
 
@@ -611,14 +606,14 @@ class _Filler:
                 told = there + sample(link.flow, there) - own
                 total += share[..., None] * told
                 weight = weight + share
-        return own + _blurred(total / weight[..., None], _WOBBLE_SIGMA_PX)
+        return own + blurred(total / weight[..., None], _WOBBLE_SIGMA_PX)
 
     def _drawn_to_source(self, guide: Guide, key: int, path: FlowField) -> FlowField:
         """Return a path to a key frame that is half way to where the source has its features."""
         gray = self._keys[key].gray
         there = sample(np.asarray(gray, np.float32), path)
         apart = self._flow(guide.gray, np.clip(np.rint(there), 0, 255).astype(np.uint8))
-        aside = _blurred(apart, _ASIDE_SIGMA_PX) * np.float32(_ASIDE)
+        aside = blurred(apart, _ASIDE_SIGMA_PX) * np.float32(_ASIDE)
         return np.asarray(sample(path, aside) + aside)
 
     def _missing(
@@ -640,9 +635,9 @@ class _Filler:
             there = sample(self._keys[key].small, paths[key])
             blend += shares[key][..., None] * (there * gain + offset)
         explained = np.max([self._path(index, key).gate for key in keys], axis=0)
-        apart = _blurred(guide.low - blend / weight[..., None], _BROAD_SIGMA_PX)
+        apart = blurred(guide.low - blend / weight[..., None], _BROAD_SIGMA_PX)
         lacking = np.clip(1 - explained / np.float32(_EXPLAINED), 0, 1)
-        lacking = _blurred(lacking, _GATE_SIGMA_PX) * weight / np.float32(255)
+        lacking = blurred(lacking, _GATE_SIGMA_PX) * weight / np.float32(255)
         return np.moveaxis(apart * lacking[..., None], -1, 0)
 
     def _path(self, first: int, second: int) -> _Path:
@@ -656,9 +651,9 @@ class _Filler:
             else:
                 forward = self._flow_between(first, second)
                 there = sample(b.low, forward)
-                light = _light_change(a.low, there)
+                light = light_change(a.low, there)
                 doubt = closing_error(forward, self._flow_between(second, first), len(there) / 256)
-                doubt += _misfit(there, light, a.low) / np.float32(_SOURCE_TOLERANCE**2)
+                doubt += misfit(there, light, a.low) / np.float32(_SOURCE_TOLERANCE**2)
                 jump = np.subtract(cv2.mean(a.low)[:3], cv2.mean(there)[:3])
                 doubt += np.float32((jump**2).mean() / _LIGHT_TOLERANCE**2)
                 path = _Path(forward, np.exp(-doubt), light)
@@ -669,7 +664,7 @@ class _Filler:
         if (first, second) not in self._flows:
             a, b = self._guides[first].gray, self._guides[second].gray
             # A smooth flow follows the noise of the source less, which would be seen as flicker.
-            self._flows[first, second] = _blurred(self._flow(a, b), _FLOW_SIGMA_PX)
+            self._flows[first, second] = blurred(self._flow(a, b), _FLOW_SIGMA_PX)
         return self._flows[first, second]
 
     def _link(self, first: int, second: int) -> _Link:
@@ -680,7 +675,7 @@ class _Filler:
             flow = self._flow(a.gray, b.gray)
             side = len(a.gray)
             doubt = squared(flow - path.flow) / np.float32((_WOBBLE_TOLERANCE_PX * side / 512) ** 2)
-            misfit = _misfit(sample(b.small, flow), path.light, a.small)
-            doubt += misfit / np.float32(_RESTORED_TOLERANCE**2)
+            apart = misfit(sample(b.small, flow), path.light, a.small)
+            doubt += apart / np.float32(_RESTORED_TOLERANCE**2)
             self._links[first, second] = _Link(flow, np.exp(-doubt))
         return self._links[first, second]

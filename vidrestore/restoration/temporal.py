@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from itertools import chain, repeat
 from typing import TypeVar
 
@@ -19,12 +19,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from vidrestore.common.settings import Deflicker
 from vidrestore.common.threads import RunEach, in_turn
-from vidrestore.imaging.device_copies import to_host
-from vidrestore.imaging.filters import gaussian_blur
 from vidrestore.imaging.fine_texture import with_texture
 from vidrestore.imaging.luma import bt601_luma
 from vidrestore.imaging.optical_flow import (
@@ -33,7 +30,6 @@ from vidrestore.imaging.optical_flow import (
     Grey,
     add_moved,
     closing_error,
-    enlarged,
     moved,
     reduced,
     resized,
@@ -41,8 +37,20 @@ from vidrestore.imaging.optical_flow import (
     squared,
     uses_opencv,
 )
-from vidrestore.restoration.compositing.masks import face_mask
-from vidrestore.restoration.faces import Face, FaceFrame
+from vidrestore.restoration.faces import Face, FaceFrame, track_and_side
+from vidrestore.restoration.likeness import (
+    LEAST_GUIDE_PX,
+    blurred,
+    clamp,
+    differing,
+    face_ellipse,
+    gray_of,
+    guide_side,
+    light_change,
+    misfit,
+    quotient,
+    share_changed,
+)
 
 REACH_FRAMES = 3
 """The number of frames before and after a frame on whose crops its own crop depends."""
@@ -55,8 +63,6 @@ REACH_FRAMES = 3
 # segment would have overlapped by as many frames.
 
 _TIME_SIGMA_FRAMES = 2.0
-# Least and greatest side of the small pictures in which motion and weights are computed.
-_GUIDE_PX = (128, 256)
 # The least ratio of the contrast of a source in the octave below half the side to that in the next
 # octave. Below it flow is computed at half the side, where it follows the noise of bad sources
 # less. Measured: 0.43 and more on sources reduced by 4, 0.42 and less on sources reduced by 8.
@@ -64,8 +70,6 @@ _FINE = 0.42
 # Standard deviations of blurs, in pixels at a side of 512.
 _GATE_SIGMA_PX = 3.0
 _WOBBLE_SIGMA_PX = 8.0
-# Standard deviation of the blur before flow, in pixels of its picture.
-_FLOW_SIGMA_PX = 1.2
 # Differences, in 8-bit levels, at which the weight of a neighbor is 1/e: between sources, between
 # restored crops, which also differ in what the restorer invented, and of the light as a whole.
 _SOURCE_TOLERANCE = 12.0
@@ -76,11 +80,6 @@ _LIGHT_TOLERANCE = 30.0
 _WOBBLE_TOLERANCE_PX = 6.0
 # Weight of "no wobble at all" in the mean over the neighbors, each of which weighs up to 1.
 _STILLNESS = 0.3
-# Changes of light below this many levels are more likely noise of the estimate.
-_LIGHT_NOISE = 1.5
-# Variance, in squared levels, below which a picture tells little about contrast.
-_LIGHT_RIDGE = 64.0
-_LIGHT_ROUNDS = 2
 
 _Plane = npt.NDArray[np.float32]
 _Level = TypeVar("_Level", np.uint8, np.float32)
@@ -155,18 +154,20 @@ def prepared(
         if frame is not None:
             held.append(frame)
             for face in frame.faces:
-                if _key(face) not in windows:
-                    windows[_key(face)] = _Window(causal)
-            run_each([partial(windows[_key(face)].add, last, face) for face in frame.faces])
+                if track_and_side(face) not in windows:
+                    windows[track_and_side(face)] = _Window(causal)
+            run_each(
+                [partial(windows[track_and_side(face)].add, last, face) for face in frame.faces]
+            )
         if (at := last - reach) < 0 or not held:
             continue
         ready = held.popleft()
         averages = run_each(
-            [partial(windows[_key(face)].average, at, face, how) for face in ready.faces]
+            [partial(windows[track_and_side(face)].average, at, face, how) for face in ready.faces]
         )
         for window in windows.values():
             window.forget(at)
-        waiting = {_key(face) for frame in held for face in frame.faces}
+        waiting = {track_and_side(face) for frame in held for face in frame.faces}
         windows = {key: windows[key] for key in windows if key in waiting or windows[key].is_used}
         yield Prepared(ready, tuple(averages))
         del ready, averages  # or their crops would last until the next ones are done
@@ -186,10 +187,6 @@ def averaged(ready: Prepared) -> FaceFrame:
     pairs = zip(ready.frame.faces, ready.averages, strict=True)
     faces = (face if each is None else _averaged(face, each) for face, each in pairs)
     return ready.frame.with_faces(tuple(faces))
-
-
-def _key(face: Face) -> tuple[int, int]:
-    return face.track_id, face.work_px
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -257,12 +254,12 @@ def _averaged(face: Face, how: Average) -> Face:
         add_moved(total, neighbor, _path(flow, how.wobble), share * gain)
         offsets += share * (offset / 255)
         weight += share
-    mean = _quotient(total, offsets, weight)
+    mean = quotient(total, offsets, weight)
     if how.detail > 0:
         mean = with_texture(mean, own, how.detail)
-    _clamp(mean)
+    clamp(mean)
     if not how.changed_all:
-        mean = torch.where(~_differing(restored, face.source), restored, mean)
+        mean = torch.where(~differing(restored, face.source), restored, mean)
     return replace(face, restored=mean)
 
 
@@ -285,17 +282,17 @@ class _Window:
         """Add the crop of a frame, unless the restorer left the face as it was."""
         if face.restored is None:
             return
-        side = int(np.clip(face.work_px, *_GUIDE_PX))
-        changed = _share_changed(_differing(face.restored, face.source), side)
+        side = guide_side(face.work_px)
+        changed = share_changed(differing(face.restored, face.source), side)
         if changed is not None and changed.max() == 0:
             return
         source, result = reduced(face.source, side), reduced(face.restored, side)
         self._crops[at] = _Crop(
             face.restored,
-            _gray(source),
-            _gray(result),
-            _blurred(source, _GATE_SIGMA_PX),
-            _blurred(result, _GATE_SIGMA_PX),
+            gray_of(source),
+            gray_of(result),
+            blurred(source, _GATE_SIGMA_PX),
+            blurred(result, _GATE_SIGMA_PX),
             changed,
             _is_fine(source),
         )
@@ -341,7 +338,7 @@ class _Window:
             apart += gate * (step.flow - step.source_flow)
             weight += gate
         apart /= weight
-        return _blurred(apart, _WOBBLE_SIGMA_PX) * np.float32(self._confidence(at))
+        return blurred(apart, _WOBBLE_SIGMA_PX) * np.float32(self._confidence(at))
 
     def _confidence(self, at: int) -> float:
         """Return A_R^2 / (A_R^2 + A_S^2), A the median unrest of restored crops and of sources.
@@ -363,9 +360,9 @@ class _Window:
         """Return the mean squared acceleration over the face, of restored crops and of sources."""
         if at not in self._unrest:
             after, before = self._step(at, at + 1), self._step(at, at - 1)
-            inside = _face_ellipse(len(after.gate))
+            inside = face_ellipse(len(after.gate))
             restored, source = (
-                _mean_within(squared(_blurred(a + b, _WOBBLE_SIGMA_PX)), inside)
+                _mean_within(squared(blurred(a + b, _WOBBLE_SIGMA_PX)), inside)
                 for a, b in (
                     (after.flow, before.flow),
                     (after.source_flow, before.source_flow),
@@ -397,11 +394,11 @@ def _step(a: _Crop, b: _Crop, forward: FlowField, backward: FlowField, flow: Flo
     """Return how crop `a` leads to its neighbor `b`."""
     side = len(a.source)
     there = sample(b.source, forward)
-    light = _light_change(a.source, there)
+    light = light_change(a.source, there)
     jump = np.subtract(cv2.mean(a.source)[:3], cv2.mean(there)[:3])
     doubt = closing_error(forward, backward, side / 256)
-    doubt += _misfit(there, light, a.source) / np.float32(_SOURCE_TOLERANCE**2)
-    doubt += _misfit(sample(b.result, flow), light, a.result) / np.float32(_RESTORED_TOLERANCE**2)
+    doubt += misfit(there, light, a.source) / np.float32(_SOURCE_TOLERANCE**2)
+    doubt += misfit(sample(b.result, flow), light, a.result) / np.float32(_RESTORED_TOLERANCE**2)
     doubt += squared(flow - forward) / np.float32((_WOBBLE_TOLERANCE_PX * side / 512) ** 2)
     doubt += np.float32((jump**2).mean() / _LIGHT_TOLERANCE**2)
     gate = np.exp(-doubt)
@@ -410,45 +407,8 @@ def _step(a: _Crop, b: _Crop, forward: FlowField, backward: FlowField, flow: Flo
     return _Step(flow, forward, gate, light)
 
 
-def _misfit(picture: _Plane, light: _Plane, target: _Plane) -> _Plane:
-    """Return the (S, S) mean squared difference of two (S, S, 3) pictures in the same light."""
-    lit = cv2.transform(picture, np.column_stack([np.diag(light[0]), light[1]]))
-    apart = np.asarray(lit, np.float32)
-    apart -= target
-    apart *= apart
-    return np.asarray(cv2.transform(apart, np.full((1, 3), 1 / 3, np.float32)))
-
-
 def _mean_within(plane: _Plane, inside: npt.NDArray[np.bool_]) -> float:
     return float(cv2.mean(plane, inside.view(np.uint8))[0])
-
-
-def _light_change(target: _Plane, picture: _Plane) -> _Plane:
-    """Return the (2, 3) gain and offset of each channel that light `picture` as `target` is lit.
-
-    They are found by least squares over the face, first from the median offset, then without pixels
-    that do not fit: a hand that comes into the picture is no change of light.
-    """
-    apart = len(target) // 32
-    inside = _face_ellipse(len(target))[::apart, ::apart]
-    x, y = (
-        np.ascontiguousarray(plane[::apart, ::apart][inside].T, np.float64)
-        for plane in (picture, target)
-    )
-    change = y - x
-    gain, offset = np.ones(3), np.median(change, axis=1)
-    for _ in range(_LIGHT_ROUNDS):
-        misfit = ((gain - 1)[:, None] * x + offset[:, None] - change) ** 2
-        weights = np.exp(misfit.sum(axis=0) / (-3 * _SOURCE_TOLERANCE**2)) + 1e-6
-        weights /= weights.sum()
-        x_mean = (weights * x).sum(axis=1)
-        weighted = weights * (x - x_mean[:, None])
-        variance, covariance = (weighted * x).sum(axis=1), (weighted * change).sum(axis=1)
-        gain = 1 + covariance / (variance + _LIGHT_RIDGE)
-        offset = (weights * y).sum(axis=1) - gain * x_mean
-    size = float((((gain - 1)[:, None] * x + offset[:, None]) ** 2).mean())
-    likely = size / (size + _LIGHT_NOISE**2)
-    return np.array([1 + likely * (gain - 1), likely * offset], np.float32)
 
 
 def _path(flow: FlowField, wobble: FlowField) -> FlowField:
@@ -459,57 +419,8 @@ def _path(flow: FlowField, wobble: FlowField) -> FlowField:
     return np.asarray(sample(flow, -wobble) - wobble)
 
 
-def _differing(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Return (W, W) bool: where any channel of two (3, W, W) crops differs."""
-    if not uses_opencv(first.device):
-        return (first != second).any(dim=0)
-    red, green, blue = first.numpy() != second.numpy()
-    red |= green
-    red |= blue
-    return torch.from_numpy(red)
-
-
-def _share_changed(differs: torch.Tensor, side: int) -> _Plane | None:
-    """Return the (side, side) shares of pixels that differ; None where all do."""
-    if not uses_opencv(differs.device) or len(differs) < side:
-        if differs.all():
-            return None
-        return np.asarray(to_host(F.adaptive_avg_pool2d(differs[None].float(), side)[0]).numpy())
-    everywhere = differs.numpy()
-    if everywhere.all():
-        return None
-    small = cv2.resize(everywhere.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
-    return np.asarray(small)
-
-
 def _copied(crop: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(crop.numpy().copy()) if uses_opencv(crop.device) else crop.clone()
-
-
-def _clamp(crop: torch.Tensor) -> None:
-    """Clamp a crop to [0, 1], in place."""
-    if not uses_opencv(crop.device):
-        crop.clamp_(0, 1)
-    else:
-        np.clip(crop.numpy(), 0, 1, out=crop.numpy())
-
-
-def _quotient(total: torch.Tensor, offsets: _Plane, weight: _Plane) -> torch.Tensor:
-    """Return (total + enlarged(offsets)) / enlarged(weight), in the memory of `total`."""
-    side, device = total.shape[-1], total.device
-    divisor = enlarged(weight, side, device)
-    if not uses_opencv(device):
-        return total.add_(enlarged(offsets, side, device)).div_(divisor)
-    for plane, offset in zip(total.numpy(), offsets, strict=True):
-        plane += enlarged(offset, side, device)[0].numpy()
-        plane /= divisor[0].numpy()
-    return total
-
-
-@cache
-def _face_ellipse(side: int) -> npt.NDArray[np.bool_]:
-    """Return (side, side), True on the face."""
-    return np.asarray(face_mask(side)[0].numpy() > 0)
 
 
 def _is_fine(levels: _Plane) -> bool:
@@ -518,12 +429,12 @@ def _is_fine(levels: _Plane) -> bool:
     The octaves of a Laplacian pyramid decide (Burt and Adelson, 1983); the smallest pictures always
     do.
     """
-    if len(levels) == _GUIDE_PX[0]:
+    if len(levels) == LEAST_GUIDE_PX:
         return True
     half = _halved(bt601_luma(levels))
     quarter = _halved(half)
     finer, coarser = (
-        float((large - cv2.resize(small, large.shape))[_face_ellipse(len(large))].std())
+        float((large - cv2.resize(small, large.shape))[face_ellipse(len(large))].std())
         for large, small in ((half, quarter), (quarter, _halved(quarter)))
     )
     return finer > _FINE * coarser
@@ -532,13 +443,3 @@ def _is_fine(levels: _Plane) -> bool:
 def _halved(picture: npt.NDArray[_Level]) -> npt.NDArray[_Level]:
     half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     return np.asarray(half, picture.dtype)
-
-
-def _gray(levels: _Plane) -> Grey:
-    luma = gaussian_blur(bt601_luma(levels), _FLOW_SIGMA_PX)
-    return np.asarray(np.clip(np.rint(luma), 0, 255), np.uint8)
-
-
-def _blurred(field: npt.NDArray[np.float32], sigma_px: float) -> npt.NDArray[np.float32]:
-    """Blur with a standard deviation in pixels at a side of 512."""
-    return gaussian_blur(field, sigma_px * field.shape[0] / 512)
