@@ -268,7 +268,7 @@ def test_shots_that_leave_nobody_are_refused_for_a_whole_video(tmp_path, how):
     asked = Choice(shots=listing), analysis, tmp_path / "tape.mkv", Settings(), None
     with pytest.raises(ConfigError, match=r"shots\.toml leaves no person .* those of people 1, 2;"):
         applied(*asked)
-    chosen, _ = applied(*asked, may_leave_nobody=True)
+    chosen, _ = applied(*asked, may_be_empty=True)
     assert chosen.face_count == 0
 
 

@@ -79,7 +79,7 @@ def applied(
     *,
     face: FloatArray | None = None,
     span: TimeRange | None = None,
-    may_leave_nobody: bool = False,
+    may_be_empty: bool = False,
 ) -> tuple[Analysis, list[tuple[int, str | None]]]:
     """Apply the choice of the user to an analysis.
 
@@ -91,7 +91,7 @@ def applied(
         on_event: Receives notices; None: none are sent.
         face: The result of `face_of_photo`. Default: the function judges the photo.
         span: The part of the source that was analyzed. Default: all.
-        may_leave_nobody: Whether the shots file may leave no one to restore, because only a
+        may_be_empty: Whether the shots file may leave no one to restore, because only a
             part of its shots is restored. Default: False.
 
     Returns:
@@ -132,7 +132,7 @@ def applied(
         chosen = analysis
         points = faces_in_boxes(wanted_shots, analysis, source, settings, span, on_event)
         analysis = with_shots(analysis, wanted_shots, settings, points)
-        if chosen.face_count and not analysis.face_count and not may_leave_nobody:
+        if chosen.face_count and not analysis.face_count and not may_be_empty:
             raise ConfigError(
                 f"{choice.shots} leaves no person to restore in any shot, {_people_there(before)}; "
                 "take back a skip, a strength of 0 or a list of people in it"

@@ -364,7 +364,7 @@ def analyze_and_select(
         return applied(
             request.choice, analysis, request.source, settings, on_event,
             face=face, span=request.span,
-            may_leave_nobody=source.kept is not None or request.span is not None,
+            may_be_empty=source.kept is not None or request.span is not None,
         )  # fmt: skip
 
     match = analyzed(may_be_kept=may_be_kept)

@@ -251,7 +251,7 @@ def open_video(
     Args:
         path: The file.
         one_thread: See `OpenVideo`.
-        short_frames: One thread also decodes a file that has at most so many frames by its header.
+        short_frames: One thread also decodes a file with at most this number of frames in its header.
             Default: 0.
 
     Yields:

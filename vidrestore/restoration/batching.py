@@ -33,7 +33,7 @@ _log = logging.getLogger("vidrestore")
 def restore(
     frames: Iterator[FaceFrame],
     restorer: Restorer,
-    tally: RestorationStats,
+    stats: RestorationStats,
     how: Restore,
     *,
     device: torch.device = _CPU,
@@ -47,7 +47,7 @@ def restore(
     `how.max_waiting_frames` frames wait. A face is ready once the later frames in its window have
     arrived. Where memory does not suffice, the batch size is halved for the rest of the run. A face
     that does not fit into memory alone, or for which the network gives no finite result, keeps
-    `restored` None and is counted in `tally.not_restored`.
+    `restored` None and is counted in `stats.not_restored`.
 
     With `how.repeats` a face whose window equals the window of the frame before, bit by bit, gets
     the same result without another run, and is counted. Where a result does not depend on the rest
@@ -59,7 +59,7 @@ def restore(
     Args:
         frames: The frames with their faces, in order.
         restorer: The restorer of all faces.
-        tally: The statistics, which receive counts and notices.
+        stats: The statistics, which receive counts and notices.
         how: The settings; `batch_size`, `max_waiting_frames` and `repeats` are used.
         device: The device of the restorer, which decides the batch size where `how` gives none;
             default: the CPU.
@@ -75,13 +75,13 @@ def restore(
         The frames in order, with the results.
     """
     if denoiser is not None and restorer.reach_frames:
-        tally.notes["denoise"] = (
+        stats.notes["denoise"] = (
             f"restore.denoise has no effect on {restorer.name}, which uses several frames itself; "
             "vidrestore gave it the faces without denoising"
         )
         denoiser = None
     reach = restorer.reach_frames if denoiser is None else denoiser.reach_frames
-    batches = _Batches(how.batch_size, device, tally, crops)
+    batches = _Batches(how.batch_size, device, stats, crops)
     held: deque[FaceFrame] = deque()  # the frames that a window may still need
     at = 0  # the position in `held` of the first frame whose windows are not complete yet
     waiting: deque[_Waiting] = deque()
@@ -105,10 +105,10 @@ def restore(
             at -= 1
         batches.run(also_partly=len(waiting) >= how.max_waiting_frames)
         while waiting and waiting[0].is_done:
-            yield waiting.popleft().with_results(tally)
+            yield waiting.popleft().with_results(stats)
     batches.run(also_partly=True)
     for one in waiting:
-        yield one.with_results(tally)
+        yield one.with_results(stats)
 
 
 @dataclass(slots=True, eq=False)
@@ -144,7 +144,7 @@ class _Task:
         return [self.denoiser(torch.stack(self.crops))]
 
     @property
-    def made_by(self) -> str | None:
+    def network_key(self) -> str | None:
         """The name of all that makes the result of the crops; None where the restorer has no cache
         key.
         """
@@ -168,17 +168,17 @@ class _Waiting:
         """Whether every task has a result or a reason."""
         return all(task.result is not None for task, _ in self.faces)
 
-    def with_results(self, tally: RestorationStats) -> FaceFrame:
+    def with_results(self, stats: RestorationStats) -> FaceFrame:
         """Return the frame with the results of its tasks, and count them."""
-        counts = tally.counts(self.frame.frame.index)
+        counts = stats.counts(self.frame.frame.index)
         faces = []
         for face, (task, is_repeat) in zip(self.frame.faces, self.faces, strict=True):
             if isinstance(task.result, torch.Tensor):
                 face = replace(face, restored=task.result)
-                tally.repeated += counts and is_repeat
-                tally.kept += counts and task.was_kept and not is_repeat
+                stats.repeated += counts and is_repeat
+                stats.kept += counts and task.was_kept and not is_repeat
             elif counts and not task.is_left_out:
-                tally.not_restored[str(task.result)] += 1
+                stats.not_restored[str(task.result)] += 1
             faces.append(face)
         return self.frame.with_faces(tuple(faces))
 
@@ -190,14 +190,14 @@ class _Batches:
         self,
         size: int | None,
         device: torch.device,
-        tally: RestorationStats,
+        stats: RestorationStats,
         crops: CropCache | None,
     ) -> None:
-        self._asked = size
+        self._requested = size
         # Batches on a CPU need more memory and save no time.
         self._usual = MOST_AT_ONCE if device.type == "cuda" else 1
         self._most: int | None = None
-        self._tally = tally
+        self._stats = stats
         self._crops = crops
         # A network takes windows of one side at a time.
         self._pending: dict[tuple[int, int], list[_Task]] = {}
@@ -210,10 +210,10 @@ class _Batches:
             self._pending.setdefault((id(task.network), task.side), []).append(task)
 
     def _is_kept(self, task: _Task, crops: CropCache) -> bool:
-        made_by = task.made_by
-        if made_by is None or (task.network.is_cheap and not crops.keeps_cheap):
+        network_key = task.network_key
+        if network_key is None or (task.network.is_cheap and not crops.keeps_cheap):
             return False
-        task.key = crops.key(made_by, task.crops)
+        task.key = crops.key(network_key, task.crops)
         if (kept := crops.find(task.key, task.index, task.crops[0].shape[-1])) is None:
             return False
         task.result, task.was_kept = kept.to(task.crops[0].device), True
@@ -227,7 +227,7 @@ class _Batches:
                 del tasks[: self._run(tasks[:size])]
 
     def _size(self, network: Restorer) -> int:
-        wanted = self._asked
+        wanted = self._requested
         if wanted is None:
             wanted = min(self._usual, network.most_at_once or self._usual)
         return wanted if self._most is None else min(wanted, self._most)
@@ -252,7 +252,7 @@ class _Batches:
             self._most = len(tasks) // 2
             tasks = tasks[: self._most]
             note = f"memory did not suffice for larger batches; faces ran {self._most} at a time"
-            self._tally.notes["batch"] = note
+            self._stats.notes["batch"] = note
         finite = all_finite(results).tolist()
         for task, result, ok in zip(tasks, results, finite, strict=True):
             side = task.crops[0].shape[-1]

@@ -23,7 +23,7 @@ from vidrestore.imaging.planes import layout
 from vidrestore.imaging.resample import warp
 from vidrestore.restoration.faces import Face, FaceFrame
 
-# The outermost samples of a crop are interpolated from so many pixels beyond its corners.
+# The outermost samples of a crop are interpolated from this number of pixels beyond its corners.
 _MARGIN_PX = 3
 
 

@@ -231,7 +231,7 @@ def forget_frames_outside(folder: Path, spans: Sequence[tuple[int, int]]) -> Non
     firsts, ends = [first for first, _ in ordered], list(accumulate((e for _, e in ordered), max))
     for of_frame in folder.iterdir():
         index = int(of_frame.name) if of_frame.name.isdecimal() else -1
-        before = bisect_right(firsts, index)  # so many spans begin there or earlier
+        before = bisect_right(firsts, index)  # the number of spans that begin there or earlier
         if before == 0 or index >= ends[before - 1]:
             # A worker that was presumed dead may still be writing there.
             remove_tree(of_frame)

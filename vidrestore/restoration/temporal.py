@@ -271,7 +271,7 @@ class _Window:
         self._flow = DenseFlow()
         self._crops: dict[int, _Crop] = {}
         self._steps: dict[tuple[int, int], _Step] = {}
-        self._unrest: dict[int, tuple[float, float]] = {}
+        self._unsteadiness: dict[int, tuple[float, float]] = {}
 
     @property
     def is_used(self) -> bool:
@@ -304,8 +304,8 @@ class _Window:
         # The unrest of the next frame needs its step back.
         for a, b in [k for k in self._steps if k[0] <= at and k != (at, at - 1)]:
             del self._steps[a, b]
-        for old in [k for k in self._unrest if k <= at - REACH_FRAMES]:
-            del self._unrest[old]
+        for old in [k for k in self._unsteadiness if k <= at - REACH_FRAMES]:
+            del self._unsteadiness[old]
 
     def average(self, at: int, face: Face, how: Deflicker) -> Average | None:
         """Return how the crop of frame `at` is stabilized; None where it stays as it is."""
@@ -347,18 +347,18 @@ class _Window:
         bad source is not followed.
         """
         near = range(at - REACH_FRAMES + 1, at + max(self._ahead, 1))
-        unrest = [self._unrest_of(s) for s in near if self._has_both_neighbors(s)]
-        if not unrest:
+        unsteadiness = [self._unsteadiness_of(s) for s in near if self._has_both_neighbors(s)]
+        if not unsteadiness:
             return 0.5
-        restored, source = np.median(unrest, axis=0)
+        restored, source = np.median(unsteadiness, axis=0)
         return float(restored / max(restored + source, 1e-9))
 
     def _has_both_neighbors(self, at: int) -> bool:
         return all(s in self._crops for s in (at - 1, at, at + 1))
 
-    def _unrest_of(self, at: int) -> tuple[float, float]:
+    def _unsteadiness_of(self, at: int) -> tuple[float, float]:
         """Return the mean squared acceleration over the face, of restored crops and of sources."""
-        if at not in self._unrest:
+        if at not in self._unsteadiness:
             after, before = self._step(at, at + 1), self._step(at, at - 1)
             inside = face_ellipse(len(after.gate))
             restored, source = (
@@ -368,8 +368,8 @@ class _Window:
                     (after.source_flow, before.source_flow),
                 )
             )
-            self._unrest[at] = restored, source
-        return self._unrest[at]
+            self._unsteadiness[at] = restored, source
+        return self._unsteadiness[at]
 
     def _step(self, first: int, second: int) -> _Step:
         if (first, second) not in self._steps:

@@ -42,7 +42,7 @@ from vidrestore.restoration.compositing.appearance import (
     at_rect,
     broad_at_rect,
     grain_planes,
-    look_at,
+    measure_appearance,
     noise_between,
     noise_of,
     place_of,
@@ -68,7 +68,7 @@ _Window = list[tuple[int, FrameAppearance]]
 def paste(
     frames: Iterator[FaceFrame],
     info: VideoInfo,
-    tally: RestorationStats,
+    stats: RestorationStats,
     how: Paste,
     noise: Grain,
     *,
@@ -91,7 +91,7 @@ def paste(
     Args:
         frames: The frames with their faces, in order. Their samples are changed in place.
         info: The properties of the frames.
-        tally: The statistics, which receive counts.
+        stats: The statistics, which receive counts.
         how: The settings: how much of the restored face is used where, and how it is matched to the
             frame.
         noise: The settings of grain: the share of the noise of the source that the face gets.
@@ -107,27 +107,27 @@ def paste(
     Yields:
         The frames in order, up to `REACH_FRAMES` later.
     """
-    stage = _Stage(info, how, noise, parser, tracks, tally, single_fields=single_fields)
+    stage = _Stage(info, how, noise, parser, tracks, stats, single_fields=single_fields)
     reach = REACH_FRAMES if stage.looks_around else 0
     held: deque[FaceFrame] = deque()
     for last, frame in enumerate(chain(frames, repeat(None, reach))):
         if frame is not None:
             held.append(frame)
-            stage.look(last, frame)
+            stage.measure(last, frame)
         if (at := last - reach) >= 0 and held:
             done = held.popleft()
             layered = Pasted(done.frame.image, info, layer) if layer and done.faces else None
             pasted = stage.paste(at, done, layered)
-            tally.faces += pasted if tally.counts(done.frame.index) else 0
+            stats.faces += pasted if stats.counts(done.frame.index) else 0
             yield layered.with_layer(done.frame) if layered else done.frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Seen:
+class _Measured:
     """The place and the appearance of a face in a frame."""
 
     place: FacePlacement
-    look: FrameAppearance
+    appearance: FrameAppearance
     usual_px: float
     """The side of the crop in pixels of the frame, by the median over the track."""
 
@@ -142,7 +142,7 @@ class _Stage:
         noise: Grain,
         parser: Parser | None,
         tracks: Sequence[Track],
-        tally: RestorationStats,
+        stats: RestorationStats,
         *,
         single_fields: bool,
     ) -> None:
@@ -150,9 +150,9 @@ class _Stage:
         self._info, self._how, self._grain, self._parser = info, how, noise.match, parser
         regions = how.regions.model_dump()
         self._regions = regions if min(regions.values()) < 1 else {}
-        self._tally = tally
-        self._courses = {track.track_id: TrackGeometry(track) for track in tracks}
-        self._seen: dict[int, dict[int, _Seen]] = {}
+        self._stats = stats
+        self._geometries = {track.track_id: TrackGeometry(track) for track in tracks}
+        self._measurements: dict[int, dict[int, _Measured]] = {}
         self._last: deque[Frame] = deque(maxlen=3)
         self._noises: dict[int, dict[int, tuple[grain.Spectrum, ...]]] = {}
 
@@ -163,10 +163,10 @@ class _Stage:
         amounts = (how.color, self._grain, how.sharpness, how.focus)
         return how.occluders or self._parser is not None or max(amounts) > 0
 
-    def look(self, at: int, frame: FaceFrame) -> None:
+    def measure(self, at: int, frame: FaceFrame) -> None:
         """Measure the faces of a frame as it was decoded."""
-        self._seen[at] = {
-            face.track_id: self._look(face, frame.frame)
+        self._measurements[at] = {
+            face.track_id: self._measured(face, frame.frame)
             for face in frame.faces
             if face.restored is not None and face.strength * self._how.strength > 0
         }
@@ -181,32 +181,34 @@ class _Stage:
         if len(frames) < 3:
             return found
         index = frames[1].index
-        for track_id in {id_ for i in range(at - 2, at + 1) for id_ in self._seen.get(i, {})}:
-            course = self._courses.get(track_id)
-            if course is None or not course.shows_noise(index):
+        for track_id in {
+            id_ for i in range(at - 2, at + 1) for id_ in self._measurements.get(i, {})
+        }:
+            geometry = self._geometries.get(track_id)
+            if geometry is None or not geometry.shows_noise(index):
                 continue
-            around = [course.unit(index + step) for step in (-1, 0, 1)]
+            around = [geometry.unit(index + step) for step in (-1, 0, 1)]
             units = [unit for unit in around if unit is not None]
-            place = course.place(index)
+            place = geometry.place(index)
             found[track_id] = noise_between(
                 frames, units, place, self._info, single_fields=self._single_fields
             )
         return found
 
-    def _look(self, face: Face, frame: Frame) -> _Seen:
+    def _measured(self, face: Face, frame: Frame) -> _Measured:
         """Measure one face of a frame as it was decoded."""
-        how, course = self._how, self._courses.get(face.track_id)
+        how, geometry = self._how, self._geometries.get(face.track_id)
         unit = unit_of(face)
-        if course:
-            place = course.place(frame.index, unit=unit, extent=how.extent)
+        if geometry:
+            place = geometry.place(frame.index, unit=unit, extent=how.extent)
         else:
             place = place_of(unit, None, extent=how.extent)
         motion = None
-        if how.sharpness > 0 and course:
+        if how.sharpness > 0 and geometry:
             motion = motion_blur.motion_px(
-                place.unit, [course.unit(frame.index + d) for d in (-1, 1)]
+                place.unit, [geometry.unit(frame.index + d) for d in (-1, 1)]
             )
-        look = look_at(
+        appearance = measure_appearance(
             face,
             frame,
             place,
@@ -217,51 +219,53 @@ class _Stage:
             motion=motion,
             parser=self._parser,
         )
-        return _Seen(place, look, course.side_px if course else crop_side_px(place.unit))
+        return _Measured(
+            place, appearance, geometry.side_px if geometry else crop_side_px(place.unit)
+        )
 
     def paste(self, at: int, frame: FaceFrame, pasted: Pasted | None) -> int:
         """Paste the faces, add each to `pasted`, and return how many of them lie in the frame."""
-        seen = self._seen[at]
+        measured = self._measurements[at]
         faces = sorted(
-            (face for face in frame.faces if face.track_id in seen),
-            key=lambda face: (seen[face.track_id].usual_px, face.track_id),
+            (face for face in frame.faces if face.track_id in measured),
+            key=lambda face: (measured[face.track_id].usual_px, face.track_id),
         )
         if faces:
             frame.frame.image.make_writable()
-        if self._tally.counts(frame.frame.index):
-            looks = [seen[face.track_id].look.parsed for face in faces]
-            self._tally.unparsed += sum(not parsed.is_face for parsed in looks if parsed)
+        if self._stats.counts(frame.frame.index):
+            parsed_faces = [measured[face.track_id].appearance.parsed for face in faces]
+            self._stats.unparsed += sum(not parsed.is_face for parsed in parsed_faces if parsed)
         count = sum(self._paste(at, face, frame.frame, pasted) for face in faces)
-        self._seen.pop(at - REACH_FRAMES, None)
+        self._measurements.pop(at - REACH_FRAMES, None)
         self._noises.pop(at - 1, None)
         return count
 
     def _paste(self, at: int, face: Face, frame: Frame, pasted: Pasted | None) -> bool:
         """Paste one face, and return whether it lies in the frame."""
         assert face.restored is not None
-        seen, window = self._seen[at][face.track_id], self._window(at, face.track_id)
+        measured, window = self._measurements[at][face.track_id], self._window(at, face.track_id)
         grid = layout(frame.image).grid
         bound = mask_rect(face.matrix, face.work_px, self._info, grid, self._how.extent)
-        rect = intersection(bound, seen.place.rect(self._info, grid))
+        rect = intersection(bound, measured.place.rect(self._info, grid))
         if rect.is_empty:
             return False
         changed = _changed(face, shifted(face.matrix, rect), rect)
         if isinstance(changed, float) and changed == 0:
             return True
-        rgb, weight = self._corrected(face, rect, seen, window)
+        rgb, weight = self._corrected(face, rect, measured, window)
         weight *= changed
         weight *= face.strength * self._how.strength
-        self._hide_behind_others(weight, frame, face, seen, rect)
+        self._remove_covered(weight, frame, face, measured, rect)
         if face.region is not None:
             weight *= swap.weight_in(face.region, rect)[0].numpy()
         if self._how.detail < 1:
-            rgb = self._with_own_detail(rgb, frame, rect, seen.place)
+            rgb = self._with_own_detail(rgb, frame, rect, measured.place)
         image = frame.image
         before: list[FloatArray] = []
         noise: tuple[grain.Spectrum, ...] = ()
         if self._grain > 0:
             before = [samples(image, i, _part(rect, image, i)).numpy() for i in grain_planes(image)]
-            noise = self._noise(at, face.track_id) or noise_of(frame, seen.place, self._info)
+            noise = self._noise(at, face.track_id) or noise_of(frame, measured.place, self._info)
         restored, share = torch.from_numpy(rgb), torch.from_numpy(weight[None])
         if pasted is not None:
             pasted.add(rect, restored, share)
@@ -290,23 +294,23 @@ class _Stage:
     def _window(self, at: int, track_id: int) -> list[tuple[int, FrameAppearance]]:
         """Return (frames from here, appearance) in order, this frame among them."""
         steps = range(-REACH_FRAMES, REACH_FRAMES + 1)
-        near = [(step, self._seen.get(at + step, {}).get(track_id)) for step in steps]
-        return [(step, seen.look) for step, seen in near if seen is not None]
+        near = [(step, self._measurements.get(at + step, {}).get(track_id)) for step in steps]
+        return [(step, measured.appearance) for step, measured in near if measured is not None]
 
     def _corrected(
-        self, face: Face, rect: Rect, seen: _Seen, window: _Window
+        self, face: Face, rect: Rect, measured: _Measured, window: _Window
     ) -> tuple[FloatArray, FloatArray]:
         """Return (3, h, w) in [0, 1] to paste into `rect`, and its (h, w) mask."""
         assert face.restored is not None
-        place = seen.place
+        place = measured.place
         weight = masks.soft(at_rect(place.distance, place, rect), place.feather)
-        visible = self._visible(face, seen, window)
+        visible = self._visible(face, measured, window)
         if visible.min() < 1:
             weight *= at_rect(visible, place, rect).clip(0, 1)
         restored = transfer.limit_highlights(face.restored, face.source, self._info)
-        shown = resample(restored, shifted(face.matrix, rect), rect.height, rect.width)
-        rgb: FloatArray = to_host(shown).numpy()
-        tones = [look.tone for _, look in window if look.tone is not None]
+        displayed = resample(restored, shifted(face.matrix, rect), rect.height, rect.width)
+        rgb: FloatArray = to_host(displayed).numpy()
+        tones = [appearance.tone for _, appearance in window if appearance.tone is not None]
         if tones:
             self._tint(rgb, color_match.correction(tones), place, rect)
         np.clip(rgb, 0, 1, out=rgb)
@@ -328,56 +332,62 @@ class _Stage:
             rgb *= self._how.color
             rgb += plain
 
-    def _visible(self, face: Face, seen: _Seen, window: _Window) -> FloatArray:
+    def _visible(self, face: Face, measured: _Measured, window: _Window) -> FloatArray:
         """Return (n, n) in [0, 1]: how much of the restored face each place of it may show."""
-        shown, place = np.ones((GRID_PX, GRID_PX), np.float32), seen.place
-        parsed = [look.parsed for _, look in window if look.parsed is not None]
+        displayed, place = np.ones((GRID_PX, GRID_PX), np.float32), measured.place
+        parsed = [appearance.parsed for _, appearance in window if appearance.parsed is not None]
         if self._regions:
             finer = face_parser.regions(parsed) if parsed else None
-            shown = masks.region_strength(place.landmarks, self._regions, finer, place.shape)
+            displayed = masks.region_strength(place.landmarks, self._regions, finer, place.shape)
         if face.part_factors:
-            shown = shown * masks.expression_strength(place.landmarks, face.part_factors)
+            displayed = displayed * masks.expression_strength(place.landmarks, face.part_factors)
         if parsed:
-            shown = shown * face_parser.visible(parsed, self._how.extent)
-        if seen.look.unclipped is not None:
-            blown = np.float32(self._how.color) * (1 - seen.look.unclipped)
-            shown = shown * (1 - blown)
-        found = [(i, look.contradiction) for i, look in window if look.contradiction is not None]
+            displayed = displayed * face_parser.visible(parsed, self._how.extent)
+        if measured.appearance.unclipped is not None:
+            blown = np.float32(self._how.color) * (1 - measured.appearance.unclipped)
+            displayed = displayed * (1 - blown)
+        found = [
+            (i, appearance.contradiction)
+            for i, appearance in window
+            if appearance.contradiction is not None
+        ]
         if not found:
-            return shown
-        here = [step for step, _ in found].index(0)
-        uncovered = occlusion.visible([each for _, each in found], here, REACH_FRAMES)
-        return scaled(shown, len(uncovered)) * uncovered
+            return displayed
+        own_index = [step for step, _ in found].index(0)
+        uncovered = occlusion.visible([each for _, each in found], own_index, REACH_FRAMES)
+        return scaled(displayed, len(uncovered)) * uncovered
 
-    def _hide_behind_others(
-        self, weight: FloatArray, frame: Frame, face: Face, seen: _Seen, rect: Rect
+    def _remove_covered(
+        self, weight: FloatArray, frame: Frame, face: Face, measured: _Measured, rect: Rect
     ) -> None:
         """Set (h, w) to 0 where a nearer face is, whether it was restored or not.
 
         The hair and ears of a head also leave out the faces behind it.
         """
-        own = (seen.usual_px, face.track_id)
-        for track_id, course in self._courses.items():
-            is_behind = (course.side_px, track_id) <= own
+        own = (measured.usual_px, face.track_id)
+        for track_id, geometry in self._geometries.items():
+            is_behind = (geometry.side_px, track_id) <= own
             if track_id == face.track_id or (is_behind and self._how.extent == "face"):
                 continue
-            if course.unit(frame.index) is None:
+            if geometry.unit(frame.index) is None:
                 continue
-            other = course.place(frame.index)
+            other = geometry.place(frame.index)
             if intersection(rect, other.rect(self._info, (1, 1))).is_empty:
                 continue
             distance = at_rect(other.distance, other, rect)
-            shown = 1 - masks.soft(distance - np.float32(other.feather), other.feather)
+            displayed = 1 - masks.soft(distance - np.float32(other.feather), other.feather)
             if is_behind:
-                place = seen.place
+                place = measured.place
                 inner = place_of(place.unit, place.landmarks, place.shape)
                 face_there = masks.soft(at_rect(inner.distance, inner, rect), inner.feather)
-                shown = np.maximum(shown, face_there)
-            weight *= shown
+                displayed = np.maximum(displayed, face_there)
+            weight *= displayed
 
     def _smear(self, rgb: FloatArray, window: _Window) -> None:
         """Blur (3, h, w) by the motion of the face, in place."""
-        smears = [(step, look.smear) for step, look in window if look.smear is not None]
+        smears = [
+            (step, appearance.smear) for step, appearance in window if appearance.smear is not None
+        ]
         if smears:
             share = self._how.sharpness * float(np.mean([each.share for _, each in smears]))
             motion = next(each.motion_px for step, each in smears if step == 0)
@@ -388,7 +398,9 @@ class _Stage:
         self, rgb: FloatArray, where: npt.NDArray[np.bool_], window: _Window
     ) -> FloatArray:
         """Blur (3, h, w) as much as the surroundings are out of focus."""
-        widths = [look.edges_px for _, look in window if look.edges_px is not None]
+        widths = [
+            appearance.edges_px for _, appearance in window if appearance.edges_px is not None
+        ]
         if not widths:
             return rgb
         picture = cv2.merge([*rgb])
@@ -400,8 +412,8 @@ class _Stage:
         self, rgb: FloatArray, frame: Frame, rect: Rect, place: FacePlacement
     ) -> FloatArray:
         """Replace part of the restored fine detail by that of the source."""
-        shown = transfer.to_display(color.region_rgb(frame.image, rect, self._info), self._info)
-        apart = shown.clamp(0, 1).float() - torch.from_numpy(rgb)
+        displayed = transfer.to_display(color.region_rgb(frame.image, rect, self._info), self._info)
+        apart = displayed.clamp(0, 1).float() - torch.from_numpy(rgb)
         side = 2 * round(crop_side_px(place.unit) * _DETAIL_SHARE / 2) + 1
         low = F.avg_pool2d(apart[None], side, 1, side // 2, count_include_pad=False)[0]
         return (rgb + (1 - self._how.detail) * (apart - low).numpy()).clip(0, 1)
