@@ -214,6 +214,15 @@ def test_analyses_with_other_settings_in_its_place_are_not_taken_for_it(tape, de
         assert count(told, ANEW) == 1
 
 
+def test_an_analysis_by_another_method_is_not_used(tape, detector, settings, monkeypatch):
+    told = []
+    with monkeypatch.context() as earlier:
+        earlier.setattr(cache, "_METHOD", cache._METHOD - 1)
+        known(tape, settings)
+    known(tape, settings, on_event=told.append)
+    assert USED not in messages(told)
+
+
 def test_every_command_bears_a_damaged_cache(tmp_path, tape, detector, settings):
     known(tape, settings)
     (path,) = kept_files()

@@ -190,13 +190,16 @@ class Scripted(Detector):
         return [face] if score >= self.least_score else [], score >= 0.3
 
 
-def frames_with_faces(scores, apart, grays=None) -> tuple[list[int], int]:
+def frames_with_faces(
+    scores, apart, grays=None, *, most_frames=3.0, cut=12.0
+) -> tuple[list[int], int]:
     """The frames in which the first look finds a face, and how many it looks at."""
     grays = grays or [60 + 2 * i for i in range(len(scores))]
     detector = Scripted(scores, grays)
     first = FirstLook(detector, info_of(96, 64, "gbrp"), Detect(), apart=apart)
     frames = [frame_of(np.full((64, 96, 3), g, np.uint8), i) for i, g in enumerate(grays)]
-    results = [first.closed(each) for each in close_gaps(map(first, frames))]
+    needed = close_gaps(map(first, frames), most_ticks=512 * most_frames, cut=cut)
+    results = [first.closed(each) for each in needed]
     assert [each.frame.index for each in results] == list(range(len(scores)))
     assert all(each.found is not None and not each.is_open for each in results)
     return [each.frame.index for each in results if each.found], len(detector.seen)
@@ -224,6 +227,20 @@ def test_calm_frames_cost_a_third_and_the_frames_around_a_change_are_all_looked_
     assert frames_with_faces([0.1] * 31, 3, grays) == ([], 13)
     brief = [0.0] * 13 + [0.8] + [0.0] * 17  # one frame after the cut
     assert frames_with_faces(brief, 3, grays)[0] == [13]
+
+
+def test_frames_that_are_far_apart_in_time_are_all_looked_at():
+    """A file may state a rate of its frames that is many times too high."""
+    scores = [0.0] * 4 + [0.8] * 2 + [0.0] * 7
+    assert frames_with_faces(scores, 3) == ([], 5)
+    assert frames_with_faces(scores, 3, most_frames=2.9) == ([4, 5], 13)
+
+
+def test_a_cut_as_small_as_the_settings_allow_hides_no_face():
+    grays = [60 + i for i in range(4)] + [66, 67] + [70 + i for i in range(7)]  # changes of 3
+    scores = [0.0] * 4 + [0.8] * 2 + [0.0] * 7
+    assert frames_with_faces(scores, 3, grays) == ([], 5)
+    assert frames_with_faces(scores, 3, grays, cut=3.0)[0] == [4, 5]
 
 
 def test_the_hints_of_a_detector_leave_its_faces_as_they_are(detector):

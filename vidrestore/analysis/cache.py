@@ -24,6 +24,8 @@ from vidrestore.models import weights
 from vidrestore.models.factory import recognizer_folder, with_models_here
 
 _LOG = logging.getLogger("vidrestore")
+# Increased whenever pass one may find other faces in the same frames with the same settings.
+_METHOD = 2
 OTHER_FRAMES = (
     "the analysis of an earlier run does not match the frames of the source; vidrestore analyzes "
     "the source again"
@@ -188,7 +190,7 @@ def _settings_hash(settings: Settings, span: TimeRange | None) -> str:
         align,
     ]
     options = repr((span, settings.decode.fps, settings.decode.input_curve))
-    text = "\n".join([version("vidrestore"), options, *(p.as_text() for p in parts)])
+    text = "\n".join([version("vidrestore"), str(_METHOD), options, *(p.as_text() for p in parts)])
     digest = hashlib.sha256(text.encode())
     digest.update(repr(recognizer_folder(settings)).encode())
     if can_be_found(curve := Path(settings.decode.input_curve)) and curve.is_file():

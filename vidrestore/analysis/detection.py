@@ -188,33 +188,41 @@ class FirstLook:
         return replace(look, found=found, has_hint=has_hint, is_open=False)
 
 
-def close_gaps(looks: Iterator[FirstLookResult]) -> Iterator[FirstLookResult]:
+def close_gaps(
+    looks: Iterator[FirstLookResult], *, most_ticks: float, cut: float
+) -> Iterator[FirstLookResult]:
     """Choose the open frames that a detector need not see, and close them without a face.
 
-    These are the frames between two that show nothing that resembles a face, if the picture does
-    not change much from one frame to the next. A face in them would be too brief for a track.
+    These are the frames between two that show nothing that resembles a face, if the two are close
+    in time, and the picture does not change much from one frame to the next. A face in them would
+    be too brief for a track.
 
     Args:
         looks: The results of `FirstLook` for each frame, in order.
+        most_ticks: The longest time between the two frames, in units of the frames' `pts`: the
+            least length of a track. The frame rate that a file states may be far from its own.
+        cut: The least mean change of the thumbnail at a cut, in 8-bit levels.
 
     Yields:
         The results in order; those that are still open need a look.
     """
     waiting: list[FirstLookResult] = []
     is_calm = False
+    last_pts = 0  # of the frame before those that wait
+    calm_change = min(_CALM_CHANGE, cut / 3)
     before: FirstLookResult | None = None
     for look in looks:
         if before is not None:
-            is_calm &= cv2.absdiff(before.thumbnail, look.thumbnail).mean() <= _CALM_CHANGE
+            is_calm &= cv2.absdiff(before.thumbnail, look.thumbnail).mean() <= calm_change
         before = look
         if look.is_open or (look.found is None and look.error is None):
             waiting.append(look)
             continue
-        is_calm &= not look.has_hint
+        is_calm &= not look.has_hint and look.frame.pts - last_pts <= most_ticks
         for each in waiting:
             yield replace(each, found=[], is_open=False) if is_calm and each.is_open else each
         waiting.clear()
-        is_calm = not look.has_hint
+        is_calm, last_pts = not look.has_hint, look.frame.pts
         yield look
     yield from waiting
 

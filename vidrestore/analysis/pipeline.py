@@ -296,7 +296,9 @@ def _detection_stage(
         looks = threads.each(frames, first, depth=4, name="look")
         if apart > 1:
             closed = [each.closed for each in first]
-            looks = threads.each(close_gaps(looks), closed, depth=2, name="look again")
+            most_ticks = settings.track.min_seconds / float(info.time_base)
+            needed = close_gaps(looks, most_ticks=most_ticks, cut=settings.shots.cut)
+            looks = threads.each(needed, closed, depth=2, name="look again")
         found = detect(
             looks,
             detectors[-1],

@@ -82,7 +82,10 @@ def processor_session(network: bytes, threads: int) -> Any:
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    # With its fallback, onnxruntime would print an error to stdout and try the same again.
+    return onnxruntime.InferenceSession(
+        network, options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
 
 
 def inputs_of(session: Any, path: Path) -> tuple[Any, list[Any]]:
