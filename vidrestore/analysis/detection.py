@@ -44,8 +44,8 @@ _SWSCALE_MATRIX = {"bt601": "ITU601", "bt709": "ITU709", "bt2020": "BT2020"}
 _CHANGE = 8.0
 # The mean change up to which nothing but what was seen before is in the picture.
 _CALM_CHANGE = 4.0
-# Where each frame is new, because all of it moves or flashes, only one in so many is a reason to
-# look for a face at every angle again; the frame after the last of them is one, too.
+# Where all of the picture moves or flashes, every frame is new. Then only every sixth frame, and the
+# frame after the last one, is a reason to search for a face at every angle again.
 _NEW_IN_A_ROW = 6
 # The least overlap of a face with itself in the frame before.
 _SAME_FACE = 0.1
@@ -115,7 +115,7 @@ class FirstLookResult:
 class FirstLook:
     """Detects faces in each `every`-th frame, in an upright picture scaled to `size_px`.
 
-    With `apart` above 1 it looks at one in so many of these frames first. `close_gaps` chooses
+    With `apart` above 1 it first looks at every `apart`-th of these frames. `close_gaps` chooses
     those of the others that need it, and `closed` looks at them.
 
     Each thread needs a `FirstLook` of its own, because two threads must not share a detector.

@@ -251,8 +251,8 @@ def open_video(
     Args:
         path: The file.
         one_thread: See `OpenVideo`.
-        short_frames: One thread also decodes a file with at most this number of frames in its header.
-            Default: 0.
+        short_frames: One thread also decodes a file whose header states at most this number of
+            frames. Default: 0.
 
     Yields:
         The main video stream.

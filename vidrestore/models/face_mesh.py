@@ -39,12 +39,12 @@ _OUTPUTS = ("conv2d_21", "conv2d_31")
 # The side of the square over the longer side of the box of the points.
 _MARGIN = 1.5
 # The square has settled when its angle, and its center as a share of its side, change by less; a
-# cold start takes up to so many rounds.
+# cold start takes up to this number of rounds.
 _SETTLED_DEGREES, _SETTLED_SHARE, _MOST_ROUNDS = 0.3, 0.01, 12
 # The side of the settled square over that of the crop with the template "gpen", on average.
 _SIDE_OF_CROP = 0.87
 # Below this logit, further rounds find no face.
-_HOPELESS_LOGIT = -15.0
+_NO_FACE_LOGIT = -15.0
 # Angles from which the search begins again where the logit stays low.
 _OTHER_STARTS_DEGREES = (45.0, -45.0, 90.0, -90.0, 180.0)
 _ROUNDS_OF_A_TRIAL = 2
@@ -347,7 +347,7 @@ class FaceMesh:
                 break
             square = following
             mesh = self.look(picture, square)
-            if mesh.logit < _HOPELESS_LOGIT:
+            if mesh.logit < _NO_FACE_LOGIT:
                 break
         return mesh
 

@@ -341,7 +341,7 @@ def chosen_face_mesh(
         downloaded, about which a notice tells.
 
     Raises:
-        WeightsError: The file is damaged, or OpenCV cannot load it.
+        WeightsError: The file is damaged, or onnxruntime cannot load it.
     """
     how = settings.detect
     not_fetched = _NOT_FOR_THIS if how.detector == "haar" else None

@@ -449,7 +449,7 @@ def _at_least(rect: Rect, shape: tuple[int, int]) -> Rect:
 def _followed(
     planes: Sequence[npt.NDArray[Any]], rect: Rect, steps: Sequence[npt.NDArray[np.int_]]
 ) -> list[npt.NDArray[Any]]:
-    """Return `rect` of each (h, w) plane, moved by a number of samples (x, y), where it lies in all.
+    """Return `rect` of each (h, w) plane, moved by whole samples (x, y), where it lies in all.
 
     The list is empty where it does not.
     """
