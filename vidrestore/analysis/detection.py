@@ -44,8 +44,8 @@ _SWSCALE_MATRIX = {"bt601": "ITU601", "bt709": "ITU709", "bt2020": "BT2020"}
 _CHANGE = 8.0
 # The mean change up to which nothing but what was seen before is in the picture.
 _CALM_CHANGE = 4.0
-# Where all of the picture moves or flashes, every frame is new. Then only every sixth frame, and the
-# frame after the last one, is a reason to search for a face at every angle again.
+# Where all of the picture moves or flashes, every frame is new. Then only every sixth frame, and
+# the frame after the last one, is a reason to search for a face at every angle again.
 _NEW_IN_A_ROW = 6
 # The least overlap of a face with itself in the frame before.
 _SAME_FACE = 0.1
