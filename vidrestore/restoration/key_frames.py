@@ -36,8 +36,7 @@ from vidrestore.imaging.optical_flow import (
     squared,
 )
 from vidrestore.models.face_mesh import LEFT_EYE, LIPS, OUTLINE_POINTS, RIGHT_EYE
-from vidrestore.restoration.faces import Face, FaceFrame, track_and_side
-from vidrestore.restoration.likeness import (
+from vidrestore.restoration.crop_comparison import (
     blurred,
     clamp,
     differing,
@@ -49,6 +48,7 @@ from vidrestore.restoration.likeness import (
     quotient,
     share_changed,
 )
+from vidrestore.restoration.faces import Face, FaceFrame, track_and_side
 from vidrestore.restoration.statistics import RestorationStats
 
 # Frames whose index is a multiple of this are key frames.

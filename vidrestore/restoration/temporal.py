@@ -37,8 +37,7 @@ from vidrestore.imaging.optical_flow import (
     squared,
     uses_opencv,
 )
-from vidrestore.restoration.faces import Face, FaceFrame, track_and_side
-from vidrestore.restoration.likeness import (
+from vidrestore.restoration.crop_comparison import (
     LEAST_GUIDE_PX,
     blurred,
     clamp,
@@ -51,6 +50,7 @@ from vidrestore.restoration.likeness import (
     quotient,
     share_changed,
 )
+from vidrestore.restoration.faces import Face, FaceFrame, track_and_side
 
 REACH_FRAMES = 3
 """The number of frames before and after a frame on whose crops its own crop depends."""

@@ -1,4 +1,4 @@
-"""What small pictures of a face show: its luma, its light, and where two of them differ.
+"""Comparing crops of one face: its luma, its light, and where two pictures of it differ.
 
 Deflickering and key frames decide by it which crops show the same. Pictures are (S, S, 3) float32
 in 8-bit levels, crops (3, W, W) in [0, 1].
