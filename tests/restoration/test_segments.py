@@ -1,5 +1,6 @@
 """Segments: the same frames however a video is cut, and nothing that is done is done twice."""
 
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -88,6 +89,22 @@ def analysis_of_count(count: int) -> Analysis:
 def test_a_damaged_source_is_read_from_its_start_few_times():
     analysis = replace(analysis_of_count(100_000), one_thread=True)
     assert len(plan_segments(analysis, most_frames=300)) <= 8
+
+
+def test_the_boundaries_of_segments_depend_on_no_clock(monkeypatch):
+    """A resumed run on a loaded machine has the segments of the first run."""
+    analysis = replace(analysis_of_count(1800), shots=shots_of([700, 40, 1000, 60]))
+    expected = plan_segments(analysis, most_frames=300)
+
+    def forbidden(*_):
+        raise AssertionError("a clock was read")
+
+    clocks = ("time", "monotonic", "perf_counter", "process_time", "thread_time")
+    for name in [*clocks, *(f"{name}_ns" for name in clocks)]:
+        monkeypatch.setattr(time, name, forbidden)
+    again = plan_segments(analysis, most_frames=300)
+    monkeypatch.undo()
+    assert again == expected
 
 
 def test_the_context_of_a_segment_stays_within_its_shots():
