@@ -37,3 +37,21 @@ def test_a_file_that_is_no_yunet_is_refused_in_one_sentence(tmp_path):
     file.write_bytes(b"no network")
     with pytest.raises(WeightsError, match=r"cannot be loaded as a YuNet model.*fetch it again"):
         YuNet(file, score=0.7)
+
+
+def test_what_a_library_says_of_a_damaged_file_is_one_printable_line(model, tmp_path, capfd):
+    content, refused = model.read_bytes(), 0
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        damaged = bytearray(content)
+        for at in random.integers(0, len(content), 20):
+            damaged[at] ^= 1 << int(random.integers(8))
+        file = tmp_path / f"{seed}.onnx"
+        file.write_bytes(damaged)
+        try:
+            YuNet(file, score=0.7)
+        except WeightsError as error:
+            refused += 1
+            assert str(error).isprintable()
+    assert refused
+    assert capfd.readouterr() == ("", "")

@@ -58,6 +58,20 @@ def shortened(text: str, most_characters: int = 300) -> str:
     return line if len(line) <= most_characters else f"{line[: most_characters - 3]}..."
 
 
+def first_line(message: object) -> str:
+    """Format the first line of a library's message, which may have many.
+
+    Args:
+        message: The message, or the exception.
+
+    Returns:
+        The line as `shortened` returns it, without a full stop at its end; the name of the type
+        where the message is empty.
+    """
+    text = str(message).strip() or type(message).__name__
+    return shortened(text.splitlines()[0].rstrip("."))
+
+
 _EXPECTED = {
     "float_parsing": "a number", "float_type": "a number", "finite_number": "a finite number",
     "int_parsing": "a whole number", "int_type": "a whole number",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vidrestore.common.errors import UsageError
+from vidrestore.common.quoting import first_line
 from vidrestore.common.system import usable_cores
 from vidrestore.models.gpen.memory import batch_that_fits, room_bytes
 from vidrestore.models.gpen.network import GPENConfig
@@ -147,7 +148,7 @@ def _problem(device: torch.device) -> str | None:
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (device.index or 0) >= count:
-        reason = f" ({_first_line(caught[-1].message)})" if caught else ""
+        reason = f" ({first_line(caught[-1].message)})" if caught else ""
         if count == 0 and not reason and _has_nvidia():
             reason = f", though nvidia-smi is installed; torch is built for CUDA {built_for}, "
             reason += "and the driver may be too old for it or out of reach"
@@ -157,7 +158,7 @@ def _problem(device: torch.device) -> str | None:
     except RuntimeError as error:  # kernels for this device are missing, or the driver fails
         _log.info("%s fails: %s", device, str(error))
         return (
-            f"{device} fails at its first computation ({_first_line(error)}); torch "
+            f"{device} fails at its first computation ({first_line(error)}); torch "
             f"{torch.__version__} for CUDA {built_for} does not suit the driver or the device"
         )
     return None
@@ -179,7 +180,3 @@ def _bound_memory(device: torch.device, max_vram_gb: float | None) -> None:
 
 def _has_nvidia() -> bool:
     return shutil.which("nvidia-smi") is not None
-
-
-def _first_line(message: object) -> str:
-    return (str(message).strip() or type(message).__name__).splitlines()[0].rstrip(".")

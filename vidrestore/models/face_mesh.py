@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import WeightsError
+from vidrestore.common.quoting import first_line
 from vidrestore.imaging.frame import FloatArray, _check
 from vidrestore.imaging.geometry import Matrix, apply, fit_similarity, invert, template
 from vidrestore.models.onnx_session import processor_session
@@ -295,7 +296,8 @@ class FaceMesh:
                 raise ValueError(f"it has no output {min(missing)}")
         except Exception as error:  # neither onnx nor onnxruntime has a base class for its errors
             raise WeightsError(
-                f"the file {model} cannot be loaded as a face mesh ({error}); remove it, then "
+                f"the file {model} cannot be loaded as a face mesh ({first_line(error)}); "
+                "remove it, then "
                 "run vidrestore weights fetch face-mesh, or work without it with "
                 "--set detect.mesh=off"
             ) from error

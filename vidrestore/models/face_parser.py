@@ -20,12 +20,13 @@ import torch
 import torch.nn.functional as F
 
 from vidrestore.common.errors import WeightsError
+from vidrestore.common.quoting import first_line
 from vidrestore.common.settings import Extent
 from vidrestore.imaging.device_copies import to_host
 from vidrestore.imaging.filters import box_blur
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.geometry import GRID_PX
-from vidrestore.models.onnx_session import first_line, inputs_of, open_network, type_of
+from vidrestore.models.onnx_session import inputs_of, open_network, type_of
 
 _CLASSES = 19
 _REGIONS = {"brows": (2, 3), "eyes": (4, 5), "mouth": (11, 12, 13)}

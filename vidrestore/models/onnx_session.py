@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidrestore.common.errors import WeightsError
+from vidrestore.common.quoting import first_line
 from vidrestore.common.system import usable_cores
 
 if TYPE_CHECKING:
@@ -132,18 +133,6 @@ def first_run(
             raise MemoryError(str(error)) from error
         raise WeightsError(f"the network in {path} cannot be run: {first_line(error)}") from error
     return results
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text.
-
-    Args:
-        error: An error of onnxruntime, whose text may have many lines.
-
-    Returns:
-        The first line; the name of the error's type where the text is empty.
-    """
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def can_use_cuda() -> bool:

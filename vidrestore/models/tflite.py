@@ -178,6 +178,8 @@ class _Graph:
                 yield index, np.frombuffer(raw, kind).reshape(tensor.integers(0))
 
     def _name(self, index: int) -> str:
+        if index < 0:  # TensorFlow Lite's mark of a missing input; a list would count from its end
+            raise IndexError(f"an operator has no input {index}")
         return self._tensors[index].raw(3).decode("utf-8", "replace")
 
     def _described(

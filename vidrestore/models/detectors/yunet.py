@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrestore.common.errors import WeightsError
+from vidrestore.common.quoting import first_line
 from vidrestore.common.system import usable_cores
 from vidrestore.models.detectors import Detection, Detector, detection
 from vidrestore.models.onnx_session import processor_session
@@ -52,7 +53,8 @@ class YuNet(Detector):
             self._input = self._session.get_inputs()[0].name
         except Exception as error:  # neither onnx nor onnxruntime has a base class for its errors
             raise WeightsError(
-                f"the file {model} cannot be loaded as a YuNet model ({error}); fetch it again"
+                f"the file {model} cannot be loaded as a YuNet model ({first_line(error)}); "
+                "fetch it again"
             ) from error
 
     def __call__(self, picture: npt.NDArray[np.uint8]) -> list[Detection]:
