@@ -15,7 +15,7 @@ from vidrestore.common.settings import Deflicker, Grain, Guard, Paste, Restore
 from vidrestore.imaging import fine_texture, optical_flow, resample
 from vidrestore.imaging.device_copies import to_device, to_host
 from vidrestore.models.restorers import Restorer
-from vidrestore.restoration import temporal
+from vidrestore.restoration import crop_comparison, temporal
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing import appearance
 from vidrestore.restoration.compositing import paste as paste_stage
@@ -78,9 +78,12 @@ def test_whole_crops_stay_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None
         return tensor
 
     # The processor stands in for a device.
-    for module in (optical_flow, resample, fine_texture, temporal, appearance, paste_stage):
+    opencv_users = (
+        optical_flow, resample, fine_texture, temporal, crop_comparison, appearance, paste_stage,
+    )  # fmt: skip
+    for module in opencv_users:
         monkeypatch.setattr(module, "uses_opencv", lambda device: False)
-    for module in (optical_flow, temporal, appearance, paste_stage):
+    for module in (optical_flow, crop_comparison, appearance, paste_stage):
         monkeypatch.setattr(module, "to_host", counted, raising=module is not appearance)
     on_device = pass_two()
     assert len(crossed) >= 6 * 4
