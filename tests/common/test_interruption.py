@@ -200,6 +200,36 @@ def test_through_code_from_a_text_the_status_is_the_same(tmp_path: Path) -> None
     assert process.returncode == 130
 
 
+IN_AN_IMPORT = """
+import sys, time
+from vidrestore.common.interruption import Interruption
+interruption = Interruption()
+interruption.install()
+try:
+    import a_library
+    time.sleep(10)
+except KeyboardInterrupt:
+    interruption.settle()
+    print("interrupted")
+    sys.exit(130)
+"""
+A_LIBRARY = """
+import os, signal, time
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(0.1)
+print("imported")
+"""
+
+
+def test_the_import_of_a_library_is_not_disturbed(tmp_path: Path) -> None:
+    """Torch ends the process where C++ code that it runs at its import meets an exception."""
+    (tmp_path / "a_library.py").write_text(A_LIBRARY)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    process = start([sys.executable, "-c", IN_AN_IMPORT], env=environment)
+    said, errors = process.communicate(timeout=_PATIENCE_SECONDS)
+    assert (said, errors, process.returncode) == ("imported\ninterrupted\n", "", 130)
+
+
 @pytest.fixture(scope="module")
 def seconds() -> dict[str, float]:
     """Of a whole run; measured once."""

@@ -28,10 +28,11 @@ _UNDISTURBED = ("__exit__", "__del__")
 class Interruption:
     """Turns SIGINT, SIGTERM and SIGHUP into one KeyboardInterrupt in the main thread.
 
-    The first signal raises it at once, or after the scope that is being left at that moment. Where
-    the interpreter drops it, as in a callback of a weak reference, it is raised again later. Later
-    signals are counted and do not disturb the cleanup. The third and later signals, if they come a
-    second or more after the first, end the process at once; the next run removes what it leaves.
+    The first signal raises it at once, or after the scope that is being left or the library that is
+    being imported at that moment. Where the interpreter drops it, as in a callback of a weak
+    reference, it is raised again later. Later signals are counted and do not disturb the cleanup.
+    The third and later signals, if they come a second or more after the first, end the process at
+    once; the next run removes what it leaves.
     After `settle`, nothing is raised.
 
     This class imports no other module of vidrestore, so it can be installed before they are loaded.
@@ -93,7 +94,7 @@ class Interruption:
             signal.setitimer(signal.ITIMER_REAL, _POSTPONED_SECONDS)
 
     def _retry(self, number: int, frame: FrameType | None) -> None:
-        """Raise the KeyboardInterrupt, or postpone it while a scope is being left."""
+        """Raise the KeyboardInterrupt, or postpone it while nothing may be disturbed."""
         if self._is_done or not self._signals:
             return
         waited = time.monotonic() - self._first_at
@@ -106,9 +107,23 @@ class Interruption:
 
 
 def _is_undisturbed(frame: FrameType | None) -> bool:
-    """Tell whether the stack includes a function that must not be disturbed."""
+    """Tell whether the stack includes code that must not be disturbed."""
     while frame is not None:
-        if frame.f_code.co_name in _UNDISTURBED:
+        if frame.f_code.co_name in _UNDISTURBED or _imports_library(frame):
             return True
         frame = frame.f_back
     return False
+
+
+def _imports_library(frame: FrameType) -> bool:
+    """Tell whether a frame is the code of a module of a library that is being imported.
+
+    C++ code that torch runs at its import ends the process where it meets an exception of Python.
+    """
+    caller = frame.f_back
+    return (
+        frame.f_code.co_name == "<module>"
+        and caller is not None
+        and caller.f_code.co_filename.startswith("<frozen importlib")
+        and str(frame.f_globals.get("__name__")).partition(".")[0] != "vidrestore"
+    )
