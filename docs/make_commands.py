@@ -34,7 +34,7 @@ def page() -> str:
 
 
 def _command(path: str, command: Any) -> Iterator[str]:
-    """Yield the sections of a command and of those below it."""
+    """Yield the section of a command, then the sections of its subcommands."""
     yield f"## {path}\n"
     about, _, examples = (command.help or "").partition("Examples:")
     yield _one_line(about) + "\n"

@@ -115,8 +115,8 @@ class FirstLookResult:
 class FirstLook:
     """Detects faces in each `every`-th frame, in an upright picture scaled to `size_px`.
 
-    With `apart` above 1 it first looks at every `apart`-th of these frames. `close_gaps` chooses
-    those of the others that need it, and `closed` looks at them.
+    If `apart` is above 1, the first look searches only every `apart`-th of these frames.
+    `close_gaps` then chooses the skipped frames that need a search, and `closed` searches them.
 
     Each thread needs a `FirstLook` of its own, because two threads must not share a detector.
     """

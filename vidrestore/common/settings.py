@@ -197,11 +197,11 @@ class Restore(Section):
     codeformer_fidelity: float = Field(0.7, ge=0, le=1)
     """Second input of CodeFormer files: 0 invents more, 1 keeps more of the source."""
     key_frames: Literal["off", "auto", "on"] = "off"
-    """Whether the network restores only some frames of a track, and vidrestore makes the frames
-    between of these by warping them along the motion of the source. off: the network restores every
-    frame. auto: key frames where the network is so slow on this machine that they save time, which
-    is measured when a run begins. on: also where they do not. A restorer that looks at several
-    frames itself, as fusion does, restores every frame, and so do stretches of fast motion."""
+    """Whether the network restores only the key frames of a track. vidrestore then makes the frames
+    between them by warping the restored key frames along the motion of the source. off: the network
+    restores every frame. auto: vidrestore uses key frames if a measurement at the start of the run
+    shows that they save time on this machine. on: it always uses them. The restorer still restores
+    every frame where faces move fast, or if it uses several frames itself, as fusion does."""
     repeats: bool = True
     """Whether to reuse the restored face of the frame before if the face is the same bit by bit."""
     cache_crops: bool = False
