@@ -23,6 +23,8 @@ from vidrestore.restoration.compositing.masks import face_mask
 LEAST_GUIDE_PX = 128
 """The least side of the small pictures in which motion and weights are computed."""
 _GREATEST_GUIDE_PX = 256
+# The difference of the mean colors, in 8-bit levels, at which the weight of a picture is 1/e.
+_LIGHT_TOLERANCE = 30.0
 # Standard deviation of the blur before flow, in pixels of its picture.
 _FLOW_SIGMA_PX = 1.2
 # Changes of light below this many levels are more likely noise of the estimate.
@@ -62,8 +64,34 @@ def misfit(picture: _Plane, light: _Plane, target: _Plane) -> _Plane:
     lit = cv2.transform(picture, np.column_stack([np.diag(light[0]), light[1]]))
     apart = np.asarray(lit, np.float32)
     apart -= target
+    return mean_square(apart)
+
+
+def mean_square(apart: _Plane) -> _Plane:
+    """Return the mean square of the channels of a difference, which is overwritten.
+
+    Args:
+        apart: (S, S, 3) float32.
+
+    Returns:
+        (S, S) float32.
+    """
     apart *= apart
     return np.asarray(cv2.transform(apart, np.full((1, 3), 1 / 3, np.float32)))
+
+
+def doubt_by_light(first: _Plane, second: _Plane) -> np.float32:
+    """Return the doubt whether two pictures show the same, by their mean colors.
+
+    Args:
+        first: (S, S, 3) float32 in 8-bit levels.
+        second: (S, S, 3) float32 in 8-bit levels.
+
+    Returns:
+        The doubt, at least 0; a weight is exp(-doubt).
+    """
+    jump = np.subtract(cv2.mean(first)[:3], cv2.mean(second)[:3])
+    return np.float32((jump**2).mean() / _LIGHT_TOLERANCE**2)
 
 
 def light_change(target: _Plane, picture: _Plane) -> _Plane:

@@ -40,10 +40,12 @@ from vidrestore.restoration.crop_comparison import (
     blurred,
     clamp,
     differing,
+    doubt_by_light,
     face_ellipse,
     gray_of,
     guide_side,
     light_change,
+    mean_square,
     misfit,
     quotient,
     share_changed,
@@ -66,10 +68,9 @@ REACH_FRAMES = max(_STRETCH + 1, _FAR + KEY_REACH_FRAMES)
 """The number of frames before and after a frame on whose crops its own crop depends."""
 
 # Differences, in 8-bit levels, at which weights fall to 1/e: of a neighbor in the mean against
-# noise, of the source of a key frame, of light as a whole, and of restored key frames.
+# noise, of the source of a key frame, and of restored key frames.
 _NOISE_TOLERANCE = 10.0
 _SOURCE_TOLERANCE = 12.0
-_LIGHT_TOLERANCE = 30.0
 _RESTORED_TOLERANCE = 20.0
 # The same between motions of restored crops and of sources, in pixels at a side of 512.
 _WOBBLE_TOLERANCE_PX = 6.0
@@ -340,8 +341,7 @@ class _Choice:
         np.maximum(change, 0, out=change)
         change /= np.float32(_MISFIT_TOLERANCE**2)
         change += closing_error(there_flow, back_flow, len(gray) / 256) / 2
-        jump = np.subtract(cv2.mean(low)[:3], cv2.mean(there)[:3])
-        change += np.float32((jump**2).mean() / _LIGHT_TOLERANCE**2)
+        change += doubt_by_light(low, there)
         return change
 
     def _steadied(self, index: int) -> tuple[Grey, _Plane]:
@@ -353,8 +353,7 @@ class _Choice:
                 if other is None:
                     continue
                 flow = self._flow(seen.gray, other.gray)
-                apart = sample(other.low, flow) - seen.low
-                change = cv2.transform(apart * apart, np.full((1, 3), 1 / 3, np.float32))
+                change = mean_square(sample(other.low, flow) - seen.low)
                 gate = np.exp(change / np.float32(-(_NOISE_TOLERANCE**2))) / 2
                 total += sample(other.small, flow) * gate[..., None]
                 weight += gate
@@ -654,8 +653,7 @@ class _Filler:
                 light = light_change(a.low, there)
                 doubt = closing_error(forward, self._flow_between(second, first), len(there) / 256)
                 doubt += misfit(there, light, a.low) / np.float32(_SOURCE_TOLERANCE**2)
-                jump = np.subtract(cv2.mean(a.low)[:3], cv2.mean(there)[:3])
-                doubt += np.float32((jump**2).mean() / _LIGHT_TOLERANCE**2)
+                doubt += doubt_by_light(a.low, there)
                 path = _Path(forward, np.exp(-doubt), light)
             self._paths[first, second] = path
         return self._paths[first, second]

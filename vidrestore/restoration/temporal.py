@@ -42,6 +42,7 @@ from vidrestore.restoration.crop_comparison import (
     blurred,
     clamp,
     differing,
+    doubt_by_light,
     face_ellipse,
     gray_of,
     guide_side,
@@ -70,11 +71,10 @@ _FINE = 0.42
 # Standard deviations of blurs, in pixels at a side of 512.
 _GATE_SIGMA_PX = 3.0
 _WOBBLE_SIGMA_PX = 8.0
-# Differences, in 8-bit levels, at which the weight of a neighbor is 1/e: between sources, between
-# restored crops, which also differ in what the restorer invented, and of the light as a whole.
+# Differences, in 8-bit levels, at which the weight of a neighbor is 1/e: between sources, and
+# between restored crops, which also differ in what the restorer invented.
 _SOURCE_TOLERANCE = 12.0
 _RESTORED_TOLERANCE = 40.0
-_LIGHT_TOLERANCE = 30.0
 # Wobble, in pixels at a side of 512, at which the weight of a neighbor is 1/e. One or two pixels
 # are usual; more is an error of the flow, as behind a hand.
 _WOBBLE_TOLERANCE_PX = 6.0
@@ -301,7 +301,7 @@ class _Window:
         """Drop what no frame after `at` needs."""
         for old in [k for k in self._crops if k <= at - REACH_FRAMES]:
             del self._crops[old]
-        # The unrest of the next frame needs its step back.
+        # The unsteadiness of the next frame needs its step back.
         for a, b in [k for k in self._steps if k[0] <= at and k != (at, at - 1)]:
             del self._steps[a, b]
         for old in [k for k in self._unsteadiness if k <= at - REACH_FRAMES]:
@@ -341,7 +341,7 @@ class _Window:
         return blurred(apart, _WOBBLE_SIGMA_PX) * np.float32(self._confidence(at))
 
     def _confidence(self, at: int) -> float:
-        """Return A_R^2 / (A_R^2 + A_S^2), A the median unrest of restored crops and of sources.
+        """Return A_R^2 / (A_R^2 + A_S^2), A the median unsteadiness of restored crops and sources.
 
         The value is in [0, 1]: a restorer that is stable keeps its own motion, and the motion of a
         bad source is not followed.
@@ -395,12 +395,11 @@ def _step(a: _Crop, b: _Crop, forward: FlowField, backward: FlowField, flow: Flo
     side = len(a.source)
     there = sample(b.source, forward)
     light = light_change(a.source, there)
-    jump = np.subtract(cv2.mean(a.source)[:3], cv2.mean(there)[:3])
     doubt = closing_error(forward, backward, side / 256)
     doubt += misfit(there, light, a.source) / np.float32(_SOURCE_TOLERANCE**2)
     doubt += misfit(sample(b.result, flow), light, a.result) / np.float32(_RESTORED_TOLERANCE**2)
     doubt += squared(flow - forward) / np.float32((_WOBBLE_TOLERANCE_PX * side / 512) ** 2)
-    doubt += np.float32((jump**2).mean() / _LIGHT_TOLERANCE**2)
+    doubt += doubt_by_light(a.source, there)
     gate = np.exp(-doubt)
     if b.changed is not None:
         gate *= sample(b.changed, forward)
