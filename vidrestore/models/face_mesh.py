@@ -12,6 +12,7 @@ in the picture.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,18 @@ _LEFT_SIDE, _RIGHT_SIDE, _FOREHEAD, _CHIN, _NOSE_TIP = 234, 454, 10, 152, 1
 _EYE_CORNERS, _MOUTH_CORNERS = ((33, 133), (362, 263)), (61, 291)
 # Where these five points lie in GPEN's own results, from the template "gpen", in pixels at 512.
 _OFFSETS_512 = np.array([[0, 5.0], [0, 5.0], [-1.6, 13.3], [1.0, 0], [1.0, 0]])
+
+
+def places_in_shape(numbers: Sequence[int]) -> list[int]:
+    """Return where a shape holds a feature, of which it has every second point.
+
+    Args:
+        numbers: The numbers of the feature's points in a mesh.
+
+    Returns:
+        The places in `SHAPE_POINTS`.
+    """
+    return [SHAPE_POINTS.index(number) for number in numbers[::2]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

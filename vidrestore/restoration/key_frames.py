@@ -35,7 +35,7 @@ from vidrestore.imaging.optical_flow import (
     sample,
     squared,
 )
-from vidrestore.models.face_mesh import LEFT_EYE, LIPS, OUTLINE_POINTS, RIGHT_EYE
+from vidrestore.models.face_mesh import LEFT_EYE, LIPS, RIGHT_EYE, places_in_shape
 from vidrestore.restoration.crop_comparison import (
     blurred,
     clamp,
@@ -190,13 +190,11 @@ class _Regions:
 
 _Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in the unit crop."""
-_FEATURES = slice(OUTLINE_POINTS, OUTLINE_POINTS + len(LEFT_EYE[::2]) + len(RIGHT_EYE[::2])
-                  + len(LIPS[::2]))  # fmt: skip
-_FEATURE_PARTS = (
-    slice(0, len(LEFT_EYE[::2])),
-    slice(len(LEFT_EYE[::2]), len(LEFT_EYE[::2]) + len(RIGHT_EYE[::2])),
-    slice(len(LEFT_EYE[::2]) + len(RIGHT_EYE[::2]), None),
-)
+_FEATURES = [place for part in (LEFT_EYE, RIGHT_EYE, LIPS) for place in places_in_shape(part)]
+_FEATURE_PARTS = [
+    [_FEATURES.index(place) for place in places_in_shape(part)]
+    for part in (LEFT_EYE, RIGHT_EYE, LIPS)
+]
 
 
 def _regions(track: Track, index: int) -> _Regions:

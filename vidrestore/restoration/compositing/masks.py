@@ -37,6 +37,7 @@ from vidrestore.models.face_mesh import (
     RIGHT_BROW,
     RIGHT_EYE,
     SHAPE_POINTS,
+    places_in_shape,
 )
 
 # Width of the soft edge of the mask of a pasted face, in pixels of the frame, and its largest share
@@ -97,7 +98,7 @@ _LESS_MOUTH, _MOUTH_UP_TO, _MOUTH_DOWN = (0.1, 0.27), 1.7, 0.05
 # Where points of the mesh stand in a shape.
 _TOP, _BRIDGE, _CHIN = (SHAPE_POINTS.index(number) for number in (10, 168, 152))
 _REGION_PLACES = [
-    (name, [SHAPE_POINTS.index(number) for number in numbers[::2]])
+    (name, places_in_shape(numbers))
     for name, numbers in (
         ("brows", LEFT_BROW),
         ("brows", RIGHT_BROW),
