@@ -33,8 +33,9 @@ from vidrestore.media import decode as decode_stage
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 from vidrestore.models import factory
+from vidrestore.review import preview as preview_stage
 from vidrestore.review.comparison import write_comparison
-from vidrestore.review.drawing import beside, picture_of, wiped
+from vidrestore.review.drawing import beside, picture_of, resized, wiped
 from vidrestore.review.file_names import is_movie
 from vidrestore.review.preview import write_preview
 
@@ -112,6 +113,63 @@ def test_two_seconds_are_a_video_with_the_times_of_the_source(
     found = [t - frame_times(target)[0] for t in frame_times(target)]
     assert len(found) == len(inside)
     assert max(abs(a - (b - inside[0])) for a, b in zip(found, inside, strict=True)) < 1e-4
+
+
+def boxes_of(path: Path) -> list[bytes]:
+    """The names of the outermost parts of an mp4 file, in order."""
+    data, at, names = path.read_bytes(), 0, []
+    while at < len(data):
+        names.append(data[at + 4 : at + 8])
+        at += int.from_bytes(data[at : at + 4], "big")
+    return names
+
+
+def test_two_videos_have_the_same_frames_in_one_size_and_play_while_they_load(
+    source: Path, known: Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(options=AS_PAINTED | {"scale.factor": 2})
+    target, turned = tmp_path / "moment.mp4", 0
+    convert = preview_stage.picture_of
+
+    def counted(*given: Any) -> Any:
+        nonlocal turned
+        turned += 1
+        return convert(*given)
+
+    monkeypatch.setattr(preview_stage, "picture_of", counted)
+    shown = write_preview(
+        source, Fraction(1, 5), target, settings, restorer=Painter(), analysis=known, apart=True
+    )
+    files = [tmp_path / "moment.before.mp4", tmp_path / "moment.after.mp4"]
+    assert shown.files == tuple(map(str, files))
+    assert sorted(tmp_path.iterdir()) == sorted([source, *files])
+    assert turned == 2 * shown.frames  # one pass gives both
+    before, after = map(pictures_of, files)
+    assert len(before) == len(after) == shown.frames > 48
+    assert {picture.shape for picture in (*before, *after)} == {(240, 320, 3)}
+    assert frame_times(files[0]) == frame_times(files[1])
+    middle = np.s_[110:130, 150:170]
+    assert np.abs(after[25][middle].mean((0, 1)) - 255 * np.array([0.2, 0.7, 0.4])).max() < 6
+    expected = resized(pictures_of(source)[4 + 25], 320, 240)
+    assert np.abs(before[25].astype(int) - expected).mean() < 8
+    for path in files:
+        info = probe(path).info
+        assert (info.codec, info.pixel_format, info.matrix) == ("h264", "yuv420p", "bt709")
+        names = boxes_of(path)
+        assert names.index(b"moov") < names.index(b"mdat")
+
+
+def test_of_two_videos_none_is_left_where_one_cannot_be_written(
+    source: Path, known: Analysis, tmp_path: Path
+) -> None:
+    (tmp_path / "moment.after.mp4").mkdir()
+    with pytest.raises(UsageError, match="is a folder"):
+        write_preview(
+            source, Fraction(1), tmp_path / "moment.mp4", SETTINGS,
+            restorer=Painter(), analysis=known, apart=True,
+        )  # fmt: skip
+    assert not (tmp_path / "moment.before.mp4").exists()
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_close_shows_the_face_and_little_else(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from vidrestore.common.errors import OutputError, not_written
 from vidrestore.common.files import (
-    output_file,
     output_place,
     placed_together,
     sync_file,
@@ -32,6 +31,7 @@ MOST_SIDE_PX = 3840
 """Longest side of an H.264 picture that common players show, in pixels."""
 _TICKS = 90_000
 _WHITE, _INK = 255, (40, 40, 40)
+_SIDES = ("before", "after")
 
 Picture = npt.NDArray[np.uint8]
 """(H, W, 3) uint8 R'G'B' for an ordinary display."""
@@ -73,6 +73,21 @@ def resized(picture: Picture, width_px: int, height_px: int) -> Picture:
     return np.asarray(cv2.resize(picture, (width_px, height_px), interpolation=how), np.uint8)
 
 
+def same_size(before: Picture, after: Picture) -> tuple[Picture, Picture]:
+    """Resize two pictures to the larger of their sizes.
+
+    Args:
+        before: (H, W, 3) uint8.
+        after: (H, W, 3) uint8; another size is allowed.
+
+    Returns:
+        Both, in the same order; a picture of that size is returned itself.
+    """
+    height = max(before.shape[0], after.shape[0])
+    width = max(before.shape[1], after.shape[1])
+    return resized(before, width, height), resized(after, width, height)
+
+
 def beside(before: Picture, after: Picture) -> Picture:
     """Put two pictures side by side, at the larger of their sizes, with a label above each.
 
@@ -83,7 +98,7 @@ def beside(before: Picture, after: Picture) -> Picture:
     Returns:
         (H, W, 3) uint8.
     """
-    left, right = (_labeled(each, name) for each, name in _same_size(before, after))
+    left, right = map(_labeled, same_size(before, after), _SIDES)
     gap = np.full(
         (left.shape[0], 2 * math.ceil(2 * _text_scale(left.shape[0])), 3), _WHITE, np.uint8
     )
@@ -101,7 +116,8 @@ def wiped(before: Picture, after: Picture, share: float) -> Picture:
     Returns:
         (H, W, 3) uint8, with labels above the picture.
     """
-    (was, left), (now, right) = _same_size(before, after)
+    was, now = same_size(before, after)
+    left, right = _SIDES
     height, width = now.shape[:2]
     line = min(width - 1, max(0, round(share * width)))
     whole = np.hstack([was[:, :line], now[:, line:]])
@@ -172,9 +188,61 @@ def write_movie(
     Raises:
         OutputError: The file cannot be written, or there are no pictures.
     """
-    with _whole_or_none(path) as part, av.open(str(part), "w") as container:
+    write_movies([path], ((seconds, [picture]) for seconds, picture in pictures), last_seconds)
+
+
+def write_movies(
+    paths: Sequence[Path],
+    pictures: Iterable[tuple[Fraction, Sequence[Picture]]],
+    last_seconds: Fraction,
+) -> None:
+    """Write H.264 videos with frames at the same times, which appear when all of them are whole.
+
+    They have no sound. Those in .mp4 and .mov begin with their index, so that browsers play them
+    while they load.
+
+    Args:
+        paths: The files; their suffixes give the containers.
+        pictures: (time in seconds, a picture for each file) in order of time; a picture is
+            (H, W, 3) uint8 R'G'B', and all pictures of one file have one size.
+        last_seconds: Duration of the last pictures, in seconds.
+
+    Raises:
+        OutputError: A file cannot be written, or there are no pictures.
+    """
+    named = ", ".join(map(str, paths))
+    try:
+        with ExitStack() as stack:
+            places = [output_place(path) for path in paths]
+            parts = [stack.enter_context(unfinished_file(place)) for place in places]
+            with ExitStack() as movies:
+                writers = [movies.enter_context(_movie(part, last_seconds)) for part in parts]
+                is_empty = True
+                for seconds, each in pictures:
+                    is_empty = False
+                    for write, picture in zip(writers, each, strict=True):
+                        write(seconds, picture)
+                if is_empty:
+                    raise OutputError(f"{named} is not written, since there is no picture for it")
+            for part in parts:
+                sync_file(part)
+            stack.enter_context(placed_together(list(zip(parts, places, strict=True))))
+    except OSError as error:
+        raise not_written(named, paths[0].parent, error, "cannot be written") from error
+    except av.error.FFmpegError as error:
+        raise not_written(f"writing {named}", paths[0].parent, error) from error
+
+
+@contextmanager
+def _movie(path: Path, last_seconds: Fraction) -> Iterator[Callable[[Fraction, Picture], None]]:
+    """Open a video; yield the function that adds a picture at a time in seconds."""
+    is_indexed = path.suffix.lower() in (".mp4", ".mov")
+    options = {"movflags": "+faststart"} if is_indexed else {}
+    with av.open(str(path), "w", container_options=options) as container:
         stream: Any = None
-        for seconds, picture in pictures:
+
+        def write(seconds: Fraction, picture: Picture) -> None:
+            nonlocal stream
             even = _even(picture)
             if stream is None:
                 stream = _stream(container, even, last_seconds)
@@ -183,9 +251,10 @@ def write_movie(
             frame.pts, frame.time_base = round(seconds * _TICKS), Fraction(1, _TICKS)
             frame.duration = round(last_seconds * _TICKS)
             container.mux(stream.encode(frame))
-        if stream is None:
-            raise OutputError(f"{path} is not written, since there is no picture for it")
-        container.mux(stream.encode(None))
+
+        yield write
+        if stream is not None:
+            container.mux(stream.encode(None))
 
 
 def for_movie(picture: Picture) -> Picture:
@@ -219,26 +288,6 @@ def _even(picture: Picture) -> Picture:
     """Repeat the last row and column where a side is odd, since 4:2:0 needs even sides."""
     height, width = picture.shape[:2]
     return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-
-
-@contextmanager
-def _whole_or_none(path: Path) -> Iterator[Path]:
-    """Yield a temporary file that gets the name `path` when it is whole."""
-    try:
-        with output_file(path) as part:
-            yield part
-    except av.error.FFmpegError as error:
-        raise not_written(f"writing {path}", path.parent, error) from error
-
-
-def _same_size(before: Picture, after: Picture) -> list[tuple[Picture, str]]:
-    """Return both pictures at the larger of their sizes, with their labels."""
-    height = max(before.shape[0], after.shape[0])
-    width = max(before.shape[1], after.shape[1])
-    return [
-        (resized(before, width, height), "before"),
-        (resized(after, width, height), "after"),
-    ]
 
 
 def _labeled(picture: Picture, name: str) -> Picture:

@@ -41,7 +41,8 @@ from vidrestore.review.drawing import (
     beside,
     for_movie,
     picture_of,
-    write_movie,
+    same_size,
+    write_movies,
     write_pictures,
 )
 from vidrestore.review.file_names import files_of, is_movie
@@ -103,8 +104,9 @@ def write_preview(
         analysis: The analysis of the whole source. Default: that of an earlier run, if any.
         choice: The people to restore. Default: everyone.
         close: Whether to show only the largest face and its surroundings. Default: False.
-        apart: Whether to write two pictures, NAME.before.png and NAME.after.png for NAME.png,
-            instead of one. Default: False.
+        apart: Whether to write two files of one size instead of one: NAME.before.png and
+            NAME.after.png for NAME.png, or NAME.before.mp4 and NAME.after.mp4 for NAME.mp4.
+            Default: False.
         on_event: Receives the progress and notices. Default: none.
 
     Returns:
@@ -120,10 +122,6 @@ def write_preview(
     source, target = Path(source), Path(target)
     at_seconds = exact_seconds(at_seconds, "the moment")
     settings, moves = settings or Settings(), is_movie(target)
-    if moves and apart:
-        raise UsageError(
-            f"two separate pictures need a .png or .jpg file as the target, not {target}; name one"
-        )
     if restorer is not None:
         check_restorer(restorer)
     restorer = restorer or chosen_restorer(settings, on_event)
@@ -178,13 +176,15 @@ def _write(
         source, at_seconds, seconds, settings, restorer, analysis, span, choice, on_event
     ) as excerpt:
         pairs = excerpt.pairs(close=close)
+        shown = (
+            (seconds, same_size(was, now) if apart else (beside(was, now),))
+            for seconds, was, now in pairs
+        )
         if moves:
             last = last_duration(excerpt.analysis) * excerpt.analysis.info.time_base
-            write_movie(target, ((t, for_movie(beside(was, now))) for t, was, now in pairs), last)
+            write_movies(files, ((at, [*map(for_movie, each)]) for at, each in shown), last)
         else:
-            _, was, now = next(pairs)
-            pictures = (was, now) if apart else (beside(was, now),)
-            write_pictures(zip(files, pictures, strict=True))
+            write_pictures(zip(files, next(shown)[1], strict=True))
     return Preview(
         at_seconds=float(excerpt.at_seconds),
         frames=excerpt.segment.frame_count,
