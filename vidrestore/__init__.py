@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         restore_video,
         write_comparison,
         write_preview,
+        write_proxy,
     )
     from vidrestore.common.errors import (
         ClusterError,
@@ -55,10 +56,14 @@ __all__ = [
     "restore_video",
     "write_comparison",
     "write_preview",
+    "write_proxy",
 ]
 
 _HOMES = {
-    "api": ("analyze_video", "restore", "restore_video", "write_comparison", "write_preview"),
+    "api": (
+        "analyze_video", "restore", "restore_video", "write_comparison", "write_preview",
+        "write_proxy",
+    ),
     "analysis.result": ("Analysis",),
     "common.events": ("DownloadProgress", "Notice", "PassTimes", "Progress"),
     "common.profiles": ("load_profile", "load_settings"),
@@ -67,7 +72,7 @@ _HOMES = {
     "jobs.summary": ("Summary",),
     "models.detectors": ("Detector",),
     "models.restorers": ("Restorer",),
-}
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The functions for Python programs: restore, analyze, write a preview, write a comparison."""
+"""The functions for Python programs: restore, analyze, write previews, comparisons and proxies."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ from vidrestore.jobs.run import run
 from vidrestore.jobs.summary import Summary
 from vidrestore.review.comparison import write_comparison
 from vidrestore.review.preview import write_preview
+from vidrestore.review.proxy import write_proxy
 
-__all__ = ["analyze_video", "restore", "restore_video", "write_comparison", "write_preview"]
+__all__ = [
+    "analyze_video",
+    "restore",
+    "restore_video",
+    "write_comparison",
+    "write_preview",
+    "write_proxy",
+]
 
 
 def restore(request: RestoreRequest, on_event: OnEvent | None = None) -> Summary:

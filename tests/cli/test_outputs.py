@@ -24,6 +24,7 @@ WRITING = {
     "preview of two seconds": ("preview IN -o OUT", ".mp4"),
     "compare": ("compare IN IN -o OUT", ".png"),
     "compare videos": ("compare IN IN -o OUT", ".mp4"),
+    "proxy": ("proxy IN -o OUT", ".mp4"),
     "analysis": ("analyze IN -o OUT", ".npz"),
     "shots": ("analyze IN --shots OUT", ".toml"),
     "cuts": ("analyze IN --shots OUT", ".edl"),
@@ -34,6 +35,7 @@ WRITING = {
 WORK = (
     "vidrestore.api.run", "vidrestore.review.preview.write_preview",
     "vidrestore.review.comparison.write_comparison", "vidrestore.analysis.cache.find_analysis",
+    "vidrestore.review.proxy.write_proxy",
     "vidrestore.review.trial.chosen_restorer", "vidrestore.models.convert._read",
 )  # fmt: skip
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vidrestore.review.demo import Demo
     from vidrestore.review.evaluate import Evaluation
     from vidrestore.review.preview import Preview
+    from vidrestore.review.proxy import Proxy
     from vidrestore.review.trial import Trial
 
 
@@ -227,6 +228,18 @@ def show_preview(preview: Preview) -> None:
         _print_line("no face was restored at this moment; try another one with --at")
     for reason, number in preview.not_restored.items():
         _print_line(f"faces left as they were: {number}: {reason}")
+
+
+def show_proxy(proxy: Proxy, target: Path) -> None:
+    """Print the size of a proxy.
+
+    Args:
+        proxy: The proxy.
+        target: The file that holds it.
+    """
+    sound = "with sound" if proxy.has_sound else "without sound"
+    count = counted(proxy.frames, "frame")
+    _print_line(f"{target}: {count}, {proxy.width} x {proxy.height} pixels, {sound}")
 
 
 def show_comparison(comparison: Comparison, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""The commands `preview`, `analyze`, `compare` and `evaluate`."""
+"""The commands `preview`, `analyze`, `compare`, `evaluate` and `proxy`."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ def preview(
         bool,
         typer.Option(
             "--apart",
-            help="Write two pictures, NAME.before.png and NAME.after.png, instead of one.",
+            help="Write two files of one size, such as NAME.before.png and NAME.after.png, instead "
+            "of one.",
         ),
     ] = False,
     overwrite: Overwrite = False,
@@ -422,3 +423,46 @@ def evaluate(
         print(json.dumps(Done("evaluation", result.as_dict()).as_dict(), allow_nan=False))
     else:
         console.show_evaluation(result)
+
+
+def proxy(
+    source: Source,
+    output: Annotated[
+        Path,
+        typer.Option("-o", metavar="FILE.mp4", help="Write the copy to FILE.mp4.", readable=False),
+    ],
+    max_height: Annotated[
+        int,
+        typer.Option(
+            "--max-height",
+            metavar="PX",
+            min=16,
+            max=4320,
+            show_default=False,
+            help="Reduce a larger picture to this height, in pixels. Default: 1080.",
+        ),
+    ] = 1080,
+    overwrite: Overwrite = False,
+    deinterlace: Deinterlace = None,
+    input_curve: InputCurve = None,
+    as_json: Json = False,
+) -> None:
+    """Write a copy of INPUT that browsers play, with the same times: H.264 and AAC, 8 bit, SDR."""
+    settings = settings_from(None, None, deinterlace=deinterlace, input_curve=input_curve)
+    from vidrestore.common.files import check_new
+    from vidrestore.review.file_names import check_proxy_path
+
+    check_proxy_path(source, output)
+    check_new(output, overwrite=overwrite, inputs=[source])
+    _check_there(source)
+    # These load torch, which takes seconds.
+    from vidrestore.cli import console
+    from vidrestore.cli.progress import events
+    from vidrestore.review.proxy import write_proxy
+
+    with events(as_json) as on_event:
+        made = write_proxy(source, output, settings, most_height_px=max_height, on_event=on_event)
+    if as_json:
+        print(json.dumps(Done("proxy", made.as_dict()).as_dict()))
+    else:
+        console.show_proxy(made, output)

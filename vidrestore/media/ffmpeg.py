@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +20,15 @@ from vidrestore.common.errors import OutputError, system_reason
 from vidrestore.common.quoting import printable
 
 _LOG = logging.getLogger("vidrestore")
+
+# The names of the lines that the option -progress prints, beside "frame".
+_PROGRESS = re.compile(
+    r"fps|stream_\d+_\d+_\w+|bitrate|total_size|out_time(_us|_ms)?|dup_frames|drop_frames|speed|"
+    r"progress"
+)
+_MOST_LINES = 200  # kept of what ffmpeg prints about a damaged file, which can be a line a packet
+_ERROR_LINES = 3
+_ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
 
 
 class FFmpegRun(NamedTuple):
@@ -62,15 +73,7 @@ def run_ffmpeg(arguments: Sequence[str], *, timeout_seconds: float | None = None
         OutputError: The program cannot be run.
         subprocess.TimeoutExpired: The time limit has passed.
     """
-    program = ffmpeg_program()
-    command = [program, "-hide_banner", "-nostdin", *arguments]
-    _LOG.debug("running %s", shlex.join(map(printable, command)))
-    try:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-    except OSError as error:
-        raise OutputError(f"{program} cannot be run: {system_reason(error)}") from error
+    process = _started(arguments)
     try:
         printed = process.communicate(timeout=timeout_seconds)[1]
     except BaseException:
@@ -78,6 +81,56 @@ def run_ffmpeg(arguments: Sequence[str], *, timeout_seconds: float | None = None
         process.wait()
         raise
     return FFmpegRun(process.returncode, printed.decode(errors="replace"))
+
+
+def run_ffmpeg_watched(arguments: Sequence[str], on_frame: Callable[[int], None]) -> FFmpegRun:
+    """Run ffmpeg to its end, and report the number of frames that it has written meanwhile.
+
+    The process is killed if an interruption, or an error of `on_frame`, ends the wait.
+
+    Args:
+        arguments: The arguments without the program's name.
+        on_frame: Receives the number of frames a few times in each second.
+
+    Returns:
+        The exit status and the last lines of the text, without the reports of progress.
+
+    Raises:
+        OutputError: The program cannot be run.
+    """
+    # Progress and errors share a stream, since with two of them one could fill up unread.
+    process = _started(["-nostats", "-progress", "pipe:2", *arguments])
+    printed = deque[str](maxlen=_MOST_LINES)
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            text = line.decode(errors="replace").rstrip()
+            name, _, value = text.partition("=")
+            if name == "frame" and value.strip().isdecimal():
+                on_frame(int(value))
+            elif _PROGRESS.fullmatch(name) is None:
+                printed.append(text)
+        process.wait()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    finally:
+        if process.stderr is not None:
+            process.stderr.close()
+    return FFmpegRun(process.returncode, "\n".join(printed))
+
+
+def _started(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    program = ffmpeg_program()
+    command = [program, "-hide_banner", "-nostdin", *arguments]
+    _LOG.debug("running %s", shlex.join(map(printable, command)))
+    try:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+    except OSError as error:
+        raise OutputError(f"{program} cannot be run: {system_reason(error)}") from error
 
 
 def check_room(run: FFmpegRun, target: Path) -> None:
@@ -93,3 +146,16 @@ def check_room(run: FFmpegRun, target: Path) -> None:
     full = os.strerror(errno.ENOSPC)
     if full in run.printed:
         raise OSError(errno.ENOSPC, full, str(target))
+
+
+def reason_of(run: FFmpegRun) -> str:
+    """Return the last lines that a failed run of ffmpeg printed, for the end of a sentence.
+
+    Args:
+        run: The finished run.
+
+    Returns:
+        The lines, joined, without addresses of memory.
+    """
+    lines = run.printed.strip().splitlines()[-_ERROR_LINES:]
+    return " / ".join(_ADDRESS.sub("", line).strip() for line in lines)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,13 +16,11 @@ import ffmpeg
 from vidrestore.common.errors import OutputError
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.media.containers import RemuxPlan, suffix_for
-from vidrestore.media.ffmpeg import check_room, run_ffmpeg
+from vidrestore.media.ffmpeg import check_room, reason_of, run_ffmpeg
 from vidrestore.media.probe import Probe
 
 _log = logging.getLogger("vidrestore")
 
-_ERROR_LINES = 3
-_ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
 _NO_STREAM = "9999?"  # maps no stream: "?" makes a missing one no error
 _TRIAL_SECONDS = 0.2
 _PATH = "path in hexadecimal:"
@@ -281,7 +278,7 @@ def _run(command: Sequence[str], source: Path, target: Path) -> None:
     check_room(done, target)
     if done.status:
         raise OutputError(
-            f"the streams of {source} cannot be joined in {target.name}: {_tail(done.printed)}"
+            f"the streams of {source} cannot be joined in {target.name}: {reason_of(done)}"
         )
 
 
@@ -295,8 +292,3 @@ def _decoded(argument: str) -> str:
     if not argument.startswith(_PATH):
         return argument
     return os.fsdecode(bytes.fromhex(argument.removeprefix(_PATH)))
-
-
-def _tail(printed: str) -> str:
-    lines = printed.strip().splitlines()[-_ERROR_LINES:]
-    return " / ".join(_ADDRESS.sub("", line).strip() for line in lines)

@@ -1,10 +1,11 @@
-"""The names of the pictures and videos that previews and comparisons are written to."""
+"""The names of the pictures and videos that previews, comparisons and proxies are written to."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from vidrestore.common.errors import UsageError
+from vidrestore.media.images import is_pictures
 
 PICTURES, MOVIES = (".png", ".jpg", ".jpeg"), (".mp4", ".mov", ".mkv")
 """Suffixes of the files of pictures and of videos."""
@@ -37,7 +38,7 @@ def files_of(target: Path, *, apart: bool) -> tuple[Path, ...]:
 
     Args:
         target: The target of the preview.
-        apart: Whether before and after are two pictures.
+        apart: Whether before and after are two files.
 
     Returns:
         The paths.
@@ -45,3 +46,19 @@ def files_of(target: Path, *, apart: bool) -> tuple[Path, ...]:
     if not apart:
         return (target,)
     return tuple(target.with_suffix(f".{side}{target.suffix}") for side in _SIDES)
+
+
+def check_proxy_path(source: Path, target: Path) -> None:
+    """Check, before any work, that a proxy of a source can have this name.
+
+    Args:
+        source: The source.
+        target: The file to write.
+
+    Raises:
+        UsageError: The source is a picture, or the target has another suffix than .mp4.
+    """
+    if is_pictures(source):
+        raise UsageError(f"a proxy is a copy of a video, and {source.name} is a picture")
+    if target.suffix.lower() != ".mp4":
+        raise UsageError(f"the name of a proxy must end in .mp4, and {target.name!r} does not")
