@@ -29,13 +29,14 @@ from vidrestore.api import restore_video
 from vidrestore.common.errors import InputError, OutputError, UsageError
 from vidrestore.common.files import check_new
 from vidrestore.common.profiles import load_settings
+from vidrestore.imaging.display import picture_of, resized
 from vidrestore.media import decode as decode_stage
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 from vidrestore.models import factory
 from vidrestore.review import preview as preview_stage
 from vidrestore.review.comparison import write_comparison
-from vidrestore.review.drawing import beside, picture_of, resized, wiped
+from vidrestore.review.drawing import beside, wiped
 from vidrestore.review.file_names import is_movie
 from vidrestore.review.preview import write_preview
 

@@ -16,11 +16,11 @@ from helpers.videos import Command, MakeVideo
 
 from vidrestore.common.errors import InputError, OutputError, UsageError
 from vidrestore.common.events import Event, Notice, Progress
+from vidrestore.imaging.display import picture_of, resized
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 from vidrestore.review import proxy
-from vidrestore.review.drawing import picture_of, resized
 from vidrestore.review.proxy import write_proxy
 
 Picture = npt.NDArray[np.uint8]

@@ -443,12 +443,11 @@ def proxy(
         ),
     ] = 1080,
     overwrite: Overwrite = False,
-    deinterlace: Deinterlace = None,
     input_curve: InputCurve = None,
     as_json: Json = False,
 ) -> None:
     """Write a copy of INPUT that browsers play, with the same times: H.264 and AAC, 8 bit, SDR."""
-    settings = settings_from(None, None, deinterlace=deinterlace, input_curve=input_curve)
+    settings = settings_from(None, None, input_curve=input_curve)
     from vidrestore.common.files import check_new
     from vidrestore.review.file_names import check_proxy_path
 

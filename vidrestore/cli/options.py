@@ -355,6 +355,17 @@ Report = Annotated[
         "that were left as they were.",
     ),
 ]
+Live = Annotated[
+    Path | None,
+    typer.Option(
+        "--live",
+        metavar="FILE.jpg",
+        readable=False,
+        rich_help_panel="Diagnostics",
+        help="Write the newest restored frame to FILE.jpg every two seconds, at most 640 pixels "
+        "wide, to look at while the run works. An older FILE.jpg is replaced.",
+    ),
+]
 KeepJob = Annotated[
     bool,
     typer.Option(

@@ -28,6 +28,7 @@ from vidrestore.cli.options import (
     Json,
     KeepJob,
     LayerFolder,
+    Live,
     MaxVram,
     MinFace,
     Offline,
@@ -157,6 +158,7 @@ def restore(
     offline: Offline = None,
     changes: Changes = None,
     print_config: PrintConfig = False,
+    live: Live = None,
     stage_times: StageTimes = False,
     as_json: Json = False,
 ) -> None:
@@ -198,6 +200,7 @@ def restore(
         "--analysis": analysis_file, "--before-swap": before_swap, "--plate": plate,
         "--layer": layer, "--framemd5": framemd5, "--report": report, "--keep-job": keep_job,
         "--redo-shots": redo_shots, "--start or --end": span, "--scale": settings.scale.factor > 1,
+        "--live": live, "--workers or --cluster": workers or cluster,
     })  # fmt: skip
     pairs = _pairs(paths or [], output_dir, name, settings)
     from vidrestore.analysis.choice import Choice
@@ -215,6 +218,7 @@ def restore(
         layer=layer,
         framemd5=framemd5,
         report=report,
+        live=live,
         overwrite=overwrite,
         resume=not no_resume,
         keep_job=keep_job,

@@ -19,11 +19,14 @@ class Progress:
     """The number of frames that are finished."""
     frames: int | None
     """The number of all frames; None: unknown."""
+    picture: str | None = None
+    """The path of the file with a new live picture; None: there is no new one."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object of the `--json` line."""
-        return {"event": "progress", "stage": self.stage, "frame": self.frame,
+        """Return the object of the `--json` line, which names a picture only if there is one."""
+        line = {"event": "progress", "stage": self.stage, "frame": self.frame,
                 "frames": self.frames}  # fmt: skip
+        return line if self.picture is None else {**line, "picture": self.picture}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,9 @@ def line_from_dict(fields: Mapping[str, Any]) -> Line | None:
         case "progress" if "bytes" in fields:
             return DownloadProgress(str(fields["stage"]), fields["bytes"], fields["of_bytes"])
         case "progress":
-            return Progress(str(fields["stage"]), fields["frame"], fields["frames"])
+            return Progress(
+                str(fields["stage"]), fields["frame"], fields["frames"], fields.get("picture")
+            )
         case "notice":
             return Notice(str(fields["message"]))
         case "stages":

@@ -55,6 +55,12 @@ EXCLUSIONS = (
         "{others} cannot be combined with pictures; leave it out",
     ),
     Exclusion(
+        ("--live",),
+        ("--workers or --cluster",),
+        "{option} shows what this process restores, and cannot be combined with {others}; leave "
+        "out {option}",
+    ),
+    Exclusion(
         ("--analysis",),
         ("--start or --end",),
         "an analysis covers a whole video; leave out --start and --end with --analysis",

@@ -18,7 +18,7 @@ from vidrestore.analysis.interlacing import (
     interlacing_of,
     probe_and_inspect,
 )
-from vidrestore.analysis.result import Analysis, info_of_pictures, of_output
+from vidrestore.analysis.result import Analysis, info_of_pictures, is_woven, of_output
 from vidrestore.analysis.selection import applied, face_of_photo
 from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import ChangedSourceError, UsageError
@@ -30,6 +30,7 @@ from vidrestore.jobs.exclusions import FIELDS, check_exclusions
 from vidrestore.jobs.image_output import Job, lossless_ways, plan_pictures, streams_of_pictures
 from vidrestore.jobs.key_frames import plan_key_frames
 from vidrestore.jobs.layer_output import LayerOutput
+from vidrestore.jobs.live_picture import LivePicture
 from vidrestore.jobs.memory import check_memory, memory_for_faces, memory_for_frames
 from vidrestore.jobs.redo import (
     FinishedJob,
@@ -480,7 +481,8 @@ def assemble(
         segments = redo.kept.segments
         taken = take_segments(redo, work, request.target, output.encoding.suffix)
     # Workers open the networks themselves, so with workers nothing here keeps them in memory.
-    renderer = request.workers or LocalRenderer(faces.restorers, faces.judge, parser)
+    live = _live_picture(request, output, analysis, on_event)
+    renderer = request.workers or LocalRenderer(faces.restorers, faces.judge, parser, live)
     return Plan(
         rendering=Rendering(job, work, segments, taken, faces.described, renderer, on_event),
         output=output,
@@ -524,6 +526,18 @@ def _networks_asked_for(request: RestoreRequest, judge: SimilarityJudge) -> dict
         "the recognizer": settings.guard.identity > 0 and settings.people.recognise,
     }
     return {name: here.get(name, "") for name, is_asked in asked.items() if is_asked}
+
+
+def _live_picture(
+    request: RestoreRequest, output: OutputPlan, analysis: Analysis, on_event: OnEvent | None
+) -> LivePicture | None:
+    """Return the writer of the live pictures that the request asks for."""
+    if request.live is None:
+        return None
+    order = None
+    if is_woven(analysis) and analysis.fields is not None:
+        order = analysis.fields.order
+    return LivePicture(request.live, output.info, on_event, order=order)
 
 
 def _layering(request: RestoreRequest, work: WorkFolder) -> LayerOutput | None:

@@ -20,7 +20,9 @@ from vidrestore.analysis.result import Analysis, frames_of_output, in_output
 from vidrestore.common.counting import counted
 from vidrestore.common.events import OnEvent, Progress, notify
 from vidrestore.common.settings import Settings
+from vidrestore.imaging.frame import Frame
 from vidrestore.jobs.layer_output import LayerOutput
+from vidrestore.jobs.live_picture import LivePicture
 from vidrestore.jobs.work_folder import SegmentFile, WorkFolder, segment_file
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.concat import join
@@ -82,7 +84,7 @@ def render(
     judge: SimilarityJudge,
     parser: Parser | None,
     segment: Segment,
-    on_frames: Callable[[int], None] | None = None,
+    on_frame: Callable[[int, Frame], None] | None = None,
 ) -> SegmentFile:
     """Write one segment to a temporary file in the work folder.
 
@@ -92,7 +94,8 @@ def render(
         judge: The similarity judge of the job, opened.
         parser: The face parser of the job, opened; None: none.
         segment: The frames to render.
-        on_frames: Receives the number of frames that are written so far; None: not called.
+        on_frame: Receives, after each frame, the number of frames that are written so far, and the
+            frame; None: not called.
 
     Returns:
         The complete file, which is not registered in the work folder yet.
@@ -120,7 +123,7 @@ def render(
         layer=layer,
         crops=crops,
         key_framed=work.key_framed,
-        on_frames=on_frames,
+        on_frame=on_frame,
     )
     if crops is not None and crops.note is not None:
         stats.notes["crops"] = crops.note
@@ -182,20 +185,21 @@ class FrameCounter:
     _done: int = 0
     _reported: int = 0
 
-    def report(self, segment: Segment, written: int) -> None:
+    def report(self, segment: Segment, written: int, picture: str | None = None) -> None:
         """Register how many frames of a segment are written, and report the sum if it has grown.
 
         Args:
             segment: The segment.
             written: The number of its frames that are written; fewer than before where another
                 worker begins the segment again.
+            picture: The file with a new live picture; default: None, there is no new one.
         """
         self._done += written - self._written.get(segment.number, 0)
         self._written[segment.number] = written
         if self._done > self._reported:
             self._reported = self._done
             if self.on_event is not None:
-                self.on_event(Progress("restore", self._done, self.frames))
+                self.on_event(Progress("restore", self._done, self.frames, picture))
 
 
 class Renderer(Protocol):
@@ -249,6 +253,8 @@ class LocalRenderer:
     """The similarity judge, opened."""
     parser: Parser | None
     """The face parser, opened; None: none."""
+    live: LivePicture | None = None
+    """Writes live pictures; None: none are written."""
 
     def render(
         self, work: RenderJob, segments: Sequence[Segment], progress: FrameCounter
@@ -267,8 +273,12 @@ class LocalRenderer:
             VidrestoreError: The rendering of a segment raised it.
         """
         for segment in segments:
-            report = partial(progress.report, segment)
-            yield segment, render(work, self.restorers, self.judge, self.parser, segment, report)
+            on_frame = partial(self._report, progress, segment)
+            yield segment, render(work, self.restorers, self.judge, self.parser, segment, on_frame)
+
+    def _report(self, progress: FrameCounter, segment: Segment, written: int, frame: Frame) -> None:
+        picture = None if self.live is None else self.live.offer(frame)
+        progress.report(segment, written, picture)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from vidrestore.common.files import (
     check_new,
     check_readable_kind,
     check_video_file,
+    is_same_file,
     output_place,
 )
 from vidrestore.common.quoting import quoted
@@ -86,6 +87,9 @@ class RestoreRequest:
     report: Path | None = None
     """The .html file for the report about the run; None: none. Only `vidrestore.restore` and
     `vidrestore.restore_video` write it."""
+    live: Path | None = None
+    """The .jpg file for a live picture: at most every two seconds it is replaced by the newest
+    restored frame, upright and at most 640 pixels wide. It stays after the end. None: none."""
     overwrite: bool = False
     """Whether an output that exists may be replaced."""
     resume: bool = True
@@ -116,6 +120,8 @@ class RestoreRequest:
             "--start or --end": self.span,
             "--keep-job": self.keep_job,
             "--redo-shots": self.redo_shots,
+            "--live": self.live,
+            "--workers or --cluster": self.workers,
             "--codec": encode.codec != "auto",
             "encode.hardware": encode.hardware,
             "encode.pixel_format": encode.pixel_format != "source",
@@ -148,6 +154,7 @@ class RestoreRequest:
             self.target,
             self.framemd5,
             report=self.report,
+            live=self.live,
             overwrite=self.overwrite,
             beside=(self.before_swap, self.plate),
             is_redo=self.redo_shots is not None,
@@ -291,6 +298,7 @@ def check_paths(
     framemd5: Path | None = None,
     *,
     report: Path | None = None,
+    live: Path | None = None,
     overwrite: bool,
     beside: Sequence[Path | None] = (),
     is_redo: bool = False,
@@ -302,6 +310,7 @@ def check_paths(
         target: The output.
         framemd5: The listing; default: None.
         report: The report; default: None.
+        live: The live picture; default: None.
         overwrite: Whether files that exist may be replaced.
         beside: The other inputs; None entries are skipped; default: none.
         is_redo: Whether the run redoes shots. A redo needs an existing output and replaces it;
@@ -317,6 +326,8 @@ def check_paths(
         if report is not None:
             read = (source, *filter(None, beside))
             _check_report(report, read, target, framemd5, overwrite=overwrite)
+        if live is not None:
+            _check_live(live, (source, *filter(None, beside)), target)
         if is_pictures(source) or is_pictures(target):
             check_picture_paths(source, target, framemd5, overwrite=overwrite)
             return
@@ -349,6 +360,28 @@ def _check_report(
     if framemd5 is not None and os.path.realpath(report) == os.path.realpath(framemd5):
         raise UsageError(f"the report and the listing are both {report}; give them different names")
     check_new(report, overwrite=overwrite, what="the report", inputs=inputs, outputs=[target])
+
+
+def _check_live(live: Path, inputs: Sequence[Path], target: Path) -> None:
+    """Raise UsageError where the live picture has a wrong name or would replace another file.
+
+    A folder that is missing or cannot be written to is no reason to refuse the run.
+    """
+    if live.suffix.lower() not in (".jpg", ".jpeg"):
+        raise UsageError(
+            f"the name of the live picture must end in .jpg, and {live.name!r} does not"
+        )
+    for others, role in ((inputs, "input"), ((target,), "output")):
+        if any(_is_of(live, other) for other in others):
+            raise UsageError(f"the live picture {live} is the {role} itself; choose another name")
+    output_place(live, "the live picture")
+
+
+def _is_of(path: Path, other: Path) -> bool:
+    """Tell whether a path is that of a file, or of one of numbered pictures."""
+    if is_pictures(other) and is_pattern(other):
+        return any(is_same_file(path, numbered(other, number)) for number in numbers_of(other))
+    return is_same_file(path, other)
 
 
 def _check_files(source: Path, target: Path, *, overwrite: bool) -> None:

@@ -25,6 +25,7 @@ import torch
 from vidrestore.common.errors import ClusterError, InputError, OutputError, UsageError
 from vidrestore.common.events import DownloadProgress, Event, Notice, notify
 from vidrestore.common.settings import Settings
+from vidrestore.imaging.frame import Frame
 from vidrestore.jobs.render import FrameCounter, RenderJob, render
 from vidrestore.jobs.work_folder import SegmentFile
 from vidrestore.media import probe
@@ -236,7 +237,7 @@ class _Worker:
     def render(self, segment: Segment) -> tuple[SegmentFile, list[str]]:
         """Render a segment; return its file, and notices for the user."""
 
-        def write(written: int) -> None:
+        def write(written: int, frame: Frame) -> None:
             self._at = segment.number, written
 
         part = render(self._work, self._restorers, self._judge, self._parser, segment, write)

@@ -180,6 +180,25 @@ def first_fields(frames: Iterator[Frame], order: str) -> Iterator[Frame]:
             yield replace(i.frame, image=image)
 
 
+def earlier_field(image: av.VideoFrame, order: str) -> av.VideoFrame:
+    """Copy the lines of the earlier field of an interlaced frame.
+
+    Args:
+        image: The frame, in a planar format.
+        order: The order of its fields: tff or bff.
+
+    Returns:
+        A picture of half the height: every second line, from the first or the second on.
+    """
+    first = 1 - _LATER_ROWS[order]
+    half = av.VideoFrame(image.width, (image.height - first + 1) // 2, image.format.name)
+    for number in range(len(image.planes)):
+        lines, into = plane(image, number)[first::2], plane(half, number)
+        # An odd height of a plane lacks the last line of a field, so its line before is repeated.
+        into[...] = lines[np.minimum(np.arange(len(into)), len(lines) - 1)]
+    return half
+
+
 def woven(frames: Iterator[Frame], order: str, *, flagged_order: str) -> Iterator[Frame]:
     """Weave frames from the pictures of their fields: the inverse of `bobbed`.
 

@@ -70,7 +70,7 @@ def restore_segment(
     layer: LayerFiles | None = None,
     crops: CropCache | None = None,
     key_framed: Collection[int] = (),
-    on_frames: Callable[[int], None] | None = None,
+    on_frame: Callable[[int, Frame], None] | None = None,
 ) -> RestorationStats:
     """Write the part of the video stream that belongs to a segment, with its faces restored.
 
@@ -98,8 +98,8 @@ def restore_segment(
         crops: The cache that keeps the results of restorers; default: no cache.
         key_framed: The numbers of the tracks of which the network restores key frames only;
             default: none.
-        on_frames: The callback that receives the number of frames of the segment written so far;
-            default: none.
+        on_frame: The callback that receives, after each frame of the segment, the number of those
+            that are written, and the frame; default: none.
 
     Returns:
         The statistics of the segment.
@@ -196,8 +196,8 @@ def restore_segment(
             writer.write(timed)
             if write_layer is not None:
                 write_layer(timed)
-            if on_frames is not None:
-                on_frames(writer.frame_count)
+            if on_frame is not None:
+                on_frame(writer.frame_count, timed)
         begin, stop = in_output(analysis, segment.first, segment.end)
         if writer.frame_count != stop - begin:
             raise ChangedSourceError(

@@ -14,15 +14,14 @@ from vidrestore.analysis.pipeline import frames_expected
 from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.events import OnEvent, Progress
 from vidrestore.common.settings import Settings
+from vidrestore.imaging.display import Picture, picture_of
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.images import is_pictures
 from vidrestore.media.probe import probe
 from vidrestore.review.drawing import (
-    Picture,
     beside,
     for_movie,
-    picture_of,
     wiped,
     write_movie,
     write_picture,

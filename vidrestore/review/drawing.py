@@ -1,4 +1,4 @@
-"""Conversion of frames to pictures for a display, comparisons of two pictures, and their files."""
+"""Comparisons of two pictures, and files of pictures and videos."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import av
 import av.error
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from vidrestore.common.errors import OutputError, not_written
 from vidrestore.common.files import (
@@ -22,55 +21,13 @@ from vidrestore.common.files import (
     sync_file,
     unfinished_file,
 )
-from vidrestore.imaging.color import region_rgb
-from vidrestore.imaging.frame import VideoInfo
-from vidrestore.imaging.geometry import Rect, upright
-from vidrestore.imaging.transfer import to_display
+from vidrestore.imaging.display import Picture, resized
 
 MOST_SIDE_PX = 3840
 """Longest side of an H.264 picture that common players show, in pixels."""
 _TICKS = 90_000
 _WHITE, _INK = 255, (40, 40, 40)
 _SIDES = ("before", "after")
-
-Picture = npt.NDArray[np.uint8]
-"""(H, W, 3) uint8 R'G'B' for an ordinary display."""
-
-
-def picture_of(image: av.VideoFrame, info: VideoInfo) -> Picture:
-    """Convert a frame to the picture that an ordinary display shows, upright, with square pixels.
-
-    Args:
-        image: The decoded frame.
-        info: The description of its stream.
-
-    Returns:
-        (H, W, 3) uint8 R'G'B'; HDR is mapped to SDR.
-    """
-    view = upright(info)
-    rgb = to_display(region_rgb(image, Rect(0, 0, image.width, image.height), info), info)
-    levels = rgb.clamp(0, 1).mul(255).round().permute(1, 2, 0).numpy().astype(np.uint8)
-    if view.coded_size != (image.width, image.height):
-        levels = resized(levels, *view.coded_size)
-    return np.ascontiguousarray(view.turn(levels))
-
-
-def resized(picture: Picture, width_px: int, height_px: int) -> Picture:
-    """Resize a picture, by areas to a smaller size and by bicubic interpolation to a larger one.
-
-    Args:
-        picture: (H, W, 3) uint8.
-        width_px: The new width, in pixels.
-        height_px: The new height, in pixels.
-
-    Returns:
-        (height_px, width_px, 3) uint8; the picture itself where it has the size already.
-    """
-    if (height_px, width_px) == picture.shape[:2]:
-        return picture
-    is_smaller = width_px * height_px < picture.shape[0] * picture.shape[1]
-    how = cv2.INTER_AREA if is_smaller else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(picture, (width_px, height_px), interpolation=how), np.uint8)
 
 
 def same_size(before: Picture, after: Picture) -> tuple[Picture, Picture]:

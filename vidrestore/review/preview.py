@@ -23,6 +23,7 @@ from vidrestore.common.handled import log_handled
 from vidrestore.common.settings import Settings
 from vidrestore.common.temporary import temporary_folder
 from vidrestore.common.timecode import exact_seconds
+from vidrestore.imaging.display import Picture, picture_of
 from vidrestore.imaging.geometry import apply, invert, unit_corners, upright
 from vidrestore.jobs.plan import Plan, plan_job, with_template
 from vidrestore.jobs.render import sum_of
@@ -37,10 +38,8 @@ from vidrestore.models.restorers import Restorer, check_restorer
 from vidrestore.restoration.segments import Segment
 from vidrestore.restoration.statistics import RestorationStats
 from vidrestore.review.drawing import (
-    Picture,
     beside,
     for_movie,
-    picture_of,
     same_size,
     write_movies,
     write_pictures,

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
-import av
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +23,7 @@ from vidrestore.common.handled import log_handled
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import Matrix, compose, crop_matrix, crop_side_px
 from vidrestore.imaging.optical_flow import DenseFlow
-from vidrestore.imaging.planes import plane
+from vidrestore.media.fields import earlier_field
 from vidrestore.restoration.compositing.masks import crop_mask
 from vidrestore.restoration.crop import cut_out
 from vidrestore.restoration.statistics import STRETCH_FRAMES, RestorationStats
@@ -276,12 +275,7 @@ class _Tracked:
 def _earlier_field(frame: Frame, info: VideoInfo, order: str, tracks: Sequence[Track]) -> _Tracked:
     """Return the lines of the earlier field: every second line from the first or the second."""
     first = 0 if order == "tff" else 1
-    image = frame.image
-    half = av.VideoFrame(image.width, (image.height - first + 1) // 2, image.format.name)
-    for number in range(len(image.planes)):
-        lines, into = plane(image, number)[first::2], plane(half, number)
-        # An odd height of a plane lacks the last line of a field, so its line before is repeated.
-        into[...] = lines[np.minimum(np.arange(len(into)), len(lines) - 1)]
+    half = earlier_field(frame.image, order)
     to_whole = np.array([[1.0, 0, 0], [0, 2.0, first]])
     return _Tracked(replace(frame, image=half), replace(info, height=half.height), tracks, to_whole)
 
