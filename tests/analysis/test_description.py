@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from helpers.media import (
 )
 
 from vidrestore.analysis.description import as_dict, best_views, people_of
+from vidrestore.analysis.result import Fields, info_of_pictures
 from vidrestore.analysis.strength import eye_distances_px
 from vidrestore.cli import main
 from vidrestore.cli.console import show_analysis
@@ -61,6 +63,57 @@ def test_people_are_counted_over_all_their_tracks():
     assert (second.person_id, second.shots, second.tracks) == (2, (1,), (2,))
     assert first.seconds_on_screen == pytest.approx(2 * second.seconds_on_screen)
     json.dumps(as_dict(analysis), allow_nan=False)
+
+
+def test_a_person_appears_from_track_to_track_without_short_gaps():
+    """25 frames in a second; person 1 is away for 0.8 s, then for 1 s, and twice there at last."""
+    spans = [(0, 30), (50, 75), (100, 150), (140, 160)]
+    tracks = [
+        replace(
+            plain_track(end - first, centre=(20, 20), side=20, track_id=i),
+            first_frame=first, person_id=1,
+        )
+        for i, (first, end) in enumerate(spans)
+    ]  # fmt: skip
+    faded = tracks[0].strength.copy()
+    faded[:10] = 0
+    tracks[0] = replace(tracks[0], strength=faded)
+    tracks.append(replace(plain_track(40, centre=(40, 20), side=20, track_id=4), person_id=2))
+    analysis = analysis_of(info_of(64, 48), 200, tracks)
+    analysis = replace(analysis, pts=analysis.pts + 12800)
+    first, second = as_dict(analysis)["people"]
+    assert json.loads(json.dumps(first["appearances"])) == [[0.0, 3.0, 45], [4.0, 6.4, 70]]
+    assert second["appearances"] == ((0.0, 1.6, 40),)
+    faces = sum(part[2] for person in (first, second) for part in person["appearances"])
+    assert faces == analysis.face_count
+
+
+def test_the_facts_of_the_video_are_for_programs_too():
+    info = info_of(
+        720, 576, sample_aspect_ratio=Fraction(16, 15), display_orientation=(0, -1, 1, 0)
+    )
+    analysis = replace(
+        analysis_of(info, 50, []), shots=((0, 20), (20, 35), (35, 50)),
+        pts=12800 + 512 * np.arange(50),
+    )  # fmt: skip
+    found = as_dict(analysis)
+    assert (found["width"], found["height"]) == (576, 768)
+    assert (found["codec"], found["rate"], found["is_interlaced"]) == ("h264", 25.0, False)
+    assert (found["seconds"], found["first_seconds"]) == (2.0, 1.0)
+    assert found["cuts_seconds"] == [0.8, 1.4]
+
+
+def test_fields_tell_that_footage_is_interlaced():
+    """Each frame of the file has two pictures, at twice the rate."""
+    own = info_of(720, 576, field_order="tff")
+    for mode in ("keep", "bob"):
+        pictures = info_of_pictures(own, mode)
+        analysis = analysis_of(pictures, 40, [])
+        fields = Fields(mode, "tff", own, 512 * np.arange(20), np.zeros(20, np.uint32))
+        found = as_dict(replace(analysis, fields=fields, shots=((0, 10), (10, 40))))
+        assert (found["is_interlaced"], found["rate"]) == (True, 25.0)
+        assert (found["height"], found["seconds"]) == (576, 0.8)
+        assert found["cuts_seconds"] == [0.2]
 
 
 def test_all_tables_name_one_size_of_a_person(capsys):

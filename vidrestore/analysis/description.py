@@ -11,13 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from vidrestore.analysis.replay import last_duration
 from vidrestore.analysis.result import Analysis, of_file, of_output
 from vidrestore.analysis.strength import eye_distances_px, turned_degrees
 from vidrestore.analysis.tracks import Track
 from vidrestore.imaging.frame import VideoInfo
+from vidrestore.imaging.geometry import upright
 
 # A head turned by more than this shows only one cheek.
 _AWAY_DEGREES = 45.0
+# A person who is away for less than this counts as seen all the time.
+_GAP_SECONDS = 1.0
 
 Place = tuple[int, int]
 """The index of a track, and the index of a frame within the track."""
@@ -41,6 +45,10 @@ class Person:
     """The share of the frames, in [0, 1], in which the head is turned by more than 45 degrees."""
     clearest_seconds: float
     """The time in seconds, from the first frame on, at which the person is seen best."""
+    appearances: tuple[tuple[float, float, int], ...]
+    """The times at which the person is seen: start and end in seconds, from the first frame on, and
+    the number of (face, frame) pairs that may be restored; gaps under a second are part of
+    them."""
 
 
 def people_of(analysis: Analysis) -> list[Person]:
@@ -90,7 +98,33 @@ def _person(analysis: Analysis, person: int, places: Sequence[int]) -> Person:
         float(np.concatenate(sizes_px).mean()),
         float((degrees > _AWAY_DEGREES).mean()),
         float(seconds_at(analysis, clearest)),
+        tuple(_appearances(analysis, tracks)),
     )
+
+
+def _appearances(analysis: Analysis, tracks: Sequence[Track]) -> Iterator[tuple[float, float, int]]:
+    """Yield start and end in seconds, and the faces, of the times at which a person is seen."""
+    begun: tuple[float, float, int] | None = None
+    for track in sorted(tracks, key=lambda track: track.first_frame):
+        start, end = (_frame_seconds(analysis, at) for at in (track.first_frame, track.end_frame))
+        faces = int(np.count_nonzero(track.strength))
+        if begun is not None and start - begun[1] < _GAP_SECONDS:
+            begun = begun[0], max(begun[1], end), begun[2] + faces
+            continue
+        if begun is not None:
+            yield begun
+        begun = start, end, faces
+    if begun is not None:
+        yield begun
+
+
+def _frame_seconds(analysis: Analysis, index: int) -> float:
+    """Return the time of a frame from the first one on; of the frame after the last, the end."""
+    if index < analysis.frame_count:
+        ticks = int(analysis.pts[index] - analysis.pts[0])
+    else:
+        ticks = int(analysis.pts[-1] - analysis.pts[0]) + last_duration(analysis)
+    return float(ticks * analysis.info.time_base)
 
 
 def best_views(tracks: Sequence[Track], own: Sequence[int], most: int) -> list[Place]:
@@ -156,14 +190,23 @@ def as_dict(analysis: Analysis) -> dict[str, Any]:
     Returns:
         The facts of the video, the shots, the numbers of faces and the people.
     """
+    info = of_file(analysis).info
+    view = upright(info)
+    width, height = view.coded_size if view.orientation[0] else view.coded_size[::-1]
     return {
         "video": dict(facts_of(analysis)),
+        "codec": info.codec,
+        "width": width,
+        "height": height,
+        "rate": float(info.frame_rate),
+        "is_interlaced": analysis.fields is not None,
+        "seconds": _frame_seconds(analysis, analysis.frame_count),
+        "first_seconds": float(int(analysis.pts[0]) * analysis.info.time_base),
         "guessed": sorted(analysis.info.guessed),
         "frames": of_output(analysis).frame_count,
-        "last_frame_seconds": float(
-            int(analysis.pts[-1] - analysis.pts[0]) * analysis.info.time_base
-        ),
+        "last_frame_seconds": _frame_seconds(analysis, analysis.frame_count - 1),
         "shots": [[start, end] for start, end in of_output(analysis).shots],
+        "cuts_seconds": [_frame_seconds(analysis, start) for start, _ in analysis.shots[1:]],
         "faces": analysis.face_count,
         "skipped": dict(analysis.skipped),
         "margins": None if analysis.margins is None else asdict(analysis.margins),

@@ -27,7 +27,7 @@ def run_of(text: str, **changes: Any) -> Run:
         9, 9, 1, 1, 1, restorers=(text,), skipped={text: 3}, likeness=(likeness,), warnings=(text,),
         codec=text, seconds={"analyze": 1.0, text: 2.0}, repeated=1, kept=1, corrupt_frames=1,
     )  # fmt: skip
-    person = Person(1, (1,), (0,), 1.0, 20.0, 0.0, 0.5)
+    person = Person(1, (1,), (0,), 1.0, 20.0, 0.0, 0.5, ((0.0, 1.0, 25),))
     rows = [(text, text)]
     run = Run(
         source=Path("/a") / text.replace("/", ""), target=Path("/b") / text.replace("/", ""),
