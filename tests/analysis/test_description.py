@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.footage import images
 from helpers.media import (
     OneFace,
     analysis_of,
@@ -29,7 +30,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.common.timecode import duration_text
 from vidrestore.imaging.geometry import template
 from vidrestore.jobs.estimate import Estimate, estimate
-from vidrestore.review.contact_sheet import write_contact_sheet
+from vidrestore.review.contact_sheet import readable, write_contact_sheet
 
 SIZE = (160, 120)
 FRAMES = 12
@@ -213,6 +214,34 @@ def test_a_folder_gets_a_picture_of_each(tape, tmp_path):
     empty.mkdir()
     write_contact_sheet(analysis_of_file(tape, []), tape, empty)
     assert list(empty.iterdir()) == []
+
+
+def test_a_dark_face_is_brightened_and_a_bright_one_stays():
+    random = np.random.default_rng(0)
+    face = np.asarray(0.5 + 0.1 * random.standard_normal((160, 160, 3)), np.float32).clip(0, 1)
+    for light, around in ((1.0, 0.0), (0.7, 0.0), (0.3, 0.9), (0.1, 0.0)):
+        picture = face * np.float32(light)
+        picture[:, :8] = around  # beside the face
+        picture[0, 0], picture[0, 1] = 0, 1
+        seen = readable(picture)
+        median = float(np.median(seen[60:100, 60:100].mean(axis=2)))
+        assert (seen is picture) == (light > 0.6)
+        assert median == pytest.approx(max(0.3, 0.5 * light), abs=0.02)
+        assert (seen[0, 0] == 0).all()
+        assert (seen[0, 1] == 1).all()
+    black = np.zeros((160, 160, 3), np.float32)
+    assert (readable(black) == 0).all()
+
+
+def test_portraits_are_readable(tmp_path):
+    dark = [np.full((120, 160, 3), 25, np.uint8) for _ in range(3)]
+    tape = write_video(tmp_path / "dark.mkv", images(dark, "yuv420p"))
+    analysis = analysis_of_file(tape, [plain_track(3, centre=(80, 60), side=60)])
+    write_contact_sheet(analysis, tape, tmp_path / "who")
+    write_contact_sheet(analysis, tape, tmp_path / "who.png")
+    alone, sheet = (cv2.imread(str(tmp_path / name)) for name in ("who/person_1.png", "who.png"))
+    assert abs(float(alone[80, 80].mean()) - 0.3 * 255) < 3
+    assert np.array_equal(sheet[:160, 168:328], alone)
 
 
 def test_a_sheet_that_cannot_be_made_says_why(tape, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from vidrestore.common.errors import UsageError
 from vidrestore.common.files import check_new, make_output_folder
 from vidrestore.common.text_files import can_be_found
 from vidrestore.common.timecode import time_text
-from vidrestore.imaging.frame import Frame
+from vidrestore.imaging.frame import FloatArray, Frame
+from vidrestore.imaging.luma import bt601_luma
+from vidrestore.restoration.compositing.masks import face_mask
 from vidrestore.restoration.crop import cut_out
 from vidrestore.review.drawing import write_picture
 
@@ -25,6 +28,9 @@ _TILE_PX, _LABEL_PX, _GAP_PX = 160, 24, 8
 _TILES_EACH = 5
 _GRAY, _WHITE = (40, 40, 40), (235, 235, 235)
 _SUFFIXES = (".png", ".jpg", ".jpeg")
+# The median luma to which a darker face is brightened, and the least median that is told from
+# black, both in [0, 1].
+_READABLE, _BLACK = 0.3, 0.02
 
 Picture = npt.NDArray[np.uint8]
 """(H, W, 3) BGR."""
@@ -34,8 +40,9 @@ def write_contact_sheet(analysis: Analysis, source: Path, path: Path) -> None:
     """Write a contact sheet with a row for each person: clear views and their time codes.
 
     If `path` is a folder or has no suffix, the function writes a picture of each person into that
-    folder instead, `person_1.png` and so on, and nothing where the video shows no people. It
-    reads the source once more, up to the last face that is shown.
+    folder instead, `person_1.png` and so on, and nothing where the video shows no people. Dark
+    faces are brightened (`readable`). It reads the source once more, up to the last face that is
+    shown.
 
     Args:
         analysis: The analysis of the source.
@@ -130,8 +137,26 @@ def _view(frame: Frame, analysis: Analysis, place: Place) -> Picture:
     crop = cut_out(frame, unit, analysis.info, _TILE_PX, torch.device("cpu"))
     if crop is None:
         return np.full((_TILE_PX, _TILE_PX, 3), _GRAY, np.uint8)
-    rgb = (255 * crop).round().permute(1, 2, 0).numpy().astype(np.uint8)
-    return np.ascontiguousarray(rgb[..., ::-1])
+    rgb = readable(np.ascontiguousarray(crop.permute(1, 2, 0).numpy()))
+    return np.ascontiguousarray(np.rint(255 * rgb[..., ::-1]).astype(np.uint8))
+
+
+def readable(rgb: FloatArray) -> FloatArray:
+    """Brighten a dark portrait for looking at it; nothing that is restored uses this.
+
+    A power curve raises the median luma of the face to 0.3, so black and white stay in their place.
+
+    Args:
+        rgb: (S, S, 3) R'G'B' of an aligned face, in [0, 1].
+
+    Returns:
+        (S, S, 3) in [0, 1]; `rgb` itself where the face is bright enough.
+    """
+    inside = face_mask(len(rgb))[0].numpy() > 0.5
+    median = max(float(np.median(bt601_luma(rgb)[inside])), _BLACK)
+    if median >= _READABLE:
+        return rgb
+    return np.asarray(rgb ** (math.log(_READABLE) / math.log(median)), np.float32)
 
 
 def _row(person: int, views: Sequence[Picture], times: Sequence[str]) -> Picture:
