@@ -35,9 +35,7 @@ class Client:
     def host(self) -> str:
         return urlsplit(self.page.address).netloc
 
-    def ask(
-        self, path: str, body: bytes | None = None, method: str = "", **headers: str
-    ) -> Answer:
+    def ask(self, path: str, body: bytes | None = None, method: str = "", **headers: str) -> Answer:
         """An address is sent as it is: no client makes it shorter or nicer on its way."""
         where = urlsplit(self.page.address)
         connection = http.client.HTTPConnection(where.hostname, where.port, timeout=SECONDS)

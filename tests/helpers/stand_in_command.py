@@ -105,7 +105,7 @@ def restore(source: Path) -> None:
         step()
     say(event="progress", stage="check", frame=30, frames=30)
     shutil.copy(source, work / "whole")
-    os.replace(work / "whole", target)
+    (work / "whole").replace(target)
     shutil.rmtree(work)
     Path(option("--report") or "").write_text("<!doctype html><title>Report</title><p>Better.")
     say(event="notice", message="restore.denoise has no effect on fusion")

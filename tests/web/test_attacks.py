@@ -456,7 +456,8 @@ def test_a_body_that_is_too_long_is_refused(user):
 
 WRONG = [
     ("choices", "profile", ["/victim.toml", "../x", "", None, ["film"], "--set", 1, "quick"]),
-    ("choices", "restorer", ["/etc/passwd", "x:y", "", None, ["fusion"], {}, "--help", "gpen-2048"]),
+    ("choices", "restorer", ["/etc/passwd", "x:y", "", None, ["fusion"], {}, "--help",
+                              "gpen-2048"]),
     ("choices", "detector", ["--json", "x", "", None, ["haar"], [], {}]),
     ("choices", "quality", ["", "--set", None, ["high"], {"a": 1}, 12]),
     ("choices", "container", ["/../../x.mp4", ".mkv/x", "", None, [".mkv"], 1, ".exe", "mp4"]),
@@ -498,7 +499,8 @@ def test_what_was_not_offered_is_refused_in_a_sentence(user, page, order, name, 
 @pytest.mark.parametrize(
     "name",
     ["../x.mp4", "..", "a/b.mp4", "a\\b.mp4", "/etc/x.mp4", "x\0.mp4", "x\n.mp4", "con.mp4",
-     "LPT1.mkv", ".mp4", ".hidden.mp4", "x.exe", "x", "x.mp4.html", "x" * 300 + ".mp4", "x\u202e.mp4",
+     "LPT1.mkv", ".mp4", ".hidden.mp4", "x.exe", "x", "x.mp4.html", "x" * 300 + ".mp4",
+     "x\u202e.mp4",
      "x\ud800.mp4"],
 )  # fmt: skip
 def test_a_result_has_no_name_that_leads_elsewhere(user, name):
@@ -531,7 +533,7 @@ def test_a_name_adds_no_header_and_no_markup(user, root):
     """JSON holds it as a text; the page shows it as one."""
     folder = root / "home/Names"
     folder.mkdir()
-    for name in ('a\r\nSet-Cookie: x=1\r\n\r\n<script>.mp4', 'b";filename=x.html.mp4'):
+    for name in ("a\r\nSet-Cookie: x=1\r\n\r\n<script>.mp4", 'b";filename=x.html.mp4'):
         (folder / name).write_bytes(b"small")
     odd = os.fsdecode(b"c\xff.mp4")
     (folder / odd).write_bytes(b"small")
@@ -572,7 +574,14 @@ def test_parts_of_a_file_are_parts_of_this_file(user):
     assert (got.status, got.body) == (206, bytes(range(10, 20)))
     assert got.headers["content-range"] == "bytes 10-19/100"
     assert user.ask(path, Range="bytes=-5").body == bytes(range(95, 100))
-    for wrong in ("bytes=200-300", "bytes=x", "bytes=5-1", "bytes=-", "lines=1-2", "bytes=0-0," * 5000):
+    for wrong in (
+        "bytes=200-300",
+        "bytes=x",
+        "bytes=5-1",
+        "bytes=-",
+        "lines=1-2",
+        "bytes=0-0," * 5000,
+    ):
         got = user.ask(path, Range=wrong[:4000])
         assert got.status in (200, 206, 400, 416), wrong
         assert len(got.body) < 10**5
@@ -593,7 +602,7 @@ def test_a_report_cannot_reach_the_page(user, page):
     assert "allow-same-origin" not in policy
     assert "default-src 'none'" in policy
     assert "connect-src" not in policy
-    # What it would send all the same has no origin of the page, and a browser says where it is from.
+    # What it sent all the same would have no origin, and a browser would say from where it comes.
     for headers in ({"Origin": "null"}, {"Sec_Fetch_Site": "cross-site", "Origin": "null"}):
         assert user.post(f"/api/restorations/{restoration}/remove", **headers).status == 403
         assert user.ask("/api/state", **headers).status == 403
@@ -726,8 +735,21 @@ def test_one_visitor_sees_and_stops_and_removes_nothing_of_another(visitors, pub
     other.over(restoration)
     other.until(lambda: other.video(video)["moment"], lambda m: m["state"] == "done")
     assert b"theirs" not in user.ask("/api/state").body
-    media = [f"{kind}/{each}" for kind in ("source", "proxy", "thumbnail", "result", "download",
-             "live", "report", "restored-source", "result-proxy") for each in (video, restoration)]
+    media = [
+        f"{kind}/{each}"
+        for kind in (
+            "source",
+            "proxy",
+            "thumbnail",
+            "result",
+            "download",
+            "live",
+            "report",
+            "restored-source",
+            "result-proxy",
+        )
+        for each in (video, restoration)
+    ]
     media += [f"portrait/{video}/1", f"loop/{video}/before", f"loop/{video}/after"]  # fmt: skip
     seen = 0
     for path in media:

@@ -337,7 +337,12 @@ def test_the_page_hears_of_each_new_state_and_of_each_event(run):
     async def test(own):
         job = own.add("fetch")
         await until(lambda: job.is_over)
-        assert own.told == [("running", True), ("running", False), ("running", False), ("done", True)]
+        assert own.told == [
+            ("running", True),
+            ("running", False),
+            ("running", False),
+            ("done", True),
+        ]
 
     run(test)
 

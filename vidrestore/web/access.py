@@ -223,9 +223,7 @@ class Access:
         else:
             await _answer(send, 303, "", more=[*more, (b"location", b"/")])
 
-    async def _pass_on(
-        self, scope: Scope, receive: Receive, send: Send, headers: _Headers
-    ) -> None:
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, headers: _Headers) -> None:
         """Pass on a request; a body must be JSON and short, but for an upload."""
         kind = (headers.only("content-type") or "").partition(";")[0].strip().lower()
         if scope["method"] == "POST":

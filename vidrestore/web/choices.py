@@ -197,22 +197,24 @@ class Offer:
             **_of_profile("home-video"),
         )
 
-    def wrong_in(self, choices: Choices) -> str | None:
+    def wrong_in(self, choices: Choices, but_not: Choices | None = None) -> str | None:
         """Find a value that the page does not offer.
 
         Args:
             choices: The choices to check.
+            but_not: Choices whose values pass; they may come from a page that offered more.
 
         Returns:
             The value; None if all values are offered.
         """
-        for value, options in (
-            (choices.profile, self.profiles),
-            (choices.restorer, self.restorers),
-            (choices.detector, self.detectors),
-            (choices.quality, self.qualities),
-            (choices.container, self.containers),
-        ):
+        offered = {
+            "profile": self.profiles, "restorer": self.restorers, "detector": self.detectors,
+            "quality": self.qualities, "container": self.containers,
+        }  # fmt: skip
+        for name, options in offered.items():
+            value: str = getattr(choices, name)
+            if but_not is not None and value == getattr(but_not, name):
+                continue
             if all(option.id != value for option in options):
                 return value
         return None
@@ -290,9 +292,7 @@ def offer(folders: Sequence[Path], *, offline: bool) -> Offer:
     either = ["yunet"] if offline or missing([pack], folders) else []
     needs = {"auto": either, "insightface": [pack], "yunet": ["yunet"]}
     names = get_args(Detect.model_fields["detector"].annotation)
-    detectors = {
-        name: (*_DETECTORS.get(name, (name, "")), needs.get(name, [])) for name in names
-    }
+    detectors = {name: (*_DETECTORS.get(name, (name, "")), needs.get(name, [])) for name in names}
     return Offer(
         _plain(_PROFILES),
         _offered(restorers, folders, offline),
@@ -363,4 +363,3 @@ def title_of(options: Sequence[Option], value: str) -> str:
 def known_weights() -> Mapping[str, Weight]:
     """Return the weights that the page shows, by name."""
     return load_table()
-

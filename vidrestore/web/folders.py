@@ -61,7 +61,7 @@ class OwnFolders:
     def names(self) -> list[str]:
         """List the names below the root that a folder of the page may have."""
         try:
-            return [name for name in os.listdir(self._root) if _NAME.fullmatch(name)]
+            return [path.name for path in self._root.iterdir() if _NAME.fullmatch(path.name)]
         except OSError as error:
             log_handled(error)
             return []

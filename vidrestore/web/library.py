@@ -55,13 +55,24 @@ class Estimate(BaseModel):
     """The job; its outcome has the speed."""
 
 
-class Video(BaseModel):
-    """A video that is open on the page."""
+class Item(BaseModel):
+    """Something that a visitor has on the page."""
 
     id: str
-    """The random name of the video."""
+    """The random name of the item."""
     owner: str
-    """The visitor who opened it."""
+    """The visitor who owns it; no other visitor may see it."""
+    used_seconds: float
+    """The time of the last use, in seconds since 1970."""
+
+    def jobs(self) -> list[Job]:
+        """List the jobs that belong to the item alone."""
+        raise NotImplementedError
+
+
+class Video(Item):
+    """A video that is open on the page."""
+
     path: StoredPath
     """The file, without links."""
     upload: StoredPath | None = None
@@ -70,8 +81,6 @@ class Video(BaseModel):
     """The size of the file when it was opened, in bytes."""
     modified_ns: int
     """The time of the file's last change when it was opened, in nanoseconds since 1970."""
-    used_seconds: float
-    """The time of the last use, in seconds since 1970."""
     choices: Choices
     """What is chosen for it."""
     names: dict[str, dict[int, str]] = Field(default_factory=dict)
@@ -90,6 +99,8 @@ class Video(BaseModel):
     """The job that makes a copy that browsers play."""
     is_there: bool = Field(True, exclude=True)
     """Whether the file is there and has not changed."""
+    target_shown: Path = Field(Path(), exclude=True)
+    """Where the result goes, when this was last found out."""
     target_exists: bool = Field(False, exclude=True)
     """Whether there is a file where the result goes."""
 
@@ -104,18 +115,14 @@ class Video(BaseModel):
         return self.names.get(self.choices.analysis_key, {})
 
     def jobs(self) -> list[Job]:
-        """List the jobs that belong to the video alone."""
+        """List the jobs that belong to the video alone; see `Item`."""
         found = [self.analysis, self.moment, self.proxy, *(each.job for each in self.estimates)]
         return [job for job in found if job is not None]
 
 
-class Restoration(BaseModel):
+class Restoration(Item):
     """A restoration in the list of the page."""
 
-    id: str
-    """The random name of the restoration."""
-    owner: str
-    """The visitor who ordered it."""
     video: str
     """The name of the video, which may no longer be open."""
     source: StoredPath
@@ -136,8 +143,6 @@ class Restoration(BaseModel):
     """The time of the last change of the file that is to be replaced; None if there was none."""
     seconds: float | None = None
     """The length of the part that is restored, in seconds; None where it is not known."""
-    used_seconds: float
-    """The time of the last use, in seconds since 1970."""
     job: Job
     """The job that restores."""
     proxy: Job | None = None
@@ -155,7 +160,7 @@ class Restoration(BaseModel):
         return self.job.state in ("waiting", "running", "pausing", "paused")
 
     def jobs(self) -> list[Job]:
-        """List the jobs that belong to the restoration."""
+        """List the jobs that belong to the restoration; see `Item`."""
         return [job for job in (self.job, self.proxy, self.source_proxy) if job is not None]
 
 
@@ -257,8 +262,20 @@ class Library:
 
     def all_jobs(self) -> Iterator[Job]:
         """Yield every job of the library."""
-        for each in (*self.videos.values(), *self.restorations.values()):
+        for each in self.items():
             yield from each.jobs()
+
+    def items(self, owner: str | None = None) -> list[Item]:
+        """List videos and restorations.
+
+        Args:
+            owner: The visitor who owns them; None: of all visitors.
+
+        Returns:
+            The videos, then the restorations.
+        """
+        found: list[Item] = [*self.videos.values(), *self.restorations.values()]
+        return [each for each in found if owner in (None, each.owner)]
 
     def new_job(self, owner: str) -> Job:
         """Make a job with a folder of its own.
@@ -320,9 +337,12 @@ class Library:
         Args:
             job: The job, which is done.
         """
-        with logged(OSError, what="keeping the outcome of a job"):
-            with written_atomically(job.folder / _OUTCOME, lasting=False) as part:
-                part.write_text(json.dumps(dict(job.outcome)), encoding="utf-8")
+        text = json.dumps(dict(job.outcome))
+        with (
+            logged(OSError, what="keeping the outcome of a job"),
+            written_atomically(job.folder / _OUTCOME, lasting=False) as part,
+        ):
+            part.write_text(text, encoding="utf-8")
 
     def changed(self) -> None:
         """Note a change that a page shows and that `save_if_changed` writes."""
@@ -341,7 +361,7 @@ class Library:
     def save(self) -> None:
         """Write library.json; a failure becomes a notice on the page, until writing works again."""
         stored = _Stored.model_construct(
-            version=_VERSION,
+            version=1,
             port=self.port,
             keep_days=self.keep_days,
             visitors=self.visitors,
@@ -403,7 +423,7 @@ class Library:
         log_handled(error, "reading the library")
         other = self._path.with_name(f"library-damaged-{round(time.time())}.json")
         try:
-            os.replace(self._path, other)
+            self._path.replace(other)
         except OSError as failure:
             raise OutputError(
                 f"the damaged file {self._path} cannot be renamed: {system_reason(failure)}; move "
@@ -420,9 +440,7 @@ class Library:
         """Take over the folders that the library names, and care for those that it does not."""
         named = {job.folder for job in self.all_jobs()}
         uploads = {video.upload for video in self.videos.values()}
-        uploads |= {
-            parent for each in self.restorations.values() for parent in each.source.parents
-        }
+        uploads |= {parent for each in self.restorations.values() for parent in each.source.parents}
         for folders, known in ((self.work, named), (self.uploads, uploads)):
             for name in folders.names():
                 folder = folders.adopt(name)
@@ -432,9 +450,16 @@ class Library:
                     folders.remove(folder)
         if not is_whole:
             self._find_uploads(uploads)
-        for job in self.all_jobs():
-            if job.state == "done":
-                self._load_outcome(job)
+        for each in self.restorations.values():
+            self._load_outcome(each.job)
+            each.proxy = self._if_whole(each.proxy)
+            each.source_proxy = self._if_whole(each.source_proxy)
+        for video in self.videos.values():
+            video.moment = self._if_whole(video.moment)
+            video.proxy = self._if_whole(video.proxy)
+            video.estimates = [each for each in video.estimates if self._if_whole(each.job)]
+            if video.analysis is not None and self._if_whole(video.analysis) is None:
+                video.analysis.state = "waiting"
 
     def _find_uploads(self, known: Collection[Path | None]) -> None:
         """Open the uploads that a damaged library no longer names."""
@@ -460,16 +485,23 @@ class Library:
                 )
                 self.videos[video.id] = video
 
-    def _load_outcome(self, job: Job) -> None:
-        """Load the outcome of a job that is done; without it the job must run again."""
-        if not self.work.holds(job.folder):
-            job.state, job.message = "failed", "the folder of the job is gone"
-            return
+    def _if_whole(self, job: Job | None) -> Job | None:
+        """Load the outcome of a job that is done; None without a job, a folder or an outcome."""
+        if job is None or (job.state == "done" and not self._load_outcome(job)):
+            return None
+        return job
+
+    def _load_outcome(self, job: Job) -> bool:
+        """Load the outcome of a job that is done; False if there is none."""
+        if job.state != "done" or not self.work.holds(job.folder):
+            return False
         try:
             outcome: Any = json.loads((job.folder / _OUTCOME).read_text(encoding="utf-8"))
-            job.outcome = outcome if isinstance(outcome, dict) else {}
         except (OSError, ValueError, RecursionError) as error:
             log_handled(error, "reading the outcome of a job")
+            return False
+        job.outcome = outcome if isinstance(outcome, dict) else {}
+        return bool(job.outcome)
 
     def drop_orphans(self, now_seconds: float) -> None:
         """Remove folders of jobs that a damaged library no longer names, once they are old.

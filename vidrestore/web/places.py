@@ -22,7 +22,7 @@ from vidrestore.common.errors import UsageError, system_reason
 from vidrestore.common.handled import log_handled
 from vidrestore.common.quoting import printable
 from vidrestore.web.choices import PICTURES, VIDEOS
-from vidrestore.web.wording import GONE, NO_VIDEO_HERE, Refusal
+from vidrestore.web.wording import GONE, NO_VIDEO_HERE, RefusedError
 
 MOST_LISTED = 2000
 """The largest number of folders, and of files, in one listing."""
@@ -114,7 +114,7 @@ class Places:
             the folders that the user named.
 
         Raises:
-            Refusal: There is no such folder, or it cannot be read.
+            RefusedError: There is no such folder, or it cannot be read.
         """
         folder = self.folder(entry_id)
         folders: list[Entry] = []
@@ -131,7 +131,7 @@ class Places:
             log_handled(error, "listing a folder")
             reason = "you may not read it" if isinstance(error, PermissionError) else (
                 system_reason(error))  # fmt: skip
-            raise Refusal(f"The folder cannot be shown: {reason}.", 409) from error
+            raise RefusedError(f"The folder cannot be shown: {reason}.", 409) from error
         folders.sort(key=lambda entry: _order(entry.path))
         files.sort(key=lambda file: _order(file.entry.path))
         is_cut = is_cut or max(len(folders), len(files)) > MOST_LISTED
@@ -156,11 +156,11 @@ class Places:
             Its path without links.
 
         Raises:
-            Refusal: There is no such folder.
+            RefusedError: There is no such folder.
         """
         path = self._resolved(entry_id, is_folder=True)
         if not path.is_dir():
-            raise Refusal("The folder is no longer there; go back to the folder above.", 404)
+            raise RefusedError("The folder is no longer there; go back to the folder above.", 404)
         return path
 
     def file(self, entry_id: str) -> Path:
@@ -173,30 +173,30 @@ class Places:
             Its path without links.
 
         Raises:
-            Refusal: There is no such file.
+            RefusedError: There is no such file.
         """
         path = self._resolved(entry_id, is_folder=False)
         if not is_ordinary(path):
-            raise Refusal(NO_VIDEO_HERE, 404)
+            raise RefusedError(NO_VIDEO_HERE, 404)
         return path
 
     def _resolved(self, entry_id: str, *, is_folder: bool) -> Path:
         entry = self._entries.get(entry_id)
         if entry is None or entry.is_folder != is_folder:
-            raise Refusal(GONE, 404)
+            raise RefusedError(GONE, 404)
         self._entries.move_to_end(entry_id)
         try:
             path = Path(os.path.realpath(entry.path, strict=True))
         except OSError as error:
             log_handled(error)
-            raise Refusal(NO_VIDEO_HERE, 404) from error
+            raise RefusedError(NO_VIDEO_HERE, 404) from error
         if not self._may_show(path):
-            raise Refusal("This leads out of the folders that the page may show.", 404)
+            raise RefusedError("This leads out of the folders that the page may show.", 404)
         return path
 
     def _may_show(self, path: Path) -> bool:
         """Whether a path without links lies below a root, and no hidden folder is on its way."""
-        if self._excluded is not None and (path == self._excluded or self._excluded in path.parents):
+        if self._excluded in (path, *path.parents):
             return False
         for root in self._roots:
             if path == root:
@@ -315,7 +315,7 @@ def show_in_folder(path: Path) -> None:
         path: The absolute path of the file.
 
     Raises:
-        Refusal: There is no file manager.
+        RefusedError: There is no file manager.
     """
     if sys.platform == "win32":
         command = ["explorer", f"/select,{path}"]
@@ -336,7 +336,7 @@ def show_in_folder(path: Path) -> None:
         )
     except OSError as error:
         log_handled(error)
-        raise Refusal(
+        raise RefusedError(
             f"This computer has no file manager that vidrestore can open; the file is in "
             f"{shown_path(path.parent)}.", 409
         ) from error  # fmt: skip

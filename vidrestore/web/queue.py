@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -309,6 +308,9 @@ class Jobs:
             if job.is_unwanted:
                 self.remove(job)
 
+    def _is_pausing(self, job: Job) -> bool:
+        return job.state == "pausing"
+
     def _set_state(self, job: Job, state: State) -> None:
         job.state = state
         self._on_change(job, True)
@@ -334,7 +336,7 @@ class Jobs:
             _lower(process.pid)
         self._on_change(job, True)
         try:
-            if job.state != "running":  # paused while it was being started
+            if self._is_pausing(job):  # since it was being started
                 _end(process)
             # Not gather, which is over, when cancelled, before what it gathers is.
             async with asyncio.TaskGroup() as pipes:
@@ -347,7 +349,7 @@ class Jobs:
                 await _ended(process)
             job.process, job.process_id = None, None
             if not job.is_over:
-                self._set_state(job, "paused" if job.state == "pausing" else "waiting")
+                self._set_state(job, "paused" if self._is_pausing(job) else "waiting")
             raise
         finally:
             job.process, job.process_id = None, None
@@ -404,7 +406,7 @@ def end_left(job: Job) -> None:
     """
     if job.process_id is None:
         return
-    with suppress(psutil.NoSuchProcess):
+    with logged(psutil.Error, what="ending the command of an earlier page"):
         process = psutil.Process(job.process_id)
         if abs(process.create_time() - job.process_began) > _SAME_START_SECONDS:
             return

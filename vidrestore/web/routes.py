@@ -7,11 +7,12 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Path as FromPath, Query, Request
+from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import Path as FromPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,7 +29,7 @@ from vidrestore.web.places import Entry, Listing, is_ordinary
 from vidrestore.web.queue import Job
 from vidrestore.web.service import Service
 from vidrestore.web.state import state, weights
-from vidrestore.web.wording import DEFECT, GONE, Refusal
+from vidrestore.web.wording import DEFECT, GONE, RefusedError
 
 _CHUNK_BYTES = 2**22
 _SPARE_BYTES = 2**28  # of the disk, which an upload leaves free
@@ -129,7 +130,7 @@ class Routes:
     def add_to(self, app: FastAPI) -> None:
         """Add the routes and the handlers of errors to an application."""
         router = APIRouter()
-        get = {
+        get: dict[str, Callable[..., Any]] = {
             "/": self.index,
             "/static/{name:path}": self.static,
             "/api/state": self.state,
@@ -139,7 +140,7 @@ class Routes:
             "/media/{kind}/{media_id}": self.media,
             "/media/{kind}/{media_id}/{part}": self.media_part,
         }
-        post = {
+        post: dict[str, Callable[..., Any]] = {
             "/api/videos": self.upload,
             "/api/videos/open": self.open,
             "/api/videos/{video_id}/choices": self.choices,
@@ -165,7 +166,7 @@ class Routes:
             "/api/videos/{video_id}", self.forget, methods=["DELETE"], response_model=None
         )
         app.include_router(router)
-        app.add_exception_handler(Refusal, _refused)
+        app.add_exception_handler(RefusedError, _refused)
         app.add_exception_handler(OutputError, _not_written)
         app.add_exception_handler(RequestValidationError, _not_valid)
         app.add_exception_handler(HTTPException, _not_found)
@@ -181,7 +182,7 @@ class Routes:
         """Send a file of the package."""
         path = self._files.get(name)
         if path is None:
-            raise Refusal(GONE, 404)
+            raise RefusedError(GONE, 404)
         return FileResponse(
             path, media_type=_STATIC[path.suffix], headers={"cache-control": "no-cache"}
         )
@@ -213,7 +214,7 @@ class Routes:
 
     def _check_local(self) -> None:
         if not self._service.is_local:
-            raise Refusal(GONE, 404)
+            raise RefusedError(GONE, 404)
 
     # Videos
 
@@ -224,17 +225,17 @@ class Routes:
         owner = owner_of(request.scope)
         size = _length_of(request)
         if size is None:
-            raise Refusal("The browser did not tell the size of the file; try again.", 411)
+            raise RefusedError("The browser did not tell the size of the file; try again.", 411)
         if size > self._longest_bytes:
             most = self._longest_bytes / 1e9
-            raise Refusal(f"The file is larger than {most:g} GB, the most that is taken.", 413)
+            raise RefusedError(f"The file is larger than {most:g} GB, the most that is taken.", 413)
         if size == 0:
-            raise Refusal("The file is empty; copy it again from where it came from.")
+            raise RefusedError("The file is empty; copy it again from where it came from.")
         self._service.check_room(owner)
         library = self._service.library
         free = shutil.disk_usage(library.folder).free - self._arriving_bytes
         if size + _SPARE_BYTES > free:
-            raise Refusal(
+            raise RefusedError(
                 f"The file needs {size / 1e9:.1f} GB, and {max(0, free) / 1e9:.1f} GB are free on "
                 "the disk; make room first.",
                 507,
@@ -251,14 +252,14 @@ class Routes:
             library.save()
         except ClientDisconnect as error:
             log_handled(error, "an upload")
-            raise Refusal("The file did not arrive whole; send it again.") from error
+            raise RefusedError("The file did not arrive whole; send it again.") from error
         except OSError as error:
             log_handled(error, "an upload")
             if is_disk_full(error):
-                raise Refusal("The disk is full; make room, then send the file again.", 507) from (
-                    error
-                )
-            raise Refusal("The file could not be stored; send it again.", 500) from error
+                raise RefusedError(
+                    "The disk is full; make room, then send the file again.", 507
+                ) from (error)
+            raise RefusedError("The file could not be stored; send it again.", 500) from error
         finally:
             self._arriving_bytes -= size
             if not kept:
@@ -368,7 +369,7 @@ class Routes:
 
     def _send(self, owner: str, kind: str, media_id: str, part: str) -> Response:
         if kind in ("portrait", "loop") and not part:
-            raise Refusal(GONE, 404)
+            raise RefusedError(GONE, 404)
         if kind in ("source", "proxy", "thumbnail", "portrait", "loop"):
             video = self._service.own_video(owner, media_id)
             analysis = video.analysis
@@ -383,7 +384,7 @@ class Routes:
             if kind == "loop" and part in ("before", "after") and video.moment is not None:
                 both = commands.moment_files(video.path, video.moment.folder)
                 return _file_of(video.moment, both[part == "after"].name)
-            raise Refusal(GONE, 404)
+            raise RefusedError(GONE, 404)
         each = self._service.own_restoration(owner, media_id)
         is_done = each.job.state == "done"
         match kind, part:
@@ -401,7 +402,7 @@ class Routes:
                 return _file(each.job.folder / commands.LIVE)
             case "report", "" if is_done:
                 return _report(each.job.folder / commands.REPORT)
-        raise Refusal(GONE, 404)
+        raise RefusedError(GONE, 404)
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
@@ -441,14 +442,14 @@ def _length_of(request: Request) -> int | None:
 def _file_of(job: Job | None, name: str) -> Response:
     """Send a file that a job has made."""
     if job is None or job.state != "done":
-        raise Refusal(GONE, 404)
+        raise RefusedError(GONE, 404)
     return _file(job.folder / name)
 
 
 def _file(path: Path, *, to_keep: bool = False) -> Response:
     """Send a file by the server's own path."""
     if not is_ordinary(path):
-        raise Refusal(GONE, 404)
+        raise RefusedError(GONE, 404)
     kind = _SHOWN.get(path.suffix.lower())
     name = os.fsencode(path.name).decode(errors="replace")
     return FileResponse(
@@ -462,7 +463,7 @@ def _file(path: Path, *, to_keep: bool = False) -> Response:
 
 def _report(path: Path) -> Response:
     if not is_ordinary(path):
-        raise Refusal(GONE, 404)
+        raise RefusedError(GONE, 404)
     headers = {"content-security-policy": REPORT_POLICY, "cache-control": "private, no-cache"}
     return FileResponse(path, media_type="text/html; charset=utf-8", headers=headers)
 
@@ -492,18 +493,18 @@ def _json(value: Any, status: int = 200) -> Response:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
+    assert isinstance(error, RefusedError)
     return _json({"error": str(error), **error.fields}, error.status)
 
 
 async def _not_written(request: Request, error: Exception) -> Response:
     log_handled(error)
     is_full = "no space" in str(error)
-    text = "The disk is full; make room first." if is_full else (
-        "The folder of the page cannot be written to; look at the terminal that runs vidrestore.")  # fmt: skip
-    if not is_full:
-        _log.error("%s", error)
-    return _json({"error": text}, 507 if is_full else 500)
+    if is_full:
+        return _json({"error": "The disk is full; make room first."}, 507)
+    _log.error("%s", error)
+    text = "The folder of the page cannot be written to; the terminal that runs it shows more."
+    return _json({"error": text}, 500)
 
 
 async def _not_valid(request: Request, error: Exception) -> Response:
@@ -520,4 +521,3 @@ async def _not_found(request: Request, error: Exception) -> Response:
 async def _defect(request: Request, error: Exception) -> Response:
     _log.error("a defect of the page", exc_info=error)
     return _json({"error": DEFECT}, 500)
-

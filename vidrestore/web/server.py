@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
-from vidrestore.common.errors import OutputError, UsageError, system_reason
+from vidrestore.common.errors import OutputError, UsageError, not_written, system_reason
 from vidrestore.common.files import held, written_atomically
 from vidrestore.common.handled import log_handled, logged
 from vidrestore.web.access import LOCAL, Access
@@ -148,11 +148,16 @@ def _serve(
             part.write_text(json.dumps({"address": address, "pid": os.getpid()}), "utf-8")
         on_ready(address, library.folder)
 
+    failures: list[BaseException] = []
     try:
         with suppress(KeyboardInterrupt):
-            _server(access, ready).run(sockets=[listener])
+            _server(access, ready, failures).run(sockets=[listener])
     finally:
         address_file.unlink(missing_ok=True)
+    for failure in failures:
+        if isinstance(failure, OSError):
+            raise not_written(f"the file {address_file}", library.folder, failure) from failure
+        raise failure
     return Ended(library.folder, service.unfinished())
 
 
@@ -222,8 +227,10 @@ def _app(service: Service, longest_bytes: int, port: int) -> Access:
     return Access(app, service, port=port)
 
 
-def _server(access: Access, ready: Callable[[], None]) -> uvicorn.Server:
-    """Return the server, which calls `ready` once it answers."""
+def _server(
+    access: Access, ready: Callable[[], None], failures: list[BaseException]
+) -> uvicorn.Server:
+    """Return the server, which calls `ready` once it answers; its failure ends the server."""
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -233,7 +240,14 @@ def _server(access: Access, ready: Callable[[], None]) -> uvicorn.Server:
             hang_up = getattr(signal, "SIGHUP", None)
             if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
                 loop.add_signal_handler(hang_up, self.handle_exit, signal.SIGTERM, None)
-            self.opening = loop.run_in_executor(None, ready)
+            opening = loop.run_in_executor(None, ready)
+            opening.add_done_callback(self._opened)
+
+        def _opened(self, opening: asyncio.Future[None]) -> None:
+            error = None if opening.cancelled() else opening.exception()
+            if error is not None:
+                failures.append(error)
+                self.should_exit = True
 
     config = uvicorn.Config(
         access,

@@ -45,7 +45,7 @@ from vidrestore.web.library import (
 )
 from vidrestore.web.places import Places, is_ordinary, show_in_folder
 from vidrestore.web.queue import COMMAND, Job, Jobs, end_left
-from vidrestore.web.wording import GONE, NO_VIDEO_HERE, NOT_OFFERED, Refusal
+from vidrestore.web.wording import GONE, NO_VIDEO_HERE, NOT_OFFERED, RefusedError
 from vidrestore.web.wording import settings as settings_shown
 
 Kind = Literal["analysis", "estimate", "moment", "proxy", "restoration", "fetch"]
@@ -165,6 +165,10 @@ class Service:
             self._put("restoration", each.job, each)
             for job in each.jobs()[1:]:
                 self._put("proxy", job, each)
+        for video in self.library.videos.values():
+            self._look_at_video(video)
+        for each in self.library.restorations.values():
+            _look_at_restoration(each)
 
     def _put(self, kind: Kind, job: Job, owner: Any) -> Job:
         self._of_job[job.job_id] = kind, owner
@@ -172,16 +176,17 @@ class Service:
         return job
 
     async def _end_left(self) -> None:
-        """End the commands of a killed page; then their jobs wait again, or are found to be done."""
+        """End the commands of a killed page; their jobs wait again, or turn out to be done."""
         running = [job for job in self.library.all_jobs() if job.state in ("running", "pausing")]
-        await asyncio.to_thread(lambda: [end_left(job) for job in running])
+        await asyncio.to_thread(lambda: [*map(end_left, running)])
+        finished = {each.job for each in self.library.restorations.values() if _is_finished(each)}
         for job in running:
-            was_pausing = job.state == "pausing"
-            job.process_id = None
+            was_pausing, job.process_id = job.state == "pausing", None
             job.state = "paused" if was_pausing else "waiting"
-        for each in self.library.restorations.values():
-            if each.job in running and _is_finished(each):
-                each.job.state = "done"
+            if job in finished:
+                job.state = "done"
+            if job.is_unwanted:
+                self._drop(job)
         if running:
             self.library.changed()
             self.library.save()
@@ -235,7 +240,7 @@ class Service:
             return
         self.library.changed()
         kind, owner = self._of_job[job.job_id]
-        if job.state == "done":
+        if job.state == "done" and not job.is_unwanted:
             self.library.keep_outcome(job)
             self._on_done(kind, job, owner)
         if job.is_over:
@@ -251,6 +256,8 @@ class Service:
             owner.used_seconds = time.time()
             _look_at_restoration(owner)
         elif kind == "fetch":
+            self.fetches.pop(owner, None)
+            self._drop(job)
             self._look_at_weights()
 
     def _on_gone(self, job: Job) -> None:
@@ -274,10 +281,10 @@ class Service:
     # Videos
 
     def own_video(self, owner: str, video_id: str) -> Video:
-        """Return a video of a visitor; raise Refusal if the visitor has no such video."""
+        """Return a video of a visitor; raise RefusedError if the visitor has no such video."""
         video = self.library.video(owner, video_id)
         if video is None:
-            raise Refusal(GONE, 404)
+            raise RefusedError(GONE, 404)
         video.used_seconds = time.time()
         return video
 
@@ -292,7 +299,7 @@ class Service:
             The video.
 
         Raises:
-            Refusal: There is no such file, or too many videos are open.
+            RefusedError: There is no such file, or too many videos are open.
         """
         path = self.places.file(entry_id)
         known = next(
@@ -317,14 +324,14 @@ class Service:
             The video.
 
         Raises:
-            Refusal: The file is not there, or too many videos are open.
+            RefusedError: The file is not there, or too many videos are open.
         """
         self.check_room(owner)
         try:
             status = path.stat()
         except OSError as error:
             log_handled(error)
-            raise Refusal(NO_VIDEO_HERE, 404) from error
+            raise RefusedError(NO_VIDEO_HERE, 404) from error
         video = Video(
             id=new_id(),
             owner=owner,
@@ -343,9 +350,9 @@ class Service:
         return video
 
     def check_room(self, owner: str) -> None:
-        """Raise Refusal if a visitor may open no more videos."""
+        """Raise RefusedError if a visitor may open no more videos."""
         if len(self.library.videos_of(owner)) >= MOST_VIDEOS:
-            raise Refusal("Too many videos are open; remove some from the list first.", 409)
+            raise RefusedError("Too many videos are open; remove some from the list first.", 409)
 
     def forget_video(self, owner: str, video_id: str) -> None:
         """Remove a video from the page; a file of the user stays.
@@ -355,7 +362,7 @@ class Service:
             video_id: The id of the video.
 
         Raises:
-            Refusal: The visitor has no such video.
+            RefusedError: The visitor has no such video.
         """
         self._forget(self.own_video(owner, video_id))
         self.library.save()
@@ -380,15 +387,15 @@ class Service:
             The new choices.
 
         Raises:
-            Refusal: The visitor has no such video, or a value is not offered.
+            RefusedError: The visitor has no such video, or a value is not offered.
         """
         video = self.own_video(owner, video_id)
         new = changed(video.choices, change)
-        if self.offer.wrong_in(new) is not None:
-            raise Refusal(NOT_OFFERED)
+        if self.offer.wrong_in(new, but_not=video.choices) is not None:
+            raise RefusedError(NOT_OFFERED)
         start, end = new.start_seconds, new.end_seconds
         if end is not None and end <= (start or 0):
-            raise Refusal("The part must end after it begins; move one of its ends.")
+            raise RefusedError("The part must end after it begins; move one of its ends.")
         self._check_people(video, new)
         is_analyzed_anew = new.analysis_key != video.choices.analysis_key
         has_other_suffix = new.container != video.choices.container
@@ -408,7 +415,7 @@ class Service:
             return
         known = people_of(video)
         if known is not None and not set(choices.people) <= set(known):
-            raise Refusal(NOT_OFFERED)
+            raise RefusedError(NOT_OFFERED)
 
     def name_person(self, owner: str, video_id: str, person: int, name: str) -> None:
         """Give a person a name.
@@ -420,15 +427,15 @@ class Service:
             name: The name; empty removes it.
 
         Raises:
-            Refusal: The visitor has no such video or the video no such person, or the name is too
-                long.
+            RefusedError: The visitor has no such video or the video no such person, or the name is
+                too long.
         """
         video = self.own_video(owner, video_id)
         name = " ".join(name.split())
         if len(name) > _LONGEST_NAME:
-            raise Refusal(f"A name has at most {_LONGEST_NAME} characters.")
+            raise RefusedError(f"A name has at most {_LONGEST_NAME} characters.")
         if person not in (people_of(video) or ()):
-            raise Refusal(NOT_OFFERED)
+            raise RefusedError(NOT_OFFERED)
         names = video.names.setdefault(video.choices.analysis_key, {})
         names[person] = name
         if not name:
@@ -452,7 +459,7 @@ class Service:
             video_id: The id of the video.
 
         Raises:
-            Refusal: The visitor has no such video, or its file is gone.
+            RefusedError: The visitor has no such video, or its file is gone.
         """
         video = self.own_video(owner, video_id)
         self._renew(video)
@@ -464,33 +471,33 @@ class Service:
             status = video.path.stat()
         except OSError as error:
             log_handled(error)
-            raise Refusal(NO_VIDEO_HERE, 409) from error
+            raise RefusedError(NO_VIDEO_HERE, 409) from error
         video.bytes, video.modified_ns = status.st_size, status.st_mtime_ns
         video.is_there = True
 
     def _check_file(self, video: Video) -> None:
-        """Raise Refusal if the file of a video is gone or has changed; then look at it again."""
+        """Refuse a video whose file is gone, or has changed; that one is looked at again."""
         if not is_ordinary(video.path):
-            raise Refusal(NO_VIDEO_HERE, 409)
+            raise RefusedError(NO_VIDEO_HERE, 409)
         if not _is_same(video.path, video.bytes, video.modified_ns):
             self._renew(video)
             self._drop(video.proxy)
             video.proxy = None
             self._analyze(video)
-            raise Refusal(
+            raise RefusedError(
                 "The file has changed since it was opened; vidrestore looks for faces again.", 409
             )
 
     def _check_ready(self, video: Video) -> Mapping[str, Any]:
-        """Return the analysis of a video; raise Refusal if nothing can be restored yet."""
+        """Return the analysis of a video; raise RefusedError if nothing can be restored yet."""
         self._check_file(video)
         analysis = analysis_of(video)
         if analysis is None:
-            raise Refusal(_JOB_NEEDS_VIDEO, 409)
+            raise RefusedError(_JOB_NEEDS_VIDEO, 409)
         if not analysis["people"]:
-            raise Refusal("No face was found, so there is nothing to restore.", 409)
+            raise RefusedError("No face was found, so there is nothing to restore.", 409)
         if video.choices.people == []:
-            raise Refusal("Choose at least one person.", 409)
+            raise RefusedError("Choose at least one person.", 409)
         return analysis
 
     def show_moment(self, owner: str, video_id: str, at_seconds: float) -> None:
@@ -502,7 +509,7 @@ class Service:
             at_seconds: The moment, in seconds from the start.
 
         Raises:
-            Refusal: The visitor has no such video, or it is not analyzed.
+            RefusedError: The visitor has no such video, or it is not analyzed.
         """
         video = self.own_video(owner, video_id)
         self._check_ready(video)
@@ -519,7 +526,7 @@ class Service:
             video_id: The id of the video.
 
         Raises:
-            Refusal: The visitor has no such video, or its file is gone.
+            RefusedError: The visitor has no such video, or its file is gone.
         """
         video = self.own_video(owner, video_id)
         self._check_file(video)
@@ -539,6 +546,8 @@ class Service:
         analysis = analysis_of(video)
         if analysis is None or not analysis["people"] or video.is_picture:
             return
+        if self.missing_for(video.choices):
+            return
         key = estimate_key(video.choices)
         known = next((each for each in video.estimates if each.key == key), None)
         if known is not None and known.job.state != "failed":
@@ -549,6 +558,13 @@ class Service:
                 video.estimates.remove(each)
         video.estimates.append(Estimate(key=key, job=self._new("estimate", video)))
         self.library.changed()
+
+    def missing_for(self, choices: Choices) -> tuple[str, ...]:
+        """Return the names of the weights that choices need and that are not here."""
+        chosen = {choices.restorer, choices.detector}
+        options = (*self.offer.restorers, *self.offer.detectors)
+        found = (name for option in options if option.id in chosen for name in option.missing)
+        return tuple(dict.fromkeys(found))
 
     # Targets
 
@@ -597,13 +613,13 @@ class Service:
             Whether there is a file of this name.
 
         Raises:
-            Refusal: The visitor has no such video or folder, or no file may have the name.
+            RefusedError: The visitor has no such video or folder, or no file may have the name.
         """
         video = self.own_video(owner, video_id)
         folder = None
         if folder_id is not None:
             if not self.is_local:
-                raise Refusal(GONE, 404)
+                raise RefusedError(GONE, 404)
             folder = self.places.folder(folder_id)
             targets.check_folder(folder)
         checked = None
@@ -620,10 +636,10 @@ class Service:
     # Restorations
 
     def own_restoration(self, owner: str, restoration_id: str) -> Restoration:
-        """Return a restoration of a visitor; raise Refusal if the visitor has no such one."""
+        """Return a restoration of a visitor; raise RefusedError if the visitor has no such one."""
         found = self.library.restoration(owner, restoration_id)
         if found is None:
-            raise Refusal(GONE, 404)
+            raise RefusedError(GONE, 404)
         found.used_seconds = time.time()
         return found
 
@@ -639,10 +655,12 @@ class Service:
             The restoration, which waits.
 
         Raises:
-            Refusal: Nothing can be restored, or the target cannot be written.
+            RefusedError: Nothing can be restored, or the target cannot be written.
         """
         video = self.own_video(owner, video_id)
         analysis = self._check_ready(video)
+        if self.offer.wrong_in(video.choices) is not None:
+            raise RefusedError("What is chosen under More is not here; choose something else.", 409)
         job = None
         if self.is_local:
             target = self.target(video)
@@ -686,7 +704,7 @@ class Service:
         targets.check_not_a_source(target, sources)
         for each in self.library.restorations.values():
             if each.is_unfinished and each.target == target:
-                raise Refusal(
+                raise RefusedError(
                     "Another restoration in the list writes this file; choose another name.", 409
                 )
         try:
@@ -695,11 +713,11 @@ class Service:
             return None
         except OSError as error:
             log_handled(error)
-            raise Refusal("The name cannot be used there; choose another one.", 409) from error
+            raise RefusedError("The name cannot be used there; choose another one.", 409) from error
         if not is_ordinary(target):
-            raise Refusal("Something that is no file has this name; choose another one.", 409)
+            raise RefusedError("Something that is no file has this name; choose another one.", 409)
         if not overwrite:
-            raise Refusal(
+            raise RefusedError(
                 "There is a file of this name already. Replace it, or choose another name.",
                 409,
                 exists=True,
@@ -714,7 +732,7 @@ class Service:
             restoration_id: The id of the restoration.
 
         Raises:
-            Refusal: The visitor has no such restoration.
+            RefusedError: The visitor has no such restoration.
         """
         self.lists["restoration"].pause(self.own_restoration(owner, restoration_id).job)
 
@@ -726,13 +744,13 @@ class Service:
             restoration_id: The id of the restoration.
 
         Raises:
-            Refusal: The visitor has no such restoration, or its video is gone or has changed.
+            RefusedError: The visitor has no such restoration, or its video is gone or has changed.
         """
         each = self.own_restoration(owner, restoration_id)
         if each.job.state not in ("paused", "failed"):
             return
         if not _is_same(each.source, each.source_bytes, each.source_modified_ns):
-            raise Refusal("The video is no longer there, or it has changed.", 409)
+            raise RefusedError("The video is no longer there, or it has changed.", 409)
         if self.is_local:
             targets.check_folder(each.target.parent)
         self.library.restorations[each.id] = self.library.restorations.pop(each.id)
@@ -748,11 +766,11 @@ class Service:
             delete_result: Whether the result is deleted too, if it is in the page's own folder.
 
         Raises:
-            Refusal: The visitor has no such restoration, or the result is a file of the user.
+            RefusedError: The visitor has no such restoration, or the result is a file of the user.
         """
         each = self.own_restoration(owner, restoration_id)
         if delete_result and not self.is_in_library(each) and each.job.state == "done":
-            raise Refusal(
+            raise RefusedError(
                 "The result is in a folder of yours; delete it there, with your file manager.", 409
             )
         self._remove(each)
@@ -795,14 +813,14 @@ class Service:
             restoration_id: The id of the restoration.
 
         Raises:
-            Refusal: The visitor has no such restoration, the result is gone, or the page is not
-                served to this machine only.
+            RefusedError: The visitor has no such restoration, the result is gone, or the page is
+                not served to this machine only.
         """
         each = self.own_restoration(owner, restoration_id)
         if not self.is_local:
-            raise Refusal(GONE, 404)
+            raise RefusedError(GONE, 404)
         if each.job.state != "done" or not is_ordinary(each.target):
-            raise Refusal("The result is no longer there.", 409)
+            raise RefusedError("The result is no longer there.", 409)
         show_in_folder(each.target)
 
     def make_result_proxy(self, owner: str, restoration_id: str, *, of_source: bool) -> None:
@@ -814,12 +832,12 @@ class Service:
             of_source: Whether the copy is one of the source.
 
         Raises:
-            Refusal: The visitor has no such restoration, or the file is gone.
+            RefusedError: The visitor has no such restoration, or the file is gone.
         """
         each = self.own_restoration(owner, restoration_id)
         path = each.source if of_source else each.target
         if not is_ordinary(path) or (each.job.state != "done" and not of_source):
-            raise Refusal(NO_VIDEO_HERE, 409)
+            raise RefusedError(NO_VIDEO_HERE, 409)
         if of_source:
             each.source_proxy = self._proxy(each.source_proxy, each)
         else:
@@ -834,12 +852,12 @@ class Service:
             name: The name of the weight.
 
         Raises:
-            Refusal: There is no such weight, or downloads are switched off.
+            RefusedError: There is no such weight, or downloads are switched off.
         """
         if name not in known_weights():
-            raise Refusal(GONE, 404)
+            raise RefusedError(GONE, 404)
         if self.engine.offline:
-            raise Refusal("Downloads are switched off for this page.", 409)
+            raise RefusedError("Downloads are switched off for this page.", 409)
         known = self.fetches.get(name)
         if name in self.weights_here or (known is not None and not known.is_over):
             return
@@ -860,11 +878,22 @@ class Service:
             self.weights_here = here
             self.offer = self._offer()
             self.library.shown_anew()
+            for video in [*self.library.videos.values()]:
+                self._estimate(video)
 
     # Files
 
     def set_keep_days(self, days: int) -> None:
-        """Set the number of days after which unused files of the page are removed; 0: never."""
+        """Set the number of days after which unused files of the page are removed; 0: never.
+
+        Args:
+            days: The number.
+
+        Raises:
+            RefusedError: The page is served to others, whose files would be removed, too.
+        """
+        if not self.is_local:
+            raise RefusedError(GONE, 404)
         self.library.keep_days = days
         self.library.changed()
         self._expire()
@@ -874,16 +903,19 @@ class Service:
         if time.monotonic() - self._seen_seconds > _SEEN_SECONDS:
             return
         before = self._facts()
-        videos, restorations = [*self.library.videos.values()], [*self.library.restorations.values()]
+        videos, restorations = (
+            [*self.library.videos.values()],
+            [*self.library.restorations.values()],
+        )
 
         def look() -> None:
             for video in videos:
                 self._look_at_video(video)
             for each in restorations:
                 _look_at_restoration(each)
-            self._look_at_weights()
 
         await asyncio.to_thread(look)
+        self._look_at_weights()
         if self._facts() != before:
             self.library.shown_anew()
         await self._measure(only_new=True)
@@ -896,7 +928,8 @@ class Service:
 
     def _look_at_video(self, video: Video) -> None:
         video.is_there = _is_same(video.path, video.bytes, video.modified_ns)
-        video.target_exists = self.is_local and os.path.lexists(self.target(video))
+        video.target_shown = self.target(video)
+        video.target_exists = self.is_local and os.path.lexists(video.target_shown)
 
     async def _measure(self, *, only_new: bool = False) -> None:
         """Measure the folders of the page that are new or that grow."""
@@ -915,9 +948,14 @@ class Service:
         if self.library.sizes != before:
             self.library.shown_anew()
 
-    def space_bytes(self) -> int:
-        """Return the size of all uploads and results in the page's folder, in bytes."""
-        return sum(self.library.sizes.values())
+    def space_bytes(self, owner: str) -> int:
+        """Return the size of a visitor's uploads and results in the page's folder, in bytes."""
+        videos = self.library.videos_of(owner)
+        folders = {job.folder for each in self.library.items(owner) for job in each.jobs()}
+        folders |= {video.upload for video in videos if video.upload is not None}
+        for each in self.library.restorations_of(owner):
+            folders |= set(each.source.parents)  # an upload whose video was removed
+        return sum(size for folder, size in self.library.sizes.items() if folder in folders)
 
     def _expire(self) -> None:
         """Remove what was not used for as long as the user wants to keep it."""
@@ -957,8 +995,8 @@ class Service:
 
     def is_busy(self, owner: str) -> bool:
         """Tell whether a command runs or waits for a visitor."""
-        owned = [*self.library.videos_of(owner), *self.library.restorations_of(owner)]
-        return any(not job.is_over for each in owned for job in each.jobs())
+        items = self.library.items(owner)
+        return any(not job.is_over for each in items for job in each.jobs())
 
     def unfinished(self) -> int:
         """Count the restorations that the next page continues."""

@@ -32,7 +32,7 @@ def state(service: Service, owner: str) -> dict[str, Any]:
         "is_local": service.is_local,
         "machine": service.machine,
         "keep_days": library.keep_days,
-        "space_bytes": service.space_bytes(),
+        "space_bytes": service.space_bytes(owner),
         "offline": service.engine.offline,
         "notices": [*library.notices],
         "profiles": [option.as_dict() for option in offer.profiles],
@@ -82,7 +82,7 @@ def _job(job: Job) -> dict[str, Any]:
 
 def _video(service: Service, video: Video) -> dict[str, Any]:
     analysis = analysis_of(video)
-    target = service.target(video)
+    target = video.target_shown
     found = None if analysis is None else _found(video, analysis)
     source = f"/media/source/{video.id}?v={video.modified_ns}" if video.is_there else None
     return {
@@ -97,7 +97,7 @@ def _video(service: Service, video: Video) -> dict[str, Any]:
         "names": {str(person): name for person, name in video.own_names.items()},
         "analysis": _job(video.analysis) if video.analysis else None,
         "found": found,
-        "estimate": _estimate(video, analysis),
+        "estimate": _estimate(service, video, analysis),
         "moment": _moment(video),
         "source": source,
         "proxy": _proxy(video.proxy, f"/media/proxy/{video.id}"),
@@ -152,17 +152,26 @@ def _thumbnail(video: Video, analysis: Mapping[str, Any] | None) -> str | None:
     return f"/media/thumbnail/{video.id}?v={video.analysis.job_id}"
 
 
-def _estimate(video: Video, analysis: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _estimate(
+    service: Service, video: Video, analysis: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
     """Return the time of a restoration with the present choices."""
+    if analysis is None or not analysis["people"] or video.is_picture:
+        return None
+    shown: dict[str, Any] = {
+        "state": "waiting", "seconds": None, "seconds_per_face": None, "seconds_per_frame": None,
+        "faces": chosen_faces(analysis, video.choices), "seconds_with_key_frames": None,
+        "error": None,
+    }  # fmt: skip
+    if absent := service.missing_for(video.choices):
+        return shown | {"state": "done", "error": wording.not_yet_known(absent)}
     key = estimate_key(video.choices)
     job = next((each.job for each in video.estimates if each.key == key), None)
-    if job is None or analysis is None:
-        return None
-    shown = {
-        "state": job.state, "seconds": None, "seconds_per_face": None, "seconds_per_frame": None,
-        "faces": chosen_faces(analysis, video.choices), "seconds_with_key_frames": None,
-        "error": wording.error(job.message) if job.state == "failed" else None,
-    }  # fmt: skip
+    if job is None:
+        return shown
+    shown["state"] = job.state
+    if job.state == "failed":
+        shown["error"] = wording.error(job.message)
     measured = job.outcome.get("analysis", {}).get("estimate") if job.state == "done" else None
     if isinstance(measured, str):
         return shown | {"error": wording.error(measured)}
@@ -206,7 +215,8 @@ def chosen_faces(analysis: Mapping[str, Any], choices: Choices) -> int:
         return round(faces)
     seconds = sum(person["seconds_on_screen"] for person in analysis["people"])
     share = sum(person["seconds_on_screen"] for person in people) / seconds if seconds else 1.0
-    return round(analysis["faces"] * share * _share_of_time(analysis, choices))
+    faces = float(analysis["faces"])
+    return round(faces * share * _share_of_time(analysis, choices))
 
 
 def _faces_within(

@@ -13,7 +13,7 @@ import platformdirs
 from vidrestore.common.files import is_same_file
 from vidrestore.common.handled import log_handled
 from vidrestore.common.quoting import printable
-from vidrestore.web.wording import Refusal
+from vidrestore.web.wording import RefusedError
 
 _LONGEST_NAME_BYTES = 200  # names in the work folder beside the file are longer
 _MOST_NUMBERS = 1000
@@ -32,31 +32,31 @@ def check_name(name: str, suffixes: Sequence[str]) -> str:
         The name, without spaces around it.
 
     Raises:
-        Refusal: No file may have this name.
+        RefusedError: No file may have this name.
     """
     name = name.strip()
     if not name:
-        raise Refusal("The file needs a name.")
+        raise RefusedError("The file needs a name.")
     if re.search(r"[/\\]", name) or name in (".", ".."):
-        raise Refusal("A name must not hold a slash; choose the folder in the list.")
+        raise RefusedError("A name must not hold a slash; choose the folder in the list.")
     if printable(name) != name:
-        raise Refusal("The name holds a character that cannot be shown; choose another name.")
+        raise RefusedError("The name holds a character that cannot be shown; choose another name.")
     if name.startswith("."):
-        raise Refusal("A name must not begin with a full stop: the file would be hidden.")
+        raise RefusedError("A name must not begin with a full stop: the file would be hidden.")
     if _RESERVED.fullmatch(name.strip(". ")):
-        raise Refusal("Windows keeps this name for a device; choose another name.")
+        raise RefusedError("Windows keeps this name for a device; choose another name.")
     if sys.platform == "win32" and (_NOT_ON_WINDOWS.search(name) or name.endswith(".")):
-        raise Refusal('A name must not hold < > : " | ? * or end with a full stop.')
+        raise RefusedError('A name must not hold < > : " | ? * or end with a full stop.')
     try:
         length = len(name.encode())
     except UnicodeEncodeError as error:
         log_handled(error)
-        raise Refusal("The name holds a character that no file may have.") from error
+        raise RefusedError("The name holds a character that no file may have.") from error
     if length > _LONGEST_NAME_BYTES:
-        raise Refusal("The name is too long; choose a shorter one.")
+        raise RefusedError("The name is too long; choose a shorter one.")
     if Path(name).suffix.lower() not in suffixes or not Path(name).stem:
         allowed = " or ".join(suffixes)
-        raise Refusal(f"The name must end in {allowed}.")
+        raise RefusedError(f"The name must end in {allowed}.")
     return name
 
 
@@ -140,7 +140,7 @@ def check_folder(folder: Path) -> None:
         folder: The folder.
 
     Raises:
-        Refusal: It cannot be written to.
+        RefusedError: It cannot be written to.
     """
     try:
         if folder == videos_folder():
@@ -149,7 +149,7 @@ def check_folder(folder: Path) -> None:
             return
     except OSError as error:
         log_handled(error)
-    raise Refusal("The folder of the result cannot be written to; choose another one.", 409)
+    raise RefusedError("The folder of the result cannot be written to; choose another one.", 409)
 
 
 def check_not_a_source(target: Path, sources: Collection[Path]) -> None:
@@ -160,12 +160,14 @@ def check_not_a_source(target: Path, sources: Collection[Path]) -> None:
         sources: The videos.
 
     Raises:
-        Refusal: The target is one of them.
+        RefusedError: The target is one of them.
     """
     try:
         if any(is_same_file(target, source) for source in sources):
-            raise Refusal("This is the file of a video on this page; choose another name.", 409)
+            raise RefusedError(
+                "This is the file of a video on this page; choose another name.", 409
+            )
     except OSError as error:
-        raise Refusal(
+        raise RefusedError(
             "The folder of the result cannot be reached; choose another one.", 409
         ) from error

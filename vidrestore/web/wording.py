@@ -27,7 +27,7 @@ NO_VIDEO_HERE = "The file is no longer there, or its disk is not connected."
 _log = logging.getLogger("vidrestore")
 
 
-class Refusal(UsageError):
+class RefusedError(UsageError):
     """A request that the page cannot carry out.
 
     Args:
@@ -89,9 +89,6 @@ _ERRORS: Sequence[tuple[str, str]] = (
 )  # fmt: skip
 
 # What only a user of the terminal understands.
-_JARGON = re.compile(
-    r"--?[a-z]+(-[a-z]+)*\b(?<![a-z0-9]-\d)"  # replaced below by exact patterns
-)
 _OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 _SETTING = re.compile(r"\b[a-z]+(_[a-z]+)*\.[a-z][a-z_0-9]*\b(?!\w)")
 _FILE_NAME = re.compile(r"\.(mp4|mov|mkv|m4v|avi|png|jpe?g|tiff?|webm|webp|mpe?g|vob|dv|ts|toml)$")
@@ -261,10 +258,11 @@ def settings(choices: Choices, offer: Offer, names: Mapping[int, str]) -> str:
     Returns:
         Such as "Home video, gentle, strength 0.7, 2 people".
     """
-    parts = []
+    restorer = title_of(offer.restorers, choices.restorer)
+    parts = [restorer]
     if choices.profile != NO_PROFILE:
-        parts.append(title_of(offer.profiles, choices.profile))
-    parts.append(title_of(offer.restorers, choices.restorer))
+        restorer = restorer[:1].lower() + restorer[1:]
+        parts = [title_of(offer.profiles, choices.profile), restorer]
     parts.append(f"strength {choices.strength:.2g}")
     if choices.people is not None:
         known = [names[person] for person in choices.people if names.get(person)]
@@ -279,13 +277,20 @@ def settings(choices: Choices, offer: Offer, names: Mapping[int, str]) -> str:
         parts.append(f"from {first} to {last}")
     if choices.key_frames:
         parts.append("faster with key frames")
-    text = ", ".join([parts[0], *(part[:1].lower() + part[1:] if part in _TITLES(offer) else part
-                                  for part in parts[1:])])  # fmt: skip
-    return printable(text)
+    return printable(", ".join(parts))
 
 
-def _TITLES(offer: Offer) -> set[str]:
-    return {option.title for option in offer.restorers}
+def not_yet_known(weights: Sequence[str]) -> str:
+    """Say that the time of a restoration is not known without weights.
+
+    Args:
+        weights: The names of the weights that are missing.
+
+    Returns:
+        A sentence.
+    """
+    titles = " and ".join(weight_title(name)[0] for name in weights)
+    return f"The time is known once {titles} {'is' if len(weights) == 1 else 'are'} downloaded."
 
 
 def _count(people: Sequence[int]) -> str:
