@@ -4,10 +4,8 @@ import asyncio
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -380,41 +378,53 @@ def test_a_low_list_runs_with_a_low_priority(program, tmp_path):
     asyncio.run(test())
 
 
-def left_running(program: tuple[str, str], folder: Path, what: str) -> tuple[Job, subprocess.Popen]:
-    """A job as the library of a killed page has it, and its process."""
+ORPHAN = """
+import subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+process.stdout.readline()  # its handler of signals is there
+print(process.pid, flush=True)
+"""
+
+
+def left_running(program: tuple[str, str], folder: Path, what: str) -> Job:
+    """A job as the library of a killed page has it, with its process."""
     (folder / "job").mkdir()
-    process = subprocess.Popen([*program, what, str(folder / "job"), "--json"],
-                               stdout=subprocess.PIPE)  # fmt: skip
-    assert process.stdout is not None
-    process.stdout.readline()  # its handler of signals is there
-    began = psutil.Process(process.pid).create_time()
+    command = [*program, what, str(folder / "job"), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", ORPHAN, *command], capture_output=True, text=True, check=True
+    )
+    number = int(done.stdout)
+    began = psutil.Process(number).create_time()
     kept = Job(job_id="1", owner="me", folder=folder / "job", state="running",
-               process_id=process.pid, process_began=began)  # fmt: skip
-    return Job.model_validate(kept.model_dump()), process
+               process_id=number, process_began=began)  # fmt: skip
+    return Job.model_validate(kept.model_dump())
+
+
+def runs(job: Job) -> bool:
+    try:
+        return psutil.Process(job.process_id).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.parametrize("what", ["gated", "deaf"])
 def test_the_command_of_a_killed_page_is_ended(program, tmp_path, monkeypatch, what):
-    monkeypatch.setattr("vidrestore.web.queue.PATIENCE_SECONDS", 0.5)
-    job, process = left_running(program, tmp_path, what)
-    with process:
-        waiting = threading.Thread(target=process.wait)  # as the system does for an orphan
-        waiting.start()
-        end_left(job)
-        waiting.join()
-        assert process.returncode == (130 if what == "gated" else -signal.SIGKILL)
+    monkeypatch.setattr("vidrestore.web.queue.PATIENCE_SECONDS", 20 if what == "gated" else 0.3)
+    job = left_running(program, tmp_path, what)
+    assert runs(job)
+    end_left(job)
+    assert not runs(job)
 
 
 def test_a_process_that_has_got_the_same_number_is_not_ended(program, tmp_path):
-    job, process = left_running(program, tmp_path, "gated")
-    with process:
-        job.process_began -= 3600
-        end_left(job)
-        assert process.poll() is None
-        process.kill()
-        process.wait()
-        job.process_began += 3600
-        end_left(job)  # which is gone
+    job = left_running(program, tmp_path, "gated")
+    job.process_began -= 3600
+    end_left(job)
+    assert runs(job)
+    job.process_began += 3600
+    end_left(job)
+    assert not runs(job)
+    end_left(job)  # which is gone
     job.process_id = None
     end_left(job)
 

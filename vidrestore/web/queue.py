@@ -48,6 +48,7 @@ PATIENCE_SECONDS = 20.0
 
 _LONGEST_LINE = 2**26  # the last line for a long film is long
 _LINES_KEPT = 100
+_POLL_SECONDS = 0.05
 _PYTHON_ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b(:|$)")
 # The clock may be set while a process runs, which moves the time of its start.
 _SAME_START_SECONDS = 2.0
@@ -413,11 +414,29 @@ def end_left(job: Job) -> None:
         family = [process, *process.children(recursive=True)]
         _log.info("ending process %d, which an earlier page started", job.process_id)
         process.terminate()
-        _, alive = psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
-        for each in alive:
+        for each in _alive_after(family, PATIENCE_SECONDS):
             with logged(psutil.Error):
                 each.kill()
-        psutil.wait_procs(alive, timeout=PATIENCE_SECONDS)
+        _alive_after(family, PATIENCE_SECONDS)
+
+
+def _alive_after(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait for the end of processes; return those that still run after a time.
+
+    A process that has ended stays as a zombie where no other process waits for it.
+    """
+
+    def is_alive(process: psutil.Process) -> bool:
+        with logged(psutil.Error):
+            return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+        return False
+
+    deadline = time.monotonic() + seconds
+    while alive := [process for process in processes if is_alive(process)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_POLL_SECONDS)
+    return alive
 
 
 def _end(process: asyncio.subprocess.Process) -> None:
