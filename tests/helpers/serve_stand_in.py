@@ -5,9 +5,12 @@ import sys
 from pathlib import Path
 
 from vidrestore.cli import main
+from vidrestore.common.interruption import Interruption
 from vidrestore.web import server
 
 if __name__ == "__main__":
     stand_in = (sys.executable, str(Path(__file__).with_name("stand_in_command.py")))
     server.ServerOptions = functools.partial(server.ServerOptions, command=stand_in)
-    main(["ui", *sys.argv[1:]])
+    interruption = Interruption()
+    interruption.install()
+    main(["ui", *sys.argv[1:]], interruption)

@@ -187,6 +187,8 @@ class Service:
                 job.state = "done"
             if job.is_unwanted:
                 self._drop(job)
+        for each in self.library.restorations.values():
+            _look_at_restoration(each)
         if running:
             self.library.changed()
             self.library.save()
