@@ -161,6 +161,7 @@ class Job(BaseModel):
                 case DownloadProgress(stage, done, total):
                     self._set_progress(stage, "bytes", done, total)
                 case Notice(message):
+                    _log.info("%s", message)  # the page shows only some notices
                     self.notices.append(message)
                 case Failure() if event.kind != "interrupted":
                     self._set_failure(event)

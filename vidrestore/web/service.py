@@ -20,7 +20,7 @@ from vidrestore.common.files import remove_tree
 from vidrestore.common.handled import log_handled, logged
 from vidrestore.common.system import usable_cores
 from vidrestore.models.weights import search_folders
-from vidrestore.web import commands, targets
+from vidrestore.web import commands, targets, wording
 from vidrestore.web.choices import (
     HOLDS_ALL,
     LOSSLESS,
@@ -245,6 +245,8 @@ class Service:
         if job.state == "done" and not job.is_unwanted:
             self.library.keep_outcome(job)
             self._on_done(kind, job, owner)
+        if job.state == "failed" and wording.error(job.message) == wording.UNEXPLAINED:
+            _log.warning("%s", job.message)
         if job.is_over:
             self._must_measure.add(job.folder)
             self.lists["estimate"].wake()

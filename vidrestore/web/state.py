@@ -67,7 +67,7 @@ def weights(service: Service) -> list[dict[str, Any]]:
     return found
 
 
-def _job(job: Job) -> dict[str, Any]:
+def _job(job: Job, *paths: Path) -> dict[str, Any]:
     """Return the state of a job, with its error in people's words."""
     share = None
     if job.state == "running" and job.progress is not None:
@@ -76,8 +76,12 @@ def _job(job: Job) -> dict[str, Any]:
         "state": job.state,
         "text": wording.progress(job),
         "share": share,
-        "error": wording.error(job.message) if job.state == "failed" else None,
+        "error": _error(job, *paths),
     }
+
+
+def _error(job: Job, *paths: Path) -> str | None:
+    return wording.error(job.message, (*paths, job.folder)) if job.state == "failed" else None
 
 
 def _video(service: Service, video: Video) -> dict[str, Any]:
@@ -95,12 +99,12 @@ def _video(service: Service, video: Video) -> dict[str, Any]:
         "place_shown": None if video.upload else shown_path(video.path.parent),
         "choices": video.choices.model_dump(),
         "names": {str(person): name for person, name in video.own_names.items()},
-        "analysis": _job(video.analysis) if video.analysis else None,
+        "analysis": _job(video.analysis, video.path) if video.analysis else None,
         "found": found,
         "estimate": _estimate(service, video, analysis),
         "moment": _moment(video),
         "source": source,
-        "proxy": _proxy(video.proxy, f"/media/proxy/{video.id}"),
+        "proxy": _proxy(video.proxy, f"/media/proxy/{video.id}", video.path),
         "thumbnail": _thumbnail(video, analysis),
         "target": {
             "shown": str(Path(shown_path(target.parent), target.name)) if service.is_local
@@ -170,8 +174,7 @@ def _estimate(
     if job is None:
         return shown
     shown["state"] = job.state
-    if job.state == "failed":
-        shown["error"] = wording.error(job.message)
+    shown["error"] = _error(job, video.path)
     measured = job.outcome.get("analysis", {}).get("estimate") if job.state == "done" else None
     if isinstance(measured, str):
         return shown | {"error": wording.error(measured)}
@@ -256,22 +259,23 @@ def _moment(video: Video) -> dict[str, Any] | None:
         "before": f"{address}/before?v={job.job_id}" if is_done else None,
         "after": f"{address}/after?v={job.job_id}" if is_done else None,
         "faces": preview.get("faces") if isinstance(preview, Mapping) else None,
-        "notes": wording.notes(job.notices),
-        "error": wording.error(job.message) if job.state == "failed" else None,
+        "notes": wording.notes(job.notices, (video.path, job.folder)),
+        "error": _error(job, video.path),
     }
 
 
-def _proxy(job: Job | None, address: str) -> dict[str, Any] | None:
+def _proxy(job: Job | None, address: str, path: Path) -> dict[str, Any] | None:
     if job is None:
         return None
-    shown = _job(job)
+    shown = _job(job, path)
     return shown | {"url": f"{address}?v={job.job_id}" if job.state == "done" else None}
 
 
 def _restoration(service: Service, each: Restoration) -> dict[str, Any]:
     job = each.job
     is_done, is_there = job.state == "done", each.result_bytes is not None
-    shown = _job(job)
+    paths = (each.source, each.target, job.folder)
+    shown = _job(job, *paths)
     summary = job.outcome.get("summary", {})
     summary = summary if isinstance(summary, Mapping) else {}
     if is_done:
@@ -291,13 +295,13 @@ def _restoration(service: Service, each: Restoration) -> dict[str, Any]:
         "source_name": printable(each.source.name),
         **shown,
         "seconds_left": seconds_left,
-        "notes": wording.notes([*job.notices, *summary.get("warnings", ())]),
+        "notes": wording.notes([*job.notices, *summary.get("warnings", ())], paths),
         "settings_shown": each.settings_shown,
         "live": live if job.state in ("running", "pausing", "paused") else None,
         "thumbnail": thumbnail,
         "bytes": each.result_bytes,
         "result": f"/media/result/{each.id}?v={job.job_id}" if is_there else None,
-        "result_proxy": _proxy(each.proxy, f"/media/result-proxy/{each.id}"),
+        "result_proxy": _proxy(each.proxy, f"/media/result-proxy/{each.id}", each.target),
         "report": f"/media/report/{each.id}" if has_report else None,
         "source": f"/media/restored-source/{each.id}" if each.is_source_there else None,
         "source_proxy": _source_proxy(each, video),
@@ -311,5 +315,5 @@ def _restoration(service: Service, each: Restoration) -> dict[str, Any]:
 def _source_proxy(each: Restoration, video: Video | None) -> dict[str, Any] | None:
     """Return the copy of the source; that of the open video if there is one."""
     if each.source_proxy is None and video is not None and video.path == each.source:
-        return _proxy(video.proxy, f"/media/proxy/{video.id}")
-    return _proxy(each.source_proxy, f"/media/restored-source-proxy/{each.id}")
+        return _proxy(video.proxy, f"/media/proxy/{video.id}", video.path)
+    return _proxy(each.source_proxy, f"/media/restored-source-proxy/{each.id}", each.source)

@@ -6,7 +6,6 @@ page has none of these, so such parts of a message stay in the log.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,14 +16,14 @@ from vidrestore.common.errors import UsageError
 from vidrestore.common.quoting import printable
 from vidrestore.common.timecode import time_text
 from vidrestore.web.choices import NO_PROFILE, Choices, Offer, title_of, weight_title
+from vidrestore.web.queue import DEFECT as _COMMAND_DEFECT
 from vidrestore.web.queue import Job
 
 DEFECT = "vidrestore stopped because of an error of its own; the terminal that runs it shows more."
 GONE = "This is no longer here; load the page again."
 NOT_OFFERED = "The page does not offer this value; load the page again and choose another."
+UNEXPLAINED = "This did not work; the terminal that runs vidrestore shows why."
 NO_VIDEO_HERE = "The file is no longer there, or its disk is not connected."
-
-_log = logging.getLogger("vidrestore")
 
 
 class RefusedError(UsageError):
@@ -59,46 +58,48 @@ _STATES = {
     "paused": "Paused; finished work is kept",
 }
 
-# The first pattern that matches gives the sentence. Groups of the pattern are put into it.
+# The first pattern that matches gives the sentence.
 _ERRORS: Sequence[tuple[str, str]] = (
-    (r"no space is left in (?P<path>.+?);", "The disk is full; make room, then press Continue."),
-    (r"No space left|[Dd]isk quota", "The disk is full; make room, then press Continue."),
-    (r"there is not enough memory|needs more memory|does not fit into the memory|short of memory",
+    (r"no space is left|[Nn]o space left|[Dd]isk quota",
+     "The disk is full; make room, then press Continue."),
+    (r"there is not enough memory|needs more memory|does not fit into the memory|out of memory",
      "There is not enough memory; close other programs, or choose a smaller network."),
+    (r"ended the work \(",
+     "Another program ended the work; the computer may be short of memory."),
+    (r"cannot be read as video|has no video stream|cannot decode the video",
+     "There is no video in this file, or it is damaged."),
+    (r"cannot be read: .*(permission|not permitted)", "You may not read this file."),
     (r"does not exist", "A file is no longer there, or its disk is not connected."),
     (r"is empty; copy it again", "The file is empty; copy it again from where it came from."),
-    (r"exists already", "There is a file of this name already; choose another name."),
+    (r"exists? already", "There is a file of this name already; choose another name."),
     (r"leaves no person to restore|no person's eyes are|there is no (person|people)",
      "Nobody is left to restore; choose more people or smaller faces."),
-    (r"changed (meanwhile|during its analysis|in the meantime)|first pass",
+    (r"changed (meanwhile|during its analysis|in the meantime)|first pass|of its analysis; the",
      "The file changed while vidrestore read it; wait until it is copied whole, then try again."),
-    (r"holds no video|no video stream|there is no video|not a video|Invalid data|cannot be read as",
-     "There is no video in this file, or it is damaged."),
-    (r"no frame of .* lies in the part", "The part that you chose has no frame; choose another."),
-    (r"downloads are switched off|is in none of",
-     "A file that this needs is not here; download it under More, or choose another way."),
-    (r"could not be fetched", "The download failed; check the connection, then try again."),
-    (r"cannot be written to|Permission denied|permission denied|[Rr]ead-only",
-     "The folder of the result cannot be written to; choose another one."),
-    (r"another run", "Another vidrestore works on this file; wait until it is done."),
+    (r"no frame of .* lies in the part|the part from .* is empty",
+     "The part that you chose has no frame; choose another."),
     (r"has no picture at", "The video has no picture there; choose an earlier moment."),
-    (r"time cannot be estimated without the weights (?P<weights>[\w-]+)",
-     "The time is known once {weights} is downloaded."),
-    (r"ended the work \((?P<signal>\w+)\)",
-     "Another program ended the work; the computer may be short of memory."),
+    (r"downloads are switched off|is in none of",
+     "Something that this needs is not here; download it under More, or choose another way."),
+    (r"could not be fetched", "The download failed; check the connection, then try again."),
+    (r"cannot be written|[Pp]ermission denied|[Rr]ead-only",
+     "The folder of the result cannot be written to; choose another one."),
+    (r"another run|held by", "Another vidrestore works on this file; wait until it is done."),
+    (r"is the input itself", "The result would replace the video; choose another name."),
 )  # fmt: skip
 
 # What only a user of the terminal understands.
 _OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
-_SETTING = re.compile(r"\b[a-z]+(_[a-z]+)*\.[a-z][a-z_0-9]*\b(?!\w)")
-_FILE_NAME = re.compile(r"\.(mp4|mov|mkv|m4v|avi|png|jpe?g|tiff?|webm|webp|mpe?g|vob|dv|ts|toml)$")
+_DOTTED = re.compile(r"\b[a-z_]+(\.[a-z_0-9]+)+\b")
+_FILE_NAME = re.compile(r"\.(mp4|mov|mkv|m4v|avi|png|jpe?g|tiff?|webm|webp|mpe?g|vob|dv|ts|mxf)$")
 _PATH = re.compile(r"(?<![\w/])(?:[A-Za-z]:[\\/]|/|~/|\\\\)[^\s;,:'\"()]*[^\s;,:'\".()]")
 _WORDS = re.compile(
-    r"\b(cache_key|ONNX|onnxruntime|OpenVINO|openvino|torch|Triton|CUDA|tensor|state dict|sha256|"
-    r"initializers?|remux|traceback|stderr|JSON|TOML|pickle|float\d+|bfloat16|vidrestore "
-    r"(weights|analyze|restore|preview|doctor)|the command|pip install|template|denoising|"
-    r"recognizer|embedding|landmarks?|pixel format|cache|analysis of an earlier run|"
-    r"the report is in|SIG[A-Z]+|status \d+)\b"
+    r"\b(cache|cache_key|CLI|command|config|CUDA|denoising|doctor|embeddings?|encode[rd]? with|"
+    r"exact network|failed first at|ffmpeg|initializers?|is in tape|job folder|JSON|landmarks?|"
+    r"ONNX|onnxruntime|openvino|OpenVINO|pickle|pip install|pixel format|profile file|recognizer|"
+    r"remux|sha256|SIG[A-Z]+|state dict|status \d+|segments?|stderr|streams? \d+|tensors?|template|"
+    r"the report is in|TMPDIR|TOML|torch|traceback|Traceback|Triton|earlier run|"
+    r"vidrestore (weights|analyze|restore|preview|ui)|b?float\d+|[A-Z_]{3,}=[A-Z]+)\b"
 )
 
 
@@ -109,84 +110,91 @@ def sentence(text: str) -> str:
         text: The message.
 
     Returns:
-        The sentence; the name of a file at its beginning stays as it is.
+        The sentence; the name of the program or of a file at its beginning stays as it is.
     """
     text = printable(text.strip())
-    if "." not in text.partition(" ")[0]:
+    first = text.partition(" ")[0]
+    if "." not in first and first != "vidrestore":
         text = text[:1].upper() + text[1:]
     return text if not text or text.endswith((".", "!", "?")) else f"{text}."
 
 
-def plain(message: str) -> str:
+def plain(message: str, paths: Iterable[Path] = ()) -> str:
     """Leave out of a message what only a user of the terminal understands.
 
     Args:
         message: The message of a command, one sentence.
+        paths: Paths that the message may name; people see only the names of files. Default: none;
+            then a path with a space in it is recognized up to the space.
 
     Returns:
-        The sentence of those clauses that name no option, no setting and no path; empty if there
-        is none.
+        The sentence of the first clauses that name no option, no setting and nothing technical;
+        empty if there is none.
     """
-    text = _PATH.sub(lambda found: Path(found[0]).name or found[0], printable(message))
-    clauses = text.split("; ")
+    for path in sorted({path for each in paths for path in (each, each.parent)}, key=_length):
+        if path.name:  # also where the path of something in this folder begins with it
+            known = re.escape(str(path)) + r"(?:[/\\][^\s;,:\"]*)?(?![\w-])"
+            message = re.sub(known, _last_part, message)
+    text = _PATH.sub(_last_part, printable(message))
     kept = []
-    for clause in clauses:
-        if _is_jargon(clause):
+    for clause in text.split("; "):
+        if _is_technical(clause):
             break
         kept.append(clause)
     return sentence("; ".join(kept))
 
 
-def _is_jargon(clause: str) -> bool:
-    settings = (found[0] for found in _SETTING.finditer(clause))
+def _last_part(found: re.Match[str]) -> str:
+    """Return the last part of a path of any system, in quotes."""
+    return '"' + re.split(r"[/\\]", found[0])[-1] + '"'
+
+
+def _length(path: Path) -> int:
+    return -len(str(path))
+
+
+def _is_technical(clause: str) -> bool:
+    unquoted = re.sub(r'"[^"]*"', "", clause)
+    settings = (found[0] for found in _DOTTED.finditer(unquoted))
     return bool(
-        _OPTION.search(clause)
-        or _WORDS.search(clause)
+        _OPTION.search(unquoted)
+        or _WORDS.search(unquoted)
         or any(not _FILE_NAME.search(each) for each in settings)
     )
 
 
-def notes(messages: Iterable[str]) -> list[str]:
+def notes(messages: Iterable[str], paths: Iterable[Path] = ()) -> list[str]:
     """Return the notices of a command that mean something to people.
 
     Args:
         messages: The notices.
+        paths: Paths that they may name; see `plain`.
 
     Returns:
-        Sentences, each once; notices about options, settings and libraries are only in the log.
+        Sentences, each once.
     """
-    found = []
-    for message in messages:
-        words = plain(message)
-        if words:
-            found.append(words)
-        else:
-            _log.info("not shown on the page: %s", message)
-    return list(dict.fromkeys(found))
+    known = [*paths]
+    return [*dict.fromkeys(filter(None, (plain(message, known) for message in messages)))]
 
 
-def error(message: str) -> str:
+def error(message: str, paths: Iterable[Path] = ()) -> str:
     """Say in people's words why something failed.
 
     Args:
         message: The message of the command, one sentence; empty if there is none.
+        paths: Paths that it may name; see `plain`.
 
     Returns:
-        A sentence.
+        A sentence; UNEXPLAINED if only a user of the terminal would understand the reason.
     """
-    if not message or message == DEFECT:
+    if message == _COMMAND_DEFECT:
         return DEFECT
+    if (weight := re.search(r"without the weights ([\w-]+)", message)) is not None:
+        return not_yet_known([weight[1]])
     for pattern, words in _ERRORS:
-        if (found := re.search(pattern, message)) is not None:
-            groups = {name: text or "" for name, text in found.groupdict().items()}
-            if "weights" in groups:
-                groups["weights"] = weight_title(groups["weights"])[0]
-            return words.format(**groups)
-    words = plain(message)
-    if words:
-        return words
-    _log.warning("the page shows no reason for: %s", message)
-    return "This did not work; the terminal that runs vidrestore shows why."
+        if re.search(pattern, message):
+            return words
+    return plain(message, paths) or UNEXPLAINED
 
 
 def progress(job: Job) -> str:
@@ -207,7 +215,7 @@ def progress(job: Job) -> str:
         stage = "Working"
     share = now.share
     if share is not None:
-        return f"{stage}: {100 * share:.0f} %"
+        return f"{stage}: {int(100 * share)} %"
     return stage if now.unit == "frames" else f"{stage}: {now.done / 1e6:.0f} MB"
 
 
