@@ -121,7 +121,10 @@ def served(
         assert not (page.folder / "address").exists()
         assert (folder / "blocked.log").read_text() == ""
         said = (folder / "stderr").read_text()
-        assert warning in said if warning else said == ""
+        if warning:
+            assert warning in said
+        else:
+            assert said == ""
         assert {urlsplit(url).hostname for url in page.requests} <= {"127.0.0.1"}
     finally:
         process.kill()

@@ -393,6 +393,15 @@ def test_a_failure_to_open_ends_the_page(monkeypatch):
     assert not (page_folder() / "address").exists()
 
 
+def test_a_page_that_can_run_no_commands_ends(monkeypatch):
+    async def fail(self: object) -> None:
+        raise LookupError("a defect")
+
+    monkeypatch.setattr("vidrestore.web.service.Service.work", fail)
+    with pytest.raises(LookupError, match="a defect"):
+        serve(ServerOptions("127.0.0.1", None, 1), lambda address, folder: None, never)
+
+
 def test_a_second_command_opens_the_first_page(monkeypatch, given, capsys):
     def serve_already(
         serving: ServerOptions,

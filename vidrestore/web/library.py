@@ -206,7 +206,7 @@ class Library:
         """The folders of jobs."""
         self.notices: list[str] = []
         """Sentences about the library itself, for the page."""
-        self.version = round(10 * time.time())
+        self.version = round(1000 * time.time())
         """A number that grows with each change, also from one run of the page to the next."""
         self.sizes: dict[Path, int] = {}
         """Folder of an upload or a job -> its size in bytes, when it was last measured."""

@@ -137,7 +137,8 @@ def _serve(
         library.port = port
         library.changed()
     service = _service(serving, library)
-    access = _app(service, round(serving.max_upload_gb * _GIGABYTE), port)
+    ending = _Ending()
+    access = _app(service, round(serving.max_upload_gb * _GIGABYTE), port, ending)
     host = f"[{serving.host}]" if ":" in serving.host else serving.host
     address = f"http://{host}:{port}/?token={access.token}"
     address_file = library.folder / "address"
@@ -148,13 +149,12 @@ def _serve(
             part.write_text(json.dumps({"address": address, "pid": os.getpid()}), "utf-8")
         on_ready(address, library.folder)
 
-    failures: list[BaseException] = []
     try:
         with suppress(KeyboardInterrupt):
-            _server(access, ready, failures).run(sockets=[listener])
+            _server(access, ready, ending).run(sockets=[listener])
     finally:
         address_file.unlink(missing_ok=True)
-    for failure in failures:
+    for failure in ending.failures:
         if isinstance(failure, OSError):
             raise not_written(f"the file {address_file}", library.folder, failure) from failure
         raise failure
@@ -207,7 +207,26 @@ def _service(serving: ServerOptions, library: Library) -> Service:
     )
 
 
-def _app(service: Service, longest_bytes: int, port: int) -> Access:
+class _Ending:
+    """Ends the server where a part of it has failed that it cannot do without."""
+
+    def __init__(self) -> None:
+        self.failures: list[BaseException] = []
+        self.server: uvicorn.Server | None = None
+
+    def watch(self, part: asyncio.Future[None]) -> None:
+        """End the server if a task fails."""
+        part.add_done_callback(self._look)
+
+    def _look(self, part: asyncio.Future[None]) -> None:
+        error = None if part.cancelled() else part.exception()
+        if error is not None:
+            self.failures.append(error)
+            if self.server is not None:
+                self.server.should_exit = True
+
+
+def _app(service: Service, longest_bytes: int, port: int, ending: _Ending) -> Access:
     """Return the application: the routes, behind the access control."""
     from fastapi import FastAPI
 
@@ -215,6 +234,8 @@ def _app(service: Service, longest_bytes: int, port: int) -> Access:
     async def at_work(app: FastAPI) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(service.work())]
         tasks.append(asyncio.create_task(_tidy(service.library.folder)))
+        for task in tasks:
+            ending.watch(task)
         try:
             yield
         finally:
@@ -227,9 +248,7 @@ def _app(service: Service, longest_bytes: int, port: int) -> Access:
     return Access(app, service, port=port)
 
 
-def _server(
-    access: Access, ready: Callable[[], None], failures: list[BaseException]
-) -> uvicorn.Server:
+def _server(access: Access, ready: Callable[[], None], ending: _Ending) -> uvicorn.Server:
     """Return the server, which calls `ready` once it answers; its failure ends the server."""
     import uvicorn
 
@@ -237,17 +256,20 @@ def _server(
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             loop = asyncio.get_running_loop()
-            hang_up = getattr(signal, "SIGHUP", None)
-            if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
-                loop.add_signal_handler(hang_up, self.handle_exit, signal.SIGTERM, None)
-            opening = loop.run_in_executor(None, ready)
-            opening.add_done_callback(self._opened)
+            ending.watch(loop.run_in_executor(None, ready))
 
-        def _opened(self, opening: asyncio.Future[None]) -> None:
-            error = None if opening.cancelled() else opening.exception()
-            if error is not None:
-                failures.append(error)
-                self.should_exit = True
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            # uvicorn's own raises the signals again, when the page has ended as the user asked.
+            names = ("SIGINT", "SIGTERM", "SIGHUP")
+            numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+            numbers = [each for each in numbers if signal.getsignal(each) != signal.SIG_IGN]
+            before = {each: signal.signal(each, self.handle_exit) for each in numbers}
+            try:
+                yield
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
 
     config = uvicorn.Config(
         access,
@@ -258,7 +280,8 @@ def _server(
         ws="none",
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
-    return Server(config)
+    ending.server = Server(config)
+    return ending.server
 
 
 def _made(folder: Path) -> Path:
