@@ -40,7 +40,7 @@ def option(name: str) -> str | None:
 
 def step() -> None:
     slow = STEERING / "slow"
-    time.sleep(float(slow.read_text()) if slow.exists() else 0)
+    time.sleep(float(slow.read_text() or 0) if slow.exists() else 0)
     while (STEERING / "hold").exists():
         time.sleep(0.01)
 

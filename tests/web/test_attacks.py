@@ -73,7 +73,7 @@ def victim(tmp_path: Path) -> Iterator[Path]:
 def routes() -> list[tuple[str, str]]:
     """Every route of the page and of the framework."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    Routes(None, Path(), 1).add_to(app)
+    Routes(None, Path()).add_to(app)
 
     def of(routes: object) -> Iterator[tuple[str, str]]:
         for route in routes:

@@ -193,8 +193,8 @@ def test_a_killed_page_leaves_a_command_that_the_next_page_ends_and_continues(tm
         page.process.wait()
         assert lives(process)
         assert (page.folder / "address").exists()
-    hold.unlink()
     steer(page, "slow", "0.02")
+    hold.unlink()
     with running(tmp_path) as page:
         user.page = page
         done = user.over(restoration)
@@ -262,8 +262,8 @@ def test_two_lists_of_one_page_do_not_wait_for_each_other(tmp_path):
         hold = steer(page, "hold")
         restoration = user.ordered(video)
         at_work(user, restoration)
-        hold.unlink()
         steer(page, "slow", "0.2")
+        hold.unlink()
         user.post(f"/api/videos/{video}/moment", {"at_seconds": 0.5})
         user.post(f"/api/videos/{video}/proxy")
         got = user.until(

@@ -42,6 +42,7 @@ class Desk:
             Places([self.home]),
             engine=Engine(folder / "weights", offline),
             is_local=is_local,
+            most_upload_bytes=10**6,
             command=(sys.executable, str(stand_in_command.__file__)),
         )
 
@@ -399,7 +400,7 @@ def test_a_restoration_is_ordered_with_all_choices(run):
         assert shown["text"] == "Done: 45 faces restored in 30 frames. 2 faces were left as before."
         assert shown["notes"] == ["The subtitles are lost."]
         assert shown["settings_shown"] == (
-            "Home video, gentle, strength 0.5, Anna, from 0:00 to 0:01, faster with key frames"
+            "Home video, gentle, strength 0.5, Anna, from 0:00.2 to 0:01, faster with key frames"
         )
         assert (shown["start_seconds"], shown["seconds"]) == (0.25, 0.75)
         assert shown["bytes"] == 5

@@ -208,7 +208,11 @@ def ui(
     port: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, max=65535, help="Serve the page at this port. Default: a free one."
+            metavar="N",
+            min=1,
+            max=65535,
+            show_default=False,
+            help="Serve the page at this port. Default: that of the last time, or a free one.",
         ),
     ] = None,
     no_browser: Annotated[

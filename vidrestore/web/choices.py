@@ -165,12 +165,12 @@ class Option:
     """What it does and costs, in a sentence or two."""
     missing: tuple[str, ...] = ()
     """The names of the weights that it needs and that are not here."""
+    containers: tuple[str, ...] = ()
+    """The kinds of file that a quality fits into; empty for other options."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the attributes as plain values, for JSON."""
-        return {
-            "id": self.id, "title": self.title, "text": self.text, "missing": list(self.missing),
-        }  # fmt: skip
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,9 +223,9 @@ class Offer:
 def changed(choices: Choices, change: Change) -> Choices:
     """Apply a change to choices.
 
-    A change of the profile alone also brings the profile's strength and quality. Lossless quality
-    brings the container that can hold it. People have other numbers with another profile or
-    detector, so all are chosen then.
+    A change of the profile alone also brings the profile's strength, quality and key frames.
+    Lossless quality brings the container that can hold it. People have other numbers with another
+    profile or detector, so all are chosen then.
 
     Args:
         choices: The choices so far.
@@ -262,6 +262,7 @@ def _of_profile(profile: str) -> dict[str, Any]:
         "strength": settings.paste.strength,
         "quality": quality,
         "container": HOLDS_ALL if quality == LOSSLESS else ".mp4",
+        "key_frames": settings.restore.key_frames != "off",
     }
 
 
@@ -297,7 +298,11 @@ def offer(folders: Sequence[Path], *, offline: bool) -> Offer:
         _plain(_PROFILES),
         _offered(restorers, folders, offline),
         _offered(detectors, folders, offline),
-        _plain(_QUALITIES),
+        tuple(
+            Option(name, title, text, containers=(HOLDS_ALL,) if name == LOSSLESS else fits)
+            for fits in [tuple(_CONTAINERS)]
+            for name, (title, text) in _QUALITIES.items()
+        ),
         _plain(_CONTAINERS),
     )
 

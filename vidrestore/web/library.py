@@ -95,12 +95,18 @@ class Video(Item):
     """The job that makes the loop before and after."""
     moment_seconds: float = 0
     """The moment of the loop, in seconds from the start."""
+    moment_choices: Choices | None = None
+    """What was chosen when the loop was ordered."""
     proxy: Job | None = None
     """The job that makes a copy that browsers play."""
     is_there: bool = Field(True, exclude=True)
     """Whether the file is there and has not changed."""
     target_shown: Path = Field(Path(), exclude=True)
     """Where the result goes, when this was last found out."""
+    target_folder: str | None = Field(None, exclude=True)
+    """The id of that folder in the listings; None if it is in none."""
+    target_error: str | None = Field(None, exclude=True)
+    """Why nothing can be written there, in a sentence; None if it can."""
     target_exists: bool = Field(False, exclude=True)
     """Whether there is a file where the result goes."""
 

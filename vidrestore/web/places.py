@@ -13,6 +13,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ class Places:
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         """Entries by id, in the order of their last use."""
         self._ids: dict[tuple[Path, bool], str] = {}
+        self._lock = threading.Lock()  # folders are listed in threads
 
     def roots(self) -> list[Entry]:
         """List the folders that the user named."""
@@ -180,11 +182,28 @@ class Places:
             raise RefusedError(NO_VIDEO_HERE, 404)
         return path
 
+    def entry_of(self, folder: Path) -> Entry | None:
+        """Find the entry of a folder.
+
+        Args:
+            folder: The path of the folder.
+
+        Returns:
+            The entry; None where the page may not list the folder.
+        """
+        try:
+            path = Path(os.path.realpath(folder, strict=True))
+        except OSError as error:
+            log_handled(error)
+            return None
+        return self._entry(path, is_folder=True) if self._may_show(path) else None
+
     def _resolved(self, entry_id: str, *, is_folder: bool) -> Path:
-        entry = self._entries.get(entry_id)
-        if entry is None or entry.is_folder != is_folder:
-            raise RefusedError(GONE, 404)
-        self._entries.move_to_end(entry_id)
+        with self._lock:
+            entry = self._entries.get(entry_id)
+            if entry is None or entry.is_folder != is_folder:
+                raise RefusedError(GONE, 404)
+            self._entries.move_to_end(entry_id)
         try:
             path = Path(os.path.realpath(entry.path, strict=True))
         except OSError as error:
@@ -232,6 +251,10 @@ class Places:
 
     def _entry(self, path: Path, *, is_folder: bool) -> Entry:
         """Return the entry of a path; the same one as long as it is remembered."""
+        with self._lock:
+            return self._entry_in_order(path, is_folder)
+
+    def _entry_in_order(self, path: Path, is_folder: bool) -> Entry:
         known = self._ids.get((path, is_folder))
         if known is not None:
             self._entries.move_to_end(known)

@@ -113,10 +113,9 @@ class Routes:
     Args:
         service: What the page does.
         static: The folder of the page's own files.
-        longest_bytes: The largest size of an upload, in bytes.
     """
 
-    def __init__(self, service: Service, static: Path, longest_bytes: int) -> None:
+    def __init__(self, service: Service, static: Path) -> None:
         self._service = service
         self._static = static
         self._files = {
@@ -124,7 +123,6 @@ class Routes:
             for path in static.rglob("*")
             if path.is_file() and path.suffix in _STATIC
         }
-        self._longest_bytes = longest_bytes
         self._arriving_bytes = 0
 
     def add_to(self, app: FastAPI) -> None:
@@ -226,8 +224,8 @@ class Routes:
         size = _length_of(request)
         if size is None:
             raise RefusedError("The browser did not tell the size of the file; try again.", 411)
-        if size > self._longest_bytes:
-            most = self._longest_bytes / 1e9
+        if size > self._service.most_upload_bytes:
+            most = self._service.most_upload_bytes / 1e9
             raise RefusedError(f"The file is larger than {most:g} GB, the most that is taken.", 413)
         if size == 0:
             raise RefusedError("The file is empty; copy it again from where it came from.")

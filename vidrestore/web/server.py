@@ -138,7 +138,7 @@ def _serve(
         library.changed()
     service = _service(serving, library)
     ending = _Ending()
-    access = _app(service, round(serving.max_upload_gb * _GIGABYTE), port, ending)
+    access = _app(service, port, ending)
     host = f"[{serving.host}]" if ":" in serving.host else serving.host
     address = f"http://{host}:{port}/?token={access.token}"
     address_file = library.folder / "address"
@@ -203,6 +203,7 @@ def _service(serving: ServerOptions, library: Library) -> Service:
         Places(roots, library.folder),
         engine=Engine(serving.weights, serving.offline),
         is_local=serving.is_local,
+        most_upload_bytes=round(serving.max_upload_gb * _GIGABYTE),
         command=serving.command,
     )
 
@@ -226,7 +227,7 @@ class _Ending:
                 self.server.should_exit = True
 
 
-def _app(service: Service, longest_bytes: int, port: int, ending: _Ending) -> Access:
+def _app(service: Service, port: int, ending: _Ending) -> Access:
     """Return the application: the routes, behind the access control."""
     from fastapi import FastAPI
 
@@ -244,7 +245,7 @@ def _app(service: Service, longest_bytes: int, port: int, ending: _Ending) -> Ac
             await asyncio.wait(tasks)
 
     app = FastAPI(lifespan=at_work, docs_url=None, redoc_url=None, openapi_url=None)
-    Routes(service, _STATIC, longest_bytes).add_to(app)
+    Routes(service, _STATIC).add_to(app)
     return Access(app, service, port=port)
 
 

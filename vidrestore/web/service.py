@@ -51,6 +51,8 @@ from vidrestore.web.wording import settings as settings_shown
 Kind = Literal["analysis", "estimate", "moment", "proxy", "restoration", "fetch"]
 """The kinds of jobs, each with a list of its own."""
 
+MOMENT_SECONDS = 2.0
+"""The length of the loop before and after, in seconds."""
 MOST_VIDEOS = 200
 """The largest number of videos that one visitor may have open."""
 
@@ -75,6 +77,7 @@ class Service:
         places: The folders that the page may list.
         engine: The options of all commands.
         is_local: Whether only this machine can reach the page.
+        most_upload_bytes: The largest size of an upload, in bytes.
         command: The program that does the work.
     """
 
@@ -85,12 +88,19 @@ class Service:
         *,
         engine: Engine,
         is_local: bool,
+        most_upload_bytes: int,
         command: Sequence[str] = COMMAND,
     ) -> None:
         self.library = library
+        """What the page keeps."""
         self.places = places
+        """The folders that the page may list."""
         self.engine = engine
+        """The options of all commands."""
         self.is_local = is_local
+        """Whether only this machine can reach the page."""
+        self.most_upload_bytes = most_upload_bytes
+        """The largest size of an upload, in bytes."""
         self.machine = ""
         """The machine, in words for people."""
         self.offer = self._offer()
@@ -100,6 +110,7 @@ class Service:
         self.fetches: dict[str, Job] = {}
         """Name of a weight -> the job that downloads it."""
         self.lists: dict[Kind, Jobs] = {kind: self._list(kind, command) for kind in _KINDS}
+        """The list of each kind of job."""
         self._of_job: dict[str, tuple[Kind, Any]] = {}
         """Id of a job -> its kind, and the video, restoration or name that it works for."""
         self._seen_seconds = 0.0
@@ -518,7 +529,7 @@ class Service:
         video = self.own_video(owner, video_id)
         self._check_ready(video)
         self._drop(video.moment)
-        video.moment_seconds = at_seconds
+        video.moment_seconds, video.moment_choices = at_seconds, video.choices
         video.moment = self._new("moment", video)
         self.library.changed()
 
@@ -925,7 +936,10 @@ class Service:
         await self._measure(only_new=True)
 
     def _facts(self) -> list[Any]:
-        found: list[Any] = [(v.is_there, v.target_exists) for v in self.library.videos.values()]
+        found: list[Any] = [
+            (each.is_there, each.target_shown, each.target_error, each.target_exists)
+            for each in self.library.videos.values()
+        ]
         for each in self.library.restorations.values():
             found.append((each.result_bytes, each.is_source_there))
         return found
@@ -933,6 +947,11 @@ class Service:
     def _look_at_video(self, video: Video) -> None:
         video.is_there = _is_same(video.path, video.bytes, video.modified_ns)
         video.target_shown = self.target(video)
+        if self.is_local:
+            folder = video.target_shown.parent
+            entry = self.places.entry_of(folder)
+            video.target_folder = None if entry is None else entry.id
+            video.target_error = targets.problem_of(folder)
         video.target_exists = self.is_local and os.path.lexists(video.target_shown)
 
     async def _measure(self, *, only_new: bool = False) -> None:
@@ -1001,6 +1020,13 @@ class Service:
         """Tell whether a command runs or waits for a visitor."""
         items = self.library.items(owner)
         return any(not job.is_over for each in items for job in each.jobs())
+
+    def is_needed(self, video: Video) -> bool:
+        """Tell whether an unfinished restoration needs the file of a video."""
+        return any(
+            each.is_unfinished and each.source == video.path
+            for each in self.library.restorations.values()
+        )
 
     def unfinished(self) -> int:
         """Count the restorations that the next page continues."""

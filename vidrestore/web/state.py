@@ -13,7 +13,7 @@ from vidrestore.web.choices import Choices, known_weights, weight_title
 from vidrestore.web.library import Restoration, Video
 from vidrestore.web.places import shown_path
 from vidrestore.web.queue import Job
-from vidrestore.web.service import Service, analysis_of, estimate_key
+from vidrestore.web.service import MOMENT_SECONDS, Service, analysis_of, estimate_key
 
 
 def state(service: Service, owner: str) -> dict[str, Any]:
@@ -34,6 +34,7 @@ def state(service: Service, owner: str) -> dict[str, Any]:
         "keep_days": library.keep_days,
         "space_bytes": service.space_bytes(owner),
         "offline": service.engine.offline,
+        "most_upload_bytes": service.most_upload_bytes,
         "notices": [*library.notices],
         "profiles": [option.as_dict() for option in offer.profiles],
         "restorers": [option.as_dict() for option in offer.restorers],
@@ -96,6 +97,7 @@ def _video(service: Service, video: Video) -> dict[str, Any]:
         "is_upload": video.upload is not None,
         "is_picture": video.is_picture,
         "is_there": video.is_there,
+        "is_needed": service.is_needed(video),
         "place_shown": None if video.upload else shown_path(video.path.parent),
         "choices": video.choices.model_dump(),
         "names": {str(person): name for person, name in video.own_names.items()},
@@ -109,7 +111,10 @@ def _video(service: Service, video: Video) -> dict[str, Any]:
         "target": {
             "shown": str(Path(shown_path(target.parent), target.name)) if service.is_local
             else target.name,
+            "folder_shown": shown_path(target.parent) if service.is_local else None,
+            "folder": video.target_folder,
             "name": target.name,
+            "error": video.target_error,
             "exists": video.target_exists,
         },
     }  # fmt: skip
@@ -255,13 +260,23 @@ def _moment(video: Video) -> dict[str, Any] | None:
     return {
         "state": job.state,
         "text": wording.progress(job),
+        "share": job.progress.share if job.state == "running" and job.progress else None,
         "at_seconds": video.moment_seconds,
+        "seconds": MOMENT_SECONDS,
+        "is_current": _is_current(video),
         "before": f"{address}/before?v={job.job_id}" if is_done else None,
         "after": f"{address}/after?v={job.job_id}" if is_done else None,
         "faces": preview.get("faces") if isinstance(preview, Mapping) else None,
         "notes": wording.notes(job.notices, (video.path, job.folder)),
         "error": _error(job, video.path),
     }
+
+
+def _is_current(video: Video) -> bool:
+    """Whether nothing that shapes the picture was changed since the loop was ordered."""
+    made, now = video.moment_choices, video.choices
+    names = ("profile", "restorer", "detector", "people", "strength", "least_eye_px")
+    return made is not None and all(getattr(made, name) == getattr(now, name) for name in names)
 
 
 def _proxy(job: Job | None, address: str, path: Path) -> dict[str, Any] | None:
@@ -307,6 +322,7 @@ def _restoration(service: Service, each: Restoration) -> dict[str, Any]:
         "source_proxy": _source_proxy(each, video),
         "seconds": each.seconds,
         "start_seconds": each.choices.start_seconds or 0,
+        "can_continue": job.state in ("paused", "failed"),
         "can_show": service.is_local and is_there,
         "is_in_library": service.is_in_library(each),
     }

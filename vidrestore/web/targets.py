@@ -133,6 +133,24 @@ def videos_folder() -> Path:
     return platformdirs.user_videos_path().absolute()
 
 
+def problem_of(folder: Path) -> str | None:
+    """Find out why a result cannot be written into a folder.
+
+    Args:
+        folder: The folder; that of the user's videos may be missing.
+
+    Returns:
+        A sentence; None if it can be written.
+    """
+    if folder == videos_folder():  # which is made where it is missing
+        folder = next((each for each in (folder, *folder.parents) if each.exists()), folder)
+    if not folder.is_dir():
+        return "The folder of the result is no longer there; choose another one."
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return "The folder of the result cannot be written to; choose another one."
+    return None
+
+
 def check_folder(folder: Path) -> None:
     """Check that a result can be written into a folder; the user's folder of videos is made.
 
@@ -142,14 +160,15 @@ def check_folder(folder: Path) -> None:
     Raises:
         RefusedError: It cannot be written to.
     """
-    try:
-        if folder == videos_folder():
+    problem = problem_of(folder)
+    if problem is None and folder == videos_folder():
+        try:
             folder.mkdir(parents=True, exist_ok=True)
-        if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
-            return
-    except OSError as error:
-        log_handled(error)
-    raise RefusedError("The folder of the result cannot be written to; choose another one.", 409)
+        except OSError as error:
+            log_handled(error)
+            problem = "The folder of your videos cannot be made; choose another one."
+    if problem is not None:
+        raise RefusedError(problem, 409)
 
 
 def check_not_a_source(target: Path, sources: Collection[Path]) -> None:

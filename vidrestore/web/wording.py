@@ -279,9 +279,8 @@ def settings(choices: Choices, offer: Offer, names: Mapping[int, str]) -> str:
     if choices.least_eye_px:
         parts.append(f"eyes at least {choices.least_eye_px:.0f} pixels apart")
     if choices.start_seconds is not None or choices.end_seconds is not None:
-        first = time_text(choices.start_seconds or 0, 0, short=True)
-        end = choices.end_seconds
-        last = "the end" if end is None else time_text(end, 0, short=True)
+        first = _time(choices.start_seconds or 0)
+        last = "the end" if choices.end_seconds is None else _time(choices.end_seconds)
         parts.append(f"from {first} to {last}")
     if choices.key_frames:
         parts.append("faster with key frames")
@@ -299,6 +298,12 @@ def not_yet_known(weights: Sequence[str]) -> str:
     """
     titles = " and ".join(weight_title(name)[0] for name in weights)
     return f"The time is known once {titles} {'is' if len(weights) == 1 else 'are'} downloaded."
+
+
+def _time(seconds: float) -> str:
+    """Return a time with tenths of a second, unless these are 0."""
+    text = time_text(seconds, 1, short=True)
+    return text.removesuffix(".0")
 
 
 def _count(people: Sequence[int]) -> str:
