@@ -126,7 +126,8 @@ class Done:
     """The command has succeeded; this is its last line."""
 
     name: str
-    """The name of the result: summary, files, analysis, preview, comparison, evaluation or weight."""
+    """The name of the result: summary, files, analysis, preview, comparison, evaluation or weight.
+    """
     result: Any
     """The result, as values that JSON can hold."""
 
