@@ -30,8 +30,9 @@ ALLOWED = {
     ("models/gpen/inference.py", "_workspace"): "pops from a list that another thread may empty",
     ("common/interruption.py", "_note"): "ends the process at once, from a handler of a signal",
     ("web/queue.py", "work"): "puts the reason on the page",
-    ("web/server.py", "serve"): "ends the page, as the user asked",
-    ("web/server.py", "upload"): "answers the browser with the reason",
+    ("web/library.py", "_read"): "sets the damaged file aside, which says so",
+    ("web/library.py", "save"): "puts the reason on the page",
+    ("web/server.py", "_serve"): "ends the page, as the user asked",
     ("common/threads.py", "run"): "hands the error on to the thread that waits for it",
     ("common/threads.py", "_settle"): "hands the error on to the thread that waits for it",
 }

@@ -1,5 +1,6 @@
 """`vidrestore weights fetch, verify, convert, try`: what they say, and what they leave behind."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -126,6 +127,23 @@ def test_fetch_says_where_it_is_and_the_licence(
     again = command("fetch", "net", "--weights", tmp_path / "w")
     assert again.out.startswith(f"net is here already: {path}\n")
     assert len(server.asked) == 1
+
+
+def test_fetch_tells_a_program_how_far_it_is(
+    command: Command, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_table(monkeypatch, net(server.serve("/net", CONTENT)))
+    path = tmp_path / "w" / "net.onnx"
+    done = {"event": "done", "weight": {"name": "net", "path": str(path), "license": LICENCE}}
+    for is_here in (False, True):
+        result = command("fetch", "net", "--weights", tmp_path / "w", "--json")
+        *progress, last = [json.loads(line) for line in result.out.splitlines()]
+        assert last == done
+        assert bool(progress) != is_here
+        assert {(each["event"], each["stage"]) for each in progress} <= {("progress", "fetch net")}
+    monkeypatch.setattr(weights, "load_table", dict)
+    failed = command("fetch", "absent", "--json")
+    assert json.loads(failed.out)["event"] == "error"
 
 
 def test_fetch_goes_on_where_it_broke(

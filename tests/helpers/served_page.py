@@ -1,5 +1,6 @@
 """The local page as the command serves it, with every way out blocked."""
 
+import json
 import os
 import signal
 import subprocess
@@ -41,8 +42,9 @@ class Served:
     entry: str
     """As the terminal shows it."""
     process: subprocess.Popen[str]
-    cache: Path
-    log: Path
+    home: Path
+    steering: Path
+    """What the stand-in for the commands obeys; see `stand_in_command`."""
     requests: list[str] = field(default_factory=list)
     """Of all browsers."""
 
@@ -51,14 +53,24 @@ class Served:
         """Without the token."""
         return self.entry.partition("/?")[0]
 
-    def left(self) -> list[str]:
-        """Work folders of pages."""
-        return [path.name for path in (self.cache / "vidrestore/ui").iterdir() if path.is_dir()]
+    @property
+    def folder(self) -> Path:
+        """What the page keeps."""
+        return self.home / "data/vidrestore/ui"
+
+    def commands(self) -> list[list[str]]:
+        """The arguments of every command that the stand-in got."""
+        log = self.steering / "log"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+    def end(self, number: int = signal.SIGINT) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(SECONDS)
 
 
 def shut_in(folder: Path) -> dict[str, str]:
     """The environment of a process that reaches no other machine; what it tried is in a log."""
-    (folder / "blocker").mkdir()
+    (folder / "blocker").mkdir(exist_ok=True)
     (folder / "blocker" / "sitecustomize.py").write_text(BLOCKED)
     (folder / "blocked.log").touch()
     paths = [str(folder / "blocker"), str(Path(__file__).parents[2])]
@@ -66,28 +78,56 @@ def shut_in(folder: Path) -> dict[str, str]:
     return os.environ | own
 
 
+def environment_of(folder: Path) -> dict[str, str]:
+    """The environment of a page whose user has a home of his own below `folder`."""
+    home = folder / "home"
+    (home / "Videos").mkdir(parents=True, exist_ok=True)
+    (folder / "steering").mkdir(exist_ok=True)
+    own = {"HOME": home, "XDG_DATA_HOME": home / "data", "XDG_CACHE_HOME": home / "cache",
+           "XDG_CONFIG_HOME": home / "config", "STAND_IN": folder / "steering"}  # fmt: skip
+    return shut_in(folder) | {name: str(path) for name, path in own.items()}
+
+
+def started(folder: Path, *options: str, is_real: bool = False) -> Served:
+    """Begin to serve; with `is_real` the commands do what they say. Its end is the caller's."""
+    program = ["-m", "vidrestore", "ui"] if is_real else [
+        str(Path(__file__).with_name("serve_stand_in.py"))]  # fmt: skip
+    with (folder / "stderr").open("a") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, *program, "--no-browser", *options],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=environment_of(folder),
+            text=True,
+        )
+    assert process.stdout is not None
+    said = process.stdout.readline()
+    assert said.startswith("The page is at "), (folder / "stderr").read_text()
+    entry = said.split()[4].rstrip(";")
+    return Served(entry, process, folder / "home", folder / "steering")
+
+
 @contextmanager
-def served(folder: Path, *options: str) -> Iterator[Served]:
-    """The page, served by the command; its end must leave nothing behind."""
-    cache, log = folder / "cache", folder / "blocked.log"
-    environment = shut_in(folder) | {"XDG_CACHE_HOME": str(cache)}
-    command = [sys.executable, "-m", "vidrestore", "ui", "--no-browser", *options]
-    with (
-        (folder / "stderr").open("w+") as stderr,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=stderr, env=environment, text=True
-        ) as process,
-    ):
-        try:
-            assert process.stdout is not None
-            said = process.stdout.readline()
-            page = Served(said.split()[4].rstrip(";"), process, cache, log)
-            yield page
-            process.send_signal(signal.SIGINT)
-            assert process.wait(SECONDS) == 0
-            assert page.left() == []
-            assert log.read_text() == ""
-            assert (folder / "stderr").read_text() == ""
-            assert {urlsplit(url).hostname for url in page.requests} <= {"127.0.0.1"}
-        finally:
-            process.kill()
+def served(
+    folder: Path, *options: str, is_real: bool = False, warning: str = ""
+) -> Iterator[Served]:
+    """The page, served by the command; it says nothing on stderr but `warning`, and asks no
+    other machine."""
+    page = started(folder, *options, is_real=is_real)
+    process = page.process
+    try:
+        yield page
+        assert page.end() == 0
+        assert not (page.folder / "address").exists()
+        assert (folder / "blocked.log").read_text() == ""
+        said = (folder / "stderr").read_text()
+        if warning:
+            assert warning in said
+        else:
+            assert said == ""
+        assert {urlsplit(url).hostname for url in page.requests} <= {"127.0.0.1"}
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()

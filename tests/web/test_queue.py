@@ -1,15 +1,20 @@
 """Commands as jobs: their order, what they say, how they are stopped, and what stays behind."""
 
 import asyncio
+import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 
-from vidrestore.web.queue import Job, Jobs, StageProgress
-from vidrestore.web.session import Session
+from vidrestore.common.errors import OutputError
+from vidrestore.web.queue import Job, Jobs, StageProgress, end_left
 
 # Speaks as `vidrestore --json` does. It is told what to do by its first argument, and in which
 # folder; a gate is a file there that the test makes when the command may go on.
@@ -58,6 +63,7 @@ try:
         sys.exit(1)
     elif what == "strange":
         say(event="progress", stage="restore")
+        say(event="progress", stage="restore", frame="1", frames=[])
         say(event="notice")
         say(event="error")
         sys.exit(1)
@@ -78,28 +84,65 @@ except KeyboardInterrupt:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[[Callable[[Jobs], Awaitable[None]]], None]:
-    """Gives a list of jobs, at work, to a test; nothing may be left running after it."""
-    program = tmp_path / "command.py"
-    program.write_text(COMMAND)
+def program(tmp_path: Path) -> tuple[str, str]:
+    path = tmp_path / "command.py"
+    path.write_text(COMMAND)
+    return sys.executable, str(path)
 
-    async def at_work(test: Callable[[Jobs], Awaitable[None]]) -> None:
-        jobs = Jobs(tmp_path / "jobs", (sys.executable, str(program)))
-        work = asyncio.create_task(jobs.work())
+
+@dataclass
+class List:
+    """A list of jobs, and what the page hears of them."""
+
+    jobs: Jobs
+    folder: Path
+    told: list[tuple[str, bool]] = field(default_factory=list)
+    gone: list[Job] = field(default_factory=list)
+    what: dict[Job, str] = field(default_factory=dict)
+
+    def add(self, what: str) -> Job:
+        number = len(self.what)
+        job = Job(job_id=str(number), owner="me", folder=self.folder / f"job{number}")
+        job.folder.mkdir(parents=True)
+        self.what[job] = what
+        return self.jobs.add(job)
+
+
+def list_of(program: tuple[str, str], folder: Path, **more: object) -> List:
+    def arguments(job: Job) -> tuple[str, str]:
+        if own.what[job] == "refused":
+            raise OutputError("the folder is gone")
+        return own.what[job], str(job.folder)
+
+    jobs = Jobs(
+        arguments,
+        program,
+        on_change=lambda job, has_new_state: own.told.append((job.state, has_new_state)),
+        on_gone=lambda job: own.gone.append(job),
+        **more,
+    )
+    own = List(jobs, folder)
+    return own
+
+
+@pytest.fixture
+def run(program, tmp_path: Path) -> Callable[[Callable[[List], Awaitable[None]]], None]:
+    """Gives a list of jobs, at work, to a test; nothing may be left running after it."""
+
+    async def at_work(test: Callable[[List], Awaitable[None]]) -> None:
+        own = list_of(program, tmp_path / "jobs")
+        work = asyncio.create_task(own.jobs.work())
         try:
             async with asyncio.timeout(20):
-                await test(jobs)
+                await test(own)
             assert not work.done(), "the list no longer works"
         finally:
             work.cancel()
             await asyncio.wait([work])
-        assert all(job.process is None for job in jobs.jobs)
+        assert all(job.process is None for job in own.jobs.jobs)
+        assert all(job.process_id is None for job in own.jobs.jobs)
 
     return lambda test: asyncio.run(at_work(test))
-
-
-def add(jobs: Jobs, what: str) -> Job:
-    return jobs.add("me", Path("tape.mp4"), lambda folder: (what, str(folder)))
 
 
 def log_of(folder: Path) -> list[str]:
@@ -116,14 +159,14 @@ def at_gate(job: Job) -> bool:
 
 
 def test_one_runs_and_the_others_wait_in_their_order(run, tmp_path):
-    async def test(jobs):
-        first, second, third = add(jobs, "gated"), add(jobs, "fetch"), add(jobs, "fetch")
+    async def test(own):
+        first, second, third = own.add("gated"), own.add("fetch"), own.add("fetch")
         await until(lambda: at_gate(first))
-        assert [job.state for job in jobs.jobs] == ["running", "waiting", "waiting"]
+        assert [job.state for job in own.jobs.jobs] == ["running", "waiting", "waiting"]
         assert (first.progress.stage, first.progress.total) == ("restore", 4)
         (first.folder / "open").touch()
         await until(lambda: third.is_over)
-        assert [job.state for job in jobs.jobs] == ["done"] * 3
+        assert [job.state for job in own.jobs.jobs] == ["done"] * 3
         assert first.notices == ["a word by the way"]
         assert first.outcome["summary"] == {"frames": 4}
         assert (second.progress.unit, second.progress.done, second.progress.total) == (
@@ -150,8 +193,8 @@ def test_one_runs_and_the_others_wait_in_their_order(run, tmp_path):
     ],
 )
 def test_a_failure_is_one_sentence_and_the_next_one_runs(run, what, message):
-    async def test(jobs):
-        failed, after = add(jobs, what), add(jobs, "fetch")
+    async def test(own):
+        failed, after = own.add(what), own.add("fetch")
         await until(lambda: after.is_over)
         assert (failed.state, after.state) == ("failed", "done")
         assert message in failed.message
@@ -162,8 +205,8 @@ def test_a_failure_is_one_sentence_and_the_next_one_runs(run, what, message):
 
 @pytest.mark.parametrize("what", ["defect", "unexpected", "strange", "nested"])
 def test_a_defect_of_a_command_is_no_python_error_on_the_page(run, what, caplog):
-    async def test(jobs):
-        failed, after = add(jobs, what), add(jobs, "fetch")
+    async def test(own):
+        failed, after = own.add(what), own.add("fetch")
         await until(lambda: after.is_over)
         assert (failed.state, after.state) == ("failed", "done")
         assert failed.message.startswith("the work ")
@@ -173,21 +216,11 @@ def test_a_defect_of_a_command_is_no_python_error_on_the_page(run, what, caplog)
     assert what == "nested" or caplog.records, "nothing says what it was"
 
 
-def test_a_visitor_finds_no_job_of_another(run):
-    async def test(jobs):
-        job = add(jobs, "fetch")
-        assert jobs.find("other", job.job_id) is None
-        assert jobs.of("other") == []
-        await until(lambda: job.is_over)
-
-    run(test)
-
-
 def test_a_command_that_cannot_be_started_is_a_failure(tmp_path):
     async def test():
-        jobs = Jobs(tmp_path, (str(tmp_path / "absent"),))
-        work = asyncio.create_task(jobs.work())
-        job = add(jobs, "gated")
+        own = list_of((str(tmp_path / "absent"), ""), tmp_path)
+        work = asyncio.create_task(own.jobs.work())
+        job = own.add("gated")
         await until(lambda: job.is_over)
         work.cancel()
         assert job.state == "failed"
@@ -198,17 +231,28 @@ def test_a_command_that_cannot_be_started_is_a_failure(tmp_path):
     asyncio.run(test())
 
 
+def test_a_job_without_arguments_is_a_failure(run):
+    async def test(own):
+        job, after = own.add("refused"), own.add("fetch")
+        await until(lambda: after.is_over)
+        assert (job.state, job.message) == ("failed", "the folder is gone")
+        assert not job.has_run
+        assert after.has_run
+
+    run(test)
+
+
 def test_what_is_stopped_goes_on_from_there_behind_the_others(run, tmp_path):
-    async def test(jobs):
-        job = add(jobs, "gated")
+    async def test(own):
+        job = own.add("gated")
         await until(lambda: at_gate(job))
-        jobs.stop(job)
-        assert job.state == "stopping"
+        own.jobs.pause(job)
+        assert job.state == "pausing"
         await until(lambda: job.is_over)
-        assert (job.state, job.message) == ("stopped", "")
-        other = add(jobs, "fetch")
-        jobs.resume(job)
-        assert jobs.jobs == [other, job]
+        assert (job.state, job.message) == ("paused", "")
+        other = own.add("fetch")
+        own.jobs.resume(job)
+        assert own.jobs.jobs == [other, job]
         await until(lambda: job.is_over)
         assert (job.state, job.progress.done) == ("done", 4)
         assert job.progress.first == 3  # two parts were there already
@@ -219,10 +263,10 @@ def test_what_is_stopped_goes_on_from_there_behind_the_others(run, tmp_path):
 
 
 def test_one_that_waits_is_stopped_without_having_run(run, tmp_path):
-    async def test(jobs):
-        first, second = add(jobs, "gated"), add(jobs, "fetch")
-        jobs.stop(second)
-        assert second.state == "stopped"
+    async def test(own):
+        first, second = own.add("gated"), own.add("fetch")
+        own.jobs.pause(second)
+        assert second.state == "paused"
         await until(lambda: at_gate(first))
         (first.folder / "open").touch()
         await until(lambda: first.is_over)
@@ -232,66 +276,164 @@ def test_one_that_waits_is_stopped_without_having_run(run, tmp_path):
 
 
 def test_one_that_does_not_listen_is_killed(run, monkeypatch):
-    monkeypatch.setattr("vidrestore.web.queue._PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("vidrestore.web.queue.PATIENCE_SECONDS", 0.2)
 
-    async def test(jobs):
-        job = add(jobs, "deaf")
+    async def test(own):
+        job = own.add("deaf")
         await until(lambda: job.progress is not None)
-        jobs.stop(job)
+        own.jobs.pause(job)
         await until(lambda: job.is_over)
-        assert job.state == "stopped"
+        assert job.state == "paused"
 
     run(test)
 
 
-def test_the_one_that_runs_ends_with_the_list(run):
+def test_the_one_that_runs_ends_with_the_list_and_waits_for_the_next_one(run):
     kept = []
 
-    async def test(jobs):
-        job = add(jobs, "gated")
+    async def test(own):
+        job, paused = own.add("gated"), own.add("gated")
+        own.jobs.pause(paused)
         await until(lambda: at_gate(job))
-        kept.append(job.process)
+        kept.extend([job, paused, job.process])
 
     run(test)
-    assert kept[0].returncode is not None
+    assert kept[2].returncode is not None
+    assert [job.state for job in kept[:2]] == ["waiting", "paused"]
 
 
-def test_both_lists_of_a_session_end_with_their_commands(tmp_path):
-    program = tmp_path / "command.py"
-    program.write_text(COMMAND)
+def test_one_that_was_being_paused_at_the_end_stays_paused(run):
+    kept = []
 
+    async def test(own):
+        job = own.add("gated")
+        await until(lambda: at_gate(job))
+        own.jobs.pause(job)
+        kept.append(job)
+
+    run(test)
+    assert kept[0].state == "paused"
+
+
+def test_what_is_removed_is_gone_once_its_command_has_ended(run):
+    async def test(own):
+        job, waits = own.add("gated"), own.add("fetch")
+        await until(lambda: at_gate(job))
+        own.jobs.remove(job)
+        assert own.gone == []
+        assert job in own.jobs.jobs  # until it has stopped
+        process = job.process
+        own.jobs.remove(waits)
+        await until(lambda: not own.jobs.jobs)
+        assert own.gone == [waits, job]
+        assert process.returncode is not None
+
+    run(test)
+
+
+def test_the_page_hears_of_each_new_state_and_of_each_event(run):
+    async def test(own):
+        job = own.add("fetch")
+        await until(lambda: job.is_over)
+        assert own.told == [
+            ("running", True),
+            ("running", False),
+            ("running", False),
+            ("done", True),
+        ]
+
+    run(test)
+
+
+def test_a_job_waits_until_it_may_start(program, tmp_path):
     async def test():
-        session = Session(tmp_path / "page", command=(sys.executable, str(program)))
-        jobs = [add(session.analyses, "gated"), add(session.restorations, "gated")]
-        work = asyncio.create_task(session.work())
-        await until(lambda: all(map(at_gate, jobs)))
-        processes = [job.process for job in jobs]
+        may = []
+        own = list_of(program, tmp_path / "jobs", may_start=lambda job: job in may)
+        work = asyncio.create_task(own.jobs.work())
+        first, second = own.add("fetch"), own.add("fetch")
+        may.append(second)
+        own.jobs.wake()
+        await until(lambda: second.is_over)
+        assert first.state == "waiting"
+        assert own.jobs.is_busy
+        may.append(first)
+        own.jobs.wake()
+        await until(lambda: first.is_over)
+        assert not own.jobs.is_busy
+        work.cancel()
+
+    asyncio.run(test())
+
+
+def test_a_low_list_runs_with_a_low_priority(program, tmp_path):
+    async def test():
+        own = list_of(program, tmp_path / "jobs", is_low=True)
+        work = asyncio.create_task(own.jobs.work())
+        job = own.add("gated")
+        await until(lambda: at_gate(job))
+        assert psutil.Process(job.process_id).nice() > psutil.Process().nice()
         work.cancel()
         await asyncio.wait([work])
-        assert all(process.returncode is not None for process in processes)
 
     asyncio.run(test())
 
 
-def test_what_is_removed_takes_its_folder_along(tmp_path):
-    gone = []
-    program = tmp_path / "command.py"
-    program.write_text(COMMAND)
+ORPHAN = """
+import subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+process.stdout.readline()  # its handler of signals is there
+print(process.pid, flush=True)
+"""
 
-    async def test():
-        jobs = Jobs(tmp_path / "jobs", (sys.executable, str(program)), gone.append)
-        work = asyncio.create_task(jobs.work())
-        job, waits = add(jobs, "gated"), add(jobs, "fetch")
-        await until(lambda: at_gate(job))
-        jobs.remove(job)
-        assert jobs.find("me", job.job_id) is job  # until it has stopped
-        jobs.remove(waits)
-        await until(lambda: not jobs.jobs)
-        assert gone == [waits, job]
-        assert not job.folder.exists()
-        work.cancel()
 
-    asyncio.run(test())
+def left_running(program: tuple[str, str], folder: Path, what: str) -> Job:
+    """A job as the library of a killed page has it, with its process."""
+    (folder / "job").mkdir()
+    command = [*program, what, str(folder / "job"), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", ORPHAN, *command], capture_output=True, text=True, check=True
+    )
+    number = int(done.stdout)
+    began = psutil.Process(number).create_time()
+    kept = Job(job_id="1", owner="me", folder=folder / "job", state="running",
+               process_id=number, process_began=began)  # fmt: skip
+    return Job.model_validate(kept.model_dump())
+
+
+def runs(job: Job) -> bool:
+    try:
+        return psutil.Process(job.process_id).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize("what", ["gated", "deaf"])
+def test_the_command_of_a_killed_page_is_ended(program, tmp_path, monkeypatch, what):
+    monkeypatch.setattr("vidrestore.web.queue.PATIENCE_SECONDS", 20 if what == "gated" else 0.3)
+    job = left_running(program, tmp_path, what)
+    assert runs(job)
+    end_left(job)
+    assert not runs(job)
+
+
+def test_a_process_that_has_got_the_same_number_is_not_ended(program, tmp_path):
+    job = left_running(program, tmp_path, "gated")
+    job.process_began -= 3600
+    end_left(job)
+    assert runs(job)
+    job.process_began += 3600
+    end_left(job)
+    assert not runs(job)
+    end_left(job)  # which is gone
+    job.process_id = None
+    end_left(job)
+
+
+def test_odd_bytes_of_names_are_kept(tmp_path):
+    path = Path(os.fsdecode(b"/a\xffb"))
+    job = Job(job_id="1", owner="me", folder=path, message=f"no {path}", notices=[str(path)])
+    again = Job.model_validate(json.loads(json.dumps(job.model_dump())))
+    assert (again.folder, again.message, again.notices) == (path, f"no {path}", [str(path)])
 
 
 def test_the_time_left_follows_from_the_speed_since_it_was_first_heard_of():

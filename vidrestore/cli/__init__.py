@@ -7,13 +7,10 @@ docstring of a command is its help, and the help of each argument is in its anno
 from __future__ import annotations
 
 import logging
-import os
 import sys
-import tempfile
-import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -29,8 +26,6 @@ from vidrestore.common.interruption import STATUS, Interruption
 from vidrestore.common.quoting import not_a_value
 
 _log = logging.getLogger("vidrestore")
-
-_SECONDS_TO_OPEN = 60.0  # a browser on a busy machine may take long to start
 
 
 def main(
@@ -213,7 +208,11 @@ def ui(
     port: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, max=65535, help="Serve the page at this port. Default: a free one."
+            metavar="N",
+            min=1,
+            max=65535,
+            show_default=False,
+            help="Serve the page at this port. Default: that of the last time, or a free one.",
         ),
     ] = None,
     no_browser: Annotated[
@@ -231,27 +230,47 @@ def ui(
             help="Accept uploads of up to this size, in GB (10^9 bytes). Default: 50.",
         ),
     ] = 50,
+    folders: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--folder",
+            metavar="DIR",
+            readable=False,
+            help="Let the page list the videos below this folder; may be given several times. "
+            "Default: the home folder.",
+        ),
+    ] = None,
     weights: WeightsFolder = None,
     offline: Offline = None,
 ) -> None:
-    """Serve a local web page on which to choose a video, choose people, and restore."""
+    """Serve a local web page on which to choose videos, choose people, and restore.
+
+    The page keeps its list, uploads and results. Started again, it continues them. If it runs
+    already, its address is printed and opened.
+    """
     from vidrestore.cli import console
     from vidrestore.web.server import ServerOptions, serve
 
     folder = None if weights is None else weights.absolute()
-    serving = ServerOptions(host, port, max_upload, folder, bool(offline))
+    listed = tuple(each.absolute() for each in folders or ())
+    serving = ServerOptions(host, port, max_upload, folder, bool(offline), listed)
 
-    with ExitStack() as at_end:
+    def ready(address: str, folder: Path) -> None:
+        console.show_page(address, is_local=serving.is_local)
+        if not no_browser:
+            _open(address, folder)
 
-        def ready(address: str, folder: Path) -> None:
-            console.show_page(address, is_local=serving.is_local)
-            if not no_browser:
-                _open(address, folder, at_end)
+    def running(address: str, folder: Path) -> None:
+        console.show_running_page(address)
+        if not no_browser:
+            _open(address, folder)
 
-        serve(serving, ready)
+    ended = serve(serving, ready, running)
+    if ended is not None:
+        console.show_page_ended(ended.folder, ended.unfinished)
 
 
-def _open(address: str, folder: Path, at_end: ExitStack) -> None:
+def _open(address: str, folder: Path) -> None:
     """Open the page in a graphical browser; a text browser would take over the terminal.
 
     Every user of the machine can read the arguments of a process. So the browser gets the name of
@@ -259,34 +278,12 @@ def _open(address: str, folder: Path, at_end: ExitStack) -> None:
     """
     import webbrowser
 
+    from vidrestore.web.server import write_redirect
+
     try:
         browser = webbrowser.get()
     except webbrowser.Error as error:
         _log.info("no browser is opened: %s", error)
         return
     if type(browser) is not webbrowser.GenericBrowser:
-        browser.open(at_end.enter_context(_redirect(address, folder)).as_uri())
-
-
-@contextmanager
-def _redirect(address: str, folder: Path) -> Iterator[Path]:
-    """Write a private file that redirects to `address`.
-
-    It is removed after `_SECONDS_TO_OPEN`, or when the context ends.
-    """
-    from html import escape
-
-    descriptor, name = tempfile.mkstemp(dir=folder, suffix=".html")  # made with 0600
-    path = Path(name)
-    target = escape(address)
-    text = f'<meta charset="utf-8"><meta http-equiv="refresh" content="0; url={target}">'
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(f'{text}<a href="{target}">The page of vidrestore</a>')
-    later = threading.Timer(_SECONDS_TO_OPEN, path.unlink, kwargs={"missing_ok": True})
-    later.daemon = True
-    later.start()
-    try:
-        yield path
-    finally:
-        later.cancel()
-        path.unlink(missing_ok=True)
+        browser.open(write_redirect(address, folder).as_uri())

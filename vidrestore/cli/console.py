@@ -463,10 +463,35 @@ def show_page(address: str, *, is_local: bool) -> None:
         address: The address with the secret token; no other output may show it.
         is_local: Whether only this machine can reach the page.
     """
-    _print_line(f"The page is at {address}; Ctrl-C ends it and removes uploads and results.")
+    _print_line(f"The page is at {address}; Ctrl-C ends it.")
     _print_line("Keep the address to yourself: anyone who has it can use the page.")
     if not is_local:
         _warn(["the page and the token in its address are sent over the network unencrypted"])
+
+
+def show_running_page(address: str) -> None:
+    """Print the address of a page that runs already.
+
+    Args:
+        address: The address with the secret token; no other output may show it.
+    """
+    _print_line(f"The page is at {address}; it runs already.")
+    _print_line("Keep the address to yourself: anyone who has it can use the page.")
+
+
+def show_page_ended(folder: Path, unfinished: int) -> None:
+    """Print where a page that has ended keeps its files.
+
+    Args:
+        folder: The folder of the page.
+        unfinished: The number of restorations that the next page continues.
+    """
+    if unfinished:
+        them = counted(unfinished, "restoration")
+        _print_line(f"The page has ended; vidrestore ui continues {them}.")
+    else:
+        _print_line("The page has ended; vidrestore ui opens it again.")
+    _print_line(f"Its list, uploads and copies are kept in {folder}.")
 
 
 def _cell(text: str, overflow: OverflowMethod | None = None) -> Text:

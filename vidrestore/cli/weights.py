@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,11 +14,13 @@ from vidrestore.cli.options import (
     Command,
     CommandGroup,
     Device,
+    Json,
     Offline,
     Overwrite,
     WeightsFolder,
 )
 from vidrestore.common.errors import WeightsError
+from vidrestore.common.events import Done
 
 if TYPE_CHECKING:
     from vidrestore.models.weights import Weight
@@ -58,7 +61,12 @@ def list_all(weights: WeightsFolder = None, changes: Changes = None) -> None:
     console.show_weights(list_weights(folders), folders)
 
 
-def fetch(name: Name, weights: WeightsFolder = None, changes: Changes = None) -> None:
+def fetch(
+    name: Name,
+    weights: WeightsFolder = None,
+    changes: Changes = None,
+    as_json: Json = False,
+) -> None:
     """Download NAME if it is missing. Run it again to continue an interrupted download."""
     from vidrestore.cli import console
     from vidrestore.models.weights import load_table
@@ -67,8 +75,13 @@ def fetch(name: Name, weights: WeightsFolder = None, changes: Changes = None) ->
     path = _present_file(name, folders)
     is_present = path is not None
     if path is None:
-        path = _download(name, folders)
+        path = _download(name, folders, as_json=as_json)
     weight = load_table().get(name)
+    if as_json:
+        license_text = weight.licence if weight else ""
+        fields = {"name": name, "path": str(path), "license": license_text}
+        print(json.dumps(Done("weight", fields).as_dict()))
+        return
     console.show_fetched(name, path, weight.licence if weight else "", is_present=is_present)
 
 
@@ -94,13 +107,13 @@ def _present_file(name: str, folders: tuple[Path, ...]) -> Path | None:
     return None if name.startswith("gpen-") and path.suffix == ".onnx" else path
 
 
-def _download(name: str, folders: tuple[Path, ...]) -> Path:
+def _download(name: str, folders: tuple[Path, ...], *, as_json: bool) -> Path:
     """Download a weight and return the checked file."""
     from vidrestore.cli.progress import events
     from vidrestore.models import weights
     from vidrestore.models.download import as_events
 
-    with events(False) as on_event:
+    with events(as_json) as on_event:
         weights.fetch(name, folders[0], on_progress=as_events(name, on_event))
     # A damaged file in an earlier folder still comes first; then this raises.
     return weights.require(name, folders, target=folders[0], offline=True)

@@ -129,8 +129,8 @@ class Done:
     """The command has succeeded; this is its last line."""
 
     name: str
-    """The name of the result: summary, files, analysis, preview, comparison, evaluation or
-    proxy."""
+    """The name of the result: summary, files, analysis, preview, comparison, evaluation, proxy or
+    weight."""
     result: Any
     """The result, as values that JSON can hold."""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
+import sys
 from pathlib import Path
 
 from vidrestore.common.files import remove_tree
@@ -32,6 +34,37 @@ class OwnFolders:
         folder.mkdir(mode=0o700)
         self._identities[folder] = _identity(folder)
         return folder
+
+    def adopt(self, name: str) -> Path | None:
+        """Take over a folder that an earlier page made below the same root.
+
+        Args:
+            name: The name of the folder.
+
+        Returns:
+            The folder; None where no folder of this user has the name, or a link has it.
+        """
+        folder = self._root / name
+        if not _NAME.fullmatch(name) or self._root.is_symlink():
+            return None
+        try:
+            status = folder.lstat()
+        except OSError as error:
+            log_handled(error)
+            return None
+        is_own = sys.platform == "win32" or status.st_uid == os.getuid()
+        if not stat.S_ISDIR(status.st_mode) or not is_own:
+            return None
+        self._identities[folder] = status.st_dev, status.st_ino
+        return folder
+
+    def names(self) -> list[str]:
+        """List the names below the root that a folder of the page may have."""
+        try:
+            return [path.name for path in self._root.iterdir() if _NAME.fullmatch(path.name)]
+        except OSError as error:
+            log_handled(error)
+            return []
 
     def holds(self, folder: Path) -> bool:
         """Check that a folder was made here and was not replaced.
@@ -69,6 +102,9 @@ class OwnFolders:
         del self._identities[folder]
         remove_tree(folder)
         return True
+
+
+_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 def _identity(folder: Path) -> tuple[int, int]:
