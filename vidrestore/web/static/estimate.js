@@ -22,6 +22,17 @@ export function isRestored(person, choices) {
   return (choices.people?.includes(person.id) ?? true) && person.eye_px >= choices.least_eye_px;
 }
 
+function amount(video, choices) {
+  const { found, estimate } = video;
+  const start = choices.start_seconds ?? 0;
+  const end = Math.min(found.seconds, choices.end_seconds ?? found.seconds);
+  const people = found.people.filter((person) => isRestored(person, choices));
+  const faces = Math.round(people.reduce((sum, person) => sum + facesOf(person, start, end), 0));
+  const frames = found.frames * Math.max(0, (end - start) / found.seconds || 0);
+  const { seconds_per_face: perFace, seconds_per_frame: perFrame } = estimate ?? {};
+  return { faces, seconds: typeof perFace === "number" ? faces * perFace + frames * (perFrame ?? 0) : null };
+}
+
 /**
  * Work out what the choices leave.
  *
@@ -30,16 +41,11 @@ export function isRestored(person, choices) {
  * @returns {object} `faces`, `seconds` (null: not known) and `savedSeconds` (by the quicker way; null: nothing).
  */
 export function estimated(video, choices) {
-  const { found, estimate } = video;
-  const start = choices.start_seconds ?? 0;
-  const end = choices.end_seconds ?? found.seconds;
-  const people = found.people.filter((person) => isRestored(person, choices));
-  const faces = Math.round(people.reduce((sum, person) => sum + facesOf(person, start, end), 0));
-  if (typeof estimate?.seconds_per_face !== "number") return { faces, seconds: null, savedSeconds: null };
-  const frames = (end - start) * found.rate;
-  const seconds = faces * estimate.seconds_per_face + frames * (estimate.seconds_per_frame ?? 0);
-  const quick = estimate.seconds_with_key_frames;
-  const isQuicker = typeof quick === "number" && estimate.seconds > 0 && quick < estimate.seconds;
-  const savedSeconds = isQuicker ? seconds * (1 - quick / estimate.seconds) : null;
-  return { faces, seconds: choices.key_frames && isQuicker ? seconds - savedSeconds : seconds, savedSeconds };
+  const { faces, seconds } = amount(video, choices);
+  if (seconds === null) return { faces, seconds, savedSeconds: null };
+  // What the quicker way takes is known for the choices that the server has.
+  const known = amount(video, video.choices).seconds;
+  const quick = video.estimate.seconds_with_key_frames;
+  const savedSeconds = typeof quick === "number" && known > quick ? seconds * (1 - quick / known) : null;
+  return { faces, seconds: choices.key_frames && savedSeconds !== null ? seconds - savedSeconds : seconds, savedSeconds };
 }

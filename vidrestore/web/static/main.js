@@ -1,7 +1,7 @@
 // The page: puts its parts together.
 
 import { Announcer } from "./announce.js";
-import { setText, show } from "./dom.js";
+import { keepRows, make, setText, show } from "./dom.js";
 import { Moment } from "./moment.js";
 import { Options } from "./options.js";
 import { People } from "./people.js";
@@ -24,6 +24,7 @@ function showFrame(store) {
   show(banner, trouble !== null);
   setText(banner, trouble === "gone" ? GONE : trouble);
   if (!state) return;
+  keepRows(document.getElementById("notices"), state.notices ?? [], (notice) => notice, (notice) => ({ node: make("p", { text: notice }), update: () => {} }));
   const isEmpty = video === null && store.opened === null;
   document.body.dataset.view = isEmpty ? "empty" : video ? "video" : "result";
   const title = document.getElementById("choose-title");

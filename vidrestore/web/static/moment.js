@@ -23,6 +23,7 @@ export class Moment {
     this.player = player;
     this.node = document.getElementById("moment");
     this.videos = [document.getElementById("loop-before"), document.getElementById("loop-after")];
+    this.stills = [document.getElementById("loop-still-before"), document.getElementById("loop-still-after")];
     this.pair = new Pair(...this.videos, { isLoop: true });
     this.button = document.getElementById("moment-show");
     this.pauseButton = document.getElementById("loop-pause");
@@ -43,7 +44,7 @@ export class Moment {
     const { video } = this.store;
     this.#isAsked = true;
     this.#showButton();
-    const at = Math.round(this.player.pair.time * 1000) / 1000;
+    const at = video.is_picture ? 0 : Math.round(this.player.pair.time * 1000) / 1000;
     await this.problem.attempt(async () => {
       await this.store.settle(this.problem);
       await post(`/api/videos/${video.id}/moment`, { at_seconds: at });
@@ -60,13 +61,15 @@ export class Moment {
     if (!video) return;
     const { moment, found } = video;
     const isHere = Boolean(moment?.state === "done" && moment.before && moment.after);
+    const isPicture = video.is_picture === true;
     const isBusy = BUSY.includes(moment?.state);
-    this.#load(isHere ? moment : null);
-    if (found) this.node.style.setProperty("--aspect", found.width / found.height);
+    this.#load(isHere ? moment : null, isPicture);
+    if (found?.width) this.node.style.setProperty("--aspect", found.width / found.height);
     this.node.classList.toggle("is-made", isHere);
     this.node.classList.toggle("is-old", isHere && moment.is_current === false);
-    show(this.pauseButton, isHere);
-    setText(document.getElementById("moment-text"), this.#text(moment, isHere, isBusy));
+    show(this.pauseButton, isHere && !isPicture);
+    setText(document.getElementById("moment-title"), isPicture ? "Before and after" : "A moment, before and after");
+    setText(document.getElementById("moment-text"), this.#text(video, isHere, isBusy));
     if (moment?.state === "failed") this.problem.set(moment.error);
     const bar = document.getElementById("moment-bar");
     show(bar, isBusy);
@@ -75,11 +78,15 @@ export class Moment {
     this.#showButton();
   }
 
-  #text(moment, isHere, isBusy) {
+  #text({ moment, is_picture: isPicture }, isHere, isBusy) {
     if (isBusy) return moment.text || "The moment is being restored.";
+    if (!isHere && isPicture) return "The picture above, restored as you chose.";
     if (!isHere) return "Two seconds of the picture above, restored as you chose. They play as a loop, which also shows what a still picture hides, such as flicker.";
-    const where = `From ${timeText(moment.at_seconds)}, ${counted(moment.faces, "face")}.`;
-    return moment.is_current === false ? `${where} You chose something else since; show the moment again to see it.` : where;
+    const faces = typeof moment.faces === "number" ? counted(moment.faces, "face") : "";
+    const where = [isPicture ? "" : `From ${timeText(moment.at_seconds)}`, faces].filter(Boolean).join(", ");
+    const notes = [where && `${where}.`, ...(moment.notes ?? [])];
+    if (moment.is_current === false) notes.push("You chose something else since; show it again to see that.");
+    return notes.filter(Boolean).join(" ");
   }
 
   #showButton() {
@@ -87,18 +94,23 @@ export class Moment {
     if (!video) return;
     const isBusy = this.#isAsked || BUSY.includes(video.moment?.state);
     this.button.disabled = isBusy || !video.found?.people.length;
-    setText(this.button.querySelector("span"), `Show this moment (${timeText(this.player.pair.time)})`);
+    const label = video.is_picture ? "Show before and after" : `Show this moment (${timeText(this.player.pair.time)})`;
+    setText(this.button.querySelector("span"), label);
   }
 
-  #load(moment) {
+  #load(moment, isPicture) {
     const made = moment ? `${moment.before} ${moment.after}` : "";
     if (made === this.#made) return;
     this.#made = made;
     this.pair.pause();
     const urls = moment ? [moment.before, moment.after] : [null, null];
     this.videos.forEach((video, at) => {
-      setAttribute(video, "src", urls[at]);
+      setAttribute(video, "src", isPicture ? null : urls[at]);
       video.load();
+      show(video, !isPicture);
+      const still = this.stills[at];
+      setAttribute(still, "src", isPicture ? urls[at] : null);
+      show(still, isPicture);
     });
     this.#showPlaying();
   }

@@ -1,7 +1,7 @@
 // One or two videos of the same scene that play in step: one leads, the other follows it.
 
 const FAR_SECONDS = 0.3; // further apart than this, the follower jumps
-const GAIN_PER_SECOND = 4; // a drift is gone after about a quarter of a second
+const GAIN_PER_SECOND = 6; // a drift is gone after about a sixth of a second
 const MOST_CHANGE = 0.3; // of the speed of the follower
 const LEAST_CHANGE = 0.004;
 const SHOWN_MS = 250; // a browser shows the frame of a jump within this time
@@ -203,7 +203,8 @@ export class Pair extends EventTarget {
     }
     const change = Math.min(MOST_CHANGE, Math.max(-MOST_CHANGE, -drift * GAIN_PER_SECOND));
     const speed = Math.abs(change) < LEAST_CHANGE ? 1 : 1 + change;
-    if (Math.abs(video.playbackRate - speed) >= LEAST_CHANGE || speed === 1) video.playbackRate = speed;
+    const isOther = Math.abs(video.playbackRate - speed) >= LEAST_CHANGE || (speed === 1 && video.playbackRate !== 1);
+    if (isOther) video.playbackRate = speed;
   }
 
   /**

@@ -7,6 +7,7 @@ import { Problem } from "./problems.js";
 import { colorOf } from "./timeline.js";
 import { counted, durationText, personName } from "./words.js";
 
+const GONE = "The file is no longer there, has changed, or its disk is not connected.";
 const BUSY = ["waiting", "running"];
 
 /** The cards of the people. */
@@ -20,6 +21,7 @@ export class People {
     this.cards.before(this.problem.node);
     at("people-all").addEventListener("click", () => this.#choose(null));
     at("people-none").addEventListener("click", () => this.#choose([]));
+    at("look-again").addEventListener("click", () => this.#lookAgain());
     store.addEventListener("change", () => this.update());
   }
 
@@ -32,7 +34,8 @@ export class People {
     const { video } = this.store;
     if (!video) return;
     const { analysis, found } = video;
-    const isBusy = BUSY.includes(analysis.state);
+    const isGone = video.is_there === false;
+    const isBusy = BUSY.includes(analysis?.state);
     const people = found?.people ?? [];
     const chosen = this.store.choices(video).people;
     setText(document.getElementById("people-text"), isBusy ? analysis.text || "Looking for faces" : (found?.sentence ?? ""));
@@ -40,8 +43,10 @@ export class People {
     show(bar, isBusy);
     if (isBusy && typeof analysis.share === "number") bar.value = analysis.share;
     else bar.removeAttribute("value");
-    if (analysis.state === "failed") this.problem.set(analysis.error);
+    const failed = analysis?.state === "failed" ? analysis.error : isGone ? GONE : null;
+    if (failed) this.problem.set(failed);
     else if (isBusy) this.problem.set("");
+    show(document.getElementById("look-again"), Boolean(failed));
     show(document.getElementById("people-which"), people.length > 1);
     document.getElementById("people-all").disabled = chosen === null;
     document.getElementById("people-none").disabled = chosen?.length === 0;
@@ -76,11 +81,19 @@ export class People {
       setAttribute(name, "placeholder", `Person ${now.id}`);
       setValue(name, video.names[now.id] ?? "");
       const size = isSmall ? ", too small" : "";
-      setText(facts, `${durationText(now.seconds)} on screen, ${counted(Math.round(facesOf(now)), "face")}${size}`);
+      const faces = now.appearances.length ? counted(Math.round(facesOf(now)), "face") : "";
+      const time = video.is_picture ? "" : `${durationText(now.seconds)} on screen`;
+      setText(facts, [time, faces].filter(Boolean).join(", ") + size);
       setAttribute(node, "data-color", colorOf(now));
       node.classList.toggle("is-off", !box.checked || isSmall);
     };
     return { node, update };
+  }
+
+  async #lookAgain() {
+    const { video } = this.store;
+    await this.problem.attempt(() => post(`/api/videos/${video.id}/analyze`));
+    await this.store.refresh();
   }
 
   #toggle(person, isChosen) {

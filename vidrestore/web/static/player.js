@@ -10,6 +10,8 @@ const JUMP_SECONDS = 5;
 const SHORT_JUMP_SECONDS = 1;
 const MODES = ["before", "wipe", "side", "after"];
 const IS_TYPED_IN = "input:not([type=radio]):not([type=checkbox]):not([type=range]), textarea, select";
+const GONE = "The file is no longer there, or its disk is not connected.";
+const CANNOT_SHOW = "This browser cannot show this kind of picture.";
 const KEYS_SETTING = "vidrestore-keys";
 
 /** The picture, its controls and its keys. Sends `subject` when it shows another video. */
@@ -27,6 +29,7 @@ export class Player extends EventTarget {
     this.stage = document.getElementById("stage");
     this.before = document.getElementById("before");
     this.after = document.getElementById("after");
+    this.stills = [document.getElementById("still-before"), document.getElementById("still-after")];
     this.pair = new Pair(this.before, this.after);
     this.screens = { before: new Screen(this.before, store), after: new Screen(this.after, store) };
     this.#buildWipe();
@@ -93,6 +96,7 @@ export class Player extends EventTarget {
     });
     this.stage.addEventListener("click", (event) => event.target instanceof HTMLVideoElement && pair.toggle());
     at("which").addEventListener("change", (event) => this.store.open(event.target.value));
+    for (const still of this.stills) listen(still, { load: () => this.#showStillNote(), error: () => this.#showStillNote() });
     listen(pair, { time: () => this.#showTime(), play: () => this.#showPlaying(), change: () => this.#arrange() });
     document.addEventListener("keydown", (event) => this.#key(event));
     document.addEventListener("keyup", (event) => event.key.toLowerCase() === "b" && this.#hold(false));
@@ -115,15 +119,21 @@ export class Player extends EventTarget {
       this.#wanted = null;
     }
     const { found, restoration, video } = subject;
+    this.node.classList.toggle("is-picture", subject.isPicture);
+    if (subject.isPicture) {
+      this.#showStills(subject);
+      if (isOther) this.dispatchEvent(new Event("subject"));
+      return;
+    }
+    for (const still of this.stills) setAttribute(still, "src", null);
     this.pair.setTimes(restoration?.start_seconds ?? 0, found?.rate ?? 0);
     this.#showFacts(subject);
     this.#showWhich(subject);
-    const first = subject.before && this.screens.before.show(subject.before.url, subject.before.proxy, subject.before.path);
-    if (!subject.before) this.screens.before.show(null);
-    const second = subject.after && this.screens.after.show(subject.after.url, subject.after.proxy, subject.after.path);
-    if (!subject.after) this.screens.after.show(null);
-    setAttribute(this.before, "poster", video?.thumbnail ?? restoration?.thumbnail);
-    this.#showNote((this.#mode !== "before" && second) || (this.#mode !== "after" && first) || null);
+    const shown = (screen, part) => (part ? screen.show(part.url, part.proxy, part.path, part.body) : screen.show(null));
+    const first = shown(this.screens.before, subject.before);
+    const second = shown(this.screens.after, subject.after);
+    const gone = subject.before || restoration ? null : { text: GONE, share: null, isWrong: true };
+    this.#showNote((this.#mode !== "before" && second) || (this.#mode !== "after" && first) || gone);
     this.#arrange();
     if (isOther) this.dispatchEvent(new Event("subject"));
   }
@@ -136,9 +146,10 @@ export class Player extends EventTarget {
     const video = asked ? (state.videos.find((each) => each.id === asked.video) ?? null) : selected;
     const restoration = asked ?? (video && done.findLast((each) => each.video === video.id)) ?? null;
     if (!video && !restoration) return null;
-    const source = video?.source ?? restoration.source;
-    const isOpen = Boolean(video);
+    const isOpen = Boolean(video?.source);
+    const source = isOpen ? video.source : restoration?.source;
     return {
+      isPicture: (video ?? restoration).is_picture === true,
       key: `${video?.id ?? ""} ${restoration?.id ?? ""}`,
       video,
       restoration,
@@ -148,6 +159,7 @@ export class Player extends EventTarget {
         url: source,
         proxy: isOpen ? video.proxy : restoration.source_proxy,
         path: isOpen ? `/api/videos/${video.id}/proxy` : `/api/restorations/${restoration.id}/proxy`,
+        body: isOpen ? {} : { of_source: true },
       },
       after: restoration && {
         url: restoration.result,
@@ -159,14 +171,17 @@ export class Player extends EventTarget {
 
   #showFacts({ video, restoration, found }) {
     setText(document.getElementById("player-name"), video?.name ?? restoration.source_name);
+    const seconds = found?.seconds || this.before.duration;
+    const [width, height] = [found?.width || this.before.videoWidth, found?.height || this.before.videoHeight];
     const facts = [];
-    if (found) {
-      facts.push(durationText(found.seconds), `${found.width} × ${found.height}`, `${Math.round(found.rate * 100) / 100} frames per second`);
-      if (found.is_interlaced) facts.push("interlaced");
+    if (seconds > 0 && Number.isFinite(seconds) && !this.#subject.isPicture) facts.push(durationText(seconds));
+    if (width && height) {
+      facts.push(`${width} × ${height}`);
+      this.stage.style.setProperty("--aspect", width / height);
     }
+    if (found?.rate && !this.#subject.isPicture) facts.push(`${Math.round(found.rate * 100) / 100} frames per second`);
+    if (found?.is_interlaced) facts.push("interlaced");
     setText(document.getElementById("player-facts"), facts.join(" · "));
-    const { width, height } = found ?? { width: this.before.videoWidth, height: this.before.videoHeight };
-    if (width && height) this.stage.style.setProperty("--aspect", width / height);
   }
 
   #showWhich({ restoration, others }) {
@@ -181,6 +196,25 @@ export class Player extends EventTarget {
     show(document.getElementById("modes"), Boolean(restoration));
     show(document.getElementById("hold"), Boolean(restoration) && this.#mode !== "before");
     for (const radio of document.querySelectorAll("input[name=mode]")) radio.disabled = !this.#subject.before && radio.value !== "after";
+  }
+
+  /** A still picture has no times: two images lie above each other. */
+  #showStills(subject) {
+    this.screens.before.show(null);
+    this.screens.after.show(null);
+    setAttribute(this.stills[0], "src", subject.before?.url ?? null);
+    setAttribute(this.stills[1], "src", subject.after?.url ?? null);
+    this.#showFacts(subject);
+    this.#showWhich(subject);
+    this.#showStillNote();
+  }
+
+  #showStillNote() {
+    if (!this.#subject?.isPicture) return;
+    const [before] = this.stills;
+    const isWrong = before.hasAttribute("src") && before.complete && !before.naturalWidth;
+    this.#showNote(isWrong ? { text: CANNOT_SHOW, share: null, isWrong } : null);
+    if (before.naturalWidth) this.stage.style.setProperty("--aspect", before.naturalWidth / before.naturalHeight);
   }
 
   #showNote(note) {
@@ -223,7 +257,7 @@ export class Player extends EventTarget {
 
   /** Let that video lead which gives the sound; the other one follows. */
   #arrange() {
-    if (!this.#subject) return;
+    if (!this.#subject || this.#subject.isPicture) return;
     const isReady = (video) => video.readyState > HTMLMediaElement.HAVE_NOTHING;
     const isCompared = this.#mode !== "before" && isReady(this.after);
     if (isCompared) this.pair.use(this.after, isReady(this.before) ? this.before : null);
@@ -274,6 +308,7 @@ export class Player extends EventTarget {
     // These keys belong to what has the focus.
     if (target.matches("button, a, summary, input, [role=slider]") && [" ", "Enter"].includes(event.key) && !target.matches("[role=slider]")) return;
     if (target.matches("input") && event.key.startsWith("Arrow")) return;
+    if (this.#subject.isPicture && event.key.toLowerCase() !== "b") return;
     const jump = event.shiftKey ? SHORT_JUMP_SECONDS : JUMP_SECONDS;
     const { pair } = this;
     const [first, last] = pair.range;

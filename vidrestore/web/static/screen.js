@@ -9,6 +9,7 @@ export class Screen {
   #refused = new Map();
   #asked = new Map();
   #shown = null;
+  #loaded = null;
   #resumeAt = 0;
 
   /**
@@ -41,9 +42,10 @@ export class Screen {
    * @param {string|null} url Its address; null: nothing.
    * @param {object|null} proxy The copy, as the state tells it.
    * @param {string} path Where to ask for a copy.
+   * @param {object} body What to send there.
    * @returns {object|null} Why nothing is shown: {text, share, isWrong}; null if the file is shown.
    */
-  show(url, proxy, path) {
+  show(url, proxy, path, body = {}) {
     if (!url || !this.#refused.has(url)) {
       this.#set(url);
       return null;
@@ -53,20 +55,21 @@ export class Screen {
       return null;
     }
     this.#set(null);
-    const refusal = this.#asked.get(path) || this.#refused.get(proxy?.url) || (proxy?.state === "failed" && proxy.error);
+    const asked = `${path} ${JSON.stringify(body)}`;
+    const refusal = this.#asked.get(asked) || this.#refused.get(proxy?.url) || (proxy?.state === "failed" && proxy.error);
     if (refusal) return { text: refusal, share: null, isWrong: true };
-    if (!proxy && !this.#asked.has(path)) this.#ask(path);
+    if (!proxy && !this.#asked.has(asked)) this.#ask(asked, path, body);
     const text = proxy?.text || "A copy that it can play is being made.";
     return { text: `This browser cannot play this kind of file. ${text}`, share: proxy?.share ?? null, isWrong: false };
   }
 
-  async #ask(path) {
-    this.#asked.set(path, "");
+  async #ask(asked, path, body) {
+    this.#asked.set(asked, "");
     try {
-      await post(path);
+      await post(path, body);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      this.#asked.set(path, error.message);
+      this.#asked.set(asked, error.message);
     }
     await this.store.refresh();
     this.store.changed();
@@ -74,8 +77,6 @@ export class Screen {
 
   #set(url) {
     if (url === this.#shown) return;
-    const isCopy = this.#shown === null || url === null || url.startsWith("/media/proxy") || url.startsWith("/media/result-proxy");
-    if (!isCopy) this.#resumeAt = 0;
     this.#shown = url;
     if (url) this.#load(url);
     else {
@@ -85,7 +86,8 @@ export class Screen {
   }
 
   #load(url) {
-    this.#resumeAt = this.video.currentTime || this.#resumeAt;
+    this.#resumeAt = url === this.#loaded ? this.video.currentTime : 0;
+    this.#loaded = url;
     this.video.src = url;
     this.video.load();
   }

@@ -37,13 +37,15 @@ export class StartBar {
   #reason(video, choices) {
     const { state, trouble } = this.store;
     if (trouble) return "The program that does the work has ended.";
-    if (video.analysis.state === "failed") return "This video cannot be restored.";
+    if (video.is_there === false) return "The file is no longer there.";
+    if (video.analysis?.state === "failed") return "This video cannot be restored.";
     if (!video.found) return "The faces are still being looked for.";
     if (!video.found.people.length) return "No face was found, so there is nothing to restore.";
     if (choices.people?.length === 0) return "Choose at least one person.";
     const restorer = state.restorers.find((each) => each.id === choices.restorer);
     if (missingWeights(state, restorer).length) return `“${restorer.title}” has to be downloaded first; see More.`;
-    if (!estimated(video, choices).faces) return "No face is left: choose more people, smaller faces or a longer part.";
+    const isCounted = video.found.people.some((person) => person.appearances.length);
+    if (isCounted && !estimated(video, choices).faces) return "No face is left: choose more people, smaller faces or a longer part.";
     return video.target.error ?? "";
   }
 
@@ -62,10 +64,11 @@ export class StartBar {
   }
 
   #estimateText(video, choices) {
-    if (!video.found) return video.analysis.state === "failed" ? "No faces" : "Looking for faces";
+    if (!video.found) return video.analysis?.state === "failed" ? "No faces" : "Looking for faces";
     const { faces, seconds } = estimated(video, choices);
     const count = counted(faces, "face");
-    if (!faces || video.estimate?.state === "failed") return count;
+    if (video.is_picture) return count;
+    if (!faces || video.estimate?.state === "failed" || video.estimate?.error) return count;
     if (seconds !== null) return `${count}, about ${durationText(seconds)} on this machine`;
     return BUSY.includes(video.estimate?.state) ? `${count}, working out the time` : count;
   }

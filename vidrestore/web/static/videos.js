@@ -80,7 +80,7 @@ export class Videos {
     show(document.getElementById("choose-here"), state.is_local);
     show(this.list, state.videos.length > 0);
     keepRows(this.list, state.videos, (video) => video.id, (video) => this.#row(video));
-    for (const video of state.videos) this.announcer.follow(`analysis ${video.id}`, video.name, { ...video.analysis, text: video.found?.sentence ?? video.analysis.text });
+    for (const video of state.videos) if (video.analysis) this.announcer.follow(`analysis ${video.id}`, video.name, { ...video.analysis, text: video.found?.sentence ?? video.analysis.text });
     document.title = selected ? `${selected.name} · vidrestore` : "vidrestore";
   }
 
@@ -101,7 +101,7 @@ export class Videos {
       video = now;
       setText(name, now.name);
       setText(facts, this.#facts(now));
-      facts.classList.toggle("is-wrong", now.analysis.state === "failed");
+      facts.classList.toggle("is-wrong", now.analysis?.state === "failed" || now.is_there === false);
       show(picture, Boolean(now.thumbnail));
       setAttribute(picture, "src", now.thumbnail);
       setAttribute(pick, "aria-current", now.id === this.store.video?.id ? "true" : null);
@@ -112,14 +112,15 @@ export class Videos {
   }
 
   #facts(video) {
-    if (video.analysis.state === "failed") return "Not usable";
-    if (!video.found) return video.analysis.text || sizeText(video.bytes);
-    const where = video.place_shown ? ` · ${video.place_shown}` : "";
-    return `${durationText(video.found.seconds)} · ${sizeText(video.bytes)}${where}`;
+    if (video.is_there === false) return "The file is gone or has changed";
+    if (video.analysis?.state === "failed") return "Not usable";
+    if (!video.found) return video.analysis?.text || sizeText(video.bytes);
+    const length = video.is_picture ? "Picture" : durationText(video.found.seconds);
+    return [length, sizeText(video.bytes), video.place_shown].filter(Boolean).join(" · ");
   }
 
   async #forget(video) {
-    if (video.is_upload && video.analysis.state !== "failed") {
+    if (video.is_upload && video.analysis?.state !== "failed") {
       const sentences = [`The page deletes its copy of ${video.name} (${sizeText(video.bytes)}). The file that you sent stays on your computer.`];
       if (video.is_needed) sentences.push("A restoration still needs the copy, so it goes when that has ended.");
       if (!(await confirmed({ title: "Close this video?", sentences, yes: "Close" }))) return;
