@@ -20,6 +20,7 @@ class FolderList {
   constructor({ hasFiles, changed, opened = () => {} }) {
     this.options = { hasFiles, changed, opened };
     this.folder = null;
+    this.hasMoved = false;
     this.chosen = new Map();
     this.way = make("ol", { class: "way" });
     this.rows = make("ul", { class: "folder-rows", "aria-label": hasFiles ? "Folders and files" : "Folders" });
@@ -30,10 +31,26 @@ class FolderList {
     this.rows.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  /** Show the folder of last time, or the places to begin with. */
-  async begin() {
-    this.chosen.clear();
-    if (!(await this.#go(this.#way, false)) && this.#way.length > 1) await this.#go([PLACES], false);
+  /**
+   * Show a folder.
+   *
+   * @param {string|null} id The folder; null: that of last time, or the places to begin with.
+   */
+  async begin(id = null) {
+    const way = id === null ? this.#way : await this.#wayTo(id);
+    if (!(await this.#go(way, false)) && way.length > 1) await this.#go([PLACES], false);
+    this.hasMoved = false;
+  }
+
+  /** Return the folders that lead to one. */
+  async #wayTo(id) {
+    const steps = [];
+    for (let next = id; next !== null; next = steps[0].parent) {
+      const step = await get(`/api/folders/${next}`).catch(() => null);
+      if (step === null) return [PLACES];
+      steps.unshift(step);
+    }
+    return [PLACES, ...steps];
   }
 
   async #go(way, takesFocus = true) {
@@ -44,6 +61,7 @@ class FolderList {
     if (!answer || asked !== this.#asked) return false;
     const isTop = id === null;
     this.#way = way;
+    this.hasMoved = true;
     this.folder = isTop ? null : answer;
     this.chosen.clear();
     this.#draw(isTop ? answer : answer.folders, isTop ? [] : answer.files, takesFocus);
@@ -202,19 +220,24 @@ export class TargetDialog {
     const { is_local: isLocal } = this.store.state;
     this.name.value = video.target.name;
     this.problem.set("");
-    this.hasChosen = false;
     show(this.list.node, isLocal);
     show(this.folderText, isLocal);
     this.dialog.open();
     this.name.focus();
     this.name.setSelectionRange(0, Math.max(0, video.target.name.lastIndexOf(".")));
-    if (isLocal) await this.list.begin();
+    if (isLocal) await this.list.begin(video.target.folder);
+    this.#showFolder();
+  }
+
+  /** The folder that the user went to; null: the result stays where it is saved now. */
+  get #folder() {
+    return this.list.hasMoved ? this.list.folder : null;
   }
 
   #showFolder() {
-    const { folder } = this.list;
-    const where = folder?.path_shown ?? this.video.target.folder_shown;
-    setText(this.folderText, folder && !folder.is_writable ? `Nothing can be saved in ${where}.` : `It is saved in ${where}.`);
+    const folder = this.#folder;
+    const { folder_shown: now } = this.video.target;
+    setText(this.folderText, folder?.is_writable === false ? `Nothing can be saved in ${folder.path_shown}.` : `It is saved in ${folder?.path_shown ?? now}.`);
   }
 
   async #save() {
@@ -223,7 +246,7 @@ export class TargetDialog {
       this.problem.set("Give the file a name.");
       return;
     }
-    const target = { folder: this.list.folder?.id ?? null, name };
+    const target = { folder: this.#folder?.id ?? this.video.target.folder, name };
     const answer = await this.problem.attempt(() => post(`/api/videos/${this.video.id}/target`, target));
     if (!answer) return;
     await this.store.refresh();

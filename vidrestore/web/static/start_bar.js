@@ -14,6 +14,7 @@ const BUSY = ["waiting", "running"];
 /** The bar with Restore. */
 export class StartBar {
   #isSending = false;
+  #startedFor = null;
 
   /**
    * @param {Store} store The state of the page.
@@ -53,6 +54,7 @@ export class StartBar {
   update() {
     const { video } = this.store;
     if (!video) return;
+    if (this.#startedFor !== video.id) this.started.replaceChildren();
     const choices = this.store.choices(video);
     const reason = this.#reason(video, choices);
     setText(document.getElementById("bar-estimate"), this.#estimateText(video, choices));
@@ -87,6 +89,7 @@ export class StartBar {
       if (now.target.exists && !(await this.#mayReplace(now))) return;
       await this.#send(now);
       const below = make("a", { href: "#queue", text: "See it below" });
+      this.#startedFor = video.id;
       this.started.replaceChildren(`${video.name} is in your list. `, below);
     });
     this.#isSending = false;
