@@ -422,3 +422,148 @@ def test_axe_finds_nothing_serious(tmp_path, browser, expect, tape, scheme, size
         expect(tab.get_by_text("The program that serves this page has ended.")).to_be_visible()
         look("gone")
         assert look.faults == []
+
+
+LONG_MS = 600_000
+"""For work on a machine that others use too."""
+
+
+@pytest.fixture
+def weights(shared: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for name in ("face_detection_yunet_2023mar.onnx", "face_landmark.tflite"):
+        if not (shared / "models" / name).exists():
+            pytest.skip(f"there is no {name} in {shared / 'models'}")
+        shutil.copy(shared / "models" / name, folder)
+    return folder
+
+
+def write_part(source: Path, target: Path, frames: int) -> Path:
+    """Write the beginning of a real clip, small."""
+    with av.open(str(source)) as whole, av.open(str(target), "w") as part:
+        stream = part.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 480, 270, "yuv420p"
+        for frame, _ in zip(whole.decode(video=0), range(frames), strict=False):
+            part.mux(stream.encode(frame.reformat(480, 270, "yuv420p")))
+        part.mux(stream.encode(None))
+    return target
+
+
+def write_opener(folder: Path) -> Path:
+    """Write a program in the place of the desktop's, which notes what it is asked to open."""
+    opener = folder / "xdg-open"
+    opener.write_text(f'#!/bin/sh\nprintf %s "$1" > {folder / "opened"}\n')
+    opener.chmod(0o755)
+    return folder / "opened"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="the stand-in for xdg-open is for Linux")
+def test_the_whole_way(tmp_path, browser, expect, shared, weights, monkeypatch):
+    opened = write_opener(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    clip = shared / "clips/lp_s18.mp4"
+    dropped = [
+        write_part(clip, tmp_path / "grandma.mp4", 40),
+        write_part(clip, tmp_path / "grandpa.mp4", 20),
+    ]
+    write_part(clip, videos_of(tmp_path) / "Tape 12.mp4", 120)
+    options = ("--weights", str(weights))
+    with ended_at_the_end(started(tmp_path, *options, is_real=True)) as page:
+        tab = browser.open(page)
+        drop(tab, dropped)
+        choose_here(tab, "Tape 12.mp4")
+        expect(tab.locator("#videos li")).to_have_count(3)
+        expect(tab.get_by_role("heading", name="Tape 12.mp4", exact=True)).to_be_visible()
+        person = tab.get_by_label("Name of person 1")
+        expect(person).to_be_visible(timeout=LONG_MS)
+        person.fill("Anna")
+        person.press("Enter")
+        expect(tab.get_by_label("Restore Anna")).to_be_checked()
+        assert tab.locator(".person img").first.evaluate("image => image.naturalWidth") > 0
+        expect(tab.locator("#bar-estimate")).to_have_text(
+            re.compile(r"^1\d\d faces, about \d+ (s|min) on this machine$"), timeout=LONG_MS
+        )
+
+        tab.locator("#stage").focus()
+        tab.keyboard.press("Shift+ArrowRight")
+        tab.get_by_role("button", name="Show this moment (0:01.0)").click()
+        expect(tab.locator("#loop-after")).to_have_js_property("paused", False, timeout=LONG_MS)
+        assert tab.locator("#loop-before").evaluate("video => video.videoWidth") == 480
+        apart = distances_seconds(tab, "#loop-before", "#loop-after", 0, 40)
+        assert np.median(np.abs(apart)) < 0.5 / 30
+
+        tab.keyboard.press("i")
+        tab.get_by_label("to", exact=True).fill("0:03.5")
+        tab.get_by_label("to", exact=True).press("Enter")
+        expect(tab.locator("#bar-estimate")).to_contain_text(re.compile(r"^7\d faces"))
+        restorer_button(tab).click()
+        job = row(tab, "Tape 12-clear.mp4")
+        expect(job).to_contain_text(re.compile(r"Restoring faces: \d+ %"), timeout=LONG_MS)
+        expect(job.get_by_role("img", name="The newest picture")).to_be_visible(timeout=LONG_MS)
+        job.get_by_role("button", name=re.compile("^Pause")).click()
+        expect(job).to_contain_text("Paused", timeout=LONG_MS)
+        job.get_by_role("button", name=re.compile("^Continue")).click()
+        expect(job).to_contain_text("Running")
+        page.process.send_signal(signal.SIGKILL)
+        trouble = tab.get_by_text("The program that serves this page has ended.")
+        expect(trouble).to_be_visible()
+    with ended_at_the_end(started(tmp_path, *options, is_real=True)) as page:
+        expect(trouble).to_be_hidden()
+        expect(job).to_contain_text(re.compile("Running|Done"))
+        expect(job).to_contain_text("Done", timeout=LONG_MS)
+        result = videos_of(tmp_path) / "Tape 12-clear.mp4"
+        with av.open(str(result)) as container:
+            assert 70 <= sum(1 for _ in container.decode(video=0)) <= 80
+
+        job.get_by_role("button", name=re.compile("^Play")).click()
+        expect(tab.locator("#stage")).to_have_attribute("data-mode", "after")
+        expect(tab.locator("#after")).to_have_js_property("videoWidth", 480)
+        job.get_by_role("button", name=re.compile("^Compare")).click()
+        expect(tab.locator("#stage")).to_have_attribute("data-mode", "wipe")
+        tab.keyboard.press("Home")
+        tab.keyboard.press(" ")
+        apart = distances_seconds(tab, "#before", "#after", 1.0, 25)
+        assert np.median(np.abs(apart)) < 0.5 / 30
+        tab.keyboard.press(" ")
+        tab.keyboard.press(".")
+        tab.wait_for_timeout(500)
+        times = tab.evaluate("['before', 'after'].map((id) => document.getElementById(id).currentTime)")
+        assert abs(times[0] - times[1] - 1.0) < 0.5 / 30
+
+        with tab.expect_popup() as popup:
+            job.get_by_role("link", name=re.compile("^Report")).click()
+        expect(popup.value.locator("body")).to_contain_text("Tape 12")
+        job.get_by_role("button", name=re.compile("^Show in folder")).click()
+        expect(job.get_by_role("alert")).to_be_hidden()
+        tab.wait_for_timeout(500)
+        assert opened.read_text() == str(videos_of(tmp_path))
+        tab.request.get(f"{page.address}/")
+        assert page.end() == 0
+    assert (tmp_path / "blocked.log").read_text() == ""
+
+
+@pytest.mark.long
+def test_a_visitor_of_a_page_for_others_downloads_the_result(tmp_path, browser, expect, tape):
+    with served(tmp_path, "--host", "0.0.0.0", warning="encrypted") as page:
+        page.entry = page.entry.replace("0.0.0.0", "127.0.0.1")
+        tab = browser.open(page)
+        expect(tab.get_by_role("button", name="Choose on this computer")).to_be_hidden()
+        drop(tab, [tape])
+        expect(tab.locator("#bar-estimate")).to_contain_text("45 faces")
+        restorer_button(tab).click()
+        job = row(tab, "Grandma 1987-clear.mp4")
+        expect(job).to_contain_text("Done")
+        expect(job.get_by_role("button", name=re.compile("^Show in folder"))).to_be_hidden()
+        with tab.expect_download() as download:
+            job.get_by_role("link", name=re.compile("^Download")).click()
+        download.value.save_as(tmp_path / "result.mp4")
+        assert download.value.suggested_filename == "Grandma 1987-clear.mp4"
+        assert (tmp_path / "result.mp4").read_bytes() == tape.read_bytes()
+
+        job.get_by_role("button", name=re.compile("^Remove")).click()
+        question = tab.get_by_role("dialog", name="Remove Grandma 1987-clear.mp4?")
+        expect(question).to_contain_text("is deleted from this page's folder")
+        question.get_by_role("button", name="Delete").click()
+        expect(job).to_be_hidden()

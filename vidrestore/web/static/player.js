@@ -6,6 +6,7 @@ import { Pair } from "./pair.js";
 import { Screen } from "./screen.js";
 import { durationText, timeText } from "./words.js";
 
+const EDGE_PX = 12;
 const JUMP_SECONDS = 5;
 const SHORT_JUMP_SECONDS = 1;
 const MODES = ["before", "wipe", "side", "after"];
@@ -251,8 +252,16 @@ export class Player extends EventTarget {
     this.store.open(id);
     if (this.#wanted) this.setMode(mode); // it was shown already
     this.#wanted = null;
-    this.node.scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+    this.#scrollHere();
     this.stage.focus({ preventScroll: true });
+  }
+
+  #scrollHere() {
+    // Beside the settings the player sticks, so its own place says nothing.
+    const sticks = getComputedStyle(this.node.parentElement).position === "sticky";
+    const { top } = (sticks ? this.node.closest(".work") : this.node).getBoundingClientRect();
+    const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    window.scrollTo({ top: top + window.scrollY - EDGE_PX, behavior: isCalm ? "auto" : "smooth" });
   }
 
   /** Let that video lead which gives the sound; the other one follows. */
