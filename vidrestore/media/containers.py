@@ -30,6 +30,8 @@ _MP4_TAGS = {"title", "artist", "album_artist", "composer", "album", "date", "en
              "episode_id", "network", "keywords", "track", "disc", "location", "location-eng",
              "creation_time", "season_number", "episode_sort", "media_type", "hd_video",
              "compilation", "gapless_playback", "timecode"}  # fmt: skip
+# The names of codecs in mp4 and mov that Apple's players take, where ffmpeg writes others.
+_FOURCCS = {"hevc": "hvc1"}
 # ISO 639-2 has two codes for some languages; the values are the codes that QuickTime knows.
 _LANGUAGES_IN_MOV = {"deu": "ger", "nld": "dut", "isl": "ice", "ell": "gre", "zho": "chi",
                      "hye": "arm", "kat": "geo", "mkd": "mac", "sqi": "alb", "fre": "fra",
@@ -61,6 +63,9 @@ class RemuxPlan:
     """
     dispositions: Mapping[int, str]
     """Source stream index -> ffmpeg's names of its disposition flags, joined by "+"."""
+    fourccs: Mapping[int, str] = field(default_factory=dict)
+    """Source stream index -> four letters by which mp4 and mov name the codec of a copied video
+    stream, where ffmpeg would write others."""
     attached: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     """Source stream index of a cover picture -> (file name, media type) as an attachment."""
     has_own_tags: bool = False
@@ -107,6 +112,19 @@ def container_of(target: Path) -> str:
             "the most"
         )
     return container
+
+
+def fourcc_of(codec: str | None, container: str) -> str | None:
+    """Return the four letters by which the output is to name the codec of a video stream.
+
+    Args:
+        codec: The codec by ffmpeg's name; None: it is not known.
+        container: mp4, mov or matroska.
+
+    Returns:
+        The letters; None: those that ffmpeg writes, or none, as in Matroska.
+    """
+    return None if container == "matroska" else _FOURCCS.get(codec or "")
 
 
 def is_container(path: Path) -> bool:
@@ -183,6 +201,13 @@ def plan_streams(source: Probe, target: Path, *, whole: bool) -> RemuxPlan:
             if s.index in kept
         },
         dispositions={s.index: _flags(s) for s in source.streams if s.index in kept},
+        fourccs={
+            s.index: fourcc
+            for s in source.streams
+            if s.index in kept
+            and s.index != info.stream_index
+            and (fourcc := fourcc_of(s.codec, container))
+        },
         attached=attached,
         has_own_tags=bool(own) and container != "matroska",
         can_have_own_tags=not has_cover,

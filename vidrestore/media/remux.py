@@ -16,7 +16,7 @@ import ffmpeg
 
 from vidrestore.common.errors import OutputError
 from vidrestore.imaging.frame import VideoInfo
-from vidrestore.media.containers import RemuxPlan, suffix_for
+from vidrestore.media.containers import RemuxPlan, fourcc_of, suffix_for
 from vidrestore.media.ffmpeg import check_room, run_ffmpeg
 from vidrestore.media.probe import Probe
 
@@ -26,6 +26,8 @@ _ERROR_LINES = 3
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
 _NO_STREAM = "9999?"  # maps no stream: "?" makes a missing one no error
 _TRIAL_SECONDS = 0.2
+# A stream named hvc1 has its parameter sets in the header alone (ISO/IEC 14496-15).
+_WITHOUT_PARAMETER_SETS = "filter_units=remove_types=32-34"
 _PATH = "path in hexadecimal:"
 _PROVENANCE_KEY = "vidrestore"
 
@@ -37,6 +39,7 @@ def remux(
     plan: RemuxPlan,
     info: VideoInfo,
     *,
+    codec: str,
     last_frame: tuple[Fraction, Fraction],
     provenance: str | None = None,
     part_seconds: tuple[Fraction, Fraction] | None = None,
@@ -51,6 +54,7 @@ def remux(
         target: The output; an existing file is replaced.
         plan: The streams to keep and what becomes of each.
         info: The restored stream of the source.
+        codec: The codec of `video` by ffmpeg's name.
         last_frame: The time of the last frame and its duration, in seconds.
         provenance: A text for the tags of the file; None: no text.
         part_seconds: [start, end) from the start of the source file, in seconds; only that part of
@@ -73,8 +77,15 @@ def remux(
     arguments = _arguments(plan, info, whole=part_seconds is None)
     own_tags, repeated = _tags_and_covers(plan, info, provenance, covers)
     arguments |= _container_arguments(plan, info, has_own_tags=own_tags)
+    at = plan.kept.index(info.stream_index)
+    filters = []
+    if (fourcc := fourcc_of(codec, plan.container)) is not None:
+        arguments[f"tag:{at}"] = fourcc
+        filters += [_WITHOUT_PARAMETER_SETS] if fourcc == "hvc1" else []
     if part_seconds is None:
-        arguments[f"bsf:{plan.kept.index(info.stream_index)}"] = _durations(*last_frame)
+        filters.append(_durations(*last_frame))
+    if filters:
+        arguments[f"bsf:{at}"] = ",".join(filters)
     _run(_command(mapped, target, arguments, repeated), source, target)
 
 
@@ -191,6 +202,8 @@ def _arguments(plan: RemuxPlan, info: VideoInfo, *, whole: bool) -> dict[str, An
         arguments[f"disposition:{place}"] = plan.dispositions[index]
         if index in plan.codecs:
             arguments[f"c:{place}"] = plan.codecs[index]
+        if index in plan.fourccs:
+            arguments[f"tag:{place}"] = plan.fourccs[index]
     if whole:
         # Without copyts, ffmpeg shifts each input to start at zero, and sound and picture lose
         # their synchrony. For a part that shift is right: both inputs start with the part.
