@@ -14,8 +14,21 @@ if TYPE_CHECKING:
     from vidrestore.media.probe import Probe, StreamInfo
 
 _CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-_TEXT_SUBTITLES = {"mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text"}
-_NEEDS_TEXT_IN_MATROSKA = {"mov_text", "eia_608", "text"}
+# Subtitles that each container holds as they are. ffmpeg's muxer for mov takes more without an
+# error, and writes them as data that nothing reads.
+_HELD_SUBTITLES = {
+    "mp4": {"mov_text", "ttml"},
+    "mov": {"mov_text", "ttml", "eia_608"},
+    "matroska": {"subrip", "ass", "ssa", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle",
+                 "dvb_subtitle", "hdmv_text_subtitle", "arib_caption"},
+}  # fmt: skip
+# Subtitles that ffmpeg converts to any kind of text.
+_TEXT_SUBTITLES = {"mov_text", "subrip", "ass", "ssa", "webvtt", "text", "eia_608", "jacosub",
+                   "microdvd", "mpl2", "pjs", "realtext", "sami", "stl", "subviewer",
+                   "subviewer1", "vplayer"}  # fmt: skip
+_TEXT_IN = {"mp4": "mov_text", "mov": "mov_text", "matroska": "srt"}
+_PICTURE_SUBTITLES = {"hdmv_pgs_subtitle", "dvd_subtitle", "dvb_subtitle", "xsub"}
+_STYLED_SUBTITLES = {"ass", "ssa", "eia_608", "jacosub"}
 _PICTURE_TYPES = {"mjpeg": ("image/jpeg", "jpg"), "png": ("image/png", "png"),
                   "bmp": ("image/bmp", "bmp"), "gif": ("image/gif", "gif"),
                   "tiff": ("image/tiff", "tif"), "webp": ("image/webp", "webp")}  # fmt: skip
@@ -223,11 +236,7 @@ def _stream_change(stream: StreamInfo, container: str) -> tuple[str | None, str 
     """Return (codec to convert to, or None to copy; notice if the stream is lost, or None)."""
     name, where = stream.codec, _named(stream)
     if stream.type == "subtitle":
-        if container == "matroska":
-            return ("srt" if name in _NEEDS_TEXT_IN_MATROSKA else None), None
-        if name in _TEXT_SUBTITLES:
-            return (None if name == "mov_text" else "mov_text"), None
-        return None, f"{where} holds subtitles as pictures, which only an .mkv file can keep"
+        return _subtitle_change(stream, container)
     if stream.type == "attachment" and container != "matroska":
         return None, f"{where} is an attached file, which only an .mkv file can keep"
     if stream.is_cover and (
@@ -245,10 +254,31 @@ def _stream_change(stream: StreamInfo, container: str) -> tuple[str | None, str 
     return None, None
 
 
+def _subtitle_change(stream: StreamInfo, container: str) -> tuple[str | None, str | None]:
+    """Return what `_stream_change` returns, for subtitles."""
+    name, where = stream.codec, _named(stream)
+    if name in _HELD_SUBTITLES[container]:
+        return None, None
+    if name in _TEXT_SUBTITLES:
+        return _TEXT_IN[container], None
+    what = "subtitles as pictures" if name in _PICTURE_SUBTITLES else "subtitles"
+    holders = [suffix_for(other) for other, held in _HELD_SUBTITLES.items() if name in held]
+    if holders:
+        only = "only " if len(holders) == 1 else ""
+        return None, f"{where} holds {what}, which {only}an {' or '.join(holders)} file can keep"
+    if name is None:
+        return None, f"{where} holds subtitles of an unknown kind, so it is left out"
+    return None, (
+        f"{where} holds {what} of a kind that no container that vidrestore writes can hold, so it "
+        "is left out"
+    )
+
+
 def _lost_within(stream: StreamInfo, change: str | None) -> Iterator[str]:
     """Yield a notice for each property that a kept stream loses."""
-    if change is not None and stream.codec in ("ass", "ssa"):
-        yield f"{_named(stream)} loses its styling as {change}, which only an .mkv file can keep"
+    if change is not None and stream.codec in _STYLED_SUBTITLES:
+        keeps = "an .mov" if stream.codec == "eia_608" else "an .mkv"
+        yield f"{_named(stream)} loses its styling as {change}, which only {keeps} file can keep"
     if stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1":
         yield f"{_named(stream)} has transparency that is not decoded; the output is opaque"
 

@@ -65,7 +65,7 @@ class StreamInfo:
     type: str
     """The kind of the stream: video, audio, subtitle, attachment or data."""
     codec: str | None
-    """The name of the decoder; None where there is none."""
+    """The codec by ffmpeg's name; None where it is not known, and for data without a decoder."""
     disposition: Disposition
     """The disposition flags of the stream."""
     metadata: Mapping[str, str]
@@ -324,11 +324,11 @@ def _read_properties(video: OpenVideo, first: av.VideoFrame | None, settings: Se
     planes.layout(first)
     printed = _description(container)
     info = video_info(container, video.stream, first, printed)
-    tags = _data_tags(printed)
+    tags, codecs = _data_tags(printed), _codec_names(printed)
     return Probe(
         path=path,
         info=_with_curve(info, settings.decode.input_curve),
-        streams=tuple(_stream_info(each, tags) for each in container.streams),
+        streams=tuple(_stream_info(each, tags, codecs) for each in container.streams),
         metadata=dict(container.metadata),
         start=Fraction(container.start_time or 0, av.time_base),
         fingerprint="",
@@ -357,11 +357,14 @@ def _description(container: Any) -> str:
             dropped.clear()
 
 
-def _stream_info(stream: Any, data_tags: Mapping[int, str]) -> StreamInfo:
+def _stream_info(
+    stream: Any, data_tags: Mapping[int, str], codecs: Mapping[int, str]
+) -> StreamInfo:
+    context = stream.codec_context
     return StreamInfo(
         index=stream.index,
         type=stream.type,
-        codec=stream.codec_context.name if stream.codec_context else None,
+        codec=context.codec.canonical_name if context else codecs.get(stream.index),
         disposition=stream.disposition,
         metadata=dict(stream.metadata),
         data_tag=data_tags.get(stream.index),
@@ -372,6 +375,12 @@ def _data_tags(printed: str) -> dict[int, str]:
     """Map the index of each data stream to the four letters by which mp4 and mov name it."""
     matches = re.findall(r"Stream #0:(\d+)\S*: Data: \w+ \((\w+) ", printed)
     return {int(index): tag for index, tag in matches}
+
+
+def _codec_names(printed: str) -> dict[int, str]:
+    """Map the index of each stream to the name of its codec, also where PyAV has no decoder."""
+    matches = re.findall(r"Stream #0:(\d+)\S*: (?:Video|Audio|Subtitle): (\w+)", printed)
+    return {int(index): name for index, name in matches if name not in ("none", "unknown")}
 
 
 def _info_of_pictures(info: VideoInfo, header: Header, count: int, fps: float | None) -> VideoInfo:

@@ -117,26 +117,32 @@ def trial_remux(probe: Probe, trial: Path, plan: RemuxPlan) -> RemuxPlan:
         `plan`, or a plan without the streams that cannot be joined and with a notice about them.
 
     Raises:
-        OutputError: The container cannot hold a stream that another container can hold.
+        OutputError: The container cannot hold sound, or another video, that another container can
+            hold.
     """
-    source, codecs = probe.path, {each.index: each.codec for each in probe.streams}
+    source, streams = probe.path, {each.index: each for each in probe.streams}
     others = [index for index in plan.kept if index != probe.info.stream_index]
     if not others or _fits(source, trial, plan, others, plan.container) is None:
         return plan
     reasons = {i: _fits(source, trial, plan, [i], plan.container) for i in others}
     rejected = [index for index, reason in reasons.items() if reason is not None] or others
-    reason = next(filter(None, reasons.values()), "they do not fit together")
-    named = ", ".join(f"{i} ({codecs[i] or 'unknown codec'})" for i in rejected)
-    for other in ("matroska", "mov", "mp4"):
-        if other != plan.container and _fits(source, trial, plan, others, other) is None:
-            raise OutputError(
-                f"{suffix_for(plan.container)} cannot hold stream {named} of {source}, but an "
-                f"{suffix_for(other)} file can: {reason}"
-            )
-    why = (
-        f"no container that vidrestore writes can hold stream {named}, so it is left out: {reason}"
-    )
-    return plan.without(rejected, why)
+    # A file is refused for its sound and other videos, not for its subtitles.
+    needed = [index for index in rejected if streams[index].type in ("video", "audio")]
+    for group in filter(None, (needed, [index for index in rejected if index not in needed])):
+        reason = next(filter(None, (reasons[i] for i in group)), "they do not fit together")
+        named = ", ".join(f"{i} ({streams[i].codec or 'unknown codec'})" for i in group)
+        for other in ("matroska", "mov", "mp4") if group is needed else ():
+            if other != plan.container and _fits(source, trial, plan, group, other) is None:
+                raise OutputError(
+                    f"{suffix_for(plan.container)} cannot hold stream {named} of {source}, but an "
+                    f"{suffix_for(other)} file can: {reason}"
+                )
+        holder = "no container that vidrestore writes"
+        if group is not needed:
+            holder = f"no {suffix_for(plan.container)} file"
+        why = f"{holder} can hold stream {named}, so it is left out: {reason}"
+        plan = plan.without(group, why)
+    return plan
 
 
 def _fits(
