@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidrestore.common.errors import UsageError
+from vidrestore.media.side_data import (
+    SideData,
+    boxes_of,
+    enlarged,
+    losses,
+    states_stereo,
+    stereo_tag,
+)
 
 if TYPE_CHECKING:
+    from vidrestore.imaging.frame import VideoInfo
     from vidrestore.media.probe import Probe, StreamInfo
 
 _CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -33,6 +42,7 @@ _PICTURE_TYPES = {"mjpeg": ("image/jpeg", "jpg"), "png": ("image/png", "png"),
                   "bmp": ("image/bmp", "bmp"), "gif": ("image/gif", "gif"),
                   "tiff": ("image/tiff", "tif"), "webp": ("image/webp", "webp")}  # fmt: skip
 _PICTURES_IN_MP4 = {"mjpeg", "png", "bmp"}
+_STEREO_TAG = "stereo_mode"
 _TIMECODE_TAG = "tmcd"
 _CHAPTER_TAG = "text"
 # Tags of a file that ffmpeg's muxers for mov and mp4 write; other tags need an extension.
@@ -81,6 +91,9 @@ class RemuxPlan:
     stream, where ffmpeg would write others."""
     attached: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     """Source stream index of a cover picture -> (file name, media type) as an attachment."""
+    boxes: bytes = b""
+    """Boxes by which the restored stream states what the source does of its picture, for the sample
+    entry of mp4 or mov. For Matroska, ffmpeg converts them."""
     has_own_tags: bool = False
     """Whether the file has tags that mp4 and mov hold only by an extension."""
     can_have_own_tags: bool = True
@@ -226,6 +239,53 @@ def plan_streams(source: Probe, target: Path, *, whole: bool) -> RemuxPlan:
         can_have_own_tags=not has_cover,
         has_comment="comment" in tags,
         lost=tuple(lost),
+    )
+
+
+def with_side_data(
+    plan: RemuxPlan,
+    side_data: SideData,
+    source: VideoInfo,
+    output: VideoInfo,
+    encoder: str,
+    *,
+    has_new_frames: bool,
+) -> RemuxPlan:
+    """Add to the plan what the output states of its picture, and notices about what it cannot.
+
+    Args:
+        plan: The plan.
+        side_data: What the source states.
+        source: The restored stream of the source.
+        output: The same stream as the output has it, which may be larger.
+        encoder: The encoder by ffmpeg's name.
+        has_new_frames: Whether the frames of the output are put together from several frames of
+            the source, without the metadata of these.
+
+    Returns:
+        The new plan.
+    """
+    sizes = [(each.width, each.height) for each in (source, output)]
+    side_data, too_coarse = enlarged(side_data, sizes[0], sizes[1])
+    lost = [(what, "") for what in too_coarse]
+    lost += losses(side_data, plan.container, encoder, has_new_frames=has_new_frames)
+    where = f"stream {source.stream_index} ({source.codec})"
+    notices = [
+        f"{where} has {what}, which {f'{holder} can keep' if holder else 'the output cannot keep'}"
+        for what, holder in lost
+    ]
+    tags = dict(plan.tags.get(source.stream_index, {}))
+    if not states_stereo(side_data, plan.container, encoder):
+        tags = {key: value for key, value in tags.items() if key.lower() != _STEREO_TAG}
+        side_data = replace(side_data, stereo=None)
+    elif plan.container == "matroska":
+        tags[_STEREO_TAG] = str(stereo_tag(side_data))
+        side_data = replace(side_data, stereo=None)  # ffmpeg would write it a second time
+    return replace(
+        plan,
+        tags={**plan.tags, source.stream_index: tags},
+        boxes=boxes_of(side_data, output.width, output.height),
+        lost=(*plan.lost, *notices),
     )
 
 

@@ -35,6 +35,7 @@ from vidrestore.media.images import (
 )
 from vidrestore.media.images.exif import orientation_matrix
 from vidrestore.media.images.header import Header
+from vidrestore.media.side_data import NONE, SideData, read_side_data
 
 _log = logging.getLogger("vidrestore")
 
@@ -93,6 +94,8 @@ class Probe:
     """The tags of the file."""
     start: Fraction
     """The start time of the container, in seconds."""
+    side_data: SideData
+    """What the file states of the main video stream besides `info`."""
     fingerprint: str
     """The checksum that the function `fingerprint` computes."""
     mtime_ns: int
@@ -255,6 +258,16 @@ def _side_data(frame: av.VideoFrame) -> Any:
         return {}
 
 
+def _side_data_of(
+    container: Any, stream_index: int, first: av.VideoFrame, printed: str
+) -> SideData:
+    """Read what a file states of its picture; nothing for pictures, whose metadata stay."""
+    if container.format.name == "image2":
+        return NONE
+    found = {entry.type.name: bytes(entry) for entry in _side_data(first)}
+    return read_side_data(printed, stream_index, found)
+
+
 def _orientation(display: tuple[int, ...] | None) -> tuple[int, int, int, int]:
     """Return the nearest rotation by quarter turns, with or without a flip.
 
@@ -331,6 +344,7 @@ def _read_properties(video: OpenVideo, first: av.VideoFrame | None, settings: Se
         streams=tuple(_stream_info(each, tags, codecs) for each in container.streams),
         metadata=dict(container.metadata),
         start=Fraction(container.start_time or 0, av.time_base),
+        side_data=_side_data_of(container, video.stream.index, first, printed),
         fingerprint="",
         mtime_ns=0,
     )

@@ -16,6 +16,7 @@ import ffmpeg
 
 from vidrestore.common.errors import OutputError
 from vidrestore.imaging.frame import VideoInfo
+from vidrestore.media.boxes import copy_with_boxes
 from vidrestore.media.containers import RemuxPlan, fourcc_of, suffix_for
 from vidrestore.media.ffmpeg import check_room, run_ffmpeg
 from vidrestore.media.probe import Probe
@@ -64,6 +65,8 @@ def remux(
         OutputError: ffmpeg cannot be run or fails.
         OSError: The disk is full.
     """
+    if plan.boxes and plan.container == "matroska":
+        video = _with_boxes(video, plan.boxes)
     window = dict(zip(("ss", "to"), part_seconds, strict=True)) if part_seconds else {}
     restored = _Input(video, {})
     others = _Input(source, {key: f"{float(time):.6f}" for key, time in window.items()})
@@ -87,6 +90,22 @@ def remux(
     if filters:
         arguments[f"bsf:{at}"] = ",".join(filters)
     _run(_command(mapped, target, arguments, repeated), source, target)
+    if plan.boxes and plan.container != "matroska":
+        stating = target.with_name(f"{target.stem}.part{target.suffix}")
+        copy_with_boxes(target, stating, plan.boxes, at)
+        stating.replace(target)
+
+
+def _with_boxes(video: Path, boxes: bytes) -> Path:
+    """Copy the restored stream with boxes from which ffmpeg makes Matroska's elements."""
+    copy = video.with_name(f"{video.stem}.boxes.part.mov")
+    if video.suffix == ".mkv":
+        plain = video.with_name(f"{video.stem}.plain.part.mov")
+        arguments = {"f": "mov", "c": "copy", "copyts": None, "loglevel": "error"}
+        _run(_command([(_Input(video, {}), "v:0")], plain, arguments), video, plain)
+        video = plain
+    copy_with_boxes(video, copy, boxes, 0)
+    return copy
 
 
 def _durations(last_seconds: Fraction, lasts_seconds: Fraction) -> str:
