@@ -23,7 +23,7 @@ _UNKNOWN_STEREO = 8
 # AVStereo3DType -> its name in messages.
 _STEREO_NAMES = {1: "side by side", 2: "top and bottom", 3: "frame by frame", 4: "checkerboard",
                  5: "side by side, quincunx", 6: "line by line", 7: "column by column",
-                 _UNKNOWN_STEREO: "in several streams"}  # fmt: skip
+                 _UNKNOWN_STEREO: "in several layers, of which one is read"}  # fmt: skip
 # AVStereo3DType -> Matroska's StereoMode by ffmpeg's name, with the left view and the right first.
 _STEREO_MODES = {1: ("left_right", "right_left"), 2: ("top_bottom", "bottom_top"),
                  3: ("block_lr", "block_rl"), 4: ("checkerboard_lr", "checkerboard_rl"),
