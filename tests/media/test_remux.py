@@ -196,6 +196,7 @@ def test_everything_of_the_source_is_in_the_output(tmp_path, find, held, analyse
     summary = run(find(name), target, analysed(name))
     check_whole(held(name), target, SOURCES[name].codec, summary)
     assert summary.frames == len(held(name).times)
+    sources.ffmpeg("-xerror -i", target, "-map 0:v -map 0:a? -f null -")
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -45,11 +45,12 @@ from vidrestore.jobs.render import LocalRenderer, Rendering, RenderJob
 from vidrestore.jobs.request import RestoreRequest, check_fields
 from vidrestore.jobs.work_folder import WorkFolder
 from vidrestore.media.codecs import Encoding, plan_encoding
-from vidrestore.media.containers import RemuxPlan, plan_streams
+from vidrestore.media.containers import RemuxPlan, plan_streams, with_side_data
 from vidrestore.media.encode import choose_encoding
 from vidrestore.media.images import is_pictures
 from vidrestore.media.probe import Probe, probe
 from vidrestore.media.remux import trial_remux
+from vidrestore.media.side_data import check_base_layer, states_stereo
 from vidrestore.models.face_parser import Parser
 from vidrestore.models.factory import (
     chosen_parser,
@@ -254,6 +255,8 @@ def inspect_source(
     if request.plate is not None:
         plate = probe(request.plate)
         check_plate(plate, request.source, found.info)
+    for each in filter(None, (found, before_swap, plate)):
+        check_base_layer(each.side_data, str(each.path))
     return InspectedSource(found, inspection, interlacing, before_swap, plate, kept)
 
 
@@ -305,6 +308,12 @@ def choose_output(
         if source.kept is not None:
             check_encoding(source.kept, encoding, target)
         streams = trial_remux(base, work.path / f"trial{target.suffix}", streams)
+        streams = with_side_data(
+            streams, base.side_data, base.info, info, encoding.encoder,
+            has_new_frames=mode == "film",
+        )  # fmt: skip
+        if states_stereo(base.side_data, streams.container, encoding.encoder):
+            encoding = replace(encoding, without_stereo=True)
         losses += [*encoding.notes, *streams.lost]
     notify(on_event, *losses)
     return OutputPlan(

@@ -265,6 +265,7 @@ def _join_all(
         whole,
         plan.output.streams,
         plan.output.info,
+        codec=plan.job.encoding.codec,
         last_frame=_last_frame(analysis),
         provenance=_provenance(plan.job.settings, restorers, stats),
         part_seconds=(

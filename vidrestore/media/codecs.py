@@ -115,6 +115,9 @@ class Encoding:
     """Whether the encoder is set to code fields."""
     needs_light_header: bool = False
     """Whether the container must state the HDR10 metadata because the coded stream cannot."""
+    without_stereo: bool = False
+    """Whether frames lose what they state of stereo 3D, since the container of the output states
+    it."""
     notes: tuple[str, ...] = ()
     """Notices for the user, one sentence each."""
 

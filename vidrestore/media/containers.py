@@ -9,17 +9,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidrestore.common.errors import UsageError
+from vidrestore.media.side_data import (
+    SideData,
+    boxes_of,
+    enlarged,
+    losses,
+    states_stereo,
+    stereo_tag,
+)
 
 if TYPE_CHECKING:
+    from vidrestore.imaging.frame import VideoInfo
     from vidrestore.media.probe import Probe, StreamInfo
 
 _CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-_TEXT_SUBTITLES = {"mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text"}
-_NEEDS_TEXT_IN_MATROSKA = {"mov_text", "eia_608", "text"}
+# Subtitles that each container holds as they are. ffmpeg's muxer for mov takes more without an
+# error, and writes them as data that nothing reads.
+_HELD_SUBTITLES = {
+    "mp4": {"mov_text", "ttml"},
+    "mov": {"mov_text", "ttml", "eia_608"},
+    "matroska": {"subrip", "ass", "ssa", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle",
+                 "dvb_subtitle", "hdmv_text_subtitle", "arib_caption"},
+}  # fmt: skip
+# Subtitles that ffmpeg converts to any kind of text.
+_TEXT_SUBTITLES = {"mov_text", "subrip", "ass", "ssa", "webvtt", "text", "eia_608", "jacosub",
+                   "microdvd", "mpl2", "pjs", "realtext", "sami", "stl", "subviewer",
+                   "subviewer1", "vplayer"}  # fmt: skip
+_TEXT_IN = {"mp4": "mov_text", "mov": "mov_text", "matroska": "srt"}
+_PICTURE_SUBTITLES = {"hdmv_pgs_subtitle", "dvd_subtitle", "dvb_subtitle", "xsub"}
+_STYLED_SUBTITLES = {"ass", "ssa", "eia_608", "jacosub"}
 _PICTURE_TYPES = {"mjpeg": ("image/jpeg", "jpg"), "png": ("image/png", "png"),
                   "bmp": ("image/bmp", "bmp"), "gif": ("image/gif", "gif"),
                   "tiff": ("image/tiff", "tif"), "webp": ("image/webp", "webp")}  # fmt: skip
 _PICTURES_IN_MP4 = {"mjpeg", "png", "bmp"}
+_STEREO_TAG = "stereo_mode"
 _TIMECODE_TAG = "tmcd"
 _CHAPTER_TAG = "text"
 # Tags of a file that ffmpeg's muxers for mov and mp4 write; other tags need an extension.
@@ -30,6 +53,8 @@ _MP4_TAGS = {"title", "artist", "album_artist", "composer", "album", "date", "en
              "episode_id", "network", "keywords", "track", "disc", "location", "location-eng",
              "creation_time", "season_number", "episode_sort", "media_type", "hd_video",
              "compilation", "gapless_playback", "timecode"}  # fmt: skip
+# The names of codecs in mp4 and mov that Apple's players take, where ffmpeg writes others.
+_FOURCCS = {"hevc": "hvc1"}
 # ISO 639-2 has two codes for some languages; the values are the codes that QuickTime knows.
 _LANGUAGES_IN_MOV = {"deu": "ger", "nld": "dut", "isl": "ice", "ell": "gre", "zho": "chi",
                      "hye": "arm", "kat": "geo", "mkd": "mac", "sqi": "alb", "fre": "fra",
@@ -61,8 +86,14 @@ class RemuxPlan:
     """
     dispositions: Mapping[int, str]
     """Source stream index -> ffmpeg's names of its disposition flags, joined by "+"."""
+    fourccs: Mapping[int, str] = field(default_factory=dict)
+    """Source stream index -> four letters by which mp4 and mov name the codec of a copied video
+    stream, where ffmpeg would write others."""
     attached: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     """Source stream index of a cover picture -> (file name, media type) as an attachment."""
+    boxes: bytes = b""
+    """Boxes by which the restored stream states what the source does of its picture, for the sample
+    entry of mp4 or mov. For Matroska, ffmpeg converts them."""
     has_own_tags: bool = False
     """Whether the file has tags that mp4 and mov hold only by an extension."""
     can_have_own_tags: bool = True
@@ -107,6 +138,19 @@ def container_of(target: Path) -> str:
             "the most"
         )
     return container
+
+
+def fourcc_of(codec: str | None, container: str) -> str | None:
+    """Return the four letters by which the output is to name the codec of a video stream.
+
+    Args:
+        codec: The codec by ffmpeg's name; None: it is not known.
+        container: mp4, mov or matroska.
+
+    Returns:
+        The letters; None: those that ffmpeg writes, or none, as in Matroska.
+    """
+    return None if container == "matroska" else _FOURCCS.get(codec or "")
 
 
 def is_container(path: Path) -> bool:
@@ -183,11 +227,65 @@ def plan_streams(source: Probe, target: Path, *, whole: bool) -> RemuxPlan:
             if s.index in kept
         },
         dispositions={s.index: _flags(s) for s in source.streams if s.index in kept},
+        fourccs={
+            s.index: fourcc
+            for s in source.streams
+            if s.index in kept
+            and s.index != info.stream_index
+            and (fourcc := fourcc_of(s.codec, container))
+        },
         attached=attached,
         has_own_tags=bool(own) and container != "matroska",
         can_have_own_tags=not has_cover,
         has_comment="comment" in tags,
         lost=tuple(lost),
+    )
+
+
+def with_side_data(
+    plan: RemuxPlan,
+    side_data: SideData,
+    source: VideoInfo,
+    output: VideoInfo,
+    encoder: str,
+    *,
+    has_new_frames: bool,
+) -> RemuxPlan:
+    """Add to the plan what the output states of its picture, and notices about what it cannot.
+
+    Args:
+        plan: The plan.
+        side_data: What the source states.
+        source: The restored stream of the source.
+        output: The same stream as the output has it, which may be larger.
+        encoder: The encoder by ffmpeg's name.
+        has_new_frames: Whether the frames of the output are put together from several frames of
+            the source, without the metadata of these.
+
+    Returns:
+        The new plan.
+    """
+    sizes = [(each.width, each.height) for each in (source, output)]
+    side_data, too_coarse = enlarged(side_data, sizes[0], sizes[1])
+    lost = [(what, "") for what in too_coarse]
+    lost += losses(side_data, plan.container, encoder, has_new_frames=has_new_frames)
+    where = f"stream {source.stream_index} ({source.codec})"
+    notices = [
+        f"{where} has {what}, which {f'{holder} can keep' if holder else 'the output cannot keep'}"
+        for what, holder in lost
+    ]
+    tags = dict(plan.tags.get(source.stream_index, {}))
+    if not states_stereo(side_data, plan.container, encoder):
+        tags = {key: value for key, value in tags.items() if key.lower() != _STEREO_TAG}
+        side_data = replace(side_data, stereo=None)
+    elif plan.container == "matroska":
+        tags[_STEREO_TAG] = str(stereo_tag(side_data))
+        side_data = replace(side_data, stereo=None)  # ffmpeg would write it a second time
+    return replace(
+        plan,
+        tags={**plan.tags, source.stream_index: tags},
+        boxes=boxes_of(side_data, output.width, output.height),
+        lost=(*plan.lost, *notices),
     )
 
 
@@ -198,11 +296,7 @@ def _stream_change(stream: StreamInfo, container: str) -> tuple[str | None, str 
     """Return (codec to convert to, or None to copy; notice if the stream is lost, or None)."""
     name, where = stream.codec, _named(stream)
     if stream.type == "subtitle":
-        if container == "matroska":
-            return ("srt" if name in _NEEDS_TEXT_IN_MATROSKA else None), None
-        if name in _TEXT_SUBTITLES:
-            return (None if name == "mov_text" else "mov_text"), None
-        return None, f"{where} holds subtitles as pictures, which only an .mkv file can keep"
+        return _subtitle_change(stream, container)
     if stream.type == "attachment" and container != "matroska":
         return None, f"{where} is an attached file, which only an .mkv file can keep"
     if stream.is_cover and (
@@ -220,10 +314,31 @@ def _stream_change(stream: StreamInfo, container: str) -> tuple[str | None, str 
     return None, None
 
 
+def _subtitle_change(stream: StreamInfo, container: str) -> tuple[str | None, str | None]:
+    """Return what `_stream_change` returns, for subtitles."""
+    name, where = stream.codec, _named(stream)
+    if name in _HELD_SUBTITLES[container]:
+        return None, None
+    if name in _TEXT_SUBTITLES:
+        return _TEXT_IN[container], None
+    what = "subtitles as pictures" if name in _PICTURE_SUBTITLES else "subtitles"
+    holders = [suffix_for(other) for other, held in _HELD_SUBTITLES.items() if name in held]
+    if holders:
+        only = "only " if len(holders) == 1 else ""
+        return None, f"{where} holds {what}, which {only}an {' or '.join(holders)} file can keep"
+    if name is None:
+        return None, f"{where} holds subtitles of an unknown kind, so it is left out"
+    return None, (
+        f"{where} holds {what} of a kind that no container that vidrestore writes can hold, so it "
+        "is left out"
+    )
+
+
 def _lost_within(stream: StreamInfo, change: str | None) -> Iterator[str]:
     """Yield a notice for each property that a kept stream loses."""
-    if change is not None and stream.codec in ("ass", "ssa"):
-        yield f"{_named(stream)} loses its styling as {change}, which only an .mkv file can keep"
+    if change is not None and stream.codec in _STYLED_SUBTITLES:
+        keeps = "an .mov" if stream.codec == "eia_608" else "an .mkv"
+        yield f"{_named(stream)} loses its styling as {change}, which only {keeps} file can keep"
     if stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1":
         yield f"{_named(stream)} has transparency that is not decoded; the output is opaque"
 

@@ -86,6 +86,8 @@ def _light_header(source: Path, path: Path, info: VideoInfo, encoding: Encoding)
     options = [item for k, v in encoding.options.items() for item in (f"-{k}:v", v)]
     aspect = info.sample_aspect_ratio
     shape = f"scale={info.width}:{info.height},setsar={aspect.numerator}/{aspect.denominator}"
+    # `remux` states these, where the output can.
+    shape += "".join(f",sidedata=delete:type={kind}" for kind in ("STEREO3D", "SPHERICAL"))
     done = run_ffmpeg(
         ["-v", "error", "-y", "-noautorotate", "-i", str(source.absolute()),
          "-map", f"0:{info.stream_index}", "-frames:v", "1", "-vf", shape,
@@ -130,6 +132,7 @@ class VideoWriter:
         self._info = info
         self._encoding = encoding
         self.frame_count = 0
+        self._strip = _StereoFilter(info.time_base) if encoding.without_stereo else None
         try:
             self._container = av.open(
                 str(path.absolute()), "w", container_options=container_options(path)
@@ -198,6 +201,8 @@ class VideoWriter:
         image: Any = frame.image
         if image.format.name != self._encoding.pixel_format:
             image = _converted(image, self._encoding.pixel_format, self._info)
+        if self._strip is not None:
+            image = self._strip(image)
         image.pts, image.time_base = frame.pts, self._info.time_base
         image.duration = frame.duration
         image.pict_type = 0  # the encoder decides on its own I, P and B frames
@@ -245,6 +250,31 @@ class VideoWriter:
         with logged(*failures, what=f"closing {self._path}"):
             self._container.close()
         self._path.unlink(missing_ok=True)
+
+
+class _StereoFilter:
+    """Takes what frames state of stereo 3D from them, which x264 would write into the stream."""
+
+    def __init__(self, time_base: Fraction) -> None:
+        self._time_base = time_base
+        self._graph: Any = None
+
+    def __call__(self, image: av.VideoFrame) -> av.VideoFrame:
+        """Return the frame without that statement; its samples are not copied."""
+        if self._graph is None:
+            self._graph = av.filter.Graph()
+            source = self._graph.add_buffer(
+                width=image.width,
+                height=image.height,
+                format=image.format,
+                time_base=self._time_base,
+            )
+            strip = self._graph.add("sidedata", "mode=delete:type=STEREO3D")
+            self._graph.link_nodes(source, strip, self._graph.add("buffersink"))
+            self._graph.configure()
+        self._graph.push(image)
+        stripped: av.VideoFrame = self._graph.pull()
+        return stripped
 
 
 def _converted(image: av.VideoFrame, pixel_format: str, info: VideoInfo) -> Any:

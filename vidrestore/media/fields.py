@@ -154,7 +154,12 @@ def bobbed(frames: Iterator[Frame], order: str) -> Iterator[Frame]:
         The pictures 2 i and 2 i + 1 of frame i. Times are in half ticks of the clock; the later
         field lies halfway to the next frame.
     """
+    strip: _Graph | None = None
     for i, field, image in _split(frames, order):
+        if field == 1 and image.side_data.get("A53_CC") is not None:
+            # Both pictures have the captions of the frame; players would show each letter twice.
+            strip = strip or _Graph(image, "sidedata", "mode=delete:type=A53_CC")
+            (image,) = strip.through(image)
         half = i.until - i.frame.pts
         yield replace(
             i.frame,

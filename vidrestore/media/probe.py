@@ -35,6 +35,7 @@ from vidrestore.media.images import (
 )
 from vidrestore.media.images.exif import orientation_matrix
 from vidrestore.media.images.header import Header
+from vidrestore.media.side_data import NONE, SideData, read_side_data
 
 _log = logging.getLogger("vidrestore")
 
@@ -65,7 +66,7 @@ class StreamInfo:
     type: str
     """The kind of the stream: video, audio, subtitle, attachment or data."""
     codec: str | None
-    """The name of the decoder; None where there is none."""
+    """The codec by ffmpeg's name; None where it is not known, and for data without a decoder."""
     disposition: Disposition
     """The disposition flags of the stream."""
     metadata: Mapping[str, str]
@@ -93,6 +94,8 @@ class Probe:
     """The tags of the file."""
     start: Fraction
     """The start time of the container, in seconds."""
+    side_data: SideData
+    """What the file states of the main video stream besides `info`."""
     fingerprint: str
     """The checksum that the function `fingerprint` computes."""
     mtime_ns: int
@@ -255,6 +258,16 @@ def _side_data(frame: av.VideoFrame) -> Any:
         return {}
 
 
+def _side_data_of(
+    container: Any, stream_index: int, first: av.VideoFrame, printed: str
+) -> SideData:
+    """Read what a file states of its picture; nothing for pictures, whose metadata stay."""
+    if container.format.name == "image2":
+        return NONE
+    found = {entry.type.name: bytes(entry) for entry in _side_data(first)}
+    return read_side_data(printed, stream_index, found)
+
+
 def _orientation(display: tuple[int, ...] | None) -> tuple[int, int, int, int]:
     """Return the nearest rotation by quarter turns, with or without a flip.
 
@@ -324,13 +337,14 @@ def _read_properties(video: OpenVideo, first: av.VideoFrame | None, settings: Se
     planes.layout(first)
     printed = _description(container)
     info = video_info(container, video.stream, first, printed)
-    tags = _data_tags(printed)
+    tags, codecs = _data_tags(printed), _codec_names(printed)
     return Probe(
         path=path,
         info=_with_curve(info, settings.decode.input_curve),
-        streams=tuple(_stream_info(each, tags) for each in container.streams),
+        streams=tuple(_stream_info(each, tags, codecs) for each in container.streams),
         metadata=dict(container.metadata),
         start=Fraction(container.start_time or 0, av.time_base),
+        side_data=_side_data_of(container, video.stream.index, first, printed),
         fingerprint="",
         mtime_ns=0,
     )
@@ -357,11 +371,14 @@ def _description(container: Any) -> str:
             dropped.clear()
 
 
-def _stream_info(stream: Any, data_tags: Mapping[int, str]) -> StreamInfo:
+def _stream_info(
+    stream: Any, data_tags: Mapping[int, str], codecs: Mapping[int, str]
+) -> StreamInfo:
+    context = stream.codec_context
     return StreamInfo(
         index=stream.index,
         type=stream.type,
-        codec=stream.codec_context.name if stream.codec_context else None,
+        codec=context.codec.canonical_name if context else codecs.get(stream.index),
         disposition=stream.disposition,
         metadata=dict(stream.metadata),
         data_tag=data_tags.get(stream.index),
@@ -372,6 +389,12 @@ def _data_tags(printed: str) -> dict[int, str]:
     """Map the index of each data stream to the four letters by which mp4 and mov name it."""
     matches = re.findall(r"Stream #0:(\d+)\S*: Data: \w+ \((\w+) ", printed)
     return {int(index): tag for index, tag in matches}
+
+
+def _codec_names(printed: str) -> dict[int, str]:
+    """Map the index of each stream to the name of its codec, also where PyAV has no decoder."""
+    matches = re.findall(r"Stream #0:(\d+)\S*: (?:Video|Audio|Subtitle): (\w+)", printed)
+    return {int(index): name for index, name in matches if name not in ("none", "unknown")}
 
 
 def _info_of_pictures(info: VideoInfo, header: Header, count: int, fps: float | None) -> VideoInfo:

@@ -15,7 +15,8 @@ import ffmpeg
 
 from vidrestore.common.errors import OutputError
 from vidrestore.imaging.frame import VideoInfo
-from vidrestore.media.containers import RemuxPlan, suffix_for
+from vidrestore.media.boxes import copy_with_boxes
+from vidrestore.media.containers import RemuxPlan, fourcc_of, suffix_for
 from vidrestore.media.ffmpeg import check_room, reason_of, run_ffmpeg
 from vidrestore.media.probe import Probe
 
@@ -23,6 +24,8 @@ _log = logging.getLogger("vidrestore")
 
 _NO_STREAM = "9999?"  # maps no stream: "?" makes a missing one no error
 _TRIAL_SECONDS = 0.2
+# A stream named hvc1 has its parameter sets in the header alone (ISO/IEC 14496-15).
+_WITHOUT_PARAMETER_SETS = "filter_units=remove_types=32-34"
 _PATH = "path in hexadecimal:"
 _PROVENANCE_KEY = "vidrestore"
 
@@ -34,6 +37,7 @@ def remux(
     plan: RemuxPlan,
     info: VideoInfo,
     *,
+    codec: str,
     last_frame: tuple[Fraction, Fraction],
     provenance: str | None = None,
     part_seconds: tuple[Fraction, Fraction] | None = None,
@@ -48,6 +52,7 @@ def remux(
         target: The output; an existing file is replaced.
         plan: The streams to keep and what becomes of each.
         info: The restored stream of the source.
+        codec: The codec of `video` by ffmpeg's name.
         last_frame: The time of the last frame and its duration, in seconds.
         provenance: A text for the tags of the file; None: no text.
         part_seconds: [start, end) from the start of the source file, in seconds; only that part of
@@ -57,6 +62,8 @@ def remux(
         OutputError: ffmpeg cannot be run or fails.
         OSError: The disk is full.
     """
+    if plan.boxes and plan.container == "matroska":
+        video = _with_boxes(video, plan.boxes)
     window = dict(zip(("ss", "to"), part_seconds, strict=True)) if part_seconds else {}
     restored = _Input(video, {})
     others = _Input(source, {key: f"{float(time):.6f}" for key, time in window.items()})
@@ -70,9 +77,32 @@ def remux(
     arguments = _arguments(plan, info, whole=part_seconds is None)
     own_tags, repeated = _tags_and_covers(plan, info, provenance, covers)
     arguments |= _container_arguments(plan, info, has_own_tags=own_tags)
+    at = plan.kept.index(info.stream_index)
+    filters = []
+    if (fourcc := fourcc_of(codec, plan.container)) is not None:
+        arguments[f"tag:{at}"] = fourcc
+        filters += [_WITHOUT_PARAMETER_SETS] if fourcc == "hvc1" else []
     if part_seconds is None:
-        arguments[f"bsf:{plan.kept.index(info.stream_index)}"] = _durations(*last_frame)
+        filters.append(_durations(*last_frame))
+    if filters:
+        arguments[f"bsf:{at}"] = ",".join(filters)
     _run(_command(mapped, target, arguments, repeated), source, target)
+    if plan.boxes and plan.container != "matroska":
+        stating = target.with_name(f"{target.stem}.part{target.suffix}")
+        copy_with_boxes(target, stating, plan.boxes, at)
+        stating.replace(target)
+
+
+def _with_boxes(video: Path, boxes: bytes) -> Path:
+    """Copy the restored stream with boxes from which ffmpeg makes Matroska's elements."""
+    copy = video.with_name(f"{video.stem}.boxes.part.mov")
+    if video.suffix == ".mkv":
+        plain = video.with_name(f"{video.stem}.plain.part.mov")
+        arguments = {"f": "mov", "c": "copy", "copyts": None, "loglevel": "error"}
+        _run(_command([(_Input(video, {}), "v:0")], plain, arguments), video, plain)
+        video = plain
+    copy_with_boxes(video, copy, boxes, 0)
+    return copy
 
 
 def _durations(last_seconds: Fraction, lasts_seconds: Fraction) -> str:
@@ -103,26 +133,32 @@ def trial_remux(probe: Probe, trial: Path, plan: RemuxPlan) -> RemuxPlan:
         `plan`, or a plan without the streams that cannot be joined and with a notice about them.
 
     Raises:
-        OutputError: The container cannot hold a stream that another container can hold.
+        OutputError: The container cannot hold sound, or another video, that another container can
+            hold.
     """
-    source, codecs = probe.path, {each.index: each.codec for each in probe.streams}
+    source, streams = probe.path, {each.index: each for each in probe.streams}
     others = [index for index in plan.kept if index != probe.info.stream_index]
     if not others or _fits(source, trial, plan, others, plan.container) is None:
         return plan
     reasons = {i: _fits(source, trial, plan, [i], plan.container) for i in others}
     rejected = [index for index, reason in reasons.items() if reason is not None] or others
-    reason = next(filter(None, reasons.values()), "they do not fit together")
-    named = ", ".join(f"{i} ({codecs[i] or 'unknown codec'})" for i in rejected)
-    for other in ("matroska", "mov", "mp4"):
-        if other != plan.container and _fits(source, trial, plan, others, other) is None:
-            raise OutputError(
-                f"{suffix_for(plan.container)} cannot hold stream {named} of {source}, but an "
-                f"{suffix_for(other)} file can: {reason}"
-            )
-    why = (
-        f"no container that vidrestore writes can hold stream {named}, so it is left out: {reason}"
-    )
-    return plan.without(rejected, why)
+    # A file is refused for its sound and other videos, not for its subtitles.
+    needed = [index for index in rejected if streams[index].type in ("video", "audio")]
+    for group in filter(None, (needed, [index for index in rejected if index not in needed])):
+        reason = next(filter(None, (reasons[i] for i in group)), "they do not fit together")
+        named = ", ".join(f"{i} ({streams[i].codec or 'unknown codec'})" for i in group)
+        for other in ("matroska", "mov", "mp4") if group is needed else ():
+            if other != plan.container and _fits(source, trial, plan, group, other) is None:
+                raise OutputError(
+                    f"{suffix_for(plan.container)} cannot hold stream {named} of {source}, but an "
+                    f"{suffix_for(other)} file can: {reason}"
+                )
+        holder = "no container that vidrestore writes"
+        if group is not needed:
+            holder = f"no {suffix_for(plan.container)} file"
+        why = f"{holder} can hold stream {named}, so it is left out: {reason}"
+        plan = plan.without(group, why)
+    return plan
 
 
 def _fits(
@@ -188,6 +224,8 @@ def _arguments(plan: RemuxPlan, info: VideoInfo, *, whole: bool) -> dict[str, An
         arguments[f"disposition:{place}"] = plan.dispositions[index]
         if index in plan.codecs:
             arguments[f"c:{place}"] = plan.codecs[index]
+        if index in plan.fourccs:
+            arguments[f"tag:{place}"] = plan.fourccs[index]
     if whole:
         # Without copyts, ffmpeg shifts each input to start at zero, and sound and picture lose
         # their synchrony. For a part that shift is right: both inputs start with the part.
