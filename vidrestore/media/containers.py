@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from vidrestore.common.errors import UsageError
 
 if TYPE_CHECKING:
     from vidrestore.media.probe import Probe, StreamInfo
+    from vidrestore.media.timeline import TimeLine
 
 _CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _TEXT_SUBTITLES = {"mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text"}
@@ -73,6 +75,10 @@ class RemuxPlan:
     """Whether the source has the tag comment."""
     lost: tuple[str, ...] = ()
     """What the container cannot hold, one sentence each."""
+    time_line: TimeLine | None = None
+    """The repair of the times of the source; None: none is needed."""
+    start: Fraction = Fraction(0)
+    """The start time of the source, in seconds."""
 
     def without(self, streams: Collection[int], why: str) -> RemuxPlan:
         """Return the plan without some streams of the source.
@@ -178,7 +184,13 @@ def plan_streams(source: Probe, target: Path, *, whole: bool) -> RemuxPlan:
         tuple(kept),
         codecs,
         tags={
-            s.index: dict(_stream_tags(s, container, restored=s.index == info.stream_index))
+            s.index: dict(
+                _stream_tags(
+                    s,
+                    container,
+                    anew=s.index == info.stream_index or not source.time_line.is_plain,
+                )
+            )
             for s in source.streams
             if s.index in kept
         },
@@ -188,6 +200,8 @@ def plan_streams(source: Probe, target: Path, *, whole: bool) -> RemuxPlan:
         can_have_own_tags=not has_cover,
         has_comment="comment" in tags,
         lost=tuple(lost),
+        time_line=source.time_line,
+        start=source.start,
     )
 
 
@@ -249,12 +263,13 @@ def _flags(stream: StreamInfo) -> str:
     return "+".join(names) or "0"
 
 
-def _stream_tags(
-    stream: StreamInfo, container: str, *, restored: bool
-) -> Iterator[tuple[str, str]]:
-    """Yield the tags that ffmpeg does not carry over by itself; the value "" removes a tag."""
+def _stream_tags(stream: StreamInfo, container: str, *, anew: bool) -> Iterator[tuple[str, str]]:
+    """Yield the tags that ffmpeg does not carry over by itself; the value "" removes a tag.
+
+    `anew` is whether ffmpeg gets the stream from another file than the source.
+    """
     tags = {key.lower(): value for key, value in stream.metadata.items()}
-    if restored:
+    if anew:
         for key, value in stream.metadata.items():
             if not _OF_THE_OLD_STREAM.fullmatch(key):
                 yield key, value
