@@ -24,6 +24,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import av
+
 from vidrestore.common.counting import counted
 from vidrestore.common.timecode import duration_text, time_text
 from vidrestore.imaging.frame import TimeShift
@@ -51,6 +53,7 @@ _REORDERED_SECONDS = 1
 # A run ends at a gap of so many seconds and so many steps.
 _RUN_GAP_SECONDS, _RUN_GAP_STEPS = 1, 8
 _MOST_APART_SECONDS = 10  # between the streams of a part, in the file and in their times
+_ALIKE_SECONDS = 1  # the difference of jumps of about the same time
 # A shorter jump of one stream alone is an error of rounding.
 _LEAST_ALONE_SECONDS = Fraction(1, 10)
 # After so few packets with other times, times may return to where they were.
@@ -99,7 +102,7 @@ def may_need_repair(container: Any) -> bool:
     Returns:
         True for MPEG transport and program streams, FLV, Ogg and similar formats.
     """
-    flags = int(container.format.flags)
+    flags = _flags(container)
     return is_headerless(container) or bool(flags & _MAY_JUMP and not flags & _NO_TIMES)
 
 
@@ -112,7 +115,14 @@ def has_no_times(container: Any) -> bool:
     Returns:
         True for files such as .m2v and .h264.
     """
-    return bool(int(container.format.flags) & _NO_TIMES)
+    return bool(_flags(container) & _NO_TIMES)
+
+
+def _flags(container: Any) -> int:
+    """Return libavformat's flags of the demuxer of a file."""
+    # The format of an opened file has the flags of the muxer of that name as well.
+    name = container.format.name.split(",")[0]
+    return int(av.format.ContainerFormat(name, "r").flags)
 
 
 def _is_complete(stream: Any) -> bool:
@@ -170,7 +180,8 @@ class _Runs:
         self.packets = 0
         self._kinds = {s.index: s.type for s in container.streams}
         self._counts = Counter[int]()
-        self._delayed = set[int]()
+        self._delayed, self._reordering = set[int](), set[int]()
+        self._early: dict[int, list[tuple[int, int, int]]] = {}
         self._slack = self._in_ticks(
             {i: _SLACK_SECONDS.get(kind, _LEAST_SLACK_SECONDS) for i, kind in self._kinds.items()}
         )
@@ -202,38 +213,49 @@ class _Runs:
             self._delayed.add(stream)
         if dts is None and not self.is_shown(stream):
             dts = pts
-        if dts is None:  # the first packets of a stream whose frames are reordered
+        if dts is None:
+            if pts is not None:
+                self._early.setdefault(stream, []).append((number, order, pts))
             return
         pts = dts if pts is None else pts
         # Where a file states presentation times only, libavformat derives decoding times from a
-        # sorted list, which mixes the times before and after a jump.
+        # sorted list. It mixes the times before and after a jump, and may take presentation times
+        # as they are.
         is_coarse = abs(pts - dts) > self._apart[stream]
+        if pts != dts and self._kinds[stream] == "video":
+            self._reordering.add(stream)
+        is_doubtful = is_coarse or (pts == dts and stream in self._reordering)
         time = pts if is_coarse else dts
         # Where the file does not state when a frame is shown on which others depend, it is shown
         # after the last of these.
         end = max(pts, time) + (2 * lasts if stream in self._delayed else lasts)
+        # The first packets of a stream, or of a part, whose frames are reordered may have no decoding
+        # time; they belong to the run of the packet that follows.
+        early = self._early.pop(stream, [])
+        number, order = min([(number, order), *((n, o) for n, o, _ in early)])
+        low = min([pts, *(time for _, _, time in early)])
         own = self.of_stream[stream]
-        if own and self._goes_on(own[-1], time, is_coarse=is_coarse):
+        if own and self._goes_on(own[-1], time, is_doubtful=is_doubtful):
             run = own[-1]
             run.last, run.last_order, run.is_coarse = time, order, is_coarse
-            run.packets += 1
+            run.packets += 1 + len(early)
             run.high = max(run.high, end)
             if run.packets <= _FIRST_PACKETS:
-                run.low = min(run.low, pts)
+                run.low = min(run.low, low)
         elif len(own) < _MOST_RUNS:
             beside = {
                 index: (self._counts[index], runs[-1].high if runs else None)
                 for index, runs in self.of_stream.items()
             }
             own.append(
-                _Run(stream, number, order, order, time, time, pts, end, beside,
-                     is_coarse=is_coarse)
+                _Run(stream, number, order, order, time, time, low, end, beside,
+                     packets=1 + len(early), is_coarse=is_coarse)
             )  # fmt: skip
 
-    def _goes_on(self, run: _Run, time: int, *, is_coarse: bool) -> bool:
+    def _goes_on(self, run: _Run, time: int, *, is_doubtful: bool) -> bool:
         """Return whether a packet with this decoding time belongs to a run."""
         stream, step = run.stream, time - run.last
-        slack = (self._reordered if is_coarse or run.is_coarse else self._slack)[stream]
+        slack = (self._reordered if is_doubtful or run.is_coarse else self._slack)[stream]
         return -slack <= step <= self._gap[stream] or 0 < step <= _RUN_GAP_STEPS * run.step
 
 
@@ -330,8 +352,8 @@ class _Repair:
         Returns:
             The time line.
         """
-        false_times = self._without_glitches()
-        for group in _together(self._jumps(), self._most_between()):
+        false_times = self._without_glitches(self._groups())
+        for group in self._groups():
             shown = [jump for jump in group if self._file.is_shown(jump.stream)]
             if shown and self._is_join(group, shown):
                 self._join(group, shown)
@@ -374,12 +396,18 @@ class _Repair:
                 return high * self._file.ticks[index] + pieces[index][-1].turn
         return None
 
-    def _without_glitches(self) -> list[tuple[_Piece, Fraction]]:
+    def _without_glitches(
+        self, groups: Sequence[Sequence[_Jump]]
+    ) -> list[tuple[_Piece, Fraction]]:
         """Take out the pieces of one or two packets with false times.
+
+        Args:
+            groups: The jumps that belong together. What several streams have is no false time.
 
         Returns:
             Each of these pieces, and the decoding time at which it is due.
         """
+        alone = {id(group[0].piece) for group in groups if len(group) == 1}
         glitches = []
         for index, own in self._pieces.items():
             kept = own[:1]
@@ -387,7 +415,7 @@ class _Repair:
                 if (
                     after is not None
                     and piece.run.packets <= _GLITCH_PACKETS
-                    and (_is_jump(kept[-1], piece) or _is_jump(piece, after))
+                    and (id(piece) in alone or id(after) in alone)
                     and _returns(kept[-1], piece, after)
                 ):
                     glitches.append((piece, kept[-1].end))
@@ -395,6 +423,10 @@ class _Repair:
                     kept.append(piece)
             self._pieces[index] = kept
         return glitches
+
+    def _groups(self) -> list[list[_Jump]]:
+        """Return the jumps that belong together, in the order of the file."""
+        return _together(self._jumps(), self._most_between())
 
     def _jumps(self) -> list[_Jump]:
         """Return the jumps of all streams, in the order of the file."""
@@ -604,7 +636,11 @@ def _returns(before: _Piece, between: _Piece, after: _Piece) -> bool:
 
 
 def _together(jumps: Sequence[_Jump], most_between: int) -> list[list[_Jump]]:
-    """Group the jumps of different streams that belong together, the nearest ones first."""
+    """Group the jumps of different streams that belong together.
+
+    Streams that jump by about the same time belong together first, and of these the nearest ones.
+    Those of a stream that was absent in a part jump by another time.
+    """
     pairs = []
     for number, jump in enumerate(jumps):
         for other in islice(jumps, number + 1, None):
@@ -612,7 +648,11 @@ def _together(jumps: Sequence[_Jump], most_between: int) -> list[list[_Jump]]:
                 break
             apart = abs(other.piece.start - jump.piece.start)
             if other.stream != jump.stream and apart <= _MOST_APART_SECONDS:
-                pairs.append((other.order - jump.order, jump, other))
+                differ = abs(other.seconds - jump.seconds)
+                is_small = min(abs(jump.seconds), abs(other.seconds)) < _LEAST_ALONE_SECONDS
+                if not is_small or differ < _LEAST_ALONE_SECONDS:
+                    rank = (differ > _ALIKE_SECONDS, other.order - jump.order)
+                    pairs.append((rank, jump, other))
     group_of = {id(jump): [jump] for jump in jumps}
     for _, jump, other in sorted(pairs, key=itemgetter(0)):
         ours, theirs = group_of[id(jump)], group_of[id(other)]

@@ -138,7 +138,6 @@ class _Writer:
     def __init__(self, stream: Any, path: Path) -> None:
         """Open the file; raise ValueError or FFmpegError where no format holds the stream."""
         self.packets = 0
-        self._delay = round(DELAY_SECONDS / Fraction(stream.time_base))
         self._last: int | None = None
         self._due = 0
         codec = stream.codec_context.codec.canonical_name if stream.codec_context else ""
@@ -155,6 +154,8 @@ class _Writer:
                 if number + 1 == len(formats):
                     raise
             else:
+                self._clock = Fraction(stream.time_base) / Fraction(self._stream.time_base)
+                self._delay = round(DELAY_SECONDS / Fraction(self._stream.time_base))
                 return
 
     def __enter__(self) -> _Writer:
@@ -171,11 +172,14 @@ class _Writer:
         dts, pts = packet.dts, packet.pts
         if dts is None:
             dts = self._due if pts is None else pts
+        self._due = dts + (packet.duration or 0)
+        lasts = round((packet.duration or 0) * self._clock)
+        dts, pts = (round(time * self._clock) for time in (dts, dts if pts is None else pts))
         if self._last is not None:
             dts = max(dts, self._last + 1)
-        self._last, self._due = dts, dts + (packet.duration or 0)
-        packet.dts = dts + self._delay
-        packet.pts = max(dts, dts if pts is None else pts) + self._delay
-        packet.stream = self._stream
+        self._last = dts
+        packet.time_base = self._stream.time_base
+        packet.dts, packet.pts = dts + self._delay, max(dts, pts) + self._delay
+        packet.duration, packet.stream = lasts, self._stream
         self._file.mux(packet)
         self.packets += 1

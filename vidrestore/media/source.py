@@ -81,6 +81,8 @@ def _opened(path: Path, device: str | None, read_through: bool) -> Any:
             "fflags": "+nobuffer",
             "probesize": str(path.stat().st_size + 1),
             "analyzeduration": str(_ALL_MICROSECONDS),
+            # Of a transport stream: also look for streams that a later list of streams announces.
+            "scan_all_pmts": "1",
         }
         container = av.open(
             str(path.absolute()), metadata_errors="replace", hwaccel=hwaccel, options=options
