@@ -163,6 +163,7 @@ def as_dict(analysis: Analysis) -> dict[str, Any]:
         "last_frame_seconds": float(
             int(analysis.pts[-1] - analysis.pts[0]) * analysis.info.time_base
         ),
+        "joins_seconds": list(of_file(analysis).info.joins_seconds),
         "shots": [[start, end] for start, end in of_output(analysis).shots],
         "faces": analysis.face_count,
         "skipped": dict(analysis.skipped),

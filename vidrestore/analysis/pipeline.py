@@ -103,7 +103,7 @@ def analyze_video(
     if detector is not None:
         check_detector(detector)
     found, inspection = probe_and_inspect(Path(source), settings, span)
-    notify(on_event, *filter(None, [inspection.interlacing.notice()]))
+    notify(on_event, *filter(None, [inspection.interlacing.notice()]), *found.time_line.notes)
     return analyze(found, inspection, settings, span=span, detector=detector, on_event=on_event)
 
 

@@ -168,6 +168,97 @@ class _Run:
         return Fraction(self.last - self.start, max(1, self.packets - 1))
 
 
+class _Reader:
+    """Collects the runs of one stream."""
+
+    def __init__(self, stream: Any) -> None:
+        """Begin a stream."""
+        self.tick = Fraction(stream.time_base or 1)
+        self.is_shown = stream.type in ("video", "audio")
+        """Whether the stream is video or sound, which go on all the time."""
+        self.packets = 0
+        self.runs: list[_Run] = []
+        self._index, self._is_video = stream.index, stream.type == "video"
+        self._slack, self._reordered, self._gap, self._apart = (
+            int(seconds / self.tick)
+            for seconds in (
+                _SLACK_SECONDS.get(stream.type, _LEAST_SLACK_SECONDS),
+                _REORDERED_SECONDS,
+                _RUN_GAP_SECONDS,
+                _MOST_APART_SECONDS,
+            )
+        )
+        # Whether presentation times were missing, or different from decoding times.
+        self._is_delayed = self._is_reordered = False
+        # The numbers in the stream and in the file, and the presentation times, of packets without
+        # a decoding time.
+        self._early: list[tuple[int, int, int]] = []
+
+    def add(self, packet: Any, order: int, beside: Mapping[int, _Reader]) -> None:
+        """Add the next packet to the last run, or begin a run with it.
+
+        Args:
+            packet: The packet.
+            order: Its number among all packets of the file.
+            beside: The readers of all streams.
+        """
+        number = self.packets
+        self.packets += 1
+        dts, pts, lasts = packet.dts, packet.pts, packet.duration or 0
+        if self._is_video:
+            self._is_delayed = self._is_delayed or pts is None
+            self._is_reordered = self._is_reordered or pts != dts
+        if dts is None:
+            if pts is None:
+                return
+            if self.is_shown:
+                # The first packets of a stream, or of a part, whose frames are reordered may have
+                # no decoding time; they belong to the run of the packet that follows.
+                self._early.append((number, order, pts))
+                return
+            dts = pts
+        pts = dts if pts is None else pts
+        # Where a file states presentation times only, libavformat derives decoding times from a
+        # sorted list. It mixes the times before and after a jump, and may take presentation times
+        # as they are.
+        is_coarse = abs(pts - dts) > self._apart
+        is_doubtful = is_coarse or (self._is_reordered and pts == dts)
+        time = pts if is_coarse else dts
+        # Where the file does not state when a frame is shown on which others depend, it is shown
+        # after the last of these.
+        high = max(pts, time) + (2 * lasts if self._is_delayed else lasts)
+        packets, low, last_order = 1, pts, order
+        if self._early:
+            packets += len(self._early)
+            number, order, _ = self._early[0]
+            low = min(pts, *(early for _, _, early in self._early))
+            self._early.clear()
+        run = self.runs[-1] if self.runs else None
+        if run is not None and self._goes_on(run, time, is_doubtful=is_doubtful):
+            run.last, run.last_order, run.is_coarse = time, last_order, is_coarse
+            run.packets += packets
+            run.high = max(run.high, high)
+            if run.packets <= _FIRST_PACKETS:
+                run.low = min(run.low, low)
+        elif len(self.runs) < _MOST_RUNS:
+            state = {i: (each.packets, each.high) for i, each in beside.items()}
+            self.runs.append(
+                _Run(self._index, number, order, last_order, time, time, low, high, state,
+                     packets, is_coarse)
+            )  # fmt: skip
+
+    @property
+    def high(self) -> int | None:
+        """The latest end of the last run; None where there is none."""
+        return self.runs[-1].high if self.runs else None
+
+    def _goes_on(self, run: _Run, time: int, *, is_doubtful: bool) -> bool:
+        """Return whether a packet with this decoding time belongs to a run."""
+        step = time - run.last
+        slack = self._reordered if is_doubtful or run.is_coarse else self._slack
+        return -slack <= step <= self._gap or 0 < step <= _RUN_GAP_STEPS * run.step
+
+
 class _Runs:
     """The runs of all streams of a file."""
 
@@ -175,88 +266,20 @@ class _Runs:
         """Read all packets of an opened file."""
         self.main: int = main_video_stream(container).index
         self.wrap_seconds = _WRAP_SECONDS if container.format.name in _WRAPPING else None
-        self.ticks = {s.index: Fraction(s.time_base or 1) for s in container.streams}
-        self.of_stream: dict[int, list[_Run]] = {index: [] for index in self.ticks}
-        self.packets = 0
-        self._kinds = {s.index: s.type for s in container.streams}
-        self._counts = Counter[int]()
-        self._delayed, self._reordering = set[int](), set[int]()
-        self._early: dict[int, list[tuple[int, int, int]]] = {}
-        self._slack = self._in_ticks(
-            {i: _SLACK_SECONDS.get(kind, _LEAST_SLACK_SECONDS) for i, kind in self._kinds.items()}
-        )
-        self._reordered, self._gap, self._apart = (
-            self._in_ticks(dict.fromkeys(self.ticks, Fraction(seconds)))
-            for seconds in (_REORDERED_SECONDS, _RUN_GAP_SECONDS, _MOST_APART_SECONDS)
-        )
-        end = 0
+        self._readers = {stream.index: _Reader(stream) for stream in container.streams}
+        self.packets, end = 0, 0
         for packet in read_packets(container):
             if packet is not None and packet.size:
-                self._add(packet, packet.stream_index)
+                self._readers[packet.stream_index].add(packet, self.packets, self._readers)
+                self.packets += 1
                 end = (packet.pos or end) + packet.size
+        self.ticks = {index: reader.tick for index, reader in self._readers.items()}
+        self.of_stream = {index: reader.runs for index, reader in self._readers.items()}
         self.unread_bytes = _unread_bytes(Path(container.name), end, container.format.name)
-
-    def _in_ticks(self, seconds: Mapping[int, Fraction]) -> dict[int, int]:
-        return {index: int(value / self.ticks[index]) for index, value in seconds.items()}
 
     def is_shown(self, stream: int) -> bool:
         """Return whether a stream is video or sound, which go on all the time."""
-        return self._kinds[stream] in ("video", "audio")
-
-    def _add(self, packet: Any, stream: int) -> None:
-        """Add the next packet to the run of its stream, or begin a run with it."""
-        number, order = self._counts[stream], self.packets
-        self._counts[stream] += 1
-        self.packets += 1
-        dts, pts, lasts = packet.dts, packet.pts, packet.duration or 0
-        if pts is None and self._kinds[stream] == "video":
-            self._delayed.add(stream)
-        if dts is None and not self.is_shown(stream):
-            dts = pts
-        if dts is None:
-            if pts is not None:
-                self._early.setdefault(stream, []).append((number, order, pts))
-            return
-        pts = dts if pts is None else pts
-        # Where a file states presentation times only, libavformat derives decoding times from a
-        # sorted list. It mixes the times before and after a jump, and may take presentation times
-        # as they are.
-        is_coarse = abs(pts - dts) > self._apart[stream]
-        if pts != dts and self._kinds[stream] == "video":
-            self._reordering.add(stream)
-        is_doubtful = is_coarse or (pts == dts and stream in self._reordering)
-        time = pts if is_coarse else dts
-        # Where the file does not state when a frame is shown on which others depend, it is shown
-        # after the last of these.
-        end = max(pts, time) + (2 * lasts if stream in self._delayed else lasts)
-        # The first packets of a stream, or of a part, whose frames are reordered may have no decoding
-        # time; they belong to the run of the packet that follows.
-        early = self._early.pop(stream, [])
-        number, order = min([(number, order), *((n, o) for n, o, _ in early)])
-        low = min([pts, *(time for _, _, time in early)])
-        own = self.of_stream[stream]
-        if own and self._goes_on(own[-1], time, is_doubtful=is_doubtful):
-            run = own[-1]
-            run.last, run.last_order, run.is_coarse = time, order, is_coarse
-            run.packets += 1 + len(early)
-            run.high = max(run.high, end)
-            if run.packets <= _FIRST_PACKETS:
-                run.low = min(run.low, low)
-        elif len(own) < _MOST_RUNS:
-            beside = {
-                index: (self._counts[index], runs[-1].high if runs else None)
-                for index, runs in self.of_stream.items()
-            }
-            own.append(
-                _Run(stream, number, order, order, time, time, low, end, beside,
-                     packets=1 + len(early), is_coarse=is_coarse)
-            )  # fmt: skip
-
-    def _goes_on(self, run: _Run, time: int, *, is_doubtful: bool) -> bool:
-        """Return whether a packet with this decoding time belongs to a run."""
-        stream, step = run.stream, time - run.last
-        slack = (self._reordered if is_doubtful or run.is_coarse else self._slack)[stream]
-        return -slack <= step <= self._gap[stream] or 0 < step <= _RUN_GAP_STEPS * run.step
+        return self._readers[stream].is_shown
 
 
 def _unread_bytes(path: Path, end: int, format_name: str) -> int:
@@ -396,9 +419,7 @@ class _Repair:
                 return high * self._file.ticks[index] + pieces[index][-1].turn
         return None
 
-    def _without_glitches(
-        self, groups: Sequence[Sequence[_Jump]]
-    ) -> list[tuple[_Piece, Fraction]]:
+    def _without_glitches(self, groups: Sequence[Sequence[_Jump]]) -> list[tuple[_Piece, Fraction]]:
         """Take out the pieces of one or two packets with false times.
 
         Args:
