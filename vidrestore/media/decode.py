@@ -330,7 +330,9 @@ def decoding_device(path: Path, stream_index: int) -> str | None:
     Returns:
         The kind of the first such device, such as cuda; None where there is none.
     """
-    expected = next(decode(path, DecodeErrors(), stream_index=stream_index, one_thread=True))
+    expected = next(
+        decode(path, DecodeErrors(), stream_index=stream_index, shifts=(), one_thread=True)
+    )
     for device in hwdevices_available():
         # Drivers, and machines without one, report failures by various exceptions.
         with (

@@ -30,6 +30,7 @@ from vidrestore.common.counting import counted
 from vidrestore.common.timecode import duration_text, time_text
 from vidrestore.imaging.frame import TimeShift
 from vidrestore.media.description import description, stream_count
+from vidrestore.media.ebml import EBML_ID, may_go_on
 from vidrestore.media.source import (
     is_headerless,
     main_video_stream,
@@ -64,7 +65,9 @@ _FIRST_PACKETS = 32  # of a run, among which is the one that is shown first
 _SMALL_SECONDS, _FEWEST_IN_DISORDER = Fraction(1, 2), 4
 _MOST_RUNS = 100_000
 _MOST_NAMED = 10
-_FLV_BEGIN, _FLV_TAG_BYTES = b"FLV\x01", 64
+_MATROSKA = "matroska,webm"
+# How files of a format begin, and in how many bytes after the last packet another one can begin.
+_BEGINNINGS = {"flv": (b"FLV\x01", 64), _MATROSKA: (EBML_ID, 1 << 20)}
 
 
 def read_time_line(path: Path) -> TimeLine:
@@ -100,10 +103,15 @@ def may_need_repair(container: Any) -> bool:
         container: An opened PyAV container.
 
     Returns:
-        True for MPEG transport and program streams, FLV, Ogg and similar formats.
+        True for MPEG transport and program streams, FLV, Ogg and similar formats, and for Matroska
+        files of which the header does not state that they hold one recording.
     """
-    flags = _flags(container)
-    return is_headerless(container) or bool(flags & _MAY_JUMP and not flags & _NO_TIMES)
+    flags, name = _flags(container), container.format.name
+    return (
+        is_headerless(container)
+        or bool(flags & _MAY_JUMP and not flags & _NO_TIMES)
+        or (name == _MATROSKA and may_go_on(Path(container.name)))
+    )
 
 
 def has_no_times(container: Any) -> bool:
@@ -283,13 +291,14 @@ class _Runs:
 
 
 def _unread_bytes(path: Path, end: int, format_name: str) -> int:
-    """Return how much of a file follows in which libavformat reads no packets: another FLV file."""
-    if format_name != "flv":
+    """Return the size of what follows the last packet, if it is another file of this format."""
+    if format_name not in _BEGINNINGS:
         return 0
+    begin, most = _BEGINNINGS[format_name]
     with path.open("rb") as file:
         file.seek(end)
-        begin = file.read(_FLV_TAG_BYTES).find(_FLV_BEGIN)
-    return path.stat().st_size - end - begin if begin >= 0 else 0
+        at = file.read(most).find(begin)
+    return path.stat().st_size - end - at if at >= 0 else 0
 
 
 @dataclass(slots=True, eq=False)
@@ -581,11 +590,11 @@ class _Repair:
             )
 
     def _unread(self) -> Iterator[str]:
-        """Yield a notice for a second FLV file after the first one."""
+        """Yield a notice for another file after the last packet."""
         if count := self._file.unread_bytes:
             yield (
-                f"another FLV file follows in the last {count:,} bytes of the source, which no "
-                "program reads as a part of it; split the source there and restore both parts"
+                f"the last {count:,} bytes of the source are another file that was appended, which "
+                "cannot be read as a part of it; split the source there and restore both parts"
             )
 
     def _begin(self) -> Fraction:

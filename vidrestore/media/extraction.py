@@ -50,9 +50,10 @@ def needed_streams(line: TimeLine, streams: Collection[int]) -> list[int]:
         streams: The indices of the streams to copy.
 
     Returns:
-        All of the streams where times are shifted, else those that begin late.
+        All of the streams that have times, where times are shifted; else those that begin late.
     """
-    return sorted(streams) if line.shifts else sorted(line.late.intersection(streams))
+    needed = line.durations_seconds if line.shifts else line.late
+    return sorted(index for index in streams if index in needed)
 
 
 @contextmanager
