@@ -290,8 +290,8 @@ def test_a_frame_that_several_threads_decode_otherwise_is_decoded_by_one(whole, 
     analysis = pipeline.analyze_video(source, load_settings(options=PLAIN))
     decoded = stage._decoded
 
-    def racing(container, stream, damage, one_thread):
-        for index, image in enumerate(decoded(container, stream, damage, one_thread)):
+    def racing(container, stream, damage, one_thread, shifts=()):
+        for index, image in enumerate(decoded(container, stream, damage, one_thread, shifts)):
             if index > 20 and not one_thread:
                 image.make_writable()
                 planes = image.planes[0]

@@ -205,6 +205,7 @@ def as_dict(analysis: Analysis) -> dict[str, Any]:
         "guessed": sorted(analysis.info.guessed),
         "frames": of_output(analysis).frame_count,
         "last_frame_seconds": _frame_seconds(analysis, analysis.frame_count - 1),
+        "joins_seconds": list(info.joins_seconds),
         "shots": [[start, end] for start, end in of_output(analysis).shots],
         "cuts_seconds": [_frame_seconds(analysis, start) for start, _ in analysis.shots[1:]],
         "faces": analysis.face_count,

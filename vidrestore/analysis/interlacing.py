@@ -127,7 +127,10 @@ def inspect_samples(
     """
     mode, info, is_video = settings.fields.deinterlace, source.info, not is_pictures(source.path)
     has_lines = _LEAST_LINES <= info.height <= _MOST_LINES
-    with open_video(source.path) if video is None else nullcontext(video) as opened:
+    known = source.time_line
+    with (
+        open_video(source.path, time_line=known) if video is None else nullcontext(video)
+    ) as opened:
         found = sample(
             opened, info, span,
             fields=mode != "off" and is_video and has_lines,

@@ -40,7 +40,7 @@ from vidrestore.common.events import OnEvent, Progress, notify
 from vidrestore.common.settings import Settings
 from vidrestore.common.system import usable_cores
 from vidrestore.common.threads import StageThreads, Stopwatch
-from vidrestore.imaging.frame import BoolArray, Frame, VideoInfo
+from vidrestore.imaging.frame import BoolArray, Frame, TimeShift, VideoInfo
 from vidrestore.imaging.planes import checksum
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.fields import pictures
@@ -103,7 +103,7 @@ def analyze_video(
     if detector is not None:
         check_detector(detector)
     found, inspection = probe_and_inspect(Path(source), settings, span)
-    notify(on_event, *filter(None, [inspection.interlacing.notice()]))
+    notify(on_event, *filter(None, [inspection.interlacing.notice()]), *found.time_line.notes)
     return analyze(found, inspection, settings, span=span, detector=detector, on_event=on_event)
 
 
@@ -230,6 +230,11 @@ class _ObservationCollector:
         self.meshes: MeshTracker | None = None
         self._shots = ShotFinder(settings.shots)
 
+    @property
+    def shifts(self) -> Sequence[TimeShift]:
+        """The shifts of the times of the file."""
+        return self._file.shifts
+
     def add(self, observation: Observation) -> None:
         """Add the observation of the next frame."""
         assert observation.thumbnail is not None
@@ -349,7 +354,14 @@ def _observe_frames(
         decoded = (
             _each_once(kept)
             if kept
-            else decode(source, damage, span, one_thread=True, may_seek=may_seek)
+            else decode(
+                source,
+                damage,
+                span,
+                shifts=collector.shifts,
+                one_thread=True,
+                may_seek=may_seek,
+            )
         )
         frames = threads.background(collector.pictures(decoded), depth=8, name="decode")
         for observation in stage(frames, threads):

@@ -110,7 +110,13 @@ def _file_again(
     may_seek = not analysis.one_thread
     index = analysis.info.stream_index
     for frame in decode(
-        source, DecodeErrors(), span, stream_index=index, one_thread=True, may_seek=may_seek
+        source,
+        DecodeErrors(),
+        span,
+        stream_index=index,
+        shifts=analysis.info.shifts,
+        one_thread=True,
+        may_seek=may_seek,
     ):
         if frame.index < next_index:
             continue
@@ -151,7 +157,14 @@ def _attempts(
             frames = decode_from(source, begin, stream_index=index, device=kind)
             yield _numbered(_until_failure(frames, kind), index_of_pts)
         if kind is None or not first:
-            frames = decode(source, DecodeErrors(), span, stream_index=index, device=kind)
+            frames = decode(
+                source,
+                DecodeErrors(),
+                span,
+                stream_index=index,
+                shifts=analysis.info.shifts,
+                device=kind,
+            )
             yield _until_failure(frames, kind)
 
 

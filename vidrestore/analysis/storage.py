@@ -73,7 +73,7 @@ def _checked_info(info: VideoInfo) -> VideoInfo:
     whole = (
         info.stream_index, info.frame_count_from_header, *info.tags, *(info.display_matrix or ()),
         *(info.content_light or ()), *(f.numerator for f in fractions),
-        *(f.denominator for f in fractions),
+        *(f.denominator for f in fractions), *(n for s in info.shifts for n in (s.packet, s.ticks)),
     )  # fmt: skip
     _must(max(map(abs, whole)) <= _MOST, "a number is too large")
     a, b, c, d = info.display_orientation
@@ -273,6 +273,11 @@ def check_picture(analysis: Analysis, info: VideoInfo, where: str) -> None:
     if was != now:
         raise InputError(
             f"{where} belongs to a video with {was}, and this video has {now}; analyze it again"
+        )
+    if own.shifts != info.shifts:
+        raise InputError(
+            f"{where} has other times than this video, whose times vidrestore repairs; analyze it "
+            "again"
         )
 
 

@@ -226,10 +226,12 @@ def analyze(
     from vidrestore.cli import console
     from vidrestore.cli.progress import events
     from vidrestore.common.errors import ChangedSourceError
+    from vidrestore.common.events import notify
     from vidrestore.media.probe import probe
 
     with events(as_json, stage_times=stage_times) as on_event:
         probed = probe(source, settings)
+        notify(on_event, *probed.time_line.notes)
         from vidrestore.analysis import storage
         from vidrestore.analysis.cache import find_analysis, forget_analysis
         from vidrestore.analysis.description import as_dict

@@ -31,6 +31,17 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
+class TimeShift:
+    """A packet of a stream from which on the times that the file states are shifted."""
+
+    packet: int
+    """The number of the packet among those of its stream, from 0, in the order of the file."""
+    ticks: int
+    """The ticks of the stream's clock to add to the times of this packet and of all later ones, up
+    to the next shift."""
+
+
+@dataclass(frozen=True, slots=True)
 class VideoInfo:
     """The properties of one video stream, which the output must have as well.
 
@@ -109,6 +120,14 @@ class VideoInfo:
     """
     guessed: frozenset[str] = frozenset()
     """The names of the properties that the file does not state and that vidrestore guessed."""
+    shifts: tuple[TimeShift, ...] = ()
+    """The shifts that make the times of the stream rise, in the order of the file; empty where the
+    times of the file can be used as they are. See `media.timeline`.
+    """
+    joins_seconds: tuple[float, ...] = ()
+    """The times at which one recording ends and the next one begins, where times of the file go
+    back, in seconds from the first frame; empty where the file holds one recording.
+    """
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:

@@ -286,7 +286,8 @@ def choose_output(
     info, mode = base.info, source.interlacing.mode
     if mode in ("bob", "frame", "film"):
         info = info_of_pictures(info, mode)
-    needed_bytes, losses = 0, list[str]()
+    needed_bytes = 0
+    losses = [*dict.fromkeys((*source.probe.time_line.notes, *base.time_line.notes))]
     if (scaling := chosen_scaling(settings)) is not None:
         losses += unseen_fields(info, source.interlacing)
         small, info = info, scaled_info(info, scaling.factor)
@@ -296,7 +297,8 @@ def choose_output(
     if is_pictures(target):
         pictures = plan_pictures(request.source, target, info, settings)
         ways, start = lossless_ways(info, settings), Fraction(0)
-        streams, losses = streams_of_pictures(info), list(pictures.notes)
+        streams = streams_of_pictures(info)
+        losses += pictures.notes
     else:
         pictures, start = None, base.start
         ways = ways_to_encode(info, target, settings)

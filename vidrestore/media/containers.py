@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from vidrestore.media.side_data import (
 if TYPE_CHECKING:
     from vidrestore.imaging.frame import VideoInfo
     from vidrestore.media.probe import Probe, StreamInfo
+    from vidrestore.media.timeline import TimeLine
 
 _CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 # Subtitles that each container holds as they are. ffmpeg's muxer for mov takes more without an
@@ -104,6 +106,10 @@ class RemuxPlan:
     """Whether the source has the tag comment."""
     lost: tuple[str, ...] = ()
     """What the container cannot hold, one sentence each."""
+    time_line: TimeLine | None = None
+    """The repair of the times of the source; None: none is needed."""
+    start: Fraction = Fraction(0)
+    """The start time of the source, in seconds."""
 
     def without(self, streams: Collection[int], why: str) -> RemuxPlan:
         """Return the plan without some streams of the source.
@@ -222,7 +228,13 @@ def plan_streams(source: Probe, target: Path, *, whole: bool) -> RemuxPlan:
         tuple(kept),
         codecs,
         tags={
-            s.index: dict(_stream_tags(s, container, restored=s.index == info.stream_index))
+            s.index: dict(
+                _stream_tags(
+                    s,
+                    container,
+                    anew=s.index == info.stream_index or not source.time_line.is_plain,
+                )
+            )
             for s in source.streams
             if s.index in kept
         },
@@ -239,6 +251,8 @@ def plan_streams(source: Probe, target: Path, *, whole: bool) -> RemuxPlan:
         can_have_own_tags=not has_cover,
         has_comment="comment" in tags,
         lost=tuple(lost),
+        time_line=source.time_line,
+        start=source.start,
     )
 
 
@@ -364,12 +378,13 @@ def _flags(stream: StreamInfo) -> str:
     return "+".join(names) or "0"
 
 
-def _stream_tags(
-    stream: StreamInfo, container: str, *, restored: bool
-) -> Iterator[tuple[str, str]]:
-    """Yield the tags that ffmpeg does not carry over by itself; the value "" removes a tag."""
+def _stream_tags(stream: StreamInfo, container: str, *, anew: bool) -> Iterator[tuple[str, str]]:
+    """Yield the tags that ffmpeg does not carry over by itself; the value "" removes a tag.
+
+    `anew` is whether ffmpeg gets the stream from another file than the source.
+    """
     tags = {key.lower(): value for key, value in stream.metadata.items()}
-    if restored:
+    if anew:
         for key, value in stream.metadata.items():
             if not _OF_THE_OLD_STREAM.fullmatch(key):
                 yield key, value

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,19 +21,23 @@ from av.stream import Discard
 from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.handled import logged
 from vidrestore.common.system import usable_cores
-from vidrestore.imaging.frame import Frame
+from vidrestore.imaging.frame import Frame, TimeShift
 from vidrestore.imaging.planes import planar_format, to_planar, with_codes_of_halves
-from vidrestore.media.source import main_video_stream, open_source
+from vidrestore.media.discontinuities import has_no_times, may_need_repair, read_time_line
+from vidrestore.media.source import main_video_stream, open_source, read_packets
+from vidrestore.media.timeline import NOTHING_TO_REPAIR, TimeLine, with_shifts
 
 _log = logging.getLogger("vidrestore")
 
 # In these formats, seeking may not lead to a key frame.
 _WITHOUT_INDEX = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v")
-_READ_FAILURES = 100  # consecutive failures after which reading ends
 _FRAMES_TO_PROBE = 100
 _MOST_THREADS = 16  # the limit of ffmpeg's automatic thread count
 _LONGEST_SECONDS = 24 * 3600
+_GAP_SECONDS = 1  # between packets of one part of a stream without presentation times
 _LONGEST_TICKS = 2**31 - 1  # mp4 cannot hold a frame that lasts longer
+# One in so many frames may have a false presentation time before its decoding time is preferred.
+_MANY_FALLS = 16
 _MOST_STRAYS = 300  # consecutive frames of another shape that count as a permanent change
 
 _Timed = Iterator[tuple[int, av.VideoFrame]]
@@ -50,13 +55,15 @@ class DecodeErrors:
     """
     repaired_times: int = 0
     """The number of frames whose time was missing or wrong and was replaced."""
+    shifts: int = 0
+    """The number of places from which on the times of the file are shifted."""
     by_seeking: bool = False
     """Whether the frames were reached by seeking rather than from the beginning of the file."""
 
     @property
     def found(self) -> bool:
         """Whether any error was counted."""
-        return bool(self.corrupt_frames or self.decode_errors or self.repaired_times)
+        return bool(self.corrupt_frames or self.decode_errors or self.repaired_times or self.shifts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,7 @@ def decode(
     span: TimeRange | None = None,
     *,
     stream_index: int | None = None,
+    shifts: Sequence[TimeShift] | None = None,
     one_thread: bool = False,
     may_seek: bool = False,
     device: str | None = None,
@@ -106,7 +114,9 @@ def decode(
     """Decode the frames of a video stream in order of presentation.
 
     Decoding with several threads is not repeatable where the file is damaged. Times come from the
-    stream; one that is missing or does not fit between its neighbors is replaced.
+    stream, where the format has no presentation times, from its decoding times; one that is missing
+    or does not fit between its neighbors is replaced. Where `shifts` are needed, decoding begins at
+    the beginning of the file.
 
     Args:
         path: The file.
@@ -114,6 +124,8 @@ def decode(
             format, which are dropped as well, and replaced times.
         span: The part to decode; None: all.
         stream_index: The index of the stream; None: the main video stream.
+        shifts: The shifts of its times, as `VideoInfo` has them; None: they are found by reading
+            the times in the whole file, if its format needs that.
         one_thread: Decode with one thread, which gives the same frames every time, and from the
             beginning of the file unless `may_seek`.
         may_seek: Whether decoding with one thread may seek to the start of `span`.
@@ -127,7 +139,7 @@ def decode(
             permanently.
     """
     may_seek = may_seek or not one_thread
-    at = _opened_at(path, span, damage, stream_index, one_thread, may_seek, device)
+    at = _opened_at(path, span, damage, stream_index, shifts, one_thread, may_seek, device)
     with at as (stream, images):
         chosen = _within(span, stream, _timed(images, damage, Fraction(stream.time_base)))
         for index, (pts, image) in enumerate(_alike(chosen, damage, path, stream_index)):
@@ -159,10 +171,13 @@ def decode_from(
         yield from _frames_from(container, _chosen_stream(container, stream_index), pts)
 
 
-def _frames_from(container: Any, stream: Any, pts: int) -> Iterator[Frame]:
-    """Seek to about a time and decode from there."""
+def _frames_from(container: Any, stream: Any, pts: int, byte: int | None = None) -> Iterator[Frame]:
+    """Seek to about a time, or to a byte of the file, and decode from there."""
     with logged(av.error.FFmpegError, what=f"decoding {container.name} from {pts} on"):
-        container.seek(pts, stream=stream)
+        if byte is None:
+            container.seek(pts, stream=stream)
+        else:
+            container.seek(byte, unsupported_byte_offset=True)
         damage = DecodeErrors()
         timed = _timed(
             _decoded(container, stream, damage, False), damage, Fraction(stream.time_base)
@@ -174,7 +189,14 @@ def _frames_from(container: Any, stream: Any, pts: int) -> Iterator[Frame]:
 class OpenVideo:
     """The main video stream of a file that stays open: its first frame, then samples of it."""
 
-    def __init__(self, path: Path, container: Any, *, one_thread: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        container: Any,
+        *,
+        one_thread: bool = False,
+        time_line: TimeLine | None = None,
+    ) -> None:
         """Prepare to decode the main video stream.
 
         Args:
@@ -182,6 +204,8 @@ class OpenVideo:
             container: The file as a PyAV container, which the caller closes.
             one_thread: Whether one thread decodes; default: several, whose result is not repeatable
                 where the file is damaged.
+            time_line: The repair of the times of the file, if the caller knows it; default: it is
+                found by reading the times in the whole file, if its format needs that.
 
         Raises:
             InputError: The file has no video stream, or none that can be decoded.
@@ -190,7 +214,12 @@ class OpenVideo:
         self.stream = main_video_stream(container)
         self.damage = DecodeErrors()
         """What the decoder met where the file is read from its beginning."""
-        self._images = _decoded(container, self.stream, self.damage, one_thread)
+        if time_line is None:
+            time_line = read_time_line(path) if may_need_repair(container) else NOTHING_TO_REPAIR
+        self.time_line = time_line
+        """The repair of the times of the file."""
+        self._shifts = self.time_line.shifts.get(self.stream.index, ())
+        self._images = _decoded(container, self.stream, self.damage, one_thread, self._shifts)
         self._read: list[av.VideoFrame] = []
 
     def first(self) -> av.VideoFrame | None:
@@ -213,9 +242,12 @@ class OpenVideo:
         """
         images, damage = chain(self._read, self._images), self.damage
         if span is not None and span.start_seconds:
-            sought_images = _sought(self.container, self.stream, span, damage, False)
+            sought_images = None
+            if not self._shifts:
+                sought_images = _sought(self.container, self.stream, span, damage, False)
             if sought_images is None:
-                yield from decode(self.path, damage, span, stream_index=self.stream.index)
+                index = self.stream.index
+                yield from decode(self.path, damage, span, stream_index=index, shifts=self._shifts)
                 return
             images = chain(sought_images)
         timed = _timed(images, damage, Fraction(self.stream.time_base))
@@ -227,13 +259,22 @@ class OpenVideo:
     def frames_from(self, pts: int) -> Iterator[Frame]:
         """Decode frames from about a given time on, as `decode_from` does.
 
+        Where times are shifted, the frames are those of the part of the file that has about this
+        time if all seconds have the same number of bytes, and have the times of the file.
+
         Args:
             pts: The time in the time_base of the stream.
 
         Returns:
             The frames, numbered from 0.
         """
-        return _frames_from(self.container, self.stream, pts)
+        if not self._shifts:
+            return _frames_from(self.container, self.stream, pts)
+        lasts = Fraction(self.time_line.durations_seconds[self.stream.index])
+        seconds = (pts - int(self.stream.start_time or 0)) * Fraction(self.stream.time_base)
+        share = min(max(seconds / lasts, Fraction(0)), Fraction(1)) if lasts else Fraction(0)
+        byte = int(share * self.path.stat().st_size)
+        return _frames_from(self.container, self.stream, pts, byte)
 
     def _noted(self) -> Iterator[av.VideoFrame]:
         """Yield the pictures, and keep them so that `frames` can yield them again."""
@@ -244,7 +285,11 @@ class OpenVideo:
 
 @contextmanager
 def open_video(
-    path: Path, *, one_thread: bool = False, short_frames: int = 0
+    path: Path,
+    *,
+    one_thread: bool = False,
+    short_frames: int = 0,
+    time_line: TimeLine | None = None,
 ) -> Iterator[OpenVideo]:
     """Open a file for its first frame and for samples of it.
 
@@ -253,6 +298,7 @@ def open_video(
         one_thread: See `OpenVideo`.
         short_frames: One thread also decodes a file whose header states at most this number of
             frames. Default: 0.
+        time_line: See `OpenVideo`.
 
     Yields:
         The main video stream.
@@ -263,7 +309,7 @@ def open_video(
     with open_source(path) as container:
         stream = main_video_stream(container)
         is_short = 0 < _stated_frames(container, stream) <= short_frames
-        yield OpenVideo(path, container, one_thread=one_thread or is_short)
+        yield OpenVideo(path, container, one_thread=one_thread or is_short, time_line=time_line)
 
 
 def _stated_frames(container: Any, stream: Any) -> int:
@@ -284,7 +330,9 @@ def decoding_device(path: Path, stream_index: int) -> str | None:
     Returns:
         The kind of the first such device, such as cuda; None where there is none.
     """
-    expected = next(decode(path, DecodeErrors(), stream_index=stream_index, one_thread=True))
+    expected = next(
+        decode(path, DecodeErrors(), stream_index=stream_index, shifts=(), one_thread=True)
+    )
     for device in hwdevices_available():
         # Drivers, and machines without one, report failures by various exceptions.
         with (
@@ -307,7 +355,7 @@ def _same(image: av.VideoFrame, other: Frame) -> bool:
 def _timed(images: Iterator[av.VideoFrame], damage: DecodeErrors, time_base: Fraction) -> _Timed:
     """Yield each frame with a time later than the previous one: its own, where that fits."""
     longest = min(_LONGEST_TICKS, int(_LONGEST_SECONDS / time_base))
-    last, step = None, 1
+    last, step, lasted = None, 1, 0
     for image, *following in _with_next_two(images):
         pts = image.pts
         then, later = (None if near is None else near.pts for near in following)
@@ -317,8 +365,8 @@ def _timed(images: Iterator[av.VideoFrame], damage: DecodeErrors, time_base: Fra
             step = step if last is None else pts - last
         else:
             damage.repaired_times += 1
-            pts = _repaired(last, then, step, longest)
-        last = pts
+            pts = _repaired(last, then, lasted or step if then is None else step, longest)
+        last, lasted = pts, _duration(image)
         yield pts, image
 
 
@@ -420,12 +468,13 @@ def _opened_at(
     span: TimeRange | None,
     damage: DecodeErrors,
     stream_index: int | None,
+    shifts: Sequence[TimeShift] | None,
     one_thread: bool,
     may_seek: bool,
     device: str | None,
 ) -> Iterator[tuple[Any, Iterator[av.VideoFrame]]]:
     """Open a file; yield the video stream and its frames from the start of `span` or before it."""
-    if may_seek and span is not None and span.start_seconds:
+    if may_seek and span is not None and span.start_seconds and not shifts:
         with open_source(path, device) as container:
             stream = _chosen_stream(container, stream_index)
             images = _sought(container, stream, span, damage, one_thread)
@@ -435,7 +484,9 @@ def _opened_at(
                 return
     with open_source(path, device) as container:
         stream = _chosen_stream(container, stream_index)
-        yield stream, _decoded(container, stream, damage, one_thread)
+        if shifts is None and may_need_repair(container):
+            shifts = read_time_line(path).shifts.get(stream.index, ())
+        yield stream, _decoded(container, stream, damage, one_thread, shifts or ())
 
 
 def _sought(
@@ -464,7 +515,11 @@ def _chosen_stream(container: Any, stream_index: int | None) -> Any:
 
 
 def _decoded(
-    container: Any, stream: Any, damage: DecodeErrors, one_thread: bool
+    container: Any,
+    stream: Any,
+    damage: DecodeErrors,
+    one_thread: bool,
+    shifts: Sequence[TimeShift] = (),
 ) -> Iterator[av.VideoFrame]:
     """Decode packet by packet, so that one bad packet does not end the stream."""
     context = stream.codec_context
@@ -474,7 +529,16 @@ def _decoded(
             context.thread_count = min(usable_cores() + 1, _MOST_THREADS)
     copied = _Copier(stream.time_base)
     is_picture = container.format.name == "image2"
-    for packet in _packets(container, stream, damage):
+    damage.shifts = max(damage.shifts, len(shifts))
+    timed = _FrameTimes(
+        {shift.packet for shift in shifts},
+        gap=int(_GAP_SECONDS / stream.time_base),
+        known=not has_no_times(container),
+    )
+    for packet in with_shifts(_packets(container, stream, damage), {stream.index: shifts}):
+        is_at_end = packet is None or not packet.size
+        if not is_at_end:
+            timed.add(packet)
         try:
             images = context.decode(packet)
         except av.error.FFmpegError as error:
@@ -482,6 +546,7 @@ def _decoded(
             damage.decode_errors += 1
             continue
         for image in images:
+            image.pts = timed(image, is_at_end=is_at_end)
             own = copied(image) if one_thread else image
             yield _planar(with_codes_of_halves(own) if is_picture else own)
 
@@ -496,18 +561,80 @@ def _packets(container: Any, stream: Any, damage: DecodeErrors) -> Iterator[Any]
     for other in container.streams:
         if other.index != stream.index:  # damage in another stream must not end this one
             other.discard = Discard.all
-    failures = 0
-    while failures < _READ_FAILURES:
-        try:
-            for packet in container.demux(stream):
-                failures = 0
-                yield packet
-            return
-        except av.error.FFmpegError as error:
-            _log.info("the next packet cannot be read: %s", error)
-            damage.decode_errors += failures == 0
-            failures += 1
-    yield None
+
+    def count() -> None:
+        damage.decode_errors += 1
+
+    yield from read_packets(container, stream, on_failure=count)
+
+
+class _FrameTimes:
+    """Chooses the time of each frame of a stream.
+
+    A frame has the presentation time of its packet, where the file states one, and the decoding
+    time of the packet that made the decoder give it out. These agree in files without faults. In
+    formats without presentation times, and where the presentation times fall more often than the
+    decoding times, the latter is right. Where the next packet belongs to another part, and after
+    the last packet, a frame without a presentation time follows the one before it.
+    """
+
+    def __init__(self, begins: Collection[int], *, gap: int, known: bool) -> None:
+        """Begin a stream.
+
+        Args:
+            begins: The numbers of the packets with which another part begins.
+            gap: The distance of decoding times, in ticks, from which on another part begins.
+            known: Whether the format of the stream has times at all.
+        """
+        self._begins, self._gap, self._known = begins, gap, known
+        self._packets = 0
+        self._last_dts: int | None = None
+        self._parts: deque[int] = deque()
+        self._last: dict[str, int | None] = {"pts": None, "dts": None}
+        self._falls = {"pts": 0, "dts": 0}
+        self._frames = 0
+        self._due: int | None = None
+
+    def add(self, packet: Any) -> None:
+        """Note the next packet, before it is decoded."""
+        dts = packet.dts
+        if dts is not None:
+            last = self._last_dts
+            if self._packets in self._begins or (last is not None and dts - last > self._gap):
+                self._parts.append(dts)
+            self._last_dts = dts
+        self._packets += 1
+
+    def __call__(self, image: av.VideoFrame, *, is_at_end: bool) -> int | None:
+        """Return the time of the next frame; None where it has no time.
+
+        Args:
+            image: The frame.
+            is_at_end: Whether the decoder gave it out after the last packet.
+        """
+        time, is_next_part = self._stated(image), False
+        while time is not None and self._parts and time >= self._parts[0]:
+            self._parts.popleft()
+            is_next_part = True
+        if self._known and (time is None if is_at_end else is_next_part and image.pts is None):
+            time = self._due
+        self._due = None if time is None else time + _duration(image)
+        return time
+
+    def _stated(self, image: av.VideoFrame) -> int | None:
+        """Return the time of a frame according to the file."""
+        if not self._known:
+            return None
+        self._frames += 1
+        times = {"pts": image.pts, "dts": image.dts}
+        for kind, time in times.items():
+            last = self._last[kind]
+            if time is not None:
+                self._falls[kind] += last is not None and time <= last
+                self._last[kind] = time
+        pts, dts = times.values()
+        is_false = self._falls["pts"] > max(self._falls["dts"], self._frames // _MANY_FALLS)
+        return dts if pts is None or (is_false and dts is not None) else pts
 
 
 class _Copier:

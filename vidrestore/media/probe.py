@@ -6,8 +6,7 @@ import hashlib
 import logging
 import re
 import struct
-import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 
 import av
 import av.error
-import av.logging
 import numpy as np
 from av.stream import Disposition
 
@@ -25,6 +23,7 @@ from vidrestore.imaging import curves, planes
 from vidrestore.imaging.color_properties import resolve
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.media.decode import OpenVideo, open_video
+from vidrestore.media.description import description
 from vidrestore.media.images import (
     exr,
     files,
@@ -36,6 +35,8 @@ from vidrestore.media.images import (
 from vidrestore.media.images.exif import orientation_matrix
 from vidrestore.media.images.header import Header
 from vidrestore.media.side_data import NONE, SideData, read_side_data
+from vidrestore.media.source import open_source
+from vidrestore.media.timeline import NOTHING_TO_REPAIR, TimeLine
 
 _log = logging.getLogger("vidrestore")
 
@@ -51,8 +52,6 @@ _NO_ROTATION = (1, 0, 0, 1)
 _MOST_ANAMORPHIC = Fraction(16)
 _MOST_SECONDS = 1e9  # a longer duration, 30 years, is from a damaged tag
 _CHROMA_LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
-_LIBAV_LEVEL = threading.Lock()
-"""The lock of the thread that has changed the log level of libav."""
 # AVFieldOrder. 4 and 5 mean fields stored line by line, in ffmpeg's and QuickTime's practice.
 _FIELD_ORDERS = {2: "tff", 3: "bff", 4: "tff", 5: "bff"}
 
@@ -102,6 +101,8 @@ class Probe:
     """The time of the last change of the file in nanoseconds; 0 for numbered pictures, whose
     fingerprint includes their times.
     """
+    time_line: TimeLine = NOTHING_TO_REPAIR
+    """The repair of the times of all streams."""
 
 
 def video_info(container: Any, stream: Any, first: av.VideoFrame, printed: str) -> VideoInfo:
@@ -111,7 +112,7 @@ def video_info(container: Any, stream: Any, first: av.VideoFrame, printed: str) 
         container: The opened file.
         stream: The stream.
         first: A frame of it whose size and pixel format are those of the others.
-        printed: The description of the file that libavformat prints (`_description`).
+        printed: The description of the file that libavformat prints (`media.description`).
 
     Returns:
         The properties; vidrestore guesses those that the file does not state.
@@ -239,8 +240,14 @@ def _duration_seconds(container: Any, stream: Any) -> float:
         start_seconds = float((stream.start_time or 0) * stream.time_base)
         duration = 3600 * hours + 60 * minutes + seconds - start_seconds
         return duration if duration < _MOST_SECONDS else 0.0
-    is_only_stream = len(container.streams) == 1
-    return float((container.duration or 0) / av.time_base) if is_only_stream else 0.0
+    if len(container.streams) > 1:
+        return 0.0
+    duration = float((container.duration or 0) / av.time_base)
+    if container.format.name == "flv":
+        # The duration of an FLV file counts from its beginning, or from its first frame.
+        start_seconds = float((stream.start_time or 0) * stream.time_base)
+        return duration - start_seconds if duration > start_seconds else duration
+    return duration
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
@@ -316,7 +323,8 @@ def probe(path: Path, settings: Settings | None = None, video: OpenVideo | None 
         )
     first = None if video is None else video.first()
     if video is None or first is None or first.is_corrupt or video.damage.found:
-        with open_video(path, one_thread=True) as alone:
+        known = None if video is None else video.time_line
+        with open_video(path, one_thread=True, time_line=known) as alone:
             result = _read_properties(alone, alone.first(), wanted)
     else:
         result = _read_properties(video, first, wanted)
@@ -331,44 +339,52 @@ def probe(path: Path, settings: Settings | None = None, video: OpenVideo | None 
 
 def _read_properties(video: OpenVideo, first: av.VideoFrame | None, settings: Settings) -> Probe:
     """Read the properties of an open file, without its fingerprint and modification time."""
-    path, container = video.path, video.container
+    path, container, line = video.path, video.container, video.time_line
     if first is None:
         raise InputError(f"no frame of the video in {path} can be decoded")
     planes.layout(first)
-    printed = _description(container)
+    printed = description(container)
     info = video_info(container, video.stream, first, printed)
-    tags, codecs = _data_tags(printed), _codec_names(printed)
+    if line.late and len(container.streams) == 1:
+        # The duration is that of the file, which may be that of a late stream.
+        info = replace(info, duration_seconds_from_header=0.0)
     return Probe(
         path=path,
-        info=_with_curve(info, settings.decode.input_curve),
-        streams=tuple(_stream_info(each, tags, codecs) for each in container.streams),
+        info=_with_curve(_with_time_line(info, line), settings.decode.input_curve),
+        streams=_streams(path, line.late) if line.late else _stream_infos(container, printed),
         metadata=dict(container.metadata),
         start=Fraction(container.start_time or 0, av.time_base),
         side_data=_side_data_of(container, video.stream.index, first, printed),
         fingerprint="",
         mtime_ns=0,
+        time_line=line,
     )
 
 
-def _description(container: Any) -> str:
-    """Return what libavformat prints about an open file, with details that PyAV does not expose.
+def _with_time_line(info: VideoInfo, line: TimeLine) -> VideoInfo:
+    """Add the repair of the times to the properties of a stream."""
+    index = info.stream_index
+    if index not in line.shifts:
+        return info
+    return replace(
+        info,
+        shifts=line.shifts[index],
+        joins_seconds=line.joins_seconds,
+        duration_seconds_from_header=line.durations_seconds[index],
+    )
 
-    libav prints the details only at the log level VERBOSE, and the level applies to the whole
-    process. Messages of other threads in the meantime go into `dropped`. PyAV's own level stays at
-    INFO: for each message that passes it, a thread of a decoder waits for the interpreter. Where
-    another thread of the caller closes that decoder at this moment, the two wait for each other; so
-    vidrestore is to be called from one thread at a time (docs/guide/python.md).
-    """
-    with _LIBAV_LEVEL, av.logging.Capture(local=False) as dropped:
-        level = av.logging.get_level()
-        av.logging.set_libav_level(av.logging.VERBOSE)
-        av.logging.set_level(av.logging.INFO)
-        try:
-            return str(container.dumps_format())
-        finally:
-            av.logging.set_level(level)
-            av.logging.set_libav_level(av.logging.INFO)
-            dropped.clear()
+
+def _streams(path: Path, late: Collection[int]) -> tuple[StreamInfo, ...]:
+    """Describe the streams of a file of which some begin late."""
+    _log.info("streams %s of %s begin late", sorted(late), path)
+    with open_source(path, read_through=True) as container:
+        return _stream_infos(container, description(container))
+
+
+def _stream_infos(container: Any, printed: str) -> tuple[StreamInfo, ...]:
+    """Describe the streams of an open file."""
+    tags, codecs = _data_tags(printed), _codec_names(printed)
+    return tuple(_stream_info(each, tags, codecs) for each in container.streams)
 
 
 def _stream_info(

@@ -17,13 +17,15 @@ from vidrestore.common.errors import OutputError
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.media.boxes import copy_with_boxes
 from vidrestore.media.containers import RemuxPlan, fourcc_of, suffix_for
+from vidrestore.media.extraction import DELAY_SECONDS, extracted, needed_streams
 from vidrestore.media.ffmpeg import check_room, reason_of, run_ffmpeg
 from vidrestore.media.probe import Probe
+from vidrestore.media.timeline import NOTHING_TO_REPAIR
 
 _log = logging.getLogger("vidrestore")
 
 _NO_STREAM = "9999?"  # maps no stream: "?" makes a missing one no error
-_TRIAL_SECONDS = 0.2
+_TRIAL_SECONDS, _TRIAL_PACKETS = 0.2, 8
 # A stream named hvc1 has its parameter sets in the header alone (ISO/IEC 14496-15).
 _WITHOUT_PARAMETER_SETS = "filter_units=remove_types=32-34"
 _PATH = "path in hexadecimal:"
@@ -64,33 +66,58 @@ def remux(
     """
     if plan.boxes and plan.container == "matroska":
         video = _with_boxes(video, plan.boxes)
-    window = dict(zip(("ss", "to"), part_seconds, strict=True)) if part_seconds else {}
     restored = _Input(video, {})
-    others = _Input(source, {key: f"{float(time):.6f}" for key, time in window.items()})
-    mapped = [
-        (restored, "v:0") if index == info.stream_index else (others, str(index))
-        for index in plan.kept
-    ]
-    # Metadata and chapters come from the source, also where no stream does.
-    mapped.append((others, _NO_STREAM))
-    covers = _write_covers(source, plan, video.parent)
-    arguments = _arguments(plan, info, whole=part_seconds is None)
-    own_tags, repeated = _tags_and_covers(plan, info, provenance, covers)
-    arguments |= _container_arguments(plan, info, has_own_tags=own_tags)
+    others = _Input(source, _window(part_seconds))
+    line = plan.time_line or NOTHING_TO_REPAIR
+    needed = needed_streams(line, {*plan.kept} - {info.stream_index})
     at = plan.kept.index(info.stream_index)
-    filters = []
-    if (fourcc := fourcc_of(codec, plan.container)) is not None:
-        arguments[f"tag:{at}"] = fourcc
-        filters += [_WITHOUT_PARAMETER_SETS] if fourcc == "hvc1" else []
-    if part_seconds is None:
-        filters.append(_durations(*last_frame))
-    if filters:
-        arguments[f"bsf:{at}"] = ",".join(filters)
-    _run(_command(mapped, target, arguments, repeated), source, target)
+    with extracted(source, needed, line, video.parent) as own:
+        # The extracted files have the times of the source's clock, and not from its start.
+        late = plan.start + DELAY_SECONDS
+        window = _window(part_seconds, late) | {"seek_timestamp": "1"}
+        options = window if part_seconds else {"itsoffset": str(-DELAY_SECONDS)}
+        files = {index: _Input(path, options) for index, path in own.files.items()}
+        mapped = [
+            (restored, "v:0")
+            if index == info.stream_index
+            else (files[index], "0")
+            if index in files
+            else (others, str(index))
+            for index in plan.kept
+        ]
+        # Metadata and chapters come from the source, also where no stream does.
+        mapped.append((others, _NO_STREAM))
+        # Inputs are numbered as their streams are first mapped.
+        number = list(dict.fromkeys(each for each, _ in mapped)).index(others)
+        covers = _write_covers(source, plan, video.parent)
+        arguments = _arguments(plan, info, number, whole=part_seconds is None)
+        own_tags, repeated = _tags_and_covers(plan, info, provenance, covers)
+        arguments |= _container_arguments(plan, info, has_own_tags=own_tags)
+        filters = []
+        if (fourcc := fourcc_of(codec, plan.container)) is not None:
+            arguments[f"tag:{at}"] = fourcc
+            filters += [_WITHOUT_PARAMETER_SETS] if fourcc == "hvc1" else []
+        if part_seconds is None:
+            filters.append(_durations(*last_frame))
+        if filters:
+            arguments[f"bsf:{at}"] = ",".join(filters)
+        _run(_command(mapped, target, arguments, repeated), source, target)
     if plan.boxes and plan.container != "matroska":
         stating = target.with_name(f"{target.stem}.part{target.suffix}")
         copy_with_boxes(target, stating, plan.boxes, at)
         stating.replace(target)
+
+
+def _window(
+    part_seconds: tuple[Fraction, Fraction] | None, later: Fraction = Fraction(0)
+) -> dict[str, str]:
+    """Return the options of an input of which a part is read; `later` is added to the times."""
+    if part_seconds is None:
+        return {}
+    return {
+        key: f"{float(time + later):.6f}"
+        for key, time in zip(("ss", "to"), part_seconds, strict=True)
+    }
 
 
 def _with_boxes(video: Path, boxes: bytes) -> Path:
@@ -136,19 +163,39 @@ def trial_remux(probe: Probe, trial: Path, plan: RemuxPlan) -> RemuxPlan:
         OutputError: The container cannot hold sound, or another video, that another container can
             hold.
     """
-    source, streams = probe.path, {each.index: each for each in probe.streams}
+    source = probe.path
     others = [index for index in plan.kept if index != probe.info.stream_index]
-    if not others or _fits(source, trial, plan, others, plan.container) is None:
+    needed = needed_streams(probe.time_line, others)
+    with extracted(
+        source, needed, probe.time_line, trial.parent, most_packets=_TRIAL_PACKETS
+    ) as own:
+        if own.failures:
+            reason = next(iter(own.failures.values()))
+            plan = plan.without(own.failures, _left_out(probe, [*own.failures], reason))
+            others = [index for index in others if index not in own.failures]
+        return _tried(probe, trial, plan, others, own.files)
+
+
+def _tried(
+    probe: Probe, trial: Path, plan: RemuxPlan, others: Sequence[int], files: Mapping[int, Path]
+) -> RemuxPlan:
+    """Adapt a plan to trials; `files` has the streams that are not read from the source."""
+    source = probe.path
+    part = _Input(source, {"t": str(_TRIAL_SECONDS)})
+    inputs = {i: (_Input(files[i], {}), "0") if i in files else (part, str(i)) for i in others}
+    if not others or _fits(source, trial, plan, inputs, plan.container) is None:
         return plan
-    reasons = {i: _fits(source, trial, plan, [i], plan.container) for i in others}
+    reasons = {i: _fits(source, trial, plan, {i: inputs[i]}, plan.container) for i in others}
     rejected = [index for index, reason in reasons.items() if reason is not None] or others
+    streams = {each.index: each for each in probe.streams}
     # A file is refused for its sound and other videos, not for its subtitles.
     needed = [index for index in rejected if streams[index].type in ("video", "audio")]
     for group in filter(None, (needed, [index for index in rejected if index not in needed])):
         reason = next(filter(None, (reasons[i] for i in group)), "they do not fit together")
-        named = ", ".join(f"{i} ({streams[i].codec or 'unknown codec'})" for i in group)
+        named = _named_in(probe, group)
+        own = {index: inputs[index] for index in group}
         for other in ("matroska", "mov", "mp4") if group is needed else ():
-            if other != plan.container and _fits(source, trial, plan, group, other) is None:
+            if other != plan.container and _fits(source, trial, plan, own, other) is None:
                 raise OutputError(
                     f"{suffix_for(plan.container)} cannot hold stream {named} of {source}, but an "
                     f"{suffix_for(other)} file can: {reason}"
@@ -161,16 +208,33 @@ def trial_remux(probe: Probe, trial: Path, plan: RemuxPlan) -> RemuxPlan:
     return plan
 
 
+def _named_in(probe: Probe, streams: Sequence[int]) -> str:
+    """Return how messages name streams."""
+    codecs = {each.index: each.codec for each in probe.streams}
+    return ", ".join(f"{i} ({codecs[i] or 'unknown codec'})" for i in streams)
+
+
+def _left_out(probe: Probe, streams: Sequence[int], reason: str) -> str:
+    """Return the notice about streams that no container holds."""
+    named = _named_in(probe, streams)
+    return (
+        f"no container that vidrestore writes can hold stream {named}, so it is left out: {reason}"
+    )
+
+
 def _fits(
-    source: Path, trial: Path, plan: RemuxPlan, streams: Sequence[int], container: str
+    source: Path,
+    trial: Path,
+    plan: RemuxPlan,
+    inputs: Mapping[int, tuple[_Input, str]],
+    container: str,
 ) -> str | None:
     """Return why these streams cannot be joined in such a container, or None if they can."""
-    part = _Input(source, {"t": str(_TRIAL_SECONDS)})
     arguments: dict[str, Any] = {"f": container, "c": "copy", "loglevel": "error"}
     if container == plan.container:
-        arguments |= {f"c:{at}": plan.codecs[i] for at, i in enumerate(streams) if i in plan.codecs}
+        arguments |= {f"c:{at}": plan.codecs[i] for at, i in enumerate(inputs) if i in plan.codecs}
     try:
-        _run(_command([(part, str(i)) for i in streams], trial, arguments), source, trial)
+        _run(_command([*inputs.values()], trial, arguments), source, trial)
     except OutputError as error:
         _log.info("a trial failed: %s", error)
         return str(error).partition(": ")[2]
@@ -208,16 +272,16 @@ def _write_covers(source: Path, plan: RemuxPlan, folder: Path) -> list[tuple[Pat
     return covers
 
 
-def _arguments(plan: RemuxPlan, info: VideoInfo, *, whole: bool) -> dict[str, Any]:
+def _arguments(
+    plan: RemuxPlan, info: VideoInfo, source_input: int, *, whole: bool
+) -> dict[str, Any]:
     """Return the options of the output that depend on the streams."""
     at = plan.kept.index(info.stream_index)
-    # Inputs are numbered as their streams are first mapped.
-    source_input = "1" if at == 0 else "0"
     arguments: dict[str, Any] = {
         "f": plan.container,
         "c": "copy",
-        "map_metadata": source_input,
-        "map_chapters": source_input,
+        "map_metadata": str(source_input),
+        "map_chapters": str(source_input),
         "loglevel": "warning",
     }
     for place, index in enumerate(plan.kept):

@@ -1,8 +1,9 @@
-"""Opens a file as video and selects its main video stream."""
+"""Opens a file as video, selects its main video stream and reads its packets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,23 +11,39 @@ from typing import Any
 import av
 import av.error
 from av.codec.hwaccel import HWAccel
+from av.container.core import Flags
 from av.stream import Disposition
 
 from vidrestore.common.errors import InputError, system_reason
 from vidrestore.common.files import check_video_file
+from vidrestore.common.handled import log_handled
 from vidrestore.media.images import is_pictures, pictures_of
+
+_log = logging.getLogger("vidrestore")
 
 # The rate at which libavformat reads pictures; the setting decode.fps gives the rate for display.
 PICTURES_PER_SECOND = 25
+# These formats have no list of streams at their beginning: a stream begins where its first packet
+# stands.
+_HEADERLESS = ("mpegts", "mpeg", "flv")
+_READ_FAILURES = 100  # consecutive failures after which reading ends
+_ALL_MICROSECONDS = 10**15  # more than any file lasts
 
 
 @contextmanager
-def open_source(path: Path, device: str | None = None) -> Iterator[Any]:
+def open_source(
+    path: Path, device: str | None = None, *, read_through: bool = False
+) -> Iterator[Any]:
     """Open a video, a picture, or numbered pictures as a PyAV container.
+
+    libavformat looks for streams in the first seconds and the first megabytes of a file. Where it
+    finds no video there, and the format has no header, it looks through the whole file.
 
     Args:
         path: A video, or pictures as described in `vidrestore.media.images`.
         device: A device that decodes what it can, such as cuda. None: the processor decodes.
+        read_through: Whether to look through the whole file for streams in any case; default: no.
+            This has no effect on formats with a header.
 
     Yields:
         The opened container.
@@ -36,7 +53,9 @@ def open_source(path: Path, device: str | None = None) -> Iterator[Any]:
             on the device.
     """
     try:
-        container = _opened_pictures(path) if is_pictures(path) else _opened(path, device)
+        container = (
+            _opened_pictures(path) if is_pictures(path) else _opened(path, device, read_through)
+        )
     except (av.error.FFmpegError, OSError) as error:
         reason = system_reason(error)
         raise InputError(f"the file {path} cannot be read as video: {reason}") from error
@@ -49,12 +68,30 @@ def open_source(path: Path, device: str | None = None) -> Iterator[Any]:
         yield container
 
 
-def _opened(path: Path, device: str | None) -> Any:
+def _opened(path: Path, device: str | None, read_through: bool) -> Any:
     """Open a file with PyAV; raise InputError if it does not exist or is empty."""
     check_video_file(path)
     # HWAccel copies decoded pictures to the memory of the processor.
     hwaccel = None if device is None else HWAccel(device)
-    return av.open(str(path.absolute()), metadata_errors="replace", hwaccel=hwaccel)
+    container: Any = av.open(str(path.absolute()), metadata_errors="replace", hwaccel=hwaccel)
+    if is_headerless(container) and (read_through or not _moving_streams(container)):
+        container.close()
+        options = {
+            # Without this, all packets up to the last new stream would stay in memory.
+            "fflags": "+nobuffer",
+            "probesize": str(path.stat().st_size + 1),
+            "analyzeduration": str(_ALL_MICROSECONDS),
+            # Of a transport stream: also look for streams that a later list of streams announces.
+            "scan_all_pmts": "1",
+        }
+        container = av.open(
+            str(path.absolute()), metadata_errors="replace", hwaccel=hwaccel, options=options
+        )
+        container.seek(0, unsupported_byte_offset=True)
+    # PyAV asks libavformat for presentation times where the file states none. These are guesses
+    # from the packets that follow, and wrong where frames are reordered, as in AVI.
+    container.flags &= ~Flags.gen_pts.value
+    return container
 
 
 def _opened_pictures(path: Path) -> Any:
@@ -76,7 +113,7 @@ def main_video_stream(container: Any) -> Any:
     Raises:
         InputError: The file has no video stream, or none that can be decoded.
     """
-    moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    moving = _moving_streams(container)
     if not moving:
         raise InputError(
             f"the file {container.name} has no video stream, so there is no face to restore"
@@ -91,3 +128,54 @@ def main_video_stream(container: Any) -> Any:
     if best in marked or (best in moving and not marked):
         return best
     return (marked or moving)[0]
+
+
+def _moving_streams(container: Any) -> list[Any]:
+    """Return the video streams that are no cover pictures."""
+    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+
+
+def is_headerless(container: Any) -> bool:
+    """Return whether a stream of the file may begin anywhere, without a header that announces it.
+
+    Args:
+        container: An opened PyAV container.
+
+    Returns:
+        True for MPEG transport and program streams and FLV.
+    """
+    return container.format.name in _HEADERLESS
+
+
+def read_packets(
+    container: Any, *streams: Any, on_failure: Callable[[], None] | None = None
+) -> Iterator[Any]:
+    """Yield the packets of streams in the order of the file, also those after unreadable data.
+
+    Args:
+        container: An opened PyAV container.
+        *streams: The streams; default: all.
+        on_failure: Called where the data cannot be read, once for each such place; default: None.
+
+    Yields:
+        The packets, at the end an empty one for each stream; None at the end where the rest of the
+        file cannot be read.
+    """
+    failures = 0
+    while failures < _READ_FAILURES:
+        try:
+            for packet in container.demux(*streams):
+                failures = 0
+                yield packet
+            return
+        except IndexError as error:
+            # After the last packet, PyAV 18 may fail where a stream appeared that it did not know
+            # when it opened the file. The known streams have got their empty packets by then.
+            log_handled(error, f"ending the streams of {container.name}")
+            return
+        except av.error.FFmpegError as error:
+            _log.info("the next packet cannot be read: %s", error)
+            if on_failure is not None and failures == 0:
+                on_failure()
+            failures += 1
+    yield None

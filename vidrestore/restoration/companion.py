@@ -341,8 +341,8 @@ def _matched(
     matches: list[tuple[int, int]] = []
     wanted = [int(pts - analysis.pts[0]) * analysis.info.time_base for pts in analysis.pts]
     coarse = max(info.time_base, analysis.info.time_base)
-    frames = decode(path, damage, span, stream_index=info.stream_index, one_thread=True,
-                    may_seek=may_seek)  # fmt: skip
+    frames = decode(path, damage, span, stream_index=info.stream_index, shifts=info.shifts,
+                    one_thread=True, may_seek=may_seek)  # fmt: skip
     for frame in frames:
         index = len(matches)
         time = (frame.pts - (matches[0][0] if matches else frame.pts)) * info.time_base

@@ -204,7 +204,8 @@ def _faces_of(
 ) -> Iterator[FaceFrame]:
     """Yield every frame with the crops that are measured."""
     measured = [replace(t, work_px=max(t.work_px, _SMALLEST_PX)) for t in tracks]
-    frames, cpu = decode(path, DecodeErrors(), span), torch.device("cpu")
+    frames = decode(path, DecodeErrors(), span, shifts=info.shifts)
+    cpu = torch.device("cpu")
     return crop(frames, measured, info, largest_px=_LARGEST_PX, device=cpu)
 
 

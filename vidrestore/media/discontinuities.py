@@ -1,0 +1,715 @@
+"""Finds the places where the times of a file jump, and the shifts that repair them.
+
+Recordings that were joined byte by byte, the cells of a DVD and interrupted broadcasts have times
+that go back where one part ends and the next one begins. All streams jump there, each at a packet
+of its own. vidrestore reads the times of all packets once and shifts those of all streams of a part
+by the same amount, so that the part begins where the part before it ends. Sound and picture of a
+part keep their distance.
+
+A run is a series of packets of one stream whose times rise without a jump; a piece is a run with
+its times in seconds. A jump is the beginning of a piece whose times go back, or that lies more than
+an hour after the end of the piece before it. A join is a place where all streams jump that are
+there.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice, pairwise
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import av
+
+from vidrestore.common.counting import counted
+from vidrestore.common.timecode import duration_text, time_text
+from vidrestore.imaging.frame import TimeShift
+from vidrestore.media.description import description, stream_count
+from vidrestore.media.ebml import EBML_ID, may_go_on
+from vidrestore.media.source import (
+    is_headerless,
+    main_video_stream,
+    open_source,
+    read_packets,
+)
+from vidrestore.media.timeline import NOTHING_TO_REPAIR, TimeLine
+
+# libavformat's AVFMT_NOTIMESTAMPS and AVFMT_TS_DISCONT.
+_NO_TIMES, _MAY_JUMP = 0x80, 0x200
+# The clock of MPEG streams has 33 bits.
+_WRAPPING, _WRAP_SECONDS = ("mpegts", "mpeg"), Fraction(2**33, 90000)
+# After a longer gap another recording begins; a shorter gap is kept.
+_LONGEST_GAP_SECONDS = 3600
+_NAMED_GAP_SECONDS = 10
+# By how much times may fall without a jump: those of sound are derived where several packets share
+# one time; presentation times fall in coding order.
+_SLACK_SECONDS = {"audio": Fraction(1, 100)}
+_LEAST_SLACK_SECONDS = Fraction(1, 1000)
+_REORDERED_SECONDS = 1
+# A run ends at a gap of so many seconds and so many steps.
+_RUN_GAP_SECONDS, _RUN_GAP_STEPS = 1, 8
+_MOST_APART_SECONDS = 10  # between the streams of a part, in the file and in their times
+_ALIKE_SECONDS = 1  # the difference of jumps of about the same time
+# A shorter jump of one stream alone is an error of rounding.
+_LEAST_ALONE_SECONDS = Fraction(1, 10)
+# After so few packets with other times, times may return to where they were.
+_GLITCH_PACKETS, _ISLAND_PACKETS = 2, 64
+_RETURN_SECONDS = Fraction(1, 2)  # how far from where they were
+_FIRST_PACKETS = 32  # of a run, among which is the one that is shown first
+# So many small jumps, and one in each second, are disorder.
+_SMALL_SECONDS, _FEWEST_IN_DISORDER = Fraction(1, 2), 4
+_MOST_RUNS = 100_000
+_MOST_NAMED = 10
+_MATROSKA = "matroska,webm"
+# How files of a format begin, and in how many bytes after the last packet another one can begin.
+_BEGINNINGS = {"flv": (b"FLV\x01", 64), _MATROSKA: (EBML_ID, 1 << 20)}
+
+
+def read_time_line(path: Path) -> TimeLine:
+    """Read the times of all packets of a file, and find what must be repaired.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The time line. For formats whose times cannot jump and whose header announces all streams,
+        it is empty, and no packet is read.
+
+    Raises:
+        InputError: The file cannot be read as video.
+    """
+    with open_source(path) as container:
+        if not may_need_repair(container):
+            return NOTHING_TO_REPAIR
+        known = {s.index for s in container.streams if _is_complete(s)}
+        runs = _Runs(container)
+        has_all = stream_count(description(container)) == len(known)
+    if not has_all:
+        with open_source(path, read_through=True) as container:
+            if late := {s.index for s in container.streams if _is_complete(s)} - known:
+                return _Repair(_Runs(container)).time_line(frozenset(late))
+    return _Repair(runs).time_line(frozenset())
+
+
+def may_need_repair(container: Any) -> bool:
+    """Return whether the times of a file may jump, or its streams begin late.
+
+    Args:
+        container: An opened PyAV container.
+
+    Returns:
+        True for MPEG transport and program streams, FLV, Ogg and similar formats, and for Matroska
+        files of which the header does not state that they hold one recording.
+    """
+    flags, name = _flags(container), container.format.name
+    return (
+        is_headerless(container)
+        or bool(flags & _MAY_JUMP and not flags & _NO_TIMES)
+        or (name == _MATROSKA and may_go_on(Path(container.name)))
+    )
+
+
+def has_no_times(container: Any) -> bool:
+    """Return whether a file holds a bare video stream, whose format has no times.
+
+    Args:
+        container: An opened PyAV container.
+
+    Returns:
+        True for files such as .m2v and .h264.
+    """
+    return bool(_flags(container) & _NO_TIMES)
+
+
+def _flags(container: Any) -> int:
+    """Return libavformat's flags of the demuxer of a file."""
+    # The format of an opened file has the flags of the muxer of that name as well.
+    name = container.format.name.split(",")[0]
+    return int(av.format.ContainerFormat(name, "r").flags)
+
+
+def _is_complete(stream: Any) -> bool:
+    """Return whether libavformat has seen enough of a stream to describe it."""
+    context = stream.codec_context
+    if context is None or stream.type not in ("audio", "video"):
+        return True
+    if stream.type == "audio":
+        return bool(context.sample_rate and context.channels)
+    return bool(context.width and context.height)
+
+
+@dataclass(slots=True)
+class _Run:
+    """A run. Times are in ticks of the clock of the stream."""
+
+    stream: int
+    packet: int
+    """The number of the first packet among those of its stream."""
+    order: int
+    """The number of the first packet among all packets of the file."""
+    last_order: int
+    """The same of the last packet."""
+    start: int
+    """The decoding time of the first packet."""
+    last: int
+    """The decoding time of the last packet."""
+    low: int
+    """The earliest presentation time."""
+    high: int
+    """The latest end of a packet in presentation."""
+    beside: Mapping[int, tuple[int, int | None]]
+    """The index of each stream -> the number of its packets before this run in the file, and the
+    latest end of the run that it was in; None where it had no run.
+    """
+    packets: int = 1
+    is_coarse: bool = False
+    """Whether the decoding time of the last packet makes no sense."""
+
+    @property
+    def step(self) -> Fraction:
+        """The mean distance of packets; 0 for one packet."""
+        return Fraction(self.last - self.start, max(1, self.packets - 1))
+
+
+class _Reader:
+    """Collects the runs of one stream."""
+
+    def __init__(self, stream: Any) -> None:
+        """Begin a stream."""
+        self.tick = Fraction(stream.time_base or 1)
+        self.is_shown = stream.type in ("video", "audio")
+        """Whether the stream is video or sound, which go on all the time."""
+        self.packets = 0
+        self.runs: list[_Run] = []
+        self._index, self._is_video = stream.index, stream.type == "video"
+        self._slack, self._reordered, self._gap, self._apart = (
+            int(seconds / self.tick)
+            for seconds in (
+                _SLACK_SECONDS.get(stream.type, _LEAST_SLACK_SECONDS),
+                _REORDERED_SECONDS,
+                _RUN_GAP_SECONDS,
+                _MOST_APART_SECONDS,
+            )
+        )
+        # Whether presentation times were missing, or different from decoding times.
+        self._is_delayed = self._is_reordered = False
+        # The numbers in the stream and in the file, and the presentation times, of packets without
+        # a decoding time.
+        self._early: list[tuple[int, int, int]] = []
+
+    def add(self, packet: Any, order: int, beside: Mapping[int, _Reader]) -> None:
+        """Add the next packet to the last run, or begin a run with it.
+
+        Args:
+            packet: The packet.
+            order: Its number among all packets of the file.
+            beside: The readers of all streams.
+        """
+        number = self.packets
+        self.packets += 1
+        dts, pts, lasts = packet.dts, packet.pts, packet.duration or 0
+        if self._is_video:
+            self._is_delayed = self._is_delayed or pts is None
+            self._is_reordered = self._is_reordered or pts != dts
+        if dts is None:
+            if pts is None:
+                return
+            if self.is_shown:
+                # The first packets of a stream, or of a part, whose frames are reordered may have
+                # no decoding time; they belong to the run of the packet that follows.
+                self._early.append((number, order, pts))
+                return
+            dts = pts
+        pts = dts if pts is None else pts
+        # Where a file states presentation times only, libavformat derives decoding times from a
+        # sorted list. It mixes the times before and after a jump, and may take presentation times
+        # as they are.
+        is_coarse = abs(pts - dts) > self._apart
+        is_doubtful = is_coarse or (self._is_reordered and pts == dts)
+        time = pts if is_coarse else dts
+        # Where the file does not state when a frame is shown on which others depend, it is shown
+        # after the last of these.
+        high = max(pts, time) + (2 * lasts if self._is_delayed else lasts)
+        packets, low, last_order = 1, pts, order
+        if self._early:
+            packets += len(self._early)
+            number, order, _ = self._early[0]
+            low = min(pts, *(early for _, _, early in self._early))
+            self._early.clear()
+        run = self.runs[-1] if self.runs else None
+        if run is not None and self._goes_on(run, time, is_doubtful=is_doubtful):
+            run.last, run.last_order, run.is_coarse = time, last_order, is_coarse
+            run.packets += packets
+            run.high = max(run.high, high)
+            if run.packets <= _FIRST_PACKETS:
+                run.low = min(run.low, low)
+        elif len(self.runs) < _MOST_RUNS:
+            state = {i: (each.packets, each.high) for i, each in beside.items()}
+            self.runs.append(
+                _Run(self._index, number, order, last_order, time, time, low, high, state,
+                     packets, is_coarse)
+            )  # fmt: skip
+
+    @property
+    def high(self) -> int | None:
+        """The latest end of the last run; None where there is none."""
+        return self.runs[-1].high if self.runs else None
+
+    def _goes_on(self, run: _Run, time: int, *, is_doubtful: bool) -> bool:
+        """Return whether a packet with this decoding time belongs to a run."""
+        step = time - run.last
+        slack = self._reordered if is_doubtful or run.is_coarse else self._slack
+        return -slack <= step <= self._gap or 0 < step <= _RUN_GAP_STEPS * run.step
+
+
+class _Runs:
+    """The runs of all streams of a file."""
+
+    def __init__(self, container: Any) -> None:
+        """Read all packets of an opened file."""
+        self.main: int = main_video_stream(container).index
+        self.wrap_seconds = _WRAP_SECONDS if container.format.name in _WRAPPING else None
+        self._readers = {stream.index: _Reader(stream) for stream in container.streams}
+        self.packets, end = 0, 0
+        for packet in read_packets(container):
+            if packet is not None and packet.size:
+                self._readers[packet.stream_index].add(packet, self.packets, self._readers)
+                self.packets += 1
+                end = (packet.pos or end) + packet.size
+        self.ticks = {index: reader.tick for index, reader in self._readers.items()}
+        self.of_stream = {index: reader.runs for index, reader in self._readers.items()}
+        self.unread_bytes = _unread_bytes(Path(container.name), end, container.format.name)
+
+    def is_shown(self, stream: int) -> bool:
+        """Return whether a stream is video or sound, which go on all the time."""
+        return self._readers[stream].is_shown
+
+
+def _unread_bytes(path: Path, end: int, format_name: str) -> int:
+    """Return the size of what follows the last packet, if it is another file of this format."""
+    if format_name not in _BEGINNINGS:
+        return 0
+    begin, most = _BEGINNINGS[format_name]
+    with path.open("rb") as file:
+        file.seek(end)
+        at = file.read(most).find(begin)
+    return path.stat().st_size - end - at if at >= 0 else 0
+
+
+@dataclass(slots=True, eq=False)
+class _Piece:
+    """A run with its times in seconds; a clock that begins anew after 33 bits goes on."""
+
+    run: _Run
+    turn: Fraction
+    """The seconds that were added for the clock."""
+    start: Fraction
+    """The decoding time of the first packet."""
+    end: Fraction
+    """The decoding time at which the next packet is due."""
+    low: Fraction
+    """The earliest presentation time."""
+    high: Fraction
+    """The latest end of a packet in presentation."""
+
+    @property
+    def lasts(self) -> Fraction:
+        """The duration in seconds."""
+        return self.end - self.start
+
+
+@dataclass(slots=True, eq=False)
+class _Jump:
+    """The beginning of a piece whose times do not follow from those of the piece before it."""
+
+    piece: _Piece
+    before: _Piece
+    after: _Piece | None
+    """The piece that follows; None for the last one."""
+
+    @property
+    def stream(self) -> int:
+        """The index of the stream."""
+        return self.piece.run.stream
+
+    @property
+    def packet(self) -> int:
+        """The number of the packet among those of its stream."""
+        return self.piece.run.packet
+
+    @property
+    def order(self) -> int:
+        """The number of the packet among all packets of the file."""
+        return self.piece.run.order
+
+    @property
+    def seconds(self) -> Fraction:
+        """The size of the jump; negative where times go back."""
+        return self.piece.start - self.before.end
+
+    @property
+    def is_island(self) -> bool:
+        """Whether the times return to where they were after few packets."""
+        if self.after is None:
+            return self.piece.run.packets <= _GLITCH_PACKETS
+        is_short = self.piece.run.packets <= _ISLAND_PACKETS
+        return is_short and _returns(self.before, self.piece, self.after)
+
+
+class _Repair:
+    """The shifts that repair the times of a file."""
+
+    def __init__(self, runs: _Runs) -> None:
+        """Begin without shifts."""
+        self._file = runs
+        self._pieces = self._turned()
+        # For each stream, the shift of the part that begins with a packet, and the additional shift
+        # of this stream alone.
+        self._common: dict[int, list[_Mark]] = {index: [] for index in self._pieces}
+        self._own: dict[int, list[_Mark]] = {index: [] for index in self._pieces}
+        self._joins: list[Fraction] = []
+        self._notes: list[str] = []
+
+    def time_line(self, late: frozenset[int]) -> TimeLine:
+        """Compute the time line.
+
+        Args:
+            late: The indices of the streams that begin late.
+
+        Returns:
+            The time line.
+        """
+        false_times = self._without_glitches(self._groups())
+        for group in self._groups():
+            shown = [jump for jump in group if self._file.is_shown(jump.stream)]
+            if shown and self._is_join(group, shown):
+                self._join(group, shown)
+            else:
+                for jump in shown:
+                    self._repair_alone(jump)
+        self._replace(false_times)
+        shifts = {index: self._shifts(index) for index in self._pieces}
+        shifts = {index: own for index, own in shifts.items() if own}
+        begin = self._begin()
+        joins = tuple(float(max(join - begin, Fraction(0))) for join in self._joins)
+        return TimeLine(
+            shifts=shifts,
+            joins_seconds=joins,
+            durations_seconds=self._durations() if shifts else {},
+            late=late,
+            notes=(*_joins_notes(joins), *self._notes, *self._gaps(), *self._unread()),
+        )
+
+    def _turned(self) -> dict[int, list[_Piece]]:
+        """Convert the runs to seconds, and let clocks that begin anew go on."""
+        file, wrap = self._file, self._file.wrap_seconds
+        pieces: dict[int, list[_Piece]] = {index: [] for index in file.of_stream}
+        runs = (run for own in file.of_stream.values() for run in own)
+        for run in sorted(runs, key=lambda each: each.order):
+            tick, own, turn = file.ticks[run.stream], pieces[run.stream], Fraction(0)
+            if wrap is not None:
+                near = own[-1].end if own else self._time_beside(run, pieces)
+                if near is not None:
+                    turn = wrap * round((near - run.start * tick) / wrap)
+            times = (run.start, run.last + run.step, run.low, run.high)
+            start, end, low, high = (time * tick + turn for time in times)
+            own.append(_Piece(run, turn, start, end, low, high))
+        return pieces
+
+    def _time_beside(self, run: _Run, pieces: Mapping[int, Sequence[_Piece]]) -> Fraction | None:
+        """Return a time of another stream where a stream begins; None where it is the first."""
+        for index, (_, high) in run.beside.items():
+            if high is not None and pieces[index] and self._file.is_shown(index):
+                return high * self._file.ticks[index] + pieces[index][-1].turn
+        return None
+
+    def _without_glitches(self, groups: Sequence[Sequence[_Jump]]) -> list[tuple[_Piece, Fraction]]:
+        """Take out the pieces of one or two packets with false times.
+
+        Args:
+            groups: The jumps that belong together. What several streams have is no false time.
+
+        Returns:
+            Each of these pieces, and the decoding time at which it is due.
+        """
+        alone = {id(group[0].piece) for group in groups if len(group) == 1}
+        glitches = []
+        for index, own in self._pieces.items():
+            kept = own[:1]
+            for piece, after in zip(own[1:], [*own[2:], None], strict=False):
+                if (
+                    after is not None
+                    and piece.run.packets <= _GLITCH_PACKETS
+                    and (id(piece) in alone or id(after) in alone)
+                    and _returns(kept[-1], piece, after)
+                ):
+                    glitches.append((piece, kept[-1].end))
+                else:
+                    kept.append(piece)
+            self._pieces[index] = kept
+        return glitches
+
+    def _groups(self) -> list[list[_Jump]]:
+        """Return the jumps that belong together, in the order of the file."""
+        return _together(self._jumps(), self._most_between())
+
+    def _jumps(self) -> list[_Jump]:
+        """Return the jumps of all streams, in the order of the file."""
+        found: list[_Jump] = []
+        for own in self._pieces.values():
+            jumps = [
+                _Jump(piece, before, after)
+                for before, piece, after in zip(own, own[1:], [*own[2:], None], strict=False)
+                if _is_jump(before, piece)
+            ]
+            small = [jump for jump in jumps if -_SMALL_SECONDS < jump.seconds < 0]
+            if len(small) >= max(_FEWEST_IN_DISORDER, sum(piece.lasts for piece in own)):
+                jumps = [jump for jump in jumps if not -_SMALL_SECONDS < jump.seconds < 0]
+            found += jumps
+        return sorted(found, key=lambda jump: jump.order)
+
+    def _most_between(self) -> int:
+        """Return the number of packets of the file between two jumps of one join, at most."""
+        seconds = max(sum(piece.lasts for piece in own) for own in self._pieces.values())
+        rate = self._file.packets / seconds if seconds else 0
+        return _ISLAND_PACKETS + int(_MOST_APART_SECONDS * rate)
+
+    def _is_join(self, group: Sequence[_Jump], shown: Sequence[_Jump]) -> bool:
+        """Return whether all streams jump where a group of jumps is."""
+        if len(shown) > 1:
+            return True
+        (jump,) = shown
+        if jump.is_island:
+            return False
+        # A stream that goes back by some seconds while another one goes on lags behind from then
+        # on; that is the distance that the file states.
+        is_lag = _LEAST_ALONE_SECONDS <= -jump.seconds <= _MOST_APART_SECONDS
+        return is_lag or not self._across(group)
+
+    def _across(self, group: Sequence[_Jump]) -> set[int]:
+        """Return the streams of video and sound that go on where a group of jumps is."""
+        across = set[int]()
+        for index, own in self._pieces.items():
+            at = bisect_right(own, group[0].order, key=lambda piece: piece.run.order) - 1
+            if at >= 0 and own[at].run.last_order > group[-1].order and self._file.is_shown(index):
+                across.add(index)
+        return across - {jump.stream for jump in group}
+
+    def _join(self, group: Sequence[_Jump], shown: Sequence[_Jump]) -> None:
+        """Let a part begin where the part before it ends."""
+        across, packets = self._across(group), {jump.stream: jump.packet for jump in group}
+        first = group[0].piece.run
+        ends = [jump.before.high + self._shift_at(jump.stream, jump.packet - 1) for jump in shown]
+        starts = [jump.piece.low for jump in shown]
+        for index, end, shift in self._beside(first):
+            if index not in packets:
+                ends.append(end + shift)
+                starts += [end] if index in across else []
+        offset = max(ends) - min(starts)
+        for index in self._common:
+            packet = packets.get(index, first.beside[index][0])
+            _mark(self._common[index], packet, offset)
+            _mark(self._own[index], packet, Fraction(0))
+        pictures = [jump.piece.low for jump in shown if jump.stream == self._file.main]
+        self._joins.append(offset + min(pictures or starts))
+
+    def _beside(self, run: _Run) -> Iterator[tuple[int, Fraction, Fraction]]:
+        """Yield (stream, end, shift) of the last packets of video and sound before a run."""
+        for index, (packets, high) in run.beside.items():
+            if high is not None and index != run.stream and self._file.is_shown(index):
+                end = high * self._file.ticks[index] + self._turn_at(index, packets - 1)
+                yield index, end, self._shift_at(index, packets - 1)
+
+    def _repair_alone(self, jump: _Jump) -> None:
+        """Let a stream go on whose times jump while those of the others do not."""
+        is_brief = jump.is_island and jump.piece.run.packets <= _GLITCH_PACKETS
+        if is_brief or abs(jump.seconds) < _LEAST_ALONE_SECONDS:
+            return
+        stream, packet = jump.stream, jump.packet
+        due = jump.before.end + self._shift_at(stream, packet - 1)
+        start = jump.piece.start + _last(self._common[stream], packet)
+        others = [end + shift for _, end, shift in self._beside(jump.piece.run)]
+        own = due - start
+        if any(abs(start - time) <= _MOST_APART_SECONDS for time in others) and not jump.is_island:
+            own = Fraction(0)  # its times are those of the other streams again
+        if own == _last(self._own[stream], packet):
+            return
+        _mark(self._own[stream], packet, own)
+        if own:
+            way, at = "back" if jump.seconds < 0 else "forward", due - self._begin()
+            self._notes.append(
+                f"the times of stream {stream} jump {way} at {time_text(max(at, Fraction(0)))} and "
+                "those of the other streams do not, so vidrestore lets the stream go on without "
+                "the jump"
+            )
+            if jump.is_island and jump.after is not None:
+                _mark(self._own[stream], jump.after.run.packet, Fraction(0))
+
+    def _replace(self, false_times: Sequence[tuple[_Piece, Fraction]]) -> None:
+        """Let packets with false times follow those before them, except in the main video stream.
+
+        For that stream, decoding repairs the times of single frames.
+        """
+        counts = Counter[int]()
+        for piece, due in false_times:
+            index, packet = piece.run.stream, piece.run.packet
+            if index != self._file.main and self._file.is_shown(index):
+                before = _last(self._own[index], packet)
+                own = [mark for mark in self._own[index] if mark[0] != packet]
+                own.append((packet, before + due - piece.start))
+                if packet + piece.run.packets not in {number for number, _ in own}:
+                    own.append((packet + piece.run.packets, before))
+                self._own[index] = sorted(own)
+                counts[index] += piece.run.packets
+        self._notes += [
+            f"{counted(count, 'packet')} of stream {index} had false times, which vidrestore "
+            "replaced by those that follow from the packets before"
+            for index, count in counts.items()
+        ]
+
+    def _gaps(self) -> Iterator[str]:
+        """Yield a notice for long gaps in all streams."""
+        main, gaps = self._pieces[self._file.main], []
+        for before, piece in pairwise(main):
+            seconds = piece.start - before.end
+            jump = _Jump(piece, before, None)
+            is_gap = _NAMED_GAP_SECONDS < seconds <= _LONGEST_GAP_SECONDS
+            if is_gap and not self._across([jump]):
+                at = before.high + self._shift_at(self._file.main, jump.packet - 1) - self._begin()
+                gaps.append((at, seconds))
+        named = [f"by {duration_text(float(s))} at {time_text(at)}" for at, s in gaps]
+        if gaps:
+            yield (
+                f"the times in the source jump forward {_listed(named)}, where nothing was "
+                "recorded; vidrestore keeps the gap"
+            )
+
+    def _unread(self) -> Iterator[str]:
+        """Yield a notice for another file after the last packet."""
+        if count := self._file.unread_bytes:
+            yield (
+                f"the last {count:,} bytes of the source are another file that was appended, which "
+                "cannot be read as a part of it; split the source there and restore both parts"
+            )
+
+    def _begin(self) -> Fraction:
+        """Return the time of the first frame of the main video stream, in seconds."""
+        own = self._pieces[self._file.main]
+        return own[0].low + self._shift_at(self._file.main, 0) if own else Fraction(0)
+
+    def _turn_at(self, index: int, packet: int) -> Fraction:
+        """Return the seconds that were added to a packet where the clock began anew."""
+        own = self._pieces[index]
+        at = bisect_right(own, packet, key=lambda piece: piece.run.packet)
+        return own[max(0, at - 1)].turn if own else Fraction(0)
+
+    def _shift_at(self, index: int, packet: int) -> Fraction:
+        """Return the shift of a packet by the repairs so far, in seconds."""
+        return _last(self._common[index], packet) + _last(self._own[index], packet)
+
+    def _shifts(self, index: int) -> tuple[TimeShift, ...]:
+        """Return the shifts of a stream."""
+        marks = (*self._common[index], *self._own[index])
+        packets = {packet for packet, _ in marks} | {p.run.packet for p in self._pieces[index]}
+        shifts, ticks = list[TimeShift](), 0
+        for packet in sorted(packets):
+            seconds = self._shift_at(index, packet) + self._turn_at(index, packet)
+            now = round(seconds / self._file.ticks[index])
+            if now != ticks:
+                shifts.append(TimeShift(packet, now))
+                ticks = now
+        return tuple(shifts)
+
+    def _durations(self) -> dict[int, float]:
+        """Return the durations of the streams after the repair, in seconds."""
+        durations = {}
+        for index, own in self._pieces.items():
+            if own:
+                last = (p.run.packet + p.run.packets - 1 for p in own)
+                ends = [p.high + self._shift_at(index, n) for p, n in zip(own, last, strict=True)]
+                begin = own[0].low + self._shift_at(index, own[0].run.packet)
+                durations[index] = float(max(ends) - begin)
+        return durations
+
+
+_Mark = tuple[int, Fraction]
+"""The number of a packet of a stream, and the shift in seconds that begins with it."""
+
+
+def _mark(marks: list[_Mark], packet: int, seconds: Fraction) -> None:
+    """Let a shift begin at a packet, or at the last mark if that is later."""
+    if marks and marks[-1][0] >= packet:
+        packet, _ = marks.pop()
+    marks.append((packet, seconds))
+
+
+def _last(marks: Sequence[_Mark], packet: int) -> Fraction:
+    """Return the shift of a packet; 0 before the first mark."""
+    at = bisect_right(marks, packet, key=itemgetter(0))
+    return marks[at - 1][1] if at else Fraction(0)
+
+
+def _is_jump(before: _Piece, piece: _Piece) -> bool:
+    """Return whether times go back or far forward from one piece to the next one."""
+    step = before.lasts / before.run.packets
+    return not -step / 2 <= piece.start - before.end <= _LONGEST_GAP_SECONDS
+
+
+def _returns(before: _Piece, between: _Piece, after: _Piece) -> bool:
+    """Return whether a piece goes on where the piece before the one between them ended."""
+    return abs(after.start - before.end - between.lasts) <= _RETURN_SECONDS
+
+
+def _together(jumps: Sequence[_Jump], most_between: int) -> list[list[_Jump]]:
+    """Group the jumps of different streams that belong together.
+
+    Streams that jump by about the same time belong together first, and of these the nearest ones.
+    Those of a stream that was absent in a part jump by another time.
+    """
+    pairs = []
+    for number, jump in enumerate(jumps):
+        for other in islice(jumps, number + 1, None):
+            if other.order - jump.order > most_between:
+                break
+            apart = abs(other.piece.start - jump.piece.start)
+            if other.stream != jump.stream and apart <= _MOST_APART_SECONDS:
+                differ = abs(other.seconds - jump.seconds)
+                is_small = min(abs(jump.seconds), abs(other.seconds)) < _LEAST_ALONE_SECONDS
+                if not is_small or differ < _LEAST_ALONE_SECONDS:
+                    rank = (differ > _ALIKE_SECONDS, other.order - jump.order)
+                    pairs.append((rank, jump, other))
+    group_of = {id(jump): [jump] for jump in jumps}
+    for _, jump, other in sorted(pairs, key=itemgetter(0)):
+        ours, theirs = group_of[id(jump)], group_of[id(other)]
+        if {each.stream for each in ours}.isdisjoint(each.stream for each in theirs):
+            ours += theirs
+            for each in theirs:
+                group_of[id(each)] = ours
+    groups = {id(group): group for group in group_of.values()}.values()
+    return sorted(
+        (sorted(group, key=lambda jump: jump.order) for group in groups),
+        key=lambda group: group[0].order,
+    )
+
+
+def _joins_notes(joins_seconds: Sequence[float]) -> Iterator[str]:
+    """Yield the notice about a source that is joined from several recordings."""
+    if joins_seconds:
+        places = _listed([f"at {time_text(seconds)}" for seconds in joins_seconds])
+        yield (
+            f"the times in the source begin anew {places}, as in recordings that were joined; "
+            "vidrestore gives picture, sound and subtitles one time line without these jumps"
+        )
+
+
+def _listed(places: Sequence[str]) -> str:
+    """Join the first places in words, and count the others."""
+    named, more = list(places[:_MOST_NAMED]), len(places) - _MOST_NAMED
+    if more > 0:
+        named.append(f"at {counted(more, 'later place')}")
+    return " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
