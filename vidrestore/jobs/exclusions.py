@@ -35,12 +35,6 @@ EXCLUSIONS = (
         "leave out {option} and restore the whole video",
     ),
     Exclusion(
-        _SHOTS,
-        ("--scale",),
-        "{option} cannot be combined with {others}, because single shots cannot be redone then; "
-        "leave out {option} and restore the whole video",
-    ),
-    Exclusion(
         ("--plate",),
         ("--scale",),
         "{others} cannot be combined with {option}, because the output is as large as the plate; "

@@ -35,6 +35,7 @@ from vidrestore.jobs.redo import (
     FinishedJob,
     Redo,
     check_encoding,
+    check_scaling,
     kept_job,
     plan_redo,
     restorers_of_segments,
@@ -283,7 +284,10 @@ def choose_output(
     if mode in ("bob", "frame", "film"):
         info = info_of_pictures(info, mode)
     needed_bytes, losses = 0, list[str]()
-    if (scaling := chosen_scaling(settings)) is not None:
+    scaling = chosen_scaling(settings)
+    if source.kept is not None:
+        check_scaling(source.kept, scaling, target)
+    if scaling is not None:
         losses += unseen_fields(info, source.interlacing)
         small, info = info, scaled_info(info, scaling.factor)
         codec = ways_to_encode(info, target, settings)[0].codec
@@ -478,7 +482,7 @@ def assemble(
         taken = dict[int, str]()
     else:
         segments = redo.kept.segments
-        taken = take_segments(redo, work, request.target, output.encoding.suffix)
+        taken = take_segments(redo, work, request.target, output.encoding.suffix, output.info)
     # Workers open the networks themselves, so with workers nothing here keeps them in memory.
     renderer = request.workers or LocalRenderer(faces.restorers, faces.judge, parser)
     return Plan(

@@ -42,6 +42,11 @@ class Scaling:
     upscaler_sha256: str | None = None
     """The SHA-256 of the file of the network; None for Lanczos."""
 
+    @property
+    def content(self) -> tuple[int, str | None]:
+        """All that the enlarged pictures depend on: the factor and the SHA-256 of the network."""
+        return self.factor, self.upscaler_sha256
+
 
 def scaled_info(info: VideoInfo, factor: int) -> VideoInfo:
     """Return the properties of enlarged pictures.
