@@ -9,8 +9,10 @@ from vidrestore.common.errors import UsageError
 
 PICTURES = "pictures"
 """Stands for an input that is a picture, or a numbered sequence of pictures."""
-FIELDS = "fields"
-"""Stands for interlaced footage whose faces are restored field by field."""
+WOVEN = "woven fields"
+"""Stands for interlaced footage whose fields are restored one by one and woven into frames."""
+DEINTERLACED = "deinterlaced frames"
+"""Stands for interlaced footage of whose fields the frames of the output are made."""
 
 
 class Exclusion(NamedTuple):
@@ -63,12 +65,37 @@ EXCLUSIONS = (
         "--output-dir",
     ),
     Exclusion(
-        (FIELDS,),
-        ("--plate", "--before-swap", "--layer"),
+        (WOVEN, DEINTERLACED),
+        ("--plate",),
         "the source is interlaced, and {others} cannot be combined with the restoration of fields; "
         "add --deinterlace off to use its frames as they are",
     ),
+    Exclusion(
+        (WOVEN,),
+        ("--scale",),
+        "the source is interlaced, and its fields cannot be woven into larger frames, so {others} "
+        "cannot be combined with --deinterlace keep; add --deinterlace bob to make a frame of each "
+        "field",
+    ),
+    Exclusion(
+        (DEINTERLACED,),
+        ("--layer",),
+        "the source is interlaced, and {others} belongs to its own frames, but --deinterlace bob, "
+        "frame and film make other frames; use --deinterlace keep or off",
+    ),
 )
+
+
+def given_by_fields(mode: str) -> dict[str, bool]:
+    """Return what the treatment of fields adds to the options of a request.
+
+    Args:
+        mode: The mode of `vidrestore.analysis.interlacing.Interlacing`.
+
+    Returns:
+        `WOVEN` and `DEINTERLACED` -> whether they apply.
+    """
+    return {WOVEN: mode == "keep", DEINTERLACED: mode in ("bob", "frame", "film")}
 
 
 def check_exclusions(given: Mapping[str, object]) -> None:

@@ -26,7 +26,7 @@ from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.handled import log_handled
 from vidrestore.common.settings import Extent, Settings
 from vidrestore.imaging.frame import VideoInfo
-from vidrestore.jobs.exclusions import FIELDS, check_exclusions
+from vidrestore.jobs.exclusions import check_exclusions, given_by_fields
 from vidrestore.jobs.image_output import Job, lossless_ways, plan_pictures, streams_of_pictures
 from vidrestore.jobs.key_frames import plan_key_frames
 from vidrestore.jobs.layer_output import LayerOutput
@@ -42,7 +42,7 @@ from vidrestore.jobs.redo import (
     take_segments,
 )
 from vidrestore.jobs.render import LocalRenderer, Rendering, RenderJob
-from vidrestore.jobs.request import RestoreRequest, check_fields
+from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.work_folder import WorkFolder
 from vidrestore.media.codecs import Encoding, plan_encoding
 from vidrestore.media.containers import RemuxPlan, plan_streams
@@ -243,14 +243,13 @@ def inspect_source(
     else:
         found, inspection = probe_and_inspect(request.source, settings, request.span)
         interlacing = inspection.interlacing
-        if interlacing.mode != "off":
-            check_exclusions(request.options() | {FIELDS: True})
+    check_exclusions(request.options() | given_by_fields(interlacing.mode))
+    if inspection is not None:
         notify(on_event, *filter(None, [interlacing.notice()]))
-    check_fields(request.source, interlacing, factor=settings.scale.factor)
     before_swap = plate = None
     if request.before_swap is not None:
         before_swap = probe(request.before_swap)
-        check_before_swap(before_swap, request.source, found.info)
+        check_before_swap(before_swap, request.source, found.info, mode=interlacing.mode)
     if request.plate is not None:
         plate = probe(request.plate)
         check_plate(plate, request.source, found.info)

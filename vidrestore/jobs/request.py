@@ -44,7 +44,6 @@ from vidrestore.media.images import (
 from vidrestore.models.restorers import Restorer, check_restorer, check_restorer_name
 
 if TYPE_CHECKING:
-    from vidrestore.analysis.interlacing import Interlacing
     from vidrestore.analysis.result import Analysis
     from vidrestore.jobs.render import Workers
     from vidrestore.media.decode import TimeRange
@@ -377,21 +376,3 @@ def check_address(address: str) -> tuple[str, int] | None:
             f"the address of a cluster must be HOST:PORT or auto, not {quoted(address)}"
         )
     return None if host is None else (host[1], int(host[2]))
-
-
-def check_fields(source: Path, interlacing: Interlacing, *, factor: int) -> None:
-    """Check that a run does not have to weave fields into enlarged frames.
-
-    Args:
-        source: The source, for the message.
-        interlacing: How the source is interlaced, and how vidrestore treats its fields.
-        factor: The factor by which frames are enlarged; 1: not.
-
-    Raises:
-        UsageError: The fields are to be restored one by one and the frames are to be enlarged.
-    """
-    if factor > 1 and interlacing.mode == "keep":
-        raise UsageError(
-            f"{source} is {interlacing.found or 'interlaced'}, and its fields cannot be woven into "
-            "larger frames; add --deinterlace bob to make a frame of each field"
-        )
