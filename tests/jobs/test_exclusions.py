@@ -1,6 +1,7 @@
 """Options that exclude each other, by one table."""
 
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,27 @@ def test_a_request_names_each_option_of_the_table_that_it_has(make_video, tmp_pa
         "--report",
         *given_by_fields("off"),
     }
+
+
+NAMES = {
+    "pictures": "pictures",
+    "OpenEXR pictures": "OpenEXR pictures",
+    "woven fields": "`--deinterlace keep`",
+    "deinterlaced frames": "`--deinterlace bob`, `frame`, `film`",
+    "--start or --end": "`--start`, `--end`",
+}
+
+
+def test_the_page_of_limits_has_the_whole_table():
+    page = (Path(__file__).parents[2] / "docs" / "limits.md").read_text(encoding="utf-8")
+    rows = [line.strip("|").split("|")[:2] for line in page.splitlines() if line.startswith("|")]
+    listed = set()
+    for option, other in PAIRS:
+        names = [NAMES.get(name, f"`{name}`") for name in (option, other)]
+        found = [row for row in rows if names[0] in row[0] and names[1] in row[1]]
+        assert found, names
+        listed.update(tuple(row) for row in found)
+    assert len(listed) == len(rows) - 2  # all but the head and the line below it
 
 
 def test_a_request_is_refused_before_any_file_is_looked_at(tmp_path):

@@ -73,8 +73,6 @@ def test_the_machine_says_how_much_it_has():
     ("options", "said"),
     [
         (["--scale", "2", "--plate", "source.mkv"], "is as large as the plate"),
-        (["--scale", "2", "--keep-job"], "--keep-job cannot be combined with --scale"),
-        (["--scale", "2", "--redo-shots", "1"], "--redo-shots cannot be combined with --scale"),
         (["--scale", "3"], "there is no factor '3', only 1, 2, 4"),
         (["--upscaler", "net.onnx"], "add --scale 2 or 4"),
         (["--scale", "2", "--upscaler", "net.onnx"], "net.onnx does not exist"),
@@ -83,8 +81,6 @@ def test_the_machine_says_how_much_it_has():
 def test_the_command_line_refuses(tmp_path, monkeypatch, capsys, options, said):
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "source.mkv", [mild_image(64, 48, "yuv420p", 0)])
-    if "--redo-shots" in options:
-        (tmp_path / "out.mkv").touch()
     with pytest.raises(SystemExit) as leaving:
         main(["restore", "source.mkv", "out.mkv", "--restorer", "fusion", "--detector", "haar",
               *options])  # fmt: skip

@@ -9,6 +9,8 @@ from vidrestore.common.errors import UsageError
 
 PICTURES = "pictures"
 """Stands for an input that is a picture, or a numbered sequence of pictures."""
+OPENEXR = "OpenEXR pictures"
+"""Stands for an input that is an OpenEXR picture, or a numbered sequence of such pictures."""
 WOVEN = "woven fields"
 """Stands for interlaced footage whose fields are restored one by one and woven into frames."""
 DEINTERLACED = "deinterlaced frames"
@@ -46,9 +48,15 @@ EXCLUSIONS = (
         (PICTURES,),
         (
             *("--plate", "--before-swap", "--layer", "--start or --end", "--keep-job"),
-            *("--redo-shots", "--codec", "encode.hardware", "encode.pixel_format", "--scale"),
+            *("--redo-shots", "--codec", "encode.hardware", "encode.pixel_format"),
         ),
         "{others} cannot be combined with pictures; leave it out",
+    ),
+    Exclusion(
+        (OPENEXR,),
+        ("--upscaler",),
+        "{others} cannot be combined with OpenEXR pictures, since a network would cut off light "
+        "above white and below black; leave it out to enlarge them by Lanczos",
     ),
     Exclusion(
         ("--analysis",),

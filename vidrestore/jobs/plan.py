@@ -282,24 +282,29 @@ def choose_output(
     info, mode = base.info, source.interlacing.mode
     if mode in ("bob", "frame", "film"):
         info = info_of_pictures(info, mode)
-    needed_bytes, losses = 0, list[str]()
-    scaling = chosen_scaling(settings)
+    small, scaling = info, chosen_scaling(settings)
     if source.kept is not None:
         check_scaling(source.kept, scaling, target)
     if scaling is not None:
-        losses += unseen_fields(info, source.interlacing)
-        small, info = info, scaled_info(info, scaling.factor)
-        codec = ways_to_encode(info, target, settings)[0].codec
-        needed_bytes = memory_for_frames(small, info, scaling, settings, codec)
-        notify(on_event, notice(scaling, info), check_memory(needed_bytes, info))
+        info = scaled_info(small, scaling.factor)
+    losses = list[str]()
     if is_pictures(target):
-        pictures = plan_pictures(request.source, target, info, settings)
+        pictures = plan_pictures(request.source, target, small, settings)
         ways, start = lossless_ways(info, settings), Fraction(0)
-        streams, losses = streams_of_pictures(info), list(pictures.notes)
+        streams = streams_of_pictures(info)
+        losses += pictures.notes
     else:
         pictures, start = None, base.start
         ways = ways_to_encode(info, target, settings)
         streams = plan_streams(base, target, whole=request.span is None)
+    needed_bytes = 0
+    if scaling is not None:
+        losses += unseen_fields(small, source.interlacing)
+        count = None if pictures is None else len(pictures.source.files)
+        codec = ways[0].codec
+        needed_bytes = memory_for_frames(small, info, scaling, settings, codec, pictures=count)
+        told = check_memory(needed_bytes, info, of_pictures=pictures is not None)
+        notify(on_event, notice(scaling, info), told)
     encoding, header = choose_encoding(
         ways, base.path, work.path, info, threads=settings.encode.threads
     )
@@ -455,7 +460,8 @@ def assemble(
     losses = (*losses, *keyed.notes)
     if output.scaling is not None:
         needed_bytes = memory_for_faces(analysis, settings, faces.described)
-        check_memory(output.needed_bytes + needed_bytes, output.info)
+        needed_bytes += output.needed_bytes
+        check_memory(needed_bytes, output.info, of_pictures=output.pictures is not None)
     job = RenderJob(
         source=request.source.absolute(),
         fingerprint=source.probe.fingerprint,

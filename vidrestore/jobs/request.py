@@ -30,10 +30,11 @@ from vidrestore.common.files import (
 from vidrestore.common.quoting import quoted
 from vidrestore.common.settings import Settings
 from vidrestore.common.text_files import read_text
-from vidrestore.jobs.exclusions import PICTURES, check_exclusions
+from vidrestore.jobs.exclusions import OPENEXR, PICTURES, check_exclusions
 from vidrestore.jobs.notes import KEPT, work_path
 from vidrestore.media.containers import container_of
 from vidrestore.media.images import (
+    is_openexr,
     is_pattern,
     is_pictures,
     kind_of,
@@ -109,6 +110,7 @@ class RestoreRequest:
         encode, scale = self.settings.encode, self.settings.scale
         return {
             PICTURES: is_pictures(self.source),
+            OPENEXR: is_openexr(self.source),
             "--plate": self.plate,
             "--before-swap": self.before_swap,
             "--layer": self.layer,
@@ -119,6 +121,7 @@ class RestoreRequest:
             "encode.hardware": encode.hardware,
             "encode.pixel_format": encode.pixel_format != "source",
             "--scale": scale.factor > 1,
+            "--upscaler": scale.upscaler,
         }
 
     def validate(self) -> None:
