@@ -73,7 +73,7 @@ def loaded_by(code: str, folder: Path) -> tuple[set[str], str]:
         ("compare tape.mkv missing.mkv -o out.png", "missing.mkv does not exist"),
         ("compare tape.mkv tape.mkv -o there.mkv", "exists already"),
         ("evaluate missing.mkv --source tape.mkv", "missing.mkv does not exist"),
-        ("analyze tape.mkv --shots out.doc", ".toml or an .edl"),
+        ("analyze tape.mkv --shots out.doc", ".toml, .edl or .otio"),
     ],
 )
 def test_a_refusal_loads_nothing_heavy(tmp_path: Path, command: str, refusal: str) -> None:

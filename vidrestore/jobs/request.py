@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidrestore.analysis.choice import EVERYONE, Choice
+from vidrestore.analysis.cut_list import check_readable
 from vidrestore.common.counting import counted
 from vidrestore.common.errors import (
     InputError,
@@ -218,7 +219,7 @@ def _check_files_of_settings(settings: Settings) -> None:
             if not path.is_file():
                 raise WeightsError(f"{what} {path} does not exist; {advice}")
     if settings.shots.edl is not None:
-        read_text(settings.shots.edl, "the edit decision list", errors="replace")
+        check_readable(settings.shots.edl)
     if (curve := Path(settings.decode.input_curve)).suffix == ".cube":
         read_text(curve, "the curve")
 
