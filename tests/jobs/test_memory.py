@@ -57,12 +57,23 @@ def test_faces_in_sight_together_count_together():
     ]
     found = []
     for some in (tracks[:1], tracks[:2], tracks[::2], []):
-        analysis = analysis_of(UHD, 14, some)
+        analysis = analysis_of(UHD, 100, some)
         found.append(memory_for_faces(analysis, load_settings(), [(0, Network())]))
     one = found[0]
     assert found == [one, 2 * one, one, 0]
     # Crops are no larger than the network gives.
     assert 40 * 24 * 512**2 < one < 80 * 24 * 512**2
+
+
+def test_no_more_crops_wait_than_there_are_frames():
+    def needed(frames):
+        track = plain_track(frames, centre=(500, 500), side=400, work_px=1024)
+        return memory_for_faces(analysis_of(UHD, frames, [track]), load_settings(), [(0, Network())])
+
+    crop = 24 * 512**2
+    assert needed(1) < 25 * crop
+    assert needed(6) == needed(1) + 5 * crop
+    assert needed(500) == needed(200) > needed(1) + 20 * crop
 
 
 def test_the_machine_says_how_much_it_has():

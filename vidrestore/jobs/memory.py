@@ -96,15 +96,17 @@ def memory_for_faces(
     Returns:
         Bytes.
     """
-    waiting = 3 * (settings.job.queue_frames + _IN_HAND) + 2 * (1 + _IN_HAND) + _CROPS_IN_STAGES
+    waiting = 3 * (settings.job.queue_frames + _IN_HAND) + 2 * (1 + _IN_HAND)
     for stage in (temporal, guard, paste):
         waiting += 2 * stage.REACH_FRAMES + 1
     waiting += _frames_for_keys(settings)
+    # No more frames wait than there are.
+    crops = min(waiting, analysis.frame_count) + _CROPS_IN_STAGES
     pixels = np.zeros(analysis.frame_count, np.int64)
     for track in analysis.tracks:
         sides = (min(track.work_px, restorer.size or track.work_px) for _, restorer in restorers)
         pixels[track.first_frame : track.end_frame] += max(sides) ** 2
-    return waiting * _BYTES_OF_CROP_PX * int(pixels.max(initial=0))
+    return crops * _BYTES_OF_CROP_PX * int(pixels.max(initial=0))
 
 
 def _frames_for_keys(settings: Settings) -> int:
