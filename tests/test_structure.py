@@ -64,7 +64,7 @@ def loaded_by(code: str, folder: Path) -> tuple[set[str], str]:
         ("restore tape.mkv out.avi", "must end in one of"),
         ("restore tape.mkv out.mkv --set nope.x=1", "no section of settings 'nope'"),
         ("restore tape.mkv out.mkv --shots missing.toml", "missing.toml does not exist"),
-        ("restore tape.mkv out.mkv --keep-job --scale 2", "cannot be combined"),
+        ("restore tape.mkv out.mkv --keep-job --layer comp", "cannot be combined"),
         ("restore missing_%04d.tif out_%04d.tif", "no file in"),
         ("restore missing*.mkv --output-dir out", "no file matches"),
         ("preview missing.mkv -o out.png", "missing.mkv does not exist"),
@@ -73,7 +73,7 @@ def loaded_by(code: str, folder: Path) -> tuple[set[str], str]:
         ("compare tape.mkv missing.mkv -o out.png", "missing.mkv does not exist"),
         ("compare tape.mkv tape.mkv -o there.mkv", "exists already"),
         ("evaluate missing.mkv --source tape.mkv", "missing.mkv does not exist"),
-        ("analyze tape.mkv --shots out.doc", ".toml or an .edl"),
+        ("analyze tape.mkv --shots out.doc", ".toml, .edl or .otio"),
     ],
 )
 def test_a_refusal_loads_nothing_heavy(tmp_path: Path, command: str, refusal: str) -> None:

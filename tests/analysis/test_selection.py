@@ -192,7 +192,7 @@ def test_shots_of_another_video_are_refused(tmp_path, tape, detector):
     shot_list.write(found, listing, pts, Fraction(1, 1000))
     with pytest.raises(InputError, match="another video"):
         restore_video(tape, tmp_path / "out.mkv", restorer=Painter(), choice=Choice(shots=listing))
-    with pytest.raises(UsageError, match=r"\.toml or an \.edl"):
+    with pytest.raises(UsageError, match=r"a \.toml, \.edl or \.otio file"):
         write_shots(pipeline.analyze_video(tape), tape, tmp_path / "shots.txt")
 
 

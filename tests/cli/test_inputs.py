@@ -13,6 +13,8 @@ READING = {
     "picture": ("restore BAD FREE.png" + PLAIN, ".png"),
     "shots": ("restore IN FREE.mp4 --shots BAD" + PLAIN, ".toml"),
     "cuts": ("analyze IN --cuts BAD --detector haar", ".edl"),
+    "timeline": ("analyze IN --cuts BAD --detector haar", ".otio"),
+    "timeline in XML": ("restore IN FREE.mp4 --cuts BAD" + PLAIN, ".fcpxml"),
     "curve": ("analyze IN --input-curve BAD --detector haar", ".cube"),
     "analysis": ("restore IN FREE.mp4 --analysis BAD" + PLAIN, ".npz"),
     "profile": ("restore IN FREE.mp4 --profile BAD" + PLAIN, ".toml"),

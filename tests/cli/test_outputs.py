@@ -28,6 +28,7 @@ WRITING = {
     "analysis": ("analyze IN -o OUT", ".npz"),
     "shots": ("analyze IN --shots OUT", ".toml"),
     "cuts": ("analyze IN --shots OUT", ".edl"),
+    "timeline": ("analyze IN --shots OUT", ".otio"),
     "contact sheet": ("analyze IN --contact-sheet OUT", ".png"),
     "sheet": ("weights try gpen-512 -o OUT", ".png"),
     "weights": ("weights convert IN -o OUT", ".pth"),

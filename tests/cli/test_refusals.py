@@ -15,6 +15,8 @@ REFUSED = {
     "plate is a folder": (["--plate", "."], "is a folder"),
     "no reference": (["--reference", "no.jpg"], "does not exist"),
     "no cuts": (["--cuts", "no.edl"], "does not exist"),
+    "no timeline": (["--cuts", "no.fcpxml"], "does not exist"),
+    "no timeline of OpenTimelineIO": (["--cuts", "no.otio"], "does not exist"),
     "people": (["--people", "x"], "named by numbers"),
     "restorer": (["--restorer", "nope"], "no restorer"),
     "no restorer": (["--restorer", "no.onnx"], "does not exist"),

@@ -57,12 +57,23 @@ def test_faces_in_sight_together_count_together():
     ]
     found = []
     for some in (tracks[:1], tracks[:2], tracks[::2], []):
-        analysis = analysis_of(UHD, 14, some)
+        analysis = analysis_of(UHD, 100, some)
         found.append(memory_for_faces(analysis, load_settings(), [(0, Network())]))
     one = found[0]
     assert found == [one, 2 * one, one, 0]
     # Crops are no larger than the network gives.
     assert 40 * 24 * 512**2 < one < 80 * 24 * 512**2
+
+
+def test_no_more_crops_wait_than_there_are_frames():
+    def needed(frames):
+        track = plain_track(frames, centre=(500, 500), side=400, work_px=1024)
+        return memory_for_faces(analysis_of(UHD, frames, [track]), load_settings(), [(0, Network())])
+
+    crop = 24 * 512**2
+    assert needed(1) < 25 * crop
+    assert needed(6) == needed(1) + 5 * crop
+    assert needed(500) == needed(200) > needed(1) + 20 * crop
 
 
 def test_the_machine_says_how_much_it_has():
@@ -73,8 +84,6 @@ def test_the_machine_says_how_much_it_has():
     ("options", "said"),
     [
         (["--scale", "2", "--plate", "source.mkv"], "is as large as the plate"),
-        (["--scale", "2", "--keep-job"], "--keep-job cannot be combined with --scale"),
-        (["--scale", "2", "--redo-shots", "1"], "--redo-shots cannot be combined with --scale"),
         (["--scale", "3"], "there is no factor '3', only 1, 2, 4"),
         (["--upscaler", "net.onnx"], "add --scale 2 or 4"),
         (["--scale", "2", "--upscaler", "net.onnx"], "net.onnx does not exist"),
@@ -83,8 +92,6 @@ def test_the_machine_says_how_much_it_has():
 def test_the_command_line_refuses(tmp_path, monkeypatch, capsys, options, said):
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "source.mkv", [mild_image(64, 48, "yuv420p", 0)])
-    if "--redo-shots" in options:
-        (tmp_path / "out.mkv").touch()
     with pytest.raises(SystemExit) as leaving:
         main(["restore", "source.mkv", "out.mkv", "--restorer", "fusion", "--detector", "haar",
               *options])  # fmt: skip

@@ -3,30 +3,35 @@
 import json
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import sources
 from helpers.media import (
     AS_PAINTED,
     Painter,
     analysis_of_file,
+    frame_times,
     mild_image,
     packets,
     plain_track,
     planes_of,
     write_video,
 )
+from helpers.onnx_networks import repeating
 
 from vidrestore.analysis.result import Analysis
 from vidrestore.api import restore_video
-from vidrestore.common.errors import InputError, UsageError
+from vidrestore.common.errors import InputError, OutputError, UsageError
 from vidrestore.common.profiles import load_settings
+from vidrestore.imaging.geometry import apply, compose, invert, upright
 from vidrestore.jobs import ray_cluster
 from vidrestore.jobs.redo import FinishedJob, plan_redo
 from vidrestore.media.decode import DecodeErrors, decode
-from vidrestore.media.probe import fingerprint
+from vidrestore.media.probe import fingerprint, probe
 from vidrestore.restoration.segments import Segment, plan_segments
 
 SIZE = (96, 64)
@@ -276,6 +281,112 @@ def test_of_a_swap_only_the_redone_shot_is_rendered_anew(tape, faces, finished, 
     assert again[THREE] == frames[THREE]
     assert again[TWO] == frames_of(tape)[TWO]
     assert summary.faces == 49
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory) -> Path:
+    """Three shots of pixels that are not square."""
+    folder = tmp_path_factory.mktemp("wide")
+    pictures = [mild_image(*SIZE, "yuv420p", seed) for seed in range(FRAMES)]
+
+    def prepare(stream):
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 15)
+
+    return write_video(folder / "wide.mp4", pictures, codec="libx264",
+                       options={"qp": "0", "preset": "ultrafast"}, prepare=prepare)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def wide_faces(wide, faces) -> Analysis:
+    shown = upright(probe(wide).info).matrix
+    tracks = [
+        replace(
+            track,
+            matrices=compose(track.matrices, shown).astype(np.float32),
+            landmarks=apply(invert(shown), track.landmarks.reshape(-1, 2))
+            .reshape(-1, 5, 2)
+            .astype(np.float32),
+        )
+        for track in faces.tracks
+    ]
+    known = replace(analysis_of_file(wide, tracks), shots=SHOTS)
+    return replace(known, fingerprint=fingerprint(wide))
+
+
+LARGER = {"scale.factor": 2}
+
+
+@pytest.mark.parametrize(("codec", "name"), [("ffv1", "out.mkv"), ("h264", "out.mp4")])
+def test_a_shot_redone_in_a_larger_video_is_that_of_a_full_run(
+    wide, wide_faces, tmp_path, codec, name
+):
+    target, whole = tmp_path / name, tmp_path / f"whole-{name}"
+    options = LARGER | how(codec)
+    assert run(wide, target, wide_faces, **options).enlarged == 2
+    first, coded = frames_of(target), packets(target, 0)
+    other = Painter((0.9, 0.2, 0.2))
+
+    class Broken(Painter):
+        def __call__(self, windows):
+            raise OSError("a defect of the restorer")
+
+    with pytest.raises(OutputError, match="a defect"):
+        run(wide, target, wide_faces, restorer=Broken(), redo_shots="2", **options)
+    assert frames_of(target) == first
+    summary = run(wide, target, wide_faces, restorer=other, redo_shots="2", **options)
+    assert sum(other.batches) == SHOTS[1][1] - SHOTS[1][0]
+    assert summary.redone_shots == (2,)
+    assert summary.enlarged == 2
+    assert summary.frames == FRAMES
+    if codec == "ffv1":
+        assert summary.identical_outside == FRAMES
+    run(wide, whole, wide_faces, restorer=Painter((0.9, 0.2, 0.2)), keep_job=True, **options)
+    again, full = frames_of(target), frames_of(whole)
+    for part in (ONE, THREE):
+        assert packets(target, 0)[part] == coded[part]
+        assert again[part] == first[part]
+    assert again[TWO] == full[TWO]
+    assert packets(target, 0)[TWO] == packets(whole, 0)[TWO]
+    assert all(now != was for now, was in zip(again[TWO], first[TWO], strict=True))
+    was, now = probe(wide).info, probe(target).info
+    assert was.sample_aspect_ratio == Fraction(16, 15)
+    assert (now.width, now.height, now.sample_aspect_ratio) == (204, 128, 1)
+    assert frame_times(target) == frame_times(wide)
+
+
+def test_a_shot_is_redone_only_as_large_as_the_others(tape, faces, tmp_path):
+    target, network = tmp_path / "out.mkv", tmp_path / "x2.onnx"
+    repeating(network, 2)
+    run(tape, target, faces, **LARGER)
+    before = target.read_bytes()
+    for options, words in (
+        ({}, r"is 2 times as large as its source, by Lanczos, .* be as large as its source; give"),
+        ({"scale.factor": 4}, r"would be 4 times as large as its source, by Lanczos; give --scale"),
+        (LARGER | {"scale.upscaler": str(network)}, r"be 2 times as large .*, by the network with"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            run(tape, target, faces, redo_shots="2", **options)
+        assert target.read_bytes() == before
+    run(tape, target, faces, redo_shots="2", restorer=Painter((0.9, 0.2, 0.2)), **LARGER)
+    assert target.read_bytes() != before
+
+
+def test_a_plain_output_is_not_redone_larger(tape, faces, finished, tmp_path):
+    with pytest.raises(UsageError, match=r"is as large as its source, .* be 2 times as large"):
+        run(tape, finished(tmp_path), faces, redo_shots="2", **LARGER)
+
+
+def test_a_shot_enlarged_by_a_network_is_redone_by_the_same(tape, faces, tmp_path):
+    target, network = tmp_path / "out.mkv", tmp_path / "x2.onnx"
+    repeating(network, 2)
+    options = LARGER | {"scale.upscaler": str(network)}
+    run(tape, target, faces, **options)
+    first = frames_of(target)
+    run(tape, target, faces, redo_shots="3", restorer=Painter((0.9, 0.2, 0.2)), **options)
+    again = frames_of(target)
+    assert again[ONE] == first[ONE]
+    assert again[TWO] == first[TWO]
+    assert all(now != was for now, was in zip(again[THREE], first[THREE], strict=True))
 
 
 @pytest.mark.long

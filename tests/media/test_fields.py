@@ -440,16 +440,3 @@ def test_film_is_not_looked_for_where_there_is_none(tmp_path):
     settings = load_settings(options={"detect.detector": "haar", "fields.deinterlace": "film"})
     with pytest.raises(UsageError, match="pulldown"):
         analyze_video(source, settings)
-
-
-@pytest.mark.parametrize("option", ["before_swap", "plate", "layer"])
-def test_what_cannot_go_with_fields_is_refused(tmp_path, a_face, option):
-    pictures = footage.images(footage.pan(2 * FRAMES, 160, 96), "yuv420p")
-    source = footage.film(tmp_path / "clip.mkv", footage.woven_by_hand(pictures, "tff"), flag="tff")
-    beside = tmp_path / "layer" if option == "layer" else source
-    if option == "layer":
-        beside.mkdir()
-    settings = load_settings(options={"detect.detector": "haar"})
-    with pytest.raises(UsageError, match="--deinterlace off"):
-        restore_video(source, tmp_path / "out.mkv", settings, restorer=Unchanged(),
-                      **{option: beside})  # fmt: skip

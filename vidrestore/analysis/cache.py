@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from vidrestore.analysis import storage
-from vidrestore.analysis.edl import text_of_list
+from vidrestore.analysis.cut_list import check_content, file_of
 from vidrestore.analysis.interlacing import Inspection, inspect_samples
 from vidrestore.analysis.pipeline import analyze, template_of
 from vidrestore.analysis.result import Analysis
@@ -77,12 +77,12 @@ def find_analysis(
     Raises:
         InputError: The source cannot be read as video, or `span` holds no frame.
         ChangedSourceError: The source changed during the analysis.
-        ConfigError: The edit decision list of the settings cannot be read.
+        ConfigError: The list of cuts of the settings cannot be read.
         UsageError: A setting does not suit the source.
         WeightsError: The weights of the detector are missing.
     """
     if settings.shots.edl is not None:
-        text_of_list(settings.shots.edl)  # a bad file is refused before anything is downloaded
+        check_content(settings.shots.edl)  # a bad file is refused before anything is downloaded
     settings = with_models_here(settings, on_event)
     path = _cache_path(source, settings, span) if settings.detect.remember else None
     if path is not None and not may_be_kept:
@@ -195,6 +195,8 @@ def _settings_hash(settings: Settings, span: TimeRange | None) -> str:
     digest.update(repr(recognizer_folder(settings)).encode())
     if can_be_found(curve := Path(settings.decode.input_curve)) and curve.is_file():
         digest.update(curve.read_bytes())
-    if (cuts := settings.shots.edl) is not None and can_be_found(cuts) and cuts.is_file():
-        digest.update(cuts.read_bytes())
+    if (cuts := settings.shots.edl) is not None:
+        file = file_of(cuts)
+        if can_be_found(file) and file.is_file():
+            digest.update(file.read_bytes())
     return digest.hexdigest()

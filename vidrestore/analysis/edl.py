@@ -32,7 +32,11 @@ _WITH_PICTURE = re.compile(r"V|V\d+|B|.*/V")
 
 
 def read_cuts(
-    path: Path, pts: npt.NDArray[np.int64], time_base: Fraction, frame_rate: Fraction
+    path: Path,
+    pts: npt.NDArray[np.int64],
+    time_base: Fraction,
+    frame_rate: Fraction,
+    begin: int | None = None,
 ) -> tuple[int, ...]:
     """Read the frames at which the events of an edit decision list begin.
 
@@ -40,17 +44,20 @@ def read_cuts(
         path: The list, in the format CMX 3600.
         pts: (frames,) presentation times of all frames, in units of `time_base`.
         time_base: The time base in seconds.
-        frame_rate: The nominal frame rate in frames per second.
+        frame_rate: The nominal frame rate of the video in frames per second.
+        begin: The presentation time of the first frame of the video, where `pts` are those of a
+            part of it. Default: they are those of the whole video.
 
     Returns:
-        Frame indices, ascending and without duplicates. The earliest event is frame 0.
+        Frame indices, ascending and without duplicates. The earliest event is the first frame of
+        the video; events outside the part are left out.
 
     Raises:
         ConfigError: The file cannot be read or has no event with a picture; or a line has a time
             code that is impossible at this frame rate, ends before it begins, or lies after the end
             of the video. The message names the line.
     """
-    text = text_of_list(path)
+    text = read_text(path, "the edit decision list", errors="replace")
     drops = bool(re.search(r"^[ \t]*FCM:\s*DROP", text, re.MULTILINE | re.IGNORECASE))
     found = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -64,8 +71,13 @@ def read_cuts(
             found.append((_count(code, frame_rate, where, drops=drops), where))
     if not found:
         raise ConfigError(f"{path} has no video event, or is not a CMX 3600 edit decision list")
-    begin = min(count for count, _ in found)
-    return tuple(sorted({_frame(n - begin, pts, time_base, frame_rate, w) for n, w in found}))
+    earliest = min(count for count, _ in found)
+    seconds = [((count - earliest) / frame_rate, where) for count, where in found]
+    if begin is not None:
+        first, last = ((int(each) - begin) * time_base for each in (pts[0], pts[-1]))
+        seconds = [each for each in seconds if first <= each[0] <= last]
+    zero = int(pts[0]) if begin is None else begin
+    return tuple(sorted({_frame(at, zero, pts, time_base, frame_rate, w) for at, w in seconds}))
 
 
 def _check_order(what: str, begin: Sequence[str], end: Sequence[str], where: str) -> None:
@@ -75,21 +87,6 @@ def _check_order(what: str, begin: Sequence[str], end: Sequence[str], where: str
     if last < first and not over_midnight:
         texts = (f"{':'.join(code[:3])}{code[3]}{code[4]}" for code in (end, begin))
         raise ConfigError(f"{where}: the {what} ends before it begins, {' before '.join(texts)}")
-
-
-def text_of_list(path: Path) -> str:
-    """Read the text of an edit decision list.
-
-    Args:
-        path: The file; bytes that are not UTF-8 are replaced.
-
-    Returns:
-        The text.
-
-    Raises:
-        ConfigError: The file cannot be read.
-    """
-    return read_text(path, "the edit decision list", errors="replace")
 
 
 def write_cuts(
@@ -128,12 +125,31 @@ def _lines(
     yield f"TITLE: {printable(' '.join(title.split()))}"
     yield "FCM: NON-DROP FRAME"
     yield ""
-    rate = max(1, round(frame_rate))
-    counts = [round((int(p) - int(pts[0])) * time_base * frame_rate) for p in pts]
-    counts.append(counts[-1] + 1)
+    rate, counts = max(1, round(frame_rate)), nominal_counts(pts, time_base, frame_rate)
     for number, (start, end) in enumerate(shots, 1):
         span = " ".join(_code(counts[frame], rate) for frame in (start, end))
         yield f"{number:03d}  AX       V     C        {span} {span}"
+
+
+def nominal_counts(
+    pts: npt.NDArray[np.int64], time_base: Fraction, frame_rate: Fraction
+) -> list[int]:
+    """Count the frames of the nominal rate before each frame of a video.
+
+    Args:
+        pts: (frames,) presentation times of all frames, in units of `time_base`.
+        time_base: The time base in seconds.
+        frame_rate: The nominal frame rate in frames per second.
+
+    Returns:
+        The number before each frame, and last that before the end, where the last frame lasts as
+        long as the one before it.
+    """
+    first, last = int(pts[0]), int(pts[-1])
+    step = last - int(pts[-2]) if len(pts) > 1 else 1 / (time_base * frame_rate)
+    counts = [round((int(p) - first) * time_base * frame_rate) for p in pts]
+    end = round((last + step - first) * time_base * frame_rate)
+    return [*counts, max(end, counts[-1])]
 
 
 def _code(count: int, rate: int) -> str:
@@ -189,14 +205,15 @@ def _count(code: Sequence[str], frame_rate: Fraction, where: str, *, drops: bool
 
 
 def _frame(
-    count: int,
+    seconds: Fraction,
+    begin: int,
     pts: npt.NDArray[np.int64],
     time_base: Fraction,
     frame_rate: Fraction,
     where: str,
 ) -> int:
-    """Return the frame nearest to a number of nominal frames since the first frame."""
-    ticks = int(pts[0]) + count / frame_rate / time_base
+    """Return the frame nearest to a time since the first frame, whose time is `begin`."""
+    ticks = begin + seconds / time_base
     nearest = int(np.abs(pts - float(ticks)).argmin())
     if ticks - int(pts[-1]) > 1 / frame_rate / time_base:
         raise ConfigError(f"{where}: the event begins after the end of the video")

@@ -6,10 +6,12 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from vidrestore.analysis import cut_list
 from vidrestore.analysis.alignment import align, broken
 from vidrestore.analysis.borders import Margins
 from vidrestore.analysis.detection import (
@@ -19,7 +21,6 @@ from vidrestore.analysis.detection import (
     close_gaps,
     detect,
 )
-from vidrestore.analysis.edl import read_cuts, text_of_list
 from vidrestore.analysis.interlacing import Inspection, Interlacing, probe_and_inspect
 from vidrestore.analysis.mesh_tracking import MeshTracker
 from vidrestore.analysis.motion import FaceMotionEstimator, follow
@@ -50,6 +51,7 @@ from vidrestore.media.images import (
 )
 from vidrestore.media.probe import Probe, fingerprint
 from vidrestore.media.pulldown import Matches, film_pictures
+from vidrestore.media.source import open_source
 from vidrestore.models.detectors import Detector, OneAtATime, check_detector
 from vidrestore.models.factory import (
     chosen_detector,
@@ -93,7 +95,7 @@ def analyze_video(
 
     Raises:
         InputError: The source cannot be read as video, or `span` holds no frame of it.
-        ConfigError: The edit decision list of the settings cannot be read or does not fit.
+        ConfigError: The list of cuts of the settings cannot be read or does not fit.
         ChangedSourceError: The source changed during the analysis.
         UsageError: `detector` does not inherit `vidrestore.Detector`, or a setting does not suit
             the source.
@@ -138,12 +140,12 @@ def analyze(
 
     Raises:
         InputError: The source cannot be decoded, or `span` holds no frame of it.
-        ConfigError: The edit decision list of the settings cannot be read or does not fit.
+        ConfigError: The list of cuts of the settings cannot be read or does not fit.
         ChangedSourceError: The source changed during the analysis.
         WeightsError: The weights of the detector are missing.
     """
     if settings.shots.edl is not None:
-        text_of_list(settings.shots.edl)  # used at the end; a bad file is refused now
+        cut_list.check_content(settings.shots.edl)  # used at the end; a bad file is refused now
     source, info = probe.path, probe.info
     interlacing, margins = inspection.interlacing, inspection.margins
     notify(on_event, *filter(None, [margins.notice()]))
@@ -174,6 +176,8 @@ def analyze(
         every = settings.people.every_seconds
         recognise = None if recognizer is None else Embedder(recognizer, every_seconds=every)
         collector = _ObservationCollector(settings, info, interlacing)
+        if span is not None and settings.shots.edl is not None:
+            collector.begin = _first_time(source, info, collector.info)
         if mesh is not None:
             collector.meshes = MeshTracker(mesh, least_score=detectors[0].least_score)
         stage = _detection_stage(collector, detectors, recognise, settings, margins, apart)
@@ -228,6 +232,9 @@ class _ObservationCollector:
         self.seen, self.in_margins = Observations(), 0
         self.damage, self.failures = DecodeErrors(), Failures()
         self.meshes: MeshTracker | None = None
+        self.begin: int | None = None
+        """The time of the first frame of the file, where a part of it is analyzed and a list of
+        cuts is given, which counts from there."""
         self._shots = ShotFinder(settings.shots)
 
     @property
@@ -268,12 +275,23 @@ class _ObservationCollector:
         return Fields(how.mode, how.order, self._file, pts, crc32, sources)
 
     def shots(self, settings: Settings, info: VideoInfo) -> tuple[tuple[int, int], ...]:
-        """Return the shots: those of the edit decision list, or those found in the thumbnails."""
+        """Return the shots: those of the list of cuts, or those found in the thumbnails."""
+        found = self._shots.shots()
         if settings.shots.edl is None:
-            return self._shots.shots()
+            return found
         pts = np.array(self.seen.pts, np.int64)
-        cuts = read_cuts(settings.shots.edl, pts, info.time_base, info.frame_rate)
-        return tuple(zip(cuts, [*cuts[1:], len(self.seen)], strict=True))
+        cuts = cut_list.read_cuts(
+            settings.shots.edl, pts, info.time_base, self._file.frame_rate, self.begin
+        )
+        starts = cuts.starts(start for start, _ in found)
+        return tuple(pairwise((*starts, len(self.seen))))
+
+
+def _first_time(source: Path, file: VideoInfo, pictures: VideoInfo) -> int:
+    """Return the time of the first frame of a file, in the ticks of the analyzed pictures."""
+    with open_source(source) as container:
+        begin = int(container.streams[file.stream_index].start_time or 0)
+    return int(begin * (file.time_base / pictures.time_base))
 
 
 _DetectionStage = Callable[[Iterator[Frame], StageThreads], Iterator[Observation]]
@@ -323,8 +341,8 @@ def _detection_stage(
 def _apart(settings: Settings, interlacing: Interlacing, info: VideoInfo) -> int:
     """Return the distance of the frames that the detector sees where nothing resembles a face.
 
-    In units of `detect.every`. A face that is long enough for a track lies in one of them. Cuts of
-    an edit decision list may make shots that are shorter, and a track may fill a shot.
+    In units of `detect.every`. A face that is long enough for a track lies in one of them. A list
+    of cuts may make shots that are shorter, and a track may fill a shot.
     """
     if settings.shots.edl is not None or settings.detect.detector == "haar":
         return 1

@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from vidrestore.analysis.result import Analysis, of_file
+from vidrestore.analysis.result import Analysis, Fields, of_file
 from vidrestore.common.errors import ChangedSourceError, InputError
 from vidrestore.common.handled import logged
 from vidrestore.imaging.frame import Frame
@@ -61,17 +62,35 @@ def frames_again(
     if fields.sources is not None:
         needed = fields.sources[first:end]
         begin, stop = int(needed.min()), int(needed.max()) + 1
-        own = read(begin, stop)
-        yield from rebuild_film_pictures(
-            own, fields.order, fields.sources, analysis.pts, first, end
-        )
+    else:
+        each = 1 if fields.mode == "frame" else 2
+        # The interpolation of a field needs the frames before and after its own frame.
+        begin, stop = max(0, first // each - 1), min(len(fields.pts), -(-end // each) + 1)
+    yield from pictures_again(read(begin, stop), fields, analysis.pts, first, end)
+
+
+def pictures_again(
+    frames: Iterator[Frame], fields: Fields, pts: npt.NDArray[np.int64], first: int, end: int
+) -> Iterator[Frame]:
+    """Make pictures [first, end) of fields from the frames that hold these fields.
+
+    Args:
+        frames: Frames of a file in order of presentation, among them all on which the pictures
+            depend.
+        fields: How the pictures are made; its times and checksums are not used.
+        pts: The presentation times of all pictures.
+        first: The first picture.
+        end: The picture after the last one.
+
+    Yields:
+        The pictures, with their indices and times.
+    """
+    if fields.sources is not None:
+        yield from rebuild_film_pictures(frames, fields.order, fields.sources, pts, first, end)
         return
-    each = 1 if fields.mode == "frame" else 2
-    # The interpolation of a field needs the frames before and after its own frame.
-    begin, stop = max(0, first // each - 1), min(len(fields.pts), -(-end // each) + 1)
-    for frame in pictures(read(begin, stop), fields.mode, fields.order):
+    for frame in pictures(frames, fields.mode, fields.order):
         if first <= frame.index < end:
-            yield replace(frame, pts=int(analysis.pts[frame.index]))
+            yield replace(frame, pts=int(pts[frame.index]))
 
 
 def _file_again(

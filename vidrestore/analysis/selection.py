@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vidrestore.analysis import edl, shot_list
+from vidrestore.analysis import edl, otio, shot_list
 from vidrestore.analysis.alignment import align
 from vidrestore.analysis.choice import Choice, wanted_people
 from vidrestore.analysis.marked_faces import (
@@ -156,23 +156,27 @@ def _empty_choice(choice: Choice, analysis: Analysis) -> str:
 
 
 def write_shots(analysis: Analysis, source: Path, path: Path) -> None:
-    """Write the detected shots as TOML to be edited, or as an edit decision list.
+    """Write the detected shots as TOML to be edited, as an edit decision list or as a timeline.
 
     Args:
         analysis: The analysis with the shots.
         source: The video, whose name becomes the title.
-        path: The file to write; its suffix, .toml or .edl, selects the format.
+        path: The file to write; its suffix, .toml, .edl or .otio, selects the format.
 
     Raises:
-        UsageError: The name ends neither in .toml nor in .edl.
+        UsageError: The name ends neither in .toml nor in .edl nor in .otio.
+        ConfigError: A timeline needs OpenTimelineIO, which is not installed.
         OutputError: The file cannot be written.
     """
     shot_list.check_shots_path(path)
-    info = analysis.info
+    info, shown, pts = analysis.info, analysis.shots, analysis.pts
+    # Editing programs count the frames of the file, also where pictures of fields are analyzed.
+    rate = (info if analysis.fields is None else analysis.fields.info).frame_rate
     if path.suffix.lower() == ".edl":
-        edl.write_cuts(
-            path, analysis.shots, analysis.pts, info.time_base, info.frame_rate, source.stem
-        )
+        edl.write_cuts(path, shown, pts, info.time_base, rate, source.stem)
+    elif path.suffix.lower() == ".otio":
+        counts = edl.nominal_counts(pts, info.time_base, rate)
+        otio.write_cuts(path, shown, counts, rate, source)
     else:
         shots = shot_list.of_analysis(analysis, source.name)
         shot_list.write(shots, path, analysis.pts, info.time_base)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import tomlkit
 from tomlkit.items import Table
 
+from vidrestore.analysis import otio
 from vidrestore.analysis.result import Analysis
 from vidrestore.common.errors import ConfigError, OutputError, UsageError, unknown_name
 from vidrestore.common.files import output_file
@@ -99,10 +100,13 @@ def check_shots_path(path: Path) -> None:
         path: The file to write.
 
     Raises:
-        UsageError: The name ends neither in .toml nor in .edl.
+        UsageError: The name ends neither in .toml nor in .edl nor in .otio.
+        ConfigError: A timeline needs OpenTimelineIO, which is not installed.
     """
-    if path.suffix.lower() not in (".toml", ".edl"):
-        raise UsageError(f"the list of shots must be a .toml or an .edl file, not {path.name}")
+    if path.suffix.lower() == ".otio":
+        otio.library()
+    if path.suffix.lower() not in (".toml", ".edl", ".otio"):
+        raise UsageError(f"the list of shots must be a .toml, .edl or .otio file, not {path.name}")
 
 
 def write(shots: ShotList, path: Path, pts: npt.NDArray[np.int64], time_base: Fraction) -> None:

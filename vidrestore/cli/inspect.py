@@ -170,9 +170,9 @@ def analyze(
     shots: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.toml|FILE.edl",
+            metavar="FILE.toml|FILE.edl|FILE.otio",
             help="Write the list of shots: as TOML, to edit for `restore --shots`, or as an edit "
-            "decision list, for `restore --cuts` and editing programs.",
+            "decision list or a timeline, for `restore --cuts` and editing programs.",
             readable=False,
         ),
     ] = None,

@@ -450,10 +450,11 @@ Cuts = Annotated[
     Path | None,
     typer.Option(
         "--cuts",
-        metavar="FILE.edl",
+        metavar="FILE",
         rich_help_panel="Whom to restore",
-        help="Read the cuts from this edit decision list (CMX 3600). Default: vidrestore finds "
-        "the cuts in the pictures.",
+        help="Read the cuts from this list of an editing program: CMX 3600 (.edl), OpenTimelineIO "
+        "(.otio), FCPXML (.fcpxml, .fcpxmld) or XML of Final Cut Pro 7 (.xml). Default: "
+        "vidrestore finds the cuts in the pictures.",
     ),
 ]
 Changes = Annotated[

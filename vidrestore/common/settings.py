@@ -116,7 +116,9 @@ class Shots(Section):
     contrast: float = Field(3.0, gt=1, le=1000)
     """Lowest ratio of the change at a cut to the changes around it."""
     edl: Path | None = None
-    """A CMX 3600 edit decision list with the cuts. None: vidrestore finds cuts in the pictures."""
+    """A list of cuts: a CMX 3600 edit decision list (.edl), a timeline of OpenTimelineIO (.otio),
+    FCPXML (.fcpxml, .fcpxmld) or the XML of Final Cut Pro 7 (.xml). None: vidrestore finds cuts in
+    the pictures."""
 
 
 class Tracking(Section):

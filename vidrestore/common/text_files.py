@@ -104,14 +104,17 @@ def can_be_found(path: Path) -> bool:
         return False
 
 
-def read_text(path: Path, what: str, *, errors: str = "strict") -> str:
+def read_text(
+    path: Path, what: str, *, errors: str = "strict", most_bytes: int = _MOST_BYTES
+) -> str:
     """Read a text file in UTF-8.
 
     Args:
-        path: The file, of at most 16 MiB.
+        path: The file.
         what: The kind of the file for messages, such as "the profile".
         errors: The treatment of bytes that are not UTF-8, as for `bytes.decode`; default:
             "strict".
+        most_bytes: The greatest size of the file; default: 16 MiB.
 
     Returns:
         The text without a byte order mark, which some editors write.
@@ -123,15 +126,15 @@ def read_text(path: Path, what: str, *, errors: str = "strict") -> str:
     check_readable_kind(path, what, ConfigError)
     try:
         with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
+            data = file.read(most_bytes + 1)
     except FileNotFoundError as error:
         raise ConfigError(f"{what} {path} does not exist") from error
     except (OSError, ValueError) as error:  # ValueError: NUL in the name
         reason = system_reason(error)
         raise ConfigError(f"{what} {path} cannot be read: {reason}") from error
-    if len(data) > _MOST_BYTES:
+    if len(data) > most_bytes:
         raise ConfigError(
-            f"{what} {path} is larger than {_MOST_BYTES >> 20} MiB, so it is another kind of file"
+            f"{what} {path} is larger than {most_bytes >> 20} MiB, so it is another kind of file"
         )
     try:
         return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors)

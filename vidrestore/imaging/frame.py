@@ -162,6 +162,10 @@ class Frame:
     """The picture."""
     duration: int = 0
     """The duration in ticks of the stream's time_base; 0 where the file does not state it."""
+    pasted: Pasted | None = None
+    """What was pasted into the picture, where a stage was asked to keep that and pasted something;
+    else None.
+    """
     layer: Layer | None = None
     """The changes made to the picture as a layer, where a stage was asked for layers and changed
     it; else None.
@@ -189,6 +193,28 @@ class Region:
     """(x, y) of the top-left pixel of `weight` in the frame."""
     weight: FloatArray
     """The weight of the change per pixel, (h, w) in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PastedFace:
+    """A face as it was pasted into a picture."""
+
+    corner_px: tuple[int, int]
+    """(x, y) of the top-left pixel of the face in the frame."""
+    rgb: FloatArray
+    """(3, h, w) display values in [0, 1]."""
+    weight: FloatArray
+    """(h, w) in [0, 1]: how much of the face is used."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pasted:
+    """The faces that were pasted into a picture."""
+
+    before: av.VideoFrame
+    """A copy of the picture before any face was pasted into it."""
+    faces: tuple[PastedFace, ...]
+    """The faces, each pasted over those before it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

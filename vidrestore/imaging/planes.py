@@ -74,6 +74,21 @@ class Layout:
     """The number of bits per sample, 8 to 16."""
 
 
+def copy_of(image: av.VideoFrame) -> av.VideoFrame:
+    """Copy the samples of a frame.
+
+    Args:
+        image: The frame.
+
+    Returns:
+        A frame of the same size and pixel format, without time, tags and side data.
+    """
+    copy = av.VideoFrame(image.width, image.height, image.format.name)
+    for index in range(len(image.planes)):
+        plane(copy, index)[...] = plane(image, index)
+    return copy
+
+
 def layout(image: av.VideoFrame) -> Layout:
     """Return the layout of the planes of a decoded frame.
 

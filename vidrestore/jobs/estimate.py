@@ -21,9 +21,9 @@ from vidrestore.common.errors import VidrestoreError
 from vidrestore.common.events import OnEvent
 from vidrestore.common.settings import Settings
 from vidrestore.common.temporary import temporary_folder
+from vidrestore.jobs.exclusions import check_exclusions, given_by_fields
 from vidrestore.jobs.key_frames import plan_key_frames
 from vidrestore.jobs.plan import ways_to_encode
-from vidrestore.jobs.request import check_fields
 from vidrestore.media.decode import TimeRange
 from vidrestore.media.encode import choose_encoding
 from vidrestore.models import weights
@@ -90,7 +90,8 @@ def estimate(
     folders = weights.search_folders(how.folder, how.also)
     try:
         scaling = chosen_scaling(settings)
-        check_fields(source, interlacing_of(analysis), factor=settings.scale.factor)
+        fields = given_by_fields(interlacing_of(analysis).mode)
+        check_exclusions(fields | {"--scale": settings.scale.factor > 1})
     except VidrestoreError as error:
         _log.info("the time is not estimated: %s", error)
         return f"the time cannot be estimated: {error}"

@@ -9,8 +9,12 @@ from vidrestore.common.errors import UsageError
 
 PICTURES = "pictures"
 """Stands for an input that is a picture, or a numbered sequence of pictures."""
-FIELDS = "fields"
-"""Stands for interlaced footage whose faces are restored field by field."""
+OPENEXR = "OpenEXR pictures"
+"""Stands for an input that is an OpenEXR picture, or a numbered sequence of such pictures."""
+WOVEN = "woven fields"
+"""Stands for interlaced footage whose fields are restored one by one and woven into frames."""
+DEINTERLACED = "deinterlaced frames"
+"""Stands for interlaced footage of whose fields the frames of the output are made."""
 
 
 class Exclusion(NamedTuple):
@@ -35,12 +39,6 @@ EXCLUSIONS = (
         "leave out {option} and restore the whole video",
     ),
     Exclusion(
-        _SHOTS,
-        ("--scale",),
-        "{option} cannot be combined with {others}, because single shots cannot be redone then; "
-        "leave out {option} and restore the whole video",
-    ),
-    Exclusion(
         ("--plate",),
         ("--scale",),
         "{others} cannot be combined with {option}, because the output is as large as the plate; "
@@ -50,7 +48,7 @@ EXCLUSIONS = (
         (PICTURES,),
         (
             *("--plate", "--before-swap", "--layer", "--start or --end", "--keep-job"),
-            *("--redo-shots", "--codec", "encode.hardware", "encode.pixel_format", "--scale"),
+            *("--redo-shots", "--codec", "encode.hardware", "encode.pixel_format"),
         ),
         "{others} cannot be combined with pictures; leave it out",
     ),
@@ -59,6 +57,12 @@ EXCLUSIONS = (
         ("--workers or --cluster",),
         "{option} shows what this process restores, and cannot be combined with {others}; leave "
         "out {option}",
+    ),
+    Exclusion(
+        (OPENEXR,),
+        ("--upscaler",),
+        "{others} cannot be combined with OpenEXR pictures, since a network would cut off light "
+        "above white and below black; leave it out to enlarge them by Lanczos",
     ),
     Exclusion(
         ("--analysis",),
@@ -75,12 +79,37 @@ EXCLUSIONS = (
         "--output-dir",
     ),
     Exclusion(
-        (FIELDS,),
-        ("--plate", "--before-swap", "--layer"),
+        (WOVEN, DEINTERLACED),
+        ("--plate",),
         "the source is interlaced, and {others} cannot be combined with the restoration of fields; "
         "add --deinterlace off to use its frames as they are",
     ),
+    Exclusion(
+        (WOVEN,),
+        ("--scale",),
+        "the source is interlaced, and its fields cannot be woven into larger frames, so {others} "
+        "cannot be combined with --deinterlace keep; add --deinterlace bob to make a frame of each "
+        "field",
+    ),
+    Exclusion(
+        (DEINTERLACED,),
+        ("--layer",),
+        "the source is interlaced, and {others} belongs to its own frames, but --deinterlace bob, "
+        "frame and film make other frames; use --deinterlace keep or off",
+    ),
 )
+
+
+def given_by_fields(mode: str) -> dict[str, bool]:
+    """Return what the treatment of fields adds to the options of a request.
+
+    Args:
+        mode: The mode of `vidrestore.analysis.interlacing.Interlacing`.
+
+    Returns:
+        `WOVEN` and `DEINTERLACED` -> whether they apply.
+    """
+    return {WOVEN: mode == "keep", DEINTERLACED: mode in ("bob", "frame", "film")}
 
 
 def check_exclusions(given: Mapping[str, object]) -> None:

@@ -44,7 +44,8 @@ from vidrestore.media.images import (
 from vidrestore.media.images.header import Header, Samples
 from vidrestore.media.source import PICTURES_PER_SECOND
 
-_MOST_WRITING = 4
+MOST_WRITING = 4
+"""The greatest number of pictures that are written at once."""
 _JPEG_LEVELS = {"high": (1, 98), "small": (5, 86)}
 """Level -> (quantizer of the encoder for Y'CbCr, quality of the encoder for R'G'B')."""
 
@@ -61,6 +62,8 @@ class Job:
     """The header of the first picture of the source."""
     quality: str
     """The setting `encode.quality`."""
+    factor: int
+    """The factor from the sides of the source's pictures to those of the output's, 1, 2 or 4."""
     notes: tuple[str, ...]
     """Notices for the user about what the output cannot keep, one sentence each."""
 
@@ -78,7 +81,7 @@ class Job:
         Args:
             video: The restored frames, in a lossless codec.
             folder: The folder for the pictures, which this method creates; it must not exist.
-            analysis: The analysis of the source, with the checksums of its frames.
+            analysis: The analysis of the output's frames, with the checksums of the source's.
 
         Returns:
             The file in `folder`, or the pattern of the files there.
@@ -88,12 +91,12 @@ class Job:
         """
         folder.mkdir()
         sources, targets = self.source.files, self._targets(folder)
-        several = min(usable_cores(), _MOST_WRITING)
+        several = min(usable_cores(), MOST_WRITING)
 
         def write(frame: Frame) -> int:
             was, now = sources[frame.index], targets[frame.index]
-            unchanged = checksum(frame.image) == int(analysis.crc32[frame.index])
-            if unchanged and kind_of(was) == self.kind:
+            may_be_copied = self.factor == 1 and kind_of(was) == self.kind
+            if may_be_copied and checksum(frame.image) == int(analysis.crc32[frame.index]):
                 shutil.copyfile(was, now)
             else:
                 now.write_bytes(self._file(was, frame, analysis.info))
@@ -142,7 +145,8 @@ class Job:
         """Encode a frame, with the metadata of the source file `was`."""
         image = frame.image
         if self.kind != "jpeg":
-            return files.with_samples(was, samples_of(image, self.header, info), self.kind)
+            samples = samples_of(image, self.header, info)
+            return files.with_samples(was, samples, self.kind, self.factor)
         quantizer, quality = _jpeg_level(self.quality)
         if (encoded := jpeg.encode(image, quantizer)) is None:
             samples = samples_of(image, self.header, info)
@@ -152,7 +156,7 @@ class Job:
             ]
             _, data = cv2.imencode(".jpg", samples[..., ::-1], how)
             encoded = data.tobytes()
-        return files.with_jpeg(was, encoded)
+        return files.with_jpeg(was, encoded, self.factor)
 
 
 def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Settings) -> Job:
@@ -162,7 +166,7 @@ def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Setting
         source: A picture, or a pattern of numbered pictures.
         target: The output, of the same kind.
         info: The properties of the source's frames.
-        settings: `encode.quality` counts.
+        settings: `encode.quality` and `scale.factor` count.
 
     Returns:
         The plan.
@@ -173,6 +177,7 @@ def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Setting
         InputError: The source has an encoding that vidrestore cannot write.
     """
     pictures, kind, quality = pictures_of(source), kind_of(target), settings.encode.quality
+    factor = settings.scale.factor
     first = pictures.files[0]
     header, own = files.read_header(first), kind_of(source)
     if kind == "jpeg" and (header.bits > 8 or header.channels in (2, 4)):
@@ -186,6 +191,12 @@ def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Setting
         )
     if kind in ("dpx", "exr"):
         _check_held(first, header, info)
+    longest_px = factor * max(header.width, header.height)
+    if kind == "jpeg" and longest_px > jpeg.LONGEST_SIDE_PX:
+        raise OutputError(
+            f"a JPEG cannot have a side of {longest_px} pixels, only of {jpeg.LONGEST_SIDE_PX}; "
+            "use a smaller --scale, or name the output .png or .tif"
+        )
     if kind == "jpeg" and quality == "archive":
         raise OutputError(
             "a JPEG is never lossless; name the output .png for encode.quality archive"
@@ -196,14 +207,14 @@ def plan_pictures(source: Path, target: Path, info: VideoInfo, settings: Setting
         raise OutputError(f"{kind} pictures are lossless; remove encode.quality {quality}")
     # Each JPEG can lose other metadata, so all files are checked.
     checked = pictures.files if "jpeg" in (kind, own) else [first]
-    changes = chain.from_iterable(files.metadata_changes(path, kind) for path in checked)
+    changes = chain.from_iterable(files.metadata_changes(path, kind, factor) for path in checked)
     notes = list(dict.fromkeys(changes))
     if kind == "jpeg":
         notes.append(
             "pictures with restored faces are encoded as JPEG anew, which is lossy: pixels outside "
             "the faces change a little; .png or .tif keeps them"
         )
-    return Job(pictures, target, header, quality, tuple(notes))
+    return Job(pictures, target, header, quality, factor, tuple(notes))
 
 
 def _check_held(path: Path, header: Header, info: VideoInfo) -> None:

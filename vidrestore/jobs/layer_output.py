@@ -69,12 +69,13 @@ class LayerOutput:
         """Notices about the files for the user, one sentence each."""
         return (_LOSSY,) if self.form == "prores" else ()
 
-    def files(self, part: str, work: WorkFolder) -> LayerFiles:
+    def files(self, part: str, work: WorkFolder, info: VideoInfo) -> LayerFiles:
         """Choose new temporary files and the encoding for the layer of one part of the video.
 
         Args:
             part: The name of the part in the work folder, such as "0007".
             work: The work folder in which the files are to be written.
+            info: The properties of the output's frames.
 
         Returns:
             The paths of the fill and of the matte, their encodings and the range of values that
@@ -83,7 +84,10 @@ class LayerOutput:
         fill, matte = (work.place(f"{part}.{stream}", self._suffix) for stream in _STREAMS)
         if self.form == "prores":
             # Editing programs assume narrow range for every ProRes file.
-            one = Encoding("prores", "prores_ks", "yuv444p10le", ".mov", _PRORES)
+            one = Encoding(
+                "prores", "prores_ks", "yuv444p10le", ".mov", _PRORES,
+                has_field_flags=info.is_interlaced,
+            )  # fmt: skip
             return LayerFiles(fill, matte, (one, one), _PRORES_HOLDS)
         color, gray = (
             Encoding("ffv1", "ffv1", name, ".mkv", _FFV1) for name in ("gbrp16le", "gray16le")

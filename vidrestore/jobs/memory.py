@@ -12,6 +12,7 @@ from vidrestore.common.errors import OutputError
 from vidrestore.common.settings import Settings
 from vidrestore.common.system import machine_memory
 from vidrestore.imaging.frame import VideoInfo
+from vidrestore.jobs.image_output import MOST_WRITING
 from vidrestore.models.restorers import RestorerInfo
 from vidrestore.restoration import guard, key_frames, temporal
 from vidrestore.restoration.compositing import paste
@@ -23,6 +24,10 @@ _GIB = 2**30
 _FRAMES_IN_ENCODER = {"h264": 140, "hevc": 190, "av1": 470}
 
 _FRAMES_IN_OTHERS = 30
+
+# A picture that is written, as the decoder gives it, as samples, as a file, and while it is
+# compressed.
+_FRAMES_TO_WRITE = 4
 
 # The number of queues between decoding and scaling. Each holds `job.queue_frames` frames, and two
 # more are in use, one at each end. The queue of the guard holds one frame.
@@ -41,7 +46,13 @@ _ROOM = 0.9  # the share of a machine's memory that a job may need
 
 
 def memory_for_frames(
-    info: VideoInfo, target: VideoInfo, scaling: Scaling, settings: Settings, codec: str
+    info: VideoInfo,
+    target: VideoInfo,
+    scaling: Scaling,
+    settings: Settings,
+    codec: str,
+    *,
+    pictures: int | None = None,
 ) -> int:
     """Estimate the memory of pass two for whole pictures, without faces and their networks.
 
@@ -51,6 +62,8 @@ def memory_for_frames(
         scaling: How frames are enlarged.
         settings: `job.queue_frames`, `restore.max_waiting_frames` and `restore.key_frames` count.
         codec: The codec of the output, such as h264.
+        pictures: The number of pictures, where the frames are written as pictures; default: they
+            are the frames of a video, of any number.
 
     Returns:
         Bytes.
@@ -60,6 +73,10 @@ def memory_for_frames(
     small += _frames_for_keys(settings)
     large = 1 + _IN_HAND + 2 * paste.REACH_FRAMES + 1 + depth + _IN_HAND
     large += _FRAMES_IN_ENCODER.get(codec, _FRAMES_IN_OTHERS)
+    if pictures is not None:
+        # They are written later, when no other stage runs.
+        writing = _FRAMES_TO_WRITE * min(pictures, MOST_WRITING)
+        small, large = min(small, pictures), max(min(large, 3 * pictures), writing)
     in_network = 0
     if scaling.upscaler is not None:
         in_network = _BYTES_IN_NETWORK * target.width * target.height
@@ -79,15 +96,17 @@ def memory_for_faces(
     Returns:
         Bytes.
     """
-    waiting = 3 * (settings.job.queue_frames + _IN_HAND) + 2 * (1 + _IN_HAND) + _CROPS_IN_STAGES
+    waiting = 3 * (settings.job.queue_frames + _IN_HAND) + 2 * (1 + _IN_HAND)
     for stage in (temporal, guard, paste):
         waiting += 2 * stage.REACH_FRAMES + 1
     waiting += _frames_for_keys(settings)
+    # No more frames wait than there are.
+    crops = min(waiting, analysis.frame_count) + _CROPS_IN_STAGES
     pixels = np.zeros(analysis.frame_count, np.int64)
     for track in analysis.tracks:
         sides = (min(track.work_px, restorer.size or track.work_px) for _, restorer in restorers)
         pixels[track.first_frame : track.end_frame] += max(sides) ** 2
-    return waiting * _BYTES_OF_CROP_PX * int(pixels.max(initial=0))
+    return crops * _BYTES_OF_CROP_PX * int(pixels.max(initial=0))
 
 
 def _frames_for_keys(settings: Settings) -> int:
@@ -95,12 +114,13 @@ def _frames_for_keys(settings: Settings) -> int:
     return 0 if settings.restore.key_frames == "off" else 3 * key_frames.REACH_FRAMES
 
 
-def check_memory(needed: int, target: VideoInfo) -> str:
+def check_memory(needed: int, target: VideoInfo, *, of_pictures: bool = False) -> str:
     """Compare the memory that an output needs with that of the machine.
 
     Args:
         needed: Bytes.
         target: The frames of the output.
+        of_pictures: Whether the frames are written as pictures; default: as a video.
 
     Returns:
         A notice for the user.
@@ -112,10 +132,14 @@ def check_memory(needed: int, target: VideoInfo) -> str:
     amount = f"about {needed / _GIB:.1f} GiB of memory"
     size = f"{target.width} x {target.height}"
     if there is not None and needed > _ROOM * there:
+        advice = "use a smaller --scale"
+        if not of_pictures:
+            advice += (
+                ", --codec prores or ffv1, which hold fewer frames, or a smaller job.queue_frames"
+            )
         raise OutputError(
             f"an output of {size} pixels takes {amount}, and this machine has "
-            f"{there / _GIB:.1f} GiB; use a smaller --scale, --codec prores or ffv1, which hold "
-            "fewer frames, or a smaller job.queue_frames"
+            f"{there / _GIB:.1f} GiB; {advice}"
         )
     return f"frames of {size} pixels take {amount}, without faces and networks"
 

@@ -115,6 +115,13 @@ class _Encoding(_Note):
     options: Annotated[str, Field(max_length=100_000)]
 
 
+class _Scaling(_Note):
+    """The enlargement of a finished job, as `vidrestore.restoration.upscaling.Scaling`."""
+
+    factor: Literal[2, 4]
+    upscaler_sha256: _Sha256 | None
+
+
 class _KeptSegment(_Note):
     """A segment of a finished job; `frames` is [first, end)."""
 
@@ -140,6 +147,8 @@ class KeptNote(_Note):
     """The encoding of the restored stream."""
     stream_index: int = Field(ge=0, lt=2**16)
     """The index of the restored stream in the output."""
+    scaling: _Scaling | None = None
+    """How the output was enlarged; None: it was not."""
 
     @model_validator(mode="after")
     def _are_contiguous(self) -> KeptNote:

@@ -26,7 +26,7 @@ from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.handled import log_handled
 from vidrestore.common.settings import Extent, Settings
 from vidrestore.imaging.frame import VideoInfo
-from vidrestore.jobs.exclusions import FIELDS, check_exclusions
+from vidrestore.jobs.exclusions import check_exclusions, given_by_fields
 from vidrestore.jobs.image_output import Job, lossless_ways, plan_pictures, streams_of_pictures
 from vidrestore.jobs.key_frames import plan_key_frames
 from vidrestore.jobs.layer_output import LayerOutput
@@ -36,13 +36,14 @@ from vidrestore.jobs.redo import (
     FinishedJob,
     Redo,
     check_encoding,
+    check_scaling,
     kept_job,
     plan_redo,
     restorers_of_segments,
     take_segments,
 )
 from vidrestore.jobs.render import LocalRenderer, Rendering, RenderJob
-from vidrestore.jobs.request import RestoreRequest, check_fields
+from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.work_folder import WorkFolder
 from vidrestore.media.codecs import Encoding, plan_encoding
 from vidrestore.media.containers import RemuxPlan, plan_streams, with_side_data
@@ -244,14 +245,13 @@ def inspect_source(
     else:
         found, inspection = probe_and_inspect(request.source, settings, request.span)
         interlacing = inspection.interlacing
-        if interlacing.mode != "off":
-            check_exclusions(request.options() | {FIELDS: True})
+    check_exclusions(request.options() | given_by_fields(interlacing.mode))
+    if inspection is not None:
         notify(on_event, *filter(None, [interlacing.notice()]))
-    check_fields(request.source, interlacing, factor=settings.scale.factor)
     before_swap = plate = None
     if request.before_swap is not None:
         before_swap = probe(request.before_swap)
-        check_before_swap(before_swap, request.source, found.info)
+        check_before_swap(before_swap, request.source, found.info, mode=interlacing.mode)
     if request.plate is not None:
         plate = probe(request.plate)
         check_plate(plate, request.source, found.info)
@@ -286,16 +286,14 @@ def choose_output(
     info, mode = base.info, source.interlacing.mode
     if mode in ("bob", "frame", "film"):
         info = info_of_pictures(info, mode)
-    needed_bytes = 0
+    small, scaling = info, chosen_scaling(settings)
+    if source.kept is not None:
+        check_scaling(source.kept, scaling, target)
+    if scaling is not None:
+        info = scaled_info(small, scaling.factor)
     losses = [*dict.fromkeys((*source.probe.time_line.notes, *base.time_line.notes))]
-    if (scaling := chosen_scaling(settings)) is not None:
-        losses += unseen_fields(info, source.interlacing)
-        small, info = info, scaled_info(info, scaling.factor)
-        codec = ways_to_encode(info, target, settings)[0].codec
-        needed_bytes = memory_for_frames(small, info, scaling, settings, codec)
-        notify(on_event, notice(scaling, info), check_memory(needed_bytes, info))
     if is_pictures(target):
-        pictures = plan_pictures(request.source, target, info, settings)
+        pictures = plan_pictures(request.source, target, small, settings)
         ways, start = lossless_ways(info, settings), Fraction(0)
         streams = streams_of_pictures(info)
         losses += pictures.notes
@@ -303,6 +301,14 @@ def choose_output(
         pictures, start = None, base.start
         ways = ways_to_encode(info, target, settings)
         streams = plan_streams(base, target, whole=request.span is None)
+    needed_bytes = 0
+    if scaling is not None:
+        losses += unseen_fields(small, source.interlacing)
+        count = None if pictures is None else len(pictures.source.files)
+        codec = ways[0].codec
+        needed_bytes = memory_for_frames(small, info, scaling, settings, codec, pictures=count)
+        told = check_memory(needed_bytes, info, of_pictures=pictures is not None)
+        notify(on_event, notice(scaling, info), told)
     encoding, header = choose_encoding(
         ways, base.path, work.path, info, threads=settings.encode.threads
     )
@@ -464,7 +470,8 @@ def assemble(
     losses = (*losses, *keyed.notes)
     if output.scaling is not None:
         needed_bytes = memory_for_faces(analysis, settings, faces.described)
-        check_memory(output.needed_bytes + needed_bytes, output.info)
+        needed_bytes += output.needed_bytes
+        check_memory(needed_bytes, output.info, of_pictures=output.pictures is not None)
     job = RenderJob(
         source=request.source.absolute(),
         fingerprint=source.probe.fingerprint,
@@ -490,7 +497,7 @@ def assemble(
         taken = dict[int, str]()
     else:
         segments = redo.kept.segments
-        taken = take_segments(redo, work, request.target, output.encoding.suffix)
+        taken = take_segments(redo, work, request.target, output.encoding.suffix, output.info)
     # Workers open the networks themselves, so with workers nothing here keeps them in memory.
     live = _live_picture(request, output, analysis, on_event)
     renderer = request.workers or LocalRenderer(faces.restorers, faces.judge, parser, live)

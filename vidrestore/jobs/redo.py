@@ -21,6 +21,7 @@ from vidrestore.common.counting import counted
 from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.quoting import quoted
 from vidrestore.common.settings import Extent
+from vidrestore.imaging.frame import VideoInfo
 from vidrestore.jobs.render import name_of
 from vidrestore.jobs.work_folder import ANALYSIS, WorkFolder, segment_file
 from vidrestore.media.codecs import Encoding
@@ -28,6 +29,7 @@ from vidrestore.media.concat import extract_segments
 from vidrestore.media.probe import fingerprint
 from vidrestore.models.restorers import RestorerInfo
 from vidrestore.restoration.segments import Segment, restorers_used
+from vidrestore.restoration.upscaling import Scaling
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class FinishedJob:
     """For each segment, the values of its `RestorationStats`."""
     shots: frozenset[int]
     """The numbers, from 1, of the shots that the user asked for."""
+    scaling: tuple[int, str | None] | None = None
+    """How the output was enlarged, as `Scaling.content`; None: it was not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,7 @@ def kept_job(work: WorkFolder, source: Path, target: Path, shots: str) -> Finish
         stream_index=note["stream_index"],
         sha256=note["sha256"],
         shots=wanted,
+        scaling=None if note.get("scaling") is None else tuple(note["scaling"].values()),
     )
 
 
@@ -150,6 +155,7 @@ def note_job(
     extent: Extent,
     encoding: Encoding,
     stream_index: int,
+    scaling: Scaling | None,
 ) -> None:
     """Write into the work folder what `kept_job` reads.
 
@@ -164,6 +170,7 @@ def note_job(
         extent: The greatest extent of pasting.
         encoding: The encoding of the video stream.
         stream_index: The index of the restored stream in the output.
+        scaling: How the frames were enlarged; None: they were not.
     """
     storage.save(analysis, work.path / ANALYSIS)
     parts = [
@@ -171,7 +178,11 @@ def note_job(
         for segment, names, counted in zip(segments, restorers, counts, strict=True)
     ]
     note = {"segments": parts, "strength": strength, "extent": extent}
-    work.keep(output, note | {"encoding": _described(encoding), "stream_index": stream_index})
+    note |= {"encoding": _described(encoding), "stream_index": stream_index}
+    if scaling is not None:
+        factor, sha256 = scaling.content
+        note["scaling"] = {"factor": factor, "upscaler_sha256": sha256}
+    work.keep(output, note)
 
 
 def check_encoding(kept: FinishedJob, encoding: Encoding, target: Path) -> None:
@@ -192,6 +203,34 @@ def check_encoding(kept: FinishedJob, encoding: Encoding, target: Path) -> None:
             f"{target} was encoded with {', '.join(differ)}, and its shots can only be redone with "
             "the same encoding; give codec, quality and preset as before"
         )
+
+
+def check_scaling(kept: FinishedJob, scaling: Scaling | None, target: Path) -> None:
+    """Check that new frames are enlarged as the old ones were.
+
+    Args:
+        kept: The finished job.
+        scaling: How the new frames are enlarged; None: they are not.
+        target: The output of the job, for the message.
+
+    Raises:
+        UsageError: The factor or the network differs.
+    """
+    now = None if scaling is None else scaling.content
+    if now != kept.scaling:
+        raise UsageError(
+            f"{target} is {_enlarged(kept.scaling)}, and its redone shots would be "
+            f"{_enlarged(now)}; give --scale and --upscaler as before"
+        )
+
+
+def _enlarged(content: tuple[int, str | None] | None) -> str:
+    """Describe an enlargement for a message."""
+    if content is None:
+        return "as large as its source"
+    factor, sha256 = content
+    how = "Lanczos" if sha256 is None else f"the network with the SHA-256 {sha256}"
+    return f"{factor} times as large as its source, by {how}"
 
 
 def plan_redo(kept: FinishedJob, analysis: Analysis, source: Path) -> Redo:
@@ -248,7 +287,9 @@ def plan_redo(kept: FinishedJob, analysis: Analysis, source: Path) -> Redo:
     return Redo(kept, merged, frames, shots, notes)
 
 
-def take_segments(redo: Redo, work: WorkFolder, target: Path, suffix: str) -> dict[int, str]:
+def take_segments(
+    redo: Redo, work: WorkFolder, target: Path, suffix: str, info: VideoInfo
+) -> dict[int, str]:
     """Copy the segments that are not redone from the finished output into the work folder.
 
     Args:
@@ -256,6 +297,7 @@ def take_segments(redo: Redo, work: WorkFolder, target: Path, suffix: str) -> di
         work: The work folder.
         target: The finished output.
         suffix: The suffix of segment files, with its dot.
+        info: The properties of the output's frames.
 
     Returns:
         Number of a segment -> the key by which `WorkFolder.find` finds it.
@@ -271,8 +313,8 @@ def take_segments(redo: Redo, work: WorkFolder, target: Path, suffix: str) -> di
     ]
     if not missing:
         return keys
-    analysis = frames_of_output(redo.analysis)
-    extract_segments(target, kept.stream_index, wanted, analysis.pts.tolist(), analysis.info)
+    times = frames_of_output(redo.analysis).pts.tolist()
+    extract_segments(target, kept.stream_index, wanted, times, info)
     for segment, path in zip(missing, places, strict=True):
         number = segment.number
         work.finish(name_of(segment), keys[number], segment_file(path, kept.counts[number]))

@@ -77,6 +77,12 @@ class RenderJob:
     key_framed: frozenset[int] = frozenset()
     """The numbers of the tracks of which the network restores key frames only."""
 
+    @property
+    def frames_of_output(self) -> Analysis:
+        """The analysis of the frames of the output, without the cost of splitting tracks."""
+        plate = self.pairing.plate
+        return frames_of_output(self.analysis if plate is None else plate.analysis)
+
 
 def render(
     work: RenderJob,
@@ -105,7 +111,9 @@ def render(
     """
     folder, name = WorkFolder(work.folder), name_of(segment)
     path = folder.place(name, work.encoding.suffix)
-    layer = None if work.layering is None else work.layering.files(name, folder)
+    layer = None
+    if work.layering is not None:
+        layer = work.layering.files(name, folder, work.frames_of_output.info)
     crops = _crops(work.settings, folder, restorers)
     stats = restore_segment(
         work.source,
@@ -334,8 +342,7 @@ class Rendering:
         video_key: str,
     ) -> Path:
         """Join the segments, and those of the layer; return the temporary file of the video."""
-        plate, layering = self.work.pairing.plate, self.work.layering
-        frames = frames_of_output(self.work.analysis if plate is None else plate.analysis)
+        layering, frames = self.work.layering, self.work.frames_of_output
         times = [frames.pts[slice(*self._in_output(segment))].tolist() for segment in segments]
         if layering is not None:
             named = [(name_of(s), key) for s, key in zip(segments, keys, strict=True)]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidrestore.analysis.choice import EVERYONE, Choice
+from vidrestore.analysis.cut_list import check_readable
 from vidrestore.common.counting import counted
 from vidrestore.common.errors import (
     InputError,
@@ -31,10 +32,11 @@ from vidrestore.common.files import (
 from vidrestore.common.quoting import quoted
 from vidrestore.common.settings import Settings
 from vidrestore.common.text_files import read_text
-from vidrestore.jobs.exclusions import PICTURES, check_exclusions
+from vidrestore.jobs.exclusions import OPENEXR, PICTURES, check_exclusions
 from vidrestore.jobs.notes import KEPT, work_path
 from vidrestore.media.containers import container_of
 from vidrestore.media.images import (
+    is_openexr,
     is_pattern,
     is_pictures,
     kind_of,
@@ -45,7 +47,6 @@ from vidrestore.media.images import (
 from vidrestore.models.restorers import Restorer, check_restorer, check_restorer_name
 
 if TYPE_CHECKING:
-    from vidrestore.analysis.interlacing import Interlacing
     from vidrestore.analysis.result import Analysis
     from vidrestore.jobs.render import Workers
     from vidrestore.media.decode import TimeRange
@@ -114,6 +115,7 @@ class RestoreRequest:
         encode, scale = self.settings.encode, self.settings.scale
         return {
             PICTURES: is_pictures(self.source),
+            OPENEXR: is_openexr(self.source),
             "--plate": self.plate,
             "--before-swap": self.before_swap,
             "--layer": self.layer,
@@ -126,6 +128,7 @@ class RestoreRequest:
             "encode.hardware": encode.hardware,
             "encode.pixel_format": encode.pixel_format != "source",
             "--scale": scale.factor > 1,
+            "--upscaler": scale.upscaler,
         }
 
     def validate(self) -> None:
@@ -223,7 +226,7 @@ def _check_files_of_settings(settings: Settings) -> None:
             if not path.is_file():
                 raise WeightsError(f"{what} {path} does not exist; {advice}")
     if settings.shots.edl is not None:
-        read_text(settings.shots.edl, "the edit decision list", errors="replace")
+        check_readable(settings.shots.edl)
     if (curve := Path(settings.decode.input_curve)).suffix == ".cube":
         read_text(curve, "the curve")
 
@@ -410,21 +413,3 @@ def check_address(address: str) -> tuple[str, int] | None:
             f"the address of a cluster must be HOST:PORT or auto, not {quoted(address)}"
         )
     return None if host is None else (host[1], int(host[2]))
-
-
-def check_fields(source: Path, interlacing: Interlacing, *, factor: int) -> None:
-    """Check that a run does not have to weave fields into enlarged frames.
-
-    Args:
-        source: The source, for the message.
-        interlacing: How the source is interlaced, and how vidrestore treats its fields.
-        factor: The factor by which frames are enlarged; 1: not.
-
-    Raises:
-        UsageError: The fields are to be restored one by one and the frames are to be enlarged.
-    """
-    if factor > 1 and interlacing.mode == "keep":
-        raise UsageError(
-            f"{source} is {interlacing.found or 'interlaced'}, and its fields cannot be woven into "
-            "larger frames; add --deinterlace bob to make a frame of each field"
-        )

@@ -116,6 +116,7 @@ def run(
                 work, whole, plan.job.analysis, plan.rendering.segments, counts=counts,
                 restorers=plan.restorers, strength=plan.strength, extent=plan.extent,
                 encoding=plan.job.encoding, stream_index=_stream_index(plan),
+                scaling=plan.output.scaling,
             )  # fmt: skip
         _place_all(made, request, place)
         work.end(keep_job=request.keep_job)

@@ -18,8 +18,8 @@ import av
 import av.error
 import numpy as np
 
-from vidrestore.imaging.frame import Frame
-from vidrestore.imaging.planes import layout, luma_8bit, plane
+from vidrestore.imaging.frame import Frame, Pasted
+from vidrestore.imaging.planes import copy_of, layout, luma_8bit, plane
 
 # Thresholds of the filter idet for interlaced and for progressive frames.
 _IDET = "intl_thres=1.04:prog_thres=1.5"
@@ -108,6 +108,20 @@ def _gray(image: Any) -> Any:
     gray = av.VideoFrame(width, height, "gray")
     plane(gray, 0)[...] = luma
     return gray
+
+
+def own_row(index: int, order: str) -> int:
+    """Return the first line of the field that a picture of `bobbed` shows.
+
+    Args:
+        index: The index of the picture.
+        order: The field order, tff or bff.
+
+    Returns:
+        0 or 1; every other line from there on is the field's own.
+    """
+    later = _LATER_ROWS[order]
+    return later if index % 2 else 1 - later
 
 
 def can_split(pixel_format: str) -> bool:
@@ -207,6 +221,9 @@ def earlier_field(image: av.VideoFrame, order: str) -> av.VideoFrame:
 def woven(frames: Iterator[Frame], order: str, *, flagged_order: str) -> Iterator[Frame]:
     """Weave frames from the pictures of their fields: the inverse of `bobbed`.
 
+    What was pasted into the pictures (`Frame.pasted`) is woven as well: of each face, the lines of
+    its own field are left.
+
     Args:
         frames: Pictures of fields from an even number on; their images are overwritten.
         order: The field order, tff or bff.
@@ -216,22 +233,73 @@ def woven(frames: Iterator[Frame], order: str, *, flagged_order: str) -> Iterato
     Yields:
         One frame for each two pictures.
     """
-    mark = None
+    marker = FieldMarker(flagged_order)
     later_row = _LATER_ROWS[order]
     for earlier in frames:
         if (later := next(frames, None)) is None:
             return  # the caller counts the frames and reports a missing one
-        earlier.image.make_writable()
-        for number in range(len(earlier.image.planes)):
-            target = plane(earlier.image, number)
-            target[later_row::2] = plane(later.image, number)[later_row::2]
-        image = earlier.image
-        if flagged_order != "progressive":
-            mark = mark or _Graph(image, "setfield", flagged_order)
-            (image,) = mark.through(image)
+        pasted = _woven_faces(earlier, later, later_row)
         yield replace(
-            earlier, index=earlier.index // 2, pts=earlier.pts // 2, duration=0, image=image
+            earlier,
+            index=earlier.index // 2,
+            pts=earlier.pts // 2,
+            duration=0,
+            image=marker(_interleaved(earlier.image, later.image, later_row)),
+            pasted=pasted,
         )
+
+
+class FieldMarker:
+    """Marks frames as interlaced; PyAV itself cannot do that."""
+
+    def __init__(self, order: str) -> None:
+        """Make a marker for frames of one size and pixel format.
+
+        Args:
+            order: The field order to mark, tff or bff; "progressive": frames stay as they are.
+        """
+        self._order = order
+        self._graph: _Graph | None = None
+
+    def __call__(self, image: Any) -> Any:
+        """Mark a frame.
+
+        Args:
+            image: The frame.
+
+        Returns:
+            The marked frame; its time is undefined.
+        """
+        if self._order == "progressive":
+            return image
+        self._graph = self._graph or _Graph(image, "setfield", self._order)
+        (marked,) = self._graph.through(image)
+        return marked
+
+
+def _interleaved(earlier: Any, later: Any, later_row: int) -> Any:
+    """Overwrite the lines of the later field in `earlier` by those of `later`."""
+    earlier.make_writable()
+    for number in range(len(earlier.planes)):
+        plane(earlier, number)[later_row::2] = plane(later, number)[later_row::2]
+    return earlier
+
+
+def _woven_faces(earlier: Frame, later: Frame, later_row: int) -> Pasted | None:
+    """Weave what was pasted into the pictures of two fields, whose images are not woven yet."""
+    if earlier.pasted is None and later.pasted is None:
+        return None
+    first, second = (
+        copy_of(frame.image) if frame.pasted is None else frame.pasted.before
+        for frame in (earlier, later)
+    )
+    faces = []
+    for frame, other_row in ((earlier, later_row), (later, 1 - later_row)):
+        for face in () if frame.pasted is None else frame.pasted.faces:
+            weight = face.weight.copy()
+            weight[(other_row - face.corner_px[1]) % 2 :: 2] = 0
+            faces.append(replace(face, weight=weight))
+    return Pasted(_interleaved(first, second, later_row), tuple(faces))
 
 
 @dataclass(frozen=True, slots=True)

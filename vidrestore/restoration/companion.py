@@ -13,16 +13,19 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from vidrestore.analysis.result import Analysis
+from vidrestore.analysis.replay import pictures_again
+from vidrestore.analysis.result import Analysis, info_of_pictures, of_file
 from vidrestore.analysis.tracks import Track, work_size
 from vidrestore.common.counting import counted
 from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.events import OnEvent, Progress
-from vidrestore.imaging.frame import VideoInfo
+from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import Matrix, apply, compose, crop_side_px, invert, upright
 from vidrestore.imaging.planes import checksum
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
+from vidrestore.media.fields import can_split
 from vidrestore.media.probe import Probe
 from vidrestore.media.source import open_source
 from vidrestore.restoration.upscaling import Scaling, scaled_info
@@ -94,16 +97,17 @@ ALONE = Pairing()
 """A source without companions."""
 
 
-def check_before_swap(before: Probe, source: Path, info: VideoInfo) -> None:
-    """Check that the video before the swap has the picture size and rotation of the source.
+def check_before_swap(before: Probe, source: Path, info: VideoInfo, *, mode: str) -> None:
+    """Check that the video before the swap can be compared with the source picture by picture.
 
     Args:
         before: The probe of the video before the swap.
         source: The path of the source, for the message.
         info: The properties of the source.
+        mode: The way to process fields, which is the same for both videos; off: none.
 
     Raises:
-        UsageError: The size or the rotation differs.
+        UsageError: The size or the rotation differs, or pictures of its fields cannot be made.
     """
     other = before.info
     shape, own = ((each.width, each.height, each.display_orientation) for each in (other, info))
@@ -111,6 +115,12 @@ def check_before_swap(before: Probe, source: Path, info: VideoInfo) -> None:
         raise UsageError(
             f"{before.path}, the video before the face swap, {_size_text(other)}, but {source} "
             f"{_size_text(info)}; give it in the same size and rotation"
+        )
+    if mode != "off" and not can_split(other.pixel_format):
+        raise UsageError(
+            f"{source} is interlaced, and {before.path}, the video before the face swap, is in "
+            f"{other.pixel_format}, in which pictures of fields cannot be made; convert it to "
+            f"{info.pixel_format}, or add --deinterlace off"
         )
 
 
@@ -175,7 +185,6 @@ def pair(
     Raises:
         InputError: A frame does not match a frame of the source, or the numbers of frames differ.
     """
-    info = analysis.info
     companions: list[PairedVideo | None] = []
     for probe in (before_swap, plate):
         if probe is None:
@@ -183,7 +192,8 @@ def pair(
             continue
         part = _part(span, source, analysis)
         own = _analysis_of(probe, source, analysis, part, on_event)
-        companions.append(PairedVideo(probe.path, _in_pictures_of(probe.info, own, info), part))
+        own = _in_pictures_of(own.info, own, analysis.info)
+        companions.append(PairedVideo(probe.path, own, part))
     before, target = companions
     if scaling is not None:
         target = enlarged(source, analysis, span, scaling)
@@ -283,6 +293,7 @@ def _part(span: TimeRange | None, source: Path, analysis: Analysis) -> TimeRange
     """Return the analyzed part, half a frame longer at both ends, since clocks of files differ."""
     if span is None:
         return None
+    analysis = of_file(analysis)
     info, pts = analysis.info, analysis.pts
     with open_source(source) as container:
         begin = int(container.streams[info.stream_index].start_time or 0)
@@ -307,17 +318,16 @@ def _analysis_of(
     on_event: OnEvent | None,
 ) -> Analysis:
     """Return the analysis of a companion: all that `frames_again` needs."""
-    path, info, damage = companion.path, companion.info, DecodeErrors()
-    matches = _matched(path, info, source, analysis, span, damage, on_event, may_seek=True)
-    if damage.found and damage.by_seeking:
+    may_seek = True
+    while True:
         damage = DecodeErrors()
-        matches = _matched(path, info, source, analysis, span, damage, on_event, may_seek=False)
-    pts, crc32 = zip(*matches, strict=True)
+        frames = _matched(companion, source, analysis, span, damage, on_event, may_seek=may_seek)
+        own = _described(companion.info, frames, analysis)
+        if not (may_seek and damage.found and damage.by_seeking):
+            break
+        may_seek = False
     return replace(
-        analysis,
-        info=info,
-        pts=np.array(pts, np.int64),
-        crc32=np.array(crc32, np.uint32),
+        own,
         fingerprint=companion.fingerprint,
         corrupt_frames=damage.corrupt_frames,
         decode_errors=damage.decode_errors,
@@ -326,9 +336,48 @@ def _analysis_of(
     )
 
 
+def _described(info: VideoInfo, frames: Iterator[Frame], analysis: Analysis) -> Analysis:
+    """Return the analysis with the properties, times and checksums of the companion's frames.
+
+    Where the source is analyzed in pictures of its fields, such pictures are made of the companion,
+    too, from the same fields.
+    """
+    seen: list[tuple[int, int]] = []
+
+    def recorded() -> Iterator[Frame]:
+        for frame in frames:
+            seen.append((frame.pts, checksum(frame.image)))
+            yield frame
+
+    def arrays() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
+        pts, crc32 = zip(*seen, strict=True)
+        return np.array(pts, np.int64), np.array(crc32, np.uint32)
+
+    if (fields := analysis.fields) is None:
+        for _ in recorded():
+            pass
+        pts, crc32 = arrays()
+        return replace(analysis, info=info, pts=pts, crc32=crc32)
+    made = pictures_again(recorded(), fields, analysis.pts, 0, analysis.frame_count)
+    of_pictures = np.array([checksum(picture.image) for picture in made], np.uint32)
+    for _ in recorded():
+        pass  # film may end before the last frame, which has a time and a checksum as well
+    pts, crc32 = arrays()
+    shown = info_of_pictures(info, fields.mode)
+    ticks = [round(int(t - analysis.pts[0]) * analysis.info.time_base / shown.time_base)
+             for t in analysis.pts]  # fmt: skip
+    begin = int(pts[0] * (info.time_base / shown.time_base))
+    return replace(
+        analysis,
+        info=shown,
+        pts=begin + np.array(ticks, np.int64),
+        crc32=of_pictures,
+        fields=replace(fields, info=info, pts=pts, crc32=crc32),
+    )
+
+
 def _matched(
-    path: Path,
-    info: VideoInfo,
+    companion: Probe,
     source: Path,
     analysis: Analysis,
     span: TimeRange | None,
@@ -336,16 +385,17 @@ def _matched(
     on_event: OnEvent | None,
     *,
     may_seek: bool,
-) -> list[tuple[int, int]]:
-    """Return (pts, crc32) of every frame, each of which matches a frame of the source."""
-    matches: list[tuple[int, int]] = []
+) -> Iterator[Frame]:
+    """Yield every frame of a companion, each of which matches a frame of the source's file."""
+    path, info, analysis = companion.path, companion.info, of_file(analysis)
+    index, begin = 0, 0
     wanted = [int(pts - analysis.pts[0]) * analysis.info.time_base for pts in analysis.pts]
     coarse = max(info.time_base, analysis.info.time_base)
     frames = decode(path, damage, span, stream_index=info.stream_index, shifts=info.shifts,
                     one_thread=True, may_seek=may_seek)  # fmt: skip
     for frame in frames:
-        index = len(matches)
-        time = (frame.pts - (matches[0][0] if matches else frame.pts)) * info.time_base
+        begin = begin if index else frame.pts
+        time = (frame.pts - begin) * info.time_base
         if index >= len(wanted):
             raise InputError(
                 f"{path} has a frame {index}, {_clock(time)} after its first frame, but {source} "
@@ -357,16 +407,15 @@ def _matched(
                 f"{source} {_clock(wanted[index])} after its own; both must show "
                 "the same frames at the same times"
             )
-        matches.append((frame.pts, checksum(frame.image)))
+        yield frame
+        index += 1
         if on_event is not None:
-            on_event(Progress(f"read {path.name}", index + 1, len(wanted)))
-    if len(matches) < len(wanted):
+            on_event(Progress(f"read {path.name}", index, len(wanted)))
+    if index < len(wanted):
         raise InputError(
-            f"{path} ends after {counted(len(matches), 'frame')}, but {source} has a frame "
-            f"{len(matches)}, {_clock(wanted[len(matches)])} after its first frame; both must show "
-            "the same frames"
+            f"{path} ends after {counted(index, 'frame')}, but {source} has a frame {index}, "
+            f"{_clock(wanted[index])} after its first frame; both must show the same frames"
         )
-    return matches
 
 
 def _clock(seconds: Fraction) -> str:

@@ -34,7 +34,7 @@ from vidrestore.restoration import temporal as deflicker_stage
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.companion import ALONE, PairedVideo, Pairing, target_from_source
 from vidrestore.restoration.compositing import paste as paste_stage
-from vidrestore.restoration.compositing.layers import LayerFiles, layer_writer
+from vidrestore.restoration.compositing.layers import LayerFiles, layer_writer, with_layers
 from vidrestore.restoration.compositing.paste import paste
 from vidrestore.restoration.crop import crop, cut_out
 from vidrestore.restoration.crop_cache import CropCache
@@ -143,7 +143,14 @@ def restore_segment(
             before_frames = threads.background(
                 _companion_frames(before, first, end), depth=depth, name="decode before"
             )
-            cropped = only_swapped(cropped, before_frames, info, before.analysis.info, stats)
+            cropped = only_swapped(
+                cropped,
+                before_frames,
+                info,
+                before.analysis.info,
+                stats,
+                order=analysis.fields.order if analysis.fields and is_woven(analysis) else None,
+            )
         faces = threads.background(cropped, depth=depth, name="crop")
         margin = _reach_of_restorers(restorers, settings)
         key_reach = key_frames_stage.KEY_REACH_FRAMES if key_framed else 0
@@ -187,10 +194,12 @@ def restore_segment(
             settings.grain,
             parser=parser,
             tracks=output_tracks,
-            layer=None if layer is None else layer.holds,
+            keep_pasted=layer is not None,
             single_fields=analysis.fields is not None and analysis.fields.mode in ("keep", "bob"),
         )
         written = _woven((f for f in pasted if segment.first <= f.index < segment.end), analysis)
+        if layer is not None:
+            written = with_layers(written, output.info, layer.holds)
         for frame in threads.background(written, depth=depth, name="paste"):
             timed = replace(frame, duration=durations[frame.index])
             writer.write(timed)

@@ -292,8 +292,7 @@ def segment_key(
     ):  # fmt: skip
         digest.update(repr(part).encode())
     scaling = pairing.plate and pairing.plate.scaling
-    # The content of the file of an upscaler counts, not its path.
-    digest.update(repr(scaling and (scaling.factor, scaling.upscaler_sha256)).encode())
+    digest.update(repr(scaling and scaling.content).encode())
     for role, each in (("source", analysis), *pairing.analyses()):
         digest.update(role.encode())
         _add_frames(digest, each, first, end)

@@ -20,6 +20,7 @@ from vidrestore.imaging.filters import gaussian_blur, smoothstep
 from vidrestore.imaging.frame import FloatArray, Frame, Region, VideoInfo
 from vidrestore.imaging.geometry import Matrix, Rect, apply, covering_rect, crop_side_px, invert
 from vidrestore.imaging.planes import layout
+from vidrestore.media.fields import own_row
 from vidrestore.restoration.faces import FaceFrame, unit_of
 from vidrestore.restoration.statistics import RestorationStats
 
@@ -52,6 +53,7 @@ def swapped_region(
     unit: Matrix,
     info: VideoInfo,
     before_info: VideoInfo,
+    field_row: int | None = None,
 ) -> Region | None:
     """Find where the face differs between two pictures of the same size.
 
@@ -68,6 +70,9 @@ def swapped_region(
         unit: (2, 3) matrix.
         info: The properties of `after`.
         before_info: The properties of `before`.
+        field_row: The first line, 0 or 1, of the field of which the pictures are made. Only the
+            lines of that field count, since the others show a mixture with the fields around.
+            Default: all lines count.
 
     Returns:
         The region in pixels of the frame; None where the face does not differ.
@@ -81,6 +86,8 @@ def swapped_region(
         return None
     side = crop_side_px(unit)
     difference = _levels(after, rect, info) - _levels(before, rect, before_info)
+    if field_row is not None:
+        _fill_lines(difference, (rect.y0 + field_row + 1) % 2)
     around = _outside_crop(unit, rect)
     has_around = np.count_nonzero(around) >= _LEAST_PIXELS
     if has_around:
@@ -157,6 +164,15 @@ def _levels(image: av.VideoFrame, rect: Rect, info: VideoInfo) -> FloatArray:
     return np.ascontiguousarray(255 * display.permute(1, 2, 0).float().numpy())
 
 
+def _fill_lines(values: FloatArray, first: int) -> None:
+    """Replace every other line from `first` on, in place, by the mean of its neighbor lines."""
+    count = len(values)
+    for line in range(first, count, 2):
+        above = values[line - 1] if line else values[min(1, count - 1)]
+        below = values[line + 1] if line + 1 < count else above
+        values[line] = (above + below) / 2
+
+
 def _outside_crop(unit: Matrix, rect: Rect) -> npt.NDArray[np.bool_]:
     """Return (h, w): the pixels of `rect` that lie outside the unit crop."""
     x = np.arange(rect.x0, rect.x1)
@@ -214,6 +230,8 @@ def only_swapped(
     info: VideoInfo,
     before_info: VideoInfo,
     stats: RestorationStats,
+    *,
+    order: str | None = None,
 ) -> Iterator[FaceFrame]:
     """Give every face the `region` that the swap changed.
 
@@ -225,6 +243,8 @@ def only_swapped(
         info: The properties of `frames`.
         before_info: The properties of `before`.
         stats: The statistics, which receive the counts.
+        order: The field order, where the frames are pictures of fields of which only the field's
+            own lines are used; default: all lines are used.
 
     Yields:
         The frames in order.
@@ -234,9 +254,10 @@ def only_swapped(
     """
     for frame, original in zip(frames, before, strict=True):
         faces = []
+        row = None if order is None else own_row(frame.frame.index, order)
         for face in frame.faces:
             region = swapped_region(
-                frame.frame.image, original.image, unit_of(face), info, before_info
+                frame.frame.image, original.image, unit_of(face), info, before_info, row
             )
             if region is not None:
                 faces.append(replace(face, region=region))

@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 import numpy as np
+import numpy.typing as npt
 import torch
 from av.video.reformatter import Interpolation
 
@@ -22,11 +23,12 @@ from vidrestore.imaging.color import chroma_site, region_rgb, write_rgb
 from vidrestore.imaging.frame import FloatArray, VideoInfo
 from vidrestore.imaging.geometry import Rect
 from vidrestore.imaging.lanczos import Axis, edge_to_edge, resampled, strips
-from vidrestore.imaging.planes import layout, plane
+from vidrestore.imaging.planes import codes_of_halves, halves_of_codes, layout, plane
 from vidrestore.models.devices import choose_device
 from vidrestore.models.upscaler import Upscaler
 from vidrestore.models.weights import sha256_of_own
 
+_MOST_LIGHT = 65504.0  # the greatest half float
 # ISO/IEC 23091-2 MatrixCoefficients.
 _TAG_OF_MATRIX = {"bt709": 1, "bt601": 6, "bt2020": 9}
 
@@ -41,6 +43,11 @@ class Scaling:
     """The file of the network; None for Lanczos."""
     upscaler_sha256: str | None = None
     """The SHA-256 of the file of the network; None for Lanczos."""
+
+    @property
+    def content(self) -> tuple[int, str | None]:
+        """All that the enlarged pictures depend on: the factor and the SHA-256 of the network."""
+        return self.factor, self.upscaler_sha256
 
 
 def scaled_info(info: VideoInfo, factor: int) -> VideoInfo:
@@ -87,8 +94,9 @@ class Scaler:
     """Enlarges pictures of one size to another size that `scaled_info` returned.
 
     Without a network every plane is resampled separately, at the bit depth of the stream, and
-    chroma samples keep their places between those of luma. With a network, R'G'B' passes through
-    it, and only alpha is resampled.
+    chroma samples keep their places between those of luma. Half floats are resampled as the light
+    that they state, not as their codes. With a network, R'G'B' passes through it, and only alpha is
+    resampled.
     """
 
     def __init__(self, info: VideoInfo, target: VideoInfo, upscaler: Upscaler | None) -> None:
@@ -172,6 +180,10 @@ class Scaler:
                 (1, info.height, target.height, (samples.shape[0], into.shape[0])),
             )
         )
+        if info.codec == "exr":  # the planes hold codes of half floats
+            for at, strip in strips(_light(samples), rows, columns):
+                into[at] = _codes(strip)
+            return
         for at, strip in strips(samples, rows, columns):
             np.rint(strip, out=strip)
             np.copyto(into[at], strip.clip(0, 2**bits - 1, out=strip), casting="unsafe")
@@ -186,6 +198,21 @@ class Scaler:
         rows = edge_to_edge(target.height, target.height)
         columns = edge_to_edge(larger.shape[2], target.width)
         return np.stack([resampled(each, rows, columns) for each in larger]).astype(np.float32)
+
+
+def _light(codes: npt.NDArray[Any]) -> FloatArray:
+    """Return the light that codes of half floats state; infinity becomes the greatest half float.
+
+    NaN becomes 0, since it would spread to its neighbors.
+    """
+    light = halves_of_codes(codes).view(np.float16).astype(np.float32)
+    return np.nan_to_num(light, copy=False, nan=0, posinf=_MOST_LIGHT, neginf=-_MOST_LIGHT)
+
+
+def _codes(light: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
+    """Return the codes of the half floats that are nearest to light."""
+    halves = (light.clip(-_MOST_LIGHT, _MOST_LIGHT) + 0.0).astype(np.float16)  # no zero is negative
+    return codes_of_halves(halves.view(np.uint16))
 
 
 def _axis(

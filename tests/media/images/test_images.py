@@ -299,7 +299,6 @@ def test_paths_that_do_not_go_together_are_one_sentence(tmp_path, out, source, t
     [
         ({"encode.codec": "hevc"}, "--codec"),
         ({"encode.hardware": True}, "encode.hardware"),
-        ({"scale.factor": 2}, "--scale"),
         ({"plate": Path("plate.mkv")}, "--plate"),
         ({"layer": Path("layer")}, "--layer"),
         ({"keep_job": True}, "--keep-job"),

@@ -66,6 +66,18 @@ def is_pictures(path: Path) -> bool:
     return path.suffix.lower() in (*KIND_OF_SUFFIX, *_NOT_SUPPORTED)
 
 
+def is_openexr(path: Path) -> bool:
+    """Return whether a path names OpenEXR pictures, by its suffix alone.
+
+    Args:
+        path: The path; the file need not exist.
+
+    Returns:
+        True for .exr in upper or lower case.
+    """
+    return KIND_OF_SUFFIX.get(path.suffix.lower()) == "exr"
+
+
 def is_pattern(path: Path) -> bool:
     """Return whether a path names numbered pictures.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Any
 
@@ -12,6 +13,10 @@ from vidrestore.media.images.header import Header, Samples, UnreadableError
 _ORDERS = {b"SDPX": ">", b"XPDS": "<"}
 _HEAD_BYTES = 812  # up to the end of the first image element
 _ELEMENTS, _ELEMENT = 770, 800
+_FILE_SIZE, _SIZE = 16, 772
+# Fields in pixels, which a file may leave undefined: the offsets, centers and sizes of the picture
+# in the original it was cut out of, and the widths of its borders.
+_PLACES = ((1408, "I", 2), (1416, "f", 2), (1424, "I", 2), (1620, "H", 4))
 _CHANNELS_OF_DESCRIPTOR = {6: 1, 50: 3, 51: 4}
 _FILLED = 1
 
@@ -56,18 +61,56 @@ def _element(data: Any, order: str) -> tuple[int, int, int, int]:
     return struct.unpack(f"{order}B2xBHH", data[_ELEMENT : _ELEMENT + 8])
 
 
-def replace_pixels(data: Any, samples: Samples) -> bytes:
+def replace_pixels(data: Any, samples: Samples, factor: int = 1) -> bytes:
     """Replace the pixels of a DPX file.
 
     Args:
         data: The file.
-        samples: The new pixels, of the size, channels and bits of the file.
+        samples: The new pixels, of the channels and bits of the file.
+        factor: The factor from the sides of the picture in the file to those of the new one;
+            default: 1.
 
     Returns:
         The new file.
     """
     start, stored = _place(data), _stored(data, samples)
-    return b"".join([data[:start], stored, data[start + len(stored) :]])
+    if factor == 1:
+        return b"".join([data[:start], stored, data[start + len(stored) :]])
+    was = read(data)
+    old = np.zeros((was.height, was.width, was.channels), samples.dtype)
+    behind = bytes(data[start + len(_stored(data, old)) :])
+    head = _enlarged_head(bytearray(data[:start]), samples, factor)
+    order, size = _ORDERS[bytes(head[:4])], start + len(stored) + len(behind)
+    head[_FILE_SIZE : _FILE_SIZE + 4] = struct.pack(f"{order}I", min(size, 0xFFFFFFFF))
+    return b"".join([head, stored, behind])
+
+
+def _enlarged_head(head: bytearray, samples: Samples, factor: int) -> bytearray:
+    """Change the size of the picture, and all places and widths that the header states in pixels.
+
+    The sizes of the scanned area stay, as they are in millimeters.
+    """
+    order = _ORDERS[bytes(head[:4])]
+    rows, columns = samples.shape[:2]
+    head[_SIZE : _SIZE + 8] = struct.pack(f"{order}II", columns, rows)
+    for at, letter, count in _PLACES:
+        form = f"{order}{count}{letter}"
+        field = slice(at, at + struct.calcsize(form))
+        if len(head) < field.stop:
+            break
+        most = math.inf if letter == "f" else 256 ** struct.calcsize(letter) - 1
+        values = struct.unpack(form, head[field])
+        # All bits set mean that a field is not defined, and give NaN as a real number.
+        larger = [v * factor if v * factor < most else v for v in values]
+        packed = struct.pack(form, *larger)
+        head[field] = packed if letter != "f" else _defined(bytes(head[field]), packed)
+    return head
+
+
+def _defined(was: bytes, now: bytes) -> bytes:
+    """Replace the real numbers of four bytes that are defined; NaN keeps its bits."""
+    pairs = ((was[at : at + 4], now[at : at + 4]) for at in range(0, len(was), 4))
+    return b"".join(old if old == b"\xff" * 4 else new for old, new in pairs)
 
 
 def matches_pixels(data: Any, samples: Samples) -> bool:

@@ -12,7 +12,12 @@ from vidrestore.media.images.header import UnreadableError
 ORIENTATION, ICC = 274, 34675
 _BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _LETTER_OF_TYPE = {1: "B", 3: "H", 4: "I", 13: "I"}
-_SHORT, _LONG, _UNDEFINED = 3, 4, 7
+_SHORT, _LONG, _RATIONAL, _UNDEFINED = 3, 4, 5, 7
+# Lengths and places in pixels: ImageWidth, ImageLength, PixelXDimension, PixelYDimension,
+# SubjectArea, SubjectLocation.
+_IN_PIXELS = (256, 257, 0xA002, 0xA003, 0x9214, 0xA214)
+# Pixels per unit of length: XResolution, YResolution, and those in the focal plane.
+_PER_LENGTH = (282, 283, 0xA20E, 0xA20F)
 # Tags that point to directories: Exif, GPS, and within Exif, interoperability.
 _DIRECTORIES = (34665, 34853, 40965)
 _NORMAL = 1
@@ -44,6 +49,27 @@ class Directory:
     """Tag number -> the tag."""
     below: dict[int, Directory] = field(default_factory=dict)
     """Tag number -> the directory to which the tag points."""
+
+
+def _enlarged(tag: int, entry: Entry, order: str, factor: int) -> Entry:
+    """Return a tag as it is right for a picture whose sides are `factor` times as long."""
+    if tag in _IN_PIXELS and entry.kind in (_SHORT, _LONG):
+        letter, most = _LETTER_OF_TYPE[entry.kind], 256 ** _BYTES_OF_TYPE[entry.kind] - 1
+        values = [
+            factor * value for value in struct.unpack(f"{order}{entry.count}{letter}", entry.raw)
+        ]
+        if entry.count == 1 and values[0] > most and entry.kind == _SHORT:
+            return Entry(_LONG, 1, struct.pack(f"{order}I", values[0]))
+        values = [min(value, most) for value in values]
+        return Entry(entry.kind, entry.count, struct.pack(f"{order}{entry.count}{letter}", *values))
+    if tag in _PER_LENGTH and entry.kind == _RATIONAL and entry.count == 1:
+        numerator, denominator = struct.unpack(f"{order}II", entry.raw)
+        if denominator % factor == 0:
+            denominator //= factor
+        else:
+            numerator = min(factor * numerator, 0xFFFFFFFF)
+        return Entry(_RATIONAL, 1, struct.pack(f"{order}II", numerator, denominator))
+    return entry
 
 
 @dataclass(slots=True)
@@ -103,6 +129,18 @@ class Tags:
         for tag in tags:
             self.first.entries.pop(tag, None)
             self.first.below.pop(tag, None)
+
+    def enlarge(self, factor: int) -> None:
+        """Change the tags that state lengths in pixels, or pixels per length.
+
+        Args:
+            factor: The factor of both sides of the picture, whose physical size stays.
+        """
+        directories = [self.first]
+        for directory in directories:
+            directories += directory.below.values()
+            for tag, entry in directory.entries.items():
+                directory.entries[tag] = _enlarged(tag, entry, self.order, factor)
 
     @property
     def orientation(self) -> int:
@@ -165,6 +203,44 @@ def _directory(data: Any, order: str, start: int, depth: int) -> tuple[Directory
             directory.below[tag], _ = _directory(data, order, below, depth + 1)
     (following,) = _unpacked(f"{order}I", data, start + 2 + 12 * count)
     return directory, following
+
+
+def enlarged(exif: bytes, factor: int) -> bytes:
+    """Change the tags of Exif data that state lengths in pixels, or pixels per length.
+
+    All other bytes stay where they are, since the notes of some makers of cameras count from the
+    beginning of the data.
+
+    Args:
+        exif: The Exif data.
+        factor: The factor of both sides of the picture, whose physical size stays.
+
+    Returns:
+        The Exif data, of the same length.
+
+    Raises:
+        UnreadableError: The data holds no tags or is cut short.
+    """
+    order, data = parse(exif).order, bytearray(exif)
+
+    def patch(start: int, depth: int) -> None:
+        (count,) = _unpacked(f"{order}H", data, start)
+        for at in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, length = _unpacked(f"{order}HHI", data, at)
+            if kind not in _BYTES_OF_TYPE:
+                continue
+            size, place = length * _BYTES_OF_TYPE[kind], at + 8
+            if size > 4:
+                (place,) = _unpacked(f"{order}I", data, place)
+            entry = Entry(kind, length, bytes(data[place : place + size]))
+            larger = _enlarged(tag, entry, order, factor)
+            data[at + 2 : at + 4] = struct.pack(f"{order}H", larger.kind)
+            data[place : place + len(larger.raw)] = larger.raw
+            if tag in _DIRECTORIES and size == 4 and depth < 2:
+                patch(_unpacked(f"{order}I", entry.raw, 0)[0], depth + 1)
+
+    patch(_unpacked(f"{order}I", data, 4)[0], 0)
+    return bytes(data)
 
 
 def _unpacked(form: str, data: Any, at: int) -> tuple[int, ...]:

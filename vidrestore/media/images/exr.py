@@ -42,16 +42,18 @@ def read(data: Any) -> Header:
     return Header("exr", part.width(), part.height(), len(_order(part)), 16)
 
 
-def replace_pixels(data: Any, samples: Samples) -> bytes:
+def replace_pixels(data: Any, samples: Samples, factor: int = 1) -> bytes:
     """Replace the pixels of an OpenEXR file and keep its attributes, compression and tiles.
 
     Args:
         data: The whole file.
         samples: (rows, columns, channels) uint16 codes of half floats
             (`vidrestore.imaging.planes`): R, G, B, and A if the file has it.
+        factor: The factor from the sides of the picture in the file to those of the new one, whose
+            physical size is the same; default: 1.
 
     Returns:
-        The new file. Other channels keep their values.
+        The new file. Other channels keep their values; in a larger picture each value is repeated.
 
     Raises:
         UnreadableError: The file is damaged.
@@ -61,12 +63,44 @@ def replace_pixels(data: Any, samples: Samples) -> bytes:
     part = _part(data)
     order = _order(part)
     halves = halves_of_codes(samples)
+    if factor > 1:
+        _enlarge(part, factor)
     for index, name in enumerate(order):
         pixels = np.ascontiguousarray(halves[..., index]).view(np.float16)
         part.channels[name].pixels = pixels
     target = io.BytesIO()
     OpenEXR.File([part]).write(target)
     return target.getvalue()
+
+
+def has_further_channels(data: Any) -> bool:
+    """Tell whether a file has other channels than R, G, B and A, such as depth.
+
+    Args:
+        data: The whole file: bytes or a memory map.
+
+    Returns:
+        True where it has any.
+
+    Raises:
+        UnreadableError: The file is damaged.
+    """
+    part = _part(data)
+    return len(part.channels) > len(_order(part))
+
+
+def _enlarge(part: OpenEXR.Part, factor: int) -> None:
+    """Make the windows of a part larger, and repeat the values of its further channels."""
+    (x, y), (right, bottom) = part.header["dataWindow"]
+    last = x + factor * (right - x + 1) - 1, y + factor * (bottom - y + 1) - 1
+    window = np.array([x, y], np.int32), np.array(last, np.int32)
+    part.header["dataWindow"] = part.header["displayWindow"] = window
+    if "xDensity" in part.header:
+        part.header["xDensity"] *= factor
+    for name, channel in part.channels.items():
+        if name not in tuple("RGBA"):
+            larger = channel.pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+            channel.pixels = np.ascontiguousarray(larger)
 
 
 def matches_pixels(data: Any, samples: Samples) -> bool:

@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ _REPLACE_PIXELS = {
     "exr": exr.replace_pixels,
 }
 _READ_METADATA = {"jpeg": jpeg.read_metadata, "png": png.read_metadata, "tiff": tiff.read_metadata}
+_SIZES_IN_XMP = (b"exif:PixelXDimension", b"tiff:ImageWidth")
 _NEW_FILE = {"png": png.new_file, "tiff": tiff.new_file}
 
 
@@ -100,13 +102,15 @@ def check_alike(pictures: Pictures) -> Header:
     return first
 
 
-def with_samples(path: Path, samples: Samples, target_kind: str) -> bytes:
+def with_samples(path: Path, samples: Samples, target_kind: str, factor: int = 1) -> bytes:
     """Make a picture file with other pixels and the metadata of an existing file.
 
     Args:
         path: The existing file.
         samples: (rows, columns, channels) uint8 or uint16, as in `header.Samples`.
         target_kind: The kind of the new file: png or tiff, or the kind of `path`; not jpeg.
+        factor: The factor from the sides of the existing picture to those of the new one; default:
+            1. The metadata states the new size in pixels and the old physical size.
 
     Returns:
         The new file.
@@ -116,17 +120,19 @@ def with_samples(path: Path, samples: Samples, target_kind: str) -> bytes:
     """
     kind = kind_of(path)
     with open_picture(path) as data:
+        samples = np.ascontiguousarray(samples)
         if kind != target_kind:
-            return _NEW_FILE[target_kind](np.ascontiguousarray(samples), read_metadata(data, kind))
-        return _REPLACE_PIXELS[kind](data, np.ascontiguousarray(samples))
+            return _NEW_FILE[target_kind](samples, _enlarged(read_metadata(data, kind), factor))
+        return _REPLACE_PIXELS[kind](data, samples, factor)
 
 
-def with_jpeg(path: Path, encoded: bytes) -> bytes:
+def with_jpeg(path: Path, encoded: bytes, factor: int = 1) -> bytes:
     """Make a JPEG file with other pixels and the metadata of an existing file.
 
     Args:
         path: The existing file, of any kind.
         encoded: The pixels as a JPEG file.
+        factor: As for `with_samples`; default: 1.
 
     Returns:
         The new file.
@@ -137,8 +143,15 @@ def with_jpeg(path: Path, encoded: bytes) -> bytes:
     kind = kind_of(path)
     with open_picture(path) as data:
         if kind == "jpeg":
-            return jpeg.replace_pixels(data, encoded)
-        return jpeg.new_file(encoded, read_metadata(data, kind))
+            return jpeg.replace_pixels(data, encoded, factor)
+        return jpeg.new_file(encoded, _enlarged(read_metadata(data, kind), factor))
+
+
+def _enlarged(metadata: Metadata, factor: int) -> Metadata:
+    """Return metadata as it is right for a picture with longer sides."""
+    if metadata.exif is None:
+        return metadata
+    return replace(metadata, exif=png.enlarged_exif(metadata.exif, factor))
 
 
 def read_metadata(data: Any, kind: str) -> Metadata:
@@ -157,12 +170,14 @@ def read_metadata(data: Any, kind: str) -> Metadata:
     return _READ_METADATA[kind](data)
 
 
-def metadata_changes(path: Path, target_kind: str) -> list[str]:
-    """Describe what changes in a file apart from its pixels.
+def metadata_changes(path: Path, target_kind: str, factor: int = 1) -> list[str]:
+    """Describe what changes in a file apart from its pixels, and what does not but should.
 
     Args:
         path: The file.
         target_kind: The kind of the new file.
+        factor: The factor from the sides of the picture in the file to those of the new one;
+            default: 1.
 
     Returns:
         Notices for the user, one sentence each.
@@ -182,6 +197,13 @@ def metadata_changes(path: Path, target_kind: str) -> list[str]:
             notices.append(
                 "pictures with restored faces are compressed by Deflate, which is lossless as well"
             )
+        if factor > 1 and kind == target_kind:
+            if kind == "exr" and exr.has_further_channels(data):
+                notices.append(
+                    "channels other than R, G, B and A are enlarged by repeating their values"
+                )
+            if any(data.find(word) >= 0 for word in _SIZES_IN_XMP):
+                notices.append("the XMP data in the pictures still states the size of the source")
         if kind != target_kind:
             if target_kind == "jpeg" and not jpeg.exif_fits(read_metadata(data, kind)):
                 notices.append("vidrestore leaves out Exif data that is too large for a JPEG file")

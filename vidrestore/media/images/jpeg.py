@@ -11,14 +11,17 @@ import av
 
 from vidrestore.imaging.planes import plane
 from vidrestore.media.images.header import Header, Metadata, UnreadableError
-from vidrestore.media.images.png import orientation_in
+from vidrestore.media.images.png import enlarged_exif, orientation_in
 
 _START, _SCAN, _COMMENT, _ADOBE = 0xD8, 0xDA, 0xFE, 0xEE
 _APPLICATION = range(0xE0, 0xF0)
 _FRAMES = (0xC0, 0xC1, 0xC2)
 _ALL_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
-_EXIF, _ICC, _FURTHER = b"Exif\0\0", b"ICC_PROFILE\0", b"MPF\0"
+_JFIF, _EXIF, _ICC, _FURTHER = b"JFIF\0", b"Exif\0\0", b"ICC_PROFILE\0", b"MPF\0"
 _MOST_BYTES = 65533
+_PER_INCH, _PER_CENTIMETER = 1, 2
+LONGEST_SIDE_PX = 65500
+"""The longest side of a picture that the encoders of libavcodec and libjpeg accept."""
 
 
 def read(data: Any) -> Header:
@@ -108,24 +111,38 @@ def encode(image: av.VideoFrame, quantizer: int) -> bytes | None:
     return b"".join(bytes(packet) for given in (full, None) for packet in context.encode(given))
 
 
-def replace_pixels(data: Any, encoded: bytes) -> bytes:
+def replace_pixels(data: Any, encoded: bytes, factor: int = 1) -> bytes:
     """Combine the pixels of one JPEG file with the metadata of another.
 
     Args:
         data: The file with the metadata: application segments and comments.
         encoded: The file with the pixels.
+        factor: The factor from the sides of the picture in `data` to those of the new one, whose
+            physical size is the same; default: 1.
 
     Returns:
         The new file, without further pictures.
     """
     kept = [
-        (marker, content)
+        (marker, _enlarged(marker, content, factor))
         for marker, content in _segments(data)
         if (marker in _APPLICATION or marker == _COMMENT)
         and marker != _ADOBE
         and not (marker == 0xE2 and content.startswith(_FURTHER))
     ]
     return _joined(kept, encoded)
+
+
+def _enlarged(marker: int, content: bytes, factor: int) -> bytes:
+    """Return an application segment as it is right for a picture with longer sides."""
+    if marker == 0xE1 and content.startswith(_EXIF):
+        return _EXIF + enlarged_exif(content[len(_EXIF) :], factor)
+    if marker == 0xE0 and content.startswith(_JFIF) and len(content) >= 12:
+        unit, across, down = struct.unpack(">BHH", content[7:12])
+        if unit in (_PER_INCH, _PER_CENTIMETER):
+            density = (min(factor * n, 0xFFFF) for n in (across, down))
+            return content[:8] + struct.pack(">HH", *density) + content[12:]
+    return content
 
 
 def exif_fits(metadata: Metadata) -> bool:

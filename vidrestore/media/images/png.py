@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vidrestore.media.images import exif as exif_module
 from vidrestore.media.images.header import (
@@ -24,6 +25,9 @@ _log = logging.getLogger("vidrestore")
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS_OF_TYPE = {0: 1, 2: 3, 4: 2, 6: 4}
 _LEVEL = 6
+_PER_METER = 1
+# Rows that are filtered at a time, which limits the memory that a large picture takes.
+_ROWS = 64
 
 
 def read(data: Any) -> Header:
@@ -95,12 +99,14 @@ def read_metadata(data: Any) -> Metadata:
     return Metadata(icc, exif)
 
 
-def replace_pixels(data: Any, samples: Samples) -> bytes:
+def replace_pixels(data: Any, samples: Samples, factor: int = 1) -> bytes:
     """Replace the pixels of a PNG file.
 
     Args:
         data: The file.
-        samples: The new pixels, of the size, channels and bits of the file.
+        samples: The new pixels, of the channels and bits of the file.
+        factor: The factor from the sides of the picture in the file to those of the new one, whose
+            physical size is the same; default: 1.
 
     Returns:
         The new file, not interlaced.
@@ -109,13 +115,45 @@ def replace_pixels(data: Any, samples: Samples) -> bytes:
     is_written = False
     for name, content in _chunks(data):
         if name == b"IHDR":
-            content = content[:12] + b"\0"  # not interlaced
+            size = struct.pack(">II", samples.shape[1], samples.shape[0])
+            content = size + content[8:12] + b"\0"  # not interlaced
+        elif name == b"pHYs":
+            content = _denser(content, factor)
+        elif name == b"eXIf":
+            content = enlarged_exif(content, factor)
         if name != b"IDAT":
             parts.append(_chunk(name, content))
         elif not is_written:
             parts.append(_chunk(b"IDAT", _compressed(samples)))
             is_written = True
     return b"".join(parts)
+
+
+def enlarged_exif(exif: bytes, factor: int) -> bytes:
+    """Change Exif data for a picture whose sides are `factor` times as long.
+
+    Args:
+        exif: The Exif data.
+        factor: The factor of both sides.
+
+    Returns:
+        The Exif data; unchanged where it is damaged or the factor is 1.
+    """
+    if factor == 1:
+        return exif
+    try:
+        return exif_module.enlarged(exif, factor)
+    except ValueError as error:
+        _log.info("damaged Exif data stays as it is: %s", error)
+        return exif
+
+
+def _denser(content: bytes, factor: int) -> bytes:
+    """Return a pHYs chunk with `factor` times as many pixels per meter."""
+    if len(content) != 9 or content[8] != _PER_METER:
+        return content
+    across, down = struct.unpack(">II", content[:8])
+    return struct.pack(">IIB", *(min(factor * n, 2**31 - 1) for n in (across, down)), _PER_METER)
 
 
 def new_file(samples: Samples, metadata: Metadata) -> bytes:
@@ -162,11 +200,24 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 def _compressed(samples: Samples) -> bytes:
     """Compress pixels, each row with the filter whose differences have the least sum (PNG 12.7)."""
+    compressor, before = zlib.compressobj(_LEVEL), samples[:0]
+    parts = []
+    for at in range(0, len(samples), _ROWS):
+        rows = samples[at : at + _ROWS]
+        parts.append(compressor.compress(_filtered(rows, before).data))
+        before = rows[-1:]
+    return b"".join([*parts, compressor.flush()])
+
+
+def _filtered(samples: Samples, before: Samples) -> npt.NDArray[np.uint8]:
+    """Filter some rows; `before` is the row above them, or empty."""
     rows, columns, channels = samples.shape
     step = channels * samples.dtype.itemsize
     plain = np.frombuffer(big_endian_bytes(samples), np.uint8).reshape(rows, columns * step)
     above = np.zeros_like(plain)
     above[1:] = plain[:-1]
+    if len(before):
+        above[0] = np.frombuffer(big_endian_bytes(before), np.uint8)
     left = np.zeros_like(plain)
     left[:, step:] = plain[:, :-step]
     mean = ((left.astype(np.uint16) + above) // 2).astype(np.uint8)
@@ -179,4 +230,4 @@ def _compressed(samples: Samples) -> bytes:
         better = total < least
         least[better] = total[better]
         best[better, 0], best[better, 1:] = number, rest[better]
-    return zlib.compress(best.data, _LEVEL)
+    return best

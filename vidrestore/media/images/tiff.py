@@ -97,12 +97,14 @@ def read_metadata(data: Any) -> Metadata:
     return Metadata(None if icc is None else icc.raw, exif)
 
 
-def replace_pixels(data: Any, samples: Samples) -> bytes:
+def replace_pixels(data: Any, samples: Samples, factor: int = 1) -> bytes:
     """Replace the pixels of a TIFF file.
 
     Args:
         data: The file.
-        samples: The new pixels, of the size, channels and bits of the file.
+        samples: The new pixels, of the channels and bits of the file.
+        factor: The factor from the sides of the picture in the file to those of the new one, whose
+            physical size is the same; default: 1.
 
     Returns:
         The new file, compressed by Deflate unless the old one is not compressed.
@@ -112,6 +114,10 @@ def replace_pixels(data: Any, samples: Samples) -> bytes:
     """
     tags = exif_module.parse(data)
     tags.drop([*_TILES, 288, 289])
+    if factor > 1:
+        tags.enlarge(factor)
+        tags.set(_WIDTH, samples.shape[1])
+        tags.set(_HEIGHT, samples.shape[0])
     compression = _NONE if _compression(tags) == _NONE else _DEFLATE
     predictor = tags.values(_PREDICTOR, (1,))[0] if compression == _DEFLATE else 1
     return _file(tags, samples, compression, predictor)

@@ -16,10 +16,19 @@ import numpy as np
 import torch
 
 from vidrestore.imaging import color, transfer
-from vidrestore.imaging.frame import FloatArray, Frame, Layer, LayerRange, VideoInfo
+from vidrestore.imaging.frame import (
+    FloatArray,
+    Frame,
+    Layer,
+    LayerRange,
+    Pasted,
+    PastedFace,
+    VideoInfo,
+)
 from vidrestore.imaging.geometry import Rect
 from vidrestore.imaging.planes import layout, plane
 from vidrestore.media.codecs import Encoding
+from vidrestore.media.fields import FieldMarker
 
 # ISO/IEC 23091-2.
 _NARROW, _FULL = 1, 2
@@ -34,51 +43,44 @@ _SLACK = 0.75
 _MARGIN = 2
 
 
-class Pasted:
-    """Collects the faces that are pasted into one frame."""
+def with_layers(frames: Iterator[Frame], info: VideoInfo, holds: LayerRange) -> Iterator[Frame]:
+    """Give every frame with pasted faces the layer that leads from the frame before to it.
 
-    def __init__(self, image: av.VideoFrame, info: VideoInfo, holds: LayerRange) -> None:
-        """Copy a frame before any face is pasted into it.
+    The matte is the weight of the faces. It is higher where that weight is too small for any fill
+    that the files can hold, as where chroma reaches beyond the face. The fill is the pasted faces,
+    shifted until the layer gives the output: exactly where the matte is 1, and to a code value
+    where it is small. Colors that the files cannot hold are clipped in the frames, too.
 
-        Args:
-            image: The frame.
-            info: The properties of the frame.
-            holds: The values that the files of the layer can hold.
-        """
-        self._before, self._info, self._holds = _copy_of(image), info, holds
-        self._parts: list[tuple[Rect, torch.Tensor, torch.Tensor]] = []
+    Args:
+        frames: The frames of the output, in order.
+        info: The properties of the frames.
+        holds: The values that the files of the layer can hold.
 
-    def add(self, rect: Rect, rgb: torch.Tensor, weight: torch.Tensor) -> None:
-        """Add a face over the faces that were added before.
+    Yields:
+        The frames with their layers; a frame without pasted faces as it is.
+    """
+    for frame in frames:
+        if frame.pasted is None:
+            yield frame
+        else:
+            layer = _Composition(frame.image, frame.pasted, info, holds).layer()
+            yield replace(frame, pasted=None, layer=layer)
 
-        Args:
-            rect: The rectangle of the face in pixels of the frame.
-            rgb: (3, h, w) display values in [0, 1].
-            weight: (1, h, w) in [0, 1]: how much of the face is used.
-        """
-        self._parts.append((rect, rgb, weight))
 
-    def with_layer(self, frame: Frame) -> Frame:
-        """Return a frame with the layer that leads from the frame before pasting to it.
+class _Composition:
+    """The pasting of faces into one frame."""
 
-        The matte is the weight of the faces. It is higher where that weight is too small for any
-        fill that the files can hold, as where chroma reaches beyond the face. The fill is the
-        pasted faces, shifted until the layer gives the output: exactly where the matte is 1, and to
-        a code value where it is small. Colors that the files cannot hold are clipped in the frames,
-        too.
+    def __init__(
+        self, image: av.VideoFrame, pasted: Pasted, info: VideoInfo, holds: LayerRange
+    ) -> None:
+        self._image, self._pasted, self._info, self._holds = image, pasted, info, holds
 
-        Args:
-            frame: The frame, into which the faces were pasted.
-
-        Returns:
-            The frame with its layer; `frame` itself where no face was added.
-        """
-        if not self._parts:
-            return frame
-        image, steps, rect = frame.image, self._holds.matte_steps, self._rect()
-        was, now = (self._clipped_rgb(each, rect) for each in (self._before, image))
+    def layer(self) -> Layer:
+        """Return the layer that leads from the frame before pasting to the frame."""
+        steps, rect = self._holds.matte_steps, self._rect()
+        was, now = (self._clipped_rgb(each, rect) for each in (self._pasted.before, self._image))
         fill, weight = self._merged_faces(rect, was)
-        code = 1 / (2 ** layout(image).bits - 1)
+        code = 1 / (2 ** layout(self._image).bits - 1)
         need = now - was
         least = self._least_matte(was, _beyond(need, _SLACK * code))
         matte = np.round(weight * steps)
@@ -86,8 +88,7 @@ class Pasted:
         lacking = need - (fill - was) * matte
         lacking = _beyond(lacking, _SLACK * code * (1 - matte))
         fill = np.where(matte > 0, fill + lacking / np.maximum(matte, 1 / steps), 0)
-        layer = Layer((rect.x0, rect.y0), fill.astype(np.float32), matte.astype(np.float32))
-        return replace(frame, layer=layer)
+        return Layer((rect.x0, rect.y0), fill.astype(np.float32), matte.astype(np.float32))
 
     def _clipped_rgb(self, image: av.VideoFrame, rect: Rect) -> FloatArray:
         """Return (3, h, w) R'G'B' of a rectangle, clipped to what the files can hold."""
@@ -102,8 +103,8 @@ class Pasted:
 
     def _rect(self) -> Rect:
         """Return the rectangle around all faces, with a margin for chroma."""
-        x, y = (_MARGIN * step for step in layout(self._before).grid)
-        rects = [rect for rect, _, _ in self._parts]
+        x, y = (_MARGIN * step for step in layout(self._image).grid)
+        rects = [_rect_of(face) for face in self._pasted.faces]
         return Rect(
             max(0, min(rect.x0 for rect in rects) - x),
             max(0, min(rect.y0 for rect in rects) - y),
@@ -114,27 +115,26 @@ class Pasted:
     def _merged_faces(self, rect: Rect, was: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return (3, h, w) R'G'B' and (h, w) weight of all faces; R'G'B' of the frame elsewhere."""
         color_sum, weight_sum = np.zeros_like(was), np.zeros(was.shape[1:], np.float32)
-        for part, rgb, weight in self._parts:
+        for face in self._pasted.faces:
+            part = _rect_of(face)
             at = np.s_[part.y0 - rect.y0 : part.y1 - rect.y0, part.x0 - rect.x0 : part.x1 - rect.x0]
-            over = weight[0].numpy()
-            own = transfer.from_display(rgb, self._info).float().numpy()
-            color_sum[:, *at] += (own - color_sum[:, *at]) * over
-            weight_sum[at] += (1 - weight_sum[at]) * over
+            own = transfer.from_display(torch.from_numpy(face.rgb), self._info).float().numpy()
+            color_sum[:, *at] += (own - color_sum[:, *at]) * face.weight
+            weight_sum[at] += (1 - weight_sum[at]) * face.weight
         seen = weight_sum > 0
         fill = np.where(seen, color_sum / np.where(seen, weight_sum, 1), was)
         return fill.astype(np.float32), weight_sum
 
 
+def _rect_of(face: PastedFace) -> Rect:
+    """Return the rectangle of a face in pixels of the frame."""
+    (x, y), (height, width) = face.corner_px, face.weight.shape
+    return Rect(x, y, x + width, y + height)
+
+
 def _beyond(values: FloatArray, slack: FloatArray | float) -> FloatArray:
     """Reduce the magnitude of each value by `slack`, down to 0."""
     return np.asarray(np.sign(values) * np.maximum(np.abs(values) - slack, 0), np.float32)
-
-
-def _copy_of(image: av.VideoFrame) -> av.VideoFrame:
-    copy = av.VideoFrame(image.width, image.height, image.format.name)
-    for index in range(len(image.planes)):
-        plane(copy, index)[...] = plane(image, index)
-    return copy
 
 
 def picture_of(rgb: FloatArray, corner: tuple[int, int], info: VideoInfo) -> av.VideoFrame:
@@ -208,6 +208,7 @@ def layer_writer(
     streams = [_coded(info, encoding) for encoding in files.encodings]
     # Only the conversion of R'G'B' to samples matters here, and not the light that it stands for.
     plain = [replace(each, transfer="sdr", primaries="bt709") for each in streams]
+    markers = [FieldMarker(info.field_order) for _ in streams]
     nothing = Layer((0, 0), np.zeros((3, 1, 1), np.float32), np.zeros((1, 1), np.float32))
     with (
         open_writer(files.fill, streams[0], files.encodings[0]) as fills,
@@ -217,11 +218,14 @@ def layer_writer(
         def write(frame: Frame) -> None:
             layer = frame.layer or nothing
             gray = np.repeat(layer.matte[None], 3, axis=0)
-            for writer, picture, how in ((fills, layer.fill, plain[0]), (mattes, gray, plain[1])):
+            for writer, picture, how, mark in (
+                (fills, layer.fill, plain[0], markers[0]),
+                (mattes, gray, plain[1], markers[1]),
+            ):
                 image = picture_of(
                     picture.clip(files.holds.least, files.holds.most), layer.corner_px, how
                 )
-                writer.write(replace(frame, image=image))
+                writer.write(replace(frame, image=mark(image), layer=None))
 
         yield write
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,10 @@ from vidrestore.analysis.tracks import Track
 from vidrestore.common.settings import Grain, Paste
 from vidrestore.imaging import color, transfer
 from vidrestore.imaging.device_copies import to_host
-from vidrestore.imaging.frame import FloatArray, Frame, LayerRange, VideoInfo
+from vidrestore.imaging.frame import FloatArray, Frame, Pasted, PastedFace, VideoInfo
 from vidrestore.imaging.geometry import GRID_PX, Matrix, Rect, crop_side_px, shifted
 from vidrestore.imaging.optical_flow import uses_opencv
-from vidrestore.imaging.planes import add, chroma_rect, layout, samples
+from vidrestore.imaging.planes import add, chroma_rect, copy_of, layout, samples
 from vidrestore.imaging.resample import resample, source_window
 from vidrestore.models import face_parser
 from vidrestore.models.face_parser import Parser
@@ -48,7 +48,6 @@ from vidrestore.restoration.compositing.appearance import (
     place_of,
     scaled,
 )
-from vidrestore.restoration.compositing.layers import Pasted
 from vidrestore.restoration.compositing.masks import intersection, mask_rect
 from vidrestore.restoration.faces import Face, FaceFrame, unit_of
 from vidrestore.restoration.statistics import RestorationStats
@@ -74,7 +73,7 @@ def paste(
     *,
     parser: Parser | None = None,
     tracks: Sequence[Track] = (),
-    layer: LayerRange | None = None,
+    keep_pasted: bool = False,
     single_fields: bool = False,
 ) -> Iterator[Frame]:
     """Change the samples under the masks of restored faces, and no other sample.
@@ -99,8 +98,7 @@ def paste(
             finds the regions of `how`. Default: none.
         tracks: The tracks of the faces, and of other faces that may be in front of them; default:
             none.
-        layer: The values that the files of a layer can hold, where the frames get layers; default:
-            no layers.
+        keep_pasted: Whether each frame gets what was pasted into it (`Frame.pasted`); default: no.
         single_fields: Whether each frame shows one field, and other lines that were made from it
             and the fields around; default: no.
 
@@ -116,10 +114,14 @@ def paste(
             stage.measure(last, frame)
         if (at := last - reach) >= 0 and held:
             done = held.popleft()
-            layered = Pasted(done.frame.image, info, layer) if layer and done.faces else None
-            pasted = stage.paste(at, done, layered)
+            before = copy_of(done.frame.image) if keep_pasted and done.faces else None
+            faces: list[PastedFace] | None = None if before is None else []
+            pasted = stage.paste(at, done, faces)
             stats.faces += pasted if stats.counts(done.frame.index) else 0
-            yield layered.with_layer(done.frame) if layered else done.frame
+            if before is not None and faces:
+                yield replace(done.frame, pasted=Pasted(before, tuple(faces)))
+            else:
+                yield done.frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,7 +225,7 @@ class _Stage:
             place, appearance, geometry.side_px if geometry else crop_side_px(place.unit)
         )
 
-    def paste(self, at: int, frame: FaceFrame, pasted: Pasted | None) -> int:
+    def paste(self, at: int, frame: FaceFrame, pasted: list[PastedFace] | None) -> int:
         """Paste the faces, add each to `pasted`, and return how many of them lie in the frame."""
         measured = self._measurements[at]
         faces = sorted(
@@ -240,8 +242,8 @@ class _Stage:
         self._noises.pop(at - 1, None)
         return count
 
-    def _paste(self, at: int, face: Face, frame: Frame, pasted: Pasted | None) -> bool:
-        """Paste one face, and return whether it lies in the frame."""
+    def _paste(self, at: int, face: Face, frame: Frame, pasted: list[PastedFace] | None) -> bool:
+        """Paste one face, add it to `pasted`, and return whether it lies in the frame."""
         assert face.restored is not None
         measured, window = self._measurements[at][face.track_id], self._window(at, face.track_id)
         grid = layout(frame.image).grid
@@ -268,7 +270,7 @@ class _Stage:
             noise = self._noise(at, face.track_id) or noise_of(frame, measured.place, self._info)
         restored, share = torch.from_numpy(rgb), torch.from_numpy(weight[None])
         if pasted is not None:
-            pasted.add(rect, restored, share)
+            pasted.append(PastedFace((rect.x0, rect.y0), rgb, weight))
         color.blend_rgb(image, rect, restored, share, self._info)
         if self._grain > 0:
             seed = (frame.pts, face.track_id)
