@@ -21,14 +21,27 @@ export class Announcer {
     setText(this.#node, sentence);
   }
 
+  /** Say what is news in the state of the page. */
+  followAll({ videos, restorations, weights }) {
+    for (const video of videos) {
+      const { id, name, analysis, found, moment, proxy } = video;
+      this.follow(`analysis ${id}`, name, analysis && { ...analysis, text: found?.sentence ?? analysis.text });
+      this.follow(`moment ${id}`, "The moment", moment && { ...moment, text: moment.text || "The moment can be seen." });
+      this.follow(`proxy ${id}`, name, proxy);
+    }
+    for (const each of restorations) this.follow(`restoration ${each.id}`, each.name, each);
+    for (const weight of weights) this.follow(`weight ${weight.id}`, weight.title, weight.job);
+  }
+
   /**
    * Say how a job goes, if that is news.
    *
    * @param {string} key What identifies the job.
    * @param {string} name What it works on.
-   * @param {object} job Its state, text and share.
+   * @param {object|null} job Its state, text and share.
    */
   follow(key, name, job) {
+    if (!job) return;
     const quarter = Math.floor((job.share ?? 0) * 4);
     const news = `${job.state} ${job.state === "running" ? quarter : ""}`;
     const before = this.#said.get(key);

@@ -112,6 +112,18 @@ export function keepRows(parent, items, keyOf, build) {
   keptRows.set(parent, rows);
 }
 
+/**
+ * Keep the height of an element while its content is on its way, so that nothing below it moves.
+ *
+ * @param {HTMLElement} node The element.
+ * @param {boolean} isKept Whether the height is kept.
+ */
+export function keepHeight(node, isKept) {
+  const isKeptNow = node.style.minHeight !== "";
+  if (isKept && !isKeptNow) node.style.minHeight = `${node.offsetHeight}px`;
+  else if (!isKept && isKeptNow) node.style.minHeight = "";
+}
+
 let idsGiven = 0;
 
 /** Return an id that no other element has. */

@@ -18,15 +18,15 @@ const GONE = "The program that serves this page has ended. Start vidrestore ui a
 const EDGE_PX = 16;
 const WELCOME = "Clear faces in your videos";
 
-function showFrame(store) {
-  const { state, trouble, video } = store;
+function showFrame(store, player) {
+  const { state, trouble } = store;
   const banner = document.getElementById("trouble");
   show(banner, trouble !== null);
   setText(banner, trouble === "gone" ? GONE : trouble);
   if (!state) return;
   keepRows(document.getElementById("notices"), state.notices ?? [], (notice) => notice, (notice) => ({ node: make("p", { text: notice }), update: () => {} }));
-  const isEmpty = video === null && store.opened === null;
-  document.body.dataset.view = isEmpty ? "empty" : video ? "video" : "result";
+  const isEmpty = player.subject === null;
+  document.body.dataset.view = isEmpty ? "empty" : player.subject.video ? "video" : "result";
   const title = document.getElementById("choose-title");
   setText(title, isEmpty ? WELCOME : "Videos");
   title.classList.toggle("panel-title", !isEmpty);
@@ -52,16 +52,17 @@ function followLook() {
 
 const store = new Store();
 const announcer = new Announcer(document.getElementById("announcer"));
-store.addEventListener("change", () => showFrame(store));
 const player = new Player(store);
+store.addEventListener("change", () => showFrame(store, player));
+store.addEventListener("change", () => store.state && announcer.followAll(store.state));
 new Timeline(store, player);
 new Moment(store, player);
-new Videos(store, announcer);
+new Videos(store);
 new Profiles(store);
 new People(store);
 new Options(store);
 new StartBar(store, announcer);
-new Queue(store, player, announcer);
+new Queue(store, player);
 new Space(store);
 followLook();
 store.start();

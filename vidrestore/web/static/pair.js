@@ -222,9 +222,10 @@ export class Pair extends EventTarget {
   async #step(direction) {
     const { lead } = this;
     const begin = await this.#shown(lead.currentTime);
-    // A quarter of a frame beyond the border lies inside the next one, also where the rate varies.
+    // The first try finds frames of half the length: a result may have a frame for each field. The second lies a
+    // quarter of a frame beyond the border, so inside the next frame, also where the rate varies.
     for (let tried = 1; tried <= STEPS_TRIED; tried += 1) {
-      const frames = direction > 0 ? 1.25 + (tried - 1) / 2 : -0.25 - (tried - 1) / 2;
+      const frames = direction > 0 ? 0.625 * tried : -0.25 - (tried - 1) / 2;
       const wanted = begin + frames * this.#frame;
       if (wanted < 0 || wanted > lead.duration) break;
       const time = await this.#shown(wanted);

@@ -1,7 +1,7 @@
 // The people of the video: who is restored, and what they are called.
 
 import { post } from "./api.js";
-import { keepRows, make, setAttribute, setText, setValue, show } from "./dom.js";
+import { keepHeight, keepRows, make, setAttribute, setText, setValue, show } from "./dom.js";
 import { facesOf } from "./estimate.js";
 import { Problem } from "./problems.js";
 import { colorOf } from "./timeline.js";
@@ -50,6 +50,7 @@ export class People {
     show(document.getElementById("people-which"), people.length > 1);
     document.getElementById("people-all").disabled = chosen === null;
     document.getElementById("people-none").disabled = chosen?.length === 0;
+    keepHeight(this.cards, isBusy && !found);
     keepRows(this.cards, people, (person) => `${video.id} ${person.id}`, (person) => this.#card(person));
   }
 

@@ -108,14 +108,15 @@ export class Player extends EventTarget {
   update() {
     const subject = this.#choose();
     const isOther = subject?.key !== this.#subject?.key;
+    const isOtherSource = subject?.before?.url !== this.#subject?.before?.url;
     this.#subject = subject;
     if (!subject) {
       this.screens.before.show(null);
       this.screens.after.show(null);
       return;
     }
+    if (isOtherSource) this.pair.pause();
     if (isOther) {
-      this.pair.pause();
       this.#setModeQuietly(this.#wanted ?? (subject.after ? "wipe" : "before"));
       this.#wanted = null;
     }

@@ -15,12 +15,10 @@ export class Queue {
   /**
    * @param {Store} store The state of the page.
    * @param {Player} player Shows results.
-   * @param {Announcer} announcer Says what happens.
    */
-  constructor(store, player, announcer) {
+  constructor(store, player) {
     this.store = store;
     this.player = player;
-    this.announcer = announcer;
     this.list = document.getElementById("restorations");
     store.addEventListener("change", () => this.update());
   }
@@ -32,7 +30,6 @@ export class Queue {
     show(document.getElementById("queue"), state.restorations.length > 0 || state.videos.length > 0);
     show(document.getElementById("no-restorations"), state.restorations.length === 0);
     keepRows(this.list, state.restorations, (each) => each.id, (each) => this.#row(each));
-    for (const each of state.restorations) this.announcer.follow(`restoration ${each.id}`, each.name, each);
   }
 
   #row(first) {

@@ -1,6 +1,6 @@
 // The timeline: a bar for each person, cuts, the part to be restored, and the place that is shown.
 
-import { keepRows, make, setAttribute, setText, setValue, show } from "./dom.js";
+import { keepHeight, keepRows, make, setAttribute, setText, setValue, show } from "./dom.js";
 import { Handle } from "./handle.js";
 import { Problem } from "./problems.js";
 import { clockText, counted, personName, readTime, timeText } from "./words.js";
@@ -178,6 +178,7 @@ export class Timeline {
 
   #drawLanes({ video, found }) {
     const people = found?.people ?? [];
+    keepHeight(document.getElementById("lanes"), !found && video?.analysis?.state !== "failed");
     const chosen = video ? this.store.choices(video) : { people: null, least_eye_px: 0 };
     const isChosen = (person) => (chosen.people?.includes(person.id) ?? true) && person.eye_px >= chosen.least_eye_px;
     const key = (person) => `${video.id} ${person.id}`;

@@ -13,13 +13,9 @@ export class Videos {
   #isAwaited = false;
   #dragged = 0;
 
-  /**
-   * @param {Store} store The state of the page.
-   * @param {Announcer} announcer Says what happens.
-   */
-  constructor(store, announcer) {
+  /** @param {Store} store The state of the page. */
+  constructor(store) {
     this.store = store;
-    this.announcer = announcer;
     const at = (id) => document.getElementById(id);
     this.list = at("videos");
     this.problem = new Problem();
@@ -80,7 +76,6 @@ export class Videos {
     show(document.getElementById("choose-here"), state.is_local);
     show(this.list, state.videos.length > 0);
     keepRows(this.list, state.videos, (video) => video.id, (video) => this.#row(video));
-    for (const video of state.videos) if (video.analysis) this.announcer.follow(`analysis ${video.id}`, video.name, { ...video.analysis, text: video.found?.sentence ?? video.analysis.text });
     document.title = selected ? `${selected.name} · vidrestore` : "vidrestore";
   }
 
