@@ -48,7 +48,9 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
-    for name in ("VIDRESTORE_WEIGHTS", "VIDRESTORE_FFMPEG", "MODELSCOPE_CACHE"):
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    for name in ("XDG_VIDEOS_DIR", "VIDRESTORE_WEIGHTS", "VIDRESTORE_FFMPEG", "MODELSCOPE_CACHE"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -131,6 +131,25 @@ def test_an_open_tab_comes_back_with_the_next_page(tmp_path):
         assert urlsplit(page.entry).port != urlsplit(token).port
 
 
+def test_two_browsers_of_the_user_show_the_same(tmp_path):
+    """And two tabs, which have one cookie."""
+    with served(tmp_path) as page:
+        one, other = Client(page).log_in(), Client(page).log_in()
+        assert one.cookie != other.cookie
+        video = one.opened()
+        other.analyzed(video)
+        other.post(f"/api/videos/{video}/choices", {"strength": 0.5})
+        version = one.state()["version"]
+        assert one.video(video)["choices"]["strength"] == 0.5
+        one.post(f"/api/videos/{video}/names", {"person": 1, "name": "Anna"})
+        shown = other.ask(f"/api/state?since={version}")
+        assert shown.status == 200
+        assert shown.fields["videos"][0]["names"] == {"1": "Anna"}
+        assert one.delete(f"/api/videos/{video}").status == 200
+        assert other.delete(f"/api/videos/{video}").status == 404
+        assert other.state()["videos"] == []
+
+
 def steer(page: Served, name: str, text: str = "") -> Path:
     path = page.steering / name
     path.write_text(text)
