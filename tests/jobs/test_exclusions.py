@@ -65,6 +65,7 @@ NAMES = {
     "woven fields": "`--deinterlace keep`",
     "deinterlaced frames": "`--deinterlace bob`, `frame`, `film`",
     "--start or --end": "`--start`, `--end`",
+    "--workers or --cluster": "`--workers`, `--cluster`",
 }
 
 
