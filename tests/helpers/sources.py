@@ -304,12 +304,12 @@ def cut_mp4(path: Path) -> None:
 def pgs_mkv(path: Path) -> None:
     """With the subtitles of a Blu-ray disc, which are pictures."""
     pgs = path.with_name("subtitles.sup")
-    pgs.write_bytes(_pgs(0.08, visible=True) + _pgs(0.24, visible=False))
+    pgs.write_bytes(pgs(0.08, visible=True) + pgs(0.24, visible=False))
     ffmpeg(picture(), "-i", pgs, "-map 0 -map 1", _H264, "-c:s copy -metadata:s:s:0 language=eng",
            path)  # fmt: skip
 
 
-def _pgs(seconds: float, *, visible: bool) -> bytes:
+def pgs(seconds: float, *, visible: bool) -> bytes:
     """One display set: a grey square of 8 x 8 pixels on a picture of 96 x 64, or nothing."""
     shown = struct.pack(">HBBHH", 0, 0, 0, 8, 8) if visible else b""
     size_and_rows = struct.pack(">HH", 8, 8) + (b"\x01" * 8 + b"\x00\x00") * 8
