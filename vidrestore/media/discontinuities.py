@@ -230,7 +230,7 @@ class _Reader:
         # sorted list. It mixes the times before and after a jump, and may take presentation times
         # as they are.
         is_coarse = abs(pts - dts) > self._apart
-        is_doubtful = is_coarse or (self._is_reordered and pts == dts)
+        is_doubtful = is_coarse or (self._is_reordered and pts == dts and not packet.is_keyframe)
         time = pts if is_coarse else dts
         # Where the file does not state when a frame is shown on which others depend, it is shown
         # after the last of these.

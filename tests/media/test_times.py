@@ -1,0 +1,447 @@
+"""The times of frames, sound and subtitles where a file does not state them plainly."""
+
+from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import pytest
+from helpers import sources
+from helpers.events import messages
+from helpers.media import Unchanged, analysis_of_file, frame_times
+from helpers.recordings import (
+    H264,
+    MPEG2,
+    frames_shown,
+    join,
+    pack_b_frames,
+    packets,
+    record,
+    spread,
+    with_moved_times,
+    with_pulldown,
+    without_decoding_times,
+    without_times,
+)
+from helpers.sources import ffmpeg, picture, tone
+
+from vidrestore.analysis import storage
+from vidrestore.analysis.pipeline import analyze_video
+from vidrestore.api import restore_video
+from vidrestore.common.errors import InputError
+from vidrestore.common.events import Event
+from vidrestore.common.profiles import load_settings
+from vidrestore.jobs.summary import Summary
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode
+from vidrestore.media.discontinuities import read_time_line
+from vidrestore.media.probe import probe
+from vidrestore.media.timeline import NOTHING_TO_REPAIR
+
+# Matroska keeps times to the millisecond, of each stream by itself.
+TOLERANCE = Fraction(2, 1000)
+HAAR = load_settings(options={"detect.detector": "haar", "detect.remember": False})
+LOSSLESS = load_settings(options={"encode.codec": "ffv1", "encode.check": False})
+VIDEO, SOUND = 0x100, 0x101
+
+
+def restored(source: Path, target: Path, span: TimeRange | None = None) -> Summary:
+    settings = LOSSLESS if target.suffix == ".mkv" else load_settings()
+    return restore_video(source, target, settings, restorer=Unchanged(), span=span,
+                         analysis=analysis_of_file(source, span=span))  # fmt: skip
+
+
+def seconds_of_frames(path: Path, damage: DecodeErrors | None = None) -> list[Fraction]:
+    clock = probe(path).info.time_base
+    return [frame.pts * clock for frame in decode(path, damage or DecodeErrors())]
+
+
+# Formats without presentation times.
+WITHOUT_TIMES = {
+    "h264.avi": "-c:v libx264 -preset ultrafast -bf 3",
+    "mpeg4.avi": "-c:v mpeg4 -bf 2 -vtag XVID",
+    "xvid.avi": "-c:v libxvid -bf 2",
+    "mpeg2.avi": "-c:v mpeg2video -bf 2",
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_TIMES)
+def test_frames_of_avi_have_the_times_at_which_ffmpeg_shows_them(tmp_path, name):
+    source, damage = tmp_path / name, DecodeErrors()
+    ffmpeg(picture(frames=40), tone(1.6), WITHOUT_TIMES[name], "-c:a libmp3lame", source)
+    assert seconds_of_frames(source, damage) == [time for time, _ in frames_shown(source)]
+    assert not damage.found
+
+
+def test_packed_b_frames_have_the_times_at_which_ffmpeg_shows_them(tmp_path):
+    plain, damage = tmp_path / "plain.avi", DecodeErrors()
+    ffmpeg(picture(frames=40), "-c:v mpeg4 -bf 1 -g 12", plain)
+    source = pack_b_frames(plain, tmp_path / "packed.avi")
+    times = seconds_of_frames(source, damage)
+    assert times == [time for time, _ in frames_shown(source)]
+    assert len(times) == 40
+    assert not damage.found
+
+
+def test_decoding_times_count_where_an_mp4_has_them_for_both(tmp_path):
+    """A muxer that took them for presentation times made such files of AVI."""
+    good, source = tmp_path / "good.mp4", tmp_path / "bad.mp4"
+    ffmpeg(picture(frames=40), H264, good)
+    with av.open(str(good)) as reader, av.open(str(source), "w") as writer:
+        stream = reader.streams.video[0]
+        copy = writer.add_stream_from_template(stream)
+        for number, packet in enumerate(p for p in reader.demux(stream) if p.size):
+            packet.pts = packet.dts = number * packet.duration
+            packet.stream = copy
+            writer.mux(packet)
+    shown = [time for time, _ in frames_shown(source)]
+    times = seconds_of_frames(source)
+    assert len(times) == len(shown) == 40
+    # ffmpeg gives the frames at the end, after the last packet, equal times.
+    assert times[1:38] == shown[1:38]
+    assert [b - a for a, b in pairwise(times[1:])] == [Fraction(1, 25)] * 38
+
+
+@pytest.mark.parametrize("suffix", [".m2v", ".vob"])
+def test_durations_add_up_where_there_are_no_times(tmp_path, suffix):
+    """Film on a DVD: frames of three and two fields."""
+    plain, film = tmp_path / "plain.m2v", tmp_path / "film.m2v"
+    ffmpeg("-f lavfi -i testsrc2=size=64x48:rate=30000/1001,trim=end_frame=40",
+           "-c:v mpeg2video -bf 0 -g 12 -f mpeg2video", plain)  # fmt: skip
+    film.write_bytes(with_pulldown(plain.read_bytes()))
+    source = film
+    if suffix == ".vob":
+        source = tmp_path / "film.vob"
+        ffmpeg("-i", film, tone(1.5), "-map 0 -map 1 -c:v copy -c:a mp2 -f vob", source)
+        source.write_bytes(without_times(source.read_bytes()))
+    damage = DecodeErrors()
+    times = seconds_of_frames(source, damage)
+    assert times == [time for time, _ in frames_shown(source)]
+    steps = {round(float(b - a), 3) for a, b in pairwise(times)}
+    assert steps == {0.033, 0.05}
+    assert damage.repaired_times == 40
+
+
+def test_sound_without_times_stays_beside_the_picture(tmp_path):
+    source, target = record(tmp_path / "a.vob", 0, 50), tmp_path / "out.mkv"
+    source.write_bytes(without_times(source.read_bytes()))
+    summary = restored(source, target)
+    assert summary.frames == 50
+    times = [time for time, _ in packets(target, 1)]
+    assert abs(times[0]) < Fraction(1, 10)
+    assert abs(times[-1] - 2) < Fraction(1, 10)
+
+
+def joined(tmp_path: Path, suffix: str, *parts: dict) -> tuple[list[Path], Path]:
+    made = [
+        record(tmp_path / f"{number}{suffix}", number, **options)
+        for number, options in enumerate(parts)
+    ]
+    return made, join(tmp_path / f"joined{suffix}", made)
+
+
+# What stands at 0 s begins at 1.4 s in a transport stream.
+EACH_SECOND = [{"frames": 25 + i} for i in range(4)]
+BACK_BY_HOURS = [{"offset": offset} for offset in (36000, 5, 80000, 20000)]
+ONE_WITHOUT_SOUND = [{}, {"has_sound": False}, {}]
+OF_UNEQUAL_LENGTH = [
+    {"offset": 10, "sound_seconds": 2}, {"frames": 40, "offset": 3, "sound_seconds": 0.7},
+    {"frames": 30, "sound_late": 0.7},
+]  # fmt: skip
+OVERLAPPING = [{"offset": offset} for offset in (10, 10.5, 11.4, 12.2)]
+KINDS = {
+    "each second": EACH_SECOND,
+    "back by hours": BACK_BY_HOURS,
+    "one without sound": ONE_WITHOUT_SOUND,
+    "of unequal length": OF_UNEQUAL_LENGTH,
+    "overlapping": OVERLAPPING,
+}
+CASES = [(".ts", kind) for kind in KINDS] + [
+    (".mpg", "each second"), (".vob", "of unequal length"), (".vob", "back by hours"),
+    (".flv", "each second"), (".flv", "overlapping"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("suffix", "kind"), CASES)
+def test_sound_and_picture_of_joined_recordings_stay_together(tmp_path, suffix, kind):
+    parts, source = joined(tmp_path, suffix, *KINDS[kind])
+    summary = restored(source, tmp_path / "out.mkv")
+    shifts = spread(parts, tmp_path / "out.mkv")
+    assert all(most - least <= TOLERANCE for least, most in shifts), shifts
+    times = frame_times(tmp_path / "out.mkv")
+    assert times == sorted(set(times))
+    assert times[-1] - times[0] < 9
+    # Each part begins where all before it have ended, and the notice says when.
+    joins = read_time_line(source).joins_seconds
+    assert len(joins) == len(parts) - 1
+    (said,) = [warning for warning in summary.warnings if "begin anew" in warning]
+    assert all(f"{seconds:.3f}" in said for seconds in joins)
+    assert not any("repaired" in warning for warning in summary.warnings)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_the_sound_of_joined_recordings_fits_in_any_container(tmp_path, suffix):
+    parts, source = joined(tmp_path, ".ts", {"offset": 50}, {"offset": 7}, {})
+    restored(source, tmp_path / f"out{suffix}")
+    times, heard = frame_times(tmp_path / f"out{suffix}"), packets(tmp_path / f"out{suffix}", 1)
+    for number, part in enumerate(parts):
+        before = [time for time, _ in packets(part, 1)]
+        after = [time for time, _ in heard[: len(before)]]
+        del heard[: len(before)]
+        moved = times[25 * number] - frame_times(part)[0]
+        off = [b - a - moved for a, b in zip(before, after, strict=True)]
+        assert max(map(abs, off)) <= TOLERANCE
+    assert not heard
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".vob"])
+def test_a_clock_that_begins_anew_is_no_join(tmp_path, suffix):
+    """libavformat lets times before those of the beginning go on, which here ends in the part."""
+    parts, source = joined(tmp_path, suffix, {"offset": 100}, {"offset": 38, "frames": 100})
+    summary = restored(source, tmp_path / "out.mkv")
+    shifts = spread(parts, tmp_path / "out.mkv")
+    assert all(most - least <= TOLERANCE for least, most in shifts), shifts
+    assert len(read_time_line(source).joins_seconds) == 1
+    assert summary.frames == 125
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mpg", ".vob", ".flv"])
+def test_a_gap_in_all_streams_is_kept_and_announced(tmp_path, suffix):
+    parts, source = joined(
+        tmp_path, suffix, {"offset": 10}, {"offset": 15}, {"offset": 50}
+    )  # fmt: skip
+    summary = restored(source, tmp_path / "out.mkv")
+    shifts = spread(parts, tmp_path / "out.mkv")
+    assert all(abs(time) <= TOLERANCE for shift in shifts for time in shift), shifts
+    (said,) = [warning for warning in summary.warnings if "jump forward" in warning]
+    assert "34 s at 0:00:06.0" in said or "33 s at 0:00:06.0" in said
+    assert "keeps the gap" in said
+
+
+def test_another_recording_hours_later_follows_without_a_gap(tmp_path):
+    parts, source = joined(tmp_path, ".ts", {"offset": 10}, {"offset": 20_000})
+    restored(source, tmp_path / "out.mkv")
+    shifts = spread(parts, tmp_path / "out.mkv")
+    assert all(most - least <= TOLERANCE for least, most in shifts), shifts
+    assert frame_times(tmp_path / "out.mkv")[-1] < 15
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm"])
+def test_matroska_files_that_were_appended_are_read_as_one(tmp_path, suffix):
+    parts, source = joined(tmp_path, suffix, {}, {"frames": 30})
+    restored(source, tmp_path / "out.mkv")
+    shifts = spread(parts, tmp_path / "out.mkv")
+    assert all(most - least <= TOLERANCE for least, most in shifts), shifts
+
+
+def test_an_appended_file_that_cannot_be_read_is_announced(tmp_path):
+    parts = [record(tmp_path / f"{i}.flv", i) for i in range(2)]
+    source = tmp_path / "joined.flv"
+    source.write_bytes(b"".join(part.read_bytes() for part in parts))
+    (said,) = probe(source).time_line.notes
+    assert f"last {parts[1].stat().st_size:,} bytes" in said
+
+
+@pytest.mark.parametrize("has_sound", [True, False])
+def test_joined_streams_without_decoding_times(tmp_path, has_sound):
+    video = "-c:v libx264 -preset medium -bf 4 -x264-params b-pyramid=normal:ref=4 -g 25"
+    parts, source = joined(
+        tmp_path, ".ts", *({"offset": o, "video": video, "has_sound": has_sound} for o in (9, 5, 1))
+    )
+    for part in parts:
+        part.write_bytes(without_decoding_times(part.read_bytes(), VIDEO))
+    join(source, parts)
+    summary = restored(source, tmp_path / "out.mkv")
+    shifts = spread(parts, tmp_path / "out.mkv", streams=(1,) if has_sound else ())
+    assert all(most - least <= TOLERANCE for least, most in shifts), shifts
+    assert not any("repaired" in warning for warning in summary.warnings)
+
+
+def test_interlaced_recordings_join_as_others(tmp_path):
+    video = "-c:v mpeg2video -flags +ildct+ilme -bf 2 -g 12"
+    parts, source = joined(tmp_path, ".ts", *({"offset": o, "video": video} for o in (9, 5, 1)))
+    restored(source, tmp_path / "out.mkv")
+    shifts = spread(parts, tmp_path / "out.mkv")
+    assert all(most - least <= TOLERANCE for least, most in shifts), shifts
+
+
+def test_a_sample_of_joined_recordings_has_its_own_sound(tmp_path):
+    parts, source = joined(tmp_path, ".ts", *({"offset": o, "frames": 50} for o in (90, 7, 3)))
+    place = {crc: (i, time) for i, part in enumerate(parts) for time, crc in packets(part, 1)}
+    shown = {crc: (i, time) for i, part in enumerate(parts) for time, crc in frames_shown(part)}
+    target = tmp_path / "out.mkv"
+    restored(source, target, TimeRange(Fraction(3, 2), Fraction(9, 2)))
+    moved: dict[int, set[Fraction]] = {}
+    for known, found in ((shown, frames_shown(target)), (place, packets(target, 1))):
+        for time, crc in found:
+            part, before = known[crc]
+            moved.setdefault(part, set()).add(time - before)
+    assert sorted(moved) == [0, 1, 2]
+    assert all(max(each) - min(each) <= TOLERANCE for each in moved.values()), moved
+    assert frame_times(target)[0] == 0
+
+
+# What becomes of false times in one stream, of which the other one says nothing.
+ALONE = [
+    (SOUND, 8, 1, 5 * 3600, "had false times"),
+    (SOUND, 8, 1, -1, "had false times"),
+    (SOUND, 8, 4, 7200, "jump forward"),
+    (SOUND, 8, 4, -2, "jump back"),
+    (SOUND, 12, 1000, -5 * 3600, "jump back"),
+    (SOUND, 12, 1000, 5 * 3600, "jump forward"),
+    (VIDEO, 24, 12, 5 * 3600, "jump forward"),
+    (VIDEO, 24, 12, -2, "jump back"),
+    (VIDEO, 30, 1, -2, ""),
+    (VIDEO, 24, 1000, -5 * 3600, "jump back"),
+]
+
+
+@pytest.mark.parametrize(("pid", "first", "count", "seconds", "word"), ALONE)
+def test_false_times_in_one_stream_move_nothing(tmp_path, pid, first, count, seconds, word):
+    good = record(tmp_path / "good.ts", 0, 75, 1000)
+    source, target = tmp_path / "bad.ts", tmp_path / "out.mkv"
+    source.write_bytes(with_moved_times(good.read_bytes(), pid, first, count, seconds))
+    assert source.read_bytes() != good.read_bytes()
+    summary = restored(source, target)
+    ((least, most),) = spread([good], target)
+    # A single frame is put between its neighbors.
+    assert -Fraction(1, 25) <= least <= most <= Fraction(1, 25)
+    assert any(word in warning for warning in summary.warnings), summary.warnings
+    assert not read_time_line(source).joins_seconds
+
+
+def test_sound_that_falls_back_for_good_stays_where_the_file_has_it(tmp_path):
+    good = record(tmp_path / "good.ts", 0, 75, 1000)
+    source, target = tmp_path / "bad.ts", tmp_path / "out.mkv"
+    source.write_bytes(with_moved_times(good.read_bytes(), SOUND, 12, 1000, -0.3))
+    restored(source, target)
+    moved = [after - before for (before, _), (after, _) in
+             zip(frames_shown(good), frames_shown(target), strict=True)]  # fmt: skip
+    heard = [after - before for (before, _), (after, _) in
+             zip(packets(good, 1), packets(target, 1), strict=True)]  # fmt: skip
+    assert abs(moved[-1] - heard[-1] - Fraction(3, 10)) <= TOLERANCE
+    assert abs(moved[0]) <= TOLERANCE
+    assert abs(heard[0]) <= TOLERANCE
+
+
+# A second sound from 9 to 11 s of 14 s, which libavformat does not see when it opens the file.
+def late_sound(path: Path) -> Path:
+    kinds = {".vob": f"{MPEG2} -c:a mp2 -f vob", ".mpg": f"{MPEG2} -c:a mp2 -f mpeg",
+             ".ts": f"{H264} -c:a ac3 -f mpegts"}  # fmt: skip
+    ffmpeg(picture("64x48", 350), tone(14), f"-itsoffset 9 {tone(2)}",
+           f"-map 0 -map 1 -map 2 -metadata:s:a:1 language=deu {kinds[path.suffix]}",
+           path)  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".vob", ".mpg", ".ts"])
+def test_a_sound_that_begins_late_is_kept_with_all_packets(tmp_path, suffix):
+    source, target = late_sound(tmp_path / f"source{suffix}"), tmp_path / "out.mkv"
+    summary = restored(source, target)
+    assert summary.frames == 350
+    with av.open(
+        str(source), options={"probesize": "50000000", "analyzeduration": "100000000"}
+    ) as container:
+        wanted = Counter[int]()
+        begin: dict[int, Fraction] = {}
+        for packet in container.demux():
+            if packet.size:
+                wanted[packet.stream.index] += 1
+                begin.setdefault(packet.stream.index, packet.dts * packet.time_base)
+    for index in (1, 2):
+        kept = packets(target, index)
+        assert len(kept) == wanted[index]
+        assert abs(kept[0][0] - begin[index]) <= TOLERANCE
+    with av.open(str(target)) as container:
+        assert [stream.type for stream in container.streams] == ["video", "audio", "audio"]
+        languages = [stream.metadata.get("language") for stream in container.streams.audio]
+    assert languages == [None, "deu" if suffix == ".ts" else None]
+    assert len(summary.warnings) == 1, summary.warnings  # no face was found
+
+
+def test_a_sample_has_its_part_of_a_late_sound(tmp_path):
+    source, target = late_sound(tmp_path / "source.vob"), tmp_path / "out.mkv"
+    restored(source, target, TimeRange(Fraction(17, 2), Fraction(10)))
+    times = [time for time, _ in packets(target, 2)]
+    assert abs(times[0] - Fraction(1, 2)) < Fraction(1, 20)
+    assert abs(times[-1] - Fraction(3, 2)) < Fraction(1, 20)
+
+
+def test_subtitles_of_a_disc_that_begin_late_are_kept(tmp_path):
+    """As on a DVD, where the first line is spoken after the opening."""
+    marks = tmp_path / "subtitles.sup"
+    marks.write_bytes(b"".join(sources.display_set(i / 2, visible=not i % 2) for i in range(4)))
+    source, target = tmp_path / "source.vob", tmp_path / "out.mkv"
+    ffmpeg(picture("96x64", 500), tone(20), "-itsoffset 9 -i", marks,
+           f"-map 0 -map 1 -map 2 {MPEG2} -c:a mp2 -c:s dvdsub -f vob", source)  # fmt: skip
+    restored(source, target)
+    with av.open(str(target)) as container:
+        assert [stream.type for stream in container.streams] == ["video", "audio", "subtitle"]
+    assert [round(time - frame_times(target)[0], 1) for time, _ in packets(target, 2)] == [9, 10]
+
+
+def test_a_video_that_begins_after_the_sound_is_found(tmp_path):
+    source, target = tmp_path / "source.vob", tmp_path / "out.mkv"
+    ffmpeg(f"-itsoffset 14 {picture('64x48', 25)}", tone(20),
+           f"-map 0 -map 1 -fps_mode passthrough {MPEG2} -c:a mp2 -f vob", source)  # fmt: skip
+    summary = restored(source, target)
+    assert summary.frames == 25
+    with av.open(str(target)) as container:
+        video, sound = container.streams.video[0].index, container.streams.audio[0].index
+    start = frame_times(target)[0] - packets(target, sound)[0][0]
+    assert abs(start - 14) < Fraction(1, 20)
+    assert video != sound
+
+
+# FLV states the end of the file, and announces no streams.
+@pytest.mark.parametrize(
+    ("kind", "missing"),
+    [("delayed by B frames", 0), ("with a long late sound", 0), ("cut", 25)],
+)
+def test_frames_of_flv_are_missing_only_where_they_are(tmp_path, kind, missing):
+    source = tmp_path / "source.flv"
+    sound = f"-itsoffset 8 {tone(8, 44100)} -map 0 -map 1 -c:a libmp3lame"
+    ffmpeg(picture("64x48", 250), sound if "sound" in kind else "", H264, source)
+    if kind == "cut":
+        data = source.read_bytes()
+        begin = frames_shown(source)[225][0]
+        with av.open(str(source)) as container:
+            ends = [p.pos for p in container.demux() if p.size and p.pts * p.time_base >= begin]
+        source.write_bytes(data[: min(ends)])
+    analysis = analyze_video(source, HAAR)
+    target = tmp_path / "out.mkv"
+    summary = restore_video(source, target, LOSSLESS, restorer=Unchanged(), analysis=analysis)
+    assert abs(summary.missing_frames - missing) <= (3 if missing else 0)
+
+
+PLAIN = ["camcorder_m2ts", "broadcast_ts", "flv", "xvid_mp3_avi", "rich_mkv", "rich_mp4", "wmv",
+         "mpeg2_480i_mpg"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in PLAIN if name in sources.SOURCES])
+def test_a_file_without_faults_has_nothing_to_repair(tmp_path, name):
+    source = sources.build(name, tmp_path)
+    found = probe(source)
+    assert found.time_line == NOTHING_TO_REPAIR
+    assert found.info.shifts == found.info.joins_seconds == ()
+    damage = DecodeErrors()
+    assert list(decode(source, damage))
+    assert not damage.found
+
+
+def test_an_analysis_holds_the_repaired_times(tmp_path):
+    _, source = joined(tmp_path, ".ts", {"offset": 50}, {"offset": 7})
+    heard: list[Event] = []
+    analysis = analyze_video(source, HAAR, on_event=heard.append)
+    assert sum("begin anew" in message for message in messages(heard)) == 1
+    assert analysis.info.shifts
+    assert analysis.info.joins_seconds == read_time_line(source).joins_seconds
+    assert abs(analysis.info.duration_seconds_from_header - 2.06) < 0.05
+    storage.save(analysis, tmp_path / "analysis.npz")
+    kept = storage.load(tmp_path / "analysis.npz")
+    assert kept.info == analysis.info
+    storage.check_picture(kept, probe(source).info, "it")
+    old = replace(kept, info=replace(kept.info, shifts=()))
+    with pytest.raises(InputError, match="other times"):
+        storage.check_picture(old, probe(source).info, "it")
