@@ -409,7 +409,12 @@ def test_what_lies_behind_an_unreadable_place_is_read_too(whole, monkeypatch):
                         raise av.error.InvalidDataError(1, "on purpose")
                     yield packet
 
-            yield SimpleNamespace(streams=container.streams, demux=demux, format=container.format)
+            yield SimpleNamespace(
+                streams=container.streams,
+                demux=demux,
+                format=container.format,
+                name=container.name,
+            )
 
     monkeypatch.setattr(stage, "open_source", stumbling)
     damage = DecodeErrors()
