@@ -246,7 +246,7 @@ def test_what_goes_wrong_is_said_where_it_belongs(tmp_path, browser, expect, tap
         dialog.get_by_role("button", name="Save here").click()
         expect(dialog.get_by_role("alert")).to_be_visible()
         dialog.get_by_label("Name of the file").fill("there.mp4")
-        dialog.get_by_role("button", name="Videos", exact=True).click()
+        expect(dialog.locator("[aria-current=location]")).to_have_text("Videos")
         expect(dialog.get_by_text("It is saved in ~/Videos.")).to_be_visible()
         dialog.get_by_role("button", name="Save here").click()
         tab.get_by_role("button", name="Use this name").click()
