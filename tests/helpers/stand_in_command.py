@@ -1,9 +1,10 @@
 """Speaks as `vidrestore --json` does, without any video work: for tests of the page.
 
 A file in the folder $STAND_IN steers it: `slow` holds the seconds of each step (default 0), a file
-`hold` keeps commands that are at work waiting until it is gone, `fail-NAME` holds the message with
-which the command NAME fails, and `log` gets a line for each start. Copies of the source stand for
-results, so a source that a browser plays gives results that it plays.
+`hold` keeps commands that are at work waiting until it is gone (`hold-estimate` those that estimate
+a time), `fail-NAME` holds the message with which the command NAME fails, `nobody` hides all people,
+and `log` gets a line for each start. Copies of the source stand for results, so a source that a
+browser plays gives results that it plays.
 """
 
 import base64
@@ -41,7 +42,8 @@ def option(name: str) -> str | None:
 def step() -> None:
     slow = STEERING / "slow"
     time.sleep(float(slow.read_text() or 0) if slow.exists() else 0)
-    while (STEERING / "hold").exists():
+    is_estimate = sys.argv[1] == "analyze" and "--no-estimate" not in sys.argv
+    while (STEERING / ("hold-estimate" if is_estimate else "hold")).exists():
         time.sleep(0.01)
 
 

@@ -378,6 +378,83 @@ def test_a_low_list_runs_with_a_low_priority(program, tmp_path):
     asyncio.run(test())
 
 
+def test_a_job_that_is_put_off_begins_anew_behind_nothing(run, tmp_path):
+    async def test(own):
+        job = own.add("gated")
+        await until(lambda: at_gate(job))
+        first = job.process
+        own.jobs.put_off(job)
+        await until(lambda: job.process not in (None, first))
+        assert first.returncode is not None
+        (job.folder / "open").touch()
+        await until(lambda: job.is_over)
+        assert job.state == "done"
+        assert log_of(tmp_path) == ["job0 gated"] * 2
+        own.jobs.put_off(job)
+        assert job.state == "done"
+
+    run(test)
+
+
+needs_halting = pytest.mark.skipif(sys.platform == "win32", reason="shows no state of halting")
+
+
+def is_halted(job: Job) -> bool:
+    return psutil.Process(job.process_id).status() == psutil.STATUS_STOPPED
+
+
+@needs_halting
+def test_a_halted_command_goes_on_where_it_was(run):
+    async def test(own):
+        job = own.add("gated")
+        await until(lambda: at_gate(job))
+        own.jobs.halt(job, 60)
+        await until(lambda: is_halted(job))
+        (job.folder / "open").touch()
+        await asyncio.sleep(0.1)
+        assert job.progress.done == 2
+        own.jobs.go_on(job)
+        await until(lambda: job.is_over)
+        assert (job.state, job.progress.done) == ("done", 4)
+        own.jobs.halt(job, 60)
+        own.jobs.go_on(job)
+
+    run(test)
+
+
+@needs_halting
+def test_no_command_is_halted_for_ever(run):
+    async def test(own):
+        job = own.add("gated")
+        await until(lambda: at_gate(job))
+        (job.folder / "open").touch()
+        own.jobs.halt(job, 0.05)
+        await until(lambda: job.is_over)
+        assert job.state == "done"
+
+    run(test)
+
+
+@needs_halting
+@pytest.mark.parametrize("how", ["pause", "end"])
+def test_a_halted_command_is_ended_as_others_are(run, how):
+    kept = []
+
+    async def test(own):
+        job = own.add("gated")
+        await until(lambda: at_gate(job))
+        own.jobs.halt(job, 60)
+        await until(lambda: is_halted(job))
+        kept.extend([job, job.process])
+        if how == "pause":
+            own.jobs.pause(job)
+            await until(lambda: job.is_over)
+
+    run(test)
+    assert kept[0].state == ("paused" if how == "pause" else "waiting")
+    assert kept[1].returncode == 130  # it was told, and not killed
+
+
 ORPHAN = """
 import subprocess, sys
 process = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -412,6 +489,14 @@ def test_the_command_of_a_killed_page_is_ended(program, tmp_path, monkeypatch, w
     monkeypatch.setattr("vidrestore.web.queue.PATIENCE_SECONDS", 20 if what == "gated" else 0.3)
     job = left_running(program, tmp_path, what)
     assert runs(job)
+    end_left(job)
+    assert not runs(job)
+
+
+@needs_halting
+def test_a_halted_command_of_a_killed_page_is_ended(program, tmp_path):
+    job = left_running(program, tmp_path, "gated")
+    psutil.Process(job.process_id).suspend()
     end_left(job)
     assert not runs(job)
 

@@ -74,6 +74,26 @@ def test_a_second_start_shows_the_first_page(tmp_path):
         assert Client(page).log_in().ask("/").status == 200
 
 
+def test_a_page_that_ends_makes_room_for_the_next_one(monkeypatch):
+    """Also where it was killed and its address stands there."""
+    folder = server._made(page_folder())
+    (folder / "address").write_text('{"address": "http://127.0.0.1:1/?token=x"}')
+    holding = server._only_page(folder)
+    assert holding.__enter__()
+    monkeypatch.setattr(server.time, "sleep", lambda seconds: holding.__exit__(None, None, None))
+    seen = []
+
+    def ready(address: str, folder: Path) -> None:
+        seen.append(json.loads((folder / "address").read_text())["address"])
+        assert address == seen[0]
+        raise UsageError("this is enough")
+
+    with pytest.raises(UsageError, match="this is enough"):
+        serve(ServerOptions("127.0.0.1", None, 1), ready, never)
+    assert "token=x" not in seen[0]
+    assert len(seen) == 1
+
+
 def test_a_page_that_runs_and_does_not_answer_is_said(tmp_path, monkeypatch):
     """A stopped process, or one that is ending, holds the lock."""
     monkeypatch.setattr(server, "_ADDRESS_SECONDS", 0.2)

@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from helpers import stand_in_command
 
 from vidrestore.models.weights import load_table
+from vidrestore.web import server, targets
 from vidrestore.web import service as service_of_page
 from vidrestore.web import state as state_of_page
-from vidrestore.web import targets
 from vidrestore.web.choices import Change
 from vidrestore.web.commands import Engine
 from vidrestore.web.library import LOCAL_OWNER, Library
@@ -217,19 +218,54 @@ def test_no_time_is_estimated_without_the_weights(run):
     run(test)
 
 
+def estimates(desk: Desk) -> int:
+    return len([each for each in desk.commands("analyze") if "--restorer" in each])
+
+
 def test_an_estimate_waits_for_what_a_person_waits_for(run):
     async def test(desk):
         first, second = desk.open(), desk.open(desk.file("b.mp4"))
         await desk.analyzed(first)
         await desk.analyzed(second)
-        kinds = ["--no-estimate" in each for each in desk.commands("analyze")]
-        assert kinds[:2] == [True, True]
+        kinds = ["--restorer" in each for each in desk.commands("analyze")]
+        assert kinds[:2] == [False, False]
         await desk.until(lambda: desk.shown(second)["estimate"]["seconds"])
-        # While it runs, a moment is made.
-        hold = desk.hold()
-        desk.service.analyze_again(ME, first)
+        # One that runs makes room for a moment, and begins anew afterwards.
+        count = estimates(desk)
+        hold = desk.steering / "hold-estimate"
+        hold.touch()
+        (desk.steering / "slow").write_text("0.1")
+        desk.library.videos[first].estimates.clear()
+        desk.service.choose(ME, first, Change(strength=0.5))
+        await desk.until(lambda: estimates(desk) == count + 1)
+        desk.service.show_moment(ME, first, 0.0)
+        await desk.until(lambda: desk.shown(first)["moment"]["state"] == "running")
+        await desk.until(lambda: desk.shown(first)["estimate"]["state"] == "waiting")
         hold.unlink()
-        await desk.analyzed(first)
+        await desk.until(lambda: desk.shown(first)["estimate"]["seconds"])
+        assert estimates(desk) == count + 2
+
+    run(test)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="shows no state of halting")
+def test_a_restoration_waits_while_the_speed_is_measured(run):
+    """Else the next one would seem to take twice as long."""
+
+    async def test(desk):
+        video = desk.open()
+        await desk.analyzed(video)
+        await desk.until(lambda: desk.shown(video)["estimate"]["seconds"])
+        (desk.steering / "slow").write_text("0.1")
+        order = desk.service.restore(ME, video, overwrite=False)
+        process = psutil.Process(await desk.until(lambda: order.job.process_id))
+        await desk.until(lambda: desk.shown(order.id)["live"])
+        desk.library.videos[video].estimates.clear()
+        desk.service.choose(ME, video, Change(strength=0.5))
+        await desk.until(lambda: process.status() == psutil.STATUS_STOPPED)
+        assert desk.shown(order.id)["state"] == "running"
+        await desk.until(lambda: desk.shown(video)["estimate"]["seconds"])
+        await desk.until(lambda: desk.shown(order.id)["state"] == "done")
 
     run(test)
 
@@ -491,6 +527,27 @@ def test_the_result_goes_to_the_folder_that_was_chosen(run):
         refused(404, desk.service.set_target, ME, video, folder, "x.mp4")
         desk.service.set_target(ME, video, None, "")
         await desk.restored(video)
+
+    run(test)
+
+
+def test_links_on_the_way_to_the_folders_change_nothing(run, tmp_path, monkeypatch):
+    """A home, or the folder of videos, may be on another disk."""
+    (tmp_path / "disk").mkdir()
+    home = tmp_path / "linked home"
+    home.symlink_to(tmp_path / "disk")
+    (tmp_path / "disk/real videos").mkdir()
+    (tmp_path / "disk/Videos").symlink_to(tmp_path / "disk/real videos")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
+    assert server._made(server.page_folder()) == tmp_path / "disk/data/vidrestore/ui"
+
+    async def test(desk):
+        video = desk.upload()
+        assert desk.shown(video)["target"]["shown"] == "~/real videos/tape-clear.mp4"
+        order = await desk.restored(video)
+        assert desk.shown(order)["result"]
+        assert desk.shown(order)["place_shown"] == "~/real videos"
 
     run(test)
 
@@ -865,7 +922,7 @@ def test_a_visitor_who_is_forgotten_leaves_nothing(run):
 def test_one_failing_care_does_not_end_the_others(run, caplog, monkeypatch):
     async def test(desk):
         await desk.analyzed(desk.open())
-        monkeypatch.setattr(desk.service, "_look_at_weights", None)  # which no care expects
+        monkeypatch.setattr(desk.service, "_set_weights_here", None)  # which no care expects
         await desk.until(lambda: caplog.text.count("failed to look after") > 1)
         monkeypatch.undo()
         await desk.analyzed(desk.open(desk.file("b.mp4")))

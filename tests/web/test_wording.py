@@ -172,4 +172,4 @@ def test_what_was_done():
 )  # fmt: skip
 def test_the_choices_in_a_line(choices, said):
     names = {1: "Anna", 2: "Tom"}
-    assert wording.settings(Choices(**choices), offer([], offline=False), names) == said
+    assert wording.settings(Choices(**choices), offer((), offline=False), names) == said

@@ -475,7 +475,7 @@ def show_running_page(address: str) -> None:
     Args:
         address: The address with the secret token; no other output may show it.
     """
-    _print_line(f"The page is at {address}; it runs already.")
+    _print_line(f"The page is at {address}; it runs already, with the options of its own start.")
     _print_line("Keep the address to yourself: anyone who has it can use the page.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Detect, Settings
-from vidrestore.models.weights import Weight, is_present, load_table
+from vidrestore.models.weights import is_present, load_table
 
 NO_PROFILE = "none"
 LOSSLESS = "archive"
@@ -266,11 +266,11 @@ def _of_profile(profile: str) -> dict[str, Any]:
     }
 
 
-def offer(folders: Sequence[Path], *, offline: bool) -> Offer:
+def offer(here: Collection[str], *, offline: bool) -> Offer:
     """List what can be chosen here.
 
     Args:
-        folders: The folders to search for weight files.
+        here: The names of the weights that are here.
         offline: Whether to leave out what needs weights that are missing.
 
     Returns:
@@ -290,14 +290,14 @@ def offer(folders: Sequence[Path], *, offline: bool) -> Offer:
         for size in [name.removeprefix("gpen-")]
     }
     pack = Settings().detect.pack
-    either = ["yunet"] if offline or missing([pack], folders) else []
+    either = [] if pack in here and not offline else ["yunet"]
     needs = {"auto": either, "insightface": [pack], "yunet": ["yunet"]}
     names = get_args(Detect.model_fields["detector"].annotation)
     detectors = {name: (*_DETECTORS.get(name, (name, "")), needs.get(name, [])) for name in names}
     return Offer(
         _plain(_PROFILES),
-        _offered(restorers, folders, offline),
-        _offered(detectors, folders, offline),
+        _offered(restorers, here, offline),
+        _offered(detectors, here, offline),
         tuple(
             Option(name, title, text, containers=(HOLDS_ALL,) if name == LOSSLESS else fits)
             for fits in [tuple(_CONTAINERS)]
@@ -312,10 +312,10 @@ def _plain(options: Mapping[str, tuple[str, str]]) -> tuple[Option, ...]:
 
 
 def _offered(
-    options: Mapping[str, tuple[str, str, Sequence[str]]], folders: Sequence[Path], offline: bool
+    options: Mapping[str, tuple[str, str, Sequence[str]]], here: Collection[str], offline: bool
 ) -> tuple[Option, ...]:
     found = (
-        Option(name, title, text, tuple(missing(needed, folders)))
+        Option(name, title, text, tuple(each for each in needed if each not in here))
         for name, (title, text, needed) in options.items()
     )
     return tuple(option for option in found if not (offline and option.missing))
@@ -327,17 +327,16 @@ def _here_or(options: Sequence[Option], usual: str, otherwise: str) -> str:
     return usual if is_here else otherwise
 
 
-def missing(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """List the weights that are not here.
+def weights_here(folders: Sequence[Path]) -> frozenset[str]:
+    """Find the weights that are here.
 
     Args:
-        names: The names of the weights.
         folders: The folders to search.
 
     Returns:
-        The names of those that would be downloaded.
+        Their names.
     """
-    return [name for name in names if not is_present(name, folders)]
+    return frozenset(name for name in load_table() if is_present(name, folders))
 
 
 def weight_title(name: str) -> tuple[str, str]:
@@ -363,8 +362,3 @@ def title_of(options: Sequence[Option], value: str) -> str:
         The title; the value itself if no option has it.
     """
     return next((option.title for option in options if option.id == value), value)
-
-
-def known_weights() -> Mapping[str, Weight]:
-    """Return the weights that the page shows, by name."""
-    return load_table()

@@ -325,9 +325,10 @@ def shown_path(path: Path) -> str:
     Returns:
         Such as ~/Videos on Linux and macOS; on Windows the whole path.
     """
-    home = Path.home()
-    if sys.platform != "win32" and (path == home or home in path.parents):
-        return printable(str(Path("~", path.relative_to(home))))
+    if sys.platform != "win32":
+        for home in (Path.home(), Path(os.path.realpath(Path.home()))):
+            if path == home or home in path.parents:
+                return printable(str(Path("~", path.relative_to(home))))
     return printable(str(path))
 
 

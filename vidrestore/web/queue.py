@@ -129,6 +129,10 @@ class Job(BaseModel):
     """The process of the command, while it runs."""
     is_unwanted: bool = Field(False, exclude=True)
     """Whether the job is to be removed as soon as it is over."""
+    is_put_off: bool = Field(False, exclude=True)
+    """Whether the job is to wait again as soon as its command has ended."""
+    is_halted: bool = Field(False, exclude=True)
+    """Whether the running command gets no processor time for now."""
 
     def __hash__(self) -> int:
         return id(self)
@@ -225,6 +229,11 @@ class Jobs:
         """All jobs, in the order in which they run."""
 
     @property
+    def running(self) -> Job | None:
+        """The job whose command runs; None if there is none."""
+        return next((job for job in self.jobs if job.state == "running"), None)
+
+    @property
     def is_busy(self) -> bool:
         """Whether a job of the list waits or runs."""
         return not all(job.is_over for job in self.jobs)
@@ -256,8 +265,42 @@ class Jobs:
             self._set_state(job, "paused")
         elif job.state == "running":
             self._set_state(job, "pausing")
+            self.go_on(job)  # a halted process would not notice the signal
             if job.process is not None:
                 _end(job.process)
+
+    def put_off(self, job: Job) -> None:
+        """End the command of a running job, which then waits again and begins anew.
+
+        Args:
+            job: The job; one that does not run stays as it is.
+        """
+        if job.state == "running":
+            job.is_put_off = True
+            self.pause(job)
+
+    def halt(self, job: Job, seconds: float) -> None:
+        """Let a running command wait as it is, so that another one can be measured.
+
+        Args:
+            job: The job; one that does not run stays as it is.
+            seconds: The longest time for which it waits; see `go_on`.
+        """
+        if job.state == "running" and job.process is not None and not job.is_halted:
+            job.is_halted = True
+            _signal_family(job.process.pid, psutil.Process.suspend)
+            asyncio.get_running_loop().call_later(seconds, self.go_on, job)
+
+    def go_on(self, job: Job) -> None:
+        """Let a command go on that `halt` let wait.
+
+        Args:
+            job: The job; one that was not halted stays as it is.
+        """
+        if job.is_halted:
+            job.is_halted = False
+            if job.process is not None:
+                _signal_family(job.process.pid, psutil.Process.resume)
 
     def resume(self, job: Job) -> None:
         """Put a job that was paused or failed at the end of the list, to continue it.
@@ -346,6 +389,7 @@ class Jobs:
                 pipes.create_task(self._listen(job, process))
             self._finish(job, await process.wait(), stderr_lines.result())
         except asyncio.CancelledError:
+            self.go_on(job)
             if process.returncode is None:
                 _end(process)
                 await _ended(process)
@@ -372,7 +416,8 @@ class Jobs:
         if status == 0 and job.outcome:
             self._set_state(job, "done")
         elif job.state == "pausing":
-            self._set_state(job, "paused")
+            self._set_state(job, "waiting" if job.is_put_off else "paused")
+            job.is_put_off = False
         else:
             self._fail(job, job.message or _failure_message(status, stderr_lines))
 
@@ -398,6 +443,15 @@ def _lower(process_id: int) -> None:
         psutil.Process(process_id).nice(low)
 
 
+def _signal_family(process_id: int, send: Callable[[psutil.Process], None]) -> None:
+    """Halt a process and those that it started, or let them go on."""
+    with logged(psutil.Error):
+        process = psutil.Process(process_id)
+        for each in (process, *process.children(recursive=True)):
+            with logged(psutil.Error):
+                send(each)
+
+
 def end_left(job: Job) -> None:
     """End the command of a job whose server was killed; wait until it has ended.
 
@@ -415,6 +469,9 @@ def end_left(job: Job) -> None:
         family = [process, *process.children(recursive=True)]
         _log.info("ending process %d, which an earlier page started", job.process_id)
         process.terminate()
+        for each in family:  # a halted process would not notice the signal
+            with logged(psutil.Error):
+                each.resume()
         for each in _alive_after(family, PATIENCE_SECONDS):
             with logged(psutil.Error):
                 each.kill()

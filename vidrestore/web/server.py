@@ -117,13 +117,23 @@ def serve(
         InputError: A later version of vidrestore wrote the list.
     """
     folder = _made(page_folder())
-    with _only_page(folder) as is_only:
-        if not is_only:
-            on_running(_running_address(folder), folder)
+    deadline = time.monotonic() + _ADDRESS_SECONDS
+    while True:
+        with _only_page(folder) as is_only:
+            if is_only:
+                (folder / "address").unlink(missing_ok=True)  # of a page that was killed
+                library = Library(folder)
+                with _listener(serving, library.port) as listener:
+                    return _serve(serving, library, listener, on_ready)
+        address = _read_address(folder / "address")
+        if address is not None and _answers(address):
+            on_running(address, folder)
             return None
-        library = Library(folder)
-        with _listener(serving, library.port) as listener:
-            return _serve(serving, library, listener, on_ready)
+        if time.monotonic() > deadline:
+            raise UsageError(
+                "another vidrestore ui runs and does not answer; end it, then start this one again"
+            )
+        time.sleep(_POLL_SECONDS)  # it is starting or ending
 
 
 def _serve(
@@ -294,7 +304,7 @@ def _made(folder: Path) -> Path:
             if folder.is_symlink() or status.st_uid != os.getuid():
                 raise PermissionError("it is a link, or belongs to another user")
             folder.chmod(0o700)
-        return folder
+        return Path(os.path.realpath(folder))  # a link may be on the way to it
     except OSError as error:
         raise OutputError(
             f"the folder {folder}, in which the page keeps its videos, cannot be written to: "
@@ -328,20 +338,6 @@ def _only_page(folder: Path) -> Iterator[bool]:
         yield True
     finally:
         holding.__exit__(None, None, None)
-
-
-def _running_address(folder: Path) -> str:
-    """Return the address of the page that runs already, once it answers."""
-    deadline = time.monotonic() + _ADDRESS_SECONDS
-    while True:
-        found = _read_address(folder / "address")
-        if found is not None and _answers(found):
-            return found
-        if time.monotonic() > deadline:
-            raise UsageError(
-                "another vidrestore ui runs and does not answer; end it, then start this one again"
-            )
-        time.sleep(_POLL_SECONDS)
 
 
 def _read_address(path: Path) -> str | None:

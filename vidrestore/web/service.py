@@ -19,18 +19,16 @@ from typing import Any, Literal
 from vidrestore.common.files import remove_tree
 from vidrestore.common.handled import log_handled, logged
 from vidrestore.common.system import usable_cores
-from vidrestore.models.weights import search_folders
+from vidrestore.models.weights import Weight, load_table, search_folders
 from vidrestore.web import commands, targets, wording
 from vidrestore.web.choices import (
     HOLDS_ALL,
     LOSSLESS,
     Change,
     Choices,
-    Offer,
     changed,
-    known_weights,
-    missing,
     offer,
+    weights_here,
 )
 from vidrestore.web.commands import Engine
 from vidrestore.web.library import (
@@ -57,6 +55,9 @@ MOST_VIDEOS = 200
 """The largest number of videos that one visitor may have open."""
 
 _KINDS: tuple[Kind, ...] = ("analysis", "estimate", "moment", "proxy", "restoration", "fetch")
+_SHORT_KINDS: tuple[Kind, ...] = ("analysis", "moment", "proxy")
+"""The kinds of jobs for which a person waits."""
+_MOST_HALTED_SECONDS = 180.0
 _LOOK_SECONDS = 3.0  # between two looks at files that other programs may change
 _SAVE_SECONDS = 1.0
 _MEASURE_SECONDS = 60.0  # between two measurements of folders that grow
@@ -103,10 +104,12 @@ class Service:
         """The largest size of an upload, in bytes."""
         self.machine = ""
         """The machine, in words for people."""
-        self.offer = self._offer()
-        """What can be chosen."""
-        self.weights_here: frozenset[str] = frozenset()
+        self.weights: Mapping[str, Weight] = load_table()
+        """The weights that there are, by name."""
+        self.weights_here = weights_here(search_folders(engine.weights))
         """The names of the weights that are here."""
+        self.offer = offer(self.weights_here, offline=engine.offline)
+        """What can be chosen."""
         self.fetches: dict[str, Job] = {}
         """Name of a weight -> the job that downloads it."""
         self.lists: dict[Kind, Jobs] = {kind: self._list(kind, command) for kind in _KINDS}
@@ -155,7 +158,7 @@ class Service:
             on_change=self._on_change,
             on_gone=self._on_gone,
             may_start=self._may_estimate if kind == "estimate" else self._is_of_this_page,
-            is_low=kind in ("estimate", "proxy"),
+            is_low=kind == "estimate",
         )
 
     def _is_of_this_page(self, job: Job) -> bool:
@@ -163,9 +166,25 @@ class Service:
         return (job.owner == LOCAL_OWNER) == self.is_local
 
     def _may_estimate(self, job: Job) -> bool:
-        """Whether no one waits for anything short."""
-        is_busy = self.lists["analysis"].is_busy or self.lists["moment"].is_busy
-        return self._is_of_this_page(job) and not is_busy
+        """Whether nobody waits for anything short."""
+        return self._is_of_this_page(job) and not any(
+            self.lists[kind].is_busy for kind in _SHORT_KINDS
+        )
+
+    def _make_room_for_estimate(self, kind: Kind, job: Job) -> None:
+        """Halt a restoration while the speed is measured, and stop measuring for what is short.
+
+        What is measured while other commands run would be too slow.
+        """
+        estimating = self.lists["estimate"].running
+        if job.state == "running" and kind in (*_SHORT_KINDS, "restoration") and estimating:
+            self.lists["estimate"].put_off(estimating)
+        restoring = self.lists["restoration"].running
+        if kind == "estimate" and restoring is not None:
+            if job.state == "running":
+                self.lists["restoration"].halt(restoring, _MOST_HALTED_SECONDS)
+            elif job.state != "pausing":
+                self.lists["restoration"].go_on(restoring)
 
     def _take_over(self) -> None:
         """Put the jobs of the library into their lists; what ran goes first."""
@@ -253,6 +272,7 @@ class Service:
             return
         self.library.changed()
         kind, owner = self._of_job[job.job_id]
+        self._make_room_for_estimate(kind, job)
         if job.state == "done" and not job.is_unwanted:
             self.library.keep_outcome(job)
             self._on_done(kind, job, owner)
@@ -869,7 +889,7 @@ class Service:
         Raises:
             RefusedError: There is no such weight, or downloads are switched off.
         """
-        if name not in known_weights():
+        if name not in self.weights:
             raise RefusedError(GONE, 404)
         if self.engine.offline:
             raise RefusedError("Downloads are switched off for this page.", 409)
@@ -882,16 +902,13 @@ class Service:
         self.fetches[name] = self.lists["fetch"].add(job)
         self.library.shown_anew()
 
-    def _offer(self) -> Offer:
-        return offer(search_folders(self.engine.weights), offline=self.engine.offline)
-
     def _look_at_weights(self) -> None:
-        folders = search_folders(self.engine.weights)
-        names = known_weights()
-        here = frozenset(names) - frozenset(missing(list(names), folders))
+        self._set_weights_here(weights_here(search_folders(self.engine.weights)))
+
+    def _set_weights_here(self, here: frozenset[str]) -> None:
         if here != self.weights_here:
             self.weights_here = here
-            self.offer = self._offer()
+            self.offer = offer(here, offline=self.engine.offline)
             self.library.shown_anew()
             for video in [*self.library.videos.values()]:
                 self._estimate(video)
@@ -923,14 +940,14 @@ class Service:
             [*self.library.restorations.values()],
         )
 
-        def look() -> None:
+        def look() -> frozenset[str]:
             for video in videos:
                 self._look_at_video(video)
             for each in restorations:
                 _look_at_restoration(each)
+            return weights_here(search_folders(self.engine.weights))
 
-        await asyncio.to_thread(look)
-        self._look_at_weights()
+        self._set_weights_here(await asyncio.to_thread(look))
         if self._facts() != before:
             self.library.shown_anew()
         await self._measure(only_new=True)

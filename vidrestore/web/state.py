@@ -9,7 +9,7 @@ from typing import Any
 
 from vidrestore.common.quoting import printable
 from vidrestore.web import commands, wording
-from vidrestore.web.choices import Choices, known_weights, weight_title
+from vidrestore.web.choices import Choices, weight_title
 from vidrestore.web.library import Restoration, Video
 from vidrestore.web.places import shown_path
 from vidrestore.web.queue import Job
@@ -57,7 +57,7 @@ def weights(service: Service) -> list[dict[str, Any]]:
         Plain values.
     """
     found = []
-    for name, weight in known_weights().items():
+    for name, weight in service.weights.items():
         title, text = weight_title(name)
         job = service.fetches.get(name)
         found.append({

@@ -129,8 +129,8 @@ def default_folder(source: Path | None) -> Path:
 
 
 def videos_folder() -> Path:
-    """Return the user's folder of videos, which may not exist."""
-    return platformdirs.user_videos_path().absolute()
+    """Return the user's folder of videos without links; it may not exist."""
+    return Path(os.path.realpath(platformdirs.user_videos_path()))
 
 
 def problem_of(folder: Path) -> str | None:
