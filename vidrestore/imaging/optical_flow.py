@@ -49,9 +49,16 @@ class DenseFlow:
     Convention: first(x) = second(x + f(x)), with f of shape (H, W, 2) in pixels (x, y).
     """
 
-    def __init__(self) -> None:
-        """Allocate the estimator of OpenCV."""
+    def __init__(self, *, finest_halvings: int = 2) -> None:
+        """Allocate the estimator of OpenCV.
+
+        Args:
+            finest_halvings: How often the pictures are halved, at least, before flow is estimated;
+                what lies between is interpolated. Default: 2, as in the preset. With 0, pictures
+                that were halved twice before give the same flow, in their own pixels.
+        """
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._dis.setFinestScale(finest_halvings)
 
     def __call__(self, first: Grey, second: Grey) -> FlowField:
         """Estimate the flow from one picture to another.

@@ -7,6 +7,7 @@ in 8-bit levels, crops (3, W, W) in [0, 1].
 from __future__ import annotations
 
 from functools import cache
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -36,6 +37,7 @@ _LIGHT_ROUNDS = 2
 _FITTING_LEVELS = 12.0
 
 _Plane = npt.NDArray[np.float32]
+_Level = TypeVar("_Level", np.uint8, np.float32)
 
 
 def guide_side(work_px: int) -> int:
@@ -230,3 +232,16 @@ def blurred(field: npt.NDArray[np.float32], sigma_px: float) -> npt.NDArray[np.f
         An array of the shape of `field`.
     """
     return gaussian_blur(field, sigma_px * field.shape[0] / 512)
+
+
+def halved(picture: npt.NDArray[_Level]) -> npt.NDArray[_Level]:
+    """Scale a picture to half its sides, by means over areas.
+
+    Args:
+        picture: (S, S) or (S, S, C) uint8 or float32, S an even number.
+
+    Returns:
+        An array of half the sides, of the type of `picture`.
+    """
+    half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return np.asarray(half, picture.dtype)

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, repeat
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -25,7 +24,6 @@ from vidrestore.common.threads import RunEach, in_turn
 from vidrestore.imaging.fine_texture import with_texture
 from vidrestore.imaging.luma import bt601_luma
 from vidrestore.imaging.optical_flow import (
-    DenseFlow,
     FlowField,
     Grey,
     add_moved,
@@ -44,14 +42,15 @@ from vidrestore.restoration.crop_comparison import (
     differing,
     doubt_by_light,
     face_ellipse,
-    gray_of,
     guide_side,
+    halved,
     light_change,
     misfit,
     quotient,
     share_changed,
 )
 from vidrestore.restoration.faces import Face, FaceFrame, track_and_side
+from vidrestore.restoration.track_flow import TrackFlow
 
 REACH_FRAMES = 3
 """The number of frames before and after a frame on whose crops its own crop depends."""
@@ -68,8 +67,9 @@ _TIME_SIGMA_FRAMES = 2.0
 # octave. Below it flow is computed at half the side, where it follows the noise of bad sources
 # less. Measured: 0.43 and more on sources reduced by 4, 0.42 and less on sources reduced by 8.
 _FINE = 0.42
-# Standard deviations of blurs, in pixels at a side of 512.
-_GATE_SIGMA_PX = 3.0
+# Standard deviations of blurs, in pixels at a side of 512. Pictures of half the guide's side are
+# blurred less, since halving them and enlarging what they tell blurs, too.
+_GATE_SIGMA_PX, _HALVED_GATE_SIGMA_PX = 3.0, 2.4
 _WOBBLE_SIGMA_PX = 8.0
 # Differences, in 8-bit levels, at which the weight of a neighbor is 1/e: between sources, and
 # between restored crops, which also differ in what the restorer invented.
@@ -82,7 +82,6 @@ _WOBBLE_TOLERANCE_PX = 6.0
 _STILLNESS = 0.3
 
 _Plane = npt.NDArray[np.float32]
-_Level = TypeVar("_Level", np.uint8, np.float32)
 
 
 def deflicker(
@@ -195,18 +194,12 @@ class _Crop:
 
     restored: torch.Tensor
     """(3, W, W), the crop that the restorer made."""
-    gray_source: Grey
-    """(S, S) luma of the source, S between 128 and 256."""
-    gray_restored: Grey
-    """(S, S) luma of the restored crop."""
     source: _Plane
     """(S, S, 3) low-passed source in 8-bit levels."""
     result: _Plane
     """(S, S, 3) low-passed restored crop in 8-bit levels."""
     changed: _Plane | None
     """(S, S) share of the pixels that the restorer changed; None where it changed all."""
-    is_fine: bool
-    """Whether the source shows detail that half the side would not show."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -268,7 +261,7 @@ class _Window:
 
     def __init__(self, causal: bool) -> None:
         self._ahead = 0 if causal else REACH_FRAMES
-        self._flow = DenseFlow()
+        self._of_sources, self._of_restored = TrackFlow(), TrackFlow()
         self._crops: dict[int, _Crop] = {}
         self._steps: dict[tuple[int, int], _Step] = {}
         self._unsteadiness: dict[int, tuple[float, float]] = {}
@@ -282,27 +275,31 @@ class _Window:
         """Add the crop of a frame, unless the restorer left the face as it was."""
         if face.restored is None:
             return
-        side = guide_side(face.work_px)
+        guide = guide_side(face.work_px)
+        side = guide // 2 if guide // 2 >= LEAST_GUIDE_PX else guide
         changed = share_changed(differing(face.restored, face.source), side)
         if changed is not None and changed.max() == 0:
             return
         source, result = reduced(face.source, side), reduced(face.restored, side)
+        sigma_px = _GATE_SIGMA_PX if side == guide else _HALVED_GATE_SIGMA_PX
+        luma = bt601_luma(source)
+        is_fine = _is_fine(luma, guide)
+        self._of_sources.add(at, _gray(luma, guide), is_fine=is_fine)
+        self._of_restored.add(at, _gray(bt601_luma(result), guide))
         self._crops[at] = _Crop(
             face.restored,
-            gray_of(source),
-            gray_of(result),
-            blurred(source, _GATE_SIGMA_PX),
-            blurred(result, _GATE_SIGMA_PX),
+            blurred(source, sigma_px),
+            blurred(result, sigma_px),
             changed,
-            _is_fine(source),
         )
 
     def forget(self, at: int) -> None:
         """Drop what no frame after `at` needs."""
         for old in [k for k in self._crops if k <= at - REACH_FRAMES]:
             del self._crops[old]
-        # The unsteadiness of the next frame needs its step back.
-        for a, b in [k for k in self._steps if k[0] <= at and k != (at, at - 1)]:
+        self._of_sources.forget(at - REACH_FRAMES)
+        self._of_restored.forget(at - REACH_FRAMES)
+        for a, b in [k for k in self._steps if k[0] <= at]:
             del self._steps[a, b]
         for old in [k for k in self._unsteadiness if k <= at - REACH_FRAMES]:
             del self._unsteadiness[old]
@@ -359,35 +356,24 @@ class _Window:
     def _unsteadiness_of(self, at: int) -> tuple[float, float]:
         """Return the mean squared acceleration over the face, of restored crops and of sources."""
         if at not in self._unsteadiness:
-            after, before = self._step(at, at + 1), self._step(at, at - 1)
-            inside = face_ellipse(len(after.gate))
-            restored, source = (
-                _mean_within(squared(blurred(a + b, _WOBBLE_SIGMA_PX)), inside)
-                for a, b in (
-                    (after.flow, before.flow),
-                    (after.source_flow, before.source_flow),
-                )
+            self._unsteadiness[at] = (
+                _acceleration(self._of_restored, at),
+                _acceleration(self._of_sources, at),
             )
-            self._unsteadiness[at] = restored, source
         return self._unsteadiness[at]
 
     def _step(self, first: int, second: int) -> _Step:
         if (first, second) not in self._steps:
             a, b = self._crops[first], self._crops[second]
-            sources = self._source_flow(a, b), self._source_flow(b, a)
-            self._steps[first, second] = _step(
-                a, b, *sources, self._flow(a.gray_restored, b.gray_restored)
+            side = len(a.source)
+            there, back, restored_there, restored_back = (
+                resized(flow, side)
+                for flows in (self._of_sources, self._of_restored)
+                for flow in (flows.between(first, second), flows.between(second, first))
             )
-            self._steps[second, first] = _step(
-                b, a, *sources[::-1], self._flow(b.gray_restored, a.gray_restored)
-            )
+            self._steps[first, second] = _step(a, b, there, back, restored_there)
+            self._steps[second, first] = _step(b, a, back, there, restored_back)
         return self._steps[first, second]
-
-    def _source_flow(self, a: _Crop, b: _Crop) -> FlowField:
-        if a.is_fine and b.is_fine:
-            return self._flow(a.gray_source, b.gray_source)
-        coarse = self._flow(_halved(a.gray_source), _halved(b.gray_source))
-        return resized(coarse, len(a.gray_source))
 
 
 def _step(a: _Crop, b: _Crop, forward: FlowField, backward: FlowField, flow: FlowField) -> _Step:
@@ -406,8 +392,10 @@ def _step(a: _Crop, b: _Crop, forward: FlowField, backward: FlowField, flow: Flo
     return _Step(flow, forward, gate, light)
 
 
-def _mean_within(plane: _Plane, inside: npt.NDArray[np.bool_]) -> float:
-    return float(cv2.mean(plane, inside.view(np.uint8))[0])
+def _acceleration(flows: TrackFlow, at: int) -> float:
+    """Return the mean squared acceleration over the face in a frame with both neighbors."""
+    change = blurred(flows.between(at, at + 1) + flows.between(at, at - 1), _WOBBLE_SIGMA_PX)
+    return float(cv2.mean(squared(change), face_ellipse(len(change)).view(np.uint8))[0])
 
 
 def _path(flow: FlowField, wobble: FlowField) -> FlowField:
@@ -422,23 +410,25 @@ def _copied(crop: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(crop.numpy().copy()) if uses_opencv(crop.device) else crop.clone()
 
 
-def _is_fine(levels: _Plane) -> bool:
-    """Return whether a picture shows detail that half its side would not show.
+def _gray(luma: _Plane, guide: int) -> Grey:
+    """Return a quarter of the guide's side, in which flow is estimated."""
+    side = guide // 4
+    small = cv2.resize(luma, (side, side), interpolation=cv2.INTER_AREA)
+    return np.asarray(np.clip(np.rint(small), 0, 255), np.uint8)
+
+
+def _is_fine(luma: _Plane, guide: int) -> bool:
+    """Return whether a picture shows detail that half the guide's side would not show.
 
     The octaves of a Laplacian pyramid decide (Burt and Adelson, 1983); the smallest pictures always
     do.
     """
-    if len(levels) == LEAST_GUIDE_PX:
+    if guide == LEAST_GUIDE_PX:
         return True
-    half = _halved(bt601_luma(levels))
-    quarter = _halved(half)
+    half = luma if len(luma) < guide else halved(luma)
+    quarter = halved(half)
     finer, coarser = (
         float((large - cv2.resize(small, large.shape))[face_ellipse(len(large))].std())
-        for large, small in ((half, quarter), (quarter, _halved(quarter)))
+        for large, small in ((half, quarter), (quarter, halved(quarter)))
     )
     return finer > _FINE * coarser
-
-
-def _halved(picture: npt.NDArray[_Level]) -> npt.NDArray[_Level]:
-    half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    return np.asarray(half, picture.dtype)

@@ -1,0 +1,109 @@
+"""Flow from frame to frame, and its chains."""
+
+import cv2
+import numpy as np
+import pytest
+
+from vidrestore.imaging.optical_flow import DenseFlow
+from vidrestore.restoration.track_flow import TrackFlow
+
+SIDE, FRAMES = 64, 5
+
+
+def picture(shift_px: float, seed: int = 0) -> np.ndarray:
+    """A smooth picture, moved to the right."""
+    noise = np.random.default_rng(seed).standard_normal((SIDE, 2 * SIDE), np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 3)
+    levels = np.clip(128 + 50 * smooth / smooth.std(), 0, 255)
+    place = np.array([[1.0, 0, SIDE / 2 - shift_px], [0, 1, 0]])
+    moved = cv2.warpAffine(
+        levels, place, (SIDE, SIDE), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    )
+    return np.rint(np.clip(moved, 0, 255)).astype(np.uint8)
+
+
+def moving(step_px: float, frames=range(FRAMES), seeds=()) -> TrackFlow:
+    """A track that moves evenly; frames with a seed show something else."""
+    flow = TrackFlow()
+    for at in frames:
+        flow.add(at, picture(step_px * at, dict(seeds).get(at, 0)))
+    return flow
+
+
+def middle(flow: np.ndarray) -> np.ndarray:
+    return np.median(flow[16:-16, 16:-16], axis=(0, 1))
+
+
+@pytest.fixture
+def estimates(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """One item for each estimate."""
+    made: list[None] = []
+    usual = DenseFlow.__call__
+
+    def counted(self: DenseFlow, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        made.append(None)
+        return usual(self, first, second)
+
+    monkeypatch.setattr(DenseFlow, "__call__", counted)
+    return made
+
+
+@pytest.mark.parametrize("to", [1, 2, 3])
+def test_flow_leads_to_the_same_point(to):
+    np.testing.assert_allclose(middle(moving(0.7).between(0, to)), [0.7 * to, 0], atol=0.1)
+    np.testing.assert_allclose(middle(moving(0.7).between(3, 3 - to)), [-0.7 * to, 0], atol=0.1)
+
+
+def test_flow_over_three_frames_needs_no_estimate_of_its_own(estimates):
+    flow = moving(0.7)
+    near = [(a, b) for a in range(FRAMES) for b in range(FRAMES) if 1 <= abs(a - b) <= 2]
+    for pair in near:
+        flow.between(*pair)
+    assert len(estimates) == len(near)
+    flow.between(0, 3)
+    flow.between(4, 1)
+    assert len(estimates) == len(near)
+
+
+def test_flow_is_estimated_where_a_frame_on_the_way_shows_something_else(estimates):
+    chained, own = moving(0.7, seeds=[(1, 1)]), DenseFlow(finest_halvings=0)
+    expected = own(picture(0), picture(3 * 0.7))
+    np.testing.assert_array_equal(chained.between(0, 3), expected)
+
+
+def test_flow_is_estimated_where_a_frame_on_the_way_is_missing():
+    flow, own = moving(0.7, frames=(0, 1, 3)), DenseFlow(finest_halvings=0)
+    np.testing.assert_array_equal(flow.between(0, 3), own(picture(0), picture(3 * 0.7)))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_flow_depends_on_the_frames_of_its_way_alone(first):
+    whole, part = moving(0.7), moving(0.7, frames=range(first, first + 4))
+    whole.between(4, 0)
+    np.testing.assert_array_equal(whole.between(first + 3, first), part.between(first + 3, first))
+
+
+def test_what_is_forgotten_takes_its_flows_along():
+    flow = moving(0.7)
+    flow.between(0, 3)
+    flow.forget(1)
+    with pytest.raises(KeyError):
+        flow.between(1, 2)
+    assert flow.between(2, 3).shape == (SIDE, SIDE, 2)
+
+
+def test_pictures_without_detail_are_compared_at_half_the_side():
+    flow, own = TrackFlow(), DenseFlow(finest_halvings=0)
+    for at in (0, 1):
+        flow.add(at, picture(at), is_fine=at == 0)
+    small = [cv2.resize(picture(at), (32, 32), interpolation=cv2.INTER_AREA) for at in (0, 1)]
+    expected = 2 * cv2.resize(own(*small), (SIDE, SIDE))
+    np.testing.assert_allclose(flow.between(0, 1), expected, atol=1e-5)
+
+
+def test_the_preset_estimates_flow_at_a_quarter_of_the_side():
+    pictures = [cv2.resize(picture(2 * at), (256, 256)) for at in (0, 1)]
+    quarters = [cv2.resize(cv2.resize(each, (128, 128), interpolation=cv2.INTER_AREA), (64, 64),
+                           interpolation=cv2.INTER_AREA) for each in pictures]  # fmt: skip
+    usual, quarter = DenseFlow()(*pictures), DenseFlow(finest_halvings=0)(*quarters)
+    np.testing.assert_allclose(4 * cv2.resize(quarter, (256, 256)), usual, atol=0.3)
