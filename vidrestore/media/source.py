@@ -15,6 +15,7 @@ from av.stream import Disposition
 from vidrestore.common.errors import InputError, system_reason
 from vidrestore.common.files import check_video_file
 from vidrestore.media.images import is_pictures, pictures_of
+from vidrestore.media.images.animation import check_no_animation
 
 # The rate at which libavformat reads pictures; the setting decode.fps gives the rate for display.
 PICTURES_PER_SECOND = 25
@@ -35,6 +36,7 @@ def open_source(path: Path, device: str | None = None) -> Iterator[Any]:
         InputError: The file does not exist, is empty, cannot be read as video, or cannot be decoded
             on the device.
     """
+    check_no_animation(path)
     try:
         container = _opened_pictures(path) if is_pictures(path) else _opened(path, device)
     except (av.error.FFmpegError, OSError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidrestore.common.errors import UsageError
+from vidrestore.common.files import fitting_name
 
 PICTURES, MOVIES = (".png", ".jpg", ".jpeg"), (".mp4", ".mov", ".mkv")
 """Suffixes of the files of pictures and of videos."""
@@ -44,4 +45,5 @@ def files_of(target: Path, *, apart: bool) -> tuple[Path, ...]:
     """
     if not apart:
         return (target,)
-    return tuple(target.with_suffix(f".{side}{target.suffix}") for side in _SIDES)
+    endings = (f".{side}{target.suffix}" for side in _SIDES)
+    return tuple(target.with_name(fitting_name(target.parent, target.stem, e)) for e in endings)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vidrestore.common.errors import UsageError
+from vidrestore.common.files import fitting_name
 from vidrestore.common.quoting import quoted
 from vidrestore.web.queue import COMMAND, Job, Jobs
 from vidrestore.web.tabs import Tabs
@@ -214,12 +215,17 @@ class Session:
         analysis_job = _own(self.analyses, owner, analysis_id)
         if not re.fullmatch(r"\.\w{1,8}", suffix):
             raise UsageError(f"{quoted(suffix)} is not a suffix of a file; choose another")
-        name = f"{analysis_job.source.stem}-clear{suffix}"
+        stem, ending = analysis_job.source.stem, f"-clear{suffix}"
         own = ["--quality", _word(quality), *self._restore_arguments(analysis_job, options)]
         return self.restorations.add(
             owner,
             analysis_job.source,
-            lambda folder: ["restore", str(analysis_job.source), str(folder / name), *own],
+            lambda folder: [
+                "restore",
+                str(analysis_job.source),
+                str(folder / fitting_name(folder, stem, ending)),
+                *own,
+            ],
         )
 
     def stop(self, owner: str, job_id: int) -> None:
