@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 from helpers.videos import Command, MakeVideo
 
+from vidrestore import restore_video
 from vidrestore.analysis import shot_list
 from vidrestore.analysis.pipeline import analyze_video
+from vidrestore.common.files import fitting_name
 from vidrestore.common.profiles import load_profile, load_settings
 from vidrestore.common.quoting import printable
+from vidrestore.jobs.notes import work_path
 
 QUICK = ("--restorer", "fusion", "--detector", "haar")
 NO_TEXT = os.fsdecode(b"caf\xe9\xff")
@@ -125,3 +128,78 @@ def test_settings_that_no_profile_can_hold(command: Command) -> None:
     assert found.status == 2
     assert "caf\\xe9\\xff" in found.said
     assert is_plain(found.err)
+
+
+def longest(letter: str, suffix: str) -> str:
+    """A name of 255 bytes, or a few less where a letter has more than one."""
+    return letter * ((255 - len(suffix)) // len(os.fsencode(letter))) + suffix
+
+
+LETTERS = pytest.mark.parametrize("letter", ["x", "é", "\U0001f3ac", os.fsdecode(b"\xff")])
+
+
+@LETTERS
+def test_every_file_of_a_run_may_have_the_longest_name(
+    letter: str, make_video: MakeVideo, command: Command, tmp_path: Path
+) -> None:
+    source = make_video("plain.mkv", frames=6).rename(tmp_path / longest(letter, ".mkv"))
+    out = tmp_path / "out"
+    out.mkdir()
+    target, listing = out / longest(letter, ".mkv"), out / longest(letter, ".txt")
+    report, layer = out / longest(letter, ".html"), tmp_path / "layer"
+    command_line = (
+        "restore", source, target, "--framemd5", listing, "--report", report, *QUICK,
+    )  # fmt: skip
+    for more in (("--layer", layer), ("--overwrite", "--keep-job")):
+        found = command(*command_line, *more)
+        assert found.status == 0, found.err
+    work = work_path(target)
+    assert {path.name for path in out.iterdir()} == {
+        target.name, listing.name, report.name, work.name,
+    }  # fmt: skip
+    assert work.name.startswith(letter)
+    assert work.name.endswith(".vidrestore")
+    assert sorted(path.suffixes[-2:] for path in layer.iterdir()) == [
+        [".fill", ".mov"], [".matte", ".mov"],
+    ]  # fmt: skip
+
+
+@LETTERS
+def test_an_output_of_many_has_the_longest_name_that_fits(
+    letter: str, make_video: MakeVideo, command: Command, tmp_path: Path
+) -> None:
+    source = make_video("plain.ts", frames=6).rename(tmp_path / longest(letter, ".ts"))
+    found = command("restore", source, "--output-dir", tmp_path / "out", *QUICK)
+    assert found.status == 0, found.out
+    (made,) = (tmp_path / "out").iterdir()
+    assert made.suffix == ".mkv"
+    assert made.name.startswith(letter)
+
+
+def test_an_interrupted_run_with_the_longest_name_goes_on(
+    make_video: MakeVideo, tmp_path: Path
+) -> None:
+    source, target = make_video(frames=6), tmp_path / longest("x", ".mkv")
+    settings = load_settings(options={"restore.restorer": "fusion", "detect.detector": "haar"})
+    said: list[str] = []
+
+    def stopping(event: object) -> None:
+        said.append(str(event))
+        if "stage='check'" in said[-1] and len(said) < 1000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore_video(source, target, settings, on_event=stopping)
+    assert work_path(target).is_dir()
+    assert not target.exists()
+    assert restore_video(source, target, settings).frames == 6
+    assert not work_path(target).exists()
+
+
+def test_a_name_is_shortened_only_where_it_must_be(tmp_path: Path) -> None:
+    assert fitting_name(tmp_path, "a" * 251, ".mkv") == "a" * 251 + ".mkv"
+    names = [fitting_name(tmp_path, stem, ".mkv") for stem in ("a" * 252, "a" * 251 + "b")]
+    assert len(set(names)) == 2
+    assert all(len(name) == 255 and name.endswith(".mkv") for name in names)
+    assert len(os.fsencode(fitting_name(tmp_path, "\u00e9" * 200, ".vidrestore"))) in (254, 255)
+    assert fitting_name(tmp_path / "missing", "a", ".mkv") == "a.mkv"

@@ -305,13 +305,17 @@ def _check_there(*videos: Path) -> None:
     The readers of the files check pictures, and all other faults of a file.
     """
     from vidrestore.common.errors import InputError
+    from vidrestore.common.files import check_path
     from vidrestore.media.images import is_pictures
+    from vidrestore.media.images.animation import check_no_animation
 
     for video in videos:
         try:
             video.stat()
+            check_no_animation(video)
         except FileNotFoundError:
             if not is_pictures(video):
+                check_path(video)
                 raise InputError(f"the file {video} does not exist") from None
         except (OSError, ValueError) as error:
             log_handled(error)

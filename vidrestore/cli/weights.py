@@ -21,6 +21,7 @@ from vidrestore.cli.options import (
 )
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.events import Done
+from vidrestore.common.files import fitting_name
 
 if TYPE_CHECKING:
     from vidrestore.models.weights import Weight
@@ -218,7 +219,7 @@ def try_out(
     settings = load_settings(changes=changes or (), options=options, names=names)
     from vidrestore.review.trial import run_trial
 
-    target = sheet or Path(f"try-{Path(name).stem}.png")
+    target = sheet or Path(fitting_name(Path(), f"try-{Path(name).stem}", ".png"))
     with events(False) as on_event:
         result = run_trial(settings, target, overwrite=overwrite, on_event=on_event)
     console.show_trial(result, target)

@@ -40,8 +40,15 @@ _POLL_SECONDS = 0.2
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 # Without locks, a file may belong to a process of another machine, which cannot be checked.
 _SURELY_LEFT_SECONDS = 24 * 3600.0
-# File systems allow names of 255 bytes.
-_LONGEST_NAME_BYTES = 160
+# Temporary names replace a longer name by a hash; some file systems allow names of 143 bytes only.
+_LONGEST_NAME_BYTES = 60
+_LONGEST_SUFFIX_BYTES = 16
+_USUAL_LIMIT_BYTES = 255  # of the name of a file
+_HASH_DIGITS = 8
+# Names by which a process has its open files; another process has others under them.
+_OPEN_FILE = re.compile(r"/dev/(stdin|fd/\d+)|/proc/(self|\d+)/fd/\d+")
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/+(.*)", re.DOTALL)
+_COPY_IT = "vidrestore reads a video more than once, so copy it to a file and give its name"
 _TRIES = 10
 
 _logger = logging.getLogger("vidrestore")
@@ -71,6 +78,70 @@ def no_ordinary_file(path: Path) -> str | None:
     return f"is {kind} and not an ordinary file"
 
 
+def fitting_name(folder: Path, stem: str, ending: str) -> str:
+    """Join two parts of a file name, and shorten the first where the file system needs that.
+
+    Args:
+        folder: The folder of the file.
+        stem: The first part.
+        ending: The second part, which stays, such as a suffix.
+
+    Returns:
+        The name. A shortened stem ends in a hash, so that two of them differ.
+    """
+    try:
+        limit_bytes = os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError) as error:
+        # Windows has no such function, and the folder may not exist yet.
+        log_handled(error)
+        limit_bytes = _USUAL_LIMIT_BYTES
+    if len(os.fsencode(stem + ending)) <= limit_bytes:
+        return stem + ending
+    digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:_HASH_DIGITS]
+    ending = f"~{digest}{ending}"
+    while stem and len(os.fsencode(stem + ending)) > limit_bytes:
+        stem = stem[:-1]
+    return stem + ending
+
+
+def no_path(path: Path) -> str | None:
+    """Describe what the user named if that is no file at all; nothing is opened.
+
+    Args:
+        path: The path that was made of the text of the user.
+
+    Returns:
+        The beginning of a sentence, such as "https://example.com/a.mp4 is an address"; None where
+        the text may be the path of a file.
+    """
+    if _OPEN_FILE.fullmatch(str(path)):
+        return f"{path} is a stream and not a file"
+    with logged(OSError, ValueError):  # ValueError: NUL in the name
+        if path.exists():
+            return None
+        if str(path) == "-":
+            return f"{path} is a stream and not a file"
+        # A path has one slash where an address has two.
+        address = _ADDRESS.fullmatch(str(path))
+        if address is not None and not path.parent.is_dir():
+            slashes = "///" if address[1].lower() == "file:" else "//"
+            return f"{address[1]}{slashes}{address[2]} is an address and not a file"
+    return None
+
+
+def check_path(path: Path) -> None:
+    """Check that a text names a file to read, rather than a stream or an address.
+
+    Args:
+        path: The path that was made of the text of the user; it need not exist.
+
+    Raises:
+        InputError: It does not.
+    """
+    if (other := no_path(path)) is not None:
+        raise InputError(f"{other}; {_COPY_IT}")
+
+
 def check_readable_kind(path: Path, what: str, kind: type[VidrestoreError]) -> None:
     """Check that a file to read is an ordinary file; the reader of a pipe might wait forever.
 
@@ -98,12 +169,14 @@ def check_video_file(path: Path) -> None:
         InputError: There is no such file, or it is a folder, empty or no ordinary file.
         OSError: The path cannot be reached.
     """
+    check_path(path)
     if path.is_dir():
         raise InputError(
             f"{path} is a folder; give the path of a video in it, or a pattern of pictures "
             f"such as {path / 'name_%06d.tif'}"
         )
-    check_readable_kind(path, "the file", InputError)
+    if (fault := no_ordinary_file(path)) is not None:
+        raise InputError(f"the file {path} {fault}; {_COPY_IT}")
     if not path.exists():
         raise InputError(f"the file {path} does not exist")
     if path.stat().st_size == 0:
@@ -189,6 +262,8 @@ def output_place(path: Path, what: str = "") -> Path:
         OSError: The path cannot be reached.
     """
     name = f"{what} {path}".strip()
+    if (other := no_path(path)) is not None:
+        raise UsageError(f"{other}, and vidrestore writes files; give the name of a file")
     if (fault := no_ordinary_file(path)) is not None:
         remedy = "give a file name in it" if path.is_dir() else "choose another name"
         raise UsageError(f"{name} {fault}; {remedy}")
@@ -434,7 +509,7 @@ def _key(path: Path) -> str:
 
 def _begun(path: Path) -> tuple[Path, IO[bytes]]:
     """Create a temporary file for `path`; return it and the handle that locks it."""
-    suffix = path.suffix if len(os.fsencode(path.suffix)) <= _LONGEST_NAME_BYTES // 4 else ""
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= _LONGEST_SUFFIX_BYTES else ""
     for _ in range(_TRIES):
         own = f"{os.getpid()}-{secrets.token_hex(4)}"
         part = path.with_name(f".{_key(path)}.{own}.part{suffix}")

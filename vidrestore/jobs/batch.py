@@ -16,7 +16,7 @@ from vidrestore.common.errors import (
     VidrestoreError,
     unknown_name,
 )
-from vidrestore.common.files import make_output_folder
+from vidrestore.common.files import fitting_name, make_output_folder
 from vidrestore.common.quoting import quoted
 from vidrestore.common.settings import Settings
 from vidrestore.common.text_files import can_be_found
@@ -107,7 +107,8 @@ def targets_in(
     pairs: list[tuple[Path, Path]] = []
     for number, source in enumerate(sources, 1):
         suffix = _suffix(source, settings)
-        target = folder / name.format(name=source.stem, suffix=suffix, number=number)
+        made = Path(name.format(name=source.stem, suffix=suffix, number=number))
+        target = folder / fitting_name(folder, made.stem, made.suffix)
         for other, there in pairs:
             if there == target:
                 raise UsageError(

@@ -16,7 +16,14 @@ import numpy as np
 from vidrestore.analysis.edl import later
 from vidrestore.analysis.result import Analysis
 from vidrestore.common.errors import OutputError, UsageError, not_written
-from vidrestore.common.files import held, output_place, remove_tree, sync_file, sync_folder
+from vidrestore.common.files import (
+    fitting_name,
+    held,
+    output_place,
+    remove_tree,
+    sync_file,
+    sync_folder,
+)
 from vidrestore.common.handled import logged
 from vidrestore.imaging.frame import LayerRange, VideoInfo
 from vidrestore.imaging.planes import layout, plane
@@ -174,7 +181,7 @@ class LayerOutput:
                 code = _timecode(source, analysis) if self.form == "prores" else None
                 for stream, path in zip(_STREAMS, paths, strict=True):
                     if self.form == "prores":
-                        target = staging.new / f"{self.stem}.{stream}.mov"
+                        target = staging.new / self._movie_name(stream)
                         _remux(path, target, self.folder, code, is_part=is_part)
                     else:
                         _write_pictures(path, staging.new, stream)
@@ -224,7 +231,10 @@ class LayerOutput:
         return list(self._pictures())
 
     def _movies(self) -> list[Path]:
-        return [self.folder / f"{self.stem}.{stream}.mov" for stream in _STREAMS]
+        return [self.folder / self._movie_name(stream) for stream in _STREAMS]
+
+    def _movie_name(self, stream: str) -> str:
+        return fitting_name(self.folder, self.stem, f".{stream}.mov")
 
     def _pictures(self) -> Iterator[Path]:
         if self.folder.is_dir():

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vidrestore.common.checksums import fields_from_json, with_checksum
-from vidrestore.common.files import written_atomically
+from vidrestore.common.files import fitting_name, written_atomically
 from vidrestore.common.settings import Extent
 from vidrestore.restoration.statistics import Counts
 
@@ -168,9 +168,9 @@ def work_path(place: Path) -> Path:
         place: The place of the output.
 
     Returns:
-        The path; the folder need not exist.
+        The path; the folder need not exist. Its name is shortened where the file system needs that.
     """
-    return place.with_name(place.name + ".vidrestore")
+    return place.with_name(fitting_name(place.parent, place.name, ".vidrestore"))
 
 
 NoteT = TypeVar("NoteT", bound=_Note)

@@ -24,9 +24,11 @@ from vidrestore.common.errors import (
 )
 from vidrestore.common.files import (
     check_new,
+    check_path,
     check_readable_kind,
     check_video_file,
     is_same_file,
+    no_path,
     output_place,
 )
 from vidrestore.common.quoting import quoted
@@ -44,6 +46,7 @@ from vidrestore.media.images import (
     numbers_of,
     pictures_of,
 )
+from vidrestore.media.images.animation import check_no_animation
 from vidrestore.models.restorers import Restorer, check_restorer, check_restorer_name
 
 if TYPE_CHECKING:
@@ -329,6 +332,11 @@ def check_paths(
         if report is not None:
             read = (source, *filter(None, beside))
             _check_report(report, read, target, framemd5, overwrite=overwrite)
+        for each in (source, *filter(None, beside)):
+            check_path(each)
+            check_no_animation(each)
+        if no_path(target) is not None:
+            output_place(target)  # raises an error
         if live is not None:
             _check_live(live, (source, *filter(None, beside)), target)
         if is_pictures(source) or is_pictures(target):

@@ -101,11 +101,13 @@ def remux(
             filters.append(_durations(*last_frame))
         if filters:
             arguments[f"bsf:{at}"] = ",".join(filters)
-        _run(_command(mapped, target, arguments, repeated), source, target)
-    if plan.boxes and plan.container != "matroska":
-        stating = target.with_name(f"{target.stem}.part{target.suffix}")
-        copy_with_boxes(target, stating, plan.boxes, at)
-        stating.replace(target)
+        plain = target
+        if plan.boxes and plan.container != "matroska":
+            plain = target.with_name(f"{target.stem}.part{target.suffix}")
+        _run(_command(mapped, plain, arguments, repeated), source, target)
+    if plain != target:
+        copy_with_boxes(plain, target, plan.boxes, at)
+        plain.unlink()
 
 
 def _window(

@@ -18,6 +18,7 @@ from vidrestore.common.errors import InputError, system_reason
 from vidrestore.common.files import check_video_file
 from vidrestore.common.handled import log_handled
 from vidrestore.media.images import is_pictures, pictures_of
+from vidrestore.media.images.animation import check_no_animation
 
 _log = logging.getLogger("vidrestore")
 
@@ -52,6 +53,7 @@ def open_source(
         InputError: The file does not exist, is empty, cannot be read as video, or cannot be decoded
             on the device.
     """
+    check_no_animation(path)
     try:
         container = (
             _opened_pictures(path) if is_pictures(path) else _opened(path, device, read_through)

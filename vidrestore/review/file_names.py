@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidrestore.common.errors import UsageError
+from vidrestore.common.files import fitting_name
 from vidrestore.media.images import is_pictures
 
 PICTURES, MOVIES = (".png", ".jpg", ".jpeg"), (".mp4", ".mov", ".mkv")
@@ -45,7 +46,8 @@ def files_of(target: Path, *, apart: bool) -> tuple[Path, ...]:
     """
     if not apart:
         return (target,)
-    return tuple(target.with_suffix(f".{side}{target.suffix}") for side in _SIDES)
+    endings = (f".{side}{target.suffix}" for side in _SIDES)
+    return tuple(target.with_name(fitting_name(target.parent, target.stem, e)) for e in endings)
 
 
 def check_proxy_path(source: Path, target: Path) -> None:

@@ -19,6 +19,7 @@ from vidrestore.analysis.result import Analysis, is_woven
 from vidrestore.analysis.selection import face_of_photo
 from vidrestore.common.errors import ChangedSourceError, UsageError
 from vidrestore.common.events import OnEvent, notify
+from vidrestore.common.files import fitting_name
 from vidrestore.common.handled import log_handled
 from vidrestore.common.settings import Settings
 from vidrestore.common.temporary import temporary_folder
@@ -279,7 +280,7 @@ def _rendered(
     """Restore the frames from `at_seconds` on, in a temporary folder."""
     suffix = source.suffix if is_pictures(source) else ".mkv"
     with temporary_folder() as folder:
-        target = folder / f"{source.stem}{suffix}"
+        target = folder / fitting_name(folder, source.stem, suffix)
         request = RestoreRequest(
             source, target, _quick(settings), restorer, _as_pictures(analysis), span, choice
         )

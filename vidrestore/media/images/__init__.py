@@ -8,7 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from vidrestore.common.errors import InputError, UsageError
-from vidrestore.common.files import check_readable_kind
+from vidrestore.common.files import check_path, check_readable_kind
+from vidrestore.media.images.animation import check_no_animation
 
 KIND_OF_SUFFIX = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".tif": "tiff", ".tiff": "tiff",
                   ".dpx": "dpx", ".exr": "exr"}  # fmt: skip
@@ -139,6 +140,8 @@ def pictures_of(path: Path) -> Pictures:
         InputError: No such file exists, or a number is missing between the first and the last.
         UsageError: vidrestore does not support the kind of picture, or the pattern is not valid.
     """
+    check_path(path)
+    check_no_animation(path)
     kind_of(path)
     if not is_pattern(path):
         check_readable_kind(path, "the picture", InputError)
