@@ -98,7 +98,7 @@ def restore(source: Path) -> None:
         sys.exit(2)
     work = target.with_name(f"{target.name}.vidrestore")
     work.mkdir(exist_ok=True)
-    live = Path(option("--live") or "")
+    live = Path(option("--live") or work / "live")
     for number in range(len(list(work.glob("part*"))), STEPS):
         (work / f"part{number}").touch()
         live.write_bytes(PNG)
@@ -109,7 +109,9 @@ def restore(source: Path) -> None:
     shutil.copy(source, work / "whole")
     (work / "whole").replace(target)
     shutil.rmtree(work)
-    Path(option("--report") or "").write_text("<!doctype html><title>Report</title><p>Better.")
+    if option("--report"):
+        page = "<!doctype html><title>Report</title><p>Better."
+        Path(option("--report") or "").write_text(page)
     say(event="notice", message="restore.denoise has no effect on fusion")
     say(event="done", summary={"frames": 30, "faces": 45, "skipped": {"blurred": 2},
                                "warnings": ["the subtitles are lost"]})  # fmt: skip

@@ -404,11 +404,13 @@ def test_a_picture_gets_pictures(run):
         assert shown["target"]["name"] == "photo-clear.png"
         desk.service.show_moment(ME, video, 0.0)
         await desk.until(lambda: desk.shown(video)["moment"]["state"] == "done")
-        assert desk.commands("preview")[0][-1] != ".mp4"
-        assert any(each.endswith("moment.png") for each in desk.commands("preview")[0])
+        assert desk.shown(video)["moment"]["faces"] == 45
+        (command,) = desk.commands("restore")
+        assert command[2].endswith("moment.after.png")
+        assert "--strength" in command
         refused(400, desk.service.set_target, ME, video, None, "photo.mp4")
         order = await desk.restored(video)
-        assert "--quality" not in desk.commands("restore")[0]
+        assert "--quality" not in desk.commands("restore")[1]
         assert (desk.home / desk.shown(order)["name"]).exists()
 
     run(test)

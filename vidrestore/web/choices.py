@@ -17,7 +17,7 @@ NO_PROFILE = "none"
 LOSSLESS = "archive"
 HOLDS_ALL = ".mkv"
 """The only container that holds lossless video."""
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dpx", ".exr")
 """Suffixes of still pictures that the page takes."""
 VIDEOS = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".vob", ".ts",

@@ -72,7 +72,7 @@ def estimate(source: Path, choices: Choices, engine: Engine) -> list[str]:
 def preview(
     source: Path, folder: Path, at_seconds: float, choices: Choices, engine: Engine
 ) -> list[str]:
-    """Return the arguments that show a moment before and after.
+    """Return the arguments that show a moment before and after; a picture is restored as a whole.
 
     Args:
         source: The video or picture.
@@ -84,7 +84,11 @@ def preview(
     Returns:
         The arguments.
     """
-    target = folder / f"{MOMENT}{_moment_suffix(source)}"
+    if is_picture(source):
+        _, after = moment_files(source, folder)
+        options = ["--overwrite", *_restoration(choices, engine)]
+        return ["restore", str(source), str(after), *options]
+    target = folder / f"{MOMENT}.mp4"
     return [
         *("preview", str(source), "--at", f"{at_seconds:.3f}", "--apart", "-o", str(target)),
         *("--overwrite", *_restoration(choices, engine)),
@@ -92,16 +96,18 @@ def preview(
 
 
 def moment_files(source: Path, folder: Path) -> tuple[Path, Path]:
-    """Return the files that `preview` makes.
+    """Return the files that show a moment.
 
     Args:
         source: The video or picture.
         folder: The folder for the files.
 
     Returns:
-        (before, after).
+        (before, after); a picture itself is what was before.
     """
-    suffix = _moment_suffix(source)
+    if is_picture(source):
+        return source, folder / f"{MOMENT}.after.png"
+    suffix = ".mp4"
     return folder / f"{MOMENT}.before{suffix}", folder / f"{MOMENT}.after{suffix}"
 
 
@@ -141,7 +147,7 @@ def restore(
         The arguments.
     """
     options = ["--report", str(folder / REPORT), "--live", str(folder / LIVE)]
-    if target.suffix.lower() not in PICTURES:
+    if not is_picture(target):
         options += ["--quality", choices.quality]
     if choices.start_seconds is not None:
         options += ["--start", f"{choices.start_seconds:.3f}"]
@@ -183,5 +189,6 @@ def _detection(choices: Choices, engine: Engine) -> list[str]:
     return [*profile, "--detector", choices.detector, *engine.arguments()]
 
 
-def _moment_suffix(source: Path) -> str:
-    return ".png" if source.suffix.lower() in PICTURES else ".mp4"
+def is_picture(path: Path) -> bool:
+    """Tell by its name whether a file is a still picture."""
+    return path.suffix.lower() in PICTURES

@@ -381,7 +381,8 @@ class Routes:
                 return _file_of(analysis, f"person_{int(part)}.png")
             if kind == "loop" and part in ("before", "after") and video.moment is not None:
                 both = commands.moment_files(video.path, video.moment.folder)
-                return _file_of(video.moment, both[part == "after"].name)
+                if video.moment.state == "done":
+                    return _file(both[part == "after"])
             raise RefusedError(GONE, 404)
         each = self._service.own_restoration(owner, media_id)
         is_done = each.job.state == "done"

@@ -256,7 +256,7 @@ def _moment(video: Video) -> dict[str, Any] | None:
         return None
     is_done = job.state == "done"
     address = f"/media/loop/{video.id}"
-    preview = job.outcome.get("preview", {})
+    preview = job.outcome.get("preview", job.outcome.get("summary", {}))
     return {
         "state": job.state,
         "text": wording.progress(job),
