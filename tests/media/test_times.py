@@ -74,6 +74,15 @@ def test_frames_of_avi_have_the_times_at_which_ffmpeg_shows_them(tmp_path, name)
     assert not damage.found
 
 
+def test_a_gap_of_avi_stays_where_it_is(tmp_path):
+    source = tmp_path / "source.avi"
+    ffmpeg(picture(frames=90), r"-vf 'select=not(between(n\,40\,69))' -fps_mode passthrough",
+           f"{H264} -bf 3", source)  # fmt: skip
+    times = seconds_of_frames(source)
+    assert times == [time for time, _ in frames_shown(source)]
+    assert max(b - a for a, b in pairwise(times)) == Fraction(31, 25)
+
+
 def test_packed_b_frames_have_the_times_at_which_ffmpeg_shows_them(tmp_path):
     plain, damage = tmp_path / "plain.avi", DecodeErrors()
     ffmpeg(picture(frames=40), "-c:v mpeg4 -bf 1 -g 12", plain)
@@ -204,6 +213,26 @@ def test_a_clock_that_begins_anew_is_no_join(tmp_path, suffix):
     assert all(most - least <= TOLERANCE for least, most in shifts), shifts
     assert len(read_time_line(source).joins_seconds) == 1
     assert summary.frames == 125
+
+
+@pytest.mark.parametrize("span", [None, TimeRange(Fraction(1, 2), Fraction(4))])
+def test_a_recording_may_begin_just_before_its_clock_begins_anew(tmp_path, span):
+    """libavformat counts such times back from the end of the clock, so that they are negative."""
+    source, target = record(tmp_path / "a.ts", 0, 150, 95440), tmp_path / "out.mkv"
+    assert frames_shown(source)[0][0] < 0
+    summary = restored(source, target, span)
+    assert not any("begin anew" in warning for warning in summary.warnings)
+    if span is None:
+        ((least, most),) = spread([source], target)
+        assert most - least <= TOLERANCE
+        assert abs(frame_times(target)[0] - Fraction(954414, 10)) < Fraction(1, 10)
+    else:
+        assert summary.frames == 87
+        sound = {content: time for time, content in packets(source, 1)}
+        first = frames_shown(source)[13][0]
+        moved = [time - (sound[content] - first) for time, content in packets(target, 1)]
+        assert max(map(abs, moved)) <= TOLERANCE
+        assert len(moved) > 120
 
 
 @pytest.mark.parametrize("suffix", [".ts", ".mpg", ".vob", ".flv"])

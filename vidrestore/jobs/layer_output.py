@@ -34,6 +34,7 @@ from vidrestore.media.concat import join
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.ffmpeg import check_room, run_ffmpeg
 from vidrestore.media.source import open_source
+from vidrestore.media.timeline import begin_pts
 from vidrestore.restoration.compositing.layers import LayerFiles
 
 _STREAMS = ("fill", "matte")
@@ -386,7 +387,7 @@ def _timecode(source: Path, analysis: Analysis) -> str | None:
     with open_source(source) as container:
         tags = [container.metadata, *(stream.metadata for stream in container.streams)]
         stream = container.streams[analysis.info.stream_index]
-        begin = int(stream.start_time or 0)
+        begin = begin_pts(stream, analysis.info.shifts)
     code = next((tag["timecode"] for tag in tags if "timecode" in tag), None)
     rate, clock = analysis.info.frame_rate, analysis.info.time_base
     frames = round((int(analysis.pts[0]) - begin) * clock * rate)

@@ -24,8 +24,13 @@ from vidrestore.common.system import usable_cores
 from vidrestore.imaging.frame import Frame, TimeShift
 from vidrestore.imaging.planes import planar_format, to_planar, with_codes_of_halves
 from vidrestore.media.discontinuities import has_no_times, may_need_repair, read_time_line
-from vidrestore.media.source import main_video_stream, open_source, read_packets
-from vidrestore.media.timeline import NOTHING_TO_REPAIR, TimeLine, with_shifts
+from vidrestore.media.source import (
+    is_headerless,
+    main_video_stream,
+    open_source,
+    read_packets,
+)
+from vidrestore.media.timeline import NOTHING_TO_REPAIR, TimeLine, begin_pts, with_shifts
 
 _log = logging.getLogger("vidrestore")
 
@@ -84,16 +89,17 @@ class TimeRange:
                 "the end must lie after the start"
             )
 
-    def pts_range(self, stream: Any) -> tuple[int, int | None]:
+    def pts_range(self, stream: Any, shifts: Sequence[TimeShift] = ()) -> tuple[int, int | None]:
         """Convert the range to times of a stream.
 
         Args:
             stream: A PyAV stream.
+            shifts: The shifts of its times; default: none.
 
         Returns:
             [first, end) in the time_base of the stream; None for an open end.
         """
-        begin = int(stream.start_time or 0)
+        begin = begin_pts(stream, shifts)
         ticks = 1 / Fraction(stream.time_base)
         first = begin + math.ceil((self.start_seconds or 0) * ticks)
         end = self.end_seconds
@@ -140,8 +146,9 @@ def decode(
     """
     may_seek = may_seek or not one_thread
     at = _opened_at(path, span, damage, stream_index, shifts, one_thread, may_seek, device)
-    with at as (stream, images):
-        chosen = _within(span, stream, _timed(images, damage, Fraction(stream.time_base)))
+    with at as (stream, known, images):
+        timed = _timed(images, damage, Fraction(stream.time_base))
+        chosen = _within(span, stream, known, timed)
         for index, (pts, image) in enumerate(_alike(chosen, damage, path, stream_index)):
             damage.corrupt_frames += bool(image.is_corrupt)
             yield Frame(index, pts, image, _duration(image))
@@ -251,7 +258,7 @@ class OpenVideo:
                 return
             images = chain(sought_images)
         timed = _timed(images, damage, Fraction(self.stream.time_base))
-        within = _within(span, self.stream, timed)
+        within = _within(span, self.stream, self._shifts, timed)
         alike = _alike(within, damage, self.path, self.stream.index)
         for index, (pts, image) in enumerate(alike):
             yield Frame(index, pts, image, _duration(image))
@@ -271,7 +278,7 @@ class OpenVideo:
         if not self._shifts:
             return _frames_from(self.container, self.stream, pts)
         lasts = Fraction(self.time_line.durations_seconds[self.stream.index])
-        seconds = (pts - int(self.stream.start_time or 0)) * Fraction(self.stream.time_base)
+        seconds = (pts - begin_pts(self.stream, self._shifts)) * Fraction(self.stream.time_base)
         share = min(max(seconds / lasts, Fraction(0)), Fraction(1)) if lasts else Fraction(0)
         byte = int(share * self.path.stat().st_size)
         return _frames_from(self.container, self.stream, pts, byte)
@@ -402,9 +409,11 @@ def _duration(image: av.VideoFrame) -> int:
     return duration if 0 < duration <= _LONGEST_TICKS else 0
 
 
-def _within(span: TimeRange | None, stream: Any, timed: _Timed) -> _Timed:
+def _within(
+    span: TimeRange | None, stream: Any, shifts: Sequence[TimeShift], timed: _Timed
+) -> _Timed:
     """Yield the frames of a range."""
-    first, end = (span or TimeRange()).pts_range(stream)
+    first, end = (span or TimeRange()).pts_range(stream, shifts)
     for pts, image in timed:
         if end is not None and pts >= end:
             return
@@ -472,21 +481,26 @@ def _opened_at(
     one_thread: bool,
     may_seek: bool,
     device: str | None,
-) -> Iterator[tuple[Any, Iterator[av.VideoFrame]]]:
-    """Open a file; yield the video stream and its frames from the start of `span` or before it."""
+) -> Iterator[tuple[Any, Sequence[TimeShift], Iterator[av.VideoFrame]]]:
+    """Open a file for its frames from the start of `span` or before it.
+
+    Yields:
+        The video stream, the shifts of its times, and the frames.
+    """
     if may_seek and span is not None and span.start_seconds and not shifts:
         with open_source(path, device) as container:
             stream = _chosen_stream(container, stream_index)
             images = _sought(container, stream, span, damage, one_thread)
             if images is not None:
                 damage.by_seeking = True
-                yield stream, images
+                yield stream, (), images
                 return
     with open_source(path, device) as container:
         stream = _chosen_stream(container, stream_index)
         if shifts is None and may_need_repair(container):
             shifts = read_time_line(path).shifts.get(stream.index, ())
-        yield stream, _decoded(container, stream, damage, one_thread, shifts or ())
+        known = shifts or ()
+        yield stream, known, _decoded(container, stream, damage, one_thread, known)
 
 
 def _sought(
@@ -532,7 +546,7 @@ def _decoded(
     damage.shifts = max(damage.shifts, len(shifts))
     timed = _FrameTimes(
         {shift.packet for shift in shifts},
-        gap=int(_GAP_SECONDS / stream.time_base),
+        gap=int(_GAP_SECONDS / stream.time_base) if is_headerless(container) else None,
         known=not has_no_times(container),
     )
     for packet in with_shifts(_packets(container, stream, damage), {stream.index: shifts}):
@@ -578,12 +592,13 @@ class _FrameTimes:
     the last packet, a frame without a presentation time follows the one before it.
     """
 
-    def __init__(self, begins: Collection[int], *, gap: int, known: bool) -> None:
+    def __init__(self, begins: Collection[int], *, gap: int | None, known: bool) -> None:
         """Begin a stream.
 
         Args:
             begins: The numbers of the packets with which another part begins.
-            gap: The distance of decoding times, in ticks, from which on another part begins.
+            gap: The distance of decoding times, in ticks, from which on another part begins; None:
+                no gap begins one, as in AVI, which keeps gaps in the order of coding.
             known: Whether the format of the stream has times at all.
         """
         self._begins, self._gap, self._known = begins, gap, known
@@ -599,8 +614,9 @@ class _FrameTimes:
         """Note the next packet, before it is decoded."""
         dts = packet.dts
         if dts is not None:
-            last = self._last_dts
-            if self._packets in self._begins or (last is not None and dts - last > self._gap):
+            last, gap = self._last_dts, self._gap
+            is_gap = last is not None and gap is not None and dts - last > gap
+            if is_gap or self._packets in self._begins:
                 self._parts.append(dts)
             self._last_dts = dts
         self._packets += 1

@@ -42,7 +42,7 @@ from vidrestore.media.timeline import NOTHING_TO_REPAIR, TimeLine
 # libavformat's AVFMT_NOTIMESTAMPS and AVFMT_TS_DISCONT.
 _NO_TIMES, _MAY_JUMP = 0x80, 0x200
 # The clock of MPEG streams has 33 bits.
-_WRAPPING, _WRAP_SECONDS = ("mpegts", "mpeg"), Fraction(2**33, 90000)
+_WRAP_SECONDS = dict.fromkeys(("mpegts", "mpeg"), Fraction(2**33, 90000))
 # After a longer gap another recording begins; a shorter gap is kept.
 _LONGEST_GAP_SECONDS = 3600
 _NAMED_GAP_SECONDS = 10
@@ -63,7 +63,7 @@ _RETURN_SECONDS = Fraction(1, 2)  # how far from where they were
 _FIRST_PACKETS = 32  # of a run, among which is the one that is shown first
 # So many small jumps, and one in each second, are disorder.
 _SMALL_SECONDS, _FEWEST_IN_DISORDER = Fraction(1, 2), 4
-_MOST_RUNS = 100_000
+_MOST_RUNS, _MOST_NEAR = 100_000, 64
 _MOST_NAMED = 10
 _MATROSKA = "matroska,webm"
 # How files of a format begin, and in how many bytes after the last packet another one can begin.
@@ -273,7 +273,7 @@ class _Runs:
     def __init__(self, container: Any) -> None:
         """Read all packets of an opened file."""
         self.main: int = main_video_stream(container).index
-        self.wrap_seconds = _WRAP_SECONDS if container.format.name in _WRAPPING else None
+        self.wrap_seconds = _WRAP_SECONDS.get(container.format.name)
         self._readers = {stream.index: _Reader(stream) for stream in container.streams}
         self.packets, end = 0, 0
         for packet in read_packets(container):
@@ -303,7 +303,7 @@ def _unread_bytes(path: Path, end: int, format_name: str) -> int:
 
 @dataclass(slots=True, eq=False)
 class _Piece:
-    """A run with its times in seconds; a clock that begins anew after 33 bits goes on."""
+    """A run with its times in seconds; a clock that begins anew after its last bit goes on."""
 
     run: _Run
     turn: Fraction
@@ -321,6 +321,14 @@ class _Piece:
     def lasts(self) -> Fraction:
         """The duration in seconds."""
         return self.end - self.start
+
+    def add(self, seconds: Fraction) -> None:
+        """Move all times."""
+        self.turn += seconds
+        self.start += seconds
+        self.end += seconds
+        self.low += seconds
+        self.high += seconds
 
 
 @dataclass(slots=True, eq=False)
@@ -419,6 +427,13 @@ class _Repair:
             times = (run.start, run.last + run.step, run.low, run.high)
             start, end, low, high = (time * tick + turn for time in times)
             own.append(_Piece(run, turn, start, end, low, high))
+        main = pieces[file.main]
+        if main and main[0].low < 0:
+            # libavformat counts back from the end of the clock, and no container that vidrestore
+            # writes holds a picture before 0.
+            begin = -main[0].low if wrap is None else wrap
+            for piece in (piece for own in pieces.values() for piece in own):
+                piece.add(begin)
         return pieces
 
     def _time_beside(self, run: _Run, pieces: Mapping[int, Sequence[_Piece]]) -> Fraction | None:
@@ -455,22 +470,29 @@ class _Repair:
         return glitches
 
     def _groups(self) -> list[list[_Jump]]:
-        """Return the jumps that belong together, in the order of the file."""
-        return _together(self._jumps(), self._most_between())
+        """Return the jumps that belong together, in the order of the file.
+
+        Small jumps of a stream that has them all the time, alone, are left out: its times are in no
+        order.
+        """
+        groups = _together(self._jumps(), self._most_between())
+        small = Counter(group[0].stream for group in groups if _is_small(group))
+        orderly = {
+            index
+            for index, own in self._pieces.items()
+            if small[index] < max(_FEWEST_IN_DISORDER, sum(piece.lasts for piece in own))
+        }
+        return [group for group in groups if group[0].stream in orderly or not _is_small(group)]
 
     def _jumps(self) -> list[_Jump]:
         """Return the jumps of all streams, in the order of the file."""
         found: list[_Jump] = []
         for own in self._pieces.values():
-            jumps = [
+            found += [
                 _Jump(piece, before, after)
                 for before, piece, after in zip(own, own[1:], [*own[2:], None], strict=False)
                 if _is_jump(before, piece)
             ]
-            small = [jump for jump in jumps if -_SMALL_SECONDS < jump.seconds < 0]
-            if len(small) >= max(_FEWEST_IN_DISORDER, sum(piece.lasts for piece in own)):
-                jumps = [jump for jump in jumps if not -_SMALL_SECONDS < jump.seconds < 0]
-            found += jumps
         return sorted(found, key=lambda jump: jump.order)
 
     def _most_between(self) -> int:
@@ -660,6 +682,11 @@ def _is_jump(before: _Piece, piece: _Piece) -> bool:
     return not -step / 2 <= piece.start - before.end <= _LONGEST_GAP_SECONDS
 
 
+def _is_small(group: Sequence[_Jump]) -> bool:
+    """Return whether a group is a short step back in one stream."""
+    return len(group) == 1 and -_SMALL_SECONDS < group[0].seconds < 0
+
+
 def _returns(before: _Piece, between: _Piece, after: _Piece) -> bool:
     """Return whether a piece goes on where the piece before the one between them ended."""
     return abs(after.start - before.end - between.lasts) <= _RETURN_SECONDS
@@ -673,7 +700,7 @@ def _together(jumps: Sequence[_Jump], most_between: int) -> list[list[_Jump]]:
     """
     pairs = []
     for number, jump in enumerate(jumps):
-        for other in islice(jumps, number + 1, None):
+        for other in islice(jumps, number + 1, number + 1 + _MOST_NEAR):
             if other.order - jump.order > most_between:
                 break
             apart = abs(other.piece.start - jump.piece.start)

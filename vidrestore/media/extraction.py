@@ -145,19 +145,20 @@ class _Writer:
         formats: tuple[str, ...] = _FORMATS
         if stream.type == "subtitle" or codec in _NOT_IN_NUT:
             formats = formats[1:]
-        for number, name in enumerate(formats):
+        for name in formats:
+            self._file: Any = av.open(str(path.absolute()), "w", format=name)
             try:
-                self._file: Any = av.open(str(path.absolute()), "w", format=name)
                 self._stream: Any = self._file.add_stream_from_template(stream, opaque=True)
                 self._file.start_encoding()
             except (ValueError, av.error.FFmpegError) as error:
                 _log.info("%s cannot hold stream %d: %s", name, stream.index, error)
-                if number + 1 == len(formats):
+                self._file.close()
+                if name == formats[-1]:
                     raise
             else:
-                self._clock = Fraction(stream.time_base) / Fraction(self._stream.time_base)
-                self._delay = round(DELAY_SECONDS / Fraction(self._stream.time_base))
-                return
+                break
+        self._clock = Fraction(stream.time_base) / Fraction(self._stream.time_base)
+        self._delay = round(DELAY_SECONDS / Fraction(self._stream.time_base))
 
     def __enter__(self) -> _Writer:
         return self

@@ -36,7 +36,7 @@ from vidrestore.media.images.exif import orientation_matrix
 from vidrestore.media.images.header import Header
 from vidrestore.media.side_data import NONE, SideData, read_side_data
 from vidrestore.media.source import open_source
-from vidrestore.media.timeline import NOTHING_TO_REPAIR, TimeLine
+from vidrestore.media.timeline import NOTHING_TO_REPAIR, TimeLine, begin_pts
 
 _log = logging.getLogger("vidrestore")
 
@@ -344,16 +344,17 @@ def _read_properties(video: OpenVideo, first: av.VideoFrame | None, settings: Se
         raise InputError(f"no frame of the video in {path} can be decoded")
     planes.layout(first)
     printed = description(container)
-    info = video_info(container, video.stream, first, printed)
+    info = _with_time_line(video_info(container, video.stream, first, printed), line)
     if line.late and len(container.streams) == 1:
         # The duration is that of the file, which may be that of a late stream.
         info = replace(info, duration_seconds_from_header=0.0)
     return Probe(
         path=path,
-        info=_with_curve(_with_time_line(info, line), settings.decode.input_curve),
+        info=_with_curve(info, settings.decode.input_curve),
         streams=_streams(path, line.late) if line.late else _stream_infos(container, printed),
         metadata=dict(container.metadata),
-        start=Fraction(container.start_time or 0, av.time_base),
+        start=Fraction(container.start_time or 0, av.time_base)
+        + (begin_pts(video.stream, info.shifts) - begin_pts(video.stream, ())) * info.time_base,
         side_data=_side_data_of(container, video.stream.index, first, printed),
         fingerprint="",
         mtime_ns=0,

@@ -43,6 +43,20 @@ NOTHING_TO_REPAIR = TimeLine()
 """The time line of a file whose times are right."""
 
 
+def begin_pts(stream: Any, shifts: Sequence[TimeShift]) -> int:
+    """Return the time at which a stream begins.
+
+    Args:
+        stream: A PyAV stream.
+        shifts: The shifts of its times.
+
+    Returns:
+        The time in the time_base of the stream.
+    """
+    first = shifts[0].ticks if shifts and shifts[0].packet == 0 else 0
+    return int(stream.start_time or 0) + first
+
+
 def with_shifts(packets: Iterable[Any], shifts: Mapping[int, Sequence[TimeShift]]) -> Iterator[Any]:
     """Shift the times of packets as a time line says.
 

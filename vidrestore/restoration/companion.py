@@ -28,6 +28,7 @@ from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.fields import can_split
 from vidrestore.media.probe import Probe
 from vidrestore.media.source import open_source
+from vidrestore.media.timeline import begin_pts
 from vidrestore.restoration.upscaling import Scaling, scaled_info
 
 _LARGEST_WORK_PX = 2048
@@ -296,7 +297,7 @@ def _part(span: TimeRange | None, source: Path, analysis: Analysis) -> TimeRange
     analysis = of_file(analysis)
     info, pts = analysis.info, analysis.pts
     with open_source(source) as container:
-        begin = int(container.streams[info.stream_index].start_time or 0)
+        begin = begin_pts(container.streams[info.stream_index], info.shifts)
     first, last = ((int(pts[i]) - begin) * info.time_base for i in (0, -1))
     return TimeRange(max(Fraction(0), first - _step(analysis, 1) / 2),
                 last + _step(analysis, len(pts) - 1) / 2)  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -25,6 +25,7 @@ from vidrestore.common.settings import Settings
 from vidrestore.common.temporary import temporary_folder
 from vidrestore.common.timecode import exact_seconds
 from vidrestore.imaging.display import Picture, picture_of
+from vidrestore.imaging.frame import TimeShift
 from vidrestore.imaging.geometry import apply, invert, unit_corners, upright
 from vidrestore.jobs.plan import Plan, plan_job, with_template
 from vidrestore.jobs.render import sum_of
@@ -34,6 +35,7 @@ from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.images import is_pictures
 from vidrestore.media.probe import Probe, probe
 from vidrestore.media.source import main_video_stream, open_source
+from vidrestore.media.timeline import begin_pts
 from vidrestore.models.factory import chosen_restorer, with_models_here
 from vidrestore.models.restorers import Restorer, check_restorer
 from vidrestore.restoration.segments import Segment
@@ -287,19 +289,19 @@ def _rendered(
         request.validate()
         with work_folder(target, lambda message: None) as work:
             plan = plan_job(request, work, on_event)
-            start = _clock_start(source)
+            start = _clock_start(source, plan.job.analysis.info.shifts)
             segment = _segment(plan.job.analysis, at_seconds, start, seconds, source)
             video, counts = replace(plan.rendering, segments=[segment], taken={}).video()
             yield _Excerpt(plan, segment, video, sum_of(counts), start)
 
 
-def _clock_start(source: Path) -> Fraction:
+def _clock_start(source: Path, shifts: Sequence[TimeShift]) -> Fraction:
     """Return the time at which the video begins, in seconds of the file's own clock."""
     if is_pictures(source):
         return Fraction(0)
     with open_source(source) as container:
         stream = main_video_stream(container)
-        return int(stream.start_time or 0) * Fraction(stream.time_base)
+        return begin_pts(stream, shifts) * Fraction(stream.time_base)
 
 
 def _segment(
