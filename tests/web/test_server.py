@@ -11,6 +11,7 @@ import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import psutil
@@ -22,7 +23,8 @@ from vidrestore import cli
 from vidrestore.cli import main
 from vidrestore.common.errors import InputError, OutputError, UsageError
 from vidrestore.web import server
-from vidrestore.web.library import Library
+from vidrestore.web.access import Access
+from vidrestore.web.library import Library, Visitor
 from vidrestore.web.server import ServerOptions, page_folder, serve, write_redirect
 
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
@@ -439,6 +441,17 @@ def test_a_page_that_can_run_no_commands_ends(monkeypatch):
     monkeypatch.setattr("vidrestore.web.service.Service.work", fail)
     with pytest.raises(LookupError, match="a defect"):
         serve(ServerOptions("127.0.0.1", None, 1), lambda address, folder: None, never)
+
+
+def test_a_cookie_that_was_not_used_for_a_month_is_worth_nothing():
+    library = Library(server._made(page_folder()))
+    now = time.time()
+    library.visitors |= {
+        name: Visitor(owner="local", used_seconds=now - days * 24 * 3600)
+        for name, days in {"old": 31, "new": 29}.items()
+    }
+    Access(None, SimpleNamespace(library=library, is_local=True), port=1)
+    assert list(library.visitors) == ["new"]
 
 
 def test_a_second_command_opens_the_first_page(monkeypatch, given, capsys):

@@ -90,6 +90,9 @@ class Access:
         self._app = app
         self._service = service
         self._visitors = service.library.visitors
+        for cookie in [*self._visitors]:  # those that no browser sends any more
+            if time.time() - self._visitors[cookie].used_seconds > _COOKIE_SECONDS:
+                del self._visitors[cookie]
         self._cookie = f"vidrestore-{port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -190,5 +190,12 @@ def _detection(choices: Choices, engine: Engine) -> list[str]:
 
 
 def is_picture(path: Path) -> bool:
-    """Tell by its name whether a file is a still picture."""
+    """Tell by its name whether a file is a still picture.
+
+    Args:
+        path: The path of the file.
+
+    Returns:
+        True for a picture that vidrestore reads.
+    """
     return path.suffix.lower() in PICTURES

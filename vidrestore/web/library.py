@@ -259,11 +259,25 @@ class Library:
         return found if found is not None and found.owner == owner else None
 
     def videos_of(self, owner: str) -> list[Video]:
-        """List the videos of one visitor, in the order in which they were opened."""
+        """List the videos of one visitor, in the order in which they were opened.
+
+        Args:
+            owner: The visitor.
+
+        Returns:
+            The videos.
+        """
         return [video for video in self.videos.values() if video.owner == owner]
 
     def restorations_of(self, owner: str) -> list[Restoration]:
-        """List the restorations of one visitor, in the order in which they run."""
+        """List the restorations of one visitor, in the order in which they run.
+
+        Args:
+            owner: The visitor.
+
+        Returns:
+            The restorations.
+        """
         return [each for each in self.restorations.values() if each.owner == owner]
 
     def all_jobs(self) -> Iterator[Job]:
@@ -320,7 +334,11 @@ class Library:
             ) from error
 
     def drop_job(self, job: Job) -> None:
-        """Remove the folder of a job."""
+        """Remove the folder of a job.
+
+        Args:
+            job: The job.
+        """
         self.sizes.pop(job.folder, None)
         self.work.remove(job.folder)
 

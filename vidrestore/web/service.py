@@ -316,7 +316,18 @@ class Service:
     # Videos
 
     def own_video(self, owner: str, video_id: str) -> Video:
-        """Return a video of a visitor; raise RefusedError if the visitor has no such video."""
+        """Find a video that a visitor is about to use.
+
+        Args:
+            owner: The visitor.
+            video_id: The id of the video.
+
+        Returns:
+            The video.
+
+        Raises:
+            RefusedError: The visitor has no such video.
+        """
         video = self.library.video(owner, video_id)
         if video is None:
             raise RefusedError(GONE, 404)
@@ -385,7 +396,14 @@ class Service:
         return video
 
     def check_room(self, owner: str) -> None:
-        """Raise RefusedError if a visitor may open no more videos."""
+        """Check that a visitor may open one more video.
+
+        Args:
+            owner: The visitor.
+
+        Raises:
+            RefusedError: The visitor has the most videos that are allowed.
+        """
         if len(self.library.videos_of(owner)) >= MOST_VIDEOS:
             raise RefusedError("Too many videos are open; remove some from the list first.", 409)
 
@@ -595,7 +613,14 @@ class Service:
         self.library.changed()
 
     def missing_for(self, choices: Choices) -> tuple[str, ...]:
-        """Return the names of the weights that choices need and that are not here."""
+        """List the weights that choices need and that are not here.
+
+        Args:
+            choices: The choices.
+
+        Returns:
+            The names.
+        """
         chosen = {choices.restorer, choices.detector}
         options = (*self.offer.restorers, *self.offer.detectors)
         found = (name for option in options if option.id in chosen for name in option.missing)
@@ -604,7 +629,14 @@ class Service:
     # Targets
 
     def suffixes(self, video: Video) -> tuple[str, ...]:
-        """Return the suffixes that the result of a video may have."""
+        """List the suffixes that the result of a video may have.
+
+        Args:
+            video: The video.
+
+        Returns:
+            The suffixes, with their dots.
+        """
         if video.is_picture:
             return ".png", ".jpg", ".tif"
         if video.choices.quality == LOSSLESS:
@@ -671,7 +703,18 @@ class Service:
     # Restorations
 
     def own_restoration(self, owner: str, restoration_id: str) -> Restoration:
-        """Return a restoration of a visitor; raise RefusedError if the visitor has no such one."""
+        """Find a restoration that a visitor is about to use.
+
+        Args:
+            owner: The visitor.
+            restoration_id: The id of the restoration.
+
+        Returns:
+            The restoration.
+
+        Raises:
+            RefusedError: The visitor has no such restoration.
+        """
         found = self.library.restoration(owner, restoration_id)
         if found is None:
             raise RefusedError(GONE, 404)
@@ -837,7 +880,14 @@ class Service:
             remove_tree(left)
 
     def is_in_library(self, each: Restoration) -> bool:
-        """Whether the result of a restoration is in the page's own folder."""
+        """Tell whether the result of a restoration is in the page's own folder.
+
+        Args:
+            each: The restoration.
+
+        Returns:
+            True if it is removed with the restoration.
+        """
         return each.job.folder in each.target.parents
 
     def show(self, owner: str, restoration_id: str) -> None:
@@ -989,7 +1039,14 @@ class Service:
             self.library.shown_anew()
 
     def space_bytes(self, owner: str) -> int:
-        """Return the size of a visitor's uploads and results in the page's folder, in bytes."""
+        """Return the space that a visitor's uploads and results take in the page's folder.
+
+        Args:
+            owner: The visitor.
+
+        Returns:
+            The size in bytes, as it was last measured.
+        """
         videos = self.library.videos_of(owner)
         folders = {job.folder for each in self.library.items(owner) for job in each.jobs()}
         folders |= {video.upload for video in videos if video.upload is not None}
@@ -1027,19 +1084,37 @@ class Service:
         each.proxy = each.source_proxy = None
 
     def forget_visitor(self, owner: str) -> None:
-        """Remove all that a visitor has on the page."""
+        """Remove all that a visitor has on the page.
+
+        Args:
+            owner: The visitor.
+        """
         for each in self.library.restorations_of(owner):
             self._remove(each)
         for video in self.library.videos_of(owner):
             self._forget(video)
 
     def is_busy(self, owner: str) -> bool:
-        """Tell whether a command runs or waits for a visitor."""
+        """Tell whether a command runs or waits for a visitor.
+
+        Args:
+            owner: The visitor.
+
+        Returns:
+            True if a command runs or waits.
+        """
         items = self.library.items(owner)
         return any(not job.is_over for each in items for job in each.jobs())
 
     def is_needed(self, video: Video) -> bool:
-        """Tell whether an unfinished restoration needs the file of a video."""
+        """Tell whether an unfinished restoration needs the file of a video.
+
+        Args:
+            video: The video.
+
+        Returns:
+            True if one needs it.
+        """
         return any(
             each.is_unfinished and each.source == video.path
             for each in self.library.restorations.values()
@@ -1061,7 +1136,14 @@ def _jobs_of_video(video: Video) -> list[tuple[Kind, Job]]:
 
 
 def analysis_of(video: Video) -> Mapping[str, Any] | None:
-    """Return the analysis of a video, from the JSON output; None while there is none."""
+    """Return the analysis of a video, from the JSON output.
+
+    Args:
+        video: The video.
+
+    Returns:
+        The fields of the analysis; None while there is none.
+    """
     job = video.analysis
     if job is None or job.state != "done":
         return None
@@ -1070,13 +1152,27 @@ def analysis_of(video: Video) -> Mapping[str, Any] | None:
 
 
 def people_of(video: Video) -> list[int] | None:
-    """Return the numbers of the people in a video; None while it is not analyzed."""
+    """Return the numbers of the people in a video.
+
+    Args:
+        video: The video.
+
+    Returns:
+        The numbers; None while the video is not analyzed.
+    """
     analysis = analysis_of(video)
     return None if analysis is None else [each["person_id"] for each in analysis["people"]]
 
 
 def estimate_key(choices: Choices) -> str:
-    """Return the choices on which the speed of a restoration depends, as a text."""
+    """Name the choices on which the speed of a restoration depends.
+
+    Args:
+        choices: The choices.
+
+    Returns:
+        A text that is equal for choices of equal speed.
+    """
     return f"{choices.profile} {choices.restorer} {choices.detector}"
 
 
