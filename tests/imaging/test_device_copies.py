@@ -88,7 +88,8 @@ def test_whole_crops_stay_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None
     on_device = pass_two()
     assert len(crossed) >= 6 * 4
     assert max(crossed) <= 3 * LARGEST_SMALL_PX**2
-    assert np.abs(on_device - on_processor).max() <= 2
+    # OpenCV rounds positions to 1/32 of a pixel, which shows at the steepest edges.
+    assert np.abs(on_device - on_processor).max() <= 3
     assert np.abs(on_device - on_processor).mean() <= 0.05
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from vidrestore.imaging import fine_texture, optical_flow
-from vidrestore.imaging.fine_texture import with_texture
-from vidrestore.imaging.optical_flow import add_moved, enlarged, moved, reduced
+from vidrestore.imaging.fine_texture import cell_px, with_texture
+from vidrestore.imaging.geometry import Rect
+from vidrestore.imaging.optical_flow import add_moved, enlarged, moved, reduced, within
 
 
 def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +71,39 @@ def test_planes_are_enlarged_alike(monkeypatch, side, small):
     own = enlarged(planes, side, torch.device("cpu"))
     by_torch(monkeypatch)
     assert levels(own - enlarged(planes, side, torch.device("cpu"))) < 1e-3
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize(("side", "small"), [(128, 128), (320, 128), (320, 256), (512, 64)])
+@pytest.mark.parametrize("part", [Rect(3, 17, 110, 64), Rect(0, 0, 16, 8), Rect(90, 100, 128, 128)])
+def test_a_part_is_that_of_the_whole(monkeypatch, side, small, part, on_device):
+    if on_device:
+        by_torch(monkeypatch)
+    crop, flow, planes = smooth(side, 0), flow_of(small), smooth(small, 3, 8).numpy()
+    total = smooth(side, 2)
+    some = total[within(part)].clone()
+    device = torch.device("cpu")
+    assert levels(moved(crop, flow, part) - moved(crop, flow)[within(part)]) < 0.02
+    large = enlarged(planes, side, device)
+    assert levels(enlarged(planes, side, device, part) - large[within(part)]) < 1e-3
+    add_moved(total, crop, flow, planes)
+    add_moved(some, crop, flow, planes, part)
+    assert levels(some - total[within(part)]) < 0.02
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_the_texture_of_a_part_is_that_of_the_whole(monkeypatch, on_device):
+    if on_device:
+        by_torch(monkeypatch)
+    side, cell = 512, cell_px(512)
+    part = Rect(8 * cell, 4 * cell, 100 * cell, 60 * cell)
+    model = smooth(side, 4, 0.8)
+    soft = torch.from_numpy(np.stack([cv2.GaussianBlur(p, (0, 0), 0.6) for p in model.numpy()]))
+    some = with_texture(soft[within(part)].clone(), model[within(part)].clone(), 0.8, side=side)
+    difference = (some - with_texture(soft, model, 0.8)[within(part)]).abs()
+    # Where the part ends, the means of cells around are missing.
+    assert 255 * difference[:, 4 * cell : -4 * cell, 4 * cell : -4 * cell].max() < 0.01
+    assert 255 * difference.mean() < 0.1
 
 
 @pytest.mark.parametrize("own", [64, 128, 192, 320, 384, 512, 640, 768])

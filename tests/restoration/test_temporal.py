@@ -39,6 +39,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Deflicker
 from vidrestore.common.threads import StageThreads
 from vidrestore.imaging import fine_texture, optical_flow
+from vidrestore.imaging.geometry import Rect
 from vidrestore.restoration import temporal
 from vidrestore.restoration.faces import FaceFrame
 from vidrestore.restoration.temporal import REACH_FRAMES, averaged, deflicker, prepared
@@ -383,6 +384,26 @@ def test_the_crops_that_came_in_stay_as_they_were():
     before = crops(frames).clone()
     steadied(frames, detail=0.5)
     assert torch.equal(crops(frames), before)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize(
+    ("side", "shown"), [(320, Rect(61, 0, 203, 140)), (128, Rect(40, 50, 128, 90))]
+)
+def test_only_what_pasting_shows_is_averaged(monkeypatch, side, shown, on_device):
+    if on_device:
+        for module in (optical_flow, fine_texture, temporal):
+            monkeypatch.setattr(module, "uses_opencv", lambda device: False)
+    frames = boiling(4, side)
+    parts = [f.with_faces((replace(f.faces[0], shown=shown),)) for f in frames]
+    whole, found = crops(steadied(frames, detail=0.5)), crops(steadied(parts, detail=0.5))
+    inside = np.s_[..., shown.y0 : shown.y1, shown.x0 : shown.x1]
+    assert 255 * (found - whole)[inside].abs().max() < 0.3
+    assert 255 * (found - crops(frames))[inside].square().mean().sqrt() > 1
+    far = side // 8
+    beyond = torch.ones(side, side, dtype=torch.bool)
+    beyond[max(shown.y0 - far, 0) : shown.y1 + far, max(shown.x0 - far, 0) : shown.x1 + far] = False
+    assert torch.equal(found[..., beyond], crops(frames)[..., beyond])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

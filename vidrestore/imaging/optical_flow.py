@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from vidrestore.imaging.device_copies import to_host
+from vidrestore.imaging.geometry import Rect
 
 Grey = npt.NDArray[np.uint8]
 FlowField = npt.NDArray[np.float32]
@@ -253,28 +254,65 @@ def _area_sums(planes: torch.Tensor, side: int) -> tuple[torch.Tensor, int]:
     return planes, wide**2
 
 
-def enlarged(planes: npt.NDArray[np.float32], side: int, device: torch.device) -> torch.Tensor:
+def enlarged(
+    planes: npt.NDArray[np.float32], side: int, device: torch.device, part: Rect | None = None
+) -> torch.Tensor:
     """Scale square planes to another side, bilinear, and move them to a device.
 
     Args:
         planes: (C, H, H) or (H, H) float32.
         side: The new side in pixels, at least H.
         device: The target device.
+        part: The part of the result that is wanted, h x w pixels; default: all.
 
     Returns:
-        (C, side, side) float32 on the device; C is 1 for a plane without a channel axis.
+        (C, h, w) float32 on the device; C is 1 for a plane without a channel axis.
     """
     planes = planes.reshape(-1, *planes.shape[-2:])
     if uses_opencv(device):
-        large = np.empty((len(planes), side, side), np.float32)
-        for plane, output in zip(planes, large, strict=True):
-            cv2.resize(plane, (side, side), dst=output, interpolation=cv2.INTER_LINEAR)
-        return torch.from_numpy(large)
+        return torch.from_numpy(np.stack([_enlarged(plane, side, part) for plane in planes]))
     small = torch.from_numpy(planes)[None].to(device)
-    return F.interpolate(small, (side, side), mode="bilinear", align_corners=False)[0]
+    large = F.interpolate(small, (side, side), mode="bilinear", align_corners=False)[0]
+    return large[within(part)]
 
 
-def moved(image: torch.Tensor, flow: FlowField) -> torch.Tensor:
+def within(part: Rect | None) -> tuple[Any, ...]:
+    """Return the index of a part of (C, W, W) pictures.
+
+    Args:
+        part: The part in pixels; None for all.
+
+    Returns:
+        What stands between the brackets.
+    """
+    return (...,) if part is None else (..., slice(part.y0, part.y1), slice(part.x0, part.x1))
+
+
+def _enlarged(
+    plane: npt.NDArray[np.float32], side: int, part: Rect | None
+) -> npt.NDArray[np.float32]:
+    """Scale an (H, H) or (H, H, C) plane to a side, or make only a part of that: a view."""
+    own = len(plane)
+    if part is None:
+        if own == side:
+            return plane
+        return np.asarray(cv2.resize(plane, (side, side), interpolation=cv2.INTER_LINEAR))
+    # The smallest squares of which both sides have a whole number; one more of them around the part
+    # holds all that is interpolated there.
+    small, large = own // math.gcd(own, side), side // math.gcd(own, side)
+    (x0, x1), (y0, y1) = (
+        (max(low // large - 1, 0), min(-(-high // large) + 1, side // large))
+        for low, high in ((part.x0, part.x1), (part.y0, part.y1))
+    )
+    around = plane[y0 * small : y1 * small, x0 * small : x1 * small]
+    if own != side:
+        size = ((x1 - x0) * large, (y1 - y0) * large)
+        around = np.asarray(cv2.resize(around, size, interpolation=cv2.INTER_LINEAR))
+    left, top = x0 * large, y0 * large
+    return around[part.y0 - top : part.y1 - top, part.x0 - left : part.x1 - left]
+
+
+def moved(image: torch.Tensor, flow: FlowField, part: Rect | None = None) -> torch.Tensor:
     """Sample an image at x + flow(x), bicubic.
 
     On the CPU positions are rounded to 1/32 of a pixel, as OpenCV does it.
@@ -286,42 +324,49 @@ def moved(image: torch.Tensor, flow: FlowField) -> torch.Tensor:
         image: (C, W, W) float32 on any device. Positions in float16 would be off by pixels at W =
             2048.
         flow: (S, S, 2) float32.
+        part: The part of the result that is wanted, h x w pixels; default: all.
 
     Returns:
-        (C, W, W) float32 on the device of `image`.
+        (C, h, w) float32 on the device of `image`.
     """
     if not uses_opencv(image.device):
-        return _moved_by_torch(image, flow)
-    result = np.empty(image.shape, np.float32)
-    places = _places(flow, image.shape[-1])
+        return _moved_by_torch(image, flow, part)
+    places = _places(flow, image.shape[-1], part)
+    result = np.empty((len(image), *places[0].shape[:2]), np.float32)
     for plane, output in zip(image.numpy(), result, strict=True):
         _read(plane, places, output)
     return torch.from_numpy(result)
 
 
 def add_moved(
-    total: torch.Tensor, image: torch.Tensor, flow: FlowField, shares: npt.NDArray[np.float32]
+    total: torch.Tensor,
+    image: torch.Tensor,
+    flow: FlowField,
+    shares: npt.NDArray[np.float32],
+    part: Rect | None = None,
 ) -> None:
     """Add to `total` a share of the image at x + flow(x): `enlarged(shares) * moved(image, flow)`.
 
     Convention: that of `moved`.
 
     Args:
-        total: (C, W, W) float32, which changes in place.
+        total: (C, h, w) float32, which changes in place.
         image: (C, W, W) float32 on the device of `total`.
         flow: (S, S, 2) float32.
         shares: (C, S, S) or (S, S) float32.
+        part: The part of the image that `total` is, h x w pixels; default: all.
     """
     side = image.shape[-1]
     if not uses_opencv(image.device):
-        total.addcmul_(enlarged(shares, side, image.device), _moved_by_torch(image, flow))
+        own = enlarged(shares, side, image.device, part)
+        total.addcmul_(own, _moved_by_torch(image, flow, part))
         return
-    places = _places(flow, side)
-    neighbor, share = np.empty((2, side, side), np.float32)
+    places = _places(flow, side, part)
+    neighbor = np.empty(places[0].shape[:2], np.float32)
     shares = shares.reshape(-1, *shares.shape[-2:])
     for channel, (plane, output) in enumerate(zip(image.numpy(), total.numpy(), strict=True)):
         if channel < len(shares):
-            cv2.resize(shares[channel], (side, side), dst=share, interpolation=cv2.INTER_LINEAR)
+            share = _enlarged(shares[channel], side, part)
         _read(plane, places, neighbor)
         cv2.accumulateProduct(neighbor, share, output)
 
@@ -329,18 +374,15 @@ def add_moved(
 _Places = tuple[npt.NDArray[np.int16], npt.NDArray[np.uint16]]
 
 
-def _places(flow: FlowField, side: int) -> _Places:
+def _places(flow: FlowField, side: int, part: Rect | None) -> _Places:
     """Return the positions x + flow(x) in a picture of another side, as OpenCV rounds them.
 
     They are whole pixels, and the place in a table of 32 x 32 parts of a pixel.
     """
-    scaled = flow * np.float32(side / flow.shape[0])
-    if side != flow.shape[0]:
-        large = cv2.resize(scaled, (side, side), interpolation=cv2.INTER_LINEAR)
-        scaled = np.asarray(large, np.float32)
-    scaled += _centers(side, side)
-    whole, part = cv2.convertMaps(scaled, None, cv2.CV_16SC2)  # type: ignore[call-overload]
-    return whole, part
+    places = _enlarged(flow * np.float32(side / len(flow)), side, part)
+    places = places + _centers(side, side)[within(part)[1:]]
+    whole, fraction = cv2.convertMaps(places, None, cv2.CV_16SC2)  # type: ignore[call-overload]
+    return whole, fraction
 
 
 def _read(plane: npt.NDArray[np.float32], places: _Places, output: npt.NDArray[np.float32]) -> None:
@@ -348,7 +390,7 @@ def _read(plane: npt.NDArray[np.float32], places: _Places, output: npt.NDArray[n
     cv2.remap(plane, *places, cv2.INTER_CUBIC, dst=output, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _moved_by_torch(image: torch.Tensor, flow: FlowField) -> torch.Tensor:
+def _moved_by_torch(image: torch.Tensor, flow: FlowField, part: Rect | None) -> torch.Tensor:
     side = image.shape[-1]
     # grid_sample measures positions in half widths of the picture.
     field = torch.from_numpy(flow * np.float32(2 / flow.shape[0])).to(image.device)
@@ -356,10 +398,11 @@ def _moved_by_torch(image: torch.Tensor, flow: FlowField) -> torch.Tensor:
         field.permute(2, 0, 1)[None], (side, side), mode="bilinear", align_corners=False
     )[0]
     centers = (torch.arange(side, device=image.device, dtype=torch.float32) * 2 + 1) / side - 1
-    grid = torch.stack([field[0] + centers, field[1] + centers[:, None]], dim=-1)
+    field = torch.stack([field[0] + centers, field[1] + centers[:, None]])[within(part)]
     return F.grid_sample(
-        image[None], grid[None], mode="bicubic", padding_mode="border", align_corners=False
-    )[0]
+        image[None], field.permute(1, 2, 0)[None], mode="bicubic", padding_mode="border",
+        align_corners=False,
+    )[0]  # fmt: skip
 
 
 @lru_cache(maxsize=4)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from vidrestore.analysis.tracks import Track, TracksByFrame
+from vidrestore.common.settings import Extent
 from vidrestore.imaging import color, transfer
 from vidrestore.imaging.device_copies import to_device
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.geometry import (
     Matrix,
+    Rect,
     apply,
     covering_rect,
     crop_matrix,
@@ -21,6 +26,7 @@ from vidrestore.imaging.geometry import (
 )
 from vidrestore.imaging.planes import layout
 from vidrestore.imaging.resample import warp
+from vidrestore.restoration.compositing.appearance import TrackGeometry
 from vidrestore.restoration.faces import Face, FaceFrame
 
 # The outermost samples of a crop are interpolated from this number of pixels beyond its corners.
@@ -34,6 +40,7 @@ def crop(
     *,
     largest_px: int,
     device: torch.device,
+    extent: Extent | None = None,
 ) -> Iterator[FaceFrame]:
     """Cut out every face whose strength is above zero.
 
@@ -47,19 +54,26 @@ def crop(
         largest_px: The greatest side of a crop in pixels; a restorer gains nothing from more than
             its own size.
         device: The device that the crops are placed on.
+        extent: What will be pasted into the same frames, by which faces get their `shown`; default:
+            it is not known.
 
     Yields:
         Each frame with its faces, in order. A face outside the frame is left out.
     """
     by_frame = TracksByFrame(tracks)
+    geometries = {track.track_id: TrackGeometry(track) for track in tracks if extent is not None}
     for frame in frames:
         faces = []
         for track in by_frame.at(frame.index):
             at = frame.index - track.first_frame
             if track.strength[at] > 0:
                 face = _face(frame, track, at, info, min(track.work_px, largest_px), device)
-                if face is not None:
-                    faces.append(face)
+                if face is None:
+                    continue
+                if extent is not None:
+                    box = geometries[track.track_id].box(frame.index, extent=extent)
+                    face = replace(face, shown=_shown(box, face.work_px))
+                faces.append(face)
         yield FaceFrame(frame, tuple(faces))
 
 
@@ -72,6 +86,14 @@ def _face(
         return None
     matrix = crop_matrix(unit, side)
     return Face(track.track_id, side, matrix, source, float(track.strength[at]))
+
+
+def _shown(box: npt.NDArray[np.float64], side: int) -> Rect | None:
+    """Return the pixels of a crop in a box of the unit crop; None where there are none."""
+    low, high = np.floor(box[0] * side), np.ceil(box[1] * side)
+    (x0, y0), (x1, y1) = (each.clip(0, side).astype(int).tolist() for each in (low, high))
+    rect = Rect(x0, y0, x1, y1)
+    return None if rect.is_empty else rect
 
 
 def cut_out(

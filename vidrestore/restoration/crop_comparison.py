@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from vidrestore.imaging.device_copies import to_host
 from vidrestore.imaging.filters import gaussian_blur
+from vidrestore.imaging.geometry import Rect
 from vidrestore.imaging.luma import bt601_luma
 from vidrestore.imaging.optical_flow import Grey, enlarged, uses_opencv
 from vidrestore.restoration.compositing.masks import face_mask
@@ -182,23 +183,27 @@ def clamp(crop: torch.Tensor) -> None:
         np.clip(crop.numpy(), 0, 1, out=crop.numpy())
 
 
-def quotient(total: torch.Tensor, offsets: _Plane, weight: _Plane) -> torch.Tensor:
+def quotient(
+    total: torch.Tensor, offsets: _Plane, weight: _Plane, side: int, part: Rect | None = None
+) -> torch.Tensor:
     """Return (total + enlarged(offsets)) / enlarged(weight), in the memory of `total`.
 
     Args:
-        total: (3, W, W) float32 on any device; it is overwritten.
+        total: (3, h, w) float32 on any device; it is overwritten.
         offsets: (3, S, S) float32.
         weight: (S, S) float32 above 0.
+        side: The side W of the crop in pixels.
+        part: The part of the crop that `total` is; default: all.
 
     Returns:
         `total`.
     """
-    side, device = total.shape[-1], total.device
-    divisor = enlarged(weight, side, device)
+    device = total.device
+    divisor = enlarged(weight, side, device, part)
     if not uses_opencv(device):
-        return total.add_(enlarged(offsets, side, device)).div_(divisor)
+        return total.add_(enlarged(offsets, side, device, part)).div_(divisor)
     for plane, offset in zip(total.numpy(), offsets, strict=True):
-        plane += enlarged(offset, side, device)[0].numpy()
+        plane += enlarged(offset, side, device, part)[0].numpy()
         plane /= divisor[0].numpy()
     return total
 

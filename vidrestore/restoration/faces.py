@@ -10,13 +10,9 @@ import numpy as np
 import torch
 
 from vidrestore.imaging.frame import FloatArray, Frame, _check
-from vidrestore.imaging.geometry import (
-    Matrix,
-)
+from vidrestore.imaging.geometry import Matrix, Rect
 
 if TYPE_CHECKING:
-    import torch
-
     from vidrestore.imaging.frame import Region
     from vidrestore.restoration.key_frames import Guide
 
@@ -45,6 +41,8 @@ class Face:
     """The restored crop, of the same shape and range as `source`; None where the face stays as it
     was.
     """
+    shown: Rect | None = None
+    """The part of the crop that pasting can show, in pixels of the crop; None: it is not known."""
     region: Region | None = None
     """The only part of the frame that the face may change; None where only its mask bounds it."""
     part_factors: Mapping[str, float] = field(default_factory=dict)

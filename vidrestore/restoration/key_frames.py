@@ -532,7 +532,7 @@ class _Filler:
             weight += shares[key]
         if index not in self._keys:
             offsets += self._missing(guide, keys, index, shares, paths, weight)
-        mean = quotient(total, offsets, weight)
+        mean = quotient(total, offsets, weight, face.work_px)
         model = moved(self._keys[nearest].restored, paths[nearest])
         mean = with_texture(mean, model, _TEXTURE)
         clamp(mean)

@@ -138,6 +138,7 @@ def restore_segment(
             info,
             largest_px=max(restorer.size or _LARGEST_CROP_PX for _, restorer in restorers),
             device=device,
+            extent=settings.paste.extent if plate is None else None,
         )
         if (before := pairing.before_swap) is not None:
             before_frames = threads.background(

@@ -8,6 +8,7 @@ over its neighbors. It is then averaged along the flow with the neighbors that s
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +22,8 @@ import torch
 
 from vidrestore.common.settings import Deflicker
 from vidrestore.common.threads import RunEach, in_turn
-from vidrestore.imaging.fine_texture import with_texture
+from vidrestore.imaging.fine_texture import cell_px, with_texture
+from vidrestore.imaging.geometry import Rect
 from vidrestore.imaging.luma import bt601_luma
 from vidrestore.imaging.optical_flow import (
     FlowField,
@@ -34,6 +36,7 @@ from vidrestore.imaging.optical_flow import (
     sample,
     squared,
     uses_opencv,
+    within,
 )
 from vidrestore.restoration.crop_comparison import (
     LEAST_GUIDE_PX,
@@ -80,6 +83,8 @@ _RESTORED_TOLERANCE = 40.0
 _WOBBLE_TOLERANCE_PX = 6.0
 # Weight of "no wobble at all" in the mean over the neighbors, each of which weighs up to 1.
 _STILLNESS = 0.3
+# Width of the margin of the part that is averaged, as a share of the side of the crop.
+_MARGIN = 1 / 32
 
 _Plane = npt.NDArray[np.float32]
 
@@ -91,7 +96,8 @@ def deflicker(
 
     Neighbors are crops of the same track and side; a track never crosses a cut. A crop stays as it
     was where a pixel of a neighbor does not show the same, or where there is no neighbor. A pixel
-    that the restorer did not change and a face without `restored` also stay as they were.
+    that the restorer did not change and a face without `restored` also stay as they were, and so do
+    pixels well beyond what pasting shows of a face, where its `shown` tells it.
 
     Memory for each track: the restored crops of 2 * REACH_FRAMES + 1 frames and the sources of
     REACH_FRAMES + 1 frames, 12 W^2 bytes each, and up to 40 MB of small fields.
@@ -237,23 +243,47 @@ def _averaged(face: Face, how: Average) -> Face:
     """Return a face with its stabilized crop."""
     restored = face.restored
     assert restored is not None
-    own = moved(restored, -how.wobble)
+    part, side = _part(face), face.work_px
+    own = moved(restored, -how.wobble, part)
     total = _copied(own) if how.detail > 0 else own
     # What is smooth is added up in small and enlarged once.
     weight = np.ones(how.wobble.shape[:2], np.float32)
     offsets = np.zeros((3, *weight.shape), np.float32)
     for neighbor, flow, share, light in how.neighbors:
         gain, offset = light[..., None, None]
-        add_moved(total, neighbor, _path(flow, how.wobble), share * gain)
+        add_moved(total, neighbor, _path(flow, how.wobble), share * gain, part)
         offsets += share * (offset / 255)
         weight += share
-    mean = quotient(total, offsets, weight)
+    mean = quotient(total, offsets, weight, side, part)
     if how.detail > 0:
-        mean = with_texture(mean, own, how.detail)
+        mean = with_texture(mean, own, how.detail, side=side)
     clamp(mean)
+    before = restored[within(part)]
     if not how.changed_all:
-        mean = torch.where(~differing(restored, face.source), restored, mean)
+        mean = torch.where(~differing(before, face.source[within(part)]), before, mean)
+    if part is not None:
+        whole = _copied(restored)
+        whole[within(part)] = mean
+        mean = whole
     return replace(face, restored=mean)
+
+
+def _part(face: Face) -> Rect | None:
+    """Return the part of the crop to average; None for all.
+
+    It holds what pasting shows, a margin for what pasting reads around it, and whole cells of
+    texture.
+    """
+    side = face.work_px
+    step = 2 * cell_px(side)
+    if face.shown is None or side % step != 0:
+        return None
+    margin = math.ceil(_MARGIN * side)
+    (x0, x1), (y0, y1) = (
+        (max(low - margin, 0) // step * step, min(-(-(high + margin) // step) * step, side))
+        for low, high in ((face.shown.x0, face.shown.x1), (face.shown.y0, face.shown.y1))
+    )
+    return Rect(x0, y0, x1, y1)
 
 
 class _Window:

@@ -83,6 +83,29 @@ def spans(row):
     return (inside[0] / GRID_PX, (inside[-1] + 1) / GRID_PX)
 
 
+@pytest.mark.parametrize("extent", ["face", "head"])
+@pytest.mark.parametrize("has_mesh", [False, True])
+def test_a_face_knows_the_part_of_its_crop_that_pasting_shows(extent, has_mesh):
+    track = plain_track(1, centre=(320, 240), side=300, work_px=320)
+    if has_mesh:
+        shapes = plain_shape()[None].astype(np.float16)
+        track = replace(track, shapes=shapes, angles_degrees=np.zeros((1, 2), np.float32))
+    info = info_of(640, 480)
+    (frame,) = crop(
+        frames_of([mild_image(640, 480, "yuv420p", 0)]), [track], info,
+        largest_px=2048, device=torch.device("cpu"), extent=extent,
+    )  # fmt: skip
+    (face,) = frame.faces
+    place = TrackGeometry(track).place(0, extent=extent)
+    mask = cv2.resize(masks.soft(place.distance, place.feather), (face.work_px, face.work_px))
+    part = face.shown
+    shown = mask[part.y0 : part.y1, part.x0 : part.x1]
+    assert shown.max() == 1
+    assert shown.size < (0.75 if extent == "face" else 0.95) * mask.size
+    shown[...] = 0
+    assert not mask.any()
+
+
 def test_the_far_side_of_a_turned_head_is_narrow_and_the_near_side_wide():
     shape = plain_shape()
     shape[:, 0] += np.where(shape[:, 0] > 0.5, 0.3, 0.35) * abs(shape[:, 0] - 0.5)

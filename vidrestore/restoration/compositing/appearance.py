@@ -139,9 +139,31 @@ class TrackGeometry:
         """
         at = index - self._track.first_frame
         own = self._track.matrices[at].astype(np.float64) if unit is None else unit
+        return place_of(own, self.landmarks(index), self._shape(at), extent=extent)
+
+    def box(self, index: int, *, extent: Extent) -> npt.NDArray[np.float64]:
+        """Return the box of the mask in a frame of the track.
+
+        Convention:
+            (x, y) in the unit crop, whose outer edges lie at 0 and 1.
+
+        Args:
+            index: The index of the frame, which lies in the track.
+            extent: What is pasted.
+
+        Returns:
+            (2, 2) float64: the upper left and the lower right corner; the mask of a turned face may
+            end beyond the unit crop.
+        """
+        at = index - self._track.first_frame
+        points, shape = masks.believable(self.landmarks(index)), self._shape(at)
+        feather = masks.feather_width(crop_side_px(self._track.matrices[at]), extent)
+        return _box(_reach(points, shape, extent), feather)
+
+    def _shape(self, at: int) -> masks.Points | None:
+        """Return the points of the face mesh; None where the track has none."""
         shapes = self._track.shapes
-        shape = None if shapes is None else shapes[at].astype(np.float64)
-        return place_of(own, self.landmarks(index), shape, extent=extent)
+        return None if shapes is None else shapes[at].astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,10 +200,9 @@ class FacePlacement:
         Returns:
             The rectangle in pixels of the frame; it may be empty.
         """
-        quarter = len(self.reach) // 4
-        right, bottom, left, top = (self.reach[i * quarter] + self.feather for i in range(4))
-        wide, high = (right + left) * around, (bottom + top) * around
-        left, right, top, bottom = -left - wide, right + wide, -top - high, bottom + high
+        box = _box(self.reach, self.feather)
+        wide, high = (box[1] - box[0]) * around
+        (left, top), (right, bottom) = box[0] - (wide, high), box[1] + (wide, high)
         box = np.array([[left, top], [right, top], [left, bottom], [right, bottom]])
         return covering_rect(apply(invert(self.unit), box), info, grid=grid, margin_px=1)
 
@@ -231,12 +252,24 @@ def place_of(
     """
     points = masks.usual_landmarks() if landmarks is None else masks.believable(landmarks)
     feather = masks.feather_width(crop_side_px(unit), extent)
+    reach = _reach(points, shape, extent)
     if extent == "head":
-        reach = masks.head_support(points, shape)
         return FacePlacement(unit, points, feather, reach, masks.head_distance(reach), shape)
-    reach = masks.hull_support(points) if shape is None else masks.mesh_support(shape)
     distance = masks.hull_distance(reach, feather, has_mesh=shape is not None)
     return FacePlacement(unit, points, feather, reach, distance, shape)
+
+
+def _reach(points: masks.Points, shape: masks.Points | None, extent: Extent) -> masks.Points:
+    """Return the extents of the outline of what is pasted, in unit crops."""
+    if extent == "head":
+        return masks.head_support(points, shape)
+    return masks.hull_support(points) if shape is None else masks.mesh_support(shape)
+
+
+def _box(reach: masks.Points, feather: float) -> npt.NDArray[np.float64]:
+    """Return the (2, 2) corners (x, y) of the box of a mask in the unit crop."""
+    right, bottom, left, top = reach[:: len(reach) // 4] + feather
+    return np.array([[-left, -top], [right, bottom]])
 
 
 def measure_appearance(
