@@ -143,7 +143,14 @@ def test_it_works_by_keys_alone(tmp_path, browser, expect):
         for _ in range(12):  # the focus stays in the dialog
             keys.press("Tab")
             assert tab.evaluate("document.activeElement.closest('dialog, body').matches('dialog, body')")
-        dialog.get_by_role("button", name=re.compile("^a tape")).focus()
+        file = dialog.get_by_role("button", name=re.compile("^a tape"))
+        file.focus()
+        keys.press(" ")
+        expect(file).to_have_attribute("aria-pressed", "true")
+        expect(dialog.get_by_role("button", name="Open", exact=True)).to_be_enabled()
+        keys.press(" ")
+        expect(file).to_have_attribute("aria-pressed", "false")
+        expect(dialog.get_by_role("button", name="Open", exact=True)).to_be_disabled()
         keys.press("Enter")
         expect(dialog).to_be_hidden()
         expect(tab.locator("#bar-estimate")).to_contain_text("45 faces")
@@ -185,6 +192,7 @@ def test_it_works_by_keys_alone(tmp_path, browser, expect):
         expect(border).to_have_attribute("aria-valuenow", "48")
         keys.down("b")
         expect(tab.locator("#after")).to_be_hidden()
+        expect(tab.get_by_role("button", name="Hold for before", pressed=True)).to_be_visible()
         keys.up("b")
         expect(tab.locator("#after")).to_be_visible()
 

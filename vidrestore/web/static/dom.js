@@ -61,13 +61,17 @@ export function setIcon(node, name) {
   setAttribute(node.querySelector("use"), "href", `#icon-${name}`);
 }
 
-/** Set an attribute where it differs; false, null and undefined remove it, true leaves it empty. */
+/**
+ * Set an attribute where it differs. null and undefined remove it; true and false are words in attributes of
+ * ARIA, elsewhere whether the attribute is there.
+ */
 export function setAttribute(node, name, value) {
-  if (value === false || value === null || value === undefined) {
+  const isWord = typeof value === "boolean" && name.startsWith("aria-");
+  if (value === null || value === undefined || (value === false && !isWord)) {
     if (node.hasAttribute(name)) node.removeAttribute(name);
     return;
   }
-  const text = value === true ? "" : String(value);
+  const text = value === true && !isWord ? "" : String(value);
   if (node.getAttribute(name) !== text) node.setAttribute(name, text);
 }
 

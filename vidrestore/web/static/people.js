@@ -18,7 +18,7 @@ export class People {
     const at = (id) => document.getElementById(id);
     this.cards = at("people");
     this.problem = new Problem();
-    this.cards.before(this.problem.node);
+    at("look-again").before(this.problem.node);
     at("people-all").addEventListener("click", () => this.#choose(null));
     at("people-none").addEventListener("click", () => this.#choose([]));
     at("look-again").addEventListener("click", () => this.#lookAgain());
