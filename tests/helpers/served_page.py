@@ -122,9 +122,9 @@ def served(
         assert (folder / "blocked.log").read_text() == ""
         said = (folder / "stderr").read_text()
         if warning:
-            assert warning in said
+            assert warning in said, said
         else:
-            assert said == ""
+            assert said == "", said
         assert {urlsplit(url).hostname for url in page.requests} <= {"127.0.0.1"}
     finally:
         process.kill()
