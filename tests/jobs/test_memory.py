@@ -68,7 +68,9 @@ def test_faces_in_sight_together_count_together():
 def test_no_more_crops_wait_than_there_are_frames():
     def needed(frames):
         track = plain_track(frames, centre=(500, 500), side=400, work_px=1024)
-        return memory_for_faces(analysis_of(UHD, frames, [track]), load_settings(), [(0, Network())])
+        return memory_for_faces(
+            analysis_of(UHD, frames, [track]), load_settings(), [(0, Network())]
+        )
 
     crop = 24 * 512**2
     assert needed(1) < 25 * crop
