@@ -14,6 +14,7 @@ import av
 import numpy as np
 import pytest
 from helpers import footage, timelines
+from helpers.events import messages
 from helpers.media import write_video
 from helpers.timelines import CERTAIN, DOUBTFUL, FORMS, LENGTH, RATES
 from skimage import data
@@ -585,14 +586,14 @@ def test_a_bundle_of_final_cut_is_read(tmp_path):
     (bundle / "Info.fcpxml").write_text(timelines.fcpxml(PAL))
     assert read_cuts(bundle, *clock(PAL)).frames == CERTAIN
     cut_list.check_readable(bundle)
-    cut_list.check_content(bundle)
+    assert cut_list.check_content(bundle, PAL) is None
 
 
 def test_a_timeline_without_the_library_says_how_to_get_it(tmp_path, monkeypatch):
     path = tmp_path / "edit.otio"
     path.write_text(timelines.otio(PAL))
     monkeypatch.setitem(sys.modules, "opentimelineio", None)
-    for check in (cut_list.check_readable, cut_list.check_content):
+    for check in (cut_list.check_readable, lambda path: cut_list.check_content(path, PAL)):
         with pytest.raises(ConfigError, match=r"run pip install 'vidrestore\[otio\]'"):
             check(path)
     # The others need nothing.
@@ -776,18 +777,58 @@ def test_the_shots_that_are_written_are_read_again(tmp_path, mode, suffix):
         assert "00:00:00:20 00:00:01:15" in listing.read_text()
 
 
-def test_a_bad_list_is_refused_before_the_analysis(tmp_path):
+class Watched(NoFaces):
+    """A detector that must not be asked."""
+
+    def __call__(self, picture):
+        pytest.fail("the pictures were looked at")
+
+
+IMPOSSIBLE = "001  AX  V  C  00:00:00:00 00:00:00:29 00:00:00:00 00:00:01:00\n"
+IMPOSSIBLE += "002  AX  V  C  00:00:00:00 00:00:01:00 00:00:01:29 00:00:02:00\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("edit.fcpxml", "<fcpxml/>", "holds no project"),
+        ("edit.edl", "a project of another program", "has no video event, or is not a CMX 3600"),
+        ("edit.prproj", "\0\1", "has no video event, or is not a CMX 3600"),
+        ("edit.edl", IMPOSSIBLE, "line 2: there is no time code 00:00:01:29 at 25 frames"),
+        ("deep.xml", xmeml(f"<track>{item(10, 5)}</track>"), "ends before it begins"),
+    ],
+)
+def test_a_bad_list_is_refused_before_the_analysis(tmp_path, name, text, words):
     source = write_video(tmp_path / "tape.mkv", levels((4, 90)))
-    listing = tmp_path / "edit.fcpxml"
-    listing.write_text("<fcpxml/>")
-
-    class Watched(NoFaces):
-        def __call__(self, picture):
-            pytest.fail("the pictures were looked at")
-
+    listing = tmp_path / name
+    listing.write_text(text)
     settings = load_settings(options={"shots.edl": str(listing), "people.recognise": False})
-    with pytest.raises(ConfigError, match="holds no project"):
+    with pytest.raises(ConfigError, match=words):
         analyze_video(source, settings, detector=Watched())
+
+
+@pytest.mark.parametrize("varies", [False, True])
+def test_a_timeline_of_another_rate_is_said_before_the_analysis(tmp_path, varies):
+    pts = [512 * i + (2000 if varies and i > 100 else 0) + 300 * (varies and i % 2) for i in
+           range(210)]  # fmt: skip
+    source = write_video(tmp_path / "tape.mkv", levels((210, 90)), pts=pts)
+    listing, told = tmp_path / "edit.otio", []
+    listing.write_text(timelines.otio(Fraction(30000, 1001)))
+
+    class Late(NoFaces):
+        def __call__(self, picture):
+            assert any("has 29.97 frames per second" in text for text in messages(told))
+            return super().__call__(picture)
+
+    settings = load_settings(options={
+        "shots.edl": str(listing), "people.recognise": False, "detect.remember": False,
+    })  # fmt: skip
+    if varies:
+        assert len(analyze_video(source, settings, detector=Late(), on_event=told.append).shots) > 5
+    else:
+        with pytest.raises(ConfigError, match=r"export the timeline at the rate of the video"):
+            analyze_video(source, settings, detector=Late(), on_event=told.append)
+    assert sum("unless its frames have no constant rate" in text for text in messages(told)) == 1
 
 
 def test_an_analysis_belongs_to_the_content_of_a_bundle(tmp_path):

@@ -82,7 +82,8 @@ def find_analysis(
         WeightsError: The weights of the detector are missing.
     """
     if settings.shots.edl is not None:
-        check_content(settings.shots.edl)  # a bad file is refused before anything is downloaded
+        # A bad file is refused before anything is downloaded.
+        check_content(settings.shots.edl, source.info.frame_rate)
     settings = with_models_here(settings, on_event)
     path = _cache_path(source, settings, span) if settings.detect.remember else None
     if path is not None and not may_be_kept:

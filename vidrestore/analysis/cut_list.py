@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vidrestore.common.errors import ConfigError
 from vidrestore.common.text_files import read_text
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from vidrestore.analysis.timeline import Timeline
+    from vidrestore.analysis.timeline import Cuts
 
 _EDL, _TIMELINE = "the edit decision list", "the timeline"
 _XML, _OTIO = (".fcpxml", ".xml"), ".otio"
@@ -99,19 +99,33 @@ def check_readable(path: Path) -> None:
         read_text(path, _EDL, errors="replace")
 
 
-def check_content(path: Path) -> None:
-    """Check that a list of cuts is one, as far as that can be told without the video.
+def check_content(path: Path, frame_rate: Fraction) -> str | None:
+    """Check that a list of cuts is one, as far as that can be told without the frames.
 
     Args:
         path: The list.
+        frame_rate: The nominal frame rate of the video in frames per second.
+
+    Returns:
+        A notice for the user that the list will not do unless the rate of the video varies; None
+        where it may do.
 
     Raises:
-        ConfigError: The file cannot be read, or is a timeline that vidrestore cannot read.
+        ConfigError: The file cannot be read or has no cuts, or is a timeline that vidrestore cannot
+            read, or has a time code that is impossible at this frame rate.
     """
-    if _is_timeline(path):
-        _timeline(path)
-    else:
-        check_readable(path)
+    if not _is_timeline(path):
+        from vidrestore.analysis import edl
+
+        edl.check_content(path, frame_rate)
+        return None
+    rate = _read(path).rate
+    if rate is None or _fits(rate, frame_rate):
+        return None
+    return (
+        f"{_other_rate(rate, frame_rate, path)}; the video will be refused at the end of its "
+        "analysis, unless its frames have no constant rate"
+    )
 
 
 def read_cuts(
@@ -143,13 +157,7 @@ def read_cuts(
         from vidrestore.analysis import edl
 
         return CutList(edl.read_cuts(path, pts, time_base, frame_rate, begin))
-    from vidrestore.analysis.timeline import TimelineError, cuts_of
-
-    timeline = _timeline(path)
-    try:
-        cuts = cuts_of(timeline.tracks)
-    except TimelineError as error:
-        raise ConfigError(f"{_TIMELINE} {path} {error}") from error
+    timeline = _read(path)
     factor = _factor(timeline.rate, frame_rate, pts, path)
     clock = _Clock(pts, time_base, frame_rate, begin)
 
@@ -159,7 +167,7 @@ def read_cuts(
         return math.ceil(at * timeline.rate - _SLACK) / timeline.rate * factor
 
     certain = set[int]()
-    for at in map(seconds, cuts.certain):
+    for at in map(seconds, timeline.cuts.certain):
         if (frame := clock.frame(at)) is not None:
             certain.add(frame)
         elif clock.is_whole and at > clock.end + 1 / frame_rate / 2:
@@ -169,7 +177,7 @@ def read_cuts(
             )
     doubtful = [
         (clock.nearest(seconds(first)) - 1, clock.nearest(seconds(last)) + 1)
-        for first, last in cuts.doubtful
+        for first, last in timeline.cuts.doubtful
     ]
     return CutList(tuple(sorted(certain)), tuple(doubtful))
 
@@ -179,9 +187,17 @@ def _is_timeline(path: Path) -> bool:
     return path.suffix.lower() in (*_XML, _BUNDLE, _OTIO)
 
 
-def _timeline(path: Path) -> Timeline:
+class _Read(NamedTuple):
+    """What a timeline says."""
+
+    cuts: Cuts
+    rate: Fraction | None
+    """Its frames per second; None where it has none."""
+
+
+def _read(path: Path) -> _Read:
     """Read a timeline; raise ConfigError where it is none, or shows nothing."""
-    from vidrestore.analysis.timeline import TimelineError
+    from vidrestore.analysis.timeline import TimelineError, cuts_of
 
     file = file_of(path)
     try:
@@ -201,9 +217,9 @@ def _timeline(path: Path) -> Timeline:
             found = readers[root.tag](root)
         if not any(track.items for track in found.tracks):
             raise TimelineError("shows no picture")
+        return _Read(cuts_of(found.tracks), found.rate)
     except TimelineError as error:
         raise ConfigError(f"{_TIMELINE} {path} {error}") from error
-    return found
 
 
 def _factor(
@@ -216,14 +232,28 @@ def _factor(
     """
     if rate is None or not _is_constant(pts):
         return Fraction(1)
-    own, other = max(1, round(rate)), max(1, round(frame_rate))
-    if own % other and other % own:
+    if not _fits(rate, frame_rate):
         raise ConfigError(
-            f"{_TIMELINE} {path} has {_rate_text(rate)} frames per second and the video "
-            f"{_rate_text(frame_rate)}, so its cuts would fall on other frames; export the "
-            "timeline at the rate of the video"
+            f"{_other_rate(rate, frame_rate, path)}; export the timeline at the rate of the video"
         )
-    return rate / own * other / frame_rate
+    return rate / _whole(rate) * _whole(frame_rate) / frame_rate
+
+
+def _whole(rate: Fraction) -> int:
+    return max(1, round(rate))
+
+
+def _fits(rate: Fraction, frame_rate: Fraction) -> bool:
+    """Tell whether the frames of a timeline and of a video of these rates begin together."""
+    own, other = _whole(rate), _whole(frame_rate)
+    return own % other == 0 or other % own == 0
+
+
+def _other_rate(rate: Fraction, frame_rate: Fraction, path: Path) -> str:
+    return (
+        f"{_TIMELINE} {path} has {_rate_text(rate)} frames per second and the video "
+        f"{_rate_text(frame_rate)}, so its cuts would fall on other frames"
+    )
 
 
 def _is_constant(pts: npt.NDArray[np.int64]) -> bool:

@@ -57,6 +57,31 @@ def read_cuts(
             code that is impossible at this frame rate, ends before it begins, or lies after the end
             of the video. The message names the line.
     """
+    found = _starts(path, frame_rate)
+    earliest = min(count for count, _ in found)
+    seconds = [((count - earliest) / frame_rate, where) for count, where in found]
+    if begin is not None:
+        first, last = ((int(each) - begin) * time_base for each in (pts[0], pts[-1]))
+        seconds = [each for each in seconds if first <= each[0] <= last]
+    zero = int(pts[0]) if begin is None else begin
+    return tuple(sorted({_frame(at, zero, pts, time_base, frame_rate, w) for at, w in seconds}))
+
+
+def check_content(path: Path, frame_rate: Fraction) -> None:
+    """Check an edit decision list, as far as that can be told without the frames.
+
+    Args:
+        path: The list, in the format CMX 3600.
+        frame_rate: The nominal frame rate of the video in frames per second.
+
+    Raises:
+        ConfigError: As of `read_cuts`, but where the events lie in the video is not known here.
+    """
+    _starts(path, frame_rate)
+
+
+def _starts(path: Path, frame_rate: Fraction) -> list[tuple[int, str]]:
+    """Return (frames since 00:00:00:00, line as a text) of the events; raise ConfigError."""
     text = read_text(path, "the edit decision list", errors="replace")
     drops = bool(re.search(r"^[ \t]*FCM:\s*DROP", text, re.MULTILINE | re.IGNORECASE))
     found = []
@@ -71,13 +96,7 @@ def read_cuts(
             found.append((_count(code, frame_rate, where, drops=drops), where))
     if not found:
         raise ConfigError(f"{path} has no video event, or is not a CMX 3600 edit decision list")
-    earliest = min(count for count, _ in found)
-    seconds = [((count - earliest) / frame_rate, where) for count, where in found]
-    if begin is not None:
-        first, last = ((int(each) - begin) * time_base for each in (pts[0], pts[-1]))
-        seconds = [each for each in seconds if first <= each[0] <= last]
-    zero = int(pts[0]) if begin is None else begin
-    return tuple(sorted({_frame(at, zero, pts, time_base, frame_rate, w) for at, w in seconds}))
+    return found
 
 
 def _check_order(what: str, begin: Sequence[str], end: Sequence[str], where: str) -> None:

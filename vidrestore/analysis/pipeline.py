@@ -145,7 +145,9 @@ def analyze(
         WeightsError: The weights of the detector are missing.
     """
     if settings.shots.edl is not None:
-        cut_list.check_content(settings.shots.edl)  # used at the end; a bad file is refused now
+        # It is used at the end, but a bad file is refused now.
+        notice = cut_list.check_content(settings.shots.edl, probe.info.frame_rate)
+        notify(on_event, *filter(None, [notice]))
     source, info = probe.path, probe.info
     interlacing, margins = inspection.interlacing, inspection.margins
     notify(on_event, *filter(None, [margins.notice()]))
