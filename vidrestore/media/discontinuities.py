@@ -7,9 +7,8 @@ by the same amount, so that the part begins where the part before it ends. Sound
 part keep their distance.
 
 A run is a series of packets of one stream whose times rise without a jump; a piece is a run with
-its times in seconds. A jump is the beginning of a piece whose times go back, or that lies more than
-an hour after the end of the piece before it. A join is a place where all streams jump that are
-there.
+its times in seconds. A jump is the beginning of a piece whose times go back, or which comes long
+after the end of the piece before it. A join is a place where all streams jump that are there.
 """
 
 from __future__ import annotations
@@ -43,8 +42,9 @@ from vidrestore.media.timeline import NOTHING_TO_REPAIR, TimeLine
 _NO_TIMES, _MAY_JUMP = 0x80, 0x200
 # The clock of MPEG streams has 33 bits.
 _WRAP_SECONDS = dict.fromkeys(("mpegts", "mpeg"), Fraction(2**33, 90000))
-# After a longer gap another recording begins; a shorter gap is kept.
-_LONGEST_GAP_SECONDS = 3600
+# After a longer gap another recording begins; a shorter gap is kept. The first limit is for files
+# without other joins.
+_LONGEST_GAP_SECONDS, _LONGEST_GAP_BESIDE_JOINS_SECONDS = 3600, 10
 _NAMED_GAP_SECONDS = 10
 # By how much times may fall without a jump: those of sound are derived where several packets share
 # one time; presentation times fall in coding order.
@@ -382,6 +382,7 @@ class _Repair:
         self._own: dict[int, list[_Mark]] = {index: [] for index in self._pieces}
         self._joins: list[Fraction] = []
         self._notes: list[str] = []
+        self._longest_gap_seconds = _LONGEST_GAP_SECONDS
 
     def time_line(self, late: frozenset[int]) -> TimeLine:
         """Compute the time line.
@@ -393,9 +394,11 @@ class _Repair:
             The time line.
         """
         false_times = self._without_glitches(self._groups())
+        if any(self._is_join(group, self._shown(group)) for group in self._groups()):
+            self._longest_gap_seconds = _LONGEST_GAP_BESIDE_JOINS_SECONDS
         for group in self._groups():
-            shown = [jump for jump in group if self._file.is_shown(jump.stream)]
-            if shown and self._is_join(group, shown):
+            shown = self._shown(group)
+            if self._is_join(group, shown):
                 self._join(group, shown)
             else:
                 for jump in shown:
@@ -491,9 +494,14 @@ class _Repair:
             found += [
                 _Jump(piece, before, after)
                 for before, piece, after in zip(own, own[1:], [*own[2:], None], strict=False)
-                if _is_jump(before, piece)
+                if self._is_jump(before, piece)
             ]
         return sorted(found, key=lambda jump: jump.order)
+
+    def _is_jump(self, before: _Piece, piece: _Piece) -> bool:
+        """Return whether times go back or far forward from one piece to the next one."""
+        step = before.lasts / before.run.packets
+        return not -step / 2 <= piece.start - before.end <= self._longest_gap_seconds
 
     def _most_between(self) -> int:
         """Return the number of packets of the file between two jumps of one join, at most."""
@@ -501,10 +509,14 @@ class _Repair:
         rate = self._file.packets / seconds if seconds else 0
         return _ISLAND_PACKETS + int(_MOST_APART_SECONDS * rate)
 
+    def _shown(self, group: Sequence[_Jump]) -> list[_Jump]:
+        """Return the jumps of video and sound."""
+        return [jump for jump in group if self._file.is_shown(jump.stream)]
+
     def _is_join(self, group: Sequence[_Jump], shown: Sequence[_Jump]) -> bool:
         """Return whether all streams jump where a group of jumps is."""
-        if len(shown) > 1:
-            return True
+        if len(shown) != 1:
+            return len(shown) > 1
         (jump,) = shown
         if jump.is_island:
             return False
@@ -600,7 +612,7 @@ class _Repair:
         for before, piece in pairwise(main):
             seconds = piece.start - before.end
             jump = _Jump(piece, before, None)
-            is_gap = _NAMED_GAP_SECONDS < seconds <= _LONGEST_GAP_SECONDS
+            is_gap = _NAMED_GAP_SECONDS < seconds <= self._longest_gap_seconds
             if is_gap and not self._across([jump]):
                 at = before.high + self._shift_at(self._file.main, jump.packet - 1) - self._begin()
                 gaps.append((at, seconds))
@@ -674,12 +686,6 @@ def _last(marks: Sequence[_Mark], packet: int) -> Fraction:
     """Return the shift of a packet; 0 before the first mark."""
     at = bisect_right(marks, packet, key=itemgetter(0))
     return marks[at - 1][1] if at else Fraction(0)
-
-
-def _is_jump(before: _Piece, piece: _Piece) -> bool:
-    """Return whether times go back or far forward from one piece to the next one."""
-    step = before.lasts / before.run.packets
-    return not -step / 2 <= piece.start - before.end <= _LONGEST_GAP_SECONDS
 
 
 def _is_small(group: Sequence[_Jump]) -> bool:
