@@ -137,9 +137,11 @@ def analysis_of_file(
     path: Path, tracks: Sequence[Track] = (), span: TimeRange | None = None
 ) -> Analysis:
     """One shot with the given tracks, of the file's own frames."""
-    seen = [(frame.pts, checksum(frame.image)) for frame in decode(path, DecodeErrors(), span)]
+    info = probe(path).info
+    frames = decode(path, DecodeErrors(), span, like=info)
+    seen = [(frame.pts, checksum(frame.image)) for frame in frames]
     pts, crc32 = np.array(seen, np.int64).reshape(-1, 2).T
-    known = analysis_of(probe(path).info, len(pts), tracks)
+    known = analysis_of(info, len(pts), tracks)
     return replace(known, pts=pts, crc32=crc32.astype(np.uint32))
 
 

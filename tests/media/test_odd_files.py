@@ -171,21 +171,6 @@ def test_an_ffmpeg_that_is_not_there_is_said_before_the_work(tmp_path, monkeypat
     assert painter.batches == []
 
 
-def test_a_picture_that_changes_its_shape_midway_is_refused(tmp_path):
-    """Two H.264 streams of different size, one after the other in one MPEG-TS."""
-    parts = []
-    for number, width in enumerate((64, 96)):
-        images = [mild_image(width, 48, "yuv420p", i) for i in range(6)]
-        pts = [2 * number + i for i in range(6)] if number == 0 else [20 + i for i in range(6)]
-        part = write_video(tmp_path / f"{number}.ts", images, codec="libx264", pts=pts,
-                           time_base=Fraction(1, 25), options={"bf": "0"})  # fmt: skip
-        parts.append(part.read_bytes())
-    joined = tmp_path / "joined.ts"
-    joined.write_bytes(b"".join(parts))
-    with pytest.raises(InputError, match=r"changes from 64 x 48 in yuv420p to 96 x 48"):
-        list(decode(joined, DecodeErrors()))
-
-
 @pytest.mark.parametrize("name", ["12:30.mkv", "-i.mkv", "[bold]x.mkv", "Ü ö.mkv"])
 def test_names_that_mean_something_to_libraries_are_just_names(tmp_path, name, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -14,7 +14,7 @@ from vidrestore.common.settings import Settings
 from vidrestore.media.decode import OpenVideo, TimeRange, open_video
 from vidrestore.media.fields import FieldScan, can_split
 from vidrestore.media.images import is_pictures
-from vidrestore.media.probe import Probe, probe
+from vidrestore.media.probe import Probe, probe, with_usual_shape
 
 # No interlaced system has more lines. With fewer lines than the least, filters lack neighbors.
 _MOST_LINES, _LEAST_LINES = 1088, 16
@@ -102,7 +102,12 @@ def probe_and_inspect(
     """
     with open_video(path, short_frames=SHORT_FRAMES) as video:
         found = probe(path, settings, video)
-        return found, inspect_samples(found, settings, span, video)
+        video.like = found.info
+        inspection = inspect_samples(found, settings, span, video)
+        usual = with_usual_shape(found, video, settings)
+    if usual is found:
+        return found, inspection
+    return usual, inspect_samples(usual, settings, span)
 
 
 def inspect_samples(
@@ -131,6 +136,7 @@ def inspect_samples(
     with (
         open_video(source.path, time_line=known) if video is None else nullcontext(video)
     ) as opened:
+        opened.like = info
         found = sample(
             opened, info, span,
             fields=mode != "off" and is_video and has_lines,

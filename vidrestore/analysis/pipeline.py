@@ -25,6 +25,7 @@ from vidrestore.analysis.interlacing import Inspection, Interlacing, probe_and_i
 from vidrestore.analysis.mesh_tracking import MeshTracker
 from vidrestore.analysis.motion import FaceMotionEstimator, follow
 from vidrestore.analysis.people import join_people
+from vidrestore.analysis.picture_changes import notices_of_changes
 from vidrestore.analysis.result import Analysis, Fields, info_of_pictures
 from vidrestore.analysis.shots import ShotFinder
 from vidrestore.analysis.strength import with_strength
@@ -45,6 +46,7 @@ from vidrestore.imaging.frame import BoolArray, Frame, TimeShift, VideoInfo
 from vidrestore.imaging.planes import checksum
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.fields import pictures
+from vidrestore.media.fitting import ordered_changes
 from vidrestore.media.images import (
     is_pictures,
     pictures_of,
@@ -217,6 +219,7 @@ def analyze(
         people_are_joined=recognizer is not None,
     )
     check_all_decoded(source, analysis)
+    notify(on_event, *notices_of_changes(analysis))
     return analysis
 
 
@@ -224,7 +227,9 @@ class _ObservationCollector:
     """Collects the observations of all frames, and what is needed to interpret them."""
 
     def __init__(self, settings: Settings, info: VideoInfo, interlacing: Interlacing) -> None:
-        self._file, self._interlacing = info, interlacing
+        self.file = info
+        """The properties of the file's own frames."""
+        self._interlacing = interlacing
         self.info = info
         if interlacing.mode != "off":
             self.info = info_of_pictures(info, interlacing.mode)
@@ -242,7 +247,7 @@ class _ObservationCollector:
     @property
     def shifts(self) -> Sequence[TimeShift]:
         """The shifts of the times of the file."""
-        return self._file.shifts
+        return self.file.shifts
 
     def add(self, observation: Observation) -> None:
         """Add the observation of the next frame."""
@@ -274,7 +279,7 @@ class _ObservationCollector:
             return None
         pts, crc32 = np.array(self._pts, np.int64), np.array(self._crc32, np.uint32)
         sources = np.array(self.film.sources, np.int64) if how.mode == "film" else None
-        return Fields(how.mode, how.order, self._file, pts, crc32, sources)
+        return Fields(how.mode, how.order, self.file, pts, crc32, sources)
 
     def shots(self, settings: Settings, info: VideoInfo) -> tuple[tuple[int, int], ...]:
         """Return the shots: those of the list of cuts, or those found in the thumbnails."""
@@ -283,7 +288,7 @@ class _ObservationCollector:
             return found
         pts = np.array(self.seen.pts, np.int64)
         cuts = cut_list.read_cuts(
-            settings.shots.edl, pts, info.time_base, self._file.frame_rate, self.begin
+            settings.shots.edl, pts, info.time_base, self.file.frame_rate, self.begin
         )
         starts = cuts.starts(start for start, _ in found)
         return tuple(pairwise((*starts, len(self.seen))))
@@ -379,6 +384,7 @@ def _observe_frames(
                 damage,
                 span,
                 shifts=collector.shifts,
+                like=collector.file,
                 one_thread=True,
                 may_seek=may_seek,
             )
@@ -403,7 +409,8 @@ def _build_analysis(
     collector: _ObservationCollector, settings: Settings, detector: Detector, *, has_mesh: bool
 ) -> Analysis:
     """Derive shots, tracks and geometry from the observations of all frames."""
-    seen, damage = collector.seen, collector.damage
+    seen, damage, fields = collector.seen, collector.damage, collector.fields()
+    begin = int(seen.pts[0] if fields is None else fields.pts[0])
     is_coarse = detector.coarse and not has_mesh
     info = replace(collector.info, frame_rate=_plausible_rate(collector.info, seen))
     shots = collector.shots(settings, info)
@@ -459,11 +466,14 @@ def _build_analysis(
         corrupt_frames=damage.corrupt_frames,
         decode_errors=damage.decode_errors,
         repaired_times=damage.repaired_times,
+        changes=ordered_changes(damage.changes, collector.file, begin),
+        fitted_frames=damage.fitted_frames,
+        reduced_frames=damage.reduced_frames,
         detector_errors=collector.failures.frames,
         one_thread=damage.found,
         coarse_landmarks=is_coarse,
         template=template_of(settings),
-        fields=collector.fields(),
+        fields=fields,
     )
 
 

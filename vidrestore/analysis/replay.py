@@ -134,6 +134,7 @@ def _file_again(
         span,
         stream_index=index,
         shifts=analysis.info.shifts,
+        like=analysis.info,
         one_thread=True,
         may_seek=may_seek,
     ):
@@ -173,7 +174,7 @@ def _attempts(
             begin = int(analysis.pts[first]) - earlier
             if begin <= analysis.pts[0]:
                 break
-            frames = decode_from(source, begin, stream_index=index, device=kind)
+            frames = decode_from(source, begin, stream_index=index, like=analysis.info, device=kind)
             yield _numbered(_until_failure(frames, kind), index_of_pts)
         if kind is None or not first:
             frames = decode(
@@ -182,6 +183,7 @@ def _attempts(
                 span,
                 stream_index=index,
                 shifts=analysis.info.shifts,
+                like=analysis.info,
                 device=kind,
             )
             yield _until_failure(frames, kind)

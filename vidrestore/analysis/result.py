@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrestore.analysis.tracks import Track, TracksByFrame
-from vidrestore.imaging.frame import VideoInfo
+from vidrestore.imaging.frame import PictureChange, VideoInfo
 
 if TYPE_CHECKING:
     from vidrestore.analysis.borders import Margins
@@ -84,6 +84,13 @@ class Analysis:
     """Whether a recognizer joined the tracks of a person across shots."""
     margins: Margins | None = None
     """The edges of the picture in which faces are ignored; None: there are none."""
+    changes: tuple[PictureChange, ...] = ()
+    """The changes of the picture in the file, in order of time; their times are in ticks of the
+    file's own frames."""
+    fitted_frames: int = 0
+    """The number of the file's frames that were fitted into the shape of the others."""
+    reduced_frames: int = 0
+    """The number of those that had more pixels."""
     fields: Fields | None = None
     """The file's own frames; None where the analysis describes them itself."""
     _by_frame: TracksByFrame | None = field(default=None, init=False, repr=False)

@@ -117,7 +117,8 @@ class _Short:
 
     def kept(self) -> KeptFrames | None:
         """Return all frames; None where not all of them are here, whole and repeatable."""
-        repeatable = self._may_keep and not self._video.damage.found
+        met = self._video.damage
+        repeatable = self._may_keep and not met.found and not met.changes
         return KeptFrames(self._frames) if repeatable and self._is_whole else None
 
 

@@ -37,7 +37,7 @@ from vidrestore.common.checksums import (
 )
 from vidrestore.common.errors import InputError, system_reason
 from vidrestore.common.files import check_readable_kind, output_file
-from vidrestore.imaging.frame import VideoInfo
+from vidrestore.imaging.frame import PictureChange, VideoInfo
 from vidrestore.imaging.geometry import Matrix, compose, invert, upright
 from vidrestore.media.probe import Probe
 
@@ -111,6 +111,9 @@ class _Header(_Stored):
     corrupt_frames: _Count
     decode_errors: _Count
     repaired_times: _Count
+    changes: tuple[PictureChange, ...] = ()
+    fitted_frames: _Count = 0
+    reduced_frames: _Count = 0
     detector_errors: _Count
     one_thread: bool
     coarse_landmarks: bool

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,20 @@ class TimeShift:
     ticks: int
     """The ticks of the stream's clock to add to the times of this packet and of all later ones, up
     to the next shift."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureChange:
+    """A frame of a file from which on the picture has another form than before."""
+
+    pts: int
+    """The presentation time of the frame in ticks of the stream's time_base."""
+    kind: Literal["shape", "pixel aspect", "colors"]
+    """What changes: size and pixel format, the aspect ratio of pixels that the coded stream states,
+    or the color tags that it states.
+    """
+    form: str
+    """The new form in words, such as 640 x 360 in yuv420p."""
 
 
 @dataclass(frozen=True, slots=True)

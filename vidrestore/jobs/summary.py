@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
+from vidrestore.analysis.picture_changes import notices_of_changes
 from vidrestore.analysis.pipeline import frames_expected
 from vidrestore.analysis.result import Analysis, frames_of_output, of_file
 from vidrestore.common.counting import counted
@@ -239,6 +240,7 @@ def _warnings(analysis: Analysis, missing: int) -> Iterator[str]:
     if analysis.repaired_times:
         frames = counted(analysis.repaired_times, "frame")
         yield f"{frames} had no time or a repeated one; it was repaired"
+    yield from notices_of_changes(analysis)
     if analysis.detector_errors:
         frames = counted(analysis.detector_errors, "frame")
         yield f"the detector failed in {frames}; faces may be missing there"

@@ -155,7 +155,7 @@ def check_output(
             if on_event is not None:
                 on_event(Progress("check", index + 1, n))
         _check_source(comparison.frames, None, analysis, source)
-        if damage.decode_errors or damage.corrupt_frames:
+        if damage.decode_errors or damage.corrupt_frames or damage.fitted_frames:
             raise _mismatch("cannot be decoded without errors")
     if listing is not None:
         listing.finish()

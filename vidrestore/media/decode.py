@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
@@ -21,9 +21,18 @@ from av.stream import Discard
 from vidrestore.common.errors import InputError, UsageError
 from vidrestore.common.handled import logged
 from vidrestore.common.system import usable_cores
-from vidrestore.imaging.frame import Frame, TimeShift
+from vidrestore.imaging.frame import Frame, PictureChange, TimeShift, VideoInfo
 from vidrestore.imaging.planes import planar_format, to_planar, with_codes_of_halves
 from vidrestore.media.discontinuities import has_no_times, may_need_repair, read_time_line
+from vidrestore.media.fitting import (
+    PictureFitter,
+    PictureShape,
+    StatedColors,
+    aspect_text,
+    shape_of,
+    shape_of_picture,
+    shape_text,
+)
 from vidrestore.media.source import (
     is_headerless,
     main_video_stream,
@@ -43,7 +52,9 @@ _GAP_SECONDS = 1  # between packets of one part of a stream without presentation
 _LONGEST_TICKS = 2**31 - 1  # mp4 cannot hold a frame that lasts longer
 # One in so many frames may have a false presentation time before its decoding time is preferred.
 _MANY_FALLS = 16
-_MOST_STRAYS = 300  # consecutive frames of another shape that count as a permanent change
+# Where the usual size of a video is looked for, as shares of its duration; or in so many pictures.
+_PLACES = (Fraction(1, 4), Fraction(1, 2), Fraction(3, 4))
+_FIRST_PICTURES = 240
 
 _Timed = Iterator[tuple[int, av.VideoFrame]]
 
@@ -62,6 +73,14 @@ class DecodeErrors:
     """The number of frames whose time was missing or wrong and was replaced."""
     shifts: int = 0
     """The number of places from which on the times of the file are shifted."""
+    changes: list[PictureChange] = field(default_factory=list)
+    """The changes of the picture, which are no errors. The times of those of the aspect ratio are
+    exact where one thread decodes.
+    """
+    fitted_frames: int = 0
+    """The number of yielded frames that were scaled or converted into the shape of the others."""
+    reduced_frames: int = 0
+    """The number of those that had more pixels."""
     by_seeking: bool = False
     """Whether the frames were reached by seeking rather than from the beginning of the file."""
 
@@ -113,6 +132,7 @@ def decode(
     *,
     stream_index: int | None = None,
     shifts: Sequence[TimeShift] | None = None,
+    like: VideoInfo | None = None,
     one_thread: bool = False,
     may_seek: bool = False,
     device: str | None = None,
@@ -122,16 +142,20 @@ def decode(
     Decoding with several threads is not repeatable where the file is damaged. Times come from the
     stream, where the format has no presentation times, from its decoding times; one that is missing
     or does not fit between its neighbors is replaced. Where `shifts` are needed, decoding begins at
-    the beginning of the file.
+    the beginning of the file. Undamaged frames of another size or pixel format are fitted into the
+    shape of the others (`media.fitting`).
 
     Args:
         path: The file.
-        damage: Counts what cannot be decoded and is dropped, stray frames of another size or pixel
-            format, which are dropped as well, and replaced times.
+        damage: Counts what cannot be decoded and is dropped, damaged frames of another size or
+            pixel format, which are dropped as well, and replaced times. It collects the changes of
+            the picture.
         span: The part to decode; None: all.
         stream_index: The index of the stream; None: the main video stream.
         shifts: The shifts of its times, as `VideoInfo` has them; None: they are found by reading
             the times in the whole file, if its format needs that.
+        like: The properties of the stream, whose shape the frames get; None: the shape is that of
+            the first frame or, if that is damaged, of the first undamaged one of the file.
         one_thread: Decode with one thread, which gives the same frames every time, and from the
             beginning of the file unless `may_seek`.
         may_seek: Whether decoding with one thread may seek to the start of `span`.
@@ -141,21 +165,26 @@ def decode(
         The frames, numbered from 0.
 
     Raises:
-        InputError: The file cannot be read, or its picture changes its size or pixel format
-            permanently.
+        InputError: The file cannot be read.
     """
     may_seek = may_seek or not one_thread
     at = _opened_at(path, span, damage, stream_index, shifts, one_thread, may_seek, device)
     with at as (stream, known, images):
         timed = _timed(images, damage, Fraction(stream.time_base))
         chosen = _within(span, stream, known, timed)
-        for index, (pts, image) in enumerate(_alike(chosen, damage, path, stream_index)):
+        alike = _alike(chosen, damage, stream, _shape_for(like), path)
+        for index, (pts, image) in enumerate(alike):
             damage.corrupt_frames += bool(image.is_corrupt)
             yield Frame(index, pts, image, _duration(image))
 
 
 def decode_from(
-    path: Path, pts: int, *, stream_index: int, device: str | None = None
+    path: Path,
+    pts: int,
+    *,
+    stream_index: int,
+    like: VideoInfo | None = None,
+    device: str | None = None,
 ) -> Iterator[Frame]:
     """Decode frames from about a given time on.
 
@@ -166,6 +195,8 @@ def decode_from(
         path: The file.
         pts: The time in the time_base of the stream.
         stream_index: The index of the stream.
+        like: The properties of the stream, into whose shape undamaged frames are fitted; None:
+            frames keep their shapes.
         device: A device that `decoding_device` returned; None: the processor.
 
     Yields:
@@ -175,10 +206,18 @@ def decode_from(
         InputError: The file cannot be read.
     """
     with open_source(path, device) as container:
-        yield from _frames_from(container, _chosen_stream(container, stream_index), pts)
+        stream = _chosen_stream(container, stream_index)
+        yield from _frames_from(container, stream, pts, like=like)
 
 
-def _frames_from(container: Any, stream: Any, pts: int, byte: int | None = None) -> Iterator[Frame]:
+def _frames_from(
+    container: Any,
+    stream: Any,
+    pts: int,
+    byte: int | None = None,
+    *,
+    like: VideoInfo | None = None,
+) -> Iterator[Frame]:
     """Seek to about a time, or to a byte of the file, and decode from there."""
     with logged(av.error.FFmpegError, what=f"decoding {container.name} from {pts} on"):
         if byte is None:
@@ -189,7 +228,9 @@ def _frames_from(container: Any, stream: Any, pts: int, byte: int | None = None)
         timed = _timed(
             _decoded(container, stream, damage, False), damage, Fraction(stream.time_base)
         )
-        for index, (time, image) in enumerate(timed):
+        shape = _shape_for(like)
+        fitted = timed if shape is None else _fitted(timed, damage, stream, shape)
+        for index, (time, image) in enumerate(fitted):
             yield Frame(index, time, image, _duration(image))
 
 
@@ -225,6 +266,8 @@ class OpenVideo:
             time_line = read_time_line(path) if may_need_repair(container) else NOTHING_TO_REPAIR
         self.time_line = time_line
         """The repair of the times of the file."""
+        self.like: VideoInfo | None = None
+        """The properties of the stream, whose shape all frames get; None: see `decode`."""
         self._shifts = self.time_line.shifts.get(self.stream.index, ())
         self._images = _decoded(container, self.stream, self.damage, one_thread, self._shifts)
         self._read: list[av.VideoFrame] = []
@@ -245,7 +288,7 @@ class OpenVideo:
             The frames, numbered from 0.
 
         Raises:
-            InputError: The picture changes its size or pixel format permanently.
+            InputError: The file cannot be read.
         """
         images, damage = chain(self._read, self._images), self.damage
         if span is not None and span.start_seconds:
@@ -253,13 +296,19 @@ class OpenVideo:
             if not self._shifts:
                 sought_images = _sought(self.container, self.stream, span, damage, False)
             if sought_images is None:
-                index = self.stream.index
-                yield from decode(self.path, damage, span, stream_index=index, shifts=self._shifts)
+                yield from decode(
+                    self.path,
+                    damage,
+                    span,
+                    stream_index=self.stream.index,
+                    shifts=self._shifts,
+                    like=self.like,
+                )
                 return
             images = chain(sought_images)
         timed = _timed(images, damage, Fraction(self.stream.time_base))
         within = _within(span, self.stream, self._shifts, timed)
-        alike = _alike(within, damage, self.path, self.stream.index)
+        alike = _alike(within, damage, self.stream, _shape_for(self.like), self.path)
         for index, (pts, image) in enumerate(alike):
             yield Frame(index, pts, image, _duration(image))
 
@@ -276,12 +325,48 @@ class OpenVideo:
             The frames, numbered from 0.
         """
         if not self._shifts:
-            return _frames_from(self.container, self.stream, pts)
+            return _frames_from(self.container, self.stream, pts, like=self.like)
         lasts = Fraction(self.time_line.durations_seconds[self.stream.index])
         seconds = (pts - begin_pts(self.stream, self._shifts)) * Fraction(self.stream.time_base)
         share = min(max(seconds / lasts, Fraction(0)), Fraction(1)) if lasts else Fraction(0)
         byte = int(share * self.path.stat().st_size)
-        return _frames_from(self.container, self.stream, pts, byte)
+        return _frames_from(self.container, self.stream, pts, byte, like=self.like)
+
+    def usual_picture(self, info: VideoInfo) -> tuple[av.VideoFrame, Fraction | None] | None:
+        """Look for the size that most of the video has, where that is larger than the first one.
+
+        Recordings of calls begin with few pixels. The pictures at three places of the video, or
+        where its duration is not known the first ones, decide. `frames` cannot be read afterwards.
+
+        Args:
+            info: The properties of the stream, with the shape of its first frame.
+
+        Returns:
+            A picture of the usual size, and the aspect ratio of its pixels that the coded stream
+            states, if it does; None where most pictures have the first size, or a smaller one.
+        """
+        seen = [each for each in self._glances(info) if not each[0].is_corrupt]
+        count = Counter(shape_text(image) for image, _ in seen)
+        most, number = next(iter(count.most_common(1)), ("", 0))
+        if 2 * number <= len(seen):
+            return None
+        picture = next(each for each in seen if shape_text(each[0]) == most)
+        is_larger = picture[0].width * picture[0].height > info.width * info.height
+        return picture if is_larger else None
+
+    def _glances(self, info: VideoInfo) -> Iterator[tuple[av.VideoFrame, Fraction | None]]:
+        """Yield pictures from several places, each with the stated aspect ratio of its pixels."""
+        context = self.stream.codec_context
+        lasts = Fraction(info.duration_seconds_from_header).limit_denominator(1000)
+        if not lasts:
+            for image in islice(self._images, _FIRST_PICTURES):
+                yield image, context.sample_aspect_ratio
+            return
+        begin, self.like = int(self.stream.start_time or 0), None
+        for place in _PLACES:
+            at = begin + round(lasts * place / info.time_base)
+            for frame in islice(self.frames_from(at), 1):
+                yield frame.image, context.sample_aspect_ratio
 
     def _noted(self) -> Iterator[av.VideoFrame]:
         """Yield the pictures, and keep them so that `frames` can yield them again."""
@@ -356,7 +441,9 @@ def decoding_device(path: Path, stream_index: int) -> str | None:
 def _same(image: av.VideoFrame, other: Frame) -> bool:
     """Whether a picture equals a frame, in shape and in every byte of its planes."""
     pairs = zip(image.planes, other.image.planes, strict=False)
-    return _shape(image) == _shape(other.image) and all(bytes(a) == bytes(b) for a, b in pairs)
+    return shape_text(image) == shape_text(other.image) and all(
+        bytes(a) == bytes(b) for a, b in pairs
+    )
 
 
 def _timed(images: Iterator[av.VideoFrame], damage: DecodeErrors, time_base: Fraction) -> _Timed:
@@ -421,44 +508,55 @@ def _within(
             yield pts, image
 
 
-def _alike(timed: _Timed, damage: DecodeErrors, path: Path, stream_index: int | None) -> _Timed:
-    """Drop stray frames of another shape, which damaged headers cause.
+def _shape_for(like: VideoInfo | None) -> PictureShape | None:
+    """Return the shape that frames get; None: that of the first one."""
+    return None if like is None else shape_of(like)
 
-    The shape is that of the first frame or, if that is damaged, of the first undamaged frame of the
-    file. Undamaged frames of another shape are a permanent change if more than `_MOST_STRAYS`
-    follow one another, or if more than a quarter of the number of good frames stand at the end.
-    """
-    shape, given, strays = None, 0, 0
-    for pts, image in timed:
-        if shape is None:
-            shape = _whole_shape(path, stream_index) if image.is_corrupt else _shape(image)
-        if _shape(image) == shape:
-            given, strays = given + 1, 0
+
+def _alike(
+    timed: _Timed, damage: DecodeErrors, stream: Any, shape: PictureShape | None, path: Path
+) -> _Timed:
+    """Fit frames into one shape, and drop damaged frames of another one."""
+    first = next(timed, None)
+    if first is None:
+        return
+    if shape is None:
+        whole = _whole(path, stream.index) if first[1].is_corrupt else first[1]
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
+        shape = shape_of_picture(whole or first[1], aspect if aspect > 0 else Fraction(1))
+    for pts, image in _fitted(chain([first], timed), damage, stream, shape):
+        if shape_text(image) == shape.text:
             yield pts, image
         else:
             damage.decode_errors += 1
-            strays += not image.is_corrupt
-            other = _shape(image)
-            if strays > _MOST_STRAYS:
-                break
-    if strays > min(_MOST_STRAYS, given // 4):
-        raise InputError(
-            f"{path} changes from {shape} to {other} at frame {given}; "
-            "cut the video there and restore the parts"
-        )
 
 
-def _shape(image: av.VideoFrame) -> str:
-    """Return size and pixel format of a picture in words."""
-    return f"{image.width} x {image.height} in {image.format.name}"
+def _fitted(timed: _Timed, damage: DecodeErrors, stream: Any, shape: PictureShape) -> _Timed:
+    """Fit undamaged frames into a shape, and note where the picture changes."""
+    fitter, colors, was = PictureFitter(shape), StatedColors(), shape.text
+    for pts, image in timed:
+        if image.is_corrupt:
+            yield pts, image
+            continue
+        if (now := shape_text(image)) != was:
+            damage.changes.append(PictureChange(pts, "shape", now))
+            was = now
+        is_fitted = now != shape.text
+        if (change := colors.changed(image, is_fitted=is_fitted)) is not None:
+            damage.changes.append(PictureChange(pts, "colors", change))
+        if is_fitted:
+            damage.fitted_frames += 1
+            damage.reduced_frames += image.width * image.height > shape.width * shape.height
+            states_aspect = stream.codec_context.sample_aspect_ratio is not None
+            image = fitter(image, states_aspect=states_aspect)
+        yield pts, image
 
 
-def _whole_shape(path: Path, stream_index: int | None) -> str:
-    """Return the shape of the first undamaged frame of a file; "" where no frame can be decoded."""
+def _whole(path: Path, stream_index: int) -> av.VideoFrame | None:
+    """Return the first undamaged frame of a file; None where no frame can be decoded."""
     with open_source(path) as container:
         stream = _chosen_stream(container, stream_index)
-        first = _first_whole(_decoded(container, stream, DecodeErrors(), True))
-        return "" if first is None else _shape(first)
+        return _first_whole(_decoded(container, stream, DecodeErrors(), True))
 
 
 def _first_whole(images: Iterator[av.VideoFrame]) -> av.VideoFrame | None:
@@ -511,9 +609,10 @@ def _sought(
         return None
     first, _ = span.pts_range(stream)
     met = damage.decode_errors
+    aspect = stream.codec_context.sample_aspect_ratio  # of the beginning of the file
     with logged(av.error.FFmpegError, what=f"seeking to {first}"):
         container.seek(first, stream=stream)
-        images = _decoded(container, stream, damage, one_thread)
+        images = _decoded(container, stream, damage, one_thread, aspect=aspect)
         head = next(images, None)
         if head is not None and head.pts is not None and head.pts <= first:
             return chain([head], images)
@@ -534,8 +633,13 @@ def _decoded(
     damage: DecodeErrors,
     one_thread: bool,
     shifts: Sequence[TimeShift] = (),
+    aspect: Fraction | None = None,
 ) -> Iterator[av.VideoFrame]:
-    """Decode packet by packet, so that one bad packet does not end the stream."""
+    """Decode packet by packet, so that one bad packet does not end the stream.
+
+    `aspect` is the aspect ratio of pixels that the coded stream states before its first packet
+    here; None: it is not known.
+    """
     context = stream.codec_context
     if not context.is_open:
         stream.thread_type = "NONE" if one_thread else "AUTO"
@@ -549,6 +653,7 @@ def _decoded(
         gap=int(_GAP_SECONDS / stream.time_base) if is_headerless(container) else None,
         known=not has_no_times(container),
     )
+    aspects = _StatedAspects(aspect, damage)
     for packet in with_shifts(_packets(container, stream, damage), {stream.index: shifts}):
         is_at_end = packet is None or not packet.size
         if not is_at_end:
@@ -559,10 +664,13 @@ def _decoded(
             _log.info("the packet at %s cannot be decoded: %s", packet.pts, error)
             damage.decode_errors += 1
             continue
+        aspects.look(context, packet)
         for image in images:
             image.pts = timed(image, is_at_end=is_at_end)
+            aspects.pass_on(image)
             own = copied(image) if one_thread else image
             yield _planar(with_codes_of_halves(own) if is_picture else own)
+    aspects.end()
 
 
 def _planar(image: av.VideoFrame) -> av.VideoFrame:
@@ -653,6 +761,44 @@ class _FrameTimes:
         return dts if pts is None or (is_false and dts is not None) else pts
 
 
+class _StatedAspects:
+    """Notes where the coded stream states another aspect ratio of pixels.
+
+    A decoder tells of it before it gives out the frames before. The frame is the next key frame
+    that is not earlier than the packet.
+    """
+
+    def __init__(self, known: Fraction | None, damage: DecodeErrors) -> None:
+        self._known, self._damage = known, damage
+        self._due: tuple[int, Fraction] | None = None
+
+    def look(self, context: Any, packet: Any) -> None:
+        """Compare what the decoder states after it received a packet."""
+        stated = context.sample_aspect_ratio
+        if packet is None or stated is None or stated == self._known:
+            return
+        if self._known is not None:
+            self.end()
+            time = next((t for t in (packet.pts, packet.dts) if t is not None), 0)
+            self._due = time, stated
+        self._known = stated
+
+    def pass_on(self, image: av.VideoFrame) -> None:
+        """Look at the next frame that the decoder gives out."""
+        if self._due is not None and image.key_frame and image.pts is not None:
+            earliest, stated = self._due
+            if image.pts >= earliest:
+                self._due = image.pts, stated
+                self.end()
+
+    def end(self) -> None:
+        """Note a change whose frame did not come as such."""
+        if self._due is not None:
+            time, stated = self._due
+            self._damage.changes.append(PictureChange(time, "pixel aspect", aspect_text(stated)))
+        self._due = None
+
+
 class _Copier:
     """Copies every picture to memory of its own.
 
@@ -668,8 +814,8 @@ class _Copier:
 
     def __call__(self, image: av.VideoFrame) -> av.VideoFrame:
         """Return a copy of a picture."""
-        if _shape(image) != self._shape:
-            self._graph, self._shape = self._new_graph(image), _shape(image)
+        if shape_text(image) != self._shape:
+            self._graph, self._shape = self._new_graph(image), shape_text(image)
         self._graph.push(image)
         copy: av.VideoFrame = self._graph.pull()
         return copy

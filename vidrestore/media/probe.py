@@ -105,7 +105,13 @@ class Probe:
     """The repair of the times of all streams."""
 
 
-def video_info(container: Any, stream: Any, first: av.VideoFrame, printed: str) -> VideoInfo:
+def video_info(
+    container: Any,
+    stream: Any,
+    first: av.VideoFrame,
+    printed: str,
+    aspect: Fraction | None = None,
+) -> VideoInfo:
     """Collect the properties of a stream that its frames do not carry themselves.
 
     Args:
@@ -113,6 +119,8 @@ def video_info(container: Any, stream: Any, first: av.VideoFrame, printed: str) 
         stream: The stream.
         first: A frame of it whose size and pixel format are those of the others.
         printed: The description of the file that libavformat prints (`media.description`).
+        aspect: The aspect ratio of the pixels of `first` where that is not the first frame, but the
+            first of its shape; default: that of the stream.
 
     Returns:
         The properties; vidrestore guesses those that the file does not state.
@@ -122,7 +130,7 @@ def video_info(container: Any, stream: Any, first: av.VideoFrame, printed: str) 
     """
     context = stream.codec_context
     codec = context.codec.canonical_name
-    tags = _tags(context, first)
+    tags = _tags(context if aspect is None else first, first)
     meaning = resolve(
         pixel_format=first.format.name,
         codec=codec,
@@ -145,7 +153,7 @@ def video_info(container: Any, stream: Any, first: av.VideoFrame, printed: str) 
         if meaning.transfer != "sdr":
             location = "topleft"  # Rec. ITU-R BT.2100
         guessed |= {"chroma location"} if planes.layout(first).grid != (1, 1) else set()
-    aspect = _positive(stream.sample_aspect_ratio)
+    aspect = _positive(aspect or stream.sample_aspect_ratio)
     if aspect is not None and not 1 / _MOST_ANAMORPHIC <= aspect <= _MOST_ANAMORPHIC:
         aspect = None  # of a damaged header, as no player could show it
         guessed.add("sample aspect ratio")
@@ -188,7 +196,10 @@ def _positive(ratio: Any) -> Fraction | None:
 
 
 def _tags(context: Any, first: av.VideoFrame) -> tuple[int, int, int, int]:
-    """Return range, matrix, primaries and transfer; 0 or 2 where the file does not state one."""
+    """Return range, matrix, primaries and transfer; 0 or 2 where the file does not state one.
+
+    `context` is the decoder or, where that is at another place of the file, the frame itself.
+    """
     colorspace = context.colorspace if context.colorspace != 2 else first.colorspace
     return (
         int(context.color_range or first.color_range or 0),
@@ -326,6 +337,8 @@ def probe(path: Path, settings: Settings | None = None, video: OpenVideo | None 
         known = None if video is None else video.time_line
         with open_video(path, one_thread=True, time_line=known) as alone:
             result = _read_properties(alone, alone.first(), wanted)
+            if video is None:
+                result = with_usual_shape(result, alone, wanted)
     else:
         result = _read_properties(video, first, wanted)
     info = result.info
@@ -360,6 +373,31 @@ def _read_properties(video: OpenVideo, first: av.VideoFrame | None, settings: Se
         mtime_ns=0,
         time_line=line,
     )
+
+
+def with_usual_shape(found: Probe, video: OpenVideo, settings: Settings) -> Probe:
+    """Replace the shape of the first frame by that of most frames, where that is larger.
+
+    Args:
+        found: The properties of a file.
+        video: The opened file, whose frames are not read in order afterwards.
+        settings: The settings with which the file was probed.
+
+    Returns:
+        `found` itself where the picture has one size, or the file is damaged.
+    """
+    if is_pictures(video.path) or video.damage.found:
+        return found
+    usual = video.usual_picture(found.info)
+    if usual is None:
+        return found
+    image, aspect = usual
+    _log.info("most pictures of %s have %s x %s pixels", video.path, image.width, image.height)
+    printed = description(video.container)
+    stated = aspect or found.info.sample_aspect_ratio
+    info = video_info(video.container, video.stream, image, printed, stated)
+    info = _with_time_line(info, found.time_line)
+    return replace(found, info=_with_curve(info, settings.decode.input_curve))
 
 
 def _with_time_line(info: VideoInfo, line: TimeLine) -> VideoInfo:

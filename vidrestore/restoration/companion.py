@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vidrestore.analysis.picture_changes import notices_of_changes
 from vidrestore.analysis.replay import pictures_again
 from vidrestore.analysis.result import Analysis, info_of_pictures, of_file
 from vidrestore.analysis.tracks import Track, work_size
@@ -26,6 +27,7 @@ from vidrestore.imaging.geometry import Matrix, apply, compose, crop_side_px, in
 from vidrestore.imaging.planes import checksum
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.fields import can_split
+from vidrestore.media.fitting import ordered_changes
 from vidrestore.media.probe import Probe
 from vidrestore.media.source import open_source
 from vidrestore.media.timeline import begin_pts
@@ -88,10 +90,14 @@ class Pairing:
         yield from filter(None, (self.before_swap, self.plate))
 
     def notes(self) -> Iterator[str]:
-        """Yield a notice for each companion with damaged frames."""
+        """Yield notices for each companion with damaged frames or a picture that changes."""
         for companion in self.companions():
-            if companion.scaling is None and (count := companion.analysis.corrupt_frames):
+            if companion.scaling is not None:
+                continue
+            if count := companion.analysis.corrupt_frames:
                 yield f"{counted(count, 'frame is', 'frames are')} damaged in {companion.path}"
+            for notice in notices_of_changes(companion.analysis):
+                yield f"in {companion.path}, {notice}"
 
 
 ALONE = Pairing()
@@ -333,6 +339,9 @@ def _analysis_of(
         corrupt_frames=damage.corrupt_frames,
         decode_errors=damage.decode_errors,
         repaired_times=damage.repaired_times,
+        changes=ordered_changes(damage.changes, companion.info, int(of_file(own).pts[0])),
+        fitted_frames=damage.fitted_frames,
+        reduced_frames=damage.reduced_frames,
         one_thread=damage.found,
     )
 
@@ -393,7 +402,7 @@ def _matched(
     wanted = [int(pts - analysis.pts[0]) * analysis.info.time_base for pts in analysis.pts]
     coarse = max(info.time_base, analysis.info.time_base)
     frames = decode(path, damage, span, stream_index=info.stream_index, shifts=info.shifts,
-                    one_thread=True, may_seek=may_seek)  # fmt: skip
+                    like=info, one_thread=True, may_seek=may_seek)  # fmt: skip
     for frame in frames:
         begin = begin if index else frame.pts
         time = (frame.pts - begin) * info.time_base

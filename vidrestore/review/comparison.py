@@ -117,7 +117,8 @@ def _pictures(
 ) -> Iterator[tuple[Fraction, Picture]]:
     """Yield (seconds after the first frame, picture)."""
     first = None
-    frames = decode(path, DecodeErrors(), span, stream_index=info.stream_index, shifts=info.shifts)
+    frames = decode(path, DecodeErrors(), span, stream_index=info.stream_index, shifts=info.shifts,
+                    like=info)  # fmt: skip
     for frame in frames:
         first = frame.pts if first is None else first
         yield (frame.pts - first) * info.time_base, picture_of(frame.image, info)

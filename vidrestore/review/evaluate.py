@@ -204,7 +204,7 @@ def _faces_of(
 ) -> Iterator[FaceFrame]:
     """Yield every frame with the crops that are measured."""
     measured = [replace(t, work_px=max(t.work_px, _SMALLEST_PX)) for t in tracks]
-    frames = decode(path, DecodeErrors(), span, shifts=info.shifts)
+    frames = decode(path, DecodeErrors(), span, shifts=info.shifts, like=info)
     cpu = torch.device("cpu")
     return crop(frames, measured, info, largest_px=_LARGEST_PX, device=cpu)
 

@@ -1,0 +1,287 @@
+"""Pictures that change their size, pixel aspect or colors midway: no frame is lost, all is told."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from helpers.events import messages
+from helpers.media import (
+    AS_PAINTED,
+    Painter,
+    Unchanged,
+    analysis_of_file,
+    planes_of,
+)
+from helpers.sources import ffmpeg, picture
+
+from vidrestore.analysis.pipeline import analyze_video
+from vidrestore.analysis.replay import frames_again
+from vidrestore.api import restore_video
+from vidrestore.common.events import Event
+from vidrestore.common.profiles import load_settings
+from vidrestore.imaging.planes import checksum
+from vidrestore.jobs.summary import Summary
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode
+from vidrestore.media.probe import probe
+from vidrestore.models import factory
+from vidrestore.models.detectors import Detection, Detector, detection
+
+H264 = "-c:v libx264 -preset ultrafast -bf 2 -g 6"
+PLAIN = {"detect.detector": "haar", "detect.remember": False, "fields.deinterlace": "off"}
+
+
+def broadcast(path: Path, *parts: tuple[str, str]) -> Path:
+    """Parts of half a second, (size, arguments), on one time line in a transport stream, or copied
+    from it into another container."""
+    data = b""
+    for number, (size, how) in enumerate(parts):
+        part = path.with_name(f"{number}.ts")
+        ffmpeg(picture(size, 12), how, f"-output_ts_offset {0.48 * number}", part)
+        data += part.read_bytes()
+        part.unlink()
+    stream = path.with_suffix(".ts")
+    stream.write_bytes(data)
+    if path.suffix != ".ts":
+        ffmpeg("-i", stream, "-map 0 -c copy", path)
+        stream.unlink()
+    return path
+
+
+def call(path: Path, *sizes: str, frames: int = 12) -> Path:
+    """A recording of a call: VP8, whose key frames state their own size."""
+    with av.open(str(path), "w") as recording:
+        stream: Any = None
+        for number, size in enumerate(sizes):
+            part = path.with_name(f"{number}.webm")
+            ffmpeg(picture(size, frames), "-c:v libvpx -cpu-used 8 -g 6 -b:v 2M", part)
+            with av.open(str(part)) as container:
+                stream = stream or recording.add_stream_from_template(container.streams.video[0])
+                for packet in container.demux(video=0):
+                    if packet.size:
+                        moved = round(Fraction(number * frames, 25) / packet.time_base)
+                        packet.pts, packet.dts = packet.pts + moved, packet.dts + moved
+                        packet.stream = stream
+                        recording.mux(packet)
+            part.unlink()
+    return path
+
+
+def shapes_of_others(path: Path) -> list[tuple[int, int]]:
+    """The sizes of the frames as PyAV gives them."""
+    with av.open(str(path)) as container:
+        return [(frame.width, frame.height) for frame in container.decode(video=0)]
+
+
+def run(source: Path, target: Path, **options: Any) -> Summary:
+    settings = load_settings(options=AS_PAINTED | PLAIN | {"encode.preset": "ultrafast"} | options)
+    return restore_video(source, target, settings, restorer=Unchanged())
+
+
+def analyzed(source: Path, **options: Any) -> tuple[Any, list[str]]:
+    events: list[Event] = []
+    analysis = analyze_video(source, load_settings(options=PLAIN | options), on_event=events.append)
+    return analysis, messages(events)
+
+
+def frames_of(path: Path, like: Any = None) -> list[list[np.ndarray]]:
+    return [planes_of(frame.image) for frame in decode(path, DecodeErrors(), like=like)]
+
+
+def test_frames_of_another_size_are_fitted_and_told(tmp_path: Path) -> None:
+    source, target = call(tmp_path / "call.webm", "240x144", "160x96", "96x160"), tmp_path / "o.mkv"
+    assert set(shapes_of_others(source)) == {(240, 144), (160, 96), (96, 160)}
+    summary = run(source, target, **{"encode.codec": "ffv1"})
+    assert shapes_of_others(target) == [(240, 144)] * 36
+    assert summary.frames == 36
+    assert summary.missing_frames == summary.corrupt_frames == 0
+    assert summary.warnings[0] == (
+        "the picture changes to 160 x 96 at 0:00:00.480, to 96 x 160 at 0:00:00.960; 24 frames are "
+        "fitted into 240 x 144, with black bars where the aspect ratio differs; to keep it, cut "
+        "the video there and restore the parts"
+    )
+    frames = frames_of(target)
+    with av.open(str(source)) as container:
+        own = [planes_of(frame) for frame in container.decode(video=0)]
+    for was, now in zip(own[:12], frames[:12], strict=True):
+        assert all((a == b).all() for a, b in zip(was, now, strict=True))
+    for index in (12, 23, 24, 35):  # 144 * 96 / 160 is 86.4
+        size = (240, 144) if index < 24 else (86, 144)
+        left, right = (240 - size[0]) // 2, (240 + size[0]) // 2
+        luma = frames[index][0]
+        wanted = cv2.resize(own[index][0], size, interpolation=cv2.INTER_CUBIC)
+        assert np.abs(luma[:, left:right] - wanted.astype(np.float32)).mean() < 3
+        assert (luma[:, : left - 1] == 16).all()
+        assert (luma[:, right + 1 :] == 16).all()
+
+
+def test_a_recording_that_begins_small_has_the_size_that_most_of_it_has(tmp_path: Path) -> None:
+    source, target = call(tmp_path / "call.webm", "80x48", *["160x96"] * 4), tmp_path / "out.mp4"
+    assert (probe(source).info.width, probe(source).info.height) == (160, 96)
+    analysis, said = analyzed(source)
+    assert (analysis.info.width, analysis.frame_count) == (160, 60)
+    assert any("to 160 x 96 at 0:00:00.480; 12 frames are fitted" in each for each in said)
+    assert not any("lost detail" in each for each in said)
+    run(source, target)
+    assert shapes_of_others(target) == [(160, 96)] * 60
+
+
+def test_a_recording_without_a_duration_is_judged_by_its_first_frames(tmp_path: Path) -> None:
+    """As browsers write it."""
+    call(tmp_path / "whole.webm", "80x48", *["160x96"] * 3)
+    live = tmp_path / "live.webm"
+    ffmpeg("-i", tmp_path / "whole.webm", "-c copy -live 1", live)
+    assert probe(live).info.duration_seconds_from_header == 0
+    assert probe(live).info.width == 160
+    assert analyzed(live)[0].frame_count == 48
+
+
+def test_detail_that_is_lost_is_told(tmp_path: Path) -> None:
+    source = call(tmp_path / "call.webm", "80x48", "80x48", "80x48", "160x96")
+    analysis, said = analyzed(source)
+    assert (analysis.fitted_frames, analysis.reduced_frames) == (12, 12)
+    assert any("by which 12 frames lost detail" in each for each in said)
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mkv", ".mp4"])
+def test_a_broadcast_of_two_sizes_keeps_its_shape_and_every_frame(
+    tmp_path: Path, suffix: str
+) -> None:
+    """4:3 in pixels of 16:15, then 16:9 in square ones, which is as wide and less high."""
+    source = broadcast(tmp_path / f"source{suffix}", ("90x72", f"-vf setsar=16/15 {H264}"),
+                       ("128x72", f"-vf setsar=1 {H264}"))  # fmt: skip
+    analysis, said = analyzed(source)
+    assert analysis.frame_count == 24
+    assert analysis.decode_errors == analysis.corrupt_frames == 0
+    assert sum("the picture changes to 128 x 72 at 0:00:00.480" in each for each in said) == 1
+    assert not any("pixel aspect" in each for each in said)
+    luma = frames_of(source, analysis.info)[-1][0]
+    rows = np.flatnonzero((luma != 16).any(axis=1))
+    assert (rows[0], rows[-1] - rows[0] + 1) == (9, 54) or (rows[0], len(rows)) == (8, 54)
+    assert (luma[rows] != 16).any(axis=0).all()
+
+
+def test_a_changed_pixel_aspect_costs_no_sample_and_is_told(tmp_path: Path) -> None:
+    parts = [("96x64", f"-vf setsar={ratio} {H264}") for ratio in ("16/15", "64/45", "16/15")]
+    source = broadcast(tmp_path / "source.ts", *parts)
+    target = tmp_path / "out.mkv"
+    _, said = analyzed(source)
+    wanted = (
+        "the pixel aspect changes to 64:45 at 0:00:00.480, to 16:15 at 0:00:00.960, but the output "
+        "states 16:15 throughout, so players show the picture too wide or too narrow there; to "
+        "keep it, cut the video there and restore the parts"
+    )
+    assert said.count(wanted) == 1
+    summary = run(source, target, **{"encode.codec": "ffv1"})
+    assert summary.frames == 36
+    with av.open(str(source)) as container:
+        own = [planes_of(frame) for frame in container.decode(video=0)]
+    for was, now in zip(own, frames_of(target), strict=True):
+        assert all((a == b).all() for a, b in zip(was, now, strict=True))
+
+
+def test_changed_colors_are_told_and_another_matrix_is_converted(tmp_path: Path) -> None:
+    sd = "setparams=colorspace=smpte170m:color_primaries=smpte170m:color_trc=smpte170m"
+    hd = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709"
+    red = "-f lavfi -i color=red:size={}:rate=25,trim=end_frame=12,format=gbrp"
+    parts = []
+    for number, (size, tags) in enumerate((("192x108", hd), ("96x64", sd))):
+        part = tmp_path / f"{number}.ts"
+        matrix = tags.split("=")[2].split(":")[0]
+        ffmpeg(red.format(size), f"-vf scale=out_color_matrix={matrix},format=yuv420p,{tags}", H264,
+               f"-output_ts_offset {0.48 * number}", part)  # fmt: skip
+        parts.append(part.read_bytes())
+    source = tmp_path / "source.ts"
+    source.write_bytes(b"".join(parts))
+    analysis, said = analyzed(source)
+    frames = frames_of(source, analysis.info)
+    for plane in range(3):
+        first, last = (int(np.median(frames[index][plane])) for index in (0, -1))
+        assert abs(first - last) <= 1
+    assert sum("the colors that the video states change" in each for each in said) == 1
+    assert any("primaries smpte170m and transfer smpte170m at 0:00:00.480" in each for each in said)
+
+
+def test_another_pixel_format_is_converted_and_named(tmp_path: Path) -> None:
+    source = broadcast(tmp_path / "source.ts", ("96x64", f"{H264} -pix_fmt yuv420p"),
+                       ("96x64", f"{H264} -pix_fmt yuv444p"))  # fmt: skip
+    analysis, said = analyzed(source)
+    assert (analysis.frame_count, analysis.info.pixel_format) == (24, "yuv420p")
+    assert any("to 96 x 64 in yuv444p at 0:00:00.480; 12 frames are fitted into 96 x 64 in yuv420p"
+               in each for each in said)  # fmt: skip
+
+
+class OneFace(Detector):
+    """Sees a face in the middle of every picture."""
+
+    coarse = False
+
+    def __call__(self, picture: np.ndarray) -> list[Detection]:
+        height, width = picture.shape[:2]
+        x, y, side = width / 2, height / 2, height / 2
+        points = [[x - 12, y - 8], [x + 12, y - 8], [x, y], [x - 10, y + 10], [x + 10, y + 10]]
+        return [detection([x - side / 2, y - side / 2, x + side / 2, y + side / 2], points, 0.9)]
+
+
+def test_faces_are_followed_and_pasted_where_the_picture_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one segment or many, and outside the faces nothing but the fitted frame."""
+    monkeypatch.setattr(factory, "open_detector", lambda *_, **__: OneFace())
+    source = call(tmp_path / "call.webm", "160x96", "80x48", "160x96", frames=40)
+    outputs = []
+    for frames in (150, 48):
+        target = tmp_path / f"{frames}.mkv"
+        options = AS_PAINTED | PLAIN | {"encode.codec": "ffv1", "job.segment_frames": frames}
+        settings = load_settings(options=options | {"detect.mesh": "off"})
+        summary = restore_video(source, target, settings, restorer=Painter())
+        assert summary.faces == summary.frames == 120
+        assert summary.identical_outside == 120
+        outputs.append(frames_of(target))
+    info = probe(source).info
+    for was, one, many in zip(frames_of(source, info), *outputs, strict=True):
+        assert all((a == b).all() for a, b in zip(one, many, strict=True))
+        assert (was[0] != one[0]).any()
+        assert (was[0][:8] == one[0][:8]).all()
+
+
+@pytest.mark.parametrize("start", [Fraction(0), Fraction(6, 10), Fraction(11, 10)])
+def test_a_part_has_the_frames_of_the_whole(tmp_path: Path, start: Fraction) -> None:
+    source = call(tmp_path / "call.webm", "160x96", "240x144", "96x160")
+    info = probe(source).info
+    whole = [(f.pts, checksum(f.image)) for f in decode(source, DecodeErrors(), like=info)]
+    part = decode(source, DecodeErrors(), TimeRange(start or None), like=info)
+    assert [(f.pts, checksum(f.image)) for f in part] == [
+        each for each in whole if each[0] >= 1000 * start
+    ]  # fmt: skip
+    analysis = analysis_of_file(source)
+    again = frames_again(source, analysis, first=20, end=30)
+    assert [(f.pts, checksum(f.image)) for f in again] == whole[20:30]
+
+
+def test_a_video_before_a_swap_may_change_too(tmp_path: Path) -> None:
+    source = call(tmp_path / "call.webm", "160x96", "80x48")
+    before = tmp_path / "before.webm"
+    before.write_bytes(source.read_bytes())
+    settings = load_settings(options=AS_PAINTED | PLAIN | {"encode.codec": "ffv1"})
+    summary = restore_video(source, tmp_path / "out.mkv", settings, restorer=Unchanged(),
+                            analysis=analysis_of_file(source), before_swap=before)  # fmt: skip
+    assert summary.frames == 24
+    assert any(w.startswith(f"in {before}, the picture changes") for w in summary.warnings)
+
+
+def test_an_analysis_is_stored_with_its_changes(tmp_path: Path) -> None:
+    from vidrestore.analysis import storage
+
+    source = call(tmp_path / "call.webm", "160x96", "80x48")
+    analysis, _ = analyzed(source)
+    storage.save(analysis, tmp_path / "analysis.npz")
+    read = storage.load(tmp_path / "analysis.npz")
+    assert read.changes == analysis.changes
+    assert (read.fitted_frames, read.reduced_frames) == (12, 0)
+    summary = restore_video(source, tmp_path / "out.mkv", load_settings(options=PLAIN),
+                            restorer=Unchanged(), analysis=read)  # fmt: skip
+    assert any("80 x 48" in warning for warning in summary.warnings)
