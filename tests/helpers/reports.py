@@ -65,6 +65,19 @@ class Page(HTMLParser):
         if not self._open or self._open[-1] not in ("style", "script"):
             self.text += f" {text} "
 
+    def shown(self, kind: str) -> list[dict[str, str | None]]:
+        """The pictures before and after of people ("person"), or of moments ("Flicker")."""
+        return [
+            each
+            for each in self.all("img")
+            if (each["alt"] or "").startswith(kind) and each.get("class") != "face"
+        ]
+
+    @property
+    def portraits(self) -> list[dict[str, str | None]]:
+        """The pictures of people beside their names."""
+        return [each for each in self.all("img") if each.get("class") == "face"]
+
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
 

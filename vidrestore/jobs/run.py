@@ -29,7 +29,13 @@ from vidrestore.jobs.redo import note_job
 from vidrestore.jobs.render import sum_of
 from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.summary import Summary, summarize
-from vidrestore.jobs.verify import Larger, SampleCollector, Verification, check_output
+from vidrestore.jobs.verify import (
+    Larger,
+    SampleCollector,
+    Verification,
+    check_output,
+    read_samples,
+)
 from vidrestore.jobs.work_folder import WorkFolder, work_folder
 from vidrestore.media.containers import RemuxPlan
 from vidrestore.media.framemd5 import Listing
@@ -49,15 +55,18 @@ class RunObserver(Protocol):
         """
         ...
 
-    def sample_collector(self, plan: Plan, stats: RestorationStats) -> SampleCollector:
-        """Return the function that receives the frames of the source and of the finished file.
+    def sample_collector(
+        self, plan: Plan, stats: RestorationStats, *, in_parts: bool
+    ) -> SampleCollector:
+        """Return the object that receives the frames of the source and of the finished file.
 
         Args:
             plan: The plan of the run.
             stats: The counts of pass two.
+            in_parts: Whether the file is read only in the parts that the object names.
 
         Returns:
-            The function.
+            The object.
         """
         ...
 
@@ -236,7 +245,10 @@ def _restored(
             whole = work.path / f"whole{request.target.suffix}"
             _join_all(video, whole, plan, used, stats)
         restored = time.monotonic()
-        collector = None if observer is None else observer.sample_collector(plan, stats)
+        collector = None
+        if observer is not None:
+            in_parts = not _is_read_back(request, plan)
+            collector = observer.sample_collector(plan, stats, in_parts=in_parts)
         with ExitStack() as stack:
             listing = None
             if (path := request.framemd5) is not None:
@@ -285,14 +297,26 @@ def _checked(
     on_event: OnEvent | None,
 ) -> Verification | None:
     """Read the output back and compare it; None where no setting or option needs that."""
-    is_wanted = listing is not None or collector is not None
-    if not plan.job.settings.encode.check and not is_wanted:
-        return None
     analysis = plan.base.analysis
+    if plan.output.pictures is not None:
+        analysis = at_own_clock(analysis)
+    if not _is_read_back(request, plan):
+        if collector is not None:
+            read_samples(
+                plan.base.path,
+                whole,
+                analysis,
+                collector,
+                stream_index=_stream_index(plan),
+                span=plan.base.span,
+                larger=_larger(plan),
+                on_event=on_event,
+            )
+        return None
     fixity = check_output(
         plan.base.path,
         whole,
-        analysis if plan.output.pictures is None else at_own_clock(analysis),
+        analysis,
         stream_index=_stream_index(plan),
         span=plan.base.span,
         strength=plan.strength,
@@ -304,6 +328,11 @@ def _checked(
     )
     _check_lossless(fixity, plan)
     return fixity
+
+
+def _is_read_back(request: RestoreRequest, plan: Plan) -> bool:
+    """Tell whether the whole output is compared with its source."""
+    return plan.job.settings.encode.check or request.framemd5 is not None
 
 
 def _larger(plan: Plan) -> Larger | None:

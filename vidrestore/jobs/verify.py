@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import av
 import av.error
@@ -39,9 +39,25 @@ from vidrestore.restoration.compositing.masks import mask_rect
 _DEPTH = 4  # frames by which each of the two decoders may run ahead
 Larger = Callable[[av.VideoFrame], av.VideoFrame]
 """Enlarges a picture of the source to the size of the output."""
-SampleCollector = Callable[[Frame, Frame], None]
-"""Receives each frame of the source, enlarged where the output is, and that of the output."""
 _UNCHANGED, _NOT_COMPARED = "----", "????"
+
+
+class SampleCollector(Protocol):
+    """Takes samples of frames of the output and of its source."""
+
+    @property
+    def stretches(self) -> Sequence[tuple[int, int]]:
+        """[first, end) of the parts to read, in frames of the output, where it is read in parts."""
+        ...
+
+    def __call__(self, was: Frame, now: Frame) -> None:
+        """Receive a frame.
+
+        Args:
+            was: The frame of the source, enlarged where the output is.
+            now: The same frame of the output.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +164,7 @@ def check_output(
             if was is None:
                 raise _mismatch(f"holds more than {counted(n, 'frame')}")
             begin = begin or (now.frame if span is not None else None)
-            _check_time(index, now.frame, analysis, begin)
+            _check_time(index, now.frame, analysis, 0, begin)
             comparison.add(was, now)
             if collector is not None:
                 collector(was.frame, now.frame)
@@ -160,6 +176,70 @@ def check_output(
     if listing is not None:
         listing.finish()
     return comparison.result()
+
+
+def read_samples(
+    source: Path,
+    output: Path,
+    analysis: Analysis,
+    collector: SampleCollector,
+    *,
+    stream_index: int,
+    span: TimeRange | None,
+    larger: Larger | None = None,
+    on_event: OnEvent | None = None,
+) -> None:
+    """Read only those parts of a finished file and its source that a collector takes samples of.
+
+    Args:
+        source: The video whose frames the output has.
+        output: The finished file.
+        analysis: The analysis of `source`, as for `check_output`.
+        collector: Names the parts, and receives each pair of frames.
+        stream_index: The index of the restored stream in `output`.
+        span: The part of the source that the output holds; None: all of it.
+        larger: Enlarges the pictures of the source to the size of the output; None: no change.
+        on_event: Receives the progress, as the stage "check"; None: none.
+
+    Raises:
+        FaultyOutputError: The output has other times, or cannot be decoded without errors.
+        ChangedSourceError: The source does not decode to the frames of the analysis.
+    """
+    parts, done = collector.stretches, 0
+    wanted = sum(end - first for first, end in parts)
+    for first, end in parts:
+        damage, begin = DecodeErrors(), None
+        was_frames = frames_again(source, analysis, span, first=first, end=end)
+        now_frames = _part_of_output(output, analysis, first, stream_index, damage)
+        for index, was, now in zip(range(first, end), was_frames, now_frames, strict=False):
+            begin = begin or (now if span is not None else None)
+            _check_time(index, now, analysis, first, begin)
+            image = was.image if larger is None else larger(was.image)
+            collector(replace(was, image=image), replace(now, index=index))
+            done += 1
+            if on_event is not None:
+                on_event(Progress("check", done, wanted))
+        if damage.decode_errors or damage.corrupt_frames:
+            raise _mismatch("cannot be decoded without errors")
+    if done < wanted:
+        raise _mismatch(f"lacks {counted(wanted - done, 'frame')} of those that were read")
+
+
+def _part_of_output(
+    output: Path, analysis: Analysis, first: int, stream_index: int, damage: DecodeErrors
+) -> Iterator[Frame]:
+    """Decode the output from frame `first` on."""
+    begin, clock = int(analysis.pts[0]), analysis.info.time_base
+    span = None
+    if first > 0:  # from the middle between two frames, since the output may round times
+        between = Fraction(int(analysis.pts[first - 1]) + int(analysis.pts[first]), 2) - begin
+        span = TimeRange(between * clock)
+    try:
+        yield from decode(
+            output, damage, span, stream_index=stream_index, one_thread=True, may_seek=True
+        )
+    except (InputError, av.error.FFmpegError) as error:
+        raise _mismatch(f"cannot be read: {error}") from error
 
 
 def _read_back(output: Path, stream_index: int, damage: DecodeErrors) -> Iterator[Frame]:
@@ -196,13 +276,17 @@ def _mismatch(what: str) -> FaultyOutputError:
     return FaultyOutputError(f"the finished file {what}; nothing was changed")
 
 
-def _check_time(index: int, frame: Frame, analysis: Analysis, begin: Frame | None) -> None:
-    """Check the time of frame `index` of the output, counted from the frame `begin` if given."""
+def _check_time(
+    index: int, frame: Frame, analysis: Analysis, first: int, begin: Frame | None
+) -> None:
+    """Check the time of frame `index` of the output, counted from `begin`, frame `first` of it, if
+    that is given.
+    """
     # `decode` repairs a missing or repeated time, so only the time of the image shows the fault.
     pts, clock = frame.image.pts, Fraction(frame.image.time_base or 0)
     if pts is None or not clock:
         raise _mismatch(f"has no time for frame {index}")
-    starts = (0, 0) if begin is None else (int(analysis.pts[0]), begin.image.pts or 0)
+    starts = (0, 0) if begin is None else (int(analysis.pts[first]), begin.image.pts or 0)
     wanted = (int(analysis.pts[index]) - starts[0]) * analysis.info.time_base
     error = abs((pts - starts[1]) * clock - wanted)
     has_tick = (wanted / clock).denominator == 1

@@ -254,6 +254,10 @@ class _Followed:
 
     def _against_source(self) -> None:
         add, count = self._sums.add, len(self._crops)
+        weights = None
+        if count >= 3:
+            of_three = self._stack("source", 3), self._between("source", 3), self._mask(3)
+            weights = metrics.confident_mask(*of_three)
         for role in ("output", "source"):
             if count >= 2:
                 flows = self._between("source", 2)
@@ -261,7 +265,7 @@ class _Followed:
             if count >= 3:
                 three = (self._stack(role, 3), self._stack("source", 3))
                 flows, mask = self._between("source", 3), self._mask(3)
-                add("FLKb", role, metrics.blind_flicker(*three, flows, mask))
+                add("FLKb", role, metrics.blind_flicker(*three, flows, mask, weights=weights))
                 add("JIT", role, metrics.jitter_px(self._between(role, 3), mask))
         if count >= 4:
             own, true = self._between("output", 4), self._between("source", 4)

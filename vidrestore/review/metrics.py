@@ -239,21 +239,17 @@ def slow_flicker(output: Stack, truth: Stack, flows: Flows, mask: Mask) -> Value
     return _unsteadiness(np.stack(errors), flows, mask)
 
 
-def blind_flicker(output: Stack, source: Stack, flows: Flows, mask: Mask) -> Values:
-    """Compute the mean squares of FLKb, the flicker without a clean video: FLK of O, not of E.
-
-    Pixels have no weight where the flow to either neighbor has a confidence below 1/2 (see
-    `imaging.optical_flow.confidence`). True changes of the face count too, so only the ratio of
-    two results for the same source has a meaning.
+def confident_mask(source: Stack, flows: Flows, mask: Mask) -> Mask:
+    """Compute the weights of the pixels for FLKb, which are the same for all videos of a source.
 
     Args:
-        output: (n, H, W, 3) float32 R'G'B' in [0, 1]: the frames O that are judged.
-        source: The frames I from which `output` was made, like `output`.
+        source: (n, H, W, 3) float32 R'G'B' in [0, 1]: the frames of the source.
         flows: The flows of the source.
         mask: (H, W) or (n, H, W) float32 in [0, 1], the weights of the pixels.
 
     Returns:
-        (n - 2,) float64 in squared 8-bit levels; FLKb is their `rms`.
+        (n - 2, H, W) the weights for the frames between the first and the last, 0 where the flow to
+        either neighbor has a confidence below 1/2 (see `imaging.optical_flow.confidence`).
     """
     low = [_blurred(255 * bt601_luma(picture), _GATE_SIGMA_PX) for picture in source]
     weights = np.broadcast_to(mask, source.shape[:3])[1:-1].copy()
@@ -261,6 +257,29 @@ def blind_flicker(output: Stack, source: Stack, flows: Flows, mask: Mask) -> Val
         before = confidence(flows.backward[t], flows.forward[t], low[t + 1], low[t])
         after = confidence(flows.forward[t + 1], flows.backward[t + 1], low[t + 1], low[t + 2])
         weights[t] *= (before >= _LEAST_CONFIDENCE) & (after >= _LEAST_CONFIDENCE)
+    return weights
+
+
+def blind_flicker(
+    output: Stack, source: Stack, flows: Flows, mask: Mask, *, weights: Mask | None = None
+) -> Values:
+    """Compute the mean squares of FLKb, the flicker without a clean video: FLK of O, not of E.
+
+    The weights of the pixels are those of `confident_mask`. True changes of the face count too, so
+    only the ratio of two results for the same source has a meaning.
+
+    Args:
+        output: (n, H, W, 3) float32 R'G'B' in [0, 1]: the frames O that are judged.
+        source: The frames I from which `output` was made, like `output`.
+        flows: The flows of the source.
+        mask: (H, W) or (n, H, W) float32 in [0, 1], the weights of the pixels.
+        weights: The result of `confident_mask` for the same source; default: it is computed.
+
+    Returns:
+        (n - 2,) float64 in squared 8-bit levels; FLKb is their `rms`.
+    """
+    if weights is None:
+        weights = confident_mask(source, flows, mask)
     return _unsteadiness(255 * output, flows, weights, mask_of_middles=True)
 
 

@@ -1,8 +1,8 @@
 """The verdict on the faces of a restored video: better, the same or worse.
 
 If one aspect is worse, the verdict is "worse", since no gain elsewhere removes a new fault. Else,
-if one aspect is better, the verdict is "better". The authors chose the thresholds; they were not
-measured on videos that people rated.
+if one aspect is better, the verdict is "better". A change that is smaller than its error bar counts
+as no change. The authors chose the thresholds; they were not measured on videos that people rated.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ _PSNR_DB = 0.2
 # Change of the cosine to the true face. Without a clean video, the least cosine to the source.
 _IDENTITY, _LEAST_IDENTITY = 0.05, 0.4
 
+_WORDS: dict[int, Literal["better", "same", "worse"]] = {1: "better", 0: "same", -1: "worse"}
+
 _Word = Literal["better", "same", "worse", "not known"]
 
 
@@ -32,6 +34,11 @@ class Change:
     """What changed, as a sentence without its period."""
     sign: int
     """1 for better, 0 for the same, -1 for worse."""
+
+    @property
+    def word(self) -> Literal["better", "same", "worse"]:
+        """The sign in a word."""
+        return _WORDS[self.sign]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +74,14 @@ def verdict(changes: Sequence[Change]) -> Verdict:
     return Verdict("same", "Verdict: same. The measures of the faces did not change enough.")
 
 
-def flicker_change(source: float, output: float) -> list[Change]:
+def flicker_change(source: float, output: float, error: float = 0.0) -> list[Change]:
     """Judge the change of the flicker.
 
     Args:
         source: FLK or FLKb of the source, in 8-bit levels.
         output: The same measure of the output, in 8-bit levels.
+        error: The error bar of the difference, in 8-bit levels; default: 0. nan: it is not known,
+            and counts as 0.
 
     Returns:
         One change; none where a value is nan.
@@ -80,12 +89,12 @@ def flicker_change(source: float, output: float) -> list[Change]:
     if math.isnan(source) or math.isnan(output):
         return []
     least = max(_FLICKER_SHARE * source, _FLICKER_LEVELS)
-    sign = _sign(source - output, least)
+    sign = _sign(source - output, least, error)
     how = "fell" if output < source else "rose"
     return [Change(f"Flicker of the faces {how} from {source:.1f} to {output:.1f} levels", sign)]
 
 
-def detail_change(source: float, output: float, *, clean: bool) -> list[Change]:
+def detail_change(source: float, output: float, *, clean: bool, error: float = 0.0) -> list[Change]:
     """Judge the change of the fine detail.
 
     Without a clean video, the detail can get worse but not better, since SHP rises with noise.
@@ -94,6 +103,7 @@ def detail_change(source: float, output: float, *, clean: bool) -> list[Change]:
         source: DTL of the source where there is a clean video, else 1.
         output: DTL of the output where there is a clean video, else its SHP.
         clean: Whether there is a clean video.
+        error: The error bar of the change, in the unit of both; default: 0.
 
     Returns:
         One change; none where a value is nan.
@@ -101,9 +111,9 @@ def detail_change(source: float, output: float, *, clean: bool) -> list[Change]:
     if math.isnan(source) or math.isnan(output):
         return []
     if clean:
-        sign = _sign(abs(1 - source) - abs(1 - output), _DETAIL)
+        sign = _sign(abs(1 - source) - abs(1 - output), _DETAIL, error)
     else:
-        sign = min(_sign(output - source, _DETAIL_LOST), 0)
+        sign = min(_sign(output - source, _DETAIL_LOST, error), 0)
     name = "True detail" if clean else "Fine detail"
     return [Change(f"{name} went from {100 * source:.0f} to {100 * output:.0f} %", sign)]
 
@@ -120,12 +130,12 @@ def psnr_change(source_db: float, output_db: float) -> list[Change]:
     """
     if math.isnan(source_db) or math.isnan(output_db):
         return []
-    sign = 0 if source_db == output_db else _sign(output_db - source_db, _PSNR_DB)
+    sign = 0 if source_db == output_db else _sign(output_db - source_db, _PSNR_DB, 0)
     text = f"Likeness to the clean video went from {source_db:.1f} to {output_db:.1f} dB"
     return [Change(text, sign)]
 
 
-def identity_change(source: float, output: float) -> list[Change]:
+def identity_change(source: float, output: float, error: float = 0.0) -> list[Change]:
     """Judge the change of the likeness of the person.
 
     Args:
@@ -133,6 +143,7 @@ def identity_change(source: float, output: float) -> list[Change]:
             video.
         output: Cosine of the embeddings of output and clean video, or of output and source where
             `source` is nan.
+        error: The error bar of `output`, or of the change where there is a clean video; default: 0.
 
     Returns:
         One change; none where `output` is nan.
@@ -140,11 +151,33 @@ def identity_change(source: float, output: float) -> list[Change]:
     if math.isnan(output):
         return []
     if math.isnan(source):
-        sign = -1 if output < _LEAST_IDENTITY else 0
+        sign = _below(output, _LEAST_IDENTITY, error)
         return [Change(f"Likeness of the person to the source is {output:.2f}", sign)]
     text = f"Likeness of the person went from {source:.2f} to {output:.2f}"
-    return [Change(text, _sign(output - source, _IDENTITY))]
+    return [Change(text, _sign(output - source, _IDENTITY, error))]
 
 
-def _sign(gain: float, least: float) -> int:
+def features_change(output: float, least: float, error: float = 0.0) -> list[Change]:
+    """Judge the likeness of features to the source, where no recognizer can tell people.
+
+    Args:
+        output: The mean correlation of the features of output and source.
+        least: The least correlation that the guard accepts.
+        error: The error bar of `output`; default: 0.
+
+    Returns:
+        One change, which is worse or the same; none where `output` is nan.
+    """
+    if math.isnan(output):
+        return []
+    text = f"Likeness of eyes, mouth and face to the source is {output:.2f}"
+    return [Change(text, _below(output, least, error))]
+
+
+def _sign(gain: float, least: float, error: float) -> int:
+    least = max(least, 0.0 if math.isnan(error) else error)
     return 1 if gain > least else -1 if gain < -least else 0
+
+
+def _below(value: float, least: float, error: float) -> int:
+    return -1 if value + (0.0 if math.isnan(error) else error) < least else 0

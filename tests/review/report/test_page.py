@@ -1,9 +1,11 @@
 """The report's template: names and sentences of strangers stay text, wherever they stand."""
 
+import os
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import pytest
@@ -14,8 +16,10 @@ from vidrestore.common.html_templates import html_template
 from vidrestore.common.stage_times import StageTime
 from vidrestore.jobs.summary import Summary, TrackLikeness
 from vidrestore.jobs.verify import Verification
+from vidrestore.review.report.outcome import Aspect, Outcome, WorstMoment
 from vidrestore.review.report.page import Run, ShownPerson, page
 from vidrestore.review.report.samples import View
+from vidrestore.review.verdict import Verdict
 
 _SCRIPTS = 2  # the page's own
 
@@ -28,16 +32,20 @@ def run_of(text: str, **changes: Any) -> Run:
         codec=text, seconds={"analyze": 1.0, text: 2.0}, repeated=1, kept=1, corrupt_frames=1,
     )  # fmt: skip
     person = Person(1, (1,), (0,), 1.0, 20.0, 0.0, 0.5, ((0.0, 1.0, 25),))
-    rows = [(text, text)]
+    rows, view = [(text, text)], View(1, 0, 64, b"a", b"b")
+    moment = WorstMoment("worst-flicker-1", View(2, 3, 64, b"d", b"e"), text)
+    aspect = Aspect(text, "worse", text, text, text, [moment])
+    outcome = Outcome(Verdict("worse", text), [aspect], [text])
     run = Run(
         source=Path("/a") / text.replace("/", ""), target=Path("/b") / text.replace("/", ""),
         begun=datetime(2026, 1, 2, 3, 4), version=text, summary=summary,
         fixity=Verification(9, 1, 2, 40.5, 41.5, 3, 39.5), restorers=[(text, text)], how=rows,
         asked=rows, source_facts=rows, part=text, stages={text: {text: StageTime(1, 2.0)}},
         notices=[text], frame_seconds={0: 0.0, 3: 3.0}, frames_each=1, base=text,
-        people=[ShownPerson(person, [View(1, 0, 64, b"a", b"b")], "<svg></svg>", text)],
+        people=[ShownPerson(person, b"c", [view], "<svg></svg>", text)],
         measured=[text], unseen_people=1, untouched_people=2, timeline="<svg></svg>",
-        timeline_says=text, verdict=text, broken=text,
+        timeline_says=text, outcome=outcome, broken=text, command=text, in_parallel=True,
+        links=[(text, f"./{quote(os.fsencode(text))}")],
     )  # fmt: skip
     return replace(run, **changes)
 
@@ -51,22 +59,24 @@ def test_what_strangers_wrote_is_text():
     assert "49" not in "".join(found.texts).replace("{{ 7 * 7 }}", "")
     # A name that turns the order around does so within itself.
     name = HOSTILE.replace("/", "")
-    assert found.isolated == [name, name, f"/a/{name}", f"/b/{name}"]
+    assert found.isolated == [name, name, HOSTILE, f"/a/{name}", f"/b/{name}"]
 
 
 def test_what_is_missing_is_left_out():
     bare = run_of(
-        "a", fixity=None, people=[], timeline=None, verdict=None, restorers=[], asked=[],
-        notices=[], stages={}, summary=Summary(9, 0, 0, 0, 1),
+        "a", fixity=None, people=[], timeline=None, outcome=None, command=None, restorers=[],
+        asked=[], notices=[], stages={}, summary=Summary(9, 0, 0, 0, 1),
     )  # fmt: skip
     found = Markup(page(bare))
     for sentence in (
         "The finished file was not read back.",
         "None; all settings have their defaults.",
         "No detected face was left out.",
+        "A Python program started this run with a restorer of its own, so no command repeats it.",
     ):
         assert found.holds(sentence), sentence
-    for title in ("Person by person", "What to know", "Notices during the run", "Who is on screen"):
+    for title in ("Person by person", "What to know", "Notices during the run", "Who is on screen",
+                  "The worst moments", "Verdict"):  # fmt: skip
         assert not found.holds(title), title
 
 

@@ -4,7 +4,7 @@ import re
 import shutil
 
 import pytest
-from helpers.media import Unchanged, mild_image, write_video
+from helpers.media import Unchanged, analysis_of_file, mild_image, plain_track, write_video
 from helpers.reports import (
     FRAMES,
     SOURCE,
@@ -20,6 +20,8 @@ from helpers.reports import (
 from vidrestore.api import restore_video
 from vidrestore.cli import main
 from vidrestore.common.errors import OutputError, UsageError
+from vidrestore.jobs import run as run_of_a_job
+from vidrestore.media import decode
 from vidrestore.review import report
 from vidrestore.review.report import samples
 
@@ -56,21 +58,27 @@ def test_the_numbers_are_those_of_the_summary(made):
         assert sentence in text, sentence
     for name, seconds in summary.seconds.items():
         assert f"{seconds:.1f} s" in text, name
-    # It says so last, of the flicker that was measured.
-    ends = text.rindex("Verdict: ")
-    assert re.match(r"Verdict: (better|same|worse)\. .*\. This page loads", text[ends:])
+    # The verdict stands before all numbers, with the error bar of each aspect.
+    assert text.index("Verdict: ") < text.index("56 frames in 2 shots")
+    for aspect in (
+        r"Flicker (better|same|worse) \d\.\d\d to \d\.\d\d levels \u00b1 \d\.\d\d levels in 52 f",
+        r"Fine detail (better|same|worse) \d+ % of the source's \u00b1 \d+ % in 52 faces",
+        r"Likeness same 0\.9\d\d \u00b1 0\.0\d\d in 56 faces worst at 0:0\d\.\d",
+    ):
+        assert re.search(aspect, text), aspect
     stages = ("decode", "crop", "restore", "guard", "paste", "encode")  # nothing is deflickered
     assert all(f"{stage} " in text for stage in stages)
 
 
 def test_everybody_is_shown_before_and_after_the_largest_first(made):
-    images = made.page.all("img")
-    assert len(images) == 2 * len(made.page.all("input")) == 12
+    images = made.page.shown("person")
+    others = len(made.page.all("img")) - len(made.page.portraits) - len(images)
+    assert len(made.page.all("input")) == 6 + others / 2
     assert [image["alt"].split(",")[-1] for image in images] == [" before", " after"] * 6
     shown = [(image["alt"][:8], int(image["width"])) for image in images]
     assert [name for name, _ in shown] == ["person 1"] * 6 + ["person 3"] * 6
     labels = re.findall(r'aria-label="([^"]*)"', made.page.source)
-    assert sum("flicker" in label.lower() for label in labels) == 2
+    assert labels.count("Flicker and likeness over time.") == 2
     for unit in ("8-bit levels", "likeness of", "features", "0:00.5", "person 1", "shots"):
         assert unit in made.page.text, unit
 
@@ -83,13 +91,65 @@ def test_nothing_is_loaded_and_names_do_not_become_markup(made):
         assert tag not in ("link", "iframe", "object", "base", "b")
         assert not any(name.startswith("on") for name in attributes)
         assert (attributes.get("src") or "data:").startswith("data:")
-        assert (attributes.get("href") or "#").startswith("#")
+        assert (attributes.get("href") or "#").startswith(("#", "./"))
     assert SOURCE in page.text
     assert TARGET in page.text
     names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(names) == len(set(names))
     used = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', page.source)
     assert {a or b for a, b in used} <= set(names)
+
+
+def test_it_leads_to_the_output_from_where_it_lies(taped, tmp_path):
+    tape, known = taped
+    (tmp_path / "a page").mkdir()
+    summary = restore_video(
+        tape, tmp_path / "ä #1.mkv", settings_of(), restorer=Brighter(), analysis=known,
+        report=tmp_path / "a page" / "it.html",
+    )  # fmt: skip
+    assert not summary.warnings
+    page = Page(tmp_path / "a page" / "it.html")
+    to_file, to_folder = (each["href"] for each in page.all("a")[:2])
+    assert to_file == "./../%C3%A4%20%231.mkv"
+    assert to_folder == "./../"
+    assert "ä #1.mkv or its folder ." in page.text
+    assert "started this run with a restorer of its own" in page.text
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_without_a_check_only_samples_are_read(tmp_path, monkeypatch, suffix):
+    """Of 1300 frames with one face all along, in segments of 100; the source has long groups."""
+    images = [mild_image(96, 64, "yuv420p", seed) for seed in range(20)]
+    pictures = [images[i % 20] for i in range(1300)]
+    tape = write_video(tmp_path / f"in{suffix}", pictures, codec="libx264",
+                       options={"g": "30", "preset": "ultrafast"})  # fmt: skip
+    known = analysis_of_file(tape, [plain_track(1300, centre=(48, 32), side=40)])
+    decoded = 0
+    planar = decode._planar
+
+    def counted(image):
+        nonlocal decoded
+        decoded += 1
+        return planar(image)
+
+    read = run_of_a_job.read_samples
+
+    def reading(*given, **more):
+        monkeypatch.setattr(decode, "_planar", counted)
+        read(*given, **more)
+        monkeypatch.setattr(decode, "_planar", planar)
+
+    monkeypatch.setattr(run_of_a_job, "read_samples", reading)
+    made = run(tape, tmp_path, known, target=f"out{suffix}", **{
+        "encode.check": False, "encode.codec": "h264", "job.segment_frames": 100,
+    })  # fmt: skip
+    text = made.page.text
+    assert 0 < decoded < 1300  # source and output have 2600 frames
+    assert "The finished file was not read back" in text
+    assert re.search(r"Flicker (better|same|worse) .* in 150 of 1,298 faces", text)
+    assert len(made.page.shown("person")) == 6
+    assert len(made.page.portraits) == 1
+    assert not made.summary.warnings
 
 
 def test_shots_that_are_redone_stand_beside_those_that_were_done_before(taped, tmp_path):
@@ -196,7 +256,7 @@ def test_in_a_browser_it_asks_for_nothing_and_the_slider_moves(made):
                 page.on("console", lambda message: said.append(message.text))
                 page.on("pageerror", lambda error: said.append(str(error)))
                 page.goto((made.folder / "report.html").as_uri())
-                before, after = (page.locator(f".pair .{kind} img").first for kind in
+                before, after = (page.locator(f".person .pair .{kind} img").first for kind in
                                  ("was", "now"))  # fmt: skip
                 boxes = before.bounding_box(), after.bounding_box()
                 if not scripts:  # both, side by side
@@ -204,9 +264,10 @@ def test_in_a_browser_it_asks_for_nothing_and_the_slider_moves(made):
                     continue
                 assert boxes[0] == boxes[1]
                 widths = page.eval_on_selector_all("img", "all => all.map(i => i.naturalWidth)")
-                assert len(widths) == 12
+                assert len(widths) == len(made.page.all("img"))
                 assert min(widths) > 0
-                pair, slide = page.locator(".pair").first, page.locator(".pair input").first
+                pair, slide = (page.locator(f".person .pair{part}").first for part in
+                               ("", " input"))  # fmt: skip
                 at = "pair => getComputedStyle(pair.querySelector('.now')).clipPath"
                 assert "50%" in pair.evaluate(at)
                 slide.focus()

@@ -1,13 +1,17 @@
 """What a report shows: strength, flicker and faces of every kind of run, and how much of it."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from helpers import footage
 from helpers.media import (
     analysis_of,
@@ -29,31 +33,35 @@ from helpers.reports import (
     write_tape,
 )
 from helpers.scans import OneFaceInBright, restored, write_scans
+from skimage import data
 
 from vidrestore.analysis.choice import EVERYONE
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.frame import Frame
+from vidrestore.imaging.geometry import compose
 from vidrestore.jobs.plan import Plan
 from vidrestore.jobs.summary import Summary
+from vidrestore.restoration.crop import cut_out
 from vidrestore.restoration.statistics import STRETCH_FRAMES, Likeness, RestorationStats
 from vidrestore.review import report
 from vidrestore.review.evaluate import evaluate
 from vidrestore.review.report import samples as views
 from vidrestore.review.report.plots import MOST_POINTS, Curve
 from vidrestore.review.report.samples import (
+    MOST_FACES,
     MOST_PEOPLE,
-    MOST_TRIPLES,
+    Detail,
     Flicker,
     SampleCollector,
-    used_strength,
 )
+from vidrestore.review.report.sampling import chosen_sample, stretches, used_strength
 
 
 def test_flicker_is_what_evaluate_measures(tmp_path, monkeypatch):
     (tape, known), kept = write_tape(tmp_path), []
 
-    def collect(*given):
-        kept.append(SampleCollector(*given))
+    def collect(*given, **more):
+        kept.append(SampleCollector(*given, **more))
         return kept[0]
 
     monkeypatch.setattr(report, "SampleCollector", collect)
@@ -66,6 +74,8 @@ def test_flicker_is_what_evaluate_measures(tmp_path, monkeypatch):
         rms = np.sqrt(np.mean([getattr(one, role) for one in flicker]))
         assert rms == pytest.approx(getattr(found.measures["FLKb"], role), rel=0.01)
     assert "It was measured in every frame" in made.page.text
+    shares = [one.share for one in kept[0].details]
+    assert np.mean(shares) == pytest.approx(found.measures["SHP"].output, rel=0.02)
 
 
 def larger(folder: Path) -> Made:
@@ -126,7 +136,8 @@ def test_every_kind_of_run_has_its_page(tmp_path, monkeypatch, make, views, said
     assert made.summary.faces > 0
     for sentence in said:
         assert sentence in made.page.text
-    assert len(made.page.all("img")) == 2 * views
+    assert len(made.page.shown("person")) == 2 * views
+    assert len(made.page.portraits) == 1
     assert "are missing here" not in made.page.text
 
 
@@ -152,10 +163,131 @@ def test_curves_are_binned():
     assert (curve.values == 3).all()
 
 
+def faces(*runs: tuple[int, int, int]) -> tuple[np.ndarray, list[int]]:
+    """(frame, track) of every face, and the person of each track; runs are (person, first, end)."""
+    places = [(at, i) for i, (_, first, end) in enumerate(runs) for at in range(first, end)]
+    return np.array(places, np.int64), [person for person, _, _ in runs]
+
+
+def test_few_faces_are_all_measured():
+    places, people = faces((1, 0, 40), (2, 10, 30))
+    sample = chosen_sample(places, people, most=60)
+    assert (sample.places == places).all()
+    assert sample.weights == pytest.approx(1 / 60)
+    assert sample.population == 60
+
+
+def test_a_sample_is_spread_over_people_and_time_and_stands_for_all():
+    """Person 1 is on screen nearly always, person 2 for a moment, and a crowd each for a second."""
+    crowd = [(10 + i, 50 * i, 50 * i + 25) for i in range(100)]
+    places, people = faces((1, 0, 5000), (2, 700, 800), *crowd)
+    sample = chosen_sample(places, people, most=300, shown=[1, 2], least_each=12)
+    again = chosen_sample(places, people, most=300, shown=[1, 2], least_each=12)
+    assert (sample.places == again.places).all()
+    assert len(np.unique(sample.places, axis=0)) == len(sample.places) == 300
+    assert sample.weights.sum() == pytest.approx(1)
+    assert sample.population == len(places)
+    of = np.array(people)[sample.places[:, 1]]
+    assert np.count_nonzero(of == 2) == 12
+    for group, size in ((of == 1, 5000), (of == 2, 100), (of > 2, 2500)):
+        assert sample.weights[group].sum() == pytest.approx(size / len(places))
+        frames = sample.places[group, 0]
+        gaps = np.diff(np.sort(frames))
+        assert gaps.max() < 4 * np.ptp(frames) / len(frames)
+        # No rhythm: the places within the parts differ.
+        assert len(np.unique(gaps)) > 3
+
+
+def test_a_sample_measures_what_all_faces_would_as_exactly_as_an_even_one():
+    """Of values that drift, jump at cuts and have a rhythm of their own, over many videos."""
+    random, errors = np.random.default_rng(0), {"ours": [], "even": []}
+    for _ in range(200):
+        count = 6000
+        drift = np.cumsum(random.normal(0, 0.02, count))
+        cuts = np.repeat(random.normal(0, 0.5, 60), 100)
+        values = np.exp(drift + cuts + 0.3 * np.sin(np.arange(count) * 2 * np.pi / 20)
+                        + random.normal(0, 0.3, count))  # fmt: skip
+        places, people = faces((1, 0, count))
+        sample = chosen_sample(places, people, most=300)
+        even = np.linspace(0, count - 1, 300).round().astype(int)
+        errors["ours"].append(float(sample.weights @ values[sample.places[:, 0]]) / values.mean())
+        errors["even"].append(values[even].mean() / values.mean())
+    off = {name: np.sqrt(np.mean((np.array(one) - 1) ** 2)) for name, one in errors.items()}
+    assert off["ours"] < 0.03
+    assert off["ours"] < off["even"]
+
+
+def test_where_little_is_read_it_is_spread_over_the_segments_with_faces():
+    segments = [(300 * i, 300 * (i + 1)) for i in range(30)]
+    track = plain_track(300, centre=(8, 8), side=8)
+    tracks = [replace(track, first_frame=300 * i + 40, track_id=i) for i in range(0, 29, 2)]
+    used = [np.ones(300) for _ in tracks]
+    parts = stretches(segments, tracks, used, 1, is_damaged=False)
+    assert len(parts) == 12
+    assert all(end - first == 24 for first, end in parts)
+    assert parts[0] == (40, 64)
+    assert all(a[1] <= b[0] for a, b in pairwise(parts))
+    assert parts[-1][0] >= 300 * 28
+    assert stretches(segments[:2], tracks, used, 1, is_damaged=False) == [(0, 600)]
+    assert stretches(segments, tracks, used, 1, is_damaged=True) == [(0, 300)]
+    nothing = [np.zeros(300) for _ in tracks]
+    assert stretches(segments, tracks, nothing, 1, is_damaged=False) == []
+
+
+def test_a_large_face_costs_no_more_and_is_measured_as_by_evaluate(tmp_path):
+    """Reduced by areas before it is cut out, at any angle and in any format."""
+    photo = cv2.resize(data.astronaut()[0:256, 96:352], (1500, 1500), interpolation=cv2.INTER_CUBIC)
+    for pixel_format in ("yuv420p", "yuv422p10le", "gray", "gbrp"):
+        (image,) = footage.images([photo], pixel_format)
+        info = info_of(1500, 1500, pixel_format)
+        track = plain_track(1, centre=(740, 730), side=1100, work_px=512)
+        turned = np.array([[np.cos(0.3), -np.sin(0.3), 0], [np.sin(0.3), np.cos(0.3), 0]])
+        unit = compose(track.matrices[0].astype(np.float64), turned)
+        picture = views._Tracked(
+            Frame(0, 0, image), info, [replace(track, matrices=unit[None].astype(np.float32))]
+        )
+        small = picture.crop(0, 0, 256)
+        whole = cut_out(picture.frame, unit, info, 1024, torch.device("cpu"))
+        wanted = cv2.resize(
+            whole.permute(1, 2, 0).numpy(), (256, 256), interpolation=cv2.INTER_AREA
+        )
+        assert small.shape == wanted.shape
+        assert np.abs(small - wanted)[4:-4, 4:-4].max() < 0.1
+        assert np.abs(small - wanted).mean() < 0.004
+
+
+def test_portraits_and_worst_moments_are_kept(tmp_path, monkeypatch):
+    """In the second half of the tape the restorer adds noise, and in one frame it blurs."""
+    tape, known = write_tape(tmp_path)
+    made = run(tape, tmp_path, known, restorer=Noisy())
+    text = made.page.text
+    assert "Verdict: worse. Flicker of the faces rose from" in text
+    links = [each["href"] for each in made.page.all("a") if each["href"].startswith("#worst")]
+    ids = [own["id"] for _, own in made.page.tags if own.get("id", "").startswith("worst")]
+    assert len(links) == len(ids) >= 3
+    assert {link.removeprefix("#") for link in links} == set(ids)
+    assert "worst-flicker-1" in ids
+    assert re.search(r"Flicker rose from \d\.\d\d to \d\.\d\d levels", text)
+    assert len(made.page.portraits) == 2
+
+
+class Noisy(Brighter):
+    """New noise in every face, and most of all where the face is that of the second shot."""
+
+    name = "noisy"
+
+    def __init__(self):
+        self._random = torch.Generator().manual_seed(0)
+
+    def __call__(self, windows):
+        noise = torch.randn(windows[:, 0].shape, generator=self._random)
+        return (windows[:, 0] + 0.05 * noise).clamp(0, 1)
+
+
 @pytest.mark.long
 def test_the_page_of_ten_minutes_stays_small(tmp_path, monkeypatch):
     """Of 15000 frames, 30 people in 120 shots, and pictures that nothing can compress."""
-    monkeypatch.setattr(views, "MOST_TRIPLES", 20)
+    monkeypatch.setattr(views, "MOST_FACES", 20)
     info, frames, shots = info_of(960, 540), 15_000, 120
     each = frames // shots
     tracks = [
@@ -184,9 +316,10 @@ def test_the_page_of_ten_minutes_stays_small(tmp_path, monkeypatch):
     assert onlooker.is_sample
     assert len(onlooker._middles) == 20
     random = np.random.default_rng(0)
-    for index in np.linspace(0, frames - 1, MOST_TRIPLES).astype(int).tolist():
+    for index in np.linspace(0, frames - 1, MOST_FACES).astype(int).tolist():
         values = random.random(2).tolist()
         onlooker.flicker += [Flicker(person, index, *values) for person in onlooker.people]
+    onlooker.details += [Detail(1, index, 0.9, 1.0) for index in range(0, frames, 200)]
     settings = load_settings()
     plan = SimpleNamespace(
         job=SimpleNamespace(analysis=analysis, settings=settings, judge="features", parser=None,
@@ -197,14 +330,15 @@ def test_the_page_of_ten_minutes_stays_small(tmp_path, monkeypatch):
     request = SimpleNamespace(
         source=Path("a.mkv"), target=Path("b.mkv"), settings=settings, choice=EVERYONE,
         **dict.fromkeys(("before_swap", "plate", "layer", "framemd5", "redo_shots", "keep_job",
-                         "workers", "restorer")),
+                         "workers", "restorer", "span", "report")),
     )  # fmt: skip
     reporter = report.Reporter(tmp_path / "page.html", request, None)
     reporter._collector = onlooker
     summary = Summary(frames, 2 * frames, len(tracks), 30, shots)
     assert reporter.finished(cast(Plan, plan), tally, summary, None) is summary
     page = Page(tmp_path / "page.html")
-    assert len(page.all("img")) == 2 * 3 * MOST_PEOPLE
-    assert (tmp_path / "page.html").stat().st_size < 15e6
+    assert len(page.shown("person")) == 2 * 3 * MOST_PEOPLE
+    assert len(page.portraits) == MOST_PEOPLE
+    assert (tmp_path / "page.html").stat().st_size < 17e6
     assert "6 more" in page.text
-    assert "in a sample of 300 faces" in page.text
+    assert "in a sample of 2400 faces" in page.text

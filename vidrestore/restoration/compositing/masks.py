@@ -150,9 +150,11 @@ def crop_mask(matrix: FloatArray, work_px: int, info: VideoInfo) -> FloatArray:
     to_frame = invert(matrix.astype(np.float64))
     if _lies_in(apply(to_frame, unit_corners() * work_px - 0.5), info).all():
         return mask
-    x, y = np.meshgrid(np.arange(work_px), np.arange(work_px))
-    at = apply(to_frame, np.stack([x, y], axis=-1).reshape(-1, 2))
-    return mask * _lies_in(at, info).reshape(work_px, work_px)
+    places = np.arange(work_px, dtype=np.float64)
+    for (across, down, offset), length in zip(to_frame, (info.width, info.height), strict=True):
+        at = across * places[None, :] + (down * places[:, None] + offset)
+        mask = mask * ((at >= -0.5) & (at <= length - 0.5))
+    return mask
 
 
 def _lies_in(points_px: Points, info: VideoInfo) -> npt.NDArray[np.bool_]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel
 
 from vidrestore.analysis.description import facts_of, people_of
 from vidrestore.analysis.replay import last_duration
-from vidrestore.analysis.result import Analysis, is_woven
+from vidrestore.analysis.result import Analysis, in_output, is_woven
 from vidrestore.common.counting import counted
 from vidrestore.common.errors import system_reason
 from vidrestore.common.events import Event, Notice, OnEvent, PassTimes, notify
@@ -28,9 +30,12 @@ from vidrestore.jobs.plan import Plan
 from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.summary import Summary
 from vidrestore.jobs.verify import Verification
+from vidrestore.media.images import is_pattern
 from vidrestore.restoration.segments import restorers_used
-from vidrestore.restoration.statistics import STRETCH_FRAMES, Likeness, RestorationStats
-from vidrestore.review.metrics import rms
+from vidrestore.restoration.statistics import STRETCH_FRAMES, RestorationStats
+from vidrestore.review.report.command import changed_settings, command_of
+from vidrestore.review.report.likeness import MeasuredLikeness, least_like, measured_likeness
+from vidrestore.review.report.outcome import outcome
 from vidrestore.review.report.page import Run, ShownPerson, page
 from vidrestore.review.report.plots import (
     MOST_POINTS,
@@ -40,8 +45,13 @@ from vidrestore.review.report.plots import (
     flicker_and_likeness,
     timeline,
 )
-from vidrestore.review.report.samples import MOST_TRIPLES, Flicker, SampleCollector, used_strength
-from vidrestore.review.verdict import flicker_change, verdict
+from vidrestore.review.report.samples import (
+    MOST_WORST,
+    WORST_APART_SECONDS,
+    Flicker,
+    SampleCollector,
+)
+from vidrestore.review.report.sampling import used_strength
 
 _MOST_ROWS = 24
 """Most rows of people on the timeline; all others share one more row."""
@@ -90,18 +100,30 @@ class Reporter:
         if self._pass_on is not None:
             self._pass_on(event)
 
-    def sample_collector(self, plan: Plan, stats: RestorationStats) -> SampleCollector:
+    def sample_collector(
+        self, plan: Plan, stats: RestorationStats, *, in_parts: bool
+    ) -> SampleCollector:
         """Make the object that receives the frames of the source and of the finished file.
 
         Args:
             plan: The plan of the run.
             stats: The statistics of the restoration.
+            in_parts: Whether the file is read in parts, which the collector names.
 
         Returns:
             The collector; `finished` takes its samples.
         """
-        job, strength = plan.job, plan.strength
-        self._collector = SampleCollector(job.analysis, plan.base.analysis, stats, strength)
+        job, segments = plan.job, None
+        if in_parts:
+            segments = [in_output(job.analysis, each.first, each.end)
+                        for each in plan.rendering.segments]  # fmt: skip
+        self._collector = SampleCollector(
+            job.analysis, plan.base.analysis, stats, plan.strength,
+            segments=segments,
+            worst_likeness=least_like(
+                job.analysis, stats, most=MOST_WORST, apart_seconds=WORST_APART_SECONDS
+            ),
+        )  # fmt: skip
         return self._collector
 
     def finished(
@@ -139,7 +161,11 @@ class Reporter:
         in_summary = set(summary.warnings)
         seconds = _seconds(analysis)
         each = 2 if is_woven(analysis) else 1
-        named_frames = {view.index for view in collector.views}
+        verdict = outcome(
+            analysis, stats, collector, least_features=plan.job.settings.guard.features
+        )
+        moments = [] if verdict is None else [m for each in verdict.aspects for m in each.moments]
+        named_frames = {view.index for view in (*collector.views, *(m.view for m in moments))}
         if fixity is not None and fixity.worst_frame is not None:
             named_frames.add(fixity.worst_frame * each)
         people = _shown_people(plan, stats, collector, seconds)
@@ -153,7 +179,7 @@ class Reporter:
             fixity=fixity,
             restorers=_restorers(plan, summary),
             how=list(_how(plan, summary)),
-            asked=[*_options(request), *_changed(request.settings, Settings())],
+            asked=[*_options(request), *_changed(request.settings)],
             source_facts=list(facts_of(analysis)),
             part=_part(plan),
             stages=self._stages,
@@ -167,9 +193,30 @@ class Reporter:
             untouched_people=collector.untouched_people,
             timeline=drawing,
             timeline_says=text,
-            verdict=_verdict(collector.flicker),
+            outcome=verdict,
             broken=collector.broken,
+            command=command_of(request),
+            in_parallel=request.workers is not None,
+            links=_links(request.target, self._path),
         )
+
+
+def _links(target: Path, page: Path) -> list[tuple[str, str]]:
+    """Return (text, address) of the output and of its folder, relative to the page if possible."""
+    folder = os.path.realpath(page.parent)
+    links = [] if is_pattern(target) else [(target.name, target)]
+    links.append(("its folder", target.absolute().parent))
+    found = []
+    for text, path in links:
+        try:
+            address = os.fsencode(os.path.relpath(os.path.realpath(path), folder))
+        except ValueError as error:  # another drive of Windows
+            log_handled(error)
+            found.append((text, path.absolute().as_uri()))
+        else:
+            address = address.replace(os.sep.encode(), b"/")
+            found.append((text, f"./{quote(address)}{'' if path == target else '/'}"))
+    return found
 
 
 def _write(path: Path, text: str) -> None:
@@ -198,7 +245,8 @@ def _shown_people(
         )
         flicker = [one for one in collector.flicker if one.person == number]
         part = _on_screen(analysis, number, seconds)
-        by_identity, likeness = _likeness(analysis, stats, number, seconds, part)
+        measured = measured_likeness(analysis, stats, number)
+        likeness, by_identity = _likeness(measured, seconds, part), measured.by_identity
         plot = None
         if flicker or likeness:
             plot = flicker_and_likeness(
@@ -207,7 +255,8 @@ def _shown_people(
                 floor=guard.identity if by_identity else guard.features,
             )  # fmt: skip
         caption = "" if not likeness else (_BY_IDENTITY if by_identity else _BY_FEATURES)
-        shown.append(ShownPerson(people[number], views, plot, caption))
+        portrait = collector.portraits.get(number)
+        shown.append(ShownPerson(people[number], portrait, views, plot, caption))
     return shown
 
 
@@ -229,22 +278,13 @@ def _flicker(samples: Sequence[Flicker], seconds: Values, part: Part) -> dict[st
     }
 
 
-def _verdict(samples: Sequence[Flicker]) -> str | None:
-    """Return the verdict by the flicker, the only quality measure that a run takes."""
-    source, output = (
-        rms(np.array(squares))
-        for squares in ([one.source for one in samples], [one.output for one in samples])
-    )
-    changes = flicker_change(source, output)
-    return verdict(changes).sentence if changes else None
-
-
 def _measured(collector: SampleCollector, woven: bool) -> Iterator[str]:
     """Yield explanations of the plots of people."""
     where = " of their earlier fields" if woven else ""
     if collector.flicker:
         how_measured = (
-            f"It was measured in a sample of {MOST_TRIPLES} faces{where}, spread over all of them."
+            f"It was measured in a sample of {len(collector.flicker)} faces{where}, spread over "
+            "people and time."
             if collector.is_sample
             else f"It was measured in every frame{where} with a restored face in both neighbors."
         )
@@ -260,37 +300,14 @@ def _measured(collector: SampleCollector, woven: bool) -> Iterator[str]:
     )
 
 
-def _likeness(
-    analysis: Analysis, stats: RestorationStats, person: int, seconds: Values, part: Part
-) -> tuple[bool, dict[str, Curve]]:
-    """Return whether the likeness is by embeddings, else by features; and its curves."""
-    stretches = sorted(_stretches(analysis, stats, person), key=lambda each: each[0])
-    by_identity = any(one.comparisons for _, one in stretches)
-    rows = [
-        (seconds[index], one.identity / one.comparisons, one.identity_used / one.comparisons)
-        if by_identity
-        else (seconds[index], one.features / one.frames, one.features_used / one.frames)
-        for index, one in stretches
-        if not by_identity or one.comparisons
-    ]
-    if not rows:
-        return by_identity, {}
+def _likeness(likeness: MeasuredLikeness, seconds: Values, part: Part) -> dict[str, Curve]:
+    if not likeness.rows:
+        return {}
+    rows = [(seconds[row.frame], row.restored, row.used) for row in likeness.rows]
     at, restored, used = np.array(rows).T
     if np.abs(restored - used).max() < _SAME:
-        return by_identity, {"restored and used": Curve(at, used).binned(part)}
-    curves = {"restored": Curve(at, restored).binned(part), "used": Curve(at, used).binned(part)}
-    return by_identity, curves
-
-
-def _stretches(
-    analysis: Analysis, stats: RestorationStats, person: int
-) -> Iterator[tuple[int, Likeness]]:
-    """Yield (frame in the middle, likeness) of the stretches of all tracks of a person."""
-    for track in analysis.tracks:
-        if track.person_id == person:
-            for number, likeness in stats.likeness.get(track.track_id, {}).items():
-                middle = number * STRETCH_FRAMES + STRETCH_FRAMES // 2
-                yield min(max(middle, track.first_frame), track.end_frame - 1), likeness
+        return {"restored and used": Curve(at, used).binned(part)}
+    return {"restored": Curve(at, restored).binned(part), "used": Curve(at, used).binned(part)}
 
 
 def _timeline(plan: Plan, stats: RestorationStats, seconds: Values) -> tuple[str | None, str]:
@@ -393,14 +410,12 @@ def _options(request: RestoreRequest) -> Iterator[tuple[str, str]]:
     yield from ((name, str(value)) for name, value in given.items() if value is not None)
 
 
-def _changed(settings: BaseModel, usual: BaseModel, where: str = "") -> Iterator[tuple[str, str]]:
+def _changed(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield (dotted name, value) of the settings that differ from the default."""
-    for name in type(settings).model_fields:
-        value, other = getattr(settings, name), getattr(usual, name)
-        if isinstance(value, BaseModel) and isinstance(other, BaseModel):
-            yield from _changed(value, other, f"{where}{name}.")
-        elif value != other:
-            yield f"{where}{name}", f"{_plain(value)} (default: {_plain(other)})"
+    usual = Settings()
+    for name, value in changed_settings(settings, usual):
+        default = attrgetter(name)(usual)
+        yield name, f"{_plain(value)} (default: {_plain(default)})"
 
 
 def _plain(value: object) -> str:

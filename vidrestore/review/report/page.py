@@ -15,6 +15,7 @@ from vidrestore.common.stage_times import StageTime
 from vidrestore.common.timecode import duration_text, time_text
 from vidrestore.jobs.summary import Summary, TrackLikeness
 from vidrestore.jobs.verify import Verification
+from vidrestore.review.report.outcome import Outcome
 from vidrestore.review.report.samples import View
 
 Rows = Sequence[tuple[str, str]]
@@ -31,6 +32,8 @@ class ShownPerson:
 
     person: Person
     """The person's number, shots and time on screen."""
+    portrait: bytes | None
+    """The clearest face of the person in the source, as a JPEG file; None where there is none."""
     views: Sequence[View]
     """The faces before and after, largest first."""
     plot: str | None
@@ -88,10 +91,16 @@ class Run:
     """The timeline as SVG; None where there is too little to draw."""
     timeline_says: str
     """The text below the timeline; may be empty."""
-    verdict: str | None
-    """The verdict as text; None where no face was measured."""
+    outcome: Outcome | None
+    """The verdict with its aspects; None where no face was measured."""
     broken: str | None
     """The reason why pictures and flicker are missing; None where they are not."""
+    command: str | None
+    """The command line that repeats the run; None where there is none."""
+    in_parallel: bool
+    """Whether several processes rendered the output, which the command does not repeat."""
+    links: Sequence[tuple[str, str]]
+    """(text, address) of the output and of its folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +162,12 @@ def page(run: Run) -> str:
         passes=[_pass(name, stages) for name, stages in run.stages.items() if stages],
         about=_about,
         time_of=lambda view: _time_of(run, view),
+        clock_of=lambda view: time_text(run.frame_seconds[view.index], 1, short=True),
+        shown_people={shown.person.person_id for shown in run.people},
+        in_parallel=run.in_parallel,
+        moments=[]
+        if run.outcome is None
+        else [(aspect.name, moment) for aspect in run.outcome.aspects for moment in aspect.moments],
         base64=lambda data: base64.b64encode(data).decode(),
         counted=counted,
         sentence=sentence,
