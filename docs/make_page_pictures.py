@@ -2,8 +2,8 @@
 
     PYTHONPATH=.:tests python docs/make_page_pictures.py FOLDER
 
-needs Debian's chromium, and a folder with the weights of YuNet and of the face mesh. The tape is
-made of free pictures by NASA that scikit-image contains.
+needs Debian's chromium, and a folder with the weights of YuNet and the face mesh. The tape is made
+of free pictures by NASA that scikit-image contains.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def shots() -> Iterator[tuple[np.ndarray[Any, Any], tuple[float, float], float]]
 
 
 def write_tape(path: Path) -> None:
-    """Write a video that looks like a tape: soft, with noise, bleeding colors and a quiet tone."""
+    """Write a video that looks like a tape: soft, with noise, and with a quiet tone."""
     noise = np.random.default_rng(7)
     hertz = 48000
     count = 0

@@ -1,4 +1,4 @@
-"""The page in Chromium: opens it, gives it files, looks at it with axe, notes what goes wrong."""
+"""The page in Chromium: opens it, gives it files, looks with axe, and notes what goes wrong."""
 
 import base64
 import shutil
@@ -132,9 +132,7 @@ def distances_seconds(tab: Any, before: str, after: str, offset: float, count: i
 
 def violations(tab: Any) -> list[str]:
     """Return the serious and critical violations that axe finds, with the elements."""
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="axe is not installed"
-    )
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe")
     return [
         f"{found['id']}: {node['html'][:160]} ({node['failureSummary'][:200]})"
         for found in axe.Axe().run(tab).response["violations"]
