@@ -3,7 +3,7 @@
 A file in the folder $STAND_IN steers it: `slow` holds the seconds of each step (default 0), a file
 `hold` keeps commands that are at work waiting until it is gone (`hold-estimate` those that estimate
 a time), `fail-NAME` holds the message with which the command NAME fails, `nobody` hides all people,
-and `log` gets a line for each start. Copies of the source stand for results, so a source that a
+`first` holds the time of the first frame, and `log` gets a line for each start. Copies of the source stand for results, so a source that a
 browser plays gives results that it plays.
 """
 
@@ -62,8 +62,10 @@ def analyze(source: Path) -> None:
                     "seconds_per_frame": 0.5, "network_share": 1.0,
                     "seconds_with_key_frames": 30.0}  # fmt: skip
     say(event="notice", message="the analysis of an earlier run is used")
+    first = STEERING / "first"
     say(event="done", analysis={
-        "video": {}, "frames": 30, "last_frame_seconds": 1.17, "seconds": 1.2, "width": 320,
+        "video": {}, "first_seconds": float(first.read_text()) if first.exists() else 0.0,
+        "frames": 30, "last_frame_seconds": 1.17, "seconds": 1.2, "width": 320,
         "height": 240, "rate": 25.0, "codec": "h264", "is_interlaced": False,
         "cuts_seconds": [0.6], "shots": [[0, 15], [15, 30]], "faces": 15 * 3 if people else 0,
         "skipped": {}, "detector": "YuNet", "people_are_joined": False, "people": people,

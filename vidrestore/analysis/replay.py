@@ -134,7 +134,7 @@ def _file_again(
         span,
         stream_index=index,
         shifts=analysis.info.shifts,
-        like=analysis.info,
+        like=analysis.decoded or analysis.info,
         one_thread=True,
         may_seek=may_seek,
     ):
@@ -164,7 +164,7 @@ def _attempts(
     """Yield ways to read from frame `first` on, with indices of the analysis; the fastest first."""
     if analysis.one_thread:
         return
-    index = analysis.info.stream_index
+    index, shape = analysis.info.stream_index, analysis.decoded or analysis.info
     # The time of the first frame after a seek gives its index.
     index_of_pts = {int(pts): i for i, pts in enumerate(analysis.pts[: first + 1].tolist())}
     for kind in dict.fromkeys((device, None)):
@@ -174,7 +174,13 @@ def _attempts(
             begin = int(analysis.pts[first]) - earlier
             if begin <= analysis.pts[0]:
                 break
-            frames = decode_from(source, begin, stream_index=index, like=analysis.info, device=kind)
+            frames = decode_from(
+                source,
+                begin,
+                stream_index=index,
+                like=shape,
+                device=kind,
+            )
             yield _numbered(_until_failure(frames, kind), index_of_pts)
         if kind is None or not first:
             frames = decode(
@@ -183,7 +189,7 @@ def _attempts(
                 span,
                 stream_index=index,
                 shifts=analysis.info.shifts,
-                like=analysis.info,
+                like=shape,
                 device=kind,
             )
             yield _until_failure(frames, kind)

@@ -91,6 +91,8 @@ class Analysis:
     """The number of the file's frames that were fitted into the shape of the others."""
     reduced_frames: int = 0
     """The number of those that had more pixels."""
+    decoded: VideoInfo | None = None
+    """The properties of the decoded frames where `info` describes them enlarged; None: `info`."""
     fields: Fields | None = None
     """The file's own frames; None where the analysis describes them itself."""
     _by_frame: TracksByFrame | None = field(default=None, init=False, repr=False)
@@ -172,6 +174,7 @@ def of_file(analysis: Analysis) -> Analysis:
         crc32=fields.crc32,
         shots=((0, len(fields.pts)),),
         tracks=(),
+        decoded=None,
         fields=None,
     )
 

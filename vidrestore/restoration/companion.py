@@ -222,7 +222,8 @@ def enlarged(
         The plate.
     """
     larger = scaled_info(analysis.info, scaling.factor)
-    return PairedVideo(source, _in_pictures_of(larger, analysis, analysis.info), span, scaling)
+    in_larger = _in_pictures_of(larger, analysis, analysis.info)
+    return PairedVideo(source, replace(in_larger, decoded=analysis.info), span, scaling)
 
 
 def _in_pictures_of(info: VideoInfo, analysis: Analysis, source: VideoInfo) -> Analysis:

@@ -135,6 +135,7 @@ def _found(video: Video, analysis: Mapping[str, Any]) -> dict[str, Any]:
         })  # fmt: skip
     return {
         "seconds": analysis.get("seconds", analysis.get("last_frame_seconds")),
+        "first_seconds": analysis.get("first_seconds", 0.0),
         "frames": analysis["frames"],
         "width": analysis.get("width"),
         "height": analysis.get("height"),
@@ -283,7 +284,10 @@ def _proxy(job: Job | None, address: str, path: Path) -> dict[str, Any] | None:
     if job is None:
         return None
     shown = _job(job, path)
-    return shown | {"url": f"{address}?v={job.job_id}" if job.state == "done" else None}
+    copied = job.outcome.get("proxy")
+    first = copied.get("first_seconds", 0.0) if isinstance(copied, Mapping) else 0.0
+    url = f"{address}?v={job.job_id}" if job.state == "done" else None
+    return shown | {"url": url, "first_seconds": first}
 
 
 def _restoration(service: Service, each: Restoration) -> dict[str, Any]:
@@ -322,6 +326,7 @@ def _restoration(service: Service, each: Restoration) -> dict[str, Any]:
         "source_proxy": _source_proxy(each, video),
         "seconds": each.seconds,
         "start_seconds": each.choices.start_seconds or 0,
+        "is_part": each.choices.start_seconds is not None or each.choices.end_seconds is not None,
         "can_continue": job.state in ("paused", "failed"),
         "can_show": service.is_local and is_there,
         "is_in_library": service.is_in_library(each),

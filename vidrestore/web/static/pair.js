@@ -7,10 +7,14 @@ const LEAST_CHANGE = 0.004;
 const SHOWN_MS = 250; // a browser shows the frame of a jump within this time
 const STEPS_TRIED = 12;
 
-/** Two videos in step. Sends `time`, `play` and `change`. All times are those of `before`. */
+/**
+ * Two videos in step. Sends `time`, `play` and `change`. All times count from the first frame of `before`; the
+ * elements count from the clock of their files, on which the first frame may come later than 0.
+ */
 export class Pair extends EventTarget {
   #isWanted = false;
   #offset = 0;
+  #zeros = new Map();
   #frame = 1 / 25;
   #scrubbed = null;
   #stepping = Promise.resolve();
@@ -46,14 +50,14 @@ export class Pair extends EventTarget {
     return this.#isWanted;
   }
 
-  /** Seconds from the beginning of `before`. */
+  /** Seconds from the first frame of `before`. */
   get time() {
-    return this.#common(this.lead, this.lead.currentTime);
+    return Math.max(0, this.#common(this.lead, this.lead.currentTime));
   }
 
   /** The first and the last time that can be shown. */
   get range() {
-    const seconds = Number.isFinite(this.lead.duration) ? this.lead.duration : 0;
+    const seconds = Number.isFinite(this.lead.duration) ? Math.max(0, this.lead.duration - this.#zero(this.lead)) : 0;
     const first = this.lead === this.after ? this.#offset : 0;
     return [first, first + seconds];
   }
@@ -63,12 +67,16 @@ export class Pair extends EventTarget {
     return this.#frame;
   }
 
+  #zero(video) {
+    return this.#zeros.get(video) ?? 0;
+  }
+
   #common(video, own) {
-    return video === this.after ? own + this.#offset : own;
+    return own - this.#zero(video) + (video === this.after ? this.#offset : 0);
   }
 
   #own(video, common) {
-    return video === this.after ? common - this.#offset : common;
+    return common + this.#zero(video) - (video === this.after ? this.#offset : 0);
   }
 
   /**
@@ -76,9 +84,15 @@ export class Pair extends EventTarget {
    *
    * @param {number} offset Where `after` begins in `before`, in seconds.
    * @param {number} rate Frames per second.
+   * @param {number} beforeZero When the first frame of `before` comes on the clock of its file, in seconds.
+   * @param {number} afterZero The same of `after`.
    */
-  setTimes(offset, rate) {
+  setTimes(offset, rate, beforeZero = 0, afterZero = 0) {
     this.#offset = offset;
+    this.#zeros = new Map([
+      [this.before, beforeZero],
+      [this.after, afterZero],
+    ]);
     this.#frame = 1 / (rate > 0 ? rate : 25);
   }
 

@@ -128,16 +128,28 @@ export class Player extends EventTarget {
       return;
     }
     for (const still of this.stills) setAttribute(still, "src", null);
-    this.pair.setTimes(restoration?.start_seconds ?? 0, found?.rate ?? 0);
     this.#showFacts(subject);
     this.#showWhich(subject);
     const shown = (screen, part) => (part ? screen.show(part.url, part.proxy, part.path, part.body) : screen.show(null));
     const first = shown(this.screens.before, subject.before);
     const second = shown(this.screens.after, subject.after);
+    this.#setTimes(subject);
     const gone = subject.before || restoration ? null : { text: GONE, share: null, isWrong: true };
     this.#showNote((this.#mode !== "before" && second) || (this.#mode !== "after" && first) || gone);
     this.#arrange();
     if (isOther) this.dispatchEvent(new Event("subject"));
+  }
+
+  /** A copy has a clock of its own; a result of a part begins at 0, and one of the whole keeps the clock of the source. */
+  #setTimes({ before, after, found, restoration }) {
+    const first = found?.first_seconds ?? 0;
+    const zero = (screen, part, own) => (part?.proxy?.url && screen.shown === part.proxy.url ? (part.proxy.first_seconds ?? 0) : own);
+    this.pair.setTimes(
+      restoration?.start_seconds ?? 0,
+      found?.rate ?? 0,
+      zero(this.screens.before, before, first),
+      zero(this.screens.after, after, restoration?.is_part ? 0 : first),
+    );
   }
 
   #choose() {
