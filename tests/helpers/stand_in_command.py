@@ -3,8 +3,8 @@
 A file in the folder $STAND_IN steers it: `slow` holds the seconds of each step (default 0), a file
 `hold` keeps commands that are at work waiting until it is gone (`hold-estimate` those that estimate
 a time), `fail-NAME` holds the message with which the command NAME fails, `nobody` hides all people,
-`first` holds the time of the first frame, and `log` gets a line for each start. Copies of the source stand for results, so a source that a
-browser plays gives results that it plays.
+`first` holds the time of the first frame, and `log` gets a line for each start. Copies of the
+source stand for results, so a source that a browser plays gives results that it plays.
 """
 
 import base64

@@ -34,6 +34,8 @@ _SCALING = "bicubic+accurate_rnd+full_chroma_int+bitexact"
 # The rounding errors of the sizes of a picture, in pixels, that do not count as another aspect.
 _ROUNDING_PX = 2
 _MOST_NAMED = 3
+# A decoder tells of another aspect ratio up to some frames before or after the frame that has it.
+_SAME_CHANGE_SECONDS = Fraction(1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +245,8 @@ def ordered_changes(
         them.
     """
     shape, aspect = shape_of(info).text, None
+    sizes_pts = [change.pts for change in changes if change.kind == "shape"]
+    near_ticks = _SAME_CHANGE_SECONDS / info.time_base
     kept = []
     for change in sorted(changes, key=lambda each: (each.pts, each.kind != "shape")):
         own = replace(change, pts=max(change.pts, begin))
@@ -250,7 +254,9 @@ def ordered_changes(
             shape = change.form
         elif change.kind == "pixel aspect":
             first = aspect_text(info.sample_aspect_ratio)
-            if shape != shape_of(info).text or change.form == (aspect or first):
+            comes_with_size = any(abs(change.pts - pts) <= near_ticks for pts in sizes_pts)
+            is_fitted = comes_with_size or shape != shape_of(info).text
+            if is_fitted or change.form == (aspect or first):
                 continue
             aspect = change.form
         kept.append(own)
