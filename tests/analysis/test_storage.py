@@ -18,6 +18,7 @@ from vidrestore.analysis.result import Fields
 from vidrestore.analysis.tracks import RawTrack, mean_direction
 from vidrestore.common.errors import InputError
 from vidrestore.common.settings import Align
+from vidrestore.imaging.frame import PictureChange
 from vidrestore.imaging.geometry import apply, invert, template, upright
 from vidrestore.media.probe import fingerprint, probe
 from vidrestore.models.face_mesh import SHAPE_POINTS
@@ -50,7 +51,8 @@ def full_analysis():
         shots=((0, 5), (5, 12)), skipped={"too small": 3}, corrupt_frames=1, decode_errors=2,
         repaired_times=3, detector_errors=4, one_thread=True, coarse_landmarks=True,
         detector="yunet", template="ffhq", fingerprint="f" * 64, people_are_joined=True,
-        margins=Margins(1, 2, 3, 4, 2),
+        margins=Margins(1, 2, 3, 4, 2), fitted_frames=2, reduced_frames=1,
+        changes=(PictureChange(5, "shape", "32 x 24 in yuv420p"),),
     )  # fmt: skip
 
 
@@ -66,7 +68,8 @@ def same(a, b):
 
 def test_an_analysis_comes_back_to_the_last_bit(tmp_path):
     analysis = full_analysis()
-    defaults = {f.name: f.default for f in fields(analysis) if f.init}
+    # Only the analysis of an enlarged source has `decoded`, and it is never kept.
+    defaults = {f.name: f.default for f in fields(analysis) if f.init and f.name != "decoded"}
     for name, default in defaults.items():
         assert getattr(analysis, name) is not default, f"{name} proves nothing"
     storage.save(analysis, tmp_path / "a.npz")

@@ -34,6 +34,8 @@ RENAMERS = {
     "jobs/render.py",
     "jobs/work_folder.py",
     "models/download.py",
+    "web/library.py",  # sets a damaged file aside
+    "web/routes.py",  # an upload that arrived whole, in a folder of its own
 }
 
 

@@ -20,10 +20,16 @@ NO_LINE = {
     ("common/threads.py", "BaseException"),  # handed on to the reader, who raises it
     ("common/interruption.py", "Exception"),
     ("web/server.py", "KeyboardInterrupt"),  # how the page ends
-    ("web/server.py", "asyncio.CancelledError"),  # the same for its work
     # The user is told of these, on the page.
-    ("web/server.py", "MultiPartException"),
     ("web/queue.py", "OSError"),
+    ("web/queue.py", "VidrestoreError"),
+    # The function that is called writes the line.
+    ("web/library.py", "OSError"),
+    ("web/library.py", "UnicodeDecodeError"),
+    ("web/library.py", "(ValueError, RecursionError, ValidationError)"),
+    ("web/library.py", "FileNotFoundError"),  # nothing was kept yet
+    ("web/service.py", "FileNotFoundError"),
+    ("web/server.py", "BlockingIOError"),  # another page runs, which is opened
 }
 
 

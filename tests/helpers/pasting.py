@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from vidrestore.analysis.tracks import Track
 from vidrestore.common.settings import Grain, Paste, Regions
-from vidrestore.imaging.frame import Frame, LayerRange, VideoInfo
+from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.models.face_parser import Parser
 from vidrestore.restoration.compositing import paste as stage
 from vidrestore.restoration.faces import FaceFrame
@@ -36,7 +36,6 @@ def paste(
     strength: float,
     tracks: Sequence[Track] = (),
     finish: Finish | None = None,
-    layer: LayerRange | None = None,
 ) -> Iterator[Frame]:
     """The stage, with the settings of `finish`."""
     wanted = finish or Finish()
@@ -50,6 +49,4 @@ def paste(
         focus=wanted.focus,
     )
     noise = Grain(match=wanted.grain)
-    return stage.paste(
-        frames, info, tally, how, noise, parser=wanted.parser, tracks=tracks, layer=layer
-    )
+    return stage.paste(frames, info, tally, how, noise, parser=wanted.parser, tracks=tracks)

@@ -247,7 +247,7 @@ def transparent_colour(path: Path) -> str:
 def animation(path: Path) -> str:
     data = png.new_file(samples(3, 8), Metadata())
     path.with_suffix(".png").write_bytes(data[:33] + png_chunk(b"acTL", bytes(8)) + data[33:])
-    return "is an animation"
+    return "animated PNG"
 
 
 def misnamed(path: Path) -> str:

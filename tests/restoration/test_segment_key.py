@@ -15,7 +15,7 @@ from vidrestore.analysis.result import Analysis, Fields
 from vidrestore.analysis.tracks import Track
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
-from vidrestore.imaging.frame import VideoInfo
+from vidrestore.imaging.frame import TimeShift, VideoInfo
 from vidrestore.jobs.render import Rendering, RenderJob
 from vidrestore.jobs.request import RestoreRequest
 from vidrestore.jobs.work_folder import WorkFolder
@@ -150,6 +150,7 @@ REQUEST_NOT = {
     "keep_job": "where segments begin is in the key",
     "redo_shots": "the shots not asked for have keys of their own",
     "workers": "they give the frames of a run without",
+    "live": "people look at it during the work",
 }
 WORK_NOT = {
     "source": "it goes by its content, whatever its name",
@@ -214,7 +215,7 @@ ENCODING_NOT = {"notes"}  # sentences
 ENCODING = {
     "codec": "h264", "encoder": "x", "pixel_format": "yuv422p", "suffix": ".mp4",
     "options": {"g": "1"}, "is_lossless": True, "has_field_flags": True,
-    "needs_light_header": True,
+    "needs_light_header": True, "without_stereo": True,
 }  # fmt: skip
 
 
@@ -233,7 +234,7 @@ INFO: dict[str, Any] = {
     "full_range": True, "tags": (1, 2, 2, 2), "field_order": "tff", "chroma_location": "center",
     "transfer": "pq", "curve": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), "primaries": "bt2020",
     "mastering_display": (Fraction(1),) * 10, "content_light": (1, 1),
-    "guessed": frozenset({"matrix"}),
+    "guessed": frozenset({"matrix"}), "joins_seconds": (1.0,), "shifts": (TimeShift(3, 40),),
 }  # fmt: skip
 
 
@@ -278,6 +279,8 @@ ANALYSIS_NOT = {
     "people_are_joined": "who is restored is in the strength of the tracks",
     "margins": "no face is taken from them, and the faces are in the key",
     "_by_frame": "an index of the tracks",
+    "changes": "notices tell them; the pictures are in the key", "fitted_frames": "a count",
+    "reduced_frames": "a count", "decoded": "how the picture is enlarged is in the key",
 }  # fmt: skip
 TRACK_NOT = {
     "person_id": "who is restored is in the strength",

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from vidrestore.common.counting import counted
 from vidrestore.common.files import remove_tree
 from vidrestore.common.handled import log_handled, logged
 from vidrestore.common.system import usable_cores
@@ -1220,7 +1221,7 @@ def _is_finished(each: Restoration) -> bool:
 def _machine() -> str:
     """Describe the machine: its cores, and its GPU as the driver names it."""
     cores = usable_cores()
-    text = f"{cores} core{'s' if cores > 1 else ''}"
+    text = counted(cores, "core")
     program = shutil.which("nvidia-smi")
     if program is not None:
         try:
