@@ -288,7 +288,10 @@ def segment_key(
         parser,
         span,
         (encoding.codec, encoding.suffix, *how),
-        (encoding.is_lossless, encoding.has_field_flags, encoding.needs_light_header),
+        (
+            encoding.is_lossless, encoding.has_field_flags, encoding.needs_light_header,
+            encoding.without_stereo,
+        ),
     ):  # fmt: skip
         digest.update(repr(part).encode())
     scaling = pairing.plate and pairing.plate.scaling
