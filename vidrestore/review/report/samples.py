@@ -242,12 +242,13 @@ class SampleCollector:
         for at, place in np.zeros((0, 2), int) if worst_likeness is None else worst_likeness:
             if allowed is None or allowed[at]:
                 self._least_like.setdefault(int(at), []).append(int(place))
+        self.population = len(triples(tracks, used, step, None))
         self._plan_measures(triples(tracks, used, step, allowed), most)
 
     def _plan_measures(self, places: Places, most: int) -> None:
         people = [track.person_id for track in self._analysis.tracks]
         sample = chosen_sample(places, people, most=most, shown=self.people, least_each=_LEAST_EACH)
-        self.population, self.is_sample = sample.population, len(sample.places) < sample.population
+        self.is_sample = len(sample.places) < self.population
         self._middles = _by_place(sample)
         for at, place in self._middles:
             for near in (at - 1, at, at + 1):
