@@ -334,12 +334,12 @@ def check_paths(
             _check_report(report, read, target, framemd5, overwrite=overwrite)
         for each in (source, *filter(None, beside)):
             check_path(each)
-            check_no_animation(each)
         if no_path(target) is not None:
             output_place(target)  # raises an error
         if live is not None:
             _check_live(live, (source, *filter(None, beside)), target)
         if is_pictures(source) or is_pictures(target):
+            check_no_animation(source)
             check_picture_paths(source, target, framemd5, overwrite=overwrite)
             return
         if not target.is_dir():

@@ -27,6 +27,7 @@ PICTURES_PER_SECOND = 25
 # These formats have no list of streams at their beginning: a stream begins where its first packet
 # stands.
 _HEADERLESS = ("mpegts", "mpeg", "flv")
+_ANIMATIONS = ("gif", "apng")
 _READ_FAILURES = 100  # consecutive failures after which reading ends
 _ALL_MICROSECONDS = 10**15  # more than any file lasts
 
@@ -53,19 +54,22 @@ def open_source(
         InputError: The file does not exist, is empty, cannot be read as video, or cannot be decoded
             on the device.
     """
-    check_no_animation(path)
     try:
         container = (
             _opened_pictures(path) if is_pictures(path) else _opened(path, device, read_through)
         )
     except (av.error.FFmpegError, OSError) as error:
+        check_no_animation(path)  # libavformat reads no animated WebP
         reason = system_reason(error)
         raise InputError(f"the file {path} cannot be read as video: {reason}") from error
     with container:
         kind = container.format.name
         if kind == "tty":
             raise InputError(f"{path} is text, not a video")
-        if not is_pictures(path) and (kind == "image2" or kind.endswith("_pipe")):
+        is_picture = kind == "image2" or kind.endswith("_pipe")
+        if is_picture or kind in _ANIMATIONS:
+            check_no_animation(path)
+        if is_picture and not is_pictures(path):
             raise InputError(f"{path} is a picture with the suffix of a video; rename it")
         yield container
 
