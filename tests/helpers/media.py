@@ -19,7 +19,7 @@ from vidrestore.analysis.tracks import Track
 from vidrestore.common.settings import Shots
 from vidrestore.imaging import color
 from vidrestore.imaging.frame import Frame, VideoInfo
-from vidrestore.imaging.geometry import apply, invert, template
+from vidrestore.imaging.geometry import Rect, apply, invert, template
 from vidrestore.imaging.planes import checksum
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.probe import probe
@@ -245,3 +245,15 @@ def find_shots(
     for thumbnail in thumbnails:
         finder.add(thumbnail)
     return finder.shots()
+
+
+def rgb_of(image: av.VideoFrame, info: VideoInfo) -> np.ndarray:
+    """(h, w, 3) R'G'B' in [0, 1]."""
+    whole = Rect(0, 0, image.width, image.height)
+    return color.region_rgb(image, whole, info).permute(1, 2, 0).numpy().astype(np.float64)
+
+
+def all_rgb(path: Path) -> list[np.ndarray]:
+    """R'G'B' of all frames."""
+    info = probe(path).info
+    return [rgb_of(frame.image, info) for frame in decode(path, DecodeErrors())]

@@ -35,6 +35,20 @@ class OneFaceInBright(OneFace):
         return found if picture.mean() > 60 else []
 
 
+class Breaks(Painter):
+    """Another colour for every face, until it breaks."""
+
+    def __init__(self, at: int = 10**6) -> None:
+        super().__init__()
+        self.faces, self.at = 0, at
+
+    def __call__(self, windows):
+        self.faces += len(windows)
+        if self.faces > self.at:
+            raise OSError("a defect of the restorer")
+        return (0.5 * windows[:, 0] + 0.5 * super().__call__(windows)).clamp(0, 1)
+
+
 def samples(channels: int = 3, bits: int = 16, seed: int = 0, *, dark: bool = False) -> Any:
     """(120, 160, channels), of random values in the middle of the range, or of the lowest."""
     random = np.random.default_rng(seed)

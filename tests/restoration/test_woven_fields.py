@@ -14,6 +14,7 @@ from helpers import footage, sources
 from helpers.media import (
     AS_PAINTED,
     Painter,
+    all_rgb,
     frame_times,
     planes_of,
     random_image,
@@ -25,9 +26,7 @@ from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.api import restore_video
 from vidrestore.common.errors import InputError, OutputError, UsageError
 from vidrestore.common.profiles import load_settings
-from vidrestore.imaging import color
-from vidrestore.imaging.frame import Frame, Pasted, PastedFace, VideoInfo
-from vidrestore.imaging.geometry import Rect
+from vidrestore.imaging.frame import Frame, Pasted, PastedFace
 from vidrestore.imaging.planes import checksum
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.fields import woven
@@ -102,17 +101,6 @@ def moving(count: int, pixel_format: str = "yuv420p", photo: Any = None) -> list
 def tape(path: Path, order: str, pixel_format: str = "yuv420p", frames: int = FRAMES) -> Path:
     fields = footage.woven_by_hand(moving(2 * frames, pixel_format), order)
     return footage.film(path, fields, flag=order, lossless=True)
-
-
-def rgb_of(image: av.VideoFrame, info: VideoInfo) -> np.ndarray:
-    """(h, w, 3) R'G'B'."""
-    whole = Rect(0, 0, image.width, image.height)
-    return color.region_rgb(image, whole, info).permute(1, 2, 0).numpy().astype(np.float64)
-
-
-def all_rgb(path: Path) -> list[np.ndarray]:
-    info = probe(path).info
-    return [rgb_of(frame.image, info) for frame in decode(path, DecodeErrors())]
 
 
 def tiffs(folder: Path, stream: str) -> list[np.ndarray]:

@@ -121,6 +121,18 @@ def test_a_dropped_video_is_restored(tmp_path, browser, expect, tape):
         assert hosts(page) == {"127.0.0.1"}
 
 
+def test_times_count_from_the_first_frame_of_a_file(tmp_path, browser, expect, tape):
+    """On the clock of the file, which the elements of a browser show, it may come later than 0."""
+    with served(tmp_path) as page:
+        (page.steering / "first").write_text("0.25")
+        tab = browser.open(page)
+        drop(tab, [tape])
+        tab.get_by_role("button", name="Go to the clearest view of Person 1").click()
+        expect(tab.locator("#time")).to_have_text("0:00.4")
+        at = tab.locator("#before").evaluate("video => video.currentTime")
+        assert at == pytest.approx(0.4 + 0.25, abs=0.01)
+
+
 def test_it_works_by_keys_alone(tmp_path, browser, expect):
     write_clip(videos_of(tmp_path) / "a tape.mp4", seconds=STAND_IN_SECONDS)
     with served(tmp_path) as page:

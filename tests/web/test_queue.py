@@ -456,9 +456,12 @@ def test_a_halted_command_is_ended_as_others_are(run, how):
 
 
 ORPHAN = """
-import subprocess, sys
-process = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-process.stdout.readline()  # its handler of signals is there
+import pathlib, subprocess, sys, time
+output = pathlib.Path(sys.argv[-2], "output")  # a pipe would break, and end the command
+with output.open("wb") as file:
+    process = subprocess.Popen(sys.argv[1:], stdout=file, stderr=subprocess.DEVNULL)
+while not output.stat().st_size:  # its handler of signals is there
+    time.sleep(0.01)
 print(process.pid, flush=True)
 """
 

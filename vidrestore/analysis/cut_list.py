@@ -244,7 +244,7 @@ def _whole(rate: Fraction) -> int:
 
 
 def _fits(rate: Fraction, frame_rate: Fraction) -> bool:
-    """Tell whether the frames of a timeline and of a video of these rates begin together."""
+    """Return whether frames at these two rates begin at the same times."""
     own, other = _whole(rate), _whole(frame_rate)
     return own % other == 0 or other % own == 0
 

@@ -115,7 +115,7 @@ class FirstLookResult:
 class FirstLook:
     """Detects faces in each `every`-th frame, in an upright picture scaled to `size_px`.
 
-    If `apart` is above 1, the first look searches only every `apart`-th of these frames.
+    With `apart` above 1, the detector searches one of every `apart` of these frames at first.
     `close_gaps` then chooses the skipped frames that need a search, and `closed` searches them.
 
     Each thread needs a `FirstLook` of its own, because two threads must not share a detector.

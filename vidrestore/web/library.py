@@ -14,7 +14,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -170,6 +170,9 @@ class Restoration(Item):
         return [job for job in (self.job, self.proxy, self.source_proxy) if job is not None]
 
 
+_Owned = TypeVar("_Owned", Video, Restoration)
+
+
 class Visitor(BaseModel):
     """A browser that brought the token once."""
 
@@ -242,8 +245,7 @@ class Library:
         Returns:
             The video; None if the visitor has no such video.
         """
-        video = self.videos.get(video_id)
-        return video if video is not None and video.owner == owner else None
+        return _of(owner, self.videos.get(video_id))
 
     def restoration(self, owner: str, restoration_id: str) -> Restoration | None:
         """Find a restoration of one visitor.
@@ -255,8 +257,7 @@ class Library:
         Returns:
             The restoration; None if the visitor has no such restoration.
         """
-        found = self.restorations.get(restoration_id)
-        return found if found is not None and found.owner == owner else None
+        return _of(owner, self.restorations.get(restoration_id))
 
     def videos_of(self, owner: str) -> list[Video]:
         """List the videos of one visitor, in the order in which they were opened.
@@ -553,6 +554,11 @@ class Library:
             False if nothing is ever removed.
         """
         return self.keep_days > 0 and now_seconds - used_seconds > self.keep_days * _DAY_SECONDS
+
+
+def _of(owner: str, found: _Owned | None) -> _Owned | None:
+    """Return a video or a restoration if it is the visitor's."""
+    return found if found is not None and found.owner == owner else None
 
 
 def new_id() -> str:

@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from vidrestore.common.counting import counted
 from vidrestore.common.files import remove_tree
@@ -69,6 +69,8 @@ _GPU_SECONDS = 10
 _JOB_NEEDS_VIDEO = "Wait until the faces in the video are found."
 
 _log = logging.getLogger("vidrestore")
+
+_Owned = TypeVar("_Owned", Video, Restoration)
 
 
 class Service:
@@ -329,11 +331,7 @@ class Service:
         Raises:
             RefusedError: The visitor has no such video.
         """
-        video = self.library.video(owner, video_id)
-        if video is None:
-            raise RefusedError(GONE, 404)
-        video.used_seconds = time.time()
-        return video
+        return _used(self.library.video(owner, video_id))
 
     def open_file(self, owner: str, entry_id: str) -> Video:
         """Open a file of this computer; one that is open already is not opened twice.
@@ -716,11 +714,7 @@ class Service:
         Raises:
             RefusedError: The visitor has no such restoration.
         """
-        found = self.library.restoration(owner, restoration_id)
-        if found is None:
-            raise RefusedError(GONE, 404)
-        found.used_seconds = time.time()
-        return found
+        return _used(self.library.restoration(owner, restoration_id))
 
     def restore(self, owner: str, video_id: str, *, overwrite: bool) -> Restoration:
         """Order the restoration of a video.
@@ -1216,6 +1210,14 @@ def _is_finished(each: Restoration) -> bool:
     with logged(OSError):
         return each.target.stat().st_mtime_ns != each.replaced_ns
     return False
+
+
+def _used(found: _Owned | None) -> _Owned:
+    """Note the use of a video or a restoration; raise RefusedError where there is none."""
+    if found is None:
+        raise RefusedError(GONE, 404)
+    found.used_seconds = time.time()
+    return found
 
 
 def _machine() -> str:

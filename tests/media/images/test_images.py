@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.media import Painter
 from helpers.scans import (
     RGB,
+    Breaks,
     OneFaceInBright,
     changed_box,
     contents,
@@ -132,20 +132,6 @@ def test_dpx_keeps_its_header_and_its_depth(tmp_path, out, pixel_format):
         assert len(was) == len(now)
         start = int.from_bytes(was[4:8], "big" if was[:4] == b"SDPX" else "little")
         assert was[:start] == now[:start]
-
-
-class Breaks(Painter):
-    """Another colour for every face, until it breaks."""
-
-    def __init__(self, at: int = 10**6) -> None:
-        super().__init__()
-        self.faces, self.at = 0, at
-
-    def __call__(self, windows):
-        self.faces += len(windows)
-        if self.faces > self.at:
-            raise OSError("a defect of the restorer")
-        return (0.5 * windows[:, 0] + 0.5 * super().__call__(windows)).clamp(0, 1)
 
 
 LONG = range(7, 79)

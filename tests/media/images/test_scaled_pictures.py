@@ -7,10 +7,11 @@ import cv2
 import numpy as np
 import OpenEXR
 import pytest
-from helpers.media import OneFace, Painter
+from helpers.media import OneFace
 from helpers.onnx_networks import repeating
 from helpers.scans import (
     RGB,
+    Breaks,
     OneFaceInBright,
     contents,
     decoded,
@@ -379,20 +380,6 @@ def test_a_turned_picture_stays_turned(tmp_path, out, orientation):
 
 
 NUMBERS = range(7, 79)
-
-
-class Breaks(Painter):
-    """Another colour for every face, until it breaks."""
-
-    def __init__(self, at: int = 10**6) -> None:
-        super().__init__()
-        self.faces, self.at = 0, at
-
-    def __call__(self, windows):
-        self.faces += len(windows)
-        if self.faces > self.at:
-            raise OSError("a defect of the restorer")
-        return (0.5 * windows[:, 0] + 0.5 * super().__call__(windows)).clamp(0, 1)
 
 
 def test_a_sequence_is_the_same_in_segments_and_after_a_crash(tmp_path, out):

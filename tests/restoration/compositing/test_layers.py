@@ -15,6 +15,7 @@ from helpers import sources
 from helpers.media import (
     AS_PAINTED,
     Painter,
+    all_rgb,
     analysis_of_file,
     frame_times,
     mild_image,
@@ -28,9 +29,6 @@ from vidrestore.analysis.edl import later
 from vidrestore.api import restore_video
 from vidrestore.common.errors import OutputError, UsageError
 from vidrestore.common.profiles import load_settings
-from vidrestore.imaging import color
-from vidrestore.imaging.frame import VideoInfo
-from vidrestore.imaging.geometry import Rect
 from vidrestore.jobs import layer_output
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
 from vidrestore.media.probe import probe
@@ -83,17 +81,6 @@ def layered(source: Path, target: Path, folder: Path, *, restorer=None, tracks=N
         source, target, settings, restorer=restorer or Sharp(), span=span, plate=plate,
         analysis=replace(analysis, tracks=tuple(faces)), layer=folder, overwrite=overwrite,
     )  # fmt: skip
-
-
-def rgb_of(image: av.VideoFrame, info: VideoInfo) -> np.ndarray:
-    """(h, w, 3) R'G'B' in [0, 1]."""
-    whole = Rect(0, 0, image.width, image.height)
-    return color.region_rgb(image, whole, info).permute(1, 2, 0).numpy().astype(np.float64)
-
-
-def all_rgb(path: Path) -> list[np.ndarray]:
-    info = probe(path).info
-    return [rgb_of(frame.image, info) for frame in decode(path, DecodeErrors())]
 
 
 def tiffs(folder: Path, stream: str) -> list[np.ndarray]:
