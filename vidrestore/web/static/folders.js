@@ -37,6 +37,10 @@ class FolderList {
    * @param {string|null} id The folder; null: that of last time, or the places to begin with.
    */
   async begin(id = null) {
+    // The rows of last time would take keys that are meant for those to come.
+    this.rows.replaceChildren();
+    this.chosen.clear();
+    this.options.changed();
     const way = id === null ? this.#way : await this.#wayTo(id);
     if (!(await this.#go(way, false)) && way.length > 1) await this.#go([PLACES], false);
     this.hasMoved = false;
