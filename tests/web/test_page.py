@@ -133,10 +133,21 @@ def test_times_count_from_the_first_frame_of_a_file(tmp_path, browser, expect, t
         assert at == pytest.approx(0.4 + 0.25, abs=0.01)
 
 
+SLOW_FOLDERS = """() => {
+    const answered = window.fetch;
+    const delays = [100, 500, 100, 300];
+    window.fetch = async (...request) => {
+        if (`${request[0]}`.includes("/api/folders")) await new Promise((resolve) => setTimeout(resolve, delays.shift() ?? 0));
+        return answered(...request);
+    };
+}"""
+
+
 def test_it_works_by_keys_alone(tmp_path, browser, expect):
     write_clip(videos_of(tmp_path) / "a tape.mp4", seconds=STAND_IN_SECONDS)
     with served(tmp_path) as page:
         tab = browser.open(page)
+        tab.evaluate(SLOW_FOLDERS)
         keys = tab.keyboard
 
         def tab_to(target: Any) -> None:
@@ -150,6 +161,7 @@ def test_it_works_by_keys_alone(tmp_path, browser, expect):
         keys.press("Enter")
         dialog = tab.get_by_role("dialog", name="Choose videos on this computer")
         expect(dialog).to_be_visible()
+        tab.wait_for_timeout(200)  # the folders are on their way when the dialog is closed
         keys.press("Escape")
         expect(dialog).to_be_hidden()
         expect(tab.get_by_role("button", name="Choose on this computer")).to_be_focused()

@@ -35,6 +35,7 @@ class FolderList {
    * Show a folder.
    *
    * @param {string|null} id The folder; null: that of last time, or the places to begin with.
+   * @returns {Promise<boolean>} Whether a folder is shown; false too when another call has overtaken this one.
    */
   async begin(id = null) {
     // The rows of last time would take keys that are meant for those to come.
@@ -42,8 +43,11 @@ class FolderList {
     this.chosen.clear();
     this.options.changed();
     const way = id === null ? this.#way : await this.#wayTo(id);
-    if (!(await this.#go(way, false)) && way.length > 1) await this.#go([PLACES], false);
+    const asked = this.#asked + 1;
+    let isShown = await this.#go(way, false);
+    if (!isShown && way.length > 1 && asked === this.#asked) isShown = await this.#go([PLACES], false);
     this.hasMoved = false;
+    return isShown;
   }
 
   /** Return the folders that lead to one. */
@@ -64,13 +68,13 @@ class FolderList {
     const answer = await this.problem.attempt(() => get(id === null ? "/api/folders" : `/api/folders/${id}`));
     if (!answer || asked !== this.#asked) return false;
     const isTop = id === null;
+    // With one place to begin in, there is nothing to choose.
+    if (isTop && answer.length === 1 && !takesFocus) return this.#go([PLACES, answer[0]], false);
     this.#way = way;
     this.hasMoved = true;
     this.folder = isTop ? null : answer;
     this.chosen.clear();
     this.#draw(isTop ? answer : answer.folders, isTop ? [] : answer.files, takesFocus);
-    // With one place to begin in, there is nothing to choose.
-    if (isTop && answer.length === 1 && !takesFocus) return this.#go([PLACES, answer[0]], false);
     this.options.changed();
     return true;
   }
@@ -179,8 +183,7 @@ export class OpenDialog {
   /** Show the dialog. */
   async show() {
     this.dialog.open();
-    await this.list.begin();
-    this.list.rows.querySelector("button")?.focus();
+    if (await this.list.begin()) this.list.rows.querySelector("button")?.focus();
   }
 
   #showCount() {
