@@ -1,5 +1,6 @@
 """Encode and remux: times, tags, shape and the other streams."""
 
+import os
 from fractions import Fraction
 
 import av
@@ -22,6 +23,7 @@ from vidrestore.common.errors import OutputError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Settings
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode
+from vidrestore.media.encode import VideoWriter
 from vidrestore.media.probe import probe
 
 VFR = [0, 700, 1100, 2600, 2700, 5000, 5512, 9000]
@@ -176,3 +178,31 @@ def test_a_sample_starts_at_zero_with_its_own_sound(tmp_path):
     sound = packets(target, 1)
     assert -0.11 < sound[0][0] < 0.11
     assert 0.25 < sound[-1][0] < 0.5
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setscheduler") or os.geteuid() != 0,
+    reason="only root on Linux may take a real-time priority",
+)
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
+def test_no_encoder_keeps_a_real_time_priority(tmp_path, monkeypatch, codec):
+    """SVT-AV1 gives it to its threads and to the one that opens it, which others inherit."""
+    images = [mild_image(64, 64, "yuv420p", i) for i in range(3)]
+    source = write_video(tmp_path / "source.mp4", images, codec="libx264")
+    seen = []
+
+    def look():
+        policies = {os.sched_getscheduler(int(each)) for each in os.listdir("/proc/self/task")}
+        seen.append(policies | {os.sched_getscheduler(0)})
+
+    mux = VideoWriter._mux
+
+    def muxed(self, image):
+        mux(self, image)
+        look()
+
+    monkeypatch.setattr(VideoWriter, "_mux", muxed)
+    run(source, tmp_path / "out.mkv", load_settings(options={"encode.codec": codec}))
+    look()
+    assert len(seen) > len(images)
+    assert set.union(*seen) == {os.SCHED_OTHER}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import psutil
@@ -16,6 +17,7 @@ _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
 
+_TASKS = Path("/proc/self/task")
 _CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -51,6 +53,33 @@ def usable_cores(cgroups: Path = _CGROUPS, own_cgroups: Path = _OWN_CGROUPS) -> 
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     return max(1, min([cores, *_quotas(cgroups, own_cgroups)]))
+
+
+@contextmanager
+def without_real_time() -> Iterator[None]:
+    """Take the real-time priority back that a library gives to itself in the context.
+
+    SVT-AV1, opened by root on Linux, gives the highest real-time priority to its threads and to the
+    thread that opens it, for good, and what that one starts later inherits it. Such threads keep
+    every other program from the processor, and wait forever for each other.
+    """
+    if not hasattr(os, "sched_setscheduler"):  # no Linux
+        yield
+        return
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    known = _thread_ids()
+    try:
+        yield
+    finally:
+        for thread_id in {0} | _thread_ids() - known:
+            with logged(OSError, what=f"reading the priority of thread {thread_id}"):  # it may end
+                if os.sched_getscheduler(thread_id) != policy:
+                    os.sched_setscheduler(thread_id, policy, priority)
+
+
+def _thread_ids() -> set[int]:
+    """Return the numbers of the threads of this process."""
+    return {int(each.name) for each in _TASKS.iterdir()} if _TASKS.is_dir() else set()
 
 
 def _quotas(cgroups: Path, own_cgroups: Path) -> Iterator[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ import av.error
 
 from vidrestore.common.errors import OutputError, not_written
 from vidrestore.common.handled import logged
+from vidrestore.common.system import without_real_time
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.media.codecs import Encoding, container_options
 from vidrestore.media.ffmpeg import run_ffmpeg
@@ -163,7 +165,8 @@ class VideoWriter:
             self._context.framerate = self._info.frame_rate
         self._describe(threads)
         if header is not None:
-            self._context.open()
+            with without_real_time():
+                self._context.open()
             if self._context.extradata and self._context.extradata != extradata:
                 raise OutputError(f"{header} was not made by the encoder {self._encoding.encoder}")
 
@@ -212,7 +215,10 @@ class VideoWriter:
     def _mux(self, image: Any) -> None:
         """Encode an image, or None to flush the encoder, and write its packets."""
         try:
-            for packet in self._context.encode(image):
+            # The first picture opens an encoder without a header.
+            with without_real_time() if self.frame_count == 0 else nullcontext():
+                packets = self._context.encode(image)
+            for packet in packets:
                 packet.stream = self._stream
                 self._container.mux(packet)
         except (av.error.FFmpegError, OSError, MemoryError) as error:
