@@ -2,6 +2,7 @@
 
 import os
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -192,7 +193,8 @@ def test_no_encoder_keeps_a_real_time_priority(tmp_path, monkeypatch, codec):
     seen = []
 
     def look():
-        policies = {os.sched_getscheduler(int(each)) for each in os.listdir("/proc/self/task")}
+        tasks = Path("/proc/self/task").iterdir()
+        policies = {os.sched_getscheduler(int(task.name)) for task in tasks}
         seen.append(policies | {os.sched_getscheduler(0)})
 
     mux = VideoWriter._mux

@@ -137,7 +137,8 @@ SLOW_FOLDERS = """() => {
     const answered = window.fetch;
     const delays = [100, 500, 100, 300];
     window.fetch = async (...request) => {
-        if (`${request[0]}`.includes("/api/folders")) await new Promise((resolve) => setTimeout(resolve, delays.shift() ?? 0));
+        const delay = `${request[0]}`.includes("/api/folders") ? delays.shift() ?? 0 : 0;
+        await new Promise((resolve) => setTimeout(resolve, delay));
         return answered(...request);
     };
 }"""
