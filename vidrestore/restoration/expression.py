@@ -12,6 +12,7 @@ invention of the restorer differ there as much as they do in the eyes and the mo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
@@ -77,6 +78,68 @@ _GAINS = (0.2, 5.0)
 _BROAD_PX = 41
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Area:
+    """A part of pictures, for weighted means over it.
+
+    Only the box around the weights above 0 is read, so a small part costs little.
+    """
+
+    rows: slice
+    columns: slice
+    weight: FloatArray
+    """(h, w) float32, at least 0: the weights in the box."""
+    total: float
+    """The sum of the weights."""
+
+    @classmethod
+    def of(cls, weight: FloatArray) -> Area:
+        """Return the area of (H, W) float32 weights, which are at least 0."""
+        rows, columns = (_extent(weight.max(axis=axis)) for axis in (1, 0))
+        part = np.ascontiguousarray(weight[rows, columns])
+        return cls(rows, columns, part, max(float(part.sum()), 1e-6))
+
+    def mean(self, values: FloatArray) -> float:
+        """Return the weighted mean of (H, W) values."""
+        return self._mean(self._part(values))
+
+    def moments(self, a: FloatArray, b: FloatArray) -> tuple[float, float]:
+        """Return the covariance of two pictures, and the geometric mean of their variances.
+
+        A variance that both pictures are assumed to share is added to all.
+
+        Args:
+            a: (H, W) float32 luma in 8-bit levels.
+            b: (H, W) float32 luma in 8-bit levels.
+
+        Returns:
+            Both in squared levels.
+        """
+        a, b = (each - np.float32(self._mean(each)) for each in (self._part(a), self._part(b)))
+        both, own, other = (self._mean(x * y) for x, y in ((a, b), (a, a), (b, b)))
+        return both + _RIDGE, float(np.sqrt((own + _RIDGE) * (other + _RIDGE)))
+
+    def correlation(self, a: FloatArray, b: FloatArray) -> float:
+        """Return the weighted correlation of Pearson in [-1, 1].
+
+        The variance that `moments` adds makes it 1 where there is no contrast.
+        """
+        both, contrast = self.moments(a, b)
+        return both / contrast
+
+    def _part(self, picture: FloatArray) -> FloatArray:
+        return picture[self.rows, self.columns]
+
+    def _mean(self, part: FloatArray) -> float:
+        return float((part * self.weight).sum()) / self.total
+
+
+def _extent(weights: FloatArray) -> slice:
+    """Return the part of a line from the first weight above 0 to the last."""
+    places = np.flatnonzero(weights)
+    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
+
+
 def softness_px(source: FloatArray, restored: FloatArray, landmarks: Points) -> float:
     """Return the blur that makes a restored face as soft as its source.
 
@@ -92,11 +155,11 @@ def softness_px(source: FloatArray, restored: FloatArray, landmarks: Points) -> 
         The standard deviation of the blur in pixels, from 0 to 8: the one under which both
         correlate most.
     """
-    weight = _face_weight(landmarks)
+    face = Area.of(_face_weight(landmarks))
     low, luma = bt601_luma(source), bt601_luma(restored)
     best_px, best, falls = 0.0, -1.0, 0
     for sigma in _SOFTNESS_PX:
-        agreement = correlation(low, _blurred(luma, sigma), weight)
+        agreement = face.correlation(low, _blurred(luma, sigma))
         if agreement > best + _EQUAL:
             best_px, best, falls = sigma, agreement, 0
         elif (falls := falls + 1) == _FALLS:  # wider blurs cost most, and would agree less
@@ -145,7 +208,7 @@ def departures(
     noise = _noise(own, other, found, areas)
     result = {}
     for name, area in areas.items():
-        both, contrast = _moments(own, other, area)
+        both, contrast = Area.of(area).moments(own, other)
         shortfall = 1 - both / contrast
         result[name] = max(shortfall, 0.0) / (_TOLERANCE + _NOISE_SHARE * noise / contrast)
     return result
@@ -162,9 +225,10 @@ def _noise(
     for area in areas.values():
         rest = rest * (1 - area)
     own, other = (each - box_blur(each, _BROAD_PX, _BROAD_PX) for each in (own, other))
-    gain = _mean(own * other, rest) / max(_mean(other * other, rest), 1e-6)
+    skin = Area.of(rest)
+    gain = skin.mean(own * other) / max(skin.mean(other * other), 1e-6)
     apart = own - np.float32(np.clip(gain, *_GAINS)) * other
-    return _mean(apart * apart, rest)
+    return skin.mean(apart * apart)
 
 
 def _area(meshes: Sequence[Mesh], name: str) -> FloatArray:
@@ -196,34 +260,6 @@ def _face_weight(landmarks: Points) -> FloatArray:
     mask = np.zeros((PICTURE_PX, PICTURE_PX), np.float32)
     cv2.ellipse(mask, (*center,), (*axes,), degrees, 0, 360, 1.0, cv2.FILLED, shift=4)
     return mask
-
-
-def correlation(a: FloatArray, b: FloatArray, weight: FloatArray) -> float:
-    """Return the weighted correlation of Pearson.
-
-    A variance that both pictures are assumed to share makes it 1 where there is no contrast.
-
-    Args:
-        a: (H, W) float32 luma in 8-bit levels.
-        b: (H, W) float32 luma in 8-bit levels.
-        weight: (H, W) float32, at least 0.
-
-    Returns:
-        The correlation in [-1, 1].
-    """
-    both, contrast = _moments(a, b, weight)
-    return both / contrast
-
-
-def _moments(a: FloatArray, b: FloatArray, weight: FloatArray) -> tuple[float, float]:
-    """Return the covariance of two pictures, and the geometric mean of their variances."""
-    a, b = (x - _mean(x, weight) for x in (a, b))
-    both, own, other = (_mean(x * y, weight) for x, y in ((a, b), (a, a), (b, b)))
-    return both + _RIDGE, float(np.sqrt((own + _RIDGE) * (other + _RIDGE)))
-
-
-def _mean(values: FloatArray, weight: FloatArray) -> float:
-    return float((values * weight).sum()) / max(float(weight.sum()), 1e-6)
 
 
 def _blurred(picture: FloatArray, sigma_px: float) -> FloatArray:

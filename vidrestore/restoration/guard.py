@@ -34,7 +34,7 @@ from vidrestore.restoration.compositing.masks import (
     believable,
     usual_landmarks,
 )
-from vidrestore.restoration.expression import PICTURE_PX, correlation, departures, softness_px
+from vidrestore.restoration.expression import PICTURE_PX, Area, departures, softness_px
 from vidrestore.restoration.faces import Face, FaceFrame
 from vidrestore.restoration.statistics import Likeness, RestorationStats
 
@@ -440,7 +440,7 @@ class SimilarityJudge:
         luma = _luma(pair.restored)
         blurs = [_blurred(luma, sigma) for sigma in _SOFTNESS_PX]
         as_soft = blurs[_likest(low, blurs, areas[-1])]
-        return min(correlation(low, as_soft, area) for area in areas)
+        return min(area.correlation(low, as_soft) for area in areas)
 
     def identity(self, pair: Pair) -> float | None:
         """Return the cosine of the embeddings of both faces.
@@ -488,13 +488,13 @@ def _blurred(picture: FloatArray, sigma_px: float) -> FloatArray:
     return gaussian_blur(picture, sigma_px, border="repeat")
 
 
-def _likest(picture: FloatArray, others: Sequence[FloatArray], area: FloatArray) -> int:
+def _likest(picture: FloatArray, others: Sequence[FloatArray], area: Area) -> int:
     """Return the index of the picture in `others` that correlates most with `picture`."""
-    return int(np.argmax([correlation(picture, other, area) for other in others]))
+    return int(np.argmax([area.correlation(picture, other) for other in others]))
 
 
-def _areas(landmarks: Points) -> list[FloatArray]:
-    """Return (128, 128) weights of sum 1: of each eye, of the mouth, and last of the face."""
+def _areas(landmarks: Points) -> list[Area]:
+    """Return the areas of each eye, of the mouth, and last of the face, in 128 x 128 pixels."""
     across = landmarks[1] - landmarks[0]
     eyes_apart = max(float(np.linalg.norm(across)), 1e-6)
     eyes, mouth = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)
@@ -505,8 +505,8 @@ def _areas(landmarks: Points) -> list[FloatArray]:
     return [_area(center, across, axes) for center, axes in places]
 
 
-def _area(center: Points, across: Points, axes: tuple[float, float]) -> FloatArray:
-    """Return the (128, 128) weights of an ellipse.
+def _area(center: Points, across: Points, axes: tuple[float, float]) -> Area:
+    """Return an ellipse with its weights.
 
     They fall like a Gaussian with a standard deviation of 0.7 half-axes, and are 0 from 2 half-axes
     on.
@@ -517,5 +517,4 @@ def _area(center: Points, across: Points, axes: tuple[float, float]) -> FloatArr
     right = (x * across[0] + y * across[1]) / (squared * axes[0])
     down = (y * across[0] - x * across[1]) / (squared * axes[1])
     radius = right**2 + down**2
-    weight = np.exp(-radius) * (radius < 4)
-    return np.asarray(weight / max(float(weight.sum()), 1e-6), np.float32)
+    return Area.of(np.asarray(np.exp(-radius) * (radius < 4), np.float32))
