@@ -66,6 +66,7 @@ import json, sys
 import vidrestore
 
 source, target, size, options = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
+assert vidrestore.__file__.startswith(sys.argv[5]), vidrestore.__file__
 Base = vidrestore.Restorer if "Restorer" in vidrestore.__all__ else object
 
 class Free(Base):
@@ -175,22 +176,28 @@ def measured(
             out = clip.with_name("out.mp4")
             floor = [FFMPEG, "-y", "-v", "error", "-i", str(clip), "-c:v", "libx264", "-preset",
                      PRESET, "-crf", FACTOR, "-threads", "4", str(out)]  # fmt: skip
-            found["floor", frames].append(run(floor, {}))
+            found["floor", frames].append(run(floor, {}, clip.parent))
             for place, checkout in places.items():
                 out.unlink(missing_ok=True)
                 command = [
                     sys.executable, "-c", CHILD, str(clip), str(out), str(case.size),
-                    json.dumps(OPTIONS),
+                    json.dumps(OPTIONS), str(checkout),
                 ]  # fmt: skip
-                found[place, frames].append(run(command, {"PYTHONPATH": str(checkout)}))
+                # Python prefers modules of the folder that it runs in to those of PYTHONPATH.
+                found[place, frames].append(run(command, {"PYTHONPATH": str(checkout)}, checkout))
     return {key: min(costs) for key, costs in found.items()}
 
 
-def run(command: Sequence[str], environment: dict[str, str]) -> Cost:
-    """Run a program to its end; an error ends the benchmark."""
+def run(command: Sequence[str], environment: dict[str, str], folder: Path) -> Cost:
+    """Run a program in a folder to its end; an error ends the benchmark."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
-        command, env=os.environ | environment, check=True, capture_output=True, text=True
+        command,
+        env=os.environ | environment,
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
