@@ -132,14 +132,27 @@ def test_durations_add_up_where_there_are_no_times(tmp_path, suffix):
     assert damage.repaired_times == 40
 
 
-def test_sound_without_times_stays_beside_the_picture(tmp_path):
-    source, target = record(tmp_path / "a.vob", 0, 50), tmp_path / "out.mkv"
-    source.write_bytes(without_times(source.read_bytes()))
-    summary = restored(source, target)
-    assert summary.frames == 50
-    times = [time for time, _ in packets(target, 1)]
-    assert abs(times[0]) < Fraction(1, 10)
-    assert abs(times[-1] - 2) < Fraction(1, 10)
+LACKING = {"both": lambda _: True, "sound": lambda kind: kind < 0xE0,
+           "picture": lambda kind: kind >= 0xE0}  # fmt: skip
+
+
+@pytest.mark.parametrize("codec", ["mp2", "ac3"])
+@pytest.mark.parametrize("lacking", LACKING)
+@pytest.mark.parametrize("span", [None, TimeRange(Fraction(1), Fraction(3, 2))])
+def test_a_stream_without_times_begins_with_the_others(tmp_path, codec, lacking, span):
+    good = record(tmp_path / "good.vob", 0, 50, audio=f"-c:a {codec}")
+    source, target = tmp_path / "bad.vob", tmp_path / "out.mkv"
+    source.write_bytes(without_times(good.read_bytes(), LACKING[lacking]))
+    summary = restored(source, target, span)
+    assert summary.frames == (13 if span else 50)
+    said = [warning for warning in summary.warnings if "no times of stream 1" in warning]
+    assert len(said) == (lacking != "picture")
+    before, after = frames_shown(good), frames_shown(target)
+    moved = after[0][0] - next(time for time, crc in before if crc == after[0][1])
+    known = {crc: time for time, crc in packets(good, 1)}
+    off = [time - known[crc] - moved for time, crc in packets(target, 1)]
+    assert max(map(abs, off)) <= Fraction(1, 50)
+    assert len(off) == len(known) if span is None else len(off) > 13
 
 
 def joined(tmp_path: Path, suffix: str, *parts: dict) -> tuple[list[Path], Path]:

@@ -170,7 +170,7 @@ def decode(
     may_seek = may_seek or not one_thread
     at = _opened_at(path, span, damage, stream_index, shifts, one_thread, may_seek, device)
     with at as (stream, known, images):
-        timed = _timed(images, damage, Fraction(stream.time_base))
+        timed = _timed(images, damage, stream, known)
         chosen = _within(span, stream, known, timed)
         alike = _alike(chosen, damage, stream, _shape_for(like), path)
         for index, (pts, image) in enumerate(alike):
@@ -225,9 +225,7 @@ def _frames_from(
         else:
             container.seek(byte, unsupported_byte_offset=True)
         damage = DecodeErrors()
-        timed = _timed(
-            _decoded(container, stream, damage, False), damage, Fraction(stream.time_base)
-        )
+        timed = _timed(_decoded(container, stream, damage, False), damage, stream)
         shape = _shape_for(like)
         fitted = timed if shape is None else _fitted(timed, damage, stream, shape)
         for index, (time, image) in enumerate(fitted):
@@ -306,7 +304,7 @@ class OpenVideo:
                 )
                 return
             images = chain(sought_images)
-        timed = _timed(images, damage, Fraction(self.stream.time_base))
+        timed = _timed(images, damage, self.stream, self._shifts)
         within = _within(span, self.stream, self._shifts, timed)
         alike = _alike(within, damage, self.stream, _shape_for(self.like), self.path)
         for index, (pts, image) in enumerate(alike):
@@ -446,9 +444,14 @@ def _same(image: av.VideoFrame, other: Frame) -> bool:
     )
 
 
-def _timed(images: Iterator[av.VideoFrame], damage: DecodeErrors, time_base: Fraction) -> _Timed:
+def _timed(
+    images: Iterator[av.VideoFrame],
+    damage: DecodeErrors,
+    stream: Any,
+    shifts: Sequence[TimeShift] = (),
+) -> _Timed:
     """Yield each frame with a time later than the previous one: its own, where that fits."""
-    longest = min(_LONGEST_TICKS, int(_LONGEST_SECONDS / time_base))
+    longest = min(_LONGEST_TICKS, int(_LONGEST_SECONDS / Fraction(stream.time_base)))
     last, step, lasted = None, 1, 0
     for image, *following in _with_next_two(images):
         pts = image.pts
@@ -459,7 +462,10 @@ def _timed(images: Iterator[av.VideoFrame], damage: DecodeErrors, time_base: Fra
             step = step if last is None else pts - last
         else:
             damage.repaired_times += 1
-            pts = _repaired(last, then, lasted or step if then is None else step, longest)
+            if last is pts is then is later is None:
+                pts = begin_pts(stream, shifts)  # a stream without times begins with the file
+            else:
+                pts = _repaired(last, then, lasted or step if then is None else step, longest)
         last, lasted = pts, _duration(image)
         yield pts, image
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
@@ -285,6 +285,15 @@ class _Runs:
         self.of_stream = {index: reader.runs for index, reader in self._readers.items()}
         self.unread_bytes = _unread_bytes(Path(container.name), end, container.format.name)
 
+    @property
+    def untimed(self) -> list[int]:
+        """The indices of the streams of picture and sound of which no packet has a time."""
+        return [
+            index
+            for index, reader in self._readers.items()
+            if reader.is_shown and reader.packets and not reader.runs
+        ]
+
     def is_shown(self, stream: int) -> bool:
         """Return whether a stream is video or sound, which go on all the time."""
         return self._readers[stream].is_shown
@@ -404,6 +413,7 @@ class _Repair:
                 for jump in shown:
                     self._repair_alone(jump)
         self._replace(false_times)
+        untimed = self._untimed()
         shifts = {index: self._shifts(index) for index in self._pieces}
         shifts = {index: own for index, own in shifts.items() if own}
         begin = self._begin()
@@ -411,9 +421,16 @@ class _Repair:
         return TimeLine(
             shifts=shifts,
             joins_seconds=joins,
-            durations_seconds=self._durations() if shifts else {},
+            durations_seconds=self._durations() if shifts or untimed else {},
             late=late,
-            notes=(*_joins_notes(joins), *self._notes, *self._gaps(), *self._unread()),
+            untimed=untimed,
+            notes=(
+                *_joins_notes(joins),
+                *self._notes,
+                *self._gaps(),
+                *_untimed_notes({*untimed} - {self._file.main}),
+                *self._unread(),
+            ),
         )
 
     def _turned(self) -> dict[int, list[_Piece]]:
@@ -623,6 +640,11 @@ class _Repair:
                 "recorded; vidrestore keeps the gap"
             )
 
+    def _untimed(self) -> dict[int, Fraction]:
+        """Return the time at which each stream begins of which no packet has a time."""
+        begin = self._begin()
+        return {index: begin for index in self._file.untimed}
+
     def _unread(self) -> Iterator[str]:
         """Yield a notice for another file after the last packet."""
         if count := self._file.unread_bytes:
@@ -633,8 +655,13 @@ class _Repair:
 
     def _begin(self) -> Fraction:
         """Return the time of the first frame of the main video stream, in seconds."""
-        own = self._pieces[self._file.main]
-        return own[0].low + self._shift_at(self._file.main, 0) if own else Fraction(0)
+        main = self._file.main
+        if own := self._pieces[main]:
+            return own[0].low + self._shift_at(main, 0)
+        # Decoding lets a picture without times begin with the first packet that has one.
+        firsts = ((own[0].low, index) for index, own in self._pieces.items() if own)
+        low, index = min(firsts, default=(Fraction(0), main))
+        return low + self._shift_at(index, 0)
 
     def _turn_at(self, index: int, packet: int) -> Fraction:
         """Return the seconds that were added to a packet where the clock began anew."""
@@ -737,6 +764,16 @@ def _joins_notes(joins_seconds: Sequence[float]) -> Iterator[str]:
         yield (
             f"the times in the source begin anew {places}, as in recordings that were joined; "
             "vidrestore gives picture, sound and subtitles one time line without these jumps"
+        )
+
+
+def _untimed_notes(streams: Collection[int]) -> Iterator[str]:
+    """Yield the notice about sound without times."""
+    if streams:
+        named = _listed([str(index) for index in sorted(streams)])
+        yield (
+            f"the source states no times of stream {named}, so vidrestore lets it begin with the "
+            "picture"
         )
 
 

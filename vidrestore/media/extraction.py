@@ -50,10 +50,11 @@ def needed_streams(line: TimeLine, streams: Collection[int]) -> list[int]:
         streams: The indices of the streams to copy.
 
     Returns:
-        All of the streams that have times, where times are shifted; else those that begin late.
+        All of the streams, where times are shifted or a stream has none; else those that begin
+        late. Streams that have neither times nor a known duration are left out.
     """
-    needed = line.durations_seconds if line.shifts else line.late
-    return sorted(index for index in streams if index in needed)
+    needed = {*line.durations_seconds, *line.untimed, *line.late}
+    return sorted(needed & {*streams})
 
 
 @contextmanager
@@ -113,7 +114,7 @@ def _extract(
             files[index] = folder / f"stream{index}"
             try:
                 writers[index] = opened.enter_context(
-                    _Writer(container.streams[index], files[index])
+                    _Writer(container.streams[index], files[index], line.untimed.get(index))
                 )
             except (ValueError, av.error.FFmpegError) as error:
                 _log.info("stream %d cannot be copied: %s", index, error)
@@ -136,11 +137,14 @@ def _extract(
 class _Writer:
     """A file with one stream."""
 
-    def __init__(self, stream: Any, path: Path) -> None:
-        """Open the file; raise ValueError or FFmpegError where no format holds the stream."""
+    def __init__(self, stream: Any, path: Path, begin: Fraction | None) -> None:
+        """Open the file; raise ValueError or FFmpegError where no format holds the stream.
+
+        `begin` is the time in seconds of a first packet that has none; None: 0.
+        """
         self.packets = 0
         self._last: int | None = None
-        self._due = 0
+        self._due = round((begin or 0) / Fraction(stream.time_base))
         codec = stream.codec_context.codec.canonical_name if stream.codec_context else ""
         formats: tuple[str, ...] = _FORMATS
         if stream.type == "subtitle" or codec in _NOT_IN_NUT:

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
+
+import av
 
 from vidrestore.imaging.frame import TimeShift
 
@@ -25,10 +28,16 @@ class TimeLine:
     frame of the main video stream.
     """
     durations_seconds: Mapping[int, float] = field(default_factory=dict)
-    """The index of a stream -> its duration after the repair; empty where nothing is shifted."""
+    """The index of a stream that has times -> its duration after the repair; empty where nothing is
+    shifted and all streams have times.
+    """
     late: frozenset[int] = frozenset()
     """The indices of the streams that begin after the part of the file in which libavformat looks
     for streams.
+    """
+    untimed: Mapping[int, Fraction] = field(default_factory=dict)
+    """The index of a picture or sound of which no packet has a time -> the time in seconds, after
+    the repair, at which it begins: together with the others.
     """
     notes: tuple[str, ...] = ()
     """Notices for the user about the repair, one sentence each."""
@@ -36,7 +45,7 @@ class TimeLine:
     @property
     def is_plain(self) -> bool:
         """Whether ffmpeg can read all streams of the file with the right times by itself."""
-        return not self.shifts and not self.late
+        return not (self.shifts or self.late or self.untimed)
 
 
 NOTHING_TO_REPAIR = TimeLine()
@@ -60,6 +69,9 @@ def begin_pts(stream: Any, shifts: Sequence[TimeShift]) -> int:
 def with_shifts(packets: Iterable[Any], shifts: Mapping[int, Sequence[TimeShift]]) -> Iterator[Any]:
     """Shift the times of packets as a time line says.
 
+    Of fragmented mp4 files that were joined, libavformat lets decoders drop the frames whose times
+    lie before those of the frames before; where these are shifted, they are shown.
+
     Args:
         packets: The packets of one or more streams, from the beginning of the file on. None and
             empty packets pass unchanged.
@@ -75,8 +87,21 @@ def with_shifts(packets: Iterable[Any], shifts: Mapping[int, Sequence[TimeShift]
             while left[index] and left[index][-1].packet <= numbers[index]:
                 ticks[index] = left[index].pop().ticks
             numbers[index] += 1
+            if ticks[index] and packet.is_discard:
+                packet = _shown(packet)
             if packet.pts is not None:
                 packet.pts += ticks[index]
             if packet.dts is not None:
                 packet.dts += ticks[index]
         yield packet
+
+
+def _shown(packet: Any) -> Any:
+    """Return a copy of a packet whose frames the decoder gives out."""
+    copy: Any = av.Packet(bytes(packet))
+    copy.stream, copy.time_base = packet.stream, packet.time_base
+    copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
+    copy.is_keyframe = packet.is_keyframe
+    for entry in packet.iter_sidedata():
+        copy.set_sidedata(entry)
+    return copy
