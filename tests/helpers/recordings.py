@@ -19,9 +19,11 @@ from helpers.sources import ffmpeg
 
 MPEG2 = "-c:v mpeg2video -bf 2 -g 12 -q:v 5"
 H264 = "-c:v libx264 -preset ultrafast -bf 3 -g 12"
-_SOUND = {".flv": "-c:a aac"}
+_SOUND = {".flv": "-c:a aac", ".mp4": "-c:a aac", ".webm": "-c:a libopus"}
+# Live recordings are fragmented.
+_FRAGMENTED = "-movflags +frag_keyframe+empty_moov+default_base_moof"
 _MUXERS = {".ts": "mpegts", ".mpg": "mpeg", ".vob": "vob", ".flv": "flv", ".mkv": "matroska",
-           ".webm": "webm"}  # fmt: skip
+           ".webm": "webm", ".mp4": f"mp4 {_FRAGMENTED}"}  # fmt: skip
 _FLV_HEADER_BYTES = 13
 _TS_PACKET_BYTES = 188
 _ADTS = (b"\xff\xf1", b"\xff\xf9")
@@ -53,10 +55,10 @@ def record(
     if has_sound:
         inputs += f" -itsoffset {sound_late} -f lavfi -i {sound}"
         maps += " -map 1"
-    usual = H264 if suffix in (".ts", ".flv", ".mkv") else MPEG2
+    usual = H264 if suffix in (".ts", ".flv", ".mkv", ".mp4") else MPEG2
     if suffix == ".webm":
         usual = "-c:v libvpx -deadline realtime -cpu-used 8"
-    heard = audio or _SOUND.get(suffix, "-c:a libopus" if suffix == ".webm" else "-c:a mp2")
+    heard = audio or _SOUND.get(suffix, "-c:a mp2")
     ffmpeg(inputs, maps, video or usual, heard, f"-output_ts_offset {offset} {more}",
            f"-f {_MUXERS[suffix]}", path)  # fmt: skip
     return path

@@ -34,7 +34,7 @@ from vidrestore.common.errors import InputError
 from vidrestore.common.events import Event
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs.summary import Summary
-from vidrestore.media.decode import DecodeErrors, TimeRange, decode
+from vidrestore.media.decode import DecodeErrors, TimeRange, decode, open_video
 from vidrestore.media.discontinuities import read_time_line
 from vidrestore.media.probe import probe
 from vidrestore.media.timeline import NOTHING_TO_REPAIR
@@ -181,7 +181,8 @@ KINDS = {
 }
 CASES = [(".ts", kind) for kind in KINDS] + [
     (".mpg", "each second"), (".vob", "of unequal length"), (".vob", "back by hours"),
-    (".flv", "each second"), (".flv", "overlapping"),
+    (".flv", "each second"), (".flv", "overlapping"), (".mp4", "each second"),
+    (".mp4", "overlapping"), (".mp4", "back by hours"),
 ]  # fmt: skip
 
 
@@ -277,12 +278,38 @@ def test_matroska_files_that_were_appended_are_read_as_one(tmp_path, suffix):
     assert all(most - least <= TOLERANCE for least, most in shifts), shifts
 
 
-def test_an_appended_file_that_cannot_be_read_is_announced(tmp_path):
-    parts = [record(tmp_path / f"{i}.flv", i) for i in range(2)]
-    source = tmp_path / "joined.flv"
+APPENDED = {".flv": "-c:v flv1 -c:a libmp3lame", ".mp4": "-c:v mpeg4 -c:a aac",
+            ".mov": "-c:v mpeg4 -c:a aac -movflags +faststart", ".ogv": "-c:v libtheora -c:a libvorbis",
+            ".wmv": "-c:v wmv2 -c:a wmav2"}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", APPENDED)
+def test_an_appended_file_that_cannot_be_read_is_announced(tmp_path, suffix):
+    parts = [tmp_path / f"{number}{suffix}" for number in range(2)]
+    for part in parts:
+        ffmpeg(picture("64x48", 25), tone(1, 44100), APPENDED[suffix], part)
+    source = tmp_path / f"joined{suffix}"
     source.write_bytes(b"".join(part.read_bytes() for part in parts))
     (said,) = probe(source).time_line.notes
     assert f"last {parts[1].stat().st_size:,} bytes" in said
+    assert probe(parts[0]).time_line == NOTHING_TO_REPAIR
+
+
+def test_a_segmented_stream_whose_header_is_repeated_has_nothing_to_repair(tmp_path):
+    source = record(tmp_path / "source.mp4", 0, 50)
+    data = source.read_bytes()
+    header, first = data[: data.index(b"moof") - 4], data.index(b"moof", data.index(b"moof") + 4)
+    source.write_bytes(data[: first - 4] + header + data[first - 4 :])
+    assert probe(source).time_line == NOTHING_TO_REPAIR
+    assert seconds_of_frames(source) == [time for time, _ in frames_shown(source)]
+
+
+def test_samples_of_joined_mp4_files_are_found(tmp_path):
+    _, source = joined(tmp_path, ".mp4", {"frames": 50}, {"frames": 50})
+    with open_video(source) as video:
+        ticks = int(1 / video.stream.time_base)
+        for seconds in range(4):
+            assert next(video.frames_from(seconds * ticks), None) is not None
 
 
 @pytest.mark.parametrize("has_sound", [True, False])

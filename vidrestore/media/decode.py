@@ -23,6 +23,7 @@ from vidrestore.common.handled import logged
 from vidrestore.common.system import usable_cores
 from vidrestore.imaging.frame import Frame, PictureChange, TimeShift, VideoInfo
 from vidrestore.imaging.planes import planar_format, to_planar, with_codes_of_halves
+from vidrestore.media.appended import MOV
 from vidrestore.media.discontinuities import has_no_times, may_need_repair, read_time_line
 from vidrestore.media.fitting import (
     PictureFitter,
@@ -314,7 +315,8 @@ class OpenVideo:
         """Decode frames from about a given time on, as `decode_from` does.
 
         Where times are shifted, the frames are those of the part of the file that has about this
-        time if all seconds have the same number of bytes, and have the times of the file.
+        time if all seconds have the same number of bytes, and have the times of the file. In mp4,
+        where libavformat cannot seek to a byte, they are those of any part.
 
         Args:
             pts: The time in the time_base of the stream.
@@ -323,6 +325,10 @@ class OpenVideo:
             The frames, numbered from 0.
         """
         if not self._shifts:
+            return _frames_from(self.container, self.stream, pts, like=self.like)
+        if self.container.format.name == MOV:
+            begins = (shift.ticks for shift in self._shifts if shift.ticks <= pts)
+            pts -= max(begins, default=0)
             return _frames_from(self.container, self.stream, pts, like=self.like)
         lasts = Fraction(self.time_line.durations_seconds[self.stream.index])
         seconds = (pts - begin_pts(self.stream, self._shifts)) * Fraction(self.stream.time_base)

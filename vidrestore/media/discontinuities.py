@@ -21,15 +21,16 @@ from fractions import Fraction
 from itertools import islice, pairwise
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 
 from vidrestore.common.counting import counted
 from vidrestore.common.timecode import duration_text, time_text
 from vidrestore.imaging.frame import TimeShift
+from vidrestore.media.appended import MATROSKA, MOV, later_files, unread_bytes
 from vidrestore.media.description import description, stream_count
-from vidrestore.media.ebml import EBML_ID, may_go_on
+from vidrestore.media.ebml import may_go_on
 from vidrestore.media.source import (
     is_headerless,
     main_video_stream,
@@ -65,9 +66,6 @@ _FIRST_PACKETS = 32  # of a run, among which is the one that is shown first
 _SMALL_SECONDS, _FEWEST_IN_DISORDER = Fraction(1, 2), 4
 _MOST_RUNS, _MOST_NEAR = 100_000, 64
 _MOST_NAMED = 10
-_MATROSKA = "matroska,webm"
-# How files of a format begin, and in how many bytes after the last packet another one can begin.
-_BEGINNINGS = {"flv": (b"FLV\x01", 64), _MATROSKA: (EBML_ID, 1 << 20)}
 
 
 def read_time_line(path: Path) -> TimeLine:
@@ -103,14 +101,16 @@ def may_need_repair(container: Any) -> bool:
         container: An opened PyAV container.
 
     Returns:
-        True for MPEG transport and program streams, FLV, Ogg and similar formats, and for Matroska
-        files of which the header does not state that they hold one recording.
+        True for MPEG transport and program streams, FLV, Ogg and similar formats, for Matroska
+        files of which the header does not state that they hold one recording, and for mp4, mov and
+        Windows Media files to which another one was appended.
     """
-    flags, name = _flags(container), container.format.name
+    flags, name, path = _flags(container), container.format.name, Path(container.name)
     return (
         is_headerless(container)
         or bool(flags & _MAY_JUMP and not flags & _NO_TIMES)
-        or (name == _MATROSKA and may_go_on(Path(container.name)))
+        or (name == MATROSKA and may_go_on(path))
+        or bool(later_files(path, name))
     )
 
 
@@ -202,7 +202,7 @@ class _Reader:
         # a decoding time.
         self._early: list[tuple[int, int, int]] = []
 
-    def add(self, packet: Any, order: int, beside: Mapping[int, _Reader]) -> None:
+    def add(self, packet: _Timed, order: int, beside: Mapping[int, _Reader]) -> None:
         """Add the next packet to the last run, or begin a run with it.
 
         Args:
@@ -212,7 +212,7 @@ class _Reader:
         """
         number = self.packets
         self.packets += 1
-        dts, pts, lasts = packet.dts, packet.pts, packet.duration or 0
+        dts, pts, lasts = packet.dts, packet.pts, packet.duration
         if self._is_video:
             self._is_delayed = self._is_delayed or pts is None
             self._is_reordered = self._is_reordered or pts != dts
@@ -267,6 +267,31 @@ class _Reader:
         return -slack <= step <= self._gap or 0 < step <= _RUN_GAP_STEPS * run.step
 
 
+class _Timed(NamedTuple):
+    """What is read of a packet."""
+
+    stream_index: int
+    pts: int | None
+    dts: int | None
+    duration: int
+    is_keyframe: bool
+    pos: int | None
+    size: int
+
+
+def _timed_packets(container: Any) -> Iterator[_Timed]:
+    """Yield the packets of a file in its order."""
+    packets = (
+        _Timed(p.stream_index, p.pts, p.dts, p.duration or 0, p.is_keyframe, p.pos, p.size)
+        for p in read_packets(container)
+        if p is not None and p.size
+    )
+    if container.format.name == MOV:
+        # libavformat gives the packets of mp4 in order of their times.
+        return iter(sorted(packets, key=lambda packet: packet.pos or 0))
+    return packets
+
+
 class _Runs:
     """The runs of all streams of a file."""
 
@@ -276,14 +301,13 @@ class _Runs:
         self.wrap_seconds = _WRAP_SECONDS.get(container.format.name)
         self._readers = {stream.index: _Reader(stream) for stream in container.streams}
         self.packets, end = 0, 0
-        for packet in read_packets(container):
-            if packet is not None and packet.size:
-                self._readers[packet.stream_index].add(packet, self.packets, self._readers)
-                self.packets += 1
-                end = (packet.pos or end) + packet.size
+        for packet in _timed_packets(container):
+            self._readers[packet.stream_index].add(packet, self.packets, self._readers)
+            self.packets += 1
+            end = (packet.pos or end) + packet.size
         self.ticks = {index: reader.tick for index, reader in self._readers.items()}
         self.of_stream = {index: reader.runs for index, reader in self._readers.items()}
-        self.unread_bytes = _unread_bytes(Path(container.name), end, container.format.name)
+        self.unread_bytes = unread_bytes(Path(container.name), end, container.format.name)
 
     @property
     def untimed(self) -> list[int]:
@@ -297,17 +321,6 @@ class _Runs:
     def is_shown(self, stream: int) -> bool:
         """Return whether a stream is video or sound, which go on all the time."""
         return self._readers[stream].is_shown
-
-
-def _unread_bytes(path: Path, end: int, format_name: str) -> int:
-    """Return the size of what follows the last packet, if it is another file of this format."""
-    if format_name not in _BEGINNINGS:
-        return 0
-    begin, most = _BEGINNINGS[format_name]
-    with path.open("rb") as file:
-        file.seek(end)
-        at = file.read(most).find(begin)
-    return path.stat().st_size - end - at if at >= 0 else 0
 
 
 @dataclass(slots=True, eq=False)
@@ -643,7 +656,7 @@ class _Repair:
     def _untimed(self) -> dict[int, Fraction]:
         """Return the time at which each stream begins of which no packet has a time."""
         begin = self._begin()
-        return {index: begin for index in self._file.untimed}
+        return dict.fromkeys(self._file.untimed, begin)
 
     def _unread(self) -> Iterator[str]:
         """Yield a notice for another file after the last packet."""
