@@ -1,6 +1,7 @@
 """Pictures that change their size, pixel aspect or colors midway: no frame is lost, all is told."""
 
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,38 @@ def test_detail_that_is_lost_is_told(tmp_path: Path) -> None:
     assert any("by which 12 frames lost detail" in each for each in said)
 
 
+@pytest.mark.parametrize("height", [100, 108, 130])
+def test_fields_stay_fields_where_interlaced_pictures_are_fitted(
+    tmp_path: Path, height: int
+) -> None:
+    """The first field is bright and blue, the second one dark and yellow."""
+    levels = ":".join(f"{plane}='if(mod(N\\,2)\\,{second}\\,{first})'"
+                      for plane, first, second in (("lum", 200, 40), ("cb", 160, 90)))  # fmt: skip
+    woven = (
+        "-f lavfi -i color=red:size={}:rate=50,format=yuv420p,geq=" + levels + ":cr=128,"
+        "trim=end_frame=24 -vf tinterlace=interleave_top -c:v mpeg2video -bf 0 -q:v 2 "
+        "-flags +ildct+ilme"
+    )
+    data = b""
+    for number, size in enumerate(("96x72", f"192x{height}")):
+        part = tmp_path / f"{number}.ts"
+        ffmpeg(woven.format(size), f"-output_ts_offset {1 + 0.48 * number}", part)
+        data += part.read_bytes()
+    source, target = tmp_path / "source.ts", tmp_path / "out.mkv"
+    source.write_bytes(data)
+    options = {"fields.deinterlace": "keep", "encode.codec": "ffv1"}
+    assert run(source, target, **options).frames == 24
+    with av.open(str(target)) as container:
+        pictures = list(container.decode(video=0))
+    assert all(picture.interlaced_frame for picture in pictures)
+    for picture in pictures:
+        luma, blue, _ = (plane[:, plane.shape[1] // 2].astype(int) for plane in planes_of(picture))
+        for column, black, first, second in ((luma, 16, 200, 40), (blue, 128, 160, 90)):
+            rows = np.flatnonzero(abs(column - black) > 10)[3:-3]
+            for parity, level in enumerate((first, second)):
+                assert abs(column[rows[rows % 2 == parity]] - level).max() <= 8
+
+
 @pytest.mark.parametrize("suffix", [".ts", ".mkv", ".mp4"])
 def test_a_broadcast_of_two_sizes_keeps_its_shape_and_every_frame(
     tmp_path: Path, suffix: str
@@ -182,6 +215,36 @@ def test_a_changed_pixel_aspect_costs_no_sample_and_is_told(tmp_path: Path) -> N
         own = [planes_of(frame) for frame in container.decode(video=0)]
     for was, now in zip(own, frames_of(target), strict=True):
         assert all((a == b).all() for a, b in zip(was, now, strict=True))
+
+
+MPEG = ["-c:v mpeg2video -bf 2 -g 6", "-c:v mpeg1video -bf 2 -g 6", "-c:v mpeg2video -bf 0"]
+
+
+@pytest.mark.parametrize("video", MPEG)
+@pytest.mark.parametrize("parts", [("96x64", 1, "96x64", "16/11"), ("96x64", 1, "128x64", 1)])
+def test_mpeg_keeps_the_last_frame_before_a_change(
+    tmp_path: Path, video: str, parts: tuple[str, int, str, str]
+) -> None:
+    """The decoder holds one frame back, and drops it where the size or aspect ratio changes."""
+    data, wanted = b"", []
+    for number in range(2):
+        part, (size, aspect) = tmp_path / f"{number}.ts", parts[2 * number : 2 * number + 2]
+        ffmpeg(picture(size, 12), f"-vf setsar={aspect} -q:v 2 {video}",
+               f"-output_ts_offset {1 + 0.48 * number}", part)  # fmt: skip
+        data += part.read_bytes()
+        with av.open(str(part)) as container:
+            wanted += [(f.width, checksum(f)) for f in container.decode(video=0)]
+    source, damage = tmp_path / "source.ts", DecodeErrors()
+    source.write_bytes(data)
+    frames = list(decode(source, damage))
+    assert len(frames) == len(wanted) == 24
+    width = frames[0].image.width
+    own = [(width, checksum(frame.image)) for frame in frames]
+    assert [each for each, (wide, _) in zip(own, wanted, strict=True) if wide == width] == [
+        each for each in wanted if each[0] == width
+    ]
+    assert {b.pts - a.pts for a, b in pairwise(frames)} == {3600}
+    assert not damage.found
 
 
 def test_changed_colors_are_told_and_another_matrix_is_converted(tmp_path: Path) -> None:

@@ -279,8 +279,8 @@ def test_matroska_files_that_were_appended_are_read_as_one(tmp_path, suffix):
 
 
 APPENDED = {".flv": "-c:v flv1 -c:a libmp3lame", ".mp4": "-c:v mpeg4 -c:a aac",
-            ".mov": "-c:v mpeg4 -c:a aac -movflags +faststart", ".ogv": "-c:v libtheora -c:a libvorbis",
-            ".wmv": "-c:v wmv2 -c:a wmav2"}  # fmt: skip
+            ".mov": "-c:v mpeg4 -c:a aac -movflags +faststart",
+            ".ogv": "-c:v libtheora -c:a libvorbis", ".wmv": "-c:v wmv2 -c:a wmav2"}  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", APPENDED)

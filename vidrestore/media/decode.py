@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,9 @@ _log = logging.getLogger("vidrestore")
 # In these formats, seeking may not lead to a key frame.
 _WITHOUT_INDEX = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v")
 _FRAMES_TO_PROBE = 100
+_HOLDING_BACK = ("mpeg1video", "mpeg2video")
+_SEQUENCE_HEADER = re.compile(rb"\x00\x00\x01\xb3(...)(.)", re.DOTALL)
+_HEADER_BYTES = 64
 _MOST_THREADS = 16  # the limit of ffmpeg's automatic thread count
 _LONGEST_SECONDS = 24 * 3600
 _GAP_SECONDS = 1  # between packets of one part of a stream without presentation times
@@ -666,7 +670,8 @@ def _decoded(
         known=not has_no_times(container),
     )
     aspects = _StatedAspects(aspect, damage)
-    for packet in with_shifts(_packets(container, stream, damage), {stream.index: shifts}):
+    packets = with_shifts(_packets(container, stream, damage), {stream.index: shifts})
+    for packet in _with_ends(packets, context):
         is_at_end = packet is None or not packet.size
         if not is_at_end:
             timed.add(packet)
@@ -676,13 +681,44 @@ def _decoded(
             _log.info("the packet at %s cannot be decoded: %s", packet.pts, error)
             damage.decode_errors += 1
             continue
-        aspects.look(context, packet)
+        if not is_at_end:
+            aspects.look(context, packet)
         for image in images:
             image.pts = timed(image, is_at_end=is_at_end)
             aspects.pass_on(image)
             own = copied(image) if one_thread else image
             yield _planar(with_codes_of_halves(own) if is_picture else own)
     aspects.end()
+
+
+def _with_ends(packets: Iterator[Any], context: Any) -> Iterator[Any]:
+    """Let the decoder of MPEG-1 and MPEG-2 give out all frames before the picture changes.
+
+    Where a sequence header states another size or aspect ratio, it would drop the frame that it
+    holds back.
+
+    Args:
+        packets: The packets of the stream.
+        context: The decoder.
+
+    Yields:
+        The packets, and None before such a change.
+    """
+    if context.name not in _HOLDING_BACK:
+        yield from packets
+        return
+    known = None
+    for packet in packets:
+        if packet is not None and packet.is_keyframe and packet.size:
+            stated = _SEQUENCE_HEADER.search(memoryview(packet)[:_HEADER_BYTES])
+            if stated is not None:
+                # 12 bits are the width, 12 the height and 4 the aspect ratio.
+                picture = stated[1] + bytes([stated[2][0] >> 4])
+                if known not in (None, picture):
+                    yield None
+                    context.flush_buffers()
+                known = picture
+        yield packet
 
 
 def _planar(image: av.VideoFrame) -> av.VideoFrame:

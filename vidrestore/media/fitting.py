@@ -189,13 +189,21 @@ class PictureFitter:
             graph.add("format", f"pix_fmts={shape.pixel_format}"),
             graph.add(
                 "pad",
-                f"w={shape.width}:h={shape.height}:x=(ow-iw)/2:y=(oh-ih)/2:color=black:eval=frame",
+                f"w={shape.width}:h={shape.height}:x=(ow-iw)/2:y={self._bar(image)}:color=black:"
+                "eval=frame",
             ),
             graph.add("buffersink"),
         ]
         graph.link_nodes(source, *steps)
         graph.configure()
         return graph
+
+    def _bar(self, image: av.VideoFrame) -> str:
+        """Return the height of the upper bar, as an expression of the filter pad.
+
+        In interlaced pictures, the lines of both fields keep their places, also those of chroma.
+        """
+        return "4*floor((oh-ih)/8)" if image.interlaced_frame else "(oh-ih)/2"
 
     def _scaling(self, image: av.VideoFrame, *, states_aspect: bool) -> str:
         """Return the options of the filter scale, which computes the size of each picture.
@@ -207,12 +215,14 @@ class PictureFitter:
         wanted = shape.sample_aspect_ratio * Fraction(width, height)
         sides = (width, height, image.width, image.height)
         slack = Fraction(_ROUNDING_PX, min(sides))
+        lines = 4 if image.interlaced_frame else 2
         own = "dar" if states_aspect else f"(a*{float(shape.sample_aspect_ratio)!r})"
         narrow, wide = float(wanted * (1 - slack)), float(wanted * (1 + slack))
         ratio = f"{own}/{float(wanted)!r}"
         options = {
             "w": f"if(lt({own},{narrow!r}),max(2,2*round({width / 2!r}*{ratio})),{width})",
-            "h": f"if(gt({own},{wide!r}),max(2,2*round({height / 2!r}/({ratio}))),{height})",
+            "h": f"if(gt({own},{wide!r}),max({lines},{lines}*round({height / lines!r}/({ratio}))),"
+            f"{height})",
             "flags": _SCALING,
             "eval": "frame",
         }
