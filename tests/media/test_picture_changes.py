@@ -171,9 +171,9 @@ def test_fields_stay_fields_where_interlaced_pictures_are_fitted(
     assert run(source, target, **options).frames == 24
     with av.open(str(target)) as container:
         pictures = list(container.decode(video=0))
-    assert all(picture.interlaced_frame for picture in pictures)
-    for picture in pictures:
-        luma, blue, _ = (plane[:, plane.shape[1] // 2].astype(int) for plane in planes_of(picture))
+    assert all(image.interlaced_frame for image in pictures)
+    for image in pictures:
+        luma, blue, _ = (plane[:, plane.shape[1] // 2].astype(int) for plane in planes_of(image))
         for column, black, first, second in ((luma, 16, 200, 40), (blue, 128, 160, 90)):
             rows = np.flatnonzero(abs(column - black) > 10)[3:-3]
             for parity, level in enumerate((first, second)):
