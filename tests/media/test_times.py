@@ -335,6 +335,27 @@ def test_interlaced_recordings_join_as_others(tmp_path):
     assert all(most - least <= TOLERANCE for least, most in shifts), shifts
 
 
+@pytest.mark.parametrize("offset", [1, 500])
+def test_a_sound_that_one_part_alone_has_stays_in_it(tmp_path, offset):
+    """libavformat gives its last packets at the end of the file."""
+    parts, second = [], "-map 2 -c:a:1 ac3"
+    for number, start in enumerate((50, 5, offset)):
+        part = tmp_path / f"{number}.ts"
+        noise = f"testsrc2=size=64x48:rate=25,noise=alls=15:allf=t:all_seed={number + 1}"
+        ffmpeg(f"-f lavfi -i {noise},trim=end_frame=40",
+               *(f"-f lavfi -i anoisesrc=seed={seed}:sample_rate=48000:duration=1.6"
+                 for seed in (number + 1, number + 9)),
+               f"-map 0 -map 1 {second if number == 1 else ''} {H264} -c:a:0 mp2",
+               f"-output_ts_offset {start}", part)  # fmt: skip
+        parts.append(part)
+    source = join(tmp_path / "joined.ts", parts)
+    restored(source, tmp_path / "out.mkv")
+    shifts = spread(parts, tmp_path / "out.mkv", streams=(1, 2))
+    assert all(most - least <= TOLERANCE for least, most in shifts), shifts
+    assert len(read_time_line(source).joins_seconds) == 2
+    assert frame_times(tmp_path / "out.mkv")[-1] < 60
+
+
 def test_a_sample_of_joined_recordings_has_its_own_sound(tmp_path):
     parts, source = joined(tmp_path, ".ts", *({"offset": o, "frames": 50} for o in (90, 7, 3)))
     place = {crc: (i, time) for i, part in enumerate(parts) for time, crc in packets(part, 1)}

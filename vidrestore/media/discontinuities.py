@@ -54,6 +54,7 @@ _LEAST_SLACK_SECONDS = Fraction(1, 1000)
 _REORDERED_SECONDS = 1
 # A run ends at a gap of so many seconds and so many steps.
 _RUN_GAP_SECONDS, _RUN_GAP_STEPS = 1, 8
+_HELD_SECONDS = 1  # of packets that are read after those of another part
 _MOST_APART_SECONDS = 10  # between the streams of a part, in the file and in their times
 _ALIKE_SECONDS = 1  # the difference of jumps of about the same time
 # A shorter jump of one stream alone is an error of rounding.
@@ -560,9 +561,25 @@ class _Repair:
         across = set[int]()
         for index, own in self._pieces.items():
             at = bisect_right(own, group[0].order, key=lambda piece: piece.run.order) - 1
-            if at >= 0 and own[at].run.last_order > group[-1].order and self._file.is_shown(index):
+            goes_on = at >= 0 and own[at].run.last_order > group[-1].order
+            if goes_on and self._file.is_shown(index) and self._held(index, group[0].piece.run) < 1:
                 across.add(index)
         return across - {jump.stream for jump in group}
+
+    def _held(self, index: int, run: _Run) -> int:
+        """Return the number of packets of another stream that belong before a run.
+
+        libavformat gives the last packets of a stream when the stream goes on, or at the end of the
+        file. These end a run of the stream, soon after the packets before them.
+        """
+        packets, _ = run.beside[index]
+        own = self._pieces[index]
+        at = bisect_right(own, packets - 1, key=lambda piece: piece.run.packet) - 1
+        if at < 0:
+            return 0
+        rest = own[at].run.packet + own[at].run.packets - packets
+        lasts = rest * own[at].run.step * self._file.ticks[index]
+        return rest if rest > 0 and lasts <= _HELD_SECONDS else 0
 
     def _join(self, group: Sequence[_Jump], shown: Sequence[_Jump]) -> None:
         """Let a part begin where the part before it ends."""
@@ -576,7 +593,7 @@ class _Repair:
                 starts += [end] if index in across else []
         offset = max(ends) - min(starts)
         for index in self._common:
-            packet = packets.get(index, first.beside[index][0])
+            packet = packets.get(index, first.beside[index][0] + self._held(index, first))
             _mark(self._common[index], packet, offset)
             _mark(self._own[index], packet, Fraction(0))
         pictures = [jump.piece.low for jump in shown if jump.stream == self._file.main]
