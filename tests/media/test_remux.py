@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -293,3 +294,40 @@ def test_transparency_that_a_decoder_drops_is_not_lost_in_silence(tmp_path):
         said = str(error)
     is_kept = target.exists() and contents(target).picture["pixel format"].startswith("yuva")
     assert is_kept or "alpha" in said or "transparen" in said, said
+
+
+NAMES = {"hevc": "hvc1", "h264": "avc1", "av1": "av01", "prores": "apch", "dnxhr": "AVdh"}
+HOLDERS = [("hevc", ".mp4"), ("hevc", ".mov"), ("h264", ".mp4"), ("h264", ".mov"), ("av1", ".mp4"),
+           ("prores", ".mov"), ("dnxhr", ".mov")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("codec", "suffix"), HOLDERS)
+def test_coded_streams_have_the_names_that_players_know(tmp_path, codec, suffix):
+    form = "yuv422p10le" if codec in ("prores", "dnxhr") else "yuv420p"
+    images = [random_image(256, 128, form, seed) for seed in range(3)]
+    source, target = tmp_path / "source.mkv", tmp_path / f"out{suffix}"
+    write_video(source, images, prepare=say_bt709)
+    settings = load_settings(options={"encode.codec": codec, "encode.check": False})
+    restore_video(source, target, settings, restorer=Unchanged(), analysis=analysis_of_file(source))
+    with av.open(str(target)) as container:
+        (stream,) = container.streams
+        assert stream.codec_context.codec_tag == NAMES[codec]
+        packets = [bytes(packet) for packet in container.demux(stream) if packet.size]
+    assert len(packets) == 3
+    if codec == "hevc":  # hvc1 has its parameter sets in the header alone
+        kinds = {kind for packet in packets for kind in hevc_units(packet)}
+        assert kinds
+        assert kinds.isdisjoint({32, 33, 34})
+
+
+def say_bt709(stream: Any) -> None:
+    context = stream.codec_context
+    context.color_range = context.colorspace = context.color_primaries = context.color_trc = 1
+
+
+def hevc_units(packet: bytes) -> Iterator[int]:
+    """The types of the units of a packet, each of which follows its size."""
+    at = 0
+    while at < len(packet):
+        yield packet[at + 4] >> 1 & 63
+        at += 4 + int.from_bytes(packet[at : at + 4], "big")
