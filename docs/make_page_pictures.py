@@ -73,7 +73,6 @@ def take(browser: Any, page: Any) -> None:
     job.get_by_role("img", name="The newest picture").wait_for(timeout=LONG_MS)
     tab.wait_for_timeout(8000)
     tab.set_viewport_size({"width": 1440, "height": 900})
-    tab.locator("#queue-title").scroll_into_view_if_needed()
     tab.evaluate("scrollTo(0, document.body.scrollHeight)")
     shoot(tab, "guide/page-running.jpg", tab.locator("#queue"))
     job.get_by_text("Done", exact=True).wait_for(timeout=LONG_MS)
