@@ -106,6 +106,11 @@ def test_errors_are_said_in_peoples_words(message, said):
          "(--verbose shows the reason); get it with vidrestore weights fetch face-mesh",
          ["The network that checks each face is not here, so faces were restored without this "
           "check."]),
+        ("the expressions of restored faces are not compared with their source's, because its file "
+         "is missing: nothing is downloaded for this detector",
+         ["The network that checks each face is not here, so faces were restored without this "
+          "check."]),
+        ("vidrestore does not recognize people from one shot to the next", []),
         ("the picture is interlaced, top field first; the output has a frame for each field "
          "(--deinterlace bob)",
          ["The picture is interlaced, top field first; the output has a frame for each field."]),

@@ -102,7 +102,7 @@ _ERRORS: Sequence[tuple[str, str]] = (
 
 # The first pattern that matches gives the sentence; an empty one leaves the notice out.
 _NOTICES: Sequence[tuple[str, str]] = (
-    (r"without (it: .*|the )face mesh|began with the face mesh",
+    (r"without (it: .*|the )face mesh|began with the face mesh|expressions of restored faces",
      "The network that checks each face is not here, so faces were restored without this check."),
     (r"Haar cascades|landmarks were guessed",
      "Only the simple way to find faces is used, which misses turned faces; choose another under "
@@ -110,7 +110,6 @@ _NOTICES: Sequence[tuple[str, str]] = (
     (r"this job began with|since this job began",
      "A network has changed since the work began, so the work began anew."),
     (r"the detector failed in (.+ frames?)", r"In \1, faces could not be looked for."),
-    (r"does not recognize people", "People are not recognized from one shot to the next."),
     (r"networks run on the processor",
      "The graphics card cannot be used, so the work takes longer."),
     (r"numbers the people in the order",
@@ -139,8 +138,8 @@ _NOTICES: Sequence[tuple[str, str]] = (
     (r"stream \d+ \(.*(left out|which .* can keep|cannot keep)",
      "Something besides picture and sound was left out; an .mkv file keeps the most."),
     (r"fields that do not belong together", "Parts of the video are not film."),
-    (r"live picture|are kept in|^kept in|Deflate|face parser|takes one face at a time"
-     r"|channels as the last axis|the first that is a picture|; vidrestore converts it", ""),
+    (r"live picture|does not recognize people|are kept in|^kept in|Deflate|face parser"
+     r"|takes one face at a time|channels as the last axis|the first that is a picture|; vidrestore converts it", ""),
 )  # fmt: skip
 
 # What only a user of the terminal understands.
