@@ -139,7 +139,8 @@ _NOTICES: Sequence[tuple[str, str]] = (
      "Something besides picture and sound was left out; an .mkv file keeps the most."),
     (r"fields that do not belong together", "Parts of the video are not film."),
     (r"live picture|does not recognize people|are kept in|^kept in|Deflate|face parser"
-     r"|takes one face at a time|channels as the last axis|the first that is a picture|; vidrestore converts it", ""),
+     r"|takes one face at a time|channels as the last axis|the first that is a picture"
+     r"|; vidrestore converts it", ""),
 )  # fmt: skip
 
 # What only a user of the terminal understands.
