@@ -27,7 +27,11 @@ DOCS = Path(__file__).parent
 RATE, WIDTH, HEIGHT = 25, 960, 540
 NAME = "Launch day 1995.mp4"
 LONG_MS = 900_000
-QUALITY = 86
+QUALITY = 82
+IS_AT_REST = """
+() => [...document.querySelectorAll("#before[src], #after[src]")]
+  .every((video) => !video.seeking && video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA)
+"""
 
 
 def main() -> None:
@@ -50,7 +54,7 @@ def take(browser: Any, page: Any) -> None:
     dialog.get_by_role("button", name="Videos", exact=True).click()
     dialog.get_by_role("button", name=re.compile(f"^{NAME}")).click()
     dialog.get_by_role("button", name=re.compile("^Parade")).hover()
-    shoot(tab, "guide/page-folders.jpg")
+    shoot(tab, "guide/page-folders.webp")
     dialog.get_by_role("button", name="Open", exact=True).click()
     tab.get_by_label("Name of person 1").wait_for(timeout=LONG_MS)
     tab.get_by_label("Name of person 1").fill("Eileen")
@@ -65,7 +69,7 @@ def take(browser: Any, page: Any) -> None:
     tab.set_viewport_size({"width": 1440, "height": 1240})
     tab.emulate_media(color_scheme="dark")
     tab.evaluate("scrollTo(0, 0)")
-    shoot(tab, "guide/page-dark.jpg")
+    shoot(tab, "guide/page-dark.webp")
     tab.emulate_media(color_scheme="light")
 
     tab.get_by_role("button", name="Restore", exact=True).click()
@@ -73,9 +77,8 @@ def take(browser: Any, page: Any) -> None:
     job.get_by_role("img", name="The newest picture").wait_for(timeout=LONG_MS)
     tab.wait_for_timeout(8000)
     tab.set_viewport_size({"width": 1440, "height": 900})
-    tab.locator("#queue-title").scroll_into_view_if_needed()
     tab.evaluate("scrollTo(0, document.body.scrollHeight)")
-    shoot(tab, "guide/page-running.jpg", tab.locator("#queue"))
+    shoot(tab, "guide/page-running.webp", tab.locator("#queue"))
     job.get_by_text("Done", exact=True).wait_for(timeout=LONG_MS)
     job.get_by_role("button", name=re.compile("^Compare")).click()
     tab.set_viewport_size({"width": 1440, "height": 1240})
@@ -84,18 +87,22 @@ def take(browser: Any, page: Any) -> None:
         tab.keyboard.press("Shift+ArrowRight")
     tab.mouse.move(5, 5)
     tab.evaluate("scrollTo(0, 0)")
-    shoot(tab, "page.jpg")
+    shoot(tab, "page.webp")
 
     phone = browser.open(page, PHONE, device_scale_factor=2)
     phone.locator(".player-modes").scroll_into_view_if_needed()
     phone.evaluate("document.getElementById('player').scrollIntoView()")
-    shoot(phone, "guide/page-phone.jpg")
+    shoot(phone, "guide/page-phone.webp")
 
 
 def shoot(tab: Any, name: str, part: Any = None) -> None:
     """Take a picture of the window or of a part of it."""
     tab.wait_for_timeout(1500)
-    (part or tab).screenshot(path=DOCS / name, type="jpeg", quality=QUALITY)
+    while not tab.evaluate(IS_AT_REST):  # the page's policy forbids Playwright's own wait
+        tab.wait_for_timeout(100)
+    taken = np.frombuffer((part or tab).screenshot(type="png"), np.uint8)
+    picture = cv2.imdecode(taken, cv2.IMREAD_COLOR)
+    cv2.imwrite(str(DOCS / name), picture, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
     print(DOCS / name, (DOCS / name).stat().st_size, file=sys.stderr)
 
 

@@ -202,10 +202,12 @@ def test_a_command_runs(line: str, place: Path, command: Command) -> None:
     if why := [reason for part, reason in ELSEWHERE.items() if part in line]:
         pytest.skip(why[0])
     arguments = shlex.split(line)[1:]
-    if needs := {"--shots shots.toml": "shots.toml", "--cuts edit.edl": "edit.edl"}.get(
-        " ".join(arguments[-2:]) if arguments[0] == "restore" else ""
-    ):
-        assert command("analyze", "tape.mp4", "--shots", needs, "--no-estimate").status == 0
+    if needs := {
+        "--shots shots.toml": ("--shots", "shots.toml"),
+        "--cuts edit.edl": ("--shots", "edit.edl"),
+        "--analysis tape.npz": ("-o", "tape.npz"),
+    }.get(" ".join(arguments[-2:]) if arguments[0] == "restore" else ""):
+        assert command("analyze", "tape.mp4", *needs, "--no-estimate").status == 0
     expected = written(arguments)
     for path in expected:
         if not path.is_dir():

@@ -52,6 +52,8 @@ def analyze(source: Path) -> None:
         say(event="progress", stage="analyze", frame=3 * number, frames=3 * STEPS)
         step()
     people = [] if (STEERING / "nobody").exists() else PEOPLE
+    if (known := option("-o")) is not None:
+        Path(known).write_text("the analysis")
     folder = option("--contact-sheet")
     if folder is not None:
         for person in people:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -209,6 +210,20 @@ def test_fields_are_shown_without_combs(tmp_path: Path) -> None:
     for file in shown.files:
         picture = picture_in(Path(file)).astype(int)[20:100, :, 1]
         assert np.abs(picture[1:-1] - (picture[:-2] + picture[2:]) / 2).max() < 40
+
+
+def test_a_picture_is_shown_before_and_after(tmp_path: Path) -> None:
+    source = tmp_path / "photo.png"
+    was = mild_image(160, 120, "yuv420p", 1).to_ndarray(format="bgr24")
+    cv2.imwrite(str(source), was)
+    known = analysis_of_file(source, [plain_track(1, centre=(80, 60), side=70)])
+    shown = write_preview(source, 0, tmp_path / "moment.png", SETTINGS, restorer=Painter(),
+                          analysis=known, apart=True)  # fmt: skip
+    before, after = (cv2.imread(file) for file in shown.files)
+    assert np.array_equal(before, was)
+    assert np.array_equal(after[:20], was[:20])
+    assert not np.array_equal(after[50:70, 70:90], was[50:70, 70:90])
+    assert (shown.frames, shown.faces) == (1, 1)
 
 
 def test_only_what_it_needs_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -340,6 +340,40 @@ def test_the_page_comes_back_after_the_program_was_killed(tmp_path, browser, exp
         assert page.end() == 0
 
 
+def test_a_finger_moves_the_line_and_scrolls_the_page(tmp_path, browser, expect, tape):
+    with served(tmp_path) as page:
+        tab = browser.open(page, PHONE, has_touch=True, is_mobile=True)
+        drop(tab, [tape])
+        restorer_button(tab).tap()
+        job = row(tab, "Grandma 1987-clear.mp4")
+        expect(job).to_contain_text("Done")
+        job.get_by_role("button", name="Compare").tap()
+        line = tab.get_by_role("slider", name="Border between before and after")
+        expect(line).to_have_attribute("aria-valuenow", "50")
+        tab.evaluate("document.getElementById('player').scrollIntoView({behavior: 'instant'})")
+        finger = tab.context.new_cdp_session(tab)
+
+        def drag(what: Any, right: int, down: int) -> None:
+            """Move a finger from the middle of an element by pixels."""
+            box = what.bounding_box()
+            x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+            for kind, share in (("Start", 0), *(("Move", n / 8) for n in range(1, 9)), ("End", 1)):
+                at = [{"x": x + share * right, "y": y + share * down}]
+                points = {"type": f"touch{kind}", "touchPoints": at if kind != "End" else []}
+                finger.send("Input.dispatchTouchEvent", points)
+
+        drag(line, -80, 0)
+        expect(line).to_have_attribute("aria-valuenow", re.compile(r"^2\d(\.|$)"))
+        place = tab.get_by_role("slider", name="Place in the video")
+        drag(place, 100, 0)
+        expect(tab.locator("#time")).not_to_have_text("0:00.0")
+        for what in ("#after", "#lane-bars"):
+            before = tab.evaluate("scrollY")
+            drag(tab.locator(what), 0, -120)
+            tab.wait_for_timeout(100)
+            assert tab.evaluate("scrollY") > before + 50, what
+
+
 @pytest.mark.long
 def test_two_tabs_show_videos_of_their_own_and_one_list(tmp_path, browser, expect, tape):
     other = write_clip(tmp_path / "tape 2.mp4", seconds=STAND_IN_SECONDS)

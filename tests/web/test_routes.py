@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gzip
 import json
 from collections import namedtuple
 from collections.abc import Callable, Iterable
@@ -48,11 +49,13 @@ async def ask(
     *,
     announced: int | None = None,
     kind: str = "application/octet-stream",
+    accept: str = "",
 ) -> tuple[int, Any]:
     """Status and fields of an answer; after its parts the browser is gone, unless all came."""
     given = [*parts]
     size = sum(map(len, given)) if announced is None else announced
-    headers = [(b"content-type", kind.encode()), (b"content-length", str(size).encode())]
+    headers = [(b"content-type", kind.encode()), (b"content-length", str(size).encode()),
+               (b"accept-encoding", accept.encode())]  # fmt: skip
     path, _, query = path.partition("?")
     scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(),
              "headers": headers, OWNER: LOCAL_OWNER, "http_version": "1.1",
@@ -74,6 +77,9 @@ async def ask(
     with suppress(LookupError):  # of a defect, which the server hears of, too
         await app(scope, receive, send)
     body = b"".join(each.get("body", b"") for each in sent[1:])
+    if (b"content-encoding", b"gzip") in sent[0]["headers"]:
+        packed, body = body, gzip.decompress(body)
+        assert len(packed) < len(body) / 2
     return sent[0]["status"], json.loads(body)
 
 
@@ -102,6 +108,16 @@ def test_an_upload_is_stored_as_it_was_sent(tmp_path, monkeypatch):
         assert video.path.name == "tape.mp4"
         assert video.upload == video.path.parent
         assert (tmp_path / "ui/library.json").exists()  # it is not forgotten if the power fails now
+
+    run(test)
+
+
+def test_a_browser_gets_the_state_compressed(tmp_path):
+    async def test():
+        app, _ = page_in(tmp_path / "ui")
+        plain = await ask(app, "GET", "/api/state")
+        assert plain[1]["videos"] == []
+        assert await ask(app, "GET", "/api/state", accept="gzip, deflate, br") == plain
 
     run(test)
 

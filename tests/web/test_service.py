@@ -425,12 +425,18 @@ def test_a_restoration_is_ordered_with_all_choices(run):
             ME, video, Change(people=[1], quality="small", container=".mov", start_seconds=0.25,
                               end_seconds=1.0, key_frames=True, strength=0.5),
         )  # fmt: skip
-        order = await desk.restored(video)
+        hold = desk.hold()
+        order = desk.service.restore(ME, video, overwrite=False).id
+        desk.service.forget_video(ME, video)  # what was found in it is still used
+        hold.unlink()
+        await desk.until(lambda: desk.shown(order)["state"] == "done")
         (command,) = desk.commands("restore")
+        assert Path(command[command.index("--analysis") + 1]).read_text() == "the analysis"
         assert command[1:3] == [str(desk.home / "tape.mp4"), str(desk.home / "tape-clear.mov")]
         for option, value in {
             "--people": "1", "--quality": "small", "--start": "0.250", "--end": "1.000",
             "--set": "restore.key_frames=auto", "--strength": "0.5",
+            "--analysis": str(desk.service.library.restorations[order].job.folder / "analysis.npz"),
         }.items():  # fmt: skip
             assert command[command.index(option) + 1] == value
         assert "--overwrite" not in command

@@ -24,6 +24,7 @@ from vidrestore.analysis.detection import (
 from vidrestore.analysis.interlacing import Inspection, Interlacing, probe_and_inspect
 from vidrestore.analysis.mesh_tracking import MeshTracker
 from vidrestore.analysis.motion import FaceMotionEstimator, follow
+from vidrestore.analysis.part import no_frame_in_part
 from vidrestore.analysis.people import join_people
 from vidrestore.analysis.picture_changes import notices_of_changes
 from vidrestore.analysis.result import Analysis, Fields, info_of_pictures
@@ -199,10 +200,7 @@ def analyze(
             "or copies the file"
         )
     if not collector.seen:
-        raise InputError(
-            f"no frame of {source} lies in the part that was asked for; the source lasts "
-            f"{info.duration_seconds_from_header:.3f} s, so choose an earlier part"
-        )
+        raise no_frame_in_part(source, info)
     if combed := collector.film.combed:
         notify(
             on_event,

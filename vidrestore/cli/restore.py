@@ -108,8 +108,8 @@ def restore(
             metavar="FILE.npz",
             readable=False,
             rich_help_panel="Whom to restore",
-            help="Use the analysis that `analyze -o` wrote. Default: vidrestore analyzes INPUT, or "
-            "uses its cached analysis.",
+            help="Use the analysis of the whole INPUT that `analyze -o` wrote, for a part too. "
+            "Default: vidrestore analyzes what it restores, or uses its cached analysis.",
         ),
     ] = None,
     profile: Profile = None,

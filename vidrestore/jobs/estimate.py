@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from vidrestore.analysis.interlacing import interlacing_of
-from vidrestore.analysis.result import Analysis
-from vidrestore.analysis.tracks import Track
+from vidrestore.analysis.part import first_in_file, frames_of
+from vidrestore.analysis.result import Analysis, of_file
 from vidrestore.common.errors import VidrestoreError
 from vidrestore.common.events import OnEvent
 from vidrestore.common.settings import Settings
@@ -208,26 +208,14 @@ def _seconds_per_frame(
 def _part(analysis: Analysis) -> tuple[Analysis, TimeRange]:
     """Cut the trial's frames out of the analysis, and return them with their time range."""
     starts = (t.first_frame + int(np.argmax(t.strength > 0)) for t in analysis.tracks)
-    first = min(starts, default=0)
-    end = min(first + _PROBED_FRAMES, analysis.frame_count)
-    clock, pts = analysis.info.time_base, analysis.pts
+    file = of_file(analysis)
+    first = min(first_in_file(analysis, min(starts, default=0)), file.frame_count - 1)
+    end = min(first + _PROBED_FRAMES, file.frame_count)
+    clock, pts = file.info.time_base, file.pts
     begin, last = (int(pts[i] - pts[0]) * clock for i in (first, end - 1))
-    tracks = [_cut(t, first, end) for t in analysis.tracks if t.first_frame < end <= t.end_frame]
-    part = replace(
-        analysis,
-        pts=pts[first:end],
-        crc32=analysis.crc32[first:end],
-        shots=((0, end - first),),
-        tracks=tuple(tracks),
-    )
     # Half a tick more at either end, so that rounding loses no frame.
-    return part, TimeRange(max(begin - clock / 2, Fraction(0)), last + clock / 2)
-
-
-def _cut(track: Track, first: int, end: int) -> Track:
-    """Cut the frames [first, end) out of a track, and count them from `first`."""
-    frames = slice(max(first - track.first_frame, 0), end - track.first_frame)
-    return track.frames(frames, first_frame=max(track.first_frame - first, 0))
+    span = TimeRange(max(begin - clock / 2, Fraction(0)), last + clock / 2)
+    return frames_of(analysis, first, end), span
 
 
 def _seconds_per_face(restorer: Restorer, analysis: Analysis, settings: Settings) -> float:

@@ -65,11 +65,6 @@ EXCLUSIONS = (
         "above white and below black; leave it out to enlarge them by Lanczos",
     ),
     Exclusion(
-        ("--analysis",),
-        ("--start or --end",),
-        "an analysis covers a whole video; leave out --start and --end with --analysis",
-    ),
-    Exclusion(
         ("--output-dir",),
         (
             *("--people", "--shots", "--cuts", "--analysis", "--before-swap", "--plate"),

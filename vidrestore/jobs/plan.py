@@ -18,6 +18,7 @@ from vidrestore.analysis.interlacing import (
     interlacing_of,
     probe_and_inspect,
 )
+from vidrestore.analysis.part import part_within
 from vidrestore.analysis.result import Analysis, info_of_pictures, is_woven, of_output
 from vidrestore.analysis.selection import applied, face_of_photo
 from vidrestore.common.checksums import FileHashes
@@ -365,13 +366,15 @@ def analyze_and_select(
     if request.analysis is None and request.choice.reference is None:
         settings = _with_models(request, work, source, on_event)
     settings = with_template(settings, usual)
-    if request.analysis is not None:
+    if (given := request.analysis) is not None:
         work.note_models(source.probe.fingerprint, None)
-        _check_analysis(request.analysis, source.probe, usual, settings)
+        _check_analysis(given, source.probe, usual, settings)
+        if request.span is not None:
+            given = part_within(given, source.probe.path, request.span)
 
     def analyzed(*, may_be_kept: bool) -> Known:
-        if request.analysis is not None:
-            return Known(request.analysis, is_kept=False, settings=settings)
+        if given is not None:
+            return Known(given, is_kept=False, settings=settings)
         return find_analysis(
             source.probe, settings,
             span=request.span, inspection=source.inspection, may_be_kept=may_be_kept,

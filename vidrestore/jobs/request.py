@@ -71,8 +71,8 @@ class RestoreRequest:
     restorer: Restorer | None = None
     """A restorer of the caller (a `vidrestore.Restorer`); None: the one that the settings name."""
     analysis: Analysis | None = None
-    """The analysis of the source, with the same settings, for the same part; None: vidrestore
-    analyzes the source or uses the analysis of an earlier run."""
+    """The analysis of the source, with the same settings, of the whole or of the same part; None:
+    vidrestore analyzes the source or uses the analysis of an earlier run."""
     span: TimeRange | None = None
     """The part of the source to restore; None: all of it."""
     choice: Choice = EVERYONE

@@ -284,7 +284,7 @@ def _rendered(
     with temporary_folder() as folder:
         target = folder / fitting_name(folder, source.stem, suffix)
         request = RestoreRequest(
-            source, target, _quick(settings), restorer, _as_pictures(analysis), span, choice
+            source, target, _quick(settings, source), restorer, _as_pictures(analysis), span, choice
         )
         request.validate()
         with work_folder(target, lambda message: None) as work:
@@ -360,10 +360,11 @@ def _as_pictures(analysis: Analysis | None) -> Analysis | None:
     return replace(analysis, fields=replace(fields, mode="bob"))
 
 
-def _quick(settings: Settings) -> Settings:
+def _quick(settings: Settings, source: Path) -> Settings:
     """Return the settings without what only serves a file that is kept."""
+    codec = "auto" if is_pictures(source) else "ffv1"
     encode = settings.encode.model_copy(
-        update={"codec": "ffv1", "quality": "high", "check": False, "hardware": False,
+        update={"codec": codec, "quality": "high", "check": False, "hardware": False,
                 "pixel_format": "source"}
     )  # fmt: skip
     fields = settings.fields

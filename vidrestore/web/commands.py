@@ -14,6 +14,8 @@ PROXY = "proxy.mp4"
 """The name of a copy that browsers play."""
 LIVE = "live.jpg"
 """The name of the live picture of a restoration."""
+ANALYSIS = "analysis.npz"
+"""The name of the analysis of a video."""
 REPORT = "report.html"
 """The name of the report of a restoration."""
 
@@ -36,11 +38,11 @@ class Engine:
 
 
 def analyze(source: Path, folder: Path, choices: Choices, engine: Engine) -> list[str]:
-    """Return the arguments that find the people in a video and write their portraits.
+    """Return the arguments that find the people in a video, and keep them and their portraits.
 
     Args:
         source: The video.
-        folder: The folder for the portraits.
+        folder: The folder for the analysis and the portraits.
         choices: What is chosen for the video.
         engine: The options of all commands.
 
@@ -48,7 +50,8 @@ def analyze(source: Path, folder: Path, choices: Choices, engine: Engine) -> lis
         The arguments.
     """
     return [
-        *("analyze", str(source), "--contact-sheet", str(folder), "--no-estimate"),
+        *("analyze", str(source), "-o", str(folder / ANALYSIS)),
+        *("--contact-sheet", str(folder), "--no-estimate"),
         *_detection(choices, engine),
     ]
 
@@ -138,7 +141,8 @@ def restore(
     Args:
         source: The video or picture.
         target: The new file.
-        folder: The folder for the report and the live picture.
+        folder: The folder for the report and the live picture. If it holds the analysis of the
+            whole video, this is used, so that people have the numbers of the choices.
         choices: What is chosen for the video.
         engine: The options of all commands.
         overwrite: Whether a file at `target` is replaced.
@@ -155,6 +159,8 @@ def restore(
         options += ["--end", f"{choices.end_seconds:.3f}"]
     if choices.key_frames:
         options += ["--set", "restore.key_frames=auto"]
+    if (known := folder / ANALYSIS).is_file():
+        options += ["--analysis", str(known)]
     if overwrite:
         options.append("--overwrite")
     return ["restore", str(source), str(target), *options, *_restoration(choices, engine)]

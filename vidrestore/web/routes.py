@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 import os
@@ -31,6 +32,7 @@ from vidrestore.web.service import Service
 from vidrestore.web.state import state, weights
 from vidrestore.web.wording import DEFECT, GONE, RefusedError
 
+_PACKING = 3  # a level of gzip; higher ones take longer and gain little
 _CHUNK_BYTES = 2**22
 _SPARE_BYTES = 2**28  # of the disk, which an upload leaves free
 _LONGEST_SECONDS = 10**7
@@ -190,7 +192,7 @@ class Routes:
         self._service.seen()
         if since == self._service.library.version:
             return Response(status_code=204)
-        return _json(state(self._service, owner_of(request.scope)))
+        return _packed(_json(state(self._service, owner_of(request.scope))), request)
 
     async def settings(self, body: _Settings) -> Response:
         """Set how long files are kept."""
@@ -489,6 +491,15 @@ def _json(value: Any, status: int = 200) -> Response:
     # Not JSONResponse, whose text is not ASCII and so cannot hold odd bytes of file names.
     text = json.dumps(value, allow_nan=False)
     return Response(text, status, media_type="application/json")
+
+
+def _packed(answer: Response, request: Request) -> Response:
+    """Compress an answer that repeats itself, such as the state of many people."""
+    if "gzip" not in request.headers.get("accept-encoding", ""):
+        return answer
+    body = gzip.compress(bytes(answer.body), _PACKING)
+    headers = {"content-encoding": "gzip", "vary": "accept-encoding"}
+    return Response(body, media_type=answer.media_type, headers=headers)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -31,7 +31,7 @@ from vidrestore.web.choices import (
     offer,
     weights_here,
 )
-from vidrestore.web.commands import Engine
+from vidrestore.web.commands import ANALYSIS, Engine
 from vidrestore.web.library import (
     LOCAL_OWNER,
     Estimate,
@@ -743,6 +743,7 @@ class Service:
             target, replaced_ns = job.folder / self.target(video).name, None
         choices = video.choices
         job = job or self.library.new_job(owner)
+        _keep_analysis(video, job)
         restoration = Restoration(
             id=new_id(),
             owner=owner,
@@ -1169,6 +1170,19 @@ def estimate_key(choices: Choices) -> str:
         A text that is equal for choices of equal speed.
     """
     return f"{choices.profile} {choices.restorer} {choices.detector}"
+
+
+def _keep_analysis(video: Video, job: Job) -> None:
+    """Give a restoration the analysis of its video, which may be analyzed anew before it begins."""
+    if video.analysis is None:
+        return
+    known, own = video.analysis.folder / ANALYSIS, job.folder / ANALYSIS
+    with logged(OSError, what="keeping the analysis"):  # without it, the command makes another
+        try:
+            own.hardlink_to(known)
+        except OSError as error:  # not every disk has links
+            log_handled(error)
+            shutil.copyfile(known, own)
 
 
 def _length(analysis: Mapping[str, Any], choices: Choices) -> float | None:

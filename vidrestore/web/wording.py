@@ -73,7 +73,7 @@ _ERRORS: Sequence[tuple[str, str]] = (
     (r"is empty; copy it again", "The file is empty; copy it again from where it came from."),
     (r"exists? already", "There is a file of this name already; choose another name."),
     (r"leaves no person to restore|no person's eyes are|there is no (person|people)",
-     "Nobody is left to restore; choose more people or smaller faces."),
+     "No person is left to restore; choose more people or smaller faces."),
     (r"changed (meanwhile|during its analysis|in the meantime)|first pass|of its analysis; the",
      "The file changed while vidrestore read it; wait until it is copied whole, then try again."),
     (r"no frame of .* lies in the part|the part from .* is empty",
@@ -86,9 +86,65 @@ _ERRORS: Sequence[tuple[str, str]] = (
      "The folder of the result cannot be written to; choose another one."),
     (r"another run|held by", "Another vidrestore works on this file; wait until it is done."),
     (r"is the input itself", "The result would replace the video; choose another name."),
+    (r"[Nn]o encoder accepts|(?<!JPEG) cannot hold|cannot be encoded|no coding tools",
+     "The picture cannot be stored in this kind of file; choose .mkv, or another quality."),
+    (r"Dolby Vision of profile",
+     "The picture is stored as Dolby Vision, whose colors come out wrong; convert it to HDR10 "
+     "first."),
+    (r"color matrix", "The colors of this video are stored in a way that vidrestore cannot read."),
+    (r"finished file|joined file",
+     "The finished file had a fault and was not kept; check the disk, then press Continue."),
+    (r"\ba GPEN\b|\.(pth|onnx|tflite|safetensors|zip)\b|InsightFace pack|pack .* (is|cannot)"
+     r"|Git LFS|holds a network for|is another network",
+     "A network that this needs is damaged or of another kind; replace its file, or choose another "
+     "way under More."),
+)  # fmt: skip
+
+# The first pattern that matches gives the sentence; an empty one leaves the notice out.
+_NOTICES: Sequence[tuple[str, str]] = (
+    (r"without (it: .*|the )face mesh|began with the face mesh|expressions of restored faces",
+     "The network that checks each face is not here, so faces were restored without this check."),
+    (r"Haar cascades|landmarks were guessed",
+     "Only the simple way to find faces is used, which misses turned faces; choose another under "
+     "More."),
+    (r"this job began with|since this job began",
+     "A network has changed since the work began, so the work began anew."),
+    (r"the detector failed in (.+ frames?)", r"In \1, faces could not be looked for."),
+    (r"networks run on the processor",
+     "The graphics card cannot be used, so the work takes longer."),
+    (r"numbers the people in the order",
+     "The loop may show other people than those you chose; the list of people was not at hand."),
+    (r"memory did not suffice for larger batches", "Memory was short, so the work took longer."),
+    (r"too quick on this machine for key frames|looks at several frames itself",
+     "“Faster” would not save time here, so every picture was restored."),
+    (r"pictures of fields cannot be made",
+     "The video is interlaced in a way that cannot be separated, so its frames were restored as "
+     "they are."),
+    (r"samples were not compared",
+     "The result has another size or other colors than the video, so the two were not compared."),
+    (r"vidrestore converts the picture from|vidrestore encodes the picture in",
+     "The new file stores the picture in another form than the video."),
+    (r"marks interlaced pictures only in the container",
+     "Some players may not notice that the result is interlaced."),
+    (r"damaged files in", "Some of the finished work was damaged and is made again."),
+    (r"was written to during its analysis",
+     "The file changed while vidrestore read it; if the result looks wrong, restore it again."),
+    (r"subtitles.*which only an? (\S+) file can keep",
+     r"Subtitles were left out; only an \1 file can keep them."),
+    (r"left out of a sample",
+     "A part of a video gets picture and sound only, so subtitles were left out."),
+    (r"stream \d+ \([^)]*\) has .* keep",
+     "Some of what the file states about its picture was left out; the picture itself is whole."),
+    (r"stream \d+ \(.*(left out|which .* can keep|cannot keep)",
+     "Something besides picture and sound was left out; an .mkv file keeps the most."),
+    (r"fields that do not belong together", "Parts of the video are not film."),
+    (r"live picture|does not recognize people|are kept in|^kept in|Deflate|face parser"
+     r"|takes one face at a time|channels as the last axis|the first that is a picture"
+     r"|; vidrestore converts it", ""),
 )  # fmt: skip
 
 # What only a user of the terminal understands.
+_ASIDE = re.compile(r" \(--[^()]*\)")
 _OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 _DOTTED = re.compile(r"\b[a-z_]+(\.[a-z_0-9]+)+\b")
 _FILE_NAME = re.compile(r"\.(mp4|mov|mkv|m4v|avi|png|jpe?g|tiff?|webm|webp|mpe?g|vob|dv|ts|mxf)$")
@@ -96,7 +152,8 @@ _PATH = re.compile(r"(?<![\w/])(?:[A-Za-z]:[\\/]|/|~/|\\\\)[^\s;,:'\"()]*[^\s;,:
 _WORDS = re.compile(
     r"\b(cache|cache_key|CLI|command|config|CUDA|denoising|doctor|embeddings?|encode[rd]? with|"
     r"exact network|failed first at|ffmpeg|initializers?|is in tape|job folder|JSON|landmarks?|"
-    r"ONNX|onnxruntime|openvino|OpenVINO|pickle|pip install|pixel format|profile file|recognizer|"
+    r"ONNX|onnxruntime|openvino|OpenVINO|pickle|encoder|parameters|"
+    r"pip install|pixel format|profile file|recognizer|"
     r"remux|sha256|SIG[A-Z]+|state dict|status \d+|segments?|stderr|streams? \d+|tensors?|template|"
     r"the report is in|TMPDIR|TOML|torch|traceback|Traceback|Triton|earlier run|"
     r"vidrestore (weights|analyze|restore|preview|ui)|b?float\d+|[A-Z_]{3,}=[A-Z]+)\b"
@@ -135,7 +192,7 @@ def plain(message: str, paths: Iterable[Path] = ()) -> str:
         if path.name:  # also where the path of something in this folder begins with it
             known = re.escape(str(path)) + r"(?:[/\\][^\s;,:\"]*)?(?![\w-])"
             message = re.sub(known, _last_part, message)
-    text = _PATH.sub(_last_part, printable(message))
+    text = _PATH.sub(_last_part, printable(_ASIDE.sub("", message)))
     kept = []
     for clause in text.split("; "):
         if _is_technical(clause):
@@ -174,7 +231,15 @@ def notes(messages: Iterable[str], paths: Iterable[Path] = ()) -> list[str]:
         Sentences, each once.
     """
     known = [*paths]
-    return [*dict.fromkeys(filter(None, (plain(message, known) for message in messages)))]
+    return [*dict.fromkeys(filter(None, (_notice(message, known) for message in messages)))]
+
+
+def _notice(message: str, paths: Iterable[Path]) -> str:
+    """Say a notice in people's words; return an empty text where it means nothing to them."""
+    for pattern, words in _NOTICES:
+        if (found := re.search(pattern, message)) is not None:
+            return found.expand(words)
+    return plain(message, paths)
 
 
 def error(message: str, paths: Iterable[Path] = ()) -> str:

@@ -17,7 +17,7 @@ from vidrestore.common.stage_times import StageTime
 from vidrestore.jobs.summary import Summary, TrackLikeness
 from vidrestore.jobs.verify import Verification
 from vidrestore.review.report.outcome import Aspect, Outcome, WorstMoment
-from vidrestore.review.report.page import Run, ShownPerson, page
+from vidrestore.review.report.page import Run, ShownPerson, capital, page
 from vidrestore.review.report.samples import View
 from vidrestore.review.verdict import Verdict
 
@@ -85,3 +85,8 @@ def test_a_template_refuses_a_name_that_it_is_not_given(tmp_path):
     path.write_text("{{ given }} {{ missing }}")
     with pytest.raises(jinja2.UndefinedError, match="missing"):
         html_template(path).render(given="a")
+
+
+def test_a_sentence_keeps_the_name_of_a_setting_at_its_beginning():
+    assert capital("the face is small") == "The face is small"
+    assert capital("restore.denoise has no effect") == "restore.denoise has no effect"

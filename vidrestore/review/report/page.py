@@ -325,9 +325,9 @@ def capital(text: str) -> str:
         text: The text; may be empty.
 
     Returns:
-        The text with a capital.
+        The text with a capital; the name of a setting or a file at its beginning stays as it is.
     """
-    return text[:1].upper() + text[1:]
+    return text if "." in text.partition(" ")[0] else text[:1].upper() + text[1:]
 
 
 def sentence(text: str) -> str:

@@ -84,9 +84,10 @@ export class Options {
     this.size.setAttribute("aria-valuetext", value);
     const left = people.filter((person) => person.eye_px < choices.least_eye_px);
     const faces = Math.round(left.reduce((sum, person) => sum + facesOf(person), 0));
-    const effect = left.length ? `Leaves out ${listed(left.map((person) => personName(video, person)))}: ${counted(faces, "face")}.` : "Leaves out no one.";
+    const effect = left.length ? `Leaves out ${listed(left.map((person) => personName(video, person)))}: ${counted(faces, "face")}.` : "Leaves out no person.";
     setText(document.getElementById("size-effect"), effect);
     const sketch = document.getElementById("size-sketch");
+    show(sketch, height > 0); // an empty frame would say nothing
     sketch.style.setProperty("--aspect", found.width / found.height);
     sketch.style.setProperty("--face", Math.min(1, height / found.height));
   }

@@ -9,6 +9,7 @@ import { counted, durationText, personName } from "./words.js";
 
 const GONE = "The file is no longer there, has changed, or its disk is not connected.";
 const BUSY = ["waiting", "running"];
+const SHORT_SECONDS = 0.95;
 
 /** The cards of the people. */
 export class People {
@@ -83,7 +84,8 @@ export class People {
       setValue(name, video.names[now.id] ?? "");
       const size = isSmall ? ", too small" : "";
       const faces = now.appearances.length ? counted(Math.round(facesOf(now)), "face") : "";
-      const time = video.is_picture ? "" : `${durationText(now.seconds)} on screen`;
+      const length = now.seconds < SHORT_SECONDS ? "under 1 s" : durationText(now.seconds);
+      const time = video.is_picture ? "" : `${length} on screen`;
       setText(facts, [time, faces].filter(Boolean).join(", ") + size);
       setAttribute(node, "data-color", colorOf(now));
       node.classList.toggle("is-off", !box.checked || isSmall);

@@ -78,6 +78,7 @@ export class Player extends EventTarget {
     at("frame-back").addEventListener("click", () => pair.step(-1));
     at("frame-forward").addEventListener("click", () => pair.step(1));
     at("sound").addEventListener("click", () => this.#toggleSound());
+    show(at("full-screen"), document.fullscreenEnabled); // some phones show nothing but a video so
     at("full-screen").addEventListener("click", () => this.#toggleFullScreen());
     at("keys").addEventListener("click", () => at("keys-dialog").showModal());
     at("keys-close").addEventListener("click", () => at("keys-dialog").close());
