@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import av
 import cv2
@@ -33,7 +34,7 @@ SETTINGS = load_settings(options={"people.recognise": False})
 FRAME, CROP, COUNT = 160, 128, 30
 EDGE = (FRAME - CROP) / 2
 CLOSED = range(13, 18)
-BLIND = {"FLKb", "Ewarp", "SHP", "GEO", "JIT"}
+BLIND = {"FLKb", "Ewarp", "SHP", "GEO", "JIT", "features"}
 WITH_TRUTH = {"WORST", "FLK", "FLKlo", "DTL", "Ewarp", "tOF", "BLINK"}
 
 
@@ -146,6 +147,7 @@ def test_a_video_is_what_it_is_made_from(videos, analysis):
         assert found[name].output == found[name].source > 0
     assert found["SHP"].output == pytest.approx(1)
     assert found["GEO"].output == 0
+    assert found["features"] == Pair(pytest.approx(1))
     truth = evaluate(source, source, SETTINGS, reference=source, analysis=analysis).measures
     assert truth["FLK"] == Pair(0, 0)
     assert truth["tOF"] == Pair(0, 0)
@@ -188,6 +190,10 @@ def test_a_recogniser_says_whether_it_is_the_same_person(videos, analysis, monke
     alone = evaluate(videos["output"], videos["source"], SETTINGS, analysis=analysis)
     assert alone.measures["identity"].output == pytest.approx(1, abs=1e-4)
     assert math.isnan(alone.measures["identity"].source)
+    assert 0 < alone.measures["identity"].error < 0.01  # it is measured in some faces alone
+    (row,) = (row for row in table_rows(alone) if row.name == "identity")
+    assert re.fullmatch(r"1\.000 \u00b1 0\.00\d", row.output)
+    assert "features" not in alone.measures
     every = round(SETTINGS.people.every_seconds * analysis.info.frame_rate)
     assert len(seen) == 2 * math.ceil(COUNT / every)
     np.testing.assert_allclose(seen[0], template("gpen") * CROP - 0.5, rtol=1e-5)

@@ -4,7 +4,9 @@ import math
 
 import pytest
 
+from vidrestore.review.face_metrics import Pair
 from vidrestore.review.verdict import (
+    blind_changes,
     detail_change,
     flicker_change,
     identity_change,
@@ -53,3 +55,16 @@ def test_each_change_is_a_sentence_of_its_own():
         "Verdict: better. Flicker of the faces fell from 2.8 to 1.6 levels. "
         "Likeness to the clean video went from 29.4 to 30.6 dB."
     )
+
+
+def test_without_a_clean_video_features_stand_for_the_person():
+    found = blind_changes(
+        flicker=Pair(1.0, 2.0, 0.5), detail=Pair(0.5, error=0.6), features=Pair(0.8),
+        least_features=0.9,
+    )  # fmt: skip
+    assert {name: change.word for name, change in found.items()} == {
+        "flicker": "better", "detail": "same", "likeness": "worse",
+    }  # fmt: skip
+    known = blind_changes(identity=Pair(0.3, error=0.2), features=Pair(0.8), least_features=0.9)
+    assert [change.word for change in known.values()] == ["same"]
+    assert blind_changes(flicker=Pair(math.nan), least_features=0.9) == {}

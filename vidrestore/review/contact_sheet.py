@@ -144,19 +144,30 @@ def _view(frame: Frame, analysis: Analysis, place: Place) -> Picture:
 def readable(rgb: FloatArray) -> FloatArray:
     """Brighten a dark portrait for looking at it; nothing that is restored uses this.
 
-    A power curve raises the median luma of the face to 0.3, so black and white stay in their place.
-
     Args:
         rgb: (S, S, 3) R'G'B' of an aligned face, in [0, 1].
 
     Returns:
         (S, S, 3) in [0, 1]; `rgb` itself where the face is bright enough.
     """
+    exponent = readable_exponent(rgb)
+    return rgb if exponent == 1 else np.asarray(rgb**exponent, np.float32)
+
+
+def readable_exponent(rgb: FloatArray) -> float:
+    """Compute the power curve that brightens a dark portrait.
+
+    It raises the median luma of the face to 0.3; black and white stay in their place.
+
+    Args:
+        rgb: (S, S, 3) R'G'B' of an aligned face, in [0, 1].
+
+    Returns:
+        The exponent of the curve; 1 where the face is bright enough.
+    """
     inside = face_mask(len(rgb))[0].numpy() > 0.5
     median = max(float(np.median(bt601_luma(rgb)[inside])), _BLACK)
-    if median >= _READABLE:
-        return rgb
-    return np.asarray(rgb ** (math.log(_READABLE) / math.log(median)), np.float32)
+    return 1.0 if median >= _READABLE else math.log(_READABLE) / math.log(median)
 
 
 def _row(person: int, views: Sequence[Picture], times: Sequence[str]) -> Picture:

@@ -36,10 +36,13 @@ from vidrestore.models.factory import chosen_recognizer
 from vidrestore.restoration.compositing.masks import face_mask, mask_rect
 from vidrestore.restoration.crop import crop
 from vidrestore.restoration.faces import FaceFrame
+from vidrestore.restoration.guard import SimilarityJudge
 from vidrestore.review import metrics
+from vidrestore.review.error_bars import error_text
 from vidrestore.review.face_metrics import FaceScores, Pair
 from vidrestore.review.verdict import (
     Verdict,
+    blind_changes,
     detail_change,
     flicker_change,
     identity_change,
@@ -84,28 +87,34 @@ class Evaluation:
     """The scores of the source against the reference; None where there is no reference."""
     measures: Mapping[str, Pair]
     """The measures of the faces by name: WORST, FLK, FLKlo, DTL, Ewarp, tOF and BLINK where there
-    is a reference, else FLKb, Ewarp, SHP, GEO and JIT; identity where there is a recognizer. A
-    measure that no face allows is missing or nan."""
+    is a reference, else FLKb, Ewarp, SHP, GEO and JIT; identity where there is a recognizer, else
+    features where there is no reference. A measure that no face allows is missing or nan."""
+    least_features: float
+    """The least value of features that does not count as worse."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, with None for inf and nan, which JSON does not have."""
-        return dict(_finite({**asdict(self), "verdict": self.verdict().word}))
+        plain = {**asdict(self), "verdict": self.verdict().word}
+        del plain["least_features"]
+        return dict(_finite(plain))
 
     def verdict(self) -> Verdict:
         """Reach the verdict on the output by the rule of `vidrestore.review.verdict`."""
-        clean, nothing = self.source is not None, Pair(math.nan)
-        flicker = self.measures.get("FLK" if clean else "FLKb", nothing)
-        detail = self.measures.get("DTL" if clean else "SHP", nothing)
-        identity = self.measures.get("identity", nothing)
-        changes = flicker_change(flicker.source, flicker.output)
-        before = detail.source if clean else 1.0
-        changes += detail_change(before, detail.output, clean=clean)
-        if self.source is not None:
-            changes += psnr_change(self.source.face_psnr_db, self.output.face_psnr_db)
-        # With a clean video, both cosines are needed for a comparison.
-        if not clean or not math.isnan(identity.source):
-            changes += identity_change(identity.source, identity.output)
-        return verdict(changes)
+        of = self.measures.get
+        if self.source is None:
+            changes = blind_changes(
+                flicker=of("FLKb"), detail=of("SHP"), identity=of("identity"),
+                features=of("features"), least_features=self.least_features,
+            )  # fmt: skip
+            return verdict(list(changes.values()))
+        nothing = Pair(math.nan)
+        flicker, detail, identity = (of(name, nothing) for name in ("FLK", "DTL", "identity"))
+        found = flicker_change(flicker.source, flicker.output)
+        found += detail_change(detail.source, detail.output, clean=True)
+        found += psnr_change(self.source.face_psnr_db, self.output.face_psnr_db)
+        if not math.isnan(identity.source):  # both cosines are needed for a comparison
+            found += identity_change(identity.source, identity.output, identity.error)
+        return verdict(found)
 
 
 def evaluate(
@@ -149,10 +158,12 @@ def evaluate(
         for path, part, info in zip(paths, spans, infos, strict=False)
     ]
     of_output, of_source = _Mean(), _Mean()
+    recognizer = chosen_recognizer(settings, None)
     of_faces = FaceScores(
         analysis,
-        chosen_recognizer(settings, None),
+        recognizer,
         recognise_seconds=settings.people.every_seconds,
+        judge=SimilarityJudge() if recognizer is None else None,
     )
     tracks = analysis.by_frame
     clock = _Clock(starts_late=span is not None)
@@ -186,6 +197,7 @@ def evaluate(
         of_output.scores(),
         of_source.scores() if reference is not None else None,
         of_faces.result(),
+        settings.guard.features,
     )
 
 
@@ -358,6 +370,7 @@ _MEANINGS = (
     ("GEO", "px", 2, "lower", "wobble: bending from frame to frame that the source does not have"),
     ("JIT", "px", 2, "lower", "trembling of the face within its aligned crop"),
     ("identity", "", 3, "higher", "likeness of the person by the recognizer; at most 1"),
+    ("features", "", 3, "higher", "likeness of eyes, mouth and face to the source; at most 1"),
 )
 
 
@@ -393,7 +406,8 @@ def table_rows(result: Evaluation) -> Iterator[Row]:
             scale = 100 if unit == "%" else 1
             form = f"{{:.{decimals}f}} {unit}".rstrip()
             old = "" if math.isnan(pair.source) else _text(scale * pair.source, form)
-            yield Row(name, old, _text(scale * pair.output, form), better, meaning)
+            new = _text(scale * pair.output, form) + error_text(pair.error, f".{decimals}f")
+            yield Row(name, old, new, better, meaning)
 
 
 def _text(value: float, form: str) -> str:

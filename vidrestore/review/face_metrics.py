@@ -18,9 +18,12 @@ from vidrestore.imaging.geometry import template
 from vidrestore.imaging.optical_flow import DenseFlow
 from vidrestore.models.detectors import Detection
 from vidrestore.models.recognizer import Recognition
-from vidrestore.restoration.compositing.masks import crop_mask
+from vidrestore.restoration.compositing.appearance import TrackGeometry
+from vidrestore.restoration.compositing.masks import believable, crop_mask
 from vidrestore.restoration.faces import Face, FaceFrame
+from vidrestore.restoration.guard import SimilarityJudge, pair_of
 from vidrestore.review import metrics
+from vidrestore.review.error_bars import error_of_mean, parts_of
 from vidrestore.review.metrics import Flows, Mask, Stack, Values
 
 # Measures that are summed as mean squares; the end of the video takes the root.
@@ -45,6 +48,10 @@ class Pair:
     """The value of the output; nan where it cannot be measured."""
     source: float = math.nan
     """The value of the source; nan, the default, where it cannot be measured."""
+    error: float = 0.0
+    """The error bar of the change from source to output, or of the output where the source has no
+    value: how far the value of all faces may be from it. 0, the default, where every face was
+    measured; nan where it is not known."""
 
 
 class FaceScores:
@@ -60,6 +67,7 @@ class FaceScores:
         recognizer: Recognition | None,
         *,
         recognise_seconds: float,
+        judge: SimilarityJudge | None = None,
     ) -> None:
         """Start without any faces.
 
@@ -68,11 +76,19 @@ class FaceScores:
             recognizer: Computes embeddings for the measure "identity"; None for none.
             recognise_seconds: Time between two embeddings of a face, in seconds; an embedding
                 takes more time than the other measures.
+            judge: Compares features for the measure "features", where there is no clean video;
+                default: none.
         """
-        self._info = analysis.info
+        self._analysis, self._info = analysis, analysis.info
         self._ends = {track.track_id: track.end_frame for track in analysis.tracks}
         self._points = template(analysis.template)
+        self._judge = judge
+        self._geometries: dict[int, TrackGeometry] = {}
+        if judge is not None:
+            self._geometries = {t.track_id: TrackGeometry(t) for t in analysis.tracks}
         self._recognizer = recognizer
+        self._population = 0
+        self._cosines: list[tuple[int, float, float]] = []
         self._recognise_every = max(1, round(recognise_seconds * self._info.frame_rate))
         self._sums = _Sums()
         self._faces: dict[int, _Followed] = {}
@@ -91,6 +107,7 @@ class FaceScores:
             role: {face.track_id: face for face in video.faces} for role, video in videos.items()
         }
         for track_id, face in by_track["source"].items():
+            self._population += 1
             crops = {role: _picture(faces[track_id]) for role, faces in by_track.items()}
             if track_id not in self._faces:
                 self._faces[track_id] = self._new(face.work_px)
@@ -98,30 +115,48 @@ class FaceScores:
                 index, crops, crop_mask(face.matrix, face.work_px, self._info)
             )
             if self._recognizer is not None and index % self._recognise_every == 0:
-                self._identify(crops, self._recognizer)
+                self._identify(index, crops, self._recognizer)
+            if self._judge is not None and "truth" not in crops:
+                points = believable(self._geometries[track_id].landmarks(index))
+                pair = pair_of(face.source, by_track["output"][track_id].source, points)
+                self._sums.add("features", "output", np.array([self._judge.features(pair)]))
 
     def result(self) -> dict[str, Pair]:
         """Return the measures of all faces so far, by the names in `vidrestore.review.metrics`."""
         for face in self._faces.values():
             face.finish()
         self._faces.clear()
-        return self._sums.pairs()
+        pairs = self._sums.pairs()
+        return pairs if not self._cosines else pairs | {"identity": self._identity()}
+
+    def _identity(self) -> Pair:
+        """Return the mean cosines, which were measured in some of the faces."""
+        frames, output, source = np.array(self._cosines).T
+        weights, measured = np.ones(len(frames)), len(frames) / self._population
+        parts = parts_of(frames.astype(np.int64), self._analysis.shots)
+        change = output if np.isnan(source).all() else output - source
+        known = ~np.isnan(change)
+        error = error_of_mean(change[known], weights[known], parts[known], measured)
+        return Pair(metrics.mean(output), metrics.mean(source), error)
 
     def _new(self, side: int) -> _Followed:
         reach_frames = round(_BLINK_SECONDS * self._info.frame_rate)
         side = min(side, _MOTION_PX)
         return _Followed(self._sums, self._points[:2] * side - 0.5, side, reach_frames)
 
-    def _identify(self, crops: Mapping[str, Stack], recognizer: Recognition) -> None:
-        """Add the cosine with the embedding of the truth, or of the source where there is none."""
+    def _identify(self, index: int, crops: Mapping[str, Stack], recognizer: Recognition) -> None:
+        """Keep the cosine with the embedding of the truth, or of the source without a truth."""
         other = "truth" if "truth" in crops else "source"
         roles = ("output", "source") if other == "truth" else ("output",)
         vectors = {role: self._embedding(crops[role], recognizer) for role in {other, *roles}}
-        true = vectors[other]
-        for role in roles:
-            own = vectors[role]
-            if own is not None and true is not None:
-                self._sums.add("identity", role, np.array([own @ true]))
+        if (true := vectors[other]) is None:
+            return
+        cosines = [
+            math.nan if role not in roles or (own := vectors[role]) is None else float(own @ true)
+            for role in ("output", "source")
+        ]
+        if not np.isnan(cosines).all():
+            self._cosines.append((index, cosines[0], cosines[1]))
 
     def _embedding(self, crop: Stack, recognizer: Recognition) -> FloatArray | None:
         """Compute the embedding of a crop, whose landmarks are at the places of the template."""

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from vidrestore.review.face_metrics import Pair
+
 # Flicker counts where it changed by at least this share, and by this many 8-bit levels.
 _FLICKER_SHARE, _FLICKER_LEVELS = 0.05, 0.1
 # Change of the distance from the true detail. Without a clean video, the threshold is a loss
@@ -72,6 +74,39 @@ def verdict(changes: Sequence[Change]) -> Verdict:
     if better:
         return Verdict("better", f"Verdict: better. {'. '.join(better)}.")
     return Verdict("same", "Verdict: same. The measures of the faces did not change enough.")
+
+
+def blind_changes(
+    *,
+    flicker: Pair | None = None,
+    detail: Pair | None = None,
+    identity: Pair | None = None,
+    features: Pair | None = None,
+    least_features: float,
+) -> dict[str, Change]:
+    """Judge a restored video without a clean one; `evaluate` and the report both use this.
+
+    Args:
+        flicker: FLKb of source and output, in 8-bit levels; None, the default: not measured.
+        detail: SHP of the output; default: not measured.
+        identity: The cosine of the embeddings of output and source; default: not measured.
+        features: The correlation of the features of output and source, which counts where there is
+            no `identity`; default: not measured.
+        least_features: The least correlation that the guard accepts.
+
+    Returns:
+        The changes that could be judged, by "flicker", "detail" and "likeness", in this order.
+    """
+    found: dict[str, list[Change]] = {}
+    if flicker is not None:
+        found["flicker"] = flicker_change(flicker.source, flicker.output, flicker.error)
+    if detail is not None:
+        found["detail"] = detail_change(1.0, detail.output, clean=False, error=detail.error)
+    if identity is not None:
+        found["likeness"] = identity_change(math.nan, identity.output, identity.error)
+    elif features is not None:
+        found["likeness"] = features_change(features.output, least_features, features.error)
+    return {name: changes[0] for name, changes in found.items() if changes}
 
 
 def flicker_change(source: float, output: float, error: float = 0.0) -> list[Change]:

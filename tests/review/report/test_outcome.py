@@ -33,7 +33,13 @@ def known() -> Analysis:
 def collected(
     flicker: Sequence[Flicker] = (), details: Sequence[Detail] = (), **more: Any
 ) -> SampleCollector:
-    plain = {"population": 5000, "is_sample": True, "least_like": [], "worst": lambda aspect: []}
+    plain = {
+        "population": 5000,
+        "stretches": (),
+        "is_sample": True,
+        "least_like": [],
+        "worst": lambda aspect: [],
+    }
     return cast(SampleCollector, SimpleNamespace(flicker=flicker, details=details, **plain | more))
 
 
@@ -64,8 +70,22 @@ def test_a_change_beyond_its_error_bar_decides(known: Analysis) -> None:
         assert aspect.figure.startswith("2.00 to ")
         assert aspect.error.startswith("\u00b1 ")
         assert aspect.basis == f"{FRAMES // step} of 5,000 faces"
-    assert any("two standard errors" in sentence for sentence in found.explained)
+    assert any("95 of 100" in sentence for sentence in found.explained)
     assert any("spread over people and time" in sentence for sentence in found.explained)
+
+
+def test_where_little_was_read_the_bar_is_wider_or_not_known(known: Analysis) -> None:
+    samples = flickers(0.9, 0.1)
+    bars = {}
+    for name, read in {"all": (), "two": [(0, 300), (300, 600)], "one": [(0, 300)]}.items():
+        here = [one for one in samples if name != "one" or one.frame < 300]
+        (aspect,) = told(known, collected(here, stretches=read), RestorationStats()).aspects
+        bars[name] = aspect.error
+    number = {name: float(bars[name].split()[1]) for name in ("all", "two")}
+    assert number["two"] > number["all"]
+    assert bars["one"] == "(error not known)"
+    whole = told(known, collected(samples, stretches=[(0, FRAMES)]), RestorationStats())
+    assert whole.aspects[0].error == bars["all"]
 
 
 def test_weights_make_a_sample_stand_for_all(known: Analysis) -> None:
@@ -94,8 +114,9 @@ def test_detail_and_likeness_have_their_own_bars(known: Analysis) -> None:
     detail, likeness = found.aspects
     assert detail.figure.endswith(" % of the source's")
     assert likeness.figure == "0.700"
-    assert likeness.basis == "420 faces"
-    assert any("cosine of the embeddings" in sentence for sentence in found.explained)
+    assert likeness.basis == "420 of 1,260 faces"
+    assert likeness.error.startswith("\u00b1 0.0")
+    assert any("tells people apart" in sentence for sentence in found.explained)
 
 
 def test_without_a_recognizer_features_tell(known: Analysis) -> None:
@@ -104,6 +125,7 @@ def test_without_a_recognizer_features_tell(known: Analysis) -> None:
         stats.add_likeness(track.track_id, track.first_frame, Likeness(4, 0, 0, 3.2, 3.2))
     (aspect,) = told(known, collected(), stats).aspects
     assert (aspect.name, aspect.word, aspect.figure) == ("Likeness", "worse", "0.800")
+    assert (aspect.basis, aspect.error) == ("all 240 faces", "")  # features are compared in all
     assert outcome(known, stats, collected(), least_features=0.7).verdict.word == "same"
     assert outcome(known, RestorationStats(), collected(), least_features=0.7) is None
 

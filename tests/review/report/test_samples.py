@@ -1,5 +1,6 @@
 """What a report shows: strength, flicker and faces of every kind of run, and how much of it."""
 
+import base64
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -57,7 +58,8 @@ from vidrestore.review.report.samples import (
 from vidrestore.review.report.sampling import chosen_sample, stretches, used_strength
 
 
-def test_flicker_is_what_evaluate_measures(tmp_path, monkeypatch):
+def test_the_verdict_and_its_measures_are_those_of_evaluate(tmp_path, monkeypatch):
+    """Of a video so short that the report measures every face, as `evaluate` always does."""
     (tape, known), kept = write_tape(tmp_path), []
 
     def collect(*given, **more):
@@ -76,6 +78,23 @@ def test_flicker_is_what_evaluate_measures(tmp_path, monkeypatch):
     assert "It was measured in every frame" in made.page.text
     shares = [one.share for one in kept[0].details]
     assert np.mean(shares) == pytest.approx(found.measures["SHP"].output, rel=0.02)
+    assert found.verdict().sentence in made.page.text
+    # The guard compares a face before it is pasted and stored.
+    likeness = re.search(r"Likeness \w+ ([\d.]+) in all 56 faces", made.page.text)
+    assert likeness is not None
+    assert float(likeness[1]) == pytest.approx(found.measures["features"].output, abs=0.03)
+
+
+def test_faces_too_dark_to_see_are_shown_brighter_before_and_after(tmp_path):
+    pictures = [np.full((120, 160, 3), 25, np.uint8) for _ in range(3)]
+    tape = write_video(tmp_path / "in.mkv", footage.images(pictures, "yuv420p"))
+    known = analysis_of_file(tape, [plain_track(3, centre=(80, 60), side=60)])
+    page = run(tape, tmp_path, known, target="out.mkv").page
+    assert "Both are shown brighter." in page.text
+    shown = [base64.b64decode(each["src"].partition(",")[2]) for each in page.shown("person")]
+    levels = [cv2.imdecode(np.frombuffer(jpeg, np.uint8), 0)[60, 60] for jpeg in shown[:2]]
+    assert levels[0] == pytest.approx(0.3 * 255, abs=3)
+    assert levels[0] < levels[1] < levels[0] + 10  # what the restorer added still shows
 
 
 def larger(folder: Path) -> Made:
@@ -116,7 +135,7 @@ def plainly(source: Path, target: Path, **more) -> Made:
 
 KINDS: dict[str, tuple[Callable[[Path], Made], int, list[str]]] = {
     "enlarged": (larger, 3, ["The enlarged source is on the left", "enlarged 2 times",
-                             "Every sample outside the faces equals that of the enlarged source"]),
+                             "Every pixel outside the faces equals that of the enlarged source"]),
     "a plate": (onto_plate, 3, ["The plate is on the left", "--plate"]),
     "interlaced": (interlaced, 3, [
         "12 frames in 1 shot show 1 person. 24 faces were restored",

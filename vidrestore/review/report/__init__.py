@@ -57,11 +57,11 @@ _MOST_ROWS = 24
 """Most rows of people on the timeline; all others share one more row."""
 _MOST_NOTICES = 40
 _BY_IDENTITY = (
-    "Likeness is the cosine of the embeddings of the recognizer, which looks at every third frame."
+    "A network that tells people apart (the recognizer) compared the faces of every third frame."
 )
 _BY_FEATURES = (
-    "Likeness is the correlation of eyes, mouth and whole face at low frequencies; there was no "
-    "recognizer to tell people apart."
+    "Eyes, mouth and the whole face were compared, without their finest detail; there was no "
+    "recognizer, which tells people apart."
 )
 _SAME = 0.002
 """Largest difference at which two curves of likeness are drawn as one."""
@@ -286,17 +286,18 @@ def _measured(collector: SampleCollector, woven: bool) -> Iterator[str]:
             f"It was measured in a sample of {len(collector.flicker)} faces{where}, spread over "
             "people and time."
             if collector.is_sample
-            else f"It was measured in every frame{where} with a restored face in both neighbors."
+            else f"It was measured in every frame{where} between two others with the same face."
         )
         yield (
-            "Flicker is the difference of a frame from its two neighbors after compensation of the "
-            "motion: FLKb, its root mean square under the mask of the face. Lower is better, but "
-            f"true changes of the face count too. {how_measured}"
+            "Flicker tells how much a face differs from the frames before and after it, once its "
+            "motion is taken away, in levels. Lower is better, but true changes of the face count "
+            f"too. {how_measured}"
         )
     yield (
-        "Likeness compares two faces with the source: the restored one, and the one that the guard "
-        "used; 1 is the same. At the dashed line, nothing of the restored face is used. Each "
-        f"point is the mean of {STRETCH_FRAMES} frames or more."
+        "Likeness compares two faces with the source: the restored one, and the one that was used, "
+        "which has less of the restored face where that does not look like the source; 1 is the "
+        "same. At the dashed line, nothing of the restored face is used. Each point is the mean of "
+        f"{STRETCH_FRAMES} frames or more."
     )
 
 
@@ -334,10 +335,10 @@ def _timeline(plan: Plan, stats: RestorationStats, seconds: Values) -> tuple[str
         sentences.append(f"The last row shows the {people} with less time on screen.")
     if not analysis.people_are_joined and len(frames) > 1:
         sentences.append(
-            "vidrestore did not recognize people again, so each track counts as one person."
+            "vidrestore did not recognize people again, so one person may have several numbers."
         )
     if not stats.likeness:
-        sentences.append("The guard compared no faces, so the strength is that of the analysis.")
+        sentences.append("No face was compared with its source, so the strength is as planned.")
     if plan.job.span is not None:
         sentences.append("Times count from the first frame of the part.")
     return timeline(shots, rows, end, "timeline"), " ".join(sentences)

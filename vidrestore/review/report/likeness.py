@@ -34,6 +34,8 @@ class MeasuredLikeness:
 
     by_identity: bool
     """Whether the values are cosines of embeddings; else they are correlations of features."""
+    faces: int
+    """The number of all faces that the guard looked at."""
     rows: Sequence[LikenessRow]
     """One for each face and stretch, in the order of the frames; empty where none was compared."""
 
@@ -60,7 +62,10 @@ def measured_likeness(
             sums = (each.identity, each.identity_used) if by_identity else (
                 each.features, each.features_used)  # fmt: skip
             rows.append(LikenessRow(place, frame, sums[0] / count, sums[1] / count, count))
-    return MeasuredLikeness(by_identity, sorted(rows, key=lambda row: (row.frame, row.place)))
+    faces = sum(likeness.frames for _, _, likeness in found)
+    return MeasuredLikeness(
+        by_identity, faces, sorted(rows, key=lambda row: (row.frame, row.place))
+    )
 
 
 def _stretches(

@@ -258,19 +258,19 @@ def _compared(run: Run, fixity: Verification) -> Rows:
     if fixity.not_compared is not None:
         return []
     rows = [
-        ("frames that are identical, sample by sample", f"{fixity.identical_frames:,}"),
+        ("frames that are identical in every pixel", f"{fixity.identical_frames:,}"),
         ("frames that are identical outside the faces", f"{fixity.identical_outside:,}"),
     ]
     for name, value in (
         ("outside the faces", fixity.psnr_outside_db),
-        ("of the luma alone", fixity.luma_psnr_outside_db),
+        ("of the brightness alone", fixity.luma_psnr_outside_db),
     ):
         if value is not None:
             rows.append((f"PSNR {name}", f"{value:.2f} dB"))
     if fixity.worst_frame is not None and fixity.worst_frame_psnr_db is not None:
         at = time_text(run.frame_seconds[fixity.worst_frame * run.frames_each], 1, short=True)
         worst = f"{fixity.worst_frame_psnr_db:.2f} dB, frame {fixity.worst_frame:,} at {at}"
-        rows.append(("lowest PSNR outside of any frame", worst))
+        rows.append(("lowest PSNR outside the faces", worst))
     return rows
 
 
@@ -278,7 +278,7 @@ def _fidelity(base: str, fixity: Verification) -> str:
     if fixity.not_compared is not None:
         return sentence(fixity.not_compared)
     if fixity.identical_outside == fixity.frames:
-        return f"Every sample outside the faces equals that of {base}."
+        return f"Every pixel outside the faces equals that of {base}."
     return (
         f"Outside the faces, the output differs from {base} by the loss of the encoder; a lossless "
         "codec has no loss."

@@ -168,7 +168,7 @@ def flicker_and_likeness(
         for label, curve in panel.items():
             color = _COLORS["before" if label in ("before", "restored") else "after"]
             _curve(axes, curve, part, color, label)
-        axes.set_ylabel("flicker\n8-bit levels" if is_flicker else likeness_axis)
+        axes.set_ylabel("flicker\nlevels" if is_flicker else likeness_axis)
         if is_flicker:
             axes.set_ylim(bottom=0)
         else:

@@ -37,7 +37,7 @@ from vidrestore.media.fields import earlier_field
 from vidrestore.restoration.compositing.masks import crop_mask
 from vidrestore.restoration.crop import cut_out
 from vidrestore.restoration.statistics import RestorationStats
-from vidrestore.review.contact_sheet import readable
+from vidrestore.review.contact_sheet import readable, readable_exponent
 from vidrestore.review.metrics import (
     Mask,
     Stack,
@@ -101,6 +101,8 @@ class View:
     """The face in the source, as a JPEG file."""
     after: bytes
     """The face in the output, as a JPEG file."""
+    is_brightened: bool = False
+    """Whether both are brighter than the face is, by one curve, since it is too dark to see."""
 
 
 class Flicker(NamedTuple):
@@ -337,7 +339,9 @@ class SampleCollector:
 
     def _view_of(self, place: int, index: int, before: Stack, after: Stack) -> View:
         person = self._analysis.tracks[place].person_id
-        return View(person, index, len(before), _jpeg(before), _jpeg(after))
+        exponent = readable_exponent(before)
+        was, now = (_jpeg(each if exponent == 1 else each**exponent) for each in (before, after))
+        return View(person, index, len(before), was, now, is_brightened=exponent != 1)
 
     def _follow(self, source: _Tracked, output: _Tracked, at: int, place: int) -> None:
         index = at * self._step
