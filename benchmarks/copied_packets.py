@@ -43,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, (suffix, how) in CODECS.items():
             film = write_film(Path(folder) / f"film{suffix}", frames, how)
-            settings = load_settings(options=OPTIONS)
+            settings = load_settings(options=OPTIONS | {"detect.every": 1})
             analysis = analyze_video(film, settings)
             seconds, copied = {}, 0
             for copy in (False, True) * ROUNDS:
@@ -60,7 +60,7 @@ def main() -> None:
 def write_film(path: Path, frames: int, how: str) -> Path:
     """A pan over a photograph, and for a tenth of the frames one over a portrait."""
     form = f"-f rawvideo -pix_fmt rgb24 -video_size {WIDTH}x{HEIGHT} -framerate 25 -i -"
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *shlex.split(f"{form} {how}")]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *shlex.split(f"{form} {how}")]
     rng = np.random.default_rng(0)
     noise = rng.integers(-6, 7, (8, HEIGHT, WIDTH, 3)).astype(np.int16)
     with subprocess.Popen([*command, str(path)], stdin=subprocess.PIPE) as encoder:

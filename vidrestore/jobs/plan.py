@@ -462,9 +462,9 @@ def assemble(
     encoding, shown = output.encoding, pairing.plate
     if encoding.copied is not None and (analysis if shown is None else shown.analysis).changes:
         encoding = replace(encoding, copied=None)
-        note = _encoded_anew(source.base.path, "its picture changes midway")
-        notify(on_event, note)
-        losses = (*losses, note)
+        anew = _encoded_anew(source.base, encoding, settings, "its picture changes midway")
+        notify(on_event, *anew)
+        losses = (*losses, *anew)
     if output.layering is not None:
         notify(on_event, *output.layering.notes)
         losses = (*losses, *output.layering.notes)
@@ -613,20 +613,18 @@ def _like_source(
     )  # fmt: skip
     if isinstance(found, Encoding):
         return (found, *ways), []
-    if not found:
-        return ways, []
-    note = _encoded_anew(base.path, found)
-    _log.info("%s", note)
-    loses = not ways[0].is_lossless and how.pixel_format == "source"
-    return ways, [note] if loses else []
+    return ways, _encoded_anew(base, ways[0], settings, found) if found else []
 
 
-def _encoded_anew(source: Path, reason: str) -> str:
-    """Return the notice that no packets are copied."""
-    return (
+def _encoded_anew(base: Probe, encoding: Encoding, settings: Settings, reason: str) -> list[str]:
+    """Return the notice that no packets are copied, if frames lose a generation by that."""
+    note = (
         "frames without a restored face are encoded again, too, because packets of "
-        f"{source.name} cannot be copied: {reason}"
+        f"{base.path.name} cannot be copied: {reason}"
     )
+    _log.info("%s", note)
+    is_asked_for = encoding.is_lossless or settings.encode.pixel_format != "source"
+    return [] if is_asked_for else [note]
 
 
 def ways_to_encode(info: VideoInfo, target: Path, settings: Settings) -> tuple[Encoding, ...]:

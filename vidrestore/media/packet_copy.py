@@ -17,6 +17,7 @@ import av
 import av.error
 
 from vidrestore.common.errors import InputError, OutputError
+from vidrestore.common.handled import log_handled
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.imaging.planes import checksum
 from vidrestore.media.codecs import Encoding
@@ -97,6 +98,7 @@ def encoding_like_source(
         if reason is None and not _has_header(trial, like.codec, tag, extradata):
             reason = "the header of its stream differs from that which the encoder writes"
     except (OutputError, InputError, ValueError, av.error.FFmpegError) as error:
+        log_handled(error, "the trial of copied packets")
         reason = f"the trial failed: {error}"
     finally:
         trial.unlink(missing_ok=True)
