@@ -8,10 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import gpen_formula
+from helpers import gpen_formula, intra_sources
 from helpers.cluster_tape import Tinted, frames_of
 from helpers.events import is_at, messages
-from helpers.media import AS_PAINTED, analysis_of_file, mild_image, plain_track, write_video
+from helpers.media import (
+    AS_PAINTED,
+    analysis_of_file,
+    mild_image,
+    packets,
+    plain_track,
+    write_video,
+)
 from helpers.swap_tape import SIDE_PX, SIZE, image_of, pictures
 
 from vidrestore.api import restore_video
@@ -99,6 +106,23 @@ def test_all_that_a_segment_is_made_from_is_sent(videos, tmp_path, monkeypatch, 
         for name in ("source.fill.mov", "source.matte.mov"):
             assert frames_of(tmp_path / "sent" / name) == frames_of(tmp_path / "alone" / name)
     assert {path.name for path in tmp_path.iterdir()} == {"alone", "sent", "alone.mkv", "sent.mkv"}
+
+
+@pytest.mark.long
+def test_a_worker_copies_the_packets_of_untouched_frames(tmp_path):
+    source = intra_sources.write(tmp_path, intra_sources.COPIED["prores standard"])
+    analysis = analysis_of_file(source, [plain_track(2, centre=(80, 60), side=50, first_frame=3)])
+    found, desk = [], Desk()
+    for name, workers in (("alone", None), ("sent", desk)):
+        target = tmp_path / f"{name}.mov"
+        settings = load_settings(options=OPTIONS | {"encode.codec": "auto"})
+        summary = restore_video(
+            source, target, settings, restorer=Tinted(), analysis=analysis, workers=workers
+        )
+        found.append((summary.copied_frames, packets(target, 0)))
+    assert desk.segments == 1
+    assert found[0] == found[1]
+    assert found[0][0] == intra_sources.FRAMES - 2
 
 
 def pictures_of(path: Path) -> list[list[bytes]]:

@@ -215,7 +215,7 @@ ENCODING_NOT = {"notes"}  # sentences
 ENCODING = {
     "codec": "h264", "encoder": "x", "pixel_format": "yuv422p", "suffix": ".mp4",
     "options": {"g": "1"}, "is_lossless": True, "has_field_flags": True,
-    "needs_light_header": True, "without_stereo": True,
+    "needs_light_header": True, "without_stereo": True, "copied": b"",
 }  # fmt: skip
 
 

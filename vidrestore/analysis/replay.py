@@ -34,6 +34,7 @@ def frames_again(
     first: int = 0,
     end: int | None = None,
     device: str | None = None,
+    keep_packets: bool = False,
 ) -> Iterator[Frame]:
     """Read frames [first, end) of an analysis a second time, each checked against the analysis.
 
@@ -45,6 +46,7 @@ def frames_again(
         end: The frame after the last one; default: that after the last frame of the analysis.
         device: A device that `media.decode.decoding_device` returned; default: the processor.
             Where the device fails or gives other frames, the processor decodes.
+        keep_packets: Whether frames keep their packets, as in `media.decode.decode`; default: no.
 
     Yields:
         The frames, with the indices and times of the analysis. Where the analysis is of pictures of
@@ -55,7 +57,7 @@ def frames_again(
         ChangedSourceError: A frame differs from the one in pass one, or is missing.
     """
     end = analysis.frame_count if end is None else end
-    read = partial(_file_again, source, of_file(analysis), span, device)
+    read = partial(_file_again, source, of_file(analysis), span, device, keep_packets)
     if (fields := analysis.fields) is None:
         yield from read(first, end)
         return
@@ -98,6 +100,7 @@ def _file_again(
     analysis: Analysis,
     span: TimeRange | None,
     device: str | None,
+    keep_packets: bool,
     first: int,
     end: int,
 ) -> Iterator[Frame]:
@@ -113,7 +116,7 @@ def _file_again(
     """
     next_index = first
     ends_with_source = end == analysis.frame_count and span is None
-    for frames in _attempts(source, analysis, span, first, device):
+    for frames in _attempts(source, analysis, span, first, device, keep_packets):
         for frame in frames:
             if frame.index < next_index:
                 continue
@@ -137,6 +140,7 @@ def _file_again(
         like=analysis.decoded or analysis.info,
         one_thread=True,
         may_seek=may_seek,
+        keep_packets=keep_packets,
     ):
         if frame.index < next_index:
             continue
@@ -159,7 +163,12 @@ def _file_again(
 
 
 def _attempts(
-    source: Path, analysis: Analysis, span: TimeRange | None, first: int, device: str | None
+    source: Path,
+    analysis: Analysis,
+    span: TimeRange | None,
+    first: int,
+    device: str | None,
+    keep_packets: bool,
 ) -> Iterator[Iterator[Frame]]:
     """Yield ways to read from frame `first` on, with indices of the analysis; the fastest first."""
     if analysis.one_thread:
@@ -180,6 +189,7 @@ def _attempts(
                 stream_index=index,
                 like=shape,
                 device=kind,
+                keep_packets=keep_packets,
             )
             yield _numbered(_until_failure(frames, kind), index_of_pts)
         if kind is None or not first:
@@ -191,6 +201,7 @@ def _attempts(
                 shifts=analysis.info.shifts,
                 like=shape,
                 device=kind,
+                keep_packets=keep_packets,
             )
             yield _until_failure(frames, kind)
 

@@ -42,6 +42,9 @@ def show_summary(summary: Summary, target: Path) -> None:
     console = Console()
     table = Table(title=_cell(str(target)), show_header=False, title_justify="left")
     table.add_row("frames", str(summary.frames))
+    if summary.copied_frames:
+        row = f"{summary.copied_frames:,} of them have the very packets of the source"
+        table.add_row("", row)
     table.add_row("faces restored", f"{summary.faces:,} in {counted(summary.tracks, 'track')}")
     if summary.repeated:
         row = f"{summary.repeated} of them repeat the frame before and were not restored again"

@@ -341,6 +341,10 @@ class Encode(Section):
     pixel_format: str = "source"
     """Pixel format of the output, for a codec that cannot hold the source's; another format than
     the source's converts the whole picture. source: the same as the source."""
+    copy_untouched: bool = True
+    """Whether a frame into which nothing was pasted keeps the packet of the source, byte for byte,
+    instead of another encoding; for ProRes, DNxHR and FFV1 that code every frame by itself. The
+    encoder then takes the profile of the source."""
     provenance: bool = True
     """Whether the output's tags state that faces were restored, and with what."""
     check: bool = True

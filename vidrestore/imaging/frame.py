@@ -184,6 +184,10 @@ class Frame:
     """The changes made to the picture as a layer, where a stage was asked for layers and changed
     it; else None.
     """
+    packet: bytes | None = None
+    """The packet that gives exactly this picture without any other packet, where the decoder was
+    asked to keep it; None where it was not, and where the picture was changed.
+    """
 
     def __post_init__(self) -> None:
         if self.index < 0:

@@ -5,6 +5,7 @@ Each step returns one value, which the later steps take.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -50,6 +51,7 @@ from vidrestore.media.codecs import Encoding, plan_encoding
 from vidrestore.media.containers import RemuxPlan, plan_streams, with_side_data
 from vidrestore.media.encode import choose_encoding
 from vidrestore.media.images import is_pictures
+from vidrestore.media.packet_copy import encoding_like_source
 from vidrestore.media.probe import Probe, probe
 from vidrestore.media.remux import trial_remux
 from vidrestore.media.side_data import check_base_layer, states_stereo
@@ -78,6 +80,8 @@ from vidrestore.restoration.upscaling import (
     scaled_info,
     unseen_fields,
 )
+
+_log = logging.getLogger("vidrestore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +305,9 @@ def choose_output(
     else:
         pictures, start = None, base.start
         ways = ways_to_encode(info, target, settings)
+        if scaling is None and mode in ("keep", "off"):
+            ways, note = _like_source(ways, source, work.path, settings)
+            losses += note
         streams = plan_streams(base, target, whole=request.span is None)
     needed_bytes = 0
     if scaling is not None:
@@ -455,6 +462,12 @@ def assemble(
     )  # fmt: skip
     analysis = with_room_for(faces.analysis, pairing)
     losses = (*output.losses, *faces.losses, *pairing.notes())
+    encoding, shown = output.encoding, pairing.plate
+    if encoding.copied is not None and (analysis if shown is None else shown.analysis).changes:
+        encoding = replace(encoding, copied=None)
+        anew = _encoded_anew(source.base, encoding, settings, "its picture changes midway")
+        notify(on_event, *anew)
+        losses = (*losses, *anew)
     if output.layering is not None:
         notify(on_event, *output.layering.notes)
         losses = (*losses, *output.layering.notes)
@@ -486,7 +499,7 @@ def assemble(
         judge=faces.judge.name,
         parser=None if parser is None else parser.name,
         settings=settings,
-        encoding=output.encoding,
+        encoding=encoding,
         header=output.header and output.header.absolute(),
         span=request.span,
         pairing=pairing.absolute(),
@@ -582,6 +595,39 @@ def _check_analysis(
             f"wants {settings.align.template}; analyze again with "
             f"--set align.template={settings.align.template}"
         )
+
+
+def _like_source(
+    ways: tuple[Encoding, ...], source: InspectedSource, folder: Path, settings: Settings
+) -> tuple[tuple[Encoding, ...], list[str]]:
+    """Put an encoding first whose frames can stand among packets of the base, if there is one.
+
+    Returns:
+        The encodings, and a notice for the user where frames lose a generation for want of one.
+    """
+    how, base = settings.encode, source.base
+    if not how.copy_untouched:
+        return ways, []
+    found = encoding_like_source(
+        ways[0], base.path, base.info, folder,
+        quality=how.quality,
+        woven_order=source.interlacing.order if source.interlacing.mode == "keep" else None,
+        threads=how.threads,
+    )  # fmt: skip
+    if isinstance(found, Encoding):
+        return (found, *ways), []
+    return ways, _encoded_anew(base, ways[0], settings, found) if found else []
+
+
+def _encoded_anew(base: Probe, encoding: Encoding, settings: Settings, reason: str) -> list[str]:
+    """Return the notice that no packets are copied, if frames lose a generation by that."""
+    note = (
+        "frames without a restored face are encoded again, too, because packets of "
+        f"{base.path.name} cannot be copied: {reason}"
+    )
+    _log.info("%s", note)
+    is_asked_for = encoding.is_lossless or settings.encode.pixel_format != "source"
+    return [] if is_asked_for else [note]
 
 
 def ways_to_encode(info: VideoInfo, target: Path, settings: Settings) -> tuple[Encoding, ...]:

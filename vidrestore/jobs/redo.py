@@ -201,7 +201,7 @@ def check_encoding(kept: FinishedJob, encoding: Encoding, target: Path) -> None:
         differ = [f"{k} {was[k]} and not {now[k]}" for k in was if was[k] != now[k]]
         raise UsageError(
             f"{target} was encoded with {', '.join(differ)}, and its shots can only be redone with "
-            "the same encoding; give codec, quality and preset as before"
+            "the same encoding; give codec, quality, preset and encode.copy_untouched as before"
         )
 
 

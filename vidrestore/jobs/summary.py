@@ -117,6 +117,9 @@ class Summary:
     """Frames that the header of the source announces and that could not be decoded."""
     codec: str = ""
     """The codec of the new video stream."""
+    copied_frames: int = 0
+    """Frames of the output whose packets are those of the source, byte for byte, since nothing was
+    pasted into them."""
     enlarged: int = 1
     """The factor by which the output is enlarged; its samples are compared with the enlarged
     source."""
@@ -188,6 +191,7 @@ def summarize(
         likeness=likeness_by_track(stats, analysis),
         corrupt_frames=analysis.corrupt_frames,
         missing_frames=missing,
+        copied_frames=stats.copied,
         warnings=(*_warnings(analysis, missing), *_unparsed(stats), *stats.notes.values(), *losses),
         seconds=seconds,
     )

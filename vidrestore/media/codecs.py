@@ -118,6 +118,10 @@ class Encoding:
     without_stereo: bool = False
     """Whether frames lose what they state of stereo 3D, since the container of the output states
     it."""
+    copied: bytes | None = None
+    """What the packets of the source state that are copied where a frame was not changed, by
+    `media.coded_frames.stated`; None: every frame is encoded.
+    """
     notes: tuple[str, ...] = ()
     """Notices for the user, one sentence each."""
 

@@ -141,6 +141,7 @@ def decode(
     one_thread: bool = False,
     may_seek: bool = False,
     device: str | None = None,
+    keep_packets: bool = False,
 ) -> Iterator[Frame]:
     """Decode the frames of a video stream in order of presentation.
 
@@ -165,6 +166,8 @@ def decode(
             beginning of the file unless `may_seek`.
         may_seek: Whether decoding with one thread may seek to the start of `span`.
         device: A device that `decoding_device` returned; None: the processor.
+        keep_packets: Whether undamaged frames keep the key packets that they were decoded from
+            (`Frame.packet`); only for codecs whose key packets stand alone. Default: no.
 
     Yields:
         The frames, numbered from 0.
@@ -173,14 +176,16 @@ def decode(
         InputError: The file cannot be read.
     """
     may_seek = may_seek or not one_thread
-    at = _opened_at(path, span, damage, stream_index, shifts, one_thread, may_seek, device)
+    at = _opened_at(
+        path, span, damage, stream_index, shifts, one_thread, may_seek, device, keep_packets
+    )
     with at as (stream, known, images):
         timed = _timed(images, damage, stream, known)
         chosen = _within(span, stream, known, timed)
         alike = _alike(chosen, damage, stream, _shape_for(like), path)
         for index, (pts, image) in enumerate(alike):
             damage.corrupt_frames += bool(image.is_corrupt)
-            yield Frame(index, pts, image, _duration(image))
+            yield _frame(index, pts, image)
 
 
 def decode_from(
@@ -190,6 +195,7 @@ def decode_from(
     stream_index: int,
     like: VideoInfo | None = None,
     device: str | None = None,
+    keep_packets: bool = False,
 ) -> Iterator[Frame]:
     """Decode frames from about a given time on.
 
@@ -203,6 +209,7 @@ def decode_from(
         like: The properties of the stream, into whose shape undamaged frames are fitted; None:
             frames keep their shapes.
         device: A device that `decoding_device` returned; None: the processor.
+        keep_packets: Whether frames keep their packets, as in `decode`. Default: no.
 
     Yields:
         The frames, numbered from 0.
@@ -212,7 +219,7 @@ def decode_from(
     """
     with open_source(path, device) as container:
         stream = _chosen_stream(container, stream_index)
-        yield from _frames_from(container, stream, pts, like=like)
+        yield from _frames_from(container, stream, pts, like=like, keep_packets=keep_packets)
 
 
 def _frames_from(
@@ -222,6 +229,7 @@ def _frames_from(
     byte: int | None = None,
     *,
     like: VideoInfo | None = None,
+    keep_packets: bool = False,
 ) -> Iterator[Frame]:
     """Seek to about a time, or to a byte of the file, and decode from there."""
     with logged(av.error.FFmpegError, what=f"decoding {container.name} from {pts} on"):
@@ -230,11 +238,12 @@ def _frames_from(
         else:
             container.seek(byte, unsupported_byte_offset=True)
         damage = DecodeErrors()
-        timed = _timed(_decoded(container, stream, damage, False), damage, stream)
+        images = _decoded(container, stream, damage, False, keep_packets=keep_packets)
+        timed = _timed(images, damage, stream)
         shape = _shape_for(like)
         fitted = timed if shape is None else _fitted(timed, damage, stream, shape)
         for index, (time, image) in enumerate(fitted):
-            yield Frame(index, time, image, _duration(image))
+            yield _frame(index, time, image)
 
 
 class OpenVideo:
@@ -313,7 +322,7 @@ class OpenVideo:
         within = _within(span, self.stream, self._shifts, timed)
         alike = _alike(within, damage, self.stream, _shape_for(self.like), self.path)
         for index, (pts, image) in enumerate(alike):
-            yield Frame(index, pts, image, _duration(image))
+            yield _frame(index, pts, image)
 
     def frames_from(self, pts: int) -> Iterator[Frame]:
         """Decode frames from about a given time on, as `decode_from` does.
@@ -512,6 +521,13 @@ def _duration(image: av.VideoFrame) -> int:
     return duration if 0 < duration <= _LONGEST_TICKS else 0
 
 
+def _frame(index: int, pts: int, image: Any) -> Frame:
+    """Make the frame of a picture, with its packet where the decoder kept that."""
+    packet, damaged = image.opaque, bool(image.is_corrupt)
+    image.opaque = None  # the frame alone decides how long the packet stays in memory
+    return Frame(index, pts, image, _duration(image), packet=None if damaged else packet)
+
+
 def _within(
     span: TimeRange | None, stream: Any, shifts: Sequence[TimeShift], timed: _Timed
 ) -> _Timed:
@@ -565,6 +581,7 @@ def _fitted(timed: _Timed, damage: DecodeErrors, stream: Any, shape: PictureShap
             damage.reduced_frames += image.width * image.height > shape.width * shape.height
             states_aspect = stream.codec_context.sample_aspect_ratio is not None
             image = fitter(image, states_aspect=states_aspect)
+            image.opaque = None  # the packet is of another picture
         yield pts, image
 
 
@@ -595,6 +612,7 @@ def _opened_at(
     one_thread: bool,
     may_seek: bool,
     device: str | None,
+    keep_packets: bool,
 ) -> Iterator[tuple[Any, Sequence[TimeShift], Iterator[av.VideoFrame]]]:
     """Open a file for its frames from the start of `span` or before it.
 
@@ -604,7 +622,7 @@ def _opened_at(
     if may_seek and span is not None and span.start_seconds and not shifts:
         with open_source(path, device) as container:
             stream = _chosen_stream(container, stream_index)
-            images = _sought(container, stream, span, damage, one_thread)
+            images = _sought(container, stream, span, damage, one_thread, keep_packets)
             if images is not None:
                 damage.by_seeking = True
                 yield stream, (), images
@@ -614,11 +632,17 @@ def _opened_at(
         if shifts is None and may_need_repair(container):
             shifts = read_time_line(path).shifts.get(stream.index, ())
         known = shifts or ()
-        yield stream, known, _decoded(container, stream, damage, one_thread, known)
+        images = _decoded(container, stream, damage, one_thread, known, keep_packets=keep_packets)
+        yield stream, known, images
 
 
 def _sought(
-    container: Any, stream: Any, span: TimeRange, damage: DecodeErrors, one_thread: bool
+    container: Any,
+    stream: Any,
+    span: TimeRange,
+    damage: DecodeErrors,
+    one_thread: bool,
+    keep_packets: bool = False,
 ) -> Iterator[av.VideoFrame] | None:
     """Seek to the start of `span`; return None if no frame at or before it can be reached."""
     if container.format.name in _WITHOUT_INDEX:
@@ -628,7 +652,9 @@ def _sought(
     aspect = stream.codec_context.sample_aspect_ratio  # of the beginning of the file
     with logged(av.error.FFmpegError, what=f"seeking to {first}"):
         container.seek(first, stream=stream)
-        images = _decoded(container, stream, damage, one_thread, aspect=aspect)
+        images = _decoded(
+            container, stream, damage, one_thread, aspect=aspect, keep_packets=keep_packets
+        )
         head = next(images, None)
         if head is not None and head.pts is not None and head.pts <= first:
             return chain([head], images)
@@ -650,17 +676,19 @@ def _decoded(
     one_thread: bool,
     shifts: Sequence[TimeShift] = (),
     aspect: Fraction | None = None,
+    keep_packets: bool = False,
 ) -> Iterator[av.VideoFrame]:
     """Decode packet by packet, so that one bad packet does not end the stream.
 
     `aspect` is the aspect ratio of pixels that the coded stream states before its first packet
-    here; None: it is not known.
+    here; None: it is not known. With `keep_packets`, a frame has its packet as its `opaque`.
     """
     context = stream.codec_context
+    threads = 1 if one_thread else min(usable_cores() + 1, _MOST_THREADS)
     if not context.is_open:
         stream.thread_type = "NONE" if one_thread else "AUTO"
         if not one_thread:
-            context.thread_count = min(usable_cores() + 1, _MOST_THREADS)
+            context.thread_count = threads
     copied = _Copier(stream.time_base)
     is_picture = container.format.name == "image2"
     damage.shifts = max(damage.shifts, len(shifts))
@@ -670,11 +698,14 @@ def _decoded(
         known=not has_no_times(container),
     )
     aspects = _StatedAspects(aspect, damage)
+    kept = _KeptPackets(threads) if keep_packets else None
     packets = with_shifts(_packets(container, stream, damage), {stream.index: shifts})
     for packet in _with_ends(packets, context):
         is_at_end = packet is None or not packet.size
         if not is_at_end:
             timed.add(packet)
+            if kept is not None:
+                kept.add(packet)
         try:
             images = context.decode(packet)
         except av.error.FFmpegError as error:
@@ -684,10 +715,14 @@ def _decoded(
         if not is_at_end:
             aspects.look(context, packet)
         for image in images:
+            own_packet = None if kept is None else kept.take(image)
             image.pts = timed(image, is_at_end=is_at_end)
             aspects.pass_on(image)
             own = copied(image) if one_thread else image
-            yield _planar(with_codes_of_halves(own) if is_picture else own)
+            own = _planar(with_codes_of_halves(own) if is_picture else own)
+            if own_packet is not None:
+                own.opaque = own_packet
+            yield own
     aspects.end()
 
 
@@ -736,6 +771,41 @@ def _packets(container: Any, stream: Any, damage: DecodeErrors) -> Iterator[Any]
         damage.decode_errors += 1
 
     yield from read_packets(container, stream, on_failure=count)
+
+
+class _KeptPackets:
+    """Finds the packet of each frame, for codecs that give one frame for each packet, in order.
+
+    A frame has the times of its packet. (`opaque` of PyAV 18 would name the packet, too, but its
+    memory may be freed by a thread of the decoder, which then waits for Python while Python waits
+    for this thread.)
+    """
+
+    def __init__(self, threads: int) -> None:
+        # Each thread of a decoder holds one packet.
+        self._waiting: deque[tuple[tuple[int | None, int | None], bytes | None]] = deque(
+            maxlen=threads + 1
+        )
+
+    def add(self, packet: Any) -> None:
+        """Note the next packet, before it is decoded."""
+        is_alone = packet.is_keyframe and not packet.has_sidedata("new_extradata")
+        data = bytes(packet) if is_alone and not packet.is_corrupt else None
+        self._waiting.append(((packet.pts, packet.dts), data))
+
+    def take(self, image: av.VideoFrame) -> bytes | None:
+        """Return the packet of the next frame; None where it is not known or does not stand alone.
+
+        Args:
+            image: The frame, with the times that the decoder gave it.
+        """
+        times = image.pts, image.dts
+        if times == (None, None) or sum(key == times for key, _ in self._waiting) != 1:
+            return None
+        while True:
+            key, data = self._waiting.popleft()
+            if key == times:
+                return data
 
 
 class _FrameTimes:

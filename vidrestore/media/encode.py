@@ -18,6 +18,7 @@ from vidrestore.common.handled import logged
 from vidrestore.common.system import without_real_time
 from vidrestore.imaging.frame import Frame, VideoInfo
 from vidrestore.media.codecs import Encoding, container_options
+from vidrestore.media.coded_frames import stated
 from vidrestore.media.ffmpeg import run_ffmpeg
 
 _log = logging.getLogger("vidrestore")
@@ -134,6 +135,10 @@ class VideoWriter:
         self._info = info
         self._encoding = encoding
         self.frame_count = 0
+        """The number of frames that were written."""
+        self.copied_count = 0
+        """The number of these whose packets were copied."""
+        self._held = 0
         self._strip = _StereoFilter(info.time_base) if encoding.without_stereo else None
         try:
             self._container = av.open(
@@ -192,7 +197,10 @@ class VideoWriter:
             self._stream.set_display_matrix(list(info.display_matrix))
 
     def write(self, frame: Frame) -> None:
-        """Encode the next frame, at its own `pts` and with its own duration.
+        """Write the next frame, at its own `pts` and with its own duration.
+
+        The frame is encoded. Where the encoding copies packets, and the frame has one that states
+        the same as those of the encoder, that packet is written instead.
 
         Args:
             frame: The frame, in order of presentation. It is converted if its pixel format is not
@@ -201,6 +209,9 @@ class VideoWriter:
         Raises:
             OutputError: The encoder fails or the file cannot be written.
         """
+        if self._can_copy(frame.packet):
+            self._copy(frame)
+            return
         image: Any = frame.image
         if image.format.name != self._encoding.pixel_format:
             image = _converted(image, self._encoding.pixel_format, self._info)
@@ -209,7 +220,30 @@ class VideoWriter:
         image.pts, image.time_base = frame.pts, self._info.time_base
         image.duration = frame.duration
         image.pict_type = 0  # the encoder decides on its own I, P and B frames
+        self._held += 1
         self._mux(image)
+        self.frame_count += 1
+
+    def _can_copy(self, packet: bytes | None) -> bool:
+        """Whether a packet of the source can be the next one of the stream."""
+        how = self._encoding
+        # A packet that the encoder still holds back belongs before it.
+        if packet is None or how.copied is None or self._held:
+            return False
+        return stated(how.codec, packet) == how.copied
+
+    def _copy(self, frame: Frame) -> None:
+        """Write the packet of a frame, at the time of the frame."""
+        packet: Any = av.Packet(frame.packet)
+        packet.pts = packet.dts = frame.pts
+        packet.duration, packet.time_base = frame.duration, self._info.time_base
+        packet.is_keyframe = True
+        packet.stream = self._stream
+        try:
+            self._container.mux(packet)
+        except (av.error.FFmpegError, OSError, MemoryError) as error:
+            raise self._failure(error) from error
+        self.copied_count += 1
         self.frame_count += 1
 
     def _mux(self, image: Any) -> None:
@@ -219,6 +253,7 @@ class VideoWriter:
             with without_real_time() if self.frame_count == 0 else nullcontext():
                 packets = self._context.encode(image)
             for packet in packets:
+                self._held -= 1
                 packet.stream = self._stream
                 self._container.mux(packet)
         except (av.error.FFmpegError, OSError, MemoryError) as error:
@@ -289,10 +324,13 @@ def _converted(image: av.VideoFrame, pixel_format: str, info: VideoInfo) -> Any:
         return image.reformat(format=pixel_format)
     matrix = _SWSCALE_MATRICES[info.matrix]
     value_range = "JPEG" if info.full_range else "MPEG"
-    return image.reformat(
+    converted = image.reformat(
         format=pixel_format,
         src_colorspace=matrix,
         dst_colorspace=matrix,
         src_color_range=value_range,
         dst_color_range=value_range,
     )
+    # swscale states the matrix that it was given, also where the source states none.
+    converted.colorspace, converted.color_range = image.colorspace, image.color_range
+    return converted

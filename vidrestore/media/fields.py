@@ -196,7 +196,7 @@ def first_fields(frames: Iterator[Frame], order: str) -> Iterator[Frame]:
     """
     for i, field, image in _split(frames, order):
         if field == 0:
-            yield replace(i.frame, image=image)
+            yield replace(i.frame, image=image, packet=None)
 
 
 def earlier_field(image: av.VideoFrame, order: str) -> av.VideoFrame:
@@ -222,7 +222,7 @@ def woven(frames: Iterator[Frame], order: str, *, flagged_order: str) -> Iterato
     """Weave frames from the pictures of their fields: the inverse of `bobbed`.
 
     What was pasted into the pictures (`Frame.pasted`) is woven as well: of each face, the lines of
-    its own field are left.
+    its own field are left. A frame has the packet of its pictures if neither was changed.
 
     Args:
         frames: Pictures of fields from an even number on; their images are overwritten.
@@ -246,6 +246,7 @@ def woven(frames: Iterator[Frame], order: str, *, flagged_order: str) -> Iterato
             duration=0,
             image=marker(_interleaved(earlier.image, later.image, later_row)),
             pasted=pasted,
+            packet=None if later.packet is None else earlier.packet,
         )
 
 

@@ -112,7 +112,8 @@ def rebuild_film_pictures(
             frame = next(frames)
             held[frame.index] = frame
         image = _joined(held[earlier].image, held[later].image, order)
-        yield replace(held[earlier], index=number, pts=int(pts[number]), duration=0, image=image)
+        made = replace(held[earlier], index=number, pts=int(pts[number]), duration=0, image=image)
+        yield replace(made, packet=None)
 
 
 @dataclass(slots=True)

@@ -130,7 +130,11 @@ def restore_segment(
         StageThreads(caller="encode") as threads,
     ):
         decoder = _decoder(source, info, settings, stats)
-        decoded_frames = frames_again(source, analysis, span, first=first, end=end, device=decoder)
+        copies = encoding.copied is not None
+        decoded_frames = frames_again(
+            source, analysis, span, first=first, end=end, device=decoder,
+            keep_packets=copies and plate is None,
+        )  # fmt: skip
         frames = threads.background(decoded_frames, depth=depth, name="decode")
         cropped = crop(
             frames,
@@ -176,7 +180,7 @@ def restore_segment(
                 larger = open_scaler(plate.scaling, info, output_analysis.info, device)
                 pairs = threads.background(enlarged(guarded_faces, larger), depth=1, name="scale")
             else:
-                decoded = _companion_frames(plate, first, end)
+                decoded = _companion_frames(plate, first, end, keep_packets=copies)
                 plate_frames = threads.background(decoded, depth=depth, name="decode plate")
                 pairs = zip(guarded_faces, plate_frames, strict=True)
             guarded_faces = onto_plate(
@@ -215,6 +219,7 @@ def restore_segment(
                 f"first pass and {writer.frame_count} in the second; it changed meanwhile or "
                 "cannot be read reliably"
             )
+        stats.copied = writer.copied_count
     stats.add_stages(threads.times)
     return stats
 
@@ -274,9 +279,14 @@ def _layer_writer(
     return layer_writer(layer, info, partial(VideoWriter, threads=threads))
 
 
-def _companion_frames(companion: PairedVideo, first: int, end: int) -> Iterator[Frame]:
+def _companion_frames(
+    companion: PairedVideo, first: int, end: int, *, keep_packets: bool = False
+) -> Iterator[Frame]:
     """Decode the frames [first, end) of a companion."""
-    return frames_again(companion.path, companion.analysis, companion.span, first=first, end=end)
+    return frames_again(
+        companion.path, companion.analysis, companion.span,
+        first=first, end=end, keep_packets=keep_packets,
+    )  # fmt: skip
 
 
 def _at(restorers: Schedule, index: int) -> Restorer:

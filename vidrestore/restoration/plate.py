@@ -50,7 +50,7 @@ def enlarged(
         (frame with its faces, frame of the plate), in order.
     """
     for frame in frames:
-        yield frame, replace(frame.frame, image=larger(frame.frame.image))
+        yield frame, replace(frame.frame, image=larger(frame.frame.image), packet=None)
 
 
 def onto_plate(

@@ -196,7 +196,7 @@ NOT_IN_KEY: Mapping[str, str] = {
     "restore.cache_crops": "the place where results are kept does not change them",
     **dict.fromkeys(
         ("encode.codec", "encode.quality", "encode.preset", "encode.hardware",
-         "encode.pixel_format"),
+         "encode.pixel_format", "encode.copy_untouched"),
         _ENCODING,
     ),
     "encode.provenance": "it is written when the segments are joined",
@@ -290,7 +290,7 @@ def segment_key(
         (encoding.codec, encoding.suffix, *how),
         (
             encoding.is_lossless, encoding.has_field_flags, encoding.needs_light_header,
-            encoding.without_stereo,
+            encoding.without_stereo, encoding.copied,
         ),
     ):  # fmt: skip
         digest.update(repr(part).encode())

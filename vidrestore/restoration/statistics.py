@@ -112,6 +112,10 @@ class Counts(_Checked):
     """As `RestorationStats.fast`: pairs that key frames would not have saved enough of."""
     unparsed: _Count
     """As `RestorationStats.unparsed`: pairs in which the parser found no face."""
+    copied: _Count = 0
+    """As `RestorationStats.copied`: frames with the packet of the source; earlier versions copied
+    none.
+    """
     not_restored: dict[str, _Count]
     """As `RestorationStats.not_restored`: pairs that stayed as they were, by reason."""
     notes: dict[str, str]
@@ -142,6 +146,8 @@ class RestorationStats:
     """
     unparsed: int = 0
     """The number of (face, frame) pairs in which the parser found no face."""
+    copied: int = 0
+    """The number of frames that have the packet of the source, since nothing was pasted."""
     not_restored: Counter[str] = field(default_factory=Counter)
     """The number of (face, frame) pairs that stayed as they were, by reason."""
     notes: dict[str, str] = field(default_factory=dict)
@@ -208,6 +214,7 @@ class RestorationStats:
             "between": self.between,
             "fast": self.fast,
             "unparsed": self.unparsed,
+            "copied": self.copied,
             "not_restored": dict(self.not_restored),
             "notes": dict(self.notes),
             "likeness": {
@@ -230,6 +237,7 @@ class RestorationStats:
         self.between += counts["between"]
         self.fast += counts["fast"]
         self.unparsed += counts["unparsed"]
+        self.copied += counts.get("copied", 0)
         self.not_restored.update(counts["not_restored"])
         self.notes.update(counts["notes"])
         for track, stretches in counts["likeness"].items():

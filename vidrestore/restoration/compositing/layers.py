@@ -64,7 +64,7 @@ def with_layers(frames: Iterator[Frame], info: VideoInfo, holds: LayerRange) -> 
             yield frame
         else:
             layer = _Composition(frame.image, frame.pasted, info, holds).layer()
-            yield replace(frame, pasted=None, layer=layer)
+            yield replace(frame, pasted=None, layer=layer, packet=None)
 
 
 class _Composition:

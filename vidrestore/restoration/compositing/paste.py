@@ -103,7 +103,8 @@ def paste(
             and the fields around; default: no.
 
     Yields:
-        The frames in order, up to `REACH_FRAMES` later.
+        The frames in order, up to `REACH_FRAMES` later. A frame keeps its packet only where no
+        sample was changed.
     """
     stage = _Stage(info, how, noise, parser, tracks, stats, single_fields=single_fields)
     reach = REACH_FRAMES if stage.looks_around else 0
@@ -118,10 +119,11 @@ def paste(
             faces: list[PastedFace] | None = None if before is None else []
             pasted = stage.paste(at, done, faces)
             stats.faces += pasted if stats.counts(done.frame.index) else 0
+            now = replace(done.frame, packet=None) if stage.has_changed else done.frame
             if before is not None and faces:
-                yield replace(done.frame, pasted=Pasted(before, tuple(faces)))
+                yield replace(now, pasted=Pasted(before, tuple(faces)))
             else:
-                yield done.frame
+                yield now
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,6 +159,8 @@ class _Stage:
         self._measurements: dict[int, dict[int, _Measured]] = {}
         self._last: deque[Frame] = deque(maxlen=3)
         self._noises: dict[int, dict[int, tuple[grain.Spectrum, ...]]] = {}
+        self.has_changed = False
+        """Whether `paste` changed samples of the last frame."""
 
     @property
     def looks_around(self) -> bool:
@@ -227,7 +231,7 @@ class _Stage:
 
     def paste(self, at: int, frame: FaceFrame, pasted: list[PastedFace] | None) -> int:
         """Paste the faces, add each to `pasted`, and return how many of them lie in the frame."""
-        measured = self._measurements[at]
+        measured, self.has_changed = self._measurements[at], False
         faces = sorted(
             (face for face in frame.faces if face.track_id in measured),
             key=lambda face: (measured[face.track_id].usual_px, face.track_id),
@@ -271,6 +275,7 @@ class _Stage:
         restored, share = torch.from_numpy(rgb), torch.from_numpy(weight[None])
         if pasted is not None:
             pasted.append(PastedFace((rect.x0, rect.y0), rgb, weight))
+        self.has_changed |= bool(weight.any())
         color.blend_rgb(image, rect, restored, share, self._info)
         if self._grain > 0:
             seed = (frame.pts, face.track_id)
