@@ -21,8 +21,8 @@ def decoded(monkeypatch):
     found: Counter[str] = Counter()
     real = decode._decoded
 
-    def counted(container, *arguments):
-        for image in real(container, *arguments):
+    def counted(container, *arguments, **more):
+        for image in real(container, *arguments, **more):
             found[container.name] += 1
             yield image
 

@@ -290,8 +290,9 @@ def test_a_frame_that_several_threads_decode_otherwise_is_decoded_by_one(whole, 
     analysis = pipeline.analyze_video(source, load_settings(options=PLAIN))
     decoded = stage._decoded
 
-    def racing(container, stream, damage, one_thread, shifts=()):
-        for index, image in enumerate(decoded(container, stream, damage, one_thread, shifts)):
+    def racing(container, stream, damage, one_thread, *arguments, **more):
+        images = decoded(container, stream, damage, one_thread, *arguments, **more)
+        for index, image in enumerate(images):
             if index > 20 and not one_thread:
                 image.make_writable()
                 planes = image.planes[0]
@@ -325,8 +326,8 @@ def test_times_that_do_not_fit_are_put_between_their_neighbours(
 ):
     decoded = stage._decoded
 
-    def timed(*arguments):
-        for image, pts in zip(decoded(*arguments), given, strict=False):
+    def timed(*arguments, **more):
+        for image, pts in zip(decoded(*arguments, **more), given, strict=False):
             image.pts = pts
             yield image
 
@@ -351,9 +352,9 @@ def test_damaged_frames_of_another_shape_are_left_out_and_counted(whole, monkeyp
     decoded = stage._decoded
     shape = {"width": 32, "height": 32, "format": SimpleNamespace(name="gray")}
 
-    def straying(*arguments):
-        for index, image in enumerate(decoded(*arguments)):
-            stray = SimpleNamespace(pts=image.pts, duration=0, is_corrupt=True, **shape)
+    def straying(*arguments, **more):
+        for index, image in enumerate(decoded(*arguments, **more)):
+            stray = SimpleNamespace(pts=image.pts, opaque=None, is_corrupt=True, **shape)
             yield stray if index in strays else image
 
     monkeypatch.setattr(stage, "_decoded", straying)
