@@ -98,6 +98,8 @@ def test_a_dropped_video_is_restored(tmp_path, browser, expect, tape):
         clearest = tab.get_by_role("button", name="Go to the clearest view of Anna <b>")
         expect(clearest).to_be_visible()
         tab.get_by_label("Restore Person 2").uncheck()
+        expect(tab.locator(".lane").nth(1)).to_have_class("lane is-off")
+        expect(tab.locator(".lane").nth(0)).to_have_class("lane")
         expect(tab.locator("#bar-estimate")).to_contain_text("30 faces, about 45 s")
         tab.get_by_label("Restore from").fill("0:00.7")
         tab.get_by_label("Restore from").press("Enter")

@@ -176,11 +176,16 @@ export class Timeline {
     return node;
   }
 
+  /** Whether a person is restored by the present choices. */
+  #isChosen(person) {
+    if (!this.#video) return true;
+    const { people, least_eye_px: least } = this.store.choices(this.#video);
+    return (people?.includes(person.id) ?? true) && person.eye_px >= least;
+  }
+
   #drawLanes({ video, found }) {
     const people = found?.people ?? [];
     keepHeight(document.getElementById("lanes"), !found && video?.analysis?.state !== "failed");
-    const chosen = video ? this.store.choices(video) : { people: null, least_eye_px: 0 };
-    const isChosen = (person) => (chosen.people?.includes(person.id) ?? true) && person.eye_px >= chosen.least_eye_px;
     const key = (person) => `${video.id} ${person.id}`;
     keepRows(document.getElementById("lane-names"), people, key, (first) => {
       const picture = make("img", { src: first.portrait, alt: "", class: "lane-portrait" });
@@ -195,7 +200,7 @@ export class Timeline {
         setAttribute(node, "title", "Go to the clearest view");
         setAttribute(node, "aria-label", `Go to the clearest view of ${name.textContent}`);
         setAttribute(node, "data-color", colorOf(now));
-        node.classList.toggle("is-off", !isChosen(now));
+        node.classList.toggle("is-off", !this.#isChosen(now));
       };
       return { node, update };
     });
@@ -204,7 +209,7 @@ export class Timeline {
       let drawn = "";
       const update = (person) => {
         setAttribute(node, "data-color", colorOf(person));
-        node.classList.toggle("is-off", !isChosen(person));
+        node.classList.toggle("is-off", !this.#isChosen(person));
         const wanted = `${this.#seconds} ${person.appearances}`;
         if (drawn === wanted) return;
         drawn = wanted;
