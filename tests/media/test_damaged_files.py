@@ -354,7 +354,8 @@ def test_damaged_frames_of_another_shape_are_left_out_and_counted(whole, monkeyp
 
     def straying(*arguments, **more):
         for index, image in enumerate(decoded(*arguments, **more)):
-            stray = SimpleNamespace(pts=image.pts, opaque=None, is_corrupt=True, **shape)
+            stray = SimpleNamespace(pts=image.pts, duration=0, is_corrupt=True, **shape)
+            stray.opaque = None
             yield stray if index in strays else image
 
     monkeypatch.setattr(stage, "_decoded", straying)
