@@ -1,8 +1,10 @@
 """Folders that the page may list: which, how much of them, and by what names."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -215,9 +217,14 @@ def test_paths_are_shown_as_people_write_them(monkeypatch):
 )
 def test_the_file_manager_is_opened_at_the_file(tmp_path, monkeypatch, platform, program, rest):
     begun = []
+
+    def begin(command, **_):
+        begun.append(command)
+        return SimpleNamespace(wait=lambda _: int(platform == "win32"))  # as Windows' always does
+
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
-    monkeypatch.setattr("subprocess.Popen", lambda command, **_: begun.append(command))
+    monkeypatch.setattr("subprocess.Popen", begin)
     file = tmp_path / "-a b.mp4"
     places_of_page.show_in_folder(file)
     names = {"folder": tmp_path, "file": file}
@@ -226,5 +233,13 @@ def test_the_file_manager_is_opened_at_the_file(tmp_path, monkeypatch, platform,
 
 def test_without_a_file_manager_the_folder_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(RefusedError, match=f"the file is in {tmp_path}"):
+        places_of_page.show_in_folder(tmp_path / "a.mp4")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows always has its file manager")
+def test_without_a_desktop_the_folder_is_named(tmp_path, monkeypatch):
+    failing = shutil.which("false")
+    monkeypatch.setattr("shutil.which", lambda name: failing)
     with pytest.raises(RefusedError, match=f"the file is in {tmp_path}"):
         places_of_page.show_in_folder(tmp_path / "a.mp4")

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ MOST_LISTED = 2000
 MOST_ENTRIES = 50_000
 """The largest number of entries whose ids are remembered."""
 
+_MANAGER_SECONDS = 1.5  # a file manager that still runs then has been opened
 _MOST_EXAMINED = 50_000  # entries of one folder; a larger one is listed in part
 
 
@@ -351,13 +353,18 @@ def show_in_folder(path: Path) -> None:
     try:
         if program is None:
             raise FileNotFoundError(command[0])
-        subprocess.Popen(
+        process = subprocess.Popen(
             [program, *command[1:]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        # Without a desktop the programs of Linux and macOS fail at once; Windows' always says 1.
+        with suppress(subprocess.TimeoutExpired):
+            code = process.wait(_MANAGER_SECONDS)
+            if code and sys.platform != "win32":
+                raise OSError(f"{command[0]} ended with status {code}")
     except OSError as error:
         log_handled(error)
         raise RefusedError(
