@@ -127,6 +127,7 @@ def test_there_is_no_bar_where_every_face_was_measured():
     # Of one person, all faces were measured; of the other, one of four.
     weights = np.array([1.0, 1.0, 4.0])
     np.testing.assert_allclose(measured_shares(weights, 6), [1, 1, 0.25])
-    assert [error_text(each, ".1f", " %") for each in (0.0, 0.26, math.nan)] == [
-        "", " \u00b1 0.3 %", " (error not known)",
+    bars = (0.0, 0.26, 0.004, math.nan)
+    assert [error_text(each, ".2f", " levels") for each in bars] == [
+        "", " \u00b1 0.26 levels", " \u00b1 less than 0.01 levels", " (error not known)",
     ]  # fmt: skip

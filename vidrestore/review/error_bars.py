@@ -154,4 +154,9 @@ def error_text(error: float, form: str, unit: str = "") -> str:
     """
     if math.isnan(error):
         return " (error not known)"
-    return "" if error == 0 else f" \N{PLUS-MINUS SIGN} {error:{form}}{unit}"
+    if error == 0:
+        return ""
+    number, least = f"{error:{form}}", f"{0:{form}}"
+    if number == least:
+        number = f"less than {least[:-1]}1"
+    return f" \N{PLUS-MINUS SIGN} {number}{unit}"

@@ -115,7 +115,7 @@ def test_detail_and_likeness_have_their_own_bars(known: Analysis) -> None:
     assert detail.figure.endswith(" % of the source's")
     assert likeness.figure == "0.700"
     assert likeness.basis == "420 of 1,260 faces"
-    assert likeness.error.startswith("\u00b1 0.0")
+    assert likeness.error == "\u00b1 less than 0.001"
     assert any("tells people apart" in sentence for sentence in found.explained)
 
 

@@ -430,7 +430,7 @@ class _Tracked:
         """Return (side, side, 3) R'G'B' in [0, 1]; None where the face is outside the frame."""
         part = _reduced(self.frame, self._unit(place, index), self.info, side)
         crop = cut_out(*part, side, torch.device("cpu"))
-        return None if crop is None else np.ascontiguousarray(crop.permute(1, 2, 0).numpy())
+        return None if crop is None else np.asarray(cv2.merge(list(crop.numpy())))
 
     def mask(self, place: int, index: int, side: int) -> Mask:
         """Return (side, side) in [0, 1]."""
