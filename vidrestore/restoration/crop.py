@@ -122,6 +122,7 @@ def cut_out(
     if rect.is_empty:
         return None
     display = transfer.to_display(color.region_rgb(frame.image, rect, info), info)
-    region = to_device(display.clamp(0, 1).to(torch.float32), device)
+    # In place: the memory for one more picture takes longer than the comparison.
+    region = to_device(display.clamp_(0, 1).to(torch.float32), device)
     matrix = shifted(crop_matrix(unit, side), rect)
-    return warp(region, invert(matrix), side, side, mode="bicubic").clamp(0, 1)
+    return warp(region, invert(matrix), side, side, mode="bicubic").clamp_(0, 1)
