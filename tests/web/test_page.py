@@ -437,6 +437,7 @@ def test_axe_finds_nothing_serious(tmp_path, browser, expect, tape, scheme, size
         dialog = tab.get_by_role("dialog", name="Choose videos on this computer")
         dialog.get_by_role("button", name="Videos", exact=True).click()
         dialog.get_by_role("button", name=re.compile("^tape 3")).click()
+        tab.wait_for_timeout(500)  # the button's colors are on their way before
         look("folders")
         hold.touch()
         dialog.get_by_role("button", name="Open", exact=True).click()
