@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -313,6 +314,29 @@ def test_one_that_was_being_paused_at_the_end_stays_paused(run):
 
     run(test)
     assert kept[0].state == "paused"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the status of a process")
+def test_a_status_is_not_lost_to_a_stop_at_the_very_end(run, monkeypatch):
+    """The first who asks the system for the status of a process that has ended gets it."""
+    may_ask, ask = threading.Event(), os.waitpid
+
+    def late(process_id: int, options: int) -> tuple[int, int]:
+        assert may_ask.wait(10)
+        return ask(process_id, options)
+
+    async def test(own):
+        job = own.add("crash")
+        await until(lambda: job.process is not None)
+        process = job.process
+        await until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
+        own.jobs.pause(job)
+        may_ask.set()
+        await until(lambda: job.process is None)
+        assert process.returncode == 3
+
+    monkeypatch.setattr(os, "waitpid", late)
+    run(test)
 
 
 def test_what_is_removed_is_gone_once_its_command_has_ended(run):

@@ -16,12 +16,11 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidrestore.common.errors import UsageError, system_reason
-from vidrestore.common.handled import log_handled
+from vidrestore.common.handled import log_handled, logged
 from vidrestore.common.quoting import printable
 from vidrestore.web.choices import PICTURES, VIDEOS
 from vidrestore.web.wording import GONE, NO_VIDEO_HERE, RefusedError
@@ -361,7 +360,7 @@ def show_in_folder(path: Path) -> None:
             start_new_session=True,
         )
         # Without a desktop the programs of Linux and macOS fail at once; Windows' always says 1.
-        with suppress(subprocess.TimeoutExpired):
+        with logged(subprocess.TimeoutExpired):
             code = process.wait(_MANAGER_SECONDS)
             if code and sys.platform != "win32":
                 raise OSError(f"{command[0]} ended with status {code}")

@@ -498,15 +498,20 @@ def _alive_after(processes: Sequence[psutil.Process], seconds: float) -> list[ps
 
 
 def _end(process: asyncio.subprocess.Process) -> None:
-    """Stop a command with SIGTERM, at which vidrestore keeps finished work; later kill it."""
+    """Stop a command with SIGTERM, at which vidrestore keeps finished work; later kill it.
 
-    def kill() -> None:
+    The signals are sent by psutil. asyncio's own methods ask the system first whether the process
+    has ended; the status goes to whoever asks first, and asyncio's thread that waits for it then
+    reports 255.
+    """
+
+    def send(signal_it: Callable[[psutil.Process], None]) -> None:
         if process.returncode is None:
-            process.kill()
+            with logged(psutil.Error):
+                signal_it(psutil.Process(process.pid))
 
-    with logged(ProcessLookupError):
-        process.terminate()
-    asyncio.get_running_loop().call_later(PATIENCE_SECONDS, kill)
+    send(psutil.Process.terminate)
+    asyncio.get_running_loop().call_later(PATIENCE_SECONDS, send, psutil.Process.kill)
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:
