@@ -90,22 +90,24 @@ def processor_session(network: bytes, threads: int) -> Any:
 
 
 def inputs_of(session: Any, path: Path) -> tuple[Any, list[Any]]:
-    """Return the inputs of a session; the first is the picture.
+    """Return the inputs of a session, that of the picture apart from the others.
 
     Args:
         session: An onnxruntime.InferenceSession.
         path: The .onnx file, for the message.
 
     Returns:
-        The first input, and a list of the others.
+        The first input of four dimensions, else the first; and a list of the others.
 
     Raises:
         WeightsError: The network takes no input.
     """
-    inputs = session.get_inputs()
+    inputs = list(session.get_inputs())
     if not inputs:
         raise WeightsError(f"the network in {path} takes no input; use one that takes a picture")
-    return inputs[0], list(inputs[1:])
+    pictures = [i for i, each in enumerate(inputs) if len(each.shape) == 4]
+    picture = inputs.pop(pictures[0] if pictures else 0)
+    return picture, inputs
 
 
 def first_run(

@@ -38,15 +38,18 @@ _OVERSHOOT, _BELOW_BLACK = 1.6, 0.1
 _MOST_SIGNED = 20.0
 # Share of the range by which a face may differ when the batch has another face, too.
 _MOST_DIFFERENCE = 0.05
+# Side of the faces where the graph leaves it open: that of most face restorers.
+_USUAL_PX = 512
 
 
 class Onnx(Restorer):
     """GPEN, GFPGAN, RestoreFormer, CodeFormer and their kin, through onnxruntime.
 
-    The graph takes (1 or N, 3, S, S) RGB in [-1, 1]. A second input of one number is CodeFormer's
-    fidelity weight. The constructor runs the network on a built-in picture. The results show which
-    output is a picture, the order of its axes, whether its range is [-1, 1], [0, 1] or [0, 255],
-    and whether the network can restore several faces at once.
+    The graph takes (N, 3, S, S) RGB in [-1, 1] in float32, float16 or float64; N and S may be open.
+    A second input of one number, in front of the picture or behind it, is CodeFormer's fidelity
+    weight. The constructor runs the network on a built-in picture. The results show which output is
+    a picture, the order of its axes, whether its range is [-1, 1], [0, 1] or [0, 255], and whether
+    the network can restore several faces at once.
 
     Args:
         path: The .onnx file.
@@ -77,7 +80,7 @@ class Onnx(Restorer):
         self._path, self._notify = path, on_notice
         self._session = open_network(path, device)
         image, others = inputs_of(self._session, path)
-        side = self._side(image)
+        self._faces, side = self._shape(image)
         self.size = side
         self.name = f"{path.name} (onnxruntime, {self._session.get_providers()[0]})"
         self.template = template or self._detect_template()
@@ -89,7 +92,9 @@ class Onnx(Restorer):
         self._output, self._channels_last = self._detect_output(probe)
         alone = self._run(probe)
         self._to_unit = self._detect_range(alone)
-        self._one_by_one = isinstance(image.shape[0], int) or self._mixes_faces(probe, alone)
+        self._most = 1 if self._faces == 1 or self._mixes_faces(probe, alone) else self._faces
+        if self._faces is not None and self._faces > 1:
+            self._notify(self._about_fixed_number())
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -113,17 +118,33 @@ class Onnx(Restorer):
             (B, 3, S, S) float32 RGB in [0, 1], on the device of the windows.
         """
         image = (windows[:, 0] * 2 - 1).cpu().numpy().astype(self._dtype)
-        parts = np.split(image, len(image)) if self._one_by_one else [image]
+        most = self._most or len(image)
+        parts = [image[first : first + most] for first in range(0, len(image), most)]
         restored = torch.from_numpy(np.concatenate([self._run(part) for part in parts]))
         factor, summand = self._to_unit
         return restored.mul_(factor).add_(summand).clamp_(0, 1).to(windows.device)
 
     def _run(self, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Run the network on (B, 3, S, S); the result is float32, in the network's own range."""
-        (result,) = self._session.run([self._output], {self._image: image, **self._others})
+        feeds = {self._image: self._filled(image), **self._others}
+        (result,) = self._session.run([self._output], feeds)
         if self._channels_last:
             result = result.transpose(0, 3, 1, 2)
-        return np.array(result, np.float32, order="C")
+        return np.array(result[: len(image)], np.float32, order="C")
+
+    def _filled(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Repeat the last face up to the number of faces that the graph fixes."""
+        missing = (self._faces or 0) - len(image)
+        return image if missing <= 0 else np.concatenate([image, *[image[-1:]] * missing])
+
+    def _about_fixed_number(self) -> str:
+        name = self._path.name
+        if self._most == 1:
+            return f"{name} takes {self._faces} faces and mixes them, so each face runs by itself"
+        return (
+            f"{name} computes {self._faces} faces in each run, however few there are; "
+            f"--batch-size {self._faces} gives it as many where it can"
+        )
 
     def _detect_template(self) -> str:
         """Return the template that names in the graph or the file's name indicate."""
@@ -143,11 +164,11 @@ class Onnx(Restorer):
 
     def _detect_output(self, probe: npt.NDArray[Any]) -> tuple[str, bool]:
         """Return the output that is a picture, and whether its channels are the last axis."""
+        probe, side = self._filled(probe), probe.shape[-1]
         results = first_run(self._session, self._path, {self._image: probe, **self._others})
-        side = probe.shape[-1]
         shapes = [tuple(getattr(value, "shape", ())) for value in results]
         for i, (output, shape) in enumerate(zip(self._session.get_outputs(), shapes, strict=True)):
-            if shape not in ((1, 3, side, side), (1, side, side, 3)):
+            if shape not in ((len(probe), 3, side, side), (len(probe), side, side, 3)):
                 continue
             if i:
                 self._notify(
@@ -163,7 +184,7 @@ class Onnx(Restorer):
         shapes_text = " and ".join(str(shape) for shape in shapes)
         raise WeightsError(
             f"the network in {self._path} maps {probe.shape} to {shapes_text}; a face restorer "
-            f"returns (1, 3, {side}, {side})"
+            f"returns ({len(probe)}, 3, {side}, {side})"
         )
 
     def _detect_range(self, result: npt.NDArray[np.float32]) -> tuple[float, float]:
@@ -190,7 +211,7 @@ class Onnx(Restorer):
         return _RANGES[name]
 
     def _mixes_faces(self, probe: npt.NDArray[Any], alone: npt.NDArray[np.float32]) -> bool:
-        """Return whether two faces affect each other, though the graph leaves their number open."""
+        """Return whether two faces of a batch affect each other, or cannot run at once."""
         try:
             together = self._run(np.concatenate([probe, -probe]))
         except Exception as error:  # onnxruntime has no base class for its errors
@@ -203,36 +224,43 @@ class Onnx(Restorer):
             and float(np.abs(together[0] - alone[0]).max()) <= _MOST_DIFFERENCE * span
         ):
             return False
-        self._notify(
-            f"{self._path.name} takes one face at a time, though its graph leaves their number open"
-        )
+        if self._faces is None:
+            self._notify(
+                f"{self._path.name} takes one face at a time, though its graph leaves their number "
+                "open"
+            )
         return True
 
-    def _side(self, image: Any) -> int:
-        """Return the side S of the input; WeightsError where its shape does not fit."""
+    def _shape(self, image: Any) -> tuple[int | None, int]:
+        """Return the number of faces of the input, None where it is open, and their side S."""
         shape: Sequence[Any] = image.shape
-        side = shape[-1] if len(shape) == 4 else None
-        batch = shape[0] if shape else None
-        if isinstance(batch, int) and batch != 1:
-            side = None
+        sides = [each if isinstance(each, int) and each > 0 else None for each in shape]
+        faces, channels, height, width = sides if len(sides) == 4 else (None, 0, 0, 0)
+        side = width or height
+        if (height, width) == (None, None) and channels in (3, None):
+            self._notify(
+                f"the graph of {self._path.name} leaves the size of its faces open; vidrestore "
+                f"gives it {_USUAL_PX} x {_USUAL_PX} pixels"
+            )
+            side = _USUAL_PX
         if (
-            isinstance(side, int)
-            and side > 0
-            and shape[1:] == [3, side, side]
+            side
+            and channels in (3, None)
+            and {height, width} <= {side, None}
             and side & (side - 1) == 0
         ):
-            return side
+            return faces, side
         raise WeightsError(
-            f"the network in {self._path} takes {shape}; a face restorer takes (1 or N, 3, S, S) "
-            "with S a power of two"
+            f"the network in {self._path} takes {shape}; a face restorer takes (N, 3, S, S) with S "
+            "a power of two"
         )
 
     def _weight(self, value: Any, fidelity: float) -> Any:
         """Return the value of the second input; WeightsError where it is not a single number."""
-        numbers = [n for n in value.shape if isinstance(n, int)]
-        if int(np.prod(numbers)) != 1 or len(numbers) != len(value.shape):
+        shape = [n if isinstance(n, int) and n > 0 else 1 for n in value.shape]
+        if int(np.prod(shape)) != 1:
             raise WeightsError(
                 f"the network in {self._path} needs a second input {value.name} of shape "
                 f"{value.shape}; vidrestore supports only a single number, CodeFormer's weight"
             )
-        return np.full(value.shape, fidelity, type_of(value, self._path))
+        return np.full(shape, fidelity, type_of(value, self._path))
