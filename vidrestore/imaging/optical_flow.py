@@ -210,9 +210,12 @@ def _reduced_by_opencv(crop: torch.Tensor, side: int) -> npt.NDArray[np.float32]
                 cv2.resize(levels, wide, interpolation=cv2.INTER_NEAREST), np.float32
             )
         planes.append(cv2.resize(parts, (side, side), interpolation=cv2.INTER_AREA))
-    small = cv2.merge(planes)
+    small = np.asarray(cv2.merge(planes), np.float32)
     # OpenCV multiplies the exact sum by a rounded 1 / area.
-    return np.asarray(np.rint(small * np.float32(area)) / np.float32(_STEPS_PER_LEVEL * area))
+    small *= np.float32(area)
+    np.rint(small, out=small)
+    small /= np.float32(_STEPS_PER_LEVEL * area)
+    return small
 
 
 def _reduced_by_torch(crop: torch.Tensor, side: int) -> npt.NDArray[np.float32]:
@@ -380,7 +383,7 @@ def _places(flow: FlowField, side: int, part: Rect | None) -> _Places:
     They are whole pixels, and the place in a table of 32 x 32 parts of a pixel.
     """
     places = _enlarged(flow * np.float32(side / len(flow)), side, part)
-    places = places + _centers(side, side)[within(part)[1:]]
+    places = cv2.add(places, _centers(side, side)[within(part)[1:]])
     whole, fraction = cv2.convertMaps(places, None, cv2.CV_16SC2)  # type: ignore[call-overload]
     return whole, fraction
 

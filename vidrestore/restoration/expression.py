@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import cv2
@@ -44,6 +45,9 @@ PICTURE_PX = 256
 # soft as the source, and of a blur of both beyond that, under which edges may lie a pixel apart.
 _SOFTNESS_PX = (0.0, 0.5, 0.75, 1.0, 1.5, 2.0, 2.8, 4.0, 5.6, 8.0)
 _CALM_PX = 1.5
+# Standard deviation of the blur that softens the edges of areas, and a distance from them that it
+# does not reach.
+_EDGE_SIGMA_PX, _EDGE_REACH_PX = 1.0, 8
 # Correlations that differ by less are equal, so that rounding decides nothing.
 _EQUAL = 1e-5
 # The number of blurs that agree less than a narrower one after which no wider blur is tried.
@@ -236,7 +240,7 @@ def _area(meshes: Sequence[Mesh], name: str) -> FloatArray:
     eyes = [meshes[0].points[list(each), :2].mean(axis=0) for each in (LEFT_EYE, RIGHT_EYE)]
     margin = _MARGINS[name] * float(np.linalg.norm(eyes[1] - eyes[0]))
     spots = [_filled(each.points[list(_POINTS[name]), :2], margin) for each in meshes]
-    return np.asarray(np.max(spots, axis=0), np.float32)
+    return reduce(np.maximum, spots)
 
 
 def _filled(points: FloatArray, margin_px: float) -> FloatArray:
@@ -246,7 +250,14 @@ def _filled(points: FloatArray, margin_px: float) -> FloatArray:
     cv2.fillConvexPoly(mask, hull, 255, shift=4)
     if margin_px > 0:
         cv2.polylines(mask, [hull], True, 255, max(1, round(2 * margin_px)), shift=4)
-    return _blurred(mask.astype(np.float32) / np.float32(255), 1.0)
+    soft = np.zeros(mask.shape, np.float32)
+    x, y, width, height = cv2.boundingRect(mask)
+    box = tuple(
+        slice(max(start - _EDGE_REACH_PX, 0), start + length + _EDGE_REACH_PX)
+        for start, length in ((y, height), (x, width))
+    )
+    soft[box] = _blurred(mask[box].astype(np.float32) / np.float32(255), _EDGE_SIGMA_PX)
+    return soft
 
 
 def _face_weight(landmarks: Points) -> FloatArray:
@@ -267,4 +278,4 @@ def _blurred(picture: FloatArray, sigma_px: float) -> FloatArray:
 
 
 def _bgr(picture: FloatArray) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(np.clip(np.rint(picture[..., ::-1]), 0, 255), np.uint8)
+    return np.ascontiguousarray(cv2.convertScaleAbs(picture)[..., ::-1])
