@@ -8,6 +8,7 @@ are chosen so that `GPEN.state_dict()` has the keys of the authors' checkpoints.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,6 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from vidrestore.models.gpen import ops
+
+Run = Callable[..., Tensor]
+"""Runs a layer, the first argument, on its inputs, the other ones."""
 
 MAX_SIZE = 4096
 BASE_CHANNELS = 512  # at 4 to 32 px, before `narrow`
@@ -67,6 +71,19 @@ class GPENConfig:
     def sides(self) -> list[int]:
         """Sides of the levels in pixels, from 4 to `size`."""
         return [2**n for n in range(2, self.size.bit_length())]
+
+
+def run_layer(layer: nn.Module, *inputs: Tensor) -> Tensor:
+    """Run a layer on its inputs; training runs layers in another way, to save memory.
+
+    Args:
+        layer: The layer.
+        *inputs: Its inputs.
+
+    Returns:
+        Its result.
+    """
+    return cast(Tensor, layer(*inputs))
 
 
 class FIR(nn.Module):
@@ -133,24 +150,28 @@ class EqualConv2d(nn.Module):
         out_channels: Number of output channels O.
         side: Side k of the kernel.
         stride: Stride in rows and columns.
+        padding: Rows and columns of zeros p on each side of the maps. Default 0.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, side: int, stride: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, side: int, stride: int, padding: int = 0
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, side, side))
         self.scale = 1 / math.sqrt(in_channels * side * side)
-        self.stride = stride
+        self.stride, self.padding = stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the convolution, without padding.
+        """Apply the convolution.
 
         Args:
             x: (B, I, H, W).
 
         Returns:
-            (B, O, (H - k) // stride + 1, (W - k) // stride + 1).
+            (B, O, (H + 2 p - k) // stride + 1, (W + 2 p - k) // stride + 1).
         """
-        return nn.functional.conv2d(x, self.weight * self.scale, stride=self.stride)
+        weight = self.weight * self.scale
+        return nn.functional.conv2d(x, weight, stride=self.stride, padding=self.padding)
 
 
 class Activation(nn.Module):
@@ -192,18 +213,28 @@ class PixelNorm(nn.Module):
 
 
 class Blur(FIR):
-    """Low-pass filter before a convolution of stride 2 (SG2, section 5)."""
+    """Low-pass filter before a convolution of stride 2 (SG2, section 5).
+
+    Args:
+        channels: Number of channels C.
+        padding: Rows and columns of zeros p on each side of the maps: 2 before a 3 x 3
+            convolution, 1 before a 1 x 1 convolution. Default 2.
+    """
+
+    def __init__(self, channels: int, padding: int = 2) -> None:
+        super().__init__(channels, gain=1.0)
+        self.padding = padding
 
     def forward(self, x: Tensor) -> Tensor:
-        """Filter maps, with two rows and columns of zeros on each side.
+        """Filter maps.
 
         Args:
             x: (B, C, H, W).
 
         Returns:
-            (B, C, H + 1, W + 1).
+            (B, C, H + 2 p - 3, W + 2 p - 3).
         """
-        return ops.blur(x, self.per_channel(), padding=2)
+        return ops.blur(x, self.per_channel(), padding=self.padding)
 
 
 class ModulatedConv2d(nn.Module):
@@ -402,15 +433,32 @@ class Generator(nn.Module):
             (B, 3, S, S) RGB, nominally in [-1, 1] and not clamped.
         """
         latent = self.style(code)  # (B, D)
-        x = self.input.input.expand(code.shape[0], -1, -1, -1)  # (B, C, 4, 4)
-        x = self.conv1(x, latent, features[0])
-        image = self.to_rgb1(x, latent)
+        return self.synthesize([latent] * (2 * len(features)), features)
+
+    def synthesize(
+        self, latents: Sequence[Tensor], features: Sequence[Tensor], run: Run = run_layer
+    ) -> Tensor:
+        """Decode mapped latent codes, one for each layer, to an image.
+
+        Args:
+            latents: (B, D) mapped latent codes, two for each level. The code of a level's RGB path
+                is also that of the next level's first convolution (SG2, appendix B).
+            features: Encoder features (B, C, side, side), from 4 px to S.
+            run: Runs each layer. Default: `run_layer`.
+
+        Returns:
+            (B, 3, S, S) RGB, nominally in [-1, 1] and not clamped.
+        """
+        x = self.input.input.expand(latents[0].shape[0], -1, -1, -1)  # (B, C, 4, 4)
+        x = run(self.conv1, x, latents[0], features[0])
+        image = run(self.to_rgb1, x, latents[1])
         for level, to_rgb in enumerate(self.to_rgbs):
             feature = features[level + 1]  # both convolutions of a level use it
-            x = self.convs[2 * level](x, latent, feature)
-            x = self.convs[2 * level + 1](x, latent, feature)
-            image = to_rgb(x, latent, image)
-        return cast(Tensor, image)
+            first, second, third = latents[2 * level + 1 : 2 * level + 4]
+            x = run(self.convs[2 * level], x, first, feature)
+            x = run(self.convs[2 * level + 1], x, second, feature)
+            image = run(to_rgb, x, third, image)
+        return image
 
 
 class GPEN(nn.Module):
@@ -446,7 +494,7 @@ class GPEN(nn.Module):
         for index, side in enumerate(reversed(self.config.sides[:-1]), start=1):
             width = channels(side)
             conv = EqualConv2d(channels(2 * side), width, 3, stride=2)
-            down = nn.Sequential(Blur(channels(2 * side), gain=1.0), conv, Activation(width))
+            down = nn.Sequential(Blur(channels(2 * side)), conv, Activation(width))
             self.add_module(f"ecd{index}", nn.Sequential(down))
         linear = EqualLinear(channels(4) * 16, style_dim, activate=True)
         self.final_linear = nn.Sequential(linear)
@@ -465,10 +513,24 @@ class GPEN(nn.Module):
         Returns:
             (B, 3, S, S) float32 RGB, nominally in [-1, 1] and not clamped.
         """
+        code, features = self.encode(image)
+        return cast(Tensor, self.generator(code, features))
+
+    def encode(self, image: Tensor, run: Run = run_layer) -> tuple[Tensor, list[Tensor]]:
+        """Encode faces to what the decoder needs.
+
+        Args:
+            image: (B, 3, S, S) float32 RGB in [-1, 1].
+            run: Runs each stage. Default: `run_layer`.
+
+        Returns:
+            The latent code (B, D), not yet mapped, and the features (B, C, side, side) from 4 px
+            to S.
+        """
         x = image
         features = []
         for stage in self.encoder():
-            x = stage(x)
+            x = run(stage, x)
             features.append(x)  # (B, C, side, side), S first
         code = self.final_linear(x.flatten(1))  # (B, D)
-        return cast(Tensor, self.generator(code, features[::-1]))
+        return code, features[::-1]

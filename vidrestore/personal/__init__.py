@@ -1,0 +1,1 @@
+"""GPEN adapted to one person: the parts that training needs and inference does not."""
