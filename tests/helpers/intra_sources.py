@@ -44,6 +44,9 @@ COPIED = {
     "prores of variable rate": Intra(".mov", f"{_SMALL} {_TIMES} {_PRORES} hq", ".mov"),
     "prores with pixels of 8:9": Intra(".mov", f"{_SMALL} -vf setsar=8/9 {_PRORES} hq", ".mov"),
     "prores tff": Intra(".mov", f"{_TFF} {_PRORES} hq -flags +ildct", ".mov"),
+    "prores of several field orders": Intra(
+        ".mov", f"{_WIDE} -vf telecine -frames:v {FRAMES} {_PRORES} hq -flags +ildct", ".mov"
+    ),
     "dnxhr hq": Intra(".mov", f"{_WIDE} {_DNXHR}_hq -pix_fmt yuv422p", ".mov"),
     "dnxhr sq in mxf": Intra(".mxf", f"{_WIDE} {_DNXHR}_sq -pix_fmt yuv422p", ".mov"),
     "dnxhr hqx": Intra(".mov", f"{_WIDE} {_DNXHR}_hqx -pix_fmt yuv422p10le", ".mkv"),

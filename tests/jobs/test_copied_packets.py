@@ -29,7 +29,7 @@ from helpers.media import (
     planes_of,
 )
 from helpers.processes import environment
-from helpers.sources import ffmpeg, picture
+from helpers.sources import ffmpeg, fields, picture
 
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.analysis.result import Analysis, is_woven
@@ -83,8 +83,8 @@ def assert_copied(source: Path, target: Path, untouched: set[int]) -> None:
 
 
 _QUICK = {
-    "prores hq", "prores of variable rate", "dnxhr sq in mxf", "dnxhr hqx", "ffv1 of 9 slices",
-    "ffv1 of 10 bits", "ffv1 in avi",
+    "prores hq", "prores of variable rate", "prores of several field orders", "dnxhr sq in mxf",
+    "dnxhr hqx", "ffv1 of 9 slices", "ffv1 of 10 bits", "ffv1 in avi",
 }  # fmt: skip
 
 
@@ -198,6 +198,29 @@ def test_frames_that_change_as_a_whole_are_encoded(tmp_path, name, options, noti
     assert sum("cannot be copied" in text for text in messages(told)) == notices
 
 
+def test_frames_that_lose_bits_by_an_encoding_are_told_of(tmp_path):
+    source, told = tmp_path / "source.mov", []
+    ffmpeg(
+        picture("160x120", FRAMES), "-c:v prores_ks -profile:v 4444xq -pix_fmt yuv444p10le", source
+    )
+    options = {"encode.pixel_format": "yuv444p10le", "encode.quality": "small"}
+    summary = restored(source, tmp_path / "out.mov", told=told, **PRORES_12_BITS | options)
+    assert summary.copied_frames == 0
+    assert [text for text in messages(told) if "4444xq, and encode.quality small" in text]
+
+
+def test_a_file_that_does_not_state_its_profile_is_encoded_anew(tmp_path):
+    whole = intra_sources.write(tmp_path, COPIED["prores hq"])
+    source, told = damaged(whole, tmp_path / "source.mkv", FRAMES), []
+    assert packet_hashes(source) == packet_hashes(whole)
+    summary = restored(source, tmp_path / "out.mov", told=told)
+    assert summary.copied_frames == 0
+    notes = [text for text in messages(told) if "cannot be copied" in text]
+    assert len(notes) == 1
+    assert "its profile is not stated" in notes[0]
+    assert notes[0].isprintable()
+
+
 def test_a_smaller_quality_copies_packets_of_that_profile(tmp_path):
     source = intra_sources.write(tmp_path, COPIED["prores lt in mkv"])
     summary = restored(source, tmp_path / "out.mkv", **{"encode.quality": "small"})
@@ -219,6 +242,48 @@ def test_frames_are_encoded_where_the_picture_changes_midway(tmp_path):
     summary = restored(source, tmp_path / "out.mov", analysis, told)
     assert (summary.frames, summary.copied_frames) == (8, 0)
     assert any("its picture changes midway" in text for text in messages(told))
+
+
+@pytest.mark.parametrize("mode", ["off", "keep"])
+@pytest.mark.parametrize("first", ["progressive", "tff"])
+def test_every_frame_keeps_its_own_fields(tmp_path, first, mode):
+    inputs = {"progressive": picture("192x128", 8), "tff": fields("192x128", "tff", 8)}
+    how = "-c:v prores_ks -profile:v hq -pix_fmt yuv422p10le"
+    for kind, made in inputs.items():
+        flags = "-flags +ildct" if kind == "tff" else ""
+        ffmpeg(made, how, flags, tmp_path / f"{kind}.mov")
+    kinds = sorted(inputs, reverse=first == "tff")
+    (tmp_path / "list.txt").write_text("".join(f"file {kind}.mov\n" for kind in kinds))
+    source, target = tmp_path / "source.mov", tmp_path / "out.mov"
+    ffmpeg("-f concat -i", tmp_path / "list.txt", "-c copy", source)
+    options = {"detect.remember": False, "fields.deinterlace": mode}
+    found = analyze_video(source, load_settings(options=options), detector=OneFace())
+    pictures_each = 2 if is_woven(found) else 1
+    track = face(pictures_each * len(TOUCHED), pictures_each * FIRST)
+    summary = restored(source, target, replace(found, tracks=(track,)), **options)
+    assert summary.copied_frames == 16 - len(TOUCHED)
+    assert_copied(source, target, {*range(16)} - TOUCHED)
+
+
+@pytest.mark.parametrize(("frames", "copied"), [(1, FRAMES - len(TOUCHED)), (FRAMES, 0)])
+def test_new_frames_are_marked_as_the_copied_ones_are(tmp_path, frames, copied):
+    source, told = intra_sources.write(tmp_path, COPIED["prores tff"]), []
+    data, at = bytearray(source.read_bytes()), 0
+    for _ in range(frames):
+        at = data.index(b"icpf", at) + len(b"icpf")
+        data[at + 12] ^= 0b1100  # from tff to bff, which the container does not state
+    source.write_bytes(data)
+    options = {"detect.remember": False, "fields.deinterlace": "keep"}
+    found = analyze_video(source, load_settings(options=options), detector=OneFace())
+    assert is_woven(found)
+    assert found.fields is not None
+    assert found.fields.info.field_order == "tff"
+    track = face(2 * len(TOUCHED), 2 * FIRST)
+    target = tmp_path / "out.mov"
+    summary = restored(source, target, replace(found, tracks=(track,)), told, **options)
+    assert summary.copied_frames == copied
+    notes = [text for text in messages(told) if "marked as bff, and the encoder" in text]
+    assert len(notes) == (copied == 0)
 
 
 def test_a_frame_with_a_face_that_shows_nothing_of_it_is_untouched(tmp_path):
@@ -311,10 +376,13 @@ def analysis_without_fields(source: Path) -> Analysis:
     return analyze_video(source, load_settings(options=options), detector=OneFace())
 
 
-@pytest.mark.parametrize("name", ["prores hq", "ffv1", "ffv1 of 9 slices"])
-def test_a_damaged_packet_is_not_copied(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [("prores hq", 5), ("prores hq", 0), ("ffv1", 5), ("ffv1", 0), ("ffv1 of 9 slices", 5)],
+)
+def test_a_damaged_packet_is_not_copied(tmp_path, name, index):
     whole = intra_sources.write(tmp_path, COPIED[name])
-    source = damaged(whole, tmp_path / f"damaged{whole.suffix}", 5)
+    source = damaged(whole, tmp_path / f"damaged{whole.suffix}", index)
     with pytest.raises(AssertionError):
         picture_hashes(source)  # the player finds the damage
     analysis = replace(analysis_without_fields(source), tracks=(face(),))
@@ -322,7 +390,8 @@ def test_a_damaged_packet_is_not_copied(tmp_path, name):
     summary = restored(source, target, analysis)
     assert summary.copied_frames == FRAMES - len(TOUCHED) - 1
     video = [data for _, data in packets(source, 0)]
-    assert equal(video, [data for _, data in packets(target, 0)]) == {0, 1, 4, 6, 7}
+    untouched = {*range(FRAMES)} - TOUCHED
+    assert equal(video, [data for _, data in packets(target, 0)]) == untouched - {index}
     assert len(picture_hashes(target)) == FRAMES
     assert summary.frames == FRAMES
 

@@ -626,8 +626,15 @@ def _encoded_anew(base: Probe, encoding: Encoding, settings: Settings, reason: s
         f"{base.path.name} cannot be copied: {reason}"
     )
     _log.info("%s", note)
-    is_asked_for = encoding.is_lossless or settings.encode.pixel_format != "source"
-    return [] if is_asked_for else [note]
+    wanted, own = settings.encode.pixel_format, base.info.pixel_format
+    # The encoder of ProRes takes 10 bits at most, and copied frames keep their 12.
+    is_unchanged = wanted == "source" or (encoding.codec, wanted) == ("prores", _in_10_bits(own))
+    return [note] if is_unchanged and not encoding.is_lossless else []
+
+
+def _in_10_bits(pixel_format: str) -> str:
+    """Return the pixel format of 10 bits that corresponds to one of 12."""
+    return pixel_format.replace("p12", "p10")
 
 
 def ways_to_encode(info: VideoInfo, target: Path, settings: Settings) -> tuple[Encoding, ...]:

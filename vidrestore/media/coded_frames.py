@@ -28,9 +28,10 @@ def stated(codec: str, packet: bytes) -> bytes | None:
         packet: The packet of the frame. FFV1 must be of version 3, with checksums.
 
     Returns:
-        The fields that all frames of a stream must share, such as size, fields and colors; None
-        where the packet is damaged, or is of another kind of the codec. The header of FFV1 frames
-        is not read, since the frames of a stream share all but fields and pixel aspect.
+        What all frames of a stream must share, such as size and colors; None where the packet is
+        damaged, or is of another kind of the codec. Interlacing is no part of it, since each frame
+        of ProRes and FFV1 states its own. The header of FFV1 frames is not read: the rest of it
+        but for the pixel aspect is the same in all frames of a stream.
     """
     if codec == "prores":
         return _stated_by_prores(packet)
@@ -40,7 +41,7 @@ def stated(codec: str, packet: bytes) -> bytes | None:
 
 
 def _stated_by_prores(packet: bytes) -> bytes | None:
-    """Return size, chroma format, fields, colors and kind of alpha.
+    """Return size, chroma format, colors and kind of alpha.
 
     Aspect ratio and frame rate are left out: the encoder states none, and the container does.
     """
@@ -50,7 +51,19 @@ def _stated_by_prores(packet: bytes) -> bytes | None:
         return None
     header = packet[8:_PRORES_LEAST_BYTES]
     colors = bytes(value or _UNSPECIFIED for value in header[14:17])
-    return header[8:12] + bytes([header[12] & 0xCC]) + colors + bytes([header[17] & 0x0F])
+    return header[8:12] + bytes([header[12] & 0xC0]) + colors + bytes([header[17] & 0x0F])
+
+
+def field_order_of_prores(packet: bytes) -> str:
+    """Return the order of the fields of a ProRes frame.
+
+    Args:
+        packet: A packet for which `stated` returns a value.
+
+    Returns:
+        tff, bff or progressive.
+    """
+    return {1: "tff", 2: "bff"}.get(packet[8 + 12] >> 2 & 3, "progressive")
 
 
 def alpha_bits_of_prores(packet: bytes) -> int:

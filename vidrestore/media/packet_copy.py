@@ -26,6 +26,7 @@ from vidrestore.media.coded_frames import (
     alpha_bits_of_prores,
     compression_id_of_dnxhr,
     ffv1_slices,
+    field_order_of_prores,
     stated,
 )
 from vidrestore.media.decode import DecodeErrors, decode
@@ -81,7 +82,7 @@ def encoding_like_source(
     """
     if INTRA_ONLY.get(encoding.codec) != info.codec:
         return ""
-    frame = _first_kept(source, info)
+    frame = _first_kept(encoding.codec, source, info)
     if frame is None or frame.packet is None:
         return "its first frames do not stand alone"
     said = stated(encoding.codec, frame.packet)
@@ -105,14 +106,26 @@ def encoding_like_source(
     return like if reason is None else reason
 
 
-def _first_kept(source: Path, info: VideoInfo) -> Frame | None:
-    """Return the first frame with a packet that stands alone, if it comes soon."""
+def _first_kept(codec: str, source: Path, info: VideoInfo) -> Frame | None:
+    """Return the first frame with a packet that stands alone, if it comes soon.
+
+    One that states nothing, as a damaged packet does that the decoder accepted, or other fields
+    than the stream does, is taken only where there is no better one.
+    """
     frames = decode(
         source, DecodeErrors(), stream_index=info.stream_index, shifts=(), like=info,
         one_thread=True, keep_packets=True,
     )  # fmt: skip
-    few = islice(frames, _FRAMES_TO_TRY)
-    return next((frame for frame in few if frame.packet is not None), None)
+    first = None
+    for frame in islice(frames, _FRAMES_TO_TRY):
+        if frame.packet is None:
+            continue
+        if stated(codec, frame.packet) is not None and (
+            codec != "prores" or field_order_of_prores(frame.packet) == info.field_order
+        ):
+            return frame
+        first = first or frame
+    return first
 
 
 def _header_of(path: Path, stream_index: int) -> tuple[str, bytes]:
@@ -144,7 +157,7 @@ def _with_profile(
         name = _DNXHR_PROFILES.get(compression_id_of_dnxhr(packet))
         profile = None if name is None else f"dnxhr_{name}"
     if profile is None:
-        return f"its profile ({tag}) is not known"
+        return "its profile is not stated, or not known"
     if profile != options["profile"] and (quality != "high" or profile in _OFFLINE):
         return f"its profile is {profile}, and encode.quality {quality} means {options['profile']}"
     return replace(encoding, options=options | {"profile": profile})
@@ -202,10 +215,16 @@ def _tried(
     if damage.found or damage.changes or len(frames) != 2:
         return "an encoded frame and a packet of the source do not make one stream"
     encoded, again = frames
+    if encoded.packet is None or again.packet is None:
+        return "its packets, or those of the encoder, do not stand alone"
     if again.packet != frame.packet or checksum(again.image) != expected:
         return "its packets do not give the same picture in the stream of the output"
-    if encoded.packet is None or stated(encoding.codec, encoded.packet) != encoding.copied:
+    if stated(encoding.codec, encoded.packet) != encoding.copied:
         return "its frames state other properties than those of the encoder"
+    if encoding.codec == "prores":
+        own, others = map(field_order_of_prores, (encoded.packet, again.packet))
+        if own != others:
+            return f"its frames are marked as {others}, and the encoder marks them as {own}"
     if _properties(encoded.image) != _properties(again.image):
         return "its frames have other properties than those of the encoder"
     return None
