@@ -172,11 +172,11 @@ def test_crops_of_frames_beside_each_other_share_no_memory():
 
 
 class Scripted(Detector):
-    """Has a score for each frame, which it knows by the gray of the picture."""
+    """Has scores for each frame, which it knows by the gray of the picture; each at its place."""
 
     def __init__(self, scores, grays):
         self.least_score = 0.7
-        self._score = dict(zip(grays, scores, strict=True))
+        self._scores = dict(zip(grays, scores, strict=True))
         self.seen: list[int] = []
 
     def __call__(self, picture):
@@ -185,24 +185,73 @@ class Scripted(Detector):
     def with_hint(self, picture):
         gray = int(picture[0, 0, 0])
         self.seen.append(gray)
-        score = self._score[gray]
-        face = detection([10, 10, 40, 40], np.full(10, 25.0), score)
-        return [face] if score >= self.least_score else [], score >= 0.3
+        scores = np.atleast_1d(self._scores[gray])
+        faces = [
+            detection(np.add([10, 10, 40, 40], 40 * place), np.full(10, 25.0 + 40 * place), score)
+            for place, score in enumerate(scores)
+            if score >= self.least_score
+        ]
+        return faces, bool((scores >= 0.3).sum() > len(faces))
 
 
-def frames_with_faces(
-    scores, apart, grays=None, *, most_frames=3.0, cut=12.0
-) -> tuple[list[int], int]:
-    """The frames in which the first look finds a face, and how many it looks at."""
+def first_looks(scores, apart, grays=None, *, most_frames=3.0, cut=12.0, follows=False):
+    """What the first look finds in each frame, and how many frames it looks at."""
     grays = grays or [60 + 2 * i for i in range(len(scores))]
     detector = Scripted(scores, grays)
     first = FirstLook(detector, info_of(96, 64, "gbrp"), Detect(), apart=apart)
     frames = [frame_of(np.full((64, 96, 3), g, np.uint8), i) for i, g in enumerate(grays)]
-    needed = close_gaps(map(first, frames), most_ticks=512 * most_frames, cut=cut)
+    needed = close_gaps(map(first, frames), most_ticks=512 * most_frames, cut=cut, follows=follows)
     results = [first.closed(each) for each in needed]
     assert [each.frame.index for each in results] == list(range(len(scores)))
     assert all(each.found is not None and not each.is_open for each in results)
-    return [each.frame.index for each in results if each.found], len(detector.seen)
+    return results, len(detector.seen)
+
+
+def frames_with_faces(*arguments, **how) -> tuple[list[int], int]:
+    """The frames in which the first look finds a face, and how many it looks at."""
+    results, looks = first_looks(*arguments, **how)
+    return [each.frame.index for each in results if each.found], looks
+
+
+def followed_frames(*arguments, **how) -> list[int]:
+    """The frames that are left to the mesh."""
+    results, _ = first_looks(*arguments, **how, follows=True)
+    assert not any(each.found for each in results if each.is_followed)
+    return [each.frame.index for each in results if each.is_followed]
+
+
+def test_frames_between_two_with_the_same_faces_are_left_to_the_mesh():
+    between = [1, 2, 4, 5, 7, 8]
+    assert followed_frames([0.8] * 11, 3) == between  # not the two after the last look
+    assert followed_frames([(0.8, 0.9)] * 11, 3) == between
+    assert first_looks([0.8] * 11, 3, follows=True)[1] == 5
+    assert first_looks([0.8] * 11, 3)[1] == 11
+    assert followed_frames([0.0] * 11, 3) == []  # they have no face at all
+    assert first_looks([0.0] * 11, 3, follows=True)[1] == 5
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [0.8] * 4 + [(0.8, 0.9)] * 3,  # another face comes
+        [(0.8, 0.9)] * 4 + [0.8] * 3,  # one goes
+        [0.0] * 4 + [0.8] * 3,
+        [(0.8, 0.0)] * 4 + [(0.0, 0.8)] * 3,  # one goes and another one comes elsewhere
+        [0.8] * 3 + [(0.8, 0.4)] * 4,  # something else may be a face
+        [(0.8, 0.4)] * 6 + [0.8],
+    ],
+)
+def test_frames_around_a_change_of_faces_are_looked_at(scores):
+    assert set(followed_frames(scores, 3)) <= {1, 2}
+    (some, _), (every, _) = first_looks(scores, 3, follows=True), first_looks(scores, 1)
+    for mine, wanted in zip(some[3:], every[3:], strict=True):
+        assert [face.score for face in mine.found] == [face.score for face in wanted.found]
+
+
+def test_no_face_is_followed_over_a_cut_or_a_gap_in_time():
+    grays = [60 + i for i in range(5)] + [90 + i for i in range(5)]
+    assert followed_frames([0.8] * 10, 3, grays) == [1, 2, 7, 8]
+    assert followed_frames([0.8] * 10, 3, most_frames=2.9) == []
 
 
 @pytest.mark.parametrize("length", [3, 4, 9])
@@ -246,9 +295,20 @@ def test_a_cut_as_small_as_the_settings_allow_hides_no_face():
 def test_the_hints_of_a_detector_leave_its_faces_as_they_are(detector):
     picture, _ = portrait_of_size(320, share=0.5)
     for shown in (picture, np.tile(cv2.resize(picture, (80, 80)), (3, 4, 1))):
-        found, has_hint = detector.with_hint(np.ascontiguousarray(shown))
+        found, _ = detector.with_hint(np.ascontiguousarray(shown))
         expected = detector(np.ascontiguousarray(shown))
-        assert has_hint
         assert [face.score for face in found] == [face.score for face in expected]
         assert all((a.box == b.box).all() for a, b in zip(found, expected, strict=True))
     assert detector.with_hint(np.full((64, 96, 3), 128, np.uint8)) == ([], False)
+
+
+def test_a_hint_is_what_no_face_of_the_detector_explains(detector):
+    picture, _ = portrait_of_size(320, share=0.5)
+    found, has_hint = detector.with_hint(picture)
+    assert [len(found), has_hint] == [1, False]
+    usual = detector.least_score
+    try:
+        detector.least_score = 0.999
+        assert detector.with_hint(picture) == ([], True)
+    finally:
+        detector.least_score = usual

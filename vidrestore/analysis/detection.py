@@ -107,9 +107,13 @@ class FirstLookResult:
     error: Exception | None = None
     """The exception of the detector, where it failed."""
     has_hint: bool = True
-    """False where the detector ran and saw nothing that resembles a face."""
+    """False where the detector ran and saw nothing else that resembles a face."""
     is_open: bool = False
-    """Whether the detector has yet to run, if a frame near this one has a hint."""
+    """Whether the detector has yet to run, unless the frames around need no look at this one."""
+    is_followed: bool = False
+    """Whether the faces are those of the frame before, which the mesh follows; the detector runs
+    where one of them is gone.
+    """
 
 
 class FirstLook:
@@ -189,19 +193,21 @@ class FirstLook:
 
 
 def close_gaps(
-    looks: Iterator[FirstLookResult], *, most_ticks: float, cut: float
+    looks: Iterator[FirstLookResult], *, most_ticks: float, cut: float, follows: bool = False
 ) -> Iterator[FirstLookResult]:
-    """Choose the open frames that a detector need not see, and close them without a face.
+    """Choose the open frames that a detector need not see, and close them.
 
-    These are the frames between two that show nothing that resembles a face, if the two are close
-    in time, and the picture does not change much from one frame to the next. A face in them would
-    be too brief for a track.
+    These are the frames between two that show the same faces, or none, and nothing else that
+    resembles a face, if the two are close in time, and the picture does not change much from one
+    frame to the next. Another face in them would be too brief for a track.
 
     Args:
         looks: The results of `FirstLook` for each frame, in order.
         most_ticks: The longest time between the two frames, in units of the frames' `pts`: the
             least length of a track. The frame rate that a file states may be far from its own.
         cut: The least mean change of the thumbnail at a cut, in 8-bit levels.
+        follows: Whether faces are followed through the frames that are closed. Default: no, and the
+            detector sees all frames around a face.
 
     Yields:
         The results in order; those that are still open need a look.
@@ -211,6 +217,7 @@ def close_gaps(
     last_pts = 0  # of the frame before those that wait
     calm_change = min(_CALM_CHANGE, cut / 3)
     before: FirstLookResult | None = None
+    seen: list[Detection] = []
     for look in looks:
         if before is not None:
             is_calm &= cv2.absdiff(before.thumbnail, look.thumbnail).mean() <= calm_change
@@ -218,13 +225,28 @@ def close_gaps(
         if look.is_open or (look.found is None and look.error is None):
             waiting.append(look)
             continue
-        is_calm &= not look.has_hint and look.frame.pts - last_pts <= most_ticks
+        found = look.found or []
+        is_clear = not look.has_hint and (follows or not found)
+        is_calm &= is_clear and look.frame.pts - last_pts <= most_ticks
+        is_calm = is_calm and _are_the_same(seen, found)
         for each in waiting:
-            yield replace(each, found=[], is_open=False) if is_calm and each.is_open else each
+            if is_calm and each.is_open:
+                yield replace(each, found=[], is_open=False, is_followed=bool(found))
+            else:
+                yield each
         waiting.clear()
-        is_calm, last_pts = not look.has_hint, look.frame.pts
+        is_calm, last_pts, seen = is_clear, look.frame.pts, found
         yield look
     yield from waiting
+
+
+def _are_the_same(faces: Sequence[Detection], later: Sequence[Detection]) -> bool:
+    """Tell whether each face is in both frames."""
+    return len(faces) == len(later) and all(
+        is_among(face, others, _SAME_FACE)
+        for some, others in ((faces, later), (later, faces))
+        for face in some
+    )
 
 
 def detect(
@@ -342,7 +364,10 @@ class _SecondLook:
         thorough = self._is_thorough(is_new) or (due and self._at_any_angle)
         confirmed = self._confirmed(look, is_new=is_new, due=due, thorough=thorough)
         found = confirmed(found)
-        lost = [face for face in self._before if not is_among(face, found, _SAME_FACE)]
+        lost = self._lost_from(found)
+        if look.is_followed and (lost or not found):
+            found = confirmed(with_others(found, self._detector(look.picture)))
+            lost = self._lost_from(found)
         if lost or (due and not found):
             more = look_from_afar(look.picture, self._detector)
             found = confirmed(with_others(found, more))
@@ -356,6 +381,10 @@ class _SecondLook:
             found = confirmed(more, needs_mesh=True)
         self._before = found
         return found
+
+    def _lost_from(self, found: Sequence[Detection]) -> list[Detection]:
+        """Return the faces of the frame before that are gone."""
+        return [face for face in self._before if not is_among(face, found, _SAME_FACE)]
 
     def _is_thorough(self, is_new: bool) -> bool:
         """Tell whether what was no face may now be one at any angle: at a cut, and during and after

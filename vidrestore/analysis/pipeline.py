@@ -325,7 +325,12 @@ def _detection_stage(
         if apart > 1:
             closed = [each.closed for each in first]
             most_ticks = settings.track.min_seconds / float(info.time_base)
-            needed = close_gaps(looks, most_ticks=most_ticks, cut=settings.shots.cut)
+            needed = close_gaps(
+                looks,
+                most_ticks=most_ticks,
+                cut=settings.shots.cut,
+                follows=collector.meshes is not None,
+            )
             looks = threads.each(needed, closed, depth=2, name="look again")
         found = detect(
             looks,

@@ -383,7 +383,7 @@ def _places(flow: FlowField, side: int, part: Rect | None) -> _Places:
     They are whole pixels, and the place in a table of 32 x 32 parts of a pixel.
     """
     places = _enlarged(flow * np.float32(side / len(flow)), side, part)
-    places = cv2.add(places, _centers(side, side)[within(part)[1:]])
+    places = np.asarray(cv2.add(places, _centers(side, side)[within(part)[1:]]), np.float32)
     whole, fraction = cv2.convertMaps(places, None, cv2.CV_16SC2)  # type: ignore[call-overload]
     return whole, fraction
 

@@ -59,14 +59,14 @@ class Detector(ABC):
         """
 
     def with_hint(self, picture: npt.NDArray[np.uint8]) -> tuple[list[Detection], bool]:
-        """Find the faces of one upright picture, and tell whether anything resembles a face.
+        """Find the faces of one upright picture, and tell whether anything else resembles one.
 
         Args:
             picture: (H, W, 3) uint8, BGR, square pixels.
 
         Returns:
-            What `__call__` returns; and whether any score, also one far below `least_score`, hints
-            at a face. Default: True, as a detector without such scores cannot tell.
+            What `__call__` returns; and whether any other score, also one far below `least_score`,
+            hints at a face. Default: True, as a detector without such scores cannot tell.
         """
         return self(picture), True
 
@@ -102,7 +102,7 @@ class OneAtATime(Detector):
             picture: (H, W, 3) uint8, BGR, square pixels.
 
         Returns:
-            The faces, and whether anything resembles a face.
+            The faces, and whether anything else resembles one.
         """
         with self._lock:
             return self._detector.with_hint(picture)

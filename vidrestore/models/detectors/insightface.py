@@ -90,16 +90,17 @@ class InsightFace(Detector):
         return [detection(b[:4], p, b[4]) for b, p in zip(boxes, landmarks, strict=True)]
 
     def with_hint(self, picture: npt.NDArray[np.uint8]) -> tuple[list[Detection], bool]:
-        """Detect faces, and tell whether anything resembles one.
+        """Detect faces, and tell whether anything else resembles one.
 
         Args:
             picture: (H, W, 3) uint8 BGR.
 
         Returns:
-            What `__call__` returns, and whether any score reaches 0.2.
+            What `__call__` returns, and whether another score reaches 0.2.
         """
         # A box never drops another one with a higher score.
         lowest = min(_HINT_SCORE, self.least_score)
         boxes, landmarks = self._model.detect(picture, det_thresh=lowest)
         found = [detection(b[:4], p, b[4]) for b, p in zip(boxes, landmarks, strict=True)]
-        return [face for face in found if face.score >= self.least_score], bool(found)
+        faces = [face for face in found if face.score >= self.least_score]
+        return faces, len(found) > len(faces)

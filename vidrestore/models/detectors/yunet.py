@@ -69,17 +69,18 @@ class YuNet(Detector):
         return self._above(picture, self.least_score)
 
     def with_hint(self, picture: npt.NDArray[np.uint8]) -> tuple[list[Detection], bool]:
-        """Detect faces, and tell whether anything resembles one.
+        """Detect faces, and tell whether anything else resembles one.
 
         Args:
             picture: (H, W, 3) uint8 BGR, of any size.
 
         Returns:
-            What `__call__` returns, and whether any score exceeds 0.3.
+            What `__call__` returns, and whether another score exceeds 0.3.
         """
         # A box never drops another one with a higher score.
         found = self._above(picture, min(_HINT_SCORE, self.least_score))
-        return [face for face in found if face.score > self.least_score], bool(found)
+        faces = [face for face in found if face.score > self.least_score]
+        return faces, len(found) > len(faces)
 
     def _above(self, picture: npt.NDArray[np.uint8], least_score: float) -> list[Detection]:
         """Return the faces whose score exceeds a score, as `__call__` does."""
