@@ -240,6 +240,7 @@ def followed_scores(seeds, seconds, eyes_px, noise, wear) -> Score:
     return mean_of(scores)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("seeds", "seconds"),
     [(range(4), 5.0), pytest.param(range(2000, 2012), 12.0, marks=pytest.mark.long)],

@@ -134,6 +134,7 @@ def test_real_clips_have_none(shared, name):
     assert inspect_samples(probe(path), load_settings()).margins == NO_MARGINS
 
 
+@pytest.mark.long
 def test_long_videos_are_measured_at_places_all_through_them(tmp_path):
     pictures = tape(footage.pan(24, 360, 288), 12, 8, 8)
     images = footage.images(pictures, "yuv420p") * 11
@@ -171,6 +172,7 @@ def with_a_face(x, y, *, width=720, height=480):
     return pictures
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("x", "y", "mode"), [(14, 40, "off"), (200, 190, "bob")])
 def test_a_face_at_the_border_is_found_where_it_is(tmp_path, shared, x, y, mode):
     pictures = tape(with_a_face(x, y), 14, 14, 10)
@@ -242,6 +244,7 @@ def test_a_box_that_leaves_the_frame_is_held_by_no_margin_it_hardly_touches():
     assert not NO_MARGINS.hold(np.array([100, 270, 124, 400], np.float32), info)
 
 
+@pytest.mark.long
 def test_the_analysis_says_and_keeps_it_and_the_output_keeps_its_pixels(tmp_path, monkeypatch):
     monkeypatch.setattr("vidrestore.models.factory.open_detector", lambda *a, **k: SeesNoise())
     pictures = tape(footage.pan(24, 360, 288), 12, 8, 10)

@@ -38,6 +38,7 @@ def mask_boxes(analysis, index, grid):
                             analysis.info, grid)  # fmt: skip
 
 
+@pytest.mark.long
 def test_cuts_and_tracks_of_real_shots(hamilton):
     _, analysis = hamilton
     starts = [start for start, _ in analysis.shots]
@@ -49,6 +50,7 @@ def test_cuts_and_tracks_of_real_shots(hamilton):
     assert any(t.first_frame == 82 and t.end_frame == 211 for t in analysis.tracks)
 
 
+@pytest.mark.long
 def test_a_real_clip_in_mp4(hamilton, shared, tmp_path):
     source, analysis = hamilton
     target = tmp_path / "out.mp4"

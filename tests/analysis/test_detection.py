@@ -93,6 +93,7 @@ def test_a_face_of_25_pixels_in_a_large_frame_is_found(detector, x, y):
     assert np.abs(found - box - np.tile([x, y], 2)).max() < 8
 
 
+@pytest.mark.long
 def test_a_small_face_is_followed_through_every_frame(detector):
     patch, _ = portrait_of_size(60, share=25 / 60)
     pictures = [placed(patch, 1920, 1080, 700 + 3 * i, 400 + i) for i in range(6)]

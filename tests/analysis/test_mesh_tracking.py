@@ -246,6 +246,7 @@ def test_what_is_no_face_makes_no_track(tmp_path, shared, mesh_file, kind):
     assert analyze_video(clip, settings_for(shared, **eager)).tracks == ()
 
 
+@pytest.mark.long
 def test_hair_and_ears_are_no_faces_of_their_own(tmp_path, shared, mesh_file):
     """A group of six and a portrait with an eager detector: each head is one track."""
     from insightface.data import get_image

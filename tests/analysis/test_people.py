@@ -489,6 +489,7 @@ def score(scene, detector, recognise):
     return idf1(true_trajectories(scene), found_trajectories(tracks, people, scene))
 
 
+@pytest.mark.long
 def test_people_of_composed_scenes_with_a_simulated_recogniser():
     """Each is one person through crossings, absence and a cut."""
     scores = []

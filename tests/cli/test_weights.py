@@ -278,6 +278,7 @@ def test_a_flipped_bit_is_found_by_verify_convert_and_at_first_use(
     assert_refused(command("try", path), 1, "GPEN-BFR-64.pth is damaged: Bad CRC-32")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_a_bit_that_a_converted_file_lost_is_found_at_its_first_use(
     command: Command, tmp_path: Path, gpen: GPEN, suffix: str
@@ -458,6 +459,7 @@ def test_convert_leaves_nothing_half_written(
 # try
 
 
+@pytest.mark.long
 def test_try_of_untrained_weights(command: Command, tmp_path: Path, gpen: GPEN) -> None:
     torch.save(gpen.state_dict(), tmp_path / "mine.pth")
     engine = ("--device", "cpu", "--set", "restore.engine=torch")

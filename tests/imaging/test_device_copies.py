@@ -69,6 +69,7 @@ def pass_two() -> np.ndarray:
     return planes
 
 
+@pytest.mark.long
 def test_whole_crops_stay_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     on_processor = pass_two()
     crossed: list[int] = []

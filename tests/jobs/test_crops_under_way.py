@@ -138,6 +138,7 @@ def stopped(tape: Path, target: Path, by: signal.Signals) -> subprocess.Complete
     )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_within_a_segment_only_what_was_not_kept_is_restored(tape, whole, tmp_path, by):
     target = tmp_path / "out.mkv"
@@ -158,6 +159,7 @@ def test_stopped_within_a_segment_only_what_was_not_kept_is_restored(tape, whole
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [Single, Tinted])
 def test_no_segment_pays_for_what_lies_around_it(tape, tmp_path, kind):
     target = tmp_path / "out.mkv"
@@ -184,6 +186,7 @@ def test_only_faces_that_unfinished_segments_need_stay_on_the_disk(tape, tmp_pat
     assert all(0 < count < 20 for count in counts[1:-1])
 
 
+@pytest.mark.long
 def test_a_changed_restorer_of_the_same_key_or_without_one_gets_no_old_faces(tape, tmp_path):
     for number, (first, second) in enumerate((
         (DefectiveUnkeyed(), Unkeyed(tint=0.9)),
@@ -226,6 +229,7 @@ class DefectiveLaterUnkeyed(DefectiveLater):
     cache_key = None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("second", [DefectiveUnkeyed, DefectiveLaterUnkeyed])
 def test_what_an_earlier_run_finished_outlasts_one_without_a_cache_key(
     tape, whole, tmp_path, second
@@ -252,6 +256,7 @@ def test_what_an_earlier_run_finished_outlasts_one_without_a_cache_key(
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.long
 def test_a_finished_run_without_a_cache_key_leaves_nothing(tape, tmp_path):
     target, options = tmp_path / "out.mkv", {"job.segment_frames": 48}
     restored(tape, target, DefectiveLater(), **options)
@@ -263,6 +268,7 @@ def test_a_finished_run_without_a_cache_key_leaves_nothing(tape, tmp_path):
     assert frames_of(target) == frames_of(tmp_path / "plain.mkv")
 
 
+@pytest.mark.long
 def test_a_layer_of_a_run_without_a_cache_key_is_written(tape, tmp_path):
     track = plain_track(FRAMES, centre=(48, 32), side=32)
     for name, restorer in (("keyed", Tinted()), ("unkeyed", Unkeyed())):

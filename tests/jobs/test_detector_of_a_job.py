@@ -72,6 +72,7 @@ def install_pack() -> None:
     weights.pack_folder(Path("weights"), "buffalo_l").mkdir(parents=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("remember", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_resumed_job_keeps_its_detector_after_a_pack_was_installed(
     tape: Path, opened: list[str], remember: bool
@@ -167,6 +168,7 @@ def test_a_new_job_takes_what_is_installed_by_then(tape: Path, opened: list[str]
     assert set(opened) == {"yunet", "insightface"}
 
 
+@pytest.mark.long
 def test_the_detector_is_named_by_summary_analysis_and_report(
     tape: Path, opened: list[str], command: Command
 ) -> None:

@@ -50,6 +50,7 @@ def frame_count(path: Path) -> int:
     return sum(1 for _ in decode(path, DecodeErrors()))
 
 
+@pytest.mark.long
 def test_a_detector_that_breaks_at_a_frame_costs_nothing_else(source, tmp_path, monkeypatch):
     """Each of two looks at every other frame; from the frame before the face is followed."""
     settings, detectors = load_settings(options=OPTIONS), []
@@ -99,6 +100,7 @@ def test_a_restorer_without_memory_leaves_faces_and_counts_them(source, tmp_path
     assert summary.skipped == {"did not fit into memory": 3}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("error", [
     av.error.MemoryError(errno.ENOMEM, "Cannot allocate memory"), MemoryError(),
 ])  # fmt: skip

@@ -37,6 +37,7 @@ def whole(tape, tmp_path_factory):
     return frames_of(target), summary, network.faces
 
 
+@pytest.mark.long
 def test_segments_do_not_change_key_frames_and_what_is_made_of_them(tape, whole, tmp_path):
     frames, summary, runs = whole
     assert summary.between > FRAMES / 2
@@ -47,6 +48,7 @@ def test_segments_do_not_change_key_frames_and_what_is_made_of_them(tape, whole,
     assert summary.as_dict()["between"] == summary.between
 
 
+@pytest.mark.long
 def test_a_resumed_run_takes_the_decision_of_the_first(tape, whole, tmp_path, monkeypatch):
     asked = []
 
@@ -65,6 +67,7 @@ def test_a_resumed_run_takes_the_decision_of_the_first(tape, whole, tmp_path, mo
     assert again.faces < whole[2]
 
 
+@pytest.mark.long
 def test_a_quick_network_restores_every_frame_which_is_said(tape, tmp_path):
     plain = restored(tape, tmp_path / "off.mkv", key_frames="off")
     quick = restored(tape, tmp_path / "auto.mkv", key_frames="auto")
@@ -123,6 +126,7 @@ class Slow(Boiling):
         return super().__call__(windows)
 
 
+@pytest.mark.long
 def test_only_a_slow_network_has_key_frames_by_itself(tape):
     slow, quick = planned(tape, Slow(), "auto"), planned(tape, Boiling(), "auto")
     tracks = {track.track_id for track in faces_of(tape).tracks}
@@ -132,6 +136,7 @@ def test_only_a_slow_network_has_key_frames_by_itself(tape):
     assert planned(tape, Boiling(), "off").tracks == frozenset()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("restorer", "how", "is_offered"),
     [(Slow(), "off", True), (Boiling(), "off", False), (Slow(), "auto", False)],

@@ -217,6 +217,7 @@ def test_numbered_pictures_have_one_too(tmp_path: Path, quick: None) -> None:
     assert np.abs(cv2.imread(str(tmp_path / "live.jpg"))[60, 80, ::-1] - GREEN).max() < 8
 
 
+@pytest.mark.long
 def test_what_goes_wrong_is_told_once_and_ends_no_run(
     source: Path, known: Analysis, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

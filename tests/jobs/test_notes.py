@@ -179,6 +179,7 @@ def check_replaced(place: Place, tmp_path: Path, cases) -> None:
         shutil.rmtree(root)
 
 
+@pytest.mark.long
 def test_what_lies_in_the_place_of_an_entry_is_a_sentence_or_begun_anew(place, tmp_path):
     cases = list(replaced(place, tmp_path))
     always = [case for case in cases if case[:2] in (("stopped", "."), ("stopped", "lock"))]

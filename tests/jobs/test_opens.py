@@ -50,6 +50,7 @@ def test_an_open_of_each_kind_is_counted(opens, make_video):
     assert found == {"raw read": 1, "container": 1, "process": 1}
 
 
+@pytest.mark.long
 def test_a_short_run_opens_its_source_few_times(opens, shared, tmp_path):
     names, found = opens
     source = shared / "clips/hamilton_short.mp4"

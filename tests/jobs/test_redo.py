@@ -316,6 +316,7 @@ def wide_faces(wide, faces) -> Analysis:
 LARGER = {"scale.factor": 2}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("codec", "name"), [("ffv1", "out.mkv"), ("h264", "out.mp4")])
 def test_a_shot_redone_in_a_larger_video_is_that_of_a_full_run(
     wide, wide_faces, tmp_path, codec, name

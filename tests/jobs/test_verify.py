@@ -392,6 +392,7 @@ def test_an_output_that_is_damaged_or_gone_is_an_error(tmp_path):
         check(source, output)
 
 
+@pytest.mark.long
 def test_damage_is_found_every_time(tmp_path):
     source = movie(tmp_path / "source.mp4", codec="libx264")
     packet = packets(source, 0)[3][1]

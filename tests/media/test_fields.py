@@ -94,6 +94,7 @@ def kinds(size):
     yield "still", still, "progressive", "progressive"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", ["480i", pytest.param("576i", marks=pytest.mark.long)])
 def test_what_footage_is_its_pictures_tell_and_not_its_flags(tmp_path, size):
     wrong = {}
@@ -236,6 +237,7 @@ def test_a_painted_face_has_no_combs_and_the_rest_is_untouched(tmp_path, a_face,
         assert combs(frame) < 1
 
 
+@pytest.mark.long
 def test_the_frames_do_not_depend_on_segments(tmp_path, a_face):
     pictures = footage.images(footage.pan(2 * 70, 160, 96), "yuv420p")
     source = footage.film(tmp_path / "clip.mkv", footage.woven_by_hand(pictures, "bff"), flag="bff")
@@ -262,6 +264,7 @@ class Green(Painter):
         return super().__call__(windows)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("first", "second"), [("keep", "bob"), ("bob", "keep")])
 def test_segments_of_one_mode_are_not_joined_with_those_of_another(tmp_path, a_face, first, second):
     pictures = footage.images(footage.pan(2 * 70, 160, 96), "yuv420p")

@@ -290,6 +290,7 @@ class OneFace(Detector):
         return [detection([x - side / 2, y - side / 2, x + side / 2, y + side / 2], points, 0.9)]
 
 
+@pytest.mark.long
 def test_faces_are_followed_and_pasted_where_the_picture_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -185,6 +185,7 @@ def test_crops_outlast_a_run_without_them_but_not_another_source_or_a_new_start(
     assert not folder.parent.exists()
 
 
+@pytest.mark.long
 def test_faces_of_a_segment_that_was_not_finished_are_not_lost(tape, tmp_path):
     target = tmp_path / "out.mkv"
     with pytest.raises(OutputError):

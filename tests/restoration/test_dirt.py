@@ -3,6 +3,7 @@
 import av
 import cv2
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from helpers.media import write_video
@@ -54,6 +55,7 @@ def pictures(path):
     return np.array(frames).astype(int)
 
 
+@pytest.mark.long
 def test_a_speck_on_an_eye_becomes_no_feature_and_its_neighbours_stay(tmp_path, shared):
     settings = load_settings(
         options={"detect.detector": "yunet", "weights.folder": shared / "models",

@@ -91,6 +91,7 @@ def test_any_part_gives_the_frames_of_the_whole(calm):
                 assert torch.equal(own.restored, other.restored), a.frame.index
 
 
+@pytest.mark.long
 def test_the_reach_is_not_declared_too_large_by_much():
     """Else the test above would pass for any algorithm that looks at less than the whole."""
     n = 88

@@ -206,6 +206,7 @@ def test_frames_that_repeat_are_found_on_the_whole_way(tmp_path, shown, otherwis
     assert results[0] == results[1]
 
 
+@pytest.mark.long
 def test_frames_that_repeat_are_as_steady_as_the_others(tmp_path):
     """The geometry of each picture is about the same whether it is shown once or more often."""
     paths = {}

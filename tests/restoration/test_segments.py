@@ -195,6 +195,7 @@ def test_what_was_harmed_between_two_runs_is_done_again(tape, expected, tmp_path
     assert again.faces > 0
 
 
+@pytest.mark.long
 def test_a_changed_setting_redoes_what_depends_on_it_and_no_more(tape, tmp_path):
     target = tmp_path / "out.mkv"
     broken_off(tape, target)
@@ -209,6 +210,7 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_no_more(tape, tmp_path)
     assert rest.faces < FRAMES
 
 
+@pytest.mark.long
 def test_another_analysis_redoes_only_the_segments_that_it_changes(tape, tmp_path):
     target = tmp_path / "out.mkv"
     broken_off(tape, target)
@@ -222,6 +224,7 @@ def test_another_analysis_redoes_only_the_segments_that_it_changes(tape, tmp_pat
     assert again.faces < FRAMES - 30
 
 
+@pytest.mark.long
 def test_what_another_source_left_is_said_and_not_used(tape, tmp_path):
     target = tmp_path / "out.mkv"
     broken_off(tape, target)
@@ -236,6 +239,7 @@ def test_what_another_source_left_is_said_and_not_used(tape, tmp_path):
     assert any("is of another source" in message for message in messages(told))
 
 
+@pytest.mark.long
 def test_a_segment_costs_no_more_for_the_tracks_of_others(tape, tmp_path, monkeypatch):
     """Else the cost of a film grows with the square of its length."""
     given = []
@@ -251,6 +255,7 @@ def test_a_segment_costs_no_more_for_the_tracks_of_others(tape, tmp_path, monkey
     assert all(1 <= len(tracks) <= 2 for tracks in given), given
 
 
+@pytest.mark.long
 def test_nothing_is_resumed_where_nobody_wants_that(tape, tmp_path):
     target = tmp_path / "out.mkv"
     broken_off(tape, target)
@@ -260,6 +265,7 @@ def test_nothing_is_resumed_where_nobody_wants_that(tape, tmp_path):
     assert again.faces >= FRAMES
 
 
+@pytest.mark.long
 def test_a_full_disk_keeps_what_is_done(tape, tmp_path, monkeypatch):
     target = tmp_path / "out.mkv"
     finish, done = WorkFolder.finish, []

@@ -152,6 +152,7 @@ def local_gain_db(output, result, truth, mask) -> float:
     return float(own - other)
 
 
+@pytest.mark.long
 def test_a_fast_turn_and_quick_blinks_leave_no_trace():
     moves = course(N, 3, turn_frames=4, turn_px=60.0)
     moves.lids[:] = 0

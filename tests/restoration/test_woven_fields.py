@@ -190,6 +190,7 @@ def test_the_movies_are_interlaced_as_their_source_and_have_its_times(tmp_path):
 LONG = 40
 
 
+@pytest.mark.long
 def test_a_layer_of_fields_in_segments_and_after_a_crash_is_that_of_one(tmp_path):
     source = tape(tmp_path / "tape.mkv", "tff", frames=LONG)
     options: dict[str, Any] = {"layer.format": "tiff", "encode.check": False}
@@ -321,6 +322,7 @@ def test_a_swap_is_found_in_the_frames_of_film(tmp_path):
         assert touched.sum() > 500
 
 
+@pytest.mark.long
 def test_segments_crashes_and_redone_shots_of_a_swap_in_fields_give_one_result(tmp_path):
     photos = (None, data.astronaut())
     before, after = swap_tapes(tmp_path, "tff", LONG, photos)

@@ -72,6 +72,7 @@ def known(source: Path) -> Analysis:
     return analysis_of_file(source, [plain_track(FRAMES, centre=(80, 60), side=70)])
 
 
+@pytest.mark.long
 def test_it_shows_what_the_output_will_show(source: Path, known: Analysis, tmp_path: Path) -> None:
     target = tmp_path / "whole.mkv"
     restore_video(source, target, SETTINGS, restorer=Painter(), analysis=known)
@@ -102,6 +103,7 @@ def test_both_stand_side_by_side_under_their_names(
     assert not list(tmp_path.glob("*.vidrestore"))
 
 
+@pytest.mark.long
 def test_two_seconds_are_a_video_with_the_times_of_the_source(
     source: Path, known: Analysis, tmp_path: Path
 ) -> None:
@@ -126,6 +128,7 @@ def boxes_of(path: Path) -> list[bytes]:
     return names
 
 
+@pytest.mark.long
 def test_two_videos_have_the_same_frames_in_one_size_and_play_while_they_load(
     source: Path, known: Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -308,6 +308,7 @@ def test_of_a_damaged_video_there_is_a_copy_and_a_notice(
     assert "is damaged" in notice
 
 
+@pytest.mark.long
 def test_nothing_is_left_of_a_copy_that_fails_or_is_stopped(
     tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
 ) -> None:

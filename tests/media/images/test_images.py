@@ -137,6 +137,7 @@ def test_dpx_keeps_its_header_and_its_depth(tmp_path, out, pixel_format):
 LONG = range(7, 79)
 
 
+@pytest.mark.long
 def test_what_a_crash_left_is_gone_on_with_and_segments_make_no_difference(tmp_path, out):
     source = write_scans(tmp_path / "in", LONG, bits=8, dark=range(40, 44))
     short = {"job.segment_frames": 48}

@@ -382,6 +382,7 @@ def test_a_turned_picture_stays_turned(tmp_path, out, orientation):
 NUMBERS = range(7, 79)
 
 
+@pytest.mark.long
 def test_a_sequence_is_the_same_in_segments_and_after_a_crash(tmp_path, out):
     dark = range(40, 44)
     source = write_scans(tmp_path / "in", NUMBERS, bits=8, dark=dark)

@@ -180,6 +180,7 @@ def settings_for(folder, **options):
     return load_settings(options=AS_PAINTED | how | options)
 
 
+@pytest.mark.long
 def test_real_weights_come_by_name(tape, folder, tmp_path):
     analysis = analysis_of_tape(tape)
     few = replace(plain_track(3, centre=(60, 60), side=50.0), first_frame=10)
@@ -225,6 +226,7 @@ def test_a_file_that_is_another_now_is_read_again(tmp_path):
     assert hashes.sha256(path) == checksums.sha256_of_file(path) != first
 
 
+@pytest.mark.long
 def test_the_estimate_is_of_the_networks_that_the_faces_need(tape, folder):
     analysis = analysis_of_tape(tape)
     online = settings_for(folder, **{"weights.offline": False})

@@ -214,6 +214,7 @@ def lively(count):
     return images
 
 
+@pytest.mark.long
 def test_frames_do_not_depend_on_segments(tmp_path):
     source = write_video(tmp_path / "tape.mkv", lively(100))
     analysis = analysis_of_file(source, [plain_track(100, centre=(48, 32), side=32)])
@@ -255,6 +256,7 @@ def film(path, noise):
     return write_video(path, images)
 
 
+@pytest.mark.long
 def test_a_film_of_a_tape_comes_closer_to_that_of_a_clean_one(tmp_path):
     track = plain_track(FRAMES, centre=(181, 122), side=180, work_px=256)
     rows, columns = slice(70, 170), slice(140, 220)

@@ -232,6 +232,7 @@ EACH = ["paste.color=0", "paste.detail=0", "grain.match=0", "paste.regions.mouth
         "deflicker.detail=0", "restore.denoise=1"]  # fmt: skip
 
 
+@pytest.mark.long
 def test_every_setting_reaches_the_picture(tmp_path):
     """Also the way from the settings to the stages is gone."""
     random = np.random.default_rng(0)

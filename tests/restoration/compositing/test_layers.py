@@ -207,6 +207,7 @@ def digest(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["tiff", pytest.param("prores", marks=pytest.mark.long)])
 def test_a_layer_in_segments_is_that_of_one(tmp_path, form):
     source = source_of(tmp_path / "tape.mkv", count=100)

@@ -116,6 +116,7 @@ def test_it_leads_to_the_output_from_where_it_lies(taped, tmp_path):
     assert "started this run with a restorer of its own" in page.text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
 def test_without_a_check_only_samples_are_read(tmp_path, monkeypatch, suffix):
     """Of 1300 frames with one face all along, in segments of 100; the source has long groups."""

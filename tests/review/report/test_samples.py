@@ -58,6 +58,7 @@ from vidrestore.review.report.samples import (
 from vidrestore.review.report.sampling import chosen_sample, stretches, used_strength
 
 
+@pytest.mark.long
 def test_the_verdict_and_its_measures_are_those_of_evaluate(tmp_path, monkeypatch):
     """Of a video so short that the report measures every face, as `evaluate` always does."""
     (tape, known), kept = write_tape(tmp_path), []
