@@ -316,6 +316,24 @@ def test_list_shows_the_licence(
     assert LICENCE in result.out
 
 
+def test_list_shows_what_is_found_where(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_table(monkeypatch, net())
+    first, app = tmp_path / "first", tmp_path / "app/models/GPEN"
+    for file in (first / "NET (1).onnx", app / "net.ONNX", app / "net (2).onnx"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(CONTENT + bytes([0x08, len(file.name)]))
+    result = command("list", "--weights", first, "--set", f"weights.also=['{tmp_path / 'app'}']")
+    assert result.status == 0, result.err
+    shown = result.out.replace("\n", "")
+    assert "NET (1).onnx" in shown
+    further = [line for line in result.out.splitlines() if line.startswith("net is also here")]
+    assert further == [
+        f"net is also here, and not used: {app / name}" for name in ("net.ONNX", "net (2).onnx")
+    ]
+
+
 # convert
 
 
@@ -416,7 +434,20 @@ def test_convert_of_bad_files(
 def test_convert_of_another_network(command: Command, tmp_path: Path) -> None:
     save_file({"stylegan_decoder.a": torch.zeros(1)}, tmp_path / "a.safetensors")
     result = command("convert", tmp_path / "a.safetensors", "-o", tmp_path / "b.pth")
-    assert_refused(result, 1, "looks like GFPGAN")
+    assert_refused(
+        result, 1, "a.safetensors holds GFPGAN, not a GPEN; vidrestore runs this network"
+    )
+
+
+def test_a_whole_network_is_told_in_three_lines(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "two\nlines.pth"
+    torch.save(torch.nn.Linear(2, 2), path)
+    result = command("convert", path, "-o", tmp_path / "b.pth")
+    assert result.status == 1
+    told, load, save = result.err.splitlines()
+    assert told.startswith(f"vidrestore: {tmp_path}/two\\nlines.pth holds a whole network")
+    assert load.startswith("  network = torch.load('")
+    assert save.startswith("  torch.save(network.state_dict(), '")
 
 
 def test_convert_overwrites_only_when_told(

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from helpers import parsenet_formula
 from helpers.media import (
     AS_PAINTED,
     Painter,
@@ -33,6 +34,7 @@ from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.models import face_parser
 from vidrestore.models.face_parser import Parsed, Parser
 from vidrestore.models.factory import chosen_parser
+from vidrestore.models.parsenet import ORDER, ParseNet
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing import masks
 from vidrestore.restoration.crop import crop
@@ -312,3 +314,78 @@ def test_the_setting_reaches_the_picture(tmp_path):
     assert all(each[covered].any() for each in changed[0])
     assert not any(each[covered].any() for each in changed[1])
     assert all(each[~covered].mean() > 0.4 for each in changed[1])
+
+
+# ParseNet
+
+
+def written(path: Path, **changes: torch.Tensor) -> Path:
+    torch.save({"params": parsenet_formula.weights(parsenet_formula.shapes()) | changes}, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".PTH", ".ckpt"])
+def test_parsenet_computes_what_the_network_of_facexlib_does(tmp_path, suffix):
+    network = ParseNet(written(tmp_path / f"ParseNet-latest{suffix}"), CPU)
+    logits = network(parsenet_formula.picture())[:, :, ::4, ::4].numpy()
+    with np.load(Path(__file__).parents[1] / "data/parsenet.npz") as arrays:
+        stored = arrays["logits"]
+    assert np.linalg.norm(logits - stored) < 5e-6 * np.linalg.norm(stored)
+
+
+def test_the_classes_of_parsenet_are_brought_into_order():
+    # The order of CelebAMask-HQ, and that in which BiSeNet is trained.
+    theirs = (
+        "background skin nose glasses left_eye right_eye left_brow right_brow left_ear right_ear "
+        "mouth upper_lip lower_lip hair hat earring necklace neck cloth"
+    )
+    ours = (
+        "background skin left_brow right_brow left_eye right_eye glasses left_ear right_ear "
+        "earring nose mouth upper_lip lower_lip neck necklace cloth hair hat"
+    )
+    assert [theirs.split()[index] for index in ORDER] == ours.split()
+
+
+def test_parsenet_parses_crops(tmp_path):
+    bias = torch.full((19,), -100.0)
+    bias[1] = 100.0  # skin everywhere
+    path = written(tmp_path / "a.pth", **{"out_mask_conv.conv2d.bias": bias})
+    settings = load_settings(changes=[f"paste.parser={path}", "restore.device=cpu"])
+    parser = chosen_parser(settings)
+    seen = parser(crop_of(scene()), WHOLE)
+    assert seen.is_face
+    assert (seen.face == 1).all()
+    bias[1], bias[4] = -100.0, 100.0  # the left eye, in the order of CelebAMask-HQ
+    other = Parser(written(path, **{"out_mask_conv.conv2d.bias": bias}), device=CPU, name="b")
+    seen = other(crop_of(scene()), WHOLE)
+    assert (seen.regions["eyes"] == 1).all()
+    assert (seen.regions["brows"] == 0).all()
+
+
+def test_another_file_than_parsenet_is_refused(tmp_path):
+    path, state = tmp_path / "a.pth", parsenet_formula.weights(parsenet_formula.shapes())
+
+    def refused(content: object) -> str:
+        torch.save(content, path)
+        with pytest.raises(WeightsError) as error:
+            Parser(path, device=CPU, name="a")
+        return str(error.value)
+
+    bisenet = {"cp.resnet.conv1.weight": torch.zeros(1), "ffm.convblk.conv.weight": torch.zeros(1)}
+    assert "holds BiSeNet, a face parser, not a ParseNet; --set paste.parser=FILE" in refused(
+        bisenet
+    )
+    assert "does not hold a ParseNet: it has w" in refused({"w": torch.zeros(1)})
+    name = "body.1.conv2.conv2d.weight"
+    missing = {key: value for key, value in state.items() if key != name}
+    assert "does not hold a ParseNet" in refused(missing)
+    assert "does not hold a ParseNet" in refused(state | {name: torch.zeros(3)})
+    assert f"values in {name.removesuffix('.conv2d.weight')} that are NaN" in refused(
+        state | {name: state[name] * np.nan}
+    )
+    few = {"weight": torch.zeros(5, 8, 3, 3), "bias": torch.zeros(5)}
+    few = {f"out_mask_conv.conv2d.{key}": value for key, value in few.items()}
+    assert "returns (1, 5, 64, 64) for a picture of 64 px" in refused(state | few)
+    path.write_bytes(b"\x80")
+    with pytest.raises(WeightsError, match=r"a\.pth"):
+        Parser(path, device=CPU, name="a")

@@ -61,7 +61,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "home"
     (tmp_path / "cwd").mkdir()
     home.mkdir()
-    for name in ("VIDRESTORE_WEIGHTS", "MODELSCOPE_CACHE"):
+    for name in ("VIDRESTORE_WEIGHTS", "MODELSCOPE_CACHE", weights.MIRROR):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("USERPROFILE", str(home))
@@ -96,12 +96,18 @@ def visible(folder: Path) -> set[str]:
 def test_the_table_is_complete_and_invents_nothing() -> None:
     table = weights.load_table()
     packs, free = {"buffalo_l", "buffalo_sc"}, {"yunet", "face-mesh"}
-    assert set(table) == {"gpen-2048", "gpen-1024", "gpen-512", "gpen-256"} | free | packs
+    restorers = {"gpen-2048", "gpen-1024", "gpen-512", "gpen-256"}
+    tasks, training = {"gpen-colorize", "gpen-inpaint"}, {"gpen-512-d", "gpen-256-d", "ir-se50"}
+    assert set(table) == restorers | tasks | training | {"parsenet"} | free | packs
+    authors = "https://public-vigen-video.oss-cn-shanghai.aliyuncs.com/robin/models/"
     for weight in table.values():
         assert weight.urls
         assert all(url.startswith("https://") for url in weight.urls)
         assert ("non-commercial" in weight.licence) != (weight.name in free)
+        if weight.name in tasks | training | {"parsenet"}:
+            assert weight.urls == (authors + weight.file,)
     assert {name for name, weight in table.items() if weight.sha256} == free
+    assert {name for name, weight in table.items() if weight.kind == "gpen"} == restorers
     parity = Path(__file__).parents[1] / "data/gpen-parity/manifest.json"
     shapes = json.loads(parity.read_text(encoding="utf-8"))
     for name in ("gpen-2048", "gpen-512", "gpen-256"):
@@ -197,10 +203,14 @@ def test_an_unknown_name_says_which_are_meant(target: Path) -> None:
 
 def test_offline_names_file_folder_and_what_runs_without(server: Server, target: Path) -> None:
     table = table_of(server.serve("/net", CONTENT))
-    with pytest.raises(WeightsError, match="--restorer fusion --detector haar") as caught:
+    with pytest.raises(WeightsError) as caught:
         weights.require("net", [target], target=target, offline=True, table=table)
-    for part in ("net.onnx", str(target), "--offline"):
-        assert part in str(caught.value)
+    missing, get, without = caught.value.lines
+    assert missing.startswith("net.onnx is in none of the folders")
+    assert "--offline" in missing
+    assert get.startswith(f"put it into {target}, or run once without --offline: vidrestore weigh")
+    assert without == "or use --restorer fusion --detector haar, which need no download"
+    assert all(len(line) < 120 + len(str(target)) for line in caught.value.lines)
     assert server.asked == []
     assert weights.list_weights([target], table=table)[0].path is None
     assert weights.verify("net", [target], table=table) == []
@@ -228,6 +238,67 @@ def test_missing_is_fetched_from_the_second_address(server: Server, target: Path
     assert visible(target) == {"net.onnx"}
     weights.require("net", [target], target=target, offline=False, table=table_of(good))
     assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/?key=1"])
+def test_a_mirror_takes_the_place_of_the_publishers(
+    server: Server, target: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    published = server.serve("/net", CONTENT)
+    served = "/a%20mirror/my%20net.onnx" + ending.lstrip("/")
+    server.serve(served, CONTENT)
+    table = table_of(published, file="my net.onnx")
+    monkeypatch.setenv(weights.MIRROR, f"{server.url}/a%20mirror{ending}")
+    path = weights.require("net", [target], target=target, offline=False, table=table)
+    assert path.read_bytes() == CONTENT
+    assert [path for path, _ in server.asked] == [served]
+
+
+def test_a_mirror_is_checked_and_named_like_a_publisher(
+    server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = server.serve("/net", CONTENT)
+    table = table_of(published, sha256=hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setenv(weights.MIRROR, f"{server.url}/mirror")
+    with pytest.raises(WeightsError, match=r"mirror/net.onnx answered 404.*unset VIDRESTORE_WEI"):
+        weights.fetch("net", target, table=table)
+    server.serve("/mirror/net.onnx", DETECTOR)
+    with pytest.raises(WeightsError, match=r"its sha256 is .* instead of"):
+        weights.fetch("net", target, table=table)
+    assert visible(target) == set()
+    server.serve("/mirror/net.onnx", CONTENT, cut_after_bytes=[1_500_000])
+    assert weights.fetch("net", target, table=table).read_bytes() == CONTENT
+    assert "/net" not in {path for path, _ in server.asked}
+
+
+def test_a_mirror_has_what_has_no_other_address(
+    server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(WeightsError, match="no address is known"):
+        weights.fetch("net", target, table=table_of())
+    server.serve("/net.onnx", CONTENT)
+    monkeypatch.setenv(weights.MIRROR, server.url)
+    assert weights.fetch("net", target, table=table_of()).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ftp://host/a", "must be an address that begins with https://"),
+        ("file:///etc", "must be an address that begins with https://"),
+        ("host/a", "must be an address that begins with https://"),
+        ("https://", "must be an address that begins with https://"),
+        ("http://[::1", "must be an address that begins with https://"),
+        ("https://me:secret@host/a", "holds a name or a password"),
+    ],
+)
+def test_an_odd_mirror_is_refused(
+    target: Path, monkeypatch: pytest.MonkeyPatch, address: str, message: str
+) -> None:
+    monkeypatch.setenv(weights.MIRROR, address)
+    with pytest.raises(ConfigError, match=message) as refused:
+        weights.fetch("net", target, table=table_of("https://host/net"))
+    assert "secret" not in str(refused.value)
 
 
 def test_what_is_there_is_not_fetched_twice(server: Server, target: Path) -> None:

@@ -69,7 +69,8 @@ def _run(given: Sequence[str], interruption: Interruption) -> int:
         interruption.settle()
         if debug:
             traceback.print_exc()
-        return failed(type(error).__name__, str(error), error.exit_status, given)
+        kind = type(error).__name__
+        return failed(kind, str(error), error.exit_status, given, error.lines)
     except (typer.Exit, SystemExit) as leaving:
         return int(getattr(leaving, "exit_code", getattr(leaving, "code", 0)) or 0)
     except Exception as error:

@@ -363,6 +363,9 @@ def show_weights(rows: Sequence[Row], folders: Sequence[Path]) -> None:
         where = row.message or (str(row.path) if row.path else "missing")
         table.add_row(row.name, _cell(where), size, row.licence)
     console.print(table)
+    for row in rows:
+        for other in row.others:
+            _print_line(f"{row.name} is also here, and not used: {other}", console)
     _print_line("looked in: " + ", ".join(map(str, folders)), console)
 
 

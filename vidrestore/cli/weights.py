@@ -105,7 +105,7 @@ def _present_file(name: str, folders: tuple[Path, ...]) -> Path | None:
         _log.info("%s is to be fetched: %s", name, error)
         return None
     # A user who has GPEN as ONNX and fetches it wants the checkpoint.
-    return None if name.startswith("gpen-") and path.suffix == ".onnx" else path
+    return None if name.startswith("gpen-") and path.suffix.lower() == ".onnx" else path
 
 
 def _download(name: str, folders: tuple[Path, ...], *, as_json: bool) -> Path:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from vidrestore.common.interruption import STATUS
 
 
-def failed(kind: str, message: str, status: int, given: Sequence[str]) -> int:
+def failed(
+    kind: str, message: str, status: int, given: Sequence[str], lines: Sequence[str] = ()
+) -> int:
     """Print the message of a failure: as an event to standard output with --json, else to stderr.
 
     Args:
@@ -16,6 +18,7 @@ def failed(kind: str, message: str, status: int, given: Sequence[str]) -> int:
         message: The message, one sentence.
         status: The exit status.
         given: The arguments of the command line.
+        lines: The message as the lines that a terminal shows. Default: one line.
 
     Returns:
         `status`.
@@ -29,7 +32,8 @@ def failed(kind: str, message: str, status: int, given: Sequence[str]) -> int:
     else:
         from vidrestore.common.quoting import printable
 
-        print(f"vidrestore: {printable(message)}", file=sys.stderr)
+        shown = "\n  ".join(map(printable, lines or (message,)))
+        print(f"vidrestore: {shown}", file=sys.stderr)
     return status
 
 

@@ -29,10 +29,26 @@ _log = logging.getLogger("vidrestore")
 
 
 class VidrestoreError(Exception):
-    """The base of every error that vidrestore raises on purpose."""
+    """The base of every error that vidrestore raises on purpose.
+
+    Args:
+        lines: The message. More than one where each shall stand on a line of its own in a terminal,
+            such as a command; elsewhere they are joined to one sentence.
+    """
 
     exit_status = 1
     """The exit status of a command that fails with this error."""
+
+    def __init__(self, *lines: object) -> None:
+        super().__init__(*lines)
+
+    def __str__(self) -> str:
+        return "; ".join(self.lines)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The lines of the message."""
+        return tuple(str(line) for line in self.args)
 
 
 class UsageError(VidrestoreError, ValueError):

@@ -276,9 +276,9 @@ class Paste(Section):
     occluders: bool = True
     """Whether to keep the source where a hand, a microphone or glasses cover the face."""
     parser: Path | None = None
-    """An ONNX face-parsing network with the 19 classes of CelebAMask-HQ, such as BiSeNet. Hair,
-    hats, ears, necks and glasses, with what is seen through them, keep the source. None: no
-    network; vidrestore finds covered parts by itself."""
+    """A face-parsing network with the 19 classes of CelebAMask-HQ: ParseNet as .pth, or another,
+    such as BiSeNet, as .onnx. Hair, hats, ears, necks and glasses, with what is seen through them,
+    keep the source. None: no network; vidrestore finds covered parts by itself."""
     color: float = Field(1.0, ge=0, le=1)
     """Share by which broad colors follow the source. Film without colors stays without colors."""
     sharpness: float = Field(1.0, ge=0, le=1)

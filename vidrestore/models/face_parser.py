@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -27,6 +27,8 @@ from vidrestore.imaging.filters import box_blur
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.geometry import GRID_PX
 from vidrestore.models.onnx_session import inputs_of, open_network, type_of
+from vidrestore.models.parsenet import ORDER, ParseNet
+from vidrestore.models.weight_file import SUFFIXES
 
 _CLASSES = 19
 _REGIONS = {"brows": (2, 3), "eyes": (4, 5), "mouth": (11, 12, 13)}
@@ -65,15 +67,34 @@ class Parsed:
     """(64, 64) float32 share of the face with ears and hair; None, the default: as `face`."""
 
 
-class Parser:
-    """Parses crops with a network in an ONNX file.
+class Network(Protocol):
+    """A network that parses pictures of one side."""
 
-    The network maps (1 or N, 3, S, S) RGB, normalized as for ImageNet, to the logits of 19 classes.
-    Of several outputs the first with 19 channels is used. Where the file leaves S open, S is 512.
-    The meaning of the channels cannot be checked.
+    side_px: int
+    """Side of the pictures."""
+
+    def __call__(self, picture: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """Compute the logits of 19 classes, in the order of this module.
+
+        Args:
+            picture: (1, 3, S, S) float32 RGB in [0, 1].
+
+        Returns:
+            (1, 19, h, w).
+        """
+        ...
+
+
+class Parser:
+    """Parses crops with a network from a file.
+
+    An .onnx file holds a network that maps (1 or N, 3, S, S) RGB, normalized as for ImageNet, to
+    the logits of 19 classes. Of several outputs the first with 19 channels is used. Where the file
+    leaves S open, S is 512. The meaning of the channels cannot be checked. A .pth file holds the
+    weights of ParseNet.
 
     Args:
-        path: The .onnx file.
+        path: The file.
         device: The preferred device.
         name: Distinguishes the network from others, such as by a hash of the file.
 
@@ -83,15 +104,9 @@ class Parser:
 
     def __init__(self, path: Path, *, device: torch.device, name: str) -> None:
         self.name = name
-        self._path = path
-        self._session = open_network(path, device)
-        image, others = inputs_of(self._session, path)
-        if others:
-            raise self._wrong(f"takes {1 + len(others)} inputs")
-        self._image, self._dtype = image.name, type_of(image, path)
-        self._side = self._side_of(image.shape)
-        self._output: str | None = None
-        self._output = self._find_output()
+        is_onnx = path.suffix.lower() not in SUFFIXES or path.suffix.lower() == ".onnx"
+        self._network: Network
+        self._network = OnnxParser(path, device) if is_onnx else ParseNetParser(path, device)
 
     def __call__(self, crop: torch.Tensor, hull: FloatArray) -> Parsed:
         """Parse a crop. Equal crops have equal results.
@@ -103,11 +118,11 @@ class Parser:
         Returns:
             The parts of the crop.
         """
-        size = (self._side, self._side)
+        size = (self._network.side_px, self._network.side_px)
         fitted = F.interpolate(
             crop[None].float(), size, mode="bilinear", antialias=True, align_corners=False
         )
-        (logits,) = self._run(to_host(fitted.clamp(0, 1)).numpy())
+        logits = self._network(to_host(fitted.clamp(0, 1)).numpy())
         classes = logits[0].argmax(axis=0)
         face, head, *regions = (
             _share(classes, members) for members in (_FACE, _HEAD, *_REGIONS.values())
@@ -117,10 +132,37 @@ class Parser:
             return Parsed(np.ones_like(face), dict.fromkeys(_REGIONS, empty), is_face=False)
         return Parsed(face, dict(zip(_REGIONS, regions, strict=True)), head=head)
 
-    def _run(self, picture: npt.NDArray[np.float32]) -> list[npt.NDArray[Any]]:
-        """Run the network on one picture (1, 3, S, S) in [0, 1]."""
+
+class OnnxParser:
+    """A network in an ONNX file; see `Parser`.
+
+    Args:
+        path: The .onnx file.
+        device: The preferred device.
+
+    Raises:
+        WeightsError: The file does not hold such a network.
+    """
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self._path = path
+        self._session = open_network(path, device)
+        image, others = inputs_of(self._session, path)
+        if others:
+            raise self._wrong(f"takes {1 + len(others)} inputs")
+        self._image, self._dtype = image.name, type_of(image, path)
+        self.side_px = self._side_of(image.shape)
+        self._output = self._find_output()
+
+    def __call__(self, picture: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """Compute the logits; see `Network`."""
+        return self._run(picture, [self._output])[0]
+
+    def _run(
+        self, picture: npt.NDArray[np.float32], names: list[str] | None
+    ) -> list[npt.NDArray[Any]]:
+        """Run the network on one picture (1, 3, S, S) in [0, 1]; None as names: all outputs."""
         image = ((picture - _MEAN) / _DEVIATION).astype(self._dtype)
-        names = None if self._output is None else [self._output]
         results: list[npt.NDArray[Any]] = self._session.run(names, {self._image: image})
         return results
 
@@ -135,12 +177,12 @@ class Parser:
 
     def _find_output(self) -> str:
         """Return the name of the output, found by a run, since many files lack its shape."""
-        gray = np.full((1, 3, self._side, self._side), 0.5, np.float32)
+        gray = np.full((1, 3, self.side_px, self.side_px), 0.5, np.float32)
         try:
-            results = self._run(gray)
+            results = self._run(gray, None)
         except Exception as error:  # onnxruntime has no base class for its errors
             raise self._wrong(
-                f"fails on a picture of {self._side} pixels ({first_line(error)})"
+                f"fails on a picture of {self.side_px} pixels ({first_line(error)})"
             ) from error
         for value, result in zip(self._session.get_outputs(), results, strict=True):
             shape = np.shape(result)
@@ -154,6 +196,29 @@ class Parser:
             f"returns (1, {_CLASSES}, S, S), the classes of CelebAMask-HQ; set paste.parser to "
             "such a file"
         )
+
+
+class ParseNetParser:
+    """The network ParseNet, whose classes are brought into the order of this module.
+
+    Args:
+        path: The weight file, in a format of `read_checkpoint`.
+        device: The device that computes.
+
+    Raises:
+        WeightsError: The file does not hold a ParseNet, or cannot be read.
+    """
+
+    side_px = _USUAL_SIDE
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self._device = device
+        self._network = ParseNet(path, device)
+
+    def __call__(self, picture: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """Compute the logits; see `Network`."""
+        image = torch.from_numpy(picture).to(self._device) * 2 - 1
+        return np.asarray(to_host(self._network(image)[:, list(ORDER)]).numpy())
 
 
 def visible(window: Sequence[Parsed], extent: Extent = "face") -> FloatArray:

@@ -661,7 +661,7 @@ def _is_available(name: str, settings: Settings) -> bool:
     how = settings.weights
     if weights.find(name, weights.search_folders(how.folder, how.also)) is not None:
         return True
-    return not how.offline and bool(weights.load_table()[name].urls)
+    return not how.offline and bool(weights.addresses(weights.load_table()[name]))
 
 
 def chosen_restorers(

@@ -11,6 +11,7 @@ import logging
 import pickle
 import pickletools
 import re
+import sys
 import warnings
 import zipfile
 from collections import Counter
@@ -28,20 +29,31 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("vidrestore")
 _CHUNK_BYTES = 1 << 20
-_WRAPPERS = ("g_ema", "params_ema", "params", "state_dict")
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
+"""Suffixes of the files that torch writes."""
+SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".onnx")
+"""Suffixes of the files that `read_checkpoint` reads."""
+# Names under which training programs keep a network: averaged weights first, a discriminator last.
+_WRAPPERS = ("g_ema", "params_ema", "params", "state_dict", "g", "generator", "model", "d")
+_MOST_WRAPPERS = 4
 # torch's old format is this many pickles, one after another, and then the numbers.
 _LEGACY_PICKLES = 5
 # A tensor takes about 4 tuples and 40 steps, and a large checkpoint has a thousand tensors.
 _MOST_TUPLES, _MOST_STEPS = 20_000, 1_000_000
 _LISTED_KEYS, _MOST_CHARACTERS = 3, 200
+# A pickled module of torch has these; a state dict has none of them.
+_MODULE_ATTRIBUTES = frozenset({"_parameters", "_buffers", "_modules"})
+# Of the standard library, in the pickles of modules.
+_HARMLESS_MODULES = ("collections", "_codecs")
+_HARMLESS_TYPES = ("set", "frozenset", "slice", "bytes", "bytearray", "complex", "object")
 
 
 def check_kind(path: Path, name: str) -> None:
     """Check that a file has the format that its suffix names, without reading all of it.
 
-    For other suffixes than .onnx, .pth, .pt, .safetensors and .zip, the function recognizes only
-    empty files, web pages and Git LFS pointers. Except for .pth and .pt in torch's old format, it
-    also recognizes a file that is cut short.
+    For other suffixes than those of weights and .zip, the function recognizes only empty files, web
+    pages and Git LFS pointers. Except for files in torch's old format, it also recognizes a file
+    that is cut short.
 
     Args:
         path: The file.
@@ -63,7 +75,7 @@ def check_kind(path: Path, name: str) -> None:
     suffix = PurePath(name).suffix.lower()
     if suffix == ".onnx":
         count_outputs(path)
-    elif suffix in (".pth", ".pt", ".zip"):
+    elif suffix in (*TORCH_SUFFIXES, ".zip"):
         if head.startswith(b"PK\x03\x04"):
             try:
                 is_whole = zipfile.is_zipfile(path)
@@ -72,11 +84,25 @@ def check_kind(path: Path, name: str) -> None:
             if not is_whole:
                 raise WeightsError(f"{path} is cut short")
         elif suffix == ".zip" or not head.startswith(b"\x80"):  # pickle's first byte
-            raise WeightsError(f"{path} is not a {suffix} file: it begins with {head[:8]!r}")
+            raise WeightsError(
+                f"{path} is not a {suffix} file: it begins with {head[:8]!r}{_looks_like(head)}"
+            )
     elif suffix == ".safetensors":
         header_bytes = int.from_bytes(head[:8], "little")
         if head[8:9] != b"{" or 8 + header_bytes > path.stat().st_size:
-            raise WeightsError(f"{path} is not a whole .safetensors file")
+            raise WeightsError(f"{path} is not a whole .safetensors file{_looks_like(head)}")
+
+
+def _looks_like(head: bytes) -> str:
+    """Return a clause that names another format than the suffix does; empty where none is seen."""
+    for suffix, fits in (
+        (".safetensors", head[8:9] == b"{"),
+        (".pth", head.startswith((b"PK\x03\x04", b"\x80\x02"))),
+        (".onnx", head.startswith(b"\x08") and head[2:3] in (b"\x12", b"\x3a")),
+    ):
+        if fits:
+            return f"; it looks like a {suffix} file, so give it that suffix"
+    return ""
 
 
 def check_pack(folder: Path) -> None:
@@ -225,9 +251,11 @@ def check_state_dict(
 def read_checkpoint(path: Path, name: str | None = None) -> dict[str, torch.Tensor]:
     """Read the tensors of a weight file. All checkpoints are read here.
 
-    The file is a state dict as .pth, .pt or .safetensors, plain or under g_ema, params_ema, params
-    or state_dict, or an .onnx, of which the initializers are read. Where a .pth is a zip, as torch
-    writes it, the checksums of all members are checked. The other formats have no checksums.
+    The file is a state dict as .pth, .pt, .ckpt, .bin or .safetensors, or an .onnx, of which the
+    initializers are read. The state dict may stand under a name that training programs give it,
+    such as g_ema, params, state_dict, g, generator or model; of several, averaged weights are read
+    first. Its values may be tensors or NumPy arrays. Where a file of torch is a zip, the checksums
+    of all members are checked. The other formats have no checksums.
 
     Args:
         path: The file.
@@ -243,19 +271,17 @@ def read_checkpoint(path: Path, name: str | None = None) -> dict[str, torch.Tens
     """
     name = name or path.name
     readers: dict[str, Callable[[Path], dict[str, torch.Tensor]]] = {
-        ".pth": _read_torch,
-        ".pt": _read_torch,
         ".safetensors": _read_safetensors,
         ".onnx": _read_onnx,
     }
     suffix = PurePath(name).suffix.lower()
-    if suffix not in readers:
+    if suffix not in SUFFIXES:
         raise WeightsError(
-            f"{path} ends in {suffix!r} where weights end in {', '.join(readers)}; use such a file"
+            f"{path} ends in {suffix!r} where weights end in {', '.join(SUFFIXES)}; use such a file"
         )
     check_kind(path, name)
     with _one_sentence(path):
-        return readers[suffix](path)
+        return readers.get(suffix, _read_torch)(path)
 
 
 def check_sums(path: Path) -> None:
@@ -304,8 +330,10 @@ def _one_sentence(path: Path) -> Iterator[None]:
 
 
 def _read_torch(path: Path) -> dict[str, torch.Tensor]:
-    """Read a .pth in torch's zip format or in its old one, with `weights_only`."""
+    """Read a file in torch's zip format or in its old one, with `weights_only`."""
     import torch
+
+    from vidrestore.models.pickled_arrays import allowed
 
     with path.open("rb") as file:
         zipped = file.peek(2).startswith(b"PK")
@@ -315,7 +343,7 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
                     _check_pickle(path, file)
     if zipped:
         _check_zip(path)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), allowed():
         # Torch warns of oddities in a pickle; content that it cannot read still raises.
         warnings.simplefilter("ignore")
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
@@ -365,26 +393,62 @@ def _check_zip(path: Path) -> None:
 
 
 def _check_pickle(path: Path, file: IO[bytes]) -> None:
-    """Raise WeightsError for a pickle of more steps than the weights of a network need.
+    """Raise WeightsError for a whole network, and for a pickle of more steps than weights need.
 
     Deeply nested tuples overflow the stack of the interpreter, which ends without an exception.
     """
-    tuples = 0
-    for step, (opcode, _, _) in enumerate(pickletools.genops(file)):
+    tuples, texts, names = 0, set(), set()
+    for step, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         tuples += "TUPLE" in opcode.name
         if tuples > _MOST_TUPLES or step > _MOST_STEPS:
             raise WeightsError(
                 f"{path} was not loaded: its pickle is not that of a state dict; use a state dict"
             )
+        if isinstance(argument, str):
+            if opcode.name in ("GLOBAL", "INST"):
+                names.add(argument)
+            elif argument in _MODULE_ATTRIBUTES:
+                texts.add(argument)
+        elif opcode.name == "STACK_GLOBAL":  # torch never writes it
+            names.add("sys")
+    if texts == _MODULE_ATTRIBUTES and not any(map(_may_do_harm, names)):
+        raise WeightsError(*_whole_network(path))
+
+
+def _whole_network(path: Path) -> tuple[str, str, str]:
+    """Return the lines that tell how to make a state dict of a pickled network."""
+    return (
+        f"{path} holds a whole network, not a state dict, and loading that would run code; if you "
+        "trust it, write its state dict with these two lines of Python, where its program runs",
+        f"network = torch.load({str(path)!r}, map_location='cpu', weights_only=False)",
+        f"torch.save(network.state_dict(), {str(path.with_suffix('.state.pth'))!r})",
+    )
+
+
+def _may_do_harm(name: str) -> bool:
+    """Return whether a name in a pickle, "module name", is one that no network needs."""
+    module, _, own = name.partition(" ")
+    top = module.partition(".")[0]
+    if top in ("builtins", "__builtin__"):
+        return own not in _HARMLESS_TYPES
+    return top in sys.stdlib_module_names and top not in _HARMLESS_MODULES
 
 
 def _unwrapped(path: Path, loaded: Any) -> dict[str, torch.Tensor]:
     """Return the state dict itself, taken out of the dicts that training programs put around it."""
     import torch
 
-    for wrapper in _WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
+    from vidrestore.models.pickled_arrays import PickledArray
+
+    for _ in range(_MOST_WRAPPERS):
+        inner = [
+            loaded[wrapper]
+            for wrapper in (_WRAPPERS if isinstance(loaded, Mapping) else ())
+            if isinstance(loaded.get(wrapper), Mapping)
+        ]
+        if not inner:
+            break
+        loaded = inner[0]
     if not isinstance(loaded, Mapping):
         raise WeightsError(
             f"{path} holds an object of type {type(loaded).__name__} where a state dict is needed; "
@@ -393,14 +457,47 @@ def _unwrapped(path: Path, loaded: Any) -> dict[str, torch.Tensor]:
     others = [
         str(key)[:_MOST_CHARACTERS]
         for key, value in loaded.items()
-        if not (isinstance(key, str) and isinstance(value, torch.Tensor))
+        if not (isinstance(key, str) and isinstance(value, torch.Tensor | PickledArray))
     ]
     if others or not loaded:
         raise WeightsError(
             f"{path} holds no state dict: it has {some_of(others) or 'nothing'} where names of "
             f"tensors or one of {', '.join(_WRAPPERS)} are needed; use the network's state dict"
         )
-    return dict(loaded)
+    arrays_bytes = sum(
+        value.size_bytes for value in loaded.values() if isinstance(value, PickledArray)
+    )
+    if arrays_bytes > path.stat().st_size:
+        raise WeightsError(f"{path} is damaged: its arrays are larger than the file")
+    return {
+        key: value.tensor() if isinstance(value, PickledArray) else value
+        for key, value in loaded.items()
+    }
+
+
+def without_prefix(state: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    """Take one network out of a state dict in which its weights have a prefix, such as "module.".
+
+    Where several networks are there, such as "g." and "g_ema.", averaged weights are taken first.
+
+    Args:
+        state: The state dict.
+        name: The name of a weight that every state dict of this kind of network has.
+
+    Returns:
+        The weights of the network with their own names; all of `state` where none has the name.
+    """
+    prefixes = [key.removesuffix(name) for key in state if key == name or key.endswith(f".{name}")]
+
+    def rank(prefix: str) -> int:
+        parts = prefix.split(".")
+        return min((_WRAPPERS.index(part) for part in parts if part in _WRAPPERS),
+                   default=len(_WRAPPERS))  # fmt: skip
+
+    prefix = min(prefixes, key=rank, default="")
+    return {
+        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+    }
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:

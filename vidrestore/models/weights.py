@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import platformdirs
@@ -18,6 +20,7 @@ import platformdirs
 from vidrestore.common.checksums import FileHashes, sha256_of_file
 from vidrestore.common.errors import ConfigError, WeightsError, system_reason, unknown_name
 from vidrestore.common.files import no_ordinary_file
+from vidrestore.common.handled import log_handled
 from vidrestore.common.profiles import resource_folder
 from vidrestore.models.download import (
     Progress,
@@ -28,6 +31,8 @@ from vidrestore.models.download import (
     unpack,
 )
 from vidrestore.models.weight_file import (
+    SUFFIXES,
+    TORCH_SUFFIXES,
     Notes,
     check_kind,
     check_pack,
@@ -37,15 +42,23 @@ from vidrestore.models.weight_file import (
 
 _log = logging.getLogger("vidrestore")
 
+CHECKPOINTS = ("gpen", "gpen-task", "discriminator", "identity", "parser")
+"""The kinds of weights whose files are checkpoints of torch."""
+
 Table = Mapping[str, "Weight"]
 """Name -> weight, as `load_table` returns it."""
 
 WITHOUT_DOWNLOAD = "--restorer fusion --detector haar"
 """Options of the command line with which vidrestore needs no weights."""
 
-# Where ComfyUI, the WebUI, FaceFusion and VisoMaster keep models below their own folder.
-_COMFYUI = ("models", "models/facerestore_models", "facerestore_models")
-MODEL_FOLDERS = ("", *_COMFYUI, ".assets/models", "model_assets")
+MIRROR = "VIDRESTORE_WEIGHTS_URL"
+"""The environment variable with the address of a folder that is asked instead of the publishers."""
+
+# Where ComfyUI, the WebUI, a checkout of GPEN, FaceFusion and VisoMaster keep models below their
+# own folder, or below their folder of models.
+_COMFYUI = ("models", "models/facerestore_models", "facerestore_models", "models/GPEN", "GPEN")
+_REACTOR = "custom_nodes/comfyui-reactor-node/models/facerestore_models"
+MODEL_FOLDERS = ("", *_COMFYUI, _REACTOR, "weights", ".assets/models", "model_assets")
 """Subfolders of another application's folder in which weights may lie, in the order of search."""
 
 
@@ -55,8 +68,11 @@ class Weight:
 
     name: str
     """The name of the weight in settings and on the command line."""
-    kind: Literal["gpen", "yunet", "face-mesh", "pack"]
-    """The kind of network, or "pack" for the zip of an InsightFace pack."""
+    kind: Literal[
+        "gpen", "gpen-task", "discriminator", "identity", "parser", "yunet", "face-mesh", "pack"
+    ]
+    """The kind of network, or "pack" for the zip of an InsightFace pack. "gpen-task" is a GPEN that
+    does something else than restore faces; "identity" compares the people in two pictures."""
     file: str
     """The name under which vidrestore stores the file; for a pack, the name of its zip."""
     other_names: tuple[str, ...] = ()
@@ -107,6 +123,8 @@ class Row:
     """The license of the file, as a sentence for users."""
     message: str
     """What is wrong with the file; empty for a good file and for a missing one."""
+    others: tuple[Path, ...] = ()
+    """Further files of the same weight, which are not used, in the order of search."""
 
 
 def load_table() -> dict[str, Weight]:
@@ -166,12 +184,46 @@ def search_folders(explicit: Path | None, also: Sequence[Path] = ()) -> tuple[Pa
         "hub/models/iic",
         "models/damo",
         "models/iic",
+        "damo",  # older versions, where MODELSCOPE_CACHE takes the place of the folder "hub"
+        "iic",
     )
-    others = [modelscope / name for name in below]
-    others += [folder.expanduser() / name for folder in also for name in MODEL_FOLDERS]
-    others.append(Path.home() / ".insightface")
-    folders += [folder for folder in others if folder.is_dir()]
+    others = [(modelscope, name) for name in below]
+    others += [(folder.expanduser(), name) for folder in also for name in MODEL_FOLDERS]
+    others.append((Path.home(), ".insightface"))
+    folders += [path for folder, name in others for path in _subfolders(folder, name)]
     return tuple(dict.fromkeys(folder.expanduser().absolute() for folder in folders))
+
+
+def _subfolders(folder: Path, name: str) -> list[Path]:
+    """Return the subfolders of a name, then those of the same name in another case."""
+    found = [folder]
+    for part in PurePath(name).parts:
+        found = [path / own for path in found for own in _spellings(path, part)]
+    return [path for path in found if _is_folder(path)]
+
+
+def _spellings(folder: Path, name: str) -> list[str]:
+    """Return a name as a folder has it, in any case, the exact one first."""
+    own = [each for each in names_in(folder) if each.lower() == name.lower()]
+    return sorted(own, key=lambda each: (each != name, each)) or [name]
+
+
+def names_in(folder: Path) -> list[str]:
+    """List the names in a folder.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The names; none where the folder does not exist or cannot be read, which the log tells.
+    """
+    try:
+        return [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        _log.info("%s is not searched for weights: %s", folder, error)
+        return []
 
 
 def target_folder(explicit: Path | None) -> Path:
@@ -207,7 +259,9 @@ def find(name: str, folders: Sequence[Path], *, table: Table | None = None) -> P
     """Find the file of a weight, or the folder of a pack, without looking at its content.
 
     The file may have any of the weight's names, so its suffix tells its format: a GPEN may be a
-    .pth, .pt, .safetensors or .onnx file. `require` also checks the content.
+    .pth, .safetensors or .onnx file. Of the files of a folder, one with a name of the table comes
+    first, then one with such a name in another case, or with the number that browsers add to a
+    second copy, as in "GPEN-BFR-512 (1).pth". `require` also checks the content.
 
     Args:
         name: Name of the weight.
@@ -263,16 +317,42 @@ def _obstacle(weight: Weight, folders: Sequence[Path]) -> str | None:
     """Describe a folder, a pipe or a dangling link in the place of a weight; see `obstacle`."""
     if weight.kind == "pack":
         for place in _pack_places(weight, folders):
-            if place.is_symlink() and not place.exists():
+            if _leads_nowhere(place):
                 return f"{place} is a link to a folder that does not exist"
-            if place.exists() and not place.is_dir():
+            if _is_there(place) and not _is_folder(place):
                 return f"{place} is not a folder"
     for place in _file_places(folders, _file_names(weight)):
-        if place.is_symlink() and not place.exists():
+        if _leads_nowhere(place):
             return f"{place} is a link to a file that does not exist"
-        if place.exists() and (fault := no_ordinary_file(place)) is not None:
+        if _is_there(place) and (fault := no_ordinary_file(place)) is not None:
             return f"{place} {fault}"
     return None
+
+
+def _asked(question: Callable[[], bool], path: Path) -> bool:
+    """Return the answer; False where a folder on the way cannot be searched."""
+    try:
+        return question()
+    except OSError as error:
+        log_handled(error, f"{path} is not looked at")
+        return False
+
+
+def _is_file(path: Path) -> bool:
+    return _asked(path.is_file, path)
+
+
+def _is_folder(path: Path) -> bool:
+    return _asked(path.is_dir, path)
+
+
+def _is_there(path: Path) -> bool:
+    return _asked(path.exists, path)
+
+
+def _leads_nowhere(path: Path) -> bool:
+    """Return whether a path is a link to nothing, or one in a circle."""
+    return _asked(path.is_symlink, path) and not _is_there(path)
 
 
 def _named(name: str, folders: Sequence[Path], table: Table | None) -> Weight:
@@ -291,7 +371,7 @@ def _named(name: str, folders: Sequence[Path], table: Table | None) -> Weight:
 
 def _located(weight: Weight, folders: Sequence[Path]) -> Path | None:
     if weight.kind == "pack":
-        return next((place for place in _pack_places(weight, folders) if place.is_dir()), None)
+        return next((place for place in _pack_places(weight, folders) if _is_folder(place)), None)
     return _first_file(folders, _file_names(weight))
 
 
@@ -306,7 +386,11 @@ def _pack_places(weight: Weight, folders: Sequence[Path]) -> list[Path]:
 
 def _file_names(weight: Weight) -> tuple[str, ...]:
     """Return the names that the file of a weight, or the zip of a pack, may have."""
-    return (weight.file, *weight.other_names)
+    file = PurePath(weight.file)
+    # Without .onnx, which holds a network of any inputs and outputs.
+    forms = SUFFIXES[:-1] if file.suffix in TORCH_SUFFIXES else ()
+    names = (weight.file, *weight.other_names, *(f"{file.stem}{suffix}" for suffix in forms))
+    return tuple(dict.fromkeys(names))
 
 
 def _file_places(folders: Sequence[Path], names: Sequence[str]) -> Iterator[Path]:
@@ -314,8 +398,64 @@ def _file_places(folders: Sequence[Path], names: Sequence[str]) -> Iterator[Path
     return (folder / name for folder in folders for name in names)
 
 
+def _files_there(folders: Sequence[Path], names: Sequence[str]) -> Iterator[Path]:
+    """Yield the files with one of the names, as `find` accepts them, in the order of search."""
+    for folder in folders:
+        exact = [place for place in _file_places((folder,), names) if _is_file(place)]
+        yield from exact
+        for name in names:
+            for below in _subfolders(folder, str(PurePath(name).parent)):
+                yield from (p for p in _similar(below, PurePath(name)) if p not in exact)
+
+
+def _similar(folder: Path, name: PurePath) -> list[Path]:
+    """Return the files with a name in another case, or of a second copy: "NAME (1).pth"."""
+    stem, suffix = re.escape(name.stem), re.escape(name.suffix)
+    form = re.compile(rf"{stem}(?: ?\((\d{{1,3}})\))?{suffix}", re.IGNORECASE)
+    numbered = [
+        (int(match[1] or 0), own) for own in names_in(folder) if (match := form.fullmatch(own))
+    ]
+    return [place for _, own in sorted(numbered) if _is_file(place := folder / own)]
+
+
 def _first_file(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
-    return next((place for place in _file_places(folders, names) if place.is_file()), None)
+    return next(_files_there(folders, names), None)
+
+
+def addresses(weight: Weight) -> tuple[str, ...]:
+    """Return the addresses from which a weight is downloaded.
+
+    Args:
+        weight: The weight.
+
+    Returns:
+        Where VIDRESTORE_WEIGHTS_URL is set, the address below that mirror and no other; else those
+        of the table. Empty where there is none.
+
+    Raises:
+        ConfigError: The variable holds no address of HTTP, or one with a password.
+    """
+    mirror = os.environ.get(MIRROR, "").strip()
+    if not mirror:
+        return weight.urls
+    try:
+        parts = urllib.parse.urlsplit(mirror)
+        is_usable = parts.scheme.lower() in ("http", "https") and bool(parts.hostname)
+        has_password = parts.username is not None
+    except ValueError as error:  # such as a port that is no number
+        _log.info("%s cannot be used: %s", MIRROR, error)
+        is_usable = has_password = False
+    if has_password:
+        raise ConfigError(
+            f"the address in {MIRROR} holds a name or a password, which vidrestore does not send; "
+            "use an address without them"
+        )
+    if not is_usable:
+        raise ConfigError(
+            f"{MIRROR} is {mirror!r}; it must be an address that begins with https:// or http://"
+        )
+    path = f"{parts.path.rstrip('/')}/{urllib.parse.quote(weight.file)}"
+    return (urllib.parse.urlunsplit(parts._replace(path=path, fragment="")),)
 
 
 def require(
@@ -358,8 +498,8 @@ def require(
     if path is None and weight.kind == "pack":
         path = _unpack_by_hand(weight, folders, target)
     if path is None:
-        if offline or not weight.urls:
-            raise WeightsError(_missing(weight, folders, offline))
+        if offline or not addresses(weight):
+            raise WeightsError(*_missing(weight, folders, offline))
         return fetch(name, target, on_progress=on_progress, table=table)
     if problem := _problem(weight, path):
         raise WeightsError(f"{problem}; remove it, then {_fetch(weight, target)}")
@@ -368,22 +508,30 @@ def require(
     return path
 
 
-def _missing(weight: Weight, folders: Sequence[Path], offline: bool) -> str:
+def _missing(weight: Weight, folders: Sequence[Path], offline: bool) -> tuple[str, ...]:
+    """Return the lines of the message for a weight that is not here and is not downloaded."""
     if (found := _obstacle(weight, folders)) is not None:
         get = _fetch(weight, folders[0])
-        return f"{found}, in the place of {weight.name}; move it away, then {get}"
+        return (f"{found}, in the place of {weight.name}; move it away, then {get}",)
     reason = "downloads are switched off (--offline)" if offline else "no address is known for it"
-    places = ", ".join(str(folder) for folder in folders)
-    return f"{weight.file} is in none of {places}, and {reason}; {_by_hand(weight, folders[0])}"
+    get = f"put it into {folders[0]}"
+    if offline and addresses(weight):
+        get += f", or run once without --offline: vidrestore weights fetch {weight.name}"
+    return (
+        f"{weight.file} is in none of the folders of vidrestore weights list, and {reason}",
+        get,
+        f"or {_without(weight)}",
+    )
 
 
 def _by_hand(weight: Weight, folder: Path) -> str:
-    return f"put {weight.file} into {folder}, or {_without(weight)}"
+    unset = f", unset {MIRROR}" if os.environ.get(MIRROR) else ""
+    return f"put {weight.file} into {folder}{unset}, or {_without(weight)}"
 
 
 def _fetch(weight: Weight, folder: Path) -> str:
     """Tell how to get a weight again, or to go on without it."""
-    if not weight.urls:
+    if not addresses(weight):
         return _by_hand(weight, folder)
     return f"run vidrestore weights fetch {weight.name}, or {_without(weight)}"
 
@@ -409,8 +557,8 @@ def _unpack_by_hand(weight: Weight, folders: Sequence[Path], target: Path) -> Pa
 def check_structure(path: Path, weight: Weight) -> None:
     """Check that a checkpoint has the entries and parameters that the table lists.
 
-    The function reads the whole file with torch. It checks only GPEN files, and leaves an ONNX
-    file to onnxruntime.
+    The function reads the whole file with torch. It checks only the checkpoints of torch, and
+    leaves an ONNX file to onnxruntime.
 
     Args:
         path: The file.
@@ -419,7 +567,7 @@ def check_structure(path: Path, weight: Weight) -> None:
     Raises:
         WeightsError: The file cannot be loaded, or the numbers differ.
     """
-    if weight.kind == "gpen" and path.suffix.lower() != ".onnx":
+    if weight.kind in CHECKPOINTS and path.suffix.lower() != ".onnx":
         name = weight.file if path.suffix == ".part" else path.name
         check_state_dict(path, weight.entries, weight.parameters, name)
 
@@ -435,10 +583,10 @@ def fetch(
 ) -> Path:
     """Download a weight, unless a good copy is in the folder already.
 
-    The function tries the addresses of the table in turn. A download that breaks off resumes where
-    it stopped, in this call or a later one. Size, SHA-256, structure and the members of a zip are
-    checked before the file gets its name, so that a file with that name is whole. Its hash is
-    noted.
+    The function tries the addresses of the table in turn, or that of a mirror, see `addresses`. A
+    download that breaks off resumes where it stopped, in this call or a later one. Size, SHA-256,
+    structure and the members of a zip are checked before the file gets its name, so that a file
+    with that name is whole. Its hash is noted.
 
     Args:
         name: Name of the weight.
@@ -475,10 +623,10 @@ def fetch(
 
     with one_at_a_time(target):
         if _problem(weight, place):
-            if not weight.urls:
-                raise WeightsError(_missing(weight, (target,), offline=False))
+            if not (urls := addresses(weight)):
+                raise WeightsError(*_missing(weight, (target,), offline=False))
             fetch_file(
-                weight.urls,
+                urls,
                 target,
                 weight.file,
                 accept,
@@ -519,7 +667,7 @@ def _check_file(weight: Weight, path: Path, name: str) -> None:
 
 def _is_published_form(weight: Weight, name: str) -> bool:
     """Return whether the file has the published format, so that size and hash must match."""
-    return Path(name).suffix == Path(weight.file).suffix
+    return Path(name).suffix.lower() == Path(weight.file).suffix
 
 
 def _files(path: Path) -> list[Path]:
@@ -696,15 +844,35 @@ def list_weights(folders: Sequence[Path], *, table: Table | None = None) -> list
     """
     rows = []
     for weight in (table or load_table()).values():
-        path = _located(weight, folders)
+        if weight.kind == "pack":
+            found = [place for place in _pack_places(weight, folders) if _is_folder(place)]
+        else:
+            found = list(_files_there(folders, _file_names(weight)))
+        places = _distinct(found)
+        path = places[0] if places else None
         size_bytes, message = weight.bytes, ""
         if path is None:
             message = _obstacle(weight, folders) or ""
         if path is not None:
             size_bytes = sum(file.stat().st_size for file in _files(path))
             message = _problem(weight, path)
-        rows.append(Row(weight.name, path, size_bytes, weight.licence, message))
+        others = tuple(places[1:])
+        rows.append(Row(weight.name, path, size_bytes, weight.licence, message, others))
     return rows
+
+
+def _distinct(paths: Iterable[Path]) -> list[Path]:
+    """Return the paths without those that lead to a file or folder that stands before."""
+    first: dict[tuple[int, int] | Path, Path] = {}
+    for path in paths:
+        try:
+            state = path.stat()
+        except OSError as error:
+            log_handled(error)
+            first.setdefault(path, path)
+        else:
+            first.setdefault((state.st_dev, state.st_ino), path)
+    return list(first.values())
 
 
 def _notes() -> Notes:

@@ -16,18 +16,8 @@ from vidrestore.common.errors import WeightsError
 from vidrestore.common.files import check_readable_kind
 from vidrestore.models.gpen import ops
 from vidrestore.models.gpen.network import BASE_CHANNELS, GPEN, GPENConfig
-from vidrestore.models.weight_file import read_checkpoint, some_of
-
-# A part of a key, and the network whose checkpoints have such a key.
-KNOWN_NETWORKS = (
-    ("stylegan_decoder.", "GFPGAN"),
-    ("quantize.embedding", "CodeFormer, RestoreFormer or another vector-quantized network"),
-    ("position_emb", "CodeFormer"),
-    ("rdb1.conv1", "ESRGAN"),
-    ("RDB1.conv1", "ESRGAN"),
-    ("final_conv.0.weight", "a StyleGAN2 discriminator"),
-    ("to_rgb1.conv.weight", "a StyleGAN2 generator without GPEN's encoder"),
-)
+from vidrestore.models.known_networks import identified
+from vidrestore.models.weight_file import read_checkpoint, some_of, without_prefix
 
 
 def load_gpen(path: str | Path, expected_size: int | None = None) -> GPEN:
@@ -61,8 +51,8 @@ def load_checkpoint(path: str | Path) -> tuple[GPENConfig, dict[str, Tensor]]:
     The shapes of the weights give size and widths. The fixed blur kernels may be missing.
 
     Args:
-        path: The file, whose name ends in .pth or .pt (a state dict, plain or under g_ema,
-            params_ema, params or state_dict), .safetensors, or .onnx (see `state_dict_from_onnx`).
+        path: The file, in a format of `read_checkpoint`; of an .onnx, see `state_dict_from_onnx`.
+            The names of its weights may have a prefix.
 
     Returns:
         The configuration, and the float32 state dict of `GPEN` on the CPU.
@@ -141,7 +131,8 @@ def _named_weights(path: Path, arrays: Mapping[str, Tensor]) -> Mapping[str, Ten
 
 def _checked(path: Path, state: Mapping[str, Tensor]) -> tuple[GPENConfig, dict[str, Tensor]]:
     """Return the configuration and the whole state dict; WeightsError where it is no GPEN's."""
-    state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = without_prefix(state, "generator.input.input")
+    _check_sizes(path, state)
     config = _config(path, state)
     expected = _meta_network(config).state_dict()
     for key in expected.keys() - state.keys():
@@ -189,17 +180,34 @@ def _meta_network(config: GPENConfig) -> GPEN:
         return GPEN(**dataclasses.asdict(config))
 
 
+def _check_sizes(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Raise WeightsError for FullGenerator_SR, whose generator is larger than its encoder.
+
+    Its other weights have the names and shapes of a GPEN.
+    """
+    levels = {int(match[1]) for key in state if (match := re.match(r"ecd(\d+)\.", key))}
+    steps = {
+        int(match[1]) for key in state if (match := re.match(r"generator\.to_rgbs\.(\d+)\.", key))
+    }
+    if not levels or not steps or levels != set(range(max(levels) + 1)):
+        return
+    given_px, made_px = 2 ** (2 + max(levels)), 2 ** (3 + max(steps))
+    if made_px > given_px:
+        raise WeightsError(
+            f"{path} holds FullGenerator_SR, the GPEN that makes faces of {made_px} px from faces "
+            f"of {given_px} px; vidrestore runs a GPEN that keeps the size, such as "
+            "GPEN-BFR-512.pth"
+        )
+
+
 def _another_network(path: Path, state: Iterable[str], expected: Iterable[str]) -> WeightsError:
-    """Return the error that names missing and unknown weights, and the network they may be of."""
+    """Return the error that names the network, or the missing and unknown weights."""
     state, expected = list(state), list(expected)
-    network = next(
-        (name for part, name in KNOWN_NETWORKS if any(part in key for key in state)), None
-    )
+    if (network := identified(state)) is not None:
+        return WeightsError(f"{path} holds {network.name}, not a GPEN; {network.advice}")
     missing = [key for key in expected if key not in state]
     extra = [key for key in state if key not in expected]
     return WeightsError(
         f"{path} does not hold a GPEN: missing {some_of(missing) or 'nothing'}, "
-        f"unknown {some_of(extra) or 'nothing'}"
-        + (f"; it looks like {network}" if network else "")
-        + "; use a checkpoint of GPEN"
+        f"unknown {some_of(extra) or 'nothing'}; use a checkpoint of GPEN"
     )

@@ -20,13 +20,14 @@ from vidrestore.common.errors import (
 )
 from vidrestore.common.files import check_readable_kind
 from vidrestore.common.settings import RESTORERS
+from vidrestore.models.weight_file import SUFFIXES
 
 if TYPE_CHECKING:
     import torch
 
 MOST_AT_ONCE = 4
 """Number of faces in one batch on a CUDA device, where the settings give no other number."""
-FILES = (".pth", ".pt", ".safetensors", ".onnx")
+FILES = SUFFIXES
 """Suffixes of the weight files that vidrestore can open."""
 TEMPLATES = ("gpen", "ffhq")
 """Names of the templates: the places of the five landmarks of a face in a crop."""
