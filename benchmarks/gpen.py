@@ -69,18 +69,22 @@ def onnxruntime_form(size: int) -> Form:
     return lambda image: session.run(None, {"image": image.numpy()})
 
 
-def openvino_form(size: int) -> Form:
-    """bfloat16 where the processor has it; needs `pip install openvino`."""
-    openvino = import_openvino()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "gpen.onnx"
-        export_onnx(random_gpen(size), path)
-        hints = {
-            "INFERENCE_PRECISION_HINT": "bf16",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        }
-        model = openvino.Core().compile_model(path, "CPU", hints)
-    return lambda image: model(image.numpy())
+def openvino_form(precision: str) -> Callable[[int], Form]:
+    """In that precision where the processor has it; needs `pip install openvino`."""
+
+    def form(size: int) -> Form:
+        openvino = import_openvino()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "gpen.onnx"
+            export_onnx(random_gpen(size), path)
+            hints = {
+                "INFERENCE_PRECISION_HINT": precision,
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            }
+            model = openvino.Core().compile_model(path, "CPU", hints)
+        return lambda image: model(image.numpy())
+
+    return form
 
 
 FORMS: dict[str, Callable[[int], Form]] = {
@@ -90,7 +94,8 @@ FORMS: dict[str, Callable[[int], Form]] = {
     "InferenceGPEN float32": prepared_form(torch.float32),
     "InferenceGPEN float16": prepared_form(torch.float16),
     "InferenceGPEN bfloat16": prepared_form(torch.bfloat16),
-    "openvino bfloat16": openvino_form,
+    "openvino float32": openvino_form("f32"),
+    "openvino bfloat16": openvino_form("bf16"),
 }
 HUNGRY = (BASE, "GPEN.forward float32", "onnxruntime float32")
 
@@ -160,7 +165,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    usual = [name for name in FORMS if name not in ("GPEN.forward float32", "openvino bfloat16")]
+    usual = [name for name in FORMS if name != "GPEN.forward float32" and "openvino" not in name]
     parser.add_argument("--forms", nargs="+", choices=list(FORMS), default=usual)
     parser.add_argument("--child", choices=list(FORMS), help=argparse.SUPPRESS)
     return parser.parse_args()
