@@ -4,6 +4,7 @@ import argparse
 import os
 import pickle
 import threading
+import time
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -515,3 +516,48 @@ def test_a_folder_that_cannot_be_searched_hides_no_other(
         assert weights.search_folders(None, [bad]) == weights.search_folders(None)
         assert weights.obstacle("gpen-512", [bad]) is None
     assert f"{bad} is not searched for weights" in caplog.text
+
+
+def test_a_folder_of_ever_so_many_files_is_listed_once_for_a_weight(tmp_path: Path) -> None:
+    for index in range(3000):
+        (tmp_path / f"GPEN-BFR-512 {index}.pth").touch()
+    (tmp_path / "gpen-bfr-512 (3).pth").touch()
+    began = time.process_time()
+    rows = weights.list_weights([tmp_path])
+    assert time.process_time() - began < 2
+    assert {row.name for row in rows if row.path is not None} == {"gpen-512"}
+
+
+def test_a_zip_whose_entries_claim_to_be_huge_is_refused(gpen: GPEN, tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(dict(gpen.state_dict()), path)
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    for place in (20, 24):  # the compressed and the own size of the first member
+        content[entry + place : entry + place + 4] = b"\xff\xff\xff\x7f"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"a\.pth (is damaged|was not loaded)"):
+        load_checkpoint(path)
+
+
+NETWORKS = {
+    "discriminator": {"convs.0.0.weight": torch.zeros(2), "final_conv.0.weight": torch.zeros(2)},
+    "identity": {"body.0.res_layer.1.weight": torch.zeros(2)},
+    "parser": {"out_mask_conv.conv2d.weight": torch.zeros(2)},
+}
+
+
+@pytest.mark.parametrize("name", ["gpen-512-d", "gpen-256-d", "ir-se50", "parsenet"])
+def test_a_file_that_training_or_parsing_needs_is_checked_for_its_kind(
+    tmp_path: Path, name: str
+) -> None:
+    weight = weights.load_table()[name]
+    path = tmp_path / weight.file
+    for kind, state in NETWORKS.items():
+        torch.save({"d": state}, path)
+        (checked,) = weights.verify(name, [tmp_path])
+        assert (checked.state != "damaged") == (kind == weight.kind)
+        if kind != weight.kind:
+            assert "is another network: it holds" in checked.message
+    torch.save({"w": torch.zeros(1)}, path)
+    assert "it has the weights w" in weights.verify(name, [tmp_path])[0].message

@@ -134,20 +134,24 @@ def verify(weights: WeightsFolder = None, changes: Changes = None) -> None:
 
 
 def check_network(path: Path, weight: Weight) -> None:
-    """Check that a GPEN checkpoint holds finite weights of the network that it names.
+    """Check that a checkpoint holds the network that it names, of a GPEN also its values.
 
     Args:
         path: The file to check. ONNX files, and weights of other kinds, are not checked.
         weight: Its entry in the manifest.
 
     Raises:
-        WeightsError: The file is damaged, or holds another number of parameters.
+        WeightsError: The file is damaged, or holds another network or number of parameters.
     """
-    if weight.kind != "gpen" or path.suffix.lower() == ".onnx":
+    if weight.kind not in ("gpen", "gpen-task") or path.suffix.lower() == ".onnx":
+        from vidrestore.models.weights import check_structure
+
+        check_structure(path, weight)
         return
     from vidrestore.models.gpen.checkpoint import load_gpen
 
-    state = load_gpen(path, int(weight.name.removeprefix("gpen-"))).state_dict()
+    size_px = int(weight.name.removeprefix("gpen-")) if weight.kind == "gpen" else None
+    state = load_gpen(path, size_px).state_dict()
     parameters = sum(v.numel() for k, v in state.items() if not k.endswith(".kernel"))
     if weight.parameters not in (None, parameters):
         raise WeightsError(

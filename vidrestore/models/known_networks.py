@@ -18,6 +18,8 @@ class KnownNetwork:
     """A clause that tells what the user can do with it."""
     lacks: str | None = None
     """A part that none of its names has."""
+    kind: str | None = None
+    """The kind of weight in the manifest that it is; None for none."""
 
 
 _BY_ONNX = "vidrestore runs this network from an .onnx file, with --restorer FILE.onnx"
@@ -31,7 +33,10 @@ _NETWORKS = (
     KnownNetwork("RestoreFormer", ("quantize.embedding", "encoder.conv_in."), _BY_ONNX),
     KnownNetwork("a vector-quantized network", ("quantize.embedding",), _BY_ONNX),
     KnownNetwork(
-        "ParseNet, a face parser", ("out_mask_conv.",), "use it with --set paste.parser=FILE"
+        "ParseNet, a face parser",
+        ("out_mask_conv.",),
+        "use it with --set paste.parser=FILE",
+        kind="parser",
     ),
     KnownNetwork(
         "BiSeNet, a face parser",
@@ -51,8 +56,18 @@ _NETWORKS = (
         )
         for part in ("rdb1.conv1.", "RDB1.conv1.")
     ),
-    KnownNetwork("IR-SE50, which compares identities", ("body.0.res_layer.",), _TRAINING),
-    KnownNetwork("a StyleGAN2 discriminator", ("convs.", "final_conv.0.weight"), _TRAINING),
+    KnownNetwork(
+        "IR-SE50, which compares identities",
+        ("body.0.res_layer.",),
+        _TRAINING,
+        kind="identity",
+    ),
+    KnownNetwork(
+        "a StyleGAN2 discriminator",
+        ("convs.", "final_conv.0.weight"),
+        _TRAINING,
+        kind="discriminator",
+    ),
     KnownNetwork(
         "a StyleGAN2 generator without GPEN's encoder",
         ("to_rgb1.conv.weight", "style."),

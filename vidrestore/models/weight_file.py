@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 from vidrestore.common.checksums import checksum_of_fields, sha256_of_file
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.files import held, written_atomically
+from vidrestore.models.known_networks import identified
 
 if TYPE_CHECKING:
     import torch
@@ -219,7 +220,11 @@ def _varint(file: BinaryIO) -> int:
 
 
 def check_state_dict(
-    path: Path, entries: int | None, parameters: int | None, name: str | None = None
+    path: Path,
+    entries: int | None,
+    parameters: int | None,
+    name: str | None = None,
+    kind: str | None = None,
 ) -> None:
     """Check that a checkpoint has the expected number of entries and parameters.
 
@@ -231,9 +236,11 @@ def check_state_dict(
         entries: Expected number of tensors; None for any.
         parameters: Expected number of values; None for any.
         name: A name with the suffix that counts, see `read_checkpoint`.
+        kind: The kind of a `KnownNetwork` whose weights the file must hold; None (default) for any.
 
     Raises:
-        WeightsError: The numbers differ, or the file cannot be loaded, see `read_checkpoint`.
+        WeightsError: The numbers or the kind differ, or the file cannot be loaded; see
+            `read_checkpoint`.
         OSError: The file cannot be read.
     """
     state = read_checkpoint(path, name)
@@ -246,6 +253,9 @@ def check_state_dict(
             f"{path} is another network: {entry_count} entries and {parameter_count} parameters "
             f"instead of {entries} and {parameters}"
         )
+    if kind is not None and ((network := identified(state)) is None or network.kind != kind):
+        found = f"holds {network.name}" if network else f"has the weights {some_of(state)}"
+        raise WeightsError(f"{path} is another network: it {found}")
 
 
 def read_checkpoint(path: Path, name: str | None = None) -> dict[str, torch.Tensor]:

@@ -400,22 +400,27 @@ def _file_places(folders: Sequence[Path], names: Sequence[str]) -> Iterator[Path
 
 def _files_there(folders: Sequence[Path], names: Sequence[str]) -> Iterator[Path]:
     """Yield the files with one of the names, as `find` accepts them, in the order of search."""
+    below: dict[str, list[PurePath]] = {}
+    for name in map(PurePath, names):
+        below.setdefault(str(name.parent), []).append(name)
     for folder in folders:
         exact = [place for place in _file_places((folder,), names) if _is_file(place)]
         yield from exact
-        for name in names:
-            for below in _subfolders(folder, str(PurePath(name).parent)):
-                yield from (p for p in _similar(below, PurePath(name)) if p not in exact)
+        for parent, own in below.items():
+            for subfolder in _subfolders(folder, parent):
+                yield from (p for p in _similar(subfolder, own) if p not in exact)
 
 
-def _similar(folder: Path, name: PurePath) -> list[Path]:
+def _similar(folder: Path, names: Sequence[PurePath]) -> list[Path]:
     """Return the files with a name in another case, or of a second copy: "NAME (1).pth"."""
-    stem, suffix = re.escape(name.stem), re.escape(name.suffix)
-    form = re.compile(rf"{stem}(?: ?\((\d{{1,3}})\))?{suffix}", re.IGNORECASE)
-    numbered = [
-        (int(match[1] or 0), own) for own in names_in(folder) if (match := form.fullmatch(own))
-    ]
-    return [place for _, own in sorted(numbered) if _is_file(place := folder / own)]
+    found = []
+    for own in names_in(folder):
+        match = re.fullmatch(r"(.+?)(?: ?\((\d{1,3})\))?(\.\w+)", own)
+        if match is not None:
+            plain = (match[1] + match[3]).lower()
+            ranks = [rank for rank, name in enumerate(names) if name.name.lower() == plain]
+            found += [(rank, int(match[2] or 0), own) for rank in ranks[:1]]
+    return [place for *_, own in sorted(found) if _is_file(place := folder / own)]
 
 
 def _first_file(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
@@ -555,7 +560,7 @@ def _unpack_by_hand(weight: Weight, folders: Sequence[Path], target: Path) -> Pa
 
 
 def check_structure(path: Path, weight: Weight) -> None:
-    """Check that a checkpoint has the entries and parameters that the table lists.
+    """Check that a checkpoint has the kind, the entries and the parameters that the table lists.
 
     The function reads the whole file with torch. It checks only the checkpoints of torch, and
     leaves an ONNX file to onnxruntime.
@@ -565,11 +570,12 @@ def check_structure(path: Path, weight: Weight) -> None:
         weight: Its entry in the table.
 
     Raises:
-        WeightsError: The file cannot be loaded, or the numbers differ.
+        WeightsError: The file cannot be loaded, or is of another kind, or the numbers differ.
     """
     if weight.kind in CHECKPOINTS and path.suffix.lower() != ".onnx":
         name = weight.file if path.suffix == ".part" else path.name
-        check_state_dict(path, weight.entries, weight.parameters, name)
+        kind = None if weight.kind in ("gpen", "gpen-task") else weight.kind
+        check_state_dict(path, weight.entries, weight.parameters, name, kind)
 
 
 def fetch(
