@@ -507,7 +507,12 @@ def test_try_of_untrained_weights(command: Command, tmp_path: Path, gpen: GPEN) 
 
 def test_try_of_what_is_not_here(command: Command, tmp_path: Path) -> None:
     result = command("try", "gpen-512", "--weights", tmp_path, "--offline")
-    assert_refused(result, 1, "GPEN-BFR-512.pth", "--offline")
+    assert result.status == 1
+    missing, get, without = result.err.splitlines()
+    assert missing.startswith("vidrestore: GPEN-BFR-512.pth is in none of the folders")
+    assert missing.endswith("downloads are switched off (--offline)")
+    assert get.startswith(f"  put it into {tmp_path}, or run once without --offline: vidrestore w")
+    assert without == "  or use --restorer fusion --detector haar, which need no download"
     assert_refused(command("try", "absent.pth"), 1, "absent.pth does not exist")
     assert_refused(command("try", "gpen-511"), 2, "gpen-512")
     assert list(Path().iterdir()) == []
