@@ -19,11 +19,16 @@ from helpers.sources import ffmpeg
 
 MPEG2 = "-c:v mpeg2video -bf 2 -g 12 -q:v 5"
 H264 = "-c:v libx264 -preset ultrafast -bf 3 -g 12"
-_SOUND = {".flv": "-c:a aac", ".mp4": "-c:a aac", ".webm": "-c:a libopus"}
+_SOUND = {".flv": "-c:a aac", ".mp4": "-c:a aac", ".webm": "-c:a libopus", ".mov": "-c:a aac",
+          ".ogv": "-c:a libvorbis", ".wmv": "-c:a wmav2", ".avi": "-c:a libmp3lame"}  # fmt: skip
+_VIDEO = {".webm": "-c:v libvpx -deadline realtime -cpu-used 8", ".ogv": "-c:v libtheora -q:v 7",
+          ".wmv": "-c:v wmv2 -b:v 1M", ".avi": "-c:v mpeg4 -bf 2 -q:v 3", ".mpg": MPEG2,
+          ".vob": MPEG2}  # fmt: skip
 # Live recordings are fragmented.
 _FRAGMENTED = "-movflags +frag_keyframe+empty_moov+default_base_moof"
 _MUXERS = {".ts": "mpegts", ".mpg": "mpeg", ".vob": "vob", ".flv": "flv", ".mkv": "matroska",
-           ".webm": "webm", ".mp4": f"mp4 {_FRAGMENTED}"}  # fmt: skip
+           ".webm": "webm", ".mp4": f"mp4 {_FRAGMENTED}", ".mov": "mov", ".ogv": "ogg",
+           ".wmv": "asf", ".avi": "avi"}  # fmt: skip
 _FLV_HEADER_BYTES = 13
 _TS_PACKET_BYTES = 188
 _ADTS = (b"\xff\xf1", b"\xff\xf9")
@@ -55,9 +60,7 @@ def record(
     if has_sound:
         inputs += f" -itsoffset {sound_late} -f lavfi -i {sound}"
         maps += " -map 1"
-    usual = H264 if suffix in (".ts", ".flv", ".mkv", ".mp4") else MPEG2
-    if suffix == ".webm":
-        usual = "-c:v libvpx -deadline realtime -cpu-used 8"
+    usual = _VIDEO.get(suffix, H264)
     heard = audio or _SOUND.get(suffix, "-c:a mp2")
     ffmpeg(inputs, maps, video or usual, heard, f"-output_ts_offset {offset} {more}",
            f"-f {_MUXERS[suffix]}", path)  # fmt: skip
@@ -69,6 +72,12 @@ def join(target: Path, parts: Sequence[Path]) -> Path:
     skipped = _FLV_HEADER_BYTES if target.suffix == ".flv" else 0
     first, *others = (part.read_bytes() for part in parts)
     target.write_bytes(first + b"".join(other[skipped:] for other in others))
+    return target
+
+
+def append(target: Path, parts: Sequence[Path]) -> Path:
+    """Append whole files to each other, as cat does."""
+    target.write_bytes(b"".join(part.read_bytes() for part in parts))
     return target
 
 

@@ -1,5 +1,6 @@
 """The times of frames, sound and subtitles where a file does not state them plainly."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
@@ -14,6 +15,7 @@ from helpers.media import Unchanged, analysis_of_file, frame_times
 from helpers.recordings import (
     H264,
     MPEG2,
+    append,
     frames_shown,
     join,
     pack_b_frames,
@@ -81,6 +83,16 @@ def test_a_gap_of_avi_stays_where_it_is(tmp_path):
     times = seconds_of_frames(source)
     assert times == [time for time, _ in frames_shown(source)]
     assert max(b - a for a, b in pairwise(times)) == Fraction(31, 25)
+
+
+@pytest.mark.parametrize("codec", WITHOUT_TIMES)
+@pytest.mark.parametrize("dropped", ["between(n,34,37)", "eq(n,35)+eq(n,37)", "mod(n,3)"])
+def test_frames_after_the_last_gap_of_avi_come_when_ffmpeg_shows_them(tmp_path, codec, dropped):
+    """A frame that is dropped has a packet without data, which libavformat passes over."""
+    source = tmp_path / codec
+    ffmpeg(picture(frames=40), f"-vf \"select='not({dropped})'\" -fps_mode passthrough",
+           WITHOUT_TIMES[codec], source)  # fmt: skip
+    assert seconds_of_frames(source) == [time for time, _ in frames_shown(source)]
 
 
 def test_packed_b_frames_have_the_times_at_which_ffmpeg_shows_them(tmp_path):
@@ -270,29 +282,96 @@ def test_another_recording_hours_later_follows_without_a_gap(tmp_path):
     assert frame_times(tmp_path / "out.mkv")[-1] < 15
 
 
-@pytest.mark.parametrize("suffix", [".mkv", ".webm"])
-def test_matroska_files_that_were_appended_are_read_as_one(tmp_path, suffix):
-    parts, source = joined(tmp_path, suffix, {}, {"frames": 30})
+# Whole files one after the other. libavformat reads the first one, or reads on with its headers.
+APPENDED = {
+    ".flv": {}, ".mkv": {}, ".webm": {}, ".mov": {}, ".ogv": {}, ".wmv": {}, ".avi": {},
+    "live.webm": {"more": "-live 1"}, "small.flv": {"video": "-c:v flv1", "audio": "-c:a mp3"},
+    "fast.mov": {"more": "-movflags +faststart"}, "h264.avi": {"video": H264, "audio": "-c:a ac3"},
+    "mjpeg.avi": {"video": "-c:v mjpeg", "audio": "-c:a pcm_s16le"},
+}  # fmt: skip
+
+
+def appended(tmp_path: Path, name: str, *parts: dict) -> tuple[list[Path], Path]:
+    suffix = Path(name).suffix or name
+    made = [
+        record(tmp_path / f"{number}{suffix}", number, **options)
+        for number, options in enumerate(parts)
+    ]
+    return made, append(tmp_path / f"appended{suffix}", made)
+
+
+@pytest.mark.parametrize("name", APPENDED)
+def test_files_that_were_appended_are_read_as_one(tmp_path, name):
+    """The sound of the first one ends late, and that of the second one early."""
+    how = APPENDED[name]
+    lengths = ({"sound_seconds": 1.13}, {"frames": 30, "sound_seconds": 1}, {})
+    parts, source = appended(tmp_path, name, *({**how, **own} for own in lengths))
+    summary = restored(source, tmp_path / "out.mkv")
+    with av.open(str(parts[0])) as container:
+        sound = container.streams.audio[0].index
+    shifts = spread(parts, tmp_path / "out.mkv", (sound,))
+    assert all(most - least <= TOLERANCE for least, most in shifts), shifts
+    assert summary.frames == 80
+    assert not any("repaired" in warning or "left out" in warning for warning in summary.warnings)
+    joins = read_time_line(source).joins_seconds
+    (said,) = [warning for warning in summary.warnings if "begin anew" in warning]
+    assert all(f"{seconds:.3f}" in said for seconds in joins)
+    assert len(joins) == 2
+    assert abs(joins[0] - 1.13) < 0.15
+    for part in parts:
+        assert not read_time_line(part).notes
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv", ".mov"])
+def test_a_sample_of_an_appended_file_has_its_own_sound(tmp_path, suffix):
+    parts, source = appended(tmp_path, suffix, {"frames": 50}, {"frames": 50})
+    target, begin = tmp_path / "out.mkv", Fraction(read_time_line(source).joins_seconds[0])
+    restored(source, target, TimeRange(begin.limit_denominator(1000), begin + 1))
+    shown = {crc: time for time, crc in frames_shown(parts[1])}
+    heard = {crc: time for time, crc in packets(parts[1], 1)}
+    moved = [time - shown[crc] for time, crc in frames_shown(target)]
+    moved += [time - heard[crc] for time, crc in packets(target, 1) if crc in heard]
+    assert len(moved) > 25 + 30
+    assert max(moved) - min(moved) <= TOLERANCE
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mov", ".flv", ".avi"])
+def test_an_appended_file_may_have_other_headers_of_the_picture(tmp_path, suffix):
+    """Other sets of parameters, and another size."""
+    other = f"{H264} -refs 4 -x264-params cabac=0:8x8dct=0:ref=4"
+    parts, source = appended(tmp_path, suffix, {"video": H264, "audio": "-c:a mp3"},
+                             {"video": other, "audio": "-c:a mp3"})  # fmt: skip
     restored(source, tmp_path / "out.mkv")
     shifts = spread(parts, tmp_path / "out.mkv")
     assert all(most - least <= TOLERANCE for least, most in shifts), shifts
 
 
-APPENDED = {".flv": "-c:v flv1 -c:a libmp3lame", ".mp4": "-c:v mpeg4 -c:a aac",
-            ".mov": "-c:v mpeg4 -c:a aac -movflags +faststart",
-            ".ogv": "-c:v libtheora -c:a libvorbis", ".wmv": "-c:v wmv2 -c:a wmav2"}  # fmt: skip
+OTHERS = [
+    (".mov", {"video": "-c:v mpeg4"}, None, "its video is mpeg4 instead of h264"),
+    (".mkv", {"video": "-c:v mpeg4"}, None, "its video is mpeg4 instead of h264"),
+    (".flv", {"video": "-c:v flv1"}, None, "its video is flv1 instead of h264"),
+    (".avi", {"more": "-r 30"}, None, "its video has a clock of 1/30 s instead of 1/25 s"),
+    (".avi", {"audio": "-c:a ac3"}, 1, "stream 1 (audio) .* is ac3 instead of mp3"),
+    (".mov", {"audio": "-c:a aac -ar 48000"}, 1, "stream 1 (audio) .* has 48000 Hz"),
+    (".flv", {"audio": "-c:a mp3"}, 1, "stream 1 (audio) .* is mp3 instead of aac"),
+]
 
 
-@pytest.mark.parametrize("suffix", APPENDED)
-def test_an_appended_file_that_cannot_be_read_is_announced(tmp_path, suffix):
-    parts = [tmp_path / f"{number}{suffix}" for number in range(2)]
-    for part in parts:
-        ffmpeg(picture("64x48", 25), tone(1, 44100), APPENDED[suffix], part)
-    source = tmp_path / f"joined{suffix}"
-    source.write_bytes(b"".join(part.read_bytes() for part in parts))
-    (said,) = probe(source).time_line.notes
-    assert f"last {parts[1].stat().st_size:,} bytes" in said
-    assert probe(parts[0]).time_line == NOTHING_TO_REPAIR
+@pytest.mark.parametrize(("suffix", "other", "lost", "word"), OTHERS)
+def test_what_cannot_go_on_in_an_appended_file_is_announced(tmp_path, suffix, other, lost, word):
+    parts, source = appended(tmp_path, suffix, {}, other)
+    summary = restored(source, tmp_path / "out.mkv")
+    begin, rest = (part.stat().st_size for part in parts)
+    (said,) = [warning for warning in summary.warnings if "appended" in warning]
+    assert re.search(word.replace("(audio)", r"\(audio\)"), said)
+    assert f"split the source at byte {begin:,}" in said
+    if lost is None:
+        assert f"the last {rest:,} bytes" in said
+        assert summary.frames == 25
+    else:
+        assert summary.frames == 50
+    heard = packets(tmp_path / "out.mkv", 1)
+    assert [crc for _, crc in heard] == [crc for _, crc in packets(parts[0], 1)]
 
 
 def test_a_segmented_stream_whose_header_is_repeated_has_nothing_to_repair(tmp_path):

@@ -39,6 +39,8 @@ class TimeShift:
     ticks: int
     """The ticks of the stream's clock to add to the times of this packet and of all later ones, up
     to the next shift."""
+    rest: Fraction = Fraction(0)
+    """A part of a tick to add as well, for sound, whose clock may be coarse; 0 for a picture."""
 
 
 @dataclass(frozen=True, slots=True)

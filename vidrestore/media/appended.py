@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from vidrestore.media.ebml import EBML_ID
+from vidrestore.media.ebml import later_segments
 
-MOV, MATROSKA, ASF = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "asf"
+MOV, MATROSKA, ASF, AVI = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "asf", "avi"
 """The names of libavformat's demuxers."""
 # The identifiers of the header and of the packets of a Windows Media file.
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _HEADERS, _SAMPLES = (b"ftyp", _ASF_HEADER), (b"mdat", _ASF_DATA)
-# How files of other formats begin, and in how many bytes after the last packet one can begin.
+# How files of formats begin whose parts state no sizes, or may not.
 _BEGINNINGS = {
-    "flv": (b"FLV\x01", 64),
-    "ogg": (b"OggS\0\x02", 1 << 16),
-    MATROSKA: (EBML_ID, 1 << 20),
+    # The header, the size 0 of the tag before the first one, and the kind of the first tag.
+    "flv": re.compile(rb"FLV\x01[\x00-\x07]\0\0\0\x09\0{4}[\x08\x09\x12]", re.DOTALL),
+    # A page that begins a stream: no samples before it, any serial number, and the page number 0.
+    "ogg": re.compile(rb"OggS\0\x02\0{8}.{4}\0{4}", re.DOTALL),
+    # The EBML header with the name of the format.
+    MATROSKA: re.compile(
+        rb"\x1a\x45\xdf\xa3.{1,64}?\x42\x82[\x84\x88](?:webm|matroska)", re.DOTALL
+    ),
 }
+_READ_BYTES, _LONGEST_BEGINNING_BYTES = 1 << 22, 128
 
 
 def later_files(path: Path, format_name: str) -> tuple[int, ...]:
@@ -31,9 +38,13 @@ def later_files(path: Path, format_name: str) -> tuple[int, ...]:
         format_name: The name of libavformat's demuxer.
 
     Returns:
-        The offset of each of them that holds samples. Empty for formats other than mp4, mov and
-        Windows Media.
+        The offset of each of them that holds samples. Empty for formats other than mp4, mov, AVI,
+        Matroska and Windows Media.
     """
+    if format_name == MATROSKA:
+        return later_segments(path)[0]
+    if format_name == AVI:
+        return _later_lists(path)
     parts = {MOV: _boxes, ASF: _objects}.get(format_name)
     if parts is None:
         return ()
@@ -74,22 +85,58 @@ def _objects(file: BinaryIO, file_bytes: int) -> Iterator[tuple[bytes, int]]:
         at += size
 
 
-def unread_bytes(path: Path, end: int, format_name: str) -> int:
-    """Return how much of a file was not read because it is another file.
+def _later_lists(path: Path) -> tuple[int, ...]:
+    """Return the offsets of the AVI files after the first one.
+
+    Each begins with a list of the type AVI and goes on, where it is large, in lists of the type
+    AVIX.
+    """
+    found, at, file_bytes = list[int](), 0, path.stat().st_size
+    with path.open("rb") as file:
+        while at + 12 <= file_bytes:
+            file.seek(at)
+            kind, size, of_type = struct.unpack("<4sI4s", file.read(12))
+            if kind != b"RIFF" or of_type not in (b"AVI ", b"AVIX") or not size:
+                break
+            if at and of_type == b"AVI ":
+                found.append(at)
+            at += 8 + size + size % 2
+    return tuple(found)
+
+
+def next_file(path: Path, format_name: str, after: int) -> int | None:
+    """Find the next file in a file.
 
     Args:
         path: The file.
-        end: The offset of the end of the last packet that was read.
         format_name: The name of libavformat's demuxer.
+        after: An offset in the file before that one.
 
     Returns:
-        The number of bytes from the beginning of that file on; 0 if there is none.
+        Its offset; None where there is none.
     """
-    begin = next((at for at in later_files(path, format_name) if at >= end), None)
-    if begin is None and format_name in _BEGINNINGS:
-        mark, most = _BEGINNINGS[format_name]
-        with path.open("rb") as file:
-            file.seek(end)
-            place = file.read(most).find(mark)
-        begin = end + place if place >= 0 else None
-    return 0 if begin is None else path.stat().st_size - begin
+    sized = later_files(path, format_name)
+    begin = next((at for at in sized if at > after), None)
+    beginning = _BEGINNINGS.get(format_name)
+    if begin is not None or beginning is None:
+        return begin
+    if format_name == MATROSKA and later_segments(path)[1]:
+        return None
+    return _found(path, beginning, after + 1)
+
+
+def _found(path: Path, beginning: re.Pattern[bytes], start: int) -> int | None:
+    """Return the offset of the first match from `start` on; None where there is none."""
+    with path.open("rb") as file:
+        file.seek(start)
+        data = file.read(_READ_BYTES)
+        while data:
+            if (match := beginning.search(data)) is not None:
+                return start + match.start()
+            kept = data[-_LONGEST_BEGINNING_BYTES:]
+            more = file.read(_READ_BYTES)
+            if not more:
+                return None
+            start += len(data) - len(kept)
+            data = kept + more
+    return None

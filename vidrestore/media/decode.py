@@ -35,12 +35,8 @@ from vidrestore.media.fitting import (
     shape_of_picture,
     shape_text,
 )
-from vidrestore.media.source import (
-    is_headerless,
-    main_video_stream,
-    open_source,
-    read_packets,
-)
+from vidrestore.media.packets import read_packets
+from vidrestore.media.source import is_headerless, main_video_stream, open_source, path_of
 from vidrestore.media.timeline import NOTHING_TO_REPAIR, TimeLine, begin_pts, with_shifts
 
 _log = logging.getLogger("vidrestore")
@@ -55,6 +51,8 @@ _MOST_THREADS = 16  # the limit of ffmpeg's automatic thread count
 _LONGEST_SECONDS = 24 * 3600
 _GAP_SECONDS = 1  # between packets of one part of a stream without presentation times
 _LONGEST_TICKS = 2**31 - 1  # mp4 cannot hold a frame that lasts longer
+# A frame with a duration of one tick lasts longer where the step before it has more ticks.
+_UNSTATED_STEP_TICKS = 2
 # One in so many frames may have a false presentation time before its decoding time is preferred.
 _MANY_FALLS = 16
 # Where the usual size of a video is looked for, as shares of its duration; or in so many pictures.
@@ -232,7 +230,7 @@ def _frames_from(
     keep_packets: bool = False,
 ) -> Iterator[Frame]:
     """Seek to about a time, or to a byte of the file, and decode from there."""
-    with logged(av.error.FFmpegError, what=f"decoding {container.name} from {pts} on"):
+    with logged(av.error.FFmpegError, what=f"decoding {path_of(container)} from {pts} on"):
         if byte is None:
             container.seek(pts, stream=stream)
         else:
@@ -346,7 +344,7 @@ class OpenVideo:
         lasts = Fraction(self.time_line.durations_seconds[self.stream.index])
         seconds = (pts - begin_pts(self.stream, self._shifts)) * Fraction(self.stream.time_base)
         share = min(max(seconds / lasts, Fraction(0)), Fraction(1)) if lasts else Fraction(0)
-        byte = int(share * self.path.stat().st_size)
+        byte = int(share * self.container.size)
         return _frames_from(self.container, self.stream, pts, byte, like=self.like)
 
     def usual_picture(self, info: VideoInfo) -> tuple[av.VideoFrame, Fraction | None] | None:
@@ -619,6 +617,8 @@ def _opened_at(
     Yields:
         The video stream, the shifts of its times, and the frames.
     """
+    if shifts is None:
+        shifts = _shifts_of(path, stream_index)
     if may_seek and span is not None and span.start_seconds and not shifts:
         with open_source(path, device) as container:
             stream = _chosen_stream(container, stream_index)
@@ -629,11 +629,15 @@ def _opened_at(
                 return
     with open_source(path, device) as container:
         stream = _chosen_stream(container, stream_index)
-        if shifts is None and may_need_repair(container):
-            shifts = read_time_line(path).shifts.get(stream.index, ())
-        known = shifts or ()
-        images = _decoded(container, stream, damage, one_thread, known, keep_packets=keep_packets)
-        yield stream, known, images
+        images = _decoded(container, stream, damage, one_thread, shifts, keep_packets=keep_packets)
+        yield stream, shifts, images
+
+
+def _shifts_of(path: Path, stream_index: int | None) -> Sequence[TimeShift]:
+    """Find the shifts of the times of a stream, by reading the file if its format needs that."""
+    with open_source(path) as container:
+        index = _chosen_stream(container, stream_index).index
+        return read_time_line(path).shifts.get(index, ()) if may_need_repair(container) else ()
 
 
 def _sought(
@@ -815,7 +819,8 @@ class _FrameTimes:
     time of the packet that made the decoder give it out. These agree in files without faults. In
     formats without presentation times, and where the presentation times fall more often than the
     decoding times, the latter is right. Where the next packet belongs to another part, and after
-    the last packet, a frame without a presentation time follows the one before it.
+    the last packet, a frame without a presentation time follows the one before it. (The rules are
+    those of ffmpeg's program, in fftools/ffmpeg_dec.c.)
     """
 
     def __init__(self, begins: Collection[int], *, gap: int | None, known: bool) -> None:
@@ -830,11 +835,17 @@ class _FrameTimes:
         self._begins, self._gap, self._known = begins, gap, known
         self._packets = 0
         self._last_dts: int | None = None
-        self._parts: deque[int] = deque()
+        self._given = 0
+        self._parts: deque[tuple[int, int]] = deque()
         self._last: dict[str, int | None] = {"pts": None, "dts": None}
         self._falls = {"pts": 0, "dts": 0}
         self._frames = 0
         self._due: int | None = None
+        self._last_time: int | None = None
+        # The decoding times of the packets before the first frame, and the number of packets and
+        # of frames by which the decoder is behind.
+        self._first: list[int] = []
+        self._delay = self._held = 0
 
     def add(self, packet: Any) -> None:
         """Note the next packet, before it is decoded."""
@@ -843,8 +854,10 @@ class _FrameTimes:
             last, gap = self._last_dts, self._gap
             is_gap = last is not None and gap is not None and dts - last > gap
             if is_gap or self._packets in self._begins:
-                self._parts.append(dts)
+                self._parts.append((dts, self._packets))
             self._last_dts = dts
+            if not self._given:
+                self._first.append(dts)
         self._packets += 1
 
     def __call__(self, image: av.VideoFrame, *, is_at_end: bool) -> int | None:
@@ -854,14 +867,31 @@ class _FrameTimes:
             image: The frame.
             is_at_end: Whether the decoder gave it out after the last packet.
         """
-        time, is_next_part = self._stated(image), False
-        while time is not None and self._parts and time >= self._parts[0]:
-            self._parts.popleft()
-            is_next_part = True
-        if self._known and (time is None if is_at_end else is_next_part and image.pts is None):
+        time = self._stated(image)
+        if self._first and image.dts is not None:
+            self._delay = sum(dts < image.dts for dts in self._first)
+            self._first.clear()
+        while time is not None and self._parts and time >= self._parts[0][0]:
+            _, packets = self._parts.popleft()
+            # The decoder holds back the last frames of the part before.
+            self._held = min(self._delay, packets - self._given)
+        self._given += 1
+        is_held, self._held = self._held > 0, max(0, self._held - 1)
+        if self._known and (time is None if is_at_end else is_held and image.pts is None):
             time = self._due
-        self._due = None if time is None else time + _duration(image)
+        self._due = None if time is None else time + self._lasts(image, time)
+        self._last_time = time
         return time
+
+    def _lasts(self, image: av.VideoFrame, time: int) -> int:
+        """Return how long a frame probably lasts, in ticks, as ffmpeg estimates it.
+
+        Formats such as AVI state gaps only by leaving out packets, and libavformat gives each frame
+        a duration of one tick. After a gap, the next frame is due after a gap of the same length.
+        """
+        duration, last = _duration(image), self._last_time
+        step = 0 if last is None else time - last
+        return step if duration == 1 and step > _UNSTATED_STEP_TICKS else duration
 
     def _stated(self, image: av.VideoFrame) -> int | None:
         """Return the time of a frame according to the file."""

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
+from math import ceil, floor
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,17 +29,15 @@ import av
 from vidrestore.common.counting import counted
 from vidrestore.common.timecode import duration_text, time_text
 from vidrestore.imaging.frame import TimeShift
-from vidrestore.media.appended import MATROSKA, MOV, later_files, unread_bytes
+from vidrestore.media.appended import MATROSKA, MOV, later_files
 from vidrestore.media.description import description, stream_count
 from vidrestore.media.ebml import may_go_on
-from vidrestore.media.source import (
-    is_headerless,
-    main_video_stream,
-    open_source,
-    read_packets,
-)
+from vidrestore.media.packets import LeftOut, read_files
+from vidrestore.media.source import is_headerless, main_video_stream, open_source, path_of
 from vidrestore.media.timeline import NOTHING_TO_REPAIR, TimeLine
 
+# A coarser clock than the first one is divided, into parts of a tick as small as the second one.
+_FINE_CLOCK_SECONDS, _PARTS_OF_TICK = Fraction(1, 1000), 1000
 # libavformat's AVFMT_NOTIMESTAMPS and AVFMT_TS_DISCONT.
 _NO_TIMES, _MAY_JUMP = 0x80, 0x200
 # The clock of MPEG streams has 33 bits.
@@ -106,12 +105,11 @@ def may_need_repair(container: Any) -> bool:
         files of which the header does not state that they hold one recording, and for mp4, mov and
         Windows Media files to which another one was appended.
     """
-    flags, name, path = _flags(container), container.format.name, Path(container.name)
+    flags, name, path = _flags(container), container.format.name, path_of(container)
     return (
         is_headerless(container)
         or bool(flags & _MAY_JUMP and not flags & _NO_TIMES)
-        or (name == MATROSKA and may_go_on(path))
-        or bool(later_files(path, name))
+        or (may_go_on(path) if name == MATROSKA else bool(later_files(path, name)))
     )
 
 
@@ -277,20 +275,19 @@ class _Timed(NamedTuple):
     duration: int
     is_keyframe: bool
     pos: int | None
-    size: int
 
 
-def _timed_packets(container: Any) -> Iterator[_Timed]:
-    """Yield the packets of a file in its order."""
-    packets = (
-        _Timed(p.stream_index, p.pts, p.dts, p.duration or 0, p.is_keyframe, p.pos, p.size)
-        for p in read_packets(container)
+def _timed_packets(packets: Iterator[Any], format_name: str) -> Iterable[_Timed]:
+    """Return what is read of the packets of a file, in its order."""
+    timed = (
+        _Timed(p.stream_index, p.pts, p.dts, p.duration or 0, p.is_keyframe, p.pos)
+        for p in packets
         if p is not None and p.size
     )
-    if container.format.name == MOV:
+    if format_name == MOV:
         # libavformat gives the packets of mp4 in order of their times.
-        return iter(sorted(packets, key=lambda packet: packet.pos or 0))
-    return packets
+        return sorted(timed, key=lambda packet: packet.pos or 0)
+    return timed
 
 
 class _Runs:
@@ -301,14 +298,17 @@ class _Runs:
         self.main: int = main_video_stream(container).index
         self.wrap_seconds = _WRAP_SECONDS.get(container.format.name)
         self._readers = {stream.index: _Reader(stream) for stream in container.streams}
-        self.packets, end = 0, 0
-        for packet in _timed_packets(container):
-            self._readers[packet.stream_index].add(packet, self.packets, self._readers)
-            self.packets += 1
-            end = (packet.pos or end) + packet.size
+        self.packets = self.files = 0
+        self.left_out: list[LeftOut] = []
+        self.bytes = path_of(container).stat().st_size
+        for packets in read_files(container, on_left_out=self.left_out.append):
+            before = self.packets
+            for packet in _timed_packets(packets, container.format.name):
+                self._readers[packet.stream_index].add(packet, self.packets, self._readers)
+                self.packets += 1
+            self.files += self.packets > before
         self.ticks = {index: reader.tick for index, reader in self._readers.items()}
         self.of_stream = {index: reader.runs for index, reader in self._readers.items()}
-        self.unread_bytes = unread_bytes(Path(container.name), end, container.format.name)
 
     @property
     def untimed(self) -> list[int]:
@@ -435,7 +435,11 @@ class _Repair:
         return TimeLine(
             shifts=shifts,
             joins_seconds=joins,
-            durations_seconds=self._durations() if shifts or untimed else {},
+            durations_seconds=(
+                self._durations()
+                if shifts or untimed or self._file.files > 1 or self._file.left_out
+                else {}
+            ),
             late=late,
             untimed=untimed,
             notes=(
@@ -443,7 +447,7 @@ class _Repair:
                 *self._notes,
                 *self._gaps(),
                 *_untimed_notes({*untimed} - {self._file.main}),
-                *self._unread(),
+                *self._left_out(),
             ),
         )
 
@@ -591,7 +595,9 @@ class _Repair:
             if index not in packets:
                 ends.append(end + shift)
                 starts += [end] if index in across else []
-        offset = max(ends) - min(starts)
+        # A coarse clock, as that of AVI, has the times of whole frames only.
+        tick = self._file.ticks[self._file.main]
+        offset = ceil((max(ends) - min(starts)) / tick) * tick
         for index in self._common:
             packet = packets.get(index, first.beside[index][0] + self._held(index, first))
             _mark(self._common[index], packet, offset)
@@ -675,13 +681,21 @@ class _Repair:
         begin = self._begin()
         return dict.fromkeys(self._file.untimed, begin)
 
-    def _unread(self) -> Iterator[str]:
-        """Yield a notice for another file after the last packet."""
-        if count := self._file.unread_bytes:
-            yield (
-                f"the last {count:,} bytes of the source are another file that was appended, which "
-                "cannot be read as a part of it; split the source there and restore both parts"
-            )
+    def _left_out(self) -> Iterator[str]:
+        """Yield a notice for each appended file that is not read, or not all of it."""
+        for begin, stream, reason in self._file.left_out:
+            split = f"split the source at byte {begin:,} and restore both parts"
+            if stream is None:
+                count = self._file.bytes - begin
+                yield (
+                    f"the last {count:,} bytes of the source are another file that was appended, "
+                    f"which cannot be read as a part of it: {reason}; {split}"
+                )
+            else:
+                yield (
+                    f"{stream} of the file that was appended to the source at byte {begin:,} "
+                    f"{reason}, so it is left out; {split}"
+                )
 
     def _begin(self) -> Fraction:
         """Return the time of the first frame of the main video stream, in seconds."""
@@ -707,13 +721,18 @@ class _Repair:
         """Return the shifts of a stream."""
         marks = (*self._common[index], *self._own[index])
         packets = {packet for packet, _ in marks} | {p.run.packet for p in self._pieces[index]}
-        shifts, ticks = list[TimeShift](), 0
+        shifts, last = list[TimeShift](), TimeShift(0, 0)
         for packet in sorted(packets):
             seconds = self._shift_at(index, packet) + self._turn_at(index, packet)
-            now = round(seconds / self._file.ticks[index])
-            if now != ticks:
-                shifts.append(TimeShift(packet, now))
-                ticks = now
+            ticks = seconds / self._file.ticks[index]
+            whole, rest = round(ticks), Fraction(0)
+            if self._file.ticks[index] > _FINE_CLOCK_SECONDS and index != self._file.main:
+                whole = floor(ticks)
+                rest = (ticks - whole).limit_denominator(_PARTS_OF_TICK)
+            now = TimeShift(packet, whole, rest)
+            if (now.ticks, now.rest) != (last.ticks, last.rest):
+                shifts.append(now)
+                last = now
         return tuple(shifts)
 
     def _durations(self) -> dict[int, float]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
-EBML_ID = bytes.fromhex("1a45dfa3")
-"""The bytes with which each file begins."""
+_EBML_ID = bytes.fromhex("1a45dfa3")
 _SEGMENT_ID = bytes.fromhex("18538067")
-_MOST_ELEMENTS = 8  # before the segment
 
 
 def may_go_on(path: Path) -> bool:
@@ -21,19 +19,35 @@ def may_go_on(path: Path) -> bool:
         False where the first segment ends where the file ends; True where it ends earlier, or where
         its size is unknown, as in recordings that were made live.
     """
+    later, is_complete = later_segments(path)
+    return bool(later) or not is_complete
+
+
+def later_segments(path: Path) -> tuple[tuple[int, ...], bool]:
+    """Find the recordings that follow the first one in a file, by the sizes of their segments.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The offset of the header of each, and whether the last one ends where the file ends. False
+        also where a size is unknown.
+    """
+    found, header, file_bytes = list[int](), 0, path.stat().st_size
     with path.open("rb") as file:
-        for _ in range(_MOST_ELEMENTS):
+        while (at := file.tell()) < file_bytes:
             name = file.read(4)
-            if name not in (EBML_ID, _SEGMENT_ID):
-                return True
+            if name not in (_EBML_ID, _SEGMENT_ID):
+                return tuple(found), False
+            if name == _EBML_ID:
+                header = at
+            elif header and header not in found[-1:]:
+                found.append(header)
             size = _size(file)
             if size is None:
-                return True
-            end = file.tell() + size
-            if name == _SEGMENT_ID:
-                return end < path.stat().st_size
-            file.seek(end)
-    return True
+                return tuple(found), False
+            file.seek(size, 1)
+    return tuple(found), True
 
 
 def _size(file: BinaryIO) -> int | None:

@@ -19,7 +19,8 @@ import av
 import av.error
 
 from vidrestore.common.errors import not_written, system_reason
-from vidrestore.media.source import open_source, read_packets
+from vidrestore.media.packets import read_packets
+from vidrestore.media.source import open_source
 from vidrestore.media.timeline import TimeLine, with_shifts
 
 _log = logging.getLogger("vidrestore")
@@ -144,7 +145,7 @@ class _Writer:
         """
         self.packets = 0
         self._last: int | None = None
-        self._due = round((begin or 0) / Fraction(stream.time_base))
+        self._due_seconds = begin or Fraction(0)
         codec = stream.codec_context.codec.canonical_name if stream.codec_context else ""
         formats: tuple[str, ...] = _FORMATS
         if stream.type == "subtitle" or codec in _NOT_IN_NUT:
@@ -161,7 +162,6 @@ class _Writer:
                     raise
             else:
                 break
-        self._clock = Fraction(stream.time_base) / Fraction(self._stream.time_base)
         self._delay = round(DELAY_SECONDS / Fraction(self._stream.time_base))
 
     def __enter__(self) -> _Writer:
@@ -175,17 +175,19 @@ class _Writer:
 
         Decoding times rise. A packet without a time is due at the end of the one before it.
         """
-        dts, pts = packet.dts, packet.pts
+        tick = Fraction(packet.time_base)
+        dts, pts = (None if t is None else t * tick for t in (packet.dts, packet.pts))
         if dts is None:
-            dts = self._due if pts is None else pts
-        self._due = dts + (packet.duration or 0)
-        lasts = round((packet.duration or 0) * self._clock)
-        dts, pts = (round(time * self._clock) for time in (dts, dts if pts is None else pts))
+            dts = self._due_seconds if pts is None else pts
+        lasts = (packet.duration or 0) * tick
+        self._due_seconds = dts + lasts
+        own = Fraction(self._stream.time_base)
+        dts, pts = (round(time / own) for time in (dts, dts if pts is None else pts))
         if self._last is not None:
             dts = max(dts, self._last + 1)
         self._last = dts
         packet.time_base = self._stream.time_base
         packet.dts, packet.pts = dts + self._delay, max(dts, pts) + self._delay
-        packet.duration, packet.stream = lasts, self._stream
+        packet.duration, packet.stream = round(lasts / own), self._stream
         self._file.mux(packet)
         self.packets += 1

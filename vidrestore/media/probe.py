@@ -403,11 +403,11 @@ def with_usual_shape(found: Probe, video: OpenVideo, settings: Settings) -> Prob
 def _with_time_line(info: VideoInfo, line: TimeLine) -> VideoInfo:
     """Add the repair of the times to the properties of a stream."""
     index = info.stream_index
-    if index not in line.shifts:
+    if index not in line.durations_seconds:
         return info
     return replace(
         info,
-        shifts=line.shifts[index],
+        shifts=line.shifts.get(index, ()),
         joins_seconds=line.joins_seconds,
         duration_seconds_from_header=line.durations_seconds[index],
     )

@@ -1,9 +1,9 @@
-"""Opens a file as video, selects its main video stream and reads its packets."""
+"""Opens a file as video and selects its main video stream."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from av.stream import Disposition
 
 from vidrestore.common.errors import InputError, system_reason
 from vidrestore.common.files import check_video_file
-from vidrestore.common.handled import log_handled
+from vidrestore.media.appended import AVI, MATROSKA, later_files
 from vidrestore.media.images import is_pictures, pictures_of
 from vidrestore.media.images.animation import check_no_animation
 
@@ -27,8 +27,10 @@ PICTURES_PER_SECOND = 25
 # These formats have no list of streams at their beginning: a stream begins where its first packet
 # stands.
 _HEADERLESS = ("mpegts", "mpeg", "flv")
+# In these formats, libavformat would read the next file with the headers of the first one.
+_READ_ACROSS = (AVI, MATROSKA)
+_PART, _PART_OF = "subfile,,", ",,:"  # libavformat's way to open a part of a file
 _ANIMATIONS = ("gif", "apng")
-_READ_FAILURES = 100  # consecutive failures after which reading ends
 _ALL_MICROSECONDS = 10**15  # more than any file lasts
 
 
@@ -74,12 +76,41 @@ def open_source(
         yield container
 
 
-def _opened(path: Path, device: str | None, read_through: bool) -> Any:
+@contextmanager
+def open_appended(path: Path, begin: int) -> Iterator[Any]:
+    """Open a file that was appended to another one as a PyAV container.
+
+    Args:
+        path: The file that holds both.
+        begin: The offset of the appended one.
+
+    Yields:
+        The opened container. Offsets of its packets count from its beginning.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        container = _opened(path, None, False, begin)
+    except (av.error.FFmpegError, OSError) as error:
+        raise InputError(f"it cannot be read: {system_reason(error)}") from error
+    with container:
+        yield container
+
+
+def _opened(path: Path, device: str | None, read_through: bool, begin: int = 0) -> Any:
     """Open a file with PyAV; raise InputError if it does not exist or is empty."""
     check_video_file(path)
     # HWAccel copies decoded pictures to the memory of the processor.
     hwaccel = None if device is None else HWAccel(device)
-    container: Any = av.open(str(path.absolute()), metadata_errors="replace", hwaccel=hwaccel)
+    address = _address(path, begin)
+    container: Any = av.open(address, metadata_errors="replace", hwaccel=hwaccel)
+    if container.format.name in _READ_ACROSS:
+        end = next((at for at in later_files(path, container.format.name) if at > begin), 0)
+        if end:
+            container.close()
+            address = _address(path, begin, end)
+            container = av.open(address, metadata_errors="replace", hwaccel=hwaccel)
     if is_headerless(container) and (read_through or not _moving_streams(container)):
         container.close()
         options = {
@@ -90,14 +121,31 @@ def _opened(path: Path, device: str | None, read_through: bool) -> Any:
             # Of a transport stream: also look for streams that a later list of streams announces.
             "scan_all_pmts": "1",
         }
-        container = av.open(
-            str(path.absolute()), metadata_errors="replace", hwaccel=hwaccel, options=options
-        )
+        container = av.open(address, metadata_errors="replace", hwaccel=hwaccel, options=options)
         container.seek(0, unsupported_byte_offset=True)
     # PyAV asks libavformat for presentation times where the file states none. These are guesses
     # from the packets that follow, and wrong where frames are reordered, as in AVI.
     container.flags &= ~Flags.gen_pts.value
     return container
+
+
+def _address(path: Path, begin: int, end: int = 0) -> str:
+    """Return the address by which libavformat opens a part of a file; 0: up to the end."""
+    name = str(path.absolute())
+    return f"{_PART}start,{begin},end,{end}{_PART_OF}{name}" if begin or end else name
+
+
+def path_of(container: Any) -> Path:
+    """Return the path of an opened file.
+
+    Args:
+        container: A container that `open_source` or `open_appended` opened.
+
+    Returns:
+        The path of the file, also where a part of it was opened.
+    """
+    name = str(container.name)
+    return Path(name.partition(_PART_OF)[2] if name.startswith(_PART) else name)
 
 
 def _opened_pictures(path: Path) -> Any:
@@ -122,12 +170,12 @@ def main_video_stream(container: Any) -> Any:
     moving = _moving_streams(container)
     if not moving:
         raise InputError(
-            f"the file {container.name} has no video stream, so there is no face to restore"
+            f"the file {path_of(container)} has no video stream, so there is no face to restore"
         )
     moving = [s for s in moving if s.codec_context is not None]
     if not moving:
         raise InputError(
-            f"vidrestore cannot decode the video of {container.name}; convert it first"
+            f"vidrestore cannot decode the video of {path_of(container)}; convert it first"
         )
     best = container.streams.best("video")
     marked = [s for s in moving if s.disposition & Disposition.default]
@@ -151,37 +199,3 @@ def is_headerless(container: Any) -> bool:
         True for MPEG transport and program streams and FLV.
     """
     return container.format.name in _HEADERLESS
-
-
-def read_packets(
-    container: Any, *streams: Any, on_failure: Callable[[], None] | None = None
-) -> Iterator[Any]:
-    """Yield the packets of streams in the order of the file, also those after unreadable data.
-
-    Args:
-        container: An opened PyAV container.
-        *streams: The streams; default: all.
-        on_failure: Called where the data cannot be read, once for each such place; default: None.
-
-    Yields:
-        The packets, at the end an empty one for each stream; None at the end where the rest of the
-        file cannot be read.
-    """
-    failures = 0
-    while failures < _READ_FAILURES:
-        try:
-            for packet in container.demux(*streams):
-                failures = 0
-                yield packet
-            return
-        except IndexError as error:
-            # After the last packet, PyAV 18 may fail where a stream appeared that it did not know
-            # when it opened the file. The known streams have got their empty packets by then.
-            log_handled(error, f"ending the streams of {container.name}")
-            return
-        except av.error.FFmpegError as error:
-            _log.info("the next packet cannot be read: %s", error)
-            if on_failure is not None and failures == 0:
-                on_failure()
-            failures += 1
-    yield None

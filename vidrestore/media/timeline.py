@@ -29,7 +29,7 @@ class TimeLine:
     """
     durations_seconds: Mapping[int, float] = field(default_factory=dict)
     """The index of a stream that has times -> its duration after the repair; empty where nothing is
-    shifted and all streams have times.
+    shifted, all streams have times, and no file was appended.
     """
     late: frozenset[int] = frozenset()
     """The indices of the streams that begin after the part of the file in which libavformat looks
@@ -45,7 +45,7 @@ class TimeLine:
     @property
     def is_plain(self) -> bool:
         """Whether ffmpeg can read all streams of the file with the right times by itself."""
-        return not (self.shifts or self.late or self.untimed)
+        return not (self.durations_seconds or self.late)
 
 
 NOTHING_TO_REPAIR = TimeLine()
@@ -74,31 +74,53 @@ def with_shifts(packets: Iterable[Any], shifts: Mapping[int, Sequence[TimeShift]
 
     Args:
         packets: The packets of one or more streams, from the beginning of the file on. None and
-            empty packets pass unchanged.
+            empty packets pass unchanged. Where a shift has a part of a tick, the packet gets a
+            finer clock (`time_base`).
         shifts: The index of a stream -> its shifts.
 
     Yields:
         The packets.
     """
     left = {index: list(reversed(own)) for index, own in shifts.items() if own}
-    numbers, ticks = Counter[int](), Counter[int]()
+    numbers, current = Counter[int](), dict.fromkeys(left, TimeShift(0, 0))
     for packet in packets:
         if packet is not None and packet.size and (index := packet.stream_index) in left:
             while left[index] and left[index][-1].packet <= numbers[index]:
-                ticks[index] = left[index].pop().ticks
+                current[index] = left[index].pop()
             numbers[index] += 1
-            if ticks[index] and packet.is_discard:
-                packet = _shown(packet)
+            ticks, rest = current[index].ticks, current[index].rest
+            if ticks and packet.is_discard:
+                packet = copy_of(packet, bytes(packet))
             if packet.pts is not None:
-                packet.pts += ticks[index]
+                packet.pts += ticks
             if packet.dts is not None:
-                packet.dts += ticks[index]
+                packet.dts += ticks
+            if rest:
+                _add_rest(packet, rest)
         yield packet
 
 
-def _shown(packet: Any) -> Any:
-    """Return a copy of a packet whose frames the decoder gives out."""
-    copy: Any = av.Packet(bytes(packet))
+def _add_rest(packet: Any, rest: Fraction) -> None:
+    """Add a part of a tick to the times of a packet, in a clock that has it."""
+    finer = rest.denominator
+    for name in ("pts", "dts"):
+        if (time := getattr(packet, name)) is not None:
+            setattr(packet, name, time * finer + rest.numerator)
+    packet.duration = (packet.duration or 0) * finer
+    packet.time_base = Fraction(packet.time_base) / finer
+
+
+def copy_of(packet: Any, data: bytes) -> Any:
+    """Copy a packet with other data; the decoder gives out the frames of the copy.
+
+    Args:
+        packet: A PyAV packet.
+        data: The data of the copy.
+
+    Returns:
+        The copy.
+    """
+    copy: Any = av.Packet(data)
     copy.stream, copy.time_base = packet.stream, packet.time_base
     copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
     copy.is_keyframe = packet.is_keyframe

@@ -1,0 +1,249 @@
+"""Reads the packets of a file, and those of the files that were appended to it.
+
+Where files were joined byte by byte, libavformat reads the first one, or reads on with the headers
+of the first one. vidrestore opens each of them by itself. The packets of the later ones become
+packets of the streams of the first one: its main video stream goes on in theirs, its first sound in
+their first sound. `media.discontinuities` repairs the times, which begin anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import av.error
+from av.packet import PacketSideData
+from av.stream import Discard, Disposition
+
+from vidrestore.common.errors import InputError
+from vidrestore.common.handled import log_handled
+from vidrestore.media.appended import next_file
+from vidrestore.media.source import main_video_stream, open_appended, path_of
+from vidrestore.media.timeline import copy_of
+
+_log = logging.getLogger("vidrestore")
+
+_READ_FAILURES = 100  # consecutive failures after which reading ends
+# The decoders that take another header in the middle of a stream: beside a packet, as
+# AV_PKT_DATA_NEW_EXTRADATA, or within it.
+_BESIDE, _NEW_EXTRADATA = ("h264", "hevc"), 1
+_WITHIN = ("mpeg4", "mpeg1video", "mpeg2video")
+_FINE_CLOCK_SECONDS = Fraction(1, 1000)
+
+
+class LeftOut(NamedTuple):
+    """What is not read of an appended file."""
+
+    begin: int
+    """The offset of that file."""
+    stream: str | None
+    """The stream, such as stream 1; None: the whole file."""
+    reason: str
+    """The reason in words: what stands instead of what."""
+
+
+def read_packets(
+    container: Any,
+    *streams: Any,
+    on_failure: Callable[[], None] | None = None,
+) -> Iterator[Any]:
+    """Yield the packets of streams in the order of the file, also those after unreadable data.
+
+    Args:
+        container: An opened PyAV container.
+        *streams: The streams; default: all.
+        on_failure: Called where the data cannot be read, once for each such place; default: None.
+
+    Yields:
+        The packets, at the end an empty one for each stream; None at the end where the rest of the
+        file cannot be read.
+    """
+    for packets in read_files(container, *streams, on_failure=on_failure):
+        yield from packets
+
+
+def read_files(
+    container: Any,
+    *streams: Any,
+    on_failure: Callable[[], None] | None = None,
+    on_left_out: Callable[[LeftOut], None] | None = None,
+) -> Iterator[Iterator[Any]]:
+    """Read a file and those that were appended to it, one after the other.
+
+    Args:
+        container: An opened PyAV container.
+        *streams: Streams of it; default: all.
+        on_failure: As for `read_packets`.
+        on_left_out: Called for what is not read; default: None.
+
+    Yields:
+        The packets of each file, to be read before the next one is asked for; at the end the empty
+        ones, as `read_packets` yields them.
+    """
+    path, kind = path_of(container), container.format.name
+    first = reader = _Reader(container, 0)
+    yield reader.packets(streams, on_failure)
+    while not reader.is_broken:
+        begin = next_file(path, kind, reader.position)
+        if begin is None:
+            break
+        try:
+            with open_appended(path, begin) as part:
+                pairs = _pairs(container, part, begin, on_left_out)
+                reader = _Reader(part, begin)
+                wanted = {i: s for i, s in pairs.items() if not streams or s in streams}
+                yield _of_first(reader, wanted, on_failure)
+        except InputError as error:
+            log_handled(error, f"opening the file at byte {begin} of {path}")
+            if on_left_out is not None:
+                on_left_out(LeftOut(begin, None, str(error)))
+            break
+    yield iter([None] if reader.is_broken else first.empty)
+
+
+class _Reader:
+    """Reads the packets of one of the files that were joined."""
+
+    def __init__(self, container: Any, begin: int) -> None:
+        """Begin to read a file that begins at this offset."""
+        self.container, self._begin = container, begin
+        self.position = begin
+        """The greatest offset of a packet so far."""
+        self.empty: list[Any] = []
+        """The empty packets that end the streams."""
+        self.is_broken = False
+        """Whether the rest of the file cannot be read."""
+
+    def packets(
+        self, streams: Sequence[Any], on_failure: Callable[[], None] | None
+    ) -> Iterator[Any]:
+        """Yield the packets of streams, of all if there are none."""
+        failures = 0
+        while failures < _READ_FAILURES:
+            try:
+                for packet in self._filled(streams):
+                    failures = 0
+                    yield packet
+                return
+            except IndexError as error:
+                # After the last packet, PyAV 18 may fail where a stream appeared that it did not
+                # know when it opened the file. The known streams have got their empty packets by
+                # then.
+                log_handled(error, f"ending the streams of {path_of(self.container)}")
+                return
+            except av.error.FFmpegError as error:
+                _log.info("the next packet cannot be read: %s", error)
+                if on_failure is not None and failures == 0:
+                    on_failure()
+                failures += 1
+        self.is_broken = True
+
+    def _filled(self, streams: Sequence[Any]) -> Iterator[Any]:
+        """Yield the packets but for the empty ones."""
+        for packet in self.container.demux(*streams):
+            if packet.pos is not None:
+                self.position = max(self.position, self._begin + packet.pos)
+            if packet.size or packet.dts is not None:
+                yield packet
+            else:
+                self.empty.append(packet)
+
+
+def _pairs(
+    container: Any, part: Any, begin: int, on_left_out: Callable[[LeftOut], None] | None
+) -> dict[int, Any]:
+    """Find the streams of a file in which those of the first one go on.
+
+    Returns:
+        The index of a stream of the part -> the stream of the first file.
+
+    Raises:
+        InputError: The main video stream does not go on.
+    """
+    pairs = {}
+    moving = [s for s in part.streams.video if not s.disposition & Disposition.attached_pic]
+    if not moving:
+        raise InputError("it has no video")
+    own, main = main_video_stream(part), main_video_stream(container)
+    if (difference := _difference(main, own)) is not None:
+        raise InputError(f"its video {difference}")
+    pairs[own.index] = main
+    for kind in ("audio", "subtitles"):
+        before = getattr(container.streams, kind)
+        for number, stream in enumerate(getattr(part.streams, kind)):
+            reason: str | None = "is not in the first file"
+            if number < len(before):
+                reason = _difference(before[number], stream)
+            if reason is None:
+                pairs[stream.index] = before[number]
+            elif on_left_out is not None:
+                on_left_out(LeftOut(begin, f"stream {stream.index} ({stream.type})", reason))
+    return pairs
+
+
+def _difference(before: Any, stream: Any) -> str | None:
+    """Return why a stream of the first file cannot go on in a stream of another one, if so."""
+    context, was = stream.codec_context, before.codec_context
+    if context is None or was is None:
+        return None if context is was else "has an unknown codec"
+    name, old = context.codec.canonical_name, was.codec.canonical_name
+    if name != old:
+        return f"is {name} instead of {old}"
+    if stream.type == "audio" and _sound(context) != _sound(was):
+        return f"has {_sound(context)} instead of {_sound(was)}"
+    if (context.extradata or b"") != (was.extradata or b"") and name not in _BESIDE + _WITHIN:
+        return f"has another header of {name}"
+    tick, own = Fraction(before.time_base), Fraction(stream.time_base)
+    if (own / tick).denominator != 1 and tick > _FINE_CLOCK_SECONDS:
+        return f"has a clock of {own} s instead of {tick} s"
+    return None
+
+
+def _sound(context: Any) -> str:
+    """Return what a sound must share with the one before it."""
+    return f"{context.sample_rate} Hz and {context.channels} channels"
+
+
+def _of_first(
+    reader: _Reader, pairs: Mapping[int, Any], on_failure: Callable[[], None] | None
+) -> Iterator[Any]:
+    """Yield the packets of a file as those of streams of the first one."""
+    wanted = [reader.container.streams[index] for index in pairs]
+    for other in reader.container.streams:
+        if other.index not in pairs:
+            other.discard = Discard.all
+    headers = {s.index: _new_header(pairs[s.index], s) for s in wanted}
+    for packet in reader.packets(wanted, on_failure) if wanted else ():
+        index = packet.stream_index
+        stream = pairs[index]
+        if header := headers.pop(index, b""):
+            packet = _with_header(packet, header, stream.codec_context.codec.canonical_name)
+        scale = Fraction(packet.time_base) / Fraction(stream.time_base)
+        if scale != 1:
+            for name in ("pts", "dts", "duration"):
+                if (time := getattr(packet, name)) is not None:
+                    setattr(packet, name, round(time * scale))
+            packet.time_base = stream.time_base
+        packet.stream = stream
+        yield packet
+
+
+def _new_header(before: Any, stream: Any) -> bytes:
+    """Return the header that a decoder must read first; empty where it knows it."""
+    context = stream.codec_context
+    header = b"" if context is None else bytes(context.extradata or b"")
+    return b"" if header == (before.codec_context.extradata or b"") else header
+
+
+def _with_header(packet: Any, header: bytes, codec: str) -> Any:
+    """Return the first packet of a file with the header of its stream."""
+    if codec in _BESIDE:
+        make: Any = PacketSideData  # its stub does not know what it is made of
+        beside = make(_NEW_EXTRADATA, len(header))
+        beside.update(header)
+        packet.set_sidedata(beside)
+        return packet
+    data = bytes(packet)
+    return packet if data.startswith(header) else copy_of(packet, header + data)
