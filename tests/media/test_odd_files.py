@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import pytest
 from helpers.media import Painter, Unchanged, analysis_of_file, mild_image, plain_track, write_video
+from helpers.recordings import frames_shown
+from helpers.sources import ffmpeg, picture
 
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.api import restore_video
@@ -225,6 +227,29 @@ def test_what_is_no_video_is_called_what_it_is(tmp_path):
     # Some text is what ffmpeg knows how to draw on a terminal.
     with pytest.raises(InputError, match=r"letter\.txt (is text|cannot be read as video)"):
         probe(tmp_path / "letter.txt")
+
+
+@pytest.mark.parametrize("name", ["raw.mjpeg", "raw.mjpg", "raw.avi"])
+def test_a_bare_stream_of_motion_jpeg_is_a_video(tmp_path, name):
+    source = tmp_path / name
+    ffmpeg(picture(frames=12), "-c:v mjpeg -q:v 3 -f mjpeg", source)
+    frames = list(decode(source, DecodeErrors()))
+    info = probe(source).info
+    assert [f.pts * info.time_base for f in frames] == [time for time, _ in frames_shown(source)]
+    summary = restore_video(source, tmp_path / "out.mkv", restorer=Unchanged(),
+                            analysis=analysis_of_file(source))  # fmt: skip
+    assert summary.frames == 12
+    assert len(summary.warnings) == 1  # no face was found
+
+
+def test_other_pictures_without_a_container_are_told_what_they_are(tmp_path):
+    source = tmp_path / "raw.mkv"
+    ffmpeg(picture(frames=5), "-c:v png -f image2pipe", source)
+    with pytest.raises(InputError, match=r"a series of pictures.*-c copy OUTPUT\.mkv"):
+        probe(source)
+    made = tmp_path / "made.mkv"
+    ffmpeg("-i", source, "-c copy", made)
+    assert len(list(decode(made, DecodeErrors()))) == 5
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

@@ -9,6 +9,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from helpers import statements
 from helpers.events import messages
 from helpers.media import (
     AS_PAINTED,
@@ -17,7 +18,7 @@ from helpers.media import (
     analysis_of_file,
     planes_of,
 )
-from helpers.sources import ffmpeg, picture
+from helpers.sources import ffmpeg, hevc, picture
 
 from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.analysis.replay import frames_again
@@ -245,6 +246,55 @@ def test_mpeg_keeps_the_last_frame_before_a_change(
     ]
     assert {b.pts - a.pts for a, b in pairwise(frames)} == {3600}
     assert not damage.found
+
+
+HDR = "hdr10=1:repeat-headers=1:bframes=0:keyint=12"
+LIGHT = ":max-cll=1000,400:master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)"
+# A rotation by 90 degrees, not canceled, without a flip, for one frame.
+TURNED = bytes([0b00001000, 0b00000000, 0b00010000])
+
+
+def stating_later(path: Path, kind: str) -> Path:
+    """A video of two parts of 12 frames, of which the second one states more."""
+    codec = "h264" if kind == "turned" else "hevc"
+    raw = b""
+    for number in range(2):
+        part = path.with_name(f"part{number}.mp4")
+        light = f"{LIGHT}L(10000000,50)" if number and kind == "light" else ""
+        how = hevc(HDR + light, "yuv420p10le") if codec == "hevc" else f"{H264} -bf 0"
+        ffmpeg(picture(frames=12), how, part)
+        if number and kind != "light":
+            payload = (47, TURNED) if kind == "turned" else (4, statements.hdr10_plus())
+            part = statements.with_messages(part, path.with_name("stating.mp4"), *payload)
+        bare = path.with_name(f"part{number}.{codec}")
+        ffmpeg("-i", part, "-c copy", bare)
+        raw += bare.read_bytes()
+    bare.write_bytes(raw)
+    ffmpeg("-framerate 25 -i", bare, "-c copy", path)
+    return path
+
+
+STATED_LATER = {
+    "light": ({"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"},
+              "the colors of the mastering display and light levels"),
+    "plus": ({"DYNAMIC_HDR_PLUS"}, "HDR10+ metadata"),
+    "turned": ({"DISPLAYMATRIX"}, "a rotation or a flip"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", STATED_LATER)
+def test_what_is_stated_after_the_first_frame_is_told_once(tmp_path: Path, kind: str) -> None:
+    source = stating_later(tmp_path / "source.mp4", kind)
+    kinds, words = STATED_LATER[kind]
+    with av.open(str(source)) as container:
+        of_frames = [{e.type.name for e in f.side_data} for f in container.decode(video=0)]
+    assert [kinds <= own for own in of_frames] == [False] * 12 + [True] * 12
+    _, said = analyzed(source)
+    (own,) = [each for each in said if "after its first frame" in each]
+    assert f"states {words} at 0:00:00.480, after" in own
+    begun = tmp_path / "begun.mp4"
+    ffmpeg("-ss 0.48 -i", source, "-c copy", begun)
+    assert not [each for each in analyzed(begun)[1] if "after its first frame" in each]
 
 
 def test_changed_colors_are_told_and_another_matrix_is_converted(tmp_path: Path) -> None:

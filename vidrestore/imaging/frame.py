@@ -49,9 +49,9 @@ class PictureChange:
 
     pts: int
     """The presentation time of the frame in ticks of the stream's time_base."""
-    kind: Literal["shape", "pixel aspect", "colors"]
+    kind: Literal["shape", "pixel aspect", "colors", "side data"]
     """What changes: size and pixel format, the aspect ratio of pixels that the coded stream states,
-    or the color tags that it states.
+    the color tags that it states, or what its frames state besides, such as HDR metadata.
     """
     form: str
     """The new form in words, such as 640 x 360 in yuv420p."""

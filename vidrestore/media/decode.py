@@ -30,6 +30,7 @@ from vidrestore.media.fitting import (
     PictureFitter,
     PictureShape,
     StatedColors,
+    StatedSideData,
     aspect_text,
     shape_of,
     shape_of_picture,
@@ -564,6 +565,7 @@ def _alike(
 def _fitted(timed: _Timed, damage: DecodeErrors, stream: Any, shape: PictureShape) -> _Timed:
     """Fit undamaged frames into a shape, and note where the picture changes."""
     fitter, colors, was = PictureFitter(shape), StatedColors(), shape.text
+    stated = StatedSideData(stream.codec_context.codec.canonical_name)
     for pts, image in timed:
         if image.is_corrupt:
             yield pts, image
@@ -574,6 +576,8 @@ def _fitted(timed: _Timed, damage: DecodeErrors, stream: Any, shape: PictureShap
         is_fitted = now != shape.text
         if (change := colors.changed(image, is_fitted=is_fitted)) is not None:
             damage.changes.append(PictureChange(pts, "colors", change))
+        if (change := stated.changed(image)) is not None:
+            damage.changes.append(PictureChange(pts, "side data", change))
         if is_fitted:
             damage.fitted_frames += 1
             damage.reduced_frames += image.width * image.height > shape.width * shape.height

@@ -15,6 +15,7 @@ import av
 import av.filter
 
 from vidrestore.common.counting import counted
+from vidrestore.common.handled import log_handled
 from vidrestore.common.timecode import time_text
 from vidrestore.imaging.frame import PictureChange, VideoInfo
 
@@ -30,6 +31,25 @@ _TAGS: dict[str, dict[int, str]] = {
 _FULL_RANGE = 2
 _UNSTATED = (0, 2)  # of a range, 2 means full
 # The same samples for every processor.
+# The codecs whose frames may state what the first one does not, and what that is, by libavutil's
+# names. Some of it differs in each frame.
+_STATING_CODECS = ("h264", "hevc", "av1", "vp9", "mpeg2video")
+_OF_EACH_FRAME = {
+    "DYNAMIC_HDR_PLUS": "HDR10+ metadata",
+    "DYNAMIC_HDR_VIVID": "HDR Vivid metadata",
+    "DOVI_METADATA": "Dolby Vision",
+    "A53_CC": "closed captions",
+    "FILM_GRAIN_PARAMS": "film grain parameters",
+}
+_SIDE_DATA = _OF_EACH_FRAME | {
+    "MASTERING_DISPLAY_METADATA": "the colors of the mastering display",
+    "CONTENT_LIGHT_LEVEL": "light levels",
+    "AMBIENT_VIEWING_ENVIRONMENT": "the ambient light of its viewing environment",
+    "DISPLAYMATRIX": "a rotation or a flip",
+    "STEREO3D": "stereo 3D",
+    "SPHERICAL": "a projection",
+    "AFD": "an active format description",
+}
 _SCALING = "bicubic+accurate_rnd+full_chroma_int+bitexact"
 # The rounding errors of the sizes of a picture, in pixels, that do not count as another aspect.
 _ROUNDING_PX = 2
@@ -136,6 +156,51 @@ class StatedColors:
                 change.append(f"{name} {names.get(tag, tag)}")
             self._last[at] = tag
         return " and ".join(change) or None
+
+
+class StatedSideData:
+    """What the frames of a stream state of the picture besides its colors, and the changes."""
+
+    def __init__(self, codec: str) -> None:
+        """Begin a stream; in codecs of other kinds, frames state nothing that changes.
+
+        Args:
+            codec: The codec by ffmpeg's name.
+        """
+        # Frames of other codecs may hold color profiles, whose side data make PyAV 18 crash later.
+        self._is_read = codec in _STATING_CODECS
+        self._last: dict[str, bytes] | None = None
+
+    def changed(self, image: av.VideoFrame) -> str | None:
+        """Compare the side data of the next frame with those before.
+
+        Args:
+            image: The frame.
+
+        Returns:
+            What the frame states that none before it stated, or stated otherwise, in words; None
+            where there is no such thing.
+        """
+        if not self._is_read:
+            return None
+        try:
+            side_data: Any = image.side_data
+            entries = list(side_data)
+        except ValueError as error:  # PyAV fails if it has no name for a kind
+            log_handled(error, "reading the side data of frames")
+            self._is_read = False
+            return None
+        stated = {
+            entry.type.name: b"" if entry.type.name in _OF_EACH_FRAME else bytes(entry)
+            for entry in entries
+            if entry.type.name in _SIDE_DATA
+        }
+        if self._last is None:
+            self._last = stated
+            return None
+        new = [kind for kind, data in stated.items() if self._last.get(kind) != data]
+        self._last |= stated
+        return " and ".join(_SIDE_DATA[kind] for kind in new) or None
 
 
 class PictureFitter:
@@ -289,7 +354,7 @@ def change_notices(
         A sentence for each kind of change.
     """
     advice = "to keep it, cut the video there and restore the parts"
-    for kind in ("shape", "pixel aspect", "colors"):
+    for kind in ("shape", "pixel aspect", "colors", "side data"):
         own = [change for change in changes if change.kind == kind]
         if not own:
             continue
@@ -299,7 +364,8 @@ def change_notices(
         places = []
         for each in own[:_MOST_NAMED]:
             at = time_text(max(each.pts - begin, 0) * info.time_base)
-            places.append(f"to {each.form.removesuffix(same if has_one else '')} at {at}")
+            form = each.form.removesuffix(same if has_one else "")
+            places.append(f"{'' if kind == 'side data' else 'to '}{form} at {at}")
         if (more := len(own) - len(places)) > 0:
             places.append(f"{more} more times" if more > 1 else "once more")
         named = ", ".join(places)
@@ -316,6 +382,12 @@ def change_notices(
                 f"the pixel aspect changes {named}, but the output states "
                 f"{aspect_text(info.sample_aspect_ratio)} throughout, so players show the picture "
                 f"too wide or too narrow there; {advice}"
+            )
+        elif kind == "side data":
+            yield (
+                f"the video states {named}, after its first frame; the output states what the "
+                "first frame does, and its encoder keeps closed captions alone, in H.264 and HEVC; "
+                f"{advice}"
             )
         else:
             yield (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ _HEADERLESS = ("mpegts", "mpeg", "flv")
 # In these formats, libavformat would read the next file with the headers of the first one.
 _READ_ACROSS = (AVI, MATROSKA)
 _PART, _PART_OF = "subfile,,", ",,:"  # libavformat's way to open a part of a file
+_JPEG, _SERIES = "jpeg_pipe", 3  # so many pictures are a series
 _ANIMATIONS = ("gif", "apng")
 _ALL_MICROSECONDS = 10**15  # more than any file lasts
 
@@ -72,6 +74,11 @@ def open_source(
         if is_picture or kind in _ANIMATIONS:
             check_no_animation(path)
         if is_picture and not is_pictures(path):
+            if _is_series(container):
+                raise InputError(
+                    f"{path} is a series of pictures without a container; make a video of it "
+                    "first, for example with ffmpeg -i INPUT -c copy OUTPUT.mkv"
+                )
             raise InputError(f"{path} is a picture with the suffix of a video; rename it")
         yield container
 
@@ -123,10 +130,22 @@ def _opened(path: Path, device: str | None, read_through: bool, begin: int = 0) 
         }
         container = av.open(address, metadata_errors="replace", hwaccel=hwaccel, options=options)
         container.seek(0, unsupported_byte_offset=True)
+    if container.format.name == _JPEG and not is_pictures(path) and _is_series(container):
+        # A bare stream of Motion JPEG; libavformat takes it for one picture in a pipe.
+        container.close()
+        container = av.open(address, format="mjpeg", hwaccel=hwaccel)
     # PyAV asks libavformat for presentation times where the file states none. These are guesses
     # from the packets that follow, and wrong where frames are reordered, as in AVI.
     container.flags &= ~Flags.gen_pts.value
     return container
+
+
+def _is_series(container: Any) -> bool:
+    """Return whether a file without a container holds a series of pictures.
+
+    A photo may hold a second, smaller one.
+    """
+    return sum(1 for packet in islice(container.demux(), _SERIES) if packet.size) == _SERIES
 
 
 def _address(path: Path, begin: int, end: int = 0) -> str:

@@ -22,7 +22,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dpx", ".exr")
 VIDEOS = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".vob", ".ts",
     ".m2ts", ".mts", ".wmv", ".asf", ".flv", ".3gp", ".3g2", ".dv", ".mxf", ".ogv", ".mod", ".tod",
-    ".qt", ".y4m",
+    ".mjpeg", ".mjpg", ".qt", ".y4m",
 )  # fmt: skip
 """Suffixes of videos that the page lists."""
 
