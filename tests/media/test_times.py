@@ -494,6 +494,51 @@ def test_sound_that_falls_back_for_good_stays_where_the_file_has_it(tmp_path):
     assert abs(heard[0]) <= TOLERANCE
 
 
+CHANGES = [("mp2", "ac3"), ("ac3", "aac"), ("aac", "ac3"), ("ac3", "eac3"), ("mp2", "aac")]
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("codecs", CHANGES)
+def test_a_sound_that_changes_its_codec_is_kept_up_to_there_and_named(tmp_path, codecs, back):
+    """As in broadcasts, where the film has another sound than what is around it."""
+    parts = [
+        record(tmp_path / f"{number}.ts", number, 50, 2 * number, audio=f"-c:a {codec}")
+        for number, codec in enumerate([*codecs, *codecs[:back]])
+    ]
+    source, target = append(tmp_path / "source.ts", parts), tmp_path / "out.mkv"
+    summary = restored(source, target)
+    (said,) = [warning for warning in summary.warnings if "codec" in warning]
+    named = rf"changes its codec from {codecs[0]} to {codecs[1]} at 0:00:0(1\.9|2\.0)\d\d"
+    assert re.search(named, said)
+    assert (f"to {codecs[0]} at 0:00:0" in said) == back
+    shown, heard = frames_shown(target), packets(target, 1)
+    for number, part in enumerate(parts):
+        frames, sound = frames_shown(part), packets(part, 1) if number != 1 else []
+        if number == 0 and codecs[0] == "ac3":
+            # libavformat may lose the last packet before another codec.
+            sound = [each for each in sound if each[1] in {crc for _, crc in heard}]
+            assert len(sound) >= len(packets(part, 1)) - 1
+        moved = [after - before for (before, _), (after, _) in zip(frames, shown, strict=False)]
+        assert [crc for _, crc in frames] == [crc for _, crc in shown[: len(frames)]]
+        assert [crc for _, crc in sound] == [crc for _, crc in heard[: len(sound)]]
+        moved += [after - before for (before, _), (after, _) in zip(sound, heard, strict=False)]
+        del shown[: len(frames)], heard[: len(sound)]
+        assert max(moved) - min(moved) <= TOLERANCE
+    assert not shown
+    assert not heard
+
+
+@pytest.mark.parametrize("codecs", [(MPEG2, H264), (H264, MPEG2)])
+def test_a_video_that_changes_its_codec_is_refused_before_the_work(tmp_path, codecs):
+    parts = [
+        record(tmp_path / f"{number}.ts", number, 50, 2 * number, video=video)
+        for number, video in enumerate(codecs)
+    ]
+    source = append(tmp_path / "source.ts", parts)
+    with pytest.raises(InputError, match=r"changes its codec from \w+ to \w+ at 0:00:0\d.*cut"):
+        probe(source)
+
+
 # A second sound from 9 to 11 s of 14 s, which libavformat does not see when it opens the file.
 def late_sound(path: Path) -> Path:
     kinds = {".vob": f"{MPEG2} -c:a mp2 -f vob", ".mpg": f"{MPEG2} -c:a mp2 -f mpeg",

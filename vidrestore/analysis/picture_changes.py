@@ -1,4 +1,4 @@
-"""What the user is told of a picture that changes its size, its pixel aspect, its colors and more."""
+"""What the user is told of a picture that changes its size, its pixel aspect, its colors, etc."""
 
 from __future__ import annotations
 

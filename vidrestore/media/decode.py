@@ -622,7 +622,7 @@ def _opened_at(
         The video stream, the shifts of its times, and the frames.
     """
     if shifts is None:
-        shifts = _shifts_of(path, stream_index)
+        shifts = _shifts_of(path, stream_index, device)
     if may_seek and span is not None and span.start_seconds and not shifts:
         with open_source(path, device) as container:
             stream = _chosen_stream(container, stream_index)
@@ -637,9 +637,9 @@ def _opened_at(
         yield stream, shifts, images
 
 
-def _shifts_of(path: Path, stream_index: int | None) -> Sequence[TimeShift]:
+def _shifts_of(path: Path, stream_index: int | None, device: str | None) -> Sequence[TimeShift]:
     """Find the shifts of the times of a stream, by reading the file if its format needs that."""
-    with open_source(path) as container:
+    with open_source(path, device) as container:
         index = _chosen_stream(container, stream_index).index
         return read_time_line(path).shifts.get(index, ()) if may_need_repair(container) else ()
 

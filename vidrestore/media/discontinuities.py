@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import av
 
 from vidrestore.common.counting import counted
+from vidrestore.common.errors import InputError
 from vidrestore.common.timecode import duration_text, time_text
 from vidrestore.imaging.frame import TimeShift
 from vidrestore.media.appended import MATROSKA, MOV, later_files
@@ -34,12 +35,15 @@ from vidrestore.media.description import description, stream_count
 from vidrestore.media.ebml import may_go_on
 from vidrestore.media.packets import LeftOut, read_files
 from vidrestore.media.source import is_headerless, main_video_stream, open_source, path_of
+from vidrestore.media.sync_words import CodecRun, CodecRuns
 from vidrestore.media.timeline import NOTHING_TO_REPAIR, TimeLine
 
 # A coarser clock than the first one is divided, into parts of a tick as small as the second one.
 _FINE_CLOCK_SECONDS, _PARTS_OF_TICK = Fraction(1, 1000), 1000
 # libavformat's AVFMT_NOTIMESTAMPS and AVFMT_TS_DISCONT.
 _NO_TIMES, _MAY_JUMP = 0x80, 0x200
+# In transport streams, a stream may go on with another codec.
+_CHANGING = ("mpegts",)
 # The clock of MPEG streams has 33 bits.
 _WRAP_SECONDS = dict.fromkeys(("mpegts", "mpeg"), Fraction(2**33, 90000))
 # After a longer gap another recording begins; a shorter gap is kept. The first limit is for files
@@ -301,14 +305,27 @@ class _Runs:
         self.packets = self.files = 0
         self.left_out: list[LeftOut] = []
         self.bytes = path_of(container).stat().st_size
-        for packets in read_files(container, on_left_out=self.left_out.append):
-            before = self.packets
+        of_codecs = container.format.name in _CHANGING
+        self.codecs = {
+            stream.index: CodecRuns(stream.type)
+            for stream in container.streams
+            if of_codecs and stream.type in ("video", "audio")
+        }
+        for read in read_files(container, on_left_out=self.left_out.append):
+            before, packets = self.packets, self._noted(read)
             for packet in _timed_packets(packets, container.format.name):
                 self._readers[packet.stream_index].add(packet, self.packets, self._readers)
                 self.packets += 1
             self.files += self.packets > before
         self.ticks = {index: reader.tick for index, reader in self._readers.items()}
         self.of_stream = {index: reader.runs for index, reader in self._readers.items()}
+
+    def _noted(self, packets: Iterator[Any]) -> Iterator[Any]:
+        """Look at the codec of packets."""
+        for packet in packets:
+            if packet is not None and packet.size and packet.stream_index in self.codecs:
+                self.codecs[packet.stream_index].add(memoryview(packet), packet.pts)
+            yield packet
 
     @property
     def untimed(self) -> list[int]:
@@ -427,7 +444,7 @@ class _Repair:
                 for jump in shown:
                     self._repair_alone(jump)
         self._replace(false_times)
-        untimed = self._untimed()
+        untimed, other_codecs = self._untimed(), self._other_codecs()
         shifts = {index: self._shifts(index) for index in self._pieces}
         shifts = {index: own for index, own in shifts.items() if own}
         begin = self._begin()
@@ -437,16 +454,18 @@ class _Repair:
             joins_seconds=joins,
             durations_seconds=(
                 self._durations()
-                if shifts or untimed or self._file.files > 1 or self._file.left_out
+                if shifts or untimed or self._file.files > 1 or self._file.left_out or other_codecs
                 else {}
             ),
             late=late,
             untimed=untimed,
+            of_other_codec={index: ranges for index, (ranges, _) in other_codecs.items()},
             notes=(
                 *_joins_notes(joins),
                 *self._notes,
                 *self._gaps(),
                 *_untimed_notes({*untimed} - {self._file.main}),
+                *(note for _, note in other_codecs.values()),
                 *self._left_out(),
             ),
         )
@@ -680,6 +699,47 @@ class _Repair:
         """Return the time at which each stream begins of which no packet has a time."""
         begin = self._begin()
         return dict.fromkeys(self._file.untimed, begin)
+
+    def _other_codecs(self) -> dict[int, tuple[tuple[range, ...], str]]:
+        """Find the sound that changes its codec.
+
+        Returns:
+            The index of a stream -> the numbers of the packets that are not of the first codec, and
+            a notice.
+
+        Raises:
+            InputError: The main video stream changes its codec.
+        """
+        found = {}
+        for index, codecs in self._file.codecs.items():
+            parts = codecs.parts()
+            if len(parts) < 2:
+                continue
+            first = parts[0].codec
+            places = [
+                f"to {each.codec} at {time_text(self._at(index, each))}" for each in parts[1:]
+            ]
+            changes = f"stream {index} changes its codec from {first} {_listed(places)}"
+            advice = "cut the file there and restore the parts"
+            if index == self._file.main:
+                raise InputError(f"{changes}, in the middle of the video; {advice}")
+            ranges = tuple(
+                range(each.packet, each.packet + each.packets)
+                for each in parts
+                if each.codec != first
+            )
+            found[index] = (
+                ranges,
+                f"{changes}; the output has it only where it is {first}, since a stream "
+                f"has one codec; to keep the rest, {advice}",
+            )
+        return found
+
+    def _at(self, index: int, run: CodecRun) -> Fraction:
+        """Return the time of a change of codec, from the first frame on."""
+        time = (run.time or 0) * self._file.ticks[index]
+        shift = self._shift_at(index, run.packet) + self._turn_at(index, run.packet)
+        return max(time + shift - self._begin(), Fraction(0))
 
     def _left_out(self) -> Iterator[str]:
         """Yield a notice for each appended file that is not read, or not all of it."""

@@ -8,6 +8,7 @@ times jump.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -123,10 +124,15 @@ def _extract(
         left = set(writers)
         wanted = [container.streams[index] for index in writers]
         packets = read_packets(container, *wanted) if wanted else iter(())
+        numbers = Counter[int]()
         for packet in with_shifts(packets, line.shifts):
             if packet is None or not packet.size:
                 continue
-            writer = writers[packet.stream_index]
+            index = packet.stream_index
+            writer = writers[index]
+            numbers[index] += 1
+            if any(numbers[index] - 1 in part for part in line.of_other_codec.get(index, ())):
+                continue
             writer.write(packet)
             if most_packets is not None and writer.packets >= most_packets:
                 left.discard(packet.stream_index)

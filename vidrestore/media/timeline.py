@@ -29,7 +29,7 @@ class TimeLine:
     """
     durations_seconds: Mapping[int, float] = field(default_factory=dict)
     """The index of a stream that has times -> its duration after the repair; empty where nothing is
-    shifted, all streams have times, and no file was appended.
+    shifted, all streams have times, no file was appended, and no codec changes.
     """
     late: frozenset[int] = frozenset()
     """The indices of the streams that begin after the part of the file in which libavformat looks
@@ -38,6 +38,10 @@ class TimeLine:
     untimed: Mapping[int, Fraction] = field(default_factory=dict)
     """The index of a picture or sound of which no packet has a time -> the time in seconds, after
     the repair, at which it begins: together with the others.
+    """
+    of_other_codec: Mapping[int, tuple[range, ...]] = field(default_factory=dict)
+    """The index of a sound that changes its codec -> the numbers of its packets, among those of its
+    stream, that are of another codec than the first ones. They cannot be copied with these.
     """
     notes: tuple[str, ...] = ()
     """Notices for the user about the repair, one sentence each."""
