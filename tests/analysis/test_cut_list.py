@@ -62,6 +62,21 @@ def test_one_edit_has_the_same_cuts_in_every_form(tmp_path, form, rate):
     assert found.doubtful == tuple((at - 1, at + 1) for at in DOUBTFUL)
 
 
+@pytest.mark.parametrize("order", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [(".fcpxml", timelines.fcpxml(PAL)), (".xml", timelines.xmeml(PAL)),
+     (".otio", timelines.otio(PAL))],
+)  # fmt: skip
+def test_timelines_may_be_in_utf_16(tmp_path, suffix, text, order):
+    expected = read(tmp_path, text, suffix)
+    wide = f"\ufeff{text.replace('UTF-8', 'UTF-16')}"
+    path = tmp_path / f"wide{suffix}"
+    path.write_bytes(wide.encode(order))
+    cut_list.check_readable(path)
+    assert read_cuts(path, *clock(PAL)) == expected
+
+
 def test_the_pictures_decide_where_a_list_cannot_tell():
     found = CutList((20, 40), ((29, 31), (45, 60), (47, 48), (70, 72)))
     assert found.starts([0]) == (0, 20, 40)

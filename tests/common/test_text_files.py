@@ -158,6 +158,25 @@ def test_a_byte_order_mark_is_no_content(tmp_path: Path, name: str) -> None:
     assert read(path) == expected
 
 
+@pytest.mark.parametrize("order", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", READERS)
+def test_text_may_be_in_utf_16_as_windows_programs_write_it(
+    tmp_path: Path, name: str, order: str
+) -> None:
+    good, read = READERS[name]
+    path = tmp_path / name
+    path.write_text(good, encoding="utf-8")
+    expected = read(path)
+    text = good.replace("\n", "\r\n")
+    path.write_bytes(f"\ufeff{text}".encode(order))
+    assert read(path) == expected
+    path.write_bytes(f"\ufeff{text}".encode(order)[:-1] + b"\xd8\x00\xd8")
+    try:
+        read(path)
+    except VidrestoreError as error:
+        check_sentence(error)
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_what_cannot_be_a_text_file_is_one_sentence(tmp_path: Path, name: str) -> None:
     _, read = READERS[name]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from time import process_time
 
 import av
 import pytest
@@ -36,6 +37,7 @@ from vidrestore.common.errors import InputError
 from vidrestore.common.events import Event
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs.summary import Summary
+from vidrestore.media.appended import MOV, later_files
 from vidrestore.media.decode import DecodeErrors, TimeRange, decode, open_video
 from vidrestore.media.discontinuities import read_time_line
 from vidrestore.media.probe import probe
@@ -381,6 +383,19 @@ def test_a_segmented_stream_whose_header_is_repeated_has_nothing_to_repair(tmp_p
     source.write_bytes(data[: first - 4] + header + data[first - 4 :])
     assert probe(source).time_line == NOTHING_TO_REPAIR
     assert seconds_of_frames(source) == [time for time, _ in frames_shown(source)]
+
+
+def test_a_live_recording_of_a_day_is_looked_through_in_a_moment(tmp_path):
+    """100,000 fragments, of which each has two boxes."""
+    source, count = tmp_path / "day.mp4", 100_000
+    head = b"\0\0\0\x18ftypisom" + bytes(12) + b"\0\0\0\x08moov"
+    fragment = b"\0\0\0\x10moof" + bytes(8) + b"\0\0\0\x10mdat" + bytes(8)
+    source.write_bytes(head + count * fragment)
+    begin = process_time()
+    assert later_files(source, MOV) == ()
+    assert process_time() - begin < 2
+    source.write_bytes(2 * (head + count * fragment))
+    assert later_files(source, MOV) == (len(head) + count * len(fragment),)
 
 
 def test_samples_of_joined_mp4_files_are_found(tmp_path):

@@ -107,12 +107,12 @@ def can_be_found(path: Path) -> bool:
 def read_text(
     path: Path, what: str, *, errors: str = "strict", most_bytes: int = _MOST_BYTES
 ) -> str:
-    """Read a text file in UTF-8.
+    """Read a text file in UTF-8, or in UTF-16 with a byte order mark, as Windows programs write it.
 
     Args:
         path: The file.
         what: The kind of the file for messages, such as "the profile".
-        errors: The treatment of bytes that are not UTF-8, as for `bytes.decode`; default:
+        errors: The treatment of bytes that are no text, as for `bytes.decode`; default:
             "strict".
         most_bytes: The greatest size of the file; default: 16 MiB.
 
@@ -121,7 +121,7 @@ def read_text(
 
     Raises:
         ConfigError: The path is not an ordinary file, or the file cannot be read, is too large, or
-            is not UTF-8.
+            is neither UTF-8 nor UTF-16 with a byte order mark.
     """
     check_readable_kind(path, what, ConfigError)
     try:
@@ -136,7 +136,10 @@ def read_text(
         raise ConfigError(
             f"{what} {path} is larger than {most_bytes >> 20} MiB, so it is another kind of file"
         )
+    is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
+        if is_wide:
+            return data.decode("utf-16", errors)
         return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors)
     except UnicodeDecodeError as error:
         raise ConfigError(

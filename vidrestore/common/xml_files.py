@@ -26,7 +26,7 @@ def read_xml(path: Path, what: str, most_bytes: int) -> Element:
     """Read an XML file.
 
     Args:
-        path: The file, in UTF-8.
+        path: The file, in UTF-8 or UTF-16.
         what: The kind of the file for messages, such as "the list of cuts".
         most_bytes: The greatest size of the file.
 
