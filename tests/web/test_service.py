@@ -758,6 +758,7 @@ def test_weights_are_downloaded_once_and_are_offered_then(run):
 
         def fetching() -> dict[str, Any]:
             listed = state_of_page.weights(desk.service)
+            assert all(each["text"] for each in listed), "the page says what each is for"
             return next(each for each in listed if each["id"] == "gpen-512")
 
         await desk.until(lambda: fetching()["job"]["state"] == "running")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Detect, Settings
-from vidrestore.models.weights import is_present, load_table
+from vidrestore.models.weights import Weight, is_present, load_table
 
 NO_PROFILE = "none"
 LOSSLESS = "archive"
@@ -336,7 +336,12 @@ def weights_here(folders: Sequence[Path]) -> frozenset[str]:
     Returns:
         Their names.
     """
-    return frozenset(name for name in load_table() if is_present(name, folders))
+    return frozenset(name for name in weights_offered() if is_present(name, folders))
+
+
+def weights_offered() -> dict[str, Weight]:
+    """Return the weights that the page's choices may need, by name."""
+    return {name: weight for name, weight in load_table().items() if name in _WEIGHTS}
 
 
 def weight_title(name: str) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from vidrestore.common.counting import counted
 from vidrestore.common.files import remove_tree
 from vidrestore.common.handled import log_handled, logged
 from vidrestore.common.system import usable_cores
-from vidrestore.models.weights import Weight, load_table, search_folders
+from vidrestore.models.weights import Weight, search_folders
 from vidrestore.web import commands, targets, wording
 from vidrestore.web.choices import (
     HOLDS_ALL,
@@ -30,6 +30,7 @@ from vidrestore.web.choices import (
     changed,
     offer,
     weights_here,
+    weights_offered,
 )
 from vidrestore.web.commands import ANALYSIS, Engine
 from vidrestore.web.library import (
@@ -107,8 +108,8 @@ class Service:
         """The largest size of an upload, in bytes."""
         self.machine = ""
         """The machine, in words for people."""
-        self.weights: Mapping[str, Weight] = load_table()
-        """The weights that there are, by name."""
+        self.weights: Mapping[str, Weight] = weights_offered()
+        """The weights that choices may need, by name."""
         self.weights_here = weights_here(search_folders(engine.weights))
         """The names of the weights that are here."""
         self.offer = offer(self.weights_here, offline=engine.offline)
