@@ -373,6 +373,50 @@ class Weights(Section):
     """Whether vidrestore never downloads a missing file."""
 
 
+class Train(Section):
+    """How a GPEN is adapted to a person. The weights of losses and their intervals are those of
+    GPEN's authors."""
+
+    steps: int = Field(2000, ge=1, le=10_000_000)
+    """Number of steps, at most."""
+    minutes: float | None = Field(None, gt=0)
+    """Time, in minutes, after which training ends; None: no limit. With a limit, the result depends
+    on the speed of the machine."""
+    batch: int = Field(4, ge=1, le=64)
+    """Number of pairs of each step."""
+    decoder_rate: float = Field(5e-4, gt=0, le=1)
+    """Learning rate of the decoder."""
+    encoder_rate: float = Field(1e-4, gt=0, le=1)
+    """Learning rate of the encoder."""
+    discriminator_rate: float = Field(5e-4, gt=0, le=1)
+    """Learning rate of the discriminator."""
+    pixel_weight: float = Field(1.0, ge=0)
+    """Weight of the smooth L1 distance of pixels."""
+    identity_weight: float = Field(1.0, ge=0)
+    """Weight of the distance of embeddings; of no effect without an identity network."""
+    adversarial_weight: float = Field(1.0, ge=0)
+    """Weight of the discriminator's judgment; of no effect without a discriminator."""
+    r1_weight: float = Field(10.0, ge=0)
+    """Weight of the R1 penalty of the discriminator."""
+    r1_every: int = Field(16, ge=1)
+    """Distance, in steps, between steps with the R1 penalty."""
+    path_weight: float = Field(2.0, ge=0)
+    """Weight of the regularization of path lengths; 0: none. Only with a discriminator."""
+    path_every: int = Field(4, ge=1)
+    """Distance, in steps, between steps with the regularization of path lengths."""
+    half_life_images: float = Field(10_000, gt=0)
+    """Number of images after which the share of a step in the averaged weights has halved; at most
+    a twentieth of all images of the training."""
+    save_memory: bool = True
+    """Whether to compute the maps of a layer a second time for its gradients instead of keeping
+    them; this takes a third more time."""
+    check_every: int = Field(100, ge=1)
+    """Distance, in steps, between looks at the crops that are set apart. Each look also writes the
+    state, with which a killed training goes on."""
+    patience: int = Field(5, ge=1)
+    """Number of looks in a row without a better result after which training ends."""
+
+
 class Settings(Section):
     """All settings, a section for each attribute."""
 

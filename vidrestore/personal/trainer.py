@@ -1,0 +1,432 @@
+"""The trainer: adapts a GPEN to crops of clear faces.
+
+Everything random in a step comes from a generator that is seeded with the seed and the number of
+the step. So a training that was killed and goes on from its last state gives the same weights as
+one that was not, on the same machine.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from vidrestore.common.errors import VidrestoreError
+from vidrestore.common.settings import Train
+from vidrestore.models.gpen.cuda import repeatable_convolutions
+from vidrestore.models.gpen.network import GPEN
+from vidrestore.personal import objectives, saved_state
+from vidrestore.personal.averaging import AveragedWeights
+from vidrestore.personal.degradations import Degradation, Pair
+from vidrestore.personal.objectives import Judges
+from vidrestore.personal.scores import Scores, score, tensor_of
+
+Crops = npt.NDArray[np.uint8]
+"""(N, S, S, 3) uint8 RGB."""
+
+# The decay of the second moments of Adam, of GPEN's authors; that of the first is 0.
+_SECOND_MOMENT = 0.99
+# The least number of half-lives of the averaged weights in a training.
+_HALF_LIVES = 20
+# Numbers that separate the random numbers of steps from those of the crops that are set apart.
+_STEPS, _APART = 0, 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingSet:
+    """What a network learns from."""
+
+    crops: Crops
+    """(N, S, S, 3) uint8 RGB clear faces, for learning."""
+    apart: Crops
+    """(M, S, S, 3) uint8 RGB clear faces that are set apart, for judging."""
+    degradations: tuple[Degradation, ...]
+    """Make bad pictures of clear ones; each is as likely as the others."""
+
+    def __post_init__(self) -> None:
+        """Check the shapes.
+
+        Raises:
+            ValueError: One part is empty, or the crops have another shape or type.
+        """
+        for name, crops in (("crops", self.crops), ("apart", self.apart)):
+            if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[3] != 3 or not len(crops):
+                raise ValueError(
+                    f"{name} must be (N, S, S, 3) uint8 with N above 0, got {crops.shape} "
+                    f"{crops.dtype}"
+                )
+        if not self.degradations:
+            raise ValueError("a training set needs at least one degradation")
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """A step of training is done."""
+
+    step: int
+    """The number of steps that are done."""
+    steps: int
+    """The number of steps at most."""
+    losses: Mapping[str, float]
+    """Name of a loss -> its value without its weight. Losses of few steps are there in those."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The averaged network was scored on the crops that are set apart."""
+
+    step: int
+    """The number of steps that were done."""
+    scores: Scores
+    """The scores of the averaged network."""
+    is_best: bool
+    """Whether they are the best so far."""
+
+
+TrainingEvent = StepDone | Look
+"""An event of a training."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRecord:
+    """What a training did."""
+
+    base: Scores
+    """The scores of the network before training."""
+    best: Look
+    """The look with the best scores, whose weights are the result."""
+    looks: tuple[Look, ...]
+    """All looks."""
+    losses: tuple[StepDone, ...]
+    """All steps."""
+    seconds: float
+    """The time of all steps and looks, in seconds, killed runs included up to their last state."""
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the result is better than the network before training."""
+        return self.best.scores.is_better_than(self.base)
+
+
+class Trainer:
+    """Trains a copy of a network.
+
+    Args:
+        base: The network, which stays as it is.
+        training_set: What it learns from; its crops have the side of the network.
+        settings: How to train.
+        judges: The networks that judge. A discriminator learns, too, as a copy.
+        seed: Seed of everything random. Default 0.
+        device: The device. Default: the CPU.
+        state_path: File that keeps the state, so that a later training with the same arguments goes
+            on there. None keeps none. A state of other arguments or a damaged one is ignored.
+
+    Raises:
+        ValueError: The crops, or the faces that the discriminator judges, have another side.
+    """
+
+    def __init__(
+        self,
+        base: GPEN,
+        training_set: TrainingSet,
+        settings: Train,
+        *,
+        judges: Judges | None = None,
+        seed: int = 0,
+        device: torch.device | None = None,
+        state_path: Path | None = None,
+    ) -> None:
+        judges = judges or Judges()
+        size = base.config.size
+        for crops in (training_set.crops, training_set.apart):
+            if crops.shape[1:3] != (size, size):
+                raise ValueError(f"the network needs crops of {size} px, got {crops.shape[1:3]}")
+        if judges.discriminator is not None and judges.discriminator.config.size != size:
+            raise ValueError(
+                f"the network needs a discriminator for {size} px, got one for "
+                f"{judges.discriminator.config.size} px"
+            )
+        self._set, self._settings, self._seed = training_set, settings, seed
+        self._device = device or torch.device("cpu")
+        self._run = objectives.layer_runner(settings)
+        self._gpen = copy.deepcopy(base).to(self._device).train().requires_grad_(True)
+        discriminator = copy.deepcopy(judges.discriminator)
+        if discriminator is not None:
+            discriminator.to(self._device).train().requires_grad_(True)
+        self._judges = Judges(discriminator, judges.embed)
+        half_life = min(settings.half_life_images, settings.steps * settings.batch / _HALF_LIVES)
+        self._average = AveragedWeights(self._gpen, half_life)
+        self._optimizers = _optimizers(self._gpen, discriminator, settings)
+        self._apart = self._pairs_apart()
+        self._state_path = state_path
+        self._key = self._key_of_arguments(base) if state_path is not None else ""
+        self._step, self._path_mean, self._seconds = 0, 0.0, 0.0
+        self._base_scores: Scores | None = None
+        self._steps: list[StepDone] = []
+        self._looks: list[Look] = []
+        self._best: dict[str, torch.Tensor] = {}
+
+    def run(self) -> Iterator[TrainingEvent]:
+        """Train until the steps or the time are used up, or no look is better any more.
+
+        Yields:
+            An event for each step and each look of this run. `record` and `network` are complete
+            when the iterator ends.
+
+        Raises:
+            VidrestoreError: A loss is no longer finite.
+            OSError: The state cannot be written.
+        """
+        self._go_on()
+        began = time.monotonic() - self._seconds
+        if self._base_scores is None:
+            self._base_scores = self._score(self._average.network)
+        while not self._is_done():
+            done = self._train_step()
+            self._steps.append(done)
+            self._seconds = time.monotonic() - began
+            yield done
+            is_last = self._step == self._settings.steps or self._is_late()
+            if is_last or self._step % self._settings.check_every == 0:
+                look = self._look()
+                self._seconds = time.monotonic() - began
+                self._save()
+                yield look
+
+    @property
+    def record(self) -> TrainingRecord:
+        """What the training did so far; there is none before the first look."""
+        assert self._base_scores is not None
+        best = next(look for look in reversed(self._looks) if look.is_best)
+        return TrainingRecord(
+            self._base_scores, best, tuple(self._looks), tuple(self._steps), self._seconds
+        )
+
+    @property
+    def network(self) -> GPEN:
+        """The averaged network of the best look, on the CPU, in evaluation mode."""
+        network = copy.deepcopy(self._average.network).cpu()
+        network.load_state_dict(self._best)
+        return network
+
+    def _is_done(self) -> bool:
+        patience, looks = self._settings.patience, self._looks
+        gave_up = len(looks) > patience and not any(each.is_best for each in looks[-patience:])
+        return self._step >= self._settings.steps or gave_up or self._is_late()
+
+    def _is_late(self) -> bool:
+        minutes = self._settings.minutes
+        return minutes is not None and self._seconds >= 60 * minutes
+
+    def _train_step(self) -> StepDone:
+        random = np.random.default_rng((self._seed, _STEPS, self._step))
+        chosen = random.integers(len(self._set.crops), size=self._settings.batch)
+        pairs = [self._pair(self._set.crops[index], random) for index in chosen]
+        truth = tensor_of([pair.truth for pair in pairs], self._device)
+        degraded = tensor_of([pair.degraded for pair in pairs], self._device)
+        with _repeatable(self._device):
+            found = {**self._judge_step(truth, degraded), **self._restore_step(truth, degraded)}
+            if self._is_due(self._settings.path_every) and self._settings.path_weight:
+                noise = random.standard_normal(degraded.shape, np.float32)
+                found |= self._path_step(degraded, torch.from_numpy(noise).to(self._device))
+        losses = {name: loss.item() for name, loss in found.items()}
+        self._step += 1
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                raise VidrestoreError(
+                    f"the {name} loss became {value} in step {self._step} of the training; lower "
+                    "the learning rates"
+                )
+        self._average.update(self._gpen, len(truth))
+        return StepDone(self._step, self._settings.steps, losses)
+
+    def _judge_step(self, truth: torch.Tensor, degraded: torch.Tensor) -> dict[str, torch.Tensor]:
+        discriminator, settings = self._judges.discriminator, self._settings
+        if discriminator is None:
+            return {}
+        optimizer = self._optimizers["discriminator"]
+        optimizer.zero_grad()
+        losses = objectives.add_discriminator_gradients(
+            self._gpen, discriminator, truth, degraded, self._run
+        )
+        optimizer.step()
+        if self._is_due(settings.r1_every) and settings.r1_weight:
+            optimizer.zero_grad()
+            losses |= objectives.add_r1_gradients(discriminator, truth, settings, self._run)
+            optimizer.step()
+        return losses
+
+    def _restore_step(self, truth: torch.Tensor, degraded: torch.Tensor) -> dict[str, torch.Tensor]:
+        optimizer = self._optimizers["generator"]
+        optimizer.zero_grad()
+        losses = objectives.add_generator_gradients(
+            self._gpen, self._judges, truth, degraded, self._settings, self._run
+        )
+        optimizer.step()
+        return losses
+
+    def _path_step(self, degraded: torch.Tensor, noise: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self._judges.discriminator is None:
+            return {}
+        # Half a batch, as the authors take: gradients of gradients need more memory.
+        half = max(len(degraded) // 2, 1)
+        optimizer = self._optimizers["generator"]
+        optimizer.zero_grad()
+        losses, mean = objectives.add_path_gradients(
+            self._gpen, degraded[:half], noise[:half], self._path_mean, self._settings, self._run
+        )
+        optimizer.step()
+        self._path_mean = mean.item()
+        return losses
+
+    def _is_due(self, every: int) -> bool:
+        return self._step % every == 0
+
+    def _pair(self, crop: npt.NDArray[np.uint8], random: np.random.Generator) -> Pair:
+        degrade = self._set.degradations[random.integers(len(self._set.degradations))]
+        return degrade(crop.astype(np.float32) / np.float32(255), random)
+
+    def _pairs_apart(self) -> Sequence[Pair]:
+        """Return pairs of the crops that are set apart, always the same."""
+        return [
+            self._pair(crop, np.random.default_rng((self._seed, _APART, index)))
+            for index, crop in enumerate(self._set.apart)
+        ]
+
+    def _score(self, network: nn.Module) -> Scores:
+        with _repeatable(self._device):
+            return score(network, self._apart, self._judges, self._device)
+
+    def _look(self) -> Look:
+        scores = self._score(self._average.network)
+        best = max((_merit(each.scores) for each in self._looks), default=-math.inf)
+        look = Look(self._step, scores, _merit(scores) > best)
+        self._looks.append(look)
+        if look.is_best:
+            self._best = {
+                name: value.cpu().clone()
+                for name, value in self._average.network.state_dict().items()
+            }
+        return look
+
+    def _key_of_arguments(self, base: GPEN) -> str:
+        """Return a hash of all that the result depends on, apart from the machine.
+
+        Degradations count by what they make of the crops that are set apart.
+        """
+        digest = hashlib.sha256()
+        for text in (self._settings.as_text(), repr(base.config), str(self._seed)):
+            digest.update(text.encode() + b"\n")
+        networks: list[nn.Module] = [base]
+        if self._judges.discriminator is not None:
+            networks.append(self._judges.discriminator)
+        for network in networks:
+            for name, value in network.state_dict().items():
+                digest.update(name.encode())
+                digest.update(np.ascontiguousarray(value.detach().cpu().numpy()).data)
+        digest.update(np.ascontiguousarray(self._set.crops).data)
+        for pair in self._apart:
+            digest.update(np.ascontiguousarray(pair.degraded).data)
+        digest.update(b"judged" if self._judges.embed is not None else b"not judged")
+        return digest.hexdigest()
+
+    def _save(self) -> None:
+        if self._state_path is None:
+            return
+        networks: dict[str, nn.Module] = {"gpen": self._gpen, "average": self._average.network}
+        if self._judges.discriminator is not None:
+            networks["discriminator"] = self._judges.discriminator
+        saved_state.write(
+            self._state_path,
+            self._key,
+            networks={name: network.state_dict() for name, network in networks.items()},
+            optimizers={name: each.state_dict() for name, each in self._optimizers.items()},
+            best=self._best,
+            progress=self._progress(),
+        )
+
+    def _progress(self) -> dict[str, Any]:
+        assert self._base_scores is not None
+        return {
+            "step": self._step,
+            "path_mean": self._path_mean,
+            "seconds": self._seconds,
+            "base": _numbers(self._base_scores),
+            "looks": [[each.step, _numbers(each.scores), each.is_best] for each in self._looks],
+            "losses": [[each.step, dict(each.losses)] for each in self._steps],
+        }
+
+    def _go_on(self) -> None:
+        """Go on from the state of an earlier run, if there is one."""
+        if self._state_path is None:
+            return
+        state = saved_state.read(self._state_path, self._key, self._device)
+        if state is None:
+            return
+        self._gpen.load_state_dict(state["networks"]["gpen"])
+        self._average.network.load_state_dict(state["networks"]["average"])
+        if self._judges.discriminator is not None:
+            self._judges.discriminator.load_state_dict(state["networks"]["discriminator"])
+        for name, optimizer in self._optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self._best = {name: value.cpu() for name, value in state["best"].items()}
+        progress = state["progress"]
+        self._step, self._path_mean = progress["step"], progress["path_mean"]
+        self._seconds = progress["seconds"]
+        self._base_scores = Scores(*progress["base"])
+        self._looks = [Look(step, Scores(*own), best) for step, own, best in progress["looks"]]
+        steps = self._settings.steps
+        self._steps = [StepDone(step, steps, own) for step, own in progress["losses"]]
+
+
+def _optimizers(
+    gpen: GPEN, discriminator: nn.Module | None, settings: Train
+) -> dict[str, torch.optim.Optimizer]:
+    """Return the optimizers by name, their rates and decays scaled for lazy regularization."""
+    decoder = {id(parameter) for parameter in gpen.generator.parameters()}
+    groups = (
+        (settings.decoder_rate, list(gpen.generator.parameters())),
+        (settings.encoder_rate, [each for each in gpen.parameters() if id(each) not in decoder]),
+    )
+    is_regularized = discriminator is not None and settings.path_weight > 0
+    share = settings.path_every / (settings.path_every + 1) if is_regularized else 1.0
+    found: dict[str, torch.optim.Optimizer] = {"generator": _adam(groups, share)}
+    if discriminator is not None:
+        share = settings.r1_every / (settings.r1_every + 1) if settings.r1_weight else 1.0
+        own = (settings.discriminator_rate, list(discriminator.parameters()))
+        found["discriminator"] = _adam((own,), share)
+    return found
+
+
+def _adam(
+    groups: Sequence[tuple[float, list[nn.Parameter]]], share: float
+) -> torch.optim.Optimizer:
+    """Return Adam whose steps are a share of all steps, the others being those of a penalty."""
+    return torch.optim.Adam(
+        [{"params": parameters, "lr": rate * share} for rate, parameters in groups],
+        betas=(0.0, _SECOND_MOMENT**share),
+    )
+
+
+def _merit(scores: Scores) -> float:
+    """Return one number by which looks are compared: decibels, and 0.05 of a cosine for each."""
+    return scores.psnr_db + 20 * (scores.identity or 0.0)
+
+
+def _numbers(scores: Scores) -> list[float | None]:
+    return [scores.psnr_db, scores.detail, scores.identity]
+
+
+def _repeatable(device: torch.device) -> Any:
+    return repeatable_convolutions() if device.type == "cuda" else nullcontext()
