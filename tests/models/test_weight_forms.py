@@ -513,7 +513,8 @@ def test_a_folder_that_cannot_be_searched_hides_no_other(
     (good / "gpen-bfr-512.pth").write_bytes(b"\x80")
     with caplog.at_level("DEBUG", "vidrestore"):
         assert weights.find("gpen-512", [bad, good]) == good / "gpen-bfr-512.pth"
-        assert weights.search_folders(None, [bad]) == weights.search_folders(None)
+        odd = [bad, Path("nul\0"), good / "gpen-bfr-512.pth"]
+        assert weights.search_folders(None, odd) == weights.search_folders(None)
         assert weights.obstacle("gpen-512", [bad]) is None
     assert f"{bad} is not searched for weights" in caplog.text
 

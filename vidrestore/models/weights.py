@@ -221,7 +221,7 @@ def names_in(folder: Path) -> list[str]:
         return [path.name for path in folder.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
         _log.info("%s is not searched for weights: %s", folder, error)
         return []
 
