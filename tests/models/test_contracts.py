@@ -35,6 +35,7 @@ OWN = {
     "restorers": (
         ("restorers.adaptive", "AdaptiveGpen"), ("restorers.adaptive", "_Tier"),
         ("restorers.fusion", "Fusion"), ("restorers.gpen", "Gpen"), ("restorers.onnx", "Onnx"),
+        ("restorers.spandrel", "Spandrel"),
     ),
     "detectors": (
         ("detectors.haar", "Haar"), ("detectors.insightface", "InsightFace"),

@@ -15,7 +15,13 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Restore
 from vidrestore.imaging.frame import Frame
 from vidrestore.models import devices, factory
-from vidrestore.models.devices import choose_device, has_room, what_fits
+from vidrestore.models.devices import (
+    choose_device,
+    choose_devices,
+    has_room,
+    picture_device,
+    what_fits,
+)
 from vidrestore.models.restorers import Restorer, all_finite
 from vidrestore.models.restorers.adaptive import AdaptiveGpen, tier_for
 from vidrestore.models.restorers.gpen import Gpen
@@ -131,6 +137,46 @@ def test_a_torch_for_processors_says_so(machine: Machine, monkeypatch: pytest.Mo
     machine.has_nvidia_smi()
     choose_device(how(), told.append)
     assert "built for processors only, though nvidia-smi is installed" in told[0]
+
+
+def test_auto_lists_the_devices_of_all_kinds(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kinds(**values: Any) -> list[str]:
+        return [device.type for device in choose_devices(how(**values))]
+
+    assert kinds() == ["cuda", "cpu"]
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
+    assert kinds() == ["cuda", "mps", "xpu", "cpu"]
+    assert kinds(device="mps") == ["mps"]
+    assert picture_device(how()) == CUDA
+    machine.says(is_available=lambda: False)
+    assert kinds() == ["mps", "xpu", "cpu"]
+    # The stages around the network use what those devices lack.
+    assert picture_device(how()).type == picture_device(how(device="xpu")).type == "cpu"
+    assert has_room("gpen-2048", how(), torch.device("mps"))
+    assert what_fits(how(), torch.device("xpu")).endswith("--restorer gpen-512 or --device cpu")
+
+    def fails(*shape: int, **where: Any) -> None:
+        raise RuntimeError("the driver is too old for this torch")
+
+    monkeypatch.setattr(torch, "zeros", fails)
+    told: list[str] = []
+    assert [device.type for device in choose_devices(how(), told.append)] == ["cpu"]
+    assert [each.split(" (")[0] for each in told] == [
+        "mps fails at its first computation", "xpu fails at its first computation",
+    ]  # fmt: skip
+    assert all(each.endswith("; networks run on the processor") for each in told)
+
+
+def test_a_device_of_another_kind_that_is_missing_is_refused() -> None:
+    for name in ("mps", "xpu"):
+        assert refused(how(device=name)).startswith(f"there is no device {name}: torch ")
+        assert f"--device {name} is none; leave out one" in refused(how(device=name, max_vram_gb=6))
+    for name in ("mps:1", "tpu", "cuda:"):
+        with pytest.raises(ConfigError, match=r"restore\.device"):
+            load_settings(None, [f"restore.device={name}"])
 
 
 def test_a_bound_that_bounds_nothing_is_refused() -> None:

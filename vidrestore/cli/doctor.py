@@ -213,6 +213,10 @@ def _device() -> Finding:
     if not devices:
         from vidrestore.models.devices import why_not
 
+        found = next((name for name in ("mps", "xpu") if why_not(name) is None), None)
+        if found is not None:
+            follows = f"networks run on {found} where it gives what the processor gives"
+            return Finding("CUDA device", "none", follows)
         follows = "networks run on the processor"
         return Finding("CUDA device", "none", f"{follows}: {why_not('cuda')}")
     found = ", ".join(f"cuda:{i} {name}, {size:.0f} GiB" for i, (name, size) in enumerate(devices))

@@ -187,10 +187,11 @@ WeightsFolder = Annotated[
 Device = Annotated[
     str | None,
     typer.Option(
-        metavar="auto|cpu|cuda[:N]",
+        metavar="auto|cpu|cuda[:N]|mps|xpu",
         rich_help_panel="How to restore",
-        help="Run networks on this device. Default: auto, which is a CUDA GPU if there is one "
-        "that works, else the CPU.",
+        help="Run networks on this device: cuda is NVIDIA, or AMD by ROCm; mps is Apple; xpu is "
+        "Intel. Default: auto, which is the first of them that gives what the CPU gives, else the "
+        "CPU.",
     ),
 ]
 Deinterlace = Annotated[
@@ -428,11 +429,11 @@ UpscalerFile = Annotated[
     Path | None,
     typer.Option(
         "--upscaler",
-        metavar="FILE.onnx",
+        metavar="FILE",
         readable=False,
         rich_help_panel="Picture",
-        help="Enlarge all but the faces with this network, such as Real-ESRGAN. Needs --scale. "
-        "Default: a Lanczos filter.",
+        help="Enlarge all but the faces with this network, such as Real-ESRGAN: an .onnx file, or "
+        "with the extra spandrel a .pth file. Needs --scale. Default: a Lanczos filter.",
     ),
 ]
 LayerFolder = Annotated[

@@ -177,10 +177,13 @@ class Restore(Section):
     """gpen-2048, gpen-1024, gpen-512, gpen-256, fusion, or a .pth, .safetensors or .onnx file.
     gpen-auto: for each track the smallest GPEN that can show a face of its size in full."""
     device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$", description="auto, cpu, cuda or cuda:N"
+        "auto",
+        pattern=r"^(auto|cpu|mps|xpu|cuda(:[0-9]{1,3})?)$",
+        description="auto, cpu, cuda, cuda:N, mps or xpu",
     )
-    """Device on which networks run. auto: a CUDA device if one works, else the CPU; a notice says
-    why a device is not used."""
+    """Device on which networks run: cuda (NVIDIA, or AMD by ROCm), mps (Apple), xpu (Intel). auto:
+    the first that gives what the CPU gives, else the CPU; a notice says why a device is not
+    used."""
     batch_size: int | None = Field(None, ge=1, le=1024)
     """Number of faces in a batch. None: on a GPU up to 4, as its memory allows; on a CPU 1, because
     larger batches only take memory there."""
@@ -305,8 +308,8 @@ class Scale(Section):
     factor: Literal[1, 2, 4] = 1
     """Factor of width and height."""
     upscaler: Path | None = None
-    """An ONNX network of the Real-ESRGAN kind that enlarges all but the faces. None: a Lanczos
-    filter."""
+    """A network of the Real-ESRGAN kind that enlarges all but the faces: an ONNX file, or with the
+    extra spandrel a .pth or .safetensors file. None: a Lanczos filter."""
 
 
 class Layer(Section):

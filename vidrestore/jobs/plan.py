@@ -291,7 +291,7 @@ def choose_output(
     info, mode = base.info, source.interlacing.mode
     if mode in ("bob", "frame", "film"):
         info = info_of_pictures(info, mode)
-    small, scaling = info, chosen_scaling(settings)
+    small, scaling = info, chosen_scaling(settings, on_event)
     if source.kept is not None:
         check_scaling(source.kept, scaling, target)
     if scaling is not None:
@@ -369,7 +369,7 @@ def analyze_and_select(
         settings = _with_models(request, work, source, on_event)
         face = face_of_photo(request.choice, settings, on_event)
     usual = request.restorer or chosen_restorer(settings, on_event, hashes)
-    parser = chosen_parser(settings)
+    parser = chosen_parser(settings, on_event)
     if request.analysis is None and request.choice.reference is None:
         settings = _with_models(request, work, source, on_event)
     settings = with_template(settings, usual)

@@ -8,7 +8,7 @@ al., ECCV 2018) is commonly trained on them: 0 background, 1 skin, 2 and 3 brows
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,12 +22,14 @@ import torch.nn.functional as F
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.quoting import first_line
 from vidrestore.common.settings import Extent
-from vidrestore.imaging.device_copies import to_host
+from vidrestore.imaging.device_copies import to_device, to_host
 from vidrestore.imaging.filters import box_blur
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.geometry import GRID_PX
-from vidrestore.models.onnx_session import inputs_of, open_network, type_of
+from vidrestore.models.admission import Exact, Form, first_admitted
+from vidrestore.models.onnx_session import inputs_of, on_a_device, open_network, type_of
 from vidrestore.models.parsenet import ORDER, ParseNet
+from vidrestore.models.restorers.gpen import probe_image
 from vidrestore.models.weight_file import SUFFIXES
 
 _CLASSES = 19
@@ -95,18 +97,31 @@ class Parser:
 
     Args:
         path: The file.
-        device: The preferred device.
+        device: The preferred device. The rule of `admission` decides whether it runs the network.
+        is_auto: Whether the user left the choice of the device open, see `on_a_device`.
         name: Distinguishes the network from others, such as by a hash of the file.
+        on_notice: Receives a notice where a device does not run the network. Default: none is sent.
 
     Raises:
         WeightsError: The file does not hold such a network.
     """
 
-    def __init__(self, path: Path, *, device: torch.device, name: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: torch.device,
+        is_auto: bool = False,
+        name: str,
+        on_notice: Callable[[str], None] = lambda message: None,
+    ) -> None:
         self.name = name
         is_onnx = path.suffix.lower() not in SUFFIXES or path.suffix.lower() == ".onnx"
         self._network: Network
-        self._network = OnnxParser(path, device) if is_onnx else ParseNetParser(path, device)
+        if is_onnx:
+            self._network = OnnxParser(path, device, is_auto, on_notice)
+        else:
+            self._network = ParseNetParser(path, device, on_notice)
 
     def __call__(self, crop: torch.Tensor, hull: FloatArray) -> Parsed:
         """Parse a crop. Equal crops have equal results.
@@ -139,20 +154,37 @@ class OnnxParser:
     Args:
         path: The .onnx file.
         device: The preferred device.
+        is_auto: Whether the user left the choice of the device open, see `on_a_device`.
+        on_notice: Receives a notice where a device does not run the network.
 
     Raises:
         WeightsError: The file does not hold such a network.
     """
 
-    def __init__(self, path: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        path: Path,
+        device: torch.device,
+        is_auto: bool,
+        on_notice: Callable[[str], None],
+    ) -> None:
         self._path = path
-        self._session = open_network(path, device)
+        self._session = open_network(path)
         image, others = inputs_of(self._session, path)
         if others:
             raise self._wrong(f"takes {1 + len(others)} inputs")
         self._image, self._dtype = image.name, type_of(image, path)
         self.side_px = self._side_of(image.shape)
         self._output = self._find_output()
+        self._session = on_a_device(
+            self._session,
+            path,
+            {self._image: self._normalized(_probe(self.side_px))},
+            self._output,
+            device=device,
+            is_auto=is_auto,
+            on_notice=on_notice,
+        )
 
     def __call__(self, picture: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         """Compute the logits; see `Network`."""
@@ -162,9 +194,13 @@ class OnnxParser:
         self, picture: npt.NDArray[np.float32], names: list[str] | None
     ) -> list[npt.NDArray[Any]]:
         """Run the network on one picture (1, 3, S, S) in [0, 1]; None as names: all outputs."""
-        image = ((picture - _MEAN) / _DEVIATION).astype(self._dtype)
-        results: list[npt.NDArray[Any]] = self._session.run(names, {self._image: image})
+        feeds = {self._image: self._normalized(picture)}
+        results: list[npt.NDArray[Any]] = self._session.run(names, feeds)
         return results
+
+    def _normalized(self, picture: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        image: npt.NDArray[Any] = ((picture - _MEAN) / _DEVIATION).astype(self._dtype)
+        return image
 
     def _side_of(self, shape: Sequence[Any]) -> int:
         """Return the side S that the input's shape allows; WeightsError where it does not fit."""
@@ -203,7 +239,8 @@ class ParseNetParser:
 
     Args:
         path: The weight file, in a format of `read_checkpoint`.
-        device: The device that computes.
+        device: The preferred device; the processor computes where the rule does not admit it.
+        on_notice: Receives a notice where it does not.
 
     Raises:
         WeightsError: The file does not hold a ParseNet, or cannot be read.
@@ -211,14 +248,43 @@ class ParseNetParser:
 
     side_px = _USUAL_SIDE
 
-    def __init__(self, path: Path, device: torch.device) -> None:
-        self._device = device
-        self._network = ParseNet(path, device)
+    def __init__(self, path: Path, device: torch.device, on_notice: Callable[[str], None]) -> None:
+        self._device = torch.device("cpu")
+        self._network = ParseNet(path, self._device)
+        if device.type == "cpu":
+            return
+
+        def run(network: ParseNet) -> FloatArray:
+            return self._logits(network, device, _probe(self.side_px))
+
+        form = Form(f"float32 on {device}", lambda: ParseNet(path, device), run)
+        admitted = first_admitted(
+            path.name,
+            [form],
+            self._exact,
+            otherwise="the processor runs it",
+            on_notice=on_notice,
+        )
+        if admitted is not None:
+            self._device, self._network = device, admitted[1]
 
     def __call__(self, picture: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         """Compute the logits; see `Network`."""
-        image = torch.from_numpy(picture).to(self._device) * 2 - 1
-        return np.asarray(to_host(self._network(image)[:, list(ORDER)]).numpy())
+        return self._logits(self._network, self._device, picture)
+
+    def _exact(self) -> Exact:
+        measured = Exact.measured(lambda: self(_probe(self.side_px)))
+        span = float(np.ptp(measured.result))
+        return Exact(measured.result, measured.seconds, span or 1.0)
+
+    def _logits(self, network: ParseNet, device: torch.device, picture: FloatArray) -> FloatArray:
+        image = to_device(torch.from_numpy(picture), device) * 2 - 1
+        return np.asarray(to_host(network(image)[:, list(ORDER)]).numpy(), np.float32)
+
+
+def _probe(side_px: int) -> FloatArray:
+    """Return the built-in picture as (1, 3, S, S) in [0, 1]."""
+    return np.asarray((probe_image(side_px) * 0.5 + 0.5).numpy(), np.float32)
 
 
 def visible(window: Sequence[Parsed], extent: Extent = "face") -> FloatArray:

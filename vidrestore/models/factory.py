@@ -11,6 +11,7 @@ from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import ConfigError, UsageError, WeightsError
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.files import check_readable_kind
+from vidrestore.common.handled import log_handled
 from vidrestore.common.settings import RESTORERS, Detect, People, Restore, Settings
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.models import weights
@@ -443,7 +444,9 @@ def open_restorer(
     how: Restore,
     *,
     device: torch.device,
+    others: Sequence[torch.device] = (),
     cache_folder: Path,
+    exact_folder: Path | None = None,
     find_weights: Callable[[str], Path],
     on_notice: Callable[[str], None] = lambda message: None,
     hashes: FileHashes | None = None,
@@ -453,8 +456,11 @@ def open_restorer(
     Args:
         name: One of `RESTORERS` except "gpen-auto", or the path of a weight file.
         how: Number format, engine and the options of single restorers; `how.restorer` is ignored.
-        device: Device on which the restorer runs.
+        device: Device on which the restorer runs, if the rule of `admission` admits it.
+        others: The devices that follow where it does not; default: none, so that it is an error.
         cache_folder: Folder that keeps compiled networks.
+        exact_folder: Folder that keeps the processor's results, to which devices are compared.
+            None, the default: they are not kept.
         find_weights: Maps the name of weights to their file.
         on_notice: Receives notices for the user, each one sentence. Default: they are dropped.
         hashes: Hashes of the files that this run has read already. Default: none.
@@ -465,6 +471,8 @@ def open_restorer(
     Raises:
         ConfigError: `name` is neither a restorer nor the name of a weight file.
         WeightsError: The file is missing, damaged or of another kind.
+        UsageError: The device does not run the network as the processor does, or an extra that
+            runs it is not installed.
         MemoryError: The network does not fit into the memory of the device.
     """
     if name == "fusion":
@@ -484,16 +492,53 @@ def open_restorer(
             path,
             expected_size=expected_size,
             device=device,
+            others=others,
             number_format=how.number_format,
             engine=how.engine,
             cache_folder=cache_folder,
+            exact_folder=exact_folder,
             on_notice=on_notice,
             hashes=hashes,
         )
 
-    if path.suffix.lower() != ".onnx":
+    if path.suffix.lower() == ".onnx":
+        return _from_onnx(path, expected_size, gpen, device, how, on_notice, hashes)
+    try:
         return gpen()
-    return _from_onnx(path, expected_size, gpen, device, how.codeformer_fidelity, on_notice, hashes)
+    except WeightsError as error:
+        if expected_size is not None or (other := _other_family(path)) is None:
+            raise
+        log_handled(error)
+    from vidrestore.models.restorers.spandrel import Spandrel
+
+    state, family, extra = other
+    return Spandrel(
+        path,
+        state,
+        family,
+        extra,
+        device=device,
+        others=others,
+        number_format=how.number_format,
+        fidelity=how.codeformer_fidelity,
+        exact_folder=exact_folder,
+        on_notice=on_notice,
+        hashes=hashes,
+    )
+
+
+def _other_family(path: Path) -> tuple[dict[str, torch.Tensor], str, str] | None:
+    """Return the weights of a file, their family, and the extra that runs it; None: no family."""
+    from vidrestore.models.spandrel_networks import restorer_family
+    from vidrestore.models.weight_file import read_checkpoint
+
+    try:
+        state = read_checkpoint(path)
+    except WeightsError as error:  # it cannot be read, which the caller has an error for
+        log_handled(error)
+        return None
+    found = restorer_family(state)
+    return None if found is None else (state, *found)
 
 
 def _from_onnx(
@@ -501,7 +546,7 @@ def _from_onnx(
     expected_size: int | None,
     gpen: Callable[[], Restorer],
     device: torch.device,
-    codeformer_fidelity: float,
+    how: Restore,
     on_notice: Callable[[str], None],
     hashes: FileHashes | None,
 ) -> Restorer:
@@ -518,7 +563,8 @@ def _from_onnx(
     restorer = Onnx(
         path,
         device=device,
-        fidelity=codeformer_fidelity,
+        is_auto=how.device == "auto",
+        fidelity=how.codeformer_fidelity,
         template=known_template,
         on_notice=on_notice,
         hashes=hashes,
@@ -553,7 +599,7 @@ def chosen_restorer(
         UsageError: The settings name a device that cannot be used.
     """
     # Restorers load torch, which the opening of detectors does without.
-    from vidrestore.models.devices import choose_device, has_room, what_fits
+    from vidrestore.models.devices import choose_devices, has_room, what_fits
     from vidrestore.models.restorers import adaptive
 
     how, hashes = settings.restore, hashes or FileHashes()
@@ -562,7 +608,7 @@ def chosen_restorer(
     def send_notice(message: str) -> None:
         notify(on_event, message)
 
-    device = choose_device(how, send_notice)
+    device, *others = choose_devices(how, send_notice)
 
     def open_by_name(name: str) -> Restorer:
         if Path(name).suffix.lower() in FILES and Path(name).is_file():
@@ -572,7 +618,9 @@ def chosen_restorer(
                 name,
                 how,
                 device=device,
+                others=others,
                 cache_folder=weights.user_cache() / "openvino",
+                exact_folder=weights.user_cache() / "float32",
                 find_weights=find_weights,
                 on_notice=send_notice,
                 hashes=hashes,
@@ -598,13 +646,15 @@ def chosen_restorer(
     )
 
 
-def chosen_parser(settings: Settings) -> Parser | None:
+def chosen_parser(settings: Settings, on_event: OnEvent | None = None) -> Parser | None:
     """Open the face parser that the settings name.
 
     The SHA-256 of its file serves as its name in keys and notes.
 
     Args:
         settings: The settings; `paste.parser` and `restore` (for the device) matter.
+        on_event: Receives a notice where a device does not run the parser. None, the default: to
+            receive none.
 
     Returns:
         The parser; None where the settings name none.
@@ -622,7 +672,13 @@ def chosen_parser(settings: Settings) -> Parser | None:
     check_readable_kind(path, "the face parser", WeightsError)
     if not path.is_file():
         raise WeightsError(f"the face parser {path} does not exist; set paste.parser to its file")
-    return Parser(path, device=choose_device(settings.restore), name=weights.sha256_of_own(path))
+    return Parser(
+        path,
+        device=choose_device(settings.restore),
+        is_auto=settings.restore.device == "auto",
+        name=weights.sha256_of_own(path),
+        on_notice=lambda message: notify(on_event, message),
+    )
 
 
 def weights_needed(settings: Settings, sides_px: Iterable[int]) -> list[str]:

@@ -23,14 +23,20 @@ class KnownNetwork:
 
 
 _BY_ONNX = "vidrestore runs this network from an .onnx file, with --restorer FILE.onnx"
+_BY_EXTRA = (
+    "vidrestore runs this network with --restorer FILE, from an .onnx file, or as it is with the "
+    "extra "
+)
 _TRAINING = (
     "it serves the training of networks only; for faces use GPEN-BFR-512.pth or another GPEN"
 )
 # A network that has the parts of another stands before it.
 _NETWORKS = (
-    KnownNetwork("GFPGAN", ("stylegan_decoder.",), _BY_ONNX),
-    KnownNetwork("CodeFormer", ("quantize.embedding", "position_emb"), _BY_ONNX),
-    KnownNetwork("RestoreFormer", ("quantize.embedding", "encoder.conv_in."), _BY_ONNX),
+    KnownNetwork("GFPGAN", ("stylegan_decoder.",), f"{_BY_EXTRA}spandrel"),
+    KnownNetwork("CodeFormer", ("quantize.embedding", "position_emb"), f"{_BY_EXTRA}codeformer"),
+    KnownNetwork(
+        "RestoreFormer", ("quantize.embedding", "encoder.conv_in."), f"{_BY_EXTRA}spandrel"
+    ),
     KnownNetwork("a vector-quantized network", ("quantize.embedding",), _BY_ONNX),
     KnownNetwork(
         "ParseNet, a face parser",
@@ -52,7 +58,7 @@ _NETWORKS = (
         KnownNetwork(
             "RRDBNet, the network of ESRGAN, Real-ESRGAN and RealESRNet, which enlarges pictures",
             (part,),
-            "--upscaler FILE takes it as an .onnx file",
+            "--upscaler FILE takes it as it is with the extra spandrel, or as an .onnx file",
         )
         for part in ("rdb1.conv1.", "RDB1.conv1.")
     ),

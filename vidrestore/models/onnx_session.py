@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,25 @@ import numpy as np
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.quoting import first_line
 from vidrestore.common.system import usable_cores
+from vidrestore.models.admission import Exact, FloatArray, Form, first_admitted
 
 if TYPE_CHECKING:
     import torch
 
+# The execution providers for each kind of device, the preferred one first.
+_PROVIDERS = {
+    "cuda": ("CUDA", "MIGraphX", "ROCM", "Dml"),
+    "mps": ("CoreML",),
+    "xpu": ("OpenVINO", "Dml"),
+}
+# What follows the name of a provider in messages, and its options, the fastest number format first.
+_OPTIONS: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
+    "CUDA": ((" with TensorFloat-32", {}), (" in float32", {"use_tf32": "0"})),
+    "OpenVINO": (
+        (" in float16", {"device_type": "GPU", "precision": "FP16"}),
+        (" in float32", {"device_type": "GPU", "precision": "FP32"}),
+    ),
+}
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
@@ -37,12 +53,11 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def open_network(path: Path, device: torch.device) -> Any:
-    """Open an ONNX network, on the device where onnxruntime supports it, else on the CPU.
+def open_network(path: Path) -> Any:
+    """Open an ONNX network on the processor.
 
     Args:
         path: The .onnx file.
-        device: The preferred device; None: the processor.
 
     Returns:
         An onnxruntime.InferenceSession.
@@ -50,16 +65,90 @@ def open_network(path: Path, device: torch.device) -> Any:
     Raises:
         WeightsError: onnxruntime cannot load the file.
     """
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal errors only: others are raised, and become one sentence
-    options.intra_op_num_threads = usable_cores()
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers(device))
+        return _session(path, ["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has no base class for its errors
         raise WeightsError(
             f"{path} cannot be loaded as an ONNX network: {first_line(error)}"
         ) from error
+
+
+def _session(path: Path, wanted: list[Any]) -> Any:
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # fatal errors only: others are raised, and become one sentence
+    options.intra_op_num_threads = usable_cores()
+    return onnxruntime.InferenceSession(str(path), options, providers=wanted)
+
+
+def on_a_device(
+    session: Any,
+    path: Path,
+    feeds: Mapping[str, Any],
+    output: str,
+    *,
+    device: torch.device,
+    is_auto: bool,
+    on_notice: Callable[[str], None],
+) -> Any:
+    """Move a network to a device where a provider gives what the processor gives.
+
+    Args:
+        session: The network on the processor, as `open_network` returned it.
+        path: The .onnx file.
+        feeds: The inputs for a built-in picture, by the name of the input.
+        output: The name of the output to compare.
+        device: The preferred device.
+        is_auto: Whether the user left the choice of the device open. Then a provider of another
+            kind may be used, since torch and onnxruntime may support different devices.
+        on_notice: Receives a notice of each provider that is passed over.
+
+    Returns:
+        The network on the device; `session` where no provider is admitted.
+
+    Raises:
+        MemoryError: The network does not fit into the memory of the device.
+    """
+
+    def result(opened: Any) -> FloatArray:
+        (value,) = opened.run([output], dict(feeds))
+        return np.asarray(value, np.float32)
+
+    def exact() -> Exact:
+        measured = Exact.measured(lambda: result(session))
+        span = float(measured.result.max() - measured.result.min())
+        return Exact(measured.result, measured.seconds, span or 1.0)
+
+    forms = [
+        Form(f"{provider}{suffix}", partial(_started, path, provider, options), result)
+        for provider, suffix, options in _accelerators(device, is_auto)
+    ]
+    admitted = first_admitted(
+        path.name, forms, exact, otherwise="the processor runs it", on_notice=on_notice
+    )
+    return session if admitted is None else admitted[1]
+
+
+def _accelerators(device: torch.device, is_auto: bool) -> list[tuple[str, str, dict[str, str]]]:
+    """List provider, what its name is followed by, and options, in the order to try."""
+    kinds = [device.type] if not is_auto else [device.type, *_PROVIDERS]
+    names = dict.fromkeys(name for kind in kinds for name in _PROVIDERS.get(kind, ()))
+    available = import_onnxruntime().get_available_providers() if names else []
+    found = []
+    for name in names:
+        if (provider := f"{name}ExecutionProvider") in available:
+            for suffix, options in _OPTIONS.get(name, (("", {}),)):
+                number = {"device_id": str(device.index)} if device.index is not None else {}
+                found.append((provider, suffix, options | (number if name == "CUDA" else {})))
+    return found
+
+
+def _started(path: Path, provider: str, options: dict[str, str]) -> Any:
+    """Open a network with a provider; RuntimeError where onnxruntime uses another instead."""
+    session = _session(path, [(provider, options), "CPUExecutionProvider"])
+    if session.get_providers()[0] != provider:
+        raise RuntimeError("onnxruntime is built for it and cannot start it here")
+    return session
 
 
 def processor_session(network: bytes, threads: int) -> Any:

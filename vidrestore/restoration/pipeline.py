@@ -24,7 +24,7 @@ from vidrestore.media.codecs import Encoding
 from vidrestore.media.decode import TimeRange, decoding_device
 from vidrestore.media.encode import VideoWriter
 from vidrestore.media.fields import woven
-from vidrestore.models.devices import choose_device
+from vidrestore.models.devices import picture_device
 from vidrestore.models.face_parser import Parser
 from vidrestore.models.restorers import Restorer, RestorerInfo, Schedule
 from vidrestore.models.restorers.denoise import Denoise
@@ -118,7 +118,7 @@ def restore_segment(
     tracks, output_tracks = (tracks_within(of, first, end) for of in (analysis, output_analysis))
     # Decoders give the durations of packets, which follow the order of coding.
     durations = [*np.diff(output.pts).tolist(), last_duration(output)]
-    device = choose_device(settings.restore)
+    device = picture_device(settings.restore)
     encoder_threads, depth = settings.encode.threads, settings.job.queue_frames
     if analysis.frame_count < _FEW_FRAMES:
         encoding = encoding.of_few_frames()
@@ -177,7 +177,7 @@ def restore_segment(
         guarded_faces = threads.background(guarded, depth=1, name="guard")
         if plate is not None:
             if plate.scaling is not None:
-                larger = open_scaler(plate.scaling, info, output_analysis.info, device)
+                larger = open_scaler(plate.scaling, info, output_analysis.info, settings.restore)
                 pairs = threads.background(enlarged(guarded_faces, larger), depth=1, name="scale")
             else:
                 decoded = _companion_frames(plate, first, end, keep_packets=copies)

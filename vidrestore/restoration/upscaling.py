@@ -11,20 +11,20 @@ from typing import Any
 import av
 import numpy as np
 import numpy.typing as npt
-import torch
 from av.video.reformatter import Interpolation
 
 from vidrestore.analysis.interlacing import Interlacing
 from vidrestore.common.checksums import sha256_of_file
 from vidrestore.common.errors import WeightsError
+from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.files import check_readable_kind
-from vidrestore.common.settings import Settings
+from vidrestore.common.settings import Restore, Settings
 from vidrestore.imaging.color import chroma_site, region_rgb, write_rgb
 from vidrestore.imaging.frame import FloatArray, VideoInfo
 from vidrestore.imaging.geometry import Rect
 from vidrestore.imaging.lanczos import Axis, edge_to_edge, resampled, strips
 from vidrestore.imaging.planes import codes_of_halves, halves_of_codes, layout, plane
-from vidrestore.models.devices import choose_device
+from vidrestore.models.devices import choose_devices
 from vidrestore.models.upscaler import Upscaler
 from vidrestore.models.weights import sha256_of_own
 
@@ -244,18 +244,21 @@ def unseen_fields(info: VideoInfo, interlacing: Interlacing) -> Iterator[str]:
         )
 
 
-def chosen_scaling(settings: Settings) -> Scaling | None:
+def chosen_scaling(settings: Settings, on_event: OnEvent | None = None) -> Scaling | None:
     """Return the scaling that the settings ask for, and check that its network works.
 
     Args:
         settings: The settings; `scale` and `restore` are used.
+        on_event: Receives a notice where a device does not run the network. None, the default: to
+            receive none.
 
     Returns:
         The scaling; None where the factor is 1.
 
     Raises:
         WeightsError: The file of the network is missing or is not the file of an upscaler.
-        UsageError: The network enlarges less than the factor.
+        UsageError: The network enlarges less than the factor, the device does not run it, or the
+            extra that runs it is not installed.
     """
     factor, upscaler = settings.scale.factor, settings.scale.upscaler
     if factor == 1:
@@ -265,20 +268,44 @@ def chosen_scaling(settings: Settings) -> Scaling | None:
     check_readable_kind(upscaler, "the upscaler", WeightsError)
     if not upscaler.is_file():
         raise WeightsError(f"the upscaler {upscaler} does not exist; give the file of a network")
-    Upscaler(upscaler, device=choose_device(settings.restore)).check(factor)
+    opened_upscaler(upscaler, settings.restore, on_event).check(factor)
     return Scaling(factor, upscaler, sha256_of_own(upscaler))
 
 
-def open_scaler(
-    scaling: Scaling, info: VideoInfo, target: VideoInfo, device: torch.device
-) -> Scaler:
+def opened_upscaler(path: Path, how: Restore, on_event: OnEvent | None = None) -> Upscaler:
+    """Open the network that enlarges, on the device that the settings name.
+
+    Args:
+        path: The file of the network.
+        how: The settings; `device` and `max_vram_gb` count.
+        on_event: Receives a notice where a device does not run the network. None, the default: to
+            receive none.
+
+    Returns:
+        The network.
+
+    Raises:
+        WeightsError: The file does not hold an upscaler.
+        UsageError: The device does not run it, or the extra that runs it is not installed.
+    """
+    device, *others = choose_devices(how)
+    return Upscaler(
+        path,
+        device=device,
+        others=others,
+        is_auto=how.device == "auto",
+        on_notice=lambda message: notify(on_event, message),
+    )
+
+
+def open_scaler(scaling: Scaling, info: VideoInfo, target: VideoInfo, how: Restore) -> Scaler:
     """Open the scaler that was chosen.
 
     Args:
         scaling: The scaling.
         info: The properties of the pictures.
         target: The properties of the enlarged pictures, as `scaled_info` returned them.
-        device: The device of the network.
+        how: The settings; `device` and `max_vram_gb` count.
 
     Returns:
         The scaler.
@@ -295,7 +322,7 @@ def open_scaler(
             f"the upscaler {path} is missing or has changed since the run started; give all nodes "
             "the same file, and do not change it during the run"
         )
-    return Scaler(info, target, Upscaler(path, device=device))
+    return Scaler(info, target, opened_upscaler(path, how))
 
 
 def notice(scaling: Scaling, target: VideoInfo) -> str:

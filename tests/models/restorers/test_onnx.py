@@ -1,5 +1,6 @@
 """Face restorers in ONNX files: what the graph takes decides how the network is called."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import torch
 from helpers.onnx_networks import network
 
 from vidrestore.common.errors import WeightsError
+from vidrestore.models import onnx_session
+from vidrestore.models.admission import Exact
+from vidrestore.models.onnx_session import import_onnxruntime
 from vidrestore.models.restorers.onnx import Onnx
 
 CPU = torch.device("cpu")
@@ -142,3 +146,141 @@ def test_other_shapes_are_refused_in_one_sentence(
     with pytest.raises(WeightsError, match=r"a face restorer takes|only a single number") as error:
         opened(path)
     assert "\n" not in str(error.value)
+
+
+class Provider:
+    """Stands in for a provider of onnxruntime: computes on the processor, then `does` something."""
+
+    def __init__(self, session: Any, name: str, does: Callable[[Any], Any]) -> None:
+        self._session, self._name, self._does = session, name, does
+
+    def get_providers(self) -> list[str]:
+        return [self._name, "CPUExecutionProvider"]
+
+    def get_outputs(self) -> Any:
+        return self._session.get_outputs()
+
+    def run(self, outputs: Any, feeds: Any) -> Any:
+        return [self._does(value) for value in self._session.run(outputs, feeds)]
+
+
+class Machine:
+    """What onnxruntime is built for; `does` maps a provider and its options to what it does."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, **does: Callable[[Any], Any]) -> None:
+        self.tried: list[tuple[str, dict[str, str]]] = []
+        names = [f"{name}ExecutionProvider" for name in (*does, "Azure", "CPU")]
+        patch.setattr(import_onnxruntime(), "get_available_providers",
+                      lambda: names)  # fmt: skip
+        patch.setattr(Exact, "measured", lambda run, span=2.0: Exact(run(), 100.0, span))
+        open_session = onnx_session._session
+
+        def session(path: Path, wanted: list[Any]) -> Any:
+            if wanted == ["CPUExecutionProvider"]:
+                return open_session(path, wanted)
+            name, options = wanted[0]
+            self.tried.append((name, options))
+            own = open_session(path, ["CPUExecutionProvider"])
+            short = name.removesuffix("ExecutionProvider")
+            is_exact = options.get("use_tf32") == "0" or options.get("precision") == "FP32"
+            return Provider(own, name, (lambda value: value) if is_exact else does[short])
+
+        patch.setattr(onnx_session, "_session", session)
+
+
+def right(value: Any) -> Any:
+    return value
+
+
+def wrong(value: Any) -> Any:
+    return value + np.float32(0.05)
+
+
+def failing(value: Any) -> Any:
+    raise RuntimeError("DML could not compile the graph\nat line 7")
+
+
+def full(value: Any) -> Any:
+    raise RuntimeError("Failed to allocate memory for requested buffer of size 9")
+
+
+def plain_network(path: Path) -> Path:
+    return network(path, [("x", np.float32, PICTURE)], ("y", np.float32, PICTURE),
+                   [("Neg", ["x"], ["y"], {})])  # fmt: skip
+
+
+def on(path: Path, device: str, *, is_auto: bool = False, notices: list[str] | None = None) -> Onnx:
+    told = (lambda message: None) if notices is None else notices.append
+    return Onnx(path, device=torch.device(device), is_auto=is_auto, fidelity=0.7, template="ffhq",
+                on_notice=told)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("device", "provider"),
+    [("cuda", "CUDA"), ("cuda", "MIGraphX"), ("cuda", "ROCM"), ("cuda", "Dml"),
+     ("mps", "CoreML"), ("xpu", "OpenVINO"), ("xpu", "Dml")],
+)  # fmt: skip
+def test_each_device_has_its_providers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, provider: str
+) -> None:
+    machine = Machine(monkeypatch, **{provider: right})
+    path = plain_network(tmp_path / "net.onnx")
+    notices: list[str] = []
+    restorer = on(path, device, notices=notices)
+    assert notices == []
+    assert restorer.name == f"net.onnx (onnxruntime, {provider}ExecutionProvider)"
+    assert restorer.is_cheap
+    assert len(machine.tried) == 1
+    windows = faces(2)
+    torch.testing.assert_close(restorer(windows), 1 - windows[:, 0], atol=1e-6, rtol=0)
+    assert on(path, "cpu").name.endswith("CPUExecutionProvider)")
+    # Torch has no device where onnxruntime has one.
+    assert on(path, "cpu", is_auto=True).name == restorer.name
+
+
+def test_a_provider_that_is_wrong_or_fails_gives_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch, CUDA=wrong, Dml=right)
+    path = plain_network(tmp_path / "net.onnx")
+    notices: list[str] = []
+    # The next number format of the same provider is right.
+    restorer = on(path, "cuda:1", notices=notices)
+    assert restorer.is_cheap
+    assert machine.tried == [
+        ("CUDAExecutionProvider", {"device_id": "1"}),
+        ("CUDAExecutionProvider", {"use_tf32": "0", "device_id": "1"}),
+    ]
+    assert len(notices) == 1
+    assert (
+        "does not run in CUDAExecutionProvider with TensorFloat-32, because the PSNR"
+        in (notices[0])
+    )
+    notices.clear()
+    Machine(monkeypatch, CoreML=wrong, Dml=failing)
+    restorer = on(path, "mps", is_auto=True, notices=notices)
+    assert restorer.name.endswith("CPUExecutionProvider)")
+    assert not restorer.is_cheap
+    assert [each.split(", because")[0] for each in notices] == [
+        "net.onnx does not run in CoreMLExecutionProvider",
+        "net.onnx does not run in DmlExecutionProvider",
+    ]
+    assert notices[1].endswith("it fails (DML could not compile the graph); the processor runs it")
+    Machine(monkeypatch, CoreML=full)
+    with pytest.raises(MemoryError):
+        on(path, "mps")
+
+
+def test_a_provider_that_onnxruntime_does_not_start_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_onnxruntime(), "get_available_providers",
+                        lambda: ["ROCMExecutionProvider", "CPUExecutionProvider"])  # fmt: skip
+    open_session = onnx_session._session
+    monkeypatch.setattr(onnx_session, "_session",
+                        lambda path, wanted: open_session(path, wanted[-1:]))  # fmt: skip
+    notices: list[str] = []
+    restorer = on(plain_network(tmp_path / "net.onnx"), "cuda", notices=notices)
+    assert restorer.name.endswith("CPUExecutionProvider)")
+    assert len(notices) == 1
+    assert "onnxruntime is built for it and cannot start it here" in notices[0]

@@ -37,7 +37,8 @@ class InferenceGPEN(nn.Module):
     Args:
         gpen: The network; it is not changed and may be freed afterwards.
         dtype: Type of convolutions and activations: float32 (default), float16 or bfloat16. The
-            mapping network runs in float64; styles, demodulation and the RGB image stay float32.
+            mapping network runs in float64 where `form` has it; styles, demodulation and the RGB
+            image stay float32.
         form: Which variant of the computation is used.
 
     Raises:
@@ -58,6 +59,7 @@ class InferenceGPEN(nn.Module):
         self.config = gpen.config
         self.dtype = dtype
         self.form = form
+        self._latent_dtype = torch.float64 if form.has_float64 else torch.float32
         self._spare: list[Workspace] = []
         with torch.no_grad():
             self._prepare_encoder(gpen)
@@ -70,7 +72,7 @@ class InferenceGPEN(nn.Module):
             for stage, side in zip(gpen.encoder(), reversed(self.config.sides), strict=True)
         )
         code, *mapping = (
-            layers.Dense(layer)
+            layers.Dense(layer, dtype=self._latent_dtype)
             for layer in (*gpen.final_linear, *gpen.generator.style)
             if isinstance(layer, network.EqualLinear)
         )
@@ -88,7 +90,7 @@ class InferenceGPEN(nn.Module):
         self.rgbs = nn.ModuleList(layers.ToRGB(rgb, self.dtype) for rgb in rgbs)
         modulations = [layer.conv.modulation for layer in (*convs, *rgbs)]
         self.style_widths = [len(modulation.bias) for modulation in modulations]
-        self.styles = layers.Dense(*modulations)
+        self.styles = layers.Dense(*modulations, dtype=self._latent_dtype)
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:

@@ -18,25 +18,26 @@ SMALLEST_STYLE = 1e-20
 class Dense(nn.Module):
     """Several linear layers on one input as one matrix product, with their scales folded in.
 
-    The layer computes in float64: an error of the latent code affects every style, and the numbers
-    are few.
+    The layer computes in float64 where the device can: an error of the latent code affects every
+    style, and the numbers are few.
 
     Args:
         *linears: Layers with as many inputs as each other. The first decides whether all results
             are activated.
+        dtype: float64 (default), or float32 for a device without it.
     """
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, *linears: network.EqualLinear) -> None:
+    def __init__(self, *linears: network.EqualLinear, dtype: torch.dtype = torch.float64) -> None:
         super().__init__()
         self.activate = linears[0].activate
         gain = ops.LEAKY_GAIN if self.activate else 1.0
         weights = [linear.weight.double() * (linear.scale * gain) for linear in linears]
-        self.register_buffer("weight", torch.cat(weights))
+        self.register_buffer("weight", torch.cat(weights).to(dtype))
         biases = [linear.bias.double() * (linear.lr_mul * gain) for linear in linears]
-        self.register_buffer("bias", torch.cat(biases))
+        self.register_buffer("bias", torch.cat(biases).to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layers.
@@ -45,9 +46,9 @@ class Dense(nn.Module):
             x: (B, I), of a floating-point type.
 
         Returns:
-            (B, sum of O) float64, the results of the layers one after another.
+            (B, sum of O) of the layer's type, the results of the layers one after another.
         """
-        x = nn.functional.linear(x.double(), self.weight, self.bias)
+        x = nn.functional.linear(x.to(self.weight.dtype), self.weight, self.bias)
         return nn.functional.leaky_relu_(x, ops.LEAKY_SLOPE) if self.activate else x
 
 

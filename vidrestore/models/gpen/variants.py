@@ -99,6 +99,11 @@ class InferenceForm:
     """Smallest side, in pixels of the result, from which the encoder's blurs are folded."""
     kernels: Kernels | None = None
     """Runs the pointwise operations; None for torch, whose results define them."""
+    has_float64: bool = True
+    """Whether the device computes in float64, as the mapping network does; else it does so in
+    float32."""
 
 
 PLAIN = InferenceForm()
+WITHOUT_FLOAT64 = InferenceForm(has_float64=False)
+"""For the devices of Apple, which lack float64, and those of Intel, some of which lack it."""

@@ -20,6 +20,7 @@ from vidrestore.common.errors import (
 )
 from vidrestore.common.files import check_readable_kind
 from vidrestore.common.settings import RESTORERS
+from vidrestore.models.admission import ran_out_of_memory
 from vidrestore.models.weight_file import SUFFIXES
 
 if TYPE_CHECKING:
@@ -106,9 +107,10 @@ class Restorer(RestorerInfo, ABC):
         """Restore several faces at once.
 
         Args:
-            windows: (B, 2 * reach_frames + 1, 3, S, S) float32, R'G'B' in [0, 1], on the device
-                where networks run. The middle of each window is the face to restore. Where its
-                track ends within reach, the nearest frame of the track is repeated.
+            windows: (B, 2 * reach_frames + 1, 3, S, S) float32, R'G'B' in [0, 1], on the CUDA
+                device where networks run, else on the CPU. The middle of each window is the face
+                to restore. Where its track ends within reach, the nearest frame of the track is
+                repeated.
 
         Returns:
             (B, 3, S, S) float32, R'G'B' in [0, 1]. A face without a result is NaN. The same window
@@ -320,16 +322,13 @@ def memory_errors() -> Iterator[None]:
     Raises:
         MemoryError: The code within ran out of memory; other errors pass unchanged.
     """
-    import torch  # loaded by the caller, who runs a network
-
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(str(error)) from error
+    except MemoryError:
+        raise
     except Exception as error:
-        text = str(error)
-        if "can't allocate memory" in text or "Failed to allocate memory" in text:
-            raise MemoryError(text) from error
+        if ran_out_of_memory(error):
+            raise MemoryError(str(error)) from error
         raise
 
 

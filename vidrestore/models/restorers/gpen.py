@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -15,11 +15,23 @@ import torch
 
 from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import UsageError, WeightsError, system_reason
+from vidrestore.imaging.device_copies import to_device
+from vidrestore.models.admission import (
+    LEAST_BFLOAT16_DB,
+    LEAST_DB,
+    Exact,
+    FloatArray,
+    Form,
+    first_admitted,
+    kept_exact,
+    psnr_db_of,
+)
 from vidrestore.models.gpen.checkpoint import load_checkpoint, load_gpen
-from vidrestore.models.gpen.cuda import CudaGPEN, form_for, repeatable_convolutions
+from vidrestore.models.gpen.cuda import CudaGPEN, form_for
 from vidrestore.models.gpen.inference import InferenceGPEN
 from vidrestore.models.gpen.memory import batch_that_fits, free_bytes
 from vidrestore.models.gpen.network import GPEN
+from vidrestore.models.gpen.variants import WITHOUT_FLOAT64
 from vidrestore.models.restorers import MOST_AT_ONCE, Restorer, all_finite, memory_errors
 
 if TYPE_CHECKING:
@@ -32,8 +44,9 @@ FORMATS = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-# PSNR to float32. Sound weights reach about 70 dB; below this limit a value overflowed.
-_LEAST_FLOAT16_DB = 60.0
+# On a device, the fastest first.
+_FORMATS_ON_DEVICES = ("float16", "bfloat16", "float32")
+_CPU = torch.device("cpu")
 # OpenVINO rounds to bfloat16 more often than torch does: sound weights reach about 45 dB.
 _LEAST_OPENVINO_DB = 38.0
 
@@ -45,26 +58,32 @@ class Gpen(Restorer):
     """A GPEN of any size; each face by itself, several at once.
 
     A face whose result is not finite is computed again in float32. On CUDA, `most_at_once` is the
-    number of faces for which there is memory, and `is_cheap` is True, since writing a large face to
-    the disk takes longer than restoring it. On a CPU, `most_at_once` is None.
+    number of faces for which there is memory; it is 1 where the CPU runs the
+    network instead, and None where that was the first choice. `is_cheap` is True except on a
+    CPU, since writing a large face to the disk takes longer than restoring it.
 
     Args:
         path: The weight file, in a format of `load_checkpoint`.
         expected_size: Side in pixels that the network must have; None (default) for any.
-        device: The device.
-        number_format: "float32", "float16", "bfloat16" or "auto" (default). On CUDA, "auto" is
-            float16 if the result for a built-in picture is close to that in float32, else bfloat16.
-            On a CPU, it is bfloat16 where the processor has instructions for it, else float32.
+        device: The preferred device. Where it is not the CPU, the rule of `admission` decides
+            whether and in which number format it runs the network.
+        others: The devices that follow where the rule does not admit the preferred one; default:
+            none, so that it is an error.
+        number_format: "float32", "float16", "bfloat16" or "auto" (default). On a CPU, "auto" is
+            bfloat16 where the processor has instructions for it, else float32; on another device
+            the first of float16, bfloat16 and float32 that the rule admits.
         engine: "torch" (default), "openvino" or "auto". On a CPU, "auto" is OpenVINO where it is
             installed and its result for a built-in picture is close to that in float32, else torch.
         cache_folder: Folder for the networks that OpenVINO compiles; None (default) for the folder
             of the weight file.
+        exact_folder: Folder that keeps the results of the processor to which devices are compared;
+            None, the default: none is kept.
         on_notice: Receives a notice of each choice that is not the usual one.
 
     Raises:
         WeightsError: The file does not hold a GPEN, or one of another size, or the engine
             "openvino" cannot run it.
-        UsageError: The engine is "openvino", which is not installed.
+        UsageError: The engine is "openvino", which is not installed; or the rule admits no device.
         MemoryError: The network does not fit into the memory.
     """
 
@@ -77,25 +96,34 @@ class Gpen(Restorer):
         *,
         expected_size: int | None = None,
         device: torch.device,
+        others: Sequence[torch.device] = (),
         number_format: str = "auto",
         engine: str = "torch",
         cache_folder: Path | None = None,
+        exact_folder: Path | None = None,
         on_notice: Callable[[str], None] = lambda message: None,
         hashes: FileHashes | None = None,
     ) -> None:
         self._hashes = hashes or FileHashes()
         self._path, self._device, self._notify = path, device, on_notice
-        self._cache_folder = cache_folder or path.parent
+        self._cache_folder, self._exact_folder = cache_folder or path.parent, exact_folder
         self._exact: Network | None = None
-        self.is_cheap = device.type != "cpu"
-        self._run_as = run_as(device, number_format, engine)
         self.engine = "torch"
         with memory_errors():
-            loaded = self._from_openvino(expected_size, engine, number_format)
-            if loaded is not None:
-                self.engine = "openvino"
-            else:
-                loaded = self._from_torch(expected_size, number_format)
+            loaded = None
+            if device.type != "cpu" and engine != "openvino":
+                loaded = self._on_a_device((device, *others), expected_size, number_format)
+            if loaded is None:
+                self._device = _CPU
+                if device.type == "cuda":  # whose batches would only take memory here
+                    self.most_at_once = 1
+                loaded = self._from_openvino(expected_size, engine, number_format)
+                if loaded is not None:
+                    self.engine = "openvino"
+                else:
+                    loaded = self._from_torch(expected_size, number_format)
+        self.is_cheap = self._device.type != "cpu"
+        self._run_as = run_as(self._device, number_format, engine)
         self._network: Network
         self._network, self.size, self.dtype = loaded
         self.name = f"gpen-{self.size}"
@@ -118,13 +146,14 @@ class Gpen(Restorer):
             windows: (B, 1, 3, S, S) float32 RGB in [0, 1].
 
         Returns:
-            (B, 3, S, S) float32 RGB in [0, 1]; NaN where not even float32 had a finite result.
+            (B, 3, S, S) float32 RGB in [0, 1], on the device of the windows; NaN where not even
+            float32 had a finite result.
 
         Raises:
             torch.OutOfMemoryError: The batch does not fit into the memory of the device. Then
                 `most_at_once` is half of it.
         """
-        image = windows[:, 0] * 2 - 1
+        image = to_device(windows[:, 0] * 2 - 1, self._device)
         try:
             restored = self._network(image)
         except torch.OutOfMemoryError:
@@ -136,7 +165,7 @@ class Gpen(Restorer):
             bad = ~all_finite(restored)
         restored.mul_(0.5).add_(0.5).clamp_(0, 1)
         restored[bad] = math.nan  # clipping would have turned infinity into a color
-        return restored
+        return restored.to(windows.device)
 
     def _in_float32(self, image: torch.Tensor) -> torch.Tensor:
         if self._exact is None:
@@ -144,7 +173,7 @@ class Gpen(Restorer):
             self._notify(
                 f"{self.name} returned no finite result in {name}; such faces run in float32"
             )
-            self._exact = self._prepared(self._load(self.size), torch.float32, 1)
+            self._exact = self._prepared(self._load(self.size), torch.float32, self._device, 1)
         return torch.cat([self._exact(image[b : b + 1]) for b in range(len(image))])
 
     def release(self) -> None:
@@ -165,33 +194,71 @@ class Gpen(Restorer):
 
     def _from_torch(self, expected_size: int | None, number_format: str) -> _Loaded:
         gpen = self._load(expected_size)
-        size = gpen.config.size
-        if self._device.type == "cpu":
-            dtype = self._cpu_format(number_format)
-            return self._prepared(gpen, dtype), size, dtype
-        dtype = FORMATS.get(number_format, torch.float16)
-        exact = float32_result(gpen, self._device) if number_format == "auto" else None
-        network = self._prepared(gpen, dtype)
-        if exact is None:
-            # The first run shows whether the network fits, before the work begins.
-            network(probe_image(size).to(self._device))
-        elif (psnr_db := psnr_to_float32_db(network, exact, self._device)) < _LEAST_FLOAT16_DB:
-            dtype = torch.bfloat16
-            self._notify_inexact(size, psnr_db, "float16", _LEAST_FLOAT16_DB, "bfloat16")
-            del network  # before the next one allocates its memory
-            network = self._prepared(gpen, dtype)
-        return network, size, dtype
+        dtype = self._cpu_format(number_format)
+        return InferenceGPEN(gpen, dtype), gpen.config.size, dtype
 
-    def _prepared(self, gpen: GPEN, dtype: torch.dtype, batch: int | None = None) -> Network:
+    def _on_a_device(
+        self, devices: Sequence[torch.device], expected_size: int | None, number_format: str
+    ) -> _Loaded | None:
+        """Return the network on the first device that the rule admits; None for the CPU."""
+        gpen = self._load(expected_size)
+        size = gpen.config.size
+        has_processor = any(each.type == "cpu" for each in devices)
+        formats = (number_format,) if number_format in FORMATS else _FORMATS_ON_DEVICES
+        candidates = [
+            (device, name) for device in devices if device.type != "cpu" for name in formats
+        ]
+        forms = [self._form(gpen, device, name, number_format) for device, name in candidates]
+        admitted = first_admitted(
+            f"gpen-{size}",
+            forms,
+            lambda: self._exact_result(gpen),
+            otherwise="the processor runs it" if has_processor else None,
+            on_notice=self._notify,
+        )
+        if admitted is None:
+            return None
+        form, network = admitted
+        self._device, name = candidates[forms.index(form)]
+        return network, size, FORMATS[name]
+
+    def _form(
+        self, gpen: GPEN, device: torch.device, name: str, number_format: str
+    ) -> Form[Network]:
+        image, dtype = probe_image(gpen.config.size), FORMATS[name]
+
+        def run(network: Network) -> FloatArray:
+            result = network(to_device(image, device)).clamp(-1, 1)
+            return result.float().cpu().numpy()
+
+        return Form(
+            f"{name} on {device}",
+            lambda: self._prepared(gpen, dtype, device),
+            run,
+            LEAST_BFLOAT16_DB if name == number_format == "bfloat16" else LEAST_DB,
+        )
+
+    def _exact_result(self, gpen: GPEN) -> Exact:
+        size = gpen.config.size
+        return kept_exact(
+            self._exact_folder,
+            f"gpen-{size}, weights {self.weights_sha256}, torch {torch.__version__}",
+            lambda: Exact.measured(lambda: float32_result(gpen).numpy()),
+        )
+
+    def _prepared(
+        self, gpen: GPEN, dtype: torch.dtype, device: torch.device, batch: int | None = None
+    ) -> Network:
         """Prepare the network for `batch` faces; None sets `most_at_once` by the free memory."""
-        if self._device.type == "cpu":
+        if device.type == "cpu":
             return InferenceGPEN(gpen, dtype)
+        if device.type != "cuda":
+            return InferenceGPEN(gpen, dtype, WITHOUT_FLOAT64).to(device)
         torch.cuda.empty_cache()
         if batch is None:
-            free = free_bytes(self._device)
-            batch = max(batch_that_fits(free, gpen.config, dtype, MOST_AT_ONCE), 1)
+            batch = max(batch_that_fits(free_bytes(device), gpen.config, dtype, MOST_AT_ONCE), 1)
             self.most_at_once = batch
-        network = InferenceGPEN(gpen, dtype, form_for(self._device, self._notify)).to(self._device)
+        network = InferenceGPEN(gpen, dtype, form_for(device, self._notify)).to(device)
         return CudaGPEN(network, batch=batch, on_notice=self._notify)
 
     def _cpu_format(self, number_format: str) -> torch.dtype:
@@ -208,7 +275,7 @@ class Gpen(Restorer):
         """
         from vidrestore.models.restorers import openvino
 
-        if engine == "torch" or (engine == "auto" and self._device.type != "cpu"):
+        if engine == "torch":
             return None
         if not openvino.is_installed():
             if engine == "auto":
@@ -288,9 +355,9 @@ class Gpen(Restorer):
 
         size = gpen.config.size
         # Computed first, so that its memory is free again when OpenVINO allocates its own.
-        exact = float32_result(gpen, torch.device("cpu"))
+        exact = float32_result(gpen)
         network = CompiledGPEN.compiled(gpen, cache.folder, bfloat16=dtype == torch.bfloat16)
-        psnr_db = psnr_to_float32_db(network, exact, torch.device("cpu"))
+        psnr_db = psnr_to_float32_db(network, exact)
         cache.keep(network.content(), size, psnr_db)
         return network, size, psnr_db
 
@@ -337,6 +404,8 @@ def run_as(device: torch.device, number_format: str, engine: str) -> str:
     parts = [f"torch {torch.__version__}"]
     if device.type == "cuda":
         parts.append(torch.cuda.get_device_name(device))
+    elif device.type == "xpu":
+        parts.append(torch.xpu.get_device_name(device))
     else:
         parts.append(f"{device.type} with bfloat16" if has_bfloat16() else device.type)
         if engine != "torch" and importlib.util.find_spec("openvino") is not None:
@@ -350,47 +419,32 @@ def has_bfloat16() -> bool:
     return any(bool(capabilities.get(name)) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
-def float32_result(gpen: GPEN, device: torch.device) -> torch.Tensor:
-    """Compute the result for the built-in picture in float32.
+def float32_result(gpen: GPEN) -> torch.Tensor:
+    """Compute the result for the built-in picture in float32 on the processor.
 
     Args:
         gpen: The network, on the CPU.
-        device: The device for the computation; the CPU replaces one without enough memory.
 
     Returns:
         (1, 3, S, S) float32 RGB on the CPU, clipped to [-1, 1].
     """
-    image = probe_image(gpen.config.size)
-    if device.type != "cpu":
-        try:
-            with repeatable_convolutions():
-                exact = InferenceGPEN(gpen, torch.float32).to(device)
-                result: torch.Tensor = exact(image.to(device))
-            return result.clamp(-1, 1).cpu()
-        except torch.OutOfMemoryError:
-            # It takes twice what is wanted in the end, and the processor has room.
-            _log.info("%s has no room to compare with float32, so the processor does it", device)
-    result = InferenceGPEN(gpen, torch.float32)(image)
-    return result.clamp(-1, 1)
+    restored: torch.Tensor = InferenceGPEN(gpen, torch.float32)(probe_image(gpen.config.size))
+    return restored.clamp(-1, 1)
 
 
-def psnr_to_float32_db(network: Network, exact: torch.Tensor, device: torch.device) -> float:
+def psnr_to_float32_db(network: Network, exact: torch.Tensor) -> float:
     """Measure the PSNR of a network's result for the built-in picture to that in float32.
 
     Args:
-        network: The network, called with (1, 3, S, S) in [-1, 1].
+        network: The network, called with (1, 3, S, S) in [-1, 1] on the CPU.
         exact: (1, 3, S, S) result of `float32_result`.
-        device: The network's device.
 
     Returns:
         The PSNR in decibels; infinite where both results are equal, and minus infinity where the
-        network's is NaN.
+        network's is not finite.
     """
-    result = network(probe_image(exact.shape[-1]).to(device)).clamp(-1, 1).cpu()
-    error = float(((exact - result) / 2).square().mean())
-    if math.isnan(error):
-        return -math.inf
-    return math.inf if error == 0 else -10 * math.log10(error)
+    result = network(probe_image(exact.shape[-1])).clamp(-1, 1)
+    return psnr_db_of(result.numpy(), Exact(exact.numpy(), 0.0))
 
 
 def probe_image(size: int) -> torch.Tensor:

@@ -18,6 +18,7 @@ from vidrestore.models.onnx_session import (
     first_run,
     import_onnxruntime,
     inputs_of,
+    on_a_device,
     open_network,
     type_of,
 )
@@ -53,7 +54,9 @@ class Onnx(Restorer):
 
     Args:
         path: The .onnx file.
-        device: The preferred device.
+        device: The preferred device. The rule of `admission` decides whether a provider of
+            onnxruntime runs the network there.
+        is_auto: Whether the user left the choice of the device open, see `on_a_device`.
         fidelity: CodeFormer's fidelity weight in [0, 1].
         template: Template of the landmarks, "gpen" or "ffhq". None (default) derives it from names
             in the graph; without such names it is "gpen" for a file whose name contains "gpen",
@@ -71,6 +74,7 @@ class Onnx(Restorer):
         path: Path,
         *,
         device: torch.device,
+        is_auto: bool = False,
         fidelity: float,
         template: str | None = None,
         on_notice: Callable[[str], None] = lambda message: None,
@@ -78,16 +82,14 @@ class Onnx(Restorer):
     ) -> None:
         self._hashes = hashes or FileHashes()
         self._path, self._notify = path, on_notice
-        self._session = open_network(path, device)
+        self._session = open_network(path)
         image, others = inputs_of(self._session, path)
         self._faces, side = self._shape(image)
         self.size = side
-        self.name = f"{path.name} (onnxruntime, {self._session.get_providers()[0]})"
         self.template = template or self._detect_template()
         self._image, self._dtype = image.name, type_of(image, path)
         self._others = {o.name: self._weight(o, fidelity) for o in others}
         self._fidelity = fidelity
-        self.is_cheap = self._session.get_providers()[0] != "CPUExecutionProvider"
         probe = probe_image(side).numpy().astype(self._dtype)
         self._output, self._channels_last = self._detect_output(probe)
         alone = self._run(probe)
@@ -95,6 +97,18 @@ class Onnx(Restorer):
         self._most = 1 if self._faces == 1 or self._mixes_faces(probe, alone) else self._faces
         if self._faces is not None and self._faces > 1:
             self._notify(self._about_fixed_number())
+        self._session = on_a_device(
+            self._session,
+            path,
+            {self._image: self._filled(probe), **self._others},
+            self._output,
+            device=device,
+            is_auto=is_auto,
+            on_notice=on_notice,
+        )
+        provider = self._session.get_providers()[0]
+        self.name = f"{path.name} (onnxruntime, {provider})"
+        self.is_cheap = provider != "CPUExecutionProvider"
 
     @cached_property
     def weights_sha256(self) -> str:
