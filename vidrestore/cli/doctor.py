@@ -229,12 +229,16 @@ def _kernels() -> Finding:
     if not _cuda_devices():
         follows = "GPEN's kernels for CUDA are not needed: there is no CUDA device"
         return Finding(what, _version("triton") or "not installed", follows)
-    from vidrestore.models.gpen.cuda import triton_kernels
+    from vidrestore.models.gpen.cuda import is_plain, triton_kernels
 
     torch: Any = importlib.import_module("torch")
     problems: list[str] = []
     if triton_kernels(torch.device("cuda", 0), problems.append) is not None:
-        return Finding(what, str(_version("triton")), "runs GPEN's pointwise operations on CUDA")
+        follows = "; ".join(["runs GPEN's pointwise operations on CUDA", *problems])
+        return Finding(what, str(_version("triton")), follows)
+    if is_plain():
+        follows = "VIDRESTORE_CUDA=plain switches GPEN's kernels and CUDA graphs off"
+        return Finding(what, _version("triton") or "not installed", follows)
     follows = "torch runs GPEN's pointwise operations on CUDA, which is slower; "
     follows += problems[0] if problems else "pip install triton, if it exists for this platform"
     return Finding(what, _version("triton") or "not installed", follows)

@@ -160,10 +160,13 @@ def test_what_triton_cannot_do_torch_does(monkeypatch: pytest.MonkeyPatch) -> No
     module = SimpleNamespace(TritonKernels=Wrong)
     monkeypatch.setitem(__import__("sys").modules, "vidrestore.models.gpen.triton_kernels", module)
     assert cuda.triton_kernels(torch.device("cpu"), told.append) is None
-    assert told[-1].startswith("the results of Triton's kernels are wrong by ")
+    assert told[-1].startswith("Triton cannot be used (its kernel is wrong by ")
 
 
 class Wrong:
+    def activate(self, y: Tensor, bias: Tensor, out: Tensor) -> None:
+        out.fill_(3)
+
     def join(self, y: Tensor, feature: Tensor, out: Tensor, **how: Any) -> None:
         out.fill_(3)
 

@@ -6,6 +6,7 @@ conditions of recording.
 """
 
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,8 +16,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vidrestore.models.gpen import ops, variants
+from vidrestore.common.errors import UsageError
+from vidrestore.models.gpen import variants
 from vidrestore.models.gpen.inference import InferenceGPEN, Workspace
+from vidrestore.models.gpen.kernel_forms import (
+    FORMS,
+    TOLERANCES,
+    CheckedKernels,
+    KernelForm,
+    relative_error,
+)
 
 _log = logging.getLogger("vidrestore")
 
@@ -28,80 +37,102 @@ WARM_UPS = 2
 FOLD_UP_FROM = 2048
 FOLD_UP_FROM_WITHOUT_TRITON = 256
 FOLD_DOWN_FROM = 128
-PROBE_SIDE, PROBE_CHANNELS = 8, 16
-PROBE_TOLERANCE = 4e-3  # for float16 values of about one
 
 OnNotice = Callable[[str], None]
 
 
+def is_plain() -> bool:
+    """Return whether the environment switches hand-written kernels and CUDA graphs off.
+
+    Returns:
+        True where VIDRESTORE_CUDA is "plain".
+
+    Raises:
+        UsageError: VIDRESTORE_CUDA is something else.
+    """
+    value = os.environ.get("VIDRESTORE_CUDA", "")
+    if value not in ("", "plain"):
+        raise UsageError(
+            f"VIDRESTORE_CUDA is {value!r}; set it to plain, which uses torch alone on a CUDA "
+            "device, or unset it"
+        )
+    return bool(value)
+
+
 def form_for(
-    device: torch.device, on_notice: OnNotice = lambda message: None
+    device: torch.device,
+    on_notice: OnNotice = lambda message: None,
+    dtype: torch.dtype = torch.float16,
 ) -> variants.InferenceForm:
     """Return the variant of GPEN for a CUDA device.
 
     Args:
         device: The CUDA device.
         on_notice: Receives the reason where installed Triton kernels cannot be used.
+        dtype: Type of the maps. Default: float16.
 
     Returns:
         A form with Triton's kernels where `triton_kernels` has them.
     """
-    kernels = triton_kernels(device, on_notice)
-    fold_up_from = FOLD_UP_FROM_WITHOUT_TRITON if kernels is None else FOLD_UP_FROM
+    kernels = triton_kernels(device, on_notice, dtype)
+    blurs_by_triton = kernels is not None and all(
+        form in kernels.right for form in FORMS if form.source == "blurred"
+    )
+    fold_up_from = FOLD_UP_FROM if blurs_by_triton else FOLD_UP_FROM_WITHOUT_TRITON
     return variants.InferenceForm(fold_up_from, FOLD_DOWN_FROM, kernels)
 
 
-def triton_kernels(device: torch.device, on_notice: OnNotice) -> variants.Kernels | None:
-    """Return Triton's kernels where they work on the device.
+def triton_kernels(
+    device: torch.device, on_notice: OnNotice, dtype: torch.dtype = torch.float16
+) -> CheckedKernels | None:
+    """Return Triton's kernels in those forms that work on the device.
 
-    The function runs one kernel on a small layer and compares its result with torch's.
+    The function runs every form on made-up maps and compares its result with torch's.
 
     Args:
         device: The CUDA device.
-        on_notice: Receives the reason where Triton is installed and cannot be used.
+        on_notice: Receives the reason where Triton is installed and cannot be used, and each form
+            that is left to torch.
+        dtype: Type of the maps. Default: float16.
 
     Returns:
-        The kernels; None where Triton is not installed, fails, or differs from torch.
+        The kernels; None where Triton is not installed or switched off, or no form is right.
     """
+    if is_plain():
+        return None
     try:
         from vidrestore.models.gpen.triton_kernels import TritonKernels
     except ImportError:
         return None
-    try:
-        kernels = TritonKernels()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # warnings of the compiler are for programmers
-            error = _probe_error(kernels, device)
-    except Exception as problem:  # a compiler or driver that is missing may raise anything
-        lines = str(problem).strip().splitlines() or [type(problem).__name__]
-        on_notice(f"Triton cannot be used ({lines[0]}); torch is used, which is slower")
+    kernels, problems = TritonKernels(), dict[KernelForm, str]()
+    for form in FORMS:
+        if (problem := _problem(kernels, form, device, dtype)) is not None:
+            problems[form] = problem
+    if len(problems) == len(FORMS):
+        reason = next(iter(problems.values()))
+        on_notice(f"Triton cannot be used (its kernel {reason}); torch is used, which is slower")
         return None
-    if not error <= PROBE_TOLERANCE:
+    for form, problem in problems.items():
         on_notice(
-            f"the results of Triton's kernels are wrong by {error:.1g}; torch is used, "
+            f"Triton's kernel {form.name} is not used, because it {problem}; torch computes it, "
             "which is slower"
         )
-        return None
-    return kernels
+    return CheckedKernels(kernels, frozenset(FORMS) - frozenset(problems))
 
 
-def _probe_error(kernels: variants.Kernels, device: torch.device) -> float:
-    """Return the largest difference of `join` from torch's result, on a small layer."""
-    shape = (1, PROBE_CHANNELS, PROBE_SIDE, PROBE_SIDE)
-    random = torch.Generator().manual_seed(0)
-    y, feature = (
-        torch.randn(shape, generator=random).to(device, torch.float16)
-        .contiguous(memory_format=torch.channels_last)
-        for _ in range(2)
-    )  # fmt: skip
-    bias = torch.linspace(-1, 1, PROBE_CHANNELS, device=device, dtype=torch.float16)
-    out = torch.empty(
-        1, PROBE_SIDE, PROBE_SIDE, 2 * PROBE_CHANNELS, dtype=torch.float16, device=device
-    )
-    kernels.join(y, feature, out, bias=bias, feature_bias=bias, feature_gain=0.5)
-    both = torch.cat((y, 0.5 * feature), dim=1) + torch.cat((bias, bias))[:, None, None]
-    expected = torch.nn.functional.leaky_relu(both, ops.LEAKY_SLOPE)
-    return float((out.permute(0, 3, 1, 2) - expected).abs().max())
+def _problem(
+    kernels: variants.Kernels, form: KernelForm, device: torch.device, dtype: torch.dtype
+) -> str | None:
+    """Return why a form is not used, as the end of a clause; None where it is right."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # warnings of the compiler are for programmers
+            error = relative_error(kernels, form, device, dtype)
+    except Exception as problem:  # a compiler or driver that is missing may raise anything
+        lines = str(problem).strip().splitlines() or [type(problem).__name__]
+        _log.info("Triton's kernel %s fails: %s", form.name, lines[0])
+        return f"fails: {lines[0]}"
+    return None if error <= TOLERANCES[dtype] else f"is wrong by {error:.1g}"
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from vidrestore.models.admission import (
     psnr_db_of,
 )
 from vidrestore.models.gpen.checkpoint import load_checkpoint, load_gpen
-from vidrestore.models.gpen.cuda import CudaGPEN, form_for
+from vidrestore.models.gpen.cuda import CudaGPEN, form_for, is_plain
 from vidrestore.models.gpen.inference import InferenceGPEN
 from vidrestore.models.gpen.memory import batch_that_fits, free_bytes
 from vidrestore.models.gpen.network import GPEN
@@ -258,8 +258,8 @@ class Gpen(Restorer):
         if batch is None:
             batch = max(batch_that_fits(free_bytes(device), gpen.config, dtype, MOST_AT_ONCE), 1)
             self.most_at_once = batch
-        network = InferenceGPEN(gpen, dtype, form_for(device, self._notify)).to(device)
-        return CudaGPEN(network, batch=batch, on_notice=self._notify)
+        network = InferenceGPEN(gpen, dtype, form_for(device, self._notify, dtype)).to(device)
+        return CudaGPEN(network, batch=batch, use_graphs=not is_plain(), on_notice=self._notify)
 
     def _cpu_format(self, number_format: str) -> torch.dtype:
         if number_format == "auto":
@@ -404,6 +404,8 @@ def run_as(device: torch.device, number_format: str, engine: str) -> str:
     parts = [f"torch {torch.__version__}"]
     if device.type == "cuda":
         parts.append(torch.cuda.get_device_name(device))
+        if is_plain():
+            parts.append("plain")
     elif device.type == "xpu":
         parts.append(torch.xpu.get_device_name(device))
     else:
