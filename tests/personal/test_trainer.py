@@ -258,6 +258,12 @@ def test_better_means_detail_and_likeness(own: Scores, better: bool) -> None:
     assert own.is_better_than(Scores(30.0, 0.4, 0.7)) == better
 
 
+def test_the_best_look_is_one_that_may_be_written() -> None:
+    base = Scores(30.0, 0.4, 0.7)
+    soft, good, better = Scores(33.0, 0.3, 0.7), Scores(30.5, 0.5, 0.8), Scores(30.4, 0.5, 0.9)
+    assert sorted([good, better, soft], key=lambda each: each.merit(base)) == [soft, good, better]
+
+
 def test_crops_of_another_side_are_named() -> None:
     with pytest.raises(ValueError, match="crops of 64 px"):
         Trainer(GPEN(64, 16, 2, narrow=0.03125), training_set(), settings())

@@ -46,6 +46,18 @@ class Scores:
             return False
         return self.detail > other.detail and self.psnr_db >= other.psnr_db
 
+    def merit(self, base: Scores) -> tuple[bool, float]:
+        """Return what the states of one training are compared by; the greatest is the best.
+
+        Args:
+            base: The scores of the network before training.
+
+        Returns:
+            Whether the network is better than the base; then the decibels, where 0.05 of a cosine
+            counts as much as one of them.
+        """
+        return self.is_better_than(base), self.psnr_db + 20 * (self.identity or 0.0)
+
 
 def score(
     network: nn.Module, pairs: Sequence[Pair], judges: Judges, device: torch.device

@@ -310,8 +310,10 @@ class Trainer:
 
     def _look(self) -> Look:
         scores = self._score(self._average.network)
-        best = max((_merit(each.scores) for each in self._looks), default=-math.inf)
-        look = Look(self._step, scores, _merit(scores) > best)
+        assert self._base_scores is not None
+        merits = [each.scores.merit(self._base_scores) for each in self._looks]
+        own = scores.merit(self._base_scores)
+        look = Look(self._step, scores, not merits or own > max(merits))
         self._looks.append(look)
         if look.is_best:
             self._best = {
@@ -417,11 +419,6 @@ def _adam(
         [{"params": parameters, "lr": rate * share} for rate, parameters in groups],
         betas=(0.0, _SECOND_MOMENT**share),
     )
-
-
-def _merit(scores: Scores) -> float:
-    """Return one number by which looks are compared: decibels, and 0.05 of a cosine for each."""
-    return scores.psnr_db + 20 * (scores.identity or 0.0)
 
 
 def _numbers(scores: Scores) -> list[float | None]:
