@@ -1,6 +1,10 @@
 """The trainer: it learns, stops in time, and goes on after a kill as if nothing had happened."""
 
 import logging
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -128,6 +132,41 @@ def test_a_killed_training_gives_the_same_network(tmp_path: Path, stop_after: in
     # Steps up to the last look before the kill are not repeated.
     first_step = 3 * ((stop_after - 1) // 3) + 1
     assert next(e.step for e in events if isinstance(e, StepDone)) == first_step
+
+
+def one_of_many_looks(path: Path | None) -> Trainer:
+    torch.manual_seed(6)
+    return Trainer(
+        small_gpen(), training_set(), settings(steps=20, check_every=1, patience=99),
+        judges=judges(), state_path=path,
+    )  # fmt: skip
+
+
+@pytest.mark.long
+def test_a_process_that_is_killed_gives_the_same_network(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_trainer\n"
+        f"from pathlib import Path\nlist(test_trainer.one_of_many_looks(Path({str(path)!r})).run())"
+    )
+    kills = 0
+    for delay_seconds in (0.05, 0.13, 0.29):
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        process = subprocess.Popen([sys.executable, "-c", code])
+        while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
+            time.sleep(0.01)
+        time.sleep(delay_seconds)
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+    assert kills > 0
+    again, whole = one_of_many_looks(path), one_of_many_looks(None)
+    first = next(event.step for event in again.run() if isinstance(event, StepDone))
+    assert first > 1
+    again = one_of_many_looks(path)
+    for trainer in (again, whole):
+        list(trainer.run())
+    assert_same(again.network, whole.network)
+    assert [each.name for each in tmp_path.iterdir()] == ["state.pt"]
 
 
 def test_another_seed_gives_another_network(tmp_path: Path) -> None:
