@@ -135,6 +135,45 @@ def test_times_count_from_the_first_frame_of_a_file(tmp_path, browser, expect, t
         assert at == pytest.approx(0.4 + 0.25, abs=0.01)
 
 
+BAR_SHARE = "document.getElementById('bar').offsetHeight / innerHeight"
+TOO_WIDE_PX = "document.documentElement.scrollWidth - innerWidth"
+
+
+def test_a_long_name_makes_no_room_scarce(tmp_path, browser, expect, tape):
+    """The bar with Restore stays in view, so what it names must not fill the window."""
+    name = f"{'Geburtstag' * 15} 日本.mp4"
+    shutil.copy(tape, videos_of(tmp_path) / name)
+    with served(tmp_path) as page:
+        tab = browser.open(page)
+        choose_here(tab, name)
+        expect(tab.locator("#bar-estimate")).to_contain_text("45 faces")
+        restorer_button(tab).click()
+        expect(tab.locator("#started")).to_contain_text("is in your list")
+        where = tab.locator("#bar-where")
+        expect(where).to_have_attribute("title", re.compile("^~/Videos/Geb.*-clear-2.mp4$"))
+        for width, most in ((1440, 0.25), (1024, 0.25), (390, 0.3), (320, 0.4)):
+            tab.set_viewport_size({"width": width, "height": 800})
+            assert tab.evaluate(BAR_SHARE) < most, width
+            assert tab.evaluate(TOO_WIDE_PX) <= 0, width
+
+
+def test_a_folder_that_is_dropped_is_refused_in_a_sentence(tmp_path, browser, expect):
+    folder = tmp_path / "Tapes"
+    folder.mkdir()
+    with served(tmp_path) as page:
+        tab = browser.open(page)
+        mouse = tab.context.new_cdp_session(tab)
+        data = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            mouse.send("Input.dispatchDragEvent", {"type": kind, "x": 400, "y": 300, "data": data})
+        row = tab.get_by_role("list", name="Files on their way").get_by_role("listitem")
+        expect(row.get_by_role("alert")).to_have_text(
+            "This is a folder. Open it, then drop the videos that are in it."
+        )
+        expect(row.get_by_role("button", name="Try again")).to_be_hidden()
+        assert not any("/api/videos" in url for url in page.requests)
+
+
 SLOW_FOLDERS = """() => {
     const answered = window.fetch;
     const delays = [100, 500, 100, 300];

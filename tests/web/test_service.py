@@ -617,6 +617,22 @@ def test_a_paused_restoration_whose_video_is_gone_does_not_go_on(run):
     run(test)
 
 
+def test_a_video_that_changes_while_it_waits_is_not_restored(run):
+    async def test(desk):
+        video = desk.open()
+        await desk.analyzed(video)
+        hold = desk.hold()
+        first, second = (desk.service.restore(ME, video, overwrite=False).id for _ in range(2))
+        await desk.until(lambda: desk.shown(first)["live"])
+        (desk.home / "tape.mp4").write_bytes(b"another video")
+        hold.unlink()
+        await desk.until(lambda: desk.shown(second)["state"] == "failed")
+        assert desk.shown(second)["error"] == "The video is no longer there, or it has changed."
+        assert not (desk.home / "tape-clear-2.mp4").exists()
+
+    run(test)
+
+
 def test_what_is_continued_goes_behind_the_others(run):
     async def test(desk):
         video = desk.open()

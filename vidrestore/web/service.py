@@ -247,6 +247,7 @@ class Service:
             return commands.fetch(owner, self.engine)
         if isinstance(owner, Restoration):
             if kind == "restoration":
+                _check_source(owner)
                 return commands.restore(
                     owner.source,
                     owner.target,
@@ -824,8 +825,7 @@ class Service:
         each = self.own_restoration(owner, restoration_id)
         if each.job.state not in ("paused", "failed"):
             return
-        if not _is_same(each.source, each.source_bytes, each.source_modified_ns):
-            raise RefusedError("The video is no longer there, or it has changed.", 409)
+        _check_source(each)
         if self.is_local:
             targets.check_folder(each.target.parent)
         self.library.restorations[each.id] = self.library.restorations.pop(each.id)
@@ -1203,6 +1203,12 @@ def _is_same(path: Path, size: int, modified_ns: int) -> bool:
         log_handled(error)
         return False
     return (status.st_size, status.st_mtime_ns) == (size, modified_ns)
+
+
+def _check_source(each: Restoration) -> None:
+    """Refuse to restore a file that is not the one whose people and part were chosen."""
+    if not _is_same(each.source, each.source_bytes, each.source_modified_ns):
+        raise RefusedError("The video is no longer there, or it has changed.", 409)
 
 
 def _look_at_restoration(each: Restoration) -> None:

@@ -11,7 +11,7 @@ const JUMP_SECONDS = 5;
 const SHORT_JUMP_SECONDS = 1;
 const MODES = ["before", "wipe", "side", "after"];
 const IS_TYPED_IN = "input:not([type=radio]):not([type=checkbox]):not([type=range]), textarea, select";
-const GONE = "The file is no longer there, or its disk is not connected.";
+const GONE = "The file is no longer there, has changed, or its disk is not connected.";
 const CANNOT_SHOW = "This browser cannot show this kind of picture.";
 const KEYS_SETTING = "vidrestore-keys";
 

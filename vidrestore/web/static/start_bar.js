@@ -7,7 +7,7 @@ import { estimated } from "./estimate.js";
 import { TargetDialog } from "./folders.js";
 import { Problem } from "./problems.js";
 import { missingWeights } from "./weights.js";
-import { counted, durationText } from "./words.js";
+import { counted, durationText, shortened } from "./words.js";
 
 const BUSY = ["waiting", "running"];
 
@@ -38,7 +38,7 @@ export class StartBar {
   #reason(video, choices) {
     const { state, trouble } = this.store;
     if (trouble) return "The program that does the work has ended.";
-    if (video.is_there === false) return "The file is no longer there.";
+    if (video.is_there === false) return "The file is no longer there, or it has changed.";
     if (video.analysis?.state === "failed") return "This video cannot be restored.";
     if (!video.found) return "The faces are still being looked for.";
     if (!video.found.people.length) return "No face was found, so there is nothing to restore.";
@@ -58,7 +58,10 @@ export class StartBar {
     const choices = this.store.choices(video);
     const reason = this.#reason(video, choices);
     setText(document.getElementById("bar-estimate"), this.#estimateText(video, choices));
-    setText(document.getElementById("bar-where"), this.store.state.is_local ? video.target.shown : video.target.name);
+    // The bar stays in view, so a long name must not make it high.
+    const place = this.store.state.is_local ? video.target.shown : video.target.name;
+    setText(document.getElementById("bar-where"), shortened(place));
+    setAttribute(document.getElementById("bar-where"), "title", place);
     setText(document.getElementById("bar-exists"), video.target.exists ? "This file exists." : "");
     setText(document.getElementById("bar-reason"), reason);
     show(document.getElementById("bar-reason"), reason !== "");
@@ -90,7 +93,7 @@ export class StartBar {
       await this.#send(now);
       const below = make("a", { href: "#queue", text: "See it below" });
       this.#startedFor = video.id;
-      this.started.replaceChildren(`${video.name} is in your list. `, below);
+      this.started.replaceChildren(`${shortened(video.name)} is in your list. `, below);
     });
     this.#isSending = false;
     await this.store.refresh();

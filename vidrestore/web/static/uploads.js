@@ -4,6 +4,8 @@ import { ApiError, readAnswer } from "./api.js";
 import { button, iconButton, keepRows, make, setText, show } from "./dom.js";
 import { sizeText } from "./words.js";
 
+const FOLDER = "This is a folder. Open it, then drop the videos that are in it.";
+
 /** The list of files that are sent. */
 export class Uploads {
   #files = [];
@@ -29,13 +31,15 @@ export class Uploads {
    *
    * @param {File[]} files The files.
    * @param {number|null} mostBytes The largest that the server takes.
+   * @param {Set<File>} folders Those of the files that are folders, which no browser can send.
    */
-  add(files, mostBytes) {
+  add(files, mostBytes, folders = new Set()) {
     for (const file of files) {
       this.#given += 1;
       const isLarge = mostBytes !== null && file.size > mostBytes;
-      const error = isLarge ? `This file has ${sizeText(file.size)}; the page takes up to ${sizeText(mostBytes)}.` : "";
-      this.#files.push({ id: this.#given, file, sent: 0, state: isLarge ? "failed" : "waiting", error });
+      const large = isLarge ? `This file has ${sizeText(file.size)}; the page takes up to ${sizeText(mostBytes)}.` : "";
+      const error = folders.has(file) ? FOLDER : large;
+      this.#files.push({ id: this.#given, file, sent: 0, state: error ? "failed" : "waiting", error, mayRetry: !error });
     }
     this.#next();
   }
@@ -103,12 +107,12 @@ export class Uploads {
       const { size } = entry.file;
       const isFailed = entry.state === "failed";
       const sent = entry.state === "waiting" ? "Waiting" : `${sizeText(entry.sent)} of ${sizeText(size)}`;
-      setText(text, isFailed ? sizeText(size) : sent);
+      setText(text, isFailed ? (entry.error === FOLDER ? "" : sizeText(size)) : sent);
       bar.value = size ? entry.sent / size : 0;
       show(bar, !isFailed);
       show(problem, isFailed);
       setText(problem, entry.error);
-      show(again, isFailed && entry.sent > 0);
+      show(again, isFailed && entry.mayRetry);
       cancel.title = isFailed ? "Remove from this list" : "Cancel";
     };
     return { node, update };

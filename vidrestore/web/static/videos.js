@@ -52,13 +52,21 @@ export class Videos {
       event.preventDefault();
       this.#dragged = 0;
       mark();
-      if (!document.querySelector("dialog[open]")) this.#send([...event.dataTransfer.files]);
+      if (!document.querySelector("dialog[open]")) this.#drop(event.dataTransfer);
     });
   }
 
-  #send(files) {
+  #drop(transfer) {
+    const items = [...transfer.items].filter((item) => item.kind === "file");
+    const folders = items.filter((item) => item.webkitGetAsEntry()?.isDirectory).map((item) => item.getAsFile()).filter(Boolean);
+    const isFolder = (file) => folders.some((folder) => folder.name === file.name && folder.size === file.size);
+    const files = [...transfer.files];
+    this.#send(files, new Set(files.filter(isFolder)));
+  }
+
+  #send(files, folders) {
     this.#isAwaited = true;
-    this.uploads.add(files, this.store.state?.most_upload_bytes ?? null);
+    this.uploads.add(files, this.store.state?.most_upload_bytes ?? null, folders);
   }
 
   async #arrived(ids) {

@@ -60,6 +60,14 @@ export function dateText(seconds) {
   return isToday ? `today, ${time}` : date.toLocaleDateString("en-US", { year: "numeric", month: "short", day: "numeric" });
 }
 
+/** A long name or path without its middle; its ends tell more. */
+export function shortened(text, most = 64) {
+  const letters = [...text];
+  if (letters.length <= most) return text;
+  const half = Math.floor((most - 1) / 2);
+  return `${letters.slice(0, half).join("")}…${letters.slice(-half).join("")}`;
+}
+
 /** The name of a person, typed or not. */
 export function personName(video, person) {
   return video.names[person.id] || `Person ${person.id}`;
