@@ -170,6 +170,30 @@ def test_an_upload_that_does_not_fit_is_not_begun(tmp_path, monkeypatch):
     run(test)
 
 
+def test_an_upload_that_stalls_gives_its_room_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(routes_of_page, "_STALLED_SECONDS", 0.05)
+
+    async def test():
+        app, service = page_in(tmp_path / "ui")
+        path, answers = UPLOAD.partition("?")[0], []
+        scope = {"type": "http", "method": "POST", "path": path, "query_string": b"name=a.mp4",
+                 "headers": [(b"content-length", b"10")], OWNER: LOCAL_OWNER, "root_path": "",
+                 "raw_path": path.encode()}  # fmt: skip
+        arriving: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        arriving.put_nowait({"type": "http.request", "body": b"12345", "more_body": True})
+
+        async def send(message: dict[str, Any]) -> None:
+            answers.append(message)
+
+        async with asyncio.timeout(20):
+            await app(scope, arriving.get, send)
+        assert answers[0]["status"] == 400
+        assert "send it again" in json.loads(answers[1]["body"])["error"]
+        assert uploads(service) == []
+
+    run(test)
+
+
 def test_a_disk_that_becomes_full_during_an_upload_is_said(disk: Disk, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage(1, 1, 10**12))
 

@@ -36,6 +36,7 @@ _PACKING = 3  # a level of gzip; higher ones take longer and gain little
 _CHUNK_BYTES = 2**22
 _SPARE_BYTES = 2**28  # of the disk, which an upload leaves free
 _LONGEST_SECONDS = 10**7
+_STALLED_SECONDS = 300.0  # without a byte; until then an upload keeps its room on the disk
 # Types that a browser may display. It only saves other files, such as SVG, which can hold scripts.
 _SHOWN = {
     ".gif": "image/gif",
@@ -407,10 +408,18 @@ class Routes:
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
-    """Yield the body of a request in large parts."""
+    """Yield the body of a request in large parts; raise ClientDisconnect where no more comes."""
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(_STALLED_SECONDS):
+                part = await anext(stream, None)
+        except TimeoutError as error:
+            raise ClientDisconnect from error
+        if part is None:
+            break
         parts.append(part)
         size += len(part)
         if size >= _CHUNK_BYTES:
@@ -525,7 +534,7 @@ async def _not_valid(request: Request, error: Exception) -> Response:
 async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     text = "The page sends no such request; load the page again."
-    return _json({"error": text if error.status_code == 405 else GONE}, error.status_code)
+    return _json({"error": text if error.status_code in (400, 405) else GONE}, error.status_code)
 
 
 async def _defect(request: Request, error: Exception) -> Response:
