@@ -174,6 +174,23 @@ def test_a_folder_that_is_dropped_is_refused_in_a_sentence(tmp_path, browser, ex
         assert not any("/api/videos" in url for url in page.requests)
 
 
+def test_what_a_page_says_that_lost_its_cookie_or_cannot_show_a_picture(tmp_path, browser, expect):
+    (videos_of(tmp_path) / "scan.tif").write_bytes(b"what no browser shows")
+    with served(tmp_path) as page:
+        tab = browser.open(page)
+        choose_here(tab, "scan.tif")
+        tab.get_by_role("button", name="Show before and after").click()
+        expect(tab.locator("#moment-text")).to_contain_text(
+            "This browser cannot show this kind of picture."
+        )
+        expect(tab.locator("#loop-still-before")).to_be_hidden()
+        tab.context.clear_cookies()
+        expect(tab.get_by_text("To open the page, use the whole address")).to_be_visible()
+        expect(restorer_button(tab)).to_have_accessible_description(
+            "Open the page anew; see above."
+        )
+
+
 SLOW_FOLDERS = """() => {
     const answered = window.fetch;
     const delays = [100, 500, 100, 300];

@@ -489,6 +489,23 @@ def test_a_file_is_replaced_only_after_a_question(run):
     run(test)
 
 
+def test_a_result_that_another_one_replaced_is_not_shown_as_its_own(run):
+    async def test(desk):
+        video = desk.open()
+        await desk.analyzed(video)
+        desk.service.set_target(ME, video, None, "there.mp4")
+        first = await desk.restored(video)
+        desk.service.set_target(ME, video, None, "there.mp4")
+        second = await desk.restored(video, overwrite=True)
+        assert desk.shown(second)["result"]
+        assert desk.shown(first)["result"] is None
+        assert desk.shown(first)["text"] == "Done, but another restoration has replaced the file."
+        desk.service.remove(ME, second, delete_result=False)
+        assert desk.shown(first)["result"] is None
+
+    run(test)
+
+
 def test_no_result_replaces_a_video_of_the_page_or_another_result(run):
     async def test(desk):
         video, other = desk.open(), desk.open(desk.file("other.mp4"))

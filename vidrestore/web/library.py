@@ -155,8 +155,10 @@ class Restoration(Item):
     """The job that makes a copy of the result that browsers play."""
     source_proxy: Job | None = None
     """The job that makes a copy of the source that browsers play."""
+    is_replaced: bool = False
+    """Whether a later restoration has replaced the result."""
     result_bytes: int | None = Field(None, exclude=True)
-    """The size of the result, in bytes; None if it is not there."""
+    """The size of the result, in bytes; None if it is not there or was replaced."""
     is_source_there: bool = Field(True, exclude=True)
     """Whether the source is there and has not changed."""
 

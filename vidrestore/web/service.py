@@ -222,6 +222,8 @@ class Service:
             if job.is_unwanted:
                 self._drop(job)
         for each in self.library.restorations.values():
+            if each.job in finished and each.job in running:
+                self._note_replaced(each)
             _look_at_restoration(each)
         if running:
             self.library.changed()
@@ -294,11 +296,19 @@ class Service:
             self._estimate(owner)
         elif kind == "restoration":
             owner.used_seconds = time.time()
+            self._note_replaced(owner)
             _look_at_restoration(owner)
         elif kind == "fetch":
             self.fetches.pop(owner, None)
             self._drop(job)
             self._look_at_weights()
+
+    def _note_replaced(self, new: Restoration) -> None:
+        """Note of earlier restorations that their result is now that of another one."""
+        for each in self.library.restorations.values():
+            if each is not new and each.target == new.target and each.job.state == "done":
+                each.is_replaced = True
+                _look_at_restoration(each)
 
     def _on_gone(self, job: Job) -> None:
         kind, owner = self._of_job.pop(job.job_id)
@@ -1214,7 +1224,7 @@ def _check_source(each: Restoration) -> None:
 def _look_at_restoration(each: Restoration) -> None:
     each.is_source_there = _is_same(each.source, each.source_bytes, each.source_modified_ns)
     each.result_bytes = None
-    if each.job.state == "done" and is_ordinary(each.target):
+    if each.job.state == "done" and not each.is_replaced and is_ordinary(each.target):
         with logged(OSError):
             each.result_bytes = each.target.stat().st_size
 

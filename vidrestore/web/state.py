@@ -298,7 +298,10 @@ def _restoration(service: Service, each: Restoration) -> dict[str, Any]:
     summary = job.outcome.get("summary", {})
     summary = summary if isinstance(summary, Mapping) else {}
     if is_done:
-        shown["text"] = wording.done(summary) if is_there else "Done, but the file is gone."
+        lost = (
+            "another restoration has replaced the file" if each.is_replaced else "the file is gone"
+        )
+        shown["text"] = wording.done(summary) if is_there else f"Done, but {lost}."
     seconds_left = None
     if job.state == "running" and job.progress is not None:
         seconds_left = job.progress.seconds_left(time.monotonic())

@@ -13,6 +13,7 @@ export class Moment {
   #made = "";
   #isPaused = matchMedia("(prefers-reduced-motion: reduce)").matches;
   #isAsked = false;
+  #isUnknown = false;
 
   /**
    * @param {Store} store The state of the page.
@@ -36,6 +37,7 @@ export class Moment {
     });
     this.pair.addEventListener("play", () => this.#showPlaying());
     for (const video of this.videos) video.addEventListener("canplay", () => this.#begin());
+    for (const still of this.stills) still.addEventListener("error", () => this.#cannotShow(still));
     store.addEventListener("change", () => this.update());
     player.pair.addEventListener("time", () => this.#showButton());
   }
@@ -85,6 +87,7 @@ export class Moment {
     const faces = typeof moment.faces === "number" ? counted(moment.faces, "face") : "";
     const where = [isPicture ? "" : `From ${timeText(moment.at_seconds)}`, faces].filter(Boolean).join(", ");
     const notes = [where && `${where}.`, ...(moment.notes ?? [])];
+    if (this.#isUnknown) notes.push("This browser cannot show this kind of picture.");
     if (moment.is_current === false) notes.push("You chose something else since; show it again to see that.");
     return notes.filter(Boolean).join(" ");
   }
@@ -102,6 +105,7 @@ export class Moment {
     const made = moment ? `${moment.before} ${moment.after}` : "";
     if (made === this.#made) return;
     this.#made = made;
+    this.#isUnknown = false;
     this.pair.pause();
     const urls = moment ? [moment.before, moment.after] : [null, null];
     this.videos.forEach((video, at) => {
@@ -113,6 +117,13 @@ export class Moment {
       show(still, isPicture);
     });
     this.#showPlaying();
+  }
+
+  #cannotShow(still) {
+    if (!still.hasAttribute("src")) return;
+    show(still, false);
+    this.#isUnknown = true;
+    this.update();
   }
 
   #begin() {

@@ -90,6 +90,7 @@ export class Queue {
 function removalText(each) {
   if (each.state !== "done") return "What is finished of it so far is deleted. It cannot be continued afterwards.";
   if (each.is_in_library) return `The file ${each.name} (${sizeText(each.bytes)}) is deleted from this page's folder, with its report. Download it first if you want to keep it.`;
+  if (!each.result) return "It goes from this list, with its report.";
   return `It goes from this list, with its report. The file ${each.place_shown}/${each.name} stays.`;
 }
 

@@ -37,7 +37,7 @@ export class StartBar {
   /** Why nothing can be restored now; empty if it can. */
   #reason(video, choices) {
     const { state, trouble } = this.store;
-    if (trouble) return "The program that does the work has ended.";
+    if (trouble) return trouble === "gone" ? "The program that does the work has ended." : "Open the page anew; see above.";
     if (video.is_there === false) return "The file is no longer there, or it has changed.";
     if (video.analysis?.state === "failed") return "This video cannot be restored.";
     if (!video.found) return "The faces are still being looked for.";
