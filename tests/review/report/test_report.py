@@ -24,6 +24,7 @@ from vidrestore.jobs import run as run_of_a_job
 from vidrestore.media import decode
 from vidrestore.review import report
 from vidrestore.review.report import samples
+from vidrestore.web.access import REPORT_POLICY
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +280,20 @@ def test_in_a_browser_it_asks_for_nothing_and_the_slider_moves(made, browser):
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert not said
     assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
+
+
+def test_the_local_page_shows_it_without_links_that_lead_nowhere(made, browser):
+    page = browser.new_page()
+    text = (made.folder / "report.html").read_text()
+    headers = {"content-type": "text/html", "content-security-policy": REPORT_POLICY}
+    page.route("**/report", lambda route: route.fulfill(body=text, headers=headers))
+    page.goto("http://127.0.0.1:9/media/report")
+    assert "Open" not in page.locator("h1 + p").inner_text()
+    assert page.locator("a[target]").count() == 0
+    page.locator(".verdict a").first.click()  # the worst moments are on the page itself
+    assert page.locator(":target").count() == 1
+    page.goto((made.folder / "report.html").as_uri())
+    assert page.locator("h1 + p a[target]").count() == 2
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
