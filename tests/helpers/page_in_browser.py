@@ -15,6 +15,7 @@ import pytest
 from helpers.served_page import SECONDS, Served
 
 DESKTOP = (1440, 900)
+TABLET = (1024, 768)
 PHONE = (390, 844)
 SERIOUS = ("serious", "critical")
 IS_EXPECTED = ("Failed to load resource", "net::ERR_")

@@ -16,6 +16,7 @@ import pytest
 from helpers.page_in_browser import (
     DESKTOP,
     PHONE,
+    TABLET,
     Browser,
     chromium,
     distances_seconds,
@@ -480,7 +481,7 @@ class Looked:
 
 @pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+@pytest.mark.parametrize("size", [DESKTOP, TABLET, PHONE])
 def test_axe_finds_nothing_serious(tmp_path, browser, expect, tape, scheme, size):
     (videos_of(tmp_path) / "1994").mkdir()
     shutil.copy(tape, videos_of(tmp_path) / "tape 3.mp4")
