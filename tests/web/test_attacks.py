@@ -136,6 +136,8 @@ def test_the_token_becomes_a_cookie_that_no_script_and_no_other_site_gets(strang
     stranger.cookie = cookie.partition(";")[0]
     got = stranger.ask("/")
     assert got.status == 200
+    assert got.headers["set-cookie"] == cookie  # for another month
+    assert "set-cookie" not in stranger.ask("/api/state").headers
     assert token.encode() not in got.body + stranger.ask("/api/state").body
     # For the exchange alone, and not for another address.
     assert Client(page).ask(f"/api/state?{where.query}").status == 403

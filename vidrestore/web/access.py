@@ -114,12 +114,14 @@ class Access:
         if not self._is_from_here(scope["method"], headers, is_exchange=is_exchange):
             await _refuse(send, scope, 403, _NOT_FROM_HERE)
             return
-        owner = self._owner(headers)
+        owner, value = self._owner(headers)
         if is_exchange:
             await self._set_cookie(send, scope, owner, headers)
         elif owner is None:
             await _refuse(send, scope, 403, _NO_TOKEN)
         else:
+            if scope["path"] == "/":  # each visit counts, so no browser in use loses its visitor
+                send = _with_cookie(send, self._cookie_header(value))
             await self._pass_on({**scope, OWNER: owner}, receive, send, headers)
 
     def _is_from_here(self, method: str, headers: _Headers, *, is_exchange: bool) -> bool:
@@ -153,8 +155,8 @@ class Access:
             for each in given.get("token", ())
         )
 
-    def _owner(self, headers: _Headers) -> str | None:
-        """Return the visitor of a request by its cookie; None without a valid cookie.
+    def _owner(self, headers: _Headers) -> tuple[str | None, str]:
+        """Return the visitor of a request, and its cookie; (None, "") without a valid cookie.
 
         Each cookie is read by itself. Browsers send the cookies of all programs on this machine,
         which may be malformed or have the same name.
@@ -167,8 +169,15 @@ class Access:
                 continue
             if (visitor.owner == LOCAL_OWNER) == self._service.is_local:
                 visitor.used_seconds = now
-                return visitor.owner
-        return None
+                return visitor.owner, value
+        return None, ""
+
+    def _cookie_header(self, value: str) -> tuple[bytes, bytes]:
+        """Return the header that stores a cookie for the next month."""
+        cookie = (
+            f"{self._cookie}={value}; Path=/; Max-Age={_COOKIE_SECONDS}; HttpOnly; SameSite=Strict"
+        )
+        return b"set-cookie", cookie.encode()
 
     def _has_room(self) -> bool:
         """Make room for one more browser, by forgetting an idle one if needed.
@@ -212,11 +221,7 @@ class Access:
             owner = LOCAL_OWNER if self._service.is_local else secrets.token_hex(16)
             self._visitors[_hash(value)] = Visitor(owner=owner, used_seconds=time.time())
             self._service.library.changed()
-            cookie = (
-                f"{self._cookie}={value}; Path=/; Max-Age={_COOKIE_SECONDS}; "
-                "HttpOnly; SameSite=Strict"
-            )
-            more = [(b"set-cookie", cookie.encode())]
+            more = [self._cookie_header(value)]
         more.append((b"cache-control", b"no-store"))
         if headers.only("sec-fetch-site") == "cross-site":
             # After a redirect from another site the browser would not send the cookie. A page that
@@ -305,6 +310,17 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return send_with_headers
+
+
+def _with_cookie(send: Send, header: tuple[bytes, bytes]) -> Send:
+    """Return a sender that stores a cookie with an answer."""
+
+    async def send_with_cookie(message: Scope) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), header]
+        await send(message)
+
+    return send_with_cookie
 
 
 async def _refuse(send: Send, scope: Scope, status: int, text: str) -> None:
