@@ -30,4 +30,4 @@ def test_a_message_is_one_sentence(found: tuple[str, int, str, str]) -> None:
     assert not text[0].isupper() or text.split()[0] in NAMES, "it follows a colon"
 
 
-NAMES = {"GPEN", "Ray", "InsightFace", "DPX", "Triton", "Triton's"}
+NAMES = {"VIDRESTORE_CUDA", "GPEN", "Ray", "InsightFace", "DPX", "Triton", "Triton's"}

@@ -75,5 +75,6 @@ def test_each_further_segment_opens_it_once_more(opens, make_video, tmp_path):
         )
         restore_video(source, tmp_path / f"{frames}.mkv", settings)
         counts.append(sum(found.values()))
-    assert counts[0] <= _MOST_OPENS
+    # Pass one and pass two look behind its last packet for a file that was appended.
+    assert counts[0] <= _MOST_OPENS + 2
     assert counts[1] - counts[0] == 2, "three segments in place of one"
