@@ -75,6 +75,28 @@ def test_a_turned_head_is_found_from_any_start(network, portrait, degrees):
         assert np.linalg.norm(mesh.landmarks() - wanted, axis=1).max() < 3
 
 
+@pytest.mark.parametrize("side", [140.3, 330.7])
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_picture_turned_by_right_angles_gives_the_same_mesh(network, portrait, quarters, side):
+    wanted = network.look(portrait, Square((225.2, 125.6), side, 3.7))
+    turn = np.array({1: [[0, 1, 0], [-1, 0, 511]], 2: [[-1, 0, 511], [0, -1, 511]],
+                     3: [[0, -1, 511], [1, 0, 0]]}[quarters], float)  # fmt: skip
+    x, y = apply(turn, np.array([[225.2, 125.6]]))[0]
+    square = Square((x, y), side, wrapped(3.7 - 90 * quarters))
+    found = network.look(np.ascontiguousarray(np.rot90(portrait, quarters)), square)
+    assert np.abs(found.points - wanted.moved(turn).points).max() < 1e-2
+    assert found.logit == pytest.approx(wanted.logit, abs=1e-3)
+
+
+def test_a_dark_face_is_seen_like_a_bright_one(network, portrait):
+    bright = network.find(portrait, square_around(ASTRONAUT_BOX))
+    dark = network.find(portrait // 8, square_around(ASTRONAUT_BOX))
+    assert dark.logit > 0.8 * bright.logit
+    assert np.linalg.norm(dark.landmarks() - bright.landmarks(), axis=1).max() < 2.5
+    night = np.random.default_rng(1).integers(0, 9, portrait.shape, np.uint8)
+    assert network.find(night, square_around(ASTRONAUT_BOX)) is None
+
+
 def test_hair_cloth_and_walls_are_no_faces(network, portrait):
     for box in (
         [20, 20, 120, 130],

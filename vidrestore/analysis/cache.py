@@ -25,7 +25,7 @@ from vidrestore.models.factory import recognizer_folder, with_models_here
 
 _LOG = logging.getLogger("vidrestore")
 # Increased whenever pass one may find other faces in the same frames with the same settings.
-_METHOD = 4
+_METHOD = 5
 OTHER_FRAMES = (
     "the analysis of an earlier run does not match the frames of the source; vidrestore analyzes "
     "the source again"

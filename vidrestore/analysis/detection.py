@@ -362,7 +362,7 @@ class _SecondLook:
         if due:
             self._looked_seconds = seconds
         thorough = self._is_thorough(is_new) or (due and self._at_any_angle)
-        confirmed = self._confirmed(look, is_new=is_new, due=due, thorough=thorough)
+        confirmed = self._confirmed(look, due=due, thorough=thorough)
         found = confirmed(found)
         lost = self._lost_from(found)
         if look.is_followed and (lost or not found):
@@ -393,33 +393,24 @@ class _SecondLook:
         self._new_in_a_row = before + 1 if is_new else 0
         return before % _NEW_IN_A_ROW == 0 if is_new else before > 1
 
-    def _confirmed(
-        self, look: FirstLookResult, *, is_new: bool, due: bool, thorough: bool
-    ) -> _Confirm:
+    def _confirmed(self, look: FirstLookResult, *, due: bool, thorough: bool) -> _Confirm:
         """Begin a frame; return what makes faces of detections."""
         meshes = self._meshes
         if meshes is None:
             return lambda found, needs_mesh=False: list(found)
         pictures = Pictures(look.picture, self._larger_picture(look.frame))
         meshes.begin()
-        if not is_new:
-            meshes.follow(pictures)
-        is_followed = not is_new
+        meshes.follow(pictures)
 
         def confirm(found: Sequence[Detection], needs_mesh: bool = False) -> list[Detection]:
-            nonlocal is_followed
             new = [face for face in found if face.shape is None]
-            faces = meshes.confirm(
+            return meshes.confirm(
                 pictures,
                 new,
                 thorough=thorough,
                 again=due,
                 needs_mesh=needs_mesh,
             )
-            if is_followed:
-                return faces
-            is_followed = True
-            return meshes.follow(pictures)
 
         return confirm
 

@@ -33,11 +33,11 @@ Picture = npt.NDArray[np.uint8]
 # From this logit on, a mesh is that of a face where a detector saw one. Of 794 squares without a
 # face, 5 settled at 0.8 to 2 and two at 2 and 3.
 FACE_LOGIT = 2.5
-# Rounds of the network for a face of the frame before, and the precision with which it settles: it
-# goes on settling in the next frame.
-_ROUNDS_OF_FOLLOWING, _COARSE = 3, 3.0
-# Rounds for a detection that was no face a moment ago.
+# Rounds for a detection that was no face a moment ago, or that may be a face that is known.
 _ROUNDS_AGAIN = 2
+# Two meshes have settled alike if their squares differ by less: in degrees, in position and in size
+# as shares of the side.
+_ALIKE_DEGREES, _ALIKE_SHARE = 10.0, 0.1
 # A followed face moves by less, as a share of its size, and changes its size by a smaller factor.
 _MOST_SHIFT, _MOST_GROWTH = 0.35, 1.35
 # Two meshes belong to one face if they are nearer to each other than the first share of the smaller
@@ -165,8 +165,8 @@ class MeshTracker:
     def follow(self, pictures: Pictures) -> list[Detection]:
         """Find the faces of the frame before where they were.
 
-        After a cut that is where another face may be, on which the mesh may settle badly. So the
-        faces that `confirm` found in the frame before this call stay as they are.
+        After a cut that is where another face may be, on which the mesh may settle badly; see
+        `again` of `confirm`.
 
         Args:
             pictures: The pictures of the frame.
@@ -174,13 +174,12 @@ class MeshTracker:
         Returns:
             All faces of the frame that are known so far, in pixels of `pictures.view`.
         """
-        known = list(self._meshes)
         pictures.fitting(map(square_of_mesh, self._before))
         for mesh in self._before:
             square = square_of_mesh(mesh)
-            now = self._settled(pictures, square, _ROUNDS_OF_FOLLOWING, _COARSE)
+            now = self._followed(pictures, square)
             is_there = now.logit >= FACE_LOGIT and _is_next(square, square_of_mesh(now))
-            if is_there and not any(_are_one_face(now, other) for other in known):
+            if is_there:
                 self._keep(now)
         return self._faces()
 
@@ -203,7 +202,8 @@ class MeshTracker:
             found: What a detector found in it, in pixels of `pictures.view`.
             thorough: Whether to look at every angle also at what was no face a moment ago.
             again: Whether to look also at faces that are known, unless their meshes are beyond
-                doubt: a mesh may have settled badly.
+                doubt: a mesh may have settled badly. One that settles in the same way stays as it
+                is, so that a face is at the same place whether or not the detector sees it.
             needs_mesh: Whether only confirmed detections count, however high their scores are.
 
         Returns:
@@ -215,13 +215,16 @@ class MeshTracker:
         if not needs_mesh:
             self._seen += found
         for face, square in zip(found, squares, strict=True):
-            least = NO_DOUBT_LOGIT if again else FACE_LOGIT
-            if any(mesh.logit >= least and _explains(mesh, face) for mesh in self._meshes):
+            known = [mesh for mesh in self._meshes if _explains(mesh, face)]
+            if any(not again or mesh.logit >= NO_DOUBT_LOGIT for mesh in known):
                 continue
             if any(face is other for other in self._unconfirmed):
                 continue  # an earlier call looked at it in this frame
+            if known and _is_among(self._settled(pictures, square, _ROUNDS_AGAIN), known):
+                continue
             if (seen := self._confirmed(pictures, face, square, thorough)) is not None:
-                self._keep(seen)
+                if not _is_among(seen, known):
+                    self._keep(seen)
                 continue
             is_known = is_among(face, self._known, _SAME_BOX)
             if (is_known or face.score >= self._sure_score) and not needs_mesh:
@@ -280,12 +283,13 @@ class MeshTracker:
         if all(mesh.logit > other.logit for other in rivals):
             self._meshes = [m for m in self._meshes if not any(m is r for r in rivals)] + [mesh]
 
-    def _settled(
-        self, pictures: Pictures, square: Square, rounds: int, precision: float = 1.0
-    ) -> Mesh:
+    def _followed(self, pictures: Pictures, square: Square) -> Mesh:
         picture, scale = pictures.best(square)
-        mesh = self._network.settle(picture, _scaled(square, scale), rounds, precision=precision)
-        return mesh.moved(_back(scale))
+        return self._network.follow(picture, _scaled(square, scale)).moved(_back(scale))
+
+    def _settled(self, pictures: Pictures, square: Square, rounds: int) -> Mesh:
+        picture, scale = pictures.best(square)
+        return self._network.settle(picture, _scaled(square, scale), rounds).moved(_back(scale))
 
     def _found(self, pictures: Pictures, square: Square) -> Mesh | None:
         picture, scale = pictures.best(square)
@@ -363,6 +367,18 @@ def _explains(mesh: Mesh, face: Detection) -> bool:
     box = mesh.box()
     near = _distance(box, face.box) < _ONE_FACE * _size(box)
     return near and _size(face.box) < 2 * _size(box)
+
+
+def _is_among(mesh: Mesh, known: Iterable[Mesh]) -> bool:
+    """Tell whether a mesh has settled like one that is known, which then stays as it is."""
+    return any(_are_alike(square_of_mesh(mesh), square_of_mesh(other)) for other in known)
+
+
+def _are_alike(square: Square, other: Square) -> bool:
+    turned = abs((square.degrees - other.degrees + 180) % 360 - 180)
+    shift = math.dist(square.center, other.center) / other.side_px
+    growth = abs(square.side_px / other.side_px - 1)
+    return turned < _ALIKE_DEGREES and max(shift, growth) < _ALIKE_SHARE
 
 
 def _is_next(before: Square, now: Square) -> bool:

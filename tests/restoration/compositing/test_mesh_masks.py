@@ -49,7 +49,9 @@ DATA = Path(__file__).parents[2] / "data" / "face_outlines.json"
 # A hand or a microphone is in front of the face there.
 COVERED = {128, 130, 131, 207, 210, 222, 240}
 # The network finds no mesh there in half of the frames of the track.
-WITHOUT_MESH = {216, 243, 249}
+WITHOUT_MESH = {249}
+# A dark face near profile, whose mesh looks more to the front than the face does.
+UNSURE = {216, 243}
 
 
 def ring(numbers, center, radii, shape):
@@ -321,7 +323,7 @@ def outlines(footage):
 def test_masks_against_outlines_drawn_by_hand(footage):
     """Where something covers the face, the mask may lie on it: occlusion is another stage. There
     only the part of the face above the tip of the nose is compared."""
-    compared, turned = 0, 0
+    compared, turned, good = 0, 0, 0
     for each, index, track in outlines(footage):
         size, number = tuple(each["size"]), each["frame"]
         place = TrackGeometry(track).place(index)
@@ -340,17 +342,20 @@ def test_masks_against_outlines_drawn_by_hand(footage):
             above = (at[:, 1] < at_nose(track, index)).reshape(size[::-1])
             outside, covered = scored(mask * above, outline * above)
             line += f"; above the tip of the nose {outside:.3f}, {covered:.3f}"
-            limits = 0.075, 0.88  # hair before the ear
-            if abs(yaw) > 50:  # and a forehead that leans back
-                limits = 0.14, 0.75
+            if abs(yaw) > 50:  # a dark face, and a forehead that leans back
+                limits = 0.13, 0.79
         line += f" (yaw {yaw:.0f})"
         print(line)
+        if number in UNSURE:  # by the landmarks alone: 0.34 and 0.40
+            limits = 0.22, 0.55
         assert outside <= limits[0], line
         assert covered >= limits[1], line
         compared += 1
         turned += abs(yaw) > 20
-    assert compared >= 14
-    assert turned >= 7
+        good += outside <= 0.06 and covered >= 0.88
+    assert compared >= 16
+    assert turned >= 9
+    assert good >= 12
 
 
 def at_nose(track, index):
@@ -360,7 +365,11 @@ def at_nose(track, index):
 @pytest.mark.long
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_masks_against_the_hull_of_the_whole_mesh(footage, shared, mirrored):
-    """The hull includes the forehead up to the hair line, which the mesh itself does not reach."""
+    """The hull includes the forehead up to the hair line, which the mesh itself does not reach.
+
+    Without it, the hull holds 80 to 90 % of the outlines drawn by hand. So a mask with 4 % of its
+    weight outside cannot cover more than 83 % of the one of frame 222.
+    """
     network = FaceMesh(shared / "models" / "face_landmark.tflite")
     yaws = []
     for each, index, track in outlines(footage):
@@ -374,6 +383,9 @@ def test_masks_against_the_hull_of_the_whole_mesh(footage, shared, mirrored):
             landmarks[:, 0] = size[0] - 1 - landmarks[:, 0]
             landmarks = landmarks[[1, 0, 2, 4, 3]]
         mesh = network.find(picture, square_of_landmarks(landmarks))
+        if mesh is None:
+            assert each["frame"] in UNSURE
+            continue
         five = mesh.landmarks().astype(np.float64)
         unit = fit_similarity(five[None], template("gpen"))[0]
         place = place_of(unit, apply(unit, five), mesh.shape().points.astype(np.float64))
