@@ -252,6 +252,7 @@ def test_the_crop_goes_with_the_pixels(seeds, seconds):
     assert abs(mean.lag) <= 0.05
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("seeds", "seconds"),
     [(range(4), 5.0), pytest.param(range(2000, 2012), 12.0, marks=pytest.mark.long)],

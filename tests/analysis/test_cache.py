@@ -112,6 +112,7 @@ def keeping_its_time(tape):
     os.utime(tape, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
+@pytest.mark.long
 def test_other_frames_at_the_same_time_cost_one_analysis_more(
     tape, detector, settings, few_samples
 ):

@@ -144,6 +144,7 @@ def test_full_range_of_a_real_clip_stays_full_range(shared, tmp_path):
     assert means[0] == pytest.approx(means[1], abs=0.5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("detector", ["yunet", pytest.param("insightface", marks=pytest.mark.long)])
 def test_nobody_is_found_where_nobody_shows_a_face(shared, detector):
     """A hood seen from behind, of which SCRFD thinks it may be a face."""

@@ -57,6 +57,7 @@ def test_of_a_large_video_no_frames_are_kept(decoded, make_video, monkeypatch, m
     assert decoded == {str(source): 96 + _GLANCES}
 
 
+@pytest.mark.long
 def test_of_a_long_video_a_sample_is_decoded_besides(decoded, make_video):
     source = make_video(frames=600)
     assert analyze_video(source, settings()).frame_count == 600

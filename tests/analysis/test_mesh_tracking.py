@@ -259,6 +259,7 @@ def empty_scenes():
         yield cv2.resize(np.ascontiguousarray(picture[..., 2::-1]), (520, 400))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["yunet", pytest.param("insightface", marks=pytest.mark.long)])
 def test_what_is_no_face_makes_no_track(tmp_path, shared, mesh_file, kind):
     """The cat is none, and neither are cups, bricks and grass, even for an eager detector."""

@@ -321,6 +321,7 @@ def test_motion_decides_between_two_faces_in_one_place():
     assert only.landmarks[10, 0, 1] == pytest.approx(26 + 16)
 
 
+@pytest.mark.long
 def test_composed_scenes_without_a_recogniser():
     """Two to five moving faces that cross, hide, leave and return; a cut; a flash."""
     scores = []
@@ -336,6 +337,7 @@ def test_composed_scenes_without_a_recogniser():
     assert min(scores) >= 0.85
 
 
+@pytest.mark.long
 def test_nobody_is_seen_where_nobody_shows_a_face(shared):
     source = shared / "clips" / "torchcodec_nasa.mp4"
     # Well below the setting, where a hood begins to look like a face.

@@ -528,6 +528,7 @@ def test_segments_change_nothing(shots, tmp_path):
     assert counts[1000] == counts[48]
 
 
+@pytest.mark.long
 def test_an_interrupted_run_goes_on_with_the_setting_that_it_has(shots, tmp_path):
     def broken(event: Any) -> None:
         if is_at(event, "restore", 60):

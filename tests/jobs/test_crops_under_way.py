@@ -169,6 +169,7 @@ def test_no_segment_pays_for_what_lies_around_it(tape, tmp_path, kind):
     assert frames_of(target) == frames_of(tmp_path / "one.mkv")
 
 
+@pytest.mark.long
 def test_only_faces_that_unfinished_segments_need_stay_on_the_disk(tape, tmp_path, monkeypatch):
     from vidrestore.jobs.work_folder import WorkFolder
 
@@ -204,6 +205,7 @@ def test_a_changed_restorer_of_the_same_key_or_without_one_gets_no_old_faces(tap
         assert frames_of(target) == frames_of(plain)
 
 
+@pytest.mark.long
 def test_without_a_cache_key_nothing_is_kept_and_that_is_stated_once(tape, tmp_path):
     target = tmp_path / "out.mkv"
     for options in ({}, {"restore.cache_crops": True}):
@@ -293,6 +295,7 @@ def test_a_cache_key_that_says_nothing_is_refused(tape, tmp_path):
             restored(tape, tmp_path / "out.mkv", restorer)
 
 
+@pytest.mark.long
 def test_nothing_is_kept_of_a_restorer_that_is_cheap(tape, tmp_path):
     first, again = Defective(), Tinted()
     first.is_cheap = again.is_cheap = True
@@ -303,6 +306,7 @@ def test_nothing_is_kept_of_a_restorer_that_is_cheap(tape, tmp_path):
     assert again.faces == FRAMES
 
 
+@pytest.mark.long
 def test_where_there_is_little_room_faces_are_not_kept_and_the_run_ends_well(
     tape, whole, tmp_path, monkeypatch
 ):

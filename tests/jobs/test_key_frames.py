@@ -90,6 +90,7 @@ class Greedy(Boiling):
         raise torch.OutOfMemoryError("too large")
 
 
+@pytest.mark.long
 def test_a_network_that_does_not_fit_into_memory_leaves_the_faces_and_ends_nothing(tape, tmp_path):
     summary = restored(tape, tmp_path / "out.mkv", Greedy(), key_frames="auto")
     assert summary.faces == 0

@@ -120,6 +120,7 @@ def test_fields_are_shown_without_combs(tmp_path: Path) -> None:
         assert np.abs(picture.astype(int) - level).max() < 8
 
 
+@pytest.mark.long
 def test_a_run_names_each_new_picture_in_its_progress(
     source: Path, known: Analysis, tmp_path: Path, quick: None
 ) -> None:
@@ -152,6 +153,7 @@ def test_other_lines_keep_their_keys() -> None:
     assert line_from_dict(line) == Progress("restore", 3, None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("pixel_format", "options", "size"),
     [

@@ -63,6 +63,7 @@ def test_a_short_run_opens_its_source_few_times(opens, shared, tmp_path):
     assert found["raw read"] == 3, "the boxes of mp4; fingerprints, before pass one and after it"
 
 
+@pytest.mark.long
 def test_each_further_segment_opens_it_once_more(opens, make_video, tmp_path):
     names, found = opens
     source = make_video(frames=144, audio=True)

@@ -127,6 +127,7 @@ def test_where_the_disk_is_full_what_is_done_stays(tape, faces, whole, disk, nam
     assert list(disk.folder.iterdir()) == [target]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["video.mkv", "video.json"])
 def test_a_joined_stream_that_was_harmed_is_made_anew(tape, faces, whole, disk, name):
     sound = sum(len(data) for _, data in packets(whole, 1))

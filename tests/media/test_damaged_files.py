@@ -215,6 +215,7 @@ def frames_of_ffmpeg(path: Path) -> int:
     return sum(not line.startswith(b"#") for line in lines)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "seed"), CASES)
 def test_every_frame_that_can_be_decoded_comes_out_and_the_same_again(
     tmp_path: Path, whole: Callable[[str], Path], run: Callable[..., Run], kind: str, seed: int

@@ -191,6 +191,7 @@ def test_one_frame_has_two_fields(order):
     assert len(list(bobbed(frames_of([picture]), order))) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("order", "pixel_format", "codec"),
     [("tff", "yuv420p", "mpeg2"), ("bff", "yuv420p", "dv"), ("bff", "yuv411p", "dv"),
@@ -222,6 +223,7 @@ def combs(frame):
     return np.abs(middle[0::2] - middle[1::2]).mean()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("order", ["tff", "bff"])
 def test_a_painted_face_has_no_combs_and_the_rest_is_untouched(tmp_path, a_face, order):
     pictures = footage.images(footage.pan(2 * FRAMES, 360, 288, speed_px=5), "yuv420p")
@@ -283,6 +285,7 @@ def test_segments_of_one_mode_are_not_joined_with_those_of_another(tmp_path, a_f
     assert len(frames[0]) == {"keep": 70, "bob": 140}[second]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["keep", "bob"])
 def test_one_shot_can_be_redone(tmp_path, a_face, mode):
     shots = [footage.pan(60, 160, 96), footage.pan(60, 160, 96, photo=data.astronaut())]
@@ -348,6 +351,7 @@ def face_psnr(frame, truth):
     return 10 * np.log10(255**2 / np.mean(error**2))
 
 
+@pytest.mark.long
 def test_bob_gives_the_motion_that_frames_do_not(tmp_path, a_face):
     face = data.astronaut()[20:260, 100:400]
     truth = footage.images(footage.pan(2 * FRAMES, 360, 288, speed_px=3, photo=face), "yuv420p")
@@ -391,6 +395,7 @@ def pulled_down(film, order):
     return footage.woven_by_hand(pictures, order)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("order", "skipped"), [("tff", 0), ("bff", 0), ("tff", 2)])
 def test_film_comes_back_as_it_was_before_pulldown(tmp_path, a_face, order, skipped):
     film = footage.images(footage.pan(40, 240, 192), "yuv420p")

@@ -121,6 +121,7 @@ def test_frames_of_another_size_are_fitted_and_told(tmp_path: Path) -> None:
         assert (luma[:, right + 1 :] == 16).all()
 
 
+@pytest.mark.long
 def test_a_recording_that_begins_small_has_the_size_that_most_of_it_has(tmp_path: Path) -> None:
     source, target = call(tmp_path / "call.webm", "80x48", *["160x96"] * 4), tmp_path / "out.mp4"
     assert (probe(source).info.width, probe(source).info.height) == (160, 96)

@@ -40,6 +40,7 @@ def noise(height: int, width: int) -> Any:
     return (0.8 * coarse[:, :height, :width] + 0.2 * rng.random((3, height, width))).astype("f4")
 
 
+@pytest.mark.long
 def test_tiles_are_the_whole(shared, monkeypatch):
     network = Upscaler(shared / ANIME, device=CPU)
     assert network.factor == 4

@@ -94,6 +94,7 @@ def test_a_face_that_boils_comes_to_rest_for_other_seeds(seed):
     check_x4(scored(synthetic(N, SIDE, seed), seed))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("wear", [X8, X16], ids=["x8", "x16"])
 def test_a_bad_source_does_not_lead_astray(wear):
     found = scored(synthetic(N, SIDE, 0), wear=wear)
@@ -103,6 +104,7 @@ def test_a_bad_source_does_not_lead_astray(wear):
     assert found.worst_db >= 0
 
 
+@pytest.mark.long
 def test_a_restorer_that_holds_still_is_left_as_it_is():
     found = scored(synthetic(N, SIDE, 0), boil=STABLE)
     assert found.psnr_db >= 0
@@ -110,6 +112,7 @@ def test_a_restorer_that_holds_still_is_left_as_it_is():
     assert found.flicker <= 1.0
 
 
+@pytest.mark.long
 def test_light_that_pumps_is_no_flicker_of_the_restorer():
     gains = 1 + 0.05 * np.random.default_rng(5).standard_normal(N)
     found = scored(lit(synthetic(N, SIDE, 0), gains))
@@ -276,6 +279,7 @@ def test_detail_gives_texture_back():
     assert crisp.flicker < 0.5
 
 
+@pytest.mark.long
 def test_the_causal_form_waits_for_nothing():
     clip = synthetic(N, SIDE, 0)
     source, result = worn(clip.truth, X4, 0), restored(clip, Boil(), 0)

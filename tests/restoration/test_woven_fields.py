@@ -109,6 +109,7 @@ def tiffs(folder: Path, stream: str) -> list[np.ndarray]:
     return [p[..., ::-1] / 65535 if p.ndim == 3 else p / 65535 for p in pictures]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("order", "pixel_format"), [("tff", "yuv420p"), ("bff", "yuv420p"), ("tff", "yuv422p10le")]
 )
@@ -344,6 +345,7 @@ def test_segments_crashes_and_redone_shots_of_a_swap_in_fields_give_one_result(t
     assert hashes(again)[LONG // 2 :] == hashes(whole)[LONG // 2 :]
 
 
+@pytest.mark.long
 def test_a_part_of_fields_is_compared_with_the_same_part(tmp_path):
     before, after = swap_tapes(tmp_path, "tff", 40)
     span = TimeRange(Fraction("0.4"), Fraction("0.8"))

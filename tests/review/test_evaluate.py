@@ -154,6 +154,7 @@ def test_a_video_is_what_it_is_made_from(videos, analysis):
     assert truth["DTL"].output == pytest.approx(1)
 
 
+@pytest.mark.long
 def test_results_are_plain_values_and_words(videos, analysis, against_truth, capsys):
     plain = json.loads(json.dumps(against_truth.as_dict(), allow_nan=False))
     assert plain["measures"]["WORST"]["source"] is None
@@ -177,6 +178,7 @@ def test_results_are_plain_values_and_words(videos, analysis, against_truth, cap
     assert said.splitlines()[-1].startswith("Verdict: worse. Flicker of the faces rose from ")
 
 
+@pytest.mark.long
 def test_a_recogniser_says_whether_it_is_the_same_person(videos, analysis, monkeypatch):
     seen = []
 

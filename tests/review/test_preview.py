@@ -229,6 +229,7 @@ def test_a_picture_is_shown_before_and_after(tmp_path: Path) -> None:
     assert (shown.frames, shown.faces) == (1, 1)
 
 
+@pytest.mark.long
 def test_only_what_it_needs_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     minute = [mild_image(160, 120, "yuv420p", seed) for seed in range(3)] * (20 * RATE)
     source = write_video(

@@ -171,6 +171,7 @@ def test_what_is_not_finite_is_refused() -> None:
         try_restorer(Fake(lambda image: image * torch.nan))
 
 
+@pytest.mark.long
 def test_restorers_that_look_at_neighbours_get_them(tmp_path: Path) -> None:
     settings = load_settings(options={"restore.restorer": "fusion", "restore.device": "cpu"})
     events: list[Progress] = []

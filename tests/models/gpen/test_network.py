@@ -37,6 +37,7 @@ def test_state_dict_is_the_checkpoints(name: str) -> None:
     assert sum(parameter.numel() for parameter in gpen.parameters()) == entry["parameters"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", [*NAMES[:2], *(pytest.param(name, marks=pytest.mark.long) for name in NAMES[2:])]
 )
@@ -49,6 +50,7 @@ def test_both_forms_give_the_authors_numbers(name: str) -> None:
     assert_parity(name, prepared(image))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [
@@ -67,6 +69,7 @@ def test_half_precision_stays_close(name: str) -> None:
         assert formula.relative_rms(output, reference) <= bound, dtype
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["gpen-64", "gpen-256"])
 def test_batch_equals_its_images(name: str) -> None:
     gpen, image = formula.build(name), formula.inputs(name)

@@ -122,6 +122,7 @@ def analysis_of_tape(tape: Path):
     return analysis_of_file(tape, [small, replace(large, first_frame=50, matrices=growing)])
 
 
+@pytest.mark.long
 def test_a_track_keeps_its_network_and_the_summary_names_those_used(tape, tmp_path):
     shelf = Shelf(256, 512, 2048)
     settings = load_settings(options=AS_PAINTED | {"encode.codec": "ffv1"})

@@ -123,6 +123,7 @@ def needs_openvino():
         pytest.skip("the extra openvino is not installed")
 
 
+@pytest.mark.long
 def test_openvino_is_measured_kept_in_a_cache_and_refused_where_it_differs(small_weights, tmp_path):
     needs_openvino()
     how = {"engine": "auto", "number_format": "auto", "cache_folder": tmp_path / "cache"}

@@ -159,6 +159,7 @@ def test_prores_gives_the_output_nearly(tmp_path, pixel_format, most):
     assert np.percentile(off, 99.9) <= most
 
 
+@pytest.mark.long
 def test_the_movies_have_the_size_times_and_time_code_of_the_source(tmp_path):
     source = tmp_path / "tape.mov"
     sources.ffmpeg(sources.picture("160x128", frames=12),

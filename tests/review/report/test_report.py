@@ -101,6 +101,7 @@ def test_nothing_is_loaded_and_names_do_not_become_markup(made):
     assert {a or b for a, b in used} <= set(names)
 
 
+@pytest.mark.long
 def test_it_leads_to_the_output_from_where_it_lies(taped, tmp_path):
     tape, known = taped
     (tmp_path / "a page").mkdir()
@@ -154,6 +155,7 @@ def test_without_a_check_only_samples_are_read(tmp_path, monkeypatch, suffix):
     assert not made.summary.warnings
 
 
+@pytest.mark.long
 def test_shots_that_are_redone_stand_beside_those_that_were_done_before(taped, tmp_path):
     tape, known = taped
     how = {"encode.codec": "ffv1", "job.segment_frames": 48}
@@ -210,6 +212,7 @@ def test_a_page_that_cannot_be_is_refused_before_any_work(tmp_path, taped, name,
     assert not list(tmp_path.glob("*.vidrestore"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_where_the_page_cannot_be_written_the_output_stays(tmp_path, taped, monkeypatch,
                                                            error):  # fmt: skip
@@ -318,6 +321,7 @@ def test_on_a_phone_only_the_drawings_scroll_and_say_so(made, browser, scheme):
     assert not hint.is_visible()
 
 
+@pytest.mark.long
 def test_on_paper_headings_stay_with_what_follows_and_pictures_stand_side_by_side(made, browser):
     page = browser.new_context().new_page()
     page.goto((made.folder / "report.html").as_uri())

@@ -276,6 +276,7 @@ def test_a_large_face_costs_no_more_and_is_measured_as_by_evaluate(tmp_path):
         assert np.abs(small - wanted).mean() < 0.004
 
 
+@pytest.mark.long
 def test_portraits_and_worst_moments_are_kept(tmp_path, monkeypatch):
     """In the second half of the tape the restorer adds noise, and in one frame it blurs."""
     tape, known = write_tape(tmp_path)
