@@ -47,9 +47,13 @@ def training_set() -> TrainingSet:
 
 @pytest.fixture(autouse=True)
 def seeded() -> Iterator[None]:
+    """Sums over several threads depend on their number, which other tests may have set."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
+    torch.set_num_threads(threads)
 
 
 def small_gpen() -> GPEN:
@@ -147,6 +151,7 @@ def test_a_process_that_is_killed_gives_the_same_network(tmp_path: Path) -> None
     path = tmp_path / "state.pt"
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_trainer\n"
+        "import torch; torch.set_num_threads(1)\n"
         f"from pathlib import Path\nlist(test_trainer.one_of_many_looks(Path({str(path)!r})).run())"
     )
     kills = 0
