@@ -34,9 +34,10 @@ def test_a_longer_film_needs_no_more_memory_and_at_most_twice_its_room():
     stages, disk = json.loads(run.stdout)
     for stage, found in stages.items():
         assert len(found) == MINUTES * 60 / STRETCH_SECONDS
-        # Caches and the pools of threads are full after the first stretch.
-        first, last = np.median(found[1:4]), np.median(found[-3:])
-        frames = (len(found) - 4) * STRETCH_SECONDS * 25
+        # Caches and the pools of threads are full after some stretches: with the mesh, the detector
+        # runs rarely.
+        first, last = np.median(found[3:6]), np.median(found[-3:])
+        frames = (len(found) - 6) * STRETCH_SECONDS * 25
         assert last - first < MOST_BYTES_PER_FRAME * frames, (stage, found)
     assert disk <= 2.05
 
