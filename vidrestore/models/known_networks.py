@@ -84,7 +84,7 @@ _NETWORKS = (
 
 
 def identified(names: Iterable[str]) -> KnownNetwork | None:
-    """Tell which network has weights of these names.
+    """Return the network whose weights have these names.
 
     Args:
         names: The names of the weights, with any prefix.

@@ -211,10 +211,10 @@ def detail_of(rgb: Picture, where: npt.NDArray[np.bool_] | None = None) -> float
 class FilmDegradation:
     """Makes pictures as small, blurred, noisy and compressed as faces of one film.
 
-    Each pair takes one condition of those that were measured. The clear picture is reduced to its
-    size. Then a blur widens its edges to the measured width, a blur along the motion follows, and
-    JPEG of the highest quality that leaves no more detail than was measured. Noise of the measured
-    spectrum comes last: it was measured in the film after compression.
+    For each pair, the class chooses one of the measured conditions and reduces the clear picture to
+    its size. It then widens the edges to the measured width, blurs along the motion, and compresses
+    by JPEG of the highest quality that leaves no more detail than was measured. It adds noise of
+    the measured spectrum last, because the noise was measured in the film after compression.
 
     Args:
         conditions: What was measured, one entry for each frame.
