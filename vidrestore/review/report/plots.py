@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,9 @@ _COLORS = {
     "ink": "#010101", "soft": "#020202", "line": "#030303", "before": "#040404",
     "after": "#050505", "seen": "#060606", "shade": "#070707", "limit": "#080808",
 }  # fmt: skip
-_INCHES_WIDE, _ROW_INCHES = 9.0, 0.34
+_INCHES_WIDE, _ROW_INCHES, _PANEL_INCHES = 9.0, 0.34, 1.65
+# Margins of panels in inches: room for their labels on the left, a legend above and times below.
+_LEFT_INCHES, _RIGHT_INCHES, _ABOVE_INCHES, _BELOW_INCHES = 0.72, 0.27, 0.26, 0.26
 _STEPS_SECONDS = (
     0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800,
 )  # fmt: skip
@@ -98,7 +100,8 @@ def timeline(
     Returns:
         SVG text.
     """
-    figure, (axes,) = _figure([_ROW_INCHES * (len(rows) + 1) + 0.45])
+    height = _ROW_INCHES * (len(rows) + 1) + 0.65
+    figure, (axes,) = _figure(1, height, layout="constrained")  # the labels may be long
     axes.set_ylim(len(rows) + 1, 0)
     _shots(axes, shots, end_seconds)
     for i, row in enumerate(rows, start=1):
@@ -162,7 +165,16 @@ def flicker_and_likeness(
         SVG text.
     """
     panels = [panel for panel in (flicker, likeness) if any(len(c.values) for c in panel.values())]
-    figure, all_axes = _figure([1.55] * len(panels))
+    height = _PANEL_INCHES * len(panels)
+    figure, all_axes = _figure(len(panels), height)
+    # A computed layout would draw everything twice.
+    figure.subplots_adjust(
+        left=_LEFT_INCHES / _INCHES_WIDE,
+        right=1 - _RIGHT_INCHES / _INCHES_WIDE,
+        top=1 - _ABOVE_INCHES / height,
+        bottom=_BELOW_INCHES / height,
+        hspace=(_ABOVE_INCHES + _BELOW_INCHES) / (_PANEL_INCHES - _ABOVE_INCHES - _BELOW_INCHES),
+    )
     for axes, panel in zip(all_axes, panels, strict=True):
         is_flicker = panel is flicker
         for label, curve in panel.items():
@@ -204,12 +216,14 @@ def _clock(axes: Axes, part: Part) -> None:
     axes.set_xticklabels([time_text(t, int(step < 1), short=True) for t in at])
 
 
-def _figure(heights_inches: Sequence[float]) -> tuple[Figure, Sequence[Any]]:
+def _figure(
+    count: int, height_inches: float, layout: Literal["constrained"] | None = None
+) -> tuple[Figure, Sequence[Any]]:
     """Make panels below each other, without any state that figures of the process share."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_INCHES_WIDE, sum(heights_inches) + 0.2), layout="constrained")
-    panels = figure.subplots(len(heights_inches), 1, squeeze=False, height_ratios=heights_inches)
+    figure = Figure(figsize=(_INCHES_WIDE, height_inches), layout=layout)
+    panels = figure.subplots(count, 1, squeeze=False)
     for axes in panels[:, 0]:
         axes.set_facecolor("none")
         axes.tick_params(colors=_COLORS["soft"], labelsize=8, width=0.6)
