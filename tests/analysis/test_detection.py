@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.media import info_of, random_image
+from helpers.onnx_providers import Machine
 from skimage import data
 
 from vidrestore.analysis.detection import FirstLook, close_gaps, detect
@@ -48,16 +49,49 @@ def detector(request, shared):
     return open_detector(how, find_weights=where.__getitem__)
 
 
+def on_cuda(shared, notices):
+    return open_detector(
+        Detect(detector="insightface", pack="det_only"),
+        find_weights={
+            "det_only": shared / "models" / "insightface" / "models" / "det_only"
+        }.__getitem__,
+        device=torch.device("cuda"),
+        on_notice=notices.append,
+    )
+
+
 def test_a_cuda_that_onnxruntime_only_claims_leaves_it_to_the_processor(shared, monkeypatch):
     both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(import_onnxruntime(), "get_available_providers", lambda: both)
-    pack = shared / "models" / "insightface" / "models" / "det_only"
-    detector = open_detector(
-        Detect(pack="det_only"),
-        find_weights={"det_only": pack}.__getitem__,
-        device=torch.device("cuda"),
-    )
+    notices = []
+    detector = on_cuda(shared, notices)
     assert len(detector(data.astronaut()[..., ::-1])) == 1
+    assert notices[-1].endswith("cannot start it here); the processor runs it")
+
+
+def test_insightface_runs_on_a_device_that_gives_what_the_processor_gives(shared, monkeypatch):
+    calls = []
+
+    def right(value):
+        calls.append(value.shape)
+        return value
+
+    machine, notices = Machine(monkeypatch, CUDA=right), []
+    detector = on_cuda(shared, notices)
+    assert notices == []
+    assert len(machine.tried) == 1
+    calls.clear()
+    assert len(detector(data.astronaut()[..., ::-1])) == 1
+    assert len(calls) == 9  # the outputs for scores, boxes and landmarks at three scales
+
+    def displaced(value):  # all landmarks, and nothing else, by a little
+        return value + np.float32(0.05) * (value.shape[-1] == 10)
+
+    Machine(monkeypatch, CUDA=displaced)
+    detector = on_cuda(shared, notices)
+    assert len(notices) == 1
+    assert "scrfd_2.5g_bnkps.onnx does not run in CUDAExecutionProvider with Tensor" in notices[0]
+    assert "the PSNR of its result" in notices[0]
 
 
 def frame_of(picture: np.ndarray, index: int = 0) -> Frame:

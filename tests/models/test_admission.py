@@ -88,6 +88,7 @@ def test_a_device_that_gives_what_the_processor_gives_is_used_without_a_word() -
         (not_finite, "is -inf dB, less than 60 dB"),
         (of_another_shape, "is -inf dB, less than 60 dB"),
         (failing, "it fails (no kernel for this operation)"),
+        (full, "it does not fit into the memory (MPS backend out of memory (MPS allocated: 3.9 GB"),
         (slow, "s for a picture and the processor 0.05 s"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
@@ -118,9 +119,15 @@ def test_a_device_that_the_user_named_is_refused_or_is_slow_as_asked() -> None:
     assert notices[0].startswith("net runs in form 0 as asked, though it takes ")
 
 
-def test_what_does_not_fit_is_told_and_nothing_else_is_tried() -> None:
+def test_what_does_not_fit_anywhere_is_an_error_of_memory_that_names_the_reason() -> None:
+    assert chosen(full, sound, otherwise=None)[0] == "form 1"
     with pytest.raises(MemoryError, match="MPS backend out of memory"):
-        chosen(full, sound)
+        chosen(wrong, full, otherwise=None)
+    with pytest.raises(UsageError, match="46 dB"):
+        chosen(full, wrong, otherwise=None)
+
+
+def test_a_damaged_file_is_no_matter_of_the_device() -> None:
     with pytest.raises(WeightsError, match="the file is damaged"):
         chosen(damaged, sound)
 
@@ -234,16 +241,25 @@ def test_gpen_runs_on_the_processor_where_no_device_is_right(
         Gpen(weights, device=XPU, number_format="float32")
 
 
-def test_gpen_that_does_not_fit_is_not_run_elsewhere(
+def test_gpen_that_does_not_fit_runs_on_the_next_device_unless_the_user_named_it(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def does(*given: Any) -> Any:
+    def does(device: str, number_format: str, result: Any) -> Any:
+        if device == "mps":
+            return result
         raise torch.OutOfMemoryError("XPU out of memory. Tried to allocate 2 GiB")
 
-    devices = Devices(monkeypatch, does)
+    devices, notices = Devices(monkeypatch, does), list[str]()
+    monkeypatch.setattr(gpen_module, "kept_exact",
+                        lambda *given: Exact(given[2]().result, seconds=100.0))  # fmt: skip
+    restorer = Gpen(weights, device=XPU, others=(MPS, CPU), on_notice=notices.append)
+    assert restorer.is_cheap
+    assert devices.tried[-2:] == ["float32 on xpu", "float16 on mps"]
+    assert len(notices) == 3
+    assert all("it does not fit into the memory (XPU out of memory" in each for each in notices)
+    assert not Gpen(weights, device=XPU, others=(CPU,)).is_cheap
     with pytest.raises(MemoryError, match="XPU out of memory"):
-        Gpen(weights, device=XPU, others=(CPU,))
-    assert devices.tried == ["float16 on xpu"]
+        Gpen(weights, device=XPU)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

@@ -44,7 +44,7 @@ with pytest.raises(WeightsError):
     InsightFace(Path("missing"), size_px=640, score=0.5)""",
     "an ONNX restorer": """
 import vidrestore.models.restorers.onnx, vidrestore.models.recognizer
-vidrestore.models.onnx_session.can_use_cuda()""",
+vidrestore.models.onnx_session.can_use_devices()""",
     "doctor": """
 from vidrestore.cli import main
 import contextlib, io

@@ -1,8 +1,9 @@
 """The rule by which a device runs a network: it must give what the processor gives in float32.
 
 A built-in picture runs through the network on the device. Where the result is too far from that of
-the processor in float32, where the device is slower than the processor, or where it fails, the next
-form of the network is tried: another number format, then another device.
+the processor in float32, where the device is slower than the processor, where its memory does not
+suffice, or where it fails, the next form of the network is tried: another number format, then
+another device.
 """
 
 from __future__ import annotations
@@ -110,9 +111,8 @@ def first_admitted(
     Raises:
         UsageError: No form is admitted, and `otherwise` is None.
         WeightsError: The file of the network cannot be used on any device.
-        MemoryError: The network does not fit into the memory of a device. Nothing else is tried,
-            since a processor takes many times as long: the user chooses a smaller network or the
-            processor.
+        MemoryError: No form is admitted, `otherwise` is None, and the network does not fit into
+            the memory in the last form; or the processor lacks the memory for its own result.
     """
     wanted: Exact | None = None
     for number, form in enumerate(forms, start=1):
@@ -122,6 +122,8 @@ def first_admitted(
             network, slowness = _opened(form, wanted)
         except NotAdmittedError as error:
             if then is None:
+                if ran_out_of_memory(error):
+                    raise MemoryError(str(error)) from error
                 raise UsageError(
                     f"{subject} cannot run in {form.name}: {error}; use --device cpu or "
                     "--device auto"
@@ -142,7 +144,7 @@ def first_admitted(
 def _opened(form: Form[N], exact: Exact) -> tuple[N, str | None]:
     """Open a form; return the network, and the reason where it is too slow.
 
-    Raises NotAdmittedError where it is wrong or fails.
+    Raises NotAdmittedError where it is wrong, does not fit into the memory or fails.
     """
     try:
         network = form.open()
@@ -150,12 +152,12 @@ def _opened(form: Form[N], exact: Exact) -> tuple[N, str | None]:
         started = time.perf_counter()
         form.run(network)  # without what is done once: compiling, choosing kernels
         seconds = time.perf_counter() - started
-    except (MemoryError, WeightsError):
+    except WeightsError:
         raise
     except Exception as error:  # drivers and libraries have no common base class of errors
-        if ran_out_of_memory(error):
-            raise MemoryError(str(error)) from error
-        raise NotAdmittedError(f"it fails ({first_line(error)})") from error
+        is_full = ran_out_of_memory(error)
+        reason = "it does not fit into the memory" if is_full else "it fails"
+        raise NotAdmittedError(f"{reason} ({first_line(error)})") from error
     psnr_db = psnr_db_of(result, exact)
     if not psnr_db >= form.least_db:
         raise NotAdmittedError(

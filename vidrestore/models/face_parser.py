@@ -180,7 +180,7 @@ class OnnxParser:
             self._session,
             path,
             {self._image: self._normalized(_probe(self.side_px))},
-            self._output,
+            (self._output,),
             device=device,
             is_auto=is_auto,
             on_notice=on_notice,

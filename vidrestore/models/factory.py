@@ -17,7 +17,7 @@ from vidrestore.imaging.frame import FloatArray
 from vidrestore.models import weights
 from vidrestore.models.detectors import DetectionModels, Detector
 from vidrestore.models.download import as_events
-from vidrestore.models.onnx_session import can_use_cuda
+from vidrestore.models.onnx_session import can_use_devices
 from vidrestore.models.recognizer import Recognizer, embedding_of_photo, find_recognizer
 from vidrestore.models.restorers import FILES, Restorer, Schedule, check_restorer_name
 
@@ -41,6 +41,8 @@ def open_detector(
     find_weights: Callable[[str], Path],
     threads: int | None = None,
     device: torch.device | None = None,
+    is_auto: bool = False,
+    on_notice: Callable[[str], None] = lambda message: None,
 ) -> Detector:
     """Open a detector.
 
@@ -49,8 +51,12 @@ def open_detector(
         find_weights: Maps the name of weights to their file or folder.
         threads: Number of threads that one detection may use; "haar" does not heed it.
             Default: one for each core that this process may use.
-        device: Device on which "insightface" runs; the other detectors run on the processor.
-            None, the default: the processor.
+        device: Device on which "insightface" runs if the rule of `admission` admits it; the other
+            detectors run on the processor. None, the default: the processor.
+        is_auto: Whether the user left the choice of the device open, so that a provider of
+            onnxruntime for another kind of device may be used. Default: False.
+        on_notice: Receives a notice where a device does not run the detector. Default: none is
+            sent.
 
     Returns:
         The detector.
@@ -63,7 +69,13 @@ def open_detector(
 
         pack_folder = find_weights(how.pack)
         return InsightFace(
-            pack_folder, size_px=how.size_px, score=how.score, threads=threads, device=device
+            pack_folder,
+            size_px=how.size_px,
+            score=how.score,
+            threads=threads,
+            device=device,
+            is_auto=is_auto,
+            on_notice=on_notice,
         )
     if how.detector == "yunet":
         from vidrestore.models.detectors.yunet import YuNet
@@ -106,6 +118,8 @@ def chosen_detector(
         settings.detect,
         threads=threads,
         device=_device_for_detection(settings),
+        is_auto=settings.restore.device == "auto",
+        on_notice=lambda message: notify(on_event, message),
         find_weights=weight_finder(settings, on_event, hashes),
     )
 
@@ -355,8 +369,8 @@ def chosen_face_mesh(
 
 
 def _device_for_detection(settings: Settings) -> torch.device | None:
-    """Return the CUDA device for "insightface"; None: the processor, which needs no torch."""
-    if settings.detect.detector == "insightface" and can_use_cuda():
+    """Return the device for "insightface"; None: the processor, which needs no torch."""
+    if settings.detect.detector == "insightface" and can_use_devices():
         from vidrestore.models.devices import choose_device
 
         return choose_device(settings.restore)

@@ -217,7 +217,7 @@ class _OnnxNetwork:
             self._session,
             self._path,
             self._feeds(_probe(height, width)),
-            self._session.get_outputs()[0].name,
+            (self._session.get_outputs()[0].name,),
             device=devices[0],
             is_auto=is_auto,
             on_notice=on_notice,

@@ -1,6 +1,5 @@
 """Face restorers in ONNX files: what the graph takes decides how the network is called."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from helpers.onnx_networks import network
+from helpers.onnx_providers import Machine
 
 from vidrestore.common.errors import WeightsError
 from vidrestore.models import onnx_session
-from vidrestore.models.admission import Exact
 from vidrestore.models.onnx_session import import_onnxruntime
 from vidrestore.models.restorers.onnx import Onnx
 
@@ -148,46 +147,6 @@ def test_other_shapes_are_refused_in_one_sentence(
     assert "\n" not in str(error.value)
 
 
-class Provider:
-    """Stands in for a provider of onnxruntime: computes on the processor, then `does` something."""
-
-    def __init__(self, session: Any, name: str, does: Callable[[Any], Any]) -> None:
-        self._session, self._name, self._does = session, name, does
-
-    def get_providers(self) -> list[str]:
-        return [self._name, "CPUExecutionProvider"]
-
-    def get_outputs(self) -> Any:
-        return self._session.get_outputs()
-
-    def run(self, outputs: Any, feeds: Any) -> Any:
-        return [self._does(value) for value in self._session.run(outputs, feeds)]
-
-
-class Machine:
-    """What onnxruntime is built for; `does` maps a provider and its options to what it does."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, **does: Callable[[Any], Any]) -> None:
-        self.tried: list[tuple[str, dict[str, str]]] = []
-        names = [f"{name}ExecutionProvider" for name in (*does, "Azure", "CPU")]
-        patch.setattr(import_onnxruntime(), "get_available_providers",
-                      lambda: names)  # fmt: skip
-        patch.setattr(Exact, "measured", lambda run, span=2.0: Exact(run(), 100.0, span))
-        open_session = onnx_session._session
-
-        def session(path: Path, wanted: list[Any]) -> Any:
-            if wanted == ["CPUExecutionProvider"]:
-                return open_session(path, wanted)
-            name, options = wanted[0]
-            self.tried.append((name, options))
-            own = open_session(path, ["CPUExecutionProvider"])
-            short = name.removesuffix("ExecutionProvider")
-            is_exact = options.get("use_tf32") == "0" or options.get("precision") == "FP32"
-            return Provider(own, name, (lambda value: value) if is_exact else does[short])
-
-        patch.setattr(onnx_session, "_session", session)
-
-
 def right(value: Any) -> Any:
     return value
 
@@ -266,9 +225,10 @@ def test_a_provider_that_is_wrong_or_fails_gives_way(
         "net.onnx does not run in DmlExecutionProvider",
     ]
     assert notices[1].endswith("it fails (DML could not compile the graph); the processor runs it")
+    notices.clear()
     Machine(monkeypatch, CoreML=full)
-    with pytest.raises(MemoryError):
-        on(path, "mps")
+    assert not on(path, "mps", notices=notices).is_cheap
+    assert "it does not fit into the memory (Failed to allocate memory" in notices[0]
 
 
 def test_a_provider_that_onnxruntime_does_not_start_is_told(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.system import usable_cores
 from vidrestore.models.detectors import Detection, Detector, detection
-from vidrestore.models.onnx_session import import_onnxruntime, providers
+from vidrestore.models.onnx_session import first_run, import_onnxruntime, on_a_device
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +39,8 @@ class InsightFace(Detector):
         score: float,
         threads: int | None = None,
         device: torch.device | None = None,
+        is_auto: bool = False,
+        on_notice: Callable[[str], None] = lambda message: None,
     ) -> None:
         """Open the network.
 
@@ -47,8 +50,11 @@ class InsightFace(Detector):
             score: Smallest score of a detection, in [0, 1].
             threads: Threads for one picture; None (default) for one per core that this process may
                 use.
-            device: The preferred device; a CUDA device is used where onnxruntime supports it. None,
-                the default: the processor.
+            device: The preferred device. The rule of `admission` decides whether a provider of
+                onnxruntime runs the network there. None, the default: the processor.
+            is_auto: Whether the user left the choice of the device open, see `on_a_device`.
+            on_notice: Receives a notice where a device does not run the network. Default: none is
+                sent.
 
         Raises:
             WeightsError: The pack cannot be loaded.
@@ -65,17 +71,18 @@ class InsightFace(Detector):
                 analysis = FaceAnalysis(
                     name=str(pack_folder.resolve()),
                     allowed_modules=["detection"],
-                    providers=providers(device),
+                    providers=["CPUExecutionProvider"],
                     sess_options=options,
                 )
-                number = (device.index or 0) if device is not None and device.type == "cuda" else -1
-                analysis.prepare(ctx_id=number, det_thresh=score, det_size=(size_px, size_px))
+                analysis.prepare(ctx_id=-1, det_thresh=score, det_size=(size_px, size_px))
             except Exception as error:
                 raise WeightsError(
                     f"the InsightFace pack in {pack_folder} cannot be loaded "
                     f"({error or type(error).__name__}); delete it and fetch it again"
                 ) from error
         self._model = analysis.det_model
+        if device is not None:
+            _move(self._model, device, is_auto=is_auto, on_notice=on_notice)
 
     def __call__(self, picture: npt.NDArray[np.uint8]) -> list[Detection]:
         """Detect faces.
@@ -104,3 +111,28 @@ class InsightFace(Detector):
         found = [detection(b[:4], p, b[4]) for b, p in zip(boxes, landmarks, strict=True)]
         faces = [face for face in found if face.score >= self.least_score]
         return faces, len(found) > len(faces)
+
+
+def _move(
+    model: Any, device: torch.device, *, is_auto: bool, on_notice: Callable[[str], None]
+) -> None:
+    """Move the network of a detector to a device that the rule of `admission` admits."""
+    from vidrestore.models.restorers.gpen import probe_image
+
+    width, height = model.input_size
+    picture = probe_image(max(width, height))[..., :height, :width].contiguous().numpy()
+    path, feeds = Path(model.model_file), {model.input_name: picture}
+    first_run(model.session, path, feeds)
+    moved = on_a_device(
+        model.session,
+        path,
+        feeds,
+        model.output_names,
+        device=device,
+        is_auto=is_auto,
+        on_notice=on_notice,
+    )
+    if moved is not model.session:
+        # Else the library would open the file again for each size, beside the admitted session.
+        model.static_shape_sessions = False
+        model.session = moved

@@ -11,6 +11,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import (
     ConfigError,
     UsageError,
@@ -158,6 +159,23 @@ class Restorer(RestorerInfo, ABC):
             cache_key_of(self),
             self.weights_sha256,
         )
+
+
+class FileRestorer(Restorer):
+    """The base class of restorers whose network comes from a file.
+
+    Args:
+        path: The weight file.
+        hashes: Hashes of the files that this run has read already. None, the default: none.
+    """
+
+    def __init__(self, path: Path, hashes: FileHashes | None = None) -> None:
+        self._path, self._hashes = path, hashes or FileHashes()
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weight file, 64 hexadecimal digits."""
+        return self._hashes.sha256(self._path)
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ import torch
 from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import WeightsError
 from vidrestore.imaging.resample import squared
-from vidrestore.models.restorers import Restorer, memory_errors
+from vidrestore.models.restorers import FileRestorer, Restorer, memory_errors
 
 _log = logging.getLogger("vidrestore")
 
@@ -164,7 +164,7 @@ class AdaptiveGpen(Restorer):
         return squared(tier(squared(windows[:, 0], tier.size or side)[:, None]), side)
 
 
-class _Tier(Restorer):
+class _Tier(FileRestorer):
     """A network that is opened when it is first called."""
 
     template = AdaptiveGpen.template
@@ -180,17 +180,12 @@ class _Tier(Restorer):
         is_cheap: bool,
         hashes: FileHashes,
     ) -> None:
-        self.name, self._hashes = name, hashes
+        super().__init__(path, hashes)
+        self.name = name
         self.is_cheap, self._run_as = is_cheap, run_as
-        self._path = path
         self.size = int(name.removeprefix("gpen-"))
         self._open, self._release_others = open_tier, release_others
         self._network: Restorer | None = None
-
-    @cached_property
-    def weights_sha256(self) -> str:
-        """SHA-256 of the weight file, 64 hexadecimal digits."""
-        return self._hashes.sha256(self._path)
 
     @cached_property
     def cache_key(self) -> str:

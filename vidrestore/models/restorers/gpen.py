@@ -32,7 +32,7 @@ from vidrestore.models.gpen.inference import InferenceGPEN
 from vidrestore.models.gpen.memory import batch_that_fits, free_bytes
 from vidrestore.models.gpen.network import GPEN
 from vidrestore.models.gpen.variants import WITHOUT_FLOAT64
-from vidrestore.models.restorers import MOST_AT_ONCE, Restorer, all_finite, memory_errors
+from vidrestore.models.restorers import MOST_AT_ONCE, FileRestorer, all_finite, memory_errors
 
 if TYPE_CHECKING:
     from vidrestore.models.restorers import openvino
@@ -54,7 +54,7 @@ Network = Callable[[torch.Tensor], torch.Tensor]
 _Loaded = tuple[Network, int, torch.dtype]
 
 
-class Gpen(Restorer):
+class Gpen(FileRestorer):
     """A GPEN of any size; each face by itself, several at once.
 
     A face whose result is not finite is computed again in float32. On CUDA, `most_at_once` is the
@@ -104,8 +104,8 @@ class Gpen(Restorer):
         on_notice: Callable[[str], None] = lambda message: None,
         hashes: FileHashes | None = None,
     ) -> None:
-        self._hashes = hashes or FileHashes()
-        self._path, self._device, self._notify = path, device, on_notice
+        super().__init__(path, hashes)
+        self._device, self._notify = device, on_notice
         self._cache_folder, self._exact_folder = cache_folder or path.parent, exact_folder
         self._exact: Network | None = None
         self.engine = "torch"
@@ -127,11 +127,6 @@ class Gpen(Restorer):
         self._network: Network
         self._network, self.size, self.dtype = loaded
         self.name = f"gpen-{self.size}"
-
-    @cached_property
-    def weights_sha256(self) -> str:
-        """SHA-256 of the weight file, 64 hexadecimal digits."""
-        return self._hashes.sha256(self._path)
 
     @cached_property
     def cache_key(self) -> str:

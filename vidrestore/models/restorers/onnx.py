@@ -22,7 +22,7 @@ from vidrestore.models.onnx_session import (
     open_network,
     type_of,
 )
-from vidrestore.models.restorers import Restorer
+from vidrestore.models.restorers import FileRestorer
 from vidrestore.models.restorers.gpen import probe_image
 from vidrestore.models.weight_file import names_in_graph
 
@@ -43,7 +43,7 @@ _MOST_DIFFERENCE = 0.05
 _USUAL_PX = 512
 
 
-class Onnx(Restorer):
+class Onnx(FileRestorer):
     """GPEN, GFPGAN, RestoreFormer, CodeFormer and their kin, through onnxruntime.
 
     The graph takes (N, 3, S, S) RGB in [-1, 1] in float32, float16 or float64; N and S may be open.
@@ -80,8 +80,8 @@ class Onnx(Restorer):
         on_notice: Callable[[str], None] = lambda message: None,
         hashes: FileHashes | None = None,
     ) -> None:
-        self._hashes = hashes or FileHashes()
-        self._path, self._notify = path, on_notice
+        super().__init__(path, hashes)
+        self._notify = on_notice
         self._session = open_network(path)
         image, others = inputs_of(self._session, path)
         self._faces, side = self._shape(image)
@@ -101,7 +101,7 @@ class Onnx(Restorer):
             self._session,
             path,
             {self._image: self._filled(probe), **self._others},
-            self._output,
+            (self._output,),
             device=device,
             is_auto=is_auto,
             on_notice=on_notice,
@@ -109,11 +109,6 @@ class Onnx(Restorer):
         provider = self._session.get_providers()[0]
         self.name = f"{path.name} (onnxruntime, {provider})"
         self.is_cheap = provider != "CPUExecutionProvider"
-
-    @cached_property
-    def weights_sha256(self) -> str:
-        """SHA-256 of the .onnx file, 64 hexadecimal digits."""
-        return self._hashes.sha256(self._path)
 
     @cached_property
     def cache_key(self) -> str:

@@ -24,7 +24,7 @@ from vidrestore.models.admission import (
     kept_exact,
 )
 from vidrestore.models.gpen.cuda import repeatable_convolutions
-from vidrestore.models.restorers import Restorer, all_finite, memory_errors
+from vidrestore.models.restorers import FileRestorer, all_finite, memory_errors
 from vidrestore.models.restorers.gpen import FORMATS, probe_image
 from vidrestore.models.spandrel_networks import CODEFORMER, build, version_text
 
@@ -33,7 +33,7 @@ _SIDE_PX = 512
 _CPU = torch.device("cpu")
 
 
-class Spandrel(Restorer):
+class Spandrel(FileRestorer):
     """GFPGAN, RestoreFormer or CodeFormer, built by spandrel, each face by itself or several.
 
     On the processor it runs in float32. On another device the rule of `admission` decides whether
@@ -82,8 +82,8 @@ class Spandrel(Restorer):
         on_notice: Callable[[str], None] = lambda message: None,
         hashes: FileHashes | None = None,
     ) -> None:
-        self._hashes = hashes or FileHashes()
-        self._path, self._family, self._extra = path, family, extra
+        super().__init__(path, hashes)
+        self._family, self._extra = family, extra
         self._fidelity = fidelity
         self.name = f"{path.name} ({family})"
         with memory_errors():
@@ -104,11 +104,6 @@ class Spandrel(Restorer):
                 self._check_result(self._picture_through(form))
         self._device, self._dtype, self._model = form
         self.is_cheap = self._device.type != "cpu"
-
-    @cached_property
-    def weights_sha256(self) -> str:
-        """SHA-256 of the weight file, 64 hexadecimal digits."""
-        return self._hashes.sha256(self._path)
 
     @cached_property
     def cache_key(self) -> str:
