@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.expressions import closed, open_mesh
 
 from vidrestore.common.errors import UsageError, WeightsError
 from vidrestore.common.events import Progress
 from vidrestore.common.profiles import load_settings
 from vidrestore.imaging.geometry import apply, template
+from vidrestore.models.face_mesh import FaceMesh, square_of_landmarks
 from vidrestore.models.restorers import Restorer
 from vidrestore.review.portrait import (
     CROP_PX,
     DEGRADATIONS,
     as_picture,
+    as_tensor,
     clean_portrait,
     cut,
     place_in_crop,
@@ -138,6 +141,41 @@ def test_the_template_that_the_restorer_knows_is_named(own: Template) -> None:
     assert trial.verdict.startswith(f"The template {own} is better in ")
     clean = mean(trial, lambda score: score.true_detail, own)
     assert clean == pytest.approx(1.0, abs=0.15)
+
+
+class Closing(Fake):
+    """Gives back the clean face with an eye closed."""
+
+    def __init__(self, mesh: FaceMesh) -> None:
+        super().__init__(lambda image: image, CROP_PX)
+        clean, landmarks = clean_portrait()
+        self._faces = []
+        for name in TEMPLATES:
+            crop = cut(clean, place_in_crop(landmarks, template(name), CROP_PX), CROP_PX)
+            bgr = np.ascontiguousarray(as_picture(crop)[..., ::-1])
+            found = mesh.settle(bgr, square_of_landmarks(template(name) * CROP_PX - 0.5))
+            self._faces.append((crop, as_tensor(closed(bgr, found, "left_eye")[..., ::-1].copy())))
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        image = windows[0, 0]
+        return min(self._faces, key=lambda pair: float((image - pair[0]).square().mean()))[1][None]
+
+
+def test_the_face_mesh_scores_the_expression(shared: Path, plain: Trial) -> None:
+    mesh = open_mesh(shared)
+    assert {row.score.expression for row in plain.rows} == {None}
+    assert plain.about_expression.startswith("The expression was not scored")
+    faithful, winking = (
+        try_restorer(each, mesh=mesh) for each in (Fake(blurred, CROP_PX), Closing(mesh))
+    )
+    assert max(row.score.expression or 0 for row in faithful.rows) < 0.5
+    assert faithful.about_expression == (
+        "The eyes and the mouth are those of the portrait in all results."
+    )
+    for row in winking.rows:
+        departs = (row.score.expression or 0) > 1
+        assert departs == (row.template is not None)
+    assert winking.about_expression.startswith("An eye or the mouth departs from the portrait in 6")
 
 
 def test_numbers_of_untrained_weights_are_said_to_mean_nothing() -> None:

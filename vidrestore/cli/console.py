@@ -424,9 +424,8 @@ def show_trial(trial: Trial, sheet: Path) -> None:
         trial: The scores.
         sheet: The picture that shows the restored portraits.
     """
-    table = Table(
-        "damage", "template", "landmarks off", "true detail", "PSNR", title=_cell(trial.restorer)
-    )
+    columns = ("damage", "template", "landmarks off", "expression off", "true detail", "PSNR")
+    table = Table(*columns, title=_cell(trial.restorer))
     for row in sorted(
         trial.rows, key=lambda row: [r.degradation for r in trial.rows].index(row.degradation)
     ):
@@ -435,11 +434,13 @@ def show_trial(trial: Trial, sheet: Path) -> None:
             row.degradation,
             row.template or "(not restored)",
             f"{score.landmark_error_px:.2f} px",
+            "-" if score.expression is None else f"{score.expression:.2f}",
             f"{100 * score.true_detail:.0f} %",
             f"{score.psnr_db:.2f} dB",
         )
     Console().print(table)
     _print_line(trial.verdict)
+    _print_line(trial.about_expression)
     _print_line(f"Look at {sheet}: clean, damaged, restored.")
 
 

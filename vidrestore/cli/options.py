@@ -133,8 +133,9 @@ RestorerName = Annotated[
         autocompletion=_restorers,
         rich_help_panel="How to restore",
         help="Choose the restorer: gpen-2048, gpen-1024, gpen-512, gpen-256, gpen-auto (for each "
-        "track the smallest GPEN that can show its face in full), a weight file, or fusion, "
-        "which needs no weights. Default: gpen-2048.",
+        "track the smallest GPEN that can show its face in full), gpen-colorize (colors for the "
+        "faces of gray film), a weight file, or fusion, which needs no weights. Default: "
+        "gpen-2048.",
     ),
 ]
 DetectorName = Annotated[

@@ -10,7 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast",
                  "medium", "slow", "slower", "veryslow", "placebo"]  # fmt: skip
-RESTORERS = ("gpen-2048", "gpen-1024", "gpen-512", "gpen-256", "gpen-auto", "fusion")
+RESTORERS = ("gpen-2048", "gpen-1024", "gpen-512", "gpen-256", "gpen-auto", "gpen-colorize",
+             "fusion")  # fmt: skip
 
 
 def _off_is_zero(value: object) -> object:
@@ -175,7 +176,8 @@ class Restore(Section):
 
     restorer: str = "gpen-2048"
     """gpen-2048, gpen-1024, gpen-512, gpen-256, fusion, or a .pth, .safetensors or .onnx file.
-    gpen-auto: for each track the smallest GPEN that can show a face of its size in full."""
+    gpen-auto: for each track the smallest GPEN that can show a face of its size in full.
+    gpen-colorize: gives colors to the faces of gray film, and changes nothing else."""
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|mps|xpu|cuda(:[0-9]{1,3})?)$",

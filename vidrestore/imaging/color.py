@@ -19,7 +19,7 @@ import torch
 from vidrestore.imaging import transfer
 from vidrestore.imaging.frame import FloatArray, VideoInfo
 from vidrestore.imaging.geometry import Rect
-from vidrestore.imaging.luma import KR_KB
+from vidrestore.imaging.luma import KR_KB, luma_of
 from vidrestore.imaging.planes import Layout, add, chroma_rect, layout, plane, samples
 
 if TYPE_CHECKING:
@@ -46,7 +46,13 @@ def region_rgb(image: av.VideoFrame, rect: Rect, info: VideoInfo) -> torch.Tenso
 
 
 def blend_rgb(
-    image: av.VideoFrame, rect: Rect, rgb: torch.Tensor, weight: torch.Tensor, info: VideoInfo
+    image: av.VideoFrame,
+    rect: Rect,
+    rgb: torch.Tensor,
+    weight: torch.Tensor,
+    info: VideoInfo,
+    *,
+    keep_luma: bool = False,
 ) -> None:
     """Blend a rectangle of a writable frame toward given display values, in place.
 
@@ -66,11 +72,14 @@ def blend_rgb(
             primaries these are the R'G'B' of the stream).
         weight: (1, h, w) in [0, 1]; 1 replaces the picture by `rgb`.
         info: The stream.
+        keep_luma: Whether only the chroma changes; default: no.
     """
     how = layout(image)
     _, scale = _luma_range(info, how)
     if how.is_rgb:
         moved = transfer.change(region_rgb(image, rect, info), rgb, weight, info)
+        if keep_luma:
+            moved = moved - torch.from_numpy(luma_of(moved.numpy(), info.matrix))
         for index, channel in zip(how.planes, moved, strict=True):
             add(image, index, rect, channel * scale, how.bits)
         return
@@ -78,10 +87,9 @@ def blend_rgb(
     before = torch.from_numpy(_rgb(original, upsampled, info))
     change = transfer.change(before, rgb, weight, info).numpy()
     kr, kb = KR_KB[info.matrix]
-    luma = kr * change[0]
-    luma += (1 - kr - kb) * change[1]
-    luma += kb * change[2]
-    add(image, how.planes[0], rect, torch.from_numpy(luma * scale), how.bits)
+    luma = luma_of(change, info.matrix)
+    if not keep_luma:
+        add(image, how.planes[0], rect, torch.from_numpy(luma * scale), how.bits)
     if len(how.planes) == 1:
         return
     middle, chroma_scale = _chroma_range(info, how)
@@ -113,9 +121,7 @@ def write_rgb(image: av.VideoFrame, rgb: FloatArray, info: VideoInfo) -> None:
             _write(image, index, channel, offset, scale, how)
         return
     kr, kb = KR_KB[info.matrix]
-    luma = np.float32(kr) * rgb[0]
-    luma += np.float32(1 - kr - kb) * rgb[1]
-    luma += np.float32(kb) * rgb[2]
+    luma = luma_of(rgb, info.matrix)
     _write(image, how.planes[0], luma, offset, scale, how)
     offset, scale = _chroma_range(info, how)
     for index, channel, k in zip(how.planes[1:], (2, 0), (kb, kr), strict=False):

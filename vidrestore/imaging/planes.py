@@ -180,11 +180,55 @@ def _with_chroma(image: av.VideoFrame, target: str) -> av.VideoFrame:
     middle = 1 << (8 * dtype.itemsize - 1)
     for index, values in enumerate((pairs[..., 0], middle, middle, pairs[..., 1])):
         plane(copy, index)[...] = values
+    _copy_times(image, copy)
+    copy.color_range, copy.colorspace = _FULL_RANGE, image.colorspace
+    return copy
+
+
+def format_with_chroma(name: str, width: int, height: int) -> str:
+    """Return the pixel format in which a gray picture of the same bits can get colors.
+
+    Args:
+        name: A planar pixel format by ffmpeg's name.
+        width: The width of the picture in pixels.
+        height: The height of the picture in pixels.
+
+    Returns:
+        For a format of luma alone, Y'CbCr with a chroma sample for each 2 x 2 pixels, or for each
+        pixel where a side is odd; else `name`.
+    """
+    how = _layout_of(name)
+    if len(how.planes) > 1:
+        return name
+    grid = "420" if width % 2 == height % 2 == 0 else "444"
+    return f"yuv{grid}p{'' if how.bits == 8 else f'{how.bits}le'}"
+
+
+def with_chroma(image: av.VideoFrame) -> av.VideoFrame:
+    """Give a picture of luma alone neutral chroma; no sample of luma changes.
+
+    Args:
+        image: A frame in a planar format.
+
+    Returns:
+        A writable copy in `format_with_chroma`; `image` itself where it has chroma.
+    """
+    how, name = layout(image), image.format.name
+    target = format_with_chroma(name, image.width, image.height)
+    if target == name:
+        return image
+    copy = av.VideoFrame(image.width, image.height, target)
+    for index, values in enumerate((plane(image, 0), 1 << (how.bits - 1), 1 << (how.bits - 1))):
+        plane(copy, index)[...] = values
+    _copy_times(image, copy)
+    copy.color_range, copy.colorspace = image.color_range, image.colorspace
+    return copy
+
+
+def _copy_times(image: av.VideoFrame, copy: av.VideoFrame) -> None:
     copy.pts, copy.duration = image.pts, image.duration
     if image.time_base is not None:
         copy.time_base = image.time_base
-    copy.color_range, copy.colorspace = _FULL_RANGE, image.colorspace
-    return copy
 
 
 def with_codes_of_halves(image: av.VideoFrame) -> av.VideoFrame:
@@ -203,9 +247,7 @@ def with_codes_of_halves(image: av.VideoFrame) -> av.VideoFrame:
     copy = av.VideoFrame(image.width, image.height, target)
     for index in range(len(copy.planes)):
         plane(copy, index)[...] = codes_of_halves(plane(image, index))
-    copy.pts, copy.duration = image.pts, image.duration
-    if image.time_base is not None:
-        copy.time_base = image.time_base
+    _copy_times(image, copy)
     copy.color_range, copy.colorspace = _FULL_RANGE, image.colorspace
     return copy
 

@@ -28,6 +28,7 @@ from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.handled import log_handled
 from vidrestore.common.settings import Extent, Settings
 from vidrestore.imaging.frame import VideoInfo
+from vidrestore.imaging.planes import format_with_chroma
 from vidrestore.jobs.exclusions import check_exclusions, given_by_fields
 from vidrestore.jobs.image_output import Job, lossless_ways, plan_pictures, streams_of_pictures
 from vidrestore.jobs.key_frames import plan_key_frames
@@ -64,6 +65,8 @@ from vidrestore.models.factory import (
     with_models_here,
 )
 from vidrestore.models.restorers import Restorer, RestorerInfo, Schedule
+from vidrestore.models.restorers.colorize import NAME as COLORIZER
+from vidrestore.restoration.colorization import check_holds_color, check_is_gray
 from vidrestore.restoration.companion import (
     PairedVideo,
     check_before_swap,
@@ -291,6 +294,8 @@ def choose_output(
     info, mode = base.info, source.interlacing.mode
     if mode in ("bob", "frame", "film"):
         info = info_of_pictures(info, mode)
+    if _colorizes(request):
+        info = _with_colors(info, target)
     small, scaling = info, chosen_scaling(settings, on_event)
     if source.kept is not None:
         check_scaling(source.kept, scaling, target)
@@ -305,7 +310,7 @@ def choose_output(
     else:
         pictures, start = None, base.start
         ways = ways_to_encode(info, target, settings)
-        if scaling is None and mode in ("keep", "off"):
+        if scaling is None and mode in ("keep", "off") and not _colorizes(request):
             ways, note = _like_source(ways, source, work.path, settings)
             losses += note
         streams = plan_streams(base, target, whole=request.span is None)
@@ -406,6 +411,7 @@ def analyze_and_select(
         match = analyzed(may_be_kept=False)
         analysis, names = selected(match.analysis)
     restorers = chosen_restorers(names, usual, settings, on_event, hashes)
+    check_is_gray(request.source, analysis, request.span, restorers)
     judge = chosen_judge(settings, on_event, hashes)
     notify(on_event, *_unchecked(settings, judge))
     was_told = begun is not None and begun != models_of(settings)
@@ -463,6 +469,9 @@ def assemble(
     analysis = with_room_for(faces.analysis, pairing)
     losses = (*output.losses, *faces.losses, *pairing.notes())
     encoding, shown = output.encoding, pairing.plate
+    check_holds_color(encoding.pixel_format, faces.described)
+    if shown is not None and shown.scaling is None:
+        check_is_gray(shown.path, shown.analysis, shown.span, faces.described)
     if encoding.copied is not None and (analysis if shown is None else shown.analysis).changes:
         encoding = replace(encoding, copied=None)
         anew = _encoded_anew(source.base, encoding, settings, "its picture changes midway")
@@ -526,6 +535,24 @@ def assemble(
         restorers=restorers_of_segments(segments, analysis, faces.described, redo),
         has_kept_analysis=faces.has_kept_analysis,
     )
+
+
+def _colorizes(request: RestoreRequest) -> bool:
+    """Return whether the restorer of the whole request gives colors to gray faces."""
+    if request.restorer is not None:
+        return request.restorer.colorizes
+    return request.settings.restore.restorer == COLORIZER
+
+
+def _with_colors(info: VideoInfo, target: Path) -> VideoInfo:
+    """Return the properties of frames that can hold the colors that faces get."""
+    wanted = format_with_chroma(info.pixel_format, info.width, info.height)
+    if is_pictures(target) and wanted != info.pixel_format:
+        raise UsageError(
+            f"the output {target} would hold gray pictures, as the source does, and no colors; "
+            "save the source as R'G'B' pictures first"
+        )
+    return replace(info, pixel_format=wanted)
 
 
 def _with_models(

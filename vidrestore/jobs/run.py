@@ -22,6 +22,7 @@ from vidrestore.common.events import Event, OnEvent, notify
 from vidrestore.common.files import output_place, placed_together, sync_file
 from vidrestore.common.settings import Settings
 from vidrestore.common.threads import Stopwatch
+from vidrestore.imaging.planes import with_chroma
 from vidrestore.jobs.image_output import at_own_clock
 from vidrestore.jobs.layer_output import layer_folder
 from vidrestore.jobs.plan import Plan, plan_job
@@ -336,9 +337,12 @@ def _is_read_back(request: RestoreRequest, plan: Plan) -> bool:
 
 
 def _larger(plan: Plan) -> Larger | None:
-    """Return what enlarges the source for the comparison; None: nothing, or a slow network does."""
+    """Return what makes the source comparable; None: nothing, or a slow network enlarges it."""
     scaling = plan.base.scaling
-    if scaling is None or scaling.upscaler is not None:
+    if scaling is None:
+        colorizes = any(each.colorizes for _, each in plan.rendering.restorers)
+        return with_chroma if colorizes else None
+    if scaling.upscaler is not None:
         return None
     return Scaler(plan.job.analysis.info, plan.base.analysis.info, None)
 

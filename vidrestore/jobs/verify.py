@@ -38,7 +38,8 @@ from vidrestore.restoration.compositing.masks import mask_rect
 
 _DEPTH = 4  # frames by which each of the two decoders may run ahead
 Larger = Callable[[av.VideoFrame], av.VideoFrame]
-"""Enlarges a picture of the source to the size of the output."""
+"""Enlarges a picture of the source to the size of the output, or gives it the planes of color that
+the output has."""
 _UNCHANGED, _NOT_COMPARED = "----", "????"
 
 

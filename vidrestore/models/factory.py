@@ -494,15 +494,23 @@ def open_restorer(
 
         return Fusion(sharpness=how.fusion_sharpness)
     check_restorer_name(name)
-    if name in RESTORERS:
-        path, expected_size = find_weights(name), int(name.removeprefix("gpen-"))
-    else:
-        path, expected_size = Path(name), None
-
+    from vidrestore.models.restorers import colorize
     from vidrestore.models.restorers.gpen import Gpen
 
+    kind, expected_size = Gpen, None
+    path = find_weights(name) if name in RESTORERS else Path(name)
+    if name == colorize.NAME:
+        kind = colorize.Colorizer
+    elif name not in RESTORERS and weights.named_as(path) == colorize.NAME:
+        on_notice(
+            f"{path.name} is the name of GPEN's colorization network, which runs as a usual "
+            f"restorer here; --restorer {colorize.NAME} uses it for colors"
+        )
+    elif name in RESTORERS:
+        expected_size = int(name.removeprefix("gpen-"))
+
     def gpen() -> Gpen:
-        return Gpen(
+        return kind(
             path,
             expected_size=expected_size,
             device=device,
@@ -520,7 +528,7 @@ def open_restorer(
     try:
         return gpen()
     except WeightsError as error:
-        if expected_size is not None or (other := _other_family(path)) is None:
+        if name in RESTORERS or (other := _other_family(path)) is None:
             raise
         log_handled(error)
     from vidrestore.models.restorers.spandrel import Spandrel

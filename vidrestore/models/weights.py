@@ -93,6 +93,15 @@ class Weight:
     """The addresses of the file, in the order in which `fetch` tries them; empty where none is
     known."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that the file, or the zip of a pack, may have, preferred ones first."""
+        file = PurePath(self.file)
+        # Without .onnx, which holds a network of any inputs and outputs.
+        forms = SUFFIXES[:-1] if file.suffix in TORCH_SUFFIXES else ()
+        names = (self.file, *self.other_names, *(f"{file.stem}{suffix}" for suffix in forms))
+        return tuple(dict.fromkeys(names))
+
 
 @dataclass(frozen=True, slots=True)
 class Checked:
@@ -277,6 +286,11 @@ def find(name: str, folders: Sequence[Path], *, table: Table | None = None) -> P
     return _located(_named(name, folders, table), folders)
 
 
+def named_as(path: Path) -> str | None:
+    """Return the name of the weight whose file has the name of a path; None: there is none."""
+    return next((each.name for each in load_table().values() if path.name in each.names), None)
+
+
 def is_present(name: str, folders: Sequence[Path]) -> bool:
     """Tell whether `require` finds a weight without a download.
 
@@ -321,7 +335,7 @@ def _obstacle(weight: Weight, folders: Sequence[Path]) -> str | None:
                 return f"{place} is a link to a folder that does not exist"
             if _is_there(place) and not _is_folder(place):
                 return f"{place} is not a folder"
-    for place in _file_places(folders, _file_names(weight)):
+    for place in _file_places(folders, weight.names):
         if _leads_nowhere(place):
             return f"{place} is a link to a file that does not exist"
         if _is_there(place) and (fault := no_ordinary_file(place)) is not None:
@@ -372,7 +386,7 @@ def _named(name: str, folders: Sequence[Path], table: Table | None) -> Weight:
 def _located(weight: Weight, folders: Sequence[Path]) -> Path | None:
     if weight.kind == "pack":
         return next((place for place in _pack_places(weight, folders) if _is_folder(place)), None)
-    return _first_file(folders, _file_names(weight))
+    return _first_file(folders, weight.names)
 
 
 def _pack_places(weight: Weight, folders: Sequence[Path]) -> list[Path]:
@@ -382,15 +396,6 @@ def _pack_places(weight: Weight, folders: Sequence[Path]) -> list[Path]:
         for folder in folders
         for place in (pack_folder(folder, weight.name), folder / "models" / weight.name)
     ]
-
-
-def _file_names(weight: Weight) -> tuple[str, ...]:
-    """Return the names that the file of a weight, or the zip of a pack, may have."""
-    file = PurePath(weight.file)
-    # Without .onnx, which holds a network of any inputs and outputs.
-    forms = SUFFIXES[:-1] if file.suffix in TORCH_SUFFIXES else ()
-    names = (weight.file, *weight.other_names, *(f"{file.stem}{suffix}" for suffix in forms))
-    return tuple(dict.fromkeys(names))
 
 
 def _file_places(folders: Sequence[Path], names: Sequence[str]) -> Iterator[Path]:
@@ -853,7 +858,7 @@ def list_weights(folders: Sequence[Path], *, table: Table | None = None) -> list
         if weight.kind == "pack":
             found = [place for place in _pack_places(weight, folders) if _is_folder(place)]
         else:
-            found = list(_files_there(folders, _file_names(weight)))
+            found = list(_files_there(folders, weight.names))
         places = _distinct(found)
         path = places[0] if places else None
         size_bytes, message = weight.bytes, ""

@@ -173,6 +173,8 @@ class _Waiting:
         counts = stats.counts(self.frame.frame.index)
         faces = []
         for face, (task, is_repeat) in zip(self.frame.faces, self.faces, strict=True):
+            if task.network.colorizes:
+                face = replace(face, colorized=True)
             if isinstance(task.result, torch.Tensor):
                 face = replace(face, restored=task.result)
                 stats.repeated += counts and is_repeat

@@ -51,6 +51,8 @@ class Face:
     """
     guide: Guide | None = None
     """What the choice of key frames found; None where the network restores every frame."""
+    colorized: bool = False
+    """Whether `restored` gives colors to a gray face, of which only the chroma is pasted."""
     is_between: bool = False
     """Whether the crop is made of restored key frames, and the network leaves it out."""
 

@@ -20,6 +20,7 @@ from vidrestore.common.settings import Deflicker, Settings
 from vidrestore.common.system import usable_cores
 from vidrestore.common.threads import StageThreads
 from vidrestore.imaging.frame import Frame, VideoInfo
+from vidrestore.imaging.planes import with_chroma
 from vidrestore.media.codecs import Encoding
 from vidrestore.media.decode import TimeRange, decoding_device
 from vidrestore.media.encode import VideoWriter
@@ -191,6 +192,8 @@ def restore_segment(
                 cut_out,
                 may_be_graded=plate.scaling is None,
             )
+        if any(restorer.colorizes for _, restorer in restorers):
+            guarded_faces = (_with_chroma(frame) for frame in guarded_faces)
         pasted = paste(
             guarded_faces,
             output_analysis.info,
@@ -262,6 +265,14 @@ def _deflickered(
         prepared(faces, how, run_each=run_each), depth=1, name="deflicker, motion"
     )
     return threads.each(ready, [averaged] * count, depth=1, name="deflicker")
+
+
+def _with_chroma(frame: FaceFrame) -> FaceFrame:
+    """Return the frame with planes for the colors that its faces get."""
+    own = frame.frame
+    if (image := with_chroma(own.image)) is own.image:
+        return frame
+    return replace(frame, frame=replace(own, image=image, packet=None))
 
 
 def _woven(frames: Iterator[Frame], analysis: Analysis) -> Iterator[Frame]:

@@ -23,8 +23,10 @@ from vidrestore.imaging.geometry import Matrix, apply, compose, invert, template
 from vidrestore.imaging.luma import BT601_WEIGHTS
 from vidrestore.imaging.optical_flow import DenseFlow
 from vidrestore.models.devices import choose_device
-from vidrestore.models.factory import chosen_restorer
+from vidrestore.models.face_mesh import FaceMesh
+from vidrestore.models.factory import chosen_face_mesh, chosen_restorer
 from vidrestore.models.restorers import Restorer
+from vidrestore.restoration.expression import PICTURE_PX, departures, softness_px
 from vidrestore.review.drawing import write_picture
 from vidrestore.review.portrait import (
     CROP_PX,
@@ -72,6 +74,10 @@ class Score:
     """
     psnr_db: float
     """PSNR against the clean face, in dB."""
+    expression: float | None = None
+    """Largest departure of an eye or the mouth from the clean face, by
+    `restoration.expression.departures`: up to 1, noise and softness explain it. None where there is
+    no face mesh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,23 @@ class Trial:
             f"worse in {losses}{close}: --set align.template={name}{default}."
         )
 
+    @property
+    def about_expression(self) -> str:
+        """What the face mesh found, as one sentence for users."""
+        found = [
+            row.score.expression
+            for row in self.rows
+            if row.template is not None and row.score.expression is not None
+        ]
+        if not found:
+            return "The expression was not scored, because the face mesh is not used."
+        if departed := sum(each > 1 for each in found):
+            return (
+                f"An eye or the mouth departs from the portrait in {departed} of {len(found)} "
+                "results, by more than noise and softness explain."
+            )
+        return "The eyes and the mouth are those of the portrait in all results."
+
     def _psnr_db(self, name: Template | None) -> float:
         return float(np.mean([r.score.psnr_db for r in self.rows if r.template == name]))
 
@@ -167,7 +190,7 @@ def run_trial(
     """Try the restorer that the settings name, and write its results to a picture.
 
     Args:
-        settings: The settings; `restore` and `weights` matter.
+        settings: The settings; `restore`, `weights` and `detect.mesh` matter.
         sheet: The .png or .jpg file to write.
         overwrite: Whether an existing file may be replaced. Default: False.
         on_event: Receives the progress and notices. Default: none.
@@ -188,7 +211,8 @@ def run_trial(
     restorer = chosen_restorer(settings, on_event)
     device = choose_device(settings.restore)
     try:
-        result = try_restorer(restorer, device, on_event)
+        mesh = chosen_face_mesh(settings, on_event, without="the expression is not scored")
+        result = try_restorer(restorer, device, on_event, mesh=mesh)
     except MemoryError as error:
         raise UsageError(
             f"one face of {restorer.name} does not fit into the memory of {device.type}; use a "
@@ -202,6 +226,8 @@ def try_restorer(
     restorer: Restorer,
     device: torch.device | None = None,
     on_event: OnEvent | None = None,
+    *,
+    mesh: FaceMesh | None = None,
 ) -> Trial:
     """Restore the portrait with each degradation in each template, and score the results.
 
@@ -209,6 +235,7 @@ def try_restorer(
         restorer: The restorer.
         device: The device on which it runs. Default: the processor.
         on_event: Receives the progress. Default: none.
+        mesh: The face mesh, which scores the expression. Default: none, and it is not scored.
 
     Returns:
         The result.
@@ -221,7 +248,7 @@ def try_restorer(
     side = restorer.size or CROP_PX
     scored_px = min(side, CROP_PX)  # the clean portrait has no finer detail
     clean, landmarks = clean_portrait()
-    scorer = _Scorer(clean, landmarks, scored_px)
+    scorer = _Scorer(clean, landmarks, scored_px, mesh)
     degraded = {
         name: as_tensor(degradation(as_picture(clean)))
         for name, degradation in DEGRADATIONS.items()
@@ -258,8 +285,10 @@ def _restored(restorer: Restorer, source: torch.Tensor, device: torch.device) ->
 class _Scorer:
     """Scores pictures against the clean one, in a crop that lies between the two templates."""
 
-    def __init__(self, clean: torch.Tensor, landmarks: Points, side: int) -> None:
-        self._side = side
+    def __init__(
+        self, clean: torch.Tensor, landmarks: Points, side: int, mesh: FaceMesh | None
+    ) -> None:
+        self._side, self._mesh = side, mesh
         self._matrix = place_in_crop(landmarks, common_template(), side)
         self._clean = cut(clean, self._matrix, side).numpy()
         self._points = apply(self._matrix, landmarks)
@@ -270,7 +299,22 @@ class _Scorer:
         restored = cut(picture, matrix, self._side).numpy()
         error = float(np.mean((255 * (restored - self._clean)[:, self._face]) ** 2))
         psnr_db = float(10 * np.log10(255**2 / max(error, 1e-3)))
-        return Score(self._landmark_error_px(restored), self._true_detail(restored), psnr_db)
+        return Score(
+            self._landmark_error_px(restored),
+            self._true_detail(restored),
+            psnr_db,
+            self._departure(restored),
+        )
+
+    def _departure(self, restored: _Plane) -> float | None:
+        if self._mesh is None:
+            return None
+        # The clean face takes the part of a sharper version of the other one.
+        own, clean = (_levels(picture) for picture in (restored, self._clean))
+        landmarks = (self._points + 0.5) / self._side
+        soft_px = softness_px(own, clean, landmarks)
+        found = departures(self._mesh, own, clean, landmarks, soft_px)
+        return max(found.values(), default=0.0)
 
     def _true_detail(self, restored: _Plane) -> float:
         own, true = (_fine_detail(_luma(x))[self._face] for x in (restored, self._clean))
@@ -296,6 +340,13 @@ def _face_mask(side: int) -> npt.NDArray[np.bool_]:
 def _luma(picture: _Plane) -> _Plane:
     """Map (3, H, W) R'G'B' in [0, 1] to (H, W) luma in 8-bit levels, BT.601."""
     return np.asarray(np.tensordot(BT601_WEIGHTS, picture, 1) * 255, np.float32)
+
+
+def _levels(picture: _Plane) -> _Plane:
+    """Resize (3, H, W) R'G'B' in [0, 1] to (256, 256, 3) in 8-bit levels."""
+    size = (PICTURE_PX, PICTURE_PX)
+    levels = cv2.resize(picture.transpose(1, 2, 0) * 255, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(levels, np.float32)
 
 
 def _fine_detail(luma: _Plane) -> _Plane:
@@ -326,6 +377,8 @@ def _strip(row: Row, pictures: Sequence[torch.Tensor]) -> Picture:
         f"{score.landmark_error_px:.1f} px off, {score.true_detail:.2f} of the detail, "
         f"{score.psnr_db:.1f} dB"
     )
+    if score.expression is not None:
+        numbers += f", expression {score.expression:.2f} off"
     size = (_TILE_PX, _TILE_PX)
     tiles = [cv2.resize(as_picture(p), size, interpolation=cv2.INTER_AREA) for p in pictures]
     return np.vstack(

@@ -50,6 +50,9 @@ class RestorerInfo:
     template: str = "ffhq"
     """Where the five landmarks stand in the crops that it takes: "gpen" or "ffhq" (the default,
     which most networks need)."""
+    colorizes: bool = False
+    """Whether it gives colors to the faces of gray footage. Then only the chroma of its results is
+    pasted, and footage with colors is refused. Default: False."""
 
     # A subclass may replace these two, as `most_at_once`, by an attribute or by a property.
     @cached_property
@@ -158,6 +161,7 @@ class Restorer(RestorerInfo, ABC):
             self.template,
             cache_key_of(self),
             self.weights_sha256,
+            self.colorizes,
         )
 
 
@@ -186,6 +190,7 @@ class _Description(RestorerInfo):
     template: str
     cache_key: str | None
     weights_sha256: str | None
+    colorizes: bool
 
 
 class Denoiser(Protocol):

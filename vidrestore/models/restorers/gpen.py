@@ -126,7 +126,7 @@ class Gpen(FileRestorer):
         self._run_as = run_as(self._device, number_format, engine)
         self._network: Network
         self._network, self.size, self.dtype = loaded
-        self.name = f"gpen-{self.size}"
+        self.name = self.name or f"gpen-{self.size}"
 
     @cached_property
     def cache_key(self) -> str:

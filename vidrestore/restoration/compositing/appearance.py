@@ -30,6 +30,7 @@ from vidrestore.imaging.geometry import (
     shifted,
     unit_corners,
 )
+from vidrestore.imaging.luma import bt601_luma
 from vidrestore.imaging.optical_flow import reduced, uses_opencv
 from vidrestore.imaging.planes import chroma_rect, layout, plane, samples
 from vidrestore.models.face_parser import Parsed, Parser
@@ -316,6 +317,8 @@ def measure_appearance(
             pair = fine if face.work_px >= side else pair
     if occluders or tones:
         source, restored = (_small(each, occlusion.GRID_PX) for each in pair)
+        if face.colorized:  # the colors that it got contradict nothing
+            source, restored = (cv2.merge([bt601_luma(each)] * 3) for each in (source, restored))
         large = scaled(mask, occlusion.GRID_PX)
         contradiction = occlusion.contradiction(255 * source, 255 * restored, large)
         if occluders:

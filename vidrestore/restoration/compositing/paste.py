@@ -21,6 +21,7 @@ from vidrestore.imaging import color, transfer
 from vidrestore.imaging.device_copies import to_host
 from vidrestore.imaging.frame import FloatArray, Frame, Pasted, PastedFace, VideoInfo
 from vidrestore.imaging.geometry import GRID_PX, Matrix, Rect, crop_side_px, shifted
+from vidrestore.imaging.luma import luma_of, with_luma
 from vidrestore.imaging.optical_flow import uses_opencv
 from vidrestore.imaging.planes import add, chroma_rect, copy_of, layout, samples
 from vidrestore.imaging.resample import resample, source_window
@@ -210,7 +211,7 @@ class _Stage:
         else:
             place = place_of(unit, None, extent=how.extent)
         motion = None
-        if how.sharpness > 0 and geometry:
+        if how.sharpness > 0 and geometry and not face.colorized:
             motion = motion_blur.motion_px(
                 place.unit, [geometry.unit(frame.index + d) for d in (-1, 1)]
             )
@@ -220,8 +221,8 @@ class _Stage:
             place,
             self._info,
             occluders=how.occluders,
-            tones=how.color > 0,
-            edges=how.focus > 0,
+            tones=how.color > 0 and not face.colorized,
+            edges=how.focus > 0 and not face.colorized,
             motion=motion,
             parser=self._parser,
         )
@@ -264,20 +265,23 @@ class _Stage:
         self._remove_covered(weight, frame, face, measured, rect)
         if face.region is not None:
             weight *= swap.weight_in(face.region, rect)[0].numpy()
-        if self._how.detail < 1:
+        if face.colorized:
+            rgb = self._with_own_luma(rgb, frame, rect)
+        elif self._how.detail < 1:
             rgb = self._with_own_detail(rgb, frame, rect, measured.place)
         image = frame.image
         before: list[FloatArray] = []
         noise: tuple[grain.Spectrum, ...] = ()
-        if self._grain > 0:
+        has_grain = self._grain > 0 and not face.colorized  # which keeps that of its luma
+        if has_grain:
             before = [samples(image, i, _part(rect, image, i)).numpy() for i in grain_planes(image)]
             noise = self._noise(at, face.track_id) or noise_of(frame, measured.place, self._info)
         restored, share = torch.from_numpy(rgb), torch.from_numpy(weight[None])
         if pasted is not None:
             pasted.append(PastedFace((rect.x0, rect.y0), rgb, weight))
         self.has_changed |= bool(weight.any())
-        color.blend_rgb(image, rect, restored, share, self._info)
-        if self._grain > 0:
+        color.blend_rgb(image, rect, restored, share, self._info, keep_luma=face.colorized)
+        if has_grain:
             seed = (frame.pts, face.track_id)
             self._add_grain(image, before, rect, weight, noise, seed)
         return True
@@ -419,11 +423,20 @@ class _Stage:
         self, rgb: FloatArray, frame: Frame, rect: Rect, place: FacePlacement
     ) -> FloatArray:
         """Replace part of the restored fine detail by that of the source."""
-        displayed = transfer.to_display(color.region_rgb(frame.image, rect, self._info), self._info)
-        apart = displayed.clamp(0, 1).float() - torch.from_numpy(rgb)
+        apart = self._displayed(frame, rect) - torch.from_numpy(rgb)
         side = 2 * round(crop_side_px(place.unit) * _DETAIL_SHARE / 2) + 1
         low = F.avg_pool2d(apart[None], side, 1, side // 2, count_include_pad=False)[0]
         return (rgb + (1 - self._how.detail) * (apart - low).numpy()).clip(0, 1)
+
+    def _with_own_luma(self, rgb: FloatArray, frame: Frame, rect: Rect) -> FloatArray:
+        """Return (3, h, w) with the luma of the source, and as much chroma as it can hold."""
+        luma = luma_of(self._displayed(frame, rect).numpy(), self._info.matrix)
+        return with_luma(rgb, luma, self._info.matrix)
+
+    def _displayed(self, frame: Frame, rect: Rect) -> torch.Tensor:
+        """Return the (3, h, w) display values of a part of a frame, in [0, 1]."""
+        rgb = color.region_rgb(frame.image, rect, self._info)
+        return transfer.to_display(rgb, self._info).clamp(0, 1).float()
 
     def _add_grain(
         self,
