@@ -142,15 +142,15 @@ def _color_level(
 
     It is that of the face or of the most colorful tenth of the picture, whichever has more.
     """
-    info, total, count = analysis.info, np.zeros(0), 0
+    info, seen = analysis.info, list[FloatArray]()
     for frame in frames_again(path, analysis, span, first=first, end=end):
         whole = Rect(0, 0, info.width, info.height)
         displayed = transfer.to_display(color.region_rgb(frame.image, whole, info), info)
         rgb = displayed.clamp(0, 1).float().permute(1, 2, 0).contiguous().numpy()
         height = max(round(_WIDTH_PX * info.height / info.width / _CELL_PX), 1) * _CELL_PX
         small = cv2.resize(rgb, (_WIDTH_PX, height), interpolation=cv2.INTER_AREA)
-        total, count = total + small if count else small, count + 1
-    levels = untinted_levels(np.asarray(total / max(count, 1), np.float32))
+        seen.append(np.asarray(small, np.float32))
+    levels = untinted_levels(np.mean(seen, axis=0))
     rows, columns = levels.shape
     y, x = np.mgrid[:rows, :columns]
     centers = np.stack([(x + 0.5) * info.width / columns, (y + 0.5) * info.height / rows], axis=-1)

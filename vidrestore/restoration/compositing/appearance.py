@@ -318,7 +318,7 @@ def measure_appearance(
     if occluders or tones:
         source, restored = (_small(each, occlusion.GRID_PX) for each in pair)
         if face.colorized:  # the colors that it got contradict nothing
-            source, restored = (cv2.merge([bt601_luma(each)] * 3) for each in (source, restored))
+            source, restored = (_gray(each) for each in (source, restored))
         large = scaled(mask, occlusion.GRID_PX)
         contradiction = occlusion.contradiction(255 * source, 255 * restored, large)
         if occluders:
@@ -561,6 +561,11 @@ def _small(crop: torch.Tensor | FloatArray, side: int) -> FloatArray:
     if not uses_opencv(crop.device):
         return reduced(crop, side) / np.float32(255)
     return np.asarray(cv2.merge([scaled(plane, side) for plane in crop.numpy()]))
+
+
+def _gray(picture: FloatArray) -> FloatArray:
+    """Return (side, side, 3) with the luma in each channel."""
+    return np.asarray(cv2.merge([bt601_luma(picture)] * 3), np.float32)
 
 
 def scaled(picture: FloatArray, side: int) -> FloatArray:
