@@ -15,6 +15,9 @@ INSTALLED_DOCS := .venv/installed-docs
 demo: $(INSTALLED)
 	$(BIN)/vidrestore demo demo
 
+# One process per core: more threads than that would only wait for each other.
+test test-long: export OMP_NUM_THREADS := 1
+
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto --dist worksteal
 

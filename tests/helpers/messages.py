@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import vidrestore
@@ -14,20 +15,32 @@ ERRORS = {
 }  # fmt: skip
 
 
-def messages() -> Iterator[tuple[str, int, str, str]]:
+@cache
+def messages() -> tuple[tuple[str, int, str, str], ...]:
     """(file, line, kind, text), values as {expressions}."""
+    return tuple(_messages())
+
+
+def _messages() -> Iterator[tuple[str, int, str, str]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         name = str(path.relative_to(PACKAGE))
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
-                kind = ast.unparse(node.func).rpartition(".")[2]
+                kind = _name(node.func)
                 if kind in ERRORS:
                     yield from _texts(name, kind, node.args[:1])
                 elif kind in ("notify", "on_notice"):
                     yield from _texts(name, "notice", node.args)
             elif _is_warning(node, name):
                 yield from _texts(name, "warning", [node.value])
+
+
+def _name(function: ast.expr) -> str:
+    """The last part of a name with dots."""
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
 
 
 def _is_warning(node: ast.AST, file: str) -> bool:

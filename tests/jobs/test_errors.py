@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.videos import MakeVideo, stage_threads
+from helpers.videos import MakeVideo, stage_threads, write_video
 
 from vidrestore.analysis import pipeline
 from vidrestore.analysis.result import Analysis
@@ -116,12 +117,24 @@ class Run:
         )
 
 
+@pytest.fixture(scope="module")
+def analyzed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Analysis]:
+    """A video and what the first pass finds in it; the tests have copies of the video."""
+    folder = tmp_path_factory.mktemp("analyzed")
+    source = write_video(folder / "source.mp4", frames=_FRAMES, size=(160, 120), audio=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(factory, "open_detector", lambda *_, **__: OneFace())
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        return source, pipeline.analyze_video(source)
+
+
 @pytest.fixture
-def run(tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch) -> Run:
-    source = make_video(frames=_FRAMES, size=(160, 120), audio=True)
+def run(tmp_path: Path, analyzed: tuple[Path, Analysis], monkeypatch: pytest.MonkeyPatch) -> Run:
+    made, analysis = analyzed
+    source = Path(shutil.copy2(made, tmp_path))
     monkeypatch.setattr(factory, "open_detector", lambda *_, **__: OneFace())
     (tmp_path / "out").mkdir()
-    return Run(source, tmp_path / "out" / "clear.mp4", pipeline.analyze_video(source))
+    return Run(source, tmp_path / "out" / "clear.mp4", analysis)
 
 
 def test_all_goes_well_where_nothing_breaks(run: Run) -> None:

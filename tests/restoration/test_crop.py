@@ -42,15 +42,25 @@ TURNS = {
 ASPECTS = ("16:15", "8:9", "32:27", "64:45", "2:1")
 
 
+GROUND = 0.35
+
+
 def drawing(x, y):
     """Luma in [0, 1] at places (x, y): a head, a hat on one side only, and five dots."""
     head = 1 / (1 + np.exp((np.hypot((x - 226) / 100, (y - 246) / 135) - 1) * 25))
     hat = 1 / (1 + np.exp((np.hypot((x - 290) / 45, (y - 130) / 30) - 1) * 10))
-    picture = 0.35 + 0.5 * head * (1 + 0.1 * np.sin(y / 60)) - 0.2 * hat
+    picture = GROUND + 0.5 * head * (1 + 0.1 * np.sin(y / 60)) - 0.2 * hat
     for (cx, cy), depth in zip(DOTS, DEPTHS, strict=True):
-        dot = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * DOT_SIGMA**2))
-        picture = picture - depth * dot * picture
+        near = np.hypot(x - cx, y - cy) < 6 * DOT_SIGMA
+        squares = (x[near] - cx) ** 2 + (y[near] - cy) ** 2
+        picture[near] *= 1 - depth * np.exp(-squares / (2 * DOT_SIGMA**2))
     return picture
+
+
+def is_drawn(x, y):
+    """Whether a place differs from the ground by more than a thousandth."""
+    head = np.hypot((x - 226) / 100, (y - 246) / 135) < 1.3
+    return head | (np.hypot((x - 290) / 45, (y - 130) / 30) < 1.6)
 
 
 @dataclass(frozen=True)
@@ -88,10 +98,14 @@ class Coding:
         y, x = np.mgrid[:height, :width] + 0.5
         # The mean over each pixel, by four places across and down.
         offsets = (np.arange(4) - 1.5) / 4
+        drawn = is_drawn(*self.shown(x, y))
+        x, y = x[drawn], y[drawn]
         parts = [drawing(*self.shown(x + dx, y + dy)) for dx in offsets for dy in offsets]
+        luma = np.full((height, width), GROUND)
+        luma[drawn] = np.mean(parts, axis=0)
         image = av.VideoFrame(width, height, "gray")
         plane = np.frombuffer(image.planes[0], np.uint8).reshape(height, -1)
-        plane[:, :width] = np.rint(255 * np.mean(parts, axis=0))
+        plane[:, :width] = np.rint(255 * luma)
         return image
 
     def info(self):
