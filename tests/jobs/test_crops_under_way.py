@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.events import messages
-from helpers.media import analysis_of_file, mild_image, plain_track, planes_of, write_video
+from helpers.media import (
+    AS_PAINTED,
+    analysis_of_file,
+    mild_image,
+    plain_track,
+    planes_of,
+    write_video,
+)
 from helpers.processes import environment
 
 from vidrestore.api import restore_video
@@ -27,9 +34,7 @@ from vidrestore.restoration import crop_cache
 from vidrestore.restoration.statistics import RestorationStats
 
 SIZE, FRAMES, STOPS_AT = (96, 64), 100, 61
-OPTIONS = {
-    "encode.codec": "ffv1", "encode.check": False, "guard.features": 0, "deflicker.amount": 0,
-}  # fmt: skip
+OPTIONS = AS_PAINTED | {"encode.codec": "ffv1", "encode.check": False, "deflicker.amount": 0}
 _MOST_LOST = 20
 
 

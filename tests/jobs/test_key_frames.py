@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.media import AS_PAINTED
 from helpers.shots_tape import FRAMES, Boiling, faces_of, frames_of, make_tape
 
 from vidrestore.api import restore_video
@@ -13,8 +14,10 @@ from vidrestore.jobs import estimate as estimates
 from vidrestore.jobs import key_frames
 from vidrestore.jobs.key_frames import plan_key_frames
 
-OPTIONS = {"encode.preset": "ultrafast", "job.segment_frames": 48, "encode.check": False,
-           "guard.features": 0, "encode.codec": "ffv1"}  # fmt: skip
+OPTIONS = AS_PAINTED | {
+    "encode.preset": "ultrafast", "job.segment_frames": 48, "encode.check": False,
+    "encode.codec": "ffv1",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

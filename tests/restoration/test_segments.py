@@ -10,6 +10,7 @@ import pytest
 from helpers import sources
 from helpers.events import messages
 from helpers.media import (
+    AS_PAINTED,
     analysis_of,
     analysis_of_file,
     info_of,
@@ -41,8 +42,15 @@ from vidrestore.restoration.segments import (
     tracks_within,
 )
 
-OPTIONS = {"encode.preset": "ultrafast", "job.segment_frames": 48, "encode.check": False,
-           "deflicker.amount": 0, "guard.features": 0}  # fmt: skip
+OPTIONS = AS_PAINTED | {
+    "encode.preset": "ultrafast", "job.segment_frames": 48, "encode.check": False,
+    "deflicker.amount": 0,
+}  # fmt: skip
+IN_FULL: dict = {
+    "deflicker.amount": 1, "guard.identity": 0.2, "guard.features": 0.7, "paste.occluders": True,
+    "paste.color": 1, "paste.sharpness": 1, "grain.match": 0.5,
+}  # fmt: skip
+"""With the noise, the light and the blur of the source, and steady over time."""
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +133,7 @@ def test_a_video_in_segments_has_the_frames_and_times_of_one_in_one(tape, tmp_pa
     target = {"prores": ".mov", "ffv1": ".mkv"}.get(codec, ".mp4")
     how: dict = {"encode.pixel_format": "yuv422p10le"} if codec == "prores" else {}
     if codec == "ffv1":
-        how |= {"deflicker.amount": 1, "guard.features": 0.7}
+        how |= IN_FULL
     whole, cut = tmp_path / f"whole{target}", tmp_path / f"cut{target}"
     first = restored(tape, whole, codec=codec, **{"job.segment_frames": 1000}, **how)
     second = restored(tape, cut, codec=codec, **how)
