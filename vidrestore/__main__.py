@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from vidrestore.common.ending import interrupted
+from vidrestore.common.ending import interrupted, leave
 from vidrestore.common.interruption import Interruption
 
 
@@ -17,11 +17,15 @@ def main() -> NoReturn:
         from vidrestore.cli import main as run
 
         run(interruption=interruption)
+    except SystemExit as ending:
+        if not isinstance(ending.code, int):
+            raise
+        leave(ending.code)
     except (KeyboardInterrupt, Exception):
         if not interruption.was_raised:
             raise
         interruption.settle()
-        sys.exit(interrupted(sys.argv[1:]))
+        leave(interrupted(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -250,7 +250,7 @@ def test_two_signals_at_any_moment(
         *(sys.executable, "-m", "vidrestore", "restore", str(source), str(target), "--json"),
         *("--restorer", "fusion", "--detector", "haar"),
     ]
-    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
+    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "PYTHONFAULTHANDLER": "1"}
     if not seconds:
         began = time.monotonic()
         subprocess.run(given, check=True, capture_output=True, env=environment)

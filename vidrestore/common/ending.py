@@ -1,9 +1,13 @@
-"""The message of a command that failed or was interrupted; it loads little at import."""
+"""The end of a command: its message and its process. This module loads little at import."""
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
+import threading
 from collections.abc import Sequence
+from typing import NoReturn
 
 from vidrestore.common.interruption import STATUS
 
@@ -47,3 +51,24 @@ def interrupted(given: Sequence[str]) -> int:
         The exit status, 130.
     """
     return failed("interrupted", "interrupted; no output was written", STATUS, given)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process after the exit handlers, without destroying what the interpreter holds.
+
+    To destroy the modules of torch takes 0.7 s, in which libraries may crash: the process of a
+    command that succeeded would then end by a signal. Where other threads of Python still run, or
+    the output cannot be flushed, the interpreter ends the process in its usual way.
+
+    Args:
+        status: The exit status.
+    """
+    if threading.active_count() > 1:
+        sys.exit(status)
+    atexit._run_exitfuncs()
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except OSError:
+        sys.exit(status)  # the interpreter reports the error
+    os._exit(status)
