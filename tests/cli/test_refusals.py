@@ -32,9 +32,9 @@ REFUSED = {
 def refused(folder: Path, *arguments: str) -> tuple[int, str, list[str]]:
     """The exit status, the message and the heavy libraries that were loaded."""
     code = (
-        "import sys\nfrom vidrestore.__main__ import main\n"
-        "try:\n    main()\nfinally:\n"
-        f"    print([name for name in {HEAVY} if name in sys.modules])\n"
+        "import atexit, sys\nfrom vidrestore.__main__ import main\n"
+        f"told = lambda: print([name for name in {HEAVY} if name in sys.modules])\n"
+        "atexit.register(told)\nmain()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
