@@ -12,7 +12,9 @@ import tomllib
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Any, Literal
 
 import platformdirs
@@ -136,8 +138,9 @@ class Row:
     """Further files of the same weight, which are not used, in the order of search."""
 
 
-def load_table() -> dict[str, Weight]:
-    """Read the table of weights from weights/manifest.toml, in its order."""
+@cache
+def load_table() -> Table:
+    """Read the table of weights from weights/manifest.toml, in its order, once in a process."""
     path = resource_folder("weights") / "manifest.toml"
     entries = tomllib.loads(path.read_text(encoding="utf-8"))
     table = {}
@@ -146,7 +149,7 @@ def load_table() -> dict[str, Weight]:
             key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
         }
         table[name] = Weight(name=name, **fields)
-    return table
+    return MappingProxyType(table)
 
 
 def user_cache() -> Path:
