@@ -26,6 +26,7 @@ import typer
 from helpers.media import write_video
 from helpers.onnx_networks import repeating
 from helpers.videos import Command
+from safetensors.torch import save_file
 from skimage import data
 
 import vidrestore
@@ -44,6 +45,7 @@ ELSEWHERE = {
     "--cluster": "needs machines: test_ray_cluster_nodes.py",
     "--workers": "stand-ins do not reach other processes: test_ray_cluster.py",
     "--reference": "needs a recognizer: test_people.py",
+    "vidrestore personalize": "trains for hours: test_personalize.py",
     "vidrestore demo": "takes minutes: test_demo.py",
     "vidrestore ui": "a server: test_page.py",
 }
@@ -155,6 +157,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         clip(folder / "tapes" / name, short[:6])
     repeating(folder / "x4.onnx", 4)
     (folder / "GFPGANv1.4.onnx").write_bytes(b"in its place stands another")
+    save_file({"weight": torch.zeros(1)}, folder / "anna.safetensors")
     return folder
 
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from vidrestore.analysis.result import Analysis
     from vidrestore.api import (
         analyze_video,
+        personalize,
         restore,
         restore_video,
         write_comparison,
@@ -23,13 +24,20 @@ if TYPE_CHECKING:
         VidrestoreError,
         WeightsError,
     )
-    from vidrestore.common.events import DownloadProgress, Notice, PassTimes, Progress
+    from vidrestore.common.events import (
+        DownloadProgress,
+        Notice,
+        PassTimes,
+        Progress,
+        TrainingProgress,
+    )
     from vidrestore.common.profiles import load_profile, load_settings
     from vidrestore.common.settings import Settings
     from vidrestore.jobs.request import RestoreRequest
     from vidrestore.jobs.summary import Summary
     from vidrestore.models.detectors import Detector
     from vidrestore.models.restorers import Restorer
+    from vidrestore.personal.trainer import TrainingRecord
 
 __all__ = [
     "Analysis",
@@ -46,12 +54,15 @@ __all__ = [
     "Restorer",
     "Settings",
     "Summary",
+    "TrainingProgress",
+    "TrainingRecord",
     "UsageError",
     "VidrestoreError",
     "WeightsError",
     "analyze_video",
     "load_profile",
     "load_settings",
+    "personalize",
     "restore",
     "restore_video",
     "write_comparison",
@@ -61,17 +72,20 @@ __all__ = [
 
 _HOMES = {
     "api": (
-        "analyze_video", "restore", "restore_video", "write_comparison", "write_preview",
-        "write_proxy",
+        "analyze_video", "personalize", "restore", "restore_video", "write_comparison",
+        "write_preview", "write_proxy",
     ),
     "analysis.result": ("Analysis",),
-    "common.events": ("DownloadProgress", "Notice", "PassTimes", "Progress"),
+    "common.events": (
+        "DownloadProgress", "Notice", "PassTimes", "Progress", "TrainingProgress",
+    ),
     "common.profiles": ("load_profile", "load_settings"),
     "common.settings": ("Settings",),
     "jobs.request": ("RestoreRequest",),
     "jobs.summary": ("Summary",),
     "models.detectors": ("Detector",),
     "models.restorers": ("Restorer",),
+    "personal.trainer": ("TrainingRecord",),
 }  # fmt: skip
 
 

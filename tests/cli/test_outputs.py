@@ -30,13 +30,15 @@ WRITING = {
     "cuts": ("analyze IN --shots OUT", ".edl"),
     "timeline": ("analyze IN --shots OUT", ".otio"),
     "contact sheet": ("analyze IN --contact-sheet OUT", ".png"),
+    "network": ("personalize IN --person 1 -o OUT", ".safetensors"),
+    "report of a training": ("personalize IN --person 1 -o FREE.safetensors --report OUT", ".html"),
     "sheet": ("weights try gpen-512 -o OUT", ".png"),
     "weights": ("weights convert IN -o OUT", ".pth"),
 }  # fmt: skip
 WORK = (
     "vidrestore.api.run", "vidrestore.review.preview.write_preview",
     "vidrestore.review.comparison.write_comparison", "vidrestore.analysis.cache.find_analysis",
-    "vidrestore.review.proxy.write_proxy",
+    "vidrestore.review.proxy.write_proxy", "vidrestore.personal.run.forecast",
     "vidrestore.review.trial.chosen_restorer", "vidrestore.models.convert._read",
 )  # fmt: skip
 

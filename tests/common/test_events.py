@@ -16,6 +16,7 @@ from vidrestore.common.events import (
     Notice,
     PassTimes,
     Progress,
+    TrainingProgress,
     line_from_dict,
     notify,
 )
@@ -33,6 +34,8 @@ LINES = [
      {"event": "progress", "stage": "analyze", "frame": 1, "frames": 9}),
     (DownloadProgress("fetch a", 5, None),
      {"event": "progress", "stage": "fetch a", "bytes": 5, "of_bytes": None}),
+    (TrainingProgress(3, 9, {"pixel": 0.5}),
+     {"event": "progress", "stage": "train", "step": 3, "steps": 9, "losses": {"pixel": 0.5}}),
     (Notice("a sentence"), {"event": "notice", "message": "a sentence"}),
     (PassTimes("restore", 2.0, 3.0, {"decode": StageTime(**TIME)}),
      {"event": "stages", "pass": "restore", "seconds": 2.0, "processor_seconds": 3.0,

@@ -116,7 +116,7 @@ def like_reference(
         UsageError: No person is similar enough.
     """
     likeness = {person: float(reference @ vector) for person, vector in embeddings.items()}
-    alike = frozenset(person for person, cosine in likeness.items() if cosine >= similarity)
+    alike = people_like(reference, embeddings, similarity=similarity)
     if not alike:
         nearest = max(likeness, key=likeness.__getitem__, default=None)
         most = (
@@ -129,6 +129,24 @@ def like_reference(
             f"{most}; use another photo, or choose people with --people"
         )
     return alike
+
+
+def people_like(
+    reference: FloatArray, embeddings: Mapping[int, FloatArray], *, similarity: float
+) -> frozenset[int]:
+    """Find the people whose embeddings are near to another one.
+
+    Args:
+        reference: (d,) the embedding, of unit length.
+        embeddings: Person -> (d,) embedding of unit length.
+        similarity: The least cosine of two embeddings of one person, in [-1, 1].
+
+    Returns:
+        The people; may be empty.
+    """
+    return frozenset(
+        person for person, vector in embeddings.items() if reference @ vector >= similarity
+    )
 
 
 def large_people(

@@ -18,6 +18,7 @@ import typer
 
 from vidrestore.cli.inspect import analyze, compare, evaluate, preview, proxy
 from vidrestore.cli.options import Command, CommandGroup, Offline, WeightsFolder
+from vidrestore.cli.personalize import personalize
 from vidrestore.cli.restore import restore
 from vidrestore.cli.weights import weights_app
 from vidrestore.common.ending import failed, interrupted
@@ -139,7 +140,7 @@ def _build() -> typer.Typer:
         epilog="Every command takes --verbose, which prints the log, and --debug, which prints the "
         "traceback of an error.",
     )
-    for command in (restore, preview, analyze, compare, evaluate, proxy, demo, ui):
+    for command in (restore, preview, analyze, compare, evaluate, proxy, personalize, demo, ui):
         app.command(cls=Command)(command)
     app.command("doctor", cls=Command)(diagnose_machine)
     app.add_typer(weights_app(), name="weights")

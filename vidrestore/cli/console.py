@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from vidrestore.jobs.summary import Summary, TrackLikeness
     from vidrestore.models.convert import Converted
     from vidrestore.models.weights import Checked, Row
+    from vidrestore.personal.forecast import Forecast
+    from vidrestore.personal.personal_file import Description
+    from vidrestore.personal.trainer import TrainingRecord
     from vidrestore.review.comparison import Comparison
     from vidrestore.review.demo import Demo
     from vidrestore.review.evaluate import Evaluation
@@ -260,6 +263,58 @@ def show_comparison(comparison: Comparison, target: Path) -> None:
                 "comparison repeats its last picture"
             ]
         )
+
+
+def show_forecast(planned: Forecast) -> None:
+    """Print what a training will take.
+
+    Args:
+        planned: The forecast.
+    """
+    from vidrestore.common.timecode import duration_text
+
+    table = Table(title="Training, by the shapes of the network", show_header=False)
+    table.title_justify = "left"
+    judges = {"discriminator": planned.has_discriminator, "identity": planned.has_identity}
+    there = [name for name, is_there in judges.items() if is_there]
+    for name, value in (
+        ("network", f"{planned.base}, {planned.size_px} px"),
+        ("device", planned.device),
+        ("networks that judge", " and ".join(there) or "none"),
+        ("faces in each step", str(planned.batch)),
+        ("memory", f"{_gigabytes(planned.memory_bytes)} of {_gigabytes(planned.room_bytes)}"),
+        ("crops, in the computer's memory", f"up to {_gigabytes(planned.crop_bytes)}"),
+        ("disk, until training ends", _gigabytes(planned.state_bytes)),
+        ("time", f"about {duration_text(planned.seconds)} for {planned.steps:,} steps"),
+    ):
+        table.add_row(name, _cell(value))
+    Console().print(table)
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"
+
+
+def show_training(description: Description, record: TrainingRecord, target: Path) -> None:
+    """Print what a training did, and by how much the network is better.
+
+    Args:
+        description: The description in the file.
+        record: What the training did.
+        target: The file of the network, which is the title of the table.
+    """
+    from vidrestore.common.timecode import duration_text
+    from vidrestore.personal.personal_file import gains
+
+    table = Table(title=_cell(str(target)), show_header=False, title_justify="left")
+    table.add_row("adapted from", _cell(description.base))
+    table.add_row("steps", f"{description.steps:,} of {len(record.losses):,}, which were the best")
+    crops = f"{description.learned} learned from, {description.apart} set apart"
+    table.add_row("crops", crops)
+    table.add_row("better by", f"{gains(description.before, description.after)}")
+    table.add_row("embedding", "left out" if description.embedding is None else "in the file")
+    table.add_row("took", duration_text(record.seconds))
+    Console().print(table)
 
 
 def show_outcome(outcome: Outcome, number: int, of: int) -> None:

@@ -28,6 +28,7 @@ from vidrestore.common.events import (
     Notice,
     OnEvent,
     PassTimes,
+    TrainingProgress,
 )
 from vidrestore.common.events import Progress as FrameProgress
 from vidrestore.common.quoting import printable
@@ -109,6 +110,8 @@ class _Receiver:
                 self._show(stage, done, total, "frames")
             case DownloadProgress(stage, done, total):
                 self._show(stage, done, total, "bytes")
+            case TrainingProgress(step, steps):
+                self._show("train", step, steps, "steps")
 
     def _show(self, stage: str, done: int, total: int | None, unit: str) -> None:
         if stage not in self._tasks:

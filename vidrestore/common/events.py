@@ -47,6 +47,23 @@ class DownloadProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingProgress:
+    """A step of a training is done."""
+
+    step: int
+    """The number of steps that are done."""
+    steps: int
+    """The number of steps, at most."""
+    losses: Mapping[str, float]
+    """Name of a loss -> its value in this step."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the object of the `--json` line."""
+        return {"event": "progress", "stage": "train", "step": self.step, "steps": self.steps,
+                "losses": dict(self.losses)}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """A message for the user about something that was lost, guessed, repaired or left out."""
 
@@ -80,7 +97,7 @@ class PassTimes:
         }  # fmt: skip
 
 
-Event = Progress | DownloadProgress | Notice | PassTimes
+Event = Progress | DownloadProgress | TrainingProgress | Notice | PassTimes
 """An event that a receiver of events gets."""
 
 OnEvent = Callable[[Event], None]
@@ -129,8 +146,8 @@ class Done:
     """The command has succeeded; this is its last line."""
 
     name: str
-    """The name of the result: summary, files, analysis, preview, comparison, evaluation, proxy or
-    weight."""
+    """The name of the result: summary, files, analysis, preview, comparison, evaluation, proxy,
+    weight, training or forecast."""
     result: Any
     """The result, as values that JSON can hold."""
 
@@ -160,6 +177,8 @@ def line_from_dict(fields: Mapping[str, Any]) -> Line | None:
     match fields.get("event"):
         case "progress" if "bytes" in fields:
             return DownloadProgress(str(fields["stage"]), fields["bytes"], fields["of_bytes"])
+        case "progress" if "step" in fields:
+            return TrainingProgress(fields["step"], fields["steps"], fields["losses"])
         case "progress":
             return Progress(
                 str(fields["stage"]), fields["frame"], fields["frames"], fields.get("picture")

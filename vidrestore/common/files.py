@@ -633,6 +633,19 @@ def check_new(
         ) from error
 
 
+def check_page_name(path: Path) -> None:
+    """Check that the name of a report is that of a page.
+
+    Args:
+        path: The report to write.
+
+    Raises:
+        UsageError: The name does not end in .html or .htm.
+    """
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"the name of the report must end in .html, and {path.name!r} does not")
+
+
 def is_same_file(one: Path, other: Path) -> bool:
     """Tell whether two paths lead to one file, or would lead to one if it existed.
 

@@ -382,9 +382,16 @@ class Train(Section):
     """How a GPEN is adapted to a person. The weights of losses and their intervals are those of
     GPEN's authors."""
 
+    base: str = "gpen-512"
+    """The network to adapt: gpen-2048, gpen-1024, gpen-512, gpen-256, or a .pth, .safetensors or
+    .onnx file of a GPEN."""
+    crops: int = Field(200, ge=15, le=10_000)
+    """Number of crops of the person at most. A fifth of them is set apart for judging."""
+    seed: int = Field(0, ge=0, le=1_000_000_000)
+    """Seed of everything random. The same seed gives the same file on one machine."""
     steps: int = Field(2000, ge=1, le=10_000_000)
     """Number of steps, at most."""
-    minutes: float | None = Field(None, gt=0)
+    minutes: float | None = Field(None, gt=0, le=1_000_000)
     """Time, in minutes, after which training ends; None: no limit. With a limit, the result depends
     on the speed of the machine."""
     batch: int = Field(4, ge=1, le=64)
@@ -395,30 +402,30 @@ class Train(Section):
     """Learning rate of the encoder."""
     discriminator_rate: float = Field(5e-4, gt=0, le=1)
     """Learning rate of the discriminator."""
-    pixel_weight: float = Field(1.0, ge=0)
+    pixel_weight: float = Field(1.0, ge=0, le=1e6)
     """Weight of the smooth L1 distance of pixels."""
-    identity_weight: float = Field(1.0, ge=0)
+    identity_weight: float = Field(1.0, ge=0, le=1e6)
     """Weight of the distance of embeddings; of no effect without an identity network."""
-    adversarial_weight: float = Field(1.0, ge=0)
+    adversarial_weight: float = Field(1.0, ge=0, le=1e6)
     """Weight of the discriminator's judgment; of no effect without a discriminator."""
-    r1_weight: float = Field(10.0, ge=0)
+    r1_weight: float = Field(10.0, ge=0, le=1e6)
     """Weight of the R1 penalty of the discriminator."""
-    r1_every: int = Field(16, ge=1)
+    r1_every: int = Field(16, ge=1, le=1_000_000)
     """Distance, in steps, between steps with the R1 penalty."""
-    path_weight: float = Field(2.0, ge=0)
+    path_weight: float = Field(2.0, ge=0, le=1e6)
     """Weight of the regularization of path lengths; 0: none. Only with a discriminator."""
-    path_every: int = Field(4, ge=1)
+    path_every: int = Field(4, ge=1, le=1_000_000)
     """Distance, in steps, between steps with the regularization of path lengths."""
-    half_life_images: float = Field(10_000, gt=0)
+    half_life_images: float = Field(10_000, gt=0, le=1e9)
     """Number of images after which the share of a step in the averaged weights has halved; at most
     a twentieth of all images of the training."""
     save_memory: bool = True
     """Whether to compute the maps of a layer a second time for its gradients instead of keeping
     them; this takes a third more time."""
-    check_every: int = Field(100, ge=1)
+    check_every: int = Field(100, ge=1, le=1_000_000)
     """Distance, in steps, between looks at the crops that are set apart. Each look also writes the
     state, with which a killed training goes on."""
-    patience: int = Field(5, ge=1)
+    patience: int = Field(5, ge=1, le=1_000_000)
     """Number of looks in a row without a better result after which training ends."""
 
 
@@ -442,3 +449,4 @@ class Settings(Section):
     encode: Encode = Encode()
     job: Job = Job()
     weights: Weights = Weights()
+    train: Train = Train()

@@ -24,6 +24,7 @@ from vidrestore.common.errors import (
 )
 from vidrestore.common.files import (
     check_new,
+    check_page_name,
     check_path,
     check_readable_kind,
     check_video_file,
@@ -366,8 +367,7 @@ def _check_report(
     report: Path, inputs: Sequence[Path], target: Path, framemd5: Path | None, *, overwrite: bool
 ) -> None:
     """Raise UsageError where the report has a wrong name or would replace another file."""
-    if report.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"the name of the report must end in .html, and {report.name!r} does not")
+    check_page_name(report)
     if framemd5 is not None and os.path.realpath(report) == os.path.realpath(framemd5):
         raise UsageError(f"the report and the listing are both {report}; give them different names")
     check_new(report, overwrite=overwrite, what="the report", inputs=inputs, outputs=[target])

@@ -17,7 +17,7 @@ import torch
 
 from vidrestore.common.errors import UsageError
 from vidrestore.common.quoting import first_line
-from vidrestore.common.system import usable_cores
+from vidrestore.common.system import machine_memory, usable_cores
 from vidrestore.models.gpen.memory import batch_that_fits, room_bytes
 from vidrestore.models.gpen.network import GPENConfig
 from vidrestore.models.restorers.adaptive import SIZES_PX
@@ -146,6 +146,23 @@ def why_not(name: str) -> str | None:
     return _problem(torch.device(name))
 
 
+def memory_of(device: torch.device, how: Restore) -> float:
+    """Return all memory that networks may use on a device.
+
+    The answer does not depend on what other programs use, so that it is equal in each run.
+
+    Args:
+        device: The device.
+        how: The settings; `max_vram_gb` matters.
+
+    Returns:
+        Bytes; those of the computer for a device that is no CUDA device.
+    """
+    if device.type != "cuda":
+        return machine_memory()
+    return min(_total_bytes(device), math.inf if how.max_vram_gb is None else how.max_vram_gb * GB)
+
+
 def has_room(tier: str, how: Restore, device: torch.device) -> bool:
     """Return whether a GPEN has room for one face in the memory of a device.
 
@@ -163,8 +180,7 @@ def has_room(tier: str, how: Restore, device: torch.device) -> bool:
     """
     if device.type != "cuda":
         return True
-    room = min(_total_bytes(device), math.inf if how.max_vram_gb is None else how.max_vram_gb * GB)
-    return bool(_fitting(how, room, (int(tier.removeprefix("gpen-")),)))
+    return bool(_fitting(how, memory_of(device, how), (int(tier.removeprefix("gpen-")),)))
 
 
 def what_fits(how: Restore, device: torch.device) -> str:

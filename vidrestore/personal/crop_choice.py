@@ -85,7 +85,7 @@ def choose_crops(candidates: Sequence[Candidate], size_px: int, most: int) -> Ch
     Raises:
         UsageError: Too few crops are clear, or they show two people.
     """
-    clear = [i for i, each in enumerate(candidates) if _is_clear(each, size_px)]
+    clear = [i for i, each in enumerate(candidates) if is_clear(each, size_px)]
     same = _of_one_person(candidates, clear)
     unclear, others = len(candidates) - len(clear), len(clear) - len(same)
     if len(same) >= FEWEST_CROPS:
@@ -103,7 +103,16 @@ def choose_crops(candidates: Sequence[Candidate], size_px: int, most: int) -> Ch
     )
 
 
-def _is_clear(candidate: Candidate, size_px: int) -> bool:
+def is_clear(candidate: Candidate, size_px: int) -> bool:
+    """Tell whether a network can learn from a crop.
+
+    Args:
+        candidate: The crop.
+        size_px: Side of the network in pixels.
+
+    Returns:
+        Whether the face is large, sharp and not turned away.
+    """
     if candidate.edges_px is None or abs(candidate.turned_degrees) > _MOST_TURNED_DEGREES:
         return False
     edges_px = candidate.edges_px / candidate.side_px * _EDGES_SIDE_PX

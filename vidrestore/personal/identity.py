@@ -7,14 +7,19 @@ another network, through which no gradient flows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.files import check_readable_kind
+from vidrestore.imaging.geometry import template
+from vidrestore.models.detectors import Detection
+from vidrestore.models.recognizer import Recognition
 from vidrestore.models.weight_file import read_checkpoint
 from vidrestore.personal.discriminator import check_tensors
 
@@ -183,3 +188,30 @@ def load_identity(path: str | Path) -> IrSe50:
     check_tensors(path, state, network.state_dict(), "the identity network IR-SE-50")
     network.load_state_dict(state, assign=True)
     return network.requires_grad_(False)
+
+
+def judge_of(recognizer: Recognition) -> Callable[[Tensor], Tensor]:
+    """Make a judge of likeness of the recognizer of a video.
+
+    Args:
+        recognizer: The recognizer.
+
+    Returns:
+        Maps (B, 3, S, S) RGB in [-1, 1], crops by GPEN's template, to (B, d) unit embeddings on the
+        CPU, without gradients. A face that the recognizer does not know gets 0.
+    """
+
+    def embed(faces: Tensor) -> Tensor:
+        side = faces.shape[-1]
+        points = (template("gpen") * side - 0.5).astype(np.float32)
+        face = Detection(np.array([0, 0, side, side], np.float32), points, 1.0)
+        levels = (faces.detach().clamp(-1, 1) + 1) * 127.5
+        pictures = levels.round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        vectors = [
+            recognizer(np.ascontiguousarray(picture[..., ::-1]), [face])[0] for picture in pictures
+        ]
+        length = next((len(each) for each in vectors if each is not None), 1)
+        known = [np.zeros(length, np.float32) if each is None else each for each in vectors]
+        return torch.from_numpy(np.stack(known))
+
+    return embed

@@ -32,6 +32,14 @@ class Judges:
     embed: Callable[[Tensor], Tensor] | None = None
     """Maps (B, 3, S, S) faces in [-1, 1] to (B, d) unit embeddings, with gradients; such as
     `IrSe50.embed`."""
+    compare: Callable[[Tensor], Tensor] | None = None
+    """As `embed`, without gradients, for scores alone; such as `identity.judge_of`. None: `embed`
+    scores, too."""
+
+    @property
+    def scoring(self) -> Callable[[Tensor], Tensor] | None:
+        """Maps faces to the embeddings whose cosines are a score; None: there is no such score."""
+        return self.compare or self.embed
 
 
 def layer_runner(settings: Train) -> Run:

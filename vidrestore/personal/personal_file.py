@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from vidrestore.common.errors import UsageError, VidrestoreError, WeightsError
+from vidrestore.common.errors import VidrestoreError, WeightsError
 from vidrestore.common.files import check_readable_kind, output_file
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.models.gpen.network import GPEN
 from vidrestore.models.weight_file import check_kind
+from vidrestore.personal.request import NETWORK, SUFFIX, check_network_name
 from vidrestore.personal.scores import Scores
 from vidrestore.personal.trainer import TrainingRecord
 
-_SUFFIX = ".safetensors"
 # One entry: the order of several entries would differ from file to file.
 _ENTRY = "vidrestore"
 
@@ -45,6 +45,11 @@ class Description:
     """Its own scores, on the same crops."""
     embedding: FloatArray | None
     """(d,) mean embedding of the person, of unit length; None: it was left out."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for `--json`: all but the numbers of the embedding."""
+        fields = _fields(self)
+        return fields | {"embedding": self.embedding is not None}
 
 
 def write_personal_file(
@@ -79,8 +84,7 @@ def write_personal_file(
     """
     from safetensors.torch import save_file
 
-    if path.suffix.lower() != _SUFFIX:
-        raise UsageError(f"the network {path} must end in {_SUFFIX}; choose such a name")
+    check_network_name(path)
     before, after = record.base, record.best.scores
     if not record.is_better:
         raise VidrestoreError(
@@ -90,7 +94,7 @@ def write_personal_file(
         )
     description = Description(base, record.best.step, learned, apart, before, after, embedding)
     tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
-    with output_file(path, "the network") as part:
+    with output_file(path, NETWORK) as part:
         save_file(tensors, part, {_ENTRY: json.dumps(_fields(description), sort_keys=True)})
     return description
 
@@ -110,7 +114,7 @@ def read_description(path: Path) -> Description | None:
     """
     from safetensors import SafetensorError, safe_open
 
-    if path.suffix.lower() != _SUFFIX:
+    if path.suffix.lower() != SUFFIX:
         return None
     check_readable_kind(path, "the weight file", WeightsError)
     check_kind(path, path.name)

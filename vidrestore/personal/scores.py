@@ -77,8 +77,8 @@ def score(
     for pair in pairs:
         with torch.no_grad():
             restored = network(tensor_of([pair.degraded], device)).clamp(-1, 1)
-            if judges.embed is not None:
-                vectors = judges.embed(torch.cat([restored, tensor_of([pair.truth], device)]))
+            if judges.scoring is not None:
+                vectors = judges.scoring(torch.cat([restored, tensor_of([pair.truth], device)]))
                 cosines.append(float(vectors[0] @ vectors[1]))
         picture = (restored[0].permute(1, 2, 0).cpu().numpy() + 1) / 2
         errors.append(np.square(picture - pair.truth, dtype=np.float64).mean())

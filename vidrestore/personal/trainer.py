@@ -164,11 +164,12 @@ class Trainer:
         discriminator = copy.deepcopy(judges.discriminator)
         if discriminator is not None:
             discriminator.to(self._device).train().requires_grad_(True)
-        self._judges = Judges(discriminator, judges.embed)
+        self._judges = Judges(discriminator, judges.embed, judges.compare)
         half_life = min(settings.half_life_images, settings.steps * settings.batch / _HALF_LIVES)
         self._average = AveragedWeights(self._gpen, half_life)
         self._optimizers = _optimizers(self._gpen, discriminator, settings)
-        self._apart = self._pairs_apart()
+        self.pairs_apart = self._pairs_apart()
+        """The pairs of the crops that are set apart, on which networks are scored."""
         self._state_path = state_path
         self._key = self._key_of_arguments(base) if state_path is not None else ""
         self._step, self._path_mean, self._seconds = 0, 0.0, 0.0
@@ -306,7 +307,7 @@ class Trainer:
 
     def _score(self, network: nn.Module) -> Scores:
         with _repeatable(self._device):
-            return score(network, self._apart, self._judges, self._device)
+            return score(network, self.pairs_apart, self._judges, self._device)
 
     def _look(self) -> Look:
         scores = self._score(self._average.network)
@@ -338,9 +339,10 @@ class Trainer:
                 digest.update(name.encode())
                 digest.update(np.ascontiguousarray(value.detach().cpu().numpy()).data)
         digest.update(np.ascontiguousarray(self._set.crops).data)
-        for pair in self._apart:
+        for pair in self.pairs_apart:
             digest.update(np.ascontiguousarray(pair.degraded).data)
-        digest.update(b"judged" if self._judges.embed is not None else b"not judged")
+        for judge in (self._judges.embed, self._judges.compare):
+            digest.update(b"judged" if judge is not None else b"not judged")
         return digest.hexdigest()
 
     def _save(self) -> None:

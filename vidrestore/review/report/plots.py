@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,7 +31,7 @@ _COLORS = {
     "ink": "#010101", "soft": "#020202", "line": "#030303", "before": "#040404",
     "after": "#050505", "seen": "#060606", "shade": "#070707", "limit": "#080808",
 }  # fmt: skip
-_INCHES_WIDE, _ROW_INCHES, _PANEL_INCHES = 9.0, 0.34, 1.65
+_INCHES_WIDE, _ROW_INCHES, _PANEL_INCHES, _STEP_PANEL_INCHES = 9.0, 0.34, 1.65, 1.2
 # Margins of panels in inches: room for their labels on the left, a legend above and times below.
 _LEFT_INCHES, _RIGHT_INCHES, _ABOVE_INCHES, _BELOW_INCHES = 0.72, 0.27, 0.26, 0.26
 _STEPS_SECONDS = (
@@ -188,13 +188,60 @@ def flicker_and_likeness(
             axes.set_ylim(min(floor - 0.05 if floor else 0.5, lowest - 0.05), 1.02)
             if floor:
                 axes.axhline(floor, color=_COLORS["limit"], linewidth=1, linestyle=(0, (4, 3)))
-        axes.grid(axis="y", color=_COLORS["line"], linewidth=0.6)
-        axes.margins(y=0.15)
-        axes.locator_params(axis="y", nbins=4)
+        _levels(axes)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8,
                     labelcolor=_COLORS["soft"], borderaxespad=0.1, handlelength=1.4)  # fmt: skip
         _clock(axes, part)
     return _svg(figure, name, "Flicker and likeness over time.")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepPanel:
+    """Values over the steps of a training."""
+
+    axis: str
+    """Label of the axis."""
+    steps: Values
+    """(n,) numbers of steps, ascending."""
+    values: Values
+    """(n,) the values at these steps."""
+    level: float | None
+    """A value that is drawn as a dashed line; None for none."""
+
+
+def over_steps(panels: Iterable[StepPanel], name: str, label: str) -> str:
+    """Draw values over the steps of a training, a panel for each kind.
+
+    Args:
+        panels: The panels, at least one.
+        name: Prefix of the names within the SVG, unique in the page.
+        label: What the drawing shows, for those who do not see it.
+
+    Returns:
+        SVG text.
+    """
+    panels = list(panels)
+    height = _STEP_PANEL_INCHES * len(panels) + _BELOW_INCHES
+    figure, all_axes = _figure(len(panels), height, layout="constrained")
+    last = max(float(panel.steps.max()) for panel in panels)
+    for axes, panel in zip(all_axes, panels, strict=True):
+        dots = "o" if len(panel.steps) <= 60 else ""
+        axes.plot(panel.steps, panel.values, color=_COLORS["after"], linewidth=1.4, marker=dots,
+                  markersize=2.6)  # fmt: skip
+        if panel.level is not None:
+            axes.axhline(panel.level, color=_COLORS["limit"], linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_ylabel(panel.axis)
+        axes.set_xlim(0, last)
+        _levels(axes)
+    all_axes[-1].set_xlabel("steps", color=_COLORS["soft"], fontsize=8)
+    return _svg(figure, name, label)
+
+
+def _levels(axes: Axes) -> None:
+    """Draw lines at few values, with room above and below the curve."""
+    axes.grid(axis="y", color=_COLORS["line"], linewidth=0.6)
+    axes.margins(y=0.15)
+    axes.locator_params(axis="y", nbins=4)
 
 
 def _curve(axes: Axes, curve: Curve, part: Part, color: str, label: str) -> None:
