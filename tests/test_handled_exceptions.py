@@ -28,6 +28,7 @@ ALLOWED = {
     ("cli/__init__.py", "main"): "ends with the status of an interruption and says so",
     ("cli/__init__.py", "_run"): "prints the error and gives the exit status",
     ("models/gpen/inference.py", "_workspace"): "pops from a list that another thread may empty",
+    ("common/ending.py", "leave"): "lets the interpreter report the error and end the process",
     ("common/interruption.py", "_note"): "ends the process at once, from a handler of a signal",
     ("web/queue.py", "work"): "puts the reason on the page",
     ("web/library.py", "_read"): "sets the damaged file aside, which says so",
