@@ -152,11 +152,27 @@ def _started(path: Path, provider: str, options: dict[str, str]) -> Any:
     return session
 
 
-def processor_session(network: bytes, threads: int) -> Any:
-    """Open a small ONNX network on the processor.
+def processor_options(threads: int) -> Any:
+    """Return the options of a session for a small network that runs beside other stages.
 
     Threads of onnxruntime do not wait for work in busy loops, which would take processor time from
     other threads of this process.
+
+    Args:
+        threads: The number of threads for one run.
+
+    Returns:
+        An onnxruntime.SessionOptions.
+    """
+    options = import_onnxruntime().SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def processor_session(network: bytes, threads: int) -> Any:
+    """Open a small ONNX network on the processor, see `processor_options`.
 
     Args:
         network: The content of an .onnx file.
@@ -168,14 +184,12 @@ def processor_session(network: bytes, threads: int) -> Any:
     Raises:
         Exception: An error of onnxruntime, which has no base class for its errors.
     """
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # With its fallback, onnxruntime would print an error to stdout and try the same again.
-    return onnxruntime.InferenceSession(
-        network, options, providers=["CPUExecutionProvider"], enable_fallback=0
+    return import_onnxruntime().InferenceSession(
+        network,
+        processor_options(threads),
+        providers=["CPUExecutionProvider"],
+        enable_fallback=0,
     )
 
 

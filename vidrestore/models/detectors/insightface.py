@@ -15,7 +15,7 @@ import numpy.typing as npt
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.system import usable_cores
 from vidrestore.models.detectors import Detection, Detector, detection
-from vidrestore.models.onnx_session import first_run, import_onnxruntime, on_a_device
+from vidrestore.models.onnx_session import first_run, on_a_device, processor_options
 
 if TYPE_CHECKING:
     import torch
@@ -60,8 +60,7 @@ class InsightFace(Detector):
             WeightsError: The pack cannot be loaded.
         """
         self.least_score = score
-        options = import_onnxruntime().SessionOptions()
-        options.intra_op_num_threads = threads or usable_cores()
+        options = processor_options(threads or usable_cores())
         # The library prints to standard output, which is for the output of vidrestore.
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
