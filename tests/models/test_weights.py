@@ -13,7 +13,8 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,54 @@ def test_an_unknown_name_says_which_are_meant(target: Path) -> None:
             weights.find(name, [target])
     with pytest.raises(ConfigError, match="did you mean gpen-2048"):
         weights.fetch("gpen-2084", target)
+
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+def answering(
+    *headers: tuple[str, str], status: int = 200, reason: str = "OK", times: int = 1
+) -> Answer:
+    """An answer of so many times `CONTENT` with these headers."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(status, reason)
+        for header in headers:
+            request.send_header(*header)
+        request.end_headers()
+        for _ in range(times):
+            request.wfile.write(CONTENT)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (answering(("Content-Range", f"bytes {'9' * 5000}-1/{'9' * 5000}"), status=206),
+         "an unspecified part of the file"),
+        (answering(times=20), f"goes on after the {len(CONTENT)} bytes"),
+        (answering(status=404, reason="\x1b[31mred"), r"answered 404 \x1b[31mred"),
+        (answering(("Location", "/net"), status=302), "answered 302"),
+        (answering(("Location", "file:///etc/passwd"), status=302), "is not allowed"),
+    ],
+    ids=["range", "endless", "escape", "loop", "file"],
+)  # fmt: skip
+def test_a_hostile_server_is_told_in_one_printable_line(
+    server: Server, target: Path, answer: Answer, reason: str
+) -> None:
+    server.answers["/net"] = answer
+    table = table_of(f"{server.url}/net", bytes=len(CONTENT))
+    with pytest.raises(WeightsError) as error:
+        weights.fetch("net", target, table=table, structure=lambda path, weight: None)
+    assert reason in str(error.value)
+    assert str(error.value).isprintable()
+
+
+def test_a_length_of_thousands_of_digits_counts_as_none(server: Server, target: Path) -> None:
+    server.answers["/net"] = answering(("Content-Length", "9" * 5000))
+    table = table_of(f"{server.url}/net")
+    assert weights.fetch("net", target, table=table, structure=lambda path, weight: None)
 
 
 def test_offline_names_file_folder_and_what_runs_without(server: Server, target: Path) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 from vidrestore.common.errors import WeightsError, is_disk_full, system_reason
 from vidrestore.common.events import DownloadProgress, OnEvent
 from vidrestore.common.files import held, remove_tree, sync_folder, written_atomically
+from vidrestore.common.quoting import first_line
 
 _log = logging.getLogger("vidrestore")
 
@@ -31,7 +32,10 @@ Progress = Callable[[int, int | None], None]
 """Receives the bytes that were downloaded, and the size of the file, None where it is unknown."""
 
 CHUNK_BYTES = 1 << 20
+_NUMBER = "[0-9]{1,18}"  # of bytes, in headers
 _DIGITS = 8  # of the address's hash in the name of an unfinished download
+# Of an answer that states no length: no weight file is as large.
+_MOST_BYTES = 8_000_000_000
 ATTEMPTS = 3
 """Number of requests to one address, as long as each ends with a broken connection."""
 
@@ -235,7 +239,8 @@ def _transfer(
         if size_bytes is not None and total is not None and total != size_bytes:
             raise _AddressError(f"has {total} bytes instead of {size_bytes}")
         _check_room(part, (total or 0) - start)
-        done = _save(response, part, start, total, on_progress)
+        most = total or size_bytes or _MOST_BYTES
+        done = _save(response, part, start, total, most, on_progress)
     if total is not None and done < total:
         raise _BrokenConnectionError(f"broke off after {done} of {total} bytes")
 
@@ -284,11 +289,11 @@ def _request(
                 raise _BrokenConnectionError(
                     "has a shorter file than the part that was downloaded before"
                 ) from None
-            raise _AddressError(f"answered {error.code} {error.reason}") from None
+            raise _AddressError(f"answered {error.code} {first_line(error.reason)}") from None
     except urllib.error.URLError as error:
-        raise _AddressError(f"cannot be reached ({error.reason})") from error
+        raise _AddressError(f"cannot be reached ({first_line(error.reason)})") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise _AddressError(f"cannot be reached ({str(error) or type(error).__name__})") from error
+        raise _AddressError(f"cannot be reached ({first_line(error)})") from error
     with response:
         yield response
 
@@ -297,13 +302,14 @@ def _span(response: http.client.HTTPResponse) -> tuple[int, int | None]:
     """Return where in the file the answer begins, and the file's size, None where unknown."""
     if response.status == http.HTTPStatus.PARTIAL_CONTENT:
         match = re.fullmatch(
-            r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", "").strip()
+            rf"bytes ({_NUMBER})-{_NUMBER}/({_NUMBER})",
+            response.headers.get("Content-Range", "").strip(),
         )
         if not match:
             raise _AddressError("answered with an unspecified part of the file")
         return int(match[1]), int(match[2])
     length = response.headers.get("Content-Length", "")
-    return 0, int(length) if length.isdecimal() else None
+    return 0, int(length) if re.fullmatch(_NUMBER, length.strip()) else None
 
 
 def _save(
@@ -311,6 +317,7 @@ def _save(
     part: Path,
     start: int,
     total: int | None,
+    most_bytes: int,
     on_progress: Progress | None,
 ) -> int:
     done = start
@@ -321,6 +328,8 @@ def _save(
         if not start:  # after the old bytes are gone, so that a new note never belongs to them
             _write_note(part, response, total)
         for block in _blocks(response):
+            if done + len(block) > most_bytes:
+                raise _AddressError(f"goes on after the {most_bytes} bytes that the file can have")
             with _disk_errors(part):
                 rest = memoryview(block)
                 while rest:
@@ -341,9 +350,7 @@ def _blocks(response: http.client.HTTPResponse) -> Iterator[bytes]:
             yield error.partial
             raise _BrokenConnectionError("broke off") from error
         except (OSError, http.client.HTTPException) as error:
-            raise _BrokenConnectionError(
-                f"broke off ({str(error) or type(error).__name__})"
-            ) from error
+            raise _BrokenConnectionError(f"broke off ({first_line(error)})") from error
         if not block:
             return
         yield block

@@ -19,7 +19,14 @@ from vidrestore.models.detectors import DetectionModels, Detector
 from vidrestore.models.download import as_events
 from vidrestore.models.onnx_session import can_use_devices
 from vidrestore.models.recognizer import Recognizer, embedding_of_photo, find_recognizer
-from vidrestore.models.restorers import FILES, Restorer, Schedule, check_restorer_name
+from vidrestore.models.restorers import (
+    FILES,
+    Restorer,
+    Schedule,
+    check_restorer_name,
+    fits_into_memory,
+    memory_errors,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -636,17 +643,18 @@ def chosen_restorer(
         if Path(name).suffix.lower() in FILES and Path(name).is_file():
             weights.sha256_of_own(Path(name), hashes)
         try:
-            return open_restorer(
-                name,
-                how,
-                device=device,
-                others=others,
-                cache_folder=weights.user_cache() / "openvino",
-                exact_folder=weights.user_cache() / "float32",
-                find_weights=find_weights,
-                on_notice=send_notice,
-                hashes=hashes,
-            )
+            with memory_errors():
+                return open_restorer(
+                    name,
+                    how,
+                    device=device,
+                    others=others,
+                    cache_folder=weights.user_cache() / "openvino",
+                    exact_folder=weights.user_cache() / "float32",
+                    find_weights=find_weights,
+                    on_notice=send_notice,
+                    hashes=hashes,
+                )
         except MemoryError as error:
             raise WeightsError(
                 f"{name} does not fit into the memory of the device; use {what_fits(how, device)}"
@@ -694,13 +702,14 @@ def chosen_parser(settings: Settings, on_event: OnEvent | None = None) -> Parser
     check_readable_kind(path, "the face parser", WeightsError)
     if not path.is_file():
         raise WeightsError(f"the face parser {path} does not exist; set paste.parser to its file")
-    return Parser(
-        path,
-        device=choose_device(settings.restore),
-        is_auto=settings.restore.device == "auto",
-        name=weights.sha256_of_own(path),
-        on_notice=lambda message: notify(on_event, message),
-    )
+    with fits_into_memory(path):
+        return Parser(
+            path,
+            device=choose_device(settings.restore),
+            is_auto=settings.restore.device == "auto",
+            name=weights.sha256_of_own(path),
+            on_notice=lambda message: notify(on_event, message),
+        )
 
 
 def weights_needed(settings: Settings, sides_px: Iterable[int]) -> list[str]:

@@ -15,6 +15,7 @@ from vidrestore.common.errors import WeightsError
 from vidrestore.common.quoting import first_line
 from vidrestore.common.system import usable_cores
 from vidrestore.models.admission import Exact, FloatArray, Form, first_admitted
+from vidrestore.models.weight_file import check_is_one_file
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,8 @@ _OPTIONS: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
         (" in float32", {"device_type": "GPU", "precision": "FP32"}),
     ),
 }
+# Of a picture, or of all pictures of a batch: 16 of 1024 x 1024 pixels.
+_MOST_VALUES = 3 * 4096**2
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
@@ -64,14 +67,16 @@ def open_network(path: Path) -> Any:
         An onnxruntime.InferenceSession.
 
     Raises:
-        WeightsError: onnxruntime cannot load the file.
+        WeightsError: onnxruntime cannot load the file, or a part of it lies in another file.
     """
     try:
-        return _session(path, ["CPUExecutionProvider"])
+        session = _session(path, ["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has no base class for its errors
         raise WeightsError(
             f"{path} cannot be loaded as an ONNX network: {first_line(error)}"
         ) from error
+    check_is_one_file(path)
+    return session
 
 
 def _session(path: Path, wanted: list[Any]) -> Any:
@@ -204,13 +209,18 @@ def inputs_of(session: Any, path: Path) -> tuple[Any, list[Any]]:
         The first input of four dimensions, else the first; and a list of the others.
 
     Raises:
-        WeightsError: The network takes no input.
+        WeightsError: The network takes no input, or one that is too large for any use.
     """
     inputs = list(session.get_inputs())
     if not inputs:
         raise WeightsError(f"the network in {path} takes no input; use one that takes a picture")
     pictures = [i for i, each in enumerate(inputs) if len(each.shape) == 4]
     picture = inputs.pop(pictures[0] if pictures else 0)
+    if math.prod(n for n in picture.shape if isinstance(n, int) and n > 0) > _MOST_VALUES:
+        raise WeightsError(
+            f"the network in {path} takes {picture.shape}; use one for smaller or fewer pictures, "
+            f"of {_MOST_VALUES} values at most"
+        )
     return picture, inputs
 
 

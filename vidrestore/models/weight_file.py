@@ -17,12 +17,15 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from vidrestore.common.checksums import checksum_of_fields, sha256_of_file
 from vidrestore.common.errors import WeightsError
 from vidrestore.common.files import held, written_atomically
+from vidrestore.common.handled import log_handled
+from vidrestore.common.quoting import first_line, shortened
 from vidrestore.models.known_networks import identified
 
 if TYPE_CHECKING:
@@ -37,6 +40,8 @@ SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".onnx")
 # Names under which training programs keep a network: averaged weights first, a discriminator last.
 _WRAPPERS = ("g_ema", "params_ema", "params", "state_dict", "g", "generator", "model", "d")
 _MOST_WRAPPERS = 4
+# A tensor of ONNX has 14 kinds of fields, of which only the sides repeat.
+_MOST_TENSOR_FIELDS = 64
 # torch's old format is this many pickles, one after another, and then the numbers.
 _LEGACY_PICKLES = 5
 # A tensor takes about 4 tuples and 40 steps, and a large checkpoint has a thousand tensors.
@@ -76,6 +81,7 @@ def check_kind(path: Path, name: str) -> None:
     suffix = PurePath(name).suffix.lower()
     if suffix == ".onnx":
         count_outputs(path)
+        check_is_one_file(path)
     elif suffix in (*TORCH_SUFFIXES, ".zip"):
         if head.startswith(b"PK\x03\x04"):
             try:
@@ -86,22 +92,25 @@ def check_kind(path: Path, name: str) -> None:
                 raise WeightsError(f"{path} is cut short")
         elif suffix == ".zip" or not head.startswith(b"\x80"):  # pickle's first byte
             raise WeightsError(
-                f"{path} is not a {suffix} file: it begins with {head[:8]!r}{_looks_like(head)}"
+                f"{path} is not a {suffix} file: it begins with {head[:8]!r}"
+                f"{_looks_like(head, suffix)}"
             )
     elif suffix == ".safetensors":
         header_bytes = int.from_bytes(head[:8], "little")
         if head[8:9] != b"{" or 8 + header_bytes > path.stat().st_size:
-            raise WeightsError(f"{path} is not a whole .safetensors file{_looks_like(head)}")
+            raise WeightsError(
+                f"{path} is not a whole .safetensors file{_looks_like(head, suffix)}"
+            )
 
 
-def _looks_like(head: bytes) -> str:
+def _looks_like(head: bytes, own: str) -> str:
     """Return a clause that names another format than the suffix does; empty where none is seen."""
     for suffix, fits in (
         (".safetensors", head[8:9] == b"{"),
         (".pth", head.startswith((b"PK\x03\x04", b"\x80\x02"))),
         (".onnx", head.startswith(b"\x08") and head[2:3] in (b"\x12", b"\x3a")),
     ):
-        if fits:
+        if fits and suffix != own:
             return f"; it looks like a {suffix} file, so give it that suffix"
     return ""
 
@@ -188,16 +197,57 @@ def names_in_graph(path: Path) -> list[str]:
     return names
 
 
+def check_is_one_file(path: Path) -> None:
+    """Check that no weight of an ONNX graph lies in another file.
+
+    The hash of the file would not cover it, so that results of earlier weights would be used again.
+
+    Args:
+        path: The .onnx file.
+
+    Raises:
+        WeightsError: A weight lies in another file, or the file is not ONNX or is cut short.
+        OSError: The file cannot be read.
+    """
+    model_graph, graph_initializer = 7, 5  # field numbers of onnx.proto
+    try:
+        with path.open("rb") as file:
+            for field, end in _fields(file, path.stat().st_size):
+                for part, part_end in _fields(file, end) if field == model_graph else ():
+                    if part == graph_initializer and _lies_elsewhere(file, part_end):
+                        raise WeightsError(
+                            f"{path} keeps weights in other files; make it one file with these "
+                            "lines of Python",
+                            "import onnx",
+                            f"onnx.save(onnx.load({str(path)!r}), "
+                            f"{str(path.with_suffix('.whole.onnx'))!r})",
+                        )
+    except ValueError as error:
+        raise WeightsError(f"{path} is not a whole ONNX file: {error}") from error
+
+
+def _lies_elsewhere(file: BinaryIO, end: int) -> bool:
+    """Return whether the tensor up to `end` has its values in another file."""
+    tensor_external = 13
+    try:
+        first = islice(_fields(file, end), _MOST_TENSOR_FIELDS)
+        return any(field == tensor_external for field, _ in first)
+    except ValueError as error:  # which the reader of the tensor tells
+        log_handled(error)
+        return False
+
+
 def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
     """Yield number and end of each protobuf field up to `end`, the file at the field's content."""
     while file.tell() < end:
         tag = _varint(file)
         number, wire_type = tag >> 3, tag & 7
+        if wire_type not in (0, 1, 2, 5) or number == 0:
+            raise ValueError(f"no field can begin with {tag:#x}")
         if wire_type == 0:
             _varint(file)
+            yield number, file.tell()
             continue
-        if wire_type not in (1, 2, 5) or number == 0:
-            raise ValueError(f"no field can begin with {tag:#x}")
         length = {1: 8, 5: 4}.get(wire_type) or _varint(file)
         field_end = file.tell() + length
         if field_end > end:
@@ -322,7 +372,7 @@ def _one_sentence(path: Path) -> Iterator[None]:
         # A damaged file makes its reader seek to an impossible position, which gives EINVAL.
         if error.errno not in (None, errno.EINVAL):
             raise
-        raise WeightsError(f"{path} is damaged: {_reason(error)}") from error
+        raise WeightsError(f"{path} is damaged: {first_line(error)}") from error
     except pickle.UnpicklingError as error:
         match = re.search(r"GLOBAL ([\w.]+)", str(error))
         code_name = f" ({match[1]})" if match else ""
@@ -336,7 +386,7 @@ def _one_sentence(path: Path) -> Iterator[None]:
                 f"{path} needs more memory than is free: the file is damaged, or it is too large "
                 "for this machine"
             ) from error
-        raise WeightsError(f"{path} is damaged: {_reason(error)}") from error
+        raise WeightsError(f"{path} is damaged: {first_line(error)}") from error
 
 
 def _read_torch(path: Path) -> dict[str, torch.Tensor]:
@@ -368,7 +418,7 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
             or value.untyped_storage().nbytes() > file_bytes
         ):
             raise WeightsError(
-                f"{path} holds no plain numbers for {key[:_MOST_CHARACTERS]}, of shape "
+                f"{path} holds no plain numbers for {some_of([key])}, of shape "
                 f"{tuple(value.shape)}; get the file again"
             )
     return state
@@ -465,7 +515,7 @@ def _unwrapped(path: Path, loaded: Any) -> dict[str, torch.Tensor]:
             "use the network's state dict"
         )
     others = [
-        str(key)[:_MOST_CHARACTERS]
+        str(key)
         for key, value in loaded.items()
         if not (isinstance(key, str) and isinstance(value, torch.Tensor | PickledArray))
     ]
@@ -536,13 +586,7 @@ def some_of(keys: Iterable[str]) -> str:
     """
     keys = list(keys)
     more = f" and {len(keys) - _LISTED_KEYS} more" if len(keys) > _LISTED_KEYS else ""
-    return ", ".join(keys[:_LISTED_KEYS]) + more
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of an error's text without its period, or the error's type."""
-    first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    return first[:_MOST_CHARACTERS]
+    return ", ".join(shortened(key, _MOST_CHARACTERS) for key in keys[:_LISTED_KEYS]) + more
 
 
 class Notes:

@@ -24,6 +24,7 @@ from vidrestore.common.errors import ConfigError, WeightsError, system_reason, u
 from vidrestore.common.files import no_ordinary_file
 from vidrestore.common.handled import log_handled
 from vidrestore.common.profiles import resource_folder
+from vidrestore.common.quoting import quoted
 from vidrestore.models.download import (
     Progress,
     fetch_file,
@@ -465,7 +466,7 @@ def addresses(weight: Weight) -> tuple[str, ...]:
         )
     if not is_usable:
         raise ConfigError(
-            f"{MIRROR} is {mirror!r}; it must be an address that begins with https:// or http://"
+            f"{MIRROR} is {quoted(mirror)}; it must be an address that begins with https:// or http://"
         )
     path = f"{parts.path.rstrip('/')}/{urllib.parse.quote(weight.file)}"
     return (urllib.parse.urlunsplit(parts._replace(path=path, fragment="")),)

@@ -25,6 +25,7 @@ from vidrestore.imaging.geometry import Rect
 from vidrestore.imaging.lanczos import Axis, edge_to_edge, resampled, strips
 from vidrestore.imaging.planes import codes_of_halves, halves_of_codes, layout, plane
 from vidrestore.models.devices import choose_devices
+from vidrestore.models.restorers import fits_into_memory
 from vidrestore.models.upscaler import Upscaler
 from vidrestore.models.weights import sha256_of_own
 
@@ -289,13 +290,14 @@ def opened_upscaler(path: Path, how: Restore, on_event: OnEvent | None = None) -
         UsageError: The device does not run it, or the extra that runs it is not installed.
     """
     device, *others = choose_devices(how)
-    return Upscaler(
-        path,
-        device=device,
-        others=others,
-        is_auto=how.device == "auto",
-        on_notice=lambda message: notify(on_event, message),
-    )
+    with fits_into_memory(path):
+        return Upscaler(
+            path,
+            device=device,
+            others=others,
+            is_auto=how.device == "auto",
+            on_notice=lambda message: notify(on_event, message),
+        )
 
 
 def open_scaler(scaling: Scaling, info: VideoInfo, target: VideoInfo, how: Restore) -> Scaler:

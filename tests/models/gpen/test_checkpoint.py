@@ -124,6 +124,23 @@ def test_onnx_without_names_does_not_fit(tmp_path: Path, state: dict) -> None:
         state_dict_from_onnx(path)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["ecd999999999999.0.weight", f"ecd{'9' * 5000}.bias", "generator.to_rgbs.9999999.bias",
+     f"generator.to_rgbs.{'9' * 5000}.bias", "x" * 1_000_000, "a\nb\x1b[31m"],
+    ids=["huge level", "level of digits", "huge step", "step of digits", "long", "control"],
+)  # fmt: skip
+def test_a_weight_with_an_odd_name_is_one_short_printable_line(
+    tmp_path: Path, state: dict, name: str
+) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({**state, name: torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match="does not hold a GPEN: missing nothing") as error:
+        load_gpen(path)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < len(str(path)) + 400
+
+
 class Bomb:
     """Creates a file when unpickled carelessly."""
 

@@ -156,11 +156,13 @@ def _checked(path: Path, state: Mapping[str, Tensor]) -> tuple[GPENConfig, dict[
 
 def _config(path: Path, state: Mapping[str, Tensor]) -> GPENConfig:
     """Derive the configuration from the names and shapes of the weights."""
-    encoder = [int(match[1]) for key in state if (match := re.match(r"ecd(\d+)\.", key))]
+    encoder = _numbered(state, "ecd")
     mapping = [key for key in state if re.fullmatch(r"generator\.style\.\d+\.weight", key)]
     try:
         base = state["generator.conv1.conv.weight"].shape[1]
         style_dim = state["generator.style.1.weight"].shape[1]
+        if not encoder:
+            raise KeyError("ecd0")
         size = 2 ** (2 + max(encoder))
         multiplier = 2  # has no effect without a level of 64 px
         if size >= 64:
@@ -174,6 +176,12 @@ def _config(path: Path, state: Mapping[str, Tensor]) -> GPENConfig:
         raise WeightsError(f"{path} holds a GPEN of an impossible shape: {error}") from error
 
 
+def _numbered(state: Iterable[str], start: str) -> set[int]:
+    """Return the numbers after the start of names; those that no network has count as none."""
+    pattern = re.compile(rf"{re.escape(start)}([0-9]{{1,2}})\.")
+    return {int(match[1]) for key in state if (match := pattern.match(key))}
+
+
 def _meta_network(config: GPENConfig) -> GPEN:
     """Return a network whose tensors have shapes but no memory."""
     with torch.device("meta"):
@@ -185,10 +193,7 @@ def _check_sizes(path: Path, state: Mapping[str, Tensor]) -> None:
 
     Its other weights have the names and shapes of a GPEN.
     """
-    levels = {int(match[1]) for key in state if (match := re.match(r"ecd(\d+)\.", key))}
-    steps = {
-        int(match[1]) for key in state if (match := re.match(r"generator\.to_rgbs\.(\d+)\.", key))
-    }
+    levels, steps = _numbered(state, "ecd"), _numbered(state, "generator.to_rgbs.")
     if not levels or not steps or levels != set(range(max(levels) + 1)):
         return
     given_px, made_px = 2 ** (2 + max(levels)), 2 ** (3 + max(steps))

@@ -355,5 +355,27 @@ def memory_errors() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def fits_into_memory(path: Path) -> Iterator[None]:
+    """Turn errors of memory while a network of the user's is opened into WeightsError.
+
+    Args:
+        path: The file of the network.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        WeightsError: The code within ran out of memory.
+    """
+    try:
+        with memory_errors():
+            yield
+    except MemoryError as error:
+        raise WeightsError(
+            f"the network in {path} does not fit into the memory; use a smaller one"
+        ) from error
+
+
 Schedule = Sequence[tuple[int, Restorer]]
 """(first frame, restorer) of each stretch of frames, in order; the first stretch begins at 0."""
