@@ -19,13 +19,16 @@ from helpers.videos import Command
 from safetensors.torch import load_file
 
 from vidrestore import api
+from vidrestore.analysis.cache import OTHER_FRAMES
 from vidrestore.common.errors import ConfigError, UsageError, VidrestoreError, WeightsError
 from vidrestore.common.events import Event, Notice, TrainingProgress
 from vidrestore.models import devices
 from vidrestore.models.gpen.checkpoint import load_gpen
 from vidrestore.personal import forecast as forecast_module
+from vidrestore.personal import networks, objectives
 from vidrestore.personal import run as run_module
 from vidrestore.personal.crop_choice import FEWEST_CROPS
+from vidrestore.personal.discriminator import Discriminator
 from vidrestore.personal.film_conditions import film_conditions
 from vidrestore.personal.forecast import Forecast, forecast
 from vidrestore.personal.identity import judge_of
@@ -194,6 +197,53 @@ def test_a_state_of_other_settings_is_named(studio: Studio) -> None:
     events: list[Event] = []
     run(studio.request(film, settings=studio.settings(seed=1)), events.append)
     assert "training begins anew" in notices(events)
+
+
+def test_a_kept_analysis_of_other_frames_is_made_again(studio: Studio) -> None:
+    film = studio.film("film.mkv")
+    studio.kept_wrongly = film
+    events: list[Event] = []
+    run(studio.request(film), events.append)
+    assert studio.analyzed == [film, film]
+    assert OTHER_FRAMES in notices(events)
+    assert (studio.folder / "anna.safetensors").exists()
+
+
+def test_the_discriminator_is_used_where_it_is_here(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = studio.folder / "GPEN-BFR-32-D.pth"
+    torch.save(Discriminator(SIDE, narrow=0.03125).state_dict(), path)
+    monkeypatch.setattr(networks, "judges_here", lambda *_: (True, False))
+    monkeypatch.setattr(networks, "weight_finder", lambda *_: lambda name: path)
+    events: list[Event] = []
+    record = run(studio.request(studio.film("film.mkv")), events.append)
+    assert {"discriminator", "adversarial", "pixel"} <= set(record.losses[1].losses)
+    assert record.best.scores.identity is not None  # by the recognizer alone
+    told = notices(events)
+    assert "training does without ir-se50" in told
+    assert "gpen-32-d" not in told
+
+
+def test_without_any_judge_of_likeness_detail_decides(studio: Studio) -> None:
+    studio.recognizer = None
+    events: list[Event] = []
+    record = run(studio.request(studio.film("film.mkv")), events.append)
+    assert record.is_better
+    assert record.best.scores.identity is None
+    assert "likeness is not judged" in notices(events)
+    description = read_description(studio.folder / "anna.safetensors")
+    assert description is not None
+    assert description.embedding is None
+
+
+def test_a_full_memory_is_named(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(objectives, "add_generator_gradients", fill)
+    with pytest.raises(UsageError, match="2 faces in each step do not fit into the memory of cpu"):
+        run(studio.request(studio.film("film.mkv")))
 
 
 def test_two_runs_do_not_share_a_state(studio: Studio) -> None:

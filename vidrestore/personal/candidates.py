@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -97,23 +97,27 @@ def look(
     Raises:
         ChangedSourceError: A source has other frames than its analysis.
     """
-    found: list[Look] = []
-    for number, source in enumerate(sources):
-        places = _spaced(source, number)
-        outlines = {place: _outline(source, place) for place in places}
-        clear = [place for place in places if is_clear(outlines[place], size_px)]
-        chosen = set(_thinned(clear, _MOST_LOOKS))
-        found += [
-            Look(place, replace(outlines[place], edges_px=None))
-            for place in places
-            if place not in set(clear)
-        ]
-        for frame, own in _frames_of(source, sorted(chosen, key=lambda p: _index(source, p))):
-            for place in own:
-                candidate = _measured(source, place, outlines[place], frame, size_px, recognizer)
-                found.append(Look(place, candidate))
+    outlines = dict(
+        chain.from_iterable(_outlines(source, number) for number, source in enumerate(sources))
+    )
+    clear = [place for place, outline in outlines.items() if is_clear(outline, size_px)]
+    chosen = [
+        place
+        for number in range(len(sources))
+        for place in _thinned([each for each in clear if each.source == number], _MOST_LOOKS)
+    ]
+    unclear = outlines.keys() - set(clear)
+    found = [
+        Look(place, replace(outline, edges_px=None))
+        for place, outline in outlines.items()
+        if place in unclear
+    ]
+    for done, (place, frame) in enumerate(_frames_of(sources, chosen), start=1):
+        source = sources[place.source]
+        candidate = _measured(source, place, outlines[place], frame, size_px, recognizer)
+        found.append(Look(place, candidate))
         if on_event is not None:
-            on_event(Progress("look at faces", number + 1, len(sources)))
+            on_event(Progress("look at faces", done, len(chosen)))
     return found
 
 
@@ -133,14 +137,11 @@ def cut(sources: Sequence[Source], places: Sequence[Place], size_px: int) -> Cro
     """
     crops = np.zeros((len(places), size_px, size_px, 3), np.uint8)
     rows = {place: row for row, place in enumerate(places)}
-    for number, source in enumerate(sources):
-        own = [place for place in places if place.source == number]
-        for frame, here in _frames_of(source, sorted(own, key=lambda p: _index(source, p))):
-            for place in here:
-                crop = _crop(source, place, frame, size_px)
-                assert crop is not None
-                rgb = squared(crop, size_px).permute(1, 2, 0).numpy()
-                crops[rows[place]] = np.rint(255 * rgb)
+    for place, frame in _frames_of(sources, places):
+        crop = _crop(sources[place.source], place, frame, size_px)
+        assert crop is not None
+        rgb = squared(crop, size_px).permute(1, 2, 0).numpy()
+        crops[rows[place]] = np.rint(255 * rgb)
     return crops
 
 
@@ -168,28 +169,43 @@ def frames_at(source: Source, indices: Sequence[int]) -> Iterator[Frame]:
                     yield frame
 
 
-def _index(source: Source, place: Place) -> int:
-    return source.tracks[place.track].first_frame + place.at
+def _frames_of(sources: Sequence[Source], places: Sequence[Place]) -> Iterator[tuple[Place, Frame]]:
+    """Yield each place with its frame, source by source and in order of time."""
+    for number, source in enumerate(sources):
+        at_frame: dict[int, list[Place]] = {}
+        for place in places:
+            if place.source == number:
+                index = source.tracks[place.track].first_frame + place.at
+                at_frame.setdefault(index, []).append(place)
+        for frame in frames_at(source, sorted(at_frame)):
+            for place in at_frame[frame.index]:
+                yield place, frame
 
 
-def _frames_of(source: Source, places: Sequence[Place]) -> Iterator[tuple[Frame, Sequence[Place]]]:
-    """Yield each frame that shows some of the places, which are in order of time."""
-    by_frame = {index: list(own) for index, own in groupby(places, key=lambda p: _index(source, p))}
-    for frame in frames_at(source, list(by_frame)):
-        yield frame, by_frame[frame.index]
+def _outlines(source: Source, number: int) -> Iterator[tuple[Place, Candidate]]:
+    """Yield the frames in which the face was detected and may be restored, spaced in time.
 
-
-def _spaced(source: Source, number: int) -> list[Place]:
-    """Return the frames in which the face was detected and may be restored, spaced in time."""
-    places = []
+    With each comes what the analysis alone tells, as if the edges were perfectly sharp.
+    """
     for row, track in enumerate(source.tracks):
+        turned, angles = turned_degrees(track), track.angles_degrees
         last_seconds = -np.inf
         for at in np.flatnonzero(track.detected & (track.strength > 0)).tolist():
             seconds = _seconds(source.analysis, track, at)
-            if seconds - last_seconds >= _EVERY_SECONDS - _ROUNDING_SECONDS:
-                places.append(Place(number, row, at))
-                last_seconds = seconds
-    return places
+            if seconds - last_seconds < _EVERY_SECONDS - _ROUNDING_SECONDS:
+                continue
+            last_seconds = seconds
+            yield (
+                Place(number, row, at),
+                Candidate(
+                    source=number,
+                    seconds=seconds,
+                    side_px=crop_side_px(track.matrices[at]),
+                    edges_px=0.0,
+                    turned_degrees=float(turned[at] if angles is None else angles[at, 0]),
+                    expression=None if track.shapes is None else expression_of(track.shapes[at]),
+                ),
+            )
 
 
 def _seconds(analysis: Analysis, track: Track, at: int) -> float:
@@ -202,22 +218,6 @@ def _thinned(places: Sequence[Place], most: int) -> Sequence[Place]:
     if len(places) <= most:
         return places
     return [places[i] for i in np.linspace(0, len(places) - 1, most).astype(int).tolist()]
-
-
-def _outline(source: Source, place: Place) -> Candidate:
-    """Return what the analysis alone tells of a face, as if its edges were perfectly sharp."""
-    track, at = source.tracks[place.track], place.at
-    yaw = turned_degrees(track)[at]
-    if track.angles_degrees is not None:
-        yaw = track.angles_degrees[at, 0]
-    return Candidate(
-        source=place.source,
-        seconds=_seconds(source.analysis, track, at),
-        side_px=crop_side_px(track.matrices[at]),
-        edges_px=0.0,
-        turned_degrees=float(yaw),
-        expression=None if track.shapes is None else expression_of(track.shapes[at]),
-    )
 
 
 def _measured(

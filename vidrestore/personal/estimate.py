@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -64,6 +65,7 @@ class TrainingEstimate:
         return steps * self.step_operations / operations_per_second
 
 
+@cache
 def estimate_training(
     config: GPENConfig, settings: Train, *, discriminator: bool, identity: bool
 ) -> TrainingEstimate:

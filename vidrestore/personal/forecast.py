@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from vidrestore.common.counting import counted
 from vidrestore.common.errors import UsageError
 from vidrestore.common.events import OnEvent, notify
 from vidrestore.common.settings import Settings, Train
@@ -109,6 +110,12 @@ def forecast(settings: Settings, on_event: OnEvent | None = None) -> Forecast:
             f"memory for one face at a time, and {room / GB:.1f} GB of that of {device} may be "
             "used; choose a smaller network with --base, such as gpen-512, or fewer crops with "
             "--set train.crops"
+        )
+    if batch < train.batch:
+        notify(
+            on_event,
+            f"each step has {counted(batch, 'face')} instead of {train.batch}, since more do not "
+            f"fit into the memory of {device}",
         )
     estimate = estimate_training(
         config, train.model_copy(update={"batch": batch}), discriminator=discriminator,

@@ -10,6 +10,7 @@ from vidrestore.analysis.cache import find_analysis
 from vidrestore.analysis.choice import Wanted
 from vidrestore.analysis.people import chosen, people_embeddings, people_like
 from vidrestore.analysis.result import Analysis
+from vidrestore.analysis.selection import NOT_JOINED
 from vidrestore.analysis.tracks import Track
 from vidrestore.common.checksums import FileHashes
 from vidrestore.common.counting import counted
@@ -100,6 +101,8 @@ class PersonFinder:
             others = [first, *others]
         else:
             known, is_kept = self._analysis(first, may_be_kept, self._on_event)
+            if not known.people_are_joined:
+                notify(self._on_event, NOT_JOINED)
             there = {track.person_id for track in known.tracks}
             (number,) = chosen(Wanted(frozenset([request.person or 0])), there)
             own = tuple(track for track in known.tracks if track.person_id == number)

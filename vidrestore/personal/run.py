@@ -20,6 +20,7 @@ from vidrestore.common.files import fitting_name, held, output_place, remove_tre
 from vidrestore.common.handled import log_handled
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import FloatArray
+from vidrestore.models.admission import ran_out_of_memory
 from vidrestore.models.devices import GB
 from vidrestore.models.factory import chosen_recognizer, with_models_here
 from vidrestore.models.gpen.network import GPEN
@@ -238,6 +239,14 @@ def _follow(trainer: Trainer, planned: Forecast, state: Path, on_event: OnEvent 
                 on_event(TrainingProgress(event.step, event.steps, event.losses))
     except OSError as error:
         raise not_written(f"the state of the training {state}", state.parent, error) from error
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise UsageError(
+            f"{counted(planned.batch, 'face')} in each step do not fit into the memory of "
+            f"{planned.device}, of which other programs use a part; end them, or choose fewer "
+            "with --set train.batch or a smaller network with --base"
+        ) from error
 
 
 def _of_begun(event: StepDone, state: Path) -> str:
