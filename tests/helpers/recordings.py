@@ -48,12 +48,13 @@ def record(
     sound_seconds: float | None = None,
     sound_late: float = 0,
     has_sound: bool = True,
+    size: str = "64x48",
     more: str = "",
 ) -> Path:
     """Write a recording that no other number makes: noise in picture and sound."""
     suffix = path.suffix
     seconds = frames / 25 if sound_seconds is None else sound_seconds
-    noise = f"testsrc2=size=64x48:rate=25,noise=alls=15:allf=t:all_seed={number + 1}"
+    noise = f"testsrc2=size={size}:rate=25,noise=alls=15:allf=t:all_seed={number + 1}"
     sound = f"anoisesrc=seed={number + 1}:sample_rate=44100:duration={seconds}"
     inputs = f"-f lavfi -i {noise},trim=end_frame={frames}"
     maps = "-map 0"

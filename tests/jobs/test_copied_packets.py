@@ -4,6 +4,7 @@ As a script it is a run that kills itself: `test_copied_packets.py SOURCE TARGET
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from helpers import intra_sources
@@ -129,6 +131,40 @@ def test_the_stream_states_what_the_source_does(tmp_path, name):
     was, now = properties(source), properties(tmp_path / "out.mov")
     assert was == now
     assert len(now[0]) == 1
+
+
+def shown_aspect(path: Path) -> set[str]:
+    """The aspect ratios of pixels with which the ffmpeg program shows the frames."""
+    done = subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-i", path, "-vf", "showinfo", "-f", "null", "-"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    return set(re.findall(r"\bsar:(\d+/\d+)", done.stderr))
+
+
+def test_frames_that_state_another_pixel_aspect_are_shown_as_the_file_states(tmp_path):
+    first, source, target = (tmp_path / f"{name}.mkv" for name in ("first", "source", "out"))
+    ffmpeg(picture("160x120", FRAMES), "-vf setsar=8/9 -c:v ffv1 -level 3 -g 1", first)
+    ffmpeg("-i", first, "-c copy -aspect 4:3", source)
+    assert (shown_aspect(first), shown_aspect(source)) == ({"8/9"}, {"1/1"})
+    summary = restored(source, target)
+    assert summary.copied_frames == FRAMES - len(TOUCHED)
+    assert shown_aspect(target) == {"1/1"}
+
+
+@pytest.mark.parametrize("order", ["tff", "bff"])
+def test_fields_of_an_mxf_file_keep_the_order_that_its_frames_state(tmp_path, order):
+    """The header of the file calls them progressive."""
+    source, target = tmp_path / "source.mxf", tmp_path / "out.mov"
+    how = f"-vf setfield={order} -c:v prores_ks -profile:v hq -pix_fmt yuv422p10le -flags +ildct"
+    ffmpeg(fields("192x128", order, 8), how, source)
+    assert probe(source).info.field_order == order
+    options = {"detect.remember": False, "fields.deinterlace": "keep"}
+    found = analyze_video(source, load_settings(options=options), detector=OneFace())
+    summary = restored(source, target, replace(found, tracks=()), **options)
+    assert summary.copied_frames == 8
+    assert packet_hashes(source) == packet_hashes(target)
+    assert probe(target).info.field_order == order
 
 
 @pytest.mark.parametrize("alpha_bits", [16, 8])

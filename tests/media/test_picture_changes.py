@@ -219,7 +219,8 @@ def test_a_changed_pixel_aspect_costs_no_sample_and_is_told(tmp_path: Path) -> N
         assert all((a == b).all() for a, b in zip(was, now, strict=True))
 
 
-MPEG = ["-c:v mpeg2video -bf 2 -g 6", "-c:v mpeg1video -bf 2 -g 6", "-c:v mpeg2video -bf 0"]
+MPEG = ["-c:v mpeg2video -bf 2 -g 6", "-c:v mpeg1video -bf 2 -g 6", "-c:v mpeg2video -bf 0",
+        "-c:v mpeg4 -bf 2 -g 6"]  # fmt: skip
 
 
 @pytest.mark.parametrize("video", MPEG)

@@ -1,6 +1,7 @@
 """The times of frames, sound and subtitles where a file does not state them plainly."""
 
 import re
+import zlib
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
@@ -12,7 +13,7 @@ import av
 import pytest
 from helpers import sources
 from helpers.events import messages
-from helpers.media import Unchanged, analysis_of_file, frame_times
+from helpers.media import Unchanged, analysis_of_file, frame_times, planes_of
 from helpers.recordings import (
     H264,
     MPEG2,
@@ -348,7 +349,109 @@ def test_an_appended_file_may_have_other_headers_of_the_picture(tmp_path, suffix
     assert all(most - least <= TOLERANCE for least, most in shifts), shifts
 
 
+FILES = [(".mov", "-movflags +faststart"), (".mp4", ""), (".mkv", ""), (".avi", ""), (".wmv", "")]
+
+
+@pytest.mark.parametrize(("suffix", "more"), FILES)
+def test_what_follows_a_file_that_was_cut_is_read(tmp_path, suffix, more):
+    """The sizes that the first two state lead into the files after them."""
+    parts = [record(tmp_path / f"{i}{suffix}", i, 50, more=more) for i in range(3)]
+    for part in parts[:2]:
+        data = part.read_bytes()
+        part.write_bytes(data[: len(data) * 6 // 10])
+    source = append(tmp_path / f"source{suffix}", parts)
+    info = probe(source).info
+    frames = list(decode(source, DecodeErrors(), like=info, shifts=info.shifts))
+    wanted = frames_shown(parts[2])
+    assert len(info.joins_seconds) == 2
+    assert len(frames) >= sum(len(frames_shown(part)) for part in parts) - 2
+    first = round(info.joins_seconds[1] / info.time_base) + frames[0].pts
+    last = [(f.pts - first) * info.time_base for f in frames[-50:]]
+    off = [time - was for time, (was, _) in zip(last, wanted, strict=True)]
+    assert max(off) - min(off) <= TOLERANCE
+    assert [adler_of(f.image) for f in frames[-50:]] == [crc for _, crc in wanted]
+
+
+@pytest.mark.parametrize("junk", [bytes(3000), b"a note\n" * 400, b"\0"])
+@pytest.mark.parametrize("suffix", [".mov", ".mkv", ".avi", ".wmv"])
+def test_what_lies_between_two_files_hides_none(tmp_path, suffix, junk):
+    parts = [record(tmp_path / f"{i}{suffix}", i) for i in range(2)]
+    source = tmp_path / f"source{suffix}"
+    source.write_bytes(junk.join(part.read_bytes() for part in parts))
+    info = probe(source).info
+    frames = list(decode(source, DecodeErrors(), like=info, shifts=info.shifts))
+    wanted = [crc for part in parts for _, crc in frames_shown(part)]
+    assert [adler_of(f.image) for f in frames] == wanted
+    assert len(info.joins_seconds) == 1
+
+
+@pytest.mark.parametrize("order", ["mdat moov", "moov mdat"])
+def test_quicktime_files_without_a_header_are_read_as_one(tmp_path, order):
+    """As old cameras write them."""
+    parts = []
+    for number in range(3):
+        part = record(
+            tmp_path / f"{number}.mov",
+            number,
+            video="-c:v mjpeg",
+            audio="-c:a pcm_s16le",
+            more="-movflags +faststart" * (order[1] == "o"),
+        )
+        data = part.read_bytes()
+        size = int.from_bytes(data[:4])
+        if order == "mdat moov":
+            data = data.replace(b"ftyp", b"wide", 1)
+        else:
+            end = data.index(b"moov") - 4 + int.from_bytes(data[size : size + 4])
+            data = data[size:end] + data[:size].replace(b"ftyp", b"free", 1) + data[end:]
+        part.write_bytes(data)
+        parts.append(part)
+    source = append(tmp_path / "source.mov", parts)
+    info = probe(source).info
+    frames = list(decode(source, DecodeErrors(), like=info, shifts=info.shifts))
+    assert [adler_of(f.image) for f in frames] == [c for p in parts for _, c in frames_shown(p)]
+    assert len(info.joins_seconds) == 2
+
+
+@pytest.mark.parametrize(
+    ("suffix", "video"),
+    [(".mkv", H264), (".mp4", H264), (".flv", H264), (".mov", "-c:v mpeg4 -bf 2 -q:v 3")],
+)
+def test_each_file_is_decoded_with_its_own_header(tmp_path, suffix, video):
+    """The third file has the header of the first one again."""
+    other = f"{video} -flags +qpel" if "mpeg4" in video else f"{video} -x264-params cabac=0:ref=4"
+    parts = [
+        record(tmp_path / f"{number}{suffix}", number, video=each, audio="-c:a mp3")
+        for number, each in enumerate((video, other, video))
+    ]
+    source = append(tmp_path / f"source{suffix}", parts)
+    info = probe(source).info
+    frames = list(decode(source, DecodeErrors(), like=info, shifts=info.shifts))
+    assert [adler_of(f.image) for f in frames] == [c for p in parts for _, c in frames_shown(p)]
+
+
+def adler_of(image: av.VideoFrame) -> int:
+    """The checksum by which the ffmpeg program names a frame."""
+    return zlib.adler32(b"".join(plane.tobytes() for plane in planes_of(image)), 0)
+
+
+KINDS_OF_FILES = [(".mov", ".mkv"), (".mkv", ".mov"), (".flv", ".mov"), (".ts", ".mov"),
+                  (".avi", ".ts"), (".wmv", ".avi"), (".ogv", ".vob")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("suffix", "other"), KINDS_OF_FILES)
+def test_an_appended_file_of_another_format_is_announced(tmp_path, suffix, other):
+    parts = [record(tmp_path / f"{i}{each}", i) for i, each in enumerate((suffix, other))]
+    source = append(tmp_path / f"source{suffix}", parts)
+    begin, rest = (part.stat().st_size for part in parts)
+    (said,) = [note for note in read_time_line(source).notes if "format is another" in note]
+    assert f"the last {rest:,} bytes" in said
+    assert f"at byte {begin:,}" in said
+    assert not read_time_line(parts[0]).notes
+
+
 OTHERS = [
+    (".wmv", {"size": "96x64"}, None, "its video has 96 x 64 pixels .* instead of 64 x 48"),
     (".mov", {"video": "-c:v mpeg4"}, None, "its video is mpeg4 instead of h264"),
     (".mkv", {"video": "-c:v mpeg4"}, None, "its video is mpeg4 instead of h264"),
     (".flv", {"video": "-c:v flv1"}, None, "its video is flv1 instead of h264"),
@@ -541,6 +644,37 @@ def test_a_sound_that_changes_its_codec_is_kept_up_to_there_and_named(tmp_path, 
         assert max(moved) - min(moved) <= TOLERANCE
     assert not shown
     assert not heard
+
+
+def test_a_sound_of_a_program_stream_that_changes_its_codec_is_named(tmp_path):
+    parts = [
+        record(tmp_path / f"{number}.mpg", number, 50, 2 * number, audio=f"-c:a {codec}")
+        for number, codec in enumerate(("mp2", "libmp3lame"))
+    ]
+    line = read_time_line(append(tmp_path / "source.mpg", parts))
+    (said,) = [note for note in line.notes if "codec" in note]
+    assert "stream 1 changes its codec from mp2 to mp3 at 0:00:02.0" in said
+    (numbers,) = line.of_other_codec[1]
+    assert len(numbers) in range(len(packets(parts[1], 1)) - 1, len(packets(parts[1], 1)) + 1)
+
+
+def test_samples_that_look_like_sync_words_are_no_other_codec(tmp_path):
+    """PCM whose packets begin with their size, which is the sync word of AC-3 or LATM."""
+    parts = []
+    for number, samples in enumerate((0x0B77 // 5, 0x56E0 // 5)):
+        part = tmp_path / f"{number}.ts"
+        ffmpeg(picture(frames=50), "-f lavfi -i anoisesrc=sample_rate=48000:duration=2",
+               f"-af aformat=channel_layouts=stereo,asetnsamples={samples} {H264}",
+               f"-c:a s302m -sample_fmt s16 -strict -2 -output_ts_offset {2 * number}",
+               part)  # fmt: skip
+        parts.append(part)
+    source = append(tmp_path / "source.ts", parts)
+    with av.open(str(source)) as container:
+        data = [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+    assert {each[:2].hex() for each in data} >= {"0b77", "56e0"}
+    line = read_time_line(source)
+    assert not line.of_other_codec
+    assert not [note for note in line.notes if "codec" in note]
 
 
 @pytest.mark.parametrize("codecs", [(MPEG2, H264), (H264, MPEG2)])

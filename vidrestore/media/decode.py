@@ -45,9 +45,16 @@ _log = logging.getLogger("vidrestore")
 # In these formats, seeking may not lead to a key frame.
 _WITHOUT_INDEX = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v")
 _FRAMES_TO_PROBE = 100
-_HOLDING_BACK = ("mpeg1video", "mpeg2video")
-_SEQUENCE_HEADER = re.compile(rb"\x00\x00\x01\xb3(...)(.)", re.DOTALL)
-_HEADER_BYTES = 64
+# Decoders that hold a frame back -> what a header states before a key frame: of MPEG-1 and MPEG-2
+# width, height and aspect ratio; of MPEG-4 all of the video object layer.
+_SEQUENCE = re.compile(rb"\0\0\x01\xb3(....)", re.DOTALL)
+_HOLDING_BACK = {
+    "mpeg1video": _SEQUENCE,
+    "mpeg2video": _SEQUENCE,
+    "mpeg4": re.compile(rb"\0\0\x01[\x20-\x2f](.*?)\0\0\x01", re.DOTALL),
+}
+_ASPECT_BITS = 0xF0  # of the last byte of MPEG-1 and MPEG-2; the rest is the frame rate
+_HEADER_BYTES = 128
 _MOST_THREADS = 16  # the limit of ffmpeg's automatic thread count
 _LONGEST_SECONDS = 24 * 3600
 _GAP_SECONDS = 1  # between packets of one part of a stream without presentation times
@@ -735,10 +742,9 @@ def _decoded(
 
 
 def _with_ends(packets: Iterator[Any], context: Any) -> Iterator[Any]:
-    """Let the decoder of MPEG-1 and MPEG-2 give out all frames before the picture changes.
+    """Let the decoder of MPEG-1, MPEG-2 and MPEG-4 give out all frames before the picture changes.
 
-    Where a sequence header states another size or aspect ratio, it would drop the frame that it
-    holds back.
+    Where a header states another size or aspect ratio, it would drop the frame that it holds back.
 
     Args:
         packets: The packets of the stream.
@@ -747,21 +753,30 @@ def _with_ends(packets: Iterator[Any], context: Any) -> Iterator[Any]:
     Yields:
         The packets, and None before such a change.
     """
-    if context.name not in _HOLDING_BACK:
+    header = _HOLDING_BACK.get(context.name)
+    if header is None:
         yield from packets
         return
-    known = None
+    known = _stated_picture(header, context.extradata or b"")
     for packet in packets:
         if packet is not None and packet.is_keyframe and packet.size:
-            stated = _SEQUENCE_HEADER.search(memoryview(packet)[:_HEADER_BYTES])
-            if stated is not None:
-                # 12 bits are the width, 12 the height and 4 the aspect ratio.
-                picture = stated[1] + bytes([stated[2][0] >> 4])
-                if known not in (None, picture):
-                    yield None
-                    context.flush_buffers()
-                known = picture
+            picture = _stated_picture(header, memoryview(packet)[:_HEADER_BYTES])
+            if None not in (known, picture) and known != picture:
+                yield None
+                context.flush_buffers()
+            known = picture or known
         yield packet
+
+
+def _stated_picture(header: re.Pattern[bytes], data: bytes | memoryview) -> bytes | None:
+    """Return what a header states of the picture; None where there is no header."""
+    stated = header.search(data)
+    if stated is None:
+        return None
+    picture = stated[1]
+    if header is _SEQUENCE:
+        return picture[:-1] + bytes([picture[-1] & _ASPECT_BITS])
+    return picture
 
 
 def _planar(image: av.VideoFrame) -> av.VideoFrame:

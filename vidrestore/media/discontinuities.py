@@ -30,20 +30,19 @@ from vidrestore.common.counting import counted
 from vidrestore.common.errors import InputError
 from vidrestore.common.timecode import duration_text, time_text
 from vidrestore.imaging.frame import TimeShift
-from vidrestore.media.appended import MATROSKA, MOV, later_files
+from vidrestore.media.appended import MOV, may_go_on
 from vidrestore.media.description import description, stream_count
-from vidrestore.media.ebml import may_go_on
 from vidrestore.media.packets import LeftOut, read_files
 from vidrestore.media.source import is_headerless, main_video_stream, open_source, path_of
-from vidrestore.media.sync_words import CodecRun, CodecRuns
+from vidrestore.media.sync_words import KNOWN_SOUND, CodecRun, CodecRuns
 from vidrestore.media.timeline import NOTHING_TO_REPAIR, TimeLine
 
 # A coarser clock than the first one is divided, into parts of a tick as small as the second one.
 _FINE_CLOCK_SECONDS, _PARTS_OF_TICK = Fraction(1, 1000), 1000
 # libavformat's AVFMT_NOTIMESTAMPS and AVFMT_TS_DISCONT.
 _NO_TIMES, _MAY_JUMP = 0x80, 0x200
-# In transport streams, a stream may go on with another codec.
-_CHANGING = ("mpegts",)
+# In transport and program streams, a stream may go on with another codec.
+_CHANGING = ("mpegts", "mpeg")
 # The clock of MPEG streams has 33 bits.
 _WRAP_SECONDS = dict.fromkeys(("mpegts", "mpeg"), Fraction(2**33, 90000))
 # After a longer gap another recording begins; a shorter gap is kept. The first limit is for files
@@ -113,7 +112,7 @@ def may_need_repair(container: Any) -> bool:
     return (
         is_headerless(container)
         or bool(flags & _MAY_JUMP and not flags & _NO_TIMES)
-        or (may_go_on(path) if name == MATROSKA else bool(later_files(path, name)))
+        or may_go_on(path, name)
     )
 
 
@@ -144,6 +143,12 @@ def _is_complete(stream: Any) -> bool:
     if stream.type == "audio":
         return bool(context.sample_rate and context.channels)
     return bool(context.width and context.height)
+
+
+def _codec_of(stream: Any) -> str | None:
+    """Return the codec of a stream by ffmpeg's name; None where it is not known."""
+    context = stream.codec_context
+    return None if context is None else str(context.codec.canonical_name)
 
 
 @dataclass(slots=True)
@@ -309,7 +314,7 @@ class _Runs:
         self.codecs = {
             stream.index: CodecRuns(stream.type)
             for stream in container.streams
-            if of_codecs and stream.type in ("video", "audio")
+            if of_codecs and (stream.type == "video" or _codec_of(stream) in KNOWN_SOUND)
         }
         for read in read_files(container, on_left_out=self.left_out.append):
             before, packets = self.packets, self._noted(read)

@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import BinaryIO
 
-_EBML_ID = bytes.fromhex("1a45dfa3")
-_SEGMENT_ID = bytes.fromhex("18538067")
+HEADER = bytes.fromhex("1a45dfa3")
+"""The identifier of the header of a file."""
+SEGMENT = bytes.fromhex("18538067")
+"""The identifier of a segment, which holds one recording."""
 
 
-def may_go_on(path: Path) -> bool:
-    """Return whether a file may hold another recording after its first one.
-
-    Args:
-        path: The file.
-
-    Returns:
-        False where the first segment ends where the file ends; True where it ends earlier, or where
-        its size is unknown, as in recordings that were made live.
-    """
-    later, is_complete = later_segments(path)
-    return bool(later) or not is_complete
-
-
-def later_segments(path: Path) -> tuple[tuple[int, ...], bool]:
-    """Find the recordings that follow the first one in a file, by the sizes of their segments.
+def read_header(file: BinaryIO) -> tuple[bytes, int | None] | None:
+    """Read how an outermost element begins.
 
     Args:
-        path: The file.
+        file: The file, at the beginning of the element.
 
     Returns:
-        The offset of the header of each, and whether the last one ends where the file ends. False
-        also where a size is unknown.
+        The identifier, and the size with the identifier; None for a size that is not known, as in
+        recordings that were made live. None where no such element begins.
     """
-    found, header, file_bytes = list[int](), 0, path.stat().st_size
-    with path.open("rb") as file:
-        while (at := file.tell()) < file_bytes:
-            name = file.read(4)
-            if name not in (_EBML_ID, _SEGMENT_ID):
-                return tuple(found), False
-            if name == _EBML_ID:
-                header = at
-            elif header and header not in found[-1:]:
-                found.append(header)
-            size = _size(file)
-            if size is None:
-                return tuple(found), False
-            file.seek(size, 1)
-    return tuple(found), True
+    start, name = file.tell(), file.read(4)
+    if name not in (HEADER, SEGMENT):
+        return None
+    size = _size(file)
+    return name, None if size is None else file.tell() - start + size
 
 
 def _size(file: BinaryIO) -> int | None:

@@ -30,6 +30,9 @@ _READ_FAILURES = 100  # consecutive failures after which reading ends
 # AV_PKT_DATA_NEW_EXTRADATA, or within it.
 _BESIDE, _NEW_EXTRADATA = ("h264", "hevc"), 1
 _WITHIN = ("mpeg4", "mpeg1video", "mpeg2video")
+# Those that find a new header, or a new size of the picture, in the packets in any case.
+_IN_PACKETS = ("av1", "vp8", "vp9", "mjpeg", "prores", "dnxhd", "flv1", "dvvideo")
+_ANY_SIZE = _BESIDE + _WITHIN + _IN_PACKETS
 _FINE_CLOCK_SECONDS = Fraction(1, 1000)
 
 
@@ -85,11 +88,11 @@ def read_files(
     path, kind = path_of(container), container.format.name
     first = reader = _Reader(container, 0)
     yield reader.packets(streams, on_failure)
-    while not reader.is_broken:
-        begin = next_file(path, kind, reader.position)
-        if begin is None:
-            break
+    while (following := next_file(path, kind, reader.position)) is not None:
+        begin = following.begin
         try:
+            if not following.is_alike:
+                raise InputError("its format is another one")
             with open_appended(path, begin) as part:
                 pairs = _pairs(container, part, begin, on_left_out)
                 reader = _Reader(part, begin)
@@ -193,7 +196,9 @@ def _difference(before: Any, stream: Any) -> str | None:
         return f"is {name} instead of {old}"
     if stream.type == "audio" and _sound(context) != _sound(was):
         return f"has {_sound(context)} instead of {_sound(was)}"
-    if (context.extradata or b"") != (was.extradata or b"") and name not in _BESIDE + _WITHIN:
+    if name not in _ANY_SIZE and stream.type == "video" and _picture(context) != _picture(was):
+        return f"has {_picture(context)} instead of {_picture(was)}"
+    if _header(stream) != _header(before) and name not in _ANY_SIZE:
         return f"has another header of {name}"
     tick, own = Fraction(before.time_base), Fraction(stream.time_base)
     if (own / tick).denominator != 1 and tick > _FINE_CLOCK_SECONDS:
@@ -206,6 +211,11 @@ def _sound(context: Any) -> str:
     return f"{context.sample_rate} Hz and {context.channels} channels"
 
 
+def _picture(context: Any) -> str:
+    """Return what a picture must share with the one before it."""
+    return f"{context.width} x {context.height} pixels of the format {context.pix_fmt}"
+
+
 def _of_first(
     reader: _Reader, pairs: Mapping[int, Any], on_failure: Callable[[], None] | None
 ) -> Iterator[Any]:
@@ -214,7 +224,8 @@ def _of_first(
     for other in reader.container.streams:
         if other.index not in pairs:
             other.discard = Discard.all
-    headers = {s.index: _new_header(pairs[s.index], s) for s in wanted}
+    # The decoder may know another header: that of any file before.
+    headers = {stream.index: _header(stream) for stream in wanted}
     for packet in reader.packets(wanted, on_failure) if wanted else ():
         index = packet.stream_index
         stream = pairs[index]
@@ -230,11 +241,10 @@ def _of_first(
         yield packet
 
 
-def _new_header(before: Any, stream: Any) -> bytes:
-    """Return the header that a decoder must read first; empty where it knows it."""
+def _header(stream: Any) -> bytes:
+    """Return the header that the decoder of a stream must read first; empty where it has none."""
     context = stream.codec_context
-    header = b"" if context is None else bytes(context.extradata or b"")
-    return b"" if header == (before.codec_context.extradata or b"") else header
+    return b"" if context is None else bytes(context.extradata or b"")
 
 
 def _with_header(packet: Any, header: bytes, codec: str) -> Any:
@@ -246,4 +256,6 @@ def _with_header(packet: Any, header: bytes, codec: str) -> Any:
         packet.set_sidedata(beside)
         return packet
     data = bytes(packet)
-    return packet if data.startswith(header) else copy_of(packet, header + data)
+    if codec not in _WITHIN or data.startswith(header):
+        return packet
+    return copy_of(packet, header + data)

@@ -22,6 +22,7 @@ from vidrestore.common.settings import Settings
 from vidrestore.imaging import curves, planes
 from vidrestore.imaging.color_properties import resolve
 from vidrestore.imaging.frame import VideoInfo
+from vidrestore.media.coded_frames import field_order_of_prores, stated
 from vidrestore.media.decode import OpenVideo, open_video
 from vidrestore.media.description import description
 from vidrestore.media.images import (
@@ -35,7 +36,7 @@ from vidrestore.media.images import (
 from vidrestore.media.images.exif import orientation_matrix
 from vidrestore.media.images.header import Header
 from vidrestore.media.side_data import NONE, SideData, read_side_data
-from vidrestore.media.source import open_source
+from vidrestore.media.source import open_source, path_of
 from vidrestore.media.timeline import NOTHING_TO_REPAIR, TimeLine, begin_pts
 
 _log = logging.getLogger("vidrestore")
@@ -142,7 +143,7 @@ def video_info(
     rate = _positive(stream.guessed_rate) or _positive(stream.average_rate)
     if rate is None:
         guessed.add("frame rate")
-    field_order = _field_order(context, first)
+    field_order = _field_order(container, stream, first)
     if field_order is None:
         # Of consumer formats only DV has the bottom field first.
         field_order = "bff" if codec == "dvvideo" else "tff"
@@ -209,12 +210,26 @@ def _tags(context: Any, first: av.VideoFrame) -> tuple[int, int, int, int]:
     )
 
 
-def _field_order(context: Any, first: av.VideoFrame) -> str | None:
+def _field_order(container: Any, stream: Any, first: av.VideoFrame) -> str | None:
     """Return the field order; None where the picture is interlaced and the file states no order."""
+    context = stream.codec_context
+    if first.interlaced_frame and context.codec.canonical_name == "prores":
+        # The header of .mxf calls interlaced pictures progressive.
+        own = _field_order_of_first_packet(path_of(container), stream.index)
+        if own in _FIELD_ORDERS.values():
+            return own
     order = _FIELD_ORDERS.get(int(context.field_order or 0))
     if order is not None:
         return order
     return None if first.interlaced_frame else "progressive"
+
+
+def _field_order_of_first_packet(path: Path, stream_index: int) -> str | None:
+    """Return the field order that the first packet of ProRes states; None: it is damaged."""
+    with open_source(path) as container:
+        packets = container.demux(container.streams[stream_index])
+        packet = next((bytes(each) for each in packets if each.size), b"")
+    return None if stated("prores", packet) is None else field_order_of_prores(packet)
 
 
 def _chroma_location(printed: str, stream_index: int) -> str | None:

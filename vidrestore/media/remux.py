@@ -92,7 +92,7 @@ def remux(
         covers = _write_covers(source, plan, video.parent)
         arguments = _arguments(plan, info, number, whole=part_seconds is None)
         own_tags, repeated = _tags_and_covers(plan, info, provenance, covers)
-        arguments |= _container_arguments(plan, info, has_own_tags=own_tags)
+        arguments |= _container_arguments(plan, info, codec, has_own_tags=own_tags)
         filters = []
         if (fourcc := fourcc_of(codec, plan.container)) is not None:
             arguments[f"tag:{at}"] = fourcc
@@ -328,14 +328,17 @@ def _metadata(where: str, tags: Mapping[str, str]) -> list[str]:
     return [word for k, v in tags.items() for word in (f"-metadata:{where}", f"{k}={v}")]
 
 
-def _container_arguments(plan: RemuxPlan, info: VideoInfo, *, has_own_tags: bool) -> dict[str, Any]:
+def _container_arguments(
+    plan: RemuxPlan, info: VideoInfo, codec: str, *, has_own_tags: bool
+) -> dict[str, Any]:
     """Return the options of the output that depend on the container."""
     at = plan.kept.index(info.stream_index)
     if plan.container == "matroska":
         # The muxer would otherwise mark the first track of each kind as the default.
         arguments = {"default_mode": "passthrough"}
-        if info.sample_aspect_ratio != 1:
+        if info.sample_aspect_ratio != 1 or codec == "ffv1":
             # The muxer takes the aspect ratio from the stream, and not every codec states it there.
+            # Copied frames of FFV1 may state another one, which counts where the file states none.
             aspect = info.sample_aspect_ratio * Fraction(info.width, info.height)
             arguments[f"aspect:{at}"] = f"{aspect.numerator}:{aspect.denominator}"
         return arguments

@@ -17,7 +17,7 @@ from av.stream import Disposition
 
 from vidrestore.common.errors import InputError, system_reason
 from vidrestore.common.files import check_video_file
-from vidrestore.media.appended import AVI, MATROSKA, later_files
+from vidrestore.media.appended import end_of_file
 from vidrestore.media.images import is_pictures, pictures_of
 from vidrestore.media.images.animation import check_no_animation
 
@@ -28,8 +28,6 @@ PICTURES_PER_SECOND = 25
 # These formats have no list of streams at their beginning: a stream begins where its first packet
 # stands.
 _HEADERLESS = ("mpegts", "mpeg", "flv")
-# In these formats, libavformat would read the next file with the headers of the first one.
-_READ_ACROSS = (AVI, MATROSKA)
 _PART, _PART_OF = "subfile,,", ",,:"  # libavformat's way to open a part of a file
 _JPEG, _SERIES = "jpeg_pipe", 3  # so many pictures are a series
 _ANIMATIONS = ("gif", "apng")
@@ -112,12 +110,11 @@ def _opened(path: Path, device: str | None, read_through: bool, begin: int = 0) 
     hwaccel = None if device is None else HWAccel(device)
     address = _address(path, begin)
     container: Any = av.open(address, metadata_errors="replace", hwaccel=hwaccel)
-    if container.format.name in _READ_ACROSS:
-        end = next((at for at in later_files(path, container.format.name) if at > begin), 0)
-        if end:
-            container.close()
-            address = _address(path, begin, end)
-            container = av.open(address, metadata_errors="replace", hwaccel=hwaccel)
+    if end := end_of_file(path, container.format.name, begin):
+        # libavformat would read the next file with the headers of this one.
+        container.close()
+        address = _address(path, begin, end)
+        container = av.open(address, metadata_errors="replace", hwaccel=hwaccel)
     if is_headerless(container) and (read_through or not _moving_streams(container)):
         container.close()
         options = {

@@ -1,8 +1,8 @@
 """The codec of a packet by its first bytes, and the places where it changes in a stream.
 
-A transport stream may go on with another codec under the same number (PID): a broadcast whose sound
-is stereo before the film and surround in it. libavformat then gives the packets as those of the
-stream that was there before. Sources: ISO/IEC 11172-3 and 13818-3 (MPEG audio), 13818-7 (ADTS),
+A transport or program stream may go on with another codec under the same number: a broadcast whose
+sound is stereo before the film and surround in it. libavformat then gives the packets as those of
+the stream that was there before. Sources: ISO/IEC 11172-3 and 13818-3 (MPEG audio), 13818-7 (ADTS),
 14496-3 (LATM), ETSI TS 102 366 (AC-3, E-AC-3), TS 102 114 (DTS), ITU-T H.262, H.264, H.265.
 """
 
@@ -18,6 +18,10 @@ _LAST_BSID_OF_AC3 = 10
 _START_CODES = {0xB3: "mpeg2video", 0xB8: "mpeg2video", 0x00: "mpeg2video", 0x09: "h264",
                 0x46: "hevc"}  # fmt: skip
 _FEWEST_PACKETS = 2
+KNOWN_SOUND = (*_LAYERS.values(), "aac", "aac_latm", "ac3", "eac3", "dts")
+"""The codecs of sound, by ffmpeg's names, whose packets begin with a sync word. Those of others may
+begin with one by chance.
+"""
 
 
 def codec_of(packet: memoryview, kind: str) -> str | None:
@@ -68,6 +72,8 @@ class CodecRun:
     """The presentation time of that packet, or of the last one before it that has one."""
     packets: int = 1
     """The number of packets, with those that do not tell their codec."""
+    telling: int = 1
+    """The number of packets that tell it."""
 
 
 class CodecRuns:
@@ -87,6 +93,7 @@ class CodecRuns:
         if codec is None or (last is not None and last.codec == codec):
             if last is not None:
                 last.packets += 1
+                last.telling += codec is not None
         else:
             self._runs.append(CodecRun(codec, self._packets, self._time))
         self._packets += 1
@@ -98,7 +105,7 @@ class CodecRuns:
         """
         parts: list[CodecRun] = []
         for run in self._runs:
-            if parts and (run.packets < _FEWEST_PACKETS or run.codec == parts[-1].codec):
+            if parts and (run.telling < _FEWEST_PACKETS or run.codec == parts[-1].codec):
                 parts[-1].packets += run.packets
             else:
                 parts.append(run)
