@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -38,7 +39,7 @@ _BEGINNINGS = {
     ASF: re.escape(_ASF_HEADER),
     AVI: rb"RIFF.{4}AVI LIST.{4}hdrlavih",
     # The first bytes of eight packets.
-    _TRANSPORT: rb"(?:G.{187}){8}",
+    _TRANSPORT: rb"G(?:.{187}G){7}",
     # A pack header and another header, of MPEG-2 or MPEG-1.
     _PROGRAM: rb"\0\0\x01\xba(?:[\x40-\x7f].{9,16}?|[\x20-\x2f].{7})\0\0\x01[\xbb\xbf-\xef]",
 }
@@ -156,6 +157,14 @@ def _later(path: Path, format_name: str) -> _Later:
     """Find the later files by the parts of the file."""
     if format_name not in _READERS:
         return _Later((), None, False)
+    status = path.stat()
+    return _later_of(path, format_name, status.st_size, status.st_mtime_ns)
+
+
+# A file is opened many times, and a search takes a second for 200 MB.
+@lru_cache(maxsize=8)
+def _later_of(path: Path, format_name: str, _size: int, _mtime_ns: int) -> _Later:
+    """Find the later files of a file of this size and time of change."""
     found, start, other, is_complete = list[int](), 0, None, True
     seen, last = set[bytes](), b""
     for kind, at, end in _parts(path, format_name):
@@ -269,15 +278,24 @@ def _end_of_mp4(path: Path, begin: int, later: Collection[int]) -> int:
 
 def _found(path: Path, format_name: str, start: int) -> NextFile | None:
     """Return the first file that begins at an offset or after it; None where there is none."""
-    own = None if format_name in _ONE_STREAM else _BEGINNINGS.get(format_name)
-    others = (each for name, each in _BEGINNINGS.items() if name != format_name)
-    beginning = re.compile(b"|".join([*others, b"(%s)" % own] if own else others), re.DOTALL)
+    names = sorted(_BEGINNINGS, key=lambda name: name != format_name)
+    beginnings = [
+        (name, re.compile(_BEGINNINGS[name], re.DOTALL))
+        for name in names
+        if name != format_name or name not in _ONE_STREAM
+    ]
     with path.open("rb") as file:
         file.seek(start)
         data = file.read(_READ_BYTES)
         while data:
-            if (match := beginning.search(data)) is not None:
-                return NextFile(start + match.start(), match.lastindex == 1)
+            found, end = None, len(data)
+            for name, beginning in beginnings:
+                match = beginning.search(data, 0, end)
+                if match is not None and (found is None or start + match.start() < found.begin):
+                    found = NextFile(start + match.start(), name == format_name)
+                    end = match.start() + _LONGEST_BEGINNING_BYTES
+            if found is not None:
+                return found
             kept = data[-_LONGEST_BEGINNING_BYTES:]
             more = file.read(_READ_BYTES)
             if not more:

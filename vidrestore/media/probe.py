@@ -213,15 +213,16 @@ def _tags(context: Any, first: av.VideoFrame) -> tuple[int, int, int, int]:
 def _field_order(container: Any, stream: Any, first: av.VideoFrame) -> str | None:
     """Return the field order; None where the picture is interlaced and the file states no order."""
     context = stream.codec_context
-    if first.interlaced_frame and context.codec.canonical_name == "prores":
-        # The header of .mxf calls interlaced pictures progressive.
-        own = _field_order_of_first_packet(path_of(container), stream.index)
-        if own in _FIELD_ORDERS.values():
-            return own
     order = _FIELD_ORDERS.get(int(context.field_order or 0))
     if order is not None:
         return order
-    return None if first.interlaced_frame else "progressive"
+    if not first.interlaced_frame:
+        return "progressive"
+    if context.codec.canonical_name != "prores":
+        return None
+    # The header of .mxf calls interlaced pictures progressive.
+    own = _field_order_of_first_packet(path_of(container), stream.index)
+    return own if own in _FIELD_ORDERS.values() else None
 
 
 def _field_order_of_first_packet(path: Path, stream_index: int) -> str | None:
