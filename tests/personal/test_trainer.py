@@ -258,13 +258,13 @@ def test_saving_memory_changes_no_gradient() -> None:
         run = objectives.layer_runner(own)
         steps: list[Callable[[], object]] = [
             lambda own=own, run=run: objectives.add_generator_gradients(
-                gpen, judge, truth, degraded, own, run
+                judge, truth, objectives.restored_faces(gpen, degraded, run)[0], own, run
             ),
             lambda own=own, run=run: objectives.add_path_gradients(
                 gpen, degraded, noise, 0.1, own, run
             ),
             lambda run=run: objectives.add_discriminator_gradients(
-                gpen, judge.discriminator, truth, degraded, run
+                judge.discriminator, truth, objectives.restored_faces(gpen, degraded, run)[0], run
             ),
             lambda own=own, run=run: objectives.add_r1_gradients(
                 judge.discriminator, truth, own, run

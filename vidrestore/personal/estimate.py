@@ -127,7 +127,8 @@ def measured_speed(device: torch.device) -> float:
     run = objectives.layer_runner(settings)
 
     def step() -> None:
-        objectives.add_generator_gradients(gpen, Judges(), truth, truth, settings, run)
+        restored, _ = objectives.restored_faces(gpen, truth, run)
+        objectives.add_generator_gradients(Judges(), truth, restored, settings, run)
         gpen.zero_grad()
 
     with _Count() as count:
@@ -188,15 +189,17 @@ def _steps(
     """Return the parts of a step, and in every how many steps each is computed."""
     run, judge = objectives.layer_runner(settings), judges.discriminator
 
-    def restore() -> object:
-        return objectives.add_generator_gradients(gpen, judges, truth, truth, settings, run)
+    def learn() -> object:
+        restored, _ = objectives.restored_faces(gpen, truth, run)
+        if judge is not None:
+            objectives.add_discriminator_gradients(judge, truth, restored, run)
+        return objectives.add_generator_gradients(judges, truth, restored, settings, run)
 
     if judge is None:
-        return [(restore, 1)]
+        return [(learn, 1)]
     half = truth[: max(len(truth) // 2, 1)]
     return [
-        (restore, 1),
-        (lambda: objectives.add_discriminator_gradients(gpen, judge, truth, truth, run), 1),
+        (learn, 1),
         (lambda: objectives.add_r1_gradients(judge, truth, settings, run), settings.r1_every),
         (
             lambda: objectives.add_path_gradients(gpen, half, half, 0.0, settings, run),

@@ -75,23 +75,21 @@ def restored_faces(gpen: GPEN, degraded: Tensor, run: Run) -> tuple[Tensor, Tens
 
 
 def add_discriminator_gradients(
-    gpen: GPEN, discriminator: Discriminator, truth: Tensor, degraded: Tensor, run: Run
+    discriminator: Discriminator, truth: Tensor, restored: Tensor, run: Run
 ) -> dict[str, Tensor]:
     """Add the gradients of the discriminator's loss to its parameters.
 
     Args:
-        gpen: The network that restores.
         discriminator: The discriminator.
         truth: (B, 3, S, S) clear faces in [-1, 1].
-        degraded: (B, 3, S, S) bad pictures of them in [-1, 1].
+        restored: (B, 3, S, S) restored faces, to which no gradients flow.
         run: Runs each layer.
 
     Returns:
         The loss, by name, a scalar without a graph.
     """
-    with torch.no_grad():
-        restored = gpen(degraded)
-    loss = losses.discriminator_loss(discriminator(truth, run), discriminator(restored, run))
+    fake = discriminator(restored.detach(), run)
+    loss = losses.discriminator_loss(discriminator(truth, run), fake)
     loss.backward()  # type: ignore[no-untyped-call]
     return {"discriminator": loss.detach()}
 
@@ -118,22 +116,20 @@ def add_r1_gradients(
 
 
 def add_generator_gradients(
-    gpen: GPEN, judges: Judges, truth: Tensor, degraded: Tensor, settings: Train, run: Run
+    judges: Judges, truth: Tensor, restored: Tensor, settings: Train, run: Run
 ) -> dict[str, Tensor]:
     """Add the gradients of the generator's losses to its parameters.
 
     Args:
-        gpen: The network that restores.
         judges: The networks that judge.
         truth: (B, 3, S, S) clear faces in [-1, 1].
-        degraded: (B, 3, S, S) bad pictures of them in [-1, 1].
+        restored: (B, 3, S, S) faces of `restored_faces`, whose graph is used up.
         settings: How to train.
         run: Runs each layer.
 
     Returns:
         The losses without their weights, by name, scalars without a graph.
     """
-    restored, _ = restored_faces(gpen, degraded, run)
     distance = losses.smooth_l1(restored, truth)
     found, total = {"pixel": distance}, settings.pixel_weight * distance
     if judges.embed is not None:

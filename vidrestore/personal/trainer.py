@@ -237,7 +237,11 @@ class Trainer:
         truth = tensor_of([pair.truth for pair in pairs], self._device)
         degraded = tensor_of([pair.degraded for pair in pairs], self._device)
         with _repeatable(self._device):
-            found = {**self._judge_step(truth, degraded), **self._restore_step(truth, degraded)}
+            found = self._penalty_step(truth)
+            # The discriminator's step leaves the generator as it is, so that both learn from one
+            # forward pass. The penalty comes before it, since both together take the most memory.
+            restored, _ = objectives.restored_faces(self._gpen, degraded, self._run)
+            found |= self._judge_step(truth, restored) | self._restore_step(truth, restored)
             if self._is_due(self._settings.path_every) and self._settings.path_weight:
                 noise = random.standard_normal(degraded.shape, np.float32)
                 found |= self._path_step(degraded, torch.from_numpy(noise).to(self._device))
@@ -252,27 +256,31 @@ class Trainer:
         self._average.update(self._gpen, len(truth))
         return StepDone(self._step, self._settings.steps, losses)
 
-    def _judge_step(self, truth: torch.Tensor, degraded: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _penalty_step(self, truth: torch.Tensor) -> dict[str, torch.Tensor]:
         discriminator, settings = self._judges.discriminator, self._settings
+        if discriminator is None or not settings.r1_weight or not self._is_due(settings.r1_every):
+            return {}
+        optimizer = self._optimizers["discriminator"]
+        optimizer.zero_grad()
+        losses = objectives.add_r1_gradients(discriminator, truth, settings, self._run)
+        optimizer.step()
+        return losses
+
+    def _judge_step(self, truth: torch.Tensor, restored: torch.Tensor) -> dict[str, torch.Tensor]:
+        discriminator = self._judges.discriminator
         if discriminator is None:
             return {}
         optimizer = self._optimizers["discriminator"]
         optimizer.zero_grad()
-        losses = objectives.add_discriminator_gradients(
-            self._gpen, discriminator, truth, degraded, self._run
-        )
+        losses = objectives.add_discriminator_gradients(discriminator, truth, restored, self._run)
         optimizer.step()
-        if self._is_due(settings.r1_every) and settings.r1_weight:
-            optimizer.zero_grad()
-            losses |= objectives.add_r1_gradients(discriminator, truth, settings, self._run)
-            optimizer.step()
         return losses
 
-    def _restore_step(self, truth: torch.Tensor, degraded: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _restore_step(self, truth: torch.Tensor, restored: torch.Tensor) -> dict[str, torch.Tensor]:
         optimizer = self._optimizers["generator"]
         optimizer.zero_grad()
         losses = objectives.add_generator_gradients(
-            self._gpen, self._judges, truth, degraded, self._settings, self._run
+            self._judges, truth, restored, self._settings, self._run
         )
         optimizer.step()
         return losses
