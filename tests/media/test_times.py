@@ -349,6 +349,25 @@ def test_an_appended_file_may_have_other_headers_of_the_picture(tmp_path, suffix
     assert all(most - least <= TOLERANCE for least, most in shifts), shifts
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mov"])
+def test_subtitles_of_appended_files_stay_with_their_pictures(tmp_path, suffix):
+    """In both files at the same time, so that the second one seems to follow the first one."""
+    text, parts = tmp_path / "text.srt", []
+    text.write_text("1\n00:00:00,400 --> 00:00:00,600\nA line\n\n")
+    for number in range(2):
+        plain = record(tmp_path / f"plain{number}{suffix}", number)
+        parts.append(tmp_path / f"{number}{suffix}")
+        how = "-c:s mov_text" if suffix == ".mov" else "-c:s ass"
+        ffmpeg("-i", plain, "-i", text, f"-map 0 -map 1 -c copy {how}", parts[-1])
+    source, target = append(tmp_path / f"source{suffix}", parts), tmp_path / "out.mkv"
+    restored(source, target)
+    (join,) = read_time_line(source).joins_seconds
+    with av.open(str(target)) as container:
+        (index,) = [stream.index for stream in container.streams if stream.type == "subtitle"]
+    begins = [time for time, _ in packets(target, index)]
+    assert begins[1] - begins[0] == pytest.approx(join, abs=0.003)
+
+
 FILES = [(".mov", "-movflags +faststart"), (".mp4", ""), (".mkv", ""), (".avi", ""), (".wmv", "")]
 
 

@@ -209,6 +209,14 @@ class _Reader:
         # The numbers in the stream and in the file, and the presentation times, of packets without
         # a decoding time.
         self._early: list[tuple[int, int, int]] = []
+        self._is_in_next_file = False
+
+    def begin_file(self) -> None:
+        """Let the next packet, which is of another one of the files that were joined, begin a run.
+
+        Times may go on by chance, as those of two subtitles.
+        """
+        self._is_in_next_file = True
 
     def add(self, packet: _Timed, order: int, beside: Mapping[int, _Reader]) -> None:
         """Add the next packet to the last run, or begin a run with it.
@@ -249,7 +257,8 @@ class _Reader:
             number, order, _ = self._early[0]
             low = min(pts, *(early for _, _, early in self._early))
             self._early.clear()
-        run = self.runs[-1] if self.runs else None
+        run = self.runs[-1] if self.runs and not self._is_in_next_file else None
+        self._is_in_next_file = False
         if run is not None and self._goes_on(run, time, is_doubtful=is_doubtful):
             run.last, run.last_order, run.is_coarse = time, last_order, is_coarse
             run.packets += packets
@@ -318,6 +327,8 @@ class _Runs:
         }
         for read in read_files(container, on_left_out=self.left_out.append):
             before, packets = self.packets, self._noted(read)
+            for reader in self._readers.values():
+                reader.begin_file()
             for packet in _timed_packets(packets, container.format.name):
                 self._readers[packet.stream_index].add(packet, self.packets, self._readers)
                 self.packets += 1

@@ -32,6 +32,7 @@ DELAY_SECONDS = 1000
 _FORMATS = ("nut", "matroska")
 # NUT has one name for AC-3 and E-AC-3.
 _NOT_IN_NUT = ("eac3",)
+_OF_MOV = "mov_text"  # Matroska does not hold it
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,9 @@ class _Writer:
         self._due_seconds = begin or Fraction(0)
         codec = stream.codec_context.codec.canonical_name if stream.codec_context else ""
         formats: tuple[str, ...] = _FORMATS
-        if stream.type == "subtitle" or codec in _NOT_IN_NUT:
+        if codec == _OF_MOV:
+            formats = ("mov",)
+        elif stream.type == "subtitle" or codec in _NOT_IN_NUT:
             formats = formats[1:]
         for name in formats:
             self._file: Any = av.open(str(path.absolute()), "w", format=name)
