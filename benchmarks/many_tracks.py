@@ -36,6 +36,7 @@ from vidrestore.jobs.summary import likeness_by_track, summarize
 from vidrestore.jobs.verify import mask_boxes
 from vidrestore.media.codecs import Encoding
 from vidrestore.models.restorers import RestorerInfo
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration.crop_cache import forget_frames_outside
 from vidrestore.restoration.segments import (
     context,
@@ -125,7 +126,7 @@ def functions(analysis: Analysis) -> dict[str, Callable[[], object]]:
     segments = plan_segments(analysis, most_frames=SEGMENT)
     two = Named("one"), Named("other")
     changes = analysis.shots[:: -(-len(analysis.shots) // STRETCHES)]
-    restorers = [(first, two[i % 2]) for i, (first, _) in enumerate(changes)]
+    restorers = Assignment([(first, two[i % 2]) for i, (first, _) in enumerate(changes)])
     by_frame = TracksByFrame(analysis.tracks)
     odd = frozenset(range(1, len(analysis.shots) + 1, 2))
     each = len(segments)
@@ -170,7 +171,9 @@ def functions(analysis: Analysis) -> dict[str, Callable[[], object]]:
         "TracksByFrame": lambda: TracksByFrame(analysis.tracks),
         "mask_boxes": boxes,
         "of_output": lambda: of_output(analysis),
-        "memory_for_faces": lambda: memory_for_faces(analysis, settings, restorers[:2]),
+        "memory_for_faces": lambda: memory_for_faces(
+            analysis, settings, Assignment(restorers.stretches[:2])
+        ),
         "large_people, only": lambda: only(
             analysis.tracks,
             large_people(analysis.tracks, min_face_px=20, template_name="gpen"),

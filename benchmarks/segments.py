@@ -23,6 +23,7 @@ from vidrestore.analysis.pipeline import analyze_video
 from vidrestore.analysis.result import Analysis
 from vidrestore.api import restore_video
 from vidrestore.common.profiles import load_settings
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration.pipeline import reach_frames
 from vidrestore.restoration.segments import context, plan_segments
 
@@ -70,7 +71,7 @@ def rendering_seconds(clip: Path, analysis: Analysis, most_frames: int) -> tuple
 def rendered_frames(analysis: Analysis, most_frames: int) -> tuple[int, int]:
     """(segments, frames rendered for them)."""
     segments = plan_segments(analysis, most_frames=most_frames)
-    reach = reach_frames([(0, Sharper())], load_settings(options=OPTIONS))
+    reach = reach_frames(Assignment([(0, Sharper())]), load_settings(options=OPTIONS))
     spans = [context(segment, analysis, reach) for segment in segments]
     return len(segments), sum(end - first for first, end in spans)
 

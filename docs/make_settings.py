@@ -58,20 +58,30 @@ def profiles() -> Iterator[str]:
 def sections(prefix: str, model: type[BaseModel]) -> Iterator[str]:
     own, nested = [], []
     for name, field in model.model_fields.items():
-        inner = field.annotation
-        is_section = isinstance(inner, type) and issubclass(inner, BaseModel)
-        (nested if is_section else own).append((name, field))
+        inner = section_in(field)
+        if inner is None:
+            own.append((name, field))
+        else:
+            nested.append((f"[[{name}]]" if isinstance(field.default, tuple) else name, inner))
     if own:
         meanings = _docstrings()[model.__name__]
         yield f"## {prefix}\n\n{_one_line(str(model.__doc__))}\n"
         yield "| key | default | allowed | meaning |\n|---|---|---|---|"
         for name, field in own:
-            cells = (f"`{name}`", _value(field.default), allowed(field), meanings[name])
+            default = "must be given" if field.is_required() else _value(field.default)
+            cells = (f"`{name}`", default, allowed(field), meanings[name])
             yield f"| {' | '.join(cells)} |"
         yield ""
-    for name, field in nested:
-        assert isinstance(field.annotation, type)
-        yield from sections(f"{prefix}.{name}" if prefix else name, field.annotation)
+    for name, inner in nested:
+        yield from sections(f"{prefix}.{name}" if prefix else name, inner)
+
+
+def section_in(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the section that a field holds, alone or in a list; None where it is a value."""
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
 
 
 def allowed(field: FieldInfo) -> str:
@@ -84,9 +94,11 @@ def allowed(field: FieldInfo) -> str:
         return ", ".join(f"`{value}`" for value in kinds)
     if bool in kinds:
         return "`true`, `false`"
+    if str in kinds:
+        return "a text"
     bounds = [_bound(rule) for rule in field.metadata]
     words = " ".join(filter(None, bounds))
-    return words or {Path: "a path", str: "a text", tuple: "paths"}.get(kinds[0], "paths")
+    return words or {Path: "a path", tuple: "paths"}.get(kinds[0], "paths")
 
 
 def _bound(rule: Any) -> str:

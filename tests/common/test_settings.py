@@ -148,7 +148,8 @@ def test_a_profile_lists_only_what_it_changes(name: str) -> None:
 
 
 def sections() -> dict[str, BaseModel]:
-    return {name: getattr(Settings(), name) for name in Settings.model_fields}
+    values = {name: getattr(Settings(), name) for name in Settings.model_fields}
+    return {name: value for name, value in values.items() if isinstance(value, BaseModel)}
 
 
 @pytest.mark.parametrize("section", sections().values(), ids=sections().keys())

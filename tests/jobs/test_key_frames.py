@@ -13,6 +13,7 @@ from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import estimate as estimates
 from vidrestore.jobs import key_frames
 from vidrestore.jobs.key_frames import plan_key_frames
+from vidrestore.models.restorers.assignment import Assignment
 
 OPTIONS = AS_PAINTED | {
     "encode.preset": "ultrafast", "job.segment_frames": 48, "encode.check": False,
@@ -111,7 +112,7 @@ class Seeing(Boiling):
 
 def planned(tape: Path, restorer, how: str, noted=None):
     settings = load_settings(options={"restore.key_frames": how, "restore.device": "cpu"})
-    return plan_key_frames(faces_of(tape), [(0, restorer)], settings, noted or {})
+    return plan_key_frames(faces_of(tape), Assignment([(0, restorer)]), settings, noted or {})
 
 
 def test_a_restorer_that_sees_several_frames_restores_all_of_them(tape):

@@ -13,6 +13,7 @@ from vidrestore.common.system import machine_memory
 from vidrestore.jobs.memory import check_memory, memory_for_faces, memory_for_frames
 from vidrestore.media.codecs import Encoding
 from vidrestore.models.restorers import RestorerInfo
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration.companion import Pairing, enlarged
 from vidrestore.restoration.segments import Segment, segment_key
 from vidrestore.restoration.upscaling import Scaling, scaled_info
@@ -41,7 +42,8 @@ def test_segments_are_made_anew_for_another_size_and_another_network():
         settings = load_settings(options={"scale.factor": factor})
         scaling = Scaling(factor, sha256 and Path("net.onnx"), sha256)
         pairing = Pairing(plate=enlarged(Path("source.mkv"), analysis, None, scaling))
-        return segment_key(Segment(0, 0, 5), analysis, 0, [(0, Network())], "judge", settings,
+        known = Assignment([(0, Network())])
+        return segment_key(Segment(0, 0, 5), analysis, 0, known, "judge", settings,
                          Encoding("ffv1", "ffv1", "yuv420p10le", ".mkv"), pairing)  # fmt: skip
 
     analysis = analysis_of(UHD, 5, [])
@@ -58,7 +60,7 @@ def test_faces_in_sight_together_count_together():
     found = []
     for some in (tracks[:1], tracks[:2], tracks[::2], []):
         analysis = analysis_of(UHD, 100, some)
-        found.append(memory_for_faces(analysis, load_settings(), [(0, Network())]))
+        found.append(memory_for_faces(analysis, load_settings(), Assignment([(0, Network())])))
     one = found[0]
     assert found == [one, 2 * one, one, 0]
     # Crops are no larger than the network gives.
@@ -69,7 +71,7 @@ def test_no_more_crops_wait_than_there_are_frames():
     def needed(frames):
         track = plain_track(frames, centre=(500, 500), side=400, work_px=1024)
         return memory_for_faces(
-            analysis_of(UHD, frames, [track]), load_settings(), [(0, Network())]
+            analysis_of(UHD, frames, [track]), load_settings(), Assignment([(0, Network())])
         )
 
     crop = 24 * 512**2

@@ -30,6 +30,7 @@ from vidrestore.jobs.plan import ways_to_encode
 from vidrestore.jobs.render import FrameCounter, RenderJob
 from vidrestore.jobs.work_folder import WorkFolder, segment_file
 from vidrestore.media.probe import fingerprint, probe
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration.companion import ALONE, PairedVideo, Pairing
 from vidrestore.restoration.segments import Segment
 from vidrestore.restoration.statistics import RestorationStats
@@ -197,7 +198,7 @@ def order_of(source: Path, folder: Path, faces: Analysis, /, **changes: object):
     (encoding, *_) = ways_to_encode(probe(source).info, folder / "out.mkv", settings)
     work = RenderJob(
         source=source, fingerprint=fingerprint(source), folder=folder, analysis=faces,
-        restorers=[(0, None)], own_restorer=Tinted(), networks=[(0, "tinted")],
+        restorers=Assignment([(0, None)]), own_restorer=Tinted(), networks=[(0, "tinted")],
         judge="features", parser=None,
         settings=settings, encoding=encoding, header=None, span=None, pairing=ALONE, layering=None,
     )  # fmt: skip
@@ -237,14 +238,13 @@ def test_names_of_files_hold_on_other_machines(tape, faces, tmp_path, monkeypatc
         "restore.restorer": "faces.onnx", "weights.folder": "kept", "weights.also": ["other"],
     })  # fmt: skip
     work = pickle.loads(order_of(tape, tmp_path, faces).work)
-    sent = crew._sendable(
-        replace(work, settings=settings, restorers=[(0, None), (50, "a.pth"), (99, "gpen-512")])
-    )
+    names = Assignment([(0, None), (50, "a.pth")], {3: "b.pth", 4: "gpen-512"})
+    sent = crew._sendable(replace(work, settings=settings, restorers=names))
     assert sent.settings.restore.restorer == str(tmp_path / "faces.onnx")
     assert sent.settings.weights.folder == tmp_path / "kept"
     assert sent.settings.weights.also == (tmp_path / "other",)
-    names = [name for _, name in sent.restorers]
-    assert names == [None, str(tmp_path / "a.pth"), "gpen-512"]
+    a, b = (str(tmp_path / name) for name in ("a.pth", "b.pth"))
+    assert sent.restorers == Assignment([(0, None), (50, a)], {3: b, 4: "gpen-512"})
 
 
 def test_the_count_of_frames_never_goes_back():

@@ -35,6 +35,7 @@ from vidrestore.models import face_parser
 from vidrestore.models.face_parser import Parsed, Parser
 from vidrestore.models.factory import chosen_parser
 from vidrestore.models.parsenet import ORDER, ParseNet
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.compositing import masks
 from vidrestore.restoration.crop import crop
@@ -284,7 +285,7 @@ def test_segments_are_redone_where_the_file_has_another_content(tmp_path):
     for side in (128, 128, 96):
         network(path, side=side)
         parser = chosen_parser(settings)
-        schedule = [(0, Painter())]
+        schedule = Assignment([(0, Painter())])
         hashes.append(
             segment_key(segment, analysis, 2, schedule, "", settings, encoding, parser=parser.name)
         )

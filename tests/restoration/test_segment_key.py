@@ -23,6 +23,7 @@ from vidrestore.media.codecs import Encoding
 from vidrestore.media.decode import TimeRange
 from vidrestore.models.face_mesh import SHAPE_POINTS
 from vidrestore.models.restorers import RestorerInfo
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration.companion import PairedVideo, Pairing
 from vidrestore.restoration.segments import NOT_IN_KEY, Segment, leaves
 from vidrestore.restoration.upscaling import Scaling
@@ -42,15 +43,16 @@ def work_of(**changes: Any) -> RenderJob:
     work = RenderJob(
         source=Path("tape.mkv"), fingerprint="tape", folder=Path("out.vidrestore"),
         analysis=replace(analysis_of(info_of(96, 64), FRAMES, [track]), fingerprint="tape"),
-        restorers=[(0, None)], own_restorer=None, networks=[(0, "known")], judge="features",
-        parser=None, settings=Settings(), encoding=Encoding("ffv1", "ffv1", "yuv420p", ".mkv"),
+        restorers=Assignment([(0, None)]), own_restorer=None, networks=[(0, "known")],
+        judge="features", parser=None, settings=Settings(),
+        encoding=Encoding("ffv1", "ffv1", "yuv420p", ".mkv"),
         header=None, span=None, pairing=Pairing(), layering=None,
     )  # fmt: skip
     return replace(work, **changes)
 
 
 def key(work: RenderJob, restorers: Any = None, segment: Segment = SEGMENT) -> str:
-    known = [(0, Known())] if restorers is None else restorers
+    known = Assignment([(0, Known())]) if restorers is None else restorers
     rendering = Rendering(work, WorkFolder(work.folder), [segment], {}, known, None, None)
     return next(rendering._segment_keys([segment]))
 
@@ -66,6 +68,7 @@ def test_the_key_of_the_same_is_the_same():
 OTHER: Mapping[str, object] = {
     "decode.input_curve": "slog3",
     "shots.edl": "cuts.edl",
+    "person": ({"name": "Anna", "restorer": "anna.safetensors"},),
     "detect.pack": "antelopev2",
     "restore.restorer": "fusion",
     "restore.device": "cpu",
@@ -202,13 +205,16 @@ def test_every_field_of_the_work_is_in_the_key_or_cannot_matter():
 def test_another_restorer_makes_another_key_and_one_without_makes_none_twice():
     other, none = Known(), Known()
     other.cache_key, none.cache_key = "two", None
-    assert len({USUAL, key(work_of(), [(0, other)]), key(work_of(), [(0, Known()), (20, other)]),
-                key(work_of(), [(0, Known()), (21, other)])}) == 4  # fmt: skip
-    assert key(work_of(), [(0, Known()), (50, other)]) == USUAL
-    assert key(work_of(), [(0, none)]) != key(work_of(), [(0, none)])
+    schedules = ([(0, other)], [(0, Known()), (20, other)], [(0, Known()), (21, other)])
+    assert len({USUAL, *(key(work_of(), Assignment(each)) for each in schedules)}) == 4
+    assert key(work_of(), Assignment([(0, Known()), (50, other)])) == USUAL
+    assert key(work_of(), Assignment([(0, none)])) != key(work_of(), Assignment([(0, none)]))
+    own = Assignment([(0, Known())], {0: other})
+    assert key(work_of(), own) not in (USUAL, key(work_of(), Assignment([(0, other)])))
+    assert key(work_of(), Assignment([(0, Known())], {9: other})) == USUAL
     larger = Known()
     larger.size = 16
-    assert key(work_of(), [(0, larger)]) != USUAL
+    assert key(work_of(), Assignment([(0, larger)])) != USUAL
 
 
 ENCODING_NOT = {"notes"}  # sentences

@@ -32,6 +32,7 @@ from vidrestore.media.concat import join
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import probe
 from vidrestore.models.restorers import RestorerInfo
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration import pipeline
 from vidrestore.restoration.segments import (
     Segment,
@@ -368,7 +369,10 @@ def crowd(frames: int, count: int) -> Analysis:
 
 
 def test_no_segment_goes_through_all_tracks_or_shots():
-    analysis, restorers = crowd(3000, 500), [(0, Described("a")), (1500, Described("b"))]
+    analysis, restorers = (
+        crowd(3000, 500),
+        Assignment([(0, Described("a")), (1500, Described("b"))]),
+    )
     segments = plan_segments(analysis, most_frames=60)
     used, encoding = len(analysis.by_frame.at(0)), Encoding("ffv1", "ffv1", "yuv420p", ".mkv")
     before = analysis.tracks.scans, analysis.shots.scans
@@ -381,7 +385,8 @@ def test_no_segment_goes_through_all_tracks_or_shots():
 
 def test_the_index_finds_what_a_search_through_all_finds():
     analysis = crowd(600, 150)
-    restorers = [(0, Described("a")), (200, Described("b")), (210, Described("c"))]
+    stretches = [(0, Described("a")), (200, Described("b")), (210, Described("c"))]
+    restorers = Assignment(stretches)
     for first, end in ((0, 600), (0, 1), (150, 260), (199, 201), (205, 206), (590, 600)):
         there = [t for t in analysis.tracks if t.first_frame < end and first < t.end_frame]
         assert [t.track_id for t in tracks_within(analysis, first, end)] == [

@@ -43,11 +43,23 @@ class Choice:
         if self.shots is not None:
             read_toml(self.shots, "the shots file")
         if self.reference is not None:
-            check_readable_kind(self.reference, "the reference photo", InputError)
-            if not self.reference.exists():
-                raise InputError(f"the reference photo {self.reference} does not exist")
+            check_photo(self.reference)
         if self.people is not None:
             wanted_people(self.people)
+
+
+def check_photo(photo: Path) -> None:
+    """Refuse, before any work, a reference photo that does not exist or is no file.
+
+    Args:
+        photo: The path of the photo.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    check_readable_kind(photo, "the reference photo", InputError)
+    if not photo.exists():
+        raise InputError(f"the reference photo {photo} does not exist")
 
 
 EVERYONE = Choice()

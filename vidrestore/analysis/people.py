@@ -173,6 +173,51 @@ def large_people(
     )
 
 
+def surely_recognized(
+    references: Sequence[FloatArray], tracks: Sequence[Track], *, similarity: float
+) -> dict[int, int]:
+    """Find the people who surely are those of some embeddings.
+
+    A person is like one reference at most, the most similar one. Of two people who are visible in
+    the same frame, only the more similar one is the person of a reference.
+
+    Args:
+        references: (d,) embeddings of unit length, one for each known person.
+        tracks: The tracks of all people.
+        similarity: The least cosine of two embeddings of one person, in [-1, 1].
+
+    Returns:
+        Person -> index of the reference. Several people may be like one reference, where the
+        clustering did not join all tracks of a person. People whose tracks have no embedding are
+        missing.
+    """
+    means = people_embeddings([t.person_id for t in tracks], [t.embedding for t in tracks])
+    pairs = sorted(
+        (-float(reference @ mean), person, index)
+        for index, reference in enumerate(references)
+        for person, mean in means.items()
+    )
+    found: dict[int, int] = {}
+    for cosine, person, index in pairs:
+        if -cosine < similarity:
+            break
+        others = {other for other, own in found.items() if own == index}
+        if person not in found and not _share_a_frame(tracks, person, others):
+            found[person] = index
+    return found
+
+
+def _share_a_frame(tracks: Sequence[Track], person: int, others: Collection[int]) -> bool:
+    """Tell whether a person is visible in the same frame as any of some others."""
+    own = [track for track in tracks if track.person_id == person]
+    return any(
+        track.first_frame < other.end_frame and other.first_frame < track.end_frame
+        for other in tracks
+        if other.person_id in others
+        for track in own
+    )
+
+
 def only(tracks: Sequence[Track], people: Collection[int]) -> tuple[list[Track], int]:
     """Set the strength of all people but some to 0.
 

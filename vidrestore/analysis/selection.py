@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from vidrestore.imaging.frame import FloatArray
 from vidrestore.imaging.geometry import apply, invert, upright
 from vidrestore.media.decode import TimeRange
 from vidrestore.models.factory import reference_embedding
+from vidrestore.models.restorers.assignment import Assignment
 
 NOT_JOINED = (
     "vidrestore does not recognize people from one shot to the next, because it has no recognition "
@@ -80,7 +81,7 @@ def applied(
     face: FloatArray | None = None,
     span: TimeRange | None = None,
     may_be_empty: bool = False,
-) -> tuple[Analysis, list[tuple[int, str | None]]]:
+) -> tuple[Analysis, Assignment[str | None]]:
     """Apply the choice of the user to an analysis.
 
     Args:
@@ -95,7 +96,8 @@ def applied(
             part of its shots is restored. Default: False.
 
     Returns:
-        (analysis, restorers): the changed analysis, and the restorers as of `restorers_of`.
+        (analysis, restorers): the changed analysis, and the names of the restorers; None: the
+        restorer of the settings.
 
     Raises:
         UsageError: The choice names people who do not exist, leaves no one to restore, or has a
@@ -107,7 +109,7 @@ def applied(
         WeightsError: The weights of the detector, which looks for the faces marked by hand, are
             missing or damaged.
     """
-    names: list[tuple[int, str | None]] = [(0, None)]
+    names: Assignment[str | None] = Assignment([(0, None)])
     before = analysis
     if choice.people is not None:
         if not analysis.people_are_joined:
@@ -137,7 +139,10 @@ def applied(
                 f"{choice.shots} leaves no person to restore in any shot, {_people_there(before)}; "
                 "take back a skip, a strength of 0 or a list of people in it"
             )
-        names = restorers_of(wanted_shots, analysis.frame_count)
+        names = Assignment(
+            restorers_of(wanted_shots, analysis.frame_count),
+            _restorers_of_tracks(wanted_shots, analysis),
+        )
     return analysis, names
 
 
@@ -274,14 +279,7 @@ def with_shots(
     factors = [np.ones(len(track.matrices), np.float32) for track in analysis.tracks]
     by_frame = analysis.by_frame
     for shot in wanted_shots.shots:
-        unknown = sorted(set(shot.people or ()) - there)
-        if unknown:
-            numbers = ", ".join(map(str, sorted(there)))
-            existing = f"only {numbers}" if numbers else "no person"
-            raise ConfigError(
-                f"the shots name person {unknown[0]}, but the video has {existing}; change the "
-                "people of that shot"
-            )
+        _check_people(shot.people or (), there, "change the people of that shot")
         for number in by_frame.within(shot.start, shot.end):
             track = analysis.tracks[number]
             frames = np.arange(max(shot.start, track.first_frame), min(shot.end, track.end_frame))
@@ -326,6 +324,27 @@ def restorers_of(wanted_shots: ShotList, frame_count: int) -> list[tuple[int, st
         for i, stretch in enumerate(stretches)
         if i == 0 or stretch[1] != stretches[i - 1][1]
     ]
+
+
+def _restorers_of_tracks(wanted_shots: ShotList, analysis: Analysis) -> dict[int, str]:
+    """Return number of a track -> name of the restorer that the list names for its person."""
+    restorers = wanted_shots.restorers
+    _check_people(restorers, {track.person_id for track in analysis.tracks}, "correct the number")
+    return {
+        track.track_id: restorers[track.person_id]
+        for track in analysis.tracks
+        if track.person_id in restorers
+    }
+
+
+def _check_people(named: Collection[int], there: Collection[int], advice: str) -> None:
+    """Raise ConfigError where a list of shots names a person who is not there."""
+    if unknown := sorted(set(named).difference(there)):
+        numbers = ", ".join(map(str, sorted(there)))
+        existing = f"only {numbers}" if numbers else "no person"
+        raise ConfigError(
+            f"the shots name person {unknown[0]}, but the video has {existing}; {advice}"
+        )
 
 
 def _factors(shot: Shot, person: int, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

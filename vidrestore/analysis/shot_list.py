@@ -6,7 +6,7 @@ import os
 import re
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ from vidrestore.analysis import otio
 from vidrestore.analysis.result import Analysis
 from vidrestore.common.errors import ConfigError, OutputError, UsageError, unknown_name
 from vidrestore.common.files import output_file
-from vidrestore.common.quoting import printable, quoted
+from vidrestore.common.quoting import printable, quoted, shortened
 from vidrestore.common.text_files import read_toml
 from vidrestore.common.timecode import seconds_of, time_text
 from vidrestore.common.toml import is_utf8, toml_item
 
 _HEADING = re.compile(r"""[ \t]*\[\[[ \t]*(?:shot|"shot"|'shot')[ \t]*\]\]""")
 _KEYS = ("start", "end", "people", "strength", "restorer", "skip", "faces")
-_TOP_KEYS = ("video", "video_bytes", "fingerprint", "shot")
+_TOP_KEYS = ("video", "video_bytes", "fingerprint", "people", "shot")
 _MOST_PEOPLE = 999_999
 _FARTHEST_PX = 65536
 _HEAD = """\
@@ -38,6 +38,7 @@ Times count from the first frame. Leave lines out, change them, or add to a [[sh
   restorer = "gpen-512"      another one than for the rest
   skip = true                leave the shot as it is
   faces = [[["0:00:01", 10, 20, 90, 120]]]   by hand: time, left, top, right, bottom as shown
+Under a heading [people.1], restorer = "anna.safetensors" is for person 1 in all shots.
 """
 
 
@@ -74,6 +75,8 @@ class ShotList:
     """The file name of the video; may be empty."""
     fingerprint: str = ""
     """The fingerprint of the video; empty: the list may be used for any video."""
+    restorers: Mapping[int, str] = field(default_factory=dict)
+    """Number of a person -> the name of the restorer for that person in all shots."""
 
 
 def of_analysis(analysis: Analysis, video: str) -> ShotList:
@@ -132,6 +135,12 @@ def write(shots: ShotList, path: Path, pts: npt.NDArray[np.int64], time_base: Fr
     if not is_text:
         document.add("video_bytes", toml_item(os.fsencode(shots.video).hex()))
     document.add("fingerprint", toml_item(shots.fingerprint))
+    people = tomlkit.table(is_super_table=True)
+    for number, name in shots.restorers.items():
+        people.add(str(number), _filled({"restorer": _in_utf8(name)}))
+    if shots.restorers:
+        document.add(tomlkit.nl())
+        document.add("people", people)
     headings = tomlkit.aot()
     for shot in shots.shots:
         headings.append(_table(shot, clock))
@@ -176,7 +185,39 @@ def read(path: Path, pts: npt.NDArray[np.int64], time_base: Fraction) -> ShotLis
             before = lines[len(shots) - 1]
             raise ConfigError(f"{where}: it begins before the shot in line {before} ends")
         shots.append(shot)
-    return ShotList(tuple(shots), _video(table, path), _text(table, "fingerprint", path))
+    return ShotList(
+        tuple(shots), _video(table, path), _text(table, "fingerprint", path),
+        _restorers_of_people(table.get("people", {}), path),
+    )  # fmt: skip
+
+
+def _restorers_of_people(people: object, path: Path) -> dict[int, str]:
+    """Convert the tables [people.1], [people.2] and so on."""
+    if not isinstance(people, dict):
+        raise ConfigError(f"the shots file {path} must name people by headings such as [people.1]")
+    restorers = {}
+    for number, entry in people.items():
+        where = f"{path}, [people.{shortened(number, 40)}]"
+        if not re.fullmatch(r"[1-9][0-9]{0,5}", number):
+            raise ConfigError(f"{where}: a person must be a number from 1 to {_MOST_PEOPLE}")
+        if not isinstance(entry, dict):
+            raise ConfigError(f"{where}: it must be a heading with entries below it")
+        for key in entry:
+            if key != "restorer":
+                raise ConfigError(f"{where}: {unknown_name('entry', key, ('restorer',))}")
+        name = _restorer(entry, where)
+        if name is None:
+            raise ConfigError(f"{where}: it has no restorer")
+        restorers[int(number)] = name
+    return restorers
+
+
+def _restorer(entry: Mapping[str, Any], where: str) -> str | None:
+    """Return the entry `restorer`; None where it is missing."""
+    restorer = entry.get("restorer")
+    if not isinstance(restorer, str | None) or "\0" in (restorer or ""):
+        raise ConfigError(f"{where}: restorer must be a name in quotes, not {quoted(restorer)}")
+    return restorer
 
 
 def _video(table: Mapping[str, Any], path: Path) -> str:
@@ -253,22 +294,31 @@ def _table(shot: Shot, clock: _Clock) -> Table:
     elif shot.strength:
         values["strength"] = [(clock.text(frame), share) for frame, share in shot.strength]
     if shot.restorer is not None:
-        if not is_utf8(shot.restorer):
-            raise OutputError(
-                f"a list of shots cannot hold the restorer {quoted(shot.restorer)}, whose bytes "
-                "are not UTF-8; rename the file"
-            )
-        values["restorer"] = shot.restorer
+        values["restorer"] = _in_utf8(shot.restorer)
     if shot.skip:
         values["skip"] = True
     if shot.faces:
         values["faces"] = [
             [(clock.text(frame), *box) for frame, box in face] for face in shot.faces
         ]
+    return _filled(values)
+
+
+def _filled(values: Mapping[str, Any]) -> Table:
     table = tomlkit.table()
     for key, value in values.items():
         table.add(key, toml_item(value))
     return table
+
+
+def _in_utf8(restorer: str) -> str:
+    """Return the name of a restorer; raise OutputError where TOML cannot hold it."""
+    if not is_utf8(restorer):
+        raise OutputError(
+            f"a list of shots cannot hold the restorer {quoted(restorer)}, whose bytes are not "
+            "UTF-8; rename the file"
+        )
+    return restorer
 
 
 def _shot(entry: Mapping[str, Any], clock: _Clock, where: str) -> Shot:
@@ -280,13 +330,11 @@ def _shot(entry: Mapping[str, Any], clock: _Clock, where: str) -> Shot:
         if key not in entry:
             raise ConfigError(f"{where}: it has no {key}")
     start, end = clock.frame(entry["start"], where), clock.frame(entry["end"], where)
-    people, restorer = entry.get("people"), entry.get("restorer")
+    people, restorer = entry.get("people"), _restorer(entry, where)
     if people is not None and not (
         _is_list_of(people, int) and all(0 <= number <= _MOST_PEOPLE for number in people)
     ):
         raise ConfigError(f"{where}: people must be numbers such as [1, 3], not {quoted(people)}")
-    if not isinstance(restorer, str | None) or "\0" in (restorer or ""):
-        raise ConfigError(f"{where}: restorer must be a name in quotes, not {quoted(restorer)}")
     if not isinstance(entry.get("skip", False), bool):
         raise ConfigError(f"{where}: skip must be true or false, not {quoted(entry['skip'])}")
     return Shot(

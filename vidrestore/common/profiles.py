@@ -80,7 +80,9 @@ def as_toml(settings: Settings) -> str:
     """
     from vidrestore.common.toml import is_utf8, toml_text  # this loads tomlkit, which takes long
 
-    text = toml_text(settings.model_dump(mode="json"))
+    values = settings.model_dump(mode="json")
+    # An empty list would forbid to add a heading [[person]].
+    text = toml_text({name: None if value == [] else value for name, value in values.items()})
     for line in text.splitlines():
         if not is_utf8(line):
             raise ConfigError(
@@ -133,7 +135,8 @@ def _parse_change(change: str) -> dict[str, Any]:
     """Parse a change such as "restore.batch_size=4" into nested tables."""
     key, equals, text = change.partition("=")
     names = key.strip().split(".")
-    if not (equals and 1 < len(names) <= _DEEPEST_SETTING and all(names)):
+    is_whole = names[0] in Settings.model_fields and not _is_section(names[0])
+    if not (equals and 1 < len(names) + is_whole <= _DEEPEST_SETTING and all(names)):
         raise ConfigError(f"a setting must have the form SECTION.KEY=VALUE, not {quoted(change)}")
     value = _value(text.strip(), key.strip())
     for name in reversed(names[1:]):
@@ -198,5 +201,14 @@ def _model_at(path: Sequence[str]) -> type[BaseModel]:
     """Return the section of settings at a path."""
     model: type[BaseModel] = Settings
     for part in path:
-        model = type(model.model_fields[part].get_default())
+        if part.isdecimal():  # the place in a list of sections
+            continue
+        kind = model.model_fields[part].annotation
+        sections = [each for each in (kind, *get_args(kind)) if isinstance(each, type)]
+        model = next(each for each in sections if issubclass(each, BaseModel))
     return model
+
+
+def _is_section(name: str) -> bool:
+    """Tell whether a setting at the top is one section, not a list of sections."""
+    return isinstance(Settings.model_fields[name].get_default(), BaseModel)

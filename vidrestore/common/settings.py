@@ -145,6 +145,19 @@ class People(Section):
     """Lowest cosine of two embeddings of the same person."""
 
 
+class Person(Section):
+    """A person with a restorer of their own, such as a network that was adapted to them. A profile
+    has a heading `[[person]]` for each. The restorer is for the faces of the video that a
+    recognizer surely takes for the person."""
+
+    name: str = Field(min_length=1, max_length=100)
+    """Name of the person in messages and in the summary."""
+    reference: Path | None = None
+    """A photo of the person. None: the embedding that the file of an adapted network has."""
+    restorer: str
+    """The restorer, as for `restore.restorer`."""
+
+
 class Align(Section):
     """How vidrestore computes a steady crop from landmarks."""
 
@@ -438,6 +451,8 @@ class Settings(Section):
     shots: Shots = Shots()
     track: Tracking = Tracking()
     people: People = People()
+    person: tuple[Person, ...] = ()
+    """The people with a restorer of their own."""
     align: Align = Align()
     restore: Restore = Restore()
     deflicker: Deflicker = Deflicker()

@@ -17,7 +17,8 @@ def toml_text(values: Mapping[str, Any]) -> str:
 
     Args:
         values: Name -> value: texts, numbers, booleans, lists, and mappings, which become tables.
-            None becomes a comment, since TOML has no such value.
+            A list of mappings becomes an array of tables. None becomes a comment, since TOML has
+            no such value.
 
     Returns:
         The document. Characters that a terminal does not show are escapes in it, except for the
@@ -34,13 +35,27 @@ def _fill(table: Container | Table, values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         if value is None:
             table.add(tomlkit.comment(f"{key} has no value"))
-        elif not isinstance(value, Mapping):
+        elif not isinstance(value, Mapping) and not _is_tables(value):
             table.add(key, toml_item(value))
     for key, value in values.items():
         if isinstance(value, Mapping):
-            inner = tomlkit.table()
-            _fill(inner, value)
-            table.add(key, inner)
+            table.add(key, _table(value))
+        elif _is_tables(value):
+            tables = tomlkit.aot()
+            for each in value:
+                tables.append(_table(each))
+            table.add(key, tables)
+
+
+def _is_tables(value: Any) -> bool:
+    """Tell whether a value is a list of mappings."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+
+
+def _table(values: Mapping[str, Any]) -> Table:
+    table = tomlkit.table()
+    _fill(table, values)
+    return table
 
 
 def toml_item(value: Any) -> Item:

@@ -30,6 +30,7 @@ from vidrestore.models import weights
 from vidrestore.models.devices import choose_device
 from vidrestore.models.factory import chosen_parser, chosen_restorer, weights_needed
 from vidrestore.models.restorers import Restorer
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration.companion import ALONE, Pairing, enlarged, with_room_for
 from vidrestore.restoration.guard import chosen_judge
 from vidrestore.restoration.pipeline import restore_segment
@@ -109,7 +110,7 @@ def estimate(
         per_frame, _ = _seconds_per_frame(source, analysis, settings, scaling)
         per_face = _seconds_per_face(restorer, analysis, settings)
         keyed = plan_key_frames(
-            analysis, [(0, restorer)], _may_have_key_frames(settings), {}
+            analysis, Assignment([(0, restorer)]), _may_have_key_frames(settings), {}
         ).tracks
         per_keyed_frame, share = per_frame, 1.0
         if keyed:
@@ -132,7 +133,7 @@ def estimate(
     through = 1.0
     if given != "off" and analysis.face_count:
         through = 1 - spared / analysis.face_count
-    used = restorers_used([(0, restorer)], analysis, 0, analysis.frame_count)
+    used = restorers_used(Assignment([(0, restorer)]), analysis, 0, analysis.frame_count)
     names = dict.fromkeys(each.name for _, each in used) or (restorer.name,)
     return Estimate(", ".join(names), total, per_face, per_frame, through, offered)
 
@@ -188,7 +189,7 @@ def _seconds_per_frame(
             target,
             part,
             Segment(0, 0, part.frame_count),
-            [(0, _Identity())],
+            Assignment([(0, _Identity())]),
             chosen_judge(settings, None),
             settings,
             parser=parser,

@@ -21,7 +21,8 @@ from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.geometry import template
 from vidrestore.models.devices import choose_device
-from vidrestore.models.restorers import Restorer, Schedule, memory_errors
+from vidrestore.models.restorers import Restorer, memory_errors
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration import key_frames
 from vidrestore.restoration.faces import Face, FaceFrame
 from vidrestore.restoration.segments import restorers_used
@@ -49,7 +50,7 @@ class KeyFramePlan:
 
 def plan_key_frames(
     analysis: Analysis,
-    restorers: Schedule,
+    restorers: Assignment[Restorer],
     settings: Settings,
     noted: Mapping[str, bool],
 ) -> KeyFramePlan:
@@ -57,7 +58,7 @@ def plan_key_frames(
 
     Args:
         analysis: The analysis of the source.
-        restorers: (first frame, restorer) of each stretch of frames, opened.
+        restorers: The restorers, opened.
         settings: `restore.key_frames` and `restore.device` count.
         noted: What an earlier run of the same job measured, as `KeyFramePlan.saves_time`.
 
@@ -70,7 +71,7 @@ def plan_key_frames(
     tracks, known, notes = set[int](), dict(noted), dict[str, None]()
     sides = {track.track_id: track.work_px for track in analysis.tracks}
     device = choose_device(settings.restore)
-    largest = max((each.size or max(sides.values(), default=0)) for _, each in restorers)
+    largest = max((each.size or max(sides.values(), default=0)) for each in restorers.each())
     for number, used in restorers_used(restorers, analysis, 0, analysis.frame_count):
         if used.reach_frames:
             notes[
@@ -80,7 +81,7 @@ def plan_key_frames(
             continue
         network = next(
             each.for_crop_size(sides[number])
-            for _, each in restorers
+            for each in restorers.each()
             if each.for_crop_size(sides[number]).cache_name == used.cache_name
         )
         side = min(sides[number], largest)

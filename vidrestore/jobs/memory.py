@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from av import VideoFormat
 
@@ -14,6 +12,7 @@ from vidrestore.common.system import machine_memory
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.jobs.image_output import MOST_WRITING
 from vidrestore.models.restorers import RestorerInfo
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration import guard, key_frames, temporal
 from vidrestore.restoration.compositing import paste
 from vidrestore.restoration.upscaling import Scaling
@@ -84,14 +83,14 @@ def memory_for_frames(
 
 
 def memory_for_faces(
-    analysis: Analysis, settings: Settings, restorers: Sequence[tuple[int, RestorerInfo]]
+    analysis: Analysis, settings: Settings, restorers: Assignment[RestorerInfo]
 ) -> int:
     """Estimate the memory of pass two for the crops of faces that are visible together.
 
     Args:
         analysis: The analysis of the video.
         settings: `job.queue_frames` and `restore.key_frames` count.
-        restorers: (first frame, properties) of the restorers.
+        restorers: The properties of the restorers.
 
     Returns:
         Bytes.
@@ -104,8 +103,8 @@ def memory_for_faces(
     crops = min(waiting, analysis.frame_count) + _CROPS_IN_STAGES
     pixels = np.zeros(analysis.frame_count, np.int64)
     for track in analysis.tracks:
-        sides = (min(track.work_px, restorer.size or track.work_px) for _, restorer in restorers)
-        pixels[track.first_frame : track.end_frame] += max(sides) ** 2
+        side = min(track.work_px, max(each.size or track.work_px for each in restorers.each()))
+        pixels[track.first_frame : track.end_frame] += side**2
     return crops * _BYTES_OF_CROP_PX * int(pixels.max(initial=0))
 
 

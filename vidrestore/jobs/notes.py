@@ -30,6 +30,7 @@ _logger = logging.getLogger("vidrestore")
 
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _Word = Annotated[str, Field(max_length=1000)]
+_Number = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,11})$")]
 _Frame = Annotated[int, Field(ge=0, le=_MOST_FRAMES)]
 
 
@@ -139,6 +140,9 @@ class KeptNote(_Note):
     """The hash of the whole output file."""
     segments: list[_KeptSegment] = Field(min_length=1)
     """The segments of the output, in order and without gaps."""
+    labels: dict[_Number, _Word] = Field(default_factory=dict)
+    """Number of a track, as JSON has it -> the name of the restorer of its faces; earlier versions
+    noted none."""
     strength: float = Field(ge=0, le=1)
     """The greatest strength of pasting in the output, 0 to 1."""
     extent: Extent

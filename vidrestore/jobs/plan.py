@@ -6,7 +6,7 @@ Each step returns one value, which the later steps take.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -35,6 +35,14 @@ from vidrestore.jobs.key_frames import plan_key_frames
 from vidrestore.jobs.layer_output import LayerOutput
 from vidrestore.jobs.live_picture import LivePicture
 from vidrestore.jobs.memory import check_memory, memory_for_faces, memory_for_frames
+from vidrestore.jobs.personal_networks import (
+    assigned,
+    check_recognition,
+    check_shots,
+    labels_of,
+    personal_networks,
+    with_base_network,
+)
 from vidrestore.jobs.redo import (
     FinishedJob,
     Redo,
@@ -64,7 +72,8 @@ from vidrestore.models.factory import (
     models_of,
     with_models_here,
 )
-from vidrestore.models.restorers import Restorer, RestorerInfo, Schedule
+from vidrestore.models.restorers import Restorer, RestorerInfo
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.models.restorers.colorize import NAME as COLORIZER
 from vidrestore.restoration.colorization import check_holds_color, check_is_gray
 from vidrestore.restoration.companion import (
@@ -75,7 +84,12 @@ from vidrestore.restoration.companion import (
     with_room_for,
 )
 from vidrestore.restoration.guard import SimilarityJudge, chosen_judge
-from vidrestore.restoration.segments import networks_used, plan_segments, without_cache_key
+from vidrestore.restoration.segments import (
+    networks_used,
+    plan_segments,
+    restorers_used,
+    without_cache_key,
+)
 from vidrestore.restoration.upscaling import (
     Scaling,
     chosen_scaling,
@@ -147,12 +161,12 @@ class SelectedFaces:
     """Whether the analysis is that of an earlier run; see `vidrestore.analysis.cache`."""
     settings: Settings
     """The settings of the request, with the template that the restorer wants."""
-    restorers: Schedule
-    """(first frame, restorer) of the restorers, opened."""
-    names: Sequence[tuple[int, str | None]]
-    """(first frame, name) of the restorers."""
-    described: Sequence[tuple[int, RestorerInfo]]
-    """(first frame, properties) of the restorers."""
+    restorers: Assignment[Restorer]
+    """The restorers, opened."""
+    names: Assignment[str | None]
+    """The names of the restorers; None: the one of the settings or of the caller."""
+    described: Assignment[RestorerInfo]
+    """The properties of the restorers."""
     judge: SimilarityJudge
     """The similarity judge, opened."""
     parser: Parser | None
@@ -160,7 +174,8 @@ class SelectedFaces:
     redo: Redo | None
     """The part of a finished job that is rendered anew; None: everything is rendered."""
     losses: tuple[str, ...]
-    """Notices for the user about the shots that are redone, one sentence each."""
+    """Notices for the user about people who were not found and shots that are redone, one sentence
+    each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +190,8 @@ class Plan:
     """The video whose frames the output has, except for the faces: the plate, else the source."""
     redo: Redo | None
     """The part of a finished job that is rendered anew; None: everything is rendered."""
+    labels: Mapping[int, str]
+    """Number of a track -> the name of the restorer of its faces, for the summary."""
     losses: tuple[str, ...]
     """Notices for the user about what the output cannot keep, one sentence each."""
     restorers: list[tuple[str, ...]]
@@ -368,14 +385,20 @@ def analyze_and_select(
         InputError: The source cannot be decoded, or a given analysis belongs to another video.
         UsageError: The choice of people or shots does not fit the analysis.
     """
+    if request.restorer is None:
+        request = replace(request, settings=with_base_network(request.settings, request.choice))
     hashes, settings, face = FileHashes(), request.settings, None
     begun = work.begun_with(source.probe.fingerprint) if request.analysis is None else None
-    if request.choice.reference is not None:  # judged before large weights are fetched
+    photos = [request.choice.reference, *(person.reference for person in settings.person)]
+    is_early = any(photos) or (request.analysis is None and bool(settings.person))
+    if is_early:  # photos are judged before large weights are fetched
         settings = _with_models(request, work, source, on_event)
+        _check_recognition(settings, request.analysis)
         face = face_of_photo(request.choice, settings, on_event)
+    personal = personal_networks(settings, on_event)
     usual = request.restorer or chosen_restorer(settings, on_event, hashes)
     parser = chosen_parser(settings, on_event)
-    if request.analysis is None and request.choice.reference is None:
+    if request.analysis is None and not is_early:
         settings = _with_models(request, work, source, on_event)
     settings = with_template(settings, usual)
     if (given := request.analysis) is not None:
@@ -393,7 +416,8 @@ def analyze_and_select(
             hashes=hashes, on_event=on_event,
         )  # fmt: skip
 
-    def selected(analysis: Analysis) -> tuple[Analysis, list[tuple[int, str | None]]]:
+    def selected(analysis: Analysis) -> tuple[Analysis, Assignment[str | None]]:
+        _check_recognition(settings, analysis)
         return applied(
             request.choice, analysis, request.source, settings, on_event,
             face=face, span=request.span,
@@ -410,6 +434,13 @@ def analyze_and_select(
         notify(on_event, OTHER_FRAMES)
         match = analyzed(may_be_kept=False)
         analysis, names = selected(match.analysis)
+    check_shots(names, request.choice)
+    names, losses = assigned(names, analysis, personal, similarity=settings.people.similarity)
+    redo = None if source.kept is None else plan_redo(source.kept, analysis, request.source)
+    if redo is not None:
+        names = Assignment(names.stretches, redo.numbered(names.of_tracks))
+        losses += redo.notes
+    notify(on_event, *losses)
     restorers = chosen_restorers(names, usual, settings, on_event, hashes)
     check_is_gray(request.source, analysis, request.span, restorers)
     judge = chosen_judge(settings, on_event, hashes)
@@ -418,20 +449,17 @@ def analyze_and_select(
     changed = work.note_judge(source.probe.fingerprint, _networks_asked_for(request, judge))
     if changed is not None and not was_told:
         notify(on_event, changed)
-    redo = None if source.kept is None else plan_redo(source.kept, analysis, request.source)
-    losses = () if redo is None else tuple(redo.notes)
-    notify(on_event, *losses)
     return SelectedFaces(
         analysis=analysis if redo is None else redo.analysis,
         has_kept_analysis=match.is_kept,
         settings=settings,
         restorers=restorers,
         names=names,
-        described=[(first, each.described()) for first, each in restorers],
+        described=restorers.converted(lambda each: each.described()),
         judge=judge,
         parser=parser,
         redo=redo,
-        losses=losses,
+        losses=tuple(losses),
     )
 
 
@@ -531,6 +559,7 @@ def assemble(
         output=output,
         base=pairing.plate or PairedVideo(request.source, of_output(analysis), request.span),
         redo=redo,
+        labels=_labels(faces, analysis),
         losses=losses,
         restorers=restorers_of_segments(segments, analysis, faces.described, redo),
         has_kept_analysis=faces.has_kept_analysis,
@@ -561,12 +590,18 @@ def _with_models(
     """Choose what finds the faces: what the job began with, else the best that is here."""
     fingerprint = source.probe.fingerprint
     begun = work.begun_with(fingerprint) if request.resume else None
-    if begun is not None and request.choice.reference is not None:
-        begun = replace(begun, recognizes=True)  # the photo needs the recognizer
+    if begun is not None and (request.choice.reference is not None or request.settings.person):
+        begun = replace(begun, recognizes=True)  # a photo or a person needs the recognizer
     settings = with_models_here(request.settings, on_event, begun=begun)
     if request.analysis is None and (models := models_of(settings)) is not None:
         work.note_models(fingerprint, models)
     return settings
+
+
+def _check_recognition(settings: Settings, analysis: Analysis | None) -> None:
+    """Refuse networks of single people where nothing recognizes these people."""
+    recognizes = settings.people.recognise if analysis is None else analysis.people_are_joined
+    check_recognition(settings, recognizes=recognizes)
 
 
 def _unchecked(settings: Settings, judge: SimilarityJudge) -> Iterator[str]:
@@ -587,6 +622,16 @@ def _networks_asked_for(request: RestoreRequest, judge: SimilarityJudge) -> dict
         "the recognizer": settings.guard.identity > 0 and settings.people.recognise,
     }
     return {name: here.get(name, "") for name, is_asked in asked.items() if is_asked}
+
+
+def _labels(faces: SelectedFaces, analysis: Analysis) -> dict[int, str]:
+    """Return number of a track -> the name of its restorer, for the summary."""
+    used = restorers_used(faces.described, analysis, 0, analysis.frame_count)
+    labels = {track: restorer.name for track, restorer in used}
+    labels |= labels_of(faces.names, faces.settings)
+    if faces.redo is not None:
+        labels |= faces.redo.labels_of_kept()
+    return labels
 
 
 def _live_picture(

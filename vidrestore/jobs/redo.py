@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, count, pairwise
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,8 +28,11 @@ from vidrestore.media.codecs import Encoding
 from vidrestore.media.concat import extract_segments
 from vidrestore.media.probe import fingerprint
 from vidrestore.models.restorers import RestorerInfo
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration.segments import Segment, restorers_used
 from vidrestore.restoration.upscaling import Scaling
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class FinishedJob:
     """The hash of the whole output file."""
     counts: tuple[Mapping[str, Any], ...]
     """For each segment, the values of its `RestorationStats`."""
+    labels: Mapping[int, str]
+    """Number of a track -> the name of the restorer of its faces, for the summary."""
     shots: frozenset[int]
     """The numbers, from 1, of the shots that the user asked for."""
     scaling: tuple[int, str | None] | None = None
@@ -73,6 +78,28 @@ class Redo:
     """The numbers, from 1, of the shots that are rendered."""
     notes: tuple[str, ...]
     """Notices for the user, one sentence each."""
+    numbers: Mapping[int, int]
+    """Number of a track that is rendered anew -> its number in `analysis`."""
+
+    def numbered(self, of_tracks: Mapping[int, Value]) -> dict[int, Value]:
+        """Renumber values of tracks as the tracks are.
+
+        Args:
+            of_tracks: Number of a track in the analysis under the present settings -> a value.
+
+        Returns:
+            Number of the track in `analysis` -> the value, for the tracks that are rendered anew.
+        """
+        return {
+            self.numbers[track]: value
+            for track, value in of_tracks.items()
+            if track in self.numbers
+        }
+
+    def labels_of_kept(self) -> dict[int, str]:
+        """Return `FinishedJob.labels` of the tracks that are not rendered anew."""
+        anew = set(self.numbers.values())
+        return {track: label for track, label in self.kept.labels.items() if track not in anew}
 
     def has(self, frame: int) -> bool:
         """Tell whether a frame is rendered anew.
@@ -138,6 +165,7 @@ def kept_job(work: WorkFolder, source: Path, target: Path, shots: str) -> Finish
         encoding=note["encoding"],
         stream_index=note["stream_index"],
         sha256=note["sha256"],
+        labels={int(track): label for track, label in note.get("labels", {}).items()},
         shots=wanted,
         scaling=None if note.get("scaling") is None else tuple(note["scaling"].values()),
     )
@@ -151,6 +179,7 @@ def note_job(
     *,
     counts: Sequence[Mapping[str, Any]],
     restorers: Sequence[tuple[str, ...]],
+    labels: Mapping[int, str],
     strength: float,
     extent: Extent,
     encoding: Encoding,
@@ -166,6 +195,7 @@ def note_job(
         segments: The segments of the output, in order.
         counts: For each segment, the values of its `RestorationStats`.
         restorers: For each segment, the names of its restorers.
+        labels: Number of a track -> the name of the restorer of its faces, for the summary.
         strength: The greatest strength of pasting, 0 to 1.
         extent: The greatest extent of pasting.
         encoding: The encoding of the video stream.
@@ -178,6 +208,7 @@ def note_job(
         for segment, names, counted in zip(segments, restorers, counts, strict=True)
     ]
     note = {"segments": parts, "strength": strength, "extent": extent}
+    note["labels"] = {str(track): label for track, label in labels.items()}
     note |= {"encoding": _described(encoding), "stream_index": stream_index}
     if scaling is not None:
         factor, sha256 = scaling.content
@@ -271,7 +302,9 @@ def plan_redo(kept: FinishedJob, analysis: Analysis, source: Path) -> Redo:
     shots = tuple(n for n, (start, _) in enumerate(old.shots, 1) if _lies_in(start, frames))
     tracks = [track for track in old.tracks if not _lies_in(track.first_frame, frames)]
     new = [track for track in analysis.tracks if _lies_in(track.first_frame, frames)]
-    tracks += _numbered_apart(new, tracks)
+    apart = _numbered_apart(new, tracks)
+    numbers = {track.track_id: other.track_id for track, other in zip(new, apart, strict=True)}
+    tracks += apart
     neighbors = [str(number) for number in shots if number not in kept.shots]
     notes: tuple[str, ...] = ()
     if neighbors:
@@ -284,7 +317,7 @@ def plan_redo(kept: FinishedJob, analysis: Analysis, source: Path) -> Redo:
         template=analysis.template, people_are_joined=analysis.people_are_joined,
         detector=" and ".join(dict.fromkeys(filter(None, (old.detector, analysis.detector)))),
     )  # fmt: skip
-    return Redo(kept, merged, frames, shots, notes)
+    return Redo(kept, merged, frames, shots, notes, numbers)
 
 
 def take_segments(
@@ -324,7 +357,7 @@ def take_segments(
 def restorers_of_segments(
     segments: Sequence[Segment],
     analysis: Analysis,
-    restorers: Sequence[tuple[int, RestorerInfo]],
+    restorers: Assignment[RestorerInfo],
     redo: Redo | None,
 ) -> list[tuple[str, ...]]:
     """Name the restorers that the faces of each segment need.
@@ -332,7 +365,7 @@ def restorers_of_segments(
     Args:
         segments: The segments of the output, in order.
         analysis: The analysis of the whole video.
-        restorers: (first frame, properties) of the restorers.
+        restorers: The properties of the restorers.
         redo: The part that is rendered anew; None: all.
 
     Returns:

@@ -28,7 +28,8 @@ from vidrestore.media.codecs import Encoding
 from vidrestore.media.concat import join
 from vidrestore.media.decode import TimeRange
 from vidrestore.models.face_parser import Parser
-from vidrestore.models.restorers import Restorer, RestorerInfo, Schedule
+from vidrestore.models.restorers import Restorer, RestorerInfo
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration.companion import Pairing
 from vidrestore.restoration.crop_cache import CropCache, CropsUnderWay
 from vidrestore.restoration.guard import SimilarityJudge
@@ -49,9 +50,9 @@ class RenderJob:
     """The folder of the `WorkFolder`."""
     analysis: Analysis
     """The analysis of the source."""
-    restorers: Sequence[tuple[int, str | None]]
-    """(first frame, name) of the restorers. None as a name: `own_restorer`, else the restorer that
-    the settings name."""
+    restorers: Assignment[str | None]
+    """The names of the restorers. None as a name: `own_restorer`, else the restorer that the
+    settings name."""
     own_restorer: Restorer | None
     """A restorer that the caller passed; None: the settings name it."""
     networks: Sequence[tuple[int, str]]
@@ -86,7 +87,7 @@ class RenderJob:
 
 def render(
     work: RenderJob,
-    restorers: Schedule,
+    restorers: Assignment[Restorer],
     judge: SimilarityJudge,
     parser: Parser | None,
     segment: Segment,
@@ -96,7 +97,7 @@ def render(
 
     Args:
         work: The job.
-        restorers: (first frame, restorer), opened from `work.restorers`.
+        restorers: The restorers, opened from `work.restorers`.
         judge: The similarity judge of the job, opened.
         parser: The face parser of the job, opened; None: none.
         segment: The frames to render.
@@ -153,7 +154,9 @@ def _release_memory() -> None:
             trim(0)
 
 
-def _crops(settings: Settings, folder: WorkFolder, restorers: Schedule) -> CropCache | None:
+def _crops(
+    settings: Settings, folder: WorkFolder, restorers: Assignment[Restorer]
+) -> CropCache | None:
     """Choose the cache of restored crops: a lasting one, or one for unfinished segments.
 
     None where no later run could use the crops.
@@ -255,8 +258,8 @@ class Workers(Renderer, Protocol):
 class LocalRenderer:
     """Renders one segment after the other in this process."""
 
-    restorers: Schedule
-    """(first frame, restorer) of the restorers, opened."""
+    restorers: Assignment[Restorer]
+    """The restorers, opened."""
     judge: SimilarityJudge
     """The similarity judge, opened."""
     parser: Parser | None
@@ -301,8 +304,8 @@ class Rendering:
     """All segments of the output, in order."""
     taken: Mapping[int, str]
     """Number of a segment -> its key, for the segments that were copied from a finished output."""
-    restorers: Sequence[tuple[int, RestorerInfo]]
-    """(first frame, properties) of the restorers."""
+    restorers: Assignment[RestorerInfo]
+    """The properties of the restorers."""
     renderer: Renderer
     """Renders the segments that are not finished."""
     on_event: OnEvent | None

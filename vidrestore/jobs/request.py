@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidrestore.analysis.choice import EVERYONE, Choice
+from vidrestore.analysis.choice import EVERYONE, Choice, check_photo
 from vidrestore.analysis.cut_list import check_readable
 from vidrestore.common.counting import counted
 from vidrestore.common.errors import (
@@ -170,6 +170,10 @@ class RestoreRequest:
             check_layer_folder(self.layer)
         if self.restorer is None:
             check_restorer_name(self.settings.restore.restorer)
+        for person in self.settings.person:
+            check_restorer_name(person.restorer)
+            if person.reference is not None:
+                check_photo(person.reference)
         _check_files_of_settings(self.settings)
         encode = self.settings.encode
         if (encode.codec, encode.quality) != ("auto", "high") and not is_pictures(self.target):

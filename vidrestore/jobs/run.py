@@ -29,7 +29,7 @@ from vidrestore.jobs.plan import Plan, plan_job
 from vidrestore.jobs.redo import note_job
 from vidrestore.jobs.render import sum_of
 from vidrestore.jobs.request import RestoreRequest
-from vidrestore.jobs.summary import Summary, summarize
+from vidrestore.jobs.summary import Summary, networks_by_people, summarize
 from vidrestore.jobs.verify import (
     Larger,
     SampleCollector,
@@ -124,7 +124,8 @@ def run(
         if request.keep_job:
             note_job(
                 work, whole, plan.job.analysis, plan.rendering.segments, counts=counts,
-                restorers=plan.restorers, strength=plan.strength, extent=plan.extent,
+                restorers=plan.restorers, labels=plan.labels, strength=plan.strength,
+                extent=plan.extent,
                 encoding=plan.job.encoding, stream_index=_stream_index(plan),
                 scaling=plan.output.scaling,
             )  # fmt: skip
@@ -148,6 +149,7 @@ def run(
         summary,
         codec=_codec(plan),
         restorers=made.used,
+        networks=networks_by_people(plan.labels, stats, plan.job.analysis),
         redone_shots=() if plan.redo is None else plan.redo.shots,
         enlarged=plan.job.settings.scale.factor,
     )

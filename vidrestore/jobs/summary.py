@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from operator import itemgetter
@@ -79,6 +80,42 @@ def likeness_by_track(stats: RestorationStats, analysis: Analysis) -> tuple[Trac
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkUse:
+    """The people whose faces a restorer restored."""
+
+    restorer: str
+    """The name of the restorer, or its file and the name of its person."""
+    people: tuple[int, ...]
+    """The numbers of the people."""
+    faces: int
+    """The number of (face, frame) pairs."""
+
+
+def networks_by_people(
+    labels: Mapping[int, str], stats: RestorationStats, analysis: Analysis
+) -> tuple[NetworkUse, ...]:
+    """List which restorer restored whom.
+
+    Args:
+        labels: Number of a track -> the name of the restorer of its faces.
+        stats: The counts of the run.
+        analysis: The analysis whose tracks were restored.
+
+    Returns:
+        One value for each restorer with a restored face, in the order of the tracks.
+    """
+    people, faces = dict[str, set[int]](), Counter[str]()
+    for track in analysis.tracks:
+        label, count = labels.get(track.track_id), stats.pasted[track.track_id]
+        if label is not None and count:
+            people.setdefault(label, set()).add(track.person_id)
+            faces[label] += count
+    return tuple(
+        NetworkUse(label, tuple(sorted(own)), faces[label]) for label, own in people.items()
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """The summary of a run: what it restored, what it skipped, and what the output lost."""
 
@@ -98,6 +135,8 @@ class Summary:
     """The name of the detector that found the faces; empty: it is not known."""
     restorers: tuple[str, ...] = ()
     """The names of the restorers that were used."""
+    networks: tuple[NetworkUse, ...] = ()
+    """Which restorer restored whom."""
     repeated: int = 0
     """Faces, of `faces`, in repeated frames, which were restored once."""
     kept: int = 0
@@ -145,7 +184,7 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, TrackLikeness):
+    if isinstance(value, TrackLikeness | NetworkUse):
         return asdict(value)
     return value
 

@@ -32,7 +32,8 @@ from vidrestore.media import probe
 from vidrestore.media.images import is_pattern
 from vidrestore.models import weights
 from vidrestore.models.factory import chosen_parser, chosen_restorer, chosen_restorers
-from vidrestore.models.restorers import FILES, Restorer, Schedule
+from vidrestore.models.restorers import FILES, Restorer
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration.guard import chosen_judge
 from vidrestore.restoration.segments import Segment, networks_used
 
@@ -148,7 +149,7 @@ def _sendable(work: RenderJob) -> RenderJob:
     return replace(
         work,
         settings=settings.model_copy(update={"weights": where, "restore": how}),
-        restorers=[(first, name and _absolute(name)) for first, name in work.restorers],
+        restorers=work.restorers.converted(lambda name: name and _absolute(name)),
     )
 
 
@@ -216,7 +217,7 @@ class _Worker:
             )
         usual = work.own_restorer or chosen_restorer(work.settings, self._on_event)
         self._work = work
-        self._restorers: Schedule = chosen_restorers(
+        self._restorers: Assignment[Restorer] = chosen_restorers(
             work.restorers, usual, work.settings, self._on_event
         )
         networks = networks_used(self._restorers, work.analysis, 0, work.analysis.frame_count)

@@ -22,11 +22,11 @@ from vidrestore.models.recognizer import Recognizer, embedding_of_photo, find_re
 from vidrestore.models.restorers import (
     FILES,
     Restorer,
-    Schedule,
     check_restorer_name,
     fits_into_memory,
     memory_errors,
 )
+from vidrestore.models.restorers.assignment import Assignment
 
 if TYPE_CHECKING:
     import torch
@@ -752,24 +752,23 @@ def _is_available(name: str, settings: Settings) -> bool:
 
 
 def chosen_restorers(
-    names: Sequence[tuple[int, str | None]],
+    names: Assignment[str | None],
     usual: Restorer,
     settings: Settings,
     on_event: OnEvent | None,
     hashes: FileHashes | None = None,
-) -> Schedule:
-    """Open the restorers of consecutive stretches of frames, each restorer once.
+) -> Assignment[Restorer]:
+    """Open the restorers that are assigned to faces, each restorer once.
 
     Args:
-        names: (first frame, name of the restorer) of each stretch; None for the name stands for
-            `usual`.
+        names: The names of the restorers; None stands for `usual`.
         usual: The restorer of the job, already open.
         settings: The settings; `align.template`, `restore` and `weights` matter.
         on_event: Receives the progress of a download and notices; None to receive none.
         hashes: Hashes of the files that this run has read already. Default: none.
 
     Returns:
-        (first frame, restorer) of each stretch.
+        The restorers, assigned to the same faces.
 
     Raises:
         UsageError: A restorer needs another template for its crops than `align.template`.
@@ -777,7 +776,7 @@ def chosen_restorers(
         WeightsError: Weights are missing or damaged, or do not fit into the memory.
     """
     opened: dict[str | None, Restorer] = {None: usual}
-    for _, name in names:
+    for name in names.each():
         if name not in opened:
             how = settings.restore.model_copy(update={"restorer": name})
             other = chosen_restorer(settings.model_copy(update={"restore": how}), on_event, hashes)
@@ -787,7 +786,7 @@ def chosen_restorers(
                     f"needs {other.template}; one run cannot mix them, so run them one by one"
                 )
             opened[name] = other
-    return [(first, opened[name]) for first, name in names]
+    return names.converted(opened.__getitem__)
 
 
 def weight_finder(

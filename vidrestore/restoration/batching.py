@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from vidrestore.restoration.faces import Face, FaceFrame
 from vidrestore.restoration.statistics import RestorationStats
 
 _CPU = torch.device("cpu")
+_NO_OWN: Mapping[int, Restorer] = MappingProxyType({})
 _BETWEEN = "is between key frames"
 _log = logging.getLogger("vidrestore")
 
@@ -36,6 +38,7 @@ def restore(
     stats: RestorationStats,
     how: Restore,
     *,
+    own: Mapping[int, Restorer] = _NO_OWN,
     device: torch.device = _CPU,
     crops: CropCache | None = None,
     denoiser: Denoiser | None = None,
@@ -58,10 +61,11 @@ def restore(
 
     Args:
         frames: The frames with their faces, in order.
-        restorer: The restorer of all faces.
+        restorer: The restorer of the tracks that have none of their own.
         stats: The statistics, which receive counts and notices.
         how: The settings; `batch_size`, `max_waiting_frames` and `repeats` are used.
-        device: The device of the restorer, which decides the batch size where `how` gives none;
+        own: Number of a track -> its own restorer; default: no track has one.
+        device: The device of the restorers, which decides the batch size where `how` gives none;
             default: the CPU.
         crops: The cache that keeps results. Results that an earlier run or segment kept are used
             and counted. Results of a restorer without a cache key are not kept. Default: no cache.
@@ -74,13 +78,8 @@ def restore(
     Yields:
         The frames in order, with the results.
     """
-    if denoiser is not None and restorer.reach_frames:
-        stats.notes["denoise"] = (
-            f"restore.denoise has no effect on {restorer.name}, which uses several frames itself; "
-            "vidrestore gave it the faces without denoising"
-        )
-        denoiser = None
-    reach = restorer.reach_frames if denoiser is None else denoiser.reach_frames
+    inputs = {id(each): _Input.of(each, denoiser, stats) for each in (restorer, *own.values())}
+    reach = max(each.reach_frames for each in inputs.values())
     batches = _Batches(how.batch_size, device, stats, crops)
     held: deque[FaceFrame] = deque()  # the frames that a window may still need
     at = 0  # the position in `held` of the first frame whose windows are not complete yet
@@ -90,7 +89,10 @@ def restore(
         if frame is not None:
             held.append(frame)
         if at < len(held) and (frame is None or at + reach < len(held)):
-            tasks = [_task(held, at, face, restorer, reach, denoiser) for face in held[at].faces]
+            tasks = [
+                _task(held, at, face, inputs[id(own.get(face.track_id, restorer))])
+                for face in held[at].faces
+            ]
             if needed is not None and held[at].frame.index not in needed:
                 faces = [(replace(task, result="is not needed"), False) for task in tasks]
                 before = {}
@@ -109,6 +111,30 @@ def restore(
     batches.run(also_partly=True)
     for one in waiting:
         yield one.with_results(stats)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Input:
+    """How the windows of a restorer are made."""
+
+    restorer: Restorer
+    denoiser: Denoiser | None
+
+    @classmethod
+    def of(cls, restorer: Restorer, denoiser: Denoiser | None, stats: RestorationStats) -> _Input:
+        """Leave out the denoiser, with a notice, for a restorer that sees several frames."""
+        if denoiser is None or restorer.reach_frames == 0:
+            return cls(restorer, denoiser)
+        stats.notes[f"denoise {restorer.name}"] = (
+            f"restore.denoise has no effect on {restorer.name}, which uses several frames itself; "
+            "vidrestore gave it the faces without denoising"
+        )
+        return cls(restorer, None)
+
+    @property
+    def reach_frames(self) -> int:
+        """The number of frames on either side of a window."""
+        return (self.denoiser or self.restorer).reach_frames
 
 
 @dataclass(slots=True, eq=False)
@@ -291,29 +317,23 @@ def _or_before(task: _Task, before: dict[int, _Task]) -> tuple[_Task, bool]:
     return (previous, True) if same else (task, False)
 
 
-def _task(
-    held: deque[FaceFrame],
-    at: int,
-    face: Face,
-    restorer: Restorer,
-    reach: int,
-    denoiser: Denoiser | None,
-) -> _Task:
+def _task(held: deque[FaceFrame], at: int, face: Face, given: _Input) -> _Task:
     """Return the task of a face of frame `at`, whose window repeats the first and last crops."""
     if face.is_between:
         return _Task(
-            held[at].frame.index, face.track_id, [], restorer, result=_BETWEEN, is_left_out=True
-        )
+            held[at].frame.index, face.track_id, [], given.restorer, result=_BETWEEN,
+            is_left_out=True,
+        )  # fmt: skip
     crops = [face.source]
     for step in (-1, 1):
         last = face.source
         side = []
-        for distance in range(1, reach + 1):
+        for distance in range(1, given.reach_frames + 1):
             last = _source_at(held, at + step * distance, face.track_id, last)
             side.append(last)
         crops = side[::-1] + crops if step < 0 else crops + side
-    network = restorer.for_crop_size(face.work_px)
-    return _Task(held[at].frame.index, face.track_id, crops, network, denoiser)
+    network = given.restorer.for_crop_size(face.work_px)
+    return _Task(held[at].frame.index, face.track_id, crops, network, given.denoiser)
 
 
 def _source_at(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -27,7 +27,8 @@ from vidrestore.media.encode import VideoWriter
 from vidrestore.media.fields import woven
 from vidrestore.models.devices import picture_device
 from vidrestore.models.face_parser import Parser
-from vidrestore.models.restorers import Restorer, RestorerInfo, Schedule
+from vidrestore.models.restorers import Restorer, RestorerInfo
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.models.restorers.denoise import Denoise
 from vidrestore.restoration import guard as guard_stage
 from vidrestore.restoration import key_frames as key_frames_stage
@@ -59,7 +60,7 @@ def restore_segment(
     target: Path,
     analysis: Analysis,
     segment: Segment,
-    restorers: Schedule,
+    restorers: Assignment[Restorer],
     judge: SimilarityJudge,
     settings: Settings,
     *,
@@ -85,8 +86,7 @@ def restore_segment(
         target: The path of the file to write.
         analysis: The analysis of the source.
         segment: The segment.
-        restorers: (first frame, restorer) of each stretch of frames, in order; the first begins at
-            0.
+        restorers: Which restorer restores which face.
         judge: The judge that compares restored faces with their source.
         settings: All settings.
         parser: The parser that finds the parts that are not face and stay unchanged; default:
@@ -141,7 +141,7 @@ def restore_segment(
             frames,
             tracks,
             info,
-            largest_px=max(restorer.size or _LARGEST_CROP_PX for _, restorer in restorers),
+            largest_px=max(restorer.size or _LARGEST_CROP_PX for restorer in restorers.each()),
             device=device,
             extent=settings.paste.extent if plate is None else None,
         )
@@ -229,22 +229,23 @@ def restore_segment(
 
 def _restored(
     faces: Iterator[FaceFrame],
-    restorers: Schedule,
+    restorers: Assignment[Restorer],
     stats: RestorationStats,
     settings: Settings,
     device: torch.device,
     crops: CropCache | None,
     needed: range,
 ) -> Iterator[FaceFrame]:
-    """Restore the stretches of frames in order, each with its own restorer."""
+    """Restore the stretches of frames in order, each by its restorer and those of tracks."""
     amount = settings.restore.denoise
     denoiser = Denoise(amount) if amount > 0 else None
-    for restorer, stretch in groupby(faces, lambda face: _at(restorers, face.frame.index)):
+    for restorer, stretch in groupby(faces, lambda face: restorers.at(face.frame.index)):
         yield from restore(
             stretch,
             restorer,
             stats,
             settings.restore,
+            own=restorers.of_tracks,
             device=device,
             crops=crops,
             denoiser=denoiser,
@@ -300,11 +301,6 @@ def _companion_frames(
     )  # fmt: skip
 
 
-def _at(restorers: Schedule, index: int) -> Restorer:
-    """Return the restorer of a frame."""
-    return next(restorer for first, restorer in reversed(restorers) if first <= index)
-
-
 def _needed(first: int, end: int, analysis: Analysis, reach: int) -> range:
     """Return the frames of the context [first, end) whose faces later stages use.
 
@@ -315,14 +311,14 @@ def _needed(first: int, end: int, analysis: Analysis, reach: int) -> range:
     return range(first if first in starts else first + reach, end if end in ends else end - reach)
 
 
-def _reach_of_restorers(restorers: Sequence[tuple[int, RestorerInfo]], settings: Settings) -> int:
+def _reach_of_restorers(restorers: Assignment[RestorerInfo], settings: Settings) -> int:
     """Return the number of frames on either side in the windows of the restorers."""
     before = Denoise.reach_frames if settings.restore.denoise > 0 else 0
-    return max(restorer.reach_frames or before for _, restorer in restorers)
+    return max(restorer.reach_frames or before for restorer in restorers.each())
 
 
 def reach_frames(
-    restorers: Sequence[tuple[int, RestorerInfo]],
+    restorers: Assignment[RestorerInfo],
     settings: Settings,
     *,
     has_key_frames: bool = False,
@@ -330,7 +326,7 @@ def reach_frames(
     """Return the number of frames before and after a frame on which its result may depend.
 
     Args:
-        restorers: (first frame, restorer) of each stretch of frames.
+        restorers: Which restorer restores which face.
         settings: All settings.
         has_key_frames: Whether the network restores key frames only on some tracks; default:
             False.
@@ -349,9 +345,9 @@ def reach_frames(
     return reach
 
 
-def _deflicker(restorers: Sequence[tuple[int, RestorerInfo]], settings: Settings) -> Deflicker:
+def _deflicker(restorers: Assignment[RestorerInfo], settings: Settings) -> Deflicker:
     """Return the section of settings, with amount 0 where every restorer uses several frames."""
-    is_needed = any(restorer.reach_frames == 0 for _, restorer in restorers)
+    is_needed = any(restorer.reach_frames == 0 for restorer in restorers.each())
     how = settings.deflicker
     return how if is_needed else how.model_copy(update={"amount": 0.0})
 

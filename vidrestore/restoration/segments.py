@@ -24,6 +24,7 @@ from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import VideoInfo
 from vidrestore.media.codecs import Encoding
 from vidrestore.models.restorers import RestorerInfo, cache_key_of
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration.companion import ALONE, Pairing
 
 # Some encoders write no times of their own for streams that are shorter than their delay.
@@ -124,12 +125,12 @@ def tracks_within(analysis: Analysis, first: int, end: int) -> list[Track]:
 
 
 def restorers_used(
-    restorers: Sequence[tuple[int, RestorerInfo]], analysis: Analysis, first: int, end: int
+    restorers: Assignment[RestorerInfo], analysis: Analysis, first: int, end: int
 ) -> list[tuple[int, RestorerInfo]]:
     """List the restorers that restore the faces of some frames.
 
     Args:
-        restorers: (first frame, restorer) of each stretch of frames, in order.
+        restorers: Which restorer restores which face.
         analysis: The analysis of the source.
         first: The first frame.
         end: The frame after the last.
@@ -139,22 +140,23 @@ def restorers_used(
         above 0.
     """
     used = []
-    for begin, last, restorer in _stretches_within(restorers, first, end):
+    for begin, last, usual in restorers.within(first, end):
         tracks = tracks_within(analysis, begin, last)
         for track in sorted(tracks, key=lambda track: track.work_px):
             frames = slice(*(max(0, at - track.first_frame) for at in (begin, last)))
             if track.strength[frames].any():
+                restorer = restorers.of_tracks.get(track.track_id, usual)
                 used.append((track.track_id, restorer.for_crop_size(track.work_px)))
     return used
 
 
 def networks_used(
-    restorers: Sequence[tuple[int, RestorerInfo]], analysis: Analysis, first: int, end: int
+    restorers: Assignment[RestorerInfo], analysis: Analysis, first: int, end: int
 ) -> list[tuple[int, str]]:
     """List the names of the networks that restore the faces of some frames.
 
     Args:
-        restorers: (first frame, restorer) of each stretch of frames, in order.
+        restorers: Which restorer restores which face.
         analysis: The analysis of the source.
         first: The first frame.
         end: The frame after the last.
@@ -190,6 +192,7 @@ NOT_IN_KEY: Mapping[str, str] = {
         _ANALYSIS,
     ),
     "detect.pack": "the key holds the content of the file of the recognizer that judges",
+    "person": "the key names the restorer of each track",
     "people.recognise": "the name of the judge in the key tells whether there is a recognizer",
     "restore.key_frames": "the key names the tracks that have key frames",
     "restore.max_vram_gb": "how much memory a network may take does not change its results",
@@ -227,16 +230,16 @@ def leaves(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, object]
             yield f"{prefix}{name}", value
 
 
-def without_cache_key(restorers: Sequence[tuple[int, RestorerInfo]]) -> list[str]:
+def without_cache_key(restorers: Assignment[RestorerInfo]) -> list[str]:
     """List the restorers that do not declare what their results depend on.
 
     Args:
-        restorers: (first frame, restorer) of each stretch of frames.
+        restorers: Which restorer restores which face.
 
     Returns:
         The names of the restorers without a cache key, each once.
     """
-    names = (each.name for _, each in restorers if cache_key_of(each) is None)
+    names = (each.name for each in restorers.each() if cache_key_of(each) is None)
     return list(dict.fromkeys(names))
 
 
@@ -244,7 +247,7 @@ def segment_key(
     segment: Segment,
     analysis: Analysis,
     reach_frames: int,
-    restorers: Sequence[tuple[int, RestorerInfo]],
+    restorers: Assignment[RestorerInfo],
     judge: str,
     settings: Settings,
     encoding: Encoding,
@@ -260,8 +263,7 @@ def segment_key(
         segment: The segment.
         analysis: The analysis of the source.
         reach_frames: The number of frames before and after a frame on which it depends.
-        restorers: (first frame, restorer) of each stretch of frames, in order; each has a cache
-            key.
+        restorers: Which restorer restores which face; each restorer has a cache key.
         judge: The name of the judge that compares faces with their source.
         settings: All settings; those in `NOT_IN_KEY` are left out.
         encoding: The encoding of the output stream.
@@ -324,22 +326,11 @@ def _restorer_key(restorer: RestorerInfo) -> tuple[str | None, int | None, int]:
 
 
 def _restorers_within(
-    restorers: Sequence[tuple[int, RestorerInfo]], segment: Segment
+    restorers: Assignment[RestorerInfo], segment: Segment
 ) -> list[tuple[int, tuple[str | None, int | None, int]]]:
     """Return (first frame, what restores) of the stretches that overlap the segment."""
-    stretches = _stretches_within(restorers, segment.first, segment.end)
+    stretches = restorers.within(segment.first, segment.end)
     return [(first, _restorer_key(restorer)) for first, _, restorer in stretches]
-
-
-def _stretches_within(
-    restorers: Sequence[tuple[int, RestorerInfo]], first: int, end: int
-) -> Iterator[tuple[int, int, RestorerInfo]]:
-    """Yield (first frame, frame after the last, restorer) of the stretches, cut to [first, end)."""
-    at = max(0, bisect_right(restorers, first, key=itemgetter(0)) - 1)
-    while at < len(restorers) and restorers[at][0] < end:
-        last = restorers[at + 1][0] if at + 1 < len(restorers) else end
-        yield max(first, restorers[at][0]), min(end, last), restorers[at][1]
-        at += 1
 
 
 def _add_frames(digest: hashlib._Hash, analysis: Analysis, first: int, end: int) -> None:

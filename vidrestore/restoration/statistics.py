@@ -112,6 +112,10 @@ class Counts(_Checked):
     """As `RestorationStats.fast`: pairs that key frames would not have saved enough of."""
     unparsed: _Count
     """As `RestorationStats.unparsed`: pairs in which the parser found no face."""
+    pasted: dict[_Number, _Count] = Field(default_factory=dict)
+    """As `RestorationStats.pasted`, with the numbers of tracks as strings; earlier versions counted
+    none.
+    """
     copied: _Count = 0
     """As `RestorationStats.copied`: frames with the packet of the source; earlier versions copied
     none.
@@ -132,6 +136,8 @@ class RestorationStats:
 
     faces: int = 0
     """The number of (face, frame) pairs that were pasted."""
+    pasted: Counter[int] = field(default_factory=Counter)
+    """The number of frames in which a face was pasted, by track."""
     repeated: int = 0
     """The number of (face, frame) pairs with the same crops as in the frame before, whose result
     they share.
@@ -209,6 +215,7 @@ class RestorationStats:
         """Return the counts as plain values that JSON can hold."""
         return {
             "faces": self.faces,
+            "pasted": {str(track): count for track, count in self.pasted.items()},
             "repeated": self.repeated,
             "kept": self.kept,
             "between": self.between,
@@ -232,6 +239,7 @@ class RestorationStats:
                 `Counts` before.
         """
         self.faces += counts["faces"]
+        self.pasted.update({int(track): n for track, n in counts.get("pasted", {}).items()})
         self.repeated += counts["repeated"]
         self.kept += counts["kept"]
         self.between += counts["between"]

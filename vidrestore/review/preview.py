@@ -27,6 +27,7 @@ from vidrestore.common.timecode import exact_seconds
 from vidrestore.imaging.display import Picture, picture_of
 from vidrestore.imaging.frame import TimeShift
 from vidrestore.imaging.geometry import apply, invert, unit_corners, upright
+from vidrestore.jobs.personal_networks import with_base_network
 from vidrestore.jobs.plan import Plan, plan_job, with_template
 from vidrestore.jobs.render import sum_of
 from vidrestore.jobs.request import RestoreRequest
@@ -126,7 +127,9 @@ def write_preview(
     settings, moves = settings or Settings(), is_movie(target)
     if restorer is not None:
         check_restorer(restorer)
-    restorer = restorer or chosen_restorer(settings, on_event)
+    if restorer is None:
+        settings = with_base_network(settings, choice)
+        restorer = chosen_restorer(settings, on_event)
     settings = with_template(settings, restorer)
     seconds = LOOP_SECONDS if moves else Fraction(0)
     span, is_kept = None, False

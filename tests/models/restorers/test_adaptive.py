@@ -30,6 +30,7 @@ from vidrestore.media.codecs import Encoding
 from vidrestore.models.factory import chosen_restorer, weights_needed
 from vidrestore.models.restorers import cache_key_of
 from vidrestore.models.restorers.adaptive import tier_for
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.faces import FaceFrame
 from vidrestore.restoration.segments import Segment, plan_segments, restorers_used, segment_key
@@ -147,7 +148,7 @@ def test_a_segment_is_redone_where_its_faces_get_another_network_and_only_there(
     assert len(segments) == 2
 
     def hashes(*sizes, settings=settings, **how):
-        restorers = [(0, Shelf(*sizes, **how).tiers())]
+        restorers = Assignment([(0, Shelf(*sizes, **how).tiers())])
         return [
             segment_key(s, analysis, 2, restorers, "features", settings, encoding) for s in segments
         ]
@@ -155,7 +156,7 @@ def test_a_segment_is_redone_where_its_faces_get_another_network_and_only_there(
     bounded = load_settings(options={"restore.max_vram_gb": 6})
     assert hashes(256, 512, settings=bounded) == hashes(256, 512)
 
-    used = restorers_used([(0, Shelf(256, 512).tiers())], analysis, 0, 60)
+    used = restorers_used(Assignment([(0, Shelf(256, 512).tiers())]), analysis, 0, 60)
     assert [(track, restorer.name) for track, restorer in used] == [
         (0, "gpen-256"), (1, "gpen-512"),
     ]  # fmt: skip

@@ -42,6 +42,7 @@ from vidrestore.imaging.frame import Frame
 from vidrestore.imaging.geometry import compose
 from vidrestore.jobs.plan import Plan
 from vidrestore.jobs.summary import Summary
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration.crop import cut_out
 from vidrestore.restoration.statistics import STRETCH_FRAMES, Likeness, RestorationStats
 from vidrestore.review import report
@@ -346,7 +347,7 @@ def test_the_page_of_ten_minutes_stays_small(tmp_path, monkeypatch):
         job=SimpleNamespace(analysis=analysis, settings=settings, judge="features", parser=None,
                             encoding=SimpleNamespace(pixel_format="yuv420p"), span=None),
         base=SimpleNamespace(analysis=analysis, scaling=None), strength=1.0, redo=None,
-        rendering=SimpleNamespace(restorers=[(0, Brighter())]),
+        rendering=SimpleNamespace(restorers=Assignment([(0, Brighter())])),
     )  # fmt: skip
     request = SimpleNamespace(
         source=Path("a.mkv"), target=Path("b.mkv"), settings=settings, choice=EVERYONE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -375,7 +375,3 @@ def fits_into_memory(path: Path) -> Iterator[None]:
         raise WeightsError(
             f"the network in {path} does not fit into the memory; use a smaller one"
         ) from error
-
-
-Schedule = Sequence[tuple[int, Restorer]]
-"""(first frame, restorer) of each stretch of frames, in order; the first stretch begins at 0."""

@@ -119,7 +119,9 @@ def paste(
             before = copy_of(done.frame.image) if keep_pasted and done.faces else None
             faces: list[PastedFace] | None = None if before is None else []
             pasted = stage.paste(at, done, faces)
-            stats.faces += pasted if stats.counts(done.frame.index) else 0
+            if stats.counts(done.frame.index):
+                stats.faces += len(pasted)
+                stats.pasted.update(pasted)
             now = replace(done.frame, packet=None) if stage.has_changed else done.frame
             if before is not None and faces:
                 yield replace(now, pasted=Pasted(before, tuple(faces)))
@@ -230,8 +232,8 @@ class _Stage:
             place, appearance, geometry.side_px if geometry else crop_side_px(place.unit)
         )
 
-    def paste(self, at: int, frame: FaceFrame, pasted: list[PastedFace] | None) -> int:
-        """Paste the faces, add each to `pasted`, and return how many of them lie in the frame."""
+    def paste(self, at: int, frame: FaceFrame, pasted: list[PastedFace] | None) -> list[int]:
+        """Paste the faces, add each to `pasted`, and return the tracks that lie in the frame."""
         measured, self.has_changed = self._measurements[at], False
         faces = sorted(
             (face for face in frame.faces if face.track_id in measured),
@@ -242,10 +244,10 @@ class _Stage:
         if self._stats.counts(frame.frame.index):
             parsed_faces = [measured[face.track_id].appearance.parsed for face in faces]
             self._stats.unparsed += sum(not parsed.is_face for parsed in parsed_faces if parsed)
-        count = sum(self._paste(at, face, frame.frame, pasted) for face in faces)
+        tracks = [face.track_id for face in faces if self._paste(at, face, frame.frame, pasted)]
         self._measurements.pop(at - REACH_FRAMES, None)
         self._noises.pop(at - 1, None)
-        return count
+        return tracks
 
     def _paste(self, at: int, face: Face, frame: Frame, pasted: list[PastedFace] | None) -> bool:
         """Paste one face, add it to `pasted`, and return whether it lies in the frame."""

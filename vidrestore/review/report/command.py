@@ -100,6 +100,10 @@ def _toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, (int, float)):
         return repr(value)
+    if isinstance(value, BaseModel):
+        given = ((name, getattr(value, name)) for name in type(value).model_fields)
+        parts = [f"{name} = {_toml(own)}" for name, own in given if own is not None]
+        return f"{{{', '.join(parts)}}}"
     if isinstance(value, (tuple, list)):
         return f"[{', '.join(map(_toml, value))}]"
     text = _absolute(value) if isinstance(value, Path) else str(value)
