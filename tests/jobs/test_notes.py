@@ -258,8 +258,8 @@ def test_a_note_is_read_only_if_it_is_whole_and_fits(place, tmp_path, case, name
             again = read_note(path, shape)
             # What has its sum and fits is another note, or the same.
             assert again is None or again == other, what
-            # A note without models, key frames, copied frames or what each track got is of a version
-            # that did not note them.
+            # A note without models, key frames, copied frames or what each track got is of a
+            # version that did not note them.
             if (
                 " missing" in what
                 and what

@@ -414,3 +414,5 @@ def test_a_new_track_is_not_taken_for_an_old_one_of_its_number(tape, faces):
     found = {track.first_frame: track.track_id for track in redo.analysis.tracks}
     assert (found[0], found[50]) == (0, 2)
     assert found[24] not in (0, 2)
+    # What is assigned to tracks follows their numbers, and only to those that are rendered anew.
+    assert redo.numbered({0: "a", 2: "b", 1: "c"}) == {found[24]: "b"}

@@ -30,6 +30,7 @@ from vidrestore.imaging.luma import BT601_WEIGHTS, KR_KB, luma_of, with_luma
 from vidrestore.imaging.planes import with_chroma
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.models.restorers import Restorer
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.colorization import check_holds_color, check_is_gray, untinted_levels
 from vidrestore.restoration.faces import FaceFrame
@@ -198,13 +199,13 @@ def test_only_the_faces_that_get_colors_are_looked_at(tmp_path: Path) -> None:
     source, analysis = film(tmp_path, np.array)
     usual = Colorizer()
     usual.colorizes = False
-    check_is_gray(source, analysis, None, [(0, usual)])
+    check_is_gray(source, analysis, None, Assignment([(0, usual)]))
     with pytest.raises(UsageError):
-        check_is_gray(source, analysis, None, [(0, usual), (4, Colorizer())])
+        check_is_gray(source, analysis, None, Assignment([(0, usual), (4, Colorizer())]))
     (track,) = analysis.tracks
     unseen = replace(analysis, tracks=(replace(track, strength=0 * track.strength),))
-    check_is_gray(source, unseen, None, [(0, Colorizer())])
-    check_holds_color("gray", [(0, usual)])
+    check_is_gray(source, unseen, None, Assignment([(0, Colorizer())]))
+    check_holds_color("gray", Assignment([(0, usual)]))
 
 
 def test_a_colored_logo_makes_no_color_film() -> None:

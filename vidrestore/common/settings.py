@@ -222,6 +222,11 @@ class Restore(Section):
     restores every frame. auto: vidrestore uses key frames if a measurement at the start of the run
     shows that they save time on this machine. on: it always uses them. The restorer still restores
     every frame where faces move fast, or if it uses several frames itself, as fusion does."""
+    latent: Literal["frame", "shot"] = "frame"
+    """Which latent code GPEN gets; the code describes a face as a whole. frame: the code of the
+    frame. shot: a robust mean of the codes of the same track, from 8 frames before to 8 frames
+    after, so that the restored face changes less over time. This takes a second run of the encoder
+    for each face, and torch as the engine. Restorers without a latent code ignore it."""
     repeats: bool = True
     """Whether to reuse the restored face of the frame before if the face is the same bit by bit."""
     cache_crops: bool = False

@@ -13,7 +13,7 @@ from vidrestore.imaging.frame import VideoInfo
 from vidrestore.jobs.image_output import MOST_WRITING
 from vidrestore.models.restorers import RestorerInfo
 from vidrestore.models.restorers.assignment import Assignment
-from vidrestore.restoration import guard, key_frames, temporal
+from vidrestore.restoration import guard, key_frames, latent, temporal
 from vidrestore.restoration.compositing import paste
 from vidrestore.restoration.upscaling import Scaling
 
@@ -89,7 +89,7 @@ def memory_for_faces(
 
     Args:
         analysis: The analysis of the video.
-        settings: `job.queue_frames` and `restore.key_frames` count.
+        settings: `job.queue_frames`, `restore.key_frames` and `restore.latent` count.
         restorers: The properties of the restorers.
 
     Returns:
@@ -99,6 +99,8 @@ def memory_for_faces(
     for stage in (temporal, guard, paste):
         waiting += 2 * stage.REACH_FRAMES + 1
     waiting += _frames_for_keys(settings)
+    if settings.restore.latent == "shot":
+        waiting += latent.REACH_FRAMES
     # No more frames wait than there are.
     crops = min(waiting, analysis.frame_count) + _CROPS_IN_STAGES
     pixels = np.zeros(analysis.frame_count, np.int64)

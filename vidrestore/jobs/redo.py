@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, count, pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -56,12 +56,13 @@ class FinishedJob:
     """The hash of the whole output file."""
     counts: tuple[Mapping[str, Any], ...]
     """For each segment, the values of its `RestorationStats`."""
-    labels: Mapping[int, str]
-    """Number of a track -> the name of the restorer of its faces, for the summary."""
     shots: frozenset[int]
     """The numbers, from 1, of the shots that the user asked for."""
     scaling: tuple[int, str | None] | None = None
     """How the output was enlarged, as `Scaling.content`; None: it was not."""
+    labels: Mapping[int, str] = field(default_factory=dict)
+    """Number of a track -> the name of the restorer of its faces, for the summary; empty where an
+    earlier version finished the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +166,9 @@ def kept_job(work: WorkFolder, source: Path, target: Path, shots: str) -> Finish
         encoding=note["encoding"],
         stream_index=note["stream_index"],
         sha256=note["sha256"],
-        labels={int(track): label for track, label in note.get("labels", {}).items()},
         shots=wanted,
         scaling=None if note.get("scaling") is None else tuple(note["scaling"].values()),
+        labels={int(track): label for track, label in note.get("labels", {}).items()},
     )
 
 

@@ -342,7 +342,7 @@ def _larger(plan: Plan) -> Larger | None:
     """Return what makes the source comparable; None: nothing, or a slow network enlarges it."""
     scaling = plan.base.scaling
     if scaling is None:
-        colorizes = any(each.colorizes for _, each in plan.rendering.restorers)
+        colorizes = any(each.colorizes for each in plan.rendering.restorers.each())
         return with_chroma if colorizes else None
     if scaling.upscaler is not None:
         return None

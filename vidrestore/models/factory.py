@@ -523,7 +523,7 @@ def open_restorer(
             device=device,
             others=others,
             number_format=how.number_format,
-            engine=how.engine,
+            engine=_engine(how),
             cache_folder=cache_folder,
             exact_folder=exact_folder,
             on_notice=on_notice,
@@ -554,6 +554,18 @@ def open_restorer(
         on_notice=on_notice,
         hashes=hashes,
     )
+
+
+def _engine(how: Restore) -> str:
+    """Return the engine of GPEN, which is torch where it gets latent codes."""
+    if how.latent == "frame":
+        return how.engine
+    if how.engine == "openvino":
+        raise UsageError(
+            "the engine openvino runs GPEN as a whole, without a latent code; use --set "
+            "restore.engine=torch or --set restore.latent=frame"
+        )
+    return "torch"
 
 
 def _other_family(path: Path) -> tuple[dict[str, torch.Tensor], str, str] | None:
@@ -670,7 +682,7 @@ def chosen_restorer(
         is_available=lambda name: _is_available(name, settings),
         has_room=lambda name: has_room(name, how, device),
         on_notice=send_notice,
-        run_as=run_as(device, how.number_format, how.engine),
+        run_as=run_as(device, how.number_format, _engine(how)),
         is_cheap=device.type != "cpu",
         hashes=hashes,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -12,16 +13,20 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
+from vidrestore.common.handled import log_handled
 from vidrestore.common.settings import Restore
+from vidrestore.imaging.device_copies import to_host
 from vidrestore.imaging.resample import squared, squared_into
 from vidrestore.models.restorers import (
     MOST_AT_ONCE,
     Denoiser,
+    LatentRestorer,
     Restorer,
     all_finite,
     cache_key_of,
     memory_errors,
 )
+from vidrestore.restoration import latent
 from vidrestore.restoration.crop_cache import CropCache
 from vidrestore.restoration.faces import Face, FaceFrame
 from vidrestore.restoration.statistics import RestorationStats
@@ -29,6 +34,7 @@ from vidrestore.restoration.statistics import RestorationStats
 _CPU = torch.device("cpu")
 _NO_OWN: Mapping[int, Restorer] = MappingProxyType({})
 _BETWEEN = "is between key frames"
+_NO_MEMORY = "did not fit into memory"
 _log = logging.getLogger("vidrestore")
 
 
@@ -52,18 +58,22 @@ def restore(
     that does not fit into memory alone, or for which the network gives no finite result, keeps
     `restored` None and is counted in `stats.not_restored`.
 
-    With `how.repeats` a face whose window equals the window of the frame before, bit by bit, gets
-    the same result without another run, and is counted. Where a result does not depend on the rest
-    of its batch, as on a CPU with batches of one, another run would give exactly the same.
+    With `how.latent` "shot" the network gets the latent code that `latent.drawn` makes of those of
+    the track in the frames around. A restorer without latent codes ignores that, with a notice.
 
-    Memory: the crops of at most max_waiting_frames + 2 * reach_frames + 1 frames, and for each face
+    With `how.repeats` a face whose window and latent code equal those of the frame before, bit by
+    bit, gets the same result without another run, and is counted. Where a result does not depend on
+    the rest of its batch, as on a CPU with batches of one, another run would give exactly the same.
+
+    Memory: the crops of at most max_waiting_frames + 2 * reach_frames + 1 frames, of
+    `latent.REACH_FRAMES` more with codes of the shot, and for each face
     the window and the result of the frame before.
 
     Args:
         frames: The frames with their faces, in order.
         restorer: The restorer of the tracks that have none of their own.
         stats: The statistics, which receive counts and notices.
-        how: The settings; `batch_size`, `max_waiting_frames` and `repeats` are used.
+        how: The settings; `batch_size`, `max_waiting_frames`, `latent` and `repeats` are used.
         own: Number of a track -> its own restorer; default: no track has one.
         device: The device of the restorers, which decides the batch size where `how` gives none;
             default: the CPU.
@@ -78,39 +88,106 @@ def restore(
     Yields:
         The frames in order, with the results.
     """
-    inputs = {id(each): _Input.of(each, denoiser, stats) for each in (restorer, *own.values())}
-    reach = max(each.reach_frames for each in inputs.values())
+    made = _made(frames, restorer, own, denoiser, stats)
+    if how.latent == "shot":
+        made = _with_codes(made, stats, needed)
     batches = _Batches(how.batch_size, device, stats, crops)
-    held: deque[FaceFrame] = deque()  # the frames that a window may still need
-    at = 0  # the position in `held` of the first frame whose windows are not complete yet
     waiting: deque[_Waiting] = deque()
     before: dict[int, _Task] = {}
-    for frame in chain(frames, repeat(None, reach)):
-        if frame is not None:
-            held.append(frame)
-        if at < len(held) and (frame is None or at + reach < len(held)):
-            tasks = [
-                _task(held, at, face, inputs[id(own.get(face.track_id, restorer))])
-                for face in held[at].faces
-            ]
-            if needed is not None and held[at].frame.index not in needed:
-                faces = [(replace(task, result="is not needed"), False) for task in tasks]
-                before = {}
-            else:
-                faces = [_or_before(task, before if how.repeats else {}) for task in tasks]
-                before = {task.track_id: task for task, _ in faces if not task.is_left_out}
-            batches.add(task for task, is_repeat in faces if not is_repeat and task.result is None)
-            waiting.append(_Waiting(held[at], faces))
-            at += 1
-        while at > reach:
-            held.popleft()
-            at -= 1
+    for frame, tasks in made:
+        if needed is not None and frame.frame.index not in needed:
+            faces = [(replace(task, result="is not needed"), False) for task in tasks]
+            before = {}
+        else:
+            faces = [_or_before(task, before if how.repeats else {}) for task in tasks]
+            before = {task.track_id: task for task, _ in faces if not task.is_left_out}
+        batches.add(task for task, is_repeat in faces if not is_repeat and task.result is None)
+        waiting.append(_Waiting(frame, faces))
         batches.run(also_partly=len(waiting) >= how.max_waiting_frames)
         while waiting and waiting[0].is_done:
             yield waiting.popleft().with_results(stats)
     batches.run(also_partly=True)
     for one in waiting:
         yield one.with_results(stats)
+
+
+_Made = Iterator[tuple[FaceFrame, list["_Task"]]]
+"""Frames, with a task for each of their faces."""
+
+
+def _made(
+    frames: Iterator[FaceFrame],
+    restorer: Restorer,
+    own: Mapping[int, Restorer],
+    denoiser: Denoiser | None,
+    stats: RestorationStats,
+) -> _Made:
+    """Yield each frame with the tasks of its faces, once the frames in their windows are there."""
+    inputs = {id(each): _Input.of(each, denoiser, stats) for each in (restorer, *own.values())}
+    reach = max(each.reach_frames for each in inputs.values())
+    held: deque[FaceFrame] = deque()  # the frames that a window may still need
+    at = 0  # the position in `held` of the first frame whose windows are not complete yet
+    for frame in chain(frames, repeat(None, reach)):
+        if frame is not None:
+            held.append(frame)
+        if at < len(held) and (frame is None or at + reach < len(held)):
+            faces = held[at].faces
+            given = (inputs[id(own.get(face.track_id, restorer))] for face in faces)
+            yield held[at], [_task(held, at, *each) for each in zip(faces, given, strict=True)]
+            at += 1
+        while at > reach:
+            held.popleft()
+            at -= 1
+
+
+def _with_codes(made: _Made, stats: RestorationStats, needed: range | None) -> _Made:
+    """Give the tasks latent codes, each that of the frames around; see `latent.drawn`."""
+    held: deque[tuple[FaceFrame, list[_Task]]] = deque()
+    if needed is not None:
+        needed = range(needed.start - latent.REACH_FRAMES, needed.stop + latent.REACH_FRAMES)
+
+    def own_codes() -> Iterator[dict[int, torch.Tensor]]:
+        before: dict[int, tuple[_Task, torch.Tensor]] = {}
+        for frame, tasks in made:
+            held.append((frame, tasks))
+            codes = {}
+            for task in tasks if needed is None or frame.frame.index in needed else ():
+                last = before.get(task.track_id)
+                is_same = last is not None and task.has_input_of(last[0])
+                code = last[1] if last is not None and is_same else _code(task, stats)
+                if code is not None:
+                    codes[task.track_id] = code
+            before = {task.track_id: (task, codes[task.track_id])
+                      for task in tasks if task.track_id in codes}  # fmt: skip
+            yield codes
+
+    for codes in latent.drawn(own_codes()):
+        frame, tasks = held.popleft()
+        for task in tasks:
+            task.code = codes.get(task.track_id)
+        yield frame, tasks
+
+
+def _code(task: _Task, stats: RestorationStats) -> torch.Tensor | None:
+    """Return the latent code (D,) of a task; None where there is none."""
+    network = task.network
+    if task.is_left_out:
+        return None
+    if not isinstance(network, LatentRestorer):
+        stats.notes[f"latent {network.name}"] = (
+            f"restore.latent has no effect on {network.name}, which has no latent code"
+        )
+        return None
+    try:
+        with memory_errors(), torch.no_grad():
+            # In float32 the mean of equal codes is that code, though its sums are rounded.
+            code = network.codes(_windows([task]))[0].detach().float()
+    except MemoryError as error:
+        log_handled(error)
+        task.result = _NO_MEMORY
+        return None
+    # The network computes such a face in float32 itself.
+    return code if bool(torch.isfinite(code).all()) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,6 +229,8 @@ class _Task:
     denoiser: Denoiser | None = None
     result: torch.Tensor | str | None = None
     """(3, W, W), or the reason why there is none; None before the task ran."""
+    code: torch.Tensor | None = None
+    """(D,) latent code that the network gets; None: that of the input."""
     key: str | None = None
     """The key of the result in the cache; None without a cache."""
     was_kept: bool = False
@@ -162,6 +241,19 @@ class _Task:
     def side(self) -> int:
         """The side S of the input of the network: its own size or that of the crops."""
         return self.network.size or self.crops[0].shape[-1]
+
+    def has_input_of(self, other: _Task) -> bool:
+        """Tell whether the crops of another task for the same network are the same, bit by bit."""
+        if self.network is not other.network or self.is_left_out or other.is_left_out:
+            return False
+        pairs = zip(self.crops, other.crops, strict=True)
+        return all(a is b or torch.equal(a, b) for a, b in pairs)
+
+    def has_code_of(self, other: _Task) -> bool:
+        """Tell whether another task has the same latent code, bit by bit."""
+        if self.code is None or other.code is None:
+            return self.code is other.code
+        return torch.equal(self.code, other.code)
 
     def pictures(self) -> list[torch.Tensor]:
         """Return the (3, W, W) pictures of the input: the crops, or one that a denoiser made."""
@@ -179,7 +271,8 @@ class _Task:
             return None
         # A cache key may omit the side of the windows that the crops are scaled to.
         denoiser = "" if self.denoiser is None else f", {self.denoiser.cache_key}"
-        return f"{key}, side {self.network.size}{denoiser}"
+        code = "" if self.code is None else f", code {_sha256(self.code)}"
+        return f"{key}, side {self.network.size}{denoiser}{code}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,15 +320,16 @@ class _Batches:
         self._most: int | None = None
         self._stats = stats
         self._crops = crops
-        # A network takes windows of one side at a time.
-        self._pending: dict[tuple[int, int], list[_Task]] = {}
+        # A network takes windows of one side at a time, all with codes or none.
+        self._pending: dict[tuple[int, int, bool], list[_Task]] = {}
 
     def add(self, tasks: Iterator[_Task]) -> None:
         """Queue tasks, except those whose result the cache holds."""
         for task in tasks:
             if self._crops is not None and self._is_kept(task, self._crops):
                 continue
-            self._pending.setdefault((id(task.network), task.side), []).append(task)
+            kind = id(task.network), task.side, task.code is not None
+            self._pending.setdefault(kind, []).append(task)
 
     def _is_kept(self, task: _Task, crops: CropCache) -> bool:
         network_key = task.network_key
@@ -269,13 +363,13 @@ class _Batches:
             try:
                 # A restorer may leave its gradients on, or give half precision.
                 with memory_errors(), torch.no_grad():
-                    results = tasks[0].network(_windows(tasks)).detach().float()
+                    results = _results(tasks).detach().float()
                 break
             except MemoryError:
                 # The batch shrinks below, since the error's traceback still holds the memory here.
                 _log.info("memory did not suffice for %d faces at a time", len(tasks))
             if len(tasks) == 1:
-                tasks[0].result = "did not fit into memory"
+                tasks[0].result = _NO_MEMORY
                 return 1
             self._most = len(tasks) // 2
             tasks = tasks[: self._most]
@@ -291,6 +385,20 @@ class _Batches:
             if self._crops is not None and task.key is not None:
                 self._crops.keep(task.key, task.index, task.result)
         return len(tasks)
+
+
+def _results(tasks: list[_Task]) -> torch.Tensor:
+    """Run the network for tasks of the same side, all with codes or none."""
+    network, windows = tasks[0].network, _windows(tasks)
+    codes = [task.code for task in tasks if task.code is not None]
+    if not codes:
+        return network(windows)
+    assert isinstance(network, LatentRestorer)
+    return network.with_codes(windows, torch.stack(codes))
+
+
+def _sha256(code: torch.Tensor) -> str:
+    return hashlib.sha256(to_host(code).numpy().tobytes()).hexdigest()
 
 
 def _windows(tasks: list[_Task]) -> torch.Tensor:
@@ -311,10 +419,9 @@ def _windows(tasks: list[_Task]) -> torch.Tensor:
 def _or_before(task: _Task, before: dict[int, _Task]) -> tuple[_Task, bool]:
     """Return the task of the frame before where its window is the same, and whether it is."""
     previous = before.get(task.track_id)
-    if task.is_left_out or previous is None or previous.network is not task.network:
+    if previous is None or not (task.has_input_of(previous) and task.has_code_of(previous)):
         return task, False
-    same = all(a is b or torch.equal(a, b) for a, b in zip(previous.crops, task.crops, strict=True))
-    return (previous, True) if same else (task, False)
+    return previous, True
 
 
 def _task(held: deque[FaceFrame], at: int, face: Face, given: _Input) -> _Task:

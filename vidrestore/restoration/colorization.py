@@ -6,7 +6,6 @@ place: it differs from frame to frame. What remains of the chroma without both a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -26,6 +25,7 @@ from vidrestore.imaging.geometry import Rect, apply
 from vidrestore.imaging.luma import BT601_WEIGHTS
 from vidrestore.media.decode import TimeRange
 from vidrestore.models.restorers import RestorerInfo
+from vidrestore.models.restorers.assignment import Assignment
 
 # The places that are looked at, and the successive frames of each, over which noise averages out.
 _PLACES, _FRAMES = 12, 6
@@ -48,7 +48,7 @@ def check_is_gray(
     path: Path,
     analysis: Analysis,
     span: TimeRange | None,
-    restorers: Sequence[tuple[int, RestorerInfo]],
+    restorers: Assignment[RestorerInfo],
 ) -> None:
     """Check that the faces that get colors have none yet.
 
@@ -56,7 +56,7 @@ def check_is_gray(
         path: The video into which the faces are pasted.
         analysis: Its analysis.
         span: The part of it that was analyzed; None: all of it.
-        restorers: (first frame, restorer) of each stretch of frames, in order.
+        restorers: Which restorer restores which face.
 
     Raises:
         UsageError: The video has colors where a restorer would colorize faces.
@@ -73,7 +73,7 @@ def check_is_gray(
             colored.append(first)
     if len(colored) > _MOST_COLORED * len(places):
         seconds = int(analysis.pts[colored[0]] - analysis.pts[0]) * analysis.info.time_base
-        names = " and ".join(dict.fromkeys(each.name for _, each in restorers if each.colorizes))
+        names = " and ".join(dict.fromkeys(_colorizers(restorers)))
         raise UsageError(
             f"{path} has colors in {len(colored)} of {len(places)} places with faces, first at "
             f"{time_text(seconds, 0)}, and {names} is for gray film, whose faces it gives new "
@@ -82,17 +82,17 @@ def check_is_gray(
         )
 
 
-def check_holds_color(pixel_format: str, restorers: Sequence[tuple[int, RestorerInfo]]) -> None:
+def check_holds_color(pixel_format: str, restorers: Assignment[RestorerInfo]) -> None:
     """Check that the output can hold the colors that faces get.
 
     Args:
         pixel_format: The pixel format of the output, by ffmpeg's name.
-        restorers: (first frame, restorer) of each stretch of frames.
+        restorers: Which restorer restores which face.
 
     Raises:
         UsageError: A restorer colorizes, and the format holds luma alone.
     """
-    names = [each.name for _, each in restorers if each.colorizes]
+    names = _colorizers(restorers)
     if names and len(av.VideoFormat(pixel_format).components) < 3:
         raise UsageError(
             f"the output is in {pixel_format}, which holds no colors, and {names[0]} restores "
@@ -101,14 +101,19 @@ def check_holds_color(pixel_format: str, restorers: Sequence[tuple[int, Restorer
         )
 
 
+def _colorizers(restorers: Assignment[RestorerInfo]) -> list[str]:
+    return [each.name for each in restorers.each() if each.colorizes]
+
+
 def _places(
-    analysis: Analysis, restorers: Sequence[tuple[int, RestorerInfo]]
+    analysis: Analysis, restorers: Assignment[RestorerInfo]
 ) -> list[tuple[Track, int, int]]:
     """Return (track, first frame, end) of successive frames with a face that gets colors."""
     found = [
         (track, index)
-        for begin, end in _stretches(analysis, restorers)
+        for begin, end, usual in restorers.within(0, analysis.frame_count)
         for track in analysis.tracks
+        if restorers.of_tracks.get(track.track_id, usual).colorizes
         for index in range(max(begin, track.first_frame), min(end, _end(track)))
         if track.strength[index - track.first_frame] > 0
     ]
@@ -119,16 +124,6 @@ def _places(
         (track, first, min(first + _FRAMES, _end(track)))
         for (track, _), first in zip(chosen, firsts, strict=True)
     ]
-
-
-def _stretches(
-    analysis: Analysis, restorers: Sequence[tuple[int, RestorerInfo]]
-) -> Iterator[tuple[int, int]]:
-    """Yield [first, end) of the frames whose restorer colorizes."""
-    ends = [*(first for first, _ in restorers[1:]), analysis.frame_count]
-    for (first, restorer), end in zip(restorers, ends, strict=True):
-        if restorer.colorizes:
-            yield first, end
 
 
 def _end(track: Track) -> int:

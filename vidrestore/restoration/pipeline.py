@@ -32,6 +32,7 @@ from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.models.restorers.denoise import Denoise
 from vidrestore.restoration import guard as guard_stage
 from vidrestore.restoration import key_frames as key_frames_stage
+from vidrestore.restoration import latent as latent_codes
 from vidrestore.restoration import temporal as deflicker_stage
 from vidrestore.restoration.batching import restore
 from vidrestore.restoration.companion import ALONE, PairedVideo, Pairing, target_from_source
@@ -158,7 +159,7 @@ def restore_segment(
                 order=analysis.fields.order if analysis.fields and is_woven(analysis) else None,
             )
         faces = threads.background(cropped, depth=depth, name="crop")
-        margin = _reach_of_restorers(restorers, settings)
+        margin = _reach_of_restorers(restorers, settings) + _reach_of_codes(settings)
         key_reach = key_frames_stage.KEY_REACH_FRAMES if key_framed else 0
         if key_framed:
             chosen = key_frames_stage.choose(faces, tracks, of=key_framed)
@@ -192,7 +193,7 @@ def restore_segment(
                 cut_out,
                 may_be_graded=plate.scaling is None,
             )
-        if any(restorer.colorizes for _, restorer in restorers):
+        if any(restorer.colorizes for restorer in restorers.each()):
             guarded_faces = (_with_chroma(frame) for frame in guarded_faces)
         pasted = paste(
             guarded_faces,
@@ -317,6 +318,11 @@ def _reach_of_restorers(restorers: Assignment[RestorerInfo], settings: Settings)
     return max(restorer.reach_frames or before for restorer in restorers.each())
 
 
+def _reach_of_codes(settings: Settings) -> int:
+    """Return the number of frames on either side whose latent codes enter that of a frame."""
+    return latent_codes.REACH_FRAMES if settings.restore.latent == "shot" else 0
+
+
 def reach_frames(
     restorers: Assignment[RestorerInfo],
     settings: Settings,
@@ -334,7 +340,8 @@ def reach_frames(
     Returns:
         The number of frames on either side.
     """
-    reach = _reach_of_restorers(restorers, settings) + paste_stage.REACH_FRAMES
+    reach = _reach_of_restorers(restorers, settings) + _reach_of_codes(settings)
+    reach += paste_stage.REACH_FRAMES
     if has_key_frames:
         reach += key_frames_stage.REACH_FRAMES
     if _deflicker(restorers, settings).amount:

@@ -194,11 +194,13 @@ class CudaGPEN:
         """Whether calls replay graphs; False once recording has failed."""
         return self._use_graphs
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Tensor, latent: Tensor | None = None) -> Tensor:
         """Restore faces.
 
         Args:
             image: (B, 3, S, S) RGB in [-1, 1], of a floating-point type, on the network's device.
+            latent: (B, D) mapped latent codes, as those of `latent`, with which no graph is
+                replayed. Default: those of the image.
 
         Returns:
             (B, 3, S, S) float32 RGB, nominally in [-1, 1] and not clamped, channels last in memory.
@@ -210,16 +212,38 @@ class CudaGPEN:
         """
         self._network.check(image)
         with self._lock, torch.cuda.device(image.device):
-            graph = self._graph(image) if self._use_graphs else None
+            graph = self._graph(image) if self._use_graphs and latent is None else None
             if graph is not None:
                 return graph(image)
-            try:
-                with repeatable_convolutions():
-                    restored: Tensor = self._network(image)
-            except torch.OutOfMemoryError:
-                self._network.release()
-                raise
+            with self._launched():
+                restored: Tensor = self._network(image, latent)
             return restored
+
+    def latent(self, image: Tensor) -> Tensor:
+        """Compute the mapped latent codes of faces, see `InferenceGPEN.latent`.
+
+        Args:
+            image: (B, 3, S, S) RGB in [-1, 1], of a floating-point type, on the network's device.
+
+        Returns:
+            (B, D) codes.
+
+        Raises:
+            ValueError: `image` has another shape.
+            torch.OutOfMemoryError: The device cannot hold the batch.
+        """
+        with self._lock, torch.cuda.device(image.device), self._launched():
+            return self._network.latent(image)
+
+    @contextmanager
+    def _launched(self) -> Iterator[None]:
+        """Launch kernels one by one, and free the working memory where it does not suffice."""
+        try:
+            with repeatable_convolutions():
+                yield
+        except torch.OutOfMemoryError:
+            self._network.release()
+            raise
 
     def release(self) -> None:
         """Free all memory except that of the weights; the next call records its graph again."""

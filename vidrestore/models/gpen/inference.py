@@ -93,11 +93,13 @@ class InferenceGPEN(nn.Module):
         self.styles = layers.Dense(*modulations, dtype=self._latent_dtype)
 
     @torch.no_grad()
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, latent: Tensor | None = None) -> Tensor:
         """Restore faces.
 
         Args:
             image: (B, 3, S, S) RGB in [-1, 1], of a floating-point type.
+            latent: (B, D) mapped latent codes in place of those of the image. Default: those of
+                the image.
 
         Returns:
             (B, 3, S, S) float32 RGB, nominally in [-1, 1] and not clamped, channels last in memory.
@@ -107,9 +109,28 @@ class InferenceGPEN(nn.Module):
         """
         self.check(image)
         workspace = self._workspace(len(image), image.device)
-        restored = self.compute(image, workspace)
+        restored = self.compute(image, workspace, latent)
         self._spare = [workspace]
         return restored
+
+    @torch.no_grad()
+    def latent(self, image: Tensor) -> Tensor:
+        """Compute the mapped latent codes of faces, in which means are those of the styles.
+
+        Args:
+            image: (B, 3, S, S) RGB in [-1, 1], of a floating-point type.
+
+        Returns:
+            (B, D) float64, or float32 where `form` has no float64.
+
+        Raises:
+            ValueError: `image` has another shape.
+        """
+        self.check(image)
+        workspace = self._workspace(len(image), image.device)
+        latent = self._mapped(self._encode(image, workspace))
+        self._spare = [workspace]
+        return latent
 
     def check(self, image: Tensor) -> None:
         """Check the shape of a batch.
@@ -125,7 +146,9 @@ class InferenceGPEN(nn.Module):
             raise ValueError(f"image must be (B, 3, {size}, {size}), got {tuple(image.shape)}")
 
     @torch.no_grad()
-    def compute(self, image: Tensor, workspace: "Workspace") -> Tensor:
+    def compute(
+        self, image: Tensor, workspace: "Workspace", latent: Tensor | None = None
+    ) -> Tensor:
         """Restore faces in the caller's working memory.
 
         The method neither waits for the device nor depends on a value, so that a CUDA graph can
@@ -134,18 +157,28 @@ class InferenceGPEN(nn.Module):
         Args:
             image: (B, 3, S, S) RGB in [-1, 1], of a floating-point type.
             workspace: Working memory for B images.
+            latent: (B, D) mapped latent codes. Default: those of the image.
 
         Returns:
             (B, 3, S, S) float32 RGB, nominally in [-1, 1] and not clamped, channels last in memory.
         """
+        x = self._encode(image, workspace)
+        latent = self._mapped(x) if latent is None else latent.to(self._latent_dtype)
+        styles = self.styles(latent).float().split(self.style_widths, dim=1)  # each (B, I)
+        return self._decode(workspace, styles)
+
+    def _encode(self, image: Tensor, workspace: "Workspace") -> Tensor:
+        """Fill the features of the workspace, and return those of 4 px, (B, C, 4, 4)."""
         x = image
         for stage, feature in zip(self.encoder, reversed(workspace.features), strict=True):
             stage(x, feature)
             x = feature  # (B, C, side, side)
-        code = self.code(x.flatten(1))  # (B, 16 C) -> (B, D)
-        latent = self.mapping(ops.pixel_norm(code))  # (B, D)
-        styles = self.styles(latent).float().split(self.style_widths, dim=1)  # each (B, I)
-        return self._decode(workspace, styles)
+        return x
+
+    def _mapped(self, features: Tensor) -> Tensor:
+        """Return the mapped latent codes (B, D) of the encoder features of 4 px."""
+        code = self.code(features.flatten(1))  # (B, 16 C) -> (B, D)
+        return cast(Tensor, self.mapping(ops.pixel_norm(code)))
 
     def release(self) -> None:
         """Free the memory kept for the next call."""

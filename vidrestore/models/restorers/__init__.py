@@ -182,6 +182,42 @@ class FileRestorer(Restorer):
         return self._hashes.sha256(self._path)
 
 
+class LatentRestorer(Restorer):
+    """A restorer of single pictures that draws a face from its details and from a latent code.
+
+    The code describes the face as a whole. A caller may give a face the code of other frames.
+    """
+
+    @abstractmethod
+    def codes(self, windows: torch.Tensor) -> torch.Tensor:
+        """Compute the latent codes of faces.
+
+        Args:
+            windows: As for `__call__`.
+
+        Returns:
+            (B, D) codes of a floating-point type, on the device of the windows.
+
+        Raises:
+            MemoryError: The batch is too large for the device.
+        """
+
+    @abstractmethod
+    def with_codes(self, windows: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Restore several faces at once with given latent codes.
+
+        Args:
+            windows: As for `__call__`.
+            codes: (B, D) codes as those of `codes`.
+
+        Returns:
+            As for `__call__`, which is the same as with the codes of the faces themselves.
+
+        Raises:
+            MemoryError: The batch is too large for the device.
+        """
+
+
 @dataclass(slots=True)
 class _Description(RestorerInfo):
     name: str

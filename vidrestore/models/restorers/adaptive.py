@@ -12,7 +12,7 @@ import torch
 from vidrestore.common.checksums import FileHashes
 from vidrestore.common.errors import WeightsError
 from vidrestore.imaging.resample import squared
-from vidrestore.models.restorers import FileRestorer, Restorer, memory_errors
+from vidrestore.models.restorers import FileRestorer, LatentRestorer, Restorer, memory_errors
 
 _log = logging.getLogger("vidrestore")
 
@@ -164,7 +164,7 @@ class AdaptiveGpen(Restorer):
         return squared(tier(squared(windows[:, 0], tier.size or side)[:, None]), side)
 
 
-class _Tier(FileRestorer):
+class _Tier(FileRestorer, LatentRestorer):
     """A network that is opened when it is first called."""
 
     template = AdaptiveGpen.template
@@ -192,14 +192,32 @@ class _Tier(FileRestorer):
         return f"{self.name}, weights {self.weights_sha256}, {self._run_as}"
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-        network = self._opened()
+        return self._with_room(self._opened(), windows)
+
+    def codes(self, windows: torch.Tensor) -> torch.Tensor:
+        return self._with_room(self._latent().codes, windows)
+
+    def with_codes(self, windows: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        return self._with_room(self._latent().with_codes, windows, codes)
+
+    def _with_room(self, run: Callable[..., torch.Tensor], *given: torch.Tensor) -> torch.Tensor:
+        """Run the network, and again without the others where memory did not suffice."""
         try:
             with memory_errors():
-                return network(windows)
+                return run(*given)
         except MemoryError:
             _log.info("memory did not suffice for %s; the other networks are freed", self.name)
         self._release_others(self)
-        return network(windows)
+        return run(*given)
+
+    def _latent(self) -> LatentRestorer:
+        network = self._opened()
+        if not isinstance(network, LatentRestorer):
+            raise WeightsError(
+                f"{self._path} runs through onnxruntime, without a latent code; replace the file "
+                "by GPEN's own or use --set restore.latent=frame"
+            )
+        return network
 
     @property
     def most_at_once(self) -> int | None:

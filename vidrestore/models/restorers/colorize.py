@@ -29,6 +29,33 @@ class Colorizer(Gpen):
         Returns:
             (B, 3, S, S) float32 RGB in [0, 1], as `Gpen` returns it.
         """
-        weights = windows.new_tensor(BT601)[:, None, None]
-        gray = (windows * weights).sum(dim=2, keepdim=True)
-        return super().__call__(gray.expand_as(windows))
+        return super().__call__(_gray(windows))
+
+    def codes(self, windows: torch.Tensor) -> torch.Tensor:
+        """Compute the latent codes of gray faces.
+
+        Args:
+            windows: (B, 1, 3, S, S) float32 RGB in [0, 1].
+
+        Returns:
+            (B, D) codes, as `Gpen` returns them.
+        """
+        return super().codes(_gray(windows))
+
+    def with_codes(self, windows: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Colorize faces with given latent codes.
+
+        Args:
+            windows: (B, 1, 3, S, S) float32 RGB in [0, 1].
+            codes: (B, D) codes.
+
+        Returns:
+            (B, 3, S, S) float32 RGB in [0, 1], as `Gpen` returns it.
+        """
+        return super().with_codes(_gray(windows), codes)
+
+
+def _gray(windows: torch.Tensor) -> torch.Tensor:
+    """Return (B, 1, 3, S, S) RGB whose channels all are the luma."""
+    weights = windows.new_tensor(BT601)[:, None, None]
+    return (windows * weights).sum(dim=2, keepdim=True).expand_as(windows)

@@ -32,7 +32,13 @@ from vidrestore.models.gpen.inference import InferenceGPEN
 from vidrestore.models.gpen.memory import batch_that_fits, free_bytes
 from vidrestore.models.gpen.network import GPEN
 from vidrestore.models.gpen.variants import WITHOUT_FLOAT64
-from vidrestore.models.restorers import MOST_AT_ONCE, FileRestorer, all_finite, memory_errors
+from vidrestore.models.restorers import (
+    MOST_AT_ONCE,
+    FileRestorer,
+    LatentRestorer,
+    all_finite,
+    memory_errors,
+)
 
 if TYPE_CHECKING:
     from vidrestore.models.restorers import openvino
@@ -54,7 +60,7 @@ Network = Callable[[torch.Tensor], torch.Tensor]
 _Loaded = tuple[Network, int, torch.dtype]
 
 
-class Gpen(FileRestorer):
+class Gpen(FileRestorer, LatentRestorer):
     """A GPEN of any size; each face by itself, several at once.
 
     A face whose result is not finite is computed again in float32. On CUDA, `most_at_once` is the
@@ -148,28 +154,71 @@ class Gpen(FileRestorer):
             torch.OutOfMemoryError: The batch does not fit into the memory of the device. Then
                 `most_at_once` is half of it.
         """
+        return self._restored(windows, None)
+
+    def codes(self, windows: torch.Tensor) -> torch.Tensor:
+        """Compute the mapped latent codes of faces; the engine must be torch.
+
+        Args:
+            windows: (B, 1, 3, S, S) float32 RGB in [0, 1].
+
+        Returns:
+            (B, D) codes, on the device of the windows.
+        """
+        image = to_device(windows[:, 0] * 2 - 1, self._device)
+        assert isinstance(self._network, CudaGPEN | InferenceGPEN), "the engine must be torch"
+        return self._network.latent(image).to(windows.device)
+
+    def with_codes(self, windows: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Restore faces with given latent codes; the engine must be torch.
+
+        Args:
+            windows: (B, 1, 3, S, S) float32 RGB in [0, 1].
+            codes: (B, D) mapped latent codes.
+
+        Returns:
+            As `__call__`.
+
+        Raises:
+            torch.OutOfMemoryError: As `__call__`.
+        """
+        return self._restored(windows, to_device(codes, self._device))
+
+    def _restored(self, windows: torch.Tensor, codes: torch.Tensor | None) -> torch.Tensor:
         image = to_device(windows[:, 0] * 2 - 1, self._device)
         try:
-            restored = self._network(image)
+            restored = self._run(self._network, image, codes)
         except torch.OutOfMemoryError:
             self.most_at_once = max(len(image) // 2, 1)
             raise
         bad = ~all_finite(restored)
         if bad.any() and self.dtype != torch.float32:
-            restored[bad] = self._in_float32(image[bad])
+            restored[bad] = self._in_float32(image[bad], None if codes is None else codes[bad])
             bad = ~all_finite(restored)
         restored.mul_(0.5).add_(0.5).clamp_(0, 1)
         restored[bad] = math.nan  # clipping would have turned infinity into a color
         return restored.to(windows.device)
 
-    def _in_float32(self, image: torch.Tensor) -> torch.Tensor:
+    def _run(
+        self, network: Network, image: torch.Tensor, codes: torch.Tensor | None
+    ) -> torch.Tensor:
+        if codes is None:
+            return network(image)
+        assert isinstance(network, CudaGPEN | InferenceGPEN), "the engine must be torch"
+        restored: torch.Tensor = network(image, codes)
+        return restored
+
+    def _in_float32(self, image: torch.Tensor, codes: torch.Tensor | None) -> torch.Tensor:
         if self._exact is None:
             name = str(self.dtype).removeprefix("torch.")
             self._notify(
                 f"{self.name} returned no finite result in {name}; such faces run in float32"
             )
             self._exact = self._prepared(self._load(self.size), torch.float32, self._device, 1)
-        return torch.cat([self._exact(image[b : b + 1]) for b in range(len(image))])
+        each = [slice(b, b + 1) for b in range(len(image))]
+        return torch.cat([
+            self._run(self._exact, image[b], None if codes is None else codes[b]) for b in each
+        ])  # fmt: skip
 
     def release(self) -> None:
         """Free the memory that is kept between calls; the next call allocates it again."""
