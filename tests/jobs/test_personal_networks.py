@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skimage.io
 import torch
 from helpers.events import messages
 from helpers.media import (
@@ -35,6 +36,7 @@ from vidrestore.models.gpen.network import GPEN
 from vidrestore.personal.personal_file import write_personal_file
 from vidrestore.personal.scores import Scores
 from vidrestore.personal.trainer import Look, TrainingRecord
+from vidrestore.review.preview import write_preview
 
 SHOTS = ((0, 24), (24, 48))
 FRAMES = SHOTS[-1][1]
@@ -350,3 +352,19 @@ def test_only_sure_faces_count_as_those_of_a_person():
     assert found(seen(1, at(0.5)), seen(2, at(0.9), first=5)) == {1: 0, 2: 0}
     assert found(seen(1, at(0.6)), references=(ANNA, BEN)) == {1: 1}
     assert found(seen(1, at(0.6)), seen(2, at(0.9)), references=(ANNA, BEN)) == {1: 1, 2: 0}
+
+
+def test_a_preview_shows_what_the_run_will_give(tape, faces, folder, tmp_path):
+    def halves(restorer: str) -> tuple[np.ndarray, np.ndarray]:
+        target = tmp_path / f"{Path(restorer).stem}.png"
+        settings = settings_for(folder, restorer)
+        shown = write_preview(tape, 0.2, target, settings, analysis=faces, apart=True)
+        assert shown.faces == 2
+        picture = skimage.io.imread(shown.files[1])
+        return picture[:, :64], picture[:, 64:]
+
+    (anna, other), (base_left, base_right) = map(
+        halves, (str(folder / "anna.safetensors"), "gpen-256")
+    )
+    assert np.array_equal(other, base_right)
+    assert not np.array_equal(anna, base_left)

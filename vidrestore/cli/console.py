@@ -506,6 +506,8 @@ def show_trial(trial: Trial, sheet: Path) -> None:
     Console().print(table)
     _print_line(trial.verdict)
     _print_line(trial.about_expression)
+    if trial.codes is not None:
+        _print_line(trial.codes.verdict)
     _print_line(f"Look at {sheet}: clean, damaged, restored.")
 
 

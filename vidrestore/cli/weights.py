@@ -208,7 +208,10 @@ def try_out(
     changes: Changes = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Restore a built-in portrait with three kinds of damage, and score each alignment template."""
+    """Restore a built-in portrait with three kinds of damage, and score each alignment template.
+
+    With --set restore.latent=shot it also measures what the latent codes of the shot change.
+    """
     from vidrestore.cli import console
     from vidrestore.cli.progress import events
     from vidrestore.common.profiles import load_settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Literal, get_args
@@ -25,9 +25,10 @@ from vidrestore.imaging.optical_flow import DenseFlow
 from vidrestore.models.devices import choose_device
 from vidrestore.models.face_mesh import FaceMesh
 from vidrestore.models.factory import chosen_face_mesh, chosen_restorer
-from vidrestore.models.restorers import Restorer
+from vidrestore.models.restorers import LatentRestorer, Restorer
 from vidrestore.restoration.expression import PICTURE_PX, departures, softness_px
 from vidrestore.review.drawing import write_picture
+from vidrestore.review.latent_trial import CodeTrial, try_codes
 from vidrestore.review.portrait import (
     CROP_PX,
     DEGRADATIONS,
@@ -104,6 +105,8 @@ class Trial:
     """The scores: first those of the degraded portraits, then those of the restored faces."""
     sheet: Picture
     """(H, W, 3) uint8 R'G'B': the clean, degraded and restored faces in rows with their scores."""
+    codes: CodeTrial | None = None
+    """The comparison of latent codes; None: it was not made."""
 
     def wins(self, name: Template) -> int:
         """Count the comparisons in which a template is better than the other.
@@ -190,7 +193,8 @@ def run_trial(
     """Try the restorer that the settings name, and write its results to a picture.
 
     Args:
-        settings: The settings; `restore`, `weights` and `detect.mesh` matter.
+        settings: The settings; `restore`, `weights` and `detect.mesh` matter. With
+            `restore.latent` "shot" the latent codes of GPEN are compared, too.
         sheet: The .png or .jpg file to write.
         overwrite: Whether an existing file may be replaced. Default: False.
         on_event: Receives the progress and notices. Default: none.
@@ -213,6 +217,8 @@ def run_trial(
     try:
         mesh = chosen_face_mesh(settings, on_event, without="the expression is not scored")
         result = try_restorer(restorer, device, on_event, mesh=mesh)
+        if settings.restore.latent == "shot" and isinstance(restorer, LatentRestorer):
+            result = replace(result, codes=try_codes(restorer, device))
     except MemoryError as error:
         raise UsageError(
             f"one face of {restorer.name} does not fit into the memory of {device.type}; use a "
