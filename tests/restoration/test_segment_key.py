@@ -76,6 +76,7 @@ OTHER: Mapping[str, object] = {
     "scale.upscaler": "net.onnx",
     "encode.quality": "small",
     "encode.pixel_format": "yuv444p",
+    "train.base": "gpen-2048",
     "weights.folder": "elsewhere",
     "weights.also": ("elsewhere",),
 }
