@@ -202,6 +202,19 @@ def test_an_unknown_name_says_which_are_meant(target: Path) -> None:
         weights.fetch("gpen-2084", target)
 
 
+@pytest.mark.parametrize("user", ["~", "~a-user-that-is-not-here"])
+def test_a_tilde_is_the_home_where_there_is_one(monkeypatch: pytest.MonkeyPatch, user: str) -> None:
+    home = Path.home()
+    (home / "ms" / "iic").mkdir(parents=True)
+    (home / "app" / "models").mkdir(parents=True)
+    monkeypatch.setenv("MODELSCOPE_CACHE", f"{user}/ms")
+    monkeypatch.setenv("VIDRESTORE_WEIGHTS", f"{user}/own")
+    folders = weights.search_folders(None, (Path(f"{user}/app"),))
+    expected = {home / "own", home / "ms" / "iic", home / "app" / "models"}
+    assert (expected <= set(folders)) == (user == "~")
+    assert weights.find("gpen-512", folders) is None
+
+
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 

@@ -142,7 +142,7 @@ def _sendable(work: RenderJob) -> RenderJob:
     where = settings.weights.model_copy(
         update={
             "folder": None if folder == weights.user_cache() else folder,
-            "also": tuple(path.expanduser().absolute() for path in settings.weights.also),
+            "also": tuple(weights.expanded(path).absolute() for path in settings.weights.also),
         }
     )
     how = settings.restore.model_copy(update={"restorer": _absolute(settings.restore.restorer)})

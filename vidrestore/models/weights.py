@@ -200,11 +200,27 @@ def search_folders(explicit: Path | None, also: Sequence[Path] = ()) -> tuple[Pa
         "damo",  # older versions, where MODELSCOPE_CACHE takes the place of the folder "hub"
         "iic",
     )
-    others = [(modelscope, name) for name in below]
-    others += [(folder.expanduser(), name) for folder in also for name in MODEL_FOLDERS]
+    others = [(expanded(modelscope), name) for name in below]
+    others += [(expanded(folder), name) for folder in also for name in MODEL_FOLDERS]
     others.append((Path.home(), ".insightface"))
     folders += [path for folder, name in others for path in _subfolders(folder, name)]
-    return tuple(dict.fromkeys(folder.expanduser().absolute() for folder in folders))
+    return tuple(dict.fromkeys(expanded(folder).absolute() for folder in folders))
+
+
+def expanded(path: Path) -> Path:
+    """Put the home folder in the place of "~" at the beginning of a path.
+
+    Args:
+        path: The path.
+
+    Returns:
+        The path with the home folder; `path` itself where there is no such user.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        log_handled(error, f"finding {path}")
+        return path
 
 
 def _subfolders(folder: Path, name: str) -> list[Path]:
