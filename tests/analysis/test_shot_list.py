@@ -31,6 +31,7 @@ def asked_for():
         ),
         'holi"day\\ ü.mp4',
         "abc123",
+        {1: "anna.safetensors", 12: "fusion"},
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from vidrestore.common.errors import ConfigError
 from vidrestore.common.profiles import (
+    as_toml,
     load_profile,
     load_settings,
     profile_folder,
@@ -190,3 +191,22 @@ def test_a_section_within_a_section_is_reached_and_checked() -> None:
         load_settings(None, ["paste.regions.mouht=0.2"])
     with pytest.raises(ConfigError, match="is a section of settings"):
         load_settings(None, ["paste.regions=1", "paste.regions.mouth=1"])
+
+
+def test_people_of_a_profile_are_read_checked_and_written(tmp_path: Path) -> None:
+    path = tmp_path / "family.toml"
+    path.write_text('[[person]]\nname = "Anna"\nreference = "anna.jpg"\nrestorer = "a.pth"\n')
+    settings = load_settings(path)
+    (anna,) = settings.person
+    assert (anna.name, anna.reference, anna.restorer) == ("Anna", Path("anna.jpg"), "a.pth")
+    path.write_text(as_toml(settings))
+    assert load_settings(path) == settings
+    assert load_settings(None, ['person=[{name="Anna", reference="anna.jpg", restorer="a.pth"}]'])
+    for text, part in (
+        ('[[person]]\nname = "Anna"\n', "person.0.restorer cannot be"),
+        ('[[person]]\nnmae = "Anna"\nname = "Anna"\nrestorer = "a.pth"\n', "did you mean name"),
+        ("person = 3\n", "person cannot be 3; it must be a list"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=part):
+            load_settings(path)

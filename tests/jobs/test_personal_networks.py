@@ -23,6 +23,7 @@ from vidrestore.analysis.choice import EVERYONE, Choice
 from vidrestore.analysis.people import surely_recognized
 from vidrestore.analysis.result import Analysis
 from vidrestore.api import restore_video
+from vidrestore.cli import console
 from vidrestore.common.errors import ConfigError, UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.jobs import personal_networks
@@ -142,7 +143,7 @@ def outputs(tape, faces, folder, tmp_path_factory):
     return of
 
 
-def test_each_of_two_people_gets_the_own_network(tape, faces, folder, outputs, tmp_path):
+def test_each_of_two_people_gets_the_own_network(tape, faces, folder, outputs, tmp_path, capsys):
     people = [
         {"name": "Anna", "restorer": str(folder / "anna.safetensors")},
         {"name": "Ben", "restorer": str(folder / "ben.safetensors")},
@@ -156,6 +157,8 @@ def test_each_of_two_people_gets_the_own_network(tape, faces, folder, outputs, t
         NetworkUse("anna.safetensors (Anna)", (1,), 2 * SEEN),
         NetworkUse("ben.safetensors (Ben)", (2,), 2 * SEEN),
     )
+    console.show_summary(summary, target)
+    assert "anna.safetensors (Anna): 12 faces of person 1" in capsys.readouterr().out
 
 
 def test_a_personal_file_alone_leaves_other_people_to_its_base(

@@ -6,7 +6,10 @@ import pytest
 import torch
 from helpers import gpen_formula
 from helpers.media import Unchanged, plain_face, random_image
+from helpers.shots_tape import faces_of as faces_of_tape
+from helpers.shots_tape import frames_of, make_tape
 
+from vidrestore.api import restore_video
 from vidrestore.common.errors import UsageError
 from vidrestore.common.profiles import load_settings
 from vidrestore.common.settings import Restore
@@ -152,3 +155,18 @@ def test_restorers_without_a_code_and_engines_without_one_say_so(monkeypatch, tm
         chosen_restorer(load_settings(options=options), None)
     auto = load_settings(options=options | {"restore.engine": "auto"})
     assert chosen_restorer(auto, None).engine == "torch"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("key_frames", ["off", "on"])
+def test_a_video_in_segments_has_the_frames_of_one_in_one(gpen, tmp_path, key_frames):
+    tape, found = make_tape(tmp_path), []
+    for most_frames in (48, 1000):
+        options = {"restore.latent": "shot", "restore.key_frames": key_frames,
+                   "job.segment_frames": most_frames, "encode.codec": "ffv1",
+                   "encode.check": False, "restore.device": "cpu"}  # fmt: skip
+        target = tmp_path / f"{most_frames}.mkv"
+        settings = load_settings(options=options)
+        restore_video(tape, target, settings, restorer=gpen, analysis=faces_of_tape(tape))
+        found.append(frames_of(target))
+    assert found[0] == found[1]
