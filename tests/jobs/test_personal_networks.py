@@ -178,7 +178,9 @@ def test_a_personal_file_alone_leaves_other_people_to_its_base(
 
 def test_named_people_get_the_network_and_others_stay(tape, faces, folder, outputs, tmp_path):
     target = tmp_path / "out.mkv"
-    run(tape, target, faces, folder, str(folder / "anna.safetensors"), Choice(people="1"))
+    anna = str(folder / "anna.safetensors")
+    summary = run(tape, target, faces, folder, anna, Choice(people="1"))
+    assert summary.networks == (NetworkUse("anna.safetensors", (1,), 2 * SEEN),)
     assert same(pictures(target), outputs("anna"), LEFT)
     assert same(pictures(target), pictures(tape), RIGHT)
 

@@ -72,7 +72,8 @@ def show_summary(summary: Summary, target: Path) -> None:
         table.add_row("faces found with", _cell(summary.detector))
     if summary.restorers:
         table.add_row("restored with", _cell(", ".join(summary.restorers)))
-    if len(summary.networks) > 1:
+    names = [use.restorer for use in summary.networks]
+    if len(names) > 1 or set(names) - set(summary.restorers):
         for use in summary.networks:
             table.add_row("", _cell(_restored_people(use)))
     table.add_row("shots", str(summary.shots))

@@ -18,6 +18,7 @@ from vidrestore.common.events import OnEvent
 from vidrestore.common.settings import RESTORERS, Person, Settings
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.models.factory import reference_embedding
+from vidrestore.models.restorers import Restorer
 from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.personal.personal_file import Description, read_description
 
@@ -179,22 +180,29 @@ def assigned(
     return Assignment(names.stretches, own | dict(names.of_tracks)), notes
 
 
-def labels_of(names: Assignment[str | None], settings: Settings) -> dict[int, str]:
-    """Name the restorers of single tracks for the summary.
+def labels_of(
+    names: Assignment[str | None], analysis: Analysis, settings: Settings, own: Restorer | None
+) -> dict[int, str]:
+    """Name the restorers of people and those that come from files, for the summary.
 
     Args:
         names: The names of the restorers.
-        settings: The settings, which have the names of people.
+        analysis: The analysis with the tracks.
+        settings: The settings, which have the usual restorer and the names of people.
+        own: A restorer that the caller gave in place of the usual one; None: none.
 
     Returns:
-        Number of the track -> label.
+        Number of the track -> label; tracks that have no restorer of their own are missing where
+        the restorer has a name of `RESTORERS`.
     """
     people = {person.restorer: person.name for person in settings.person}
-    return {
-        track: _label(name, people.get(name, ""))
-        for track, name in names.of_tracks.items()
-        if name is not None
-    }
+    usual = settings.restore.restorer if own is None else None
+    labels = {}
+    for track in analysis.tracks:
+        name = names.of_tracks.get(track.track_id, names.at(track.first_frame)) or usual
+        if name is not None and (name not in RESTORERS or track.track_id in names.of_tracks):
+            labels[track.track_id] = _label(name, people.get(name, ""))
+    return labels
 
 
 def _label(restorer: str, person: str) -> str:

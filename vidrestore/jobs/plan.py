@@ -559,7 +559,7 @@ def assemble(
         output=output,
         base=pairing.plate or PairedVideo(request.source, of_output(analysis), request.span),
         redo=redo,
-        labels=_labels(faces, analysis),
+        labels=_labels(faces, analysis, request.restorer),
         losses=losses,
         restorers=restorers_of_segments(segments, analysis, faces.described, redo),
         has_kept_analysis=faces.has_kept_analysis,
@@ -624,11 +624,11 @@ def _networks_asked_for(request: RestoreRequest, judge: SimilarityJudge) -> dict
     return {name: here.get(name, "") for name, is_asked in asked.items() if is_asked}
 
 
-def _labels(faces: SelectedFaces, analysis: Analysis) -> dict[int, str]:
+def _labels(faces: SelectedFaces, analysis: Analysis, own: Restorer | None) -> dict[int, str]:
     """Return number of a track -> the name of its restorer, for the summary."""
     used = restorers_used(faces.described, analysis, 0, analysis.frame_count)
     labels = {track: restorer.name for track, restorer in used}
-    labels |= labels_of(faces.names, faces.settings)
+    labels |= labels_of(faces.names, analysis, faces.settings, own)
     if faces.redo is not None:
         labels |= faces.redo.labels_of_kept()
     return labels
