@@ -79,3 +79,18 @@ def test_so_do_those_of_a_redo_and_of_a_given_analysis(folder: Path) -> None:
     status, told, loaded = refused(folder, "restore", "tape.mp4", "out.mp4", "--redo-shots", "1")
     assert (status, loaded) == (2, [])
     assert "no kept job" in " ".join(told.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no.mp4", "--person", "1"], "does not exist"),
+        (["tape.mp4"], "and neither was given"),
+        (["tape.mp4", "--person", "1", "--base", "fusion"], "no weights of its own"),
+        (["tape.mp4", "--person", "1", "--photos", "file"], "no folder of photographs"),
+    ],
+)
+def test_so_do_those_of_a_training(folder: Path, arguments: list[str], message: str) -> None:
+    status, told, loaded = refused(folder, "personalize", *arguments, "-o", "anna.safetensors")
+    assert (status in (1, 2), loaded) == (True, [])
+    assert message in " ".join(told.split())

@@ -319,10 +319,11 @@ def show_training(description: Description, record: TrainingRecord, target: Path
 
     table = Table(title=_cell(str(target)), show_header=False, title_justify="left")
     table.add_row("adapted from", _cell(description.base))
-    table.add_row("steps", f"{description.steps:,} of {len(record.losses):,}, which were the best")
+    done = counted(len(record.losses), "step")
+    table.add_row("best", f"after {description.steps:,} of {done}")
     crops = f"{description.learned} learned from, {description.apart} set apart"
     table.add_row("crops", crops)
-    table.add_row("better by", f"{gains(description.before, description.after)}")
+    table.add_row("better by", gains(description.before, description.after))
     table.add_row("embedding", "left out" if description.embedding is None else "in the file")
     table.add_row("took", duration_text(record.seconds))
     Console().print(table)
