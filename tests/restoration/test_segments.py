@@ -393,7 +393,7 @@ def test_the_index_finds_what_a_search_through_all_finds():
             t.track_id for t in there
         ]
         wanted = []
-        for (start, restorer), last in zip(restorers, (200, 210, 600), strict=True):
+        for (start, restorer), last in zip(stretches, (200, 210, 600), strict=True):
             for track in sorted(there, key=lambda track: track.work_px):
                 frames = range(
                     max(first, start, track.first_frame), min(end, last, track.end_frame)
