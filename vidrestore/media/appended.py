@@ -120,6 +120,8 @@ def next_file(path: Path, format_name: str, after: int) -> NextFile | None:
     Returns:
         The next file; None where there is none.
     """
+    if not path.is_file():  # the pattern of numbered pictures, of which each is a file
+        return None
     later = _later(path, format_name)
     begin = next((at for at in later.begins if at > after), None)
     if begin is not None:
