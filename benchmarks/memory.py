@@ -39,7 +39,7 @@ from vidrestore.models.restorers import Restorer
 
 RATE, MINUTES = 25, 10
 MOST_GROWTH, MOST_DISK, MOST_MESH_BYTES = 0.05, 2.0, 1000
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(os.environ.get("VIDRESTORE_SHARED") or Path(__file__).parents[2] / "shared")
 _POLL_SECONDS = 0.02
 OPTIONS = {
     "detect.detector": "haar", "detect.every": 5, "detect.remember": False, "guard.features": 0,
