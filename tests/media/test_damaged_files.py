@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from helpers.events import messages
 from helpers.media import AS_PAINTED, Painter, frame_times, mild_image, planes_of, write_video
+from helpers.recordings import record
 from helpers.sources import ffmpeg, picture, tone
 
 from vidrestore.analysis import pipeline
@@ -38,6 +39,7 @@ from vidrestore.media.encode import VideoWriter
 from vidrestore.media.probe import probe
 from vidrestore.models import factory
 from vidrestore.models.detectors import Detector, detection
+from vidrestore.review.comparison import write_comparison
 
 _FRAMES = 30
 _HANG_SECONDS = 120
@@ -243,6 +245,33 @@ def test_every_frame_that_can_be_decoded_comes_out_and_the_same_again(
     assert first.summary.warnings == second.summary.warnings
     for target in targets:
         check_output(target, first)
+
+
+ENDS = {".mov": "-movflags +faststart", ".mp4": "-movflags +faststart", ".flv": "", ".mkv": "",
+        ".ts": "", ".avi": ""}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ENDS)
+def test_a_file_that_ends_early_loses_no_frame_in_silence(tmp_path: Path, suffix: str) -> None:
+    data = record(tmp_path / f"whole{suffix}", 1, 50, more=ENDS[suffix]).read_bytes()
+    source = tmp_path / f"source{suffix}"
+    for share in (0.5, 0.7, 0.9):
+        source.write_bytes(data[: int(len(data) * share)])
+        wanted, damage = frames_of_ffmpeg(source), DecodeErrors()
+        assert wanted > 20
+        assert len(list(decode(source, damage))) == wanted or damage.found
+        assert len(list(decode(source, DecodeErrors(), one_thread=True))) == wanted
+
+
+@pytest.mark.parametrize("suffix", [".mov", ".flv"])
+def test_a_comparison_shows_all_frames_of_a_file_that_ends_early(
+    tmp_path: Path, suffix: str
+) -> None:
+    data = record(tmp_path / f"whole{suffix}", 1, more=ENDS[suffix]).read_bytes()
+    source = tmp_path / f"source{suffix}"
+    source.write_bytes(data[: len(data) * 7 // 10])
+    compared = write_comparison(source, source, tmp_path / "compared.mp4")
+    assert compared.frames == frames_of_ffmpeg(source)
 
 
 def test_a_stream_that_no_container_holds_is_left_out_and_said(tmp_path, whole, run):

@@ -80,6 +80,10 @@ class DecodeErrors:
     """The number of packets that could not be read or decoded, and of frames dropped for their
     shape.
     """
+    cut_packets: int = 0
+    """The number of packets that the file holds in part only. Where one is the last, several
+    threads may drop it and the frames just before it without an error.
+    """
     repaired_times: int = 0
     """The number of frames whose time was missing or wrong and was replaced."""
     shifts: int = 0
@@ -98,7 +102,8 @@ class DecodeErrors:
     @property
     def found(self) -> bool:
         """Whether any error was counted."""
-        return bool(self.corrupt_frames or self.decode_errors or self.repaired_times or self.shifts)
+        damaged = self.corrupt_frames or self.decode_errors or self.cut_packets
+        return bool(damaged or self.repaired_times or self.shifts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +156,8 @@ def decode(
 ) -> Iterator[Frame]:
     """Decode the frames of a video stream in order of presentation.
 
-    Decoding with several threads is not repeatable where the file is damaged. Times come from the
+    Decoding with several threads is not repeatable where the file is damaged, and loses the last
+    frames of a file that ends within a packet. Times come from the
     stream, where the format has no presentation times, from its decoding times; one that is missing
     or does not fit between its neighbors is replaced. Where `shifts` are needed, decoding begins at
     the beginning of the file. Undamaged frames of another size or pixel format are fitted into the
@@ -718,6 +724,7 @@ def _decoded(
     for packet in _with_ends(packets, context):
         is_at_end = packet is None or not packet.size
         if not is_at_end:
+            damage.cut_packets += packet.is_corrupt
             timed.add(packet)
             if kept is not None:
                 kept.add(packet)

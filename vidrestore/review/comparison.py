@@ -118,7 +118,7 @@ def _pictures(
     """Yield (seconds after the first frame, picture)."""
     first = None
     frames = decode(path, DecodeErrors(), span, stream_index=info.stream_index, shifts=info.shifts,
-                    like=info)  # fmt: skip
+                    like=info, one_thread=True, may_seek=True)  # fmt: skip
     for frame in frames:
         first = frame.pts if first is None else first
         yield (frame.pts - first) * info.time_base, picture_of(frame.image, info)

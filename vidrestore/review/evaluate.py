@@ -216,7 +216,8 @@ def _faces_of(
 ) -> Iterator[FaceFrame]:
     """Yield every frame with the crops that are measured."""
     measured = [replace(t, work_px=max(t.work_px, _SMALLEST_PX)) for t in tracks]
-    frames = decode(path, DecodeErrors(), span, shifts=info.shifts, like=info)
+    frames = decode(path, DecodeErrors(), span, shifts=info.shifts, like=info, one_thread=True,
+                    may_seek=True)  # fmt: skip
     cpu = torch.device("cpu")
     return crop(frames, measured, info, largest_px=_LARGEST_PX, device=cpu)
 
