@@ -323,6 +323,9 @@ def test_files_that_were_appended_are_read_as_one(tmp_path, name):
     assert abs(joins[0] - 1.13) < 0.15
     for part in parts:
         assert not read_time_line(part).notes
+    damage = DecodeErrors()
+    assert len(list(decode(source, damage))) == 80
+    assert not damage.decode_errors
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mkv", ".mov"])
@@ -347,6 +350,30 @@ def test_an_appended_file_may_have_other_headers_of_the_picture(tmp_path, suffix
     restored(source, tmp_path / "out.mkv")
     shifts = spread(parts, tmp_path / "out.mkv")
     assert all(most - least <= TOLERANCE for least, most in shifts), shifts
+
+
+STATED = {
+    "-display_rotation 90": "rotation of 90.00 degrees instead of none",
+    "-aspect 16:9": "pixel aspect of 4:3 instead of 1:1",
+    "-colorspace bt2020nc -color_range tv": "other colors: .*matrix bt2020",
+}
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mov"])
+@pytest.mark.parametrize("how", STATED)
+def test_what_a_later_header_states_otherwise_is_told(tmp_path, suffix, how):
+    """It is stated by the second file alone, and by the container alone or by both."""
+    parts = [record(tmp_path / f"{number}{suffix}", number) for number in range(2)]
+    other = tmp_path / f"other{suffix}"
+    before = how if "rotation" in how else ""
+    encoder = "-c:v libx264" if "color" in how else ""
+    ffmpeg(before, "-i", parts[1], "-map 0 -c copy", encoder, "" if before else how, other)
+    source = append(tmp_path / f"source{suffix}", [parts[0], other])
+    (said,) = [note for note in read_time_line(source).notes if "states" in note]
+    assert re.search(STATED[how], said)
+    assert f"split the source at byte {parts[0].stat().st_size:,}" in said
+    alike = append(tmp_path / f"alike{suffix}", [other, other])
+    assert not any("states" in note for note in read_time_line(alike).notes)
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mov"])
@@ -402,6 +429,20 @@ def test_what_lies_between_two_files_hides_none(tmp_path, suffix, junk):
     wanted = [crc for part in parts for _, crc in frames_shown(part)]
     assert [adler_of(f.image) for f in frames] == wanted
     assert len(info.joins_seconds) == 1
+
+
+@pytest.mark.parametrize("byte", [8, 9])
+def test_a_tag_with_a_false_time_between_two_flv_files_moves_nothing(tmp_path, byte):
+    """Bytes that read as a tag of a stream that no file has, 30 hours later."""
+    parts = [record(tmp_path / f"{i}.flv", i) for i in range(2)]
+    source = tmp_path / "source.flv"
+    source.write_bytes((bytes([byte]) * 3000).join(part.read_bytes() for part in parts))
+    (join,) = read_time_line(source).joins_seconds
+    assert 1 <= join < 1.1
+    damage = DecodeErrors()
+    frames = list(decode(source, damage))
+    assert [adler_of(f.image) for f in frames] == [c for p in parts for _, c in frames_shown(p)]
+    assert not damage.repaired_times
 
 
 @pytest.mark.parametrize("order", ["mdat moov", "moov mdat"])
@@ -708,6 +749,27 @@ def test_a_video_that_changes_its_codec_is_refused_before_the_work(tmp_path, cod
 
 
 # A second sound from 9 to 11 s of 14 s, which libavformat does not see when it opens the file.
+@pytest.mark.parametrize("codec", ["mp2", "ac3"])
+@pytest.mark.parametrize("video", [MPEG2, H264])
+def test_a_part_without_video_may_use_the_number_of_the_video(tmp_path, video, codec):
+    """The decoder gets no sound. libavformat loses one picture, as it does for ffmpeg, and may cut
+    the one after it, which damages others up to the next key frame.
+    """
+    parts = [record(tmp_path / f"{i}.ts", i, video=video) for i in range(2)]
+    alone = tmp_path / "alone.ts"
+    ffmpeg(tone(1, 44100), f"-c:a {codec} -f mpegts", alone)
+    source = append(tmp_path / "source.ts", [parts[0], alone, parts[1]])
+    damage, line = DecodeErrors(), read_time_line(source)
+    frames = list(decode(source, damage, one_thread=True))
+    assert len(frames) == 49 == len(frames_shown(source))
+    assert damage.decode_errors == 1
+    assert len(line.joins_seconds) == 1
+    (said,) = [note for note in line.notes if "audio instead of video" in note]
+    assert "split the source at byte" in said
+    wanted = frames_shown(parts[1])[12:]
+    assert [adler_of(frame.image) for frame in frames[-13:]] == [crc for _, crc in wanted]
+
+
 def late_sound(path: Path) -> Path:
     kinds = {".vob": f"{MPEG2} -c:a mp2 -f vob", ".mpg": f"{MPEG2} -c:a mp2 -f mpeg",
              ".ts": f"{H264} -c:a ac3 -f mpegts"}  # fmt: skip

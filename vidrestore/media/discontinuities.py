@@ -32,7 +32,7 @@ from vidrestore.common.timecode import duration_text, time_text
 from vidrestore.imaging.frame import TimeShift
 from vidrestore.media.appended import MOV, may_go_on
 from vidrestore.media.description import description, stream_count
-from vidrestore.media.packets import LeftOut, read_files
+from vidrestore.media.packets import Unlike, read_files
 from vidrestore.media.source import is_headerless, main_video_stream, open_source, path_of
 from vidrestore.media.sync_words import KNOWN_SOUND, CodecRun, CodecRuns
 from vidrestore.media.timeline import NOTHING_TO_REPAIR, TimeLine
@@ -317,7 +317,7 @@ class _Runs:
         self.wrap_seconds = _WRAP_SECONDS.get(container.format.name)
         self._readers = {stream.index: _Reader(stream) for stream in container.streams}
         self.packets = self.files = 0
-        self.left_out: list[LeftOut] = []
+        self.unlike: list[Unlike] = []
         self.bytes = path_of(container).stat().st_size
         of_codecs = container.format.name in _CHANGING
         self.codecs = {
@@ -325,7 +325,7 @@ class _Runs:
             for stream in container.streams
             if of_codecs and (stream.type == "video" or _codec_of(stream) in KNOWN_SOUND)
         }
-        for read in read_files(container, on_left_out=self.left_out.append):
+        for read in read_files(container, on_unlike=self.unlike.append):
             before, packets = self.packets, self._noted(read)
             for reader in self._readers.values():
                 reader.begin_file()
@@ -355,6 +355,13 @@ class _Runs:
     def is_shown(self, stream: int) -> bool:
         """Return whether a stream is video or sound, which go on all the time."""
         return self._readers[stream].is_shown
+
+    def is_brief(self, stream: int) -> bool:
+        """Return whether a stream has so few packets that their times may be false.
+
+        Bytes between two files may look like a packet.
+        """
+        return self._readers[stream].packets <= _GLITCH_PACKETS
 
 
 @dataclass(slots=True, eq=False)
@@ -470,7 +477,7 @@ class _Repair:
             joins_seconds=joins,
             durations_seconds=(
                 self._durations()
-                if shifts or untimed or self._file.files > 1 or self._file.left_out or other_codecs
+                if shifts or untimed or self._file.files > 1 or self._file.unlike or other_codecs
                 else {}
             ),
             late=late,
@@ -482,7 +489,7 @@ class _Repair:
                 *self._gaps(),
                 *_untimed_notes({*untimed} - {self._file.main}),
                 *(note for _, note in other_codecs.values()),
-                *self._left_out(),
+                *self._unlike(),
             ),
         )
 
@@ -626,8 +633,10 @@ class _Repair:
         first = group[0].piece.run
         ends = [jump.before.high + self._shift_at(jump.stream, jump.packet - 1) for jump in shown]
         starts = [jump.piece.low for jump in shown]
+        latest = max(ends) + _MOST_APART_SECONDS
         for index, end, shift in self._beside(first):
-            if index not in packets:
+            is_false = end + shift > latest and self._file.is_brief(index)
+            if index not in packets and not is_false:
                 ends.append(end + shift)
                 starts += [end] if index in across else []
         # A coarse clock, as that of AVI, has the times of whole frames only.
@@ -757,20 +766,26 @@ class _Repair:
         shift = self._shift_at(index, run.packet) + self._turn_at(index, run.packet)
         return max(time + shift - self._begin(), Fraction(0))
 
-    def _left_out(self) -> Iterator[str]:
-        """Yield a notice for each appended file that is not read, or not all of it."""
-        for begin, stream, reason in self._file.left_out:
+    def _unlike(self) -> Iterator[str]:
+        """Yield the notices about appended files that differ from the first one."""
+        for begin, stream, difference, is_read in self._file.unlike:
             split = f"split the source at byte {begin:,} and restore both parts"
-            if stream is None:
+            if is_read:
+                yield (
+                    f"the file that was appended to the source at byte {begin:,} states "
+                    f"{difference}; the output states what the first file does throughout, so "
+                    f"players show the picture otherwise there; {split}"
+                )
+            elif stream is None:
                 count = self._file.bytes - begin
                 yield (
                     f"the last {count:,} bytes of the source are another file that was appended, "
-                    f"which cannot be read as a part of it: {reason}; {split}"
+                    f"which cannot be read as a part of it: {difference}; {split}"
                 )
             else:
                 yield (
                     f"{stream} of the file that was appended to the source at byte {begin:,} "
-                    f"{reason}, so it is left out; {split}"
+                    f"{difference}, so it is left out; {split}"
                 )
 
     def _begin(self) -> Fraction:

@@ -28,6 +28,7 @@ _TAGS: dict[str, dict[int, str]] = {
     "primaries": {1: "bt709", 5: "bt470bg", 6: "smpte170m", 9: "bt2020", 12: "p3"},
     "transfer": {1: "bt709", 6: "smpte170m", 13: "srgb", 14: "bt2020-10", 16: "PQ", 18: "HLG"},
 }
+_CONVERTED = ("range", "matrix")  # where a picture is fitted
 _FULL_RANGE = 2
 _UNSTATED = (0, 2)  # of a range, 2 means full
 # The same samples for every processor.
@@ -130,11 +131,38 @@ def aspect_text(ratio: Fraction) -> str:
     return f"{ratio.numerator}:{ratio.denominator}"
 
 
+def other_colors(before: Any, stream: Any) -> str | None:
+    """Compare the color tags in the headers of two streams.
+
+    Args:
+        before: The decoder of the first stream.
+        stream: The decoder of the second one.
+
+    Returns:
+        The tags that the second one states, and the first one does not state so, in words; None
+        where there are none.
+    """
+    was, now = _color_tags(before), _color_tags(stream)
+    stated = [
+        f"{name} {names.get(now[name], now[name])}"
+        for name, names in _TAGS.items()
+        if name in now and was.get(name) != now[name]
+    ]
+    return " and ".join(stated) or None
+
+
+def _color_tags(picture: Any) -> dict[str, int]:
+    """Return the color tags that a picture or a decoder states."""
+    tags = picture.color_range, picture.colorspace, picture.color_primaries, picture.color_trc
+    stated = zip(_TAGS, (int(tag or 0) for tag in tags), strict=True)
+    return {n: tag for n, tag in stated if tag not in _UNSTATED[: 2 - (n == "range")]}
+
+
 class StatedColors:
     """The color tags that the frames of a stream state, and their changes."""
 
     def __init__(self) -> None:
-        self._last: list[int | None] = [None] * 4
+        self._last: dict[str, int] = {}
 
     def changed(self, image: av.VideoFrame, *, is_fitted: bool) -> str | None:
         """Compare the tags of the next frame with those before.
@@ -146,15 +174,13 @@ class StatedColors:
         Returns:
             The new tags in words; None where none changes. A tag that is not stated is no change.
         """
-        tags = image.color_range, image.colorspace, image.color_primaries, image.color_trc
         change = []
-        for at, (name, names) in enumerate(_TAGS.items()):
-            tag = int(tags[at] or 0)
-            if tag in _UNSTATED[: 2 - (at == 0)] or (is_fitted and at < 2):
+        for name, tag in _color_tags(image).items():
+            if is_fitted and name in _CONVERTED:
                 continue
-            if self._last[at] not in (None, tag):
-                change.append(f"{name} {names.get(tag, tag)}")
-            self._last[at] = tag
+            if self._last.get(name, tag) != tag:
+                change.append(f"{name} {_TAGS[name].get(tag, tag)}")
+            self._last[name] = tag
         return " and ".join(change) or None
 
 

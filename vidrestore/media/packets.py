@@ -20,7 +20,11 @@ from av.stream import Discard, Disposition
 from vidrestore.common.errors import InputError
 from vidrestore.common.handled import log_handled
 from vidrestore.media.appended import next_file
+from vidrestore.media.description import description
+from vidrestore.media.fitting import aspect_text, other_colors
+from vidrestore.media.side_data import stated_rotation
 from vidrestore.media.source import main_video_stream, open_appended, path_of
+from vidrestore.media.sync_words import codec_of
 from vidrestore.media.timeline import copy_of
 
 _log = logging.getLogger("vidrestore")
@@ -36,15 +40,17 @@ _ANY_SIZE = _BESIDE + _WITHIN + _IN_PACKETS
 _FINE_CLOCK_SECONDS = Fraction(1, 1000)
 
 
-class LeftOut(NamedTuple):
-    """What is not read of an appended file."""
+class Unlike(NamedTuple):
+    """What differs from the first file in an appended one."""
 
     begin: int
     """The offset of that file."""
     stream: str | None
-    """The stream, such as stream 1; None: the whole file."""
-    reason: str
-    """The reason in words: what stands instead of what."""
+    """The stream, such as stream 1; None: the file, or its main video stream."""
+    difference: str
+    """The difference in words: what stands instead of what."""
+    is_read: bool = False
+    """Whether the stream is read nevertheless, as if it did not differ."""
 
 
 def read_packets(
@@ -71,7 +77,7 @@ def read_files(
     container: Any,
     *streams: Any,
     on_failure: Callable[[], None] | None = None,
-    on_left_out: Callable[[LeftOut], None] | None = None,
+    on_unlike: Callable[[Unlike], None] | None = None,
 ) -> Iterator[Iterator[Any]]:
     """Read a file and those that were appended to it, one after the other.
 
@@ -79,7 +85,7 @@ def read_files(
         container: An opened PyAV container.
         *streams: Streams of it; default: all.
         on_failure: As for `read_packets`.
-        on_left_out: Called for what is not read; default: None.
+        on_unlike: Called for each difference that is left out or not taken over; default: None.
 
     Yields:
         The packets of each file, to be read before the next one is asked for; at the end the empty
@@ -88,22 +94,42 @@ def read_files(
     path, kind = path_of(container), container.format.name
     first = reader = _Reader(container, 0)
     yield reader.packets(streams, on_failure)
+    _tell_kinds(reader, on_failure, on_unlike)
     while (following := next_file(path, kind, reader.position)) is not None:
         begin = following.begin
         try:
             if not following.is_alike:
                 raise InputError("its format is another one")
             with open_appended(path, begin) as part:
-                pairs = _pairs(container, part, begin, on_left_out)
+                pairs = _pairs(container, part, begin, on_unlike)
                 reader = _Reader(part, begin)
                 wanted = {i: s for i, s in pairs.items() if not streams or s in streams}
                 yield _of_first(reader, wanted, on_failure)
         except InputError as error:
             log_handled(error, f"opening the file at byte {begin} of {path}")
-            if on_left_out is not None:
-                on_left_out(LeftOut(begin, None, str(error)))
+            if on_unlike is not None:
+                on_unlike(Unlike(begin, None, str(error)))
             break
-    yield iter([None] if reader.is_broken else first.empty)
+        _tell_kinds(reader, on_failure, on_unlike)
+    if reader.is_refused and on_failure is not None:
+        on_failure()
+    yield iter([None] if reader.is_broken else first.empty or [None])
+
+
+def _tell_kinds(
+    reader: _Reader,
+    on_failure: Callable[[], None] | None,
+    on_unlike: Callable[[Unlike], None] | None,
+) -> None:
+    """Report the packets of another kind.
+
+    libavformat drops the packet that it holds back where the kind changes.
+    """
+    for difference in reader.of_other_kind:
+        if on_unlike is not None:
+            on_unlike(difference)
+        if on_failure is not None:
+            on_failure()
 
 
 class _Reader:
@@ -118,6 +144,14 @@ class _Reader:
         """The empty packets that end the streams."""
         self.is_broken = False
         """Whether the rest of the file cannot be read."""
+        self.is_refused = False
+        """Whether libavformat does not read on where another file may begin."""
+        self.of_other_kind: list[Unlike] = []
+        """The places from which on packets of a stream are left out, since they are of another kind
+        than those before, such as sound.
+        """
+        self._kinds = {stream.index: stream.type for stream in container.streams}
+        self._was_left_out = dict.fromkeys(self._kinds, False)
 
     def packets(
         self, streams: Sequence[Any], on_failure: Callable[[], None] | None
@@ -136,6 +170,11 @@ class _Reader:
                 # then.
                 log_handled(error, f"ending the streams of {path_of(self.container)}")
                 return
+            except av.error.PatchWelcomeError as error:
+                # libavformat's answer to an Ogg stream that begins after the packets of others.
+                log_handled(error, f"reading {path_of(self.container)} on")
+                self.is_refused = True
+                return
             except av.error.FFmpegError as error:
                 _log.info("the next packet cannot be read: %s", error)
                 if on_failure is not None and failures == 0:
@@ -144,18 +183,34 @@ class _Reader:
         self.is_broken = True
 
     def _filled(self, streams: Sequence[Any]) -> Iterator[Any]:
-        """Yield the packets but for the empty ones."""
+        """Yield the packets but for the empty ones and those of another kind."""
         for packet in self.container.demux(*streams):
             if packet.pos is not None:
                 self.position = max(self.position, self._begin + packet.pos)
-            if packet.size or packet.dts is not None:
-                yield packet
-            else:
+            if not packet.size and packet.dts is None:
                 self.empty.append(packet)
+            elif not self._leaves_out(packet):
+                yield packet
+
+    def _leaves_out(self, packet: Any) -> bool:
+        """Return whether a packet is of another kind than its stream was, and note where.
+
+        In a transport stream, the number of a video may be that of a sound later on.
+        """
+        stream, index = packet.stream, packet.stream_index
+        now, was = stream.type, self._kinds.setdefault(index, stream.type)
+        # libavformat knows the new kind before it gives out the last packet of the old one.
+        is_other = now != was and codec_of(memoryview(packet), was) is None
+        if is_other and not self._was_left_out[index]:
+            self.of_other_kind.append(
+                Unlike(self.position, f"stream {index} ({was})", f"is {now} instead of {was}")
+            )
+        self._was_left_out[index] = is_other
+        return is_other
 
 
 def _pairs(
-    container: Any, part: Any, begin: int, on_left_out: Callable[[LeftOut], None] | None
+    container: Any, part: Any, begin: int, on_unlike: Callable[[Unlike], None] | None
 ) -> dict[int, Any]:
     """Find the streams of a file in which those of the first one go on.
 
@@ -173,6 +228,9 @@ def _pairs(
     if (difference := _difference(main, own)) is not None:
         raise InputError(f"its video {difference}")
     pairs[own.index] = main
+    if on_unlike is not None:
+        for difference in _stated_otherwise(container, part):
+            on_unlike(Unlike(begin, None, difference, is_read=True))
     for kind in ("audio", "subtitles"):
         before = getattr(container.streams, kind)
         for number, stream in enumerate(getattr(part.streams, kind)):
@@ -181,8 +239,8 @@ def _pairs(
                 reason = _difference(before[number], stream)
             if reason is None:
                 pairs[stream.index] = before[number]
-            elif on_left_out is not None:
-                on_left_out(LeftOut(begin, f"stream {stream.index} ({stream.type})", reason))
+            elif on_unlike is not None:
+                on_unlike(Unlike(begin, f"stream {stream.index} ({stream.type})", reason))
     return pairs
 
 
@@ -204,6 +262,26 @@ def _difference(before: Any, stream: Any) -> str | None:
     if (own / tick).denominator != 1 and tick > _FINE_CLOCK_SECONDS:
         return f"has a clock of {own} s instead of {tick} s"
     return None
+
+
+def _stated_otherwise(container: Any, part: Any) -> Iterator[str]:
+    """Yield what the header of a file states of its picture otherwise than that of the first one.
+
+    Decoding finds the pixel aspects that the coded streams state.
+    """
+    streams = [main_video_stream(each) for each in (container, part)]
+    was, now = (
+        stated_rotation(description(each), stream.index)
+        for each, stream in zip((container, part), streams, strict=True)
+    )
+    if was != now:
+        yield f"{now or 'no rotation'} instead of {was or 'none'}"
+    shown = [Fraction(stream.sample_aspect_ratio or 1) for stream in streams]
+    coded = [stream.codec_context.sample_aspect_ratio for stream in streams]
+    if shown[0] != shown[1] and (None in coded or coded[0] == coded[1]):
+        yield f"a pixel aspect of {aspect_text(shown[1])} instead of {aspect_text(shown[0])}"
+    if (colors := other_colors(*(stream.codec_context for stream in streams))) is not None:
+        yield f"other colors: {colors}"
 
 
 def _sound(context: Any) -> str:

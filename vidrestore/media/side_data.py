@@ -139,6 +139,20 @@ def read_side_data(printed: str, stream_index: int, of_frame: Mapping[str, bytes
     )
 
 
+def stated_rotation(printed: str, stream_index: int) -> str | None:
+    """Return how players turn the picture of a stream.
+
+    Args:
+        printed: The description of the file that libavformat prints.
+        stream_index: The index of the stream.
+
+    Returns:
+        The words of libavformat, such as "rotation of -90.00 degrees"; None where the file does not
+        state it.
+    """
+    return _stated(printed, stream_index).get("Display Matrix")
+
+
 def _lines_of(printed: str, stream_index: int) -> list[str]:
     """Return the lines that libavformat prints about a stream."""
     parts = re.split(r"^  Stream #0:(\d+)", printed, flags=re.MULTILINE)
