@@ -80,9 +80,9 @@ class DecodeErrors:
     """The number of packets that could not be read or decoded, and of frames dropped for their
     shape.
     """
-    cut_packets: int = 0
-    """The number of packets that the file holds in part only. Where one is the last, several
-    threads may drop it and the frames just before it without an error.
+    is_cut: bool = False
+    """Whether the file ends within a packet of the stream. Several threads may drop that packet and
+    the frames just before it without an error.
     """
     repaired_times: int = 0
     """The number of frames whose time was missing or wrong and was replaced."""
@@ -102,7 +102,7 @@ class DecodeErrors:
     @property
     def found(self) -> bool:
         """Whether any error was counted."""
-        damaged = self.corrupt_frames or self.decode_errors or self.cut_packets
+        damaged = self.corrupt_frames or self.decode_errors or self.is_cut
         return bool(damaged or self.repaired_times or self.shifts)
 
 
@@ -721,10 +721,11 @@ def _decoded(
     aspects = _StatedAspects(aspect, damage)
     kept = _KeptPackets(threads) if keep_packets else None
     packets = with_shifts(_packets(container, stream, damage), {stream.index: shifts})
+    last_is_corrupt = False
     for packet in _with_ends(packets, context):
         is_at_end = packet is None or not packet.size
         if not is_at_end:
-            damage.cut_packets += packet.is_corrupt
+            last_is_corrupt = packet.is_corrupt
             timed.add(packet)
             if kept is not None:
                 kept.add(packet)
@@ -745,6 +746,7 @@ def _decoded(
             if own_packet is not None:
                 own.opaque = own_packet
             yield own
+    damage.is_cut |= last_is_corrupt
     aspects.end()
 
 
