@@ -86,7 +86,7 @@ def test_so_do_those_of_a_redo_and_of_a_given_analysis(folder: Path) -> None:
     [
         (["no.mp4", "--person", "1"], "does not exist"),
         (["tape.mp4"], "and neither was given"),
-        (["tape.mp4", "--person", "1", "--base", "fusion"], "no weights of its own"),
+        (["tape.mp4", "--person", "1", "--base", "fusion"], "by its own weights"),
         (["tape.mp4", "--person", "1", "--photos", "file"], "no folder of photographs"),
     ],
 )

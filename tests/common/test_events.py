@@ -32,6 +32,8 @@ FILE = {"source": "a.mp4", "target": "b.mp4", "status": "failed", "message": "no
 LINES = [
     (Progress("analyze", 1, 9),
      {"event": "progress", "stage": "analyze", "frame": 1, "frames": 9}),
+    (Progress("look at faces", 1, 9, unit="faces"),
+     {"event": "progress", "stage": "look at faces", "frame": 1, "frames": 9, "unit": "faces"}),
     (DownloadProgress("fetch a", 5, None),
      {"event": "progress", "stage": "fetch a", "bytes": 5, "of_bytes": None}),
     (TrainingProgress(3, 9, {"pixel": 0.5}),

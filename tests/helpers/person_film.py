@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,16 @@ FRAME_PX, FACE_PX = 224, 184.0
 _CENTER = (FRAME_PX / 2, FRAME_PX / 2)
 
 
+@cache
+def _portrait() -> npt.NDArray[np.uint8]:
+    """Reading the file for each frame takes longer than the training."""
+    return data.astronaut()
+
+
 def picture(i: int, *, is_bert: bool = False, blur_px: float = 0.0) -> npt.NDArray[np.uint8]:
     """(224, 224, 3) R'G'B' of a portrait that moves; Bert is the same in other colors."""
     x, y = 114 + 4 * (i % 5), 4 * (i % 3)
-    shown = data.astronaut()[y : y + FRAME_PX, x : x + FRAME_PX]
+    shown = _portrait()[y : y + FRAME_PX, x : x + FRAME_PX]
     if is_bert:
         shown = shown[..., ::-1]
     if blur_px:

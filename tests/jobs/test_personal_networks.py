@@ -34,6 +34,7 @@ from vidrestore.jobs.work_folder import work_folder
 from vidrestore.media.decode import DecodeErrors, decode
 from vidrestore.media.probe import fingerprint
 from vidrestore.models.gpen.network import GPEN
+from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.personal.personal_file import write_personal_file
 from vidrestore.personal.scores import Scores
 from vidrestore.personal.trainer import Look, TrainingRecord
@@ -373,3 +374,28 @@ def test_a_preview_shows_what_the_run_will_give(tape, faces, folder, tmp_path):
     )
     assert np.array_equal(other, base_right)
     assert not np.array_equal(anna, base_left)
+
+
+@pytest.mark.parametrize("base", ["gpen-colorize", "fusion", "my\x1b[31mbase"])
+def test_a_base_that_restores_no_one_else_is_refused(folder, tmp_path, base):
+    path = personal_file(tmp_path / "anna.safetensors", 1, ANNA, base=base)
+    with pytest.raises(UsageError, match=r"so other people would have no network") as refused:
+        personal_networks.with_base_network(settings_for(folder, str(path)), EVERYONE)
+    assert str(refused.value).isprintable()
+
+
+def test_the_name_of_a_file_may_be_long(folder, tmp_path):
+    path = personal_file(tmp_path / f"{'a' * 200}.safetensors", 1, ANNA)
+    settings = personal_networks.with_base_network(settings_for(folder, str(path)), EVERYONE)
+    assert [person.name for person in settings.person] == ["a" * 200]
+
+
+def test_a_network_of_two_people_names_neither_of_them(folder, faces):
+    both = [{"name": name, "restorer": "gpen-2048"} for name in ("Anna", "Ben")]
+    settings = settings_for(folder, person=both)
+    names = Assignment(((0, "gpen-256"),), dict.fromkeys(range(4), "gpen-2048"))
+    labels = personal_networks.labels_of(names, faces, settings, None)
+    assert set(labels.values()) == {"gpen-2048"}
+    alone = settings.model_copy(update={"person": settings.person[:1]})
+    labels = personal_networks.labels_of(names, faces, alone, None)
+    assert set(labels.values()) == {"gpen-2048 (Anna)"}

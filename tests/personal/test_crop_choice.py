@@ -105,3 +105,19 @@ def test_the_chosen_ones_are_sharp_and_differ() -> None:
     assert len(choice.apart) == 8
     chosen = {int(order[i]) for i in (*choice.learned, *choice.apart)}
     assert sum(i >= 300 for i in chosen) >= 4
+
+
+def test_a_picture_is_not_on_both_sides_in_two_sources() -> None:
+    """A video and all its frames as photographs: a photograph has the place of its frame."""
+    random = np.random.default_rng(0)
+    pictures = random.standard_normal((60, 32)).astype(np.float32)
+    pictures /= np.linalg.norm(pictures, axis=1, keepdims=True)
+    video = [candidate(seconds=0.2 * i, thumbnail=each) for i, each in enumerate(pictures)]
+    album = [candidate(source=1 + i, thumbnail=each) for i, each in enumerate(pictures)]
+    candidates = [*album[::-1], *video, *[candidate(source=100 + i) for i in range(5)]]
+    choice = choose_crops(candidates, SIZE, most=1000)
+    assert len(choice.apart) > 10
+    shown = {i: 59 - i if i < 60 else i - 60 for i in range(120)}
+    apart = {shown[i] for i in choice.apart if i in shown}
+    learned = {shown[i] for i in choice.learned if i in shown}
+    assert not apart & learned

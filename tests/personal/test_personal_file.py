@@ -82,9 +82,16 @@ def test_other_files_have_no_description(tmp_path: Path) -> None:
     [
         {"embedding": [1.0, 1.0]},
         {"embedding": [[1.0]]},
+        {"embedding": [10**400]},  # no float
+        {"embedding": [1e300]},  # no float32
+        {"embedding": [1.0] + [0.0] * 10_000},
         {"steps": "3"},
+        {"steps": -1},
+        {"steps": 10**300},
         {"before": {}},
+        {"before": {"psnr_db": "\x1b[2J", "detail": 1.0, "identity": None}},
         {"base": 1},
+        {"base": "x" * 10**6},
     ],
 )
 def test_a_damaged_description_is_named(tmp_path: Path, change: dict[str, Any]) -> None:
@@ -93,5 +100,23 @@ def test_a_damaged_description_is_named(tmp_path: Path, change: dict[str, Any]) 
     with safe_open(path, framework="pt") as file:
         fields = json.loads(file.metadata()["vidrestore"]) | change
     save_file(load_file(path), path, {"vidrestore": json.dumps(fields)})
-    with pytest.raises(WeightsError, match=r"the description in .* is damaged"):
+    with pytest.raises(WeightsError, match=r"the description in .* is damaged") as refused:
+        read_description(path)
+    told = str(refused.value)
+    assert len(told) < len(str(path)) + 250
+    assert told.isprintable()
+
+
+@pytest.mark.parametrize("entry", ["", "null", "[" * 100_000, '{"embedding":' + "1" * 5000 + "}"])
+def test_a_description_that_is_no_json_of_ours_is_named(tmp_path: Path, entry: str) -> None:
+    save_file(network().state_dict(), tmp_path / "anna.safetensors", {"vidrestore": entry})
+    with pytest.raises(WeightsError, match=r"damaged \((it is no JSON|it lacks one)[^)]*\); make"):
+        read_description(tmp_path / "anna.safetensors")
+
+
+def test_half_a_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "anna.safetensors"
+    save_file(network().state_dict(), path, {"vidrestore": "{}"})
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(WeightsError, match=r"anna\.safetensors is damaged: "):
         read_description(path)

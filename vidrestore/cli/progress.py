@@ -23,6 +23,7 @@ from rich.text import Text
 
 from vidrestore.common.counting import counted
 from vidrestore.common.events import (
+    FRAMES,
     DownloadProgress,
     Event,
     Notice,
@@ -41,7 +42,7 @@ class _Speed(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        if speed is None or task.fields.get("unit") != "frames":
+        if speed is None or task.fields.get("unit") != FRAMES:
             return Text("")
         return Text(f"{speed:.1f} fps")
 
@@ -106,8 +107,8 @@ class _Receiver:
                 self._console.print(
                     printable(message), markup=False, highlight=False, soft_wrap=True
                 )
-            case FrameProgress(stage, done, total):
-                self._show(stage, done, total, "frames")
+            case FrameProgress(stage, done, total, unit=unit):
+                self._show(stage, done, total, unit)
             case DownloadProgress(stage, done, total):
                 self._show(stage, done, total, "bytes")
             case TrainingProgress(step, steps):

@@ -8,10 +8,13 @@ from typing import Any
 
 from vidrestore.common.stage_times import StageTime
 
+FRAMES = "frames"
+"""What most stages count."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A stage has finished some of its frames."""
+    """A stage has finished some of its frames, or of what else it counts."""
 
     stage: str
     """The name of the stage, such as "restore"."""
@@ -21,11 +24,18 @@ class Progress:
     """The number of all frames; None: unknown."""
     picture: str | None = None
     """The path of the file with a new live picture; None: there is no new one."""
+    unit: str = FRAMES
+    """What is counted, as a plural."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object of the `--json` line, which names a picture only if there is one."""
+        """Return the object of the `--json` line.
+
+        It names a picture only if there is one, and what is counted only if that is not frames.
+        """
         line = {"event": "progress", "stage": self.stage, "frame": self.frame,
                 "frames": self.frames}  # fmt: skip
+        if self.unit != FRAMES:
+            line["unit"] = self.unit
         return line if self.picture is None else {**line, "picture": self.picture}
 
 
@@ -181,8 +191,9 @@ def line_from_dict(fields: Mapping[str, Any]) -> Line | None:
             return TrainingProgress(fields["step"], fields["steps"], fields["losses"])
         case "progress":
             return Progress(
-                str(fields["stage"]), fields["frame"], fields["frames"], fields.get("picture")
-            )
+                str(fields["stage"]), fields["frame"], fields["frames"], fields.get("picture"),
+                str(fields.get("unit", FRAMES)),
+            )  # fmt: skip
         case "notice":
             return Notice(str(fields["message"]))
         case "stages":

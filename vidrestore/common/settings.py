@@ -150,7 +150,7 @@ class Person(Section):
     has a heading `[[person]]` for each. The restorer is for the faces of the video that a
     recognizer surely takes for the person."""
 
-    name: str = Field(min_length=1, max_length=100)
+    name: str = Field(min_length=1, max_length=255)
     """Name of the person in messages and in the summary."""
     reference: Path | None = None
     """A photo of the person. None: the embedding that the file of an adapted network has."""

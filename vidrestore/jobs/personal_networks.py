@@ -6,6 +6,7 @@ the user names the people to restore.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,14 @@ from vidrestore.analysis.people import surely_recognized
 from vidrestore.analysis.result import Analysis
 from vidrestore.common.errors import ConfigError, UsageError, WeightsError, system_reason
 from vidrestore.common.events import OnEvent
+from vidrestore.common.quoting import quoted
 from vidrestore.common.settings import RESTORERS, Person, Settings
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.models.factory import reference_embedding
 from vidrestore.models.restorers import Restorer
 from vidrestore.models.restorers.assignment import Assignment
 from vidrestore.personal.personal_file import Description, read_description
+from vidrestore.personal.request import BASES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,10 +60,10 @@ def with_base_network(settings: Settings, choice: Choice) -> Settings:
     name = settings.restore.restorer
     if _names_people(choice) or (found := _description(name)) is None:
         return settings
-    if found.base not in RESTORERS:
+    if found.base not in BASES:
         raise UsageError(
-            f"{name} was made from the network {found.base}, which is none of "
-            f"{', '.join(RESTORERS)}, so other people would have no network; choose the person "
+            f"{name} was made from the network {quoted(found.base)}, which is none of "
+            f"{', '.join(BASES)}, so other people would have no network; choose the person "
             "with --people, or give the network as the restorer and the person in a profile"
         )
     person = Person(name=Path(name).stem, restorer=name)
@@ -172,8 +175,7 @@ def assigned(
         if track.person_id in found
     }
     notes = [
-        f"no face of the video is surely that of {network.person}, so {network.restorer} restores "
-        "none"
+        f"no face of the video is surely that of {network.person}, for whom {network.restorer} is"
         for index, network in enumerate(networks)
         if index not in found.values()
     ]
@@ -195,7 +197,11 @@ def labels_of(
         Number of the track -> label; tracks that have no restorer of their own are missing where
         the restorer has a name of `RESTORERS`.
     """
-    people = {person.restorer: person.name for person in settings.person}
+    # A restorer of several people does not tell which of them a face shows.
+    shared = Counter(person.restorer for person in settings.person)
+    people = {
+        person.restorer: person.name for person in settings.person if shared[person.restorer] == 1
+    }
     usual = settings.restore.restorer if own is None else None
     labels = {}
     for track in analysis.tracks:

@@ -7,7 +7,8 @@ apart for judging. It is set apart in stretches of time, since neighboring frame
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 
@@ -26,6 +27,8 @@ _MOST_TURNED_DEGREES = 50.0
 # Cosine with the mean embedding of the crops, below which a face is of another person; share of
 # such faces from which on the crops are of two people.
 _SAME_PERSON, _FEW_OTHERS = 0.3, 0.15
+# Correlation of two thumbnails from which on they show the same picture.
+_SAME_PICTURE = 0.98
 # Crops of one source that are nearer in time count as one stretch, whose parts are much alike.
 _STRETCH_SECONDS = 1.0
 _APART_SHARE = 0.2
@@ -55,6 +58,8 @@ class Candidate:
     """(k,) expression, in units of a clear change, such as that of an open mouth; None: unknown."""
     embedding: FloatArray | None = None
     """(d,) unit embedding; None: not recognized."""
+    thumbnail: FloatArray | None = None
+    """(k,) the crop at a small size, with mean 0 and length 1; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,8 @@ def choose_crops(candidates: Sequence[Candidate], size_px: int, most: int) -> Ch
         most: Number of crops to choose at most, both parts together.
 
     Returns:
-        The choice. No crop that is set apart is within a second of one for learning.
+        The choice. No crop that is set apart is within a second of one for learning, or shows the
+        same picture.
 
     Raises:
         UsageError: Too few crops are clear, or they show two people.
@@ -90,6 +96,7 @@ def choose_crops(candidates: Sequence[Candidate], size_px: int, most: int) -> Ch
     unclear, others = len(candidates) - len(clear), len(clear) - len(same)
     if len(same) >= FEWEST_CROPS:
         apart_at_least = max(round(_APART_SHARE * FEWEST_CROPS), 1)
+        candidates = _at_first_appearance(candidates, same)
         learned, apart = _parted(candidates, same)
         learned = _most_varied(candidates, learned, round((1 - _APART_SHARE) * most))
         apart = _most_varied(candidates, apart, max(round(_APART_SHARE * most), apart_at_least))
@@ -137,6 +144,34 @@ def _of_one_person(candidates: Sequence[Candidate], clear: Sequence[int]) -> lis
             "the others; choose one person by --person or --reference"
         )
     return [i for i in clear if i not in strangers]
+
+
+def _at_first_appearance(
+    candidates: Sequence[Candidate], chosen: Sequence[int]
+) -> Sequence[Candidate]:
+    """Give candidates that show the same picture as one of an earlier source its place in time.
+
+    A photograph may be a frame of a video, a video may be an excerpt of another one, and an album
+    has several exposures of one moment.
+    """
+    placed = list(candidates)
+    known: list[int] = []
+    by_source = sorted((i for i in chosen if candidates[i].thumbnail is not None),
+                       key=lambda i: candidates[i].source)  # fmt: skip
+    for _, group in groupby(by_source, key=lambda i: candidates[i].source):
+        own = list(group)
+        if known:
+            there, here = (
+                np.array([candidates[i].thumbnail for i in some], np.float32)
+                for some in (known, own)
+            )
+            for i, correlations in zip(own, here @ there.T, strict=True):
+                nearest = int(correlations.argmax())
+                if correlations[nearest] >= _SAME_PICTURE:
+                    first = placed[known[nearest]]
+                    placed[i] = replace(placed[i], source=first.source, seconds=first.seconds)
+        known += own
+    return placed
 
 
 def _parted(candidates: Sequence[Candidate], chosen: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -19,10 +19,9 @@ from vidrestore.common.events import DownloadProgress, Event, OnEvent, Progress,
 from vidrestore.common.handled import log_handled
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import FloatArray
-from vidrestore.media.images import is_pictures
 from vidrestore.media.probe import probe
 from vidrestore.models.factory import reference_embedding
-from vidrestore.personal.request import PersonalizeRequest
+from vidrestore.personal.request import PersonalizeRequest, photographs_in
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,7 +128,7 @@ class PersonFinder:
         self, folder: Path, wanted: FloatArray | None, may_be_kept: bool
     ) -> Iterator[Source]:
         """Yield the photographs of a folder that show the person; notices count the others."""
-        paths = sorted(path for path in folder.iterdir() if is_pictures(path))
+        paths = photographs_in(folder)
         unreadable = strangers = 0
         for done, path in enumerate(paths, start=1):
             try:
@@ -143,7 +142,9 @@ class PersonFinder:
                 else:
                     strangers += 1
             if self._on_event is not None:
-                self._on_event(Progress("look at photographs", done, len(paths)))
+                self._on_event(
+                    Progress("look at photographs", done, len(paths), unit="photographs")
+                )
         for count, what in (
             (unreadable, "cannot be read (--verbose shows why)"),
             (strangers, "do not show the person" if strangers > 1 else "does not show the person"),

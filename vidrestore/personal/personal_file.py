@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from vidrestore.common.errors import VidrestoreError, WeightsError
 from vidrestore.common.files import check_readable_kind, output_file
+from vidrestore.common.quoting import first_line, quoted
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.models.gpen.network import GPEN
 from vidrestore.models.weight_file import check_kind
@@ -25,6 +26,12 @@ from vidrestore.personal.trainer import TrainingRecord
 
 # One entry: the order of several entries would differ from file to file.
 _ENTRY = "vidrestore"
+_COUNTS = ("steps", "learned", "apart")
+_NAMES = frozenset([*_COUNTS, "base", "before", "after", "embedding"])
+_SCORES = frozenset(field.name for field in fields(Scores))
+# More than any training writes; the file may come from someone else.
+_LONGEST_NAME, _LONGEST_EMBEDDING = 255, 4096
+_GREATEST_COUNT, _GREATEST_NUMBER = 10**9, 1e9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,8 +55,7 @@ class Description:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for `--json`: all but the numbers of the embedding."""
-        fields = _fields(self)
-        return fields | {"embedding": self.embedding is not None}
+        return _fields(self) | {"embedding": self.embedding is not None}
 
 
 def write_personal_file(
@@ -82,20 +88,20 @@ def write_personal_file(
             file then.
         OutputError: The file cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     check_network_name(path)
     before, after = record.base, record.best.scores
     if not record.is_better:
         raise VidrestoreError(
             f"the network after {record.best.step} steps is not better than {base} on the crops "
-            f"that were set apart ({gains(before, after)}), so no file is written; add crops or "
-            "steps"
+            f"that were set apart ({gains(before, after)}), so no file is written; add crops, or "
+            "train longer (--steps, --minutes and train.patience)"
         )
     description = Description(base, record.best.step, learned, apart, before, after, embedding)
     tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
     with output_file(path, NETWORK) as part:
-        save_file(tensors, part, {_ENTRY: json.dumps(_fields(description), sort_keys=True)})
+        part.write_bytes(save(tensors, {_ENTRY: json.dumps(_fields(description), sort_keys=True)}))
     return description
 
 
@@ -121,10 +127,19 @@ def read_description(path: Path) -> Description | None:
     try:
         with safe_open(path, framework="pt") as file:
             entry = (file.metadata() or {}).get(_ENTRY)
-        return None if entry is None else _description(json.loads(entry))
-    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except SafetensorError as error:
         raise WeightsError(
-            f"the description in {path} is damaged ({error}); make the file again"
+            f"{path} is damaged: {first_line(error)}; make the file again, or copy it again"
+        ) from error
+    if entry is None:
+        return None
+    try:
+        return _description(json.loads(entry))
+    except (ValueError, RecursionError) as error:
+        # What json tells of a text is no help to a user.
+        fault = str(error) if isinstance(error, _FaultError) else "it is no JSON of such a network"
+        raise WeightsError(
+            f"the description in {path} is damaged ({fault}); make the file again"
         ) from error
 
 
@@ -160,16 +175,44 @@ def _fields(description: Description) -> dict[str, Any]:
     }
 
 
-def _description(fields: dict[str, Any]) -> Description:
-    """Convert the fields of a file; ValueError, TypeError or KeyError where they are wrong."""
-    own = fields["embedding"]
-    embedding = None if own is None else np.array(own, np.float32)
-    if embedding is not None and (
-        embedding.ndim != 1 or not math.isclose(np.linalg.norm(embedding), 1.0, abs_tol=1e-3)
-    ):
-        raise ValueError("its embedding is no unit vector")
-    base, steps, learned, apart = (fields[name] for name in ("base", "steps", "learned", "apart"))
-    if not all(type(count) is int for count in (steps, learned, apart)) or type(base) is not str:
-        raise ValueError("its counts are no whole numbers, or its base has no name")
-    before, after = Scores(**fields["before"]), Scores(**fields["after"])
-    return Description(base, steps, learned, apart, before, after, embedding)
+class _FaultError(ValueError):
+    """What is wrong with a description, for the user."""
+
+
+def _description(found: Any) -> Description:
+    """Convert the description in a file, which anyone may have written."""
+    if not isinstance(found, dict) or not found.keys() >= _NAMES:
+        raise _FaultError(f"it lacks one of {', '.join(sorted(_NAMES))}")
+    base, own = found["base"], found["embedding"]
+    if type(base) is not str or not 0 < len(base) <= _LONGEST_NAME:
+        raise _FaultError(f"base is {quoted(base)}, which is no name")
+    counts = {name: found[name] for name in _COUNTS}
+    for name, count in counts.items():
+        if type(count) is not int or not 0 <= count <= _GREATEST_COUNT:
+            raise _FaultError(f"{name} is {quoted(count)}, which is no count")
+    before, after = (_scores(found[name]) for name in ("before", "after"))
+    embedding = None if own is None else _embedding(own)
+    return Description(base=base, before=before, after=after, embedding=embedding, **counts)
+
+
+def _scores(found: Any) -> Scores:
+    if not isinstance(found, dict) or found.keys() != _SCORES:
+        raise _FaultError(f"scores must be {', '.join(sorted(_SCORES))}")
+    for name, value in found.items():
+        if not (_is_number(value) or (name == "identity" and value is None)):
+            raise _FaultError(f"{name} is {quoted(value)}, which is no number")
+    return Scores(**found)
+
+
+def _embedding(values: Any) -> FloatArray:
+    is_vector = isinstance(values, list) and len(values) <= _LONGEST_EMBEDDING
+    if is_vector and all(_is_number(value) and abs(value) < 2 for value in values):
+        embedding = np.array(values, np.float32)
+        if math.isclose(np.linalg.norm(embedding), 1.0, abs_tol=1e-3):
+            return embedding
+    raise _FaultError("its embedding is no unit vector")
+
+
+def _is_number(value: Any) -> bool:
+    # A whole number of hundreds of digits is no float.
+    return type(value) in (int, float) and abs(value) < _GREATEST_NUMBER

@@ -11,7 +11,7 @@ from pathlib import Path
 from vidrestore.analysis.choice import Choice
 from vidrestore.common.errors import ConfigError, InputError, OutputError, UsageError, system_reason
 from vidrestore.common.files import check_new, check_page_name, check_video_file
-from vidrestore.common.settings import Settings
+from vidrestore.common.settings import RESTORERS, Settings
 from vidrestore.media.images import is_pictures, pictures_of
 from vidrestore.models.restorers import check_restorer_name
 
@@ -19,8 +19,8 @@ NETWORK = "the network"
 """The kind of the file, for messages."""
 SUFFIX = ".safetensors"
 """The suffix of the file of an adapted network."""
-# Restorers that have no weights of their own.
-_WITHOUT_WEIGHTS = ("gpen-auto", "fusion")
+BASES = ("gpen-2048", "gpen-1024", "gpen-512", "gpen-256")
+"""The named networks that can be adapted; a file of weights is another choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +70,10 @@ class PersonalizeRequest:
             )
         check_network_name(self.target)
         base = self.settings.train.base
-        if base in _WITHOUT_WEIGHTS:
+        if base in RESTORERS and base not in BASES:
             raise ConfigError(
-                f"{base} has no weights of its own that could be adapted; choose gpen-512 or "
-                "another GPEN as the base"
+                f"{base} is no network that restores faces by its own weights, so it cannot be "
+                f"adapted; choose {', '.join(BASES)} or a file of a GPEN as the base"
             )
         check_restorer_name(base)
         Choice(reference=self.reference).check()
@@ -91,11 +91,11 @@ class PersonalizeRequest:
                 pictures_of(source)
             else:
                 check_video_file(source)
-        if self.photos is not None and not self.photos.is_dir():
-            raise InputError(
-                f"{self.photos} is no folder of photographs; give the name of a folder"
-            )
-        read = [*self.sources, *filter(None, [self.reference])]
+        if self.photos is not None and not photographs_in(self.photos):
+            raise InputError(f"the folder {self.photos} holds no photograph; give another folder")
+        base = self.settings.train.base
+        own_base = [] if base in RESTORERS else [Path(base)]
+        read = [*self.sources, *filter(None, [self.reference]), *own_base]
         check_new(self.target, overwrite=self.overwrite, what=NETWORK, inputs=read)
         if self.report is not None:
             check_page_name(self.report)
@@ -103,6 +103,28 @@ class PersonalizeRequest:
                 self.report, overwrite=self.overwrite, what="the report", inputs=read,
                 outputs=[self.target],
             )  # fmt: skip
+
+
+def photographs_in(folder: Path) -> list[Path]:
+    """List the photographs in a folder, by their suffixes; those in folders within are left out.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The files in order of their names. Hidden ones, such as those that macOS keeps beside each
+        file, are left out.
+
+    Raises:
+        InputError: It is no folder, or cannot be read.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder of photographs; give the name of a folder")
+    try:
+        names = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"the folder {folder} cannot be read: {system_reason(error)}") from error
+    return [path for path in names if is_pictures(path) and not path.name.startswith(".")]
 
 
 def check_network_name(path: Path) -> None:

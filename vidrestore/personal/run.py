@@ -16,8 +16,8 @@ from vidrestore.common.checksums import FileHashes
 from vidrestore.common.counting import counted
 from vidrestore.common.errors import ChangedSourceError, OutputError, UsageError, not_written
 from vidrestore.common.events import OnEvent, TrainingProgress, notify
-from vidrestore.common.files import fitting_name, held, output_place, remove_tree
-from vidrestore.common.handled import log_handled
+from vidrestore.common.files import fitting_name, held, output_place, remove_left_behind
+from vidrestore.common.handled import log_handled, logged
 from vidrestore.common.settings import Settings
 from vidrestore.imaging.frame import FloatArray
 from vidrestore.models.admission import ran_out_of_memory
@@ -131,8 +131,8 @@ def run(
                 )
             )
         embedding = material.embedding if request.keeps_embedding else None
-        # Also where the network is refused: no other training can go on from this state.
-        state.unlink(missing_ok=True)
+        if not record.is_better:
+            state.unlink(missing_ok=True)  # no other training can go on from it
         write_personal_file(
             request.target,
             network,
@@ -142,6 +142,7 @@ def run(
             apart=len(material.choice.apart),
             embedding=embedding,
         )
+        state.unlink(missing_ok=True)
     return record
 
 
@@ -283,9 +284,12 @@ def _state_of(request: PersonalizeRequest, needed_bytes: int) -> Iterator[Path]:
 
 
 def _remove_empty(folder: Path, state: Path) -> None:
-    """Remove a folder that holds no state."""
-    if not state.exists():
-        remove_tree(folder)
+    """Remove a folder that holds no state, and nothing that the user keeps there."""
+    with logged(OSError):
+        if not state.exists():
+            remove_left_behind(state)
+            (folder / "lock").unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _check_disk(folder: Path, needed_bytes: int) -> None:

@@ -29,7 +29,13 @@ def write(path: Path, key: str, **parts: Mapping[str, Any]) -> None:
         OSError: The file cannot be written.
     """
     with written_atomically(path) as part, part.open("wb") as file:
-        torch.save({"key": key, **parts}, file)
+        try:
+            torch.save({"key": key, **parts}, file)
+        except RuntimeError as error:
+            # torch ends its archive also after a failure, and then fails once more.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
 
 
 def read(path: Path, key: str, device: torch.device) -> dict[str, Any] | None:
