@@ -3,6 +3,8 @@
 import pickle
 import random
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -403,3 +405,13 @@ def test_an_onnx_of_other_types_is_one_sentence(tmp_path: Path) -> None:
     onnx.save(model, path)
     with pytest.raises(WeightsError, match=r"a\.onnx is damaged"):
         read_checkpoint(path)
+
+
+def test_an_empty_network_needs_no_compiler_of_torch() -> None:
+    """Shapes are read from one; arithmetic on the device "meta" would import sympy, in 1.1 s."""
+    code = (
+        "import sys, torch\nfrom vidrestore.models.gpen.network import GPEN\n"
+        "with torch.device('meta'):\n    GPEN(64)\nprint('sympy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

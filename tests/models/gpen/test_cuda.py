@@ -36,8 +36,10 @@ class Recording:
         self._at: Any = None
         compute = InferenceGPEN.compute
 
-        def noted(network: InferenceGPEN, image: Tensor, workspace: Workspace) -> Tensor:
-            result = compute(network, image, workspace)
+        def noted(
+            network: InferenceGPEN, image: Tensor, workspace: Workspace, latent: Tensor | None = None
+        ) -> Tensor:
+            result = compute(network, image, workspace, latent)
             if self._at is not None:
                 self.recorded.append(len(image))
                 self._at.replay = lambda: result.copy_(compute(network, image, workspace))

@@ -107,6 +107,15 @@ class FIR(nn.Module):
         return self.kernel.expand(self.channels, 1, -1, -1)
 
 
+def _drawn(*shape: int, divisor: float = 1.0) -> Tensor:
+    """Return normally distributed values of variance 1, divided.
+
+    On the device "meta" nothing is computed: for its arithmetic, torch imports a compiler in 1.1 s.
+    """
+    values = torch.empty(shape)
+    return values if values.is_meta else values.normal_().div_(divisor)
+
+
 class EqualLinear(nn.Module):
     """Linear layer whose stored weight is scaled by lr_mul / sqrt(fan_in) (PG, section 4.1).
 
@@ -122,7 +131,7 @@ class EqualLinear(nn.Module):
         self, in_dim: int, out_dim: int, *, bias: float = 0.0, lr_mul: float = 1.0, activate: bool
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_dim, in_dim) / lr_mul)
+        self.weight = nn.Parameter(_drawn(out_dim, in_dim, divisor=lr_mul))
         self.bias = nn.Parameter(torch.full((out_dim,), bias))
         self.scale = lr_mul / math.sqrt(in_dim)
         self.lr_mul = lr_mul
@@ -157,7 +166,7 @@ class EqualConv2d(nn.Module):
         self, in_channels: int, out_channels: int, side: int, stride: int, padding: int = 0
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, side, side))
+        self.weight = nn.Parameter(_drawn(out_channels, in_channels, side, side))
         self.scale = 1 / math.sqrt(in_channels * side * side)
         self.stride, self.padding = stride, padding
 
@@ -264,7 +273,7 @@ class ModulatedConv2d(nn.Module):
         demodulate: bool = True,
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(1, out_channels, in_channels, side, side))
+        self.weight = nn.Parameter(_drawn(1, out_channels, in_channels, side, side))
         self.scale = 1 / math.sqrt(in_channels * side * side)
         self.blur = FIR(out_channels, gain=4.0) if up else None
         self.modulation = EqualLinear(style_dim, in_channels, bias=1.0, activate=False)
@@ -393,7 +402,7 @@ class ConstantInput(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
+        self.input = nn.Parameter(_drawn(1, channels, 4, 4))
 
 
 class Generator(nn.Module):

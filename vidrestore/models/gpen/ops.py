@@ -29,7 +29,7 @@ def fir_kernel(gain: float = 1.0) -> Tensor:
     Convention:
         (row, column) order; the filter is symmetric. Its center lies between the taps 1 and 2.
     """
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device="cpu")
     return torch.outer(taps, taps) * (gain / taps.sum() ** 2)
 
 
