@@ -37,7 +37,10 @@ class Recording:
         compute = InferenceGPEN.compute
 
         def noted(
-            network: InferenceGPEN, image: Tensor, workspace: Workspace, latent: Tensor | None = None
+            network: InferenceGPEN,
+            image: Tensor,
+            workspace: Workspace,
+            latent: Tensor | None = None,
         ) -> Tensor:
             result = compute(network, image, workspace, latent)
             if self._at is not None:
