@@ -260,6 +260,24 @@ def test_nothing_is_written_over_what_is_read(
     assert idle == []
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("--shots NAMED --framemd5 NAMED", "shots.toml"), ("--reference NAMED --live NAMED", "a.jpg"),
+     ("--cuts NAMED --framemd5 NAMED", "cuts.edl")],
+)  # fmt: skip
+def test_nor_over_a_file_that_an_option_names(
+    given: str, name: str, make_video: MakeVideo, command: Command, tmp_path: Path, idle: list[str]
+) -> None:
+    named = tmp_path / name
+    named.write_bytes(b"# read")
+    words = given.replace("NAMED", str(named)).split()
+    found = command("restore", make_video(frames=2), tmp_path / "out.mp4", *words, "--overwrite")
+    assert found.status == 2
+    assert "is a file that the run reads; choose another name" in found.said
+    assert named.read_bytes() == b"# read"
+    assert idle == []
+
+
 def test_two_files_of_one_name(
     make_video: MakeVideo, command: Command, tmp_path: Path, idle: list[str]
 ) -> None:

@@ -175,6 +175,7 @@ class RestoreRequest:
             if person.reference is not None:
                 check_photo(person.reference)
         _check_files_of_settings(self.settings)
+        self._check_none_is_replaced()
         encode = self.settings.encode
         if (encode.codec, encode.quality) != ("auto", "high") and not is_pictures(self.target):
             from vidrestore.media.codecs import check_choice  # this loads PyAV
@@ -184,6 +185,26 @@ class RestoreRequest:
             check_kept(self.target)
         if self.workers is not None:
             self.workers.check(self.settings, self.restorer)
+
+    def _check_none_is_replaced(self) -> None:
+        """Raise UsageError where an output would replace a file that this run reads."""
+        named, people = self.settings, self.settings.person
+        texts = named.restore.restorer, *(each.restorer for each in people)
+        paths = (
+            *(self.choice.reference, self.choice.shots, named.shots.edl),
+            *(named.paste.parser, named.scale.upscaler),
+            *(each.reference for each in people),
+            *(Path(text) for text in (*texts, named.decode.input_curve)),
+        )
+        read = [path for path in paths if path is not None and path.is_file()]
+        for path, what in (
+            (self.target, _OUTPUT),
+            (self.framemd5, _LISTING),
+            (self.report, "the report"),
+            (self.live, "the live picture"),
+        ):
+            if path is not None and any(is_same_file(path, each) for each in read):
+                raise UsageError(f"{what} {path} is a file that the run reads; choose another name")
 
 
 def check_layer_folder(folder: Path) -> None:
