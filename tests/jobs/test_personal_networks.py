@@ -254,7 +254,7 @@ def test_a_person_who_is_not_there_is_named(tape, faces, folder, tmp_path):
     file = personal_file(tmp_path / "carl.safetensors", 3, NEITHER)
     settings = settings_for(folder, str(file))
     assert assigned_to(tape, faces, settings, tmp_path, told=told) == {}
-    assert any("surely that of carl, so" in message for message in messages(told))
+    assert any("surely that of carl, for whom" in message for message in messages(told))
 
 
 @pytest.mark.parametrize("left_out", [None, "-2"])
@@ -272,7 +272,7 @@ def test_without_a_recognizer_the_person_must_be_named(tape, faces, folder, tmp_
     ("how", "why"),
     [
         ({"embedding": None}, "holds no embedding by which carl can be recognized"),
-        ({"embedding": NEITHER, "base": "other"}, "made from the network other, which is none"),
+        ({"embedding": NEITHER, "base": "other"}, "made from the network 'other', which is none"),
         ({"embedding": np.eye(8, dtype=np.float32)[0]}, "has 8 numbers and .* have 16"),
     ],
 )
