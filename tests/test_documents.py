@@ -46,6 +46,7 @@ ELSEWHERE = {
     "--workers": "stand-ins do not reach other processes: test_ray_cluster.py",
     "--reference": "needs a recognizer: test_people.py",
     "vidrestore personalize": "trains for hours: test_personalize.py",
+    "gpen-colorize": "needs gray film and its weights: test_colorization.py",
     "vidrestore demo": "takes minutes: test_demo.py",
     "vidrestore ui": "a server: test_page.py",
 }

@@ -12,7 +12,7 @@ import pytest
 from vidrestore.analysis.tracks import Motion, Observation, Observations
 from vidrestore.models.detectors import detection
 
-MINUTES, STRETCH_SECONDS = 3.5, 15
+MINUTES, STRETCH_SECONDS = 4, 15
 # Far below the 86 kB of one picture of the clip: none may be kept for each frame.
 MOST_BYTES_PER_FRAME = 15_000
 # A process of its own: in this one the tests before have left holes in memory of any size.
